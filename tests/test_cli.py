@@ -18,10 +18,7 @@ from truemorph.cli import COMMANDS, command_app
 
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_help_is_the_docstring_of_the_public_function(capsys, verb):
-    import truemorph
-
     status, out, _ = run(capsys, *verb.split(), "--help")
-    function = getattr(truemorph, COMMANDS[verb].partition(":")[2])
     assert status == 0
     assert f"Example: truemorph {verb}" in " ".join(out.split())
     assert "--json" in out

@@ -190,12 +190,17 @@ def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, 
     return dict(settings or {})
 
 
-def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | None = None, **changes: Any) -> RunConfig:
+def run_config(
+    source: str | os.PathLike[str],
+    file: str | os.PathLike[str] | None = None,
+    own: BaseModel | Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> RunConfig:
     """Make the settings of a run: preset, then files, then explicit changes (None means no change).
 
-    `source` is a `run.toml`, or the catalogue for training; `file` has training settings. Another preset than that
-    of the run.toml replaces its preset values, but not the values that the file changes. Of settings that exclude
-    each other, the explicit changes take precedence.
+    `source` is a `run.toml`, or the catalogue for training; `file` and `own` have training settings, `changes` any.
+    Another preset than that of the run.toml replaces its preset values, but not the values that the file changes. Of
+    settings that exclude each other, the explicit changes take precedence.
 
     Examples
     --------
@@ -218,14 +223,12 @@ def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | No
         training = {name: value for name, value in training.items() if before.get(name) != value}
     if any(given.get(name) for name in _EXCLUSIVE):
         settings = {name: value for name, value in settings.items() if name not in _EXCLUSIVE}
-    for name, value in given.items():
-        if name in RunConfig.model_fields and name != "training":
-            settings[name] = value
-        elif name in TrainingConfig.model_fields:
-            training[name] = value
-        else:
-            near = nearest(name, [*RunConfig.model_fields, *TrainingConfig.model_fields], 1, "settings")
-            raise InputError(f"no setting {name!r}; {near}")
+    settings |= {name: value for name, value in given.items() if name in RunConfig.model_fields}
+    training |= {name: value for name, value in given.items() if name not in RunConfig.model_fields}
+    training |= {name: value for name, value in given_settings(own).items() if value is not None}
+    for name in training:
+        if name not in TrainingConfig.model_fields:
+            raise InputError(f"no setting {name!r}; {nearest(name, list(TrainingConfig.model_fields), 1, 'settings')}")
     for name in ("catalogue", "out"):
         if name not in settings:
             raise InputError(f"{source}: no `{name}` is given")

@@ -44,17 +44,7 @@ def _not_installed(package: str, extra: str) -> InputError:
 
 
 def require_extra(extra: str) -> None:
-    """Check that the packages of an extra are installed.
-
-    Parameters
-    ----------
-    extra : {"networks", "archives", "fast", "gold", "ray", "morphology", "benchmark"}
-
-    Raises
-    ------
-    InputError
-        If a package is missing; the message has the command that installs it.
-    """
+    """Check that the packages of an extra are installed; the InputError has the command that installs them."""
     for package in _EXTRAS[extra]:
         if find_spec(package) is None:
             raise _not_installed(package, extra)
@@ -62,13 +52,7 @@ def require_extra(extra: str) -> None:
 
 @contextmanager
 def extras_named() -> Iterator[None]:
-    """Convert a failed import of an optional package to an error that names its extra.
-
-    Raises
-    ------
-    InputError
-        Instead of the ModuleNotFoundError of such a package; other errors are not changed.
-    """
+    """Convert a failed import of an optional package to an InputError that names its extra."""
     try:
         yield
     except ImportError as problem:
@@ -90,7 +74,7 @@ def reason(problem: BaseException) -> str:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
     lines = str(problem).strip().splitlines()
-    return lines[0] if lines else type(problem).__name__
+    return lines[0][:300] if lines else type(problem).__name__
 
 
 def nearest(name: str, existing: Sequence[str], n: int = 3, what: str = "columns") -> str:

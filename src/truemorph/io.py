@@ -176,7 +176,11 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """Convert numpy numbers and arrays, tuples and NaN to JSON values."""
+    """Convert results, paths, numpy numbers and arrays, tuples and NaN to JSON values."""
+    if hasattr(value, "to_dict"):
+        return plain(value.to_dict())
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, dict):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import unicodedata
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
-Progress = tqdm
+Progress: TypeAlias = tqdm
 # Seconds between lines in a log.
 _BETWEEN_LINES = 60.0
 # Whether to print nothing.

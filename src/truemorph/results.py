@@ -7,11 +7,12 @@ import re
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.io import plain
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -24,13 +25,7 @@ _COLUMNS = 100
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
-    """Return a text, cut to so many characters.
-
-    Examples
-    --------
-    >>> shortened("abcdef", 3)
-    'abc…'
-    """
+    """Return a text, cut to so many characters."""
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
@@ -54,9 +49,9 @@ class Result(ABC):
     def summary(self) -> str:
         """Return the result as text, as the command line prints it."""
 
-    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values, for JSON."""
+        return dict(plain({one.name: getattr(self, one.name) for one in fields(self)}))  # type: ignore[arg-type]
 
     @abstractmethod
     def to_table(self) -> QTable:
@@ -133,14 +128,7 @@ class Result(ABC):
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    r"""Return the lines of a table with aligned columns.
-
-    Parameters
-    ----------
-    header : sequence of str
-    rows : iterable of sequences of str
-    left : sequence of int
-        Columns aligned to the left; the others, of numbers, to the right.
+    r"""Return the lines of a table; columns `left` are aligned to the left, the others, of numbers, to the right.
 
     Examples
     --------
@@ -215,20 +203,7 @@ class Configuration(Result):
 
 
 def quantity_table(columns: Mapping[str, tuple[Any, str, str]], **metadata: Any) -> QTable:
-    """Return an astropy table with units and descriptions.
-
-    Parameters
-    ----------
-    columns : mapping of str to (values, unit, description)
-        The unit is empty where a column has none.
-    **metadata
-        Stored in the table's `meta`.
-
-    Examples
-    --------
-    >>> quantity_table({"fwhm": ([1.2], "arcsec", "FWHM of the PSF")})["fwhm"].unit
-    Unit("arcsec")
-    """
+    """Return an astropy table of columns (values, unit or "", description), with `metadata` as its `meta`."""
     from astropy.table import QTable
 
     return QTable(

@@ -15,7 +15,7 @@ from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
-from truemorph.io import plain, write_json
+from truemorph.io import write_json
 from truemorph.progress import progress
 from truemorph.report.label_sets import MEASURED, fractions_by_alpha, join_labels, label_sets
 from truemorph.report.table1 import Tree
@@ -82,23 +82,6 @@ class BiasMeasurement(Result):
                 "",
                 *text_table(header, rows),
             ]
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return plain(
-            {
-                "measure": self.measure,
-                "alpha": self.alpha,
-                "intrinsic": list(self.intrinsic),
-                "depth": self.depth,
-                "bins": self.bins,
-                "galaxies": self.galaxies,
-                "galaxies_not_selected": self.galaxies_not_selected,
-                "fractions_by_alpha": self.fractions_by_alpha,
-                "results": {name: result.to_dict() for name, result in self.results.items()},
-                "findings": [one.to_dict() for one in self.findings],
-            }
         )
 
     def to_table(self) -> Any:

@@ -426,10 +426,6 @@ class GoldExport(Result):
         """Return what was written as text."""
         return f"{self.galaxies:,} galaxies for Zooniverse: upload {self.out} with the images beside it"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return {"out": str(self.out), "galaxies": self.galaxies, "findings": []}
-
     def to_table(self) -> Any:
         """Return the manifest."""
         return to_astropy(read_table(self.out))

@@ -25,10 +25,6 @@ class Sent(Result):
         """Return what was sent to which program as text."""
         return f"Sent {self.name} ({self.rows:,} rows, {self.columns} columns) to {', '.join(self.programs)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return {"name": self.name, "rows": self.rows, "columns": self.columns, "programs": list(self.programs)}
-
     def to_table(self) -> Any:
         """Return a table of one row a program."""
         return quantity_table({"program": (list(self.programs), "", "program that loaded the table")}, name=self.name)

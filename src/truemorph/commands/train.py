@@ -11,8 +11,8 @@ from truemorph.arguments import Names, Rules, Table
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
-from truemorph.config import TrainingConfig, given_settings, run_config, run_toml
-from truemorph.errors import InputError, nearest
+from truemorph.config import TrainingConfig, run_config, run_toml
+from truemorph.errors import InputError
 from truemorph.results import Configuration
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def train_classifier(
     run = run_config(
         "table in memory" if in_memory else catalogue,
         config,
+        settings,
         out=None if out is None else str(out),
         transition=str(transition) if isinstance(transition, str | Path) else None,
         labels=labels,
@@ -134,7 +135,6 @@ def train_classifier(
         vote_count=vote_count,
         intrinsic=tuple(intrinsic) or None,
         cache=None if cache is None else str(cache),
-        **_settings(settings),
     )
     if dry_run:
         return Configuration(run_toml(run).rstrip(), run.model_dump(mode="json"))
@@ -144,12 +144,3 @@ def train_classifier(
         )
     known = None if transition is None or isinstance(transition, str | Path) else transition_described(transition)
     return train_on_catalogue(run, read_catalogue(catalogue) if in_memory else None, known)
-
-
-def _settings(settings: Any) -> dict[str, Any]:
-    """Return the given settings; only fields of `TrainingConfig` are allowed."""
-    given = given_settings(settings)
-    wrong = next((name for name in given if name not in TrainingConfig.model_fields), None)
-    if wrong is not None:
-        raise InputError(f"no setting {wrong!r}; {nearest(wrong, list(TrainingConfig.model_fields), what='settings')}")
-    return given
