@@ -57,7 +57,6 @@ The usual order is fetch, prepare, bias, transition, train, label, report. To tr
 _NEXT = {
     "prepare": "truemorph bias {out}",
     "bias": "truemorph transition {catalogue} --out transition.json",
-    "bias of labels": "truemorph send {labels} (to TOPCAT, Aladin or DS9)",
     "transition": "truemorph label {out} {catalogue} --out labels.parquet (with images: truemorph train)",
     "train": "truemorph label {out} {catalogue} --out labels.parquet",
     "label": "truemorph report {model} --catalogue {source} --labels {out} --out report.html",
@@ -133,15 +132,7 @@ def _shown_default(value: Any) -> str | None:
 
 
 def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
-    """Return what to do after a command; empty where its arguments do not say on which files.
-
-    Examples
-    --------
-    >>> next_command("prepare", {"table": "votes.csv", "out": "cat.parquet"})
-    'truemorph bias cat.parquet'
-    """
-    if command == "bias" and arguments.get("labels"):
-        command = "bias of labels"
+    """Return what to do after a command; empty where its arguments do not say on which files."""
     following = _NEXT.get(command or "", "")
     tables = [str(arguments.get(name)) for name in ("catalogue", "source") if f"{{{name}}}" in following]
     if arguments.get("dry_run") or not all(one.endswith(".parquet") for one in tables):

@@ -172,13 +172,7 @@ def _of_preset(name: str) -> dict[str, Any]:
 
 
 def training_config(preset: str = "quick", **changes: Any) -> TrainingConfig:
-    """Return a preset with some settings changed (None means no change).
-
-    Examples
-    --------
-    >>> training_config("quick", epochs=3).epochs
-    3
-    """
+    """Return a preset with some settings changed (None means no change)."""
     changed = {name: value for name, value in changes.items() if value is not None}
     return checked(TrainingConfig, _of_preset(preset) | changed, "setting")
 
@@ -201,12 +195,6 @@ def run_config(
     `source` is a `run.toml`, or the catalogue for training; `file` and `own` have training settings, `changes` any.
     Another preset than that of the run.toml replaces its preset values, but not the values that the file changes. Of
     settings that exclude each other, the explicit changes take precedence.
-
-    Examples
-    --------
-    >>> run = run_config("catalogue.parquet", preset="quick", epochs=3, backbone="resnet18", out="model")
-    >>> run.catalogue, run.training.epochs, run.training.backbone, run.training.image_size
-    ('catalogue.parquet', 3, 'resnet18', 64)
     """
     settings: dict[str, Any] = {"catalogue": str(source)}
     training: dict[str, Any] = {}

@@ -56,35 +56,31 @@ def extras_named() -> Iterator[None]:
     try:
         yield
     except ImportError as problem:
-        cause: BaseException | None = problem
-        while cause is not None and not isinstance(cause, ModuleNotFoundError):
-            cause = cause.__cause__
-        package = ("" if cause is None else cause.name or "").partition(".")[0]
+        missing = next((one.name for one in _causes(problem) if isinstance(one, ModuleNotFoundError)), None)
+        package = (missing or "").partition(".")[0]
         for extra, packages in _EXTRAS.items():
             if package in packages:
                 raise _not_installed(package, extra) from problem
         raise
 
 
+def _causes(problem: BaseException | None) -> Iterator[BaseException]:
+    while problem is not None:
+        yield problem
+        problem = problem.__cause__ or problem.__context__
+
+
 def reason(problem: BaseException) -> str:
     """Return a one-line reason; for errors of a writer, the system's message (such as a full disk)."""
-    cause: BaseException | None = problem
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
+    for one in _causes(problem):
+        if isinstance(one, OSError) and one.strerror:
+            return one.strerror
     lines = str(problem).strip().splitlines()
     return lines[0][:300] if lines else type(problem).__name__
 
 
 def nearest(name: str, existing: Sequence[str], n: int = 3, what: str = "columns") -> str:
-    """List the most similar names, for an error message.
-
-    Examples
-    --------
-    >>> nearest("petrorad", ["objid", "petroRad_r"])
-    'nearest: petroRad_r'
-    """
+    """List the most similar names, for an error message."""
     by_case = {column.lower(): column for column in existing}
     close = difflib.get_close_matches(name.lower(), list(by_case), n=n, cutoff=0.5)
     shown = [by_case[c] for c in close] or list(existing)[:12]

@@ -35,13 +35,7 @@ def tell(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    r"""Escape control characters, which could change a terminal; line breaks and tabs stay.
-
-    Examples
-    --------
-    >>> print(printable("galaxy \x1b[31m"))
-    galaxy \x1b[31m
-    """
+    """Escape control characters, which could change a terminal; line breaks and tabs stay."""
     return "".join(
         one.encode("unicode_escape").decode()
         if unicodedata.category(one) in ("Cc", "Cf") and one not in "\n\t"

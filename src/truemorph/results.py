@@ -149,13 +149,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Seque
 
 
 def text_facts(facts: Iterable[tuple[str, str]]) -> list[str]:
-    """Return lines of name and text, aligned and broken between words at 100 columns.
-
-    Examples
-    --------
-    >>> text_facts([("α", "R / σ"), ("galaxies", "9,000")])
-    ['α         R / σ', 'galaxies  9,000']
-    """
+    """Return lines of name and text, aligned and broken between words at 100 columns."""
     facts = list(facts)
     width = max(len(name) for name, _ in facts)
     return [
@@ -194,12 +188,8 @@ class Configuration(Result):
 
     def to_table(self) -> QTable:
         """Return a table with one row per setting."""
-        return quantity_table(
-            {
-                "setting": (list(self.settings), "", "name"),
-                "value": (list(map(str, self.settings.values())), "", "value"),
-            }
-        )
+        values = list(map(str, self.settings.values()))
+        return quantity_table({"setting": (list(self.settings), "", "name"), "value": (values, "", "value")})
 
 
 def quantity_table(columns: Mapping[str, tuple[Any, str, str]], **metadata: Any) -> QTable:

@@ -281,13 +281,9 @@ def _from_file(path: Path) -> CatalogTable:
     try:
         if extension == ".parquet":
             return _from_arrow(pq.ParquetFile(path).read(), str(path), path)
-        content: Path | bytes = path
-        if extension.endswith(".gz"):
-            with gzip.open(path, "rb") as packed:
-                content = packed.read()
         if extension in _ASTROPY_FORMATS:
-            return _read_astropy(content, _ASTROPY_FORMATS[extension], path)
-        frame = _read_csv(content, "\t" if extension == ".tsv" else ",", path)
+            return _read_astropy(_ASTROPY_FORMATS[extension], path)
+        frame = _read_csv(path, "\t" if extension == ".tsv" else ",")
         # In one chunk, because otherwise each writer copies it.
         return CatalogTable(_plain_frame(frame).rechunk(), path=path)
     except InputError:
@@ -380,8 +376,8 @@ def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> Catal
     return CatalogTable(_plain_frame(frame), units, metadata, path, descriptions)
 
 
-def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame:
-    with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file:
+def _read_csv(path: Path, separator: str) -> pl.DataFrame:
+    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
         comments = 0  # only above the header, because # may be part of an id below
         while (header := file.readline()).startswith(b"#"):
             comments += 1
@@ -397,9 +393,9 @@ def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame
     if twice:
         raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
     options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_lines": comments}
-    frame = pl.read_csv(content, infer_schema_length=None, **options)
+    frame = pl.read_csv(path, infer_schema_length=None, **options)
     # "00012" is text, not a number. Integers are compared as text by streaming, to save memory.
-    text = pl.scan_csv(content, infer_schema=False, **options).select(
+    text = pl.scan_csv(path, infer_schema=False, **options).select(
         name for name, kind in frame.schema.items() if kind.is_integer()
     )
     padded = text.select(pl.all().str.contains(r"^[+-]?0\d").any()).collect(engine="streaming")
@@ -417,14 +413,12 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _read_astropy(content: Path | bytes, format_name: str, path: Path) -> CatalogTable:
+def _read_astropy(format_name: str, path: Path) -> CatalogTable:
     from astropy.io import votable
     from astropy.table import Table
 
-    given: Any = io.BytesIO(content) if isinstance(content, bytes) else content
     with _quiet():
-        if format_name == "votable":
-            given = votable.parse(given, verify="ignore")
+        given: Any = votable.parse(path, verify="ignore") if format_name == "votable" else path
         table = Table.read(given, format=format_name)
     if format_name == "votable":  # astropy's tables do not have PARAMs
         table.meta |= {one.name: one.value for one in given.get_first_table().params}
@@ -524,11 +518,11 @@ def _write_ecsv(table: CatalogTable, path: Path) -> None:
     out.write(path, format="ascii.ecsv", overwrite=True)
 
 
-def _write_votable(table: CatalogTable, path: Path) -> None:
-    _votable(table).to_xml(str(path))
-
-
-_WRITERS = {"fits": _write_fits, "ascii.ecsv": _write_ecsv, "votable": _write_votable}
+_WRITERS = {
+    "fits": _write_fits,
+    "ascii.ecsv": _write_ecsv,
+    "votable": lambda table, path: _votable(table).to_xml(str(path)),
+}
 
 
 def _voparquet(table: CatalogTable) -> dict[str, str]:

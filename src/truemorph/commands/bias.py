@@ -149,11 +149,8 @@ def measure_bias(
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
-    >>> alpha = rng.lognormal(2.3, 0.45, 2000)
-    >>> labels = (rng.random(2000) < 0.7 * (1 - np.exp(-(alpha**2) / 200))).astype(int)
-    >>> catalogue = {"object_id": np.arange(2000), "label": labels, "alpha": alpha, "split": ["train"] * 2000}
-    >>> measured = measure_bias(pl.DataFrame(catalogue), bootstrap=0)
+    >>> from truemorph import simulate_catalogue
+    >>> measured = measure_bias(simulate_catalogue(2000), bootstrap=0)
     >>> measured.measure, bool(measured.results["observed labels"].excess > 0.1)
     ('CV14', True)
     """

@@ -81,11 +81,8 @@ def plan_gold(
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
-    >>> alpha = rng.lognormal(2.5, 0.45, 3000)
-    >>> label = ((rng.random(3000) < 0.7) & (rng.random(3000) > np.exp(-(alpha**2) / 200))).astype(int)
-    >>> catalogue = {"object_id": np.arange(3000), "label": label, "alpha": alpha, "split": ["train"] * 3000}
-    >>> plan = plan_gold(pl.DataFrame(catalogue), budget=300)
+    >>> from truemorph import simulate_catalogue
+    >>> plan = plan_gold(simulate_catalogue(3000), budget=300)
     >>> 300 <= plan.selected.height <= 320
     True
     """
@@ -344,11 +341,10 @@ def import_gold(
     Examples
     --------
     >>> import tempfile
+    >>> from truemorph import simulate_catalogue
     >>> folder = Path(tempfile.mkdtemp())
-    >>> ids = np.arange(100)
-    >>> cat = pl.DataFrame({"object_id": ids, "label": ids % 2, "alpha": ids + 1.0, "split": ["train"] * 100})
     >>> pl.DataFrame({"object_id": [3, 4], "class": ["disk", "can't tell"]}).write_csv(folder / "mine.csv")
-    >>> found = import_gold(folder / "mine.csv", catalogue=cat, out=folder / "gold.parquet")
+    >>> found = import_gold(folder / "mine.csv", catalogue=simulate_catalogue(100), out=folder / "gold.parquet")
     >>> found.to_dict()["disk"], found.to_dict()["uncertain"]
     (1, 1)
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from truemorph.arguments import Names, Rules, Table
+from truemorph.arguments import BiasCurve, Names, Rules, Table
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
@@ -16,10 +16,9 @@ from truemorph.errors import InputError
 from truemorph.results import Configuration
 
 if TYPE_CHECKING:
-    BiasCurve = Any
     Settings = TrainingConfig | dict[str, Any]
 else:
-    BiasCurve, Settings = Path, TrainingConfig
+    Settings = TrainingConfig
 
 _UNKNOWN = KnownCurve()
 
@@ -107,14 +106,10 @@ def train_classifier(
 
     Examples
     --------
-    >>> import numpy as np, polars as pl, tempfile
-    >>> rng = np.random.default_rng(0)
-    >>> disk, alpha = rng.random(2000) < 0.7, rng.lognormal(2.5, 0.45, 2000)
-    >>> labels = (disk & (rng.random(2000) > np.exp(-(alpha**2) / 200))).astype(int)
-    >>> catalogue = {"object_id": np.arange(2000), "label": labels, "alpha": alpha, "n": rng.normal(3 - 2 * disk, 0.5)}
-    >>> frame = pl.DataFrame(catalogue).with_columns(split=pl.lit("train"))
-    >>> trained = train_classifier(frame, out=tempfile.mkdtemp(), preset="dcv14", settings={"features": ["n"]})
-    >>> trained.rows
+    >>> import tempfile
+    >>> from truemorph import simulate_catalogue
+    >>> settings = {"features": ["covariate"]}
+    >>> train_classifier(simulate_catalogue(2000), out=tempfile.mkdtemp(), preset="dcv14", settings=settings).rows
     2000
     """
     transition = transition_or_curve(transition, curve)
