@@ -62,7 +62,7 @@ def same_table(received, sent):
 def test_a_file_arrives_with_its_columns_units_and_rows(topcat, tmp_path, extension):
     path = tmp_path / f"sizes.{extension}"
     tm.write_table(tm.read_table(QUANTITIES), path)
-    assert tm.send_table(path, to="TOPCAT").programs == ("topcat",)
+    assert tm.send_table(path, to="TOPCAT").to_dict()["programs"] == ["topcat"]
     same_table(topcat.loaded[0], QUANTITIES)
 
 

@@ -163,33 +163,32 @@ def text_facts(facts: Iterable[tuple[str, str]]) -> list[str]:
 
 
 @dataclass(frozen=True, repr=False)
-class Configuration(Result):
-    """Settings of a dry run, as text and as values.
+class PlainResult(Result):
+    """A text and plain values, such as the settings of a dry run, or what was sent.
 
     Attributes
     ----------
     text : str
-        TOML, which can be edited and given to the same command.
-    settings : dict
+    values : dict
     findings : tuple of Finding
     """
 
     text: str
-    settings: dict[str, Any]
+    values: dict[str, Any]
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return the TOML."""
+        """Return the text."""
         return self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings."""
-        return self.settings
+        """Return the values."""
+        return self.values
 
     def to_table(self) -> QTable:
-        """Return a table with one row per setting."""
-        values = list(map(str, self.settings.values()))
-        return quantity_table({"setting": (list(self.settings), "", "name"), "value": (values, "", "value")})
+        """Return a table with one row per value."""
+        values = list(map(str, self.values.values()))
+        return quantity_table({"name": (list(self.values), "", "name"), "value": (values, "", "value")})
 
 
 def quantity_table(columns: Mapping[str, tuple[Any, str, str]], **metadata: Any) -> QTable:

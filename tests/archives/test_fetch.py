@@ -4,7 +4,6 @@ import errno
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -80,9 +79,9 @@ def test_offline_there_are_no_requests_and_no_writes(sky, tmp_path, name):
 def test_the_default_folder_and_addresses_from_the_environment(sky, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(sky.write_addresses(tmp_path / "addresses.toml")))
-    got = fetch_archive("gz2", no_images=True, rate=1e6)
-    assert got.archives[0].folder == Path("data/gz2")
-    assert list(got.to_table()["name"]) == ["gz2.willett13", "gz2.hart16", "gz2.sample", "gz2.mapping"]
+    found = fetch_archive("gz2", no_images=True, rate=1e6).to_dict()
+    assert found["folder"] == "data/gz2"
+    assert [one["name"] for one in found["sources"]] == ["gz2.willett13", "gz2.hart16", "gz2.sample", "gz2.mapping"]
     assert not (tmp_path / "data/gz2/images.parquet").exists()
     assert fetch("sdss", per_second=1e6).counts["ids"] == 120
     assert len(sky.asked(SQL)) == 3  # photometry, a repeat for the two ids that are not in DR7, detections

@@ -13,7 +13,7 @@ from truemorph.classifiers.fits import KnownCurve, transition_described, transit
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
 from truemorph.config import TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
-from truemorph.results import Configuration
+from truemorph.results import PlainResult
 
 if TYPE_CHECKING:
     Settings = TrainingConfig | dict[str, Any]
@@ -48,7 +48,7 @@ def train_classifier(
     ] = None,
     overwrite: bool = False,
     dry_run: bool = False,
-) -> TrainingResult | Configuration | None:
+) -> TrainingResult | PlainResult | None:
     """Train a classifier through the bias curve T(α) to predict the unbiased class.
 
     If interrupted, run the same command again to resume.
@@ -132,7 +132,7 @@ def train_classifier(
         cache=None if cache is None else str(cache),
     )
     if dry_run:
-        return Configuration(run_toml(run).rstrip(), run.model_dump(mode="json"))
+        return PlainResult(run_toml(run).rstrip(), run.model_dump(mode="json"))
     if (Path(run.out) / "config.json").is_file() and not overwrite:
         raise InputError(
             f"{run.out}: holds a finished model; choose another folder (`out`), or replace it (`overwrite`)"
