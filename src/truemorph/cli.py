@@ -134,18 +134,12 @@ def _shown_default(value: Any) -> str | None:
 def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     """Return what to do after a command; empty where its arguments do not say on which files."""
     following = _NEXT.get(command or "", "")
-    tables = [str(arguments.get(name)) for name in ("catalogue", "source") if f"{{{name}}}" in following]
-    if arguments.get("dry_run") or not all(one.endswith(".parquet") for one in tables):
+    given = {name: arguments.get(name) for name in re.findall(r"{(\w+)}", following)}
+    tables = [str(given[name]) for name in ("catalogue", "source") if name in given]
+    if arguments.get("dry_run") or None in given.values() or not all(one.endswith(".parquet") for one in tables):
         return ""
-    given = {
-        name: shlex.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(str(value))
-        for name, value in arguments.items()
-        if value is not None
-    }
-    try:
-        return following.format_map(given)
-    except KeyError:  # nothing was written
-        return ""
+    words = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
+    return following.format_map({name: shlex.join(map(str, value)) for name, value in words.items()})
 
 
 def options_of(app: App, command: str | None) -> dict[str, str]:

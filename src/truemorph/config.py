@@ -18,9 +18,8 @@ _PAPER_CROP = 207 / 424
 
 def _by_commas(value: Any) -> Any:
     """Split "a,b" from the command line."""
-    if isinstance(value, str):
-        value = [value]
-    return [name.strip() for one in value for name in str(one).split(",")] if isinstance(value, list | tuple) else value
+    given = (value,) if isinstance(value, str) else value
+    return [name.strip() for one in given for name in str(one).split(",")] if isinstance(given, list | tuple) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_by_commas)]

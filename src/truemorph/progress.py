@@ -10,8 +10,6 @@ from typing import Any, TypeAlias
 from tqdm import tqdm
 
 Progress: TypeAlias = tqdm
-# Seconds between lines in a log.
-_BETWEEN_LINES = 60.0
 # Whether to print nothing.
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 
@@ -44,7 +42,7 @@ def printable(text: str) -> str:
     )
 
 
-def progress(total: int | None, what: str, unit: str, initial: int = 0, between: float = _BETWEEN_LINES) -> Progress:
+def progress(total: int | None, what: str, unit: str, initial: int = 0, between: float = 60) -> Progress:
     """Show progress on standard error, as a context manager with `update(n)`.
 
     `total` is None if unknown, `initial` was done before; `between` are seconds between lines of a log.

@@ -119,12 +119,11 @@ class Result(ABC):
 
     def _repr_html_(self) -> str:
         """Return the summary and the findings as Jupyter shows them."""
-        findings = [
-            f"<b>{one.severity}:</b> {html.escape(f'{one.message} {one.action}'.strip())} <code>{one.code}</code>"
-            for one in self.findings
-        ]
-        findings = [_ARGUMENT.sub(r"<code>\1</code>", one) for one in findings]
-        return f"<pre>{html.escape(shortened(self.summary()))}</pre>" + "".join(f"<p>{one}</p>" for one in findings)
+        lines = [f"<pre>{html.escape(shortened(self.summary()))}</pre>"]
+        for one in self.findings:
+            text = _ARGUMENT.sub(r"<code>\1</code>", html.escape(f"{one.message} {one.action}".strip()))
+            lines.append(f"<p><b>{one.severity}:</b> {text} <code>{one.code}</code></p>")
+        return "".join(lines)
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
