@@ -39,15 +39,8 @@ def test_values_that_mean_nothing_are_refused(call):
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture
-def catalogue(tmp_path):
-    frame = tm.simulate_catalogue(400).with_columns(split=pl.lit("train"))
-    frame.write_parquet(tmp_path / "catalogue.parquet")
-    return tmp_path / "catalogue.parquet"
-
-
-def test_labels_of_some_galaxies_are_counted_and_repeated_ones_refused(catalogue, tmp_path):
-    frame = pl.read_parquet(catalogue)
+def test_labels_of_some_galaxies_are_counted_and_repeated_ones_refused():
+    frame = tm.simulate_catalogue(400)
     labels = frame[:200].select("object_id", pl.col("label").cast(pl.Int64), p_smooth=pl.lit(0.4), p_disk=pl.lit(0.6))
     found = tm.measure_bias(frame, labels=labels, bootstrap=0)
     assert "rows-left-out" in codes(found)
@@ -73,10 +66,12 @@ def test_a_reader_that_ends_first_gives_no_error():
     assert process.returncode == 1
 
 
-def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing(catalogue, tmp_path):
+def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing(tmp_path):
     """A limit on the size of files stops the writer as a full disk does."""
+    tm.simulate_catalogue(400).write_parquet(tmp_path / "cat.parquet")
+    arguments = ["bias", tmp_path / "cat.parquet", "--bootstrap", "0", "--out", tmp_path / "bias.json"]
     done = subprocess.run(
-        [sys.executable, "-m", "truemorph", "bias", catalogue, "--bootstrap", "0", "--out", tmp_path / "bias.json"],
+        [sys.executable, "-m", "truemorph", *arguments],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
         capture_output=True,
         text=True,
@@ -84,4 +79,4 @@ def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing(catalogue, 
     )
     assert done.returncode == 1
     assert str(tmp_path / "bias.json") in done.stderr.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["catalogue.parquet"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cat.parquet"]

@@ -23,19 +23,11 @@ PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall(page.read_text())}
 
 
-def as_commands(text):
-    """Arguments of each command of a block that has only truemorph's; None of any other."""
-    lines = text.replace("\\\n", " ").splitlines()
-    if any(line and not line.startswith(("truemorph ", "#")) for line in lines):
-        return None
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("truemorph ")]
-
-
 @pytest.fixture
 def run_block(tmp_path, monkeypatch, capsys):
     """Run a block in an empty folder; returns what it printed.
 
-    In this process, where torch is loaded once; the block "votes", and those with other commands, as a user runs them.
+    In this process, where torch is loaded once; one block, and one with other commands, as a user runs them.
     """
     monkeypatch.chdir(tmp_path)
 
@@ -43,15 +35,16 @@ def run_block(tmp_path, monkeypatch, capsys):
         kind, text = BLOCKS[name]
         if kind == "python":
             exec(text, {"__name__": "__main__"})
-        elif name == "votes" or (commands := as_commands(text)) is None:
+        elif name in ("votes", "mysurvey"):
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
             command = ["bash", "-euo", "pipefail", "-c", text]
             done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-2000:]
             return done.stdout
         else:
-            for one in commands:
-                main(one)
+            for line in text.replace("\\\n", " ").splitlines():
+                if line.startswith("truemorph "):
+                    main(shlex.split(line, comments=True)[1:])
         return capsys.readouterr().out
 
     return block

@@ -29,33 +29,31 @@ TEXT = ["csv", "csv.gz", "tsv"]
 ASTROPY = ["fits", "fits.gz", "ecsv", "vot", "vot.gz", "xml"]
 
 
-def small_table():
-    return CatalogTable(
-        pl.DataFrame(
-            {
-                "objid": [LONG_ID, LONG_ID + 1, LONG_ID + 2],
-                "radius": [6.5, None, 2.25],
-                "name": ["a", None, "c"],
-                "n": [None, 999_999, 3],  # astropy's value for a missing integer
-                "flag": [True, False, True],
-                "maybe": [True, None, False],
-            }
-        ),
-        {"radius": "arcsec", "n": "smoots"},
-        {"path": "/long/" + "é" * 90 + "/two  spaces", "x": ["y" * 120, 3, None]},
-        descriptions={"radius": "a radius, " * 20 + "and more", "n": "number"},
-    )
+TABLE = CatalogTable(
+    pl.DataFrame(
+        {
+            "objid": [LONG_ID, LONG_ID + 1, LONG_ID + 2],
+            "radius": [6.5, None, 2.25],
+            "name": ["a", None, "c"],
+            "n": [None, 999_999, 3],  # astropy's value for a missing integer
+            "flag": [True, False, True],
+            "maybe": [True, None, False],
+        }
+    ),
+    {"radius": "arcsec", "n": "smoots"},
+    {"path": "/long/" + "é" * 90 + "/two  spaces", "x": ["y" * 120, 3, None]},
+    descriptions={"radius": "a radius, " * 20 + "and more", "n": "number"},
+)
 
 
 @pytest.mark.parametrize("extension", [*TEXT, "parquet", *ASTROPY])
 def test_a_table_is_the_same_after_writing_and_reading(tmp_path, extension):
-    table = small_table()
-    back = read_table(write_table(table, tmp_path / f"t.{extension}"))
+    back = read_table(write_table(TABLE, tmp_path / f"t.{extension}"))
     if extension.startswith("fits"):  # booleans with missing values are integers
         back = replace(back, frame=back.frame.with_columns(pl.col("maybe").cast(pl.Boolean)))
-    assert back.frame.equals(table.frame)
+    assert back.frame.equals(TABLE.frame)
     if extension not in TEXT:
-        assert (back.units, back.descriptions, back.metadata) == (table.units, table.descriptions, table.metadata)
+        assert (back.units, back.descriptions, back.metadata) == (TABLE.units, TABLE.descriptions, TABLE.metadata)
     assert [file.name for file in tmp_path.iterdir()] == [f"t.{extension}"]
 
 
@@ -213,8 +211,6 @@ def test_unusual_types_are_preserved_if_the_format_supports_them(tmp_path):
     got = read_table(pl.DataFrame(columns))
     assert got.frame.row(0) == ([1.0, 2.0], {"a": 1}, date(2020, 1, 1), LONG_ID, 1.25)
     assert read_table(write_table(got, tmp_path / "again.parquet")).frame.equals(got.frame)
-    with pytest.raises(InputError, match="day"):
-        numeric_columns(got.frame, ["price", "day"], "t.parquet")
     for name, out in (("list", "t.fits"), ("day", "t.fits"), ("struct", "t.csv")):
         with pytest.raises(InputError, match=out):
             write_table(CatalogTable(got.frame.select(name)), tmp_path / out)
@@ -224,8 +220,8 @@ def test_unusual_types_are_preserved_if_the_format_supports_them(tmp_path):
 
 
 def test_numeric_columns_are_selected_by_name():
-    frame = pl.DataFrame({"a": [1, None], "b": [0.5, 2.5], "name": ["x", "y"]})
+    frame = pl.DataFrame({"a": [1, None], "b": [0.5, 2.5], "day": [date(2020, 1, 1)] * 2})
     np.testing.assert_array_equal(numeric_columns(frame, ["b", "a"], "t.csv"), [[0.5, 1], [2.5, np.nan]])
-    for name in ("name", "absent"):
+    for name in ("day", "absent"):
         with pytest.raises(InputError, match=name):
             numeric_columns(frame, [name], "t.csv")
