@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from truemorph.errors import InputError, extras_named
 
-# Simulates an environment without the extra networks: its packages can't be imported and are not listed.
+# Simulates an environment without the extra networks: its packages can't be imported.
 WITHOUT_NETWORKS = """
 import contextlib, io, json, sys
 from importlib.machinery import PathFinder
@@ -22,10 +22,6 @@ class Without(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         return None if name.partition(".")[0] in ABSENT else super().find_spec(name, path, target)
-
-    @classmethod
-    def find_distributions(cls, *context):
-        return [one for one in super().find_distributions(*context) if one.name.replace("-", "_") not in ABSENT]
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 

@@ -14,8 +14,6 @@ def test_make_demo_keeps_its_promise():
     summary = json.loads(summary_file.read_text())
     page = (ROOT / "demo" / "report.html").read_text()
     assert "docs/simulator.md" in page  # says what the demo's galaxies are not
-    changed = json.loads((ROOT / "demo" / "report_files" / "report.json").read_text())["changed"]
-    assert len(list((ROOT / "demo" / "better").glob("*.jpg"))) <= changed
     naive, debiased, theta = summary["models"]["naive"], summary["models"]["debiased"], summary["theta"]
     assert debiased["balanced_accuracy"] >= 0.90
     assert debiased["fraction_rms_soft"] <= 0.05

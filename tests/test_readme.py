@@ -114,7 +114,6 @@ def test_the_real_archives_on_simulated_ones(run_block, tmp_path, monkeypatch):
         out = run_block("archives")
     assert "CC BY 4.0" in out
     assert re.search(r"rows in +120", out)
-    assert (tmp_path / "run" / "paper.datasheet.md").is_file()
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def test_files_of_a_release_are_read_with_the_same_numbers(release, tmp_path):
     assert catalogue.frame.height == 240
     assert catalogue.frame["gold"].sum() == 120
     fit = transition_from_dict(read_fit(release / "transition.json"))
-    again = tm.estimate_transition(release / "catalogue.parquet", compare=False).fit
+    again = tm.estimate_transition(catalogue, compare=False).fit
     assert again.values["theta"] == pytest.approx(fit.theta, rel=1e-4)
     assert run_config(release / "model" / "run.toml").training.features == ("sersic_n", "M_r")
     labelled = tm.label_galaxies(release / "model", release / "catalogue.parquet", out=tmp_path / "labels.parquet")
@@ -42,7 +42,7 @@ def test_files_of_a_release_are_read_with_the_same_numbers(release, tmp_path):
     for name in ("p_disk", "posterior_disk"):
         np.testing.assert_allclose(now[name], before[name], rtol=1e-9)
     assert now["observed_label"].equals(catalogue.frame["label"])
-    measured = tm.measure_bias(release / "catalogue.parquet", labels=release / "labels.parquet", bootstrap=0)
+    measured = tm.measure_bias(catalogue, labels=release / "labels.parquet", bootstrap=0)
     assert {"observed labels", "model labels", "gold labels"} <= set(measured.results)
 
 
