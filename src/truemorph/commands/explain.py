@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from truemorph.arguments import AtLeastOne, Count, Seed, Table
+from truemorph.arguments import AtLeastOne, Count, Model, Seed, Table
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import (
@@ -18,11 +18,6 @@ from truemorph.explain.catalogue import (
     write_explanations,
 )
 from truemorph.progress import progress
-
-if TYPE_CHECKING:
-    Model = Any
-else:
-    Model = Path
 
 
 def explain_classifier(
