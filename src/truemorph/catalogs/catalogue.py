@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,15 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     frame, path = table.frame, str(table.path or kind_of(source))
     check_format(table.metadata, path)
     if table.metadata.get("kind", "catalogue") != "catalogue" or set(OBSERVED_LABEL) & set(frame.columns):
-        raise InputError(
-            f"{path}: holds a model's labels, not a catalogue; give the catalogue, and this table as `labels`"
-        )
-    missing = [name for name in ("object_id", "label", "alpha", "split") if name not in frame.columns]
-    if missing:
-        raise InputError(f"{path}: not a prepared catalogue (no column {missing[0]}); run `truemorph prepare` first")
+        raise InputError(f"{path}: holds a model's labels; give the catalogue, and this table as `labels`")
+    for name in ("object_id", "label", "alpha", "split"):
+        if name not in frame.columns:
+            raise InputError(f"{path}: not a prepared catalogue (no column {name}); run `truemorph prepare` first")
     metadata = dict(table.metadata)
     if "truth_definition" in metadata and "truth" in frame.columns and "gold" not in frame.columns:
         frame = frame.rename({"truth": "gold"})
         metadata["gold_definition"] = metadata.pop("truth_definition")
-    problems = _problems(frame, str(path), labelled)
-    if problems:
+    if problems := _problems(frame, path, labelled):
         raise InputError("\n".join(problems) + "; prepare the catalogue again, or correct those rows")
     whole = [pl.col(name).cast(pl.Int64, strict=False) for name in ("label", "gold") if name in frame.columns]
     return replace(table, frame=frame.with_columns(whole), metadata=metadata)
@@ -75,7 +73,7 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
     complete = {"alpha", *_WEIGHTS, *(["label"] if labelled else [])}
     for name in (one for one in frame.columns if one in _NUMBERS):
         low, high, what = _LIMITS.get(name, (-np.inf, np.inf, "numbers"))
-        if not (frame[name].dtype.is_numeric() or frame[name].dtype in (pl.Boolean, pl.Null)):
+        if not _numeric(frame[name]):
             lines.append(f"{source}: column {name} holds {frame[name].dtype}, not {what}")
             continue
         values = frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
@@ -89,6 +87,10 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
     return lines
 
 
+def _numeric(series: pl.Series) -> bool:
+    return series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
+
+
 def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = None) -> pl.Series:
     """Check that ids are complete and unique, and return them as int64 or text.
 
@@ -96,11 +98,10 @@ def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = Non
     """
     ids = as_ids(series, table_name)
     number = np.arange(1, len(ids) + 1) if rows is None else rows + 1
-    absent = ids.is_null()
-    if absent.any():
+    if absent := ids.null_count():
+        first = number[ids.is_null().arg_true()[0]]
         raise InputError(
-            f"{table_name}: column {ids.name}: missing id in {absent.sum():,d} of {len(ids):,d} rows (first: row "
-            f"{number[int(absent.arg_true()[0])]}); give every galaxy an id"
+            f"{table_name}: column {ids.name}: no id in {absent:,d} of {len(ids):,d} rows (first: row {first})"
         )
     repeated = ids.is_duplicated()
     if repeated.any():
@@ -153,18 +154,18 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
 
     `names` are file names from a table; by default an image is `<id>.jpg` or has another of `IMAGE_ENDINGS`.
     """
-    listed: dict[str, set[str]] = {}
+
+    @cache  # listing a folder once is faster than checking each file
+    def files(folder: str) -> set[str]:
+        try:
+            with os.scandir(root / folder) as entries:
+                return {entry.name for entry in entries if entry.is_file()}
+        except (OSError, ValueError):  # a name with a null character
+            return set()
 
     def exists(name: str) -> bool:
-        # Listing a folder once is faster than checking each file.
         folder, file = os.path.split(name)
-        if folder not in listed:
-            try:
-                with os.scandir(root / folder) as entries:
-                    listed[folder] = {entry.name for entry in entries if entry.is_file()}
-            except (OSError, ValueError):  # a name with a null character
-                listed[folder] = set()
-        return file in listed[folder]
+        return file in files(folder)
 
     if names is not None:
         # The path as given, or its last part only: paths may include the image folder itself.
@@ -172,7 +173,7 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
     else:
         endings = [ending for lower in IMAGE_ENDINGS for ending in (lower, lower.upper())]
         some = ([f"{one}{ending}" for ending in endings] for one in ids.to_list())
-    return [next((name for name in one if exists(name)), None) for one in some]
+    return [next(filter(exists, one), None) for one in some]
 
 
 def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
@@ -225,7 +226,7 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     name = rule.strip()
     expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
     series = _computed(expression, frame, about)
-    if series.dtype not in (pl.Boolean, pl.Null) and not series.dtype.is_numeric():
+    if not _numeric(series):
         raise InputError(f"{about}: {expression.short} should be numbers or true and false, not {series.dtype}")
     values = series.cast(pl.Float64).fill_null(-1).to_numpy()
     bad = ~np.isin(values, (-1, 0, 1))

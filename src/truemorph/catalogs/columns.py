@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import product
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -122,29 +123,16 @@ def conversion(unit: str, wanted: tuple[str, ...]) -> tuple[float, str] | None:
     """
     if unit in wanted:
         return 1.0, unit
-    own = _read_unit(unit)
-    if own is None:
-        return None
     from astropy import units as u
 
-    if isinstance(own, u.function.FunctionUnitBase) or {u.dex, u.dB} & {own, *own.bases}:
-        return None
-    for one in wanted:
+    lower = unit.strip().lower()
+    for text, one in product((_SPELLINGS.get(lower, unit), lower), wanted):
         try:
+            own = u.Unit(text)
             factor = float(own.to(u.Unit(one)))
         except (TypeError, ValueError, OverflowError):  # astropy can raise any of these
             continue
-        return (factor, one) if 0 < factor < math.inf else None
-    return None
-
-
-def _read_unit(text: str) -> Any:
-    from astropy import units as u
-
-    lower = text.strip().lower()
-    for one in (_SPELLINGS.get(lower, text), lower):
-        try:
-            return u.Unit(one)
-        except (ValueError, TypeError, OverflowError):
-            continue
+        logarithmic = isinstance(own, u.function.FunctionUnitBase) or {u.dex, u.dB} & {own, *own.bases}
+        if not logarithmic and 0 < factor < math.inf:
+            return factor, one
     return None

@@ -23,6 +23,7 @@ from truemorph.tables import CatalogTable
 # Shown elsewhere on the page, too long, or valid only on the machine where the catalogue was made.
 _NOT_SETTINGS = {"kind", "truemorph_version", "votes", "label_rule", "alpha", "gold_definition", "image_root"}
 _NOT_SETTINGS |= {"matches", "mapping"}
+_ASKED = ("cuts", "sample", "split")  # settings in the mapping
 
 
 def datasheet(
@@ -38,6 +39,8 @@ def datasheet(
     `bytes`, `sha256`, `query`, `licence`, `citation` and any other entry.
     """
     frame, metadata = catalogue.frame, catalogue.metadata
+    settings = {key: value for key, value in metadata.items() if key not in _NOT_SETTINGS}
+    settings |= {key: value for key, value in metadata.get("mapping", {}).items() if key in _ASKED}
     loader = jinja2.PackageLoader("truemorph.catalogs", "")
     environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters.update(text=_text, code=_code)
@@ -51,7 +54,7 @@ def datasheet(
         provenance=provenance,
         funnel=funnel,
         matches=[describe(match, *match["tables"]) for match in metadata.get("matches", ())],
-        settings={key: value for key, value in metadata.items() if key not in _NOT_SETTINGS},
+        settings=settings,
         drawn=metadata.get("drawn") or frame["sampling_weight"].n_unique() > 1,
         findings=findings,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -21,35 +21,50 @@ _REQUIRED = ("object_id", "smooth_fraction", "radius", "psf_fwhm")
 # Numbers of votes are very unequal if their 90th percentile is this many times the 10th.
 _UNEQUAL = 2.5
 _VITAL = {*_REQUIRED, "label", *FRACTIONS, *VOTES, "vote_count"}
-# If these are in truemorph's unit or only renamed, the table's own columns are not copied too.
-_STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
 _SIGMA = re.compile(r"sigma|(?:^|_)sig_?psf|psf_?sig(?:$|_)", re.IGNORECASE)
 _PSF = re.compile(r"psf|seeing|fwhm", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """A survey's table with truemorph's names, in its units; missing numbers are null.
+class MappedColumn:
+    """One of truemorph's columns, in its unit.
 
-    `sources` has the column or expression of each name, or one number for all rows; `found` the same as expressions.
-    `cleaned` has the table's own columns with the mapping's codes for missing values replaced by null, and `replaced`
-    those that are not copied, because truemorph's have the same content.
+    `source` is the column, expression or number from which it was made, and `columns` the table's columns in it.
     """
 
-    frame: pl.DataFrame
-    units: dict[str, str]
-    descriptions: dict[str, str]
-    sources: dict[str, str]
-    found: dict[str, Expression]
-    cleaned: dict[str, pl.Series] = field(default_factory=dict)
-    replaced: set[str] = field(default_factory=set)
-    findings: list[Finding] = field(default_factory=list)
+    values: pl.Series
+    source: str
+    description: str
+    unit: str = ""
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A survey's table with truemorph's names; missing numbers are null.
+
+    `cleaned` has the table's own columns with the mapping's codes for missing values replaced by null.
+    """
+
+    columns: dict[str, MappedColumn]
+    cleaned: dict[str, pl.Series]
+    findings: list[Finding]
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """Values of all columns."""
+        return pl.DataFrame([one.values.alias(name) for name, one in self.columns.items()])
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The source of each column."""
+        return {name: one.source for name, one in self.columns.items()}
 
     def numbers(self, name: str) -> np.ndarray:
         """Return the values of a column, shape (N,); NaN if missing or not found."""
-        if name not in self.frame.columns:
+        if name not in self.columns:
             return np.full(self.frame.height, np.nan)
-        return self.frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        return self.columns[name].values.cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 def apply_mapping(
@@ -63,49 +78,35 @@ def apply_mapping(
     found = resolve(mapping, table.frame.columns, own)
     if {"smooth_fraction", "smooth_votes"} & set(found):
         found.pop("label", None)  # labels are made from votes if there are any
-    columns: dict[str, pl.Series] = {}
+    columns: dict[str, MappedColumn] = {}
     known: dict[str, pl.Series] = {}
-    units: dict[str, str] = {}
-    sources: dict[str, str] = {}
-    descriptions: dict[str, str] = {}
     findings: list[Finding] = []
-    for name in [one for one in NAMED if one in found]:
-        rule, what = mapping.columns[name], found[name]
+    for name, what in found.items():
+        rule = mapping.columns[name]
         if what.lone and rule.missing:
             column = what.columns[0]
             known[column] = without(known.get(column, table.frame[column]), rule.missing)
         try:
-            columns[name], units[name], more = column_values(table, name, what, rule, table_name)
-            sources[name], descriptions[name] = what.text, _description(table, name, what, rule)
-            findings += more
+            values, unit, more = column_values(table, name, what, rule, table_name)
         except InputError as problem:
             if name in _VITAL:
                 raise
             unused = f"{problem}. The column was not used as {name}."
-            findings.append(Finding("column-not-used", "caution", unused, "Correct it, or name another (`columns`)."))
-            del found[name]
+            more = [Finding("column-not-used", "caution", unused, "Correct it, or name another (`columns`).")]
+        else:
+            columns[name] = MappedColumn(values, what.text, _description(table, name, what, rule), unit, what.columns)
+        findings += more
     if "psf_fwhm" not in columns and mapping.psf_fwhm is not None:
-        columns["psf_fwhm"] = pl.Series([float(mapping.psf_fwhm)]).new_from_index(0, table.frame.height)
-        units["psf_fwhm"], sources["psf_fwhm"] = "arcsec", f"{mapping.psf_fwhm} arcsec"
-        descriptions["psf_fwhm"] = NAMED["psf_fwhm"].description + ", the same for all galaxies"
-    columns, counted, more = count_votes(columns, sources, table_name)
-    sources |= counted
-    return Mapped(
-        frame=pl.DataFrame([columns[name].alias(name) for name in NAMED if name in columns]),
-        units={name: unit for name, unit in units.items() if unit},
-        descriptions=descriptions | {name: NAMED[name].description for name in counted},
-        sources={name: sources[name] for name in columns},
-        found=found,
-        cleaned=known,
-        replaced={what.columns[0] for name, what in found.items() if what.lone and name in _STAND_FOR_SOURCE}
-        | {name for name in columns if sources[name] == name},
-        findings=findings + more,
-    )
+        constant = pl.Series([mapping.psf_fwhm]).new_from_index(0, table.frame.height)
+        about = f"{NAMED['psf_fwhm'].description}, the same for all galaxies"
+        columns["psf_fwhm"] = MappedColumn(constant, f"{mapping.psf_fwhm} arcsec", about, "arcsec")
+    columns, more = count_votes(columns)
+    return Mapped({name: columns[name] for name in NAMED if name in columns}, known, findings + more)
 
 
 def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_name: str) -> None:
     """Check that a table has all columns that a catalogue needs or its mapping requires."""
-    names, have = list(NAMED), set(mapped.frame.columns)
+    names, have = list(NAMED), set(mapped.columns)
     if "label" in have:
         have |= {"smooth_fraction"}
     promised = {name for name, one in mapping.columns.items() if not one.optional}
@@ -151,8 +152,7 @@ def column_values(
             raise InputError(f"{where} ({series.dtype}) holds no file names")
         return series.cast(pl.String), "", findings
     if kind == "label":
-        labels, more = _labels(series, where)
-        return labels, "", findings + more
+        return _labels(series, where), "", findings
     if name == "psf_fwhm" and what.lone and _SIGMA.search(what.text):
         raise InputError(
             f"{where} seems to be a sigma, but psf_fwhm is a full width at half maximum; "
@@ -199,8 +199,8 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
     return pl.select(pl.when(~bad).then(numbers)).to_series(), [found]
 
 
-def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[Finding]]:
-    """Return labels 0 and 1 (null for -1); for a condition, also the number of rows that it makes smooth."""
+def _labels(series: pl.Series, where: str) -> pl.Series:
+    """Return labels 0 and 1; null for -1."""
     numeric = series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
     labels = series.cast(pl.Float64) if numeric else series.is_not_null().cast(pl.Float64) * 2
     bad = ~(labels.is_in([-1.0, 0.0, 1.0]) | labels.is_nan()).fill_null(True)
@@ -209,12 +209,7 @@ def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[Finding]]:
             f"{where} should hold labels 0 (smooth) and 1 (disk); wrong in {which_rows(bad, series)}; give an "
             "expression (`label`), such as \"CASE WHEN class = 'spiral' THEN 1 WHEN class = 'elliptical' THEN 0 END\""
         )
-    whole, findings = labels.cast(pl.Int64, strict=False).replace(-1, None), []
-    if series.dtype == pl.Boolean:
-        smooth = f"{where}: the {(whole == 0).sum():,d} galaxies for which it is false were labelled smooth."
-        action = "Use a CASE expression to leave some of them out (`label`)."
-        findings.append(Finding("condition-as-label", "note", smooth, action))
-    return whole, findings
+    return labels.cast(pl.Int64, strict=False).replace(-1, None)
 
 
 def _unit(
@@ -277,21 +272,20 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
     return named, [Finding("votes-read-as", "note", f"Votes were read as {counted} from {', '.join(texts.values())}.")]
 
 
-def count_votes(
-    columns: dict[str, pl.Series], sources: dict[str, str], table_name: str
-) -> tuple[dict[str, pl.Series], dict[str, str], list[Finding]]:
-    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts; with sources."""
-    columns, made, findings = dict(columns), dict[str, str](), list[Finding]()
+def count_votes(columns: dict[str, MappedColumn]) -> tuple[dict[str, MappedColumn], list[Finding]]:
+    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts."""
+    columns, findings = dict(columns), list[Finding]()
     answers = [name for name in VOTES if name in columns]
     if "vote_count" not in columns and {"smooth_votes", "disk_votes"} <= set(answers):
         # A missing count of artefacts means no votes.
-        columns["vote_count"] = columns["smooth_votes"] + columns["disk_votes"]
+        total = columns["smooth_votes"].values + columns["disk_votes"].values
         if "artefact_votes" in answers:
-            columns["vote_count"] += columns["artefact_votes"].fill_null(0)
-        made["vote_count"] = " + ".join(sources[name] for name in answers)
+            total += columns["artefact_votes"].values.fill_null(0)
+        source = " + ".join(columns[name].source for name in answers)
+        columns["vote_count"] = MappedColumn(total, source, NAMED["vote_count"].description)
     if "vote_count" not in columns or "smooth_votes" not in answers:
-        return columns, made, findings
-    total = columns["vote_count"].cast(pl.Float64)
+        return columns, findings
+    total = columns["vote_count"].values.cast(pl.Float64)
     few, many = (total.filter(total > 0).quantile(one) or 0.0 for one in (0.1, 0.9))
     if many > _UNEQUAL * few:
         unequal = (
@@ -301,19 +295,12 @@ def count_votes(
         )
         action = 'Select galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").'
         findings.append(Finding("vote-counts-differ", "caution", unequal, action))
-    counted = {}
-    for votes in answers:
-        part = pl.select(pl.when(total > 0).then(columns[votes].cast(pl.Float64) / total)).to_series()
-        above = (part > 1 + 1e-6).fill_null(False)
-        if above.any():
-            raise InputError(
-                f"{table_name}: more votes in {sources[votes]} than in {(sources | made)['vote_count']} in "
-                f"{which_rows(above)}; name the votes of the first question only"
-            )
-        counted[votes.replace("votes", "fraction")] = part
-    if "smooth_fraction" in columns and columns["smooth_fraction"].null_count() < len(total):
-        return columns, made, findings
+    if "smooth_fraction" in columns and columns["smooth_fraction"].values.count():
+        return columns, findings
     # The two kinds of fractions must not be mixed.
-    columns = {name: values for name, values in columns.items() if name not in FRACTIONS}
-    made |= {name: f"{name.replace('fraction', 'votes')} / vote_count" for name in counted}
-    return columns | counted, made, findings
+    columns = {name: one for name, one in columns.items() if name not in FRACTIONS}
+    for votes in answers:
+        part = pl.select(pl.when(total > 0).then(columns[votes].values.cast(pl.Float64) / total)).to_series()
+        name = votes.replace("votes", "fraction")
+        columns[name] = MappedColumn(part, f"{votes} / vote_count", NAMED[name].description)
+    return columns, findings

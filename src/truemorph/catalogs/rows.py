@@ -18,6 +18,7 @@ from truemorph.catalogs.mapping import Mapping
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.tables import CatalogTable
 
 ROWS_IN, ROWS_OUT = "rows in", "rows out"
 NOT_SELECTED, NO_LABEL = "not selected (where)", "no label"
@@ -74,7 +75,7 @@ def choose_rows(
     `named` has the table's columns and truemorph's, with alpha. Labels, shape (N,), are -1 for dropped rows.
     """
     findings: list[Finding] = []
-    funnel = Funnel(as_ids(mapped.frame["object_id"].alias(mapped.sources["object_id"]), table_name))
+    funnel = Funnel(as_ids(mapped.columns["object_id"].values.alias(mapped.sources["object_id"]), table_name))
     funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
     for cut in mapping.cuts:
         keep = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
@@ -85,8 +86,8 @@ def choose_rows(
             findings.append(Finding("rule-without-value", "note", lacking))
     # Ids are not checked in rows that are not selected.
     object_ids(funnel.ids.filter(funnel.kept), table_name, np.flatnonzero(funnel.kept))
-    if "label" in mapped.frame.columns:
-        labels = mapped.frame["label"].fill_null(-1).to_numpy()
+    if "label" in mapped.columns:
+        labels = mapped.columns["label"].values.fill_null(-1).to_numpy()
         funnel.drop(NO_LABEL, labels < 0)
     else:
         labels, more = _labels_from_votes(funnel, mapped, table_name)
@@ -130,7 +131,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
             "smooth fraction is above 0.5, and stars or artifacts among them cannot be recognised."
         )
         findings.append(Finding("disk-fraction-missing", "note", lacking))
-    elif "artefact_fraction" not in mapped.sources:
+    elif "artefact_fraction" not in mapped.columns:
         lacking = "The table has no fraction of votes for star or artifact, so no rows were dropped as artifacts."
         action = "Name the column if there is one (`artifact`)."
         findings.append(Finding("artifact-fraction-missing", "note", lacking, action))
@@ -155,7 +156,7 @@ def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray
 
 
 def check_sizes(
-    mapped: Mapped, mapping: Mapping, kept: np.ndarray, units: dict[str, str], table_name: str
+    mapped: Mapped, mapping: Mapping, kept: np.ndarray, table: CatalogTable, table_name: str
 ) -> list[Finding]:
     """Check that radii and PSF widths have plausible values.
 
@@ -167,7 +168,7 @@ def check_sizes(
     middle, width = np.median(resolution(mapped.numbers("radius")[kept], widths)), np.median(widths)
     if not low <= middle <= high:
         found = f"the median of α is {middle:.3g}, outside {low:g} to {high:g}"
-        if mapped.found["radius"].lone and radius not in units:
+        if radius in table.frame.columns and radius not in table.units:
             raise InputError(
                 f"{table_name}: {found}; is {radius} a Petrosian radius in arcsec, and {psf} a FWHM in arcsec? Name "
                 f'other columns (`radius`, `psf_fwhm`), convert them (for arcmin, "60 * {radius}"), or confirm the '
