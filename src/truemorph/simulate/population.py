@@ -166,35 +166,20 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
         `arm_strength`, `arm_order` (0 flocculent to 1 grand design), `arm_number`, `dust`; and rest-frame colours
         `g_r_bulge`, `g_r_disk`, `g_r_young` (mag).
 
-    Raises
-    ------
-    InputError
-        If n is below 1.
-
     Examples
     --------
     >>> galaxies = simulate_galaxies(500, seed=1)
     >>> galaxies["magnitude"].max() < 17 and galaxies["r90"].min() > 3
     True
     """
-    if n < 1:
-        raise InputError(f"a population needs at least one galaxy; got {n}")
-    rng = np.random.default_rng(seed)
-    pieces: list[dict[str, np.ndarray]] = []
-    found = 0
-    while found < n:
-        piece = _draw(rng, max(256, int(1.3 * (n - found))), confounded)
-        piece["field"] += sum(int(one["field"].max()) + 1 for one in pieces)
-        pieces.append(piece)
-        found += piece["M_r"].size
-    columns = {name: np.concatenate([piece[name] for piece in pieces])[:n] for name in pieces[0]}
-    return pl.DataFrame(
-        {
-            "object_id": 587700000000000000 + np.arange(n, dtype=np.int64) * 1009 + 17,
-            "truth": (columns["type"] != ELLIPTICAL).astype(np.int64),
-            **columns,
-        }
-    )
+    rng, galaxies = np.random.default_rng(seed), pl.DataFrame()
+    while galaxies.height < n:
+        piece = pl.DataFrame(_draw(rng, max(256, int(1.3 * (n - galaxies.height))), confounded))
+        fields = int(galaxies["field"].to_numpy().max()) + 1 if galaxies.height else 0
+        galaxies = galaxies.vstack(piece.with_columns(pl.col("field") + fields))
+    ids = 587700000000000000 + np.arange(n, dtype=np.int64) * 1009 + 17
+    disk = (galaxies["type"] != ELLIPTICAL).cast(pl.Int64)
+    return galaxies.insert_column(0, disk.alias("truth"))[:n].insert_column(0, pl.Series("object_id", ids))
 
 
 def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.ndarray]:
@@ -207,7 +192,6 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
         structure["bulge_radius"],
         structure["sersic_index"],
         bulge_axis_ratio(structure["bulge_fraction"], structure["axis_ratio"]),
-        np.ones(n),
         structure["axis_ratio"],
     )
     unit_kpc = r50_kpc / per_unit[0]
@@ -290,24 +274,23 @@ def aperture_radii(
     bulge_radius: np.ndarray,
     bulge_index: np.ndarray,
     bulge_axis_ratio: np.ndarray,
-    disk_scale: np.ndarray,
     axis_ratio: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute R50, R90 and R_petro of a bulge and an inclined exponential disk in circular apertures, before the PSF.
 
-    Radii are along the major axis, in one unit. `bulge_fraction` of the flux is in the bulge (1 without a disk), whose
-    radius is R_e and whose Sérsic index is between 0.5 and 6.5; `disk_scale` is the scale length of the disk.
+    Radii are along the major axis, in scale lengths of the disk. `bulge_fraction` of the flux is in the bulge (1
+    without a disk), whose radius is R_e and whose Sérsic index is between 0.5 and 6.5.
     """
     grid = np.linspace(np.log(2e-3), np.log(40.0), 160)
     angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)
     # The flux of an elliptical isophote is uniform in eccentric angle, at these distances from the centre.
     cos2, sin2 = np.cos(angle) ** 2, np.sin(angle) ** 2
-    scale = np.where(bulge_fraction < 1, disk_scale, bulge_radius)
-    disk_half = 1.678347  # R_e of an exponential disk in scale lengths
+    scale = np.where(bulge_fraction < 1, 1.0, bulge_radius)
+    disk = np.ones_like(bulge_fraction)
     growth = np.zeros((bulge_fraction.size, grid.size))
     parts = (
         (bulge_fraction, bulge_radius, bulge_index, bulge_axis_ratio),
-        (1 - bulge_fraction, disk_half * disk_scale, np.ones_like(disk_scale), axis_ratio),
+        (1 - bulge_fraction, 1.678347 * disk, disk, axis_ratio),  # R_e of an exponential disk
     )
     for fraction, radius, index, ratio in parts:
         used = np.flatnonzero(fraction > 0)
