@@ -127,17 +127,16 @@ def describe(statistics: dict[str, Any], left_name: str, right_name: str) -> str
     how, noun = (f"on the sky within {statistics['radius']:g} arcsec", "position") if on_sky else ("by id", "id")
     line = f"{left_name} with {right_name} {how}: {statistics['matched']:,d} of {statistics['left']:,d} rows matched"
     if on_sky and statistics["matched"]:
-        median, high = statistics["median_separation"], statistics["p95_separation"]
-        line += f" (median separation {median:.2f} arcsec, 95 % below {high:.2f} arcsec)"
-    parts = [line]
-    if on_sky:
-        parts.append(f"{statistics['by_chance']:,.1f} matches expected by chance")
-        parts.append(f"{statistics['ambiguous']:,d} rows with several candidates")
+        line += (
+            f" (median separation {statistics['median_separation']:.2f} arcsec, 95 % below "
+            f"{statistics['p95_separation']:.2f} arcsec); {statistics['by_chance']:,.1f} matches expected by chance; "
+            f"{statistics['ambiguous']:,d} rows with several candidates"
+        )
+    line += f"; {statistics['right_unused']:,d} rows of {right_name} unused"
     for side, name in (("left", left_name), ("right", right_name)):
         if statistics[f"{side}_missing"]:
-            parts.append(f"{statistics[f'{side}_missing']:,d} rows of {name} without {noun}")
-    parts.append(f"{statistics['right_unused']:,d} rows of {right_name} unused")
-    return "; ".join(parts)
+            line += f"; {statistics[f'{side}_missing']:,d} rows of {name} without {noun}"
+    return line
 
 
 def _counts(index: np.ndarray, right: int, left_missing: int, right_missing: int) -> dict[str, int]:

@@ -80,8 +80,7 @@ def choose_rows(
     for cut in mapping.cuts:
         keep = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
         lost = funnel.drop(cut.name, ~keep.fill_null(False).to_numpy(), always=True)
-        unknown = int((keep.is_null().to_numpy() & lost).sum())
-        if unknown:
+        if unknown := int((keep.is_null().to_numpy() & lost).sum()):
             lacking = f"{unknown:,d} of the rows dropped by the rule {cut.name!r} lack a value that it needs."
             findings.append(Finding("rule-without-value", "note", lacking))
     # Ids are not checked in rows that are not selected.
@@ -100,9 +99,8 @@ def choose_rows(
             findings.append(Finding("rows-dropped", "caution", gone, "Correct the values to keep these rows."))
     counts = np.bincount(labels[funnel.kept], minlength=2)
     if not counts.all():
-        lacking = f"no galaxy is labelled {'disk' if counts[0] else 'smooth'}" if counts.any() else "no rows left"
         account = ", ".join(f"{rule}: {n:,d}" for rule, n in funnel.steps())
-        raise InputError(f"{table_name}: {lacking} ({account})")
+        raise InputError(f"{table_name}: {counts[0]} galaxies are labelled smooth and {counts[1]} disk ({account})")
     return funnel, np.where(funnel.kept, labels, -1), findings
 
 
@@ -113,7 +111,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
         bad = selected & ((values < -1e-6) | (values > 1 + 1e-6))
         if bad.any():
             raise InputError(
-                f"{table_name}: column {mapped.sources[name]} should hold vote fractions between 0 and 1; wrong in "
+                f"{table_name}: column {mapped.sources[name]} should hold vote fractions from 0 to 1; wrong in "
                 f"{which_rows(bad, values)}; are they counts or percentages?"
             )
     sums = np.nansum(list(fractions.values()), axis=0)
@@ -124,8 +122,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
     labels, reasons = labels_from_votes(*fractions.values())
     for reason in np.unique(reasons[reasons != ""]):
         funnel.drop(str(reason), reasons == reason)
-    unknown = int((np.isnan(fractions["disk_fraction"]) & funnel.kept).sum())
-    if unknown:
+    if unknown := int((np.isnan(fractions["disk_fraction"]) & funnel.kept).sum()):
         lacking = (
             f"{unknown:,d} galaxies lack the fraction of votes for features or disk: they are labelled smooth if the "
             "smooth fraction is above 0.5, and stars or artifacts among them cannot be recognised."
@@ -170,27 +167,21 @@ def check_sizes(
         found = f"the median of α is {middle:.3g}, outside {low:g} to {high:g}"
         if radius in table.frame.columns and radius not in table.units:
             raise InputError(
-                f"{table_name}: {found}; is {radius} a Petrosian radius in arcsec, and {psf} a FWHM in arcsec? Name "
-                f'other columns (`radius`, `psf_fwhm`), convert them (for arcmin, "60 * {radius}"), or confirm the '
-                f'radius (`radius`) as "1 * {radius}"'
+                f"{table_name}: {found}; is {radius} in arcsec, and {psf} a FWHM in arcsec? Name other columns "
+                f'(`radius`, `psf_fwhm`), convert them ("60 * {radius}"), or confirm the radius as "1 * {radius}"'
             )
         action = f"Check that {radius} is the Petrosian radius and {psf} the FWHM of the PSF."
         findings.append(Finding("alpha-unusual", "caution", f"T{found[1:]}.", action))
-    if mapping.psf_range is not None and not mapping.psf_range[0] <= width <= mapping.psf_range[1]:
-        unusual = (
-            f"The median FWHM of the PSF is {width:.3g} arcsec, but this survey ({mapping.name}) has "
-            f"{mapping.psf_range[0]:g} to {mapping.psf_range[1]:g} arcsec."
-        )
+    smallest, largest = mapping.psf_range or (0, np.inf)
+    if not smallest <= width <= largest:
+        usual = f"this survey ({mapping.name}) has {smallest:g} to {largest:g} arcsec"
+        unusual = f"The median FWHM of the PSF is {width:.3g} arcsec, but {usual}."
         action = "If it is a sigma, multiply it by 2.3548 (`psf_fwhm`)."
         findings.append(Finding("psf-unusual", "caution", unusual, action))
     if np.ptp(widths) == 0:
         findings.append(ALPHA_IS_SIZE)
-    percent = percent_of_light(radius)
-    if percent:
-        partial = (
-            f"α uses {radius}, the radius of {percent} % of the light, not the Petrosian radius: θ cannot be compared "
-            "with the paper's."
-        )
+    if percent := percent_of_light(radius):
+        partial = f"α uses {radius}, the radius of {percent} % of the light: θ cannot be compared with the paper's."
         action = "Name a Petrosian radius if there is one (`radius`)."
         findings.append(Finding("radius-not-petrosian", "note", partial, action))
     return findings

@@ -131,11 +131,9 @@ def _filtered(
     if not complete.any():
         raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
     if not complete.all():
-        missing = {name: int((~column).sum()) for name, column in zip(named, known.T, strict=True)}
-        counted = ", ".join(f"{name} in {count:,}" for name, count in missing.items() if count)
-        left = (
-            f"{(~complete).sum():,} of {frame.height:,} galaxies were left out because a value is missing ({counted})."
-        )
+        missing = zip(named, (~known).sum(axis=0), strict=True)
+        counted = ", ".join(f"{name} in {count:,}" for name, count in missing if count)
+        left = f"{(~complete).sum():,} of {frame.height:,} galaxies lack a value and were left out ({counted})."
         findings.append(Finding("rows-left-out", "note", left))
         frame = frame.filter(pl.Series(complete))
     return frame, findings
@@ -143,8 +141,7 @@ def _filtered(
 
 def from_same_images(metadata: Mapping[str, Any]) -> list[Finding]:
     """Warn of gold labels that people made from the images that volunteers saw, if the catalogue's are such."""
-    count = metadata.get("gold_from_same_images")
-    if not count:
+    if not (count := metadata.get("gold_from_same_images")):
         return []
     message = (
         f"{count:,} gold labels come from the images that volunteers saw, so experts miss some of the same disks. "
