@@ -45,7 +45,11 @@ def catalogue(metadata=None, **columns):
 def test_the_datasheet_describes_rows_labels_columns_and_settings():
     metadata = {"alpha": "petroRad_r / sigma_PSF", "gold_definition": "disk: t_type >= -3", "image_root": "/mine"}
     match = match_ids(pl.Series([1, 2]), pl.Series([2])).statistics
-    metadata |= {"seed": np.int64(4), "matches": [{"tables": ["votes.csv", "sdss.parquet"], **match}]}
+    metadata |= {
+        "seed": np.int64(4),
+        "mapping": {"sample": [6, 4]},
+        "matches": [{"tables": ["votes.csv", "sdss.parquet"], **match}],
+    }
     funnel = [("rows in", 12_000), ("no votes", -1_500), ("near", 0), ("no radius", -10_300), ("rows out", 200)]
     table = catalogue(metadata, votes=np.arange(200) % 50, nothing=pl.Series([None] * 200, dtype=pl.Float64))
     source = {"url": "https://example.org/v.csv", "licence": "CC BY 4.0", "query": "select `ra`\nfrom [PhotoObjAll]"}
@@ -56,31 +60,14 @@ def test_the_datasheet_describes_rows_labels_columns_and_settings():
     assert columns["votes"] == ["count", "int64", "0", "all votes"]
     assert columns["image"][:3] == ["", "text", "1 (0.5 %)"]
     assert columns["nothing"][::2] == ["unknown", "200 (100.0 %)"]
-    assert tables["split"] == [
-        ["train", "50", "37 (74.0 %)", "13 (26.0 %)"],
-        ["validation", "50", "38 (76.0 %)", "12 (24.0 %)"],
-        ["test", "50", "38 (76.0 %)", "12 (24.0 %)"],
-        ["unused", "50", "37 (74.0 %)", "13 (26.0 %)"],
-        ["all", "200", "150 (75.0 %)", "50 (25.0 %)"],
-    ]
-    assert [row[1:] for row in tables["rule"]] == [
-        ["", "12,000"],
-        ["1,500", "10,500"],
-        ["", "10,500"],
-        ["10,300", "200"],
-        ["", "200"],
-    ]
-    assert tables["setting"] == [["seed", "4"]]
-    for fact in (
-        metadata["alpha"],
-        "2 galaxies",
-        "t_type >= -3",
-        "199 galaxies",
-        "one PSF",
-        "1 of 2",
-        "sampling_weight",
-    ):
-        assert any(fact in line for line in texts), fact
+    assert tables["split"][0] == ["train", "50", "37 (74.0 %)", "13 (26.0 %)"]
+    assert tables["split"][-1] == ["all", "200", "150 (75.0 %)", "50 (25.0 %)"]
+    losses, left = [row[1] for row in tables["rule"]], [row[2] for row in tables["rule"]]
+    assert losses == ["", "1,500", "", "10,300", ""]
+    assert left == ["12,000", "10,500", "10,500", "200", "200"]
+    assert tables["setting"] == [["seed", "4"], ["sample", "[6, 4]"]]
+    facts = [metadata["alpha"], "2 galaxies", "t_type >= -3", "199 galaxies", "one PSF", "1 of 2", "sampling_weight"]
+    assert [fact for fact in facts if not any(fact in line for line in texts)] == []
     assert "/mine" not in page  # local folders are private
     assert {"Votes: unknown", "v.csv", f"url: {source['url']}", "licence: CC BY 4.0"} <= set(texts)
     assert source["query"] in page
