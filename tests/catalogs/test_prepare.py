@@ -43,12 +43,10 @@ def test_a_prepared_catalogue_has_labels_alpha_split_and_other_columns(tmp_path)
     ("asked", "mentioned"),
     [
         ({"keep": "petroMag < 17"}, ("petroMag", "nearest: petroMag_r")),
-        ({"sample": (5.5, 5)}, ("sample",)),
         ({"psf_fwhm": [1.3] * 60}, ("psf_fwhm",)),
         ({"table": full(**{SMOOTH: 0.98})}, ("disk",)),
         ({"table": with_values("petroRad_r", r0="big")}, ("petroRad_r", "row 1", "big")),
         ({"table": CatalogTable(full(), metadata={"kind": "catalogue"})}, ("prepared",)),
-        ({"table": full().rename({"dr7objid": "galaxy"})}, ("gz2", "galaxy", "`id`")),
         ({"table": with_values("dr7objid", r7=IDS)}, ("dr7objid", str(IDS), "rows 1, 8")),
         ({"table": full(dr7objid=["a", " ", *map(str, range(58))])}, ("dr7objid", "row 2")),
         ({"table": full().cast({"dr7objid": pl.Float64})}, ("dr7objid", "row 1", "floats")),
@@ -84,12 +82,12 @@ def test_the_papers_sample_is_drawn_if_the_table_is_large_enough():
 
 
 def test_sample_and_split_from_the_mapping_and_from_options():
-    parts = {**GZ2, "split": {"train": 0.5, "validation": 0.25, "test": 0.25}}
-    assert splits(mapping=parts, split=(40, 10, 10)) == {"train": 40, "validation": 10, "test": 10}
-    assert splits(sample=(12, 8), split=(14, 2, 4)) == {"unused": 40, "train": 14, "validation": 2, "test": 4}
-    some = {**GZ2, "sample": {"smooth": 10, "disk": 6}}
-    for asked, drawn in (({}, 16), ({"sample": (3, 2)}, 5), ({"sample": "balanced"}, 2 * 28), ({"sample": "all"}, 60)):
-        assert splits(mapping=some, **asked).get("unused", 0) == 60 - drawn
+    some = {**GZ2, "split": {"train": 0.5, "validation": 0.25, "test": 0.25}, "sample": {"smooth": 10, "disk": 6}}
+    assert splits(mapping=some) == {"unused": 44, "train": 8, "validation": 4, "test": 4}
+    asked = {"sample": (12, 8), "split": (14, 2, 4)}
+    assert splits(mapping=some, **asked) == {"unused": 40, "train": 14, "validation": 2, "test": 4}
+    for sample, drawn in (("balanced", 2 * 28), ("all", 60)):
+        assert splits(mapping=some, sample=sample).get("unused", 0) == 60 - drawn
 
 
 @pytest.mark.parametrize(
@@ -203,9 +201,3 @@ def test_fractions_numbers_and_percentages_are_distinguished():
     assert votes.catalogue.frame["vote_count"].to_list() == [40, 38] * 30
     assert noted(votes.findings, "s, d", "numbers")
     assert votes.catalogue.metadata["preset"] == "truemorph"
-
-
-def test_what_is_written_can_be_read(tmp_path):
-    table = full(redshift=["near"] * 60, M_r=["bright"] * 60, draw_weight=[None] * 60)
-    path = write_preparation(prepare(table), tmp_path / "c.parquet").out
-    assert {"redshift_input", "draw_weight_input"} <= set(read_catalogue(path).frame.columns)

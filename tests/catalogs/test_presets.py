@@ -119,13 +119,6 @@ def test_each_survey_is_recognised_by_its_columns_and_labelled_correctly(name, c
     assert prepared.catalogue.metadata["preset"] == name
 
 
-def test_debiased_votes_are_used_only_with_their_preset():
-    with refused("a01_smooth_debiased", "`preset`=gz2-debiased"):
-        prepare(frame_of(gz2("debiased")))
-    got = prepare(frame_of(gz2("debiased", "weighted_fraction"))).catalogue
-    assert got.metadata["columns"]["smooth_fraction"].endswith("weighted_fraction")
-
-
 def test_other_columns_get_truemorphs_names_and_units():
     got = prepare(frame_of(HUBBLE), **R, psf_fwhm=0.09).catalogue
     for column, value in (("ellipticity", 0.25), ("sersic_n", 1.5), ("vote_count", 40)):
@@ -141,6 +134,8 @@ def test_other_columns_get_truemorphs_names_and_units():
 
 
 def test_a_missing_column_gives_an_error_that_says_what_to_do():
+    with refused("a01_smooth_debiased", "`preset`=gz2-debiased"):
+        prepare(frame_of(gz2("debiased")))
     with refused("petro_theta", "`radius`", "nearest: petro_th"):
         prepare(frame_of(DECALS).drop("petro_theta"))
     with refused("psfsize_r or psf_fwhm", "1.2 arcsec", "`psf_fwhm`"):

@@ -107,30 +107,20 @@ SIZES = full(**{name: full()[column] / factor for name, (column, factor) in SCAL
 
 
 @pytest.mark.parametrize(
-    ("asked", "mentioned"),
+    ("wrong", "mentioned", "units", "right"),
     [
-        ({"columns": {"radius": "arcmin"}}, ("arcmin", "`radius`")),
-        ({"columns": {"radius": "psfWidth_r"}}, ("psfWidth_r", "`radius`")),
-        ({"psf_fwhm": "psf_sigma"}, ("psf_sigma", "2.3548")),
+        ({"radius": "arcmin"}, "`radius`", {}, {"radius": "60 * arcmin"}),
+        ({"radius": "arcmin"}, "`radius`", {"arcmin": "arcmin"}, {"radius": "arcmin"}),
+        ({"radius": "psfWidth_r"}, "`radius`", {}, {}),
+        ({"psf_fwhm": "psf_sigma"}, "2.3548", {}, {"psf_fwhm": "2.3548 * psf_sigma"}),
     ],
 )
-def test_implausible_columns_raise_errors(asked, mentioned):
-    with refused(*mentioned):
-        prepare(SIZES, **asked)
-
-
-@pytest.mark.parametrize(
-    ("units", "asked"),
-    [
-        ({}, {"columns": {"radius": "60 * arcmin"}}),
-        ({"arcmin": "arcmin"}, {"columns": {"radius": "arcmin"}}),
-        ({}, {"psf_fwhm": "2.3548 * psf_sigma"}),
-    ],
-)
-def test_units_and_conversions_give_the_correct_alpha(units, asked):
-    got, right = prepare(CatalogTable(SIZES, units), **asked), prepare(full())
-    np.testing.assert_allclose(got.catalogue.frame["alpha"], right.catalogue.frame["alpha"])
-    assert got.findings == right.findings == ()
+def test_implausible_columns_raise_errors_that_units_and_expressions_avoid(wrong, mentioned, units, right):
+    with refused(*wrong.values(), mentioned):
+        prepare(SIZES, columns=wrong)
+    got, expected = prepare(CatalogTable(SIZES, units), columns=right), prepare(full())
+    np.testing.assert_allclose(got.catalogue.frame["alpha"], expected.catalogue.frame["alpha"])
+    assert got.findings == ()
 
 
 @pytest.mark.parametrize(
