@@ -124,9 +124,8 @@ def test_other_columns_get_truemorphs_names_and_units():
     for column, value in (("ellipticity", 0.25), ("sersic_n", 1.5), ("vote_count", 40)):
         assert (got.frame[column] == value).all()
     assert got.frame["redshift"].null_count() == 1
-    assert "r_half" not in got.frame.columns  # in arcsec or in pixels: the descriptions disagree
     got = prepare(frame_of(DECALS), psf_fwhm=1.2).catalogue
-    assert {"ra": "deg", "M_r": "mag", "magnitude": "mag", "r_half": "arcsec"}.items() <= got.units.items()
+    assert {"ra": "deg", "M_r": "mag", "magnitude": "mag"}.items() <= got.units.items()
     assert "H0 = 100" in got.descriptions["M_r"]
     light = prepare(frame_of(DECALS), columns={"radius": "petro_th50"}, psf_fwhm=1.2)
     assert noted(light.findings, "petro_th50", "50 %")

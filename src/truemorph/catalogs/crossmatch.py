@@ -300,7 +300,7 @@ def _keys(
                 about = f"no column {column!r} ({NAMED[name].description}); name it in {how}"
                 raise InputError(f"{table_name}: {about}; {nearest(column, existing)}")
             what, rule = column_expression(column), Column(column=(column,))
-        values, _, more = column_values(table, name, what, rule, table_name)
+        values, more = column_values(table, name, what, rule, table_name)
         keys.append(values.alias(what.short))
         findings += more
     return keys, findings

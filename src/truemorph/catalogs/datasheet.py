@@ -65,9 +65,7 @@ def _column(series: pl.Series, catalogue: CatalogTable) -> tuple[str, ...]:
     missing = series.null_count() + (int(series.is_nan().sum()) if series.dtype.is_float() else 0)
     unit = catalogue.units.get(series.name, "")
     if not unit and series.dtype.is_numeric():
-        # For a column with several possible units, no unit means unknown.
-        own = series.name in ADDED or (series.name in NAMED and len(NAMED[series.name].units) == 1)
-        unit = "none" if own else "unknown"
+        unit = "none" if series.name in {*ADDED, *NAMED} else "unknown"
     return (
         _code(series.name),
         _text(unit) if unit else "",

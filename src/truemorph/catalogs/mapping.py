@@ -166,8 +166,10 @@ def _preset(name: str) -> Mapping:
         near = nearest(name, PRESETS, what="presets")
         raise InputError(f"unknown preset {name!r}; {near}; your own mapping must be a .toml file")
     if name == "truemorph":  # tables with truemorph's own column names
-        units = {name: one.units[0] for name, one in NAMED.items() if len(one.units) == 1 and one.units[0]}
-        columns = {one: {"column": one, "unit": units.get(one), "optional": one not in _NEEDED} for one in NAMED}
+        columns = {
+            name: {"column": name, "unit": one.unit or None, "optional": name not in _NEEDED}
+            for name, one in NAMED.items()
+        }
         about = "truemorph's own names, in its units unless the table has other units"
         return Mapping.model_validate({"name": name, "about": about, "columns": columns})
     with resources.as_file(resources.files("truemorph.catalogs") / "presets" / f"{name}.toml") as file:

@@ -272,14 +272,14 @@ def _derived(mapped: Mapped, cosmology: Any) -> dict[str, MappedColumn]:
         radius, kpc = columns["radius"], physical.physical_radius_kpc(mapped.numbers("radius"), redshift, cosmology)
         source = f"{radius.source} {at}"
         about = f"{radius.description}, in kpc: {source}"
-        made["radius_kpc"] = MappedColumn(pl.Series(kpc).fill_nan(None), source, about, "kpc")
+        made["radius_kpc"] = MappedColumn(pl.Series(kpc).fill_nan(None), source, about)
     if "M_r" not in columns and "magnitude" in columns:
         dust = mapped.numbers("extinction") if "extinction" in columns else 0.0
         luminosity = physical.absolute_magnitude(mapped.numbers("magnitude"), redshift, dust, cosmology)
         dusty = f"minus {columns['extinction'].source}" if "extinction" in columns else "not corrected for extinction"
         source = f"{columns['magnitude'].source}, {dusty}, {at}; no K-correction"
         about = f"{NAMED['M_r'].description}: {source}"
-        made["M_r"] = MappedColumn(pl.Series(luminosity).fill_nan(None), source, about, "mag")
+        made["M_r"] = MappedColumn(pl.Series(luminosity).fill_nan(None), source, about)
     return made
 
 
@@ -360,6 +360,6 @@ def _catalogue(
     )
     descriptions |= {name: ADDED.get(name) or NAMED[name].description for name in own}
     descriptions |= {name: one.description for name, one in mapped.columns.items()}
-    units |= {name: one.unit for name, one in mapped.columns.items() if one.unit}
+    units |= {name: NAMED[name].unit for name in mapped.columns if NAMED[name].unit}
     frame = pl.concat([pl.DataFrame(own), carried.rename(renamed)], how="horizontal")
     return CatalogTable(frame, units, metadata, descriptions=descriptions)
