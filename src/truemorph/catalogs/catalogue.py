@@ -227,13 +227,13 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
     series = _computed(expression, frame, about)
     if not _numeric(series):
-        raise InputError(f"{about}: {expression.short} should be numbers or true and false, not {series.dtype}")
+        raise InputError(f"{about}: {expression.text} should be numbers or true and false, not {series.dtype}")
     values = series.cast(pl.Float64).fill_null(-1).to_numpy()
     bad = ~np.isin(values, (-1, 0, 1))
     if bad.any():
         raise InputError(
-            f"{about}: {expression.short} should be 0 (smooth), 1 (disk) or empty; wrong in "
-            f'{which_rows(bad, values)}; give a rule such as "{expression.short}>=1"'
+            f"{about}: {expression.text} should be 0 (smooth), 1 (disk) or empty; wrong in "
+            f'{which_rows(bad, values)}; give a rule such as "{expression.text}>=1"'
         )
     definition = f"{expression.text} is 1" if expression.lone else expression.text
     if not {"'", '"'} & set(definition):  # t_type>=-3 and t_type >= -3 are the same definition

@@ -301,7 +301,7 @@ def _keys(
                 raise InputError(f"{table_name}: {about}; {nearest(column, existing)}")
             what, rule = column_expression(column), Column(column=(column,))
         values, more = column_values(table, name, what, rule, table_name)
-        keys.append(values.alias(what.short))
+        keys.append(values.alias(what.text))
         findings += more
     return keys, findings
 

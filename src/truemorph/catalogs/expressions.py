@@ -62,11 +62,6 @@ class Expression:
         """Whether the expression is just the name of a column."""
         return isinstance(self.tree, exp.Column)
 
-    @property
-    def short(self) -> str:
-        """Text, shortened for messages."""
-        return _shorten(self.text)
-
 
 def column_expression(name: str) -> Expression:
     """Return the expression of one column."""
@@ -100,8 +95,8 @@ def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Serie
     """
     for name in expression.columns:
         if name not in frame.columns:
-            raise InputError(f"{where}: no column {name!r} for {expression.short!r}; {nearest(name, frame.columns)}")
-    with _explained(f"{where}: can't compute {expression.short!r}"):
+            raise InputError(f"{where}: no column {name!r} for {expression.text!r}; {nearest(name, frame.columns)}")
+    with _explained(f"{where}: can't compute {expression.text!r}"):
         result = _value(expression.tree, frame)
     if result.dtype == pl.Int128:
         narrow = (result.cast(dtype, strict=False) for dtype in (pl.Int64, pl.UInt64))

@@ -118,7 +118,7 @@ def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_
         sought = list(mapping.columns[name].candidates()) if name in mapping.columns else []
         what, near = f"no {name} ({NAMED[name].description})", name
         if sought:
-            what = f"no column {' or '.join(one.short for one in sought[:3])} ({name})"
+            what = f"no column {' or '.join(one.text for one in sought[:3])} ({name})"
             near = next(one for one in sought[0].columns if one not in existing)
         kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
         advice = f"{mapping.lacking[name]}; " if name in mapping.lacking else ""
@@ -142,7 +142,7 @@ def column_values(
     `rule` gives its unit and missing values according to the mapping.
     """
     kind = NAMED[name].kind
-    where = f"{table_name}: column {what.short}"
+    where = f"{table_name}: column {what.text}"
     sentinels = () if kind in ("id", "file") else SENTINELS  # not measurements
     frame, findings = cleaned(table.frame, what.columns, table_name, rule.missing, sentinels)
     series = frame[what.columns[0]] if what.lone else compute(what, frame, f"{table_name}: {name}")
@@ -159,7 +159,7 @@ def column_values(
     if pattern is not None and what.lone and pattern.search(what.text):
         raise InputError(
             f"{where} seems to be {seems}, but was given as {name} (`{name}`); name another column or an "
-            f'expression, or confirm it as "1 * {what.short}"'
+            f'expression, or confirm it as "1 * {what.text}"'
         )
     factor, more = _factor(table, name, what, rule, table_name)
     numbers, impossible = _without_impossible(_numbers(series, where) * factor, name, where)
@@ -211,7 +211,7 @@ def _factor(
     table: CatalogTable, name: str, what: Expression, rule: Column, table_name: str
 ) -> tuple[float, list[Finding]]:
     """Return the conversion factor to the catalogue's unit, and findings."""
-    wanted, where = NAMED[name].unit, f"{table_name}: column {what.short}"
+    wanted, where = NAMED[name].unit, f"{table_name}: column {what.text}"
     stated = table.units.get(what.columns[0]) if what.lone else None
     given = stated or rule.unit
     if given:
@@ -219,7 +219,7 @@ def _factor(
         if factor is None:
             raise InputError(
                 f"{where} is in {given!r}, which astropy can't convert to {wanted or 'a number'}; name another, or "
-                f'convert it with an expression: "0.4 * {what.short}"'
+                f'convert it with an expression: "0.4 * {what.text}"'
             )
         if stated and rule.unit and conversion(rule.unit, wanted) != factor:
             used = f"{where} has the unit {stated}, not the mapping's {rule.unit}."

@@ -92,11 +92,7 @@ def choose_rows(
         labels, more = _labels_from_votes(funnel, mapped, table_name)
         findings += more
     for rule, name in ((NO_RADIUS, "radius"), (NO_PSF, "psf_fwhm")):
-        rows = funnel.drop(rule, ~(mapped.numbers(name) > 0))
-        if rows.any():
-            why = f"{mapped.sources[name]} is missing, zero or negative"
-            gone = f"{table_name}: {which_rows(rows, funnel.ids)} were dropped because {why}."
-            findings.append(Finding("rows-dropped", "caution", gone, "Correct the values to keep these rows."))
+        funnel.drop(rule, ~(mapped.numbers(name) > 0))
     counts = np.bincount(labels[funnel.kept], minlength=2)
     if not counts.all():
         account = ", ".join(f"{rule}: {n:,d}" for rule, n in funnel.steps())

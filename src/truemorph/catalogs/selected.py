@@ -74,8 +74,8 @@ def select_rows(
         "alpha": catalogue.metadata.get("alpha"),
         "alpha_psf": catalogue.metadata.get("alpha_psf"),
         "where": conditions,
-        **({"observables": list(observables)} if observables else {}),
     }
+    about |= {"observables": list(observables)} if observables else {}
     classes, known = None, None
     with collect_findings() as sentinels:
         frame, findings = _filtered(catalogue.frame, conditions, named, source)
@@ -90,8 +90,7 @@ def select_rows(
     if "gold" in frame.columns:
         known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
         about["gold_definition"] = str(catalogue.metadata.get("gold_definition", "not stated"))
-        count = int(np.isfinite(known).sum())
-        if gold is None and count:
+        if gold is None and (count := np.isfinite(known).sum()):
             unused = f"The catalogue has gold labels for {count:,} galaxies; this estimate does not use them."
             findings.append(Finding("gold-unused", "caution", unused, 'Estimate T(α) with them (`gold`="gold").'))
     if "psf_fwhm" in frame.columns and frame["psf_fwhm"].n_unique() == 1 and frame["psf_fwhm"].null_count() == 0:
