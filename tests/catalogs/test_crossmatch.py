@@ -46,15 +46,17 @@ def test_ids_are_compared_exactly(left, right, index):
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "facts"),
+    ("match", "arguments", "facts"),
     [
-        (pl.Series("objid", [1.0, float(IDS)]), pl.Series([1]), r"a\.csv: .*objid.*row 2"),
-        (pl.Series([7]), pl.Series("objid", [8, 7, 5, 7, 7, None, None]), r"b\.csv: 3 rows.*objid.*7 in rows 2, 4, 5"),
+        (match_ids, (pl.Series("id", [1.0, float(IDS)]), pl.Series([1])), r"a\.csv: .*id.*row 2"),
+        (match_ids, (pl.Series([7]), pl.Series("id", [8, 7, 5, 7, None, None])), r"b\.csv: 2 rows.*id.*7 in rows 2, 4"),
+        (match_sky, ([10, 400], [0, 0], [1], [1]), r"a\.csv: ra .* 1 of 2 rows .*row 2, 400"),
+        (match_sky, ([10], [0], [1], [1], 3601), "radius"),
     ],
 )
-def test_inexact_and_repeated_ids_raise_errors(left, right, facts):
+def test_ids_and_positions_that_cannot_be_matched_raise_errors(match, arguments, facts):
     with pytest.raises(InputError, match=facts):
-        match_ids(left, right, sources=("a.csv", "b.csv"))
+        match(*arguments, sources=("a.csv", "b.csv"))
 
 
 def scattered(seed, n, spread):
@@ -78,11 +80,6 @@ def test_sky_matches_are_mutual_nearest_neighbours_as_in_astropy(seed, n, m, rad
     np.testing.assert_allclose(match.separation, np.where(mutual, apart.arcsec, np.nan), rtol=1e-6, atol=1e-7)
     near = (left[:, None].separation(right).arcsec <= radius).sum(axis=1)
     assert match.statistics["ambiguous"] == (near > 1).sum()
-
-
-def test_a_right_row_matches_one_left_row():
-    twins = match_sky([10, 10], [0, 0], [10, 10], [0.0001, 0.0001], 2).statistics
-    assert (twins["matched"], twins["ambiguous"], twins["right_unused"]) == (1, 2, 1)
 
 
 @pytest.mark.parametrize(("width", "low", "high"), [(30, 0, 30), (360, 80, 90)])
@@ -109,25 +106,15 @@ def test_true_counterparts_do_not_count_as_chance():
     assert statistics["p95_separation"] == pytest.approx(1.96 * 0.3, rel=0.05)
 
 
-def test_rows_without_a_position_have_no_match():
+def test_rows_without_a_position_and_second_candidates_have_no_match():
     match = match_sky([10, np.nan, 30], [0, 0, None], [10, 30, np.nan], [0, 0, 0], 2)
     assert match.index.tolist() == [0, -1, -1]
     assert np.isnan(match.separation[1:]).all()
     assert (match.statistics["left_missing"], match.statistics["right_missing"]) == (2, 1)
+    twins = match_sky([10, 10], [0, 0], [10, 10], [0.0001, 0.0001], 2).statistics
+    assert (twins["matched"], twins["ambiguous"], twins["right_unused"]) == (1, 2, 1)
     nothing = match_sky([np.nan], [0], [], [], 2)
     assert "0 of 1 rows" in describe(nothing.statistics, "a", "b")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "facts"),
-    [
-        (([10, 400], [0, 0], [1], [1]), r"a\.csv: ra .* 1 of 2 rows .*row 2, 400"),
-        (([10], [0], [1], [1], 3601), "radius"),
-    ],
-)
-def test_unusable_positions_and_radii_raise_errors(arguments, facts):
-    with pytest.raises(InputError, match=facts):
-        match_sky(*arguments, sources=("a.csv", "b.csv"))
 
 
 # --- columns of other tables ------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from catalogs.made_up import GZ2, SMOOTH, full, noted, refused, with_values
+from catalogs.made_up import GZ2, full, noted, refused
 from truemorph.catalogs.mapped import apply_mapping
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import prepare
@@ -54,14 +54,6 @@ def test_an_expression_over_columns_with_units_needs_its_own_unit():
         prepared({"petroRad_r": "arcmin"}, radius={"expression": "petroRad_r * 1.0"})
     got = prepared({"petroRad_r": "arcmin"}, radius={"expression": "petroRad_r / 60", "unit": "arcmin"})
     np.testing.assert_allclose(got.catalogue.frame["radius"], full()["petroRad_r"])
-
-
-@pytest.mark.parametrize(("column", "sentinel"), [("petroRad_r", -9999), ("petroMag_r", -99.99), (SMOOTH, -999)])
-def test_sentinels_are_missing_in_all_used_columns(column, sentinel):
-    got = prepare(with_values(column, r5=float(sentinel)))
-    named = {one: name for name, one in got.catalogue.metadata["columns"].items()}[column]
-    assert got.dropped.height + got.catalogue.frame[named].null_count() == 1
-    assert noted(got.findings, column, str(sentinel))
 
 
 COUNTS = {"smooth_votes": "s", "disk_votes": "d"}

@@ -15,6 +15,9 @@ from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.tables import CatalogTable, write_table
 
+COUNTED = {"smooth_fraction": False, "smooth_votes": "s", "disk_votes": "d", "vote_count": "total"}
+COUNTED = {"extends": "gz2", "columns": COUNTED}
+
 
 def prepared_frame(table=None, **asked):
     return prepare(full() if table is None else table, **asked).catalogue.frame
@@ -46,6 +49,8 @@ def test_a_prepared_catalogue_has_labels_alpha_split_and_other_columns(tmp_path)
         ({"psf_fwhm": [1.3] * 60}, ("psf_fwhm",)),
         ({"table": full(**{SMOOTH: 0.98})}, ("disk",)),
         ({"table": with_values("petroRad_r", r0="big")}, ("petroRad_r", "row 1", "big")),
+        ({"table": full(kind="spiral"), "columns": {"label": "kind"}}, ("kind", "row 1", "spiral", "`label`")),
+        ({"table": full(s=[1, 5] * 30, d=1, total=4), "mapping": COUNTED}, ("smooth_votes / vote_count", "row 2")),
         ({"table": CatalogTable(full(), metadata={"kind": "catalogue"})}, ("prepared",)),
         ({"table": with_values("dr7objid", r7=IDS)}, ("dr7objid", str(IDS), "rows 1, 8")),
         ({"table": full(dr7objid=["a", " ", *map(str, range(58))])}, ("dr7objid", "row 2")),

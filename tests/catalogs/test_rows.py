@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from catalogs.made_up import ARTEFACT, DISK, GZ2, IDS, SMOOTH, full, noted, refused, votes, with_values
+from catalogs.made_up import ARTEFACT, DISK, IDS, SMOOTH, full, noted, refused, votes, with_values
 from truemorph.catalogs import rows as rules
 from truemorph.catalogs.prepare import prepare
 from truemorph.catalogs.rows import labels_from_votes
@@ -30,7 +30,6 @@ def test_the_largest_fraction_is_the_label(fractions, expected):
     assert (labels[0], reasons[0]) == expected
 
 
-COUNTED = {"smooth_fraction": False, "smooth_votes": "s", "disk_votes": "d", "vote_count": "total"}
 ODD = np.arange(60) % 2
 FRACTION = np.linspace(0.02, 0.97, 60)
 COUNT = np.round(41 * FRACTION)
@@ -52,20 +51,6 @@ def test_votes_or_labels_named_by_the_user_replace_those_of_the_preset(columns, 
     assert got.frame["label"].to_list() == disks.astype(int).tolist()
     assert got.frame["artefact_fraction"].null_count() == disks.size
     assert all(text in got.metadata["votes"] for text in columns.values())
-
-
-def test_labels_may_be_text_or_missing():
-    table = full(kind=["spiral", "elliptical", None] * 20)
-    got = prepare(table, columns={"label": "kind = 'spiral'"})
-    assert got.catalogue.frame["label"].to_list() == [1, 0] * 20
-    assert dict(got.funnel)["no label"] == -20
-    with refused("kind", "row 1", "spiral", "`label`"):
-        prepare(table, columns={"label": "kind"})
-
-
-def test_more_votes_for_an_answer_than_votes_raise_an_error():
-    with refused("smooth_votes / vote_count", "row 2"):
-        prepare(full(s=[1, 5] * 30, d=1, total=4), mapping={**GZ2, "columns": COUNTED})
 
 
 def test_every_row_is_kept_or_listed_under_one_reason():
@@ -92,13 +77,6 @@ def test_every_row_is_kept_or_listed_under_one_reason():
     assert got.dropped.filter(got.dropped["row"] % 2 == 1)["row"].to_list() == [1, 3, 5, 7, 11, 13, 15, 17, 59]
     assert (got.dropped["object_id"] - IDS + 1).to_list() == got.dropped["row"].to_list()
     assert noted(got.findings, "flag = 1", "1 of the rows")  # null is not true
-
-
-def test_ids_of_rows_that_are_not_selected_are_not_checked():
-    table = full(k=np.arange(60), dr7objid=[None, *(IDS + np.arange(1, 60))])
-    assert prepare(table, keep="k > 0").catalogue.frame.height == 59
-    with refused("dr7objid", "row 1"):
-        prepare(table)
 
 
 SCALES = {"arcmin": ("petroRad_r", 60), "psf_sigma": ("psfWidth_r", 2.3548)}

@@ -100,8 +100,6 @@ def test_invalid_sizes_and_resolutions_raise_errors(galaxies):
         next(render(galaxies, size=8))
     with pytest.raises(InputError, match="24 positive numbers"):
         at_resolution(galaxies, np.array([1.0]))
-    with pytest.raises(InputError, match="seeing"):
-        at_resolution(galaxies, galaxies["alpha"].to_numpy(), "luck")
 
 
 @pytest.mark.parametrize("how", ["seeing", "distance"])

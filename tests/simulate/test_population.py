@@ -10,7 +10,7 @@ from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.physical import resolution
 from truemorph.simulate.annotate import observed_labels
 from truemorph.simulate.pictures import sersic_light
-from truemorph.simulate.population import aperture_radii, light_inside, sersic_area, simulate_galaxies
+from truemorph.simulate.population import aperture_radii, bulge_axis_ratio, light_inside, sersic_area, simulate_galaxies
 
 N = 8_000
 
@@ -90,18 +90,16 @@ def radii(*values):
 # Graham et al. 2005 (AJ 130, 1535), table 1: R_petro / R_e for η = 0.2, and R90 / R50 of the Petrosian flux.
 @pytest.mark.parametrize(("n", "petrosian", "concentration"), [(1, 2.16, 2.29), (2, 2.20, 2.92), (4, 1.82, 3.42)])
 def test_radii_of_a_circular_sersic_profile(n, petrosian, concentration):
-    r50, r90, r_petro = radii(1, 1, n, 1, 1)
+    r50, r90, r_petro = radii(1, 1, n, 1)
     assert r_petro == pytest.approx(petrosian, abs=0.015)
     assert r90 / r50 == pytest.approx(concentration, abs=0.04)
 
 
-@pytest.mark.parametrize(
-    ("share", "ratio", "bulge_ratio"), [(0.0, 0.15, 1.0), (0.0, 0.6, 1.0), (0.4, 0.3, 0.7), (1.0, 1.0, 0.5)]
-)
-def test_radii_equal_those_measured_on_pixels(share, ratio, bulge_ratio):
-    r50, r90, r_petro = radii(share, 0.6, 2.5, bulge_ratio, ratio)
+@pytest.mark.parametrize(("share", "ratio"), [(0.0, 0.15), (0.0, 0.6), (0.4, 0.3), (1.0, 0.5)])
+def test_radii_equal_those_measured_on_pixels(share, ratio):
+    r50, r90, r_petro = radii(share, 0.6, 2.5, ratio)
     axis = (np.arange(1600) - 799.5) * 0.01
-    light = share * sersic_light(axis, 2.5, 0.6, bulge_ratio, 0.3)
+    light = share * sersic_light(axis, 2.5, 0.6, bulge_axis_ratio(share, ratio), 0.3)
     light += (1 - share) * sersic_light(axis, 1.0, 1.678347, ratio, 0.3)
     radius = np.hypot(axis[:, None], axis[None, :]).ravel()
     order = np.argsort(radius)
