@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from catalogs.made_up import full, photometry, votes
+from catalogs.made_up import photometry, votes
 from conftest import run
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import read_mapping
@@ -38,7 +38,7 @@ def test_the_command_writes_a_catalogue_and_its_result_as_json(capsys, files):
     assert catalogue.metadata["matches"] == result["matches"]
     assert catalogue.metadata["alpha_psf"] == "fwhm"
     assert catalogue.frame["gold"].to_list() == [1] * catalogue.frame.height
-    assert sum(line.startswith("note: ") for line in said.splitlines()) >= 2
+    assert "note: " in said
     assert {path.name for path in files.glob("cat.*")} == {"cat.parquet", "cat.datasheet.md", "cat.dropped.csv"}
 
 
@@ -55,15 +55,10 @@ def test_columns_named_on_the_command_line(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "mentioned"),
-    [
-        (["--sample", "50"], "sample"),
-        (["--cosmology", "WMAP8"], "WMAP9"),
-        (["--match", "x.fits=ra"], "FILE=RA,DEC"),
-    ],
+    [(["--sample", "50"], "sample"), (["--cosmology", "WMAP8"], "WMAP9"), (["--match", "x.fits=ra"], "FILE=RA,DEC")],
 )
-def test_a_mistake_gives_one_line_and_status_2(capsys, tmp_path, options, mentioned):
-    full().write_csv(tmp_path / "t.csv")
-    status, printed, said = run(capsys, "prepare", tmp_path / "t.csv", *options, "--out", tmp_path / "c.parquet")
+def test_a_mistake_gives_one_line_and_status_2(capsys, files, options, mentioned):
+    status, printed, said = run(capsys, "prepare", files / "votes.csv", *options, "--out", files / "c.parquet")
     assert (status, printed, said.count("\n")) == (2, "", 1)
     assert mentioned in said
 
@@ -89,7 +84,7 @@ def test_a_dry_run_prints_a_mapping_that_gives_the_same_catalogue(capsys, files)
     assert one.metadata["cosmology"] == two.metadata["cosmology"] == "Planck18"
 
 
-def test_a_dry_run_without_a_table_prints_the_preset(capsys):
-    for options, read in (((), tomllib.loads), (("--json",), json.loads)):
-        _, page, _ = run(capsys, "prepare", "--preset", "gz2", "--dry-run", *options)
-        assert read_mapping(read(page)) == read_mapping("gz2")
+@pytest.mark.parametrize(("options", "read"), [((), tomllib.loads), (("--json",), json.loads)])
+def test_a_dry_run_without_a_table_prints_the_preset(capsys, options, read):
+    _, page, _ = run(capsys, "prepare", "--preset", "gz2", "--dry-run", *options)
+    assert read_mapping(read(page)) == read_mapping("gz2")
