@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from catalogs.made_up import ARTEFACT, DISK, IDS, SMOOTH, full, noted, refused, votes, with_values
-from truemorph.catalogs import rows as rules
 from truemorph.catalogs.prepare import prepare
 from truemorph.catalogs.rows import labels_from_votes
 from truemorph.tables import CatalogTable
@@ -15,14 +14,14 @@ from truemorph.tables import CatalogTable
     [
         ((0.4, 0.35, 0.25), (0, "")),  # the largest of the three, but not above one half
         ((0.45, 0.55, 0.0), (1, "")),
-        ((0.1, 0.2, 0.7), (-1, rules.ARTEFACT)),
-        ((0.2, np.nan, 0.6), (-1, rules.ARTEFACT)),
-        ((0.4, 0.4, 0.2), (-1, rules.TIED)),
-        ((0.0, 0.0, 0.0), (-1, rules.NEITHER)),
+        ((0.1, 0.2, 0.7), (-1, "majority star or artefact")),
+        ((0.2, np.nan, 0.6), (-1, "majority star or artefact")),
+        ((0.4, 0.4, 0.2), (-1, "smooth and disk tied")),
+        ((0.0, 0.0, 0.0), (-1, "neither smooth nor disk has votes")),
         ((0.51, np.nan, np.nan), (0, "")),
         ((0.49, np.nan, np.nan), (1, "")),
-        ((0.5, np.nan, np.nan), (-1, rules.TIED)),
-        ((np.nan, 0.4, 0.1), (-1, rules.NO_VOTES)),
+        ((0.5, np.nan, np.nan), (-1, "smooth and disk tied")),
+        ((np.nan, 0.4, 0.1), (-1, "no vote fractions")),
     ],
 )
 def test_the_largest_fraction_is_the_label(fractions, expected):

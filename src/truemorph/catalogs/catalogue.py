@@ -32,7 +32,6 @@ _LIMITS = {
 }
 _NUMBERS = {*_LIMITS, *(name for name, one in NAMED.items() if one.kind in ("number", "count"))}
 _SQL = re.compile(r"['\"<>=]|\b(and|or)\b", re.IGNORECASE)
-_COMPARISON = re.compile(r"\s*([<>=!]+)\s*")
 
 
 def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
@@ -235,7 +234,5 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
             f"{about}: {expression.text} should be 0 (smooth), 1 (disk) or empty; wrong in "
             f'{which_rows(bad, values)}; give a rule such as "{expression.text}>=1"'
         )
-    definition = f"{expression.text} is 1" if expression.lone else expression.text
-    if not {"'", '"'} & set(definition):  # t_type>=-3 and t_type >= -3 are the same definition
-        definition = _COMPARISON.sub(r" \1 ", definition)
+    definition = f"{expression.text} is 1" if expression.lone else expression.tree.sql()
     return values.astype(np.int64), f"disk: {definition}"

@@ -27,13 +27,12 @@ from truemorph.errors import InputError, nearest
 
 MOST_WORDS, DEEPEST = 300, 20
 _SIGNS = {"(", ")", ",", "+", "-", "*", "/", "<", "<=", ">", ">=", "=", "==", "<>", "!="}
-_KEYWORDS = {"and", "or", "not", "in", "between", "like", "case", "when", "then", "else", "cast"}
+_KEYWORDS = {"and", "or", "not", "in", "between", "like", "case", "when", "then", "else"}
 _SPACE = re.compile(r"""("[^"]*"|'[^']*')|\s+""")
 _HELP = "write names with more than letters, digits and _ in double quotes, and text in single quotes"
 # Arguments of sqlglot's nodes that are evaluated. Others, such as a query after IN, raise an error.
-_ARGUMENTS = {"this", "expression", "expressions", "low", "high", "ifs", "true", "default", "to", "negate", "typed"}
-_ARGUMENTS |= {"safe", "is_string", "quoted"}
-_TYPES: dict[str, Any] = {"DOUBLE": pl.Float64, "BIGINT": pl.Int128, "TEXT": pl.String}
+_ARGUMENTS = {"this", "expression", "expressions", "low", "high", "ifs", "true", "default", "negate", "typed", "safe"}
+_ARGUMENTS |= {"is_string", "quoted"}
 
 
 class _Parser(Parser):
@@ -41,7 +40,7 @@ class _Parser(Parser):
 
     FUNCTIONS: ClassVar = {}
     NO_PAREN_FUNCTIONS: ClassVar = {}
-    FUNCTION_PARSERS: ClassVar = {"CAST": Parser.FUNCTION_PARSERS["CAST"]}
+    FUNCTION_PARSERS: ClassVar = {}
     NO_PAREN_FUNCTION_PARSERS: ClassVar = {"CASE": Parser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
 
 
@@ -73,7 +72,7 @@ def read_expression(text: str, where: str) -> Expression:
     """Parse an expression of at most 300 words and 20 levels of brackets.
 
     SQL with columns (in double quotes if the name has more than letters, digits and _), numbers, text in single
-    quotes, ``+ - * /``, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, CASE, CAST, and `FUNCTIONS`.
+    quotes, ``+ - * /``, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, CASE, and `FUNCTIONS`.
     Messages begin with `where`.
     """
     with _explained(f"{where}: can't parse {_shorten(text)!r}"):
@@ -161,8 +160,6 @@ def _check_node(node: exp.Expr) -> None:
         raise ValueError("LIKE needs a pattern in single quotes")
     if isinstance(node, exp.Is) and not isinstance(node.expression, exp.Null):
         raise ValueError("IS must be followed by NULL or NOT NULL")
-    if isinstance(node, exp.DataType) and node.sql() not in _TYPES:
-        raise ValueError(f"CAST needs DOUBLE, BIGINT or TEXT, not {node.sql()}")
 
 
 # --- evaluation: integers are Int128, other numbers Float64; literals are series of length 1 --------------------------
@@ -184,8 +181,6 @@ def _value(node: exp.Expr, frame: pl.DataFrame) -> pl.Series:
             return _value(node.this, frame)
         case exp.Case():
             return _case(node, frame)
-        case exp.Cast():
-            kind, function, parts = _ANY, partial(_cast, dtype=_TYPES[node.to.sql()]), [node.this]
         case exp.Anonymous():
             (kind, function), parts = FUNCTIONS[node.name.lower()], node.expressions
         case _ if type(node) in _OPERATORS:
@@ -275,11 +270,6 @@ def _arithmetic(function: Callable[..., Any], a: pl.Series, b: pl.Series) -> pl.
 def _like(text: pl.Series, pattern: pl.Series) -> pl.Series:
     body = "".join({"%": ".*", "_": "."}.get(one, re.escape(one)) for one in pattern[0])
     return text.str.contains(f"(?s)^{body}$")
-
-
-def _cast(series: pl.Series, dtype: Any) -> pl.Series:
-    series = series.str.strip_chars() if series.dtype == pl.String and dtype != pl.String else series
-    return _plain(series.cast(dtype))
 
 
 _OPERATORS: dict[type, tuple[str, Callable[..., pl.Series]]] = {

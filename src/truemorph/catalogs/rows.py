@@ -20,15 +20,10 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.tables import CatalogTable
 
-ROWS_IN, ROWS_OUT = "rows in", "rows out"
-NOT_SELECTED, NO_LABEL = "not selected (where)", "no label"
-NO_VOTES, TIED, ARTEFACT = "no vote fractions", "smooth and disk tied", "majority star or artefact"
-NEITHER = "neither smooth nor disk has votes"
 LABEL_RULE = (
     "the larger of smooth_fraction and disk_fraction (0.5 where disk_fraction is missing); ties, and galaxies whose "
     "largest fraction is artefact_fraction, are excluded"
 )
-NO_RADIUS, NO_PSF = "no positive radius", "no positive PSF width"
 _LARGEST_SUM = 1.01  # maximum sum of a row's fractions; published fractions are rounded
 # Range of the median α of surveys in which galaxies can be classified by eye.
 _USUAL_ALPHA = (2.0, 100.0)
@@ -58,7 +53,7 @@ class Funnel:
         """Return rows in, rows dropped by each rule in order, and rows out."""
         lost = {rule: int((self._reasons == rule).sum()) for rule in self._rules}
         losses = [(rule, -n) for rule, n in lost.items() if n or self._rules[rule]]
-        return [(ROWS_IN, self._reasons.size), *losses, (ROWS_OUT, int(self.kept.sum()))]
+        return [("rows in", self._reasons.size), *losses, ("rows out", int(self.kept.sum()))]
 
     def dropped(self) -> pl.DataFrame:
         """List the dropped rows: `row` (from 1), `object_id`, `reason`."""
@@ -76,7 +71,7 @@ def choose_rows(
     """
     findings: list[Finding] = []
     funnel = Funnel(as_ids(mapped.columns["object_id"].values.alias(mapped.sources["object_id"]), table_name))
-    funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
+    funnel.drop("not selected (where)", ~rows_where(named, where, table_name))
     for cut in mapping.cuts:
         keep = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
         lost = funnel.drop(cut.name, ~keep.fill_null(False).to_numpy(), always=True)
@@ -87,11 +82,11 @@ def choose_rows(
     object_ids(funnel.ids.filter(funnel.kept), table_name, np.flatnonzero(funnel.kept))
     if "label" in mapped.columns:
         labels = mapped.columns["label"].values.fill_null(-1).to_numpy()
-        funnel.drop(NO_LABEL, labels < 0)
+        funnel.drop("no label", labels < 0)
     else:
         labels, more = _labels_from_votes(funnel, mapped, table_name)
         findings += more
-    for rule, name in ((NO_RADIUS, "radius"), (NO_PSF, "psf_fwhm")):
+    for rule, name in (("no positive radius", "radius"), ("no positive PSF width", "psf_fwhm")):
         funnel.drop(rule, ~(mapped.numbers(name) > 0))
     counts = np.bincount(labels[funnel.kept], minlength=2)
     if not counts.all():
@@ -140,10 +135,10 @@ def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray
     rival = np.where(np.isnan(disk), 0.5, disk)
     labels = (rival > smooth).astype(np.int64)
     reasons = np.full(smooth.shape, "", dtype="<U40")
-    reasons[rival == smooth] = TIED
-    reasons[(rival == 0) & (smooth == 0)] = NEITHER
-    reasons[artefact > np.fmax(smooth, disk)] = ARTEFACT
-    reasons[np.isnan(smooth)] = NO_VOTES
+    reasons[rival == smooth] = "smooth and disk tied"
+    reasons[(rival == 0) & (smooth == 0)] = "neither smooth nor disk has votes"
+    reasons[artefact > np.fmax(smooth, disk)] = "majority star or artefact"
+    reasons[np.isnan(smooth)] = "no vote fractions"
     labels[reasons != ""] = -1
     return labels, reasons
 
