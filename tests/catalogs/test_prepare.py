@@ -95,13 +95,12 @@ def test_sample_and_split_from_the_mapping_and_from_options():
         assert splits(mapping=some, sample=sample).get("unused", 0) == 60 - drawn
 
 
+MINE = FlatLambdaCDM(100, 0.3, name="mine")
+
+
 @pytest.mark.parametrize(
     ("asked", "model"),
-    [
-        ({}, WMAP9),
-        ({"mapping": {**GZ2, "cosmology": "Planck18"}}, Planck18),
-        ({"cosmology": FlatLambdaCDM(100, 0.3, name="mine")}, FlatLambdaCDM(100, 0.3, name="mine")),
-    ],
+    [({}, WMAP9), ({"mapping": {**GZ2, "cosmology": "Planck18"}}, Planck18), ({"cosmology": MINE}, MINE)],
 )
 def test_radius_in_kpc_and_absolute_magnitude_agree_with_astropy(asked, model):
     got = prepare(full(), **asked).catalogue
@@ -143,19 +142,17 @@ def test_images_are_found_by_id_or_by_column(tmp_path, images):
     got = prepare(full(), images=images).catalogue
     assert got.frame["image"].to_list() == [f"{IDS + k}.jpg" for k in range(59)] + [f"{IDS + 59}.JPG"]
     assert got.metadata["image_root"] == str(images)
-    whole = str(images / "a" / "b.png")
-    named = full(image=["a/b.png", whole, "elsewhere/c.png", "a/c.jpg", "x/b.png", None] * 10)
-    assert prepared_frame(named, images=images)["image"][:6].to_list() == ["a/b.png", whole, "c.png", None, None, None]
+    whole = str(images / "c.png")
+    named = full(image=["a/b.png", whole, "elsewhere/c.png", "a/c.jpg", None, None] * 10)
+    assert prepared_frame(named, images=images)["image"][:5].to_list() == ["a/b.png", whole, "c.png", None, None]
     for folder, mentioned in ((tmp_path, f"{IDS}.jpg"), (tmp_path / "absent", "absent")):
         with refused(str(tmp_path), mentioned):
             prepare(full(), images=folder)
 
 
 def test_images_named_in_a_joined_table_are_relative_to_it(images):
-    listed = pl.DataFrame({"objid": IDS + np.arange(59), "stem": [str(IDS + k) for k in range(59)]})
-    path = write_table(CatalogTable(listed), images / "list.parquet")
-    mapping = {**GZ2, "columns": {"image": {"expression": "concat(stem, '.jpg')"}}}
-    got = prepare(full(), mapping=mapping, joins=[path])
+    listed = pl.DataFrame({"objid": IDS + np.arange(59), "image": [f"{IDS + k}.jpg" for k in range(59)]})
+    got = prepare(full(), joins=[write_table(CatalogTable(listed), images / "list.parquet")])
     assert got.catalogue.metadata["image_root"] == str(images.resolve())
     assert noted(got.findings, "1 of 60")
 

@@ -3,11 +3,10 @@
 import json
 import tomllib
 
-import numpy as np
 import polars as pl
 import pytest
 
-from catalogs.made_up import photometry, votes
+from catalogs.made_up import DISK, SMOOTH, photometry, votes
 from conftest import run
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import read_mapping
@@ -27,8 +26,9 @@ def test_the_command_writes_a_catalogue_and_its_result_as_json(capsys, files):
     out = files / "cat.parquet"
     status, printed, said = run(
         capsys, "prepare", files / "votes.csv", "--join", f"{files / 'photometry.parquet'}=objid",
-        "--match", files / "profiles.parquet", "--within", 1.5, "--sample", "20,15", "--split", "30,2,3",
-        "--keep", "redshift > 0.05", "--gold", "sersic_n>=1", "--psf", "fwhm", "--out", out, "--json",
+        "--match", files / "profiles.parquet", "--within", 1.5, "--smooth", SMOOTH, "--disk", DISK,
+        "--sample", "20,15", "--split", "30,2,3", "--keep", "redshift > 0.05", "--gold", "sersic_n>=1",
+        "--psf", "fwhm", "--out", out, "--json",
     )  # fmt: skip
     assert status == 0
     result = json.loads(printed)
@@ -40,17 +40,6 @@ def test_the_command_writes_a_catalogue_and_its_result_as_json(capsys, files):
     assert catalogue.frame["gold"].to_list() == [1] * catalogue.frame.height
     assert "note: " in said
     assert {path.name for path in files.glob("cat.*")} == {"cat.parquet", "cat.datasheet.md", "cat.dropped.csv"}
-
-
-def test_columns_named_on_the_command_line(capsys, tmp_path):
-    smooth = np.arange(60) % 20 + 1
-    table = pl.DataFrame({"name": np.arange(60), "s": smooth, "d": 21 - smooth, "a": 0, "r": 6.0, "w": 1.2})
-    table.write_csv(tmp_path / "t.csv")
-    out = ["--sample", "balanced", "--out", tmp_path / "c.parquet"]
-    asked = ["prepare", tmp_path / "t.csv", "--id", "name", "--radius", "r", "--psf-fwhm", "w", *out]
-    for columns in (["--smooth", "s", "--disk", "d", "--artifact", "a"], ["--smooth", "s / 21"], ["--label", "d > s"]):
-        assert run(capsys, *asked, *columns)[0] == 0
-        assert read_catalogue(tmp_path / "c.parquet").frame["label"].to_list() == (smooth < 10.5).astype(int).tolist()
 
 
 @pytest.mark.parametrize(

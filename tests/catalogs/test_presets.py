@@ -1,14 +1,11 @@
 """Presets: tables with the columns of the surveys' files get the correct labels."""
 
-from importlib import resources
-
 import numpy as np
 import polars as pl
 import pytest
 
 from catalogs.made_up import T01, noted, refused
 from truemorph.catalogs.columns import VOTES
-from truemorph.catalogs.mapping import PRESETS, read_mapping
 from truemorph.catalogs.prepare import prepare
 
 N = 40
@@ -59,7 +56,7 @@ def all_campaigns():
 
 DECALS = {
     **{"iauname": [f"J{n:06d}" for n in range(N)], "redshift": 0.05, "petro_theta": RADII, "petro_th50": RADII / 2},
-    **{"petro_th90": RADII, "elpetro_absmag_r": -20.5, "mag_r": 16.0, "ra": 1.0, "wrong_size_warning": False},
+    **{"elpetro_absmag_r": -20.5, "mag_r": 16.0, "ra": 1.0},
     **question(Q),
 }
 HUBBLE = {
@@ -139,10 +136,3 @@ def test_a_missing_column_gives_an_error_that_says_what_to_do():
         prepare(frame_of(DECALS).drop("petro_theta"))
     with refused("psfsize_r or psf_fwhm", "1.2 arcsec", "`psf_fwhm`"):
         prepare(frame_of(DECALS))
-
-
-def test_every_preset_has_its_file_name_and_cites_its_sources():
-    files = {file.name: file for file in (resources.files("truemorph.catalogs") / "presets").iterdir()}
-    assert set(files) == {f"{name}.toml" for name in PRESETS if name != "truemorph"}
-    assert all(file.read_text(encoding="utf-8").startswith("# ") for file in files.values())
-    assert [read_mapping(name).name for name in PRESETS] == [*PRESETS]
