@@ -5,6 +5,7 @@ import polars as pl
 
 from truemorph.catalogs.crossmatch import match_ids
 from truemorph.catalogs.datasheet import datasheet
+from truemorph.catalogs.prepare import Preparation
 from truemorph.findings import Finding
 from truemorph.tables import CatalogTable
 
@@ -27,8 +28,8 @@ def test_the_datasheet_describes_rows_labels_columns_and_settings():
     metadata = {"alpha": "petroRad_r / sigma_PSF", "gold_definition": "disk: t_type >= -3", "image_root": "/mine"}
     metadata |= {"seed": 4, "mapping": {"sample": [6, 4]}, "matches": [{"tables": ["v.csv", "sdss"], **match}]}
     table = CatalogTable(pl.DataFrame(columns), {"a|b": "count"}, metadata, descriptions={"a|b": "all <b>votes</b>"})
-    findings = [Finding("alpha-is-size", "caution", "one PSF")]
-    page = datasheet(table, "c.parquet", FUNNEL, findings, {"v.csv": SOURCE})
+    findings = (Finding("alpha-is-size", "caution", "one PSF"),)
+    page = datasheet(Preparation(table, pl.DataFrame(), FUNNEL, findings, {"v.csv": SOURCE}), "c.parquet")
     rows = [line for line in page.splitlines() if line.startswith("|")]
     for row in (
         r"| `a\|b` | count | int64 | 0 | all \<b>votes\</b> |",

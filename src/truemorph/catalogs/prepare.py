@@ -31,7 +31,6 @@ from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, writ
 
 # The first columns of a catalogue; truemorph's other columns and those of the table follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
-
 # If these are only renamed or in truemorph's unit, the table's own columns are not copied too.
 _STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
 
@@ -254,10 +253,8 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pre
             raise InputError(f"{target}: would overwrite an input file; choose another name (`out`)")
     write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), dropped)
-    provenance = {"/".join(Path(file).parts[-2:]): entry for file, entry in prepared.origins.items()}
-    page = datasheet(prepared.catalogue, out.name, prepared.funnel, prepared.findings, provenance)
     with written_whole(sheet) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(datasheet(prepared, out.name), encoding="utf-8")
     return replace(prepared, out=out)
 
 
