@@ -192,8 +192,7 @@ def _add_points(light: np.ndarray, x: np.ndarray, y: np.ndarray, fluxes: np.ndar
     for dy, vertical in ((0, 1 - below), (1, below)):
         for dx, horizontal in ((0, 1 - to_right), (1, to_right)):
             flux = (fluxes * (vertical * horizontal)).astype(light.dtype)
-            places: Any = (slice(None), top + dy, left + dx)
-            np.add.at(light, places, flux)
+            np.add.at(light, (slice(None), top + dy, left + dx), flux)  # type: ignore[arg-type]
 
 
 def _add_galaxy(
@@ -255,15 +254,6 @@ def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Gala
         _add_galaxy(light, pixel, x, y, fluxes, shape)
 
 
-def _component_fluxes(galaxy: Galaxy) -> np.ndarray:
-    """Return fluxes of bulge, disk and young stars in i, r, g for all of the galaxy's light, shape (3 bands, 3)."""
-    z = galaxy["redshift"]
-    rest = np.array([galaxy["g_r_bulge"], galaxy["g_r_disk"], galaxy["g_r_young"]])
-    # Redder with redshift, especially old stars (approximate K corrections of Chilingarian et al. 2010).
-    g_r = rest + (2.6 * np.clip(rest, 0, 0.8) - 0.1) * z
-    return _fluxes(galaxy["magnitude"], g_r, 0.08 + 0.42 * rest + 0.5 * z)
-
-
 def _expose(galaxy: Galaxy, size: int, field: float, seed: int, exposure: int) -> np.ndarray:
     """Render one image in i, r, g, shape (3, size, size), in nanomaggies per frame pixel, with noise."""
     arms, around = (np.random.default_rng([seed, part, galaxy["object_id"]]) for part in (1, 2))
@@ -275,7 +265,11 @@ def _expose(galaxy: Galaxy, size: int, field: float, seed: int, exposure: int) -
     grid += (grid - size * finer) % 2  # the galaxy is at the centre of both
     axis = (np.arange(grid, dtype=np.float32) - np.float32((grid - 1) / 2)) * np.float32(fine)
     parts = components(galaxy, axis, fine, arms)
-    fluxes = _component_fluxes(galaxy).astype(np.float32)
+    # Redder with redshift, especially old stars (approximate K corrections of Chilingarian et al. 2010).
+    z, rest = galaxy["redshift"], np.array([galaxy["g_r_bulge"], galaxy["g_r_disk"], galaxy["g_r_young"]])
+    g_r = rest + (2.6 * np.clip(rest, 0, 0.8) - 0.1) * z
+    # Of bulge, disk and young stars, shape (3 bands, 3).
+    fluxes = _fluxes(galaxy["magnitude"], g_r, 0.08 + 0.42 * rest + 0.5 * z).astype(np.float32)
     light = np.stack([sum(flux * part for flux, part in zip(band, parts, strict=True)) for band in fluxes])
     _add_surroundings(light, fine, _MARGIN * field * galaxy["r90"], galaxy, around)
 
