@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from catalogs.made_up import GZ2, IDS, full, photometry, refused, votes
 from truemorph.catalogs.crossmatch import Join, describe, join_tables, match_ids, match_sky
+from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import prepare
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, write_table
@@ -123,7 +124,7 @@ LEFT = pl.DataFrame({"dr7objid": [IDS, IDS + 1, IDS + 2], "ra": [10.0, 20.0, 30.
 
 
 def join(*joins):
-    return join_tables(CatalogTable(LEFT), joins, None, "votes.csv")
+    return join_tables(CatalogTable(LEFT), joins, read_mapping("gz2"), "votes.csv")
 
 
 def test_joined_rows_follow_the_first_table(tmp_path):
@@ -166,8 +167,7 @@ def test_tables_that_cannot_be_joined_raise_errors(columns, how, mentioned):
 
 
 def test_votes_may_be_in_a_joined_table():
-    prepared = prepare(photometry(), joins=[Join(votes())]).catalogue
-    assert prepared.metadata["preset"] == "gz2"
+    prepared = prepare(photometry(), preset="gz2", joins=[Join(votes())]).catalogue
     assert prepared.metadata["tables"]["smooth_fraction"] == "polars DataFrame"
 
 

@@ -240,7 +240,7 @@ def read_join(given: Any, by: Literal["id", "sky"] = "id", within: float = 2.0) 
     return Join(file, by, tuple(name.strip() for name in names.split(",")), within)
 
 
-def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping | None, table_name: str) -> Joined:
+def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, table_name: str) -> Joined:
     """Add the columns of other tables, one after the other.
 
     `mapping` names the columns of `table` with ids and positions; they are found by name if it does not. If two tables

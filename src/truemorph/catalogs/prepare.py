@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -204,23 +203,21 @@ def read_tables(
     """
     if preset is not None and mapping is not None:
         raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')
-    described = mapping if preset is None else preset
-    base = None if described is None else read_mapping(described)
     source = read_table(table)
     name = kind_of(table) if source.path is None else source.path.name
     if source.metadata.get("kind") == "catalogue":
         raise InputError(f"{name}: is a prepared catalogue; prepare the table from which it was made")
-    wanted = [one if isinstance(one, Join) else Join(one) for one in joins]
-    chosen = dict(columns or {})
-    telling = {"smooth_fraction" if key == "smooth" else key for key in chosen}
-    if base is None:
-        with suppress(InputError):  # the votes may be in a joined table
-            base = detect_mapping(source.frame.columns, name, telling)
+    chosen, existing = dict(columns or {}), source.frame.columns
+    described = preset if mapping is None else mapping
+    if described is None:
+        telling = ("smooth_fraction" if key == "smooth" else key for key in chosen)
+        base = detect_mapping(existing, name, telling)
+    else:
+        base = read_mapping(described)
     keys = {key: text for key, text in chosen.items() if key in ("object_id", "ra", "dec")}
-    first = base and extended(base, named_columns(keys, source.frame.columns, name), name)
-    joined = join_tables(source, wanted, first, name)
+    wanted = [one if isinstance(one, Join) else Join(one) for one in joins]
+    joined = join_tables(source, wanted, extended(base, named_columns(keys, existing, name), name), name)
     frame = joined.table.frame
-    base = base or detect_mapping(frame.columns, name, telling)
 
     chosen, findings = vote_columns(chosen, frame, name)
     rules = dict.fromkeys([keep] if isinstance(keep, str) else keep)
