@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from catalogs.made_up import ARTEFACT, DISK, IDS, SMOOTH, full, noted, refused, votes, with_values
+from catalogs.made_up import ARTEFACT, DISK, IDS, SMOOTH, full, noted, refused, votes
 from truemorph.catalogs.prepare import prepare
 from truemorph.catalogs.rows import labels_from_votes
 from truemorph.tables import CatalogTable
@@ -104,7 +104,7 @@ def test_implausible_columns_raise_errors_that_units_and_expressions_avoid(wrong
         ({"psf_fwhm": "1 * psf_sigma"}, "psf-unusual", "1.8"),
         ({"psf_fwhm": 1.3}, "alpha-is-size", "`psf_fwhm`"),
         ({"columns": {"smooth": SMOOTH}}, "disk-fraction-missing", "60"),
-        ({"table": with_values(ARTEFACT, r7=0.5)}, "fractions-above-one", "1.49"),
+        ({"table": full(**{ARTEFACT: 0.5})}, "fractions-above-one", "1.49"),
     ],
 )
 def test_doubtful_sizes_and_votes_give_a_finding(asked, code, word):

@@ -124,8 +124,8 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
         return text.set(text.str.strip_chars() == "", None)
     if dtype.is_float():
         # Above 2^53 (2^24 in single precision) a float can't represent every integer.
-        exact = 2**24 if dtype == pl.Float32 else 2**53
-        bad = (((series.abs() >= exact) | (series != series.round())) & series.is_not_nan()).fill_null(False)
+        exact, series = 2**24 if dtype == pl.Float32 else 2**53, series.fill_nan(None)
+        bad = ((series.abs() >= exact) | (series != series.round())).fill_null(False)
         if bad.any():
             raise InputError(
                 f"{table_name}: column {series.name} holds ids as floats, which may have lost digits in "
@@ -134,8 +134,7 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
     elif not (dtype.is_integer() or dtype == pl.Null):
         raise InputError(f"{table_name}: column {series.name} ({dtype}) can't be an id; use integers or text")
     whole = series.cast(pl.Int64, strict=False)
-    missing = series.null_count() + (int(series.is_nan().sum()) if dtype.is_float() else 0)
-    return whole if whole.null_count() == missing else series.cast(pl.String)
+    return whole if whole.null_count() == series.null_count() else series.cast(pl.String)
 
 
 def image_folder(catalogue: CatalogTable) -> Path:
