@@ -271,7 +271,7 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
             beside,
             files=(*result.files, *(() if right.path is None else (right.path,))),
             matches=[*result.matches, {"tables": [*names], **match.statistics}],
-            findings=[*beside.findings, Finding("tables-matched", "note", f"{line}."), *findings],
+            findings=[*result.findings, Finding("tables-matched", "note", f"{line}."), *findings],
         )
     return result
 
@@ -319,11 +319,6 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
     own = own.select(one for one in own if one.name not in frame.columns or one.null_count() < len(one))
     taken = {*own.columns, *frame.columns}
     clashing = {name: free_name(f"{name}_{stem}", taken) for name in frame.columns if name in own.columns}
-    findings = list(left.findings)
-    if clashing:
-        suffix = next(iter(clashing.values()))
-        found = f"Names of columns of {join.name} that already exist got a suffix: {suffix} ({len(clashing)} in all)."
-        findings.append(Finding("columns-renamed", "note", found))
     rows = pl.Series(match.index)
     gathered = frame.rename(clashing).select(pl.all().gather(pl.select(pl.when(rows >= 0).then(rows)).to_series()))
     units, about = (
@@ -338,4 +333,4 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
     both = pl.concat([own, gathered], how="horizontal")
     table = replace(left.table, frame=both, units=units, descriptions=about)
     added = left.added | dict.fromkeys(gathered.columns, (join.name, right.path))
-    return replace(left, table=table, added=added, findings=findings)
+    return replace(left, table=table, added=added)
