@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES
 from truemorph.catalogs.expressions import Expression, column_expression, read_expression
@@ -58,11 +58,7 @@ Names = Annotated[
 Count = Annotated[int, Field(ge=1, le=10**12)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Column(_Model):
+class Column(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Source of one of truemorph's columns: the first candidate whose columns all exist."""
 
     column: Names = ()  # one, or several in order of preference
@@ -86,7 +82,7 @@ class Column(_Model):
             yield read_expression(text, "expression")
 
 
-class Cut(_Model):
+class Cut(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A condition that rows must meet, and its name in the row counts."""
 
     name: str = Field(min_length=1)
@@ -98,7 +94,7 @@ class Cut(_Model):
         return self
 
 
-class Mapping(_Model):
+class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Description of a survey's table."""
 
     name: str = Field("mapping", min_length=1)

@@ -308,9 +308,7 @@ def _images(
     absent = paths.count(None)
     if absent == total:
         first = f"{ids[0]}.jpg" if names is None else names.drop_nulls()[0]
-        raise InputError(
-            f"{root}: none of the {total:,d} images was found (first: {first}); give their folder (`images`)"
-        )
+        raise InputError(f"{root}: none of {total:,d} images was found (first: {first}); give their folder (`images`)")
     lacking = f"{absent:,d} of {total:,d} galaxies have no image in {root.name}, so no network can use them."
     action = "Add their images, or name another folder (`images`)."
     return root, paths, [Finding("images-missing", "caution", lacking, action)] if absent else []
