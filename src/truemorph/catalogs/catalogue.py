@@ -99,17 +99,12 @@ def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = Non
     number = np.arange(1, len(ids) + 1) if rows is None else rows + 1
     if absent := ids.null_count():
         first = number[ids.is_null().arg_true()[0]]
-        raise InputError(
-            f"{table_name}: column {ids.name}: no id in {absent:,d} of {len(ids):,d} rows (first: row {first})"
-        )
+        raise InputError(f"{table_name}: column {ids.name}: {absent:,d} rows have no id (first: row {first})")
     repeated = ids.is_duplicated()
     if repeated.any():
         first = ids.filter(repeated)[0]
-        twins = number[(ids == first).to_numpy()][:4]
-        raise InputError(
-            f"{table_name}: {repeated.sum()} rows share an id in column {ids.name} (first: {first} in rows "
-            f"{', '.join(map(str, twins))}); keep one row per galaxy"
-        )
+        twins = f"first: {first} in rows {', '.join(map(str, number[(ids == first).to_numpy()][:4]))}"
+        raise InputError(f"{table_name}: {repeated.sum()} rows share an id in column {ids.name} ({twins}); keep one")
     return ids.alias("object_id")
 
 
@@ -141,9 +136,7 @@ def image_folder(catalogue: CatalogTable) -> Path:
     """Return the folder that contains a catalogue's images."""
     root = Path(catalogue.metadata.get("image_root", "."))
     if not root.is_dir():
-        raise InputError(
-            f"{catalogue.path}: its image folder {root} does not exist; prepare the catalogue again with `images`"
-        )
+        raise InputError(f"{catalogue.path}: no image folder {root}; prepare the catalogue again with `images`")
     return root
 
 

@@ -89,9 +89,7 @@ def match_sky(
     fewer matches are false.
     """
     if not 0 < radius_arcsec <= _LARGEST_RADIUS:
-        raise InputError(
-            f"the radius of a match must be above 0 and at most {_LARGEST_RADIUS:g} arcsec; got {radius_arcsec}"
-        )
+        raise InputError(f"a match needs a radius above 0 and up to {_LARGEST_RADIUS:g} arcsec; got {radius_arcsec}")
     longitude, latitude = _positions(ra, dec, sources[0])
     places, others = _unit_vectors(longitude, latitude), _unit_vectors(*_positions(ra2, dec2, sources[1]))
     known, known2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
@@ -158,10 +156,8 @@ def _positions(ra: Any, dec: Any, source: str) -> tuple[np.ndarray, np.ndarray]:
     for name, values, low, high in (("ra", longitude, -180, 360), ("dec", latitude, -90, 90)):
         bad = (values < low) | (values > high)
         if bad.any():
-            raise InputError(
-                f"{source}: {name} should be in degrees, from {low} to {high}; wrong in {which_rows(bad, values)}: "
-                "correct them, or leave them empty if unknown"
-            )
+            wrong = which_rows(bad, values)
+            raise InputError(f"{source}: {name} should be from {low} to {high} degrees, or empty; wrong in {wrong}")
     return longitude, latitude
 
 
