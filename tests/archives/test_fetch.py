@@ -44,8 +44,9 @@ def test_every_archive_is_fetched_by_command(capsys, sky, tmp_path, monkeypatch)
 
 def test_several_archives_are_fetched_beside_each_other(sky, tmp_path):
     got = fetch_archive("gz2", "simard", out=tmp_path, addresses=sky.write_addresses(tmp_path / "a.toml"), rate=1e6)
-    assert [one.folder for one in got.archives] == [tmp_path / "gz2", tmp_path / "simard"]
-    assert list(got.to_table()["name"])[-2:] == ["gz2.images", "simard.tap"]
+    gz2, simard = got.to_dict()["archives"]
+    assert [gz2["folder"], simard["folder"]] == [str(tmp_path / "gz2"), str(tmp_path / "simard")]
+    assert [gz2["sources"][-1]["name"], simard["sources"][-1]["name"]] == ["gz2.images", "simard.tap"]
 
 
 @pytest.mark.parametrize(

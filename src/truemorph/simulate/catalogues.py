@@ -13,6 +13,7 @@ import polars as pl
 from scipy.special import expit, logit
 
 from truemorph.bias.transitions import RayleighTransition, Transition
+from truemorph.errors import InputError
 
 # ln α is normal, as in Galaxy Zoo 2.
 _MEDIAN, _WIDTH = 2.8, 0.45
@@ -68,6 +69,11 @@ def simulate_catalogue(
         `sampling_weight`, `survey`; `covariate`, the true class plus noise of standard deviation 1;
         `bulge_fraction`, `x2` and `x3`, standard normal; and `truth`.
 
+    Raises
+    ------
+    InputError
+        If there are more gold labels than galaxies, or the disk fraction is not between 0 and 1.
+
     Examples
     --------
     >>> catalogue = simulate_catalogue(1000, seed=1, gold=100)
@@ -76,6 +82,8 @@ def simulate_catalogue(
     >>> bool(catalogue["label"].mean() < catalogue["truth"].mean())
     True
     """
+    if not (0 <= gold <= n and 0 < disk_fraction < 1):
+        raise InputError(f"gold must be from 0 to {n}, and disk_fraction between 0 and 1; got {gold}, {disk_fraction}")
     transition = RayleighTransition(11.25) if transition is None else transition
     rng = np.random.default_rng(seed)
     u = rng.normal(size=n)
