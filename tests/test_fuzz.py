@@ -107,9 +107,9 @@ def files(table, tmp_path_factory):
 
 
 def _decoded(path):
-    from truemorph.images.decode import AS_THEY_ARE, decode, read_image_file
+    from truemorph.images.decode import decode, read_image_file
 
-    return decode(read_image_file(path), str(path), AS_THEY_ARE)
+    return decode(read_image_file(path), str(path))
 
 
 NAMES = [

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images import decode as decode_module
+from truemorph.images import inputs as inputs_module
 from truemorph.images import store as store_module
-from truemorph.images.decode import FitsReading, load_image
+from truemorph.images.decode import load_image
 from truemorph.images.sersic import measure_sersic
 from truemorph.images.store import ImageFiles, load_images
 
@@ -56,7 +57,7 @@ def test_a_cache_has_the_decoded_pixels_and_is_built_once(tmp_path, monkeypatch)
     paths = jpegs(tmp_path / "images", 30)
     fresh, _, _ = load_images(paths, 16, 1.0)
     np.testing.assert_array_equal(load_images(paths, 16, 1.0, tmp_path / "cache")[0], fresh)
-    monkeypatch.setattr(decode_module, "load_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(inputs_module, "load_image", lambda *_: pytest.fail("decoded again"))
     # Files with the same content in another folder are the same images.
     elsewhere = [path.rename(tmp_path / f"other{path.name}") for path in paths]
     np.testing.assert_array_equal(load_images(elsewhere, 16, 1.0, tmp_path / "cache")[0], fresh)
@@ -68,7 +69,7 @@ def test_other_contents_sizes_and_settings_have_other_caches(tmp_path):
     load_images(paths, 16, 1.0, cache)
     load_images(paths, 16, 0.5, cache)
     load_images(paths, 20, 1.0, cache)
-    load_images(paths, 16, 1.0, cache, FitsReading(stretch="linear"))
+    load_images(paths, 16, 1.0, cache, TrainingConfig(fits_stretch="linear"))
     load_images(paths[::-1], 16, 1.0, cache)
     assert len(places(cache)) == 5
     paths[2].write_bytes(simplejpeg.encode_jpeg(np.zeros((24, 24, 3), np.uint8)))
@@ -77,8 +78,8 @@ def test_other_contents_sizes_and_settings_have_other_caches(tmp_path):
 
 
 def build_and_stop(paths, cache, stopped):
-    """Build a cache up to the 30th image, send a signal, and wait to be killed."""
-    read, numbers = decode_module.load_image, itertools.count()
+    """Build a cache up to the 30th image, and wait to be killed."""
+    read, numbers = inputs_module.load_image, itertools.count()
 
     def reading(*arguments):
         if next(numbers) == 30:
@@ -87,35 +88,20 @@ def build_and_stop(paths, cache, stopped):
             threading.Event().wait()
         return read(*arguments)
 
-    decode_module.load_image = reading
-    store_module._BATCH = 4
+    inputs_module.load_image = reading
     load_images(paths, 16, 1.0, cache)
 
 
-def build_together(paths, cache, together):
-    together.wait()
-    load_images(paths, 16, 1.0, cache)
-
-
-def test_an_interrupted_build_is_not_used(tmp_path):
-    paths = jpegs(tmp_path / "images", 60)
-    cache = tmp_path / "cache"
+def test_an_interrupted_build_is_not_used_and_two_processes_share_the_next(tmp_path):
+    paths, cache = jpegs(tmp_path / "images", 60), tmp_path / "cache"
     context = multiprocessing.get_context("fork")
     stopped = context.Event()
-    builder = context.Process(target=build_and_stop, args=(paths, cache, stopped))
-    builder.start()
+    interrupted = context.Process(target=build_and_stop, args=(paths, cache, stopped))
+    interrupted.start()
     stopped.wait()
-    os.kill(builder.pid, signal.SIGKILL)
-    builder.join()
-    np.testing.assert_array_equal(load_images(paths, 16, 1.0, cache)[0], load_images(paths, 16, 1.0)[0])
-
-
-def test_two_processes_share_one_build(tmp_path):
-    paths = jpegs(tmp_path / "images", 40)
-    cache = tmp_path / "cache"
-    context = multiprocessing.get_context("fork")
-    together = context.Barrier(2)
-    builders = [context.Process(target=build_together, args=(paths, cache, together)) for _ in range(2)]
+    os.kill(interrupted.pid, signal.SIGKILL)
+    interrupted.join()
+    builders = [context.Process(target=load_images, args=(paths, 16, 1.0, cache)) for _ in range(2)]
     for one in builders:
         one.start()
     for one in builders:

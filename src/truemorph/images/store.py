@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, ahead, load_or_reason, read_image_file
+from truemorph.images.decode import CENTRAL_CROP, DEFAULTS, ahead, load_image, read_image_file
 from truemorph.images.inputs import pixel_batches
-from truemorph.io import lock, read_json, write_json
-from truemorph.progress import progress, tell
+from truemorph.io import read_json, write_json
+from truemorph.progress import progress
 
 MAXIMUM_BAD_FRACTION = 0.05
 # Increase this when the same file gives other pixels, so that older caches are ignored.
@@ -30,7 +30,7 @@ class ImageFiles:
     """Pixels decoded from N files on demand with `files[rows]`; memory does not grow with N."""
 
     def __init__(
-        self, paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
+        self, paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: TrainingConfig = DEFAULTS
     ) -> None:
         self.paths, self.size, self.crop, self.fits = paths, size, crop, fits
         self.shape = (len(paths), size, size, 3)
@@ -39,11 +39,8 @@ class ImageFiles:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return pixels of some rows, uint8 (M, size, size, 3)."""
         asked = [self.paths[row] for row in rows]
-        found = list(self._pool.map(lambda path: load_or_reason(path, self.size, self.crop, self.fits), asked))
-        bad = next((one for one in found if isinstance(one, str)), None)
-        if bad is not None:
-            raise TruemorphError(f"an image can no longer be read: {bad}")
-        return np.array(found, np.uint8).reshape(-1, *self.shape[1:])
+        found = self._pool.map(lambda path: load_image(path, self.size, self.crop, self.fits), asked)
+        return np.array(list(found), np.uint8).reshape(-1, *self.shape[1:])
 
     def check(self) -> tuple[np.ndarray, list[tuple[str, str]]]:
         """Decode every file once; return which are good, and path and problem of each unreadable image."""
@@ -51,7 +48,7 @@ class ImageFiles:
 
 
 def _decoded(
-    paths: Sequence[PathLike], size: int, crop: float, fits: FitsReading, into: np.ndarray | None = None
+    paths: Sequence[PathLike], size: int, crop: float, fits: TrainingConfig, into: np.ndarray | None = None
 ) -> dict[int, str]:
     """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
     bad: dict[int, str] = {}
@@ -83,7 +80,7 @@ def load_images(
     size: int,
     crop: float = CENTRAL_CROP,
     cache: PathLike | None = None,
-    fits: FitsReading = AS_THEY_ARE,
+    fits: TrainingConfig = DEFAULTS,
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """Decode N images; return uint8 pixels (N, size, size, 3), which are good, and path and problem of the others.
 
@@ -103,7 +100,7 @@ def load_images(
     return (pixels, *_checked(paths, bad))
 
 
-def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, fits: FitsReading) -> str:
+def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, fits: TrainingConfig) -> str:
     """Return a hash of the contents of all files and the settings."""
 
     def content(path: PathLike) -> bytes:
@@ -112,43 +109,32 @@ def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float,
         except InputError:
             return b"absent"
 
-    whole = hashlib.sha256(repr((CACHE_VERSION, shape, crop, fits)).encode())
+    reading = fits.fits_hdu, fits.fits_stretch, fits.fits_limits
+    whole = hashlib.sha256(repr((CACHE_VERSION, shape, crop, *reading)).encode())
     batches = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
     for _, digests in ahead(content, ((None, some) for some in batches)):
         whole.update(b"".join(digests))
     return whole.hexdigest()[:20]
 
 
-def _allocated(file: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Memory-map a file with its disk space reserved, so that a full disk raises an error here and not later."""
-    mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-    with open(file, "r+b") as opened:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(opened.fileno(), 0, os.path.getsize(file))
-    return mapped
-
-
 def _cached(
-    paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, folder: Path, fits: FitsReading
+    paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, folder: Path, fits: TrainingConfig
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Return pixels from a cache (built if incomplete), and rows and problems of unreadable images."""
     place = folder / f"pixels-{_content_key(paths, shape, crop, fits)}"
-    whole = place / "problems.json"  # written last
+    file, whole = place / "pixels.npy", place / "problems.json"  # the latter is written last
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = lock(f"{place}.lock")
-        if held is None:
-            tell(f"{place}: another process is decoding these images; waiting for it")
-            held = FileLock(f"{place}.lock").acquire()
-        with held:
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{place}.lock"):  # while another process decodes these images, wait
             if not whole.is_file():
-                shutil.rmtree(place, ignore_errors=True)
-                place.mkdir()
-                pixels = _allocated(place / "pixels.npy", shape)
+                pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+                if hasattr(os, "posix_fallocate"):  # a full disk raises an error here and not later
+                    with open(file, "r+b") as opened:
+                        os.posix_fallocate(opened.fileno(), 0, os.path.getsize(file))
                 bad = _decoded(paths, shape[1], crop, fits, pixels)
                 pixels.flush()
                 write_json(whole, bad)
-        return np.load(place / "pixels.npy", mmap_mode="r"), {int(row): why for row, why in read_json(whole).items()}
+        return np.load(file, mmap_mode="r"), {int(row): why for row, why in read_json(whole).items()}
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise TruemorphError(
