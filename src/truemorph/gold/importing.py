@@ -30,11 +30,7 @@ _COLUMNS = ("gold", "gold_probability", "gold_uncertain", "gold_people", "gold_t
 
 
 def class_of(word: str) -> str | None:
-    """Return smooth, disk, unclear or artefact for a word, None if it is none of them.
-
-    >>> class_of("Features or disk"), class_of("0"), class_of("Star or artifact"), class_of("ring")
-    ('disk', 'smooth', 'artefact', None)
-    """
+    """Return smooth, disk, unclear or artefact for a word, None if it is none of them."""
     return next((name for name, pattern in _WORDS.items() if re.fullmatch(pattern, word.strip().lower())), None)
 
 
@@ -99,10 +95,7 @@ def with_gold(
     if selection is not None:
         gold = gold.join(selection.filter(pl.col("gold_probability") > 0), on="_id", how="semi")
     outside, missing = every - gold.height, gold.join(frame, on="_id", how="anti").height
-    columns = [one for one in frame.columns if one not in _COLUMNS]
-    if selection is None:
-        joined = frame.select(columns).join(gold, on="_id", how="left", maintain_order="left")
-    else:
+    if selection is not None:
         if (selection["before"] > 0).any() and "gold" not in frame.columns:
             raise InputError(
                 f"{source}: lacks the gold labels of the pilot that this plan was made after; give the catalogue that "
@@ -111,28 +104,21 @@ def with_gold(
         earlier = frame.join(selection.filter(pl.col("before") > 0), on="_id", how="semi")
         kept = [one for one in gold.columns if one in frame.columns]
         gold = pl.concat([gold, earlier.join(gold, on="_id", how="anti").select(kept)], how="diagonal_relaxed")
-        joined = frame.select(columns).join(gold, on="_id", how="left", maintain_order="left")
+    joined = frame.drop(_COLUMNS, strict=False).join(gold, on="_id", how="left", maintain_order="left")
+    if selection is not None:
         joined = joined.join(selection.drop("before"), on="_id", how="left", maintain_order="left")
-    table = CatalogTable(
-        joined.drop("_id"), catalogue.units, {**catalogue.metadata, **about}, descriptions=catalogue.descriptions
-    )
-    return table, _findings(missing, outside)
-
-
-def _findings(missing: int, outside: int) -> list[Finding]:
-    not_in_catalogue = Finding(
-        "gold-not-in-catalogue",
-        "caution",
-        f"{missing:,} galaxies with gold labels are not in the catalogue and were left out.",
-        "Check that ids and catalogue are those that the labels were made for.",
-    )
-    not_in_plan = Finding(
-        "gold-not-in-plan",
-        "caution",
-        f"{outside:,} galaxies with a class could not be selected by the plan and were left out.",
-        "Import them without the plan, or check that it is the plan of these galaxies (`plan`).",
-    )
-    return [one for one, count in ((not_in_catalogue, missing), (not_in_plan, outside)) if count]
+    metadata = {**catalogue.metadata, **about}
+    table = CatalogTable(joined.drop("_id"), catalogue.units, metadata, descriptions=catalogue.descriptions)
+    findings = []
+    if missing:
+        said = f"{missing:,} galaxies with gold labels are not in the catalogue and were left out."
+        todo = "Check that ids and catalogue are those that the labels were made for."
+        findings.append(Finding("gold-not-in-catalogue", "caution", said, todo))
+    if outside:
+        said = f"{outside:,} galaxies with a class could not be selected by the plan and were left out."
+        todo = "Import them without the plan, or check that it is the plan of these galaxies (`plan`)."
+        findings.append(Finding("gold-not-in-plan", "caution", said, todo))
+    return table, findings
 
 
 def answered_probability(plan: pl.DataFrame, answered: pl.Series) -> pl.DataFrame:

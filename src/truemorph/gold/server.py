@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import sys
 import time
+from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -52,15 +53,12 @@ def serve(session: Session, port: int) -> None:
         thread.start()
         address = f"http://{_HOST}:{listener.getsockname()[1]}/{token}/"
         print(f"Open {address} in a browser. Ctrl-C ends labelling; answers are kept.", file=sys.stderr, flush=True)
-        try:
+        with suppress(KeyboardInterrupt):
             # Not join(): if interrupted, it takes a running thread for one that has ended (Python 3.11).
             while thread.is_alive():
                 time.sleep(0.2)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            server.should_exit = True
-            thread.join()
+        server.should_exit = True
+        thread.join()
 
 
 def make_app(session: Session, token: str) -> Starlette:
