@@ -53,28 +53,21 @@ def test_more_than_five_percent_unreadable_images_raise_an_error(tmp_path):
         load_images([], 16)
 
 
-def test_a_cache_has_the_decoded_pixels_and_is_built_once(tmp_path, monkeypatch):
-    paths = jpegs(tmp_path / "images", 30)
+def test_a_cache_is_built_once_for_the_same_contents_and_settings(tmp_path, monkeypatch):
+    paths, cache = jpegs(tmp_path / "images", 5), tmp_path / "cache"
     fresh, _, _ = load_images(paths, 16, 1.0)
-    np.testing.assert_array_equal(load_images(paths, 16, 1.0, tmp_path / "cache")[0], fresh)
-    monkeypatch.setattr(inputs_module, "load_image", lambda *_: pytest.fail("decoded again"))
+    for others in ((16, 0.5), (20, 1.0), (16, 1.0, TrainingConfig(fits_stretch="linear"))):
+        load_images(paths, *others[:2], cache, *others[2:])
+    load_images(paths[::-1], 16, 1.0, cache)
+    np.testing.assert_array_equal(load_images(paths, 16, 1.0, cache)[0], fresh)
+    assert len(places(cache)) == 5
     # Files with the same content in another folder are the same images.
     elsewhere = [path.rename(tmp_path / f"other{path.name}") for path in paths]
-    np.testing.assert_array_equal(load_images(elsewhere, 16, 1.0, tmp_path / "cache")[0], fresh)
-
-
-def test_other_contents_sizes_and_settings_have_other_caches(tmp_path):
-    paths = jpegs(tmp_path / "images", 5)
-    cache = tmp_path / "cache"
-    load_images(paths, 16, 1.0, cache)
-    load_images(paths, 16, 0.5, cache)
-    load_images(paths, 20, 1.0, cache)
-    load_images(paths, 16, 1.0, cache, TrainingConfig(fits_stretch="linear"))
-    load_images(paths[::-1], 16, 1.0, cache)
-    assert len(places(cache)) == 5
-    paths[2].write_bytes(simplejpeg.encode_jpeg(np.zeros((24, 24, 3), np.uint8)))
-    assert load_images(paths, 16, 1.0, cache)[0][2].max() == 0
-    assert len(places(cache)) == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(inputs_module, "load_image", lambda *_: pytest.fail("decoded again"))
+        np.testing.assert_array_equal(load_images(elsewhere, 16, 1.0, cache)[0], fresh)
+    elsewhere[2].write_bytes(simplejpeg.encode_jpeg(np.zeros((24, 24, 3), np.uint8)))
+    assert load_images(elsewhere, 16, 1.0, cache)[0][2].max() == 0
 
 
 def build_and_stop(paths, cache, stopped):

@@ -178,10 +178,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def load_image(
-    image: str | os.PathLike[str] | bytes,
-    size: int,
-    crop: float = CENTRAL_CROP,
-    fits: TrainingConfig = DEFAULTS,
+    image: str | os.PathLike[str] | bytes, size: int, crop: float = CENTRAL_CROP, fits: TrainingConfig = DEFAULTS
 ) -> np.ndarray:
     """Read, crop and resize one image (a file or its content), shape (size, size, 3), uint8."""
     if isinstance(image, bytes):

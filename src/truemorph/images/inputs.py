@@ -13,13 +13,7 @@ from PIL import Image
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.images.decode import (
-    CENTRAL_CROP,
-    DEFAULTS,
-    ahead,
-    cropped_and_resized,
-    load_image,
-)
+from truemorph.images.decode import CENTRAL_CROP, DEFAULTS, ahead, cropped_and_resized, load_image
 from truemorph.io import shown_path
 
 _BATCH = 256
