@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import polars as pl
 import pytest
@@ -14,11 +15,17 @@ from truemorph.gold.session import open_session
 from truemorph.tables import read_table
 
 
+@pytest.fixture(scope="module")
+def labelled_once(planned, ids, truth, tmp_path_factory):
+    folder = shutil.copytree(planned, tmp_path_factory.mktemp("labelled") / "gold")
+    give(folder, "Ann", {one: WORDS[truth[one]] for one in ids})
+    return folder
+
+
 @pytest.fixture
-def labelled(plan, ids, truth):
-    """A plan's folder in which Ann has given every galaxy its true class."""
-    give(plan, "Ann", {one: WORDS[truth[one]] for one in ids})
-    return plan
+def labelled(labelled_once, tmp_path):
+    """A copy of the plan's folder in which Ann has given every galaxy its true class."""
+    return shutil.copytree(labelled_once, tmp_path / "gold")
 
 
 @pytest.fixture

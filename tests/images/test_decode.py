@@ -3,7 +3,6 @@
 import gzip
 import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -90,19 +89,12 @@ def huge_jpeg(height, width):
     return bytes(data)
 
 
-def huge_png(height, width):
-    data = bytearray(png(picture()))
-    data[16:24] = struct.pack(">II", width, height)
-    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    return bytes(data)
-
-
 def huge_fits(height, width):
     header = fits.Header([("SIMPLE", True), ("BITPIX", -32), ("NAXIS", 2), ("NAXIS1", width), ("NAXIS2", height)])
     return gzip.compress(header.tostring().encode())
 
 
-@pytest.mark.parametrize("huge", [huge_jpeg, huge_png, huge_fits])
+@pytest.mark.parametrize("huge", [huge_jpeg, huge_fits])
 def test_images_of_more_than_100_megapixels_raise_errors_before_using_memory(huge, tmp_path):
     path = tmp_path / "galaxy"
     path.write_bytes(huge(65_400, 65_500))

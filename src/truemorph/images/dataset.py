@@ -61,11 +61,6 @@ class GalaxyBatches:
         n, size = len(self.rows), self.batch_size
         return self.parts * (n // size if self.seed is not None and n >= size else -(-n // size))
 
-    def _order(self) -> np.ndarray:
-        if self.seed is None:
-            return np.arange(len(self.rows))
-        return np.random.default_rng([self.seed, self._epoch]).permutation(len(self.rows))
-
     def _batch(self, order: np.ndarray, number: int) -> Batch:
         step, part = divmod(number, self.parts)
         whole = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -81,7 +76,9 @@ class GalaxyBatches:
         return {name: value.pin_memory() for name, value in batch.items()} if torch.cuda.is_available() else batch
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self._order()
+        order = np.arange(len(self.rows))
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self._epoch]).permutation(order)
         first, self._first = self._first, 0
         self._given = first
         numbers = ((number, [number]) for number in range(first, len(self)))
