@@ -75,8 +75,6 @@ def make_app(session: Session, token: str) -> Starlette:
     )
     headers = {
         "Content-Security-Policy": policy,  # the page's own style and script alone
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
     }
 
@@ -109,12 +107,11 @@ def make_app(session: Session, token: str) -> Starlette:
 
     def image(request: Request) -> Response:
         _, galaxy, occasion = item_of(request)
-        path = session.twins[galaxy] if occasion == TWIN else session.images[galaxy]
+        path: Path | None = session.twins[galaxy] if occasion == TWIN else session.images[galaxy]
         if "better" in request.query_params:
-            beside = better_of(galaxy, occasion)
-            if beside is None:
-                raise InputError("this galaxy has no better image")
-            path = beside
+            path = better_of(galaxy, occasion)
+        if path is None:
+            raise InputError("this galaxy has no better image")
         content, kind = _for_browsers(path)
         # Another session has another token, and so other addresses.
         return Response(content, media_type=kind, headers=headers | {"Cache-Control": "private, max-age=86400"})

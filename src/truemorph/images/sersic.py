@@ -158,7 +158,7 @@ def _measured(image: Any, sigma: float) -> dict[str, Any]:
             factor = max(1, min(factor, int(sigma / _NARROWEST)))
         # A bin with a masked pixel is masked.
         values, noise = (block_reduce(part, factor, np.mean) for part in (values, noise))
-        found, problems = _fit_profile(*_separated(values, noise), float(sigma) / factor)
+        found, problems = _fitted(values, noise, float(sigma) / factor)
         found["sersic_rhalf"] *= factor
         return {**found, "flag": SUSPECT if problems else GOOD, "problem": "; ".join(problems) or None}
     except Exception as problem:  # one bad image must not stop the others; its row has the problem
@@ -292,14 +292,12 @@ def _sersic_law(shape: tuple[int, int], sigma: float) -> Callable[[np.ndarray], 
     return profile
 
 
-def _fit_profile(
-    light: np.ndarray, noise: np.ndarray, own: np.ndarray, doubts: list[str], sigma: float
-) -> tuple[dict[str, Any], list[str]]:
+def _fitted(values: np.ndarray, noise: np.ndarray, sigma: float) -> tuple[dict[str, Any], list[str]]:
     """Fit a Sérsic profile by least squares; the linear parameters, brightness and sky, are solved at each step.
 
-    The first four are those of `_separated`; `sigma` is in pixels, 0 for no PSF. Returns columns of `measure_sersic`,
-    and problems.
+    `sigma` is in pixels, 0 for no PSF. Returns columns of `measure_sersic`, and problems.
     """
+    light, noise, own, problems = _separated(values, noise)
     kept = np.isfinite(noise)
     data, weight = light[kept], 1 / noise[kept]
     law = _sersic_law(light.shape, sigma)
@@ -326,7 +324,7 @@ def _fit_profile(
         "sersic_rhalf": radius,
         "sersic_ellipticity": ellipticity,
     }
-    return measured, doubts + [text for text, holds in possible.items() if holds]
+    return measured, problems + [text for text, holds in possible.items() if holds]
 
 
 def _first_guess(light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
