@@ -57,8 +57,6 @@ def test_invalid_images_raise_errors(tmp_path):
     reasons = ("(height, width, 3)", "between 0 and 1", "got int64", "No such file")
     for one, says in zip(found, reasons, strict=True):
         assert says in one
-    with pytest.raises(InputError, match="got int64"):
-        pixels(colour.astype(np.int64)[None])
     with pytest.raises(InputError, match=r"\(N, height, width, 3\); got \(3, 20, 20\)"):
         pixels(np.zeros((3, 20, 20)))
 

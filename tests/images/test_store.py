@@ -33,16 +33,21 @@ def places(cache):
     return sorted(one.name for one in cache.iterdir() if one.is_dir())
 
 
-def test_few_unreadable_images_are_skipped_and_listed(tmp_path):
+def test_few_unreadable_images_are_skipped_and_listed_and_files_on_demand_give_the_same_pixels(tmp_path):
     paths = jpegs(tmp_path / "images", 60, bad=(4,))
     os.mkfifo(tmp_path / "pipe.jpg")  # reading it would not end
     paths.append(tmp_path / "pipe.jpg")
+    files, rows = ImageFiles(paths, 16, 1.0), np.array([3, 1, 1, 40])
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
         pixels, good, problems = load_images(paths, 16, 1.0, cache)
         assert np.flatnonzero(~good).tolist() == [4, 60]
         assert [path for path, _ in problems] == [str(paths[4]), str(paths[60])]
         assert "not a regular file" in problems[1][1]
         np.testing.assert_array_equal(pixels[3], load_image(paths[3], 16, 1.0))
+        np.testing.assert_array_equal(files[rows], pixels[rows])
+    assert files.check()[1] == problems
+    with pytest.raises(TruemorphError, match=r"4\.jpg"):
+        files[np.array([4])]
     assert measure_sersic([tmp_path / "pipe.jpg"], jobs=1)["flag"].item() == 2
 
 
@@ -113,16 +118,3 @@ def test_a_full_disk_raises_an_error_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module.os, "posix_fallocate", full)
     with pytest.raises(TruemorphError, match="No space left on device"):
         load_images(paths, 16, 1.0, tmp_path / "cache")
-
-
-def test_files_decoded_on_demand_give_the_same_pixels(tmp_path):
-    paths = jpegs(tmp_path / "images", 50)
-    files = ImageFiles(paths, 16, 1.0)
-    rows = np.array([3, 1, 1, 40])
-    np.testing.assert_array_equal(files[rows], load_images(paths, 16, 1.0)[0][rows])
-    paths[7].write_bytes(b"broken")
-    good, problems = files.check()
-    assert np.flatnonzero(~good).tolist() == [7]
-    assert problems[0][0] == str(paths[7])
-    with pytest.raises(TruemorphError, match=r"7\.jpg"):
-        files[np.array([7])]
