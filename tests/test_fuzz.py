@@ -30,7 +30,7 @@ from truemorph.config import run_config
 from truemorph.errors import TruemorphError
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import read_session
-from truemorph.images.decode import AS_THEY_ARE, decode, read_image_file
+from truemorph.images.decode import decode, read_image_file
 from truemorph.labelling.sources import TarPart
 from truemorph.tables import CatalogTable, read_table, write_table
 
@@ -51,7 +51,7 @@ READERS = {
     "plan/session.json": lambda path: read_session(path.parent),
     "provenance.json": lambda path: is_recorded(path.with_name("t.csv"), "https://x.org/t.csv"),
     "mapping.toml": read_mapping,
-    "a.jpg": lambda path: decode(read_image_file(path), str(path), AS_THEY_ARE),
+    "a.jpg": lambda path: decode(read_image_file(path), str(path)),
     "all.tar": lambda path: list(TarPart("all", path).batches(2)),
 }
 

@@ -198,7 +198,7 @@ def test_cached_pixels_and_pixels_decoded_on_demand_give_the_same_result(catalog
 
     first = weights("memory", cache=tmp_path / "pixels")
     with monkeypatch.context() as patch:
-        patch.setattr("truemorph.images.decode.load_image", lambda *_: pytest.fail("decoded again"))
+        patch.setattr("truemorph.images.inputs.load_image", lambda *_: pytest.fail("decoded again"))
         second = weights("cache", cache=tmp_path / "pixels")
     monkeypatch.setattr("truemorph.classifiers.train._PIXELS_IN_MEMORY", 0)
     third = weights("files")

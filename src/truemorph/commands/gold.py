@@ -19,7 +19,7 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement, experts_curve
 from truemorph.gold.answers import CHOICES, FIRST, read_answers
-from truemorph.gold.importing import answered_probability, answers_of_table, export_subjects, with_gold
+from truemorph.gold.importing import answers_of_table, export_subjects, with_gold
 from truemorph.gold.plan import TABLE, GoldPlan, Purpose, images_of, make_plan, read_plan, write_plan
 from truemorph.gold.session import LEFT_OUT, Source, open_session, read_session
 from truemorph.io import plain
@@ -330,10 +330,8 @@ def import_gold(
     about = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({gold_source})"}
     about |= {"gold_experts": experts} if experts else {}
     about |= {"gold_from_same_images": same}
-    selection = None
-    if folder is not None:
-        selection = answered_probability(read_table(Path(folder) / TABLE).frame, first["galaxy"])
-    table, findings = with_gold(read_catalogue(catalogue), first, selection, about)
+    chosen_by = None if folder is None else read_table(Path(folder) / TABLE).frame
+    table, findings = with_gold(read_catalogue(catalogue), first, chosen_by, about)
     write_table(table, Path(out))
     return GoldImport(Path(out), table, measured, page, (*findings, *from_same_images(about)))
 

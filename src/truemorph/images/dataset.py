@@ -6,14 +6,13 @@ devices therefore uses the same galaxies in the same orientations as a run on on
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 
+from truemorph.images.decode import ahead
 from truemorph.images.store import ImageFiles
 from truemorph.images.transforms import Augmentation
 
@@ -62,11 +61,6 @@ class GalaxyBatches:
         n, size = len(self.rows), self.batch_size
         return self.parts * (n // size if self.seed is not None and n >= size else -(-n // size))
 
-    def _order(self) -> np.ndarray:
-        if self.seed is None:
-            return np.arange(len(self.rows))
-        return np.random.default_rng([self.seed, self._epoch]).permutation(len(self.rows))
-
     def _batch(self, order: np.ndarray, number: int) -> Batch:
         step, part = divmod(number, self.parts)
         whole = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -82,19 +76,15 @@ class GalaxyBatches:
         return {name: value.pin_memory() for name, value in batch.items()} if torch.cuda.is_available() else batch
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self._order()
+        order = np.arange(len(self.rows))
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self._epoch]).permutation(order)
         first, self._first = self._first, 0
         self._given = first
-        waiting: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(1, "batches") as ahead:
-            for number in range(first, len(self)):
-                waiting.append(ahead.submit(self._batch, order, number))
-                if len(waiting) > _AHEAD:
-                    self._given += 1
-                    yield waiting.popleft().result()
-            while waiting:
-                self._given += 1
-                yield waiting.popleft().result()
+        numbers = ((number, [number]) for number in range(first, len(self)))
+        for number, (batch,) in ahead(lambda one: self._batch(order, one), numbers, _AHEAD):
+            self._given = number + 1
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of batches used in this epoch."""
