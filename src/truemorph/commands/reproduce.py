@@ -28,7 +28,7 @@ class Reproduction(Result):
     """What a reproduction of the paper found, and the files that it wrote.
 
     `content`, that of `reproduce.json`: `stages` (name, status, what is missing or failed), what they found by name,
-    `reasons`, `answer`, `files` (by name, where they are) and `published` (each with its stage).
+    `reasons`, `answer`, `files` (by name, where they are) and `published` (the page and its figures).
     """
 
     out: Path
@@ -127,7 +127,7 @@ def reproduce_paper(
     data : path
         Folder of data from truemorph fetch.
     out : path
-        Folder for reproduction.html, table1.json, figures, reproduce.json, and the stages' files.
+        Folder for reproduction.html, figures, reproduce.json, and the stages' files.
     options : ReproduceOptions
         Scale of the experiment, and stages to run.
     config : path, optional

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
+from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.catalogs.physical import FIELD_R90
 from truemorph.classifiers.checkpoint import load
@@ -18,30 +18,18 @@ from truemorph.explain.profiles import MeanMap, Profiles
 from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of
 from truemorph.io import written_whole
 from truemorph.progress import progress
-from truemorph.report import gallery
 from truemorph.report.distributions import Distributions, compare_distributions
+from truemorph.report.gallery import annotated, better_pictures, whole_picture
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
 from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, TABLE_1
-from truemorph.reproduce.stages import (
-    FAILED,
-    TEST_ROWS,
-    Lacks,
-    Stage,
-    Work,
-    files_digest,
-    images_digest,
-    rows_digest,
-)
+from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work, files_digest, images_digest, rows_digest
 from truemorph.reproduce.table1 import all_labels, measured
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
 CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
 _RESAMPLES = 300
 _FEWEST = 10
-
-
-# Figure 3
 
 
 def sersic_curves(work: Work) -> Distributions | None:
@@ -73,11 +61,24 @@ def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
     return {"changed": chosen.height, "of_smooth": smooth.height, "places": "ra" in own and "dec" in own}
 
 
+def _verdicts(work: Work) -> dict[str, str]:
+    """Read a reader's verdicts on HST images, by object id; empty text where there is none yet."""
+    path = work.out / VERDICTS
+    if not path.is_file():
+        return {}
+    frame = read_table(path).frame.select(pl.col("object_id", "verdict").cast(pl.String)).fill_null("")
+    found = {name: verdict.strip().lower() for name, verdict in frame.iter_rows()}
+    for name, verdict in found.items():
+        if verdict not in ("", *KINDS):
+            raise InputError(f"{path}: verdict of {name} is {verdict!r}; write {', '.join(KINDS)}, or nothing")
+    return found
+
+
 def _better(work: Work) -> tuple[Path, pl.DataFrame]:
     """Return the folder of HST images, and the changed galaxies that have one: its file `better`, and the `verdict`."""
     folder = Path(work.inputs.better or work.data / "hst").resolve()
     table = pl.read_csv(work.file("changed", CHANGED), schema_overrides={"object_id": pl.String, "fov": pl.Float64})
-    files = gallery.better_pictures(folder, table["object_id"]) if folder.is_dir() else {}
+    files = better_pictures(folder, table["object_id"]) if folder.is_dir() else {}
     names = pl.col("object_id")
     table = table.with_columns(
         better=names.replace_strict(files, default=None, return_dtype=pl.String),
@@ -99,9 +100,10 @@ def _pairs_settings(work: Work) -> dict[str, Any]:
         places = "" if found["places"] else " (and columns ra, dec)"
         raise Lacks(f"HST images{places}: truemorph fetch hst --positions {listed} --out {ours}, or `better`")
     return {
-        "better": files_digest(folder, table["better"]),
+        "changed": found,
         "folder": str(folder),
-        "verdicts": table.select("object_id", "verdict").rows(),
+        "files": files_digest(folder, table["better"]),
+        "rows": table.rows(),
     }
 
 
@@ -118,19 +120,6 @@ def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
     }
 
 
-def _verdicts(work: Work) -> dict[str, str]:
-    """Read a reader's verdicts on HST images, by object id; empty text where there is none yet."""
-    path = work.out / VERDICTS
-    if not path.is_file():
-        return {}
-    frame = read_table(path).frame.select(pl.col("object_id", "verdict").cast(pl.String)).fill_null("")
-    found = {name: verdict.strip().lower() for name, verdict in frame.iter_rows()}
-    for name, verdict in found.items():
-        if verdict not in ("", *KINDS):
-            raise InputError(f"{path}: verdict of {name} is {verdict!r}; write {', '.join(KINDS)}, or nothing")
-    return found
-
-
 def pairs(work: Work) -> Iterator[dict[str, Any]]:
     """Yield images of changed galaxies with an HST image: `object_id`, `title`, `seen`, `better`.
 
@@ -140,11 +129,11 @@ def pairs(work: Work) -> Iterator[dict[str, Any]]:
     root = image_folder(work.catalogue())
     for row in table.iter_rows(named=True):
         try:
-            pictures = gallery.whole_picture(root / row["image"]), gallery.whole_picture(folder / row["better"])
+            pictures = whole_picture(root / row["image"]), whole_picture(folder / row["better"])
         except InputError:  # skip unreadable images
             continue
         name, title = row["object_id"], f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
-        seen, sharp = (gallery.annotated(one, name, row["fov"]) for one in pictures)
+        seen, sharp = (annotated(one, name, row["fov"]) for one in pictures)
         yield {"object_id": name, "title": title, "seen": seen, "better": sharp}
 
 
@@ -164,38 +153,31 @@ def _maps_settings(work: Work) -> dict[str, Any]:
 
 
 def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
-    """Make mean Grad-CAM maps and profiles of all test galaxies."""
+    """Make mean Grad-CAM maps and profiles of all test galaxies; save them, because this may take hours."""
     test = work.catalogue(TEST_ROWS)
     frame = test.frame.filter(pl.col("image").is_not_null())
     models = {TABLE_1[name].short: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
     source = galaxies_of(frame, image_folder(test))
     with progress(frame.height * len(models), "Grad-CAM", "galaxies") as reported:
         explanations = explain(models, source, progress=reported)
-    write_explanations(explanations, folder)
-    names = ("model_hash", "backbone", "layer", "cells", "image_size")
-    return {"models": {model: {name: getattr(one, name) for name in names} for model, one in explanations.items()}}
-
-
-def write_explanations(explanations: dict[str, Explanation], folder: Path) -> None:
-    """Save maps and profiles by model and class, because computing them takes hours at full scale."""
     for number, one in enumerate(explanations.values()):
         for some in one.classes:
             rings = some.rings[PIXELS]
             np.savez(folder / f"{number}-{some.name}.npz", **vars(some.mean), edges=rings.edges, rings=rings.profiles)
+    names = ("model_hash", "backbone", "layer", "cells", "image_size")
+    return {"models": {model: {name: getattr(one, name) for name in names} for model, one in explanations.items()}}
 
 
-def read_explanations(models: dict[str, Any], folder: Path) -> dict[str, Explanation]:
-    """Read maps and profiles of models, given with the other fields of `Explanation`; galaxies are numbered."""
+def explained(work: Work, kind: str) -> dict[str, Explanation]:
+    """Read maps and profiles of the galaxies that each network calls smooth or disk; galaxies are numbered."""
     out = {}
-    for number, (model, about) in enumerate(models.items()):
-        classes = []
-        for name in CLASS_NAMES:
-            with np.load(folder / f"{number}-{name}.npz", allow_pickle=False) as kept:
-                mean, rings = MeanMap(kept["mean"], kept["stderr"], kept["count"]), kept["rings"]
-                profiles = {PIXELS: Profiles(kept["edges"], PIXELS, rings)}
-            ids, blank = pl.int_range(len(rings), eager=True), np.zeros(len(rings), bool)
-            classes.append(Explained(name, ids, [], blank, mean, None, profiles))
-        out[model] = Explanation(model, **about, classes=tuple(classes))
+    for number, (model, about) in enumerate(work.result("maps")["models"].items()):
+        with np.load(work.file("maps", f"{number}-{kind}.npz"), allow_pickle=False) as kept:
+            mean = MeanMap(kept["mean"], kept["stderr"], kept["count"])
+            profiles = Profiles(kept["edges"], PIXELS, kept["rings"])
+        n = len(profiles.profiles)
+        one = Explained(kind, pl.int_range(n, eager=True), [], np.zeros(n, bool), mean, None, {PIXELS: profiles})
+        out[model] = Explanation(model, **about, classes=(one,))
     return out
 
 
@@ -203,5 +185,5 @@ STAGES = (
     Stage("changed", "test galaxies that changed from smooth to disk", _list_changed, ("catalogue", DDB)),
     Stage("figure4", "Figure 4: SDSS and HST images", _make_pairs, ("catalogue", DDB, "changed"),
           settings=_pairs_settings),
-    Stage("maps", "Figures 5 to 7: Grad-CAM", _make_maps, ("catalogue",), NETWORKS, _maps_settings, by_content=True),
+    Stage("maps", "Figures 5 to 7: Grad-CAM", _make_maps, ("catalogue",), NETWORKS, _maps_settings),
 )  # fmt: skip
