@@ -71,24 +71,18 @@ class Inputs(BaseModel):
         settings: dict[str, Any] = {} if path is None else read_toml(path)
         settings |= {name: value for name, value in given.items() if value not in (None, (), [])}
         for name in (*_FETCHED, "images", "mapping", "hart_mapping"):
-            value = settings.get(name)
-            if value is not None and ("mapping" not in name or str(value).endswith(".toml")):
-                settings[name] = str(_found(data, str(value), name))
-            elif value is None and name in _FETCHED and (data / _FETCHED[name]).exists():
-                own = str((data / _FETCHED[name]).resolve())
+            value, fetched = settings.get(name), data / _FETCHED.get(name, "")
+            if value is None and name in _FETCHED and fetched.exists():
                 # Galaxy Zoo's redshifts are for its own table.
                 if name != "redshifts" or settings.get("table") == str((data / _FETCHED["table"]).resolve()):
-                    settings[name] = own
+                    settings[name] = str(fetched.resolve())
+            elif value is not None and ("mapping" not in name or str(value).endswith(".toml")):
+                there = [place for place in (data / str(value), Path(str(value))) if place.exists()]
+                if not there:
+                    where = f"no such file in {data} or in the working directory"
+                    raise InputError(f"{value} ({name}): {where}; give its path, or leave it out")
+                settings[name] = str(there[0].resolve())
         return checked(cls, settings, f"{path or data}:")
-
-
-def _found(data: Path, name: str, what: str) -> Path:
-    for path in (data / name, Path(name)):
-        if path.exists():
-            return path.resolve()
-    raise InputError(
-        f"{name} ({what}): no such file in {data} or in the working directory; give its path, or leave it out"
-    )
 
 
 @Parameter(name="*")

@@ -49,11 +49,6 @@ class Outcome:
     result: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
-    @property
-    def there(self) -> bool:
-        """Whether the stage has a result."""
-        return self.status in (DONE, CACHED)
-
 
 @dataclass(eq=False)
 class Work:
@@ -67,7 +62,7 @@ class Work:
 
     def have(self, stage: str) -> bool:
         """Return whether a stage has a result."""
-        return stage in self.outcomes and self.outcomes[stage].there
+        return stage in self.outcomes and self.outcomes[stage].status in (DONE, CACHED)
 
     def result(self, stage: str) -> dict[str, Any]:
         """Return the result of a stage."""
