@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.transitions import CLASS_NAMES
+from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
-from truemorph.catalogs.mapping import Mapping, detect_mapping, read_mapping, resolve
+from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import Preparation, prepare, write_preparation
 from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, split_galaxies
 from truemorph.errors import TruemorphError
@@ -26,6 +27,9 @@ from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outco
 from truemorph.tables import frame_hash, read_table, write_table
 
 DEBIASED = "gz2d.parquet"
+# Files that `truemorph fetch` writes in the folder of data.
+_VOTES, _REDSHIFTS, _IMAGES = "gz2/zoo2MainSpecz.csv.gz", "gz2/gz2sample.csv.gz", "gz2/images.parquet"
+_PHOTOMETRY, _SERSIC = "sdss/photometry.parquet", "simard/table3.parquet"
 # α with the best PSF of all fields in place of that of the galaxy's own; null where it is unknown.
 _BEST_PSF = pl.col("psfWidth_r_best")
 BEST_ALPHA = pl.col("alpha") * pl.col("psf_fwhm") / pl.when(_BEST_PSF > 0).then(_BEST_PSF)
@@ -35,16 +39,18 @@ _LABELS = ("label", "smooth_fraction", "disk_fraction", "artefact_fraction")
 _LATER_QUESTIONS = r"^t(0[2-9]|1[01])_"
 
 
-def missing_archives(inputs: Inputs) -> dict[str, dict[str, Any]]:
+def missing_archives(data: Path, inputs: Inputs) -> dict[str, dict[str, Any]]:
     """Return the archives of missing inputs, with options of `fetch`; GZ2 first, because SDSS needs its tables."""
+
+    def lacks(file: str) -> bool:
+        return inputs.table is None and not (data / file).exists()
+
     out: dict[str, dict[str, Any]] = {}
-    images = inputs.images is None and inputs.image_table is None
-    if inputs.table is None or inputs.hart is None or images:
-        out["gz2"] = {"images": images}
-    if inputs.photometry is None and (inputs.radius is None or inputs.psf_fwhm is None):
-        out["sdss"] = {}
-    if inputs.sersic_table is None:
-        out["simard"] = {}
+    if inputs.hart is None or lacks(_VOTES) or lacks(_IMAGES):
+        out["gz2"] = {"images": lacks(_IMAGES)}
+    for name, file in (("sdss", _PHOTOMETRY), ("simard", _SERSIC)):
+        if lacks(file):
+            out[name] = {}
     return out
 
 
@@ -65,35 +71,21 @@ def fetch_archive(name: str, data: Path, **chosen: Any) -> Outcome:
 @lru_cache(maxsize=1)
 def _prepared(work: Work) -> Preparation:
     """Prepare all usable galaxies, from which the sample is drawn."""
-    inputs = work.inputs
-    if inputs.table is None:
+    data, seed = work.data, work.options.seed
+    if work.inputs.table is not None:  # sample and split are the paper's
+        own = read_catalogue(work.inputs.table)
+        return prepare(own, psf=own.metadata["alpha_psf"], seed=seed)
+    if not (data / _VOTES).exists():
         raise work.lacks("a table of Galaxy Zoo 2 votes", "gz2", "`table`")
-    table = read_table(inputs.table)
-    mapping: Mapping | None = None
-    if inputs.mapping is not None:  # sample and split are the paper's
-        mapping = read_mapping(inputs.mapping).model_copy(update={"sample": None, "split": None})
-    names = table.frame.columns
-    columns = {name: one for name, one in (("object_id", inputs.id), ("radius", inputs.radius)) if one}
-    kind = mapping or detect_mapping(names, inputs.table, columns)
-    if inputs.photometry is None and inputs.radius is None and "radius" in {*kind.columns} - {*resolve(kind, names)}:
-        raise work.lacks("Petrosian radii and PSF widths", "sdss", "`photometry`, `radius` and `psf_fwhm`")
-    joins: list[Any] = [inputs.image_table, inputs.photometry, inputs.sersic_table]
-    if inputs.redshifts is not None:
-        own = read_table(inputs.redshifts).frame.select("OBJID", "REDSHIFT").unique("OBJID")
-        joins.append(Join(own, columns=("OBJID",)))
-        spectroscopic = inputs.photometry and "redshift" in read_table(inputs.photometry).frame.columns
-        columns["redshift"] = "coalesce(nullif(redshift, -9999), REDSHIFT)" if spectroscopic else "REDSHIFT"
-    prepared = prepare(
-        table,
-        mapping=mapping,
-        joins=[one for one in joins if one is not None],
-        columns=columns,
-        psf_fwhm=inputs.psf_fwhm,
-        psf=inputs.psf,
-        images=inputs.images,
-        where=inputs.where,
-        seed=work.options.seed,
-    )
+    if not (data / _PHOTOMETRY).exists():
+        raise work.lacks("Petrosian radii and PSF widths", "sdss", "`table`")
+    joins: list[Any] = [data / file for file in (_IMAGES, _PHOTOMETRY, _SERSIC) if (data / file).exists()]
+    columns = {}
+    if (data / _REDSHIFTS).exists():
+        redshifts = read_table(data / _REDSHIFTS).frame.select("OBJID", "REDSHIFT").unique("OBJID")
+        joins.append(Join(redshifts, columns=("OBJID",)))
+        columns["redshift"] = "coalesce(nullif(redshift, -9999), REDSHIFT)"
+    prepared = prepare(data / _VOTES, joins=joins, columns=columns, seed=seed)
     frame = prepared.catalogue.frame.select(~pl.selectors.matches(_LATER_QUESTIONS))
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))
 
@@ -104,7 +96,7 @@ def _sample_settings(work: Work) -> dict[str, Any]:
     return {
         "rows": frame_hash(prepared.catalogue.frame),
         "prepared": [prepared.catalogue.metadata, prepared.funnel, [one.to_dict() for one in prepared.findings]],
-        "columns": [inputs.id, inputs.intrinsic, inputs.features],
+        "columns": [inputs.intrinsic, inputs.features],
         "hart": hart,
         "sample": [work.options.fraction, work.options.seed],
     }
@@ -112,16 +104,14 @@ def _sample_settings(work: Work) -> dict[str, Any]:
 
 def _with_hart(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     """Add labels and fractions from debiased votes (hart_label, ...), null where there are none; describe the votes."""
-    inputs = work.inputs
-    table = read_table(inputs.hart)
-    own = inputs.id if inputs.id in table.frame.columns else None
+    table = read_table(work.inputs.hart)
     # Hart et al.'s table has no radii; rows that match none are not among the galaxies.
     geometry = frame.select("object_id", sample_radius="radius", sample_psf_fwhm="psf_fwhm")
     prepared = prepare(
         replace(table, frame=table.frame.drop("image", strict=False)),  # use the sample's images
-        mapping=inputs.hart_mapping,
+        mapping=work.inputs.hart_mapping,
         joins=[Join(geometry, columns=("object_id",))],
-        columns={"radius": "sample_radius", **({"object_id": own} if own else {})},
+        columns={"radius": "sample_radius"},
         psf_fwhm="sample_psf_fwhm",
         seed=work.options.seed,
     )

@@ -46,7 +46,7 @@ def run_experiment(
         )
     with held:
         if options.fetch and not options.dry_run:
-            for name, chosen in catalogue.missing_archives(work.inputs).items():
+            for name, chosen in catalogue.missing_archives(data, work.inputs).items():
                 work.outcomes[f"fetch-{name}"] = catalogue.fetch_archive(name, data, **chosen)
             work.inputs = Inputs.of(data, config, **given)
         run_stages(STAGES, wanted, work)

@@ -152,7 +152,7 @@ def _network_settings(name: str, work: Work) -> dict[str, Any]:
     from truemorph.classifiers.network import settled_precision
 
     if not work.catalogue().frame["image"].count():
-        raise work.lacks("images of the galaxies", "gz2", "`images`")
+        raise work.lacks("images of the galaxies", "gz2", "`table` with images")
     if name == RESNET_GZ2D and work.inputs.hart is None:
         raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
     training = network_config(work.inputs, work.options)
@@ -170,7 +170,7 @@ def _dcv14_settings(work: Work) -> dict[str, Any]:
     frame, features = work.catalogue().frame, work.inputs.features
     trained = _known(frame, features) & (frame["split"] == TRAIN).to_numpy()
     if trained.sum() < _FEWEST:
-        raise work.lacks(f"columns {', '.join(features)} (Simard et al. 2011)", "simard", "`sersic_table`")
+        raise work.lacks(f"columns {', '.join(features)} (Simard et al. 2011)", "simard", "`table` with these columns")
     rows = rows_digest(frame, (*_LEARNED_FROM, *features))
     return {"rows": rows, "features": features, "seed": work.options.seed}
 

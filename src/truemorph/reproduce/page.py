@@ -105,6 +105,7 @@ def _table_1(work: Work) -> Table:
         "GZ2D: labels of the same galaxies, debiased by Hart et al. (2016). DCV14 and DDB are trained on GZ2B. "
         "Accuracy and precision (macro-averaged, not defined in the paper) are vs the labels that a model was trained "
         "on. Floor: mean value of labels that do not depend on α; the paper's values probably include it. "
+        "Rows with fewer galaxies are of those that have a label; their difference from GZ2B is for the same galaxies. "
         f"{trained}Seed {work.options.seed}."
     )
     head = ["labels", *4 * ["here", "paper"], "floor", "galaxies", "disk fraction"]
