@@ -181,7 +181,7 @@ def test_effects_of_other_choices_are_measured(whole):
     reasons = {one["what"]: one["numbers"] for one in result_of(whole)["reasons"]}
     assert set(reasons) == {
         *("intrinsic columns", "leaves and bins", "galaxies on which bias is measured"),
-        *("labels or probabilities", "estimator of θ", "field of the PSF width"),
+        *("estimator of θ", "field of the PSF width"),
     }
     assert len(reasons["leaves and bins"]["settings"]) >= 3
     observed = result_of(whole)["table1"]["rows"][0]

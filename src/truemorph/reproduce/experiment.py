@@ -62,11 +62,9 @@ def run_experiment(
             **{name: work.result(name) for name in _TOLD if work.have(name)},
             "reasons": work.result("reasons")["reasons"] if work.have("reasons") else [],
             "answer": work.result("page")["answer"] if work.have("page") else "",
-            "files": {},
         }
         if not options.dry_run:
             result["published"] = _publish(work)
-            result["files"] = {Path(name).parts[0]: str(out / Path(name).parts[0]) for name in result["published"]}
             write_json(out / RESULT, result)
     return result
 
@@ -81,8 +79,8 @@ def _publish(work: Work) -> list[str]:
         (work.out / name).unlink(missing_ok=True)
     if page.folder is None:
         return []
-    names = [str(path.relative_to(page.folder)) for path in sorted(page.folder.rglob("*.*")) if path.is_file()]
-    names.remove("stage.json")
+    files = (path for path in sorted(page.folder.rglob("[!.]*")) if path.is_file() and path.name != "stage.json")
+    names = [str(path.relative_to(page.folder)) for path in files]
     for name in names:
         with written_whole(work.out / name) as partial:
             shutil.copyfile(page.folder / name, partial)

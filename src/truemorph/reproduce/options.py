@@ -142,15 +142,7 @@ class ReproduceOptions:
 
 
 def split_fractions(n: int) -> tuple[float, float, float]:
-    """Fractions of training, validation and test galaxies: the paper's, but at least 1,000 test galaxies if possible.
-
-    Examples
-    --------
-    >>> [round(121_984 * fraction) for fraction in split_fractions(121_984)]
-    [97600, 12192, 12192]
-    >>> [round(1_000 * fraction) for fraction in split_fractions(1_000)]
-    [500, 100, 400]
-    """
+    """Training, validation and test fractions: the paper's, but at least 1,000 test galaxies if possible."""
     validation = SPLIT[1] / sum(SPLIT)
     test = max(SPLIT[2] / sum(SPLIT), min(_LARGEST_TEST, _TEST / n))
     return 1 - validation - test, validation, test

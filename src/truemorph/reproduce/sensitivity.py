@@ -13,12 +13,12 @@ import polars as pl
 
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.report.label_sets import LabelSet
-from truemorph.report.page import number, with_error
+from truemorph.report.page import with_error
 from truemorph.report.table1 import Tree, numbers_of
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.paper import GZ2B, GZ2D
 from truemorph.reproduce.stages import CATALOGUE, Stage, Work
-from truemorph.reproduce.table1 import MODELS, Measured, measured, one_class, order
+from truemorph.reproduce.table1 import Measured, measured, one_class, order
 from truemorph.tables import numeric_columns
 
 # Trees of CV18 and bins of CV14 to try, if they leave enough galaxies per bin.
@@ -100,16 +100,6 @@ def _evaluated_on(work: Work, found: Measured) -> Reason:
     return "test galaxies", f"all with the same leaves and bins: {'; '.join(effects)}", {"rows": rows}
 
 
-def _labels(work: Work, found: Measured) -> Reason:
-    values = {}
-    for name in (one for one in MODELS if one in found.sets):
-        hard, p_disk = found.sets[name], found.frame[f"p {name}"].fill_null(np.nan).to_numpy()
-        soft = replace(found.tree, bootstrap=0).bias(replace(hard, kind="probabilities", disk=p_disk))
-        values[hard.name] = (found.tree.value(hard), None if soft is None else soft.value)
-    effect = "; ".join(f"{name}: {number(hard)} → {number(soft)}" for name, (hard, soft) in values.items())
-    return ("labels", f"labels → probabilities: {effect}", {"values": values}) if values else None
-
-
 def _theta(work: Work, found: Measured) -> Reason:
     fit = work.result("theta")
     theta = with_error(fit["theta"], fit["stderr"], ".2f")
@@ -136,7 +126,6 @@ _CHOICES: dict[str, tuple[str, Callable[[Work, Measured], Reason]]] = {
         f"not given; {_LINEAGE} has at least 190 galaxies a bin, which is the test set",
         _evaluated_on,
     ),
-    "labels or probabilities": ("probably labels", _labels),
     "estimator of θ": (
         f"1525 bins of 64 galaxies, midpoints, no weights; {_LINEAGE}: least squares (SLSQP), α in σ of the PSF",
         _theta,
