@@ -32,8 +32,7 @@ TABLE_1 = {
 THETA = {DCV14: 9.18, DDB: 11.25}
 # Section 2.5: smooth and disk; training, validation, test.
 SAMPLE, SPLIT = PAPER_SAMPLE, PAPER_SPLIT
-# Section 2.3.3: bins of α for θ, and training galaxies per bin.
-THETA_BINS = 1_525
+# Section 2.3.3: training galaxies per bin of α for θ.
 PER_THETA_BIN = 64
 # CV18 and CV14 in published code of the same lineage: depth of the tree and bins of α; bins of CV14.
 TREE, BINS_CV14 = (3, 8), 10
