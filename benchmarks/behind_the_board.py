@@ -6,6 +6,7 @@ Networks (seed 0) are trained as for the leaderboard. DATA holds EFIGI's images 
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from truemorph.benchmark.leaderboard import EPOCHS, REAL_EPOCHS
 from truemorph.benchmark.methods import NETWORKS, Bench, benchmark_config, methods_of, undoubted
 from truemorph.benchmark.worlds import Sizes, make_world
 from truemorph.bias.scores import score
-from truemorph.catalogs.sampling import TRAIN
+from truemorph.catalogs.sampling import TRAIN, UNUSED
 from truemorph.simulate import simulate_galaxies
 
 METHODS, SIZES = methods_of(NETWORKS), Sizes()
@@ -59,12 +60,12 @@ def what_the_annotator_teaches():
 def what_half_of_the_pictures_teach(data):
     bench = bench_of("real", data)
     world, train, test = bench.world, bench.world.rows(TRAIN), bench.world.scored
-    left = np.ones(world.alpha.size, bool)
-    left[np.random.default_rng(1).choice(train, train.size // 2, replace=False)] = False
+    split = world.split.copy()
+    split[np.random.default_rng(1).choice(train, train.size // 2, replace=False)] = UNUSED
     # Half of the images with twice the epochs, for the same number of steps.
     once = bench.training
     twice = once.model_copy(update={"epochs": 2 * once.epochs, "patience": 2 * once.patience})
-    half = Bench(world, twice).trained(world.truth, kept=left)
+    half = Bench(replace(world, split=split), twice).trained(world.truth)
     pictures = world.images[test]
     print(f"\nreal world, {train.size} training images")
     for title, p in (

@@ -43,14 +43,14 @@ def test_every_method_runs_and_is_scored(rows):
     assert right["scores"]["flip_rms"] == 0
 
 
-def test_an_interrupted_run_resumes_with_the_same_numbers(rows, cache, monkeypatch):
+def test_an_interrupted_run_resumes_with_the_same_numbers(rows, cache):
     def numbers(found):
         return [(row["world"], row["method"], row["transition"], {**row["scores"], "seconds": 0}) for row in found]
 
     next(one for one in cache.iterdir() if '"method": "ddb-twins"' in one.read_text()).unlink()
-    assert numbers(run_plan(PLAN, cache)) == numbers(rows)
-    monkeypatch.setattr("truemorph.benchmark.leaderboard.make_world", None)  # all scores are cached
-    assert numbers(run_plan(PLAN, cache)) == numbers(rows)
+    again = run_plan(PLAN, cache)
+    assert numbers(again) == numbers(rows)
+    assert sum(one != other for one, other in zip(again, rows, strict=True)) <= 1  # others are cached, with their times
 
 
 def test_worlds_differ_as_documented():
@@ -93,16 +93,12 @@ def test_the_command_writes_the_leaderboard(tmp_path, capsys):
     out = tmp_path / "board"
     arguments = ["benchmark", "--out", str(out), "--worlds", "plain", "--methods", "labels,dcv14", "--seeds", "2"]
     main([*arguments, "--catalogue-only", "--jobs", "2", "--json"])
-    printed = json.loads(capsys.readouterr().out)
     content = json.loads((out / "leaderboard.json").read_text())
-    assert content["rows"] == printed["rows"]
-    assert {(row["world"], row["method"], row["seeds"]) for row in content["rows"]} == {
-        ("plain", "labels", 2), ("plain", "dcv14", 2)}  # fmt: skip
+    assert content["rows"] == json.loads(capsys.readouterr().out)["rows"]
+    assert {(row["method"], row["seeds"]) for row in content["rows"]} == {("labels", 2), ("dcv14", 2)}
     assert content["command"].startswith("truemorph benchmark --catalogue-only --worlds plain")
-    assert "| DCV14, p(y \\| x) | " in (out / "leaderboard.md").read_text()
-    page = (out / "leaderboard.html").read_text()
-    assert "<script" not in page
-    assert f"{content['rows'][0]['means']['balanced_accuracy']:.3f} / " in page
+    assert f"{content['rows'][0]['means']['balanced_accuracy']:.3f} / " in (out / "leaderboard.html").read_text()
+    assert (out / "leaderboard.md").is_file()
     assert (out / "leaderboard.png").stat().st_size > 5_000
     assert pl.read_csv(out / "leaderboard.csv")["method"].to_list() == [row["method"] for row in content["rows"]]
 
@@ -111,15 +107,10 @@ def test_the_command_writes_the_leaderboard(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--worlds", "flat"], "no world or method 'flat'"),
-        (["--methods", "magic"], "no world or method 'magic'"),
-        (["--worlds", "real"], "(--data)"),
         (["--worlds", "real", "--data", "."], "needs efigi_images.csv"),
         (["--worlds", "image annotator", "--methods", "ddb-right"], "nothing to run"),
         (["--catalogue-only", "--epochs", "3"], "leave --quick, --train"),
-        (["--data", "/nowhere"], "no such folder"),
         (["--catalogue-only", "--methods", "naive"], "no world or method 'naive'"),
-        (["--jobs", "0"], "--jobs"),
-        (["--train", "0"], "--train"),
     ],
 )
 def test_invalid_options_give_one_line(tmp_path, capsys, arguments, message):

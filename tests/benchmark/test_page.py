@@ -5,17 +5,9 @@ import pytest
 
 from conftest import ROOT
 from truemorph.benchmark.methods import NETWORKS, TABLES, methods_of
-from truemorph.benchmark.page import METRICS, cell, leaderboard_figure, scores_frame, summary_table
+from truemorph.benchmark.page import METRICS, leaderboard_figure, scores_frame, summary_table
 
 DOCS = ROOT / "docs"
-
-
-def test_missing_scores_are_dashes():
-    row = {"means": {"balanced_accuracy": 0.9, "log_loss": None}, "stds": {"balanced_accuracy": None}}
-    assert cell(row, "balanced_accuracy") == "0.900"
-    assert cell(row, "log_loss") == "–"
-    rows = [{"world": "plain", "method": "a", **row}, {"world": "real", "method": "b", **row}]
-    assert summary_table(rows, {"a": "A", "b": "B"}).rows == [["A", "0.900 / –", "–"], ["B", "–", "0.900 / –"]]
 
 
 @pytest.mark.parametrize(

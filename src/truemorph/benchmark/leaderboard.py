@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from truemorph._version import __version__
 from truemorph.benchmark.methods import NETWORKS, TABLES, Bench, Method, benchmark_config, methods_of
@@ -25,6 +26,8 @@ from truemorph.workers import worker_pool
 
 # More epochs for the real world, because it has fewer galaxies.
 EPOCHS, REAL_EPOCHS = 10, 25
+# What runs with different seeds have in common.
+_RUN = ("world", "definition", "method")
 
 
 @dataclass(frozen=True)
@@ -151,20 +154,19 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns `world`, `definition`, `method`, `seeds`, and `means` and `stds` by metric (None if there is no number).
     """
-    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        runs.setdefault((row["world"], row["method"]), []).append(row)
-    lines = []
-    for (world, method), found in runs.items():
-        line = {"world": world, "definition": found[0]["definition"], "method": method, "seeds": len(found)}
-        means, stds = {}, {}
-        for metric in found[0]["scores"]:
-            values = [row["scores"][metric] for row in found if row["scores"][metric] is not None]
-            means[metric] = float(np.mean(values)) if values else None
-            stds[metric] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        lines.append({**line, "means": means, "stds": stds})
-    worlds = list(dict.fromkeys(world for world, _ in runs))
-    return sorted(lines, key=lambda line: (worlds.index(line["world"]), -(line["means"]["balanced_accuracy"] or 0)))
+    runs = pl.DataFrame(
+        [{key: row[key] for key in _RUN} | row["scores"] for row in rows], infer_schema_length=None
+    ).with_columns(pl.col(pl.Null).cast(pl.Float64))
+    metrics = [name for name in runs.columns if name not in _RUN]
+    scores = pl.col(metrics)
+    found = runs.group_by(_RUN, maintain_order=True).agg(
+        pl.len().alias("seeds"), means=pl.struct(scores.mean()), stds=pl.struct(scores.std())
+    )
+    worlds = list(dict.fromkeys(found["world"]))
+    return sorted(
+        found.to_dicts(),
+        key=lambda line: (worlds.index(line["world"]), -(line["means"]["balanced_accuracy"] or 0)),
+    )
 
 
 def described(plan: Plan, rows: Sequence[dict[str, Any]], command: str, trust: Sequence[str] = ()) -> dict[str, Any]:

@@ -8,7 +8,7 @@ labels know 300.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,11 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import UNKNOWN, ConstantTransition, MatrixTransition, Transition
-from truemorph.catalogs.sampling import TRAIN, VALIDATION
+from truemorph.catalogs.sampling import TRAIN, UNUSED
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
-from truemorph.simulate.annotate import VOLUNTEERS, vote_fraction_evidence
+from truemorph.simulate.annotate import VOLUNTEERS
 
 NETWORKS, TABLES = "networks", "tables"  # with images and without
 CURVES = ("rayleigh", "weibull", "fisk")  # families to choose from by AIC
@@ -67,32 +67,24 @@ class Bench:
         transition: Transition | None = None,
         *,
         folds: int = 1,
-        kept: np.ndarray | None = None,
-        extra: tuple[np.ndarray, np.ndarray] | None = None,
         evidence: np.ndarray | None = None,
     ) -> Any:
-        """Train a classifier on the world's training galaxies, or on those `kept`, shape (N,).
+        """Train a classifier on the world's training galaxies.
 
-        T may be in α or in α and features; without it, labels are treated as correct. `extra` are more images, and the
-        rows whose labels and α apply to them. `evidence`, log p(votes | y) of shape (N, 2), replaces the labels.
+        T may be in α or in α and features; without it, labels are treated as correct. `evidence`, log p(votes | y) of
+        shape (N, 2), replaces the labels.
         """
         from truemorph.classifiers.members import TrainingRows, train_members
 
-        world = self.world
+        world, rows = self.world, self.world.learning
         assert self.training is not None
         config = self.training.model_copy(update={"folds": folds, "seed": world.seed})
-        rows = world.learning
-        if kept is not None:
-            rows = rows[kept[rows] | (world.split[rows] == VALIDATION)]
-        pixels, split = world.images[rows], world.split[rows]
-        if extra is not None:
-            pixels, rows = np.concatenate([pixels, extra[0]]), np.concatenate([rows, extra[1]])
-            split = np.concatenate([split, np.full(len(extra[1]), TRAIN)])
-        frame = pl.DataFrame({"object_id": rows, "label": labels[rows], "alpha": world.alpha[rows], "split": split})
+        columns = {"label": labels[rows], "alpha": world.alpha[rows], "split": world.split[rows]}
+        frame = pl.DataFrame({"object_id": rows, **columns})
         observed = None if evidence is None else evidence[rows]
         through = transition or MatrixTransition.identity()
         resolution = np.column_stack([world.alpha, world.features])[rows] if n_observables(through) else None
-        training = TrainingRows(frame, pixels, observed, resolution=resolution)
+        training = TrainingRows(frame, world.images[rows], observed, resolution=resolution)
         return train_members(training, through, config, f"{world.name} {world.seed}")
 
     def trained(self, labels: np.ndarray, transition: Transition | None = None, **options: Any) -> Outcome:
@@ -228,7 +220,10 @@ def undoubted(bench: Bench) -> np.ndarray:
 
 def pruned(bench: Bench) -> Outcome:
     """Drop label issues found by cleanlab, then train on the other labels."""
-    return bench.trained(bench.world.labels, kept=undoubted(bench))
+    world = bench.world
+    dropped = (world.split == TRAIN) & ~undoubted(bench)
+    left = replace(world, split=np.where(dropped, UNUSED, world.split))
+    return Bench(left, bench.training).trained(world.labels)
 
 
 def matched(bench: Bench) -> Outcome:
@@ -249,6 +244,11 @@ def measured_shapes(bench: Bench) -> Outcome:
 def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
     """Return a method that trains through an estimate of T(α)."""
     return lambda bench: bench.trained(bench.world.labels, estimate(bench.world).transition)
+
+
+def right(bench: Bench) -> Outcome:
+    """Train through the true T(α)."""
+    return bench.trained(bench.world.labels, bench.world.transition)
 
 
 def with_votes(bench: Bench) -> Outcome:
@@ -275,35 +275,6 @@ def with_gold_and_votes(bench: Bench) -> Outcome:
     evidence[known] = -np.inf
     evidence[known, gold[known]] = 0.0
     return bench.trained(world.labels, evidence=evidence)
-
-
-def right(bench: Bench) -> Outcome:
-    """Train through the true T(α)."""
-    return bench.trained(bench.world.labels, bench.world.transition)
-
-
-def right_votes(bench: Bench) -> Outcome:
-    """Train through the true distribution of votes."""
-    world = bench.world
-    assert world.transition is not None
-    evidence = vote_fraction_evidence(world.vote_fraction, world.alpha, world.transition)
-    return bench.trained(world.labels, evidence=evidence - evidence.max(axis=1, keepdims=True))
-
-
-def right_copies(bench: Bench) -> Outcome:
-    """Train through the true T(α), with a degraded copy of each image.
-
-    A copy keeps the label and α of its original, because that is the image that was labelled.
-    """
-    world, rows = bench.world, bench.world.rows(TRAIN)
-    copies = _degraded_further(world, rows, np.random.default_rng([world.seed, 14]))
-    return bench.trained(world.labels, world.transition, extra=(copies, rows))
-
-
-def _degraded_further(world: World, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Degrade images to α divided by 1 to 2.5."""
-    lower = world.alpha[rows] / rng.uniform(1, 2.5, rows.size)
-    return degrade(world.images[rows], world.alpha[rows], lower, world.radius[rows], world.seed)
 
 
 def twin_transition(bench: Bench) -> Transition:
@@ -333,15 +304,18 @@ def twin_transition(bench: Bench) -> Transition:
 
 
 def twins(bench: Bench) -> Outcome:
-    """Train through T(α) from degraded twins, with half of the images replaced by degraded copies."""
+    """Train through T(α) from degraded twins, with half of the images replaced by copies at α divided by 1 to 2.5.
+
+    A copy keeps the label and α of its original, because that is the image that was labelled.
+    """
     world, rows = bench.world, bench.world.rows(TRAIN)
     transition = twin_transition(bench)
     rng = np.random.default_rng([world.seed, 11])
     half = np.sort(rng.choice(rows, rows.size // 2, replace=False))
-    copies = _degraded_further(world, half, rng)
-    left = np.ones(world.alpha.size, bool)
-    left[half] = False
-    return bench.trained(world.labels, transition, kept=left, extra=(copies, half))
+    lower = world.alpha[half] / rng.uniform(1, 2.5, half.size)
+    images = world.images.copy()
+    images[half] = degrade(images[half], world.alpha[half], lower, world.radius[half], world.seed)
+    return Bench(replace(world, images=images), bench.training).trained(world.labels, transition)
 
 
 # Tables
@@ -416,12 +390,12 @@ class Method:
 
 
 # Worlds whose labels follow a T(α).
-_WITH_TRANSITION = [one for one in WITH_PICTURES if SIMULATED.get(one, "real")]
-_LABELS = Method("labels", "observed labels", lambda bench: Outcome(labels=bench.world.labels))
+_WITH_TRUE_T = [one for one in WITH_PICTURES if SIMULATED.get(one, "real")]
+_LABELS = Method("labels", "observed labels", lambda one: Outcome(labels=one.world.labels))
 METHODS = {
     NETWORKS: (
         _LABELS,
-        Method("naive", "naive training", lambda bench: bench.trained(bench.world.labels)),
+        Method("naive", "naive training", lambda one: one.trained(one.world.labels)),
         Method("constant", "one flip rate for all α", constant),
         Method("cleanlab", "cleanlab, then naive", pruned),
         Method("matching", "vote-fraction matching, then naive", matched),
@@ -433,23 +407,21 @@ METHODS = {
         Method("ddb-votes", "DDB on vote counts", with_votes),
         Method("ddb-gold-votes", "DDB on votes and 300 gold labels", with_gold_and_votes),
         Method("ddb-twins", "DDB, T(α) from degraded twins", twins),
-        Method("ddb-right", "DDB, true T(α)", right, _WITH_TRANSITION),
-        Method("ddb-right-copies", "DDB, true T(α), degraded copies", right_copies, _WITH_TRANSITION),
-        Method("ddb-right-votes", "DDB, true vote model", right_votes, _WITH_TRANSITION),
-        Method("truth", "trained on true classes", lambda bench: bench.trained(bench.world.truth)),
+        Method("ddb-right", "DDB, true T(α)", right, _WITH_TRUE_T),
+        Method("truth", "trained on true classes", lambda one: one.trained(one.world.truth)),
     ),
     TABLES: (
         _LABELS,
         Method("matching", "vote-fraction matching", matching),
-        Method("dcv14", "DCV14, p(y | x)", lambda bench: dcv14(bench.world, bench.world.features, own_label=False)),
-        Method("dcv14-posterior", "DCV14, posterior", lambda bench: dcv14(bench.world, bench.world.features)),
+        Method("dcv14", "DCV14, p(y | x)", lambda one: dcv14(one.world, one.world.features, own_label=False)),
+        Method("dcv14-posterior", "DCV14, posterior", lambda one: dcv14(one.world, one.world.features)),
         Method("dcv14-all", "DCV14, all columns, posterior", dcv14_all),
         Method("likelihood", "θ from labels alone, posterior", posterior_of(labels_alone)),
         Method("conditional", "T(α) given intrinsic columns, posterior", posterior_of(conditional)),
         Method("gold", "T(α), 300 gold labels, posterior", posterior_of(with_gold)),
         Method("gold-observables", "T(α, features), gold labels, posterior", posterior_of(with_observables)),
         Method("gold-votes", "300 gold labels regressed on votes", votes_regressed),
-        Method(HART, HART, lambda bench: Outcome(p_disk=bench.world.hart), GZ2),
+        Method(HART, HART, lambda one: Outcome(p_disk=one.world.hart), GZ2),
     ),
 }
 QUICK = ("labels", "naive", "constant", "ddb-paper", "ddb-right", "truth")

@@ -52,21 +52,20 @@ SUMMARY = (
 )
 TRAINED = (
     "Scored vs truth on test galaxies. All methods may use the same images, labels, votes and columns. Votes are used "
-    "by matching and by the three DDB methods with votes. Intrinsic columns (in the real world, axis ratio and colour "
+    "by matching and by the two DDB methods with votes. Intrinsic columns (in the real world, axis ratio and colour "
     "of the original image) are used by matching, by T(α) given intrinsic columns, and by DDB on votes and 300 gold "
     "labels. Methods with gold labels know 300 true classes.",
     "In the plain, confounded and real worlds, labels follow the paper's model, so DDB with the true T(α) has an "
-    "advantage by construction. In the heavy-tailed world, the Rayleigh family is wrong. In the world of the image "
-    "annotator, flips depend on the image, not only on class and α.",
+    "advantage by construction.",
 )
 RELABELLED = (
     "Methods relabel the galaxies whose labels they were given, and are scored on those without a gold label; DCV14 is "
     "out of fold. Methods with gold labels know 300 true classes.",
     "Truth of the real galaxies are experts' types, from the same SDSS images that the volunteers saw. There, α is "
-    "R90 / σ_PSF (GZ1: g band, one seeing of 1.32 arcsec for all).",
-    "Vote fractions of Hart et al. and of matching are used as p(disk), for which they were not made: compare their "
-    "AUC and their fraction errors from labels. For real galaxies, the spread over seeds is that of folds and gold "
+    "R90 / σ_PSF (GZ1: g band, one seeing of 1.32 arcsec for all), and the spread over seeds is that of folds and gold "
     "labels alone; the sampling error of an accuracy is about 0.02 for 690 galaxies (GZ2) and 0.006 for 8,966 (GZ1).",
+    "Vote fractions of Hart et al. and of matching are used as p(disk), for which they were not made: compare their "
+    "AUC and their fraction errors from labels.",
 )
 
 
@@ -88,20 +87,21 @@ def _first_of(row: Mapping[str, Any], metrics: Sequence[str]) -> tuple[float | N
     return row["means"].get(known), row["stds"].get(known) or 0.0
 
 
+def _by_world(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Return rows by world and method."""
+    worlds: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        worlds.setdefault(row["world"], {})[row["method"]] = row
+    return worlds
+
+
 def _methods_of(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
     return [one for one in titles if any(one == row["method"] for row in rows)]
 
 
-def _worlds_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    worlds: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        worlds.setdefault(row["world"], []).append(row)
-    return worlds
-
-
 def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
     """Draw the scores of every method: a line a method, a marker a world, one panel below the other."""
-    worlds, methods = _worlds_of(rows), _methods_of(rows, titles)
+    worlds, methods = _by_world(rows), _methods_of(rows, titles)
     panels = {"balanced accuracy (high is good)": _ACCURACY, "error of the disk fraction (low is good)": _ERROR}
     figure = Figure(figsize=(_WIDTH, len(panels) * (0.6 + _LINE * len(methods)) + 0.6), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
@@ -110,8 +110,8 @@ def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, s
             panel.axhspan(place - 0.5, place + 0.5, color="0.95", lw=0)
         for k, (world, here) in enumerate(worlds.items()):
             offset = 0.7 * ((k + 0.5) / len(worlds) - 0.5)
-            places = [methods.index(row["method"]) + offset for row in here]
-            x, errors = zip(*(_first_of(row, metrics) for row in here), strict=True)
+            places = [methods.index(name) + offset for name in here]
+            x, errors = zip(*(_first_of(row, metrics) for row in here.values()), strict=True)
             color, marker = CYCLE[k % len(CYCLE)], MARKERS[k % len(MARKERS)]
             panel.errorbar(x, places, xerr=errors, fmt=marker, color=color, ms=4.5, lw=1, label=world)
         panel.set(ylim=(len(methods) - 0.5, -0.5), xlabel=label)
@@ -126,25 +126,24 @@ def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, s
 
 def summary_table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Table:
     """Balanced accuracy and fraction error of each method (rows) in each world (columns)."""
-    worlds, methods = _worlds_of(rows), _methods_of(rows, titles)
-    found = {(row["method"], row["world"]): row for row in rows}
+    worlds = _by_world(rows)
 
     def both(row: Mapping[str, Any] | None) -> str:
         return "–" if row is None else " / ".join(number(_first_of(row, some)[0]) for some in (_ACCURACY, _ERROR))
 
-    lines = [[titles[method], *(both(found.get((method, world))) for world in worlds)] for method in methods]
+    lines = [[titles[one], *(both(here.get(one)) for here in worlds.values())] for one in _methods_of(rows, titles)]
     return Table("Summary", ["method", *worlds], lines, SUMMARY)
 
 
 def world_tables(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[Table]:
     """Return one table a world with all metrics, best balanced accuracy first."""
     tables = []
-    for world, here in _worlds_of(rows).items():
+    for world, named in _by_world(rows).items():
+        here = list(named.values())
         columns = _metrics_of(here)
         head = ["method", *(METRICS[metric][0] for metric in columns)]
         lines = [[titles[row["method"]], *(cell(row, metric) for metric in columns)] for row in here]
-        seeds = max(row["seeds"] for row in here)
-        note = f"{here[0]['definition']}; mean ± standard deviation over seeds ({seeds})."
+        note = f"{here[0]['definition']}; mean ± standard deviation over seeds ({max(row['seeds'] for row in here)})."
         tables.append(Table(f"{world[0].upper()}{world[1:]}", head, lines, note))
     return tables
 

@@ -132,14 +132,10 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
         assert data is not None
         return _galaxy_zoo(name, seed, data) if sizes is None else _efigi(seed, sizes, data)
     flips = SIMULATED[name]
-    if sizes is None:
-        train = n = _LOOKED_AT if flips is None else _GALAXIES
-        validation, pixels = 0, _LOOK_SIZE
-    else:
-        train, validation, pixels = sizes.train, sizes.validation, sizes.pixels
-        n = train + validation + sizes.test
+    size = sizes or Sizes(_LOOKED_AT if flips is None else _GALAXIES, 0, 0, 0, _LOOK_SIZE)
+    n = size.train + size.validation + size.test
     galaxies = simulate_galaxies(n, seed, confounded=name == "confounded")
-    images: Any = None if sizes is None and flips is not None else _drawn(galaxies, pixels, seed)
+    images: Any = None if sizes is None and flips is not None else _drawn(galaxies, size.pixels, seed)
     alpha, truth = galaxies["alpha"].to_numpy(), galaxies["truth"].to_numpy()
     if flips is None:
         votes = image_votes(images, seed)
@@ -155,18 +151,18 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
         vote_fraction=fraction,
         intrinsic=galaxies.select(INTRINSIC).to_numpy(),
         features=_measured_features(galaxies, seed) if sizes is None else catalogue_features(images),
-        split=_split(train, validation, n),
+        split=_split(size.train, size.validation, n),
     )
     if sizes is None:
         return world
-    first = galaxies[train + validation :][: sizes.twins]
+    first = galaxies[size.train + size.validation :][: size.twins]
     farther = [at_resolution(first, first["alpha"].to_numpy() / factor, "distance") for factor in TWIN_FACTORS]
     return replace(
         world,
         transition=flips,
         images=images,
-        radius=(galaxies["radius"] / galaxies["r90"]).to_numpy() * pixels / CENTRAL_R90,
-        twins=tuple(_drawn(one, pixels, seed, exposure) for exposure, one in enumerate(farther, 1)),
+        radius=(galaxies["radius"] / galaxies["r90"]).to_numpy() * size.pixels / CENTRAL_R90,
+        twins=tuple(_drawn(one, size.pixels, seed, exposure) for exposure, one in enumerate(farther, 1)),
     )
 
 

@@ -28,7 +28,7 @@ class Reproduction(Result):
     """What a reproduction of the paper found, and the files that it wrote.
 
     `content`, that of `reproduce.json`: `stages` (name, status, what is missing or failed), what they found by name,
-    `reasons`, `answer`, `files` (by name, where they are) and `published` (each with its stage).
+    `reasons`, `answer`, and `published` (the page and its figures, in the folder `out`).
     """
 
     out: Path
@@ -67,8 +67,8 @@ class Reproduction(Result):
             measure = self.content["table1"]["measure"]
             lines += text_table(["labels", f"{measure} here", f"{measure} in the paper"], rows)
         lines += textwrap.wrap(self.content["answer"], 100)
-        pages = [str(one) for key, one in self.content["files"].items() if key.endswith(".html")]
-        return "\n".join([*lines, *(f"Next: open {one}" for one in pages)])
+        pages = [name for name in self.content.get("published", ()) if name.endswith(".html")]
+        return "\n".join([*lines, *(f"Next: open {self.out / one}" for one in pages)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `reproduce.json`."""
@@ -121,7 +121,7 @@ def reproduce_paper(
     data : path
         Folder of data from truemorph fetch.
     out : path
-        Folder for reproduction.html, table1.json, figures, reproduce.json, and the stages' files.
+        Folder for reproduction.html, figures, reproduce.json, and the stages' files.
     options : ReproduceOptions
         Scale of the experiment, and stages to run.
     config : path, optional

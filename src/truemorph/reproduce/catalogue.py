@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.transitions import CLASS_NAMES
+from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
-from truemorph.catalogs.mapping import Mapping, detect_mapping, read_mapping, resolve
+from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import Preparation, prepare, write_preparation
 from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, split_galaxies
 from truemorph.errors import TruemorphError
@@ -23,25 +24,33 @@ from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, split_fractions
 from truemorph.reproduce.paper import SAMPLE
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
-from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
+from truemorph.tables import frame_hash, read_table, write_table
 
-EVERYTHING, DEBIASED = "everything.parquet", "gz2d.parquet"
+DEBIASED = "gz2d.parquet"
+# Files that `truemorph fetch` writes in the folder of data.
+_VOTES, _REDSHIFTS, _IMAGES = "gz2/zoo2MainSpecz.csv.gz", "gz2/gz2sample.csv.gz", "gz2/images.parquet"
+_PHOTOMETRY, _SERSIC = "sdss/photometry.parquet", "simard/table3.parquet"
+# α with the best PSF of all fields in place of that of the galaxy's own; null where it is unknown.
+_BEST_PSF = pl.col("psfWidth_r_best")
+BEST_ALPHA = pl.col("alpha") * pl.col("psf_fwhm") / pl.when(_BEST_PSF > 0).then(_BEST_PSF)
 _ID = pl.col("object_id").cast(pl.String).alias("_id")
-_FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
+_LABELS = ("label", "smooth_fraction", "disk_fraction", "artefact_fraction")
 # Two hundred columns of Galaxy Zoo 2's later questions.
 _LATER_QUESTIONS = r"^t(0[2-9]|1[01])_"
 
 
-def missing_archives(inputs: Inputs) -> dict[str, dict[str, Any]]:
+def missing_archives(data: Path, inputs: Inputs) -> dict[str, dict[str, Any]]:
     """Return the archives of missing inputs, with options of `fetch`; GZ2 first, because SDSS needs its tables."""
+
+    def lacks(file: str) -> bool:
+        return inputs.table is None and not (data / file).exists()
+
     out: dict[str, dict[str, Any]] = {}
-    images = inputs.images is None and inputs.image_table is None
-    if inputs.table is None or inputs.hart is None or images:
-        out["gz2"] = {"images": images}
-    if inputs.photometry is None and (inputs.radius is None or inputs.psf_fwhm is None):
-        out["sdss"] = {}
-    if inputs.sersic_table is None:
-        out["simard"] = {}
+    if inputs.hart is None or lacks(_VOTES) or lacks(_IMAGES):
+        out["gz2"] = {"images": lacks(_IMAGES)}
+    for name, file in (("sdss", _PHOTOMETRY), ("simard", _SERSIC)):
+        if lacks(file):
+            out[name] = {}
     return out
 
 
@@ -49,48 +58,34 @@ def fetch_archive(name: str, data: Path, **chosen: Any) -> Outcome:
     """Fetch an archive into the folder of its name. A failure does not stop stages that have their data."""
     from truemorph.archives.fetch import fetch
 
-    title, status, text, began = f"truemorph fetch {name}", DONE, "", time.perf_counter()
-    tell(f"reproduce: {title}")
+    title, problem, began = f"reproduce: truemorph fetch {name}", "", time.perf_counter()
+    tell(title)
     try:
         fetch(name, data / name, **chosen)
-    except TruemorphError as problem:
-        status, text = FAILED, str(problem)
-    tell(f"reproduce: {title}: {status}{': ' + text if text else ''}")
-    return Outcome(f"fetch-{name}", title, status, text, seconds=round(time.perf_counter() - began, 2))
+    except TruemorphError as error:
+        problem = str(error)
+    tell(f"{title}: {problem or DONE}")
+    return Outcome(f"fetch-{name}", FAILED if problem else DONE, problem, seconds=round(time.perf_counter() - began, 2))
 
 
 @lru_cache(maxsize=1)
 def _prepared(work: Work) -> Preparation:
     """Prepare all usable galaxies, from which the sample is drawn."""
-    inputs = work.inputs
-    if inputs.table is None:
+    data, seed = work.data, work.options.seed
+    if work.inputs.table is not None:  # sample and split are the paper's
+        own = read_catalogue(work.inputs.table)
+        return prepare(own, psf=own.metadata["alpha_psf"], seed=seed)
+    if not (data / _VOTES).exists():
         raise work.lacks("a table of Galaxy Zoo 2 votes", "gz2", "`table`")
-    table = read_table(inputs.table)
-    mapping: Mapping | None = None
-    if inputs.mapping is not None:  # sample and split are the paper's
-        mapping = read_mapping(inputs.mapping).model_copy(update={"sample": None, "split": None})
-    names = table.frame.columns
-    columns = {name: one for name, one in (("object_id", inputs.id), ("radius", inputs.radius)) if one}
-    kind = mapping or detect_mapping(names, inputs.table, columns)
-    if inputs.photometry is None and inputs.radius is None and "radius" in {*kind.columns} - {*resolve(kind, names)}:
-        raise work.lacks("Petrosian radii and PSF widths", "sdss", "`photometry`, `radius` and `psf_fwhm`")
-    joins: list[Any] = [inputs.image_table, inputs.photometry, inputs.sersic_table]
-    if inputs.redshifts is not None:
-        own = read_table(inputs.redshifts).frame.select("OBJID", "REDSHIFT").unique("OBJID")
-        joins.append(Join(own, columns=("OBJID",)))
-        spectroscopic = inputs.photometry and "redshift" in read_table(inputs.photometry).frame.columns
-        columns["redshift"] = "coalesce(nullif(redshift, -9999), REDSHIFT)" if spectroscopic else "REDSHIFT"
-    prepared = prepare(
-        table,
-        mapping=mapping,
-        joins=[one for one in joins if one is not None],
-        columns=columns,
-        psf_fwhm=inputs.psf_fwhm,
-        psf=inputs.psf,
-        images=inputs.images,
-        where=inputs.where,
-        seed=work.options.seed,
-    )
+    if not (data / _PHOTOMETRY).exists():
+        raise work.lacks("Petrosian radii and PSF widths", "sdss", "`table`")
+    joins: list[Any] = [data / file for file in (_IMAGES, _PHOTOMETRY, _SERSIC) if (data / file).exists()]
+    columns = {}
+    if (data / _REDSHIFTS).exists():
+        redshifts = read_table(data / _REDSHIFTS).frame.select("OBJID", "REDSHIFT").unique("OBJID")
+        joins.append(Join(redshifts, columns=("OBJID",)))
+        columns["redshift"] = "coalesce(nullif(redshift, -9999), REDSHIFT)"
+    prepared = prepare(data / _VOTES, joins=joins, columns=columns, seed=seed)
     frame = prepared.catalogue.frame.select(~pl.selectors.matches(_LATER_QUESTIONS))
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))
 
@@ -100,50 +95,45 @@ def _sample_settings(work: Work) -> dict[str, Any]:
     hart = inputs.hart and [file_hash(inputs.hart), read_mapping(inputs.hart_mapping).model_dump(mode="json")]
     return {
         "rows": frame_hash(prepared.catalogue.frame),
-        "metadata": prepared.catalogue.metadata,
-        "findings": [one.to_dict() for one in prepared.findings],
-        "funnel": prepared.funnel,
-        "columns": [inputs.id, inputs.intrinsic, inputs.features],
+        "prepared": [prepared.catalogue.metadata, prepared.funnel, [one.to_dict() for one in prepared.findings]],
+        "columns": [inputs.intrinsic, inputs.features],
         "hart": hart,
-        "fraction": work.options.fraction,
-        "seed": work.options.seed,
+        "sample": [work.options.fraction, work.options.seed],
     }
 
 
-def _hart_labels(work: Work, frame: pl.DataFrame) -> CatalogTable:
-    """Return label and fractions from debiased votes of those galaxies that have them, by `_id`."""
-    inputs = work.inputs
-    table = read_table(inputs.hart)
-    own = inputs.id if inputs.id in table.frame.columns else None
+def _with_hart(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """Add labels and fractions from debiased votes (hart_label, ...), null where there are none; describe the votes."""
+    table = read_table(work.inputs.hart)
     # Hart et al.'s table has no radii; rows that match none are not among the galaxies.
     geometry = frame.select("object_id", sample_radius="radius", sample_psf_fwhm="psf_fwhm")
     prepared = prepare(
         replace(table, frame=table.frame.drop("image", strict=False)),  # use the sample's images
-        mapping=inputs.hart_mapping,
+        mapping=work.inputs.hart_mapping,
         joins=[Join(geometry, columns=("object_id",))],
-        columns={"radius": "sample_radius", **({"object_id": own} if own else {})},
+        columns={"radius": "sample_radius"},
         psf_fwhm="sample_psf_fwhm",
         seed=work.options.seed,
     )
-    labels = prepared.catalogue.frame.select(_ID, "label", *_FRACTIONS)
-    return CatalogTable(labels, metadata={"votes": prepared.catalogue.metadata["votes"]})
+    labels = prepared.catalogue.frame.select(_ID, pl.col(_LABELS).name.prefix("hart_"))
+    frame = frame.with_columns(_ID).join(labels, on="_id", how="left", maintain_order="left").drop("_id")
+    return frame, prepared.catalogue.metadata["votes"]
 
 
-def _complete(frame: pl.DataFrame, hart: CatalogTable | None) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
-    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there."""
-    # As in published code of the paper's lineage. Redshifts count if most galaxies have one.
-    conditions = {}
-    if frame["image"].count():
-        conditions["without image"] = pl.col("image").is_not_null()
-    if hart is not None:
-        conditions["without label by Hart et al."] = _ID.is_in(hart.frame["_id"].implode())
-    if "redshift" in frame.columns and frame["redshift"].count() > frame.height / 2:
-        conditions["without redshift"] = pl.col("redshift").is_not_null()
+def _complete(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
+    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there.
+
+    As in published code of the paper's lineage. Redshifts count if most galaxies have one.
+    """
     steps = []
-    for what, holds in conditions.items():
-        kept = frame.filter(holds)
-        steps.append((what, frame.height - kept.height))
-        frame = kept
+    for what, name, enough in (
+        ("without image", "image", 0),
+        ("without label by Hart et al.", "hart_label", 0),
+        ("without redshift", "redshift", frame.height / 2),
+    ):
+        if name in frame.columns and frame[name].count() > enough:
+            before, frame = frame.height, frame.drop_nulls(name)
+            steps.append((what, before - frame.height))
     return frame, [*steps, ("candidates for the sample", frame.height)]
 
 
@@ -151,10 +141,10 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]
     """Draw the sample at random by id, with given numbers of each label; return findings too."""
     seed, labels, asked = work.options.seed, frame["label"].to_numpy(), work.options.counts
     # Below full scale, a label with too few galaxies does not reduce the number of the other.
-    have = asked if work.options.fraction == 1 else tuple(np.bincount(labels, minlength=2))
-    smooth, disk = (int(min(pair)) for pair in zip(asked, have, strict=True))
+    have = asked if work.options.fraction == 1 else np.bincount(labels, minlength=2)
+    smooth, disk = np.minimum(asked, have).tolist()
     chosen, _ = draw_sample(labels, frame["object_id"].to_list(), (smooth, disk), seed)
-    sample = frame.filter(pl.Series(chosen))
+    sample = frame.filter(chosen)
     split, _ = split_galaxies(sample["object_id"].to_list(), split_fractions(sample.height), seed)
     weights = sampling_weights(labels, chosen)[chosen]
     sample = sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights))
@@ -169,28 +159,27 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]
 
 
 def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
-    inputs, prepared = work.inputs, _prepared(work)
-    everything = prepared.catalogue.frame
-    hart = None if inputs.hart is None else _hart_labels(work, everything)
-    everything, steps = _complete(everything, hart)
+    prepared = _prepared(work)
+    everything, hart_votes = prepared.catalogue.frame, ""
+    if work.inputs.hart is not None:
+        everything, hart_votes = _with_hart(work, everything)
+    everything, steps = _complete(everything)
     sample, drawn = _draw(everything, work)
     catalogue = replace(prepared.catalogue, frame=sample)
     prepared = replace(
         prepared, catalogue=catalogue, funnel=[*prepared.funnel, *steps], findings=(*prepared.findings, *drawn)
     )
-    own = [name for name in ("object_id", "label", "alpha", *inputs.intrinsic) if name in everything.columns]
-    write_table(CatalogTable(everything.select(own)), folder / EVERYTHING)
     write_preparation(prepared, folder / CATALOGUE)
     write_table(replace(catalogue, frame=sample.filter(pl.col("split") == TEST)), folder / TEST_ROWS)
-    debiased = None if hart is None else _debiased(catalogue, hart)
-    if debiased is not None:
-        write_table(debiased, folder / DEBIASED)
+    if hart_votes:
+        debiased = sample.with_columns(pl.col(f"hart_{name}").alias(name) for name in _LABELS)
+        metadata = catalogue.metadata | {"votes": hart_votes}
+        write_table(replace(catalogue, frame=debiased, metadata=metadata), folder / DEBIASED)
     return {
         "funnel": dict(prepared.funnel),
         "findings": [one.to_dict() for one in prepared.findings],
         "galaxies": sample.height,
         "labels": _counts(sample),
-        "gz2d": debiased and _counts(debiased.frame),
         "splits": dict(sorted(sample["split"].value_counts().rows())),
         "of": everything.height,
         "with_image": int(sample["image"].is_not_null().sum()),
@@ -199,24 +188,10 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
     }
 
 
-def _debiased(sample: CatalogTable, hart: CatalogTable) -> CatalogTable:
-    """Return galaxies, split, α and images of GZ2B, with labels from debiased votes (GZ2D)."""
-    frame = sample.frame.with_columns(_ID).drop("label", *_FRACTIONS)
-    frame = frame.join(hart.frame, on="_id", maintain_order="left")
-    own = [name for name in sample.frame.columns if name in frame.columns]
-    return replace(sample, frame=frame.select(own), metadata=sample.metadata | hart.metadata)
-
-
 def _counts(frame: pl.DataFrame) -> dict[str, int]:
     return {name: int((frame["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
 
 
 STAGES = (
-    Stage(
-        "catalogue",
-        "the sample, α, splits, and labels of GZ2B and GZ2D",
-        _make_sample,
-        settings=_sample_settings,
-        by_content=True,
-    ),
+    Stage("catalogue", "the sample, α, splits, and labels of GZ2B and GZ2D", _make_sample, settings=_sample_settings),
 )

@@ -12,15 +12,15 @@ from truemorph.io import lock, read_json, write_json, written_whole
 from truemorph.progress import tell
 from truemorph.reproduce import catalogue, figures, models, sensitivity, table1
 from truemorph.reproduce.options import Inputs, ReproduceOptions
-from truemorph.reproduce.page import page_stage
+from truemorph.reproduce.page import make_page
 from truemorph.reproduce.stages import LEFT_OUT, Stage, Work, asked, run_stages
 
 RESULT = "reproduce.json"
-_STAGES = (*catalogue.STAGES, *models.STAGES, *table1.STAGES, *sensitivity.STAGES, *figures.STAGES)
-STAGES: tuple[Stage, ...] = (*_STAGES, page_stage(tuple(stage.name for stage in _STAGES)))
-# Stages whose results are in reproduce.json, and stages whose files are copied to the output folder.
+_BEFORE_PAGE = (*catalogue.STAGES, *models.STAGES, *table1.STAGES, *sensitivity.STAGES, *figures.STAGES)
+_PAGE = Stage("page", "this page", make_page, ("catalogue",), tuple(stage.name for stage in _BEFORE_PAGE))
+STAGES = (*_BEFORE_PAGE, _PAGE)
+# Stages whose results are in reproduce.json.
 _TOLD = ("catalogue", "table1", "theta", "changed", "figure4", "maps")
-_PUBLISHED = ("table1", "page")
 
 
 def run_experiment(
@@ -35,13 +35,9 @@ def run_experiment(
     work = Work(data, out, Inputs.of(data, config, **given), options)
     # Report invalid settings before anything is fetched or computed.
     wanted = asked(STAGES, options.stages)
-    plan = models.training_plan(work.inputs, options) if wanted & set(models.NETWORKS) else ""
-    tell(
-        f"reproduce: {len(wanted)} stages for {sum(options.counts):,} galaxies; results of an earlier run in {out} are "
-        "used again"
-    )
-    if plan:
-        tell(f"reproduce: {plan}")
+    plan = models.training_plan(work.inputs, options) if wanted & set(models.NETWORKS) else "no network is trained"
+    galaxies = sum(options.counts)
+    tell(f"reproduce: {len(wanted)} stages for {galaxies:,} galaxies; results in {out} are used again; {plan}")
     (out / "stages").mkdir(parents=True, exist_ok=True)
     held = lock(out / "stages" / ".lock")
     if held is None:
@@ -50,7 +46,7 @@ def run_experiment(
         )
     with held:
         if options.fetch and not options.dry_run:
-            for name, chosen in catalogue.missing_archives(work.inputs).items():
+            for name, chosen in catalogue.missing_archives(data, work.inputs).items():
                 work.outcomes[f"fetch-{name}"] = catalogue.fetch_archive(name, data, **chosen)
             work.inputs = Inputs.of(data, config, **given)
         run_stages(STAGES, wanted, work)
@@ -59,38 +55,33 @@ def run_experiment(
             "scale": options.fraction,
             "seed": options.seed,
             "stages": [
-                {key: getattr(one, key) for key in ("name", "title", "status", "text", "seconds")}
+                {key: getattr(one, key) for key in ("name", "status", "text", "seconds")}
                 | {"folder": None if one.folder is None else str(one.folder.relative_to(out))}
                 for one in work.outcomes.values()
             ],
             **{name: work.result(name) for name in _TOLD if work.have(name)},
             "reasons": work.result("reasons")["reasons"] if work.have("reasons") else [],
             "answer": work.result("page")["answer"] if work.have("page") else "",
-            "files": {},
         }
         if not options.dry_run:
             result["published"] = _publish(work)
-            result["files"] = {Path(name).parts[0]: str(out / Path(name).parts[0]) for name in result["published"]}
             write_json(out / RESULT, result)
     return result
 
 
-def _publish(work: Work) -> dict[str, str]:
-    """Copy files of stages to the output folder and remove outdated ones; return all of them, each with its stage.
-
-    Files of stages that are left out stay; files of stages that could not run are removed.
-    """
-    result = work.out / RESULT
-    before: dict[str, str] = read_json(result).get("published", {}) if result.is_file() else {}
-    published = {name: stage for name, stage in before.items() if work.outcomes[stage].status == LEFT_OUT}
-    for stage in filter(work.have, _PUBLISHED):
-        folder = work.file(stage, "")
-        for path in sorted(folder.rglob("[!.]*")):
-            if path.is_file() and path.name != "stage.json":
-                name = str(path.relative_to(folder))
-                with written_whole(work.out / name) as partial:
-                    shutil.copyfile(path, partial)
-                published[name] = stage
-    for name in before.keys() - published.keys():
+def _publish(work: Work) -> list[str]:
+    """Replace page and figures of an earlier run in the output folder; return the names of all such files."""
+    result, page = work.out / RESULT, work.outcomes["page"]
+    before: list[str] = list(read_json(result).get("published", ())) if result.is_file() else []
+    if page.status == LEFT_OUT:
+        return before
+    for name in before:
         (work.out / name).unlink(missing_ok=True)
-    return published
+    if page.folder is None:
+        return []
+    files = (path for path in sorted(page.folder.rglob("[!.]*")) if path.is_file() and path.name != "stage.json")
+    names = [str(path.relative_to(page.folder)) for path in files]
+    for name in names:
+        with written_whole(work.out / name) as partial:
+            shutil.copyfile(page.folder / name, partial)
+    return names

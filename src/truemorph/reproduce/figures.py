@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
+from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.catalogs.physical import FIELD_R90
 from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError
+from truemorph.explain.plots import mean_map_figure, profile_figure
 from truemorph.explain.profiles import MeanMap, Profiles
 from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of
 from truemorph.io import written_whole
+from truemorph.plotting import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, SKY
 from truemorph.progress import progress
-from truemorph.report import gallery
-from truemorph.report.distributions import Distributions, compare_distributions
+from truemorph.report.distributions import Distributions, compare_distributions, cumulative_panels
+from truemorph.report.figures import Style, pairs_figure
+from truemorph.report.gallery import annotated, better_pictures, jpeg_source, whole_picture
+from truemorph.report.maps import profile_data
+from truemorph.report.page import Illustration, Pair, Section
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
-from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, TABLE_1
-from truemorph.reproduce.stages import (
-    FAILED,
-    TEST_ROWS,
-    Lacks,
-    Stage,
-    Work,
-    files_digest,
-    images_digest,
-    rows_digest,
-)
+from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, HST_PAIRS, TABLE_1
+from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work, files_digest, images_digest, rows_digest
 from truemorph.reproduce.table1 import all_labels, measured
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
 CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
 _RESAMPLES = 300
 _FEWEST = 10
-
-
-# Figure 3
+_PAIRS_ON_PAGE, _PAIRS = 12, 24
+_COLOURS = (GREY, ORANGE, RED, SKY, GREEN, BLUE)
+_LINES = ("--", "-.", "-", "--", ":", "-")
+_STYLES: dict[str, Style] = {
+    one.labels: {"color": color, "marker": marker, "ls": line}
+    for one, color, marker, line in zip(TABLE_1.values(), _COLOURS, MARKERS, _LINES, strict=False)
+}
 
 
 def sersic_curves(work: Work) -> Distributions | None:
@@ -50,11 +50,23 @@ def sersic_curves(work: Work) -> Distributions | None:
     if name not in found.frame.columns or found.frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
         return None
     drawn = found.sets if options.every_curve else FIGURE_3
-    sets = {TABLE_1[name].short: one.disk for name, one in found.sets.items() if name != GZ2B and name in drawn}
+    sets = {TABLE_1[name].labels: one.disk for name, one in found.sets.items() if name != GZ2B and name in drawn}
     return compare_distributions(
         numeric_columns(found.frame, [name], "the sample")[:, 0], found.sets[GZ2B].disk, sets, column="sersic_n",
-        observed_name=TABLE_1[GZ2B].short, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
+        observed_name=TABLE_1[GZ2B].labels, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
     )  # fmt: skip
+
+
+def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
+    """Draw Figure 3; `circular`: with DCV14, which is trained on this index."""
+    text = (
+        "The paper's Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
+        "disk. Which labels that figure has is inferred from the text. "
+        + ("DCV14 is trained on this index, so its curves are circular. " if circular else "")
+        + f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
+    )
+    alternative = "Cumulative distributions of the Sérsic index, with distances from GZ2B."
+    return Illustration("figure3", cumulative_panels(curves, _STYLES), alternative, text, curves.data())
 
 
 # Figure 4
@@ -73,11 +85,24 @@ def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
     return {"changed": chosen.height, "of_smooth": smooth.height, "places": "ra" in own and "dec" in own}
 
 
+def _verdicts(work: Work) -> dict[str, str]:
+    """Read a reader's verdicts on HST images, by object id; empty text where there is none yet."""
+    path = work.out / VERDICTS
+    if not path.is_file():
+        return {}
+    frame = read_table(path).frame.select(pl.col("object_id", "verdict").cast(pl.String)).fill_null("")
+    found = {name: verdict.strip().lower() for name, verdict in frame.iter_rows()}
+    for name, verdict in found.items():
+        if verdict not in ("", *KINDS):
+            raise InputError(f"{path}: verdict of {name} is {verdict!r}; write {', '.join(KINDS)}, or nothing")
+    return found
+
+
 def _better(work: Work) -> tuple[Path, pl.DataFrame]:
     """Return the folder of HST images, and the changed galaxies that have one: its file `better`, and the `verdict`."""
     folder = Path(work.inputs.better or work.data / "hst").resolve()
     table = pl.read_csv(work.file("changed", CHANGED), schema_overrides={"object_id": pl.String, "fov": pl.Float64})
-    files = gallery.better_pictures(folder, table["object_id"]) if folder.is_dir() else {}
+    files = better_pictures(folder, table["object_id"]) if folder.is_dir() else {}
     names = pl.col("object_id")
     table = table.with_columns(
         better=names.replace_strict(files, default=None, return_dtype=pl.String),
@@ -99,9 +124,10 @@ def _pairs_settings(work: Work) -> dict[str, Any]:
         places = "" if found["places"] else " (and columns ra, dec)"
         raise Lacks(f"HST images{places}: truemorph fetch hst --positions {listed} --out {ours}, or `better`")
     return {
-        "better": files_digest(folder, table["better"]),
+        "changed": found,
         "folder": str(folder),
-        "verdicts": table.select("object_id", "verdict").rows(),
+        "files": files_digest(folder, table["better"]),
+        "rows": table.rows(),
     }
 
 
@@ -118,34 +144,39 @@ def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
     }
 
 
-def _verdicts(work: Work) -> dict[str, str]:
-    """Read a reader's verdicts on HST images, by object id; empty text where there is none yet."""
-    path = work.out / VERDICTS
-    if not path.is_file():
-        return {}
-    frame = read_table(path).frame.select(pl.col("object_id", "verdict").cast(pl.String)).fill_null("")
-    found = {name: verdict.strip().lower() for name, verdict in frame.iter_rows()}
-    for name, verdict in found.items():
-        if verdict not in ("", *KINDS):
-            raise InputError(f"{path}: verdict of {name} is {verdict!r}; write {', '.join(KINDS)}, or nothing")
-    return found
-
-
-def pairs(work: Work) -> Iterator[dict[str, Any]]:
-    """Yield images of changed galaxies with an HST image: `object_id`, `title`, `seen`, `better`.
+def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
+    """Return Figure 4 as a section of the page, and as a figure for the folder.
 
     Ids and, where the width of the field is known, a bar of 5 arcsec are drawn on the images.
     """
+    title = "SDSS and HST images"
+    if not work.have("figure4"):
+        missing = work.outcomes["figure4"].text
+        return ([Section(title, f"Figure 4 is not available: {missing}.")] if missing else []), []
+    found, (n, spiral, lenticular) = work.result("figure4"), HST_PAIRS
+    note = (
+        f"The paper's Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} "
+        f"galaxies, {found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. In "
+        f"the paper, {n} have one; {spiral} of these show spiral arms and {lenticular} are lenticular. truemorph does "
+        f"not classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in {VERDICTS}; the same "
+        f"command then counts them (so far {', '.join(f'{one} {n}' for one, n in found['verdicts'].items())})."
+    )
     folder, table = _better(work)
-    root = image_folder(work.catalogue())
-    for row in table.iter_rows(named=True):
-        try:
-            pictures = gallery.whole_picture(root / row["image"]), gallery.whole_picture(folder / row["better"])
-        except InputError:  # skip unreadable images
-            continue
-        name, title = row["object_id"], f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
-        seen, sharp = (gallery.annotated(one, name, row["fov"]) for one in pictures)
-        yield {"object_id": name, "title": title, "seen": seen, "better": sharp}
+    root, rows, on_page = image_folder(work.catalogue()), [], []
+    for row in table.head(_PAIRS).iter_rows(named=True):
+        name, title_of = row["object_id"], f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
+        with suppress(InputError):  # skip unreadable images
+            pictures = whole_picture(root / row["image"]), whole_picture(folder / row["better"])
+            seen, better = (annotated(one, name, row["fov"]) for one in pictures)
+            rows.append({"object_id": name, "title": title_of, "seen": seen, "better": better})
+            sources = [("seen by volunteers", jpeg_source(seen)), ("HST", jpeg_source(better))]
+            on_page.append(Pair(f"{name}: {title_of}", sources))
+    section = Section(title, note, pairs=on_page[:_PAIRS_ON_PAGE])
+    if not rows:
+        return [section], []
+    text = "Galaxies that changed from smooth to disk. Top: image that the volunteers saw. Bottom: HST."
+    data = pl.DataFrame([{key: row[key] for key in ("object_id", "title")} for row in rows])
+    return [section], [Illustration("figure4", pairs_figure(rows), text, text, data)]
 
 
 # Figures 5 to 7
@@ -164,44 +195,56 @@ def _maps_settings(work: Work) -> dict[str, Any]:
 
 
 def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
-    """Make mean Grad-CAM maps and profiles of all test galaxies."""
+    """Make mean Grad-CAM maps and profiles of all test galaxies; save them, because this may take hours."""
     test = work.catalogue(TEST_ROWS)
     frame = test.frame.filter(pl.col("image").is_not_null())
-    models = {TABLE_1[name].short: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
+    models = {TABLE_1[name].labels: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
     source = galaxies_of(frame, image_folder(test))
     with progress(frame.height * len(models), "Grad-CAM", "galaxies") as reported:
         explanations = explain(models, source, progress=reported)
-    write_explanations(explanations, folder)
-    names = ("model_hash", "backbone", "layer", "cells", "image_size")
-    return {"models": {model: {name: getattr(one, name) for name in names} for model, one in explanations.items()}}
-
-
-def write_explanations(explanations: dict[str, Explanation], folder: Path) -> None:
-    """Save maps and profiles by model and class, because computing them takes hours at full scale."""
     for number, one in enumerate(explanations.values()):
         for some in one.classes:
             rings = some.rings[PIXELS]
             np.savez(folder / f"{number}-{some.name}.npz", **vars(some.mean), edges=rings.edges, rings=rings.profiles)
+    names = ("model_hash", "backbone", "layer", "cells", "image_size")
+    return {"models": {model: {name: getattr(one, name) for name in names} for model, one in explanations.items()}}
 
 
-def read_explanations(models: dict[str, Any], folder: Path) -> dict[str, Explanation]:
-    """Read maps and profiles of models, given with the other fields of `Explanation`; galaxies are numbered."""
+def _explained(work: Work, kind: str) -> dict[str, Explanation]:
+    """Read maps and profiles of the galaxies that each network calls smooth or disk; galaxies are numbered."""
     out = {}
-    for number, (model, about) in enumerate(models.items()):
-        classes = []
-        for name in CLASS_NAMES:
-            with np.load(folder / f"{number}-{name}.npz", allow_pickle=False) as kept:
-                mean, rings = MeanMap(kept["mean"], kept["stderr"], kept["count"]), kept["rings"]
-                profiles = {PIXELS: Profiles(kept["edges"], rings)}
-            numbered = pl.DataFrame({"object_id": np.arange(len(rings))})
-            classes.append(Explained(name, numbered, mean, None, profiles))
-        out[model] = Explanation(model, **about, classes=tuple(classes))
+    for number, (model, about) in enumerate(work.result("maps")["models"].items()):
+        with np.load(work.file("maps", f"{number}-{kind}.npz"), allow_pickle=False) as kept:
+            mean = MeanMap(kept["mean"], kept["stderr"], kept["count"])
+            profiles = Profiles(kept["edges"], kept["rings"])
+        numbered = pl.DataFrame({"object_id": np.arange(len(profiles.profiles))})
+        one = Explained(kind, numbered, mean, None, {PIXELS: profiles})
+        out[model] = Explanation(model, **about, classes=(one,))
     return out
+
+
+def maps_and_profiles(work: Work) -> list[Illustration]:
+    """Draw Figures 5 to 7 of the classes that some network predicts."""
+    colours = {title: style["color"] for title, style in _STYLES.items()}
+    maps, profiles = [], []
+    for name, of_map, letter in (("disk", 5, "a"), ("smooth", 6, "b")):
+        found = _explained(work, name)
+        if not any(one.galaxies for one in found.values()):
+            continue
+        about = "; ".join(f"{model}: {one.layer}, {one.cells}×{one.cells} cells" for model, one in found.items())
+        text = f"mean Grad-CAM maps of test galaxies predicted {name}"
+        caption = f"The paper's Figure {of_map}: {text}. {about}. truemorph explain compares maps with random weights."
+        maps.append(Illustration(f"figure{of_map}", mean_map_figure(found), f"By model, {text}.", caption))
+        text = f"mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre"
+        caption = f"The paper's Figure 7{letter}: {text}, with standard errors."
+        figure, data = profile_figure(found, PIXELS, colours), profile_data(found, PIXELS)
+        profiles.append(Illustration(f"figure7{letter}", figure, f"By model, {text}.", caption, data))
+    return maps + profiles
 
 
 STAGES = (
     Stage("changed", "test galaxies that changed from smooth to disk", _list_changed, ("catalogue", DDB)),
     Stage("figure4", "Figure 4: SDSS and HST images", _make_pairs, ("catalogue", DDB, "changed"),
           settings=_pairs_settings),
-    Stage("maps", "Figures 5 to 7: Grad-CAM", _make_maps, ("catalogue",), NETWORKS, _maps_settings, by_content=True),
+    Stage("maps", "Figures 5 to 7: Grad-CAM", _make_maps, ("catalogue",), NETWORKS, _maps_settings),
 )  # fmt: skip

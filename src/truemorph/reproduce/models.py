@@ -20,16 +20,16 @@ from truemorph.classifiers.train import train_on_catalogue
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, training_config
 from truemorph.errors import InputError, TruemorphError
 from truemorph.io import checked
-from truemorph.reproduce.catalogue import DEBIASED
+from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
 from truemorph.reproduce.paper import DCV14, DDB, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work, images_digest, rows_digest
 from truemorph.tables import CatalogTable, numeric_columns
 
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
-NETWORKS = (RESNET_GZ2B, RESNET_GZ2D, DDB)
-# Files of labels, other than the volunteers'.
-_LABELS = {RESNET_GZ2D: DEBIASED}
+# Networks, and the files of labels that they learn.
+_LEARNED = {RESNET_GZ2B: CATALOGUE, RESNET_GZ2D: DEBIASED, DDB: CATALOGUE}
+NETWORKS = tuple(_LEARNED)
 # Settings that do not change the result.
 _NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 _LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight", "image")
@@ -40,47 +40,53 @@ _FEWEST = 20
 _TIMED = 4  # images of the step whose time is measured
 
 
-# θ_DDB (section 2.3.3)
-
-
 def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
-    """Fit θ with the paper's estimator on the training set, and with others for comparison."""
+    """Fit θ of DDB with the paper's estimator on the training set (section 2.3.3), and with others for comparison."""
     catalogue = work.catalogue()
     training = int((catalogue.frame["split"] == TRAIN).sum())
     bins = theta_bins(training)
     fit, described = fit_catalogue(catalogue, method="binned", bins=bins, where=_TRAINING_ROWS)
     write_fit(described, fit.plot().figure, folder / FIT)
 
-    estimators: dict[str, dict[str, Any]] = {"likelihood, no bins": {"method": "likelihood", "where": _TRAINING_ROWS}}
+    likelihood = {"method": "likelihood", "where": _TRAINING_ROWS}
+    others: list[tuple[str, CatalogTable, dict[str, Any]]] = [
+        ("likelihood, no bins", catalogue, likelihood),
+        ("the same, all galaxies", catalogue, {"method": "likelihood"}),
+    ]
     for n in (one for one in _PER_BIN if training // one > 4):
-        how = f"{training // n:,} bins of {n:,}"
-        estimators[how] = {"method": "binned", "bins": training // n, "where": _TRAINING_ROWS}
-    estimators["the whole sample, likelihood"] = {"method": "likelihood"}
-    others = []
-    for how, settings in estimators.items():
+        bins_of_n = {"method": "binned", "bins": training // n, "where": _TRAINING_ROWS}
+        others.append((f"{training // n:,} bins of {n:,}", catalogue, bins_of_n))
+    changed = {"weights that undo the selection by label": pl.col("draw_weight").alias("sampling_weight")}
+    if "psfWidth_r_best" in catalogue.frame.columns:
+        changed["best PSF of all fields"] = BEST_ALPHA.alias("alpha")
+    for how, column in changed.items():
+        frame = catalogue.frame.with_columns(column).drop_nulls("alpha")
+        others.append((f"likelihood, {how}", replace(catalogue, frame=frame), likelihood))
+    compared = []
+    for how, rows, settings in others:
         with suppress(InputError):
-            found = fit_catalogue(catalogue, **settings)[1]
-            others.append({"how": how, "theta": found["parameters"]["theta"], "stderr": found["stderr"].get("theta")})
+            found = fit_catalogue(rows, **settings)[1]
+            compared.append({"how": how, "theta": found["parameters"]["theta"], "stderr": found["stderr"].get("theta")})
     return {
         "theta": described["parameters"]["theta"],
         "stderr": described["stderr"].get("theta"),
         "bins": bins,
         **{name: described[name] for name in ("class_fractions", "galaxies", "alpha", "alpha_psf", "findings")},
-        "others": others,
+        "others": compared,
     }
 
 
-# Classifiers
-
-
-def network_config(inputs: Inputs, options: ReproduceOptions, catalogue: str = "-", **own: Any) -> RunConfig:
-    """Combine the settings of a network: preset, `training` of the inputs, and its `own`."""
-    preset = options.preset or ("paper" if options.fraction == 1 else "quick")
-    own_settings = {"folds": 1, "seed": options.seed, **inputs.training}
-    training = checked(TrainingConfig, training_config(preset).model_dump() | own_settings, "training:")
+def network_config(inputs: Inputs, options: ReproduceOptions) -> TrainingConfig:
+    """Combine preset and `training` of the inputs to the settings of the networks."""
+    own = {"folds": 1, "seed": options.seed, **inputs.training}
+    training = checked(TrainingConfig, training_config(_preset(options)).model_dump() | own, "training:")
     if (training.classifier, training.nodes) != ("network", 1):
         raise InputError("reproduce trains networks on one machine: choose preset quick, standard or paper, and 1 node")
-    return RunConfig(catalogue=catalogue, preset=preset, training=training, **{"out": "-", **own})
+    return training
+
+
+def _preset(options: ReproduceOptions) -> str:
+    return options.preset or ("paper" if options.fraction == 1 else "quick")
 
 
 def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
@@ -90,7 +96,7 @@ def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
     from truemorph.classifiers.module import several_devices
     from truemorph.classifiers.network import GalaxyNetwork, settled_precision, torch_device
 
-    config = network_config(inputs, options).training
+    config = network_config(inputs, options)
     device = torch_device("cuda" if config.device == "gpu" else config.device)
     network, size = GalaxyNetwork(config).to(device), min(config.batch_size, _TIMED)
     images = torch.zeros(size, 3, config.image_size, config.image_size, device=device)
@@ -128,30 +134,30 @@ def _known(frame: pl.DataFrame, names: tuple[str, ...]) -> np.ndarray:
     return np.asarray(np.isfinite(numeric_columns(frame, names, "the sample")).all(axis=1))
 
 
-def _network_run(work: Work, name: str, folder: Path) -> RunConfig:
-    return network_config(
-        work.inputs,
-        work.options,
-        str(work.file("catalogue", _LABELS.get(name, CATALOGUE))),
+def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
+    run = RunConfig(
+        catalogue=str(work.file("catalogue", _LEARNED[name])),
         out=str(folder / MODEL),
+        preset=_preset(work.options),
         transition=str(work.file("theta", FIT)) if name == DDB else None,
         naive=name != DDB,
         intrinsic=intrinsic_columns(work, work.catalogue().frame),
         cache=None if work.options.cache is None else str(work.options.cache),
+        training=network_config(work.inputs, work.options),
     )
+    return _train(work, folder, run)
 
 
 def _network_settings(name: str, work: Work) -> dict[str, Any]:
     from truemorph.classifiers.network import settled_precision
 
     if not work.catalogue().frame["image"].count():
-        raise work.lacks("images of the galaxies", "gz2", "`images`")
+        raise work.lacks("images of the galaxies", "gz2", "`table` with images")
     if name == RESNET_GZ2D and work.inputs.hart is None:
         raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
-    labels = work.catalogue(_LABELS.get(name, CATALOGUE))
-    training = _network_run(work, name, work.out).training
+    training = network_config(work.inputs, work.options)
     return {
-        "rows": rows_digest(labels.frame, _LEARNED_FROM),
+        "rows": rows_digest(work.catalogue(_LEARNED[name]).frame, _LEARNED_FROM),
         "labelled": rows_digest(work.catalogue(TEST_ROWS).frame, ("object_id", "image")),
         "images": images_digest(work),
         "training": training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
@@ -164,8 +170,9 @@ def _dcv14_settings(work: Work) -> dict[str, Any]:
     frame, features = work.catalogue().frame, work.inputs.features
     trained = _known(frame, features) & (frame["split"] == TRAIN).to_numpy()
     if trained.sum() < _FEWEST:
-        raise work.lacks(f"columns {', '.join(features)} (Simard et al. 2011)", "simard", "`sersic_table`")
-    return {}
+        raise work.lacks(f"columns {', '.join(features)} (Simard et al. 2011)", "simard", "`table` with these columns")
+    rows = rows_digest(frame, (*_LEARNED_FROM, *features))
+    return {"rows": rows, "features": features, "seed": work.options.seed}
 
 
 def _make_dcv14(work: Work, folder: Path) -> dict[str, Any]:
@@ -191,17 +198,13 @@ def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | N
         else:
             train_on_catalogue(run, catalogue)
     model = load(folder / MODEL)
-    labelled = label_table(model, work.file("catalogue", TEST_ROWS), folder / LABELS, max_bad=1.0)
+    label_table(model, work.file("catalogue", TEST_ROWS), folder / LABELS, max_bad=1.0)
     transition, history = model.described["transition"], folder / MODEL / "history.csv"
     return {
         "model_hash": model.model_hash,
-        "backbone": model.config.backbone if model.uses_images else "logistic regression",
-        "training": run.training.model_dump(mode="json"),
         "theta": (transition.get("parameters") or {}).get("theta"),
         "stderr": (transition.get("stderr") or {}).get("theta"),
-        "galaxies": model.seen.height,
-        "labelled": labelled.labelled,
-        "not_labelled": len(labelled.problems),
+        "network": f"{model.config.backbone}, {model.config.image_size} pixels" if model.uses_images else None,
         "epochs": pl.read_csv(history).height if history.is_file() else None,
     }
 
@@ -216,10 +219,8 @@ def _train_apart(run: RunConfig, folder: Path) -> None:
 
 
 def _network_stage(name: str, title: str, *needs: str) -> Stage:
-    def make(work: Work, folder: Path) -> dict[str, Any]:
-        return _train(work, folder, _network_run(work, name, folder))
-
-    return Stage(name, title, make, ("catalogue", *needs), settings=partial(_network_settings, name), by_content=True)
+    make, settings = partial(_make_network, name), partial(_network_settings, name)
+    return Stage(name, title, make, ("catalogue", *needs), settings=settings)
 
 
 STAGES = (

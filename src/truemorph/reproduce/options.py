@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,15 +17,7 @@ from truemorph.reproduce.paper import PER_THETA_BIN, SAMPLE, SPLIT
 
 CONFIG = "reproduce.toml"
 # Files that `truemorph fetch` writes in the folder of data.
-_FETCHED = {
-    "table": "gz2/zoo2MainSpecz.csv.gz",
-    "hart": "gz2/gz2_hart16.csv.gz",
-    "redshifts": "gz2/gz2sample.csv.gz",
-    "image_table": "gz2/images.parquet",
-    "photometry": "sdss/photometry.parquet",
-    "sersic_table": "simard/table3.parquet",
-    "better": "hst",
-}
+_FETCHED = {"hart": "gz2/gz2_hart16.csv.gz", "better": "hst"}
 _SCALES = {"paper": 1.0, "quick": 0.05}
 # Minimum number of test galaxies, on which bias is measured, and their largest fraction of the sample.
 _TEST, _LARGEST_TEST = 1_000, 0.4
@@ -40,24 +32,11 @@ class Inputs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    table: str | None = Field(None, description="table of the volunteers' votes (GZ2B)")
-    mapping: str | None = Field(
-        None, description="column names of that table: a preset or a TOML file; default: detected"
+    table: str | None = Field(
+        None, description="catalogue of truemorph prepare, from the volunteers' votes (GZ2B), instead of fetched tables"
     )
-    id: str | None = Field(None, description="column of object ids")
-    radius: str | None = Field(None, description="column of Petrosian radii, arcsec")
-    psf_fwhm: float | str | None = Field(None, description="column of PSF FWHM, or one number, arcsec")
-    psf: Literal["sigma", "fwhm"] = Field("sigma", description="alpha = radius / this")
-    where: tuple[str, ...] = Field((), description="keep only rows with COLUMN=VALUE (repeatable)")
-    images: str | None = Field(None, description="folder of images")
-    image_table: str | None = Field(None, description="table of ids and image files")
-    hart: str | None = Field(None, description="votes debiased by Hart et al. 2016 (GZ2D); may be the same table")
-    hart_mapping: str = Field("gz2-debiased", description="column names of that table")
-    photometry: str | None = Field(None, description="table of radii, PSF widths, redshifts, magnitudes by id")
-    redshifts: str | None = Field(
-        None, description="table of OBJID and REDSHIFT, used for galaxies without redshift in the photometry"
-    )
-    sersic_table: str | None = Field(None, description="table of Sersic indices, ellipticities, radii by id")
+    hart: str | None = Field(None, description="votes debiased by Hart et al. 2016 (GZ2D), of the same galaxies")
+    hart_mapping: str = Field("gz2-debiased", description="column names of that table: a preset or a TOML file")
     better: str | None = Field(None, description="folder of HST images, OBJECT_ID.jpg")
     intrinsic: config.Names = Field(("radius_kpc", "M_r", "redshift"), description="columns of CV18's tree")
     features: config.Names = Field(("sersic_n", "ellipticity", "r_half"), description="columns of DCV14")
@@ -70,25 +49,17 @@ class Inputs(BaseModel):
         path = file or (data / CONFIG if (data / CONFIG).is_file() else None)
         settings: dict[str, Any] = {} if path is None else read_toml(path)
         settings |= {name: value for name, value in given.items() if value not in (None, (), [])}
-        for name in (*_FETCHED, "images", "mapping", "hart_mapping"):
-            value = settings.get(name)
-            if value is not None and ("mapping" not in name or str(value).endswith(".toml")):
-                settings[name] = str(_found(data, str(value), name))
-            elif value is None and name in _FETCHED and (data / _FETCHED[name]).exists():
-                own = str((data / _FETCHED[name]).resolve())
-                # Galaxy Zoo's redshifts are for its own table.
-                if name != "redshifts" or settings.get("table") == str((data / _FETCHED["table"]).resolve()):
-                    settings[name] = own
+        for name in ("table", "hart", "better", "hart_mapping"):
+            if name in settings and (name != "hart_mapping" or str(settings[name]).endswith(".toml")):
+                value = str(settings[name])
+                there = [place for place in (data / value, Path(value)) if place.exists()]
+                if not there:
+                    where = f"no such file in {data} or in the working directory"
+                    raise InputError(f"{value} ({name}): {where}; give its path, or leave it out")
+                settings[name] = str(there[0].resolve())
+            elif name in _FETCHED and (data / _FETCHED[name]).exists():
+                settings[name] = str((data / _FETCHED[name]).resolve())
         return checked(cls, settings, f"{path or data}:")
-
-
-def _found(data: Path, name: str, what: str) -> Path:
-    for path in (data / name, Path(name)):
-        if path.exists():
-            return path.resolve()
-    raise InputError(
-        f"{name} ({what}): no such file in {data} or in the working directory; give its path, or leave it out"
-    )
 
 
 @Parameter(name="*")
@@ -171,15 +142,7 @@ class ReproduceOptions:
 
 
 def split_fractions(n: int) -> tuple[float, float, float]:
-    """Fractions of training, validation and test galaxies: the paper's, but at least 1,000 test galaxies if possible.
-
-    Examples
-    --------
-    >>> [round(121_984 * fraction) for fraction in split_fractions(121_984)]
-    [97600, 12192, 12192]
-    >>> [round(1_000 * fraction) for fraction in split_fractions(1_000)]
-    [500, 100, 400]
-    """
+    """Training, validation and test fractions: the paper's, but at least 1,000 test galaxies if possible."""
     validation = SPLIT[1] / sum(SPLIT)
     test = max(SPLIT[2] / sum(SPLIT), min(_LARGEST_TEST, _TEST / n))
     return 1 - validation - test, validation, test

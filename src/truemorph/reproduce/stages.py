@@ -43,17 +43,11 @@ class Outcome:
     """
 
     name: str
-    title: str
     status: str
     text: str = ""
     folder: Path | None = None
     result: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-
-    @property
-    def there(self) -> bool:
-        """Whether the stage has a result."""
-        return self.status in (DONE, CACHED)
 
 
 @dataclass(eq=False)
@@ -68,7 +62,7 @@ class Work:
 
     def have(self, stage: str) -> bool:
         """Return whether a stage has a result."""
-        return stage in self.outcomes and self.outcomes[stage].there
+        return stage in self.outcomes and self.outcomes[stage].status in (DONE, CACHED)
 
     def result(self, stage: str) -> dict[str, Any]:
         """Return the result of a stage."""
@@ -80,15 +74,15 @@ class Work:
         assert folder is not None
         return folder / name
 
-    def keys(self, stages: Iterable[str]) -> dict[str, Any]:
+    def used(self, stages: Iterable[str]) -> dict[str, Any]:
         """Identify the options, and the results of stages by folder and content, or what they lack.
 
         The content can differ in the same folder, for example if a network was trained again on a GPU.
         """
         options = {name: value for name, value in vars(self.options).items() if name not in _NOT_THE_RESULT}
         columns = [self.inputs.intrinsic, self.inputs.features, self.inputs.sersic_index]
-        found = {name: self.outcomes[name] for name in stages}
-        used = {name: [one.folder and one.folder.name, one.text, one.result] for name, one in found.items()}
+        found = [(name, self.outcomes[name]) for name in stages]
+        used = {name: [one.folder and one.folder.name, one.text, one.result] for name, one in found}
         return {"options": options, "columns": columns, "used": used}
 
     def lacks(self, what: str, archive: str, argument: str) -> Lacks:
@@ -123,8 +117,8 @@ class Stage:
     """A step of the experiment, with the stages that it needs, and those that it uses if they have a result.
 
     `make` writes files into the given folder and returns the result as plain data; after an interruption it is called
-    again with the same folder. The key includes options and the results of used stages or, with `by_content`, only what
-    `settings` returns: hashes of rows and images, and settings. `settings` raises `Lacks` if data are missing.
+    again with the same folder. `settings` returns all that the result depends on (hashes of rows and images, settings),
+    by default the options and the results of these stages, and raises `Lacks` if data are missing.
     """
 
     name: str
@@ -132,8 +126,7 @@ class Stage:
     make: Callable[[Work, Path], dict[str, Any]]
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
-    settings: Callable[[Work], dict[str, Any]] = lambda work: {}
-    by_content: bool = False
+    settings: Callable[[Work], dict[str, Any]] | None = None
 
 
 def asked(stages: Sequence[Stage], names: Sequence[str]) -> set[str]:
@@ -156,7 +149,7 @@ def run_stages(stages: Sequence[Stage], wanted: Collection[str], work: Work) -> 
     """
     for number, stage in enumerate(stages, 1):
         where = f"reproduce {number}/{len(stages)} {stage.name}"
-        outcome = _run(stage, work, where) if stage.name in wanted else Outcome(stage.name, stage.title, LEFT_OUT)
+        outcome = _run(stage, work, where) if stage.name in wanted else Outcome(stage.name, LEFT_OUT)
         work.outcomes[stage.name] = outcome
         text = f": {outcome.text}" if outcome.text else f", {outcome.seconds:.1f} s" if outcome.status == DONE else ""
         tell(f"{where}: {outcome.status}{text}")
@@ -167,26 +160,25 @@ def _run(stage: Stage, work: Work, where: str) -> Outcome:
     absent = next((work.outcomes[name] for name in stage.needs if not work.have(name)), None)
     if absent is not None:
         text = f"needs {absent.name}, which failed" if absent.status == FAILED else absent.text
-        return Outcome(stage.name, stage.title, absent.status, text)
+        return Outcome(stage.name, absent.status, text)
     try:
-        used = {} if stage.by_content else work.keys((*stage.needs, *stage.wants))
-        key = content_hash([__version__, stage.name, used, stage.settings(work)])[:16]
-        folder = work.out / "stages" / f"{stage.name}-{key}"
+        depends_on = stage.settings(work) if stage.settings else work.used((*stage.needs, *stage.wants))
+        folder = work.out / "stages" / f"{stage.name}-{content_hash([__version__, stage.name, depends_on])[:16]}"
         kept, status = _kept(folder), CACHED
         if kept is None and work.options.dry_run:
-            return Outcome(stage.name, stage.title, TO_DO)
+            return Outcome(stage.name, TO_DO)
         if kept is None:
             tell(f"{where}: {stage.title}")
             kept, status = _made(stage, work, folder), DONE
-        return Outcome(stage.name, stage.title, status, "", folder, kept["result"], kept["seconds"])
+        return Outcome(stage.name, status, "", folder, kept["result"], kept["seconds"])
     except Lacks as problem:
-        return Outcome(stage.name, stage.title, LACKS, str(problem))
+        return Outcome(stage.name, LACKS, str(problem))
     except (TruemorphError, OSError) as problem:
         text = str(problem)
     except Exception as problem:  # a bug, or CUDA out of memory: other stages still run
         traceback.print_exc()
         text = f"{type(problem).__name__}: {problem} (the traceback is above; please report it)"
-    return Outcome(stage.name, stage.title, FAILED, " ".join(text.split()))
+    return Outcome(stage.name, FAILED, " ".join(text.split()))
 
 
 def _made(stage: Stage, work: Work, folder: Path) -> dict[str, Any]:
