@@ -44,7 +44,7 @@ def test_the_full_analysis(prepared, simulated, tmp_path):
         model, catalogue=catalogue.out, out=tmp_path / "explained", galaxies=20, draws=0, bootstrap=10
     )
     assert len(explained.content["models"]) == 1
-    options = tm.ReportOptions(catalogue=str(catalogue.out), labels=[labelled.out], maps=0, draws=0, bootstrap=0)
+    options = tm.ReportOptions(catalogue=str(catalogue.out), labels=[labelled.out], maps=0, bootstrap=0)
     page = tm.write_report(trained.out, out=tmp_path / "report.html", options=options)
     assert page.out.is_file()
     assert "answer" in page.content

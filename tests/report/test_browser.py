@@ -37,7 +37,6 @@ def galaxies():
             Galaxy(
                 name=name,
                 thumbnail=jpeg_source(pixels),
-                alternative=f"galaxy {name}",
                 caption=[f"α {keys['alpha']:.1f}", HOSTILE],
                 keys=keys,
                 pictures=[(HOSTILE, jpeg_source(pixels)), ("better image", jpeg_source(pixels[::-1]))],
@@ -56,7 +55,7 @@ def drawn(name, *sizes):
         axes = figures[-1].add_subplot()
         axes.plot([0, 1], [0, 1], color="#000000", label=HOSTILE)
         axes.legend()
-    return Illustration(name, figures if len(sizes) > 1 else figures[0], HOSTILE, HOSTILE, pl.DataFrame({"x": [0, 1]}))
+    return Illustration(name, figures if len(sizes) > 1 else figures[0], HOSTILE, pl.DataFrame({"x": [0, 1]}))
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +250,8 @@ def test_everything_has_a_name_for_those_who_hear_the_page(opened):
     page = opened()
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("img, svg[role=img], input, select, button, dialog")].filter(one => {
-          const label = one.getAttribute("aria-label") ?? one.getAttribute("aria-labelledby") ?? one.getAttribute("alt")
+          const by = document.getElementById(one.getAttribute("aria-labelledby"))?.textContent;
+          const label = one.getAttribute("aria-label") ?? by ?? one.getAttribute("alt")
             ?? one.closest("label")?.textContent ?? one.textContent;
           return label === null || (label === "" && !one.closest("button"));
         }).map(one => one.outerHTML.slice(0, 80))"""

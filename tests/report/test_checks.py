@@ -17,7 +17,7 @@ from truemorph.report.evidence import Evidence, Model
 from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import in_order, verdict
 from truemorph.report.table1 import Tree
-from truemorph.report.writing import sentences
+from truemorph.report.writing import ReportOptions, sentences
 from truemorph.tables import CatalogTable
 
 N = 8000
@@ -48,7 +48,8 @@ def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, columns=N
     fitted = STUDIES[key] if study else None
     models = [] if model is None else [model_of("net", transition, model)]
     sets = {name: LabelSet(f"truth, {name}", "truth", one.astype(float)) for name, one in (truths or {}).items()}
-    return Evidence(CatalogTable(frame), frame, models, [], sets, names, tree, fitted, f"{labels.size} galaxies", frame)
+    options, which = ReportOptions(intrinsic=names), f"{labels.size} galaxies"
+    return Evidence(CatalogTable(frame), frame, models, [], sets, options, tree, fitted, which, frame)
 
 
 def findings_of(found):
@@ -189,8 +190,7 @@ def test_galaxies_without_a_probability_count(plain):
     labels, alpha, truth = plain
     found = replace(evidence(labels, alpha, calibrated(truth)), left_out={"net": N})
     assert "8,000 galaxies (50%)" in message(found, "rows-not-labelled")
-    found = replace(found, left_out={"net": 8})
-    assert "galaxies-left-out" in codes(found, "note")
+    assert "rows-not-labelled" not in codes(replace(found, left_out={"net": 8}))
 
 
 def test_without_a_model_the_corrected_labels_are_compared(plain):

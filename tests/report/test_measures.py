@@ -19,7 +19,6 @@ from truemorph.report.table1 import (
     fraction_gain,
     fractions_by,
     observed_probability,
-    reliability,
     table_one,
 )
 
@@ -85,7 +84,7 @@ def test_table_one_against_scikit_learn():
     assert rows["model: labels"]["to_smooth"] == ((LABELS == 1) & (labels == 0)).sum()
     right = metrics.balanced_accuracy_score(TRUTH, labels)
     assert rows["model: labels"]["balanced_accuracy: all"] == pytest.approx(right)
-    assert rows["model: p(disk)"]["accuracy"] is None
+    assert rows["model: p(disk)"]["accuracy"] == rows["model: labels"]["accuracy"]
     parts = np.array_split(np.argsort(ALPHA, kind="stable"), 5)
     off = [p[part].mean() - TRUTH[part].mean() for part in parts]
     assert rows["model: p(disk)"]["fraction_rms: all"] == pytest.approx(np.sqrt(np.mean(np.square(off))))
@@ -105,16 +104,6 @@ def test_the_volunteers_probability_follows_from_the_flips():
     p = observed_probability(np.array([0.0, 1.0, 0.5]), np.full(3, 8.0), RayleighTransition(11.25))
     seen = 1 - np.exp(-(8**2) / (2 * 11.25**2))  # eqs 5 and 6
     np.testing.assert_allclose(p, [0, seen, 0.5 * seen])
-
-
-def test_true_probabilities_are_reliable():
-    rng = np.random.default_rng(2)
-    p = rng.beta(0.8, 0.6, 40_000)
-    outcome = (rng.random(p.size) < p).astype(float)
-    table = reliability(p, np.where(np.arange(p.size) < 100, np.nan, outcome))
-    assert table["galaxies"].sum() == p.size - 100
-    pulls = ((table["observed"] - table["probability"]) / table["stderr"]).to_numpy()
-    assert np.sum(pulls**2) < 29.6  # chi-squared of 10 bins, one in a thousand
 
 
 def test_what_chance_does_to_calibration():

@@ -37,15 +37,14 @@ def illustration(text="x"):
     axes.plot([0, 1], [0, 1], color="black", label=text)
     axes.imshow(np.zeros((3, 3)))
     axes.legend()
-    return Illustration("line", figure, f'a "{text}" line', text, pl.DataFrame({"x": [0.5, 1.0]}))
+    return Illustration("line", figure, text, pl.DataFrame({"x": [0.5, 1.0]}))
 
 
 @pytest.mark.parametrize("text", ["<b>&</b>", "--> <script>", r"\$5 & more"])
 def test_figures_are_whole_svg_without_the_users_markup(text):
     one = illustration(text)
-    svg = str(inline_svg(one.figure, one.name, one.alternative))
-    root = ET.fromstring(svg)  # well-formed
-    assert root.attrib["aria-label"] == f'a "{text}" line'
+    svg = str(inline_svg(one.figure, one.name, "caption-line"))
+    ET.fromstring(svg)  # well-formed
     assert "#000000" not in svg
     assert "<script" not in svg
     ids = re.findall(r'\bid="([^"]+)"', svg)
@@ -77,7 +76,7 @@ def test_the_verdict_names_the_main_finding_and_what_to_do():
 
 
 def test_figures_are_numbered_and_files_too(tmp_path):
-    both = Illustration("two", [illustration().figure, illustration().figure], "a", "b")
+    both = Illustration("two", [illustration().figure, illustration().figure], "b")
     write_illustrations([both, illustration()], tmp_path)
     drawn = {f"{name}.{kind}" for name in ("two_1", "two_2", "line") for kind in ("pdf", "png")}
     assert {one.name for one in tmp_path.iterdir()} == drawn | {"line.ecsv"}

@@ -47,7 +47,7 @@ def reported(runs, catalogue, tmp_path_factory):
     for one in table.frame["object_id"][200:300]:
         (better / f"{one}.jpg").write_bytes(b"not a picture")
     options = ReportOptions(
-        intrinsic=("M_r",), distributions=("radius_kpc",), better=better, bootstrap=5, galaxies=30, maps=40, draws=2
+        intrinsic=("M_r",), distributions=("radius_kpc",), better=better, bootstrap=5, galaxies=30, maps=40
     )
     made = make_report([runs / "naive", runs / "debiased"], folder / "page.html", options)
     assert [one.to_dict() for one in made.findings] == made.content["findings"]
@@ -207,7 +207,6 @@ def test_a_fit_serves_as_a_model_without_images(experts, tmp_path, capsys):
         (["{runs}/naive", "--catalogue", "none.parquet"], "none.parquet"),
         (["{runs}/naive", "--also", "volunteers' labels=disk_fraction"], "names two things"),
         (["{runs}/naive", "{runs}/naive"], "names two things"),
-        (["{runs}/naive", "--draws", "1"], "draws is 0"),
     ],
 )
 def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkeypatch):

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 
 from truemorph.bias.checks import LEVEL
+from truemorph.bias.diagnostics import confounding_check
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import CLASS_NAMES, DISK
+from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.report.evidence import TRUTH, Evidence, Model
 from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import Light, in_order
-from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
+from truemorph.report.table1 import FIFTHS, accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
 
 # Of class fractions, which are quoted to two digits.
 _SMALL = 0.05
 # A model that calls this fraction of the galaxies one class.
 ONE_CLASS = 0.97
+# Galaxies of each class that a statement about the dependence of classes on α needs.
+FEWEST_OF_A_CLASS = 20
+# Gold labels with which a correction through T(α) can be compared.
+_FEWEST_GOLD = 100
 # Cautions of a fit to labels alone that gold labels answer, where these are precise enough.
 _ANSWERED_BY_GOLD = ("flat-fractions-assumed", "disk-definition-unknown")
 
@@ -53,6 +59,10 @@ def gold_words(definition: str) -> str:
     if definition.startswith(f"disk: {TRUTH} "):
         return "the truth"
     return "the gold labels" if definition.startswith("column ") else f"the gold labels ({definition})"
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def _judged(found: Evidence) -> list[Model]:
@@ -90,18 +100,16 @@ def _fractions_against_gold(found: Evidence, model: Model, definition: str, trut
 def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
     """Without a model: labels of galaxies with gold labels corrected through T, against those."""
     rows = truth.known
-    bins = min(8, int(rows.sum()) // 50)
-    if found.study is None or bins < 2:
+    if found.study is None or rows.sum() < _FEWEST_GOLD:
         return
-    gold, alpha, labels = truth.disk[rows], found.alpha[rows], found.observed.labels[rows]
-    fractions = debiased_fractions(labels, alpha, found.study.fit, bins=bins, systematic=False)
-    index = np.clip(np.searchsorted(fractions.edges[1:-1], alpha, side="right"), 0, bins - 1)
-    true, labelled = (np.bincount(index, one, bins) / np.bincount(index, minlength=bins) for one in (gold, labels))
-    after, before = (float(np.sqrt(np.mean((one - true) ** 2))) for one in (fractions.fractions[:, DISK], labelled))
-    error = float(np.sqrt(np.mean(fractions.stderr[:, DISK] ** 2)))
+    labels, alpha = found.observed.of(rows), found.alpha[rows]
+    fractions = debiased_fractions(labels.labels, alpha, found.study.fit, bins=FIFTHS, systematic=False)
+    off = fractions.fractions[:, DISK] - fractions_by(alpha, [truth.of(rows)])["disk_fraction"].to_numpy()
+    after, error = _rms(off), _rms(fractions.stderr[:, DISK])
+    before = found.row(found.observed)[f"fraction_rms: {definition}"]
     numbers = (
-        f"{after:.3f}, volunteers' labels {before:.3f}, error {error:.3f} with that of T(α) (rms over {bins} bins "
-        f"of α, against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
+        f"{after:.3f}, volunteers' labels {before:.3f}, error {error:.3f} with that of T(α) (rms over fifths of α, "
+        f"against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
     )
     what = "Error of the disk fractions corrected through T(α)"
     yield from _fractions_compared(what, before - after, error, after, numbers)
@@ -131,12 +139,12 @@ def _fractions_compared(what: str, gain: float, error: float, off: float, number
 
 
 def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
-    rows, hard = truth.known, model.best_labels
-    gain, error = accuracy_gain(truth.labels[rows], hard.labels[rows], found.observed.labels[rows])
+    rows, best = truth.known, model.best
+    gain, error = accuracy_gain(truth.labels[rows], best.labels[rows], found.observed.labels[rows])
     if not np.isfinite(gain):  # gold labels of one class
         return
-    own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (hard, found.observed))
-    what = f"Balanced accuracy of {hard.name}"
+    own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (best, found.observed))
+    what = f"Balanced accuracy of {best.name}"
     numbers = (
         f"{own:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f} (against "
         f"{gold_words(definition)} of {int(rows.sum()):,} galaxies)"
@@ -187,15 +195,13 @@ def _of_models(found: Evidence) -> Iterator[Check]:
 def _left_out(found: Evidence, model: Model) -> Iterator[Check]:
     missing = found.left_out.get(model.name, 0)
     fraction = missing / (missing + found.frame.height)
-    text = (
-        f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.name} and are left out here: no "
-        "readable image, no value of a feature, or a label that its only member was trained on."
-    )
     if fraction > _SMALL:
+        text = (
+            f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.name} and are left out here: "
+            "no readable image, no value of a feature, or a label that its only member was trained on."
+        )
         action = "Check why they are missing; train with `folds` 2 or more."
         yield Finding("rows-not-labelled", "caution", text, action)
-    elif missing:
-        yield Finding("galaxies-left-out", "note", text)
 
 
 def _predicted_labels(found: Evidence, model: Model) -> Check:
@@ -263,17 +269,13 @@ def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
 
 def _against_correction(found: Evidence, model: Model) -> Iterator[Check]:
     """Two ways to the same fractions: the model's probabilities, and the volunteers' labels corrected through T."""
-    study = found.study
-    if study is None or study.fractions.by != "alpha" or study.fractions.counts.size < 2:
+    if found.through is None:
         return
-    fractions = study.fractions
-    own = fractions_by(found.alpha, [model.probabilities], fractions.counts.size).filter(pl.col("galaxies") > 0)
-    at = np.interp(own["mean"].to_numpy(), fractions.middles, fractions.fractions[:, DISK])
-    error = np.interp(own["mean"].to_numpy(), fractions.middles, fractions.stderr[:, DISK])
-    apart = float(np.sqrt(np.nanmean((own["disk_fraction"].to_numpy() - at) ** 2)))
-    noise = float(np.sqrt(np.mean(error**2 + own["stderr"].to_numpy() ** 2)))
+    own = fractions_by(found.alpha, [model.probabilities])
+    apart = _rms(own["disk_fraction"].to_numpy() - found.through.fractions[:, DISK])
+    noise = _rms(np.hypot(own["stderr"].to_numpy(), found.through.stderr[:, DISK]))
     what = f"Disk fractions of {model.name} against a direct correction through T(α)"
-    numbers = f"{apart:.3f} (rms over bins of α; {noise:.3f} by their errors)"
+    numbers = f"{apart:.3f} (rms over fifths of α; {noise:.3f} by their errors)"
     if np.sqrt(max(0.0, apart**2 - noise**2)) < _SMALL:
         yield what, numbers
     else:
@@ -283,15 +285,18 @@ def _against_correction(found: Evidence, model: Model) -> Iterator[Check]:
 
 def _of_transition(found: Evidence) -> Iterator[Check]:
     """The fit of T(α) to the volunteers' labels: its own findings, and whether class fractions depend on α."""
-    settled = False
-    for definition, check in found.confounding.items():
-        yield from (replace(one, message=f"{one.message} (Gold labels: {definition}.)") for one in check.findings)
-        if not check.findings:
-            yield f"Constant class fractions, by {gold_words(definition)}", check.statement
-        settled |= bool(check.findings) or check.drift_stderr < _SMALL
-    settled |= found.corrector is None and found.by_gold is not None  # gold labels correct, not T(α)
-    study = found.study
-    if study is None:
+    settled = found.corrector is None and found.by_gold is not None  # gold labels correct, not T(α)
+    for definition, truth in found.truths.items():
+        if np.bincount(truth.labels[truth.known], minlength=2).min() < FEWEST_OF_A_CLASS:
+            continue
+        with suppress(InputError):  # one α for all, say
+            check = confounding_check(found.observed.labels, found.alpha, gold=truth.labels)
+            yield from (replace(one, message=f"{one.message} (Gold labels: {definition}.)") for one in check.findings)
+            if not check.findings:
+                yield f"Constant class fractions, by {gold_words(definition)}", check.statement
+            settled |= bool(check.findings) or check.drift_stderr < _SMALL
+    study, through = found.study, found.through
+    if study is None or through is None:
         yield from found.unfitted
         return
     findings = [one for one in study.findings if not (settled and one.code in _ANSWERED_BY_GOLD)]
@@ -302,11 +307,10 @@ def _of_transition(found: Evidence) -> Iterator[Check]:
     p_value = study.calibration.p_value
     if p_value >= LEVEL and "family-rejected" not in codes:
         yield f"Fit of the {study.fit.family} family to the labels", f"p = {p_value:.2g} (χ² over bins)"
-    widths = study.fractions.high[:, DISK] - study.fractions.low[:, DISK]
-    width = float(np.average(widths, weights=study.fractions.counts))
+    widths = through.high[:, DISK] - through.low[:, DISK]
     what = "Range of the disk fractions corrected through T(α)"
-    numbers = f"{width:.2f} wide (mean over bins of α; up to {widths.max():.2f})"
-    if width < 2 * _SMALL:
+    numbers = f"{widths.mean():.2f} wide (mean over fifths of α; up to {widths.max():.2f})"
+    if widths.mean() < 2 * _SMALL:
         yield what, numbers
     elif "flat-fractions-assumed" not in codes:  # which gives the range
         text = f"{what}: {numbers}. Families and the error of T(α) allow such different fractions."
@@ -327,4 +331,4 @@ def _of_sample(found: Evidence) -> Iterator[Check]:
         action = "Give columns such as luminosity, physical size and redshift (`intrinsic`)."
         yield Finding("intrinsic-missing", "caution", text, action)
     else:
-        yield "Bias measured at fixed intrinsic properties", ", ".join(found.intrinsic)
+        yield "Bias measured at fixed intrinsic properties", ", ".join(found.options.intrinsic)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -30,26 +30,28 @@ from truemorph.report.figures import Style, axis_label, in_words, new_panel, sty
 from truemorph.report.page import Illustration
 from truemorph.tables import numeric_columns
 
-if TYPE_CHECKING:
-    from truemorph.report.writing import ReportOptions
-
+# Sérsic index above which galaxies are mostly smooth.
 SERSIC_BOUNDARY = 3.0
 _SERSIC = "sersic_n"
 _RESAMPLES = 300
+_POINTS = 400
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 PANELS = {"smooth": "smooth", "to_disk": "switched smooth → disk", "disk": "disk"}
 
 
-def cumulative(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct finite values of a sample, ascending, and the weighted fraction at or below each.
+def cumulative(values: np.ndarray, weights: np.ndarray) -> pl.DataFrame:
+    """Distinct finite values of a sample, ascending, and the weighted fraction at or below each (`value`, `share`).
 
-    >>> cumulative(np.array([1.0, 4.0, 1.0, np.nan]), np.ones(4))[1].round(3)
-    array([0.667, 1.   ])
+    Of more than 400 values, so many evenly spaced ones, the first and the last among them.
+
+    >>> cumulative(np.array([1.0, 4.0, 1.0, np.nan]), np.ones(4))["share"].round(3).to_list()
+    [0.667, 1.0]
     """
     kept = (weights > 0) & np.isfinite(values)
     distinct, which = np.unique(values[kept], return_inverse=True)
     share = np.cumsum(np.bincount(which, weights[kept]))
-    return distinct, share / share[-1]
+    chosen = np.unique(np.linspace(0, distinct.size - 1, _POINTS).round().astype(np.int64))
+    return pl.DataFrame({"value": distinct[chosen], "share": share[chosen] / share[-1]})
 
 
 class Distance(NamedTuple):
@@ -58,7 +60,6 @@ class Distance(NamedTuple):
     ks: float
     ks_stderr: float  # by the bootstrap
     ks_floor: float  # mean where there is no difference; not 0
-    p_value: float  # chance of so large a distance where there is no difference: at least 1 / (resamples + 1)
 
 
 def distance(values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: int = 1000, seed: int = 0) -> Distance:
@@ -87,9 +88,8 @@ def distance(values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: 
             resampled.append(np.abs(drawn).max())
             chance.append(np.abs(drawn - measured).max())
     if not chance:
-        return Distance(ks, *3 * [float("nan")])
-    p_value = (1 + np.count_nonzero(np.array(chance) >= ks)) / (len(chance) + 1)
-    return Distance(ks, float(np.std(resampled)), float(np.mean(chance)), float(p_value))
+        return Distance(ks, float("nan"), float("nan"))
+    return Distance(ks, float(np.std(resampled)), float(np.mean(chance)))
 
 
 def share_above(values: np.ndarray, boundary: float, weights: np.ndarray) -> tuple[float, float]:
@@ -116,23 +116,13 @@ class Distributions:
     # one, and `share_above_stderr`, and the distance from the curve of the original labels in the same panel; of
     # relabelled galaxies, from that of the original disks.
     table: pl.DataFrame
-    curves: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]  # by panel and labels (see `cumulative`)
+    curves: pl.DataFrame  # `panel`, `labels`, and `value` and `share` of `cumulative`
     n_galaxies: int
     n_dropped: int  # galaxies whose value is not finite
 
-    def thinned(self, panel: str, labels: str, points: int) -> tuple[np.ndarray, np.ndarray]:
-        """Values and fractions of at most so many points, evenly spaced in rank; the first and the last among them."""
-        values, share = self.curves[panel, labels]
-        chosen = np.unique(np.round(np.linspace(0, values.size - 1, points)).astype(np.int64))
-        return values[chosen], share[chosen]
-
-    def data(self, points: int = 400) -> pl.DataFrame:
-        """Data behind the figure: `panel`, `labels`, `value`, `share` of each curve, and its row of the table."""
-        parts = []
-        for panel, labels in self.curves:
-            values, share = self.thinned(panel, labels, points)
-            parts.append(pl.DataFrame({"panel": panel, "labels": labels, "value": values, "share": share}))
-        return pl.concat(parts).join(self.table, on=["panel", "labels"], how="left", maintain_order="left")
+    def data(self) -> pl.DataFrame:
+        """Data behind the figure: each curve with its row of the table."""
+        return self.curves.join(self.table, on=["panel", "labels"], how="left", maintain_order="left")
 
 
 def compare_distributions(
@@ -141,7 +131,6 @@ def compare_distributions(
     label_sets: Mapping[str, np.ndarray],
     *,
     column: str = _SERSIC,
-    boundary: float | None = SERSIC_BOUNDARY,
     observed_name: str = "observed",
     bootstrap: int = 1000,
     seed: int = 0,
@@ -149,8 +138,7 @@ def compare_distributions(
     """A column among smooth, disk and relabelled galaxies of several label sets (Figure 3).
 
     `observed` and `label_sets` are the original and other labels of the same galaxies: 0 smooth, 1 disk, or p(disk), by
-    which a galaxy weighs in both; NaN where unknown. Smooth galaxies mostly have values above the boundary. Samples of
-    less than one galaxy are left out.
+    which a galaxy weighs in both; NaN where unknown. Samples of less than one galaxy are left out.
 
     >>> rng = np.random.default_rng(0)
     >>> truth = rng.integers(0, 2, 1000)
@@ -161,6 +149,7 @@ def compare_distributions(
     [('smooth', 'observed', 618), ('smooth', 'debiased', 463)]
     """
     finite = np.isfinite(values)
+    boundary = SERSIC_BOUNDARY if column == _SERSIC else None
     smooth, disk = np.nan_to_num(1.0 - observed), np.nan_to_num(1.0 * observed)
     # Of the original labels none switched; its original disks are drawn for comparison.
     weights = {observed_name: {"smooth": smooth, "to_disk": disk, "disk": disk}}
@@ -168,14 +157,15 @@ def compare_distributions(
         to_disk = np.nan_to_num(1.0 * one)
         # Probabilities of two label sets are multiplied, as if each were drawn on its own.
         weights[name] = {"smooth": np.nan_to_num(1.0 - one), "to_disk": smooth * to_disk, "disk": to_disk}
-    rows, curves = [], {}
+    rows, curves = [], []
     for panel in PANELS:
         present = {name: one[panel] for name, one in weights.items() if one[panel][finite].sum() >= 1}
         if panel == "to_disk" and not present.keys() - {observed_name}:
             continue
         beside = present.get(observed_name)
         for name, weight in present.items():
-            curves[panel, name] = cumulative(values, weight)
+            where = pl.lit(panel).alias("panel"), pl.lit(name).alias("labels")
+            curves.append(cumulative(values, weight).select(*where, pl.all()))
             kept = weight[finite & (weight > 0)]
             row = {"panel": panel, "labels": name, "n": kept.size, "total": float(kept.sum())}
             if boundary is not None:
@@ -188,7 +178,8 @@ def compare_distributions(
     kinds = {"panel": pl.String, "labels": pl.String, "n": pl.Int64}
     kinds |= dict.fromkeys(("total", "share_above", "share_above_stderr", *Distance._fields), pl.Float64)
     table = pl.DataFrame(rows, schema=kinds)
-    return Distributions(column, boundary, observed_name, table, curves, values.size, int(values.size - finite.sum()))
+    dropped = int(values.size - finite.sum())
+    return Distributions(column, boundary, observed_name, table, pl.concat(curves), values.size, dropped)
 
 
 def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: str = "") -> list[Figure]:
@@ -198,8 +189,9 @@ def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: 
     """
     # Legends stand below, where no curve is: the figures grow with them.
     entries = max(found.table["panel"].value_counts()["count"])
-    low = min(values[np.searchsorted(share, 0.002)] for values, share in found.curves.values())
-    high = max(values[np.searchsorted(share, 0.99)] for values, share in found.curves.values())
+    low = found.curves.filter(pl.col("share") >= 0.002)["value"].min()
+    ends = found.curves.filter(pl.col("share") >= 0.99).group_by("panel", "labels").agg(pl.col("value").min())
+    high = ends["value"].max()
     figures = []
     for letter, panel in zip("abc", PANELS, strict=True):
         axes = new_panel(4.2, 3.9 + 0.3 * entries)
@@ -208,8 +200,9 @@ def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: 
             own = row["labels"] == found.observed_name
             what = row["labels"] + (": its disks" if own and panel == "to_disk" else "")
             style = styles[row["labels"]]
+            curve = found.curves.filter(panel=panel, labels=row["labels"])
             axes.step(
-                *found.thinned(panel, row["labels"], 2000), style["ls"], where="post", color=style["color"], lw=1.6,
+                curve["value"], curve["share"], style["ls"], where="post", color=style["color"], lw=1.6,
                 label=_legend(row, what, found.boundary),
                 zorder=3 if own else 2,  # the original labels' curve, on which others may lie
             )  # fmt: skip
@@ -223,7 +216,7 @@ def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: 
             axes.text(0.5, 0.5, "no galaxy", transform=axes.transAxes, ha="center", color="0.4")
         if found.boundary is not None:
             axes.axvline(found.boundary, color="0.6", lw=0.8, ls=":")
-        if low < high:
+        if low != high:
             axes.set_xlim(low, high)
         figures.append(axes.figure)
     return figures
@@ -238,28 +231,28 @@ def _legend(row: dict[str, Any], what: str, boundary: float | None) -> str:
     return text
 
 
-def distributions(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], list[Finding]]:
+def distributions(found: Evidence) -> tuple[list[Illustration], list[Finding]]:
     """Columns among smooth, disk and relabelled galaxies: those asked for, the Sérsic index where there is one."""
     every, findings = [], []
-    for name in options.distributions or ([_SERSIC] if _SERSIC in found.frame.columns else []):
+    asked = found.options.distributions
+    for name in asked or ([_SERSIC] if _SERSIC in found.frame.columns else []):
         try:
-            every.append(_distribution(found, name, options.seed))
+            every.append(_distribution(found, name))
         except InputError as problem:
-            if options.distributions:
+            if asked:
                 raise
             text = f"Column {name} was not compared between classes: {problem}."
             findings.append(Finding("column-not-compared", "note", text))
     return every, findings
 
 
-def _distribution(evidence: Evidence, column: str, seed: int) -> Illustration:
-    values = numeric_columns(evidence.frame, [column], str(evidence.path))[:, 0]
-    sets = {one.name: one.disk for one in evidence.sets if one.kind not in ("observed", "probabilities")}
-    boundary = SERSIC_BOUNDARY if column == _SERSIC else None
+def _distribution(found: Evidence, column: str) -> Illustration:
+    values = numeric_columns(found.frame, [column], str(found.path))[:, 0]
+    sets = {one.name: one.disk for one in found.sets if one.kind not in ("observed", "probabilities")}
     what = "Sérsic index" if column == _SERSIC else column
     compared = compare_distributions(
-        values, evidence.observed.disk, sets, column=column, boundary=boundary,
-        observed_name=evidence.observed.name, bootstrap=_RESAMPLES, seed=seed,
+        values, found.observed.disk, sets, column=column, observed_name=found.observed.name, bootstrap=_RESAMPLES,
+        seed=found.options.seed,
     )  # fmt: skip
     places = {"smooth": "smooth", "to_disk": "smooth to disk, beside the volunteers' disks"}
     apart = "; ".join(
@@ -269,11 +262,10 @@ def _distribution(evidence: Evidence, column: str, seed: int) -> Illustration:
         if row["panel"] in places
     )
     dropped = f" {compared.n_dropped:,} galaxies without a value are left out." if compared.n_dropped else ""
-    more = f" Dotted: {boundary:g}, above which galaxies are mostly smooth." if boundary is not None else ""
+    more = f" Dotted: {SERSIC_BOUNDARY:g}, above which galaxies are mostly smooth." if column == _SERSIC else ""
     return Illustration(
         f"distribution_{_NO_NAME.sub('_', column)}",
-        cumulative_panels(compared, styles_of(evidence), axis_label(evidence, column)),
-        f"Relative cumulative curves of {what} for smooth, relabelled and disk galaxies by label set.",
+        cumulative_panels(compared, styles_of(found), axis_label(found, column)),
         f"{what} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance "
         f"from the curve of the volunteers' labels (Kolmogorov-Smirnov): {apart or 'none'}.{more}{dropped}",
         compared.data(),

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,7 @@ class Illustration:
 
     name: str  # of letters, digits, _ and -: it goes into markup, and is the name of its files
     figure: Figure | Sequence[Figure]
-    alternative: str  # what it shows, for those who can't see it
-    caption: str
+    caption: str  # what it shows, also for those who can't see it
     data: pl.DataFrame | None = None  # what is drawn
 
     @property
@@ -116,11 +115,6 @@ def with_error(value: float | None, error: float | None, form: str = ".3f") -> s
     return text if text == "–" or error is None else f"{text} ± {number(error, form.lstrip('+'))}"
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and the main libraries."""
-    return {"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")}
-
-
 @dataclass(frozen=True)
 class Pair:
     """Pictures of one galaxy, side by side."""
@@ -135,7 +129,6 @@ class Galaxy:
 
     name: str
     thumbnail: str  # data URL
-    alternative: str  # what it shows, in words
     caption: Sequence[str]  # lines under it
     keys: dict[str, Any]  # what the gallery is sorted and filtered by: numbers, words or None
     pictures: Sequence[tuple[str, str]] = ()  # as of a pair
@@ -213,7 +206,6 @@ class Page:
     lights: Sequence[Light] = ()
     sections: Sequence[Section] = ()
     appendix: Sequence[Section] = ()  # folded
-    versions: dict[str, str] = field(default_factory=dict)
     wide: bool = False
 
     @property
@@ -263,8 +255,8 @@ def verdict(findings: Sequence[Finding], reason: str = "", action: str = "") -> 
     }
 
 
-def inline_svg(figure: Figure, name: str, alternative: str) -> Markup:
-    """A figure as SVG inside the page, in the page's own text colour, on no background."""
+def inline_svg(figure: Figure, name: str, caption: str) -> Markup:
+    """A figure as SVG inside the page, in the page's own text colour, on no background; `caption` is an id there."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
@@ -272,8 +264,8 @@ def inline_svg(figure: Figure, name: str, alternative: str) -> Markup:
     text = _COMMENT.sub("", text[text.index("<svg") :])
     text = _DARK.sub("currentColor", text)
     text = _ID.sub(lambda found: f"{found[1]}{name}-", text)
-    label, widest = Markup.escape(alternative), round(figure.get_figwidth() * _ENLARGED)
-    own = f'<svg role="img" aria-label="{label}" fill="currentColor" style="max-width: {widest}px"'
+    widest = round(figure.get_figwidth() * _ENLARGED)
+    own = f'<svg role="img" aria-labelledby="{caption}" fill="currentColor" style="max-width: {widest}px"'
     return Markup(text.replace("<svg", own, 1))
 
 
@@ -313,6 +305,7 @@ def render_page(page: Page) -> str:
         digest=digest,
         bibtex=bibtex(),
         version=__version__,
+        libraries={"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")},
     )
 
 

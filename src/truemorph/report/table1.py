@@ -17,7 +17,8 @@ from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
 from truemorph.report.label_sets import LabelSet
 
-_QUANTILES = 5
+# Bins of α, or of another column, in all tables and figures of a report.
+FIFTHS = 5
 
 
 def _ascending(values: np.ndarray) -> np.ndarray:
@@ -25,7 +26,7 @@ def _ascending(values: np.ndarray) -> np.ndarray:
     return order[np.isfinite(values[order])]
 
 
-def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
+def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = FIFTHS) -> pl.DataFrame:
     """Disk fraction of each label set in equal-count bins of the finite values of a column.
 
     `labels`, `bin`, `low`, `high`, `mean` (of the column), `galaxies`, `disk_fraction`, `stderr`.
@@ -53,24 +54,25 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUAN
     return pl.DataFrame(rows)
 
 
-def drift_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
+def drift_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet], bins: int = FIFTHS) -> pl.DataFrame:
     """How much the disk fraction rises with α in equal-count bins of the finite values of a column.
 
     `labels`, `bin`, `mean` (of the column), `galaxies`; `drift`, the disk fraction of the better resolved half of the
     bin minus that of the other half, and its `stderr`; NaN where a half is empty.
     """
     order = _ascending(values)
-    rows = []
+    tables = []
     for number, part in enumerate(np.array_split(order, max(1, min(bins, order.size))), 1):
-        halves = np.array_split(part[np.argsort(alpha[part], kind="stable")], 2)
-        for one in sets:
-            known = [one.disk[half][one.known[half]] for half in halves]
-            low, high = (disk.mean() if disk.size else np.nan for disk in known)
-            error = [proportion_error(np.nan_to_num(disk.mean()) if disk.size else 0.0, disk.size) for disk in known]
-            about = {"labels": one.name, "bin": number, "mean": float(values[part].mean())}
-            galaxies = sum(disk.size for disk in known)
-            rows.append(about | {"galaxies": galaxies, "drift": float(high - low), "stderr": float(np.hypot(*error))})
-    return pl.DataFrame(rows)
+        halves = fractions_by(alpha[part], [one.of(part) for one in sets], 2)
+        drift = halves.group_by("labels", maintain_order=True).agg(
+            pl.lit(number).alias("bin"),
+            pl.lit(values[part].mean()).alias("mean"),
+            pl.col("galaxies").sum(),
+            pl.col("disk_fraction").diff().last().alias("drift"),
+            pl.col("stderr").pow(2).sum().sqrt(),
+        )
+        tables.append(drift)
+    return pl.concat(tables)
 
 
 @dataclass(frozen=True)
@@ -167,14 +169,14 @@ def table_one(
     """Table 1 of the paper for these label sets, and what the truth says where it is known; one row a set.
 
     `labels`, `kind`, `galaxies`, `disk_fraction`; numbers of `bias`, None where a set has too few galaxies; `accuracy`
-    and `precision` of a model's labels against the observed ones, `to_disk`, `to_smooth`; and by definition of a disk
+    and `precision` against the observed labels (of probabilities: of the more probable class), `to_disk`, `to_smooth`;
+    and by definition of a disk
     `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
     observed = next(one for one in sets if one.kind == "observed")
     rows = []
     for one in sets:
-        compared = one.kind not in ("observed", "truth", "probabilities")
-        agreed = agreement(one, observed) if compared else {}
+        agreed = {} if one.kind in ("observed", "truth") else agreement(one, observed)
         row: dict[str, Any] = {
             "labels": one.name,
             "kind": one.kind,
@@ -201,24 +203,6 @@ def observed_probability(disk: np.ndarray, alpha: np.ndarray, transition: Transi
     """p(ỹ = disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3): testable without gold labels, shape (N,)."""
     matrix = np.asarray(transition.matrix(alpha))[:, :, DISK]
     return (1 - disk) * matrix[:, SMOOTH] + disk * matrix[:, DISK]
-
-
-def reliability(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> pl.DataFrame:
-    """How often what a probability speaks of came true, in equal-count bins of it; rows where one is NaN are left out.
-
-    `probability`, `observed`, `stderr` (from the probabilities themselves), `galaxies`.
-    """
-    both = np.isfinite(probability) & np.isfinite(outcome)
-    p, came = probability[both], outcome[both]
-    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if part.size]
-    return pl.DataFrame(
-        {
-            "probability": [float(p[part].mean()) for part in parts],
-            "observed": [float(came[part].mean()) for part in parts],
-            "stderr": [float(np.sqrt(np.sum(p[part] * (1 - p[part]))) / part.size) for part in parts],
-            "galaxies": [part.size for part in parts],
-        }
-    )
 
 
 def chance_calibration_error(probability: np.ndarray, bins: int = 15) -> tuple[float, float]:
@@ -251,7 +235,7 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
 
     Rms error of theirs over fifths of α minus that of ours; its error by propagation of the scatter in each fifth.
     """
-    parts = [part for part in np.array_split(np.argsort(alpha, kind="stable"), _QUANTILES) if part.size]
+    parts = [part for part in np.array_split(np.argsort(alpha, kind="stable"), FIFTHS) if part.size]
     off = np.array([[(one[part] - truth[part]).mean() for part in parts] for one in (ours, theirs)])
     rms = np.sqrt(np.mean(off**2, axis=1))
     slopes = off / (len(parts) * np.maximum(rms, 1e-9))[:, None]

@@ -13,10 +13,10 @@ from markupsafe import Markup
 
 from truemorph.explain.study import PIXELS
 from truemorph.findings import Finding, unique
-from truemorph.report.distributions import PANELS, Distributions, cumulative_panels
+from truemorph.report.distributions import Distributions, cumulative_panels
 from truemorph.report.figures import STYLE, Style
 from truemorph.report.gallery import jpeg_source
-from truemorph.report.maps import profile_data
+from truemorph.report.networks import profile_data
 from truemorph.report.page import (
     Illustration,
     Light,
@@ -27,7 +27,6 @@ from truemorph.report.page import (
     first_sentence,
     in_order,
     number,
-    versions,
     with_error,
     write_illustrations,
     write_page,
@@ -201,17 +200,7 @@ def _sersic(curves: Distributions, circular: bool) -> Illustration:
         f"(paper: about {DISK_LIKE_AMONG_SMOOTH:.0%}). {curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no "
         "index."
     )
-    far = "; ".join(
-        f"{row['labels']} ({PANELS[row['panel']]}) {row['ks']:.2f}"
-        for row in curves.table.filter(pl.col("ks").is_not_null()).iter_rows(named=True)
-    )
-    return Illustration(
-        "figure3",
-        cumulative_panels(curves, _STYLES),
-        f"Cumulative distributions of the Sérsic index. KS distances from GZ2B: {far}.",
-        text,
-        curves.data(),
-    )
+    return Illustration("figure3", cumulative_panels(curves, _STYLES), text, curves.data())
 
 
 def _maps(work: Work) -> list[Illustration]:
@@ -230,11 +219,11 @@ def _maps(work: Work) -> list[Illustration]:
             continue
         text = f"mean Grad-CAM maps of test galaxies predicted {name} ({galaxies:,} test galaxies)"
         caption = f"The paper's Figure {of_map}: {text}. {about}. truemorph explain compares maps with random weights."
-        maps.append(Illustration(f"figure{of_map}", mean_map_figure(own), f"By model, {text}.", caption))
+        maps.append(Illustration(f"figure{of_map}", mean_map_figure(own), caption))
         text = f"mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre"
         caption = f"The paper's Figure 7{letter}: {text}, with standard errors."
         figure, data = profile_figure(own, PIXELS, colours), profile_data(own, PIXELS)
-        profiles.append(Illustration(f"figure7{letter}", figure, f"By model, {text}.", caption, data))
+        profiles.append(Illustration(f"figure7{letter}", figure, caption, data))
     return maps + profiles
 
 
@@ -263,7 +252,7 @@ def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
     ]  # fmt: skip
     data = pl.DataFrame([{"object_id": one["object_id"], "title": one["title"]} for one in shown])
     text = "Galaxies that changed from smooth to disk. Top: image that the volunteers saw. Bottom: HST."
-    return on_page, note, [Illustration("figure4", pairs_figure(shown), text, text, data)]
+    return on_page, note, [Illustration("figure4", pairs_figure(shown), text, data)]
 
 
 def _stages(work: Work) -> Table:
@@ -298,7 +287,6 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
             Section("Methods", include="equations.html"),
             Section("How to cite", include="citation.html"),
         ],
-        versions=versions(),
     )
     write_illustrations(illustrations + figure4, folder / "figures")
     write_page(page, folder / "reproduction.html")
