@@ -174,6 +174,12 @@ def test_few_galaxies_are_not_held_against_a_right_model():
     assert blamed <= 2
 
 
+def test_the_volunteers_probability_follows_from_the_flips():
+    model = model_of("net", FLIPS, np.array([0.0, 1.0, 0.5]))
+    seen = 1 - np.exp(-(8**2) / (2 * 11.25**2))  # eqs 5 and 6
+    np.testing.assert_allclose(model.observed_probability(np.full(3, 8.0)), [0, seen, 0.5 * seen])
+
+
 def test_another_t_than_that_of_the_labels(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth), transition=RayleighTransition(18.0))

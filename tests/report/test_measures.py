@@ -8,17 +8,15 @@ from sklearn import metrics
 from conftest import confounded_labels
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.scores import calibration_error
-from truemorph.bias.transitions import RayleighTransition
 from truemorph.report.table1 import (
     LabelSet,
     Tree,
     accuracy_gain,
     agreement,
     chance_calibration_error,
-    drift_by,
     fraction_gain,
     fractions_by,
-    observed_probability,
+    halves_by,
     table_one,
 )
 
@@ -43,15 +41,16 @@ def test_fractions_in_bins_of_equal_count():
     assert fractions_by(values, sets, 9)["galaxies"].sum() == 5  # fewer galaxies than bins
 
 
-def test_drift_at_fixed_values_of_a_column():
+def test_halves_at_fixed_values_of_a_column():
     """Disks at high α only, at low values of the column only; in any order of rows."""
-    values, alpha = np.repeat([0.0, 1.0], 100), np.tile(np.arange(100.0), 2)
+    values, alpha = np.repeat(np.arange(5.0), 100), np.tile(np.arange(100.0), 5)
     disk = ((values == 0) & (alpha >= 50)).astype(float)
-    rows = np.random.default_rng(0).permutation(200)
-    found = drift_by(values[rows], alpha[rows], [LabelSet("a", "observed", disk[rows])], bins=2)
-    assert found["drift"].to_list() == [1.0, 0.0]
-    assert found["galaxies"].to_list() == [100, 100]
-    assert (found["stderr"] > 0).all()
+    rows = np.random.default_rng(0).permutation(500)
+    found = halves_by(values[rows], alpha[rows], [LabelSet("a", "observed", disk[rows])])
+    assert found["value"].to_list() == np.repeat(np.arange(5), 2).tolist()
+    assert found["bin"].to_list() == 5 * [1, 2]
+    assert found["disk_fraction"].to_list() == [0, 1, *8 * [0]]
+    assert found["galaxies"].to_list() == 10 * [50]
 
 
 def test_bias_is_that_of_the_measures_on_known_galaxies():
@@ -98,12 +97,6 @@ def test_precision_of_one_class_alone():
     found = agreement(LabelSet("", "labels", np.array([1.0, 1, 1])), LabelSet("", "observed", np.array([0.0, 1, 1])))
     assert found["precision"] == found["precision_disk"] == pytest.approx(2 / 3)
     assert found["precision_smooth"] is None
-
-
-def test_the_volunteers_probability_follows_from_the_flips():
-    p = observed_probability(np.array([0.0, 1.0, 0.5]), np.full(3, 8.0), RayleighTransition(11.25))
-    seen = 1 - np.exp(-(8**2) / (2 * 11.25**2))  # eqs 5 and 6
-    np.testing.assert_allclose(p, [0, seen, 0.5 * seen])
 
 
 def test_what_chance_does_to_calibration():

@@ -88,7 +88,7 @@ def test_the_page_and_its_files(reported):
         for name in ("labelled", "corrected", "lowest", "highest", "gold"):
             assert f"<td>{row[name]:.3f}</td>" in page
     assert re.findall(r'(?:src|href)="(?!data:|#|https://www.legacysurvey)([^"]*)"', page) == []  # nothing is fetched
-    panels = {"fractions": 0, "bias_curve": 0, "fixed_properties": 1, "by_columns": 1, "calibration": 2,
+    panels = {"fractions": 0, "bias_curve": 0, "similar_galaxies": 1, "calibration": 2,
               "training": 3, "distribution_radius_kpc": 3, "maps": 0, "profiles": 1}  # fmt: skip
     drawn = folder / "page_files" / "figures"
     for name, count in panels.items():

@@ -119,12 +119,8 @@ def _fractions_compared(what: str, gain: float, error: float, off: float, number
     """Disk fractions against the volunteers', by two errors of the difference."""
     measured = f"{what}: {numbers}."
     if gain < -2 * error:
-        text = (
-            f"The corrected disk fractions are farther from the gold labels than the volunteers' labels are. {measured}"
-        )
-        action = (
-            "Do not use this correction for disks of this definition; estimate T(α) with these gold labels (`gold`)."
-        )
+        text = f"The corrected disk fractions are farther from the gold labels than the volunteers' are. {measured}"
+        action = "Do not use this correction for this definition; estimate T(α) with these gold labels (`gold`)."
         yield Finding("fractions-worse", "problem", text, action)
     elif gain <= 2 * error:
         text = f"The corrected disk fractions are not significantly nearer to the gold labels. {measured}"
@@ -163,7 +159,15 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
 
 def _of_models(found: Evidence) -> Iterator[Check]:
     for model in found.models:
-        yield from _left_out(found, model)
+        missing = found.left_out.get(model.name, 0)
+        fraction = missing / (missing + found.frame.height)
+        if fraction > _SMALL:
+            text = (
+                f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.name} and are left out "
+                "here: no readable image, no value of a feature, or a label that its only member was trained on."
+            )
+            action = "Check why they are missing; train with `folds` 2 or more."
+            yield Finding("rows-not-labelled", "caution", text, action)
         disks = float(model.labels.disk.mean())
         if max(disks, 1 - disks) >= ONE_CLASS:
             text = (
@@ -174,16 +178,12 @@ def _of_models(found: Evidence) -> Iterator[Check]:
             yield Finding("nearly-one-class", "caution", text, action)
     for model in _judged(found):
         if model.naive and not model.classifier.described["catalogue"].get("gold_definition"):
-            text = (
-                f"{model.name} was trained without a bias curve and treats the volunteers' labels as correct, so it "
-                "does not correct them."
-            )
+            text = f"{model.name} was trained without a bias curve, so it treats the volunteers' labels as correct."
             yield Finding("labels-treated-as-correct", "caution", text, "Train with a bias curve (`transition`).")
         yield _predicted_labels(found, model)
         yield from _bias(found, model)
         if not model.naive:
             yield from _against_fit(found, model)
-            yield from _against_correction(found, model)
         if model.posterior is not None and model.classifier.uses_images:
             text = (
                 f"The posterior of {model.name} treats image and label as independent. They are not, because "
@@ -192,21 +192,9 @@ def _of_models(found: Evidence) -> Iterator[Check]:
             yield Finding("posterior-overconfident", "note", text)
 
 
-def _left_out(found: Evidence, model: Model) -> Iterator[Check]:
-    missing = found.left_out.get(model.name, 0)
-    fraction = missing / (missing + found.frame.height)
-    if fraction > _SMALL:
-        text = (
-            f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.name} and are left out here: "
-            "no readable image, no value of a feature, or a label that its only member was trained on."
-        )
-        action = "Check why they are missing; train with `folds` 2 or more."
-        yield Finding("rows-not-labelled", "caution", text, action)
-
-
 def _predicted_labels(found: Evidence, model: Model) -> Check:
     """Whether p(disk) and T(α) together predict the volunteers' labels, beyond what chance alone gives."""
-    seen = found.predicted_labels(model)
+    seen = model.observed_probability(found.alpha)
     off, (chance, scatter) = calibration_error(found.observed.disk, seen), chance_calibration_error(seen)
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
     what = f"Volunteers' labels as {model.name} predicts them through T(α)"
@@ -218,10 +206,7 @@ def _predicted_labels(found: Evidence, model: Model) -> Check:
         action = "Train for more epochs, or through a T(α) that was fitted to these labels (`transition`)."
         return Finding("labels-poorly-predicted", "caution", text, action)
     text = f"{what}: {numbers}. p(disk) and T(α) together do not describe the labels of these galaxies."
-    action = (
-        "Check that the model was trained through the T(α) of these labels (`transition`), and not on galaxies that "
-        "were selected by their votes."
-    )
+    action = "Check that it was trained through their T(α) (`transition`), on galaxies not selected by their votes."
     return Finding("labels-not-predicted", "problem", text, action)
 
 
@@ -243,18 +228,16 @@ def _bias(found: Evidence, model: Model) -> Iterator[Check]:
     else:
         fell = "by less than half" if before - after > 2 * error else "by no more than the error"
         text = f"The drift with α falls {fell}. {what}: {numbers}."
-        action = (
-            "Compare with gold labels (`gold`), which tell whether class fractions really change with α, or give "
-            "intrinsic columns (`intrinsic`)."
-        )
+        action = "Compare with gold labels (`gold`), or give columns on which classes depend (`intrinsic`)."
         yield Finding("bias-remains", "caution", text, action)
 
 
 def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
-    """The T(α) that a model was trained through, beside the one fitted to these labels."""
-    if found.study is None:
+    """T(α) of a model beside the one fitted here, and its disk fractions beside the labels corrected through that."""
+    study, through = found.study, found.through
+    if study is None or through is None:
         return
-    fit = found.study.fit
+    fit = study.fit
     own = np.asarray(model.transition.flip_probability(model.resolution(found.alpha)))
     fitted = np.asarray(fit.transition.flip_probability(found.alpha))
     apart = float(np.mean(np.abs(own - fitted)))
@@ -265,15 +248,9 @@ def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
     else:
         action = "Find out which T(α) is right with gold labels (`gold`), and train through it (`transition`)."
         yield Finding("transition-differs", "caution", f"{what}: {numbers}.", action)
-
-
-def _against_correction(found: Evidence, model: Model) -> Iterator[Check]:
-    """Two ways to the same fractions: the model's probabilities, and the volunteers' labels corrected through T."""
-    if found.through is None:
-        return
-    own = fractions_by(found.alpha, [model.probabilities])
-    apart = _rms(own["disk_fraction"].to_numpy() - found.through.fractions[:, DISK])
-    noise = _rms(np.hypot(own["stderr"].to_numpy(), found.through.stderr[:, DISK]))
+    table = fractions_by(found.alpha, [model.probabilities])
+    apart = _rms(table["disk_fraction"].to_numpy() - through.fractions[:, DISK])
+    noise = _rms(np.hypot(table["stderr"].to_numpy(), through.stderr[:, DISK]))
     what = f"Disk fractions of {model.name} against a direct correction through T(α)"
     numbers = f"{apart:.3f} (rms over fifths of α; {noise:.3f} by their errors)"
     if np.sqrt(max(0.0, apart**2 - noise**2)) < _SMALL:
@@ -324,10 +301,7 @@ def _of_sample(found: Evidence) -> Iterator[Check]:
     measured = found.bias[found.observed.name]
     yield from () if measured is None else measured.findings
     if found.tree.intrinsic is None:
-        text = (
-            "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias: "
-            "large galaxies, for example, are better resolved and more often disks."
-        )
+        text = "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias."
         action = "Give columns such as luminosity, physical size and redshift (`intrinsic`)."
         yield Finding("intrinsic-missing", "caution", text, action)
     else:

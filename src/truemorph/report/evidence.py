@@ -17,7 +17,7 @@ from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.metrics import BiasResult
 from truemorph.bias.study import TransitionStudy, study_transition
-from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK, RayleighTransition, Transition
+from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK, SMOOTH, RayleighTransition, Transition
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import from_same_images, select_rows
@@ -29,7 +29,7 @@ from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, LabelSet, changes
-from truemorph.report.table1 import FIFTHS, Tree, fractions_by, observed_probability, table_one
+from truemorph.report.table1 import FIFTHS, Tree, fractions_by, table_one
 from truemorph.tables import CatalogTable, numeric_columns, read_table
 
 if TYPE_CHECKING:
@@ -100,6 +100,11 @@ class Model:
         mean = np.nanmean(self.observables, axis=0)
         others = self.observables if len(alpha) == len(self.observables) else np.tile(mean, (len(alpha), 1))
         return np.column_stack([alpha, np.where(np.isfinite(others), others, mean)])
+
+    def observed_probability(self, alpha: np.ndarray) -> np.ndarray:
+        """p(ỹ = disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3), shape (N,): testable without gold labels."""
+        matrix = np.asarray(self.transition.matrix(self.resolution(alpha)))[:, :, DISK]
+        return (1 - self.disk) * matrix[:, SMOOTH] + self.disk * matrix[:, DISK]
 
 
 def _principal(models: Sequence[Model]) -> Model | None:
@@ -250,10 +255,6 @@ class Evidence:
             spans = "trends of the true fraction with α up to δ" if self.study.fit.drift is not None else "all families"
             parts.append(f"the volunteers' labels corrected directly through T(α), with its error, over {spans}")
         return " and ".join(parts)
-
-    def predicted_labels(self, model: Model) -> np.ndarray:
-        """p(labelled disk | x, α) of a model, shape (N,): what can be compared with labels without any gold label."""
-        return observed_probability(model.disk, model.resolution(self.alpha), model.transition)
 
 
 def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evidence:

@@ -19,7 +19,7 @@ from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text
 from truemorph.report.checks import FEWEST_OF_A_CLASS
 from truemorph.report.evidence import Evidence
 from truemorph.report.page import Illustration
-from truemorph.report.table1 import drift_by, fractions_by
+from truemorph.report.table1 import fractions_by, halves_by
 
 
 class Style(TypedDict):
@@ -171,70 +171,37 @@ def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
     )
 
 
-def _against_columns(
-    found: Evidence,
-    name: str,
-    tables: Mapping[str, pl.DataFrame],
-    drawn: str,
-    looks: Mapping[str, dict[str, Any]],
-    caption: str,
-    **axis: Any,
-) -> Illustration:
-    """One panel an intrinsic column: what is drawn of its table, with errors, one line a label set."""
-    panels = []
-    for column, table in tables.items():
-        axes = new_panel()
-        axes.axhline(0, color="0.5", lw=1, zorder=1)
-        for labels in table["labels"].unique(maintain_order=True):
-            part = table.filter(pl.col("labels") == labels)
-            axes.errorbar(part["mean"], part[drawn], part["stderr"], **looks[labels])
-        axes.set(xlabel=axis_label(found, column), **axis)
-        _legend_above(axes)
-        panels.append(axes.figure)
-    data = [table.select(pl.lit(column).alias("column"), pl.all()) for column, table in tables.items()]
-    return Illustration(name, panels, caption, pl.concat(data))
-
-
-def _intrinsic(found: Evidence) -> dict[str, np.ndarray]:
-    return {name: found.frame[name].cast(pl.Float64).to_numpy() for name in found.options.intrinsic}
-
-
-def at_fixed_columns(found: Evidence) -> Illustration:
-    """Drift with α at fixed intrinsic properties, one panel a column."""
+def among_similar(found: Evidence) -> Illustration:
+    """Disk fraction of poorly and of well resolved galaxies against each intrinsic column, one panel a column."""
     styles = styles_of(found)
     sets = {"volunteers": found.observed}
     if found.corrector is not None:
         sets["corrected"] = found.corrector.best
     if found.truth is not None:
         sets[found.gold_name] = found.truth
-    looks: dict[str, dict[str, Any]] = {
-        one.name: {**styles[one.name], "ls": "--" if one is found.observed else "-", "ms": 5, "lw": 1.5, "label": name}
-        for name, one in sets.items()
-    }
-    tables = {name: drift_by(one, found.alpha, list(sets.values())) for name, one in _intrinsic(found).items()}
-    every = np.concatenate([table["drift"].to_numpy() for table in tables.values()])
-    caption = (
-        "Disk fraction of the better resolved half minus that of the other half of similar galaxies, in fifths of "
-        f"{in_words(found.options.intrinsic)}. Zero means that the disk fraction of similar galaxies does not depend "
-        "on their resolution. One property is held fixed at a time, so the truth need not be exactly zero."
-    )
-    return _against_columns(
-        found, "fixed_properties", tables, "drift", looks, caption, ylabel="change of the disk fraction with α",
-        ylim=(min(-0.1, np.nanmin(every) - 0.08), max(0.1, np.nanmax(every) + 0.08)),
-    )  # fmt: skip
-
-
-def by_columns(found: Evidence) -> Illustration:
-    """Disk fraction against intrinsic columns, one panel a column."""
-    # Of models, probabilities and posteriors, which are what populations need.
-    sets = [one for one in found.sets if one.kind != "labels"]
-    looks: dict[str, dict[str, Any]] = {
-        name: {**style, "ms": 4.5, "lw": 1.3, "label": plain_text(name)} for name, style in styles_of(found).items()
-    }
-    tables = {name: fractions_by(one, sets) for name, one in _intrinsic(found).items()}
-    caption = f"Disk fraction of {found.which} in fifths of {in_words(found.options.intrinsic)}. Errors: binomial."
-    return _against_columns(
-        found, "by_columns", tables, "disk_fraction", looks, caption, ylabel="disk fraction", ylim=(0, 1.02)
+    panels, data = [], []
+    for column in found.options.intrinsic:
+        table = halves_by(found.frame[column].cast(pl.Float64).to_numpy(), found.alpha, list(sets.values()))
+        axes = new_panel()
+        for name, one in sets.items():
+            style = styles[one.name]
+            poorly, well = (table.filter(labels=one.name, bin=half) for half in (1, 2))
+            both: Any = (well, {"ls": "-", "label": name}), (poorly, {"ls": ":", "mfc": "none"})
+            for part, look in both:
+                x, y, error = part["value"], part["disk_fraction"], part["stderr"]
+                axes.errorbar(x, y, error, **{**style, **look, "ms": 5, "lw": 1.3})
+        axes.set(xlabel=axis_label(found, column), ylabel="disk fraction", ylim=(0, 1.02))
+        _legend_above(axes)
+        panels.append(axes.figure)
+        data.append(table.select(pl.lit(column).alias("column"), pl.all()))
+    return Illustration(
+        "similar_galaxies",
+        panels,
+        f"Disk fraction of {found.which} in fifths of {in_words(found.options.intrinsic)}: of the better resolved half "
+        "of each fifth (filled, solid) and of the other half (open, dotted). Where they agree, the disk fraction of "
+        "similar galaxies does not depend on their resolution. One property is held fixed at a time, so those of the "
+        "truth need not agree exactly. Errors: binomial.",
+        pl.concat(data),
     )
 
 
@@ -243,7 +210,7 @@ def reliability_panels(found: Evidence) -> Illustration:
     styles = styles_of(found)
     soft = [one for model in found.models for one in (model.probabilities, model.posterior) if one is not None]
     against = [(truth, {one.name: one.disk for one in soft}) for truth in found.truths.values()]
-    against.append((found.observed, {model.name: found.predicted_labels(model) for model in found.models}))
+    against.append((found.observed, {model.name: model.observed_probability(found.alpha) for model in found.models}))
     panels, errors, data = [], [], []
     for outcome, probabilities in against:
         axes = new_panel(4.2, 4.2)

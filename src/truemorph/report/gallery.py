@@ -280,7 +280,7 @@ def _pair(one: Shown, found: Evidence, wanted: Sequence[str], told: bool = False
     gold = _gold(row, found)
     truth = "" if gold is None else f"; {found.gold_name.removesuffix('s')}: {gold}"
     said = f"α = {row['alpha']:.1f}. Volunteers: smooth{votes}; corrected: disk (p = {row[AFTER]:.2f}){truth}"
-    return Pair(f"{row['object_id']}: {said}", pictures)
+    return Pair(f"{said}. {row['object_id']}", pictures)
 
 
 def _drawn(chosen: Sequence[Shown], found: Evidence) -> list[Illustration]:

@@ -13,7 +13,7 @@ import polars as pl
 from truemorph.bias.binning import choose_bins, equal_count_edges, proportion_error
 from truemorph.bias.metrics import BiasResult, cv14, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
-from truemorph.bias.transitions import DISK, SMOOTH, Transition
+from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.errors import InputError
 from truemorph.report.label_sets import LabelSet
 
@@ -54,25 +54,14 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = FIFTH
     return pl.DataFrame(rows)
 
 
-def drift_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet], bins: int = FIFTHS) -> pl.DataFrame:
-    """How much the disk fraction rises with α in equal-count bins of the finite values of a column.
+def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -> pl.DataFrame:
+    """Disk fraction of the less well (`bin` 1) and the better resolved half (`bin` 2) of each fifth of a column.
 
-    `labels`, `bin`, `mean` (of the column), `galaxies`; `drift`, the disk fraction of the better resolved half of the
-    bin minus that of the other half, and its `stderr`; NaN where a half is empty.
+    `value` is the mean of the column in that fifth; the other columns are those of `fractions_by`, for α.
     """
-    order = _ascending(values)
-    tables = []
-    for number, part in enumerate(np.array_split(order, max(1, min(bins, order.size))), 1):
-        halves = fractions_by(alpha[part], [one.of(part) for one in sets], 2)
-        drift = halves.group_by("labels", maintain_order=True).agg(
-            pl.lit(number).alias("bin"),
-            pl.lit(values[part].mean()).alias("mean"),
-            pl.col("galaxies").sum(),
-            pl.col("disk_fraction").diff().last().alias("drift"),
-            pl.col("stderr").pow(2).sum().sqrt(),
-        )
-        tables.append(drift)
-    return pl.concat(tables)
+    fifths = [part for part in np.array_split(_ascending(values), FIFTHS) if part.size > 1]
+    halves = [fractions_by(alpha[part], [one.of(part) for one in sets], 2) for part in fifths]
+    return pl.concat([half.with_columns(value=values[part].mean()) for part, half in zip(fifths, halves, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -197,12 +186,6 @@ def table_one(
             row[f"fraction_rms: {definition}"] = rms
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def observed_probability(disk: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
-    """p(ỹ = disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3): testable without gold labels, shape (N,)."""
-    matrix = np.asarray(transition.matrix(alpha))[:, :, DISK]
-    return (1 - disk) * matrix[:, SMOOTH] + disk * matrix[:, DISK]
 
 
 def chance_calibration_error(probability: np.ndarray, bins: int = 15) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from truemorph.io import plain, write_json
 from truemorph.report.checks import DATA, MODEL, ONE_CLASS, gold_words, lights
 from truemorph.report.distributions import distributions
 from truemorph.report.evidence import TRUTH, Evidence, Model, gather
-from truemorph.report.figures import at_fixed_columns, bias_curve, by_columns, fractions, in_words, reliability_panels
+from truemorph.report.figures import among_similar, bias_curve, fractions, in_words, reliability_panels
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
 from truemorph.report.label_sets import CHANGE
 from truemorph.report.networks import looks, training
@@ -283,7 +283,7 @@ def _sections(found: Evidence, changed: Sequence[Section], curves: Sequence[Illu
         tables = [_fractions_table(found)]
         out.append(Section("The bias curve", figures=[bias_curve(found, found.study)], tables=tables))
     if found.options.intrinsic:
-        out.append(Section("Does it hold among similar galaxies?", figures=[at_fixed_columns(found)]))
+        out.append(Section("Does it hold among similar galaxies?", figures=[among_similar(found)]))
     if found.models:
         tables = [_confusion_table(found)]
         out.append(Section("Calibration and confusion", figures=[reliability_panels(found)], tables=tables))
@@ -368,8 +368,6 @@ def _appendix(found: Evidence, maps: Sequence[Illustration], trained: Sequence[S
             "not read a bright frame or corner as structure."
         )
         out.append(Section("Where the networks look (Grad-CAM)", note, maps))
-    if found.options.intrinsic:
-        out.append(Section("Disk fractions by intrinsic properties", figures=[by_columns(found)]))
     out += trained
     return [
         *out,
