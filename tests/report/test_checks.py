@@ -139,7 +139,7 @@ def test_gold_labels_answer_what_labels_alone_cannot(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
     assert not codes(found, "caution") & {"flat-fractions-assumed", "gold-missing", "range-wide"}
-    assert any(name.startswith("Constant class fractions, by the gold labels") for name in passed(found))
+    assert any(name.startswith("Constant class fractions, by the truth") for name in passed(found))
     few = np.where(np.arange(N) < 80, truth, np.nan)
     assert "flat-fractions-assumed" in codes(evidence(labels, alpha, calibrated(truth), {"few": few}))
 
@@ -204,7 +204,7 @@ def test_without_a_model_the_corrected_labels_are_compared(plain):
     found = evidence(labels, alpha, truths={"all": truth})
     table = found.correction
     assert (np.abs(table["corrected"] - table["gold"]) < 4 * table["stderr"]).all()
-    assert "Error of the disk fractions corrected through T(α)" in passed(found)
+    assert any(name.startswith("Error of the disk fractions corrected through T(α)") for name in passed(found))
 
 
 def test_without_a_model_some_gold_labels_are_the_correction(plain):

@@ -33,10 +33,10 @@ def paired(size, seed):
 @given(samples, samples, seeds)
 @settings(max_examples=60)
 def test_distances_are_those_of_scipy_and_a_weight_is_a_repetition(a, b, seed):
-    assert apart(a, b).ks == pytest.approx(stats.ks_2samp(a, b, method="asymp").statistic, abs=1e-12)
+    assert apart(a, b)["ks"] == pytest.approx(stats.ks_2samp(a, b, method="asymp").statistic, abs=1e-12)
     weights = np.random.default_rng(seed).integers(1, 4, a.size)
     repeated = np.repeat(a, weights)
-    assert apart(a, b, weights).ks == pytest.approx(stats.ks_2samp(repeated, b).statistic, abs=1e-12)
+    assert apart(a, b, weights)["ks"] == pytest.approx(stats.ks_2samp(repeated, b).statistic, abs=1e-12)
     curve = cumulative(a, weights)
     np.testing.assert_array_equal(curve["value"], np.unique(a))
     np.testing.assert_allclose(curve["share"], [np.mean(repeated <= x) for x in curve["value"]])
@@ -48,13 +48,13 @@ def test_distances_are_those_of_scipy_and_a_weight_is_a_repetition(a, b, seed):
 def test_distances_know_neither_order_nor_which_came_first_and_only_ranks(seed):
     values, in_a, in_b = paired(200, seed)
     found, rows = distance(values, in_a, in_b, 0), np.random.default_rng(seed).permutation(200)
-    assert distance(values[rows], in_b[rows], in_a[rows], 0).ks == pytest.approx(found.ks)
-    assert distance(np.log(values), in_a, in_b, 0).ks == pytest.approx(found.ks)
+    assert distance(values[rows], in_b[rows], in_a[rows], 0)["ks"] == pytest.approx(found["ks"])
+    assert distance(np.log(values), in_a, in_b, 0)["ks"] == pytest.approx(found["ks"])
 
 
 def test_the_same_sample_twice_is_no_distance_away_and_never_varies():
     values, in_a, _ = paired(300, 1)
-    assert distance(values, in_a, in_a, 20) == (0, 0, 0)
+    assert distance(values, in_a, in_a, 20) == {"ks": 0, "ks_stderr": 0, "ks_floor": 0}
 
 
 def test_errors_are_the_scatter_of_repeated_draws():
@@ -63,17 +63,17 @@ def test_errors_are_the_scatter_of_repeated_draws():
     def draw():
         return rng.lognormal(0.3, 0.5, 400), rng.lognormal(0.8, 0.5, 300)
 
-    repeated = [apart(*draw()).ks for _ in range(400)]
+    repeated = [apart(*draw())["ks"] for _ in range(400)]
     spread, relative = np.std(repeated, ddof=1), 1 / np.sqrt(2 * 399)
-    errors = np.array([apart(*draw(), bootstrap=200, seed=seed).ks_stderr for seed in range(12)])
+    errors = np.array([apart(*draw(), bootstrap=200, seed=seed)["ks_stderr"] for seed in range(12)])
     # 4 σ, of the scatter of both; and the largest of many differences moves between values: 1 / sqrt(n) of it.
     tolerance = 4 * np.hypot(relative, errors.std(ddof=1) / errors.mean() / np.sqrt(errors.size)) + 1 / np.sqrt(300)
     assert errors.mean() == pytest.approx(spread, rel=tolerance)
 
 
 def test_floor_of_samples_that_share_galaxies_is_lower():
-    chance = np.array([distance(*paired(800, seed), 0).ks for seed in range(400)])
-    floors = np.array([distance(*paired(800, 1000 + seed), 150).ks_floor for seed in range(12)])
+    chance = np.array([distance(*paired(800, seed), 0)["ks"] for seed in range(400)])
+    floors = np.array([distance(*paired(800, 1000 + seed), 150)["ks_floor"] for seed in range(12)])
     error = np.hypot(chance.std() / np.sqrt(chance.size), floors.std(ddof=1) / np.sqrt(floors.size))
     # The steps of curves of n galaxies count as 1 / (2 n) in the largest difference.
     assert floors.mean() == pytest.approx(chance.mean(), abs=4 * error + 0.5 / 400)

@@ -15,7 +15,7 @@ from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.report.evidence import TRUTH, Evidence, Model
+from truemorph.report.evidence import Evidence, Model
 from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import Light, in_order
 from truemorph.report.table1 import FIFTHS, accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
@@ -54,15 +54,13 @@ def lights(found: Evidence, known: Mapping[str, Iterable[Check]] | None = None) 
     return tuple(out)
 
 
-def gold_words(definition: str) -> str:
-    """Gold labels by their definition, as part of a sentence."""
-    if definition.startswith(f"disk: {TRUTH} "):
-        return "the truth"
-    return "the gold labels" if definition.startswith("column ") else f"the gold labels ({definition})"
-
-
 def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2)))
+
+
+def _numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:
+    against = f"against the {truth.name} of {int(truth.known.sum()):,} galaxies"
+    return f"{ours:.3f}, volunteers' labels {theirs:.3f}, error of the difference {error:.3f}, {against}"
 
 
 def _judged(found: Evidence) -> list[Model]:
@@ -90,11 +88,8 @@ def _fractions_against_gold(found: Evidence, model: Model, definition: str, trut
     rows, best = truth.known, model.best
     gain, error = fraction_gain(truth.disk[rows], best.disk[rows], found.observed.disk[rows], found.alpha[rows])
     off, before = (found.row(one)[f"fraction_rms: {definition}"] for one in (best, found.observed))
-    numbers = (
-        f"{off:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f} (rms over fifths of α, "
-        f"against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
-    )
-    yield from _fractions_compared(f"Error of the disk fractions of {best.name}", gain, error, off, numbers)
+    what = f"Error of the disk fractions of {best.name} (rms over fifths of α)"
+    yield from _fractions_compared(what, gain, error, off, _numbers(off, before, error, truth))
 
 
 def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
@@ -107,12 +102,8 @@ def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) 
     off = fractions.fractions[:, DISK] - fractions_by(alpha, [truth.of(rows)])["disk_fraction"].to_numpy()
     after, error = _rms(off), _rms(fractions.stderr[:, DISK])
     before = found.row(found.observed)[f"fraction_rms: {definition}"]
-    numbers = (
-        f"{after:.3f}, volunteers' labels {before:.3f}, error {error:.3f} with that of T(α) (rms over fifths of α, "
-        f"against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
-    )
-    what = "Error of the disk fractions corrected through T(α)"
-    yield from _fractions_compared(what, before - after, error, after, numbers)
+    what = "Error of the disk fractions corrected through T(α) (rms over fifths of α)"
+    yield from _fractions_compared(what, before - after, error, after, _numbers(after, before, error, truth))
 
 
 def _fractions_compared(what: str, gain: float, error: float, off: float, numbers: str) -> Iterator[Check]:
@@ -140,11 +131,7 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
     if not np.isfinite(gain):  # gold labels of one class
         return
     own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (best, found.observed))
-    what = f"Balanced accuracy of {best.name}"
-    numbers = (
-        f"{own:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f} (against "
-        f"{gold_words(definition)} of {int(rows.sum()):,} galaxies)"
-    )
+    what, numbers = f"Balanced accuracy of {best.name}", _numbers(own, before, error, truth)
     if gain < -2 * error:
         text = "The model's labels agree less with the gold labels than the volunteers' labels do."
         action = "Do not use these labels; train a network for more epochs, or on more galaxies."
@@ -270,7 +257,7 @@ def _of_transition(found: Evidence) -> Iterator[Check]:
             check = confounding_check(found.observed.labels, found.alpha, gold=truth.labels)
             yield from (replace(one, message=f"{one.message} (Gold labels: {definition}.)") for one in check.findings)
             if not check.findings:
-                yield f"Constant class fractions, by {gold_words(definition)}", check.statement
+                yield f"Constant class fractions, by the {truth.name}", check.statement
             settled |= bool(check.findings) or check.drift_stderr < _SMALL
     study, through = found.study, found.through
     if study is None or through is None:

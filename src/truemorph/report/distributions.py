@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -35,6 +35,7 @@ SERSIC_BOUNDARY = 3.0
 _SERSIC = "sersic_n"
 _RESAMPLES = 300
 _POINTS = 400
+_DISTANCE = ("ks", "ks_stderr", "ks_floor")
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 PANELS = {"smooth": "smooth", "to_disk": "switched smooth → disk", "disk": "disk"}
 
@@ -54,19 +55,14 @@ def cumulative(values: np.ndarray, weights: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame({"value": distinct[chosen], "share": share[chosen] / share[-1]})
 
 
-class Distance(NamedTuple):
-    """Kolmogorov-Smirnov distance of two samples, the largest difference between their cumulative curves."""
-
-    ks: float
-    ks_stderr: float  # by the bootstrap
-    ks_floor: float  # mean where there is no difference; not 0
-
-
-def distance(values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: int = 1000, seed: int = 0) -> Distance:
-    """Distance between two samples of the same galaxies, which may share members; all arrays have shape (N,).
+def distance(
+    values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """Kolmogorov-Smirnov distance of two samples of the same galaxies, which may share members; arrays of shape (N,).
 
     `in_a` and `in_b` are weights of each galaxy in either sample: 0 or 1, or a probability. Values that are not finite
-    are left out. Without resamples there are no errors.
+    are left out. `ks` is the largest difference between the cumulative curves, `ks_stderr` its error by the bootstrap,
+    and `ks_floor` its mean where there is no difference, which is not 0; without resamples these are NaN.
     """
     kept = ((in_a > 0) | (in_b > 0)) & np.isfinite(values)
     order = np.argsort(values[kept], kind="stable")
@@ -78,7 +74,6 @@ def distance(values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: 
         return (first / first[-1] - second / second[-1])[last]
 
     measured, rng, n = difference(), np.random.default_rng(seed), pooled.size
-    ks = float(np.abs(measured).max())
     resampled, chance = [], []
     for _ in range(bootstrap):
         # Only how often each galaxy was drawn matters, so nothing is sorted again.
@@ -87,9 +82,8 @@ def distance(values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: 
             drawn = difference(counts)
             resampled.append(np.abs(drawn).max())
             chance.append(np.abs(drawn - measured).max())
-    if not chance:
-        return Distance(ks, float("nan"), float("nan"))
-    return Distance(ks, float(np.std(resampled)), float(np.mean(chance)))
+    found = [np.abs(measured).max(), *((np.std(resampled), np.mean(chance)) if chance else (np.nan, np.nan))]
+    return dict(zip(_DISTANCE, map(float, found), strict=True))
 
 
 def share_above(values: np.ndarray, boundary: float, weights: np.ndarray) -> tuple[float, float]:
@@ -171,12 +165,12 @@ def compare_distributions(
             if boundary is not None:
                 row["share_above"], row["share_above_stderr"] = share_above(values, boundary, weight)
             if beside is not None and name != observed_name:
-                row |= distance(values, weight, beside, bootstrap, seed)._asdict()
+                row |= distance(values, weight, beside, bootstrap, seed)
             rows.append(row)
     if not rows:
         raise InputError(f"no galaxy has both a label and a finite {column}")
     kinds = {"panel": pl.String, "labels": pl.String, "n": pl.Int64}
-    kinds |= dict.fromkeys(("total", "share_above", "share_above_stderr", *Distance._fields), pl.Float64)
+    kinds |= dict.fromkeys(("total", "share_above", "share_above_stderr", *_DISTANCE), pl.Float64)
     table = pl.DataFrame(rows, schema=kinds)
     dropped = int(values.size - finite.sum())
     return Distributions(column, boundary, observed_name, table, pl.concat(curves), values.size, dropped)
@@ -234,13 +228,10 @@ def _legend(row: dict[str, Any], what: str, boundary: float | None) -> str:
 def distributions(found: Evidence) -> tuple[list[Illustration], list[Finding]]:
     """Columns among smooth, disk and relabelled galaxies: those asked for, the Sérsic index where there is one."""
     every, findings = [], []
-    asked = found.options.distributions
-    for name in asked or ([_SERSIC] if _SERSIC in found.frame.columns else []):
+    for name in found.options.distributions or ([_SERSIC] if _SERSIC in found.frame.columns else []):
         try:
             every.append(_distribution(found, name))
         except InputError as problem:
-            if asked:
-                raise
             text = f"Column {name} was not compared between classes: {problem}."
             findings.append(Finding("column-not-compared", "note", text))
     return every, findings

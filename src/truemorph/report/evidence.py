@@ -142,11 +142,6 @@ class Evidence:
         """Resolution, shape (N,)."""
         return self.tree.alpha
 
-    @property
-    def with_images(self) -> dict[str, Classifier]:
-        """Models that see pictures, by name."""
-        return {one.name: one.classifier for one in self.models if one.classifier.uses_images}
-
     @cached_property
     def observed(self) -> LabelSet:
         """The volunteers' labels."""
@@ -245,17 +240,6 @@ class Evidence:
         columns |= {"gold": gold, "gold_stderr": gold_error}
         return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in columns.items())
 
-    @property
-    def range_spans(self) -> str:
-        """What the range of the corrected disk fractions spans, in words."""
-        if self.corrector is None and self.by_gold is not None:
-            return "95 % of the estimate from gold labels"
-        parts = [] if self.corrector is None else [f"the error of {self.corrector.name}"]
-        if self.study is not None:
-            spans = "trends of the true fraction with α up to δ" if self.study.fit.drift is not None else "all families"
-            parts.append(f"the volunteers' labels corrected directly through T(α), with its error, over {spans}")
-        return " and ".join(parts)
-
 
 def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evidence:
     """Read runs and catalogue, label what isn't labelled (into the folder `files`), and join."""
@@ -283,7 +267,7 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
 
     models, left_out, chosen = [], {}, rows
     for name, classifier in zip(names, classifiers, strict=True):
-        labels = _labels(name, classifier, path, frame, options, files)
+        labels = _labels(name, classifier, path, options, files)
         model, spread = _model(name, classifier, frame, labels)
         models.append(model)
         said = {
@@ -326,14 +310,11 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
 def _trained_on(sources: Sequence[Path]) -> Path:
     """The catalogue that the first run was trained on."""
     for source in sources:
-        try:
-            named = read_toml(source / "run.toml").get("catalogue")
-        except InputError:
-            continue
-        if named is not None:
-            if not Path(named).is_file():
+        if (source / "run.toml").is_file():
+            named = Path(read_toml(source / "run.toml").get("catalogue") or "")
+            if not named.is_file():
                 raise InputError(f"{named}: the catalogue of run {source} is not there; give `catalogue`")
-            return Path(named)
+            return named
     raise InputError("no run says which catalogue it was trained on; give one with `catalogue`")
 
 
@@ -354,19 +335,14 @@ def _study(
         return None, [Finding("fit-failed", "caution", text, action)]
 
 
-def _labels(
-    name: str, model: Classifier, path: Path, frame: pl.DataFrame, options: ReportOptions, files: Path
-) -> pl.DataFrame:
+def _labels(name: str, model: Classifier, path: Path, options: ReportOptions, files: Path) -> pl.DataFrame:
     """A model's labels of the catalogue: those given, those of an earlier report, or new ones."""
     kept = files / "labels" / f"{name.replace(os.sep, '_')}.parquet"
     fresh = [kept] if kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime else []
     for candidate in (*options.labels, *fresh):
         table = read_table(candidate)
-        if table.metadata.get("model_hash") != model.model_hash or "p_disk" not in table.frame.columns:
-            continue
-        if not table.frame["object_id"].cast(pl.String).is_in(frame["object_id"].implode()).any():
-            raise InputError(f"{candidate}: labels none of the galaxies of {path}")
-        return table.frame
+        if table.metadata.get("model_hash") == model.model_hash and "p_disk" in table.frame.columns:
+            return table.frame
     kept.parent.mkdir(parents=True, exist_ok=True)
     label_table(model, path, kept, max_bad=1.0)
     return read_table(kept).frame
@@ -428,7 +404,7 @@ def _truths(
             continue
         # Simulations keep the true class in a column of this name.
         simulated = definition.startswith(f"disk: {TRUTH} ")
-        name = TRUTH if simulated else "gold labels" if definition == _UNSTATED else f"gold labels, {definition}"
+        name = TRUTH if simulated else "gold labels" if definition == _UNSTATED else f"gold labels ({definition})"
         out[definition] = LabelSet(name, "truth", np.where(classes < 0, np.nan, classes).astype(np.float64))
     return out, findings
 

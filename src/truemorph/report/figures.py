@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,15 +21,8 @@ from truemorph.report.evidence import Evidence
 from truemorph.report.page import Illustration
 from truemorph.report.table1 import fractions_by, halves_by
 
-
-class Style(TypedDict):
-    """How matplotlib draws a label set."""
-
-    color: str
-    marker: str
-    ls: str
-
-
+# How matplotlib draws a label set: its `color`, `marker` and `ls`.
+Style = dict[str, Any]
 STYLE: dict[str, Style] = {
     "truth": {"color": BLACK, "marker": "o", "ls": "-"},
     "observed": {"color": "#8a8a8a", "marker": "s", "ls": "--"},
@@ -112,10 +105,16 @@ def fractions(found: Evidence) -> Illustration:
     _legend_above(axes)
     caption = f"Disk fraction of {found.which} in fifths of α. Errors are statistical."
     if table["corrected"].count():
-        by = "volunteers' labels through T(α)" if found.by_gold is None else "gold labels"
+        by, range_of = "volunteers' labels through T(α)", []
         if model is not None:
             by = f"{'posterior' if model.posterior else 'mean p(disk)'} of {model.name}"
-        caption += f" Corrected: {by}. Range: {found.range_spans}."
+            range_of.append(f"the error of {model.name}")
+        if model is None and found.by_gold is not None:
+            by, range_of = "gold labels", ["95 % of the estimate"]
+        elif found.study is not None:
+            over = "trends of the true fraction with α up to δ" if found.study.fit.drift is not None else "all families"
+            range_of.append(f"the volunteers' labels corrected directly through T(α), with its error, over {over}")
+        caption += f" Corrected: {by}. Range: {' and '.join(range_of)}."
     others = [one.name for one in found.models if one is not model]
     if others:
         caption += f" {', '.join(others)}: mean p(disk)."

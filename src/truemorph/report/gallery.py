@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from truemorph.bias.transitions import DISK
 from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder
+from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError
 from truemorph.images.decode import (
     AS_THEY_ARE,
@@ -127,16 +128,15 @@ class Shown:
     cropped: np.ndarray | None  # as networks see it, uint8
 
 
-def _shown(found: Evidence) -> tuple[list[Shown], list[str]]:
-    """Galaxies that changed, with their pictures and maps; and what is wrong with better images that can't be read."""
+def _shown(found: Evidence, model: Classifier) -> tuple[list[Shown], list[str]]:
+    """Galaxies that a model changed, with their pictures; and what is wrong with better images that can't be read."""
     options = found.options
     chosen = choose(found.everything, options.galaxies)
     imaged = "image" in chosen.columns and chosen["image"].count() > 0
     root = image_folder(found.catalogue) if imaged else Path()
     size, crop, fits = 128, 1.0, AS_THEY_ARE
-    if found.with_images:  # as the last of these takes them
-        config = list(found.with_images.values())[-1].config
-        size, crop, fits = config.image_size, config.crop, fits_reading(config)
+    if model.uses_images:
+        size, crop, fits = model.config.image_size, model.config.crop, fits_reading(model.config)
     better = {} if options.better is None else better_pictures(options.better, chosen["object_id"])
     shown, bad = [], []
     for row in chosen.iter_rows(named=True):
@@ -151,25 +151,23 @@ def _shown(found: Evidence) -> tuple[list[Shown], list[str]]:
             except InputError as problem:
                 bad.append(str(problem))
         shown.append(Shown(row, pictures, cropped))
-    if options.maps and found.with_images:
-        _add_maps([one for one in shown if one.cropped is not None], found)
+    if options.maps and model.uses_images:
+        _add_maps({one.row["object_id"]: one for one in shown if one.cropped is not None}, model)
     return shown, bad
 
 
-def _add_maps(shown: Sequence[Shown], found: Evidence) -> None:
-    """Add what speaks for a disk in each picture, by every model that sees pictures of this size."""
+def _add_maps(shown: Mapping[str, Shown], model: Classifier) -> None:
+    """Add what speaks for a disk in each picture; galaxies by id."""
     from truemorph.explain.gradcam import GradCam, upsampled
 
-    pixels = [one.cropped for one in shown if one.cropped is not None]
-    ids = [one.row["object_id"] for one in shown]
-    last = list(found.with_images.values())[-1].config
-    for name, model in found.with_images.items():
-        if pixels and (model.config.image_size, model.config.crop) == (last.image_size, last.crop):
-            folds = dict(zip(model.seen["object_id"].cast(pl.String), model.seen["fold"], strict=True))
-            cam = GradCam(model)
-            maps = cam.maps(np.stack(pixels), DISK, np.array([folds.get(one, -1) for one in ids]))
-            for one, cropped, heat in zip(shown, pixels, upsampled(maps, last.image_size, cam.grid), strict=True):
-                one.pictures[f"{MAP}, {name}"] = overlaid(cropped, heat)
+    pixels = [one.cropped for one in shown.values() if one.cropped is not None]
+    if pixels:
+        folds = dict(zip(model.seen["object_id"].cast(pl.String), model.seen["fold"], strict=True))
+        cam = GradCam(model)
+        maps = cam.maps(np.stack(pixels), DISK, np.array([folds.get(one, -1) for one in shown]))
+        drawn = upsampled(maps, model.config.image_size, cam.grid)
+        for one, cropped, heat in zip(shown.values(), pixels, drawn, strict=True):
+            one.pictures[MAP] = overlaid(cropped, heat)
 
 
 def _gallery(shown: Sequence[Shown], found: Evidence) -> Gallery:
@@ -241,7 +239,7 @@ def changed_galaxies_section(found: Evidence) -> tuple[list[Pair], list[Section]
     """Galaxies that change: four for the first screen, the section about them, and figures for the files alone."""
     if found.principal is None:
         return [], [], []
-    shown, bad = _shown(found)
+    shown, bad = _shown(found, found.principal.classifier)
     if not shown:
         return [], [], []
     changed = int((found.everything[CHANGE] != "").sum())
@@ -264,8 +262,7 @@ def changed_galaxies_section(found: Evidence) -> tuple[list[Pair], list[Section]
         f"The surest changes from smooth to disk. Left: the image that volunteers saw. {middle}Right: what raises the "
         f"score of a disk (Grad-CAM). {note}"
     )
-    heat = f"{MAP}, {found.principal.name}"
-    pairs = [_pair(one, found, (SEEN, BETTER, heat), told=n > 0) for one in chosen]
+    pairs = [_pair(one, found, (SEEN, BETTER, MAP), told=n > 0) for one in chosen]
     examples = [_pair(one, found, (SEEN, BETTER)) for one in chosen[:_EXAMPLES]]
     return examples, [Section(title, note, pairs=pairs, gallery=_gallery(shown, found))], _drawn(chosen, found)
 

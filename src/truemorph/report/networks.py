@@ -89,7 +89,8 @@ def _epochs(histories: Mapping[str, pl.DataFrame], found: Evidence) -> Illustrat
 
 def looks(found: Evidence) -> tuple[list[Illustration], list[Check]]:
     """Mean maps and profiles of at most `maps` of the galaxies that are measured, and checks."""
-    frame, models, options = found.frame, found.with_images, found.options
+    frame, options = found.frame, found.options
+    models = {one.name: one.classifier for one in found.models if one.classifier.uses_images}
     if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
         return [], []
     from truemorph.explain.plots import mean_map_figure, profile_figure
@@ -122,14 +123,15 @@ def looks(found: Evidence) -> tuple[list[Illustration], list[Check]]:
     )
     profiles = Illustration(
         "profiles",
-        [profile_figure(_one_class(explanations, kind), PIXELS, colours) for kind in kinds],
+        [profile_figure(of_class(explanations, kind), PIXELS, colours) for kind in kinds],
         "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
         profile_data(explanations, PIXELS),
     )
     return [maps, profiles], made
 
 
-def _one_class(explanations: Mapping[str, Explanation], kind: str) -> dict[str, Explanation]:
+def of_class(explanations: Mapping[str, Explanation], kind: str) -> dict[str, Explanation]:
+    """Those of the galaxies of one predicted class."""
     return {
         name: replace(one, classes=tuple(some for some in one.classes if some.name == kind))
         for name, one in explanations.items()

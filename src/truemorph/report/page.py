@@ -173,9 +173,8 @@ class Light:
             return first_sentence(main[0].message) + (f" And {more} more." if more else "")
         if not self.passed:
             return "Nothing to check here."
-        notes = f" {len(self.findings)} note{'s' if len(self.findings) > 1 else ''}." if self.findings else ""
-        count = "1 check" if len(self.passed) == 1 else f"{len(self.passed)} checks"
-        return f"{count} passed: {'; '.join(name for name, _ in self.passed)}.{notes}"
+        notes = f" Notes: {len(self.findings)}." if self.findings else ""
+        return f"Passed: {'; '.join(name for name, _ in self.passed)}.{notes}"
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
-from truemorph.report.checks import DATA, MODEL, ONE_CLASS, gold_words, lights
+from truemorph.report.checks import DATA, MODEL, ONE_CLASS, lights
 from truemorph.report.distributions import distributions
 from truemorph.report.evidence import TRUTH, Evidence, Model, gather
 from truemorph.report.figures import among_similar, bias_curve, fractions, in_words, reliability_panels
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
-from truemorph.report.label_sets import CHANGE
+from truemorph.report.label_sets import CHANGE, LabelSet
 from truemorph.report.networks import looks, training
 from truemorph.report.page import (
     Illustration,
@@ -197,6 +197,10 @@ def make_report(
     return ReportResult(out, content, found, findings)
 
 
+# Columns of Table 1 with an error, and those that hold it.
+_WITH_ERRORS = {"bootstrap_mean": "bootstrap_std", "floor": "floor_std"}
+
+
 def _percent(value: float, error: float = 0.0) -> str:
     return f"{100 * value:.0f} ± {100 * error:.0f} %" if error else f"{100 * value:.0f} %"
 
@@ -262,14 +266,11 @@ def _when_good(found: Evidence) -> dict[str, str]:
     """Reason why a result is good, and what to do next."""
     reason, step = "", "Quote the corrected fractions with their range."
     if found.corrector is not None:
-        for definition in list(found.truths)[:1]:
-            own, labelled = (
-                found.row(one)[f"fraction_rms: {definition}"] for one in (found.corrector.best, found.observed)
-            )
-            reason = (
-                f"Corrected disk fractions differ from {gold_words(definition)} by {own:.3f} (rms over fifths of "
-                f"α), the volunteers' by {labelled:.3f}."
-            )
+        for definition, truth in list(found.truths.items())[:1]:
+            sets = found.corrector.best, found.observed
+            own, labelled = (f"{found.row(one)[f'fraction_rms: {definition}']:.3f}" for one in sets)
+            reason = f"Corrected disk fractions differ from the {truth.name} by {own} (rms over fifths of α), "
+            reason += f"the volunteers' by {labelled}."
         step = f"Label more galaxies: truemorph label {found.corrector.classifier.folder} SOURCE --out labels.parquet"
         if found.gold_name == TRUTH:
             step = "Prepare your own galaxies: truemorph prepare VOTES --images FOLDER --out catalogue.parquet"
@@ -285,7 +286,7 @@ def _sections(found: Evidence, changed: Sequence[Section], curves: Sequence[Illu
     if found.options.intrinsic:
         out.append(Section("Does it hold among similar galaxies?", figures=[among_similar(found)]))
     if found.models:
-        tables = [_confusion_table(found)]
+        tables = [] if found.truth is None else [_confusion_table(found, found.truth)]
         out.append(Section("Calibration and confusion", figures=[reliability_panels(found)], tables=tables))
     out += changed
     if curves:
@@ -300,17 +301,15 @@ def _fractions_table(found: Evidence) -> Table:
         values = [row[name] for name in ("labelled", "corrected", "stderr", "lowest", "highest")]
         cells = [f"{row['low']:.1f} to {row['high']:.1f}", f"{row['galaxies']:,}", *map(number, values)]
         rows.append(cells + ([with_error(row["gold"], row["gold_stderr"] or None)] if found.truths else []))
-    note = f"Of {found.which}. Error: standard error. Lowest and highest span {found.range_spans}."
+    note = f"Of {found.which}. Error: standard error. Lowest and highest: the range of Figure 1."
     if found.study is not None:
         note += f" Assumed: {found.study.fit.assumption}."
     return Table("Disk fractions", head + ([found.gold_name] if found.truths else []), rows, note)
 
 
-def _confusion_table(found: Evidence) -> Table:
-    """Labels against gold labels (the volunteers' without) in the lowest and the highest fifth of α."""
-    reference = found.truth or found.observed
-    sets = [found.observed, *found.columns] if found.truths else []
-    sets = [*sets, *(model.best for model in found.models)]
+def _confusion_table(found: Evidence, truth: LabelSet) -> Table:
+    """Labels against gold labels in the lowest and the highest fifth of α."""
+    sets = [found.observed, *found.columns, *(model.best for model in found.models)]
     fifths = np.array_split(np.argsort(found.alpha, kind="stable"), 5)
     head, groups, cells = ["labels"], [("", 1)], {one.name: [one.name] for one in sets}
     for rows in (fifths[0], fifths[-1]):
@@ -318,11 +317,10 @@ def _confusion_table(found: Evidence) -> Table:
         head += ["disks called disk", "smooth called smooth"]
         groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}", 2))
         for one in sets:
-            # Of the reference's disks, those that the label set calls so.
-            shares = agreement(reference.of(rows), one.of(rows))
+            # Of the disks by gold labels, those that the label set calls so.
+            shares = agreement(truth.of(rows), one.of(rows))
             cells[one.name] += [number(shares["precision_disk"]), number(shares["precision_smooth"])]
-    what = "the volunteers' labels" if not found.truths else gold_words(next(iter(found.truths)))
-    note = f"Of the galaxies that are disks (smooth) by {what}, the fraction labelled disk (smooth)."
+    note = f"Of the galaxies that are disks (smooth) by the {truth.name}, the fraction labelled disk (smooth)."
     return Table("Confusion at the lowest and the highest resolution", head, list(cells.values()), note, groups)
 
 
@@ -332,8 +330,8 @@ def _table_one(found: Evidence) -> Table:
     for one in found.truths.values():
         head += ["balanced accuracy", "error of disk fraction (rms)"]
         groups.append((f"vs {one.name}", 2))
-    head += ["above floor", "value", *(["bootstrap"] if tree.bootstrap else []), "floor"]
-    groups.append((f"drift with α ({tree.measure})", 4 if tree.bootstrap else 3))
+    head += ["above floor", "value", "bootstrap", "floor"]
+    groups.append((f"drift with α ({tree.measure})", 4))
     head += ["accuracy", "precision", "to disk", "to smooth"]
     groups.append(("vs volunteers", 4))
     rows = []
@@ -342,19 +340,16 @@ def _table_one(found: Evidence) -> Table:
         for name in found.truths:
             cells += [number(row[f"balanced_accuracy: {name}"]), number(row[f"fraction_rms: {name}"])]
         cells += [number(row["excess"]), number(row["value"])]
-        cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"])] if tree.bootstrap else []
-        cells += [with_error(row["floor"], row["floor_std"]), number(row["accuracy"]), number(row["precision"])]
+        cells += [with_error(row[name], row[std]) for name, std in _WITH_ERRORS.items()]
+        cells += [number(row["accuracy"]), number(row["precision"])]
         rows.append([*cells, number(row["to_disk"], ",d"), number(row["to_smooth"], ",d")])
-    leaves = (
-        f"{2**tree.depth} leaves of similar {in_words(found.options.intrinsic)}, " if found.options.intrinsic else ""
-    )
+    of = f" of similar {in_words(found.options.intrinsic)}" if found.options.intrinsic else ""
     note = (
-        f"On {found.which}. {tree.measure} with {leaves}{tree.bins} bins of α. Noise alone gives the floor; above "
-        "floor is √(value² − floor²): bias, or a real change of class with α among similar galaxies."
+        f"On {found.which}. {tree.measure} in {2**tree.depth} leaves{of}, {tree.bins} bins of α. Noise alone gives the "
+        "floor; above floor is √(value² − floor²): bias, or a real change of class with α among similar galaxies. "
+        f"Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1. Accuracy and "
+        "precision vs volunteers say how alike labels are, not how good."
     )
-    if tree.bootstrap:
-        note += f" Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1."
-    note += " Accuracy and precision vs volunteers say how alike labels are, not how good."
     return Table("", head, rows, note, groups)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from truemorph.findings import Finding, unique
 from truemorph.report.distributions import Distributions, cumulative_panels
 from truemorph.report.figures import STYLE, Style
 from truemorph.report.gallery import jpeg_source
-from truemorph.report.networks import profile_data
+from truemorph.report.networks import of_class, profile_data
 from truemorph.report.page import (
     Illustration,
     Light,
@@ -213,8 +212,7 @@ def _maps(work: Work) -> list[Illustration]:
     colours = {title: style["color"] for title, style in _STYLES.items()}
     maps, profiles = [], []
     for name, of_map, letter in (("disk", 5, "a"), ("smooth", 6, "b")):
-        own = {model: replace(one, classes=tuple(some for some in one.classes if some.name == name))
-               for model, one in found.items()}  # fmt: skip
+        own = of_class(found, name)
         if not any(one.galaxies for one in own.values()):
             continue
         text = f"mean Grad-CAM maps of test galaxies predicted {name} ({galaxies:,} test galaxies)"
