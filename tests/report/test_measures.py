@@ -12,7 +12,6 @@ from truemorph.report.table1 import (
     LabelSet,
     Tree,
     accuracy_gain,
-    agreement,
     chance_calibration_error,
     fraction_gain,
     fractions_by,
@@ -38,7 +37,6 @@ def test_fractions_in_bins_of_equal_count():
     assert a["disk_fraction"].to_list() == [0.5, 0, 1]
     assert (a["stderr"] > 0).all()  # also where all are alike
     assert found.filter(pl.col("labels") == "b")["disk_fraction"].is_nan().all()
-    assert fractions_by(values, sets, 9)["galaxies"].sum() == 5  # fewer galaxies than bins
 
 
 def test_halves_at_fixed_values_of_a_column():
@@ -93,12 +91,6 @@ def test_table_one_against_scikit_learn():
     assert (rows["few"]["galaxies"], rows["few"]["excess"]) == (40, None)  # too few for the tree
 
 
-def test_precision_of_one_class_alone():
-    found = agreement(LabelSet("", "labels", np.array([1.0, 1, 1])), LabelSet("", "observed", np.array([0.0, 1, 1])))
-    assert found["precision"] == found["precision_disk"] == pytest.approx(2 / 3)
-    assert found["precision_smooth"] is None
-
-
 def test_what_chance_does_to_calibration():
     rng = np.random.default_rng(3)
     p = rng.beta(0.8, 0.6, 600)
@@ -127,8 +119,5 @@ def test_gains_and_their_errors_against_the_bootstrap():
     assert error == pytest.approx(np.std(drawn, axis=0)[0], rel=0.2)
     assert nearer_error == pytest.approx(np.std(drawn, axis=0)[1], rel=0.2)
     assert nearer == pytest.approx(np.mean(drawn, axis=0)[1], abs=3 * nearer_error)
-
-
-def test_gains_without_a_class_or_a_difference():
-    assert np.isnan(accuracy_gain(np.ones(5, int), np.ones(5, int), np.zeros(5, int))[0])
+    assert np.isnan(accuracy_gain(np.ones(5, int), np.ones(5, int), np.zeros(5, int))[0])  # without a class
     assert fraction_gain(np.ones(9), np.zeros(9), np.zeros(9), np.arange(9.0)) == (0, 0)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from truemorph.findings import Finding
-from truemorph.report.gallery import better_pictures, choose, jpeg_source, overlaid
+from truemorph.report.gallery import better_pictures, choose, jpeg_source
 from truemorph.report.label_sets import AFTER, CHANGE, changes
 from truemorph.report.page import (
     Illustration,
@@ -92,14 +92,6 @@ def test_pictures_keep_to_their_budget():
     small = jpeg_source(pixels, 12_000)
     assert len(small) <= 12_000 < len(jpeg_source(pixels))
     assert Image.open(io.BytesIO(base64.b64decode(small.split(",")[1]))).size[0] < 250
-
-
-def test_a_map_brightens_where_it_is_high():
-    heat = np.zeros((40, 40))
-    heat[:, 20:] = 1
-    out = overlaid(np.full((40, 40, 3), 60, np.uint8), heat)
-    np.testing.assert_allclose(out[:, :8], 60, atol=2)
-    assert out[:, 32:, 0].mean() > 2 * 60
 
 
 def test_changes_and_whom_to_show():

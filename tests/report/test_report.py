@@ -4,16 +4,14 @@ import json
 import re
 import shutil
 
-import numpy as np
 import polars as pl
 import pytest
 from markupsafe import escape
 
 import truemorph as tm
-from conftest import flipped_labels, run, tiny
+from conftest import run, tiny
 from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.train import train_on_catalogue
 from truemorph.commands.label import label_galaxies
@@ -50,7 +48,6 @@ def reported(runs, catalogue, tmp_path_factory):
         intrinsic=("M_r",), distributions=("radius_kpc",), better=better, bootstrap=5, galaxies=30, maps=40
     )
     made = make_report([runs / "naive", runs / "debiased"], folder / "page.html", options)
-    assert [one.to_dict() for one in made.findings] == made.content["findings"]
     return made.content, folder
 
 
@@ -88,28 +85,22 @@ def test_the_page_and_its_files(reported):
         for name in ("labelled", "corrected", "lowest", "highest", "gold"):
             assert f"<td>{row[name]:.3f}</td>" in page
     assert re.findall(r'(?:src|href)="(?!data:|#|https://www.legacysurvey)([^"]*)"', page) == []  # nothing is fetched
-    panels = {"fractions": 0, "bias_curve": 0, "similar_galaxies": 1, "calibration": 2,
+    panels = {"pairs": 0, "fractions": 0, "bias_curve": 0, "similar_galaxies": 1, "calibration": 2,
               "training": 3, "distribution_radius_kpc": 3, "maps": 0, "profiles": 1}  # fmt: skip
     drawn = folder / "page_files" / "figures"
     for name, count in panels.items():
-        assert f'id="figure-{name}"' in page
+        assert (f'id="figure-{name}"' in page) == (name != "pairs")
         assert (drawn / f"{name}.ecsv").is_file() == (name != "maps")
         for one in [f"{name}_{k}" for k in range(1, count + 1)] or [name]:
             for kind in ("pdf", "png"):
                 assert (drawn / f"{one}.{kind}").stat().st_size > 0
     assert page.count("<li data-name=") == min(30, result["changed"])
     assert json.loads((folder / "page_files" / "report.json").read_text()) == result
-
-
-@pytest.mark.slow
-def test_better_images_stand_beside_and_missing_ones_are_said(reported):
-    _, folder = reported
-    page = (folder / "page.html").read_text()
+    # Better images stand beside; missing ones, and those that can't be read, are said.
     shown, total = map(int, re.search(r"(\d+) of the (\d+) galaxies shown have a better image", page).groups())
     assert 0 < shown < total
     assert re.search(r"\d+ can&#39;t be read", page)
-    assert '<th scope="row">better image</th><td>none</td>' in page  # in the details of those that have none
-    assert (folder / "page_files" / "figures" / "pairs.pdf").is_file()
+    assert '<th scope="row">better image</th><td>none</td>' in page
 
 
 def changed_catalogue(catalogue, path, **columns):
@@ -139,26 +130,15 @@ def test_names_that_are_markup_stay_text(runs, catalogue, tmp_path, capsys):
     assert list((tmp_path / "p_files" / "figures").glob("distribution_x_meta_http-equiv_*_1.pdf"))
 
 
-@pytest.fixture
-def experts(tmp_path):
-    """A table of votes with gold labels and no images."""
-    labels, alpha, truth = flipped_labels(3000, seed=2, median=16.8)
-    rng = np.random.default_rng(0)
-    smooth = np.where(labels == 0, 0.8, 0.2)
-    table = pl.DataFrame(
-        {
-            "objid": np.arange(3000) + 10,
-            "t01_smooth_or_features_a01_smooth_weighted_fraction": smooth,
-            "t01_smooth_or_features_a02_features_or_disk_weighted_fraction": 1 - smooth,
-            "t01_smooth_or_features_a03_star_or_artifact_weighted_fraction": np.zeros(3000),
-            "petroRad_r": alpha * 1.3 / 2.3548,
-            "psfWidth_r": np.full(3000, 1.3) + rng.normal(0, 0.01, 3000),
-            "t_type": np.where(truth == 0, -5, rng.integers(-2, 6, 3000)),
-            "hart": np.clip(1 - smooth + 0.1, 0, 1),
-        }
-    )
-    table.write_csv(tmp_path / "votes.csv")
-    return write_preparation(prepare(tmp_path / "votes.csv"), tmp_path / "cat.parquet").out
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """A catalogue with experts' types, another catalogue's fractions, and no images."""
+    world = simulate_catalogue(3000, seed=2, gold=3000).drop("sampling_weight")
+    types = pl.when(pl.col("gold") == 0).then(-5).otherwise(pl.int_range(pl.len()) % 8 - 2)
+    frame = world.with_columns(t_type=types, hart=0.3 + 0.5 * pl.col("label")).drop("gold")
+    path = tmp_path_factory.mktemp("experts") / "cat.parquet"
+    frame.write_parquet(path)
+    return path
 
 
 def test_without_images_or_models_the_page_adapts(experts, tmp_path, capsys):
@@ -168,7 +148,6 @@ def test_without_images_or_models_the_page_adapts(experts, tmp_path, capsys):
     assert status == 0, err
     assert "Hart" in printed
     page = out.read_text()
-    assert 'id="gallery"' not in page
     assert "<img" not in page
     drawn = tmp_path / "page_files" / "figures"
     curves = read_table(drawn / "bias_curve.ecsv").frame
@@ -177,9 +156,6 @@ def test_without_images_or_models_the_page_adapts(experts, tmp_path, capsys):
     corrected = read_table(drawn / "fractions.ecsv").frame
     assert (corrected["lowest"] <= corrected["corrected"]).all()
     assert (corrected["gold"] > corrected["labelled"]).all()
-    for value in (*corrected["corrected"], *corrected["lowest"], *corrected["highest"], *corrected["gold"]):
-        assert f"<td>{value:.3f}</td>" in page
-    assert "disk: t_type &gt;= -3" in page
     assert "disk: t_type &gt;= 1" in page
 
 
@@ -189,14 +165,13 @@ def test_a_fit_serves_as_a_model_without_images(experts, tmp_path, capsys):
     result = reported_on(capsys, fit, "--catalogue", experts, "--gold", "t_type>=-3", out=tmp_path / "page.html")
     assert any(row["labels"] == "transition: posterior" for row in result["table"])
     assert read_table(tmp_path / "page_files" / "changed.ecsv").frame.height == result["changed"] > 0
-    assert 'id="gallery"' not in (tmp_path / "page.html").read_text()
+    assert "<img" not in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ([], "give run folders"),
-        (["absent"], "absent"),
         (["{runs}/naive", "--out", "page.pdf"], "an .html file"),
         (["{runs}/naive", "--intrinsic", "radius_kcp"], "radius_kpc"),
         (["{runs}/naive", "--gold", "t_type>=1"], "t_type"),
@@ -204,7 +179,6 @@ def test_a_fit_serves_as_a_model_without_images(experts, tmp_path, capsys):
         (["{runs}/naive", "--also", "x=radius"], "0 to 1"),
         (["{runs}/naive", "--better", "nowhere"], "nowhere"),
         (["{runs}/naive", "--where", "split=none"], "no galaxy meets"),
-        (["{runs}/naive", "--catalogue", "none.parquet"], "none.parquet"),
         (["{runs}/naive", "--also", "volunteers' labels=disk_fraction"], "names two things"),
         (["{runs}/naive", "{runs}/naive"], "names two things"),
     ],
