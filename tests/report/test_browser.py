@@ -240,6 +240,7 @@ def contrast(*colours):
 
 def test_everything_has_a_name_for_those_who_hear_the_page(opened):
     page = opened()
+    page.locator("#gallery li button").first.click()
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("img, svg[role=img], input, select, button, dialog")].filter(one => {
           const by = document.getElementById(one.getAttribute("aria-labelledby"))?.textContent;

@@ -10,7 +10,6 @@ import numpy as np
 
 from truemorph.bias.checks import LEVEL
 from truemorph.bias.diagnostics import confounding_check
-from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.errors import InputError
@@ -18,7 +17,7 @@ from truemorph.findings import Finding, unique
 from truemorph.report.evidence import Evidence, Model
 from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import Light, in_order
-from truemorph.report.table1 import FIFTHS, accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
+from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
 
 # Of class fractions, which are quoted to two digits.
 _SMALL = 0.05
@@ -48,9 +47,9 @@ def lights(found: Evidence, known: Mapping[str, Iterable[Check]] | None = None) 
     seen: set[Finding] = set()
     for name, checks in groups.items():
         some = [*checks(found), *(known or {}).get(name, ())]
-        findings = [one for one in unique(one for one in some if isinstance(one, Finding)) if one not in seen]
+        findings = unique(one for one in some if isinstance(one, Finding) and one not in seen)
         seen.update(findings)
-        out.append(Light(name, tuple(in_order(findings)), [one for one in some if not isinstance(one, Finding)]))
+        out.append(Light(name, in_order(findings), [one for one in some if not isinstance(one, Finding)]))
     return tuple(out)
 
 
@@ -93,14 +92,12 @@ def _fractions_against_gold(found: Evidence, model: Model, definition: str, trut
 
 
 def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
-    """Without a model: labels of galaxies with gold labels corrected through T, against those."""
-    rows = truth.known
-    if found.study is None or rows.sum() < _FEWEST_GOLD:
+    """Labels corrected through T against gold labels, unless these are the correction."""
+    through = found.through
+    if through is None or found.by_gold is not None or truth.known.sum() < _FEWEST_GOLD:
         return
-    labels, alpha = found.observed.of(rows), found.alpha[rows]
-    fractions = debiased_fractions(labels.labels, alpha, found.study.fit, bins=FIFTHS, systematic=False)
-    off = fractions.fractions[:, DISK] - fractions_by(alpha, [truth.of(rows)])["disk_fraction"].to_numpy()
-    after, error = _rms(off), _rms(fractions.stderr[:, DISK])
+    off = through.fractions[:, DISK] - fractions_by(found.alpha, [truth])["disk_fraction"].to_numpy()
+    after, error = _rms(off), _rms(through.stderr[:, DISK])
     before = found.row(found.observed)[f"fraction_rms: {definition}"]
     what = "Error of the disk fractions corrected through T(α) (rms over fifths of α)"
     yield from _fractions_compared(what, before - after, error, after, _numbers(after, before, error, truth))
@@ -220,11 +217,10 @@ def _bias(found: Evidence, model: Model) -> Iterator[Check]:
 
 
 def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
-    """T(α) of a model beside the one fitted here, and its disk fractions beside the labels corrected through that."""
-    study, through = found.study, found.through
-    if study is None or through is None:
+    """The T(α) that a model was trained through, beside the one fitted to these labels."""
+    if found.study is None:
         return
-    fit = study.fit
+    fit = found.study.fit
     own = np.asarray(model.transition.flip_probability(model.resolution(found.alpha)))
     fitted = np.asarray(fit.transition.flip_probability(found.alpha))
     apart = float(np.mean(np.abs(own - fitted)))
@@ -235,16 +231,6 @@ def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
     else:
         action = "Find out which T(α) is right with gold labels (`gold`), and train through it (`transition`)."
         yield Finding("transition-differs", "caution", f"{what}: {numbers}.", action)
-    table = fractions_by(found.alpha, [model.probabilities])
-    apart = _rms(table["disk_fraction"].to_numpy() - through.fractions[:, DISK])
-    noise = _rms(np.hypot(table["stderr"].to_numpy(), through.stderr[:, DISK]))
-    what = f"Disk fractions of {model.name} against a direct correction through T(α)"
-    numbers = f"{apart:.3f} (rms over fifths of α; {noise:.3f} by their errors)"
-    if np.sqrt(max(0.0, apart**2 - noise**2)) < _SMALL:
-        yield what, numbers
-    else:
-        text = f"{what}: {numbers}. At least one of the two is wrong."
-        yield Finding("fractions-disagree", "caution", text, "Compare both with gold labels (`gold`).")
 
 
 def _of_transition(found: Evidence) -> Iterator[Check]:

@@ -1,8 +1,7 @@
 """How a column, above all the Sérsic index, is distributed among galaxies labelled smooth, disk, and relabelled.
 
-Figure 3 of Medina-Rosales et al. (arXiv:2308.11007): relative cumulative curves of each label set. A label set is
-better the fewer of its smooth galaxies have the light profile of a disk, a Sérsic index below about 3. What the figure
-leaves out and this module adds: distances between the curves, with errors, and the floor that chance alone would give.
+Figure 3 of Medina-Rosales et al. (arXiv:2308.11007), with distances between the curves, their errors, and the floor
+that chance alone gives. A label set is better the fewer of its smooth galaxies have the light profile of a disk.
 
 Two samples of the same galaxies mostly share members, and what they share doesn't vary between them. Comparisons
 therefore resample galaxies, each with its weight in either sample; the spread of the resampled difference around the
@@ -44,9 +43,6 @@ def cumulative(values: np.ndarray, weights: np.ndarray) -> pl.DataFrame:
     """Distinct finite values of a sample, ascending, and the weighted fraction at or below each (`value`, `share`).
 
     Of more than 400 values, so many evenly spaced ones, the first and the last among them.
-
-    >>> cumulative(np.array([1.0, 4.0, 1.0, np.nan]), np.ones(4))["share"].round(3).to_list()
-    [0.667, 1.0]
     """
     kept = (weights > 0) & np.isfinite(values)
     distinct, which = np.unique(values[kept], return_inverse=True)
@@ -87,11 +83,7 @@ def distance(
 
 
 def share_above(values: np.ndarray, boundary: float, weights: np.ndarray) -> tuple[float, float]:
-    """Weighted fraction of the finite values above a boundary, and its error, of (Σ w)² / Σ w² galaxies.
-
-    >>> share_above(np.array([1.0, 2.0, 4.0, 5.0]), 3.0, np.ones(4))[0]
-    0.5
-    """
+    """Weighted fraction of the finite values above a boundary, and its error, of (Σ w)² / Σ w² galaxies."""
     kept = np.isfinite(values) & (weights > 0)
     used = weights[kept]
     share = float(np.average(values[kept] > boundary, weights=used))
@@ -133,14 +125,6 @@ def compare_distributions(
 
     `observed` and `label_sets` are the original and other labels of the same galaxies: 0 smooth, 1 disk, or p(disk), by
     which a galaxy weighs in both; NaN where unknown. Samples of less than one galaxy are left out.
-
-    >>> rng = np.random.default_rng(0)
-    >>> truth = rng.integers(0, 2, 1000)
-    >>> sersic = np.where(truth == 1, rng.lognormal(0.2, 0.3, 1000), rng.lognormal(1.3, 0.3, 1000))
-    >>> observed = np.where(rng.random(1000) < 0.3, 0, truth)  # disks labelled smooth
-    >>> found = compare_distributions(sersic, observed, {"debiased": truth}, bootstrap=100)
-    >>> found.table.select("panel", "labels", "n").rows()[:2]
-    [('smooth', 'observed', 618), ('smooth', 'debiased', 463)]
     """
     finite = np.isfinite(values)
     boundary = SERSIC_BOUNDARY if column == _SERSIC else None

@@ -23,7 +23,7 @@ from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import from_same_images, select_rows
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.classifiers.fits import observables_of
-from truemorph.errors import InputError, nearest
+from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
@@ -250,17 +250,14 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     path = Path(options.catalogue or _trained_on(sources))
     catalogue = read_catalogue(path)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
-    frame = frame.drop([name for name in frame.columns if name.startswith(OURS)])
     # Before hours of labelling, not after.
     truths, findings = _truths(frame, catalogue, options, str(path))
     columns = _columns(frame, options, str(path))
     rows, which = _measured(frame, options, str(path), bool(sources))
     numeric_columns(frame, [*options.intrinsic, *options.distributions], str(path))
     if options.better is not None and not options.better.is_dir():
-        raise InputError(
-            f"{options.better}: no such folder of better images (files named <object id>.jpg, .png or .fits)"
-        )
-    every = [OBSERVED, "truth", *names, *(one.name for one in columns)]
+        raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
+    every = [OBSERVED, TRUTH, *names, *(one.name for one in columns)]
     twice = next((name for name in every if every.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
@@ -268,13 +265,9 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     models, left_out, chosen = [], {}, rows
     for name, classifier in zip(names, classifiers, strict=True):
         labels = _labels(name, classifier, path, options, files)
-        model, spread = _model(name, classifier, frame, labels)
+        model = _model(name, classifier, frame, labels)
         models.append(model)
-        said = {
-            "p(disk) of the picture": model.disk,
-            "its spread over members": spread,
-            "posterior p(disk)": model.after,
-        }
+        said = {"p(disk) of the picture": model.disk, "posterior p(disk)": model.after}
         frame = frame.with_columns(pl.Series(f"{OURS}{name}: {what}", one).fill_nan(None) for what, one in said.items())
         # Every label set on the same galaxies: those that all models label.
         known = np.isfinite(model.disk)
@@ -348,18 +341,14 @@ def _labels(name: str, model: Classifier, path: Path, options: ReportOptions, fi
     return read_table(kept).frame
 
 
-def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFrame) -> tuple[Model, np.ndarray]:
-    """What a model says of all galaxies, NaN where it was trained on their labels, and its spread over members.
+def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFrame) -> Model:
+    """What a model says of all galaxies, NaN where it was trained on their labels.
 
     The posterior follows from p(disk), this catalogue's labels and the model's T(α).
     """
-    said = labels.select(pl.col("object_id").cast(pl.String), "p_disk", "p_spread", "relation")
-    joined = frame.select("object_id", "label", "alpha").join(said, on="object_id", how="left", maintain_order="left")
-    unseen = pl.col("relation") != IN_SAMPLE
-    disk, spread = (
-        joined.select(one.cast(pl.Float64).fill_null(np.nan)).to_series().to_numpy()
-        for one in (pl.when(unseen).then(pl.col("p_disk")), pl.col("p_spread"))
-    )
+    unseen = labels.filter(pl.col("relation") != IN_SAMPLE).select(pl.col("object_id").cast(pl.String), "p_disk")
+    joined = frame.select("object_id", "label", "alpha").join(unseen, on="object_id", how="left", maintain_order="left")
+    disk = joined["p_disk"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     names = observables_of(model.described["transition"], model.transition)
     observables, known = None, np.isfinite(disk)
     if names:
@@ -371,7 +360,7 @@ def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFra
         label, alpha = (joined[one].to_numpy()[known] for one in ("label", "alpha"))
         more = None if observables is None else observables[known]
         after[known] = posterior(given, label, alpha, model.transition, observables=more)[:, DISK]
-    return Model(name, model, disk, after, observables), spread
+    return Model(name, model, disk, after, observables)
 
 
 def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
@@ -416,8 +405,6 @@ def _columns(frame: pl.DataFrame, options: ReportOptions, source: str) -> list[L
         name, equals, column = (part.strip() for part in given.partition("="))
         if not equals or not name or not column:
             raise InputError(f"`also` takes NAME=COLUMN, such as Hart2016=debiased_disk_fraction; got {given!r}")
-        if column not in frame.columns:
-            raise InputError(f"{source}: no column {column!r} for `also`; {nearest(column, frame.columns)}")
         values = numeric_columns(frame, [column], source)[:, 0]
         if np.any((values < 0) | (values > 1)):
             raise InputError(f"{source}: `also` takes labels or disk fractions, 0 to 1; {column} has others")

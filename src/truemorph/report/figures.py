@@ -239,7 +239,7 @@ def reliability_panels(found: Evidence) -> Illustration:
 def pairs_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Galaxies that changed label: what annotators saw above, a better image below (Figure 4).
 
-    Each row has `seen` and `better`, uint8 (S, S, 3), of which `better` may be None; and `title`.
+    Each row has `seen` and `better`, uint8 (S, S, 3), and `title`.
     """
     across = min(len(rows), 6)
     lines = -(-len(rows) // across)
@@ -257,10 +257,7 @@ def _draw_pair(upper: Any, lower: Any, row: Mapping[str, Any]) -> None:
     """What annotators saw of one galaxy, and below it a better image."""
     upper.imshow(row["seen"])
     upper.set_title(plain_text(row["title"]), fontsize=8)
-    if row["better"] is None:
-        lower.text(0.5, 0.5, "no better\nimage", ha="center", va="center", fontsize=8, transform=lower.transAxes)
-    else:
-        lower.imshow(row["better"])
+    lower.imshow(row["better"])
 
 
 def overview(found: Evidence, examples: Sequence[Mapping[str, Any]]) -> Illustration:

@@ -175,15 +175,9 @@ def _gallery(shown: Sequence[Shown], found: Evidence) -> Gallery:
     most = max(1 + len(one.pictures) for one in shown)
     limit = int(_BUDGET / len(shown) / most)
     names = _described(found)
-    n, changed = len(shown), int((found.everything[CHANGE] != "").sum())
-    how = (
-        "All galaxies whose label changes"
-        if n == changed
-        else f"{n:,} of them, evenly from the surest to the least sure"
-    )
     note = (
-        f"{how}. Choose one for larger pictures and its values; the arrow keys go to the next. changed.ecsv among the "
-        "page's files lists all."
+        "From the surest to the least sure. Choose a galaxy for larger pictures and its values; the arrow keys go to "
+        "the next. changed.ecsv among the page's files lists all that change."
     )
     return Gallery(note, [_galaxy(one, found, names, limit) for one in shown], _RANGES, _CHOICES)
 
@@ -250,10 +244,7 @@ def changed_galaxies_section(found: Evidence) -> tuple[list[Pair], list[Section]
     chosen = sorted(to_disk, key=lambda one: (BETTER not in one.pictures, -one.row[AFTER]))[:_PAIRS]
     n = sum(BETTER in one.pictures for one in shown)
     if found.options.better is None:
-        note = (
-            "Give better images of the same galaxies (`better`: a folder of files named after the ids, from Hubble or "
-            "a deeper survey) to see beside each whether it is a disk."
-        )
+        note = "Give better images (`better`: a folder of files named after the ids) to see whether these are disks."
     else:
         note = f"{n} of the {len(shown)} galaxies shown have a better image."
         note += f" {len(bad)} can't be read (first: {bad[0]})." if bad else ""
@@ -281,18 +272,15 @@ def _pair(one: Shown, found: Evidence, wanted: Sequence[str], told: bool = False
 
 
 def _drawn(chosen: Sequence[Shown], found: Evidence) -> list[Illustration]:
-    """Figures of pairs for the folder: the paper's Figure 4, and one beside Figure 1."""
-    if all(BETTER not in one.pictures for one in chosen):
-        return []
+    """Figures for the folder of pairs with a better image: the paper's Figure 4, and one beside Figure 1."""
     pairs, data = [], []
     for one in chosen:
-        row, better = one.row, one.pictures.get(BETTER)
-        title = f"α {row['alpha']:.1f}, p {row[AFTER]:.2f}"
-        pairs.append({"seen": one.pictures[SEEN], "better": better, "title": title})
-        about = {"object_id": str(row["object_id"]), "alpha": row["alpha"], "p_disk": row[AFTER]}
-        data.append(about | {"better_image": better is not None})
+        if BETTER in one.pictures:
+            about = {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], "p_disk": one.row[AFTER]}
+            title = f"α {about['alpha']:.1f}, p {about['p_disk']:.2f}"
+            pairs.append({"seen": one.pictures[SEEN], "better": one.pictures[BETTER], "title": title})
+            data.append(about)
+    if not pairs:
+        return []
     text = "Galaxies that changed from smooth to disk: above as volunteers saw them, below a better image."
-    drawn = [Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data))]
-    if all(row["better"] is not None for row in pairs[:_EXAMPLES]):
-        drawn.append(overview(found, pairs[:_EXAMPLES]))
-    return drawn
+    return [Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data)), overview(found, pairs[:_EXAMPLES])]

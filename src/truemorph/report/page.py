@@ -70,13 +70,6 @@ class Illustration:
         """Whether it takes the whole width of the page."""
         return not isinstance(self.figure, Figure) or float(self.figure.get_figwidth()) > _NARROW
 
-    @property
-    def download(self) -> str:
-        """Its data as a data URL (CSV); empty without data."""
-        if self.data is None:
-            return ""
-        return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(self.data.write_csv().encode()).decode()}"
-
 
 @dataclass(frozen=True)
 class Table:
@@ -97,11 +90,7 @@ class Table:
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """Format a number for a table; a dash where there is none.
-
-    >>> number(0.12345), number(None), number(1234, ",d")
-    ('0.123', '–', '1,234')
-    """
+    """Format a number for a table; a dash where there is none."""
     return "–" if value is None or not np.isfinite(value) else format(value, form)
 
 
@@ -224,11 +213,7 @@ class Page:
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of a text.
-
-    >>> first_sentence("The range is 0.3 wide (mean). Quote it.")
-    'The range is 0.3 wide (mean).'
-    """
+    """The first sentence of a text."""
     return _SENTENCE.split(text, maxsplit=1)[0]
 
 

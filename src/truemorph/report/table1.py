@@ -96,23 +96,19 @@ class Tree:
         """CV18, or CV14 without intrinsic columns."""
         return "CV14" if self.intrinsic is None else "CV18"
 
-    def bias(self, one: LabelSet) -> BiasResult | None:
-        """Of one label set, on the galaxies where it is known; None if those are too few for the tree."""
-        disk = one.disk[one.known]
-        labels = one.labels[one.known] if one.is_hard else np.column_stack([1 - disk, disk])
+    def bias(self, one: LabelSet, rows: np.ndarray | None = None, **options: Any) -> BiasResult | None:
+        """Of a label set where it is known, or of some rows, with repeats; None if these are too few for the tree."""
+        chosen = np.flatnonzero(one.known) if rows is None else rows[one.known[rows]]
+        labels = one.labels if one.is_hard else np.column_stack([1 - one.disk, one.disk])
         try:
-            return self.metric(labels, one.known)
+            return self.metric(labels[chosen], chosen, **options)
         except InputError:
             return None
 
     def value(self, one: LabelSet, rows: np.ndarray | None = None) -> float | None:
-        """The metric alone, of the labels of some rows, with repeats; None if those are too few for the tree."""
-        chosen = np.arange(one.disk.size) if rows is None else rows
-        chosen = chosen[one.known[chosen]]
-        try:
-            return self.metric(one.labels[chosen], chosen, bootstrap=0, floor="analytic").value
-        except InputError:
-            return None
+        """The metric alone."""
+        found = self.bias(one, rows, bootstrap=0, floor="analytic")
+        return None if found is None else found.value
 
     def metric(self, labels: np.ndarray, rows: Any = slice(None), **options: Any) -> BiasResult:
         """CV18 (CV14) of the labels of some rows, with options of `cv18`; InputError if they are too few."""

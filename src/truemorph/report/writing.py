@@ -197,10 +197,6 @@ def make_report(
     return ReportResult(out, content, found, findings)
 
 
-# Columns of Table 1 with an error, and those that hold it.
-_WITH_ERRORS = {"bootstrap_mean": "bootstrap_std", "floor": "floor_std"}
-
-
 def _percent(value: float, error: float = 0.0) -> str:
     return f"{100 * value:.0f} ± {100 * error:.0f} %" if error else f"{100 * value:.0f} %"
 
@@ -219,8 +215,8 @@ def sentences(found: Evidence) -> dict[str, str]:
         headline = f"{who} miss {many} disks in poorly resolved galaxies: their disk fraction is {both}."
     else:
         course = "falls with resolution" if rise < -2 * error else "does not change with resolution"
-        headline = f"The volunteers' disk fraction {course}: it is {_percent(low['labelled'])} in poorly and "
-        headline += f"{_percent(high['labelled'])} in well resolved galaxies."
+        both = f"{_percent(low['labelled'])} in poorly and {_percent(high['labelled'])} in well resolved galaxies"
+        headline = f"The volunteers' disk fraction {course}: it is {both}."
     answer = []
     model = found.principal
     if model is not None:
@@ -243,11 +239,10 @@ def sentences(found: Evidence) -> dict[str, str]:
     if model is not None:
         row = found.row(model.best)
         known, to_disk, to_smooth = (int(row[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
-        answer.append(
-            f"{to_disk:,} of {known:,} galaxies ({_percent(to_disk / max(known, 1))}) change from smooth to disk, "
-            + (f"{to_smooth:,} from disk to smooth." if to_smooth else "none from disk to smooth")
-            + ("" if to_smooth else ", by assumption." if _never_disk(model) else ".")
-        )
+        back = f"{to_smooth:,} from disk to smooth" if to_smooth else "none from disk to smooth"
+        back += ", by assumption" if not to_smooth and _never_disk(model) else ""
+        share = _percent(to_disk / max(known, 1))
+        answer.append(f"{to_disk:,} of {known:,} galaxies ({share}) change from smooth to disk, {back}.")
     remark = (
         f"Poorly and well resolved: the lowest and the highest fifth of α ({low['low']:.1f} to {low['high']:.1f} and "
         f"{high['low']:.1f} to {high['high']:.1f}) of {found.which}."
@@ -257,9 +252,8 @@ def sentences(found: Evidence) -> dict[str, str]:
 
 def _never_disk(model: Model) -> bool:
     """Whether a model's T(α) says that smooth galaxies are never labelled disk."""
-    return bool(
-        np.all(np.asarray(model.transition.matrix(model.resolution(np.array([1.0, 20.0]))))[:, SMOOTH, DISK] == 0)
-    )
+    matrix = np.asarray(model.transition.matrix(model.resolution(np.array([1.0, 20.0]))))
+    return bool(np.all(matrix[:, SMOOTH, DISK] == 0))
 
 
 def _when_good(found: Evidence) -> dict[str, str]:
@@ -340,7 +334,7 @@ def _table_one(found: Evidence) -> Table:
         for name in found.truths:
             cells += [number(row[f"balanced_accuracy: {name}"]), number(row[f"fraction_rms: {name}"])]
         cells += [number(row["excess"]), number(row["value"])]
-        cells += [with_error(row[name], row[std]) for name, std in _WITH_ERRORS.items()]
+        cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"]), with_error(row["floor"], row["floor_std"])]
         cells += [number(row["accuracy"]), number(row["precision"])]
         rows.append([*cells, number(row["to_disk"], ",d"), number(row["to_smooth"], ",d")])
     of = f" of similar {in_words(found.options.intrinsic)}" if found.options.intrinsic else ""
