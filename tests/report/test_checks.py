@@ -22,6 +22,7 @@ from truemorph.tables import CatalogTable
 N = 8000
 STUDIES = {}
 FLIPS, NAIVE = RayleighTransition(11.25), MatrixTransition.identity()
+SOME = 1 * (np.random.default_rng(6).random(N) < 0.1)
 
 
 def model_of(name, transition, p):
@@ -49,10 +50,6 @@ def findings_of(found):
 
 def codes(found, severity=None):
     return {one.code for one in findings_of(found) if severity in (None, one.severity)}
-
-
-def message(found, code):
-    return next(one.message for one in findings_of(found) if one.code == code)
 
 
 def passed(found):
@@ -90,19 +87,12 @@ def test_a_right_correction_passes(plain):
 
 def test_over_correction_is_a_problem(plain):
     labels, alpha, truth = plain
-    rng = np.random.default_rng(3)
-    narrow = truth * (rng.random(N) < np.clip(alpha / 25, 0.1, 1))  # narrower disks, missed by volunteers less often
+    narrow = truth * (alpha > 20 * np.random.default_rng(3).random(N))  # narrower disks, missed by volunteers less
     found = evidence(labels, alpha, calibrated(truth), {"all": truth, "late": narrow})
     findings = findings_of(found)
     assert "fractions-worse" in codes(found, "problem")
     assert all("late" in one.message for one in findings if one.severity == "problem")
     assert verdict(findings)["status"] == "problem"
-
-
-def scattered(labels):
-    """The volunteers' labels as probabilities, some of them wrong."""
-    copied = np.where(np.random.default_rng(6).random(N) < 0.1, 1 - labels, labels)
-    return np.clip(copied, 0.05, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +101,12 @@ def scattered(labels):
         (lambda labels, truth: np.full(N, 0.7), FLIPS, set(), {"nearly-one-class"}),
         (lambda labels, truth: np.clip(labels, 0.01, 0.99), FLIPS, {"labels-not-predicted"}, {"bias-remains"}),
         (lambda labels, truth: calibrated(truth), RayleighTransition(18.0), set(), {"transition-differs"}),
-        (lambda labels, truth: scattered(labels), NAIVE, {"labels-worse"}, {"labels-treated-as-correct"}),
+        (
+            lambda labels, truth: np.where(SOME, 1 - labels, labels),
+            NAIVE,
+            {"labels-worse"},
+            {"labels-treated-as-correct"},
+        ),
     ],
     ids=["all disks", "repeats the labels", "another T", "naive"],
 )
@@ -146,21 +141,9 @@ def test_of_two_models_the_naive_one_is_not_judged(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
     naive = model_of("naive", NAIVE, np.clip(labels.astype(float), 0.01, 0.99))
-    assert naive.naive
-    assert naive.posterior is None
     for both in (replace(found, models=[naive, *found.models]), replace(found, models=[*found.models, naive])):
         assert both.principal.name == "net"
         assert not any("naive" in text for text in (*(one.message for one in findings_of(both)), *passed(both)))
-
-
-def test_few_galaxies_are_not_held_against_a_right_model():
-    """Probabilities that are right are rarely called wrong, however few galaxies there are."""
-    blamed = 0
-    for seed in range(20):
-        labels, alpha, truth = flipped_labels(100, seed=seed, smooth=0.3, median=16.8)
-        found = evidence(labels, alpha, calibrated(truth, seed), study=False)
-        blamed += "labels-not-predicted" in codes(found)
-    assert blamed <= 2
 
 
 def test_the_volunteers_probability_follows_from_the_flips():
@@ -172,14 +155,7 @@ def test_the_volunteers_probability_follows_from_the_flips():
 def test_true_classes_that_depend_on_alpha():
     labels, alpha, truth, _ = confounded_labels(N, seed=5)
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
-    assert "(Gold labels: all.)" in message(found, "fractions-drift")
-
-
-def test_galaxies_without_a_probability_count(plain):
-    labels, alpha, truth = plain
-    found = replace(evidence(labels, alpha, calibrated(truth)), left_out={"net": N})
-    assert "8,000 galaxies (50%)" in message(found, "rows-not-labelled")
-    assert "rows-not-labelled" not in codes(replace(found, left_out={"net": 8}))
+    assert "fractions-drift" in codes(found)
 
 
 def test_without_a_model_the_corrected_labels_are_compared(plain):
@@ -198,8 +174,7 @@ def test_without_a_model_some_gold_labels_are_the_correction(plain):
     table = found.correction
     np.testing.assert_array_equal(table["corrected"], table["gold"])
     true = np.array([part.mean() for part in np.array_split(truth[np.argsort(alpha, kind="stable")], 5)])
-    low, high = (table[name].to_numpy() for name in ("lowest", "highest"))
-    assert (low < true).all()
-    assert (true < high).all()
-    assert (high - low).max() < 0.35
-    assert "flat-fractions-assumed" not in codes(found)
+    assert (table["lowest"].to_numpy() < true).all()
+    assert (table["highest"].to_numpy() > true).all()
+    assert (table["highest"] - table["lowest"]).max() < 0.35
+    assert codes(found, "caution") == {"intrinsic-missing"}

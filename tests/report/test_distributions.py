@@ -101,11 +101,6 @@ def test_relabelled_galaxies_of_figure_3():
             other = sersic[expected[panel, "observed"] & finite]
             assert row["ks"] == pytest.approx(stats.ks_2samp(own, other).statistic)
     assert found.n_dropped == 10
-    # The observed's smooth galaxies hold disks; that this is no accident is far beyond its error.
-    few, many = rows["smooth", "observed"], rows["smooth", "debiased"]
-    errors = np.hypot(few["share_above_stderr"], many["share_above_stderr"])
-    assert many["share_above"] - few["share_above"] > 10 * errors
-    assert many["ks"] > 5 * many["ks_floor"]
 
 
 def drawn(found):
@@ -120,14 +115,10 @@ def test_the_figure_shows_every_sample_and_its_data():
     found = compare_distributions(sersic, observed, {"debiased": truth, "A $ B": np.full(2000, 0.25)}, bootstrap=20)
     row = found.table.row(by_predicate=(pl.col("labels") == "A $ B") & (pl.col("panel") == "disk"), named=True)
     assert (row["n"], row["total"]) == (2000, pytest.approx(500))  # probabilities are weights
-    texts = [[text.get_text() for text in one.axes[0].get_legend().get_texts()] for one in drawn(found)]
-    assert [len(one) for one in texts] == [3, 3, 3]
+    assert [len(one.axes[0].get_legend().get_texts()) for one in drawn(found)] == [3, 3, 3]
     data = found.data()
     assert set(data.columns) == {*found.table.columns, "value", "share"}
-    for _, part in data.group_by("panel", "labels"):
-        assert part.height <= 400
-        assert part["share"].is_sorted()
-        assert part["share"][-1] == pytest.approx(1)
+    assert data.group_by("panel", "labels").agg(pl.col("share").last())["share"].to_list() == 9 * [1]
 
 
 def test_other_columns_have_no_boundary_and_empty_samples_are_left_out():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from truemorph.findings import Finding
-from truemorph.report.gallery import better_pictures, choose, jpeg_source
+from truemorph.report.gallery import choose, jpeg_source
 from truemorph.report.label_sets import AFTER, CHANGE, changes
 from truemorph.report.page import (
     Illustration,
@@ -59,18 +59,15 @@ def test_a_page_without_anything_but_an_answer():
 
 
 def test_a_light_has_the_status_of_its_worst_finding():
-    assert Light("x").status == "not checked"
     assert Light("x", [NOTE]).status == "not checked"
     assert Light("x", [NOTE], [("y", "1")]).status == "good"
     assert Light("x", [CAUTION, NOTE], [("y", "1")]).status == "caution"
-    assert Light("x", [CAUTION, NOTE]).text.startswith("Too few.")
 
 
 def test_the_verdict_names_the_main_finding_and_what_to_do():
     assert in_order([NOTE, CAUTION, PROBLEM]) == [PROBLEM, CAUTION, NOTE]
     found = verdict([NOTE, CAUTION, PROBLEM], "Fine.", "Go on.")
     assert (found["status"], found["reason"], found["next"]) == ("problem", "It is wrong.", "Mend it.")
-    assert verdict([CAUTION, NOTE])["status"] == "caution"
     found = verdict([NOTE], "Fine.", "Go on.")
     assert (found["status"], found["reason"], found["next"]) == ("good", "Fine.", "Go on.")
 
@@ -81,7 +78,6 @@ def test_figures_are_numbered_and_files_too(tmp_path):
     drawn = {f"{name}.{kind}" for name in ("two_1", "two_2", "line") for kind in ("pdf", "png")}
     assert {one.name for one in tmp_path.iterdir()} == drawn | {"line.ecsv"}
     assert read_table(tmp_path / "line.ecsv").frame["x"].to_list() == [0.5, 1.0]
-    assert (tmp_path / "line.pdf").read_bytes().startswith(b"%PDF")
     html = render_page(Page("t", "a", first=illustration(), sections=[Section("s", figures=[both])]))
     assert html.index("Figure 1.") < html.index("Figure 2.")
     assert html.count("<svg") == 3
@@ -100,9 +96,3 @@ def test_changes_and_whom_to_show():
     frame = pl.DataFrame({"object_id": list("abcde"), AFTER: after, CHANGE: changes(label, after)})
     assert choose(frame, 10)["object_id"].to_list() == ["a", "c", "e"]  # surest first
     assert choose(frame, 2)["object_id"].to_list() == ["a", "e"]
-
-
-def test_better_images_go_by_id(tmp_path):
-    for name in ("12.jpg", "587.01.png", "notes.txt"):
-        (tmp_path / name).write_bytes(b"")
-    assert better_pictures(tmp_path, ["12", "587.01", "3", "notes"]) == {"12": "12.jpg", "587.01": "587.01.png"}
