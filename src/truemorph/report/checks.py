@@ -54,7 +54,7 @@ def lights(found: Evidence, known: Mapping[str, Iterable[Check]] | None = None) 
 
 
 def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2)))
+    return float(np.sqrt(np.nanmean(values**2)))  # a fifth may be without gold labels
 
 
 def _numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:

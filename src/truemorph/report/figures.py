@@ -1,4 +1,4 @@
-"""Figures of the page, each with its caption, its text for those who can't see it, and the data behind it."""
+"""Figures of the page, each with its caption and the data behind it."""
 
 from __future__ import annotations
 
