@@ -51,7 +51,7 @@ def reported(runs, catalogue, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_numbers_are_those_of_the_labels(reported, runs, catalogue, tmp_path):
+def test_the_page_and_its_files_have_the_numbers_of_the_labels(reported, runs, catalogue, tmp_path):
     result, folder = reported
     label_galaxies(load(runs / "debiased"), catalogue, tmp_path / "labels.parquet")
     labels = read_table(tmp_path / "labels.parquet").frame
