@@ -39,7 +39,7 @@ def test_the_full_analysis(prepared, simulated, tmp_path):
     assert labelled.to_table()["p_disk"].shape == (400,)
     few = {"galaxies": 20, "draws": 0, "bootstrap": 10}
     explained = tm.explain_classifier(model, catalogue=catalogue.out, out=tmp_path / "explained", **few)
-    options = tm.ReportOptions(catalogue=str(catalogue.out), labels=[labelled.out], maps=0, draws=0, bootstrap=0)
+    options = tm.ReportOptions(catalogue=str(catalogue.out), labels=[labelled.out], maps=0, bootstrap=0)
     page = tm.write_report(trained.out, out=tmp_path / "report.html", options=options)
     for result in (study, trained, catalogue, labelled, explained, page):
         assert len(repr(result)) < 2000

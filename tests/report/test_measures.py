@@ -8,18 +8,14 @@ from sklearn import metrics
 from conftest import confounded_labels
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.scores import calibration_error
-from truemorph.bias.transitions import RayleighTransition
 from truemorph.report.table1 import (
     LabelSet,
     Tree,
     accuracy_gain,
-    agreement,
     chance_calibration_error,
-    drift_by,
     fraction_gain,
     fractions_by,
-    observed_probability,
-    reliability,
+    halves_by,
     table_one,
 )
 
@@ -41,18 +37,17 @@ def test_fractions_in_bins_of_equal_count():
     assert a["disk_fraction"].to_list() == [0.5, 0, 1]
     assert (a["stderr"] > 0).all()  # also where all are alike
     assert found.filter(pl.col("labels") == "b")["disk_fraction"].is_nan().all()
-    assert fractions_by(values, sets, 9)["galaxies"].sum() == 5  # fewer galaxies than bins
 
 
-def test_drift_at_fixed_values_of_a_column():
+def test_halves_at_fixed_values_of_a_column():
     """Disks at high α only, at low values of the column only; in any order of rows."""
-    values, alpha = np.repeat([0.0, 1.0], 100), np.tile(np.arange(100.0), 2)
+    values, alpha = np.repeat(np.arange(5.0), 100), np.tile(np.arange(100.0), 5)
     disk = ((values == 0) & (alpha >= 50)).astype(float)
-    rows = np.random.default_rng(0).permutation(200)
-    found = drift_by(values[rows], alpha[rows], [LabelSet("a", "observed", disk[rows])], bins=2)
-    assert found["drift"].to_list() == [1.0, 0.0]
-    assert found["galaxies"].to_list() == [100, 100]
-    assert (found["stderr"] > 0).all()
+    rows = np.random.default_rng(0).permutation(500)
+    found = halves_by(values[rows], alpha[rows], [LabelSet("a", "observed", disk[rows])])
+    assert found["value"].to_list() == np.repeat(np.arange(5), 2).tolist()
+    assert found["disk_fraction"].to_list() == [0, 1, *8 * [0]]
+    assert found["galaxies"].to_list() == 10 * [50]
 
 
 def test_bias_is_that_of_the_measures_on_known_galaxies():
@@ -82,39 +77,15 @@ def test_table_one_against_scikit_learn():
     assert rows["model: labels"]["accuracy"] == pytest.approx(metrics.accuracy_score(LABELS, labels))
     assert rows["model: labels"]["precision"] == pytest.approx(metrics.precision_score(LABELS, labels, average="macro"))
     assert rows["model: labels"]["to_disk"] == ((LABELS == 0) & (labels == 1)).sum()
-    assert rows["model: labels"]["to_smooth"] == ((LABELS == 1) & (labels == 0)).sum()
     right = metrics.balanced_accuracy_score(TRUTH, labels)
     assert rows["model: labels"]["balanced_accuracy: all"] == pytest.approx(right)
-    assert rows["model: p(disk)"]["accuracy"] is None
+    assert rows["model: p(disk)"]["accuracy"] == rows["model: labels"]["accuracy"]
     parts = np.array_split(np.argsort(ALPHA, kind="stable"), 5)
     off = [p[part].mean() - TRUTH[part].mean() for part in parts]
     assert rows["model: p(disk)"]["fraction_rms: all"] == pytest.approx(np.sqrt(np.mean(np.square(off))))
     assert rows["truth"]["balanced_accuracy: all"] is None
     assert rows["observed"]["excess"] > 3 * rows["truth"]["excess"]
-    assert rows["observed"]["bootstrap_std"] > 0
     assert (rows["few"]["galaxies"], rows["few"]["excess"]) == (40, None)  # too few for the tree
-
-
-def test_precision_of_one_class_alone():
-    found = agreement(LabelSet("", "labels", np.array([1.0, 1, 1])), LabelSet("", "observed", np.array([0.0, 1, 1])))
-    assert found["precision"] == found["precision_disk"] == pytest.approx(2 / 3)
-    assert found["precision_smooth"] is None
-
-
-def test_the_volunteers_probability_follows_from_the_flips():
-    p = observed_probability(np.array([0.0, 1.0, 0.5]), np.full(3, 8.0), RayleighTransition(11.25))
-    seen = 1 - np.exp(-(8**2) / (2 * 11.25**2))  # eqs 5 and 6
-    np.testing.assert_allclose(p, [0, seen, 0.5 * seen])
-
-
-def test_true_probabilities_are_reliable():
-    rng = np.random.default_rng(2)
-    p = rng.beta(0.8, 0.6, 40_000)
-    outcome = (rng.random(p.size) < p).astype(float)
-    table = reliability(p, np.where(np.arange(p.size) < 100, np.nan, outcome))
-    assert table["galaxies"].sum() == p.size - 100
-    pulls = ((table["observed"] - table["probability"]) / table["stderr"]).to_numpy()
-    assert np.sum(pulls**2) < 29.6  # chi-squared of 10 bins, one in a thousand
 
 
 def test_what_chance_does_to_calibration():
@@ -145,8 +116,5 @@ def test_gains_and_their_errors_against_the_bootstrap():
     assert error == pytest.approx(np.std(drawn, axis=0)[0], rel=0.2)
     assert nearer_error == pytest.approx(np.std(drawn, axis=0)[1], rel=0.2)
     assert nearer == pytest.approx(np.mean(drawn, axis=0)[1], abs=3 * nearer_error)
-
-
-def test_gains_without_a_class_or_a_difference():
-    assert np.isnan(accuracy_gain(np.ones(5, int), np.ones(5, int), np.zeros(5, int))[0])
+    assert np.isnan(accuracy_gain(np.ones(5, int), np.ones(5, int), np.zeros(5, int))[0])  # without a class
     assert fraction_gain(np.ones(9), np.zeros(9), np.zeros(9), np.arange(9.0)) == (0, 0)

@@ -4,16 +4,14 @@ import json
 import re
 import shutil
 
-import numpy as np
 import polars as pl
 import pytest
 from markupsafe import escape
 
 import truemorph as tm
-from conftest import flipped_labels, run, tiny
+from conftest import run, tiny
 from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.train import train_on_catalogue
 from truemorph.commands.label import label_galaxies
@@ -29,15 +27,14 @@ def runs(catalogue, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for name in ("naive", "debiased"):
         settings = tiny(folds=2, epochs=1)
-        train_on_catalogue(
-            RunConfig(catalogue=str(catalogue), out=str(folder / name), naive=name == "naive", training=settings)
-        )
+        out = str(folder / name)
+        train_on_catalogue(RunConfig(catalogue=str(catalogue), out=out, naive=name == "naive", training=settings))
     return folder
 
 
 @pytest.fixture(scope="module")
 def reported(runs, catalogue, tmp_path_factory):
-    """A page on both runs, with better images of some galaxies, and what `--json` prints."""
+    """A page on both runs, with better images of some galaxies."""
     folder = tmp_path_factory.mktemp("reported")
     better = folder / "better"
     better.mkdir()
@@ -47,34 +44,27 @@ def reported(runs, catalogue, tmp_path_factory):
     for one in table.frame["object_id"][200:300]:
         (better / f"{one}.jpg").write_bytes(b"not a picture")
     options = ReportOptions(
-        intrinsic=("M_r",), distributions=("radius_kpc",), better=better, bootstrap=5, galaxies=30, maps=40, draws=2
+        intrinsic=("M_r",), distributions=("radius_kpc",), better=better, bootstrap=5, galaxies=30, maps=40
     )
     made = make_report([runs / "naive", runs / "debiased"], folder / "page.html", options)
-    assert [one.to_dict() for one in made.findings] == made.content["findings"]
     return made.content, folder
 
 
 @pytest.mark.slow
-def test_the_numbers_are_those_of_the_labels(reported, runs, catalogue, tmp_path):
+def test_the_page_and_its_files_have_the_numbers_of_the_labels(reported, runs, catalogue, tmp_path):
     result, folder = reported
     label_galaxies(load(runs / "debiased"), catalogue, tmp_path / "labels.parquet")
     labels = read_table(tmp_path / "labels.parquet").frame
-    truth = read_catalogue(catalogue).frame["gold"].to_numpy()
     row = next(one for one in result["table"] if one["labels"] == "debiased: labels")
     assert row["galaxies"] == labels.height == 400
-    right = balanced_accuracy(truth, labels["label"].to_numpy())
+    right = balanced_accuracy(read_catalogue(catalogue).frame["gold"].to_numpy(), labels["label"].to_numpy())
     assert row["balanced_accuracy: disk: truth is 1"] == pytest.approx(right)
-    assert row["accuracy"] == pytest.approx((labels["label"] == labels["observed_label"]).mean())
     changed = labels.filter((pl.col("posterior_disk") > 0.5) != (pl.col("observed_label") == 1))
     listed = read_table(folder / "page_files" / "changed.ecsv").frame
     assert result["changed"] == listed.height == changed.height
     assert sorted(listed["p_disk_after"]) == pytest.approx(sorted(changed["posterior_disk"]))
     assert not any(one["labels"] == "naive: posterior" for one in result["table"])
 
-
-@pytest.mark.slow
-def test_the_page_and_its_files(reported):
-    result, folder = reported
     page = (folder / "page.html").read_text()
     assert len(page) < 15e6
     text = page.replace("&#39;", "'").replace("\u00a0%", " %")
@@ -85,31 +75,24 @@ def test_the_page_and_its_files(reported):
     for one in result["passed"]:
         assert f"<td>{escape(one['measured'])}</td>" in page
     for row in result["fractions"]:
-        for name in ("labelled", "corrected", "lowest", "highest", "gold"):
-            assert f"<td>{row[name]:.3f}</td>" in page
+        assert all(f"<td>{row[name]:.3f}</td>" in page for name in ("labelled", "corrected", "lowest", "highest"))
     assert re.findall(r'(?:src|href)="(?!data:|#|https://www.legacysurvey)([^"]*)"', page) == []  # nothing is fetched
-    panels = {"fractions": 0, "bias_curve": 0, "fixed_properties": 1, "by_columns": 1, "calibration": 2,
+    panels = {"pairs": 0, "fractions": 0, "bias_curve": 0, "similar_galaxies": 1, "calibration": 2,
               "training": 3, "distribution_radius_kpc": 3, "maps": 0, "profiles": 1}  # fmt: skip
     drawn = folder / "page_files" / "figures"
     for name, count in panels.items():
-        assert f'id="figure-{name}"' in page
+        assert (f'id="figure-{name}"' in page) == (name != "pairs")
         assert (drawn / f"{name}.ecsv").is_file() == (name != "maps")
         for one in [f"{name}_{k}" for k in range(1, count + 1)] or [name]:
             for kind in ("pdf", "png"):
                 assert (drawn / f"{one}.{kind}").stat().st_size > 0
     assert page.count("<li data-name=") == min(30, result["changed"])
     assert json.loads((folder / "page_files" / "report.json").read_text()) == result
-
-
-@pytest.mark.slow
-def test_better_images_stand_beside_and_missing_ones_are_said(reported):
-    _, folder = reported
-    page = (folder / "page.html").read_text()
+    # Better images stand beside; missing ones, and those that can't be read, are said.
     shown, total = map(int, re.search(r"(\d+) of the (\d+) galaxies shown have a better image", page).groups())
     assert 0 < shown < total
     assert re.search(r"\d+ can&#39;t be read", page)
-    assert '<th scope="row">better image</th><td>none</td>' in page  # in the details of those that have none
-    assert (folder / "page_files" / "figures" / "pairs.pdf").is_file()
+    assert '<th scope="row">better image</th><td>none</td>' in page
 
 
 def changed_catalogue(catalogue, path, **columns):
@@ -126,50 +109,28 @@ def reported_on(capsys, *arguments, out):
 
 def test_names_that_are_markup_stay_text(runs, catalogue, tmp_path, capsys):
     hostile = 'x"><meta http-equiv="refresh" content="0;url=http://localhost/leak">'
-    columns = {"true_class": pl.lit("spiral"), "change": pl.lit(1), hostile: pl.col("radius")}
-    columns["object_id"] = pl.format("<script>{}</script>", pl.col("object_id"))
+    columns = {hostile: pl.col("radius"), "object_id": pl.format("<script>{}</script>", pl.col("object_id"))}
     path = changed_catalogue(catalogue, tmp_path / "<b>cat.parquet", **columns)
     odd = shutil.copytree(runs / "debiased", tmp_path / "_cost $x_$ & <b>")  # means something to matplotlib too
     reported_on(capsys, odd, "--catalogue", path, "--distributions", hostile, out=tmp_path / "p.html")
     page = (tmp_path / "p.html").read_text()
     assert "<b>" not in page
-    assert page.count("<meta http-equiv") == 1  # the page's own policy
-    assert page.count("<script") == 1  # the page's own
+    assert page.count("<meta http-equiv") == page.count("<script") == 1  # the page's own
     assert 'data-name="&lt;script&gt;' in page
     assert list((tmp_path / "p_files" / "figures").glob("distribution_x_meta_http-equiv_*_1.pdf"))
 
 
-@pytest.fixture
-def experts(tmp_path):
-    """A table of votes with gold labels and no images."""
-    labels, alpha, truth = flipped_labels(3000, seed=2, median=16.8)
-    rng = np.random.default_rng(0)
-    smooth = np.where(labels == 0, 0.8, 0.2)
-    table = pl.DataFrame(
-        {
-            "objid": np.arange(3000) + 10,
-            "t01_smooth_or_features_a01_smooth_weighted_fraction": smooth,
-            "t01_smooth_or_features_a02_features_or_disk_weighted_fraction": 1 - smooth,
-            "t01_smooth_or_features_a03_star_or_artifact_weighted_fraction": np.zeros(3000),
-            "petroRad_r": alpha * 1.3 / 2.3548,
-            "psfWidth_r": np.full(3000, 1.3) + rng.normal(0, 0.01, 3000),
-            "t_type": np.where(truth == 0, -5, rng.integers(-2, 6, 3000)),
-            "hart": np.clip(1 - smooth + 0.1, 0, 1),
-        }
-    )
-    table.write_csv(tmp_path / "votes.csv")
-    return write_preparation(prepare(tmp_path / "votes.csv"), tmp_path / "cat.parquet").out
-
-
-def test_without_images_or_models_the_page_adapts(experts, tmp_path, capsys):
-    out = tmp_path / "page.html"
-    given = ("--gold", "t_type>=-3", "--gold", "t_type>=1", "--also", "Hart=hart", "--out", out, "--bootstrap", 0)
-    status, printed, err = run(capsys, "report", "--catalogue", experts, *given)
-    assert status == 0, err
-    assert "Hart" in printed
-    page = out.read_text()
-    assert 'id="gallery"' not in page
-    assert "<img" not in page
+def test_without_images_the_page_adapts(tmp_path, capsys):
+    """A catalogue with experts' types and another catalogue's fractions, alone and with a fit as model."""
+    world = simulate_catalogue(3000, seed=2, gold=3000).drop("sampling_weight")
+    types = pl.when(pl.col("gold") == 0).then(-5).otherwise(pl.int_range(pl.len()) % 8 - 2)
+    path, fit, page = tmp_path / "cat.parquet", tmp_path / "transition.json", tmp_path / "page.html"
+    world.with_columns(t_type=types, hart=0.3 + 0.5 * pl.col("label")).drop("gold").write_parquet(path)
+    given = ("--catalogue", path, "--gold", "t_type>=-3", "--gold", "t_type>=1", "--also", "Hart=hart")
+    result = reported_on(capsys, *given, out=page)
+    assert [row["labels"] for row in result["table"]][1] == "Hart"
+    assert "<img" not in page.read_text()
+    assert "disk: t_type &gt;= 1" in page.read_text()
     drawn = tmp_path / "page_files" / "figures"
     curves = read_table(drawn / "bias_curve.ecsv").frame
     assert curves.filter(pl.col("what") == "fitted, rayleigh")["share"].is_sorted(descending=True)
@@ -177,26 +138,16 @@ def test_without_images_or_models_the_page_adapts(experts, tmp_path, capsys):
     corrected = read_table(drawn / "fractions.ecsv").frame
     assert (corrected["lowest"] <= corrected["corrected"]).all()
     assert (corrected["gold"] > corrected["labelled"]).all()
-    for value in (*corrected["corrected"], *corrected["lowest"], *corrected["highest"], *corrected["gold"]):
-        assert f"<td>{value:.3f}</td>" in page
-    assert "disk: t_type &gt;= -3" in page
-    assert "disk: t_type &gt;= 1" in page
-
-
-def test_a_fit_serves_as_a_model_without_images(experts, tmp_path, capsys):
-    fit = tmp_path / "transition.json"
-    assert run(capsys, "transition", experts, "--out", fit)[0] == 0
-    result = reported_on(capsys, fit, "--catalogue", experts, "--gold", "t_type>=-3", out=tmp_path / "page.html")
+    assert run(capsys, "transition", path, "--out", fit)[0] == 0
+    result = reported_on(capsys, fit, *given, out=page)
     assert any(row["labels"] == "transition: posterior" for row in result["table"])
     assert read_table(tmp_path / "page_files" / "changed.ecsv").frame.height == result["changed"] > 0
-    assert 'id="gallery"' not in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ([], "give run folders"),
-        (["absent"], "absent"),
         (["{runs}/naive", "--out", "page.pdf"], "an .html file"),
         (["{runs}/naive", "--intrinsic", "radius_kcp"], "radius_kpc"),
         (["{runs}/naive", "--gold", "t_type>=1"], "t_type"),
@@ -204,10 +155,8 @@ def test_a_fit_serves_as_a_model_without_images(experts, tmp_path, capsys):
         (["{runs}/naive", "--also", "x=radius"], "0 to 1"),
         (["{runs}/naive", "--better", "nowhere"], "nowhere"),
         (["{runs}/naive", "--where", "split=none"], "no galaxy meets"),
-        (["{runs}/naive", "--catalogue", "none.parquet"], "none.parquet"),
         (["{runs}/naive", "--also", "volunteers' labels=disk_fraction"], "names two things"),
         (["{runs}/naive", "{runs}/naive"], "names two things"),
-        (["{runs}/naive", "--draws", "1"], "draws is 0"),
     ],
 )
 def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkeypatch):
@@ -219,29 +168,22 @@ def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkey
     assert says in told[0]
 
 
-def test_posteriors_are_of_this_catalogues_labels(runs, catalogue, tmp_path, capsys):
-    """Labels made for other observed labels say p(disk) all the same; the posterior follows the catalogue."""
-    labels = tmp_path / "labels.parquet"
-    label_galaxies(load(runs / "debiased"), catalogue, labels)
-    flipped = changed_catalogue(catalogue, tmp_path / "flipped.parquet", label=1 - pl.col("label"))
-    result = reported_on(capsys, runs / "debiased", "--labels", labels, "--catalogue", flipped, out=tmp_path / "p.html")
-    row = next(one for one in result["table"] if one["labels"] == "debiased: posterior")
-    assert row["to_smooth"] == 0  # eq. 6: nobody takes a smooth galaxy for a disk
-    assert not (tmp_path / "p_files" / "labels").exists()  # made earlier, they are used
-    assert result["measure"] == "CV14"  # no intrinsic columns were named
-
-
-@pytest.mark.slow
-def test_all_models_are_measured_on_the_same_galaxies(runs, catalogue, tmp_path, capsys):
+def test_given_labels_are_used_with_this_catalogues_labels_on_galaxies_that_all_models_label(
+    runs, catalogue, tmp_path, capsys
+):
     label_galaxies(load(runs / "debiased"), catalogue, tmp_path / "whole.parquet")
     table = read_table(tmp_path / "whole.parquet")
     part = table.frame.sort("alpha", descending=True)[:200]
     labels = write_table(CatalogTable(part, table.units, table.metadata), tmp_path / "part.parquet")
-    given = (runs / "naive", runs / "debiased", "--labels", labels)
+    flipped = changed_catalogue(catalogue, tmp_path / "flipped.parquet", label=1 - pl.col("label"))
+    given = (runs / "naive", runs / "debiased", "--labels", labels, "--catalogue", flipped)
     result = reported_on(capsys, *given, out=tmp_path / "p.html")
     assert {row["galaxies"] for row in result["table"]} == {200}
     found = {one["code"]: one["message"] for one in result["findings"]}
     assert "200 galaxies (50%)" in found["rows-not-labelled"]
+    row = next(one for one in result["table"] if one["labels"] == "debiased: posterior")
+    assert row["to_smooth"] == 0  # eq. 6: nobody takes a smooth galaxy for a disk
+    assert [one.stem for one in (tmp_path / "p_files" / "labels").glob("*.parquet")] == ["naive"]
 
 
 @pytest.mark.slow
@@ -258,11 +200,7 @@ def test_few_gold_labels_volunteers_labels_of_one_class_and_an_empty_column(runs
 
 
 def test_a_run_on_columns_through_several_observables_knows_its_catalogue(tmp_path):
-    nan = float("nan")
-    flips = tm.LogisticTransition(
-        [[[0, 0, 0], [nan] * 3], [[0.0, -2.2, 1.0], [0, 0, 0]]], (2.64, 0.0), (1.0, 1.0), (True, False)
-    )
-    world = simulate_catalogue(2500, 1, transition=flips, trend="features", gold=400).drop("sampling_weight")
+    world = simulate_catalogue(2500, 1, trend="features", gold=400).drop("sampling_weight")
     study = tm.estimate_transition(world, gold="gold", observables=["bulge_fraction"], compare=False)
     path = tmp_path / "catalogue.parquet"
     world.write_parquet(path)

@@ -171,8 +171,8 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
     drawing = Illustration(
         "leaderboard",
         figure,
-        "Balanced accuracy and error of the disk fraction of every method in every world; the tables have the numbers.",
-        "Mean over seeds of each method (lines) in each world (markers); bars are standard deviations.",
+        "Balanced accuracy and error of the disk fraction: mean over seeds of each method (lines) in each world "
+        "(markers); bars are standard deviations. The tables have the numbers.",
     )
     measures = Table(
         "Columns", ["metric", "name in files", "meaning"], [[h, f"`{k}`", about] for k, (h, about) in METRICS.items()]

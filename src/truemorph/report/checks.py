@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 
 from truemorph.bias.checks import LEVEL
-from truemorph.bias.fractions import debiased_fractions
+from truemorph.bias.diagnostics import confounding_check
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import CLASS_NAMES, DISK
+from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.report.evidence import TRUTH, Evidence, Model
+from truemorph.report.evidence import Evidence, Model
 from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import Light, in_order
 from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
@@ -22,6 +23,10 @@ from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fra
 _SMALL = 0.05
 # A model that calls this fraction of the galaxies one class.
 ONE_CLASS = 0.97
+# Galaxies of each class that a statement about the dependence of classes on α needs.
+FEWEST_OF_A_CLASS = 20
+# Gold labels with which a correction through T(α) can be compared.
+_FEWEST_GOLD = 100
 # Cautions of a fit to labels alone that gold labels answer, where these are precise enough.
 _ANSWERED_BY_GOLD = ("flat-fractions-assumed", "disk-definition-unknown")
 
@@ -42,17 +47,19 @@ def lights(found: Evidence, known: Mapping[str, Iterable[Check]] | None = None) 
     seen: set[Finding] = set()
     for name, checks in groups.items():
         some = [*checks(found), *(known or {}).get(name, ())]
-        findings = [one for one in unique(one for one in some if isinstance(one, Finding)) if one not in seen]
+        findings = unique(one for one in some if isinstance(one, Finding) and one not in seen)
         seen.update(findings)
-        out.append(Light(name, tuple(in_order(findings)), [one for one in some if not isinstance(one, Finding)]))
+        out.append(Light(name, in_order(findings), [one for one in some if not isinstance(one, Finding)]))
     return tuple(out)
 
 
-def gold_words(definition: str) -> str:
-    """Gold labels by their definition, as part of a sentence."""
-    if definition.startswith(f"disk: {TRUTH} "):
-        return "the truth"
-    return "the gold labels" if definition.startswith("column ") else f"the gold labels ({definition})"
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.nanmean(values**2)))  # a fifth may be without gold labels
+
+
+def _numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:
+    against = f"against the {truth.name} of {int(truth.known.sum()):,} galaxies"
+    return f"{ours:.3f}, volunteers' labels {theirs:.3f}, error of the difference {error:.3f}, {against}"
 
 
 def _judged(found: Evidence) -> list[Model]:
@@ -80,43 +87,28 @@ def _fractions_against_gold(found: Evidence, model: Model, definition: str, trut
     rows, best = truth.known, model.best
     gain, error = fraction_gain(truth.disk[rows], best.disk[rows], found.observed.disk[rows], found.alpha[rows])
     off, before = (found.row(one)[f"fraction_rms: {definition}"] for one in (best, found.observed))
-    numbers = (
-        f"{off:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f} (rms over fifths of α, "
-        f"against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
-    )
-    yield from _fractions_compared(f"Error of the disk fractions of {best.name}", gain, error, off, numbers)
+    what = f"Error of the disk fractions of {best.name} (rms over fifths of α)"
+    yield from _fractions_compared(what, gain, error, off, _numbers(off, before, error, truth))
 
 
 def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
-    """Without a model: labels of galaxies with gold labels corrected through T, against those."""
-    rows = truth.known
-    bins = min(8, int(rows.sum()) // 50)
-    if found.study is None or bins < 2:
+    """Labels corrected through T against gold labels, unless these are the correction."""
+    through = found.through
+    if through is None or found.by_gold is not None or truth.known.sum() < _FEWEST_GOLD:
         return
-    gold, alpha, labels = truth.disk[rows], found.alpha[rows], found.observed.labels[rows]
-    fractions = debiased_fractions(labels, alpha, found.study.fit, bins=bins, systematic=False)
-    index = np.clip(np.searchsorted(fractions.edges[1:-1], alpha, side="right"), 0, bins - 1)
-    true, labelled = (np.bincount(index, one, bins) / np.bincount(index, minlength=bins) for one in (gold, labels))
-    after, before = (float(np.sqrt(np.mean((one - true) ** 2))) for one in (fractions.fractions[:, DISK], labelled))
-    error = float(np.sqrt(np.mean(fractions.stderr[:, DISK] ** 2)))
-    numbers = (
-        f"{after:.3f}, volunteers' labels {before:.3f}, error {error:.3f} with that of T(α) (rms over {bins} bins "
-        f"of α, against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
-    )
-    what = "Error of the disk fractions corrected through T(α)"
-    yield from _fractions_compared(what, before - after, error, after, numbers)
+    off = through.fractions[:, DISK] - fractions_by(found.alpha, [truth])["disk_fraction"].to_numpy()
+    after, error = _rms(off), _rms(through.stderr[:, DISK])
+    before = found.row(found.observed)[f"fraction_rms: {definition}"]
+    what = "Error of the disk fractions corrected through T(α) (rms over fifths of α)"
+    yield from _fractions_compared(what, before - after, error, after, _numbers(after, before, error, truth))
 
 
 def _fractions_compared(what: str, gain: float, error: float, off: float, numbers: str) -> Iterator[Check]:
     """Disk fractions against the volunteers', by two errors of the difference."""
     measured = f"{what}: {numbers}."
     if gain < -2 * error:
-        text = (
-            f"The corrected disk fractions are farther from the gold labels than the volunteers' labels are. {measured}"
-        )
-        action = (
-            "Do not use this correction for disks of this definition; estimate T(α) with these gold labels (`gold`)."
-        )
+        text = f"The corrected disk fractions are farther from the gold labels than the volunteers' are. {measured}"
+        action = "Do not use this correction for this definition; estimate T(α) with these gold labels (`gold`)."
         yield Finding("fractions-worse", "problem", text, action)
     elif gain <= 2 * error:
         text = f"The corrected disk fractions are not significantly nearer to the gold labels. {measured}"
@@ -131,16 +123,12 @@ def _fractions_compared(what: str, gain: float, error: float, off: float, number
 
 
 def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
-    rows, hard = truth.known, model.best_labels
-    gain, error = accuracy_gain(truth.labels[rows], hard.labels[rows], found.observed.labels[rows])
+    rows, best = truth.known, model.best
+    gain, error = accuracy_gain(truth.labels[rows], best.labels[rows], found.observed.labels[rows])
     if not np.isfinite(gain):  # gold labels of one class
         return
-    own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (hard, found.observed))
-    what = f"Balanced accuracy of {hard.name}"
-    numbers = (
-        f"{own:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f} (against "
-        f"{gold_words(definition)} of {int(rows.sum()):,} galaxies)"
-    )
+    own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (best, found.observed))
+    what, numbers = f"Balanced accuracy of {best.name}", _numbers(own, before, error, truth)
     if gain < -2 * error:
         text = "The model's labels agree less with the gold labels than the volunteers' labels do."
         action = "Do not use these labels; train a network for more epochs, or on more galaxies."
@@ -155,7 +143,15 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
 
 def _of_models(found: Evidence) -> Iterator[Check]:
     for model in found.models:
-        yield from _left_out(found, model)
+        missing = found.left_out.get(model.name, 0)
+        fraction = missing / (missing + found.frame.height)
+        if fraction > _SMALL:
+            text = (
+                f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.name} and are left out "
+                "here: no readable image, no value of a feature, or a label that its only member was trained on."
+            )
+            action = "Check why they are missing; train with `folds` 2 or more."
+            yield Finding("rows-not-labelled", "caution", text, action)
         disks = float(model.labels.disk.mean())
         if max(disks, 1 - disks) >= ONE_CLASS:
             text = (
@@ -166,16 +162,12 @@ def _of_models(found: Evidence) -> Iterator[Check]:
             yield Finding("nearly-one-class", "caution", text, action)
     for model in _judged(found):
         if model.naive and not model.classifier.described["catalogue"].get("gold_definition"):
-            text = (
-                f"{model.name} was trained without a bias curve and treats the volunteers' labels as correct, so it "
-                "does not correct them."
-            )
+            text = f"{model.name} was trained without a bias curve, so it treats the volunteers' labels as correct."
             yield Finding("labels-treated-as-correct", "caution", text, "Train with a bias curve (`transition`).")
         yield _predicted_labels(found, model)
         yield from _bias(found, model)
         if not model.naive:
             yield from _against_fit(found, model)
-            yield from _against_correction(found, model)
         if model.posterior is not None and model.classifier.uses_images:
             text = (
                 f"The posterior of {model.name} treats image and label as independent. They are not, because "
@@ -184,23 +176,9 @@ def _of_models(found: Evidence) -> Iterator[Check]:
             yield Finding("posterior-overconfident", "note", text)
 
 
-def _left_out(found: Evidence, model: Model) -> Iterator[Check]:
-    missing = found.left_out.get(model.name, 0)
-    fraction = missing / (missing + found.frame.height)
-    text = (
-        f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.name} and are left out here: no "
-        "readable image, no value of a feature, or a label that its only member was trained on."
-    )
-    if fraction > _SMALL:
-        action = "Check why they are missing; train with `folds` 2 or more."
-        yield Finding("rows-not-labelled", "caution", text, action)
-    elif missing:
-        yield Finding("galaxies-left-out", "note", text)
-
-
 def _predicted_labels(found: Evidence, model: Model) -> Check:
     """Whether p(disk) and T(α) together predict the volunteers' labels, beyond what chance alone gives."""
-    seen = found.predicted_labels(model)
+    seen = model.observed_probability(found.alpha)
     off, (chance, scatter) = calibration_error(found.observed.disk, seen), chance_calibration_error(seen)
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
     what = f"Volunteers' labels as {model.name} predicts them through T(α)"
@@ -212,10 +190,7 @@ def _predicted_labels(found: Evidence, model: Model) -> Check:
         action = "Train for more epochs, or through a T(α) that was fitted to these labels (`transition`)."
         return Finding("labels-poorly-predicted", "caution", text, action)
     text = f"{what}: {numbers}. p(disk) and T(α) together do not describe the labels of these galaxies."
-    action = (
-        "Check that the model was trained through the T(α) of these labels (`transition`), and not on galaxies that "
-        "were selected by their votes."
-    )
+    action = "Check that it was trained through their T(α) (`transition`), on galaxies not selected by their votes."
     return Finding("labels-not-predicted", "problem", text, action)
 
 
@@ -237,10 +212,7 @@ def _bias(found: Evidence, model: Model) -> Iterator[Check]:
     else:
         fell = "by less than half" if before - after > 2 * error else "by no more than the error"
         text = f"The drift with α falls {fell}. {what}: {numbers}."
-        action = (
-            "Compare with gold labels (`gold`), which tell whether class fractions really change with α, or give "
-            "intrinsic columns (`intrinsic`)."
-        )
+        action = "Compare with gold labels (`gold`), or give columns on which classes depend (`intrinsic`)."
         yield Finding("bias-remains", "caution", text, action)
 
 
@@ -261,37 +233,20 @@ def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
         yield Finding("transition-differs", "caution", f"{what}: {numbers}.", action)
 
 
-def _against_correction(found: Evidence, model: Model) -> Iterator[Check]:
-    """Two ways to the same fractions: the model's probabilities, and the volunteers' labels corrected through T."""
-    study = found.study
-    if study is None or study.fractions.by != "alpha" or study.fractions.counts.size < 2:
-        return
-    fractions = study.fractions
-    own = fractions_by(found.alpha, [model.probabilities], fractions.counts.size).filter(pl.col("galaxies") > 0)
-    at = np.interp(own["mean"].to_numpy(), fractions.middles, fractions.fractions[:, DISK])
-    error = np.interp(own["mean"].to_numpy(), fractions.middles, fractions.stderr[:, DISK])
-    apart = float(np.sqrt(np.nanmean((own["disk_fraction"].to_numpy() - at) ** 2)))
-    noise = float(np.sqrt(np.mean(error**2 + own["stderr"].to_numpy() ** 2)))
-    what = f"Disk fractions of {model.name} against a direct correction through T(α)"
-    numbers = f"{apart:.3f} (rms over bins of α; {noise:.3f} by their errors)"
-    if np.sqrt(max(0.0, apart**2 - noise**2)) < _SMALL:
-        yield what, numbers
-    else:
-        text = f"{what}: {numbers}. At least one of the two is wrong."
-        yield Finding("fractions-disagree", "caution", text, "Compare both with gold labels (`gold`).")
-
-
 def _of_transition(found: Evidence) -> Iterator[Check]:
     """The fit of T(α) to the volunteers' labels: its own findings, and whether class fractions depend on α."""
-    settled = False
-    for definition, check in found.confounding.items():
-        yield from (replace(one, message=f"{one.message} (Gold labels: {definition}.)") for one in check.findings)
-        if not check.findings:
-            yield f"Constant class fractions, by {gold_words(definition)}", check.statement
-        settled |= bool(check.findings) or check.drift_stderr < _SMALL
-    settled |= found.corrector is None and found.by_gold is not None  # gold labels correct, not T(α)
-    study = found.study
-    if study is None:
+    settled = found.corrector is None and found.by_gold is not None  # gold labels correct, not T(α)
+    for definition, truth in found.truths.items():
+        if np.bincount(truth.labels[truth.known], minlength=2).min() < FEWEST_OF_A_CLASS:
+            continue
+        with suppress(InputError):  # one α for all, say
+            check = confounding_check(found.observed.labels, found.alpha, gold=truth.labels)
+            yield from (replace(one, message=f"{one.message} (Gold labels: {definition}.)") for one in check.findings)
+            if not check.findings:
+                yield f"Constant class fractions, by the {truth.name}", check.statement
+            settled |= bool(check.findings) or check.drift_stderr < _SMALL
+    study, through = found.study, found.through
+    if study is None or through is None:
         yield from found.unfitted
         return
     findings = [one for one in study.findings if not (settled and one.code in _ANSWERED_BY_GOLD)]
@@ -302,11 +257,10 @@ def _of_transition(found: Evidence) -> Iterator[Check]:
     p_value = study.calibration.p_value
     if p_value >= LEVEL and "family-rejected" not in codes:
         yield f"Fit of the {study.fit.family} family to the labels", f"p = {p_value:.2g} (χ² over bins)"
-    widths = study.fractions.high[:, DISK] - study.fractions.low[:, DISK]
-    width = float(np.average(widths, weights=study.fractions.counts))
+    widths = through.high[:, DISK] - through.low[:, DISK]
     what = "Range of the disk fractions corrected through T(α)"
-    numbers = f"{width:.2f} wide (mean over bins of α; up to {widths.max():.2f})"
-    if width < 2 * _SMALL:
+    numbers = f"{widths.mean():.2f} wide (mean over fifths of α; up to {widths.max():.2f})"
+    if widths.mean() < 2 * _SMALL:
         yield what, numbers
     elif "flat-fractions-assumed" not in codes:  # which gives the range
         text = f"{what}: {numbers}. Families and the error of T(α) allow such different fractions."
@@ -320,11 +274,8 @@ def _of_sample(found: Evidence) -> Iterator[Check]:
     measured = found.bias[found.observed.name]
     yield from () if measured is None else measured.findings
     if found.tree.intrinsic is None:
-        text = (
-            "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias: "
-            "large galaxies, for example, are better resolved and more often disks."
-        )
+        text = "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias."
         action = "Give columns such as luminosity, physical size and redshift (`intrinsic`)."
         yield Finding("intrinsic-missing", "caution", text, action)
     else:
-        yield "Bias measured at fixed intrinsic properties", ", ".join(found.intrinsic)
+        yield "Bias measured at fixed intrinsic properties", ", ".join(found.options.intrinsic)

@@ -1,8 +1,7 @@
 """How a column, above all the Sérsic index, is distributed among galaxies labelled smooth, disk, and relabelled.
 
-Figure 3 of Medina-Rosales et al. (arXiv:2308.11007): relative cumulative curves of each label set. A label set is
-better the fewer of its smooth galaxies have the light profile of a disk, a Sérsic index below about 3. What the figure
-leaves out and this module adds: distances between the curves, with errors, and the floor that chance alone would give.
+Figure 3 of Medina-Rosales et al. (arXiv:2308.11007), with distances between the curves, their errors, and the floor
+that chance alone gives. A label set is better the fewer of its smooth galaxies have the light profile of a disk.
 
 Two samples of the same galaxies mostly share members, and what they share doesn't vary between them. Comparisons
 therefore resample galaxies, each with its weight in either sample; the spread of the resampled difference around the
@@ -14,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -30,42 +29,36 @@ from truemorph.report.figures import Style, axis_label, in_words, new_panel, sty
 from truemorph.report.page import Illustration
 from truemorph.tables import numeric_columns
 
-if TYPE_CHECKING:
-    from truemorph.report.writing import ReportOptions
-
+# Sérsic index above which galaxies are mostly smooth.
 SERSIC_BOUNDARY = 3.0
 _SERSIC = "sersic_n"
 _RESAMPLES = 300
+_POINTS = 400
+_DISTANCE = ("ks", "ks_stderr", "ks_floor")
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 PANELS = {"smooth": "smooth", "to_disk": "switched smooth → disk", "disk": "disk"}
 
 
-def cumulative(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct finite values of a sample, ascending, and the weighted fraction at or below each.
+def cumulative(values: np.ndarray, weights: np.ndarray) -> pl.DataFrame:
+    """Distinct finite values of a sample, ascending, and the weighted fraction at or below each (`value`, `share`).
 
-    >>> cumulative(np.array([1.0, 4.0, 1.0, np.nan]), np.ones(4))[1].round(3)
-    array([0.667, 1.   ])
+    Of more than 400 values, so many evenly spaced ones, the first and the last among them.
     """
     kept = (weights > 0) & np.isfinite(values)
     distinct, which = np.unique(values[kept], return_inverse=True)
     share = np.cumsum(np.bincount(which, weights[kept]))
-    return distinct, share / share[-1]
+    chosen = np.unique(np.linspace(0, distinct.size - 1, _POINTS).round().astype(np.int64))
+    return pl.DataFrame({"value": distinct[chosen], "share": share[chosen] / share[-1]})
 
 
-class Distance(NamedTuple):
-    """Kolmogorov-Smirnov distance of two samples, the largest difference between their cumulative curves."""
-
-    ks: float
-    ks_stderr: float  # by the bootstrap
-    ks_floor: float  # mean where there is no difference; not 0
-    p_value: float  # chance of so large a distance where there is no difference: at least 1 / (resamples + 1)
-
-
-def distance(values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: int = 1000, seed: int = 0) -> Distance:
-    """Distance between two samples of the same galaxies, which may share members; all arrays have shape (N,).
+def distance(
+    values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """Kolmogorov-Smirnov distance of two samples of the same galaxies, which may share members; arrays of shape (N,).
 
     `in_a` and `in_b` are weights of each galaxy in either sample: 0 or 1, or a probability. Values that are not finite
-    are left out. Without resamples there are no errors.
+    are left out. `ks` is the largest difference between the cumulative curves, `ks_stderr` its error by the bootstrap,
+    and `ks_floor` its mean where there is no difference, which is not 0; without resamples these are NaN.
     """
     kept = ((in_a > 0) | (in_b > 0)) & np.isfinite(values)
     order = np.argsort(values[kept], kind="stable")
@@ -77,7 +70,6 @@ def distance(values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: 
         return (first / first[-1] - second / second[-1])[last]
 
     measured, rng, n = difference(), np.random.default_rng(seed), pooled.size
-    ks = float(np.abs(measured).max())
     resampled, chance = [], []
     for _ in range(bootstrap):
         # Only how often each galaxy was drawn matters, so nothing is sorted again.
@@ -86,18 +78,12 @@ def distance(values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: 
             drawn = difference(counts)
             resampled.append(np.abs(drawn).max())
             chance.append(np.abs(drawn - measured).max())
-    if not chance:
-        return Distance(ks, *3 * [float("nan")])
-    p_value = (1 + np.count_nonzero(np.array(chance) >= ks)) / (len(chance) + 1)
-    return Distance(ks, float(np.std(resampled)), float(np.mean(chance)), float(p_value))
+    found = [np.abs(measured).max(), *((np.std(resampled), np.mean(chance)) if chance else (np.nan, np.nan))]
+    return dict(zip(_DISTANCE, map(float, found), strict=True))
 
 
 def share_above(values: np.ndarray, boundary: float, weights: np.ndarray) -> tuple[float, float]:
-    """Weighted fraction of the finite values above a boundary, and its error, of (Σ w)² / Σ w² galaxies.
-
-    >>> share_above(np.array([1.0, 2.0, 4.0, 5.0]), 3.0, np.ones(4))[0]
-    0.5
-    """
+    """Weighted fraction of the finite values above a boundary, and its error, of (Σ w)² / Σ w² galaxies."""
     kept = np.isfinite(values) & (weights > 0)
     used = weights[kept]
     share = float(np.average(values[kept] > boundary, weights=used))
@@ -116,23 +102,13 @@ class Distributions:
     # one, and `share_above_stderr`, and the distance from the curve of the original labels in the same panel; of
     # relabelled galaxies, from that of the original disks.
     table: pl.DataFrame
-    curves: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]  # by panel and labels (see `cumulative`)
+    curves: pl.DataFrame  # `panel`, `labels`, and `value` and `share` of `cumulative`
     n_galaxies: int
     n_dropped: int  # galaxies whose value is not finite
 
-    def thinned(self, panel: str, labels: str, points: int) -> tuple[np.ndarray, np.ndarray]:
-        """Values and fractions of at most so many points, evenly spaced in rank; the first and the last among them."""
-        values, share = self.curves[panel, labels]
-        chosen = np.unique(np.round(np.linspace(0, values.size - 1, points)).astype(np.int64))
-        return values[chosen], share[chosen]
-
-    def data(self, points: int = 400) -> pl.DataFrame:
-        """Data behind the figure: `panel`, `labels`, `value`, `share` of each curve, and its row of the table."""
-        parts = []
-        for panel, labels in self.curves:
-            values, share = self.thinned(panel, labels, points)
-            parts.append(pl.DataFrame({"panel": panel, "labels": labels, "value": values, "share": share}))
-        return pl.concat(parts).join(self.table, on=["panel", "labels"], how="left", maintain_order="left")
+    def data(self) -> pl.DataFrame:
+        """Data behind the figure: each curve with its row of the table."""
+        return self.curves.join(self.table, on=["panel", "labels"], how="left", maintain_order="left")
 
 
 def compare_distributions(
@@ -141,7 +117,6 @@ def compare_distributions(
     label_sets: Mapping[str, np.ndarray],
     *,
     column: str = _SERSIC,
-    boundary: float | None = SERSIC_BOUNDARY,
     observed_name: str = "observed",
     bootstrap: int = 1000,
     seed: int = 0,
@@ -149,18 +124,10 @@ def compare_distributions(
     """A column among smooth, disk and relabelled galaxies of several label sets (Figure 3).
 
     `observed` and `label_sets` are the original and other labels of the same galaxies: 0 smooth, 1 disk, or p(disk), by
-    which a galaxy weighs in both; NaN where unknown. Smooth galaxies mostly have values above the boundary. Samples of
-    less than one galaxy are left out.
-
-    >>> rng = np.random.default_rng(0)
-    >>> truth = rng.integers(0, 2, 1000)
-    >>> sersic = np.where(truth == 1, rng.lognormal(0.2, 0.3, 1000), rng.lognormal(1.3, 0.3, 1000))
-    >>> observed = np.where(rng.random(1000) < 0.3, 0, truth)  # disks labelled smooth
-    >>> found = compare_distributions(sersic, observed, {"debiased": truth}, bootstrap=100)
-    >>> found.table.select("panel", "labels", "n").rows()[:2]
-    [('smooth', 'observed', 618), ('smooth', 'debiased', 463)]
+    which a galaxy weighs in both; NaN where unknown. Samples of less than one galaxy are left out.
     """
     finite = np.isfinite(values)
+    boundary = SERSIC_BOUNDARY if column == _SERSIC else None
     smooth, disk = np.nan_to_num(1.0 - observed), np.nan_to_num(1.0 * observed)
     # Of the original labels none switched; its original disks are drawn for comparison.
     weights = {observed_name: {"smooth": smooth, "to_disk": disk, "disk": disk}}
@@ -168,27 +135,29 @@ def compare_distributions(
         to_disk = np.nan_to_num(1.0 * one)
         # Probabilities of two label sets are multiplied, as if each were drawn on its own.
         weights[name] = {"smooth": np.nan_to_num(1.0 - one), "to_disk": smooth * to_disk, "disk": to_disk}
-    rows, curves = [], {}
+    rows, curves = [], []
     for panel in PANELS:
         present = {name: one[panel] for name, one in weights.items() if one[panel][finite].sum() >= 1}
         if panel == "to_disk" and not present.keys() - {observed_name}:
             continue
         beside = present.get(observed_name)
         for name, weight in present.items():
-            curves[panel, name] = cumulative(values, weight)
+            where = pl.lit(panel).alias("panel"), pl.lit(name).alias("labels")
+            curves.append(cumulative(values, weight).select(*where, pl.all()))
             kept = weight[finite & (weight > 0)]
             row = {"panel": panel, "labels": name, "n": kept.size, "total": float(kept.sum())}
             if boundary is not None:
                 row["share_above"], row["share_above_stderr"] = share_above(values, boundary, weight)
             if beside is not None and name != observed_name:
-                row |= distance(values, weight, beside, bootstrap, seed)._asdict()
+                row |= distance(values, weight, beside, bootstrap, seed)
             rows.append(row)
     if not rows:
         raise InputError(f"no galaxy has both a label and a finite {column}")
     kinds = {"panel": pl.String, "labels": pl.String, "n": pl.Int64}
-    kinds |= dict.fromkeys(("total", "share_above", "share_above_stderr", *Distance._fields), pl.Float64)
+    kinds |= dict.fromkeys(("total", "share_above", "share_above_stderr", *_DISTANCE), pl.Float64)
     table = pl.DataFrame(rows, schema=kinds)
-    return Distributions(column, boundary, observed_name, table, curves, values.size, int(values.size - finite.sum()))
+    dropped = int(values.size - finite.sum())
+    return Distributions(column, boundary, observed_name, table, pl.concat(curves), values.size, dropped)
 
 
 def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: str = "") -> list[Figure]:
@@ -198,8 +167,9 @@ def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: 
     """
     # Legends stand below, where no curve is: the figures grow with them.
     entries = max(found.table["panel"].value_counts()["count"])
-    low = min(values[np.searchsorted(share, 0.002)] for values, share in found.curves.values())
-    high = max(values[np.searchsorted(share, 0.99)] for values, share in found.curves.values())
+    low = found.curves.filter(pl.col("share") >= 0.002)["value"].min()
+    ends = found.curves.filter(pl.col("share") >= 0.99).group_by("panel", "labels").agg(pl.col("value").min())
+    high = ends["value"].max()
     figures = []
     for letter, panel in zip("abc", PANELS, strict=True):
         axes = new_panel(4.2, 3.9 + 0.3 * entries)
@@ -208,8 +178,9 @@ def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: 
             own = row["labels"] == found.observed_name
             what = row["labels"] + (": its disks" if own and panel == "to_disk" else "")
             style = styles[row["labels"]]
+            curve = found.curves.filter(panel=panel, labels=row["labels"])
             axes.step(
-                *found.thinned(panel, row["labels"], 2000), style["ls"], where="post", color=style["color"], lw=1.6,
+                curve["value"], curve["share"], style["ls"], where="post", color=style["color"], lw=1.6,
                 label=_legend(row, what, found.boundary),
                 zorder=3 if own else 2,  # the original labels' curve, on which others may lie
             )  # fmt: skip
@@ -223,7 +194,7 @@ def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: 
             axes.text(0.5, 0.5, "no galaxy", transform=axes.transAxes, ha="center", color="0.4")
         if found.boundary is not None:
             axes.axvline(found.boundary, color="0.6", lw=0.8, ls=":")
-        if low < high:
+        if low != high:
             axes.set_xlim(low, high)
         figures.append(axes.figure)
     return figures
@@ -238,28 +209,25 @@ def _legend(row: dict[str, Any], what: str, boundary: float | None) -> str:
     return text
 
 
-def distributions(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], list[Finding]]:
+def distributions(found: Evidence) -> tuple[list[Illustration], list[Finding]]:
     """Columns among smooth, disk and relabelled galaxies: those asked for, the Sérsic index where there is one."""
     every, findings = [], []
-    for name in options.distributions or ([_SERSIC] if _SERSIC in found.frame.columns else []):
+    for name in found.options.distributions or ([_SERSIC] if _SERSIC in found.frame.columns else []):
         try:
-            every.append(_distribution(found, name, options.seed))
+            every.append(_distribution(found, name))
         except InputError as problem:
-            if options.distributions:
-                raise
             text = f"Column {name} was not compared between classes: {problem}."
             findings.append(Finding("column-not-compared", "note", text))
     return every, findings
 
 
-def _distribution(evidence: Evidence, column: str, seed: int) -> Illustration:
-    values = numeric_columns(evidence.frame, [column], str(evidence.path))[:, 0]
-    sets = {one.name: one.disk for one in evidence.sets if one.kind not in ("observed", "probabilities")}
-    boundary = SERSIC_BOUNDARY if column == _SERSIC else None
+def _distribution(found: Evidence, column: str) -> Illustration:
+    values = numeric_columns(found.frame, [column], str(found.path))[:, 0]
+    sets = {one.name: one.disk for one in found.sets if one.kind not in ("observed", "probabilities")}
     what = "Sérsic index" if column == _SERSIC else column
     compared = compare_distributions(
-        values, evidence.observed.disk, sets, column=column, boundary=boundary,
-        observed_name=evidence.observed.name, bootstrap=_RESAMPLES, seed=seed,
+        values, found.observed.disk, sets, column=column, observed_name=found.observed.name, bootstrap=_RESAMPLES,
+        seed=found.options.seed,
     )  # fmt: skip
     places = {"smooth": "smooth", "to_disk": "smooth to disk, beside the volunteers' disks"}
     apart = "; ".join(
@@ -269,11 +237,10 @@ def _distribution(evidence: Evidence, column: str, seed: int) -> Illustration:
         if row["panel"] in places
     )
     dropped = f" {compared.n_dropped:,} galaxies without a value are left out." if compared.n_dropped else ""
-    more = f" Dotted: {boundary:g}, above which galaxies are mostly smooth." if boundary is not None else ""
+    more = f" Dotted: {SERSIC_BOUNDARY:g}, above which galaxies are mostly smooth." if column == _SERSIC else ""
     return Illustration(
         f"distribution_{_NO_NAME.sub('_', column)}",
-        cumulative_panels(compared, styles_of(evidence), axis_label(evidence, column)),
-        f"Relative cumulative curves of {what} for smooth, relabelled and disk galaxies by label set.",
+        cumulative_panels(compared, styles_of(found), axis_label(found, column)),
         f"{what} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance "
         f"from the curve of the volunteers' labels (Kolmogorov-Smirnov): {apart or 'none'}.{more}{dropped}",
         compared.data(),

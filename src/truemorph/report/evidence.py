@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.diagnostics import ConfoundingCheck, confounding_check
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.metrics import BiasResult
@@ -24,13 +23,13 @@ from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import from_same_images, select_rows
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.classifiers.fits import observables_of
-from truemorph.errors import InputError, nearest
+from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
-from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TRUE, LabelSet, changes
-from truemorph.report.table1 import Tree, fractions_by, observed_probability, table_one
+from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, LabelSet, changes
+from truemorph.report.table1 import FIFTHS, Tree, fractions_by, table_one
 from truemorph.tables import CatalogTable, numeric_columns, read_table
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ TRUTH = "truth"
 _ENOUGH_TO_TEST = 1000
 _UNSTATED = "column gold"
 _FEWEST = 10
-# Galaxies of each class that a statement about the dependence of classes on α needs.
-_FEWEST_OF_A_CLASS = 20
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Model:
     @property
     def labels(self) -> LabelSet:
         """The more probable classes."""
-        hard = np.where(np.isfinite(self.disk), np.nan_to_num(self.disk) > 0.5, np.nan)
+        hard = np.where(self.probabilities.known, self.probabilities.labels, np.nan)
         return LabelSet(f"{self.name}: labels", "labels", hard, self.name)
 
     @property
@@ -91,11 +88,6 @@ class Model:
         """The posterior, or the probabilities of a model without."""
         return self.posterior or self.probabilities
 
-    @property
-    def best_labels(self) -> LabelSet:
-        """The posterior, or the labels of a model without."""
-        return self.posterior or self.labels
-
     def of(self, rows: np.ndarray) -> Model:
         """That of some galaxies."""
         observables = None if self.observables is None else self.observables[rows]
@@ -105,9 +97,14 @@ class Model:
         """What T depends on: of the galaxies that are measured, or along a curve in α at the mean of the rest."""
         if self.observables is None:
             return alpha
-        same = len(alpha) == len(self.observables)
-        others = self.observables if same else np.tile(np.nanmean(self.observables, axis=0), (alpha.size, 1))
-        return np.column_stack([alpha, np.where(np.isfinite(others), others, np.nanmean(self.observables, axis=0))])
+        mean = np.nanmean(self.observables, axis=0)
+        others = self.observables if len(alpha) == len(self.observables) else np.tile(mean, (len(alpha), 1))
+        return np.column_stack([alpha, np.where(np.isfinite(others), others, mean)])
+
+    def observed_probability(self, alpha: np.ndarray) -> np.ndarray:
+        """p(ỹ = disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3), shape (N,): testable without gold labels."""
+        matrix = np.asarray(self.transition.matrix(self.resolution(alpha)))[:, :, DISK]
+        return (1 - self.disk) * matrix[:, SMOOTH] + self.disk * matrix[:, DISK]
 
 
 def _principal(models: Sequence[Model]) -> Model | None:
@@ -124,12 +121,12 @@ class Evidence:
     models: Sequence[Model]
     columns: Sequence[LabelSet]  # further labels that the catalogue brings
     truths: Mapping[str, LabelSet]  # gold labels by definition of a disk
-    intrinsic: Sequence[str]  # columns of the tree
+    options: ReportOptions
     tree: Tree
     study: TransitionStudy | None  # fit of T(α) to the whole catalogue
     which: str  # which galaxies these are, in words: those that every model labels
-    # All galaxies of the catalogue, with ids as text, and as columns of `OURS` what each model says ("p0", "spread0",
-    # "posterior0", …), what the principal model changes, and gold labels by name.
+    # All galaxies of the catalogue, with ids as text, and as columns of `OURS` what each model says and gold labels,
+    # under the names that they have in the gallery, and what the principal model changes.
     everything: pl.DataFrame
     left_out: Mapping[str, int] = field(default_factory=dict)  # by model: galaxies to measure without a label of it
     findings: Sequence[Finding] = ()  # about gold labels
@@ -144,11 +141,6 @@ class Evidence:
     def alpha(self) -> np.ndarray:
         """Resolution, shape (N,)."""
         return self.tree.alpha
-
-    @property
-    def with_images(self) -> dict[str, Classifier]:
-        """Models that see pictures, by name."""
-        return {one.name: one.classifier for one in self.models if one.classifier.uses_images}
 
     @cached_property
     def observed(self) -> LabelSet:
@@ -176,11 +168,6 @@ class Evidence:
         own = [one for model in self.models for one in (model.labels, model.probabilities, model.posterior) if one]
         return [self.observed, *self.columns, *own, *self.truths.values()]
 
-    @property
-    def curves(self) -> list[LabelSet]:
-        """Label sets that figures draw: of models, probabilities and posteriors, which are what populations need."""
-        return [one for one in self.sets if one.kind != "labels"]
-
     @cached_property
     def bias(self) -> dict[str, BiasResult | None]:
         """CV18 (CV14) by label set; None where a set has too few galaxies."""
@@ -195,20 +182,17 @@ class Evidence:
         """Line of Table 1."""
         return self.table.row(by_predicate=pl.col("labels") == one.name, named=True)
 
-    @cached_property
-    def by_alpha(self) -> pl.DataFrame:
-        """Disk fractions in fifths of α."""
-        return fractions_by(self.alpha, self.curves)
-
-    @property
-    def simulated(self) -> bool:
-        """Whether gold labels are the truth, because the galaxies are simulated."""
-        return any(one.name == TRUTH for one in self.truths.values())
-
     @property
     def gold_name(self) -> str:
         """What gold labels are called: the truth, where galaxies are simulated."""
-        return TRUTH if self.simulated else "gold labels"
+        return TRUTH if any(one.name == TRUTH for one in self.truths.values()) else "gold labels"
+
+    @cached_property
+    def through(self) -> PopulationFractions | None:
+        """Disk fractions in fifths of α from the volunteers' labels, corrected through the fitted T(α)."""
+        if self.study is None:
+            return None
+        return debiased_fractions(self.observed.labels, self.alpha, self.study.fit, bins=FIFTHS)
 
     @cached_property
     def by_gold(self) -> PopulationFractions | None:
@@ -222,9 +206,8 @@ class Evidence:
             given = {name: self.frame[name].cast(pl.Float64).fill_null(0.0).to_numpy() for name in names}
             if own.get("gold_experts"):
                 given["gold_transition"] = RayleighTransition(own["gold_experts"]["upper"])
-        bins = fractions_by(self.alpha, [self.observed]).height
         with suppress(InputError):  # too few of them
-            return debiased_fractions(self.observed.labels, self.alpha, gold=truth.labels, bins=bins, **given)
+            return debiased_fractions(self.observed.labels, self.alpha, gold=truth.labels, bins=FIFTHS, **given)
         return None
 
     @cached_property
@@ -236,68 +219,26 @@ class Evidence:
         `gold_stderr` by the first definition of a disk. The range spans the errors of the model and everything that the
         fit's range spans, or is that of the gold labels.
         """
-        labels, alpha, truth = self.observed.labels, self.alpha, self.truth
-        table = fractions_by(alpha, [self.observed]).select(
+        table = fractions_by(self.alpha, [self.observed]).select(
             "low", "high", "mean", "galaxies", labelled="disk_fraction", labelled_stderr="stderr"
         )
         value = error = low = high = gold = gold_error = np.full(table.height, np.nan)
-        if self.study is not None and self.study.fit.alpha.ndim == 1:
-            through = debiased_fractions(labels, alpha, self.study.fit, bins=table.height)
-            value, error, low, high = (
-                one[:, DISK] for one in (through.fractions, through.stderr, through.low, through.high)
-            )
+        direct = self.through if self.corrector is not None or self.by_gold is None else self.by_gold
+        if direct is not None:
+            parts = direct.fractions, direct.stderr, direct.low, direct.high
+            value, error, low, high = (one[:, DISK] for one in parts)
         if self.corrector is not None:
-            own = fractions_by(alpha, [self.corrector.best])
+            own = fractions_by(self.alpha, [self.corrector.best])
             value, error = own["disk_fraction"].to_numpy(), own["stderr"].to_numpy()
             low, high = np.fmin(low, value - 1.96 * error), np.fmax(high, value + 1.96 * error)
-        if truth is not None and truth.known.all():
-            gold, gold_error = fractions_by(alpha, [truth])["disk_fraction"].to_numpy(), np.zeros(table.height)
         if self.by_gold is not None:
             gold, gold_error = self.by_gold.fractions[:, DISK], self.by_gold.stderr[:, DISK]
-            if self.corrector is None:
-                value, error = gold, gold_error
-                low, high = self.by_gold.low[:, DISK], self.by_gold.high[:, DISK]
+        elif self.truth is not None and self.truth.known.all():
+            gold = fractions_by(self.alpha, [self.truth])["disk_fraction"].to_numpy()
+            gold_error = np.zeros(table.height)
         columns = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
         columns |= {"gold": gold, "gold_stderr": gold_error}
         return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in columns.items())
-
-    @property
-    def range_spans(self) -> str:
-        """What the range of the corrected disk fractions spans, in words."""
-        if self.corrector is None and self.by_gold is not None:
-            return "95 % of the estimate from gold labels"
-        parts = [] if self.corrector is None else [f"the error of {self.corrector.name}"]
-        if self.study is not None:
-            spans = "trends of the true fraction with α up to δ" if self.study.fit.drift is not None else "all families"
-            parts.append(f"the volunteers' labels corrected directly through T(α), with its error, over {spans}")
-        return " and ".join(parts)
-
-    def predicted_labels(self, model: Model) -> np.ndarray:
-        """p(labelled disk | x, α) of a model, shape (N,): what can be compared with labels without any gold label."""
-        return observed_probability(model.disk, model.resolution(self.alpha), model.transition)
-
-    @cached_property
-    def confounding(self) -> dict[str, ConfoundingCheck]:
-        """By definition: whether gold labels depend on α, where there are enough."""
-        out = {}
-        for definition, truth in self.truths.items():
-            counts = np.bincount(truth.labels[truth.known], minlength=2)
-            if counts.min() >= _FEWEST_OF_A_CLASS:
-                with suppress(InputError):  # one α for all, say
-                    out[definition] = confounding_check(self.observed.labels, self.alpha, gold=truth.labels)
-        return out
-
-    @cached_property
-    def flipped(self) -> dict[str, pl.DataFrame]:
-        """By definition: fraction of gold disks that volunteers labelled smooth (`share`), in bins of α."""
-        out = {}
-        for definition, truth in self.truths.items():
-            disks = truth.labels == DISK
-            if disks.sum() >= _FEWEST_OF_A_CLASS:
-                smooth = LabelSet("", "observed", (self.observed.labels[disks] == SMOOTH).astype(np.float64))
-                found = fractions_by(self.alpha[disks], [smooth], min(12, int(disks.sum()) // _FEWEST_OF_A_CLASS))
-                out[definition] = found.rename({"disk_fraction": "share"})
-        return out
 
 
 def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evidence:
@@ -309,28 +250,25 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     path = Path(options.catalogue or _trained_on(sources))
     catalogue = read_catalogue(path)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
-    frame = frame.drop([name for name in frame.columns if name.startswith(OURS)])
     # Before hours of labelling, not after.
     truths, findings = _truths(frame, catalogue, options, str(path))
     columns = _columns(frame, options, str(path))
     rows, which = _measured(frame, options, str(path), bool(sources))
     numeric_columns(frame, [*options.intrinsic, *options.distributions], str(path))
     if options.better is not None and not options.better.is_dir():
-        raise InputError(
-            f"{options.better}: no such folder of better images (files named <object id>.jpg, .png or .fits)"
-        )
-    every = [OBSERVED, "truth", *names, *(one.name for one in columns)]
+        raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
+    every = [OBSERVED, TRUTH, *names, *(one.name for one in columns)]
     twice = next((name for name in every if every.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
 
     models, left_out, chosen = [], {}, rows
-    for number, (name, classifier) in enumerate(zip(names, classifiers, strict=True)):
-        labels = _labels(name, classifier, path, frame, options, files)
-        model, spread = _model(name, classifier, frame, labels)
+    for name, classifier in zip(names, classifiers, strict=True):
+        labels = _labels(name, classifier, path, options, files)
+        model = _model(name, classifier, frame, labels)
         models.append(model)
-        said = {"p": model.disk, "posterior": model.after, "spread": spread}
-        frame = frame.with_columns(pl.Series(f"{OURS}{what}{number}", one).fill_nan(None) for what, one in said.items())
+        said = {"p(disk) of the picture": model.disk, "posterior p(disk)": model.after}
+        frame = frame.with_columns(pl.Series(f"{OURS}{name}: {what}", one).fill_nan(None) for what, one in said.items())
         # Every label set on the same galaxies: those that all models label.
         known = np.isfinite(model.disk)
         left_out[name] = int((~known[chosen]).sum())
@@ -344,14 +282,14 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
         which = f"{rows.size:,} of {which}"
     intrinsic = numeric_columns(frame[rows], options.intrinsic, str(path)) if options.intrinsic else None
     study, unfitted = _study(catalogue, models, options)
-    frame = _with_changes(frame, models, truths)
+    frame = _with_changes(frame, _principal(models), truths)
     return Evidence(
         catalogue=catalogue,
         frame=frame[rows],
         models=[one.of(rows) for one in models],
         columns=[one.of(rows) for one in columns],
         truths={name: one.of(rows) for name, one in truths.items() if one.known[rows].any()},
-        intrinsic=options.intrinsic,
+        options=options,
         tree=Tree.fitting(frame["alpha"].to_numpy()[rows], intrinsic, options.bootstrap, options.seed),
         study=study,
         which=which,
@@ -365,14 +303,11 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
 def _trained_on(sources: Sequence[Path]) -> Path:
     """The catalogue that the first run was trained on."""
     for source in sources:
-        try:
-            named = read_toml(source / "run.toml").get("catalogue")
-        except InputError:
-            continue
-        if named is not None:
-            if not Path(named).is_file():
+        if (source / "run.toml").is_file():
+            named = Path(read_toml(source / "run.toml").get("catalogue") or "")
+            if not named.is_file():
                 raise InputError(f"{named}: the catalogue of run {source} is not there; give `catalogue`")
-            return Path(named)
+            return named
     raise InputError("no run says which catalogue it was trained on; give one with `catalogue`")
 
 
@@ -393,39 +328,27 @@ def _study(
         return None, [Finding("fit-failed", "caution", text, action)]
 
 
-def _labels(
-    name: str, model: Classifier, path: Path, frame: pl.DataFrame, options: ReportOptions, files: Path
-) -> pl.DataFrame:
+def _labels(name: str, model: Classifier, path: Path, options: ReportOptions, files: Path) -> pl.DataFrame:
     """A model's labels of the catalogue: those given, those of an earlier report, or new ones."""
     kept = files / "labels" / f"{name.replace(os.sep, '_')}.parquet"
     fresh = [kept] if kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime else []
     for candidate in (*options.labels, *fresh):
         table = read_table(candidate)
-        if table.metadata.get("model_hash") != model.model_hash or "p_disk" not in table.frame.columns:
-            continue
-        if not table.frame["object_id"].cast(pl.String).is_in(frame["object_id"].implode()).any():
-            raise InputError(f"{candidate}: labels none of the galaxies of {path}")
-        return table.frame
+        if table.metadata.get("model_hash") == model.model_hash and "p_disk" in table.frame.columns:
+            return table.frame
     kept.parent.mkdir(parents=True, exist_ok=True)
     label_table(model, path, kept, max_bad=1.0)
     return read_table(kept).frame
 
 
-def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFrame) -> tuple[Model, np.ndarray]:
-    """What a model says of all galaxies, NaN where it was trained on their labels, and its spread over members.
+def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFrame) -> Model:
+    """What a model says of all galaxies, NaN where it was trained on their labels.
 
     The posterior follows from p(disk), this catalogue's labels and the model's T(α).
     """
-    wanted = [one for one in ("p_disk", "p_spread", "relation") if one in labels.columns]
-    joined = frame.select("object_id", "label", "alpha").join(
-        labels.select(pl.col("object_id").cast(pl.String), *wanted), on="object_id", how="left", maintain_order="left"
-    )
-    disk, spread = (
-        joined[one].cast(pl.Float64).fill_null(np.nan).to_numpy() if one in wanted else np.full(frame.height, np.nan)
-        for one in ("p_disk", "p_spread")
-    )
-    if "relation" in wanted:
-        disk = np.where((joined["relation"] == IN_SAMPLE).fill_null(False).to_numpy(), np.nan, disk)
+    unseen = labels.filter(pl.col("relation") != IN_SAMPLE).select(pl.col("object_id").cast(pl.String), "p_disk")
+    joined = frame.select("object_id", "label", "alpha").join(unseen, on="object_id", how="left", maintain_order="left")
+    disk = joined["p_disk"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     names = observables_of(model.described["transition"], model.transition)
     observables, known = None, np.isfinite(disk)
     if names:
@@ -437,21 +360,19 @@ def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFra
         label, alpha = (joined[one].to_numpy()[known] for one in ("label", "alpha"))
         more = None if observables is None else observables[known]
         after[known] = posterior(given, label, alpha, model.transition, observables=more)[:, DISK]
-    return Model(name, model, disk, after, observables), spread
+    return Model(name, model, disk, after, observables)
 
 
 def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
-    """Rows to measure on, and what they are called."""
+    """Rows to measure on, and what they are called: of models on test galaxies, where these are enough."""
     chosen = rows_where(frame, options.where, source)
     if not chosen.any():
         raise InputError(f"{source}: no galaxy meets {' and '.join(options.where)}")
-    test = chosen & (frame["split"] == TEST).to_numpy()
-    on_test = options.rows == "test" or (options.rows == "auto" and models and test.sum() >= _ENOUGH_TO_TEST)
-    rows = np.flatnonzero(test if on_test else chosen)
-    if rows.size == 0:
-        raise InputError(f"{source}: no test galaxies to measure on; use `rows` all")
-    which = f"{rows.size:,} {'test galaxies' if on_test else 'galaxies'}"
-    return rows, which + (f" ({' and '.join(options.where)})" if options.where else "")
+    what, test = "galaxies", chosen & (frame["split"] == TEST).to_numpy()
+    if models and test.sum() >= _ENOUGH_TO_TEST and not any("split" in one for one in options.where):
+        what, chosen = "test galaxies", test
+    conditions = f" ({' and '.join(options.where)})" if options.where else ""
+    return np.flatnonzero(chosen), f"{chosen.sum():,} {what}{conditions}"
 
 
 def _truths(
@@ -472,7 +393,7 @@ def _truths(
             continue
         # Simulations keep the true class in a column of this name.
         simulated = definition.startswith(f"disk: {TRUTH} ")
-        name = TRUTH if simulated else "gold labels" if definition == _UNSTATED else f"gold labels, {definition}"
+        name = TRUTH if simulated else "gold labels" if definition == _UNSTATED else f"gold labels ({definition})"
         out[definition] = LabelSet(name, "truth", np.where(classes < 0, np.nan, classes).astype(np.float64))
     return out, findings
 
@@ -484,8 +405,6 @@ def _columns(frame: pl.DataFrame, options: ReportOptions, source: str) -> list[L
         name, equals, column = (part.strip() for part in given.partition("="))
         if not equals or not name or not column:
             raise InputError(f"`also` takes NAME=COLUMN, such as Hart2016=debiased_disk_fraction; got {given!r}")
-        if column not in frame.columns:
-            raise InputError(f"{source}: no column {column!r} for `also`; {nearest(column, frame.columns)}")
         values = numeric_columns(frame, [column], source)[:, 0]
         if np.any((values < 0) | (values > 1)):
             raise InputError(f"{source}: `also` takes labels or disk fractions, 0 to 1; {column} has others")
@@ -493,17 +412,16 @@ def _columns(frame: pl.DataFrame, options: ReportOptions, source: str) -> list[L
     return out
 
 
-def _with_changes(frame: pl.DataFrame, models: Sequence[Model], truths: Mapping[str, LabelSet]) -> pl.DataFrame:
+def _with_changes(frame: pl.DataFrame, model: Model | None, truths: Mapping[str, LabelSet]) -> pl.DataFrame:
     """All galaxies, with what the principal model makes of each, and gold labels in words."""
-    after, model = np.full(frame.height, np.nan), _principal(models)
+    classes = dict(enumerate(CLASS_NAMES))
+    words = {
+        OURS + one.name: pl.Series(one.labels).replace_strict(classes, default=None, return_dtype=pl.String)
+        for one in truths.values()
+    }
+    picture = after = np.full(frame.height, np.nan)
     if model is not None:
-        after = model.disk if model.naive else model.after
-        frame = frame.with_columns(pl.Series(PICTURE, model.disk).fill_nan(None))
-    changed = changes(frame["label"].to_numpy(), after)
-    frame = frame.with_columns(pl.Series(AFTER, after), pl.Series(CHANGE, changed, dtype=pl.String))
-    for number, one in enumerate(truths.values()):
-        if number == 0:
-            frame = frame.with_columns(pl.Series(TRUE, one.labels).replace(-1, None))
-        words = [None if k < 0 else CLASS_NAMES[k] for k in one.labels]
-        frame = frame.with_columns(pl.Series(OURS + one.name, words, dtype=pl.String))
-    return frame
+        picture, after = model.disk, model.disk if model.naive else model.after
+    changed = pl.Series(changes(frame["label"].to_numpy(), after), dtype=pl.String)
+    ours = {PICTURE: pl.Series(picture).fill_nan(None), AFTER: pl.Series(after), CHANGE: changed}
+    return frame.with_columns(**words, **ours)

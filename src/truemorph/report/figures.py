@@ -1,9 +1,11 @@
-"""Figures of the page, each with its caption, its text for those who can't see it, and the data behind it."""
+"""Figures of the page, each with its caption and the data behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,21 +13,16 @@ from matplotlib.figure import Figure
 
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.study import TransitionStudy
+from truemorph.bias.transitions import DISK
 from truemorph.catalogs.columns import NAMED
 from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text
+from truemorph.report.checks import FEWEST_OF_A_CLASS
 from truemorph.report.evidence import Evidence
-from truemorph.report.page import Illustration, number
-from truemorph.report.table1 import drift_by, fractions_by, reliability
+from truemorph.report.page import Illustration
+from truemorph.report.table1 import fractions_by, halves_by
 
-
-class Style(TypedDict):
-    """How matplotlib draws a label set."""
-
-    color: str
-    marker: str
-    ls: str
-
-
+# How matplotlib draws a label set: its `color`, `marker` and `ls`.
+Style = dict[str, Any]
 STYLE: dict[str, Style] = {
     "truth": {"color": BLACK, "marker": "o", "ls": "-"},
     "observed": {"color": "#8a8a8a", "marker": "s", "ls": "--"},
@@ -43,22 +40,15 @@ def styles_of(found: Evidence) -> dict[str, Style]:
     Of naive models the first is orange.
     """
     naive = next((model.name for model in found.models if model.naive), None)
-    styles: dict[str, Style] = {}
-    others: list[str] = []
-    golds = [one.name for one in found.truths.values()]
+    styles: dict[str, Style] = {found.observed.name: STYLE["observed"]}
+    for one, marker, line in zip(found.truths.values(), cycle("ov^s"), cycle(("-", "--", ":", "-.")), strict=False):
+        styles[one.name] = {**STYLE["truth"], "marker": marker, "ls": line}
+    others = [one.name for one in found.columns] + [model.name for model in found.models if model.name != naive]
+    looks = {name: (colour, marker) for name, colour, marker in zip(others, cycle(_COLOURS), cycle(_MARKERS))}
     for one in found.sets:
-        owner = one.model or one.name
-        if one.kind == "observed":
-            styles[one.name] = STYLE["observed"]
-        elif one.kind == "truth":
-            k = golds.index(one.name) % 4
-            styles[one.name] = {**STYLE["truth"], "marker": "ov^s"[k], "ls": ("-", "--", ":", "-.")[k]}
-        elif owner == naive:
-            styles[one.name] = styles[owner] = {**STYLE["naive"], "ls": _LINES[one.kind]}
-        else:
-            others += [owner] if owner not in others else []
-            k = others.index(owner) % len(_COLOURS)
-            styles[one.name] = {"color": _COLOURS[k], "marker": _MARKERS[k], "ls": _LINES[one.kind]}
+        if one.kind in _LINES:
+            colour, marker = looks.get(one.model or one.name, (RED, "^"))
+            styles[one.name] = {"color": colour, "marker": marker, "ls": _LINES[one.kind]}
     return styles | {model.name: styles[model.probabilities.name] for model in found.models}
 
 
@@ -90,13 +80,13 @@ def _draw_fractions(axes: Any, found: Evidence) -> None:
     if table["corrected"].is_not_null().all():
         axes.fill_between(x, table["lowest"], table["highest"], color=colour, alpha=0.18, lw=0, label="range")
         axes.errorbar(x, table["corrected"], table["stderr"], color=colour, marker="D", ms=5, lw=2, label="corrected")
-    others = {one.name: one.name for one in found.columns}
+    others = {one.name: one for one in found.columns}
     for other in found.models:
         if other is not model:
-            others[other.probabilities.name] = other.name + (" (no correction)" if other.naive else "")
-    for labels, name in others.items():
-        part = found.by_alpha.filter(pl.col("labels") == labels)
-        axes.plot(part["mean"], part["disk_fraction"], ms=4, lw=1, label=plain_text(name), **styles[labels])
+            others[other.name + (" (no correction)" if other.naive else "")] = other.probabilities
+    for name, one in others.items():
+        fraction = fractions_by(found.alpha, [one])["disk_fraction"]
+        axes.plot(x, fraction, ms=4, lw=1, label=plain_text(name), **styles[one.name])
     axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="volunteers", **STYLE["observed"])
     if table["gold"].is_not_null().all() and (model is not None or found.by_gold is None):
         axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=found.gold_name, **STYLE["truth"])
@@ -113,29 +103,28 @@ def fractions(found: Evidence) -> Illustration:
     axes = new_panel(5.2, 3.9)
     _draw_fractions(axes, found)
     _legend_above(axes)
-    sets = {"volunteers": "labelled", "corrected": "corrected", found.gold_name: "gold"}
-    text = "; ".join(
-        f"{name}: {', '.join(number(one, '.2f') for one in table[column])}"
-        for name, column in sets.items()
-        if table[column].count()
-    )
     caption = f"Disk fraction of {found.which} in fifths of α. Errors are statistical."
     if table["corrected"].count():
-        by = "volunteers' labels through T(α)" if found.by_gold is None else "gold labels"
+        by, range_of = "volunteers' labels through T(α)", []
         if model is not None:
             by = f"{'posterior' if model.posterior else 'mean p(disk)'} of {model.name}"
-        caption += f" Corrected: {by}. Range: {found.range_spans}."
+            range_of.append(f"the error of {model.name}")
+        if model is None and found.by_gold is not None:
+            by, range_of = "gold labels", ["95 % of the estimate"]
+        elif found.study is not None:
+            over = "trends of the true fraction with α up to δ" if found.study.fit.drift is not None else "all families"
+            range_of.append(f"the volunteers' labels corrected directly through T(α), with its error, over {over}")
+        caption += f" Corrected: {by}. Range: {' and '.join(range_of)}."
     others = [one.name for one in found.models if one is not model]
     if others:
         caption += f" {', '.join(others)}: mean p(disk)."
-    return Illustration("fractions", axes.figure, f"Disk fraction in fifths of resolution. {text}.", caption, table)
+    return Illustration("fractions", axes.figure, caption, table)
 
 
 def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
     """T(α): the fitted family bold, the others as a band, gold disks as points, and the curves of models."""
     fit, styles = study.fit, styles_of(found)
-    alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
-    grid = np.linspace(0, float(np.quantile(alpha, 0.99)), 200)
+    grid = np.linspace(0, float(np.quantile(fit.alpha, 0.99)), 200)
     fits = {fit.family: fit} if study.families is None else study.families.fits
     curves = {name: np.asarray(one.transition.flip_probability(grid), np.float64) for name, one in fits.items()}
     data = []
@@ -152,13 +141,17 @@ def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
             curve = np.asarray(model.transition.flip_probability(model.resolution(grid)), np.float64)
             drawn[name] = curve
             axes.plot(grid, curve, lw=1.5, ls="--", color=styles[model.name]["color"], label=plain_text(name))
-    for k, (definition, table) in enumerate(found.flipped.items()):
-        axes.errorbar(
-            table["mean"], table["share"], table["stderr"], fmt="ov^s"[k % 4], ms=5, color=RED,
-            mfc="none" if k else None, label=f"{plain_text(found.truths[definition].name)}: disks labelled smooth",
-        )  # fmt: skip
-        what = pl.lit(f"gold disks labelled smooth, {definition}")
-        data.append(table.select(what.alias("what"), pl.col("mean").alias("alpha"), "share", "stderr"))
+    for definition, truth in found.truths.items():
+        disks = truth.labels == DISK
+        if disks.sum() >= FEWEST_OF_A_CLASS:
+            smooth = replace(found.observed.of(disks), disk=1 - found.observed.disk[disks])
+            table = fractions_by(found.alpha[disks], [smooth], min(12, int(disks.sum()) // FEWEST_OF_A_CLASS))
+            x, y, error = (table[name] for name in ("mean", "disk_fraction", "stderr"))
+            label = f"{plain_text(truth.name)}: disks labelled smooth"
+            axes.errorbar(x, y, error, fmt=styles[truth.name]["marker"], ms=5, color=RED, label=label)
+            about = {"what": f"gold disks labelled smooth, {definition}", "alpha": x, "share": y, "stderr": error}
+            data.append(pl.DataFrame(about))
+    points = bool(data)
     data += [pl.DataFrame({"what": name, "alpha": grid, "share": curve}) for name, curve in drawn.items()]
     axes.set(xlabel=axis_label(found, "alpha"), ylabel="probability that a disk\nis labelled smooth")
     axes.set(ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
@@ -170,83 +163,44 @@ def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
     return Illustration(
         "bias_curve",
         axes.figure,
-        f"Probability that volunteers label a disk smooth, against resolution. {fitted}.",
         f"The bias curve T(α): how often volunteers label a disk smooth ({fitted}; fitted by the {fit.method} method)."
         + (" Grey: the other families fitted to the same labels." if len(curves) > 1 else "")
-        + (" Points: galaxies with gold labels, which the fit does not use." if found.flipped else ""),
+        + (" Points: galaxies with gold labels, which the fit does not use." if points else ""),
         pl.concat(data, how="diagonal"),
     )
 
 
-def _panels(
-    found: Evidence, tables: Mapping[str, pl.DataFrame], drawn: str, ylabel: str, style: Callable[[str], dict[str, Any]]
-) -> list[Figure]:
-    """One panel an intrinsic column: what is drawn of its table, with errors, one line a label set."""
-    panels = []
-    for name, table in tables.items():
+def among_similar(found: Evidence) -> Illustration:
+    """Disk fraction of poorly and of well resolved galaxies against each intrinsic column, one panel a column."""
+    styles = styles_of(found)
+    sets = {"volunteers": found.observed}
+    if found.corrector is not None:
+        sets["corrected"] = found.corrector.best
+    if found.truth is not None:
+        sets[found.gold_name] = found.truth
+    panels, data = [], []
+    for column in found.options.intrinsic:
+        table = halves_by(found.frame[column].cast(pl.Float64).to_numpy(), found.alpha, list(sets.values()))
         axes = new_panel()
-        for labels in table["labels"].unique(maintain_order=True):
-            part = table.filter(pl.col("labels") == labels)
-            axes.errorbar(part["mean"], part[drawn], part["stderr"], **style(labels))
-        axes.set(xlabel=axis_label(found, name), ylabel=ylabel)
+        for name, one in sets.items():
+            style = styles[one.name]
+            poorly, well = (table.filter(labels=one.name, bin=half) for half in (1, 2))
+            both: Any = (well, {"ls": "-", "label": name}), (poorly, {"ls": ":", "mfc": "none"})
+            for part, look in both:
+                x, y, error = part["value"], part["disk_fraction"], part["stderr"]
+                axes.errorbar(x, y, error, **{**style, **look, "ms": 5, "lw": 1.3})
+        axes.set(xlabel=axis_label(found, column), ylabel="disk fraction", ylim=(0, 1.02))
         _legend_above(axes)
         panels.append(axes.figure)
-    return panels
-
-
-def _stacked(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    return pl.concat([table.select(pl.lit(name).alias("column"), pl.all()) for name, table in tables.items()])
-
-
-def at_fixed_columns(found: Evidence) -> Illustration:
-    """Drift with α at fixed intrinsic properties, one panel a column."""
-    styles = styles_of(found)
-    sets = [found.observed, *([found.corrector.best] if found.corrector else []), *list(found.truths.values())[:1]]
-    names = {found.observed.name: "volunteers", **{one.name: found.gold_name for one in found.truths.values()}}
-    tables = {
-        column: drift_by(found.frame[column].cast(pl.Float64).to_numpy(), found.alpha, sets)
-        for column in found.intrinsic
-    }
-
-    def style(name: str) -> dict[str, Any]:
-        line = "--" if name == found.observed.name else "-"
-        return {**styles[name], "ls": line, "ms": 5, "lw": 1.5, "label": names.get(name, "corrected")}
-
-    panels = _panels(found, tables, "drift", "change of the disk fraction with α", style)
-    every = np.concatenate([table["drift"].to_numpy() for table in tables.values()])
-    for figure in panels:
-        figure.axes[0].axhline(0, color="0.5", lw=1, zorder=1)
-        figure.axes[0].set_ylim(min(-0.1, np.nanmin(every) - 0.08), max(0.1, np.nanmax(every) + 0.08))
+        data.append(table.select(pl.lit(column).alias("column"), pl.all()))
     return Illustration(
-        "fixed_properties",
+        "similar_galaxies",
         panels,
-        f"Change of the disk fraction with resolution at fixed {in_words(found.intrinsic)}.",
-        "Disk fraction of the better resolved half minus that of the other half of similar galaxies, in fifths of "
-        f"{in_words(found.intrinsic)}. Zero means that the disk fraction of similar galaxies does not depend on their "
-        "resolution. One property is held fixed at a time, so the truth need not be exactly zero.",
-        _stacked(tables),
-    )
-
-
-def by_columns(found: Evidence) -> Illustration:
-    """Disk fraction against intrinsic columns, one panel a column."""
-    styles = styles_of(found)
-    tables = {
-        column: fractions_by(found.frame[column].cast(pl.Float64).to_numpy(), found.curves)
-        for column in found.intrinsic
-    }
-    panels = _panels(
-        found, tables, "disk_fraction", "disk fraction",
-        lambda name: {**styles[name], "ms": 4.5, "lw": 1.3, "label": plain_text(name)},
-    )  # fmt: skip
-    for figure in panels:
-        figure.axes[0].set_ylim(0, 1.02)
-    return Illustration(
-        "by_columns",
-        panels,
-        f"Disk fraction against {in_words(found.intrinsic)}, by label set.",
-        f"Disk fraction of {found.which} in fifths of {in_words(found.intrinsic)}. Errors: binomial.",
-        _stacked(tables),
+        f"Disk fraction of {found.which} in fifths of {in_words(found.options.intrinsic)}: of the better resolved half "
+        "of each fifth (filled, solid) and of the other half (open, dotted). Where they agree, the disk fraction of "
+        "similar galaxies does not depend on their resolution. One property is held fixed at a time, so those of the "
+        "truth need not agree exactly. Errors: binomial.",
+        pl.concat(data),
     )
 
 
@@ -255,30 +209,29 @@ def reliability_panels(found: Evidence) -> Illustration:
     styles = styles_of(found)
     soft = [one for model in found.models for one in (model.probabilities, model.posterior) if one is not None]
     against = [(truth, {one.name: one.disk for one in soft}) for truth in found.truths.values()]
-    against.append((found.observed, {model.name: found.predicted_labels(model) for model in found.models}))
+    against.append((found.observed, {model.name: model.observed_probability(found.alpha) for model in found.models}))
     panels, errors, data = [], [], []
     for outcome, probabilities in against:
         axes = new_panel(4.2, 4.2)
         axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
         for name, p in probabilities.items():
-            table = reliability(p, outcome.disk)
-            x, y, error = (table[column] for column in ("probability", "observed", "stderr"))
+            known = outcome.known & np.isfinite(p)
+            table = fractions_by(p[known], [outcome.of(known)], 10)
+            x, y, error = (table[column] for column in ("mean", "disk_fraction", "stderr"))
             axes.errorbar(x, y, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
             errors.append(f"{name} {calibration_error(outcome.disk, p):.3f} ({outcome.name})")
-            data.append(table.select(pl.lit(outcome.name).alias("against"), pl.lit(name).alias("labels"), pl.all()))
+            data.append(table.with_columns(pl.lit(name).alias("labels"), pl.lit(outcome.name).alias("against")))
         predicted = "predicted probability of a disk label" if outcome is found.observed else "p(disk)"
         axes.set(xlabel=predicted, ylabel=f"fraction of disks: {plain_text(outcome.name)}", aspect="equal")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(frameon=False, fontsize=8, loc="lower right")
         panels.append(axes.figure)
-    text = "; ".join(errors)
     return Illustration(
         "calibration",
         panels,
-        f"Observed fraction against probability. Calibration errors: {text}.",
         "Of galaxies with p(disk) = 0.7, are 70 % disks? Calibration error (mean distance of probability and "
-        f"fraction): {text}. For the comparison with the volunteers' labels p(disk) is passed through T(α), so it "
-        "needs no gold labels.",
+        f"fraction): {'; '.join(errors)}. For the comparison with the volunteers' labels p(disk) is passed through "
+        "T(α), so it needs no gold labels.",
         pl.concat(data),
     )
 
@@ -286,7 +239,7 @@ def reliability_panels(found: Evidence) -> Illustration:
 def pairs_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Galaxies that changed label: what annotators saw above, a better image below (Figure 4).
 
-    Each row has `seen` and `better`, uint8 (S, S, 3), of which `better` may be None; and `title`.
+    Each row has `seen` and `better`, uint8 (S, S, 3), and `title`.
     """
     across = min(len(rows), 6)
     lines = -(-len(rows) // across)
@@ -304,10 +257,7 @@ def _draw_pair(upper: Any, lower: Any, row: Mapping[str, Any]) -> None:
     """What annotators saw of one galaxy, and below it a better image."""
     upper.imshow(row["seen"])
     upper.set_title(plain_text(row["title"]), fontsize=8)
-    if row["better"] is None:
-        lower.text(0.5, 0.5, "no better\nimage", ha="center", va="center", fontsize=8, transform=lower.transAxes)
-    else:
-        lower.imshow(row["better"])
+    lower.imshow(row["better"])
 
 
 def overview(found: Evidence, examples: Sequence[Mapping[str, Any]]) -> Illustration:
@@ -327,4 +277,4 @@ def overview(found: Evidence, examples: Sequence[Mapping[str, Any]]) -> Illustra
     panels[0, 0].set_ylabel("as volunteers saw it:\nlabelled smooth", fontsize=9)
     panels[1, 0].set_ylabel("a better image:\na disk", fontsize=9)
     text = "Disk fraction against resolution, beside galaxies as volunteers saw them and in better images."
-    return Illustration("overview", figure, text, text)
+    return Illustration("overview", figure, text)

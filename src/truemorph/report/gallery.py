@@ -7,32 +7,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 import simplejpeg
 from PIL import Image, ImageDraw, ImageFont
 
-from truemorph.bias.transitions import CLASS_NAMES, DISK
+from truemorph.bias.transitions import DISK
 from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder
+from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.decode import DEFAULTS, cropped_and_resized, decode, read_image_file
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import overview, pairs_figure
-from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TO_DISK, TRUE
+from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TO_DISK
 from truemorph.report.page import Galaxy, Gallery, Illustration, Pair, Section
-
-if TYPE_CHECKING:
-    from truemorph.report.writing import ReportOptions
 
 # What all pictures of a page may take; the page's limit is 15 MB.
 _BUDGET = 9_000_000
-_SIDES = (256, 207, 160, 128, 96, 64)
+_SIDES = (256, 207, 160, 128, 112, 96, 64)
 _THUMBNAIL = 112
 _PAIRS, _EXAMPLES = 12, 4
 _RANGES = {"posterior": "p(disk) after", "p": "p(disk) of the picture", "alpha": "α", "votes": "votes for disk"}
+_CHOICES = {"change": "change", "split": "split", "truth": "gold label"}
 SEEN, BETTER, MAP = "as volunteers saw it", "better image", "what raises the score of a disk"
 
 
@@ -49,19 +48,12 @@ def whole_picture(path: Path) -> np.ndarray:
     return _whole(_decoded(path), path.name)
 
 
-def _resized(pixels: np.ndarray, side: int) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    scale = side / min(height, width)
-    return np.asarray(
-        Image.fromarray(pixels).resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
-    )
-
-
-def jpeg_source(pixels: np.ndarray, limit: int | None = None) -> str:
-    """A uint8 RGB picture as a data URL, made smaller until it takes at most `limit` characters."""
-    whole = min(pixels.shape[:2])
-    for side in (whole, *(one for one in _SIDES if one < whole)):
-        data = simplejpeg.encode_jpeg(_resized(pixels, side), quality=85, colorspace="RGB")
+def jpeg_source(pixels: np.ndarray, limit: int | None = None, side: int = _SIDES[0]) -> str:
+    """A uint8 RGB picture, (S, S, 3), as a data URL of at most `limit` characters; it is made smaller for that."""
+    for most in (one for one in _SIDES if one <= side):
+        small = min(most, len(pixels))
+        picture = Image.fromarray(pixels).resize((small, small), Image.Resampling.LANCZOS)
+        data = simplejpeg.encode_jpeg(np.asarray(picture), quality=85, colorspace="RGB")
         text = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
         if limit is None or len(text) <= limit:
             break
@@ -130,14 +122,15 @@ class Shown:
     cropped: np.ndarray | None  # as networks see it, uint8
 
 
-def _shown(found: Evidence, options: ReportOptions) -> tuple[list[Shown], list[str]]:
-    """Galaxies that changed, with their pictures and maps; and what is wrong with better images that can't be read."""
+def _shown(found: Evidence, model: Classifier) -> tuple[list[Shown], list[str]]:
+    """Galaxies that a model changed, with their pictures; and what is wrong with better images that can't be read."""
+    options = found.options
     chosen = choose(found.everything, options.galaxies)
     imaged = "image" in chosen.columns and chosen["image"].count() > 0
     root = image_folder(found.catalogue) if imaged else Path()
     size, crop, config = 128, 1.0, DEFAULTS
-    if found.with_images:  # as the last of these takes them
-        config = list(found.with_images.values())[-1].config
+    if model.uses_images:
+        config = model.config
         size, crop = config.image_size, config.crop
     better = {} if options.better is None else better_pictures(options.better, chosen["object_id"])
     shown, bad = [], []
@@ -153,25 +146,23 @@ def _shown(found: Evidence, options: ReportOptions) -> tuple[list[Shown], list[s
             except InputError as problem:
                 bad.append(str(problem))
         shown.append(Shown(row, pictures, cropped))
-    if options.maps and found.with_images:
-        _add_maps([one for one in shown if one.cropped is not None], found)
+    if options.maps and model.uses_images:
+        _add_maps({one.row["object_id"]: one for one in shown if one.cropped is not None}, model)
     return shown, bad
 
 
-def _add_maps(shown: Sequence[Shown], found: Evidence) -> None:
-    """Add what speaks for a disk in each picture, by every model that sees pictures of this size."""
+def _add_maps(shown: Mapping[str, Shown], model: Classifier) -> None:
+    """Add what speaks for a disk in each picture; galaxies by id."""
     from truemorph.explain.gradcam import GradCam, upsampled
 
-    pixels = [one.cropped for one in shown if one.cropped is not None]
-    ids = [one.row["object_id"] for one in shown]
-    last = list(found.with_images.values())[-1].config
-    for name, model in found.with_images.items():
-        if pixels and (model.config.image_size, model.config.crop) == (last.image_size, last.crop):
-            folds = dict(zip(model.seen["object_id"].cast(pl.String), model.seen["fold"], strict=True))
-            cam = GradCam(model)
-            maps = cam.maps(np.stack(pixels), DISK, np.array([folds.get(one, -1) for one in ids]))
-            for one, cropped, heat in zip(shown, pixels, upsampled(maps, last.image_size, cam.grid), strict=True):
-                one.pictures[f"{MAP}, {name}"] = overlaid(cropped, heat)
+    pixels = [one.cropped for one in shown.values() if one.cropped is not None]
+    if pixels:
+        folds = dict(zip(model.seen["object_id"].cast(pl.String), model.seen["fold"], strict=True))
+        cam = GradCam(model)
+        maps = cam.maps(np.stack(pixels), DISK, np.array([folds.get(one, -1) for one in shown]))
+        drawn = upsampled(maps, model.config.image_size, cam.grid)
+        for one, cropped, heat in zip(shown.values(), pixels, drawn, strict=True):
+            one.pictures[MAP] = overlaid(cropped, heat)
 
 
 def _gallery(shown: Sequence[Shown], found: Evidence) -> Gallery:
@@ -179,50 +170,39 @@ def _gallery(shown: Sequence[Shown], found: Evidence) -> Gallery:
     most = max(1 + len(one.pictures) for one in shown)
     limit = int(_BUDGET / len(shown) / most)
     names = _described(found)
-    n, changed = len(shown), int((found.everything[CHANGE] != "").sum())
-    how = (
-        "All galaxies whose label changes"
-        if n == changed
-        else f"{n:,} of them, evenly from the surest to the least sure"
+    note = (
+        "From the surest to the least sure. Choose a galaxy for larger pictures and its values; the arrow keys go to "
+        "the next. changed.ecsv among the page's files lists all that change."
     )
-    choices = {"change": "change", "split": "split"}
-    if any(one.row.get(TRUE) is not None for one in shown):
-        choices["truth"] = "gold label"
-    return Gallery(
-        note=f"{how}. Choose one for larger pictures and its values; the arrow keys go to the next. changed.ecsv "
-        "among the page's files lists all.",
-        galaxies=[_galaxy(one, names, limit) for one in shown],
-        ranges=_RANGES,
-        choices=choices,
-    )
+    return Gallery(note, [_galaxy(one, found, names, limit) for one in shown], _RANGES, _CHOICES)
 
 
 def _described(found: Evidence) -> dict[str, str]:
     """Columns that a galaxy's details give, and what they are called."""
+    columns = found.everything.columns
     out = {"alpha": "α", "smooth_fraction": "votes for smooth", "disk_fraction": "votes for disk", CHANGE: "change"}
-    for k, one in enumerate(found.models):
-        out[f"{OURS}p{k}"] = f"{one.name}: p(disk) of the picture"
-        out[f"{OURS}spread{k}"] = f"{one.name}: its spread over members"
-        out[f"{OURS}posterior{k}"] = f"{one.name}: posterior p(disk)"
-    out |= {OURS + one.name: one.name for one in found.truths.values()}
-    out |= {name: name for name in (*found.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")}
-    return {name: said for name, said in out.items() if name in found.everything.columns}
+    ours = [name for name in columns if name.startswith(OURS) and name not in (AFTER, PICTURE)]
+    out |= {name: name.removeprefix(OURS) for name in ours}
+    out |= {name: name for name in (*found.options.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")}
+    return {name: said for name, said in out.items() if name in columns}
 
 
-def _galaxy(one: Shown, names: Mapping[str, str], limit: int) -> Galaxy:
-    row = one.row
+def _gold(row: Mapping[str, Any], found: Evidence) -> str | None:
+    """The class by the first definition of a disk, in words."""
+    return None if found.truth is None else row[OURS + found.truth.name]
+
+
+def _galaxy(one: Shown, found: Evidence, names: Mapping[str, str], limit: int) -> Galaxy:
+    row, gold = one.row, _gold(one.row, found)
     keys = {"posterior": row.get(AFTER), "p": row.get(PICTURE), "alpha": row["alpha"]}
-    keys |= {"votes": row.get("disk_fraction"), "split": row.get("split"), "change": row[CHANGE]}
+    keys |= {"votes": row.get("disk_fraction"), "split": row.get("split"), "change": row[CHANGE], "truth": gold}
     caption = [f"α {row['alpha']:.1f}, p(disk) {row[AFTER]:.2f}", row[CHANGE]]
-    if row.get(TRUE) is not None:
-        keys["truth"] = CLASS_NAMES[int(row[TRUE])]
-        caption.append(f"gold: {keys['truth']}")
+    if gold is not None:
+        caption.append(f"gold: {gold}")
     details = [(name, _formatted(row[column])) for column, name in names.items()]
-    small = one.cropped
     return Galaxy(
         name=str(row["object_id"]),
-        thumbnail="" if small is None else jpeg_source(_resized(small, min(_THUMBNAIL, small.shape[0])), limit),
-        alternative=f"galaxy {row['object_id']}, {row[CHANGE]}, α {row['alpha']:.1f}",
+        thumbnail="" if one.cropped is None else jpeg_source(one.cropped, limit, _THUMBNAIL),
         caption=caption,
         keys={name: round(value, 4) if isinstance(value, float) else value for name, value in keys.items()},
         pictures=[(what, jpeg_source(pixels, limit)) for what, pixels in one.pictures.items()],
@@ -244,13 +224,11 @@ def _sky(row: Mapping[str, Any]) -> str:
     return f"https://www.legacysurvey.org/viewer?ra={ra:.5f}&dec={dec:.5f}&zoom=15"
 
 
-def changed_galaxies_section(
-    found: Evidence, options: ReportOptions
-) -> tuple[list[Pair], list[Section], list[Illustration]]:
+def changed_galaxies_section(found: Evidence) -> tuple[list[Pair], list[Section], list[Illustration]]:
     """Galaxies that change: four for the first screen, the section about them, and figures for the files alone."""
-    if found.principal is None or options.galaxies == 0:
+    if found.principal is None:
         return [], [], []
-    shown, bad = _shown(found, options)
+    shown, bad = _shown(found, found.principal.classifier)
     if not shown:
         return [], [], []
     changed = int((found.everything[CHANGE] != "").sum())
@@ -260,11 +238,8 @@ def changed_galaxies_section(
     to_disk = [one for one in shown if one.row[CHANGE] == TO_DISK and SEEN in one.pictures]
     chosen = sorted(to_disk, key=lambda one: (BETTER not in one.pictures, -one.row[AFTER]))[:_PAIRS]
     n = sum(BETTER in one.pictures for one in shown)
-    if options.better is None:
-        note = (
-            "Give better images of the same galaxies (`better`: a folder of files named after the ids, from Hubble or "
-            "a deeper survey) to see beside each whether it is a disk."
-        )
+    if found.options.better is None:
+        note = "Give better images (`better`: a folder of files named after the ids) to see whether these are disks."
     else:
         note = f"{n} of the {len(shown)} galaxies shown have a better image."
         note += f" {len(bad)} can't be read (first: {bad[0]})." if bad else ""
@@ -273,57 +248,34 @@ def changed_galaxies_section(
         f"The surest changes from smooth to disk. Left: the image that volunteers saw. {middle}Right: what raises the "
         f"score of a disk (Grad-CAM). {note}"
     )
-    heat = f"{MAP}, {found.principal.name}"
-    pairs = [_pair(one, _values(one), (SEEN, BETTER, heat), told=n > 0) for one in chosen]
-    examples = [_pair(one, _labels(one, found), (SEEN, BETTER)) for one in chosen[:_EXAMPLES]]
+    pairs = [_pair(one, found, (SEEN, BETTER, MAP), told=n > 0) for one in chosen]
+    examples = [_pair(one, found, (SEEN, BETTER)) for one in chosen[:_EXAMPLES]]
     return examples, [Section(title, note, pairs=pairs, gallery=_gallery(shown, found))], _drawn(chosen, found)
 
 
-def _pair(one: Shown, caption: str, wanted: Sequence[str], told: bool = False) -> Pair:
-    """The wanted pictures of a galaxy, and whether the better one is missing, where that is to be told."""
-    pictures = []
-    for what in wanted:
-        if what in one.pictures:
-            pictures.append((what, jpeg_source(one.pictures[what])))
-        elif what == BETTER and told:
-            pictures.append(("no better image", ""))
-    return Pair(caption, pictures)
-
-
-def _values(one: Shown) -> str:
-    votes = one.row.get("disk_fraction")
-    said = "" if votes is None else f"votes for disk {votes:.2f}, "
-    return f"{one.row['object_id']}: α {one.row['alpha']:.1f}, {said}p(disk) {one.row[AFTER]:.2f}"
-
-
-def _labels(one: Shown, found: Evidence) -> str:
-    """How it was labelled, and what it is."""
-    gold = found.gold_name.removesuffix("s")
-    truth = "" if one.row.get(TRUE) is None else f"; {gold}: {CLASS_NAMES[int(one.row[TRUE])]}"
-    return f"α = {one.row['alpha']:.1f}. Volunteers: smooth; corrected: disk (p = {one.row[AFTER]:.2f}){truth}"
+def _pair(one: Shown, found: Evidence, wanted: Sequence[str], told: bool = False) -> Pair:
+    """The wanted pictures of a galaxy, and its labels; if `told`, also that a better picture is missing."""
+    pictures = [(what, jpeg_source(one.pictures[what])) for what in wanted if what in one.pictures]
+    if told and BETTER not in one.pictures:
+        pictures.insert(1, ("no better image", ""))
+    row = one.row
+    votes = "" if row.get("disk_fraction") is None else f" ({100 * row['disk_fraction']:.0f} % voted disk)"
+    gold = _gold(row, found)
+    truth = "" if gold is None else f"; {found.gold_name.removesuffix('s')}: {gold}"
+    said = f"α = {row['alpha']:.1f}. Volunteers: smooth{votes}; corrected: disk (p = {row[AFTER]:.2f}){truth}"
+    return Pair(f"{said}. {row['object_id']}", pictures)
 
 
 def _drawn(chosen: Sequence[Shown], found: Evidence) -> list[Illustration]:
-    """Figures of pairs for the folder: the paper's Figure 4, and one beside Figure 1."""
-    if all(BETTER not in one.pictures for one in chosen):
+    """Figures for the folder of pairs with a better image: the paper's Figure 4, and one beside Figure 1."""
+    pairs, data = [], []
+    for one in chosen:
+        if BETTER in one.pictures:
+            about = {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], "p_disk": one.row[AFTER]}
+            title = f"α {about['alpha']:.1f}, p {about['p_disk']:.2f}"
+            pairs.append({"seen": one.pictures[SEEN], "better": one.pictures[BETTER], "title": title})
+            data.append(about)
+    if not pairs:
         return []
-    pairs = [
-        {
-            "seen": one.pictures[SEEN],
-            "better": one.pictures.get(BETTER),
-            "title": f"α {one.row['alpha']:.1f}, p {one.row[AFTER]:.2f}",
-        }
-        for one in chosen
-    ]
-    data = pl.DataFrame(
-        [
-            {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], "p_disk": one.row[AFTER],
-             "better_image": BETTER in one.pictures}
-            for one in chosen
-        ]
-    )  # fmt: skip
     text = "Galaxies that changed from smooth to disk: above as volunteers saw them, below a better image."
-    drawn = [Illustration("pairs", pairs_figure(pairs), text, text, data)]
-    if all(row["better"] is not None for row in pairs[:_EXAMPLES]):
-        drawn.append(overview(found, pairs[:_EXAMPLES]))
-    return drawn
+    return [Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data)), overview(found, pairs[:_EXAMPLES])]

@@ -19,7 +19,7 @@ UNKNOWN = -1
 TO_DISK, TO_SMOOTH = "smooth to disk", "disk to smooth"
 # Columns that a report adds to a catalogue's own, under names that no catalogue has.
 OURS = "truemorph:"
-AFTER, PICTURE, CHANGE, TRUE = (OURS + name for name in ("after", "picture", "change", "true"))
+AFTER, PICTURE, CHANGE = (OURS + name for name in ("after", "picture", "change"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,7 @@ class Illustration:
 
     name: str  # of letters, digits, _ and -: it goes into markup, and is the name of its files
     figure: Figure | Sequence[Figure]
-    alternative: str  # what it shows, for those who can't see it
-    caption: str
+    caption: str  # what it shows, also for those who can't see it
     data: pl.DataFrame | None = None  # what is drawn
 
     @property
@@ -70,13 +69,6 @@ class Illustration:
     def broad(self) -> bool:
         """Whether it takes the whole width of the page."""
         return not isinstance(self.figure, Figure) or float(self.figure.get_figwidth()) > _NARROW
-
-    @property
-    def download(self) -> str:
-        """Its data as a data URL (CSV); empty without data."""
-        if self.data is None:
-            return ""
-        return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(self.data.write_csv().encode()).decode()}"
 
 
 @dataclass(frozen=True)
@@ -98,11 +90,7 @@ class Table:
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """Format a number for a table; a dash where there is none.
-
-    >>> number(0.12345), number(None), number(1234, ",d")
-    ('0.123', '–', '1,234')
-    """
+    """Format a number for a table; a dash where there is none."""
     return "–" if value is None or not np.isfinite(value) else format(value, form)
 
 
@@ -114,11 +102,6 @@ def with_error(value: float | None, error: float | None, form: str = ".3f") -> s
     """
     text = number(value, form)
     return text if text == "–" or error is None else f"{text} ± {number(error, form.lstrip('+'))}"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and the main libraries."""
-    return {"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")}
 
 
 @dataclass(frozen=True)
@@ -135,7 +118,6 @@ class Galaxy:
 
     name: str
     thumbnail: str  # data URL
-    alternative: str  # what it shows, in words
     caption: Sequence[str]  # lines under it
     keys: dict[str, Any]  # what the gallery is sorted and filtered by: numbers, words or None
     pictures: Sequence[tuple[str, str]] = ()  # as of a pair
@@ -180,9 +162,8 @@ class Light:
             return first_sentence(main[0].message) + (f" And {more} more." if more else "")
         if not self.passed:
             return "Nothing to check here."
-        notes = f" {len(self.findings)} note{'s' if len(self.findings) > 1 else ''}." if self.findings else ""
-        count = "1 check" if len(self.passed) == 1 else f"{len(self.passed)} checks"
-        return f"{count} passed: {'; '.join(name for name, _ in self.passed)}.{notes}"
+        notes = f" Notes: {len(self.findings)}." if self.findings else ""
+        return f"Passed: {'; '.join(name for name, _ in self.passed)}.{notes}"
 
 
 @dataclass(frozen=True)
@@ -213,7 +194,6 @@ class Page:
     lights: Sequence[Light] = ()
     sections: Sequence[Section] = ()
     appendix: Sequence[Section] = ()  # folded
-    versions: dict[str, str] = field(default_factory=dict)
     wide: bool = False
 
     @property
@@ -233,11 +213,7 @@ class Page:
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of a text.
-
-    >>> first_sentence("The range is 0.3 wide (mean). Quote it.")
-    'The range is 0.3 wide (mean).'
-    """
+    """The first sentence of a text."""
     return _SENTENCE.split(text, maxsplit=1)[0]
 
 
@@ -263,8 +239,8 @@ def verdict(findings: Sequence[Finding], reason: str = "", action: str = "") -> 
     }
 
 
-def inline_svg(figure: Figure, name: str, alternative: str) -> Markup:
-    """A figure as SVG inside the page, in the page's own text colour, on no background."""
+def inline_svg(figure: Figure, name: str, caption: str) -> Markup:
+    """A figure as SVG inside the page, in the page's own text colour, on no background; `caption` is an id there."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
@@ -272,8 +248,8 @@ def inline_svg(figure: Figure, name: str, alternative: str) -> Markup:
     text = _COMMENT.sub("", text[text.index("<svg") :])
     text = _DARK.sub("currentColor", text)
     text = _ID.sub(lambda found: f"{found[1]}{name}-", text)
-    label, widest = Markup.escape(alternative), round(figure.get_figwidth() * _ENLARGED)
-    own = f'<svg role="img" aria-label="{label}" fill="currentColor" style="max-width: {widest}px"'
+    widest = round(figure.get_figwidth() * _ENLARGED)
+    own = f'<svg role="img" aria-labelledby="{caption}" fill="currentColor" style="max-width: {widest}px"'
     return Markup(text.replace("<svg", own, 1))
 
 
@@ -313,6 +289,7 @@ def render_page(page: Page) -> str:
         digest=digest,
         bibtex=BIBTEX,
         version=__version__,
+        libraries={"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")},
     )
 
 

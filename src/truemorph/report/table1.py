@@ -13,11 +13,12 @@ import polars as pl
 from truemorph.bias.binning import choose_bins, equal_count_edges, proportion_error
 from truemorph.bias.metrics import BiasResult, cv14, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
-from truemorph.bias.transitions import DISK, SMOOTH, Transition
+from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.errors import InputError
 from truemorph.report.label_sets import LabelSet
 
-_QUANTILES = 5
+# Bins of α, or of another column, in all tables and figures of a report.
+FIFTHS = 5
 
 
 def _ascending(values: np.ndarray) -> np.ndarray:
@@ -25,7 +26,7 @@ def _ascending(values: np.ndarray) -> np.ndarray:
     return order[np.isfinite(values[order])]
 
 
-def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
+def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = FIFTHS) -> pl.DataFrame:
     """Disk fraction of each label set in equal-count bins of the finite values of a column.
 
     `labels`, `bin`, `low`, `high`, `mean` (of the column), `galaxies`, `disk_fraction`, `stderr`.
@@ -53,24 +54,14 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUAN
     return pl.DataFrame(rows)
 
 
-def drift_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
-    """How much the disk fraction rises with α in equal-count bins of the finite values of a column.
+def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -> pl.DataFrame:
+    """Disk fraction of the less well (`bin` 1) and the better resolved half (`bin` 2) of each fifth of a column.
 
-    `labels`, `bin`, `mean` (of the column), `galaxies`; `drift`, the disk fraction of the better resolved half of the
-    bin minus that of the other half, and its `stderr`; NaN where a half is empty.
+    `value` is the mean of the column in that fifth; the other columns are those of `fractions_by`, for α.
     """
-    order = _ascending(values)
-    rows = []
-    for number, part in enumerate(np.array_split(order, max(1, min(bins, order.size))), 1):
-        halves = np.array_split(part[np.argsort(alpha[part], kind="stable")], 2)
-        for one in sets:
-            known = [one.disk[half][one.known[half]] for half in halves]
-            low, high = (disk.mean() if disk.size else np.nan for disk in known)
-            error = [proportion_error(np.nan_to_num(disk.mean()) if disk.size else 0.0, disk.size) for disk in known]
-            about = {"labels": one.name, "bin": number, "mean": float(values[part].mean())}
-            galaxies = sum(disk.size for disk in known)
-            rows.append(about | {"galaxies": galaxies, "drift": float(high - low), "stderr": float(np.hypot(*error))})
-    return pl.DataFrame(rows)
+    fifths = [part for part in np.array_split(_ascending(values), FIFTHS) if part.size > 1]
+    halves = [fractions_by(alpha[part], [one.of(part) for one in sets], 2) for part in fifths]
+    return pl.concat([half.with_columns(value=values[part].mean()) for part, half in zip(fifths, halves, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -105,23 +96,19 @@ class Tree:
         """CV18, or CV14 without intrinsic columns."""
         return "CV14" if self.intrinsic is None else "CV18"
 
-    def bias(self, one: LabelSet) -> BiasResult | None:
-        """Of one label set, on the galaxies where it is known; None if those are too few for the tree."""
-        disk = one.disk[one.known]
-        labels = one.labels[one.known] if one.is_hard else np.column_stack([1 - disk, disk])
+    def bias(self, one: LabelSet, rows: np.ndarray | None = None, **options: Any) -> BiasResult | None:
+        """Of a label set where it is known, or of some rows, with repeats; None if these are too few for the tree."""
+        chosen = np.flatnonzero(one.known) if rows is None else rows[one.known[rows]]
+        labels = one.labels if one.is_hard else np.column_stack([1 - one.disk, one.disk])
         try:
-            return self.metric(labels, one.known)
+            return self.metric(labels[chosen], chosen, **options)
         except InputError:
             return None
 
     def value(self, one: LabelSet, rows: np.ndarray | None = None) -> float | None:
-        """The metric alone, of the labels of some rows, with repeats; None if those are too few for the tree."""
-        chosen = np.arange(one.disk.size) if rows is None else rows
-        chosen = chosen[one.known[chosen]]
-        try:
-            return self.metric(one.labels[chosen], chosen, bootstrap=0, floor="analytic").value
-        except InputError:
-            return None
+        """The metric alone."""
+        found = self.bias(one, rows, bootstrap=0, floor="analytic")
+        return None if found is None else found.value
 
     def metric(self, labels: np.ndarray, rows: Any = slice(None), **options: Any) -> BiasResult:
         """CV18 (CV14) of the labels of some rows, with options of `cv18`; InputError if they are too few."""
@@ -167,14 +154,14 @@ def table_one(
     """Table 1 of the paper for these label sets, and what the truth says where it is known; one row a set.
 
     `labels`, `kind`, `galaxies`, `disk_fraction`; numbers of `bias`, None where a set has too few galaxies; `accuracy`
-    and `precision` of a model's labels against the observed ones, `to_disk`, `to_smooth`; and by definition of a disk
+    and `precision` against the observed labels (of probabilities: of the more probable class), `to_disk`, `to_smooth`;
+    and by definition of a disk
     `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
     observed = next(one for one in sets if one.kind == "observed")
     rows = []
     for one in sets:
-        compared = one.kind not in ("observed", "truth", "probabilities")
-        agreed = agreement(one, observed) if compared else {}
+        agreed = {} if one.kind in ("observed", "truth") else agreement(one, observed)
         row: dict[str, Any] = {
             "labels": one.name,
             "kind": one.kind,
@@ -195,30 +182,6 @@ def table_one(
             row[f"fraction_rms: {definition}"] = rms
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def observed_probability(disk: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
-    """p(ỹ = disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3): testable without gold labels, shape (N,)."""
-    matrix = np.asarray(transition.matrix(alpha))[:, :, DISK]
-    return (1 - disk) * matrix[:, SMOOTH] + disk * matrix[:, DISK]
-
-
-def reliability(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> pl.DataFrame:
-    """How often what a probability speaks of came true, in equal-count bins of it; rows where one is NaN are left out.
-
-    `probability`, `observed`, `stderr` (from the probabilities themselves), `galaxies`.
-    """
-    both = np.isfinite(probability) & np.isfinite(outcome)
-    p, came = probability[both], outcome[both]
-    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if part.size]
-    return pl.DataFrame(
-        {
-            "probability": [float(p[part].mean()) for part in parts],
-            "observed": [float(came[part].mean()) for part in parts],
-            "stderr": [float(np.sqrt(np.sum(p[part] * (1 - p[part]))) / part.size) for part in parts],
-            "galaxies": [part.size for part in parts],
-        }
-    )
 
 
 def chance_calibration_error(probability: np.ndarray, bins: int = 15) -> tuple[float, float]:
@@ -251,7 +214,7 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
 
     Rms error of theirs over fifths of α minus that of ours; its error by propagation of the scatter in each fifth.
     """
-    parts = [part for part in np.array_split(np.argsort(alpha, kind="stable"), _QUANTILES) if part.size]
+    parts = [part for part in np.array_split(np.argsort(alpha, kind="stable"), FIFTHS) if part.size]
     off = np.array([[(one[part] - truth[part]).mean() for part in parts] for one in (ours, theirs)])
     rms = np.sqrt(np.mean(off**2, axis=1))
     slopes = off / (len(parts) * np.maximum(rms, 1e-9))[:, None]

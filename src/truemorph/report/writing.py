@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from cyclopts import Parameter
@@ -15,13 +15,13 @@ from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
-from truemorph.report.checks import DATA, MODEL, ONE_CLASS, gold_words, lights
+from truemorph.report.checks import DATA, MODEL, ONE_CLASS, lights
 from truemorph.report.distributions import distributions
-from truemorph.report.evidence import Evidence, Model, gather
-from truemorph.report.figures import at_fixed_columns, bias_curve, by_columns, fractions, in_words, reliability_panels
+from truemorph.report.evidence import TRUTH, Evidence, Model, gather
+from truemorph.report.figures import among_similar, bias_curve, fractions, in_words, reliability_panels
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
-from truemorph.report.label_sets import CHANGE
-from truemorph.report.maps import looks
+from truemorph.report.label_sets import CHANGE, LabelSet
+from truemorph.report.networks import looks, training
 from truemorph.report.page import (
     Illustration,
     Page,
@@ -30,13 +30,11 @@ from truemorph.report.page import (
     in_order,
     number,
     verdict,
-    versions,
     with_error,
     write_illustrations,
     write_page,
 )
 from truemorph.report.table1 import agreement
-from truemorph.report.training import training
 from truemorph.results import Result, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
@@ -59,9 +57,7 @@ class ReportOptions:
     also : sequence of str
         "NAME=COLUMN": further labels or disk fractions that the catalogue brings, such as Hart et al.'s.
     where : sequence of str
-        "COLUMN=VALUE": galaxies to measure on.
-    rows : {"auto", "test", "all"}
-        Measure on test galaxies, or on all; "auto": on test galaxies if there are 1,000.
+        "COLUMN=VALUE": galaxies to measure on; without a condition on `split`, test galaxies if there are 1,000.
     distributions : sequence of str
         Columns whose distributions are compared between classes (Figure 3); `sersic_n` if there is one.
     better : Path, optional
@@ -70,22 +66,15 @@ class ReportOptions:
         Most galaxies in the gallery.
     maps : int
         Most galaxies whose Grad-CAM maps are averaged, drawn at random; 0 for no maps at all.
-    draws : int
-        Networks of random weights that check the maps, two at least; 0 for no check.
     bootstrap : int
         Resamples for the errors of bias metrics.
     seed : int
         Random seed.
 
-    Raises
-    ------
-    InputError
-        If `rows` is something else, or `draws` is 1.
-
     Examples
     --------
-    >>> ReportOptions(rows="all", intrinsic=("redshift",)).rows
-    'all'
+    >>> ReportOptions(intrinsic=("redshift",), where=("split=test",)).maps
+    500
     """
 
     catalogue: Path | None = None
@@ -94,20 +83,12 @@ class ReportOptions:
     intrinsic: Names = ()
     also: Rules = ()
     where: Rules = ()
-    rows: Literal["auto", "test", "all"] = "auto"
     distributions: Names = ()
     better: Path | None = None
     galaxies: Count = 200
     maps: Count = 500
-    draws: Count = 5
     bootstrap: Count = 100
     seed: Seed = 0
-
-    def __post_init__(self) -> None:
-        if self.rows not in ("auto", "test", "all"):
-            raise InputError(f"`rows` is auto, test or all; got {self.rows!r}")
-        if self.draws == 1:
-            raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,8 +100,8 @@ class ReportResult(Result):
     out : Path
         The page.
     content : dict
-        `answer`, `verdict`, `findings`, `passed`, `measured_on`, `measure`, `table`, `transition`, `changed`, `runs`,
-        `maps`.
+        `headline`, `answer`, `verdict`, `findings`, `passed`, `measured_on`, `measure`, `table`, `fractions`,
+        `transition`, `changed`.
     evidence : Evidence
         The label sets and what was measured of them.
     findings : tuple of Finding
@@ -173,12 +154,12 @@ def make_report(
         raise InputError(f"{out}: a report is an .html file")
     files = out.with_name(f"{out.stem}_files")
     found = gather(sources, options, files)
-    trained, compared, of_runs = training(found)
-    curves, of_columns = distributions(found, options)
-    maps, of_maps, looked = looks(found, options)
+    trained, of_runs = training(found)
+    curves, of_columns = distributions(found)
+    maps, of_maps = looks(found)
     judged = lights(found, {MODEL: [*of_runs, *of_maps], DATA: [*of_columns, *known]})
     findings = tuple(in_order([finding for one in judged for finding in one.findings]))
-    examples, changed, drawn = changed_galaxies_section(found, options)
+    examples, changed, drawn = changed_galaxies_section(found)
     names = ", ".join(one.name for one in found.models) or "labels and resolution"
     said = sentences(found)
     page = Page(
@@ -192,7 +173,6 @@ def make_report(
         lights=judged,
         sections=_sections(found, changed, curves),
         appendix=_appendix(found, maps, trained),
-        versions=versions(),
     )
     write_illustrations([*page.figures, *drawn], files / "figures")
     write_table(CatalogTable(changed_galaxies(found)), files / "changed.ecsv")
@@ -211,8 +191,6 @@ def make_report(
             "fractions": found.correction.to_dicts(),
             "transition": None if found.study is None else found.study.to_dict(),
             "changed": int((found.everything[CHANGE] != "").sum()),
-            "runs": compared,
-            "maps": looked,
         }
     )
     write_json(files / "report.json", content)
@@ -233,12 +211,12 @@ def sentences(found: Evidence) -> dict[str, str]:
     if rise > 2 * error:
         missed = 0.0 if low["corrected"] is None else 1 - low["labelled"] / max(low["corrected"], 1e-9)
         many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
-        who = "Simulated volunteers" if found.simulated else "Volunteers"
+        who = "Simulated volunteers" if found.gold_name == TRUTH else "Volunteers"
         headline = f"{who} miss {many} disks in poorly resolved galaxies: their disk fraction is {both}."
     else:
         course = "falls with resolution" if rise < -2 * error else "does not change with resolution"
-        headline = f"The volunteers' disk fraction {course}: it is {_percent(low['labelled'])} in poorly and "
-        headline += f"{_percent(high['labelled'])} in well resolved galaxies."
+        both = f"{_percent(low['labelled'])} in poorly and {_percent(high['labelled'])} in well resolved galaxies"
+        headline = f"The volunteers' disk fraction {course}: it is {both}."
     answer = []
     model = found.principal
     if model is not None:
@@ -256,16 +234,15 @@ def sentences(found: Evidence) -> dict[str, str]:
         text = f"Corrected with gold labels, it is {ends}" if alone else f"Corrected, it is {ends}"
         if low["gold"] is not None and not alone:
             ends = " and ".join(_percent(row["gold"], row["gold_stderr"]) for row in (low, high))
-            text += f"; the truth is {ends}" if found.simulated else f"; gold labels give {ends}"
+            text += f"; the truth is {ends}" if found.gold_name == TRUTH else f"; gold labels give {ends}"
         answer.append(text + ".")
     if model is not None:
-        row = found.row(model.best_labels)
+        row = found.row(model.best)
         known, to_disk, to_smooth = (int(row[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
-        answer.append(
-            f"{to_disk:,} of {known:,} galaxies ({_percent(to_disk / max(known, 1))}) change from smooth to disk, "
-            + (f"{to_smooth:,} from disk to smooth." if to_smooth else "none from disk to smooth")
-            + ("" if to_smooth else ", by assumption." if _never_disk(model) else ".")
-        )
+        back = f"{to_smooth:,} from disk to smooth" if to_smooth else "none from disk to smooth"
+        back += ", by assumption" if not to_smooth and _never_disk(model) else ""
+        share = _percent(to_disk / max(known, 1))
+        answer.append(f"{to_disk:,} of {known:,} galaxies ({share}) change from smooth to disk, {back}.")
     remark = (
         f"Poorly and well resolved: the lowest and the highest fifth of α ({low['low']:.1f} to {low['high']:.1f} and "
         f"{high['low']:.1f} to {high['high']:.1f}) of {found.which}."
@@ -275,25 +252,21 @@ def sentences(found: Evidence) -> dict[str, str]:
 
 def _never_disk(model: Model) -> bool:
     """Whether a model's T(α) says that smooth galaxies are never labelled disk."""
-    return bool(
-        np.all(np.asarray(model.transition.matrix(model.resolution(np.array([1.0, 20.0]))))[:, SMOOTH, DISK] == 0)
-    )
+    matrix = np.asarray(model.transition.matrix(model.resolution(np.array([1.0, 20.0]))))
+    return bool(np.all(matrix[:, SMOOTH, DISK] == 0))
 
 
 def _when_good(found: Evidence) -> dict[str, str]:
     """Reason why a result is good, and what to do next."""
     reason, step = "", "Quote the corrected fractions with their range."
     if found.corrector is not None:
-        for definition in list(found.truths)[:1]:
-            own, labelled = (
-                found.row(one)[f"fraction_rms: {definition}"] for one in (found.corrector.best, found.observed)
-            )
-            reason = (
-                f"Corrected disk fractions differ from {gold_words(definition)} by {own:.3f} (rms over fifths of "
-                f"α), the volunteers' by {labelled:.3f}."
-            )
+        for definition, truth in list(found.truths.items())[:1]:
+            sets = found.corrector.best, found.observed
+            own, labelled = (f"{found.row(one)[f'fraction_rms: {definition}']:.3f}" for one in sets)
+            reason = f"Corrected disk fractions differ from the {truth.name} by {own} (rms over fifths of α), "
+            reason += f"the volunteers' by {labelled}."
         step = f"Label more galaxies: truemorph label {found.corrector.classifier.folder} SOURCE --out labels.parquet"
-        if found.simulated:
+        if found.gold_name == TRUTH:
             step = "Prepare your own galaxies: truemorph prepare VOTES --images FOLDER --out catalogue.parquet"
     return {"reason": reason, "next": step}
 
@@ -304,10 +277,10 @@ def _sections(found: Evidence, changed: Sequence[Section], curves: Sequence[Illu
     if found.study is not None:
         tables = [_fractions_table(found)]
         out.append(Section("The bias curve", figures=[bias_curve(found, found.study)], tables=tables))
-    if found.intrinsic:
-        out.append(Section("Does it hold among similar galaxies?", figures=[at_fixed_columns(found)]))
+    if found.options.intrinsic:
+        out.append(Section("Does it hold among similar galaxies?", figures=[among_similar(found)]))
     if found.models:
-        tables = [_confusion_table(found)]
+        tables = [] if found.truth is None else [_confusion_table(found, found.truth)]
         out.append(Section("Calibration and confusion", figures=[reliability_panels(found)], tables=tables))
     out += changed
     if curves:
@@ -322,17 +295,15 @@ def _fractions_table(found: Evidence) -> Table:
         values = [row[name] for name in ("labelled", "corrected", "stderr", "lowest", "highest")]
         cells = [f"{row['low']:.1f} to {row['high']:.1f}", f"{row['galaxies']:,}", *map(number, values)]
         rows.append(cells + ([with_error(row["gold"], row["gold_stderr"] or None)] if found.truths else []))
-    note = f"Of {found.which}. Error: standard error. Lowest and highest span {found.range_spans}."
+    note = f"Of {found.which}. Error: standard error. Lowest and highest: the range of Figure 1."
     if found.study is not None:
         note += f" Assumed: {found.study.fit.assumption}."
     return Table("Disk fractions", head + ([found.gold_name] if found.truths else []), rows, note)
 
 
-def _confusion_table(found: Evidence) -> Table:
-    """Labels against gold labels (the volunteers' without) in the lowest and the highest fifth of α."""
-    reference = found.truth or found.observed
-    sets = [found.observed, *found.columns] if found.truths else []
-    sets = [*sets, *(model.best_labels for model in found.models)]
+def _confusion_table(found: Evidence, truth: LabelSet) -> Table:
+    """Labels against gold labels in the lowest and the highest fifth of α."""
+    sets = [found.observed, *found.columns, *(model.best for model in found.models)]
     fifths = np.array_split(np.argsort(found.alpha, kind="stable"), 5)
     head, groups, cells = ["labels"], [("", 1)], {one.name: [one.name] for one in sets}
     for rows in (fifths[0], fifths[-1]):
@@ -340,11 +311,10 @@ def _confusion_table(found: Evidence) -> Table:
         head += ["disks called disk", "smooth called smooth"]
         groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}", 2))
         for one in sets:
-            # Of the reference's disks, those that the label set calls so.
-            shares = agreement(reference.of(rows), one.of(rows))
+            # Of the disks by gold labels, those that the label set calls so.
+            shares = agreement(truth.of(rows), one.of(rows))
             cells[one.name] += [number(shares["precision_disk"]), number(shares["precision_smooth"])]
-    what = "the volunteers' labels" if not found.truths else gold_words(next(iter(found.truths)))
-    note = f"Of the galaxies that are disks (smooth) by {what}, the fraction labelled disk (smooth)."
+    note = f"Of the galaxies that are disks (smooth) by the {truth.name}, the fraction labelled disk (smooth)."
     return Table("Confusion at the lowest and the highest resolution", head, list(cells.values()), note, groups)
 
 
@@ -354,8 +324,8 @@ def _table_one(found: Evidence) -> Table:
     for one in found.truths.values():
         head += ["balanced accuracy", "error of disk fraction (rms)"]
         groups.append((f"vs {one.name}", 2))
-    head += ["above floor", "value", *(["bootstrap"] if tree.bootstrap else []), "floor"]
-    groups.append((f"drift with α ({tree.measure})", 4 if tree.bootstrap else 3))
+    head += ["above floor", "value", "bootstrap", "floor"]
+    groups.append((f"drift with α ({tree.measure})", 4))
     head += ["accuracy", "precision", "to disk", "to smooth"]
     groups.append(("vs volunteers", 4))
     rows = []
@@ -364,17 +334,16 @@ def _table_one(found: Evidence) -> Table:
         for name in found.truths:
             cells += [number(row[f"balanced_accuracy: {name}"]), number(row[f"fraction_rms: {name}"])]
         cells += [number(row["excess"]), number(row["value"])]
-        cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"])] if tree.bootstrap else []
-        cells += [with_error(row["floor"], row["floor_std"]), number(row["accuracy"]), number(row["precision"])]
+        cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"]), with_error(row["floor"], row["floor_std"])]
+        cells += [number(row["accuracy"]), number(row["precision"])]
         rows.append([*cells, number(row["to_disk"], ",d"), number(row["to_smooth"], ",d")])
-    leaves = f"{2**tree.depth} leaves of similar {in_words(found.intrinsic)}, " if found.intrinsic else ""
+    of = f" of similar {in_words(found.options.intrinsic)}" if found.options.intrinsic else ""
     note = (
-        f"On {found.which}. {tree.measure} with {leaves}{tree.bins} bins of α. Noise alone gives the floor; above "
-        "floor is √(value² − floor²): bias, or a real change of class with α among similar galaxies."
+        f"On {found.which}. {tree.measure} in {2**tree.depth} leaves{of}, {tree.bins} bins of α. Noise alone gives the "
+        "floor; above floor is √(value² − floor²): bias, or a real change of class with α among similar galaxies. "
+        f"Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1. Accuracy and "
+        "precision vs volunteers say how alike labels are, not how good."
     )
-    if tree.bootstrap:
-        note += f" Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1."
-    note += " Accuracy and precision vs volunteers say how alike labels are, not how good."
     return Table("", head, rows, note, groups)
 
 
@@ -388,8 +357,6 @@ def _appendix(found: Evidence, maps: Sequence[Illustration], trained: Sequence[S
             "not read a bright frame or corner as structure."
         )
         out.append(Section("Where the networks look (Grad-CAM)", note, maps))
-    if found.intrinsic:
-        out.append(Section("Disk fractions by intrinsic properties", figures=[by_columns(found)]))
     out += trained
     return [
         *out,
@@ -406,7 +373,7 @@ def _settings(found: Evidence) -> Table:
         "α": about.get("alpha", "not stated"),
         "labels": f"{about.get('label_rule', 'not stated')}; votes: {about.get('votes', 'not stated')}",
         "definitions of a disk": "; ".join(found.truths) or "none",
-        "intrinsic columns": ", ".join(found.intrinsic) or "none",
+        "intrinsic columns": ", ".join(found.options.intrinsic) or "none",
         "measured on": found.which,
         "bootstrap resamples": found.tree.bootstrap,
         "seed": found.tree.seed,
@@ -418,7 +385,7 @@ def _settings(found: Evidence) -> Table:
         through = one.classifier.described["transition"]
         errors = through.get("stderr") or {}
         values = [
-            f"{name} = {value:.4g}" + (f" ± {errors[name]:.2g}" if errors.get(name) else "")
+            f"{name} = {with_error(value, errors.get(name), '.3f')}"
             for name, value in through["parameters"].items()
             if isinstance(value, int | float)
         ]

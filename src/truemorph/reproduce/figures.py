@@ -23,7 +23,7 @@ from truemorph.progress import progress
 from truemorph.report.distributions import Distributions, compare_distributions, cumulative_panels
 from truemorph.report.figures import Style, pairs_figure
 from truemorph.report.gallery import annotated, better_pictures, jpeg_source, whole_picture
-from truemorph.report.maps import profile_data
+from truemorph.report.networks import profile_data
 from truemorph.report.page import Illustration, Pair, Section
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
@@ -65,8 +65,7 @@ def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
         + ("DCV14 is trained on this index, so its curves are circular. " if circular else "")
         + f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
     )
-    alternative = "Cumulative distributions of the Sérsic index, with distances from GZ2B."
-    return Illustration("figure3", cumulative_panels(curves, _STYLES), alternative, text, curves.data())
+    return Illustration("figure3", cumulative_panels(curves, _STYLES), text, curves.data())
 
 
 # Figure 4
@@ -176,7 +175,7 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
         return [section], []
     text = "Galaxies that changed from smooth to disk. Top: image that the volunteers saw. Bottom: HST."
     data = pl.DataFrame([{key: row[key] for key in ("object_id", "title")} for row in rows])
-    return [section], [Illustration("figure4", pairs_figure(rows), text, text, data)]
+    return [section], [Illustration("figure4", pairs_figure(rows), text, data)]
 
 
 # Figures 5 to 7
@@ -234,11 +233,11 @@ def maps_and_profiles(work: Work) -> list[Illustration]:
         about = "; ".join(f"{model}: {one.layer}, {one.cells}×{one.cells} cells" for model, one in found.items())
         text = f"mean Grad-CAM maps of test galaxies predicted {name}"
         caption = f"The paper's Figure {of_map}: {text}. {about}. truemorph explain compares maps with random weights."
-        maps.append(Illustration(f"figure{of_map}", mean_map_figure(found), f"By model, {text}.", caption))
+        maps.append(Illustration(f"figure{of_map}", mean_map_figure(found), caption))
         text = f"mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre"
         caption = f"The paper's Figure 7{letter}: {text}, with standard errors."
         figure, data = profile_figure(found, PIXELS, colours), profile_data(found, PIXELS)
-        profiles.append(Illustration(f"figure7{letter}", figure, f"By model, {text}.", caption, data))
+        profiles.append(Illustration(f"figure7{letter}", figure, caption, data))
     return maps + profiles
 
 

@@ -17,7 +17,6 @@ from truemorph.report.page import (
     first_sentence,
     in_order,
     number,
-    versions,
     with_error,
     write_illustrations,
     write_page,
@@ -177,7 +176,6 @@ def make_page(work: Work, folder: Path) -> dict[str, Any]:
             Section("Methods", include="equations.html"),
             Section("How to cite", include="citation.html"),
         ],
-        versions=versions(),
     )
     write_illustrations(figures + figure4, folder / "figures")
     write_page(page, folder / "reproduction.html")

@@ -1,0 +1,152 @@
+"""How the networks of a report were trained, and where they look: mean Grad-CAM maps and profiles (Figures 5 to 7)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from truemorph.catalogs.catalogue import image_folder
+from truemorph.errors import InputError
+from truemorph.explain.catalogue import check_by_random_weights, findings_of
+from truemorph.findings import Finding
+from truemorph.io import read_toml
+from truemorph.plotting import plain_text
+from truemorph.progress import progress
+from truemorph.report.checks import Check
+from truemorph.report.evidence import Evidence
+from truemorph.report.figures import new_panel, styles_of
+from truemorph.report.page import Illustration, Section, Table
+from truemorph.tables import read_table
+
+if TYPE_CHECKING:
+    from truemorph.explain.study import Explanation
+
+# Networks of random weights that check the maps of each model.
+_DRAWS = 5
+
+
+def training(found: Evidence) -> tuple[list[Section], list[Finding]]:
+    """A section about the networks among the models, with the settings that differ; and findings."""
+    settings: dict[str, dict[str, Any]] = {}
+    histories: dict[str, pl.DataFrame] = {}
+    catalogues = set()
+    for model in found.models:
+        folder = model.classifier.folder
+        if folder is not None and (folder / "history.csv").is_file():
+            run = read_toml(folder / "run.toml")
+            run |= run.pop("training", {})
+            settings[model.name] = run
+            histories[model.name] = read_table(folder / "history.csv").frame
+            catalogues.add(model.classifier.described["catalogue"]["sha256"])
+    if not histories:
+        return [], []
+    findings = []
+    if len(catalogues) > 1:
+        text = "These models were not trained on the same catalogue, so differences between them have several causes."
+        action = "Train them on one catalogue to compare them."
+        findings.append(Finding("runs-differ-in-catalogue", "caution", text, action))
+    rows = []
+    for key in sorted({key for run in settings.values() for key in run} - {"out"}):
+        values = [run.get(key) for run in settings.values()]
+        if len({json.dumps(value) for value in values}) > 1:
+            rows.append([key, *("–" if value is None else str(value) for value in values)])
+    tables = [Table("Settings that differ", ["setting", *settings], rows)] if rows else []
+    return [Section("Training", figures=[_epochs(histories, found)], tables=tables)], findings
+
+
+def _epochs(histories: Mapping[str, pl.DataFrame], found: Evidence) -> Illustration:
+    """Held-out loss, disk probabilities at both ends of α, and bias, by epoch."""
+    styles = styles_of(found)
+    left, middle, right = (new_panel() for _ in range(3))
+    for name, history in histories.items():
+        colour = styles[name]["color"]
+        mean = history.group_by("epoch").mean().sort("epoch")
+        epoch = mean["epoch"] + 1
+        left.plot(epoch, mean["held_out_loss"], color=colour, marker=".", label=plain_text(name))
+        for column in mean.columns:
+            if column in ("fraction_disk_1", "fraction_disk_5"):
+                middle.plot(epoch, mean[column], "--" if column.endswith("1") else "-", color=colour, marker=".")
+            elif column.endswith("_excess"):
+                right.plot(epoch, mean[column], color=colour, marker=".")
+    left.set(xlabel="epoch", ylabel="held-out loss")
+    middle.set(xlabel="epoch", ylabel="mean p(disk)", ylim=(0, 1))
+    right.set(xlabel="epoch", ylabel="drift with α above floor")
+    right.set_ylim(bottom=0)
+    left.legend(frameon=False)
+    data = [history.select(pl.lit(name).alias("run"), pl.all()) for name, history in histories.items()]
+    return Illustration(
+        "training",
+        [one.figure for one in (left, middle, right)],
+        "By epoch, mean over members that were still training: held-out loss; mean p(disk) of the least (dashed) "
+        "and the best resolved fifth (solid) of held-out galaxies; drift with α above the floor.",
+        pl.concat(data, how="diagonal_relaxed"),
+    )
+
+
+def looks(found: Evidence) -> tuple[list[Illustration], list[Check]]:
+    """Mean maps and profiles of at most `maps` of the galaxies that are measured, and checks."""
+    frame, options = found.frame, found.options
+    models = {one.name: one.classifier for one in found.models if one.classifier.uses_images}
+    if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
+        return [], []
+    from truemorph.explain.plots import mean_map_figure, profile_figure
+    from truemorph.explain.study import PIXELS, explain, galaxies_of
+
+    frame = frame.filter(pl.col("image").is_not_null())
+    if frame.height > options.maps:
+        frame = frame.sample(options.maps, seed=options.seed)
+    source = galaxies_of(frame, image_folder(found.catalogue))
+    with progress(frame.height * len(models), "explaining", "galaxies") as told:
+        explanations = explain(models, source, progress=told)
+    findings, checked = [], {}
+    try:
+        checked = check_by_random_weights(models, explanations, source, _DRAWS, options.seed)
+    except InputError as problem:
+        text = f"Grad-CAM maps could not be compared with those of random weights: {problem}."
+        findings.append(Finding("maps-not-checked", "caution", text, "Do not interpret these maps."))
+    findings += findings_of(explanations, checked)
+    # Maps are an illustration here: labels and fractions do not depend on them.
+    made: list[Check] = [replace(one, severity="note") for one in findings]
+    made += [(f"Maps of {name} against random weights", one.statement) for name, one in checked.items() if one.passes]
+    what = "; ".join(f"{name}: layer {one.layer}, {one.cells}×{one.cells} cells" for name, one in explanations.items())
+    kinds = list(dict.fromkeys(some.name for one in explanations.values() for some in one.classes if some.galaxies))
+    colours = {name: style["color"] for name, style in styles_of(found).items()}
+    maps = Illustration(
+        "maps",
+        mean_map_figure(explanations),
+        f"Where each model looks (paper, Figures 5 and 6): mean Grad-CAM map of the galaxies that it calls smooth "
+        f"or disk, {frame.height:,} in all. {what}; what is finer is interpolated.",
+    )
+    profiles = Illustration(
+        "profiles",
+        [profile_figure(of_class(explanations, kind), PIXELS, colours) for kind in kinds],
+        "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
+        profile_data(explanations, PIXELS),
+    )
+    return [maps, profiles], made
+
+
+def of_class(explanations: Mapping[str, Explanation], kind: str) -> dict[str, Explanation]:
+    """Those of the galaxies of one predicted class."""
+    return {
+        name: replace(one, classes=tuple(some for some in one.classes if some.name == kind))
+        for name, one in explanations.items()
+    }
+
+
+def profile_data(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:
+    """Mean profiles of models and predicted classes: `model`, `predicted`, `unit`, `distance`, `mean`, and so on."""
+    rows = []
+    for name, one in explanations.items():
+        for some in one.classes:
+            if some.galaxies and unit in some.rings:
+                profile = some.rings[unit]
+                about = {"model": name, "predicted": some.name, "unit": unit, "distance": profile.middles}
+                average = profile.average
+                measured = {"mean": average.mean, "stderr": average.stderr, "galaxies": average.count}
+                rows.append(pl.DataFrame(about | measured))
+    return pl.concat(rows)
