@@ -2,15 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import betabinom
 
 from conftest import codes, some_known
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.bias.votes import beta_binomial_log_probability
 from truemorph.errors import InputError
 
 THETA, FALSE_DISK, RHO = 11.25, 0.12, (0.15, 0.3)
@@ -34,13 +30,6 @@ def counted():
     """Votes, alpha and truth of 3,000 galaxies, and the fit of their counts."""
     votes, alpha, truth = voted(3_000, 1)
     return votes, alpha, truth, fit_transition(votes, alpha, delta=None)
-
-
-@given(st.integers(0, 40), st.integers(0, 40), st.floats(0.01, 0.99), st.floats(0.01, 0.9))
-def test_beta_binomial_equals_that_of_scipy(k, more, mean, rho):
-    n, c = k + more, (1 - rho) / rho
-    got = beta_binomial_log_probability(np.array([k]), np.array([n]), np.array([mean]), rho)[0]
-    assert got == pytest.approx(betabinom(n, mean * c, (1 - mean) * c).logpmf(k), abs=1e-8)
 
 
 @pytest.mark.slow
@@ -88,14 +77,6 @@ def test_counts_give_smaller_errors_than_majority_labels_and_the_t_of_these(coun
             assert fitted == pytest.approx(label[chosen].mean(), abs=4 * np.sqrt(0.25 / chosen.size))
     numbers, shares = counts.votes.numbers
     assert numbers @ shares == pytest.approx(votes.sum(axis=1).mean())
-
-
-def test_gold_labels_reduce_the_error(counted):
-    votes, alpha, truth, alone = counted
-    helped = fit_transition(votes, alpha, gold=some_known(truth, 0.3, 4), delta=None)
-    assert helped.method == "votes"
-    assert helped.stderr["theta"] < alone.stderr["theta"]
-    assert abs(helped.values["theta"] - THETA) < 4 * helped.stderr["theta"]
 
 
 def test_few_and_even_numbers_of_votes_with_ties():

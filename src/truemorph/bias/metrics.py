@@ -127,12 +127,6 @@ class BiasResult(Result):
         columns = {name: ([getattr(self, name)], "", about) for name, about in numbers.items()}
         return quantity_table(columns, measure=self.measure)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw value, bootstrap, floor and excess; returns matplotlib axes."""
-        from truemorph.bias.plots import plot_bias
-
-        return plot_bias(self, ax)
-
 
 def _class_indicators(labels: np.ndarray) -> np.ndarray:
     """Return class memberships, shape (N, K), of classes or class probabilities."""
@@ -140,17 +134,21 @@ def _class_indicators(labels: np.ndarray) -> np.ndarray:
         outside = np.flatnonzero(np.any((labels < -1e-6) | (labels > 1 + 1e-6), axis=1))
         if outside.size:
             raise InputError(f"label probabilities must lie in [0, 1]; row {outside[0]} is {labels[outside[0]]}")
-        return labels.astype(np.float64)
+        return labels
     if labels.ndim != 1:
         raise InputError(f"labels must be (N,) integers or (N, K) probabilities, K >= 2; got shape {labels.shape}")
     n_classes = classes_in(labels)
     return np.eye(n_classes)[check_labels(labels, n_classes)]
 
 
+def _in_reference(values: np.ndarray, reference: list[int]) -> np.ndarray:
+    """Return the values, shape (J, L, b, K), of each observable's reference bin, shape (J, L, 1, K)."""
+    return values[np.arange(len(reference)), :, reference][:, :, None]
+
+
 def _deviations(fractions: np.ndarray, reference: list[int]) -> np.ndarray:
     """Return squared deviations from each leaf's reference bin, shape (J, L, b, K)."""
-    at_reference = np.stack([f[:, r : r + 1] for f, r in zip(fractions, reference, strict=True)])
-    return (fractions - at_reference) ** 2
+    return (fractions - _in_reference(fractions, reference)) ** 2
 
 
 def _rms(squares: np.ndarray) -> float:
@@ -163,10 +161,8 @@ def _expected_deviations(members: list[np.ndarray], cut: Leaves, reference: list
     counts = np.diff(cut.edges, axis=1)[None, :, :, None]
     squares = cut.fractions([column**2 for column in members])
     variance = np.clip(squares - cut.fractions(members) ** 2, 0, None) / counts  # f(1 - f)/n for hard labels
-    total = np.zeros_like(variance)
-    for j, r in enumerate(reference):
-        total[j] = variance[j] + variance[j][:, r : r + 1]
-        total[j][:, r] = 0.0
+    total = variance + _in_reference(variance, reference)
+    total[np.arange(len(reference)), :, reference] = 0.0
     return total
 
 
@@ -177,20 +173,17 @@ def _finite_rows(
 
     Rows are shuffled, so that equal values fall at random, not in the order of the file, which may be that of labels.
     """
-    masked = np.ma.getmaskarray(labels) if isinstance(labels, np.ma.MaskedArray) else False
-    labels, observables = np.asarray(labels), float_array(alpha, "alpha")
+    labels, observables = float_array(labels, "labels"), float_array(alpha, "alpha")
     n = len(observables)
     columns = np.zeros((n, 1)) if intrinsic is None else float_array(intrinsic, "intrinsic")
     columns, observables = columns.reshape(len(columns), -1), observables.reshape(n, -1)
     if not len(labels) == n == len(columns):
-        raise InputError(
-            f"labels, alpha and intrinsic must have one row a galaxy; got {len(labels)}, {n} and {len(columns)} rows"
-        )
+        sizes = f"{len(labels)}, {n} and {len(columns)}"
+        raise InputError(f"labels, alpha and intrinsic must have one row a galaxy; got {sizes} rows")
     if columns.shape[1] == 0:
         raise InputError("intrinsic has no columns; without any, use cv14")
-    missing = masked | (~np.isfinite(labels) if np.issubdtype(labels.dtype, np.floating) else False)
-    missing = np.broadcast_to(missing, labels.shape).reshape(n, -1).any(axis=1)
-    rows = np.flatnonzero(~missing & np.isfinite(np.column_stack([observables, columns])).all(axis=1))
+    finite = [np.isfinite(one).reshape(n, -1).all(axis=1) for one in (labels, observables, columns)]
+    rows = np.flatnonzero(np.all(finite, axis=0))
     if rows.size == 0:
         raise InputError(f"none of the {n} galaxies has finite values in every column")
     members = _class_indicators(labels[rows])
@@ -333,9 +326,8 @@ def cv18(
     n, n_observables = observables.shape
     names = [reference] * n_observables if isinstance(reference, str) else list(reference)
     if len(names) != n_observables or not set(names) <= {"last", "first"}:
-        raise InputError(
-            f'reference is "last", "first", or one of them for each of {n_observables} observables; got {reference!r}'
-        )
+        allowed = f'"last", "first", or one of them for each of {n_observables} observables'
+        raise InputError(f"reference is {allowed}; got {reference!r}")
     at = [bins - 1 if name == "last" else 0 for name in names]
     table = RankedTable(observables, columns[:, :depth])
     shares = list(np.ascontiguousarray(members[table.rows].T))
@@ -373,28 +365,18 @@ def cv18(
     smallest = int(np.diff(cut.edges, axis=1).min())
     findings = []
     if len(resampled) < bootstrap:
-        findings.append(
-            Finding(
-                "resamples-failed",
-                "note",
-                f"{bootstrap - len(resampled)} of {bootstrap} bootstrap resamples had a leaf too small for {bins} "
-                "bins and were left out.",
-                "Use fewer bins (`bins`) or a smaller tree (`depth`).",
-            )
-        )
+        failed = f"{bootstrap - len(resampled)} of {bootstrap} bootstrap resamples"
+        message = f"{failed} had a leaf too small for {bins} bins and were left out."
+        action = "Use fewer bins (`bins`) or a smaller tree (`depth`)."
+        findings.append(Finding("resamples-failed", "note", message, action))
     if n_classes < 2:
         message = "All labels are of one class, so they cannot show any drift."
         findings.append(Finding("one-class", "problem", message, "Check the labels."))
     if smallest < MINIMUM_PER_BIN:
-        findings.append(
-            Finding(
-                "few-galaxies-per-bin",
-                "caution",
-                f"The smallest bin has {smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended): the value is "
-                "mostly sampling noise.",
-                "Quote the excess above the floor, or use fewer bins (`bins`) or a smaller tree (`depth`).",
-            )
-        )
+        smaller = f"{smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended)"
+        message = f"The smallest bin has {smaller}: the value is mostly sampling noise."
+        action = "Quote the excess above the floor, or use fewer bins (`bins`) or a smaller tree (`depth`)."
+        findings.append(Finding("few-galaxies-per-bin", "caution", message, action))
     if n_dropped:
         message = f"{n_dropped:,} galaxies were left out because a label or column is missing."
         findings.append(Finding("rows-left-out", "note", message))
@@ -410,38 +392,4 @@ def cv18(
         n_objects=n,
         n_dropped=n_dropped,
         findings=tuple(findings),
-    )
-
-
-@dataclass(frozen=True)
-class LeafMap:
-    """Change of class fractions with α in each of L leaves of the intrinsic tree."""
-
-    medians: np.ndarray  # (L, P): median of each intrinsic column
-    counts: np.ndarray  # (L,): number of galaxies
-    values: np.ndarray  # (L,): rms deviation from the best resolved bin; the rms of all leaves is CV18
-    floors: np.ndarray  # (L,): its expected value without any drift, from the binomial variances of the bins
-
-    @property
-    def excess(self) -> np.ndarray:
-        """What lies above the floor, shape (L,): sqrt(max(0, value² - floor²))."""
-        return np.sqrt(np.clip(self.values**2 - self.floors**2, 0, None))
-
-
-def cv18_by_leaf(labels: Any, alpha: Any, intrinsic: Any, depth: int, bins: int, seed: int = 0) -> LeafMap:
-    """CV18 of each leaf for one observable; see `cv18`, whose tree and bins these are."""
-    members, resolution, columns, _ = _finite_rows(labels, alpha, intrinsic, np.random.default_rng(seed))
-    if resolution.shape[1] != 1:
-        raise InputError(f"a map of leaves takes one observable, alpha of shape (N,); got {np.shape(alpha)}")
-    table = RankedTable(resolution, columns[:, :depth])
-    shares = list(np.ascontiguousarray(members[table.rows].T))
-    cut = table.cut(depth, bins)
-    deviations = _deviations(cut.fractions(shares), [bins - 1])[0]  # (L, b, K)
-    expected = _expected_deviations(shares, cut, [bins - 1])[0]
-    parts = [columns[table.rows[cut.leaf == leaf]] for leaf in range(2**depth)]
-    return LeafMap(
-        medians=np.array([np.median(part, axis=0) for part in parts]),
-        counts=np.diff(cut.edges, axis=1).sum(axis=1),
-        values=np.sqrt(np.mean(deviations, axis=(1, 2))),
-        floors=np.sqrt(np.mean(expected, axis=(1, 2))),
     )

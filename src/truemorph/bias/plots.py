@@ -55,9 +55,8 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
 
 def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tuple[np.ndarray, np.ndarray]:
     """Mean of values in narrow bins: a curve, also where other columns than α enter."""
-    order = np.argsort(alpha, kind="stable")
-    parts = np.array_split(order, min(points, order.size))
-    return np.array([alpha[p].mean() for p in parts]), np.array([values[p].mean() for p in parts])
+    cut = Bins.cut(alpha, min(points, alpha.size))
+    return cut.middles, cut.means(values[:, None])[:, 0]
 
 
 def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], known_stderr: np.ndarray | None = None) -> Any:
@@ -85,19 +84,6 @@ def plot_calibration(found: Any, ax: Any) -> Any:
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     ax.set(xlabel=f"fitted fraction, {found.what}", ylabel="observed fraction")
     legend(ax)
-    return ax
-
-
-def plot_bias(found: Any, ax: Any) -> Any:
-    """Draw value, bootstrap and floor of a bias metric as one bar each."""
-    ax = axes_or_new(ax, (4.2, 2.6))
-    names = ["value\n(point: bootstrap)", "floor", "above floor"]
-    heights = [found.value, found.floor, found.excess]
-    ax.barh(names, heights, color=[GREY, SKY, BLUE], height=0.6)
-    if np.isfinite(found.bootstrap_mean):
-        ax.errorbar([found.bootstrap_mean], names[:1], xerr=[found.bootstrap_std], fmt="ko", ms=4)
-    ax.invert_yaxis()
-    ax.set(xlabel=f"{found.measure} (rms deviation of class fractions)", xlim=(0, None))
     return ax
 
 

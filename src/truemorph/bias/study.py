@@ -19,8 +19,6 @@ from truemorph.bias.diagnostics import (
 )
 from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
-from truemorph.bias.gold import check_gold
-from truemorph.bias.likelihood import classes_in
 from truemorph.bias.plots import plot_fit, plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, RayleighTransition, family_of
@@ -187,8 +185,7 @@ def study_transition(
         fit = again if monotone else fit
         told.update(1)
         experts = (about or {}).get("gold_experts")
-        own_weights = fit.data.gold_weights if by_gold and gold_probability is not None else weights
-        check = confounding_check(labels, alpha, intrinsic, gold, weights=own_weights, seed=seed)
+        check = confounding_check(labels, alpha, intrinsic, gold, weights=fit.data.gold_weights, seed=seed)
         told.update(1)
         fractions = debiased_fractions(
             labels,
@@ -212,14 +209,13 @@ def study_transition(
         total = np.einsum("b,sbk->sk", weight, fractions.samples)
         stderr = {**fit.stderr, "disk_fraction": float(total[:, DISK].std())}
         fit = replace(fit, class_fractions=weight @ fractions.fractions, stderr=stderr, fraction_samples=total[:, DISK])
-    classes = None if gold is None else check_gold(gold, len(alpha), classes_in(gold))
+    classes = fit.data.gold
     if known is None and classes is not None:
         known = np.where(classes == UNKNOWN, np.nan, classes == DISK)
     gold_fractions = gold_stderr = None
     if known is not None:
-        gold_fractions, gold_stderr = _gold_fractions(
-            np.asarray(known), fractions, alpha if by is None else np.asarray(by), gold_probability
-        )
+        column = alpha if by is None else np.asarray(by)
+        gold_fractions, gold_stderr = _gold_fractions(np.asarray(known), fractions, column, gold_probability)
     rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
     pooled = group_findings(labels, alpha, *groups, weights) if groups is not None else ()
     unbalanced: list[Finding] = []
@@ -228,15 +224,8 @@ def study_transition(
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
     from_labels = fit.method in FROM_LABELS
     matters = check.confounded if from_labels else check.unexplained and fit.method == "conditional"
-    found = unique(
-        findings,
-        again.findings,
-        pooled,
-        unbalanced,
-        fractions.findings,
-        check.findings if matters else (),
-        () if families is None else families.findings,
-    )
+    drift = check.findings if matters else ()
+    found = unique(findings, again.findings, pooled, unbalanced, fractions.findings, drift)
     if rejected is not None:
         found = (*(one for one in found if one.code != rejected.code), rejected)
     return TransitionStudy(

@@ -26,6 +26,7 @@ from scipy.special import expit
 
 from truemorph.arrays import float_array
 from truemorph.errors import InputError
+from truemorph.io import plain
 
 SMOOTH, DISK = 0, 1
 # Value for "no gold label".
@@ -40,11 +41,10 @@ Array = Any
 
 def as_resolution(alpha: Array) -> Array:
     """Return α as a floating array; NaN and negative values are errors (not in torch: it would synchronise)."""
+    action = "drop those rows or correct the radius and PSF columns"
     if is_torch_array(alpha):
         if alpha.device.type == "cpu" and not bool((alpha >= 0).all()):
-            raise InputError(
-                "alpha has negative or missing values; drop those rows or correct the radius and PSF columns"
-            )
+            raise InputError(f"alpha has negative or missing values; {action}")
         return alpha if alpha.is_floating_point() else alpha.double()
     if not (type(alpha) is np.ndarray and np.issubdtype(alpha.dtype, np.floating)):
         alpha = float_array(alpha, "alpha")
@@ -52,23 +52,14 @@ def as_resolution(alpha: Array) -> Array:
         raise InputError(f"alpha must have one value per galaxy, shape (N,); got shape {alpha.shape}")
     bad = np.flatnonzero(np.isnan(alpha) | (alpha < 0))
     if bad.size:
-        raise InputError(
-            f"alpha has {bad.size} negative or missing values (first: row {bad[0]}, {alpha[bad[0]]}); "
-            "drop those rows or correct the radius and PSF columns"
-        )
+        first = f"row {bad[0]}, {alpha[bad[0]]}"
+        raise InputError(f"alpha has {bad.size} negative or missing values (first: {first}); {action}")
     return alpha
 
 
 def _tuples(values: Any) -> Any:
     """Return nested lists as nested tuples, which can be hashed."""
     return tuple(map(_tuples, values)) if isinstance(values, list) else values
-
-
-def _lists(values: Any) -> Any:
-    """Return nested tuples as nested lists, and NaN as None, for JSON."""
-    if isinstance(values, tuple):
-        return list(map(_lists, values))
-    return None if isinstance(values, float) and np.isnan(values) else values
 
 
 class Transition(Protocol):
@@ -95,7 +86,7 @@ class Transition(Protocol):
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters by name, for JSON."""
-        return {one.name: _lists(getattr(self, one.name)) for one in fields(self)}  # type: ignore[arg-type]
+        return {one.name: plain(getattr(self, one.name)) for one in fields(self)}  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         shown = (f"{name}={_SHORT.repr(value)}" for name, value in self.parameters().items())
@@ -136,8 +127,7 @@ class Space:
     lower: np.ndarray
     upper: np.ndarray
     starts: np.ndarray  # (S, P), best first
-    separate: bool = True  # each value depends on only one coordinate of the point
-    positive: bool = True  # values are positive numbers or probabilities
+    positive: bool = True  # values are positive, so that their errors can be compared with them
 
     @classmethod
     def fixed(cls, transition: Transition) -> Space:
@@ -220,8 +210,7 @@ class FlipTransition:
                 if not 0 <= value <= 1:
                     raise InputError(f"{name} must be a probability, 0 <= {name} <= 1; got {value}")
             elif not (np.isfinite(value) and value > 0):
-                unit = " in units of alpha" if kind == "scale" else ""
-                raise InputError(f"{name} must be a positive number{unit}; got {value}")
+                raise InputError(f"{name} must be a positive number; got {value}")
         if not 0 <= self.false_disk < 1:
             raise InputError(f"false_disk must be a probability, 0 <= false_disk < 1; got {self.false_disk}")
 
@@ -266,9 +255,8 @@ class FlipTransition:
         bounds_of["scale"] = (np.log(positive.min() * _SCALE_BELOW), np.log(positive.max() * _SCALE_ABOVE))
 
         def values(point: np.ndarray) -> np.ndarray:
-            positives = np.exp(np.clip(point, -700, 700))
-            each = zip(kinds.values(), positives, point, strict=True)
-            return np.array([p if kind in ("scale", "shape") else expit(x) for kind, p, x in each])
+            positive = np.isin(list(kinds.values()), ("scale", "shape"))
+            return np.where(positive, np.exp(np.clip(point, -700, 700)), expit(point))
 
         def build(point: np.ndarray) -> Transition:
             made = dict(zip(kinds, values(point).tolist(), strict=True))
@@ -508,7 +496,7 @@ class MatrixTransition(Transition):
             -bound,
             bound,
             np.full((1, len(pairs)), -2.0),
-            separate=False,
+            positive=False,
         )
 
 
@@ -612,15 +600,11 @@ class MonotoneTransition(FlipTransition):
         """
         knots, false_disk = search.knots, search.false_disk
         if isinstance(knots, int | np.integer):
-            if knots < 2:
-                raise InputError(f"a monotone T(alpha) needs at least 2 knots; got {knots}")
-            steps = np.linspace(0, 1, knots)
-            steps[0], steps[-1] = 0.25 / knots, 1 - 0.25 / knots
-            at = np.unique(np.quantile(search.alpha, steps))
-        else:
-            at = np.unique(np.asarray(knots, dtype=np.float64))
+            margin = 0.25 / max(knots, 1)
+            knots = np.quantile(search.alpha, np.clip(np.linspace(0, 1, max(knots, 1)), margin, 1 - margin)).tolist()
+        at = np.unique(np.asarray(knots, dtype=np.float64))
         if at.size < 2:
-            raise InputError("a monotone T(alpha) needs galaxies at different alpha")
+            raise InputError("a monotone T(alpha) needs at least 2 knots at different alpha")
         n_free = at.size - int(search.anchored)
 
         def values(point: np.ndarray) -> np.ndarray:
@@ -634,10 +618,10 @@ class MonotoneTransition(FlipTransition):
             return cls(_tuples(at.tolist()), _tuples(found[: at.size].tolist()), false)
 
         names = [f"flip({value:.4g})" for value in at] + (["false_disk"] if false_disk is None else [])
-        n_false = int(false_disk is None)
+        n_false = len(names) - at.size
         lower, upper = np.array([(-LOGIT_BOUND, LOGIT_BOUND)] * n_free + [FALSE_DISK_BOUNDS] * n_false).T
         starts = [[1.5] + [1.0] * (n_free - 1) + [FALSE_DISK_START] * n_false]
-        return Space(cls.family, 2, names, build, values, lower, upper, np.array(starts), separate=False)
+        return Space(cls.family, 2, names, build, values, lower, upper, np.array(starts), positive=False)
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import betaln, expit, gammaln, log_softmax
+from scipy.special import expit, log_softmax
 from scipy.stats import betabinom
 
 from truemorph.bias.maximum import climb, differences, maximise, with_differences
@@ -42,13 +42,11 @@ def check_votes(votes: Any) -> np.ndarray:
     return whole.astype(np.int64)
 
 
-def beta_binomial_log_probability(k: np.ndarray, n: np.ndarray, mean: np.ndarray, rho: float) -> np.ndarray:
-    """Return log p(k of n), shape (N,), for mean probability `mean` and intra-galaxy correlation `rho`."""
+def _disk_votes(n: np.ndarray, mean: np.ndarray, rho: float) -> Any:
+    """Return the distribution of k of n votes, with mean probability `mean` and intra-galaxy correlation `rho`."""
     concentration = (1 - rho) / rho
     mean = np.clip(mean, 1e-9, 1 - 1e-9)
-    a, b = mean * concentration, (1 - mean) * concentration
-    choose = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-    return choose + betaln(k + a, n - k + b) - betaln(a, b)
+    return betabinom(n, mean * concentration, (1 - mean) * concentration)
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,7 @@ class VoteModel:
         """Return log p(k of n | y, α), shape (N, 2)."""
         n, k = votes.sum(axis=1), votes[:, DISK]
         means = self.transition.matrix(alpha)[:, :, DISK]
-        given = [
-            beta_binomial_log_probability(k, n, means[:, y], float(self.overdispersion[y])) for y in (SMOOTH, DISK)
-        ]
+        given = [_disk_votes(n, means[:, y], self.overdispersion[y]).logpmf(k) for y in (SMOOTH, DISK)]
         return np.stack(given, axis=1)
 
     def posterior(self, votes: np.ndarray, alpha: np.ndarray, probabilities: np.ndarray | None = None) -> np.ndarray:
@@ -89,10 +85,7 @@ class VoteModel:
         means = self.transition.matrix(knots)[:, :, DISK]  # (M, 2)
         tables = np.empty((knots.size, 2, 2))
         for y in (SMOOTH, DISK):
-            mean = np.clip(means[:, y], 1e-9, 1 - 1e-9)[:, None]
-            concentration = (1 - self.overdispersion[y]) / self.overdispersion[y]
-            votes = betabinom(numbers[None, :], mean * concentration, (1 - mean) * concentration)
-            smooth = votes.cdf(numbers // 2) @ shares
+            smooth = _disk_votes(numbers, means[:, y, None], self.overdispersion[y]).cdf(numbers // 2) @ shares
             tables[:, y, SMOOTH], tables[:, y, DISK] = smooth, 1 - smooth
         return TabulatedTransition(tuple(knots.tolist()), np.clip(tables, 0, 1).tolist())
 
@@ -143,15 +136,10 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
     for_disk = float(found.transition.matrix(np.median(data.alpha, keepdims=True))[0, SMOOTH, DISK])
     findings: tuple[Finding, ...] = ()
     if for_disk >= MAJORITY:
-        findings = (
-            Finding(
-                "classes-not-separated",
-                "problem",
-                f"The votes do not separate two classes: {for_disk:.0%} of the votes for smooth galaxies would be for "
-                "a disk.",
-                "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes.",
-            ),
-        )
+        wrong = f"{for_disk:.0%} of the votes for smooth galaxies would be for a disk"
+        message = f"The votes do not separate two classes: {wrong}."
+        action = "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes."
+        findings = (Finding("classes-not-separated", "problem", message, action),)
     fit = TransitionFit.of(
         space,
         data,
