@@ -47,7 +47,7 @@ def golden_catalogue(n, theta):
 @pytest.mark.parametrize(("n", "depth", "bins", "theta", "by_alpha", "by_both", "one_leaf"), GOLDEN)
 def test_values_equal_those_of_the_authors_code(n, depth, bins, theta, by_alpha, by_both, one_leaf):
     labels, alpha, magnitude, intrinsic = golden_catalogue(n, theta)
-    plain = {"bootstrap": 0, "floor": "analytic"}
+    plain = {"bootstrap": 0, "permutations": 0}
     assert cv18(labels, alpha, intrinsic, depth, bins, **plain).value == pytest.approx(by_alpha, abs=5e-7)
     both = np.column_stack([magnitude, alpha])
     r = cv18(labels, both, intrinsic, depth, bins, reference=("first", "last"), **plain)
@@ -85,7 +85,7 @@ def test_cv18_equals_its_definition(seed, depth, bins, n_classes):
     labels[:n_classes] = np.arange(n_classes)
     alpha = rng.lognormal(2, 0.5, n)
     intrinsic = rng.normal(size=(n, 2))
-    got = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, floor="analytic").value
+    got = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, permutations=0).value
     assert got == pytest.approx(recursive_cv18(labels, alpha, intrinsic, depth, bins, n_classes))
 
 
@@ -104,9 +104,8 @@ def unbiased(n, seed):
     return labels, rng.lognormal(2.3, 0.45, n), intrinsic
 
 
-@pytest.mark.parametrize("floor", ["permutation", "analytic"])
-def test_unbiased_labels_are_at_the_floor(floor):
-    values = [cv18(*unbiased(6_000, seed), depth=4, bins=5, bootstrap=0, floor=floor) for seed in range(12)]
+def test_unbiased_labels_are_at_the_floor():
+    values = [cv18(*unbiased(6_000, seed), depth=4, bins=5, bootstrap=0) for seed in range(12)]
     excess = np.array([r.value**2 - r.floor**2 for r in values])
     # The mean of 12 squared values agrees with the squared floor within its error.
     assert abs(excess.mean()) < 3.5 * excess.std(ddof=1) / np.sqrt(12)
@@ -137,8 +136,6 @@ def test_bootstrap_equals_recomputing_from_resampled_rows():
         ({"depth": 6, "bins": 8}, "too few for 8 bins"),
         ({"bins": 1}, "at least 2 bins"),
         ({"reference": "middle"}, "reference is"),
-        ({"floor": "zero"}, "floor is"),
-        ({"permutations": 0}, "at least 1 permutation"),
         ({"intrinsic": np.ones((100, 1))}, "leaf of the intrinsic tree has 0 galaxies"),
     ],
 )
@@ -161,9 +158,9 @@ def test_rows_that_are_masked_or_not_finite_are_excluded_and_counted():
     labels, alpha, intrinsic = unbiased(1_000, 5)
     alpha[3], intrinsic[7, 1] = np.nan, np.inf
     masked = np.ma.array(alpha, mask=np.arange(1_000) < 3)
-    r = cv18(labels, masked, intrinsic, 2, 4, bootstrap=0, floor="analytic")
+    r = cv18(labels, masked, intrinsic, 2, 4, bootstrap=0)
     keep = np.setdiff1d(np.arange(4, 1_000), [7])
-    clean = cv18(labels[keep], alpha[keep], intrinsic[keep], 2, 4, bootstrap=0, floor="analytic")
+    clean = cv18(labels[keep], alpha[keep], intrinsic[keep], 2, 4, bootstrap=0)
     assert (r.value, r.n_dropped, r.n_objects) == (clean.value, 5, 995)
     assert codes(r) == ["rows-left-out"]
     assert "one-class" in codes(cv14(np.ones(500, int), alpha[500:], 5, bootstrap=0))

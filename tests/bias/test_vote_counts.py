@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.stats import betabinom
 
 from conftest import codes, some_known
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.transitions import RayleighTransition
+from truemorph.bias.votes import beta_binomial_log_probability
 from truemorph.errors import InputError
 
 THETA, FALSE_DISK, RHO = 11.25, 0.12, (0.15, 0.3)
@@ -30,6 +32,14 @@ def counted():
     """Votes, alpha and truth of 3,000 galaxies, and the fit of their counts."""
     votes, alpha, truth = voted(3_000, 1)
     return votes, alpha, truth, fit_transition(votes, alpha, delta=None)
+
+
+def test_beta_binomial_equals_that_of_scipy():
+    k, n = np.repeat(np.arange(41), 5), np.tile([40, 41, 50, 60, 80], 41)
+    for mean, rho in ((0.01, 0.9), (0.3, 0.2), (0.99, 0.01)):
+        got = beta_binomial_log_probability(k, n, np.full(k.size, mean), rho)
+        c = (1 - rho) / rho
+        np.testing.assert_allclose(got, betabinom(n, mean * c, (1 - mean) * c).logpmf(k), atol=1e-8)
 
 
 @pytest.mark.slow

@@ -116,9 +116,8 @@ def _columns(values: Array) -> list[Array]:
 def _chosen(matrix: Array, labels: Array) -> list[Array]:
     """Return matrix[n, y, labels[n]] for each y; with masks, because the array API has no portable gather."""
     xp = array_namespace(matrix)
-    n_classes = matrix.shape[-1]
-    found = [matrix[:, y, 0] for y in range(n_classes)]
-    for seen in range(1, n_classes):
+    found = [matrix[:, y, 0] for y in range(matrix.shape[1])]
+    for seen in range(1, matrix.shape[-1]):
         is_seen = labels == seen
         found = [xp.where(is_seen, matrix[:, y, seen], one) for y, one in enumerate(found)]
     return found
@@ -249,8 +248,4 @@ def label_quality(
     array([0.327, 1.   ])
     """
     after = posterior(probabilities, labels, alpha, transition, observables=observables)
-    xp = array_namespace(after)
-    found = after[:, 0]
-    for k in range(1, after.shape[1]):
-        found = xp.where(xp.asarray(labels) == k, after[:, k], found)
-    return found
+    return _chosen(after[:, None, :], array_namespace(after).asarray(labels))[0]

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.binning import Leaves, RankedTable
+from truemorph.bias.binning import RankedTable
 from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -48,7 +48,7 @@ class BiasResult(Result):
         above the value: resampling adds noise to every bin.
     floor, floor_std : float
         The value that labels without any dependence on α would give in these bins (root mean square over
-        permutations, or analytic), and its spread (NaN when analytic).
+        permutations), and its spread; NaN with `permutations=0`.
     excess : float
         sqrt(max(0, value² - floor²)): the bias above sampling noise. Clipped at 0, so its mean over samples without
         bias is positive; see `signed_excess`.
@@ -141,29 +141,10 @@ def _class_indicators(labels: np.ndarray) -> np.ndarray:
     return np.eye(n_classes)[check_labels(labels, n_classes)]
 
 
-def _in_reference(values: np.ndarray, reference: list[int]) -> np.ndarray:
-    """Return the values, shape (J, L, b, K), of each observable's reference bin, shape (J, L, 1, K)."""
-    return values[np.arange(len(reference)), :, reference][:, :, None]
-
-
-def _deviations(fractions: np.ndarray, reference: list[int]) -> np.ndarray:
-    """Return squared deviations from each leaf's reference bin, shape (J, L, b, K)."""
-    return (fractions - _in_reference(fractions, reference)) ** 2
-
-
-def _rms(squares: np.ndarray) -> float:
-    """Return the root of the mean over bins, classes, leaves and observables (eqs 17-18)."""
-    return float(np.sqrt(np.mean(squares)))
-
-
-def _expected_deviations(members: list[np.ndarray], cut: Leaves, reference: list[int]) -> np.ndarray:
-    """Return `_deviations` without any dependence on α: the variance of each bin plus its reference bin's."""
-    counts = np.diff(cut.edges, axis=1)[None, :, :, None]
-    squares = cut.fractions([column**2 for column in members])
-    variance = np.clip(squares - cut.fractions(members) ** 2, 0, None) / counts  # f(1 - f)/n for hard labels
-    total = variance + _in_reference(variance, reference)
-    total[np.arange(len(reference)), :, reference] = 0.0
-    return total
+def _drift(fractions: np.ndarray, reference: list[int]) -> float:
+    """Return the rms deviation of fractions, shape (J, L, b, K), from each leaf's reference bin (eqs 17-18)."""
+    at_reference = fractions[np.arange(len(reference)), :, reference][:, :, None]
+    return float(np.sqrt(np.mean((fractions - at_reference) ** 2)))
 
 
 def _finite_rows(
@@ -198,7 +179,6 @@ def cv14(
     *,
     reference: Reference | Sequence[Reference] = "last",
     bootstrap: int = 100,
-    floor: Literal["permutation", "analytic"] = "permutation",
     permutations: int = 20,
     seed: int = 0,
 ) -> BiasResult:
@@ -220,13 +200,8 @@ def cv14(
         The least biased bin: the last in resolution, the first in magnitude.
     bootstrap : int, default 100
         Resamples for the error; 0 for none.
-    floor : "permutation" (default) or "analytic"
-        How the value of unbiased labels is found: labels shuffled within leaves `permutations` times, or the
-        binomial variances of the bins. The first keeps leaf fractions and forgets α, also where the bins
-        differ in their true fractions; the second keeps each bin's own fraction, and is a little smaller
-        where labels are biased.
     permutations : int, default 20
-        Shuffles for the floor.
+        Shuffles of the labels within leaves for the floor, the value of labels without bias; 0 for none.
     seed : int, default 0
         Seed of bootstrap and shuffles.
 
@@ -256,7 +231,6 @@ def cv14(
         bins,
         reference=reference,
         bootstrap=bootstrap,
-        floor=floor,
         permutations=permutations,
         seed=seed,
     )
@@ -271,7 +245,6 @@ def cv18(
     *,
     reference: Reference | Sequence[Reference] = "last",
     bootstrap: int = 100,
-    floor: Literal["permutation", "analytic"] = "permutation",
     permutations: int = 20,
     seed: int = 0,
 ) -> BiasResult:
@@ -292,7 +265,7 @@ def cv18(
         depth 0, which is CV14.
     depth, bins : int
         Tree levels and bins a leaf; choose them for at least 25 galaxies a bin (2^depth × bins bins).
-    reference, bootstrap, floor, permutations, seed
+    reference, bootstrap, permutations, seed
         As for `cv14`.
 
     Returns
@@ -317,10 +290,6 @@ def cv18(
     """
     if bins < 2 or depth < 0:
         raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
-    if floor not in ("permutation", "analytic"):
-        raise InputError(f'floor is "permutation" or "analytic"; got {floor!r}')
-    if floor == "permutation" and permutations < 1:
-        raise InputError(f'floor="permutation" needs at least 1 permutation; got {permutations}')
     rng = np.random.default_rng(seed)
     members, observables, columns, n_dropped = _finite_rows(labels, alpha, intrinsic, rng)
     n, n_observables = observables.shape
@@ -334,13 +303,13 @@ def cv18(
     n_classes = np.count_nonzero(members.any(axis=0))
     del members, observables, columns  # of 10^7 galaxies, half a gigabyte
     cut = table.cut(depth, bins)
-    value = _rms(_deviations(cut.fractions(shares), at))
+    value = _drift(cut.fractions(shares), at)
     in_leaves = np.argsort(cut.leaf, kind="stable")
 
     def resample(generator: np.random.Generator) -> float:
         draws = np.asarray(generator.integers(0, n, n))
         try:
-            return _rms(_deviations(table.cut(depth, bins, draws).fractions(shares), at))
+            return _drift(table.cut(depth, bins, draws).fractions(shares), at)
         except InputError:  # a leaf of this resample has fewer galaxies than bins
             return float("nan")
 
@@ -348,20 +317,16 @@ def cv18(
         """Shuffle objects within their leaves."""
         shuffled, permutation = generator.permutation(n), np.empty(n, dtype=np.int64)
         permutation[in_leaves] = shuffled[np.argsort(cut.leaf[shuffled], kind="stable")]
-        return _rms(_deviations(cut.fractions([column[permutation] for column in shares]), at))
+        return _drift(cut.fractions([column[permutation] for column in shares]), at)
 
     # numpy sorts and gathers outside the interpreter lock; each resample has random numbers of its own, so results
     # don't depend on threads.
     with ThreadPoolExecutor(min(4 if n < _MANY else 2, os.cpu_count() or 1)) as pool:
         resampled = np.array(list(pool.map(resample, rng.spawn(bootstrap))))
-        permuted = np.array(list(pool.map(permute, rng.spawn(permutations if floor == "permutation" else 0))))
+        permuted = np.array(list(pool.map(permute, rng.spawn(permutations))))
     resampled = resampled[np.isfinite(resampled)]
-    if floor == "permutation":
-        # Variances add, so the floor to subtract in quadrature is the root mean square.
-        floor_value, floor_std = _rms(permuted**2), float(np.std(permuted))
-    else:
-        floor_value, floor_std = _rms(_expected_deviations(shares, cut, at)), float("nan")
-
+    # Variances add, so the floor to subtract in quadrature is the root mean square.
+    floor = float(np.sqrt(np.mean(permuted**2))) if permutations else float("nan")
     smallest = int(np.diff(cut.edges, axis=1).min())
     findings = []
     if len(resampled) < bootstrap:
@@ -385,9 +350,9 @@ def cv18(
         value=value,
         bootstrap_mean=float(np.mean(resampled)) if resampled.size else float("nan"),
         bootstrap_std=float(np.std(resampled)) if resampled.size else float("nan"),
-        floor=floor_value,
-        floor_std=floor_std,
-        excess=float(np.sqrt(max(0.0, value**2 - floor_value**2))),
+        floor=floor,
+        floor_std=float(np.std(permuted)) if permutations else float("nan"),
+        excess=float(np.sqrt(np.maximum(0.0, value**2 - floor**2))),
         objects_per_bin=n / (2**depth * bins),
         n_objects=n,
         n_dropped=n_dropped,

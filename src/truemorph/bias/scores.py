@@ -74,6 +74,6 @@ def score(
     out["cv18_excess"] = nan
     if intrinsic is not None and np.unique(labels).size == 2:
         depth, bins = choose_bins(truth.size, True)
-        found = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, floor="permutation", seed=seed)
+        found = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, seed=seed)
         out["cv18_excess"] = found.excess
     return out

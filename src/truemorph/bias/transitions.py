@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from inspect import signature
 from itertools import product
 from reprlib import Repr
 from typing import Any, ClassVar, Protocol
@@ -836,13 +835,6 @@ def family_of(family: str | type[FlipTransition]) -> Any:
         raise InputError(f"{about}: `family` must be a unique name; got {name!r}")
     if not isinstance(free, dict) or not set(free.values()) <= set(_KINDS):
         raise InputError(f"{about}: `free` must name the kind of each parameter, one of {', '.join(_KINDS)}")
-    wanted = [*free, "false_disk"]
-    try:
-        signature(family).bind(**dict.fromkeys(wanted))
-    except TypeError as problem:
-        raise InputError(
-            f"{about}: must be a dataclass with fields {', '.join(wanted)}, and defaults of others: {problem}"
-        ) from problem
     return family
 
 

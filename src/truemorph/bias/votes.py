@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, log_softmax
+from scipy.special import betaln, expit, gammaln, log_softmax
 from scipy.stats import betabinom
 
 from truemorph.bias.maximum import climb, differences, maximise, with_differences
@@ -42,11 +42,17 @@ def check_votes(votes: Any) -> np.ndarray:
     return whole.astype(np.int64)
 
 
-def _disk_votes(n: np.ndarray, mean: np.ndarray, rho: float) -> Any:
-    """Return the distribution of k of n votes, with mean probability `mean` and intra-galaxy correlation `rho`."""
-    concentration = (1 - rho) / rho
-    mean = np.clip(mean, 1e-9, 1 - 1e-9)
-    return betabinom(n, mean * concentration, (1 - mean) * concentration)
+def beta_parameters(mean: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the parameters a, b of a beta distribution with this mean and intra-galaxy correlation."""
+    mean, concentration = np.clip(mean, 1e-9, 1 - 1e-9), (1 - rho) / rho
+    return mean * concentration, (1 - mean) * concentration
+
+
+def beta_binomial_log_probability(k: np.ndarray, n: np.ndarray, mean: np.ndarray, rho: float) -> np.ndarray:
+    """Return log p(k of n), shape (N,); scipy's function gives the same in three times the time."""
+    a, b = beta_parameters(mean, rho)
+    choose = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return choose + betaln(k + a, n - k + b) - betaln(a, b)
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,8 @@ class VoteModel:
         """Return log p(k of n | y, α), shape (N, 2)."""
         n, k = votes.sum(axis=1), votes[:, DISK]
         means = self.transition.matrix(alpha)[:, :, DISK]
-        given = [_disk_votes(n, means[:, y], self.overdispersion[y]).logpmf(k) for y in (SMOOTH, DISK)]
-        return np.stack(given, axis=1)
+        of_class = zip(means.T, self.overdispersion, strict=True)
+        return np.stack([beta_binomial_log_probability(k, n, mean, rho) for mean, rho in of_class], axis=1)
 
     def posterior(self, votes: np.ndarray, alpha: np.ndarray, probabilities: np.ndarray | None = None) -> np.ndarray:
         """Return p(y | k, n, α), shape (N, 2), given all votes; p(y | x) is by default the class fractions."""
@@ -85,7 +91,8 @@ class VoteModel:
         means = self.transition.matrix(knots)[:, :, DISK]  # (M, 2)
         tables = np.empty((knots.size, 2, 2))
         for y in (SMOOTH, DISK):
-            smooth = _disk_votes(numbers, means[:, y, None], self.overdispersion[y]).cdf(numbers // 2) @ shares
+            votes = betabinom(numbers, *beta_parameters(means[:, y, None], self.overdispersion[y]))
+            smooth = votes.cdf(numbers // 2) @ shares
             tables[:, y, SMOOTH], tables[:, y, DISK] = smooth, 1 - smooth
         return TabulatedTransition(tuple(knots.tolist()), np.clip(tables, 0, 1).tolist())
 

@@ -119,7 +119,7 @@ class Tree:
         chosen = np.arange(one.disk.size) if rows is None else rows
         chosen = chosen[one.known[chosen]]
         try:
-            return self.metric(one.labels[chosen], chosen, bootstrap=0, floor="analytic").value
+            return self.metric(one.labels[chosen], chosen, bootstrap=0, permutations=0).value
         except InputError:
             return None
 
