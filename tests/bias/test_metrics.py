@@ -109,6 +109,8 @@ def test_unbiased_labels_are_at_the_floor():
     excess = np.array([r.value**2 - r.floor**2 for r in values])
     # The mean of 12 squared values agrees with the squared floor within its error.
     assert abs(excess.mean()) < 3.5 * excess.std(ddof=1) / np.sqrt(12)
+    assert [np.sign(r.signed_excess) for r in values] == np.sign(excess).tolist()
+    assert min(r.signed_excess for r in values) < 0 <= min(r.excess for r in values)
 
 
 def test_bootstrap_equals_recomputing_from_resampled_rows():

@@ -110,16 +110,6 @@ def test_the_range_from_labels_alone_is_two_sided(family, drift):
     assert sum(inside) >= 5
 
 
-def test_small_catalogues_and_rare_classes_can_be_fitted():
-    _, labels, alpha, gold, truth = arrays(n=300, seed=4, gold=100, drift=0.3)
-    found = tm.debiased_fractions(labels, alpha, gold=gold, bins=4)
-    assert abs(found.total[0] - truth.mean()) < 4 * found.total[1]
-    _, labels, alpha, gold, truth = arrays(n=5000, seed=5, gold=300, disk_fraction=0.02)
-    found = tm.debiased_fractions(labels, alpha, gold=gold)
-    assert abs(found.total[0] - truth.mean()) < 4 * found.total[1]
-    assert found.high[:, 1].max() < 0.3
-
-
 def catalogue(**world):
     return simulate_catalogue(n=6000, **world).drop("truth", "x2", "x3", "sampling_weight")
 
@@ -142,7 +132,7 @@ def test_random_gold_labels_give_no_finding():
     for seed in range(150):
         table, _, alpha, gold, _ = arrays(n=2000, seed=seed, gold=200)
         columns = {name: table[name].to_numpy() for name in ("covariate", "bulge_fraction", "x2")}
-        alarms += len(balance_findings(columns, alpha, gold))
+        alarms += len(balance_findings(columns, alpha, gold, np.ones(2000)))
     assert alarms <= 6  # 150 at 1 %: seven or more have a probability of 0.0005
 
 
@@ -174,15 +164,3 @@ def test_very_unequal_numbers_of_votes_give_a_finding(numbers):
     votes = {"id": np.arange(400), "smooth": number - disk, "disk": disk, "r": 9 + rng.random(400), "fwhm": 1.2}
     made = tm.prepare_catalogue(pl.DataFrame(votes), smooth="smooth", disk="disk", radius="r", psf_fwhm="fwhm", id="id")
     assert ("vote-counts-differ" in codes(made)) == (len(numbers) > 1)
-
-
-def test_the_sign_of_the_excess_is_reported():
-    values = []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        found = tm.cv14((rng.random(2000) < 0.6).astype(int), rng.lognormal(2.5, 0.4, 2000), 10, bootstrap=0)
-        values.append((found.excess, found.signed_excess))
-    clipped, signed = np.mean(values, axis=0)
-    assert clipped > 0
-    assert min(signed for _, signed in values) < 0
-    assert abs(signed) < clipped

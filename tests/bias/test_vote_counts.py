@@ -129,11 +129,10 @@ def test_invalid_counts_raise_errors(votes, says):
         fit_transition(np.array(votes), [5.0, 9.0], method="votes")
 
 
-def test_the_posterior_of_counts_is_calibrated():
-    votes, alpha, truth = voted(10_000, 2)
-    model = fit_transition(votes, alpha).votes
-    disk = model.posterior(votes, alpha)[:, 1]
-    for part in np.array_split(np.argsort(disk), 8):
-        assert disk[part].mean() == pytest.approx(truth[part].mean(), abs=0.05)  # 1,250 each: 0.014, and the fit
+def test_the_posterior_of_counts_is_calibrated(counted):
+    votes, alpha, truth, fit = counted
+    disk = fit.votes.posterior(votes, alpha)[:, 1]
+    for part in np.array_split(np.argsort(disk), 4):
+        assert disk[part].mean() == pytest.approx(truth[part].mean(), abs=0.07)  # 750 each: 0.018, and the fit
     majority = votes[:, 1] > votes[:, 0]
     assert np.mean((disk > 0.5) == truth) > np.mean(majority == truth) + 0.02

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import chi2, rankdata
 
 from truemorph.bias.binning import Bins
+from truemorph.bias.plots import plot_calibration
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.findings import Finding
@@ -73,8 +74,6 @@ class Calibration(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw observed against fitted probability; return matplotlib axes."""
-        from truemorph.bias.plots import plot_calibration
-
         return plot_calibration(self, ax)
 
 
@@ -98,19 +97,15 @@ def calibration(fit: TransitionFit) -> Calibration:
     >>> bool(found.p_value > 0.01)  # the labels flip as the fit says
     True
     """
-    labels, alpha = fit.labels, fit.alpha
-    weights = fit.data.weights
+    gold, weights, hit = fit.data.gold, fit.data.gold_weights, (fit.labels == SMOOTH).astype(float)
     n_seen = int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
-    gold = fit.data.gold
-    if gold is not None and np.any(gold == DISK):
-        chosen = gold == DISK
-        fitted = np.asarray(fit.transition.flip_probability(alpha[chosen]))
-        hit, what = (labels[chosen] == SMOOTH).astype(float), "gold disks labelled smooth"
-        weights = fit.data.gold_weights[chosen]
-    else:
-        fitted = fit.label_probabilities[:, SMOOTH]
-        hit, what = (labels == SMOOTH).astype(float), "labelled smooth"
+    if gold is None:
+        fitted, what = fit.label_probabilities[:, SMOOTH], "labelled smooth"
         n_seen += 1  # for the class fractions; a regression on z uses most of its parameters within bins
+    else:
+        disks = gold == DISK
+        fitted, what = np.asarray(fit.transition.flip_probability(fit.alpha[disks])), "gold disks labelled smooth"
+        hit, weights = hit[disks], weights[disks]
     cut = Bins.cut(fitted, min(_BINS, max(2, fitted.size // _FEWEST), fitted.size), weights)
     mean, observed = cut.means(np.column_stack([fitted, hit])).T
     counts = cut.effective_counts()
@@ -134,11 +129,7 @@ def calibration(fit: TransitionFit) -> Calibration:
 
 
 def selection_findings(
-    observed: np.ndarray,
-    alpha: np.ndarray,
-    gold: np.ndarray,
-    weights: np.ndarray | None = None,
-    probability: np.ndarray | None = None,
+    observed: np.ndarray, alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray, probability: np.ndarray | None
 ) -> list[Finding]:
     """Warn if gold rows have other observed labels than all rows at the same α, unless their selection is known.
 
@@ -150,7 +141,6 @@ def selection_findings(
     if probability is not None:
         return _known_selection(probability, gold)
     known = gold != UNKNOWN
-    weights = np.ones(gold.size) if weights is None else weights
     alpha = alpha.reshape(gold.size, -1)[:, 0]
     stratum = _strata(alpha, known)
     part = _parts(stratum, known)
@@ -191,14 +181,13 @@ def _known_selection(probability: np.ndarray, gold: np.ndarray) -> list[Finding]
 
 
 def balance_findings(
-    columns: Mapping[str, np.ndarray], alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray], alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray
 ) -> list[Finding]:
     """Warn if gold rows differ from all rows at the same α in a column that the estimate does not use.
 
     Each is tested as in `selection_findings`, at a level of 1 % divided by the number of columns; NaN are left out.
     """
     known = gold != UNKNOWN
-    weights = np.ones(gold.size) if weights is None else weights
     stratum = _strata(alpha, known)
     unbalanced = []
     for name, values in columns.items():

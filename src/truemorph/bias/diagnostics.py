@@ -182,7 +182,7 @@ def compare_families(
 
 
 def group_findings(
-    labels: np.ndarray, alpha: np.ndarray, name: str, groups: np.ndarray, weights: np.ndarray | None = None
+    labels: np.ndarray, alpha: np.ndarray, name: str, groups: np.ndarray, weights: np.ndarray
 ) -> tuple[Finding, ...]:
     """Warn if surveys of 200 galaxies or more differ in bias curve or class fractions (Wald's test at 1 %)."""
     points, precisions, shown = [], [], []
@@ -190,7 +190,7 @@ def group_findings(
         rows = groups == group
         if rows.sum() < _FEWEST_IN_GROUP:
             continue
-        w = np.ones(rows.sum()) if weights is None else check_weights(weights[rows], int(rows.sum()))
+        w = weights[rows] / weights[rows].mean()
         space = RayleighTransition.space(Search(alpha[rows]))
         fit = fit_mixture(Mixture(space, labels[rows], alpha[rows], w, np.ones((w.size, 1))))
         if np.isnan(fit.covariance).any():
@@ -221,6 +221,8 @@ class ConfoundingCheck(Result):
     ----------
     checked : bool
         False if there are neither intrinsic columns nor gold labels.
+    statement : str
+        The result in a sentence.
     confounded : bool
         Class fractions depend on α: estimates that assume they don't (`likelihood`, `binned`) are biased.
     unexplained : bool
@@ -230,18 +232,16 @@ class ConfoundingCheck(Result):
         predicted from the intrinsic columns.
     unexplained_p_value : float
         Probability of so much dependence on α beyond the columns (or, without columns, at all) by chance.
-    statement : str
-        The result in a sentence.
     findings : tuple of Finding
     """
 
     checked: bool
-    confounded: bool
-    unexplained: bool
-    drift: float
-    drift_stderr: float
-    unexplained_p_value: float
     statement: str
+    confounded: bool = False
+    unexplained: bool = False
+    drift: float = float("nan")
+    drift_stderr: float = float("nan")
+    unexplained_p_value: float = float("nan")
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
@@ -310,11 +310,8 @@ def confounding_check(
     if len(labels) != n:
         raise InputError(f"labels and alpha must have one value a galaxy; got {len(labels)} and {n}")
     if intrinsic is None and gold is None:
-        return ConfoundingCheck(
-            False, False, False, float("nan"), float("nan"), float("nan"),
-            "not checked, without intrinsic columns or gold labels: the estimate assumes that "
-            f"{ASSUMPTIONS['likelihood']}",
-        )  # fmt: skip
+        without = "not checked, without intrinsic columns or gold labels"
+        return ConfoundingCheck(False, f"{without}: the estimate assumes that {ASSUMPTIONS['likelihood']}")
     if not np.any(resolution > 0) or np.ptp(resolution) == 0:
         raise InputError("alpha is the same for every galaxy: nothing can depend on it")
     u = np.log(np.maximum(resolution, resolution[resolution > 0].min()))
@@ -368,19 +365,13 @@ def _verdict(drift: float, error: float, p_value: float, who: str, explained: st
     """Return the result of both tests, of the change `drift` and of the dependence on α beyond `explained`."""
     confounded = bool(abs(drift) > norm.isf(LEVEL / 2) * error and abs(drift) > _NOTICEABLE)
     unexplained = p_value < LEVEL
-    statement = (
-        f"{who} a disk fraction that {'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f} "
-        "from the worst to the best resolved third"
-    )
+    change = f"{'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f}"
+    statement = f"{who} a disk fraction that {change} from the worst to the best resolved third"
     if unexplained:
         statement += f"; class fractions depend on α {explained} (p = {p_value:.1g})"
     if not confounded and not unexplained:
-        return ConfoundingCheck(True, False, False, drift, error, p_value, f"{statement}; no dependence on α is found")
+        return ConfoundingCheck(True, f"{statement}; no dependence on α is found", False, False, drift, error, p_value)
+    message = f"{statement[0].upper()}{statement[1:]}. Estimates that assume constant class fractions are biased."
     columns = "" if unexplained else ", or given the intrinsic columns (`intrinsic`)"
-    found = Finding(
-        "fractions-drift",
-        "caution",
-        f"{statement[0].upper()}{statement[1:]}. Estimates that assume constant class fractions are biased.",
-        f"Estimate T(α) from gold labels (`gold`){columns}.",
-    )
-    return ConfoundingCheck(True, True, unexplained, drift, error, p_value, statement, (found,))
+    found = Finding("fractions-drift", "caution", message, f"Estimate T(α) from gold labels (`gold`){columns}.")
+    return ConfoundingCheck(True, statement, True, unexplained, drift, error, p_value, (found,))

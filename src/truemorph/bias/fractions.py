@@ -21,6 +21,7 @@ from truemorph.bias.estimation import checked_data, fit_transition, refitted
 from truemorph.bias.gold import GoldRegression, propensity_columns, quadratic
 from truemorph.bias.likelihood import check_columns, label_columns, n_observables
 from truemorph.bias.maximum import differences
+from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Array, Transition
 from truemorph.errors import InputError
@@ -32,6 +33,14 @@ _NORMAL_95 = 1.96
 _EM_STEPS = 2000
 # A family is rejected if its AIC exceeds the best by this.
 REJECTED = 10.0
+# Columns of the disk class in tables and JSON.
+_COLUMNS = {
+    "labelled": "disk fraction of the observed labels",
+    "disk": "corrected disk fraction",
+    "stderr": "statistical standard error",
+    "low": "lower end of the range",
+    "high": "upper end of the range",
+}
 # Two T(α) are inconsistent if the α at which half of the disks are missed differs by this factor.
 _UNLIKE = 1.6
 
@@ -137,15 +146,21 @@ class PopulationFractions(Result):
         """Return a table of the disk fraction of each bin as lines of text, with that of its gold labels if given."""
         by = "α" if self.by == "alpha" else self.by
         header = [f"disk fraction at {by}", "galaxies", "observed", "corrected", "range"]
-        numbers = (one[:, DISK] for one in (self.labelled, self.fractions, self.stderr, self.low, self.high))
+        numbers = zip(self.middles, self.counts, *self._disk.values(), strict=True)
         rows = [
             [f"{middle:.2f}", f"{count:,}", f"{seen:.3f}", f"{value:.3f} ± {error:.3f}", f"{low:.3f} to {high:.3f}"]
-            for middle, count, seen, value, error, low, high in zip(self.middles, self.counts, *numbers, strict=True)
+            for middle, count, seen, value, error, low, high in numbers
         ]
         if gold is not None:
             header.append("gold labels")
             rows = [[*row, f"{one:.3f}"] for row, one in zip(rows, gold, strict=True)]
         return text_table(header, rows, left=())
+
+    @property
+    def _disk(self) -> dict[str, np.ndarray]:
+        """Results for the disk class, shape (B,) each."""
+        found = (self.labelled, self.fractions, self.stderr, self.low, self.high)
+        return dict(zip(_COLUMNS, (one[:, DISK] for one in found), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the disk fractions as plain values, for JSON."""
@@ -155,12 +170,8 @@ class PopulationFractions(Result):
                 "edges": self.edges,
                 "middles": self.middles,
                 "galaxies": self.counts,
-                "labelled": self.labelled[:, DISK],
-                "disk": self.fractions[:, DISK],
-                "stderr": self.stderr[:, DISK],
+                **self._disk,
                 "covariance": self.covariance,
-                "low": self.low[:, DISK],
-                "high": self.high[:, DISK],
                 "method": self.method,
                 "assumption": self.assumption,
                 "alternatives": {name: value[:, DISK] for name, (value, _) in self.alternatives.items()},
@@ -175,11 +186,7 @@ class PopulationFractions(Result):
                 "low_edge": (self.edges[:-1], "", f"lower edge of the bin in {self.by}"),
                 "high_edge": (self.edges[1:], "", f"upper edge of the bin in {self.by}"),
                 "galaxies": (self.counts, "", "number of galaxies"),
-                "labelled": (self.labelled[:, DISK], "", "disk fraction of the observed labels"),
-                "disk": (self.fractions[:, DISK], "", "corrected disk fraction"),
-                "stderr": (self.stderr[:, DISK], "", "statistical standard error"),
-                "low": (self.low[:, DISK], "", "lower end of the range"),
-                "high": (self.high[:, DISK], "", "upper end of the range"),
+                **{name: (values, "", _COLUMNS[name]) for name, values in self._disk.items()},
             },
             method=self.method,
             assumption=self.assumption,
@@ -187,8 +194,6 @@ class PopulationFractions(Result):
 
     def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
         """Draw the observed and corrected disk fraction, and the truth if known; return matplotlib axes."""
-        from truemorph.bias.plots import plot_fractions
-
         return plot_fractions(self, ax, {} if truth is None else {"truth": truth})
 
 

@@ -187,11 +187,8 @@ def posterior(
     """
     if not hasattr(transition, "log_matrix"):
         raise InputError(f"transition must be a T(alpha), such as fit.transition; got {type(transition).__name__}")
-    for name, given in (("probabilities", probabilities), ("labels", labels), ("alpha", alpha)):
-        if np.ma.is_masked(given):
-            raise InputError(f"{name} has masked values; leave these galaxies out")
     if not is_torch_array(probabilities):
-        probabilities = np.asarray(probabilities, dtype=np.float64)
+        probabilities = float_array(probabilities, "probabilities")
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
             raise InputError(f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}")
         bad = np.flatnonzero(~((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1))
@@ -203,9 +200,8 @@ def posterior(
         labels = check_labels(labels, transition.n_classes)
         alpha = float_array(alpha, "alpha")
         if not labels.size == len(alpha) == probabilities.shape[0]:
-            raise InputError(
-                f"one row per galaxy: got {len(probabilities)} probabilities, {labels.size} labels, {len(alpha)} alpha"
-            )
+            sizes = f"{len(probabilities)} probabilities, {labels.size} labels, {len(alpha)} alpha"
+            raise InputError(f"one row per galaxy: got {sizes}")
     alpha = argument_of(transition, alpha, observables)
     xp = array_namespace(probabilities)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)

@@ -89,12 +89,8 @@ class BiasResult(Result):
 
     def summary(self) -> str:
         """Return the value with its error, floor and excess as text."""
-        return "\n".join(
-            [
-                *text_table(COLUMNS, [self.cells(self.measure)]),
-                f"{self.objects_per_bin:,.0f} galaxies per bin; floor: {FLOOR}",
-            ]
-        )
+        about = f"{self.objects_per_bin:,.0f} galaxies per bin; floor: {FLOOR}"
+        return "\n".join([*text_table(COLUMNS, [self.cells(self.measure)]), about])
 
     def cells(self, name: str) -> list[str]:
         """Return a row of a table with columns `COLUMNS`."""
@@ -135,8 +131,6 @@ def _class_indicators(labels: np.ndarray) -> np.ndarray:
         if outside.size:
             raise InputError(f"label probabilities must lie in [0, 1]; row {outside[0]} is {labels[outside[0]]}")
         return labels
-    if labels.ndim != 1:
-        raise InputError(f"labels must be (N,) integers or (N, K) probabilities, K >= 2; got shape {labels.shape}")
     n_classes = classes_in(labels)
     return np.eye(n_classes)[check_labels(labels, n_classes)]
 
@@ -161,8 +155,6 @@ def _finite_rows(
     if not len(labels) == n == len(columns):
         sizes = f"{len(labels)}, {n} and {len(columns)}"
         raise InputError(f"labels, alpha and intrinsic must have one row a galaxy; got {sizes} rows")
-    if columns.shape[1] == 0:
-        raise InputError("intrinsic has no columns; without any, use cv14")
     finite = [np.isfinite(one).reshape(n, -1).all(axis=1) for one in (labels, observables, columns)]
     rows = np.flatnonzero(np.all(finite, axis=0))
     if rows.size == 0:
@@ -223,17 +215,8 @@ def cv14(
     >>> bool(r.excess > 5 * r.floor)
     True
     """
-    return cv18(
-        labels,
-        alpha,
-        None,
-        0,
-        bins,
-        reference=reference,
-        bootstrap=bootstrap,
-        permutations=permutations,
-        seed=seed,
-    )
+    options: Any = {"reference": reference, "bootstrap": bootstrap, "permutations": permutations, "seed": seed}
+    return cv18(labels, alpha, None, 0, bins, **options)
 
 
 def cv18(

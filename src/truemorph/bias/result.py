@@ -11,6 +11,7 @@ from scipy.special import xlogy
 
 from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.maximum import differences
+from truemorph.bias.plots import plot_fit
 from truemorph.bias.transitions import DISK, UNKNOWN, Space, Transition, class_name, transition_to_dict
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -182,10 +183,8 @@ class TransitionFit(Result):
             votes=votes,
             **found,
         )
-        noticed = [*findings, *_estimate_findings(fit, fraction_at_bound)]
-        if data.method in ("likelihood", "binned") and data.alpha.ndim == 1:
-            noticed += _drift_findings(fit)
-        return replace(fit, findings=tuple(noticed))
+        drift = _drift_findings(fit) if data.method in ("likelihood", "binned") and data.alpha.ndim == 1 else []
+        return replace(fit, findings=(*findings, *_estimate_findings(fit, fraction_at_bound), *drift))
 
     @property
     def labels(self) -> np.ndarray:
@@ -282,17 +281,12 @@ class TransitionFit(Result):
     def facts(self, low: float, high: float) -> list[tuple[str, str]]:
         """Return the disk fraction with this range, the parameters, and what they rest on."""
         values = [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
+        disk = f"{self.class_fractions[DISK]:.3f} ± {self.stderr['disk_fraction']:.3f} (range {low:.3f} to {high:.3f})"
+        assumption = self.assumption.replace("alpha", "α")
         found = [
-            (
-                "disk fraction",
-                f"{self.class_fractions[DISK]:.3f} ± {self.stderr['disk_fraction']:.3f} (range {low:.3f} to "
-                f"{high:.3f}); {self.labelled_fraction:.3f} by the observed labels",
-            ),
+            ("disk fraction", f"{disk}; {self.labelled_fraction:.3f} by the observed labels"),
             ("bias curve", f"{self.family}: {', '.join(values)}"),
-            (
-                "method",
-                f"{self.method}, {self.labels.size:,} galaxies; assumes that {self.assumption.replace('alpha', 'α')}",
-            ),
+            ("method", f"{self.method}, {self.labels.size:,} galaxies; assumes that {assumption}"),
         ]
         if self.drift is not None:
             found.append(("range spans", self.drift.statement))
@@ -337,8 +331,6 @@ class TransitionFit(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the bias curve with the binned labels (with gold labels, of gold disks); return matplotlib axes."""
-        from truemorph.bias.plots import plot_fit
-
         return plot_fit(self, ax)
 
 
@@ -369,19 +361,23 @@ def _estimate_findings(fit: TransitionFit, fraction_at_bound: bool) -> list[Find
 
 
 def _drift_findings(fit: TransitionFit) -> list[Finding]:
-    """Return a finding if the labels do not drift with α."""
-    labels, weights = fit.labels, fit.data.weights
+    """Return findings if the labels do not drift with α, or no T(α) explains some of them."""
+    findings, labels, weights = [], fit.labels, fit.data.weights
     resolved = fit.alpha > 0
+    impossible = int(np.sum(~resolved & (labels == DISK)))
+    if impossible:
+        message = f"{impossible:,} galaxies at α = 0 are labelled disk, although no disk can be seen there."
+        findings.append(Finding("disks-at-alpha-zero", "caution", message, "Check their radii."))
     with np.errstate(divide="ignore"):
         seen = np.log(fit.label_probabilities[np.arange(labels.size), labels])
     totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=fit.data.n_classes)
     gain = float((weights * seen)[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
     gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
-    if gain >= SIGNIFICANT_GAIN:
-        return []
-    message = (
-        f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of constant "
-        f"fractions, so {next(iter(fit.space.names), fit.family)} is an upper limit at most."
-    )
-    action = "Do not correct these labels unless gold labels (`gold`) show a bias."
-    return [Finding("no-drift", "caution", message, action)]
+    if gain < SIGNIFICANT_GAIN:
+        message = (
+            f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of constant "
+            f"fractions, so {next(iter(fit.space.names), fit.family)} is an upper limit at most."
+        )
+        action = "Do not correct these labels unless gold labels (`gold`) show a bias."
+        findings.append(Finding("no-drift", "caution", message, action))
+    return findings

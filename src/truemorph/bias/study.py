@@ -68,11 +68,8 @@ class TransitionStudy(Result):
         """Lowest and highest disk fraction: that of the fit; given intrinsic columns, of families not rejected too."""
         ranges = [self.fit.disk_fraction_range]
         if self.families is not None and self.fit.method == "conditional":
-            ranges += [
-                one.disk_fraction_range
-                for name, one in self.families.fits.items()
-                if self.families.rejected(name) is None
-            ]
+            compared = self.families
+            ranges += [one.disk_fraction_range for name, one in compared.fits.items() if not compared.rejected(name)]
         return min(low for low, _ in ranges), max(high for _, high in ranges)
 
     def summary(self) -> str:
@@ -168,9 +165,9 @@ def study_transition(
     """
     labels, alpha = np.asarray(labels), np.asarray(alpha)
     by_gold = gold is not None and options.get("method") in (None, "gold")
-    options |= {"weights": weights, "gold": gold, "observables": observables, "seed": seed}
+    shared: dict[str, Any] = {"weights": weights, "gold": gold, "observables": observables, "seed": seed}
     # With gold labels, intrinsic columns go into the check and the regression on gold labels.
-    options |= {"gold_probability": gold_probability} if by_gold else {"intrinsic": intrinsic}
+    options |= shared | ({"gold_probability": gold_probability} if by_gold else {"intrinsic": intrinsic})
     families = None
     with progress(3, "estimating T(α)", "steps") as told:
         if (compare and observables is None) or family == "best":
@@ -193,11 +190,8 @@ def study_transition(
             fit,
             by,
             max(1, min(fraction_bins, labels.size // _FEWEST_PER_BIN)),
-            gold,
-            observables=observables,
+            **shared,
             name=by_name,
-            seed=seed,
-            weights=weights,
             gold_probability=gold_probability,
             gold_uncertain=gold_uncertain,
             gold_transition=None if experts is None else RayleighTransition(experts["upper"]),
@@ -217,10 +211,10 @@ def study_transition(
         column = alpha if by is None else np.asarray(by)
         gold_fractions, gold_stderr = _gold_fractions(np.asarray(known), fractions, column, gold_probability)
     rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-    pooled = group_findings(labels, alpha, *groups, weights) if groups is not None else ()
+    pooled = group_findings(labels, alpha, *groups, fit.data.weights) if groups is not None else ()
     unbalanced: list[Finding] = []
     if columns and classes is not None and gold_probability is None:
-        unbalanced = balance_findings(columns, alpha, classes, weights)
+        unbalanced = balance_findings(columns, alpha, classes, fit.data.weights)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
     from_labels = fit.method in FROM_LABELS
     matters = check.confounded if from_labels else check.unexplained and fit.method == "conditional"

@@ -198,20 +198,16 @@ class FlipTransition:
     false_disk: float
 
     def __post_init__(self) -> None:
-        for name in (*self.free, "false_disk"):
+        for name, kind in {**self.free, "false_disk": "probability"}.items():
             try:
-                object.__setattr__(self, name, float(getattr(self, name)))
+                value = float(getattr(self, name))
             except (TypeError, ValueError):
                 raise InputError(f"{name} must be a number; got {getattr(self, name)!r}") from None
-        for name, kind in self.free.items():
-            value = getattr(self, name)
-            if kind == "probability":
-                if not 0 <= value <= 1:
-                    raise InputError(f"{name} must be a probability, 0 <= {name} <= 1; got {value}")
-            elif not (np.isfinite(value) and value > 0):
+            if kind == "probability" and not 0 <= value <= 1:
+                raise InputError(f"{name} must be a probability, 0 to 1; got {value}")
+            if kind != "probability" and not (np.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number; got {value}")
-        if not 0 <= self.false_disk < 1:
-            raise InputError(f"false_disk must be a probability, 0 <= false_disk < 1; got {self.false_disk}")
+            object.__setattr__(self, name, value)
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,), for a floating α that is not negative or missing."""
@@ -219,8 +215,7 @@ class FlipTransition:
 
     def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
         """Return log p(ỹ = disk | y = disk, α) = log(1 - flip), at least log of the smallest normal number."""
-        xp = array_namespace(log_flip)
-        return xp.log(-xp.expm1(xp.clip(log_flip, max=-float(xp.finfo(log_flip.dtype).smallest_normal))))
+        return _log(-array_namespace(log_flip).expm1(log_flip))
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
@@ -290,7 +285,7 @@ class RayleighTransition(FlipTransition):
     theta : float
         θ > 0, in units of α (α = R_petro / σ_PSF unless a catalogue states otherwise).
     false_disk : float, default 0
-        p(ỹ = disk | y = smooth), constant in α; 0 ≤ false_disk < 1.
+        p(ỹ = disk | y = smooth), constant in α.
 
     Examples
     --------
@@ -417,9 +412,14 @@ class ConstantTransition(FlipTransition):
 def _power(alpha: Array, scale: float, shape: float) -> Array:
     """Return (α / scale)^shape, limited to avoid overflow; 0 at α = 0."""
     xp = array_namespace(alpha)
-    info = xp.finfo(alpha.dtype)
-    logarithm = xp.log(xp.clip(alpha, min=float(info.smallest_normal))) - float(np.log(scale))
-    return xp.exp(xp.clip(shape * logarithm, max=float(np.log(float(info.max))) - 1.0))
+    largest = float(np.log(float(xp.finfo(alpha.dtype).max))) - 1.0
+    return xp.exp(xp.clip(shape * (_log(alpha) - float(np.log(scale))), max=largest))
+
+
+def _log(values: Array) -> Array:
+    """Return the logarithm of values, but at least that of the smallest normal number."""
+    xp = array_namespace(values)
+    return xp.log(xp.clip(values, min=float(xp.finfo(values.dtype).smallest_normal)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -581,15 +581,11 @@ class MonotoneTransition(FlipTransition):
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
-        flip = _interpolate(alpha, self.knots, self.flip)
-        xp = array_namespace(flip)
-        return xp.log(xp.clip(flip, min=float(xp.finfo(flip.dtype).smallest_normal)))
+        return _log(_interpolate(alpha, self.knots, self.flip))
 
     def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
         """Return log p(ỹ = disk | y = disk, α), from 1 - flip at the knots to avoid rounding near 1."""
-        seen = _interpolate(alpha, self.knots, tuple(1 - one for one in self.flip))
-        xp = array_namespace(seen)
-        return xp.log(xp.clip(seen, min=float(xp.finfo(seen.dtype).smallest_normal)))
+        return _log(_interpolate(alpha, self.knots, tuple(1 - one for one in self.flip)))
 
     @classmethod
     def space(cls, search: Search) -> Space:
@@ -749,9 +745,7 @@ class LogisticTransition(Transition):
         xp = array_namespace(observables)
         columns = [xp.ones_like(observables[:, 0])]
         for j, (center, scale, log) in enumerate(zip(self.center, self.scale, self.log, strict=True)):
-            column = observables[:, j]
-            if log:
-                column = xp.log(xp.clip(column, min=float(xp.finfo(column.dtype).smallest_normal)))
+            column = _log(observables[:, j]) if log else observables[:, j]
             columns.append((column - center) / scale)
         table = np.array(self.coefficients)
         table[range(self.n_classes), range(self.n_classes)] = 0.0

@@ -132,11 +132,10 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
     objective = with_differences(lambda at: float(data.weights @ terms(at)))
     best = maximise(objective, begin[None], lower, upper, len(votes))
 
-    def influence() -> np.ndarray:
-        return np.asarray(np.nan_to_num(best.covariance()) @ (differences(terms, best.point) * data.weights))
+    def scores() -> np.ndarray:
+        return differences(terms, best.point) * data.weights
 
-    pull = influence() if np.ptp(data.weights) else None
-    covariance = best.covariance() if pull is None else np.where(best.free[:, None] & best.free, pull @ pull.T, np.nan)
+    covariance = best.covariance(scores() @ scores().T if np.ptp(data.weights) else None)
     found, variance = VoteModel.at(space, best.point, numbers), covariance[n, n]
     rho = found.overdispersion
     rho_stderr = rho * (1 - rho) * np.sqrt(np.diag(covariance)[n + 1 :])
@@ -156,7 +155,7 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
         float(found.class_fractions.prod() * np.sqrt(variance)) if variance > 0 else float("nan"),
         log_likelihood=best.value,
         n_parameters=best.point.size,
-        influence=influence,
+        influence=lambda: np.nan_to_num(best.covariance()) @ scores(),
         findings=findings,
         fraction_at_bound=not best.free[n],
         votes=found,
