@@ -53,9 +53,7 @@ def test_the_posterior_equals_bayes_theorem(p_disk, alpha):
 @pytest.mark.parametrize(
     ("p", "labels", "transition", "says"),
     [
-        ([[0.2, 0.3, 0.5]], [0], RayleighTransition(5.0), r"shape \(N, 2\)"),
         ([[0.5, 0.5]] * 2, [0, 2], RayleighTransition(5.0), "row 1"),
-        ([[0.5, 0.5]] * 2, [0], RayleighTransition(5.0), "one row per galaxy"),
         ([[-3.0, 4.0]], [0], RayleighTransition(5.0), "are they logits"),
         ([[0.5, 0.5]], [0], "rayleigh", "must be a T.alpha."),
         ([[0.3, 0.3, 0.4]], [1], MatrixTransition(((1, 0, 0), (0.5, 0, 0.5), (0, 0, 1))), "row 0 is impossible"),

@@ -1,7 +1,6 @@
 """Gold labels of galaxies that were selected with known probabilities, and of galaxies whose class is in doubt."""
 
 import numpy as np
-import polars as pl
 import pytest
 
 import truemorph as tm
@@ -113,19 +112,6 @@ def test_the_range_reaches_the_truth_that_experts_miss():
     assert np.all((found.low[:, 1] < true) & (true < found.high[:, 1]))
     np.testing.assert_allclose(found.low[:, 0], 1 - found.high[:, 1], atol=0.01)
     np.testing.assert_array_equal(found.fractions, plain.fractions)
-
-
-def test_a_catalogues_own_probabilities_and_doubt_are_used():
-    frame = tm.simulate_catalogue(4000, seed=5, drift=-0.4)
-    plan = make_plan(read_catalogue(frame), budget=300, seed=5).frame
-    gold = pl.when(plan["position"].is_not_null()).then(frame["truth"])
-    doubt = np.where(plan["position"].is_not_null().to_numpy() & (np.arange(4000) % 10 == 0), 1, 0)
-    table = frame.with_columns(gold=gold, gold_probability=plan["probability"], gold_uncertain=doubt)
-    study = tm.estimate_transition(table, gold="gold", compare=False)
-    assert {"selection-known", "gold-uncertain"} <= set(codes(study))
-    assert abs(study.fit.class_fractions[1] - frame["truth"].mean()) < 4 * study.fit.stderr["disk_fraction"]
-    without = tm.estimate_transition(table.drop("gold_probability"), gold="gold", compare=False)
-    assert "gold-not-random" in codes(without)
 
 
 @pytest.mark.parametrize("value", [-0.1, 0.0, 1.5, np.nan, np.inf])

@@ -103,7 +103,6 @@ class FamilyComparison(Result):
                 "best": self.best,
                 "failed": self.failed,
                 "rayleigh_p_value": self.rayleigh_p_value,
-                "findings": [one.to_dict() for one in self.findings],
             }
         )
 

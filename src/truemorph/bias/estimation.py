@@ -256,10 +256,8 @@ def _space(cls: Any, search: Search, method: str) -> Space:
     if not hasattr(cls, "space"):
         raise InputError(f"{cls.family} can't be fitted; choose another family")
     if not cls.varies and method not in ("gold", "votes"):
-        raise InputError(
-            f"{cls.family}: a flip probability that is constant in alpha can't be separated from class fractions; "
-            "give gold labels (gold=)"
-        )
+        reason = "a flip probability that is constant in alpha can't be separated from class fractions"
+        raise InputError(f"{cls.family}: {reason}; give gold labels (gold=)")
     if search.alpha.ndim == 2 and cls is not LogisticTransition:
         raise InputError(f'several observables need family="logistic"; {cls.family} needs alpha of shape (N,)')
     if n_classes != 2 and issubclass(cls, FlipTransition):

@@ -333,8 +333,7 @@ def _fit_findings(fit: TransitionFit) -> list[Finding]:
     """Return what limits fractions from this fit, in addition to its own findings."""
     findings = []
     if np.isnan(np.diag(fit.covariance)).any():
-        without = f"Some parameters of the {fit.family} fit have no error"
-        message = f"{without}, so the errors of the fractions do not include that of T(α)."
+        message = f"Some parameters of the {fit.family} fit have no error, so those of the fractions are too small."
         findings.append(Finding("fit-without-errors", "caution", message, "Use bootstrap errors (`bootstrap`)."))
     if fit.method == "conditional":
         message = (

@@ -277,10 +277,8 @@ def explained_findings(alpha: np.ndarray, columns: np.ndarray, seed: int) -> lis
     """Warn if columns nearly determine α; an error if they do, as size and redshift with constant PSF."""
     explained = explained_variance(alpha, columns, seed)
     if explained > _REFUSED:
-        raise InputError(
-            f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha), so bias can't be separated "
-            "from real differences; remove radius or redshift, or use galaxies with different PSFs"
-        )
+        reason = f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha)"
+        raise InputError(f"{reason}; remove radius or redshift, or use galaxies with different PSFs")
     if explained <= _EXPLAINED:
         return []
     variance = f"{explained:.1%} of the variance of log α (more than {_EXPLAINED:.0%})"

@@ -272,8 +272,7 @@ class TransitionFit(Result):
         rng = np.random.default_rng(seed)
         if self.resampled is not None:
             return [self.transition_at(self.resampled[row]) for row in rng.integers(0, len(self.resampled), n)]
-        moves = rng.multivariate_normal(np.zeros(self.point.size), np.nan_to_num(self.covariance), n)
-        points = self.point + moves
+        points = rng.multivariate_normal(self.point, np.nan_to_num(self.covariance), n)
         if self.votes is None:
             points = np.clip(points, self.space.lower, self.space.upper)
         return [self.transition_at(point) for point in points]

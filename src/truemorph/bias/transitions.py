@@ -267,10 +267,8 @@ class FlipTransition:
         flips = build(space.starts[0]).flip_probability(search.alpha)
         wrong = np.flatnonzero(~((flips >= 0) & (flips <= 1)))
         if wrong.size:
-            raise InputError(
-                f"the flip probability of {cls.family} is {flips[wrong[0]]:.3g} at alpha = "
-                f"{search.alpha[wrong[0]]:.3g}; `log_flip_probability` must give logarithms of probabilities"
-            )
+            first = f"{flips[wrong[0]]:.3g} at alpha = {search.alpha[wrong[0]]:.3g}"
+            raise InputError(f"the flip probability of {cls.family} is {first}; the method must give its logarithm")
         return space
 
 
