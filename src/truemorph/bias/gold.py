@@ -252,8 +252,9 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
         slopes = differences(lambda at: label_columns(space.build(at), data.labels, data.alpha), best.point)
         control = inverse @ (np.einsum("nk,pnk->pn", plain, slopes) * data.weights)
         control -= control.mean(axis=1, keepdims=True)
-        # How much more a gold label weighs than its galaxy.
-        ratio = np.where(known, data.gold_weights / data.weights, 0.0)
+        ratio = np.where(
+            known, data.gold_weights / data.weights, 0.0
+        )  # how much more a gold label weighs than its galaxy
         moved = (ratio * control)[:, known]
         spread = moved - moved.mean(axis=1, keepdims=True)
         slope = own @ spread.T @ np.linalg.pinv(spread @ spread.T)
