@@ -96,13 +96,13 @@ def main():
     sample = catalogue()
     rng = np.random.default_rng(0)
     data = simplejpeg.encode_jpeg(rng.integers(0, 256, (424, 424, 3), dtype=np.uint8), quality=90)
-    value = cv18(*sample, DEPTH, BINS, bootstrap=0, floor="analytic").value
+    value = cv18(*sample, DEPTH, BINS, bootstrap=0, permutations=0).value
     assert abs(value - loop_over_leaves(*sample)) < 1e-9
 
     for name, ours, theirs, rounds in (
         (
             f"CV18, {RESAMPLES} bootstraps, {ROWS:,} rows, depth {DEPTH}, {BINS} bins: against a loop over leaves",
-            lambda: cv18(*sample, DEPTH, BINS, bootstrap=RESAMPLES, floor="analytic"),
+            lambda: cv18(*sample, DEPTH, BINS, bootstrap=RESAMPLES, permutations=0),
             lambda: bootstrapped_loop(*sample),
             3,
         ),

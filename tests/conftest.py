@@ -77,6 +77,13 @@ def some_known(truth, share, seed):
     return np.where(np.random.default_rng([seed, 1]).random(truth.size) < share, truth, -1)
 
 
+def binned(values, column, bins=8, weights=None):
+    """Return the weighted means of values in equal-count bins of a column."""
+    weights = np.ones(values.size) if weights is None else weights
+    parts = np.array_split(np.argsort(column, kind="stable"), bins)
+    return np.array([np.average(values[part], weights=weights[part]) for part in parts])
+
+
 TINY = {"image_size": 32, "crop": 1.0, "epochs": 2, "batch_size": 32, "hidden": 32, "precision": "32-true"}
 
 

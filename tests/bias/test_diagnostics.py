@@ -1,7 +1,5 @@
 """Diagnostics give findings when they should, and only then."""
 
-import re
-
 import numpy as np
 import pytest
 from scipy.stats import chi2
@@ -11,7 +9,6 @@ from truemorph.bias.checks import calibration, selection_findings
 from truemorph.bias.diagnostics import compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import debiased_fractions
-from truemorph.bias.likelihood import label_quality
 from truemorph.bias.transitions import FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError
 
@@ -52,8 +49,7 @@ def test_families_are_compared_on_gold_labels():
     gold = some_known(truth, 0.4, 1)
     found = compare_families(labels, alpha, ("rayleigh", "fisk"), gold=gold)
     disks = gold == 1
-    flips = FiskTransition(**found.fits["fisk"].space.build(found.fits["fisk"].point).parameters())
-    p = flips.flip_probability(alpha[disks])
+    p = found.fits["fisk"].transition.flip_probability(alpha[disks])
     by_hand = np.sum(np.where(labels[disks] == 0, np.log(p), np.log1p(-p)))
     # The fit also uses the labels of other rows, so it differs from the maximum on gold rows only.
     assert by_hand <= found.fits["fisk"].log_likelihood < by_hand + 2
@@ -78,28 +74,6 @@ def test_calibration_of_a_correct_and_a_wrong_family():
     assert wrong.p_value < 1e-6
     from_labels = calibration(fit_transition(labels, alpha))
     assert from_labels.observed.shape == (12,)
-
-
-@pytest.mark.slow
-def test_calibration_of_true_models_is_uniform():
-    p_values = []
-    for seed in range(40):
-        labels, alpha, _ = labels_through(RayleighTransition(11.25), 4_000, seed)
-        noise = np.random.default_rng(seed).normal(size=(4_000, 4))
-        p_values += [calibration(fit_transition(labels, alpha, intrinsic=noise)).p_value,
-                     calibration(fit_transition(labels, alpha)).p_value]  # fmt: skip
-    assert np.mean(np.array(p_values) < 0.05) < 0.15  # 80 at 5 %: 4 ± 2
-
-
-def test_disk_labels_at_alpha_zero_do_not_determine_the_family():
-    labels, alpha, _ = labels_through(RayleighTransition(11.25), 4_000, 20)
-    plain = compare_families(labels, alpha)
-    with_zeros = np.r_[alpha, np.zeros(3)]
-    found = compare_families(np.r_[labels, [1, 1, 1]], with_zeros)
-    assert "3 " in found.findings[0].message
-    assert codes(found) == ["rows-at-alpha-zero"]
-    for family, fit in found.fits.items():
-        assert fit.aic == pytest.approx(plain.fits[family].aic)
 
 
 def test_confounding_gives_a_finding():
@@ -141,10 +115,6 @@ def test_without_confounding_there_is_no_finding():
     assert alarms < 4
 
 
-def alarms_about_selection(fit_or_fractions):
-    return [one.message for one in fit_or_fractions.findings if one.code == "gold-not-random"]
-
-
 def test_gold_labels_selected_by_appearance_give_a_finding():
     labels, alpha, truth = labels_through(RayleighTransition(11.25), 8_000, 22)
     rng = np.random.default_rng(22)
@@ -154,39 +124,24 @@ def test_gold_labels_selected_by_appearance_give_a_finding():
         fit_transition(labels, alpha, "rayleigh", gold=gold),
         debiased_fractions(labels, alpha, gold=gold, systematic=False),
     ):
-        (note,) = alarms_about_selection(found)
-        numbers = re.search(r"α from (.*) to (.*), (.*)% of .* class 1, but (.*)% of all", note)
-        assert numbers is not None
-        low, high, typed, everyone = map(float, numbers.groups())
-        inside = (alpha >= low) & (alpha <= high)  # limits have three digits: half a per cent of alpha
-        assert typed / 100 == pytest.approx(labels[inside & (gold >= 0)].mean(), abs=0.02)
-        assert everyone / 100 == pytest.approx(labels[inside].mean(), abs=0.04)
+        assert "gold-not-random" in codes(found)
     # With weights that correct for the selection, they are representative.
     weights = np.where(gold >= 0, 0.1 / share, 1.0)
-    assert not alarms_about_selection(fit_transition(labels, alpha, gold=gold, weights=weights))
+    assert "gold-not-random" not in codes(fit_transition(labels, alpha, gold=gold, weights=weights))
 
 
-@pytest.mark.parametrize(("n_classes", "observables", "weighted"), [(2, 1, False), (3, 1, True), (2, 2, False)])
-def test_gold_labels_selected_by_alpha_alone_give_no_finding(n_classes, observables, weighted, monkeypatch):
+@pytest.mark.parametrize(("n_classes", "weighted"), [(2, False), (3, True)])
+def test_gold_labels_selected_by_alpha_alone_give_no_finding(n_classes, weighted, monkeypatch):
     monkeypatch.setattr("truemorph.bias.checks._NOTICEABLE", 0.0)
     alarms = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        alpha = rng.lognormal(2.7, 0.45, (3_000, observables))
-        labels = (rng.random(3_000) < 1 / (1 + np.exp(-(alpha[:, 0] - 15) / 5))).astype(int)
+        alpha = rng.lognormal(2.7, 0.45, 3_000)
+        labels = (rng.random(3_000) < 1 / (1 + np.exp(-(alpha - 15) / 5))).astype(int)
         if n_classes == 3:
             labels += rng.random(3_000) < 0.3
-        gold = np.where(rng.random(3_000) < alpha[:, 0] / 200, 0, -1)
-        weights = rng.gamma(2.0, 1.0, 3_000) if weighted else None
-        alarms += len(selection_findings(np.eye(n_classes)[labels], np.squeeze(alpha), gold, weights))
+        gold = np.where(rng.random(3_000) < alpha / 200, 0, -1)
+        weights = rng.gamma(2.0, 1.0, 3_000) if weighted else np.ones(3_000)
+        alarms += len(selection_findings(np.eye(n_classes)[labels], alpha, gold, weights, None))
     # 100 tests at 1 %: 1 false alarm expected; six or more have a probability of 0.05 %.
     assert alarms < 6
-
-
-def test_label_quality_equals_the_fraction_of_correct_labels():
-    true = RayleighTransition(11.25, false_disk=0.05)
-    labels, alpha, truth = labels_through(true, 40_000, 12)
-    quality = label_quality(np.full((labels.size, 2), [0.3, 0.7]), labels, alpha, true)
-    right = labels == truth
-    for part in np.array_split(np.argsort(quality), 10):
-        assert quality[part].mean() == pytest.approx(right[part].mean(), abs=0.03)  # 4,000 galaxies each: 0.008

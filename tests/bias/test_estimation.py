@@ -7,14 +7,12 @@ from conftest import codes, confounded_labels, flipped_labels, labels_through, s
 from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.mixture import explained_variance
 from truemorph.bias.transitions import (
-    ConstantTransition,
     FiskTransition,
     LogisticTransition,
     MatrixTransition,
     RayleighTransition,
     WeibullTransition,
 )
-from truemorph.catalogs.sampling import draw_sample, sampling_weights
 from truemorph.errors import InputError
 
 THETA = 11.25
@@ -25,36 +23,25 @@ TRUE = {
 }
 
 
-@pytest.mark.parametrize("method", ["likelihood", "binned"])
-def test_theta_and_fractions_are_recovered_with_correct_errors(method):
-    fits = [
-        fit_transition(*flipped_labels(4_000, seed, median=12)[:2], method=method, bins=60, delta=None)
-        for seed in range(40)
-    ]
-    for name, estimates, true in (
-        ("theta", [fit.transition.theta for fit in fits], THETA),
-        ("disk_fraction", [fit.class_fractions[1] for fit in fits], 0.75),
-    ):
-        pulls = (np.array(estimates) - true) / [fit.stderr[name] for fit in fits]
-        # The mean of 40 pulls has an error of 0.16, their scatter 0.11; 60 bins bias the binned method by half a sigma.
-        assert abs(pulls.mean()) < (0.55 if method == "likelihood" else 1.1)
-        assert 0.65 < pulls.std(ddof=1) < 1.35
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", TRUE)
-def test_pulls_over_40_catalogues_of_20_000(family):
-    """The mean of 40 pulls has an error of 0.16, their scatter 0.11: the limits are three times these."""
-    truth = TRUE[family]
-    pulls = []
+@pytest.mark.parametrize(
+    ("method", "family", "n"),
+    [
+        ("likelihood", "rayleigh", 4_000),
+        ("binned", "rayleigh", 4_000),
+        pytest.param("likelihood", "weibull", 20_000, marks=pytest.mark.slow),
+        pytest.param("likelihood", "fisk", 20_000, marks=pytest.mark.slow),
+    ],
+)
+def test_parameters_and_fractions_are_recovered_with_correct_errors(method, family, n):
+    truth, pulls = TRUE[family], []
     for seed in range(40):
-        labels, alpha, _ = labels_through(truth, 20_000, seed)
-        fit = fit_transition(labels, alpha, family, delta=None)
+        labels, alpha, _ = labels_through(truth, n, seed)
+        fit = fit_transition(labels, alpha, family, method, 60, delta=None)
         pull = [(fit.values[name] - getattr(truth, name)) / fit.stderr[name] for name in fit.values]
         pulls.append([*pull, (fit.class_fractions[1] - 0.7) / fit.stderr["disk_fraction"]])
-    mean, spread = np.mean(pulls, axis=0), np.std(pulls, axis=0, ddof=1)
-    assert np.all(np.abs(mean) < 0.48), mean
-    assert np.all((spread > 0.67) & (spread < 1.33)), spread
+    # The mean of 40 pulls has an error of 0.16, their scatter 0.11; 60 bins bias the binned method by half a sigma.
+    assert np.all(np.abs(np.mean(pulls, axis=0)) < (0.48 if method == "likelihood" else 1.1))
+    assert np.all(np.abs(np.std(pulls, axis=0, ddof=1) - 1) < 0.33)
 
 
 def test_the_papers_bins_agree_with_likelihood_and_few_bins_do_not():
@@ -98,20 +85,6 @@ def test_the_standard_error_equals_the_bootstrap_scatter(family, known):
         assert again.stderr[name] == pytest.approx(fit.stderr[name], rel=0.32)
 
 
-def test_weights_correct_for_a_sample_balanced_by_label_on_any_scale():
-    labels, alpha, _ = flipped_labels(40_000, seed=6, median=12, smooth=0.6)
-    chosen, _ = draw_sample(labels, range(labels.size), "balanced", seed=1)
-    weights = sampling_weights(labels, chosen)[chosen]
-    weighted, scaled = (
-        fit_transition(labels[chosen], alpha[chosen], weights=weights * scale, delta=None) for scale in (1, 1e-4)
-    )
-    plain = fit_transition(labels[chosen], alpha[chosen], delta=None)
-    assert abs(weighted.transition.theta - THETA) < 3.5 * weighted.stderr["theta"]
-    assert abs(weighted.class_fractions[1] - 0.4) < 3.5 * weighted.stderr["disk_fraction"]
-    assert abs(plain.class_fractions[1] - 0.4) > 10 * plain.stderr["disk_fraction"]
-    assert scaled.stderr == pytest.approx(weighted.stderr, rel=1e-3)
-
-
 def test_labels_without_drift_give_a_finding():
     rng = np.random.default_rng(8)
     fit = fit_transition((rng.random(2_000) < 0.5).astype(int), rng.lognormal(3, 0.2, 2_000))
@@ -128,26 +101,14 @@ def test_a_disk_fraction_of_one_at_high_alpha_gives_a_finding():
 # Class fractions that depend on α through intrinsic properties
 
 
-@pytest.mark.slow
-def test_likelihood_is_biased_by_confounding_and_conditional_is_not():
-    conditional, plain = [], []
-    for seed in range(20):
-        labels, alpha, _, columns = confounded_labels(20_000, seed)
-        for pulls, options in ((conditional, {"intrinsic": columns}), (plain, {"delta": None})):
-            fit = fit_transition(labels, alpha, **options)
-            pulls.append((fit.values["theta"] - THETA) / fit.stderr["theta"])
-    # Twenty pulls: their mean has an error of 0.22, their scatter one of 0.16.
-    assert abs(np.mean(conditional)) < 0.7
-    assert 0.5 < np.std(conditional, ddof=1) < 1.5
-    assert np.mean(plain) > 4
-
-
 def test_fractions_and_probabilities_given_intrinsic_columns_agree_with_the_truth():
     labels, alpha, truth, columns = confounded_labels(20_000, 5)
     rng = np.random.default_rng(5)
     kept = rng.random(labels.size) < np.where(labels == 0, 0.3, 0.9)
     weights = np.where(labels == 0, 3.0, 1 / 0.9)[kept]
     fit = fit_transition(labels[kept], alpha[kept], intrinsic=columns[kept], weights=weights)
+    without = fit_transition(labels, alpha, delta=None)
+    assert without.values["theta"] - THETA > 4 * without.stderr["theta"]
     assert abs(fit.values["theta"] - THETA) < 4 * fit.stderr["theta"]
     assert abs(fit.class_fractions[1] - truth.mean()) < 4 * fit.stderr["disk_fraction"]
     p = fit.probabilities[:, 1]
@@ -170,23 +131,6 @@ def test_columns_that_determine_alpha_raise_an_error_or_give_a_finding():
 # Other families
 
 
-@pytest.mark.slow
-def test_matrix_and_constant_from_gold_labels():
-    pulls = []
-    for seed in range(60):
-        labels, alpha, classes = labels_through(ConstantTransition(0.3, 0.1), 4_000, seed)
-        gold = some_known(classes, 0.2, seed)
-        matrix = fit_transition(labels, alpha, "matrix", gold=gold)
-        constant = fit_transition(labels, alpha, "constant", gold=gold)
-        assert constant.transition.flip == pytest.approx(matrix.transition.values[1][0], abs=1e-4)
-        found = matrix.values["p(disk|smooth)"], matrix.values["p(smooth|disk)"]
-        error = matrix.stderr["p(disk|smooth)"], matrix.stderr["p(smooth|disk)"]
-        pulls.append((np.array(found) - (0.1, 0.3)) / error)
-    # 60 pulls: the mean has an error of 0.13, the scatter 0.09.
-    assert np.all(np.abs(np.mean(pulls, axis=0)) < 0.4)
-    assert np.all(np.abs(np.std(pulls, axis=0, ddof=1) - 1) < 0.3)
-
-
 def test_the_matrix_of_gold_rows_alone_is_their_confusion_matrix():
     t = MatrixTransition(((0.8, 0.15, 0.05), (0.2, 0.7, 0.1), (0.1, 0.1, 0.8)))
     rng = np.random.default_rng(0)
@@ -196,20 +140,6 @@ def test_the_matrix_of_gold_rows_alone_is_their_confusion_matrix():
     counts = np.zeros((3, 3))
     np.add.at(counts, (truth, labels), 1)
     np.testing.assert_allclose(fit.transition.values, counts / counts.sum(axis=1, keepdims=True), atol=2e-4)
-
-
-@pytest.mark.slow
-def test_the_monotone_family_fits_any_decreasing_curve():
-    """With gold labels, every knot agrees with the true flip probability within bootstrap errors."""
-    true = FiskTransition(14.0, 3.0)
-    labels, alpha, classes = labels_through(true, 8_000, 1)
-    fit = fit_transition(labels, alpha, "monotone", gold=some_known(classes, 0.5, 2), bootstrap=20)
-    knots = np.array(fit.transition.knots)
-    error = np.array([fit.stderr[name] for name in fit.values if name.startswith("flip")])
-    pulls = (np.array(fit.transition.flip) - true.flip_probability(knots)) / np.maximum(error, 0.004)
-    # Linear interpolation of a curve has a small error in addition to the noise.
-    assert np.sqrt(np.mean(pulls**2)) < 2
-    assert np.all(np.isfinite(error))
 
 
 def test_the_monotone_family_from_labels_alone_states_its_assumption():
@@ -242,19 +172,11 @@ def test_k_classes_and_two_observables_in_one_logistic_transition():
     given = true.matrix(observables)[np.arange(n), truth]
     labels = (rng.random(n)[:, None] > np.cumsum(given, axis=1)).sum(axis=1)
     fit = fit_transition(labels, observables[:, 0], gold=some_known(truth, 0.5, 6), observables=observables[:, 1])
-    # Coefficients of the fit are for columns standardised with its sample; convert the true ones. Flips without a gold
-    # row are assumed to be impossible.
-    center, scale = np.array(fit.transition.center), np.array(fit.transition.scale)
-    expected = {}
-    for y, s in ((1, 0), (2, 0), (2, 1)):
-        first, *slopes = true.coefficients[y][s]
-        moved = np.array(slopes) / true.scale
-        values = [first + moved @ (center - true.center), *(moved * scale)]
-        terms = ("intercept", "slope 0", "slope 1")
-        expected |= {f"{s}|{y} {term}": value for term, value in zip(terms, values, strict=True)}
-    assert list(fit.values) == list(expected)
-    pulls = [(fit.values[name] - value) / fit.stderr[name] for name, value in expected.items()]
-    assert np.max(np.abs(pulls)) < 4
-    assert 0.4 < np.sqrt(np.mean(np.square(pulls))) < 1.7  # nine pulls: 1 ± 0.24
+    assert len(fit.values) == 9
+    # Draws of the fit scatter around it as it scatters around the truth; labels that never occur are exact.
+    drawn = np.array([one.matrix(observables) for one in fit.draws(30)])
+    off = (fit.transition.matrix(observables) - true.matrix(observables)) / np.maximum(drawn.std(axis=0), 1e-9)
+    assert 0.3 < np.sqrt(np.mean(off[:, 1:, 0] ** 2)) < 2.5
+    assert np.all(off[:, 0] == 0)
     np.testing.assert_allclose(fit.class_fractions, [0.3, 0.5, 0.2], atol=4 * fit.stderr["disk_fraction"])
     assert list(fit.to_dict()["class_fractions"]) == ["0", "1", "2"]

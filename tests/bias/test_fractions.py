@@ -5,25 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import codes, labels_through, some_known
+from conftest import binned, codes, labels_through, some_known
 from truemorph.bias.checks import calibration
-from truemorph.bias.estimation import fit_transition, refitted, with_bootstrap_errors
+from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.transitions import FiskTransition, LogisticTransition, MatrixTransition, RayleighTransition
 
 TRUE = RayleighTransition(11.25)
-
-
-def binned(values, column, bins=8):
-    return np.array([values[part].mean() for part in np.array_split(np.argsort(column, kind="stable"), bins)])
-
-
-def changing_fractions(n, seed, transition=TRUE):
-    """A disk fraction that increases with α, and labels biased by T: (labels, alpha, truth)."""
-    rng = np.random.default_rng(seed)
-    alpha = rng.lognormal(np.log(16.8), 0.45, n)
-    truth = (rng.random(n) < 0.35 + 0.4 / (1 + np.exp(-3 * np.log(alpha / 16.8)))).astype(int)
-    return (rng.random(n) < transition.matrix(alpha)[np.arange(n), truth, 1]).astype(int), alpha, truth
 
 
 @given(st.integers(0, 10_000), st.floats(4, 20), st.floats(0, 0.3), st.integers(1, 12))
@@ -38,21 +26,6 @@ def test_fractions_are_between_0_and_1(seed, theta, false_disk, bins):
     assert np.all((found.low <= found.fractions + 1e-9) & (found.fractions <= found.high + 1e-9))
     assert np.all((found.low >= 0) & (found.high <= 1))
     assert np.all(np.diff(found.edges) > 0)
-
-
-@pytest.mark.slow
-def test_errors_of_the_inversion_equal_its_scatter():
-    """With a fitted T, whose covariance is included, and class fractions that depend on α."""
-    pulls = []
-    for seed in range(60):
-        labels, alpha, truth = changing_fractions(4_000, seed)
-        fit = fit_transition(labels, alpha, "rayleigh", gold=some_known(truth, 0.15, seed))
-        found = debiased_fractions(labels, alpha, fit, bins=4, systematic=False)
-        pulls.append((found.fractions[:, 1] - binned(0.35 + 0.4 / (1 + np.exp(-3 * np.log(alpha / 16.8))), alpha, 4))
-                     / found.stderr[:, 1])  # fmt: skip
-    # 60 × 4 pulls, correlated between bins by theta: the mean has an error of 0.1, the scatter 0.08.
-    assert abs(np.mean(pulls)) < 0.35
-    assert 0.8 < np.std(pulls) < 1.2
 
 
 @pytest.mark.slow
@@ -98,23 +71,16 @@ def test_few_gold_labels_in_bins_of_a_column_that_determines_the_class():
     assert np.mean(covered) > 0.88
 
 
-@pytest.mark.slow
 def test_a_knot_at_its_bound_does_not_inflate_the_errors():
     """Its logit has a large scatter over resamples, but its probability does not: errors follow the probability."""
-    labels, alpha, truth = changing_fractions(3_000, 13, FiskTransition(6.0, 3.0))  # almost no flips at high α
-    gold = some_known(truth, 0.1, 13)
-    plain = fit_transition(labels, alpha, "monotone", gold=gold, knots=6)
+    labels, alpha, truth = labels_through(FiskTransition(6.0, 3.0), 3_000, 13)  # almost no flips at high α
+    plain = fit_transition(labels, alpha, "monotone", gold=some_known(truth, 0.1, 13), knots=6)
     assert "fit-without-errors" in codes(debiased_fractions(labels, alpha, plain, bins=4, systematic=False))
-    fit = with_bootstrap_errors(plain, 40)
+    fit = with_bootstrap_errors(plain, 20)
     assert np.sqrt(np.diag(fit.covariance)).max() > 1.0
-    stated = debiased_fractions(labels, alpha, fit, bins=4, systematic=False).stderr[:, 1]
-    rng, again = np.random.default_rng(1), []
-    for _ in range(60):
-        rows = rng.integers(0, labels.size, labels.size)
-        found = debiased_fractions(labels[rows], alpha[rows], refitted(fit, rows), bins=4, systematic=False)
-        again.append(found.fractions[:, 1])
-    # The scatter of 40 values has an error of 11 %, of 60 values 9 %: three times both; `again` refits T.
-    np.testing.assert_allclose(stated, np.std(again, axis=0, ddof=1), rtol=0.45)
+    found = debiased_fractions(labels, alpha, fit, bins=4, systematic=False)
+    assert np.all(np.abs(found.fractions[:, 1] - 0.7) < 4 * found.stderr[:, 1])
+    assert found.stderr[-1, 1] < 0.05  # 750 galaxies: 0.02
 
 
 def test_gold_labels_give_correct_fractions_if_the_regression_is_wrong():

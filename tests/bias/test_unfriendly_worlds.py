@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 import truemorph as tm
-from conftest import codes
+from conftest import binned, codes
 from truemorph.bias.checks import balance_findings
 from truemorph.simulate.catalogues import simulate_catalogue
 
@@ -19,18 +19,13 @@ def arrays(**world):
     return table, table["label"].to_numpy(), table["alpha"].to_numpy(), gold, table["truth"].to_numpy()
 
 
-def octiles(values, alpha, weights=None):
-    parts = np.array_split(np.argsort(alpha, kind="stable"), 8)
-    return np.array([np.average(values[p], weights=None if weights is None else weights[p]) for p in parts])
-
-
 @pytest.mark.parametrize("world", [TREND_UP, TREND_DOWN, {"trend": "step"}, {"disk_fraction": 0.98}], ids=str)
 def test_ranges_from_gold_labels_cover_the_truth_of_each_bin(world):
     inside = []
     for seed in range(25):
         _, labels, alpha, gold, truth = arrays(n=3000, seed=seed, gold=300, **world)
         found = tm.debiased_fractions(labels, alpha, gold=gold)
-        true = octiles(truth, alpha)
+        true = binned(truth, alpha)
         inside.append((found.low[:, 1] <= true + 1e-9) & (true <= found.high[:, 1] + 1e-9))
     # 200 bins, correlated within a catalogue: 0.95 ± 0.02.
     assert np.mean(inside) > 0.89
@@ -42,7 +37,7 @@ def test_errors_include_sampling_weights():
         table, labels, alpha, gold, truth = arrays(n=3000, seed=seed, gold=300, weight_scatter=1.0, drift=0.3)
         weights = table["sampling_weight"].to_numpy()
         found = tm.debiased_fractions(labels, alpha, gold=gold, weights=weights)
-        pulls.append((found.fractions[:, 1] - octiles(truth, alpha, weights)) / found.stderr[:, 1])
+        pulls.append((found.fractions[:, 1] - binned(truth, alpha, weights=weights)) / found.stderr[:, 1])
     # 240 pulls: their scatter has an error of 0.06; large errors of few galaxies may exceed the scatter.
     assert 0.6 < np.std(pulls) < 1.18
     assert np.mean(np.abs(pulls) < 1.96) > 0.9
@@ -51,22 +46,8 @@ def test_errors_include_sampling_weights():
 def test_every_gold_label_is_counted_as_it_is():
     _, labels, alpha, gold, truth = arrays(n=1000, seed=1, gold=1000, drift=0.5)
     found = tm.debiased_fractions(labels, alpha, gold=gold)
-    np.testing.assert_allclose(found.fractions[:, 1], octiles(truth, alpha), atol=1e-12)
+    np.testing.assert_allclose(found.fractions[:, 1], binned(truth, alpha), atol=1e-12)
     np.testing.assert_allclose(found.stderr, 0, atol=1e-9)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("known", [100, 500, 2000, 3000])
-def test_more_gold_labels_do_not_increase_the_error(known):
-    """The rms of bins is at most that of the means of their gold labels."""
-    ours, means = [], []
-    for seed in range(40):
-        _, labels, alpha, gold, truth = arrays(n=4000, seed=seed, gold=known, drift=0.3)
-        true = octiles(truth, alpha)
-        ours.append(tm.debiased_fractions(labels, alpha, gold=gold).fractions[:, 1] - true)
-        parts = np.array_split(np.argsort(alpha, kind="stable"), 8)
-        means.append([truth[part][gold[part] >= 0].mean() for part in parts] - true)
-    assert np.sqrt(np.mean(np.square(ours))) < np.sqrt(np.mean(np.square(means)))
 
 
 def test_the_total_fraction_equals_the_sum_of_the_bins():
@@ -93,10 +74,8 @@ def test_draws_have_the_errors_and_correlations_of_the_result():
         scale = np.sqrt(np.outer(*[np.diag(found.covariance)] * 2))
         drawn_correlation = np.corrcoef(drawn[:, :, 1], rowvar=False)
         np.testing.assert_allclose(drawn_correlation, found.covariance / scale, atol=0.12)
-    fit = tm.fit_transition(labels, alpha, gold=gold)
-    drawn = [one.parameters() for one in fit.draws(500)]
-    name = next(iter(fit.values))
-    assert np.std([one[name] for one in drawn]) == pytest.approx(fit.stderr[name], rel=0.15)
+    fit = tm.fit_transition(labels, alpha, "rayleigh", gold=gold)
+    assert np.std([one.theta for one in fit.draws(500)]) == pytest.approx(fit.stderr["theta"], rel=0.15)
 
 
 @pytest.mark.slow
@@ -131,16 +110,6 @@ def test_the_range_from_labels_alone_is_two_sided(family, drift):
     assert sum(inside) >= 5
 
 
-def test_small_catalogues_and_rare_classes_can_be_fitted():
-    _, labels, alpha, gold, truth = arrays(n=300, seed=4, gold=100, drift=0.3)
-    found = tm.debiased_fractions(labels, alpha, gold=gold, bins=4)
-    assert abs(found.total[0] - truth.mean()) < 4 * found.total[1]
-    _, labels, alpha, gold, truth = arrays(n=5000, seed=5, gold=300, disk_fraction=0.02)
-    found = tm.debiased_fractions(labels, alpha, gold=gold)
-    assert abs(found.total[0] - truth.mean()) < 4 * found.total[1]
-    assert found.high[:, 1].max() < 0.3
-
-
 def catalogue(**world):
     return simulate_catalogue(n=6000, **world).drop("truth", "x2", "x3", "sampling_weight")
 
@@ -163,7 +132,7 @@ def test_random_gold_labels_give_no_finding():
     for seed in range(150):
         table, _, alpha, gold, _ = arrays(n=2000, seed=seed, gold=200)
         columns = {name: table[name].to_numpy() for name in ("covariate", "bulge_fraction", "x2")}
-        alarms += len(balance_findings(columns, alpha, gold))
+        alarms += len(balance_findings(columns, alpha, gold, np.ones(2000)))
     assert alarms <= 6  # 150 at 1 %: seven or more have a probability of 0.0005
 
 
@@ -195,15 +164,3 @@ def test_very_unequal_numbers_of_votes_give_a_finding(numbers):
     votes = {"id": np.arange(400), "smooth": number - disk, "disk": disk, "r": 9 + rng.random(400), "fwhm": 1.2}
     made = tm.prepare_catalogue(pl.DataFrame(votes), smooth="smooth", disk="disk", radius="r", psf_fwhm="fwhm", id="id")
     assert ("vote-counts-differ" in codes(made)) == (len(numbers) > 1)
-
-
-def test_the_sign_of_the_excess_is_reported():
-    values = []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        found = tm.cv14((rng.random(2000) < 0.6).astype(int), rng.lognormal(2.5, 0.4, 2000), 10, bootstrap=0)
-        values.append((found.excess, found.signed_excess))
-    clipped, signed = np.mean(values, axis=0)
-    assert clipped > 0
-    assert min(signed for _, signed in values) < 0
-    assert abs(signed) < clipped

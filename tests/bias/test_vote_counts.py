@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.stats import betabinom
 
 from conftest import codes, some_known
@@ -36,11 +34,12 @@ def counted():
     return votes, alpha, truth, fit_transition(votes, alpha, delta=None)
 
 
-@given(st.integers(0, 40), st.integers(0, 40), st.floats(0.01, 0.99), st.floats(0.01, 0.9))
-def test_beta_binomial_equals_that_of_scipy(k, more, mean, rho):
-    n, c = k + more, (1 - rho) / rho
-    got = beta_binomial_log_probability(np.array([k]), np.array([n]), np.array([mean]), rho)[0]
-    assert got == pytest.approx(betabinom(n, mean * c, (1 - mean) * c).logpmf(k), abs=1e-8)
+def test_beta_binomial_equals_that_of_scipy():
+    k, n = np.repeat(np.arange(41), 5), np.tile([40, 41, 50, 60, 80], 41)
+    for mean, rho in ((0.01, 0.9), (0.3, 0.2), (0.99, 0.01)):
+        got = beta_binomial_log_probability(k, n, np.full(k.size, mean), rho)
+        c = (1 - rho) / rho
+        np.testing.assert_allclose(got, betabinom(n, mean * c, (1 - mean) * c).logpmf(k), atol=1e-8)
 
 
 @pytest.mark.slow
@@ -90,14 +89,6 @@ def test_counts_give_smaller_errors_than_majority_labels_and_the_t_of_these(coun
     assert numbers @ shares == pytest.approx(votes.sum(axis=1).mean())
 
 
-def test_gold_labels_reduce_the_error(counted):
-    votes, alpha, truth, alone = counted
-    helped = fit_transition(votes, alpha, gold=some_known(truth, 0.3, 4), delta=None)
-    assert helped.method == "votes"
-    assert helped.stderr["theta"] < alone.stderr["theta"]
-    assert abs(helped.values["theta"] - THETA) < 4 * helped.stderr["theta"]
-
-
 def test_few_and_even_numbers_of_votes_with_ties():
     """Four votes are often tied; a tie gives a smooth label, in T and in the labels."""
     rng = np.random.default_rng(5)
@@ -138,11 +129,10 @@ def test_invalid_counts_raise_errors(votes, says):
         fit_transition(np.array(votes), [5.0, 9.0], method="votes")
 
 
-def test_the_posterior_of_counts_is_calibrated():
-    votes, alpha, truth = voted(10_000, 2)
-    model = fit_transition(votes, alpha).votes
-    disk = model.posterior(votes, alpha)[:, 1]
-    for part in np.array_split(np.argsort(disk), 8):
-        assert disk[part].mean() == pytest.approx(truth[part].mean(), abs=0.05)  # 1,250 each: 0.014, and the fit
+def test_the_posterior_of_counts_is_calibrated(counted):
+    votes, alpha, truth, fit = counted
+    disk = fit.votes.posterior(votes, alpha)[:, 1]
+    for part in np.array_split(np.argsort(disk), 4):
+        assert disk[part].mean() == pytest.approx(truth[part].mean(), abs=0.07)  # 750 each: 0.018, and the fit
     majority = votes[:, 1] > votes[:, 0]
     assert np.mean((disk > 0.5) == truth) > np.mean(majority == truth) + 0.02

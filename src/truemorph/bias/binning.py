@@ -139,7 +139,5 @@ class RankedTable:
     @staticmethod
     def _check_held(held: np.ndarray, depth: int, bins: int) -> None:
         if held.min() < bins:
-            raise InputError(
-                f"a leaf of the intrinsic tree has {held.min()} galaxies, too few for {bins} bins: "
-                f"use a smaller depth (now {depth}) or fewer bins"
-            )
+            few = f"a leaf of the intrinsic tree has {held.min()} galaxies, too few for {bins} bins"
+            raise InputError(f"{few}: use a smaller depth (now {depth}) or fewer bins")

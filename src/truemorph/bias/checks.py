@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import chi2, rankdata
 
 from truemorph.bias.binning import Bins
+from truemorph.bias.plots import plot_calibration
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.findings import Finding
@@ -73,8 +74,6 @@ class Calibration(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw observed against fitted probability; return matplotlib axes."""
-        from truemorph.bias.plots import plot_calibration
-
         return plot_calibration(self, ax)
 
 
@@ -98,19 +97,15 @@ def calibration(fit: TransitionFit) -> Calibration:
     >>> bool(found.p_value > 0.01)  # the labels flip as the fit says
     True
     """
-    labels, alpha = fit.labels, fit.alpha
-    weights = fit.data.weights
+    gold, weights, hit = fit.data.gold, fit.data.gold_weights, (fit.labels == SMOOTH).astype(float)
     n_seen = int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
-    gold = fit.data.gold
-    if gold is not None and np.any(gold == DISK):
-        chosen = gold == DISK
-        fitted = np.asarray(fit.transition.flip_probability(alpha[chosen]))
-        hit, what = (labels[chosen] == SMOOTH).astype(float), "gold disks labelled smooth"
-        weights = fit.data.gold_weights[chosen]
-    else:
-        fitted = fit.label_probabilities[:, SMOOTH]
-        hit, what = (labels == SMOOTH).astype(float), "labelled smooth"
+    if gold is None:
+        fitted, what = fit.label_probabilities[:, SMOOTH], "labelled smooth"
         n_seen += 1  # for the class fractions; a regression on z uses most of its parameters within bins
+    else:
+        disks = gold == DISK
+        fitted, what = np.asarray(fit.transition.flip_probability(fit.alpha[disks])), "gold disks labelled smooth"
+        hit, weights = hit[disks], weights[disks]
     cut = Bins.cut(fitted, min(_BINS, max(2, fitted.size // _FEWEST), fitted.size), weights)
     mean, observed = cut.means(np.column_stack([fitted, hit])).T
     counts = cut.effective_counts()
@@ -134,11 +129,7 @@ def calibration(fit: TransitionFit) -> Calibration:
 
 
 def selection_findings(
-    observed: np.ndarray,
-    alpha: np.ndarray,
-    gold: np.ndarray,
-    weights: np.ndarray | None = None,
-    probability: np.ndarray | None = None,
+    observed: np.ndarray, alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray, probability: np.ndarray | None
 ) -> list[Finding]:
     """Warn if gold rows have other observed labels than all rows at the same α, unless their selection is known.
 
@@ -150,9 +141,8 @@ def selection_findings(
     if probability is not None:
         return _known_selection(probability, gold)
     known = gold != UNKNOWN
-    weights = np.ones(gold.size) if weights is None else weights
-    columns = alpha.reshape(gold.size, -1)
-    stratum = _strata(columns, int(np.clip(known.sum() // 5, 1, _STRATA)))
+    alpha = alpha.reshape(gold.size, -1)[:, 0]
+    stratum = _strata(alpha, known)
     part = _parts(stratum, known)
     parts = [part == one for one in np.unique(part[known])]
     found = [_excess(observed[rows], stratum[rows], known[rows], weights[rows]) for rows in parts]
@@ -164,53 +154,41 @@ def selection_findings(
     if p_value >= LEVEL or abs(difference[label]) < _NOTICEABLE:
         return []
     fraction = np.average(observed[rows & known, label], weights=weights[rows & known])
-    low, high = columns[rows, 0].min(), columns[rows, 0].max()
-    return [
-        Finding(
-            "gold-not-random",
-            "caution",
-            f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
-            f"{low:.3g} to {high:.3g}, {fraction:.1%} of them are labelled class {label}, but "
-            f"{fraction - difference[label]:.1%} of all galaxies are. The result only holds for such galaxies.",
-            "Exclude galaxies that could not get a gold label (`where`), or give sampling weights (`weights`).",
-        )
-    ]
+    low, high = alpha[rows].min(), alpha[rows].max()
+    message = (
+        f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
+        f"{low:.3g} to {high:.3g}, {fraction:.1%} of them are labelled class {label}, but "
+        f"{fraction - difference[label]:.1%} of all galaxies are. The result only holds for such galaxies."
+    )
+    action = "Exclude galaxies that could not get a gold label (`where`), or give sampling weights (`weights`)."
+    return [Finding("gold-not-random", "caution", message, action)]
 
 
 def _known_selection(probability: np.ndarray, gold: np.ndarray) -> list[Finding]:
     """Return that gold labels were chosen with known probabilities, and whether some galaxies could not be chosen."""
     chosen, never = probability[gold != UNKNOWN], int(np.sum(probability == 0))
-    findings = [
-        Finding(
-            "selection-known",
-            "note",
-            f"Galaxies were selected for gold labels with known probabilities ({chosen.min():.2g} to "
-            f"{chosen.max():.2g}), which the estimate takes into account.",
-        )
-    ]
+    known = f"known probabilities ({chosen.min():.2g} to {chosen.max():.2g})"
+    message = f"Galaxies were selected for gold labels with {known}, which the estimate takes into account."
+    findings = [Finding("selection-known", "note", message)]
     if never:
-        findings.append(
-            Finding(
-                "gold-cannot-reach",
-                "caution",
-                f"{never:,} of {probability.size:,} galaxies could not be selected for a gold label, for lack of an "
-                "image for example. Their classes are predicted from galaxies of the same label and α.",
-                "Leave them out (`where`), or find their images.",
-            )
+        message = (
+            f"{never:,} of {probability.size:,} galaxies could not be selected for a gold label, for lack of an image "
+            "for example. Their classes are predicted from galaxies of the same label and α."
         )
+        action = "Leave them out (`where`), or find their images."
+        findings.append(Finding("gold-cannot-reach", "caution", message, action))
     return findings
 
 
 def balance_findings(
-    columns: Mapping[str, np.ndarray], alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray], alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray
 ) -> list[Finding]:
     """Warn if gold rows differ from all rows at the same α in a column that the estimate does not use.
 
     Each is tested as in `selection_findings`, at a level of 1 % divided by the number of columns; NaN are left out.
     """
     known = gold != UNKNOWN
-    weights = np.ones(gold.size) if weights is None else weights
-    stratum = _strata(alpha[:, None], int(np.clip(known.sum() // 5, 1, _STRATA)))
+    stratum = _strata(alpha, known)
     unbalanced = []
     for name, values in columns.items():
         good = np.isfinite(values)
@@ -225,28 +203,19 @@ def balance_findings(
         return []
     unbalanced.sort(key=lambda one: -abs(one[1]))
     named = ", ".join(f"{name} ({difference:+.2f} σ)" for name, difference in unbalanced)
-    return [
-        Finding(
-            "gold-unbalanced",
-            "caution",
-            f"The galaxies with a gold label differ from all galaxies at the same α in {named}. If the true "
-            "class depends on such a column, the disk fraction is biased.",
-            "Give these columns as covariates (`intrinsic`), or sampling weights (`weights`).",
-        )
-    ]
+    message = (
+        f"The galaxies with a gold label differ from all galaxies at the same α in {named}. If the true class depends "
+        "on such a column, the disk fraction is biased."
+    )
+    action = "Give these columns as covariates (`intrinsic`), or sampling weights (`weights`)."
+    return [Finding("gold-unbalanced", "caution", message, action)]
 
 
-def _strata(columns: np.ndarray, count: int) -> np.ndarray:
-    """Return each row's stratum: equal-count bins of the first column, divided again by each other column."""
-    per_column = max(1, round(count ** (1 / columns.shape[1])))
-    stratum = np.zeros(columns.shape[0], dtype=np.int64)
-    for column in columns.T:
-        order = np.lexsort([column, stratum])
-        size = np.bincount(stratum)
-        within = np.arange(order.size) - np.repeat(np.cumsum(size) - size, size)
-        finer = np.empty_like(stratum)
-        finer[order] = stratum[order] * per_column + within * per_column // np.repeat(size, size)
-        stratum = np.unique(finer, return_inverse=True)[1]
+def _strata(alpha: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return each row's stratum: equal-count bins of α, with five gold rows or more in the mean."""
+    count = int(np.clip(known.sum() // 5, 1, _STRATA))
+    stratum = np.empty(alpha.size, dtype=np.int64)
+    stratum[np.argsort(alpha, kind="stable")] = np.arange(alpha.size) * count // alpha.size
     return stratum
 
 

@@ -14,11 +14,21 @@ from truemorph.bias.checks import LEVEL
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import REJECTED
 from truemorph.bias.gold import check_gold
-from truemorph.bias.likelihood import check_weights, classes_in
+from truemorph.bias.likelihood import check_labels, check_weights, classes_in
 from truemorph.bias.maximum import fit_softmax, log_probabilities
-from truemorph.bias.mixture import RIDGE, Mixture, check_intrinsic, fit_mixture, standardised
+from truemorph.bias.mixture import RIDGE, Mixture, check_intrinsic, explained_findings, fit_mixture, standardised
 from truemorph.bias.result import ASSUMPTIONS, TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, Search, as_resolution, family_of
+from truemorph.bias.transitions import (
+    COMPARED,
+    DISK,
+    UNKNOWN,
+    Array,
+    FlipTransition,
+    RayleighTransition,
+    Search,
+    as_resolution,
+    family_of,
+)
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -38,7 +48,6 @@ class FamilyComparison(Result):
     Attributes
     ----------
     fits : dict of str to TransitionFit
-        Without galaxies at α = 0.
     rayleigh_p_value : float
         Likelihood-ratio test of Rayleigh inside Weibull (shape 2): probability of so large a gain by chance; NaN if one
         of them was not fitted.
@@ -66,15 +75,13 @@ class FamilyComparison(Result):
         above = self.delta_aic(family)
         if above < REJECTED:
             return None
-        with_gold = self.fits[self.best].method == "gold"
-        more = "" if with_gold else ", or give gold labels (`gold`), which tell whether class fractions change instead"
-        return Finding(
-            "family-rejected",
-            "caution",
-            f"The {'gold ' if with_gold else ''}labels prefer the {self.best} family to {family} (AIC lower by "
-            f"{above:.0f}).",
-            f'Choose this family (`family`="{self.best}"){more}.',
-        )
+        action = f'Choose this family (`family`="{self.best}")'
+        which = "gold labels"
+        if self.fits[self.best].method != "gold":
+            which = "labels"
+            action += ", or give gold labels (`gold`), which tell whether class fractions change instead"
+        message = f"The {which} prefer the {self.best} family to {family} (AIC lower by {above:.0f})."
+        return Finding("family-rejected", "caution", message, f"{action}.")
 
     def summary(self) -> str:
         """Return a table of the families, best first, as text."""
@@ -96,7 +103,6 @@ class FamilyComparison(Result):
                 "best": self.best,
                 "failed": self.failed,
                 "rayleigh_p_value": self.rayleigh_p_value,
-                "findings": [one.to_dict() for one in self.findings],
             }
         )
 
@@ -163,9 +169,6 @@ def compare_families(
     >>> compare_families(labels, alpha, ("rayleigh", "fisk")).best
     'fisk'
     """
-    if isinstance(families, str | type):
-        families = (families,)
-    left_out, labels, alpha, options = _without_unresolved(labels, alpha, options)
     fits: dict[str, TransitionFit] = {}
     failed: dict[str, str] = {}
     for family, cls in {one.family: one for one in map(family_of, families)}.items():
@@ -180,28 +183,11 @@ def compare_families(
         wide = fits["weibull"]
         gain = max(wide.log_likelihood - fits["rayleigh"].log_likelihood, 0.0)
         p_value = float(chi2.sf(2 * gain / np.mean(wide.data.weights**2), 1))  # weighted rows count as fewer
-    findings: tuple[Finding, ...] = ()
-    if left_out:
-        message = f"{left_out:,} galaxies at α = 0 were not used to compare families."
-        findings = (Finding("rows-at-alpha-zero", "note", message),)
-    return FamilyComparison(fits, p_value, failed, findings)
-
-
-def _without_unresolved(
-    labels: Array, alpha: Array, options: dict[str, Any]
-) -> tuple[int, Array, Array, dict[str, Any]]:
-    """Leave out rows at α = 0, which do not constrain the shape of T and can exclude a family."""
-    resolved = float_array(alpha, "alpha") != 0
-    names = ("gold", "gold_probability", "weights", "intrinsic", "observables")
-    per_row = {name: np.asarray(options[name]) for name in names if options.get(name) is not None}
-    if resolved.all() or any(len(one) != len(resolved) for one in (labels, *per_row.values())):
-        return 0, labels, alpha, options  # different lengths are an error of the fit
-    kept = {name: values[resolved] for name, values in per_row.items()}
-    return int((~resolved).sum()), np.asarray(labels)[resolved], np.asarray(alpha)[resolved], {**options, **kept}
+    return FamilyComparison(fits, p_value, failed)
 
 
 def group_findings(
-    labels: np.ndarray, alpha: np.ndarray, name: str, groups: np.ndarray, weights: np.ndarray | None = None
+    labels: np.ndarray, alpha: np.ndarray, name: str, groups: np.ndarray, weights: np.ndarray
 ) -> tuple[Finding, ...]:
     """Warn if surveys of 200 galaxies or more differ in bias curve or class fractions (Wald's test at 1 %)."""
     points, precisions, shown = [], [], []
@@ -209,11 +195,8 @@ def group_findings(
         rows = groups == group
         if rows.sum() < _FEWEST_IN_GROUP:
             continue
-        w = np.ones(rows.sum()) if weights is None else check_weights(weights[rows], int(rows.sum()))
-        try:
-            space = family_of("rayleigh").space(Search(alpha[rows]))
-        except (InputError, ValueError):
-            continue
+        w = weights[rows] / weights[rows].mean()
+        space = RayleighTransition.space(Search(alpha[rows]))
         fit = fit_mixture(Mixture(space, labels[rows], alpha[rows], w, np.ones((w.size, 1))))
         if np.isnan(fit.covariance).any():
             continue
@@ -227,15 +210,12 @@ def group_findings(
     p_value = float(chi2.sf(apart, 2 * (len(points) - 1)))
     if p_value >= LEVEL:
         return ()
-    return (
-        Finding(
-            "surveys-differ",
-            "caution",
-            f"The values of {name} differ in bias curve or disk fraction (p = {p_value:.1g}; Rayleigh θ and disk "
-            f"fraction by labels alone: {'; '.join(shown[:4])}). One curve for all is wrong for each of them.",
-            f"Estimate T(α) for each alone (`where`, such as {name}=...).",
-        ),
+    message = (
+        f"The values of {name} differ in bias curve or disk fraction (p = {p_value:.1g}; Rayleigh θ and disk fraction "
+        f"by labels alone: {'; '.join(shown[:4])}). One curve for all is wrong for each of them."
     )
+    action = f"Estimate T(α) for each alone (`where`, such as {name}=...)."
+    return (Finding("surveys-differ", "caution", message, action),)
 
 
 @dataclass(frozen=True, repr=False)
@@ -246,6 +226,8 @@ class ConfoundingCheck(Result):
     ----------
     checked : bool
         False if there are neither intrinsic columns nor gold labels.
+    statement : str
+        The result in a sentence.
     confounded : bool
         Class fractions depend on α: estimates that assume they don't (`likelihood`, `binned`) are biased.
     unexplained : bool
@@ -255,18 +237,16 @@ class ConfoundingCheck(Result):
         predicted from the intrinsic columns.
     unexplained_p_value : float
         Probability of so much dependence on α beyond the columns (or, without columns, at all) by chance.
-    statement : str
-        The result in a sentence.
     findings : tuple of Finding
     """
 
     checked: bool
-    confounded: bool
-    unexplained: bool
-    drift: float
-    drift_stderr: float
-    unexplained_p_value: float
     statement: str
+    confounded: bool = False
+    unexplained: bool = False
+    drift: float = float("nan")
+    drift_stderr: float = float("nan")
+    unexplained_p_value: float = float("nan")
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
@@ -293,23 +273,20 @@ def confounding_check(
     alpha: Array,
     intrinsic: Array | None = None,
     gold: Array | None = None,
-    family: str | type[FlipTransition] = "rayleigh",
     weights: Array | None = None,
     seed: int = 0,
 ) -> ConfoundingCheck:
     """Check whether class fractions depend on α, and whether intrinsic columns explain this.
 
     With gold labels, logistic regressions of the true class on the intrinsic columns (if given) are compared with and
-    without log α and its square. Without gold labels, T and p(y | z) are fitted together; the predicted fractions are
-    compared between the worst and the best resolved third, and log α is tested as a further column of p(y | z). This
-    last test depends on the family of T.
+    without log α and its square. Without gold labels, T (of the Rayleigh family) and p(y | z) are fitted together; the
+    predicted fractions are compared between the worst and the best resolved third, and log α is tested as a further
+    column of p(y | z). This last test depends on the family.
 
     Parameters
     ----------
     labels, alpha, intrinsic, gold
         As for `fit_transition`; α of shape (N,).
-    family : str or subclass of FlipTransition, default "rayleigh"
-        Family of T, used without gold labels.
     weights : array, shape (N,), optional
         Sampling weights.
     seed : int
@@ -333,17 +310,13 @@ def confounding_check(
     >>> found.checked
     True
     """
-    resolution = float_array(alpha, "alpha")
-    resolution = as_resolution(resolution[:, 0] if resolution.ndim == 2 else resolution)  # the first observable
+    resolution = as_resolution(float_array(alpha, "alpha"))
     n = resolution.size
     if len(labels) != n:
         raise InputError(f"labels and alpha must have one value a galaxy; got {len(labels)} and {n}")
     if intrinsic is None and gold is None:
-        return ConfoundingCheck(
-            False, False, False, float("nan"), float("nan"), float("nan"),
-            "not checked, without intrinsic columns or gold labels: the estimate assumes that "
-            f"{ASSUMPTIONS['likelihood']}",
-        )  # fmt: skip
+        without = "not checked, without intrinsic columns or gold labels"
+        return ConfoundingCheck(False, f"{without}: the estimate assumes that {ASSUMPTIONS['likelihood']}")
     if not np.any(resolution > 0) or np.ptp(resolution) == 0:
         raise InputError("alpha is the same for every galaxy: nothing can depend on it")
     u = np.log(np.maximum(resolution, resolution[resolution > 0].min()))
@@ -351,15 +324,17 @@ def confounding_check(
     w = np.ones(n) if weights is None else check_weights(weights, n)
     if gold is not None:
         return _check_with_gold(u, intrinsic, gold, w)
-    fit = fit_transition(labels, resolution, family, "conditional", intrinsic=intrinsic, weights=weights, seed=seed)
-    assert fit.data.intrinsic is not None
-    design = np.column_stack([standardised(fit.data.intrinsic), u])
-    wider = Mixture(fit.space, fit.labels, resolution, w, design, RIDGE)
-    narrow = fit_mixture(Mixture(fit.space, fit.labels, resolution, w, design[:, :-1], RIDGE))
-    gain = max(0.0, fit_mixture(wider).log_likelihood - narrow.log_likelihood)
+    columns = check_intrinsic(intrinsic, n)
+    explained_findings(resolution, columns, seed)  # an error if they determine α
+    space, observed = RayleighTransition.space(Search(resolution)), check_labels(labels, 2)
+    design = np.column_stack([standardised(columns), u])
+    wide, narrow = (
+        fit_mixture(Mixture(space, observed, resolution, w, one, RIDGE)) for one in (design, design[:, :-1])
+    )
+    gain = max(0.0, wide.log_likelihood - narrow.log_likelihood)
     p_value = float(chi2.sf(2 * gain * n / np.sum(w**2), 1))  # weighted rows weigh as fewer
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
-    drift, variance = narrow.disk_contrast(w * (high / np.sum(w * high) - low / np.sum(w * low)))
+    drift, variance = narrow.disk_contrast(w * (high / np.sum(w * high) - low / np.sum(w * low)), narrow.covariance)
     p = narrow.probabilities()[:, DISK]
     error = float(np.sqrt(variance + p[low].var() / low.sum() + p[high].var() / high.sum()))
     return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
@@ -395,19 +370,13 @@ def _verdict(drift: float, error: float, p_value: float, who: str, explained: st
     """Return the result of both tests, of the change `drift` and of the dependence on α beyond `explained`."""
     confounded = bool(abs(drift) > norm.isf(LEVEL / 2) * error and abs(drift) > _NOTICEABLE)
     unexplained = p_value < LEVEL
-    statement = (
-        f"{who} a disk fraction that {'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f} "
-        "from the worst to the best resolved third"
-    )
+    change = f"{'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f}"
+    statement = f"{who} a disk fraction that {change} from the worst to the best resolved third"
     if unexplained:
         statement += f"; class fractions depend on α {explained} (p = {p_value:.1g})"
     if not confounded and not unexplained:
-        return ConfoundingCheck(True, False, False, drift, error, p_value, f"{statement}; no dependence on α is found")
+        return ConfoundingCheck(True, f"{statement}; no dependence on α is found", False, False, drift, error, p_value)
+    message = f"{statement[0].upper()}{statement[1:]}. Estimates that assume constant class fractions are biased."
     columns = "" if unexplained else ", or given the intrinsic columns (`intrinsic`)"
-    found = Finding(
-        "fractions-drift",
-        "caution",
-        f"{statement[0].upper()}{statement[1:]}. Estimates that assume constant class fractions are biased.",
-        f"Estimate T(α) from gold labels (`gold`){columns}.",
-    )
-    return ConfoundingCheck(True, True, unexplained, drift, error, p_value, statement, (found,))
+    found = Finding("fractions-drift", "caution", message, f"Estimate T(α) from gold labels (`gold`){columns}.")
+    return ConfoundingCheck(True, statement, True, unexplained, drift, error, p_value, (found,))

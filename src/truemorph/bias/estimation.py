@@ -22,7 +22,6 @@ from truemorph.bias.mixture import (
     DELTA,
     DriftRange,
     by_bins,
-    by_condition,
     by_likelihood,
     check_intrinsic,
     drift_range,
@@ -30,7 +29,6 @@ from truemorph.bias.mixture import (
 )
 from truemorph.bias.result import FROM_LABELS, Data, TransitionFit
 from truemorph.bias.transitions import (
-    CLASS_NAMES,
     DISK,
     SMOOTH,
     UNKNOWN,
@@ -41,6 +39,7 @@ from truemorph.bias.transitions import (
     Search,
     Space,
     as_resolution,
+    class_name,
     family_of,
 )
 from truemorph.bias.votes import by_votes, check_votes
@@ -50,52 +49,39 @@ from truemorph.findings import Finding, unique
 METHODS = {
     "likelihood": by_likelihood,
     "binned": by_bins,
-    "conditional": by_condition,
+    "conditional": by_likelihood,
     "gold": by_gold,
     "votes": by_votes,
 }
 
 
-def _checked(
-    labels: Any,
-    alpha: Any,
-    observables: Any,
-    gold: Any,
-    gold_probability: Any,
-    weights: Any,
-    n_classes: int | None,
-    method: str,
-    options: dict[str, Any],
+def checked_data(
+    labels: Any, alpha: Any, n_classes: int | None, observables: Any, gold: Any, gold_probability: Any, weights: Any
 ) -> Data:
-    """Check shapes and values of all per-galaxy arguments."""
-    observed = labels if isinstance(labels, np.ma.MaskedArray) else np.asarray(labels)
-    counts = None
-    if method == "votes" or observed.ndim == 2:
-        counts = check_votes(observed)
-        observed = (counts[:, DISK] > counts[:, SMOOTH]).astype(np.int64)
+    """Check shapes and values of all per-galaxy arguments; without `n_classes`, labels and gold labels determine K."""
     first = as_resolution(float_array(alpha, "alpha"))
-    if not np.all(np.isfinite(first)) or not np.any(first > 0):
-        raise InputError("alpha must be finite, and positive for some galaxies, to estimate T(alpha)")
-    if options["family"].varies and np.ptp(first) < 1e-9 * first.max():
-        raise InputError("alpha is the same for all galaxies, so these labels say nothing about T(alpha)")
-    if counts is not None and observables is not None:
-        raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
     resolution = first if observables is None else with_observables(first, observables)
-    if n_classes is None:
-        # For two-class families, a label 2 is reported as an error.
-        two = issubclass(options["family"], FlipTransition)
-        n_classes = 2 if two else classes_in(observed, *([] if gold is None else [gold]))
-    observed = check_labels(observed, n_classes)
+    n_classes = n_classes or classes_in(labels, *([] if gold is None else [gold]))
+    observed = check_labels(labels, n_classes)
     if observed.size != first.size:
         raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {first.size}")
     known = None if gold is None else check_gold(gold, observed.size, n_classes)
     weights = np.broadcast_to(1.0, first.size) if weights is None else check_weights(weights, first.size)
-    present = np.unique(observed)
-    if present.size < 2:
-        only = CLASS_NAMES[int(present[0])] if present.size and n_classes == 2 else str(*present)
-        raise InputError(f"only {only or 'no'} labels among {observed.size} galaxies; T(alpha) needs both classes")
     probability = None if known is None or gold_probability is None else check_probability(gold_probability, known)
-    return Data(observed, resolution, n_classes, weights, known, counts, None, probability, method, options)
+    return Data(observed, resolution, n_classes, weights, known, probability)
+
+
+def _check_variation(data: Data, cls: Any) -> None:
+    """Check that labels and α vary."""
+    alpha = data.resolution
+    if not np.all(np.isfinite(alpha)) or not np.any(alpha > 0):
+        raise InputError("alpha must be finite, and positive for some galaxies, to estimate T(alpha)")
+    if cls.varies and np.ptp(alpha) < 1e-9 * alpha.max():
+        raise InputError("alpha is the same for all galaxies, so these labels say nothing about T(alpha)")
+    present = np.unique(data.labels)
+    if present.size < 2:
+        only = class_name(int(present[0]), data.n_classes) if present.size else "no"
+        raise InputError(f"only {only} labels among {data.labels.size} galaxies; T(alpha) needs both classes")
 
 
 def _flips_seen(data: Data) -> np.ndarray:
@@ -221,22 +207,29 @@ def fit_transition(
     if false_disk is not None and not issubclass(cls, FlipTransition):
         raise InputError(f"{cls.family} fits all flip probabilities: remove false_disk")
     options = {"family": cls, "bins": bins, "false_disk": false_disk, "delta": delta, "knots": knots, "seed": seed}
-    data = _checked(labels, alpha, observables, gold, gold_probability, weights, n_classes, method, options)
+    if n_classes is None and issubclass(cls, FlipTransition):
+        n_classes = 2  # so that a label 2 is an error
+    votes = None
+    if method == "votes" or np.ndim(labels) == 2:
+        votes = check_votes(labels)
+        labels = (votes[:, DISK] > votes[:, SMOOTH]).astype(np.int64)
+        if observables is not None:
+            raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
+    data = checked_data(labels, alpha, n_classes, observables, gold, gold_probability, weights)
+    data = replace(data, votes=votes, method=method, options=options)
+    _check_variation(data, cls)
     findings: list[Finding] = []
     if method == "conditional":
         columns = check_intrinsic(intrinsic, data.labels.size)
         findings += explained_findings(data.resolution, columns, seed)
         data = replace(data, intrinsic=columns)
     if observables is not None and method == "likelihood":
-        findings.append(
-            Finding(
-                "observables-not-identified",
-                "caution",
-                "From labels alone, a bias curve of several observables cannot be separated from class fractions that "
-                "depend on them.",
-                "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend.",
-            )
+        message = (
+            "From labels alone, a bias curve of several observables cannot be separated from class fractions that "
+            "depend on them."
         )
+        action = "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend."
+        findings.append(Finding("observables-not-identified", "caution", message, action))
     if data.gold is not None:
         findings += selection_findings(data.observed, data.alpha, data.gold, data.weights, data.probability)
     rate = _false_disk(false_disk, data)
@@ -263,10 +256,8 @@ def _space(cls: Any, search: Search, method: str) -> Space:
     if not hasattr(cls, "space"):
         raise InputError(f"{cls.family} can't be fitted; choose another family")
     if not cls.varies and method not in ("gold", "votes"):
-        raise InputError(
-            f"{cls.family}: a flip probability that is constant in alpha can't be separated from class fractions; "
-            "give gold labels (gold=)"
-        )
+        reason = "a flip probability that is constant in alpha can't be separated from class fractions"
+        raise InputError(f"{cls.family}: {reason}; give gold labels (gold=)")
     if search.alpha.ndim == 2 and cls is not LogisticTransition:
         raise InputError(f'several observables need family="logistic"; {cls.family} needs alpha of shape (N,)')
     if n_classes != 2 and issubclass(cls, FlipTransition):
@@ -278,14 +269,13 @@ def _space(cls: Any, search: Search, method: str) -> Space:
 def _flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) -> Finding:
     """Return the assumption of an estimate from labels alone, and the range of the disk fraction without it."""
     trend = "" if drift is None else f" if their logit changes by up to {drift.delta:g} per standard deviation of ln α"
-    return Finding(
-        "flat-fractions-assumed",
-        "caution",
+    message = (
         "Labels alone cannot separate bias from a real change of class fractions with resolution. This estimate "
         "assumes that the true fractions do not depend on α; the disk fraction may lie anywhere from "
-        f"{low:.2f} to {high:.2f}{trend}.",
-        "Give gold labels (`gold`), which settle it, or intrinsic columns (`intrinsic`).",
+        f"{low:.2f} to {high:.2f}{trend}."
     )
+    action = "Give gold labels (`gold`), which settle it, or intrinsic columns (`intrinsic`)."
+    return Finding("flat-fractions-assumed", "caution", message, action)
 
 
 def refitted(fit: TransitionFit, rows: np.ndarray | None = None, **changes: Any) -> TransitionFit:
@@ -323,13 +313,9 @@ def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 
     stderr = {name: float(np.std(found, ddof=1)) for name, found in values.items()}
     findings = fit.findings
     if len(again) < resamples:
-        failed = Finding(
-            "resamples-failed",
-            "note",
-            f"The fit failed on {resamples - len(again)} of {resamples} bootstrap resamples, which were left out.",
-            "Use more galaxies if many failed.",
-        )
-        findings = (*findings, failed)
+        failed = f"{resamples - len(again)} of {resamples} bootstrap resamples"
+        message = f"The fit failed on {failed}, which were left out."
+        findings += (Finding("resamples-failed", "note", message, "Use more galaxies if many failed."),)
     points = np.array([one.point for one in again if one.point.shape == fit.point.shape])
     changes: dict[str, Any] = {"stderr": {**fit.stderr, **stderr}, "findings": findings}
     if len(points) > 1:

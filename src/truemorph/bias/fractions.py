@@ -8,8 +8,8 @@ they approach all galaxies. Without gold labels, fractions in each bin are found
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,20 +17,13 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.checks import selection_findings
-from truemorph.bias.estimation import fit_transition, refitted
-from truemorph.bias.gold import GoldRegression, check_gold, check_probability, propensity_columns, quadratic
-from truemorph.bias.likelihood import (
-    check_columns,
-    check_labels,
-    check_weights,
-    classes_in,
-    label_columns,
-    n_observables,
-    with_observables,
-)
+from truemorph.bias.estimation import checked_data, fit_transition, refitted
+from truemorph.bias.gold import GoldRegression, propensity_columns, quadratic
+from truemorph.bias.likelihood import check_columns, label_columns, n_observables
 from truemorph.bias.maximum import differences
-from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Array, Transition, as_resolution
+from truemorph.bias.plots import plot_fractions
+from truemorph.bias.result import Data, TransitionFit
+from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Array, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -40,6 +33,14 @@ _NORMAL_95 = 1.96
 _EM_STEPS = 2000
 # A family is rejected if its AIC exceeds the best by this.
 REJECTED = 10.0
+# Columns of the disk class in tables and JSON.
+_COLUMNS = {
+    "labelled": "disk fraction of the observed labels",
+    "disk": "corrected disk fraction",
+    "stderr": "statistical standard error",
+    "low": "lower end of the range",
+    "high": "upper end of the range",
+}
 # Two T(α) are inconsistent if the α at which half of the disks are missed differs by this factor.
 _UNLIKE = 1.6
 
@@ -145,15 +146,21 @@ class PopulationFractions(Result):
         """Return a table of the disk fraction of each bin as lines of text, with that of its gold labels if given."""
         by = "α" if self.by == "alpha" else self.by
         header = [f"disk fraction at {by}", "galaxies", "observed", "corrected", "range"]
-        numbers = (one[:, DISK] for one in (self.labelled, self.fractions, self.stderr, self.low, self.high))
+        numbers = zip(self.middles, self.counts, *self._disk.values(), strict=True)
         rows = [
             [f"{middle:.2f}", f"{count:,}", f"{seen:.3f}", f"{value:.3f} ± {error:.3f}", f"{low:.3f} to {high:.3f}"]
-            for middle, count, seen, value, error, low, high in zip(self.middles, self.counts, *numbers, strict=True)
+            for middle, count, seen, value, error, low, high in numbers
         ]
         if gold is not None:
             header.append("gold labels")
             rows = [[*row, f"{one:.3f}"] for row, one in zip(rows, gold, strict=True)]
         return text_table(header, rows, left=())
+
+    @property
+    def _disk(self) -> dict[str, np.ndarray]:
+        """Results for the disk class, shape (B,) each."""
+        found = (self.labelled, self.fractions, self.stderr, self.low, self.high)
+        return dict(zip(_COLUMNS, (one[:, DISK] for one in found), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the disk fractions as plain values, for JSON."""
@@ -163,12 +170,8 @@ class PopulationFractions(Result):
                 "edges": self.edges,
                 "middles": self.middles,
                 "galaxies": self.counts,
-                "labelled": self.labelled[:, DISK],
-                "disk": self.fractions[:, DISK],
-                "stderr": self.stderr[:, DISK],
+                **self._disk,
                 "covariance": self.covariance,
-                "low": self.low[:, DISK],
-                "high": self.high[:, DISK],
                 "method": self.method,
                 "assumption": self.assumption,
                 "alternatives": {name: value[:, DISK] for name, (value, _) in self.alternatives.items()},
@@ -183,11 +186,7 @@ class PopulationFractions(Result):
                 "low_edge": (self.edges[:-1], "", f"lower edge of the bin in {self.by}"),
                 "high_edge": (self.edges[1:], "", f"upper edge of the bin in {self.by}"),
                 "galaxies": (self.counts, "", "number of galaxies"),
-                "labelled": (self.labelled[:, DISK], "", "disk fraction of the observed labels"),
-                "disk": (self.fractions[:, DISK], "", "corrected disk fraction"),
-                "stderr": (self.stderr[:, DISK], "", "statistical standard error"),
-                "low": (self.low[:, DISK], "", "lower end of the range"),
-                "high": (self.high[:, DISK], "", "upper end of the range"),
+                **{name: (values, "", _COLUMNS[name]) for name, values in self._disk.items()},
             },
             method=self.method,
             assumption=self.assumption,
@@ -195,8 +194,6 @@ class PopulationFractions(Result):
 
     def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
         """Draw the observed and corrected disk fraction, and the truth if known; return matplotlib axes."""
-        from truemorph.bias.plots import plot_fractions
-
         return plot_fractions(self, ax, {} if truth is None else {"truth": truth})
 
 
@@ -234,66 +231,40 @@ def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     return np.stack([1 - disk, disk], axis=1)
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Labels of galaxies in bins, whose class fractions are wanted."""
-
-    labels: np.ndarray  # (N,)
-    alpha: np.ndarray  # (N,), or (N, 1 + J) with observables
-    n_classes: int
-    bins: Bins
-
-    @cached_property
-    def labelled(self) -> np.ndarray:
-        """Fractions of the observed labels, shape (B, K)."""
-        return self.bins.means(np.eye(self.n_classes)[self.labels])
-
-    def likelihood(self, transition: Transition) -> np.ndarray:
-        """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
-        return np.exp(label_columns(transition, self.labels, self.alpha))
-
-    def summed(self, values: np.ndarray) -> np.ndarray:
-        """Return sums over galaxies in each bin without weights, shape (B,)."""
-        return np.bincount(self.bins.index, values, self.bins.count)
+def _likelihood(transition: Transition, data: Data) -> np.ndarray:
+    """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
+    return np.exp(label_columns(transition, data.labels, data.alpha))
 
 
 def _inverted(
-    sample: _Sample, given: Transition | TransitionFit
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Finding]]:
-    """Invert T: return fractions and errors, shape (B, K) each, covariance of disk fractions, and findings.
+    data: Data, bins: Bins, transition: Transition, fit: TransitionFit | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Invert T: return fractions and errors, shape (B, K) each, and the covariance of disk fractions.
 
     Each galaxy's influence on its bin's fractions is inverse information times score. If T was fitted to the same
     labels, its influence through T is added before squaring.
     """
-    fit = given if isinstance(given, TransitionFit) else None
-    likelihood = sample.likelihood(given.transition if isinstance(given, TransitionFit) else given)
-    n_classes, bins = sample.n_classes, sample.bins
-    fractions = _invert(likelihood, bins, sample.labelled)
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        """Return sums over galaxies in each bin without weights, shape (B,)."""
+        return np.bincount(bins.index, values, bins.count)
+
+    likelihood = _likelihood(transition, data)
+    fractions = _invert(likelihood, bins, bins.means(data.observed))
     mixture = np.maximum(np.sum(fractions[bins.index] * likelihood, axis=1), 1e-9)
     scores = (likelihood[:, 1:] - likelihood[:, :1]) / mixture[:, None]  # d log p(ỹ) / d f_k, k >= 1
-    own = np.zeros((sample.labels.size, n_classes))
+    own = np.zeros_like(likelihood)
     for b in range(bins.count):
         inside = bins.index == b
         weighted = scores[inside] * bins.weights[inside, None]
         own[inside, 1:] = weighted @ np.linalg.pinv(weighted.T @ scores[inside])
     own[:, 0] = -own[:, 1:].sum(axis=1)
-    covariance = np.array([np.diag(sample.summed(one**2)) for one in own.T])
-    findings = []
+    covariance = np.array([np.diag(summed(one**2)) for one in own.T])
     if fit is not None and fit.point.size:
         known = ~np.isnan(np.diag(fit.covariance))
-        if not known.all():
-            findings.append(
-                Finding(
-                    "fit-without-errors",
-                    "caution",
-                    f"Some parameters of the {fit.family} fit have no error, so the errors of the fractions do not "
-                    "include that of T(α).",
-                    "Use bootstrap errors (`bootstrap`).",
-                )
-            )
 
         def moved(at: np.ndarray) -> np.ndarray:
-            return _invert(sample.likelihood(fit.transition_at(at)), bins, fractions)
+            return _invert(_likelihood(fit.transition_at(at), data), bins, fractions)
 
         if fit.resampled is not None:
             # Not by derivatives: a logit near its bound has a huge variance but no effect.
@@ -303,36 +274,36 @@ def _inverted(
         elif known.any():
             slopes = differences(moved, fit.point)[known]
             covariance += np.einsum("pbk,pq,qck->kbc", slopes, fit.covariance[np.ix_(known, known)], slopes)
-            if fit.influence is not None and fit.made_from(sample.labels, sample.alpha):
+            if fit.influence is not None and fit.made_from(data):
                 pull = fit.influence()[: fit.point.size][known]
-                for k in range(n_classes):
-                    both = slopes[:, :, k].T @ np.stack([sample.summed(own[:, k] * one) for one in pull])
+                for k in range(data.n_classes):
+                    both = slopes[:, :, k].T @ np.stack([summed(own[:, k] * one) for one in pull])
                     covariance[k] += both + both.T
     variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0)
-    return fractions, np.sqrt(variance).T, covariance[DISK], findings
+    return fractions, np.sqrt(variance).T, covariance[DISK]
 
 
-def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _alternatives(
+    data: Data, bins: Bins, fit: TransitionFit, stderr: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the alternatives of the range: trends of class fractions with α, or other families."""
     if fit.drift is not None:
+        labelled = bins.means(data.observed)
         return {
-            name: (_invert(sample.likelihood(transition), sample.bins, sample.labelled), stderr)
+            name: (_invert(_likelihood(transition, data), bins, labelled), stderr)
             for name, (transition, _, _) in fit.drift.alternatives.items()
         }
     if fit.method not in ("conditional", "gold") or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
         return {}
-    others = {}
+    others = []
     for family in COMPARED if fit.method == "gold" else WITH_FORMULA:
-        if family == fit.family:
-            continue
-        try:
-            others[family] = refitted(fit, family=family, false_disk=None)
-        except InputError:
-            continue
-    least = min([fit.aic, *(one.aic for one in others.values())])
+        if family != fit.family:
+            with suppress(InputError):
+                others.append(refitted(fit, family=family, false_disk=None))
+    least = min([fit.aic, *(one.aic for one in others)])
     return {
-        f"{family}, {fit.method}": _inverted(sample, one)[:2]
-        for family, one in others.items()
+        f"{one.family}, {fit.method}": _inverted(data, bins, one.transition, one)[:2]
+        for one in others
         if fit.method != "gold" or one.aic < least + REJECTED  # not if gold labels reject it
     }
 
@@ -350,34 +321,41 @@ def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
     ratio = halves[0] / halves[1]
     if 1 / _UNLIKE < ratio < _UNLIKE:
         return []
-    return [
-        Finding(
-            "transition-unlike-labels",
-            "caution",
-            f"The given T(α) misses half of the disks at α = {halves[0]:.3g}, but one fitted to these labels does at "
-            f"α = {halves[1]:.3g}. σ and FWHM of the PSF differ by 2.35.",
-            "Check that α has the same unit as in the fit of T(α), or fit T(α) to these labels.",
+    message = (
+        f"The given T(α) misses half of the disks at α = {halves[0]:.3g}, but one fitted to these labels does at "
+        f"α = {halves[1]:.3g}. σ and FWHM of the PSF differ by 2.35."
+    )
+    action = "Check that α has the same unit as in the fit of T(α), or fit T(α) to these labels."
+    return [Finding("transition-unlike-labels", "caution", message, action)]
+
+
+def _fit_findings(fit: TransitionFit) -> list[Finding]:
+    """Return what limits fractions from this fit, in addition to its own findings."""
+    findings = []
+    if np.isnan(np.diag(fit.covariance)).any():
+        message = f"Some parameters of the {fit.family} fit have no error, so those of the fractions are too small."
+        findings.append(Finding("fit-without-errors", "caution", message, "Use bootstrap errors (`bootstrap`)."))
+    if fit.method == "conditional":
+        message = (
+            "Labels and intrinsic columns do not determine the definition of a disk. Under a narrower one (for "
+            "example without lenticulars), the true fraction may be outside the range, towards the labels."
         )
-    ]
+        action = "Give gold labels (`gold`), whose definition the fractions then follow."
+        findings.append(Finding("disk-definition-unknown", "caution", message, action))
+    return findings
 
 
-def _through(sample: _Sample, transition: Transition | TransitionFit, systematic: bool) -> dict[str, Any]:
+def _through(
+    data: Data, bins: Bins, transition: Transition, fit: TransitionFit | None, systematic: bool
+) -> dict[str, Any]:
     """Return the fractions through T, with the range over alternatives if T was fitted."""
-    fit = transition if isinstance(transition, TransitionFit) else None
-    fractions, stderr, covariance, findings = _inverted(sample, transition)
-    alternatives = {} if fit is None or not systematic else _alternatives(sample, fit, stderr)
-    if not isinstance(transition, TransitionFit):
-        findings += unlike_labels(transition, sample.labels, sample.alpha)
-    elif transition.method == "conditional":
-        findings.append(
-            Finding(
-                "disk-definition-unknown",
-                "caution",
-                "Labels and intrinsic columns do not determine the definition of a disk. Under a narrower one (for "
-                "example without lenticulars), the true fraction may be outside the range, towards the labels.",
-                "Give gold labels (`gold`), whose definition the fractions then follow.",
-            )
-        )
+    fractions, stderr, covariance = _inverted(data, bins, transition, fit)
+    if fit is None:
+        alternatives, assumption = {}, "T(alpha) is correct"
+        findings = unique(unlike_labels(transition, data.labels, data.alpha))
+    else:
+        alternatives = _alternatives(data, bins, fit, stderr) if systematic else {}
+        assumption, findings = fit.assumption, unique(fit.findings, _fit_findings(fit))
     everything = [(fractions, stderr), *alternatives.values()]
     return {
         "fractions": fractions,
@@ -386,65 +364,51 @@ def _through(sample: _Sample, transition: Transition | TransitionFit, systematic
         "low": np.clip(np.min([value - _NORMAL_95 * error for value, error in everything], axis=0), 0, 1),
         "high": np.clip(np.max([value + _NORMAL_95 * error for value, error in everything], axis=0), 0, 1),
         "method": "inversion of T",
-        "assumption": "T(alpha) is correct" if fit is None else fit.assumption,
+        "assumption": assumption,
         "alternatives": alternatives,
-        "findings": unique(() if fit is None else fit.findings, findings),
+        "findings": findings,
     }
 
 
 def _from_gold(
-    sample: _Sample,
-    gold: np.ndarray,
-    columns: list[np.ndarray],
-    probability: np.ndarray | None,
-    uncertain: np.ndarray,
-    missed: np.ndarray | None,
-    seed: int,
+    data: Data, bins: Bins, columns: list[np.ndarray], uncertain: np.ndarray, missed: np.ndarray | None, seed: int
 ) -> dict[str, Any]:
     """Return the fractions from gold labels, which miss a fraction of the disks in each bin, if that is known."""
+    assert data.gold is not None
 
     def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
-        fit = GoldRegression.fit(sample.labels, sample.alpha, gold, sample.n_classes, sample.bins, columns)
+        fit = GoldRegression.fit(data.labels, data.alpha, gold, data.n_classes, bins, columns)
         fractions, samples = fit.fractions(gold, seed)
         low, high = np.quantile(samples, [0.025, 0.975], axis=0)
         return fractions, samples, np.minimum(low, fractions), np.maximum(high, fractions)
 
-    fractions, samples, low, high = regressed(gold)
-    observed = np.eye(sample.n_classes)[sample.labels]
-    findings = selection_findings(observed, sample.alpha, gold, sample.bins.weights, probability)
+    fractions, samples, low, high = regressed(data.gold)
+    findings = selection_findings(data.observed, data.alpha, data.gold, data.weights, data.probability)
     if uncertain.any():
         for one in (SMOOTH, DISK):
-            _, _, least, most = regressed(np.where(uncertain, one, gold))
+            _, _, least, most = regressed(np.where(uncertain, one, data.gold))
             low, high = np.minimum(low, least), np.maximum(high, most)
-        findings.append(
-            Finding(
-                "gold-uncertain",
-                "caution",
-                f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on "
-                "it. The range contains the results with all of them smooth and all of them disk.",
-                "Find better images of them.",
-            )
+        message = (
+            f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on it. "
+            "The range contains the results with all of them smooth and all of them disk."
         )
+        findings.append(Finding("gold-uncertain", "caution", message, "Find better images of them."))
     if missed is not None:
         implied = np.minimum(high[:, DISK] / np.maximum(1 - missed, 1e-9), 1.0)
         high = np.column_stack([high[:, SMOOTH], np.maximum(high[:, DISK], implied)])
         low = np.column_stack([np.minimum(low[:, SMOOTH], 1 - implied), low[:, DISK]])
-        findings.append(
-            Finding(
-                "gold-misses-disks",
-                "caution",
-                "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
-                f"{missed.max():.0%} of the disks in a bin of α. The range reaches up to what this implies.",
-                "Label better images of the same galaxies.",
-            )
+        message = (
+            "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
+            f"{missed.max():.0%} of the disks in a bin of α. The range reaches up to what this implies."
         )
+        findings.append(Finding("gold-misses-disks", "caution", message, "Label better images of the same galaxies."))
     selection = "known for a random part of the rows"
-    if probability is not None:
+    if data.probability is not None:
         selection = "their probabilities of selection are known"
     return {
         "fractions": fractions,
         "stderr": samples.std(axis=0),
-        "covariance": np.cov(samples[:, :, DISK], rowvar=False).reshape(sample.bins.count, -1),
+        "covariance": np.cov(samples[:, :, DISK], rowvar=False).reshape(bins.count, -1),
         "low": low,
         "high": high,
         "samples": samples,
@@ -538,49 +502,43 @@ def debiased_fractions(
     if gold is None and covariates is not None:
         raise InputError("covariates need gold labels: pass gold= too, or remove them")
     fit = transition if isinstance(transition, TransitionFit) else None
-    used: Transition | None = transition.transition if isinstance(transition, TransitionFit) else transition
+    used = transition.transition if isinstance(transition, TransitionFit) else transition
     if used is not None and not hasattr(used, "log_matrix"):
         raise InputError(f"transition must be a T(alpha) or a fit of one; got {type(used).__name__}")
-    first = as_resolution(float_array(alpha, "alpha"))
-    resolution = first if observables is None else with_observables(first, observables)
-    n_classes = used.n_classes if used is not None else classes_in(labels, gold)
-    checked = check_labels(labels, n_classes)
-    column = first if by is None else float_array(by, name).reshape(-1)
-    if not checked.size == first.size == column.size:
-        raise InputError(
-            f"labels, alpha and by must have one value per galaxy; got {checked.size}, {first.size} and {column.size}"
-        )
+    n_classes = None if used is None else used.n_classes
+    data = checked_data(labels, alpha, n_classes, observables, gold, gold_probability, weights)
+    n = data.labels.size
+    column = data.resolution if by is None else float_array(by, name).reshape(-1)
+    if column.size != n:
+        raise InputError(f"by must have one value per galaxy; got {column.size} for {n}")
     if not np.all(np.isfinite(column)):
         raise InputError(f"{name} has {int(np.sum(~np.isfinite(column)))} missing values; remove those rows")
-    if not 1 <= bins <= checked.size or bins != int(bins):
-        raise InputError(f"bins must be between 1 and the number of galaxies ({checked.size}); got {bins}")
+    if not 1 <= bins <= n or bins != int(bins):
+        raise InputError(f"bins must be between 1 and the number of galaxies ({n}); got {bins}")
     if by is not None and name == "alpha":
         name = "by"
-    if weights is None and fit is not None and fit.made_from(checked, resolution):
-        weights = fit.data.weights
-    w = None if weights is None else check_weights(weights, checked.size)
-    cut = Bins.cut(column, int(bins), w)
-    sample = _Sample(checked, resolution, n_classes, cut)
+    if weights is None and fit is not None and fit.made_from(data):
+        data = replace(data, weights=fit.data.weights)
+    cut = Bins.cut(column, int(bins), data.weights)
     if gold is None:
-        assert transition is not None
-        found = _through(sample, transition, systematic)
+        assert used is not None
+        found = _through(data, cut, used, fit, systematic)
     else:
-        known, columns = check_gold(gold, checked.size, n_classes), []
-        probability = None if gold_probability is None else check_probability(gold_probability, known)
+        columns = []
         if covariates is not None:
-            columns.append(check_columns(covariates, "covariates", checked.size))
-        if probability is not None:
-            columns.append(propensity_columns(probability))
+            columns.append(check_columns(covariates, "covariates", n))
+        if data.probability is not None:
+            columns.append(propensity_columns(data.probability))
         if by is not None:  # it may have more information on the class than label and α
             columns.append(quadratic(column))
-        uncertain = np.zeros(checked.size) if gold_uncertain is None else np.asarray(gold_uncertain).reshape(-1)
+        uncertain = np.zeros(n) if gold_uncertain is None else np.asarray(gold_uncertain).reshape(-1)
         missed = None
-        if gold_transition is not None and n_classes == 2:
-            missed = cut.means(np.asarray(gold_transition.matrix(first))[:, DISK, [SMOOTH]])[:, 0]
-        found = _from_gold(sample, known, columns, probability, uncertain, missed, seed)
+        if gold_transition is not None and data.n_classes == 2:
+            missed = cut.means(np.asarray(gold_transition.matrix(data.resolution))[:, DISK, [SMOOTH]])[:, 0]
+        found = _from_gold(data, cut, columns, uncertain, missed, seed)
     return PopulationFractions(
         **found,
-        labelled=sample.labelled,
+        labelled=cut.means(data.observed),
         edges=cut.edges,
         counts=np.bincount(cut.index, minlength=bins),
         by=name,

@@ -55,15 +55,11 @@ def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
     """Return probabilities of selection as an (N,) float array, above 0 where there is a gold label."""
     values = np.asarray(probability, dtype=np.float64)
     if values.shape != gold.shape:
-        raise InputError(
-            f"gold_probability must have one value a galaxy; got shape {values.shape} for {gold.size} galaxies"
-        )
+        raise InputError(f"gold_probability must have one value a galaxy; got shape {values.shape} for {gold.size}")
     bad = np.flatnonzero(~((values >= 0) & (values <= 1)) | ((gold != UNKNOWN) & (values == 0)))
     if bad.size:
-        raise InputError(
-            f"gold_probability must be between 0 and 1, and above 0 where there is a gold label; {bad.size} are not "
-            f"(first: row {bad[0]}, {values[bad[0]]:g})"
-        )
+        first = f"{bad.size} are not (first: row {bad[0]}, {values[bad[0]]:g})"
+        raise InputError(f"gold_probability must be 0 to 1, and above 0 where there is a gold label; {first}")
     return values
 
 

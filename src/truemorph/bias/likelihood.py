@@ -119,9 +119,8 @@ def _columns(values: Array) -> list[Array]:
 def _chosen(matrix: Array, labels: Array) -> list[Array]:
     """Return matrix[n, y, labels[n]] for each y; with masks, because the array API has no portable gather."""
     xp = array_namespace(matrix)
-    n_classes = matrix.shape[-1]
-    found = [matrix[:, y, 0] for y in range(n_classes)]
-    for seen in range(1, n_classes):
+    found = [matrix[:, y, 0] for y in range(matrix.shape[1])]
+    for seen in range(1, matrix.shape[-1]):
         is_seen = labels == seen
         found = [xp.where(is_seen, matrix[:, y, seen], one) for y, one in enumerate(found)]
     return found
@@ -195,11 +194,8 @@ def posterior(
     """
     if not hasattr(transition, "log_matrix"):
         raise InputError(f"transition must be a T(alpha), such as fit.transition; got {type(transition).__name__}")
-    for name, given in (("probabilities", probabilities), ("labels", labels), ("alpha", alpha)):
-        if np.ma.is_masked(given):
-            raise InputError(f"{name} has masked values; leave these galaxies out")
     if not is_torch_array(probabilities):
-        probabilities = np.asarray(probabilities, dtype=np.float64)
+        probabilities = float_array(probabilities, "probabilities")
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
             raise InputError(f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}")
         bad = np.flatnonzero(~((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1))
@@ -211,9 +207,8 @@ def posterior(
         labels = check_labels(labels, transition.n_classes)
         alpha = float_array(alpha, "alpha")
         if not labels.size == len(alpha) == probabilities.shape[0]:
-            raise InputError(
-                f"one row per galaxy: got {len(probabilities)} probabilities, {labels.size} labels, {len(alpha)} alpha"
-            )
+            sizes = f"{len(probabilities)} probabilities, {labels.size} labels, {len(alpha)} alpha"
+            raise InputError(f"one row per galaxy: got {sizes}")
     alpha = argument_of(transition, alpha, observables)
     xp = array_namespace(probabilities)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)
@@ -256,8 +251,4 @@ def label_quality(
     array([0.327, 1.   ])
     """
     after = posterior(probabilities, labels, alpha, transition, observables=observables)
-    xp = array_namespace(after)
-    found = after[:, 0]
-    for k in range(1, after.shape[1]):
-        found = xp.where(xp.asarray(labels) == k, after[:, k], found)
-    return found
+    return _chosen(after[:, None, :], array_namespace(after).asarray(labels))[0]

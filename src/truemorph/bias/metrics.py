@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.binning import Leaves, RankedTable
+from truemorph.bias.binning import RankedTable
 from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -48,7 +48,7 @@ class BiasResult(Result):
         above the value: resampling adds noise to every bin.
     floor, floor_std : float
         The value that labels without any dependence on α would give in these bins (root mean square over
-        permutations, or analytic), and its spread (NaN when analytic).
+        permutations), and its spread; NaN with `permutations=0`.
     excess : float
         sqrt(max(0, value² - floor²)): the bias above sampling noise. Clipped at 0, so its mean over samples without
         bias is positive; see `signed_excess`.
@@ -89,12 +89,8 @@ class BiasResult(Result):
 
     def summary(self) -> str:
         """Return the value with its error, floor and excess as text."""
-        return "\n".join(
-            [
-                *text_table(COLUMNS, [self.cells(self.measure)]),
-                f"{self.objects_per_bin:,.0f} galaxies per bin; floor: {FLOOR}",
-            ]
-        )
+        about = f"{self.objects_per_bin:,.0f} galaxies per bin; floor: {FLOOR}"
+        return "\n".join([*text_table(COLUMNS, [self.cells(self.measure)]), about])
 
     def cells(self, name: str) -> list[str]:
         """Return a row of a table with columns `COLUMNS`."""
@@ -140,34 +136,15 @@ def _class_indicators(labels: np.ndarray) -> np.ndarray:
         outside = np.flatnonzero(np.any((labels < -1e-6) | (labels > 1 + 1e-6), axis=1))
         if outside.size:
             raise InputError(f"label probabilities must lie in [0, 1]; row {outside[0]} is {labels[outside[0]]}")
-        return labels.astype(np.float64)
-    if labels.ndim != 1:
-        raise InputError(f"labels must be (N,) integers or (N, K) probabilities, K >= 2; got shape {labels.shape}")
+        return labels
     n_classes = classes_in(labels)
     return np.eye(n_classes)[check_labels(labels, n_classes)]
 
 
-def _deviations(fractions: np.ndarray, reference: list[int]) -> np.ndarray:
-    """Return squared deviations from each leaf's reference bin, shape (J, L, b, K)."""
-    at_reference = np.stack([f[:, r : r + 1] for f, r in zip(fractions, reference, strict=True)])
-    return (fractions - at_reference) ** 2
-
-
-def _rms(squares: np.ndarray) -> float:
-    """Return the root of the mean over bins, classes, leaves and observables (eqs 17-18)."""
-    return float(np.sqrt(np.mean(squares)))
-
-
-def _expected_deviations(members: list[np.ndarray], cut: Leaves, reference: list[int]) -> np.ndarray:
-    """Return `_deviations` without any dependence on α: the variance of each bin plus its reference bin's."""
-    counts = np.diff(cut.edges, axis=1)[None, :, :, None]
-    squares = cut.fractions([column**2 for column in members])
-    variance = np.clip(squares - cut.fractions(members) ** 2, 0, None) / counts  # f(1 - f)/n for hard labels
-    total = np.zeros_like(variance)
-    for j, r in enumerate(reference):
-        total[j] = variance[j] + variance[j][:, r : r + 1]
-        total[j][:, r] = 0.0
-    return total
+def _drift(fractions: np.ndarray, reference: list[int]) -> float:
+    """Return the rms deviation of fractions, shape (J, L, b, K), from each leaf's reference bin (eqs 17-18)."""
+    at_reference = fractions[np.arange(len(reference)), :, reference][:, :, None]
+    return float(np.sqrt(np.mean((fractions - at_reference) ** 2)))
 
 
 def _finite_rows(
@@ -177,20 +154,15 @@ def _finite_rows(
 
     Rows are shuffled, so that equal values fall at random, not in the order of the file, which may be that of labels.
     """
-    masked = np.ma.getmaskarray(labels) if isinstance(labels, np.ma.MaskedArray) else False
-    labels, observables = np.asarray(labels), float_array(alpha, "alpha")
+    labels, observables = float_array(labels, "labels"), float_array(alpha, "alpha")
     n = len(observables)
     columns = np.zeros((n, 1)) if intrinsic is None else float_array(intrinsic, "intrinsic")
     columns, observables = columns.reshape(len(columns), -1), observables.reshape(n, -1)
     if not len(labels) == n == len(columns):
-        raise InputError(
-            f"labels, alpha and intrinsic must have one row a galaxy; got {len(labels)}, {n} and {len(columns)} rows"
-        )
-    if columns.shape[1] == 0:
-        raise InputError("intrinsic has no columns; without any, use cv14")
-    missing = masked | (~np.isfinite(labels) if np.issubdtype(labels.dtype, np.floating) else False)
-    missing = np.broadcast_to(missing, labels.shape).reshape(n, -1).any(axis=1)
-    rows = np.flatnonzero(~missing & np.isfinite(np.column_stack([observables, columns])).all(axis=1))
+        sizes = f"{len(labels)}, {n} and {len(columns)}"
+        raise InputError(f"labels, alpha and intrinsic must have one row a galaxy; got {sizes} rows")
+    finite = [np.isfinite(one).reshape(n, -1).all(axis=1) for one in (labels, observables, columns)]
+    rows = np.flatnonzero(np.all(finite, axis=0))
     if rows.size == 0:
         raise InputError(f"none of the {n} galaxies has finite values in every column")
     members = _class_indicators(labels[rows])
@@ -205,7 +177,6 @@ def cv14(
     *,
     reference: Reference | Sequence[Reference] = "last",
     bootstrap: int = 100,
-    floor: Literal["permutation", "analytic"] = "permutation",
     permutations: int = 20,
     seed: int = 0,
 ) -> BiasResult:
@@ -227,13 +198,8 @@ def cv14(
         The least biased bin: the last in resolution, the first in magnitude.
     bootstrap : int, default 100
         Resamples for the error; 0 for none.
-    floor : "permutation" (default) or "analytic"
-        How the value of unbiased labels is found: labels shuffled within leaves `permutations` times, or the
-        binomial variances of the bins. The first keeps leaf fractions and forgets α, also where the bins
-        differ in their true fractions; the second keeps each bin's own fraction, and is a little smaller
-        where labels are biased.
     permutations : int, default 20
-        Shuffles for the floor.
+        Shuffles of the labels within leaves for the floor, the value of labels without bias; 0 for none.
     seed : int, default 0
         Seed of bootstrap and shuffles.
 
@@ -255,18 +221,8 @@ def cv14(
     >>> bool(r.excess > 5 * r.floor)
     True
     """
-    return cv18(
-        labels,
-        alpha,
-        None,
-        0,
-        bins,
-        reference=reference,
-        bootstrap=bootstrap,
-        floor=floor,
-        permutations=permutations,
-        seed=seed,
-    )
+    options: Any = {"reference": reference, "bootstrap": bootstrap, "permutations": permutations, "seed": seed}
+    return cv18(labels, alpha, None, 0, bins, **options)
 
 
 def cv18(
@@ -278,7 +234,6 @@ def cv18(
     *,
     reference: Reference | Sequence[Reference] = "last",
     bootstrap: int = 100,
-    floor: Literal["permutation", "analytic"] = "permutation",
     permutations: int = 20,
     seed: int = 0,
 ) -> BiasResult:
@@ -299,7 +254,7 @@ def cv18(
         depth 0, which is CV14.
     depth, bins : int
         Tree levels and bins a leaf; choose them for at least 25 galaxies a bin (2^depth × bins bins).
-    reference, bootstrap, floor, permutations, seed
+    reference, bootstrap, permutations, seed
         As for `cv14`.
 
     Returns
@@ -324,31 +279,26 @@ def cv18(
     """
     if bins < 2 or depth < 0:
         raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
-    if floor not in ("permutation", "analytic"):
-        raise InputError(f'floor is "permutation" or "analytic"; got {floor!r}')
-    if floor == "permutation" and permutations < 1:
-        raise InputError(f'floor="permutation" needs at least 1 permutation; got {permutations}')
     rng = np.random.default_rng(seed)
     members, observables, columns, n_dropped = _finite_rows(labels, alpha, intrinsic, rng)
     n, n_observables = observables.shape
     names = [reference] * n_observables if isinstance(reference, str) else list(reference)
     if len(names) != n_observables or not set(names) <= {"last", "first"}:
-        raise InputError(
-            f'reference is "last", "first", or one of them for each of {n_observables} observables; got {reference!r}'
-        )
+        allowed = f'"last", "first", or one of them for each of {n_observables} observables'
+        raise InputError(f"reference is {allowed}; got {reference!r}")
     at = [bins - 1 if name == "last" else 0 for name in names]
     table = RankedTable(observables, columns[:, :depth])
     shares = list(np.ascontiguousarray(members[table.rows].T))
     n_classes = np.count_nonzero(members.any(axis=0))
     del members, observables, columns  # of 10^7 galaxies, half a gigabyte
     cut = table.cut(depth, bins)
-    value = _rms(_deviations(cut.fractions(shares), at))
+    value = _drift(cut.fractions(shares), at)
     in_leaves = np.argsort(cut.leaf, kind="stable")
 
     def resample(generator: np.random.Generator) -> float:
         draws = np.asarray(generator.integers(0, n, n))
         try:
-            return _rms(_deviations(table.cut(depth, bins, draws).fractions(shares), at))
+            return _drift(table.cut(depth, bins, draws).fractions(shares), at)
         except InputError:  # a leaf of this resample has fewer galaxies than bins
             return float("nan")
 
@@ -356,45 +306,31 @@ def cv18(
         """Shuffle objects within their leaves."""
         shuffled, permutation = generator.permutation(n), np.empty(n, dtype=np.int64)
         permutation[in_leaves] = shuffled[np.argsort(cut.leaf[shuffled], kind="stable")]
-        return _rms(_deviations(cut.fractions([column[permutation] for column in shares]), at))
+        return _drift(cut.fractions([column[permutation] for column in shares]), at)
 
     # numpy sorts and gathers outside the interpreter lock; each resample has random numbers of its own, so results
     # don't depend on threads.
     with ThreadPoolExecutor(min(4 if n < _MANY else 2, os.cpu_count() or 1)) as pool:
         resampled = np.array(list(pool.map(resample, rng.spawn(bootstrap))))
-        permuted = np.array(list(pool.map(permute, rng.spawn(permutations if floor == "permutation" else 0))))
+        permuted = np.array(list(pool.map(permute, rng.spawn(permutations))))
     resampled = resampled[np.isfinite(resampled)]
-    if floor == "permutation":
-        # Variances add, so the floor to subtract in quadrature is the root mean square.
-        floor_value, floor_std = _rms(permuted**2), float(np.std(permuted))
-    else:
-        floor_value, floor_std = _rms(_expected_deviations(shares, cut, at)), float("nan")
-
+    # Variances add, so the floor to subtract in quadrature is the root mean square.
+    floor = float(np.sqrt(np.mean(permuted**2))) if permutations else float("nan")
     smallest = int(np.diff(cut.edges, axis=1).min())
     findings = []
     if len(resampled) < bootstrap:
-        findings.append(
-            Finding(
-                "resamples-failed",
-                "note",
-                f"{bootstrap - len(resampled)} of {bootstrap} bootstrap resamples had a leaf too small for {bins} "
-                "bins and were left out.",
-                "Use fewer bins (`bins`) or a smaller tree (`depth`).",
-            )
-        )
+        failed = f"{bootstrap - len(resampled)} of {bootstrap} bootstrap resamples"
+        message = f"{failed} had a leaf too small for {bins} bins and were left out."
+        action = "Use fewer bins (`bins`) or a smaller tree (`depth`)."
+        findings.append(Finding("resamples-failed", "note", message, action))
     if n_classes < 2:
         message = "All labels are of one class, so they cannot show any drift."
         findings.append(Finding("one-class", "problem", message, "Check the labels."))
     if smallest < MINIMUM_PER_BIN:
-        findings.append(
-            Finding(
-                "few-galaxies-per-bin",
-                "caution",
-                f"The smallest bin has {smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended): the value is "
-                "mostly sampling noise.",
-                "Quote the excess above the floor, or use fewer bins (`bins`) or a smaller tree (`depth`).",
-            )
-        )
+        smaller = f"{smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended)"
+        message = f"The smallest bin has {smaller}: the value is mostly sampling noise."
+        action = "Quote the excess above the floor, or use fewer bins (`bins`) or a smaller tree (`depth`)."
+        findings.append(Finding("few-galaxies-per-bin", "caution", message, action))
     if n_dropped:
         message = f"{n_dropped:,} galaxies were left out because a label or column is missing."
         findings.append(Finding("rows-left-out", "note", message))
@@ -403,45 +339,11 @@ def cv18(
         value=value,
         bootstrap_mean=float(np.mean(resampled)) if resampled.size else float("nan"),
         bootstrap_std=float(np.std(resampled)) if resampled.size else float("nan"),
-        floor=floor_value,
-        floor_std=floor_std,
-        excess=float(np.sqrt(max(0.0, value**2 - floor_value**2))),
+        floor=floor,
+        floor_std=float(np.std(permuted)) if permutations else float("nan"),
+        excess=float(np.sqrt(np.maximum(0.0, value**2 - floor**2))),
         objects_per_bin=n / (2**depth * bins),
         n_objects=n,
         n_dropped=n_dropped,
         findings=tuple(findings),
-    )
-
-
-@dataclass(frozen=True)
-class LeafMap:
-    """Change of class fractions with α in each of L leaves of the intrinsic tree."""
-
-    medians: np.ndarray  # (L, P): median of each intrinsic column
-    counts: np.ndarray  # (L,): number of galaxies
-    values: np.ndarray  # (L,): rms deviation from the best resolved bin; the rms of all leaves is CV18
-    floors: np.ndarray  # (L,): its expected value without any drift, from the binomial variances of the bins
-
-    @property
-    def excess(self) -> np.ndarray:
-        """What lies above the floor, shape (L,): sqrt(max(0, value² - floor²))."""
-        return np.sqrt(np.clip(self.values**2 - self.floors**2, 0, None))
-
-
-def cv18_by_leaf(labels: Any, alpha: Any, intrinsic: Any, depth: int, bins: int, seed: int = 0) -> LeafMap:
-    """CV18 of each leaf for one observable; see `cv18`, whose tree and bins these are."""
-    members, resolution, columns, _ = _finite_rows(labels, alpha, intrinsic, np.random.default_rng(seed))
-    if resolution.shape[1] != 1:
-        raise InputError(f"a map of leaves takes one observable, alpha of shape (N,); got {np.shape(alpha)}")
-    table = RankedTable(resolution, columns[:, :depth])
-    shares = list(np.ascontiguousarray(members[table.rows].T))
-    cut = table.cut(depth, bins)
-    deviations = _deviations(cut.fractions(shares), [bins - 1])[0]  # (L, b, K)
-    expected = _expected_deviations(shares, cut, [bins - 1])[0]
-    parts = [columns[table.rows[cut.leaf == leaf]] for leaf in range(2**depth)]
-    return LeafMap(
-        medians=np.array([np.median(part, axis=0) for part in parts]),
-        counts=np.diff(cut.edges, axis=1).sum(axis=1),
-        values=np.sqrt(np.mean(deviations, axis=(1, 2))),
-        floors=np.sqrt(np.mean(expected, axis=(1, 2))),
     )

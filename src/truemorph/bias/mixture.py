@@ -24,7 +24,6 @@ from truemorph.bias.maximum import (
     differences,
     fit_softmax,
     information_matrix,
-    invert,
     maximise,
     polish,
 )
@@ -84,11 +83,8 @@ class Mixture:
             members = np.flatnonzero(self.labels == label)
             if members.size == 0:
                 continue
-            members = members[np.argsort(self.alpha[members], kind="stable")]
-            begin = equal_count_edges(members.size, min(most, members.size))[:-1]
-            weights = np.add.reduceat(self.weights[members], begin)
-            alpha = np.add.reduceat(self.weights[members] * self.alpha[members], begin) / weights
-            merged.append((np.full(begin.size, label), alpha, weights))
+            cut = Bins.cut(self.alpha[members], min(most, members.size), self.weights[members])
+            merged.append((np.full(cut.count, label), cut.middles, cut.totals))
         labels, alpha, weights = (np.concatenate(parts) for parts in zip(*merged, strict=True))
         return replace(self, labels=labels, alpha=alpha, weights=weights, design=np.ones((labels.size, 1)))
 
@@ -206,12 +202,12 @@ class MixtureFit:
         p = np.exp(self.mixture.log_prior(self.coefficients))
         return np.broadcast_to(p, (self.mixture.labels.size, p.shape[1]))
 
-    def disk_contrast(self, weights: np.ndarray) -> tuple[float, float]:
-        """Return Σ w p(disk | z), and its variance due to the errors of the coefficients."""
+    def disk_contrast(self, weights: np.ndarray, covariance: np.ndarray) -> tuple[float, float]:
+        """Return Σ w p(disk | z), and its variance due to the covariance of the point."""
         probabilities, n = self.probabilities(), self.mixture.space.size
         variances = class_variances(probabilities)[:, DISK - 1]  # (N, K - 1)
         slope = np.einsum("nk,nq->kq", variances * weights[:, None], self.mixture.design).ravel()
-        return float(weights @ probabilities[:, DISK]), float(slope @ self.covariance[n:, n:] @ slope)
+        return float(weights @ probabilities[:, DISK]), float(slope @ covariance[n:, n:] @ slope)
 
     def influence(self) -> np.ndarray:
         """Return the influence of each galaxy on T's point, shape (P, N)."""
@@ -248,7 +244,8 @@ def check_intrinsic(intrinsic: object, n: int) -> np.ndarray:
 def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) -> float:
     """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
 
-    The larger value from a cubic polynomial (in columns, and logarithms of positive ones) and boosted trees.
+    The larger value from a cubic polynomial (in columns, and logarithms of positive ones) and boosted trees, which are
+    less exact, but robust against outliers.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.preprocessing import PolynomialFeatures
@@ -279,21 +276,14 @@ def explained_findings(alpha: np.ndarray, columns: np.ndarray, seed: int) -> lis
     """Warn if columns nearly determine α; an error if they do, as size and redshift with constant PSF."""
     explained = explained_variance(alpha, columns, seed)
     if explained > _REFUSED:
-        raise InputError(
-            f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha), so bias can't be separated "
-            "from real differences; remove radius or redshift, or use galaxies with different PSFs"
-        )
-    if explained > _EXPLAINED:
-        return [
-            Finding(
-                "columns-determine-alpha",
-                "caution",
-                f"The intrinsic columns explain {explained:.1%} of the variance of log α (more than "
-                f"{_EXPLAINED:.0%}), so bias is hard to separate from real differences.",
-                "Remove radius or redshift (`intrinsic`), or use galaxies with different PSFs.",
-            )
-        ]
-    return []
+        reason = f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha)"
+        raise InputError(f"{reason}; remove radius or redshift, or use galaxies with different PSFs")
+    if explained <= _EXPLAINED:
+        return []
+    variance = f"{explained:.1%} of the variance of log α (more than {_EXPLAINED:.0%})"
+    message = f"The intrinsic columns explain {variance}, so bias is hard to separate from real differences."
+    action = "Remove radius or redshift (`intrinsic`), or use galaxies with different PSFs."
+    return [Finding("columns-determine-alpha", "caution", message, action)]
 
 
 def standardised(columns: np.ndarray) -> np.ndarray:
@@ -308,53 +298,30 @@ def mixture_of(space: Space, data: Data, design: np.ndarray | None = None, ridge
 
 
 def by_likelihood(space: Space, data: Data) -> TransitionFit:
-    """Maximise Σ w log p(ỹ | α) (eq. 15)."""
-    found = fit_mixture(mixture_of(space, data))
-    best = found.maximum
-    return fractions_estimate(space, data, best.point, found.covariance, best.free, influence=found.influence)
+    """Maximise Σ w log p(ỹ | α) (eq. 15), or, given intrinsic columns, fit T together with a logistic p(y | z)."""
+    design = None if data.intrinsic is None else standardised(data.intrinsic)
+    found = fit_mixture(mixture_of(space, data, design, RIDGE))
+    return estimate_of(found, data, found.covariance, influence=found.influence)
 
 
-def fractions_estimate(
-    space: Space, data: Data, point: np.ndarray, covariance: np.ndarray, free: np.ndarray, **found: Any
-) -> TransitionFit:
-    """Make a result from a point [T's point, logits of class fractions] and other results."""
-    n = space.size
-    fractions = softmax(np.concatenate([[0.0], point[n:]]))
-    slope = fractions[DISK] * ((np.arange(1, data.n_classes) == DISK) - fractions[1:])
-    variance = slope @ covariance[n:, n:] @ slope
-    return TransitionFit.of(
-        space,
-        data,
-        point[:n],
-        covariance[:n, :n],
-        fractions,
-        float(np.sqrt(variance)) if variance > 0 else float("nan"),
-        log_likelihood=float(data.weights @ mixture_of(space, data).after(point)[0]),
-        n_parameters=point.size,
-        fraction_at_bound=not free[n:].all(),
-        **found,
-    )
-
-
-def by_condition(space: Space, data: Data) -> TransitionFit:
-    """Fit T together with a logistic p(y | z)."""
-    assert data.intrinsic is not None
-    found = fit_mixture(mixture_of(space, data, standardised(data.intrinsic), RIDGE))
-    n, probabilities = space.size, found.probabilities()
-    share = data.weights / data.weights.sum()
+def estimate_of(found: MixtureFit, data: Data, covariance: np.ndarray, **more: Any) -> TransitionFit:
+    """Make a result from T and p(y | z) at a point, and the covariance of this point."""
+    n, best = found.mixture.space.size, found.maximum
+    probabilities, share = found.probabilities(), data.weights / data.weights.sum()
     # The disk fraction is the mean of p(y | z); its error is from the delta method plus the scatter of the mean.
-    variance = found.disk_contrast(share)[1] + np.var(probabilities[:, DISK]) / len(share)
+    variance = found.disk_contrast(share, covariance)[1] + np.var(probabilities[:, DISK]) / len(share)
     return TransitionFit.of(
-        space,
+        found.mixture.space,
         data,
         found.point_of_t,
-        found.covariance[:n, :n],
+        covariance[:n, :n],
         share @ probabilities,
-        float(np.sqrt(variance)),
+        float(np.sqrt(variance)) if variance > 0 else float("nan"),
         log_likelihood=found.log_likelihood,
-        n_parameters=found.maximum.point.size,
-        influence=found.influence,
-        probabilities=probabilities,
+        n_parameters=best.point.size,
+        probabilities=None if found.mixture.same_for_all else probabilities,
+        fraction_at_bound=not best.free[n:].all(),
+        **more,
     )
 
 
@@ -376,20 +343,20 @@ def by_bins(space: Space, data: Data) -> TransitionFit:
         fractions = softmax(np.concatenate([[0.0], point[space.size :]]))
         return (np.einsum("k,bks->bs", fractions, transition.matrix(midpoints)) - observed).ravel()
 
-    lower, upper = mixture_of(space, data).bounds()
+    mixture = mixture_of(space, data)
+    lower, upper = mixture.bounds()
     least_biased = np.clip(observed[-1], 0.01, 0.99)
     start = np.concatenate([space.starts[0], np.log(least_biased[1:] / least_biased[0])])
     start = np.clip(start, lower + 1e-6, upper - 1e-6)
     point = least_squares(residuals, start, bounds=(lower, upper), x_scale="jac").x
     free = (point - lower > 1e-3) & (upper - point > 1e-3)
-    slopes = differences(residuals, point)[free].reshape(free.sum(), bins, -1)
+    slopes = differences(residuals, point).reshape(point.size, bins, -1)
     errors = residuals(point).reshape(bins, -1)
     # Bins are independent but classes within a bin are not, so sum over classes before the outer product.
     scores = np.einsum("pbk,bk->pb", slopes, errors)
-    bread = invert(np.einsum("pbk,qbk->pq", slopes, slopes))
-    covariance = np.full((point.size, point.size), np.nan)
-    covariance[np.ix_(free, free)] = bread @ (scores @ scores.T) @ bread
-    return fractions_estimate(space, data, point, covariance, free)
+    information = np.einsum("pbk,qbk->pq", slopes, slopes)
+    best = Maximum(point, -0.5 * float(np.sum(errors**2)), information, free, 0)
+    return estimate_of(MixtureFit(mixture, best), data, best.covariance(scores @ scores.T))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     """Draw the labels and the bias curve; from labels alone with its range, beside other families as one band."""
     ax = axes_or_new(ax)
     alpha, gold, weights = fit.data.resolution, fit.data.gold, fit.data.gold_weights
-    by_gold = gold is not None and bool(np.any(gold == DISK))
-    rows = gold == DISK if by_gold else np.ones(alpha.size, dtype=bool)
+    rows = np.ones(alpha.size, dtype=bool) if gold is None else gold == DISK
     cut = Bins.cut(alpha[rows], min(_BINS, int(rows.sum())), weights[rows])
     fraction = cut.means(fit.labels[rows, None] == SMOOTH)[:, 0]
     points = cut.middles, fraction, proportion_error(fraction, cut.effective_counts())
@@ -31,15 +30,14 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
         drawn = [curve(one) for one in transitions]
         if drawn:
             values = [y for _, y in drawn]
-            ax.fill_between(
-                drawn[0][0], np.min(values, axis=0), np.max(values, axis=0), color=color, alpha=0.3, lw=0, label=label
-            )
+            low, high = np.min(values, axis=0), np.max(values, axis=0)
+            ax.fill_between(drawn[0][0], low, high, color=color, alpha=0.3, lw=0, label=label)
 
     if fit.drift is not None:
         band((one for one, _, _ in fit.drift.alternatives.values()), "range of the bias curve", SKY)
     band((one.transition for name, one in (others or {}).items() if name != fit.family), "other families", ORANGE)
     ax.plot(*curve(fit.transition), color=BLUE, lw=2.2, label=f"bias curve ({fit.family})")
-    if by_gold:
+    if gold is not None:
         ax.errorbar(*points, fmt="o", ms=4, color=BLACK, label="gold labels")
         ax.set(ylabel="fraction of disks labelled smooth")
     else:
@@ -55,9 +53,8 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
 
 def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tuple[np.ndarray, np.ndarray]:
     """Mean of values in narrow bins: a curve, also where other columns than α enter."""
-    order = np.argsort(alpha, kind="stable")
-    parts = np.array_split(order, min(points, order.size))
-    return np.array([alpha[p].mean() for p in parts]), np.array([values[p].mean() for p in parts])
+    cut = Bins.cut(alpha, min(points, alpha.size))
+    return cut.middles, cut.means(values[:, None])[:, 0]
 
 
 def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], known_stderr: np.ndarray | None = None) -> Any:

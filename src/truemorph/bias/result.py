@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +11,8 @@ from scipy.special import xlogy
 
 from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.maximum import differences
-from truemorph.bias.transitions import (
-    DISK,
-    UNKNOWN,
-    Space,
-    Transition,
-    class_name,
-    transition_to_dict,
-)
+from truemorph.bias.plots import plot_fit
+from truemorph.bias.transitions import DISK, UNKNOWN, Space, Transition, class_name, transition_to_dict
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table, text_facts
@@ -50,11 +44,11 @@ class Data:
     n_classes: int
     weights: np.ndarray  # (N,): sampling weights of mean 1; ones where none were given
     gold: np.ndarray | None  # (N,): -1 where unknown
-    votes: np.ndarray | None  # (N, 2)
-    intrinsic: np.ndarray | None  # (N, P): columns that vary
     probability: np.ndarray | None  # (N,): of selection for a gold label; None for random selection
-    method: str
-    options: dict[str, Any]  # further arguments of `fit_transition`
+    votes: np.ndarray | None = None  # (N, 2)
+    intrinsic: np.ndarray | None = None  # (N, P): columns that vary
+    method: str = ""
+    options: dict[str, Any] = field(default_factory=dict)  # further arguments of `fit_transition`
 
     @property
     def resolution(self) -> np.ndarray:
@@ -189,20 +183,8 @@ class TransitionFit(Result):
             votes=votes,
             **found,
         )
-        noticed = [*findings, *_estimate_findings(fit)]
-        if fraction_at_bound:
-            noticed.append(
-                Finding(
-                    "fraction-at-bound",
-                    "caution",
-                    "A class fraction is 0 or 1: labels alone cannot separate bias from a missing class here. The "
-                    "errors of the other parameters are at this fixed fraction.",
-                    "Give gold labels (`gold`).",
-                )
-            )
-        if data.method in ("likelihood", "binned") and data.alpha.ndim == 1:
-            noticed += _drift_findings(fit)
-        return replace(fit, findings=tuple(noticed))
+        drift = _drift_findings(fit) if data.method in ("likelihood", "binned") and data.alpha.ndim == 1 else []
+        return replace(fit, findings=(*findings, *_estimate_findings(fit, fraction_at_bound), *drift))
 
     @property
     def labels(self) -> np.ndarray:
@@ -250,10 +232,9 @@ class TransitionFit(Result):
             return self.space.build(point)
         return self.votes.at(self.space, point, self.votes.numbers).label_transition(self.alpha)
 
-    def made_from(self, labels: np.ndarray, alpha: np.ndarray) -> bool:
+    def made_from(self, data: Data) -> bool:
         """Whether these are the labels and α of the fit."""
-        same = self.labels.shape == labels.shape and self.alpha.shape == alpha.shape
-        return same and np.array_equal(self.labels, labels) and np.array_equal(self.alpha, alpha)
+        return np.array_equal(self.labels, data.labels) and np.array_equal(self.alpha, data.alpha)
 
     @property
     def labelled_fraction(self) -> float:
@@ -291,8 +272,7 @@ class TransitionFit(Result):
         rng = np.random.default_rng(seed)
         if self.resampled is not None:
             return [self.transition_at(self.resampled[row]) for row in rng.integers(0, len(self.resampled), n)]
-        moves = rng.multivariate_normal(np.zeros(self.point.size), np.nan_to_num(self.covariance), n)
-        points = self.point + moves
+        points = rng.multivariate_normal(self.point, np.nan_to_num(self.covariance), n)
         if self.votes is None:
             points = np.clip(points, self.space.lower, self.space.upper)
         return [self.transition_at(point) for point in points]
@@ -300,17 +280,12 @@ class TransitionFit(Result):
     def facts(self, low: float, high: float) -> list[tuple[str, str]]:
         """Return the disk fraction with this range, the parameters, and what they rest on."""
         values = [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
+        disk = f"{self.class_fractions[DISK]:.3f} ± {self.stderr['disk_fraction']:.3f} (range {low:.3f} to {high:.3f})"
+        assumption = self.assumption.replace("alpha", "α")
         found = [
-            (
-                "disk fraction",
-                f"{self.class_fractions[DISK]:.3f} ± {self.stderr['disk_fraction']:.3f} (range {low:.3f} to "
-                f"{high:.3f}); {self.labelled_fraction:.3f} by the observed labels",
-            ),
+            ("disk fraction", f"{disk}; {self.labelled_fraction:.3f} by the observed labels"),
             ("bias curve", f"{self.family}: {', '.join(values)}"),
-            (
-                "method",
-                f"{self.method}, {self.labels.size:,} galaxies; assumes that {self.assumption.replace('alpha', 'α')}",
-            ),
+            ("method", f"{self.method}, {self.labels.size:,} galaxies; assumes that {assumption}"),
         ]
         if self.drift is not None:
             found.append(("range spans", self.drift.statement))
@@ -355,79 +330,53 @@ class TransitionFit(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the bias curve with the binned labels (with gold labels, of gold disks); return matplotlib axes."""
-        from truemorph.bias.plots import plot_fit
-
         return plot_fit(self, ax)
 
 
-def _estimate_findings(fit: TransitionFit) -> list[Finding]:
+def _estimate_findings(fit: TransitionFit, fraction_at_bound: bool) -> list[Finding]:
     """Return findings where the data may not determine the estimate."""
     space, data, findings = fit.space, fit.data, []
-    point = fit.point[: space.size]
-    at_bound = (point - space.lower < 1e-3) | (space.upper - point < 1e-3)
-    for name, bound in zip(space.names, at_bound, strict=True) if space.separate else ():
+    for name in space.names if space.positive else ():
         value, error = fit.values[name], fit.stderr[name]
-        if name == "false_disk":
-            continue
-        if bound:
-            findings.append(
-                Finding(
-                    "parameter-at-bound",
-                    "caution",
-                    f"{name} = {value:.3g} lies at the edge of its search range: the labels do not determine it.",
-                    "Give gold labels (`gold`), or choose a family with fewer parameters (`family`).",
-                )
-            )
-        elif space.positive and not error < 0.5 * value:
+        if name != "false_disk" and not error < 0.5 * value:
             stated = f"{error:.2g}" if np.isfinite(error) else "unknown"
-            findings.append(
-                Finding(
-                    "parameter-uncertain",
-                    "caution",
-                    f"{name} = {value:.3g} is uncertain (error {stated}): the likelihood is nearly flat.",
-                    "Use more galaxies, or give gold labels (`gold`).",
-                )
-            )
+            message = f"{name} = {value:.3g} is uncertain (error {stated}): the likelihood is nearly flat."
+            action = "Use more galaxies, gold labels (`gold`), or a family with fewer parameters (`family`)."
+            findings.append(Finding("parameter-uncertain", "caution", message, action))
     if space.family == "monotone" and data.method not in ("gold", "conditional"):
-        findings.append(
-            Finding(
-                "best-resolved-unbiased-assumed",
-                "caution",
-                "The monotone family assumes that the best resolved galaxies are labelled without bias, which labels "
-                "alone cannot show.",
-                "Give gold labels (`gold`), or compare with a family that has a formula (`family`).",
-            )
+        message = (
+            "The monotone family assumes that the best resolved galaxies are labelled without bias, which labels "
+            "alone cannot show."
         )
+        action = "Give gold labels (`gold`), or compare with a family that has a formula (`family`)."
+        findings.append(Finding("best-resolved-unbiased-assumed", "caution", message, action))
+    if fraction_at_bound:
+        message = (
+            "A class fraction is 0 or 1: labels alone cannot separate bias from a missing class here. The errors of "
+            "the other parameters are at this fixed fraction."
+        )
+        findings.append(Finding("fraction-at-bound", "caution", message, "Give gold labels (`gold`)."))
     return findings
 
 
 def _drift_findings(fit: TransitionFit) -> list[Finding]:
     """Return findings if the labels do not drift with α, or no T(α) explains some of them."""
-    findings, labels, alpha, weights = [], fit.labels, fit.alpha, fit.data.weights
-    impossible = int(np.sum((alpha == 0) & (labels == 1)))
+    findings, labels, weights = [], fit.labels, fit.data.weights
+    resolved = fit.alpha > 0
+    impossible = int(np.sum(~resolved & (labels == DISK)))
     if impossible:
-        findings.append(
-            Finding(
-                "disks-at-alpha-zero",
-                "caution",
-                f"{impossible:,} galaxies at α = 0 are labelled disk, although no disk can be seen there.",
-                "Check their radii.",
-            )
-        )
-    resolved = alpha > 0
+        message = f"{impossible:,} galaxies at α = 0 are labelled disk, although no disk can be seen there."
+        findings.append(Finding("disks-at-alpha-zero", "caution", message, "Check their radii."))
     with np.errstate(divide="ignore"):
         seen = np.log(fit.label_probabilities[np.arange(labels.size), labels])
     totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=fit.data.n_classes)
     gain = float((weights * seen)[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
     gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
     if gain < SIGNIFICANT_GAIN:
-        findings.append(
-            Finding(
-                "no-drift",
-                "caution",
-                f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of "
-                f"constant fractions, so {next(iter(fit.space.names), fit.family)} is an upper limit at most.",
-                "Do not correct these labels unless gold labels (`gold`) show a bias.",
-            )
+        message = (
+            f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of constant "
+            f"fractions, so {next(iter(fit.space.names), fit.family)} is an upper limit at most."
         )
+        action = "Do not correct these labels unless gold labels (`gold`) show a bias."
+        findings.append(Finding("no-drift", "caution", message, action))
     return findings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 from truemorph.bias.binning import choose_bins
 from truemorph.bias.metrics import cv18
@@ -16,20 +15,6 @@ def balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
     """Return the balanced accuracy: mean recall of smooth and disk galaxies (NaN if a class is absent)."""
     shares = [float((labels[truth == k] == k).mean()) if np.any(truth == k) else float("nan") for k in (0, 1)]
     return float(np.mean(shares))
-
-
-def area_under_curve(truth: np.ndarray, p_disk: np.ndarray) -> float:
-    """Return the area under the ROC curve: how often a disk has a higher p(disk) than a smooth galaxy."""
-    n = np.bincount(truth, minlength=2)
-    if not n.all():
-        return float("nan")
-    return float((rankdata(p_disk)[truth == 1].sum() - n[1] * (n[1] + 1) / 2) / (n[0] * n[1]))
-
-
-def log_loss(truth: np.ndarray, p_disk: np.ndarray) -> float:
-    """Return the mean of -log p(true class); probabilities are limited to 1e-4 from 0 and 1."""
-    p = np.clip(np.where(truth == 1, p_disk, 1 - p_disk), _LEAST, 1 - _LEAST)
-    return float(-np.mean(np.log(p)))
 
 
 def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = 15) -> float:
@@ -67,8 +52,11 @@ def score(
 ) -> dict[str, float]:
     """Compute all scores of one set of labels, of shape (N,); NaN if not available.
 
-    `accuracy_low`, `_middle` and `_high` are balanced accuracies by terciles of α.
+    `accuracy_low`, `_middle` and `_high` are balanced accuracies by terciles of α; `auc` is the area under the ROC
+    curve; for the log loss, probabilities are limited to 1e-4 from 0 and 1.
     """
+    from sklearn.metrics import log_loss, roc_auc_score
+
     nan = float("nan")
     out = {"balanced_accuracy": balanced_accuracy(truth, labels)}
     for name, part in zip(TERCILES, np.array_split(np.argsort(alpha, kind="stable"), 3), strict=True):
@@ -77,14 +65,15 @@ def score(
     p = np.full(truth.size, nan) if p_disk is None else p_disk
     at_fraction = balanced_accuracy(truth, (p > p.mean()).astype(np.int64))
     out["balanced_accuracy_at_fraction"] = nan if p_disk is None else at_fraction
-    out["auc"] = nan if p_disk is None else area_under_curve(truth, p_disk)
-    out["log_loss"] = log_loss(truth, p)
+    out["auc"] = nan if p_disk is None or np.unique(truth).size < 2 else float(roc_auc_score(truth, p))
+    likely = np.clip(p, _LEAST, 1 - _LEAST)
+    out["log_loss"] = nan if p_disk is None else float(log_loss(truth, likely, labels=[0, 1]))
     out["calibration_error"] = calibration_error(truth, p)
     out["fraction_rms_hard"] = fraction_error(truth, labels, alpha)
     out["fraction_rms_soft"] = fraction_error(truth, p, alpha)
     out["cv18_excess"] = nan
     if intrinsic is not None and np.unique(labels).size == 2:
         depth, bins = choose_bins(truth.size, True)
-        found = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, floor="permutation", seed=seed)
+        found = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, seed=seed)
         out["cv18_excess"] = found.excess
     return out

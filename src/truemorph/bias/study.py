@@ -19,8 +19,6 @@ from truemorph.bias.diagnostics import (
 )
 from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
-from truemorph.bias.gold import check_gold
-from truemorph.bias.likelihood import classes_in
 from truemorph.bias.plots import plot_fit, plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, RayleighTransition, family_of
@@ -70,11 +68,8 @@ class TransitionStudy(Result):
         """Lowest and highest disk fraction: that of the fit; given intrinsic columns, of families not rejected too."""
         ranges = [self.fit.disk_fraction_range]
         if self.families is not None and self.fit.method == "conditional":
-            ranges += [
-                one.disk_fraction_range
-                for name, one in self.families.fits.items()
-                if self.families.rejected(name) is None
-            ]
+            compared = self.families
+            ranges += [one.disk_fraction_range for name, one in compared.fits.items() if not compared.rejected(name)]
         return min(low for low, _ in ranges), max(high for _, high in ranges)
 
     def summary(self) -> str:
@@ -170,9 +165,9 @@ def study_transition(
     """
     labels, alpha = np.asarray(labels), np.asarray(alpha)
     by_gold = gold is not None and options.get("method") in (None, "gold")
-    options |= {"weights": weights, "gold": gold, "observables": observables, "seed": seed}
+    shared: dict[str, Any] = {"weights": weights, "gold": gold, "observables": observables, "seed": seed}
     # With gold labels, intrinsic columns go into the check and the regression on gold labels.
-    options |= {"gold_probability": gold_probability} if by_gold else {"intrinsic": intrinsic}
+    options |= shared | ({"gold_probability": gold_probability} if by_gold else {"intrinsic": intrinsic})
     families = None
     with progress(3, "estimating T(α)", "steps") as told:
         if (compare and observables is None) or family == "best":
@@ -187,8 +182,7 @@ def study_transition(
         fit = again if monotone else fit
         told.update(1)
         experts = (about or {}).get("gold_experts")
-        own_weights = fit.data.gold_weights if by_gold and gold_probability is not None else weights
-        check = confounding_check(labels, alpha, intrinsic, gold, weights=own_weights, seed=seed)
+        check = confounding_check(labels, alpha, intrinsic, gold, weights=fit.data.gold_weights, seed=seed)
         told.update(1)
         fractions = debiased_fractions(
             labels,
@@ -196,11 +190,8 @@ def study_transition(
             fit,
             by,
             max(1, min(fraction_bins, labels.size // _FEWEST_PER_BIN)),
-            gold,
-            observables=observables,
+            **shared,
             name=by_name,
-            seed=seed,
-            weights=weights,
             gold_probability=gold_probability,
             gold_uncertain=gold_uncertain,
             gold_transition=None if experts is None else RayleighTransition(experts["upper"]),
@@ -212,31 +203,23 @@ def study_transition(
         total = np.einsum("b,sbk->sk", weight, fractions.samples)
         stderr = {**fit.stderr, "disk_fraction": float(total[:, DISK].std())}
         fit = replace(fit, class_fractions=weight @ fractions.fractions, stderr=stderr, fraction_samples=total[:, DISK])
-    classes = None if gold is None else check_gold(gold, len(alpha), classes_in(gold))
+    classes = fit.data.gold
     if known is None and classes is not None:
         known = np.where(classes == UNKNOWN, np.nan, classes == DISK)
     gold_fractions = gold_stderr = None
     if known is not None:
-        gold_fractions, gold_stderr = _gold_fractions(
-            np.asarray(known), fractions, alpha if by is None else np.asarray(by), gold_probability
-        )
+        column = alpha if by is None else np.asarray(by)
+        gold_fractions, gold_stderr = _gold_fractions(np.asarray(known), fractions, column, gold_probability)
     rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-    pooled = group_findings(labels, alpha, *groups, weights) if groups is not None else ()
+    pooled = group_findings(labels, alpha, *groups, fit.data.weights) if groups is not None else ()
     unbalanced: list[Finding] = []
     if columns and classes is not None and gold_probability is None:
-        unbalanced = balance_findings(columns, alpha, classes, weights)
+        unbalanced = balance_findings(columns, alpha, classes, fit.data.weights)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
     from_labels = fit.method in FROM_LABELS
     matters = check.confounded if from_labels else check.unexplained and fit.method == "conditional"
-    found = unique(
-        findings,
-        again.findings,
-        pooled,
-        unbalanced,
-        fractions.findings,
-        check.findings if matters else (),
-        () if families is None else families.findings,
-    )
+    drift = check.findings if matters else ()
+    found = unique(findings, again.findings, pooled, unbalanced, fractions.findings, drift)
     if rejected is not None:
         found = (*(one for one in found if one.code != rejected.code), rejected)
     return TransitionStudy(

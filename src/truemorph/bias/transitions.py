@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from inspect import signature
 from itertools import product
 from reprlib import Repr
 from typing import Any, ClassVar, Protocol
@@ -26,6 +25,7 @@ from scipy.special import expit
 
 from truemorph.arrays import float_array
 from truemorph.errors import InputError
+from truemorph.io import plain
 
 SMOOTH, DISK = 0, 1
 # Value for "no gold label".
@@ -40,11 +40,10 @@ Array = Any
 
 def as_resolution(alpha: Array) -> Array:
     """Return α as a floating array; NaN and negative values are errors (not in torch: it would synchronise)."""
+    action = "drop those rows or correct the radius and PSF columns"
     if is_torch_array(alpha):
         if alpha.device.type == "cpu" and not bool((alpha >= 0).all()):
-            raise InputError(
-                "alpha has negative or missing values; drop those rows or correct the radius and PSF columns"
-            )
+            raise InputError(f"alpha has negative or missing values; {action}")
         return alpha if alpha.is_floating_point() else alpha.double()
     if not (type(alpha) is np.ndarray and np.issubdtype(alpha.dtype, np.floating)):
         alpha = float_array(alpha, "alpha")
@@ -52,23 +51,14 @@ def as_resolution(alpha: Array) -> Array:
         raise InputError(f"alpha must have one value per galaxy, shape (N,); got shape {alpha.shape}")
     bad = np.flatnonzero(np.isnan(alpha) | (alpha < 0))
     if bad.size:
-        raise InputError(
-            f"alpha has {bad.size} negative or missing values (first: row {bad[0]}, {alpha[bad[0]]}); "
-            "drop those rows or correct the radius and PSF columns"
-        )
+        first = f"row {bad[0]}, {alpha[bad[0]]}"
+        raise InputError(f"alpha has {bad.size} negative or missing values (first: {first}); {action}")
     return alpha
 
 
 def _tuples(values: Any) -> Any:
     """Return nested lists as nested tuples, which can be hashed."""
     return tuple(map(_tuples, values)) if isinstance(values, list) else values
-
-
-def _lists(values: Any) -> Any:
-    """Return nested tuples as nested lists, and NaN as None, for JSON."""
-    if isinstance(values, tuple):
-        return list(map(_lists, values))
-    return None if isinstance(values, float) and np.isnan(values) else values
 
 
 class Transition(Protocol):
@@ -95,7 +85,7 @@ class Transition(Protocol):
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters by name, for JSON."""
-        return {one.name: _lists(getattr(self, one.name)) for one in fields(self)}  # type: ignore[arg-type]
+        return {one.name: plain(getattr(self, one.name)) for one in fields(self)}  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         shown = (f"{name}={_SHORT.repr(value)}" for name, value in self.parameters().items())
@@ -136,8 +126,7 @@ class Space:
     lower: np.ndarray
     upper: np.ndarray
     starts: np.ndarray  # (S, P), best first
-    separate: bool = True  # each value depends on only one coordinate of the point
-    positive: bool = True  # values are positive numbers or probabilities
+    positive: bool = True  # values are positive, so that their errors can be compared with them
 
     @classmethod
     def fixed(cls, transition: Transition) -> Space:
@@ -209,21 +198,16 @@ class FlipTransition:
     false_disk: float
 
     def __post_init__(self) -> None:
-        for name in (*self.free, "false_disk"):
+        for name, kind in {**self.free, "false_disk": "probability"}.items():
             try:
-                object.__setattr__(self, name, float(getattr(self, name)))
+                value = float(getattr(self, name))
             except (TypeError, ValueError):
                 raise InputError(f"{name} must be a number; got {getattr(self, name)!r}") from None
-        for name, kind in self.free.items():
-            value = getattr(self, name)
-            if kind == "probability":
-                if not 0 <= value <= 1:
-                    raise InputError(f"{name} must be a probability, 0 <= {name} <= 1; got {value}")
-            elif not (np.isfinite(value) and value > 0):
-                unit = " in units of alpha" if kind == "scale" else ""
-                raise InputError(f"{name} must be a positive number{unit}; got {value}")
-        if not 0 <= self.false_disk < 1:
-            raise InputError(f"false_disk must be a probability, 0 <= false_disk < 1; got {self.false_disk}")
+            if kind == "probability" and not 0 <= value <= 1:
+                raise InputError(f"{name} must be a probability, 0 to 1; got {value}")
+            if kind != "probability" and not (np.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be a positive number; got {value}")
+            object.__setattr__(self, name, value)
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,), for a floating α that is not negative or missing."""
@@ -231,8 +215,7 @@ class FlipTransition:
 
     def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
         """Return log p(ỹ = disk | y = disk, α) = log(1 - flip), at least log of the smallest normal number."""
-        xp = array_namespace(log_flip)
-        return xp.log(-xp.expm1(xp.clip(log_flip, max=-float(xp.finfo(log_flip.dtype).smallest_normal))))
+        return _log(-array_namespace(log_flip).expm1(log_flip))
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
@@ -266,9 +249,8 @@ class FlipTransition:
         bounds_of["scale"] = (np.log(positive.min() * _SCALE_BELOW), np.log(positive.max() * _SCALE_ABOVE))
 
         def values(point: np.ndarray) -> np.ndarray:
-            positives = np.exp(np.clip(point, -700, 700))
-            each = zip(kinds.values(), positives, point, strict=True)
-            return np.array([p if kind in ("scale", "shape") else expit(x) for kind, p, x in each])
+            positive = np.isin(list(kinds.values()), ("scale", "shape"))
+            return np.where(positive, np.exp(np.clip(point, -700, 700)), expit(point))
 
         def build(point: np.ndarray) -> Transition:
             made = dict(zip(kinds, values(point).tolist(), strict=True))
@@ -285,10 +267,8 @@ class FlipTransition:
         flips = build(space.starts[0]).flip_probability(search.alpha)
         wrong = np.flatnonzero(~((flips >= 0) & (flips <= 1)))
         if wrong.size:
-            raise InputError(
-                f"the flip probability of {cls.family} is {flips[wrong[0]]:.3g} at alpha = "
-                f"{search.alpha[wrong[0]]:.3g}; `log_flip_probability` must give logarithms of probabilities"
-            )
+            first = f"{flips[wrong[0]]:.3g} at alpha = {search.alpha[wrong[0]]:.3g}"
+            raise InputError(f"the flip probability of {cls.family} is {first}; the method must give its logarithm")
         return space
 
 
@@ -303,7 +283,7 @@ class RayleighTransition(FlipTransition):
     theta : float
         θ > 0, in units of α (α = R_petro / σ_PSF unless a catalogue states otherwise).
     false_disk : float, default 0
-        p(ỹ = disk | y = smooth), constant in α; 0 ≤ false_disk < 1.
+        p(ỹ = disk | y = smooth), constant in α.
 
     Examples
     --------
@@ -430,9 +410,14 @@ class ConstantTransition(FlipTransition):
 def _power(alpha: Array, scale: float, shape: float) -> Array:
     """Return (α / scale)^shape, limited to avoid overflow; 0 at α = 0."""
     xp = array_namespace(alpha)
-    info = xp.finfo(alpha.dtype)
-    logarithm = xp.log(xp.clip(alpha, min=float(info.smallest_normal))) - float(np.log(scale))
-    return xp.exp(xp.clip(shape * logarithm, max=float(np.log(float(info.max))) - 1.0))
+    largest = float(np.log(float(xp.finfo(alpha.dtype).max))) - 1.0
+    return xp.exp(xp.clip(shape * (_log(alpha) - float(np.log(scale))), max=largest))
+
+
+def _log(values: Array) -> Array:
+    """Return the logarithm of values, but at least that of the smallest normal number."""
+    xp = array_namespace(values)
+    return xp.log(xp.clip(values, min=float(xp.finfo(values.dtype).smallest_normal)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -508,7 +493,7 @@ class MatrixTransition(Transition):
             -bound,
             bound,
             np.full((1, len(pairs)), -2.0),
-            separate=False,
+            positive=False,
         )
 
 
@@ -594,15 +579,11 @@ class MonotoneTransition(FlipTransition):
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
-        flip = _interpolate(alpha, self.knots, self.flip)
-        xp = array_namespace(flip)
-        return xp.log(xp.clip(flip, min=float(xp.finfo(flip.dtype).smallest_normal)))
+        return _log(_interpolate(alpha, self.knots, self.flip))
 
     def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
         """Return log p(ỹ = disk | y = disk, α), from 1 - flip at the knots to avoid rounding near 1."""
-        seen = _interpolate(alpha, self.knots, tuple(1 - one for one in self.flip))
-        xp = array_namespace(seen)
-        return xp.log(xp.clip(seen, min=float(xp.finfo(seen.dtype).smallest_normal)))
+        return _log(_interpolate(alpha, self.knots, tuple(1 - one for one in self.flip)))
 
     @classmethod
     def space(cls, search: Search) -> Space:
@@ -612,15 +593,11 @@ class MonotoneTransition(FlipTransition):
         """
         knots, false_disk = search.knots, search.false_disk
         if isinstance(knots, int | np.integer):
-            if knots < 2:
-                raise InputError(f"a monotone T(alpha) needs at least 2 knots; got {knots}")
-            steps = np.linspace(0, 1, knots)
-            steps[0], steps[-1] = 0.25 / knots, 1 - 0.25 / knots
-            at = np.unique(np.quantile(search.alpha, steps))
-        else:
-            at = np.unique(np.asarray(knots, dtype=np.float64))
+            margin = 0.25 / max(knots, 1)
+            knots = np.quantile(search.alpha, np.clip(np.linspace(0, 1, max(knots, 1)), margin, 1 - margin)).tolist()
+        at = np.unique(np.asarray(knots, dtype=np.float64))
         if at.size < 2:
-            raise InputError("a monotone T(alpha) needs galaxies at different alpha")
+            raise InputError("a monotone T(alpha) needs at least 2 knots at different alpha")
         n_free = at.size - int(search.anchored)
 
         def values(point: np.ndarray) -> np.ndarray:
@@ -634,10 +611,10 @@ class MonotoneTransition(FlipTransition):
             return cls(_tuples(at.tolist()), _tuples(found[: at.size].tolist()), false)
 
         names = [f"flip({value:.4g})" for value in at] + (["false_disk"] if false_disk is None else [])
-        n_false = int(false_disk is None)
+        n_false = len(names) - at.size
         lower, upper = np.array([(-LOGIT_BOUND, LOGIT_BOUND)] * n_free + [FALSE_DISK_BOUNDS] * n_false).T
         starts = [[1.5] + [1.0] * (n_free - 1) + [FALSE_DISK_START] * n_false]
-        return Space(cls.family, 2, names, build, values, lower, upper, np.array(starts), separate=False)
+        return Space(cls.family, 2, names, build, values, lower, upper, np.array(starts), positive=False)
 
 
 @dataclass(frozen=True, repr=False)
@@ -766,9 +743,7 @@ class LogisticTransition(Transition):
         xp = array_namespace(observables)
         columns = [xp.ones_like(observables[:, 0])]
         for j, (center, scale, log) in enumerate(zip(self.center, self.scale, self.log, strict=True)):
-            column = observables[:, j]
-            if log:
-                column = xp.log(xp.clip(column, min=float(xp.finfo(column.dtype).smallest_normal)))
+            column = _log(observables[:, j]) if log else observables[:, j]
             columns.append((column - center) / scale)
         table = np.array(self.coefficients)
         table[range(self.n_classes), range(self.n_classes)] = 0.0
@@ -852,13 +827,6 @@ def family_of(family: str | type[FlipTransition]) -> Any:
         raise InputError(f"{about}: `family` must be a unique name; got {name!r}")
     if not isinstance(free, dict) or not set(free.values()) <= set(_KINDS):
         raise InputError(f"{about}: `free` must name the kind of each parameter, one of {', '.join(_KINDS)}")
-    wanted = [*free, "false_disk"]
-    try:
-        signature(family).bind(**dict.fromkeys(wanted))
-    except TypeError as problem:
-        raise InputError(
-            f"{about}: must be a dataclass with fields {', '.join(wanted)}, and defaults of others: {problem}"
-        ) from problem
     return family
 
 

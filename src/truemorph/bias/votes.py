@@ -42,11 +42,15 @@ def check_votes(votes: Any) -> np.ndarray:
     return whole.astype(np.int64)
 
 
+def beta_parameters(mean: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the parameters a, b of a beta distribution with this mean and intra-galaxy correlation."""
+    mean, concentration = np.clip(mean, 1e-9, 1 - 1e-9), (1 - rho) / rho
+    return mean * concentration, (1 - mean) * concentration
+
+
 def beta_binomial_log_probability(k: np.ndarray, n: np.ndarray, mean: np.ndarray, rho: float) -> np.ndarray:
-    """Return log p(k of n), shape (N,), for mean probability `mean` and intra-galaxy correlation `rho`."""
-    concentration = (1 - rho) / rho
-    mean = np.clip(mean, 1e-9, 1 - 1e-9)
-    a, b = mean * concentration, (1 - mean) * concentration
+    """Return log p(k of n), shape (N,); scipy's function gives the same in three times the time."""
+    a, b = beta_parameters(mean, rho)
     choose = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
     return choose + betaln(k + a, n - k + b) - betaln(a, b)
 
@@ -70,10 +74,8 @@ class VoteModel:
         """Return log p(k of n | y, α), shape (N, 2)."""
         n, k = votes.sum(axis=1), votes[:, DISK]
         means = self.transition.matrix(alpha)[:, :, DISK]
-        given = [
-            beta_binomial_log_probability(k, n, means[:, y], float(self.overdispersion[y])) for y in (SMOOTH, DISK)
-        ]
-        return np.stack(given, axis=1)
+        of_class = zip(means.T, self.overdispersion, strict=True)
+        return np.stack([beta_binomial_log_probability(k, n, mean, rho) for mean, rho in of_class], axis=1)
 
     def posterior(self, votes: np.ndarray, alpha: np.ndarray, probabilities: np.ndarray | None = None) -> np.ndarray:
         """Return p(y | k, n, α), shape (N, 2), given all votes; p(y | x) is by default the class fractions."""
@@ -89,9 +91,7 @@ class VoteModel:
         means = self.transition.matrix(knots)[:, :, DISK]  # (M, 2)
         tables = np.empty((knots.size, 2, 2))
         for y in (SMOOTH, DISK):
-            mean = np.clip(means[:, y], 1e-9, 1 - 1e-9)[:, None]
-            concentration = (1 - self.overdispersion[y]) / self.overdispersion[y]
-            votes = betabinom(numbers[None, :], mean * concentration, (1 - mean) * concentration)
+            votes = betabinom(numbers, *beta_parameters(means[:, y, None], self.overdispersion[y]))
             smooth = votes.cdf(numbers // 2) @ shares
             tables[:, y, SMOOTH], tables[:, y, DISK] = smooth, 1 - smooth
         return TabulatedTransition(tuple(knots.tolist()), np.clip(tables, 0, 1).tolist())
@@ -132,26 +132,20 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
     objective = with_differences(lambda at: float(data.weights @ terms(at)))
     best = maximise(objective, begin[None], lower, upper, len(votes))
 
-    def influence() -> np.ndarray:
-        return np.asarray(np.nan_to_num(best.covariance()) @ (differences(terms, best.point) * data.weights))
+    def scores() -> np.ndarray:
+        return differences(terms, best.point) * data.weights
 
-    pull = influence() if np.ptp(data.weights) else None
-    covariance = best.covariance() if pull is None else np.where(best.free[:, None] & best.free, pull @ pull.T, np.nan)
+    covariance = best.covariance(scores() @ scores().T if np.ptp(data.weights) else None)
     found, variance = VoteModel.at(space, best.point, numbers), covariance[n, n]
     rho = found.overdispersion
     rho_stderr = rho * (1 - rho) * np.sqrt(np.diag(covariance)[n + 1 :])
     for_disk = float(found.transition.matrix(np.median(data.alpha, keepdims=True))[0, SMOOTH, DISK])
     findings: tuple[Finding, ...] = ()
     if for_disk >= MAJORITY:
-        findings = (
-            Finding(
-                "classes-not-separated",
-                "problem",
-                f"The votes do not separate two classes: {for_disk:.0%} of the votes for smooth galaxies would be for "
-                "a disk.",
-                "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes.",
-            ),
-        )
+        wrong = f"{for_disk:.0%} of the votes for smooth galaxies would be for a disk"
+        message = f"The votes do not separate two classes: {wrong}."
+        action = "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes."
+        findings = (Finding("classes-not-separated", "problem", message, action),)
     fit = TransitionFit.of(
         space,
         data,
@@ -161,7 +155,7 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
         float(found.class_fractions.prod() * np.sqrt(variance)) if variance > 0 else float("nan"),
         log_likelihood=best.value,
         n_parameters=best.point.size,
-        influence=influence,
+        influence=lambda: np.nan_to_num(best.covariance()) @ scores(),
         findings=findings,
         fraction_at_bound=not best.free[n],
         votes=found,

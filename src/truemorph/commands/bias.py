@@ -171,10 +171,15 @@ def measure_bias(
     frame = frame.select(name for name in frame.columns if name in MEASURED)
     del table  # the other columns of a large catalogue
     tree = Tree.fitting(frame["alpha"].to_numpy(), columns, bootstrap, seed, depth, bins)
-    results, sets = {}, label_sets(frame)
+    results, sets, too_few = {}, label_sets(frame), []
     with progress(len(sets), "measuring bias", "label sets") as bar:
         for name, one in sets.items():
-            results[name] = tree.metric(one)
+            try:
+                results[name] = tree.metric(one)
+            except InputError as problem:
+                if np.isfinite(one).all():  # then the tree is wrong for all galaxies
+                    raise
+                too_few.append(_not_measured(name, one, problem))
             bar.update(1)
     measured = BiasMeasurement(
         measure=tree.measure,
@@ -186,11 +191,19 @@ def measure_bias(
         bins=tree.bins,
         galaxies=frame.height,
         galaxies_not_selected=everything - frame.height,
-        findings=unique(unlabelled, sentinels, _missing(intrinsic, columns), _of_label_sets(results)),
+        findings=unique(unlabelled, sentinels, _missing(intrinsic, columns), _of_label_sets(results), too_few),
     )
     if out is not None:
         write_json(out, measured.to_dict())
     return measured
+
+
+def _not_measured(name: str, labels: np.ndarray, problem: InputError) -> Finding:
+    """Say why a label set that is known for a part of the galaxies could not be measured."""
+    known = int(np.isfinite(labels).reshape(len(labels), -1).all(axis=1).sum())
+    message = f"{name}: {known:,} are too few for this tree, so they were not measured ({problem})."
+    action = "Use fewer bins (`bins`), a smaller tree (`depth`), or more such labels."
+    return Finding("labels-too-few", "caution", message, action)
 
 
 def _missing(intrinsic: Names, columns: np.ndarray | None) -> list[Finding]:

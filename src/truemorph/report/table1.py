@@ -107,7 +107,7 @@ class Tree:
 
     def value(self, one: LabelSet, rows: np.ndarray | None = None) -> float | None:
         """The metric alone."""
-        found = self.bias(one, rows, bootstrap=0, floor="analytic")
+        found = self.bias(one, rows, bootstrap=0, permutations=0)
         return None if found is None else found.value
 
     def metric(self, labels: np.ndarray, rows: Any = slice(None), **options: Any) -> BiasResult:
