@@ -30,7 +30,7 @@ from truemorph.config import run_config
 from truemorph.errors import TruemorphError
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import read_session
-from truemorph.labelling.sources import TarPart
+from truemorph.labelling.sources import tar_batches
 from truemorph.tables import CatalogTable, read_table, write_table
 
 ROUNDS = 30 * int(os.environ.get("TRUEMORPH_FUZZ", "1"))
@@ -100,7 +100,7 @@ def files(table, tmp_path_factory):
     with tarfile.open(folder / "all.tar", "w") as tar:
         for number in range(3):
             tar.add(folder / "a.jpg", f"g{number}.jpg")
-    made[folder / "all.tar"] = lambda path: list(TarPart("all", path).batches(2))
+    made[folder / "all.tar"] = lambda path: list(tar_batches(path, 2))
     (folder / "mapping.toml").write_text(mapping_toml(read_mapping("paper")))
     made[folder / "mapping.toml"] = read_mapping
     return made

@@ -8,7 +8,7 @@ import torch
 
 from conftest import stripes, tiny
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
-from truemorph.classifiers.callbacks import KeepState, Unfinished
+from truemorph.classifiers.callbacks import Unfinished
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.module import DebiasedModule, across_devices, fit_temperature, loggers_for
@@ -102,19 +102,11 @@ def test_a_model_from_a_hub_is_loaded_and_resumed_offline(monkeypatch, tmp_path)
     whole = train_members(rows, THETA, config)
     assert whole.described["built"] == {"architecture": "test_vit", "arguments": {"img_size": size}}
 
-    class CutError(Exception):
-        pass
-
-    def cut(self, trainer):
-        keep(self, trainer)
-        raise CutError
-
-    keep, unfinished = KeepState._save, Unfinished(tmp_path / "run")
-    unfinished.begin({})
-    monkeypatch.setattr(KeepState, "_save", cut)
-    with pytest.raises(CutError):
-        train_members(rows, THETA, config, unfinished=unfinished)
-    monkeypatch.setattr(KeepState, "_save", keep)
+    unfinished = Unfinished(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Unfinished, "finish", lambda *_: pytest.fail("cut"))
+        with pytest.raises(pytest.fail.Exception):
+            train_members(rows, THETA, config, unfinished=unfinished)
     reachable[0] = False
     trained = train_members(rows, THETA, config, unfinished=unfinished)
     assert trained.described["normalisation"] == whole.described["normalisation"]

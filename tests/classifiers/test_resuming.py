@@ -15,10 +15,10 @@ from safetensors.numpy import load_file
 
 from conftest import stripes, tiny
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.classifiers import callbacks
-from truemorph.classifiers.callbacks import AtomicCheckpoints, KeepState, Unfinished
+from truemorph.classifiers.callbacks import AtomicCheckpoints, Unfinished
 from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
 from truemorph.classifiers.members import train_members
+from truemorph.classifiers.module import DebiasedModule
 from truemorph.commands.train import train_classifier
 from truemorph.config import training_config
 from truemorph.errors import CheckpointError, InputError
@@ -33,22 +33,17 @@ class CutError(Exception):
 
 @pytest.fixture
 def cut(monkeypatch, tmp_path):
-    """Train in `tmp_path / "cut"` until so many states were written, one per step."""
-    write = KeepState._save
-    monkeypatch.setattr(callbacks, "_LOOK_EVERY", 1)
-    monkeypatch.setattr(callbacks, "_STATE_MINUTES", 0.0)
+    """Train in `tmp_path / "cut"`, and stop after so many steps (of forward passes)."""
 
-    def until(states, **changes):
-        saved = [0]
+    def until(steps, **changes):
+        left = iter(range(steps))
 
-        def save(self, trainer):
-            write(self, trainer)
-            saved[0] += 1
-            if saved[0] == states:
+        def on_train_batch_end(self, *_):
+            if next(left, None) is None:
                 raise CutError
 
         with monkeypatch.context() as patch:
-            patch.setattr(KeepState, "_save", save)
+            patch.setattr(DebiasedModule, "on_train_batch_end", on_train_batch_end)
             with pytest.raises(CutError):
                 train(tmp_path / "cut", **changes)
 
@@ -77,32 +72,34 @@ def whole(tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("states", [1, 6, 12])
-def test_a_run_interrupted_after_any_state_ends_with_the_same_weights(tmp_path, cut, whole, states):
-    # Two epochs of six steps, with a state per step: within an epoch, between epochs, and after the last.
-    cut(states)
+@pytest.mark.parametrize("steps", [5, 12, 19])
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, cut, whole, steps):
+    """Two epochs of twelve half steps: it is cut in the first epoch, at the start of the second, and within it."""
+    cut(steps)
     assert_same(train(tmp_path / "cut"), whole)
+
+
+def test_a_run_that_stopped_early_is_not_trained_further(tmp_path, monkeypatch):
+    changes = {"epochs": 12, "patience": 1, "learning_rate": 3e-2}
+    whole = train(tmp_path / "whole", **changes)
+    assert len(whole.history) < 12
+    with monkeypatch.context() as patch:
+        patch.setattr(Unfinished, "finish", lambda *_: pytest.fail("cut"))
+        with pytest.raises(pytest.fail.Exception):
+            train(tmp_path / "cut", **changes)
+    assert_same(train(tmp_path / "cut", **changes), whole)
 
 
 @pytest.mark.slow
 def test_several_interruptions_with_several_members(tmp_path, cut):
-    for states in (2, 5, 2):  # of six for each member
-        cut(states, folds=2)
+    for steps in (15, 20, 16):
+        cut(steps, folds=2)
     assert_same(train(tmp_path / "cut", folds=2), train(tmp_path / "whole", folds=2))
     # All members are finished: nothing is trained again.
     assert {one.name for one in (tmp_path / "cut").iterdir()} == {"run.json", "member-0.ckpt", "member-1.ckpt"}
-    assert_same(train(tmp_path / "cut", folds=2), train(tmp_path / "whole", folds=2))
     damage(tmp_path / "cut" / "member-0.ckpt")
     with pytest.raises(CheckpointError, match=r"no state of training can be read .* to train this member again"):
         train(tmp_path / "cut", folds=2)
-
-
-def test_a_run_that_stopped_early_is_not_trained_further(tmp_path, cut):
-    changes = {"epochs": 12, "patience": 1, "learning_rate": 3e-2}
-    whole = train(tmp_path / "whole", **changes)
-    assert len(whole.history) < 12
-    cut(6 * len(whole.history), **changes)
-    assert_same(train(tmp_path / "cut", **changes), whole)
 
 
 def damage(path, cut_off=False):
@@ -113,10 +110,10 @@ def damage(path, cut_off=False):
 
 
 @pytest.mark.parametrize("cut_off", [True, False])
-def test_if_a_state_is_damaged_the_previous_one_is_used(cut_off, tmp_path, cut, whole, capsys):
-    cut(4)
+def test_if_a_state_is_damaged_the_previous_one_is_used(cut_off, tmp_path, cut, capsys):
+    cut(30, epochs=3)
     damage(Unfinished(tmp_path / "cut").state(0), cut_off)
-    assert_same(train(tmp_path / "cut"), whole)
+    assert_same(train(tmp_path / "cut", epochs=3), train(tmp_path / "whole", epochs=3))
     assert "using the previous state" in capsys.readouterr().err
 
 

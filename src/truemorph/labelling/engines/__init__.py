@@ -1,7 +1,8 @@
-"""Engines compute p(y | x): one interface, one file per engine."""
+"""Engines compute p(y | x), with one interface."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -28,11 +29,15 @@ class Engine(Protocol):
         ...
 
 
-class FeatureEngine:
-    """Logistic regression on catalogue features."""
+class ModelEngine:
+    """The model itself: networks in PyTorch on its device, or logistic regression on catalogue features."""
 
     def __init__(self, model: Classifier) -> None:
         self.member, self.description = model.member_probabilities, "numpy"
+        if model.uses_images:
+            from truemorph.classifiers.network import torch_device
+
+            self.description = f"torch {torch_device(model.device).type} {model.precision}"
 
 
 def engine_for(
@@ -44,7 +49,7 @@ def engine_for(
     this was not done before; if it differs too much, it raises an InputError.
     """
     if not model.uses_images:
-        return FeatureEngine(model)
+        return ModelEngine(model)
     require_extra("networks")
     if name not in ("torch", "openvino"):
         raise InputError(f"no engine {name!r}; available: torch, openvino")
@@ -55,9 +60,7 @@ def engine_for(
     if name == "torch":
         if precision == "int8":
             raise InputError("int8 needs `engine` openvino")
-        from truemorph.labelling.engines.torch import TorchEngine
-
-        return TorchEngine(model, precision)
+        return ModelEngine(replace(model, precision=precision))
     require_extra("fast")
     if precision == "int8":
         from truemorph.labelling.engines.int8 import int8_engine
