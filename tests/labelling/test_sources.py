@@ -250,7 +250,7 @@ def test_files_with_the_same_name_get_their_paths_as_ids(image_model, pictures, 
 def test_a_damaged_file_raises_an_error(image_model, pictures, tmp_path, damage):
     source, _ = (as_parquet if damage == "Parquet" else as_tar)(pictures, tmp_path)
     content, half = source.read_bytes(), source.stat().st_size // 2
-    start = content.index(b"g40.jpg")  # a header
+    start = content.find(b"g40.jpg")  # a header of the tar file
     source.write_bytes(
         {
             "header": content[:start] + bytes(range(1, 201)) + content[start + 200 :],
@@ -260,7 +260,7 @@ def test_a_damaged_file_raises_an_error(image_model, pictures, tmp_path, damage)
             "Parquet": content[: half - 2000] + bytes(4000) + content[half + 2000 :],
         }[damage]
     )
-    with pytest.raises(InputError, match="not a readable (tar|Parquet) file"):
+    with pytest.raises(InputError, match=r"not a readable (tar|Parquet) file"):
         label_galaxies(load(image_model), source, tmp_path / "labels.parquet", max_bad=1.0)
     assert not (tmp_path / "labels.parquet").exists()
 
