@@ -307,16 +307,15 @@ def train_network(
     if state is not None and "finished" in state[1]:
         return state[1]["finished"]
     lightning.seed_everything(seed, verbose=False)
-    # When resuming, no published weights are downloaded; the hub may be unreachable.
-    built = None if state is None else state[1]["built"]
-    network = GalaxyNetwork(config, pretrained=config.pretrained, built=built)
-    spread = across_devices(network, config)
-    module = DebiasedModule(spread, config, rows, transition, train, validation, seed)
-    story = Story(name, config.patience, unfinished.state(member))
+    path, built, story = None, None, Story(name, config.patience, unfinished.state(member))
     if state is not None:
+        path, built = state[0], state[1]["built"]
         story.load_state_dict(state[1]["callbacks"][story.state_key])
         if is_first_process():
             tell(f"{name}: resuming after epoch {len(story.history)}")
+    # When resuming, no published weights are downloaded; the hub may be unreachable.
+    network = across_devices(GalaxyNetwork(config, pretrained=config.pretrained, built=built), config)
+    module = DebiasedModule(network, config, rows, transition, train, validation, seed)
     if not story.done:
         trainer = _trainer(config, [story, Endings()], unfinished.folder, name)
         with warnings.catch_warnings():
@@ -324,7 +323,7 @@ def train_network(
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
             try:
-                trainer.fit(module, ckpt_path=None if state is None else str(state[0]), weights_only=True)
+                trainer.fit(module, ckpt_path=path, weights_only=True)
             except SystemExit as ending:
                 if ending.code != TERMINATED and trainer.interrupted:  # Lightning turns Ctrl-C into exit status 1
                     raise KeyboardInterrupt from None

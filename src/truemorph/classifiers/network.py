@@ -34,44 +34,32 @@ def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
 
 def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, dict[str, Any]]:
     """Make a timm backbone for this image size; also return `architecture` and `arguments` to rebuild it offline."""
-    architecture, arguments = name, {}
     from_hub = name.startswith(_HUB)
     if not from_hub and not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:4]) or "see timm.list_models()"
         raise InputError(f"timm has no backbone {name!r}; similar names: {near}")
-    try:
-        if from_hub:
-            _, architecture, arguments = timm.models.load_model_config_from_hf(name.removeprefix(_HUB))
-        backbone: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except Exception as problem:  # hub clients raise many types
-        raise InputError(
-            f"backbone {name} can't be made ({reason(problem)}); published weights (`pretrained`) and models of a hub "
-            "need a connection to the internet, once"
-        ) from problem
-    sized: dict[str, Any] = {}
-    refused = _refusal(backbone, size)
-    if refused:  # such as by a transformer with a fixed image size
-        sized = {"img_size": size}
+    architecture, arguments, refused = name, {}, ""
+    ways: tuple[dict[str, Any], ...] = ({}, {"img_size": size})  # some transformers need to know the image size
+    for sized in ways:
         try:
-            backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
-            refused = _refusal(backbone, size)
-        except TypeError:  # the backbone has no such argument
-            pass
-    if refused:
-        raise InputError(f"backbone {name} can't take {size}-pixel images ({refused}); change it or `image_size`")
-    return backbone, {"architecture": architecture, "arguments": {**arguments, **sized}}
-
-
-def _refusal(backbone: nn.Module, size: int) -> str:
-    """Return why a backbone can't take images of this size; empty if it can."""
-    try:
-        with torch.inference_mode():
-            backbone.eval()(torch.zeros(1, 3, size, size))
-    except (AssertionError, RuntimeError) as problem:
-        return reason(problem)
-    finally:
-        backbone.train()
-    return ""
+            if from_hub:
+                _, architecture, arguments = timm.models.load_model_config_from_hf(name.removeprefix(_HUB))
+            backbone: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
+        except Exception as problem:  # hub clients raise many types
+            if sized and isinstance(problem, TypeError):  # the backbone has no such argument
+                break
+            raise InputError(
+                f"backbone {name} can't be made ({reason(problem)}); published weights (`pretrained`) and models of a "
+                "hub need a connection to the internet, once"
+            ) from problem
+        try:
+            with torch.inference_mode():
+                backbone.eval()(torch.zeros(1, 3, size, size))
+        except (AssertionError, RuntimeError) as problem:
+            refused = refused or reason(problem)
+            continue
+        return backbone.train(), {"architecture": architecture, "arguments": {**arguments, **sized}}
+    raise InputError(f"backbone {name} can't take {size}-pixel images ({refused}); change it or `image_size`")
 
 
 class PixelConv(nn.Conv2d):
