@@ -102,17 +102,15 @@ def test_several_interruptions_with_several_members(tmp_path, cut):
         train(tmp_path / "cut", folds=2)
 
 
-def damage(path, cut_off=False):
-    """Flip a bit of a weight, or cut the file off."""
+def damage(path):
+    """Flip a bit of a weight."""
     content, middle = path.read_bytes(), path.stat().st_size // 2
-    flipped = content[:middle] + bytes([content[middle] ^ 64]) + content[middle + 1 :]
-    path.write_bytes(content[:1000] if cut_off else flipped)
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 64]) + content[middle + 1 :])
 
 
-@pytest.mark.parametrize("cut_off", [True, False])
-def test_if_a_state_is_damaged_the_previous_one_is_used(cut_off, tmp_path, cut, capsys):
+def test_if_a_state_is_damaged_the_previous_one_is_used(tmp_path, cut, capsys):
     cut(30, epochs=3)
-    damage(Unfinished(tmp_path / "cut").state(0), cut_off)
+    damage(Unfinished(tmp_path / "cut").state(0))
     assert_same(train(tmp_path / "cut", epochs=3), train(tmp_path / "whole", epochs=3))
     assert "using the previous state" in capsys.readouterr().err
 
@@ -129,7 +127,7 @@ def full_disk():
 
 def test_a_full_disk_damages_neither_states_nor_models(full_disk, tmp_path):
     small, large = np.ones(10, np.float32), np.ones(300_000, np.float32)
-    few, many = (pl.DataFrame({"object_id": np.random.default_rng(0).integers(0, 2**60, n)}) for n in (9, 200_000))
+    seen = pl.DataFrame({"object_id": np.arange(9)})
     described = describe(
         training_config("dcv14"), {}, catalogue={"source": "", "rows": 0}, members=1, metrics={}, normalisation={}
     )
@@ -137,15 +135,15 @@ def test_a_full_disk_damages_neither_states_nor_models(full_disk, tmp_path):
     def state(values):
         AtomicCheckpoints().save_checkpoint({"w": torch.from_numpy(values)}, tmp_path / "member-0.ckpt")
 
-    def model(values, seen):
+    def model(values):
         save_classifier(Classifier(described, [{"w": values}], seen), tmp_path / "model")
 
     state(small)
-    model(small, few)
+    model(small)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    for write, arguments in ((state, (large,)), (model, (large, few)), (model, (small, many))):
+    for write in (state, model):
         with pytest.raises(CheckpointError, match="free disk space and run the same command again"):
-            write(*arguments)
+            write(large)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 

@@ -17,7 +17,7 @@ from truemorph.classifiers import train as training
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.members import TrainingRows
 from truemorph.commands.train import train_classifier
-from truemorph.config import PRESETS, RunConfig, TrainingConfig, run_config, run_toml
+from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.images.decode import decode
 from truemorph.tables import CatalogTable, write_table
@@ -41,13 +41,6 @@ def test_every_setting_is_documented():
     for model in (RunConfig, TrainingConfig):
         for name, field in model.model_fields.items():
             assert name == "training" or field.description, name
-
-
-def test_presets_have_the_papers_images():
-    for preset in ("paper", "standard"):
-        config = PRESETS[preset]
-        assert (config.image_size, config.hidden, config.crop) == (207, 1024, pytest.approx(207 / 424))
-    assert (PRESETS["standard"].backbone, PRESETS["paper"].backbone) == ("resnet50", "resnet50_v1")
 
 
 def test_a_dry_run_prints_the_whole_configuration_and_does_nothing(capsys, catalogue, tmp_path):

@@ -124,7 +124,7 @@ def test_a_process_that_starts_after_the_end_leaves_no_files(image_model, pictur
 
 def test_a_full_disk_keeps_finished_parts(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
-    folder = write_folder(tmp_path / "images", pictures)
+    folder, out = write_folder(tmp_path / "images", pictures), tmp_path / "labels.parquet"
     write, calls = output.pq.ParquetWriter.write_table, []
 
     def full(self, *arguments):
@@ -133,19 +133,17 @@ def test_a_full_disk_keeps_finished_parts(image_model, pictures, tmp_path, monke
             raise OSError(28, "No space left on device")
         write(self, *arguments)
 
-    monkeypatch.setattr(output.pq.ParquetWriter, "write_table", full)
-    with pytest.raises(TruemorphError, match=r"can't be written \(No space left on device\); free disk space and run"):
-        label_galaxies(load(image_model), folder, tmp_path / "labels.parquet")
-    assert [one.name for one in parts_of(tmp_path / "labels.parquet")] == ["part-00000.parquet", "part-00001.parquet"]
-    (parts,) = tmp_path.glob("*.parts")
-    assert not list(parts.glob(".*.parquet"))
-    monkeypatch.setattr(output.pq.ParquetWriter, "write_table", write)
-    assert label_galaxies(load(image_model), folder, tmp_path / "labels.parquet").labelled == 60
+    with monkeypatch.context() as patch:
+        patch.setattr(output.pq.ParquetWriter, "write_table", full)
+        with pytest.raises(TruemorphError, match=r"can't be written \(No space left on device\); free disk space"):
+            label_galaxies(load(image_model), folder, out)
+    assert sorted(tmp_path.glob("*.parts/*.parquet")) == parts_of(out)  # no partial file
+    assert [one.name for one in parts_of(out)] == ["part-00000.parquet", "part-00001.parquet"]
+    assert label_galaxies(load(image_model), folder, out).labelled == 60
 
 
 def test_a_lost_row_raises_an_error(image_model, pictures, tmp_path, monkeypatch):
-    folder = write_folder(tmp_path / "images", pictures)
-    label = labeller.Labeller.label
+    folder, label = write_folder(tmp_path / "images", pictures), labeller.Labeller.label
     monkeypatch.setattr(labeller.Labeller, "label", lambda self, *given: label(self, *given)[1:])
     with pytest.raises(AssertionError, match="60 rows in, 59 labelled, 0 listed"):
         label_galaxies(load(image_model), folder, tmp_path / "labels.parquet")

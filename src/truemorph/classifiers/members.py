@@ -33,31 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Training data of a classifier, one row per galaxy.
+    """Training data of a classifier, one row per galaxy."""
 
-    Attributes
-    ----------
-    frame : polars.DataFrame
-        `object_id`, `label`, `alpha`, `split`; and `sampling_weight` if the sample was balanced.
-    inputs : array or Pixels
-        Pixels (N, S, S, 3) of uint8 for networks; features (N, P) for logistic regression.
-    evidence : array, shape (N, 2), optional
-        log p(observed | y), for observations richer than a label, such as vote counts. Networks then learn from it,
-        and labels only define the classes. With `votes`, shape (N, 2, 2): log p(ỹ | y) of one vote for each ỹ.
-    votes : array, shape (N, 2), optional
-        Fractions or numbers of votes for each class.
-    resolution : array, shape (N, 1 + J), optional
-        Columns on which T depends, if more than `alpha`; `alpha` is the first.
-    intrinsic : array, shape (N, P), optional
-        Intrinsic properties, for CV18 of held-out galaxies.
-    """
-
-    frame: pl.DataFrame
-    inputs: Any
+    frame: pl.DataFrame  # `object_id`, `label`, `alpha`, `split`; and `sampling_weight` if the sample was balanced
+    inputs: Any  # pixels (N, S, S, 3) of uint8 for networks; features (N, P) for logistic regression
+    # log p(observed | y), (N, 2), for observations richer than a label, such as vote counts: networks then learn from
+    # it, and labels only define the classes. With `votes`, (N, 2, 2): log p(ỹ | y) of one vote for each ỹ.
     evidence: np.ndarray | None = None
-    votes: np.ndarray | None = None
-    resolution: np.ndarray | None = None
-    intrinsic: np.ndarray | None = None
+    votes: np.ndarray | None = None  # fractions or numbers of votes for each class, (N, 2)
+    resolution: np.ndarray | None = None  # columns on which T depends, if more than `alpha`, which is the first
+    intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
 
     def column(self, name: str) -> np.ndarray:
         """Return one column as a numpy array."""

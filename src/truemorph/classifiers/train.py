@@ -244,22 +244,21 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
 
 def _environment(network: bool) -> dict[str, Any]:
     """Return time, machine and versions of a run."""
-    devices: dict[str, Any] = {}
-    if network:
-        import torch
-
-        gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-        devices = {"threads": torch.get_num_threads(), "accelerators": gpus}
-    return {
+    found = {
         "command": sys.argv,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        **devices,
         "truemorph": __version__,
         **installed_versions("torch", "lightning", "timm", "numpy", "polars"),
     }
+    if network:
+        import torch
+
+        found["threads"] = torch.get_num_threads()
+        found["accelerators"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return found
 
 
 def _check(run: RunConfig, has_transition: bool) -> None:
