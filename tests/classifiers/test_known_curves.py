@@ -86,17 +86,19 @@ def test_invalid_curves_raise_errors(prepared, tmp_path, given, says):
         train_classifier(prepared, out=tmp_path / "m", **given, **DCV14)
 
 
-def test_explicit_settings_of_the_curve_replace_those_of_a_run_file(tmp_path):
-    file = tmp_path / "run.toml"
-    file.write_text(run_toml(run_config("cat.parquet", out="m", transition="fit.json")))
-    for given, expected in (
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
         ({}, ("fit.json", False, None)),
         ({"transition": "rayleigh:9"}, ("rayleigh:9", False, None)),
         ({"naive": True}, (None, True, None)),
         ({"labels": "gold"}, (None, False, "gold")),
-    ):
-        again = run_config(file, **given)
-        assert (again.transition, again.naive, again.labels) == expected
+    ],
+)
+def test_explicit_settings_of_the_curve_replace_those_of_a_run_file(tmp_path, given, expected):
+    (tmp_path / "run.toml").write_text(run_toml(run_config("cat.parquet", out="m", transition="fit.json")))
+    again = run_config(tmp_path / "run.toml", **given)
+    assert (again.transition, again.naive, again.labels) == expected
 
 
 def test_training_on_gold_labels_uses_only_these_and_treats_them_as_correct(capsys, prepared, tmp_path):
