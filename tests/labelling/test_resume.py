@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from conftest import codes
-from truemorph.classifiers.checkpoint import Classifier, load
+from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.network import TorchEngine
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import TruemorphError
 from truemorph.labelling import labeller, output, sources
@@ -50,7 +51,7 @@ def test_probabilities_that_are_not_finite_are_listed(image_model, pictures, tmp
         return p
 
     model = load(image_model)
-    monkeypatch.setattr(Classifier, "member_probabilities", some_nan)
+    monkeypatch.setattr(TorchEngine, "member", some_nan)
     report = label_galaxies(model, tars(pictures, tmp_path / "tars", 1), tmp_path / "out.parquet", precision="fp32")
     n = len(pictures)
     assert (report.rows_in, report.labelled, len(report.problems)) == (n, n - 2, 2)

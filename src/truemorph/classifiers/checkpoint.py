@@ -42,8 +42,6 @@ CONFIG, WEIGHTS, SEEN, CARD = _FILES = ("config.json", "model.safetensors", "see
 RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
 UNFINISHED = "unfinished"
 _HUB = "hf_hub:"
-# Batches that fit a CPU's cache: 8 images of 207 pixels (ResNet50: 78 images/s; in batches of 32: 52).
-_PIXELS_AT_ONCE, _MOST_AT_ONCE, _AT_ONCE_ON_GPU = 8 * 207**2, 64, 256
 
 
 class ModelFile(BaseModel):
@@ -92,8 +90,6 @@ class Classifier:
         Device for networks, as in `load`.
     history : list of dict
         One entry per epoch and member, for networks trained in this session.
-    precision : {"fp32", "bf16"}
-        Precision of networks.
 
     Examples
     --------
@@ -114,7 +110,6 @@ class Classifier:
     folder: Path | None = None
     device: str = "auto"
     history: list[dict[str, Any]] = field(default_factory=list)
-    precision: Literal["fp32", "bf16"] = "fp32"
 
     @cached_property
     def config(self) -> TrainingConfig:
@@ -176,18 +171,10 @@ class Classifier:
         return networks
 
     @cached_property
-    def _networks(self) -> list[Any]:
-        """Networks on the device. In bf16, weights are converted once, because autocast would do so for each batch."""
-        from torch import bfloat16, nn
+    def _engine(self) -> Any:
+        from truemorph.classifiers.network import TorchEngine
 
-        from truemorph.classifiers.network import PixelConv, torch_device
-
-        device, networks = torch_device(self.device), self.networks()
-        if self.precision == "bf16":
-            for layer in (layer for network in networks for layer in network.modules()):
-                if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, PixelConv):
-                    layer.to(bfloat16)
-        return [network.to(device) for network in networks]
+        return TorchEngine(self, "fp32")
 
     def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """p(y | x) of one member, shape (N, K).
@@ -197,20 +184,7 @@ class Classifier:
         if not self.uses_images:
             weights = self.members[member]
             return softmax(inputs @ weights["coef"].T + weights["intercept"], axis=1)
-        import torch
-
-        from truemorph.images.transforms import normalise
-
-        network = self._networks[member]
-        device = next(network.parameters()).device
-        mean, std = (torch.tensor(self.described["normalisation"][key], device=device) for key in ("mean", "std"))
-        fitting = max(8, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // self.config.image_size**2))
-        pixels, found = torch.from_numpy(np.require(inputs, requirements=["C", "W"])), []
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            for part in pixels.split(_AT_ONCE_ON_GPU if device.type == "cuda" else fitting):
-                logits = network(normalise(part.to(device), mean, std)).cpu().double()
-                found.append(torch.softmax(logits / self.temperatures[member], dim=1))
-        return torch.cat(found).numpy()
+        return self._engine.member(inputs, member)
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """p(y | x) averaged over members, shape (N, K)."""

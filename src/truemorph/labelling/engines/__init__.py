@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -29,15 +28,11 @@ class Engine(Protocol):
         ...
 
 
-class ModelEngine:
-    """The model itself: networks in PyTorch on its device, or logistic regression on catalogue features."""
+class FeatureEngine:
+    """Logistic regression on catalogue features."""
 
     def __init__(self, model: Classifier) -> None:
         self.member, self.description = model.member_probabilities, "numpy"
-        if model.uses_images:
-            from truemorph.classifiers.network import torch_device
-
-            self.description = f"torch {torch_device(model.device).type} {model.precision}"
 
 
 def engine_for(
@@ -49,18 +44,18 @@ def engine_for(
     this was not done before; if it differs too much, it raises an InputError.
     """
     if not model.uses_images:
-        return ModelEngine(model)
+        return FeatureEngine(model)
     require_extra("networks")
     if name not in ("torch", "openvino"):
         raise InputError(f"no engine {name!r}; available: torch, openvino")
-    from truemorph.classifiers.network import multiplies_bf16
+    from truemorph.classifiers.network import TorchEngine, multiplies_bf16
 
     if precision == "auto":
         precision = "bf16" if multiplies_bf16() else "fp32"
     if name == "torch":
         if precision == "int8":
             raise InputError("int8 needs `engine` openvino")
-        return ModelEngine(replace(model, precision=precision))
+        return TorchEngine(model, precision)
     require_extra("fast")
     if precision == "int8":
         from truemorph.labelling.engines.int8 import int8_engine

@@ -25,9 +25,10 @@ from truemorph.bias.maximum import fit_softmax
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import DISK
 from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.network import TorchEngine
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.io import read_json, write_json
-from truemorph.labelling.engines import Engine, ModelEngine
+from truemorph.labelling.engines import Engine
 from truemorph.labelling.engines.openvino import AT_ONCE, OpenVinoEngine, converted
 from truemorph.labelling.sources import Rows, Source, decoded
 from truemorph.progress import progress, tell
@@ -244,7 +245,7 @@ def _made(model: Classifier, source: Source | None, place: Path) -> Members:
             "prepared catalogue with `gate` (for example of simulated galaxies)"
         )
     networks, alignments = int8_members(model, calibration_images(model, source))
-    found = measure(model, source, ModelEngine(model), OpenVinoEngine(networks, model, "int8", alignments))
+    found = measure(model, source, TorchEngine(model, "fp32"), OpenVinoEngine(networks, model, "int8", alignments))
     tell(f"int8 {'passed' if found.passed else 'failed'}: {found}")
     if not found.passed:
         raise InputError(f"int8 is not accurate enough for this model: {found}; use bf16")
