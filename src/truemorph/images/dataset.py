@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +31,7 @@ class GalaxyBatches:
 
     A batch is a dict of `columns`, `pixels`, `maps` (random affine maps, with an `augmentation`) and `step_weights`:
     `columns["weights"]` divided by their sum over the whole step, so that losses of parts and processes add up to the
-    weighted mean. `state_dict` stores the position in the epoch, so that an interrupted run resumes with the next
-    batch.
+    weighted mean.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class GalaxyBatches:
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
         self.parts, self.process = parts, process
         self.sampler, self.batch_sampler = self, None  # Lightning calls set_epoch of these
-        self._epoch, self._first, self._given = 0, 0, 0
+        self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the next epoch."""
@@ -83,26 +81,14 @@ class GalaxyBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         order = self._order()
-        first, self._first = self._first, 0
-        self._given = first
         waiting: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(1, "batches") as ahead:
-            for number in range(first, len(self)):
+            for number in range(len(self)):
                 waiting.append(ahead.submit(self._batch, order, number))
                 if len(waiting) > _AHEAD:
-                    self._given += 1
                     yield waiting.popleft().result()
             while waiting:
-                self._given += 1
                 yield waiting.popleft().result()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the number of batches used in this epoch."""
-        return {"given": self._given % len(self)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Start the next epoch after that number of batches."""
-        self._first = state["given"]
 
 
 def mixed_seed(*numbers: int) -> int:
