@@ -92,7 +92,7 @@ def test_a_run_that_stopped_early_is_not_trained_further(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_several_interruptions_with_several_members(tmp_path, cut):
-    for steps in (15, 20, 16):
+    for steps in (8, 10, 8):  # of twelve for each member
         cut(steps, folds=2)
     assert_same(train(tmp_path / "cut", folds=2), train(tmp_path / "whole", folds=2))
     # All members are finished: nothing is trained again.
