@@ -1,5 +1,7 @@
 """Networks: architectures, initial weights, trained layers, kinds of observations, ensembles and calibration."""
 
+from dataclasses import replace
+
 import lightning
 import numpy as np
 import pytest
@@ -186,8 +188,8 @@ def test_an_ensemble_is_the_mean_of_its_networks():
     np.testing.assert_allclose(model.probabilities(rows.inputs[:5]), np.mean(each, axis=0))
     assert not np.allclose(each[0], each[1])
     # Probabilities use the temperature of each member.
-    model.described["temperatures"] = [2 * one for one in model.temperatures]
-    flatter = model.member_probabilities(rows.inputs[:5], 0)
+    hot = {**model.described, "temperatures": [2 * one for one in model.temperatures]}
+    flatter = replace(model, described=hot).member_probabilities(rows.inputs[:5], 0)
     np.testing.assert_allclose(
         2 * np.log(flatter[:, 1] / flatter[:, 0]), np.log(each[0][:, 1] / each[0][:, 0]), rtol=1e-4
     )
