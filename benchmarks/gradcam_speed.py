@@ -45,7 +45,7 @@ def main(rounds=3, galaxies=256):
         classes = np.arange(n) % 2
         for layer in (None, "layer3", "layer4"):
             cam = GradCam(model, layer)
-            whole = [Galaxies(pl.Series("object_id", np.arange(n)), pixels)]
+            whole = [Galaxies(pl.DataFrame({"object_id": np.arange(n)}), pixels)]
             ways = {
                 "predict": lambda cam=cam, pixels=pixels: cam.member(pixels, 0),
                 "maps": lambda cam=cam, pixels=pixels, classes=classes: cam.maps(pixels, classes),

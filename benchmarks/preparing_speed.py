@@ -92,7 +92,7 @@ def write_tables(folder, rows):
         "rerun": np.full(rows, 40), "camcol": rng.integers(1, 7, rows), "field": rng.integers(11, 900, rows),
         "petroRad_r": radius, "petroRadErr_r": radius / 20, "petroR50_r": radius / 2.5, "petroR90_r": radius / 1.2,
         **bands, "extinction_r": rng.exponential(0.08, rows), "redshift": rng.gamma(4, 0.02, rows), "psfWidth_r": fwhm,
-        "psfWidth_r_best": fwhm - 0.05, "n_fields": rng.integers(1, 4, rows), "field_best": rng.integers(11, 900, rows),
+        "psfWidth_r_best": fwhm - 0.05,
     }  # fmt: skip
     shuffled = pl.DataFrame(photometry).sample(fraction=1, shuffle=True, seed=1)
     no_redshift = rng.random(rows) < 0.02
@@ -122,6 +122,7 @@ def time_parts(folder):
     from truemorph.catalogs.crossmatch import describe, match_ids, match_sky
     from truemorph.catalogs.datasheet import datasheet
     from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc
+    from truemorph.catalogs.prepare import Preparation
     from truemorph.catalogs.sampling import PAPER_SPLIT, draw_sample, split_galaxies
     from truemorph.tables import CatalogTable, read_table
 
@@ -156,7 +157,8 @@ def time_parts(folder):
     timed("split it", lambda: split_galaxies(ids.filter(pl.Series(chosen)).to_list(), PAPER_SPLIT))
     split = pl.Series(np.where(chosen, "train", "unused"))
     wide = zoo.with_columns(label=pl.Series(labels), split=split, sampling_weight=1.0, image=None)
-    timed(f"datasheet of {wide.width} columns", lambda: datasheet(CatalogTable(wide), "wide", [], [], {}))
+    prepared = Preparation(CatalogTable(wide), wide[:0], [], ())
+    timed(f"datasheet of {wide.width} columns", lambda: datasheet(prepared, "wide"))
     print(describe(on_sky.statistics, "zoo2MainSpecz.csv.gz", "positions.parquet"))
     if note:
         print(note)

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.prepare import prepare, write_preparation
@@ -99,6 +100,15 @@ def stripes(n, seed=0):
     from truemorph.classifiers.members import TrainingRows
 
     return TrainingRows(frame, pixels), truth
+
+
+def json_values(other):
+    """Strategy of nested JSON values, among them `other`."""
+    return st.recursive(
+        st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | other,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=6,
+    )
 
 
 def codes(result):

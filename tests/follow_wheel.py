@@ -11,18 +11,16 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBER = re.compile(r"-?\d[\d,]*\.?\d*")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CODE, PRINTED = re.findall(r"<!-- (?:run|printed): first -->\n```(?:python)?\n(.*?)```", README, re.DOTALL)
 
 
 def numbers(text):
-    return [float(one.replace(",", "")) for one in NUMBER.findall(text)]
+    return [float(one.replace(",", "")) for one in re.findall(r"-?\d[\d,]*\.?\d*", text)]
 
 
 def follow(dist):
     """Compare what the example prints with what the README says; return the wheel's name."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"<!-- run: first -->\n```python\n(.*?)```", readme, re.DOTALL)[1]
-    printed = re.search(r"<!-- printed: first -->\n```\n(.*?)```", readme, re.DOTALL)[1]
     (wheel,) = dist.resolve().glob("*.whl")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -31,10 +29,10 @@ def follow(dist):
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*install, "--constraint", ROOT / "constraints.txt", wheel], check=True)
         run = {"cwd": folder, "check": True, "capture_output": True, "text": True}
-        out = subprocess.run([python, "-I", "-c", code], **run).stdout
-        shown, promised = numbers(out), numbers(printed)
+        out = subprocess.run([python, "-I", "-c", CODE], **run).stdout
+        shown, promised = numbers(out), numbers(PRINTED)
         if len(shown) != len(promised) or any(abs(a - b) > 0.002 for a, b in zip(shown, promised, strict=True)):
-            sys.exit(f"{wheel.name}: the README's first example prints\n{out}\nand not\n{printed}")
+            sys.exit(f"{wheel.name}: the README's first example prints\n{out}\nand not\n{PRINTED}")
         subprocess.run([folder / "env" / "bin" / "truemorph", "--help"], **run)
     return wheel.name
 

@@ -1,19 +1,10 @@
 """`make demo`, where it has been run, keeps its promise."""
 
 import json
-import re
 
 import pytest
 
 from conftest import ROOT
-from truemorph.commands.demo import run_demo
-from truemorph.errors import InputError
-
-
-def test_the_demo_refuses_a_folder_that_is_not_its_own(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years")
-    with pytest.raises(InputError, match="something else"):
-        run_demo(out=tmp_path)
 
 
 def test_make_demo_keeps_its_promise():
@@ -22,12 +13,7 @@ def test_make_demo_keeps_its_promise():
         pytest.skip("demo/summary.json is not there; run `make demo` first")
     summary = json.loads(summary_file.read_text())
     page = (ROOT / "demo" / "report.html").read_text()
-    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []  # nothing is fetched
-    assert "default-src 'none'" in page
-    assert len(page) < 15e6
     assert "docs/simulator.md" in page  # says what the demo's galaxies are not
-    changed = json.loads((ROOT / "demo" / "report_files" / "report.json").read_text())["changed"]
-    assert len(list((ROOT / "demo" / "better").glob("*.jpg"))) <= changed
     naive, debiased, theta = summary["models"]["naive"], summary["models"]["debiased"], summary["theta"]
     assert debiased["balanced_accuracy"] >= 0.90
     assert debiased["fraction_rms_soft"] <= 0.05

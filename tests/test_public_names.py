@@ -3,7 +3,6 @@
 import inspect
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
@@ -14,18 +13,20 @@ from truemorph.classifiers.members import train_members
 LONGEST = 2000
 
 
-def made(tmp_path):
+@pytest.fixture(scope="module")
+def model():
+    return train_members(stripes(300)[0], tm.RayleighTransition(11.25), tiny(image_size=16, epochs=1))
+
+
+def made(model):
     """Instances of all public classes that are fast to make."""
     labels, alpha, truth = flipped_labels(3000, seed=0)
     fit = tm.fit_transition(labels, alpha)
-    rows, _ = stripes(300)
-    model = train_members(rows, fit.transition, tiny(image_size=16, epochs=1))
-    frame = pl.DataFrame({"object_id": np.arange(3000), "label": labels, "alpha": alpha, "split": "train"})
     knots = np.linspace(0, 50, 400)
     return [
         fit,
         model,
-        tm.measure_bias(frame, bootstrap=0),
+        tm.measure_bias(tm.simulate_catalogue(1000), bootstrap=0),
         tm.cv14(labels, alpha),
         tm.debiased_fractions(labels, alpha, fit),
         tm.Finding("no-drift", "caution", "The labels do not drift with α."),
@@ -51,34 +52,27 @@ NOT_MADE = {"FlipTransition", "Leaderboard", "ResolutionDrift"}
 
 
 @pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")
-def test_representations_of_public_objects_fit_on_a_screen(tmp_path):
-    objects = made(tmp_path)
+def test_representations_of_public_objects_fit_on_a_screen(model):
+    objects = made(model)
     classes = {name for name in tm.__all__ if inspect.isclass(getattr(tm, name))}
     assert classes - NOT_MADE == {type(one).__name__ for one in objects}
     for one in objects:
         assert len(repr(one)) < LONGEST, type(one).__name__
         if hasattr(one, "_repr_html_") and not isinstance(one, tm.DebiasedLogisticRegression):  # scikit-learn's is long
             assert len(one._repr_html_()) < LONGEST, type(one).__name__
-
-
-def test_the_representation_of_a_classifier_describes_it(tmp_path):
-    rows, _ = stripes(300)
-    model = train_members(rows, tm.RayleighTransition(11.25), tiny(image_size=16, epochs=1))
     for said in ("rayleigh", "11.25", "held_out_loss", "members: 1", model.config.backbone):
         assert said in repr(model)
         assert said in model._repr_html_()
 
 
-def test_predict_proba_agrees_with_predict(tmp_path):
-    rows, _ = stripes(300)
-    model = train_members(rows, tm.RayleighTransition(11.25), tiny(image_size=16, epochs=1))
-    table = model.predict(rows.inputs[:9])
-    p = model.predict_proba(torch.from_numpy(rows.inputs[:9]))
+def test_predict_proba_agrees_with_predict(model, tmp_path):
+    inputs = stripes(300)[0].inputs[:9]
+    p = model.predict_proba(torch.from_numpy(inputs))
     assert p.shape == (9, 2)
-    np.testing.assert_allclose(p, table.select("p_smooth", "p_disk").to_numpy())
+    np.testing.assert_allclose(p, model.predict(inputs).select("p_smooth", "p_disk").to_numpy())
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8")
     with pytest.raises(tm.errors.InputError, match=r"broken\.jpg"):
-        model.predict_proba([tmp_path / "broken.jpg", rows.inputs[0]])
+        model.predict_proba([tmp_path / "broken.jpg", inputs[0]])
 
 
 def test_every_public_name_has_a_runnable_example():

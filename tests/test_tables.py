@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from io import BytesIO
@@ -20,6 +21,7 @@ from astropy.utils.masked import Masked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import json_values
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_arrow, write_table
 
@@ -28,77 +30,46 @@ TEXT = ["csv", "csv.gz", "tsv"]
 ASTROPY = ["fits", "fits.gz", "ecsv", "vot", "vot.gz", "xml"]
 
 
-def small_table():
-    return CatalogTable(
-        pl.DataFrame(
-            {
-                "objid": [LONG_ID, LONG_ID + 1, LONG_ID + 2],
-                "radius": [6.5, None, 2.25],
-                "name": ["a", None, "c"],
-                "n": [None, 2, 3],
-                "flag": [True, False, True],
-            }
-        ),
-        {"radius": "arcsec", "n": "smoots"},
-        {"path": "/long/" + "é" * 90 + "/two  spaces", "x": ["y" * 120, 3, None]},
-        descriptions={"radius": "a radius, " * 20 + "and more", "n": "number"},
-    )
+TABLE = CatalogTable(
+    pl.DataFrame(
+        {
+            "objid": [LONG_ID, LONG_ID + 1, LONG_ID + 2],
+            "radius": [6.5, None, 2.25],
+            "name": ["a", None, "c"],
+            "n": [None, 999_999, 3],  # astropy's value for a missing integer
+            "flag": [True, False, True],
+            "maybe": [True, None, False],
+        }
+    ),
+    {"radius": "arcsec", "n": "smoots"},
+    {"path": "/long/" + "é" * 90 + "/two  spaces", "x": ["y" * 120, 3, None]},
+    descriptions={"radius": "a radius, " * 20 + "and more", "n": "number"},
+)
 
 
 @pytest.mark.parametrize("extension", [*TEXT, "parquet", *ASTROPY])
 def test_a_table_is_the_same_after_writing_and_reading(tmp_path, extension):
-    table = small_table()
-    back = read_table(write_table(table, tmp_path / f"t.{extension}"))
-    assert back.frame.equals(table.frame)
+    back = read_table(write_table(TABLE, tmp_path / f"t.{extension}"))
+    if extension.startswith("fits"):  # booleans with missing values are integers
+        back = replace(back, frame=back.frame.with_columns(pl.col("maybe").cast(pl.Boolean)))
+    assert back.frame.equals(TABLE.frame)
     if extension not in TEXT:
-        assert (back.units, back.descriptions, back.metadata) == (table.units, table.descriptions, table.metadata)
+        assert (back.units, back.descriptions, back.metadata) == (TABLE.units, TABLE.descriptions, TABLE.metadata)
     assert [file.name for file in tmp_path.iterdir()] == [f"t.{extension}"]
 
 
-@pytest.mark.parametrize("extension", ["fits", "ecsv", "vot"])
-def test_only_missing_integers_and_booleans_are_missing(tmp_path, extension):
-    table = CatalogTable(pl.DataFrame({"flag": [True, None, False], "n": [999_999, None, 3]}))
-    back = read_table(write_table(table, tmp_path / f"t.{extension}")).frame
-    assert [None if one is None else bool(one) for one in back["flag"]] == [True, None, False]
-    assert back["n"].to_list() == [999_999, None, 3]
-
-
-@pytest.mark.parametrize(("extension", "format_name"), [("fits", "fits"), ("ecsv", "ascii.ecsv"), ("vot", "votable")])
-def test_tables_written_by_astropy_are_read(tmp_path, extension, format_name):
-    table = Table({"objid": np.array([LONG_ID, 2]), "r": np.array([1.5, 2.5], ">f4")})
-    table["votes"] = MaskedColumn([0.5, 0.0], mask=[False, True])
-    table["r"].unit = "arcmin"
-    table.write(tmp_path / f"t.{extension}", format=format_name)
-    back = read_table(tmp_path / f"t.{extension}")
-    assert back.frame.to_dict(as_series=False) == {"objid": [LONG_ID, 2], "r": [1.5, 2.5], "votes": [0.5, None]}
-    assert back.units == {"r": "arcmin"}
-
-
-def test_ids_with_leading_zeros_stay_text_and_hashes_below_the_header_are_rows(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("# made by hand\nid,n\n00012,1\n#7,2\n00013,3\n")
-    assert read_table(path).frame["id"].to_list() == ["00012", "#7", "00013"]
-    path.write_text("id,z\n00012,0.1\n2,nan\n3,\n4,NA\n\n")
-    assert read_table(path).frame["id"].to_list() == ["00012", "2", "3", "4"]
-    assert read_table(path).frame["z"].to_list() == [0.1, None, None, None]
-
-
-def test_csv_columns_whose_type_changes_late(tmp_path):
-    n = 10_500  # types are inferred from the first 10,000 rows
-    late = {"empty": ("", "3"), "whole": ("1", "1.5"), "name": ("1", "J01"), "flag": ("true", "maybe")}
-    late["pad"] = ("7", "07")
-    lines = [",".join(late), *[",".join(first for first, _ in late.values())] * n]
-    lines += [",".join(values[name == changed] for name, values in late.items()) for changed in late]
-    content = "\n".join(lines) + "\n"
-    (tmp_path / "t.csv").write_text(content)
-    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"# one\n# two\n" + content.encode()))
-    for name in ("t.csv", "t.csv.gz"):
-        frame = read_table(tmp_path / name).frame
-        assert frame.height == n + 5
-        assert (frame["empty"].drop_nulls().to_list(), frame["whole"].max()) == ([3], 1.5)
-        assert (frame["name"] == "J01").sum() == (frame["flag"] == "maybe").sum() == (frame["pad"] == "07").sum() == 1
-    (tmp_path / "empty.csv").write_text("id,late\n" + "1,\n" * n + "2,5\n")
-    assert read_table(tmp_path / "empty.csv").frame["late"].drop_nulls().to_list() == [5]
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_types_of_csv_columns(tmp_path, name):
+    """Ids with leading zeros stay text; the last row may decide; hashes below the header are rows."""
+    early, late = {"id": "7", "whole": "1", "name": "1", "flag": "true", "empty": ""}, ["#07", "1.5", "J01", "no", "3"]
+    rows = [",".join(early), *[",".join(early.values())] * 12_000, ",".join(late), "007,nan,NA,,", ""]
+    content = "# one\n# two\n" + "\n".join(rows)
+    (tmp_path / name).write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
+    frame = read_table(tmp_path / name).frame
+    assert frame.rows()[0] == ("7", 1.0, "1", "true", None)
+    assert frame.rows()[12_000:] == [("#07", 1.5, "J01", "no", 3), ("007", None, None, None, None)]
+    (tmp_path / "ids.csv").write_text("id\n2\n00012\n")
+    assert read_table(tmp_path / "ids.csv").frame["id"].to_list() == ["2", "00012"]
 
 
 @pytest.mark.parametrize("extension", ["csv.gz", "parquet", "fits", "vot"])
@@ -110,20 +81,15 @@ def test_truncated_files_raise_errors(tmp_path, extension):
         read_table(path)
 
 
-def test_a_csv_file_that_ends_within_a_line_raises_an_error(tmp_path):
-    (tmp_path / "t.csv").write_text("a,b,c\n1,2,3\n4,5")
-    with pytest.raises(InputError):
-        read_table(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text("a,b,c\n1,2,3\n4,5,6")
-    assert read_table(tmp_path / "t.csv").frame.height == 2
-
-
 def test_files_that_are_not_tables_raise_errors(tmp_path):
-    for name in ("absent.csv", "t.dat", "t.parquet", "t.fits", "t.vot", "header.csv", "empty.csv"):
+    contents = {"header.csv": "a,b\n", "empty.csv": "", "cut.csv": "a,b,c\n1,2,3\n4,5", "twice.csv": "a,b,b\n1,0,1\n"}
+    for name in ("absent.csv", "t.dat", "t.parquet", "t.fits", "t.vot", *contents):
         if name != "absent.csv":
-            (tmp_path / name).write_text({"header.csv": "a,b\n", "empty.csv": ""}.get(name, "not a table at all"))
+            (tmp_path / name).write_text(contents.get(name, "not a table at all"))
         with pytest.raises(InputError, match=name):
             read_table(tmp_path / name)
+    (tmp_path / "cut.csv").write_text("a,b,c\n1,2,3\n4,5,6")  # only the line's end is missing
+    assert read_table(tmp_path / "cut.csv").frame.height == 2
     Table({"spectrum": np.zeros((3, 5))}).write(tmp_path / "s.fits")
     with pytest.raises(InputError, match="column spectrum"):
         read_table(tmp_path / "s.fits")
@@ -187,11 +153,7 @@ def test_other_programs_find_units_descriptions_and_metadata(tmp_path):
     vo = BytesIO(held.metadata[b"IVOA.VOTable-Parquet.content"])  # as in TOPCAT
     seen = [*(Table.read(paths[one]) for one in ("fits", "vot", "ecsv")), votable.parse_single_table(vo).to_table()]
     for one in seen:
-        assert {name: str(one[name].unit or "") for name in one.colnames} == {
-            "objid": "",
-            "radius": "arcsec",
-            "name": "",
-        }
+        assert [str(one[name].unit or "") for name in one.colnames] == ["", "arcsec", ""]
         assert {name: " ".join(one[name].description.split()) for name in one.colnames} == table.descriptions
     header = fits.getheader(paths["fits"], 1)
     assert [header["TUNIT2"], header["TCOMM1"], header["TCOMM2"]] == ["arcsec", "SDSS id", table.descriptions["radius"]]
@@ -202,48 +164,30 @@ def test_other_programs_find_units_descriptions_and_metadata(tmp_path):
     assert seen[2].meta["truemorph"] == table.metadata
 
 
-@pytest.mark.parametrize("extension", ["parquet", "fits", "ecsv", "vot"])
+@pytest.mark.parametrize("extension", ["fits", "ecsv", "vot"])
 def test_tables_of_version_0_1_keep_their_metadata(tmp_path, extension):
     metadata, path = {"kind": "catalogue", "alpha": "R / \u03c3"}, tmp_path / f"t.{extension}"
-    text = json.dumps(metadata).encode()
-    if extension == "parquet":
-        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({b"truemorph": text}), path)
-    else:
-        key = "description" if extension == "vot" else "TRUEMRPH"
-        coded = "truemorph metadata, JSON in base64: " + base64.b64encode(text).decode()
-        format_name = {"ecsv": "ascii.ecsv", "vot": "votable"}.get(extension, extension)
-        Table({"a": [1]}, meta={key: coded}).write(path, format=format_name)
+    coded = "truemorph metadata, JSON in base64: " + base64.b64encode(json.dumps(metadata).encode()).decode()
+    key, format_name = "TRUEMRPH", {"ecsv": "ascii.ecsv", "vot": "votable"}.get(extension, extension)
+    if extension == "vot":
+        key = "description"
+    Table({"a": [1]}, meta={key: coded}).write(path, format=format_name)
     assert read_table(path).metadata == metadata
-    assert read_table(write_table(read_table(path), path)).metadata == metadata
 
 
 @settings(max_examples=10)
-@given(
-    st.dictionaries(
-        st.from_regex("[a-z_]{1,20}", fullmatch=True),
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-            max_leaves=6,
-        ),
-        max_size=3,
-    )
-)
+@given(st.dictionaries(st.from_regex("[a-z_]{1,20}", fullmatch=True), json_values(st.none()), max_size=3))
 def test_any_metadata_are_preserved(tmp_path_factory, metadata):
     table = CatalogTable(pl.DataFrame({"a": [1]}), metadata=metadata)
     for extension in ("fits", "vot", "parquet"):
         assert read_table(write_table(table, tmp_path_factory.mktemp("any") / f"t.{extension}")).metadata == metadata
 
 
-def test_damaged_metadata_raise_an_error(tmp_path):
+def test_damaged_metadata_raise_an_error():
     deep = b'{"a":' * 100_000
     for held in (deep, b"[1]", b"{"):
-        arrow = pa.table({"a": [1]}).replace_schema_metadata({b"truemorph": held})
-        pq.write_table(arrow, tmp_path / "t.parquet")
-        coded = "truemorph metadata, JSON in base64: " + base64.b64encode(held).decode()
-        for source in (tmp_path / "t.parquet", Table({"a": [1]}, meta={"TRUEMRPH": coded})):
-            with pytest.raises(InputError, match="metadata"):
-                read_table(source)
+        with pytest.raises(InputError, match="metadata"):
+            read_table(pa.table({"a": [1]}).replace_schema_metadata({b"truemorph": held}))
     others = pa.table({"a": [1]}).replace_schema_metadata({b"pandas": deep})
     assert read_table(others).frame["a"].to_list() == [1]
 
@@ -255,8 +199,6 @@ def test_unusual_types_are_preserved_if_the_format_supports_them(tmp_path):
     got = read_table(pl.DataFrame(columns))
     assert got.frame.row(0) == ([1.0, 2.0], {"a": 1}, date(2020, 1, 1), LONG_ID, 1.25)
     assert read_table(write_table(got, tmp_path / "again.parquet")).frame.equals(got.frame)
-    with pytest.raises(InputError, match="day"):
-        numeric_columns(got.frame, ["price", "day"], "t.parquet")
     for name, out in (("list", "t.fits"), ("day", "t.fits"), ("struct", "t.csv")):
         with pytest.raises(InputError, match=out):
             write_table(CatalogTable(got.frame.select(name)), tmp_path / out)
@@ -266,14 +208,8 @@ def test_unusual_types_are_preserved_if_the_format_supports_them(tmp_path):
 
 
 def test_numeric_columns_are_selected_by_name():
-    frame = pl.DataFrame({"a": [1, None], "b": [0.5, 2.5], "name": ["x", "y"]})
+    frame = pl.DataFrame({"a": [1, None], "b": [0.5, 2.5], "day": [date(2020, 1, 1)] * 2})
     np.testing.assert_array_equal(numeric_columns(frame, ["b", "a"], "t.csv"), [[0.5, 1], [2.5, np.nan]])
-    for name in ("name", "absent"):
+    for name in ("day", "absent"):
         with pytest.raises(InputError, match=name):
             numeric_columns(frame, [name], "t.csv")
-
-
-def test_a_repeated_column_name_in_csv_raises_an_error(tmp_path):
-    (tmp_path / "t.csv").write_text("id,label,label\n1,0,1\n")
-    with pytest.raises(InputError, match="label"):
-        read_table(tmp_path / "t.csv")

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 import truemorph as tm
+from conftest import codes
 from truemorph.bias.transitions import transition_from_dict
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.fits import read_fit
@@ -30,33 +31,30 @@ def test_files_of_a_release_are_read_with_the_same_numbers(release, tmp_path):
     assert catalogue.frame.height == 240
     assert catalogue.frame["gold"].sum() == 120
     fit = transition_from_dict(read_fit(release / "transition.json"))
-    again = tm.estimate_transition(release / "catalogue.parquet", compare=False).fit
+    again = tm.estimate_transition(catalogue, compare=False).fit
     assert again.values["theta"] == pytest.approx(fit.theta, rel=1e-4)
     assert run_config(release / "model" / "run.toml").training.features == ("sersic_n", "M_r")
     labelled = tm.label_galaxies(release / "model", release / "catalogue.parquet", out=tmp_path / "labels.parquet")
     has_checksums = "sha256" in json.loads((release / "model" / "config.json").read_text())
-    assert ("model-without-checksums" in {one.code for one in labelled.findings}) != has_checksums
+    assert ("model-without-checksums" in codes(labelled)) != has_checksums
     before, now = (pl.read_parquet(path) for path in (release / "labels.parquet", tmp_path / "labels.parquet"))
     assert before["object_id"].equals(now["object_id"])
     for name in ("p_disk", "posterior_disk"):
         np.testing.assert_allclose(now[name], before[name], rtol=1e-9)
     assert now["observed_label"].equals(catalogue.frame["label"])
-    measured = tm.measure_bias(release / "catalogue.parquet", labels=release / "labels.parquet", bootstrap=0)
+    measured = tm.measure_bias(catalogue, labels=release / "labels.parquet", bootstrap=0)
     assert {"observed labels", "model labels", "gold labels"} <= set(measured.results)
 
 
 def test_files_of_a_later_version_are_refused(tmp_path):
     release = RELEASES[0]
+    folder = shutil.copytree(release, tmp_path / "later")
     catalogue = read_catalogue(release / "catalogue.parquet")
-    later = write_table(
-        replace(catalogue, metadata={**catalogue.metadata, "format_version": 99}), tmp_path / "catalogue.parquet"
-    )
-    (tmp_path / "fit.json").write_text(
-        json.dumps({**json.loads((release / "transition.json").read_text()), "format_version": 99})
-    )
-    model = shutil.copytree(release / "model", tmp_path / "model")
-    described = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**described, "format_version": 99}))
-    for read, path in ((read_catalogue, later), (read_fit, tmp_path / "fit.json"), (tm.load, model)):
+    later = replace(catalogue, metadata={**catalogue.metadata, "format_version": 99})
+    write_table(later, folder / "catalogue.parquet")
+    for name in ("transition.json", "model/config.json"):
+        described = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**described, "format_version": 99}))
+    for read, name in ((read_catalogue, "catalogue.parquet"), (read_fit, "transition.json"), (tm.load, "model")):
         with pytest.raises(InputError):
-            read(path)
+            read(folder / name)

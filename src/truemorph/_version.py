@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 __version__ = "0.1.0"
 
 
@@ -11,8 +13,6 @@ def installed_versions(*packages: str) -> dict[str, str]:
 
     found = {}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

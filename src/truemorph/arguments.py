@@ -11,13 +11,17 @@ from cyclopts.validators import Number
 
 if TYPE_CHECKING:
     from truemorph.bias.transitions import FlipTransition
+    from truemorph.classifiers.checkpoint import Classifier
 
     # A path, or a table in memory (polars, pandas, pyarrow, astropy); on the command line, a path.
     Table = Any
     # The name of a family of T(α), or a class; on the command line, a name.
     Family = str | type[FlipTransition]
+    # Of truemorph transition: a path, a fit, or a dict.
+    BiasCurve = Any
+    Model = Classifier | str | Path
 else:
-    Table, Family = Path, str
+    Table, Family, BiasCurve, Model = Path, str, Path, Path
 
 
 def _by_commas(_: Any, tokens: Sequence[Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from truemorph.errors import InputError
 
 
 def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
-    """Return a plain float64 array; masked values become NaN.
+    """Return a plain float64 array, without a copy if it is one; masked values become NaN.
 
     Quantities and columns with a unit are converted to `unit` (None: dimensionless). Values without a unit are assumed
     to have it. `name` is used in messages.
@@ -19,8 +19,9 @@ def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
     if getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M"):
         raise InputError(f"{name} must be numbers, one per galaxy; got dates or times")
     try:
-        mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else False
-        plain = np.where(mask, np.nan, np.asarray(getattr(values, "value", values), dtype=np.float64))
+        plain = np.asarray(getattr(values, "value", values), dtype=np.float64)
+        if isinstance(values, np.ma.MaskedArray):
+            plain = np.where(np.ma.getmaskarray(values), np.nan, plain)
     except (TypeError, ValueError) as problem:
         raise InputError(f"{name} must be numbers, one per galaxy: {problem}") from problem
     if own_unit is None or str(own_unit) == "":

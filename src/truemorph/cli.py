@@ -5,6 +5,7 @@ Every command is a public function of `truemorph.commands`; its signature and do
 
 from __future__ import annotations
 
+import ast
 import io
 import json as json_text
 import os
@@ -16,6 +17,7 @@ import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from importlib.resources import files
 from operator import getitem
 from typing import Annotated, Any
 
@@ -26,55 +28,25 @@ from truemorph._version import __version__
 from truemorph.errors import TruemorphError, extras_named
 from truemorph.findings import FindingWarning
 
-# Name, function and what `truemorph --help` says: importing all commands would take seconds.
+# Modules and functions, imported only when they run: all of them would take seconds.
 COMMANDS = {
-    "fetch": (
-        "fetch:fetch_archive",
-        "Download tables and images from public archives, with checksums and provenance.",
-    ),
-    "prepare": (
-        "prepare:prepare_catalogue",
-        "Make a catalogue of labels, α and splits from a table of votes.",
-    ),
-    "bias": ("bias:measure_bias", "Measure how much class fractions change with resolution (bias metrics CV14, CV18)."),
-    "transition": ("transition:estimate_transition", "Estimate the bias curve T(α), with errors and checks."),
-    "train": (
-        "train:train_classifier",
-        "Train a classifier through the bias curve T(α) to predict the unbiased class.",
-    ),
-    "label": (
-        "label:label_galaxies",
-        "Label galaxies with a model: class probabilities, and posteriors where there are observed labels.",
-    ),
-    "explain": (
-        "explain:explain_classifier",
-        "Map the pixels that classifiers use: Grad-CAM maps, radial profiles, differences between models.",
-    ),
-    "gold plan": (
-        "gold:plan_gold",
-        "Choose the galaxies that should get a gold label, and how many are needed.",
-    ),
-    "gold label": ("gold:collect_gold", "Label the galaxies of a plan on a local page; Ctrl-C ends it."),
-    "gold import": (
-        "gold:import_gold",
-        "Write gold labels into a catalogue: from a plan's answers, a table, or a Zooniverse classification export.",
-    ),
-    "gold export": (
-        "gold:export_gold",
-        "Write the images and the manifest of a Zooniverse subject set for the galaxies of a plan.",
-    ),
-    "report": (
-        "report:write_report",
-        "Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.",
-    ),
-    "send": ("send:send_table", "Send a table to TOPCAT, Aladin or DS9, through SAMP."),
-    "benchmark": ("benchmark:run_benchmark", "Compare methods for biased labels on data whose truth is known."),
-    "reproduce": (
-        "reproduce:reproduce_paper",
-        "Reproduce the paper's experiment: Table 1 and Figures 3 to 7, compared with the paper.",
-    ),
-    "cite": ("cite:cite", "Print BibTeX of the papers and the software to cite."),
-    "demo": ("demo:run_demo", "Show that it works, on simulated galaxies whose truth is known."),
+    "fetch": "fetch:fetch_archive",
+    "prepare": "prepare:prepare_catalogue",
+    "bias": "bias:measure_bias",
+    "transition": "transition:estimate_transition",
+    "train": "train:train_classifier",
+    "label": "label:label_galaxies",
+    "explain": "explain:explain_classifier",
+    "gold plan": "gold:plan_gold",
+    "gold label": "gold:collect_gold",
+    "gold import": "gold:import_gold",
+    "gold export": "gold:export_gold",
+    "report": "report:write_report",
+    "send": "send:send_table",
+    "benchmark": "benchmark:run_benchmark",
+    "reproduce": "reproduce:reproduce_paper",
+    "cite": "cite:cite",
+    "demo": "demo:run_demo",
 }
 # Commands of two words.
 GROUPS = {"gold": "Choose galaxies for gold labels, and collect the labels."}
@@ -85,7 +57,6 @@ The usual order is fetch, prepare, bias, transition, train, label, report. To tr
 _NEXT = {
     "prepare": "truemorph bias {out}",
     "bias": "truemorph transition {catalogue} --out transition.json",
-    "bias of labels": "truemorph send {labels} (to TOPCAT, Aladin or DS9)",
     "transition": "truemorph label {out} {catalogue} --out labels.parquet (with images: truemorph train)",
     "train": "truemorph label {out} {catalogue} --out labels.parquet",
     "label": "truemorph report {model} --catalogue {source} --labels {out} --out report.html",
@@ -109,12 +80,12 @@ def command_app(chosen: str | None = None) -> App:
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=(), show_default=_shown_default),
     )
-    for order, (name, (function, about)) in enumerate(COMMANDS.items()):
-        own = None if name == chosen else about
+    for order, (name, function) in enumerate(COMMANDS.items()):
+        about = None if chosen in COMMANDS else _about(function)
         group, _, last = name.rpartition(" ")
         if group and group not in app:
             app.command(App(name=group, help=GROUPS[group], sort_key=order))
-        (app[group] if group else app).command(f"truemorph.commands.{function}", name=last, help=own, sort_key=order)
+        (app[group] if group else app).command(f"truemorph.commands.{function}", name=last, help=about, sort_key=order)
     app.meta.suppress_keyboard_interrupt = False
 
     @app.meta.default
@@ -145,6 +116,14 @@ def command_app(chosen: str | None = None) -> App:
     return app
 
 
+def _about(function: str) -> str:
+    """Return the first line of a command's docstring, without importing it."""
+    module, _, name = function.partition(":")
+    tree = ast.parse((files("truemorph.commands") / f"{module}.py").read_text(encoding="utf-8"))
+    (found,) = (one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name)
+    return (ast.get_docstring(found) or "").partition("\n")[0]
+
+
 def _shown_default(value: Any) -> str | None:
     """Return a default for the help; none where an option is just not given."""
     if value in (None, False, (), {}):
@@ -153,28 +132,14 @@ def _shown_default(value: Any) -> str | None:
 
 
 def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
-    """Return what to do after a command; empty where its arguments do not say on which files.
-
-    Examples
-    --------
-    >>> next_command("prepare", {"table": "votes.csv", "out": "cat.parquet"})
-    'truemorph bias cat.parquet'
-    """
-    if command == "bias" and arguments.get("labels"):
-        command = "bias of labels"
+    """Return what to do after a command; empty where its arguments do not say on which files."""
     following = _NEXT.get(command or "", "")
-    tables = [str(arguments.get(name)) for name in ("catalogue", "source") if f"{{{name}}}" in following]
-    if arguments.get("dry_run") or not all(one.endswith(".parquet") for one in tables):
+    given = {name: arguments.get(name) for name in re.findall(r"{(\w+)}", following)}
+    tables = [str(given[name]) for name in ("catalogue", "source") if name in given]
+    if arguments.get("dry_run") or None in given.values() or not all(one.endswith(".parquet") for one in tables):
         return ""
-    given = {
-        name: shlex.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(str(value))
-        for name, value in arguments.items()
-        if value is not None
-    }
-    try:
-        return following.format_map(given)
-    except KeyError:  # nothing was written
-        return ""
+    words = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
+    return following.format_map({name: shlex.join(map(str, value)) for name, value in words.items()})
 
 
 def options_of(app: App, command: str | None) -> dict[str, str]:

@@ -18,9 +18,8 @@ _PAPER_CROP = 207 / 424
 
 def _by_commas(value: Any) -> Any:
     """Split "a,b" from the command line."""
-    if isinstance(value, str):
-        value = [value]
-    return [name.strip() for one in value for name in str(one).split(",")] if isinstance(value, list | tuple) else value
+    given = (value,) if isinstance(value, str) else value
+    return [name.strip() for one in given for name in str(one).split(",")] if isinstance(given, list | tuple) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_by_commas)]
@@ -172,13 +171,7 @@ def _of_preset(name: str) -> dict[str, Any]:
 
 
 def training_config(preset: str = "quick", **changes: Any) -> TrainingConfig:
-    """Return a preset with some settings changed (None means no change).
-
-    Examples
-    --------
-    >>> training_config("quick", epochs=3).epochs
-    3
-    """
+    """Return a preset with some settings changed (None means no change)."""
     changed = {name: value for name, value in changes.items() if value is not None}
     return checked(TrainingConfig, _of_preset(preset) | changed, "setting")
 
@@ -190,18 +183,17 @@ def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, 
     return dict(settings or {})
 
 
-def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | None = None, **changes: Any) -> RunConfig:
+def run_config(
+    source: str | os.PathLike[str],
+    file: str | os.PathLike[str] | None = None,
+    own: BaseModel | Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> RunConfig:
     """Make the settings of a run: preset, then files, then explicit changes (None means no change).
 
-    `source` is a `run.toml`, or the catalogue for training; `file` has training settings. Another preset than that
-    of the run.toml replaces its preset values, but not the values that the file changes. Of settings that exclude
-    each other, the explicit changes take precedence.
-
-    Examples
-    --------
-    >>> run = run_config("catalogue.parquet", preset="quick", epochs=3, backbone="resnet18", out="model")
-    >>> run.catalogue, run.training.epochs, run.training.backbone, run.training.image_size
-    ('catalogue.parquet', 3, 'resnet18', 64)
+    `source` is a `run.toml`, or the catalogue for training; `file` and `own` have training settings, `changes` any.
+    Another preset than that of the run.toml replaces its preset values, but not the values that the file changes. Of
+    settings that exclude each other, the explicit changes take precedence.
     """
     settings: dict[str, Any] = {"catalogue": str(source)}
     training: dict[str, Any] = {}
@@ -218,14 +210,12 @@ def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | No
         training = {name: value for name, value in training.items() if before.get(name) != value}
     if any(given.get(name) for name in _EXCLUSIVE):
         settings = {name: value for name, value in settings.items() if name not in _EXCLUSIVE}
-    for name, value in given.items():
-        if name in RunConfig.model_fields and name != "training":
-            settings[name] = value
-        elif name in TrainingConfig.model_fields:
-            training[name] = value
-        else:
-            near = nearest(name, [*RunConfig.model_fields, *TrainingConfig.model_fields], 1, "settings")
-            raise InputError(f"no setting {name!r}; {near}")
+    settings |= {name: value for name, value in given.items() if name in RunConfig.model_fields}
+    training |= {name: value for name, value in given.items() if name not in RunConfig.model_fields}
+    training |= {name: value for name, value in given_settings(own).items() if value is not None}
+    for name in training:
+        if name not in TrainingConfig.model_fields:
+            raise InputError(f"no setting {name!r}; {nearest(name, list(TrainingConfig.model_fields), 1, 'settings')}")
     for name in ("catalogue", "out"):
         if name not in settings:
             raise InputError(f"{source}: no `{name}` is given")

@@ -44,17 +44,7 @@ def _not_installed(package: str, extra: str) -> InputError:
 
 
 def require_extra(extra: str) -> None:
-    """Check that the packages of an extra are installed.
-
-    Parameters
-    ----------
-    extra : {"networks", "archives", "fast", "gold", "ray", "morphology", "benchmark"}
-
-    Raises
-    ------
-    InputError
-        If a package is missing; the message has the command that installs it.
-    """
+    """Check that the packages of an extra are installed; the InputError has the command that installs them."""
     for package in _EXTRAS[extra]:
         if find_spec(package) is None:
             raise _not_installed(package, extra)
@@ -62,45 +52,35 @@ def require_extra(extra: str) -> None:
 
 @contextmanager
 def extras_named() -> Iterator[None]:
-    """Convert a failed import of an optional package to an error that names its extra.
-
-    Raises
-    ------
-    InputError
-        Instead of the ModuleNotFoundError of such a package; other errors are not changed.
-    """
+    """Convert a failed import of an optional package to an InputError that names its extra."""
     try:
         yield
     except ImportError as problem:
-        cause: BaseException | None = problem
-        while cause is not None and not isinstance(cause, ModuleNotFoundError):
-            cause = cause.__cause__
-        package = ("" if cause is None else cause.name or "").partition(".")[0]
+        missing = next((one.name for one in _causes(problem) if isinstance(one, ModuleNotFoundError)), None)
+        package = (missing or "").partition(".")[0]
         for extra, packages in _EXTRAS.items():
             if package in packages:
                 raise _not_installed(package, extra) from problem
         raise
 
 
+def _causes(problem: BaseException | None) -> Iterator[BaseException]:
+    while problem is not None:
+        yield problem
+        problem = problem.__cause__ or problem.__context__
+
+
 def reason(problem: BaseException) -> str:
     """Return a one-line reason; for errors of a writer, the system's message (such as a full disk)."""
-    cause: BaseException | None = problem
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
+    for one in _causes(problem):
+        if isinstance(one, OSError) and one.strerror:
+            return one.strerror
     lines = str(problem).strip().splitlines()
-    return lines[0] if lines else type(problem).__name__
+    return lines[0][:300] if lines else type(problem).__name__
 
 
 def nearest(name: str, existing: Sequence[str], n: int = 3, what: str = "columns") -> str:
-    """List the most similar names, for an error message.
-
-    Examples
-    --------
-    >>> nearest("petrorad", ["objid", "petroRad_r"])
-    'nearest: petroRad_r'
-    """
+    """List the most similar names, for an error message."""
     by_case = {column.lower(): column for column in existing}
     close = difflib.get_close_matches(name.lower(), list(by_case), n=n, cutoff=0.5)
     shown = [by_case[c] for c in close] or list(existing)[:12]

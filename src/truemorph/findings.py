@@ -61,12 +61,7 @@ def unique(*findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 class FindingWarning(UserWarning):
-    """A finding as a Python warning, from functions that return arrays and can't return findings.
-
-    Attributes
-    ----------
-    finding : Finding
-    """
+    """A finding as a Python warning, from functions that return arrays and can't return findings."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)
@@ -75,15 +70,7 @@ class FindingWarning(UserWarning):
 
 @contextmanager
 def collect_findings() -> Iterator[list[Finding]]:
-    """Collect findings issued as warnings inside the block, for a result that lists them.
-
-    Examples
-    --------
-    >>> with collect_findings() as found:
-    ...     warnings.warn(FindingWarning(Finding("no-drift", "caution", "The labels do not drift with α.")))
-    >>> found[0].code
-    'no-drift'
-    """
+    """Collect findings issued as warnings inside the block, for a result that lists them."""
     found: list[Finding] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FindingWarning)

@@ -28,17 +28,8 @@ Model = TypeVar("Model", bound=BaseModel)
 def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
     """Write a file atomically; its folder is created if missing.
 
-    The block writes a temporary file in the same folder, with the same extension. It replaces `path` when the block
-    ends, if `durable` once it is on the disk, and is removed if the block raises.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> out = Path(tempfile.mkdtemp()) / "a.txt"
-    >>> with written_whole(out) as partial:
-    ...     _ = partial.write_text("whole")
-    >>> out.read_text()
-    'whole'
+    The block writes the yielded temporary file in the same folder, with the same extension. It replaces `path` when
+    the block ends, if `durable` once it is on the disk, and is removed if the block raises.
     """
     path = Path(path)
     if path.is_dir():
@@ -60,16 +51,7 @@ def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterat
 
 
 def lock(path: str | os.PathLike[str]) -> AcquireReturnProxy | None:
-    """Acquire a lock file without waiting, for a `with` block; return None if another process holds it.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> place = Path(tempfile.mkdtemp()) / ".lock"
-    >>> with lock(place):
-    ...     lock(place) is None
-    True
-    """
+    """Acquire a lock file without waiting, for a `with` block; return None if another process holds it."""
     try:
         return FileLock(path).acquire(timeout=0)
     except Timeout:
@@ -77,13 +59,7 @@ def lock(path: str | os.PathLike[str]) -> AcquireReturnProxy | None:
 
 
 def content_hash(content: Any) -> str:
-    """Return the SHA-256 of plain values, in hexadecimal, independent of the order of keys.
-
-    Examples
-    --------
-    >>> content_hash({"a": 1, "b": (2,)}) == content_hash({"b": [2], "a": 1})
-    True
-    """
+    """Return the SHA-256 of plain values, in hexadecimal, independent of the order of keys."""
     return hashlib.sha256(json.dumps(plain(content), sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -94,13 +70,7 @@ def file_hash(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as UTF-8 text; invalid bytes are escaped.
-
-    Examples
-    --------
-    >>> shown_path(os.fsdecode(b"caf\xe9.jpg"))
-    'caf\\xe9.jpg'
-    """
+    """Return a path as UTF-8 text; invalid bytes are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -120,18 +90,7 @@ def read_json(path: str | os.PathLike[str], schema: type[BaseModel] | None = Non
 
 
 def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Model:
-    """Check plain values against a pydantic model; the InputError names the first one that is missing or wrong.
-
-    Examples
-    --------
-    >>> from pydantic import BaseModel
-    >>> class Size(BaseModel):
-    ...     width: int
-    >>> checked(Size, {"width": "wide"}, "size.json:")
-    Traceback (most recent call last):
-        ...
-    truemorph.errors.InputError: size.json: width: input should be a valid integer...; got 'wide'
-    """
+    """Check plain values against a pydantic model; the InputError names the first one that is missing or wrong."""
     try:
         return model.model_validate(content)
     except ValidationError as problem:
@@ -141,15 +100,7 @@ def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Mode
 
 
 def check_format(described: Mapping[str, Any], source: object) -> None:
-    """Refuse a file of a later version, whose metadata have a higher number.
-
-    Examples
-    --------
-    >>> check_format({"format_version": 2}, "fit.json")
-    Traceback (most recent call last):
-        ...
-    truemorph.errors.InputError: fit.json: format 2 is newer than this truemorph supports (1); upgrade truemorph
-    """
+    """Refuse a file of a later version, whose metadata have a higher number."""
     version = described.get("format_version", 0)
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(
@@ -176,7 +127,11 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """Convert numpy numbers and arrays, tuples and NaN to JSON values."""
+    """Convert results, paths, numpy numbers and arrays, tuples and NaN to JSON values."""
+    if hasattr(value, "to_dict"):
+        return plain(value.to_dict())
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, dict):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -3,66 +3,27 @@
 from __future__ import annotations
 
 import sys
-import time
 import unicodedata
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
-# Seconds between lines in a log.
-_BETWEEN_LINES = 60.0
+Progress: TypeAlias = tqdm
 # Whether to print nothing.
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 
 
-class Progress(Protocol):
-    """A progress display, used as a context manager."""
+class _Lines(tqdm):
+    """Lines in a log, which has no bar to move or clear."""
 
-    def update(self, n: int, /) -> Any:
-        """Advance by n."""
+    def display(self, *_: Any, **__: Any) -> None:
+        """Print a line, when tqdm would draw the bar again."""
+        print(self, file=sys.stderr, flush=True)
 
-    def __enter__(self) -> Any: ...
-
-    def __exit__(self, *problem: object) -> Any: ...
-
-
-class Silence:
-    """A progress display that shows nothing."""
-
-    def update(self, n: int, /) -> None:
-        """Do nothing."""
-
-    def __enter__(self) -> Silence:
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        pass
-
-
-class _Lines(Silence):
-    """A progress display that prints occasional lines."""
-
-    def __init__(self, total: int | None, what: str, unit: str, initial: int, between: float) -> None:
-        self._total, self._what, self._unit, self._between = total, what, unit, between
-        self._initial = self._done = initial
-        self._began = self._told = time.perf_counter()
-
-    def update(self, n: int, /) -> None:
-        """Count, and print a line if the last one is old enough."""
-        self._done += n
-        now = time.perf_counter()
-        if now - self._told < self._between:
-            return
-        self._told = now
-        rate = (self._done - self._initial) / (now - self._began)
-        line = f"{self._what}: {self._done:,d}"
-        if self._total is not None:
-            line += f" of {self._total:,d}"
-        line += f" {self._unit}, {rate:,.1f} {self._unit}/s"
-        if self._total is not None and rate > 0:
-            line += f", {tqdm.format_interval((self._total - self._done) / rate)} left"
-        print(line, file=sys.stderr, flush=True)
+    def close(self) -> None:
+        """End; what was printed stays."""
+        self.disable = True
 
 
 def tell(text: str) -> None:
@@ -72,13 +33,7 @@ def tell(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    r"""Escape control characters, which could change a terminal; line breaks and tabs stay.
-
-    Examples
-    --------
-    >>> print(printable("galaxy \x1b[31m"))
-    galaxy \x1b[31m
-    """
+    """Escape control characters, which could change a terminal; line breaks and tabs stay."""
     return "".join(
         one.encode("unicode_escape").decode()
         if unicodedata.category(one) in ("Cc", "Cf") and one not in "\n\t"
@@ -87,27 +42,19 @@ def printable(text: str) -> str:
     )
 
 
-def progress(total: int | None, what: str, unit: str, initial: int = 0, between: float = _BETWEEN_LINES) -> Progress:
-    """Show progress on standard error.
+def progress(total: int | None, what: str, unit: str, initial: int = 0, between: float = 60) -> Progress:
+    """Show progress on standard error, as a context manager with `update(n)`.
 
-    Parameters
-    ----------
-    total : int, optional
-        Total number; None if unknown.
-    what, unit : str
-        Task and unit, for display.
-    initial : int
-        Number done before.
-    between : float
-        Seconds between lines, if standard error is not a terminal.
-
-    Returns
-    -------
-    Progress
-        A context manager with `update(n)`.
+    `total` is None if unknown, `initial` was done before; `between` are seconds between lines of a log.
     """
-    if QUIET.get():
-        return Silence()
+    shown = {"total": total, "desc": what, "initial": initial, "disable": QUIET.get()}
     if sys.stderr.isatty():
-        return tqdm(total=total, desc=what, unit=unit, initial=initial, unit_scale=True, leave=False)
-    return _Lines(total, what, unit, initial, between)
+        return tqdm(**shown, unit=unit, unit_scale=True, leave=False)
+    done, left = ("{n:,}", "") if total is None else ("{n:,} of {total:,}", ", {remaining} left")
+    line = f"{{desc}}: {done} {unit}, {{rate_noinv_fmt}}{left}"
+    return _Lines(**shown, unit=f" {unit}", bar_format=line, delay=between, mininterval=between, miniters=1)
+
+
+def silence() -> Progress:
+    """Return a progress display that shows nothing."""
+    return tqdm(disable=True)

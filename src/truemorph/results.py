@@ -7,11 +7,12 @@ import re
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.io import plain
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -24,13 +25,7 @@ _COLUMNS = 100
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
-    """Return a text, cut to so many characters.
-
-    Examples
-    --------
-    >>> shortened("abcdef", 3)
-    'abc…'
-    """
+    """Return a text, cut to so many characters."""
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
@@ -54,9 +49,9 @@ class Result(ABC):
     def summary(self) -> str:
         """Return the result as text, as the command line prints it."""
 
-    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values, for JSON."""
+        return dict(plain({one.name: getattr(self, one.name) for one in fields(self)}))  # type: ignore[arg-type]
 
     @abstractmethod
     def to_table(self) -> QTable:
@@ -124,23 +119,15 @@ class Result(ABC):
 
     def _repr_html_(self) -> str:
         """Return the summary and the findings as Jupyter shows them."""
-        findings = [
-            f"<b>{one.severity}:</b> {html.escape(f'{one.message} {one.action}'.strip())} <code>{one.code}</code>"
-            for one in self.findings
-        ]
-        findings = [_ARGUMENT.sub(r"<code>\1</code>", one) for one in findings]
-        return f"<pre>{html.escape(shortened(self.summary()))}</pre>" + "".join(f"<p>{one}</p>" for one in findings)
+        lines = [f"<pre>{html.escape(shortened(self.summary()))}</pre>"]
+        for one in self.findings:
+            text = _ARGUMENT.sub(r"<code>\1</code>", html.escape(f"{one.message} {one.action}".strip()))
+            lines.append(f"<p><b>{one.severity}:</b> {text} <code>{one.code}</code></p>")
+        return "".join(lines)
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    r"""Return the lines of a table with aligned columns.
-
-    Parameters
-    ----------
-    header : sequence of str
-    rows : iterable of sequences of str
-    left : sequence of int
-        Columns aligned to the left; the others, of numbers, to the right.
+    r"""Return the lines of a table; columns `left` are aligned to the left, the others, of numbers, to the right.
 
     Examples
     --------
@@ -161,13 +148,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Seque
 
 
 def text_facts(facts: Iterable[tuple[str, str]]) -> list[str]:
-    """Return lines of name and text, aligned and broken between words at 100 columns.
-
-    Examples
-    --------
-    >>> text_facts([("α", "R / σ"), ("galaxies", "9,000")])
-    ['α         R / σ', 'galaxies  9,000']
-    """
+    """Return lines of name and text, aligned and broken between words at 100 columns."""
     facts = list(facts)
     width = max(len(name) for name, _ in facts)
     return [
@@ -181,54 +162,36 @@ def text_facts(facts: Iterable[tuple[str, str]]) -> list[str]:
 
 
 @dataclass(frozen=True, repr=False)
-class Configuration(Result):
-    """Settings of a dry run, as text and as values.
+class PlainResult(Result):
+    """A text and plain values, such as the settings of a dry run, or what was sent.
 
     Attributes
     ----------
     text : str
-        TOML, which can be edited and given to the same command.
-    settings : dict
+    values : dict
     findings : tuple of Finding
     """
 
     text: str
-    settings: dict[str, Any]
+    values: dict[str, Any]
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return the TOML."""
+        """Return the text."""
         return self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings."""
-        return self.settings
+        """Return the values."""
+        return self.values
 
     def to_table(self) -> QTable:
-        """Return a table with one row per setting."""
-        return quantity_table(
-            {
-                "setting": (list(self.settings), "", "name"),
-                "value": (list(map(str, self.settings.values())), "", "value"),
-            }
-        )
+        """Return a table with one row per value."""
+        values = list(map(str, self.values.values()))
+        return quantity_table({"name": (list(self.values), "", "name"), "value": (values, "", "value")})
 
 
 def quantity_table(columns: Mapping[str, tuple[Any, str, str]], **metadata: Any) -> QTable:
-    """Return an astropy table with units and descriptions.
-
-    Parameters
-    ----------
-    columns : mapping of str to (values, unit, description)
-        The unit is empty where a column has none.
-    **metadata
-        Stored in the table's `meta`.
-
-    Examples
-    --------
-    >>> quantity_table({"fwhm": ([1.2], "arcsec", "FWHM of the PSF")})["fwhm"].unit
-    Unit("arcsec")
-    """
+    """Return an astropy table of columns (values, unit or "", description), with `metadata` as its `meta`."""
     from astropy.table import QTable
 
     return QTable(

@@ -19,27 +19,9 @@ _START = "start TOPCAT, Aladin or DS9, and send the table again"
 
 
 def send_votable(table: CatalogTable, name: str, to: str | None = None) -> list[str]:
-    """Send a table as a VOTable, and wait until it is loaded.
+    """Send a table as a VOTable, wait until it is loaded, and return the names of the programs that loaded it.
 
-    Parameters
-    ----------
-    table : CatalogTable
-    name : str
-        Name of the table in the other program.
-    to : str, optional
-        Name of the program, or a part of it; default every program that loads tables.
-
-    Returns
-    -------
-    list of str
-        Names of the programs that loaded the table.
-
-    Raises
-    ------
-    InputError
-        If no program of this name is running.
-    TruemorphError
-        If no program that loads tables is running, or one could not load this table.
+    `name` is that of the table in the programs; `to`, a part of a program's name, chooses among them.
     """
     samp = _samp()
     client = samp.SAMPIntegratedClient(name="truemorph", description="Unbiased galaxy morphologies from biased labels")

@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import polars as pl
@@ -29,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from polars.exceptions import PanicException, PolarsError
 
-from truemorph.errors import InputError, nearest
+from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding, FindingWarning
 from truemorph.io import written_whole
 
@@ -45,21 +44,10 @@ _ASTROPY_FORMATS = {
 }
 _EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY_FORMATS)
 _MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
-_VOTABLE_TYPES: dict[Any, str] = {
-    pl.Boolean: 'datatype="boolean"',
-    pl.UInt8: 'datatype="unsignedByte"',
-    pl.Int16: 'datatype="short"',
-    pl.Int32: 'datatype="int"',
-    pl.Int64: 'datatype="long"',
-    pl.Float32: 'datatype="float"',
-    pl.Float64: 'datatype="double"',
-    pl.String: 'datatype="unicodeChar" arraysize="*"',
-}
 # Published tables use these values for "not measured", usually without documenting them.
 SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
 # Bytes at the end of a CSV file in which its last line begins.
 _LONGEST_LINE = 2**16
-_SAMPLE = 10_000  # rows used to infer the types of CSV columns
 
 _OURS, _FITS_KEY = "truemorph", "TRUEMRPH"  # keys of our metadata
 _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
@@ -173,7 +161,7 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
     except (PolarsError, pa.ArrowException, UnicodeError, TypeError, ValueError, RecursionError) as problem:
-        raise InputError(f"{path}: this table can't be written as {extension[1:]}: {_first_line(problem)}") from problem
+        raise InputError(f"{path}: this table can't be written as {extension[1:]}: {reason(problem)}") from problem
     return path
 
 
@@ -293,13 +281,9 @@ def _from_file(path: Path) -> CatalogTable:
     try:
         if extension == ".parquet":
             return _from_arrow(pq.ParquetFile(path).read(), str(path), path)
-        content: Path | bytes = path
-        if extension.endswith(".gz"):
-            with gzip.open(path, "rb") as packed:
-                content = packed.read()
         if extension in _ASTROPY_FORMATS:
-            return _read_astropy(content, _ASTROPY_FORMATS[extension], path)
-        frame = _read_csv(content, "\t" if extension == ".tsv" else ",", path)
+            return _read_astropy(_ASTROPY_FORMATS[extension], path)
+        frame = _read_csv(path, "\t" if extension == ".tsv" else ",")
         # In one chunk, because otherwise each writer copies it.
         return CatalogTable(_plain_frame(frame).rechunk(), path=path)
     except InputError:
@@ -307,7 +291,7 @@ def _from_file(path: Path) -> CatalogTable:
     except EOFError as problem:
         raise InputError(f"{path}: the file seems truncated; fetch or copy it again") from problem
     except Exception as problem:  # readers raise many types for broken files
-        raise InputError(f"{path}: can't be read as {extension[1:]}: {_first_line(problem)}") from problem
+        raise InputError(f"{path}: can't be read as {extension[1:]}: {reason(problem)}") from problem
 
 
 def _from_object(source: Any) -> CatalogTable:
@@ -329,14 +313,10 @@ def _from_object(source: Any) -> CatalogTable:
         if isinstance(source, pa.Table):
             return _from_arrow(source, what)
     except (pa.ArrowException, ValueError, TypeError) as problem:
-        raise InputError(f"{what}: can't be used as a table: {_first_line(problem)}") from problem
+        raise InputError(f"{what}: can't be used as a table: {reason(problem)}") from problem
     raise InputError(
         f"{what}: not a table; give a path, or a polars, pandas, pyarrow or astropy table (one HDU or array at a time)"
     )
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:200]
 
 
 def _plain_frame(frame: pl.DataFrame) -> pl.DataFrame:
@@ -392,12 +372,12 @@ def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> Catal
         # Metadata of other programs, such as pandas, are not needed.
         frame = pl.DataFrame(pl.from_arrow(table.replace_schema_metadata()))
     except (PolarsError, PanicException) as problem:
-        raise InputError(f"{source}: can't be used as a table: {_first_line(problem)}") from problem
+        raise InputError(f"{source}: can't be used as a table: {reason(problem)}") from problem
     return CatalogTable(_plain_frame(frame), units, metadata, path, descriptions)
 
 
-def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame:
-    with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file:
+def _read_csv(path: Path, separator: str) -> pl.DataFrame:
+    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
         comments = 0  # only above the header, because # may be part of an id below
         while (header := file.readline()).startswith(b"#"):
             comments += 1
@@ -413,17 +393,9 @@ def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame
     if twice:
         raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
     options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_lines": comments}
-    try:
-        frame = pl.read_csv(content, infer_schema_length=_SAMPLE, **options)
-        # Columns without a value in the sample were read as text.
-        head = frame.head(_SAMPLE)
-        unknown = [series.name for series in head if series.null_count() == head.height]
-        if unknown and frame.height > _SAMPLE:
-            frame = frame.with_columns(pl.read_csv(content, infer_schema_length=None, columns=unknown, **options))
-    except PolarsError:  # values of another type after the sample
-        frame = pl.read_csv(content, infer_schema_length=None, **options)
+    frame = pl.read_csv(path, infer_schema_length=None, **options)
     # "00012" is text, not a number. Integers are compared as text by streaming, to save memory.
-    text = pl.scan_csv(content, infer_schema=False, **options).select(
+    text = pl.scan_csv(path, infer_schema=False, **options).select(
         name for name, kind in frame.schema.items() if kind.is_integer()
     )
     padded = text.select(pl.all().str.contains(r"^[+-]?0\d").any()).collect(engine="streaming")
@@ -441,14 +413,12 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _read_astropy(content: Path | bytes, format_name: str, path: Path) -> CatalogTable:
+def _read_astropy(format_name: str, path: Path) -> CatalogTable:
     from astropy.io import votable
     from astropy.table import Table
 
-    given: Any = io.BytesIO(content) if isinstance(content, bytes) else content
     with _quiet():
-        if format_name == "votable":
-            given = votable.parse(given, verify="ignore")
+        given: Any = votable.parse(path, verify="ignore") if format_name == "votable" else path
         table = Table.read(given, format=format_name)
     if format_name == "votable":  # astropy's tables do not have PARAMs
         table.meta |= {one.name: one.value for one in given.get_first_table().params}
@@ -464,7 +434,7 @@ def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogT
         except (pa.ArrowException, TypeError, ValueError) as problem:
             raise InputError(
                 f"{source}: column {name} ({type(column).__name__}) does not have one number or text per row; "
-                f"split or remove it ({_first_line(problem)})"
+                f"split or remove it ({reason(problem)})"
             ) from problem
         if column.unit is not None and str(column.unit):
             units[name] = str(column.unit)
@@ -529,7 +499,8 @@ def _write_fits(table: CatalogTable, path: Path) -> None:
     out.write(path, format="fits", overwrite=True)
 
 
-def _write_votable(table: CatalogTable, path: Path) -> None:
+def _votable(table: CatalogTable) -> Any:
+    """Return an astropy VOTableFile; a PARAM has our metadata."""
     from astropy.io import votable
 
     out = _astropy_table(table)
@@ -538,7 +509,7 @@ def _write_votable(table: CatalogTable, path: Path) -> None:
     text = _text(table.metadata)
     about = votable.tree.Param(file, name=_OURS, datatype="unicodeChar", arraysize="*", value=text)
     file.get_first_table().params.append(about)
-    file.to_xml(str(path))
+    return file
 
 
 def _write_ecsv(table: CatalogTable, path: Path) -> None:
@@ -547,23 +518,23 @@ def _write_ecsv(table: CatalogTable, path: Path) -> None:
     out.write(path, format="ascii.ecsv", overwrite=True)
 
 
-_WRITERS = {"fits": _write_fits, "ascii.ecsv": _write_ecsv, "votable": _write_votable}
+_WRITERS = {
+    "fits": _write_fits,
+    "ascii.ecsv": _write_ecsv,
+    "votable": lambda table, path: _votable(table).to_xml(str(path)),
+}
 
 
 def _voparquet(table: CatalogTable) -> dict[str, str]:
     """Return VOParquet metadata (a VOTable without data); none if columns are not supported."""
-    lines = []
-    for name, kind in table.frame.schema.items():
-        if kind not in _VOTABLE_TYPES:
-            return {}
-        unit = f" unit={quoteattr(table.units[name])}" if name in table.units else ""
-        about = f"<DESCRIPTION>{escape(table.descriptions.get(name, ''))}</DESCRIPTION>"
-        lines.append(f"<FIELD name={quoteattr(name)} {_VOTABLE_TYPES[kind]}{unit}>{about}</FIELD>")
-    text = quoteattr(_text(table.metadata))
-    lines.append(f'<PARAM name="{_OURS}" datatype="unicodeChar" arraysize="*" value={text}/>')
-    inside = "\n".join(lines)
-    content = (
-        '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">\n<RESOURCE type="results">\n<TABLE>\n'
-        f"{inside}\n</TABLE>\n</RESOURCE>\n</VOTABLE>\n"
-    )
-    return {"IVOA.VOTable-Parquet.version": "1.0", "IVOA.VOTable-Parquet.content": content}
+    content = io.BytesIO()
+    try:
+        with _quiet():
+            file = _votable(replace(table, frame=table.frame.clear()))
+            for one in file.get_first_table().fields:
+                if one.datatype == "unicodeChar":
+                    one.arraysize = "*"
+            file.to_xml(content)
+    except (InputError, TypeError):
+        return {}
+    return {"IVOA.VOTable-Parquet.version": "1.0", "IVOA.VOTable-Parquet.content": content.getvalue().decode()}

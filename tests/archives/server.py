@@ -34,10 +34,12 @@ import numpy as np
 import polars as pl
 from astropy.io.votable import from_table
 from astropy.io.votable.tree import Info
-from astropy.table import MaskedColumn, Table
 from PIL import Image
 
 from archives.simulated import write_archive
+from truemorph.archives.fetch import fetch
+from truemorph.archives.provenance import Fetched
+from truemorph.tables import CatalogTable, to_astropy
 
 SQL, TAP, MOC, CUTOUTS = "/dr7/en/tools/search/x_sql.asp", "/TAPVizieR/tap", "/MocServer/query", "/hips2fits"
 _FILES = {
@@ -66,7 +68,6 @@ class Answer:
     ranges: bool = True  # supports Range, and has an ETag
     length: bool = True  # Content-Length; otherwise the end of the connection is the end of the body
     cut: int | None = None  # bytes after which the connection is closed
-    wait: float = 0.0  # seconds of silence
 
 
 def busy(status: int = 503, retry_after: str | None = None) -> Answer:
@@ -103,20 +104,14 @@ class _Listener(ThreadingHTTPServer):
     block_on_close = False
     owner: Server
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        self.owner.problems.append(f"{client_address}: request failed")
-        super().handle_error(request, client_address)
-
 
 class Server:
     """Files, functions and scripted faults by path."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.problems: list[str] = []
         self.routes: dict[str, Callable[[Request], Answer]] = {}
         self._scripts: dict[str, list[Answer]] = {}
-        self._stopping = threading.Event()
         self._listener = _Listener(("127.0.0.1", 0), _Handler)
         self._listener.owner = self
         self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True)
@@ -126,7 +121,6 @@ class Server:
         return self
 
     def __exit__(self, *problem: object) -> None:
-        self._stopping.set()
         self._listener.shutdown()
         self._listener.server_close()
         self._thread.join()
@@ -155,7 +149,6 @@ class Server:
         self._send(handler, request, answer)
 
     def _send(self, handler: _Handler, request: Request, answer: Answer) -> None:
-        self._stopping.wait(answer.wait)
         body, status, headers = answer.body or b"", answer.status, dict(answer.headers)
         if status == 200 and answer.ranges:
             headers.setdefault("ETag", f'"{hashlib.md5(body).hexdigest()}"')
@@ -192,8 +185,6 @@ class Observatory(Server):
     ----------
     most_ids, most_rows : int or None
         SkyServer times out for more ids per query; TAP returns OVERFLOW after this many rows.
-    renamed : dict
-        Other names of columns in VizieR's tables.
     """
 
     def __init__(self, archive: Path) -> None:
@@ -201,7 +192,6 @@ class Observatory(Server):
         self.archive = archive
         self.most_ids: int | None = None
         self.most_rows: int | None = None
-        self.renamed: dict[str, str] = {}
         self.truth = pl.read_parquet(archive / "truth.parquet")
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._load()
@@ -216,6 +206,9 @@ class Observatory(Server):
         files = {name: f"/files/{file}" for name, file in _FILES.items()}
         return {name: self.url(path) for name, path in (files | services).items()}
 
+    def fetch(self, archive: str, out: Path, **options: Any) -> Fetched:
+        return fetch(archive, out, addresses_from=self.addresses, per_second=1e6, **options)
+
     def write_addresses(self, path: Path) -> Path:
         """Write them to a file for --addresses."""
         path.write_text("".join(f'"{name}" = "{url}"\n' for name, url in self.addresses.items()))
@@ -227,22 +220,14 @@ class Observatory(Server):
 
     def _load(self) -> None:
         run = self._database.execute
-        run("ATTACH DATABASE ':memory:' AS TAP_SCHEMA")
-        run("CREATE TABLE TAP_SCHEMA.columns (table_name, column_name)")
-        tables = {path.stem: pl.read_parquet(path) for path in (self.archive / "skyserver").iterdir()}
-        for path in (self.archive / "vizier").iterdir():
-            name = f"J/ApJS/196/11/{path.stem}"
-            tables[name] = pl.read_parquet(path)
-            # VizieR stores names that need quotes with their quotes.
-            rows = [(f'"{name}"', column) for column in tables[name].columns]
-            self._database.executemany("INSERT INTO TAP_SCHEMA.columns VALUES (?, ?)", rows)
-        for name, table in tables.items():
-            columns = ", ".join(f'"{column}"' for column in table.columns)
-            run(f'CREATE TABLE "{name}" ({columns})')
-            marks = ", ".join("?" * table.width)
-            self._database.executemany(f'INSERT INTO "{name}" VALUES ({marks})', table.iter_rows())
+        for folder, prefix in (("skyserver", ""), ("vizier", "J/ApJS/196/11/")):
+            for path in (self.archive / folder).iterdir():
+                name, table = f"{prefix}{path.stem}", pl.read_parquet(path)
+                columns = ", ".join(f'"{column}"' for column in table.columns)
+                run(f'CREATE TABLE "{name}" ({columns})')
+                marks = ", ".join("?" * table.width)
+                self._database.executemany(f'INSERT INTO "{name}" VALUES ({marks})', table.iter_rows())
         run("CREATE INDEX of_object ON PhotoObjAll (objID)")
-        run("CREATE VIEW SpecObj AS SELECT * FROM SpecObjAll WHERE sciencePrimary = 1")
 
     def sql(self, request: Request) -> Answer:
         """Respond to x_sql.asp?cmd=...&format=csv like SkyServer's functions.inc."""
@@ -264,11 +249,7 @@ class Observatory(Server):
 
     def tap(self, request: Request) -> Answer:
         """Respond to TAP's /sync with a VOTable of the ADQL result."""
-        back = {new: old for old, new in self.renamed.items()}
-        query = re.sub(r'"([^"]*)"', lambda match: f'"{back.get(match[1], match[1])}"', request.params["QUERY"])
-        names, rows = self.rows(query)
-        if "TAP_SCHEMA" in query:
-            rows = [(self.renamed.get(name, name),) for (name,) in rows]
+        names, rows = self.rows(request.params["QUERY"])
         limit = min(int(request.params.get("MAXREC", 10**9)), self.most_rows or 10**9)
         return votable(names, rows[:limit], "OVERFLOW" if len(rows) > limit else "OK")
 
@@ -311,14 +292,8 @@ def refusal(said: str) -> Answer:
 
 
 def votable(names: list[str], rows: list[tuple], status: str, said: str = "") -> Answer:
-    columns = []
-    for number, name in enumerate(names):
-        values = [row[number] for row in rows]
-        missing = [value is None for value in values]
-        filled = [0 if value is None else value for value in values]
-        data = np.array(filled) if values else np.array([], dtype="U1")
-        columns.append(MaskedColumn(data, name=name, mask=missing))
-    tree = from_table(Table(columns))
+    frame = pl.DataFrame(rows, names, orient="row").cast({pl.Null: pl.Int64})
+    tree = from_table(to_astropy(CatalogTable(frame)))
     tree.resources[0].type = "results"
     info = Info(name="QUERY_STATUS", value=status)
     info.content = said
@@ -326,8 +301,3 @@ def votable(names: list[str], rows: list[tuple], status: str, said: str = "") ->
     out = io.BytesIO()
     tree.to_xml(out)
     return Answer(out.getvalue(), ranges=False)
-
-
-def asked_ids(requests: list[Request]) -> list[list[int]]:
-    """Return the ids of each SQL query."""
-    return [[int(one) for one in re.search(r"IN \(([^)]*)\)", sent.params["cmd"])[1].split(",")] for sent in requests]

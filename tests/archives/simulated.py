@@ -41,20 +41,16 @@ def write_archive(folder: Path, n: int, seed: int, *, size: int = GZ2_SIZE, hst:
     for name in ("files", "skyserver", "vizier", "hubble"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     population = simulate_galaxies(n, seed).with_row_index("galaxy")
-    known, with_redshift, measured, fitted = (~_some(rng, n, share) for share in (0.02, 0.04, 0.02, 0.06))
-    population = population.with_columns(
-        known=pl.Series(known),
-        with_redshift=pl.Series(with_redshift & known),
-        measured=pl.Series(measured),
-        fitted=pl.Series(fitted),
-    )
+    lacking = {"in_sdss": 0.02, "has_redshift": 0.04, "measured": 0.02, "in_simard": 0.06}
+    population = population.with_columns(pl.Series(name, ~_some(rng, n, share)) for name, share in lacking.items())
+    population = population.with_columns(pl.col("has_redshift") & pl.col("in_sdss"))
     population = _sdss(folder / "skyserver", population, rng)
     _simard(folder / "vizier", population, rng)
     labels = _votes(folder / "files", population, rng, seed)
     _images(folder / "files", population, rng, size, seed)
     status = _hubble(folder / "hubble", population, rng.random(n) < hst, rng, seed)
-    truth = population.rename({"known": "in_sdss", "with_redshift": "has_redshift", "fitted": "in_simard"})
-    truth.with_columns(label=pl.Series(labels), hst=pl.Series(status)).write_parquet(folder / "truth.parquet")
+    truth = population.with_columns(label=pl.Series(labels), hst=pl.Series(status))
+    truth.write_parquet(folder / "truth.parquet")
     return folder
 
 
@@ -70,7 +66,7 @@ def _object_id(run: pl.Expr, obj: pl.Expr | int) -> pl.Expr:
 
 
 def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """Write PhotoObjAll, SpecObjAll, Field and Neighbors; return galaxies with objid, ra, dec, psf_best and n_fields.
+    """Write PhotoObjAll, SpecObj, Field and Neighbors; return galaxies with objid, ra, dec, and psf_best.
 
     An object has a row for each field that contains it, measured with that field's seeing: one is primary (mode 1), the
     others are secondary (mode 2). Run 1000 + k is the field of the galaxies, 3000 + k and 5000 + k overlap some of
@@ -121,11 +117,11 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
     population = population.with_columns(
         objid=found["objID"][:n], object_id=found["objID"][:n], ra=own["ra"], dec=own["dec"]
     ).join(
-        pl.concat(detections).group_by("galaxy").agg(psf_best=pl.col("psf").min(), n_fields=pl.len().cast(pl.Int64)),
+        pl.concat(detections).group_by("galaxy").agg(psf_best=pl.col("psf").min()),
         on="galaxy",
         maintain_order="left",
     )
-    there = found.join(population.filter("known"), on="galaxy", how="semi")
+    there = found.join(population.filter("in_sdss"), on="galaxy", how="semi")
     there.select(pl.exclude("galaxy", "mode", "psf", "field"), field=pl.lit(20)).write_parquet(
         folder / "PhotoObjAll.parquet"
     )
@@ -137,10 +133,8 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
         neighborMode="mode",
         distance=(pl.col("dec") - pl.col("dec_right")).abs() * 60,  # arcmin
     ).write_parquet(folder / "Neighbors.parquet")
-    # One good spectrum per galaxy with a redshift, and a second worse one for a few.
-    good = population.filter("with_redshift").select(bestObjID="objid", z="redshift", zConf=0.97, sciencePrimary=1)
-    worse = good[:5].with_columns(z=pl.col("z") + 0.01, zConf=pl.lit(0.4), sciencePrimary=pl.lit(0, dtype=pl.Int32))
-    pl.concat([good, worse]).write_parquet(folder / "SpecObjAll.parquet")
+    spectra = population.filter("has_redshift").select(bestObjID="objid", z="redshift", zConf=0.97)
+    spectra.write_parquet(folder / "SpecObj.parquet")
     return population
 
 
@@ -151,17 +145,22 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
     """
     others = simulate_galaxies(max(1, round(0.3 * population.height)), int(rng.integers(2**31)))
     others = others.with_columns(
-        objid=587745000000000000 + pl.int_range(others.height) * 65553, with_redshift=pl.lit(True)
+        objid=587745000000000000 + pl.int_range(others.height) * 65553, has_redshift=pl.lit(True)
     )
-    own = population.filter("fitted").select(others.columns)
+    own = population.filter("in_simard").select(others.columns)
     table = pl.concat([own, others]).sort("objid")
-    n, has_redshift = table.height, table["with_redshift"].to_numpy()
+    n, has_redshift = table.height, table["has_redshift"].to_numpy()
     redshift, ratio = table["redshift"].to_numpy(), table["axis_ratio"].to_numpy()
     scale = np.round(_COSMOLOGY.kpc_proper_per_arcmin(redshift).to_value(u.kpc / u.arcsec), 3)
     scale = np.where(has_redshift, scale, MISSING)
     circular = table["r50"].to_numpy() * np.exp(0.05 * rng.normal(size=n))  # arcsec
     along = np.where(has_redshift, circular * scale / np.sqrt(ratio), MISSING)
-    common = {
+    failed = _some(rng, n, 0.01)
+    bulge, index = table["bulge_fraction"].to_numpy(), table["sersic_index"].to_numpy()
+    # A single Sérsic fit to bulge and exponential disk: closer to the index of the disk.
+    single = np.where(table["type"] == ELLIPTICAL, index, 1 + (index - 1) * bulge**1.3)
+    single = np.clip(single * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
+    columns = {
         "recno": np.arange(1, n + 1),
         "objID": table["objid"].cast(pl.String),
         "z": np.round(np.where(has_redshift, redshift, MISSING), 6),
@@ -169,18 +168,9 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
         "Scale": scale,
     }
     radii = {"Rhlg": along, "Rhlr": along, "Rchl,g": 1.05 * circular * scale, "Rchl,r": circular * scale}
-    failed = _some(rng, n, 0.01)
-
-    def rounded(columns: dict[str, np.ndarray], missing: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: np.round(np.where(missing, MISSING, values), 2) for name, values in columns.items()}
-
-    bulge, index = table["bulge_fraction"].to_numpy(), table["sersic_index"].to_numpy()
-    # A single Sérsic fit to bulge and exponential disk: closer to the index of the disk.
-    single = np.where(table["type"] == ELLIPTICAL, index, 1 + (index - 1) * bulge**1.3)
-    single = np.clip(single * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
-    some = np.full(n, 0.02)
-    sersic = {"rg2d": table["magnitude"], "e": 1 - ratio, "e_e": some, "ng": single, "e_ng": 0.03 * single}
-    columns = common | rounded(radii, np.zeros(n, bool)) | rounded(sersic, failed)
+    sersic = {"rg2d": table["magnitude"], "e": 1 - ratio, "e_e": 0.02, "ng": single, "e_ng": 0.03 * single}
+    sersic = {name: np.where(failed, MISSING, values) for name, values in sersic.items()}
+    columns |= {name: np.round(values, 2) for name, values in (radii | sersic).items()}
     pl.DataFrame(columns).write_parquet(folder / "table3.parquet")
 
 

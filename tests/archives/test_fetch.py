@@ -2,9 +2,7 @@
 
 import errno
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -18,29 +16,37 @@ from truemorph.commands.fetch import fetch_archive
 from truemorph.errors import InputError, TruemorphError
 
 
-@pytest.fixture
-def arguments(sky, tmp_path):
-    return ("--addresses", sky.write_addresses(tmp_path / "addresses.toml"), "--rate", "100000")
-
-
 def options(sky, name):
     positions = sky.truth.filter(pl.col("hst") == "image").select("objid", "ra", "dec")[:2]
     return {"sdss": {"ids": sky.truth["objid"]}, "hst": {"positions": positions}}.get(name, {})
 
 
-def test_every_archive_is_fetched_by_command(capsys, sky, arguments, tmp_path):
-    status, out, err = run(capsys, "fetch", "gz2", "sdss", "simard", "--out", tmp_path, *arguments)
-    assert status == 0, err
-    assert "CC BY 4.0" in out
-    assert "Hart et al. 2016" in out
-    positions = tmp_path / "positions.csv"
-    options(sky, "hst")["positions"].write_csv(positions)
-    more = ("--positions", positions, "--pixels", 32, "--out", tmp_path / "hst", "--json")
-    status, out, err = run(capsys, "fetch", "hst", *more, *arguments)
+def test_every_archive_is_fetched_by_command(capsys, sky, tmp_path, monkeypatch):
+    """Into the default folder, with addresses from the environment; or with options."""
+    file = sky.write_addresses(tmp_path / "addresses.toml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(file))
+    for name in ("gz2", "sdss", "simard"):
+        status, out, err = run(capsys, "fetch", name, "--rate", 100000, *(("--no-images",) if name == "gz2" else ()))
+        assert status == 0, err
+        assert "Simard et al. 2011" in out or name != "simard"
+    assert {one.name for one in (tmp_path / "data/gz2").iterdir()}.isdisjoint({"images", "images.parquet"})
+    assert len(sky.asked(SQL)) == 2  # the ids are those of the vote tables
+    monkeypatch.delenv("TRUEMORPH_ADDRESSES")
+    options(sky, "hst")["positions"].write_csv("positions.csv")
+    more = ("--positions", "positions.csv", "--pixels", 32, "--rate", 100000, "--addresses", file, "--json")
+    status, out, err = run(capsys, "fetch", "hst", "--out", "hst", *more)
     assert status == 0, err
     result = json.loads(out)
-    assert (result["archive"], result["folder"], result["counts"]["ok"]) == ("hst", str(tmp_path / "hst"), 2)
+    assert (result["archive"], result["folder"], result["counts"]["ok"]) == ("hst", "hst", 2)
     assert {one["name"] for one in result["sources"]} == {"hst.hips2fits", "hst.moc"}
+
+
+def test_several_archives_are_fetched_beside_each_other(sky, tmp_path):
+    got = fetch_archive("gz2", "simard", out=tmp_path, addresses=sky.write_addresses(tmp_path / "a.toml"), rate=1e6)
+    gz2, simard = got.to_dict()["archives"]
+    assert [gz2["folder"], simard["folder"]] == [str(tmp_path / "gz2"), str(tmp_path / "simard")]
+    assert [gz2["sources"][-1]["name"], simard["sources"][-1]["name"]] == ["gz2.images", "simard.tap"]
 
 
 @pytest.mark.parametrize(
@@ -51,14 +57,12 @@ def test_every_archive_is_fetched_by_command(capsys, sky, arguments, tmp_path):
         (("gz2", "--ids", "t.csv"), "fetch sdss"),
         (("gz2", "--rate", "nan"), "--rate"),
         (("hst",), "--positions"),
-        (("hst", "--positions", "absent.csv"), "absent.csv"),
     ],
 )
-def test_wrong_options_raise_one_line_errors(capsys, sky, arguments, tmp_path, words, named):
-    status, _, err = run(capsys, "fetch", *words, "--out", tmp_path / "out", *(() if "--rate" in words else arguments))
+def test_wrong_options_raise_one_line_errors(capsys, tmp_path, words, named):
+    status, _, err = run(capsys, "fetch", *words, "--out", tmp_path / "out")
     assert (status, len(err.splitlines())) == (2, 1)
     assert named in err
-    assert sky.requests == []
     assert not (tmp_path / "out").exists()
 
 
@@ -68,7 +72,7 @@ def test_offline_there_are_no_requests_and_no_writes(sky, tmp_path, name):
     with pytest.raises(TruemorphError):
         fetch(name, tmp_path / name, offline=True, **options(sky, name))
     assert not (tmp_path / name).exists()
-    got = fetch(name, tmp_path / name, addresses_from=sky.addresses, per_second=1e6, **options(sky, name))
+    got = sky.fetch(name, tmp_path / name, **options(sky, name))
     before, asked = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, len(sky.requests)
     # Independent of the address of the files.
     for more in ({"offline": True}, {"addresses_from": sky.addresses}):
@@ -77,29 +81,13 @@ def test_offline_there_are_no_requests_and_no_writes(sky, tmp_path, name):
     assert len(sky.requests) == asked
 
 
-def test_the_default_folder_and_addresses_from_the_environment(sky, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(sky.write_addresses(tmp_path / "addresses.toml")))
-    got = fetch_archive("gz2", no_images=True, rate=1e6)
-    assert got.archives[0].folder == Path("data/gz2")
-    assert list(got.to_table()["name"]) == ["gz2.willett13", "gz2.hart16", "gz2.sample", "gz2.mapping"]
-    assert not (tmp_path / "data/gz2/images.parquet").exists()
-    assert fetch("sdss", per_second=1e6).counts["ids"] == 120
-    assert len(sky.asked(SQL)) == 3  # photometry, a repeat for the two ids that are not in DR7, detections
-
-
-def test_unwritable_folders_raise_errors(sky, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    for name in ARCHIVES:
-        with pytest.raises(TruemorphError, match="Not a directory"):
-            fetch(name, tmp_path / "file" / "x", addresses_from=sky.addresses, per_second=1e6, **options(sky, name))
-
+def test_a_full_disk_raises_an_error(sky, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
     with pytest.raises(TruemorphError, match="No space left on device"):
-        fetch("sdss", tmp_path / "sdss", addresses_from=sky.addresses, per_second=1e6, **options(sky, "sdss"))
+        sky.fetch("sdss", tmp_path / "sdss", ids=sky.truth["objid"])
     assert not list(tmp_path.glob("sdss/parts/*"))
 
 
@@ -118,11 +106,9 @@ def test_provenance_has_the_origin_of_a_file(tmp_path):
         origin(path)
 
 
-def test_only_fetching_needs_the_extra():
-    code = (
-        "import sys; sys.modules |= dict.fromkeys(('requests', 'urllib3', 'pyvo'));"
-        "import truemorph, truemorph.catalogs.prepare, truemorph.archives.provenance, truemorph.archives.fetch as f;"
-        "f.fetch('gz2')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'truemorph[archives]'" in done.stderr.splitlines()[-1]
+def test_fetching_needs_the_extra(monkeypatch):
+    for name in ("gz2", "http"):
+        monkeypatch.delitem(sys.modules, f"truemorph.archives.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(InputError, match=r"pip install 'truemorph\[archives\]'"):
+        fetch("gz2")

@@ -84,12 +84,6 @@ def test_a_changed_file_is_downloaded_from_the_start(server, session, url, tmp_p
     assert "secret" not in (tmp_path / "provenance.json").read_text()
 
 
-def test_a_file_with_a_wrong_checksum_is_removed(session, url, tmp_path):
-    with pytest.raises(TruemorphError):
-        download(session, at(url, "md5:" + "0" * 32), tmp_path / "t.bin")
-    assert names(tmp_path) == []
-
-
 def test_an_existing_file_is_kept_only_if_it_is_the_correct_one(server, session, url, tmp_path):
     path, elsewhere = tmp_path / "t.bin", server.put("/other.bin", BODY)
 
@@ -109,18 +103,24 @@ def test_an_existing_file_is_kept_only_if_it_is_the_correct_one(server, session,
     assert requests_for(at(elsewhere, MD5)) == 1
 
 
-def zipped(entries, compression=zipfile.ZIP_DEFLATED):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", compression) as archive:
+def zipped(path, entries, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, body in entries.items():
             archive.writestr(name, body)
-    return packed.getvalue()
+    return path
 
 
-@pytest.mark.parametrize(("name", "whole"), [("t.gz", gzip.compress(BODY)), ("t.zip", zipped({"a.bin": BODY}))])
-def test_a_truncated_gzip_or_zip_file_without_checksum_is_detected(server, session, tmp_path, name, whole):
+@pytest.mark.parametrize(
+    ("name", "whole", "checksum"),
+    [
+        ("t.gz", gzip.compress(BODY), None),
+        ("t.zip", zipped(io.BytesIO(), {"a.bin": BODY}).getvalue(), None),
+        ("t.bin", BODY, MD5),
+    ],
+)
+def test_a_truncated_file_is_detected_by_its_checksum_or_its_end(server, session, tmp_path, name, whole, checksum):
     """Without length and chunks, the end of the connection looks like the end of the file."""
-    address = at(server.put(f"/{name}", whole[:-40], length=False))
+    address = at(server.put(f"/{name}", whole[:-40], length=False), checksum)
     with pytest.raises(TruemorphError):
         download(session, address, tmp_path / name)
     assert names(tmp_path) == []
@@ -137,19 +137,16 @@ def test_a_web_page_instead_of_data_raises_an_error(server, session, url, tmp_pa
     with pytest.raises(TruemorphError, match="We are down for maintenance"):
         download(session, at(server.url("/page")), tmp_path / "t.csv")
     assert not (tmp_path / "t.csv.part").exists()
-    with pytest.raises(TruemorphError, match="We are down for maintenance"):
-        session.read(server.url("/page"), {})
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 410, 414, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [400, 401, 404, 408, 414, 429, 500, 503, 504])
 def test_transient_statuses_are_repeated(server, session, status):
-    transient = status in (408, 429, 500, 502, 503, 504)
     url = server.put("/t.csv", b"a\n1\n")
     server.script("/t.csv", *[busy(status)] * 5)
     with pytest.raises(TruemorphError, match=str(status)) as caught:
         session.read(url, {})
     assert isinstance(caught.value, TooMuchError) == (status in (400, 404, 408, 414, 504))
-    assert len(server.requests) == (5 if transient else 1)
+    assert len(server.requests) == (5 if status in (408, 429, 500, 503, 504) else 1)
 
 
 def test_a_truncated_response_is_requested_again(server, session):
@@ -183,19 +180,13 @@ def test_the_request_rate_is_limited(server, monkeypatch):
     assert waits == [pytest.approx(1000, abs=200)]
 
 
-def test_offline_there_are_no_requests(server, url, tmp_path):
-    offline = Session(offline=True)
-    for fetched in (lambda: download(offline, at(url), tmp_path / "t.bin"), lambda: offline.read(url, {})):
-        with pytest.raises(TruemorphError, match=url):
-            fetched()
-    (tmp_path / "t.bin").write_bytes(BODY)
-    download(offline, at(url), tmp_path / "t.bin")
-    assert server.requests == []
-
-
-def test_a_missing_server_or_proxy_raises_an_error(session, monkeypatch):
+def test_a_missing_server_or_proxy_and_an_invalid_redirect_raise_errors(server, session, monkeypatch):
     with pytest.raises(TruemorphError, match=r"127.0.0.1:9/t.csv"):
         session.read("http://127.0.0.1:9/t.csv", {})
+    for location in ("http://[bad", "http://\x80", "http://a:b:c/"):
+        server.script("/moved", *[Answer(b"", 302, {"Location": location}, ranges=False)] * http.TRIES)
+        with pytest.raises(TruemorphError):
+            session.read(server.url("/moved"), {})
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with pytest.raises(TruemorphError, match="Proxy"):
         session.read("http://archive.example.org/t.csv", {})
@@ -205,14 +196,8 @@ IMAGES = {f"images/{number}.jpg": BODY[: 1000 * number] for number in range(1, 6
 WANTED = re.compile(r"(images/\d+\.jpg)")
 
 
-def packed(folder, entries, compression=zipfile.ZIP_DEFLATED):
-    path = folder / "t.zip"
-    path.write_bytes(zipped(entries, compression))
-    return path
-
-
 def test_unzip_writes_selected_missing_files(tmp_path):
-    path = packed(tmp_path, {**IMAGES, "images/": b"", "__MACOSX/images/._1.jpg": b"x", "README": b"hello"})
+    path = zipped(tmp_path / "t.zip", {**IMAGES, "images/": b"", "__MACOSX/images/._1.jpg": b"x", "README": b"hello"})
     out = tmp_path / "out"
     assert unzip(path, out, WANTED) == list(IMAGES)
     (out / "images/1.jpg").unlink()
@@ -223,17 +208,15 @@ def test_unzip_writes_selected_missing_files(tmp_path):
     assert (out / "images/3.jpg").stat().st_mtime_ns == kept
 
 
-@pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../up.jpg", "images/../../up.jpg", "C:/up.jpg", "\\\\host\\up.jpg", "..\\up.jpg"]
-)
+@pytest.mark.parametrize("name", ["/etc/passwd", "images/../../up.jpg", "C:/up.jpg", "\\\\host\\up.jpg", "..\\up.jpg"])
 def test_zip_entries_outside_of_the_folder_raise_an_error_before_writing(tmp_path, name):
     with pytest.raises(TruemorphError):
-        unzip(packed(tmp_path, IMAGES | {name: b"x"}), tmp_path / "out", WANTED)
+        unzip(zipped(tmp_path / "t.zip", IMAGES | {name: b"x"}), tmp_path / "out", WANTED)
     assert names(tmp_path) == ["t.zip"]
 
 
 def test_zip_files_of_absurd_size_or_with_damaged_bytes_raise_errors(tmp_path, monkeypatch):
-    path = packed(tmp_path, IMAGES, zipfile.ZIP_STORED)
+    path = zipped(tmp_path / "t.zip", IMAGES, zipfile.ZIP_STORED)
     monkeypatch.setattr(http, "MOST_UNPACKED", 14_999)
     with pytest.raises(TruemorphError, match="15,000"):
         unzip(path, tmp_path / "out", WANTED)
@@ -242,11 +225,3 @@ def test_zip_files_of_absurd_size_or_with_damaged_bytes_raise_errors(tmp_path, m
     with pytest.raises(TruemorphError):
         unzip(path, tmp_path / "out", WANTED)
     assert not list((tmp_path / "out").rglob("*.jpg"))
-
-
-@pytest.mark.parametrize("location", ["http://[bad", "http://\x80", "http://a:b:c/"])
-def test_a_redirect_to_an_invalid_address_is_an_error(server, session, location):
-    url = server.put("/t.bin", BODY)
-    server.script("/t.bin", *[Answer(b"", 302, {"Location": location}, ranges=False)] * http.TRIES)
-    with pytest.raises(TruemorphError):
-        session.read(url, {})

@@ -62,11 +62,3 @@ def full(n=60, **changes):
     """Votes and photometry in one table."""
     added = {name: pl.lit(pl.Series(one)) if np.ndim(one) else pl.lit(one) for name, one in changes.items()}
     return votes(n).hstack(photometry(n).drop("objid")).with_columns(**added)
-
-
-def with_values(column, **values):
-    """The table of `full` with changed values in some rows, such as r3=-9999.0."""
-    changed = full()[column].to_list()
-    for row, value in values.items():
-        changed[int(row[1:])] = value
-    return full(**{column: pl.Series(changed, strict=False)})

@@ -27,9 +27,7 @@ FRAME = pl.DataFrame(
     ("condition", "rows"),
     [
         ("source=S82coadd, SAB(rs)bc", [0, 1]),
-        ("source = 'S82coadd' OR mag >= 18", [0, 3]),
         ("mag = 17.0,18", [1, 3]),
-        ("mag == 17", [1]),
         ("mag < 17.5 AND NOT flag", [1]),
         ("id=587722981748572353", [0]),
         ("flag", [0, 3]),
@@ -38,15 +36,18 @@ FRAME = pl.DataFrame(
 )
 def test_a_condition_selects_rows_where_it_is_true(condition, rows):
     assert np.flatnonzero(rows_where(FRAME, [condition], "table")).tolist() == rows
-    assert np.flatnonzero(rows_where(FRAME, [condition, "mag > 17"], "table")).tolist() == [
-        one for one in rows if one == 3
-    ]
 
 
-@pytest.mark.parametrize("condition", ["mag", "mag=bright", "flag=maybe", "sorce=DR7", "mag=", "14 < mag < 15"])
-def test_a_condition_that_is_not_true_or_false_raises_an_error(condition):
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        *((rows_where, [one]) for one in ("mag", "mag=bright", "flag=maybe", "sorce=DR7", "mag=", "14 < mag < 15")),
+        *((gold_classes, one) for one in ("source", "mag", "source >= 1", "typ>=-3", "t_type + 1")),
+    ],
+)
+def test_conditions_and_rules_that_give_no_classes_raise_errors(read, text):
     with refused():
-        rows_where(FRAME, [condition], "table")
+        read(FRAME, text, "table")
 
 
 @pytest.mark.parametrize(
@@ -54,18 +55,12 @@ def test_a_condition_that_is_not_true_or_false_raises_an_error(condition):
     [
         ("class", [0, 1, -1, -1], "disk: class is 1"),
         ("t_type>=-3", [0, 1, -1, -1], "disk: t_type >= -3"),
-        ('"b/a" < 0.65 AND id IS NOT NULL', [1, 1, 0, 0], 'disk: "b/a" < 0.65 AND id IS NOT NULL'),
+        ('"b/a" <0.65 and id > 1', [1, 1, 0, -1], 'disk: "b/a" < 0.65 AND id > 1'),
     ],
 )
 def test_gold_labels_from_a_column_or_a_rule(rule, classes, definition):
     assert gold_classes(FRAME, rule, "table")[0].tolist() == classes
     assert gold_classes(FRAME, rule, "table")[1] == definition
-
-
-@pytest.mark.parametrize("rule", ["source", "mag", "source >= 1", "typ>=-3", "t_type + 1"])
-def test_a_rule_that_gives_no_classes_raises_an_error(rule):
-    with refused():
-        gold_classes(FRAME, rule, "table")
 
 
 def test_sentinels_in_rules_are_missing_with_a_warning():
@@ -102,14 +97,10 @@ def written(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "mentioned"),
     [
-        ({"label": ["smooth", "disk", "disk", "disk"]}, ("label", "String")),
-        ({"label": [0, 2, 0, 3]}, ("label", "2 of 4 rows", "row 2")),
         ({"alpha": [1.0, float("nan"), -1.0, 2.0]}, ("alpha", "2 of 4 rows", "row 2")),
         ({"split": ["train", "Test", None, "test"]}, ("split", "2 of 4 rows", "row 2")),
         ({"object_id": [11, 12, 12, 14]}, ("object_id", "rows 2, 3")),
-        ({"sampling_weight": [1.0, -1.0, 1.0, 1.0]}, ("sampling_weight", "row 2")),
         ({"radius": ["a", "b", "c", "d"]}, ("radius", "String")),
-        ({"smooth_fraction": [0.1, 34.0, 0.2, None]}, ("smooth_fraction", "row 2")),
         ({"image": [1, 2, 3, 4]}, ("image", "Int64")),
     ],
 )
@@ -120,11 +111,11 @@ def test_an_invalid_column_gives_one_line_with_count_and_first_row(written, chan
 
 
 def test_each_kind_of_problem_has_a_line(written):
+    wrong = {"object_id": [1, 1, 2, 3], "label": [0, 5, 0, 1], "sampling_weight": [1.0, -1.0, 1.0, 1.0]}
     with pytest.raises(InputError) as caught:
-        read_catalogue(written(label=[0, 5, 0, 1], alpha=[1.0, None, 1.0, 1.0], object_id=[1, 1, 2, 3]))
+        read_catalogue(written(**wrong))
     lines = str(caught.value).splitlines()
-    assert len(lines) == 3
-    assert all(name in line for name, line in zip(("object_id", "label", "alpha"), lines, strict=True))
+    assert all(name in line for name, line in zip(wrong, lines, strict=True))
 
 
 def test_labels_may_be_missing_only_if_labelled_is_false(written):
@@ -132,26 +123,16 @@ def test_labels_may_be_missing_only_if_labelled_is_false(written):
     assert read_catalogue(path, labelled=False).frame["label"].to_list() == [0, None, 1, None]
     with pytest.raises(InputError, match="2 of 4 rows"):
         read_catalogue(path)
-    assert read_catalogue(written(label=[None] * 4), labelled=False).frame["label"].dtype == pl.Int64
 
 
-def test_a_catalogue_of_version_0_1_is_read(written):
-    before = {"truth_definition": "disk: t_type >= -3"}
-    frame = pl.DataFrame({name: one for name, one in GOOD.items() if name != "gold"}).with_columns(
-        truth=pl.Series([0, 1, None, 1])
-    )
-    path = write_table(
-        CatalogTable(frame, metadata={"kind": "catalogue", **before}), written().with_name("old.parquet")
-    )
-    old = read_catalogue(path)
-    assert old.frame["gold"].to_list() == [0, 1, None, 1]
-    assert old.metadata["gold_definition"] == "disk: t_type >= -3"
+def test_a_catalogue_of_version_0_1_is_read():
+    frame = pl.DataFrame({name: one for name, one in GOOD.items() if name != "gold"})
+    old = CatalogTable(frame.with_columns(truth=pl.lit(1)), metadata={"truth_definition": "disk: t_type >= -3"})
+    read = read_catalogue(old)
+    assert (read.frame["gold"].sum(), read.metadata["gold_definition"]) == (4, "disk: t_type >= -3")
 
 
-def test_other_tables_are_not_catalogues(written, tmp_path):
-    for path in (written({"kind": "labels"}), written(observed_label=[0, 1, 0, 1])):
-        with pytest.raises(InputError, match="labels"):
-            read_catalogue(path)
-    full().write_csv(tmp_path / "votes.csv")
-    with pytest.raises(InputError, match="truemorph prepare"):
-        read_catalogue(tmp_path / "votes.csv")
+def test_other_tables_are_not_catalogues(written):
+    for table, mentioned in ((written({"kind": "labels"}), "labels"), (full(), "truemorph prepare")):
+        with pytest.raises(InputError, match=mentioned):
+            read_catalogue(table)

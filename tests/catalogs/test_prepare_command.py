@@ -3,11 +3,10 @@
 import json
 import tomllib
 
-import numpy as np
 import polars as pl
 import pytest
 
-from catalogs.made_up import full, photometry, votes
+from catalogs.made_up import DISK, SMOOTH, photometry, votes
 from conftest import run
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import read_mapping
@@ -27,8 +26,9 @@ def test_the_command_writes_a_catalogue_and_its_result_as_json(capsys, files):
     out = files / "cat.parquet"
     status, printed, said = run(
         capsys, "prepare", files / "votes.csv", "--join", f"{files / 'photometry.parquet'}=objid",
-        "--match", files / "profiles.parquet", "--within", 1.5, "--sample", "20,15", "--split", "30,2,3",
-        "--keep", "redshift > 0.05", "--gold", "sersic_n>=1", "--psf", "fwhm", "--out", out, "--json",
+        "--match", files / "profiles.parquet", "--within", 1.5, "--smooth", SMOOTH, "--disk", DISK,
+        "--sample", "20,15", "--split", "30,2,3", "--keep", "redshift > 0.05", "--gold", "sersic_n>=1",
+        "--psf", "fwhm", "--out", out, "--json",
     )  # fmt: skip
     assert status == 0
     result = json.loads(printed)
@@ -38,34 +38,16 @@ def test_the_command_writes_a_catalogue_and_its_result_as_json(capsys, files):
     assert catalogue.metadata["matches"] == result["matches"]
     assert catalogue.metadata["alpha_psf"] == "fwhm"
     assert catalogue.frame["gold"].to_list() == [1] * catalogue.frame.height
-    assert sum(line.startswith("note: ") for line in said.splitlines()) >= 2
+    assert "note: " in said
     assert {path.name for path in files.glob("cat.*")} == {"cat.parquet", "cat.datasheet.md", "cat.dropped.csv"}
-
-
-def test_columns_named_on_the_command_line(capsys, tmp_path):
-    smooth = np.arange(60) % 20 + 1
-    table = pl.DataFrame({"name": np.arange(60), "s": smooth, "d": 21 - smooth, "a": 0, "r": 6.0, "w": 1.2})
-    table.with_columns(disk=pl.col("d") > pl.col("s")).write_csv(tmp_path / "t.csv")
-    asked = ["prepare", tmp_path / "t.csv", "--id", "name", "--radius", "r", "--psf-fwhm", "w"]
-    for columns in (["--smooth", "s", "--disk", "d", "--artifact", "a"], ["--smooth", "s / 21"], ["--label", "disk"]):
-        status, _, said = run(capsys, *asked, *columns, "--sample", "balanced", "--out", tmp_path / "c.parquet")
-        assert status == 0, said
-        assert read_catalogue(tmp_path / "c.parquet").frame["label"].to_list() == (smooth < 10.5).astype(int).tolist()
 
 
 @pytest.mark.parametrize(
     ("options", "mentioned"),
-    [
-        (["--sample", "50"], "sample"),
-        (["--split", "0.5,0.2,0.2"], "split"),
-        (["--cosmology", "WMAP8"], "WMAP9"),
-        (["--match", "x.fits=ra"], "FILE=RA,DEC"),
-        (["--radius", "petroRad"], "petroRad_r"),
-    ],
+    [(["--sample", "50"], "sample"), (["--cosmology", "WMAP8"], "WMAP9"), (["--match", "x.fits=ra"], "FILE=RA,DEC")],
 )
-def test_a_mistake_gives_one_line_and_status_2(capsys, tmp_path, options, mentioned):
-    full().write_csv(tmp_path / "t.csv")
-    status, printed, said = run(capsys, "prepare", tmp_path / "t.csv", *options, "--out", tmp_path / "c.parquet")
+def test_a_mistake_gives_one_line_and_status_2(capsys, files, options, mentioned):
+    status, printed, said = run(capsys, "prepare", files / "votes.csv", *options, "--out", files / "c.parquet")
     assert (status, printed, said.count("\n")) == (2, "", 1)
     assert mentioned in said
 
@@ -91,7 +73,7 @@ def test_a_dry_run_prints_a_mapping_that_gives_the_same_catalogue(capsys, files)
     assert one.metadata["cosmology"] == two.metadata["cosmology"] == "Planck18"
 
 
-def test_a_dry_run_without_a_table_prints_the_preset(capsys):
-    for options, read in (((), tomllib.loads), (("--json",), json.loads)):
-        _, page, _ = run(capsys, "prepare", "--preset", "gz2", "--dry-run", *options)
-        assert read_mapping(read(page)) == read_mapping("gz2")
+@pytest.mark.parametrize(("options", "read"), [((), tomllib.loads), (("--json",), json.loads)])
+def test_a_dry_run_without_a_table_prints_the_preset(capsys, options, read):
+    _, page, _ = run(capsys, "prepare", "--preset", "gz2", "--dry-run", *options)
+    assert read_mapping(read(page)) == read_mapping("gz2")

@@ -1,14 +1,11 @@
 """Presets: tables with the columns of the surveys' files get the correct labels."""
 
-from importlib import resources
-
 import numpy as np
 import polars as pl
 import pytest
 
 from catalogs.made_up import T01, noted, refused
 from truemorph.catalogs.columns import VOTES
-from truemorph.catalogs.mapping import PRESETS, read_mapping
 from truemorph.catalogs.prepare import prepare
 
 N = 40
@@ -59,7 +56,7 @@ def all_campaigns():
 
 DECALS = {
     **{"iauname": [f"J{n:06d}" for n in range(N)], "redshift": 0.05, "petro_theta": RADII, "petro_th50": RADII / 2},
-    **{"petro_th90": RADII, "elpetro_absmag_r": -20.5, "mag_r": 16.0, "ra": 1.0, "wrong_size_warning": False},
+    **{"elpetro_absmag_r": -20.5, "mag_r": 16.0, "ra": 1.0},
     **question(Q),
 }
 HUBBLE = {
@@ -119,21 +116,13 @@ def test_each_survey_is_recognised_by_its_columns_and_labelled_correctly(name, c
     assert prepared.catalogue.metadata["preset"] == name
 
 
-def test_debiased_votes_are_used_only_with_their_preset():
-    with refused("a01_smooth_debiased", "`preset`=gz2-debiased"):
-        prepare(frame_of(gz2("debiased")))
-    got = prepare(frame_of(gz2("debiased", "weighted_fraction"))).catalogue
-    assert got.metadata["columns"]["smooth_fraction"].endswith("weighted_fraction")
-
-
 def test_other_columns_get_truemorphs_names_and_units():
     got = prepare(frame_of(HUBBLE), **R, psf_fwhm=0.09).catalogue
     for column, value in (("ellipticity", 0.25), ("sersic_n", 1.5), ("vote_count", 40)):
         assert (got.frame[column] == value).all()
     assert got.frame["redshift"].null_count() == 1
-    assert "r_half" not in got.frame.columns  # in arcsec or in pixels: the descriptions disagree
     got = prepare(frame_of(DECALS), psf_fwhm=1.2).catalogue
-    assert {"ra": "deg", "M_r": "mag", "magnitude": "mag", "r_half": "arcsec"}.items() <= got.units.items()
+    assert {"ra": "deg", "M_r": "mag", "magnitude": "mag"}.items() <= got.units.items()
     assert "H0 = 100" in got.descriptions["M_r"]
     light = prepare(frame_of(DECALS), columns={"radius": "petro_th50"}, psf_fwhm=1.2)
     assert noted(light.findings, "petro_th50", "50 %")
@@ -141,14 +130,9 @@ def test_other_columns_get_truemorphs_names_and_units():
 
 
 def test_a_missing_column_gives_an_error_that_says_what_to_do():
+    with refused("a01_smooth_debiased", "`preset`=gz2-debiased"):
+        prepare(frame_of(gz2("debiased")))
     with refused("petro_theta", "`radius`", "nearest: petro_th"):
         prepare(frame_of(DECALS).drop("petro_theta"))
     with refused("psfsize_r or psf_fwhm", "1.2 arcsec", "`psf_fwhm`"):
         prepare(frame_of(DECALS))
-
-
-def test_every_preset_has_its_file_name_and_cites_its_sources():
-    files = {file.name: file for file in (resources.files("truemorph.catalogs") / "presets").iterdir()}
-    assert set(files) == {f"{name}.toml" for name in PRESETS if name != "truemorph"}
-    assert all(file.read_text(encoding="utf-8").startswith("# ") for file in files.values())
-    assert [read_mapping(name).name for name in PRESETS] == [*PRESETS]

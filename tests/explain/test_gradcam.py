@@ -70,9 +70,7 @@ def test_maps_equal_their_definition(backbone, size, layer, grid, form, before):
     assert got.shape == (3, grid.cells, grid.cells)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, by_hand(model, pixels, classes, layer, form, before), atol=2e-4)
-    highest = got.max(axis=(1, 2))
-    assert set(highest.round(6)) <= {0, 1}
-    assert highest.any()
+    assert got.any()
     # The hook is removed afterwards, and networks predict like the model.
     np.testing.assert_allclose(cam.member(pixels, 0), model.member_probabilities(pixels, 0), atol=1e-5)
 
@@ -88,34 +86,26 @@ def test_a_map_does_not_depend_on_the_batch():
     whole = cam.maps(pixels, classes)
     parts = [cam.maps(pixels[rows], classes[rows]) for rows in np.array_split(np.arange(70), 3)]
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-4)
-    assert cam.maps(pixels[:0], 1).shape == (0, 8, 8)
 
 
 def test_only_members_that_did_not_see_a_galaxy_are_used():
-    model, pixels = model_of(members=3), pictures(4)
-    single = [GradCam(Classifier(model.described, [weights], model.seen)).maps(pixels, 1) for weights in model.members]
-    got = GradCam(model).maps(pixels, 1, np.array([0, 2, -1, -1]))
-    np.testing.assert_allclose(got[0], single[0][0], atol=1e-5)
-    np.testing.assert_allclose(got[1], single[2][1], atol=1e-5)
-    np.testing.assert_allclose(got[2:], np.mean(single, axis=0)[2:], atol=1e-5)
-    np.testing.assert_allclose(GradCam(model).maps(pixels, 1), np.mean(single, axis=0), atol=1e-5)
+    model, pixels = model_of(members=3), pictures(3)
+    warm = replace(model, described={**model.described, "temperatures": [3.0] * 3})  # has no influence on maps
+    first, second, third = (
+        GradCam(Classifier(model.described, [weights], model.seen)).maps(pixels, 1) for weights in model.members
+    )
+    mean = (first + second + third) / 3
+    got = GradCam(warm).maps(pixels, 1, np.array([0, 2, -1]))
+    np.testing.assert_allclose(got, [first[0], third[1], mean[2]], atol=1e-5)
+    np.testing.assert_allclose(GradCam(model).maps(pixels, 1), mean, atol=1e-5)
 
 
 def test_without_evidence_for_a_class_the_map_is_zero():
     def indifferent(network):
         network.head[3].weight.data[1] = 0
 
-    cam = GradCam(model_of(change=indifferent))
-    assert not cam.maps(pictures(3), 1).any()
-    mixed = cam.maps(pictures(3), np.array([1, 0, 1]))
-    assert mixed.max(axis=(1, 2)).tolist() == [0, 1, 0]
-
-
-def test_a_temperature_changes_probabilities_but_not_maps():
-    model, pixels = model_of(), pictures(4)
-    warm = replace(model, described={**model.described, "temperatures": [3.0]})
-    np.testing.assert_allclose(GradCam(warm).member(pixels, 0), warm.member_probabilities(pixels, 0), atol=1e-5)
-    np.testing.assert_array_equal(GradCam(warm).maps(pixels, 1), GradCam(model).maps(pixels, 1))
+    maps = GradCam(model_of(change=indifferent)).maps(pictures(3), np.array([1, 0, 1]))
+    assert maps.max(axis=(1, 2)).tolist() == [0, 1, 0]
 
 
 def test_the_deepest_layer_with_seven_cells_is_the_default():
@@ -169,13 +159,10 @@ def test_models_that_cannot_be_explained_raise_errors():
     model = model_of()
     with pytest.raises(InputError, match=r"no layer 'layer9'.*act1 \(32×32\), .*layer3 \(4×4\), layer4 \(2×2\)"):
         GradCam(model, "layer9")
-    cam = GradCam(model)
-    for pixels in (pictures(2, 32), pictures(2).astype(np.float32), pictures(2)[..., 0]):
-        with pytest.raises(InputError, match=r"uint8 of shape \(N, 64, 64, 3\)"):
-            cam.maps(pixels, 1)
-    for classes in (2, -1, 0.5):
-        with pytest.raises(InputError, match=r"numbers 0 to 1 \(smooth, disk\)"):
-            cam.maps(pictures(2), classes)
+    with pytest.raises(InputError, match=r"uint8 of shape \(N, 64, 64, 3\)"):
+        GradCam(model).maps(pictures(2, 32), 1)
+    with pytest.raises(InputError, match=r"numbers 0 to 1 \(smooth, disk\)"):
+        GradCam(model).maps(pictures(2), -1)
     features = replace(model, described={**model.described, "training": {"classifier": "logistic"}})
     with pytest.raises(InputError, match="uses catalogue features"):
         GradCam(features)

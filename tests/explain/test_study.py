@@ -7,23 +7,20 @@ from PIL import Image
 
 from explain.conftest import model_of, pictures
 from truemorph.errors import InputError
-from truemorph.explain.catalogue import RADIUS
 from truemorph.explain.gradcam import GradCam, upsampled
-from truemorph.explain.profiles import aligned, radial_profiles
+from truemorph.explain.profiles import RADIUS, aligned, radial_profiles
 from truemorph.explain.study import PIXELS, RADII, Galaxies, compare, explain, galaxies_of
 from truemorph.images.shapes import measure_shapes
 
 N = 24
 
 
-def source_of(pixels, batch=N, radius=None):
-    def source(config):
-        for start in range(0, len(pixels), batch):
-            rows = slice(start, start + batch)
-            ids = pl.Series("object_id", np.arange(len(pixels))[rows])
-            yield Galaxies(ids, pixels[rows], None if radius is None else radius[rows])
-
-    return source
+def source_of(pixels, batch=N):
+    """A source of galaxies 0, 1, ... in batches."""
+    rows = pl.DataFrame({"object_id": np.arange(len(pixels))})
+    return lambda config: [
+        Galaxies(rows[start : start + batch], pixels[start : start + batch]) for start in range(0, len(pixels), batch)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -48,67 +45,58 @@ def test_means_use_galaxies_of_a_predicted_class_and_members_that_did_not_see_th
     for k, one in enumerate(found.classes):
         mine = maps[predicted == k]
         assert one.name == model.classes[k]
-        assert one.ids.to_list() == np.flatnonzero(predicted == k).tolist()
+        assert one.table["object_id"].to_list() == np.flatnonzero(predicted == k).tolist()
         np.testing.assert_allclose(one.mean.mean, mine.mean(axis=0), atol=1e-4)
         middle = np.s_[16:48, 16:48]
         np.testing.assert_allclose(one.aligned.mean[middle], straight[predicted == k].mean(axis=0)[middle], atol=1e-4)
         rings = one.rings[PIXELS]
         np.testing.assert_allclose(rings.profiles, radial_profiles(mine, np.linspace(0, 32, 9)), atol=1e-4)
         # Averaging maps and computing profiles commute.
-        np.testing.assert_allclose(rings.mean, radial_profiles(one.mean.mean[None], rings.edges)[0], atol=1e-5)
-    relations = [one for some in found.classes for one in some.relations]
+        np.testing.assert_allclose(rings.average.mean, radial_profiles(one.mean.mean[None], rings.edges)[0], atol=1e-5)
+    relations = [one for some in found.classes for one in some.table["relation"]]
     assert sorted(relations) == ["early_stopping"] + ["new"] * (N - 7) + ["out_of_fold"] * 6
 
 
-def test_radii_are_fractions_of_an_image_before_cropping(tmp_path):
-    for k, one in enumerate(pictures(4)):
+@pytest.mark.parametrize(("crop", "radius"), [(1.0, 0.25), (0.5, 0.125)])
+def test_radii_are_fractions_of_an_image_before_cropping(tmp_path, crop, radius):
+    """Here two radii equal half of the cropped width, so that profiles in radii and in pixels are the same."""
+    for k, one in enumerate(pictures(8)):
         Image.fromarray(one).save(tmp_path / f"{k}.png")
-    frame = pl.DataFrame({"object_id": np.arange(5), "image": [f"{k}.png" for k in range(4)] + [None]})
-    frame = frame.with_columns(pl.lit(0.25).alias(RADIUS))
-    config = model_of().config
-    for crop, radius in ((1.0, 16), (0.5, 32)):
-        (some,) = galaxies_of(frame, tmp_path)(config.model_copy(update={"crop": crop}))
-        assert some.problems == [(4, "no image")]
-        np.testing.assert_allclose(some.radius, [radius] * 4)
-
-
-def test_galaxies_without_a_radius_are_left_out_of_profiles_in_radii(model):
-    radius = np.full(N, 16.0)  # two radii equal the half width
-    radius[:4] = [0, -1, np.nan, np.nan]
-    found = explain({"a": model}, source_of(pictures(N), radius=radius))["a"]
-    assert sum(one.galaxies for one in found.classes) == N
+    frame = pl.DataFrame({"object_id": np.arange(9), "image": [f"{k}.png" for k in range(8)] + [None]})
+    frame = frame.with_columns(pl.Series(RADIUS, [0.0, -1.0, np.nan, np.inf, None] + [radius] * 4))
+    found = explain({"a": model_of(crop=crop)}, galaxies_of(frame, tmp_path))["a"]
+    assert found.problems == [(8, "no image")]
+    assert found.galaxies == 8
     for one in found.classes:
         known = np.isfinite(one.rings[RADII].profiles[:, 0])
-        assert known.tolist() == (one.ids >= 4).to_list()
+        assert known.tolist() == (one.table["object_id"] >= 5).to_list()
         np.testing.assert_allclose(one.rings[RADII].profiles[known], one.rings[PIXELS].profiles[known], atol=1e-6)
 
 
 def test_models_are_compared_on_the_same_galaxies(model):
     pixels = pictures(N)
     found = explain({"a": model, "b": model_of("test_convnext"), "again": model}, source_of(pixels))
-    compared = {(one.first, one.second, one.name): one for one in compare(found, bootstrap=50)}
-    assert {(first, second) for first, second, _ in compared} == {("a", "b"), ("a", "again"), ("b", "again")}
+    compared = compare(found, bootstrap=50)[PIXELS]
+    pairs = compared.partition_by("first", "second", "class", as_dict=True)
+    assert {names[:2] for names in pairs} == {("a", "b"), ("a", "again"), ("b", "again")}
     for k, name in enumerate(model.classes):
-        same = compared["a", "again", name]
-        np.testing.assert_array_equal(same.difference, 0)
-        np.testing.assert_allclose(same.limits[0.95], 0, atol=1e-12)
-        first, second = (set(found[one].classes[k].ids) for one in ("a", "b"))
+        same = pairs["a", "again", name]
+        assert same.select((pl.col("difference", "low_95", "high_95").abs() < 1e-12).all()).row(0) == (True,) * 3
+        first, second = (set(found[one].classes[k].table["object_id"]) for one in ("a", "b"))
         if first and second:
-            assert compared["a", "b", name].galaxies == (len(first), len(second), len(first & second))
+            counts = pairs["a", "b", name].select(pl.col("^galaxies_.*$")).row(0)
+            assert counts == (len(first), len(second), len(first & second))
     # Pixels of images with different sizes are not compared.
     small = explain({"small": model_of(size=32)}, source_of(pictures(N, 32)))
-    assert compare({"a": found["a"], **small}) == []
+    assert compare({"a": found["a"], **small}) == {}
 
 
 def test_one_galaxy_is_explained_and_none_raises_an_error(model):
     found = explain({"a": model}, source_of(pictures(1)))["a"]
-    one, empty = sorted(found.classes, key=lambda some: -some.galaxies)
-    assert np.isnan(one.mean.stderr).all()
-    assert one.rings[PIXELS].counts.tolist() == [1] * 16
-    assert np.isnan(empty.mean.mean).all()
+    empty, one = sorted(found.classes, key=lambda some: some.galaxies)
+    assert one.rings[PIXELS].average.count.tolist() == [1] * 16
+    assert np.isnan([one.mean.stderr, empty.mean.mean]).all()
 
-    def broken(config):
-        yield Galaxies(pl.Series("object_id", [], dtype=pl.Int64), pictures(0), problems=[(5, "the file is empty")])
-
+    broken = Galaxies(pl.DataFrame({"object_id": []}), pictures(0), [(5, "the file is empty")])
     with pytest.raises(InputError, match=r"no galaxy has a readable image \(first: 5, the file is empty\)"):
-        explain({"a": model}, broken)
+        explain({"a": model}, lambda config: [broken])

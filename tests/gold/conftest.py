@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 import truemorph as tm
-from truemorph.gold.answers import create_answers, record_answer
+from truemorph.gold.answers import record_answer
 from truemorph.gold.plan import read_plan
 from truemorph.tables import read_table
 
@@ -49,6 +49,5 @@ def truth(catalogue):
 
 
 def give(plan, annotator, answers, occasion="first", better=False):
-    create_answers(plan)
     for one, answer in answers.items():
         record_answer(plan, annotator, one, occasion, answer, better=better)

@@ -30,13 +30,10 @@ def catalogue():
     return world(drift=-0.4)
 
 
-@pytest.mark.parametrize(
-    ("bins", "sizes", "spread"),
-    [
-        ([0, 0, 0], [300, 200, 100], [0.45, 0.2, 0.35]),
-        ([0, 0, 1, 1], [150, 100, 150, 100], [0.5, 0.25, 0.2, 0.3]),
-    ],
-)
+@pytest.mark.parametrize(("bins", "sizes", "spread"), [
+    ([0, 0, 0], [300, 200, 100], [0.45, 0.2, 0.35]),
+    ([0, 0, 1, 1], [150, 100, 150, 100], [0.5, 0.25, 0.2, 0.3]),
+])  # fmt: skip
 def test_no_other_allocation_of_the_same_number_of_labels_has_a_clearly_smaller_error(bins, sizes, spread):
     strata = strata_of(bins, sizes, spread)
     found = strata.for_budget(40)
@@ -46,7 +43,7 @@ def test_no_other_allocation_of_the_same_number_of_labels_has_a_clearly_smaller_
     # Numbers of labels are rounded up, by less than one a stratum.
     assert strata.errors(found).max() < best * 1.04
     assert 40 <= found.sum() < 40 + len(sizes)
-    assert strata.errors_of_random(found.sum()).max() > strata.errors(found).max()
+    assert strata.errors(found.sum() * strata.sizes / strata.sizes.sum()).max() > strata.errors(found).max()
 
 
 @given(
@@ -87,13 +84,15 @@ def test_the_wanted_error_is_predicted_for_every_bin(catalogue):
     assert plan.predicted.size == 8
     assert 0.05 < plan.predicted.max() <= 0.06
     assert make_plan(catalogue, error=0.03).selected.height > plan.selected.height
+    few, many = (make_plan(catalogue, budget=budget, purpose="transition").predicted for budget in (60, 120))
+    assert few.size == many.size == 1  # of the bias curve
+    assert many < few
     table = plan.comparison
     assert np.all(table["planned"].to_numpy() < table["random"].to_numpy())
     assert np.all(np.diff(table["planned"]) < 0)
 
 
-@pytest.mark.parametrize("draws", [30, pytest.param(400, marks=pytest.mark.slow)])
-def test_predicted_errors_are_the_scatter_over_plans(draws):
+def test_predicted_errors_are_the_scatter_over_plans():
     """Errors of stratified means over plans, in units of those predicted; classes follow p(disk)."""
     rng = np.random.default_rng(3)
     alpha = rng.lognormal(2.6, 0.45, 2000)
@@ -104,16 +103,15 @@ def test_predicted_errors_are_the_scatter_over_plans(draws):
     p_disk = np.clip(np.where(label == 1, 1, missed / (missed + 1 - p_disk)), 0.03, 0.97)
     frame = pl.DataFrame({"object_id": np.arange(2000), "label": label, "alpha": alpha, "split": "train"})
     cut = Bins.cut(alpha, 4)
-    pulls = np.empty((draws, 4))
-    for seed in range(draws):
+    pulls = np.empty((30, 4))
+    for seed in range(30):
         truth = np.random.default_rng([seed, 5]).random(2000) < p_disk
         plan = make_plan(CatalogTable(frame), budget=200, bins=4, p_disk=p_disk, seed=seed)
         weights = plan.frame["position"].is_not_null().to_numpy() / plan.frame["probability"].to_numpy()
         pulls[seed] = np.bincount(cut.index, weights * truth - truth) / np.bincount(cut.index) / plan.predicted
-    # The rms of 30 plans of 4 bins has an error of 6 %; of 400 plans every bin is checked.
-    axis, n, allowed = (None, pulls.size, 0.2) if draws == 30 else (0, draws, 0.15)
-    assert np.all(np.abs(np.sqrt(np.mean(pulls**2, axis=axis)) - 1) < allowed)
-    assert np.all(np.abs(pulls.mean(axis=axis)) < 4 / np.sqrt(n))
+    # The rms of 30 plans of 4 bins has an error of 6 %.
+    assert np.sqrt(np.mean(pulls**2)) == pytest.approx(1, abs=0.2)
+    assert abs(pulls.mean()) < 4 / np.sqrt(pulls.size)
 
 
 def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
@@ -145,11 +143,9 @@ def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
     assert second.about["pilot"] == chosen.sum()
     after = second.frame["probability"].to_numpy()
     # The pilot's galaxies have the probability of others of the same bin and label.
-    rest = ~chosen
-    cell = Bins.cut(table.frame["alpha"].to_numpy()[rest], 4).edges
-    cell = (
-        np.searchsorted(cell[1:-1], table.frame["alpha"].to_numpy(), side="right") * 2 + table.frame["label"].to_numpy()
-    )
+    rest, alpha = ~chosen, table.frame["alpha"].to_numpy()
+    edges = Bins.cut(alpha[rest], 4).edges
+    cell = np.searchsorted(edges[1:-1], alpha, side="right") * 2 + table.frame["label"].to_numpy()
     drawn = (np.bincount(cell, again) / np.bincount(cell, rest))[cell]
     np.testing.assert_allclose(after, 1 - (1 - before) * (1 - drawn))
     # Inverse probabilities of both samples together add up to the number of galaxies.
@@ -159,10 +155,9 @@ def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
 
 def test_few_gold_labels_of_unknown_selection_improve_the_prediction_only():
     table = world(seed=5, gold=60)
-    plan = make_plan(table, budget=200)
-    assert plan.about["pilot"] == 60
+    plan, without = (make_plan(CatalogTable(one), budget=200) for one in (table.frame, table.frame.drop("gold")))
     assert plan.frame["probability"].min() > 0
-    assert plan.predicted.max() != make_plan(CatalogTable(table.frame.drop("gold")), budget=200).predicted.max()
+    assert plan.predicted.max() != without.predicted.max()
 
 
 def test_bins_of_another_column(catalogue):
@@ -171,20 +166,15 @@ def test_bins_of_another_column(catalogue):
     gaps = catalogue.frame.with_columns(covariate=pl.when(pl.col("label") == 1).then("covariate"))
     with pytest.raises(InputError, match="covariate is missing"):
         make_plan(CatalogTable(gaps), by="covariate")
-    with pytest.raises(InputError, match="redshift"):
-        make_plan(catalogue, by="redshift")
 
 
-@pytest.mark.parametrize("options", [{"budget": 19}, {"budget": 3001}, {"error": 0.0}, {"error": 0.5}, {"error": -1.0}])
-def test_budgets_and_errors_that_cannot_be_are_refused(catalogue, options):
-    with pytest.raises(InputError) as error:
-        make_plan(catalogue, **options)
-    assert "\n" not in str(error.value)
-    assert str(next(iter(options.values()))) in str(error.value)
+@pytest.mark.parametrize(("name", "value"), [("budget", 19), ("budget", 3001), ("error", 0.0), ("error", 0.5)])
+def test_budgets_and_errors_that_cannot_be_are_refused(catalogue, name, value):
+    with pytest.raises(InputError, match=f"got {value}"):
+        make_plan(catalogue, **{name: value})
 
 
 def test_the_choice_follows_from_the_seed():
-    table = world(200)
-    one, same, other = (make_plan(table, budget=60, seed=seed) for seed in (1, 1, 2))
-    assert one.frame.equals(same.frame)
-    assert one.selected["object_id"].to_list() != other.selected["object_id"].to_list()
+    one, same, other = (make_plan(world(200), budget=60, seed=seed).frame for seed in (1, 1, 2))
+    assert one.equals(same)
+    assert not one.equals(other)

@@ -33,36 +33,33 @@ def ask(session):
     return request
 
 
-@pytest.mark.parametrize("path", ["", "state?name=Ann", "image?name=Ann&item=0"])
-def test_nothing_is_shown_without_the_token(ask, path):
-    assert ask(path).status_code == 200
-    for address in ("/" + path, "/other/" + path):
-        reply = ask.client.get(address)
-        assert reply.status_code == 404
-        assert "truemorph gold label" in reply.text
+def test_nothing_is_shown_without_the_token(ask):
+    for path in ("", "state?name=Ann", "image?name=Ann&item=0"):
+        assert ask(path).status_code == 200
+        for address in ("/" + path, "/other/" + path):
+            reply = ask.client.get(address)
+            assert reply.status_code == 404
+            assert "truemorph gold label" in reply.text
     assert ask.client.post("/answer", params={"name": "Ann", "item": 0, "answer": "disk"}).status_code == 404
 
 
-def test_the_page_loads_nothing_from_elsewhere(ask):
-    reply = ask("")
-    policy = reply.headers["content-security-policy"]
+def test_the_page_loads_nothing_from_elsewhere_and_never_learns_what_would_steer_answers(ask, session):
+    page = ask("")
+    policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert not re.search("unsafe|http", policy)
-    assert not re.findall(r"https?://", reply.text)
-
-
-def test_the_page_never_learns_what_would_steer_answers(ask, session):
-    said = ask("").text + ask("state?name=Ann").text + ask("answer", name="Ann", item=0, answer="disk").text
+    assert "://" not in page.text
+    said = page.text + ask("state?name=Ann").text + ask("answer", name="Ann", item=0, answer="disk").text
     assert not any(galaxy in said for galaxy in session.images)
     assert set(ask("state?name=Ann").json()) == {"answers", "better", "labelled", "galaxies", "error"}
-    kinds = {ask(f"image?name=Ann&item={k}").headers["content-type"] for k in range(len(session.items("Ann")))}
-    assert kinds <= {"image/jpeg", "image/png"}
 
 
 def test_pictures_are_those_of_the_persons_order(ask, session):
     for item, (galaxy, occasion) in enumerate(session.items("Ann")):
         path = session.twins[galaxy] if occasion == "twin" else session.images[galaxy]
-        assert ask(f"image?name=Ann&item={item}").content == path.read_bytes()
+        shown = ask(f"image?name=Ann&item={item}")
+        assert shown.content == path.read_bytes()
+        assert shown.headers["content-type"] == ("image/png" if occasion == "twin" else "image/jpeg")
         beside = ask(f"image?name=Ann&item={item}&better=1")
         assert beside.status_code == (200 if galaxy in session.better else 400)
         if galaxy in session.better:
@@ -70,37 +67,24 @@ def test_pictures_are_those_of_the_persons_order(ask, session):
     assert ask("state?name=Ann").json()["better"] == [one in session.better for one, _ in session.items("Ann")]
 
 
-def test_an_answer_is_on_the_disk_when_the_reply_comes(ask, session, plan):
+def test_an_answer_is_on_the_disk_when_the_reply_comes_and_can_be_changed_and_undone(ask, session, plan):
     items = session.items("Ann")
-    reply = ask("answer", name="  Ann ", item=3, answer="unclear", note="a ring & arms", seconds=2.25)
-    assert reply.json() == ask("state?name=Ann").json()
+    one, other = [k for k, (_, occasion) in enumerate(items) if occasion == "first"][:2]
+    sent = {"answer": "unclear", "note": "a ring & arms", "seconds": 2.25}
+    state = ask("answer", name="  Ann ", item=one, **sent).json()
+    assert state == ask("state?name=Ann").json()
     row = read_answers(plan).row(0, named=True)
-    assert (row["annotator"], row["galaxy"], row["occasion"]) == ("Ann", *items[3])
-    assert row["better"] == (items[3][0] in session.better)
-    assert (row["answer"], row["note"], row["seconds"]) == ("unclear", "a ring & arms", 2.25)
-    state = reply.json()
-    assert state["answers"][3] == ["unclear", "a ring & arms"]
-    assert state["answers"].count(None) == len(items) - 1
+    assert (row["annotator"], row["galaxy"], row["occasion"]) == ("Ann", *items[one])
+    assert row["better"] == (items[one][0] in session.better)
+    assert {key: row[key] for key in sent} == sent
+    assert state["answers"] == [["unclear", "a ring & arms"] if k == one else None for k in range(len(items))]
     assert ask("state?name=Bob").json()["answers"] == [None] * len(items)
-
-
-def test_answers_are_changed_and_undone(ask, session):
-    one, other = [k for k, (_, occasion) in enumerate(session.items("Ann")) if occasion == "first"][:2]
-    ask("answer", name="Ann", item=one, answer="disk")
     ask("answer", name="Ann", item=other, answer="disk")
-    answers = ask("answer", name="Ann", item=one, answer="smooth", note="edge-on?").json()["answers"]
-    assert [answers[one], answers[other]] == [["smooth", "edge-on?"], ["disk", ""]]
-    undone = ask("undo", name="Ann").json()
-    assert (undone["item"], undone["labelled"], undone["answers"][one]) == (one, 1, None)
-    assert [ask("undo", name="Ann").json()["item"] for _ in range(2)] == [other, None]
-
-
-def test_galaxies_of_several_people_count_once_and_repeats_and_twins_not(ask, session):
-    for name in ("Ann", "Bob"):
-        for item in range(len(session.items(name))):
-            state = ask("answer", name=name, item=item, answer="disk").json()
-    assert None not in state["answers"]
-    assert state["labelled"] == state["galaxies"] == len(session.images)
+    answers = ask("answer", name="Ann", item=one, answer="smooth").json()["answers"]
+    assert [answers[one], answers[other]] == [["smooth", ""], ["disk", ""]]
+    undone = [ask("undo", name="Ann").json() for _ in range(3)]
+    assert [state["item"] for state in undone] == [one, other, None]
+    assert (undone[0]["labelled"], undone[0]["answers"][one]) == (1, None)
 
 
 def test_fits_images_are_shown_as_browsers_can(plan, ids, tmp_path):
@@ -113,15 +97,7 @@ def test_fits_images_are_shown_as_browsers_can(plan, ids, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "sent"),
-    [
-        ("state", {}),
-        ("state?name=%20", {}),
-        ("image?name=Ann&item=10000", {}),
-        ("image?name=Ann&item=-1", {}),
-        ("answer", {"name": "Ann", "item": 0, "answer": "disk", "seconds": "long"}),
-        ("answer", {"name": "A" * 61, "item": 0, "answer": "disk"}),
-        ("undo", {"name": " "}),
-    ],
+    [("state?name=%20", {}), ("image?name=Ann&item=10000", {}), ("answer", {"name": "A" * 61, "item": 0})],
 )
 def test_what_makes_no_sense_is_refused(ask, plan, path, sent):
     reply = ask(path, **sent)

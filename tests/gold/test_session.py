@@ -48,10 +48,9 @@ def test_the_part_that_is_labelled_first_is_random():
 def test_an_order_belongs_to_a_person_and_stays_when_galaxies_are_added():
     galaxies = [str(k) for k in range(30)]
     order = items_of(galaxies, [], 0, 3, "Ann")
-    assert order == items_of(galaxies[::-1], [], 0, 3, "Ann")
-    assert order != items_of(galaxies, [], 0, 3, "Bob")
-    assert order != items_of(galaxies, [], 0, 4, "Ann")
-    longer = items_of([*galaxies, "new"], [], 0, 3, "Ann")
+    for seed, name in ((3, "Bob"), (4, "Ann")):
+        assert order != items_of(galaxies, [], 0, seed, name)
+    longer = items_of([*galaxies[::-1], "new"], [], 0, 3, "Ann")
     assert [item for item in longer if item[0] != "new"] == order
 
 
@@ -67,9 +66,8 @@ def test_twins_are_degraded_copies_and_are_made_once(plan):
         before, after = (load_image(one, 32, 1.0).astype(float) for one in (session.images[galaxy], path))
         sharper += before.max() > after.max()
     assert sharper >= 7  # a wider PSF takes light from the centre
-    bytes_before = [path.read_bytes() for path in session.twins.values()]
-    again = open_session(plan)
-    assert [path.read_bytes() for path in again.twins.values()] == bytes_before
+    times = [path.stat().st_mtime_ns for path in session.twins.values()]
+    assert [path.stat().st_mtime_ns for path in open_session(plan).twins.values()] == times
     with pytest.raises(InputError, match="8 twins already"):
         open_session(plan, twins=9)
 
@@ -99,25 +97,9 @@ def test_a_session_is_resumed_as_it_was(plan, simulated, better, ids):
     assert open_session(plan, source="literature").source == "literature"
     before = open_session(plan, simulated / "images", better, twins=5)
     assert set(before.better) == set(ids[:30])
-    record_answer(plan, "Ann", ids[0], "first", "disk")
     after = open_session(plan)
     assert (after.better, after.twins, after.source) == (before.better, before.twins, "better-images")
     assert after.items("Ann") == before.items("Ann")
-    with pytest.raises(InputError, match="better-images"):
-        open_session(plan, source="same-images")
-
-
-def test_mistakes_are_one_line(plan, tmp_path):
-    (tmp_path / "empty").mkdir()
-    older = shutil.copytree(plan, tmp_path / "older")
-    (older / "plan.json").write_text('{"version": 0}')
-    broken = shutil.copytree(plan, tmp_path / "broken")
-    (broken / "plan.json").write_text("[")
-    for says, arguments in [
-        ("version 0", (older,)),
-        ("not valid JSON", (broken,)),
-        ("none of the galaxies", (plan, None, tmp_path / "empty")),
-    ]:
-        with pytest.raises(InputError, match=says) as problem:
-            open_session(*arguments)
-        assert "\n" not in str(problem.value)
+    open_session(plan, source="literature")
+    record_answer(plan, "Ann", ids[0], "first", "disk")
+    assert open_session(plan).source == "literature"  # kept once there are answers

@@ -3,7 +3,6 @@
 import gzip
 import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -12,8 +11,9 @@ import torch
 from astropy.io import fits
 from PIL import Image
 
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.images.decode import FitsReading, central_crop, decode, load_image
+from truemorph.images.decode import central_crop, decode, load_image
 from truemorph.images.sersic import measure_sersic
 from truemorph.images.transforms import normalise
 
@@ -24,6 +24,12 @@ def picture(size=64, seed=0):
 
 def jpeg(pixels, **options):
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=95, **options)
+
+
+def png(pixels, mode=None):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "png")
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(("side", "kept"), [(424, 207), (212, 104), (848, 414), (100, 49)])
@@ -38,32 +44,33 @@ def test_the_crop_is_central_and_has_the_papers_ratio(side, kept):
 
 
 def test_jpeg_is_decoded_as_pillow_does():
-    smooth = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)[..., None] * np.array([1, 1, 1], np.uint8)
-    data = jpeg(smooth)
+    ramp = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    data = jpeg(np.stack([ramp, ramp // 2, 200 - ramp], axis=2))
     reference = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     assert np.abs(decode(data).astype(int) - reference).max() <= 2
 
 
-def test_grey_and_png_become_rgb():
-    grey = jpeg(picture()[..., :1], colorspace="GRAY")
-    assert decode(grey).shape == (64, 64, 3)
-    buffer = io.BytesIO()
-    Image.fromarray(picture()).convert("RGBA").save(buffer, "png")
-    np.testing.assert_array_equal(decode(buffer.getvalue()), picture())
+def test_grey_images_of_8_and_16_bits_and_transparent_ones_become_rgb():
+    assert decode(jpeg(picture()[..., :1], colorspace="GRAY")).shape == (64, 64, 3)
+    np.testing.assert_array_equal(decode(png(picture(), "RGBA")), picture())
+    wide = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    np.testing.assert_array_equal(decode(png(wide))[..., 2], wide >> 8)
 
 
-def test_broken_images_raise_errors_with_their_names():
+def test_broken_and_tiny_images_raise_errors_with_their_names(tmp_path):
     good = jpeg(picture())
     for data, says in ((b"", "empty"), (b"hello", "unknown format"), (good[: len(good) // 2], "not a readable image")):
         with pytest.raises(InputError, match=f"galaxy.jpg: .*{says}"):
             decode(data, "galaxy.jpg")
+    (tmp_path / "speck.jpg").write_bytes(jpeg(picture(4)))
+    with pytest.raises(InputError, match=r"speck.jpg: only 4 pixels wide"):
+        load_image(tmp_path / "speck.jpg", 64, 1.0)
 
 
-def test_resize_keeps_brightness(tmp_path):
-    path = tmp_path / "a.jpg"
-    path.write_bytes(jpeg(picture(424)))
-    assert load_image(path, 64).shape == (64, 64, 3)
-    assert load_image(path, 64).mean() == pytest.approx(load_image(path, 207).mean(), abs=0.5)
+def test_resize_keeps_brightness():
+    data = jpeg(picture(424))
+    assert load_image(data, 64).shape == (64, 64, 3)
+    assert load_image(data, 64).mean() == pytest.approx(load_image(data, 207).mean(), abs=0.5)
 
 
 def test_normalise_equals_its_formula():
@@ -74,16 +81,6 @@ def test_normalise_equals_its_formula():
     torch.testing.assert_close(got.double(), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_sixteen_bit_images_are_scaled_and_tiny_images_raise_errors(tmp_path):
-    Image.fromarray((np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)).save(tmp_path / "grey.png")
-    pixels = load_image(tmp_path / "grey.png", 64, 1.0)
-    assert pixels.min() == 0
-    assert pixels.max() == 255
-    (tmp_path / "speck.jpg").write_bytes(jpeg(picture(4)))
-    with pytest.raises(InputError, match="only 4 pixels wide"):
-        load_image(tmp_path / "speck.jpg", 64, 1.0)
-
-
 def huge_jpeg(height, width):
     """A small JPEG file that declares a larger size."""
     data = bytearray(jpeg(picture()))
@@ -92,39 +89,20 @@ def huge_jpeg(height, width):
     return bytes(data)
 
 
-def huge_png(height, width):
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-
-
 def huge_fits(height, width):
     header = fits.Header([("SIMPLE", True), ("BITPIX", -32), ("NAXIS", 2), ("NAXIS1", width), ("NAXIS2", height)])
-    return header.tostring().encode()
+    return gzip.compress(header.tostring().encode())
 
 
-def huge_fits_gz(height, width):
-    return gzip.compress(huge_fits(height, width))
-
-
-@pytest.mark.parametrize("huge", [huge_jpeg, huge_png, huge_fits, huge_fits_gz])
+@pytest.mark.parametrize("huge", [huge_jpeg, huge_fits])
 def test_images_of_more_than_100_megapixels_raise_errors_before_using_memory(huge, tmp_path):
     path = tmp_path / "galaxy"
     path.write_bytes(huge(65_400, 65_500))
-    with pytest.raises(InputError, match=r"galaxy.*65,500 × 65,400 pixels"):
+    with pytest.raises(InputError, match=r"galaxy: not a readable image \(.*pixels"):
         load_image(path, 64)
-    with pytest.raises(InputError, match="megapixels"):
-        decode(huge(10_001, 10_000), "galaxy", FitsReading(hdu=0))
-    assert "megapixels" in measure_sersic([path], jobs=1)["problem"].item()
-
-
-def test_a_gzipped_fits_file_is_checked_completely():
-    buffer = io.BytesIO()
-    fits.PrimaryHDU(np.arange(1024.0).reshape(32, 32)).writeto(buffer)
-    packed = bytearray(gzip.compress(buffer.getvalue()))
-    assert decode(bytes(packed)).shape == (32, 32, 3)
-    packed[-8] ^= 1  # its checksum
-    with pytest.raises(InputError, match="not a readable image"):
-        decode(bytes(packed))
+    with pytest.raises(InputError, match="pixels"):
+        decode(huge(10_001, 10_000), "galaxy", TrainingConfig(fits_hdu=0))
+    assert "pixels" in measure_sersic([path], jobs=1)["problem"].item()
 
 
 def fits_bytes(*units):
@@ -138,10 +116,18 @@ def blob(noise=1.0, seed=0):
     return 100 * np.exp(-np.hypot(x, y - 5) / 3) + np.random.default_rng(seed).normal(0, noise, (32, 32))
 
 
+def test_a_gzipped_fits_file_is_checked_completely():
+    packed = bytearray(gzip.compress(fits_bytes(fits.ImageHDU(blob()))))
+    assert decode(bytes(packed)).shape == (32, 32, 3)
+    packed[-8] ^= 1  # its checksum
+    with pytest.raises(InputError, match="not a readable image"):
+        decode(bytes(packed))
+
+
 @pytest.mark.parametrize("stretch", ["asinh", "linear", "sqrt", "log"])
 def test_fits_images_become_grey_images_with_north_up(stretch):
     data = blob()
-    picture = decode(fits_bytes(fits.ImageHDU(data.astype(np.float32))), fits=FitsReading(stretch=stretch))
+    picture = decode(fits_bytes(fits.ImageHDU(data.astype(np.float32))), fits=TrainingConfig(fits_stretch=stretch))
     assert picture.shape == (32, 32, 3)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[..., 0], picture[..., 2])
@@ -154,7 +140,7 @@ def test_fits_images_become_grey_images_with_north_up(stretch):
 
 def test_fixed_limits_are_black_and_white_and_asinh_equals_its_formula():
     data = np.linspace(-5, 60, 32 * 32).reshape(32, 32)
-    picture = decode(fits_bytes(fits.ImageHDU(data)), fits=FitsReading(limits=(0.0, 50.0)))
+    picture = decode(fits_bytes(fits.ImageHDU(data)), fits=TrainingConfig(fits_limits=(0.0, 50.0)))
     expected = 255 * np.clip(np.arcsinh(np.clip(data / 50, 0, None) / 0.1) / np.arcsinh(10), 0, 1)
     np.testing.assert_allclose(np.flip(picture[..., 0], axis=0), expected, atol=1.01)
 
@@ -162,30 +148,27 @@ def test_fixed_limits_are_black_and_white_and_asinh_equals_its_formula():
 def test_three_bands_keep_their_hue():
     data = blob(0)
     cube = fits_bytes(fits.ImageHDU(np.stack([2 * data, data, data / 2]), name="RGB"))
-    picture = decode(cube, fits=FitsReading(hdu="RGB", limits=(0.0, 400.0))).astype(float)
+    picture = decode(cube, fits=TrainingConfig(fits_hdu="RGB", fits_limits=(0.0, 400.0))).astype(float)
     bright = picture[..., 2] > 20
     np.testing.assert_allclose(picture[bright, 0] / picture[bright, 1], 2, atol=0.06)
 
 
 @pytest.mark.parametrize(
-    ("units", "reading", "says"),
+    ("units", "hdu", "says"),
     [
-        ([], FitsReading(), "no image in any HDU"),
-        ([fits.ImageHDU(blob())], FitsReading(hdu="SCI"), "no HDU 'SCI'; there are PRIMARY, 1"),
-        ([fits.ImageHDU(np.zeros((5, 8, 8)))], FitsReading(), r"found shape \(5, 8, 8\)"),
-        ([fits.ImageHDU(np.full((8, 8), np.nan))], FitsReading(), "no finite pixel"),
-        ([fits.BinTableHDU.from_columns([fits.Column("a", "E", array=[1.0])])], FitsReading(hdu=1), "found no image"),
+        ([], None, "found no image"),
+        ([fits.ImageHDU(blob())], "SCI", "'SCI'"),
+        ([fits.ImageHDU(np.zeros((5, 8, 8)))], None, r"found shape \(5, 8, 8\)"),
+        ([fits.ImageHDU(np.full((8, 8), np.nan))], None, "no finite pixel"),
+        ([fits.BinTableHDU.from_columns([fits.Column("a", "E", array=[1.0])])], 1, "found no image"),
     ],
 )
-def test_fits_files_without_an_image_raise_errors(units, reading, says):
+def test_fits_files_without_an_image_raise_errors(units, hdu, says):
     with pytest.raises(InputError, match=says):
-        decode(fits_bytes(*units), "a.fits", reading)
+        decode(fits_bytes(*units), "a.fits", TrainingConfig(fits_hdu=hdu))
 
 
-def test_fits_files_are_read_like_others(tmp_path):
-    path = tmp_path / "a.fits"
-    path.write_bytes(fits_bytes(fits.ImageHDU(np.where(blob() > 90, np.nan, blob()))))
-    assert load_image(path, 16, 1.0).shape == (16, 16, 3)
-    flat = tmp_path / "flat.fits"
-    flat.write_bytes(fits_bytes(fits.ImageHDU(np.ones((16, 16)))))
-    assert load_image(flat, 16, 1.0).max() == 0
+def test_unknown_pixels_and_constant_fits_images_are_black():
+    image = np.where(blob() > 90, np.nan, blob())
+    np.testing.assert_array_equal(np.flipud(decode(fits_bytes(fits.ImageHDU(image))))[np.isnan(image)], 0)
+    assert decode(fits_bytes(fits.ImageHDU(np.ones((16, 16))))).max() == 0

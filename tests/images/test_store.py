@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images import decode as decode_module
+from truemorph.images import inputs as inputs_module
 from truemorph.images import store as store_module
-from truemorph.images.decode import FitsReading, load_image
+from truemorph.images.decode import load_image
 from truemorph.images.sersic import measure_sersic
 from truemorph.images.store import ImageFiles, load_images
 
@@ -32,16 +33,21 @@ def places(cache):
     return sorted(one.name for one in cache.iterdir() if one.is_dir())
 
 
-def test_few_unreadable_images_are_skipped_and_listed(tmp_path):
+def test_few_unreadable_images_are_skipped_and_listed_and_files_on_demand_give_the_same_pixels(tmp_path):
     paths = jpegs(tmp_path / "images", 60, bad=(4,))
     os.mkfifo(tmp_path / "pipe.jpg")  # reading it would not end
     paths.append(tmp_path / "pipe.jpg")
+    files, rows = ImageFiles(paths, 16, 1.0), np.array([3, 1, 1, 40])
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
         pixels, good, problems = load_images(paths, 16, 1.0, cache)
         assert np.flatnonzero(~good).tolist() == [4, 60]
         assert [path for path, _ in problems] == [str(paths[4]), str(paths[60])]
         assert "not a regular file" in problems[1][1]
         np.testing.assert_array_equal(pixels[3], load_image(paths[3], 16, 1.0))
+        np.testing.assert_array_equal(files[rows], pixels[rows])
+    assert files.check()[1] == problems
+    with pytest.raises(TruemorphError, match=r"4\.jpg"):
+        files[np.array([4])]
     assert measure_sersic([tmp_path / "pipe.jpg"], jobs=1)["flag"].item() == 2
 
 
@@ -52,33 +58,26 @@ def test_more_than_five_percent_unreadable_images_raise_an_error(tmp_path):
         load_images([], 16)
 
 
-def test_a_cache_has_the_decoded_pixels_and_is_built_once(tmp_path, monkeypatch):
-    paths = jpegs(tmp_path / "images", 30)
+def test_a_cache_is_built_once_for_the_same_contents_and_settings(tmp_path, monkeypatch):
+    paths, cache = jpegs(tmp_path / "images", 5), tmp_path / "cache"
     fresh, _, _ = load_images(paths, 16, 1.0)
-    np.testing.assert_array_equal(load_images(paths, 16, 1.0, tmp_path / "cache")[0], fresh)
-    monkeypatch.setattr(decode_module, "load_image", lambda *_: pytest.fail("decoded again"))
+    for others in ((16, 0.5), (20, 1.0), (16, 1.0, TrainingConfig(fits_stretch="linear"))):
+        load_images(paths, *others[:2], cache, *others[2:])
+    load_images(paths[::-1], 16, 1.0, cache)
+    np.testing.assert_array_equal(load_images(paths, 16, 1.0, cache)[0], fresh)
+    assert len(places(cache)) == 5
     # Files with the same content in another folder are the same images.
     elsewhere = [path.rename(tmp_path / f"other{path.name}") for path in paths]
-    np.testing.assert_array_equal(load_images(elsewhere, 16, 1.0, tmp_path / "cache")[0], fresh)
-
-
-def test_other_contents_sizes_and_settings_have_other_caches(tmp_path):
-    paths = jpegs(tmp_path / "images", 5)
-    cache = tmp_path / "cache"
-    load_images(paths, 16, 1.0, cache)
-    load_images(paths, 16, 0.5, cache)
-    load_images(paths, 20, 1.0, cache)
-    load_images(paths, 16, 1.0, cache, FitsReading(stretch="linear"))
-    load_images(paths[::-1], 16, 1.0, cache)
-    assert len(places(cache)) == 5
-    paths[2].write_bytes(simplejpeg.encode_jpeg(np.zeros((24, 24, 3), np.uint8)))
-    assert load_images(paths, 16, 1.0, cache)[0][2].max() == 0
-    assert len(places(cache)) == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(inputs_module, "load_image", lambda *_: pytest.fail("decoded again"))
+        np.testing.assert_array_equal(load_images(elsewhere, 16, 1.0, cache)[0], fresh)
+    elsewhere[2].write_bytes(simplejpeg.encode_jpeg(np.zeros((24, 24, 3), np.uint8)))
+    assert load_images(elsewhere, 16, 1.0, cache)[0][2].max() == 0
 
 
 def build_and_stop(paths, cache, stopped):
-    """Build a cache up to the 30th image, send a signal, and wait to be killed."""
-    read, numbers = decode_module.load_image, itertools.count()
+    """Build a cache up to the 30th image, and wait to be killed."""
+    read, numbers = inputs_module.load_image, itertools.count()
 
     def reading(*arguments):
         if next(numbers) == 30:
@@ -87,35 +86,20 @@ def build_and_stop(paths, cache, stopped):
             threading.Event().wait()
         return read(*arguments)
 
-    decode_module.load_image = reading
-    store_module._BATCH = 4
+    inputs_module.load_image = reading
     load_images(paths, 16, 1.0, cache)
 
 
-def build_together(paths, cache, together):
-    together.wait()
-    load_images(paths, 16, 1.0, cache)
-
-
-def test_an_interrupted_build_is_not_used(tmp_path):
-    paths = jpegs(tmp_path / "images", 60)
-    cache = tmp_path / "cache"
+def test_an_interrupted_build_is_not_used_and_two_processes_share_the_next(tmp_path):
+    paths, cache = jpegs(tmp_path / "images", 60), tmp_path / "cache"
     context = multiprocessing.get_context("fork")
     stopped = context.Event()
-    builder = context.Process(target=build_and_stop, args=(paths, cache, stopped))
-    builder.start()
+    interrupted = context.Process(target=build_and_stop, args=(paths, cache, stopped))
+    interrupted.start()
     stopped.wait()
-    os.kill(builder.pid, signal.SIGKILL)
-    builder.join()
-    np.testing.assert_array_equal(load_images(paths, 16, 1.0, cache)[0], load_images(paths, 16, 1.0)[0])
-
-
-def test_two_processes_share_one_build(tmp_path):
-    paths = jpegs(tmp_path / "images", 40)
-    cache = tmp_path / "cache"
-    context = multiprocessing.get_context("fork")
-    together = context.Barrier(2)
-    builders = [context.Process(target=build_together, args=(paths, cache, together)) for _ in range(2)]
+    os.kill(interrupted.pid, signal.SIGKILL)
+    interrupted.join()
+    builders = [context.Process(target=load_images, args=(paths, 16, 1.0, cache)) for _ in range(2)]
     for one in builders:
         one.start()
     for one in builders:
@@ -134,16 +118,3 @@ def test_a_full_disk_raises_an_error_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module.os, "posix_fallocate", full)
     with pytest.raises(TruemorphError, match="No space left on device"):
         load_images(paths, 16, 1.0, tmp_path / "cache")
-
-
-def test_files_decoded_on_demand_give_the_same_pixels(tmp_path):
-    paths = jpegs(tmp_path / "images", 50)
-    files = ImageFiles(paths, 16, 1.0)
-    rows = np.array([3, 1, 1, 40])
-    np.testing.assert_array_equal(files[rows], load_images(paths, 16, 1.0)[0][rows])
-    paths[7].write_bytes(b"broken")
-    good, problems = files.check()
-    assert np.flatnonzero(~good).tolist() == [7]
-    assert problems[0][0] == str(paths[7])
-    with pytest.raises(TruemorphError, match=r"7\.jpg"):
-        files[np.array([7])]

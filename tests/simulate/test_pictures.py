@@ -30,10 +30,8 @@ def test_the_same_seed_gives_the_same_bytes(galaxies):
 
 def test_another_exposure_only_changes_the_noise(galaxies):
     first, second = pictures(galaxies[:6]), pictures(galaxies[:6], exposure=1)
-    difference = unstretch(second[0]) - unstretch(first[0])
-    assert np.any(difference != 0)
-    # Averaged over 8 × 8 pixels, the noise is small and the galaxies are the same (except small shifts of colours at
-    # edges).
+    assert (first != second).any(axis=(1, 2, 3)).all()
+    # Averaged over 8 × 8 pixels, the noise is small and the galaxies are the same, except at edges.
     coarse = [p.reshape(6, 8, 8, 8, 8, 3).mean(axis=(2, 4)) for p in (first.astype(float), second.astype(float))]
     assert np.quantile(np.abs(coarse[0] - coarse[1]), 0.99) < 8
     assert np.corrcoef(coarse[0].ravel(), coarse[1].ravel())[0, 1] > 0.995
@@ -49,8 +47,6 @@ def test_the_components_of_a_galaxy_sum_to_its_flux():
         total = sum(part.sum() for part in parts) * (side / n) ** 2
         # Dust absorbs some flux; Sérsic wings outside of the frame are missing.
         assert 0.8 - 0.4 * galaxy["dust"] * (galaxy["axis_ratio"] < 0.35) < total < 1.03
-        if row["type"] == "spiral" and galaxy["young_fraction"] > 0.01:
-            assert parts[2].sum() > 0
 
 
 def test_moffat_transfer_is_the_fourier_transform_of_a_moffat():
@@ -90,16 +86,12 @@ def test_galaxies_at_another_resolution_have_that_resolution(galaxies, how):
     lower = galaxies["alpha"].to_numpy() / 1.7
     twins = at_resolution(galaxies, lower, how)
     np.testing.assert_allclose(twins["radius"] / twins["psf_fwhm"] * 2.3548200450309493, lower, rtol=1e-6)
-    kpc = twins["radius_kpc"].to_numpy()
-    np.testing.assert_array_equal(kpc, galaxies["radius_kpc"])
+    assert twins["radius_kpc"].equals(galaxies["radius_kpc"])
     if how == "distance":
         # Inverse square law at constant surface brightness.
         area = (twins["r90"] / galaxies["r90"]).to_numpy() ** 2
         np.testing.assert_allclose(10 ** (-0.4 * (twins["magnitude"] - galaxies["magnitude"]).to_numpy()), area)
         np.testing.assert_allclose(twins["r90"] / twins["radius"], galaxies["r90"] / galaxies["radius"])
-    again = at_resolution(twins, galaxies["alpha"].to_numpy(), how)
-    np.testing.assert_allclose(again["radius"], galaxies["radius"], rtol=1e-9)
-    np.testing.assert_allclose(again["magnitude"], galaxies["magnitude"], rtol=1e-9)
 
 
 def test_invalid_sizes_and_resolutions_raise_errors(galaxies):
@@ -107,8 +99,6 @@ def test_invalid_sizes_and_resolutions_raise_errors(galaxies):
         next(render(galaxies, size=8))
     with pytest.raises(InputError, match="24 positive numbers"):
         at_resolution(galaxies, np.array([1.0]))
-    with pytest.raises(InputError, match="seeing"):
-        at_resolution(galaxies, galaxies["alpha"].to_numpy(), "luck")
 
 
 @pytest.mark.parametrize("how", ["seeing", "distance"])
@@ -138,21 +128,13 @@ def test_degrading_an_image_equals_rendering_the_galaxy_again(how):
     peaks = [p[:, 46:50, 46:50].mean(axis=(1, 2, 3)) for p in (degraded, drawn)]
     np.testing.assert_allclose(np.median(peaks[0] / peaks[1]), 1, atol=0.05)
 
-    def sky_noise(images):
-        corner = images[:, :14, :14].astype(float)
-        return np.median(np.abs(corner - np.median(corner, axis=(1, 2), keepdims=True))) / 0.6745
-
-    # In integer grey levels, 3 to 6 of them.
-    assert abs(sky_noise(degraded) - sky_noise(drawn)) <= 1.6
-
 
 def test_files_have_the_images(tmp_path):
     galaxies = simulate_galaxies(3, seed=2)
     paths = write_jpegs(galaxies, tmp_path / "images", seed=5)
     assert [path.stem for path in paths] == [str(one) for one in galaxies["object_id"]]
     for path, (_, image) in zip(paths, render(galaxies, 424, 5, field=FIELD_R90), strict=True):
-        header = simplejpeg.decode_jpeg_header(path.read_bytes())
-        assert header[:2] == (424, 424)
-        assert header[3] == "420"  # as in Galaxy Zoo 2
+        height, width, _, sampling = simplejpeg.decode_jpeg_header(path.read_bytes())
+        assert (height, width, sampling) == (424, 424, "420")  # as in Galaxy Zoo 2
         back = simplejpeg.decode_jpeg(path.read_bytes(), colorspace="RGB").astype(float)
         assert np.abs(back - image).mean() < 4

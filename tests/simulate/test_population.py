@@ -8,10 +8,9 @@ from scipy.stats import ks_2samp, spearmanr
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.physical import resolution
-from truemorph.errors import InputError
 from truemorph.simulate.annotate import observed_labels
 from truemorph.simulate.pictures import sersic_light
-from truemorph.simulate.population import aperture_radii, light_inside, sersic_area, simulate_galaxies
+from truemorph.simulate.population import aperture_radii, bulge_axis_ratio, light_inside, sersic_area, simulate_galaxies
 
 N = 8_000
 
@@ -29,8 +28,6 @@ def plain():
 def test_the_same_seed_gives_the_same_galaxies():
     assert simulate_galaxies(300, seed=9).equals(simulate_galaxies(300, seed=9))
     assert not simulate_galaxies(300, seed=9).equals(simulate_galaxies(300, seed=10))
-    with pytest.raises(InputError, match="at least one galaxy"):
-        simulate_galaxies(0)
 
 
 @pytest.mark.parametrize("world", ["confounded", "plain"])
@@ -38,14 +35,11 @@ def test_columns_are_consistent(world, request):
     galaxies = request.getfixturevalue(world)
     assert galaxies.height == N
     assert galaxies["object_id"].n_unique() == N
-    assert galaxies.select(pl.col(pl.Float64).is_finite().all()).row(0) == (True,) * len(
-        galaxies.select(pl.col(pl.Float64)).columns
-    )
+    assert galaxies.select((~pl.col(pl.Float64).is_finite()).sum()).sum_horizontal()[0] == 0
     alpha = resolution(galaxies["radius"].to_numpy(), galaxies["psf_fwhm"].to_numpy())
     np.testing.assert_allclose(galaxies["alpha"], alpha)
     assert set(galaxies["type"]) == {"elliptical", "lenticular", "spiral"}
     assert (galaxies["truth"] == (galaxies["type"] != "elliptical")).all()
-    assert galaxies["bulge_fraction"].filter(galaxies["type"] == "spiral").max() <= 0.7
     # One seeing value per field.
     fields = galaxies.group_by("field").agg(pl.len(), pl.col("psf_fwhm").n_unique().alias("seeings"))
     assert fields["seeings"].max() == 1
@@ -68,9 +62,7 @@ def test_the_flux_limited_population_resembles_sdss(confounded):
 
 
 def test_class_correlates_with_luminosity_and_resolution(confounded):
-    luminous, faint = (
-        confounded.filter(pl.col("M_r") < -22), confounded.filter(pl.col("M_r") > -20.5)
-    )  # fmt: skip
+    luminous, faint = (confounded.filter(which) for which in (pl.col("M_r") < -22, pl.col("M_r") > -20.5))
     assert luminous["truth"].mean() < faint["truth"].mean() - 0.2
     disks, smooth = (confounded.filter(pl.col("truth") == k)["alpha"].to_numpy() for k in (1, 0))
     assert ks_2samp(disks, smooth).pvalue < 1e-12
@@ -90,26 +82,23 @@ def test_without_confounding_class_is_independent_of_resolution(plain):
     assert abs(fit.values["theta"] - 11.25) < 4 * fit.stderr["theta"]
 
 
-def radii(bulge_fraction, bulge_radius, bulge_index, bulge_axis_ratio, axis_ratio):
-    values = (bulge_fraction, bulge_radius, bulge_index, bulge_axis_ratio, 1.0, axis_ratio)
+def radii(*values):
     return [one[0] for one in aperture_radii(*(np.array([value], float) for value in values))]
 
 
 # Graham et al. 2005 (AJ 130, 1535), table 1: R_petro / R_e for η = 0.2, and R90 / R50 of the Petrosian flux.
 @pytest.mark.parametrize(("n", "petrosian", "concentration"), [(1, 2.16, 2.29), (2, 2.20, 2.92), (4, 1.82, 3.42)])
 def test_radii_of_a_circular_sersic_profile(n, petrosian, concentration):
-    r50, r90, r_petro = radii(1, 1, n, 1, 1)
+    r50, r90, r_petro = radii(1, 1, n, 1)
     assert r_petro == pytest.approx(petrosian, abs=0.015)
     assert r90 / r50 == pytest.approx(concentration, abs=0.04)
 
 
-@pytest.mark.parametrize(
-    ("share", "ratio", "bulge_ratio"), [(0.0, 0.15, 1.0), (0.0, 0.6, 1.0), (0.4, 0.3, 0.7), (1.0, 1.0, 0.5)]
-)
-def test_radii_equal_those_measured_on_pixels(share, ratio, bulge_ratio):
-    r50, r90, r_petro = radii(share, 0.6, 2.5, bulge_ratio, ratio)
+@pytest.mark.parametrize(("share", "ratio"), [(0.0, 0.15), (0.0, 0.6), (0.4, 0.3), (1.0, 0.5)])
+def test_radii_equal_those_measured_on_pixels(share, ratio):
+    r50, r90, r_petro = radii(share, 0.6, 2.5, ratio)
     axis = (np.arange(1600) - 799.5) * 0.01
-    light = share * sersic_light(axis, 2.5, 0.6, bulge_ratio, 0.3)
+    light = share * sersic_light(axis, 2.5, 0.6, bulge_axis_ratio(share, ratio), 0.3)
     light += (1 - share) * sersic_light(axis, 1.0, 1.678347, ratio, 0.3)
     radius = np.hypot(axis[:, None], axis[None, :]).ravel()
     order = np.argsort(radius)
@@ -123,13 +112,9 @@ def test_radii_equal_those_measured_on_pixels(share, ratio, bulge_ratio):
         assert np.interp(part * total, growth, radius[order]) == pytest.approx(r, rel=0.03)
 
 
-@pytest.mark.parametrize("n", [0.7, 1.0, 4.0])
-def test_half_of_the_flux_is_inside_the_effective_radius(n):
-    assert light_inside(np.array([n]), np.array([0.0]))[0] == pytest.approx(0.5, abs=0.005)
-
-
 @pytest.mark.parametrize(("n", "ratio"), [(1.0, 0.4), (2.5, 1.0), (4.0, 0.7)])
 def test_a_sersic_profile_has_unit_flux(n, ratio):
     axis = (np.arange(2000) - 999.5) * 0.02
     assert sersic_light(axis, n, 1.0, ratio, 0.7).sum() * 0.02**2 == pytest.approx(1.0, abs=0.02)
+    assert light_inside(np.array([n]), np.array([0.0]))[0] == pytest.approx(0.5, abs=0.005)  # of the flux in R_e
     assert sersic_area(1.0) == pytest.approx(2 * np.pi / 1.678347**2, rel=1e-5)

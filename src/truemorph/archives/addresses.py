@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,8 +68,8 @@ def addresses(overrides: str | os.PathLike[str] | Mapping[str, Any] | None = Non
     >>> addresses({"gz2.hart16": "http://127.0.0.1:8000/gz2_hart16.csv.gz"})["gz2.hart16"].url
     'http://127.0.0.1:8000/gz2_hart16.csv.gz'
     """
-    with as_file(files("truemorph.archives") / "addresses.toml") as packaged:
-        known = {name: Address(name=name, **settings) for name, settings in _entries(read_toml(packaged))}
+    packaged = read_toml(Path(__file__).with_name("addresses.toml"))
+    known = {name: Address(name=name, **settings) for name, settings in _entries(packaged)}
     for source in (os.environ.get(ENVIRONMENT), overrides):
         if not source:
             continue
@@ -87,9 +87,8 @@ def addresses(overrides: str | os.PathLike[str] | Mapping[str, Any] | None = Non
 def _entries(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield names and settings; in TOML, `gz2.images = ...` is a nested table but `"gz2.images" = ...` is not."""
     for key, value in table.items():
-        if not isinstance(value, Mapping):
-            yield before + key, {"url": value}
-        elif "." not in before + key:
-            yield from _entries(value, f"{before}{key}.")
+        name = before + key
+        if isinstance(value, Mapping) and "." not in name:
+            yield from _entries(value, f"{name}.")
         else:
-            yield before + key, dict(value)
+            yield name, dict(value) if isinstance(value, Mapping) else {"url": value}

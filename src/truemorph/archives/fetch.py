@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib import import_module
-from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +19,7 @@ ARCHIVES = ("gz2", "sdss", "simard", "hst")
 
 def options_of(name: str) -> set[str]:
     """Return the names of an archive's options: the keyword arguments of `fetch` in its module."""
-    parameters = signature(_module(name).fetch).parameters.values()
-    return {one.name for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+    return set(_module(name).fetch.__kwdefaults__ or ())
 
 
 def fetch(
@@ -45,10 +43,8 @@ def fetch(
     try:
         return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
     except OSError as problem:
-        raise TruemorphError(
-            f"{problem.filename or out}: {problem.strerror or problem}; choose another folder (`out`) or free space, "
-            "and run the same command again to resume"
-        ) from problem
+        what = f"{problem.filename or out}: {problem.strerror or problem}"
+        raise TruemorphError(f"{what}; choose another folder (`out`), or free space and retry") from problem
 
 
 def _module(name: str) -> ModuleType:

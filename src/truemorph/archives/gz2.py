@@ -66,18 +66,14 @@ def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, li
     try:
         mapping = pl.read_csv(path, columns=list(kinds), schema_overrides=kinds)
     except pl.exceptions.PolarsError as problem:
-        raise TruemorphError(
-            f"{path}: not readable as CSV ({reason(problem)}); delete it and run the same command again"
-        ) from problem
+        raise TruemorphError(f"{path}: not a CSV file ({reason(problem)}); delete it and retry") from problem
     rank = {sample: number for number, sample in enumerate(SAMPLES)}
     there = mapping.with_columns(
         image=pl.format("images/{}.jpg", "asset_id"),
         rank=pl.col("sample").replace_strict(rank, default=len(rank), return_dtype=pl.Int64),
     ).filter(pl.col("image").is_in(pl.Series(names, dtype=pl.String).implode()))
     if there.height == 0:
-        raise TruemorphError(
-            f"{out / ZIP}: none of its images are in {MAPPING}; delete both and run the same command again"
-        )
+        raise TruemorphError(f"{out / ZIP}: none of its images are in {MAPPING}; delete both and retry")
     listed = (
         there.sort("rank", "asset_id")
         .unique("objid", keep="first", maintain_order=True)
@@ -86,12 +82,6 @@ def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, li
     )
     if not (is_recorded(target) and pl.read_parquet(target).equals(listed)):
         write_recorded(target, listed, address, f"{ZIP} joined with {MAPPING}", _IMAGE_COLUMNS)
-    bare, spare = mapping["objid"].n_unique() - listed.height, there.height - listed.height
-    findings = []
-    if bare:
-        text = f"{bare:,d} objects of {MAPPING} have no image in the zip."
-        findings.append(Finding("objects-without-image", "note", text))
-    if spare:
-        text = f"{spare:,d} objects are in two samples; images.parquet has the image from the first."
-        findings.append(Finding("objects-in-two-samples", "note", text))
-    return listed.height, findings
+    bare = mapping["objid"].n_unique() - listed.height
+    text = f"{bare:,d} objects of {MAPPING} have no image in the zip."
+    return listed.height, [Finding("objects-without-image", "note", text)] if bare else []

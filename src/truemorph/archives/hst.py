@@ -57,43 +57,36 @@ def fetch(
     object; its status is ok, outside (of HST's coverage), blank (covered, but the image is empty), or failed with the
     reason. A later run requests missing images first, then failed ones. Single failures do not stop the others.
     """
-    wanted = read_positions(positions)
     if unknown := [one for one in hips if one not in HIPS]:
         raise InputError(f"no HST mosaic {unknown[0]}; {nearest(unknown[0], HIPS, what='mosaics')} (`hips`)")
-    if not 1 <= fov <= 3600 or not 16 <= pixels <= 4096:
-        raise InputError(
-            f"images must be 1 to 3600 arcsec (`fov`) and 16 to 4096 pixels (`pixels`); got {fov} and {pixels}"
-        )
+    if not 16 <= pixels <= 4096:
+        raise InputError(f"images must be 16 to 4096 pixels wide (`pixels`); got {pixels}")
+    wanted = {row["object_id"]: row for row in read_positions(positions, fov).iter_rows(named=True)}
     query = f"hips in order of preference {', '.join(hips)}; fov {fov} arcsec, {pixels} pixels, TAN"
     rows = _earlier(out, query, fov)
-    places = {name: (ra, dec, fov if own is None else own) for name, ra, dec, own in wanted.iter_rows()}
-    missing = [name for name, place in places.items() if name not in rows or not _is_good(out, rows[name], *place)]
+    missing = [name for name, row in wanted.items() if not _is_done(out, row, rows.get(name, {}))]
     missing.sort(key=lambda name: name in rows)  # earlier failures last, because they may fail again
     sources, in_a_row = (known["hst.hips2fits"], known["hst.moc"]), 0
     if missing and session.offline:
-        raise TruemorphError(
-            f"{out}: {len(missing):,d} of {len(places):,d} objects are missing, and cannot be requested with "
-            f"`offline`; run the same command without it (images are at {sources[0].public_url})"
-        )
-    with progress(len(places), "HST", "objects", initial=len(places) - len(missing)) as bar:
+        many = f"{len(missing):,d} of {len(wanted):,d} objects are missing"
+        raise TruemorphError(f"{out}: {many} (from {sources[0].public_url}); retry without `offline`")
+    with progress(len(wanted), "HST", "objects", initial=len(wanted) - len(missing)) as bar:
         for name in missing:
-            ra, dec, width = places[name]
-            row = dict.fromkeys(_SCHEMA) | {"object_id": name, "ra": ra, "dec": dec, "fov": width}
-            image = {"ra": ra, "dec": dec, "fov": width / 3600, "width": pixels, "height": pixels}
+            rows[name] = dict.fromkeys(_SCHEMA) | wanted[name]
             try:
-                rows[name] = row | _one(session, known, out / f"{name}.jpg", image, hips)
+                rows[name] |= _one(session, known, out / f"{name}.jpg", wanted[name], pixels, hips)
                 in_a_row = 0
             except ComeBackLaterError:
                 raise
             except TruemorphError as problem:
-                rows[name] = row | {"status": f"{FAILED}: {problem}"}
+                rows[name]["status"] = f"{FAILED}: {problem}"
                 in_a_row += 1
             table = pl.DataFrame(list(rows.values()), schema=_SCHEMA)
             write_recorded(out / "hst.csv", table, sources[0], query, coverage=sources[1].public_url)
             if in_a_row == _GIVE_UP:
                 raise TruemorphError(f"{in_a_row} images in a row {rows[name]['status']}")
             bar.update(1)
-    statuses = [str(rows[name]["status"]) for name in places]
+    statuses = [str(rows[name]["status"]) for name in wanted]
     failed = [one for one in statuses if one.startswith(FAILED)]
     counts = {one: statuses.count(one) for one in (OK, OUTSIDE, BLANK)} | {FAILED: len(failed)}
     if not failed:
@@ -103,8 +96,8 @@ def fetch(
     return Fetched("hst", out, counts, sources, (finding,))
 
 
-def read_positions(source: Any) -> pl.DataFrame:
-    """Read object_id (or objid, dr7objid) as text, ra and dec in degrees, and fov in arcsec (null if unknown).
+def read_positions(source: Any, fov: float) -> pl.DataFrame:
+    """Read object_id (or objid, dr7objid) as text, ra and dec in degrees, and fov in arcsec, by default the given one.
 
     Positions may have another unit in the table.
     """
@@ -121,22 +114,19 @@ def read_positions(source: Any) -> pl.DataFrame:
         degrees = [units.Unit(table.units.get(one) or "deg").to("deg") for one in (ra, dec)]
     except (ValueError, units.UnitConversionError) as problem:
         raise InputError(f"{what}: {ra} and {dec} are not angles ({problem}); give degrees") from problem
-    angles = numeric_columns(frame, [ra, dec], what) * degrees
-    chosen = pl.DataFrame({"object_id": frame[identifier].cast(pl.String), "ra": angles[:, 0], "dec": angles[:, 1]})
-    fov = numeric_columns(frame, ["fov"], what)[:, 0] if "fov" in frame.columns else np.full(frame.height, np.nan)
-    chosen = chosen.with_columns(fov=pl.Series(fov).fill_nan(None))
+    if "fov" not in frame.columns:
+        frame = frame.with_columns(fov=pl.lit(None, pl.Float64))
+    numbers = numeric_columns(frame, [ra, dec, "fov"], what) * [*degrees, 1]
+    chosen = pl.DataFrame(numbers, ["ra", "dec", "fov"]).with_columns(pl.col("fov").fill_nan(fov))
+    chosen.insert_column(0, frame[identifier].cast(pl.String).alias("object_id"))
     bad = chosen.filter(
-        ~(pl.col("ra").is_between(0, 360) & pl.col("dec").is_between(-90, 90))
-        | ~pl.col("fov").is_between(1, 3600).fill_null(True)
+        ~(pl.col("ra").is_between(0, 360) & pl.col("dec").is_between(-90, 90) & pl.col("fov").is_between(1, 3600))
         | ~pl.col("object_id").str.contains(_FILE_NAME).fill_null(False)
         | pl.col("object_id").is_duplicated()
     )
     if bad.height:
-        raise InputError(
-            f"{what}: each row needs a unique id of letters, digits, space, _, +, - and points, ra from 0 to 360, dec "
-            "from -90 to 90 degrees and, if given, fov from 1 to 3600 arcsec; "
-            f"{bad.height:,d} rows do not have them, such as {bad.row(0)}"
-        )
+        needed = "a unique id of letters, digits and ' _+-.', ra and dec in degrees, fov from 1 to 3600 arcsec"
+        raise InputError(f"{what}: {bad.height:,d} rows do not have {needed}, such as {bad.row(0)}")
     return chosen
 
 
@@ -150,17 +140,15 @@ def _earlier(out: Path, query: str, fov: float) -> dict[str, dict[str, Any]]:
         raise InputError(f"{out}: holds images with other settings ({made}); choose another folder (`out`)")
     try:
         table = pl.read_csv(path, schema_overrides=_SCHEMA)
-        table = table.select(
-            name if name in table.columns or name != "fov" else pl.lit(fov).alias(name) for name in _SCHEMA
-        )
+        table = table if "fov" in table.columns else table.with_columns(fov=pl.lit(fov))
+        return {row["object_id"]: row for row in table.select(*_SCHEMA).iter_rows(named=True)}
     except pl.exceptions.PolarsError as problem:
         raise InputError(f"{path}: not readable as CSV; choose another folder (`out`)") from problem
-    return {row["object_id"]: row for row in table.iter_rows(named=True)}
 
 
-def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float, fov: float) -> bool:
-    """Whether an object is done: same position and width, and its image still exists."""
-    if (row["ra"], row["dec"], row["fov"]) != (ra, dec, fov):
+def _is_done(out: Path, wanted: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether an earlier run has an object: same position and width, and its image still exists."""
+    if any(row.get(name) != value for name, value in wanted.items()):
         return False
     if row["status"] != OK:
         return row["status"] in (OUTSIDE, BLANK)
@@ -169,20 +157,27 @@ def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float, fov: float) 
 
 
 def _one(
-    session: Session, known: dict[str, Address], path: Path, image: dict[str, Any], preferred: Sequence[str]
+    session: Session,
+    known: dict[str, Address],
+    path: Path,
+    place: dict[str, Any],
+    pixels: int,
+    preferred: Sequence[str],
 ) -> dict[str, str]:
     """Fetch one object's image from the first mosaic that has it; return columns of its row."""
-    circle = {"RA": image["ra"], "DEC": image["dec"], "SR": image["fov"] / 2, "intersect": "overlaps"}
+    fov = place["fov"] / 3600
+    circle = {"RA": place["ra"], "DEC": place["dec"], "SR": fov / 2, "intersect": "overlaps"}
     body = session.read(known["hst.moc"].url, circle | {"ID": "CDS/P/HST*", "get": "id", "fmt": "json"})
     try:
         covering = set(json.loads(body))
     except (ValueError, TypeError) as problem:
         raise TruemorphError(f"{known['hst.moc'].public_url}: expected a list of ids; got {body[:80]!r}") from problem
     chosen = [one for one in preferred if one in covering]
+    image = {"ra": place["ra"], "dec": place["dec"], "fov": fov, "width": pixels, "height": pixels}
     for hips in chosen:
         form = image | {"hips": hips, "projection": "TAN", "coordsys": "icrs", "format": "jpg"}
         body = session.read(known["hst.hips2fits"].url, form)
-        if not is_blank(body, image["width"]):
+        if not is_blank(body, pixels):
             with written_whole(path) as partial:
                 partial.write_bytes(body)
             return {"file": path.name, "hips": hips, "status": OK, "sha256": file_hash(path)}

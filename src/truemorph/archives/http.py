@@ -104,24 +104,22 @@ class Session(requests.Session):
         It is called again after `BrokenAnswerError` and failed transfers, at most `TRIES` times in a row, not counting
         tries after which the number of bytes that have `arrived` is larger.
         """
-        failures = 0
+        failures, shown = 0, without_login(url)
         while True:
             before = arrived()
             try:
                 return once()
             except (requests.RequestException, urllib3.exceptions.HTTPError, BrokenAnswerError) as problem:
                 failures = 1 if arrived() > before else failures + 1
-                wait = getattr(problem, "wait", 0.0)
-                why = reason(problem)
-                if isinstance(problem, requests.RequestException):  # "ProxyError" is clearer than "Connection refused"
-                    why = f"{type(problem).__name__}: {why}"
+                # "ProxyError" is clearer than "Connection refused".
+                named = f"{type(problem).__name__}: " if isinstance(problem, requests.RequestException) else ""
+                why = f"{shown}: {named}{reason(problem)}"
                 if failures == TRIES:
                     kind = TooMuchError if _TOO_SLOW.search(str(problem)) else TruemorphError
-                    raise kind(
-                        f"{without_login(url)}: {why} ({TRIES} tries); run the same command again later to resume"
-                    ) from problem
+                    raise kind(f"{why} ({TRIES} tries); run the same command again later to resume") from problem
+                wait = getattr(problem, "wait", 0.0)
                 if wait >= 10:
-                    tell(f"{without_login(url)}: {why}; waiting {wait:.0f} s")
+                    tell(f"{why}; waiting {wait:.0f} s")
                 time.sleep(max(wait, BACK_OFF * 2 ** (failures - 1)))
 
     def read(self, url: str, params: dict[str, Any]) -> bytes:
@@ -141,9 +139,7 @@ def _wait(response: requests.Response, url: str) -> float:
     with suppress(urllib3.exceptions.InvalidHeader):
         seconds = urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
     if seconds > LONGEST_WAIT:
-        raise ComeBackLaterError(
-            f"{url}: the server requests a wait of {seconds:,.0f} s; run the same command again after that to resume"
-        )
+        raise ComeBackLaterError(f"{url}: the server requests a wait of {seconds:,.0f} s; retry after that")
     return seconds
 
 
@@ -170,32 +166,25 @@ def download(session: Session, address: Address, path: Path) -> None:
     if path.is_file():
         entry = read_provenance(path.parent).get(path.name, {})
         recorded = f"sha256:{entry['sha256']}" if entry else None
-        if session.offline:
-            why = _damage(path, path.suffix, recorded or address.checksum)
-        elif entry and not address.checksum and entry["url"] != address.public_url:
+        known = recorded or address.checksum if session.offline else address.checksum or recorded
+        why = _damage(path, path.suffix, known)
+        if entry and entry["url"] != address.public_url and not (session.offline or address.checksum):
             why = f"it was downloaded from {entry['url']}"
-        else:
-            why = _damage(path, path.suffix, address.checksum or recorded)
         if why is None:
             if not entry:
                 record(path, address)
             return
         tell(f"{path}: {why}; downloading it again")
     if session.offline:
-        raise TruemorphError(
-            f"{path}: missing, and not downloaded because of `offline`; run the same command without it, or put the "
-            f"file from {address.public_url} there"
-        )
+        raise TruemorphError(f"{path}: missing; retry without `offline`, or put the file {address.public_url} there")
     path.parent.mkdir(parents=True, exist_ok=True)
     part, described = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
     session.whole(lambda: _transfer(session, address.url, part, described), address.url, lambda: _size(part))
     described.unlink()
     if why := _damage(part, path.suffix, address.checksum):
         part.unlink()
-        raise TruemorphError(
-            f"{address.public_url}: not the published file ({why}); run the same command again or, if the file was "
-            "replaced, give its address with a new checksum or none (`addresses`)"
-        )
+        advice = "retry or, if the file was replaced, give its address without checksum (`addresses`)"
+        raise TruemorphError(f"{address.public_url}: not the published file ({why}); {advice}")
     part.replace(path)
     record(path, address)
 
@@ -257,17 +246,16 @@ def unzip(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[str]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            chosen = {}
             for entry in archive.infolist():
                 name = PureWindowsPath(entry.orig_filename)  # handles both kinds of slashes, and drives
                 if name.anchor or ".." in name.parts:
                     raise TruemorphError(f"{path}: entry {name} is outside of the folder; nothing was unpacked")
-            found = ((wanted.fullmatch(entry.filename), entry) for entry in archive.infolist())
-            chosen = {match[1]: entry for match, entry in found if match}
+                if match := wanted.fullmatch(entry.filename):
+                    chosen[match[1]] = entry
             # zipfile stops at the declared size, so checking that is sufficient.
             if (size := sum(entry.file_size for entry in chosen.values())) > MOST_UNPACKED:
-                raise TruemorphError(
-                    f"{path}: it has {size:,d} bytes, more than the limit of {MOST_UNPACKED:,d}; nothing was unpacked"
-                )
+                raise TruemorphError(f"{path}: nothing was unpacked: {size:,d} bytes, at most {MOST_UNPACKED:,d}")
             with progress(len(chosen), f"unpacking {path.name}", "files") as bar:
                 for to, entry in chosen.items():
                     target = folder / to
@@ -276,7 +264,5 @@ def unzip(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[str]:
                             partial.write_bytes(archive.read(entry))
                     bar.update(1)
     except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, UnicodeDecodeError) as problem:
-        raise TruemorphError(
-            f"{path}: truncated or damaged ({problem}); delete it and run the same command again"
-        ) from problem
+        raise TruemorphError(f"{path}: truncated or damaged ({problem}); delete it and retry") from problem
     return list(chosen)

@@ -47,14 +47,10 @@ class Fetched:
         }
 
 
-class Entries(RootModel[dict[str, dict[str, Any]]]):
-    """Content of `provenance.json`: an entry for each file."""
-
-
 def read_provenance(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of a folder's `provenance.json` by file name; empty if there is none."""
     path = folder / PROVENANCE
-    return read_json(path, Entries) if path.is_file() else {}
+    return read_json(path, RootModel[dict[str, dict[str, Any]]]) if path.is_file() else {}
 
 
 def record(path: Path, address: Address, query: str | None = None, **more: Any) -> None:
@@ -81,10 +77,7 @@ def is_recorded(path: Path, url: str | None = None) -> bool:
 
 
 def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a file's current `sha256` and `bytes` and, if it was recorded, its entry in `provenance.json`.
-
-    `changed` is true if the file is no longer the recorded one.
-    """
+    """Return a file's `sha256` and `bytes`, and its entry in `provenance.json`; `changed` if it is another file now."""
     path = Path(path)
     entry = read_provenance(path.parent).get(path.name, {})
     found = {"sha256": file_hash(path), "bytes": path.stat().st_size}

@@ -63,8 +63,6 @@ COLUMNS = {
     "zConf": ("", "confidence of the redshift"),
     "psfWidth_r": ("arcsec", "PSF FWHM, r band, in the object's own field (the image shown to the volunteers)"),
     "psfWidth_r_best": ("arcsec", "smallest PSF FWHM, r band, of the fields in which the object was detected"),
-    "n_fields": ("", "fields in which the object was detected"),
-    "field_best": ("", "fieldID of the field with the smallest PSF"),
 }
 
 
@@ -124,9 +122,7 @@ def fetch(
         photometry = _found(session, address.url, out, PHOTOMETRY, wanted)
         objects = photometry["objid"].unique().sort()
         if objects.len() == 0:
-            raise InputError(
-                f"none of the {wanted.len():,d} ids is in DR7 (first: {wanted[0]}); give DR7 objids (`ids`)"
-            )
+            raise InputError(f"none of {wanted.len():,d} ids is in DR7 (first: {wanted[0]}); give DR7 objids (`ids`)")
         table = _table(photometry, _found(session, address.url, out, DETECTIONS, objects))
         missing = wanted.filter(~wanted.is_in(objects.implode()))
         write_recorded(out / "missing.csv", missing.to_frame(), address, sql, ids=wanted.len())
@@ -137,7 +133,6 @@ def fetch(
         "objects": table.height,
         "with redshift": table["redshift"].count(),
         "with Petrosian radius": table["petroRad_r"].count(),
-        "in several fields": int((table["n_fields"] > 1).sum()),
     }
     text = f"{absent:,d} ids are not in DR7; they are listed in {out / 'missing.csv'}."
     findings = (Finding("ids-not-in-dr7", "note", text),) if absent else ()
@@ -150,15 +145,10 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
     try:
         if given is None:
             tables = [path for name in VOTE_TABLES if (path := out.parent / "gz2" / name).is_file()]
-            if not tables:
-                raise InputError(
-                    f"{out.parent / 'gz2'} has no vote tables; run truemorph fetch gz2 first, or give "
-                    "a table of ids (`ids`)"
-                )
-            what = " and ".join(map(str, tables))
+            what = f"vote tables in {out.parent / 'gz2'}, made by truemorph fetch gz2"
             # Read only the ids, because these tables have hundreds of columns.
-            columns = [pl.read_csv(path, columns=["dr7objid"], infer_schema=False) for path in tables]
-            values = pl.concat(columns)["dr7objid"]
+            read = [pl.read_csv(path, columns=["dr7objid"], infer_schema=False)["dr7objid"] for path in tables]
+            values = pl.concat([pl.Series("dr7objid", [], pl.String), *read])
         elif isinstance(given, str | os.PathLike):
             frame = read_table(given).frame
             name = find_column(frame, [column] if column else _ID_NAMES, f"{given} (`id`)")
@@ -172,10 +162,8 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
         raise InputError(f"{what}: no ids; give DR7 objids (`ids`)")
     wrong = ids.filter((ids < _DR7.start) | (ids >= _DR7.stop))
     if wrong.len():
-        raise InputError(
-            f"{what}: {wrong[-1]} is not a DR7 id, which has 18 digits and begins with 587 or 588 (DR8 and later: "
-            "1237; Stripe 82 coadd: 8647); remove such rows, or name another column (`id`)"
-        )
+        ranges = "DR7 ids have 18 digits and begin with 587 or 588 (later: 1237; Stripe 82 coadd: 8647)"
+        raise InputError(f"{what}: {wrong[-1]} is not from DR7; remove it, or name another column (`id`). {ranges}")
     return ids
 
 
@@ -190,7 +178,7 @@ def _finished(out: Path, wanted: pl.Series, sql: str, url: str | None) -> pl.Dat
 
 
 def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per object, null if not measured, with the field that has the smallest PSF."""
+    """Return one row per object, null if not measured, with the smallest PSF of all fields."""
     measured = pl.when(pl.col(pl.Float64) > _UNMEASURED).then(pl.col(pl.Float64))
     width = pl.when(pl.col("psfWidth_r") > 0).then("psfWidth_r").alias("psfWidth_r")
     table = (
@@ -203,18 +191,8 @@ def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
             petroRad_r=pl.when(pl.col("petroRad_r") > 0).then("petroRad_r"),
         )
     )
-    fields = [one.select("objid", "fieldid", width) for one in (table, detections)]
-    best = (
-        pl.concat(fields)
-        .unique(["objid", "fieldid"])
-        .sort("objid", "psfWidth_r", "fieldid", nulls_last=True)
-        .group_by("objid", maintain_order=True)
-        .agg(
-            psfWidth_r_best=pl.col("psfWidth_r").first(),
-            n_fields=pl.len().cast(pl.Int64),
-            field_best=pl.col("fieldid").first(),
-        )
-    )
+    seeing = pl.concat([one.select("objid", width) for one in (table, detections)])
+    best = seeing.group_by("objid").agg(psfWidth_r_best=pl.col("psfWidth_r").min())
     return table.join(best, on="objid", how="left", maintain_order="left").select(*COLUMNS)
 
 
@@ -222,28 +200,11 @@ def _found(session: Session, url: str, out: Path, query: Query, ids: pl.Series) 
     """Return the rows of the ids that are in DR7."""
 
     def ask(batch: pl.Series) -> pl.DataFrame:
-        return _complete(session, url, query, batch.to_list())
+        sql = query.sql.format(ids=",".join(map(str, batch)))
+        return session.whole(lambda: _rows(session.get(url, params={"cmd": sql, "format": "csv"}), query), url)
 
     rows = in_batches(out / "parts", query.name, f"{url} {query.sql}", query.columns, ids, ask, BATCH)
     return rows.filter(pl.col("fieldid") > 0)
-
-
-def _complete(session: Session, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
-    """Query ids, and repeat missing ones while rows arrive, because responses can be truncated between rows."""
-    rows = _ask(session, url, query, ids)
-    while absent := set(ids) - set(rows["objid"]):
-        # Rows are sorted by objid, so the last object may be incomplete.
-        again = sorted(absent | set(rows["objid"][-1:]))
-        more = _ask(session, url, query, again)
-        rows = pl.concat([rows.filter(~pl.col("objid").is_in(again)), more])
-        if absent.isdisjoint(more["objid"]):
-            break
-    return rows
-
-
-def _ask(session: Session, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
-    sql = query.sql.format(ids=",".join(map(str, ids)))
-    return session.whole(lambda: _rows(session.get(url, params={"cmd": sql, "format": "csv"}), query), url)
 
 
 def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
@@ -260,7 +221,7 @@ def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
         return pl.DataFrame(schema=query.columns)
     # Later releases start with a line "#Table1".
     header, *rows = [line for line in csv.reader(text.splitlines()) if line and not line[0].startswith("#")] or [[]]
-    # Without a length or chunks, a lost connection can't be detected.
+    # Without a length or chunks, a lost connection can't be detected, except by the end of the text.
     guarded = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
     if any(len(row) != len(header) for row in rows) or not (header and (guarded or text.endswith("\n"))):
         raise BrokenAnswerError("the response is empty or truncated")
@@ -268,7 +229,5 @@ def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
         frame = pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row")
         return frame.select(pl.col(*query.columns).str.strip_chars()).cast(dict(query.columns))  # type: ignore[arg-type]
     except pl.exceptions.PolarsError as problem:
-        raise TruemorphError(
-            f"SkyServer's response for {query.name} is not a table of numbers ({reason(problem)}); "
-            "report it to truemorph's developers"
-        ) from problem
+        said = f"SkyServer's response for {query.name} is not a table of numbers ({reason(problem)})"
+        raise TruemorphError(f"{said}; report it to truemorph's developers") from problem

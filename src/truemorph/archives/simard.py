@@ -3,14 +3,12 @@
 Table 3 is as in the catalogue's ReadMe at CDS: 1,123,718 rows in the order of recno; objID is text of 18 digits; -99.99
 is missing. Lengths are in kpc: an angle times Scale. If Scale is missing, the published circular radii are negative and
 not meaningful. VizieR's TAP requires quotes for names with commas, brackets and slashes ("Rchl,r"; its page "About
-TAPVizieR"); other interfaces write Rchl_r. Therefore column names are read from TAP_SCHEMA.columns first, and compared
-by their letters and digits.
+TAPVizieR").
 """
 
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from truemorph.archives.addresses import Address
 from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
 from truemorph.archives.provenance import Columns, Fetched, is_recorded, write_recorded
 from truemorph.archives.queries import TIMED_OUT, in_batches
-from truemorph.errors import TruemorphError, nearest
+from truemorph.errors import TruemorphError
 from truemorph.tables import read_table
 
 PER_SECOND = 1.0
@@ -69,14 +67,13 @@ def fetch(session: Session, known: dict[str, Address], out: Path) -> Fetched:
 
 def _fetch_table(session: Session, url: str, parts: Path) -> tuple[pl.DataFrame, str]:
     """Return the table as published, and its ADQL query."""
-    names = _names(session, url)
     bounds = f'SELECT COUNT(*) AS n_rows, MIN(recno) AS first_row, MAX(recno) AS last_row FROM "{SOURCE}"'
     total, low, high = _ask(session, url, bounds).row(0)
     if not total:
         raise TruemorphError(f"{SOURCE}: the service has no rows for it; replace the address (`addresses`)")
-    columns = ", ".join(f'"{name}" AS c{k}' for k, name in enumerate(names.values()))
+    columns = ", ".join(f'"{name}" AS c{k}' for k, name in enumerate(_COLUMNS))
     adql = f'SELECT recno, {columns} FROM "{SOURCE}" WHERE recno BETWEEN {{}} AND {{}}'
-    schema = {"recno": pl.Int64, **{name: pl.Int64 if name in ("objID", "Sp") else pl.Float64 for name in names}}
+    schema = {"recno": pl.Int64, **{name: pl.Int64 if name in ("objID", "Sp") else pl.Float64 for name in _COLUMNS}}
 
     def ask(rows: pl.Series) -> pl.DataFrame:
         # One more than the maximum, so that a complete response is not mistaken for a truncated one.
@@ -93,37 +90,15 @@ def _fetch_table(session: Session, url: str, parts: Path) -> tuple[pl.DataFrame,
     table = table.drop_nulls("objID").sort("recno").drop("recno")
     if table.height != total or not table["objID"].is_unique().all():
         _remove_parts(parts)
-        raise TruemorphError(
-            f"{SOURCE}: {table.height:,d} rows received, {table['objID'].n_unique():,d} of them unique, instead of "
-            f"{total:,d}; the table may have changed in the meantime; run the same command again"
-        )
+        unique = table["objID"].n_unique()
+        received = f"{table.height:,d} rows received, {unique:,d} of them unique, instead of {total:,d}"
+        raise TruemorphError(f"{SOURCE}: {received}; it may have changed in the meantime; retry")
     return table, adql.format(low, high)
 
 
 def _remove_parts(parts: Path) -> None:
     for part in parts.glob("*.parquet"):
         part.unlink()
-
-
-def _names(session: Session, url: str) -> dict[str, str]:
-    """Return the service's name of each column, by VizieR's documented name."""
-    adql = f"SELECT column_name FROM TAP_SCHEMA.columns WHERE table_name = '{SOURCE}' OR table_name = '\"{SOURCE}\"'"
-    there = [str(name).strip().strip('"') for (name,) in _ask(session, url, adql).rows()]
-    if not there:
-        raise TruemorphError(f"{SOURCE}: the service has no such table; replace the address of VizieR (`addresses`)")
-    by_letters = {_letters(name): name for name in there}
-    names = {name: by_letters.get(_letters(name), "") for name in _COLUMNS}
-    for name, found in names.items():
-        if not found:
-            raise TruemorphError(
-                f"{SOURCE}: no column {name}; {nearest(name, there)}. VizieR may have changed it; report it to "
-                "truemorph's developers"
-            )
-    return names
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.DataFrame:

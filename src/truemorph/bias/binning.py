@@ -62,14 +62,14 @@ class Bins:
         index[order] = np.repeat(np.arange(bins), np.diff(limits))
         inner = 0.5 * (column[order[limits[1:-1] - 1]] + column[order[limits[1:-1]]])
         edges = np.concatenate([[column.min()], inner, [column.max()]])
-        weights = np.ones(column.size) if weights is None else weights
+        weights = np.broadcast_to(1.0, column.size) if weights is None else weights
         middles = np.bincount(index, weights=weights * column) / np.bincount(index, weights=weights)
         return cls(index, edges, middles, bins, weights)
 
     @cached_property
     def totals(self) -> np.ndarray:
         """Sum of the weights in each bin, shape (B,)."""
-        return self.sums(np.ones(self.index.size))
+        return np.bincount(self.index, weights=self.weights, minlength=self.count)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Return the weighted sum of (N,) values in each bin, shape (B,)."""

@@ -89,7 +89,7 @@ def _checked(
     if observed.size != first.size:
         raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {first.size}")
     known = None if gold is None else check_gold(gold, observed.size, n_classes)
-    weights = np.ones(first.size) if weights is None else check_weights(weights, first.size)
+    weights = np.broadcast_to(1.0, first.size) if weights is None else check_weights(weights, first.size)
     present = np.unique(observed)
     if present.size < 2:
         only = CLASS_NAMES[int(present[0])] if present.size and n_classes == 2 else str(*present)

@@ -405,7 +405,7 @@ def _from_gold(
 
     def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
         fit = GoldRegression.fit(sample.labels, sample.alpha, gold, sample.n_classes, sample.bins, columns)
-        fractions, samples = fit.fractions(gold, sample.bins, seed)
+        fractions, samples = fit.fractions(gold, seed)
         low, high = np.quantile(samples, [0.025, 0.975], axis=0)
         return fractions, samples, np.minimum(low, fractions), np.maximum(high, fractions)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -93,10 +92,12 @@ class GoldRegression:
     otherwise miss.
     """
 
-    design: np.ndarray  # (N, Q)
+    terms: np.ndarray  # (N, R): one, and the standardised terms without bins
+    effects: np.ndarray  # (B, B): effects of the bins, as combinations of independent ones
+    bins: Bins
     evidence: np.ndarray  # (S,): weight of each standard deviation of the effects
-    coefficients: np.ndarray  # (S, K - 1, Q)
-    covariances: np.ndarray  # (S, (K - 1) Q, (K - 1) Q)
+    coefficients: np.ndarray  # (S, K - 1, R + B)
+    covariances: np.ndarray  # (S, (K - 1) (R + B), (K - 1) (R + B))
 
     @classmethod
     def fit(
@@ -109,16 +110,14 @@ class GoldRegression:
         columns: Sequence[np.ndarray] = (),
     ) -> GoldRegression:
         """Fit to galaxies with a gold label; with weights (of the bins), the covariance is the sandwich estimator."""
-        raw = _features(labels, alpha, n_classes, columns)
-        spread = raw.std(axis=0)
-        raw = (raw - raw.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        terms = _terms(labels, alpha, n_classes, columns)
         apart = np.abs(np.subtract.outer(np.arange(bins.count), np.arange(bins.count)))
-        effects = np.linalg.cholesky(np.exp(-apart / _CORRELATED_OVER))[bins.index]
-        design = np.column_stack([np.ones(labels.size), raw, effects])
-        known = gold != UNKNOWN
-        part, targets, w = design[known], np.eye(n_classes)[gold[known]], bins.weights[known]
+        effects = np.linalg.cholesky(np.exp(-apart / _CORRELATED_OVER))
+        known = np.flatnonzero(gold != UNKNOWN)
+        part = np.column_stack([terms[known], effects[bins.index[known]]])
+        targets, w = np.eye(n_classes)[gold[known]], bins.weights[known]
         w = w * w.sum() / np.sum(w**2)  # weights reduce the effective number of rows
-        fixed = np.concatenate([[_INTERCEPT], np.full(raw.shape[1], _COEFFICIENT)])
+        fixed = np.concatenate([[_INTERCEPT], np.full(terms.shape[1] - 1, _COEFFICIENT)])
         fits: list[tuple[float, np.ndarray, np.ndarray]] = []
         for effect in _EFFECTS if np.ptp(w) == 0 else _WEIGHTED_EFFECT:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
@@ -135,64 +134,67 @@ class GoldRegression:
             fits.append((value, found, covariance))
         log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
         evidence = np.exp(log_evidence - log_evidence.max())
-        return cls(design, evidence / evidence.sum(), coefficients, covariances)
+        return cls(terms, effects, bins, evidence / evidence.sum(), coefficients, covariances)
 
-    @cached_property
-    def by_effect(self) -> list[np.ndarray]:
-        """Return p(y | ỹ, α, z) for each standard deviation of the effects, shape (N, K) each."""
-        return [np.exp(log_probabilities(self.design, one)) for one in self.coefficients]
+    def _design(self, rows: np.ndarray) -> np.ndarray:
+        """Return terms and effects of some galaxies; those of all at once would need much memory."""
+        return np.column_stack([self.terms[rows], self.effects[self.bins.index[rows]]])
 
     @property
     def probabilities(self) -> np.ndarray:
         """Return p(y | ỹ, α, z), shape (N, K)."""
-        return np.tensordot(self.evidence, np.array(self.by_effect), 1)
+        out = np.zeros((len(self.terms), self.coefficients.shape[1] + 1))
+        for b in range(self.bins.count):
+            rows = np.flatnonzero(self.bins.index == b)
+            design = self._design(rows)
+            for weight, one in zip(self.evidence, self.coefficients, strict=True):
+                out[rows] += weight * np.exp(log_probabilities(design, one))
+        return out
 
-    def fractions(self, gold: np.ndarray, bins: Bins, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return class fractions in each bin, shape (B, K), and draws of them, shape (S, B, K).
 
         Gold labels are counted as they are. Other galaxies contribute expected class counts or, in a draw, random
         classes from drawn coefficients.
         """
         rng = np.random.default_rng(seed)
-        n_classes = self.coefficients.shape[1] + 1
-        known = gold != UNKNOWN
-        rest = np.flatnonzero(~known)
-        total = bins.totals
+        bins, n_classes = self.bins, self.coefficients.shape[1] + 1
         counted = np.stack([bins.sums(gold == k) for k in range(n_classes)], axis=1)
-        expected = bins.means(np.where(known[:, None], np.eye(n_classes)[gold], self.probabilities))
-        shuffled = rng.permutation(rest)
-        drawn_on = [shuffled[bins.index[shuffled] == b][:_DRAWN_ON] for b in range(bins.count)]
+        expected = counted.copy()
+        shuffled = rng.permutation(np.flatnonzero(gold == UNKNOWN))
+        rest = [shuffled[bins.index[shuffled] == b] for b in range(bins.count)]
         how_many = rng.multinomial(SAMPLES, self.evidence)
         found = []
-        for coefficients, covariance, p, n in zip(
-            self.coefficients, self.covariances, self.by_effect, how_many, strict=True
+        for coefficients, covariance, evidence, n in zip(
+            self.coefficients, self.covariances, self.evidence, how_many, strict=True
         ):
-            if n == 0:
-                continue
             moves = rng.multivariate_normal(np.zeros(coefficients.size), covariance, (n + 1) // 2, method="cholesky")
             moves = np.concatenate([moves, -moves])[:n].reshape(n, *coefficients.shape)
             sums = np.tile(counted, (n, 1, 1))
-            for b, some in enumerate(drawn_on):
-                others = rest[bins.index[rest] == b]
+            for b, others in enumerate(rest):
                 if others.size == 0:
                     continue
-                w, q = bins.weights[others], p[others]
-                scores = np.einsum("nq,skq->snk", self.design[some], coefficients + moves)
+                design, w = self._design(others), bins.weights[others]
+                q = np.exp(log_probabilities(design, coefficients))
+                expected[b] += evidence * (w @ q)
+                some = design[:_DRAWN_ON]
+                scores = np.einsum("nq,skq->snk", some, coefficients + moves)
                 odds = np.exp(np.clip(scores, -_CLIP, _CLIP))
                 each = odds / (1 + odds.sum(axis=2, keepdims=True))
-                share = bins.weights[some] / bins.weights[some].sum()
-                mean = w @ q[:, 1:] + w.sum() * np.einsum("n,snk->sk", share, each - p[some][:, 1:])
+                share = w[:_DRAWN_ON] / w[:_DRAWN_ON].sum()
+                mean = w @ q[:, 1:] + w.sum() * np.einsum("n,snk->sk", share, each - q[:_DRAWN_ON, 1:])
                 spread = np.einsum("n,nk,nj->kj", w**2, q[:, 1:], -q[:, 1:]) + np.diag(w**2 @ q[:, 1:])
                 mean = mean + rng.multivariate_normal(np.zeros(n_classes - 1), spread, n)
                 mean = np.clip(mean, 0.0, w.sum())
                 sums[:, b, 1:] += mean
                 sums[:, b, 0] += np.maximum(w.sum() - mean.sum(axis=1), 0.0)
-            found.append(sums / total[:, None])
+            found.append(sums / bins.totals[:, None])
         drawn = np.concatenate(found)
-        return expected, drawn / drawn.sum(axis=2, keepdims=True)
+        return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
 
 
-def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Sequence[np.ndarray]) -> np.ndarray:
+def _terms(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Return one, and the standardised terms of the regression, shape (N, R)."""
     observables = alpha[:, None] if alpha.ndim == 1 else alpha
     u = observables.copy()
     smallest = u[u[:, 0] > 0, 0].min(initial=1.0)
@@ -200,7 +202,11 @@ def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Se
     u = (u - u.mean(axis=0)) / np.where(u.std(axis=0) > 0, u.std(axis=0), 1.0)
     member = np.eye(n_classes)[labels][:, 1:] - 1 / n_classes
     parts = [member, u, u**2 - 1, *(member * u[:, j : j + 1] for j in range(u.shape[1]))]
-    return np.column_stack([*parts, *columns])
+    terms = np.column_stack([np.ones(labels.size), *parts, *columns])
+    spread = terms.std(axis=0)
+    terms[:, 1:] -= terms[:, 1:].mean(axis=0)
+    terms /= np.where(spread > 0, spread, 1.0)
+    return terms
 
 
 def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
@@ -237,9 +243,7 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
     def regression(bins: Bins) -> GoldRegression:
         return GoldRegression.fit(data.labels, data.alpha, gold, data.n_classes, bins, columns)
 
-    fractions, drawn = regression(bins).fractions(gold, bins, seed)
-    # Without bin effects, which would follow the gold labels and hide some of their scatter.
-    plain = regression(Bins.cut(data.resolution, 1, data.weights)).probabilities
+    fractions, drawn = regression(bins).fractions(gold, seed)
     share = bins.totals / data.weights.sum()
     samples = np.einsum("b,sbk->sk", share, drawn)
     known = gold != UNKNOWN
@@ -247,25 +251,35 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
     inverse = np.nan_to_num(best.covariance())
     # Influence of each gold label on the parameters, (P, n).
     own = inverse @ (differences(_gold_terms(space, data), best.point) * data.gold_weights[known])
-    point, covariance, pulls = best.point, own @ own.T, np.zeros((space.size, n))
-    pulls[:, known] = own
+    point, covariance, slope = best.point, own @ own.T, np.zeros((space.size, space.size))
     n_gold = own.shape[1]
     part, freedom = n_gold / n, n_gold - 2 * space.size - 1
+    ratio = data.gold_weights[known] / data.weights[known]  # how much more a gold label weighs than its galaxy
+
+    def control() -> np.ndarray:
+        """Return the expected influence of every galaxy, given its label and α, shape (P, N)."""
+        # Without bin effects, which would follow the gold labels and hide some of their scatter.
+        plain = regression(Bins.cut(data.resolution, 1, data.weights)).probabilities
+
+        def expected(at: np.ndarray) -> np.ndarray:
+            return np.einsum("nk,nk->n", plain, label_columns(space.build(at), data.labels, data.alpha))
+
+        found = inverse @ (differences(expected, best.point) * data.weights)
+        return found - found.mean(axis=1, keepdims=True)
+
+    def influence() -> np.ndarray:
+        pulls = slope @ control()
+        pulls[:, known] = own + (part - ratio) * pulls[:, known]
+        pulls[:, ~known] *= part
+        return pulls
+
     if part < 1 and freedom >= 4 * space.size:
-        # Expected influence of every galaxy, given its label and α, (P, N).
-        slopes = differences(lambda at: label_columns(space.build(at), data.labels, data.alpha), best.point)
-        control = inverse @ (np.einsum("nk,pnk->pn", plain, slopes) * data.weights)
-        control -= control.mean(axis=1, keepdims=True)
-        ratio = np.where(
-            known, data.gold_weights / data.weights, 0.0
-        )  # how much more a gold label weighs than its galaxy
-        moved = (ratio * control)[:, known]
+        moved = ratio * control()[:, known]
         spread = moved - moved.mean(axis=1, keepdims=True)
         slope = own @ spread.T @ np.linalg.pinv(spread @ spread.T)
         left = own - slope @ spread
         chance = np.full(n_gold, part) if data.probability is None else data.probability[known]
         covariance = (left * (1 - chance)) @ left.T * n_gold / freedom + (own * chance) @ own.T
-        pulls -= slope @ control * (ratio - part)
         point = point - slope @ moved.sum(axis=1)
     covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
     return TransitionFit.of(
@@ -277,6 +291,6 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
         float(samples[:, DISK].std()),
         log_likelihood=best.value,
         n_parameters=space.size,
-        influence=lambda: pulls,
+        influence=influence,
         fraction_samples=samples[:, DISK],
     )

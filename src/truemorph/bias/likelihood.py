@@ -17,6 +17,7 @@ from truemorph.bias.transitions import UNKNOWN, Array, Transition
 from truemorph.errors import InputError
 
 _IMPOSSIBLE = -1e4
+_ROWS = 100_000
 
 
 def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0) -> np.ndarray:
@@ -24,7 +25,9 @@ def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0)
     allowed = f"integers 0 to {n_classes - 1}{', -1 if unknown' if least < 0 else ''}"
     if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
         raise InputError(f"{name} must be {allowed}; got {values.dtype}")
-    as_int = np.nan_to_num(values, nan=-2, posinf=-2, neginf=-2).astype(np.int64)
+    as_int = values
+    if values.dtype != np.int64:
+        as_int = np.nan_to_num(values, nan=-2, posinf=-2, neginf=-2).astype(np.int64)
     bad = np.flatnonzero((as_int != values) | (as_int < least) | (as_int >= n_classes))
     if bad.size:
         raise InputError(f"{name} must be {allowed}; {bad.size} are not (first: row {bad[0]}, {values[bad[0]]!r})")
@@ -129,7 +132,11 @@ def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
 
     Labels that are impossible under T are very unlikely instead, so that sums remain finite.
     """
-    return np.maximum(np.stack(_chosen(transition.log_matrix(alpha), labels), axis=1), _IMPOSSIBLE)
+    out = np.empty((labels.size, transition.n_classes))
+    for begin in range(0, labels.size, _ROWS):  # log_matrix needs several times the memory of the result
+        part = slice(begin, begin + _ROWS)
+        np.stack(_chosen(transition.log_matrix(alpha[part]), labels[part]), axis=1, out=out[part])
+    return np.maximum(out, _IMPOSSIBLE, out=out)
 
 
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:

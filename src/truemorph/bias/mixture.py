@@ -127,8 +127,7 @@ class Mixture:
         """Return the posterior mean of d log p(ỹ | y, α) / d T's parameters, shape (P, N)."""
         if not self.space.size:
             return np.empty((0, self.labels.size))
-        slopes = differences(self.log_labels, at)
-        return np.asarray(np.einsum("nk,pnk->pn", posterior, slopes))
+        return differences(lambda one: np.einsum("nk,nk->n", posterior, self.log_labels(one)), at)
 
     def objective(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the penalised log-likelihood and its gradient."""
@@ -304,7 +303,7 @@ def standardised(columns: np.ndarray) -> np.ndarray:
 
 def mixture_of(space: Space, data: Data, design: np.ndarray | None = None, ridge: float = 0.0) -> Mixture:
     """Make a mixture; without a design matrix, class fractions are the same for all galaxies."""
-    design = np.ones((data.labels.size, 1)) if design is None else design
+    design = np.broadcast_to(1.0, (data.labels.size, 1)) if design is None else design
     return Mixture(space, data.labels, data.alpha, data.weights, design, ridge)
 
 

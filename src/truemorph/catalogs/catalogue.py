@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ _LIMITS = {
 }
 _NUMBERS = {*_LIMITS, *(name for name, one in NAMED.items() if one.kind in ("number", "count"))}
 _SQL = re.compile(r"['\"<>=]|\b(and|or)\b", re.IGNORECASE)
-_COMPARISON = re.compile(r"\s*([<>=!]+)\s*")
 
 
 def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
@@ -44,18 +44,15 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     frame, path = table.frame, str(table.path or kind_of(source))
     check_format(table.metadata, path)
     if table.metadata.get("kind", "catalogue") != "catalogue" or set(OBSERVED_LABEL) & set(frame.columns):
-        raise InputError(
-            f"{path}: holds a model's labels, not a catalogue; give the catalogue, and this table as `labels`"
-        )
-    missing = [name for name in ("object_id", "label", "alpha", "split") if name not in frame.columns]
-    if missing:
-        raise InputError(f"{path}: not a prepared catalogue (no column {missing[0]}); run `truemorph prepare` first")
+        raise InputError(f"{path}: holds a model's labels; give the catalogue, and this table as `labels`")
+    for name in ("object_id", "label", "alpha", "split"):
+        if name not in frame.columns:
+            raise InputError(f"{path}: not a prepared catalogue (no column {name}); run `truemorph prepare` first")
     metadata = dict(table.metadata)
     if "truth_definition" in metadata and "truth" in frame.columns and "gold" not in frame.columns:
         frame = frame.rename({"truth": "gold"})
         metadata["gold_definition"] = metadata.pop("truth_definition")
-    problems = _problems(frame, str(path), labelled)
-    if problems:
+    if problems := _problems(frame, path, labelled):
         raise InputError("\n".join(problems) + "; prepare the catalogue again, or correct those rows")
     whole = [pl.col(name).cast(pl.Int64, strict=False) for name in ("label", "gold") if name in frame.columns]
     return replace(table, frame=frame.with_columns(whole), metadata=metadata)
@@ -75,7 +72,7 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
     complete = {"alpha", *_WEIGHTS, *(["label"] if labelled else [])}
     for name in (one for one in frame.columns if one in _NUMBERS):
         low, high, what = _LIMITS.get(name, (-np.inf, np.inf, "numbers"))
-        if not (frame[name].dtype.is_numeric() or frame[name].dtype in (pl.Boolean, pl.Null)):
+        if not _numeric(frame[name]):
             lines.append(f"{source}: column {name} holds {frame[name].dtype}, not {what}")
             continue
         values = frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
@@ -89,6 +86,10 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
     return lines
 
 
+def _numeric(series: pl.Series) -> bool:
+    return series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
+
+
 def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = None) -> pl.Series:
     """Check that ids are complete and unique, and return them as int64 or text.
 
@@ -96,20 +97,14 @@ def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = Non
     """
     ids = as_ids(series, table_name)
     number = np.arange(1, len(ids) + 1) if rows is None else rows + 1
-    absent = ids.is_null()
-    if absent.any():
-        raise InputError(
-            f"{table_name}: column {ids.name}: missing id in {absent.sum():,d} of {len(ids):,d} rows (first: row "
-            f"{number[int(absent.arg_true()[0])]}); give every galaxy an id"
-        )
+    if absent := ids.null_count():
+        first = number[ids.is_null().arg_true()[0]]
+        raise InputError(f"{table_name}: column {ids.name}: {absent:,d} rows have no id (first: row {first})")
     repeated = ids.is_duplicated()
     if repeated.any():
         first = ids.filter(repeated)[0]
-        twins = number[(ids == first).to_numpy()][:4]
-        raise InputError(
-            f"{table_name}: {repeated.sum()} rows share an id in column {ids.name} (first: {first} in rows "
-            f"{', '.join(map(str, twins))}); keep one row per galaxy"
-        )
+        twins = f"first: {first} in rows {', '.join(map(str, number[(ids == first).to_numpy()][:4]))}"
+        raise InputError(f"{table_name}: {repeated.sum()} rows share an id in column {ids.name} ({twins}); keep one")
     return ids.alias("object_id")
 
 
@@ -124,8 +119,8 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
         return text.set(text.str.strip_chars() == "", None)
     if dtype.is_float():
         # Above 2^53 (2^24 in single precision) a float can't represent every integer.
-        exact = 2**24 if dtype == pl.Float32 else 2**53
-        bad = (((series.abs() >= exact) | (series != series.round())) & series.is_not_nan()).fill_null(False)
+        exact, series = 2**24 if dtype == pl.Float32 else 2**53, series.fill_nan(None)
+        bad = ((series.abs() >= exact) | (series != series.round())).fill_null(False)
         if bad.any():
             raise InputError(
                 f"{table_name}: column {series.name} holds ids as floats, which may have lost digits in "
@@ -134,17 +129,14 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
     elif not (dtype.is_integer() or dtype == pl.Null):
         raise InputError(f"{table_name}: column {series.name} ({dtype}) can't be an id; use integers or text")
     whole = series.cast(pl.Int64, strict=False)
-    missing = series.null_count() + (int(series.is_nan().sum()) if dtype.is_float() else 0)
-    return whole if whole.null_count() == missing else series.cast(pl.String)
+    return whole if whole.null_count() == series.null_count() else series.cast(pl.String)
 
 
 def image_folder(catalogue: CatalogTable) -> Path:
     """Return the folder that contains a catalogue's images."""
     root = Path(catalogue.metadata.get("image_root", "."))
     if not root.is_dir():
-        raise InputError(
-            f"{catalogue.path}: its image folder {root} does not exist; prepare the catalogue again with `images`"
-        )
+        raise InputError(f"{catalogue.path}: no image folder {root}; prepare the catalogue again with `images`")
     return root
 
 
@@ -153,18 +145,18 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
 
     `names` are file names from a table; by default an image is `<id>.jpg` or has another of `IMAGE_ENDINGS`.
     """
-    listed: dict[str, set[str]] = {}
+
+    @cache  # listing a folder once is faster than checking each file
+    def files(folder: str) -> set[str]:
+        try:
+            with os.scandir(root / folder) as entries:
+                return {entry.name for entry in entries if entry.is_file()}
+        except (OSError, ValueError):  # a name with a null character
+            return set()
 
     def exists(name: str) -> bool:
-        # Listing a folder once is faster than checking each file.
         folder, file = os.path.split(name)
-        if folder not in listed:
-            try:
-                with os.scandir(root / folder) as entries:
-                    listed[folder] = {entry.name for entry in entries if entry.is_file()}
-            except (OSError, ValueError):  # a name with a null character
-                listed[folder] = set()
-        return file in listed[folder]
+        return file in files(folder)
 
     if names is not None:
         # The path as given, or its last part only: paths may include the image folder itself.
@@ -172,7 +164,7 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
     else:
         endings = [ending for lower in IMAGE_ENDINGS for ending in (lower, lower.upper())]
         some = ([f"{one}{ending}" for ending in endings] for one in ids.to_list())
-    return [next((name for name in one if exists(name)), None) for one in some]
+    return [next(filter(exists, one), None) for one in some]
 
 
 def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
@@ -225,16 +217,14 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     name = rule.strip()
     expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
     series = _computed(expression, frame, about)
-    if series.dtype not in (pl.Boolean, pl.Null) and not series.dtype.is_numeric():
-        raise InputError(f"{about}: {expression.short} should be numbers or true and false, not {series.dtype}")
+    if not _numeric(series):
+        raise InputError(f"{about}: {expression.text} should be numbers or true and false, not {series.dtype}")
     values = series.cast(pl.Float64).fill_null(-1).to_numpy()
     bad = ~np.isin(values, (-1, 0, 1))
     if bad.any():
         raise InputError(
-            f"{about}: {expression.short} should be 0 (smooth), 1 (disk) or empty; wrong in "
-            f'{which_rows(bad, values)}; give a rule such as "{expression.short}>=1"'
+            f"{about}: {expression.text} should be 0 (smooth), 1 (disk) or empty; wrong in "
+            f'{which_rows(bad, values)}; give a rule such as "{expression.text}>=1"'
         )
-    definition = f"{expression.text} is 1" if expression.lone else expression.text
-    if not {"'", '"'} & set(definition):  # t_type>=-3 and t_type >= -3 are the same definition
-        definition = _COMPARISON.sub(r" \1 ", definition)
+    definition = f"{expression.text} is 1" if expression.lone else expression.tree.sql()
     return values.astype(np.int64), f"disk: {definition}"

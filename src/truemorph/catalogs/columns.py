@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -20,13 +20,12 @@ _COUNTS = (0, 2.0**53)
 class NamedColumn:
     """A column of a survey's table, which may have another name there.
 
-    `units` are those of the catalogue; if there are several, the first to which the survey's unit converts. "" means
-    dimensionless. `argument` of `truemorph prepare` names the survey's column. Values outside `limits` are impossible
-    and treated as missing.
+    `unit` is that of the catalogue, "" if dimensionless. `argument` of `truemorph prepare` names the survey's column.
+    Values outside `limits` are impossible and treated as missing.
     """
 
     description: str
-    units: tuple[str, ...] = ("",)
+    unit: str = ""
     kind: Literal["number", "count", "id", "file", "label"] = "number"
     argument: str = ""
     limits: tuple[float, float] = (-1e6, 1e6)
@@ -45,18 +44,18 @@ NAMED: dict[str, NamedColumn] = {
         'number of votes for "star or artefact"', kind="count", argument="artifact", limits=_COUNTS
     ),
     "vote_count": NamedColumn("number of votes on the first question", kind="count", limits=_COUNTS),
-    "radius": NamedColumn("Petrosian radius", ("arcsec",), argument="radius"),
-    "psf_fwhm": NamedColumn("full width at half maximum of the PSF", ("arcsec",), argument="psf_fwhm"),
-    "ra": NamedColumn("right ascension", ("deg",)),
-    "dec": NamedColumn("declination", ("deg",)),
+    "radius": NamedColumn("Petrosian radius", "arcsec", argument="radius"),
+    "psf_fwhm": NamedColumn("full width at half maximum of the PSF", "arcsec", argument="psf_fwhm"),
+    "ra": NamedColumn("right ascension", "deg"),
+    "dec": NamedColumn("declination", "deg"),
     "redshift": NamedColumn("redshift", limits=(-0.5, 20)),
-    "magnitude": NamedColumn("apparent magnitude, r band", ("mag",), limits=(-10, 50)),
-    "extinction": NamedColumn("Galactic extinction, r band", ("mag",), limits=(-1, 50)),
-    "radius_kpc": NamedColumn("physical Petrosian radius", ("kpc",)),
-    "M_r": NamedColumn("absolute magnitude, r band", ("mag",), limits=(-50, 20)),
+    "magnitude": NamedColumn("apparent magnitude, r band", "mag", limits=(-10, 50)),
+    "extinction": NamedColumn("Galactic extinction, r band", "mag", limits=(-1, 50)),
+    "radius_kpc": NamedColumn("physical Petrosian radius", "kpc"),
+    "M_r": NamedColumn("absolute magnitude, r band", "mag", limits=(-50, 20)),
     "sersic_n": NamedColumn("Sersic index", limits=(0, 50)),
     "ellipticity": NamedColumn("ellipticity, 1 - b/a", limits=(0, 1)),
-    "r_half": NamedColumn("half-light radius", ("kpc", "arcsec")),
+    "r_half": NamedColumn("half-light radius", "kpc"),
 }
 
 # Columns that `prepare` adds. FITS headers hold ASCII only, so descriptions have no Greek letters.
@@ -114,37 +113,23 @@ _SPELLINGS = {
 }
 
 
-def conversion(unit: str, wanted: tuple[str, ...]) -> tuple[float, str] | None:
-    """Return the conversion factor to the first possible target unit, and that unit; None if there is none.
+def conversion(unit: str, wanted: str) -> float | None:
+    """Return the conversion factor to a unit; None if there is none.
 
     Units may be in upper or lower case ("ARCSEC"), or in a spelling common in published tables. Logarithmic units (dex,
     dB, magnitudes other than AB) have no factor.
     """
-    if unit in wanted:
-        return 1.0, unit
-    own = _read_unit(unit)
-    if own is None:
-        return None
+    if unit == wanted:
+        return 1.0
     from astropy import units as u
 
-    if isinstance(own, u.function.FunctionUnitBase) or {u.dex, u.dB} & {own, *own.bases}:
-        return None
-    for one in wanted:
+    lower = unit.strip().lower()
+    for text in (_SPELLINGS.get(lower, unit), lower):
         try:
-            factor = float(own.to(u.Unit(one)))
+            own = u.Unit(text)
+            factor = float(own.to(u.Unit(wanted)))
         except (TypeError, ValueError, OverflowError):  # astropy can raise any of these
             continue
-        return (factor, one) if 0 < factor < math.inf else None
-    return None
-
-
-def _read_unit(text: str) -> Any:
-    from astropy import units as u
-
-    lower = text.strip().lower()
-    for one in (_SPELLINGS.get(lower, text), lower):
-        try:
-            return u.Unit(one)
-        except (ValueError, TypeError, OverflowError):
-            continue
+        logarithmic = isinstance(own, u.function.FunctionUnitBase) or {u.dex, u.dB} & {own, *own.bases}
+        return factor if not logarithmic and 0 < factor < math.inf else None
     return None

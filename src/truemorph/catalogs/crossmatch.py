@@ -43,10 +43,9 @@ class Match:
     `separation` is in arcsec on the sky, NaN if there is no match, and None for a match by id.
 
     `statistics` are `by` ("id" or "sky"), `left`, `right` (numbers of rows), `matched`, `right_unused`,
-    `left_missing`, `right_missing` (rows without an id or a position); by id, if nothing matched, `examples` (the
-    first id of each table); on the sky `radius` (arcsec), `ambiguous` (rows with several candidates within the
-    radius), `median_separation`, `p95_separation` (arcsec), `by_chance` (matches expected for unrelated
-    positions).
+    `left_missing`, `right_missing` (rows without an id or a position); on the sky `radius` (arcsec), `ambiguous` (rows
+    with several candidates within the radius), `median_separation`, `p95_separation` (arcsec), `by_chance` (matches
+    expected for unrelated positions).
     """
 
     index: np.ndarray
@@ -67,10 +66,7 @@ def match_ids(left: pl.Series, right: pl.Series, *, sources: tuple[str, str] = (
     object_ids(rows["id"].alias(right.name), sources[1], rows["row"].to_numpy())
     joined = pl.DataFrame({"id": ids}).join(rows, on="id", how="left", maintain_order="left")
     index = joined["row"].cast(pl.Int64).fill_null(-1).to_numpy().copy()
-    statistics = {"by": "id", **_counts(index, len(other), ids.null_count(), other.null_count())}
-    if not statistics["matched"] and rows.height and ids.null_count() < len(ids):
-        statistics["examples"] = [str(ids.drop_nulls()[0]), str(rows["id"][0])]
-    return Match(index, None, statistics)
+    return Match(index, None, {"by": "id", **_counts(index, len(other), ids.null_count(), other.null_count())})
 
 
 def match_sky(
@@ -93,10 +89,9 @@ def match_sky(
     fewer matches are false.
     """
     if not 0 < radius_arcsec <= _LARGEST_RADIUS:
-        raise InputError(
-            f"the radius of a match must be above 0 and at most {_LARGEST_RADIUS:g} arcsec; got {radius_arcsec}"
-        )
-    places, others = _unit_vectors(ra, dec, sources[0]), _unit_vectors(ra2, dec2, sources[1])
+        raise InputError(f"a match needs a radius above 0 and up to {_LARGEST_RADIUS:g} arcsec; got {radius_arcsec}")
+    longitude, latitude = _positions(ra, dec, sources[0])
+    places, others = _unit_vectors(longitude, latitude), _unit_vectors(*_positions(ra2, dec2, sources[1]))
     known, known2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
     chord = 2 * np.sin(radius_arcsec * _ARCSEC / 2)
     tree = cKDTree(others[known2], balanced_tree=False)  # fast for many galaxies at one position, too
@@ -106,10 +101,11 @@ def match_sky(
     separation[known[rows]] = 2 * np.arcsin(chords / 2) / _ARCSEC
 
     candidates = np.asarray(tree.query_ball_point(places[known], chord, return_length=True))
-    shifted = (
-        _shifted(places[known], _SHIFT * radius_arcsec * _ARCSEC, np.radians(angle)) for angle in (0, 90, 180, 270)
-    )
-    by_chance = [_mutual_nearest(vectors, tree, chord)[0].size for vectors in shifted]
+    longitude, latitude, shift = longitude[known], latitude[known], _SHIFT * radius_arcsec / 3600
+    along = shift / np.cos(np.radians(latitude))
+    moved = [(longitude, latitude + step) for step in (shift, -shift)]
+    moved += [(longitude + step, latitude) for step in (along, -along)]
+    by_chance = [_mutual_nearest(_unit_vectors(*position), tree, chord)[0].size for position in moved]
     matched = separation[index >= 0]
     statistics = {
         "by": "sky",
@@ -129,20 +125,16 @@ def describe(statistics: dict[str, Any], left_name: str, right_name: str) -> str
     how, noun = (f"on the sky within {statistics['radius']:g} arcsec", "position") if on_sky else ("by id", "id")
     line = f"{left_name} with {right_name} {how}: {statistics['matched']:,d} of {statistics['left']:,d} rows matched"
     if on_sky and statistics["matched"]:
-        median, high = statistics["median_separation"], statistics["p95_separation"]
-        line += f" (median separation {median:.2f} arcsec, 95 % below {high:.2f} arcsec)"
-    parts = [line]
-    if on_sky:
-        parts.append(f"{statistics['by_chance']:,.1f} matches expected by chance")
-        parts.append(f"{statistics['ambiguous']:,d} rows with several candidates")
+        line += (
+            f" (median separation {statistics['median_separation']:.2f} arcsec, 95 % below "
+            f"{statistics['p95_separation']:.2f} arcsec); {statistics['by_chance']:,.1f} matches expected by chance; "
+            f"{statistics['ambiguous']:,d} rows with several candidates"
+        )
+    line += f"; {statistics['right_unused']:,d} rows of {right_name} unused"
     for side, name in (("left", left_name), ("right", right_name)):
         if statistics[f"{side}_missing"]:
-            parts.append(f"{statistics[f'{side}_missing']:,d} rows of {name} without {noun}")
-    parts.append(f"{statistics['right_unused']:,d} rows of {right_name} unused")
-    if "examples" in statistics:
-        mine, theirs = statistics["examples"]
-        parts.append(f"the first ids are {mine} and {theirs}: check that both tables are from the same data release")
-    return "; ".join(parts)
+            line += f"; {statistics[f'{side}_missing']:,d} rows of {name} without {noun}"
+    return line
 
 
 def _counts(index: np.ndarray, right: int, left_missing: int, right_missing: int) -> dict[str, int]:
@@ -156,18 +148,21 @@ def _counts(index: np.ndarray, right: int, left_missing: int, right_missing: int
     }
 
 
-def _unit_vectors(ra: Any, dec: Any, source: str) -> np.ndarray:
-    """Return positions as unit vectors, shape (N, 3); NaN if a coordinate is missing."""
+def _positions(ra: Any, dec: Any, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return right ascension and declination in degrees, shapes (N,); NaN if missing."""
     longitude, latitude = (
         np.atleast_1d(float_array(values, f"{source}: {name}", "deg")) for name, values in (("ra", ra), ("dec", dec))
     )
     for name, values, low, high in (("ra", longitude, -180, 360), ("dec", latitude, -90, 90)):
-        bad = ~np.isnan(values) & ~((values >= low) & (values <= high))
+        bad = (values < low) | (values > high)
         if bad.any():
-            raise InputError(
-                f"{source}: {name} should be in degrees, from {low} to {high}; wrong in {which_rows(bad, values)}: "
-                "correct them, or leave them empty if unknown"
-            )
+            wrong = which_rows(bad, values)
+            raise InputError(f"{source}: {name} should be from {low} to {high} degrees, or empty; wrong in {wrong}")
+    return longitude, latitude
+
+
+def _unit_vectors(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+    """Return positions in degrees as unit vectors, shape (N, 3); NaN if a coordinate is missing."""
     a, d = np.radians(longitude), np.radians(latitude)
     vectors = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
     vectors[np.isnan(vectors).any(axis=1)] = np.nan
@@ -181,16 +176,6 @@ def _mutual_nearest(vectors: np.ndarray, tree: cKDTree, chord: float) -> tuple[n
     back = cKDTree(vectors, balanced_tree=False).query(tree.data[there[rows]])[1]
     rows = rows[back == rows]
     return rows, there[rows], chords[rows]
-
-
-def _shifted(vectors: np.ndarray, angle: float, direction: float) -> np.ndarray:
-    """Shift unit vectors by an angle towards a position angle (from north to east), both in radians."""
-    x, y, _ = vectors.T
-    east = np.stack([-y, x, np.zeros_like(x)], axis=1)
-    east[(x == 0) & (y == 0)] = (0, 1, 0)  # at the poles any direction can be east
-    east /= np.linalg.norm(east, axis=1, keepdims=True)
-    north = np.cross(vectors, east)
-    return vectors * np.cos(angle) + (north * np.cos(direction) + east * np.sin(direction)) * np.sin(angle)
 
 
 # --- columns of other tables ------------------------------------------------------------------------------------------
@@ -251,7 +236,7 @@ def read_join(given: Any, by: Literal["id", "sky"] = "id", within: float = 2.0) 
     return Join(file, by, tuple(name.strip() for name in names.split(",")), within)
 
 
-def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping | None, table_name: str) -> Joined:
+def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, table_name: str) -> Joined:
     """Add the columns of other tables, one after the other.
 
     `mapping` names the columns of `table` with ids and positions; they are found by name if it does not. If two tables
@@ -273,13 +258,16 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping | N
             match = match_sky(ra, dec, ra2, dec2, join.within, sources=names)
         line = describe(match.statistics, *names)
         if match.statistics["matched"] == 0:
+            if join.by == "id":
+                first = " and ".join(str(one[0].drop_nulls().first()) for one in (left_keys, right_keys))
+                line += f"; the first ids are {first}: are both tables from the same data release?"
             raise InputError(f"no row of {join.name} matches {table_name}: {line}")
-        beside, clashes = _side_by_side(result, right, match, join)
+        beside = _side_by_side(result, right, match, join)
         result = replace(
             beside,
             files=(*result.files, *(() if right.path is None else (right.path,))),
             matches=[*result.matches, {"tables": [*names], **match.statistics}],
-            findings=[*result.findings, Finding("tables-matched", "note", f"{line}."), *findings, *clashes],
+            findings=[*result.findings, Finding("tables-matched", "note", f"{line}."), *findings],
         )
     return result
 
@@ -308,8 +296,8 @@ def _keys(
                 about = f"no column {column!r} ({NAMED[name].description}); name it in {how}"
                 raise InputError(f"{table_name}: {about}; {nearest(column, existing)}")
             what, rule = column_expression(column), Column(column=(column,))
-        values, _, more = column_values(table, name, what, rule, table_name)
-        keys.append(values.alias(what.short))
+        values, more = column_values(table, name, what, rule, table_name)
+        keys.append(values.alias(what.text))
         findings += more
     return keys, findings
 
@@ -320,19 +308,13 @@ def _usual_names(name: str) -> Sequence[str]:
     return _RA if name == "ra" else _DEC
 
 
-def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> tuple[Joined, list[Finding]]:
-    """Add the right table's columns to the left one, in its row order; return findings too."""
+def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> Joined:
+    """Add the right table's columns to the left one, in its row order."""
     frame, stem = right.frame, join.name.partition(".")[0] if right.path is not None else "joined"
     own = left.table.frame
     own = own.select(one for one in own if one.name not in frame.columns or one.null_count() < len(one))
     taken = {*own.columns, *frame.columns}
     clashing = {name: free_name(f"{name}_{stem}", taken) for name in frame.columns if name in own.columns}
-    findings = []
-    if clashing:
-        shown = ", ".join([*clashing][:6]) + (f" and {len(clashing) - 6} more" if len(clashing) > 6 else "")
-        suffix = next(iter(clashing.values()))
-        found = f"Columns of {join.name} whose names already exist got a suffix ({suffix}): {shown}."
-        findings.append(Finding("columns-renamed", "note", found))
     rows = pl.Series(match.index)
     gathered = frame.rename(clashing).select(pl.all().gather(pl.select(pl.when(rows >= 0).then(rows)).to_series()))
     units, about = (
@@ -347,4 +329,4 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
     both = pl.concat([own, gathered], how="horizontal")
     table = replace(left.table, frame=both, units=units, descriptions=about)
     added = left.added | dict.fromkeys(gathered.columns, (join.name, right.path))
-    return replace(left, table=table, added=added), findings
+    return replace(left, table=table, added=added)

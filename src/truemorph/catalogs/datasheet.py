@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import polars as pl
@@ -16,28 +16,27 @@ import polars as pl
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.crossmatch import describe
 from truemorph.catalogs.sampling import SPLITS
-from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.tables import CatalogTable
+
+if TYPE_CHECKING:
+    from truemorph.catalogs.prepare import Preparation
 
 # Shown elsewhere on the page, too long, or valid only on the machine where the catalogue was made.
 _NOT_SETTINGS = {"kind", "truemorph_version", "votes", "label_rule", "alpha", "gold_definition", "image_root"}
 _NOT_SETTINGS |= {"matches", "mapping"}
+_ASKED = ("cuts", "sample", "split")  # settings in the mapping
 
 
-def datasheet(
-    catalogue: CatalogTable,
-    name: str,
-    funnel: Sequence[tuple[str, int]],
-    findings: Sequence[Finding],
-    provenance: Mapping[str, Mapping[str, Any]],
-) -> str:
-    """Write the datasheet of a catalogue in Markdown.
+def datasheet(prepared: Preparation, name: str) -> str:
+    """Write the datasheet of a catalogue, which has this file name, in Markdown.
 
-    Metadata are shown in sentences or in a table of settings. `provenance` gives, for each source file, `url`, `date`,
+    Metadata are shown in sentences or in a table of settings; `origins` gives, for each source file, `url`, `date`,
     `bytes`, `sha256`, `query`, `licence`, `citation` and any other entry.
     """
-    frame, metadata = catalogue.frame, catalogue.metadata
+    frame, metadata = prepared.catalogue.frame, prepared.catalogue.metadata
+    settings = {key: value for key, value in metadata.items() if key not in _NOT_SETTINGS}
+    settings |= {key: value for key, value in metadata.get("mapping", {}).items() if key in _ASKED}
     loader = jinja2.PackageLoader("truemorph.catalogs", "")
     environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters.update(text=_text, code=_code)
@@ -47,13 +46,13 @@ def datasheet(
         rows=frame.height,
         known={column: frame.height - frame[column].null_count() for column in frame.columns},
         splits=_splits(frame),
-        columns=[_column(series, catalogue) for series in frame],
-        provenance=provenance,
-        funnel=funnel,
+        columns=[_column(series, prepared.catalogue) for series in frame],
+        provenance={"/".join(Path(file).parts[-2:]): entry for file, entry in prepared.origins.items()},
+        funnel=prepared.funnel,
         matches=[describe(match, *match["tables"]) for match in metadata.get("matches", ())],
-        settings={key: value for key, value in metadata.items() if key not in _NOT_SETTINGS},
+        settings=settings,
         drawn=metadata.get("drawn") or frame["sampling_weight"].n_unique() > 1,
-        findings=findings,
+        findings=prepared.findings,
     )
 
 
@@ -62,9 +61,7 @@ def _column(series: pl.Series, catalogue: CatalogTable) -> tuple[str, ...]:
     missing = series.null_count() + (int(series.is_nan().sum()) if series.dtype.is_float() else 0)
     unit = catalogue.units.get(series.name, "")
     if not unit and series.dtype.is_numeric():
-        # For a column with several possible units, no unit means unknown.
-        own = series.name in ADDED or (series.name in NAMED and len(NAMED[series.name].units) == 1)
-        unit = "none" if own else "unknown"
+        unit = "none" if series.name in {*ADDED, *NAMED} else "unknown"
     return (
         _code(series.name),
         _text(unit) if unit else "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -21,35 +21,52 @@ _REQUIRED = ("object_id", "smooth_fraction", "radius", "psf_fwhm")
 # Numbers of votes are very unequal if their 90th percentile is this many times the 10th.
 _UNEQUAL = 2.5
 _VITAL = {*_REQUIRED, "label", *FRACTIONS, *VOTES, "vote_count"}
-# If these are in truemorph's unit or only renamed, the table's own columns are not copied too.
-_STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
-_SIGMA = re.compile(r"sigma|(?:^|_)sig_?psf|psf_?sig(?:$|_)", re.IGNORECASE)
-_PSF = re.compile(r"psf|seeing|fwhm", re.IGNORECASE)
+# Names of columns that are something else: the name of truemorph's column, a pattern, and what it seems to be.
+_NAMES = {
+    "psf_fwhm": (re.compile(r"sigma|(?:^|_)sig_?psf|psf_?sig(?:$|_)", re.IGNORECASE), "a sigma (FWHM = 2.3548 sigma)"),
+    "radius": (re.compile(r"psf|seeing|fwhm", re.IGNORECASE), "a PSF width"),
+}
+
+
+@dataclass(frozen=True)
+class MappedColumn:
+    """One of truemorph's columns, in the catalogue's unit.
+
+    `source` is the column, expression or number from which it was made, and `columns` the table's columns in it.
+    """
+
+    values: pl.Series
+    source: str
+    description: str
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """A survey's table with truemorph's names, in its units; missing numbers are null.
+    """A survey's table with truemorph's names; missing numbers are null.
 
-    `sources` has the column or expression of each name, or one number for all rows; `found` the same as expressions.
-    `cleaned` has the table's own columns with the mapping's codes for missing values replaced by null, and `replaced`
-    those that are not copied, because truemorph's have the same content.
+    `cleaned` has the table's own columns with the mapping's codes for missing values replaced by null.
     """
 
-    frame: pl.DataFrame
-    units: dict[str, str]
-    descriptions: dict[str, str]
-    sources: dict[str, str]
-    found: dict[str, Expression]
-    cleaned: dict[str, pl.Series] = field(default_factory=dict)
-    replaced: set[str] = field(default_factory=set)
-    findings: list[Finding] = field(default_factory=list)
+    columns: dict[str, MappedColumn]
+    cleaned: dict[str, pl.Series]
+    findings: list[Finding]
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """Values of all columns."""
+        return pl.DataFrame([one.values.alias(name) for name, one in self.columns.items()])
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The source of each column."""
+        return {name: one.source for name, one in self.columns.items()}
 
     def numbers(self, name: str) -> np.ndarray:
         """Return the values of a column, shape (N,); NaN if missing or not found."""
-        if name not in self.frame.columns:
+        if name not in self.columns:
             return np.full(self.frame.height, np.nan)
-        return self.frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        return self.columns[name].values.cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 def apply_mapping(
@@ -63,49 +80,35 @@ def apply_mapping(
     found = resolve(mapping, table.frame.columns, own)
     if {"smooth_fraction", "smooth_votes"} & set(found):
         found.pop("label", None)  # labels are made from votes if there are any
-    columns: dict[str, pl.Series] = {}
+    columns: dict[str, MappedColumn] = {}
     known: dict[str, pl.Series] = {}
-    units: dict[str, str] = {}
-    sources: dict[str, str] = {}
-    descriptions: dict[str, str] = {}
     findings: list[Finding] = []
-    for name in [one for one in NAMED if one in found]:
-        rule, what = mapping.columns[name], found[name]
+    for name, what in found.items():
+        rule = mapping.columns[name]
         if what.lone and rule.missing:
             column = what.columns[0]
             known[column] = without(known.get(column, table.frame[column]), rule.missing)
         try:
-            columns[name], units[name], more = column_values(table, name, what, rule, table_name)
-            sources[name], descriptions[name] = what.text, _description(table, name, what, rule)
-            findings += more
+            values, more = column_values(table, name, what, rule, table_name)
         except InputError as problem:
             if name in _VITAL:
                 raise
             unused = f"{problem}. The column was not used as {name}."
-            findings.append(Finding("column-not-used", "caution", unused, "Correct it, or name another (`columns`)."))
-            del found[name]
+            more = [Finding("column-not-used", "caution", unused, "Correct it, or name another (`columns`).")]
+        else:
+            columns[name] = MappedColumn(values, what.text, _description(table, name, what, rule), what.columns)
+        findings += more
     if "psf_fwhm" not in columns and mapping.psf_fwhm is not None:
-        columns["psf_fwhm"] = pl.Series([float(mapping.psf_fwhm)]).new_from_index(0, table.frame.height)
-        units["psf_fwhm"], sources["psf_fwhm"] = "arcsec", f"{mapping.psf_fwhm} arcsec"
-        descriptions["psf_fwhm"] = NAMED["psf_fwhm"].description + ", the same for all galaxies"
-    columns, counted, more = count_votes(columns, sources, table_name)
-    sources |= counted
-    return Mapped(
-        frame=pl.DataFrame([columns[name].alias(name) for name in NAMED if name in columns]),
-        units={name: unit for name, unit in units.items() if unit},
-        descriptions=descriptions | {name: NAMED[name].description for name in counted},
-        sources={name: sources[name] for name in columns},
-        found=found,
-        cleaned=known,
-        replaced={what.columns[0] for name, what in found.items() if what.lone and name in _STAND_FOR_SOURCE}
-        | {name for name in columns if sources[name] == name},
-        findings=findings + more,
-    )
+        constant = pl.Series([mapping.psf_fwhm]).new_from_index(0, table.frame.height)
+        about = f"{NAMED['psf_fwhm'].description}, the same for all galaxies"
+        columns["psf_fwhm"] = MappedColumn(constant, f"{mapping.psf_fwhm} arcsec", about)
+    columns, more = count_votes(columns)
+    return Mapped({name: columns[name] for name in NAMED if name in columns}, known, findings + more)
 
 
 def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_name: str) -> None:
     """Check that a table has all columns that a catalogue needs or its mapping requires."""
-    names, have = list(NAMED), set(mapped.frame.columns)
+    names, have = list(NAMED), set(mapped.columns)
     if "label" in have:
         have |= {"smooth_fraction"}
     promised = {name for name, one in mapping.columns.items() if not one.optional}
@@ -113,14 +116,14 @@ def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_
     for name in sorted({*promised, *_REQUIRED} - have, key=lambda name: (name not in promised, names.index(name))):
         existing, argument = table.frame.columns, NAMED[name].argument
         sought = list(mapping.columns[name].candidates()) if name in mapping.columns else []
-        kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
-        what, near = f"{kind} has no {name} ({NAMED[name].description})", name
+        what, near = f"no {name} ({NAMED[name].description})", name
         if sought:
-            what = f"no column {' or '.join(one.short for one in sought[:3])} ({name}) for {kind}"
+            what = f"no column {' or '.join(one.text for one in sought[:3])} ({name})"
             near = next(one for one in sought[0].columns if one not in existing)
+        kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
         advice = f"{mapping.lacking[name]}; " if name in mapping.lacking else ""
         how = f"with `{argument}`" if argument else "in a mapping"
-        raise InputError(f"{table_name}: {what}; {advice}name yours {how} ({nearest(near, existing)})")
+        raise InputError(f"{table_name}: {what} for {kind}; {advice}name yours {how} ({nearest(near, existing)})")
 
 
 def _description(table: CatalogTable, name: str, what: Expression, rule: Column) -> str:
@@ -133,41 +136,36 @@ def _description(table: CatalogTable, name: str, what: Expression, rule: Column)
 
 def column_values(
     table: CatalogTable, name: str, what: Expression, rule: Column, table_name: str
-) -> tuple[pl.Series, str, list[Finding]]:
-    """Compute one of truemorph's columns; return values, unit ("" if dimensionless or unknown) and findings.
+) -> tuple[pl.Series, list[Finding]]:
+    """Compute one of truemorph's columns in the catalogue's unit; return findings too.
 
     `rule` gives its unit and missing values according to the mapping.
     """
     kind = NAMED[name].kind
-    where = f"{table_name}: column {what.short}"
+    where = f"{table_name}: column {what.text}"
     sentinels = () if kind in ("id", "file") else SENTINELS  # not measurements
     frame, findings = cleaned(table.frame, what.columns, table_name, rule.missing, sentinels)
     series = frame[what.columns[0]] if what.lone else compute(what, frame, f"{table_name}: {name}")
     series = series.alias("")  # polars interprets some column names as patterns
     if kind == "id":
-        return series, "", findings
+        return series, findings
     if kind == "file":
         if series.dtype.is_nested() or series.dtype == pl.Binary:
             raise InputError(f"{where} ({series.dtype}) holds no file names")
-        return series.cast(pl.String), "", findings
+        return series.cast(pl.String), findings
     if kind == "label":
-        labels, more = _labels(series, where)
-        return labels, "", findings + more
-    if name == "psf_fwhm" and what.lone and _SIGMA.search(what.text):
+        return _labels(series, where), findings
+    pattern, seems = _NAMES.get(name, (None, ""))
+    if pattern is not None and what.lone and pattern.search(what.text):
         raise InputError(
-            f"{where} seems to be a sigma, but psf_fwhm is a full width at half maximum; "
-            f'give `psf_fwhm`="2.3548 * {what.short}", or "1 * {what.short}" if it is a FWHM'
+            f"{where} seems to be {seems}, but was given as {name} (`{name}`); name another column or an "
+            f'expression, or confirm it as "1 * {what.text}"'
         )
-    if name == "radius" and what.lone and _PSF.search(what.text):
-        raise InputError(
-            f"{where} seems to be a PSF width, but was given as the galaxies' radius; give "
-            f'their Petrosian radius (`radius`), or "1 * {what.short}" if it is a radius'
-        )
-    factor, unit, more = _unit(table, name, what, rule, table_name)
+    factor, more = _factor(table, name, what, rule, table_name)
     numbers, impossible = _without_impossible(_numbers(series, where) * factor, name, where)
     if kind == "count" and (numbers.is_null() | (numbers == numbers.round())).all():
         numbers = numbers.cast(pl.Int64)  # weighted votes are not whole numbers
-    return numbers, unit, findings + more + impossible
+    return numbers, findings + more + impossible
 
 
 def _numbers(series: pl.Series, where: str) -> pl.Series:
@@ -176,10 +174,7 @@ def _numbers(series: pl.Series, where: str) -> pl.Series:
     numbers = series.cast(pl.Float64, strict=False)
     bad = numbers.is_null() & series.is_not_null()
     if bad.any():
-        raise InputError(
-            f"{where} should hold numbers; wrong in {which_rows(bad, series)}; correct them, or leave them empty if "
-            "unknown"
-        )
+        raise InputError(f"{where} should hold numbers; correct or empty those in {which_rows(bad, series)}")
     return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series()
 
 
@@ -189,7 +184,7 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
     bad = ((numbers < low) | (numbers > high)).fill_null(False)
     if not bad.any():
         return numbers, []
-    if bad.sum() > (len(numbers) - numbers.null_count()) / 2:
+    if bad.sum() > numbers.count() / 2:
         raise InputError(
             f"{where} can't be {name} ({NAMED[name].description}): outside {low:g} to {high:g} in "
             f"{which_rows(bad, numbers)}; name another column"
@@ -199,8 +194,8 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
     return pl.select(pl.when(~bad).then(numbers)).to_series(), [found]
 
 
-def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[Finding]]:
-    """Return labels 0 and 1 (null for -1); for a condition, also the number of rows that it makes smooth."""
+def _labels(series: pl.Series, where: str) -> pl.Series:
+    """Return labels 0 and 1; null for -1."""
     numeric = series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
     labels = series.cast(pl.Float64) if numeric else series.is_not_null().cast(pl.Float64) * 2
     bad = ~(labels.is_in([-1.0, 0.0, 1.0]) | labels.is_nan()).fill_null(True)
@@ -209,44 +204,35 @@ def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[Finding]]:
             f"{where} should hold labels 0 (smooth) and 1 (disk); wrong in {which_rows(bad, series)}; give an "
             "expression (`label`), such as \"CASE WHEN class = 'spiral' THEN 1 WHEN class = 'elliptical' THEN 0 END\""
         )
-    whole, findings = labels.cast(pl.Int64, strict=False).replace(-1, None), []
-    if series.dtype == pl.Boolean:
-        smooth = f"{where}: the {(whole == 0).sum():,d} galaxies for which it is false were labelled smooth."
-        action = "Use a CASE expression to leave some of them out (`label`)."
-        findings.append(Finding("condition-as-label", "note", smooth, action))
-    return whole, findings
+    return labels.cast(pl.Int64, strict=False).replace(-1, None)
 
 
-def _unit(
+def _factor(
     table: CatalogTable, name: str, what: Expression, rule: Column, table_name: str
-) -> tuple[float, str, list[Finding]]:
-    """Return the conversion factor to truemorph's unit, that unit, and findings."""
-    wanted = NAMED[name].units
+) -> tuple[float, list[Finding]]:
+    """Return the conversion factor to the catalogue's unit, and findings."""
+    wanted, where = NAMED[name].unit, f"{table_name}: column {what.text}"
     stated = table.units.get(what.columns[0]) if what.lone else None
     given = stated or rule.unit
     if given:
-        found = conversion(given, wanted)
-        if found is None:
-            kind = {"arcsec": "an angle", "deg": "an angle", "": "dimensionless"}.get(wanted[0], f"in {wanted[0]}")
-            column = what.short if what.short.isidentifier() else f'"{what.short}"'
+        factor = conversion(given, wanted)
+        if factor is None:
             raise InputError(
-                f"{table_name}: column {what.short} is in {given!r}, which is not {kind} that astropy knows; give a "
-                f"column in {wanted[0] or 'no unit'}, or convert it with an expression such as '0.4 * {column}'"
+                f"{where} is in {given!r}, which astropy can't convert to {wanted or 'a number'}; name another, or "
+                f'convert it with an expression: "0.4 * {what.text}"'
             )
-        findings = []
-        if stated and rule.unit and conversion(rule.unit, wanted) != found:
-            used = f"{table_name}: column {what.short} has the unit {stated}, not the mapping's {rule.unit}."
-            findings.append(Finding("unit-conflict", "caution", used, "Check which of them is correct."))
-        return *found, findings
+        if stated and rule.unit and conversion(rule.unit, wanted) != factor:
+            used = f"{where} has the unit {stated}, not the mapping's {rule.unit}."
+            return factor, [Finding("unit-conflict", "caution", used, "Check which of them is correct.")]
+        return factor, []
     # Pixels are multiplied by their scale, and a ratio of two lengths is dimensionless.
-    for column in () if what.lone or wanted == ("",) else what.columns:
-        found = conversion(table.units.get(column, ""), wanted)
-        if found is not None and found[0] != 1:
+    for column in () if what.lone or not wanted else what.columns:
+        if conversion(table.units.get(column, ""), wanted) not in (None, 1):
             raise InputError(
-                f"{table_name}: {what.short} uses {column}, which is in {table.units[column]}; give the unit of the "
-                f'result in a mapping, such as unit = "{wanted[0]}"'
+                f"{where} uses {column}, which is in {table.units[column]}; give the unit of the result in a mapping, "
+                f'such as unit = "{wanted}"'
             )
-    return 1.0, wanted[0] if len(wanted) == 1 else "", []
+    return 1.0, []
 
 
 def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -> tuple[dict[str, str], list[Finding]]:
@@ -261,8 +247,7 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
     for name, text in texts.items():
         what = column_expression(text) if text in frame.columns else read_expression(text, name)
         columns.append(compute(what, frame, table_name).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy())
-    values = np.stack(columns)
-    known = values[:, values.sum(axis=0) > 0]
+    known = np.stack(columns)[:, sum(columns) > 0]
     sums = known.sum(axis=0)
     kind, counted = "fraction", "fractions"
     if sums.size and np.mean(sums <= 1.01) < 0.9:  # a few bad fractions are reported elsewhere
@@ -270,50 +255,41 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
         if (known % 1).any():  # percentages, or fractions and numbers together
             first, text = next(iter(texts.items()))
             raise InputError(
-                f"{table_name}: {', '.join(texts.values())} are neither fractions nor whole numbers of votes; write "
-                f'fractions (percentages: `{first}`="{text} / 100")'
+                f"{table_name}: {', '.join(texts.values())} are neither fractions nor whole numbers of votes; convert "
+                f'percentages to fractions (`{first}`="{text} / 100")'
             )
     named = {f"{name}_{kind}" if name in texts else name: text for name, text in chosen.items()}
     return named, [Finding("votes-read-as", "note", f"Votes were read as {counted} from {', '.join(texts.values())}.")]
 
 
-def count_votes(
-    columns: dict[str, pl.Series], sources: dict[str, str], table_name: str
-) -> tuple[dict[str, pl.Series], dict[str, str], list[Finding]]:
-    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts; with sources."""
-    columns, made, findings = dict(columns), dict[str, str](), list[Finding]()
+def count_votes(columns: dict[str, MappedColumn]) -> tuple[dict[str, MappedColumn], list[Finding]]:
+    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts."""
+    columns, findings = dict(columns), list[Finding]()
     answers = [name for name in VOTES if name in columns]
     if "vote_count" not in columns and {"smooth_votes", "disk_votes"} <= set(answers):
         # A missing count of artefacts means no votes.
-        columns["vote_count"] = columns["smooth_votes"] + columns["disk_votes"]
+        total = columns["smooth_votes"].values + columns["disk_votes"].values
         if "artefact_votes" in answers:
-            columns["vote_count"] += columns["artefact_votes"].fill_null(0)
-        made["vote_count"] = " + ".join(sources[name] for name in answers)
+            total += columns["artefact_votes"].values.fill_null(0)
+        source = " + ".join(columns[name].source for name in answers)
+        columns["vote_count"] = MappedColumn(total, source, NAMED["vote_count"].description)
     if "vote_count" not in columns or "smooth_votes" not in answers:
-        return columns, made, findings
-    total = columns["vote_count"].cast(pl.Float64)
+        return columns, findings
+    total = columns["vote_count"].values.cast(pl.Float64)
     few, many = (total.filter(total > 0).quantile(one) or 0.0 for one in (0.1, 0.9))
     if many > _UNEQUAL * few:
         unequal = (
             f"The number of votes varies strongly between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
-            "(90th). A majority of few votes is wrong more often than one of many, so one bias curve does not describe "
-            "both."
+            "(90th). Majorities of few votes are wrong more often, so one bias curve does not describe all."
         )
         action = 'Select galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").'
         findings.append(Finding("vote-counts-differ", "caution", unequal, action))
-    counted = {}
-    for votes in answers:
-        part = pl.select(pl.when(total > 0).then(columns[votes].cast(pl.Float64) / total)).to_series()
-        above = (part > 1 + 1e-6).fill_null(False)
-        if above.any():
-            raise InputError(
-                f"{table_name}: more votes in {sources[votes]} than in {(sources | made)['vote_count']} in "
-                f"{which_rows(above)}; name the votes of the first question only"
-            )
-        counted[votes.replace("votes", "fraction")] = part
-    if "smooth_fraction" in columns and columns["smooth_fraction"].null_count() < len(total):
-        return columns, made, findings
+    if "smooth_fraction" in columns and columns["smooth_fraction"].values.count():
+        return columns, findings
     # The two kinds of fractions must not be mixed.
-    columns = {name: values for name, values in columns.items() if name not in FRACTIONS}
-    made |= {name: f"{name.replace('fraction', 'votes')} / vote_count" for name in counted}
-    return columns | counted, made, findings
+    columns = {name: one for name, one in columns.items() if name not in FRACTIONS}
+    for votes in answers:
+        part = pl.select(pl.when(total > 0).then(columns[votes].values.cast(pl.Float64) / total)).to_series()
+        name = votes.replace("votes", "fraction")
+        columns[name] = MappedColumn(part, f"{votes} / vote_count", NAMED[name].description)
+    return columns, findings

@@ -1,11 +1,10 @@
 """Mappings from a survey's table to truemorph's columns: TOML files, packaged for Galaxy Zoo's tables.
 
-docs/catalogues.md has an example. Names, units and expressions are checked when a mapping is read.
+docs/catalogues.md has an example. Names and expressions are checked when a mapping is read, units when it is applied.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
-from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion
+from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES
 from truemorph.catalogs.expressions import Expression, column_expression, read_expression
 from truemorph.catalogs.physical import COSMOLOGY, named_cosmology
 from truemorph.catalogs.sampling import SPLITS
@@ -30,40 +29,42 @@ PRESETS = (*DETECTED, "gz2-debiased", "paper")
 _NEEDED = ("object_id", "radius", "psf_fwhm")
 _ANY_VOTES = {"label", "smooth_fraction", "smooth_votes"}
 _VOTE_COLUMNS = ("label", *FRACTIONS, *VOTES, "vote_count")
-_SHAPES = {
-    "sample": 'give "all", "balanced", or numbers of smooth and disk galaxies, such as 62225,59759',
-    "split": "give three fractions (train, validation, test) that sum to 1, or three numbers, such as 0.8,0.1,0.1",
-}
 
 
 def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _finite(value: Any) -> Any:
-    """Drop NaN and infinity, which are always missing values."""
-    several = value if isinstance(value, list | tuple) else (value,)
-    return tuple(one for one in several if not isinstance(one, float) or math.isfinite(one))
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _short_form(value: Any) -> Any:
     return {"column": value} if isinstance(value, str | list | tuple) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+def _numbers(*names: str) -> BeforeValidator:
+    """Accept numbers also by name, or as text with commas."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, dict) and value.keys() == set(names):
+            return [value[name] for name in names]
+        return value.split(",") if isinstance(value, str) and "," in value else value
+
+    return BeforeValidator(read)
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_tuple),
+    PlainSerializer(lambda names: names[0] if len(names) == 1 else names),
+]
+Count = Annotated[int, Field(ge=1, le=10**12)]
 
 
-class Column(_Model):
+class Column(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Source of one of truemorph's columns: the first candidate whose columns all exist."""
 
     column: Names = ()  # one, or several in order of preference
     expression: Names = ()  # SQL instead of a column
     unit: str | None = None  # if the table has none
-    missing: Annotated[tuple[float | int | str, ...], BeforeValidator(_finite)] = ()  # in addition to SENTINELS
+    missing: Annotated[tuple[float | int | str, ...], BeforeValidator(_as_tuple)] = ()  # in addition to SENTINELS
     description: str | None = None
     optional: bool = False  # whether the column may be missing
 
@@ -81,7 +82,7 @@ class Column(_Model):
             yield read_expression(text, "expression")
 
 
-class Cut(_Model):
+class Cut(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A condition that rows must meet, and its name in the row counts."""
 
     name: str = Field(min_length=1)
@@ -93,59 +94,32 @@ class Cut(_Model):
         return self
 
 
-def _by_name(value: Any, names: tuple[str, ...]) -> Any:
-    """Name numbers that are given as a sequence, or as text with commas."""
-    parts = value.split(",") if isinstance(value, str) else value
-    if isinstance(parts, list | tuple) and len(parts) == len(names):
-        return dict(zip(names, parts, strict=True))
-    return value
-
-
-class Sample(_Model):
-    """Numbers of galaxies of each label to draw."""
-
-    smooth: int = Field(ge=1, le=10**12)
-    disk: int = Field(ge=1, le=10**12)
-
-
-class Split(_Model):
-    """Fractions, or numbers, of galaxies for training, validation and test."""
-
-    train: int | float
-    validation: int | float
-    test: int | float
-
-
-class Mapping(_Model):
+class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Description of a survey's table."""
 
     name: str = Field("mapping", min_length=1)
     about: str = ""  # the survey and the source of the column names
     votes: str = "votes as in the table"  # what the vote fractions are
-    psf_fwhm: float | None = Field(None, gt=0, allow_inf_nan=False)  # arcsec, if the table has no such column
+    psf_fwhm: float | None = Field(None, gt=0)  # arcsec, if the table has no such column
     psf_range: tuple[float, float] | None = None  # of the median PSF FWHM in this survey, arcsec
     columns: dict[str, Annotated[Column, BeforeValidator(_short_form)]]  # by truemorph's name
     cuts: tuple[Cut, ...] = ()
     cosmology: str | None = None  # one of astropy's, for kpc and absolute magnitudes
-    sample: Annotated[
-        Literal["all", "balanced"] | Sample | None, BeforeValidator(lambda one: _by_name(one, ("smooth", "disk")))
-    ] = None
-    split: Annotated[Split | None, BeforeValidator(lambda one: _by_name(one, SPLITS[:3]))] = None
+    # Numbers of smooth and disk galaxies to draw.
+    sample: Annotated[Literal["all", "balanced"] | tuple[Count, Count] | None, _numbers("smooth", "disk")] = Field(
+        None, description='"all", "balanced", or numbers of smooth and disk galaxies, such as 62225,59759'
+    )
+    split: Annotated[tuple[float | int, float | int, float | int] | None, _numbers(*SPLITS[:3])] = Field(
+        None, description="fractions (train, validation, test) that sum to 1, or numbers, such as 0.8,0.1,0.1"
+    )
     lacking: dict[str, str] = {}  # advice if the table has no such column
 
     @model_validator(mode="after")
     def _known(self) -> Mapping:
-        """Validate names, units, rules and cosmology."""
+        """Validate names and cosmology."""
         for name in (*self.columns, *self.lacking):
             if name not in NAMED:
                 raise ValueError(f"unknown name {name!r}; {nearest(name, list(NAMED), what='names')}")
-        for name, column in self.columns.items():
-            units = NAMED[name].units
-            if column.unit is not None and conversion(column.unit, units) is None:
-                known = " or ".join(units) or "no unit"
-                raise ValueError(f"{name} can't be in {column.unit!r}: astropy doesn't convert it to {known}")
-        if len({cut.name for cut in self.cuts}) < len(self.cuts):
-            raise ValueError(f"two cuts have the same name: {', '.join(cut.name for cut in self.cuts)}")
         if self.cosmology not in (None, COSMOLOGY):  # astropy.cosmology takes a second to import
             named_cosmology(self.cosmology)
         return self
@@ -159,10 +133,11 @@ def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> M
     if isinstance(source, Mapping):
         return source
     if isinstance(source, dict):
-        base = source.get("extends")
-        named = {} if base is None else {"name": f"{Path(str(base)).stem}, changed"}
-        return _validated(named | source, "mapping")
-    return _read(source)
+        return _validated(source, "mapping")
+    name = os.fspath(source)
+    if name.lower().endswith(".toml"):
+        return _validated({"name": Path(name).stem, **read_toml(name)}, name)
+    return _preset(name)
 
 
 def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
@@ -183,33 +158,25 @@ def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
 
 @cache
 def _preset(name: str) -> Mapping:
+    if name not in PRESETS:
+        near = nearest(name, PRESETS, what="presets")
+        raise InputError(f"unknown preset {name!r}; {near}; your own mapping must be a .toml file")
     if name == "truemorph":  # tables with truemorph's own column names
-        units = {name: one.units[0] for name, one in NAMED.items() if len(one.units) == 1 and one.units[0]}
-        columns = {one: {"column": one, "unit": units.get(one), "optional": one not in _NEEDED} for one in NAMED}
+        columns = {
+            name: {"column": name, "unit": one.unit or None, "optional": name not in _NEEDED}
+            for name, one in NAMED.items()
+        }
         about = "truemorph's own names, in its units unless the table has other units"
         return Mapping.model_validate({"name": name, "about": about, "columns": columns})
     with resources.as_file(resources.files("truemorph.catalogs") / "presets" / f"{name}.toml") as file:
         return _validated(read_toml(file), f"preset {name}")
 
 
-def _read(source: str | os.PathLike[str], above: tuple[Path, ...] = ()) -> Mapping:
-    """Read a preset, or a file by its name relative to the last of the files that extend it."""
-    name = os.fspath(source)
-    if name in PRESETS:
-        return _preset(name)
-    if not name.lower().endswith(".toml"):
-        near = nearest(name, PRESETS, what="presets")
-        raise InputError(f"unknown preset {name!r}; {near}; your own mapping must be a .toml file")
-    file = (above[-1].parent if above else Path()) / name
-    if file.resolve() in above:
-        raise InputError(f"{file}: extends a mapping that extends it again")
-    return _validated({"name": file.stem, **read_toml(file)}, str(file), (*above, file.resolve()))
-
-
-def _validated(content: dict[str, Any], source: str, above: tuple[Path, ...] = ()) -> Mapping:
+def _validated(content: dict[str, Any], source: str) -> Mapping:
     if "extends" in content:
-        base = _read(str(content["extends"]), above)
-        return extended(base, {key: one for key, one in content.items() if key != "extends"}, source)
+        base = _preset(str(content["extends"]))
+        changes = {key: one for key, one in content.items() if key != "extends"}
+        return extended(base, {"name": f"{base.name}, changed", **changes}, source)
     try:
         return Mapping.model_validate(content)
     except ValidationError as problem:
@@ -220,14 +187,13 @@ def _explained(problem: ValidationError) -> str:
     """Describe the first error in a mapping in one line."""
     # A misspelt key also causes a missing key; the former is more useful.
     first = min(problem.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    place = [str(part) for part in first["loc"] if str(part) != "Sample"]
-    where = ".".join(place)
+    place = [str(part) for part in first["loc"]]
+    where, message = ".".join(place), first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         keys = ["extends", *Mapping.model_fields, *Column.model_fields, *Cut.model_fields]
         return f"unknown key {where!r}; {nearest(place[-1], keys, what='keys')}"
-    message = first["msg"].removeprefix("Value error, ")
-    if where.startswith(tuple(_SHAPES)):
-        where, message = place[0], _SHAPES[place[0]]
+    if place and (shape := Mapping.model_fields[place[0]].description):
+        where, message = place[0], f"give {shape}"
     got = "" if isinstance(first["input"], dict | BaseModel) else f"; got {str(first['input'])[:60]!r}"
     return f"{where}: {message}{got}" if where else message
 
@@ -307,12 +273,4 @@ def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | Non
 def mapping_toml(mapping: Mapping) -> str:
     """Write a mapping as TOML, to read, change and use again."""
     content = {"name": mapping.name, "votes": mapping.votes} | mapping.model_dump(exclude_defaults=True)
-    # A single candidate is written without brackets, and as a plain name if nothing else is given.
-    columns = {
-        name: {key: one[0] if key in ("column", "expression") and len(one) == 1 else one for key, one in column.items()}
-        for name, column in content["columns"].items()
-    }
-    content["columns"] = {
-        name: column["column"] if list(column) == ["column"] else column for name, column in columns.items()
-    }
     return tomli_w.dumps(content)

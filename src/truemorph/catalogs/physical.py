@@ -79,10 +79,8 @@ def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray
     for name, values in (("radius", radius), ("psf_fwhm", width)):
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if bad.size:
-            raise InputError(
-                f"{name} must be positive (arcsec); {bad.size} are not "
-                f"(first: row {bad[0]}, {values[bad[0]]}); drop or correct those rows"
-            )
+            first = f"row {bad[0]}, {values[bad[0]]}"
+            raise InputError(f"{name} must be positive (arcsec); drop or correct {bad.size} rows (first: {first})")
     if psf not in ("sigma", "fwhm"):
         raise InputError(f'psf must be "sigma" or "fwhm"; got {psf!r}')
     return radius / (width / FWHM_PER_SIGMA if psf == "sigma" else width)

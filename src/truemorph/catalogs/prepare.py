@@ -14,40 +14,24 @@ import polars as pl
 from truemorph._version import __version__
 from truemorph.archives.provenance import origin
 from truemorph.arrays import float_array
+from truemorph.catalogs import physical, sampling
 from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes
-from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name
+from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, free_name
 from truemorph.catalogs.crossmatch import Join, Joined, join_tables
 from truemorph.catalogs.datasheet import datasheet
-from truemorph.catalogs.mapped import Mapped, apply_mapping, check_required, vote_columns
-from truemorph.catalogs.mapping import Mapping, Sample, detect_mapping, extended, named_columns, read_mapping
-from truemorph.catalogs.physical import (
-    COSMOLOGY,
-    PsfUnit,
-    absolute_magnitude,
-    cosmology_name,
-    describe_alpha,
-    physical_radius_kpc,
-    resolution,
-)
+from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
+from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
-from truemorph.catalogs.sampling import (
-    FRACTIONS_OF_SPLIT,
-    SPLITS,
-    UNUSED,
-    draw_sample,
-    sampling_weights,
-    split_galaxies,
-)
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import FORMAT_VERSION, written_whole
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
 
-_UNSTATED = Mapping.model_fields["votes"].default
-_TELLING = ("object_id", "label", *FRACTIONS, *VOTES, "vote_count")
 # The first columns of a catalogue; truemorph's other columns and those of the table follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
+# If these are only renamed or in truemorph's unit, the table's own columns are not copied too.
+_STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,7 +53,7 @@ class Preparation(Result):
         """Return counts of rows, labels and splits, and α, as text."""
         found, held = self.to_dict(), self.catalogue.metadata
         lines = [f"{rule:32s} {count:>9,d}" for rule, count in self.funnel]
-        splits = {name: found["splits"][name] for name in SPLITS if name in found["splits"]}
+        splits = {name: found["splits"][name] for name in sampling.SPLITS if name in found["splits"]}
         facts = [
             ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
@@ -118,7 +102,7 @@ class Preparation(Result):
 def prepare(
     table: Any,
     *,
-    psf: PsfUnit = "sigma",
+    psf: physical.PsfUnit = "sigma",
     images: str | os.PathLike[str] | None = None,
     where: str | Iterable[str] = (),
     gold: str | None = None,
@@ -128,13 +112,13 @@ def prepare(
     """Make a catalogue; see `truemorph.prepare_catalogue`. `described` are the arguments of `read_tables`."""
     joined, kind = read_tables(table, **described)
     source, name = joined.table, joined.name
-    before = source.metadata if source.metadata.get("kind") == "catalogue" else {}  # prepared again
     conditions = [where] if isinstance(where, str) else list(where)
-    model = described.get("cosmology") or kind.cosmology or COSMOLOGY
+    model = described.get("cosmology") or kind.cosmology or physical.COSMOLOGY
 
     mapped = apply_mapping(source, kind, table_name=name, own=joined.own)
     check_required(mapped, source, kind, name)
-    mapped = _with_physical(mapped, model)
+    derived = _derived(mapped, model)
+    mapped = replace(mapped, columns=mapped.columns | derived)
     alpha = _alpha(mapped, psf)
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
     named = source.frame.with_columns(**mapped.cleaned)
@@ -144,10 +128,10 @@ def prepare(
         kept = funnel.kept
         if gold is not None:
             classes, definition = gold_classes(named.filter(kept), gold, name)
-    sizes = check_sizes(mapped, kind, kept, source.units, name)
+    sizes = check_sizes(mapped, kind, kept, source, name)
     ids = funnel.ids.filter(kept)
     root, paths, findings = _images(joined, mapped, ids, kept, images)
-    drawn, weights, drawing = _draw(labels[kept], ids.to_list(), kind, seed)
+    split, weights, drawing = _draw(labels[kept], ids.to_list(), kind, seed)
     findings += drawing
 
     made: dict[str, Any] = {
@@ -155,47 +139,40 @@ def prepare(
         "image": pl.Series(paths, dtype=pl.String),
         "label": labels[kept],
         "alpha": alpha[kept],
-        "split": drawn,
+        "split": split,
         "sampling_weight": weights,
     }
-    asked = kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"})
     metadata: dict[str, Any] = {
         "kind": "catalogue",
         "format_version": FORMAT_VERSION,
         "truemorph_version": __version__,
         "source": name,
         "preset": kind.name,
-        "about": before.get("about") or kind.about,
-        "votes": before.get("votes", kind.votes) if kind.votes == _UNSTATED else kind.votes,
+        "about": kind.about,
+        "votes": kind.votes,
         "columns": mapped.sources,
-        "mapping": asked,
-        "label_rule": f"{mapped.sources['label']}: 0 smooth, 1 disk" if "label" in mapped.sources else LABEL_RULE,
-        "alpha": describe_alpha(_source(mapped, "radius", before), _source(mapped, "psf_fwhm", before), psf),
+        "mapping": kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"}),
+        "label_rule": f"{mapped.sources['label']}: 0 smooth, 1 disk" if "label" in mapped.columns else LABEL_RULE,
+        "alpha": physical.describe_alpha(_source(mapped.columns["radius"]), _source(mapped.columns["psf_fwhm"]), psf),
         "alpha_psf": psf,
         "image_root": str(root),
         "seed": int(seed),
-        "drawn": bool((drawn == UNUSED).any()),
+        "drawn": bool((split == sampling.UNUSED).any()),
         "matches": joined.matches,
     }
-    tables = _tables(joined, mapped)
-    given: dict[str, Any] = {"tables": tables, "where": conditions, "rules": {cut.name: cut.keep for cut in kind.cuts}}
-    given |= {key: asked.get(key) for key in ("sample", "split")}
-    metadata |= {key: value for key, value in given.items() if value}
-    if any("at the distance of" in mapped.sources.get(one, "") for one in ("radius_kpc", "M_r")):
-        metadata["cosmology"] = cosmology_name(model)
+    sources = {name: one for name, made_from in mapped.columns.items() for one in made_from.columns}
+    tables = {name: joined.added[one][0] for name, one in sources.items() if one in joined.added}
+    metadata |= {key: value for key, value in (("tables", tables), ("where", conditions)) if value}
+    if derived:
+        metadata["cosmology"] = physical.cosmology_name(model)
     if gold is not None:
         made["gold"] = pl.Series(classes).replace(-1, None)
-        metadata["gold_definition"] = before.get("gold_definition", definition) if gold == "gold" else definition
+        metadata["gold_definition"] = definition
         counted = f"{(classes >= 0).sum():,d} of {kept.sum():,d} galaxies have gold labels."
         findings.append(Finding("gold-labels", "note", counted))
     elif "gold" in source.frame.columns:
         unused = "The column gold is kept as gold_input and is not used."
         findings.append(Finding("gold-column-kept", "note", unused, "If it has gold labels, name it (`gold`)."))
-    votes = [one for one in tables if one in _TELLING]
-    if votes:
-        where_from = f"Columns taken from {tables[votes[0]]} instead of {name}: {', '.join(votes)}."
-        action = "Check that this is what you want."
-        findings.append(Finding("votes-from-joined-table", "caution", where_from, action))
     return Preparation(
         _catalogue(source, mapped, kept, made, metadata),
         funnel.dropped(),
@@ -226,24 +203,21 @@ def read_tables(
     """
     if preset is not None and mapping is not None:
         raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')
-    described = mapping if preset is None else preset
-    base = None if described is None else read_mapping(described)
     source = read_table(table)
     name = kind_of(table) if source.path is None else source.path.name
-    wanted = [one if isinstance(one, Join) else Join(one) for one in joins]
-    chosen = dict(columns or {})
-    telling = {"smooth_fraction" if key == "smooth" else key for key in chosen}
-    if base is None:
-        try:
-            base = detect_mapping(source.frame.columns, name, telling)
-        except InputError:
-            if not wanted:
-                raise
+    if source.metadata.get("kind") == "catalogue":
+        raise InputError(f"{name}: is a prepared catalogue; prepare the table from which it was made")
+    chosen, existing = dict(columns or {}), source.frame.columns
+    described = preset if mapping is None else mapping
+    if described is None:
+        telling = ("smooth_fraction" if key == "smooth" else key for key in chosen)
+        base = detect_mapping(existing, name, telling)
+    else:
+        base = read_mapping(described)
     keys = {key: text for key, text in chosen.items() if key in ("object_id", "ra", "dec")}
-    first = base and extended(base, named_columns(keys, source.frame.columns, name), name)
-    joined = join_tables(source, wanted, first, name)
+    wanted = [one if isinstance(one, Join) else Join(one) for one in joins]
+    joined = join_tables(source, wanted, extended(base, named_columns(keys, existing, name), name), name)
     frame = joined.table.frame
-    base = base or detect_mapping(frame.columns, name, telling)
 
     chosen, findings = vote_columns(chosen, frame, name)
     rules = dict.fromkeys([keep] if isinstance(keep, str) else keep)
@@ -256,15 +230,10 @@ def read_tables(
     }
     if psf_fwhm is not None:
         try:
-            width = float_array(psf_fwhm, "psf_fwhm", "arcsec")
+            width = float_array(psf_fwhm, "psf_fwhm", "arcsec").tolist()
+            options |= {"psf_fwhm": width, "columns": {"psf_fwhm": False}}
         except InputError:
-            if not isinstance(psf_fwhm, str):
-                raise
-            chosen["psf_fwhm"] = psf_fwhm  # a column
-        else:
-            if width.size != 1:
-                raise InputError("psf_fwhm must be a column or one number in arcsec")
-            options |= {"psf_fwhm": width.item(), "columns": {"psf_fwhm": False}}
+            chosen["psf_fwhm"] = str(psf_fwhm)  # a column
     content = {key: one for key, one in options.items() if one is not None}
     kind = extended(extended(base, named_columns(chosen, frame.columns, name), name), content, name)
     return replace(joined, findings=[*joined.findings, *findings]), kind
@@ -281,46 +250,39 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pre
             raise InputError(f"{target}: would overwrite an input file; choose another name (`out`)")
     write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), dropped)
-    provenance = {"/".join(Path(file).parts[-2:]): entry for file, entry in prepared.origins.items()}
-    page = datasheet(prepared.catalogue, out.name, prepared.funnel, prepared.findings, provenance)
     with written_whole(sheet) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(datasheet(prepared, out.name), encoding="utf-8")
     return replace(prepared, out=out)
 
 
-def _with_physical(mapped: Mapped, cosmology: Any) -> Mapped:
+def _derived(mapped: Mapped, cosmology: Any) -> dict[str, MappedColumn]:
     """Compute `radius_kpc` and `M_r` if possible and not in the table."""
-    have = set(mapped.frame.columns)
-    if "redshift" not in have or {"radius_kpc", "M_r"} <= have:
-        return mapped
-    values: dict[str, np.ndarray] = {}
-    sources: dict[str, str] = {}
+    columns, made = mapped.columns, dict[str, MappedColumn]()
+    if "redshift" not in columns or {"radius_kpc", "M_r"} <= columns.keys():
+        return made
     redshift = mapped.numbers("redshift")
-    at = f"at the distance of {mapped.sources['redshift']} ({cosmology_name(cosmology)})"
-    if "radius_kpc" not in have:
-        values["radius_kpc"] = physical_radius_kpc(mapped.numbers("radius"), redshift, cosmology)
-        sources["radius_kpc"] = f"{mapped.sources['radius']} {at}"
-    if "M_r" not in have and "magnitude" in have:
-        dust = mapped.numbers("extinction") if "extinction" in have else 0.0
-        values["M_r"] = absolute_magnitude(mapped.numbers("magnitude"), redshift, dust, cosmology)
-        corrected = f"minus {mapped.sources['extinction']}" if "extinction" in have else "not corrected for extinction"
-        sources["M_r"] = f"{mapped.sources['magnitude']}, {corrected}, {at}; no K-correction"
-    about = {"radius_kpc": f"{mapped.descriptions['radius']}, in kpc", "M_r": NAMED["M_r"].description}
-    return replace(
-        mapped,
-        frame=mapped.frame.with_columns(pl.Series(name, one).fill_nan(None) for name, one in values.items()),
-        units=mapped.units | {name: NAMED[name].units[0] for name in values},
-        descriptions=mapped.descriptions | {name: f"{about[name]}: {text}" for name, text in sources.items()},
-        sources={**mapped.sources, **sources},
-    )
+    at = f"at the distance of {columns['redshift'].source} ({physical.cosmology_name(cosmology)})"
+    if "radius_kpc" not in columns:
+        radius, kpc = columns["radius"], physical.physical_radius_kpc(mapped.numbers("radius"), redshift, cosmology)
+        source = f"{radius.source} {at}"
+        about = f"{radius.description}, in kpc: {source}"
+        made["radius_kpc"] = MappedColumn(pl.Series(kpc).fill_nan(None), source, about)
+    if "M_r" not in columns and "magnitude" in columns:
+        dust = mapped.numbers("extinction") if "extinction" in columns else 0.0
+        luminosity = physical.absolute_magnitude(mapped.numbers("magnitude"), redshift, dust, cosmology)
+        dusty = f"minus {columns['extinction'].source}" if "extinction" in columns else "not corrected for extinction"
+        source = f"{columns['magnitude'].source}, {dusty}, {at}; no K-correction"
+        about = f"{NAMED['M_r'].description}: {source}"
+        made["M_r"] = MappedColumn(pl.Series(luminosity).fill_nan(None), source, about)
+    return made
 
 
-def _alpha(mapped: Mapped, psf: PsfUnit) -> np.ndarray:
+def _alpha(mapped: Mapped, psf: physical.PsfUnit) -> np.ndarray:
     """Compute α of every row; NaN if the radius or PSF width is not positive."""
     radius, fwhm = mapped.numbers("radius"), mapped.numbers("psf_fwhm")
     known = (radius > 0) & (fwhm > 0)
     alpha = np.full(radius.size, np.nan)
-    alpha[known] = resolution(radius[known], fwhm[known], psf)
+    alpha[known] = physical.resolution(radius[known], fwhm[known], psf)
     return alpha
 
 
@@ -328,16 +290,15 @@ def _images(
     joined: Joined, mapped: Mapped, ids: pl.Series, kept: np.ndarray, images: str | os.PathLike[str] | None
 ) -> tuple[Path, list[str | None], list[Finding]]:
     """Find the images of the kept rows; return their folder, relative paths and findings."""
-    names = mapped.frame["image"].filter(kept) if "image" in mapped.frame.columns else None
-    if names is not None and names.null_count() == len(names):
+    column = mapped.columns.get("image")
+    names = None if column is None else column.values.filter(kept)
+    if names is not None and not names.count():
         names = None
-    needs = mapped.found["image"].columns if "image" in mapped.found else ()
-    files = [file for one in needs if one in joined.added and (file := joined.added[one][1]) is not None]
+    # Names are relative to the table that has them.
+    files = [joined.added[one][1] for one in (column.columns if column else ()) if one in joined.added]
     path = files[0] if files else joined.table.path
     beside = Path.cwd() if path is None else path.resolve().parent
     total = len(ids)
-    if images is None and names is not None and not files:
-        images = joined.table.metadata.get("image_root")  # of a prepared catalogue
     if images is None and names is None:
         return beside, [None] * total, []
     root = (beside if images is None else Path(images)).resolve()
@@ -347,9 +308,7 @@ def _images(
     absent = paths.count(None)
     if absent == total:
         first = f"{ids[0]}.jpg" if names is None else names.drop_nulls()[0]
-        raise InputError(
-            f"{root}: none of the {total:,d} images was found (first: {first}); give their folder (`images`)"
-        )
+        raise InputError(f"{root}: none of {total:,d} images was found (first: {first}); give their folder (`images`)")
     lacking = f"{absent:,d} of {total:,d} galaxies have no image in {root.name}, so no network can use them."
     action = "Add their images, or name another folder (`images`)."
     return root, paths, [Finding("images-missing", "caution", lacking, action)] if absent else []
@@ -358,31 +317,18 @@ def _images(
 def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
     """Draw the mapping's sample and split it; return split ("unused" if not drawn), weights and findings."""
     chosen, weights, drawing = np.ones(labels.size, dtype=bool), np.ones(labels.size), None
-    if kind.sample not in (None, "all"):
-        counts: Any = (kind.sample.smooth, kind.sample.disk) if isinstance(kind.sample, Sample) else "balanced"
-        chosen, drawing = draw_sample(labels, ids, counts, seed)
-        weights = sampling_weights(labels, chosen)
-    split = np.full(labels.size, UNUSED, dtype="<U10")
+    if kind.sample is not None and kind.sample != "all":
+        chosen, drawing = sampling.draw_sample(labels, ids, kind.sample, seed)
+        weights = sampling.sampling_weights(labels, chosen)
+    split = np.full(labels.size, sampling.UNUSED, dtype="<U10")
     drawn = [one for one, taken in zip(ids, chosen, strict=True) if taken]
-    wanted = (kind.split.train, kind.split.validation, kind.split.test) if kind.split else FRACTIONS_OF_SPLIT
-    split[chosen], splitting = split_galaxies(drawn, wanted, seed)
+    split[chosen], splitting = sampling.split_galaxies(drawn, kind.split or sampling.FRACTIONS_OF_SPLIT, seed)
     return split, weights, [one for one in (drawing, splitting) if one is not None]
 
 
-def _source(mapped: Mapped, name: str, before: dict[str, Any]) -> str:
+def _source(column: MappedColumn) -> str:
     """Return the column, expression (in brackets) or number from which a column was made."""
-    source = mapped.sources[name]
-    source = str(before.get("columns", {}).get(name, source)) if source == name else source
-    return f"({source})" if name in mapped.found and not mapped.found[name].lone else source
-
-
-def _tables(joined: Joined, mapped: Mapped) -> dict[str, str]:
-    """Return the joined table of each of truemorph's columns."""
-    tables = {
-        name: dict.fromkeys(joined.added[one][0] for one in what.columns if one in joined.added)
-        for name, what in mapped.found.items()
-    }
-    return {name: ", ".join(files) for name, files in tables.items() if files}
+    return f"({column.source})" if column.columns and column.columns != (column.source,) else column.source
 
 
 def _catalogue(
@@ -392,15 +338,20 @@ def _catalogue(
     own = {**mapped.frame.filter(kept).to_dict(), **made}
     absent = pl.Series([None], dtype=pl.Float64).new_from_index(0, int(kept.sum()))
     own = {name: own.get(name, absent) for name in (*_FIRST, *(name for name in own if name not in _FIRST))}
-    carried = table.frame.filter(kept).drop(mapped.replaced)
-    if table.metadata.get("kind") == "catalogue":
-        carried = carried.drop(made, strict=False)
+    same = {
+        one.source
+        for name, one in mapped.columns.items()
+        if one.columns == (one.source,) and name in {*_STAND_FOR_SOURCE, one.source}
+    }
+    carried = table.frame.filter(kept).drop(same)
     reserved = {*own, *ADDED, *NAMED, *RESERVED}
     renamed = {name: free_name(f"{name}_input", carried.columns) for name in carried.columns if name in reserved}
     units, descriptions = (
         {renamed.get(name, name): text for name, text in texts.items() if name in carried.columns}
         for texts in (table.units, table.descriptions)
     )
-    about = {name: mapped.descriptions.get(name) or ADDED.get(name) or NAMED[name].description for name in own}
+    descriptions |= {name: ADDED.get(name) or NAMED[name].description for name in own}
+    descriptions |= {name: one.description for name, one in mapped.columns.items()}
+    units |= {name: NAMED[name].unit for name in mapped.columns if NAMED[name].unit}
     frame = pl.concat([pl.DataFrame(own), carried.rename(renamed)], how="horizontal")
-    return CatalogTable(frame, units | mapped.units, metadata, descriptions=descriptions | about)
+    return CatalogTable(frame, units, metadata, descriptions=descriptions)

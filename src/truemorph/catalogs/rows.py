@@ -18,16 +18,12 @@ from truemorph.catalogs.mapping import Mapping
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.tables import CatalogTable
 
-ROWS_IN, ROWS_OUT = "rows in", "rows out"
-NOT_SELECTED, NO_LABEL = "not selected (where)", "no label"
-NO_VOTES, TIED, ARTEFACT = "no vote fractions", "smooth and disk tied", "majority star or artefact"
-NEITHER = "neither smooth nor disk has votes"
 LABEL_RULE = (
     "the larger of smooth_fraction and disk_fraction (0.5 where disk_fraction is missing); ties, and galaxies whose "
     "largest fraction is artefact_fraction, are excluded"
 )
-NO_RADIUS, NO_PSF = "no positive radius", "no positive PSF width"
 _LARGEST_SUM = 1.01  # maximum sum of a row's fractions; published fractions are rounded
 # Range of the median α of surveys in which galaxies can be classified by eye.
 _USUAL_ALPHA = (2.0, 100.0)
@@ -57,7 +53,7 @@ class Funnel:
         """Return rows in, rows dropped by each rule in order, and rows out."""
         lost = {rule: int((self._reasons == rule).sum()) for rule in self._rules}
         losses = [(rule, -n) for rule, n in lost.items() if n or self._rules[rule]]
-        return [(ROWS_IN, self._reasons.size), *losses, (ROWS_OUT, int(self.kept.sum()))]
+        return [("rows in", self._reasons.size), *losses, ("rows out", int(self.kept.sum()))]
 
     def dropped(self) -> pl.DataFrame:
         """List the dropped rows: `row` (from 1), `object_id`, `reason`."""
@@ -74,34 +70,28 @@ def choose_rows(
     `named` has the table's columns and truemorph's, with alpha. Labels, shape (N,), are -1 for dropped rows.
     """
     findings: list[Finding] = []
-    funnel = Funnel(as_ids(mapped.frame["object_id"].alias(mapped.sources["object_id"]), table_name))
-    funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
+    funnel = Funnel(as_ids(mapped.columns["object_id"].values.alias(mapped.sources["object_id"]), table_name))
+    funnel.drop("not selected (where)", ~rows_where(named, where, table_name))
     for cut in mapping.cuts:
         keep = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
         lost = funnel.drop(cut.name, ~keep.fill_null(False).to_numpy(), always=True)
-        unknown = int((keep.is_null().to_numpy() & lost).sum())
-        if unknown:
+        if unknown := int((keep.is_null().to_numpy() & lost).sum()):
             lacking = f"{unknown:,d} of the rows dropped by the rule {cut.name!r} lack a value that it needs."
             findings.append(Finding("rule-without-value", "note", lacking))
     # Ids are not checked in rows that are not selected.
     object_ids(funnel.ids.filter(funnel.kept), table_name, np.flatnonzero(funnel.kept))
-    if "label" in mapped.frame.columns:
-        labels = mapped.frame["label"].fill_null(-1).to_numpy()
-        funnel.drop(NO_LABEL, labels < 0)
+    if "label" in mapped.columns:
+        labels = mapped.columns["label"].values.fill_null(-1).to_numpy()
+        funnel.drop("no label", labels < 0)
     else:
         labels, more = _labels_from_votes(funnel, mapped, table_name)
         findings += more
-    for rule, name in ((NO_RADIUS, "radius"), (NO_PSF, "psf_fwhm")):
-        rows = funnel.drop(rule, ~(mapped.numbers(name) > 0))
-        if rows.any():
-            why = f"{mapped.sources[name]} is missing, zero or negative"
-            gone = f"{table_name}: {which_rows(rows, funnel.ids)} were dropped because {why}."
-            findings.append(Finding("rows-dropped", "caution", gone, "Correct the values to keep these rows."))
+    for rule, name in (("no positive radius", "radius"), ("no positive PSF width", "psf_fwhm")):
+        funnel.drop(rule, ~(mapped.numbers(name) > 0))
     counts = np.bincount(labels[funnel.kept], minlength=2)
     if not counts.all():
-        lacking = f"no galaxy is labelled {'disk' if counts[0] else 'smooth'}" if counts.any() else "no rows left"
         account = ", ".join(f"{rule}: {n:,d}" for rule, n in funnel.steps())
-        raise InputError(f"{table_name}: {lacking} ({account})")
+        raise InputError(f"{table_name}: {counts[0]} galaxies are labelled smooth and {counts[1]} disk ({account})")
     return funnel, np.where(funnel.kept, labels, -1), findings
 
 
@@ -112,7 +102,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
         bad = selected & ((values < -1e-6) | (values > 1 + 1e-6))
         if bad.any():
             raise InputError(
-                f"{table_name}: column {mapped.sources[name]} should hold vote fractions between 0 and 1; wrong in "
+                f"{table_name}: column {mapped.sources[name]} should hold vote fractions from 0 to 1; wrong in "
                 f"{which_rows(bad, values)}; are they counts or percentages?"
             )
     sums = np.nansum(list(fractions.values()), axis=0)
@@ -123,14 +113,13 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
     labels, reasons = labels_from_votes(*fractions.values())
     for reason in np.unique(reasons[reasons != ""]):
         funnel.drop(str(reason), reasons == reason)
-    unknown = int((np.isnan(fractions["disk_fraction"]) & funnel.kept).sum())
-    if unknown:
+    if unknown := int((np.isnan(fractions["disk_fraction"]) & funnel.kept).sum()):
         lacking = (
             f"{unknown:,d} galaxies lack the fraction of votes for features or disk: they are labelled smooth if the "
             "smooth fraction is above 0.5, and stars or artifacts among them cannot be recognised."
         )
         findings.append(Finding("disk-fraction-missing", "note", lacking))
-    elif "artefact_fraction" not in mapped.sources:
+    elif "artefact_fraction" not in mapped.columns:
         lacking = "The table has no fraction of votes for star or artifact, so no rows were dropped as artifacts."
         action = "Name the column if there is one (`artifact`)."
         findings.append(Finding("artifact-fraction-missing", "note", lacking, action))
@@ -146,16 +135,16 @@ def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray
     rival = np.where(np.isnan(disk), 0.5, disk)
     labels = (rival > smooth).astype(np.int64)
     reasons = np.full(smooth.shape, "", dtype="<U40")
-    reasons[rival == smooth] = TIED
-    reasons[(rival == 0) & (smooth == 0)] = NEITHER
-    reasons[artefact > np.fmax(smooth, disk)] = ARTEFACT
-    reasons[np.isnan(smooth)] = NO_VOTES
+    reasons[rival == smooth] = "smooth and disk tied"
+    reasons[(rival == 0) & (smooth == 0)] = "neither smooth nor disk has votes"
+    reasons[artefact > np.fmax(smooth, disk)] = "majority star or artefact"
+    reasons[np.isnan(smooth)] = "no vote fractions"
     labels[reasons != ""] = -1
     return labels, reasons
 
 
 def check_sizes(
-    mapped: Mapped, mapping: Mapping, kept: np.ndarray, units: dict[str, str], table_name: str
+    mapped: Mapped, mapping: Mapping, kept: np.ndarray, table: CatalogTable, table_name: str
 ) -> list[Finding]:
     """Check that radii and PSF widths have plausible values.
 
@@ -167,29 +156,23 @@ def check_sizes(
     middle, width = np.median(resolution(mapped.numbers("radius")[kept], widths)), np.median(widths)
     if not low <= middle <= high:
         found = f"the median of α is {middle:.3g}, outside {low:g} to {high:g}"
-        if mapped.found["radius"].lone and radius not in units:
+        if radius in table.frame.columns and radius not in table.units:
             raise InputError(
-                f"{table_name}: {found}; is {radius} a Petrosian radius in arcsec, and {psf} a FWHM in arcsec? Name "
-                f'other columns (`radius`, `psf_fwhm`), convert them (for arcmin, "60 * {radius}"), or confirm the '
-                f'radius (`radius`) as "1 * {radius}"'
+                f"{table_name}: {found}; is {radius} in arcsec, and {psf} a FWHM in arcsec? Name other columns "
+                f'(`radius`, `psf_fwhm`), convert them ("60 * {radius}"), or confirm the radius as "1 * {radius}"'
             )
         action = f"Check that {radius} is the Petrosian radius and {psf} the FWHM of the PSF."
         findings.append(Finding("alpha-unusual", "caution", f"T{found[1:]}.", action))
-    if mapping.psf_range is not None and not mapping.psf_range[0] <= width <= mapping.psf_range[1]:
-        unusual = (
-            f"The median FWHM of the PSF is {width:.3g} arcsec, but this survey ({mapping.name}) has "
-            f"{mapping.psf_range[0]:g} to {mapping.psf_range[1]:g} arcsec."
-        )
+    smallest, largest = mapping.psf_range or (0, np.inf)
+    if not smallest <= width <= largest:
+        usual = f"this survey ({mapping.name}) has {smallest:g} to {largest:g} arcsec"
+        unusual = f"The median FWHM of the PSF is {width:.3g} arcsec, but {usual}."
         action = "If it is a sigma, multiply it by 2.3548 (`psf_fwhm`)."
         findings.append(Finding("psf-unusual", "caution", unusual, action))
     if np.ptp(widths) == 0:
         findings.append(ALPHA_IS_SIZE)
-    percent = percent_of_light(radius)
-    if percent:
-        partial = (
-            f"α uses {radius}, the radius of {percent} % of the light, not the Petrosian radius: θ cannot be compared "
-            "with the paper's."
-        )
+    if percent := percent_of_light(radius):
+        partial = f"α uses {radius}, the radius of {percent} % of the light: θ cannot be compared with the paper's."
         action = "Name a Petrosian radius if there is one (`radius`)."
         findings.append(Finding("radius-not-petrosian", "note", partial, action))
     return findings

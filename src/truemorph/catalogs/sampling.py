@@ -50,9 +50,7 @@ def draw_sample(
         drawn = [(2 * count * have[scarce] + asked[scarce]) // (2 * asked[scarce]) for count in asked]
     found = f"{asked[0]:,d} and {asked[1]:,d} were requested, and the table has {have[0]:,d} and {have[1]:,d}"
     if min(drawn) == 0:
-        raise InputError(
-            f"no sample of smooth and disk galaxies can be drawn: {found}; choose other numbers (`sample`)"
-        )
+        raise InputError(f"no sample can be drawn: {found}; choose other numbers (`sample`)")
     ranks = id_ranks(object_ids, seed, "balance")
     chosen = np.zeros(labels.size, dtype=bool)
     for label, count in enumerate(drawn):
@@ -97,10 +95,8 @@ def split_galaxies(
             )
             finding = Finding("split-scaled", "note", scaled)
     else:
-        raise InputError(
-            "a split needs three fractions (train, validation, test) that sum to 1, or three numbers of galaxies; got "
-            f"{tuple(parts)}"
-        )
+        what = "three fractions (train, validation, test) that sum to 1, or three numbers of galaxies"
+        raise InputError(f"a split needs {what}; got {tuple(parts)}")
     order = np.argsort(id_ranks(object_ids, seed, "split"), kind="stable")
     split = np.full(n, TRAIN, dtype="<U10")
     split[order[:n_validation]] = VALIDATION

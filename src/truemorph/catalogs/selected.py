@@ -74,8 +74,8 @@ def select_rows(
         "alpha": catalogue.metadata.get("alpha"),
         "alpha_psf": catalogue.metadata.get("alpha_psf"),
         "where": conditions,
-        **({"observables": list(observables)} if observables else {}),
     }
+    about |= {"observables": list(observables)} if observables else {}
     classes, known = None, None
     with collect_findings() as sentinels:
         frame, findings = _filtered(catalogue.frame, conditions, named, source)
@@ -90,8 +90,7 @@ def select_rows(
     if "gold" in frame.columns:
         known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
         about["gold_definition"] = str(catalogue.metadata.get("gold_definition", "not stated"))
-        count = int(np.isfinite(known).sum())
-        if gold is None and count:
+        if gold is None and (count := np.isfinite(known).sum()):
             unused = f"The catalogue has gold labels for {count:,} galaxies; this estimate does not use them."
             findings.append(Finding("gold-unused", "caution", unused, 'Estimate T(α) with them (`gold`="gold").'))
     if "psf_fwhm" in frame.columns and frame["psf_fwhm"].n_unique() == 1 and frame["psf_fwhm"].null_count() == 0:
@@ -131,11 +130,9 @@ def _filtered(
     if not complete.any():
         raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
     if not complete.all():
-        missing = {name: int((~column).sum()) for name, column in zip(named, known.T, strict=True)}
-        counted = ", ".join(f"{name} in {count:,}" for name, count in missing.items() if count)
-        left = (
-            f"{(~complete).sum():,} of {frame.height:,} galaxies were left out because a value is missing ({counted})."
-        )
+        missing = zip(named, (~known).sum(axis=0), strict=True)
+        counted = ", ".join(f"{name} in {count:,}" for name, count in missing if count)
+        left = f"{(~complete).sum():,} of {frame.height:,} galaxies lack a value and were left out ({counted})."
         findings.append(Finding("rows-left-out", "note", left))
         frame = frame.filter(pl.Series(complete))
     return frame, findings
@@ -143,8 +140,7 @@ def _filtered(
 
 def from_same_images(metadata: Mapping[str, Any]) -> list[Finding]:
     """Warn of gold labels that people made from the images that volunteers saw, if the catalogue's are such."""
-    count = metadata.get("gold_from_same_images")
-    if not count:
+    if not (count := metadata.get("gold_from_same_images")):
         return []
     message = (
         f"{count:,} gold labels come from the images that volunteers saw, so experts miss some of the same disks. "

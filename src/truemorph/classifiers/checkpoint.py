@@ -31,7 +31,6 @@ from truemorph.classifiers.fits import read_fit
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
-from truemorph.images.decode import fits_reading
 from truemorph.images.inputs import image_names, pixel_batches
 from truemorph.io import FORMAT_VERSION, check_format, checked, content_hash, file_hash, read_json
 from truemorph.results import shortened
@@ -247,7 +246,7 @@ class Classifier:
         config, names = self.config, image_names(images)
         probabilities = np.full((len(names), len(self.classes)), np.nan)
         problems: list[str | None] = []
-        for rows, found in pixel_batches(images, config.image_size, config.crop, fits_reading(config)):
+        for rows, found in pixel_batches(images, config.image_size, config.crop, config):
             problems += [one if isinstance(one, str) else None for one in found]
             good = [i for i, one in enumerate(found) if not isinstance(one, str)]
             if good:

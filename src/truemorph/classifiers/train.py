@@ -344,7 +344,6 @@ def _with_gold(frame: pl.DataFrame, catalogue: CatalogTable, rule: str) -> tuple
 
 def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:
     """Read pixels from a cache or into memory; decode on demand if there are many."""
-    from truemorph.images.decode import fits_reading
     from truemorph.images.store import ImageFiles, load_images
 
     config, cache = run.training, run.cache
@@ -354,14 +353,14 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
         raise InputError(
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
         )
-    size, reading = config.image_size, fits_reading(config)
+    size = config.image_size
     paths = [root / name for name in frame["image"]]
     inputs: Any
     if cache is None and frame.height * size * size * 3 > _PIXELS_IN_MEMORY:
-        inputs = ImageFiles(paths, size, config.crop, reading)
+        inputs = ImageFiles(paths, size, config.crop, config)
         good, found = inputs.check()
     else:
-        inputs, good, found = load_images(paths, size, config.crop, cache, reading)
+        inputs, good, found = load_images(paths, size, config.crop, cache, config)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
     problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.

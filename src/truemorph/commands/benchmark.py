@@ -14,13 +14,8 @@ from truemorph.findings import Finding
 from truemorph.plotting import CYCLE, MARKERS, axes_or_new, legend, plain_text
 from truemorph.results import Result, quantity_table, shortened, text_facts, text_table
 
-# Scores of a summary, and how it calls them.
-_SHOWN = {
-    "balanced_accuracy": "accuracy",
-    "log_loss": "log-loss",
-    "fraction_rms_soft": "fraction rms",
-    "cv18_excess": "above floor",
-}
+# Scores of the table of a result.
+_SCORES = ("balanced_accuracy", "log_loss", "fraction_rms_soft", "cv18_excess")
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,34 +44,21 @@ class Leaderboard(Result):
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return the main scores of a world, or the balanced accuracy in each of several, as text."""
-        worlds = list(dict.fromkeys(row["world"] for row in self.content["rows"]))
-        lines = self._scores(worlds[0]) if len(worlds) == 1 else self._accuracies(worlds)
-        return "\n".join([*lines, f"Next: open {self.out / 'leaderboard.html'}"])
-
-    def _title(self, method: str) -> str:
-        return shortened(str(self.content["titles"].get(method, method)), 40)
-
-    def _scores(self, world: str) -> list[str]:
-        from truemorph.benchmark.page import cell
-
-        rows = [[self._title(row["method"]), *(cell(row, metric) for metric in _SHOWN)] for row in self.content["rows"]]
-        return [
-            *text_table([f"{world}, vs truth", *_SHOWN.values()], rows),
-            "accuracy: balanced; fraction rms: error of the disk fraction over α; above floor: CV18",
-        ]
-
-    def _accuracies(self, worlds: list[str]) -> list[str]:
-        keys = dict(zip(worlds, "ABCDEFGHIJ", strict=False))
+        """Return the balanced accuracy of each method in each world as text."""
+        keys = dict(zip(dict.fromkeys(row["world"] for row in self.content["rows"]), "ABCDEFGHIJ", strict=False))
         found: dict[str, dict[str, str]] = {}
         for row in self.content["rows"]:
             mean = row["means"].get("balanced_accuracy")
             found.setdefault(row["method"], {})[row["world"]] = "–" if mean is None else f"{mean:.2f}"
-        rows = [[self._title(name), *(row.get(world, "–") for world in worlds)] for name, row in found.items()]
-        return [
+        rows = [[self._title(name), *(row.get(world, "–") for world in keys)] for name, row in found.items()]
+        lines = [
             *text_facts([("worlds", "; ".join(f"{key} {world}" for world, key in keys.items()))]),
             *text_table(["balanced accuracy vs truth", *keys.values()], rows),
         ]
+        return "\n".join([*lines, f"Next: open {self.out / 'leaderboard.html'}"])
+
+    def _title(self, method: str) -> str:
+        return shortened(str(self.content["titles"].get(method, method)), 40)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of leaderboard.json."""
@@ -89,7 +71,7 @@ class Leaderboard(Result):
             "world": ([row["world"] for row in rows], "", "simulated or real world"),
             "method": ([row["method"] for row in rows], "", "method"),
         }
-        for metric in _SHOWN:
+        for metric in _SCORES:
             values = [row["means"].get(metric) for row in rows]
             columns[metric] = ([float("nan") if one is None else one for one in values], "", "mean over seeds")
         return quantity_table(columns)

@@ -15,7 +15,7 @@ from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
-from truemorph.io import plain, write_json
+from truemorph.io import write_json
 from truemorph.progress import progress
 from truemorph.report.label_sets import MEASURED, fractions_by_alpha, join_labels, label_sets
 from truemorph.report.table1 import Tree
@@ -84,23 +84,6 @@ class BiasMeasurement(Result):
             ]
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return plain(
-            {
-                "measure": self.measure,
-                "alpha": self.alpha,
-                "intrinsic": list(self.intrinsic),
-                "depth": self.depth,
-                "bins": self.bins,
-                "galaxies": self.galaxies,
-                "galaxies_not_selected": self.galaxies_not_selected,
-                "fractions_by_alpha": self.fractions_by_alpha,
-                "results": {name: result.to_dict() for name, result in self.results.items()},
-                "findings": [one.to_dict() for one in self.findings],
-            }
-        )
-
     def to_table(self) -> Any:
         """Return a table with one row per label set."""
         from astropy.table import vstack
@@ -166,11 +149,8 @@ def measure_bias(
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
-    >>> alpha = rng.lognormal(2.3, 0.45, 2000)
-    >>> labels = (rng.random(2000) < 0.7 * (1 - np.exp(-(alpha**2) / 200))).astype(int)
-    >>> catalogue = {"object_id": np.arange(2000), "label": labels, "alpha": alpha, "split": ["train"] * 2000}
-    >>> measured = measure_bias(pl.DataFrame(catalogue), bootstrap=0)
+    >>> from truemorph import simulate_catalogue
+    >>> measured = measure_bias(simulate_catalogue(2000), bootstrap=0)
     >>> measured.measure, bool(measured.results["observed labels"].excess > 0.1)
     ('CV14', True)
     """

@@ -7,7 +7,6 @@ the truth. Every number is measured on galaxies that no network trained on.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from truemorph.progress import tell
 from truemorph.report.gallery import choose
 from truemorph.report.label_sets import AFTER, CHANGE, changes, join_labels
 from truemorph.report.writing import ReportOptions, make_report
-from truemorph.results import Result, quantity_table, text_table
+from truemorph.results import PlainResult, text_table
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, write_jpegs
 from truemorph.simulate.population import at_resolution, simulate_galaxies
@@ -76,38 +75,15 @@ def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path
     return write_table(CatalogTable(table), out / "votes.csv")
 
 
-@dataclass(frozen=True, repr=False)
-class DemoResult(Result):
-    """What the demo found."""
-
-    out: Path  # folder with report.html, summary.json and every intermediate file
-    content: dict[str, Any]  # of summary.json
-    findings: tuple[Finding, ...]  # of the fit of T(α)
-
-    def summary(self) -> str:
-        """Return the scores of both models against the truth as text."""
-        theta, rows = self.content["theta"], []
-        for name, one in self.content["models"].items():
-            scores = [one[score] for score in ("balanced_accuracy", "fraction_rms_hard", "fraction_rms_soft")]
-            rows.append([name, *(f"{score:.3f}" for score in (*scores, one["cv18"]["excess"]))])
-        header = ["trained on the same labels", "accuracy", "rms hard", "rms soft", "CV18 excess"]
-        fit = f"theta {theta['estimate']:.2f} ± {theta['stderr']:.2f} (true {theta['true']:.2f})"
-        return "\n".join([*text_table(header, rows), fit, f"open {self.out / 'report.html'}"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the content of summary.json."""
-        return self.content
-
-    def to_table(self) -> Any:
-        """Return the scores as a table of one row a model."""
-        models = self.content["models"]
-        columns = {
-            "balanced_accuracy": "balanced accuracy vs truth",
-            "fraction_rms_hard": "error of the disk fraction over α, from labels",
-            "fraction_rms_soft": "error of the disk fraction over α, from probabilities",
-        }
-        scores = {name: ([one[name] for one in models.values()], "", about) for name, about in columns.items()}
-        return quantity_table({"model": (list(models), "", "how it was trained"), **scores})
+def _summary(out: Path, content: dict[str, Any]) -> str:
+    """Scores of both models against the truth, as text."""
+    theta, rows = content["theta"], []
+    for name, one in content["models"].items():
+        scores = [one[score] for score in ("balanced_accuracy", "fraction_rms_hard", "fraction_rms_soft")]
+        rows.append([name, *(f"{score:.3f}" for score in (*scores, one["cv18"]["excess"]))])
+    header = ["trained on the same labels", "accuracy", "rms hard", "rms soft", "CV18 excess"]
+    fit = f"theta {theta['estimate']:.2f} ± {theta['stderr']:.2f} (true {theta['true']:.2f})"
+    return "\n".join([*text_table(header, rows), fit, f"open {out / 'report.html'}"])
 
 
 def run_demo(
@@ -117,7 +93,7 @@ def run_demo(
     epochs: AtLeastOne = 15,
     folds: AtLeastOne = 2,
     seed: Seed = 0,
-) -> DemoResult:
+) -> PlainResult:
     """Show that it works, on simulated galaxies whose truth is known.
 
     Example: truemorph demo --out demo
@@ -137,7 +113,8 @@ def run_demo(
 
     Returns
     -------
-    DemoResult
+    PlainResult
+        Its values are those of summary.json.
 
     Raises
     ------
@@ -222,7 +199,7 @@ def run_demo(
         "seed": seed,
     }
     write_json(out / "summary.json", summary)
-    return DemoResult(out, plain(summary), study.findings)
+    return PlainResult(_summary(out, summary), plain(summary), study.findings)
 
 
 def _better_images(out: Path, galaxies: int, seed: int, labelled: pl.DataFrame, most: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from truemorph.arguments import AtLeastOne, Count, Seed, Table
+from truemorph.arguments import AtLeastOne, Count, Model, Seed, Table
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import (
@@ -14,15 +14,10 @@ from truemorph.explain.catalogue import (
     check_by_random_weights,
     chosen_galaxies,
     named_models,
-    with_geometry,
+    with_radii,
     write_explanations,
 )
 from truemorph.progress import progress
-
-if TYPE_CHECKING:
-    Model = Any
-else:
-    Model = Path
 
 
 def explain_classifier(
@@ -104,11 +99,11 @@ def explain_classifier(
     named = {name: replace(model, device=device) for name, model in named_models(models).items()}
     table = read_catalogue(catalogue)
     frame = chosen_galaxies(table, rows, galaxies, seed)
-    frame, radius = with_geometry(frame, str(catalogue), radius_column, field)
+    frame = with_radii(frame, str(catalogue), radius_column, field)
     source = galaxies_of(frame, image_folder(table))
     with progress(frame.height * len(named), "explaining", "galaxies") as told:
         explanations = explain(named, source, layer=layer, rings=rings, align=align, progress=told)
     checks = check_by_random_weights(named, explanations, source, draws, seed) if draws else {}
-    about = {"catalogue": str(catalogue), "rows": rows, "radii": radius, "galaxies": frame.height}
-    about |= {"bootstrap": bootstrap, "seed": seed}
+    about = {"catalogue": str(catalogue), "rows": rows, "galaxies": frame.height}
+    about |= {"radius_column": radius_column, "field": field, "bootstrap": bootstrap, "seed": seed}
     return write_explanations(explanations, compare(explanations, bootstrap, seed), checks, out, about)

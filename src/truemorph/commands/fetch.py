@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,67 +11,12 @@ from truemorph.archives.fetch import ARCHIVES, fetch, options_of
 from truemorph.archives.provenance import PROVENANCE, Fetched
 from truemorph.arguments import Names, Table
 from truemorph.errors import InputError
-from truemorph.findings import Finding, unique
-from truemorph.results import Result, quantity_table, text_facts, text_table
+from truemorph.findings import unique
+from truemorph.results import PlainResult, text_facts, text_table
 
 Archive = Literal["gz2", "sdss", "simard", "hst"]
 # Tables that prepare joins to votes.
 _JOINED = {"sdss": "photometry.parquet", "simard": "table3.parquet"}
-
-
-@dataclass(frozen=True, repr=False)
-class FetchResult(Result):
-    """Content of the folders after a fetch, by archive."""
-
-    archives: tuple[Fetched, ...]
-    findings: tuple[Finding, ...]
-
-    def summary(self) -> str:
-        """Return counts, licences and what to do next as text."""
-        rows = [[one.archive, what, f"{count:,}"] for one in self.archives for what, count in one.counts.items()]
-        credit = [
-            (
-                one.archive,
-                f"licence: {'; '.join(dict.fromkeys(source.licence for source in one.sources))}. Cite: {_cited(one)}",
-            )
-            for one in self.archives
-        ]
-        return "\n".join(
-            [*text_table(["archive", "content", "number"], rows, left=(0, 1)), *text_facts(credit), self._next()]
-        )
-
-    def _next(self) -> str:
-        folders = {one.archive: one.folder for one in self.archives}
-        if list(folders) == ["hst"]:
-            return f"Next: truemorph report MODEL --better {folders['hst']}"
-        joins = [f" --join {folders[name] / file}" for name, file in _JOINED.items() if name in folders]
-        votes = folders["gz2"] / "zoo2MainSpecz.csv.gz" if "gz2" in folders else "VOTES"
-        return f"Next: truemorph prepare {votes}{''.join(joins)} --out cat.parquet"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON: of one archive, or of several under "archives"."""
-        found = [one.to_dict() for one in self.archives]
-        return found[0] if len(found) == 1 else {"archives": found}
-
-    def to_table(self) -> Any:
-        """Return a table with one row per address, with licence and citation."""
-        sources = [source for one in self.archives for source in one.sources]
-        columns = {
-            "name": "archive and entry",
-            "public_url": "address",
-            "licence": "terms of use",
-            "citation": "citation",
-        }
-        return quantity_table(
-            {name: ([getattr(one, name) for one in sources], "", about) for name, about in columns.items()}
-        )
-
-
-def _cited(one: Fetched) -> str:
-    """Return the citations of an archive, each once, without bibcodes and DOIs, and where these are."""
-    works = [work for source in one.sources for work in source.citation.split("; ")]
-    short = dict.fromkeys(re.sub(r" \(.*?\)", "", work) for work in works)
-    return f"{'; '.join(short)} (in full: {one.folder / PROVENANCE})"
 
 
 def fetch_archive(
@@ -88,7 +32,7 @@ def fetch_archive(
     addresses: Path | None = None,
     rate: float | None = None,
     offline: bool = False,
-) -> FetchResult:
+) -> PlainResult:
     """Download tables and images from public archives, with checksums and provenance.
 
     If interrupted, run the same command again to resume.
@@ -124,7 +68,8 @@ def fetch_archive(
 
     Returns
     -------
-    FetchResult
+    PlainResult
+        Content and sources of the folder; of several archives, under "archives".
 
     Raises
     ------
@@ -158,7 +103,34 @@ def fetch_archive(
         folder = out if out is None or len(archives) == 1 else Path(out) / archive
         own = {name: value for name, value in options.items() if name in options_of(archive)}
         results.append(fetch(archive, folder, addresses_from=addresses, per_second=rate, offline=offline, **own))
-    return FetchResult(tuple(results), unique(*(one.findings for one in results)))
+    values = [one.to_dict() for one in results]
+    return PlainResult(
+        _summary(results),
+        values[0] if len(values) == 1 else {"archives": values},
+        unique(*(one.findings for one in results)),
+    )
+
+
+def _summary(archives: Sequence[Fetched]) -> str:
+    """Counts, licences and what to do next, as text."""
+    rows = [[one.archive, what, f"{count:,}"] for one in archives for what, count in one.counts.items()]
+    credit = []
+    for one in archives:
+        licences = "; ".join(dict.fromkeys(source.licence for source in one.sources))
+        works = [work for source in one.sources for work in source.citation.split("; ")]
+        # Without bibcodes and DOIs.
+        cited = "; ".join(dict.fromkeys(re.sub(r" \(.*?\)", "", work) for work in works))
+        where = one.folder / PROVENANCE
+        credit.append((one.archive, f"licence: {licences}. Cite: {cited} (in full: {where})"))
+    folders = {one.archive: one.folder for one in archives}
+    if list(folders) == ["hst"]:
+        following = f"report MODEL --better {folders['hst']}"
+    else:
+        joins = [f" --join {folders[name] / file}" for name, file in _JOINED.items() if name in folders]
+        votes = folders["gz2"] / "zoo2MainSpecz.csv.gz" if "gz2" in folders else "VOTES"
+        following = f"prepare {votes}{''.join(joins)} --out cat.parquet"
+    table = text_table(["archive", "content", "number"], rows, left=(0, 1))
+    return "\n".join([*table, *text_facts(credit), f"Next: truemorph {following}"])
 
 
 def _check_options(archives: Sequence[str], options: dict[str, Any]) -> None:

@@ -19,13 +19,13 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement, experts_curve
 from truemorph.gold.answers import CHOICES, FIRST, read_answers
-from truemorph.gold.importing import answered_probability, answers_of_table, export_subjects, with_gold
+from truemorph.gold.importing import answers_of_table, export_subjects, with_gold
 from truemorph.gold.plan import TABLE, GoldPlan, Purpose, images_of, make_plan, read_plan, write_plan
 from truemorph.gold.session import LEFT_OUT, Source, open_session, read_session
 from truemorph.io import plain
 from truemorph.progress import tell
 from truemorph.report.label_sets import join_labels
-from truemorph.results import Result, quantity_table, text_table
+from truemorph.results import PlainResult, Result, text_facts, text_table
 from truemorph.tables import CatalogTable, read_table, to_astropy, write_table
 
 
@@ -81,11 +81,8 @@ def plan_gold(
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
-    >>> alpha = rng.lognormal(2.5, 0.45, 3000)
-    >>> label = ((rng.random(3000) < 0.7) & (rng.random(3000) > np.exp(-(alpha**2) / 200))).astype(int)
-    >>> catalogue = {"object_id": np.arange(3000), "label": label, "alpha": alpha, "split": ["train"] * 3000}
-    >>> plan = plan_gold(pl.DataFrame(catalogue), budget=300)
+    >>> from truemorph import simulate_catalogue
+    >>> plan = plan_gold(simulate_catalogue(3000), budget=300)
     >>> 300 <= plan.selected.height <= 320
     True
     """
@@ -107,62 +104,6 @@ def _probabilities(catalogue: CatalogTable, labels: Any) -> np.ndarray:
     return joined["p_disk"].cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
-@dataclass(frozen=True, repr=False)
-class GoldAnswers(Result):
-    """Answers that were collected for a plan."""
-
-    plan: Path  # its folder
-    source: str  # where gold labels come from: better-images, same-images or literature
-    galaxies: int  # those of the plan that have an image
-    answers: pl.DataFrame  # one row an answer, see `truemorph.gold.answers.read_answers`
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def by_annotator(self) -> pl.DataFrame:
-        """Number of galaxies by annotator and answer, of repeats and twins, and the median time an answer took."""
-        first = pl.col("occasion") == FIRST
-        return (
-            self.answers.group_by("annotator")
-            .agg(
-                *(((pl.col("answer") == one) & first).sum().alias(one) for one in CHOICES),
-                (~first).sum().alias("repeats and twins"),
-                pl.col("seconds").median().alias("seconds"),
-            )
-            .sort("annotator")
-        )
-
-    def summary(self) -> str:
-        """Return the number of answers of each annotator as text."""
-        labelled = self.answers.filter(pl.col("occasion") == FIRST)["galaxy"].n_unique()
-        rows = [
-            [name, *(f"{count:,d}" for count in counts), f"{seconds:.1f}"]
-            for name, *counts, seconds in self.by_annotator.iter_rows()
-        ]
-        head = f"{labelled:,} of {self.galaxies:,} galaxies answered; source of the gold labels: {self.source}"
-        header = ["annotator", "smooth", "disk", "can't tell", "artefact", "repeats and twins", "seconds each"]
-        return "\n".join([head, *(["", *text_table(header, rows)] if rows else [])])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return plain(
-            {
-                "plan": str(self.plan),
-                "gold_source": self.source,
-                "galaxies": self.galaxies,
-                "annotators": self.by_annotator.to_dicts(),
-                "findings": [one.to_dict() for one in self.findings],
-            }
-        )
-
-    def to_table(self) -> Any:
-        """Return a table with one row an annotator."""
-        about = {one: f"galaxies labelled {one}" for one in CHOICES}
-        about |= {"annotator": "name", "repeats and twins": "further answers", "seconds": "median time of an answer"}
-        units = {"seconds": "s"}
-        columns = self.by_annotator.to_dict(as_series=False)
-        return quantity_table({name: (values, units.get(name, ""), about[name]) for name, values in columns.items()})
-
-
 def collect_gold(
     plan: Path,
     *,
@@ -171,7 +112,7 @@ def collect_gold(
     twins: Count = 0,
     gold_source: Source | None = None,
     port: Annotated[int, Parameter(validator=Number(gte=0, lt=2**16), allow_leading_hyphen=True)] = 8642,
-) -> GoldAnswers:
+) -> PlainResult:
     """Label the galaxies of a plan on a local page; Ctrl-C ends it.
 
     The page shows one galaxy at a time, without its volunteers' label, α or id, in an order that is random for each
@@ -199,7 +140,8 @@ def collect_gold(
 
     Returns
     -------
-    GoldAnswers
+    PlainResult
+        The number of answers of each annotator; `truemorph.gold.answers.read_answers` returns the answers.
 
     Raises
     ------
@@ -220,21 +162,39 @@ def collect_gold(
     session = open_session(folder, images, better, twins, gold_source)
     findings: tuple[Finding, ...] = ()
     if session.left_out:
-        n, (first, reason) = len(session.left_out), next(iter(session.left_out.items()))
+        n, (one, reason) = len(session.left_out), next(iter(session.left_out.items()))
         findings = (
             Finding(
                 "galaxies-left-out",
                 "note",
-                f"{n:,} of {n + len(session.images):,} galaxies of the plan cannot be shown (first: {first}, "
+                f"{n:,} of {n + len(session.images):,} galaxies of the plan cannot be shown (first: {one}, "
                 f"{reason}); they are listed in {folder / LEFT_OUT}.",
                 "Add their images (`images`), and run the same command again.",
             ),
         )
-    if session.better or session.left_out:
-        shown = f"{len(session.images):,} galaxies, {len(session.better):,} of them with a better image"
-        tell(f"{shown}; {len(session.left_out):,} left out")
+    if session.better:
+        tell(f"{len(session.images):,} galaxies, {len(session.better):,} of them with a better image")
     serve(session, port)
-    return GoldAnswers(folder, session.source, len(session.images), read_answers(folder), findings)
+    answers = read_answers(folder)
+    first = pl.col("occasion") == FIRST
+    annotators = (
+        answers.group_by("annotator")
+        .agg(
+            *(((pl.col("answer") == one) & first).sum().alias(one) for one in CHOICES),
+            (~first).sum().alias("repeats and twins"),
+            pl.col("seconds").median().alias("seconds"),
+        )
+        .sort("annotator")
+    )
+    labelled, galaxies = answers.filter(first)["galaxy"].n_unique(), len(session.images)
+    lines = [f"{labelled:,} of {galaxies:,} galaxies answered; source of the gold labels: {session.source}"]
+    if annotators.height:
+        rows = [[name, *map(str, counts), f"{seconds:.1f}"] for name, *counts, seconds in annotators.iter_rows()]
+        header = ["annotator", "smooth", "disk", "can't tell", "artefact", "repeats and twins", "seconds each"]
+        lines += ["", *text_table(header, rows)]
+    values = {"plan": str(folder), "gold_source": session.source, "galaxies": galaxies}
+    found = {"annotators": annotators.to_dicts(), "findings": [one.to_dict() for one in findings]}
+    return PlainResult("\n".join(lines), values | found, findings)
 
 
 @dataclass(frozen=True, repr=False)
@@ -249,31 +209,24 @@ class GoldImport(Result):
 
     def summary(self) -> str:
         """Return the number of gold labels and the agreement as text."""
-        said = "gold labels  {gold:,}: {smooth:,} smooth, {disk:,} disk; {uncertain:,} uncertain"
-        lines = [said.format_map(self.to_dict()), f"rule         {RULE}"]
-        for one in self.agreement.get("pairs", []):
-            lines.append(
-                f"agreement    {' and '.join(one['people'])}: {one['agree']:.0%} of {one['galaxies']:,} galaxies, "
-                f"Cohen's kappa {one['kappa']:.2f} ± {one['kappa_stderr']:.2f}"
-            )
-        fleiss = self.agreement.get("fleiss")
-        if fleiss:
-            lines.append(
-                f"all people   {fleiss['galaxies']:,} galaxies, Fleiss' kappa {fleiss['kappa']:.2f} ± "
-                f"{fleiss['kappa_stderr']:.2f}"
-            )
-        for one in self.agreement.get("self_consistency", []):
-            lines.append(
-                f"consistency  {one['annotator']}: {one['alike']:.0%} of {one['repeats']} repeats answered alike"
-            )
-        twins = self.agreement.get("twins", {"disks": 0})
-        if twins["disks"]:
-            lines.append(
-                f"twins        {twins['called_smooth']:.0%} of {twins['disks']} disks called smooth on a degraded copy"
-            )
+        count, found = self.to_dict(), self.agreement
+        gold = "{gold:,}: {smooth:,} smooth, {disk:,} disk; {uncertain:,} uncertain".format_map(count)
+        facts = [("gold labels", gold), ("rule", RULE)]
+        for one in found.get("pairs", []):
+            pair = f"{' and '.join(one['people'])}: {one['agree']:.0%} of {one['galaxies']:,} galaxies, Cohen's"
+            facts.append(("agreement", f"{pair} kappa {one['kappa']:.2f} ± {one['kappa_stderr']:.2f}"))
+        if every := found.get("fleiss"):
+            kappa = f"Fleiss' kappa {every['kappa']:.2f} ± {every['kappa_stderr']:.2f}"
+            facts.append(("all people", f"{every['galaxies']:,} galaxies, {kappa}"))
+        for one in found.get("self_consistency", []):
+            alike = f"{one['alike']:.0%} of {one['repeats']} repeats answered alike"
+            facts.append(("consistency", f"{one['annotator']}: {alike}"))
+        if disks := found.get("twins", {}).get("disks"):
+            missed = f"{found['twins']['called_smooth']:.0%} of {disks} disks called smooth on a degraded copy"
+            facts.append(("twins", missed))
         if self.page is not None:
-            lines.append(f"disagreement {len(self.agreement['disagreements']):,} galaxies, shown in {self.page}")
-        return "\n".join([*lines, f"wrote        {self.out}"])
+            facts.append(("differences", f"{len(found['disagreements']):,} galaxies, shown in {self.page}"))
+        return "\n".join(text_facts([*facts, ("wrote", str(self.out))]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -344,11 +297,10 @@ def import_gold(
     Examples
     --------
     >>> import tempfile
+    >>> from truemorph import simulate_catalogue
     >>> folder = Path(tempfile.mkdtemp())
-    >>> ids = np.arange(100)
-    >>> cat = pl.DataFrame({"object_id": ids, "label": ids % 2, "alpha": ids + 1.0, "split": ["train"] * 100})
     >>> pl.DataFrame({"object_id": [3, 4], "class": ["disk", "can't tell"]}).write_csv(folder / "mine.csv")
-    >>> found = import_gold(folder / "mine.csv", catalogue=cat, out=folder / "gold.parquet")
+    >>> found = import_gold(folder / "mine.csv", catalogue=simulate_catalogue(100), out=folder / "gold.parquet")
     >>> found.to_dict()["disk"], found.to_dict()["uncertain"]
     (1, 1)
     """
@@ -378,10 +330,8 @@ def import_gold(
     about = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({gold_source})"}
     about |= {"gold_experts": experts} if experts else {}
     about |= {"gold_from_same_images": same}
-    selection = None
-    if folder is not None:
-        selection = answered_probability(read_table(Path(folder) / TABLE).frame, first["galaxy"])
-    table, findings = with_gold(read_catalogue(catalogue), first, selection, about)
+    chosen_by = None if folder is None else read_table(Path(folder) / TABLE).frame
+    table, findings = with_gold(read_catalogue(catalogue), first, chosen_by, about)
     write_table(table, Path(out))
     return GoldImport(Path(out), table, measured, page, (*findings, *from_same_images(about)))
 
@@ -414,28 +364,7 @@ def _disagreements_page(
     return write_page(page, out.with_name(f"{out.stem}_disagreements.html"))
 
 
-@dataclass(frozen=True, repr=False)
-class GoldExport(Result):
-    """Images and manifest of a Zooniverse subject set."""
-
-    out: Path  # the manifest
-    galaxies: int
-    findings: tuple[Finding, ...] = ()
-
-    def summary(self) -> str:
-        """Return what was written as text."""
-        return f"{self.galaxies:,} galaxies for Zooniverse: upload {self.out} with the images beside it"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return {"out": str(self.out), "galaxies": self.galaxies, "findings": []}
-
-    def to_table(self) -> Any:
-        """Return the manifest."""
-        return to_astropy(read_table(self.out))
-
-
-def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> GoldExport:
+def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> PlainResult:
     """Write the images and the manifest of a Zooniverse subject set for the galaxies of a plan.
 
     Example: truemorph gold export gold --out subjects
@@ -451,7 +380,7 @@ def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> GoldExp
 
     Returns
     -------
-    GoldExport
+    PlainResult
 
     Raises
     ------
@@ -465,4 +394,6 @@ def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> GoldExp
         ...
     truemorph.errors.InputError: absent: is not the folder of a plan (no plan.json); make one with truemorph gold plan
     """
-    return GoldExport(*export_subjects(Path(plan), Path(out), None if images is None else Path(images)))
+    manifest, galaxies = export_subjects(Path(plan), Path(out), None if images is None else Path(images))
+    text = f"{galaxies:,} galaxies for Zooniverse: upload {manifest} with the images beside it"
+    return PlainResult(text, {"out": str(manifest), "galaxies": galaxies})

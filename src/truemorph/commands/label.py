@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from truemorph.arguments import Names, Shard
+from truemorph.arguments import BiasCurve, Model, Names, Shard
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.label import LabelReport, label_table
-
-if TYPE_CHECKING:
-    Model = Classifier | str | Path
-    BiasCurve = Any
-else:
-    Model = BiasCurve = Path
 
 _UNKNOWN = KnownCurve()
 

@@ -11,7 +11,7 @@ from truemorph.catalogs.crossmatch import Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping
 from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
 from truemorph.errors import InputError
-from truemorph.results import Configuration
+from truemorph.results import PlainResult
 
 if TYPE_CHECKING:
     Columns = Mapping[str, str]
@@ -50,7 +50,7 @@ def prepare_catalogue(
     gold: str | None = None,
     dry_run: bool = False,
     seed: Seed = 0,
-) -> Preparation | Configuration:
+) -> Preparation | PlainResult:
     """Make a catalogue of labels, α and splits from a table of votes.
 
     Wherever a column is named, an SQL expression over columns can be given instead.
@@ -152,7 +152,7 @@ def prepare_catalogue(
     return prepared if out is None else write_preparation(prepared, out)
 
 
-def _mapping(table: Any, asked: dict[str, Any]) -> Configuration:
+def _mapping(table: Any, asked: dict[str, Any]) -> PlainResult:
     """Return how a table would be read; without a table, a preset or mapping as it is."""
     if table is not None:
         joined, mapping = read_tables(table, **asked)
@@ -161,4 +161,4 @@ def _mapping(table: Any, asked: dict[str, Any]) -> Configuration:
         mapping = read_mapping(described)
     else:
         raise InputError(f"give a table, a preset (`preset`: {', '.join(PRESETS)}) or a `mapping`")
-    return Configuration(mapping_toml(mapping).rstrip(), mapping.model_dump(mode="json", exclude_defaults=True))
+    return PlainResult(mapping_toml(mapping).rstrip(), mapping.model_dump(mode="json", exclude_defaults=True))

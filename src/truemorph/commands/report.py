@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from truemorph.errors import InputError
 from truemorph.report.writing import ReportOptions, ReportResult, make_report
 
-if TYPE_CHECKING:
-    Run = str | Path
-else:
-    Run = Path
-
 _DEFAULTS = ReportOptions()
 
 
-def write_report(*runs: Run, out: Path = Path("report.html"), options: ReportOptions = _DEFAULTS) -> ReportResult:
+def write_report(*runs: Path, out: Path = Path("report.html"), options: ReportOptions = _DEFAULTS) -> ReportResult:
     """Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.
 
     Runs are shown side by side. Without runs, give a catalogue: the page then shows its labels.
@@ -43,12 +37,10 @@ def write_report(*runs: Run, out: Path = Path("report.html"), options: ReportOpt
 
     Examples
     --------
-    >>> import numpy as np, polars as pl, tempfile
-    >>> folder, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
-    >>> alpha = rng.lognormal(2.5, 0.45, 1000)
-    >>> labels = ((rng.random(1000) < 0.7) & (rng.random(1000) > np.exp(-(alpha**2) / 200))).astype(int)
-    >>> catalogue = {"object_id": np.arange(1000), "label": labels, "alpha": alpha, "split": ["train"] * 1000}
-    >>> pl.DataFrame(catalogue).write_parquet(folder / "cat.parquet")
+    >>> import tempfile
+    >>> from truemorph import simulate_catalogue
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> simulate_catalogue(1000).write_parquet(folder / "cat.parquet")
     >>> chosen = ReportOptions(catalogue=folder / "cat.parquet", bootstrap=0)
     >>> write_report(out=folder / "report.html", options=chosen).content["measure"]
     'CV14'

@@ -76,29 +76,23 @@ class Reproduction(Result):
 
     def to_table(self) -> Any:
         """Return Table 1: the bias metric of each label set here and in the paper."""
-        rows = self._rows
-        columns = {
-            "bootstrap_mean": "bias metric here",
-            "bootstrap_std": "its error",
-            "paper": "bias metric in the paper",
-        }
+        columns = {"bootstrap_mean": "bias metric here", "bootstrap_std": "its error", "paper": "that in the paper"}
         numbers = {
-            name: ([float("nan") if row[name] is None else row[name] for row in rows], "", about)
+            name: ([float("nan") if row[name] is None else row[name] for row in self._rows], "", about)
             for name, about in columns.items()
         }
-        return quantity_table({"labels": ([row["labels"] for row in rows], "", "label set"), **numbers})
+        return quantity_table({"labels": ([row["labels"] for row in self._rows], "", "label set"), **numbers})
 
     def plot(self, ax: Any = None) -> Any:
         """Draw Table 1: the bias metric here against the paper's; returns matplotlib axes."""
         ax = axes_or_new(ax)
         rows = [one for one in self._rows if one["bootstrap_mean"] is not None]
-        x, y = ([one[name] for one in rows] for name in ("paper", "bootstrap_mean"))
-        xerr, yerr = ([one[name] for one in rows] for name in ("paper_std", "bootstrap_std"))
+        names = ("paper", "bootstrap_mean", "bootstrap_std", "paper_std")
+        x, y, yerr, xerr = ([one[name] for one in rows] for name in names)
         ax.errorbar(x, y, yerr, xerr, fmt="o", ms=4, color=BLUE)
         ax.axline((0, 0), slope=1, color=GREY, lw=1, ls="--", label="as in the paper")
         for one in rows:
-            at = (one["paper"], one["bootstrap_mean"])
-            ax.annotate(one["letter"], at, (5, 5), textcoords="offset points")
+            ax.annotate(one["letter"], (one["paper"], one["bootstrap_mean"]), (5, 5), textcoords="offset points")
         most = 1.1 * max([*x, *y], default=1.0)
         ax.set(xlabel="CV18 in the paper", ylabel="CV18 here", xlim=(0, most), ylim=(0, most))
         legend(ax)

@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from truemorph.arguments import Table
-from truemorph.findings import Finding
-from truemorph.results import Result, quantity_table
+from truemorph.results import PlainResult
 
 
-@dataclass(frozen=True, repr=False)
-class Sent(Result):
-    """A table that was sent, and the names of the programs that loaded it."""
-
-    name: str
-    rows: int
-    columns: int
-    programs: tuple[str, ...]
-    findings: tuple[Finding, ...] = ()
-
-    def summary(self) -> str:
-        """Return what was sent to which program as text."""
-        return f"Sent {self.name} ({self.rows:,} rows, {self.columns} columns) to {', '.join(self.programs)}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return {"name": self.name, "rows": self.rows, "columns": self.columns, "programs": list(self.programs)}
-
-    def to_table(self) -> Any:
-        """Return a table of one row a program."""
-        return quantity_table({"program": (list(self.programs), "", "program that loaded the table")}, name=self.name)
-
-
-def send_table(table: Table, *, to: str | None = None) -> Sent:
+def send_table(table: Table, *, to: str | None = None) -> PlainResult:
     """Send a table to TOPCAT, Aladin or DS9, through SAMP.
 
     The program must be running. Units and descriptions of columns are sent too.
@@ -50,7 +24,7 @@ def send_table(table: Table, *, to: str | None = None) -> Sent:
 
     Returns
     -------
-    Sent
+    PlainResult
 
     Raises
     ------
@@ -71,4 +45,7 @@ def send_table(table: Table, *, to: str | None = None) -> Sent:
 
     read = read_table(table)
     name = Path(table).name if isinstance(table, str | Path) else kind_of(table)
-    return Sent(name, read.frame.height, read.frame.width, tuple(send_votable(read, name, to)))
+    programs = send_votable(read, name, to)
+    rows, columns = read.frame.shape
+    text = f"Sent {name} ({rows:,} rows, {columns} columns) to {', '.join(programs)}"
+    return PlainResult(text, {"name": name, "rows": rows, "columns": columns, "programs": programs})

@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from truemorph.arguments import Names, Rules, Table
+from truemorph.arguments import BiasCurve, Names, Rules, Table
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
-from truemorph.config import TrainingConfig, given_settings, run_config, run_toml
-from truemorph.errors import InputError, nearest
-from truemorph.results import Configuration
+from truemorph.config import TrainingConfig, run_config, run_toml
+from truemorph.errors import InputError
+from truemorph.results import PlainResult
 
 if TYPE_CHECKING:
-    BiasCurve = Any
     Settings = TrainingConfig | dict[str, Any]
 else:
-    BiasCurve, Settings = Path, TrainingConfig
+    Settings = TrainingConfig
 
 _UNKNOWN = KnownCurve()
 
@@ -49,7 +48,7 @@ def train_classifier(
     ] = None,
     overwrite: bool = False,
     dry_run: bool = False,
-) -> TrainingResult | Configuration | None:
+) -> TrainingResult | PlainResult | None:
     """Train a classifier through the bias curve T(α) to predict the unbiased class.
 
     If interrupted, run the same command again to resume.
@@ -107,14 +106,10 @@ def train_classifier(
 
     Examples
     --------
-    >>> import numpy as np, polars as pl, tempfile
-    >>> rng = np.random.default_rng(0)
-    >>> disk, alpha = rng.random(2000) < 0.7, rng.lognormal(2.5, 0.45, 2000)
-    >>> labels = (disk & (rng.random(2000) > np.exp(-(alpha**2) / 200))).astype(int)
-    >>> catalogue = {"object_id": np.arange(2000), "label": labels, "alpha": alpha, "n": rng.normal(3 - 2 * disk, 0.5)}
-    >>> frame = pl.DataFrame(catalogue).with_columns(split=pl.lit("train"))
-    >>> trained = train_classifier(frame, out=tempfile.mkdtemp(), preset="dcv14", settings={"features": ["n"]})
-    >>> trained.rows
+    >>> import tempfile
+    >>> from truemorph import simulate_catalogue
+    >>> settings = {"features": ["covariate"]}
+    >>> train_classifier(simulate_catalogue(2000), out=tempfile.mkdtemp(), preset="dcv14", settings=settings).rows
     2000
     """
     transition = transition_or_curve(transition, curve)
@@ -124,6 +119,7 @@ def train_classifier(
     run = run_config(
         "table in memory" if in_memory else catalogue,
         config,
+        settings,
         out=None if out is None else str(out),
         transition=str(transition) if isinstance(transition, str | Path) else None,
         labels=labels,
@@ -134,22 +130,12 @@ def train_classifier(
         vote_count=vote_count,
         intrinsic=tuple(intrinsic) or None,
         cache=None if cache is None else str(cache),
-        **_settings(settings),
     )
     if dry_run:
-        return Configuration(run_toml(run).rstrip(), run.model_dump(mode="json"))
+        return PlainResult(run_toml(run).rstrip(), run.model_dump(mode="json"))
     if (Path(run.out) / "config.json").is_file() and not overwrite:
         raise InputError(
             f"{run.out}: holds a finished model; choose another folder (`out`), or replace it (`overwrite`)"
         )
     known = None if transition is None or isinstance(transition, str | Path) else transition_described(transition)
     return train_on_catalogue(run, read_catalogue(catalogue) if in_memory else None, known)
-
-
-def _settings(settings: Any) -> dict[str, Any]:
-    """Return the given settings; only fields of `TrainingConfig` are allowed."""
-    given = given_settings(settings)
-    wrong = next((name for name in given if name not in TrainingConfig.model_fields), None)
-    if wrong is not None:
-        raise InputError(f"no setting {wrong!r}; {nearest(wrong, list(TrainingConfig.model_fields), what='settings')}")
-    return given

@@ -91,14 +91,10 @@ def estimate_transition(
 
     Examples
     --------
-    >>> import numpy as np, polars as pl
-    >>> rng = np.random.default_rng(0)
-    >>> alpha, disk = rng.lognormal(2.5, 0.45, 4000), rng.random(4000) < 0.7
-    >>> labels = (disk & (rng.random(4000) > np.exp(-(alpha**2) / 200))).astype(int)
-    >>> gold = [int(one) if k < 400 else None for k, one in enumerate(disk)]
-    >>> catalogue = {"object_id": np.arange(4000), "label": labels, "alpha": alpha, "split": ["train"] * 4000}
-    >>> study = estimate_transition(pl.DataFrame(catalogue | {"gold": gold}), gold="gold", compare=False)
-    >>> bool(abs(study.fit.class_fractions[1] - 0.7) < 4 * study.fit.stderr["disk_fraction"])
+    >>> from truemorph import simulate_catalogue
+    >>> galaxies = simulate_catalogue(4000, gold=400)
+    >>> study = estimate_transition(galaxies, gold="gold", compare=False)
+    >>> bool(abs(study.fit.class_fractions[1] - galaxies["truth"].mean()) < 4 * study.fit.stderr["disk_fraction"])
     True
     """
     if out is not None:

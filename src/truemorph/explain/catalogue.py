@@ -13,7 +13,7 @@ import polars as pl
 from truemorph._version import __version__
 from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError
-from truemorph.explain.profiles import PIXELS, RADII
+from truemorph.explain.profiles import PIXELS, RADIUS
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json, written_whole
 from truemorph.plotting import axes_or_new
@@ -23,12 +23,11 @@ from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astro
 if TYPE_CHECKING:
     from truemorph.classifiers.checkpoint import Classifier
     from truemorph.explain.sanity_check import Randomisation
-    from truemorph.explain.study import Compared, Explanation
+    from truemorph.explain.study import Explanation
 
 # Galaxies for the check with random weights, which computes dozens of maps for each.
 CHECKED = 32
-RADIUS = "explained radius"
-_UNITS = {PIXELS: "pix", RADII: ""}
+_DESCRIBED = ("model_hash", "backbone", "layer", "cells", "image_size", "galaxies")
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,17 +53,12 @@ class ExplainResult(Result):
     def summary(self) -> str:
         """Return models, numbers of galaxies and the check with random weights as text."""
         lines = []
-        for name, one in self.content["models"].items():
-            cells = "×".join(map(str, one["map_cells"]))
-            lines.append(
-                f"{name}: {one['backbone']} at {one['image_size']} pixels, maps of {one['layer']} ({cells} cells)"
-            )
-            for kind, some in one["classes"].items():
-                blank = f", {some['blank_maps']:,} of them with an empty map" if some["blank_maps"] else ""
-                lines.append(f"  predicted {kind:8s} {some['galaxies']:7,d} galaxies{blank}")
-            check = self.content["random_weights"].get(name)
-            if check:
-                lines.append(f"  {check['statement']}")
+        for name, one in self.explanations.items():
+            maps = f"maps of {one.layer} ({one.cells}×{one.cells} cells)"
+            lines.append(f"{name}: {one.backbone} at {one.image_size} pixels, {maps}")
+            lines += [f"  predicted {some.name:8s} {some.galaxies:7,d} galaxies" for some in one.classes]
+            if name in self.content["random_weights"]:
+                lines.append(f"  {self.content['random_weights'][name]['statement']}")
         return "\n".join([*lines, f"wrote {self.out}"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +75,7 @@ class ExplainResult(Result):
         for name, one in self.explanations.items():
             for some in one.classes:
                 found = some.rings[PIXELS]
-                ax.plot(found.middles, found.mean, label=f"{name}, predicted {some.name}")
+                ax.plot(found.middles, found.average.mean, label=f"{name}, predicted {some.name}")
         ax.set(xlabel="distance from the centre (pixels)", ylabel="mean intensity of maps")
         ax.legend(frameon=False, fontsize=8)
         return ax
@@ -89,7 +83,7 @@ class ExplainResult(Result):
 
 def write_explanations(
     explanations: Mapping[str, Explanation],
-    compared: Sequence[Compared],
+    compared: Mapping[str, pl.DataFrame],
     checks: Mapping[str, Randomisation],
     out: Path,
     about: Mapping[str, Any],
@@ -99,22 +93,26 @@ def write_explanations(
     _write_tables(explanations, compared, out)
     _write_maps(explanations, out / "maps.fits")
     content = {
-        "models": {name: _described(one) for name, one in explanations.items()},
+        "models": {
+            name: {key: getattr(one, key) for key in _DESCRIBED}
+            | {"problems": len(one.problems), "classes": {some.name: some.galaxies for some in one.classes}}
+            for name, one in explanations.items()
+        },
         "random_weights": {
             name: {
                 "passes": one.passes,
                 "statement": one.statement,
+                "random_weights": one.mean,
                 "threshold": one.threshold,
                 "another_galaxy": one.other.mean(),
                 "same_galaxy_turned": one.same.mean(),
                 "blank": one.blank,
-                "steps": one.means,
             }
             for name, one in checks.items()
         },
         **about,
         "truemorph_version": __version__,
-        "figures": _write_figures(explanations, compared, checks, out),
+        "figures": _write_figures(explanations, compared, out),
     }
     result = ExplainResult(out, content, dict(explanations), findings_of(explanations, checks))
     write_json(out / "summary.json", result.to_dict())
@@ -164,23 +162,21 @@ def chosen_galaxies(table: CatalogTable, rows: str, galaxies: int, seed: int) ->
     return frame
 
 
-def with_geometry(frame: pl.DataFrame, source: str, radius: str | None, field: str | None) -> tuple[pl.DataFrame, str]:
-    """Add radii in units of the image width (NaN if unknown); also return their source."""
+def with_radii(frame: pl.DataFrame, source: str, radius: str | None, field: str | None) -> pl.DataFrame:
+    """Add radii in units of the image width (a number or a column); not positive or finite if unknown."""
     if radius is None and field is None:
-        return frame, ""
+        return frame
     if radius is None or field is None:
         raise InputError("give both `radius_column` (arcsec) and `field` (width of an image file, arcsec), or neither")
     try:
-        across = np.full(frame.height, float(field))
+        across: Any = float(field)
     except ValueError:
         across = numeric_columns(frame, [field], source)[:, 0]
-    values = numeric_columns(frame, [radius], source)[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
-        sides = values / across
-    sides = np.where(np.isfinite(sides) & (sides > 0), sides, np.nan)
-    if np.isnan(sides).all():
+        radii = numeric_columns(frame, [radius], source)[:, 0] / across
+    if not np.any(np.isfinite(radii) & (radii > 0)):
         raise InputError(f"{source}: no galaxy has a radius above 0 ({radius}) and a field above 0 ({field})")
-    return frame.with_columns(pl.Series(RADIUS, sides)), f"{radius} over {field}"
+    return frame.with_columns(pl.Series(RADIUS, radii))
 
 
 def check_by_random_weights(
@@ -196,57 +192,28 @@ def check_by_random_weights(
     return found
 
 
-def _described(one: Explanation) -> dict[str, Any]:
-    return {
-        "model_hash": one.model_hash,
-        "backbone": one.backbone,
-        "layer": one.layer,
-        "map_cells": [one.cells, one.cells],
-        "image_size": one.image_size,
-        "galaxies": one.galaxies,
-        "problems": len(one.problems),
-        "classes": {
-            some.name: {"galaxies": some.galaxies, "blank_maps": int(some.blank.sum())} for some in one.classes
-        },
-    }
-
-
-def _write_tables(explanations: Mapping[str, Explanation], compared: Sequence[Compared], out: Path) -> None:
+def _write_tables(explanations: Mapping[str, Explanation], compared: Mapping[str, pl.DataFrame], out: Path) -> None:
     """Write mean profiles and their differences as ECSV, one file per unit, and profiles of galaxies as Parquet."""
     metadata = {"kind": "explanation", "truemorph_version": __version__}
-    classes = [
-        ({"model": name, "class": some.name}, some) for name, one in explanations.items() for some in one.classes
-    ]
-    profiles = [
-        (about, found, {"mean": found.mean, "stderr": found.stderr, "galaxies": found.counts})
-        for about, some in classes
-        for found in some.rings.values()
-    ]
-    differences = []
-    for one in compared:
-        values = {"difference": one.difference}
-        for fraction, limits in one.limits.items():
-            values |= {f"low_{100 * fraction:.0f}": limits[0], f"high_{100 * fraction:.0f}": limits[1]}
-        differences.append(({"first": one.first, "second": one.second, "class": one.name}, one, values))
-    tables: dict[str, Sequence[tuple[Any, ...]]] = {"profiles": profiles, "differences": differences}
-    for unit, label in _UNITS.items():
-        for name, parts in tables.items():
-            frames = [
-                pl.DataFrame(about | {"inner": rings.edges[:-1], "outer": rings.edges[1:]} | values)
-                for about, rings, values in parts
-                if rings.unit == unit
-            ]
-            if frames:
-                units = {"inner": label, "outer": label} if label else {}
-                table = CatalogTable(pl.concat(frames), units, metadata | {"distance": unit})
-                write_table(table, out / f"{name}_{unit.lower()}.ecsv")
+    profiles: dict[str, list[pl.DataFrame]] = {}
     galaxies = []
-    for about, some in classes:
-        if some.galaxies:
-            columns = {"object_id": some.ids.cast(pl.String), "relation": some.relations, "blank": some.blank}
-            columns |= {f"profile_{unit.lower()}": rings.profiles for unit, rings in some.rings.items()}
-            galaxies.append(pl.DataFrame(about | columns))
+    for name, one in explanations.items():
+        for some in one.classes:
+            about = {"model": name, "class": some.name}
+            for unit, rings in some.rings.items():
+                columns = {"inner": rings.edges[:-1], "outer": rings.edges[1:]}
+                average = {"mean": rings.average.mean, "stderr": rings.average.stderr, "galaxies": rings.average.count}
+                profiles.setdefault(unit, []).append(pl.DataFrame(about | columns | average))
+            if some.galaxies:
+                columns = {f"profile_{unit.lower()}": rings.profiles for unit, rings in some.rings.items()}
+                ids = {"object_id": some.table["object_id"].cast(pl.String), "relation": some.table["relation"]}
+                galaxies.append(pl.DataFrame(about | ids | columns))
     write_table(CatalogTable(pl.concat(galaxies), {}, metadata), out / "galaxies.parquet")
+    tables = {("profiles", unit): pl.concat(parts) for unit, parts in profiles.items()}
+    tables |= {("differences", unit): table for unit, table in compared.items()}
+    for (kind, unit), table in tables.items():
+        units = dict.fromkeys(("inner", "outer"), "pix") if unit == PIXELS else {}
+        write_table(CatalogTable(table, units, metadata | {"distance": unit}), out / f"{kind}_{unit.lower()}.ecsv")
 
 
 def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
@@ -274,23 +241,18 @@ def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
 
 
 def _write_figures(
-    explanations: Mapping[str, Explanation],
-    compared: Sequence[Compared],
-    checks: Mapping[str, Randomisation],
-    out: Path,
+    explanations: Mapping[str, Explanation], compared: Mapping[str, pl.DataFrame], out: Path
 ) -> list[str]:
     from truemorph.explain import plots
 
+    some = next(iter(explanations.values())).classes[0]
     figures = {"average_maps": plots.mean_map_figure(explanations)}
-    if any(some.aligned for one in explanations.values() for some in one.classes):
+    if some.aligned:
         figures["aligned_maps"] = plots.mean_map_figure(explanations, turned=True)
-    for unit in _UNITS:
-        if any(unit in some.rings for one in explanations.values() for some in one.classes):
-            figures[f"profiles_{unit.lower()}"] = plots.profile_figure(explanations, unit)
-        if any(one.unit == unit for one in compared):
-            figures[f"differences_{unit.lower()}"] = plots.difference_figure(compared, unit)
-    if checks:
-        figures["random_weights"] = plots.randomisation_figure(checks)
+    for unit in some.rings:
+        figures[f"profiles_{unit.lower()}"] = plots.profile_figure(explanations, unit)
+    for unit, table in compared.items():
+        figures[f"differences_{unit.lower()}"] = plots.difference_figure(table, unit)
     for name, figure in figures.items():
         for kind in ("png", "pdf"):
             figure.savefig(out / f"{name}.{kind}", dpi=150)

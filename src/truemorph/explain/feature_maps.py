@@ -11,10 +11,10 @@ convolutional neural networks").
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import isqrt
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -49,8 +49,7 @@ class Layer:
         return output
 
 
-@dataclass(frozen=True)
-class _Resampled:
+class _Resampled(NamedTuple):
     """A convolution or pooling: widths before and after, stride, and centre of its first window."""
 
     before: int
@@ -58,16 +57,16 @@ class _Resampled:
     stride: int
     first: float
 
-    @classmethod
-    def of(cls, module: Any, before: int, after: int) -> _Resampled:
-        kernel, stride, padding, dilation = (
-            value[-1] if isinstance(value, tuple) else value
-            for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
-        )
-        reach = (kernel - 1) * dilation
-        if not isinstance(padding, int) or after > (before + 2 * padding - reach - 1) // stride + 1:
-            padding = ((after - 1) * stride + reach + 1 - before) // 2  # padding depends on the image
-        return cls(before, after, stride, reach / 2 - padding)
+
+def _resampled(module: Any, before: int, after: int) -> _Resampled:
+    kernel, stride, padding, dilation = (
+        value[-1] if isinstance(value, tuple) else value
+        for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+    )
+    reach = (kernel - 1) * dilation
+    if not isinstance(padding, int) or after > (before + 2 * padding - reach - 1) // stride + 1:
+        padding = ((after - 1) * stride + reach + 1 - before) // 2  # padding depends on the image
+    return _Resampled(before, after, stride, reach / 2 - padding)
 
 
 def layers_of(network: Any, size: int) -> list[Layer]:
@@ -77,27 +76,25 @@ def layers_of(network: Any, size: int) -> list[Layer]:
     patches of the last block have no influence in a transformer that uses its class token only.)
     """
     backbone = network.backbone
+    info = getattr(backbone, "feature_info", [])
+    channels = {stage["module"]: stage["num_chs"] for stage in getattr(info, "info", info)}
     outputs: dict[str, tuple[torch.Tensor, list[_Resampled]]] = {}
     resampled: list[_Resampled] = []
 
-    def keep(name: str) -> Callable[..., Any]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-            if not isinstance(output, torch.Tensor):
-                return None
-            outputs[name] = (output, list(resampled))
-            return output.clone()  # later layers may work in place
-
-        return hook
+    def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> Any:
+        if not isinstance(output, torch.Tensor):
+            return None
+        outputs[name] = (output, list(resampled))
+        return output.clone()  # later layers may work in place
 
     def note(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        resampled.append(_Resampled.of(module, inputs[0].shape[-1], output.shape[-1]))
+        resampled.append(_resampled(module, inputs[0].shape[-1], output.shape[-1]))
 
-    channels = stages(backbone)
-    found = {name: module for name, module in backbone.named_modules() if name in channels}
-    hooks = [found[name].register_forward_hook(keep(name)) for name in channels if name in found]
+    stages = [(name, module) for name, module in backbone.named_modules() if name in channels]
+    hooks = [module.register_forward_hook(partial(keep, name)) for name, module in stages]
     hooks += [one.register_forward_hook(note) for one in backbone.modules() if isinstance(one, _RESAMPLING)]
-    generator = torch.Generator().manual_seed(0)
-    picture = torch.randn(1, 3, size, size, generator=generator)
+    generator, device = torch.Generator().manual_seed(0), next(backbone.parameters()).device
+    picture = torch.randn(1, 3, size, size, generator=generator).to(device)
     try:
         with torch.enable_grad():
             features = backbone(picture.requires_grad_())
@@ -105,7 +102,7 @@ def layers_of(network: Any, size: int) -> list[Layer]:
         for hook in hooks:
             hook.remove()
     # Not the logits, because the ReLU of the dense layer may be zero for random input.
-    direction = torch.randn(features.shape, generator=generator)
+    direction = torch.randn(features.shape, generator=generator).to(device)
     every = [output for output, _ in outputs.values()]
     gradients = torch.autograd.grad(features, every, direction, allow_unused=True) if every else ()
     layers = []
@@ -114,12 +111,6 @@ def layers_of(network: Any, size: int) -> list[Layer]:
         if layer is not None and gradient is not None and bool(layer.to_map(gradient).any()):
             layers.append(layer)
     return layers
-
-
-def stages(backbone: Any) -> dict[str, int]:
-    """Return the stages that timm names in a backbone, in order, and their numbers of channels."""
-    info = getattr(backbone, "feature_info", [])
-    return {stage["module"]: stage["num_chs"] for stage in getattr(info, "info", info)}
 
 
 def _layer(

@@ -6,27 +6,23 @@ the class, are added, and negative sums are set to zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.network import torch_device
+from truemorph.classifiers.network import TorchEngine
 from truemorph.errors import InputError
 from truemorph.explain.feature_maps import Grid, Layer, layers_of
-from truemorph.images.transforms import normalise
 from truemorph.labelling.labeller import members_used
 
 # As in the paper. Regions marked by maps of 4 cells or fewer matter half as much (docs/explain.md).
 _CELLS = 7
-# Pixels per batch: 64 images of 64 pixels, 8 of 207; more on a GPU.
-_PIXELS_AT_ONCE = {"cpu": 64 * 64**2, "cuda": 256 * 207**2}
 
 
-class GradCam:
-    """Grad-CAM of a model at one of its layers.
+class GradCam(TorchEngine):
+    """Grad-CAM of a model at one of its layers; also a labelling engine with the same networks.
 
     Parameters
     ----------
@@ -71,34 +67,16 @@ class GradCam:
 
     def __init__(self, model: Classifier, layer: str | None = None) -> None:
         if not model.uses_images:
-            raise InputError(
-                "Grad-CAM needs a model of images, and this model uses catalogue features; "
-                "give one that was trained on images"
-            )
+            raise InputError("this model uses catalogue features; Grad-CAM needs one that was trained on images")
+        super().__init__(model, "fp32")
         self.model = model
-        self._side, self._device = model.config.image_size, torch_device(model.device)
-        self.networks = [network.requires_grad_(False) for network in model.networks()]
-        there = layers_of(self.networks[0], self._side)
+        for network in self.networks:
+            network.requires_grad_(False)
+        there = layers_of(self.networks[0], model.config.image_size)
         self.layers = {one.name: one.grid.cells for one in there}
         self._layer = _chosen(there, layer, model.config.backbone)
         self.layer: str = self._layer.name
         self.grid: Grid = self._layer.grid
-        self.networks = [network.to(self._device) for network in self.networks]
-        self._mean, self._std = (
-            torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
-        )
-        kind = self._device.type
-        self._at_once = max(1, _PIXELS_AT_ONCE.get(kind, _PIXELS_AT_ONCE["cuda"]) // self._side**2)
-        self.description = f"torch {kind} fp32"
-
-    def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """Return p(y | x) of one member, shape (N, K); this makes the object a labelling engine too."""
-        found = []
-        with torch.inference_mode():
-            for batch in self._batches(inputs):
-                logits = self.networks[member](batch)
-                found.append(torch.softmax(logits.double() / self.model.temperatures[member], dim=1).cpu())
-        return torch.cat(found).numpy()
 
     def maps(self, pixels: np.ndarray, classes: Any, members: np.ndarray | None = None) -> np.ndarray:
         """Compute maps of the evidence for a class.
@@ -123,12 +101,10 @@ class GradCam:
         InputError
             If pixels have another shape or type, or a class is not one of the model's.
         """
-        side = self._side
+        side = self.model.config.image_size
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (side, side, 3):
-            raise InputError(
-                f"pixels must be uint8 of shape (N, {side}, {side}, 3) for this model; got {pixels.dtype} "
-                f"{pixels.shape}"
-            )
+            got = f"{pixels.dtype} {pixels.shape}"
+            raise InputError(f"pixels must be uint8 of shape (N, {side}, {side}, 3) for this model; got {got}")
         explained = np.broadcast_to(np.asarray(classes), (len(pixels),))
         n_classes = len(self.model.classes)
         if explained.dtype.kind not in "iu" or np.any((explained < 0) | (explained >= n_classes)):
@@ -142,7 +118,8 @@ class GradCam:
         return (total / np.maximum(used.sum(axis=0), 1)[:, None, None]).astype(np.float32)
 
     def _of_member(self, pixels: np.ndarray, classes: np.ndarray, member: int) -> np.ndarray:
-        network, found = self.networks[member], []
+        network: Any = self.networks[member]
+        found = []
         activation = torch.empty(0)
 
         def keep(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -152,7 +129,7 @@ class GradCam:
 
         targets = torch.from_numpy(classes.astype(np.int64)).to(self._device).split(self._at_once)
         with network.backbone.get_submodule(self.layer).register_forward_hook(keep), torch.enable_grad():
-            for batch, target in zip(self._batches(pixels), targets, strict=True):
+            for batch, target in zip(self.batches(pixels), targets, strict=True):
                 scores = network(batch).gather(1, target[:, None])
                 gradient = torch.autograd.grad(scores.sum(), activation)[0]
                 weights = self._layer.to_map(gradient).mean(dim=(2, 3), keepdim=True)
@@ -160,10 +137,6 @@ class GradCam:
                 highest = maps.amax(dim=(1, 2), keepdim=True)
                 found.append(torch.where(highest > 0, maps / highest, 0.0).cpu())
         return torch.cat(found).numpy()
-
-    def _batches(self, pixels: np.ndarray) -> Iterator[torch.Tensor]:
-        for part in torch.from_numpy(np.require(pixels, requirements=["C", "W"])).split(self._at_once):
-            yield normalise(part.to(self._device), self._mean, self._std)
 
 
 def upsampled(maps: np.ndarray, size: int, grid: Grid) -> np.ndarray:
@@ -180,8 +153,8 @@ def _chosen(there: list[Layer], name: str | None, backbone: str) -> Layer:
         raise InputError(f"backbone {backbone} has no layer with a map, so Grad-CAM can't explain it")
     if name is None:
         return next((one for one in reversed(there) if one.grid.cells >= _CELLS), there[0])
-    for one in there:
-        if one.name == name:
-            return one
-    listed = ", ".join(f"{one.name} ({one.grid.cells}×{one.grid.cells})" for one in there)
-    raise InputError(f"no layer {name!r} with a map in backbone {backbone}; available: {listed}")
+    found = {one.name: one for one in there}
+    if name not in found:
+        listed = ", ".join(f"{one.name} ({one.grid.cells}×{one.grid.cells})" for one in there)
+        raise InputError(f"no layer {name!r} with a map in backbone {backbone}; available: {listed}")
+    return found[name]

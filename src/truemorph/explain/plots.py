@@ -1,11 +1,12 @@
-"""Figures of explanations: mean maps (paper, Figs 5-6), profiles (Fig. 7), differences, random weights."""
+"""Figures of explanations: mean maps (paper, Figs 5-6), profiles (Fig. 7) and their differences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
@@ -13,8 +14,7 @@ from truemorph.explain.profiles import PIXELS, RADII
 from truemorph.plotting import BLUE, CYCLE, GREY, RED, plain_text
 
 if TYPE_CHECKING:
-    from truemorph.explain.sanity_check import Randomisation
-    from truemorph.explain.study import Compared, Explanation
+    from truemorph.explain.study import Explanation
 
 # Colours, and line styles that differ without colours.
 _COLOURS = (RED, BLUE, *CYCLE[2:-1])
@@ -73,9 +73,9 @@ def profile_figure(
             if one.galaxies:
                 ax, found = axes[names.index(one.name)], one.rings[unit]
                 label = f"{plain_text(model.model)} ({one.galaxies:,})"
-                ax.plot(found.middles, found.mean, line, color=colour, label=label)
-                error = np.nan_to_num(found.stderr)
-                ax.fill_between(found.middles, found.mean - error, found.mean + error, color=colour, alpha=0.25, lw=0)
+                mean, error = found.average.mean, np.nan_to_num(found.average.stderr)
+                ax.plot(found.middles, mean, line, color=colour, label=label)
+                ax.fill_between(found.middles, mean - error, mean + error, color=colour, alpha=0.25, lw=0)
     for ax, name in zip(axes, names, strict=True):
         ax.set(xlabel=_AXES[unit], title=f"predicted {name}", xlim=(0, None))
         if ax.lines:
@@ -84,45 +84,24 @@ def profile_figure(
     return figure
 
 
-def difference_figure(compared: Sequence[Compared], unit: str = PIXELS) -> Figure:
-    """Draw differences of profiles with 68 and 95 % bootstrap limits, by pair of models and class."""
-    some = [one for one in compared if one.unit == unit]
-    pairs = list(dict.fromkeys((one.first, one.second) for one in some))
-    names = list(dict.fromkeys(one.name for one in some))
-    rows, columns = max(len(pairs), 1), max(len(names), 1)
-    figure = Figure(figsize=(3.8 * columns, 2.9 * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, columns, sharey=True, sharex=True, squeeze=False)
-    for one in some:
-        row, column = pairs.index((one.first, one.second)), names.index(one.name)
-        ax = axes[row, column]
-        for fraction, alpha in ((0.95, 0.18), (0.68, 0.35)):
-            ax.fill_between(one.middles, *one.limits[fraction], color=BLUE, alpha=alpha, lw=0, label=f"{fraction:.0%}")
-        ax.plot(one.middles, one.difference, color=BLUE)
+def difference_figure(compared: pl.DataFrame, unit: str = PIXELS) -> Figure:
+    """Draw a table of `compare`: differences with 68 and 95 % bootstrap limits, by pair of models and class."""
+    pairs = compared.select("first", "second").unique(maintain_order=True).rows()
+    names = compared["class"].unique(maintain_order=True).to_list()
+    figure = Figure(figsize=(3.8 * len(names), 2.9 * len(pairs) + 0.3), layout="constrained")
+    axes = figure.subplots(len(pairs), len(names), sharey=True, sharex=True, squeeze=False)
+    for (first, second, name), part in compared.group_by("first", "second", "class", maintain_order=True):
+        row, column = pairs.index((first, second)), names.index(name)
+        ax, middles = axes[row, column], (part["inner"] + part["outer"]) / 2
+        for percent, alpha in ((95, 0.18), (68, 0.35)):
+            limits = part[f"low_{percent}"], part[f"high_{percent}"]
+            ax.fill_between(middles, *limits, color=BLUE, alpha=alpha, lw=0, label=f"{percent}%")
+        ax.plot(middles, part["difference"], color=BLUE)
         ax.axhline(0, color=GREY, lw=1, ls="--")
-        first, second, both = one.galaxies
-        ax.set_title(f"{one.name}: {first:,} and {second:,} galaxies, {both:,} in both", fontsize=9)
+        of_first, of_second, both = part.select("galaxies_first", "galaxies_second", "galaxies_both").row(0)
+        ax.set_title(f"{name}: {of_first:,} and {of_second:,} galaxies, {both:,} in both", fontsize=9)
         ax.legend(frameon=False, fontsize=8, title="bootstrap", title_fontsize=8)
-        axes[row, 0].set(ylabel=f"{plain_text(one.first)} − {plain_text(one.second)}")
+        axes[row, 0].set(ylabel=f"{plain_text(str(first))} − {plain_text(str(second))}")
     for ax in axes[-1]:
         ax.set(xlabel=_AXES[unit], xlim=(0, None))
-    return figure
-
-
-def randomisation_figure(checks: Mapping[str, Randomisation]) -> Figure:
-    """Draw the rank correlation with the trained network's maps as weights are randomised from the top."""
-    figure = Figure(figsize=(4.4 * len(checks), 3.4), layout="constrained")
-    axes: Any = figure.subplots(1, len(checks), sharey=True, squeeze=False)[0]
-    for ax, (name, check) in zip(axes, checks.items(), strict=True):
-        places = np.arange(len(check.steps))
-        means, errors = zip(*check.means.values(), strict=True)
-        ax.errorbar(places, means, errors, fmt="o-", ms=4, color=BLUE, label="random weights")
-        ax.axhline(check.same.mean(), color="black", lw=1, ls="-.", label="same galaxy, rotated")
-        ax.axhline(check.other.mean(), color=RED, lw=1, ls="--", label="another galaxy")
-        ax.axhline(0, color=GREY, lw=0.6)
-        ax.set_xticks(places, list(check.steps), rotation=45, ha="right", fontsize=8)
-        verdict = "depend on the weights" if check.passes else "not shown to depend on the weights"
-        ax.set_title(f"{plain_text(name)}: maps {verdict}", fontsize=9)
-        ax.set(xlabel="randomised down to", ylim=(-1, 1))
-        ax.legend(frameon=False, fontsize=8)
-    axes[0].set(ylabel="rank correlation with trained maps")
     return figure

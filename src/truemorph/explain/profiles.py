@@ -15,9 +15,10 @@ import numpy as np
 from scipy.ndimage import rotate
 
 PIXELS, RADII = "pixel", "R_petro"  # units of rings
+# Column of Petrosian radii in units of the width of an image file, before cropping.
+RADIUS = "explained radius"
 # Extent of profiles in units of R_petro.
 REACH = 2.0
-_LIMITS = (0.68, 0.95)
 
 
 def moments(values: np.ndarray) -> np.ndarray:
@@ -55,27 +56,12 @@ class Profiles:
     """Intensity of maps in rings around the centre, from `radial_profiles`."""
 
     edges: np.ndarray  # shape (B + 1,)
-    unit: str  # of the edges: "pixel" (of the network's image) or "R_petro"
     profiles: np.ndarray  # shape (N, B)
 
     @cached_property
-    def _mean(self) -> MeanMap:
+    def average(self) -> MeanMap:
+        """Mean over the galaxies whose image reaches the ring."""
         return MeanMap.of(moments(self.profiles))
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean over galaxies; NaN if no image reaches the ring."""
-        return self._mean.mean
-
-    @property
-    def stderr(self) -> np.ndarray:
-        """Standard error of the mean, from the scatter of galaxies."""
-        return self._mean.stderr
-
-    @property
-    def counts(self) -> np.ndarray:
-        """Number of galaxies whose image reaches the ring."""
-        return self._mean.count
 
     @property
     def middles(self) -> np.ndarray:
@@ -136,14 +122,14 @@ def profile_difference(
     ids: tuple[Sequence[Any], Sequence[Any]],
     bootstrap: int = 1000,
     seed: int = 0,
-) -> tuple[np.ndarray, dict[float, np.ndarray], tuple[int, int, int]]:
+) -> dict[str, Any]:
     """Subtract the mean profiles of two models, shapes (N, B) and (M, B), with bootstrap limits over galaxies.
 
     A resample draws galaxies, not profiles: a galaxy in both samples (by `ids`) is drawn equally often in both, so
     that common noise cancels. Galaxies that only one model assigns to the class are included.
 
-    Returns the difference, shape (B,); its lower and upper limits, shape (2, B), for the central 0.68 and 0.95 of
-    resamples; and the numbers of galaxies in the first, the second, and both.
+    Returns columns with a value per ring: `difference`, and limits `low_68`, `high_68`, `low_95`, `high_95` for the
+    central 68 and 95 % of resamples; and the numbers `galaxies_first`, `galaxies_second` and `galaxies_both`.
     """
     known: dict[Any, int] = {}
     samples = []
@@ -161,12 +147,13 @@ def profile_difference(
     every = len(known)
     rng, equal = np.random.default_rng(seed), np.full(every, 1 / every)
     resamples = [difference(rng.multinomial(every, equal).astype(np.float64)) for _ in range(bootstrap)]
-    limits = {}
-    for fraction in _LIMITS:
+    out: dict[str, Any] = {"difference": difference(np.ones(every))}
+    for percent in (68, 95):
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a ring that no galaxy reaches
-            limits[fraction] = np.nanquantile(resamples, [(1 - fraction) / 2, (1 + fraction) / 2], axis=0)
+            limits = np.nanpercentile(resamples, [50 - percent / 2, 50 + percent / 2], axis=0)
+        out[f"low_{percent}"], out[f"high_{percent}"] = limits
     n, m = len(first), len(second)
-    return difference(np.ones(every)), limits, (n, m, n + m - every)
+    return out | {"galaxies_first": n, "galaxies_second": m, "galaxies_both": n + m - every}
 
 
 def aligned(maps: np.ndarray, angle: np.ndarray) -> np.ndarray:

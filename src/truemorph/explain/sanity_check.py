@@ -1,17 +1,15 @@
 """Check that maps depend on the learned weights: the randomisation test of Adebayo et al. 2018.
 
-"Sanity checks for saliency maps" (NeurIPS, arXiv:1810.03292): if a map does not change when weights are randomised from
-the class layer down ("cascading"), it shows the image, not the network. Galaxies are at the centre of their images, so
-maps are correlated even without learning; and maps are not exactly reproducible. Both effects are measured with the
-trained network: its maps of another galaxy, and of the same galaxy rotated by multiples of 90°. The check passes if
-maps with random weights correlate less than the mean of these two.
+"Sanity checks for saliency maps" (NeurIPS, arXiv:1810.03292): if a map does not change when all weights are replaced by
+random ones, it shows the image, not the network. Galaxies are at the centre of their images, so maps are correlated
+even without learning; and maps are not exactly reproducible. Both effects are measured with the trained network: its
+maps of another galaxy, and of the same galaxy rotated by multiples of 90°. The check passes if maps with random weights
+correlate less than the mean of these two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +18,7 @@ from scipy.stats import rankdata, t
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.errors import InputError
-from truemorph.explain.feature_maps import Grid, stages
+from truemorph.explain.feature_maps import Grid
 from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.progress import progress
 
@@ -35,9 +33,8 @@ class Randomisation:
     Attributes
     ----------
     layer : str
-    steps : dict of str to array, shape (D, N)
-        With maps of random weights, by draw and galaxy. The key is the last randomised part, from the class layer
-        down. In the last step all weights are random.
+    random : array, shape (D, N)
+        With maps of random weights, by draw and galaxy.
     other, same : array, shape (N,)
         With the map of another galaxy of the same predicted class, and of the same galaxy rotated by multiples of 90°.
     blank : float
@@ -45,7 +42,7 @@ class Randomisation:
     """
 
     layer: str
-    steps: dict[str, np.ndarray]
+    random: np.ndarray
     other: np.ndarray
     same: np.ndarray
     blank: float
@@ -56,30 +53,27 @@ class Randomisation:
         return float((self.other + self.same).mean() / 2)
 
     @property
-    def means(self) -> dict[str, tuple[float, float]]:
-        """Mean correlation of each step, with its error."""
-        return {name: _mean_and_error(one) for name, one in self.steps.items()}
+    def mean(self) -> tuple[float, float]:
+        """Mean correlation with maps of random weights, with its error."""
+        return _mean_and_error(self.random)
 
     @property
     def passes(self) -> bool:
-        """Whether maps with all weights random are below the threshold, with 97.5 % confidence."""
-        random = list(self.steps.values())[-1]
-        above, error = _mean_and_error(random - (self.other + self.same) / 2)
-        return bool(above + t.ppf(0.975, len(random) - 1) * error < 0)
+        """Whether maps with random weights are below the threshold, with 97.5 % confidence."""
+        above, error = _mean_and_error(self.random - (self.other + self.same) / 2)
+        return bool(above + t.ppf(0.975, len(self.random) - 1) * error < 0)
 
     @property
     def statement(self) -> str:
         """Return the result in words."""
-        last, random = list(self.steps.items())[-1]
-        mean, error = self.means[last]
-        verdict = f"maps of {self.layer} depend on the weights"
-        if not self.passes:
-            verdict = f"it is not shown that {verdict}"
+        mean, error = self.mean
+        verdict = f"aps of {self.layer} depend on the weights"
+        verdict = f"M{verdict}" if self.passes else f"It is not shown that m{verdict}"
         return (
-            f"{verdict[0].upper()}{verdict[1:]}: with all weights random ({len(random)} draws), the rank correlation "
-            f"of a galaxy's map with that of the trained network is {mean:.2f} ± {error:.2f}. For comparison, it is "
-            f"{self.other.mean():.2f} with another galaxy and {self.same.mean():.2f} with the same galaxy, rotated "
-            f"(the check passes below {self.threshold:.2f})."
+            f"{verdict}: with random weights ({len(self.random)} draws), the rank correlation of a galaxy's map with "
+            f"that of the trained network is {mean:.2f} ± {error:.2f}. For comparison, it is {self.other.mean():.2f} "
+            f"with another galaxy and {self.same.mean():.2f} with the same galaxy, rotated (the check passes below "
+            f"{self.threshold:.2f})."
         )
 
 
@@ -99,13 +93,9 @@ def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def randomise(
-    model: Classifier,
-    pixels: np.ndarray,
-    layer: str | None = None,
-    draws: int = 5,
-    seed: int = 0,
+    model: Classifier, pixels: np.ndarray, layer: str | None = None, draws: int = 5, seed: int = 0
 ) -> Randomisation:
-    """Compare maps of a model's first member with maps after randomising weights from the top.
+    """Compare maps of a model's first member with maps of the same network with random weights.
 
     `pixels` are a few dozen galaxies, uint8 of shape (N, S, S, 3), cropped and resized. Random networks are initialised
     as at the start of training.
@@ -113,15 +103,12 @@ def randomise(
     if draws < 2:
         raise InputError(f"the check with random weights needs two draws or more; got {draws}")
     described = {**model.described, "temperatures": model.temperatures[:1]}
-    alone = replace(model, described=described, members=model.members[:1])
-    cam = GradCam(alone, layer)
+    cam = GradCam(replace(model, described=described, members=model.members[:1]), layer)
     classes = cam.member(pixels, 0).argmax(axis=1)
     partner = _partners(classes, seed)
     paired = partner >= 0
     if not paired.any():
-        raise InputError(
-            "the check with random weights needs two galaxies of one predicted class; give more, or use `draws` 0"
-        )
+        raise InputError("the check with random weights needs two galaxies of one predicted class; or use `draws` 0")
     pixels, classes, partner = pixels[paired], classes[paired], np.cumsum(paired)[partner[paired]] - 1
     scale = _SIDE / model.config.image_size
     grid = Grid(cam.grid.cells, (cam.grid.first + 0.5) * scale - 0.5, cam.grid.step * scale)
@@ -134,23 +121,18 @@ def randomise(
     trained = maps()
     other = rank_correlations(trained, trained[partner])
     same = np.mean([rank_correlations(trained, maps(turned)) for turned in (1, 2, 3)], axis=0)
-    network = cam.networks[0]
-    # The network's own order is that of its layers; in a file it is alphabetical.
-    groups = _from_the_top(network.state_dict(), stages(network.backbone))
-    steps = {name: np.zeros((draws, len(pixels))) for name in groups}
-    blank = 0
-    with progress(draws * len(groups), "checking maps with random weights", "networks") as bar:
+    random, blank = np.zeros((draws, len(pixels))), 0.0
+    with progress(draws, "checking maps with random weights", "networks") as bar:
         for draw in range(draws):
-            fresh = _fresh_weights(alone, seed + draw)
-            weights = {name: torch.from_numpy(value) for name, value in alone.members[0].items()}
-            for name, keys in groups.items():
-                weights |= {key: fresh[key] for key in keys}
-                network.load_state_dict(weights)
-                now = maps()
-                blank += int((now.max(axis=(1, 2)) == 0).sum())
-                steps[name][draw] = rank_correlations(trained, now)
-                bar.update(1)
-    return Randomisation(cam.layer, steps, other, same, blank / (draws * len(groups) * len(pixels)))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed + draw)
+                fresh = GalaxyNetwork(model.config, len(model.classes), built=model.described.get("built"))
+            cam.networks[0].load_state_dict(fresh.state_dict())
+            now = maps()
+            random[draw] = rank_correlations(trained, now)
+            blank += float((now.max(axis=(1, 2)) == 0).mean()) / draws
+            bar.update(1)
+    return Randomisation(cam.layer, random, other, same, blank)
 
 
 def _partners(classes: np.ndarray, seed: int) -> np.ndarray:
@@ -161,26 +143,3 @@ def _partners(classes: np.ndarray, seed: int) -> np.ndarray:
         if rows.size > 1:
             out[rows] = np.roll(rows, 1)
     return out
-
-
-def _fresh_weights(model: Classifier, seed: int) -> dict[str, Any]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = GalaxyNetwork(model.config, len(model.classes), built=model.described.get("built"))
-    return network.state_dict()
-
-
-def _from_the_top(weights: dict[str, Any], stages: Collection[str]) -> dict[str, list[str]]:
-    """List the weights of each part of a network, from class layer to stem."""
-    parts: dict[str, list[str]] = {}
-    for key in weights:
-        inside = key.removeprefix("backbone.")
-        stage = next((one for one in stages if inside.startswith(f"{one}.")), None)
-        if inside == key:
-            name = ".".join(key.split(".")[:2])
-        elif stage is None:
-            name = inside.split(".")[0] if set(parts) - {"stem"} else "stem"
-        else:
-            name = stage
-        parts.setdefault(name, []).append(key)
-    return dict(reversed(parts.items()))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,11 +17,11 @@ import polars as pl
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.explain.catalogue import RADIUS
 from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.explain.profiles import (
     PIXELS,
     RADII,
+    RADIUS,
     REACH,
     MeanMap,
     Profiles,
@@ -33,18 +33,16 @@ from truemorph.explain.profiles import (
 from truemorph.images.shapes import measure_shapes
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.sources import decoded, table_part
-from truemorph.progress import Progress, Silence
+from truemorph.progress import Progress, silence
 
 _BATCH = 256
 
 
-@dataclass(frozen=True)
-class Galaxies:
+class Galaxies(NamedTuple):
     """A batch of galaxies for a network."""
 
-    ids: pl.Series
+    rows: pl.DataFrame  # `object_id` and, if known, RADIUS
     pixels: np.ndarray  # uint8, shape (N, S, S, 3)
-    radius: np.ndarray | None = None  # Petrosian, in these pixels; NaN if unknown
     problems: Sequence[tuple[Any, str]] = ()  # ids of galaxies without a readable image, and reasons
 
 
@@ -53,10 +51,7 @@ Source = Callable[[TrainingConfig], Iterable[Galaxies]]
 
 
 def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
-    """Make a source of a catalogue's galaxies, from `object_id`, `image` (a file below `root`) and radii, if known.
-
-    `with_geometry` adds the radii, in units of the width of an image file before cropping.
-    """
+    """Make a source of a catalogue's galaxies, from `object_id` and `image`, a file below `root`."""
 
     def galaxies(config: TrainingConfig) -> Iterator[Galaxies]:
         part = table_part("galaxies", frame, root, "image")
@@ -64,15 +59,9 @@ def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
         for rows, images in decoded(config, part.batches(_BATCH)):
             ids = rows.frame["object_id"]
             good = [row for row, image in enumerate(images) if not isinstance(image, str)]
-            radius = None
-            if RADIUS in frame.columns:
-                radius = rows.frame[good][RADIUS].cast(pl.Float64).to_numpy() * size / config.crop
-            yield Galaxies(
-                ids[good],
-                np.array([images[row] for row in good], np.uint8).reshape(-1, size, size, 3),
-                radius,
-                [(ids[row], image) for row, image in enumerate(images) if isinstance(image, str)],
-            )
+            pixels = np.array([images[row] for row in good], np.uint8).reshape(-1, size, size, 3)
+            problems = [(ids[row], image) for row, image in enumerate(images) if isinstance(image, str)]
+            yield Galaxies(rows.frame[good], pixels, problems)
 
     return galaxies
 
@@ -82,17 +71,15 @@ class Explained:
     """Galaxies that a model assigns to one class, and maps of the evidence for it."""
 
     name: str  # of the class
-    ids: pl.Series  # in the order of the profiles
-    relations: Sequence[str]  # role of each galaxy in training, as in tables of labels
-    blank: np.ndarray  # whether a map is zero everywhere, because there is no evidence for the class
+    table: pl.DataFrame  # in the order of the profiles: `object_id`; `relation`, the role in training
     mean: MeanMap  # in pixels of the network's image
     aligned: MeanMap | None  # with major axes along x
-    rings: dict[str, Profiles]  # by unit
+    rings: dict[str, Profiles]  # by unit of the radii: "pixel" (of the network's image) or "R_petro"
 
     @property
     def galaxies(self) -> int:
         """Number of galaxies."""
-        return len(self.ids)
+        return self.table.height
 
 
 @dataclass(frozen=True)
@@ -130,7 +117,7 @@ def explain(
     """
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
-    return {name: _explain(name, cam, source, rings, align, progress or Silence()) for name, cam in cams.items()}
+    return {name: _explain(name, cam, source, rings, align, progress or silence()) for name, cam in cams.items()}
 
 
 def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, progress: Progress) -> Explanation:
@@ -144,25 +131,24 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
     for some in source(model.config):
         problems += some.problems
         progress.update(len(some.problems))
-        if not len(some.ids):
+        if some.rows.is_empty():
             continue
-        labels = labeller.label(some.ids.alias("object_id").to_frame(), some.pixels)
+        labels = labeller.label(some.rows, some.pixels)
         predicted = labels["label"].to_numpy()
-        _, fold = labeller.part_in_training(some.ids)
+        _, fold = labeller.part_in_training(some.rows["object_id"])
         maps = upsampled(cam.maps(some.pixels, predicted, fold), size, cam.grid)
         sums += [moments(maps[predicted == k]) for k in range(n_classes)]
         if align:
             straight = aligned(maps, measure_shapes(some.pixels)["angle"].to_numpy())
             turned += [moments(straight[predicted == k]) for k in range(n_classes)]
         profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}
-        if some.radius is not None:
-            radius = np.where(some.radius > 0, some.radius, np.nan)
-            profiles[RADII] = radial_profiles(maps, edges[RADII], radius)
-        columns = {"object_id": some.ids, "relation": labels["relation"], "class": predicted}
-        columns["blank"] = maps.max(axis=(1, 2)) == 0
+        if RADIUS in some.rows.columns:
+            radius = some.rows[RADIUS].cast(pl.Float64).to_numpy() * size / model.config.crop
+            profiles[RADII] = radial_profiles(maps, edges[RADII], np.where(radius > 0, radius, np.nan))
+        columns = {"object_id": some.rows["object_id"], "relation": labels["relation"], "class": predicted}
         # float32 halves the memory, and is the precision of the maps.
         parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
-        progress.update(len(some.ids))
+        progress.update(some.rows.height)
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
         raise InputError(f"no galaxy has a readable image{first}")
@@ -172,54 +158,34 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
         own = galaxies.filter(pl.col("class") == k)
         one = Explained(
             name=kind,
-            ids=own["object_id"],
-            relations=own["relation"].to_list(),
-            blank=own["blank"].to_numpy(),
+            table=own.select("object_id", "relation"),
             mean=MeanMap.of(sums[k]),
             aligned=MeanMap.of(turned[k]) if align else None,
-            rings={unit: Profiles(edges[unit], unit, own[unit].to_numpy()) for unit in edges if unit in own.columns},
+            rings={unit: Profiles(edges[unit], own[unit].to_numpy()) for unit in edges if unit in own.columns},
         )
         classes.append(one)
     backbone = model.config.backbone
     return Explanation(name, model.model_hash, backbone, cam.layer, cam.grid.cells, size, tuple(classes), problems)
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Difference between the mean profiles of two models, first minus second, for one class."""
+def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> dict[str, pl.DataFrame]:
+    """Compute differences between profiles of all pairs of models, `first` minus `second`, by `class`.
 
-    first: str
-    second: str
-    name: str  # of the class
-    unit: str
-    edges: np.ndarray  # shape (B + 1,)
-    difference: np.ndarray  # shape (B,)
-    limits: dict[float, np.ndarray]  # lower and upper limits, shape (2, B), for the central 0.68 and 0.95 of resamples
-    galaxies: tuple[int, int, int]  # in the first, the second, and both
-
-    @property
-    def middles(self) -> np.ndarray:
-        """Radii at the middle of the rings, shape (B,)."""
-        return (self.edges[1:] + self.edges[:-1]) / 2
-
-
-def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> list[Compared]:
-    """Compute differences between profiles of all pairs of models, by class and unit.
-
-    Galaxies are matched by id. Pairs without galaxies of the class, or with different rings (pixels of images of
-    different sizes), are left out.
+    Returns a table for each unit of the radii, with a row per ring and the columns of `profile_difference`. Galaxies
+    are matched by id. Pairs without galaxies of the class, or with different rings (pixels of images of different
+    sizes), are left out.
     """
-    out = []
+    tables: dict[str, list[pl.DataFrame]] = {}
     for first, second in combinations(explanations.values(), 2):
-        others = {some.name: some for some in second.classes}
-        for one in first.classes:
-            other = others.get(one.name)
-            if other is None or not one.galaxies or not other.galaxies:
+        for one, other in product(first.classes, second.classes):
+            if one.name != other.name or not one.galaxies or not other.galaxies:
                 continue
-            ids = (one.ids.to_list(), other.ids.to_list())
+            ids = (one.table["object_id"].to_list(), other.table["object_id"].to_list())
             for unit, mine in one.rings.items():
                 theirs = other.rings[unit]
                 if np.array_equal(mine.edges, theirs.edges):
                     found = profile_difference(mine.profiles, theirs.profiles, ids, bootstrap, seed)
-                    out.append(Compared(first.model, second.model, one.name, unit, mine.edges, *found))
-    return out
+                    about = {"first": first.model, "second": second.model, "class": one.name}
+                    edges = {"inner": mine.edges[:-1], "outer": mine.edges[1:]}
+                    tables.setdefault(unit, []).append(pl.DataFrame({**about, **edges, **found}))
+    return {unit: pl.concat(parts) for unit, parts in tables.items()}

@@ -27,15 +27,8 @@ def combined(answers: pl.DataFrame) -> pl.DataFrame:
 
     Returns `object_id`, `gold` (0, 1 or null), `gold_uncertain` (0 or 1), `gold_people` (names), `gold_time` (of the
     last answer).
-
-    >>> some = pl.DataFrame({"annotator": ["Ann", "Ben", "Ann"], "galaxy": ["a", "a", "b"],
-    ...     "answer": ["disk", "smooth", "disk"], "time": [1, 2, 3]})
-    >>> combined(some).select("object_id", "gold", "gold_uncertain").rows()
-    [('a', None, 1), ('b', 1, 0)]
     """
-    smooth, disk, unclear, artefact = (
-        (pl.col("answer") == one).sum() for one in ("smooth", "disk", "unclear", "artefact")
-    )
+    smooth, disk, unclear, artefact = ((pl.col("answer") == one).sum() for one in CHOICES)
     whole = artefact <= smooth + disk + unclear
     differ = ((smooth > 0) & (disk > 0)) | ((artefact > 0) & (smooth + disk > 0))
     gold = pl.when(whole & (disk > smooth)).then(1).when(whole & (smooth > disk)).then(0)
@@ -54,14 +47,11 @@ def combined(answers: pl.DataFrame) -> pl.DataFrame:
 def agreement(answers: pl.DataFrame, seed: int = 0) -> dict[str, Any]:
     """Measure how well people agree, from answers as `read_answers` returns them.
 
-    Returns
-    -------
-    dict
-        `pairs`: of each two people the number of galaxies that both labelled, the fraction on which they agree, and
-        Cohen's kappa with its bootstrap error; `fleiss`: Fleiss' kappa of the galaxies that all labelled, None for
-        fewer than three people; `self_consistency`: by person, repeats and the fraction answered alike;
-        `disagreements`: galaxies on which people do not agree; `twins`: disks that the same person labelled on the
-        original and again on a degraded copy, and the fraction called smooth there.
+    `pairs`: of each two people the number of galaxies that both labelled, the fraction on which they agree, and Cohen's
+    kappa with its bootstrap error; `fleiss`: Fleiss' kappa of the galaxies that all labelled, None for fewer than three
+    people; `self_consistency`: by person, repeats and the fraction answered alike; `disagreements`: galaxies on which
+    people do not agree; `twins`: disks that the same person labelled on the original and again on a degraded copy, and
+    the fraction called smooth there.
     """
     first = answers.filter(pl.col("occasion") == FIRST)
     people = sorted(first["annotator"].unique())
@@ -129,22 +119,14 @@ def _with_error(
 
 
 def cohen_kappa(both: np.ndarray) -> float:
-    """Return Cohen's kappa (1960, Educational and Psychological Measurement 20, 37) of answers, shape (galaxies, 2).
-
-    >>> cohen_kappa(np.array([["disk", "disk"], ["smooth", "smooth"], ["smooth", "disk"], ["disk", "smooth"]]))
-    0.0
-    """
+    """Return Cohen's kappa (1960, Educational and Psychological Measurement 20, 37) of answers, shape (galaxies, 2)."""
     alike = float(np.mean(both[:, 0] == both[:, 1]))
     chance = float(np.sum(np.prod([(both == one).mean(axis=0) for one in np.unique(both)], axis=1)))
     return 1.0 if chance == 1 else (alike - chance) / (1 - chance)
 
 
 def fleiss_kappa(every: np.ndarray) -> float:
-    """Return Fleiss' kappa (1971, Psychological Bulletin 76, 378) of answers, shape (galaxies, people).
-
-    >>> fleiss_kappa(np.array([["disk", "disk", "disk"], ["smooth", "smooth", "smooth"]]))
-    1.0
-    """
+    """Return Fleiss' kappa (1971, Psychological Bulletin 76, 378) of answers, shape (galaxies, people)."""
     people = every.shape[1]
     counts = np.stack([(every == one).sum(axis=1) for one in np.unique(every)], axis=1)
     alike = ((counts**2).sum(axis=1) - people) / (people * (people - 1))

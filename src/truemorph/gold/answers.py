@@ -23,6 +23,7 @@ FIRST, REPEAT, TWIN = "first", "repeat", "twin"
 # Seconds that a writer waits for another one.
 _PATIENCE = 30.0
 _TABLE = """
+PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS answers (
     id INTEGER PRIMARY KEY,
     annotator TEXT NOT NULL,
@@ -39,15 +40,6 @@ CREATE UNIQUE INDEX IF NOT EXISTS one_answer ON answers (annotator, galaxy, occa
 """
 _TEXTS = ("annotator", "galaxy", "occasion", "answer", "note", "time")
 _SCHEMA = {**dict.fromkeys(_TEXTS, pl.String), "better": pl.Int64, "seconds": pl.Float64}
-
-
-def create_answers(folder: Path) -> None:
-    """Make the file of answers where there is none; an error if a file of this name holds something else."""
-    try:
-        with _connected(folder) as connection:
-            connection.executescript(_TABLE)
-    except sqlite3.DatabaseError as problem:
-        raise InputError(f"{folder / ANSWERS}: is not a file of answers ({problem}); move it away") from problem
 
 
 def record_answer(
@@ -124,7 +116,11 @@ def read_answers(folder: Path) -> pl.DataFrame:
 @contextmanager
 def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
     """A connection whose block is one transaction: all of its changes are on the disk when it ends, or none is."""
-    with closing(sqlite3.connect(folder / ANSWERS, timeout=_PATIENCE, isolation_level="IMMEDIATE")) as connection:
-        connection.execute("PRAGMA synchronous = FULL")
+    path = folder / ANSWERS
+    with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level="IMMEDIATE")) as connection:
+        try:
+            connection.executescript(_TABLE)
+        except sqlite3.DatabaseError as problem:
+            raise InputError(f"{path}: can't be used as a file of answers ({problem}); move it away") from problem
         with connection:
             yield connection

@@ -30,11 +30,7 @@ _COLUMNS = ("gold", "gold_probability", "gold_uncertain", "gold_people", "gold_t
 
 
 def class_of(word: str) -> str | None:
-    """Return smooth, disk, unclear or artefact for a word, None if it is none of them.
-
-    >>> class_of("Features or disk"), class_of("0"), class_of("Star or artifact"), class_of("ring")
-    ('disk', 'smooth', 'artefact', None)
-    """
+    """Return smooth, disk, unclear or artefact for a word, None if it is none of them."""
     return next((name for name, pattern in _WORDS.items() if re.fullmatch(pattern, word.strip().lower())), None)
 
 
@@ -83,69 +79,48 @@ def _of_zooniverse(frame: pl.DataFrame, source: str) -> pl.DataFrame:
 
 
 def with_gold(
-    catalogue: CatalogTable, answers: pl.DataFrame, selection: pl.DataFrame | None, about: dict[str, Any]
+    catalogue: CatalogTable, answers: pl.DataFrame, plan: pl.DataFrame | None, about: dict[str, Any]
 ) -> tuple[CatalogTable, list[Finding]]:
     """Return a catalogue with gold labels from answers (see `combined`), and what was left out.
 
-    `selection`, of galaxies that were chosen by a plan, is that of `answered_probability`: gold labels of earlier plans
-    are kept. `about` is added to the metadata.
+    With the table of the plan by which the galaxies were chosen, `gold_probability` is the probability of being
+    selected and answered, and gold labels of earlier plans are kept. Orders are random, so the probability of this plan
+    is multiplied by the fraction of its galaxies that were answered. `about` is added to the metadata.
     """
     source = str(catalogue.path or "catalogue")
     frame = catalogue.frame.with_columns(_id=pl.col("object_id").cast(pl.String))
     gold = combined(answers.with_columns(pl.col("time").cast(pl.String))).rename({"object_id": "_id"})
     if gold.join(frame, on="_id", how="semi").is_empty():
         raise InputError(f"{source}: has none of the {gold.height:,} galaxies with gold labels; are the ids the same?")
-    every = gold.height
-    if selection is not None:
-        gold = gold.join(selection.filter(pl.col("gold_probability") > 0), on="_id", how="semi")
-    outside, missing = every - gold.height, gold.join(frame, on="_id", how="anti").height
-    columns = [one for one in frame.columns if one not in _COLUMNS]
-    if selection is None:
-        joined = frame.select(columns).join(gold, on="_id", how="left", maintain_order="left")
-    else:
+    joined, every, outside = frame.drop(_COLUMNS, strict=False), gold.height, 0
+    if plan is not None:
+        selected = plan.filter(pl.col("position").is_not_null())["object_id"]
+        part = selected.is_in(answers["galaxy"].implode()).mean()
+        now = pl.col("before") + (pl.col("probability") - pl.col("before")) * part
+        selection = plan.select("before", _id=pl.col("object_id").cast(pl.String), gold_probability=now)
         if (selection["before"] > 0).any() and "gold" not in frame.columns:
             raise InputError(
                 f"{source}: lacks the gold labels of the pilot that this plan was made after; give the catalogue that "
                 "the plan was made from"
             )
+        gold = gold.join(selection.filter(pl.col("gold_probability") > 0), on="_id", how="semi")
+        outside = every - gold.height
         earlier = frame.join(selection.filter(pl.col("before") > 0), on="_id", how="semi")
         kept = [one for one in gold.columns if one in frame.columns]
         gold = pl.concat([gold, earlier.join(gold, on="_id", how="anti").select(kept)], how="diagonal_relaxed")
-        joined = frame.select(columns).join(gold, on="_id", how="left", maintain_order="left")
         joined = joined.join(selection.drop("before"), on="_id", how="left", maintain_order="left")
-    table = CatalogTable(
-        joined.drop("_id"), catalogue.units, {**catalogue.metadata, **about}, descriptions=catalogue.descriptions
-    )
-    return table, _findings(missing, outside)
-
-
-def _findings(missing: int, outside: int) -> list[Finding]:
-    not_in_catalogue = Finding(
-        "gold-not-in-catalogue",
+    missing = gold.join(frame, on="_id", how="anti").height
+    joined = joined.join(gold, on="_id", how="left", maintain_order="left").drop("_id")
+    metadata = {**catalogue.metadata, **about}
+    table = CatalogTable(joined, catalogue.units, metadata, descriptions=catalogue.descriptions)
+    left_out = Finding(
+        "gold-left-out",
         "caution",
-        f"{missing:,} galaxies with gold labels are not in the catalogue and were left out.",
-        "Check that ids and catalogue are those that the labels were made for.",
+        f"Galaxies with a class were left out: {missing:,} are not in the catalogue, {outside:,} could not be selected "
+        "by the plan.",
+        "Check that ids, catalogue and plan are those of these labels, or import them without the plan (`plan`).",
     )
-    not_in_plan = Finding(
-        "gold-not-in-plan",
-        "caution",
-        f"{outside:,} galaxies with a class could not be selected by the plan and were left out.",
-        "Import them without the plan, or check that it is the plan of these galaxies (`plan`).",
-    )
-    return [one for one, count in ((not_in_catalogue, missing), (not_in_plan, outside)) if count]
-
-
-def answered_probability(plan: pl.DataFrame, answered: pl.Series) -> pl.DataFrame:
-    """Probability that a galaxy (`_id`) was selected and answered (`gold_probability`), and `before`, by earlier plans.
-
-    Orders are random, so the probability of this plan is multiplied by the fraction of its galaxies that were answered.
-    """
-    selected = plan.filter(pl.col("position").is_not_null())
-    part = selected["object_id"].is_in(answered.implode()).sum() / selected.height
-    now = pl.col("probability") - pl.col("before")
-    return plan.select(
-        pl.col("object_id").cast(pl.String).alias("_id"), "before", gold_probability=pl.col("before") + now * part
-    )
+    return table, [left_out] if missing or outside else []
 
 
 def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[Path, int]:

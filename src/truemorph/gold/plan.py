@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, Field
+from scipy.spatial import KDTree
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
@@ -23,15 +24,13 @@ from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import find_images
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.io import checked, plain, read_json, write_json
+from truemorph.io import plain, read_json, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
 Purpose = Literal["fractions", "transition"]
 PLAN, TABLE = "plan.json", "plan.parquet"
-# Raised whenever a folder means something else than before.
-VERSION = 1
 # No weight (inverse probability) above this multiple of the mean of the galaxies that are labelled.
 _MOST_WEIGHT = 10.0
 _FEWEST_IN_STRATUM = 2
@@ -51,16 +50,20 @@ class Strata:
     # bias curve
     spread: np.ndarray
 
+    @property
+    def fraction(self) -> np.ndarray:
+        """Fraction of the galaxies of its bin that a stratum has, shape (H,)."""
+        return self.sizes / np.bincount(self.bins, self.sizes)[self.bins]
+
     @classmethod
     def of(cls, label: np.ndarray, bins: Bins, p_disk: np.ndarray, groups: int) -> Strata:
         """Strata of bin, label and `groups` equal-count groups of p(disk)."""
         key = bins.index * 2 + label
         if groups > 1:
             order = np.lexsort([p_disk, key])
-            size = np.bincount(key, minlength=key.max() + 1)
-            within = np.empty(key.size, dtype=np.int64)
-            within[order] = np.arange(key.size) - np.repeat(np.cumsum(size) - size, size)
-            key = key * groups + within * groups // np.maximum(size[key], 1)
+            within = np.empty_like(key)
+            within[order] = _rank(key[order])
+            key = key * groups + within * groups // np.bincount(key)[key]
         _, first, index, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
         mean = np.bincount(index, p_disk) / sizes
         # Between the mean of p and one half, as far as p is uncertain itself.
@@ -74,25 +77,17 @@ class Strata:
 
     def errors(self, drawn: np.ndarray) -> np.ndarray:
         """Standard error of the disk fraction of each bin of α if so many of each stratum are labelled, shape (B,)."""
-        total = np.bincount(self.bins, self.sizes)
-        share = self.sizes / total[self.bins]
-        variance = share**2 * self.spread**2 * np.clip(1 / np.maximum(drawn, 1e-9) - 1 / self.sizes, 0, None)
-        return np.sqrt(np.bincount(self.bins, variance))
-
-    def errors_of_random(self, n: float) -> np.ndarray:
-        """The same if n galaxies are chosen at random, and label and α are used afterwards."""
-        return self.errors(np.minimum(n * self.sizes / self.sizes.sum(), self.sizes))
+        remaining = np.clip(1 / np.maximum(drawn, 1e-9) - 1 / self.sizes, 0, None)
+        return np.sqrt(np.bincount(self.bins, (self.fraction * self.spread) ** 2 * remaining))
 
     def allocation(self, error: float) -> np.ndarray:
         """Labels a stratum that give every bin this standard error, shape (H,); not rounded."""
-        total = np.bincount(self.bins, self.sizes)
-        share = self.sizes / total[self.bins]
+        scatter = self.fraction * self.spread
         drawn, part = self.sizes, np.ones(self.sizes.size, bool)  # strata of which a part is labelled
         while part.any():
-            both = np.bincount(self.bins, part * share * self.spread)
-            limit = np.bincount(self.bins, part * share * self.spread**2) / total
-            wanted = both / (error**2 + limit)
-            drawn = np.where(part, wanted[self.bins] * share * self.spread, self.sizes)
+            limit = np.bincount(self.bins, part * scatter**2 / self.sizes)
+            wanted = np.bincount(self.bins, part * scatter) / (error**2 + limit)
+            drawn = np.where(part, wanted[self.bins] * scatter, self.sizes)
             if not np.any(part & (drawn >= self.sizes)):
                 break
             part &= drawn < self.sizes  # the others need more
@@ -118,6 +113,11 @@ class Strata:
     def fewest(self, total: float) -> np.ndarray:
         """Labels that a stratum needs at least if there are so many in total, shape (H,)."""
         return np.maximum(self.sizes * total / (_MOST_WEIGHT * self.sizes.sum()), _FEWEST_IN_STRATUM)
+
+
+def _rank(key: np.ndarray) -> np.ndarray:
+    """Place of each element of a sorted array among those that are equal to it, from 0; shape (N,)."""
+    return np.arange(key.size) - np.searchsorted(key, key)
 
 
 @dataclass(frozen=True, repr=False)
@@ -181,7 +181,7 @@ class GoldPlan(Result):
         """Return plain values, for JSON."""
         return plain(
             {
-                "version": VERSION,
+                "version": 1,
                 "out": None if self.out is None else str(self.out),
                 **self.about,
                 "labels": self.selected.height,
@@ -298,16 +298,16 @@ def make_plan(
     probability = before.copy()
     now = (drawn / strata.sizes)[strata.index]
     probability[rows] += (1 - before[rows]) * now
-    if pilot.size:
+    if pilot.size:  # as the galaxy of the same bin and label with the nearest p(disk); 0 if there is none
         cell = label + 2 * np.searchsorted(cut.edges[1:-1], column, side="right")
-        similar = _of_similar(now, cell[rows], predicted[rows], cell[pilot], predicted[pilot])
-        probability[pilot] += (1 - before[pilot]) * similar
+        place = np.column_stack([10 * cell, predicted])
+        _, nearest = KDTree(place[rows]).query(place[pilot], distance_upper_bound=2)
+        probability[pilot] += (1 - before[pilot]) * np.append(now, 0)[nearest]
     # The first of a random order within each stratum.
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(rows.size)
     shuffled = shuffled[np.argsort(strata.index[shuffled], kind="stable")]
-    rank = np.arange(rows.size) - np.repeat(np.cumsum(strata.sizes) - strata.sizes, strata.sizes.astype(int))
-    chosen = rng.permutation(rows[shuffled[rank < drawn[strata.index[shuffled]]]])
+    chosen = rng.permutation(rows[shuffled[_rank(strata.index[shuffled]) < drawn[strata.index[shuffled]]]])
     position, stratum = np.full((2, label.size), -1)
     position[chosen], stratum[rows] = np.arange(chosen.size), strata.index
     table = pl.DataFrame(
@@ -323,7 +323,8 @@ def make_plan(
     )
     comparison = pl.DataFrame(
         [
-            (n, float(strata.errors(strata.for_budget(n)).max()), float(strata.errors_of_random(n).max()))
+            # Of a random choice label and α are used afterwards.
+            (n, strata.errors(strata.for_budget(n)).max(), strata.errors(n * strata.sizes / rows.size).max())
             for n in _BUDGETS
             if strata.sizes.size * _FEWEST_IN_STRATUM <= n < rows.size
         ],
@@ -341,7 +342,14 @@ def make_plan(
         "pilot": 0 if gold is None else int((gold != UNKNOWN).sum()),
     }
     repeats = int(np.ceil(_REPEATED * chosen.size))
-    findings = () if able.all() else (_left_out(able),)
+    left_out = Finding(
+        "galaxies-left-out",
+        "note",
+        f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label, so results hold "
+        "for the others only.",
+        "Check why their images are missing.",
+    )
+    findings = () if able.all() else (left_out,)
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, findings)
 
 
@@ -353,30 +361,6 @@ def _earlier(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     if "gold_uncertain" in frame.columns:  # also known where people could not tell the class
         labelled |= frame["gold_uncertain"].is_not_null()
     return frame["gold_probability"].fill_null(0.0).to_numpy(), labelled.to_numpy()
-
-
-def _of_similar(
-    value: np.ndarray, cell: np.ndarray, p_disk: np.ndarray, other_cell: np.ndarray, other_p: np.ndarray
-) -> np.ndarray:
-    """Values of the galaxies with the nearest p(disk) in the same cell, for other galaxies; 0 where there is none."""
-    found = np.zeros(other_cell.size)
-    for one in np.unique(other_cell):
-        here, there = np.flatnonzero(cell == one), np.flatnonzero(other_cell == one)
-        if here.size:
-            here = here[np.argsort(p_disk[here])]
-            place = np.searchsorted(p_disk[here], other_p[there]).clip(0, here.size - 1)
-            found[there] = value[here[place]]
-    return found
-
-
-def _left_out(able: np.ndarray) -> Finding:
-    return Finding(
-        "galaxies-left-out",
-        "note",
-        f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label, so results hold "
-        "for the others only.",
-        "Check why their images are missing.",
-    )
 
 
 def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
@@ -392,6 +376,7 @@ def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
 class PlanFile(BaseModel):
     """What is read from plan.json."""
 
+    version: Literal[1]  # raised whenever a folder means something else than before
     seed: int = Field(ge=0)
     repeats: int = Field(ge=0)
     predicted: list[float] = Field(min_length=1)
@@ -403,13 +388,7 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     """Read a plan folder: the content of `plan.json`, and the galaxies to label in the order of the list."""
     if not (folder / PLAN).is_file():
         raise InputError(f"{folder}: is not the folder of a plan (no {PLAN}); make one with truemorph gold plan")
-    about = read_json(folder / PLAN)
-    if about.get("version") != VERSION:
-        raise InputError(
-            f"{folder}: is a plan of version {about.get('version')}, not {VERSION}; make a new one with truemorph "
-            "gold plan"
-        )
-    checked(PlanFile, about, f"{folder / PLAN}:")
+    about = read_json(folder / PLAN, PlanFile)
     frame = read_table(folder / TABLE).frame
     return about, frame.filter(pl.col("position").is_not_null()).sort("position")
 

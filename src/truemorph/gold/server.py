@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import sys
 import time
+from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -52,15 +53,12 @@ def serve(session: Session, port: int) -> None:
         thread.start()
         address = f"http://{_HOST}:{listener.getsockname()[1]}/{token}/"
         print(f"Open {address} in a browser. Ctrl-C ends labelling; answers are kept.", file=sys.stderr, flush=True)
-        try:
+        with suppress(KeyboardInterrupt):
             # Not join(): if interrupted, it takes a running thread for one that has ended (Python 3.11).
             while thread.is_alive():
                 time.sleep(0.2)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            server.should_exit = True
-            thread.join()
+        server.should_exit = True
+        thread.join()
 
 
 def make_app(session: Session, token: str) -> Starlette:
@@ -77,8 +75,6 @@ def make_app(session: Session, token: str) -> Starlette:
     )
     headers = {
         "Content-Security-Policy": policy,  # the page's own style and script alone
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
     }
 
@@ -111,12 +107,11 @@ def make_app(session: Session, token: str) -> Starlette:
 
     def image(request: Request) -> Response:
         _, galaxy, occasion = item_of(request)
-        path = session.twins[galaxy] if occasion == TWIN else session.images[galaxy]
+        path: Path | None = session.twins[galaxy] if occasion == TWIN else session.images[galaxy]
         if "better" in request.query_params:
-            beside = better_of(galaxy, occasion)
-            if beside is None:
-                raise InputError("this galaxy has no better image")
-            path = beside
+            path = better_of(galaxy, occasion)
+        if path is None:
+            raise InputError("this galaxy has no better image")
         content, kind = _for_browsers(path)
         # Another session has another token, and so other addresses.
         return Response(content, media_type=kind, headers=headers | {"Cache-Control": "private, max-age=86400"})

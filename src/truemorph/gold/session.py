@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from truemorph.errors import InputError
-from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, create_answers, read_answers
+from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, read_answers
 from truemorph.gold.plan import images_of, read_plan
 from truemorph.images.decode import central_crop, decode, read_image_file
 from truemorph.images.degrade import degrade
@@ -63,9 +63,6 @@ def items_of(
 
     The order follows from the seed and the names, so that it stays when galaxies are added. The two times that a galaxy
     is shown are far apart, and so are a twin and its original.
-
-    >>> items_of(["a", "b", "c", "d"], ["b"], 1, 0, "Ann")
-    [('a', 'first'), ('b', 'first'), ('d', 'first'), ('a', 'repeat'), ('c', 'first'), ('b', 'twin')]
     """
 
     def draw(galaxy: str, of: str = "") -> int:
@@ -93,22 +90,17 @@ def open_session(
 ) -> Session:
     """Find and check the pictures of a plan, make the twins, and write `session.json`.
 
-    What is not given is that of the session before. The source of the gold labels can't change once there are answers.
+    What is not given is that of the session before.
     """
     about, plan = read_plan(folder)
-    create_answers(folder)
     before = read_session(folder)
     images = images or before.get("images") or about.get("image_root")
     better = better or before.get("better")
     if images is None:
         raise InputError("give the folder of the galaxies' images (`images`)")
-    begun = "gold_source" in before and not read_answers(folder).is_empty()
-    used: Source = source or (before["gold_source"] if begun else "better-images" if better else "same-images")
-    if begun and used != before["gold_source"]:
-        raise InputError(
-            f"{folder}: its answers come from {before['gold_source']}, and a plan has one source; leave it out "
-            f"(`gold_source`), or make a new plan for {used}"
-        )
+    default: Source = "better-images" if better else "same-images"
+    begun = not read_answers(folder).is_empty()
+    used: Source = source or (before.get("gold_source", default) if begun else default)
     found = images_of(plan, Path(images))
     reasons = dict.fromkeys(plan["object_id"].filter(~plan["object_id"].is_in(list(found))), "no image")
     reasons |= _unreadable(found)
@@ -124,8 +116,8 @@ def open_session(
     for one in _unreadable(beside):
         del beside[one]
     copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about["seed"])
-    left_out = pl.DataFrame(list(reasons.items()), schema=["object_id", "reason"], orient="row")
-    write_table(CatalogTable(left_out.cast(pl.String)), folder / LEFT_OUT)
+    left_out = {"object_id": list(reasons), "reason": list(reasons.values())}
+    pl.DataFrame(left_out, schema=dict.fromkeys(left_out, pl.String)).write_csv(folder / LEFT_OUT)
     places = {"images": str(Path(images).resolve()), "better": None if better is None else str(Path(better).resolve())}
     write_json(folder / SESSION, {"gold_source": used, **places})
     error = max(about["predicted"])
@@ -149,10 +141,31 @@ def _unreadable(files: dict[str, Path]) -> dict[str, str]:
 
 
 def _twins(folder: Path, n: int, plan: pl.DataFrame, images: dict[str, Path], seed: int) -> dict[str, Path]:
-    """Degraded copies by galaxy; made once, by the first session that wants some."""
+    """Degraded copies by galaxy; made once, by the first session that wants some.
+
+    They are n galaxies of the highest third of α, degraded to resolutions of the lowest third.
+    """
     made = folder / TWINS
-    if n and not made.is_file():
-        _make_twins(folder, n, plan, images, seed)
+    if not made.is_file() and n:
+        alpha = plan["alpha"].to_numpy()
+        low, high = np.quantile(alpha, [1 / 3, 2 / 3])
+        sharp = plan.filter(pl.col("alpha") > high).select("object_id", "alpha")
+        if n > sharp.height:
+            raise InputError(
+                f"{folder}: twins are made of the {sharp.height} best resolved galaxies, not of {n} (`twins`)"
+            )
+        rng = np.random.default_rng([seed, 9])
+        chosen = sharp[np.sort(rng.permutation(sharp.height)[:n])]
+        lower = rng.choice(alpha[(alpha <= low) & (alpha > 0)], n)
+        names = [f"twins/{number}.png" for number in range(n)]
+        for number, (galaxy, before) in enumerate(chosen.iter_rows()):
+            picture = central_crop(decode(read_image_file(images[galaxy]), galaxy), 1.0)
+            radius = petrosian_radius(picture)
+            twin = degrade(picture[None], np.array([before]), lower[[number]], radius, seed=seed + number)[0]
+            with written_whole(folder / names[number]) as partial:
+                Image.fromarray(twin).save(partial, format="PNG")
+        table = chosen.with_columns(twin_alpha=pl.Series(lower), image=pl.Series(names))
+        write_table(CatalogTable(table), made)
     if not made.is_file():
         return {}
     table = pl.read_parquet(made)
@@ -161,36 +174,14 @@ def _twins(folder: Path, n: int, plan: pl.DataFrame, images: dict[str, Path], se
     return {one: folder / name for one, name in table.select("object_id", "image").iter_rows() if one in images}
 
 
-def _make_twins(folder: Path, n: int, plan: pl.DataFrame, images: dict[str, Path], seed: int) -> None:
-    """Degrade n galaxies of the highest third of α to resolutions of the lowest third."""
-    alpha = plan["alpha"].to_numpy()
-    low, high = np.quantile(alpha, [1 / 3, 2 / 3])
-    sharp = plan.filter(pl.col("alpha") > high)
-    if n > sharp.height:
-        raise InputError(f"{folder}: twins are made of the {sharp.height} best resolved galaxies, not of {n} (`twins`)")
-    rng = np.random.default_rng([seed, 9])
-    chosen = sharp[np.sort(rng.permutation(sharp.height)[:n])]
-    lower = rng.choice(alpha[(alpha <= low) & (alpha > 0)], n)
-    names = [f"twins/{number}.png" for number in range(n)]
-    for number, (galaxy, before) in enumerate(chosen.select("object_id", "alpha").iter_rows()):
-        picture = central_crop(decode(read_image_file(images[galaxy]), galaxy), 1.0)
-        radius = petrosian_radius(picture)
-        twin = degrade(picture[None], np.array([before]), lower[[number]], radius, seed=seed + number)[0]
-        with written_whole(folder / names[number]) as partial:
-            Image.fromarray(twin).save(partial, format="PNG")
-    table = chosen.select("object_id", "alpha").with_columns(twin_alpha=pl.Series(lower), image=pl.Series(names))
-    write_table(CatalogTable(table), folder / TWINS)
-
-
 def petrosian_radius(picture: np.ndarray) -> float:
     """Petrosian radius (η = 0.2) of the galaxy in the middle of a picture, uint8 (S, S, 3), in pixels."""
     light = unstretch(picture).mean(axis=0)
     side = light.shape[0]
     y, x = np.indices(light.shape) - (side - 1) / 2
-    ring = np.hypot(x, y).round().astype(int)
-    edge = max(2, side // 10)
-    light = light - np.median(np.concatenate([light[:edge].ravel(), light[-edge:].ravel()]))
-    total, count = np.bincount(ring.ravel(), light.ravel()), np.maximum(np.bincount(ring.ravel()), 1)
+    ring = np.hypot(x, y).round().astype(int).ravel()
+    light -= np.median(light[np.abs(y) > 0.4 * side])  # the sky
+    total, count = np.bincount(ring, light.ravel()), np.maximum(np.bincount(ring), 1)
     ratio = (total / count) / np.maximum(np.cumsum(total) / np.cumsum(count), 1e-9)
     below = np.flatnonzero(ratio[2 : side // 2] < 0.2)
     return float(below[0] + 2 if below.size else side // 2)

@@ -6,13 +6,12 @@ devices therefore uses the same galaxies in the same orientations as a run on on
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 
+from truemorph.images.decode import ahead
 from truemorph.images.store import ImageFiles
 from truemorph.images.transforms import Augmentation
 
@@ -60,11 +59,6 @@ class GalaxyBatches:
         n, size = len(self.rows), self.batch_size
         return self.parts * (n // size if self.seed is not None and n >= size else -(-n // size))
 
-    def _order(self) -> np.ndarray:
-        if self.seed is None:
-            return np.arange(len(self.rows))
-        return np.random.default_rng([self.seed, self._epoch]).permutation(len(self.rows))
-
     def _batch(self, order: np.ndarray, number: int) -> Batch:
         step, part = divmod(number, self.parts)
         whole = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -80,15 +74,12 @@ class GalaxyBatches:
         return {name: value.pin_memory() for name, value in batch.items()} if torch.cuda.is_available() else batch
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self._order()
-        waiting: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(1, "batches") as ahead:
-            for number in range(len(self)):
-                waiting.append(ahead.submit(self._batch, order, number))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        order = np.arange(len(self.rows))
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self._epoch]).permutation(order)
+        numbers = ((number, [number]) for number in range(len(self)))
+        for _, (batch,) in ahead(lambda one: self._batch(order, one), numbers, _AHEAD):
+            yield batch
 
 
 def mixed_seed(*numbers: int) -> int:

@@ -11,15 +11,13 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import re
 import stat
-import struct
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -34,47 +32,16 @@ CENTRAL_CROP = 207 / 424
 MAXIMUM_PIXELS = 100_000_000
 _SMALLEST = 8
 _GZIP = b"\x1f\x8b"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _PIECE = 1 << 20
-_FITS_MODULES = r"astropy\.io\.fits"
 # The asinh stretch is nearly linear below a tenth of white, as in astropy's AsinhStretch.
 _SOFTENING = 0.1
+
+# Default settings of FITS images, `fits_hdu`, `fits_stretch` and `fits_limits`.
+DEFAULTS = TrainingConfig()
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class FitsReading:
-    """Settings to convert FITS images to colour images.
-
-    `hdu` is a number or name, by default that of the first HDU with an image. The stretch "asinh" preserves colours
-    (Lupton et al. 2004); the others stretch each band separately. `limits` are the data values of black and white, by
-    default the 0.5 and 99.8 percentiles of each image, which suits cutouts without a common scale.
-    """
-
-    hdu: int | str | None = None
-    stretch: Literal["asinh", "linear", "sqrt", "log"] = "asinh"
-    limits: tuple[float, float] | None = None
-
-
-AS_THEY_ARE = FitsReading()
-
-
-def fits_reading(config: TrainingConfig) -> FitsReading:
-    """Return a classifier's settings for FITS images."""
-    return FitsReading(config.fits_hdu, config.fits_stretch, config.fits_limits)
-
-
-def _quiet_fits() -> None:
-    """Ignore warnings of astropy.io.fits about repaired headers, of which surveys have millions.
-
-    This is permanent, because restoring filters in one thread would change those of others.
-    """
-    ours = ("ignore", None, Warning, re.compile(_FITS_MODULES), 0)
-    if ours not in warnings.filters:
-        warnings.filterwarnings("ignore", module=_FITS_MODULES)
 
 
 def is_fits(data: bytes) -> bool:
@@ -89,11 +56,16 @@ def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
     """
     from astropy.io import fits
 
-    _quiet_fits()
+    # Surveys have millions of headers that astropy repairs. The filter stays, because restoring filters in one thread
+    # would change those of others.
+    warnings.filterwarnings("ignore", module=r"astropy\.io\.fits")
     # Decompress while reading, so that the size in the header is checked before memory is used.
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(data)) if data.startswith(_GZIP) else io.BytesIO(data)
     with fits.open(stream, memmap=False) as units:
-        chosen = _chosen_hdu(units, hdu)
+        if hdu is None:  # astropy reads headers and data lazily
+            images = (n for n, unit in enumerate(units) if unit.is_image and unit.shape and 0 not in unit.shape)
+            hdu = next(images, 0)
+        chosen = units[hdu]
         shape = tuple(chosen.shape) if chosen.is_image else ()
         if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 3):
             found = f"shape {shape}" if shape else "no image"
@@ -107,50 +79,42 @@ def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
     return values
 
 
-def _chosen_hdu(units: Any, hdu: int | str | None) -> Any:
-    """Return the requested HDU, or the first with an image; astropy reads headers and data lazily."""
-    try:
-        if hdu is not None:
-            return units[hdu]
-        return next(unit for unit in units if unit.is_image and unit.shape and 0 not in unit.shape)
-    except (KeyError, IndexError, StopIteration):
-        missing = "image in any HDU" if hdu is None else f"HDU {hdu!r}"
-        names = ", ".join(unit.name or str(number) for number, unit in enumerate(units))
-        raise ValueError(f"no {missing}; there are {names}") from None
-
-
 def _check_pixels(height: int, width: int) -> None:
     """Raise an error for a size that needs too much memory, before decoding."""
     if height * width > MAXIMUM_PIXELS:
         raise ValueError(f"the image has {width:,} × {height:,} pixels, more than {MAXIMUM_PIXELS // 10**6} megapixels")
 
 
-def _fits_picture(data: bytes, reading: FitsReading) -> np.ndarray:
-    """Convert a FITS image, (H, W) or (3, H, W) in red, green, blue, to a colour image."""
+def _fits_picture(data: bytes, config: TrainingConfig) -> np.ndarray:
+    """Convert a FITS image, (H, W) or (3, H, W) in red, green, blue, to a colour image.
+
+    The stretch "asinh" preserves colours (Lupton et al. 2004); the others stretch each band separately. Black and white
+    are by default the 0.5 and 99.8 percentiles of each image, which suits cutouts without a common scale.
+    """
     from astropy.visualization import LinearStretch, LogStretch, SqrtStretch
 
-    values = fits_values(data, reading.hdu)
+    values = fits_values(data, config.fits_hdu)
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("no finite pixel")
-    low, high = reading.limits or np.percentile(values[finite], [0.5, 99.8])
+    low, high = config.fits_limits or np.percentile(values[finite], [0.5, 99.8])
     if not low < high:
         high = low + 1.0  # a constant image is black
     bands = np.flip(np.where(finite, values, low), axis=-2)  # FITS rows start at the bottom
     scaled = np.clip((bands if bands.ndim == 3 else bands[None]) - low, 0, None) / (high - low)
-    if reading.stretch == "asinh":
+    if config.fits_stretch == "asinh":
         mean = np.maximum(scaled.mean(axis=0), 1e-6)
         scaled *= np.arcsinh(mean / _SOFTENING) / np.arcsinh(1 / _SOFTENING) / mean
         # Scale all bands down if one is saturated, to preserve the hue.
         scaled /= np.maximum(scaled.max(axis=0), 1)
     else:
-        curve = {"linear": LinearStretch, "sqrt": SqrtStretch, "log": LogStretch}[reading.stretch]()
+        curve = {"linear": LinearStretch, "sqrt": SqrtStretch, "log": LogStretch}[config.fits_stretch]()
         scaled = curve(np.clip(scaled, 0, 1))
     picture = np.round(255 * scaled).astype(np.uint8).transpose(1, 2, 0)
     return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
 
 
-def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) -> np.ndarray:
+def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) -> np.ndarray:
     """Decode the content of a JPEG, PNG or FITS file to uint8 RGB, shape (height, width, 3).
 
     Raises an InputError if it is empty, truncated, not an image, or has more than `MAXIMUM_PIXELS` pixels.
@@ -164,9 +128,7 @@ def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) 
             return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         if is_fits(data):
             return _fits_picture(data, fits)
-        if data.startswith(_PNG) and len(data) >= 24:
-            _check_pixels(*reversed(struct.unpack(">II", data[16:24])))
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data)) as image:  # which reads the header only
             _check_pixels(image.height, image.width)
             if image.mode.startswith("I;16"):  # convert() would saturate
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
@@ -216,10 +178,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def load_image(
-    image: str | os.PathLike[str] | bytes,
-    size: int,
-    crop: float = CENTRAL_CROP,
-    fits: FitsReading = AS_THEY_ARE,
+    image: str | os.PathLike[str] | bytes, size: int, crop: float = CENTRAL_CROP, fits: TrainingConfig = DEFAULTS
 ) -> np.ndarray:
     """Read, crop and resize one image (a file or its content), shape (size, size, 3), uint8."""
     if isinstance(image, bytes):
@@ -229,25 +188,16 @@ def load_image(
     return cropped_and_resized(decode(data, name, fits), size, crop, name)
 
 
-def load_or_reason(
-    image: str | os.PathLike[str] | bytes, size: int, crop: float, fits: FitsReading
-) -> np.ndarray | str:
-    """Call `load_image`; if the image can't be read, return the reason as a string."""
-    try:
-        return load_image(image, size, crop, fits)
-    except InputError as problem:
-        return str(problem)
-
-
 def ahead(
-    work: Callable[[Item], Found], batches: Iterable[tuple[Key, Sequence[Item]]]
+    work: Callable[[Item], Found], batches: Iterable[tuple[Key, Sequence[Item]]], count: int = 1
 ) -> Iterator[tuple[Key, list[Found]]]:
-    """Apply `work` to the items of batches (key, items) in threads, one batch ahead; yield (key, results)."""
+    """Apply `work` to the items of batches (key, items) in threads, `count` batches ahead; yield (key, results)."""
+    waiting: deque[tuple[Key, Iterator[Found]]] = deque()
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
-        waiting = None
         for key, items in batches:
-            now, waiting = waiting, (key, pool.map(work, items))  # map() submits all items at once
-            if now is not None:
-                yield now[0], list(now[1])
-        if waiting is not None:
-            yield waiting[0], list(waiting[1])
+            waiting.append((key, pool.map(work, items)))  # map() submits all items at once
+            if len(waiting) > count:
+                done, found = waiting.popleft()
+                yield done, list(found)
+        for key, found in waiting:
+            yield key, list(found)

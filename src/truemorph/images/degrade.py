@@ -101,20 +101,6 @@ def _noise_left(pixel: float) -> float:
     return min(pixel, 2 / 3)
 
 
-def _grain_spectrum(side: int, pixel: float) -> np.ndarray:
-    """Power spectrum (cosine transform) of noise interpolated between pixels of this width."""
-    one_axis = np.sinc(np.arange(side) / (2 * side) * pixel) ** 4 if pixel > 1 else np.ones(side)
-    return one_axis[:, None] * one_axis[None, :]
-
-
-def _exchanged(side: int, widths: tuple[float, float]) -> np.ndarray:
-    """Transfer function (cosine transform) from a PSF of one σ to another."""
-    frequency = np.arange(side) / (2 * side)
-    squared = frequency[:, None] ** 2 + frequency[None, :] ** 2
-    sharp, wide = (moffat_transfer(squared, width * FWHM_PER_SIGMA) for width in widths)
-    return (wide / sharp).astype(np.float32)
-
-
 def _degraded(
     image: np.ndarray, widths: tuple[float, float], before: float, after: float, rng: np.random.Generator
 ) -> np.ndarray:
@@ -130,28 +116,27 @@ def _degraded(
     grains = (light - gaussian_filter(light, (0, wide, wide), mode="reflect"))[:, edge]
     middle, upper = np.percentile(grains, [50, 84.13], axis=1)
     noise = (upper - middle).astype(np.float32)[:, None, None]
-    transfer = _exchanged(side, widths)
     # A cosine transform mirrors the image at its edges.
+    frequency = np.arange(side) / (2 * side)
+    squared = frequency[:, None] ** 2 + frequency[None, :] ** 2
+    sharp, blunt = (moffat_transfer(squared, width * FWHM_PER_SIGMA) for width in widths)
+    transfer = (blunt / sharp).astype(np.float32)
     blurred = fft.idctn(fft.dctn(light, axes=(1, 2)) * transfer, axes=(1, 2))
-    resampled = after != before
-    # Correlated noise (grains wider than a pixel) is blurred less.
-    spectrum = _grain_spectrum(side, before)
+    # Correlated noise (grains wider than a pixel, interpolated) is blurred less.
+    grain_power = np.sinc(frequency * before) ** 4 if before > 1 else np.ones(side)
+    spectrum = grain_power[:, None] * grain_power[None, :]
     left = float(np.sum(spectrum * transfer**2) / np.sum(spectrum))
-    coarse = max(8, round(side / after))
+    coarse = min(max(8, round(side / after)), side)
+    # Noise to reach on the pixels to which it is added, in units of the image's.
+    wanted = (1 / _noise_left(before) if before > 0 else 1.0) * (_noise_left(after) if coarse == side else 1.0)
+    resampled = after != before
+    missing = np.sqrt(max(wanted**2 - left, 0.0)) if resampled else wanted * np.sqrt(1 - left)
+    grain = np.float32(missing) * noise * rng.standard_normal((3, coarse, coarse), dtype=np.float32)
     if coarse < side:
-        camera = noise / np.float32(_noise_left(before)) if before > 0 else noise
-        missing = (
-            np.sqrt(np.maximum(camera**2 - left * noise**2, 0)) if resampled else camera * np.float32(np.sqrt(1 - left))
-        )
-        grain = missing * rng.standard_normal((3, coarse, coarse), dtype=np.float32)
         # Linear interpolation between the centres of coarse pixels, as when a frame is resampled. (The PSF's width is
         # measured on pixels, so it includes averaging over them.)
         if resampled:
             grain += zoom(blurred, (1, coarse / side, coarse / side), order=1, grid_mode=True, mode="nearest")
-        enlarged = zoom(grain, (1, side / coarse, side / coarse), order=1, grid_mode=True, mode="nearest")
-        blurred = enlarged if resampled else blurred + enlarged
-    else:
-        wanted = (_noise_left(after) / (_noise_left(before) if before > 0 else 1.0)) ** 2 if resampled else 1.0
-        missing = np.float32(np.sqrt(max(0.0, wanted - left)))
-        blurred = blurred + missing * noise * rng.standard_normal(blurred.shape, dtype=np.float32)
-    return stretch(blurred[:, :side, :side].astype(np.float32))
+            blurred = np.zeros_like(blurred)
+        grain = zoom(grain, (1, side / coarse, side / coarse), order=1, grid_mode=True, mode="nearest")
+    return stretch((blurred + grain).astype(np.float32))

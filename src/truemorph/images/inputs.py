@@ -11,22 +11,16 @@ import numpy as np
 from array_api_compat import is_torch_array
 from PIL import Image
 
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.images.decode import (
-    AS_THEY_ARE,
-    CENTRAL_CROP,
-    FitsReading,
-    ahead,
-    cropped_and_resized,
-    load_or_reason,
-)
+from truemorph.images.decode import CENTRAL_CROP, DEFAULTS, ahead, cropped_and_resized, load_image
 from truemorph.io import shown_path
 
 _BATCH = 256
 
 
 def pixel_batches(
-    images: Any, size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
+    images: Any, size: int, crop: float = CENTRAL_CROP, fits: TrainingConfig = DEFAULTS
 ) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
     """Decode images of any kind in threads, one batch in advance.
 
@@ -35,28 +29,24 @@ def pixel_batches(
     tensor (N, 3, H, W). Values are uint8, or floats between 0 and 1. Images are cropped and resized as files are,
     except an array or tensor of images that already have the network's size.
     """
-    every, as_they_are = listed(images), False
+    every = listed(images)
     if hasattr(every, "shape"):
-        every = _array(every)
-        if every.ndim != 4 or every.shape[3] != 3:
-            raise InputError(f"images must have shape (N, height, width, 3); got {every.shape}")
-        every = _bytes(every)
-        as_they_are = every.shape[1:3] == (size, size)
-
-    def one(image: Any) -> np.ndarray | str:
-        if isinstance(image, str | os.PathLike | bytes):
-            return load_or_reason(image, size, crop, fits)
-        try:
-            pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else _array(image)
-            if pixels.ndim != 3 or pixels.shape[2] != 3:
-                return f"an image must have shape (height, width, 3); got {pixels.shape}"
-            pixels = _bytes(pixels)
-            return pixels if as_they_are else cropped_and_resized(pixels, size, crop, "image")
-        except InputError as problem:
-            return str(problem)
-
+        every = _pixels(every, "(N, height, width, 3)")
+        if every.shape[1:3] == (size, size):
+            crop = 1.0
     slices = (slice(start, min(start + _BATCH, len(every))) for start in range(0, len(every), _BATCH))
-    return ahead(one, ((rows, every[rows]) for rows in slices))
+    return ahead(lambda one: pixels_or_reason(one, size, crop, fits), ((rows, every[rows]) for rows in slices))
+
+
+def pixels_or_reason(image: Any, size: int, crop: float, fits: TrainingConfig) -> np.ndarray | str:
+    """Return the pixels of an image of any kind, uint8 (size, size, 3); if it can't be read, the reason."""
+    try:
+        if isinstance(image, str | os.PathLike | bytes):
+            return load_image(image, size, crop, fits)
+        known = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
+        return cropped_and_resized(_pixels(known, "(height, width, 3)"), size, crop, "image")
+    except InputError as problem:
+        return str(problem)
 
 
 def listed(images: Any) -> Any:
@@ -77,19 +67,17 @@ def image_names(images: Any) -> list[Any]:
     ]
 
 
-def _array(image: Any) -> np.ndarray:
-    """Return a numpy array with colours last."""
+def _pixels(image: Any, shape: str) -> np.ndarray:
+    """Return an array or a tensor of this shape as uint8, colours last."""
     if is_torch_array(image):
         image = image.detach().cpu().numpy()
         if image.ndim >= 3 and image.shape[-3] == 3 and image.shape[-1] != 3:
             image = np.moveaxis(image, -3, -1)
-    return np.asarray(image)
-
-
-def _bytes(pixels: np.ndarray) -> np.ndarray:
-    """Convert pixel values to uint8."""
-    if pixels.dtype == np.uint8:
-        return np.ascontiguousarray(pixels)
+    pixels = np.asarray(image)
+    if pixels.ndim != shape.count(",") + 1 or pixels.shape[-1] != 3:
+        raise InputError(f"pixels must have shape {shape}; got {pixels.shape}")
     if np.issubdtype(pixels.dtype, np.floating) and (not pixels.size or 0 <= pixels.min() <= pixels.max() <= 1):
-        return np.ascontiguousarray(np.round(255 * pixels).astype(np.uint8))
-    raise InputError(f"images must be uint8, or floats between 0 and 1; got {pixels.dtype}")
+        pixels = np.round(255 * pixels).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise InputError(f"pixels must be uint8, or floats between 0 and 1; got {pixels.dtype}")
+    return np.ascontiguousarray(pixels)

@@ -3,32 +3,32 @@
 The profile is integrated over pixels and convolved with the PSF, and fitted with a free sky, weighted by the noise
 (docs/report.md compares it with statmorph). Neighbours are found with photutils and masked.
 
-Colour images (JPEG, PNG) are not on a linear scale: a stretch that enhances faint parts flattens the profile. By
-default, `truemorph.images.stretch` is inverted. For simulated JPEGs this recovers n (0.9 of it for ellipticals, 1.0
-for disks; without inversion 0.36 and 0.64). For real Galaxy Zoo 2 JPEGs, whose stretch can't be inverted exactly, n is
-about half of the usual values. This is enough to rank galaxies, but a boundary such as n = 3 needs linear images, as
-in Simard et al. (2011, ApJS 196, 11).
+Colour images (JPEG, PNG) are not on a linear scale: a stretch that enhances faint parts flattens the profile. The
+inverse of `truemorph.images.stretch` is applied to them. For simulated JPEGs this recovers n (0.9 of it for
+ellipticals, 1.0 for disks). For real Galaxy Zoo 2 JPEGs, whose stretch can't be inverted exactly, n is about half of
+the usual values. This is enough to rank galaxies, but a boundary such as n = 3 needs linear images, as in Simard et
+al. (2011, ApJS 196, 11).
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any, Literal
+from functools import cache
+from typing import Any
 
 import numpy as np
 import polars as pl
+from astropy.modeling.functional_models import Sersic2D
+from astropy.nddata import block_reduce
+from astropy.stats import mad_std, sigma_clip
 from scipy import fft, ndimage, optimize
-from scipy.special import gammaincinv
 
 from truemorph.arrays import float_array
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
-from truemorph.errors import InputError, TruemorphError, reason, require_extra
+from truemorph.errors import InputError, reason, require_extra
 from truemorph.images.decode import decode, fits_values, is_fits, read_image_file
 from truemorph.images.inputs import listed
 from truemorph.images.psf import moffat_transfer
@@ -37,7 +37,6 @@ from truemorph.io import shown_path
 from truemorph.progress import progress
 from truemorph.workers import worker_pool
 
-PsfShape = Literal["moffat", "gaussian"]
 GOOD, SUSPECT, FAILED = 0, 1, 2
 
 _GREEN = 1  # the r band of SDSS colour images
@@ -53,7 +52,7 @@ _DETECTED = 2.0  # in units of the noise of the smoothed image
 _CONTRAST = 0.02  # minimum to separate a neighbour from its parent
 _SMALLEST_SOURCE = 9  # pixels
 _GROWN = 2  # pixels masked around a neighbour
-_LEAST_SKY = 0.05  # fraction of the pixels
+_LEAST_SKY = 0.05  # fraction of the pixels, to measure the sky again
 _REACH = 0.15  # maximum distance of the galaxy's peak from the centre, fraction of the width
 _MOST_EDGE = 0.05  # fraction of the border pixels
 _MOST_LOST = 0.2  # fraction of the galaxy's central pixels
@@ -69,11 +68,8 @@ _FINE, _BOX = 7, 5  # points per pixel and axis, and their distance from the cen
 
 def measure_sersic(
     images: Any,
-    psf_sigma: float | Sequence[float] | np.ndarray | None = None,
+    psf_sigma: float | Sequence[float] | np.ndarray = 0.0,
     *,
-    psf_shape: PsfShape = "moffat",
-    undo_stretch: bool = True,
-    hdu: int | str | None = None,
     jobs: int | None = None,
 ) -> pl.DataFrame:
     """Fit a Sérsic profile to the central galaxy of each image.
@@ -82,17 +78,12 @@ def measure_sersic(
     ----------
     images : array, or sequence of paths, bytes or arrays
         Colour images, uint8 (H, W, 3), or flux on a linear scale, float (H, W); arrays of N of them; or files: JPEG and
-        PNG are colour images, FITS images are flux (of three bands the second, r). The images should include some sky.
-        Non-finite pixels are masked.
-    psf_sigma : float or array, shape (N,), optional
-        σ of the PSF, FWHM / 2.355, in pixels. Without it, the PSF is ignored and indices are too small.
-    psf_shape : {"moffat", "gaussian"}
-        A Moffat profile with β = 3.5, as in SDSS, or a Gaussian, with the FWHM given by `psf_sigma`.
-    undo_stretch : bool
-        Whether to convert colour images to flux with `truemorph.images.stretch.unstretch`; see the limits in the
-        docstring of this module. The r band (green) is measured.
-    hdu : int or str, optional
-        Number or name of the HDU of FITS images; default the first that has an image.
+        PNG are colour images, FITS images are flux (the first HDU with an image, of three bands the second, r). The r
+        band (green) of colour images is converted to flux with `truemorph.images.stretch.unstretch`; see the limits in
+        the docstring of this module. Images should include some sky. Non-finite pixels are masked.
+    psf_sigma : float or array, shape (N,)
+        σ of the PSF, FWHM / 2.355, in pixels; it is a Moffat profile with β = 3.5, as in SDSS. If it is 0, the PSF is
+        ignored and indices are too small.
     jobs : int, optional
         Number of processes; default one per core. Scripts with more than one need `if __name__ == "__main__":`.
 
@@ -101,9 +92,8 @@ def measure_sersic(
     polars.DataFrame
         One row per image: `object_id` (paths, if all images are files) or `row` (numbers); `sersic_n`;
         `sersic_n_stderr`, from noise that is independent between pixels and a model error of 5 % of the flux;
-        `sersic_rhalf` (pixels, along the major axis); `sersic_ellipticity` (1 - b/a); `light` ("linear", "unstretched"
-        or "as shown"); `flag` (0 good, 1 suspect, 2 failed, with null measurements) and `problem`, the reason if it is
-        not 0.
+        `sersic_rhalf` (pixels, along the major axis); `sersic_ellipticity` (1 - b/a); `flag` (0 good, 1 suspect, 2
+        failed, with null measurements) and `problem`, the reason if it is not 0.
 
     Raises
     ------
@@ -120,36 +110,25 @@ def measure_sersic(
     (1.0, 6.7)
     """
     require_extra("morphology")
-    if psf_shape not in ("moffat", "gaussian"):
-        raise InputError(f'psf_shape must be "moffat" or "gaussian"; got {psf_shape!r}')
     images = listed(images)
     shape = tuple(getattr(images, "shape", ()))
     if shape and (len(shape) not in (3, 4) or (len(shape) == 3 and shape[2] == 3)):
         raise InputError(f"images must be colour (N, H, W, 3) or flux (N, H, W); got shape {shape}")
     count = len(images)
-    sigma = np.zeros(count) if psf_sigma is None else float_array(psf_sigma, "psf_sigma")
-    if sigma.ndim == 0:
-        sigma = np.full(count, sigma)
-    if sigma.shape != (count,):
+    sigma = float_array(psf_sigma, "psf_sigma")
+    if sigma.shape not in ((), (count,)):
         raise InputError(f"psf_sigma must be one number, or one per image; got shape {sigma.shape} for {count} images")
     jobs = min((os.cpu_count() or 1) if jobs is None else jobs, -(-count // _PER_TASK))
 
-    work = partial(_measured, psf_shape=psf_shape, undo_stretch=undo_stretch, hdu=hdu)
-    rows: list[dict[str, Any]] = []
-    try:
-        with (
-            progress(count, "Sérsic profiles", "galaxies") as bar,
-            worker_pool(jobs) if jobs > 1 else nullcontext() as pool,
-        ):
-            given = (images[row] for row in range(count))
-            for row in pool.map(work, given, sigma, chunksize=_PER_TASK) if pool else map(work, given, sigma):
-                rows.append(row)
-                bar.update(1)
-    except BrokenProcessPool as problem:
-        raise TruemorphError(
-            "a process that measured profiles died: use fewer jobs if memory ran out; "
-            'scripts need `if __name__ == "__main__":`'
-        ) from problem
+    each = (images[row] for row in range(count)), np.broadcast_to(sigma, count)
+    with (
+        worker_pool(jobs) if jobs > 1 else nullcontext() as pool,
+        progress(count, "Sérsic profiles", "galaxies") as bar,
+    ):
+        rows = []
+        for row in pool.map(_measured, *each, chunksize=_PER_TASK) if pool else map(_measured, *each):
+            rows.append(row)
+            bar.update(1)
     files = count > 0 and all(isinstance(one, str | os.PathLike) for one in images)
     names = pl.Series("object_id", map(shown_path, images)) if files else pl.Series("row", range(count), pl.Int64)
     return pl.DataFrame(rows, schema=_SCHEMA).insert_column(0, names)
@@ -160,52 +139,54 @@ _SCHEMA = {
     "sersic_n_stderr": pl.Float64,
     "sersic_rhalf": pl.Float64,
     "sersic_ellipticity": pl.Float64,
-    "light": pl.String,
     "flag": pl.Int64,
     "problem": pl.String,
 }
 
 
-def _measured(
-    image: Any, sigma: float, psf_shape: PsfShape, undo_stretch: bool, hdu: int | str | None
-) -> dict[str, Any]:
+def _measured(image: Any, sigma: float) -> dict[str, Any]:
     """Return the result row of an image."""
-    light = None
     try:
         if not 0 <= sigma < np.inf:
             raise InputError(f"psf_sigma must be a width in pixels, 0 or more; got {sigma}")
-        values, noise, light = _read(image, undo_stretch, hdu)
-        return {"light": light, **_fitted(values, noise, float(sigma), psf_shape)}
+        values, noise = _read(image)
+        side = min(values.shape)
+        if side < _SMALLEST_SIDE:
+            raise InputError(f"only {side} pixels wide; at least {_SMALLEST_SIDE} are needed")
+        factor = int(np.ceil(max(values.shape) / _MOST_PIXELS))
+        if sigma:  # keep the PSF resolved
+            factor = max(1, min(factor, int(sigma / _NARROWEST)))
+        # A bin with a masked pixel is masked.
+        values, noise = (block_reduce(part, factor, np.mean) for part in (values, noise))
+        found, problems = _fitted(values, noise, float(sigma) / factor)
+        found["sersic_rhalf"] *= factor
+        return {**found, "flag": SUSPECT if problems else GOOD, "problem": "; ".join(problems) or None}
     except Exception as problem:  # one bad image must not stop the others; its row has the problem
-        return {"light": light, "flag": FAILED, "problem": reason(problem)}
+        return {"flag": FAILED, "problem": reason(problem)}
 
 
-def _read(image: Any, undo_stretch: bool, hdu: int | str | None) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return flux of an image, its noise in addition to the sky's (infinite if masked), and its kind."""
+def _read(image: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return flux of an image, and its noise in addition to the sky's (infinite if masked); shapes (H, W)."""
     if isinstance(image, str | os.PathLike):
         data, name = read_image_file(image), shown_path(image)
     else:
         data, name = image, "image"
     if isinstance(data, bytes):
         if is_fits(data):
-            bands = fits_values(data, hdu)
+            bands = fits_values(data)
             image = bands if bands.ndim == 2 else bands[_GREEN]
         else:
             image = decode(data, name)
     pixels = np.asarray(image)
     if pixels.shape[2:] == (3,) and pixels.dtype == np.uint8:
+        noise = _LEVEL * _worth_of_a_level()[pixels.mean(axis=2).astype(np.uint8)]
         white = pixels.max(axis=2) >= _WHITE
-        if not undo_stretch:
-            shown = pixels[..., _GREEN].astype(np.float64)
-            return shown, np.where(white, np.inf, _LEVEL), "as shown"
-        light = unstretch(pixels)[_GREEN].astype(np.float64)
-        step = _worth_of_a_level()[pixels.mean(axis=2).astype(np.uint8)]
-        return light, np.where(white, np.inf, _LEVEL * step), "unstretched"
+        return unstretch(pixels)[_GREEN].astype(np.float64), np.where(white, np.inf, noise)
     if pixels.ndim != 2 or not np.issubdtype(pixels.dtype, np.floating):
         raise InputError(
             f"an image must be uint8 (H, W, 3), or float (H, W) on a linear scale; got {pixels.dtype} {pixels.shape}"
         )
-    return pixels.astype(np.float64), np.where(np.isfinite(pixels), 0.0, np.inf), "linear"
+    return pixels.astype(np.float64), np.where(np.isfinite(pixels), 0.0, np.inf)
 
 
 @cache
@@ -215,77 +196,34 @@ def _worth_of_a_level() -> np.ndarray:
     return np.gradient(unstretch(ramp)[_GREEN, :, 0].astype(np.float64))
 
 
-def _fitted(values: np.ndarray, noise: np.ndarray, sigma: float, psf_shape: PsfShape) -> dict[str, Any]:
-    side = min(values.shape)
-    if side < _SMALLEST_SIDE:
-        raise InputError(f"only {side} pixels wide; at least {_SMALLEST_SIDE} are needed")
-    factor = 1
-    if max(values.shape) > _MOST_PIXELS:
-        factor = int(np.ceil(max(values.shape) / _MOST_PIXELS))
-        # Keep the PSF resolved.
-        factor = max(1, min(factor, int(sigma / _NARROWEST))) if sigma else factor
-    values, noise = _binned(values, noise, factor)
-    galaxy, doubts = _separated(values, noise)
-    found, problems = _fit_profile(galaxy, sigma / factor, psf_shape)
-    found["sersic_rhalf"] *= factor
-    problems = doubts + problems
-    return {**found, "flag": SUSPECT if problems else GOOD, "problem": "; ".join(problems) or None}
+def _separated(values: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Subtract the sky, find the central galaxy, and mask its neighbours.
 
-
-def _binned(values: np.ndarray, noise: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bin pixels; a bin with a masked pixel is masked."""
-    if factor == 1:
-        return values, noise
-    height, width = (length // factor for length in values.shape)
-    # Trim evenly, to keep the centre.
-    top, left = ((length - count * factor) // 2 for length, count in zip(values.shape, (height, width), strict=True))
-    cut = np.s_[top : top + height * factor, left : left + width * factor]
-    squares = [part[cut].reshape(height, factor, width, factor) for part in (values, noise)]
-    return squares[0].mean(axis=(1, 3)), squares[1].mean(axis=(1, 3))
-
-
-@dataclass(frozen=True)
-class _Galaxy:
-    """The central source of an image; arrays have the shape of the image, (H, W)."""
-
-    light: np.ndarray  # flux, sky subtracted
-    noise: np.ndarray  # standard deviation from sky, image and source
-    masked: np.ndarray  # pixels that are not used
-    own: np.ndarray  # pixels of the galaxy
-
-
-def _separated(values: np.ndarray, noise: np.ndarray) -> tuple[_Galaxy, list[str]]:
-    """Subtract the sky, find the central galaxy, mask its neighbours, and say why a fit may be wrong."""
-    from astropy.utils.exceptions import AstropyUserWarning
+    Returns flux, its noise (of sky, image and model; infinite where masked), which pixels are the galaxy's, all (H, W),
+    and why a fit may be wrong.
+    """
     from photutils.segmentation import deblend_sources, detect_sources
-    from photutils.utils.exceptions import NoDetectionsWarning
 
-    bad = ~np.isfinite(values) | np.isinf(noise)
-    known = np.isfinite(values)
+    bad, known = ~np.isfinite(values) | np.isinf(noise), np.isfinite(values)
     if known.mean() < 0.5:
         raise InputError("more than half of the pixels are not finite")
     values = np.where(known, values, np.median(values[known]))
     smooth = ndimage.gaussian_filter(values, 1.0)
-    sky, segments = known, None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=NoDetectionsWarning)
-        warnings.filterwarnings("ignore", category=AstropyUserWarning, module=r"photutils\.")
-        # photutils 3.0 shows a progress bar by default; 3.1 deprecates the argument.
-        warnings.filterwarnings("ignore", message="'progress_bar' was deprecated")
+    sky = known
+    with warnings.catch_warnings(action="ignore"):  # of photutils, such as those of an argument that 3.1 deprecates
         for _ in range(3):
             level, spread = _clipped(values[sky])
-            fluctuation = _clipped(smooth[sky])[1]
-            segments = detect_sources(smooth, level + max(_DETECTED * fluctuation, 1e-12), n_pixels=_SMALLEST_SOURCE)
+            threshold = level + _DETECTED * _clipped(smooth[sky])[1]
+            segments = detect_sources(smooth, threshold, n_pixels=_SMALLEST_SOURCE)
             if segments is None:
                 raise InputError("no source found")
             beyond = known & ~ndimage.binary_dilation(segments.data > 0, iterations=2 * _GROWN)
             if beyond.mean() < _LEAST_SKY:
                 break
             sky = beyond
-        segments = deblend_sources(
+        labels = deblend_sources(
             smooth, segments, n_pixels=_SMALLEST_SOURCE, n_levels=16, contrast=_CONTRAST, progress_bar=False
-        )
-    labels = segments.data
+        ).data
     height, width = labels.shape
     distance = np.hypot(*np.ogrid[-(height - 1) / 2 : height / 2, -(width - 1) / 2 : width / 2])
     own = labels == labels.flat[np.argmin(np.where(labels > 0, distance, np.inf))]
@@ -294,140 +232,112 @@ def _separated(values: np.ndarray, noise: np.ndarray) -> tuple[_Galaxy, list[str
         raise InputError("no source at the centre of the image")
     around = ndimage.binary_dilation((labels > 0) & ~own, iterations=_GROWN) & ~own
     problems = []
-    if beyond.mean() < _LEAST_SKY:
-        problems.append("hardly any sky in the image")
     border = np.concatenate([own[[0, -1]].ravel(), own[:, [0, -1]].ravel()])
     if border.mean() > _MOST_EDGE:
         problems.append("the galaxy reaches the edge of the image")
     # Within a third of the galaxy's detected radius.
     if bad[distance < max(1.5, np.sqrt(own.sum() / np.pi) / 3)].mean() > _MOST_LOST:
         problems.append("the centre of the galaxy is saturated or not finite")
-    light = values - level
-    total = np.sqrt(
-        spread**2 + np.where(np.isinf(noise), 0, noise) ** 2 + (_MODEL_ERROR * np.clip(smooth - level, 0, None)) ** 2
-    )
-    return _Galaxy(light, total, bad | around, own), problems
+    of_model = _MODEL_ERROR * np.clip(smooth - level, 0, None)
+    total = np.sqrt(spread**2 + noise**2 + of_model**2)
+    return values - level, np.where(bad | around, np.inf, total), own, problems
 
 
 def _clipped(values: np.ndarray) -> tuple[float, float]:
     """Return the 3σ-clipped median, and the standard deviation from the median absolute deviation."""
-    for _ in range(3):
-        middle = np.median(values)
-        spread = 1.4826 * np.median(np.abs(values - middle))
-        if spread == 0:
-            break
-        values = values[np.abs(values - middle) < 3 * spread]
-    return float(middle), float(max(spread, 1e-12))
+    kept = sigma_clip(values, sigma=3.0, maxiters=2, stdfunc="mad_std", masked=False)
+    return float(np.median(kept)), float(max(mad_std(kept), 1e-12))
 
 
-class _SersicLaw:
-    """A Sérsic profile integrated over the pixels of an image and convolved with the PSF.
+def _shape(parameters: np.ndarray) -> tuple[float, float, float, float]:
+    """Half-light radius along the major axis, index, ellipticity and angle from the parameters of a fit."""
+    _, _, log_radius, log_index, g1, g2 = parameters
+    distortion = min(np.hypot(g1, g2), 0.99)
+    ratio = (1 - distortion) / (1 + distortion)
+    return np.exp(log_radius) / np.sqrt(ratio), np.exp(log_index), 1 - ratio, 0.5 * np.arctan2(g2, g1)
 
-    Its parameters are x, y (pixels from the centre), ln of the circularised half-light radius, ln n, and the two
+
+def _sersic_law(shape: tuple[int, int], sigma: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the Sérsic profile, integrated over the pixels of an image and convolved with the PSF.
+
+    It is a function of x, y (pixels from the centre), ln of the circularised half-light radius, ln n, and the two
     components of the distortion (a - b) / (a + b), which are defined for all values, unlike an axis ratio and an angle.
+    It gives the surface brightness relative to that at the half-light radius, with the shape of the image.
     """
+    margin = int(np.ceil(_PSF_REACH * sigma))
+    height, width = whole = [fft.next_fast_len(length + 2 * margin, real=True) for length in shape]
+    y = (np.arange(height) - margin - (shape[0] - 1) / 2)[:, None]
+    x = (np.arange(width) - margin - (shape[1] - 1) / 2)[None, :]
+    frequency = fft.fftfreq(height)[:, None] ** 2 + fft.rfftfreq(width)[None, :] ** 2
+    transfer = moffat_transfer(frequency, FWHM_PER_SIGMA * sigma)
+    offsets = (np.arange(_FINE) + 0.5) / _FINE - 0.5
 
-    def __init__(self, shape: tuple[int, int], sigma: float, psf_shape: PsfShape) -> None:
-        self._sigma, self._margin = sigma, int(np.ceil(_PSF_REACH * sigma))
-        height, width = (fft.next_fast_len(length + 2 * self._margin, real=True) for length in shape)
-        self._shape, self._whole = shape, (height, width)
-        self._y = (np.arange(height) - self._margin - (shape[0] - 1) / 2)[:, None]
-        self._x = (np.arange(width) - self._margin - (shape[1] - 1) / 2)[None, :]
-        squared = fft.fftfreq(height)[:, None] ** 2 + fft.rfftfreq(width)[None, :] ** 2
-        if psf_shape == "moffat":
-            self._transfer = moffat_transfer(squared, FWHM_PER_SIGMA * sigma)
-        else:
-            self._transfer = np.exp(-2 * np.pi**2 * sigma**2 * squared)
-        self._offsets = (np.arange(_FINE) + 0.5) / _FINE - 0.5
-
-    def __call__(self, parameters: np.ndarray) -> np.ndarray:
-        """Return the surface brightness relative to that at the half-light radius, with the shape of the image."""
-        x0, y0, log_radius, log_index, g1, g2 = parameters
-        index = np.exp(log_index)
-        b = gammaincinv(2 * index, 0.5)
-        squeeze = 1 / (max(1 - g1**2 - g2**2, 0.01) * np.exp(2 * log_radius))
-
-        def law(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            dx, dy = x - x0, y - y0
-            squared = (((1 - g1) * dx - g2 * dy) ** 2 + ((1 + g1) * dy - g2 * dx) ** 2) * squeeze
-            return np.exp(-b * (np.power(squared + 1e-12, 0.5 / index) - 1))
-
-        values = law(self._x, self._y)
-        rows, columns = (self._near(axis.ravel(), at) for axis, at in ((self._y, y0), (self._x, x0)))
-        fine_y = (self._y[rows] + self._offsets).reshape(-1, 1)
-        fine_x = (self._x[0, columns, None] + self._offsets).reshape(1, -1)
-        fine = law(fine_x, fine_y)
-        values[rows, columns] = fine.reshape(fine_y.size // _FINE, _FINE, fine_x.size // _FINE, _FINE).mean(axis=(1, 3))
-        if self._sigma:
-            values = fft.irfft2(fft.rfft2(values) * self._transfer, s=self._whole)
-        return values[self._margin :, self._margin :][: self._shape[0], : self._shape[1]]
-
-    @staticmethod
-    def _near(axis: np.ndarray, at: float) -> slice:
+    def near(axis: np.ndarray, at: float) -> slice:
         middle = int(np.clip(np.round(at - axis[0]), _BOX, axis.size - 1 - _BOX))
         return slice(middle - _BOX, middle + _BOX + 1)
 
+    def profile(parameters: np.ndarray) -> np.ndarray:
+        x0, y0 = parameters[:2]
+        radius, index, ellipticity, angle = _shape(parameters)
+        law = (1.0, radius, index, x0, y0, ellipticity, angle)
+        values = Sersic2D.evaluate(x, y, *law)
+        # More points per pixel around the peak.
+        rows, columns = near(y[:, 0], y0), near(x[0], x0)
+        fine_y, fine_x = (y[rows] + offsets).reshape(-1, 1), (x[0, columns, None] + offsets).reshape(1, -1)
+        values[rows, columns] = block_reduce(Sersic2D.evaluate(fine_x, fine_y, *law), _FINE, np.mean)
+        if sigma:
+            values = fft.irfft2(fft.rfft2(values) * transfer, s=whole)
+        return values[margin:, margin:][: shape[0], : shape[1]]
 
-def _fit_profile(galaxy: _Galaxy, sigma: float, psf_shape: PsfShape) -> tuple[dict[str, Any], list[str]]:
+    return profile
+
+
+def _fitted(values: np.ndarray, noise: np.ndarray, sigma: float) -> tuple[dict[str, Any], list[str]]:
     """Fit a Sérsic profile by least squares; the linear parameters, brightness and sky, are solved at each step.
 
     `sigma` is in pixels, 0 for no PSF. Returns columns of `measure_sersic`, and problems.
     """
-    kept = ~galaxy.masked
-    data, weight = galaxy.light[kept], 1 / galaxy.noise[kept]
-    law = _SersicLaw(galaxy.light.shape, sigma, psf_shape)
+    light, noise, own, problems = _separated(values, noise)
+    kept = np.isfinite(noise)
+    data, weight = light[kept], 1 / noise[kept]
+    law = _sersic_law(light.shape, sigma)
 
     def residuals(parameters: np.ndarray) -> np.ndarray:
         design = np.stack([law(parameters)[kept] * weight, weight], axis=1)
         solved = np.linalg.solve(design.T @ design, design.T @ (data * weight))
         return data * weight - design @ solved
 
-    start, low, high = _first_guess(galaxy)
+    start, low, high = _first_guess(np.where(own, np.clip(light, 0, None), 0))
     found = optimize.least_squares(
         residuals, start, bounds=(low, high), x_scale=[1, 1, 0.3, 0.3, 0.2, 0.2], xtol=1e-4, ftol=1e-5, max_nfev=60
     )
-    _, _, log_radius, log_index, g1, g2 = found.x
-    distortion = min(np.hypot(g1, g2), 0.99)
-    ratio = (1 - distortion) / (1 + distortion)
-    index = float(np.exp(log_index))
-    problems = []
-    if not found.success:
-        problems.append("the fit did not converge")
-    if np.any(found.active_mask):
-        problems.append("a parameter is at the edge of its range")
-    try:
-        stderr = index * float(np.sqrt(np.linalg.inv(found.jac.T @ found.jac)[3, 3]))
-    except np.linalg.LinAlgError:
-        stderr = float("nan")
-        problems.append("the profile's parameters are degenerate")
-    radius = float(np.exp(log_radius) / np.sqrt(ratio))
-    if radius < sigma:
-        problems.append("smaller than the PSF")
-    if radius > _LARGEST_RADIUS * min(galaxy.light.shape):
-        problems.append("too large for the image, which has no sky")
-    return {
+    radius, index, ellipticity, _ = _shape(found.x)
+    possible = {
+        "the fit did not converge": not found.success,
+        "a parameter is at the edge of its range": np.any(np.minimum(found.x - low, high - found.x) < 0.01),
+        "smaller than the PSF": radius < sigma,
+        "too large for the image, which has no sky": radius > _LARGEST_RADIUS * min(light.shape),
+    }
+    measured = {
         "sersic_n": index,
-        "sersic_n_stderr": stderr,
+        "sersic_n_stderr": index * np.sqrt(np.linalg.pinv(found.jac.T @ found.jac)[3, 3]),
         "sersic_rhalf": radius,
-        "sersic_ellipticity": float(1 - ratio),
-    }, problems
+        "sersic_ellipticity": ellipticity,
+    }
+    return measured, problems + [text for text, holds in possible.items() if holds]
 
 
-def _first_guess(galaxy: _Galaxy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return initial parameters from the moments of the galaxy's segment, and their limits."""
-    height, width = galaxy.light.shape
+def _first_guess(light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return initial parameters from the moments of the galaxy's flux, shape (H, W), and their limits."""
+    height, width = light.shape
     y, x = np.mgrid[:height, :width] - np.array([(height - 1) / 2, (width - 1) / 2])[:, None, None]
-    light = np.where(galaxy.own, np.clip(galaxy.light, 0, None), 0)
     total = light.sum()
     if not total > 0:
         raise InputError("the central source has no flux above the sky")
     x0, y0 = (light * x).sum() / total, (light * y).sum() / total
     xx, yy, xy = ((light * product).sum() / total for product in ((x - x0) ** 2, (y - y0) ** 2, (x - x0) * (y - y0)))
     both = xx + yy + 2 * np.sqrt(max(xx * yy - xy**2, 1e-6))
-    own = light > 0
-    distance = np.hypot(x - x0, y - y0)[own]
-    order = np.argsort(distance, kind="stable")
-    half = max(float(np.interp(0.5 * total, np.cumsum(light[own][order]), distance[order])), 1.0)
+    half = max(0.7 * np.sqrt(xx + yy), 1.0)  # exact for an exponential profile
     reach = min(height, width) / 8
     low = np.array([x0 - reach, y0 - reach, np.log(_SMALLEST_RADIUS), np.log(_INDICES[0]), -0.9, -0.9])
     high = np.array([x0 + reach, y0 + reach, np.log(2.0 * max(height, width)), np.log(_INDICES[1]), 0.9, 0.9])

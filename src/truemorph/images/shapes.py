@@ -63,19 +63,18 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
     bins = np.minimum((radius * (_ANNULI / 3.2)).astype(np.int64), _ANNULI)  # to 3.2 σ; the rest in the last
     where = (np.arange(n)[:, None, None] * (_ANNULI + 1) + bins).ravel()
 
-    def by_annulus(values: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
-        weights = np.ones(values.size, np.float32) if kept is None else kept.ravel().astype(np.float32)
-        sums = np.bincount(where, values.ravel() * weights, n * (_ANNULI + 1))
-        counts = np.bincount(where, weights, n * (_ANNULI + 1))
-        return sums / np.maximum(counts, 1)
+    def summed(values: np.ndarray) -> np.ndarray:
+        return np.bincount(where, values.ravel(), n * (_ANNULI + 1))
 
-    mean = by_annulus(grey)
-    residual = grey - mean[where].reshape(grey.shape)
+    def mean(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Mean of each pixel's annulus."""
+        return (summed(values * kept) / np.maximum(summed(kept), 1))[where].reshape(values.shape)
+
+    residual = grey - mean(grey, np.ones_like(grey))
     # Clip residuals of stars but not structure, by the spread of each annulus.
-    spread = np.sqrt(by_annulus(residual**2))[where].reshape(grey.shape)
+    spread = np.sqrt(mean(residual**2, np.ones_like(grey)))
     kept = np.abs(residual) < _CLIP * np.maximum(spread, noise[:, None, None])
-    mean = by_annulus(grey, kept)
-    model = mean[where].reshape(grey.shape)
+    model = mean(grey, kept)
     residual = grey - model
     # Structure is measured outside the nucleus and above the noise.
     disk = kept & (radius > 0.5) & (radius < 2.4) & (model > 2 * noise[:, None, None])
@@ -84,12 +83,8 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
     brightness = np.where(disk, model, 0).sum(axis=(1, 2)) / count
     contrast = np.sqrt(np.maximum(variance, 0)) / np.maximum(brightness, noise)
 
-    inside = np.clip(
-        np.where(near & (radius < 3.2), np.minimum(grey, 2 * model + 3 * noise[:, None, None]), 0), 0, None
-    )
-    growth = np.cumsum(
-        np.bincount(where, inside.ravel(), n * (_ANNULI + 1)).reshape(n, _ANNULI + 1)[:, :_ANNULI], axis=1
-    )
+    flux = np.clip(np.minimum(grey, 2 * model + 3 * noise[:, None, None]), 0, None)
+    growth = np.cumsum(summed(flux * (near & (radius < 3.2))).reshape(n, -1)[:, :_ANNULI], axis=1)
     fraction = growth / np.maximum(growth[:, -1:], 1e-6)
     edges = (np.arange(_ANNULI) + 1) * (3.2 / _ANNULI)
     half, most = (np.array([np.interp(level, row, edges) for row in fraction]) for level in (0.5, 0.9))

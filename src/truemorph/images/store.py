@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, ahead, load_or_reason, read_image_file
+from truemorph.images.decode import CENTRAL_CROP, DEFAULTS, ahead, load_image, read_image_file
 from truemorph.images.inputs import pixel_batches
-from truemorph.io import lock, read_json, write_json
-from truemorph.progress import progress, tell
+from truemorph.io import read_json, write_json
+from truemorph.progress import progress
 
 MAXIMUM_BAD_FRACTION = 0.05
 # Increase this when the same file gives other pixels, so that older caches are ignored.
@@ -30,7 +30,7 @@ class ImageFiles:
     """Pixels decoded from N files on demand with `files[rows]`; memory does not grow with N."""
 
     def __init__(
-        self, paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
+        self, paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: TrainingConfig = DEFAULTS
     ) -> None:
         self.paths, self.size, self.crop, self.fits = paths, size, crop, fits
         self.shape = (len(paths), size, size, 3)
@@ -39,43 +39,83 @@ class ImageFiles:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return pixels of some rows, uint8 (M, size, size, 3)."""
         asked = [self.paths[row] for row in rows]
-        found = list(self._pool.map(lambda path: load_or_reason(path, self.size, self.crop, self.fits), asked))
-        bad = next((one for one in found if isinstance(one, str)), None)
-        if bad is not None:
-            raise TruemorphError(f"an image can no longer be read: {bad}")
-        return np.array(found, np.uint8).reshape(-1, *self.shape[1:])
+        found = self._pool.map(lambda path: load_image(path, self.size, self.crop, self.fits), asked)
+        return np.array(list(found), np.uint8).reshape(-1, *self.shape[1:])
 
     def check(self) -> tuple[np.ndarray, list[tuple[str, str]]]:
         """Decode every file once; return which are good, and path and problem of each unreadable image."""
-        return _checked(self.paths, _decoded(self.paths, self.size, self.crop, self.fits))
+        return self._checked(self._decoded())
 
+    def load(self, cache: Path | None) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+        """Decode all images; as `load_images`."""
+        if cache is None:
+            pixels = np.zeros(self.shape, np.uint8)
+            bad = self._decoded(pixels)
+        else:
+            pixels, bad = self._cached(cache)
+        return (pixels, *self._checked(bad))
 
-def _decoded(
-    paths: Sequence[PathLike], size: int, crop: float, fits: FitsReading, into: np.ndarray | None = None
-) -> dict[int, str]:
-    """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
-    bad: dict[int, str] = {}
-    with progress(len(paths), "images", "img") as bar:
-        for rows, images in pixel_batches(paths, size, crop, fits):
-            for row, image in enumerate(images, rows.start):
-                if isinstance(image, str):
-                    bad[row] = image
-                elif into is not None:
-                    into[row] = image
-            bar.update(len(images))
-    return bad
+    def _decoded(self, into: np.ndarray | None = None) -> dict[int, str]:
+        """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
+        bad: dict[int, str] = {}
+        with progress(len(self.paths), "images", "img") as bar:
+            for rows, images in pixel_batches(self.paths, self.size, self.crop, self.fits):
+                for row, image in enumerate(images, rows.start):
+                    if isinstance(image, str):
+                        bad[row] = image
+                    elif into is not None:
+                        into[row] = image
+                bar.update(len(images))
+        return bad
 
+    def _checked(self, bad: dict[int, str]) -> tuple[np.ndarray, list[tuple[str, str]]]:
+        """Return which images are good, and paths and problems of others; an error if these are more than 5 %."""
+        if len(bad) > MAXIMUM_BAD_FRACTION * len(self.paths):
+            raise InputError(
+                f"{len(bad)} of {len(self.paths)} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
+                f"(first: {next(iter(bad.values()))}); replace them"
+            )
+        good = np.ones(len(self.paths), bool)
+        good[list(bad)] = False
+        return good, [(str(self.paths[row]), why) for row, why in bad.items()]
 
-def _checked(paths: Sequence[PathLike], bad: dict[int, str]) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Return which images are good, and paths and problems of the others; an error if these are more than 5 %."""
-    if len(bad) > MAXIMUM_BAD_FRACTION * len(paths):
-        raise InputError(
-            f"{len(bad)} of {len(paths)} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
-            f"(first: {next(iter(bad.values()))}); replace them"
-        )
-    good = np.ones(len(paths), bool)
-    good[list(bad)] = False
-    return good, [(str(paths[row]), why) for row, why in bad.items()]
+    def _key(self) -> str:
+        """Return a hash of the contents of all files and the settings."""
+
+        def content(path: PathLike) -> bytes:
+            try:
+                return hashlib.sha256(read_image_file(path)).digest()
+            except InputError:
+                return b"absent"
+
+        reading = self.fits.fits_hdu, self.fits.fits_stretch, self.fits.fits_limits
+        whole = hashlib.sha256(repr((CACHE_VERSION, self.shape, self.crop, *reading)).encode())
+        batches = (self.paths[start : start + _BATCH] for start in range(0, len(self.paths), _BATCH))
+        for _, digests in ahead(content, ((None, some) for some in batches)):
+            whole.update(b"".join(digests))
+        return whole.hexdigest()[:20]
+
+    def _cached(self, folder: Path) -> tuple[np.ndarray, dict[int, str]]:
+        """Return pixels from a cache (built if incomplete), and rows and problems of unreadable images."""
+        place = folder / f"pixels-{self._key()}"
+        file, problems = place / "pixels.npy", place / "problems.json"  # the latter is written last
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{place}.lock"):  # while another process decodes these images, wait
+                if not problems.is_file():
+                    pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=self.shape)
+                    if hasattr(os, "posix_fallocate"):  # a full disk raises an error here and not later
+                        with open(file, "r+b") as opened:
+                            os.posix_fallocate(opened.fileno(), 0, os.path.getsize(file))
+                    bad = self._decoded(pixels)
+                    pixels.flush()
+                    write_json(problems, bad)
+            return np.load(file, mmap_mode="r"), {int(row): why for row, why in read_json(problems).items()}
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or problem
+            raise TruemorphError(
+                f"{place}: the cache can't be used ({reason}); free disk space, delete it, or train without `cache`"
+            ) from problem
 
 
 def load_images(
@@ -83,7 +123,7 @@ def load_images(
     size: int,
     crop: float = CENTRAL_CROP,
     cache: PathLike | None = None,
-    fits: FitsReading = AS_THEY_ARE,
+    fits: TrainingConfig = DEFAULTS,
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
     """Decode N images; return uint8 pixels (N, size, size, 3), which are good, and path and problem of the others.
 
@@ -94,63 +134,4 @@ def load_images(
     """
     if not len(paths):
         raise InputError("there are no images to load")
-    shape = (len(paths), size, size, 3)
-    if cache is None:
-        pixels = np.zeros(shape, np.uint8)
-        bad = _decoded(paths, size, crop, fits, pixels)
-    else:
-        pixels, bad = _cached(paths, shape, crop, Path(cache), fits)
-    return (pixels, *_checked(paths, bad))
-
-
-def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, fits: FitsReading) -> str:
-    """Return a hash of the contents of all files and the settings."""
-
-    def content(path: PathLike) -> bytes:
-        try:
-            return hashlib.sha256(read_image_file(path)).digest()
-        except InputError:
-            return b"absent"
-
-    whole = hashlib.sha256(repr((CACHE_VERSION, shape, crop, fits)).encode())
-    batches = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
-    for _, digests in ahead(content, ((None, some) for some in batches)):
-        whole.update(b"".join(digests))
-    return whole.hexdigest()[:20]
-
-
-def _allocated(file: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Memory-map a file with its disk space reserved, so that a full disk raises an error here and not later."""
-    mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-    with open(file, "r+b") as opened:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(opened.fileno(), 0, os.path.getsize(file))
-    return mapped
-
-
-def _cached(
-    paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, folder: Path, fits: FitsReading
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Return pixels from a cache (built if incomplete), and rows and problems of unreadable images."""
-    place = folder / f"pixels-{_content_key(paths, shape, crop, fits)}"
-    whole = place / "problems.json"  # written last
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = lock(f"{place}.lock")
-        if held is None:
-            tell(f"{place}: another process is decoding these images; waiting for it")
-            held = FileLock(f"{place}.lock").acquire()
-        with held:
-            if not whole.is_file():
-                shutil.rmtree(place, ignore_errors=True)
-                place.mkdir()
-                pixels = _allocated(place / "pixels.npy", shape)
-                bad = _decoded(paths, shape[1], crop, fits, pixels)
-                pixels.flush()
-                write_json(whole, bad)
-        return np.load(place / "pixels.npy", mmap_mode="r"), {int(row): why for row, why in read_json(whole).items()}
-    except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise TruemorphError(
-            f"{place}: the cache can't be used ({reason}); free disk space, delete it, or train without `cache`"
-        ) from problem
+    return ImageFiles(paths, size, crop, fits).load(None if cache is None else Path(cache))

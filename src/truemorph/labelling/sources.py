@@ -23,7 +23,8 @@ from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder, object_ids
 from truemorph.catalogs.columns import OBSERVED_LABEL
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
-from truemorph.images.decode import ahead, fits_reading, load_or_reason
+from truemorph.images.decode import ahead
+from truemorph.images.inputs import pixels_or_reason
 from truemorph.io import content_hash, shown_path
 from truemorph.tables import arrow_texts, frame_hash, read_table
 
@@ -53,10 +54,9 @@ def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[R
 
     Yields the rows, and a uint8 array (S, S, 3) per readable image, else the problem as a string.
     """
-    size, crop, reading = config.image_size, config.crop, fits_reading(config)
 
     def one(image: Image) -> np.ndarray | str:
-        return NO_IMAGE if image is None else load_or_reason(image, size, crop, reading)
+        return NO_IMAGE if image is None else pixels_or_reason(image, config.image_size, config.crop, config)
 
     return ahead(one, ((rows, rows.images) for rows in batches))
 

@@ -16,15 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.images.decode import (
-    AS_THEY_ARE,
-    FitsReading,
-    cropped_and_resized,
-    decode,
-    fits_reading,
-    read_image_file,
-)
+from truemorph.images.decode import DEFAULTS, cropped_and_resized, decode, read_image_file
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import overview, pairs_figure
 from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TO_DISK, TRUE
@@ -42,7 +36,7 @@ _RANGES = {"posterior": "p(disk) after", "p": "p(disk) of the picture", "alpha":
 SEEN, BETTER, MAP = "as volunteers saw it", "better image", "what raises the score of a disk"
 
 
-def _decoded(path: Path, fits: FitsReading = AS_THEY_ARE) -> np.ndarray:
+def _decoded(path: Path, fits: TrainingConfig = DEFAULTS) -> np.ndarray:
     return decode(read_image_file(path), str(path), fits)
 
 
@@ -141,17 +135,17 @@ def _shown(found: Evidence, options: ReportOptions) -> tuple[list[Shown], list[s
     chosen = choose(found.everything, options.galaxies)
     imaged = "image" in chosen.columns and chosen["image"].count() > 0
     root = image_folder(found.catalogue) if imaged else Path()
-    size, crop, fits = 128, 1.0, AS_THEY_ARE
+    size, crop, config = 128, 1.0, DEFAULTS
     if found.with_images:  # as the last of these takes them
         config = list(found.with_images.values())[-1].config
-        size, crop, fits = config.image_size, config.crop, fits_reading(config)
+        size, crop = config.image_size, config.crop
     better = {} if options.better is None else better_pictures(options.better, chosen["object_id"])
     shown, bad = [], []
     for row in chosen.iter_rows(named=True):
         pictures, cropped, name = {}, None, row.get("image")
         if name is not None:
             with suppress(InputError):  # a bad image has no label, and does not change
-                pixels = _decoded(root / name, fits)
+                pixels = _decoded(root / name, config)
                 pictures[SEEN], cropped = _whole(pixels, name), cropped_and_resized(pixels, size, crop, name)
         if options.better is not None and row["object_id"] in better:
             try:

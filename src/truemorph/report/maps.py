@@ -89,6 +89,7 @@ def profile_data(explanations: Mapping[str, Explanation], unit: str) -> pl.DataF
             if some.galaxies and unit in some.rings:
                 profile = some.rings[unit]
                 about = {"model": name, "predicted": some.name, "unit": unit, "distance": profile.middles}
-                measured = {"mean": profile.mean, "stderr": profile.stderr, "galaxies": profile.counts}
+                average = profile.average
+                measured = {"mean": average.mean, "stderr": average.stderr, "galaxies": average.count}
                 rows.append(pl.DataFrame(about | measured))
     return pl.concat(rows)

@@ -25,7 +25,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from truemorph._version import __version__, installed_versions
-from truemorph.citation import bibtex
+from truemorph.citation import BIBTEX
 from truemorph.findings import Finding
 from truemorph.io import written_whole
 from truemorph.tables import CatalogTable, write_table
@@ -311,7 +311,7 @@ def render_page(page: Page) -> str:
         style=Markup(style),
         script=Markup(script),
         digest=digest,
-        bibtex=bibtex(),
+        bibtex=BIBTEX,
         version=__version__,
     )
 

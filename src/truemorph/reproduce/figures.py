@@ -192,9 +192,9 @@ def read_explanations(models: dict[str, Any], folder: Path) -> dict[str, Explana
         for name in CLASS_NAMES:
             with np.load(folder / f"{number}-{name}.npz", allow_pickle=False) as kept:
                 mean, rings = MeanMap(kept["mean"], kept["stderr"], kept["count"]), kept["rings"]
-                profiles = {PIXELS: Profiles(kept["edges"], PIXELS, rings)}
-            ids, blank = pl.int_range(len(rings), eager=True), np.zeros(len(rings), bool)
-            classes.append(Explained(name, ids, [], blank, mean, None, profiles))
+                profiles = {PIXELS: Profiles(kept["edges"], rings)}
+            numbered = pl.DataFrame({"object_id": np.arange(len(rings))})
+            classes.append(Explained(name, numbered, mean, None, profiles))
         out[model] = Explanation(model, **about, classes=tuple(classes))
     return out
 

@@ -1,10 +1,4 @@
-"""Simulate galaxies with known classes: populations, images, annotators, and the same galaxy at other resolutions.
-
->>> from truemorph.simulate import at_resolution, render, simulate_galaxies
->>> galaxies = simulate_galaxies(4, seed=1)
->>> pictures = [image for _, image in render(galaxies, size=32)]
->>> worse = [image for _, image in render(at_resolution(galaxies, galaxies["alpha"].to_numpy() / 2), size=32)]
-"""
+"""Simulate galaxies with known classes: populations, images, annotators, and the same galaxy at other resolutions."""
 
 import lazy_loader
 

@@ -72,7 +72,7 @@ def simulate_catalogue(
     Raises
     ------
     InputError
-        If there are more gold labels than galaxies, or a fraction is not between 0 and 1.
+        If there are more gold labels than galaxies, or the disk fraction is not between 0 and 1.
 
     Examples
     --------
@@ -82,10 +82,8 @@ def simulate_catalogue(
     >>> bool(catalogue["label"].mean() < catalogue["truth"].mean())
     True
     """
-    if not 0 <= gold <= n:
-        raise InputError(f"gold must be between 0 and the number of galaxies ({n}); got {gold}")
-    if not 0 < disk_fraction < 1:
-        raise InputError(f"disk_fraction must be between 0 and 1; got {disk_fraction}")
+    if not (0 <= gold <= n and 0 < disk_fraction < 1):
+        raise InputError(f"gold must be from 0 to {n}, and disk_fraction between 0 and 1; got {gold}, {disk_fraction}")
     transition = RayleighTransition(11.25) if transition is None else transition
     rng = np.random.default_rng(seed)
     u = rng.normal(size=n)
@@ -99,10 +97,8 @@ def simulate_catalogue(
     }[trend]
     truth = (rng.random(n) < p).astype(np.int64)
     survey = (rng.random(n) < 0.5).astype(np.int64) if second_survey is not None else np.zeros(n, dtype=np.int64)
-    seen = _disk_label_probability(transition, alpha, bulge, truth)
-    if second_survey is not None:
-        seen = np.where(survey == 1, _disk_label_probability(second_survey, alpha, bulge, truth), seen)
-    labels = (rng.random(n) < seen).astype(np.int64)
+    first, second = (_disk_labels(one, alpha, bulge, truth) for one in (transition, second_survey or transition))
+    labels = (rng.random(n) < np.where(survey == 1, second, first)).astype(np.int64)
     covariate = truth + rng.normal(size=n)
     # The largest of the log-weights plus Gumbel noise are a sample without replacement (Efraimidis & Spirakis 2006).
     keys = gold_choice * (covariate - covariate.mean()) / covariate.std() + rng.gumbel(size=n)
@@ -126,9 +122,7 @@ def simulate_catalogue(
     )
 
 
-def _disk_label_probability(
-    transition: Transition, alpha: np.ndarray, bulge: np.ndarray, truth: np.ndarray
-) -> np.ndarray:
+def _disk_labels(transition: Transition, alpha: np.ndarray, bulge: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return p(ỹ = disk | y, α) for each galaxy's class, shape (N,)."""
     observables = np.column_stack([alpha, bulge]) if len(getattr(transition, "log", ())) == 2 else alpha
     return np.asarray(transition.matrix(observables))[np.arange(truth.size), truth, 1]

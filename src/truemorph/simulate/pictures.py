@@ -17,7 +17,7 @@ square arcminute, 2 stars brighter than r = 21, with a slope of 0.2 dex per magn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import stretch
 from truemorph.simulate.population import bulge_axis_ratio, sersic_area, sersic_b
 
-Galaxy = Mapping[str, float]
+Galaxy = Mapping[str, Any]
 # The central pixels of a profile (width in pixels) are averaged over sub-pixels (points per axis).
 _CENTRE, _POINTS = 12, 6
 _FLOCCULENT_MODES = 5
@@ -56,24 +56,6 @@ _PART = 16  # images drawn at a time
 _STAMP = 24  # half side of a background galaxy's stamp, pixels
 
 
-def _squared_radius(x: np.ndarray, y: np.ndarray, angle: float, ratio: float) -> np.ndarray:
-    """Return the squared elliptical radius along the major axis."""
-    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    return along**2 + (across / ratio) ** 2
-
-
-def _sampled(axis: np.ndarray, profile: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """Sample a profile at pixel centres, and average it within the central pixels."""
-    values = profile(axis[None, :], axis[:, None])
-    middle = slice(axis.size // 2 - _CENTRE // 2, axis.size // 2 + _CENTRE // 2)
-    offsets = (np.arange(_POINTS, dtype=axis.dtype) + 0.5) / _POINTS - 0.5
-    fine = (axis[middle, None] + offsets * (axis[1] - axis[0])).ravel()
-    values[middle, middle] = (
-        profile(fine[None, :], fine[:, None]).reshape(_CENTRE, _POINTS, _CENTRE, _POINTS).mean(axis=(1, 3))
-    )
-    return values
-
-
 def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, angle: float) -> np.ndarray:
     """Compute a Sérsic profile of unit total flux, per unit area, shape (S, S).
 
@@ -85,10 +67,19 @@ def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, an
     power = np.float32(0.5 / index)
 
     def profile(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        squared = _squared_radius(x / radius, y / radius, angle, ratio)
+        x, y = x / radius, y / radius
+        along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        squared = along**2 + (across / ratio) ** 2
         return np.exp(-b * np.exp(power * np.log(squared + np.float32(1e-8)))) * np.float32(central)
 
-    return _sampled(axis, profile)
+    values = profile(axis[None, :], axis[:, None])
+    # The central pixels are averaged over sub-pixels.
+    middle = slice(axis.size // 2 - _CENTRE // 2, axis.size // 2 + _CENTRE // 2)
+    offsets = (np.arange(_POINTS, dtype=axis.dtype) + 0.5) / _POINTS - 0.5
+    fine = (axis[middle, None] + offsets * (axis[1] - axis[0])).ravel()
+    several = profile(fine[None, :], fine[:, None]).reshape(_CENTRE, _POINTS, _CENTRE, _POINTS)
+    values[middle, middle] = several.mean(axis=(1, 3))
+    return values
 
 
 def _spiral(plane: np.ndarray, galaxy: Galaxy, rng: np.random.Generator) -> np.ndarray:
@@ -185,14 +176,9 @@ def _magnitudes(rng: np.random.Generator, area: float, density: float, slope: fl
     return _REFERENCE + np.log10(rng.uniform(brightest, faintest, number)) / slope
 
 
-def _nanomaggies(magnitude: np.ndarray | float) -> np.ndarray:
-    """Convert AB magnitudes to nanomaggies."""
-    return 10 ** (-0.4 * (np.asarray(magnitude) - 22.5))
-
-
-def _in_bands(r_flux: np.ndarray | float, g_r: np.ndarray | float, r_i: np.ndarray | float) -> np.ndarray:
-    """Return fluxes in i, r, g (red, green, blue of an image), shape (3, ...)."""
-    r_flux, g_r, r_i = np.broadcast_arrays(r_flux, g_r, r_i)
+def _fluxes(magnitude: np.ndarray | float, g_r: np.ndarray | float, r_i: np.ndarray | float) -> np.ndarray:
+    """Return fluxes in i, r, g (red, green, blue of an image) in nanomaggies, shape (3, ...), from r magnitudes."""
+    r_flux, g_r, r_i = np.broadcast_arrays(10 ** (-0.4 * (np.asarray(magnitude) - 22.5)), g_r, r_i)
     return np.stack([r_flux * 10 ** (0.4 * r_i), r_flux, r_flux * 10 ** (-0.4 * g_r)])
 
 
@@ -206,8 +192,7 @@ def _add_points(light: np.ndarray, x: np.ndarray, y: np.ndarray, fluxes: np.ndar
     for dy, vertical in ((0, 1 - below), (1, below)):
         for dx, horizontal in ((0, 1 - to_right), (1, to_right)):
             flux = (fluxes * (vertical * horizontal)).astype(light.dtype)
-            places: Any = (slice(None), top + dy, left + dx)
-            np.add.at(light, places, flux)
+            np.add.at(light, (slice(None), top + dy, left + dx), flux)  # type: ignore[arg-type]
 
 
 def _add_galaxy(
@@ -241,7 +226,7 @@ def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Gala
     red = rng.random(stars.size) < np.clip(0.10 + 0.07 * (stars - 14), 0.05, 0.6)
     g_r = np.where(red, rng.normal(1.35, 0.12, stars.size), rng.normal(0.5, 0.15, stars.size))
     r_i = np.where(red, rng.uniform(0.4, 1.2, stars.size), 0.4 * g_r)
-    fluxes = _in_bands(_nanomaggies(stars), g_r, r_i) / pixel**2
+    fluxes = _fluxes(stars, g_r, r_i) / pixel**2
     _add_points(light, where[0], where[1], fluxes)
     for x, y, flux in zip(*where[:, stars < _SPIKED], fluxes[:, stars < _SPIKED].T, strict=True):
         reach = np.arange(1, size // 3, dtype=np.float64)
@@ -256,7 +241,7 @@ def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Gala
         radius = float(np.clip(1.3 * 10 ** (-0.12 * (one - 20)) * rng.lognormal(0, 0.3), 0.3, 4))
         shape = (float(rng.choice([1.0, 2.5])), radius, float(rng.uniform(0.3, 1.0)), float(rng.uniform(0, np.pi)))
         x, y = place(1)[:, 0]
-        _add_galaxy(light, pixel, x, y, _in_bands(float(_nanomaggies(one)), colour, 0.45 * colour), shape)
+        _add_galaxy(light, pixel, x, y, _fluxes(one, colour, 0.45 * colour), shape)
     if rng.random() < _COMPANIONS:
         # The companion is similar to the central galaxy.
         distance, towards = rng.uniform(1.5, 6) * galaxy["r50"] / pixel, rng.uniform(0, 2 * np.pi)
@@ -265,28 +250,14 @@ def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Gala
         shape = (float(rng.choice([1.0, 3.0])), radius, float(rng.uniform(0.25, 1.0)), float(rng.uniform(0, np.pi)))
         x, y = middle + distance * np.cos(towards), middle + distance * np.sin(towards)
         colour = galaxy["g_r_disk"] if galaxy["bulge_fraction"] < 0.5 else galaxy["g_r_bulge"]
-        flux = float(_nanomaggies(galaxy["magnitude"] + fainter))
-        _add_galaxy(light, pixel, x, y, _in_bands(flux, colour + rng.normal(0, 0.12), 0.35), shape)
+        fluxes = _fluxes(galaxy["magnitude"] + fainter, colour + rng.normal(0, 0.12), 0.35)
+        _add_galaxy(light, pixel, x, y, fluxes, shape)
 
 
-def _band_colours(galaxy: Galaxy) -> np.ndarray:
-    """Return fluxes of bulge, disk and young stars in i, r, g for unit r flux, shape (3 bands, 3 components)."""
-    z = galaxy["redshift"]
-    rest = np.array([galaxy["g_r_bulge"], galaxy["g_r_disk"], galaxy["g_r_young"]])
-    # Redder with redshift, especially old stars (approximate K corrections of Chilingarian et al. 2010).
-    g_r = rest + (2.6 * np.clip(rest, 0, 0.8) - 0.1) * z
-    return _in_bands(np.ones(3), g_r, 0.08 + 0.42 * rest + 0.5 * z)
-
-
-def _expose(
-    galaxy: Galaxy,
-    size: int,
-    field: float,
-    arms: np.random.Generator,
-    around: np.random.Generator,
-    noise: np.random.Generator,
-) -> np.ndarray:
+def _expose(galaxy: Galaxy, size: int, field: float, seed: int, exposure: int) -> np.ndarray:
     """Render one image in i, r, g, shape (3, size, size), in nanomaggies per frame pixel, with noise."""
+    arms, around = (np.random.default_rng([seed, part, galaxy["object_id"]]) for part in (1, 2))
+    noise = np.random.default_rng([seed, 3, galaxy["object_id"], exposure])
     pixel = field * galaxy["r90"] / size
     finer = int(np.clip(np.ceil(_SAMPLING * pixel / galaxy["psf_fwhm"]), 1, 6))
     fine = pixel / finer
@@ -294,8 +265,12 @@ def _expose(
     grid += (grid - size * finer) % 2  # the galaxy is at the centre of both
     axis = (np.arange(grid, dtype=np.float32) - np.float32((grid - 1) / 2)) * np.float32(fine)
     parts = components(galaxy, axis, fine, arms)
-    colours = (_band_colours(galaxy) * float(_nanomaggies(galaxy["magnitude"]))).astype(np.float32)
-    light = np.stack([sum(c * part for c, part in zip(row, parts, strict=True)) for row in colours])
+    # Redder with redshift, especially old stars (approximate K corrections of Chilingarian et al. 2010).
+    z, rest = galaxy["redshift"], np.array([galaxy["g_r_bulge"], galaxy["g_r_disk"], galaxy["g_r_young"]])
+    g_r = rest + (2.6 * np.clip(rest, 0, 0.8) - 0.1) * z
+    # Of bulge, disk and young stars, shape (3 bands, 3).
+    fluxes = _fluxes(galaxy["magnitude"], g_r, 0.08 + 0.42 * rest + 0.5 * z).astype(np.float32)
+    light = np.stack([sum(flux * part for flux, part in zip(band, parts, strict=True)) for band in fluxes])
     _add_surroundings(light, fine, _MARGIN * field * galaxy["r90"], galaxy, around)
 
     along = fft.rfftfreq(grid, fine).astype(np.float32)
@@ -377,13 +352,10 @@ def render(
     """
     if size < 16 or not field > 0:
         raise InputError(f"images need a width of at least 16 pixels and a positive field; got {size} and {field}")
-    names = [name for name in galaxies.columns if galaxies.schema[name].is_numeric()]
+    numbers = galaxies.select(pl.selectors.numeric())
 
     def draw(row: int) -> np.ndarray:
-        galaxy = galaxies.row(row, named=True)
-        arms, around = (np.random.default_rng([seed, part, galaxy["object_id"]]) for part in (1, 2))
-        noise = np.random.default_rng([seed, 3, galaxy["object_id"], exposure])
-        return stretch(_expose({name: galaxy[name] for name in names}, size, field, arms, around, noise))
+        return stretch(_expose(numbers.row(row, named=True), size, field, seed, exposure))
 
     parts = (range(start, min(start + _PART, galaxies.height)) for start in range(0, galaxies.height, _PART))
     for rows, images in ahead(draw, ((part, part) for part in parts)):
@@ -418,9 +390,8 @@ def write_jpegs(
         Files in the order of the rows.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths, sampling = [], "444" if quality > 90 else "420"
     for row, image in render(galaxies, size, seed, field=field):
-        sampling = "444" if quality > 90 else "420"
         data = simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling=sampling)
         paths.append(folder / f"{galaxies['object_id'][row]}.jpg")
         paths[-1].write_bytes(data)

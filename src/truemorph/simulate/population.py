@@ -74,14 +74,6 @@ def _luminosities(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndar
     return drawn, np.interp(rng.random(n) * far, volume, redshift)
 
 
-def _types(rng: np.random.Generator, magnitude: np.ndarray) -> np.ndarray:
-    """Draw Hubble types; ellipticals are more common at high luminosity."""
-    elliptical = 0.06 + 0.62 / (1 + np.exp(1.9 * (magnitude + 22.0)))
-    lenticular = 0.22 - 0.10 * elliptical
-    draw = rng.random(magnitude.size)
-    return np.where(draw < elliptical, ELLIPTICAL, np.where(draw < elliptical + lenticular, LENTICULAR, SPIRAL))
-
-
 def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray) -> dict[str, np.ndarray]:
     """Draw shapes, with lengths in disk scale lengths (R_e for ellipticals), and rest-frame colours."""
     n = kind.size
@@ -166,52 +158,34 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
         `arm_strength`, `arm_order` (0 flocculent to 1 grand design), `arm_number`, `dust`; and rest-frame colours
         `g_r_bulge`, `g_r_disk`, `g_r_young` (mag).
 
-    Raises
-    ------
-    InputError
-        If n is below 1.
-
     Examples
     --------
     >>> galaxies = simulate_galaxies(500, seed=1)
     >>> galaxies["magnitude"].max() < 17 and galaxies["r90"].min() > 3
     True
     """
-    if n < 1:
-        raise InputError(f"a population needs at least one galaxy; got {n}")
-    rng = np.random.default_rng(seed)
-    pieces: list[dict[str, np.ndarray]] = []
-    found = 0
-    while found < n:
-        piece = _draw(rng, max(256, int(1.3 * (n - found))), confounded)
-        piece["field"] += sum(int(one["field"].max()) + 1 for one in pieces)
-        pieces.append(piece)
-        found += piece["M_r"].size
-    columns = {name: np.concatenate([piece[name] for piece in pieces])[:n] for name in pieces[0]}
-    return pl.DataFrame(
-        {
-            "object_id": 587700000000000000 + np.arange(n, dtype=np.int64) * 1009 + 17,
-            "truth": (columns["type"] != ELLIPTICAL).astype(np.int64),
-            **columns,
-        }
-    )
+    rng, galaxies = np.random.default_rng(seed), pl.DataFrame()
+    while galaxies.height < n:
+        piece = pl.DataFrame(_draw(rng, max(256, int(1.3 * (n - galaxies.height))), confounded))
+        fields = int(galaxies["field"].to_numpy().max()) + 1 if galaxies.height else 0
+        galaxies = galaxies.vstack(piece.with_columns(pl.col("field") + fields))
+    ids = 587700000000000000 + np.arange(n, dtype=np.int64) * 1009 + 17
+    disk = (galaxies["type"] != ELLIPTICAL).cast(pl.Int64)
+    return galaxies.insert_column(0, disk.alias("truth"))[:n].insert_column(0, pl.Series("object_id", ids))
 
 
 def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.ndarray]:
     magnitude, redshift = _luminosities(rng, n)
-    kind = _types(rng, magnitude)
+    # Ellipticals are more common at high luminosity.
+    elliptical = 0.06 + 0.62 / (1 + np.exp(1.9 * (magnitude + 22.0)))
+    lenticular, draw = 0.22 - 0.10 * elliptical, rng.random(n)
+    kind = np.where(draw < elliptical, ELLIPTICAL, np.where(draw < elliptical + lenticular, LENTICULAR, SPIRAL))
     r50_kpc = _sizes(rng, magnitude, kind == ELLIPTICAL)
     structure = _structure(rng, kind, magnitude)
-    per_unit = aperture_radii(
-        structure["bulge_fraction"],
-        structure["bulge_radius"],
-        structure["sersic_index"],
-        bulge_axis_ratio(structure["bulge_fraction"], structure["axis_ratio"]),
-        np.ones(n),
-        structure["axis_ratio"],
-    )
-    unit_kpc = r50_kpc / per_unit[0]
-    radius_kpc = unit_kpc * per_unit[2]
+    shape = ("bulge_fraction", "bulge_radius", "sersic_index", "axis_ratio")
+    r50, r90, r_petro = aperture_radii(*(structure[name] for name in shape))
+    unit_kpc = r50_kpc / r50
+    radius_kpc = unit_kpc * r_petro
     # One seeing value per field; not all galaxies of a field are kept below.
     field = np.arange(n) // _PER_FIELD
     psf_fwhm = np.clip(_SEEING * np.exp(_SEEING_SPREAD * rng.normal(size=field[-1] + 1)), 0.9, 2.2)[field]
@@ -223,7 +197,7 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
         grid = np.linspace(1e-4, 1.0, 2000)
         redshift = np.interp(kpc_per_arcsec, WMAP9.kpc_proper_per_arcmin(grid).to_value(u.kpc / u.arcsec), grid)
     # Measured with noise, because real cutouts are not scaled by the true radius.
-    r90 = unit_kpc * per_unit[1] / kpc_per_arcsec * np.exp(_R90_ERROR * rng.normal(size=n))
+    r90 = unit_kpc * r90 / kpc_per_arcsec * np.exp(_R90_ERROR * rng.normal(size=n))
     radius = radius_kpc / kpc_per_arcsec
     columns = {
         "type": kind,
@@ -271,8 +245,7 @@ def light_inside(index: np.ndarray, log_radius: np.ndarray) -> np.ndarray:
     """Fraction of a Sérsic profile's flux inside a circle, from a table; `log_radius` is ln(r / R_e)."""
     at_index = (index - _INDICES[0]) / (_INDICES[1] - _INDICES[0])
     at_radius = (log_radius - _LOG_RADII[0]) / (_LOG_RADII[1] - _LOG_RADII[0])
-    where = np.broadcast_arrays(at_index, at_radius)
-    return map_coordinates(_growth_table(), where, order=1, mode="nearest")
+    return map_coordinates(_growth_table(), np.broadcast_arrays(at_index, at_radius), order=1, mode="nearest")
 
 
 def _crossing(rising: np.ndarray, level: Value, grid: np.ndarray) -> np.ndarray:
@@ -286,28 +259,23 @@ def _crossing(rising: np.ndarray, level: Value, grid: np.ndarray) -> np.ndarray:
 
 
 def aperture_radii(
-    bulge_fraction: np.ndarray,
-    bulge_radius: np.ndarray,
-    bulge_index: np.ndarray,
-    bulge_axis_ratio: np.ndarray,
-    disk_scale: np.ndarray,
-    axis_ratio: np.ndarray,
+    bulge_fraction: np.ndarray, bulge_radius: np.ndarray, sersic_index: np.ndarray, axis_ratio: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute R50, R90 and R_petro of a bulge and an inclined exponential disk in circular apertures, before the PSF.
 
-    Radii are along the major axis, in one unit. `bulge_fraction` of the flux is in the bulge (1 without a disk), whose
-    radius is R_e and whose Sérsic index is between 0.5 and 6.5; `disk_scale` is the scale length of the disk.
+    Radii are along the major axis, in scale lengths of the disk. `bulge_fraction` of the flux is in the bulge (1
+    without a disk), whose radius is R_e and whose Sérsic index is between 0.5 and 6.5.
     """
     grid = np.linspace(np.log(2e-3), np.log(40.0), 160)
     angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)
     # The flux of an elliptical isophote is uniform in eccentric angle, at these distances from the centre.
     cos2, sin2 = np.cos(angle) ** 2, np.sin(angle) ** 2
-    scale = np.where(bulge_fraction < 1, disk_scale, bulge_radius)
-    disk_half = 1.678347  # R_e of an exponential disk in scale lengths
+    scale = np.where(bulge_fraction < 1, 1.0, bulge_radius)
+    disk = np.ones_like(bulge_fraction)
     growth = np.zeros((bulge_fraction.size, grid.size))
     parts = (
-        (bulge_fraction, bulge_radius, bulge_index, bulge_axis_ratio),
-        (1 - bulge_fraction, disk_half * disk_scale, np.ones_like(disk_scale), axis_ratio),
+        (bulge_fraction, bulge_radius, sersic_index, bulge_axis_ratio(bulge_fraction, axis_ratio)),
+        (1 - bulge_fraction, 1.678347 * disk, disk, axis_ratio),  # R_e of an exponential disk
     )
     for fraction, radius, index, ratio in parts:
         used = np.flatnonzero(fraction > 0)
@@ -360,13 +328,9 @@ def at_resolution(
     if alpha.shape != (galaxies.height,) or not np.all(np.isfinite(alpha) & (alpha > 0)):
         raise InputError(f"alpha must be {galaxies.height} positive numbers, one per galaxy")
     if how == "seeing":
-        return galaxies.with_columns(
-            psf_fwhm=pl.Series(galaxies["radius"].to_numpy() / alpha * FWHM_PER_SIGMA), alpha=pl.Series(alpha)
-        )
-    if how != "distance":
-        raise InputError(f'how must be "seeing" or "distance"; got {how!r}')
+        fwhm = galaxies["radius"].to_numpy() / alpha * FWHM_PER_SIGMA
+        return galaxies.with_columns(psf_fwhm=pl.Series(fwhm), alpha=pl.Series(alpha))
     shrink = alpha / galaxies["alpha"].to_numpy()
-    lengths = {name: pl.col(name) * pl.Series(shrink) for name in ("radius", "r50", "r90", "unit_length")}
-    return galaxies.with_columns(
-        **lengths, alpha=pl.Series(alpha), magnitude=galaxies["magnitude"] - pl.Series(5 * np.log10(shrink))
-    )
+    moved = {name: pl.col(name) * pl.Series(shrink) for name in ("radius", "r50", "r90", "unit_length")}
+    magnitude = galaxies["magnitude"] - pl.Series(5 * np.log10(shrink))
+    return galaxies.with_columns(**moved, alpha=pl.Series(alpha), magnitude=magnitude)
