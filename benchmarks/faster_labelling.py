@@ -158,7 +158,7 @@ def int8(model, folder):
     from truemorph.labelling.sources import open_source
 
     pixels = gate.calibration_images(model, open_source(folder / "gate" / "cat.parquet"))
-    networks, alignments = gate.int8_members(model, pixels, engine_for(model, "openvino", "fp32"))
+    networks, alignments = gate.int8_members(model, pixels)
     return OpenVinoEngine(networks, model, "int8", alignments)
 
 

@@ -31,7 +31,7 @@ from truemorph.errors import TruemorphError
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import read_session
 from truemorph.images.decode import decode, read_image_file
-from truemorph.labelling.sources import TarPart
+from truemorph.labelling.sources import tar_batches
 from truemorph.tables import CatalogTable, read_table, write_table
 
 ROUNDS = 30 * int(os.environ.get("TRUEMORPH_FUZZ", "1"))
@@ -52,7 +52,7 @@ READERS = {
     "provenance.json": lambda path: is_recorded(path.with_name("t.csv"), "https://x.org/t.csv"),
     "mapping.toml": read_mapping,
     "a.jpg": lambda path: decode(read_image_file(path), str(path)),
-    "all.tar": lambda path: list(TarPart("all", path).batches(2)),
+    "all.tar": lambda path: list(tar_batches(path, 2)),
 }
 
 

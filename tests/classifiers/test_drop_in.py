@@ -46,28 +46,18 @@ def trainer(folder):
     )  # fmt: skip
 
 
-def assert_debiased(network, data):
-    network.eval()
-    with torch.inference_mode():
-        right = network(data[0]).argmax(dim=1) == data[3]
-    assert all(float(right[data[3] == k].float().mean()) > 0.97 for k in (0, 1))
-
-
-def test_a_plain_loop_recovers_the_disks(data):
-    network = small_network()
+def in_a_plain_loop(network, data, _):
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
     for _ in range(EPOCHS):
         for images, labels, alpha in batches(data):
             optimizer.zero_grad()
             LOSS(network(images), labels, alpha).backward()
             optimizer.step()
-    assert_debiased(network, data)
+    return network
 
 
-@pytest.mark.slow
-def test_timms_training_script_recovers_the_disks(data):
+def in_timms_script(network, data, _):
     """The parts of timm's train.py: its optimiser, schedule, autocast, clipped gradients, averaged model."""
-    network = small_network()
     averaged, updates = ModelEmaV3(network, decay=0.9), 0
     optimizer = create_optimizer_v2(network, opt="adamw", lr=2e-3, weight_decay=0.02)
     schedule, epochs = create_scheduler_v2(
@@ -85,7 +75,7 @@ def test_timms_training_script_recovers_the_disks(data):
             averaged.update(network, step=updates)
             schedule.step_update(num_updates=updates)
         schedule.step(epoch + 1)
-    assert_debiased(averaged.module, data)
+    return averaged.module
 
 
 class LightningGalaxies(lightning.LightningModule):
@@ -101,12 +91,20 @@ class LightningGalaxies(lightning.LightningModule):
         return torch.optim.AdamW(self.parameters(), 2e-3)
 
 
-@pytest.mark.slow
+def in_lightning(network, data, folder):
+    trainer(folder).fit(LightningGalaxies(network), batches(data))
+    return network
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_a_lightning_module_recovers_the_disks(data, tmp_path):
-    module = LightningGalaxies(small_network())
-    trainer(tmp_path).fit(module, batches(data))
-    assert_debiased(module.network, data)
+@pytest.mark.parametrize(
+    "train", [in_a_plain_loop, *(pytest.param(one, marks=pytest.mark.slow) for one in (in_timms_script, in_lightning))]
+)
+def test_other_loops_recover_the_disks(data, tmp_path, train):
+    network = train(small_network(), data, tmp_path).eval()
+    with torch.inference_mode():
+        right = network(data[0]).argmax(dim=1) == data[3]
+    assert all(float(right[data[3] == k].float().mean()) > 0.97 for k in (0, 1))
 
 
 @pytest.mark.slow

@@ -75,6 +75,10 @@ def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
         ({"transition": "rayleigh:11.25", "naive": True}, "`transition` and `naive` exclude each other"),
         ({"labels": "gold", "transition": RayleighTransition(9.0)}, "`transition` and `labels` exclude each other"),
         ({"labels": "gold", "votes": "counts", "vote_count": 40}, "logistic regression learns from labels"),
+        ({"curve": KnownCurve("weibull", theta=11.25)}, "`scale` and `shape`"),
+        ({"curve": KnownCurve("rayleigh")}, "`theta`"),
+        ({"curve": KnownCurve(psf="sigma")}, "`family`"),
+        ({"curve": KnownCurve("fisk", scale=14.0, shape=2.2), "transition": RayleighTransition(9.0)}, "not both"),
     ],
 )
 def test_invalid_curves_raise_errors(prepared, tmp_path, given, says):
@@ -82,17 +86,19 @@ def test_invalid_curves_raise_errors(prepared, tmp_path, given, says):
         train_classifier(prepared, out=tmp_path / "m", **given, **DCV14)
 
 
-def test_explicit_settings_of_the_curve_replace_those_of_a_run_file(tmp_path):
-    file = tmp_path / "run.toml"
-    file.write_text(run_toml(run_config("cat.parquet", out="m", transition="fit.json")))
-    for given, expected in (
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
         ({}, ("fit.json", False, None)),
         ({"transition": "rayleigh:9"}, ("rayleigh:9", False, None)),
         ({"naive": True}, (None, True, None)),
         ({"labels": "gold"}, (None, False, "gold")),
-    ):
-        again = run_config(file, **given)
-        assert (again.transition, again.naive, again.labels) == expected
+    ],
+)
+def test_explicit_settings_of_the_curve_replace_those_of_a_run_file(tmp_path, given, expected):
+    (tmp_path / "run.toml").write_text(run_toml(run_config("cat.parquet", out="m", transition="fit.json")))
+    again = run_config(tmp_path / "run.toml", **given)
+    assert (again.transition, again.naive, again.labels) == expected
 
 
 def test_training_on_gold_labels_uses_only_these_and_treats_them_as_correct(capsys, prepared, tmp_path):
@@ -142,18 +148,3 @@ def test_gold_labels_that_were_selected_by_label_have_inverse_probability_weight
     truth, error = frame["truth"].mean(), 0.5 / np.sqrt(chosen.sum() / 4)  # weighted rows count as fewer
     assert abs(mean["known"] - truth) < 3 * error
     assert abs(mean["ignored"] - truth) > 5 * error
-
-
-@pytest.mark.parametrize(
-    "curve",
-    [{"family": "weibull", "theta": 11.25}, {"family": "rayleigh"}, {"theta": 11.25}, {"psf": "sigma"}],
-)
-def test_a_known_curve_needs_the_parameters_of_its_family(prepared, tmp_path, curve):
-    with pytest.raises(InputError):
-        train_classifier(prepared, out=tmp_path / "m", curve=KnownCurve(**curve), **DCV14)
-
-
-def test_a_curve_and_a_fit_exclude_each_other(prepared, tmp_path):
-    curve = KnownCurve("fisk", scale=14.0, shape=2.2)
-    with pytest.raises(InputError):
-        train_classifier(prepared, out=tmp_path / "m", curve=curve, transition=RayleighTransition(9.0), **DCV14)

@@ -32,17 +32,14 @@ def test_the_loss_equals_eq_4():
     torch.testing.assert_close(got, (losses * weights).sum() / weights.sum())
 
 
-@pytest.mark.parametrize("alpha", [1e4, 1e30, float("inf")])
-def test_for_well_resolved_galaxies_the_loss_is_exactly_cross_entropy(alpha):
-    logits, labels, _ = batch()
-    ours = DebiasedLoss(RayleighTransition(THETA), "none")(logits, labels, torch.full((64,), alpha))
-    assert torch.equal(ours, cross_entropy(logits, labels, reduction="none"))
-
-
-def test_for_the_identity_the_loss_is_exactly_cross_entropy_with_k_classes():
-    logits = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
-    labels = torch.arange(50) % 5
-    ours = DebiasedLoss(MatrixTransition.identity(5), "none")(logits, labels, torch.ones(50))
+@pytest.mark.parametrize(
+    ("transition", "alpha"),
+    [(RayleighTransition(THETA), 1e4), (RayleighTransition(THETA), float("inf")), (MatrixTransition.identity(5), 1.0)],
+)
+def test_without_flips_the_loss_is_exactly_cross_entropy(transition, alpha):
+    logits = torch.randn(50, transition.n_classes, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(50) % transition.n_classes
+    ours = DebiasedLoss(transition, "none")(logits, labels, torch.full((50,), alpha))
     assert torch.equal(ours, cross_entropy(logits, labels, reduction="none"))
 
 
@@ -64,12 +61,6 @@ def test_the_gradient_of_a_disk_label_does_not_vanish_at_alpha_zero(alpha):
     DebiasedLoss(RayleighTransition(THETA))(logits, torch.tensor([1]), torch.full((1,), alpha).double()).backward()
     p = torch.softmax(logits.detach(), 1)
     torch.testing.assert_close(logits.grad, torch.stack([p[:, 0], p[:, 1] - 1], 1))
-
-
-def test_the_gradient_equals_finite_differences():
-    logits, labels, alpha = batch(8, dtype=torch.float64)
-    loss = DebiasedLoss(RayleighTransition(THETA, false_disk=0.05))
-    assert torch.autograd.gradcheck(lambda at: loss(at, labels, alpha), (logits,))
 
 
 def test_a_label_that_is_never_observed_does_not_affect_the_gradient():
@@ -94,16 +85,6 @@ def test_wrong_shapes_and_labels_raise_errors(change, says):
     good = {"logits": torch.zeros(3, 2), "labels": torch.tensor([0, 1, 1]), "alpha": torch.ones(3)}
     with pytest.raises(InputError, match=says):
         DebiasedLoss(RayleighTransition(5.0))(**{**good, **change})
-
-
-def test_for_labels_and_votes_the_evidence_loss_is_the_debiasing_loss():
-    transition = RayleighTransition(THETA, false_disk=0.1)
-    logits, labels, alpha = batch(40, dtype=torch.float64)
-    of_one_vote = transition.log_matrix(alpha)
-    evidence, votes = of_one_vote[torch.arange(40), :, labels], torch.nn.functional.one_hot(labels, 2).double()
-    for expected in (DebiasedLoss(transition, "none")(logits, one, alpha) for one in (labels, votes)):
-        torch.testing.assert_close(evidence_losses(logits, evidence), expected)
-        torch.testing.assert_close(evidence_losses(logits, of_one_vote, votes), expected)
 
 
 def test_evidence_may_exclude_a_class():

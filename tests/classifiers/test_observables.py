@@ -114,14 +114,12 @@ def test_training_leaves_out_galaxies_without_an_observable_and_labelling_gives_
 
 def test_a_catalogue_without_the_observable_raises_a_one_line_error(files, tmp_path):
     folder, path, _ = files
-    table = read_table(path)
-    lacking = write_table(
-        CatalogTable(table.frame.drop("bulge_fraction"), metadata=table.metadata), tmp_path / "lacking.parquet"
-    )
+    table, out = read_table(path), tmp_path / "labels.parquet"
+    lacking = CatalogTable(table.frame.drop("bulge_fraction"), metadata=table.metadata)
+    lacking = write_table(lacking, tmp_path / "lacking.parquet")
     for call in (
-        lambda: label_galaxies(folder / "model", lacking, tmp_path / "labels.parquet"),
-        lambda: label_galaxies(folder / "fit.json", lacking, tmp_path / "labels.parquet"),
-        lambda: label_galaxies(folder / "model", path, tmp_path / "labels.parquet", observed=lacking),
+        lambda: label_galaxies(folder / "model", lacking, out),
+        lambda: label_galaxies(folder / "model", path, out, observed=lacking),
         lambda: train_classifier(lacking, out=tmp_path / "m", transition=folder / "fit.json", preset="dcv14"),
     ):
         with pytest.raises(InputError, match=r"lacking.parquet: no column 'bulge_fraction'[^\n]*$"):

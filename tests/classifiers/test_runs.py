@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from astropy.io import fits
 
+import truemorph as tm
 from conftest import codes, run
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.transitions import MatrixTransition
@@ -17,7 +18,7 @@ from truemorph.classifiers import train as training
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.members import TrainingRows
 from truemorph.commands.train import train_classifier
-from truemorph.config import PRESETS, RunConfig, TrainingConfig, run_config, run_toml
+from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.images.decode import decode
 from truemorph.tables import CatalogTable, write_table
@@ -43,13 +44,6 @@ def test_every_setting_is_documented():
             assert name == "training" or field.description, name
 
 
-def test_presets_have_the_papers_images():
-    for preset in ("paper", "standard"):
-        config = PRESETS[preset]
-        assert (config.image_size, config.hidden, config.crop) == (207, 1024, pytest.approx(207 / 424))
-    assert (PRESETS["standard"].backbone, PRESETS["paper"].backbone) == ("resnet50", "resnet50_v1")
-
-
 def test_a_dry_run_prints_the_whole_configuration_and_does_nothing(capsys, catalogue, tmp_path):
     status, out, err = run(capsys, "train", catalogue, "--out", tmp_path / "m", *SET, "--dry-run")
     assert (status, err) == (0, "")
@@ -72,11 +66,9 @@ def test_settings_are_the_same_after_writing_and_reading(tmp_path):
 
 def test_another_preset_keeps_the_changes_of_a_file(tmp_path):
     file = tmp_path / "run.toml"
-    file.write_text(run_toml(run_config("cat.parquet", epochs=7, clip=0.5, out="m")))
+    file.write_text(run_toml(run_config("cat.parquet", epochs=7, out="m")))
     paper = run_config(file, preset="paper")
-    assert (paper.preset, paper.training.backbone, paper.training.image_size) == ("paper", "resnet50_v1", 207)
-    assert (paper.training.epochs, paper.training.clip) == (7, 0.5)
-    file = tmp_path / "settings.toml"
+    assert (paper.preset, paper.training.backbone, paper.training.epochs) == ("paper", "resnet50_v1", 7)
     file.write_text('backbone = "resnet18"\nepochs = 7\n')
     own = run_config("cat.parquet", file, out="m", epochs=3)
     assert (own.training.backbone, own.training.epochs) == ("resnet18", 3)
@@ -102,10 +94,10 @@ def test_a_run_folder_is_complete(two_runs, catalogue):
         "config.json", "model.safetensors", "README.md", "seen.parquet", "split.parquet", "history.csv", "run.toml",
         "metrics.json", "environment.json",
     }  # fmt: skip
-    assert run_config(folder / "run.toml").training == load(folder).config
-    described = json.loads((folder / "config.json").read_text())
-    assert described["transition"]["assumption"] == "true class fractions do not depend on alpha"
-    assert described["catalogue"]["alpha"] == "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
+    model = load(folder)
+    assert run_config(folder / "run.toml").training == model.config
+    assert model.described["transition"]["assumption"] == "true class fractions do not depend on alpha"
+    assert model.described["catalogue"]["alpha"] == "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
     split = pl.read_parquet(folder / "split.parquet")
     assert split.equals(read_catalogue(catalogue).frame.select("object_id", "split"))
     environment = json.loads((folder / "environment.json").read_text())
@@ -148,7 +140,7 @@ def counted(catalogue, tmp_path_factory):
 @pytest.mark.parametrize("votes", ["soft", "counts"])
 def test_training_on_votes(counted, tmp_path, monkeypatch, votes):
     path, broken = counted
-    learned = []
+    learned, columns = [], ("smooth_fraction", "disk_fraction")
 
     def kept(*values, **named):
         learned.append(TrainingRows(*values, **named))
@@ -161,7 +153,6 @@ def test_training_on_votes(counted, tmp_path, monkeypatch, votes):
     assert pl.read_csv(tmp_path / "m" / "left_out.csv")["object_id"].to_list() == [broken]
     assert broken not in trained.model.seen["object_id"].to_list()
     whole, (rows,) = read_catalogue(path).frame, learned
-    columns = "smooth_fraction", "disk_fraction"
     counts = np.rint(40 * whole.select(columns).to_numpy()).astype(int)
     fit = fit_transition(counts, whole["alpha"].to_numpy(), method="votes")
     # Each galaxy has its own votes, also after the one with a broken image.
@@ -192,45 +183,35 @@ def test_soft_labels_may_be_treated_as_correct(catalogue, tmp_path):
 
 
 @pytest.mark.slow
-def test_cached_pixels_and_pixels_decoded_on_demand_give_the_same_result(catalogue, tmp_path, monkeypatch):
-    def weights(name, **options):
-        return train_classifier(catalogue, out=tmp_path / name, settings=SMALL, **options).model.members[0]
-
-    first = weights("memory", cache=tmp_path / "pixels")
-    with monkeypatch.context() as patch:
-        patch.setattr("truemorph.images.inputs.load_image", lambda *_: pytest.fail("decoded again"))
-        second = weights("cache", cache=tmp_path / "pixels")
+def test_pixels_decoded_on_demand_give_the_same_result(catalogue, tmp_path, monkeypatch):
+    first = train_classifier(catalogue, out=tmp_path / "memory", settings=SMALL).model.members[0]
     monkeypatch.setattr("truemorph.classifiers.train._PIXELS_IN_MEMORY", 0)
-    third = weights("files")
+    second = train_classifier(catalogue, out=tmp_path / "files", settings=SMALL).model.members[0]
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name])
-        np.testing.assert_array_equal(value, third[name])
 
 
 @pytest.mark.slow
-def test_fits_images_in_training_and_labelling(capsys, simulated, tmp_path):
+def test_fits_images_in_training_and_labelling(simulated, tmp_path):
     folder = tmp_path / "fits"
     folder.mkdir()
-    for number, path in enumerate(sorted((simulated / "images").iterdir())):
-        grey = decode(path.read_bytes()).mean(axis=2).astype(np.float32)
-        fits.PrimaryHDU(grey).writeto(folder / f"{path.stem}.fits{'.gz' if number % 2 else ''}")
+    names = sorted(path.stem for path in (simulated / "images").iterdir())
+    for number, name in enumerate(names):
+        grey = decode((simulated / "images" / f"{name}.jpg").read_bytes()).mean(axis=2).astype(np.float32)
+        fits.PrimaryHDU(grey).writeto(folder / f"{name}.fits{'.gz' if number % 2 else ''}")
     pl.read_csv(simulated / "votes.csv").drop("image", strict=False).write_csv(tmp_path / "votes.csv")
-    table, model, labels = (str(tmp_path / name) for name in ("cat.parquet", "m", "labels.parquet"))
-    read_as = ("--naive", "--fits-stretch", "linear", "--fits-limits", "0", "255")
-    for arguments in (
-        ("prepare", tmp_path / "votes.csv", "--images", folder, "--out", table),
-        ("train", table, "--out", model, *SET, *read_as),
-        ("label", model, folder, "--out", labels, "--precision", "fp32"),
-    ):
-        status, _, err = run(capsys, *arguments)
-        assert status == 0, err
-    assert not (tmp_path / "m" / "left_out.csv").exists()
-    labels = pl.read_parquet(labels)
-    assert labels["object_id"].to_list() == sorted(path.stem for path in (simulated / "images").iterdir())
+    catalogue = tm.prepare_catalogue(tmp_path / "votes.csv", images=folder, out=tmp_path / "cat.parquet").out
+    settings = {**SMALL, "fits_stretch": "linear", "fits_limits": (0, 255)}
+    trained = train_classifier(catalogue, out=tmp_path / "m", naive=True, settings=settings)
+    assert trained.left_out == 0
+    tm.label_galaxies(tmp_path / "m", folder, tmp_path / "labels.parquet", precision="fp32")
+    labels = pl.read_parquet(tmp_path / "labels.parquet")
+    assert labels["object_id"].to_list() == names
     # The same labels as for JPEGs of the same grey images.
-    grey = folder / f"{labels['object_id'][0]}.fits"
-    pixels = np.repeat(np.round(fits.getdata(grey)[::-1])[..., None], 3, axis=2).astype(np.uint8)
-    assert load(model).predict(pixels[None])["p_disk"][0] == pytest.approx(labels["p_disk"][0], abs=1e-5)
+    pixels = np.round(fits.getdata(folder / f"{names[0]}.fits")[::-1]).astype(np.uint8)
+    assert trained.model.predict(np.stack([pixels] * 3, axis=-1)[None])["p_disk"][0] == pytest.approx(
+        labels["p_disk"][0], abs=1e-5
+    )
 
 
 def test_a_finished_model_is_replaced_only_on_request_and_other_files_are_kept(catalogue, tmp_path):

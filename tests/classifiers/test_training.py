@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from conftest import stripes, tiny
-from truemorph.bias.transitions import MatrixTransition, RayleighTransition, transition_to_dict
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.train import train_on_catalogue
@@ -57,22 +57,11 @@ def test_saved_and_loaded_models_agree_and_a_new_model_replaces_an_old_one(model
     assert [p.name for p in tmp_path.iterdir()] == ["copy"]
 
 
-def test_a_network_of_an_older_version_loads(model_folder, tmp_path):
+def test_a_network_without_newer_settings_loads(model_folder, tmp_path):
     model = load(model_folder)
     old = save_classifier(model, tmp_path / "old")
     described = json.loads((old / "config.json").read_text())
-    kept = (
-        "classifier",
-        "folds",
-        "seed",
-        "backbone",
-        "pretrained",
-        "hidden",
-        "dropout",
-        "image_size",
-        "crop",
-        "epochs",
-    )
+    kept = ("classifier", "folds", "seed", "backbone", "hidden", "dropout", "image_size", "crop", "epochs")
     described["training"] = {key: described["training"][key] for key in kept}
     del described["temperatures"], described["sha256"]
     (old / "config.json").write_text(json.dumps(described))
@@ -99,63 +88,40 @@ def test_a_flipped_bit_in_a_model_is_refused(model_folder, tmp_path, name):
     copy = shutil.copytree(model_folder, tmp_path / "copy")
     content = (copy / name).read_bytes()
     rng = np.random.default_rng(1)
-    for place in rng.integers(0, len(content), 40):
-        bit = 1 << int(rng.integers(8))
-        flipped = content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :]
-        (copy / name).write_bytes(flipped)
-        if name == "config.json" and _same_json(flipped, content):  # such as white space
-            continue
+    # In the keys and values of config.json, not in its white space.
+    places = np.flatnonzero(~np.isin(np.frombuffer(content, np.uint8), list(b" \n")))
+    for place in rng.choice(places, 40):
+        (copy / name).write_bytes(
+            content[:place] + bytes([content[place] ^ (1 << rng.integers(5))]) + content[place + 1 :]
+        )
         with pytest.raises((CheckpointError, InputError)):
             load(copy)
 
 
-def _same_json(one, other):
-    try:
-        return json.loads(one) == json.loads(other)
-    except ValueError:
-        return False
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "says"),
-    [
-        ("members", 10**9, "members"),
-        ("members", 2.5, "members"),
-        ("classes", [], "classes"),
-        ("temperatures", [0.0], "temperatures"),
-        ("normalisation", {"middle": [0]}, "normalisation"),
-        ("training", {"epochs": -1}, "epochs"),
-        ("transition", {"family": "rayleigh"}, "rayleigh transition"),
-        ("format_version", 99, "newer"),
-        ("metrics", {}, "config.json has changed"),
-    ],
-)
-def test_an_altered_config_gives_one_line(model_folder, tmp_path, key, value, says):
+@pytest.mark.parametrize(("key", "value"), [("members", 10**9), ("training", {"epochs": -1}), ("classes", [])])
+def test_an_altered_config_gives_one_line(model_folder, tmp_path, key, value):
     copy = shutil.copytree(model_folder, tmp_path / "copy")
     described = json.loads((copy / "config.json").read_text())
-    if key != "metrics":
-        del described["sha256"]  # as in version 0.1
+    del described["sha256"]  # as in version 0.1
     (copy / "config.json").write_text(json.dumps({**described, key: value}))
-    with pytest.raises((CheckpointError, InputError), match=says) as caught:
+    with pytest.raises(CheckpointError, match=rf"^[^\n]*{key}[^\n]*$"):
         load(copy)
-    assert len(str(caught.value)) < 300
-    assert "\n" not in str(caught.value)
 
 
 def test_other_folders_are_not_models_and_are_not_replaced(model_folder, tmp_path):
     with pytest.raises(InputError, match=r"no config\.json"):
         load(tmp_path)
+    (tmp_path / "file").write_text("x")
     precious = tmp_path / "precious"
     precious.mkdir()
-    (precious / "config.json").write_text("{}")
-    (precious / "thesis.tex").write_text("years")
-    (tmp_path / "file").write_text("x")
+    for name in ("config.json", "thesis.tex"):
+        (precious / name).write_text("years")
     for out in (precious, tmp_path / "file"):
         with pytest.raises(InputError, match=r"choose another folder|is a file"):
             save_classifier(load(model_folder), out)
         with pytest.raises(InputError, match=r"choose another folder|is a file"):  # before anything is read
             run(tmp_path / "no catalogue", out, tiny())
-    assert (precious / "thesis.tex").read_text() == "years"
+    assert {one.read_text() for one in precious.iterdir()} == {"years"}
 
 
 @pytest.mark.parametrize(
@@ -167,20 +133,13 @@ def test_other_folders_are_not_models_and_are_not_replaced(model_folder, tmp_pat
     ],
 )
 def test_unusable_training_data_raise_errors(frame_change, config_change, says):
+    with pytest.raises(InputError, match="3 classes"):
+        train_members(stripes(300)[0], MatrixTransition.identity(3), tiny(image_size=16))
     rows, _ = stripes(40)
     rows = TrainingRows(rows.frame.with_columns(**frame_change), rows.inputs)
     config = tiny(image_size=16, batch_size=8, **config_change)
     with pytest.raises(InputError, match=says):
         train_members(rows, RayleighTransition(11.25), config)
-
-
-def test_a_transition_of_another_alpha_or_more_classes_raises_an_error(catalogue, tmp_path):
-    fit = {**transition_to_dict(RayleighTransition(5.0)), "alpha_psf": "fwhm"}
-    (tmp_path / "fit.json").write_text(json.dumps(fit))
-    with pytest.raises(InputError, match="units of the PSF's fwhm"):
-        run(catalogue, tmp_path / "m", tiny(), transition=str(tmp_path / "fit.json"))
-    with pytest.raises(InputError, match="3 classes"):
-        train_members(stripes(300)[0], MatrixTransition.identity(3), tiny(image_size=16))
 
 
 def test_diverged_training_raises_an_error(catalogue, tmp_path):

@@ -56,17 +56,6 @@ def test_processes_and_parts_have_the_same_steps(processes, parts):
         assert batch["step_weights"].sum() == pytest.approx(1)
 
 
-def test_an_epoch_resumes_after_the_used_batches():
-    data = loader(range(20), 3, seed=5)
-    whole = order(data)
-    walk = iter(data)
-    begun = [next(walk)["row"].tolist() for _ in range(4)]
-    later = loader(range(20), 3, seed=5)
-    later.load_state_dict(data.state_dict())
-    assert begun + order(later) == whole
-    assert order(later) == whole  # the next epoch starts from its first batch
-
-
 def test_rotation_by_90_degrees_and_mirroring_preserve_pixels():
     image = torch.arange(25.0).reshape(1, 1, 5, 5)
     maps = Augmentation().draw(400, torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import pytest
 from conftest import codes
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition, transition_to_dict
-from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
+from truemorph.classifiers.checkpoint import Classifier, describe, load
 from truemorph.commands.label import label_galaxies
 from truemorph.config import training_config
 from truemorph.errors import InputError
@@ -133,15 +133,6 @@ def test_every_format_has_columns_units_descriptions_and_the_findings_of_the_fit
     assert codes(label_galaxies(model, path, tmp_path / "own.parquet")) == ["flat-fractions-assumed"]
 
 
-def test_models_of_features_save_and_load(tmp_path):
-    save_classifier(logistic_model([0.0, 1.0], [(3, "out_of_fold", 1)]), tmp_path / "model")
-    model = load(tmp_path / "model")
-    assert model.seen.rows() == [(3, "out_of_fold", 1)]
-    np.testing.assert_allclose(model.probabilities(np.array([[0.5]]))[0, 1], (sigmoid(0.5) + sigmoid(1.5)) / 2)
-    with pytest.raises(InputError, match="not images"):
-        model.predict(["a.jpg"])
-
-
 def test_alpha_must_have_the_unit_of_the_bias_curve(tmp_path):
     path, model = catalogue(tmp_path), logistic_model([0.0], [])
     given = {**transition_to_dict(T), "alpha_psf": "fwhm"}
@@ -154,10 +145,12 @@ def test_alpha_must_have_the_unit_of_the_bias_curve(tmp_path):
 
 
 def test_the_output_is_checked_before_labelling(tmp_path):
-    path = catalogue(tmp_path)
+    path, model = catalogue(tmp_path), logistic_model([0.0], [])
     for out, says in ((path, "would overwrite"), (tmp_path / "labels.txt", "unknown kind of table")):
         with pytest.raises(InputError, match=says):
-            label_galaxies(logistic_model([0.0], []), path, out)
+            label_galaxies(model, path, out)
+    with pytest.raises(InputError, match="not images"):
+        model.predict(["a.jpg"])
 
 
 def test_a_fit_gives_posteriors_without_a_model(tmp_path):

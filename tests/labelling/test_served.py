@@ -6,11 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.network import GalaxyNetwork, PixelConv
 from truemorph.config import training_config
 from truemorph.images.transforms import normalise
-from truemorph.labelling.engines.served import Served, WholeNumbers
+from truemorph.labelling.engines.served import WholeNumbers
 
 COLOUR = st.tuples(*[st.floats(0, 1)] * 3)
 
@@ -42,7 +41,7 @@ def test_integers_are_exact_in_bf16():
     assert not torch.equal(normal.to(torch.bfloat16).float(), normal)
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "resnet18", "convnext_atto", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("backbone", ["test_resnet", "convnext_atto", "vit_tiny_patch16_224"])
 def test_the_first_convolution_is_found_and_computes_in_float32(backbone):
     network = GalaxyNetwork(training_config("quick", backbone=backbone, image_size=64)).eval()
     (found,) = [module for module in network.modules() if isinstance(module, PixelConv)]
@@ -52,22 +51,3 @@ def test_the_first_convolution_is_found_and_computes_in_float32(backbone):
         found_in_bf16 = found(images)
     with torch.no_grad():
         assert torch.equal(found_in_bf16, found(images))
-
-
-def test_convolutions_with_special_padding_are_not_replaced():
-    assert not WholeNumbers.takes(PixelConv(3, 4, 3, padding=1, padding_mode="reflect"))
-    assert not WholeNumbers.takes(PixelConv(3, 4, 3, padding="same"))
-    assert not WholeNumbers.takes(nn.Conv2d(3, 4, 3))
-    assert WholeNumbers.takes(PixelConv(3, 4, 3, padding=1))
-
-
-def test_the_served_module_gives_the_models_probabilities(image_model):
-    model = load(image_model)
-    served = Served(model, 0)
-    assert not served.normalised
-    size = model.config.image_size
-    pixels = torch.randint(0, 256, (5, size, size, 3), dtype=torch.uint8)
-    with torch.no_grad():
-        found = served(pixels).double()
-    expected = torch.from_numpy(model.member_probabilities(pixels.numpy(), 0))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

@@ -30,8 +30,6 @@ from truemorph.io import plain, read_json, write_json, written_whole
 from truemorph.progress import progress, tell
 
 TERMINATED = 128 + signal.SIGTERM
-_STATE_MINUTES = 10.0
-_LOOK_EVERY = 50  # steps between checks of the clock
 # Processes started by Lightning, for all members of a model.
 _LAUNCHED: list[Any] = []
 
@@ -42,10 +40,13 @@ def is_first_process() -> bool:
 
 
 class Story(lightning.Callback):
-    """Keep the weights with the best held-out likelihood, stop when it no longer improves, print each epoch."""
+    """Keep the weights with the best held-out likelihood, stop when it no longer improves, print and save each epoch.
 
-    def __init__(self, name: str, patience: int) -> None:
-        self.name, self.patience = name, patience
+    `path` is the file for the state of training.
+    """
+
+    def __init__(self, name: str, patience: int, path: Path) -> None:
+        self.name, self.patience, self.path = name, patience, path
         self.best, self.waited = float("inf"), 0
         self.weights: dict[str, torch.Tensor] = {}
         self.logits = torch.empty(0)
@@ -78,9 +79,9 @@ class Story(lightning.Callback):
         """Update the progress bar."""
         if not trainer.is_global_zero:
             return
-        if self._bar is None:  # an epoch starts or resumes
+        if self._bar is None:  # an epoch starts
             title = f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self._bar = progress(int(trainer.num_training_batches), title, "steps", batch_idx)
+            self._bar = progress(int(trainer.num_training_batches), title, "steps")
         self._bar.update(1)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -110,6 +111,10 @@ class Story(lightning.Callback):
             f"{bias}  {seconds:.0f} s"
         )
 
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Save the state of training, after the held-out galaxies were measured."""
+        trainer.save_checkpoint(self.path)
+
 
 class Endings(lightning.Callback):
     """End training at once on SIGTERM, with exit status 143; the run can be resumed from its last state.
@@ -133,33 +138,6 @@ class Endings(lightning.Callback):
         """Kill the other processes, which would otherwise wait for this one."""
         for process in _LAUNCHED:
             process.kill()
-
-
-class KeepState(lightning.Callback):
-    """Write the state of training after every epoch, and every ten minutes within long epochs."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._last = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Save after each epoch."""
-        self._save(trainer)
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save between two steps within an epoch."""
-        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        last = batch_idx + 1 >= int(trainer.num_training_batches)
-        if not whole or last or trainer.global_step % _LOOK_EVERY:
-            return
-        if trainer.strategy.broadcast(time.monotonic() - self._last > 60 * _STATE_MINUTES):
-            self._save(trainer)
-
-    def _save(self, trainer: lightning.Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        self._last = time.monotonic()
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

@@ -136,17 +136,8 @@ class Classifier:
         return unique(own)
 
     def summary(self) -> str:
-        """Return inputs, members, T(α), α and metrics as text."""
-        described = self.described
-        metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
-        return (
-            f"{_reads(self.config)}; members: {described['members']}\n"
-            f"classes: {', '.join(self.classes)}\n"
-            f"trained through {_through(described['transition'])}\n"
-            f"alpha: {described['catalogue'].get('alpha')}\n"
-            f"metrics: {metrics}\n"
-            f"folder: {self.folder}"
-        )
+        """Return inputs, members, T(α), catalogue and metrics as text."""
+        return "\n".join([*_facts(self.described), f"folder: {self.folder}"])
 
     def __repr__(self) -> str:
         return shortened(f"Classifier\n{self.summary()}")
@@ -178,7 +169,11 @@ class Classifier:
             networks.append(network.eval())
         return networks
 
-    _networks = cached_property(networks)
+    @cached_property
+    def _engine(self) -> Any:
+        from truemorph.classifiers.network import TorchEngine
+
+        return TorchEngine(self, "fp32")
 
     def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """p(y | x) of one member, shape (N, K).
@@ -188,18 +183,7 @@ class Classifier:
         if not self.uses_images:
             weights = self.members[member]
             return softmax(inputs @ weights["coef"].T + weights["intercept"], axis=1)
-        import torch
-
-        from truemorph.classifiers.network import torch_device
-        from truemorph.images.transforms import normalise
-
-        device = torch_device(self.device)
-        network = self._networks[member].to(device)
-        mean, std = (torch.tensor(self.described["normalisation"][key], device=device) for key in ("mean", "std"))
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.require(inputs, requirements=["C", "W"])).to(device)
-            logits = network(normalise(pixels, mean, std)).float() / self.temperatures[member]
-        return torch.softmax(logits, dim=1).cpu().numpy().astype(np.float64)
+        return self._engine.member(inputs, member)
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """p(y | x) averaged over members, shape (N, K)."""
@@ -279,18 +263,6 @@ def logistic_inputs(frame: pl.DataFrame, features: tuple[str, ...], source: str)
     return numeric_columns(frame, features, source) if features else np.zeros((frame.height, 1))
 
 
-def _reads(config: TrainingConfig) -> str:
-    if config.classifier == "network":
-        return f"{config.backbone} on {config.image_size}-pixel images"
-    return f"logistic regression on {', '.join(config.features) or 'no features (class fraction only)'}"
-
-
-def _through(transition: dict[str, Any]) -> str:
-    if not transition:
-        return "no T(alpha)"
-    return shortened(f"{transition['family']} {transition['parameters']}", 300)
-
-
 def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -> dict[str, Any]:
     """Assemble the content of `config.json`: also `catalogue`, `members`, `metrics` and `normalisation`.
 
@@ -310,21 +282,34 @@ def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -
     }
 
 
-def _model_card(described: dict[str, Any]) -> str:
+def _facts(described: dict[str, Any]) -> list[str]:
+    """Describe a model in lines of text."""
+    config = TrainingConfig(**described["training"])
     transition, catalogue = described["transition"], described["catalogue"]
+    reads = f"logistic regression on {', '.join(config.features) or 'no features (class fraction only)'}"
+    if config.classifier == "network":
+        reads = f"{config.backbone} on {config.image_size}-pixel images"
+    through = f"{transition['family']} {transition['parameters']}" if transition else "no T(alpha)"
     disk = f"as in the labels of that catalogue ({catalogue.get('votes')})"
     if catalogue.get("gold_definition"):
-        disk = catalogue["gold_definition"].removeprefix("disk: ") + ", from gold labels"
+        disk = str(catalogue["gold_definition"]).removeprefix("disk: ") + ", from gold labels"
+    metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
+    return [
+        f"predicts {' or '.join(described['classes'])}: {reads}; members: {described['members']}",
+        f"trained through {shortened(through, 300)}",
+        f"assumption behind T(alpha): {transition.get('assumption', 'given by the user')}",
+        f"alpha: {catalogue.get('alpha')}",
+        f"catalogue: {catalogue.get('source')}, {catalogue.get('rows')} rows, sha256 {catalogue.get('sha256')}",
+        f"definition of disk: {disk}",
+        f"metrics: {metrics}",
+    ]
+
+
+def _model_card(described: dict[str, Any]) -> str:
+    facts = "\n".join(f"- {one}" for one in _facts(described))
     return f"""# truemorph model
 
-Predicts smooth or disk: {_reads(TrainingConfig(**described["training"]))}, {described["members"]} member(s).
-
-- Trained through T(alpha): {_through(transition)}
-- alpha: {catalogue.get("alpha")}
-- Assumption behind T(alpha): {transition.get("assumption", "given by the user")}
-- Catalogue: {catalogue["source"]}, {catalogue["rows"]} rows, sha256 {catalogue.get("sha256")}
-- Definition of disk: {disk}
-- Metrics: {json.dumps(described["metrics"])}
+{facts}
 
 A galaxy that was used in training is labelled by a member that did not see its label (`seen.parquet`).
 Argmax labels can be biased where images are poorly resolved: use probabilities for populations.

@@ -114,18 +114,17 @@ class KnownCurve:
 
     def text(self) -> str | None:
         """Return the curve as `read_fit` and run.toml take it; None if no family is given."""
-        given = {name: getattr(self, name) for name in ("theta", "scale", "shape") if getattr(self, name) is not None}
-        if self.family is None:
-            if given or self.psf:
-                raise InputError(f"`{next(iter(given), 'psf')}` is for a known T(α): give its `family` too")
+        if self == KnownCurve():
             return None
-        wanted = family_of(self.family).free
-        if set(given) != set(wanted):
+        if self.family is None:
+            raise InputError("`theta`, `scale`, `shape` and `psf` are for a known T(α): give its `family` too")
+        wanted = tuple(family_of(self.family).free)
+        given = {name: getattr(self, name) for name in ("theta", "scale", "shape") if getattr(self, name) is not None}
+        if tuple(given) != wanted:
             raise InputError(
-                f"family {self.family} needs {' and '.join(f'`{name}`' for name in wanted)}; "
-                f"got {' and '.join(f'`{name}`' for name in given) or 'nothing'}"
+                f"family {self.family} needs {' and '.join(f'`{name}`' for name in wanted)}, and no others"
             )
-        values = ",".join(repr(float(given[name])) for name in wanted)
+        values = ",".join(repr(float(one)) for one in given.values())
         return ":".join([self.family, values, *([self.psf] if self.psf else [])])
 
 

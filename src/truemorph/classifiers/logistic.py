@@ -7,6 +7,7 @@ who maximise the likelihood of regression and T(α) by expectation-maximisation;
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from truemorph.bias.likelihood import argument_of
-from truemorph.bias.maximum import differences, fit_softmax, log_probabilities
+from truemorph.bias.maximum import differences
 from truemorph.bias.mixture import Mixture, fit_mixture
 from truemorph.bias.result import SIGNIFICANT_GAIN
 from truemorph.bias.transitions import (
@@ -119,7 +120,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not weights.any():
             raise InputError("sample_weight is zero for every galaxy; give positive weights")
-        labels = np.searchsorted(self.classes_, y)
+        labels, identity = np.searchsorted(self.classes_, y), MatrixTransition.identity(self.classes_.size)
         findings: list[Finding] = []
         if observables is not None and (alpha is None or self.transition is None):
             raise InputError("observables need alpha, and a T(alpha) that was fitted with them (`transition`)")
@@ -132,8 +133,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
                     "Give the resolution of each galaxy (`alpha`).",
                 )
             )
-            alpha = np.ones(y.size)
-            space = Space.fixed(MatrixTransition.identity(self.classes_.size))
+            alpha, space = np.ones(y.size), Space.fixed(identity)
         else:
             alpha = as_resolution(np.asarray(alpha, dtype=np.float64))
             if alpha.size != y.size or not np.all(np.isfinite(alpha)):
@@ -144,7 +144,10 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             elif not np.any(alpha > 0):
                 raise InputError("alpha is zero for every galaxy, so T(alpha) can't be fitted; check the column")
             else:
-                space = _free_space(self.family, alpha)
+                family = family_of(self.family)
+                if not getattr(family, "free", None):
+                    raise InputError(f"{family.family} has no parameters that can be fitted with the regression")
+                space = family.space(Search(alpha))
             if not np.array_equal(self.classes_, np.arange(space.n_classes)):
                 raise InputError(
                     f"with alpha, labels must be the integers 0 to {space.n_classes - 1} "
@@ -155,8 +158,9 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
         scale = np.where(scale > 0, scale, 1.0)
         design = np.column_stack([np.ones(y.size), (X - mean) / scale])
-        found = fit_mixture(Mixture(space, labels, alpha, weights, design, 1 / self.C), steps=self.max_iter)
-        n, coefficients = space.size, found.coefficients
+        mixture = Mixture(space, labels, alpha, weights, design, 1 / self.C)
+        found = fit_mixture(mixture, steps=self.max_iter)
+        n = space.size
         self.transition_ = found.transition
         self.n_iter_, self.log_likelihood_ = found.maximum.steps, found.log_likelihood
         slopes = np.diag(differences(space.values, found.point_of_t)) if n else np.empty(0)
@@ -164,10 +168,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         self.stderr_ = dict(zip(space.names, errors.tolist(), strict=True))
         if n:
             # Baseline: the labels treated as correct.
-            members = np.eye(self.classes_.size)[labels]
-            ridge = np.concatenate([[0.0], np.full(X.shape[1], 1 / self.C)])
-            plain = log_probabilities(design, fit_softmax(design, members, ridge, weights)[0])
-            gain = self.log_likelihood_ - float(np.sum(weights[:, None] * members * plain))
+            gain = self.log_likelihood_ - fit_mixture(replace(mixture, space=Space.fixed(identity))).log_likelihood
             for name, value in zip(space.names, space.values(found.point_of_t).tolist(), strict=True):
                 if gain < SIGNIFICANT_GAIN or not self.stderr_[name] < 0.5 * value:
                     findings.append(
@@ -179,10 +180,11 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
                             "Use more galaxies, or give a bias curve fitted with gold labels (`transition`).",
                         )
                     )
-        raw = coefficients[:, 1:] / scale
-        self.coef_, self.intercept_ = raw, coefficients[:, 0] - raw @ mean
+        self.coef_ = found.coefficients[:, 1:] / scale
+        self.intercept_ = found.coefficients[:, 0] - self.coef_ @ mean
         if self.classes_.size > 2:
-            self.coef_, self.intercept_ = _with_reference(self.coef_, self.intercept_)
+            weights_of = self.class_weights()
+            self.coef_, self.intercept_ = weights_of["coef"], weights_of["intercept"]
         self.findings_ = tuple(findings)
         for finding in findings:
             warnings.warn(FindingWarning(finding), stacklevel=2)
@@ -191,10 +193,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
     def class_weights(self) -> dict[str, np.ndarray]:
         """Return `coef`, shape (K, P), and `intercept`, shape (K,), with a row for class 0, as in model files."""
         check_is_fitted(self)
-        coef, intercept = self.coef_, self.intercept_
-        if coef.shape[0] == 1:
-            coef, intercept = _with_reference(coef, intercept)
-        return {"coef": coef, "intercept": intercept}
+        above = (self.classes_.size - len(self.coef_), 0)  # a row of zeros for class 0, if there is none
+        return {"coef": np.pad(self.coef_, (above, (0, 0))), "intercept": np.pad(self.intercept_, above)}
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """p(y | x) of the true class, shape (N, K)."""
@@ -207,17 +207,3 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         """Most probable true class, shape (N,)."""
         probabilities = self.predict_proba(X)
         return self.classes_[np.argmax(probabilities, axis=1)]
-
-
-def _free_space(family: str | type[FlipTransition], alpha: np.ndarray) -> Space:
-    """Parameters of a family, which are fitted together with the regression."""
-    cls = family_of(family)
-    if not getattr(cls, "free", None):
-        raise InputError(f"{cls.family} has no parameters that can be fitted together with the regression")
-    space: Space = cls.space(Search(alpha))
-    return space
-
-
-def _with_reference(coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Prepend the coefficients of class 0, which are zero."""
-    return np.vstack([np.zeros(coef.shape[1]), coef]), np.concatenate([[0.0], intercept])

@@ -89,15 +89,21 @@ class DebiasedLoss(torch.nn.Module):
         log_probabilities = _log_probabilities(logits)
         alpha = argument_of(self.transition, alpha.to(log_probabilities.dtype), observables)
         if soft:
-            each = observed_log_probabilities(log_probabilities, alpha, self.transition)
-            return _reduced(_soft_losses(each, labels), weights, self.reduction)
-        if labels.is_floating_point():
+            losses = _soft_losses(observed_log_probabilities(log_probabilities, alpha, self.transition), labels)
+        elif labels.is_floating_point():
             raise InputError(f"labels must be integers, or soft labels of shape (N, K); got {labels.dtype}")
         # On a GPU this check would synchronise at every step.
-        if labels.device.type == "cpu" and n and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
+        elif labels.device.type == "cpu" and n and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
             raise InputError(f"labels must be 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}")
-        losses = -label_log_likelihood(log_probabilities, labels, alpha, self.transition)
-        return _reduced(losses, weights, self.reduction)
+        else:
+            losses = -label_log_likelihood(log_probabilities, labels, alpha, self.transition)
+        if weights is not None:
+            losses = losses * weights
+        if self.reduction == "none":
+            return losses
+        if self.reduction == "sum":
+            return losses.sum()
+        return losses.mean() if weights is None else losses.sum() / weights.sum()
 
 
 def evidence_losses(logits: torch.Tensor, evidence: torch.Tensor, votes: torch.Tensor | None = None) -> torch.Tensor:
@@ -123,13 +129,3 @@ def _soft_losses(each: torch.Tensor, votes: torch.Tensor) -> torch.Tensor:
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
     return torch.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, dim=1)
-
-
-def _reduced(losses: torch.Tensor, weights: torch.Tensor | None, reduction: str) -> torch.Tensor:
-    if weights is not None:
-        losses = losses * weights
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        return losses.sum()
-    return losses.mean() if weights is None else losses.sum() / weights.sum()

@@ -33,31 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Training data of a classifier, one row per galaxy.
+    """Training data of a classifier, one row per galaxy."""
 
-    Attributes
-    ----------
-    frame : polars.DataFrame
-        `object_id`, `label`, `alpha`, `split`; and `sampling_weight` if the sample was balanced.
-    inputs : array or Pixels
-        Pixels (N, S, S, 3) of uint8 for networks; features (N, P) for logistic regression.
-    evidence : array, shape (N, 2), optional
-        log p(observed | y), for observations richer than a label, such as vote counts. Networks then learn from it,
-        and labels only define the classes. With `votes`, shape (N, 2, 2): log p(ỹ | y) of one vote for each ỹ.
-    votes : array, shape (N, 2), optional
-        Fractions or numbers of votes for each class.
-    resolution : array, shape (N, 1 + J), optional
-        Columns on which T depends, if more than `alpha`; `alpha` is the first.
-    intrinsic : array, shape (N, P), optional
-        Intrinsic properties, for CV18 of held-out galaxies.
-    """
-
-    frame: pl.DataFrame
-    inputs: Any
+    frame: pl.DataFrame  # `object_id`, `label`, `alpha`, `split`; and `sampling_weight` if the sample was balanced
+    inputs: Any  # pixels (N, S, S, 3) of uint8 for networks; features (N, P) for logistic regression
+    # log p(observed | y), (N, 2), for observations richer than a label, such as vote counts: networks then learn from
+    # it, and labels only define the classes. With `votes`, (N, 2, 2): log p(ỹ | y) of one vote for each ỹ.
     evidence: np.ndarray | None = None
-    votes: np.ndarray | None = None
-    resolution: np.ndarray | None = None
-    intrinsic: np.ndarray | None = None
+    votes: np.ndarray | None = None  # fractions or numbers of votes for each class, (N, 2)
+    resolution: np.ndarray | None = None  # columns on which T depends, if more than `alpha`, which is the first
+    intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
 
     def column(self, name: str) -> np.ndarray:
         """Return one column as a numpy array."""
@@ -93,19 +78,10 @@ def train_members(
 ) -> Classifier:
     """Train a classifier through T(α); its `history` has one entry per epoch and member.
 
-    Parameters
-    ----------
-    rows : TrainingRows
-        Galaxies with split "train" are used for training. Those with "validation" decide when a network stops;
-        logistic regression is trained on them too. Others are not used.
-    transition : Transition or None
-        T(α), constant in the loss; the identity treats the labels as correct (naive training). None is for logistic
-        regression only: θ is then fitted together with the regression, as in DCV14.
-    config : TrainingConfig
-    name : str
-        Prefix of progress lines.
-    unfinished : Unfinished, optional
-        Folder of the training state, to resume from. Without it, an interrupted run starts again.
+    Galaxies with split "train" are used for training. Those with "validation" decide when a network stops; logistic
+    regression is trained on them too. T(α) is constant in the loss; the identity treats the labels as correct (naive
+    training). None is for logistic regression only: θ is then fitted together with the regression, as in DCV14. `name`
+    is the prefix of progress lines; `unfinished` is the folder of the training state, to resume from.
     """
     network = config.classifier == "network"
     split, labels = rows.column("split"), rows.column("label")
@@ -135,73 +111,69 @@ def train_members(
         }
     )
     parts = [train[folds != fold] for fold in range(config.folds)] if several else [train]
-    if not network:
-        return _train_logistic(rows, train, parts, transition, config, seen)
-    if transition is None:
-        raise InputError("a network needs T(alpha) before training; fit it with `truemorph transition`")
+    history: list[dict[str, Any]] = []
+    if network:
+        assert transition is not None
+        found = _train_networks(rows, parts, validation, transition, config, name, unfinished)
+        members = [{key: value.numpy() for key, value in one["weights"].items()} for one in found]
+        history = [{"member": float(number), **epoch} for number, one in enumerate(found) for epoch in one["history"]]
+        through = transition_to_dict(transition)
+        about = {
+            "metrics": {"held_out_loss": float(np.mean([one["best"] for one in found]))},
+            "normalisation": {key: found[0][key] for key in ("mean", "std")},
+            "temperatures": [one["temperature"] for one in found],
+            "built": found[0]["built"],
+        }
+    else:
+        whole, *others = (_regression(rows, part, transition) for part in ([train, *parts] if several else [train]))
+        members = [one.class_weights() for one in others or [whole]]
+        metrics = {"log_likelihood": whole.log_likelihood_, "em_iterations": whole.n_iter_}
+        metrics |= {f"{name}_stderr": error for name, error in whole.stderr_.items()}
+        about = {"metrics": metrics, "normalisation": {}}
+        through = transition_to_dict(whole.transition_)
+        if transition is None:
+            through |= {
+                "stderr": whole.stderr_,
+                "method": "EM with logistic regression (DCV14)",
+                "assumption": "p(y | features) is logistic, the flip probability depends only on the true class and "
+                "alpha",
+                "findings": [one.to_dict() for one in whole.findings_],
+            }
+    described = describe(
+        config, through, catalogue={"source": "arrays", "rows": seen.height}, members=len(members), **about
+    )
+    return Classifier(described, members, seen, history=history)
+
+
+def _train_networks(
+    rows: TrainingRows,
+    parts: list[np.ndarray],
+    validation: np.ndarray,
+    transition: Transition,
+    config: TrainingConfig,
+    name: str,
+    unfinished: Unfinished | None,
+) -> list[dict[str, Any]]:
+    """Train the networks of each part of the training galaxies, and return their results, as of `train_network`."""
     # Imported here because logistic regression needs no torch.
     from truemorph.classifiers.callbacks import Unfinished
     from truemorph.classifiers.module import train_network
 
     each = [part for part in parts for _ in range(config.seeds)]
+    found = []
     with tempfile.TemporaryDirectory(prefix="truemorph-") as scratch:
         keep = unfinished or Unfinished(Path(scratch))
-        found = []
         for number, part in enumerate(each):
             title = name if len(each) == 1 else f"{name} {number + 1}/{len(each)}"
             found.append(train_network(rows, part, validation, transition, config, number, title, keep))
-    described = describe(
-        config,
-        transition_to_dict(transition),
-        catalogue={"source": "arrays", "rows": seen.height},
-        members=len(found),
-        metrics={"held_out_loss": float(np.mean([one["best"] for one in found]))},
-        normalisation={key: found[0][key] for key in ("mean", "std")},
-        temperatures=[one["temperature"] for one in found],
-        built=found[0]["built"],
-    )
-    weights = [{key: value.numpy() for key, value in one["weights"].items()} for one in found]
-    history = [{"member": float(number), **epoch} for number, one in enumerate(found) for epoch in one["history"]]
-    return Classifier(described, weights, seen, history=history)
+    return found
 
 
-def _train_logistic(
-    rows: TrainingRows,
-    train: np.ndarray,
-    parts: list[np.ndarray],
-    transition: Transition | None,
-    config: TrainingConfig,
-    seen: pl.DataFrame,
-) -> Classifier:
-    labels, alpha, weights = rows.column("label"), rows.column("alpha"), rows.weights
-
-    def fit(which: np.ndarray) -> DebiasedLogisticRegression:
-        observables = None if rows.resolution is None else rows.resolution[which, 1:]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FindingWarning)  # they are stored in `findings_`
-            return DebiasedLogisticRegression(transition=transition).fit(
-                rows.inputs[which], labels[which], alpha[which], weights[which], observables
-            )
-
-    whole = fit(train)
-    members = [whole if part is train else fit(part) for part in parts]
-    metrics = {"log_likelihood": whole.log_likelihood_, "em_iterations": whole.n_iter_}
-    metrics |= {f"{name}_stderr": error for name, error in whole.stderr_.items()}
-    through = transition_to_dict(whole.transition_)
-    if transition is None:
-        through |= {
-            "stderr": whole.stderr_,
-            "method": "EM with logistic regression (DCV14)",
-            "assumption": "p(y | features) is logistic, the flip probability depends only on the true class and alpha",
-        }
-        if whole.findings_:
-            through["findings"] = [one.to_dict() for one in whole.findings_]
-    described = describe(
-        config,
-        through,
-        catalogue={"source": "arrays", "rows": seen.height},
-        members=len(members),
-        metrics=metrics,
-        normalisation={"mean": [], "std": []},
-    )
-    return Classifier(described, [one.class_weights() for one in members], seen)
+def _regression(rows: TrainingRows, which: np.ndarray, transition: Transition | None) -> DebiasedLogisticRegression:
+    labels, alpha = rows.column("label")[which], rows.column("alpha")[which]
+    observables = None if rows.resolution is None else rows.resolution[which, 1:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FindingWarning)  # they are stored in `findings_`
+        return DebiasedLogisticRegression(transition=transition).fit(
+            rows.inputs[which], labels, alpha, rows.weights[which], observables
+        )

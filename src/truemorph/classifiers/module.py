@@ -22,7 +22,7 @@ from scipy.optimize import minimize_scalar
 from timm.layers import convert_sync_batchnorm
 from timm.optim import param_groups_layer_decay
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchmetrics import CatMetric
+from torchmetrics import CatMetric, MeanMetric
 
 from truemorph.bias.binning import choose_bins
 from truemorph.bias.metrics import cv14, cv18
@@ -31,7 +31,6 @@ from truemorph.classifiers.callbacks import (
     TERMINATED,
     AtomicCheckpoints,
     Endings,
-    KeepState,
     Story,
     Unfinished,
     is_first_process,
@@ -133,7 +132,7 @@ class DebiasedModule(lightning.LightningModule):
         self._rows, self._train, self._validation = rows, train, validation
         self._training_columns, self.held_out = (rows.observed(transition, one) for one in (train, validation))
         self._gathered = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
-        self._losses, self._parts = torch.zeros(()), 0  # sum over parts of steps, and their number
+        self._train_loss = MeanMetric(nan_strategy="disable")  # over parts of steps, and processes
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(network.mean))
@@ -175,10 +174,10 @@ class DebiasedModule(lightning.LightningModule):
         """Return this process's part of the mean loss."""
         logits = self._forward[0](warp(normalise(batch["pixels"], self.mean, self.std), batch["maps"]))
         mine = (evidence_losses(logits, batch["evidence"], batch.get("votes")) * batch["step_weights"]).sum()
-        self._losses = self._losses.to(mine.device) + mine.detach()
-        self._parts += 1
         # Lightning takes the mean over processes and divides by the parts of a step.
-        return mine * (self.trainer.world_size * self.config.accumulate)
+        loss = mine * (self.trainer.world_size * self.config.accumulate)
+        self._train_loss.update(loss.detach())
+        return loss
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Step, then average the weights over about 100 steps (fewer at the beginning)."""
@@ -201,27 +200,14 @@ class DebiasedModule(lightning.LightningModule):
         self._gathered.reset()
         rows = rows[torch.argsort(rows[:, 0])]
         self.held_out_logits = rows[:, 2:].contiguous()
-        self.measured = measures(self.held_out_logits, rows[:, 1].contiguous(), self._rows, self._validation)
-        if self._parts:
-            train_loss = self._epoch_loss() * self.config.accumulate / self._parts
-            self.measured = {"train_loss": train_loss, **self.measured}
-            self._losses, self._parts = torch.zeros(()), 0
+        held_out = measures(self.held_out_logits, rows[:, 1].contiguous(), self._rows, self._validation)
+        self.measured = {"train_loss": float(self._train_loss.compute()), **held_out}
+        self._train_loss.reset()
         self.log_dict(self.measured, sync_dist=False, rank_zero_only=False)
 
-    def _epoch_loss(self) -> float:
-        """Sum of this epoch's losses so far, over all processes."""
-        every: Any = self.all_gather(self._losses) if self.trainer.world_size > 1 else self._losses
-        return float(every.sum())
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the sums of this epoch and how the network was built."""
-        checkpoint["epoch_so_far"] = [self._epoch_loss(), self._parts]
+        """Store how the network was built."""
         checkpoint["built"] = self.network.built
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the sums; the first process has the total."""
-        total, self._parts = checkpoint["epoch_so_far"]
-        self._losses = torch.tensor(total if self.global_rank == 0 else 0.0)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a constant learning rate, or with warm-up and cosine decay."""
@@ -321,25 +307,23 @@ def train_network(
     if state is not None and "finished" in state[1]:
         return state[1]["finished"]
     lightning.seed_everything(seed, verbose=False)
-    # When resuming, no published weights are downloaded; the hub may be unreachable.
-    built = None if state is None else state[1]["built"]
-    network = GalaxyNetwork(config, pretrained=config.pretrained, built=built)
-    spread = across_devices(network, config)
-    module = DebiasedModule(spread, config, rows, transition, train, validation, seed)
-    story = Story(name, config.patience)
+    path, built, story = None, None, Story(name, config.patience, unfinished.state(member))
     if state is not None:
+        path, built = state[0], state[1]["built"]
         story.load_state_dict(state[1]["callbacks"][story.state_key])
         if is_first_process():
             tell(f"{name}: resuming after epoch {len(story.history)}")
+    # When resuming, no published weights are downloaded; the hub may be unreachable.
+    network = across_devices(GalaxyNetwork(config, pretrained=config.pretrained, built=built), config)
+    module = DebiasedModule(network, config, rows, transition, train, validation, seed)
     if not story.done:
-        callbacks = [story, KeepState(unfinished.state(member)), Endings()]
-        trainer = _trainer(config, callbacks, unfinished.folder, name)
+        trainer = _trainer(config, [story, Endings()], unfinished.folder, name)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
             try:
-                trainer.fit(module, ckpt_path=None if state is None else str(state[0]), weights_only=True)
+                trainer.fit(module, ckpt_path=path, weights_only=True)
             except SystemExit as ending:
                 if ending.code != TERMINATED and trainer.interrupted:  # Lightning turns Ctrl-C into exit status 1
                     raise KeyboardInterrupt from None

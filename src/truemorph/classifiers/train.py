@@ -19,7 +19,6 @@ import polars as pl
 from truemorph._version import __version__, installed_versions
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import unlike_labels
-from truemorph.bias.likelihood import n_observables
 from truemorph.bias.transitions import (
     UNKNOWN,
     MatrixTransition,
@@ -52,10 +51,6 @@ _FRACTIONS = ("smooth_fraction", "disk_fraction")
 Problems = list[tuple[str, str]]  # ids of galaxies that are left out, with the reason
 # Settings that do not change the result.
 _NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
-
-
-def _catalogue_hash(frame: pl.DataFrame) -> str:
-    return frame_hash(frame.select("object_id", "label", "alpha", "split"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,17 +111,11 @@ class TrainingResult(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the held-out loss of each member against the epoch, or T(α) of a logistic classifier."""
-        ax = axes_or_new(ax)
+        """Draw the held-out loss of each network against the epoch; logistic regression has nothing to draw."""
         history = self.model.history
         if not history:
-            transition = self.model.transition
-            if n_observables(transition):
-                return super().plot(ax)
-            alpha = np.linspace(0, 60, 200)
-            ax.plot(alpha, transition.flip_probability(alpha))
-            ax.set(xlabel=r"resolution $\alpha$", ylabel="p(labelled smooth | disk)")
-            return ax
+            return super().plot(ax)
+        ax = axes_or_new(ax)
         for member in dict.fromkeys(one["member"] for one in history):
             own = [one for one in history if one["member"] == member]
             ax.plot([one["epoch"] for one in own], [one["held_out_loss"] for one in own], label=f"member {member}")
@@ -149,7 +138,7 @@ def train_on_catalogue(
     config, network = run.training, run.training.classifier == "network"
     if network:
         require_extra("networks")
-    _check(run, transition)
+    _check(run, transition is not None)
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # fails before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
@@ -181,7 +170,15 @@ def train_on_catalogue(
         from truemorph.classifiers.callbacks import Unfinished, is_first_process  # torch takes seconds to import
 
         unfinished = Unfinished(folder / UNFINISHED)
-        unfinished.begin(_identity(run, catalogue, described, frame))
+        unfinished.begin(
+            {
+                "galaxies": frame_hash(frame)[:16],
+                "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
+                "votes": run.votes,
+                "vote_count": run.vote_count,
+                **config.model_dump(mode="json", exclude=_NOT_THE_RESULT),
+            }
+        )
     name = "naive" if run.naive else "debiased" if run.labels is None else "gold"
     model = train_members(TrainingRows(frame, inputs, **observed), used, config, name, unfinished)
     if network and not is_first_process():
@@ -191,7 +188,7 @@ def train_on_catalogue(
     model.described["transition"] = described
     model.described["catalogue"] |= {
         "source": Path(run.catalogue).name,
-        "sha256": _catalogue_hash(catalogue.frame),
+        "sha256": frame_hash(catalogue.frame.select("object_id", "label", "alpha", "split")),
         **about,
     }
     model = replace(model, described=plain(model.described))
@@ -225,19 +222,6 @@ def train_on_catalogue(
     return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
 
 
-def _identity(
-    run: RunConfig, catalogue: CatalogTable, described: dict[str, Any], frame: pl.DataFrame
-) -> dict[str, Any]:
-    """Return everything that determines the result of a run; `frame` has the usable galaxies."""
-    settings = run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT)
-    through = {"family": described.get("family"), "parameters": plain(described.get("parameters"))}
-    columns = [name for name in ("object_id", "split", "sampling_weight", *_FRACTIONS) if name in frame.columns]
-    columns += [*(["label"] if run.labels is not None else []), *described.get("observables", ())]
-    used = frame_hash(frame.select(columns))[:16]
-    votes = {"votes": run.votes, "vote_count": run.vote_count}
-    return {"catalogue": _catalogue_hash(catalogue.frame), "used": used, "transition": through, **votes, **settings}
-
-
 def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return T(α) for training, in the format of a fit file; empty if it is fitted during training."""
     if run.naive or run.labels is not None:
@@ -260,31 +244,26 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
 
 def _environment(network: bool) -> dict[str, Any]:
     """Return time, machine and versions of a run."""
-    devices: dict[str, Any] = {}
-    if network:
-        import torch
-
-        gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-        devices = {"threads": torch.get_num_threads(), "accelerators": gpus}
-    return {
+    found = {
         "command": sys.argv,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        **devices,
         "truemorph": __version__,
         **installed_versions("torch", "lightning", "timm", "numpy", "polars"),
     }
+    if network:
+        import torch
+
+        found["threads"] = torch.get_num_threads()
+        found["accelerators"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return found
 
 
-def _check(run: RunConfig, transition: Mapping[str, Any] | None) -> None:
+def _check(run: RunConfig, has_transition: bool) -> None:
     """Check that at most one source of T(α) is given, and that it suits the votes."""
-    ways = {
-        "transition": run.transition is not None or transition is not None,
-        "naive": run.naive,
-        "labels": run.labels is not None,
-    }
+    ways = {"transition": has_transition or run.transition, "naive": run.naive, "labels": run.labels is not None}
     given = [f"`{name}`" for name, holds in ways.items() if holds]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
@@ -304,29 +283,26 @@ def _observed_votes(
     frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig, described: dict[str, Any]
 ) -> tuple[dict[str, Any], Transition, dict[str, Any]]:
     """Return votes for `TrainingRows`, T(α) of the votes, and T(α) of labels in the format of a fit file."""
-    whole, source = catalogue.frame, str(catalogue.path)
-    fractions = whole.select(_FRACTIONS).to_numpy()
-    total = fractions.sum(axis=1, keepdims=True)
-    lacking = np.count_nonzero(~(total > 0))
+    whole, alpha = catalogue.frame, frame["alpha"].to_numpy()
+    lacking = np.count_nonzero(~(whole.select(_FRACTIONS).to_numpy().sum(axis=1) > 0))
     if lacking:
         raise InputError(f"{run.catalogue}: {lacking} galaxies lack vote fractions; train on labels instead")
-    place = {one: row for row, one in enumerate(whole["object_id"])}
-    rows = [place[one] for one in frame["object_id"]]
-    alpha = whole["alpha"].to_numpy()
 
     def soft(of_one_vote: Transition) -> dict[str, np.ndarray]:
-        return {"evidence": of_one_vote.log_matrix(alpha[rows]), "votes": (fractions / total)[rows]}
+        fractions = frame.select(_FRACTIONS).to_numpy()
+        votes = fractions / fractions.sum(axis=1, keepdims=True)
+        return {"evidence": of_one_vote.log_matrix(alpha), "votes": votes}
+
+    def counted(galaxies: pl.DataFrame) -> np.ndarray:
+        number: Any = run.vote_count
+        if isinstance(number, str):
+            number = numeric_columns(galaxies, [number], run.catalogue)
+        return np.rint(galaxies.select(_FRACTIONS).to_numpy() * number).astype(np.int64)
 
     if run.naive:
         return soft(MatrixTransition.identity()), MatrixTransition.identity(), described
-    assert run.vote_count is not None
-    if isinstance(run.vote_count, int):
-        number = np.full((whole.height, 1), run.vote_count)
-    else:
-        number = numeric_columns(whole, [run.vote_count], run.catalogue)
-    counts = np.rint(fractions * number).astype(np.int64)
-    kept = rows_where(whole, run.where, source)
-    fit = fit_transition(counts[kept], alpha[kept], method="votes")
+    fitted = whole.filter(rows_where(whole, run.where, str(catalogue.path)))
+    fit = fit_transition(counted(fitted), fitted["alpha"].to_numpy(), method="votes")
     assert fit.votes is not None
     problem = next((one for one in fit.findings if one.severity == "problem"), None)
     if problem is not None:
@@ -342,8 +318,8 @@ def _observed_votes(
     }
     if run.votes == "soft":
         return soft(fit.votes.transition), fit.transition, described
-    evidence = fit.votes.log_probabilities(counts, alpha)
-    return {"evidence": (evidence - evidence.max(axis=1, keepdims=True))[rows]}, fit.transition, described
+    evidence = fit.votes.log_probabilities(counted(frame), alpha)
+    return {"evidence": evidence - evidence.max(axis=1, keepdims=True)}, fit.transition, described
 
 
 def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Problems]:

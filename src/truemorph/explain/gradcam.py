@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.network import TorchEngine
 from truemorph.errors import InputError
 from truemorph.explain.feature_maps import Grid, Layer, layers_of
-from truemorph.labelling.engines.torch import TorchEngine
 from truemorph.labelling.labeller import members_used
 
 # As in the paper. Regions marked by maps of 4 cells or fewer matter half as much (docs/explain.md).

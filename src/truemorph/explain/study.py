@@ -32,7 +32,7 @@ from truemorph.explain.profiles import (
 )
 from truemorph.images.shapes import measure_shapes
 from truemorph.labelling.labeller import Labeller
-from truemorph.labelling.sources import TablePart, decoded
+from truemorph.labelling.sources import decoded, table_part
 from truemorph.progress import Progress, silence
 
 _BATCH = 256
@@ -54,7 +54,7 @@ def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
     """Make a source of a catalogue's galaxies, from `object_id` and `image`, a file below `root`."""
 
     def galaxies(config: TrainingConfig) -> Iterator[Galaxies]:
-        part = TablePart("galaxies", frame, root, "image")
+        part = table_part("galaxies", frame, root, "image")
         size = config.image_size
         for rows, images in decoded(config, part.batches(_BATCH)):
             ids = rows.frame["object_id"]

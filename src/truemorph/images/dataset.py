@@ -7,7 +7,6 @@ devices therefore uses the same galaxies in the same orientations as a run on on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +30,7 @@ class GalaxyBatches:
 
     A batch is a dict of `columns`, `pixels`, `maps` (random affine maps, with an `augmentation`) and `step_weights`:
     `columns["weights"]` divided by their sum over the whole step, so that losses of parts and processes add up to the
-    weighted mean. `state_dict` stores the position in the epoch, so that an interrupted run resumes with the next
-    batch.
+    weighted mean.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class GalaxyBatches:
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
         self.parts, self.process = parts, process
         self.sampler, self.batch_sampler = self, None  # Lightning calls set_epoch of these
-        self._epoch, self._first, self._given = 0, 0, 0
+        self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the next epoch."""
@@ -79,20 +77,9 @@ class GalaxyBatches:
         order = np.arange(len(self.rows))
         if self.seed is not None:
             order = np.random.default_rng([self.seed, self._epoch]).permutation(order)
-        first, self._first = self._first, 0
-        self._given = first
-        numbers = ((number, [number]) for number in range(first, len(self)))
-        for number, (batch,) in ahead(lambda one: self._batch(order, one), numbers, _AHEAD):
-            self._given = number + 1
+        numbers = ((number, [number]) for number in range(len(self)))
+        for _, (batch,) in ahead(lambda one: self._batch(order, one), numbers, _AHEAD):
             yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the number of batches used in this epoch."""
-        return {"given": self._given % len(self)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Start the next epoch after that number of batches."""
-        self._first = state["given"]
 
 
 def mixed_seed(*numbers: int) -> int:

@@ -6,7 +6,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,11 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.bias.transitions import (
-    MatrixTransition,
-    Transition,
-    transition_from_dict,
-    transition_to_dict,
-)
+from truemorph.bias.transitions import MatrixTransition, transition_from_dict, transition_to_dict
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
 from truemorph.classifiers.fits import observables_of
-from truemorph.errors import InputError, TruemorphError
+from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.io import FORMAT_VERSION
@@ -179,14 +174,10 @@ def open_labelling(
     joined = None if observed is None else read_catalogue(observed)
     catalogue = given if joined is None else joined
     about, has_observed = catalogue.metadata, joined is not None or given.prepared
-    used, findings = _for_posteriors(model, transition, about, str(observed or source)) if has_observed else (None, ())
-    names = () if used is None else observables_of(transition or model.described["transition"], used)
-    if joined is None:
-        numeric_columns(first.clear(), names, str(source))  # fail early
-    else:
-        values = numeric_columns(joined.frame, names, str(observed))
-        columns = [pl.Series(name, column) for name, column in zip(names, values.T, strict=True)]
-        joined = replace(joined, frame=joined.frame.with_columns(columns))
+    curve = _curve_for_posteriors(model, transition, about, str(observed or source)) if has_observed else None
+    used = None if curve is None else transition_from_dict(curve)
+    names = () if curve is None or used is None else observables_of(curve, used)
+    numeric_columns((first if joined is None else joined.frame).clear(), names, str(observed or source))  # fail early
     proof = None if precision != "int8" else given if gate is None else open_source(gate)
     labeller = Labeller(
         model,
@@ -201,29 +192,31 @@ def open_labelling(
     clash = set(keep) & set(labeller.columns)
     if clash:
         raise InputError(f"{source}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
+    through = None
+    if used is not None:
+        through = transition_to_dict(used) | ({"observables": list(names)} if names else {})
+        through.pop("table", None)  # of a user-defined class
     identity = {
         "kind": "labels",
         "truemorph_version": __version__,
         "model_hash": model.model_hash,
         "engine": labeller.engine.description,
-        # A user-defined class of T(α) without a table.
-        "transition": None
-        if used is None
-        else {key: one for key, one in transition_to_dict(used).items() if key != "table"}
-        | ({"observables": list(names)} if names else {}),
+        "transition": through,
         "alpha": about.get("alpha"),
     }
-    given_curve = transition if used is not None and transition else {}
-    fitted = unique(model.findings, map(Finding.from_dict, given_curve.get("findings", ())))
+    findings = unique(model.findings, map(Finding.from_dict, (curve or {}).get("findings", ())))
+    if has_observed and curve is None:
+        lacking = "The model was trained without a bias curve, so there are no posteriors."
+        findings += (Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."),)
     metadata = {
         "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
         "format_version": FORMAT_VERSION,
         **identity,
-        "source": given.metadata.get("source", str(source)),
+        "source": given.metadata.get("source", str(source)),  # of a prepared catalogue
         **{key: about[key] for key in ("votes", "label_rule", "gold_definition") if about.get(key)},
         "trained_on": model.described["catalogue"],
         "trained_through": transition_to_dict(model.transition),
-        "findings": [one.to_dict() for one in fitted],
+        "findings": [one.to_dict() for one in findings],
     }
     # Copied columns have the units and descriptions of the source.
     origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *keep), given)
@@ -240,25 +233,15 @@ def open_labelling(
         "keep": list(keep),
     }
     results = Results(out, identity, [part.name for part in given.parts], labels)
-    return Labelling(labeller, given, results, unique(fitted, findings))
+    return Labelling(labeller, given, results, findings)
 
 
-def _for_posteriors(
+def _curve_for_posteriors(
     model: Classifier, transition: dict[str, Any] | None, about: dict[str, Any], source: str
-) -> tuple[Transition | None, tuple[Finding, ...]]:
-    """Return T(α) for posteriors (None if there is none) and findings about it."""
-    own = model.transition
-    naive = isinstance(own, MatrixTransition) and own == MatrixTransition.identity(own.n_classes)
-    if naive and transition is None:
-        return None, (
-            Finding(
-                "no-posterior",
-                "note",
-                "The model was trained without a bias curve, so there are no posteriors: they would only repeat the "
-                "observed labels.",
-                "Give a bias curve (`transition`).",
-            ),
-        )
+) -> dict[str, Any] | None:
+    """Return T(α) for posteriors in the format of a fit file; None if they would only repeat the observed labels."""
+    if transition is None and model.transition == MatrixTransition.identity(model.transition.n_classes):
+        return None
     here = about.get("alpha_psf")
     fitted = model.described["catalogue"] if transition is None else transition
     if here != fitted.get("alpha_psf", here):
@@ -266,9 +249,7 @@ def _for_posteriors(
             f"{source}: α is in units of the PSF's {here}, but that of the bias curve in units of the PSF's "
             f"{fitted['alpha_psf']}; prepare the catalogue with that `psf`"
         )
-    if transition is None:
-        return own, ()
-    return transition_from_dict(transition), ()
+    return model.described["transition"] if transition is None else transition
 
 
 class PartLabeller:
@@ -277,14 +258,10 @@ class PartLabeller:
     def __init__(self, folder: str, options: dict[str, Any]) -> None:
         self._work = open_labelling(load(folder), **options)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Label the part with this number; Ray would not keep the type of an error, so it is returned as text."""
-        (number,), problem = batch["part"], ""
-        try:
-            self._work.label(self._work.source.parts[int(number)], silence())
-        except TruemorphError as error:
-            problem = str(error)
-        return {"part": [number], "problem": [problem]}
+    def label(self, number: int) -> int:
+        """Label the part with this number."""
+        self._work.label(self._work.source.parts[number], silence())
+        return number
 
 
 def label_table(
@@ -381,29 +358,21 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
                 "Read the reasons there, correct these rows and label them again.",
             )
         )
-    if counts["in_sample"] and work.labeller.transition is not None:
-        findings.append(
-            Finding(
-                "posterior-missing",
-                "caution",
-                f"{counts['in_sample']:,} galaxies were used to train the only member, so they have no posterior.",
-                "Train with 5 folds (`folds`) to label them out of fold.",
-            )
+    if counts["no_posterior"]:
+        observables = work.labeller.observables
+        lacking = (
+            f", or lack a value of {', '.join(observables)}, on which the bias curve depends" if observables else ""
         )
-    if counts["incomplete"]:
         findings.append(
             Finding(
                 "posterior-missing",
                 "caution",
-                f"{counts['incomplete']:,} galaxies have no posterior, because they lack a value of "
-                f"{', '.join(work.labeller.observables)}, on which the bias curve depends.",
-                "Add these values to the catalogue, and label it again.",
+                f"{counts['no_posterior']:,} galaxies with an observed label have no posterior, because they were used "
+                f"to train the only member{lacking}.",
+                "Train with 5 folds (`folds`), or add the missing values, and label again.",
             )
         )
     if work.labeller.joined is not None:
         matched = f"{counts['matched']:,d} of {counts['labelled']:,d} galaxies are in the catalogue of observed labels."
         findings.append(Finding("observed-labels-matched", "note", matched))
-    for one in results.others:
-        unfinished = f"{one} is an unfinished labelling with other settings."
-        findings.append(Finding("unfinished-labelling", "note", unfinished, "Delete it if you do not need it."))
     return LabelReport(results.out, counts["rows_in"], counts["labelled"], problems, not left, tuple(findings))

@@ -8,7 +8,6 @@ locked, so that several processes can share the work; the system releases the lo
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shutil
@@ -27,13 +26,11 @@ from filelock import AcquireReturnProxy, FileLock
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.findings import Finding
 from truemorph.io import content_hash, lock, plain, read_json, write_json, written_whole
-from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
 # Row counts: `rows_in` = `labelled` + `listed` (as problems). Of the listed rows, `unreadable` have an image that can't
-# be read. Of the labelled galaxies, `in_sample` trained the model's only member, `matched` have an observed label, and
-# `incomplete` lack a value on which T(α) depends.
+# be read. Of the labelled galaxies, `matched` have an observed label, of which `no_posterior` lack a posterior.
 Counts = Counter[str]
 # A batch of a part: its number of rows, the labels, and (id, reason) of each row that could not be labelled.
 Batch = tuple[int, pl.DataFrame, Sequence[tuple[Any, str]]]
@@ -58,13 +55,10 @@ def _counted(batch: Batch) -> Counts:
     rows_in, labels, problems = batch
     counts = Counter(rows_in=rows_in, labelled=labels.height, listed=len(problems))
     counts["unreadable"] = sum(why not in (NO_IMAGE, NO_FEATURE) for _, why in problems)
-    in_sample = labels["relation"] == IN_SAMPLE
-    counts["in_sample"] = int(in_sample.sum())
     if "observed_label" in labels.columns:
         counts["matched"] = labels["observed_label"].count()
     if "posterior_label" in labels.columns:
-        without = labels["observed_label"].is_not_null() & labels["posterior_label"].is_null()
-        counts["incomplete"] = int((without & ~in_sample).sum())
+        counts["no_posterior"] = counts["matched"] - labels["posterior_label"].count()
     return counts
 
 
@@ -98,12 +92,6 @@ class Results:
         """Table of the rows that could not be labelled, written when all parts are done."""
         return self.out.with_name(f"{self.out.stem}.problems.csv") if self.is_table else self.folder / "problems.csv"
 
-    @property
-    def others(self) -> list[Path]:
-        """Return unfinished labellings of the same table with other settings."""
-        found = self.out.parent.glob(f"{glob.escape(self.out.name)}.*.parts") if self.is_table else []
-        return sorted(one for one in found if one != self.folder)
-
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold a lock, so that no other process begins or ends."""
@@ -120,7 +108,7 @@ class Results:
         These are damaged parts, which are returned as findings. If more than `max_bad` of the images were unreadable,
         they are all parts with unreadable images, which may have been replaced.
         """
-        try:
+        with _writing(self.folder):
             self.out.parent.mkdir(parents=True, exist_ok=True)
             with self.alone():
                 self._identify()
@@ -129,9 +117,7 @@ class Results:
                     for part in self.done():
                         if self.counts(part)["unreadable"]:
                             self._path(part).unlink()
-                return findings
-        except OSError as problem:
-            raise TruemorphError(f"{self.folder}: can't be written ({reason(problem)})") from problem
+        return findings
 
     def _identify(self) -> None:
         if not self._run.is_file():
@@ -229,33 +215,22 @@ class Results:
     def write(self, part: str, batches: Iterable[Batch]) -> None:
         """Write a part batch by batch; its file appears when all are written and no row is lost."""
         path, counts, listed = self._path(part), Counter[str](), list[tuple[str, str]]()
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         schema = to_arrow(self._labels).schema
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writer = pq.ParquetWriter(partial, schema, write_page_checksum=True)
-        try:
+        with (
+            _writing(path),
+            written_whole(path, durable=True) as partial,
+            pq.ParquetWriter(partial, schema, write_page_checksum=True) as writer,
+        ):
             for batch in batches:
                 counts += _counted(batch)
                 _, labels, problems = batch
                 listed += [(str(one), why) for one, why in problems]
                 table = labels.select(pl.col(name).cast(kind) for name, kind in self._labels.frame.schema.items())
-                with _writing(path):
-                    writer.write_table(table.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
+                writer.write_table(table.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
             rows_in, labelled, problem_rows = (counts[name] for name in ("rows_in", "labelled", "listed"))
             if rows_in != labelled + problem_rows:
                 raise AssertionError(f"{path}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
-            with _writing(path):
-                writer.add_key_value_metadata({_COUNTS: json.dumps(counts), _PROBLEMS: json.dumps(listed)})
-                writer.close()
-                with open(partial, "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(partial, path)
-        finally:
-            if writer.is_open:
-                with suppress(OSError):  # it was raised before
-                    writer.close()
-            partial.unlink(missing_ok=True)
+            writer.add_key_value_metadata({_COUNTS: json.dumps(counts), _PROBLEMS: json.dumps(listed)})
 
     def conclude(self) -> None:
         """Write the table of problems; combine all parts in order if the output is one table."""
@@ -264,7 +239,7 @@ class Results:
             write_table(CatalogTable(problems), self.problems)
             if not self.is_table:
                 shutil.rmtree(self._locks, ignore_errors=True)
-                for one in self.folder.rglob(".*.parquet.*"):  # left by killed processes
+                for one in self.folder.rglob(".*.parquet"):  # left by killed processes
                     one.unlink(missing_ok=True)
                 return
             if self.out.suffix.lower() == ".parquet":

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
 _IMAGE = "image file"
 _BLOCK = 1 << 20
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
-_BUFFER = 1 << 20
 
 # A path, the content of a file, or no image.
 Image = Path | bytes | None
@@ -62,26 +62,29 @@ def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[R
 
 
 @dataclass(frozen=True)
-class TablePart:
-    """Rows of a table in memory; paths in `column` are text, or bytes if they may not be UTF-8."""
+class Part:
+    """Galaxies that are labelled and written as a whole.
+
+    `name` is the path below a results folder, without extension. `rows` is None if the number is not known before
+    reading. `batches` takes a number of rows, and yields as many at a time, in order.
+    """
 
     name: str
-    frame: pl.DataFrame
-    root: Path | None
-    column: str | None
+    rows: int | None
+    batches: Callable[[int], Iterator[Rows]]
 
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.frame.height
 
-    def batches(self, size: int) -> Iterator[Rows]:
-        """Yield the rows in order, `size` at a time."""
-        for frame in self.frame.iter_slices(size):
-            images: list[Image] = [None] * frame.height
-            if self.root is not None and self.column is not None:
-                images = [None if name is None else self.root / os.fsdecode(name) for name in frame[self.column]]
-            yield Rows(frame, images)
+def table_part(name: str, frame: pl.DataFrame, root: Path | None, column: str | None) -> Part:
+    """Make a part of rows in memory; paths in `column` are text, or bytes if they may not be UTF-8."""
+
+    def batches(size: int) -> Iterator[Rows]:
+        for some in frame.iter_slices(size):
+            images: list[Image] = [None] * some.height
+            if root is not None and column is not None:
+                images = [None if path is None else root / os.fsdecode(path) for path in some[column]]
+            yield Rows(some, images)
+
+    return Part(name, frame.height, batches)
 
 
 class _StrictMember(tarfile.TarInfo):
@@ -97,85 +100,58 @@ class _StrictMember(tarfile.TarInfo):
             raise tarfile.ReadError(f"damaged or truncated: {problem}") from problem
 
 
-@dataclass(frozen=True)
-class TarPart:
-    """A tar file, compressed or not, read sequentially."""
-
-    name: str
-    path: Path
-    rows: None = None
-
-    def batches(self, size: int) -> Iterator[Rows]:
-        """Yield the images in order, `size` at a time."""
-        keys: list[str] = []
-        images: list[Image] = []
-        try:
-            with tarfile.open(self.path, "r|*", tarinfo=_StrictMember) as tar:
-                for member in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # it would remember them all
-                    hidden = os.path.basename(member.name).startswith(".")  # macOS adds one for each file
-                    if hidden or member.isdir() or not member.name.lower().endswith(IMAGE_ENDINGS):
-                        continue
-                    opened = tar.extractfile(member) if member.isfile() else None  # no links
-                    keys.append(shown_path(_without(member.name, IMAGE_ENDINGS)))
-                    images.append(None if opened is None else opened.read())
-                    if len(keys) == size:
-                        yield Rows(pl.DataFrame({"object_id": keys}), images)
-                        keys, images = [], []
-                rest: Any = tar.fileobj
-                while block := rest.read(_BLOCK):
-                    if block.strip(b"\0"):
-                        raise tarfile.ReadError("data after the end marker; are these two files joined into one?")
-        except (tarfile.TarError, OSError, EOFError) as problem:
-            raise InputError(f"{self.path}: not a readable tar file ({reason(problem)}); replace it") from problem
-        if keys:
-            yield Rows(pl.DataFrame({"object_id": keys}), images)
+def tar_batches(path: Path, size: int) -> Iterator[Rows]:
+    """Read the images in a tar file, compressed or not, sequentially."""
+    keys: list[str] = []
+    images: list[Image] = []
+    try:
+        with tarfile.open(path, "r|*", tarinfo=_StrictMember) as tar:
+            for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # it would remember them all
+                hidden = os.path.basename(member.name).startswith(".")  # macOS adds one for each file
+                if hidden or member.isdir() or not member.name.lower().endswith(IMAGE_ENDINGS):
+                    continue
+                opened = tar.extractfile(member) if member.isfile() else None  # no links
+                keys.append(shown_path(_without(member.name, IMAGE_ENDINGS)))
+                images.append(None if opened is None else opened.read())
+                if len(keys) == size:
+                    yield Rows(pl.DataFrame({"object_id": keys}), images)
+                    keys, images = [], []
+            rest: Any = tar.fileobj
+            while block := rest.read(_BLOCK):
+                if block.strip(b"\0"):
+                    raise tarfile.ReadError("data after the end marker; are these two files joined into one?")
+    except (tarfile.TarError, OSError, EOFError) as problem:
+        raise InputError(f"{path}: not a readable tar file ({reason(problem)}); replace it") from problem
+    if keys:
+        yield Rows(pl.DataFrame({"object_id": keys}), images)
 
 
-@dataclass(frozen=True)
-class ParquetPart:
-    """A Parquet file with the content of an image file in each row."""
-
-    name: str
-    path: Path
-    rows: int
-    id_column: str
-    image_column: str
-    keep: tuple[str, ...]
-
-    def batches(self, size: int) -> Iterator[Rows]:
-        """Yield the rows in order, `size` at a time."""
-        columns = list(dict.fromkeys([self.id_column, *self.keep]))
-        try:
-            # Without these settings pyarrow would hold the whole file in memory.
-            with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER) as file:
-                for batch in file.iter_batches(size, columns=list(dict.fromkeys([*columns, self.image_column]))):
-                    yield self._rows(batch, columns)
-        except (OSError, pa.ArrowException) as problem:
-            raise InputError(f"{self.path}: not a readable Parquet file ({reason(problem)}); replace it") from problem
-
-    def _rows(self, batch: pa.RecordBatch, columns: list[str]) -> Rows:
-        values = batch.column(self.image_column)
-        if pa.types.is_struct(values.type):
-            values = values.field("bytes")
-        frame = pl.DataFrame(pa.Table.from_batches([batch.select(columns)])).rename({self.id_column: "object_id"})
-        ids = frame["object_id"]
-        if ids.null_count() or not (ids.dtype.is_integer() or ids.dtype == pl.String):  # floats may have lost digits
-            raise InputError(
-                f"{self.path}: column {self.id_column} ({ids.dtype}) can't be an id; give every row an integer or text"
-            )
-        return Rows(frame, values.to_pylist())
+def _parquet_batches(path: Path, ids: str, image_column: str, keep: tuple[str, ...], size: int) -> Iterator[Rows]:
+    """Read a Parquet file with the content of an image file in each row."""
+    try:
+        # Without these settings pyarrow would hold the whole file in memory.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BLOCK) as file:
+            for batch in file.iter_batches(size, columns=list({ids, *keep, image_column})):
+                values = batch.column(image_column)
+                if pa.types.is_struct(values.type):
+                    values = values.field("bytes")
+                frame = pl.DataFrame(pa.Table.from_batches([batch.drop_columns([image_column])]))
+                found = frame[ids]
+                # Floats may have lost digits.
+                if found.null_count() or not (found.dtype.is_integer() or found.dtype == pl.String):
+                    raise InputError(
+                        f"{path}: column {ids} ({found.dtype}) can't be an id; give every row an integer or text"
+                    )
+                yield Rows(frame.with_columns(object_id=found), values.to_pylist())
+    except (OSError, pa.ArrowException) as problem:
+        raise InputError(f"{path}: not a readable Parquet file ({reason(problem)}); replace it") from problem
 
 
 def _without(name: str, endings: Sequence[str]) -> str:
     """Remove the first of these endings that a name has."""
     ending = next((one for one in endings if name.lower().endswith(one)), "")
     return name[: len(name) - len(ending)]
-
-
-# A part is labelled and written as a whole. `name` is its path below a results folder, without extension; `rows` is
-# None if the number is not known before reading; `batches(size)` yields `Rows` in order.
-Part = TablePart | TarPart | ParquetPart
 
 
 @dataclass(frozen=True)
@@ -217,7 +193,7 @@ def open_source(
         kind, files = _content(path, {one.resolve() for one in but})
     elif path.is_file():
         kind, files = _kind(path.name), [path.name]
-        if kind == "images" or (kind == "Parquet files" and _image_column(path, image_column) is None):
+        if kind == "images" or (kind == "Parquet files" and _image_column(_schema(path), image_column) is None):
             kind = ""  # a table; no single image has this extension
     else:
         raise InputError(f"{path}: no such file or folder")
@@ -225,8 +201,8 @@ def open_source(
         raise InputError(f"{path}: this source has no columns to copy; give a table of images")
     root = path if path.is_dir() else path.parent
     if kind == "tar files":
-        tars: list[Part] = [TarPart(_without(name, _TAR_ENDINGS), root / name) for name in files]
-        return Source(tars, content_hash(_marks(root, files)), path, {"source": str(path)})
+        tars = [Part(_without(name, _TAR_ENDINGS), None, partial(tar_batches, root / name)) for name in files]
+        return Source(tars, content_hash(_marks(root, files)), path)
     if kind == "Parquet files":
         return _partitions(path, root, files, id_column, image_column, keep)
     if kind == "images":
@@ -274,7 +250,7 @@ def _marks(root: Path, names: Sequence[str]) -> list[tuple[str, int, int]]:
 
 def _cut(frame: pl.DataFrame, root: Path, column: str | None) -> list[Part]:
     """Cut a table into parts."""
-    return [TablePart(f"part-{k:05d}", part, root, column) for k, part in enumerate(frame.iter_slices(PART_ROWS))]
+    return [table_part(f"part-{k:05d}", part, root, column) for k, part in enumerate(frame.iter_slices(PART_ROWS))]
 
 
 def _files(path: Path, root: Path, names: list[str]) -> Source:
@@ -290,8 +266,7 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     repeated = frame["object_id"].filter(frame["object_id"].is_duplicated())
     if len(repeated):
         raise InputError(f"{path}: {repeated[0]} is listed twice; list each image once")
-    mark = content_hash([names, str(root.resolve())])
-    return Source(_cut(frame, root, "image"), mark, path, {"source": str(path)})
+    return Source(_cut(frame, root, "image"), content_hash([names, str(root.resolve())]), path)
 
 
 def _table(
@@ -300,56 +275,55 @@ def _table(
     """Make a source of a prepared catalogue, or of another table with a column of paths."""
     table = read_table(path)
     names = table.frame.columns
-    _check_kept(keep, names, path)
+    _check_columns([*keep, id_column, image_column], names, path)
     prepared = {"object_id", "label", "alpha", "split"} <= set(names) or not set(OBSERVED_LABEL).isdisjoint(names)
     prepared = prepared and id_column is None and image_column is None
     if prepared:
         table = read_catalogue(path, labelled=False)
         root = image_folder(table) if images is None else images
-        frame, described, metadata = table.frame, table.descriptions, table.metadata
-        column = "image" if "image" in frame.columns else None
+        frame, column = table.frame, "image" if "image" in names else None
     else:
-        found = _chosen(image_column, PATH_COLUMNS, names, path, "`image_column`")
+        found = image_column or _usual(PATH_COLUMNS, names)
         if found is None:
             raise InputError(
                 f"{path}: neither a prepared catalogue nor a table with a usual column of image files "
                 f"({', '.join(PATH_COLUMNS)}); name yours with `image_column`"
             )
-        ids = _chosen(id_column, ID_COLUMNS, names, path, "`id`") or found
+        ids = id_column or _usual(ID_COLUMNS, names) or found
         own = object_ids(table.frame[ids], str(path))
         frame = table.frame.select(own, pl.col(found).cast(pl.String).alias(_IMAGE), *keep)
-        root, column, metadata = images or path.parent, _IMAGE, {"source": str(path)}
-        described = _ids_described(table.descriptions, ids)
+        root, column = images or path.parent, _IMAGE
+        table = replace(table, descriptions=_with_ids(table.descriptions, ids), metadata={})
     mark = content_hash([frame_hash(frame), str(root.resolve())])
-    return Source(_cut(frame, root, column), mark, path, metadata, prepared, table.units, described)
+    return Source(_cut(frame, root, column), mark, path, table.metadata, prepared, table.units, table.descriptions)
 
 
-def _ids_described(descriptions: Mapping[str, str], ids: str) -> dict[str, str]:
-    """Return a table's descriptions with its id column renamed to `object_id`."""
-    others = {name: text for name, text in descriptions.items() if name != "object_id"}
-    return others | ({"object_id": descriptions[ids]} if ids in descriptions else {})
+def _with_ids(descriptions: dict[str, str], ids: str) -> dict[str, str]:
+    """Return descriptions with that of the id column under `object_id`."""
+    return descriptions | ({"object_id": descriptions[ids]} if ids in descriptions else {})
 
 
-def _check_kept(keep: Sequence[str], names: Sequence[str], path: Path) -> None:
-    """Check that the columns to copy exist."""
-    for name in keep:
-        if name not in names:
-            raise InputError(f"{path}: no column {name!r} to copy; {nearest(name, names)}")
+def _check_columns(wanted: Sequence[str | None], names: Sequence[str], path: Path) -> None:
+    """Check that columns to copy or to use exist."""
+    for name in wanted:
+        if name is not None and name not in names:
+            raise InputError(f"{path}: no column {name!r}; {nearest(name, names)}")
 
 
-def _chosen(given: str | None, usual: Sequence[str], names: Sequence[str], path: Path, option: str) -> str | None:
-    """Return the column that was given, or the first with a usual name."""
-    if given is not None and given not in names:
-        raise InputError(f"{path}: no column {given!r} ({option}); {nearest(given, names)}")
-    return given or next((name for name in usual if name in names), None)
+def _usual(usual: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return the first column with a usual name."""
+    return next((name for name in usual if name in names), None)
 
 
-def _image_column(path: Path, chosen: str | None) -> str | None:
-    """Find the column of image contents: bytes, or a struct with `bytes` (Hugging Face datasets)."""
+def _schema(path: Path) -> pa.Schema:
     try:
-        schema = pq.read_schema(path)
+        return pq.read_schema(path)
     except (OSError, pa.ArrowInvalid) as problem:
         raise InputError(f"{path}: can't be read as Parquet: {problem}") from problem
+
+
+def _image_column(schema: pa.Schema, chosen: str | None) -> str | None:
+    """Find the column of image contents: bytes, or a struct with `bytes` (Hugging Face datasets)."""
 
     def holds_bytes(kind: pa.DataType) -> bool:
         if pa.types.is_struct(kind):
@@ -370,25 +344,21 @@ def _partitions(
     described: tuple[dict[str, str], dict[str, str]] | None = None
     for name in files:
         file = root / name
-        images, schema = _image_column(file, image_column), pq.read_schema(file)
-        names = schema.names
+        schema = _schema(file)
+        images, names = _image_column(schema, image_column), schema.names
         if images is None:
-            raise InputError(
-                f"{file}: no column with the content of image files; name it with `image_column` "
-                f"(columns are: {', '.join(names[:12])})"
-            )
-        ids = _chosen(id_column, ID_COLUMNS, names, file, "`id`")
+            raise InputError(f"{file}: no column with the content of image files; name it with `image_column`")
+        _check_columns([id_column, *keep], [one for one in names if one != images], file)
+        ids = id_column or _usual(ID_COLUMNS, names)
         if ids is None:
             raise InputError(f"{file}: no id column ({', '.join(ID_COLUMNS)}); name yours with `id`")
-        _check_kept(keep, [one for one in names if one != images], file)
-        if ids in keep:
-            raise InputError(f"{file}: {ids!r} is already copied as object_id; remove it from the columns to copy")
         rows = pq.read_metadata(file).num_rows
         if rows:
-            parts.append(ParquetPart(name.removesuffix(".parquet"), file, rows, ids, images, keep))
+            read = partial(_parquet_batches, file, ids, images, keep)
+            parts.append(Part(name.removesuffix(".parquet"), rows, read))
             units, descriptions = arrow_texts(schema)
-            described = described or (units, _ids_described(descriptions, ids))
+            described = described or (units, _with_ids(descriptions, ids))
     if described is None:
         raise InputError(f"{path}: the tables have no rows")
     mark = content_hash([_marks(root, files), id_column, image_column])
-    return Source(parts, mark, path, {"source": str(path)}, False, *described)
+    return Source(parts, mark, path, {}, False, *described)

@@ -1,4 +1,4 @@
-"""Engines compute p(y | x): one interface, one file per engine."""
+"""Engines compute p(y | x), with one interface."""
 
 from __future__ import annotations
 
@@ -48,15 +48,13 @@ def engine_for(
     require_extra("networks")
     if name not in ("torch", "openvino"):
         raise InputError(f"no engine {name!r}; available: torch, openvino")
-    from truemorph.classifiers.network import multiplies_bf16
+    from truemorph.classifiers.network import TorchEngine, multiplies_bf16
 
     if precision == "auto":
         precision = "bf16" if multiplies_bf16() else "fp32"
     if name == "torch":
         if precision == "int8":
             raise InputError("int8 needs `engine` openvino")
-        from truemorph.labelling.engines.torch import TorchEngine
-
         return TorchEngine(model, precision)
     require_extra("fast")
     if precision == "int8":

@@ -7,12 +7,10 @@ and calibration error. A network that fails is rejected with these numbers; one 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,24 +19,24 @@ import numpy as np
 import openvino
 import polars as pl
 from filelock import FileLock
-from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
+from truemorph.bias.maximum import fit_softmax
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import DISK
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.errors import InputError, reason
-from truemorph.io import read_json
+from truemorph.classifiers.network import TorchEngine
+from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.io import read_json, write_json
 from truemorph.labelling.engines import Engine
 from truemorph.labelling.engines.openvino import AT_ONCE, OpenVinoEngine, converted
-from truemorph.labelling.engines.torch import TorchEngine
 from truemorph.labelling.sources import Rows, Source, decoded
 from truemorph.progress import progress, tell
 
 CALIBRATION_IMAGES, GATE_IMAGES = 512, 10_000
 LEAST_AGREEMENT, MOST_FRACTION_CHANGE, MOST_CALIBRATION_CHANGE = 0.995, 0.005, 0.005
 _EVERY = 20  # one image in so many is used to calibrate, until there are enough; the others are used to compare
-_PARTS, _BATCH = 5, 256
+_PARTS = 5
 _LEAST = 1e-30
 
 # Networks of a model's members, and the alignment of their probabilities.
@@ -79,24 +77,17 @@ class Gate:
         )
 
 
-def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.ndarray | None = None) -> Gate:
-    """Compare the probabilities (N, K) of a faster engine with those in float32; true classes are -1 if unknown.
-
-    Examples
-    --------
-    >>> exact = np.tile([[0.3, 0.7], [0.6, 0.4]], (5_000, 1))
-    >>> alpha = np.linspace(5, 30, 10_000)
-    >>> compare(exact, exact, alpha).passed, compare(exact, exact[:, ::-1], alpha).agreement
-    (True, 0.0)
-    """
+def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.ndarray) -> Gate:
+    """Compare the probabilities (N, 2) of a faster engine with those in float32; true classes are -1 if unknown."""
     before, after = exact.argmax(axis=1), fast.argmax(axis=1)
     changes = []
     for part in np.array_split(np.argsort(alpha, kind="stable"), _PARTS):
         hard = float(np.mean(after[part] == DISK) - np.mean(before[part] == DISK))
         soft = float(fast[part, DISK].mean() - exact[part, DISK].mean())
         changes.append(max(hard, soft, key=abs))
-    if truth is not None and (truth >= 0).any():
-        known, against = truth >= 0, "truth"
+    known = truth >= 0
+    if known.any():
+        against = "truth"
         exact_error, fast_error = (calibration_error(truth[known] == DISK, p[known, DISK]) for p in (exact, fast))
         change = fast_error - exact_error
     else:
@@ -108,17 +99,10 @@ def _pixels(
     model: Classifier, source: Source, calibration: bool, most: int
 ) -> Iterator[tuple[np.ndarray, pl.DataFrame]]:
     """Yield readable images for calibration, or the others, with their rows; `most` images at most."""
-
-    def chosen() -> Iterator[Rows]:
-        number = 0
-        for part in source.parts:
-            for rows in part.batches(_BATCH):
-                numbers = np.arange(number, number + len(rows.images))
-                number += numbers.size
-                wanted = np.flatnonzero((numbers % _EVERY == 0) == calibration)
-                yield Rows(rows.frame[wanted], [rows.images[row] for row in wanted])
-
-    for rows, images in decoded(model.config, chosen()):
+    wanted = slice(1) if calibration else slice(1, None)
+    batches = (rows for part in source.parts for rows in part.batches(_EVERY))
+    chosen = (Rows(rows.frame[wanted], rows.images[wanted]) for rows in batches)
+    for rows, images in decoded(model.config, chosen):
         good = [row for row, image in enumerate(images) if not isinstance(image, str)][:most]
         most -= len(good)
         if good:
@@ -137,65 +121,50 @@ def calibration_images(model: Classifier, source: Source) -> np.ndarray:
 
 def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> Gate:
     """Run both engines on 10,000 images that were not used for calibration; an error if there are fewer."""
-    kept: dict[str, list[np.ndarray]] = {"exact": [], "fast": [], "alpha": [], "gold": []}
+    members, frames = range(len(model.members)), []
+    exact_p, fast_p = list[np.ndarray](), list[np.ndarray]()
     with progress(GATE_IMAGES, "int8 against fp32", "img") as bar:
         for pixels, frame in _pixels(model, source, False, GATE_IMAGES):
-            for name, engine in (("exact", exact), ("fast", fast)):
-                members = [engine.member(pixels, member) for member in range(len(model.members))]
-                kept[name].append(np.mean(members, axis=0))
-            kept["alpha"].append(frame["alpha"].to_numpy())
-            if "gold" in frame.columns:
-                kept["gold"].append(frame["gold"].fill_null(-1).to_numpy())
+            exact_p.append(np.mean([exact.member(pixels, member) for member in members], axis=0))
+            fast_p.append(np.mean([fast.member(pixels, member) for member in members], axis=0))
+            frames.append(frame)
             bar.update(len(pixels))
-    n = sum(map(len, kept["exact"]))
+    n = sum(map(len, frames))
     if n < GATE_IMAGES:
         raise InputError(
             f"{source.path}: int8 is tested on {GATE_IMAGES:,d} images that were not used for calibration, but only "
             f"{n:,d} are available; give more with `gate` (simulated images are fine)"
         )
-    exact_p, fast_p, alpha = (np.concatenate(kept[name]) for name in ("exact", "fast", "alpha"))
-    return compare(exact_p, fast_p, alpha, np.concatenate(kept["gold"]) if kept["gold"] else None)
+    rows = pl.concat(frames)
+    truth = rows["gold"].fill_null(-1).to_numpy() if "gold" in rows.columns else np.full(n, -1)
+    return compare(np.concatenate(exact_p), np.concatenate(fast_p), rows["alpha"].to_numpy(), truth)
 
 
-def _logits(p: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(np.asarray(p, np.float64), _LEAST))
+def _logit(p: np.ndarray) -> np.ndarray:
+    """Log-odds of a disk, shape (N,)."""
+    smooth, disk = np.log(np.maximum(p, _LEAST)).T
+    return disk - smooth
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """softmax(scale · log p + shifts): a change of temperature and a shift per class, of which the first is zero."""
+    """Change the log-odds of a disk to scale · log-odds + shift."""
 
     scale: float
-    shifts: tuple[float, ...]
+    shift: float
 
     @classmethod
     def fit(cls, fast: np.ndarray, exact: np.ndarray) -> Alignment:
-        """Fit `fast` to `exact`, both (N, K), by minimum cross-entropy, which makes their mean probabilities equal.
-
-        Examples
-        --------
-        >>> exact = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
-        >>> fast = softmax(np.log(exact) / 2 + [0.0, 0.3], axis=1)
-        >>> found = Alignment.fit(fast, exact)
-        >>> round(found.scale, 3), round(found.shifts[1], 3)
-        (2.0, -0.6)
-        """
-        x, exact = _logits(fast), np.asarray(exact, np.float64)
-        n = len(x)
-
-        def cost(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-            z = parameters[0] * x + np.append(0.0, parameters[1:])
-            beyond = softmax(z, axis=1) - exact
-            slope = np.append(np.sum(beyond * x), beyond.sum(axis=0)[1:])
-            return -float(np.sum(exact * log_softmax(z, axis=1))) / n, slope / n
-
-        start = np.append(1.0, np.zeros(x.shape[1] - 1))
-        found = minimize(cost, start, jac=True, method="BFGS", options={"gtol": 1e-8})
-        return cls(float(found.x[0]), (0.0, *map(float, found.x[1:])))
+        """Fit `fast` to `exact`, both (N, 2), by minimum cross-entropy, which makes their mean probabilities equal."""
+        design = np.column_stack([np.ones(len(fast)), _logit(fast)])
+        coefficients, _ = fit_softmax(design, exact, np.zeros(2), np.ones(len(fast)))
+        shift, scale = map(float, coefficients[0])
+        return cls(scale, shift)
 
     def __call__(self, p: np.ndarray) -> np.ndarray:
-        """Return the aligned probabilities, shape (N, K)."""
-        return softmax(self.scale * _logits(p) + np.array(self.shifts), axis=1)
+        """Return the aligned probabilities, shape (N, 2)."""
+        aligned = self.scale * _logit(p) + self.shift
+        return softmax(np.column_stack([np.zeros(len(p)), aligned]), axis=1)
 
 
 def quantised(network: Any, pixels: np.ndarray) -> Any:
@@ -224,12 +193,13 @@ def quantised(network: Any, pixels: np.ndarray) -> Any:
         )
 
 
-def int8_members(model: Classifier, pixels: np.ndarray, exact: Engine) -> Members:
-    """Quantise a model's members and align them with an exact engine, on these uint8 images."""
+def int8_members(model: Classifier, pixels: np.ndarray) -> Members:
+    """Quantise a model's members and align them with those in float32, on these uint8 images."""
     members = range(len(model.members))
     networks = [quantised(converted(model, member), pixels) for member in members]
     rough = OpenVinoEngine(networks, model, "int8")
-    return networks, [Alignment.fit(rough.member(pixels, member), exact.member(pixels, member)) for member in members]
+    exact = model.member_probabilities
+    return networks, [Alignment.fit(rough.member(pixels, member), exact(pixels, member)) for member in members]
 
 
 def int8_engine(model: Classifier, source: Source | None) -> OpenVinoEngine:
@@ -237,33 +207,35 @@ def int8_engine(model: Classifier, source: Source | None) -> OpenVinoEngine:
 
     `source` is a prepared catalogue with images for the comparison.
     """
-    place = None if model.folder is None else model.folder / "openvino-int8"
+    if model.folder is None:
+        raise InputError("int8 networks are stored with the model; save it, and load it from its folder")
+    place = model.folder / "openvino-int8"
     members = _kept(model, place)
-    if members is None and place is not None and os.access(place.parent, os.W_OK):
-        with FileLock(place.with_name(".openvino-int8.lock")):  # only one of several processes makes them
-            members = _kept(model, place) or _made(model, source, place)
-    networks, alignments = members or _made(model, source, None)
+    if members is None:
+        try:
+            with FileLock(place.with_name(".openvino-int8.lock")):  # only one of several processes makes them
+                members = _kept(model, place) or _made(model, source, place)
+        except OSError as problem:
+            raise TruemorphError(f"{place}: can't be written ({reason(problem)})") from problem
+    networks, alignments = members
     return OpenVinoEngine(networks, model, "int8", alignments)
 
 
-def _kept(model: Classifier, place: Path | None) -> Members | None:
+def _kept(model: Classifier, place: Path) -> Members | None:
     """Read networks that passed with this version of OpenVINO; None if there are none."""
-    if place is None or not (place / "gate.json").is_file():
+    if not (place / "gate.json").is_file():
         return None
     try:
-        stored = read_json(place / "gate.json")
-        numbers = Gate(**{one.name: stored[one.name] for one in fields(Gate)})
-        same = stored["model_hash"] == model.model_hash and stored["openvino"] == version("openvino")
-        if not (same and numbers.passed):
+        stored, core = read_json(place / "gate.json"), openvino.Core()
+        if (stored["model_hash"], stored["openvino"]) != (model.model_hash, version("openvino")):
             return None
-        alignments = [Alignment(one["scale"], tuple(one["shifts"])) for one in stored["alignments"]]
-        core = openvino.Core()
+        alignments = [Alignment(**one) for one in stored["alignments"]]
         return [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))], alignments
     except (InputError, LookupError, TypeError, RuntimeError):  # damaged: make them again
         return None
 
 
-def _made(model: Classifier, source: Source | None, place: Path | None) -> Members:
+def _made(model: Classifier, source: Source | None, place: Path) -> Members:
     """Make networks, test them, and store them in a folder."""
     if source is None:
         raise InputError("int8 has not been tested for this model yet; give images with `gate`")
@@ -272,30 +244,16 @@ def _made(model: Classifier, source: Source | None, place: Path | None) -> Membe
             f"{source.path}: int8 must keep class fractions at every alpha, but alpha is not known here; give a "
             "prepared catalogue with `gate` (for example of simulated galaxies)"
         )
-    pixels = calibration_images(model, source)
-    exact = TorchEngine(model, "fp32")
-    networks, alignments = int8_members(model, pixels, exact)
-    found = measure(model, source, exact, OpenVinoEngine(networks, model, "int8", alignments))
+    networks, alignments = int8_members(model, calibration_images(model, source))
+    found = measure(model, source, TorchEngine(model, "fp32"), OpenVinoEngine(networks, model, "int8", alignments))
     tell(f"int8 {'passed' if found.passed else 'failed'}: {found}")
     if not found.passed:
         raise InputError(f"int8 is not accurate enough for this model: {found}; use bf16")
-    if place is not None:
-        about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": str(source.path)}
-        _keep(networks, place, {**about, **asdict(found), "alignments": [asdict(one) for one in alignments]})
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for member, network in enumerate(networks):
+        openvino.save_model(network, place / f"member-{member}.xml", compress_to_fp16=False)
+    about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": str(source.path)}
+    # Last, because without this file the folder is not used.
+    write_json(place / "gate.json", {**about, **asdict(found), "alignments": [asdict(one) for one in alignments]})
     return networks, alignments
-
-
-def _keep(networks: list[Any], place: Path, numbers: dict[str, Any]) -> None:
-    """Write networks and the results of their test atomically."""
-    partial = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        partial.mkdir()
-        for member, network in enumerate(networks):
-            openvino.save_model(network, partial / f"member-{member}.xml", compress_to_fp16=False)
-        (partial / "gate.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(place, ignore_errors=True)
-        partial.rename(place)
-    except OSError as problem:
-        tell(f"{place}: can't store the int8 model ({reason(problem)}); it will be made again")
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

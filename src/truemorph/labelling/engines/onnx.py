@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,26 +37,20 @@ def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
     if not model.uses_images:
         raise InputError("this model uses catalogue features, so there is no network to export")
     require_extra("fast")
-    import onnx
-
     path, size = Path(path), model.config.image_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # internal deprecations of the exporters
+        program: Any = torch.onnx.export(
+            Ensemble(model),
+            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
+            input_names=["pixels"],
+            output_names=["probabilities"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("n")}},
+            dynamo=True,
+            verbose=False,
+        )
+    about = {"classes": ",".join(model.classes), "crop": str(model.config.crop), "model_hash": model.model_hash}
+    program.model.metadata_props.update({f"truemorph_{key}": value for key, value in about.items()})
     with written_whole(path) as partial:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # internal deprecations of the exporters
-            torch.onnx.export(
-                Ensemble(model),
-                (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
-                partial,
-                input_names=["pixels"],
-                output_names=["probabilities"],
-                dynamic_shapes={"pixels": {0: torch.export.Dim("n")}},
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-        written = onnx.load(partial)
-        about = {"classes": ",".join(model.classes), "crop": str(model.config.crop), "model_hash": model.model_hash}
-        for key, value in about.items():
-            written.metadata_props.add(key=f"truemorph_{key}", value=value)
-        onnx.save(written, partial)
+        program.save(partial, external_data=False)
     return path
