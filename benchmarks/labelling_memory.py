@@ -1,9 +1,10 @@
-"""Peak memory of labelling 1,000 and 100,000 images, from tar files and from a folder; and a catalogue without images.
+"""Memory of labelling: 1,000 and 100,000 images, a catalogue without images, and many labellings in one process.
 
-    python benchmarks/labelling_memory.py [MANY]
+    python benchmarks/labelling_memory.py [MANY [MINUTES]]
 
-A tiny network on 64-pixel JPEGs, each labelling a process of its own. Printed: peak resident memory (MB), seconds; then
-the seconds that posteriors of a catalogue of 10^6 rows take.
+A tiny network on 64-pixel JPEGs, from tar files and from a folder, each labelling a process of its own. Printed: peak
+resident memory (MB), seconds; the seconds that posteriors of a catalogue of 10^6 rows take; then, from one process that
+labels 1,000 images again and again for so many minutes, its resident memory and number of open files over time.
 """
 
 import io
@@ -98,7 +99,27 @@ def catalogue(folder, n):
     return write_table(CatalogTable(frame, metadata={"alpha_psf": "sigma"}), folder / "cat.parquet")
 
 
-def main(many=100_000):
+def again_and_again(model, source, minutes):
+    """Label in this process until the time is over; print resident memory and open files ten times."""
+    import truemorph as tm
+
+    began, shown, rounds = time.monotonic(), 0, 0
+    while shown <= 10:
+        out = source.with_suffix(".parquet")
+        out.unlink(missing_ok=True)  # otherwise, nothing is left to be labelled
+        tm.label_galaxies(model, source, out=out)
+        rounds += 1
+        if time.monotonic() - began >= 60 * minutes * shown / 10:
+            megabytes = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+            files = len(os.listdir("/proc/self/fd"))
+            seconds = time.monotonic() - began
+            print(
+                f"after {rounds:5,d} labellings, {seconds:5.0f} s: {megabytes:5.0f} MB, {files} open files", flush=True
+            )
+            shown += 1
+
+
+def main(many=100_000, minutes=30):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = small_model(folder)
@@ -107,6 +128,7 @@ def main(many=100_000):
                 source = write_images(folder / f"{kind}-{n}", n, kind)
                 peak, seconds = labelled(model, source, "--out", folder / f"{kind}-{n}.parquet")
                 print(f"{kind:7} {n:8,d} images: peak {peak:6.0f} MB, {seconds:6.1f} s", flush=True)
+        again_and_again(model, folder / f"tar-{FEW}", minutes)
         path = catalogue(folder, 1_000_000)
         peak, seconds = labelled(folder / "fit.json", path, "--out", folder / "posteriors.parquet")
         print(f"posteriors of 1,000,000 rows without images: {seconds:.1f} s, peak {peak:.0f} MB")
