@@ -74,7 +74,8 @@ def _prepared(work: Work) -> Preparation:
     data, seed = work.data, work.options.seed
     if work.inputs.table is not None:  # sample and split are the paper's
         own = read_catalogue(work.inputs.table)
-        return prepare(own, psf=own.metadata["alpha_psf"], seed=seed)
+        none_dropped = pl.DataFrame(schema={"row": pl.Int64, "object_id": pl.String, "reason": pl.String})
+        return Preparation(own, none_dropped, [("galaxies of the catalogue", own.frame.height)], ())
     if not (data / _VOTES).exists():
         raise work.lacks("a table of Galaxy Zoo 2 votes", "gz2", "`table`")
     if not (data / _PHOTOMETRY).exists():
