@@ -87,7 +87,8 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
 
 
 def _numeric(series: pl.Series) -> bool:
-    return series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
+    # An empty column of a CSV file is one of text.
+    return series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null) or series.null_count() == len(series)
 
 
 def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = None) -> pl.Series:
