@@ -35,15 +35,8 @@ def fit_catalogue(
     return fit, fit.to_dict() | rows.about | {"findings": findings}
 
 
-def check_fit_path(out: Path) -> None:
-    """Check that the name of a fit ends in .json."""
-    if out.suffix != ".json":
-        raise InputError(f"{out}: a fit is written as JSON and PNG; choose a name that ends in .json")
-
-
 def write_fit(described: dict[str, Any], figure: Any, out: Path) -> Path:
     """Write a fit as JSON, and its matplotlib figure as PNG beside it."""
-    check_fit_path(out)
     write_json(out, {"format_version": FORMAT_VERSION, **described})
     figure.savefig(out.with_suffix(".png"), dpi=150)
     return out
