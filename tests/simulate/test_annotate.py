@@ -5,7 +5,7 @@ import pytest
 
 from truemorph.bias.transitions import FiskTransition, MatrixTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError
-from truemorph.simulate.annotate import image_votes, observed_labels, vote_fraction_evidence, vote_fractions
+from truemorph.simulate.annotate import image_votes, observed_labels, vote_fractions
 from truemorph.simulate.pictures import render
 from truemorph.simulate.population import simulate_galaxies
 
@@ -37,23 +37,6 @@ def test_classes_that_do_not_fit_raise_errors():
         observed_labels([2], [5.0], RayleighTransition(10.0))
     with pytest.raises(InputError, match="two classes"):
         vote_fractions([1], [5.0], MatrixTransition.identity(3))
-
-
-@pytest.mark.parametrize("transition", [RayleighTransition(11.25), FiskTransition(11.0, 1.8, false_disk=0.05)])
-@pytest.mark.parametrize("alpha", [0.0, 8.0, 60.0])
-def test_the_probability_of_a_vote_fraction_equals_its_frequency(transition, alpha):
-    n = 100_000
-    fractions = np.delete(np.round(np.arange(1001) / 1000, 3), 500)  # ties are resolved
-    probabilities = np.exp(vote_fraction_evidence(fractions, np.full(1000, alpha), transition))
-    np.testing.assert_allclose(probabilities.sum(axis=0), 1, rtol=1e-9)
-    expected = transition.matrix(np.array([alpha]))[0, :, 1]
-    np.testing.assert_allclose(probabilities[500:].sum(axis=0), expected, rtol=1e-6, atol=2e-12)
-    for y in range(2):
-        drawn = vote_fractions(np.full(n, y), np.full(n, alpha), transition, seed=1)[1]
-        shares = np.histogram(drawn, np.linspace(-0.0005, 1.0005, 12))[0] / n
-        in_bins = np.histogram(fractions, np.linspace(-0.0005, 1.0005, 12), weights=probabilities[:, y])[0]
-        # 132 bins in total: five standard errors.
-        assert np.all(np.abs(shares - in_bins) <= 5 * np.sqrt(in_bins * (1 - in_bins) / n) + 1e-6)
 
 
 def test_votes_from_images_find_disks_only_if_they_are_resolved():

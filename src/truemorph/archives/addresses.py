@@ -62,11 +62,6 @@ def addresses(overrides: str | os.PathLike[str] | Mapping[str, Any] | None = Non
 
     Overrides are a TOML file of `name = "url"` or of tables with `url` and `checksum`, or the same as a dict. A new URL
     removes the packaged checksum, unless a new one is given.
-
-    Examples
-    --------
-    >>> addresses({"gz2.hart16": "http://127.0.0.1:8000/gz2_hart16.csv.gz"})["gz2.hart16"].url
-    'http://127.0.0.1:8000/gz2_hart16.csv.gz'
     """
     packaged = read_toml(Path(__file__).with_name("addresses.toml"))
     known = {name: Address(name=name, **settings) for name, settings in _entries(packaged)}

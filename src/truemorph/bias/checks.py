@@ -6,7 +6,7 @@ Experts often classify bright, nearby or peculiar galaxies first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from truemorph.bias.plots import plot_calibration
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.findings import Finding
-from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
 # Significance level of the checks, about 2.6 standard errors.
@@ -55,10 +54,6 @@ class Calibration(Result):
     def summary(self) -> str:
         """Return χ² and its p-value as text."""
         return f"{self.what}: χ² = {self.chi_squared:.1f} in {self.fitted.size} bins (p = {self.p_value:.2g})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return plain(asdict(self))
 
     def to_table(self) -> Any:
         """Return a table with one row per bin."""

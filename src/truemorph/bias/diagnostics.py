@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -252,10 +252,6 @@ class ConfoundingCheck(Result):
     def summary(self) -> str:
         """Return the result as text."""
         return "\n".join(text_facts([("check", self.statement)]))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return plain(asdict(self))
 
     def to_table(self) -> Any:
         """Return a table with one row."""

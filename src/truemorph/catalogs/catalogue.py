@@ -208,11 +208,6 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
 
     `rule` is a column of 0 (smooth), 1 (disk), and null or -1 (unknown); or an SQL expression such as "t_type>=-3",
     which is true for disks, false for smooth galaxies, and null if unknown.
-
-    Examples
-    --------
-    >>> gold_classes(pl.DataFrame({"t_type": [-5, -2, 4, None]}), "t_type>=-3", "experts.csv")
-    (array([ 0,  1,  1, -1]), 'disk: t_type >= -3')
     """
     about = f"{source}: gold classes"
     name = rule.strip()

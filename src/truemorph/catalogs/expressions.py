@@ -23,7 +23,7 @@ from sqlglot import Parser, exp, tokenize
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import TokenType
 
-from truemorph.errors import InputError, nearest
+from truemorph.errors import InputError, nearest, reason
 
 MOST_WORDS, DEEPEST = 300, 20
 _SIGNS = {"(", ")", ",", "+", "-", "*", "/", "<", "<=", ">", ">=", "=", "==", "<>", "!="}
@@ -117,8 +117,7 @@ def _explained(what: str) -> Iterator[None]:
     except (SqlglotError, LookupError) as problem:  # sqlglot can raise both
         raise InputError(f"{what}: syntax error; {_HELP}") from problem
     except (ValueError, PolarsError) as problem:
-        reason = str(problem).strip().partition("\n")[0][:200]
-        raise InputError(f"{what}: {reason}") from problem
+        raise InputError(f"{what}: {reason(problem)}") from problem
 
 
 # --- what is allowed --------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import FORMAT_VERSION, written_whole
+from truemorph.plotting import axes_or_new
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
 
@@ -87,9 +88,7 @@ class Preparation(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the distribution of α by label; returns matplotlib axes."""
-        from matplotlib.figure import Figure
-
-        ax = Figure(layout="constrained").add_subplot() if ax is None else ax
+        ax = axes_or_new(ax)
         alpha, labels = (self.catalogue.frame[name].to_numpy() for name in ("alpha", "label"))
         edges = np.geomspace(max(alpha.min(), 0.1), max(alpha.max(), 0.2), 41)
         for k, name in enumerate(("smooth", "disk")):

@@ -182,12 +182,7 @@ class Unfinished:
         """Make the folder, or check that it belongs to this run; `identity` has all that determines the result."""
         file, now = self.folder / "run.json", _rounded(identity)
         if not file.is_file():
-            try:
-                write_json(file, now)
-            except OSError as problem:
-                raise CheckpointError(
-                    f"{self.folder}: can't write the state of training ({reason(problem)})"
-                ) from problem
+            write_json(file, now)
             return
         then = _rounded(read_json(file))
         changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]

@@ -35,35 +35,18 @@ def fit_catalogue(
     return fit, fit.to_dict() | rows.about | {"findings": findings}
 
 
-def check_fit_path(out: Path) -> None:
-    """Check that the name of a fit ends in .json."""
-    if out.suffix != ".json":
-        raise InputError(f"{out}: a fit is written as JSON and PNG; choose a name that ends in .json")
-
-
 def write_fit(described: dict[str, Any], figure: Any, out: Path) -> Path:
     """Write a fit as JSON, and its matplotlib figure as PNG beside it."""
-    check_fit_path(out)
     write_json(out, {"format_version": FORMAT_VERSION, **described})
     figure.savefig(out.with_suffix(".png"), dpi=150)
     return out
 
 
 def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read T(α) in the format of a fit file.
+    """Read T(α) in the format of a fit file, from a file or a known curve, "rayleigh:11.25:sigma" or "fisk:14,2.2".
 
-    Parameters
-    ----------
-    source : path or str
-        A fit written by `truemorph transition`; a hand-written `{"family": ..., "parameters": ...}`; or a known curve:
-        its family, its parameters, and the PSF width in the definition of α, if the catalogue's must be the same.
-
-    Examples
-    --------
-    >>> read_fit("rayleigh:11.25:sigma")
-    {'family': 'rayleigh', 'parameters': {'theta': 11.25, 'false_disk': 0.0}, 'alpha_psf': 'sigma'}
-    >>> read_fit("fisk:14,2.2")["parameters"]
-    {'scale': 14.0, 'shape': 2.2, 'false_disk': 0.0}
+    The file is of `truemorph transition`, or hand-written: `{"family": ..., "parameters": ...}`. A known curve has the
+    PSF width in the definition of α, if the catalogue's must be the same.
     """
     name, *rest = str(source).split(":")
     if rest and name in ("rayleigh", "weibull", "fisk"):

@@ -118,8 +118,6 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         if self.classes_.size < 2:
             raise InputError(f"needs two classes, got one class only: {self.classes_[0]!r}")
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if not weights.any():
-            raise InputError("sample_weight is zero for every galaxy; give positive weights")
         labels, identity = np.searchsorted(self.classes_, y), MatrixTransition.identity(self.classes_.size)
         findings: list[Finding] = []
         if observables is not None and (alpha is None or self.transition is None):

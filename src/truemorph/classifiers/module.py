@@ -9,6 +9,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,15 +77,13 @@ def measures(
     quintiles = [part for part in np.array_split(order, _PARTS) if part.size]
     for number, part in enumerate(quintiles, 1):
         found[f"fraction_disk_{number}"] = float(np.average(probabilities[part, 1], weights=weights[part]))
-    try:
+    with suppress(InputError):  # too few galaxies for bins
         depth, bins = choose_bins(len(probabilities), rows.intrinsic is not None)
         if rows.intrinsic is None:
             found["cv14_excess"] = cv14(probabilities, alpha, bins, bootstrap=0).excess
         else:
             columns = rows.intrinsic[validation]
             found["cv18_excess"] = cv18(probabilities, alpha, columns, depth, bins, bootstrap=0).excess
-    except InputError:  # too few galaxies for bins
-        pass
     return found
 
 

@@ -13,7 +13,7 @@ from timm.models.resnet import Bottleneck
 from torch import nn
 
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError, reason
+from truemorph.errors import InputError, nearest, reason
 from truemorph.images.transforms import normalise
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, di
     """Make a timm backbone for this image size; also return `architecture` and `arguments` to rebuild it offline."""
     from_hub = name.startswith(_HUB)
     if not from_hub and not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:4]) or "see timm.list_models()"
-        raise InputError(f"timm has no backbone {name!r}; similar names: {near}")
+        raise InputError(f"timm has no backbone {name!r}; {nearest(name, timm.list_models(), what='backbones')}")
     architecture, arguments, refused = name, {}, ""
     ways: tuple[dict[str, Any], ...] = ({}, {"img_size": size})  # some transformers need to know the image size
     for sized in ways:

@@ -11,7 +11,8 @@ from truemorph.arguments import AtLeastOne, Count, Family, Names, NotNegative, R
 from truemorph.bias.study import TransitionStudy, study_transition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.selected import select_rows
-from truemorph.classifiers.fits import check_fit_path, write_fit
+from truemorph.classifiers.fits import write_fit
+from truemorph.errors import InputError
 
 
 def estimate_transition(
@@ -97,8 +98,8 @@ def estimate_transition(
     >>> bool(abs(study.fit.class_fractions[1] - galaxies["truth"].mean()) < 4 * study.fit.stderr["disk_fraction"])
     True
     """
-    if out is not None:
-        check_fit_path(Path(out))
+    if out is not None and Path(out).suffix != ".json":
+        raise InputError(f"{out}: a fit is written as JSON and PNG; choose a name that ends in .json")
     rows = select_rows(read_catalogue(catalogue), where, intrinsic, gold, by, observables, weights)
     study = study_transition(
         rows.labels,

@@ -34,20 +34,12 @@ _DESCRIBED = ("model_hash", "backbone", "layer", "cells", "image_size", "galaxie
 class ExplainResult(Result):
     """Explanations of models, and the files written.
 
-    Attributes
-    ----------
-    out : Path
-        Folder with `summary.json`, `profiles_*.ecsv`, `differences_*.ecsv`, `galaxies.parquet`, `maps.fits`, figures.
-    content : dict
-        Content of `summary.json`.
-    explanations : dict of str to Explanation
-        Explanations by model name.
-    findings : tuple of Finding
+    `out` has `summary.json`, `profiles_*.ecsv`, `differences_*.ecsv`, `galaxies.parquet`, `maps.fits` and figures.
     """
 
     out: Path
-    content: dict[str, Any]
-    explanations: dict[str, Explanation]
+    content: dict[str, Any]  # of `summary.json`
+    explanations: dict[str, Explanation]  # by model
     findings: tuple[Finding, ...]
 
     def summary(self) -> str:

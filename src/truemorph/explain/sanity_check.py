@@ -28,24 +28,13 @@ _SIDE = 24
 
 @dataclass(frozen=True)
 class Randomisation:
-    """Rank correlations between a network's maps and other maps.
-
-    Attributes
-    ----------
-    layer : str
-    random : array, shape (D, N)
-        With maps of random weights, by draw and galaxy.
-    other, same : array, shape (N,)
-        With the map of another galaxy of the same predicted class, and of the same galaxy rotated by multiples of 90°.
-    blank : float
-        Fraction of maps with random weights that are zero everywhere; their correlation counts as 0.
-    """
+    """Rank correlations between a network's maps and other maps."""
 
     layer: str
-    random: np.ndarray
-    other: np.ndarray
-    same: np.ndarray
-    blank: float
+    random: np.ndarray  # (D, N): with maps of random weights, by draw and galaxy
+    other: np.ndarray  # (N,): with the map of another galaxy of the same predicted class
+    same: np.ndarray  # (N,): with the map of the same galaxy rotated by multiples of 90°
+    blank: float  # fraction of maps with random weights that are zero everywhere; their correlation counts as 0
 
     @property
     def threshold(self) -> float:

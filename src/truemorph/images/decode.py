@@ -142,13 +142,7 @@ def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) 
 
 
 def central_crop(image: np.ndarray, fraction: float = CENTRAL_CROP) -> np.ndarray:
-    """Keep the central square whose side is `fraction` of the shorter side.
-
-    Examples
-    --------
-    >>> central_crop(np.zeros((424, 424, 3), np.uint8)).shape
-    (207, 207, 3)
-    """
+    """Keep the central square whose side is `fraction` of the shorter side."""
     if not 0 < fraction <= 1:
         raise InputError(f"crop must be a fraction of the image's side, 0 < crop <= 1; got {fraction}")
     height, width = image.shape[:2]

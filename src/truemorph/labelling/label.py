@@ -41,26 +41,14 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, repr=False)
 class LabelReport(Result):
-    """Result of labelling: rows in = rows labelled + rows listed as problems.
+    """Result of labelling: rows in = rows labelled + rows listed as problems."""
 
-    Attributes
-    ----------
-    out : Path
-        The table or folder of labels.
-    rows_in, labelled : int
-    problems : list of (id, reason)
-    complete : bool
-        False if other processes or shards still have parts to label.
-    findings : tuple of Finding
-        Findings about T(α) and about this labelling.
-    """
-
-    out: Path
+    out: Path  # table or folder of labels
     rows_in: int
     labelled: int
-    problems: list[tuple[Any, str]]
-    complete: bool
-    findings: tuple[Finding, ...]
+    problems: list[tuple[Any, str]]  # id and reason
+    complete: bool  # False if other processes or shards still have parts to label
+    findings: tuple[Finding, ...]  # about T(α) and about this labelling
 
     def summary(self) -> str:
         """Return the row counts as text."""

@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import Image, ImageDraw, ImageFont
 
 from truemorph.bias.transitions import DISK
-from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder
+from truemorph.catalogs.catalogue import find_images, image_folder
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
@@ -96,12 +96,9 @@ def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
 
 def better_pictures(folder: Path, ids: Iterable[Any]) -> dict[str, str]:
     """File name by id, of galaxies that have `<id>.<ending>` in a folder of better images."""
-    by_name: dict[str, str] = {}
-    for path in sorted(folder.iterdir()):
-        for ending in IMAGE_ENDINGS:
-            if path.name.lower().endswith(ending):
-                by_name.setdefault(path.name[: -len(ending)], path.name)
-    return {str(one): by_name[str(one)] for one in ids if str(one) in by_name}
+    known = [str(one) for one in ids]
+    files = find_images(pl.Series(known, dtype=pl.String), None, folder)
+    return {one: file for one, file in zip(known, files, strict=True) if file is not None}
 
 
 def changed_galaxies(found: Evidence) -> pl.DataFrame:

@@ -95,21 +95,13 @@ class ReportOptions:
 class ReportResult(Result):
     """What a report says.
 
-    Attributes
-    ----------
-    out : Path
-        The page.
-    content : dict
-        `headline`, `answer`, `verdict`, `findings`, `passed`, `measured_on`, `measure`, `table`, `fractions`,
-        `transition`, `changed`.
-    evidence : Evidence
-        The label sets and what was measured of them.
-    findings : tuple of Finding
+    `content` has `headline`, `answer`, `verdict`, `findings`, `passed`, `measured_on`, `measure`, `table`, `fractions`,
+    `transition` and `changed`.
     """
 
-    out: Path
+    out: Path  # the page
     content: dict[str, Any]
-    evidence: Evidence
+    evidence: Evidence  # the label sets and what was measured of them
     findings: tuple[Finding, ...]
 
     def summary(self) -> str:

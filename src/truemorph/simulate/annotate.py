@@ -6,7 +6,7 @@ Votes from images follow no family of transitions, and depend on the true class 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit, log_ndtr, logit, ndtri
+from scipy.special import expit, ndtri
 
 from truemorph.bias.transitions import DISK, Array, Transition
 from truemorph.errors import InputError
@@ -72,71 +72,16 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
     """
     if transition.n_classes != 2:
         raise InputError(f"vote fractions need two classes, but T has {transition.n_classes}")
-    far = _far(_rows(truth, alpha, transition)[:, DISK])
+    to_disk = _rows(truth, alpha, transition)[:, DISK]
+    # Mean latent position; T gives none to a class that is never labelled disk (eq. 6).
+    far = ndtri(np.clip(to_disk, 1e-12, 1 - 1e-12))
     rng = np.random.default_rng([seed, 4])
     position = rng.normal(size=far.size)
     never = -np.abs(rng.normal(_NEVER, _NEVER_SPREAD, far.size))
-    latent = np.where(np.isfinite(far), position + far, never)
+    latent = np.where(to_disk > 0, position + far, never)
     disk = np.round(expit(_STEEPNESS * latent), 3)
     disk = np.where(disk == 0.5, np.where(latent > 0, 0.501, 0.499), disk)
     return np.round(1 - disk, 3), disk
-
-
-def _far(to_disk: np.ndarray) -> np.ndarray:
-    """Mean latent position of a class; -inf if it is never labelled disk (eq. 6), where T gives no position."""
-    return np.where(to_disk > 0, ndtri(np.clip(to_disk, 1e-12, 1 - 1e-12)), -np.inf)
-
-
-def vote_fraction_evidence(disk: Array, alpha: Array, transition: Transition) -> np.ndarray:
-    """Compute log p(fraction | y, α) of disk vote fractions from `vote_fractions`: the full information of the votes.
-
-    Parameters
-    ----------
-    disk : array, shape (N,)
-        Disk vote fractions with three digits.
-    alpha : array, shape (N,)
-    transition : Transition
-        The T(α) from which they were drawn.
-
-    Returns
-    -------
-    array, shape (N, 2)
-        Log-probability of the rounded fraction for each true class; -inf if it is impossible for a class.
-
-    Examples
-    --------
-    >>> from truemorph.bias.transitions import RayleighTransition
-    >>> vote_fraction_evidence(np.array([0.9, 0.2]), np.array([30.0, 30.0]), RayleighTransition(11.25)).round(1)
-    array([[ -inf,  -5.6],
-           [ -6. , -10.9]])
-    """
-    disk = np.asarray(disk, dtype=np.float64)
-    # Interval that is rounded to a fraction; a value that would be rounded to a tie stays on its side.
-    lowest, highest = disk - 0.0005, disk + 0.0005
-    lowest = np.where(np.isclose(disk, 0.501), 0.5, lowest)
-    highest = np.where(np.isclose(disk, 0.499), 0.5, highest)
-    low, high = (logit(np.clip(edge, 0, 1)) / _STEEPNESS for edge in (lowest, highest))
-    matrix = transition.matrix(np.asarray(alpha, dtype=np.float64))
-    columns = []
-    for y in range(2):
-        far = _far(matrix[:, y, DISK])
-        middle = np.where(np.isfinite(far), far, 0.0)
-        never = np.logaddexp(
-            _log_between((-high - _NEVER) / _NEVER_SPREAD, (-low - _NEVER) / _NEVER_SPREAD),
-            _log_between((low - _NEVER) / _NEVER_SPREAD, (high - _NEVER) / _NEVER_SPREAD),
-        )
-        never = np.where(high <= 0, never, -np.inf)
-        columns.append(np.where(np.isfinite(far), _log_between(low - middle, high - middle), never))
-    return np.column_stack(columns)
-
-
-def _log_between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Log of the probability that a standard Gaussian is between two values, accurate in the tails."""
-    mirrored = low > 0
-    low, high = np.where(mirrored, -high, low), np.where(mirrored, -low, high)
-    upper = log_ndtr(high)
-    with np.errstate(divide="ignore"):
-        return upper + np.log(-np.expm1(log_ndtr(low) - upper))
 
 
 def image_votes(images: np.ndarray, seed: int = 0) -> np.ndarray:
