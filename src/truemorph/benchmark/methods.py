@@ -46,12 +46,11 @@ def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a method: one of `predict`, `p_disk` and `labels`, and the T(α) that it used, if it has one."""
+    """Result of a method: one of `predict`, `p_disk` and `labels`."""
 
     predict: Callable[[np.ndarray], np.ndarray] | None = None  # p(disk), shape (M,), of images, shape (M, S, S, 3)
     p_disk: np.ndarray | None = None  # of all galaxies, from methods without images
     labels: np.ndarray | None = None  # of all galaxies, from methods without probabilities
-    transition: Transition | None = None
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,7 @@ class Bench:
     def trained(self, labels: np.ndarray, transition: Transition | None = None, **options: Any) -> Outcome:
         """Train a classifier, with the options of `network`, and predict with it."""
         model = self.network(labels, transition, **options)
-
-        def predict(images: np.ndarray) -> np.ndarray:
-            starts = range(0, len(images), _BATCH)
-            return np.concatenate([model.probabilities(images[s : s + _BATCH])[:, 1] for s in starts])
-
-        in_alpha = transition is not None and not n_observables(transition)
-        return Outcome(predict, transition=transition if in_alpha else None)
+        return Outcome(lambda images: model.predict_proba(images)[:, 1])
 
 
 # Estimates of T(α) from labels and columns of the training galaxies
@@ -238,7 +231,7 @@ def measured_shapes(bench: Bench) -> Outcome:
     """Fit DCV14 to shapes measured on the images."""
     world, rows = bench.world, bench.world.learning
     model = DebiasedLogisticRegression().fit(world.features[rows], world.labels[rows], alpha=world.alpha[rows])
-    return Outcome(lambda images: model.predict_proba(catalogue_features(images))[:, 1], transition=model.transition_)
+    return Outcome(lambda images: model.predict_proba(catalogue_features(images))[:, 1])
 
 
 def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
@@ -333,10 +326,9 @@ def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
     def run(bench: Bench) -> Outcome:
         world, fit = bench.world, estimate(bench.world)
         p = fit.class_fractions[1] if fit.probabilities is None else fit.probabilities[:, 1]
-        several = n_observables(fit.transition)
-        resolution = np.column_stack([world.alpha, world.features]) if several else world.alpha
+        resolution = np.column_stack([world.alpha, world.features]) if n_observables(fit.transition) else world.alpha
         after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, resolution, fit.transition)
-        return Outcome(p_disk=after, transition=None if several else fit.transition)
+        return Outcome(p_disk=after)
 
     return run
 
@@ -370,7 +362,7 @@ def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: 
         p[left] = model.predict_proba(columns[left])[:, 1]
         if own_label:
             p[left] = _after_label(p[left], world.labels[left], world.alpha[left], model.transition_)
-    return Outcome(p_disk=p, transition=model.transition_)
+    return Outcome(p_disk=p)
 
 
 def dcv14_all(bench: Bench) -> Outcome:

@@ -149,8 +149,6 @@ def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
 
 
 def _network_settings(name: str, work: Work) -> dict[str, Any]:
-    from truemorph.classifiers.network import settled_precision
-
     if not work.catalogue().frame["image"].count():
         raise work.lacks("images of the galaxies", "gz2", "`table` with images")
     if name == RESNET_GZ2D and work.inputs.hart is None:
@@ -161,7 +159,6 @@ def _network_settings(name: str, work: Work) -> dict[str, Any]:
         "labelled": rows_digest(work.catalogue(TEST_ROWS).frame, ("object_id", "image")),
         "images": images_digest(work),
         "training": training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
-        "precision": settled_precision(training.precision),
         "theta": work.result("theta")["theta"] if name == DDB else None,
     }
 
