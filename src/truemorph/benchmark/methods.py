@@ -36,7 +36,6 @@ CURVES = ("rayleigh", "weibull", "fisk")  # families to choose from by AIC
 _PER_BIN = 64  # galaxies in each of the paper's bins
 _TWIN_LEVELS = 6
 _FOLDS = 3
-_BATCH = 512
 
 
 def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
@@ -203,9 +202,7 @@ def undoubted(bench: Bench) -> np.ndarray:
     rows, fold = seen["object_id"].to_numpy(), seen["fold"].to_numpy()
     p = np.empty((rows.size, 2))
     for member in range(_FOLDS):
-        asked = np.flatnonzero(fold == member)
-        for part in np.array_split(asked, max(1, asked.size // _BATCH)):
-            p[part] = folded.member_probabilities(world.images[rows[part]], member)
+        p[fold == member] = folded.member_probabilities(world.images[rows[fold == member]], member)
     kept = np.ones(world.alpha.size, bool)
     kept[rows] = ~find_label_issues(world.labels[rows], p, n_jobs=1)
     return kept
@@ -276,9 +273,7 @@ def twin_transition(bench: Bench) -> Transition:
     Labels of galaxies in the upper quarter of α, which seldom flip, serve as gold labels. Their images, degraded to six
     values of α, are labelled by the naive network in place of volunteers.
     """
-    world = bench.world
-    emulate = bench.trained(world.labels).predict
-    assert emulate is not None
+    world, emulator = bench.world, bench.network(bench.world.labels)
     rows = world.rows(TRAIN)
     lowest, best = np.quantile(world.alpha[rows], [0.02, 0.75])
     sharp = rows[world.alpha[rows] >= best]
@@ -289,7 +284,7 @@ def twin_transition(bench: Bench) -> Transition:
         seed = int(rng.integers(2**31))
         lower = np.full(sharp.size, level)
         pictures = degrade(world.images[sharp], world.alpha[sharp], lower, world.radius[sharp], seed)
-        labels.append((rng.random(sharp.size) < emulate(pictures)).astype(np.int64))
+        labels.append((rng.random(sharp.size) < emulator.predict_proba(pictures)[:, 1]).astype(np.int64))
     observed, gold = np.concatenate(labels), np.tile(world.labels[sharp], _TWIN_LEVELS)
     false_disk = "fit" if np.any((gold == 0) & (observed == 1)) else 0.0
     found = compare_families(observed, np.repeat(levels, sharp.size), CURVES, gold=gold, false_disk=false_disk)

@@ -19,7 +19,6 @@ from truemorph.classifiers.fits import fit_catalogue, write_fit
 from truemorph.classifiers.train import train_on_catalogue
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, training_config
 from truemorph.errors import InputError, TruemorphError
-from truemorph.io import checked
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
 from truemorph.reproduce.paper import DCV14, DDB, RESNET_GZ2B, RESNET_GZ2D
@@ -78,8 +77,7 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
 
 def network_config(inputs: Inputs, options: ReproduceOptions) -> TrainingConfig:
     """Combine preset and `training` of the inputs to the settings of the networks."""
-    own = {"folds": 1, "seed": options.seed, **inputs.training}
-    training = checked(TrainingConfig, training_config(_preset(options)).model_dump() | own, "training:")
+    training = training_config(_preset(options), **{"folds": 1, "seed": options.seed, **inputs.training})
     if (training.classifier, training.nodes) != ("network", 1):
         raise InputError("reproduce trains networks on one machine: choose preset quick, standard or paper, and 1 node")
     return training
