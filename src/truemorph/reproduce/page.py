@@ -44,12 +44,13 @@ def _answer(work: Work) -> str:
             f"Training through T(α) (DDB) {verb} the bias of the labels: {measure} is {bias[GZ2B]} for volunteers and "
             f"{bias[DDB]} for DDB."
         )
+    text += f" Labels that do not depend on α would have {number(rows[GZ2B]['floor'])}."
     if pairs := table["order"]["pairs"]:
         text += (
             f" Of {pairs} pairs of rows of Table 1 that differ by more than their errors in the paper, "
             f"{table['order']['as_in_the_paper']} have the same order here."
         )
-    return f"{text} Labels that do not depend on α would have {number(rows[GZ2B]['floor'])}. Sample: {sample}."
+    return f"{text} Sample: {sample}."
 
 
 def _findings(work: Work) -> list[Finding]:
