@@ -39,13 +39,11 @@ def test_every_method_runs_and_is_scored(rows):
         if row["method"] != "labels":
             assert scores["log_loss"] > 0
             assert scores["drift"] is not None
-    right = next(row for row in rows if row["method"] == "ddb-right")
-    assert right["scores"]["flip_rms"] == 0
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(rows, cache):
     def numbers(found):
-        return [(row["world"], row["method"], row["transition"], {**row["scores"], "seconds": 0}) for row in found]
+        return [(row["world"], row["method"], {**row["scores"], "seconds": 0}) for row in found]
 
     next(one for one in cache.iterdir() if '"method": "ddb-twins"' in one.read_text()).unlink()
     again = run_plan(PLAN, cache)

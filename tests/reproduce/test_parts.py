@@ -30,10 +30,9 @@ def test_full_scale_has_the_papers_numbers_of_galaxies():
     assert ReproduceOptions("paper").counts == SAMPLE
     assert tuple(round(sum(SAMPLE) * one) for one in split_fractions(sum(SAMPLE))) == SPLIT
     assert theta_bins(SPLIT[0]) == 1_525
-    assert sum(split_fractions(500)) == pytest.approx(1)
 
 
-def run_counting(work, *, fails=(), lacks=(), broken=(), results=None):
+def run_counting(work, *, fails=(), lacks=(), broken=(), b="b"):
     """Run stages a ← b ← d and a ← c, which write a file; return the names of those that ran, and all statuses."""
     made = []
 
@@ -44,7 +43,7 @@ def run_counting(work, *, fails=(), lacks=(), broken=(), results=None):
         if name in broken:
             raise RuntimeError("CUDA out of memory")
         (folder / "file").write_text(name)
-        return {"name": (results or {}).get(name, name)}
+        return {"name": b if name == "b" else name}
 
     def lacking(work):
         raise Lacks("no data: fetch")
@@ -64,27 +63,25 @@ def test_finished_stages_are_cached_until_a_file_or_a_used_result_changes(work):
     work.file("c", "file").write_text("longer than it was")
     assert run_counting(work)[0] == "c"
     shutil.rmtree(work.outcomes["b"].folder)
-    assert run_counting(work, results={"b": "another"}) == ("bd", ["cached", "done", "cached", "done"])
+    assert run_counting(work, b="another") == ("bd", ["cached", "done", "cached", "done"])
 
 
-def test_failures_and_missing_data_stop_only_dependent_stages(work, capsys):
+def test_failures_and_missing_data_stop_only_dependent_stages(work):
     assert run_counting(work, fails="b", lacks="c") == ("ab", ["done", "failed", "lacks", "failed"])
     assert "No space left on device" in work.outcomes["b"].text
     assert work.outcomes["c"].text == "no data: fetch"
     assert work.outcomes["d"].text == "needs b, which failed"
     assert run_counting(work, broken="b") == ("bc", ["cached", "failed", "done", "failed"])
     assert "RuntimeError: CUDA out of memory" in work.outcomes["b"].text
-    assert "in make" in capsys.readouterr().err  # the traceback
     assert run_counting(work) == ("bd", ["cached", "done", "cached", "done"])
 
 
 def test_only_missing_data_are_fetched(tmp_path):
-    assert missing_archives(tmp_path, Inputs()) == {"gz2": {"images": True}, "sdss": {}, "simard": {}}
-    assert missing_archives(tmp_path, Inputs(table="t")) == {"gz2": {"images": False}}
-    assert missing_archives(tmp_path, Inputs(table="t", hart="h")) == {}
-    (tmp_path / "gz2").mkdir()
-    (tmp_path / "gz2" / "images.parquet").touch()
-    assert missing_archives(tmp_path, Inputs())["gz2"] == {"images": False}
+    assert missing_archives(tmp_path, Inputs()) == ["gz2", "sdss", "simard"]
+    assert missing_archives(tmp_path, Inputs(table="t")) == []
+    (tmp_path / "simard").mkdir()
+    (tmp_path / "simard" / "table3.parquet").touch()
+    assert missing_archives(tmp_path, Inputs()) == ["gz2", "sdss"]
 
 
 @pytest.fixture
@@ -121,11 +118,8 @@ def test_rows_with_nearly_one_class_do_not_count_in_the_order(measured):
         {"name": name, "bootstrap_mean": row.cv18, "one_class": False, "partial": False}
         for name, row in TABLE_1.items()
     ]
-    # Pairs that differ by more than their errors in the paper.
     assert order(ranked, "CV18") == {"pairs": 11, "as_in_the_paper": 11}
     assert order(ranked, "CV14")["pairs"] == 0  # the paper's values are CV18
-    turned = [{**row, "bootstrap_mean": -row["bootstrap_mean"]} for row in ranked]
-    assert order(turned, "CV18")["as_in_the_paper"] == 0
 
 
 def test_a_label_set_of_some_galaxies_is_compared_with_gz2b_on_these(measured):
@@ -140,16 +134,13 @@ def test_a_label_set_of_some_galaxies_is_compared_with_gz2b_on_these(measured):
     assert order(rows, "CV18")["pairs"] == 0
 
 
-@pytest.mark.parametrize("training", [{"out": "x"}, {"epoch": 3}, {"nodes": 2}])
-def test_wrong_settings_of_networks_are_refused_before_any_stage_runs(tmp_path, training):
-    with pytest.raises(InputError):
-        run_experiment(tmp_path, tmp_path / "out", ReproduceOptions("0.01"), None, {"training": training})
-    assert not (tmp_path / "out").exists()
-
-
-def test_options_out_of_range_are_refused():
-    for wrong in ({"scale": "2"}, {"bootstrap": 1}, {"bins": 1}, {"depth": -1}):
+def test_invalid_options_and_settings_of_networks_are_refused_before_any_stage_runs(tmp_path):
+    for wrong in ({"scale": "2"}, {"scale": "small"}, {"bootstrap": 1}, {"bins": 1}, {"depth": -1}):
         with pytest.raises(InputError):
             ReproduceOptions(**wrong)
+    for training in ({"out": "x"}, {"epoch": 3}, {"nodes": 2}):
+        with pytest.raises(InputError):
+            run_experiment(tmp_path, tmp_path / "out", ReproduceOptions("0.01"), None, {"training": training})
+    assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="preset quick, standard or paper"):
         network_config(Inputs(), ReproduceOptions(preset="dcv14"))

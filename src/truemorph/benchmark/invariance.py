@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.images.degrade import degrade
-from truemorph.io import plain
 from truemorph.plotting import axes_or_new
 from truemorph.results import Result, quantity_table
 
@@ -56,10 +55,6 @@ class ResolutionDrift(Result):
             for factor, shift, error, spread in zip(self.factors, self.shift, self.stderr, self.spread, strict=True)
         ]
         return "\n".join([*lines, f"rms of the mean changes {self.drift:.3f}"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return plain(asdict(self))
 
     def to_table(self) -> Any:
         """Return a table with one row per factor."""

@@ -16,7 +16,7 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.benchmark.methods import NETWORKS, TABLES, Bench, Method, benchmark_config, methods_of
-from truemorph.benchmark.worlds import FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, World, make_world
+from truemorph.benchmark.worlds import FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, make_world
 from truemorph.bias.scores import drift, score
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import FindingWarning
@@ -57,7 +57,6 @@ def _row(bench: Bench, method: Method) -> dict[str, Any]:
     measured: dict[str, Any] = {"seconds": time.process_time() - cpu}
     p_disk = None if outcome.p_disk is None else outcome.p_disk[rows]
     if world.images is not None:
-        measured |= {"drift": None, "flip_rms": _flip_error(outcome.transition, world)}
         if outcome.predict is not None:
             p_disk, *twins = [outcome.predict(one) for one in (world.images[rows], *world.twins)]
             n = len(world.twins[0])
@@ -76,19 +75,9 @@ def _row(bench: Bench, method: Method) -> dict[str, Any]:
             "seed": world.seed,
             "method": method.name,
             "scores": scores | measured,
-            "transition": repr(outcome.transition),
         }
     )
     return row
-
-
-def _flip_error(transition: Any, world: World) -> float | None:
-    """Rms error of the flip probabilities; None if one of the two T(α) is not known."""
-    if world.transition is None or transition is None:
-        return None
-    alpha = world.alpha[world.scored]
-    error = transition.flip_probability(alpha) - world.transition.flip_probability(alpha)
-    return float(np.sqrt(np.mean(error**2)))
 
 
 def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
@@ -124,7 +113,7 @@ def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
 def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
     """Run the methods whose scores are not cached in the folder, in so many processes.
 
-    Returns `world`, `definition`, `seed`, `method`, `scores` and `transition` of each run.
+    Returns `world`, `definition`, `seed`, `method` and `scores` of each run.
     """
     there, known = (WITH_PICTURES, methods_of(NETWORKS)) if plan.sizes else (WITHOUT_PICTURES, methods_of(TABLES))
     unknown = [one for one in plan.worlds if one not in there] + [one for one in plan.methods if one not in known]

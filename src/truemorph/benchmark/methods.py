@@ -36,7 +36,6 @@ CURVES = ("rayleigh", "weibull", "fisk")  # families to choose from by AIC
 _PER_BIN = 64  # galaxies in each of the paper's bins
 _TWIN_LEVELS = 6
 _FOLDS = 3
-_BATCH = 512
 
 
 def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
@@ -46,12 +45,11 @@ def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a method: one of `predict`, `p_disk` and `labels`, and the T(α) that it used, if it has one."""
+    """Result of a method: one of `predict`, `p_disk` and `labels`."""
 
     predict: Callable[[np.ndarray], np.ndarray] | None = None  # p(disk), shape (M,), of images, shape (M, S, S, 3)
     p_disk: np.ndarray | None = None  # of all galaxies, from methods without images
     labels: np.ndarray | None = None  # of all galaxies, from methods without probabilities
-    transition: Transition | None = None
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,7 @@ class Bench:
     def trained(self, labels: np.ndarray, transition: Transition | None = None, **options: Any) -> Outcome:
         """Train a classifier, with the options of `network`, and predict with it."""
         model = self.network(labels, transition, **options)
-
-        def predict(images: np.ndarray) -> np.ndarray:
-            starts = range(0, len(images), _BATCH)
-            return np.concatenate([model.probabilities(images[s : s + _BATCH])[:, 1] for s in starts])
-
-        in_alpha = transition is not None and not n_observables(transition)
-        return Outcome(predict, transition=transition if in_alpha else None)
+        return Outcome(lambda images: model.predict_proba(images)[:, 1])
 
 
 # Estimates of T(α) from labels and columns of the training galaxies
@@ -210,9 +202,7 @@ def undoubted(bench: Bench) -> np.ndarray:
     rows, fold = seen["object_id"].to_numpy(), seen["fold"].to_numpy()
     p = np.empty((rows.size, 2))
     for member in range(_FOLDS):
-        asked = np.flatnonzero(fold == member)
-        for part in np.array_split(asked, max(1, asked.size // _BATCH)):
-            p[part] = folded.member_probabilities(world.images[rows[part]], member)
+        p[fold == member] = folded.member_probabilities(world.images[rows[fold == member]], member)
     kept = np.ones(world.alpha.size, bool)
     kept[rows] = ~find_label_issues(world.labels[rows], p, n_jobs=1)
     return kept
@@ -238,7 +228,7 @@ def measured_shapes(bench: Bench) -> Outcome:
     """Fit DCV14 to shapes measured on the images."""
     world, rows = bench.world, bench.world.learning
     model = DebiasedLogisticRegression().fit(world.features[rows], world.labels[rows], alpha=world.alpha[rows])
-    return Outcome(lambda images: model.predict_proba(catalogue_features(images))[:, 1], transition=model.transition_)
+    return Outcome(lambda images: model.predict_proba(catalogue_features(images))[:, 1])
 
 
 def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
@@ -283,9 +273,7 @@ def twin_transition(bench: Bench) -> Transition:
     Labels of galaxies in the upper quarter of α, which seldom flip, serve as gold labels. Their images, degraded to six
     values of α, are labelled by the naive network in place of volunteers.
     """
-    world = bench.world
-    emulate = bench.trained(world.labels).predict
-    assert emulate is not None
+    world, emulator = bench.world, bench.network(bench.world.labels)
     rows = world.rows(TRAIN)
     lowest, best = np.quantile(world.alpha[rows], [0.02, 0.75])
     sharp = rows[world.alpha[rows] >= best]
@@ -296,7 +284,7 @@ def twin_transition(bench: Bench) -> Transition:
         seed = int(rng.integers(2**31))
         lower = np.full(sharp.size, level)
         pictures = degrade(world.images[sharp], world.alpha[sharp], lower, world.radius[sharp], seed)
-        labels.append((rng.random(sharp.size) < emulate(pictures)).astype(np.int64))
+        labels.append((rng.random(sharp.size) < emulator.predict_proba(pictures)[:, 1]).astype(np.int64))
     observed, gold = np.concatenate(labels), np.tile(world.labels[sharp], _TWIN_LEVELS)
     false_disk = "fit" if np.any((gold == 0) & (observed == 1)) else 0.0
     found = compare_families(observed, np.repeat(levels, sharp.size), CURVES, gold=gold, false_disk=false_disk)
@@ -333,10 +321,9 @@ def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
     def run(bench: Bench) -> Outcome:
         world, fit = bench.world, estimate(bench.world)
         p = fit.class_fractions[1] if fit.probabilities is None else fit.probabilities[:, 1]
-        several = n_observables(fit.transition)
-        resolution = np.column_stack([world.alpha, world.features]) if several else world.alpha
+        resolution = np.column_stack([world.alpha, world.features]) if n_observables(fit.transition) else world.alpha
         after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, resolution, fit.transition)
-        return Outcome(p_disk=after, transition=None if several else fit.transition)
+        return Outcome(p_disk=after)
 
     return run
 
@@ -370,7 +357,7 @@ def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: 
         p[left] = model.predict_proba(columns[left])[:, 1]
         if own_label:
             p[left] = _after_label(p[left], world.labels[left], world.alpha[left], model.transition_)
-    return Outcome(p_disk=p, transition=model.transition_)
+    return Outcome(p_disk=p)
 
 
 def dcv14_all(bench: Bench) -> Outcome:

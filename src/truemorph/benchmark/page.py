@@ -38,7 +38,6 @@ METRICS = {
         "rms, over classes and distances, of the mean change of p(disk) when the same galaxies are moved away, to "
         "α / 1.5 and α / 2.5; not zero for an ideal classifier, because distant galaxies show less",
     ),
-    "flip_rms": ("T(α) error", "rms error of the flip probabilities that the method assumed"),
     "seconds": ("CPU time (s)", "training, all cores together"),
 }
 # Metrics of the figure and the summary, the second for methods that lack the first.
@@ -67,14 +66,6 @@ RELABELLED = (
     "Vote fractions of Hart et al. and of matching are used as p(disk), for which they were not made: compare their "
     "AUC and their fraction errors from labels.",
 )
-
-
-def cell(row: Mapping[str, Any], metric: str) -> str:
-    """Format a mean and its standard deviation over seeds."""
-    mean, std = row["means"].get(metric), row["stds"].get(metric)
-    if mean is not None and metric == "seconds":
-        return f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}"
-    return with_error(mean, std)
 
 
 def _metrics_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -142,7 +133,10 @@ def world_tables(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -
         here = list(named.values())
         columns = _metrics_of(here)
         head = ["method", *(METRICS[metric][0] for metric in columns)]
-        lines = [[titles[row["method"]], *(cell(row, metric) for metric in columns)] for row in here]
+        lines = [
+            [titles[row["method"]], *(with_error(row["means"].get(one), row["stds"].get(one)) for one in columns)]
+            for row in here
+        ]
         note = f"{here[0]['definition']}; mean ± standard deviation over seeds ({max(row['seeds'] for row in here)})."
         tables.append(Table(f"{world[0].upper()}{world[1:]}", head, lines, note))
     return tables

@@ -21,7 +21,6 @@ import polars as pl
 from truemorph.bias.transitions import UNKNOWN, FiskTransition, RayleighTransition, Transition
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
-from truemorph.errors import InputError
 from truemorph.images.degrade import degrade
 from truemorph.images.shapes import measure_shapes
 from truemorph.images.store import load_images
@@ -194,7 +193,7 @@ def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
 
 def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
     """EFIGI images, degraded to random α, with flips of eq. 5."""
-    table = _table(data / FILES["real"], ["t_type", "image"])
+    table = pl.read_csv(data / FILES["real"], infer_schema_length=None)
     pixels, good, _ = load_images([data / name for name in table["image"]], sizes.pixels, 1.0)
     rng = np.random.default_rng([seed, 7])
     order = rng.permutation(np.flatnonzero(good))
@@ -228,26 +227,16 @@ def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
     )
 
 
-def _table(path: Path, columns: list[str]) -> pl.DataFrame:
-    frame = pl.read_csv(path, infer_schema_length=None)
-    absent = [name for name in columns if name not in frame.columns]
-    if absent:
-        raise InputError(f"{path}: no column {absent[0]!r}; the table needs {', '.join(columns)}")
-    return frame
-
-
 def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
     """Galaxies with experts' types and GZ1 flags or GZ2 votes; axis ratio is intrinsic column and feature."""
     definition, debiased = name.split(", ")[1], None
-    needed = ["t_type", "axis_ratio"]
+    frame = pl.read_csv(data / FILES[name], infer_schema_length=None)
     if name.startswith("GZ1"):
-        frame = _table(data / FILES[name], [*needed, "gz1_spiral", "petroR90_g"])
         fraction = frame["gz1_spiral"].cast(pl.Float64).to_numpy()
         alpha = frame["petroR90_g"].to_numpy() * FWHM_PER_SIGMA / _ASSUMED_SEEING
     else:
-        needed += ["petroR90", "psf_fwhm"]
         votes, hart = (f"t01_smooth_or_features_a01_smooth_{kind}" for kind in ("weighted_fraction", "debiased"))
-        frame = _table(data / FILES[name], [*needed, votes, hart]).drop_nulls(needed)
+        frame = frame.drop_nulls(["t_type", "axis_ratio", "petroR90", "psf_fwhm"])
         fraction = 1 - frame[votes].to_numpy()
         alpha = (frame["petroR90"] / frame["psf_fwhm"]).to_numpy() * FWHM_PER_SIGMA
         debiased = 1 - frame[hart].to_numpy()

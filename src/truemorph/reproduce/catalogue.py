@@ -18,11 +18,9 @@ from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import Preparation, prepare, write_preparation
 from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, split_galaxies
 from truemorph.errors import TruemorphError
-from truemorph.findings import Finding
 from truemorph.io import file_hash
 from truemorph.progress import tell
-from truemorph.reproduce.options import Inputs, split_fractions
-from truemorph.reproduce.paper import SAMPLE
+from truemorph.reproduce.options import FETCHED, Inputs, split_fractions
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
 from truemorph.tables import frame_hash, read_table, write_table
 
@@ -39,19 +37,14 @@ _LABELS = ("label", "smooth_fraction", "disk_fraction", "artefact_fraction")
 _LATER_QUESTIONS = r"^t(0[2-9]|1[01])_"
 
 
-def missing_archives(data: Path, inputs: Inputs) -> dict[str, dict[str, Any]]:
-    """Return the archives of missing inputs, with options of `fetch`; GZ2 first, because SDSS needs its tables."""
-
-    def lacks(file: str) -> bool:
-        return inputs.table is None and not (data / file).exists()
-
-    out: dict[str, dict[str, Any]] = {}
-    if inputs.hart is None or lacks(_VOTES) or lacks(_IMAGES):
-        out["gz2"] = {"images": lacks(_IMAGES)}
-    for name, file in (("sdss", _PHOTOMETRY), ("simard", _SERSIC)):
-        if lacks(file):
-            out[name] = {}
-    return out
+def missing_archives(data: Path, inputs: Inputs) -> list[str]:
+    """Return the archives of missing files, none with a table of the user; GZ2 first, because SDSS needs its tables."""
+    needed = {"gz2": (_VOTES, _IMAGES, FETCHED["hart"]), "sdss": (_PHOTOMETRY,), "simard": (_SERSIC,)}
+    return [
+        name
+        for name, files in needed.items()
+        if inputs.table is None and not all((data / file).exists() for file in files)
+    ]
 
 
 def fetch_archive(name: str, data: Path, **chosen: Any) -> Outcome:
@@ -138,8 +131,8 @@ def _complete(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, int]]]
     return frame, [*steps, ("candidates for the sample", frame.height)]
 
 
-def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]:
-    """Draw the sample at random by id, with given numbers of each label; return findings too."""
+def _draw(frame: pl.DataFrame, work: Work) -> pl.DataFrame:
+    """Draw the sample at random by id, with given numbers of each label."""
     seed, labels, asked = work.options.seed, frame["label"].to_numpy(), work.options.counts
     # Below full scale, a label with too few galaxies does not reduce the number of the other.
     have = asked if work.options.fraction == 1 else np.bincount(labels, minlength=2)
@@ -148,15 +141,7 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]
     sample = frame.filter(chosen)
     split, _ = split_galaxies(sample["object_id"].to_list(), split_fractions(sample.height), seed)
     weights = sampling_weights(labels, chosen)[chosen]
-    sample = sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights))
-    if sample.height == sum(SAMPLE):
-        return sample, []
-    found = _counts(sample)
-    text = (
-        f"The sample has {found['smooth']:,} smooth and {found['disk']:,} disk galaxies instead of {SAMPLE[0]:,} and "
-        f"{SAMPLE[1]:,}: floors and errors are larger, and networks learn less."
-    )
-    return sample, [Finding("sample-not-the-papers", "caution", text, "Run at full scale (`scale`) on Galaxy Zoo 2.")]
+    return sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights))
 
 
 def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
@@ -165,11 +150,9 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
     if work.inputs.hart is not None:
         everything, hart_votes = _with_hart(work, everything)
     everything, steps = _complete(everything)
-    sample, drawn = _draw(everything, work)
+    sample = _draw(everything, work)
     catalogue = replace(prepared.catalogue, frame=sample)
-    prepared = replace(
-        prepared, catalogue=catalogue, funnel=[*prepared.funnel, *steps], findings=(*prepared.findings, *drawn)
-    )
+    prepared = replace(prepared, catalogue=catalogue, funnel=[*prepared.funnel, *steps])
     write_preparation(prepared, folder / CATALOGUE)
     write_table(replace(catalogue, frame=sample.filter(pl.col("split") == TEST)), folder / TEST_ROWS)
     if hart_votes:
@@ -180,17 +163,11 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
         "funnel": dict(prepared.funnel),
         "findings": [one.to_dict() for one in prepared.findings],
         "galaxies": sample.height,
-        "labels": _counts(sample),
+        "labels": {name: int((sample["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)},
         "splits": dict(sorted(sample["split"].value_counts().rows())),
         "of": everything.height,
         "with_image": int(sample["image"].is_not_null().sum()),
-        "alpha": catalogue.metadata["alpha"],
-        "votes": catalogue.metadata["votes"],
     }
-
-
-def _counts(frame: pl.DataFrame) -> dict[str, int]:
-    return {name: int((frame["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
 
 
 STAGES = (

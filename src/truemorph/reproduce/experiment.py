@@ -10,13 +10,13 @@ from truemorph._version import __version__
 from truemorph.errors import InputError, TruemorphError
 from truemorph.io import lock, read_json, write_json, written_whole
 from truemorph.progress import tell
-from truemorph.reproduce import catalogue, figures, models, sensitivity, table1
+from truemorph.reproduce import catalogue, figures, models, table1
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.reproduce.page import make_page
 from truemorph.reproduce.stages import LEFT_OUT, Stage, Work, asked, run_stages
 
 RESULT = "reproduce.json"
-_BEFORE_PAGE = (*catalogue.STAGES, *models.STAGES, *table1.STAGES, *sensitivity.STAGES, *figures.STAGES)
+_BEFORE_PAGE = (*catalogue.STAGES, *models.STAGES, *table1.STAGES, *figures.STAGES)
 _PAGE = Stage("page", "this page", make_page, ("catalogue",), tuple(stage.name for stage in _BEFORE_PAGE))
 STAGES = (*_BEFORE_PAGE, _PAGE)
 # Stages whose results are in reproduce.json.
@@ -30,8 +30,6 @@ def run_experiment(
     if not data.is_dir() and not options.fetch:
         how = f"truemorph fetch gz2 --out {data / 'gz2'}, or with `fetch`"
         raise InputError(f"{data}: no such folder of data; create it with {how}")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; give a folder (`out`)")
     work = Work(data, out, Inputs.of(data, config, **given), options)
     # Report invalid settings before anything is fetched or computed.
     wanted = asked(STAGES, options.stages)
@@ -46,8 +44,8 @@ def run_experiment(
         )
     with held:
         if options.fetch and not options.dry_run:
-            for name, chosen in catalogue.missing_archives(data, work.inputs).items():
-                work.outcomes[f"fetch-{name}"] = catalogue.fetch_archive(name, data, **chosen)
+            for name in catalogue.missing_archives(data, work.inputs):
+                work.outcomes[f"fetch-{name}"] = catalogue.fetch_archive(name, data)
             work.inputs = Inputs.of(data, config, **given)
         run_stages(STAGES, wanted, work)
         result: dict[str, Any] = {

@@ -27,7 +27,7 @@ from truemorph.report.networks import profile_data
 from truemorph.report.page import Illustration, Pair, Section
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
-from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, HST_PAIRS, TABLE_1
+from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, TABLE_1
 from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work, files_digest, images_digest, rows_digest
 from truemorph.reproduce.table1 import all_labels, measured
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
@@ -35,7 +35,7 @@ from truemorph.tables import CatalogTable, numeric_columns, read_table, write_ta
 CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
 _RESAMPLES = 300
 _FEWEST = 10
-_PAIRS_ON_PAGE, _PAIRS = 12, 24
+_PAIRS = 24
 _COLOURS = (GREY, ORANGE, RED, SKY, GREEN, BLUE)
 _LINES = ("--", "-.", "-", "--", ":", "-")
 _STYLES: dict[str, Style] = {
@@ -148,17 +148,14 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
 
     Ids and, where the width of the field is known, a bar of 5 arcsec are drawn on the images.
     """
-    title = "SDSS and HST images"
     if not work.have("figure4"):
-        missing = work.outcomes["figure4"].text
-        return ([Section(title, f"Figure 4 is not available: {missing}.")] if missing else []), []
-    found, (n, spiral, lenticular) = work.result("figure4"), HST_PAIRS
+        return [], []
+    found = work.result("figure4")
     note = (
         f"The paper's Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} "
-        f"galaxies, {found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. In "
-        f"the paper, {n} have one; {spiral} of these show spiral arms and {lenticular} are lenticular. truemorph does "
-        f"not classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in {VERDICTS}; the same "
-        f"command then counts them (so far {', '.join(f'{one} {n}' for one, n in found['verdicts'].items())})."
+        f"galaxies, {found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. "
+        f"truemorph does not classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in "
+        f"{VERDICTS}; the same command then counts them, beside the paper's."
     )
     folder, table = _better(work)
     root, rows, on_page = image_folder(work.catalogue()), [], []
@@ -167,14 +164,14 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
         with suppress(InputError):  # skip unreadable images
             pictures = whole_picture(root / row["image"]), whole_picture(folder / row["better"])
             seen, better = (annotated(one, name, row["fov"]) for one in pictures)
-            rows.append({"object_id": name, "title": title_of, "seen": seen, "better": better})
+            rows.append({"title": title_of, "seen": seen, "better": better})
             sources = [("seen by volunteers", jpeg_source(seen)), ("HST", jpeg_source(better))]
             on_page.append(Pair(f"{name}: {title_of}", sources))
-    section = Section(title, note, pairs=on_page[:_PAIRS_ON_PAGE])
+    section = Section("SDSS and HST images", note, pairs=on_page)
     if not rows:
         return [section], []
     text = "Galaxies that changed from smooth to disk. Top: image that the volunteers saw. Bottom: HST."
-    data = pl.DataFrame([{key: row[key] for key in ("object_id", "title")} for row in rows])
+    data = table.head(_PAIRS).select("object_id", "alpha", "p_disk")
     return [section], [Illustration("figure4", pairs_figure(rows), text, data)]
 
 

@@ -19,7 +19,6 @@ from truemorph.classifiers.fits import fit_catalogue, write_fit
 from truemorph.classifiers.train import train_on_catalogue
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, training_config
 from truemorph.errors import InputError, TruemorphError
-from truemorph.io import checked
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
 from truemorph.reproduce.paper import DCV14, DDB, RESNET_GZ2B, RESNET_GZ2D
@@ -78,8 +77,7 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
 
 def network_config(inputs: Inputs, options: ReproduceOptions) -> TrainingConfig:
     """Combine preset and `training` of the inputs to the settings of the networks."""
-    own = {"folds": 1, "seed": options.seed, **inputs.training}
-    training = checked(TrainingConfig, training_config(_preset(options)).model_dump() | own, "training:")
+    training = training_config(_preset(options), **{"folds": 1, "seed": options.seed, **inputs.training})
     if (training.classifier, training.nodes) != ("network", 1):
         raise InputError("reproduce trains networks on one machine: choose preset quick, standard or paper, and 1 node")
     return training
@@ -149,8 +147,6 @@ def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
 
 
 def _network_settings(name: str, work: Work) -> dict[str, Any]:
-    from truemorph.classifiers.network import settled_precision
-
     if not work.catalogue().frame["image"].count():
         raise work.lacks("images of the galaxies", "gz2", "`table` with images")
     if name == RESNET_GZ2D and work.inputs.hart is None:
@@ -161,7 +157,6 @@ def _network_settings(name: str, work: Work) -> dict[str, Any]:
         "labelled": rows_digest(work.catalogue(TEST_ROWS).frame, ("object_id", "image")),
         "images": images_digest(work),
         "training": training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
-        "precision": settled_precision(training.precision),
         "theta": work.result("theta")["theta"] if name == DDB else None,
     }
 

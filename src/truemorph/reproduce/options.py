@@ -17,7 +17,7 @@ from truemorph.reproduce.paper import PER_THETA_BIN, SAMPLE, SPLIT
 
 CONFIG = "reproduce.toml"
 # Files that `truemorph fetch` writes in the folder of data.
-_FETCHED = {"hart": "gz2/gz2_hart16.csv.gz", "better": "hst"}
+FETCHED = {"hart": "gz2/gz2_hart16.csv.gz", "better": "hst"}
 _SCALES = {"paper": 1.0, "quick": 0.05}
 # Minimum number of test galaxies, on which bias is measured, and their largest fraction of the sample.
 _TEST, _LARGEST_TEST = 1_000, 0.4
@@ -57,8 +57,8 @@ class Inputs(BaseModel):
                     where = f"no such file in {data} or in the working directory"
                     raise InputError(f"{value} ({name}): {where}; give its path, or leave it out")
                 settings[name] = str(there[0].resolve())
-            elif name in _FETCHED and (data / _FETCHED[name]).exists():
-                settings[name] = str((data / _FETCHED[name]).resolve())
+            elif name in FETCHED and (data / FETCHED[name]).exists():
+                settings[name] = str((data / FETCHED[name]).resolve())
         return checked(cls, settings, f"{path or data}:")
 
 
