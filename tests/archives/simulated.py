@@ -19,10 +19,9 @@ from astropy.cosmology import FlatLambdaCDM
 from scipy.special import expit, logit
 
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import FIELD_R90, GZ2_SIZE, render
-from truemorph.simulate.population import ELLIPTICAL, at_resolution, simulate_galaxies
+from truemorph.simulate.population import ELLIPTICAL, simulate_galaxies
 
 UNMEASURED, MISSING = -9999.0, -99.99  # in SDSS and in Simard et al.
 _SHARP = 0.85  # arcsec; seeing of fields that have a star but not the galaxy next to it
@@ -46,11 +45,10 @@ def write_archive(folder: Path, n: int, seed: int, *, size: int = GZ2_SIZE, hst:
     population = population.with_columns(pl.col("has_redshift") & pl.col("in_sdss"))
     population = _sdss(folder / "skyserver", population, rng)
     _simard(folder / "vizier", population, rng)
-    labels = _votes(folder / "files", population, rng, seed)
+    _votes(folder / "files", population, rng, seed)
     _images(folder / "files", population, rng, size, seed)
     status = _hubble(folder / "hubble", population, rng.random(n) < hst, rng, seed)
-    truth = population.with_columns(label=pl.Series(labels), hst=pl.Series(status))
-    truth.write_parquet(folder / "truth.parquet")
+    population.with_columns(hst=pl.Series(status)).write_parquet(folder / "truth.parquet")
     return folder
 
 
@@ -69,8 +67,8 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
     """Write PhotoObjAll, SpecObj, Field and Neighbors; return galaxies with objid, ra, dec, and psf_best.
 
     An object has a row for each field that contains it, measured with that field's seeing: one is primary (mode 1), the
-    others are secondary (mode 2). Run 1000 + k is the field of the galaxies, 3000 + k and 5000 + k overlap some of
-    them, and 7000 + k has a star near a galaxy: close but primary, or secondary but too far.
+    others are secondary (mode 2). Run 1000 + k is the field of the galaxies, 3000 + k overlaps some of them, and
+    7000 + k has a star near a galaxy: close but primary, or secondary but too far.
     """
     n, fields = population.height, population["field"].max() + 1
     centre = np.column_stack([rng.uniform(120, 240, fields), np.rad2deg(np.arcsin(rng.uniform(0, 0.86, fields)))])
@@ -90,34 +88,27 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
         ra=pl.Series(place[:, 0]).round(8), dec=pl.Series(place[:, 1]).round(8), extinction_r=pl.Series(extinction)
     )
     own = own.with_columns(pl.Series(name, one) for name, one in values.items())
-    detections = [own]
-    for run, share in ((3000, 0.45), (5000, 0.12)):
-        seeing = pl.Series(np.clip(1.3 * np.exp(0.14 * rng.normal(size=fields)), 0.9, 2.4))
-        over = own.filter(pl.Series((rng.random(fields) < share)[population["field"]]))
-        detections.append(
-            over.with_columns(
-                psf=seeing.gather(over["field"]), run=run + pl.col("field"), mode=2, dec=pl.col("dec") + 3e-5
-            )
-        )
-    star = rng.choice(3, n, p=[0.8, 0.12, 0.08])  # none, secondary and far, primary and near
-    apart = np.select([star == 1, star == 2], [rng.uniform(6, 28, n), rng.uniform(1.2, 2.6, n)], 0)  # arcsec
-    stars = own.with_columns(
-        psf=pl.lit(_SHARP),
+    seeing = pl.Series(np.clip(1.3 * np.exp(0.14 * rng.normal(size=fields)), 0.9, 2.4))
+    over = own.filter(pl.Series((rng.random(fields) < 0.5)[population["field"]]))
+    over = over.with_columns(
+        psf=seeing.gather(over["field"]), run=3000 + pl.col("field"), mode=2, dec=pl.col("dec") + 3e-5
+    )
+    far = pl.col("galaxy") % 10 == 0
+    stars = own.filter(pl.col("galaxy") % 5 == 0).with_columns(
+        psf=_SHARP,
         run=7000 + pl.col("galaxy").cast(pl.Int64),
-        mode=pl.Series(np.where(star == 1, 2, 1)),
-        dec=pl.col("dec") + pl.Series(apart / 3600),
-    ).filter(pl.Series(star > 0))
+        mode=pl.when(far).then(2).otherwise(1),
+        dec=pl.col("dec") + pl.when(far).then(15).otherwise(2) / 3600,
+    )
     columns = [pl.col("mode").cast(pl.Int64), pl.col("run").cast(pl.Int64)]
-    found = pl.concat([one.with_columns(columns) for one in (*detections, stars)]).with_columns(
+    found = pl.concat([one.with_columns(columns) for one in (own, over, stars)]).with_columns(
         objID=_object_id(pl.col("run"), pl.col("galaxy").cast(pl.Int64) + 10),
         fieldID=_object_id(pl.col("run"), 0),
         rerun=pl.lit(40),
         camcol=pl.lit(1),
     )
-    population = population.with_columns(
-        objid=found["objID"][:n], object_id=found["objID"][:n], ra=own["ra"], dec=own["dec"]
-    ).join(
-        pl.concat(detections).group_by("galaxy").agg(psf_best=pl.col("psf").min()),
+    population = population.with_columns(objid=found["objID"][:n], ra=own["ra"], dec=own["dec"]).join(
+        pl.concat([own, over], how="vertical_relaxed").group_by("galaxy").agg(psf_best=pl.col("psf").min()),
         on="galaxy",
         maintain_order="left",
     )
@@ -158,8 +149,7 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
     failed = _some(rng, n, 0.01)
     bulge, index = table["bulge_fraction"].to_numpy(), table["sersic_index"].to_numpy()
     # A single Sérsic fit to bulge and exponential disk: closer to the index of the disk.
-    single = np.where(table["type"] == ELLIPTICAL, index, 1 + (index - 1) * bulge**1.3)
-    single = np.clip(single * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
+    single = np.clip((1 + (index - 1) * bulge**1.3) * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
     columns = {
         "recno": np.arange(1, n + 1),
         "objID": table["objid"].cast(pl.String),
@@ -174,16 +164,15 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
     pl.DataFrame(columns).write_parquet(folder / "table3.parquet")
 
 
-def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, seed: int) -> np.ndarray:
-    """Write Galaxy Zoo 2's vote tables, first question only; return ỹ as drawn from T(α)."""
+def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, seed: int) -> None:
+    """Write Galaxy Zoo 2's vote tables, first question only."""
     n, alpha = population.height, population["alpha"].to_numpy()
     smooth, disk = vote_fractions(population["truth"].to_numpy(), alpha, RayleighTransition(11.25), seed)
     artefact = np.where(rng.random(n) < 0.015, rng.uniform(0.5, 0.9, n), rng.beta(0.6, 30, n))
     shares = np.column_stack([smooth * (1 - artefact), disk * (1 - artefact), artefact])
     total = rng.integers(34, 57, n)
     counts = rng.multinomial(total, shares / shares.sum(axis=1, keepdims=True))
-    weighted = counts * rng.uniform(0.93, 1.0, counts.shape)
-    weighted = weighted / weighted.sum(axis=1, keepdims=True)
+    weighted = counts / total[:, None]
     odds = logit(np.clip(weighted[:, 1] / weighted[:, :2].sum(axis=1), 0.01, 0.99))
     slope = np.polyfit(np.log(alpha), odds, 1)[0]
 
@@ -210,7 +199,6 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
     hart = table(0.5).filter(pl.Series(~_some(rng, n, 0.015)))
     for name, frame in (("zoo2MainSpecz.csv.gz", table(0.25)), ("gz2_hart16.csv.gz", hart)):
         (folder / name).write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
-    return (disk > 0.5).astype(int)
 
 
 def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, size: int, seed: int) -> None:
@@ -248,17 +236,14 @@ def _hubble(
     """Write HST images; return "image", "blank" (covered, but empty) or "outside"."""
     status = np.where(seen, np.where(np.cumsum(seen) % 8 == 3, "blank", "image"), "outside")
     covered = population.filter(pl.Series(seen))
-    # Sharper images would take seconds each without a visible difference at this size.
-    alpha = np.minimum(covered["radius"].to_numpy() / (0.1 / FWHM_PER_SIGMA), 80.0)
-    sharp = at_resolution(covered, np.maximum(alpha, covered["alpha"].to_numpy()))
-    drawn = sharp.filter(pl.Series(status[seen] == "image"))
+    drawn = covered.filter(pl.Series(status[seen] == "image"))
     for row, image in render(drawn, 256, seed, field=FIELD_R90):
         data = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
-        (folder / f"{drawn['object_id'][row]}.jpg").write_bytes(data)
+        (folder / f"{drawn['objid'][row]}.jpg").write_bytes(data)
     # Few fields were observed in all filters.
     colour = np.where(rng.random(covered.height) < 0.8, "CDS/P/HST/color,", "")
     covered.select(
-        "object_id",
+        "objid",
         "ra",
         "dec",
         side=pl.col("r90") * FIELD_R90,
