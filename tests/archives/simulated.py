@@ -16,7 +16,6 @@ import polars as pl
 import simplejpeg
 from astropy import units as u
 from astropy.cosmology import FlatLambdaCDM
-from scipy.special import expit, logit
 
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.simulate.annotate import vote_fractions
@@ -167,27 +166,26 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
 def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, seed: int) -> None:
     """Write Galaxy Zoo 2's vote tables, first question only."""
     n, alpha = population.height, population["alpha"].to_numpy()
-    smooth, disk = vote_fractions(population["truth"].to_numpy(), alpha, RayleighTransition(11.25), seed)
     artefact = np.where(rng.random(n) < 0.015, rng.uniform(0.5, 0.9, n), rng.beta(0.6, 30, n))
-    shares = np.column_stack([smooth * (1 - artefact), disk * (1 - artefact), artefact])
-    total = rng.integers(34, 57, n)
-    counts = rng.multinomial(total, shares / shares.sum(axis=1, keepdims=True))
-    weighted = counts / total[:, None]
-    odds = logit(np.clip(weighted[:, 1] / weighted[:, :2].sum(axis=1), 0.01, 0.99))
-    slope = np.polyfit(np.log(alpha), odds, 1)[0]
 
-    def table(share: float) -> pl.DataFrame:
-        """Votes, debiased by removing a fraction of their drift with resolution."""
-        moved = expit(odds + share * slope * (np.log(alpha.max()) - np.log(alpha)))
-        rest = 1 - weighted[:, 2]
-        debiased = np.column_stack([(1 - moved) * rest, moved * rest, weighted[:, 2]])
+    def shares(sharper: float) -> np.ndarray:
+        """Fractions of votes at a higher resolution, shape (n, 3)."""
+        answers = vote_fractions(population["truth"].to_numpy(), sharper * alpha, RayleighTransition(11.25), seed)
+        return np.column_stack([*(one * (1 - artefact) for one in answers), artefact])
+
+    total = rng.integers(34, 57, n)
+    counts = rng.multinomial(total, shares(1) / shares(1).sum(axis=1, keepdims=True))
+
+    def table(sharper: float) -> pl.DataFrame:
+        """Votes; debiased fractions are those at a higher resolution."""
+        debiased = shares(sharper)
         columns = {"dr7objid": population["objid"], "ra": population["ra"].round(5), "dec": population["dec"].round(5)}
         columns |= {"sample": np.full(n, "original"), "total_classifications": total}
         for k, answer in enumerate(_ANSWERS):
             name = f"t01_smooth_or_features_{answer}"
             columns |= {
                 f"{name}_count": counts[:, k],
-                f"{name}_weighted_fraction": np.round(weighted[:, k], 3),
+                f"{name}_weighted_fraction": np.round(counts[:, k] / total, 3),
                 f"{name}_debiased": np.round(debiased[:, k], 3),
             }
         return pl.DataFrame(columns)
@@ -196,8 +194,8 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
     z_gz = pl.DataFrame({"OBJID": population["objid"], "REDSHIFT": (population["redshift"] + 1e-5).round(6)})
     extra = pl.DataFrame({"OBJID": population["objid"][:3] + (1 << 30), "REDSHIFT": [0.05, 0.1, None]})
     (folder / "gz2sample.csv.gz").write_bytes(gzip.compress(pl.concat([z_gz, extra]).write_csv().encode(), mtime=0))
-    hart = table(0.5).filter(pl.Series(~_some(rng, n, 0.015)))
-    for name, frame in (("zoo2MainSpecz.csv.gz", table(0.25)), ("gz2_hart16.csv.gz", hart)):
+    hart = table(1.5).filter(pl.Series(~_some(rng, n, 0.015)))
+    for name, frame in (("zoo2MainSpecz.csv.gz", table(1.2)), ("gz2_hart16.csv.gz", hart)):
         (folder / name).write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
 
 
