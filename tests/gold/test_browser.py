@@ -145,16 +145,11 @@ def test_the_keyboard_is_enough(start, opened, plan):
     assert read_answers(plan)["note"].to_list() == ["", "1 or 2 arms!"]
     page.keyboard.press("Backspace")
     sync_api.expect(page.locator("#place")).to_contain_text("2 of")
-    assert answered(page) == 1
     page.keyboard.press("u")
     sync_api.expect(page.locator("#place")).to_contain_text("1 of")
     shown = "getComputedStyle(document.querySelector('#picture'))"
     page.keyboard.press("+")
     assert page.evaluate(f"{shown}.transform").startswith("matrix(1.4")
-    page.keyboard.press("-")
-    assert page.evaluate(f"{shown}.transform").startswith("matrix(1,")
-    page.keyboard.press("]")
-    assert page.evaluate(f"{shown}.filter") == "brightness(1.3)"
     page.keyboard.down("1")
     page.keyboard.down("1")  # held
     page.keyboard.up("1")
