@@ -37,12 +37,17 @@ from truemorph.archives.provenance import Fetched
 from truemorph.tables import CatalogTable, to_astropy
 
 SQL, TAP, MOC, CUTOUTS = "/dr7/en/tools/search/x_sql.asp", "/TAPVizieR/tap", "/MocServer/query", "/hips2fits"
-_FILES = {
-    "gz2.willett13": "zoo2MainSpecz.csv.gz",
-    "gz2.hart16": "gz2_hart16.csv.gz",
-    "gz2.sample": "gz2sample.csv.gz",
-    "gz2.mapping": "gz2_filename_mapping.csv",
-    "gz2.images": "images_gz2.zip",
+# The paths of the addresses that truemorph fetch uses.
+PATHS = {
+    "gz2.willett13": "/files/zoo2MainSpecz.csv.gz",
+    "gz2.hart16": "/files/gz2_hart16.csv.gz",
+    "gz2.sample": "/files/gz2sample.csv.gz",
+    "gz2.mapping": "/files/gz2_filename_mapping.csv",
+    "gz2.images": "/files/images_gz2.zip",
+    "sdss.sql": SQL,
+    "simard.tap": TAP,
+    "hst.moc": MOC,
+    "hst.hips2fits": CUTOUTS,
 }
 
 
@@ -166,17 +171,21 @@ class Observatory(Server):
         self.archive = archive
         self.truth = pl.read_parquet(archive / "truth.parquet")
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
-        self._load()
-        for name in _FILES.values():
-            self.put(f"/files/{name}", (archive / "files" / name).read_bytes())
+        for folder, prefix in (("skyserver", ""), ("vizier", "J/ApJS/196/11/")):
+            for path in (archive / folder).iterdir():
+                name, table = f"{prefix}{path.stem}", pl.read_parquet(path)
+                columns = ", ".join(f'"{column}"' for column in table.columns)
+                self._database.execute(f'CREATE TABLE "{name}" ({columns})')
+                marks = ", ".join("?" * table.width)
+                self._database.executemany(f'INSERT INTO "{name}" VALUES ({marks})', table.iter_rows())
+        for path in (archive / "files").iterdir():
+            self.put(f"/files/{path.name}", path.read_bytes())
         self.routes |= {SQL: self.sql, f"{TAP}/sync": self.tap, MOC: self.coverage, CUTOUTS: self.cutout}
 
     @property
     def addresses(self) -> dict[str, str]:
         """Replacements of the packaged addresses."""
-        services = {"sdss.sql": SQL, "simard.tap": TAP, "hst.moc": MOC, "hst.hips2fits": CUTOUTS}
-        files = {name: f"/files/{file}" for name, file in _FILES.items()}
-        return {name: self.url(path) for name, path in (files | services).items()}
+        return {name: self.url(path) for name, path in PATHS.items()}
 
     def fetch(self, archive: str, out: Path, **options: Any) -> Fetched:
         return fetch(archive, out, addresses_from=self.addresses, per_second=1e6, **options)
@@ -189,15 +198,6 @@ class Observatory(Server):
     def rows(self, query: str) -> tuple[list[str], list[tuple]]:
         cursor = self._database.execute(query)
         return [one[0] for one in cursor.description or ()], cursor.fetchall()
-
-    def _load(self) -> None:
-        for folder, prefix in (("skyserver", ""), ("vizier", "J/ApJS/196/11/")):
-            for path in (self.archive / folder).iterdir():
-                name, table = f"{prefix}{path.stem}", pl.read_parquet(path)
-                columns = ", ".join(f'"{column}"' for column in table.columns)
-                self._database.execute(f'CREATE TABLE "{name}" ({columns})')
-                marks = ", ".join("?" * table.width)
-                self._database.executemany(f'INSERT INTO "{name}" VALUES ({marks})', table.iter_rows())
 
     def sql(self, request: Request) -> Answer:
         """Respond to x_sql.asp?cmd=...&format=csv like SkyServer's functions.inc."""
@@ -233,7 +233,7 @@ class Observatory(Server):
         assert request.params["intersect"] == "overlaps"
         assert 0 < float(request.params["SR"]) <= 0.5  # degrees
         found = self._pointing(request.params["RA"], request.params["DEC"])
-        return text(json.dumps(found["hips"].split(",") if found else []))
+        return text(json.dumps(["CDS/P/HST/V", "CDS/P/HST/color"] if found else []))
 
     def cutout(self, request: Request) -> Answer:
         """Respond like hips2fits: the image of a galaxy, whatever its width; black outside of the images."""
@@ -243,7 +243,7 @@ class Observatory(Server):
         size = int(params["width"])
         found = self._pointing(params["ra"], params["dec"])
         pixels = np.zeros((size, size, 3), dtype=np.uint8)
-        if found and found["image"] and params["hips"] in found["hips"].split(","):
+        if found and found["image"]:
             with Image.open(self.archive / "hubble" / f"{found['objid']}.jpg") as image:
                 pixels = np.asarray(image.resize((size, size)))
         out = io.BytesIO()

@@ -20,7 +20,7 @@ from astropy.cosmology import FlatLambdaCDM
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import FIELD_R90, GZ2_SIZE, render
-from truemorph.simulate.population import ELLIPTICAL, simulate_galaxies
+from truemorph.simulate.population import simulate_galaxies
 
 UNMEASURED, MISSING = -9999.0, -99.99  # in SDSS and in Simard et al.
 _SHARP = 0.85  # arcsec; seeing of fields that have a star but not the galaxy next to it
@@ -46,7 +46,7 @@ def write_archive(folder: Path, n: int, seed: int, *, size: int = GZ2_SIZE, hst:
     _simard(folder / "vizier", population, rng)
     _votes(folder / "files", population, rng, seed)
     _images(folder / "files", population, rng, size, seed)
-    status = _hubble(folder / "hubble", population, rng.random(n) < hst, rng, seed)
+    status = _hubble(folder / "hubble", population, rng.random(n) < hst, seed)
     population.with_columns(hst=pl.Series(status)).write_parquet(folder / "truth.parquet")
     return folder
 
@@ -72,7 +72,6 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
     n, fields = population.height, population["field"].max() + 1
     centre = np.column_stack([rng.uniform(120, 240, fields), np.rad2deg(np.arcsin(rng.uniform(0, 0.86, fields)))])
     place = centre[population["field"]] + rng.uniform(-0.07, 0.07, (n, 2))
-    g_r = np.where(population["type"] == ELLIPTICAL, population["g_r_bulge"], population["g_r_disk"])
     extinction = np.minimum(rng.exponential(0.08, n), 0.6)
     r = population["magnitude"].to_numpy() + extinction
     values = {
@@ -80,7 +79,7 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
         "petroRadErr_r": population["radius"].to_numpy() * 0.02 * rng.lognormal(0, 0.4, n),
         "petroR50_r": population["r50"].to_numpy(),
         "petroR90_r": population["r90"].to_numpy(),
-        **{f"petroMag_{band}": r + factor * g_r for band, factor in zip("ugriz", (2.2, 1, 0, -0.5, -0.8), strict=True)},
+        **{f"petroMag_{band}": r + factor * 0.7 for band, factor in zip("ugriz", (2.2, 1, 0, -0.5, -0.8), strict=True)},
     }
     values = {name: np.where(population["measured"], one, UNMEASURED) for name, one in values.items()}
     own = population.select("galaxy", "field", psf="psf_fwhm", run=1000 + pl.col("field"), mode=1).with_columns(
@@ -190,13 +189,12 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
             }
         return pl.DataFrame(columns)
 
-    # Galaxy Zoo's own table has all redshifts, slightly other ones than SDSS, and a few galaxies without votes.
+    # Galaxy Zoo's own table has all redshifts, slightly other ones than SDSS.
     z_gz = pl.DataFrame({"OBJID": population["objid"], "REDSHIFT": (population["redshift"] + 1e-5).round(6)})
-    extra = pl.DataFrame({"OBJID": population["objid"][:3] + (1 << 30), "REDSHIFT": [0.05, 0.1, None]})
-    (folder / "gz2sample.csv.gz").write_bytes(gzip.compress(pl.concat([z_gz, extra]).write_csv().encode(), mtime=0))
     hart = table(1.5).filter(pl.Series(~_some(rng, n, 0.015)))
-    for name, frame in (("zoo2MainSpecz.csv.gz", table(1.2)), ("gz2_hart16.csv.gz", hart)):
-        (folder / name).write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
+    files = {"gz2sample": z_gz, "zoo2MainSpecz": table(1.2), "gz2_hart16": hart}
+    for name, frame in files.items():
+        (folder / f"{name}.csv.gz").write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
 
 
 def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, size: int, seed: int) -> None:
@@ -228,9 +226,7 @@ def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, si
         archive.writestr(zipfile.ZipInfo("images/1.jpg", _WHEN), data)
 
 
-def _hubble(
-    folder: Path, population: pl.DataFrame, seen: np.ndarray, rng: np.random.Generator, seed: int
-) -> np.ndarray:
+def _hubble(folder: Path, population: pl.DataFrame, seen: np.ndarray, seed: int) -> np.ndarray:
     """Write HST images; return "image", "blank" (covered, but empty) or "outside"."""
     status = np.where(seen, np.where(np.cumsum(seen) % 8 == 3, "blank", "image"), "outside")
     covered = population.filter(pl.Series(seen))
@@ -238,14 +234,11 @@ def _hubble(
     for row, image in render(drawn, 256, seed, field=FIELD_R90):
         data = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
         (folder / f"{drawn['objid'][row]}.jpg").write_bytes(data)
-    # Few fields were observed in all filters.
-    colour = np.where(rng.random(covered.height) < 0.8, "CDS/P/HST/color,", "")
     covered.select(
         "objid",
         "ra",
         "dec",
         side=pl.col("r90") * FIELD_R90,
-        hips=pl.Series(colour) + "CDS/P/HST/I,CDS/P/HST/V",
         image=pl.Series(status[seen] == "image"),
     ).write_parquet(folder / "coverage.parquet")
     return status

@@ -8,7 +8,7 @@ from astropy.coordinates import SkyCoord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalogs.made_up import GZ2, IDS, full, photometry, refused, votes
+from catalogs.made_up import GZ2, IDS, full, refused
 from truemorph.catalogs.crossmatch import Join, describe, join_tables, match_ids, match_sky
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import prepare
@@ -164,11 +164,6 @@ def test_tables_are_joined_on_the_sky_with_units_and_separations():
 def test_tables_that_cannot_be_joined_raise_errors(columns, how, mentioned):
     with refused(*mentioned):
         join(Join(pl.DataFrame(columns), **how))
-
-
-def test_votes_may_be_in_a_joined_table():
-    prepared = prepare(photometry(), preset="gz2", joins=[Join(votes())]).catalogue
-    assert prepared.metadata["tables"]["smooth_fraction"] == "polars DataFrame"
 
 
 def test_ids_and_positions_are_those_that_the_user_or_the_mapping_names():

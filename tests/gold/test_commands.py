@@ -36,8 +36,6 @@ def test_a_models_probabilities_change_the_plan(catalogue):
     assert with_model.selected.height < tm.plan_gold(catalogue, error=0.05).selected.height
     with pytest.raises(InputError, match="none of this catalogue"):
         tm.plan_gold(catalogue, labels=sure.with_columns(object_id=pl.format("x{}", "object_id")))
-    with pytest.raises(InputError, match="p_disk"):
-        tm.plan_gold(catalogue, labels=sure.drop("p_disk"))
 
 
 @pytest.fixture
@@ -82,11 +80,3 @@ def test_mistakes_are_one_line(capsys, plan, tmp_path):
             assert status == 2, arguments
             assert says in err, err
             assert err.count("\n") == 1, err
-
-
-def test_without_starlette_the_extra_is_named(capsys, plan, monkeypatch):
-    monkeypatch.setattr("truemorph.errors.find_spec", lambda name: None)
-    status, _, err = run(capsys, "gold", "label", plan)
-    assert status == 2
-    assert "truemorph[gold]" in err
-    assert err.count("\n") == 1

@@ -65,7 +65,9 @@ def test_an_allocation_has_the_wanted_error_and_no_large_weight(groups, error):
     assert np.max(strata.sizes / labels) < 10.0001 * strata.sizes.sum() / labels.sum()
 
 
-@pytest.mark.parametrize("options", [{"budget": 150}, {"budget": 400}, {"error": 0.05}, {"purpose": "transition"}])
+@pytest.mark.parametrize(
+    "options", [{"budget": 150, "by": "covariate"}, {"budget": 400}, {"error": 0.05}, {"purpose": "transition"}]
+)
 def test_every_galaxy_can_be_selected_and_no_weight_is_large(catalogue, options):
     plan = make_plan(catalogue, bins=4, **options)
     assert plan.frame["probability"].min() > 0
@@ -80,10 +82,10 @@ def test_every_galaxy_can_be_selected_and_no_weight_is_large(catalogue, options)
 
 
 def test_the_wanted_error_is_predicted_for_every_bin(catalogue):
-    plan = make_plan(catalogue, error=0.06)
-    assert plan.frame.equals(make_plan(catalogue, error=0.06).frame) != plan.frame.equals(
-        make_plan(catalogue, error=0.06, seed=2).frame
-    )
+    plan = make_plan(catalogue, error=0.06, seed=0)
+    again, other = (make_plan(catalogue, error=0.06, seed=seed).frame for seed in (0, 1))
+    assert plan.frame.equals(again)
+    assert not plan.frame.equals(other)
     assert plan.predicted.size == 8
     assert 0.05 < plan.predicted.max() <= 0.06
     assert make_plan(catalogue, error=0.03).selected.height > plan.selected.height
@@ -126,8 +128,6 @@ def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
     probability = plan.frame["probability"].to_numpy()
     assert np.all((probability > 0) == has)
     assert plan.selected["image"].null_count() == 0
-    with pytest.raises(InputError, match="12 galaxies can be labelled"):
-        make_plan(CatalogTable(catalogue.frame.with_columns(image=pl.Series(["a.jpg"] * 12 + [None] * 2988))))
 
 
 def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
@@ -154,14 +154,6 @@ def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
     # Inverse probabilities of both samples together add up to the number of galaxies.
     weights = 1 / after[chosen | again]
     assert abs(weights.sum() - 3000) < 4 * np.sqrt(np.sum(weights**2 * (1 - after[chosen | again])))
-
-
-def test_bins_of_another_column(catalogue):
-    plan = make_plan(catalogue, budget=200, by="covariate", bins=4)
-    np.testing.assert_allclose(plan.edges, Bins.cut(catalogue.frame["covariate"].to_numpy(), 4).edges)
-    gaps = catalogue.frame.with_columns(covariate=pl.when(pl.col("label") == 1).then("covariate"))
-    with pytest.raises(InputError, match="covariate is missing"):
-        make_plan(CatalogTable(gaps), by="covariate")
 
 
 @pytest.mark.parametrize(("name", "value"), [("budget", 19), ("budget", 3001), ("error", 0.0), ("error", 0.5)])
