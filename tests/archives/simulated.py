@@ -98,8 +98,8 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
         mode=pl.when(far).then(2).otherwise(1),
         dec=pl.col("dec") + pl.when(far).then(15).otherwise(2) / 3600,
     )
-    columns = [pl.col("mode").cast(pl.Int64), pl.col("run").cast(pl.Int64)]
-    found = pl.concat([one.with_columns(columns) for one in (own, over, stars)]).with_columns(
+    found = pl.concat([own, over, stars], how="vertical_relaxed").with_columns(
+        pl.col("mode", "run").cast(pl.Int64),
         objID=_object_id(pl.col("run"), pl.col("galaxy").cast(pl.Int64) + 10),
         fieldID=_object_id(pl.col("run"), 0),
         rerun=pl.lit(40),
@@ -128,16 +128,11 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
 
 
 def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> None:
-    """Write table 3 of Simard et al. (2011) with VizieR's column names, and with galaxies that are not in GZ2.
+    """Write table 3 of Simard et al. (2011) with VizieR's column names.
 
     Lengths are an angle times Scale. Without redshift, Scale is -99.99 and circular radii are negative.
     """
-    others = simulate_galaxies(max(1, round(0.3 * population.height)), int(rng.integers(2**31)))
-    others = others.with_columns(
-        objid=587745000000000000 + pl.int_range(others.height) * 65553, has_redshift=pl.lit(True)
-    )
-    own = population.filter("in_simard").select(others.columns)
-    table = pl.concat([own, others]).sort("objid")
+    table = population.filter("in_simard").sort("objid")
     n, has_redshift = table.height, table["has_redshift"].to_numpy()
     redshift, ratio = table["redshift"].to_numpy(), table["axis_ratio"].to_numpy()
     scale = np.round(_COSMOLOGY.kpc_proper_per_arcmin(redshift).to_value(u.kpc / u.arcsec), 3)
@@ -229,16 +224,12 @@ def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, si
 def _hubble(folder: Path, population: pl.DataFrame, seen: np.ndarray, seed: int) -> np.ndarray:
     """Write HST images; return "image", "blank" (covered, but empty) or "outside"."""
     status = np.where(seen, np.where(np.cumsum(seen) % 8 == 3, "blank", "image"), "outside")
-    covered = population.filter(pl.Series(seen))
-    drawn = covered.filter(pl.Series(status[seen] == "image"))
+    drawn = population.filter(pl.Series(status == "image"))
     for row, image in render(drawn, 256, seed, field=FIELD_R90):
         data = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
         (folder / f"{drawn['objid'][row]}.jpg").write_bytes(data)
-    covered.select(
-        "objid",
-        "ra",
-        "dec",
-        side=pl.col("r90") * FIELD_R90,
-        image=pl.Series(status[seen] == "image"),
-    ).write_parquet(folder / "coverage.parquet")
+    covered = population.select(
+        "objid", "ra", "dec", side=pl.col("r90") * FIELD_R90, image=pl.Series(status == "image")
+    )
+    covered.filter(pl.Series(seen)).write_parquet(folder / "coverage.parquet")
     return status

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import sys
 
 import polars as pl
 import pytest
@@ -98,11 +97,3 @@ def test_provenance_has_the_origin_of_a_file(tmp_path):
     (tmp_path / "provenance.json").write_text("{")
     with pytest.raises(InputError, match=r"provenance.json"):
         origin(path)
-
-
-def test_fetching_needs_the_extra(monkeypatch):
-    for name in ("gz2", "http"):
-        monkeypatch.delitem(sys.modules, f"truemorph.archives.{name}", raising=False)
-    monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(InputError, match=r"pip install 'truemorph\[archives\]'"):
-        fetch("gz2")

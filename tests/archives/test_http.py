@@ -47,14 +47,13 @@ def names(folder):
 
 @pytest.mark.parametrize("checksum", [None, MD5, SHA256])
 def test_a_file_is_downloaded_once(server, session, url, tmp_path, checksum):
-    download(session, at(url, checksum), tmp_path / "t.bin")
-    assert (tmp_path / "t.bin").read_bytes() == BODY
-    assert names(tmp_path) == ["provenance.json", "t.bin"]
-    entry = read_provenance(tmp_path)["t.bin"]
-    assert (entry["sha256"], entry["bytes"]) == (SHA256[7:], 500_000)
-    download(session, at(url, checksum), tmp_path / "t.bin")
+    for _ in range(2):
+        download(session, at(url, checksum), tmp_path / "t.bin")
+        assert (tmp_path / "t.bin").read_bytes() == BODY
+        assert names(tmp_path) == ["provenance.json", "t.bin"]
+        entry = read_provenance(tmp_path)["t.bin"]
+        assert (entry["sha256"], entry["bytes"]) == (SHA256[7:], 500_000)
     assert len(server.requests) == 1
-    assert read_provenance(tmp_path)["t.bin"] == entry
 
 
 def test_a_download_resumes_after_interruptions_and_failed_runs(server, session, url, tmp_path):

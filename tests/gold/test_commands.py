@@ -61,7 +61,7 @@ def test_labelling_ends_with_a_summary(capsys, plan, served, better):
     assert codes(found) == ["galaxies-left-out"]
 
 
-def test_mistakes_are_one_line(capsys, plan, tmp_path):
+def test_mistakes_are_one_line(capsys, plan, tmp_path, monkeypatch):
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     (tmp_path / "empty").mkdir()
     with socket.socket() as taken:
@@ -80,3 +80,7 @@ def test_mistakes_are_one_line(capsys, plan, tmp_path):
             assert status == 2, arguments
             assert says in err, err
             assert err.count("\n") == 1, err
+    monkeypatch.setattr("truemorph.errors.find_spec", lambda name: None)
+    status, _, err = run(capsys, "gold", "label", plan)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "truemorph[gold]" in err
