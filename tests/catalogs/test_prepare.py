@@ -15,7 +15,8 @@ from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.tables import CatalogTable, write_table
 
-COUNTS = {"smooth_fraction": False, "smooth_votes": "s", "disk_votes": "d", "vote_count": "total"}
+COUNTED = {"smooth_fraction": False, "smooth_votes": "s", "disk_votes": "d", "vote_count": "total"}
+COUNTED = {**GZ2, "columns": COUNTED}
 
 
 def prepared_frame(table=None, **asked):
@@ -49,10 +50,7 @@ def test_a_prepared_catalogue_has_labels_alpha_split_and_other_columns(tmp_path)
         ({"table": full(**{SMOOTH: 0.98})}, ("disk",)),
         ({"table": full(petroRad_r=["big", *["5"] * 59])}, ("petroRad_r", "row 1", "big")),
         ({"table": full(kind="spiral"), "columns": {"label": "kind"}}, ("kind", "row 1", "spiral", "`label`")),
-        (
-            {"table": full(s=[1, 5] * 30, d=1, total=4), "mapping": {**GZ2, "columns": COUNTS}},
-            ("smooth_votes / vote_count", "row 2"),
-        ),
+        ({"table": full(s=[1, 5] * 30, d=1, total=4), "mapping": COUNTED}, ("smooth_votes / vote_count", "row 2")),
         ({"table": CatalogTable(full(), metadata={"kind": "catalogue"})}, ("prepared",)),
         ({"table": full(dr7objid=[IDS] * 2 + [*range(58)])}, ("dr7objid", str(IDS), "rows 1, 2")),
         ({"table": full(dr7objid=["a", " ", *map(str, range(58))])}, ("dr7objid", "row 2")),
