@@ -44,6 +44,14 @@ def catalogue(simulated, tmp_path_factory):
     return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet").out
 
 
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    """Simulated archives of 120 galaxies; read only."""
+    from archives.simulated import write_archive
+
+    return write_archive(tmp_path_factory.mktemp("archive"), 120, seed=3, size=48)
+
+
 def labels_through(transition, n, seed, disk=0.7, median=16.8, width=0.45):
     """Labels drawn from T(α), with a class that does not depend on α: (labels, alpha, truth)."""
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from astropy.table import Table
 
-from archives.server import Observatory, small_archive
+from archives.server import Observatory
 from conftest import ROOT
 from follow_wheel import PRINTED, numbers
 from truemorph.cli import main
@@ -108,8 +108,8 @@ def test_examples_that_need_no_files(run_block, name, shown):
 
 
 @pytest.mark.slow
-def test_the_real_archives_on_simulated_ones(run_block, tmp_path, monkeypatch):
-    with Observatory(small_archive()) as sky:
+def test_the_real_archives_on_simulated_ones(run_block, archive, tmp_path, monkeypatch):
+    with Observatory(archive) as sky:
         monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(sky.write_addresses(tmp_path / "addresses.toml")))
         out = run_block("archives")
     assert "CC BY 4.0" in out

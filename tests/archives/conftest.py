@@ -2,7 +2,7 @@
 
 import pytest
 
-from archives.server import Observatory, Server, small_archive
+from archives.server import Observatory, Server
 from truemorph.archives import http
 
 
@@ -23,7 +23,7 @@ def server():
 
 
 @pytest.fixture
-def sky():
+def sky(archive):
     """A simulated archive on a local server."""
-    with Observatory(small_archive()) as running:
+    with Observatory(archive) as running:
         yield running

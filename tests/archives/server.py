@@ -10,21 +10,17 @@ with Server() as server:
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import io
 import json
 import math
 import re
-import shutil
 import socket
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -36,18 +32,22 @@ from astropy.io.votable import from_table
 from astropy.io.votable.tree import Info
 from PIL import Image
 
-from archives.simulated import write_archive
 from truemorph.archives.fetch import fetch
 from truemorph.archives.provenance import Fetched
 from truemorph.tables import CatalogTable, to_astropy
 
 SQL, TAP, MOC, CUTOUTS = "/dr7/en/tools/search/x_sql.asp", "/TAPVizieR/tap", "/MocServer/query", "/hips2fits"
-_FILES = {
-    "gz2.willett13": "zoo2MainSpecz.csv.gz",
-    "gz2.hart16": "gz2_hart16.csv.gz",
-    "gz2.sample": "gz2sample.csv.gz",
-    "gz2.mapping": "gz2_filename_mapping.csv",
-    "gz2.images": "images_gz2.zip",
+# The paths of the addresses that truemorph fetch uses.
+PATHS = {
+    "gz2.willett13": "/files/zoo2MainSpecz.csv.gz",
+    "gz2.hart16": "/files/gz2_hart16.csv.gz",
+    "gz2.sample": "/files/gz2sample.csv.gz",
+    "gz2.mapping": "/files/gz2_filename_mapping.csv",
+    "gz2.images": "/files/images_gz2.zip",
+    "sdss.sql": SQL,
+    "simard.tap": TAP,
+    "hst.moc": MOC,
+    "hst.hips2fits": CUTOUTS,
 }
 
 
@@ -83,7 +83,7 @@ def text(said: str, **answer: Any) -> Answer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Listener
+    server: Server
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -94,39 +94,53 @@ class _Handler(BaseHTTPRequestHandler):
         params = parse_qs(parts.query) | parse_qs(form)
         request = Request(parts.path, {name: values[-1] for name, values in params.items()}, dict(self.headers))
         with contextlib.suppress(ConnectionError):  # the client disconnected
-            self.server.owner.answer(self, request)
+            self._send(request, self.server.answer(request))
 
     do_POST = do_GET
 
+    def _send(self, request: Request, answer: Answer) -> None:
+        body, status, headers = answer.body or b"", answer.status, dict(answer.headers)
+        if status == 200 and answer.ranges:
+            headers.setdefault("ETag", f'"{hashlib.md5(body).hexdigest()}"')
+            asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+            if asked and request.headers.get("If-Range") == headers["ETag"]:
+                first = int(asked[1])
+                status = 206 if first < len(body) else 416
+                headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+                body = body[first:]
+        if answer.length:
+            headers["Content-Length"] = str(len(body))
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body if answer.cut is None else body[: answer.cut])
+        self.wfile.flush()
+        if answer.cut is not None:
+            self.connection.shutdown(socket.SHUT_RDWR)
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    owner: Server
 
-
-class Server:
+class Server(ThreadingHTTPServer):
     """Files, functions and scripted faults by path."""
 
+    block_on_close = False
+
     def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[Request] = []
         self.routes: dict[str, Callable[[Request], Answer]] = {}
         self._scripts: dict[str, list[Answer]] = {}
-        self._listener = _Listener(("127.0.0.1", 0), _Handler)
-        self._listener.owner = self
-        self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> Server:
-        self._thread.start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *problem: object) -> None:
-        self._listener.shutdown()
-        self._listener.server_close()
-        self._thread.join()
+        self.shutdown()
+        self.server_close()
 
     def url(self, path: str = "") -> str:
-        return f"http://127.0.0.1:{self._listener.server_address[1]}{path}"
+        return f"http://127.0.0.1:{self.server_address[1]}{path}"
 
     def put(self, path: str, body: bytes, **answer: Any) -> str:
         self.routes[path] = lambda request: Answer(body, **answer)
@@ -139,72 +153,39 @@ class Server:
     def asked(self, path: str) -> list[Request]:
         return [request for request in self.requests if request.path == path]
 
-    def answer(self, handler: _Handler, request: Request) -> None:
+    def answer(self, request: Request) -> Answer:
         self.requests.append(request)
         scripted = self._scripts.get(request.path)
         answer = scripted.pop(0) if scripted else Answer()
-        if answer.body is None and answer.status == 200:
-            usual = self.routes.get(request.path, lambda request: busy(404))(request)
-            answer = replace(answer, body=usual.body) if answer != Answer() else usual
-        self._send(handler, request, answer)
-
-    def _send(self, handler: _Handler, request: Request, answer: Answer) -> None:
-        body, status, headers = answer.body or b"", answer.status, dict(answer.headers)
-        if status == 200 and answer.ranges:
-            headers.setdefault("ETag", f'"{hashlib.md5(body).hexdigest()}"')
-            asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
-            if asked and request.headers.get("If-Range") == headers["ETag"]:
-                first = int(asked[1])
-                status = 206 if first < len(body) else 416
-                headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
-                body = body[first:]
-        if answer.length:
-            headers["Content-Length"] = str(len(body))
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(body if answer.cut is None else body[: answer.cut])
-        handler.wfile.flush()
-        if answer.cut is not None:
-            handler.connection.shutdown(socket.SHUT_RDWR)
-
-
-@cache
-def small_archive() -> Path:
-    """120 galaxies, simulated once per session; read only."""
-    folder = Path(tempfile.mkdtemp(prefix="truemorph-archive-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return write_archive(folder, 120, seed=3, size=48, hst=0.2)
+        if answer.body is not None or answer.status != 200:
+            return answer
+        usual = self.routes.get(request.path, lambda request: busy(404))(request)
+        return replace(answer, body=usual.body) if answer != Answer() else usual
 
 
 class Observatory(Server):
-    """A simulated archive on a local server.
-
-    Attributes
-    ----------
-    most_ids, most_rows : int or None
-        SkyServer times out for more ids per query; TAP returns OVERFLOW after this many rows.
-    """
+    """A simulated archive on a local server."""
 
     def __init__(self, archive: Path) -> None:
         super().__init__()
         self.archive = archive
-        self.most_ids: int | None = None
-        self.most_rows: int | None = None
         self.truth = pl.read_parquet(archive / "truth.parquet")
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
-        self._load()
-        for name in _FILES.values():
-            self.put(f"/files/{name}", (archive / "files" / name).read_bytes())
+        for folder, prefix in (("skyserver", ""), ("vizier", "J/ApJS/196/11/")):
+            for path in (archive / folder).iterdir():
+                name, table = f"{prefix}{path.stem}", pl.read_parquet(path)
+                columns = ", ".join(f'"{column}"' for column in table.columns)
+                self._database.execute(f'CREATE TABLE "{name}" ({columns})')
+                marks = ", ".join("?" * table.width)
+                self._database.executemany(f'INSERT INTO "{name}" VALUES ({marks})', table.iter_rows())
+        for path in (archive / "files").iterdir():
+            self.put(f"/files/{path.name}", path.read_bytes())
         self.routes |= {SQL: self.sql, f"{TAP}/sync": self.tap, MOC: self.coverage, CUTOUTS: self.cutout}
 
     @property
     def addresses(self) -> dict[str, str]:
         """Replacements of the packaged addresses."""
-        services = {"sdss.sql": SQL, "simard.tap": TAP, "hst.moc": MOC, "hst.hips2fits": CUTOUTS}
-        files = {name: f"/files/{file}" for name, file in _FILES.items()}
-        return {name: self.url(path) for name, path in (files | services).items()}
+        return {name: self.url(path) for name, path in PATHS.items()}
 
     def fetch(self, archive: str, out: Path, **options: Any) -> Fetched:
         return fetch(archive, out, addresses_from=self.addresses, per_second=1e6, **options)
@@ -218,22 +199,9 @@ class Observatory(Server):
         cursor = self._database.execute(query)
         return [one[0] for one in cursor.description or ()], cursor.fetchall()
 
-    def _load(self) -> None:
-        run = self._database.execute
-        for folder, prefix in (("skyserver", ""), ("vizier", "J/ApJS/196/11/")):
-            for path in (self.archive / folder).iterdir():
-                name, table = f"{prefix}{path.stem}", pl.read_parquet(path)
-                columns = ", ".join(f'"{column}"' for column in table.columns)
-                run(f'CREATE TABLE "{name}" ({columns})')
-                marks = ", ".join("?" * table.width)
-                self._database.executemany(f'INSERT INTO "{name}" VALUES ({marks})', table.iter_rows())
-        run("CREATE INDEX of_object ON PhotoObjAll (objID)")
-
     def sql(self, request: Request) -> Answer:
         """Respond to x_sql.asp?cmd=...&format=csv like SkyServer's functions.inc."""
         query = request.params["cmd"]
-        if self.most_ids is not None and query.count(",", query.index("IN (")) >= self.most_ids:
-            return refusal("[Microsoft][ODBC SQL Server Driver]Timeout expired")
         names, rows = self.rows(query)
         if not rows:
             return text("No objects have been found")
@@ -249,9 +217,7 @@ class Observatory(Server):
 
     def tap(self, request: Request) -> Answer:
         """Respond to TAP's /sync with a VOTable of the ADQL result."""
-        names, rows = self.rows(request.params["QUERY"])
-        limit = min(int(request.params.get("MAXREC", 10**9)), self.most_rows or 10**9)
-        return votable(names, rows[:limit], "OVERFLOW" if len(rows) > limit else "OK")
+        return votable(*self.rows(request.params["QUERY"]), "OK")
 
     def _pointing(self, ra: str, dec: str) -> dict | None:
         """Return the nearest pointing that contains a position."""
@@ -267,21 +233,19 @@ class Observatory(Server):
         assert request.params["intersect"] == "overlaps"
         assert 0 < float(request.params["SR"]) <= 0.5  # degrees
         found = self._pointing(request.params["RA"], request.params["DEC"])
-        return text(json.dumps(found["hips"].split(",") if found else []))
+        return text(json.dumps(["CDS/P/HST/V", "CDS/P/HST/color"] if found else []))
 
     def cutout(self, request: Request) -> Answer:
-        """Respond like hips2fits: a cutout, black outside of the images."""
+        """Respond like hips2fits: the image of a galaxy, whatever its width; black outside of the images."""
         params = request.params
         assert (params["projection"], params["coordsys"], params["format"]) == ("TAN", "icrs", "jpg")
         assert params["width"] == params["height"]
-        size, fov = int(params["width"]), float(params["fov"]) * 3600
+        size = int(params["width"])
         found = self._pointing(params["ra"], params["dec"])
         pixels = np.zeros((size, size, 3), dtype=np.uint8)
-        if found and found["image"] and params["hips"] in found["hips"].split(","):
-            with Image.open(self.archive / "hubble" / f"{found['object_id']}.jpg") as image:
-                half, middle = min(fov / found["side"], 1) * image.width / 2, image.width / 2
-                box = (middle - half, middle - half, middle + half, middle + half)
-                pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+        if found and found["image"]:
+            with Image.open(self.archive / "hubble" / f"{found['objid']}.jpg") as image:
+                pixels = np.asarray(image.resize((size, size)))
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, "JPEG", quality=90)
         return Answer(out.getvalue(), ranges=False)

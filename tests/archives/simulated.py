@@ -16,13 +16,11 @@ import polars as pl
 import simplejpeg
 from astropy import units as u
 from astropy.cosmology import FlatLambdaCDM
-from scipy.special import expit, logit
 
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import FIELD_R90, GZ2_SIZE, render
-from truemorph.simulate.population import ELLIPTICAL, at_resolution, simulate_galaxies
+from truemorph.simulate.population import simulate_galaxies
 
 UNMEASURED, MISSING = -9999.0, -99.99  # in SDSS and in Simard et al.
 _SHARP = 0.85  # arcsec; seeing of fields that have a star but not the galaxy next to it
@@ -46,11 +44,10 @@ def write_archive(folder: Path, n: int, seed: int, *, size: int = GZ2_SIZE, hst:
     population = population.with_columns(pl.col("has_redshift") & pl.col("in_sdss"))
     population = _sdss(folder / "skyserver", population, rng)
     _simard(folder / "vizier", population, rng)
-    labels = _votes(folder / "files", population, rng, seed)
+    _votes(folder / "files", population, rng, seed)
     _images(folder / "files", population, rng, size, seed)
-    status = _hubble(folder / "hubble", population, rng.random(n) < hst, rng, seed)
-    truth = population.with_columns(label=pl.Series(labels), hst=pl.Series(status))
-    truth.write_parquet(folder / "truth.parquet")
+    status = _hubble(folder / "hubble", population, rng.random(n) < hst, seed)
+    population.with_columns(hst=pl.Series(status)).write_parquet(folder / "truth.parquet")
     return folder
 
 
@@ -69,13 +66,12 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
     """Write PhotoObjAll, SpecObj, Field and Neighbors; return galaxies with objid, ra, dec, and psf_best.
 
     An object has a row for each field that contains it, measured with that field's seeing: one is primary (mode 1), the
-    others are secondary (mode 2). Run 1000 + k is the field of the galaxies, 3000 + k and 5000 + k overlap some of
-    them, and 7000 + k has a star near a galaxy: close but primary, or secondary but too far.
+    others are secondary (mode 2). Run 1000 + k is the field of the galaxies, 3000 + k overlaps some of them, and
+    7000 + k has a star near a galaxy: close but primary, or secondary but too far.
     """
     n, fields = population.height, population["field"].max() + 1
     centre = np.column_stack([rng.uniform(120, 240, fields), np.rad2deg(np.arcsin(rng.uniform(0, 0.86, fields)))])
     place = centre[population["field"]] + rng.uniform(-0.07, 0.07, (n, 2))
-    g_r = np.where(population["type"] == ELLIPTICAL, population["g_r_bulge"], population["g_r_disk"])
     extinction = np.minimum(rng.exponential(0.08, n), 0.6)
     r = population["magnitude"].to_numpy() + extinction
     values = {
@@ -83,41 +79,34 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
         "petroRadErr_r": population["radius"].to_numpy() * 0.02 * rng.lognormal(0, 0.4, n),
         "petroR50_r": population["r50"].to_numpy(),
         "petroR90_r": population["r90"].to_numpy(),
-        **{f"petroMag_{band}": r + factor * g_r for band, factor in zip("ugriz", (2.2, 1, 0, -0.5, -0.8), strict=True)},
+        **{f"petroMag_{band}": r + factor * 0.7 for band, factor in zip("ugriz", (2.2, 1, 0, -0.5, -0.8), strict=True)},
     }
     values = {name: np.where(population["measured"], one, UNMEASURED) for name, one in values.items()}
     own = population.select("galaxy", "field", psf="psf_fwhm", run=1000 + pl.col("field"), mode=1).with_columns(
         ra=pl.Series(place[:, 0]).round(8), dec=pl.Series(place[:, 1]).round(8), extinction_r=pl.Series(extinction)
     )
     own = own.with_columns(pl.Series(name, one) for name, one in values.items())
-    detections = [own]
-    for run, share in ((3000, 0.45), (5000, 0.12)):
-        seeing = pl.Series(np.clip(1.3 * np.exp(0.14 * rng.normal(size=fields)), 0.9, 2.4))
-        over = own.filter(pl.Series((rng.random(fields) < share)[population["field"]]))
-        detections.append(
-            over.with_columns(
-                psf=seeing.gather(over["field"]), run=run + pl.col("field"), mode=2, dec=pl.col("dec") + 3e-5
-            )
-        )
-    star = rng.choice(3, n, p=[0.8, 0.12, 0.08])  # none, secondary and far, primary and near
-    apart = np.select([star == 1, star == 2], [rng.uniform(6, 28, n), rng.uniform(1.2, 2.6, n)], 0)  # arcsec
-    stars = own.with_columns(
-        psf=pl.lit(_SHARP),
+    seeing = pl.Series(np.clip(1.3 * np.exp(0.14 * rng.normal(size=fields)), 0.9, 2.4))
+    over = own.filter(pl.Series((rng.random(fields) < 0.5)[population["field"]]))
+    over = over.with_columns(
+        psf=seeing.gather(over["field"]), run=3000 + pl.col("field"), mode=2, dec=pl.col("dec") + 3e-5
+    )
+    far = pl.col("galaxy") % 10 == 0
+    stars = own.filter(pl.col("galaxy") % 5 == 0).with_columns(
+        psf=_SHARP,
         run=7000 + pl.col("galaxy").cast(pl.Int64),
-        mode=pl.Series(np.where(star == 1, 2, 1)),
-        dec=pl.col("dec") + pl.Series(apart / 3600),
-    ).filter(pl.Series(star > 0))
-    columns = [pl.col("mode").cast(pl.Int64), pl.col("run").cast(pl.Int64)]
-    found = pl.concat([one.with_columns(columns) for one in (*detections, stars)]).with_columns(
+        mode=pl.when(far).then(2).otherwise(1),
+        dec=pl.col("dec") + pl.when(far).then(15).otherwise(2) / 3600,
+    )
+    found = pl.concat([own, over, stars], how="vertical_relaxed").with_columns(
+        pl.col("mode", "run").cast(pl.Int64),
         objID=_object_id(pl.col("run"), pl.col("galaxy").cast(pl.Int64) + 10),
         fieldID=_object_id(pl.col("run"), 0),
         rerun=pl.lit(40),
         camcol=pl.lit(1),
     )
-    population = population.with_columns(
-        objid=found["objID"][:n], object_id=found["objID"][:n], ra=own["ra"], dec=own["dec"]
-    ).join(
-        pl.concat(detections).group_by("galaxy").agg(psf_best=pl.col("psf").min()),
+    population = population.with_columns(objid=found["objID"][:n], ra=own["ra"], dec=own["dec"]).join(
+        pl.concat([own, over], how="vertical_relaxed").group_by("galaxy").agg(psf_best=pl.col("psf").min()),
         on="galaxy",
         maintain_order="left",
     )
@@ -139,16 +128,11 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
 
 
 def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> None:
-    """Write table 3 of Simard et al. (2011) with VizieR's column names, and with galaxies that are not in GZ2.
+    """Write table 3 of Simard et al. (2011) with VizieR's column names.
 
     Lengths are an angle times Scale. Without redshift, Scale is -99.99 and circular radii are negative.
     """
-    others = simulate_galaxies(max(1, round(0.3 * population.height)), int(rng.integers(2**31)))
-    others = others.with_columns(
-        objid=587745000000000000 + pl.int_range(others.height) * 65553, has_redshift=pl.lit(True)
-    )
-    own = population.filter("in_simard").select(others.columns)
-    table = pl.concat([own, others]).sort("objid")
+    table = population.filter("in_simard").sort("objid")
     n, has_redshift = table.height, table["has_redshift"].to_numpy()
     redshift, ratio = table["redshift"].to_numpy(), table["axis_ratio"].to_numpy()
     scale = np.round(_COSMOLOGY.kpc_proper_per_arcmin(redshift).to_value(u.kpc / u.arcsec), 3)
@@ -158,8 +142,7 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
     failed = _some(rng, n, 0.01)
     bulge, index = table["bulge_fraction"].to_numpy(), table["sersic_index"].to_numpy()
     # A single Sérsic fit to bulge and exponential disk: closer to the index of the disk.
-    single = np.where(table["type"] == ELLIPTICAL, index, 1 + (index - 1) * bulge**1.3)
-    single = np.clip(single * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
+    single = np.clip((1 + (index - 1) * bulge**1.3) * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
     columns = {
         "recno": np.arange(1, n + 1),
         "objID": table["objid"].cast(pl.String),
@@ -174,43 +157,39 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
     pl.DataFrame(columns).write_parquet(folder / "table3.parquet")
 
 
-def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, seed: int) -> np.ndarray:
-    """Write Galaxy Zoo 2's vote tables, first question only; return ỹ as drawn from T(α)."""
+def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, seed: int) -> None:
+    """Write Galaxy Zoo 2's vote tables, first question only."""
     n, alpha = population.height, population["alpha"].to_numpy()
-    smooth, disk = vote_fractions(population["truth"].to_numpy(), alpha, RayleighTransition(11.25), seed)
     artefact = np.where(rng.random(n) < 0.015, rng.uniform(0.5, 0.9, n), rng.beta(0.6, 30, n))
-    shares = np.column_stack([smooth * (1 - artefact), disk * (1 - artefact), artefact])
-    total = rng.integers(34, 57, n)
-    counts = rng.multinomial(total, shares / shares.sum(axis=1, keepdims=True))
-    weighted = counts * rng.uniform(0.93, 1.0, counts.shape)
-    weighted = weighted / weighted.sum(axis=1, keepdims=True)
-    odds = logit(np.clip(weighted[:, 1] / weighted[:, :2].sum(axis=1), 0.01, 0.99))
-    slope = np.polyfit(np.log(alpha), odds, 1)[0]
 
-    def table(share: float) -> pl.DataFrame:
-        """Votes, debiased by removing a fraction of their drift with resolution."""
-        moved = expit(odds + share * slope * (np.log(alpha.max()) - np.log(alpha)))
-        rest = 1 - weighted[:, 2]
-        debiased = np.column_stack([(1 - moved) * rest, moved * rest, weighted[:, 2]])
+    def shares(sharper: float) -> np.ndarray:
+        """Fractions of votes at a higher resolution, shape (n, 3)."""
+        answers = vote_fractions(population["truth"].to_numpy(), sharper * alpha, RayleighTransition(11.25), seed)
+        return np.column_stack([*(one * (1 - artefact) for one in answers), artefact])
+
+    total = rng.integers(34, 57, n)
+    counts = rng.multinomial(total, shares(1) / shares(1).sum(axis=1, keepdims=True))
+
+    def table(sharper: float) -> pl.DataFrame:
+        """Votes; debiased fractions are those at a higher resolution."""
+        debiased = shares(sharper)
         columns = {"dr7objid": population["objid"], "ra": population["ra"].round(5), "dec": population["dec"].round(5)}
         columns |= {"sample": np.full(n, "original"), "total_classifications": total}
         for k, answer in enumerate(_ANSWERS):
             name = f"t01_smooth_or_features_{answer}"
             columns |= {
                 f"{name}_count": counts[:, k],
-                f"{name}_weighted_fraction": np.round(weighted[:, k], 3),
+                f"{name}_weighted_fraction": np.round(counts[:, k] / total, 3),
                 f"{name}_debiased": np.round(debiased[:, k], 3),
             }
         return pl.DataFrame(columns)
 
-    # Galaxy Zoo's own table has all redshifts, slightly other ones than SDSS, and a few galaxies without votes.
+    # Galaxy Zoo's own table has all redshifts, slightly other ones than SDSS.
     z_gz = pl.DataFrame({"OBJID": population["objid"], "REDSHIFT": (population["redshift"] + 1e-5).round(6)})
-    extra = pl.DataFrame({"OBJID": population["objid"][:3] + (1 << 30), "REDSHIFT": [0.05, 0.1, None]})
-    (folder / "gz2sample.csv.gz").write_bytes(gzip.compress(pl.concat([z_gz, extra]).write_csv().encode(), mtime=0))
-    hart = table(0.5).filter(pl.Series(~_some(rng, n, 0.015)))
-    for name, frame in (("zoo2MainSpecz.csv.gz", table(0.25)), ("gz2_hart16.csv.gz", hart)):
-        (folder / name).write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
-    return (disk > 0.5).astype(int)
+    hart = table(1.5).filter(pl.Series(~_some(rng, n, 0.015)))
+    files = {"gz2sample": z_gz, "zoo2MainSpecz": table(1.2), "gz2_hart16": hart}
+    for name, frame in files.items():
+        (folder / f"{name}.csv.gz").write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
 
 
 def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, size: int, seed: int) -> None:
@@ -242,27 +221,15 @@ def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, si
         archive.writestr(zipfile.ZipInfo("images/1.jpg", _WHEN), data)
 
 
-def _hubble(
-    folder: Path, population: pl.DataFrame, seen: np.ndarray, rng: np.random.Generator, seed: int
-) -> np.ndarray:
+def _hubble(folder: Path, population: pl.DataFrame, seen: np.ndarray, seed: int) -> np.ndarray:
     """Write HST images; return "image", "blank" (covered, but empty) or "outside"."""
     status = np.where(seen, np.where(np.cumsum(seen) % 8 == 3, "blank", "image"), "outside")
-    covered = population.filter(pl.Series(seen))
-    # Sharper images would take seconds each without a visible difference at this size.
-    alpha = np.minimum(covered["radius"].to_numpy() / (0.1 / FWHM_PER_SIGMA), 80.0)
-    sharp = at_resolution(covered, np.maximum(alpha, covered["alpha"].to_numpy()))
-    drawn = sharp.filter(pl.Series(status[seen] == "image"))
+    drawn = population.filter(pl.Series(status == "image"))
     for row, image in render(drawn, 256, seed, field=FIELD_R90):
         data = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
-        (folder / f"{drawn['object_id'][row]}.jpg").write_bytes(data)
-    # Few fields were observed in all filters.
-    colour = np.where(rng.random(covered.height) < 0.8, "CDS/P/HST/color,", "")
-    covered.select(
-        "object_id",
-        "ra",
-        "dec",
-        side=pl.col("r90") * FIELD_R90,
-        hips=pl.Series(colour) + "CDS/P/HST/I,CDS/P/HST/V",
-        image=pl.Series(status[seen] == "image"),
-    ).write_parquet(folder / "coverage.parquet")
+        (folder / f"{drawn['objid'][row]}.jpg").write_bytes(data)
+    covered = population.select(
+        "objid", "ra", "dec", side=pl.col("r90") * FIELD_R90, image=pl.Series(status == "image")
+    )
+    covered.filter(pl.Series(seen)).write_parquet(folder / "coverage.parquet")
     return status

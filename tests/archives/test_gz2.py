@@ -1,5 +1,6 @@
 """Galaxy Zoo 2: published tables, unpacked images, and the mapping of images to galaxies."""
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -39,16 +40,15 @@ def test_an_object_in_two_samples_has_the_image_of_the_first(sky, tmp_path):
     sky.fetch("gz2", tmp_path)
     assets = [int(path.stem) for path in (tmp_path / "images").iterdir()]
     samples = ["stripe82_coadd_2", "stripe82_coadd_1", "stripe82", "extra", "original"]
-    lines = [
-        f"{objid},{sample},{assets[5 * objid + number]}"
-        for objid in range(5)
-        for number, sample in enumerate(samples[: 5 - objid])
-    ]
-    sky.put(MAPPING, "\n".join(["objid,sample,asset_id", *lines, ""]).encode())
+    # Object 0 is in all samples, object 1 in all but the last one, and so on.
+    own = [(objid, sample) for objid in range(5) for sample in samples[: 5 - objid]]
+    mapping = pl.DataFrame(own, ["objid", "sample"], orient="row").with_columns(asset_id=pl.Series(assets[:15]))
+    sky.put(MAPPING, mapping.write_csv().encode())
     sky.fetch("gz2", tmp_path / "b")
     images = pl.read_parquet(tmp_path / "b" / "images.parquet")
     assert images["sample"].to_list() == samples[::-1]
-    assert images["image"].to_list() == [f"images/{assets[5 * one + 4 - one]}.jpg" for one in range(5)]
+    last = np.cumsum([5, 4, 3, 2, 1]) - 1
+    assert images["image"].to_list() == [f"images/{assets[one]}.jpg" for one in last]
 
 
 @pytest.mark.parametrize(

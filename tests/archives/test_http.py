@@ -47,14 +47,13 @@ def names(folder):
 
 @pytest.mark.parametrize("checksum", [None, MD5, SHA256])
 def test_a_file_is_downloaded_once(server, session, url, tmp_path, checksum):
-    download(session, at(url, checksum), tmp_path / "t.bin")
-    assert (tmp_path / "t.bin").read_bytes() == BODY
-    assert names(tmp_path) == ["provenance.json", "t.bin"]
-    entry = read_provenance(tmp_path)["t.bin"]
-    assert (entry["sha256"], entry["bytes"]) == (SHA256[7:], 500_000)
-    download(session, at(url, checksum), tmp_path / "t.bin")
+    for _ in range(2):
+        download(session, at(url, checksum), tmp_path / "t.bin")
+        assert (tmp_path / "t.bin").read_bytes() == BODY
+        assert names(tmp_path) == ["provenance.json", "t.bin"]
+        entry = read_provenance(tmp_path)["t.bin"]
+        assert (entry["sha256"], entry["bytes"]) == (SHA256[7:], 500_000)
     assert len(server.requests) == 1
-    assert read_provenance(tmp_path)["t.bin"] == entry
 
 
 def test_a_download_resumes_after_interruptions_and_failed_runs(server, session, url, tmp_path):
@@ -149,19 +148,13 @@ def test_transient_statuses_are_repeated(server, session, status):
     assert len(server.requests) == (5 if status in (408, 429, 500, 503, 504) else 1)
 
 
-def test_a_truncated_response_is_requested_again(server, session):
-    url = server.put("/t.csv", b"a\n1\n")
-    server.script("/t.csv", Answer(cut=2), Answer(cut=0), busy(503))
-    assert session.read(url, {"x": "é&b"}) == b"a\n1\n"
-    assert [one.params for one in server.requests] == [{"x": "é&b"}] * 4
-
-
 def test_a_requested_wait_is_respected_up_to_five_minutes(server, session, monkeypatch):
     waits = []
     monkeypatch.setattr(time, "sleep", waits.append)
     url = server.put("/t.csv", b"a\n1\n")
     server.script("/t.csv", busy(503, "120"), busy(429, "soon"))
-    session.read(url, {})
+    assert session.read(url, {"x": "é&b"}) == b"a\n1\n"
+    assert [one.params for one in server.requests] == [{"x": "é&b"}] * 3
     assert max(waits) == 120
     for value in ("3600", "99999999999", "Fri, 31 Dec 2100 23:59:59 GMT"):
         server.script("/t.csv", busy(429, value))

@@ -86,8 +86,8 @@ def test_queries_fit_into_a_url_and_the_rate_is_below_sixty_per_minute():
 def test_timeouts_halve_the_batch_and_too_many_queries_cause_a_wait(sky, known, tmp_path, monkeypatch):
     waits = []
     monkeypatch.setattr("time.sleep", waits.append)
-    sky.most_ids = 10
-    sky.script(SQL, text('"ERROR: Maximum 60 queries allowed per minute. Rejected query: SELECT"\n'))
+    slow = refusal("[Microsoft][ODBC SQL Server Driver]Timeout expired")
+    sky.script(SQL, text('"ERROR: Maximum 60 queries allowed per minute. Rejected query: SELECT"\n'), slow, slow)
     get(sky, tmp_path, ids=known)
     assert [one.params["cmd"].count("5877") for one in sky.asked(SQL)[:5]] == [25, 25, 12, 6, 6]
     assert max(waits) >= 65

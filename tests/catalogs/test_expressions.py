@@ -8,10 +8,7 @@ from hypothesis import strategies as st
 
 from truemorph.catalogs.catalogue import rows_where
 from truemorph.catalogs.expressions import compute, read_expression
-from truemorph.catalogs.mapped import apply_mapping
-from truemorph.catalogs.mapping import read_mapping
 from truemorph.errors import InputError
-from truemorph.tables import CatalogTable
 
 TABLE = pl.DataFrame(
     {
@@ -108,9 +105,5 @@ def test_integers_neither_overflow_nor_lose_digits(text, values):
 
 def test_columns_may_have_names_that_are_polars_patterns():
     table = pl.DataFrame({"^a.*$": [1.0, -9.0], "a": [3.0, 4.0], "*": [5.0, 6.0]})
-    mapped = apply_mapping(
-        CatalogTable(table), read_mapping({"columns": {"radius": {"column": "^a.*$", "missing": -9}}})
-    )
-    assert mapped.frame["radius"].to_list() == mapped.cleaned["^a.*$"].to_list() == [1.0, None]
     assert rows_where(table, ["^a.*$=1"], "odd").tolist() == [True, False]
     assert compute(read_expression('"^a.*$" + "*" * 2 > 4', "test"), table, "test").to_list() == [True, False]

@@ -16,7 +16,7 @@ from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.tables import CatalogTable, write_table
 
 COUNTED = {"smooth_fraction": False, "smooth_votes": "s", "disk_votes": "d", "vote_count": "total"}
-COUNTED = {"extends": "gz2", "columns": COUNTED}
+COUNTED = {**GZ2, "columns": COUNTED}
 
 
 def prepared_frame(table=None, **asked):
@@ -74,8 +74,8 @@ def test_ids_are_exact(tmp_path):
 def test_the_papers_sample_is_drawn_if_the_table_is_large_enough():
     n = 160_000
     smooth = np.where(np.random.default_rng(0).random(n) < 0.55, 0.8, 0.2)
-    table, shuffled = votes(n, **{SMOOTH: smooth, DISK: 0.98 - smooth}), photometry(n).sample(fraction=1, shuffle=True)
-    prepared = prepare(table, preset="paper", joins=[Join(shuffled)], seed=3)
+    shuffled = votes(n, **{SMOOTH: smooth, DISK: 0.98 - smooth}).sample(fraction=1, shuffle=True)
+    prepared = prepare(photometry(n), preset="paper", joins=[Join(shuffled)], seed=3)
     frame = prepared.catalogue.frame
     drawn = frame.filter(pl.col("split") != "unused")
     assert [(drawn["label"] == k).sum() for k in (0, 1)] == [62_225, 59_759]
@@ -178,9 +178,6 @@ def test_catalogue_datasheet_and_dropped_rows_are_written(tmp_path):
         assert said in page
     assert str(tmp_path) not in page  # paths are not valid on another machine
     assert (tmp_path / "out" / "c.dropped.csv").read_text().count("\n") == prepared.dropped.height + 1
-
-
-# --- votes that the user names ----------------------------------------------------------------------------------------
 
 
 NAMES = {"object_id": "name", "smooth": "s", "disk": "d", "radius": "size"}

@@ -9,7 +9,6 @@ import pytest
 from catalogs.made_up import DISK, SMOOTH, photometry, votes
 from conftest import run
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.mapping import read_mapping
 
 
 @pytest.fixture
@@ -71,9 +70,3 @@ def test_a_dry_run_prints_a_mapping_that_gives_the_same_catalogue(capsys, files)
     assert one.frame.equals(two.frame)
     assert set(one.frame["ellipticity"]) == {0.1, 0.2}
     assert one.metadata["cosmology"] == two.metadata["cosmology"] == "Planck18"
-
-
-@pytest.mark.parametrize(("options", "read"), [((), tomllib.loads), (("--json",), json.loads)])
-def test_a_dry_run_without_a_table_prints_the_preset(capsys, options, read):
-    _, page, _ = run(capsys, "prepare", "--preset", "gz2", "--dry-run", *options)
-    assert read_mapping(read(page)) == read_mapping("gz2")

@@ -46,12 +46,11 @@ def question(prefix, answers=ANSWERS):
 
 def all_campaigns():
     """One table of three campaigns; each galaxy has votes in only one of them."""
-    columns = {}
-    for turn, campaign in enumerate(("dr12", "dr5", "dr8")):
-        mine = np.arange(N) % 3 == turn
-        for name, votes in question(f"{Q}-{campaign}").items():
-            columns[name] = np.where(mine, votes, np.nan if name.endswith("fraction") else 0)
-    return columns
+    return {
+        name: np.where(np.arange(N) % 3 == turn, votes, np.nan if name.endswith("fraction") else 0)
+        for turn, campaign in enumerate(("dr12", "dr5", "dr8"))
+        for name, votes in question(f"{Q}-{campaign}").items()
+    }
 
 
 DECALS = {
@@ -83,7 +82,6 @@ TABLES = [
     ("gz-challenge", CHALLENGE, False, {"psf_fwhm": 1.32}),
     ("gz-decals", DECALS, True, {"psf_fwhm": 1.2}),
     ("gz-decals", {**IDS, **question(f"{Q}-dr5"), **SIZES}, True, {}),
-    ("gz-decals", {**IDS, **question(f"{Q}-dr12"), **SIZES}, True, {}),
     ("desi", {"dr8_id": IDS["id_str"], **question(Q), **SIZES, "est_petro_th50": 3.0}, True, {}),
     ("desi", {**IDS, **question(f"{Q}-dr8"), "petro_theta": RADII}, True, {"psf_fwhm": 1.2}),
     ("desi", {**IDS, "dataset_name": "gz_desi", **all_campaigns(), **SIZES}, True, {}),

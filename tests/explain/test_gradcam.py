@@ -75,10 +75,6 @@ def test_maps_equal_their_definition(backbone, size, layer, grid, form, before):
     np.testing.assert_allclose(cam.member(pixels, 0), model.member_probabilities(pixels, 0), atol=1e-5)
 
 
-def test_patches_without_influence_on_the_class_token_are_not_a_layer():
-    assert list(GradCam(model_of("test_vit")).layers) == [f"blocks.{k}" for k in range(5)]  # the last one is blocks.5
-
-
 def test_a_map_does_not_depend_on_the_batch():
     model, pixels = model_of(), pictures(70)  # more than a batch
     classes = np.arange(70) % 2
@@ -113,6 +109,8 @@ def test_the_deepest_layer_with_seven_cells_is_the_default():
     # As in the paper; cells are at positions given by the strides, not evenly spaced.
     cam = GradCam(model_of("resnet18", 207))
     assert (cam.layer, cam.grid) == ("layer4", Grid(7, 0.0, 32.0))
+    # Patches of the last block, blocks.5, have no influence on the class token.
+    assert list(GradCam(model_of("test_vit")).layers) == [f"blocks.{k}" for k in range(5)]
 
 
 @pytest.mark.parametrize(

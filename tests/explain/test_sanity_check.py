@@ -38,6 +38,10 @@ def test_maps_of_grad_cam_depend_on_the_weights():
     assert found.passes
     again = randomise(model, pixels, draws=2, seed=1)
     np.testing.assert_array_equal(found.random[1:3], again.random)
+    with pytest.raises(InputError, match="two draws or more; got 1"):
+        randomise(model, pixels, draws=1)
+    with pytest.raises(InputError, match="two galaxies of one predicted class"):
+        randomise(model, pixels[:1])
 
 
 def test_passing_requires_draws_that_agree():
@@ -51,10 +55,3 @@ def test_passing_requires_draws_that_agree():
     assert not found(0.3, 0.1).passes  # 2.78 × 0.045 > 0.1
     assert found(0.3, 0.07).passes
     assert not found(0.5, 0.01).passes
-
-
-def test_too_few_draws_or_galaxies_raise_errors():
-    with pytest.raises(InputError, match="two draws or more; got 1"):
-        randomise(model_of(), pictures(4), draws=1)
-    with pytest.raises(InputError, match="two galaxies of one predicted class"):
-        randomise(model_of(), pictures(1))

@@ -30,13 +30,8 @@ def of_people(seed, people=("Ann", "Ben"), n=80, alike=0.7):
     rng = np.random.default_rng(seed)
     own = rng.choice(CHOICES, n, p=[0.4, 0.4, 0.15, 0.05])
     other = rng.choice(CHOICES, (len(people), n))
-    follows = rng.random((len(people), n)) < alike
-    return rows(
-        *(
-            (name, str(k), "first", str(own[k] if follows[j, k] else other[j, k]))
-            for (j, name), k in product(enumerate(people), range(n))
-        )
-    )
+    said = np.where(rng.random((len(people), n)) < alike, own, other)
+    return rows(*((name, str(k), "first", str(said[j, k])) for (j, name), k in product(enumerate(people), range(n))))
 
 
 @pytest.mark.parametrize(("answers", "gold", "uncertain"), [
@@ -67,14 +62,11 @@ def test_cohens_kappa_is_that_of_scikit_learn_on_the_galaxies_that_both_labelled
     assert pair["kappa_stderr"] == pytest.approx(rough, rel=0.3)
 
 
-def test_fleiss_kappa_of_the_standard_example_and_of_people_who_always_agree():
+def test_fleiss_kappa_of_the_standard_example_and_on_galaxies_that_three_people_labelled():
     answers = np.array([np.repeat(np.arange(5), counts) for counts in TEN_SUBJECTS])
     assert fleiss_kappa(answers) == pytest.approx(0.210, abs=5e-4)
-    found = agreement(rows(*((who, str(k), "first", "disk") for who in ("Ann", "Ben", "Eve") for k in range(30))))
-    assert [one["kappa"] for one in (*found["pairs"], found["fleiss"])] == [1.0] * 4
-
-
-def test_fleiss_kappa_needs_three_people_and_galaxies_that_all_labelled():
+    alike = agreement(of_people(2, ("Ann", "Ben", "Eve"), alike=1.0))
+    assert [one["kappa"] for one in (*alike["pairs"], alike["fleiss"])] == [1.0] * 4
     three = of_people(2, ("Ann", "Ben", "Eve"))
     found = agreement(three.filter((pl.col("annotator") != "Eve") | (pl.col("galaxy").cast(int) < 50)))["fleiss"]
     assert found["galaxies"] == 50
@@ -83,26 +75,20 @@ def test_fleiss_kappa_needs_three_people_and_galaxies_that_all_labelled():
     assert agreement(three.filter(pl.col("annotator") != "Eve"))["fleiss"] is None
 
 
-def test_self_consistency_is_the_fraction_of_repeats_answered_alike():
-    answers = rows(
-        ("Ann", "a", "first", "disk"), ("Ann", "b", "first", "disk"), ("Ben", "a", "first", "smooth"),
-        ("Ann", "a", "repeat", "disk"), ("Ann", "b", "repeat", "smooth"), ("Ben", "a", "repeat", "smooth"),
-        ("Ben", "c", "repeat", "smooth"),
-    )  # fmt: skip
-    found = agreement(answers)
+def test_self_consistency_and_disks_that_the_same_person_calls_smooth_on_the_degraded_copy():
+    first = {"a": "disk", "b": "disk", "c": "disk", "d": "smooth", "e": "disk"}
+    repeat = {"a": "disk", "b": "smooth"}
+    copy = {"a": "smooth", "b": "disk", "c": "unclear", "d": "smooth", "e": "disk"}
+    said = [("first", first), ("repeat", repeat), ("twin", copy)]
+    answers = [("Ann", one, occasion, answer) for occasion, given in said for one, answer in given.items()]
+    answers += [("Ben", "a", occasion, "smooth") for occasion in ("first", "repeat", "twin")]
+    answers += [("Ben", "c", "repeat", "smooth")]
+    found = agreement(rows(*answers))
     alike = [(one["annotator"], one["repeats"], one["alike"]) for one in found["self_consistency"]]
     assert alike == [("Ann", 2, 0.5), ("Ben", 1, 1.0)]
     assert found["disagreements"] == ["a"]
-
-
-def test_twins_count_disks_that_the_same_person_calls_smooth_on_the_degraded_copy():
-    first = {"a": "disk", "b": "disk", "c": "disk", "d": "smooth", "e": "disk"}
-    copy = {"a": "smooth", "b": "disk", "c": "unclear", "d": "smooth", "e": "disk"}
-    answers = [("Ann", one, "first", said) for one, said in first.items()]
-    answers += [("Ann", one, "twin", said) for one, said in copy.items()]
-    answers += [("Ben", "a", "first", "disk"), ("Ben", "a", "twin", "smooth")]
-    # Ann's a, b and e and Ben's a: c can't be told, d is smooth on both.
-    assert agreement(rows(*answers))["twins"] == {"disks": 4, "called_smooth": 0.5}
+    # Ann's a, b and e: c can't be told, d is smooth on both.
+    assert found["twins"] == {"disks": 3, "called_smooth": pytest.approx(1 / 3)}
 
 
 def of_twins(theta, n, seed=0, disk=0.7):

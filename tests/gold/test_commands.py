@@ -1,7 +1,6 @@
 """truemorph gold plan and truemorph gold label, as a user meets them."""
 
 import json
-import shutil
 import socket
 
 import numpy as np
@@ -37,8 +36,6 @@ def test_a_models_probabilities_change_the_plan(catalogue):
     assert with_model.selected.height < tm.plan_gold(catalogue, error=0.05).selected.height
     with pytest.raises(InputError, match="none of this catalogue"):
         tm.plan_gold(catalogue, labels=sure.with_columns(object_id=pl.format("x{}", "object_id")))
-    with pytest.raises(InputError, match="p_disk"):
-        tm.plan_gold(catalogue, labels=sure.drop("p_disk"))
 
 
 @pytest.fixture
@@ -53,7 +50,7 @@ def served(monkeypatch):
     monkeypatch.setattr("truemorph.gold.server.serve", serve)
 
 
-def test_labelling_ends_with_a_summary_and_galaxies_left_out_are_a_finding(capsys, plan, served, better):
+def test_labelling_ends_with_a_summary(capsys, plan, served, better):
     status, out, _ = run(capsys, "gold", "label", plan, "--images", better)
     assert status == 0
     assert f"Next: truemorph gold import {plan}" in out
@@ -62,15 +59,11 @@ def test_labelling_ends_with_a_summary_and_galaxies_left_out_are_a_finding(capsy
         "annotator": "Ann", "smooth": 0, "disk": 0, "unclear": 1, "artefact": 0, "repeats and twins": 0, "seconds": 3.0,
     }  # fmt: skip
     assert codes(found) == ["galaxies-left-out"]
-    n = read_plan(plan)[1].height
-    assert f"{n - 30} of {n}" in found.findings[0].message
 
 
-def test_mistakes_are_one_line(capsys, plan, tmp_path):
+def test_mistakes_are_one_line(capsys, plan, tmp_path, monkeypatch):
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     (tmp_path / "empty").mkdir()
-    older = shutil.copytree(plan, tmp_path / "older")
-    (older / "plan.json").write_text('{"version": 0}')
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -80,7 +73,6 @@ def test_mistakes_are_one_line(capsys, plan, tmp_path):
             ("not a folder of images", [plan, "--images", tmp_path / "absent"]),
             ("no image", [plan, "--images", tmp_path / "empty"]),
             ("truemorph gold plan", [tmp_path]),
-            ("version", [older]),
             ("--twins", [plan, "--twins", 500]),
             ("--gold-source", [plan, "--gold-source", "guesses"]),
         ]:
@@ -88,11 +80,7 @@ def test_mistakes_are_one_line(capsys, plan, tmp_path):
             assert status == 2, arguments
             assert says in err, err
             assert err.count("\n") == 1, err
-
-
-def test_without_starlette_the_extra_is_named(capsys, plan, monkeypatch):
     monkeypatch.setattr("truemorph.errors.find_spec", lambda name: None)
     status, _, err = run(capsys, "gold", "label", plan)
-    assert status == 2
+    assert (status, err.count("\n")) == (2, 1)
     assert "truemorph[gold]" in err
-    assert err.count("\n") == 1

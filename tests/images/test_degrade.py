@@ -112,8 +112,3 @@ def test_contrast_is_sensitive_to_arms_but_not_to_neighbours():
     )
     assert np.all(spiral > 3 * smooth + 0.05)
     assert np.all(beside < 0.5 * spiral)
-
-
-def test_an_empty_image_has_finite_shapes():
-    shapes = measure_shapes(np.zeros((2, 32, 32, 3), np.uint8))
-    assert np.isfinite(shapes.to_numpy()).all()

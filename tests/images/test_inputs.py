@@ -31,12 +31,10 @@ def test_every_kind_gives_the_same_pixels(tmp_path):
         "paths": [tmp_path / "a.png", str(tmp_path / "a.png")],
         "a path": tmp_path / "a.png",
         "column of paths": pl.Series([str(tmp_path / "a.png")]),
-        "array of paths": np.array([str(tmp_path / "a.png")]),
         "bytes": [buffer.getvalue()],
         "one file's content": buffer.getvalue(),
         "PIL": [Image.fromarray(image)] * 257,  # two batches
         "one PIL image": Image.fromarray(image),
-        "arrays": [image],
         "array": whole,
         "floats": whole / 255,
         "tensor": torch.tensor(whole),
@@ -49,6 +47,7 @@ def test_every_kind_gives_the_same_pixels(tmp_path):
             np.testing.assert_array_equal(one, expected, err_msg=name)
     # An array of images that have the network's size is not cropped.
     np.testing.assert_array_equal(pixels(whole, size=40)[1], image)
+    assert image_names([tmp_path / "a.jpg", image]) == [str(tmp_path / "a.jpg"), 1]
 
 
 def test_invalid_images_raise_errors(tmp_path):
@@ -59,8 +58,3 @@ def test_invalid_images_raise_errors(tmp_path):
         assert says in one
     with pytest.raises(InputError, match=r"\(N, height, width, 3\); got \(3, 20, 20\)"):
         pixels(np.zeros((3, 20, 20)))
-
-
-def test_images_are_named_by_path_or_number(tmp_path):
-    assert image_names([tmp_path / "a.jpg", picture()]) == [str(tmp_path / "a.jpg"), 1]
-    assert image_names(np.zeros((3, 2, 2, 3))) == [0, 1, 2]

@@ -62,30 +62,34 @@ def test_neighbours_and_unknown_pixels_are_masked():
     assert [beside, with_holes] == pytest.approx([plain, plain], rel=0.05)
 
 
-def test_images_that_cannot_be_measured_are_listed(tmp_path):
+def test_images_that_cannot_be_measured_are_listed_and_doubtful_fits_flagged(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
     sky = np.random.default_rng(0).normal(0, 1, (64, 64))
-    beside = np.roll(light(1.0, noise=0), 24, axis=1) + sky
-    images = [light(1.0), np.full((64, 64), np.nan), np.zeros((64, 64)), beside, np.zeros((64, 64), np.uint8),
-              tmp_path / "broken.jpg", tmp_path / "none.jpg", np.ones((8, 8))]  # fmt: skip
-    found = measure_sersic(images, 1.5, jobs=1)
-    assert found.height == len(images)
-    assert found["flag"].to_list() == [0] + [2] * 7
-    expected = ("not finite", "no source", "at the centre", "uint8", "not a readable image", "No such file", "8 pixels")
-    for problem, words in zip(found["problem"][1:], expected, strict=True):
-        assert words in problem
-    assert found["sersic_n"].null_count() == 7
-
-
-def test_doubtful_fits_are_flagged():
-    close = light(1.0, radius=30.0, ratio=1.0, total=600_000.0)
-    point = light(1.0, radius=0.3, total=3_000.0)
     burnt = light(1.0)
     burnt[28:36, 28:36] = np.nan
-    found = measure_sersic([close, point, burnt], 1.5, jobs=1)
-    assert found["flag"].to_list() == [1, 1, 1]
-    for problem, words in zip(found["problem"], ("has no sky", "smaller than the PSF", "not finite"), strict=True):
-        assert words in problem
+    cases = [
+        (0, light(1.0), ""),
+        (1, light(1.0, radius=30.0, ratio=1.0, total=600_000.0), "has no sky"),
+        (1, light(1.0, radius=0.3, total=3_000.0), "smaller than the PSF"),
+        (1, burnt, "not finite"),
+        (2, np.full((64, 64), np.nan), "not finite"),
+        (2, np.zeros((64, 64)), "no source"),
+        (2, np.roll(light(1.0, noise=0), 24, axis=1) + sky, "at the centre"),
+        (2, np.zeros((64, 64), np.uint8), "uint8"),
+        (2, tmp_path / "broken.jpg", "not a readable image"),
+        (2, tmp_path / "none.jpg", "No such file"),
+        (2, np.ones((8, 8)), "8 pixels"),
+    ]
+    found = measure_sersic([image for _, image, _ in cases], 1.5, jobs=1)
+    for (flag, _, words), row in zip(cases, found.iter_rows(named=True), strict=True):
+        assert row["flag"] == flag
+        assert words in (row["problem"] or "")
+        assert (row["sersic_n"] is None) == (flag == 2)
+    assert "0 or more; got -1.0" in measure_sersic([burnt], -1.0, jobs=1)["problem"].item()
+    with pytest.raises(InputError, match=r"shape \(2,\) for 1 images"):
+        measure_sersic([burnt], [1.0, 2.0])
+    with pytest.raises(InputError, match=r"got shape \(64, 64\)"):
+        measure_sersic(burnt)
 
 
 def test_colour_images_fits_and_arrays_give_the_same_galaxy(tmp_path):
@@ -124,12 +128,3 @@ def test_indices_of_simulated_galaxies_are_recovered_from_jpegs(tmp_path):
 def test_the_number_of_processes_has_no_effect():
     images = [light(1.0, seed=seed) for seed in range(5)]  # two tasks
     assert measure_sersic(images, 1.5, jobs=2).equals(measure_sersic(images, 1.5, jobs=1))
-
-
-def test_invalid_arguments_raise_errors():
-    image = light(1.0)
-    with pytest.raises(InputError, match=r"shape \(2,\) for 1 images"):
-        measure_sersic([image], [1.0, 2.0])
-    with pytest.raises(InputError, match=r"got shape \(64, 64\)"):
-        measure_sersic(image)
-    assert "0 or more; got -1.0" in measure_sersic([image], -1.0, jobs=1)["problem"].item()
