@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from truemorph._version import __version__
 
 BIBTEX = """\
@@ -33,9 +31,3 @@ Classification of Galaxies}},
   title         = {{truemorph: unbiased galaxy morphologies from biased labels}},
   version       = {VERSION}
 }""".replace("VERSION", __version__)
-
-
-def entries() -> dict[str, dict[str, str]]:
-    """Return type and fields of each entry by its key."""
-    found = re.findall(r"@(\w+){(\w+),\n(.*?)\n}", BIBTEX, re.DOTALL)
-    return {key: {"type": kind, **dict(re.findall(r"(\w+) += {(.*)}", body))} for kind, key, body in found}

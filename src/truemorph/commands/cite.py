@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truemorph.citation import BIBTEX, entries
+from truemorph.citation import BIBTEX
 from truemorph.results import PlainResult
 
 
@@ -14,11 +14,11 @@ def cite() -> PlainResult:
     Returns
     -------
     PlainResult
-        BibTeX as text, and the fields of each entry by its key.
+        BibTeX.
 
     Examples
     --------
-    >>> print(cite().to_dict()["cabreravives2018"]["doi"])
-    10.3847/1538-3881/aae9f4
+    >>> "10.3847/1538-3881/aae9f4" in cite().summary()
+    True
     """
-    return PlainResult(BIBTEX, entries())
+    return PlainResult(BIBTEX, {"bibtex": BIBTEX})
