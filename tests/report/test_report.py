@@ -86,6 +86,8 @@ def test_the_page_and_its_files_have_the_numbers_of_the_labels(reported, runs, c
         for one in [f"{name}_{k}" for k in range(1, count + 1)] or [name]:
             for kind in ("pdf", "png"):
                 assert (drawn / f"{one}.{kind}").stat().st_size > 0
+    differing = page.partition("Settings that differ")[2]
+    assert '<th scope="row">naive</th><td>True</td><td>False</td>' in differing
     assert page.count("<li data-name=") == min(30, result["changed"])
     assert json.loads((folder / "page_files" / "report.json").read_text()) == result
     # Better images stand beside; missing ones, and those that can't be read, are said.
