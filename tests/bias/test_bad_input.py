@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import codes, flipped_labels
-from truemorph.bias.diagnostics import confounding_check
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.transitions import RayleighTransition
@@ -50,19 +49,13 @@ def test_an_error_names_the_first_wrong_row(what, row, method):
         ({"labels": np.zeros(N)}, "only smooth labels"),
         ({"labels": np.array(["disk"] * N)}, "labels must be integers"),
         ({"labels": 3 * LABELS, "family": "matrix", "gold": TRUTH}, "number classes 0, 1, 2"),
-        ({"alpha": ALPHA[:, None]}, "one value per galaxy"),
-        ({"alpha": np.ma.array(ALPHA, mask=np.arange(N) == 4)}, "row 4"),
         ({"alpha": changed(ALPHA, 9, np.inf)}, "finite"),
         ({"alpha": np.full(N, 9.0)}, "the same for all galaxies"),
         ({"method": "gold"}, "pass gold="),
         ({"method": "likelihood", "gold": TRUTH}, "does not use gold="),
         ({"family": "constant"}, "give gold labels"),
-        ({"family": "tabulated"}, "can't be fitted"),
-        ({"family": "rayleigh", "n_classes": 3}, "for two classes"),
-        ({"family": "monotone", "knots": 0}, "at least 2 knots"),
         ({"false_disk": "auto"}, "false_disk must be a number"),
         ({"gold": np.full(N, -1)}, "only 0 gold labels"),
-        ({"gold": np.ones(N)}, "no gold label of class 0"),
         ({"intrinsic": np.ones(N)}, "column 0 is the same for all"),
         ({"intrinsic": changed(ALPHA, 0, np.nan)}, "missing value .first: row 0"),
     ],
@@ -76,32 +69,15 @@ def test_invalid_input_of_a_fit_raises_errors(options, says):
     ("options", "says"),
     [
         ({"transition": None}, "needs a transition, gold labels"),
-        ({"transition": "rayleigh"}, "T.alpha. or a fit of one"),
         ({"by": changed(ALPHA, 5, np.nan)}, "1 missing values"),
         ({"bins": N + 1}, "number of galaxies"),
-        ({"bins": 4.5}, "number of galaxies"),
         ({"gold": TRUTH, "covariates": np.ones(7)}, "covariates must have shape"),
-        ({"covariates": COLUMNS}, "pass gold= too"),
         ({"weights": np.zeros(N)}, "weights must be positive"),
     ],
 )
 def test_invalid_input_of_fractions_raises_errors(options, says):
     with pytest.raises(InputError, match=says):
         debiased_fractions(**GIVEN | INVERTED | options)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"alpha": np.full(N, np.nan)}, "row 0"),
-        ({"alpha": np.ones(N - 1)}, "one value a galaxy"),
-        ({"alpha": np.ones(N)}, "same for every galaxy"),
-        ({"gold": np.full(N, np.nan)}, "only 0 gold"),
-    ],
-)
-def test_invalid_input_of_the_confounding_check_raises_errors(change, says):
-    with pytest.raises(InputError, match=says):
-        confounding_check(**GIVEN | {"gold": TRUTH} | change)
 
 
 @pytest.mark.parametrize("method", ["likelihood", "binned", "conditional"])
@@ -123,11 +99,7 @@ def test_labels_may_have_any_numeric_type(kind):
 def test_masked_and_missing_gold_labels_are_unknown():
     known = np.arange(N) % 3 == 0
     golds = np.where(known, TRUTH, -1), np.where(known, TRUTH, np.nan), np.ma.array(TRUTH, mask=~known)
-    first, *others = (
-        (
-            fit_transition(LABELS, ALPHA, gold=gold).values,
-            debiased_fractions(LABELS, ALPHA, gold=gold, bins=3).fractions[:, 1].tolist(),
-        )
-        for gold in golds
-    )
-    assert others == [first, first]
+    fits = [fit_transition(LABELS, ALPHA, gold=gold).values for gold in golds]
+    found = [debiased_fractions(LABELS, ALPHA, gold=gold, bins=3).fractions.tolist() for gold in golds]
+    assert fits[1:] == fits[:1] * 2
+    assert found[1:] == found[:1] * 2

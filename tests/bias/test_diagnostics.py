@@ -54,6 +54,7 @@ def test_families_are_compared_on_gold_labels():
     # The fit also uses the labels of other rows, so it differs from the maximum on gold rows only.
     assert by_hand <= found.fits["fisk"].log_likelihood < by_hand + 2
     assert found.best == "fisk"
+    assert found.plot().lines
 
 
 def test_families_that_cannot_be_fitted_are_listed():
@@ -92,13 +93,7 @@ def test_confounding_gives_a_finding():
     assert with_gold.confounded
     assert with_gold.unexplained
     assert not confounding_check(labels, alpha, columns, gold=gold).unexplained
-
-
-def test_confounding_beyond_the_intrinsic_columns_gives_a_finding():
-    labels, alpha, truth, columns = confounded_labels(20_000, 5)
-    check = confounding_check(labels, alpha, columns[:, 2:], gold=some_known(truth, 0.3, 5))  # redshift alone
-    assert check.unexplained
-    assert "beyond what the intrinsic columns explain" in check.statement
+    assert confounding_check(labels, alpha, columns[:, 2:], gold=gold).unexplained  # redshift alone
 
 
 @pytest.mark.slow
@@ -120,11 +115,8 @@ def test_gold_labels_selected_by_appearance_give_a_finding():
     rng = np.random.default_rng(22)
     share = np.where(labels == 1, 0.15, 0.05)  # experts classified interesting galaxies more often
     gold = np.where(rng.random(8_000) < share, truth, -1)
-    for found in (
-        fit_transition(labels, alpha, "rayleigh", gold=gold),
-        debiased_fractions(labels, alpha, gold=gold, systematic=False),
-    ):
-        assert "gold-not-random" in codes(found)
+    assert "gold-not-random" in codes(debiased_fractions(labels, alpha, gold=gold, systematic=False))
+    assert "gold-not-random" in codes(fit_transition(labels, alpha, gold=gold))
     # With weights that correct for the selection, they are representative.
     weights = np.where(gold >= 0, 0.1 / share, 1.0)
     assert "gold-not-random" not in codes(fit_transition(labels, alpha, gold=gold, weights=weights))

@@ -98,9 +98,6 @@ def test_a_disk_fraction_of_one_at_high_alpha_gives_a_finding():
     assert abs(fit.transition.theta - THETA) < 4 * fit.stderr["theta"]
 
 
-# Class fractions that depend on α through intrinsic properties
-
-
 def test_fractions_and_probabilities_given_intrinsic_columns_agree_with_the_truth():
     labels, alpha, truth, columns = confounded_labels(20_000, 5)
     rng = np.random.default_rng(5)
@@ -126,9 +123,6 @@ def test_columns_that_determine_alpha_raise_an_error_or_give_a_finding():
     with pytest.raises(InputError, match="determine alpha"):
         fit_transition(labels, at_one_psf, intrinsic=columns)
     assert explained_variance(alpha, np.random.default_rng(0).normal(size=(6_000, 2))) < 0.05
-
-
-# Other families
 
 
 def test_the_matrix_of_gold_rows_alone_is_their_confusion_matrix():

@@ -41,13 +41,12 @@ def test_errors_include_that_t_was_fitted_to_the_same_labels():
     assert np.all(np.abs(np.std(pulls, axis=0) - 1) < 0.25), np.std(pulls, axis=0)
 
 
-@pytest.mark.parametrize("options", [{}, {"family": "weibull"}])
-def test_sampling_weights_of_the_fit_are_used_in_all_results(options):
+def test_sampling_weights_of_the_fit_are_used_in_all_results():
     labels, alpha, truth = labels_through(TRUE, 40_000, 9)
     rng = np.random.default_rng(9)
     kept = rng.random(labels.size) < np.where(labels == 1, 0.25, 1.0)
     weights = np.where(labels == 1, 4.0, 1.0)[kept]
-    fit = fit_transition(labels[kept], alpha[kept], weights=weights, **options)
+    fit = fit_transition(labels[kept], alpha[kept], weights=weights)
     found = debiased_fractions(labels[kept], alpha[kept], fit, bins=5)
     assert np.all(np.abs(found.fractions[:, 1] - 0.7) < 4 * found.stderr[:, 1])
     assert calibration(fit).p_value > 1e-3

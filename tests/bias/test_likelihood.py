@@ -55,7 +55,6 @@ def test_the_posterior_equals_bayes_theorem(p_disk, alpha):
     [
         ([[0.5, 0.5]] * 2, [0, 2], RayleighTransition(5.0), "row 1"),
         ([[-3.0, 4.0]], [0], RayleighTransition(5.0), "are they logits"),
-        ([[0.5, 0.5]], [0], "rayleigh", "must be a T.alpha."),
         ([[0.3, 0.3, 0.4]], [1], MatrixTransition(((1, 0, 0), (0.5, 0, 0.5), (0, 0, 1))), "row 0 is impossible"),
     ],
 )

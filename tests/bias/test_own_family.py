@@ -127,7 +127,6 @@ def test_a_model_trained_with_an_own_family_labels_galaxies(catalogue, tmp_path)
 @pytest.mark.parametrize(
     "family",
     [
-        "gauss",
         int,
         type("Taken", (Steep,), {"family": "rayleigh"}),
         type("UnknownKind", (Exponential,), {"family": "x", "free": {"scale": "length"}}),

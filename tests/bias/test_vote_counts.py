@@ -118,7 +118,6 @@ def test_weights_are_used_with_votes():
 @pytest.mark.parametrize(
     ("votes", "says"),
     [
-        ([[3, 4], [0, 0]], "row 1"),
         ([[3, 4], [-1, 2]], "row 1 is"),
         ([[3.5, 4], [1, 2]], "integers"),
         ([[3, 4, 5], [1, 2, 3]], "counts of smooth and disk"),

@@ -9,7 +9,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from conftest import flipped_labels
 from truemorph.bias.estimation import fit_transition
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
-from truemorph.errors import InputError
 from truemorph.findings import FindingWarning
 
 THETA = 10.0
@@ -56,6 +55,8 @@ def test_the_fit_agrees_with_direct_maximisation():
     direct = minimize(negative_log_likelihood, [0, 0, 0, np.log(8.0)], method="BFGS", options={"gtol": 1e-4})
     assert model.log_likelihood_ == pytest.approx(-direct.fun, abs=0.01)
     assert model.transition_.theta == pytest.approx(np.exp(direct.x[3]), rel=0.002)
+    # BFGS knows the curvature to a few per cent.
+    assert model.stderr_["theta"] == pytest.approx(np.exp(direct.x[3]) * np.sqrt(direct.hess_inv[3, 3]), rel=0.1)
 
 
 def test_without_features_the_result_is_that_of_fit_transition():
@@ -77,18 +78,6 @@ def test_labels_that_do_not_constrain_theta_give_a_finding():
     assert [one.message.finding for one in given] == list(model.findings_)
 
 
-@pytest.mark.slow
-def test_the_standard_error_of_theta_is_the_scatter_over_samples():
-    fits = [
-        DebiasedLogisticRegression().fit(X, labels, alpha=alpha)
-        for X, alpha, _, labels in (flipped_catalogue(1_500, seed) for seed in range(40))
-    ]
-    spread = np.std([fit.transition_.theta for fit in fits], ddof=1)
-    stated = np.median([fit.stderr_["theta"] for fit in fits])
-    # The scatter of 40 values has an error of 1/sqrt(2·39) = 11 %; three of those.
-    assert stated == pytest.approx(spread, rel=0.34)
-
-
 @pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")
 def test_without_alpha_it_is_logistic_regression_with_a_finding():
     X, _, truth, _ = flipped_catalogue(2_000, seed=4)
@@ -96,11 +85,3 @@ def test_without_alpha_it_is_logistic_regression_with_a_finding():
     assert [one.code for one in model.findings_] == ["labels-treated-as-correct"]
     plain = LogisticRegression(C=1e6).fit(X, truth)
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=2e-3)
-
-
-def test_invalid_alpha_and_labels_raise_errors():
-    X, alpha, _, labels = flipped_catalogue(100, seed=5)
-    with pytest.raises(InputError, match="row 3"):
-        DebiasedLogisticRegression().fit(X, labels, alpha=np.where(np.arange(100) == 3, -1.0, alpha))
-    with pytest.raises(InputError, match="integers 0 to 1"):
-        DebiasedLogisticRegression().fit(X, np.where(labels == 1, "disk", "smooth"), alpha=alpha)

@@ -1,7 +1,5 @@
 """T(α, observables) is fitted to gold labels and used in training, posteriors and files."""
 
-import json
-
 import numpy as np
 import polars as pl
 import pytest
@@ -124,7 +122,3 @@ def test_a_catalogue_without_the_observable_raises_a_one_line_error(files, tmp_p
     ):
         with pytest.raises(InputError, match=r"lacking.parquet: no column 'bulge_fraction'[^\n]*$"):
             call()
-    fit = json.loads((folder / "fit.json").read_text())
-    del fit["observables"]
-    with pytest.raises(InputError, match="depends on 1 column in addition to α, but 0 are named"):
-        train_classifier(path, out=tmp_path / "m", transition=fit, preset="dcv14")

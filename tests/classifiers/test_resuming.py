@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from conftest import stripes, tiny
+from conftest import TINY, stripes, tiny
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.classifiers.callbacks import AtomicCheckpoints, Unfinished
 from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
@@ -27,10 +27,6 @@ from truemorph.tables import CatalogTable, read_table, write_table
 SETTINGS = {"image_size": 16, "epochs": 2, "dropout": 0.3, "rotation": "any", "shift": 0.05, "accumulate": 2}
 
 
-class CutError(Exception):
-    """Simulates a kill."""
-
-
 @pytest.fixture
 def cut(monkeypatch, tmp_path):
     """Train in `tmp_path / "cut"`, and stop after so many steps (of forward passes)."""
@@ -40,11 +36,11 @@ def cut(monkeypatch, tmp_path):
 
         def on_train_batch_end(self, *_):
             if next(left, None) is None:
-                raise CutError
+                pytest.fail("cut")
 
         with monkeypatch.context() as patch:
             patch.setattr(DebiasedModule, "on_train_batch_end", on_train_batch_end)
-            with pytest.raises(CutError):
+            with pytest.raises(pytest.fail.Exception):
                 train(tmp_path / "cut", **changes)
 
     return until
@@ -169,9 +165,7 @@ def test_a_run_with_other_settings_does_not_resume(tmp_path):
             begin(*changed)
 
 
-FAST = {
-    "image_size": 32, "crop": 1, "epochs": 10, "folds": 1, "batch_size": 32, "hidden": 32, "precision": "32-true",
-}  # fmt: skip
+FAST = {**TINY, "folds": 1, "epochs": 10}
 
 
 def started(catalogue, out, settings, **environment):

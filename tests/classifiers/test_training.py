@@ -57,21 +57,6 @@ def test_saved_and_loaded_models_agree_and_a_new_model_replaces_an_old_one(model
     assert [p.name for p in tmp_path.iterdir()] == ["copy"]
 
 
-def test_a_network_without_newer_settings_loads(model_folder, tmp_path):
-    model = load(model_folder)
-    old = save_classifier(model, tmp_path / "old")
-    described = json.loads((old / "config.json").read_text())
-    kept = ("classifier", "folds", "seed", "backbone", "hidden", "dropout", "image_size", "crop", "epochs")
-    described["training"] = {key: described["training"][key] for key in kept}
-    del described["temperatures"], described["sha256"]
-    (old / "config.json").write_text(json.dumps(described))
-    again = load(old)
-    assert again.temperatures == [1.0] * 3
-    for member, t in enumerate(model.temperatures):
-        now, then = (one.member_probabilities(PIXELS, member) for one in (model, again))
-        np.testing.assert_allclose(np.log(now[:, 1] / now[:, 0]) * t, np.log(then[:, 1] / then[:, 0]), rtol=1e-3)
-
-
 def test_predict_accepts_paths_and_reports_unreadable_ones(model_folder, simulated, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
     good = sorted((simulated / "images").iterdir())[:3]
@@ -79,8 +64,6 @@ def test_predict_accepts_paths_and_reports_unreadable_ones(model_folder, simulat
     assert table["problem"].is_null().to_list() == [True, True, True, False]
     assert table["p_disk"].is_null().to_list() == [False, False, False, True]
     np.testing.assert_allclose((table["p_smooth"] + table["p_disk"])[:3], 1)
-    with pytest.raises(InputError, match="uint8"):
-        load(model_folder).predict(np.zeros((2, 8, 8, 3), np.int64))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "seen.parquet"])
@@ -91,9 +74,8 @@ def test_a_flipped_bit_in_a_model_is_refused(model_folder, tmp_path, name):
     # In the keys and values of config.json, not in its white space.
     places = np.flatnonzero(~np.isin(np.frombuffer(content, np.uint8), list(b" \n")))
     for place in rng.choice(places, 40):
-        (copy / name).write_bytes(
-            content[:place] + bytes([content[place] ^ (1 << rng.integers(5))]) + content[place + 1 :]
-        )
+        flipped = bytes([content[place] ^ (1 << rng.integers(5))])
+        (copy / name).write_bytes(content[:place] + flipped + content[place + 1 :])
         with pytest.raises((CheckpointError, InputError)):
             load(copy)
 
@@ -124,22 +106,17 @@ def test_other_folders_are_not_models_and_are_not_replaced(model_folder, tmp_pat
     assert {one.read_text() for one in precious.iterdir()} == {"years"}
 
 
-@pytest.mark.parametrize(
-    ("frame_change", "config_change", "says"),
-    [
-        ({"split": pl.lit("test")}, {}, "has no train galaxies"),
-        ({"label": pl.lit(0)}, {}, "no training galaxy is labelled disk"),
-        ({}, {"folds": 20}, "training galaxies for 20 folds"),
-    ],
-)
-def test_unusable_training_data_raise_errors(frame_change, config_change, says):
-    with pytest.raises(InputError, match="3 classes"):
-        train_members(stripes(300)[0], MatrixTransition.identity(3), tiny(image_size=16))
-    rows, _ = stripes(40)
-    rows = TrainingRows(rows.frame.with_columns(**frame_change), rows.inputs)
-    config = tiny(image_size=16, batch_size=8, **config_change)
-    with pytest.raises(InputError, match=says):
-        train_members(rows, RayleighTransition(11.25), config)
+def test_unusable_training_data_raise_errors():
+    rows, two, three = stripes(40)[0], RayleighTransition(11.25), MatrixTransition.identity(3)
+    for transition, columns, folds, says in (
+        (three, {}, 1, "3 classes"),
+        (two, {"split": pl.lit("test")}, 1, "has no train galaxies"),
+        (two, {"label": pl.lit(0)}, 1, "no training galaxy is labelled disk"),
+        (two, {}, 20, "training galaxies for 20 folds"),
+    ):
+        changed = TrainingRows(rows.frame.with_columns(**columns), rows.inputs)
+        with pytest.raises(InputError, match=says):
+            train_members(changed, transition, tiny(image_size=16, batch_size=8, folds=folds))
 
 
 def test_diverged_training_raises_an_error(catalogue, tmp_path):

@@ -13,8 +13,7 @@ from conftest import stripes, tiny
 from truemorph.bias.transitions import RayleighTransition, transition_to_dict
 from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
 from truemorph.classifiers.network import GalaxyNetwork
-
-N = 60
+from truemorph.labelling import sources
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +37,15 @@ def image_model(tmp_path_factory):
     return save_classifier(Classifier(described, members, seen), tmp_path_factory.mktemp("model") / "model")
 
 
+@pytest.fixture
+def model(image_model):
+    return load(image_model)
+
+
 @pytest.fixture(scope="session")
 def pictures():
     """Contents of JPEG files by id."""
-    pixels, content = stripes(N)[0].inputs, {}
+    pixels, content = stripes(60)[0].inputs, {}
     for number, one in enumerate(np.repeat(np.repeat(pixels, 2, axis=1), 2, axis=2)):
         buffer = io.BytesIO()
         Image.fromarray(one).save(buffer, "JPEG", quality=95)
@@ -62,6 +66,13 @@ def expected(image_model, pictures, tmp_path_factory):
         alone = Classifier(model.described, [model.members[fold]], model.seen)
         p[name] = alone.predict([folder / f"{name}.jpg"])["p_disk"][0]
     return p
+
+
+@pytest.fixture
+def folder(pictures, tmp_path, monkeypatch):
+    """A folder of the images, which is labelled in parts of 16."""
+    monkeypatch.setattr(sources, "PART_ROWS", 16)
+    return write_folder(tmp_path / "images", pictures)
 
 
 def write_tar(path, content, mode="w"):

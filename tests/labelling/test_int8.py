@@ -17,8 +17,6 @@ from truemorph.labelling.engines.int8 import Alignment, compare
 from truemorph.labelling.sources import open_source
 from truemorph.tables import CatalogTable, write_table
 
-from labelling.conftest import write_folder  # isort: skip
-
 
 def both(p):
     return np.column_stack([1 - p, p])
@@ -35,16 +33,6 @@ def test_a_known_change_is_inverted(seed, scale, shift):
     np.testing.assert_allclose([found.scale, found.shift], [scale, shift], atol=1e-3)
     certain = both(np.array([0.0, 1.0]))
     np.testing.assert_allclose(found(certain), certain, atol=1e-6)
-
-
-def test_mean_probabilities_are_equal_even_with_noise():
-    rng = np.random.default_rng(0)
-    z = rng.normal(0, 3, 500)
-    exact, fast = both(expit(z)), both(expit(z + rng.normal(0.4, 0.3, 500)))
-    found = Alignment.fit(fast, exact)
-    # The gradient of the shift is the difference of means, which is zero at the minimum.
-    np.testing.assert_allclose(found(fast).mean(axis=0), exact.mean(axis=0), atol=1e-6)
-    assert abs(fast.mean(axis=0) - exact.mean(axis=0)).max() > 0.01
 
 
 def test_the_gate_measures_agreement_fractions_and_calibration():
@@ -65,9 +53,7 @@ def test_the_gate_measures_agreement_fractions_and_calibration():
     assert not moved.passed
     assert abs(np.mean(other[:, 1] - exact[:, 1])) < 0.005  # not visible in the total
 
-
-def test_calibration_is_compared_with_the_truth():
-    rng = np.random.default_rng(2)
+    # If the truth is known, calibration is compared with it.
     p = rng.random(200_000)
     true = rng.random(200_000) < p
     found = compare(both(p), both(np.clip(0.5 + 1.2 * (p - 0.5), 0, 1)), p, true.astype(int))
@@ -76,36 +62,26 @@ def test_calibration_is_compared_with_the_truth():
     assert found.against == "truth"
 
 
-@pytest.fixture
-def proof(pictures, tmp_path):
-    """A prepared catalogue of the images."""
-    folder = write_folder(tmp_path / "images", pictures)
-    rng = np.random.default_rng(0)
-    frame = pl.DataFrame(
-        {
-            "object_id": list(pictures), "image": [f"{name}.jpg" for name in pictures], "split": ["test"] * 60,
-            "label": rng.integers(0, 2, 60), "alpha": rng.lognormal(2.5, 0.4, 60),
-        }
-    )  # fmt: skip
-    metadata = {"image_root": str(folder), "alpha_psf": "sigma"}
-    return write_table(CatalogTable(frame, metadata=metadata), tmp_path / "cat.parquet")
-
-
 @pytest.mark.slow
-def test_int8_is_made_tested_and_stored(image_model, proof, tmp_path, monkeypatch, capsys):
+def test_int8_is_made_tested_and_stored(model, pictures, folder, tmp_path, monkeypatch, capsys):
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
-    for name, value in (("CALIBRATION_IMAGES", 16), ("GATE_IMAGES", 40), ("_EVERY", 3)):
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"object_id": list(pictures), "alpha": rng.lognormal(2.5, 0.4, 60), "split": "test"})
+    frame = frame.with_columns(image=pl.col("object_id") + ".jpg", label=rng.integers(0, 2, 60))
+    table = CatalogTable(frame, metadata={"image_root": str(folder), "alpha_psf": "sigma"})
+    proof = write_table(table, tmp_path / "cat.parquet")
+    for name, value in (("CALIBRATION_IMAGES", 16), ("GATE_IMAGES", 38), ("_EVERY", 3)):
         monkeypatch.setattr(int8, name, value)
     for name, value in (("AGREEMENT", 0.8), ("FRACTION_CHANGE", 0.2), ("CALIBRATION_CHANGE", 0.2)):
         monkeypatch.setattr(int8, f"{'LEAST' if name == 'AGREEMENT' else 'MOST'}_{name}", value)
-    model = load(save_classifier(load(image_model), tmp_path / "model"))
+    model = load(save_classifier(model, tmp_path / "model"))
     options = {"engine": "openvino", "precision": "int8"}
     first = label_galaxies(model, proof, tmp_path / "first.parquet", **options)
     assert first.labelled == 60
-    assert "int8 passed: 40 images, label agreement" in capsys.readouterr().err
+    assert "int8 passed: 38 images, label agreement" in capsys.readouterr().err
     kept = json.loads((tmp_path / "model" / "openvino-int8" / "gate.json").read_text())
-    assert (kept["images"], len(kept["fraction_changes"]), kept["model_hash"]) == (40, 5, model.model_hash)
+    assert (kept["images"], len(kept["fraction_changes"]), kept["model_hash"]) == (38, 5, model.model_hash)
     # It has passed, so no catalogue is needed, and labels are the same.
     label_galaxies(load(tmp_path / "model"), tmp_path / "images", tmp_path / "second.parquet", **options)
     p = [pl.read_parquet(tmp_path / f"{name}.parquet")["p_disk"].to_numpy() for name in ("first", "second")]
@@ -119,9 +95,5 @@ def test_int8_is_made_tested_and_stored(image_model, proof, tmp_path, monkeypatc
     with pytest.raises(InputError, match="alpha is not known here; give a prepared catalogue with `gate`"):
         engine_for(other, "openvino", "int8", open_source(tmp_path / "images"))
     monkeypatch.setattr(int8, "LEAST_AGREEMENT", 1.01)
-    with pytest.raises(InputError, match="int8 is not accurate enough for this model: 40 images, label agreement"):
+    with pytest.raises(InputError, match="int8 is not accurate enough for this model: 38 images, label agreement"):
         engine_for(other, "openvino", "int8", open_source(proof))
-    monkeypatch.setattr(int8, "GATE_IMAGES", 41)
-    exact = engine_for(other, "torch", "fp32")
-    with pytest.raises(InputError, match="41 images that were not used for calibration, but only 40 are available"):
-        int8.measure(other, open_source(proof), exact, exact)

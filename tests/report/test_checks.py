@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conftest import confounded_labels, flipped_labels
+from conftest import flipped_labels
 from truemorph.bias.study import study_transition
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition, transition_to_dict
 from truemorph.classifiers.checkpoint import Classifier
@@ -101,12 +101,7 @@ def test_over_correction_is_a_problem(plain):
         (lambda labels, truth: np.full(N, 0.7), FLIPS, set(), {"nearly-one-class"}),
         (lambda labels, truth: np.clip(labels, 0.01, 0.99), FLIPS, {"labels-not-predicted"}, {"bias-remains"}),
         (lambda labels, truth: calibrated(truth), RayleighTransition(18.0), set(), {"transition-differs"}),
-        (
-            lambda labels, truth: np.where(SOME, 1 - labels, labels),
-            NAIVE,
-            {"labels-worse"},
-            {"labels-treated-as-correct"},
-        ),
+        (lambda labels, truth: abs(labels - SOME), NAIVE, {"labels-worse"}, {"labels-treated-as-correct"}),
     ],
     ids=["all disks", "repeats the labels", "another T", "naive"],
 )
@@ -132,7 +127,6 @@ def test_gold_labels_answer_what_labels_alone_cannot(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
     assert not codes(found, "caution") & {"flat-fractions-assumed", "gold-missing", "range-wide"}
-    assert any(name.startswith("Constant class fractions, by the truth") for name in passed(found))
     few = np.where(np.arange(N) < 80, truth, np.nan)
     assert "flat-fractions-assumed" in codes(evidence(labels, alpha, calibrated(truth), {"few": few}))
 
@@ -150,12 +144,6 @@ def test_the_volunteers_probability_follows_from_the_flips():
     model = model_of("net", FLIPS, np.array([0.0, 1.0, 0.5]))
     seen = 1 - np.exp(-(8**2) / (2 * 11.25**2))  # eqs 5 and 6
     np.testing.assert_allclose(model.observed_probability(np.full(3, 8.0)), [0, seen, 0.5 * seen])
-
-
-def test_true_classes_that_depend_on_alpha():
-    labels, alpha, truth, _ = confounded_labels(N, seed=5)
-    found = evidence(labels, alpha, calibrated(truth), {"all": truth})
-    assert "fractions-drift" in codes(found)
 
 
 def test_without_a_model_the_corrected_labels_are_compared(plain):

@@ -103,19 +103,13 @@ def test_relabelled_galaxies_of_figure_3():
     assert found.n_dropped == 10
 
 
-def drawn(found):
-    panels = cumulative_panels(found, dict.fromkeys(found.table["labels"], STYLE["observed"]))
-    for one in panels:
-        one.draw_without_rendering()
-    return panels
-
-
 def test_the_figure_shows_every_sample_and_its_data():
     sersic, observed, truth = labelled(2000, 4)
     found = compare_distributions(sersic, observed, {"debiased": truth, "A $ B": np.full(2000, 0.25)}, bootstrap=20)
     row = found.table.row(by_predicate=(pl.col("labels") == "A $ B") & (pl.col("panel") == "disk"), named=True)
     assert (row["n"], row["total"]) == (2000, pytest.approx(500))  # probabilities are weights
-    assert [len(one.axes[0].get_legend().get_texts()) for one in drawn(found)] == [3, 3, 3]
+    panels = cumulative_panels(found, dict.fromkeys(found.table["labels"], STYLE["observed"]))
+    assert [len(one.axes[0].get_legend().get_texts()) for one in panels] == [3, 3, 3]
     data = found.data()
     assert set(data.columns) == {*found.table.columns, "value", "share"}
     assert data.group_by("panel", "labels").agg(pl.col("share").last())["share"].to_list() == 9 * [1]
@@ -128,6 +122,5 @@ def test_other_columns_have_no_boundary_and_empty_samples_are_left_out():
         ("smooth", "observed", None),
         ("smooth", "same", None),
     ]
-    assert drawn(found)[2].axes[0].texts[0].get_text() == "no galaxy"
     with pytest.raises(InputError, match="axis_ratio"):
         compare_distributions(np.full(100, np.nan), np.zeros(100), others, column="axis_ratio")

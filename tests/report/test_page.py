@@ -52,19 +52,10 @@ def test_figures_are_whole_svg_without_the_users_markup(text):
     assert {one[1:] for one in re.findall(r'href="(#[^"]+)"', svg)} <= set(ids)
 
 
-def test_a_page_without_anything_but_an_answer():
-    html = render_page(Page("title", "answer"))
-    for absent in ("<h2", "<figure", "<table", "<nav", 'id="gallery"', "<script"):
-        assert absent not in html
-
-
-def test_a_light_has_the_status_of_its_worst_finding():
+def test_lights_and_verdict_have_the_status_of_the_worst_finding():
     assert Light("x", [NOTE]).status == "not checked"
     assert Light("x", [NOTE], [("y", "1")]).status == "good"
     assert Light("x", [CAUTION, NOTE], [("y", "1")]).status == "caution"
-
-
-def test_the_verdict_names_the_main_finding_and_what_to_do():
     assert in_order([NOTE, CAUTION, PROBLEM]) == [PROBLEM, CAUTION, NOTE]
     found = verdict([NOTE, CAUTION, PROBLEM], "Fine.", "Go on.")
     assert (found["status"], found["reason"], found["next"]) == ("problem", "It is wrong.", "Mend it.")

@@ -86,6 +86,8 @@ def test_the_page_and_its_files_have_the_numbers_of_the_labels(reported, runs, c
         for one in [f"{name}_{k}" for k in range(1, count + 1)] or [name]:
             for kind in ("pdf", "png"):
                 assert (drawn / f"{one}.{kind}").stat().st_size > 0
+    differing = page.partition("Settings that differ")[2]
+    assert '<th scope="row">naive</th><td>True</td><td>False</td>' in differing
     assert page.count("<li data-name=") == min(30, result["changed"])
     assert json.loads((folder / "page_files" / "report.json").read_text()) == result
     # Better images stand beside; missing ones, and those that can't be read, are said.
@@ -151,21 +153,17 @@ def test_without_images_the_page_adapts(tmp_path, capsys):
         (["{runs}/naive", "--out", "page.pdf"], "an .html file"),
         (["{runs}/naive", "--intrinsic", "radius_kcp"], "radius_kpc"),
         (["{runs}/naive", "--gold", "t_type>=1"], "t_type"),
-        (["{runs}/naive", "--also", "hart"], "NAME=COLUMN"),
         (["{runs}/naive", "--also", "x=radius"], "0 to 1"),
         (["{runs}/naive", "--better", "nowhere"], "nowhere"),
         (["{runs}/naive", "--where", "split=none"], "no galaxy meets"),
-        (["{runs}/naive", "--also", "volunteers' labels=disk_fraction"], "names two things"),
         (["{runs}/naive", "{runs}/naive"], "names two things"),
     ],
 )
 def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, _, err = run(capsys, "report", *(one.format(runs=runs) for one in arguments), "--maps", "0")
-    told = [line for line in err.splitlines() if line.startswith("truemorph:")]
-    assert status == 2
-    assert len(told) == 1
-    assert says in told[0]
+    assert (status, err.count("truemorph:")) == (2, 1)
+    assert says in err
 
 
 def test_given_labels_are_used_with_this_catalogues_labels_on_galaxies_that_all_models_label(
