@@ -33,7 +33,7 @@ def by_column(seed, n=4000):
     return labels, alpha, truth, np.where(rng.random(n) < probability, truth, -1), probability
 
 
-@pytest.mark.parametrize("draws", [3, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("draws", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_planned_choice_needs_its_probabilities_for_the_bias_curve(draws):
     pulls = []
     for seed in range(draws):
@@ -44,8 +44,8 @@ def test_a_planned_choice_needs_its_probabilities_for_the_bias_curve(draws):
     used, ignored = np.array(pulls[::2]), np.array(pulls[1::2])
     assert abs(used.mean()) < 4 / np.sqrt(draws)
     assert ignored.mean() < -3
-    if draws == 100:  # the standard deviation has an error of 0.07
-        assert abs(used.std() - 1) < 0.28
+    if draws == 50:  # the standard deviation has an error of 0.1
+        assert abs(used.std() - 1) < 0.4
 
 
 def test_fractions_with_galaxies_selected_by_a_column_related_to_class():
