@@ -47,8 +47,8 @@ def _answer(work: Work) -> str:
     text += f" Labels that do not depend on α would have {number(rows[GZ2B]['floor'])}."
     if pairs := table["order"]["pairs"]:
         text += (
-            f" Of {pairs} pairs of rows of Table 1 that differ by more than their errors in the paper, "
-            f"{table['order']['as_in_the_paper']} have the same order here."
+            f" In Table 1, {table['order']['as_in_the_paper']} of {pairs} pairs of rows that differ by more than their "
+            "errors in the paper have the same order here."
         )
     return f"{text} Sample: {sample}."
 
