@@ -6,7 +6,7 @@ import pytest
 
 import truemorph as tm
 
-N, BYTES_PER_GALAXY = 100_000, 300
+N, BYTES_PER_GALAXY = 100_000, 250
 
 
 @pytest.mark.parametrize("gold", [None, "gold"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.likelihood import check_classes, label_columns
+from truemorph.bias.likelihood import ROWS, check_classes, label_columns
 from truemorph.bias.maximum import Maximum, differences, fit_softmax, log_probabilities, maximise
 from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import DISK, UNKNOWN, Space
@@ -132,7 +132,7 @@ class GoldRegression:
         evidence = np.exp(log_evidence - log_evidence.max())
         return cls(terms, effects, bins, evidence / evidence.sum(), coefficients, covariances)
 
-    def _design(self, rows: np.ndarray) -> np.ndarray:
+    def _design(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return terms and effects of some galaxies; those of all at once would need much memory."""
         return np.column_stack([self.terms[rows], self.effects[self.bins.index[rows]]])
 
@@ -140,11 +140,11 @@ class GoldRegression:
     def probabilities(self) -> np.ndarray:
         """Return p(y | ỹ, α, z), shape (N, K)."""
         out = np.zeros((len(self.terms), self.coefficients.shape[1] + 1))
-        for b in range(self.bins.count):
-            rows = np.flatnonzero(self.bins.index == b)
-            design = self._design(rows)
+        for begin in range(0, len(out), ROWS):
+            part = slice(begin, begin + ROWS)
+            design = self._design(part)
             for weight, one in zip(self.evidence, self.coefficients, strict=True):
-                out[rows] += weight * np.exp(log_probabilities(design, one))
+                out[part] += weight * np.exp(log_probabilities(design, one))
         return out
 
     def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -199,9 +199,9 @@ def _terms(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Seque
     member = np.eye(n_classes)[labels][:, 1:] - 1 / n_classes
     parts = [member, u, u**2 - 1, *(member * u[:, j : j + 1] for j in range(u.shape[1]))]
     terms = np.column_stack([np.ones(labels.size), *parts, *columns])
-    spread = terms.std(axis=0)
-    terms[:, 1:] -= terms[:, 1:].mean(axis=0)
-    terms /= np.where(spread > 0, spread, 1.0)
+    for column in terms[:, 1:].T:  # one by one, to save memory
+        column -= column.mean()
+        column /= column.std() or 1.0
     return terms
 
 

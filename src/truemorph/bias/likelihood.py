@@ -17,7 +17,8 @@ from truemorph.bias.transitions import UNKNOWN, Array, Transition
 from truemorph.errors import InputError
 
 _IMPOSSIBLE = -1e4
-_ROWS = 100_000
+# Number of galaxies that are treated at once, to save memory.
+ROWS = 100_000
 
 
 def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0) -> np.ndarray:
@@ -132,8 +133,8 @@ def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
     Labels that are impossible under T are very unlikely instead, so that sums remain finite.
     """
     out = np.empty((labels.size, transition.n_classes))
-    for begin in range(0, labels.size, _ROWS):  # log_matrix needs several times the memory of the result
-        part = slice(begin, begin + _ROWS)
+    for begin in range(0, labels.size, ROWS):  # log_matrix needs several times the memory of the result
+        part = slice(begin, begin + ROWS)
         np.stack(_chosen(transition.log_matrix(alpha[part]), labels[part]), axis=1, out=out[part])
     return np.maximum(out, _IMPOSSIBLE, out=out)
 

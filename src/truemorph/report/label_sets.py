@@ -8,14 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import check_format
 from truemorph.tables import CatalogTable, kind_of, read_table
 
 Kind = Literal["observed", "column", "labels", "probabilities", "posterior", "truth"]
-UNKNOWN = -1
 TO_DISK, TO_SMOOTH = "smooth to disk", "disk to smooth"
 # Columns that a report adds to a catalogue's own, under names that no catalogue has.
 OURS = "truemorph:"
