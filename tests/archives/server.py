@@ -182,6 +182,10 @@ class Observatory(Server):
             self.put(f"/files/{path.name}", path.read_bytes())
         self.routes |= {SQL: self.sql, f"{TAP}/sync": self.tap, MOC: self.coverage, CUTOUTS: self.cutout}
 
+    def server_close(self) -> None:
+        super().server_close()
+        self._database.close()
+
     @property
     def addresses(self) -> dict[str, str]:
         """Replacements of the packaged addresses."""
