@@ -90,7 +90,7 @@ def test_the_page_and_its_files_have_the_numbers_of_the_labels(reported, runs, c
     assert '<th scope="row">naive</th><td>True</td><td>False</td>' in differing
     assert page.count("<li data-name=") == min(30, result["changed"])
     assert json.loads((folder / "page_files" / "report.json").read_text()) == result
-    # Better images stand beside; missing ones, and those that can't be read, are said.
+    # Better images are shown beside; the page says which are missing or cannot be read.
     shown, total = map(int, re.search(r"(\d+) of the (\d+) galaxies shown have a better image", page).groups())
     assert 0 < shown < total
     assert re.search(r"\d+ can&#39;t be read", page)
