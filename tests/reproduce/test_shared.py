@@ -29,3 +29,5 @@ def test_images_with_debiased_votes(capsys, shared_data, tmp_path):
     assert rows["b"]["value"] < rows["a"]["value"]
     assert rows["b"]["to_disk"] > 5 * rows["b"]["to_smooth"]
     assert 'data-code="intrinsic-missing"' in (out / "reproduction.html").read_text()
+    share = result["catalogue"]["galaxies"] / 121_984  # of the paper's sample, not the scale that was asked for
+    assert f"({100 * share:.2g} % of" in result["answer"]

@@ -23,13 +23,13 @@ from truemorph.report.page import (
 )
 from truemorph.reproduce.figures import KINDS, hst_images, maps_and_profiles, sersic_curves, sersic_figure
 from truemorph.reproduce.models import NETWORKS
-from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1
+from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, SAMPLE, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Work
 
 
 def _answer(work: Work) -> str:
     drawn = work.result("catalogue")
-    sample = f"{drawn['galaxies']:,} galaxies ({100 * work.options.fraction:.3g} % of the paper's sample)"
+    sample = f"{drawn['galaxies']:,} galaxies ({100 * drawn['galaxies'] / sum(SAMPLE):.2g} % of the paper's sample)"
     if not work.have("table1"):
         return f"Table 1 could not be made for {sample}."
     table = work.result("table1")
