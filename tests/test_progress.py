@@ -28,6 +28,5 @@ def test_fast_tasks_print_nothing_to_a_log(capsys):
 
 def test_a_terminal_shows_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress(10, "label", "gal") as told:
-        told.update(5)
+    assert list(progress(10, "label", "gal", between=1e-9, of=iter(range(10)))) == list(range(10))
     assert "\rlabel: " in capsys.readouterr().err

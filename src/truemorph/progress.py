@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
@@ -42,14 +43,17 @@ def printable(text: str) -> str:
     )
 
 
-def progress(total: int | None, what: str, unit: str, initial: int = 0, between: float = 60) -> Progress:
-    """Show progress on standard error, as a context manager with `update(n)`.
+def progress(
+    total: int | None, what: str, unit: str, initial: int = 0, between: float = 60, of: Iterable[Any] | None = None
+) -> Progress:
+    """Show progress on standard error, as an iterator over `of`, or as a context manager with `update(n)`.
 
     `total` is None if unknown, `initial` was done before; `between` are seconds between lines of a log.
     """
-    shown = {"total": total, "desc": what, "initial": initial, "disable": QUIET.get()}
+    shown = {"iterable": of, "total": total, "desc": what, "initial": initial, "disable": QUIET.get()}
     if sys.stderr.isatty():
-        return tqdm(**shown, unit=unit, unit_scale=True, leave=False)
+        soon = min(1, between)  # a bar that ends before does not flash
+        return tqdm(**shown, unit=unit, unit_scale=True, leave=False, delay=soon, mininterval=soon / 10)
     done, left = ("{n:,}", "") if total is None else ("{n:,} of {total:,}", ", {remaining} left")
     line = f"{{desc}}: {done} {unit}, {{rate_noinv_fmt}}{left}"
     return _Lines(**shown, unit=f" {unit}", bar_format=line, delay=between, mininterval=between, miniters=1)

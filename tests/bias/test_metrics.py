@@ -180,5 +180,5 @@ def test_gold_labels_that_are_too_few_for_the_tree_are_left_out(tmp_path):
     assert found.depth == 6
     assert list(found.results) == ["observed labels"]
     assert codes(found) == ["labels-too-few"]
-    with pytest.raises(InputError, match="leaf of the intrinsic tree"):
+    with pytest.raises(InputError, match="depth"):
         measure_bias(table, intrinsic=["covariate"], depth=13, bins=8)

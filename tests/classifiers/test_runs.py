@@ -137,7 +137,7 @@ def test_training_on_votes(catalogue, tmp_path, monkeypatch, votes):
 
 @pytest.mark.parametrize("more", [{"votes": "counts"}, {"votes": "soft", "vote_count": 40, "transition": "fit.json"}])
 def test_training_on_votes_needs_their_number_and_no_transition_of_labels(catalogue, tmp_path, more):
-    with pytest.raises(InputError, match="of single votes: give vote_count"):
+    with pytest.raises(InputError, match="vote_count"):
         train_classifier(catalogue, out=tmp_path / "m", **more)
 
 
@@ -167,7 +167,7 @@ def test_a_finished_model_is_replaced_only_on_request_and_other_files_are_kept(c
     out, config = tmp_path / "m", {"preset": "dcv14", "settings": {"features": ["M_r"], "folds": 1}}
     train_classifier(catalogue, out=out, **config)
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds a finished model"):
+    with pytest.raises(InputError, match=str(out)):
         train_classifier(catalogue, out=out, naive=True, **config)
     assert load(out).transition != MatrixTransition.identity()
     train_classifier(catalogue, out=out, naive=True, overwrite=True, **config)

@@ -99,9 +99,9 @@ def test_other_folders_are_not_models_and_are_not_replaced(model_folder, tmp_pat
     for name in ("config.json", "thesis.tex"):
         (precious / name).write_text("years")
     for out in (precious, tmp_path / "file"):
-        with pytest.raises(InputError, match=r"choose another folder|is a file"):
+        with pytest.raises(InputError, match=out.name):
             save_classifier(load(model_folder), out)
-        with pytest.raises(InputError, match=r"choose another folder|is a file"):  # before anything is read
+        with pytest.raises(InputError, match=out.name):  # before anything is read
             run(tmp_path / "no catalogue", out, tiny())
     assert {one.read_text() for one in precious.iterdir()} == {"years"}
 

@@ -162,5 +162,5 @@ def test_models_that_cannot_be_explained_raise_errors():
     with pytest.raises(InputError, match=r"numbers 0 to 1 \(smooth, disk\)"):
         GradCam(model).maps(pictures(2), -1)
     features = replace(model, described={**model.described, "training": {"classifier": "logistic"}})
-    with pytest.raises(InputError, match="uses catalogue features"):
+    with pytest.raises(InputError, match="features"):
         GradCam(features)

@@ -38,5 +38,5 @@ def test_a_cluster_survives_the_death_of_an_actor_and_raises_its_errors(
     assert died.exists()
     assert read_table("cluster.parquet").frame.equals(read_table("whole.parquet").frame)
     (source / "003.tar").write_bytes(bytes(range(200)) * 10)
-    with pytest.raises(TruemorphError, match=r"003\.tar: not a readable tar file"):
+    with pytest.raises(TruemorphError, match=r"003\.tar"):
         label_galaxies(model, "tars", "other.parquet", precision="fp32", engine="ray")

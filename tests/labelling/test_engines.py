@@ -59,5 +59,5 @@ def test_a_model_is_loaded_from_the_hub(image_model, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert load("hf_hub:someone/model").model_hash == load(image_model).model_hash
-    with pytest.raises(InputError, match=r"hf_hub:someone/else: can't be downloaded from the hub \(no such model\)"):
+    with pytest.raises(InputError, match=r"hf_hub:someone/else.*no such model"):
         load("hf_hub:someone/else")

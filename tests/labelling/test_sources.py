@@ -155,7 +155,7 @@ def test_named_pipes_are_listed_and_names_that_are_not_utf8_are_escaped(model, p
 def test_too_many_unreadable_images_raise_an_error_until_replaced(model, pictures, folder, tmp_path):
     write_folder(folder, {f"g{k}": b"broken" for k in range(20, 26)})
     out = tmp_path / "labels.parquet"
-    with pytest.raises(InputError, match=r"6 of 60 images can't be read, more than 5% .*allow more \(`max_bad`\)"):
+    with pytest.raises(InputError, match=r"6 of 60 .* 5% .*`max_bad`"):
         label_galaxies(model, folder, out)
     assert not out.exists()
     write_folder(folder, {f"g{k}": pictures[f"g{k}"] for k in range(20, 25)})
@@ -163,7 +163,7 @@ def test_too_many_unreadable_images_raise_an_error_until_replaced(model, picture
     assert (report.labelled, [name for name, _ in report.problems]) == (59, ["g25"])
     # A later error keeps the table.
     before = out.read_bytes()
-    with pytest.raises(InputError, match="more than 1%"):
+    with pytest.raises(InputError, match="1%"):
         label_galaxies(model, folder, out, max_bad=0.01)
     assert out.read_bytes() == before
 
@@ -215,7 +215,7 @@ def test_a_damaged_file_raises_an_error(model, pictures, tmp_path, damage):
             "Parquet": content[: half - 2000] + bytes(4000) + content[half + 2000 :],
         }[damage]
     )
-    with pytest.raises(InputError, match=r"not a readable (tar|Parquet) file"):
+    with pytest.raises(InputError, match=source.name):
         label_galaxies(model, source, tmp_path / "labels.parquet", max_bad=1.0)
     assert not (tmp_path / "labels.parquet").exists()
 

@@ -33,7 +33,7 @@ def test_labels_and_majorities_follow_the_transition(transition):
 
 
 def test_classes_that_do_not_fit_raise_errors():
-    with pytest.raises(InputError, match="true classes must be 0 to 1"):
+    with pytest.raises(InputError, match="0 to 1"):
         observed_labels([2], [5.0], RayleighTransition(10.0))
     with pytest.raises(InputError, match="two classes"):
         vote_fractions([1], [5.0], MatrixTransition.identity(3))

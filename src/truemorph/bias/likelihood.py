@@ -31,7 +31,7 @@ def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0)
         as_int = np.nan_to_num(values, nan=-2, posinf=-2, neginf=-2).astype(np.int64)
     bad = np.flatnonzero((as_int != values) | (as_int < least) | (as_int >= n_classes))
     if bad.size:
-        raise InputError(f"{name} must be {allowed}; {bad.size} are not (first: row {bad[0]}, {values[bad[0]]!r})")
+        raise InputError(f"{name} must be {allowed}; {bad.size} are not (first: row {bad[0]}, {values[bad[0]]})")
     return as_int
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
+from truemorph.progress import progress
 from truemorph.results import Result, quantity_table, text_table
 
 MINIMUM_PER_BIN = 25
@@ -311,8 +313,9 @@ def cv18(
     # numpy sorts and gathers outside the interpreter lock; each resample has random numbers of its own, so results
     # don't depend on threads.
     with ThreadPoolExecutor(min(4 if n < _MANY else 2, os.cpu_count() or 1)) as pool:
-        resampled = np.array(list(pool.map(resample, rng.spawn(bootstrap))))
-        permuted = np.array(list(pool.map(permute, rng.spawn(permutations))))
+        runs = chain(pool.map(resample, rng.spawn(bootstrap)), pool.map(permute, rng.spawn(permutations)))
+        values = progress(bootstrap + permutations, "bootstrap and floor", "resamples", of=runs)
+        resampled, permuted = np.split(np.fromiter(values, float), [bootstrap])
     resampled = resampled[np.isfinite(resampled)]
     # Variances add, so the floor to subtract in quadrature is the root mean square.
     floor = float(np.sqrt(np.mean(permuted**2))) if permutations else float("nan")
