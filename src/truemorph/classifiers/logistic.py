@@ -123,14 +123,9 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         if observables is not None and (alpha is None or self.transition is None):
             raise InputError("observables need alpha, and a T(alpha) that was fitted with them (`transition`)")
         if alpha is None:
-            findings.append(
-                Finding(
-                    "labels-treated-as-correct",
-                    "caution",
-                    "No resolution was given, so the labels are treated as correct and no bias is removed.",
-                    "Give the resolution of each galaxy (`alpha`).",
-                )
-            )
+            message = "No resolution was given, so the labels are treated as correct and no bias is removed."
+            action = "Give the resolution of each galaxy (`alpha`)."
+            findings.append(Finding("labels-treated-as-correct", "caution", message, action))
             alpha, space = np.ones(y.size), Space.fixed(identity)
         else:
             alpha = as_resolution(np.asarray(alpha, dtype=np.float64))
@@ -169,15 +164,12 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             gain = self.log_likelihood_ - fit_mixture(replace(mixture, space=Space.fixed(identity))).log_likelihood
             for name, value in zip(space.names, space.values(found.point_of_t).tolist(), strict=True):
                 if gain < SIGNIFICANT_GAIN or not self.stderr_[name] < 0.5 * value:
-                    findings.append(
-                        Finding(
-                            "transition-undetermined",
-                            "caution",
-                            f"The labels do not constrain {name} = {value:.3g} ± {self.stderr_[name]:.2g}: the "
-                            f"log-likelihood is only {gain:.1f} above that of labels treated as correct.",
-                            "Use more galaxies, or give a bias curve fitted with gold labels (`transition`).",
-                        )
+                    message = (
+                        f"The labels do not constrain {name} = {value:.3g} ± {self.stderr_[name]:.2g}: the "
+                        f"log-likelihood is only {gain:.1f} above that of labels treated as correct."
                     )
+                    action = "Use more galaxies, or give a bias curve fitted with gold labels (`transition`)."
+                    findings.append(Finding("transition-undetermined", "caution", message, action))
         self.coef_ = found.coefficients[:, 1:] / scale
         self.intercept_ = found.coefficients[:, 0] - self.coef_ @ mean
         if self.classes_.size > 2:

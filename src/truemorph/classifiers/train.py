@@ -211,14 +211,11 @@ def train_on_catalogue(
     saved = replace(load(save_classifier(model, folder, beside)), history=model.history)
     findings = saved.findings
     if problems:
-        findings += (
-            Finding(
-                "galaxies-left-out",
-                "note",
-                f"{len(problems):,} galaxies were left out because they lack an image, a feature, a gold label or an "
-                f"observable of T(α); they are listed, each with the reason, in {folder / 'left_out.csv'}.",
-            ),
+        message = (
+            f"{len(problems):,} galaxies were left out because they lack an image, a feature, a gold label or an "
+            f"observable of T(α); they are listed, each with the reason, in {folder / 'left_out.csv'}."
         )
+        findings += (Finding("galaxies-left-out", "note", message),)
     return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
 
 

@@ -163,15 +163,10 @@ def collect_gold(
     findings: tuple[Finding, ...] = ()
     if session.left_out:
         n, (one, reason) = len(session.left_out), next(iter(session.left_out.items()))
-        findings = (
-            Finding(
-                "galaxies-left-out",
-                "note",
-                f"{n:,} of {n + len(session.images):,} galaxies of the plan cannot be shown (first: {one}, "
-                f"{reason}); they are listed in {folder / LEFT_OUT}.",
-                "Add their images (`images`), and run the same command again.",
-            ),
-        )
+        hidden = f"{n:,} of {n + len(session.images):,} galaxies of the plan cannot be shown (first: {one}, {reason})"
+        message = f"{hidden}; they are listed in {folder / LEFT_OUT}."
+        action = "Add their images (`images`), and run the same command again."
+        findings = (Finding("galaxies-left-out", "note", message, action),)
     if session.better:
         tell(f"{len(session.images):,} galaxies, {len(session.better):,} of them with a better image")
     serve(session, port)

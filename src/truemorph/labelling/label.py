@@ -337,29 +337,17 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
         findings.append(Finding("parts-left", "note", parts_left))
     if problems:
         first, why = problems[0]
-        findings.append(
-            Finding(
-                "rows-not-labelled",
-                "caution",
-                f"{len(problems):,} of {counts['rows_in']:,} rows could not be labelled (first: {first}, {why}); they "
-                f"are listed in {results.problems}.",
-                "Read the reasons there, correct these rows and label them again.",
-            )
-        )
+        rows = f"{len(problems):,} of {counts['rows_in']:,} rows could not be labelled (first: {first}, {why})"
+        message = f"{rows}; they are listed in {results.problems}."
+        action = "Read the reasons there, correct these rows and label them again."
+        findings.append(Finding("rows-not-labelled", "caution", message, action))
     if counts["no_posterior"]:
-        observables = work.labeller.observables
-        lacking = (
-            f", or lack a value of {', '.join(observables)}, on which the bias curve depends" if observables else ""
-        )
-        findings.append(
-            Finding(
-                "posterior-missing",
-                "caution",
-                f"{counts['no_posterior']:,} galaxies with an observed label have no posterior, because they were used "
-                f"to train the only member{lacking}.",
-                "Train with 5 folds (`folds`), or add the missing values, and label again.",
-            )
-        )
+        why = "because they were used to train the only member"
+        if names := ", ".join(work.labeller.observables):
+            why += f", or lack a value of {names}, on which the bias curve depends"
+        message = f"{counts['no_posterior']:,} galaxies with an observed label have no posterior, {why}."
+        action = "Train with 5 folds (`folds`), or add the missing values, and label again."
+        findings.append(Finding("posterior-missing", "caution", message, action))
     if work.labeller.joined is not None:
         matched = f"{counts['matched']:,d} of {counts['labelled']:,d} galaxies are in the catalogue of observed labels."
         findings.append(Finding("observed-labels-matched", "note", matched))

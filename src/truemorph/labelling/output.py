@@ -140,14 +140,8 @@ class Results:
             problem = self._damage(part)
             if problem:
                 self._path(part).unlink()
-                findings.append(
-                    Finding(
-                        "part-damaged",
-                        "caution",
-                        f"Part {part} of an earlier run was damaged ({problem}) and was labelled again.",
-                        "Check the disk of this folder.",
-                    )
-                )
+                message = f"Part {part} of an earlier run was damaged ({problem}) and was labelled again."
+                findings.append(Finding("part-damaged", "caution", message, "Check the disk of this folder."))
         return findings
 
     def _damage(self, part: str) -> str:
