@@ -13,6 +13,7 @@ import numpy as np
 
 import truemorph as tm
 from truemorph.errors import InputError
+from truemorph.simulate import observed_labels, simulate_galaxies
 from truemorph.simulate.catalogues import simulate_catalogue
 
 FLIPS = {
@@ -90,6 +91,20 @@ def from_labels(family, bins=1, **world):
     }  # fmt: skip
 
 
+def from_columns(intrinsic, seed):
+    """Disk fraction from labels, in a population like a survey's: alone, or given intrinsic columns."""
+    galaxies = simulate_galaxies(8000, seed)
+    labels, truth = observed_labels(galaxies["truth"], galaxies["alpha"], FLIPS["rayleigh"], seed), galaxies["truth"]
+    columns = galaxies.select(intrinsic).to_numpy() if intrinsic else None
+    fit = tm.fit_transition(labels, galaxies["alpha"].to_numpy(), intrinsic=columns)
+    low, high = fit.disk_fraction_range
+    error, stated = fit.class_fractions[1] - truth.mean(), fit.stderr["disk_fraction"]
+    return {
+        "error": [error], "covered": [abs(error) < 1.96 * stated], "width": [2 * 1.96 * stated],
+        "in range": [low <= truth.mean() <= high], "range": [high - low],
+    }  # fmt: skip
+
+
 CASES = {}
 for family in FLIPS:
     for drift in (-0.5, 0.0, 0.3, 0.5):
@@ -140,6 +155,8 @@ for family in ("rayleigh", "fisk"):
         CASES[f"labels alone, {family}, drift {drift:+.2f}"] = (
             from_labels, {"family": family, "drift": drift, "n": 12_000}
         )  # fmt: skip
+for intrinsic in ([], ["radius_kpc", "M_r", "redshift"], ["M_r", "redshift"], ["M_r"], ["axis_ratio"]):
+    CASES[f"columns {', '.join(intrinsic) or 'none'}"] = (from_columns, {"intrinsic": intrinsic})
 
 
 def one(job):

@@ -97,7 +97,7 @@ def test_python_snippet(run_block):
         ("worlds", ["disk fraction"]),
         ("own_family", ["exponential"]),
         pytest.param("simulate", ["α lowered by 1.5"], marks=pytest.mark.slow),
-        pytest.param("ways", ["likelihood", "gold", "at fixed intrinsic properties"], marks=pytest.mark.slow),
+        pytest.param("ways", ["likelihood", "gold", "at fixed intrinsic columns"], marks=pytest.mark.slow),
         pytest.param("leaderboard", ["heavy-tailed", "vote-fraction matching", "DCV14"], marks=pytest.mark.slow),
         pytest.param("crossmatch", ["within 1.5 arcsec: 400 of 400 rows matched"], marks=pytest.mark.slow),
     ],

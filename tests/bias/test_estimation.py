@@ -14,6 +14,7 @@ from truemorph.bias.transitions import (
     WeibullTransition,
 )
 from truemorph.errors import InputError
+from truemorph.simulate import observed_labels, simulate_galaxies
 
 THETA = 11.25
 TRUE = {
@@ -89,6 +90,29 @@ def test_labels_without_drift_give_a_finding():
     rng = np.random.default_rng(8)
     fit = fit_transition((rng.random(2_000) < 0.5).astype(int), rng.lognormal(3, 0.2, 2_000))
     assert "no-drift" in codes(fit)
+
+
+def test_labels_whose_disk_fraction_falls_with_alpha_are_a_problem():
+    labels, alpha, _ = flipped_labels(2_000, seed=4)
+    exchanged = fit_transition(1 - labels, alpha)
+    assert "drift-reversed" in [one.code for one in exchanged.findings if one.severity == "problem"]
+    assert "drift-reversed" not in codes(fit_transition(labels, alpha))
+
+
+def test_the_range_given_intrinsic_columns_spans_trends_at_fixed_columns():
+    """In a population like a survey's, where luminosity and size do not explain all of the trend of class with α."""
+    for seed in (4, 5):
+        galaxies = simulate_galaxies(4_000, seed)
+        truth, alpha = galaxies["truth"].to_numpy(), galaxies["alpha"].to_numpy()
+        labels = observed_labels(truth, alpha, RayleighTransition(THETA), seed)
+        columns = galaxies.select("radius_kpc", "M_r", "redshift").to_numpy()
+        fit = fit_transition(labels, alpha, intrinsic=columns)
+        low, high = fit.disk_fraction_range
+        assert low < truth.mean() < high
+        assert "flat-fractions-assumed" in codes(fit)
+        # Columns that predict the class leave less to assume than labels alone do.
+        alone = fit_transition(labels, alpha).disk_fraction_range
+        assert high - low < alone[1] - alone[0]
 
 
 def test_a_disk_fraction_of_one_at_high_alpha_gives_a_finding():

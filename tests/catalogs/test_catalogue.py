@@ -108,6 +108,13 @@ def test_an_invalid_column_gives_one_line_with_count_and_first_row(written, chan
         read_catalogue(path)
 
 
+@pytest.mark.parametrize("rule", ["label", "disk_fraction > 0.7", "disk_votes > smooth_votes"])
+def test_gold_labels_from_the_volunteers_votes_are_refused(rule):
+    votes = FRAME.with_columns(label=1, disk_fraction=0.8, disk_votes=8, smooth_votes=2)
+    with refused("table", rule.split()[0]):
+        gold_classes(votes, rule, "table")
+
+
 def test_labels_may_be_missing_only_if_labelled_is_false(written):
     path = written(label=[0.0, None, 1.0, None])
     assert read_catalogue(path, labelled=False).frame["label"].to_list() == [0, None, 1, None]

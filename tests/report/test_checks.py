@@ -25,9 +25,9 @@ FLIPS, NAIVE = RayleighTransition(11.25), MatrixTransition.identity()
 SOME = 1 * (np.random.default_rng(6).random(N) < 0.1)
 
 
-def model_of(name, transition, p):
-    """A model without posteriors."""
-    training = PRESETS["dcv14"].model_dump()
+def model_of(name, transition, p, features=("covariate",)):
+    """A model without posteriors; without features, it is a fit that stands for a model."""
+    training = PRESETS["dcv14"].model_dump() | {"features": features}
     described = {"transition": transition_to_dict(transition), "catalogue": {}, "training": training}
     return Model(name, Classifier(described, [], pl.DataFrame()), p, np.full(p.size, np.nan))
 
@@ -111,6 +111,13 @@ def test_what_is_wrong_with_a_model_is_found(plain, probabilities, transition, p
     assert codes(found, "problem") >= problems
     assert codes(found, "caution") >= cautions
     assert sentences(found)["headline"].startswith("net") == ("nearly-one-class" in cautions)
+
+
+def test_the_labels_of_a_fit_that_stands_for_a_model_are_not_a_problem(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, abs(labels - SOME), {"all": truth}, NAIVE)
+    fit = model_of("fit", NAIVE, abs(labels - SOME), features=())
+    assert "labels-worse" in codes(replace(found, models=[fit]), "caution")
 
 
 def test_what_could_not_be_checked_is_a_caution_told_once(plain):

@@ -23,7 +23,7 @@ from truemorph.bias.likelihood import check_columns, label_columns, n_observable
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import Data, TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Array, Transition
+from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, Array, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -293,18 +293,18 @@ def _alternatives(
             name: (_invert(_likelihood(transition, data), bins, labelled), stderr)
             for name, (transition, _, _) in fit.drift.alternatives.items()
         }
-    if fit.method not in ("conditional", "gold") or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
+    if fit.method != "gold" or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
         return {}
     others = []
-    for family in COMPARED if fit.method == "gold" else WITH_FORMULA:
+    for family in COMPARED:
         if family != fit.family:
             with suppress(InputError):
                 others.append(refitted(fit, family=family, false_disk=None))
     least = min([fit.aic, *(one.aic for one in others)])
     return {
-        f"{one.family}, {fit.method}": _inverted(data, bins, one.transition, one)[:2]
+        f"{one.family}, gold": _inverted(data, bins, one.transition, one)[:2]
         for one in others
-        if fit.method != "gold" or one.aic < least + REJECTED  # not if gold labels reject it
+        if one.aic < least + REJECTED  # not if gold labels reject it
     }
 
 

@@ -47,8 +47,8 @@ _ROUGH = 20_000
 # R² of log α on intrinsic columns above which a fit warns, and raises an error.
 _EXPLAINED, _REFUSED = 0.95, 0.999
 RIDGE = 1e-3
-# Default of δ; number of bins of α into which galaxies are grouped to fit trends.
-DELTA, _GROUPS = 0.5, 256
+# Default of δ; trends are fitted to this many bins of α, or, given intrinsic columns, to this many galaxies.
+DELTA, _GROUPS, _PART = 0.5, 256, 10_000
 _NORMAL_95, _EDGE = 1.96, 8.9
 
 
@@ -87,6 +87,11 @@ class Mixture:
             merged.append((np.full(cut.count, label), cut.middles, cut.totals))
         labels, alpha, weights = (np.concatenate(parts) for parts in zip(*merged, strict=True))
         return replace(self, labels=labels, alpha=alpha, weights=weights, design=np.ones((labels.size, 1)))
+
+    def part(self, step: int) -> Mixture:
+        """Keep every `step`-th galaxy."""
+        names = ("labels", "alpha", "weights", "design")  # without an offset, which only parts and groups have
+        return replace(self, **{name: getattr(self, name)[::step] for name in names})
 
     def split(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return T's point, and coefficients of shape (K - 1, Q)."""
@@ -226,8 +231,7 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
         best = polish(mixture.objective, found.point, found.information, lower, upper, found.steps)
         return MixtureFit(mixture, best)
     if n > 2 * _ROUGH:
-        names = ("labels", "alpha", "weights", "design")  # without an offset, which only groups have
-        part = replace(mixture, **{name: getattr(mixture, name)[:: n // _ROUGH] for name in names})
+        part = mixture.part(n // _ROUGH)
         starts = climb(part.objective, starts, lower, upper, part.labels.size, steps)[0][None]
     return MixtureFit(mixture, maximise(mixture.objective, starts, lower, upper, n, mixture.information, steps))
 
@@ -277,12 +281,12 @@ def explained_findings(alpha: np.ndarray, columns: np.ndarray, seed: int) -> lis
     explained = explained_variance(alpha, columns, seed)
     if explained > _REFUSED:
         reason = f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha)"
-        raise InputError(f"{reason}; remove radius or redshift, or use galaxies with different PSFs")
+        raise InputError(f"{reason}; use columns that do not set alpha, such as the axis ratio, or gold labels")
     if explained <= _EXPLAINED:
         return []
     variance = f"{explained:.1%} of the variance of log α (more than {_EXPLAINED:.0%})"
     message = f"The intrinsic columns explain {variance}, so bias is hard to separate from real differences."
-    action = "Remove radius or redshift (`intrinsic`), or use galaxies with different PSFs."
+    action = "Use columns that do not set α, such as the axis ratio (`intrinsic`), or gold labels (`gold`)."
     return [Finding("columns-determine-alpha", "caution", message, action)]
 
 
@@ -361,12 +365,13 @@ def by_bins(space: Space, data: Data) -> TransitionFit:
 
 @dataclass(frozen=True)
 class DriftRange:
-    """Range of the disk fraction from labels alone, under trends of class fractions with α.
+    """Range of the disk fraction without gold labels, under trends of class fractions with α.
 
     Labels alone cannot separate bias from a real trend. The trend is therefore assumed: logit p(disk | α) may change by
-    ± δ per standard deviation of ln α, linearly or quadratically. T(α) is fitted under such trends, in every family
-    with a formula. The range spans all of them, and also the observed labels if a trend alone can explain them. The
-    likelihood is not used to narrow it, because it prefers trends whose shape resembles that of T(α).
+    ± δ per standard deviation of ln α, linearly or quadratically; given intrinsic columns, per standard deviation of
+    the part of ln α that is not linear in them. T(α) is fitted under such trends, in every family with a formula. The
+    range spans all of them, and also the observed labels if a trend alone can explain them. The likelihood is not used
+    to narrow it, because it prefers trends whose shape resembles that of T(α).
     """
 
     delta: float  # δ: change of logit p(disk | α) per standard deviation of ln α
@@ -384,10 +389,8 @@ class DriftRange:
     @property
     def statement(self) -> str:
         """Description of the range."""
-        return (
-            f"the logit of the disk fraction may change by up to δ = {self.delta:g} per σ of ln α; above "
-            f"δ = {self.delta_unbiased:.2f}, no bias is needed to explain the labels"
-        )
+        trends = f"trends up to δ = {self.delta:g} (logit per σ of ln α)"
+        return f"{trends}; above δ = {self.delta_unbiased:.2f}, the labels need no bias"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -400,11 +403,18 @@ def drift_range(data: Data, family: Any, false_disk: float | None, delta: float)
     if data.n_classes != 2 or data.alpha.ndim != 1 or not (issubclass(family, FlipTransition) and family.varies):
         return None
     smallest = data.alpha[data.alpha > 0].min()
-    log_alpha = np.log(np.maximum(data.alpha, smallest))
-    search = Search(data.alpha, anchored=True, false_disk=false_disk)
-    few = mixture_of(Space.fixed(MatrixTransition.identity()), data).grouped(_GROUPS)
-    u = np.log(np.maximum(few.alpha, smallest)) - np.average(log_alpha, weights=data.weights)
-    u = u / np.sqrt(np.cov(log_alpha, aweights=data.weights))
+    search = Search(data.alpha, anchored=data.intrinsic is None, false_disk=false_disk)
+    nothing = Space.fixed(MatrixTransition.identity())
+    if data.intrinsic is None:
+        few = mixture_of(nothing, data).grouped(_GROUPS)
+        log_alpha = np.log(np.maximum(data.alpha, smallest))
+        u = np.log(np.maximum(few.alpha, smallest)) - np.average(log_alpha, weights=data.weights)
+        u = u / np.sqrt(np.cov(log_alpha, aweights=data.weights))
+    else:
+        few = mixture_of(nothing, data, standardised(data.intrinsic), RIDGE).part(-(-data.labels.size // _PART))
+        u = np.log(np.maximum(few.alpha, smallest))
+        u = u - few.design @ np.linalg.lstsq(few.design, u, rcond=None)[0]
+        u = u / np.sqrt(np.average(u**2, weights=few.weights))
     bend = (u**2 - 1) / np.sqrt(2)
     trends = {
         "no trend": 0 * u,
@@ -425,12 +435,11 @@ def drift_range(data: Data, family: Any, false_disk: float | None, delta: float)
             start = fit.maximum.point if start is None else start
             if abs(fit.coefficients[0, 0]) > _EDGE:
                 continue  # one class is empty, so this is not an alternative
-            p, share = fit.probabilities()[:, DISK], few.weights / few.weights.sum()
-            variance = fit.maximum.covariance()[-1, -1] * np.sum(share * p * (1 - p)) ** 2
+            value, variance = fit.disk_contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
             error = stretch * np.sqrt(variance) if variance > 0 else 0.0
-            found[f"{family.family}, {name}"] = fit.transition, float(share @ p), float(error)
-    design = np.column_stack([np.ones(u.size), u])
-    slope = fit_softmax(design, np.eye(2)[few.labels], np.full(2, 1e-6), few.weights)[0][0, 1]
+            found[f"{family.family}, {name}"] = fit.transition, value, float(error)
+    design = np.column_stack([few.design, u])
+    slope = fit_softmax(design, np.eye(2)[few.labels], np.full(design.shape[1], 1e-6), few.weights)[0][0, -1]
     if slope <= delta:  # a trend alone can explain the labels
         labelled = float(np.average(data.labels == DISK, weights=data.weights))
         error = float(stretch * np.sqrt(labelled * (1 - labelled) / data.labels.size))

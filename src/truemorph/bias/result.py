@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 ASSUMPTIONS = {
     "likelihood": "true class fractions do not depend on alpha",
     "binned": "true class fractions do not depend on alpha",
-    "conditional": "true class fractions do not depend on alpha at fixed intrinsic properties",
+    "conditional": "class fractions at fixed intrinsic columns are constant",
     "gold": "gold labels are right, and of random galaxies",
     "votes": "true class fractions do not depend on alpha; votes are beta-binomial around the mean of a class",
 }
-# Methods that rest on labels alone.
-FROM_LABELS = ("likelihood", "binned", "votes")
 _NORMAL_95 = 1.96
 # Half of the 95 % point of chi-squared with one degree of freedom.
 SIGNIFICANT_GAIN = 1.92
@@ -277,15 +275,16 @@ class TransitionFit(Result):
             points = np.clip(points, self.space.lower, self.space.upper)
         return [self.transition_at(point) for point in points]
 
-    def facts(self, low: float, high: float) -> list[tuple[str, str]]:
-        """Return the disk fraction with this range, the parameters, and what they rest on."""
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the disk fraction with its range, the parameters, and what they rest on."""
+        low, high = self.disk_fraction_range
         values = [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
         disk = f"{self.class_fractions[DISK]:.3f} ± {self.stderr['disk_fraction']:.3f} (range {low:.3f} to {high:.3f})"
         assumption = self.assumption.replace("alpha", "α")
         found = [
-            ("disk fraction", f"{disk}; {self.labelled_fraction:.3f} by the observed labels"),
+            ("disk fraction", f"{disk}; {self.labelled_fraction:.3f} by the labels of {self.labels.size:,} galaxies"),
             ("bias curve", f"{self.family}: {', '.join(values)}"),
-            ("method", f"{self.method}, {self.labels.size:,} galaxies; assumes that {assumption}"),
+            ("method", f"{self.method}; assumes that {assumption}"),
         ]
         if self.drift is not None:
             found.append(("range spans", self.drift.statement))
@@ -293,7 +292,7 @@ class TransitionFit(Result):
 
     def summary(self) -> str:
         """Return the disk fraction with its range and error, and the parameters, as text."""
-        return "\n".join(text_facts(self.facts(*self.disk_fraction_range)))
+        return "\n".join(text_facts(self.facts()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return family, parameters, errors and findings as plain values; `load` and `DebiasedLoss` accept them."""
@@ -372,7 +371,12 @@ def _drift_findings(fit: TransitionFit) -> list[Finding]:
     totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=fit.data.n_classes)
     gain = float((weights * seen)[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
     gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
-    if gain < SIGNIFICANT_GAIN:
+    falls = gain < SIGNIFICANT_GAIN and np.ptp(fit.alpha[resolved]) > 0
+    if falls and np.corrcoef(labels[resolved] == DISK, np.log(fit.alpha[resolved]))[0, 1] * labels.size**0.5 < -3:
+        message = "The disk fraction of the labels falls with α, the opposite of resolution bias."
+        action = "Check that smooth and disk are not exchanged (`smooth`, `disk`); otherwise give gold labels (`gold`)."
+        findings.append(Finding("drift-reversed", "problem", message, action))
+    elif gain < SIGNIFICANT_GAIN:
         message = (
             f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of constant "
             f"fractions, so {next(iter(fit.space.names), fit.family)} is an upper limit at most."

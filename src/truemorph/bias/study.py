@@ -20,7 +20,7 @@ from truemorph.bias.diagnostics import (
 from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.plots import plot_fit, plot_fractions
-from truemorph.bias.result import FROM_LABELS, TransitionFit
+from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, RayleighTransition, family_of
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -65,16 +65,12 @@ class TransitionStudy(Result):
 
     @property
     def disk_fraction_range(self) -> tuple[float, float]:
-        """Lowest and highest disk fraction: that of the fit; given intrinsic columns, of families not rejected too."""
-        ranges = [self.fit.disk_fraction_range]
-        if self.families is not None and self.fit.method == "conditional":
-            compared = self.families
-            ranges += [one.disk_fraction_range for name, one in compared.fits.items() if not compared.rejected(name)]
-        return min(low for low, _ in ranges), max(high for _, high in ranges)
+        """Lowest and highest disk fraction."""
+        return self.fit.disk_fraction_range
 
     def summary(self) -> str:
         """Return disk fraction, parameters, families and fractions by bin as text."""
-        facts = self.fit.facts(*self.disk_fraction_range)
+        facts = self.fit.facts()
         if self.bootstrap_std:
             scatter = ", ".join(f"{name} ± {value:.3f}" for name, value in self.bootstrap_std.items())
             facts.append(("bootstrap", scatter))
@@ -216,8 +212,8 @@ def study_transition(
     if columns and classes is not None and gold_probability is None:
         unbalanced = balance_findings(columns, alpha, classes, fit.data.weights)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
-    from_labels = fit.method in FROM_LABELS
-    matters = check.confounded if from_labels else check.unexplained and fit.method == "conditional"
+    unexplained = check.unexplained if fit.method == "conditional" else check.confounded
+    matters = unexplained and fit.method != "gold"
     drift = check.findings if matters else ()
     found = unique(findings, again.findings, pooled, unbalanced, fractions.findings, drift)
     if rejected is not None:

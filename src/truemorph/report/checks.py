@@ -132,7 +132,12 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
     if gain < -2 * error:
         text = "The model's labels agree less with the gold labels than the volunteers' labels do."
         action = "Do not use these labels; train a network for more epochs, or on more galaxies."
-        yield Finding("labels-worse", "problem", f"{text} {what}: {numbers}.", action)
+        worse = Finding("labels-worse", "problem", f"{text} {what}: {numbers}.", action)
+        if model.classifier.uses_images or model.classifier.config.features:
+            yield worse
+        else:  # it knows class fractions, not galaxies
+            action = "Use its disk fractions and probabilities instead of its labels."
+            yield replace(worse, severity="caution", action=action)
     elif gain <= 2 * error:
         text = "The model's labels agree with the gold labels about as often as the volunteers' labels do."
         action = "Use more gold labels (`gold`), or more galaxies to train on."

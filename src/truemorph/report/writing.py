@@ -200,15 +200,16 @@ def sentences(found: Evidence) -> dict[str, str]:
     both = f"{_percent(low['labelled'])} there and {_percent(high['labelled'])} where galaxies are well resolved"
     rise = high["labelled"] - low["labelled"]
     error = float(np.hypot(low["labelled_stderr"], high["labelled_stderr"]))
-    if rise > 2 * error:
-        missed = 0.0 if low["corrected"] is None else 1 - low["labelled"] / max(low["corrected"], 1e-9)
+    if rise > 2 * error and low["corrected"] is not None and low["lowest"] > low["labelled"]:
+        missed = 1 - low["labelled"] / max(low["corrected"], 1e-9)
         many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
         who = "Simulated volunteers" if found.gold_name == TRUTH else "Volunteers"
         headline = f"{who} miss {many} disks in poorly resolved galaxies: their disk fraction is {both}."
     else:
-        course = "falls with resolution" if rise < -2 * error else "does not change with resolution"
+        course = "does not change" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
         both = f"{_percent(low['labelled'])} in poorly and {_percent(high['labelled'])} in well resolved galaxies"
-        headline = f"The volunteers' disk fraction {course}: it is {both}."
+        headline = f"The volunteers' disk fraction {course} with resolution: it is {both}."
+        headline += " This may be bias or a real trend." if course == "rises" else ""
     answer = []
     model = found.principal
     if model is not None:
