@@ -40,7 +40,7 @@ _EXTRAS = {
 
 
 def _not_installed(package: str, extra: str) -> InputError:
-    return InputError(f"this needs {package}, which is not installed: pip install 'truemorph[{extra}]'")
+    return InputError(f"{package} is not installed: pip install '.[{extra}]' in the clone, or 'truemorph[{extra}]'")
 
 
 def require_extra(extra: str) -> None:
@@ -83,5 +83,6 @@ def nearest(name: str, existing: Sequence[str], n: int = 3, what: str = "columns
     """List the most similar names, for an error message."""
     by_case = {column.lower(): column for column in existing}
     close = difflib.get_close_matches(name.lower(), list(by_case), n=n, cutoff=0.5)
-    shown = [by_case[c] for c in close] or list(existing)[:12]
+    more = [f"and {len(existing) - 12} more"] if len(existing) > 12 else []
+    shown = [by_case[c] for c in close] or [*list(existing)[:12], *more]
     return f"nearest: {', '.join(shown)}" if close else f"{what} are: {', '.join(shown)}"

@@ -181,7 +181,9 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
     """
     for name in names:
         if name not in frame.schema:
-            raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}")
+            derived = name in ("redshift", "radius_kpc", "M_r")
+            how = "; to add it, prepare the catalogue with redshift and magnitude" if derived else ""
+            raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}{how}")
         if not frame.schema[name].is_numeric():
             raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")
     known, findings = cleaned(frame, names, source)

@@ -130,6 +130,13 @@ def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
     assert plan.selected["image"].null_count() == 0
 
 
+def test_a_catalogue_prepared_without_images_has_the_plan_of_one_without_the_column(catalogue):
+    image = pl.lit(None, pl.String)
+    plan = make_plan(CatalogTable(catalogue.frame.with_columns(image=image)), budget=200)
+    assert plan.findings == ()
+    assert plan.frame.equals(make_plan(catalogue, budget=200).frame)
+
+
 def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
     """A galaxy has a gold label unless neither selected it: 1 - (1 - p₁)(1 - p₂), those of the pilot too."""
     table = world(seed=4)

@@ -309,6 +309,9 @@ def test_a_dry_run_runs_no_stage_and_a_second_process_is_refused(capsys, data, t
     status, _, code = reproduce(capsys, data, tmp_path / "out", "--dry-run")
     assert (code, set(status.values())) == (0, {"to do"})
     assert not (tmp_path / "out" / "reproduce.json").exists()
+    (tmp_path / "empty").mkdir()
+    _, out, err = run(capsys, "reproduce", "--data", tmp_path / "empty", "--out", tmp_path / "none", "--dry-run")
+    assert f"{out}{err}".count("fetch gz2") == 1  # which all stages lack
     with FileLock(tmp_path / "out" / "stages" / ".lock"):
         status, _, err = run(capsys, *command(data, tmp_path / "out", "--stages", "catalogue"))
     assert status == 1

@@ -36,7 +36,7 @@ from truemorph.results import Result, quantity_table, text_facts, text_table
 
 _NOTICEABLE = 0.02
 _FEWEST_IN_GROUP = 200
-_BY_COLUMNS = "beyond what the intrinsic columns explain"
+_BY_COLUMNS = "class fractions depend on α beyond what the intrinsic columns explain"
 # A summary gives the parameters of families that have no more.
 _SHOWN = 2
 
@@ -358,18 +358,18 @@ def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weight
     means = [np.average(disk[part], weights=w[part]) for part in (low, high)]
     inverse_sizes = [np.sum(w[part] ** 2) / w[part].sum() ** 2 for part in (low, high)]
     error = float(np.sqrt(sum(m * (1 - m) * one for m, one in zip(means, inverse_sizes, strict=True))))
-    explained = _BY_COLUMNS if intrinsic is not None else "beyond chance"
+    explained = _BY_COLUMNS if intrinsic is not None else "a quadratic curve in ln α fits better than a constant"
     return _verdict(float(means[1] - means[0]), error, p_value, "gold labels show", explained)
 
 
 def _verdict(drift: float, error: float, p_value: float, who: str, explained: str) -> ConfoundingCheck:
-    """Return the result of both tests, of the change `drift` and of the dependence on α beyond `explained`."""
+    """Return the result of both tests, of the change `drift` and of the dependence on α, `explained` in words."""
     confounded = bool(abs(drift) > norm.isf(LEVEL / 2) * error and abs(drift) > _NOTICEABLE)
     unexplained = p_value < LEVEL
     change = f"{'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f}"
     statement = f"{who} a disk fraction that {change} from the worst to the best resolved third"
     if unexplained:
-        statement += f"; class fractions depend on α {explained} (p = {p_value:.1g})"
+        statement += f"; {explained} (p = {p_value:.1g})"
     if not confounded and not unexplained:
         return ConfoundingCheck(True, f"{statement}; no dependence on α is found", False, False, drift, error, p_value)
     message = f"{statement[0].upper()}{statement[1:]}. Estimates that assume constant class fractions are biased."

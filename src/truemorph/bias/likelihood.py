@@ -1,6 +1,6 @@
 """Likelihood of biased labels (eqs 3-4), and posterior of the true class.
 
-Pure functions of arrays, for numpy and torch. The torch loss module is `truemorph.DebiasedLoss`; the EM of DCV14 and
+Pure functions of arrays, for numpy and torch. The torch loss module is `truemorph.DebiasedLoss`; DCV14 and
 the estimators of θ use the same functions. Equations: Medina-Rosales et al., arXiv:2308.11007.
 """
 

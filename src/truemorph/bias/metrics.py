@@ -32,7 +32,7 @@ _MANY = 2_000_000
 Reference = Literal["last", "first"]
 # Columns of a summary, and what the floor is.
 COLUMNS = ("labels", "value", "bootstrap", "floor", "above floor", "galaxies")
-FLOOR = "the value that labels without bias would give"
+FLOOR = "the value of labels that do not depend on α (shuffled labels)"
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,7 +115,7 @@ class BiasResult(Result):
             "value": "root mean square deviation of class fractions from the best resolved bin",
             "bootstrap_mean": "mean over bootstrap resamples",
             "bootstrap_std": "standard deviation over bootstrap resamples",
-            "floor": "value that labels without bias would give",
+            "floor": "value of labels that do not depend on α (shuffled labels)",
             "floor_std": "spread of the floor",
             "excess": "bias above the floor",
             "signed_excess": "the same, negative where the value is below the floor",
@@ -201,7 +201,7 @@ def cv14(
     bootstrap : int, default 100
         Resamples for the error; 0 for none.
     permutations : int, default 20
-        Shuffles of the labels within leaves for the floor, the value of labels without bias; 0 for none.
+        Shuffles of the labels within leaves for the floor, the value of labels that do not depend on α; 0 for none.
     seed : int, default 0
         Seed of bootstrap and shuffles.
 
@@ -328,7 +328,7 @@ def cv18(
         findings.append(Finding("resamples-failed", "note", message, action))
     if n_classes < 2:
         message = "All labels are of one class, so they cannot show any drift."
-        findings.append(Finding("one-class", "problem", message, "Check the labels."))
+        findings.append(Finding("one-class", "problem", message, "Check them; for a model, use its probabilities."))
     if smallest < MINIMUM_PER_BIN:
         smaller = f"{smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended)"
         message = f"The smallest bin has {smaller}: the value is mostly sampling noise."

@@ -211,6 +211,8 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     """
     about = f"{source}: gold classes"
     name = rule.strip()
+    if name == "gold" and name not in frame.columns:
+        raise InputError(f"{source}: no column 'gold'; add it with truemorph gold import, or give a rule (`gold`)")
     expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
     if biased := [one for one in expression.columns if one in ("label", *FRACTIONS, *VOTES)]:
         advice = "give classes from experts or better images"

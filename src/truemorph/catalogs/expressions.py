@@ -94,7 +94,8 @@ def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Serie
     """
     for name in expression.columns:
         if name not in frame.columns:
-            raise InputError(f"{where}: no column {name!r} for {expression.text!r}; {nearest(name, frame.columns)}")
+            of = "" if expression.lone else f" for {expression.text!r}"
+            raise InputError(f"{where}: no column {name!r}{of}; {nearest(name, frame.columns)}")
     with _explained(f"{where}: can't compute {expression.text!r}"):
         result = _value(expression.tree, frame)
     if result.dtype == pl.Int128:

@@ -254,9 +254,10 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
         kind, counted = "votes", "numbers"
         if (known % 1).any():  # percentages, or fractions and numbers together
             first, text = next(iter(texts.items()))
+            text = text if text in frame.columns else f"({text})"
             raise InputError(
-                f"{table_name}: {', '.join(texts.values())} are neither fractions nor whole numbers of votes; convert "
-                f'percentages to fractions (`{first}`="{text} / 100")'
+                f"{table_name}: {', '.join(texts.values())} are neither fractions nor whole numbers of votes; if "
+                f'they are percentages, set `{first}` to "{text} / 100", and the others likewise'
             )
     named = {f"{name}_{kind}" if name in texts else name: text for name, text in chosen.items()}
     return named, [Finding("votes-read-as", "note", f"Votes were read as {counted} from {', '.join(texts.values())}.")]

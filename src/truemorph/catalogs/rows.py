@@ -91,7 +91,8 @@ def choose_rows(
     counts = np.bincount(labels[funnel.kept], minlength=2)
     if not counts.all():
         account = ", ".join(f"{rule}: {n:,d}" for rule, n in funnel.steps())
-        raise InputError(f"{table_name}: {counts[0]} galaxies are labelled smooth and {counts[1]} disk ({account})")
+        left = f"{counts[0]} smooth and {counts[1]} disk galaxies are left, and both are needed ({account})"
+        raise InputError(f"{table_name}: {left}; check the rules (`where`, `keep`) and the columns of votes")
     return funnel, np.where(funnel.kept, labels, -1), findings
 
 

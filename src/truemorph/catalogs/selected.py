@@ -91,8 +91,8 @@ def select_rows(
         known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
         about["gold_definition"] = str(catalogue.metadata.get("gold_definition", "not stated"))
         if gold is None and (count := np.isfinite(known).sum()):
-            unused = f"The catalogue has gold labels for {count:,} galaxies; this estimate does not use them."
-            findings.append(Finding("gold-unused", "caution", unused, 'Estimate T(α) with them (`gold`="gold").'))
+            unused = f"T(α) was estimated without the {count:,} gold labels of its catalogue."
+            findings.append(Finding("gold-unused", "caution", unused, 'Estimate it with them (`gold`="gold").'))
     if "psf_fwhm" in frame.columns and frame["psf_fwhm"].n_unique() == 1 and frame["psf_fwhm"].null_count() == 0:
         findings.append(ALPHA_IS_SIZE)
     return SelectedRows(

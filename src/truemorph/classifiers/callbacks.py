@@ -104,7 +104,7 @@ class Story(lightning.Callback):
         if not trainer.is_global_zero:
             return
         fractions = [value for name, value in found.items() if name.startswith("fraction_")][:5]
-        bias = next((f"  {name.split('_')[0].upper()} {x:.3f}" for name, x in found.items() if "_excess" in name), "")
+        bias = next((f"  {name[:4].upper()} above floor {x:.3f}" for name, x in found.items() if "_excess" in name), "")
         tell(
             f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {found['train_loss']:.4f}  "
             f"held out {held_out:.4f}{' *' if better else '  '}  fractions {' '.join(f'{x:.2f}' for x in fractions)}"

@@ -127,14 +127,14 @@ def train_members(
     else:
         whole, *others = (_regression(rows, part, transition) for part in ([train, *parts] if several else [train]))
         members = [one.class_weights() for one in others or [whole]]
-        metrics = {"log_likelihood": whole.log_likelihood_, "em_iterations": whole.n_iter_}
+        metrics = {"log_likelihood": whole.log_likelihood_, "iterations": whole.n_iter_}
         metrics |= {f"{name}_stderr": error for name, error in whole.stderr_.items()}
         about = {"metrics": metrics, "normalisation": {}}
         through = transition_to_dict(whole.transition_)
         if transition is None:
             through |= {
                 "stderr": whole.stderr_,
-                "method": "EM with logistic regression (DCV14)",
+                "method": "logistic regression and θ, fitted together (DCV14)",
                 "assumption": "p(y | features) is logistic, the flip probability depends only on the true class and "
                 "alpha",
                 "findings": [one.to_dict() for one in whole.findings_],

@@ -48,7 +48,7 @@ def fetch_archive(
     no_images : bool
         gz2: fetch the tables only, without 3.4 GB of images.
     ids : path, table or sequence, optional
-        sdss: table with DR7 object ids; default the tables of fetch gz2 in the folder beside.
+        sdss: table with DR7 object ids; default: those of the folder gz2 beside `out`.
     id : str, optional
         sdss: column of ids; default dr7objid or objid.
     positions : path or table, optional

@@ -302,7 +302,7 @@ def import_gold(
     path = Path(source)
     folder = path if path.is_dir() else plan
     if catalogue is None and folder is None:
-        raise InputError(f"{path}: a table of gold labels needs the catalogue that they are for (`catalogue`)")
+        raise InputError(f"{path}: not the folder of a plan; a table of gold labels needs its catalogue (`catalogue`)")
     if folder is not None:
         planned = read_plan(Path(folder))[0]["catalogue"]
         catalogue = planned if catalogue is None else catalogue

@@ -76,7 +76,7 @@ def label_galaxies(
     address : str, optional
         Address of a Ray cluster; default one on this machine.
     shard : (int, int)
-        Label only the k-th of n groups of parts, such as 3/64.
+        K/N, such as 3/64: label only the K-th of N groups of parts.
     max_bad : float
         Largest fraction of images that may be unreadable.
 

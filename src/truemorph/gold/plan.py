@@ -276,7 +276,7 @@ def make_plan(
     gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
     predicted = predicted_probabilities(label, alpha, gold, p_disk)
     image = frame["image"] if "image" in frame.columns else pl.repeat(None, label.size, dtype=pl.String, eager=True)
-    able = image.is_not_null().to_numpy() | ("image" not in frame.columns)
+    able = image.is_not_null().to_numpy() | (image.count() == 0)  # images may be named after the ids
     before, labelled = _earlier(frame)
     rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
     if rows.size < FEWEST:

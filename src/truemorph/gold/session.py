@@ -108,7 +108,7 @@ def open_session(
     if not shown:
         raise InputError(
             f"{images}: has no image of the {plan.height:,} galaxies of the plan that can be read (first: "
-            f"{next(iter(reasons.values()))}); images are named as in the catalogue, or after the id"
+            f"{next(iter(reasons.values()))}); give their folder (`images`), named as in the catalogue or after the ids"
         )
     beside = {} if better is None else images_of(plan.with_columns(image=pl.lit(None, pl.String)), Path(better))
     if better is not None and not beside:

@@ -105,19 +105,19 @@ def fractions(found: Evidence) -> Illustration:
     _legend_above(axes)
     caption = f"Disk fraction of {found.which} in fifths of α. Errors are statistical."
     if table["corrected"].count():
-        by, range_of = "volunteers' labels through T(α)", []
+        by, range_of = "the volunteers' labels through T(α)", []
         if model is not None:
-            by = f"{'posterior' if model.posterior else 'mean p(disk)'} of {model.name}"
-            range_of.append(f"the error of {model.name}")
+            by = f"{'the posterior' if model.posterior else 'mean p(disk)'} of model {model.name!r}"
+            range_of.append("its error")
         if model is None and found.by_gold is not None:
-            by, range_of = "gold labels", ["95 % of the estimate"]
+            by, range_of = "gold labels", ["the 95 % interval of the estimate"]
         elif found.study is not None:
             over = "trends of the true fraction with α up to δ" if found.study.fit.drift is not None else "all families"
-            range_of.append(f"the volunteers' labels corrected directly through T(α), with its error, over {over}")
-        caption += f" Corrected: {by}. Range: {' and '.join(range_of)}."
+            range_of.append(f"the volunteers' labels corrected directly through T(α), with its error, for {over}")
+        caption += f" Corrected: {by}. The range spans {' and '.join(range_of)}."
     others = [one.name for one in found.models if one is not model]
     if others:
-        caption += f" {', '.join(others)}: mean p(disk)."
+        caption += f" Mean p(disk) is shown for {', '.join(map(repr, others))}."
     return Illustration("fractions", axes.figure, caption, table)
 
 

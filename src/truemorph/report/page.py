@@ -162,7 +162,7 @@ class Light:
             return first_sentence(main[0].message) + (f" And {more} more." if more else "")
         if not self.passed:
             return "Nothing to check here."
-        notes = f" Notes: {len(self.findings)}." if self.findings else ""
+        notes = f" {n} note{'s' * (n > 1)}." if (n := len(self.findings)) else ""
         return f"Passed: {'; '.join(name for name, _ in self.passed)}.{notes}"
 
 

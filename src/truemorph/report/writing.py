@@ -47,15 +47,15 @@ class ReportOptions:
     Attributes
     ----------
     catalogue : Path, optional
-        Prepared; that of the first run if not given.
+        Prepared catalogue; default: that of the first run.
     labels : sequence of Path
-        Labels that runs gave earlier, known by the hash of the model; others are made.
+        Label files of the runs (from truemorph label); others are computed.
     gold : sequence of str
-        Columns or rules ("t_type>=-3") that say what a disk truly is; column `gold` if there is one.
+        Gold labels: columns or rules ("t_type>=-3"); default: column `gold`, if there is one.
     intrinsic : sequence of str
-        Columns that classes may depend on.
+        Columns that true classes may depend on.
     also : sequence of str
-        "NAME=COLUMN": further labels or disk fractions that the catalogue brings, such as Hart et al.'s.
+        "NAME=COLUMN": other labels or disk fractions of the catalogue, such as Hart et al.'s.
     where : sequence of str
         "COLUMN=VALUE": galaxies to measure on; without a condition on `split`, test galaxies if there are 1,000.
     distributions : sequence of str
@@ -63,9 +63,9 @@ class ReportOptions:
     better : Path, optional
         Folder of better images, OBJECT_ID.jpg.
     galaxies : int
-        Most galaxies in the gallery.
+        Maximum number of galaxies in the gallery.
     maps : int
-        Most galaxies whose Grad-CAM maps are averaged, drawn at random; 0 for no maps at all.
+        Maximum number of galaxies whose Grad-CAM maps are averaged, drawn at random; 0 for no maps.
     bootstrap : int
         Resamples for the errors of bias metrics.
     seed : int

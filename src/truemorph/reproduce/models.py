@@ -222,7 +222,7 @@ STAGES = (
     Stage("theta", "θ of DDB from the training labels (section 2.3.3)", _fit_theta, ("catalogue",)),
     _network_stage(RESNET_GZ2B, "network trained on GZ2B, labels treated as correct"),
     _network_stage(RESNET_GZ2D, "network trained on GZ2D, labels treated as correct"),
-    Stage(DCV14, "DCV14 on GZ2B: logistic regression and θ, fitted by EM", _make_dcv14, ("catalogue",),
+    Stage(DCV14, "DCV14 on GZ2B: logistic regression and θ, fitted together", _make_dcv14, ("catalogue",),
           settings=_dcv14_settings),
     _network_stage(DDB, "DDB on GZ2B: network trained through T(α)", "theta"),
 )  # fmt: skip

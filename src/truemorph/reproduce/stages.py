@@ -149,10 +149,12 @@ def run_stages(stages: Sequence[Stage], wanted: Collection[str], work: Work) -> 
     """
     for number, stage in enumerate(stages, 1):
         where = f"reproduce {number}/{len(stages)} {stage.name}"
+        told = {one.text for one in work.outcomes.values()} - {""}
         outcome = _run(stage, work, where) if stage.name in wanted else Outcome(stage.name, LEFT_OUT)
         work.outcomes[stage.name] = outcome
         text = f": {outcome.text}" if outcome.text else f", {outcome.seconds:.1f} s" if outcome.status == DONE else ""
-        tell(f"{where}: {outcome.status}{text}")
+        if outcome.text not in told and not work.options.dry_run:  # the summary lists all stages
+            tell(f"{where}: {outcome.status}{text}")
 
 
 def _run(stage: Stage, work: Work, where: str) -> Outcome:
