@@ -49,9 +49,13 @@ class ModelFile(BaseModel):
     `sha256` has the checksums of the other files, and of the content itself (`config.json`); version 0.1 wrote none.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)  # a key that is damaged is not another key
 
     format_version: int = Field(ge=1)
+    truemorph_version: str = ""
+    start: Any = None  # only 0.1
+    image_size: int | None = None  # this and crop are those of `training`
+    crop: float | None = None
     classes: list[str] = Field(min_length=2, max_length=1000)
     members: int = Field(ge=1, le=10_000)
     temperatures: list[Annotated[float, Field(gt=0)]] = Field([], max_length=10_000)
@@ -426,7 +430,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     try:
         about = checked(ModelFile, described, f"{CONFIG}:")
         for name, found in _checksums(folder, described).items():
-            if about.sha256.get(name, found) != found:
+            if about.sha256 and about.sha256.get(name) != found:
                 raise ValueError(f"{name} has changed since the model was written")
         if about.transition:
             transition_from_dict(about.transition)

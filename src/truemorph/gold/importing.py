@@ -113,13 +113,9 @@ def with_gold(
     joined = joined.join(gold, on="_id", how="left", maintain_order="left").drop("_id")
     metadata = {**catalogue.metadata, **about}
     table = CatalogTable(joined, catalogue.units, metadata, descriptions=catalogue.descriptions)
-    left_out = Finding(
-        "gold-left-out",
-        "caution",
-        f"Galaxies with a class were left out: {missing:,} are not in the catalogue, {outside:,} could not be selected "
-        "by the plan.",
-        "Check that ids, catalogue and plan are those of these labels, or import them without the plan (`plan`).",
-    )
+    lost = f"{missing:,} are not in the catalogue, {outside:,} could not be selected by the plan"
+    action = "Check that ids, catalogue and plan are those of these labels, or import them without the plan (`plan`)."
+    left_out = Finding("gold-left-out", "caution", f"Galaxies with a class were left out: {lost}.", action)
     return table, [left_out] if missing or outside else []
 
 

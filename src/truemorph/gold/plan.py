@@ -342,13 +342,9 @@ def make_plan(
         "pilot": 0 if gold is None else int((gold != UNKNOWN).sum()),
     }
     repeats = int(np.ceil(_REPEATED * chosen.size))
-    left_out = Finding(
-        "galaxies-left-out",
-        "note",
-        f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label, so results hold "
-        "for the others only.",
-        "Check why their images are missing.",
-    )
+    lacking = f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label"
+    message = f"{lacking}, so results hold for the others only."
+    left_out = Finding("galaxies-left-out", "note", message, "Check why their images are missing.")
     findings = () if able.all() else (left_out,)
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, findings)
 
