@@ -32,10 +32,7 @@ def ratio(ours, theirs, rounds):
         middle = time.perf_counter()
         theirs()
         pairs.append((middle - began, time.perf_counter() - middle))
-    return (
-        statistics.median(b / a for a, b in pairs),
-        *(statistics.median(p[k] for p in pairs) for k in (0, 1)),
-    )
+    return (statistics.median(b / a for a, b in pairs), *(statistics.median(p[k] for p in pairs) for k in (0, 1)))
 
 
 def catalogue(n=ROWS, seed=0):

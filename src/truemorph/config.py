@@ -45,8 +45,7 @@ class TrainingConfig(BaseModel):
     )
     pretrained: bool = Field(False, description="start from published weights, if available")
     finetune: Literal["whole", "head", "layers"] = Field(
-        "whole",
-        description="train all layers, the head only, or all layers with lower learning rates in deeper layers",
+        "whole", description="train all layers, the head only, or all layers with lower learning rates in deeper layers"
     )
     layer_decay: float = Field(0.75, gt=0, le=1, description='ratio of learning rates between layers, for "layers"')
     hidden: int = Field(1024, ge=1, description="width of the dense layer before the classes")
@@ -152,8 +151,7 @@ class RunConfig(BaseModel):
     naive: bool = Field(False, description="treat the observed labels as correct")
     where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")
     votes: Literal["labels", "soft", "counts"] = Field(
-        "labels",
-        description="train on labels, vote fractions, or vote counts (beta-binomial in each class)",
+        "labels", description="train on labels, vote fractions, or vote counts (beta-binomial in each class)"
     )
     vote_count: int | str | None = Field(None, description="number of votes: a column, or one number for all")
     intrinsic: tuple[str, ...] = Field((), description="columns for CV18 of held-out galaxies")

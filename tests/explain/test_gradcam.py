@@ -114,8 +114,7 @@ def test_the_deepest_layer_with_seven_cells_is_the_default():
 
 
 @pytest.mark.parametrize(
-    ("backbone", "layer"),
-    [("test_resnet", "layer3"), ("test_efficientnet", "blocks.3"), ("test_byobnet", "stages.2")],
+    ("backbone", "layer"), [("test_resnet", "layer3"), ("test_efficientnet", "blocks.3"), ("test_byobnet", "stages.2")]
 )
 def test_a_cell_depends_on_the_pixels_around_its_position(backbone, layer):
     """With uniform kernels, the gradient of a cell is centred on its position in `Grid`."""

@@ -24,12 +24,7 @@ PER_SECOND = 2.0
 SAMPLES = ("original", "extra", "stripe82", "stripe82_coadd_1", "stripe82_coadd_2")
 VOTE_TABLES = ("gz2_hart16.csv.gz", "zoo2MainSpecz.csv.gz")
 SAMPLE, MAPPING, ZIP = "gz2sample.csv.gz", "gz2_filename_mapping.csv", "images_gz2.zip"
-_TABLES = {
-    "gz2.willett13": VOTE_TABLES[1],
-    "gz2.hart16": VOTE_TABLES[0],
-    "gz2.sample": SAMPLE,
-    "gz2.mapping": MAPPING,
-}
+_TABLES = {"gz2.willett13": VOTE_TABLES[1], "gz2.hart16": VOTE_TABLES[0], "gz2.sample": SAMPLE, "gz2.mapping": MAPPING}
 # macOS adds "__MACOSX/images/._<asset_id>.jpg".
 _IMAGE = re.compile(r"(?:.*/)?(images/\d+\.jpg)")
 _IMAGE_COLUMNS = {

@@ -153,8 +153,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     )
     worlds = list(dict.fromkeys(found["world"]))
     return sorted(
-        found.to_dicts(),
-        key=lambda line: (worlds.index(line["world"]), -(line["means"]["balanced_accuracy"] or 0)),
+        found.to_dicts(), key=lambda line: (worlds.index(line["world"]), -(line["means"]["balanced_accuracy"] or 0))
     )
 
 

@@ -41,11 +41,7 @@ GZ1, GZ2 = ([f"{what}, {one}" for one in _DEFINITIONS] for what in ("GZ1 flags",
 WITH_PICTURES = (*SIMULATED, "real")
 WITHOUT_PICTURES = (*SIMULATED, *GZ1, *GZ2)
 # Files of real data.
-FILES = {
-    "real": "efigi_images.csv",
-    **dict.fromkeys(GZ1, "expert_vs_crowd.csv"),
-    **dict.fromkeys(GZ2, "gz2_votes.csv"),
-}
+FILES = {"real": "efigi_images.csv", **dict.fromkeys(GZ1, "expert_vs_crowd.csv"), **dict.fromkeys(GZ2, "gz2_votes.csv")}
 HART = "Hart et al. 2016"
 
 GOLD = 300  # gold labels that some methods are given

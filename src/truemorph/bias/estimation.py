@@ -18,14 +18,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.checks import calibration, selection_findings
 from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum
 from truemorph.bias.likelihood import check_labels, check_weights, classes_in, with_observables
-from truemorph.bias.mixture import (
-    DELTA,
-    by_bins,
-    by_likelihood,
-    check_intrinsic,
-    drift_range,
-    explained_findings,
-)
+from truemorph.bias.mixture import DELTA, by_bins, by_likelihood, check_intrinsic, drift_range, explained_findings
 from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import (
     DISK,

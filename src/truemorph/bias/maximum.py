@@ -142,11 +142,7 @@ def class_variances(probabilities: np.ndarray) -> np.ndarray:
 
 
 def fit_softmax(
-    design: np.ndarray,
-    targets: np.ndarray,
-    ridge: np.ndarray,
-    weights: np.ndarray,
-    start: np.ndarray | None = None,
+    design: np.ndarray, targets: np.ndarray, ridge: np.ndarray, weights: np.ndarray, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maximise Σ_n w_n Σ_k t_nk log p(k | z_n) - ½ Σ ridge × coefficient², by Newton's method.
 

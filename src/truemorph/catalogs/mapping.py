@@ -51,9 +51,7 @@ def _numbers(*names: str) -> BeforeValidator:
 
 
 Names = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_as_tuple),
-    PlainSerializer(lambda names: names[0] if len(names) == 1 else names),
+    tuple[str, ...], BeforeValidator(_as_tuple), PlainSerializer(lambda names: names[0] if len(names) == 1 else names)
 ]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 

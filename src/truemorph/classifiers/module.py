@@ -28,14 +28,7 @@ from torchmetrics import CatMetric, MeanMetric
 from truemorph.bias.binning import choose_bins
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.transitions import Transition
-from truemorph.classifiers.callbacks import (
-    TERMINATED,
-    AtomicCheckpoints,
-    Endings,
-    Story,
-    Unfinished,
-    is_first_process,
-)
+from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, is_first_process
 from truemorph.classifiers.loss import evidence_losses
 from truemorph.classifiers.network import GalaxyNetwork, settled_precision
 from truemorph.config import TrainingConfig

@@ -100,11 +100,7 @@ class GalaxyNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        config: TrainingConfig,
-        n_classes: int = 2,
-        pretrained: bool = False,
-        built: dict[str, Any] | None = None,
+        self, config: TrainingConfig, n_classes: int = 2, pretrained: bool = False, built: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
         self.backbone: Any

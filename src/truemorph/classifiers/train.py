@@ -19,13 +19,7 @@ import polars as pl
 from truemorph._version import __version__, installed_versions
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import unlike_labels
-from truemorph.bias.transitions import (
-    UNKNOWN,
-    MatrixTransition,
-    Transition,
-    transition_from_dict,
-    transition_to_dict,
-)
+from truemorph.bias.transitions import UNKNOWN, MatrixTransition, Transition, transition_from_dict, transition_to_dict
 from truemorph.catalogs.catalogue import gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import (

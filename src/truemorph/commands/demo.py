@@ -87,12 +87,7 @@ def _summary(out: Path, content: dict[str, Any]) -> str:
 
 
 def run_demo(
-    *,
-    out: Path = Path("demo"),
-    galaxies: int = 9000,
-    epochs: AtLeastOne = 15,
-    folds: AtLeastOne = 2,
-    seed: Seed = 0,
+    *, out: Path = Path("demo"), galaxies: int = 9000, epochs: AtLeastOne = 15, folds: AtLeastOne = 2, seed: Seed = 0
 ) -> PlainResult:
     """Show that it works, on simulated galaxies whose truth is known.
 

@@ -67,10 +67,7 @@ _FINE, _BOX = 7, 5  # points per pixel and axis, and their distance from the cen
 
 
 def measure_sersic(
-    images: Any,
-    psf_sigma: float | Sequence[float] | np.ndarray = 0.0,
-    *,
-    jobs: int | None = None,
+    images: Any, psf_sigma: float | Sequence[float] | np.ndarray = 0.0, *, jobs: int | None = None
 ) -> pl.DataFrame:
     """Fit a Sérsic profile to the central galaxy of each image.
 

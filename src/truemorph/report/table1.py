@@ -146,10 +146,7 @@ def agreement(one: LabelSet, reference: LabelSet) -> dict[str, Any]:
 
 
 def table_one(
-    sets: Sequence[LabelSet],
-    alpha: np.ndarray,
-    bias: Mapping[str, BiasResult | None],
-    truths: Mapping[str, LabelSet],
+    sets: Sequence[LabelSet], alpha: np.ndarray, bias: Mapping[str, BiasResult | None], truths: Mapping[str, LabelSet]
 ) -> pl.DataFrame:
     """Table 1 of the paper for these label sets, and what the truth says where it is known; one row a set.
 

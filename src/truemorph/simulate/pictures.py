@@ -308,12 +308,7 @@ def _noise(size: int, pixel: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def render(
-    galaxies: pl.DataFrame,
-    size: int = 64,
-    seed: int = 0,
-    *,
-    field: float = CENTRAL_R90,
-    exposure: int = 0,
+    galaxies: pl.DataFrame, size: int = 64, seed: int = 0, *, field: float = CENTRAL_R90, exposure: int = 0
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Render images of galaxies.
 
