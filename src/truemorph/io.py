@@ -43,11 +43,17 @@ def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterat
                 os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as problem:
-        if problem.filename is not None:
+        if problem.filename not in (None, str(partial)):
             raise
         raise OSError(problem.errno, problem.strerror or str(problem), str(path)) from problem  # a full disk
     finally:
         partial.unlink(missing_ok=True)
+
+
+def save_figure(figure: Any, path: Path, dpi: int = 150) -> None:
+    """Write a matplotlib figure, whole or not at all."""
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=dpi)
 
 
 def lock(path: str | os.PathLike[str]) -> AcquireReturnProxy | None:

@@ -143,7 +143,7 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     >>> read_table(path).units
     {'r': 'arcsec'}
     """
-    path = Path(path)
+    path, table = Path(path), table if isinstance(table, CatalogTable) else read_table(table)
     extension = table_extension(path)
     try:
         with written_whole(path) as partial:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
-from truemorph.io import write_json
+from truemorph.io import save_figure, write_json
 from truemorph.plotting import CYCLE, MARKERS
 from truemorph.report.page import Illustration, Page, Section, Table, number, with_error, write_page
 
@@ -161,7 +161,7 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
     scores_frame(rows, titles).write_csv(out / "leaderboard.csv")
     summary, figure = summary_table(rows, titles), leaderboard_figure(rows, titles)
     (out / "leaderboard.md").write_text(f"{summary.markdown()}\n", encoding="utf-8")
-    figure.savefig(out / "leaderboard.png", dpi=160)
+    save_figure(figure, out / "leaderboard.png", dpi=160)
     drawing = Illustration(
         "leaderboard",
         figure,

@@ -92,6 +92,7 @@ def calibration(fit: TransitionFit) -> Calibration:
     >>> bool(found.p_value > 0.01)  # the labels flip as the fit says
     True
     """
+    fit = getattr(fit, "fit", fit)  # of a study
     gold, weights, hit = fit.data.gold, fit.data.gold_weights, (fit.labels == SMOOTH).astype(float)
     n_seen = int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
     if gold is None:

@@ -308,6 +308,8 @@ def confounding_check(
     """
     resolution = as_resolution(float_array(alpha, "alpha"))
     n = resolution.size
+    if not np.isfinite(resolution).all():
+        raise InputError("alpha must be finite; leave out galaxies with a PSF width of 0")
     if len(labels) != n:
         raise InputError(f"labels and alpha must have one value a galaxy; got {len(labels)} and {n}")
     if intrinsic is None and gold is None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import ROWS, check_classes, label_columns
 from truemorph.bias.maximum import Maximum, differences, fit_softmax, log_probabilities, maximise
@@ -53,7 +54,7 @@ def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
 
 def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
     """Return probabilities of selection as an (N,) float array, above 0 where there is a gold label."""
-    values = np.asarray(probability, dtype=np.float64)
+    values = float_array(probability, "gold_probability")
     if values.shape != gold.shape:
         raise InputError(f"gold_probability must have one value a galaxy; got shape {values.shape} for {gold.size}")
     bad = np.flatnonzero(~((values >= 0) & (values <= 1)) | ((gold != UNKNOWN) & (values == 0)))

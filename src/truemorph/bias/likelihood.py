@@ -35,6 +35,12 @@ def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0)
     return as_int
 
 
+def check_transition(transition: object) -> None:
+    """Check that this is a T(α), not a fit or the name of a family."""
+    if not hasattr(transition, "log_matrix"):
+        raise InputError(f"transition must be a T(alpha), such as fit.transition; got {type(transition).__name__}")
+
+
 def check_labels(labels: Array, n_classes: int) -> np.ndarray:
     """Return labels as an (N,) int64 array with values 0 … K-1; masked ones are missing."""
     masked = isinstance(labels, np.ma.MaskedArray)
@@ -193,8 +199,7 @@ def posterior(
     array([[0.531, 0.469],
            [0.   , 1.   ]])
     """
-    if not hasattr(transition, "log_matrix"):
-        raise InputError(f"transition must be a T(alpha), such as fit.transition; got {type(transition).__name__}")
+    check_transition(transition)
     if not is_torch_array(probabilities):
         probabilities = float_array(probabilities, "probabilities")
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:

@@ -214,7 +214,10 @@ class Unfinished:
                 with zipfile.ZipFile(one) as archive:  # torch itself does not verify the checksums in its files
                     if damaged := archive.testzip():
                         raise CheckpointError(f"{damaged} is damaged")
-                return one, AtomicCheckpoints().load_checkpoint(one)
+                found = AtomicCheckpoints().load_checkpoint(one)
+                if found.get("member", member) != member:
+                    raise CheckpointError(f"it is the state of member {found['member']}")
+                return one, found
             except Exception as problem:  # torch raises many types for broken files
                 problems.append(f"{one.name}: {reason(problem)}")
                 tell(f"{one}: can't be read; using the previous state")
@@ -228,5 +231,5 @@ class Unfinished:
     def finish(self, member: int, result: dict[str, Any]) -> None:
         """Replace the states of a member by the result of its training: tensors and plain values."""
         path = self.state(member)
-        AtomicCheckpoints().save_checkpoint({"finished": result}, path)
+        AtomicCheckpoints().save_checkpoint({"finished": result, "member": member}, path)
         _previous(path).unlink(missing_ok=True)

@@ -59,7 +59,7 @@ class ModelFile(BaseModel):
     classes: list[str] = Field(min_length=2, max_length=1000)
     members: int = Field(ge=1, le=10_000)
     temperatures: list[Annotated[float, Field(gt=0)]] = Field([], max_length=10_000)
-    built: dict[str, Any] = {}
+    built: dict[Literal["architecture", "arguments"], str | dict[str, Any]] = {}
     normalisation: dict[Literal["mean", "std"], list[float]]
     transition: dict[str, Any]
     catalogue: dict[str, Any]

@@ -17,7 +17,7 @@ from truemorph.bias.transitions import Transition, family_of, transition_from_di
 from truemorph.catalogs.selected import select_rows
 from truemorph.errors import InputError
 from truemorph.findings import unique
-from truemorph.io import FORMAT_VERSION, check_format, read_json, write_json
+from truemorph.io import FORMAT_VERSION, check_format, read_json, save_figure, write_json
 from truemorph.results import Result
 from truemorph.tables import CatalogTable
 
@@ -38,7 +38,7 @@ def fit_catalogue(
 def write_fit(described: dict[str, Any], figure: Any, out: Path) -> Path:
     """Write a fit as JSON, and its matplotlib figure as PNG beside it."""
     write_json(out, {"format_version": FORMAT_VERSION, **described})
-    figure.savefig(out.with_suffix(".png"), dpi=150)
+    save_figure(figure, out.with_suffix(".png"))
     return out
 
 

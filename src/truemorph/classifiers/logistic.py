@@ -128,7 +128,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             findings.append(Finding("labels-treated-as-correct", "caution", message, action))
             alpha, space = np.ones(y.size), Space.fixed(identity)
         else:
-            alpha = as_resolution(np.asarray(alpha, dtype=np.float64))
+            alpha = as_resolution(alpha)
             if alpha.size != y.size or not np.all(np.isfinite(alpha)):
                 raise InputError(f"alpha needs one finite value per galaxy; got {alpha.size} for {y.size}")
             if self.transition is not None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from truemorph.bias.likelihood import argument_of, label_log_likelihood, observed_log_probabilities
+from truemorph.bias.likelihood import argument_of, check_transition, label_log_likelihood, observed_log_probabilities
 from truemorph.bias.transitions import Transition
 from truemorph.errors import InputError
 
@@ -44,6 +44,7 @@ class DebiasedLoss(torch.nn.Module):
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
             raise InputError(f'reduction must be "mean", "sum" or "none"; got {reduction!r}')
+        check_transition(transition)
         self.transition = transition
         self.reduction = reduction
 
@@ -82,6 +83,7 @@ class DebiasedLoss(torch.nn.Module):
         n, n_classes = logits.shape if logits.ndim == 2 else (-1, -1)
         if n_classes != self.transition.n_classes:
             raise InputError(f"logits must have shape (N, {self.transition.n_classes}); got {tuple(logits.shape)}")
+        labels, alpha = torch.as_tensor(labels), torch.as_tensor(alpha)
         soft = labels.is_floating_point() and labels.shape == logits.shape
         for name, values in (("labels", None if soft else labels), ("alpha", alpha), ("weights", weights)):
             if values is not None and values.shape != (n,):

@@ -41,6 +41,15 @@ def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
     return network
 
 
+def _rebuilt(architecture: str, arguments: dict[str, Any]) -> nn.Module:
+    """Make the backbone of an earlier network, whose description may be a stranger's: timm reads no file for it."""
+    unsafe = [name for name in arguments if name.startswith(("pretrained", "checkpoint", "cache", "model_name"))]
+    if unsafe or not timm.is_model(architecture):
+        what = f"argument {unsafe[0]!r} is not allowed" if unsafe else "this timm has no such backbone; upgrade timm"
+        raise InputError(f"backbone {architecture!r} can't be rebuilt: {what}")
+    return timm.create_model(architecture, pretrained=False, num_classes=0, **arguments)
+
+
 def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, dict[str, Any]]:
     """Make a timm backbone for this image size; also return `architecture` and `arguments` to rebuild it offline."""
     from_hub = name.startswith(_HUB)
@@ -106,7 +115,7 @@ class GalaxyNetwork(nn.Module):
         self.backbone: Any
         if built:
             self.built = built
-            self.backbone = timm.create_model(built["architecture"], num_classes=0, **built["arguments"])
+            self.backbone = _rebuilt(built["architecture"], built["arguments"])
         else:
             self.backbone, self.built = _backbone_for(config.backbone, pretrained, config.image_size)
         _see_pixels_exactly(self.backbone)

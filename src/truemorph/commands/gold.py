@@ -22,7 +22,7 @@ from truemorph.gold.answers import CHOICES, FIRST, read_answers
 from truemorph.gold.importing import answers_of_table, export_subjects, with_gold
 from truemorph.gold.plan import TABLE, GoldPlan, Purpose, images_of, make_plan, read_plan, write_plan
 from truemorph.gold.session import LEFT_OUT, Source, open_session, read_session
-from truemorph.io import plain
+from truemorph.io import plain, save_figure
 from truemorph.progress import tell
 from truemorph.report.label_sets import join_labels
 from truemorph.results import PlainResult, Result, text_facts, text_table
@@ -92,7 +92,7 @@ def plan_gold(
     if out is None:
         return plan
     plan = write_plan(plan, Path(out))
-    plan.plot().figure.savefig(Path(out) / "plan.png", dpi=150)
+    save_figure(plan.plot().figure, Path(out) / "plan.png")
     return plan
 
 

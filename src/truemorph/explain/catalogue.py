@@ -15,7 +15,7 @@ from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError
 from truemorph.explain.profiles import PIXELS, RADIUS
 from truemorph.findings import Finding
-from truemorph.io import plain, write_json, written_whole
+from truemorph.io import plain, save_figure, write_json, written_whole
 from truemorph.plotting import axes_or_new
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
@@ -247,5 +247,5 @@ def _write_figures(
         figures[f"differences_{unit.lower()}"] = plots.difference_figure(table, unit)
     for name, figure in figures.items():
         for kind in ("png", "pdf"):
-            figure.savefig(out / f"{name}.{kind}", dpi=150)
+            save_figure(figure, out / f"{name}.{kind}")
     return list(figures)

@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from truemorph.errors import InputError
+from truemorph.tables import read_table
 
 ANSWERS, TWINS = "answers.sqlite", "twins.parquet"
 CHOICES = ("smooth", "disk", "unclear", "artefact")
@@ -107,7 +108,7 @@ def read_answers(folder: Path) -> pl.DataFrame:
     )
     if not (folder / TWINS).is_file():
         return frame.with_columns(twin_alpha=pl.lit(None, pl.Float64))
-    twins = pl.read_parquet(folder / TWINS).select(
+    twins = read_table(folder / TWINS).frame.select(
         pl.col("object_id").alias("galaxy"), pl.lit(TWIN).alias("occasion"), "twin_alpha"
     )
     return frame.join(twins, on=["galaxy", "occasion"], how="left", maintain_order="left")
@@ -120,6 +121,8 @@ def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level="IMMEDIATE")) as connection:
         try:
             connection.executescript(_TABLE)
+        except sqlite3.OperationalError as problem:  # locked, or on a disk that is full
+            raise InputError(f"{path}: {problem}; another process may use it: try again") from problem
         except sqlite3.DatabaseError as problem:
             raise InputError(f"{path}: can't be used as a file of answers ({problem}); move it away") from problem
         with connection:

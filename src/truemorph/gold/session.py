@@ -21,7 +21,7 @@ from truemorph.images.degrade import degrade
 from truemorph.images.inputs import pixel_batches
 from truemorph.images.stretch import unstretch
 from truemorph.io import read_json, write_json, written_whole
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable, read_table, write_table
 
 Source = Literal["better-images", "same-images", "literature"]
 SESSION, LEFT_OUT = "session.json", "left_out.csv"
@@ -168,7 +168,7 @@ def _twins(folder: Path, n: int, plan: pl.DataFrame, images: dict[str, Path], se
         write_table(CatalogTable(table), made)
     if not made.is_file():
         return {}
-    table = pl.read_parquet(made)
+    table = read_table(made).frame
     if n not in (0, table.height):
         raise InputError(f"{folder}: has {table.height} twins already, not {n}; leave their number out (`twins`)")
     return {one: folder / name for one, name in table.select("object_id", "image").iter_rows() if one in images}

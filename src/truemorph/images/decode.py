@@ -24,7 +24,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError
+from truemorph.errors import InputError, reason
 from truemorph.io import shown_path
 
 CENTRAL_CROP = 207 / 424
@@ -164,11 +164,13 @@ def cropped_and_resized(image: np.ndarray, size: int, crop: float, name: str) ->
 def read_image_file(path: str | os.PathLike[str]) -> bytes:
     """Read the content of an image file; it must be a regular file, because reading a named pipe would never end."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError(f"{shown_path(path)}: not a regular file; remove it")
-        return Path(path).read_bytes()
-    except OSError as problem:
-        raise InputError(f"{shown_path(path)}: {problem.strerror or problem}") from problem
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+        content = Path(path).read_bytes() if regular else b""
+    except (OSError, ValueError) as problem:  # a name may contain a zero byte
+        raise InputError(f"{shown_path(path)}: {reason(problem)}") from problem
+    if not regular:
+        raise InputError(f"{shown_path(path)}: not a regular file; leave it out")
+    return content
 
 
 def load_image(

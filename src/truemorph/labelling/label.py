@@ -233,10 +233,9 @@ def _curve_for_posteriors(
     here = about.get("alpha_psf")
     fitted = model.described["catalogue"] if transition is None else transition
     if here != fitted.get("alpha_psf", here):
-        raise InputError(
-            f"{source}: α is in units of the PSF's {here}, but that of the bias curve in units of the PSF's "
-            f"{fitted['alpha_psf']}; prepare the catalogue with that `psf`"
-        )
+        own = f"in units of the PSF's {here}" if here else "of unknown unit"
+        curve = f"that of the bias curve in units of the PSF's {fitted['alpha_psf']}"
+        raise InputError(f"{source}: α is {own}, but {curve}; prepare the catalogue with that unit (`psf`)")
     return model.described["transition"] if transition is None else transition
 
 

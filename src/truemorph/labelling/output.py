@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ Counts = Counter[str]
 # A batch of a part: its number of rows, the labels, and (id, reason) of each row that could not be labelled.
 Batch = tuple[int, pl.DataFrame, Sequence[tuple[Any, str]]]
 
-_COUNTS, _PROBLEMS = b"truemorph_counts", b"truemorph_problems"
+_COUNTS, _PROBLEMS, _MARK = b"truemorph_counts", b"truemorph_problems", b"truemorph_part"
 
 
 def is_table(out: Path) -> bool:
@@ -151,9 +151,16 @@ class Results:
                 rows = sum(batch.num_rows for batch in file.iter_batches())
             if rows != self.counts(part)["labelled"]:
                 return "rows are missing"
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as problem:
+            counts, listed = self._stored(part, _COUNTS), self._stored(part, _PROBLEMS)
+            if self._stored(part, _MARK) != self._mark(part, counts, listed):
+                return "it is another part, or was changed"
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException) as problem:
             return reason(problem)
         return ""
+
+    def _mark(self, part: str, counts: Mapping[str, int], listed: Sequence[Sequence[str]]) -> str:
+        """Return what ties a part to its name, its run and its counts."""
+        return content_hash([self._identity, part, dict(counts), [list(one) for one in listed]])
 
     def _path(self, part: str) -> Path:
         return self.folder / f"{part}.parquet"
@@ -224,7 +231,8 @@ class Results:
             rows_in, labelled, problem_rows = (counts[name] for name in ("rows_in", "labelled", "listed"))
             if rows_in != labelled + problem_rows:
                 raise AssertionError(f"{path}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
-            writer.add_key_value_metadata({_COUNTS: json.dumps(counts), _PROBLEMS: json.dumps(listed)})
+            about = {_COUNTS: counts, _PROBLEMS: listed, _MARK: self._mark(part, counts, listed)}
+            writer.add_key_value_metadata({key: json.dumps(value) for key, value in about.items()})
 
     def conclude(self) -> None:
         """Write the table of problems; combine all parts in order if the output is one table."""

@@ -6,8 +6,11 @@ that memory does not grow with the number of its images.
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -105,7 +108,10 @@ def tar_batches(path: Path, size: int) -> Iterator[Rows]:
     keys: list[str] = []
     images: list[Image] = []
     try:
-        with tarfile.open(path, "r|*", tarinfo=_StrictMember) as tar:
+        # gzip's own reader checks the content, and reads on where two files were joined.
+        with open(path, "rb") as file:
+            opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
+        with opener(path, "rb") as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember) as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would remember them all
                 hidden = os.path.basename(member.name).startswith(".")  # macOS adds one for each file
@@ -121,7 +127,7 @@ def tar_batches(path: Path, size: int) -> Iterator[Rows]:
             while block := rest.read(_BLOCK):
                 if block.strip(b"\0"):
                     raise tarfile.ReadError("data after the end marker; are these two files joined into one?")
-    except (tarfile.TarError, OSError, EOFError) as problem:
+    except (tarfile.TarError, OSError, EOFError, ValueError, MemoryError, zlib.error) as problem:
         raise InputError(f"{path}: not a readable tar file ({reason(problem)}); replace it") from problem
     if keys:
         yield Rows(pl.DataFrame({"object_id": keys}), images)
@@ -135,7 +141,7 @@ def _parquet_batches(path: Path, ids: str, image_column: str, keep: tuple[str, .
             for batch in file.iter_batches(size, columns=list({ids, *keep, image_column})):
                 values = batch.column(image_column)
                 if pa.types.is_struct(values.type):
-                    values = values.field("bytes")
+                    values = values.field("bytes").cast(pa.large_binary())  # never text, which would be a path here
                 frame = pl.DataFrame(pa.Table.from_batches([batch.drop_columns([image_column])]))
                 found = frame[ids]
                 # Floats may have lost digits.
@@ -208,7 +214,8 @@ def open_source(
     if kind == "images":
         return _files(path, path, files)
     if path.suffix.lower() == ".txt":
-        names = [line for line in os.fsdecode(path.read_bytes()).splitlines() if line.strip()]
+        text = os.fsdecode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        names = [line for line in text.splitlines() if line.strip()]
         if not names:
             raise InputError(f"{path}: the list is empty")
         return _files(path, Path(images or root), names)
@@ -333,7 +340,7 @@ def _image_column(schema: pa.Schema, chosen: str | None) -> str | None:
     found = [one.name for one in schema if holds_bytes(one.type)]
     if chosen is not None:
         return chosen if chosen in found else None
-    return next((name for name in PATH_COLUMNS if name in found), found[0] if len(found) == 1 else None)
+    return _usual(PATH_COLUMNS, found)
 
 
 def _partitions(

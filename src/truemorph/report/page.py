@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from truemorph._version import __version__, installed_versions
 from truemorph.citation import BIBTEX
 from truemorph.findings import Finding
-from truemorph.io import written_whole
+from truemorph.io import save_figure, written_whole
 from truemorph.tables import CatalogTable, write_table
 
 _SEVERITIES = ("problem", "caution", "note")
@@ -262,7 +262,7 @@ def write_illustrations(illustrations: Sequence[Illustration], folder: Path) -> 
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
             for kind in ("pdf", "png"):
-                figure.savefig(folder / f"{name}.{kind}", dpi=150)
+                save_figure(figure, folder / f"{name}.{kind}")
         if one.data is not None:
             write_table(CatalogTable(one.data, metadata={"figure": one.name}), folder / f"{one.name}.ecsv")
 
