@@ -1,5 +1,6 @@
 """Small simulated data, made once per session."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +148,17 @@ def run(capsys, *arguments):
 def pytest_collection_modifyitems(items):
     """Run the slowest tests first, so that no core is idle at the end."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "test_readme" not in item.nodeid))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real Chromium without a window."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine (Debian: apt install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        # A container's root may have no sandbox; the pages are our own.
+        found = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"], timeout=300_000)
+        yield found
+        found.close()

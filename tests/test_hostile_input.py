@@ -31,6 +31,10 @@ T = tm.RayleighTransition(11.25)
         lambda: tm.posterior(np.array([[0.5, 0.5]]), np.array([0]), np.ma.array([5.0], mask=[True]), T),
         lambda: tm.DebiasedLoss(T)(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([-1.0])),
         lambda: tm.DebiasedLoss(T)(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([float("nan")])),
+        lambda: tm.DebiasedLoss("rayleigh"),
+        lambda: tm.DebiasedLogisticRegression().fit(ALPHA[:, None], LABELS, alpha=np.arange(200).astype("M8[D]")),
+        lambda: tm.confounding_check(LABELS, np.where(ALPHA > 30, np.inf, ALPHA), gold=LABELS),
+        lambda: tm.cv14(LABELS, torch.tensor(ALPHA, requires_grad=True), 4),
     ],
 )
 def test_values_that_mean_nothing_are_refused(call):
@@ -66,17 +70,24 @@ def test_a_reader_that_ends_first_gives_no_error():
     assert process.returncode == 1
 
 
-def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("command", "fits", "full", "left"),
+    [
+        (["bias", "--bootstrap", "0"], 100, "out.json", ["cat.parquet"]),
+        (["transition", "--no-compare"], 20_000, "out.png", ["cat.parquet", "out.json"]),
+    ],
+)
+def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing_damaged(tmp_path, command, fits, full, left):
     """A limit on the size of files stops the writer as a full disk does."""
     tm.simulate_catalogue(400).write_parquet(tmp_path / "cat.parquet")
-    arguments = ["bias", tmp_path / "cat.parquet", "--bootstrap", "0", "--out", tmp_path / "bias.json"]
+    arguments = [*command, tmp_path / "cat.parquet", "--out", tmp_path / "out.json"]
     done = subprocess.run(
         [sys.executable, "-m", "truemorph", *arguments],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (fits, fits)),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert str(tmp_path / "bias.json") in done.stderr.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["cat.parquet"]
+    assert str(tmp_path / full) in done.stderr.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left

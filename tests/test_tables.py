@@ -111,7 +111,7 @@ def test_objects_that_are_not_tables_raise_errors(source, names):
         read_table(source)
 
 
-def test_every_kind_of_table_in_memory_gives_the_same_frame():
+def test_every_kind_of_table_in_memory_gives_the_same_frame(tmp_path):
     pd = pytest.importorskip("pandas")
     columns = {"objid": LONG_ID + np.arange(5), "r": np.arange(5) / 7, "name": list("abcde")}
     frame = pl.DataFrame(columns)
@@ -119,6 +119,7 @@ def test_every_kind_of_table_in_memory_gives_the_same_frame():
     kinds += [pd.DataFrame(columns), pd.DataFrame(columns).set_index("objid"), pd.DataFrame(columns).iloc[:]]
     for one in kinds:
         assert read_table(one).frame.equals(frame), type(one)
+        assert read_table(write_table(one, tmp_path / "t.parquet")).frame.equals(frame), type(one)
 
 
 def test_missing_values_of_pandas_are_null():

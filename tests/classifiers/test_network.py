@@ -61,6 +61,14 @@ def test_backbones_that_cannot_be_made_raise_errors(backbone, pretrained, says):
         GalaxyNetwork(tiny(backbone=backbone, image_size=64), pretrained=pretrained)
 
 
+def test_the_description_of_a_model_cannot_make_timm_read_files():
+    reads = {"checkpoint_path": "w.pth", "pretrained_cfg": {"file": "w"}, "pretrained_cfg_overlay": {}, "pretrained": 1}
+    described = [("test_vit", {name: value}) for name, value in reads.items()]
+    for architecture, arguments in (*described, ("hf_hub:someone/model", {}), ("local-dir:models", {})):
+        with pytest.raises(InputError, match=architecture):
+            GalaxyNetwork(tiny(), built={"architecture": architecture, "arguments": arguments})
+
+
 def test_a_model_from_a_hub_is_loaded_offline(monkeypatch, tmp_path):
     """The hub has one encoder: a transformer for 48 pixels."""
     reachable, size, made = [True], 48, timm.create_model

@@ -83,6 +83,7 @@ def write_tar(path, content, mode="w"):
                 member = tarfile.TarInfo(f"{name}.{ending}")
                 member.size = len(what)
                 tar.addfile(member, io.BytesIO(what))
+    return path
 
 
 def write_folder(folder, content):

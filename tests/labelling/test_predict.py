@@ -123,6 +123,11 @@ def test_every_format_has_columns_units_descriptions_and_the_findings_of_the_fit
     assert codes(label_galaxies(model, path, tmp_path / "own.parquet")) == ["flat-fractions-assumed"]
 
 
+def test_a_catalogue_with_a_column_of_bytes_is_not_a_table_of_images(tmp_path):
+    label_galaxies(logistic_model([0.0], []), catalogue(tmp_path, note=[b"x"] * 6), tmp_path / "labels.parquet")
+    assert read_table(tmp_path / "labels.parquet").frame["posterior_disk"].null_count() == 0
+
+
 def test_alpha_must_have_the_unit_of_the_bias_curve(tmp_path):
     path, model = catalogue(tmp_path), logistic_model([0.0], [])
     write_table(CatalogTable(read_table(path).frame, metadata={"alpha_psf": "fwhm"}), path)

@@ -1,5 +1,6 @@
 """Interrupted and shared labelling: no row is lost, duplicated or changed."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,15 +30,16 @@ def test_a_damaged_part_is_labelled_again_and_reported(model, pictures, tmp_path
     whole = label_galaxies(model, source, tmp_path / "whole", precision="fp32")
     out = tmp_path / "out"
     label_galaxies(model, source, out, precision="fp32")
-    first, second, third, _ = sorted(out.glob("*.parquet"))
+    first, second, third, last = sorted(out.glob("*.parquet"))
     content = first.read_bytes()
     values = content.index(b"PAR1") + 60  # in the first page
     first.write_bytes(content[:values] + bytes([content[values] ^ 16]) + content[values + 1 :])
     second.write_bytes(second.read_bytes()[:-300])
     rows = pl.read_parquet(third)
     rows[1:].write_parquet(third)
+    shutil.copy(tmp_path / "whole" / second.name, last)  # a good part, but another
     report = label_galaxies(model, source, out, precision="fp32")
-    assert codes(report).count("part-damaged") == 3
+    assert codes(report).count("part-damaged") == 4
     assert (report.rows_in, report.labelled) == (whole.rows_in, whole.labelled)
     for one in sorted(out.glob("*.parquet")):
         assert pl.read_parquet(one).equals(pl.read_parquet(tmp_path / "whole" / one.name))

@@ -1,5 +1,6 @@
 """All containers of the same images give the same labels; rows that can't be labelled are listed."""
 
+import gzip
 import os
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from truemorph.bias.transitions import RayleighTransition
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
 from truemorph.labelling import sources
+from truemorph.labelling.sources import tar_batches
 from truemorph.tables import CatalogTable, read_table, write_table
 
 from labelling.conftest import write_folder, write_tar  # isort: skip
@@ -218,6 +220,25 @@ def test_a_damaged_file_raises_an_error(model, pictures, tmp_path, damage):
     with pytest.raises(InputError, match=source.name):
         label_galaxies(model, source, tmp_path / "labels.parquet", max_bad=1.0)
     assert not (tmp_path / "labels.parquet").exists()
+
+
+def test_the_content_of_a_gzipped_tar_file_is_checked_to_its_end(pictures, tmp_path):
+    whole = gzip.compress(write_tar(tmp_path / "a.tar", pictures).read_bytes())
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    path = tmp_path / "b.tar.gz"
+    path.write_bytes(whole)
+    assert sum(rows.frame.height for rows in tar_batches(path, 8)) == 60
+    for damaged in (bytes(flipped), whole[:-9], whole + whole, whole + b"more"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=path.name):
+            list(tar_batches(path, 8))
+
+
+def test_lists_from_windows_are_read(model, pictures, folder, tmp_path):
+    lines = "\n".join(f"images/{name}.jpg" for name in pictures)
+    (tmp_path / "list.txt").write_text(lines, encoding="utf-8-sig")
+    assert label_galaxies(model, tmp_path / "list.txt", tmp_path / "labels.csv", images=tmp_path).labelled == 60
 
 
 def test_results_in_the_input_folder_are_not_labelled(model, pictures, folder, tmp_path):

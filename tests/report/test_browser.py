@@ -1,7 +1,6 @@
 """The page in a real, headless Chromium: no request, no error, sorted, filtered, opened, by keyboard and on a phone."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -12,10 +11,8 @@ from truemorph.report.gallery import jpeg_source
 from truemorph.report.page import Galaxy, Gallery, Illustration, Light, Page, Pair, Section, Table, write_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # the browser's pipes, at exit
 ]
 HOSTILE = "<script>document.title='owned'</script>"
@@ -73,15 +70,6 @@ def page_file(galaxies, tmp_path_factory):
         ],
     )
     return write_page(page, tmp_path_factory.mktemp("page") / "report <a>&b.html")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        # A container's root may have no sandbox; the page is our own.
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=STUCK)
-        yield found
-        found.close()
 
 
 @pytest.fixture
