@@ -195,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: exit 2 for bad input, 1 for a failure, 130 for Ctrl-C."""
     warnings.showwarning = _show_warning
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # a service may have closed it
+    if os.environ.get("COLUMNS", "").isdigit() and int(os.environ["COLUMNS"]) < 20:
+        del os.environ["COLUMNS"]  # a width that no help fits, such as 0
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from tqdm import tqdm
 
 Progress: TypeAlias = tqdm
+SILENT: Progress = tqdm(disable=True)
 # Whether to print nothing.
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 
@@ -57,8 +58,3 @@ def progress(
     done, left = ("{n:,}", "") if total is None else ("{n:,} of {total:,}", ", {remaining} left")
     line = f"{{desc}}: {done} {unit}, {{rate_noinv_fmt}}{left}"
     return _Lines(**shown, unit=f" {unit}", bar_format=line, delay=between, mininterval=between, miniters=1)
-
-
-def silence() -> Progress:
-    """Return a progress display that shows nothing."""
-    return tqdm(disable=True)

@@ -62,10 +62,8 @@ def test_an_own_family_is_compared_with_those_of_the_package(flipped):
     found = tm.compare_families(labels, alpha, ("rayleigh", Exponential), gold=some_known(truth, 0.1, seed=1))
     assert list(found.fits) == ["rayleigh", "exponential"]
     assert found.best == "exponential"
-    study = tm.estimate_transition(
-        pl.DataFrame({"object_id": np.arange(2000), "label": labels[:2000], "alpha": alpha[:2000], "split": "train"}),
-        family=Exponential,
-    )
+    columns = {"object_id": np.arange(2000), "label": labels[:2000], "alpha": alpha[:2000], "split": "train"}
+    study = tm.estimate_transition(pl.DataFrame(columns), family=Exponential)
     assert study.fit.family == "exponential"
     assert set(study.families.fits) == {"exponential", "rayleigh", "weibull", "fisk", "monotone"}
 
@@ -87,9 +85,8 @@ def test_the_loss_accepts_an_own_family():
     logits = torch.zeros(5, 2, requires_grad=True)
     alpha = torch.from_numpy(ALPHA[1:]).float()
     losses = tm.DebiasedLoss(TRUTH, "none")(logits, torch.zeros(5, dtype=torch.int64), alpha)
-    np.testing.assert_allclose(
-        losses.detach().numpy(), -np.log(0.5 + 0.5 * TRUTH.flip_probability(ALPHA[1:])), rtol=1e-5
-    )
+    expected = -np.log(0.5 + 0.5 * TRUTH.flip_probability(ALPHA[1:]))
+    np.testing.assert_allclose(losses.detach().numpy(), expected, rtol=1e-5)
     losses.sum().backward()
     assert torch.isfinite(logits.grad).all()
 
@@ -113,11 +110,8 @@ def test_files_keep_a_table_of_the_curve(gold_fit, tmp_path):
 
 
 def test_a_model_trained_with_an_own_family_labels_galaxies(catalogue, tmp_path):
-    settings = {"features": ["M_r"], "folds": 2}
-    trained = tm.train_classifier(
-        catalogue, transition=Steep(12.0), preset="dcv14", out=tmp_path / "model", settings=settings
-    )
-    model = tm.load(trained.out)
+    options = {"preset": "dcv14", "settings": {"features": ["M_r"], "folds": 2}}
+    model = tm.train_classifier(catalogue, transition=Steep(12.0), out=tmp_path / "model", **options).model
     curves = [one.flip_probability(ALPHA) for one in (model.transition, Steep(12.0))]
     np.testing.assert_allclose(*curves, atol=1e-3)
     found = tm.label_galaxies(model, catalogue, tmp_path / "labels.parquet", transition=Steep(12.0))

@@ -20,6 +20,7 @@ from truemorph.commands.train import train_classifier
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.images.decode import decode
+from truemorph.io import lock
 from truemorph.tables import CatalogTable, write_table
 
 SMALL = {**TINY, "folds": 1}
@@ -139,6 +140,11 @@ def test_training_on_votes(catalogue, tmp_path, monkeypatch, votes):
 def test_training_on_votes_needs_their_number_and_no_transition_of_labels(catalogue, tmp_path, more):
     with pytest.raises(InputError, match="vote_count"):
         train_classifier(catalogue, out=tmp_path / "m", **more)
+
+
+def test_a_second_process_does_not_train_in_the_same_folder(catalogue, tmp_path):
+    with lock(tmp_path / "m" / "unfinished" / ".lock"), pytest.raises(InputError, match=str(tmp_path / "m")):
+        train_classifier(catalogue, out=tmp_path / "m", settings=SMALL)
 
 
 @pytest.mark.slow

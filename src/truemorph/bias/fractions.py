@@ -22,14 +22,13 @@ from truemorph.bias.gold import GoldRegression, propensity_columns, quadratic
 from truemorph.bias.likelihood import check_columns, label_columns, n_observables
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fractions
-from truemorph.bias.result import Data, TransitionFit
+from truemorph.bias.result import NORMAL_95, Data, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, Array, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table, text_table
 
-_NORMAL_95 = 1.96
 _EM_STEPS = 2000
 # A family is rejected if its AIC exceeds the best by this.
 REJECTED = 10.0
@@ -361,8 +360,8 @@ def _through(
         "fractions": fractions,
         "stderr": stderr,
         "covariance": covariance,
-        "low": np.clip(np.min([value - _NORMAL_95 * error for value, error in everything], axis=0), 0, 1),
-        "high": np.clip(np.max([value + _NORMAL_95 * error for value, error in everything], axis=0), 0, 1),
+        "low": np.clip(np.min([value - NORMAL_95 * error for value, error in everything], axis=0), 0, 1),
+        "high": np.clip(np.max([value + NORMAL_95 * error for value, error in everything], axis=0), 0, 1),
         "method": "inversion of T",
         "assumption": assumption,
         "alternatives": alternatives,

@@ -27,7 +27,7 @@ from truemorph.bias.maximum import (
     maximise,
     polish,
 )
-from truemorph.bias.result import Data, TransitionFit
+from truemorph.bias.result import NORMAL_95, Data, TransitionFit
 from truemorph.bias.transitions import (
     DISK,
     LOGIT_BOUND,
@@ -49,7 +49,7 @@ _EXPLAINED, _REFUSED = 0.95, 0.999
 RIDGE = 1e-3
 # Default of δ; trends are fitted to this many bins of α, or, given intrinsic columns, to this many galaxies.
 DELTA, _GROUPS, _PART = 0.5, 256, 10_000
-_NORMAL_95, _EDGE = 1.96, 8.9
+_EDGE = 8.9
 
 
 @dataclass(frozen=True)
@@ -382,8 +382,8 @@ class DriftRange:
     @property
     def limits(self) -> tuple[float, float]:
         """Lowest and highest disk fraction."""
-        low = min(value - _NORMAL_95 * error for _, value, error in self.alternatives.values())
-        high = max(value + _NORMAL_95 * error for _, value, error in self.alternatives.values())
+        low = min(value - NORMAL_95 * error for _, value, error in self.alternatives.values())
+        high = max(value + NORMAL_95 * error for _, value, error in self.alternatives.values())
         return max(0.0, low), min(1.0, high)
 
     @property

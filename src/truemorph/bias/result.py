@@ -28,7 +28,7 @@ ASSUMPTIONS = {
     "gold": "gold labels are right, and of random galaxies",
     "votes": "true class fractions do not depend on alpha; votes are beta-binomial around the mean of a class",
 }
-_NORMAL_95 = 1.96
+NORMAL_95 = 1.96
 # Half of the 95 % point of chi-squared with one degree of freedom.
 SIGNIFICANT_GAIN = 1.92
 
@@ -249,7 +249,7 @@ class TransitionFit(Result):
             low, high = np.quantile(self.fraction_samples, [0.025, 0.975])
         else:
             value, error = float(self.class_fractions[DISK]), float(np.nan_to_num(self.stderr["disk_fraction"]))
-            low, high = value - _NORMAL_95 * error, value + _NORMAL_95 * error
+            low, high = value - NORMAL_95 * error, value + NORMAL_95 * error
         if self.drift is not None:
             low, high = min(low, self.drift.limits[0]), max(high, self.drift.limits[1])
         return max(0.0, float(low)), min(1.0, float(high))

@@ -86,7 +86,6 @@ class TransitionStudy(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
         found = self.fit.to_dict() | dict(self.about)
-        found["disk_fraction_range"] = self.disk_fraction_range
         found["findings"] = [one.to_dict() for one in self.findings]
         found["confounding"] = self.check.to_dict()
         if self.families is not None:

@@ -65,10 +65,11 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
         object_ids(frame["object_id"], source)
     except InputError as problem:
         lines.append(str(problem))
-    bad_split = ~frame["split"].cast(pl.String).is_in(SPLITS).fill_null(False)
-    if bad_split.any():
-        wrong = which_rows(bad_split, frame["split"])
-        lines.append(f"{source}: column split: not one of {', '.join(SPLITS)} in {wrong}")
+    split = frame["split"]
+    if split.dtype != pl.String:
+        lines.append(f"{source}: column split holds {split.dtype}, not one of {', '.join(SPLITS)}")
+    elif (bad := ~split.is_in(SPLITS).fill_null(False)).any():
+        lines.append(f"{source}: column split: not one of {', '.join(SPLITS)} in {which_rows(bad, split)}")
     complete = {"alpha", *_WEIGHTS, *(["label"] if labelled else [])}
     for name in (one for one in frame.columns if one in _NUMBERS):
         low, high, what = _LIMITS.get(name, (-np.inf, np.inf, "numbers"))

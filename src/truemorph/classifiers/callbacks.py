@@ -16,6 +16,8 @@ import signal
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from truemorph.errors import CheckpointError, InputError, reason
-from truemorph.io import plain, read_json, write_json, written_whole
+from truemorph.io import lock, plain, read_json, write_json, written_whole
 from truemorph.progress import progress, tell
 
 TERMINATED = 128 + signal.SIGTERM
@@ -192,6 +194,15 @@ class Unfinished:
                 f"{self.folder}: unfinished run with other settings ({differences}); use the same settings, delete "
                 "this folder, or choose another `out`"
             )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder, so that no second command trains in it."""
+        held = lock(self.folder / ".lock") if is_first_process() else nullcontext()
+        if held is None:
+            raise InputError(f"{self.folder.parent}: another process trains here; wait, or choose another `out`")
+        with held:
+            yield
 
     def drop(self) -> None:
         """Delete the folder, and the run's folder if nothing else is in it."""

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,7 +175,8 @@ def train_on_catalogue(
             }
         )
     name = "naive" if run.naive else "debiased" if run.labels is None else "gold"
-    model = train_members(TrainingRows(frame, inputs, **observed), used, config, name, unfinished)
+    with nullcontext() if unfinished is None else unfinished.alone():
+        model = train_members(TrainingRows(frame, inputs, **observed), used, config, name, unfinished)
     if network and not is_first_process():
         return None
     if used is None:  # fitted with the regression

@@ -33,7 +33,7 @@ from truemorph.explain.profiles import (
 from truemorph.images.shapes import measure_shapes
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.sources import decoded, table_part
-from truemorph.progress import Progress, silence
+from truemorph.progress import SILENT, Progress
 
 _BATCH = 256
 
@@ -117,7 +117,7 @@ def explain(
     """
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
-    return {name: _explain(name, cam, source, rings, align, progress or silence()) for name, cam in cams.items()}
+    return {name: _explain(name, cam, source, rings, align, progress or SILENT) for name, cam in cams.items()}
 
 
 def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, progress: Progress) -> Explanation:

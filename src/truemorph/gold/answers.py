@@ -70,12 +70,11 @@ def record_answer(
 def undo_answer(folder: Path, annotator: str) -> tuple[str, str] | None:
     """Undo a person's last answer; returns its galaxy and occasion, None if there is none."""
     with _connected(folder) as connection:
-        found = connection.execute(
+        return connection.execute(
             "UPDATE answers SET undone = 1 WHERE id = (SELECT max(id) FROM answers WHERE annotator = ? AND undone = 0) "
             "RETURNING galaxy, occasion",
             (annotator,),
         ).fetchone()
-    return found
 
 
 def answers_of(folder: Path, annotator: str) -> tuple[dict[tuple[str, str], tuple[str, str]], int]:
@@ -121,9 +120,8 @@ def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level="IMMEDIATE")) as connection:
         try:
             connection.executescript(_TABLE)
-        except sqlite3.OperationalError as problem:  # locked, or on a disk that is full
-            raise InputError(f"{path}: {problem}; another process may use it: try again") from problem
         except sqlite3.DatabaseError as problem:
-            raise InputError(f"{path}: can't be used as a file of answers ({problem}); move it away") from problem
+            advice = "try again later" if isinstance(problem, sqlite3.OperationalError) else "move it away"
+            raise InputError(f"{path}: can't be used as a file of answers ({problem}); {advice}") from problem
         with connection:
             yield connection

@@ -386,6 +386,9 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
         raise InputError(f"{folder}: is not the folder of a plan (no {PLAN}); make one with truemorph gold plan")
     about = read_json(folder / PLAN, PlanFile)
     frame = read_table(folder / TABLE).frame
+    for name in ("object_id", "position", "probability", "before", "image"):
+        if name not in frame.columns:
+            raise InputError(f"{folder / TABLE}: no column {name}; restore a copy, or plan again")
     return about, frame.filter(pl.col("position").is_not_null()).sort("position")
 
 

@@ -27,7 +27,7 @@ from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Counts, Results, is_table, too_bad
 from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE, PART_ROWS, Part, Source, decoded, open_source
 from truemorph.plotting import axes_or_new
-from truemorph.progress import Progress, progress, silence
+from truemorph.progress import SILENT, Progress, progress
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, read_table, to_astropy
 
@@ -247,7 +247,7 @@ class PartLabeller:
 
     def label(self, number: int) -> int:
         """Label the part with this number."""
-        self._work.label(self._work.source.parts[number], silence())
+        self._work.label(self._work.source.parts[number], SILENT)
         return number
 
 
