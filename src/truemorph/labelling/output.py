@@ -155,7 +155,7 @@ class Results:
             if self._stored(part, _MARK) != self._mark(part, counts, listed):
                 return "it is another part, or was changed"
         except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException) as problem:
-            return reason(problem)
+            return "its record is missing" if isinstance(problem, KeyError) else reason(problem)
         return ""
 
     def _mark(self, part: str, counts: Mapping[str, int], listed: Sequence[Sequence[str]]) -> str:

@@ -268,7 +268,7 @@ def _of_transition(found: Evidence) -> Iterator[Check]:
     if widths.mean() < 2 * _SMALL:
         yield what, numbers
     elif "flat-fractions-assumed" not in codes:  # which gives the range
-        text = f"{what}: {numbers}. Families and the error of T(α) allow such different fractions."
+        text = f"{what}: {numbers}. The error of T(α), its family and possible trends allow such different fractions."
         action = "Quote the range, or estimate T(α) with gold labels (`gold`)."
         wide = Finding("range-wide", "caution", text, action)
         # Where gold labels tell which of them are right, the report says so already.
