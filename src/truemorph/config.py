@@ -48,7 +48,7 @@ class TrainingConfig(BaseModel):
         "whole", description="train all layers, the head only, or all layers with lower learning rates in deeper layers"
     )
     layer_decay: float = Field(0.75, gt=0, le=1, description='ratio of learning rates between layers, for "layers"')
-    hidden: int = Field(1024, ge=1, description="width of the dense layer before the classes")
+    hidden: int = Field(1024, ge=1, le=65_536, description="width of the dense layer before the classes")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout fraction of the dense layer")
 
     image_size: int = Field(207, ge=16, le=1024, description="image width in pixels")

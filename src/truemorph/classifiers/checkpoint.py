@@ -434,6 +434,9 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
                 raise ValueError(f"{name} has changed since the model was written")
         if about.transition:
             transition_from_dict(about.transition)
+        shaped = about.training.classifier != "network" or [*map(len, about.normalisation.values())] == [3, 3]
+        if len(about.temperatures) not in (0, about.members) or not shaped:
+            raise ValueError("temperatures or normalisation do not fit this model")
         by_number: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
         for key, value in load_file(folder / WEIGHTS).items():
             _, number, name = key.split(".", 2)

@@ -108,9 +108,7 @@ def tar_batches(path: Path, size: int) -> Iterator[Rows]:
     keys: list[str] = []
     images: list[Image] = []
     try:
-        # gzip's own reader checks the content, and reads on where two files were joined.
-        with open(path, "rb") as file:
-            opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
+        opener: Any = gzip.open if path.name.lower().endswith("gz") else open  # checks all of it, unlike tarfile
         with opener(path, "rb") as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember) as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would remember them all
