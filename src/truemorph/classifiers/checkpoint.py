@@ -445,8 +445,8 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
         if len(members) != about.members:
             raise ValueError(f"{len(members)} members, but {CONFIG} has {about.members}")
         seen = pl.read_parquet(folder / SEEN)
-        if not {"object_id", "role", "fold"} <= set(seen.columns):
-            raise ValueError(f"{SEEN} lacks a column")
+        if "object_id" not in seen.columns or seen["role"].dtype != pl.String or not seen["fold"].dtype.is_integer():
+            raise ValueError(f"{SEEN} lacks a column, or one has another type")
         digest = hashlib.sha256((folder / CONFIG).read_bytes() + (folder / WEIGHTS).read_bytes()).hexdigest()[:16]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, *_UNREADABLE) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); {_AGAIN}") from problem
