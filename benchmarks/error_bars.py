@@ -79,16 +79,20 @@ def powered(labels, truth, gold, part, weights):
     return mean_y + slope * (everyone - mean_seen), np.sqrt(variance), mean_y
 
 
-def from_labels(family, bins=1, **world):
-    """Disk fraction from labels alone: error, covered by 1.96 errors and by the range."""
-    _, labels, alpha, _, truth = columns(transition=FLIPS[family], **world)
-    fit = tm.fit_transition(labels, alpha)
+def of_fraction(fit, truth):
+    """Error of a fit's disk fraction, and whether 1.96 errors and the range cover the true one."""
     low, high = fit.disk_fraction_range
     error, stated = fit.class_fractions[1] - truth.mean(), fit.stderr["disk_fraction"]
     return {
         "error": [error], "covered": [abs(error) < 1.96 * stated], "width": [2 * 1.96 * stated],
         "in range": [low <= truth.mean() <= high], "range": [high - low],
     }  # fmt: skip
+
+
+def from_labels(family, bins=1, **world):
+    """Disk fraction from labels alone: error, covered by 1.96 errors and by the range."""
+    _, labels, alpha, _, truth = columns(transition=FLIPS[family], **world)
+    return of_fraction(tm.fit_transition(labels, alpha), truth)
 
 
 def from_columns(intrinsic, seed):
@@ -97,12 +101,7 @@ def from_columns(intrinsic, seed):
     labels, truth = observed_labels(galaxies["truth"], galaxies["alpha"], FLIPS["rayleigh"], seed), galaxies["truth"]
     columns = galaxies.select(intrinsic).to_numpy() if intrinsic else None
     fit = tm.fit_transition(labels, galaxies["alpha"].to_numpy(), intrinsic=columns)
-    low, high = fit.disk_fraction_range
-    error, stated = fit.class_fractions[1] - truth.mean(), fit.stderr["disk_fraction"]
-    return {
-        "error": [error], "covered": [abs(error) < 1.96 * stated], "width": [2 * 1.96 * stated],
-        "in range": [low <= truth.mean() <= high], "range": [high - low],
-    }  # fmt: skip
+    return of_fraction(fit, truth)
 
 
 CASES = {}
