@@ -5,8 +5,11 @@ many more rounds (TRUEMORPH_FUZZ, times the default number).
 """
 
 import copy
+import datetime
+import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import tomllib
@@ -19,15 +22,18 @@ import simplejpeg
 import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save
 
 import truemorph as tm
 from conftest import json_values
 from truemorph.archives.provenance import is_recorded
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import mapping_toml, read_mapping
+from truemorph.catalogs.selected import select_rows
 from truemorph.classifiers.fits import read_fit
 from truemorph.config import run_config
 from truemorph.errors import TruemorphError
+from truemorph.gold.answers import read_answers, record_answer
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import read_session
 from truemorph.images.decode import decode, read_image_file
@@ -39,16 +45,23 @@ WORDS = (b"1e999", b"-1", b"null", b"NaN", b"[]", b"{}", b'"', 21 * b"9", b"\x00
 OLD_MODEL = Path(__file__).parent / "versions" / "0.1" / "model"
 # Every kind of file that truemorph reads, with the function that reads it; the old model has no checksums.
 READERS = {
-    **{f"catalogue.{ending}": read_catalogue for ending in ("parquet", "csv", "fits", "ecsv", "vot")},
+    **{
+        f"catalogue.{ending}": lambda path: select_rows(read_catalogue(path))
+        for ending in ("parquet", "csv", "fits", "ecsv", "vot")
+    },
     **{f"table.{ending}": read_table for ending in ("parquet", "csv", "fits", "ecsv", "vot")},
     **{f"model/{name}": lambda path: tm.load(path.parent) for name in ("config.json", "model.safetensors")},
     "model/seen.parquet": lambda path: tm.load(path.parent),
     "model/run.toml": run_config,
+    "old/seen.parquet": lambda path: tm.load(path.parent),
     "old/config.json": lambda path: (tm.load(path.parent).findings, tm.load(path.parent).summary()),
     "old/run.toml": run_config,
     "fit.json": read_fit,
     "plan/plan.json": lambda path: read_plan(path.parent),
+    "plan/plan.parquet": lambda path: read_plan(path.parent),
     "plan/session.json": lambda path: read_session(path.parent),
+    "plan/answers.sqlite": lambda path: read_answers(path.parent),
+    "plan/twins.parquet": lambda path: read_answers(path.parent),
     "provenance.json": lambda path: is_recorded(path.with_name("t.csv"), "https://x.org/t.csv"),
     "mapping.toml": read_mapping,
     "a.jpg": lambda path: decode(read_image_file(path), str(path)),
@@ -63,13 +76,17 @@ def folder(tmp_path_factory):
     galaxies = tm.simulate_catalogue(2000, gold=30)
     for name in READERS:
         if name.startswith(("catalogue", "table")):
-            table = galaxies[:60].with_columns(name=pl.format("g{}", "object_id"))
+            table = galaxies[:60].with_columns(name=pl.format("g{}", "object_id"), sampling_weight=1.0)
             write_table(CatalogTable(table, {"alpha": ""}), folder / name)
     options = {"features": ["covariate"], "folds": 2}
     tm.train_classifier(galaxies[:500], out=folder / "model", preset="dcv14", settings=options)
     shutil.copytree(OLD_MODEL, folder / "old")
     tm.estimate_transition(galaxies, compare=False, out=folder / "fit.json")
     tm.plan_gold(galaxies.with_columns(image=pl.lit("a.jpg")), budget=60, out=folder / "plan")
+    record_answer(folder / "plan", "Ann", "1", "first", "disk", "a bar", 2.5)
+    pl.DataFrame({"object_id": ["1"], "image": ["1.png"], "twin_alpha": [4.5]}).write_parquet(
+        folder / "plan/twins.parquet"
+    )
     session = {"gold_source": "same-images", "images": "images", "better": None}
     (folder / "plan" / "session.json").write_text(json.dumps(session))
     (folder / "t.csv").write_text("a\n1\n")
@@ -94,26 +111,54 @@ def changed(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(out)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", READERS)
-def test_a_damaged_file_gives_a_result_or_one_clear_error(folder, name):
-    path, read = folder / name, READERS[name]
-    content = path.read_bytes()
-    read(path)  # the undamaged file is read
-    lengths = []
+def read_all(path: Path, read, variants) -> None:
+    """Read the file, and variants of it, bytes: some are refused with a short error, none raises another exception."""
+    whole, lengths = path.read_bytes(), []
+    read(path)
     try:
-        for seed in range(ROUNDS):
-            path.write_bytes(changed(content, np.random.default_rng([seed, 27])))
+        for number, content in enumerate(variants):
+            path.write_bytes(content)
             try:
                 read(path)
             except TruemorphError as problem:
                 lengths.append(len(str(problem)))
             except Exception as problem:
-                raise AssertionError(f"seed {seed}: {type(problem).__name__}: {problem}") from problem
+                raise AssertionError(f"variant {number}: {type(problem).__name__}: {problem}") from problem
     finally:
-        path.write_bytes(content)
-    assert lengths  # some damage was noticed
-    assert max(lengths) < 1500
+        path.write_bytes(whole)
+    assert 0 < max(lengths, default=0) < 1500
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_file_gives_a_result_or_one_clear_error(folder, name):
+    content = (folder / name).read_bytes()
+    damaged = (changed(content, np.random.default_rng([seed, 27])) for seed in range(ROUNDS))
+    read_all(folder / name, READERS[name], damaged)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [one for one in READERS if re.fullmatch("(catalogue|old|plan).*parquet", one)])
+def test_a_column_that_lacks_or_has_another_type_gives_a_result_or_one_clear_error(folder, name):
+    frame, variants = pl.read_parquet(folder / name), []
+    for column in frame.columns:
+        others = [None, True, 7, -1.5, float("nan"), "x", b"\xff", datetime.date(2026, 1, 1)]
+        made = [frame.with_columns(pl.lit(one).alias(column)) for one in others]
+        made += [frame.with_columns(one(column).alias(column)) for one in (pl.concat_list, pl.struct)]
+        for other in (frame.drop(column), *made):
+            other.write_parquet(buffer := io.BytesIO())
+            variants.append(buffer.getvalue())
+    read_all(folder / name, READERS[name], variants)
+
+
+def test_weights_of_other_names_or_shapes_are_refused(folder):
+    weights = load_file(folder / "old/model.safetensors")
+    others = [
+        {name: value[:-1] for name, value in weights.items()},
+        {f"{name}s": one for name, one in weights.items()},
+        {},
+    ]
+    read_all(folder / "old/model.safetensors", READERS["old/config.json"], map(save, others))
 
 
 def places(content, above=()):

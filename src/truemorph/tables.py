@@ -110,6 +110,18 @@ def read_table(source: Any) -> CatalogTable:
     return result
 
 
+def read_columns(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
+    """Read some columns of a table that truemorph wrote; an InputError if one is missing or doesn't fit its type."""
+    try:
+        frame = _from_file(path).frame.select(pl.col(name).cast(kind) for name, kind in columns.items())
+        if dict(frame.schema) != columns:  # polars casts some nested types to others
+            raise pl.exceptions.SchemaError("values are nested")
+    except PolarsError as problem:
+        why = f"a column is missing or has another type ({reason(problem)})"
+        raise InputError(f"{path}: {why}; restore a copy") from problem
+    return frame
+
+
 def frame_hash(frame: pl.DataFrame) -> str:
     """Return the SHA-256 of the plain columns of a table and their names, in hexadecimal."""
     return hashlib.sha256(frame.select(~(cs.nested() | cs.binary())).write_csv().encode()).hexdigest()

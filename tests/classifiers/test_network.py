@@ -16,7 +16,7 @@ from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.module import DebiasedModule, across_devices, fit_temperature
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.config import PRESETS
-from truemorph.errors import InputError
+from truemorph.errors import CheckpointError, InputError
 from truemorph.images.transforms import Augmentation, normalise
 
 THETA = RayleighTransition(11.25)
@@ -97,6 +97,11 @@ def test_a_model_from_a_hub_is_loaded_offline(monkeypatch, tmp_path):
         GalaxyNetwork(config, pretrained=True)
     model = load(save_classifier(trained, tmp_path / "model"))
     np.testing.assert_allclose(model.probabilities(pixels[:5]), trained.probabilities(pixels[:5]))
+    other = {"architecture": "test_vit", "arguments": {"img_size": 32}}
+    with pytest.raises(CheckpointError, match=str(tmp_path)):  # its weights do not fit
+        load(
+            save_classifier(replace(model, described=model.described | {"built": other}), tmp_path / "other")
+        ).networks()
 
 
 def test_synchronised_batch_norms_keep_their_activations(monkeypatch):

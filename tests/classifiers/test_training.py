@@ -81,7 +81,15 @@ def test_a_flipped_bit_in_a_model_is_refused(model_folder, tmp_path, name):
             load(copy)
 
 
-@pytest.mark.parametrize(("key", "value"), [("members", 10**9), ("training", 1), ("temperatures", [1.0] * 9)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("members", 10**9),
+        ("training", 1),
+        ("temperatures", [1.0] * 9),
+        ("transition", {"family": "rayleigh", "parameters": {"theta": 9}, "findings": ["x"]}),
+    ],
+)
 def test_an_altered_config_gives_one_line(model_folder, tmp_path, key, value):
     copy = shutil.copytree(model_folder, tmp_path / "copy")
     described = json.loads((copy / "config.json").read_text())

@@ -29,7 +29,7 @@ def writer(folder, annotator, n):
 
 
 def test_answers_are_replaced_and_undone_and_all_are_kept(tmp_path):
-    pl.DataFrame({"object_id": ["a"], "twin_alpha": [4.5]}).write_parquet(tmp_path / TWINS)
+    pl.DataFrame({"object_id": ["a"], "image": ["a.png"], "twin_alpha": [4.5]}).write_parquet(tmp_path / TWINS)
     record_answer(tmp_path, "Ann", "a", "first", "smooth", "ring?", 2.5)
     record_answer(tmp_path, "Ann", "a", "twin", "disk")
     record_answer(tmp_path, "Ann", "a", "first", "unclear")

@@ -171,11 +171,13 @@ def test_mistakes_are_one_line(capsys, plan, catalogue, ids, out, tmp_path):
     rings = pl.DataFrame({"object_id": ids[:4], "class": ["disk", "ring", "smooth", "7"]})
     rings.write_csv(tmp_path / "rings.csv")
     rings.select("class", name="object_id").write_csv(tmp_path / "named.csv")
+    pl.DataFrame({"object_id": [ids[0]] * 2, "class": ["disk", "smooth"]}).write_csv(tmp_path / "twice.csv")
     zooniverse(tmp_path / "foreign.csv", [("anna", ids[0], "Smooth")], hidden="file")
     for says, file, *options in [
         ("'7', 'ring'", "rings.csv", "--catalogue", catalogue),
         ("--id", "named.csv", "--catalogue", catalogue),
         ("--catalogue", "rings.csv"),
+        (ids[0], "twice.csv", "--catalogue", catalogue),
         ("truemorph gold export", "foreign.csv", "--catalogue", catalogue),
         ("truemorph gold label", plan),
         ("truemorph gold plan", "."),

@@ -161,7 +161,7 @@ def _weights(frame: pl.DataFrame) -> np.ndarray | None:
     """Return sampling weights, if these rows are a sample balanced by label."""
     if "sampling_weight" not in frame.columns or (frame["split"] == UNUSED).any():
         return None
-    weights = frame["sampling_weight"].to_numpy()
+    weights = frame["sampling_weight"].cast(pl.Float64).to_numpy()
     return None if np.ptp(weights) == 0 else weights
 
 

@@ -27,7 +27,7 @@ from scipy.special import softmax
 
 from truemorph._version import __version__
 from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_dict
-from truemorph.classifiers.fits import read_fit
+from truemorph.classifiers.fits import check_fit, read_fit
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
@@ -168,8 +168,11 @@ class Classifier:
 
         networks = []
         for weights in self.members:
-            network = GalaxyNetwork(self.config, len(self.classes), built=self.described.get("built"))
-            network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+            try:
+                network = GalaxyNetwork(self.config, len(self.classes), built=self.described.get("built"))
+                network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+            except Exception as problem:  # timm and torch raise many types
+                raise CheckpointError(f"{self.folder}: damaged model ({reason(problem)}); {_AGAIN}") from problem
             networks.append(network.eval())
         return networks
 
@@ -433,20 +436,27 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
             if about.sha256 and about.sha256.get(name) != found:
                 raise ValueError(f"{name} has changed since the model was written")
         if about.transition:
-            transition_from_dict(about.transition)
-        shaped = about.training.classifier != "network" or [*map(len, about.normalisation.values())] == [3, 3]
-        if len(about.temperatures) not in (0, about.members) or not shaped:
+            check_fit(about.transition)
+        logistic = about.training.classifier != "network"
+        scaled = logistic or [*map(len, about.normalisation.values())] == [3, 3]
+        if len(about.temperatures) not in (0, about.members) or not scaled:
             raise ValueError("temperatures or normalisation do not fit this model")
         by_number: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
         for key, value in load_file(folder / WEIGHTS).items():
             _, number, name = key.split(".", 2)
             by_number[int(number)][name] = value
         members = [by_number[number] for number in sorted(by_number)]
+        k, columns = len(about.classes), max(1, len(about.training.features))
+        shapes = {"coef": (k, columns), "intercept": (k,)}  # networks check theirs when they are made
+        if logistic and any({name: one.shape for name, one in some.items()} != shapes for some in members):
+            raise ValueError(f"{WEIGHTS} has weights of other shapes")
         if len(members) != about.members:
             raise ValueError(f"{len(members)} members, but {CONFIG} has {about.members}")
         seen = pl.read_parquet(folder / SEEN)
         if "object_id" not in seen.columns or seen["role"].dtype != pl.String or not seen["fold"].dtype.is_integer():
             raise ValueError(f"{SEEN} lacks a column, or one has another type")
+        if not seen["fold"].is_between(-1, about.members - 1).all():
+            raise ValueError(f"{SEEN} names members that are not there")
         digest = hashlib.sha256((folder / CONFIG).read_bytes() + (folder / WEIGHTS).read_bytes()).hexdigest()[:16]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, *_UNREADABLE) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); {_AGAIN}") from problem

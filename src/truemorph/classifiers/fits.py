@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cyclopts import Parameter
+from pydantic import BaseModel
 
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.likelihood import n_observables
@@ -16,8 +17,8 @@ from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import Transition, family_of, transition_from_dict, transition_to_dict
 from truemorph.catalogs.selected import select_rows
 from truemorph.errors import InputError
-from truemorph.findings import unique
-from truemorph.io import FORMAT_VERSION, check_format, read_json, save_figure, write_json
+from truemorph.findings import Finding, unique
+from truemorph.io import FORMAT_VERSION, check_format, checked, read_json, save_figure, write_json
 from truemorph.results import Result
 from truemorph.tables import CatalogTable
 
@@ -56,13 +57,28 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
         except ValueError as problem:
             raise InputError(f"{source}: must be {name}:{','.join(family.free).upper()} ({problem})") from problem
         return transition_to_dict(known) | ({"alpha_psf": psf[0]} if psf else {})
-    described: dict[str, Any] = read_json(source)
+    described = read_json(source)
     check_format(described, source)
     try:
-        transition_from_dict(described)
+        check_fit(described)
     except (ValueError, AttributeError) as problem:
         raise InputError(f"{source}: not a transition written by `truemorph transition` ({problem})") from problem
     return described
+
+
+class FitFile(BaseModel):
+    """What is read from a fit file, or from the bias curve of a model; other keys are only shown."""
+
+    parameters: dict[str, Any]
+    class_fractions: dict[str, float] | None = None
+    observables: list[str] = []
+    findings: list[Finding] = []
+
+
+def check_fit(described: Mapping[str, Any]) -> Transition:
+    """Check T(α) in the format of a fit file, and return it; an InputError names what is wrong."""
+    checked(FitFile, described, "transition:")
+    return transition_from_dict(dict(described))
 
 
 @Parameter(name="*", show_default=False)
@@ -135,7 +151,7 @@ def transition_described(transition: Any) -> dict[str, Any]:
     if isinstance(transition, str | os.PathLike):
         return read_fit(transition)
     if isinstance(transition, Mapping):
-        transition_from_dict(dict(transition))
+        check_fit(transition)
         return dict(transition)
     if isinstance(transition, Result):  # a fit or a study
         return transition.to_dict()

@@ -20,13 +20,13 @@ from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement, experts_curve
 from truemorph.gold.answers import CHOICES, FIRST, read_answers
 from truemorph.gold.importing import answers_of_table, export_subjects, with_gold
-from truemorph.gold.plan import TABLE, GoldPlan, Purpose, images_of, make_plan, read_plan, write_plan
+from truemorph.gold.plan import GoldPlan, Purpose, images_of, make_plan, read_chosen, read_plan, write_plan
 from truemorph.gold.session import LEFT_OUT, Source, open_session, read_session
 from truemorph.io import plain, save_figure
 from truemorph.progress import tell
 from truemorph.report.label_sets import join_labels
 from truemorph.results import PlainResult, Result, text_facts, text_table
-from truemorph.tables import CatalogTable, read_table, to_astropy, write_table
+from truemorph.tables import CatalogTable, to_astropy, write_table
 
 
 def plan_gold(
@@ -325,7 +325,7 @@ def import_gold(
     about = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({gold_source})"}
     about |= {"gold_experts": experts} if experts else {}
     about |= {"gold_from_same_images": same}
-    chosen_by = None if folder is None else read_table(Path(folder) / TABLE).frame
+    chosen_by = None if folder is None else read_chosen(Path(folder))
     table, findings = with_gold(read_catalogue(catalogue), first, chosen_by, about)
     write_table(table, Path(out))
     return GoldImport(Path(out), table, measured, page, (*findings, *from_same_images(about)))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import polars as pl
 
-from truemorph.errors import InputError
-from truemorph.tables import read_table
+from truemorph.errors import InputError, reason
+from truemorph.tables import read_columns
 
 ANSWERS, TWINS = "answers.sqlite", "twins.parquet"
 CHOICES = ("smooth", "disk", "unclear", "artefact")
@@ -102,15 +102,22 @@ def read_answers(folder: Path) -> pl.DataFrame:
             rows = connection.execute(
                 f"SELECT {', '.join(_SCHEMA)} FROM answers WHERE undone = 0 ORDER BY id"
             ).fetchall()
-    frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row").with_columns(
-        pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"), pl.col("better").cast(pl.Boolean)
-    )
-    if not (folder / TWINS).is_file():
-        return frame.with_columns(twin_alpha=pl.lit(None, pl.Float64))
-    twins = read_table(folder / TWINS).frame.select(
-        pl.col("object_id").alias("galaxy"), pl.lit(TWIN).alias("occasion"), "twin_alpha"
-    )
+    try:
+        frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row").with_columns(
+            pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"), pl.col("better").cast(pl.Boolean)
+        )
+    except (TypeError, pl.exceptions.PolarsError) as problem:
+        raise InputError(
+            f"{folder / ANSWERS}: an answer has another type ({reason(problem)}); restore a copy"
+        ) from problem
+    twins = read_twins(folder).select(pl.lit(TWIN).alias("occasion"), "twin_alpha", galaxy="object_id")
     return frame.join(twins, on=["galaxy", "occasion"], how="left", maintain_order="left")
+
+
+def read_twins(folder: Path) -> pl.DataFrame:
+    """Read `object_id`, `image` and `twin_alpha`, the resolution, of degraded copies; empty if there are none."""
+    columns = {"object_id": pl.String, "image": pl.String, "twin_alpha": pl.Float64}
+    return read_columns(folder / TWINS, columns) if (folder / TWINS).is_file() else pl.DataFrame(schema=columns)
 
 
 @contextmanager
@@ -120,8 +127,8 @@ def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level="IMMEDIATE")) as connection:
         try:
             connection.executescript(_TABLE)
+            with connection:
+                yield connection
         except sqlite3.DatabaseError as problem:
             advice = "try again later" if isinstance(problem, sqlite3.OperationalError) else "move it away"
             raise InputError(f"{path}: can't be used as a file of answers ({problem}); {advice}") from problem
-        with connection:
-            yield connection

@@ -40,7 +40,7 @@ def answers_of_table(path: Path, id_column: str, class_column: str) -> pl.DataFr
     A table has one row a galaxy, or a galaxy and person, in a column `annotator`.
     """
     frame = read_table(path).frame
-    if set(_ZOONIVERSE) <= set(frame.columns):
+    if of_zooniverse := set(_ZOONIVERSE) <= set(frame.columns):
         given = _of_zooniverse(frame, str(path))
     else:
         for name in (id_column, class_column):
@@ -61,7 +61,12 @@ def answers_of_table(path: Path, id_column: str, class_column: str) -> pl.DataFr
             "(or 0 and 1)"
         )
     found = given.with_columns(pl.col("annotator").fill_null("?"), pl.col("answer").replace(classes))
-    return found.unique(["annotator", "galaxy"], keep="last", maintain_order=True)
+    who = ["annotator", "galaxy"]
+    twice = found.unique([*who, "answer"]).filter(pl.struct(who).is_duplicated())
+    if not twice.is_empty() and not of_zooniverse:
+        first = twice["galaxy"].sort()[0]
+        raise InputError(f"{path}: {first} has several classes; keep one, or name in a column annotator who gave each")
+    return found.unique(who, keep="last", maintain_order=True)
 
 
 def _of_zooniverse(frame: pl.DataFrame, source: str) -> pl.DataFrame:
@@ -97,7 +102,7 @@ def with_gold(
         selected = plan.filter(pl.col("position").is_not_null())["object_id"]
         part = selected.is_in(answers["galaxy"].implode()).mean()
         now = pl.col("before") + (pl.col("probability") - pl.col("before")) * part
-        selection = plan.select("before", _id=pl.col("object_id").cast(pl.String), gold_probability=now)
+        selection = plan.select("before", _id="object_id", gold_probability=now)
         if (selection["before"] > 0).any() and "gold" not in frame.columns:
             raise InputError(
                 f"{source}: lacks the gold labels of the pilot that this plan was made after; give the catalogue that "

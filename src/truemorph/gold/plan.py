@@ -21,16 +21,21 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import FEWEST, GoldRegression
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
-from truemorph.catalogs.catalogue import find_images
+from truemorph.catalogs.catalogue import find_images, object_ids
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, read_json, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table, text_facts, text_table
-from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
+from truemorph.tables import CatalogTable, numeric_columns, read_columns, write_table
 
 Purpose = Literal["fractions", "transition"]
 PLAN, TABLE = "plan.json", "plan.parquet"
+_COLUMNS = {
+    **dict.fromkeys(("object_id", "image"), pl.String),
+    **dict.fromkeys(("alpha", "probability", "before"), pl.Float64),
+    "position": pl.Int64,
+}
 # No weight (inverse probability) above this multiple of the mean of the galaxies that are labelled.
 _MOST_WEIGHT = 10.0
 _FEWEST_IN_STRATUM = 2
@@ -384,12 +389,18 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     """Read a plan folder: the content of `plan.json`, and the galaxies to label in the order of the list."""
     if not (folder / PLAN).is_file():
         raise InputError(f"{folder}: is not the folder of a plan (no {PLAN}); make one with truemorph gold plan")
-    about = read_json(folder / PLAN, PlanFile)
-    frame = read_table(folder / TABLE).frame
-    for name in ("object_id", "position", "probability", "before", "image"):
-        if name not in frame.columns:
-            raise InputError(f"{folder / TABLE}: no column {name}; restore a copy, or plan again")
-    return about, frame.filter(pl.col("position").is_not_null()).sort("position")
+    chosen = read_chosen(folder).filter(pl.col("position").is_not_null()).sort("position")
+    return read_json(folder / PLAN, PlanFile), chosen
+
+
+def read_chosen(folder: Path) -> pl.DataFrame:
+    """Read how the galaxies of a catalogue were chosen, a row each; null `position` where they were not."""
+    frame, source = read_columns(folder / TABLE, _COLUMNS), str(folder / TABLE)
+    object_ids(frame["object_id"], source)
+    known = pl.col("probability", "before").fill_null(-1).is_between(0, 1)
+    if not frame.select(pl.all_horizontal(known.all())).item():
+        raise InputError(f"{source}: a probability is not from 0 to 1; restore a copy")
+    return frame
 
 
 def images_of(galaxies: pl.DataFrame, root: Path) -> dict[str, Path]:

@@ -14,14 +14,14 @@ from PIL import Image
 from pydantic import BaseModel
 
 from truemorph.errors import InputError
-from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, read_answers
+from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, read_answers, read_twins
 from truemorph.gold.plan import images_of, read_plan
 from truemorph.images.decode import central_crop, decode, read_image_file
 from truemorph.images.degrade import degrade
 from truemorph.images.inputs import pixel_batches
 from truemorph.images.stretch import unstretch
 from truemorph.io import read_json, write_json, written_whole
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable, write_table
 
 Source = Literal["better-images", "same-images", "literature"]
 SESSION, LEFT_OUT = "session.json", "left_out.csv"
@@ -166,9 +166,7 @@ def _twins(folder: Path, n: int, plan: pl.DataFrame, images: dict[str, Path], se
                 Image.fromarray(twin).save(partial, format="PNG")
         table = chosen.with_columns(twin_alpha=pl.Series(lower), image=pl.Series(names))
         write_table(CatalogTable(table), made)
-    if not made.is_file():
-        return {}
-    table = read_table(made).frame
+    table = read_twins(folder)
     if n not in (0, table.height):
         raise InputError(f"{folder}: has {table.height} twins already, not {n}; leave their number out (`twins`)")
     return {one: folder / name for one, name in table.select("object_id", "image").iter_rows() if one in images}
