@@ -1,13 +1,43 @@
-"""Types of arguments shared by several commands, for Python and the command line."""
+"""Arguments of commands: types that several of them share, and the check of all, in Python as on the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
+from pydantic import BeforeValidator, Field, SkipValidation, ValidationError, validate_call
+
+from truemorph.errors import InputError
+from truemorph.io import shortest
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def validated(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Check the arguments of each call against their types; the InputError names the first that does not fit."""
+    checking = validate_call(config={"arbitrary_types_allowed": True, "revalidate_instances": "always"})(function)
+    names = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def checked(*given: Given.args, **options: Given.kwargs) -> Result:
+        try:
+            return checking(*given, **options)
+        except ValidationError as problem:
+            if problem.title != function.__name__:
+                raise
+            first = problem.errors()[0]
+            where = first["loc"][0]
+            name = names[where] if isinstance(where, int) else where
+            raise InputError(f"`{name}`: {first['msg'].lower()}; got {shortest(first['input'])}") from problem
+
+    return checked
+
 
 if TYPE_CHECKING:
     from truemorph.bias.transitions import FlipTransition
@@ -21,29 +51,28 @@ if TYPE_CHECKING:
     BiasCurve = Any
     Model = Classifier | str | Path
 else:
-    Table, Family, BiasCurve, Model = Path, str, Path, Path
+    Table = BiasCurve = Model = Annotated[Path, SkipValidation]
+    Family = Annotated[str, SkipValidation]
 
 
-def _by_commas(_: Any, tokens: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(name.strip() for token in tokens for name in token.value.split(",") if name.strip())
+def _by_commas(given: Any) -> Any:
+    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
 
 
-def _pair(_: Any, tokens: Sequence[Any]) -> tuple[int, int]:
-    """Read k/n."""
-    text = tokens[0].value
-    k, _, n = text.partition("/")
-    if not (k.isdigit() and n.isdigit()):
-        raise ValueError(f"must be k/n, such as 3/64; got {text!r}")
-    return int(k), int(n)
+def _pair(given: Any) -> Any:
+    if isinstance(given, str) and not re.fullmatch(r"\d+/\d+", given):
+        raise ValueError("must be k/n, such as 3/64")
+    return given.split("/") if isinstance(given, str) else given
 
 
-# "a,b" on the command line.
-Names = Annotated[Sequence[str], Parameter(converter=_by_commas, n_tokens=1, show_default=False)]
+_AS_GIVEN = Parameter(converter=lambda _, tokens: ",".join(one.value for one in tokens), n_tokens=1, show_default=False)
+# Also as text, "a,b" and "3/64", as on the command line.
+Names = Annotated[Sequence[str], BeforeValidator(_by_commas), _AS_GIVEN]
+Shard = Annotated[tuple[int, int], BeforeValidator(_pair), _AS_GIVEN]
 # Repeated on the command line.
 Rules = Annotated[Sequence[str], Parameter(consume_multiple=False, show_default=False)]
 Paths = Annotated[Sequence[Path], Parameter(consume_multiple=False, show_default=False)]
-Shard = Annotated[tuple[int, int], Parameter(converter=_pair, n_tokens=1, show_default=False)]
-Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**31), allow_leading_hyphen=True)]
-Count = Annotated[int, Parameter(validator=Number(gte=0), allow_leading_hyphen=True)]
-AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1), allow_leading_hyphen=True)]
-NotNegative = Annotated[float, Parameter(validator=Number(gte=0), allow_leading_hyphen=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**31), Parameter(allow_leading_hyphen=True)]
+Count = Annotated[int, Field(ge=0), Parameter(allow_leading_hyphen=True)]
+AtLeastOne = Annotated[int, Field(ge=1), Parameter(allow_leading_hyphen=True)]
+NotNegative = Annotated[float, Field(ge=0), Parameter(allow_leading_hyphen=True)]

@@ -173,7 +173,9 @@ def _one_line(problem: CycloptsError) -> str:
     if errors is None:
         return str(problem)
     first = errors()[0]
-    return f"--{str(first['loc'][-1]).replace('_', '-')}: {first['msg'].lower()}; got {first['input']!r}"
+    argument = getattr(problem, "argument", None)
+    name = f"--{first['loc'][-1]}".replace("_", "-") if argument is None else argument.name
+    return f"{name}: {first['msg'].lower()}; got {first['input']!r}"
 
 
 def say(text: str) -> None:

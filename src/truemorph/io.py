@@ -20,7 +20,7 @@ from truemorph.errors import InputError
 
 # Format of catalogues, fits, models and labels; version 0.1 wrote a number only into models.
 FORMAT_VERSION = 1
-_SHORT = Repr()  # long values are abbreviated
+shortest = Repr().repr  # long values are abbreviated
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -89,7 +89,7 @@ def read_json(path: str | os.PathLike[str], schema: type[BaseModel] | None = Non
     """Read a JSON object, and check it against a pydantic model; an InputError has one line."""
     content = _parsed(path, json.loads, "JSON")
     if not isinstance(content, dict):
-        raise InputError(f"{path}: must be a JSON object, in braces; got {_SHORT.repr(content)}")
+        raise InputError(f"{path}: must be a JSON object, in braces; got {shortest(content)}")
     if schema is not None:
         checked(schema, content, f"{path}:")
     return content
@@ -102,7 +102,7 @@ def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Mode
     except ValidationError as problem:
         first = problem.errors()[0]
         name, what = ".".join(map(str, first["loc"])), first["msg"].lower()
-        raise InputError(f"{source} {name}: {what}; got {_SHORT.repr(first['input'])}") from problem
+        raise InputError(f"{source} {name}: {what}; got {shortest(first['input'])}") from problem
 
 
 def check_format(described: Mapping[str, Any], source: object) -> None:

@@ -530,7 +530,7 @@ def debiased_fractions(
             columns.append(propensity_columns(data.probability))
         if by is not None:  # it may have more information on the class than label and α
             columns.append(quadratic(column))
-        uncertain = np.zeros(n) if gold_uncertain is None else np.asarray(gold_uncertain).reshape(-1)
+        uncertain = np.zeros(n) if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0]
         missed = None
         if gold_transition is not None and data.n_classes == 2:
             missed = cut.means(np.asarray(gold_transition.matrix(data.resolution))[:, DISK, [SMOOTH]])[:, 0]

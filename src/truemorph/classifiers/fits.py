@@ -71,6 +71,7 @@ class FitFile(BaseModel):
 
     parameters: dict[str, Any]
     class_fractions: dict[str, float] | None = None
+    stderr: dict[str, float | None] = {}
     observables: list[str] = []
     findings: list[Finding] = []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from truemorph.arguments import AtLeastOne, Names, Seed
+from truemorph.arguments import AtLeastOne, Names, Seed, validated
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.plotting import CYCLE, MARKERS, axes_or_new, legend, plain_text
@@ -91,6 +91,7 @@ class Leaderboard(Result):
         return ax
 
 
+@validated
 def run_benchmark(
     *,
     out: Path,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.arguments import Count, Names, Rules, Seed, Table
+from truemorph.arguments import Count, Names, Rules, Seed, Table, validated
 from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
 from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
@@ -98,6 +98,7 @@ class BiasMeasurement(Result):
         return plot_label_sets(self.measure, self.results, self.fractions_by_alpha, ax)
 
 
+@validated
 def measure_bias(
     catalogue: Table,
     *,

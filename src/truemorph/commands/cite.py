@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from truemorph.arguments import validated
 from truemorph.citation import BIBTEX
 from truemorph.results import PlainResult
 
 
+@validated
 def cite() -> PlainResult:
     """Print BibTeX of the papers and the software to cite.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.arguments import AtLeastOne, Seed
+from truemorph.arguments import AtLeastOne, Seed, validated
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
@@ -86,6 +86,7 @@ def _summary(out: Path, content: dict[str, Any]) -> str:
     return "\n".join([*text_table(header, rows), fit, f"open {out / 'report.html'}"])
 
 
+@validated
 def run_demo(
     *, out: Path = Path("demo"), galaxies: int = 9000, epochs: AtLeastOne = 15, folds: AtLeastOne = 2, seed: Seed = 0
 ) -> PlainResult:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from truemorph.arguments import AtLeastOne, Count, Model, Seed, Table
+from truemorph.arguments import AtLeastOne, Count, Model, Seed, Table, validated
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import (
@@ -20,6 +20,7 @@ from truemorph.explain.catalogue import (
 from truemorph.progress import progress
 
 
+@validated
 def explain_classifier(
     *models: Model,
     catalogue: Table,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from truemorph.archives.fetch import ARCHIVES, fetch, options_of
 from truemorph.archives.provenance import PROVENANCE, Fetched
-from truemorph.arguments import Names, Table
+from truemorph.arguments import Names, Table, validated
 from truemorph.errors import InputError
 from truemorph.findings import unique
 from truemorph.results import PlainResult, text_facts, text_table
@@ -19,6 +19,7 @@ Archive = Literal["gz2", "sdss", "simard", "hst"]
 _JOINED = {"sdss": "photometry.parquet", "simard": "table3.parquet"}
 
 
+@validated
 def fetch_archive(
     *archives: Archive,
     out: Path | None = None,

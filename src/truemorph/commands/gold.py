@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import numpy as np
 import polars as pl
 from cyclopts import Parameter
-from cyclopts.validators import Number
+from pydantic import Field
 
-from truemorph.arguments import AtLeastOne, Count, Seed, Table
+from truemorph.arguments import AtLeastOne, Count, Seed, Table, validated
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.selected import from_same_images
 from truemorph.errors import InputError, require_extra
@@ -29,6 +29,7 @@ from truemorph.results import PlainResult, Result, text_facts, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
 
+@validated
 def plan_gold(
     catalogue: Table,
     *,
@@ -104,6 +105,7 @@ def _probabilities(catalogue: CatalogTable, labels: Any) -> np.ndarray:
     return joined["p_disk"].cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
+@validated
 def collect_gold(
     plan: Path,
     *,
@@ -111,7 +113,7 @@ def collect_gold(
     better: Path | None = None,
     twins: Count = 0,
     gold_source: Source | None = None,
-    port: Annotated[int, Parameter(validator=Number(gte=0, lt=2**16), allow_leading_hyphen=True)] = 8642,
+    port: Annotated[int, Field(ge=0, lt=2**16), Parameter(allow_leading_hyphen=True)] = 8642,
 ) -> PlainResult:
     """Label the galaxies of a plan on a local page; Ctrl-C ends it.
 
@@ -243,6 +245,7 @@ class GoldImport(Result):
         return to_astropy(self.catalogue)
 
 
+@validated
 def import_gold(
     source: Path,
     *,
@@ -359,6 +362,7 @@ def _disagreements_page(
     return write_page(page, out.with_name(f"{out.stem}_disagreements.html"))
 
 
+@validated
 def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> PlainResult:
     """Write the images and the manifest of a Zooniverse subject set for the galaxies of a plan.
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from truemorph.arguments import BiasCurve, Model, Names, Shard
+from truemorph.arguments import BiasCurve, Model, Names, Shard, validated
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
@@ -15,6 +15,7 @@ from truemorph.labelling.label import LabelReport, label_table
 _UNKNOWN = KnownCurve()
 
 
+@validated
 def label_galaxies(
     model: Model,
     source: Path,

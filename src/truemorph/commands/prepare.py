@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from truemorph.arguments import Rules, Seed, Table
+from pydantic import SkipValidation
+
+from truemorph.arguments import Rules, Seed, Table, validated
 from truemorph.catalogs.crossmatch import Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping
 from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
     Number = Any
     Numbers = Any
 else:
-    Columns, Described, Joins, Number, Numbers = dict[str, str], Path, Rules, str, str
+    Columns, Described = Annotated[dict[str, str], SkipValidation], Annotated[Path, SkipValidation]
+    Joins, Number = Annotated[Rules, SkipValidation], Annotated[str, SkipValidation]
+    Numbers = Number
 
 
+@validated
 def prepare_catalogue(
     table: Table | None = None,
     *,

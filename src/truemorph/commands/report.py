@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from truemorph.arguments import validated
 from truemorph.errors import InputError
 from truemorph.report.writing import ReportOptions, ReportResult, make_report
 
 _DEFAULTS = ReportOptions()
 
 
+@validated
 def write_report(*runs: Path, out: Path = Path("report.html"), options: ReportOptions = _DEFAULTS) -> ReportResult:
     """Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.
 

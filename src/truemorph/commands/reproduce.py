@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
+from pydantic import SkipValidation
 
+from truemorph.arguments import validated
 from truemorph.config import given_settings
 from truemorph.findings import Finding, unique
 from truemorph.plotting import BLUE, GREY, axes_or_new, legend
@@ -18,7 +20,7 @@ from truemorph.results import Result, quantity_table, text_facts, text_table
 if TYPE_CHECKING:
     GivenInputs = Inputs | dict[str, Any]
 else:
-    GivenInputs = Inputs
+    GivenInputs = Annotated[Inputs, SkipValidation]
 
 _DEFAULTS = ReproduceOptions()
 
@@ -99,6 +101,7 @@ class Reproduction(Result):
         return ax
 
 
+@validated
 def reproduce_paper(
     *,
     data: Path = Path("data"),

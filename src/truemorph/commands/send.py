@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from truemorph.arguments import Table
+from truemorph.arguments import Table, validated
 from truemorph.results import PlainResult
 
 
+@validated
 def send_table(table: Table, *, to: str | None = None) -> PlainResult:
     """Send a table to TOPCAT, Aladin or DS9, through SAMP.
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
+from pydantic import SkipValidation
 
-from truemorph.arguments import BiasCurve, Names, Rules, Table
+from truemorph.arguments import BiasCurve, Names, Rules, Table, validated
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
@@ -18,11 +19,12 @@ from truemorph.results import PlainResult
 if TYPE_CHECKING:
     Settings = TrainingConfig | dict[str, Any]
 else:
-    Settings = TrainingConfig
+    Settings = Annotated[TrainingConfig, SkipValidation]
 
 _UNKNOWN = KnownCurve()
 
 
+@validated
 def train_classifier(
     catalogue: Table,
     *,

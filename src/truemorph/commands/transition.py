@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from truemorph.arguments import AtLeastOne, Count, Family, Names, NotNegative, Rules, Seed, Table
+from truemorph.arguments import AtLeastOne, Count, Family, Names, NotNegative, Rules, Seed, Table, validated
 from truemorph.bias.study import TransitionStudy, study_transition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.selected import select_rows
@@ -15,6 +15,7 @@ from truemorph.classifiers.fits import write_fit
 from truemorph.errors import InputError
 
 
+@validated
 def estimate_transition(
     catalogue: Table,
     *,
