@@ -48,11 +48,11 @@ def ours(folder, size, n):
     from truemorph.classifiers.members import TrainingRows, train_members
     from truemorph.config import training_config
     from truemorph.images.dataset import GalaxyBatches
-    from truemorph.images.store import load_images
+    from truemorph.images.store import ImageFiles
 
     torch.set_num_threads(THREADS)
     began = time.perf_counter()
-    pixels, _, _ = load_images([folder / f"{i}.jpg" for i in range(n)], size, cache=folder / "cache")
+    pixels, _, _ = ImageFiles([folder / f"{i}.jpg" for i in range(n)], size).load(folder / "cache")
     loaded = time.perf_counter() - began
     rng = np.random.default_rng(0)
     split = np.where(np.arange(n) < n * TRAIN // (TRAIN + VALIDATION), "train", "validation")
@@ -185,13 +185,14 @@ def memory(folder, size, n):
     import torch
 
     from truemorph.images.dataset import GalaxyBatches
-    from truemorph.images.store import ImageFiles, load_images
+    from truemorph.images.store import ImageFiles
     from truemorph.images.transforms import Augmentation
 
     # A few images many times: only the number of requested images matters.
     paths = [folder / f"{i % TRAIN}.jpg" for i in range(n)]
     found = []
-    for pixels in (ImageFiles(paths, size), load_images(paths, size, cache=folder / "cache")[0]):
+    files = ImageFiles(paths, size)
+    for pixels in (files, files.load(folder / "cache")[0]):
         columns = {"weights": torch.ones(n)}
         for _ in GalaxyBatches(pixels, np.arange(n), columns, BATCH, seed=0, augmentation=Augmentation()):
             pass

@@ -337,7 +337,7 @@ def _with_gold(frame: pl.DataFrame, catalogue: CatalogTable, rule: str) -> tuple
 
 def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:
     """Read pixels from a cache or into memory; decode on demand if there are many."""
-    from truemorph.images.store import ImageFiles, load_images
+    from truemorph.images.store import ImageFiles
 
     config, cache = run.training, run.cache
     root = image_folder(catalogue)
@@ -347,13 +347,12 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
         )
     size = config.image_size
-    paths = [root / name for name in frame["image"]]
-    inputs: Any
+    files = ImageFiles([root / name for name in frame["image"]], size, config.crop, config)
+    inputs: Any = files
     if cache is None and frame.height * size * size * 3 > _PIXELS_IN_MEMORY:
-        inputs = ImageFiles(paths, size, config.crop, config)
-        good, found = inputs.check()
+        good, found = files.check()
     else:
-        inputs, good, found = load_images(paths, size, config.crop, cache, config)
+        inputs, good, found = files.load(cache)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
     problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.

@@ -27,7 +27,7 @@ PathLike = str | os.PathLike[str]
 
 
 class ImageFiles:
-    """Pixels decoded from N files on demand with `files[rows]`; memory does not grow with N."""
+    """N image files, decoded on demand with `files[rows]`, so that memory does not grow with N; or all at once."""
 
     def __init__(
         self, paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: TrainingConfig = DEFAULTS
@@ -46,13 +46,18 @@ class ImageFiles:
         """Decode every file once; return which are good, and path and problem of each unreadable image."""
         return self._checked(self._decoded())
 
-    def load(self, cache: Path | None) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
-        """Decode all images; as `load_images`."""
+    def load(self, cache: PathLike | None = None) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+        """Decode all images; return uint8 pixels (N, size, size, 3), zero if unreadable, and the result of `check`.
+
+        In a folder `cache`, pixels are memory-mapped, so that memory does not grow with N and the next run need not
+        decode again. They are identified by a hash of the files' contents and the settings. An interrupted build starts
+        again; if two processes need the same pixels, one builds them and the other waits.
+        """
         if cache is None:
             pixels = np.zeros(self.shape, np.uint8)
             bad = self._decoded(pixels)
         else:
-            pixels, bad = self._cached(cache)
+            pixels, bad = self._cached(Path(cache))
         return (pixels, *self._checked(bad))
 
     def _decoded(self, into: np.ndarray | None = None) -> dict[int, str]:
@@ -116,22 +121,3 @@ class ImageFiles:
             raise TruemorphError(
                 f"{place}: the cache can't be used ({reason}); free disk space, delete it, or train without `cache`"
             ) from problem
-
-
-def load_images(
-    paths: Sequence[PathLike],
-    size: int,
-    crop: float = CENTRAL_CROP,
-    cache: PathLike | None = None,
-    fits: TrainingConfig = DEFAULTS,
-) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
-    """Decode N images; return uint8 pixels (N, size, size, 3), which are good, and path and problem of the others.
-
-    Pixels of unreadable images are zero. With a folder `cache`, pixels are memory-mapped, so that memory does not grow
-    with N and the next run need not decode again. They are identified by a hash of the files' contents and the
-    settings. An interrupted build starts again; if two processes need the same pixels, one builds them and the other
-    waits.
-    """
-    if not len(paths):
-        raise InputError("there are no images to load")
-    return ImageFiles(paths, size, crop, fits).load(None if cache is None else Path(cache))
