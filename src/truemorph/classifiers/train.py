@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -339,20 +340,18 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
     """Read pixels from a cache or into memory; decode on demand if there are many."""
     from truemorph.images.store import ImageFiles
 
-    config, cache = run.training, run.cache
     root = image_folder(catalogue)
     frame, problems = _kept(frame, frame["image"].is_not_null(), "no image")
     if frame.height == 0:
         raise InputError(
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
         )
-    size = config.image_size
-    files = ImageFiles([root / name for name in frame["image"]], size, config.crop, config)
+    files = ImageFiles([root / name for name in frame["image"]], run.training)
     inputs: Any = files
-    if cache is None and frame.height * size * size * 3 > _PIXELS_IN_MEMORY:
+    if run.cache is None and math.prod(files.shape) > _PIXELS_IN_MEMORY:
         good, found = files.check()
     else:
-        inputs, good, found = files.load(cache)
+        inputs, good, found = files.load(run.cache)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
     problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images.decode import CENTRAL_CROP, DEFAULTS, ahead, load_image, read_image_file
+from truemorph.images.decode import ahead, load_image, read_image_file
 from truemorph.images.inputs import pixel_batches
 from truemorph.io import read_json, write_json
 from truemorph.progress import progress
@@ -29,17 +29,15 @@ PathLike = str | os.PathLike[str]
 class ImageFiles:
     """N image files, decoded on demand with `files[rows]`, so that memory does not grow with N; or all at once."""
 
-    def __init__(
-        self, paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: TrainingConfig = DEFAULTS
-    ) -> None:
-        self.paths, self.size, self.crop, self.fits = paths, size, crop, fits
-        self.shape = (len(paths), size, size, 3)
+    def __init__(self, paths: Sequence[PathLike], config: TrainingConfig) -> None:
+        self.paths, self.config = paths, config
+        self.shape = (len(paths), config.image_size, config.image_size, 3)
         self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2))
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return pixels of some rows, uint8 (M, size, size, 3)."""
         asked = [self.paths[row] for row in rows]
-        found = self._pool.map(lambda path: load_image(path, self.size, self.crop, self.fits), asked)
+        found = self._pool.map(lambda path: load_image(path, self.config), asked)
         return np.array(list(found), np.uint8).reshape(-1, *self.shape[1:])
 
     def check(self) -> tuple[np.ndarray, list[tuple[str, str]]]:
@@ -64,7 +62,7 @@ class ImageFiles:
         """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
         bad: dict[int, str] = {}
         with progress(len(self.paths), "images", "img") as bar:
-            for rows, images in pixel_batches(self.paths, self.size, self.crop, self.fits):
+            for rows, images in pixel_batches(self.paths, self.config):
                 for row, image in enumerate(images, rows.start):
                     if isinstance(image, str):
                         bad[row] = image
@@ -93,8 +91,8 @@ class ImageFiles:
             except InputError:
                 return b"absent"
 
-        reading = self.fits.fits_hdu, self.fits.fits_stretch, self.fits.fits_limits
-        whole = hashlib.sha256(repr((CACHE_VERSION, self.shape, self.crop, *reading)).encode())
+        reading = self.config.crop, self.config.fits_hdu, self.config.fits_stretch, self.config.fits_limits
+        whole = hashlib.sha256(repr((CACHE_VERSION, self.shape, *reading)).encode())
         batches = (self.paths[start : start + _BATCH] for start in range(0, len(self.paths), _BATCH))
         for _, digests in ahead(content, ((None, some) for some in batches)):
             whole.update(b"".join(digests))
