@@ -17,7 +17,7 @@ from truemorph.arrays import float_array
 from truemorph.catalogs import physical, sampling
 from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes
 from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, free_name
-from truemorph.catalogs.crossmatch import Join, Joined, join_tables
+from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
@@ -214,8 +214,7 @@ def read_tables(
     else:
         base = read_mapping(described)
     keys = {key: text for key, text in chosen.items() if key in ("object_id", "ra", "dec")}
-    wanted = [one if isinstance(one, Join) else Join(one) for one in joins]
-    joined = join_tables(source, wanted, extended(base, named_columns(keys, existing, name), name), name)
+    joined = join_tables(source, map(read_join, joins), extended(base, named_columns(keys, existing, name), name), name)
     frame = joined.table.frame
 
     chosen, findings = vote_columns(chosen, frame, name)

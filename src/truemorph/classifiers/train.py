@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import shutil
@@ -347,16 +346,12 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
         )
     files = ImageFiles([root / name for name in frame["image"]], run.training)
-    inputs: Any = files
-    if run.cache is None and math.prod(files.shape) > _PIXELS_IN_MEMORY:
-        good, found = files.check()
-    else:
-        inputs, good, found = files.load(run.cache)
+    pixels, good, found = files.load(run.cache, _PIXELS_IN_MEMORY)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
     problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.
     split = pl.when(pl.Series(good)).then("split").otherwise(pl.lit("left_out"))
-    return frame.with_columns(split=split), inputs, problems
+    return frame.with_columns(split=split), pixels, problems
 
 
 def _features(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:

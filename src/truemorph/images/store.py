@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,23 +41,34 @@ class ImageFiles:
         found = self._pool.map(lambda path: load_image(path, self.config), asked)
         return np.array(list(found), np.uint8).reshape(-1, *self.shape[1:])
 
-    def check(self) -> tuple[np.ndarray, list[tuple[str, str]]]:
-        """Decode every file once; return which are good, and path and problem of each unreadable image."""
-        return self._checked(self._decoded())
+    def load(
+        self, cache: PathLike | None = None, memory: float = math.inf
+    ) -> tuple[Pixels, np.ndarray, list[tuple[str, str]]]:
+        """Decode all images once; return their pixels, which are good, and path and problem of unreadable ones.
 
-    def load(self, cache: PathLike | None = None) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
-        """Decode all images; return uint8 pixels (N, size, size, 3), zero if unreadable, and the result of `check`.
+        Pixels are an array, uint8 (N, size, size, 3), zero if unreadable; or these files, if it is larger than `memory`
+        (bytes). In a folder `cache`, pixels are memory-mapped, so that memory does not grow with N and the next run
+        need not decode again. They are identified by a hash of the files' contents and the settings. An interrupted
+        build starts again; if two processes need the same pixels, one builds them and the other waits.
 
-        In a folder `cache`, pixels are memory-mapped, so that memory does not grow with N and the next run need not
-        decode again. They are identified by a hash of the files' contents and the settings. An interrupted build starts
-        again; if two processes need the same pixels, one builds them and the other waits.
+        An InputError if more than 5 % are unreadable.
         """
-        if cache is None:
+        pixels: Pixels = self
+        if cache is not None:
+            pixels, bad = self._cached(Path(cache))
+        elif math.prod(self.shape) > memory:
+            bad = self._decoded()
+        else:
             pixels = np.zeros(self.shape, np.uint8)
             bad = self._decoded(pixels)
-        else:
-            pixels, bad = self._cached(Path(cache))
-        return (pixels, *self._checked(bad))
+        if len(bad) > MAXIMUM_BAD_FRACTION * len(self.paths):
+            raise InputError(
+                f"{len(bad)} of {len(self.paths)} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
+                f"(first: {next(iter(bad.values()))}); replace them"
+            )
+        good = np.ones(len(self.paths), bool)
+        good[list(bad)] = False
+        return pixels, good, [(str(self.paths[row]), why) for row, why in bad.items()]
 
     def _decoded(self, into: np.ndarray | None = None) -> dict[int, str]:
         """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
@@ -70,17 +82,6 @@ class ImageFiles:
                         into[row] = image
                 bar.update(len(images))
         return bad
-
-    def _checked(self, bad: dict[int, str]) -> tuple[np.ndarray, list[tuple[str, str]]]:
-        """Return which images are good, and paths and problems of others; an error if these are more than 5 %."""
-        if len(bad) > MAXIMUM_BAD_FRACTION * len(self.paths):
-            raise InputError(
-                f"{len(bad)} of {len(self.paths)} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
-                f"(first: {next(iter(bad.values()))}); replace them"
-            )
-        good = np.ones(len(self.paths), bool)
-        good[list(bad)] = False
-        return good, [(str(self.paths[row]), why) for row, why in bad.items()]
 
     def _key(self) -> str:
         """Return a hash of the contents of all files and the settings."""
@@ -119,3 +120,6 @@ class ImageFiles:
             raise TruemorphError(
                 f"{place}: the cache can't be used ({reason}); free disk space, delete it, or train without `cache`"
             ) from problem
+
+
+Pixels = np.ndarray | ImageFiles  # uint8, (N, S, S, 3)
