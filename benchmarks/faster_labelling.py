@@ -24,6 +24,7 @@ from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.commands.demo import write_simulated
+from truemorph.config import TrainingConfig
 from truemorph.images.inputs import pixel_batches
 from truemorph.labelling.engines import engine_for
 from truemorph.labelling.engines import int8 as gate
@@ -102,7 +103,7 @@ class Proof:
     def pixels(self, size, rows=None):
         """Batches of images."""
         paths = [self.paths[row] for row in (self.rows if rows is None else self.rows[rows])]
-        for _, images in pixel_batches(paths, size, 1.0):
+        for _, images in pixel_batches(paths, TrainingConfig(image_size=size, crop=1.0)):
             yield np.stack(images)
 
 

@@ -81,10 +81,11 @@ def zoobot(images, out):
 
 def decoding(images):
     """Seconds to decode, crop and resize all files, and nothing else."""
+    from truemorph.config import TrainingConfig
     from truemorph.images.inputs import pixel_batches
 
     began = time.perf_counter()
-    for _ in pixel_batches(sorted(Path(images).glob("*.jpg")), SIZE):
+    for _ in pixel_batches(sorted(Path(images).glob("*.jpg")), TrainingConfig(image_size=SIZE)):
         pass
     return time.perf_counter() - began
 

@@ -48,18 +48,18 @@ def ours(folder, size, n):
     from truemorph.classifiers.members import TrainingRows, train_members
     from truemorph.config import training_config
     from truemorph.images.dataset import GalaxyBatches
-    from truemorph.images.store import load_images
+    from truemorph.images.store import ImageFiles
 
     torch.set_num_threads(THREADS)
+    config = training_config("standard", epochs=2, batch_size=BATCH, image_size=size)
     began = time.perf_counter()
-    pixels, _, _ = load_images([folder / f"{i}.jpg" for i in range(n)], size, cache=folder / "cache")
+    pixels, _, _ = ImageFiles([folder / f"{i}.jpg" for i in range(n)], config).load(folder / "cache")
     loaded = time.perf_counter() - began
     rng = np.random.default_rng(0)
     split = np.where(np.arange(n) < n * TRAIN // (TRAIN + VALIDATION), "train", "validation")
     frame = pl.DataFrame(
         {"object_id": np.arange(n), "label": rng.integers(0, 2, n), "alpha": rng.lognormal(2.6, 0.4, n), "split": split}
     )
-    config = training_config("standard", epochs=2, batch_size=BATCH, image_size=size)
     trained = train_members(TrainingRows(frame, pixels), RayleighTransition(11.25), config)
     seconds = [epoch["seconds"] for epoch in trained.history]
     began = time.perf_counter()
@@ -184,14 +184,16 @@ def memory(folder, size, n):
     """Anonymous memory (MB) after an epoch of augmented batches, pixels from files and from the cache."""
     import torch
 
+    from truemorph.config import TrainingConfig
     from truemorph.images.dataset import GalaxyBatches
-    from truemorph.images.store import ImageFiles, load_images
+    from truemorph.images.store import ImageFiles
     from truemorph.images.transforms import Augmentation
 
     # A few images many times: only the number of requested images matters.
     paths = [folder / f"{i % TRAIN}.jpg" for i in range(n)]
     found = []
-    for pixels in (ImageFiles(paths, size), load_images(paths, size, cache=folder / "cache")[0]):
+    files = ImageFiles(paths, TrainingConfig(image_size=size))
+    for pixels in (files, files.load(folder / "cache")[0]):
         columns = {"weights": torch.ones(n)}
         for _ in GalaxyBatches(pixels, np.arange(n), columns, BATCH, seed=0, augmentation=Augmentation()):
             pass

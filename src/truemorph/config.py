@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from truemorph.errors import InputError, nearest
+from truemorph.errors import InputError
 from truemorph.io import checked, read_toml
 
 # 424 → 207 pixels, as in the paper (section 2.5).
@@ -211,9 +211,6 @@ def run_config(
     settings |= {name: value for name, value in given.items() if name in RunConfig.model_fields}
     training |= {name: value for name, value in given.items() if name not in RunConfig.model_fields}
     training |= {name: value for name, value in given_settings(own).items() if value is not None}
-    for name in training:
-        if name not in TrainingConfig.model_fields:
-            raise InputError(f"no setting {name!r}; {nearest(name, list(TrainingConfig.model_fields), 1, 'settings')}")
     for name in ("catalogue", "out"):
         if name not in settings:
             raise InputError(f"{source}: no `{name}` is given")

@@ -16,7 +16,7 @@ import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 
 # Format of catalogues, fits, models and labels; version 0.1 wrote a number only into models.
 FORMAT_VERSION = 1
@@ -96,13 +96,21 @@ def read_json(path: str | os.PathLike[str], schema: type[BaseModel] | None = Non
 
 
 def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Model:
-    """Check plain values against a pydantic model; the InputError names the first one that is missing or wrong."""
+    """Check plain values against a pydantic model; the InputError names the first one that is unknown or wrong."""
     try:
         return model.model_validate(content)
     except ValidationError as problem:
-        first = problem.errors()[0]
-        name, what = ".".join(map(str, first["loc"])), first["msg"].lower()
-        raise InputError(f"{source} {name}: {what}; got {shortest(first['input'])}") from problem
+        # A misspelt key also causes a missing key; the former is more useful.
+        first = min(problem.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        names, message = [str(part) for part in first["loc"]], first["msg"].removeprefix("Value error, ")
+        what = f"{message[0].lower()}{message[1:]}"
+        if first["type"] == "extra_forbidden":
+            schema = model.model_json_schema()
+            keys = [key for one in (schema, *schema.get("$defs", {}).values()) for key in one.get("properties", ())]
+            what = f"unknown key; {nearest(names[-1], keys, what='keys')}"
+        elif not isinstance(first["input"], dict):
+            what += f"; got {shortest(first['input'])}"
+        raise InputError(f"{source} {'.'.join(names)}: {what}" if names else f"{source} {what}") from problem
 
 
 def check_format(described: Mapping[str, Any], source: object) -> None:

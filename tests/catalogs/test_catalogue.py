@@ -122,13 +122,6 @@ def test_labels_may_be_missing_only_if_labelled_is_false(written):
         read_catalogue(path)
 
 
-def test_a_catalogue_of_version_0_1_is_read():
-    frame = pl.DataFrame({name: one for name, one in GOOD.items() if name != "gold"})
-    old = CatalogTable(frame.with_columns(truth=pl.lit(1)), metadata={"truth_definition": "disk: t_type >= -3"})
-    read = read_catalogue(old)
-    assert (read.frame["gold"].sum(), read.metadata["gold_definition"]) == (4, "disk: t_type >= -3")
-
-
 def test_other_tables_are_not_catalogues(written):
     for table, mentioned in ((written({"kind": "labels"}), "labels"), (full(), "truemorph prepare")):
         with pytest.raises(InputError, match=mentioned):

@@ -54,7 +54,6 @@ def test_a_prepared_catalogue_has_labels_alpha_split_and_other_columns(tmp_path)
         ({"table": CatalogTable(full(), metadata={"kind": "catalogue"})}, ("prepared",)),
         ({"table": full(dr7objid=[IDS] * 2 + [*range(58)])}, ("dr7objid", str(IDS), "rows 1, 2")),
         ({"table": full(dr7objid=["a", " ", *map(str, range(58))])}, ("dr7objid", "row 2")),
-        ({"table": full().cast({"dr7objid": pl.Float64})}, ("dr7objid", "row 1", "floats")),
     ],
 )
 def test_impossible_requests_raise_errors(asked, mentioned):

@@ -63,7 +63,7 @@ def test_settings_are_the_same_after_writing_and_reading(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"epoch": 3}, "no setting 'epoch'; nearest: epochs"),
+        ({"epoch": 3}, "epoch: unknown key; nearest: epochs"),
         ({"epochs": "many"}, "setting training.epochs"),
         ({"out": None}, "no `out` is given"),
     ],

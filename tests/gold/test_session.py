@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.gold.answers import record_answer
 from truemorph.gold.plan import read_plan
@@ -60,9 +61,9 @@ def test_twins_are_degraded_copies_and_are_made_once(plan):
     assert table.height == 8
     assert table["alpha"].min() > alpha.quantile(2 / 3, "lower")
     assert table["twin_alpha"].max() <= alpha.quantile(1 / 3, "higher")
-    sharper = 0
+    sharper, config = 0, TrainingConfig(image_size=32, crop=1.0)
     for galaxy, path in session.twins.items():
-        before, after = (load_image(one, 32, 1.0).astype(float) for one in (session.images[galaxy], path))
+        before, after = (load_image(one, config).astype(float) for one in (session.images[galaxy], path))
         sharper += before.max() > after.max()
     assert sharper >= 7  # a wider PSF takes light from the centre
     times = [path.stat().st_mtime_ns for path in session.twins.values()]

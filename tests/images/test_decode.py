@@ -36,7 +36,7 @@ def png(pixels, mode=None):
 def test_the_crop_is_central_and_has_the_papers_ratio(side, kept):
     image = np.zeros((side, side + 20, 3), np.uint8)
     image[side // 2 - 1 : side // 2 + 1, side // 2 + 9 : side // 2 + 11] = 255
-    cropped = central_crop(image)
+    cropped = central_crop(image, TrainingConfig().crop)
     assert cropped.shape == (kept, kept, 3)
     rows, columns = np.nonzero(cropped[..., 0])
     assert abs(rows.mean() - (kept - 1) / 2) <= 0.5
@@ -48,8 +48,8 @@ def test_jpeg_is_decoded_as_pillow_does():
     data = jpeg(np.stack([ramp, ramp // 2, 200 - ramp], axis=2))
     reference = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     assert np.abs(decode(data).astype(int) - reference).max() <= 2
-    large = jpeg(picture(424))  # resizing keeps the brightness
-    assert load_image(large, 64).mean() == pytest.approx(load_image(large, 207).mean(), abs=0.5)
+    small, paper = (load_image(jpeg(picture(424)), TrainingConfig(image_size=size)) for size in (64, 207))
+    assert small.mean() == pytest.approx(paper.mean(), abs=0.5)  # resizing keeps the brightness
 
 
 def test_grey_images_of_8_and_16_bits_and_transparent_ones_become_rgb():
@@ -66,7 +66,7 @@ def test_broken_and_tiny_images_raise_errors_with_their_names(tmp_path):
             decode(data, "galaxy.jpg")
     (tmp_path / "speck.jpg").write_bytes(jpeg(picture(4)))
     with pytest.raises(InputError, match=r"speck.jpg: only 4 pixels wide"):
-        load_image(tmp_path / "speck.jpg", 64, 1.0)
+        load_image(tmp_path / "speck.jpg", TrainingConfig(crop=1.0))
 
 
 def test_normalise_equals_its_formula():
@@ -95,7 +95,7 @@ def test_images_of_more_than_100_megapixels_raise_errors_before_using_memory(hug
     path = tmp_path / "galaxy"
     path.write_bytes(huge(65_400, 65_500))
     with pytest.raises(InputError, match=r"galaxy: not a readable image \(.*pixels"):
-        load_image(path, 64)
+        load_image(path, TrainingConfig())
     with pytest.raises(InputError, match="pixels"):
         decode(huge(10_001, 10_000), "galaxy", TrainingConfig(fits_hdu=0))
     assert "pixels" in measure_sersic([path], jobs=1)["problem"].item()

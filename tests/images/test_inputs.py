@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.inputs import image_names, pixel_batches
 
@@ -17,8 +18,9 @@ def picture(side=40, seed=0):
     return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def pixels(images, size=20, crop=0.5):
-    return [one for _, found in pixel_batches(images, size, crop) for one in found]
+def pixels(images, size=20):
+    config = TrainingConfig(image_size=size, crop=0.5)
+    return [one for _, found in pixel_batches(images, config) for one in found]
 
 
 def test_every_kind_gives_the_same_pixels(tmp_path):

@@ -16,7 +16,9 @@ from truemorph.images import inputs as inputs_module
 from truemorph.images import store as store_module
 from truemorph.images.decode import load_image
 from truemorph.images.sersic import measure_sersic
-from truemorph.images.store import ImageFiles, load_images
+from truemorph.images.store import ImageFiles
+
+SMALL = TrainingConfig(image_size=16, crop=1.0)
 
 
 def jpegs(folder, n, bad=()):
@@ -37,41 +39,40 @@ def test_few_unreadable_images_are_skipped_and_listed_and_files_on_demand_give_t
     paths = jpegs(tmp_path / "images", 60, bad=(4,))
     os.mkfifo(tmp_path / "pipe.jpg")  # reading it would not end
     paths.append(tmp_path / "pipe.jpg")
-    files, rows = ImageFiles(paths, 16, 1.0), np.array([3, 1, 1, 40])
+    files, rows = ImageFiles(paths, SMALL), np.array([3, 1, 1, 40])
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
-        pixels, good, problems = load_images(paths, 16, 1.0, cache)
+        pixels, good, problems = files.load(cache)
         assert np.flatnonzero(~good).tolist() == [4, 60]
         assert [path for path, _ in problems] == [str(paths[4]), str(paths[60])]
         assert "not a regular file" in problems[1][1]
-        np.testing.assert_array_equal(pixels[3], load_image(paths[3], 16, 1.0))
+        np.testing.assert_array_equal(pixels[3], load_image(paths[3], SMALL))
         np.testing.assert_array_equal(files[rows], pixels[rows])
-    assert files.check()[1] == problems
+    assert files.load(memory=100)[2] == problems
     with pytest.raises(TruemorphError, match=r"4\.jpg"):
         files[np.array([4])]
     assert measure_sersic([tmp_path / "pipe.jpg"], jobs=1)["flag"].item() == 2
 
 
-@pytest.mark.parametrize(("n", "says"), [(50, r"3 of 50 images can't be read, more than 5%"), (0, "no images")])
-def test_too_few_readable_images_raise_an_error(tmp_path, n, says):
-    with pytest.raises(InputError, match=says):
-        load_images(jpegs(tmp_path, n, bad=(1, 2, 3)), 16)
+def test_too_few_readable_images_raise_an_error(tmp_path):
+    with pytest.raises(InputError, match="3 of 50 images can't be read, more than 5%"):
+        ImageFiles(jpegs(tmp_path, 50, bad=(1, 2, 3)), SMALL).load()
 
 
 def test_a_cache_is_built_once_for_the_same_contents_and_settings(tmp_path, monkeypatch):
     paths, cache = jpegs(tmp_path / "images", 5), tmp_path / "cache"
-    fresh, _, _ = load_images(paths, 16, 1.0)
-    for others in ((16, 0.5), (20, 1.0), (16, 1.0, TrainingConfig(fits_stretch="linear"))):
-        load_images(paths, *others[:2], cache, *others[2:])
-    load_images(paths[::-1], 16, 1.0, cache)
-    np.testing.assert_array_equal(load_images(paths, 16, 1.0, cache)[0], fresh)
+    fresh, _, _ = ImageFiles(paths, SMALL).load()
+    for other in ({"crop": 0.5}, {"image_size": 20}, {"fits_stretch": "linear"}):
+        ImageFiles(paths, SMALL.model_copy(update=other)).load(cache)
+    ImageFiles(paths[::-1], SMALL).load(cache)
+    np.testing.assert_array_equal(ImageFiles(paths, SMALL).load(cache)[0], fresh)
     assert len(places(cache)) == 5
     # Files with the same content in another folder are the same images.
     elsewhere = [path.rename(tmp_path / f"other{path.name}") for path in paths]
     with monkeypatch.context() as patch:
         patch.setattr(inputs_module, "load_image", lambda *_: pytest.fail("decoded again"))
-        np.testing.assert_array_equal(load_images(elsewhere, 16, 1.0, cache)[0], fresh)
+        np.testing.assert_array_equal(ImageFiles(elsewhere, SMALL).load(cache)[0], fresh)
     elsewhere[2].write_bytes(simplejpeg.encode_jpeg(np.zeros((24, 24, 3), np.uint8)))
-    assert load_images(elsewhere, 16, 1.0, cache)[0][2].max() == 0
+    assert ImageFiles(elsewhere, SMALL).load(cache)[0][2].max() == 0
 
 
 def build_and_stop(paths, cache, stopped):
@@ -86,7 +87,7 @@ def build_and_stop(paths, cache, stopped):
         return read(*arguments)
 
     inputs_module.load_image = reading
-    load_images(paths, 16, 1.0, cache)
+    ImageFiles(paths, SMALL).load(cache)
 
 
 def test_an_interrupted_build_is_not_used_and_two_processes_share_the_next(tmp_path):
@@ -98,14 +99,14 @@ def test_an_interrupted_build_is_not_used_and_two_processes_share_the_next(tmp_p
     stopped.wait()
     os.kill(interrupted.pid, signal.SIGKILL)
     interrupted.join()
-    builders = [context.Process(target=load_images, args=(paths, 16, 1.0, cache)) for _ in range(2)]
+    builders = [context.Process(target=ImageFiles(paths, SMALL).load, args=(cache,)) for _ in range(2)]
     for one in builders:
         one.start()
     for one in builders:
         one.join()
         assert one.exitcode == 0
     assert len(places(cache)) == 1
-    np.testing.assert_array_equal(load_images(paths, 16, 1.0, cache)[0], load_images(paths, 16, 1.0)[0])
+    np.testing.assert_array_equal(ImageFiles(paths, SMALL).load(cache)[0], ImageFiles(paths, SMALL).load()[0])
 
 
 def test_a_full_disk_raises_an_error_before_decoding(tmp_path, monkeypatch):
@@ -116,4 +117,4 @@ def test_a_full_disk_raises_an_error_before_decoding(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store_module.os, "posix_fallocate", full)
     with pytest.raises(TruemorphError, match="No space left on device"):
-        load_images(paths, 16, 1.0, tmp_path / "cache")
+        ImageFiles(paths, SMALL).load(tmp_path / "cache")

@@ -97,9 +97,9 @@ def measured():
 
 
 def test_paired_differences_agree_with_an_independent_computation(measured):
-    assert paired_difference(measured, measured.sets["resnet-gz2b"], seed=1) == (0.0, 0.0)  # the same labels
+    assert paired_difference(measured, measured.sets["resnet-gz2b"]) == (0.0, 0.0)  # the same labels
     alpha, (observed, truth) = measured.tree.alpha, (measured.sets[name].labels for name in ("gz2b", "ddb"))
-    value, error = paired_difference(measured, measured.sets["ddb"], seed=1)
+    value, error = paired_difference(measured, measured.sets["ddb"])
     rng, apart = np.random.default_rng(99), []
     for rows in (np.arange(3000), *rng.integers(0, 3000, (60, 3000))):
         pair = [cv14(one[rows], alpha[rows], 10, bootstrap=0, permutations=1).value for one in (observed, truth)]
@@ -110,7 +110,7 @@ def test_paired_differences_agree_with_an_independent_computation(measured):
 
 
 def test_rows_with_nearly_one_class_do_not_count_in_the_order(measured):
-    rows = table_rows(measured, seed=0)
+    rows = table_rows(measured)
     assert {row["name"] for row in rows if row["one_class"]} == {"dcv14"}
     # Two of three pairs differ in the paper: GZ2B and the network trained on GZ2B agree within their errors.
     assert order(rows, "CV18")["pairs"] == 2
@@ -126,7 +126,7 @@ def test_a_label_set_of_some_galaxies_is_compared_with_gz2b_on_these(measured):
     observed, truth, alpha = measured.sets["gz2b"], measured.sets["ddb"], measured.tree.alpha
     some = alpha > np.median(alpha)
     part = replace(truth, disk=np.where(some, truth.disk, np.nan))
-    rows = table_rows(replace(measured, sets={"gz2b": observed, "ddb": part}), seed=1)
+    rows = table_rows(replace(measured, sets={"gz2b": observed, "ddb": part}))
     values = [cv14(one.labels[some], alpha[some], 10, bootstrap=0).value for one in (observed, truth)]
     assert rows[1]["from_gz2b"] == pytest.approx(values[1] - values[0])
     assert [row["partial"] for row in rows] == [False, True]

@@ -9,6 +9,7 @@ TAPVizieR").
 from __future__ import annotations
 
 import io
+import shutil
 import warnings
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def fetch(session: Session, known: dict[str, Address], out: Path) -> Fetched:
     if not done or list(pl.read_parquet_schema(path)) != list(COLUMNS):
         table, adql = _fetch_table(session, address.url, out / "parts")
         write_recorded(path, _cleaned(table), address, adql, COLUMNS)
-        _remove_parts(out / "parts")
+        shutil.rmtree(out / "parts", ignore_errors=True)
     rows = pl.scan_parquet(path).select(pl.len()).collect().item()
     return Fetched("simard", out, {path.name: rows}, (address,))
 
@@ -89,16 +90,11 @@ def _fetch_table(session: Session, url: str, parts: Path) -> tuple[pl.DataFrame,
     table = in_batches(parts, "table3", origin, schema, rows, ask, SLICE)
     table = table.drop_nulls("objID").sort("recno").drop("recno")
     if table.height != total or not table["objID"].is_unique().all():
-        _remove_parts(parts)
+        shutil.rmtree(parts, ignore_errors=True)
         unique = table["objID"].n_unique()
         received = f"{table.height:,d} rows received, {unique:,d} of them unique, instead of {total:,d}"
         raise TruemorphError(f"{SOURCE}: {received}; it may have changed in the meantime; retry")
     return table, adql.format(low, high)
-
-
-def _remove_parts(parts: Path) -> None:
-    for part in parts.glob("*.parquet"):
-        part.unlink()
 
 
 def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.DataFrame:

@@ -21,9 +21,10 @@ import polars as pl
 from truemorph.bias.transitions import UNKNOWN, FiskTransition, RayleighTransition, Transition
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
+from truemorph.config import TrainingConfig
 from truemorph.images.degrade import degrade
 from truemorph.images.shapes import measure_shapes
-from truemorph.images.store import load_images
+from truemorph.images.store import ImageFiles
 from truemorph.simulate.annotate import image_votes, vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, render
 from truemorph.simulate.population import at_resolution, simulate_galaxies
@@ -190,7 +191,8 @@ def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
 def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
     """EFIGI images, degraded to random α, with flips of eq. 5."""
     table = pl.read_csv(data / FILES["real"], infer_schema_length=None)
-    pixels, good, _ = load_images([data / name for name in table["image"]], sizes.pixels, 1.0)
+    config = TrainingConfig(image_size=sizes.pixels, crop=1.0)
+    pixels, good, _ = ImageFiles([data / name for name in table["image"]], config).load()
     rng = np.random.default_rng([seed, 7])
     order = rng.permutation(np.flatnonzero(good))
     sharp, n = pixels[order], order.size

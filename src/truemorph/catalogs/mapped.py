@@ -43,11 +43,14 @@ class MappedColumn:
 
 @dataclass(frozen=True)
 class Mapped:
-    """A survey's table with truemorph's names; missing numbers are null.
+    """A survey's table and its mapping, with the columns that have truemorph's names; missing numbers are null.
 
     `cleaned` has the table's own columns with the mapping's codes for missing values replaced by null.
     """
 
+    table: CatalogTable
+    table_name: str  # in messages
+    mapping: Mapping
     columns: dict[str, MappedColumn]
     cleaned: dict[str, pl.Series]
     findings: list[Finding]
@@ -103,18 +106,20 @@ def apply_mapping(
         about = f"{NAMED['psf_fwhm'].description}, the same for all galaxies"
         columns["psf_fwhm"] = MappedColumn(constant, f"{mapping.psf_fwhm} arcsec", about)
     columns, more = count_votes(columns)
-    return Mapped({name: columns[name] for name in NAMED if name in columns}, known, findings + more)
+    columns = {name: columns[name] for name in NAMED if name in columns}
+    return Mapped(table, table_name, mapping, columns, known, findings + more)
 
 
-def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_name: str) -> None:
+def check_required(mapped: Mapped) -> None:
     """Check that a table has all columns that a catalogue needs or its mapping requires."""
+    mapping, table_name, existing = mapped.mapping, mapped.table_name, mapped.table.frame.columns
     names, have = list(NAMED), set(mapped.columns)
     if "label" in have:
         have |= {"smooth_fraction"}
     promised = {name for name, one in mapping.columns.items() if not one.optional}
     # Columns that the mapping requires come first: a misspelt one explains the others.
     for name in sorted({*promised, *_REQUIRED} - have, key=lambda name: (name not in promised, names.index(name))):
-        existing, argument = table.frame.columns, NAMED[name].argument
+        argument = NAMED[name].argument
         sought = list(mapping.columns[name].candidates()) if name in mapping.columns else []
         what, near = f"no {name} ({NAMED[name].description})", name
         if sought:

@@ -6,21 +6,21 @@ docs/catalogues.md has an example. Names and expressions are checked when a mapp
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, WrapValidator, model_validator
 
 from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES
 from truemorph.catalogs.expressions import Expression, column_expression, read_expression
 from truemorph.catalogs.physical import COSMOLOGY, named_cosmology
 from truemorph.catalogs.sampling import SPLITS
 from truemorph.errors import InputError, nearest
-from truemorph.io import read_toml
+from truemorph.io import checked, read_toml
 
 # Presets tried, in this order, if no mapping is named. gz2-debiased is not among them, because debiased votes must be
 # chosen explicitly.
@@ -39,21 +39,34 @@ def _short_form(value: Any) -> Any:
     return {"column": value} if isinstance(value, str | list | tuple) else value
 
 
-def _numbers(*names: str) -> BeforeValidator:
-    """Accept numbers also by name, or as text with commas."""
+def _numbers(names: Sequence[str], valid: str) -> WrapValidator:
+    """Accept numbers also by name, or as text with commas; errors say what is `valid`."""
 
-    def read(value: Any) -> Any:
+    def read(value: Any, handler: Callable[[Any], Any]) -> Any:
         if isinstance(value, dict) and value.keys() == set(names):
-            return [value[name] for name in names]
-        return value.split(",") if isinstance(value, str) and "," in value else value
+            value = [value[name] for name in names]
+        try:
+            return handler(value.split(",") if isinstance(value, str) and "," in value else value)
+        except ValidationError as problem:
+            raise ValueError(f"give {valid}") from problem
 
-    return BeforeValidator(read)
+    return WrapValidator(read)
 
 
 Names = Annotated[
     tuple[str, ...], BeforeValidator(_as_tuple), PlainSerializer(lambda names: names[0] if len(names) == 1 else names)
 ]
 Count = Annotated[int, Field(ge=1, le=10**12)]
+Sample = Annotated[
+    Literal["all", "balanced"] | tuple[Count, Count] | None,
+    _numbers(
+        ("smooth", "disk"), '"all", "balanced", or numbers of smooth and disk galaxies to draw, such as 62225,59759'
+    ),
+]
+Split = Annotated[
+    tuple[float | int, float | int, float | int] | None,
+    _numbers(SPLITS[:3], "fractions (train, validation, test) that sum to 1, or numbers, such as 0.8,0.1,0.1"),
+]
 
 
 class Column(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -103,13 +116,8 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     columns: dict[str, Annotated[Column, BeforeValidator(_short_form)]]  # by truemorph's name
     cuts: tuple[Cut, ...] = ()
     cosmology: str | None = None  # one of astropy's, for kpc and absolute magnitudes
-    # Numbers of smooth and disk galaxies to draw.
-    sample: Annotated[Literal["all", "balanced"] | tuple[Count, Count] | None, _numbers("smooth", "disk")] = Field(
-        None, description='"all", "balanced", or numbers of smooth and disk galaxies, such as 62225,59759'
-    )
-    split: Annotated[tuple[float | int, float | int, float | int] | None, _numbers(*SPLITS[:3])] = Field(
-        None, description="fractions (train, validation, test) that sum to 1, or numbers, such as 0.8,0.1,0.1"
-    )
+    sample: Sample = None
+    split: Split = None
     lacking: dict[str, str] = {}  # advice if the table has no such column
 
     @model_validator(mode="after")
@@ -175,25 +183,7 @@ def _validated(content: dict[str, Any], source: str) -> Mapping:
         base = _preset(str(content["extends"]))
         changes = {key: one for key, one in content.items() if key != "extends"}
         return extended(base, {"name": f"{base.name}, changed", **changes}, source)
-    try:
-        return Mapping.model_validate(content)
-    except ValidationError as problem:
-        raise InputError(f"{source}: {_explained(problem)}") from problem
-
-
-def _explained(problem: ValidationError) -> str:
-    """Describe the first error in a mapping in one line."""
-    # A misspelt key also causes a missing key; the former is more useful.
-    first = min(problem.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    place = [str(part) for part in first["loc"]]
-    where, message = ".".join(place), first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        keys = ["extends", *Mapping.model_fields, *Column.model_fields, *Cut.model_fields]
-        return f"unknown key {where!r}; {nearest(place[-1], keys, what='keys')}"
-    if place and (shape := Mapping.model_fields[place[0]].description):
-        where, message = place[0], f"give {shape}"
-    got = "" if isinstance(first["input"], dict | BaseModel) else f"; got {str(first['input'])[:60]!r}"
-    return f"{where}: {message}{got}" if where else message
+    return checked(Mapping, content, f"{source}:")
 
 
 def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> dict[str, Expression]:

@@ -17,7 +17,7 @@ from truemorph.arrays import float_array
 from truemorph.catalogs import physical, sampling
 from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes
 from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, free_name
-from truemorph.catalogs.crossmatch import Join, Joined, join_tables
+from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
@@ -115,7 +115,7 @@ def prepare(
     model = described.get("cosmology") or kind.cosmology or physical.COSMOLOGY
 
     mapped = apply_mapping(source, kind, table_name=name, own=joined.own)
-    check_required(mapped, source, kind, name)
+    check_required(mapped)
     derived = _derived(mapped, model)
     mapped = replace(mapped, columns=mapped.columns | derived)
     alpha = _alpha(mapped, psf)
@@ -123,11 +123,11 @@ def prepare(
     named = source.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None))
     with collect_findings() as sentinels:
-        funnel, labels, selection = choose_rows(named, mapped, kind, conditions, name)
+        funnel, labels, selection = choose_rows(named, mapped, conditions)
         kept = funnel.kept
         if gold is not None:
             classes, definition = gold_classes(named.filter(kept), gold, name)
-    sizes = check_sizes(mapped, kind, kept, source, name)
+    sizes = check_sizes(mapped, kept)
     ids = funnel.ids.filter(kept)
     root, paths, findings = _images(joined, mapped, ids, kept, images)
     split, weights, drawing = _draw(labels[kept], ids.to_list(), kind, seed)
@@ -173,7 +173,7 @@ def prepare(
         unused = "The column gold is kept as gold_input and is not used."
         findings.append(Finding("gold-column-kept", "note", unused, "If it has gold labels, name it (`gold`)."))
     return Preparation(
-        _catalogue(source, mapped, kept, made, metadata),
+        _catalogue(mapped, kept, made, metadata),
         funnel.dropped(),
         funnel.steps(),
         unique(joined.findings, mapped.findings, sentinels, selection, sizes, findings),
@@ -214,8 +214,7 @@ def read_tables(
     else:
         base = read_mapping(described)
     keys = {key: text for key, text in chosen.items() if key in ("object_id", "ra", "dec")}
-    wanted = [one if isinstance(one, Join) else Join(one) for one in joins]
-    joined = join_tables(source, wanted, extended(base, named_columns(keys, existing, name), name), name)
+    joined = join_tables(source, map(read_join, joins), extended(base, named_columns(keys, existing, name), name), name)
     frame = joined.table.frame
 
     chosen, findings = vote_columns(chosen, frame, name)
@@ -330,9 +329,7 @@ def _source(column: MappedColumn) -> str:
     return f"({column.source})" if column.columns and column.columns != (column.source,) else column.source
 
 
-def _catalogue(
-    table: CatalogTable, mapped: Mapped, kept: np.ndarray, made: dict[str, Any], metadata: dict[str, Any]
-) -> CatalogTable:
+def _catalogue(mapped: Mapped, kept: np.ndarray, made: dict[str, Any], metadata: dict[str, Any]) -> CatalogTable:
     """Assemble the computed columns, the mapped columns, and the table's other columns."""
     own = {**mapped.frame.filter(kept).to_dict(), **made}
     absent = pl.Series([None], dtype=pl.Float64).new_from_index(0, int(kept.sum()))
@@ -342,12 +339,12 @@ def _catalogue(
         for name, one in mapped.columns.items()
         if one.columns == (one.source,) and name in {*_STAND_FOR_SOURCE, one.source}
     }
-    carried = table.frame.filter(kept).drop(same)
+    carried = mapped.table.frame.filter(kept).drop(same)
     reserved = {*own, *ADDED, *NAMED, *RESERVED}
     renamed = {name: free_name(f"{name}_input", carried.columns) for name in carried.columns if name in reserved}
     units, descriptions = (
         {renamed.get(name, name): text for name, text in texts.items() if name in carried.columns}
-        for texts in (table.units, table.descriptions)
+        for texts in (mapped.table.units, mapped.table.descriptions)
     )
     descriptions |= {name: ADDED.get(name) or NAMED[name].description for name in own}
     descriptions |= {name: one.description for name, one in mapped.columns.items()}

@@ -14,11 +14,9 @@ import polars as pl
 from truemorph.catalogs.catalogue import as_ids, condition, object_ids, rows_where
 from truemorph.catalogs.columns import FRACTIONS, percent_of_light, which_rows
 from truemorph.catalogs.mapped import Mapped
-from truemorph.catalogs.mapping import Mapping
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.tables import CatalogTable
 
 LABEL_RULE = (
     "the larger of smooth_fraction and disk_fraction (0.5 where disk_fraction is missing); ties, and galaxies whose "
@@ -62,17 +60,15 @@ class Funnel:
         return pl.DataFrame({"row": gone + 1, "object_id": self.ids[gone], "reason": reasons})
 
 
-def choose_rows(
-    named: pl.DataFrame, mapped: Mapped, mapping: Mapping, where: Iterable[str], table_name: str
-) -> tuple[Funnel, np.ndarray, list[Finding]]:
+def choose_rows(named: pl.DataFrame, mapped: Mapped, where: Iterable[str]) -> tuple[Funnel, np.ndarray, list[Finding]]:
     """Select rows by the user's conditions, the mapping's cuts, and a valid label and resolution.
 
     `named` has the table's columns and truemorph's, with alpha. Labels, shape (N,), are -1 for dropped rows.
     """
-    findings: list[Finding] = []
+    findings, table_name = list[Finding](), mapped.table_name
     funnel = Funnel(as_ids(mapped.columns["object_id"].values.alias(mapped.sources["object_id"]), table_name))
     funnel.drop("not selected (where)", ~rows_where(named, where, table_name))
-    for cut in mapping.cuts:
+    for cut in mapped.mapping.cuts:
         keep = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
         lost = funnel.drop(cut.name, ~keep.fill_null(False).to_numpy(), always=True)
         if unknown := int((keep.is_null().to_numpy() & lost).sum()):
@@ -84,7 +80,7 @@ def choose_rows(
         labels = mapped.columns["label"].values.fill_null(-1).to_numpy()
         funnel.drop("no label", labels < 0)
     else:
-        labels, more = _labels_from_votes(funnel, mapped, table_name)
+        labels, more = _labels_from_votes(funnel, mapped)
         findings += more
     for rule, name in (("no positive radius", "radius"), ("no positive PSF width", "psf_fwhm")):
         funnel.drop(rule, ~(mapped.numbers(name) > 0))
@@ -96,20 +92,20 @@ def choose_rows(
     return funnel, np.where(funnel.kept, labels, -1), findings
 
 
-def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple[np.ndarray, list[Finding]]:
+def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list[Finding]]:
     fractions = {name: mapped.numbers(name) for name in FRACTIONS}
     selected, findings = funnel.kept, []
     for name, values in fractions.items():
         bad = selected & ((values < -1e-6) | (values > 1 + 1e-6))
         if bad.any():
             raise InputError(
-                f"{table_name}: column {mapped.sources[name]} should hold vote fractions from 0 to 1; wrong in "
+                f"{mapped.table_name}: column {mapped.sources[name]} should hold vote fractions from 0 to 1; wrong in "
                 f"{which_rows(bad, values)}; are they counts or percentages?"
             )
     sums = np.nansum(list(fractions.values()), axis=0)
     many = selected & (sums > _LARGEST_SUM)
     if many.any():
-        above = f"{table_name}: the vote fractions sum to more than 1 in {which_rows(many, sums.round(3))}."
+        above = f"{mapped.table_name}: vote fractions sum to more than 1 in {which_rows(many, sums.round(3))}."
         findings.append(Finding("fractions-above-one", "caution", above, "Check that they belong to one question."))
     labels, reasons = labels_from_votes(*fractions.values())
     for reason in np.unique(reasons[reasons != ""]):
@@ -144,9 +140,7 @@ def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray
     return labels, reasons
 
 
-def check_sizes(
-    mapped: Mapped, mapping: Mapping, kept: np.ndarray, table: CatalogTable, table_name: str
-) -> list[Finding]:
+def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
     """Check that radii and PSF widths have plausible values.
 
     A median α outside 2 to 100 is an InputError if the table does not state the radius's unit: then the unit or the
@@ -157,16 +151,16 @@ def check_sizes(
     middle, width = np.median(resolution(mapped.numbers("radius")[kept], widths)), np.median(widths)
     if not low <= middle <= high:
         found = f"the median of α is {middle:.3g}, outside {low:g} to {high:g}"
-        if radius in table.frame.columns and radius not in table.units:
+        if radius in mapped.table.frame.columns and radius not in mapped.table.units:
             raise InputError(
-                f"{table_name}: {found}; is {radius} in arcsec, and {psf} a FWHM in arcsec? Name other columns "
+                f"{mapped.table_name}: {found}; is {radius} in arcsec, and {psf} a FWHM in arcsec? Name other columns "
                 f'(`radius`, `psf_fwhm`), convert them ("60 * {radius}"), or confirm the radius as "1 * {radius}"'
             )
         action = f"Check that {radius} is the Petrosian radius and {psf} the FWHM of the PSF."
         findings.append(Finding("alpha-unusual", "caution", f"T{found[1:]}.", action))
-    smallest, largest = mapping.psf_range or (0, np.inf)
+    smallest, largest = mapped.mapping.psf_range or (0, np.inf)
     if not smallest <= width <= largest:
-        usual = f"this survey ({mapping.name}) has {smallest:g} to {largest:g} arcsec"
+        usual = f"this survey ({mapped.mapping.name}) has {smallest:g} to {largest:g} arcsec"
         unusual = f"The median FWHM of the PSF is {width:.3g} arcsec, but {usual}."
         action = "If it is a sigma, multiply it by 2.3548 (`psf_fwhm`)."
         findings.append(Finding("psf-unusual", "caution", unusual, action))

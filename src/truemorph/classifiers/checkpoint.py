@@ -253,7 +253,7 @@ class Classifier:
         config, names = self.config, image_names(images)
         probabilities = np.full((len(names), len(self.classes)), np.nan)
         problems: list[str | None] = []
-        for rows, found in pixel_batches(images, config.image_size, config.crop, config):
+        for rows, found in pixel_batches(images, config):
             problems += [one if isinstance(one, str) else None for one in found]
             good = [i for i, one in enumerate(found) if not isinstance(one, str)]
             if good:

@@ -337,28 +337,21 @@ def _with_gold(frame: pl.DataFrame, catalogue: CatalogTable, rule: str) -> tuple
 
 def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:
     """Read pixels from a cache or into memory; decode on demand if there are many."""
-    from truemorph.images.store import ImageFiles, load_images
+    from truemorph.images.store import ImageFiles
 
-    config, cache = run.training, run.cache
     root = image_folder(catalogue)
     frame, problems = _kept(frame, frame["image"].is_not_null(), "no image")
     if frame.height == 0:
         raise InputError(
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
         )
-    size = config.image_size
-    paths = [root / name for name in frame["image"]]
-    inputs: Any
-    if cache is None and frame.height * size * size * 3 > _PIXELS_IN_MEMORY:
-        inputs = ImageFiles(paths, size, config.crop, config)
-        good, found = inputs.check()
-    else:
-        inputs, good, found = load_images(paths, size, config.crop, cache, config)
+    files = ImageFiles([root / name for name in frame["image"]], run.training)
+    pixels, good, found = files.load(run.cache, _PIXELS_IN_MEMORY)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
     problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.
     split = pl.when(pl.Series(good)).then("split").otherwise(pl.lit("left_out"))
-    return frame.with_columns(split=split), inputs, problems
+    return frame.with_columns(split=split), pixels, problems
 
 
 def _features(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:

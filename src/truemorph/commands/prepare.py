@@ -141,7 +141,7 @@ def prepare_catalogue(
     asked: dict[str, Any] = {
         "preset": preset,
         "mapping": mapping,
-        "joins": [*map(read_join, join), *(read_join(one, "sky", within) for one in match)],
+        "joins": [*join, *(read_join(one, "sky", within) for one in match)],
         "columns": {**(columns or {}), **{name: column for name, column in named.items() if column is not None}},
         "psf_fwhm": psf_fwhm,
         "keep": keep,

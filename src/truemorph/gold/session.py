@@ -13,6 +13,7 @@ import polars as pl
 from PIL import Image
 from pydantic import BaseModel
 
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, read_answers, read_twins
 from truemorph.gold.plan import images_of, read_plan
@@ -134,7 +135,7 @@ def _unreadable(files: dict[str, Path]) -> dict[str, str]:
     galaxies = list(files)
     return {
         galaxies[rows.start + k]: one
-        for rows, decoded in pixel_batches(list(files.values()), size=8, crop=1.0)
+        for rows, decoded in pixel_batches(list(files.values()), TrainingConfig(image_size=16, crop=1.0))
         for k, one in enumerate(decoded)
         if isinstance(one, str)
     }

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 
 from truemorph.images.decode import ahead
-from truemorph.images.store import ImageFiles
+from truemorph.images.store import Pixels
 from truemorph.images.transforms import Augmentation
 
 Batch = dict[str, torch.Tensor]
-Pixels = np.ndarray | ImageFiles  # uint8, (M, S, S, 3)
 _AHEAD = 3
 
 

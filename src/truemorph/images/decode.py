@@ -27,7 +27,6 @@ from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, reason
 from truemorph.io import shown_path
 
-CENTRAL_CROP = 207 / 424
 # A JPEG of a few kB can declare 65,500 × 65,500 pixels, which would need 13 GB of memory.
 MAXIMUM_PIXELS = 100_000_000
 _SMALLEST = 8
@@ -36,7 +35,7 @@ _PIECE = 1 << 20
 # The asinh stretch is nearly linear below a tenth of white, as in astropy's AsinhStretch.
 _SOFTENING = 0.1
 
-# Default settings of FITS images, `fits_hdu`, `fits_stretch` and `fits_limits`.
+# Default settings: size, crop, and conversion of FITS images (`fits_hdu`, `fits_stretch` and `fits_limits`).
 DEFAULTS = TrainingConfig()
 
 Key = TypeVar("Key")
@@ -141,10 +140,8 @@ def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) 
         raise InputError(f"{source}: not a readable image ({reason[0]}); replace or remove it") from problem
 
 
-def central_crop(image: np.ndarray, fraction: float = CENTRAL_CROP) -> np.ndarray:
+def central_crop(image: np.ndarray, fraction: float) -> np.ndarray:
     """Keep the central square whose side is `fraction` of the shorter side."""
-    if not 0 < fraction <= 1:
-        raise InputError(f"crop must be a fraction of the image's side, 0 < crop <= 1; got {fraction}")
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) * fraction))
     top, left = (height - side) // 2, (width - side) // 2
@@ -173,15 +170,13 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     return content
 
 
-def load_image(
-    image: str | os.PathLike[str] | bytes, size: int, crop: float = CENTRAL_CROP, fits: TrainingConfig = DEFAULTS
-) -> np.ndarray:
-    """Read, crop and resize one image (a file or its content), shape (size, size, 3), uint8."""
+def load_image(image: str | os.PathLike[str] | bytes, config: TrainingConfig) -> np.ndarray:
+    """Read, crop and resize one image (a file or its content), uint8 (size, size, 3)."""
     if isinstance(image, bytes):
         data, name = image, "image"
     else:
         data, name = read_image_file(image), shown_path(image)
-    return cropped_and_resized(decode(data, name, fits), size, crop, name)
+    return cropped_and_resized(decode(data, name, config), config.image_size, config.crop, name)
 
 
 def ahead(

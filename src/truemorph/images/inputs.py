@@ -13,15 +13,13 @@ from PIL import Image
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.images.decode import CENTRAL_CROP, DEFAULTS, ahead, cropped_and_resized, load_image
+from truemorph.images.decode import ahead, cropped_and_resized, load_image
 from truemorph.io import shown_path
 
 _BATCH = 256
 
 
-def pixel_batches(
-    images: Any, size: int, crop: float = CENTRAL_CROP, fits: TrainingConfig = DEFAULTS
-) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
+def pixel_batches(images: Any, config: TrainingConfig) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
     """Decode images of any kind in threads, one batch in advance.
 
     Yields the slice of the images, and a uint8 array (size, size, 3) per readable image, else the problem as a string.
@@ -32,19 +30,20 @@ def pixel_batches(
     every = listed(images)
     if hasattr(every, "shape"):
         every = _pixels(every, "(N, height, width, 3)")
-        if every.shape[1:3] == (size, size):
-            crop = 1.0
+        if every.shape[1:3] == (config.image_size, config.image_size):
+            config = config.model_copy(update={"crop": 1.0})
     slices = (slice(start, min(start + _BATCH, len(every))) for start in range(0, len(every), _BATCH))
-    return ahead(lambda one: pixels_or_reason(one, size, crop, fits), ((rows, every[rows]) for rows in slices))
+    return ahead(lambda one: pixels_or_reason(one, config), ((rows, every[rows]) for rows in slices))
 
 
-def pixels_or_reason(image: Any, size: int, crop: float, fits: TrainingConfig) -> np.ndarray | str:
+def pixels_or_reason(image: Any, config: TrainingConfig) -> np.ndarray | str:
     """Return the pixels of an image of any kind, uint8 (size, size, 3); if it can't be read, the reason."""
     try:
         if isinstance(image, str | os.PathLike | bytes):
-            return load_image(image, size, crop, fits)
+            return load_image(image, config)
         known = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
-        return cropped_and_resized(_pixels(known, "(height, width, 3)"), size, crop, "image")
+        pixels = _pixels(known, "(height, width, 3)")
+        return cropped_and_resized(pixels, config.image_size, config.crop, "image")
     except InputError as problem:
         return str(problem)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from filelock import FileLock
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images.decode import CENTRAL_CROP, DEFAULTS, ahead, load_image, read_image_file
+from truemorph.images.decode import ahead, load_image, read_image_file
 from truemorph.images.inputs import pixel_batches
 from truemorph.io import read_json, write_json
 from truemorph.progress import progress
@@ -27,49 +28,39 @@ PathLike = str | os.PathLike[str]
 
 
 class ImageFiles:
-    """Pixels decoded from N files on demand with `files[rows]`; memory does not grow with N."""
+    """N image files, decoded on demand with `files[rows]`, so that memory does not grow with N; or all at once."""
 
-    def __init__(
-        self, paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: TrainingConfig = DEFAULTS
-    ) -> None:
-        self.paths, self.size, self.crop, self.fits = paths, size, crop, fits
-        self.shape = (len(paths), size, size, 3)
+    def __init__(self, paths: Sequence[PathLike], config: TrainingConfig) -> None:
+        self.paths, self.config = paths, config
+        self.shape = (len(paths), config.image_size, config.image_size, 3)
         self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2))
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return pixels of some rows, uint8 (M, size, size, 3)."""
         asked = [self.paths[row] for row in rows]
-        found = self._pool.map(lambda path: load_image(path, self.size, self.crop, self.fits), asked)
+        found = self._pool.map(lambda path: load_image(path, self.config), asked)
         return np.array(list(found), np.uint8).reshape(-1, *self.shape[1:])
 
-    def check(self) -> tuple[np.ndarray, list[tuple[str, str]]]:
-        """Decode every file once; return which are good, and path and problem of each unreadable image."""
-        return self._checked(self._decoded())
+    def load(
+        self, cache: PathLike | None = None, memory: float = math.inf
+    ) -> tuple[Pixels, np.ndarray, list[tuple[str, str]]]:
+        """Decode all images once; return their pixels, which are good, and path and problem of unreadable ones.
 
-    def load(self, cache: Path | None) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
-        """Decode all images; as `load_images`."""
-        if cache is None:
+        Pixels are an array, uint8 (N, size, size, 3), zero if unreadable; or these files, if it is larger than `memory`
+        (bytes). In a folder `cache`, pixels are memory-mapped, so that memory does not grow with N and the next run
+        need not decode again. They are identified by a hash of the files' contents and the settings. An interrupted
+        build starts again; if two processes need the same pixels, one builds them and the other waits.
+
+        An InputError if more than 5 % are unreadable.
+        """
+        pixels: Pixels = self
+        if cache is not None:
+            pixels, bad = self._cached(Path(cache))
+        elif math.prod(self.shape) > memory:
+            bad = self._decoded()
+        else:
             pixels = np.zeros(self.shape, np.uint8)
             bad = self._decoded(pixels)
-        else:
-            pixels, bad = self._cached(cache)
-        return (pixels, *self._checked(bad))
-
-    def _decoded(self, into: np.ndarray | None = None) -> dict[int, str]:
-        """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
-        bad: dict[int, str] = {}
-        with progress(len(self.paths), "images", "img") as bar:
-            for rows, images in pixel_batches(self.paths, self.size, self.crop, self.fits):
-                for row, image in enumerate(images, rows.start):
-                    if isinstance(image, str):
-                        bad[row] = image
-                    elif into is not None:
-                        into[row] = image
-                bar.update(len(images))
-        return bad
-
-    def _checked(self, bad: dict[int, str]) -> tuple[np.ndarray, list[tuple[str, str]]]:
-        """Return which images are good, and paths and problems of others; an error if these are more than 5 %."""
         if len(bad) > MAXIMUM_BAD_FRACTION * len(self.paths):
             raise InputError(
                 f"{len(bad)} of {len(self.paths)} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
@@ -77,7 +68,20 @@ class ImageFiles:
             )
         good = np.ones(len(self.paths), bool)
         good[list(bad)] = False
-        return good, [(str(self.paths[row]), why) for row, why in bad.items()]
+        return pixels, good, [(str(self.paths[row]), why) for row, why in bad.items()]
+
+    def _decoded(self, into: np.ndarray | None = None) -> dict[int, str]:
+        """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
+        bad: dict[int, str] = {}
+        with progress(len(self.paths), "images", "img") as bar:
+            for rows, images in pixel_batches(self.paths, self.config):
+                for row, image in enumerate(images, rows.start):
+                    if isinstance(image, str):
+                        bad[row] = image
+                    elif into is not None:
+                        into[row] = image
+                bar.update(len(images))
+        return bad
 
     def _key(self) -> str:
         """Return a hash of the contents of all files and the settings."""
@@ -88,8 +92,8 @@ class ImageFiles:
             except InputError:
                 return b"absent"
 
-        reading = self.fits.fits_hdu, self.fits.fits_stretch, self.fits.fits_limits
-        whole = hashlib.sha256(repr((CACHE_VERSION, self.shape, self.crop, *reading)).encode())
+        reading = self.config.crop, self.config.fits_hdu, self.config.fits_stretch, self.config.fits_limits
+        whole = hashlib.sha256(repr((CACHE_VERSION, self.shape, *reading)).encode())
         batches = (self.paths[start : start + _BATCH] for start in range(0, len(self.paths), _BATCH))
         for _, digests in ahead(content, ((None, some) for some in batches)):
             whole.update(b"".join(digests))
@@ -118,20 +122,4 @@ class ImageFiles:
             ) from problem
 
 
-def load_images(
-    paths: Sequence[PathLike],
-    size: int,
-    crop: float = CENTRAL_CROP,
-    cache: PathLike | None = None,
-    fits: TrainingConfig = DEFAULTS,
-) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
-    """Decode N images; return uint8 pixels (N, size, size, 3), which are good, and path and problem of the others.
-
-    Pixels of unreadable images are zero. With a folder `cache`, pixels are memory-mapped, so that memory does not grow
-    with N and the next run need not decode again. They are identified by a hash of the files' contents and the
-    settings. An interrupted build starts again; if two processes need the same pixels, one builds them and the other
-    waits.
-    """
-    if not len(paths):
-        raise InputError("there are no images to load")
-    return ImageFiles(paths, size, crop, fits).load(None if cache is None else Path(cache))
+Pixels = np.ndarray | ImageFiles  # uint8, (N, S, S, 3)

@@ -59,7 +59,7 @@ def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[R
     """
 
     def one(image: Image) -> np.ndarray | str:
-        return NO_IMAGE if image is None else pixels_or_reason(image, config.image_size, config.crop, config)
+        return NO_IMAGE if image is None else pixels_or_reason(image, config)
 
     return ahead(one, ((rows, rows.images) for rows in batches))
 

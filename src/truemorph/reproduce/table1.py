@@ -91,7 +91,7 @@ def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tree:
     return Tree.fitting(frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed, depth, bins)
 
 
-def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
+def table_rows(found: Measured) -> list[dict[str, Any]]:
     """Return Table 1 with the paper's values; None for missing values.
 
     `partial`: known for some galaxies only. `one_class`: 97 % or more in one class. `value` to `objects_per_bin`: CV18
@@ -104,7 +104,7 @@ def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
         paper, moved = TABLE_1[name], agreement(one, found.sets[GZ2B])
         trained_on = found.sets.get(GZ2D if name == RESNET_GZ2D else GZ2B) if name in MODELS else None
         agreed = {} if trained_on is None else agreement(one, trained_on)
-        difference, error = (None, None) if name == GZ2B else paired_difference(found, one, seed)
+        difference, error = (None, None) if name == GZ2B else paired_difference(found, one)
         row: dict[str, Any] = {
             "name": name,
             "letter": paper.letter,
@@ -130,9 +130,9 @@ def one_class(one: LabelSet) -> bool:
     return not _ONE_CLASS < float(one.disk[one.known].mean()) < 1 - _ONE_CLASS
 
 
-def paired_difference(found: Measured, one: LabelSet, seed: int) -> tuple[float | None, float | None]:
+def paired_difference(found: Measured, one: LabelSet) -> tuple[float | None, float | None]:
     """Return CV18 of a label set minus that of GZ2B, and its standard deviation over paired resamples."""
-    tree, n, rng = found.tree, found.frame.height, np.random.default_rng([seed, 18])
+    tree, n, rng = found.tree, found.frame.height, np.random.default_rng([found.tree.seed, 18])
     # If a set lacks labels, GZ2B is measured on the galaxies that have one.
     same = replace(found.sets[GZ2B], disk=np.where(one.known, found.sets[GZ2B].disk, np.nan))
 
@@ -182,7 +182,7 @@ def _findings(table: dict[str, Any]) -> list[Finding]:
 
 def _make_table(work: Work, folder: Path) -> dict[str, Any]:
     found = measured(work)
-    rows, bias = table_rows(found, work.options.seed), found.tree.bias(found.sets[GZ2B])
+    rows, bias = table_rows(found), found.tree.bias(found.sets[GZ2B])
     thetas = [(name, work.result(stage)) for name, stage in ((DCV14, DCV14), (DDB, "theta")) if work.have(stage)]
     result: dict[str, Any] = {
         "measure": found.tree.measure,
