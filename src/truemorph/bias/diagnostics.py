@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2, norm
 
-from truemorph.arrays import float_array
 from truemorph.bias.checks import LEVEL
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.estimation import check_variation, checked_data, fit_transition
 from truemorph.bias.fractions import REJECTED
-from truemorph.bias.gold import check_gold
-from truemorph.bias.likelihood import check_labels, check_weights, classes_in
 from truemorph.bias.maximum import fit_softmax, log_probabilities
-from truemorph.bias.mixture import RIDGE, Mixture, check_intrinsic, explained_findings, fit_mixture, standardised
+from truemorph.bias.mixture import (
+    RIDGE,
+    Mixture,
+    check_intrinsic,
+    explained_findings,
+    fit_mixture,
+    mixture_of,
+    standardised,
+)
 from truemorph.bias.result import ASSUMPTIONS, TransitionFit
 from truemorph.bias.transitions import (
     COMPARED,
@@ -26,7 +31,6 @@ from truemorph.bias.transitions import (
     FlipTransition,
     RayleighTransition,
     Search,
-    as_resolution,
     family_of,
 )
 from truemorph.errors import InputError
@@ -306,31 +310,21 @@ def confounding_check(
     >>> found.checked
     True
     """
-    resolution = as_resolution(float_array(alpha, "alpha"))
-    n = resolution.size
-    if not np.isfinite(resolution).all():
-        raise InputError("alpha must be finite; leave out galaxies with a PSF width of 0")
-    if len(labels) != n:
-        raise InputError(f"labels and alpha must have one value a galaxy; got {len(labels)} and {n}")
+    data = checked_data(labels, alpha, 2 if gold is None else None, gold=gold, weights=weights)
     if intrinsic is None and gold is None:
         without = "not checked, without intrinsic columns or gold labels"
         return ConfoundingCheck(False, f"{without}: the estimate assumes that {ASSUMPTIONS['likelihood']}")
-    if not np.any(resolution > 0) or np.ptp(resolution) == 0:
-        raise InputError("alpha is the same for every galaxy: nothing can depend on it")
-    u = np.log(np.maximum(resolution, resolution[resolution > 0].min()))
-    u = (u - u.mean()) / u.std()
-    w = np.ones(n) if weights is None else check_weights(weights, n)
-    if gold is not None:
-        return _check_with_gold(u, intrinsic, gold, w)
-    columns = check_intrinsic(intrinsic, n)
-    explained_findings(resolution, columns, seed)  # an error if they determine α
-    space, observed = RayleighTransition.space(Search(resolution)), check_labels(labels, 2)
-    design = np.column_stack([standardised(columns), u])
-    wide, narrow = (
-        fit_mixture(Mixture(space, observed, resolution, w, one, RIDGE)) for one in (design, design[:, :-1])
-    )
+    check_variation(data, RayleighTransition)
+    u = np.log(np.maximum(data.alpha, data.alpha[data.alpha > 0].min()))
+    u, w = (u - u.mean()) / u.std(), data.weights
+    if data.gold is not None:
+        return _check_with_gold(data.gold, u, intrinsic, w)
+    columns = check_intrinsic(intrinsic, u.size)
+    explained_findings(data.alpha, columns, seed)  # an error if they determine α
+    space, design = RayleighTransition.space(Search(data.alpha)), np.column_stack([standardised(columns), u])
+    wide, narrow = (fit_mixture(mixture_of(space, data, one, RIDGE)) for one in (design, design[:, :-1]))
     gain = max(0.0, wide.log_likelihood - narrow.log_likelihood)
-    p_value = float(chi2.sf(2 * gain * n / np.sum(w**2), 1))  # weighted rows weigh as fewer
+    p_value = float(chi2.sf(2 * gain * u.size / np.sum(w**2), 1))  # weighted rows weigh as fewer
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
     drift, variance = narrow.disk_contrast(w * (high / np.sum(w * high) - low / np.sum(w * low)), narrow.covariance)
     p = narrow.probabilities()[:, DISK]
@@ -338,10 +332,9 @@ def confounding_check(
     return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
 
 
-def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weights: np.ndarray) -> ConfoundingCheck:
-    known_class = check_gold(gold, u.size, classes_in(gold))
-    known = known_class != UNKNOWN
-    truth, at, w = np.eye(int(known_class.max()) + 1)[known_class[known]], u[known], weights[known]
+def _check_with_gold(gold: np.ndarray, u: np.ndarray, intrinsic: Array | None, weights: np.ndarray) -> ConfoundingCheck:
+    known = gold != UNKNOWN
+    truth, at, w = np.eye(int(gold.max()) + 1)[gold[known]], u[known], weights[known]
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
     if intrinsic is not None:

@@ -48,7 +48,13 @@ METHODS = {
 
 
 def checked_data(
-    labels: Any, alpha: Any, n_classes: int | None, observables: Any, gold: Any, gold_probability: Any, weights: Any
+    labels: Any,
+    alpha: Any,
+    n_classes: int | None,
+    observables: Any = None,
+    gold: Any = None,
+    gold_probability: Any = None,
+    weights: Any = None,
 ) -> Data:
     """Check shapes and values of all per-galaxy arguments; without `n_classes`, labels and gold labels determine K."""
     first = as_resolution(float_array(alpha, "alpha"))
@@ -63,7 +69,7 @@ def checked_data(
     return Data(observed, resolution, n_classes, weights, known, probability)
 
 
-def _check_variation(data: Data, cls: Any) -> None:
+def check_variation(data: Data, cls: Any) -> None:
     """Check that labels and α vary."""
     alpha = data.resolution
     if not np.all(np.isfinite(alpha)) or not np.any(alpha > 0):
@@ -210,7 +216,7 @@ def fit_transition(
             raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
     data = checked_data(labels, alpha, n_classes, observables, gold, gold_probability, weights)
     data = replace(data, votes=votes, method=method, options=options)
-    _check_variation(data, cls)
+    check_variation(data, cls)
     findings: list[Finding] = []
     if method == "conditional":
         columns = check_intrinsic(intrinsic, data.labels.size)
