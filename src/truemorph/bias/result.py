@@ -335,9 +335,9 @@ class TransitionFit(Result):
 def _estimate_findings(fit: TransitionFit, fraction_at_bound: bool) -> list[Finding]:
     """Return findings where the data may not determine the estimate."""
     space, data, findings = fit.space, fit.data, []
-    for name in space.names if space.positive else ():
+    for name in getattr(fit.transition if fit.votes is None else fit.votes.transition, "free", ()):
         value, error = fit.values[name], fit.stderr[name]
-        if name != "false_disk" and not error < 0.5 * value:
+        if not error < 0.5 * value:
             stated = f"{error:.2g}" if np.isfinite(error) else "unknown"
             message = f"{name} = {value:.3g} is uncertain (error {stated}): the likelihood is nearly flat."
             action = "Use more galaxies, gold labels (`gold`), or a family with fewer parameters (`family`)."
