@@ -21,9 +21,10 @@ from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK, SMOOTH, Rayl
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import from_same_images, select_rows
-from truemorph.classifiers.checkpoint import Classifier, load
+from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError
+from truemorph.explain.catalogue import named_models
 from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
@@ -243,10 +244,7 @@ class Evidence:
 
 def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evidence:
     """Read runs and catalogue, label what isn't labelled (into the folder `files`), and join."""
-    names = [source.resolve().name.removesuffix(".json") for source in sources]
-    if len(set(names)) < len(names):
-        names = [str(source) for source in sources]
-    classifiers = [load(source) for source in sources]
+    classifiers = named_models(sources)
     path = Path(options.catalogue or _trained_on(sources))
     catalogue = read_catalogue(path)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
@@ -257,13 +255,13 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     numeric_columns(frame, [*options.intrinsic, *options.distributions], str(path))
     if options.better is not None and not options.better.is_dir():
         raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
-    every = [OBSERVED, TRUTH, *names, *(one.name for one in columns)]
+    every = [OBSERVED, TRUTH, *classifiers, *(one.name for one in columns)]
     twice = next((name for name in every if every.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
 
     models, left_out, chosen = [], {}, rows
-    for name, classifier in zip(names, classifiers, strict=True):
+    for name, classifier in classifiers.items():
         labels = _labels(name, classifier, path, options, files)
         model = _model(name, classifier, frame, labels)
         models.append(model)
