@@ -22,17 +22,8 @@ from truemorph.bias.mixture import (
     mixture_of,
     standardised,
 )
-from truemorph.bias.result import ASSUMPTIONS, TransitionFit
-from truemorph.bias.transitions import (
-    COMPARED,
-    DISK,
-    UNKNOWN,
-    Array,
-    FlipTransition,
-    RayleighTransition,
-    Search,
-    family_of,
-)
+from truemorph.bias.result import ASSUMPTIONS, Data, TransitionFit
+from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, RayleighTransition, Search, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -190,18 +181,16 @@ def compare_families(
     return FamilyComparison(fits, p_value, failed)
 
 
-def group_findings(
-    labels: np.ndarray, alpha: np.ndarray, name: str, groups: np.ndarray, weights: np.ndarray
-) -> tuple[Finding, ...]:
+def group_findings(data: Data, name: str, groups: np.ndarray) -> tuple[Finding, ...]:
     """Warn if surveys of 200 galaxies or more differ in bias curve or class fractions (Wald's test at 1 %)."""
     points, precisions, shown = [], [], []
     for group in np.unique(groups):
         rows = groups == group
         if rows.sum() < _FEWEST_IN_GROUP:
             continue
-        w = weights[rows] / weights[rows].mean()
-        space = RayleighTransition.space(Search(alpha[rows]))
-        fit = fit_mixture(Mixture(space, labels[rows], alpha[rows], w, np.ones((w.size, 1))))
+        alpha, w = data.resolution[rows], data.weights[rows] / data.weights[rows].mean()
+        space = RayleighTransition.space(Search(alpha))
+        fit = fit_mixture(Mixture(space, data.labels[rows], alpha, w, np.ones((w.size, 1))))
         if np.isnan(fit.covariance).any():
             continue
         points.append(fit.maximum.point)
@@ -318,7 +307,7 @@ def confounding_check(
     u = np.log(np.maximum(data.alpha, data.alpha[data.alpha > 0].min()))
     u, w = (u - u.mean()) / u.std(), data.weights
     if data.gold is not None:
-        return _check_with_gold(data.gold, u, intrinsic, w)
+        return _check_with_gold(data, u, intrinsic)
     columns = check_intrinsic(intrinsic, u.size)
     explained_findings(data.alpha, columns, seed)  # an error if they determine α
     space, design = RayleighTransition.space(Search(data.alpha)), np.column_stack([standardised(columns), u])
@@ -332,9 +321,10 @@ def confounding_check(
     return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
 
 
-def _check_with_gold(gold: np.ndarray, u: np.ndarray, intrinsic: Array | None, weights: np.ndarray) -> ConfoundingCheck:
-    known = gold != UNKNOWN
-    truth, at, w = np.eye(int(gold.max()) + 1)[gold[known]], u[known], weights[known]
+def _check_with_gold(data: Data, u: np.ndarray, intrinsic: Array | None) -> ConfoundingCheck:
+    assert data.gold is not None
+    known = data.known
+    truth, at, w = np.eye(data.n_classes)[data.gold[known]], u[known], data.weights[known]
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
     if intrinsic is not None:

@@ -23,7 +23,6 @@ from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import (
     DISK,
     SMOOTH,
-    UNKNOWN,
     WITH_FORMULA,
     Array,
     FlipTransition,
@@ -88,8 +87,7 @@ def _flips_seen(data: Data) -> np.ndarray:
     if data.gold is None:
         possible[:, SMOOTH] = True
     else:
-        known = data.gold != UNKNOWN
-        possible[data.gold[known], data.labels[known]] = True
+        possible[data.gold[data.known], data.labels[data.known]] = True
     return possible
 
 
@@ -230,7 +228,7 @@ def fit_transition(
         action = "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend."
         findings.append(Finding("observables-not-identified", "caution", message, action))
     if data.gold is not None:
-        findings += selection_findings(data.observed, data.alpha, data.gold, data.weights, data.probability)
+        findings += selection_findings(data)
     rate = _false_disk(false_disk, data)
     search = Search(data.alpha, _flips_seen(data), method in ("likelihood", "binned"), rate, knots)
     if choose and data.n_classes == 2:

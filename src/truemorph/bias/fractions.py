@@ -382,7 +382,7 @@ def _from_gold(
         return fractions, samples, np.minimum(low, fractions), np.maximum(high, fractions)
 
     fractions, samples, low, high = regressed(data.gold)
-    findings = selection_findings(data.observed, data.alpha, data.gold, data.weights, data.probability)
+    findings = selection_findings(data)
     if uncertain.any():
         for one in (SMOOTH, DISK):
             _, _, least, most = regressed(np.where(uncertain, one, data.gold))

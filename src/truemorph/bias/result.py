@@ -41,8 +41,8 @@ class Data:
     alpha: np.ndarray  # (N,), or (N, 1 + J) with the other observables behind the resolution
     n_classes: int
     weights: np.ndarray  # (N,): sampling weights of mean 1; ones where none were given
-    gold: np.ndarray | None  # (N,): -1 where unknown
-    probability: np.ndarray | None  # (N,): of selection for a gold label; None for random selection
+    gold: np.ndarray | None = None  # (N,): -1 where unknown
+    probability: np.ndarray | None = None  # (N,): of selection for a gold label; None for random selection
     votes: np.ndarray | None = None  # (N, 2)
     intrinsic: np.ndarray | None = None  # (N, P): columns that vary
     method: str = ""
@@ -61,13 +61,17 @@ class Data:
         return self.votes / self.votes.sum(axis=1, keepdims=True)
 
     @property
+    def known(self) -> np.ndarray:
+        """Whether a galaxy has a gold label, shape (N,)."""
+        return np.zeros(self.labels.size, dtype=bool) if self.gold is None else self.gold != UNKNOWN
+
+    @property
     def gold_weights(self) -> np.ndarray:
         """Weights of the galaxies with gold labels, shape (N,): sampling weights over probabilities of selection."""
-        if self.probability is None or self.gold is None:
+        if self.probability is None:
             return self.weights
-        known = self.gold != UNKNOWN
-        out = self.weights / np.where(known, self.probability, 1.0)
-        return out * self.weights[known].sum() / out[known].sum()  # with the same sum over the known rows
+        out = self.weights / np.where(self.known, self.probability, 1.0)
+        return out * self.weights[self.known].sum() / out[self.known].sum()  # with the same sum over the known rows
 
 
 @dataclass(frozen=True, repr=False)
