@@ -51,7 +51,7 @@ class Model:
     classifier: Classifier
     disk: np.ndarray  # (N,), of the image or features
     after: np.ndarray  # (N,), given the volunteers' label too
-    observables: np.ndarray | None = None  # (N, J), what T depends on beside α
+    observables: np.ndarray  # (N, J), what T depends on beside α
 
     @property
     def transition(self) -> Transition:
@@ -91,12 +91,11 @@ class Model:
 
     def of(self, rows: np.ndarray) -> Model:
         """That of some galaxies."""
-        observables = None if self.observables is None else self.observables[rows]
-        return replace(self, disk=self.disk[rows], after=self.after[rows], observables=observables)
+        return replace(self, disk=self.disk[rows], after=self.after[rows], observables=self.observables[rows])
 
     def resolution(self, alpha: np.ndarray) -> np.ndarray:
         """What T depends on: of the galaxies that are measured, or along a curve in α at the mean of the rest."""
-        if self.observables is None:
+        if not self.observables.size:
             return alpha
         mean = np.nanmean(self.observables, axis=0)
         others = self.observables if len(alpha) == len(self.observables) else np.tile(mean, (len(alpha), 1))
@@ -348,16 +347,12 @@ def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFra
     joined = frame.select("object_id", "label", "alpha").join(unseen, on="object_id", how="left", maintain_order="left")
     disk = joined["p_disk"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     names = observables_of(model.described["transition"], model.transition)
-    observables, known = None, np.isfinite(disk)
-    if names:
-        observables = numeric_columns(frame, names, "the catalogue")
-        known &= np.isfinite(observables).all(axis=1)
-    after = np.full(disk.size, np.nan)
-    if known.any():
-        given = np.column_stack([1 - disk, disk])[known]
-        label, alpha = (joined[one].to_numpy()[known] for one in ("label", "alpha"))
-        more = None if observables is None else observables[known]
-        after[known] = posterior(given, label, alpha, model.transition, observables=more)[:, DISK]
+    observables = numeric_columns(frame, names, "the catalogue")
+    known, after = np.isfinite(disk) & np.isfinite(observables).all(axis=1), np.full(disk.size, np.nan)
+    given = np.column_stack([1 - disk, disk])[known]
+    label, alpha = (joined[one].to_numpy()[known] for one in ("label", "alpha"))
+    more = observables[known] if names else None
+    after[known] = posterior(given, label, alpha, model.transition, observables=more)[:, DISK]
     return Model(name, model, disk, after, observables)
 
 
