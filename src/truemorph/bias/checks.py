@@ -13,10 +13,10 @@ import numpy as np
 from scipy.stats import chi2, rankdata
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.plots import plot_calibration
 from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.findings import Finding
+from truemorph.plotting import BLUE, GREY, axes_or_new, legend
 from truemorph.results import Result, quantity_table
 
 # Significance level of the checks, about 2.6 standard errors.
@@ -69,7 +69,14 @@ class Calibration(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw observed against fitted probability; return matplotlib axes."""
-        return plot_calibration(self, ax)
+        ax = axes_or_new(ax, (4.2, 3.8))
+        ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label="perfect calibration")
+        label = f"observed labels (p = {self.p_value:.2g})"
+        ax.errorbar(self.fitted, self.observed, self.stderr, fmt="o", ms=4, color=BLUE, label=label)
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        ax.set(xlabel=f"fitted fraction, {self.what}", ylabel="observed fraction")
+        legend(ax)
+        return ax
 
 
 def calibration(fit: TransitionFit) -> Calibration:

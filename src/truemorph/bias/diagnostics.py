@@ -22,6 +22,7 @@ from truemorph.bias.mixture import (
     mixture_of,
     standardised,
 )
+from truemorph.bias.plots import plot_fit
 from truemorph.bias.result import ASSUMPTIONS, Data, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, RayleighTransition, Search, family_of
 from truemorph.errors import InputError
@@ -128,8 +129,6 @@ class FamilyComparison(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the best family, and the others as a band, over the data; returns matplotlib axes."""
-        from truemorph.bias.plots import plot_fit
-
         return plot_fit(self.fits[self.best], ax, self.fits)
 
 
