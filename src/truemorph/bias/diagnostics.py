@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,7 @@ from truemorph.bias.checks import LEVEL
 from truemorph.bias.estimation import check_variation, checked_data, fit_transition
 from truemorph.bias.fractions import REJECTED
 from truemorph.bias.maximum import fit_softmax, log_probabilities
-from truemorph.bias.mixture import (
-    RIDGE,
-    Mixture,
-    check_intrinsic,
-    explained_findings,
-    fit_mixture,
-    mixture_of,
-    standardised,
-)
+from truemorph.bias.mixture import RIDGE, check_intrinsic, explained_findings, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.result import ASSUMPTIONS, Data, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, RayleighTransition, Search, family_of
@@ -187,9 +179,9 @@ def group_findings(data: Data, name: str, groups: np.ndarray) -> tuple[Finding, 
         rows = groups == group
         if rows.sum() < _FEWEST_IN_GROUP:
             continue
-        alpha, w = data.resolution[rows], data.weights[rows] / data.weights[rows].mean()
-        space = RayleighTransition.space(Search(alpha))
-        fit = fit_mixture(Mixture(space, data.labels[rows], alpha, w, np.ones((w.size, 1))))
+        weights = data.weights[rows] / data.weights[rows].mean()
+        part = replace(data, labels=data.labels[rows], alpha=data.resolution[rows], weights=weights)
+        fit = fit_mixture(mixture_of(RayleighTransition.space(Search(part.alpha)), part))
         if np.isnan(fit.covariance).any():
             continue
         points.append(fit.maximum.point)
