@@ -134,10 +134,10 @@ def calibration(fit: TransitionFit) -> Calibration:
 def selection_findings(data: Data) -> list[Finding]:
     """Warn if gold rows have other observed labels than all rows at the same α, unless their selection is known.
 
-    Labels are 0 and 1, or vote fractions. If gold rows are a random part of the rows,
-    their labels are a sample without replacement from their stratum of α. The sum of the excess over strata then has a
-    known variance (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights, in four parts of the range of
-    α so that excesses of opposite sign do not cancel). The fraction of gold rows may vary with α.
+    Labels are 0 and 1, or vote fractions. If gold rows are a random part of the rows, their labels are a sample without
+    replacement from their stratum of α. The sum of the excess over strata then has a known variance (Mantel & Haenszel
+    1959, JNCI 22, 719; here for K classes and weights, in four parts of the range of α so that excesses of opposite
+    sign do not cancel). The fraction of gold rows may vary with α.
     """
     if data.probability is not None:
         return _known_selection(data.probability, data.known)
