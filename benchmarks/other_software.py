@@ -68,9 +68,9 @@ def combined(seed):
         error = np.sqrt(np.mean((fractions - true) ** 2))
         found[name] = (balanced_accuracy_score(truth, labels), error)
 
-    def corrected(name, fit, labels, posterior):
+    def corrected(name, fit, labels, likely):
         fractions = tm.debiased_fractions(labels, alpha, fit, bins=BINS).fractions[:, 1]
-        scored(f"{name}, then truemorph", posterior.argmax(axis=1), fractions)
+        scored(f"{name}, then truemorph", likely.argmax(axis=1), fractions)
 
     for way in (MajorityVote(), DawidSkene(n_iter=100), GLAD()):
         labels = way.fit_predict(table).reindex(np.arange(GALAXIES)).to_numpy().astype(int)
@@ -81,7 +81,8 @@ def combined(seed):
     disk = table.groupby("task")["label"].sum().to_numpy()
     votes = np.column_stack([ANSWERS - disk, disk])
     fit = tm.fit_transition(votes, alpha)
-    corrected("vote counts", fit, (disk > ANSWERS / 2).astype(int), fit.votes.posterior(votes, alpha))
+    joint = np.log(fit.class_fractions) + fit.votes.log_probabilities(votes, alpha)
+    corrected("vote counts", fit, (disk > ANSWERS / 2).astype(int), joint)
     return found
 
 

@@ -8,7 +8,7 @@ from conftest import codes, confounded_labels, flipped_labels, labels_through, s
 from truemorph.bias.checks import calibration, selection_findings
 from truemorph.bias.diagnostics import compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.fractions import debiased_fractions
+from truemorph.bias.result import Data
 from truemorph.bias.transitions import FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError
 
@@ -110,18 +110,6 @@ def test_without_confounding_there_is_no_finding():
     assert alarms < 4
 
 
-def test_gold_labels_selected_by_appearance_give_a_finding():
-    labels, alpha, truth = labels_through(RayleighTransition(11.25), 8_000, 22)
-    rng = np.random.default_rng(22)
-    share = np.where(labels == 1, 0.15, 0.05)  # experts classified interesting galaxies more often
-    gold = np.where(rng.random(8_000) < share, truth, -1)
-    assert "gold-not-random" in codes(debiased_fractions(labels, alpha, gold=gold, systematic=False))
-    assert "gold-not-random" in codes(fit_transition(labels, alpha, gold=gold))
-    # With weights that correct for the selection, they are representative.
-    weights = np.where(gold >= 0, 0.1 / share, 1.0)
-    assert "gold-not-random" not in codes(fit_transition(labels, alpha, gold=gold, weights=weights))
-
-
 @pytest.mark.parametrize(("n_classes", "weighted"), [(2, False), (3, True)])
 def test_gold_labels_selected_by_alpha_alone_give_no_finding(n_classes, weighted, monkeypatch):
     monkeypatch.setattr("truemorph.bias.checks._NOTICEABLE", 0.0)
@@ -134,6 +122,6 @@ def test_gold_labels_selected_by_alpha_alone_give_no_finding(n_classes, weighted
             labels += rng.random(3_000) < 0.3
         gold = np.where(rng.random(3_000) < alpha / 200, 0, -1)
         weights = rng.gamma(2.0, 1.0, 3_000) if weighted else np.ones(3_000)
-        alarms += len(selection_findings(np.eye(n_classes)[labels], alpha, gold, weights, None))
+        alarms += len(selection_findings(Data(labels, alpha, n_classes, weights, gold)))
     # 100 tests at 1 %: 1 false alarm expected; six or more have a probability of 0.05 %.
     assert alarms < 6

@@ -6,23 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truemorph.bias.likelihood import label_log_likelihood, observed_log_probabilities, posterior
+from truemorph.bias.likelihood import observed_log_probabilities, posterior
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.errors import InputError
 
 probabilities = st.floats(0.001, 0.999)
 resolutions = st.floats(0.5, 60)
-
-
-@given(probabilities, resolutions, st.sampled_from([0, 1]))
-def test_two_classes_equal_the_explicit_formula(p_disk, alpha, label):
-    flip = np.exp(-(alpha**2) / (2 * 11.25**2))
-    seen_as_disk = p_disk * (1 - flip)
-    expected = np.log(seen_as_disk if label else 1 - seen_as_disk)
-    got = label_log_likelihood(
-        np.log([[1 - p_disk, p_disk]]), np.array([label]), np.array([alpha]), RayleighTransition(11.25)
-    )
-    assert got[0] == pytest.approx(expected, rel=1e-9)
 
 
 def test_k_classes_equal_a_matrix_product():

@@ -2,20 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn import metrics
 
 from truemorph.benchmark.invariance import resolution_drift
-from truemorph.bias.scores import balanced_accuracy, calibration_error, drift, fraction_error, score
-
-
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=40)
-def test_the_balanced_accuracy_equals_that_of_scikit_learn(seed):
-    truth, labels = np.random.default_rng(seed).integers(0, 2, (2, 60))
-    truth[:2] = 0, 1
-    assert balanced_accuracy(truth, labels) == pytest.approx(metrics.balanced_accuracy_score(truth, labels))
+from truemorph.bias.scores import calibration_error, drift, fraction_error, score
 
 
 def test_scores_of_perfect_and_constant_predictions():
@@ -30,12 +19,12 @@ def test_scores_of_perfect_and_constant_predictions():
     assert perfect["cv18_excess"] < 0.05
     constant = score(truth, alpha, np.ones(n, int), np.full(n, 0.7), intrinsic)
     assert constant["balanced_accuracy"] == constant["auc"] == 0.5
-    assert np.isnan(constant["cv18_excess"])
+    assert "cv18_excess" not in constant
     biased = np.where(rng.random(n) < np.exp(-(alpha**2) / 250), 0, truth)
     found = score(truth, alpha, biased, None, intrinsic)
     assert found["accuracy_low"] < found["accuracy_high"]
     assert found["cv18_excess"] > 0.1
-    assert np.isnan(found["log_loss"])
+    assert "log_loss" not in found
     assert found["fraction_rms_hard"] > 0.2
 
 

@@ -29,7 +29,7 @@ def model_of(name, transition, p, features=("covariate",)):
     """A model without posteriors; without features, it is a fit that stands for a model."""
     training = PRESETS["dcv14"].model_dump() | {"features": features}
     described = {"transition": transition_to_dict(transition), "catalogue": {}, "training": training}
-    return Model(name, Classifier(described, [], pl.DataFrame()), p, np.full(p.size, np.nan))
+    return Model(name, Classifier(described, [], pl.DataFrame()), p, np.full(p.size, np.nan), np.empty((p.size, 0)))
 
 
 def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, study=True):

@@ -156,7 +156,8 @@ def test_without_images_the_page_adapts(tmp_path, capsys):
         (["{runs}/naive", "--also", "x=radius"], "0 to 1"),
         (["{runs}/naive", "--better", "nowhere"], "nowhere"),
         (["{runs}/naive", "--where", "split=none"], "no galaxy meets"),
-        (["{runs}/naive", "{runs}/naive"], "names two things"),
+        (["{runs}/naive", "--also", "naive=label"], "names two things"),
+        (["{runs}/naive", "{runs}/naive"], "given twice"),
     ],
 )
 def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import UNKNOWN, ConstantTransition, MatrixTransition, Transition
+from truemorph.bias.transitions import UNKNOWN, WITH_FORMULA, ConstantTransition, MatrixTransition, Transition
 from truemorph.catalogs.sampling import TRAIN, UNUSED
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config
@@ -32,7 +32,6 @@ from truemorph.images.degrade import degrade
 from truemorph.simulate.annotate import VOLUNTEERS
 
 NETWORKS, TABLES = "networks", "tables"  # with images and without
-CURVES = ("rayleigh", "weibull", "fisk")  # families to choose from by AIC
 _PER_BIN = 64  # galaxies in each of the paper's bins
 _TWIN_LEVELS = 6
 _FOLDS = 3
@@ -99,7 +98,7 @@ Estimate = Callable[[World], TransitionFit]
 def _best_of_families(world: World, observed: np.ndarray, **options: Any) -> TransitionFit:
     """Fit all families and return the one of lowest AIC."""
     rows = world.learning
-    found = compare_families(observed[rows], world.alpha[rows], CURVES, **options)
+    found = compare_families(observed[rows], world.alpha[rows], WITH_FORMULA, **options)
     return found.fits[found.best]
 
 
@@ -287,7 +286,7 @@ def twin_transition(bench: Bench) -> Transition:
         labels.append((rng.random(sharp.size) < emulator.predict_proba(pictures)[:, 1]).astype(np.int64))
     observed, gold = np.concatenate(labels), np.tile(world.labels[sharp], _TWIN_LEVELS)
     false_disk = "fit" if np.any((gold == 0) & (observed == 1)) else 0.0
-    found = compare_families(observed, np.repeat(levels, sharp.size), CURVES, gold=gold, false_disk=false_disk)
+    found = compare_families(observed, np.repeat(levels, sharp.size), WITH_FORMULA, gold=gold, false_disk=false_disk)
     return found.fits[found.best].transition
 
 
@@ -339,14 +338,14 @@ def votes_regressed(bench: Bench) -> Outcome:
     return Outcome(p_disk=expit(regressed_on_votes(bench.world)))
 
 
-def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: str | None = CURVES[0]) -> Outcome:
+def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: str | None = "rayleigh") -> Outcome:
     """Return p(y | x) of DCV14 out of fold, or the posterior with the galaxy's own label; default family by AIC."""
 
     def fitted(family: str, rows: np.ndarray) -> DebiasedLogisticRegression:
         return DebiasedLogisticRegression(family).fit(columns[rows], world.labels[rows], alpha=world.alpha[rows])
 
     if family is None:
-        whole = {one: fitted(one, np.arange(world.truth.size)) for one in CURVES}
+        whole = {one: fitted(one, np.arange(world.truth.size)) for one in WITH_FORMULA}
         # AIC, as families have one or two parameters.
         family = min(whole, key=lambda one: len(whole[one].stderr_) - whole[one].log_likelihood_)
     fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)

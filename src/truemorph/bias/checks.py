@@ -13,10 +13,10 @@ import numpy as np
 from scipy.stats import chi2, rankdata
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.plots import plot_calibration
-from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
+from truemorph.bias.result import Data, TransitionFit
+from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.findings import Finding
+from truemorph.plotting import BLUE, GREY, axes_or_new, legend
 from truemorph.results import Result, quantity_table
 
 # Significance level of the checks, about 2.6 standard errors.
@@ -69,7 +69,14 @@ class Calibration(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw observed against fitted probability; return matplotlib axes."""
-        return plot_calibration(self, ax)
+        ax = axes_or_new(ax, (4.2, 3.8))
+        ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label="perfect calibration")
+        label = f"observed labels (p = {self.p_value:.2g})"
+        ax.errorbar(self.fitted, self.observed, self.stderr, fmt="o", ms=4, color=BLUE, label=label)
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        ax.set(xlabel=f"fitted fraction, {self.what}", ylabel="observed fraction")
+        legend(ax)
+        return ax
 
 
 def calibration(fit: TransitionFit) -> Calibration:
@@ -124,20 +131,17 @@ def calibration(fit: TransitionFit) -> Calibration:
     return Calibration(mean, observed, stderr, chi_squared, p_value, what, findings)
 
 
-def selection_findings(
-    observed: np.ndarray, alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray, probability: np.ndarray | None
-) -> list[Finding]:
+def selection_findings(data: Data) -> list[Finding]:
     """Warn if gold rows have other observed labels than all rows at the same α, unless their selection is known.
 
-    `observed`, shape (N, K), are labels as 0 and 1, or vote fractions. If gold rows are a random part of the rows,
-    their labels are a sample without replacement from their stratum of α. The sum of the excess over strata then has a
-    known variance (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights, in four parts of the range of
-    α so that excesses of opposite sign do not cancel). The fraction of gold rows may vary with α.
+    Labels are 0 and 1, or vote fractions. If gold rows are a random part of the rows, their labels are a sample without
+    replacement from their stratum of α. The sum of the excess over strata then has a known variance (Mantel & Haenszel
+    1959, JNCI 22, 719; here for K classes and weights, in four parts of the range of α so that excesses of opposite
+    sign do not cancel). The fraction of gold rows may vary with α.
     """
-    if probability is not None:
-        return _known_selection(probability, gold)
-    known = gold != UNKNOWN
-    alpha = alpha.reshape(gold.size, -1)[:, 0]
+    if data.probability is not None:
+        return _known_selection(data.probability, data.known)
+    observed, alpha, known, weights = data.observed, data.resolution, data.known, data.weights
     stratum = _strata(alpha, known)
     part = _parts(stratum, known)
     parts = [part == one for one in np.unique(part[known])]
@@ -160,11 +164,11 @@ def selection_findings(
     return [Finding("gold-not-random", "caution", message, action)]
 
 
-def _known_selection(probability: np.ndarray, gold: np.ndarray) -> list[Finding]:
+def _known_selection(probability: np.ndarray, known: np.ndarray) -> list[Finding]:
     """Return that gold labels were chosen with known probabilities, and whether some galaxies could not be chosen."""
-    chosen, never = probability[gold != UNKNOWN], int(np.sum(probability == 0))
-    known = f"known probabilities ({chosen.min():.2g} to {chosen.max():.2g})"
-    message = f"Galaxies were selected for gold labels with {known}, which the estimate takes into account."
+    chosen, never = probability[known], int(np.sum(probability == 0))
+    chances = f"known probabilities ({chosen.min():.2g} to {chosen.max():.2g})"
+    message = f"Galaxies were selected for gold labels with {chances}, which the estimate takes into account."
     findings = [Finding("selection-known", "note", message)]
     if never:
         message = (
@@ -176,15 +180,12 @@ def _known_selection(probability: np.ndarray, gold: np.ndarray) -> list[Finding]
     return findings
 
 
-def balance_findings(
-    columns: Mapping[str, np.ndarray], alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray
-) -> list[Finding]:
+def balance_findings(columns: Mapping[str, np.ndarray], data: Data) -> list[Finding]:
     """Warn if gold rows differ from all rows at the same α in a column that the estimate does not use.
 
     Each is tested as in `selection_findings`, at a level of 1 % divided by the number of columns; NaN are left out.
     """
-    known = gold != UNKNOWN
-    stratum = _strata(alpha, known)
+    known, stratum = data.known, _strata(data.resolution, data.known)
     unbalanced = []
     for name, values in columns.items():
         good = np.isfinite(values)
@@ -192,7 +193,7 @@ def balance_findings(
             continue
         ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1
         both = np.column_stack([-ranks, ranks])
-        chi_squared, difference = _excess(both, stratum[good], known[good], weights[good])
+        chi_squared, difference = _excess(both, stratum[good], known[good], data.weights[good])
         if chi2.sf(chi_squared, 1) < LEVEL / len(columns) and abs(difference[1]) > _NOTICEABLE:
             unbalanced.append((name, difference[1]))
     if not unbalanced:

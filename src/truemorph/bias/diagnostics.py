@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import chi2, norm
 
-from truemorph.arrays import float_array
 from truemorph.bias.checks import LEVEL
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.estimation import check_variation, checked_data, fit_transition
 from truemorph.bias.fractions import REJECTED
-from truemorph.bias.gold import check_gold
-from truemorph.bias.likelihood import check_labels, check_weights, classes_in
 from truemorph.bias.maximum import fit_softmax, log_probabilities
-from truemorph.bias.mixture import RIDGE, Mixture, check_intrinsic, explained_findings, fit_mixture, standardised
-from truemorph.bias.result import ASSUMPTIONS, TransitionFit
-from truemorph.bias.transitions import (
-    COMPARED,
-    DISK,
-    UNKNOWN,
-    Array,
-    FlipTransition,
-    RayleighTransition,
-    Search,
-    as_resolution,
-    family_of,
-)
+from truemorph.bias.mixture import RIDGE, check_intrinsic, explained_findings, fit_mixture, mixture_of, standardised
+from truemorph.bias.plots import plot_fit
+from truemorph.bias.result import ASSUMPTIONS, Data, TransitionFit
+from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, RayleighTransition, Search, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -133,8 +121,6 @@ class FamilyComparison(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the best family, and the others as a band, over the data; returns matplotlib axes."""
-        from truemorph.bias.plots import plot_fit
-
         return plot_fit(self.fits[self.best], ax, self.fits)
 
 
@@ -186,18 +172,16 @@ def compare_families(
     return FamilyComparison(fits, p_value, failed)
 
 
-def group_findings(
-    labels: np.ndarray, alpha: np.ndarray, name: str, groups: np.ndarray, weights: np.ndarray
-) -> tuple[Finding, ...]:
+def group_findings(data: Data, name: str, groups: np.ndarray) -> tuple[Finding, ...]:
     """Warn if surveys of 200 galaxies or more differ in bias curve or class fractions (Wald's test at 1 %)."""
     points, precisions, shown = [], [], []
     for group in np.unique(groups):
         rows = groups == group
         if rows.sum() < _FEWEST_IN_GROUP:
             continue
-        w = weights[rows] / weights[rows].mean()
-        space = RayleighTransition.space(Search(alpha[rows]))
-        fit = fit_mixture(Mixture(space, labels[rows], alpha[rows], w, np.ones((w.size, 1))))
+        weights = data.weights[rows] / data.weights[rows].mean()
+        part = replace(data, labels=data.labels[rows], alpha=data.resolution[rows], weights=weights)
+        fit = fit_mixture(mixture_of(RayleighTransition.space(Search(part.alpha)), part))
         if np.isnan(fit.covariance).any():
             continue
         points.append(fit.maximum.point)
@@ -306,31 +290,21 @@ def confounding_check(
     >>> found.checked
     True
     """
-    resolution = as_resolution(float_array(alpha, "alpha"))
-    n = resolution.size
-    if not np.isfinite(resolution).all():
-        raise InputError("alpha must be finite; leave out galaxies with a PSF width of 0")
-    if len(labels) != n:
-        raise InputError(f"labels and alpha must have one value a galaxy; got {len(labels)} and {n}")
+    data = checked_data(labels, alpha, 2 if gold is None else None, gold=gold, weights=weights)
     if intrinsic is None and gold is None:
         without = "not checked, without intrinsic columns or gold labels"
         return ConfoundingCheck(False, f"{without}: the estimate assumes that {ASSUMPTIONS['likelihood']}")
-    if not np.any(resolution > 0) or np.ptp(resolution) == 0:
-        raise InputError("alpha is the same for every galaxy: nothing can depend on it")
-    u = np.log(np.maximum(resolution, resolution[resolution > 0].min()))
-    u = (u - u.mean()) / u.std()
-    w = np.ones(n) if weights is None else check_weights(weights, n)
-    if gold is not None:
-        return _check_with_gold(u, intrinsic, gold, w)
-    columns = check_intrinsic(intrinsic, n)
-    explained_findings(resolution, columns, seed)  # an error if they determine α
-    space, observed = RayleighTransition.space(Search(resolution)), check_labels(labels, 2)
-    design = np.column_stack([standardised(columns), u])
-    wide, narrow = (
-        fit_mixture(Mixture(space, observed, resolution, w, one, RIDGE)) for one in (design, design[:, :-1])
-    )
+    check_variation(data, RayleighTransition)
+    u = np.log(np.maximum(data.alpha, data.alpha[data.alpha > 0].min()))
+    u, w = (u - u.mean()) / u.std(), data.weights
+    if data.gold is not None:
+        return _check_with_gold(data, u, intrinsic)
+    columns = check_intrinsic(intrinsic, u.size)
+    explained_findings(data.alpha, columns, seed)  # an error if they determine α
+    space, design = RayleighTransition.space(Search(data.alpha)), np.column_stack([standardised(columns), u])
+    wide, narrow = (fit_mixture(mixture_of(space, data, one, RIDGE)) for one in (design, design[:, :-1]))
     gain = max(0.0, wide.log_likelihood - narrow.log_likelihood)
-    p_value = float(chi2.sf(2 * gain * n / np.sum(w**2), 1))  # weighted rows weigh as fewer
+    p_value = float(chi2.sf(2 * gain * u.size / np.sum(w**2), 1))  # weighted rows weigh as fewer
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
     drift, variance = narrow.disk_contrast(w * (high / np.sum(w * high) - low / np.sum(w * low)), narrow.covariance)
     p = narrow.probabilities()[:, DISK]
@@ -338,10 +312,10 @@ def confounding_check(
     return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
 
 
-def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weights: np.ndarray) -> ConfoundingCheck:
-    known_class = check_gold(gold, u.size, classes_in(gold))
-    known = known_class != UNKNOWN
-    truth, at, w = np.eye(int(known_class.max()) + 1)[known_class[known]], u[known], weights[known]
+def _check_with_gold(data: Data, u: np.ndarray, intrinsic: Array | None) -> ConfoundingCheck:
+    assert data.gold is not None
+    known = data.known
+    truth, at, w = np.eye(data.n_classes)[data.gold[known]], u[known], data.weights[known]
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
     if intrinsic is not None:

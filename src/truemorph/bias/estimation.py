@@ -23,7 +23,6 @@ from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import (
     DISK,
     SMOOTH,
-    UNKNOWN,
     WITH_FORMULA,
     Array,
     FlipTransition,
@@ -48,7 +47,13 @@ METHODS = {
 
 
 def checked_data(
-    labels: Any, alpha: Any, n_classes: int | None, observables: Any, gold: Any, gold_probability: Any, weights: Any
+    labels: Any,
+    alpha: Any,
+    n_classes: int | None,
+    observables: Any = None,
+    gold: Any = None,
+    gold_probability: Any = None,
+    weights: Any = None,
 ) -> Data:
     """Check shapes and values of all per-galaxy arguments; without `n_classes`, labels and gold labels determine K."""
     first = as_resolution(float_array(alpha, "alpha"))
@@ -63,7 +68,7 @@ def checked_data(
     return Data(observed, resolution, n_classes, weights, known, probability)
 
 
-def _check_variation(data: Data, cls: Any) -> None:
+def check_variation(data: Data, cls: Any) -> None:
     """Check that labels and α vary."""
     alpha = data.resolution
     if not np.all(np.isfinite(alpha)) or not np.any(alpha > 0):
@@ -82,8 +87,7 @@ def _flips_seen(data: Data) -> np.ndarray:
     if data.gold is None:
         possible[:, SMOOTH] = True
     else:
-        known = data.gold != UNKNOWN
-        possible[data.gold[known], data.labels[known]] = True
+        possible[data.gold[data.known], data.labels[data.known]] = True
     return possible
 
 
@@ -210,7 +214,7 @@ def fit_transition(
             raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
     data = checked_data(labels, alpha, n_classes, observables, gold, gold_probability, weights)
     data = replace(data, votes=votes, method=method, options=options)
-    _check_variation(data, cls)
+    check_variation(data, cls)
     findings: list[Finding] = []
     if method == "conditional":
         columns = check_intrinsic(intrinsic, data.labels.size)
@@ -224,7 +228,7 @@ def fit_transition(
         action = "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend."
         findings.append(Finding("observables-not-identified", "caution", message, action))
     if data.gold is not None:
-        findings += selection_findings(data.observed, data.alpha, data.gold, data.weights, data.probability)
+        findings += selection_findings(data)
     rate = _false_disk(false_disk, data)
     search = Search(data.alpha, _flips_seen(data), method in ("likelihood", "binned"), rate, knots)
     if choose and data.n_classes == 2:

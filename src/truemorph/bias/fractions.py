@@ -19,7 +19,7 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.checks import selection_findings
 from truemorph.bias.estimation import checked_data, fit_transition, refitted
 from truemorph.bias.gold import GoldRegression, propensity_columns, quadratic
-from truemorph.bias.likelihood import check_columns, label_columns, n_observables
+from truemorph.bias.likelihood import check_columns, check_transition, label_columns, n_observables
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import NORMAL_95, Data, TransitionFit
@@ -382,7 +382,7 @@ def _from_gold(
         return fractions, samples, np.minimum(low, fractions), np.maximum(high, fractions)
 
     fractions, samples, low, high = regressed(data.gold)
-    findings = selection_findings(data.observed, data.alpha, data.gold, data.weights, data.probability)
+    findings = selection_findings(data)
     if uncertain.any():
         for one in (SMOOTH, DISK):
             _, _, least, most = regressed(np.where(uncertain, one, data.gold))
@@ -502,8 +502,8 @@ def debiased_fractions(
         raise InputError("covariates need gold labels: pass gold= too, or remove them")
     fit = transition if isinstance(transition, TransitionFit) else None
     used = transition.transition if isinstance(transition, TransitionFit) else transition
-    if used is not None and not hasattr(used, "log_matrix"):
-        raise InputError(f"transition must be a T(alpha) or a fit of one; got {type(used).__name__}")
+    if used is not None:
+        check_transition(used)
     n_classes = None if used is None else used.n_classes
     data = checked_data(labels, alpha, n_classes, observables, gold, gold_probability, weights)
     n = data.labels.size

@@ -209,7 +209,7 @@ def _terms(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Seque
 def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
     """Return log p(ỹ | y, α) of galaxies with a gold label, shape (n,), as a function of T's parameters."""
     assert data.gold is not None
-    known = np.flatnonzero(data.gold != UNKNOWN)
+    known = np.flatnonzero(data.known)
     classes, labels, alpha = data.gold[known], data.labels[known], data.alpha[known]
 
     def terms(point: np.ndarray) -> np.ndarray:
@@ -221,8 +221,7 @@ def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
 
 def gold_maximum(space: Space, data: Data) -> Maximum:
     """Maximise the likelihood of the observed labels given gold labels, Σ w log p(ỹ | y, α)."""
-    assert data.gold is not None
-    terms, w = _gold_terms(space, data), data.gold_weights[data.gold != UNKNOWN]
+    terms, w = _gold_terms(space, data), data.gold_weights[data.known]
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
         return float(w @ terms(point)), differences(terms, point) @ w
@@ -232,7 +231,7 @@ def gold_maximum(space: Space, data: Data) -> Maximum:
 
 def by_gold(space: Space, data: Data) -> TransitionFit:
     """Fit T to the gold labels, and reduce its variance with the regression."""
-    gold, n = data.gold, data.labels.size
+    gold, known, n = data.gold, data.known, data.labels.size
     assert gold is not None
     bins = Bins.cut(data.resolution, max(1, min(_BINS, n // _PER_BIN)), data.weights)
     columns, seed = [] if data.probability is None else [propensity_columns(data.probability)], data.options["seed"]
@@ -243,7 +242,6 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
     fractions, drawn = regression(bins).fractions(gold, seed)
     share = bins.totals / data.weights.sum()
     samples = np.einsum("b,sbk->sk", share, drawn)
-    known = gold != UNKNOWN
     best = gold_maximum(space, data)
     inverse = np.nan_to_num(best.covariance())
     # Influence of each gold label on the parameters, (P, n).

@@ -23,6 +23,7 @@ from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
+from truemorph.plotting import BLUE, GREY, SKY, axes_or_new
 from truemorph.progress import progress
 from truemorph.results import Result, quantity_table, text_table
 
@@ -126,10 +127,15 @@ class BiasResult(Result):
         return quantity_table(columns, measure=self.measure)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw value, bootstrap, floor and excess; returns matplotlib axes."""
-        from truemorph.bias.plots import plot_bias
-
-        return plot_bias(self, ax)
+        """Draw value, bootstrap, floor and excess as one bar each; returns matplotlib axes."""
+        ax = axes_or_new(ax, (4.2, 2.6))
+        names = ["value\n(point: bootstrap)", "floor", "above floor"]
+        ax.barh(names, [self.value, self.floor, self.excess], color=[GREY, SKY, BLUE], height=0.6)
+        if np.isfinite(self.bootstrap_mean):
+            ax.errorbar([self.bootstrap_mean], names[:1], xerr=[self.bootstrap_std], fmt="ko", ms=4)
+        ax.invert_yaxis()
+        ax.set(xlabel=f"{self.measure} (rms deviation of class fractions)", xlim=(0, None))
+        return ax
 
 
 def _class_indicators(labels: np.ndarray) -> np.ndarray:

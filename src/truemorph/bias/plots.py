@@ -73,31 +73,6 @@ def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], known_stderr: 
     return ax
 
 
-def plot_calibration(found: Any, ax: Any) -> Any:
-    """Draw the observed against the fitted fraction in bins."""
-    ax = axes_or_new(ax, (4.2, 3.8))
-    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label="perfect calibration")
-    label = f"observed labels (p = {found.p_value:.2g})"
-    ax.errorbar(found.fitted, found.observed, found.stderr, fmt="o", ms=4, color=BLUE, label=label)
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    ax.set(xlabel=f"fitted fraction, {found.what}", ylabel="observed fraction")
-    legend(ax)
-    return ax
-
-
-def plot_bias(found: Any, ax: Any) -> Any:
-    """Draw value, bootstrap and floor of a bias metric as one bar each."""
-    ax = axes_or_new(ax, (4.2, 2.6))
-    names = ["value\n(point: bootstrap)", "floor", "above floor"]
-    heights = [found.value, found.floor, found.excess]
-    ax.barh(names, heights, color=[GREY, SKY, BLUE], height=0.6)
-    if np.isfinite(found.bootstrap_mean):
-        ax.errorbar([found.bootstrap_mean], names[:1], xerr=[found.bootstrap_std], fmt="ko", ms=4)
-    ax.invert_yaxis()
-    ax.set(xlabel=f"{found.measure} (rms deviation of class fractions)", xlim=(0, None))
-    return ax
-
-
 # Colour, marker and line of each label set.
 _STYLES = {
     "observed labels": (GREY, "s", "--"),

@@ -41,8 +41,8 @@ class Data:
     alpha: np.ndarray  # (N,), or (N, 1 + J) with the other observables behind the resolution
     n_classes: int
     weights: np.ndarray  # (N,): sampling weights of mean 1; ones where none were given
-    gold: np.ndarray | None  # (N,): -1 where unknown
-    probability: np.ndarray | None  # (N,): of selection for a gold label; None for random selection
+    gold: np.ndarray | None = None  # (N,): -1 where unknown
+    probability: np.ndarray | None = None  # (N,): of selection for a gold label; None for random selection
     votes: np.ndarray | None = None  # (N, 2)
     intrinsic: np.ndarray | None = None  # (N, P): columns that vary
     method: str = ""
@@ -61,13 +61,17 @@ class Data:
         return self.votes / self.votes.sum(axis=1, keepdims=True)
 
     @property
+    def known(self) -> np.ndarray:
+        """Whether a galaxy has a gold label, shape (N,)."""
+        return np.zeros(self.labels.size, dtype=bool) if self.gold is None else self.gold != UNKNOWN
+
+    @property
     def gold_weights(self) -> np.ndarray:
         """Weights of the galaxies with gold labels, shape (N,): sampling weights over probabilities of selection."""
-        if self.probability is None or self.gold is None:
+        if self.probability is None:
             return self.weights
-        known = self.gold != UNKNOWN
-        out = self.weights / np.where(known, self.probability, 1.0)
-        return out * self.weights[known].sum() / out[known].sum()  # with the same sum over the known rows
+        out = self.weights / np.where(self.known, self.probability, 1.0)
+        return out * self.weights[self.known].sum() / out[self.known].sum()  # with the same sum over the known rows
 
 
 @dataclass(frozen=True, repr=False)
@@ -335,9 +339,9 @@ class TransitionFit(Result):
 def _estimate_findings(fit: TransitionFit, fraction_at_bound: bool) -> list[Finding]:
     """Return findings where the data may not determine the estimate."""
     space, data, findings = fit.space, fit.data, []
-    for name in space.names if space.positive else ():
+    for name in getattr(fit.transition if fit.votes is None else fit.votes.transition, "free", ()):
         value, error = fit.values[name], fit.stderr[name]
-        if name != "false_disk" and not error < 0.5 * value:
+        if not error < 0.5 * value:
             stated = f"{error:.2g}" if np.isfinite(error) else "unknown"
             message = f"{name} = {value:.3g} is uncertain (error {stated}): the likelihood is nearly flat."
             action = "Use more galaxies, gold labels (`gold`), or a family with fewer parameters (`family`)."

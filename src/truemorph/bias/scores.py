@@ -8,7 +8,6 @@ from truemorph.bias.binning import choose_bins
 from truemorph.bias.metrics import cv18
 
 _LEAST = 1e-4  # a probability of 0 would give an infinite log loss
-TERCILES = ("low", "middle", "high")
 
 
 def balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
@@ -50,30 +49,25 @@ def score(
     intrinsic: np.ndarray | None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Compute all scores of one set of labels, of shape (N,); NaN if not available.
+    """Compute the scores of one set of labels, of shape (N,), that it allows.
 
     `accuracy_low`, `_middle` and `_high` are balanced accuracies by terciles of α; `auc` is the area under the ROC
     curve; for the log loss, probabilities are limited to 1e-4 from 0 and 1.
     """
     from sklearn.metrics import log_loss, roc_auc_score
 
-    nan = float("nan")
     out = {"balanced_accuracy": balanced_accuracy(truth, labels)}
-    for name, part in zip(TERCILES, np.array_split(np.argsort(alpha, kind="stable"), 3), strict=True):
+    for name, part in zip(("low", "middle", "high"), np.array_split(np.argsort(alpha, kind="stable"), 3), strict=True):
         out[f"accuracy_{name}"] = balanced_accuracy(truth[part], labels[part])
-    # With calibrated probabilities, balanced accuracy is highest for a threshold at the class fraction.
-    p = np.full(truth.size, nan) if p_disk is None else p_disk
-    at_fraction = balanced_accuracy(truth, (p > p.mean()).astype(np.int64))
-    out["balanced_accuracy_at_fraction"] = nan if p_disk is None else at_fraction
-    out["auc"] = nan if p_disk is None or np.unique(truth).size < 2 else float(roc_auc_score(truth, p))
-    likely = np.clip(p, _LEAST, 1 - _LEAST)
-    out["log_loss"] = nan if p_disk is None else float(log_loss(truth, likely, labels=[0, 1]))
-    out["calibration_error"] = calibration_error(truth, p)
     out["fraction_rms_hard"] = fraction_error(truth, labels, alpha)
-    out["fraction_rms_soft"] = fraction_error(truth, p, alpha)
-    out["cv18_excess"] = nan
+    if p_disk is not None:
+        # With calibrated probabilities, balanced accuracy is highest for a threshold at the class fraction.
+        out["balanced_accuracy_at_fraction"] = balanced_accuracy(truth, (p_disk > p_disk.mean()).astype(np.int64))
+        out["auc"] = float(roc_auc_score(truth, p_disk))
+        out["log_loss"] = float(log_loss(truth, np.clip(p_disk, _LEAST, 1 - _LEAST), labels=[0, 1]))
+        out["calibration_error"] = calibration_error(truth, p_disk)
+        out["fraction_rms_soft"] = fraction_error(truth, p_disk, alpha)
     if intrinsic is not None and np.unique(labels).size == 2:
         depth, bins = choose_bins(truth.size, True)
-        found = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, seed=seed)
-        out["cv18_excess"] = found.excess
+        out["cv18_excess"] = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, seed=seed).excess
     return out

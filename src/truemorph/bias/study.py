@@ -206,10 +206,10 @@ def study_transition(
         column = alpha if by is None else np.asarray(by)
         gold_fractions, gold_stderr = _gold_fractions(np.asarray(known), fractions, column, gold_probability)
     rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-    pooled = group_findings(labels, alpha, *groups, fit.data.weights) if groups is not None else ()
+    pooled = group_findings(fit.data, *groups) if groups is not None else ()
     unbalanced: list[Finding] = []
     if columns and classes is not None and gold_probability is None:
-        unbalanced = balance_findings(columns, alpha, classes, fit.data.weights)
+        unbalanced = balance_findings(columns, fit.data)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
     unexplained = check.unexplained if fit.method == "conditional" else check.confounded
     matters = unexplained and fit.method != "gold"

@@ -126,7 +126,6 @@ class Space:
     lower: np.ndarray
     upper: np.ndarray
     starts: np.ndarray  # (S, P), best first
-    positive: bool = True  # values are positive, so that their errors can be compared with them
 
     @classmethod
     def fixed(cls, transition: Transition) -> Space:
@@ -493,7 +492,6 @@ class MatrixTransition(Transition):
             -bound,
             bound,
             np.full((1, len(pairs)), -2.0),
-            positive=False,
         )
 
 
@@ -614,7 +612,7 @@ class MonotoneTransition(FlipTransition):
         n_false = len(names) - at.size
         lower, upper = np.array([(-LOGIT_BOUND, LOGIT_BOUND)] * n_free + [FALSE_DISK_BOUNDS] * n_false).T
         starts = [[1.5] + [1.0] * (n_free - 1) + [FALSE_DISK_START] * n_false]
-        return Space(cls.family, 2, names, build, values, lower, upper, np.array(starts), positive=False)
+        return Space(cls.family, 2, names, build, values, lower, upper, np.array(starts))
 
 
 @dataclass(frozen=True, repr=False)
@@ -794,7 +792,7 @@ class LogisticTransition(Transition):
         first = [-1.0 if s == SMOOTH else FALSE_DISK_START for _, s in pairs]
         starts = [[v for f in first for v in [f, *[slope] * n_observables]] for slope in (-0.7, 0.0)]
         bound = np.full(len(named), 3 * LOGIT_BOUND)
-        return Space(cls.family, n_classes, named, build, np.array, -bound, bound, np.array(starts), positive=False)
+        return Space(cls.family, n_classes, named, build, np.array, -bound, bound, np.array(starts))
 
 
 # All classes of this module with a `family`.

@@ -77,13 +77,6 @@ class VoteModel:
         of_class = zip(means.T, self.overdispersion, strict=True)
         return np.stack([beta_binomial_log_probability(k, n, mean, rho) for mean, rho in of_class], axis=1)
 
-    def posterior(self, votes: np.ndarray, alpha: np.ndarray, probabilities: np.ndarray | None = None) -> np.ndarray:
-        """Return p(y | k, n, α), shape (N, 2), given all votes; p(y | x) is by default the class fractions."""
-        prior = self.class_fractions if probabilities is None else probabilities
-        with np.errstate(divide="ignore"):
-            joint = np.log(prior) + self.log_probabilities(check_votes(votes), alpha)
-        return np.exp(log_softmax(joint, axis=1))
-
     def label_transition(self, alpha: np.ndarray) -> TabulatedTransition:
         """Return T(α) of majority labels (smooth if tied), averaged over the numbers of votes per galaxy."""
         numbers, shares = self.numbers

@@ -17,7 +17,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import write_json
 from truemorph.progress import progress
-from truemorph.report.label_sets import MEASURED, fractions_by_alpha, join_labels, label_sets
+from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
 from truemorph.report.table1 import Tree
 from truemorph.results import Result, text_facts, text_table
 from truemorph.tables import numeric_columns
@@ -168,11 +168,10 @@ def measure_bias(
         if frame.height == 0:
             raise InputError(f"{source}: no galaxy meets {' and '.join(where)}")
         columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
-    alpha = table.metadata.get("alpha")
-    frame = frame.select(name for name in frame.columns if name in MEASURED)
-    del table  # the other columns of a large catalogue
-    tree = Tree.fitting(frame["alpha"].to_numpy(), columns, bootstrap, seed, depth, bins)
-    results, sets, too_few = {}, label_sets(frame), []
+    defined, alpha, sets = table.metadata.get("alpha"), frame["alpha"].to_numpy(), label_sets(frame)
+    del table, frame  # the other columns of a large catalogue
+    tree = Tree.fitting(alpha, columns, bootstrap, seed, depth, bins)
+    results, too_few = {}, []
     with progress(len(sets), "measuring bias", "label sets") as bar:
         for name, one in sets.items():
             try:
@@ -185,13 +184,13 @@ def measure_bias(
     measured = BiasMeasurement(
         measure=tree.measure,
         results=results,
-        fractions_by_alpha=fractions_by_alpha(frame),
-        alpha=alpha,
+        fractions_by_alpha=fractions_by_alpha(alpha, sets),
+        alpha=defined,
         intrinsic=tuple(intrinsic),
         depth=tree.depth,
         bins=tree.bins,
-        galaxies=frame.height,
-        galaxies_not_selected=everything - frame.height,
+        galaxies=alpha.size,
+        galaxies_not_selected=everything - alpha.size,
         findings=unique(unlabelled, sentinels, _missing(intrinsic, columns), _of_label_sets(results), too_few),
     )
     if out is not None:

@@ -131,7 +131,7 @@ def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
 
     # Not the folders of loaded models: those of the Hugging Face hub are named by a hash.
     folders = [one.folder or f"model {k}" if isinstance(one, Classifier) else one for k, one in enumerate(given, 1)]
-    names = [Path(str(one)).name for one in folders]
+    names = [Path(str(one)).resolve().name.removesuffix(".json") for one in folders]  # a fit stands for a model
     if len(set(names)) < len(names):
         names = [str(one) for one in folders]
     if len(set(names)) < len(names):
@@ -186,26 +186,23 @@ def check_by_random_weights(
 
 def _write_tables(explanations: Mapping[str, Explanation], compared: Mapping[str, pl.DataFrame], out: Path) -> None:
     """Write mean profiles and their differences as ECSV, one file per unit, and profiles of galaxies as Parquet."""
+    from truemorph.explain.study import profile_table  # needs the networks
+
     metadata = {"kind": "explanation", "truemorph_version": __version__}
-    profiles: dict[str, list[pl.DataFrame]] = {}
     galaxies = []
     for name, one in explanations.items():
         for some in one.classes:
-            about = {"model": name, "class": some.name}
-            for unit, rings in some.rings.items():
-                columns = {"inner": rings.edges[:-1], "outer": rings.edges[1:]}
-                average = {"mean": rings.average.mean, "stderr": rings.average.stderr, "galaxies": rings.average.count}
-                profiles.setdefault(unit, []).append(pl.DataFrame(about | columns | average))
             if some.galaxies:
                 columns = {f"profile_{unit.lower()}": rings.profiles for unit, rings in some.rings.items()}
                 ids = {"object_id": some.table["object_id"].cast(pl.String), "relation": some.table["relation"]}
-                galaxies.append(pl.DataFrame(about | ids | columns))
+                galaxies.append(pl.DataFrame({"model": name, "class": some.name} | ids | columns))
     write_table(CatalogTable(pl.concat(galaxies), {}, metadata), out / "galaxies.parquet")
-    tables = {("profiles", unit): pl.concat(parts) for unit, parts in profiles.items()}
+    units = next(iter(explanations.values())).classes[0].rings
+    tables = {("profiles", unit): profile_table(explanations, unit) for unit in units}
     tables |= {("differences", unit): table for unit, table in compared.items()}
     for (kind, unit), table in tables.items():
-        units = dict.fromkeys(("inner", "outer"), "pix") if unit == PIXELS else {}
-        write_table(CatalogTable(table, units, metadata | {"distance": unit}), out / f"{kind}_{unit.lower()}.ecsv")
+        pixels = dict.fromkeys(("inner", "outer"), "pix") if unit == PIXELS else {}
+        write_table(CatalogTable(table, pixels, metadata | {"distance": unit}), out / f"{kind}_{unit.lower()}.ecsv")
 
 
 def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,20 +57,23 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
 
 
 def profile_figure(
-    explanations: Mapping[str, Explanation], unit: str = PIXELS, colours: Mapping[str, str] | None = None
+    explanations: Mapping[str, Explanation],
+    unit: str = PIXELS,
+    colours: Mapping[str, str] | None = None,
+    classes: Sequence[str] = (),
 ) -> Figure:
     """Draw mean intensity against distance from the centre, one panel per class, with standard errors.
 
-    `colours` are those of models.
+    `colours` are those of models; `classes` are by default all.
     """
-    names = _names(explanations.values())
+    names = list(classes) or _names(explanations.values())
     figure = Figure(figsize=(3.8 * len(names), 3.3), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for number, model in enumerate(explanations.values()):
         colour = (colours or {}).get(model.model, _COLOURS[number % len(_COLOURS)])
         line = _LINES[number % len(_LINES)]
         for one in model.classes:
-            if one.galaxies:
+            if one.galaxies and one.name in names:
                 ax, found = axes[names.index(one.name)], one.rings[unit]
                 label = f"{plain_text(model.model)} ({one.galaxies:,})"
                 mean, error = found.average.mean, np.nan_to_num(found.average.stderr)

@@ -168,6 +168,21 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
     return Explanation(name, model.model_hash, backbone, cam.layer, cam.grid.cells, size, tuple(classes), problems)
 
 
+def profile_table(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:
+    """Return mean profiles of models and predicted classes, with a row per ring.
+
+    Columns are `model`, `class`, `inner` and `outer` (radii), `mean`, `stderr` and `galaxies`.
+    """
+    tables = []
+    for name, one in explanations.items():
+        for some in one.classes:
+            rings, average = some.rings[unit], some.rings[unit].average
+            about = {"model": name, "class": some.name, "inner": rings.edges[:-1], "outer": rings.edges[1:]}
+            measured = {"mean": average.mean, "stderr": average.stderr, "galaxies": average.count}
+            tables.append(pl.DataFrame(about | measured))
+    return pl.concat(tables)
+
+
 def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> dict[str, pl.DataFrame]:
     """Compute differences between profiles of all pairs of models, `first` minus `second`, by `class`.
 

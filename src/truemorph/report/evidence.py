@@ -21,9 +21,10 @@ from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK, SMOOTH, Rayl
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import from_same_images, select_rows
-from truemorph.classifiers.checkpoint import Classifier, load
+from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError
+from truemorph.explain.catalogue import named_models
 from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
@@ -50,7 +51,7 @@ class Model:
     classifier: Classifier
     disk: np.ndarray  # (N,), of the image or features
     after: np.ndarray  # (N,), given the volunteers' label too
-    observables: np.ndarray | None = None  # (N, J), what T depends on beside α
+    observables: np.ndarray  # (N, J), what T depends on beside α
 
     @property
     def transition(self) -> Transition:
@@ -90,12 +91,11 @@ class Model:
 
     def of(self, rows: np.ndarray) -> Model:
         """That of some galaxies."""
-        observables = None if self.observables is None else self.observables[rows]
-        return replace(self, disk=self.disk[rows], after=self.after[rows], observables=observables)
+        return replace(self, disk=self.disk[rows], after=self.after[rows], observables=self.observables[rows])
 
     def resolution(self, alpha: np.ndarray) -> np.ndarray:
         """What T depends on: of the galaxies that are measured, or along a curve in α at the mean of the rest."""
-        if self.observables is None:
+        if not self.observables.size:
             return alpha
         mean = np.nanmean(self.observables, axis=0)
         others = self.observables if len(alpha) == len(self.observables) else np.tile(mean, (len(alpha), 1))
@@ -243,10 +243,7 @@ class Evidence:
 
 def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evidence:
     """Read runs and catalogue, label what isn't labelled (into the folder `files`), and join."""
-    names = [source.resolve().name.removesuffix(".json") for source in sources]
-    if len(set(names)) < len(names):
-        names = [str(source) for source in sources]
-    classifiers = [load(source) for source in sources]
+    classifiers = named_models(sources)
     path = Path(options.catalogue or _trained_on(sources))
     catalogue = read_catalogue(path)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
@@ -257,13 +254,13 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     numeric_columns(frame, [*options.intrinsic, *options.distributions], str(path))
     if options.better is not None and not options.better.is_dir():
         raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
-    every = [OBSERVED, TRUTH, *names, *(one.name for one in columns)]
+    every = [OBSERVED, TRUTH, *classifiers, *(one.name for one in columns)]
     twice = next((name for name in every if every.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
 
     models, left_out, chosen = [], {}, rows
-    for name, classifier in zip(names, classifiers, strict=True):
+    for name, classifier in classifiers.items():
         labels = _labels(name, classifier, path, options, files)
         model = _model(name, classifier, frame, labels)
         models.append(model)
@@ -350,16 +347,12 @@ def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFra
     joined = frame.select("object_id", "label", "alpha").join(unseen, on="object_id", how="left", maintain_order="left")
     disk = joined["p_disk"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     names = observables_of(model.described["transition"], model.transition)
-    observables, known = None, np.isfinite(disk)
-    if names:
-        observables = numeric_columns(frame, names, "the catalogue")
-        known &= np.isfinite(observables).all(axis=1)
-    after = np.full(disk.size, np.nan)
-    if known.any():
-        given = np.column_stack([1 - disk, disk])[known]
-        label, alpha = (joined[one].to_numpy()[known] for one in ("label", "alpha"))
-        more = None if observables is None else observables[known]
-        after[known] = posterior(given, label, alpha, model.transition, observables=more)[:, DISK]
+    observables = numeric_columns(frame, names, "the catalogue")
+    known, after = np.isfinite(disk) & np.isfinite(observables).all(axis=1), np.full(disk.size, np.nan)
+    given = np.column_stack([1 - disk, disk])[known]
+    label, alpha = (joined[one].to_numpy()[known] for one in ("label", "alpha"))
+    more = observables[known] if names else None
+    after[known] = posterior(given, label, alpha, model.transition, observables=more)[:, DISK]
     return Model(name, model, disk, after, observables)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,10 +63,6 @@ def changes(label: np.ndarray, disk: np.ndarray) -> np.ndarray:
     )
 
 
-# Columns from which label sets and their fractions are made.
-MEASURED = ("alpha", "label", "model_label", "p_smooth", "p_disk", "posterior_smooth", "posterior_disk", "gold")
-
-
 def label_sets(frame: pl.DataFrame) -> dict[str, np.ndarray]:
     """Return the label sets of a joined table: the observed labels, and a model's hard, soft and posterior ones."""
     sets = {"observed labels": frame["label"].to_numpy()}
@@ -111,12 +108,11 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     return joined, [Finding("rows-left-out", "note", text)] if without else []
 
 
-def fractions_by_alpha(frame: pl.DataFrame, quantiles: int = 5) -> dict[str, list[float]]:
-    """Return the disk fraction of every label set in equal-count bins of α, with the mean α of each bin."""
-    order = np.argsort(frame["alpha"].to_numpy(), kind="stable")
-    parts = np.array_split(order, quantiles)
-    out = {"alpha": [float(frame["alpha"].to_numpy()[part].mean()) for part in parts]}
-    for name, labels in label_sets(frame).items():
+def fractions_by_alpha(alpha: np.ndarray, sets: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """Return the disk fraction of every label set in fifths of α, with the mean α of each."""
+    parts = np.array_split(np.argsort(alpha, kind="stable"), 5)
+    out = {"alpha": [float(alpha[part].mean()) for part in parts]}
+    for name, labels in sets.items():
         disk = labels[:, 1] if labels.ndim == 2 else labels
         out[name] = [float(np.nanmean(disk[part])) if np.isfinite(disk[part]).any() else float("nan") for part in parts]
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -21,9 +21,6 @@ from truemorph.report.evidence import Evidence
 from truemorph.report.figures import new_panel, styles_of
 from truemorph.report.page import Illustration, Section, Table
 from truemorph.tables import read_table
-
-if TYPE_CHECKING:
-    from truemorph.explain.study import Explanation
 
 # Networks of random weights that check the maps of each model.
 _DRAWS = 5
@@ -94,7 +91,7 @@ def looks(found: Evidence) -> tuple[list[Illustration], list[Check]]:
     if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
         return [], []
     from truemorph.explain.plots import mean_map_figure, profile_figure
-    from truemorph.explain.study import PIXELS, explain, galaxies_of
+    from truemorph.explain.study import PIXELS, explain, galaxies_of, profile_table
 
     frame = frame.filter(pl.col("image").is_not_null())
     if frame.height > options.maps:
@@ -123,30 +120,8 @@ def looks(found: Evidence) -> tuple[list[Illustration], list[Check]]:
     )
     profiles = Illustration(
         "profiles",
-        [profile_figure(of_class(explanations, kind), PIXELS, colours) for kind in kinds],
+        [profile_figure(explanations, PIXELS, colours, [kind]) for kind in kinds],
         "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
-        profile_data(explanations, PIXELS),
+        profile_table(explanations, PIXELS),
     )
     return [maps, profiles], made
-
-
-def of_class(explanations: Mapping[str, Explanation], kind: str) -> dict[str, Explanation]:
-    """Those of the galaxies of one predicted class."""
-    return {
-        name: replace(one, classes=tuple(some for some in one.classes if some.name == kind))
-        for name, one in explanations.items()
-    }
-
-
-def profile_data(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:
-    """Mean profiles of models and predicted classes: `model`, `predicted`, `unit`, `distance`, `mean`, and so on."""
-    rows = []
-    for name, one in explanations.items():
-        for some in one.classes:
-            if some.galaxies and unit in some.rings:
-                profile = some.rings[unit]
-                about = {"model": name, "predicted": some.name, "unit": unit, "distance": profile.middles}
-                average = profile.average
-                measured = {"mean": average.mean, "stderr": average.stderr, "galaxies": average.count}
-                rows.append(pl.DataFrame(about | measured))
-    return pl.concat(rows)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import choose_bins, equal_count_edges, proportion_error
-from truemorph.bias.metrics import BiasResult, cv14, cv18
+from truemorph.bias.metrics import BiasResult, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.errors import InputError
@@ -105,17 +105,11 @@ class Tree:
         except InputError:
             return None
 
-    def value(self, one: LabelSet, rows: np.ndarray | None = None) -> float | None:
-        """The metric alone."""
-        found = self.bias(one, rows, bootstrap=0, permutations=0)
-        return None if found is None else found.value
-
     def metric(self, labels: np.ndarray, rows: Any = slice(None), **options: Any) -> BiasResult:
         """CV18 (CV14) of the labels of some rows, with options of `cv18`; InputError if they are too few."""
+        columns = None if self.intrinsic is None else self.intrinsic[rows]
         settings: dict[str, Any] = {"bootstrap": self.bootstrap, "seed": self.seed} | options
-        if self.intrinsic is None:
-            return cv14(labels, self.alpha[rows], self.bins, **settings)
-        return cv18(labels, self.alpha[rows], self.intrinsic[rows], self.depth, self.bins, **settings)
+        return cv18(labels, self.alpha[rows], columns, self.depth, self.bins, **settings)
 
 
 def numbers_of(found: BiasResult | None, *more: str) -> dict[str, float | None]:

@@ -16,14 +16,13 @@ from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError
 from truemorph.explain.plots import mean_map_figure, profile_figure
 from truemorph.explain.profiles import MeanMap, Profiles
-from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of
+from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of, profile_table
 from truemorph.io import written_whole
 from truemorph.plotting import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, SKY
 from truemorph.progress import progress
 from truemorph.report.distributions import Distributions, compare_distributions, cumulative_panels
 from truemorph.report.figures import Style, pairs_figure
 from truemorph.report.gallery import annotated, better_pictures, jpeg_source, whole_picture
-from truemorph.report.networks import profile_data
 from truemorph.report.page import Illustration, Pair, Section
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
@@ -233,7 +232,7 @@ def maps_and_profiles(work: Work) -> list[Illustration]:
         maps.append(Illustration(f"figure{of_map}", mean_map_figure(found), caption))
         text = f"mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre"
         caption = f"The paper's Figure 7{letter}: {text}, with standard errors."
-        figure, data = profile_figure(found, PIXELS, colours), profile_data(found, PIXELS)
+        figure, data = profile_figure(found, PIXELS, colours), profile_table(found, PIXELS)
         profiles.append(Illustration(f"figure7{letter}", figure, caption, data))
     return maps + profiles
 

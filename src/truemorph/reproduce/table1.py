@@ -137,8 +137,8 @@ def paired_difference(found: Measured, one: LabelSet) -> tuple[float | None, flo
     same = replace(found.sets[GZ2B], disk=np.where(one.known, found.sets[GZ2B].disk, np.nan))
 
     def difference(rows: np.ndarray | None = None) -> float:
-        own, base = tree.value(one, rows), tree.value(same, rows)
-        return np.nan if own is None or base is None else own - base
+        own, base = (tree.bias(some, rows, bootstrap=0, permutations=0) for some in (one, same))
+        return np.nan if own is None or base is None else own.value - base.value
 
     value, resampled = difference(), [difference(rng.integers(0, n, n)) for _ in range(tree.bootstrap)]
     known = np.isfinite(resampled)
