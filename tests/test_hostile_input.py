@@ -25,6 +25,8 @@ T = tm.RayleighTransition(11.25)
         lambda: tm.cv14(np.tile([0, 7], 100), ALPHA, 4),
         lambda: tm.cv14(LABELS, np.full(200, 9.0), 4),
         lambda: tm.fit_transition(np.tile([0, 3], 100), ALPHA),
+        lambda: tm.estimate_transition(tm.simulate_catalogue(500), delta=-1),
+        lambda: tm.estimate_transition(tm.simulate_catalogue(500), weights="nonne"),
         lambda: tm.cv14(LABELS, np.full(200, np.datetime64("2020-01-01")), 4),
         lambda: tm.fit_transition(LABELS, np.full(200, np.timedelta64(3, "s"))),
         lambda: tm.posterior(np.array([[0.5, 0.9]]), np.array([0]), np.array([5.0]), T),

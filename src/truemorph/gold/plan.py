@@ -398,8 +398,8 @@ def read_chosen(folder: Path) -> pl.DataFrame:
     frame, source = read_columns(folder / TABLE, _COLUMNS), str(folder / TABLE)
     object_ids(frame["object_id"], source)
     known = pl.col("probability", "before").fill_null(-1).is_between(0, 1)
-    if not frame.select(pl.all_horizontal(known.all())).item():
-        raise InputError(f"{source}: a probability is not from 0 to 1; restore a copy")
+    if not frame.select(pl.all_horizontal(known.all(), pl.col("position").count() > 0)).item():
+        raise InputError(f"{source}: no galaxy is chosen, or a probability is not from 0 to 1; restore a copy")
     return frame
 
 
