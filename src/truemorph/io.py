@@ -113,6 +113,12 @@ def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Mode
         raise InputError(f"{source} {'.'.join(names)}: {what}" if names else f"{source} {what}") from problem
 
 
+def changed_values(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which values differ, for an error; empty if none."""
+    changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+    return ", ".join(f"{key} was {shortest(then.get(key))}, is {shortest(now.get(key))}" for key in changed[:3])
+
+
 def check_format(described: Mapping[str, Any], source: object) -> None:
     """Refuse a file of a later version, whose metadata have a higher number."""
     version = described.get("format_version", 0)

@@ -28,7 +28,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from truemorph.errors import CheckpointError, InputError, reason
-from truemorph.io import lock, plain, read_json, write_json, written_whole
+from truemorph.io import changed_values, lock, plain, read_json, write_json, written_whole
 from truemorph.progress import progress, tell
 
 TERMINATED = 128 + signal.SIGTERM
@@ -186,12 +186,9 @@ class Unfinished:
         if not file.is_file():
             write_json(file, now)
             return
-        then = _rounded(read_json(file))
-        changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-        if changed:
-            differences = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
+        if changed := changed_values(_rounded(read_json(file)), now):
             raise InputError(
-                f"{self.folder}: unfinished run with other settings ({differences}); use the same settings, delete "
+                f"{self.folder}: unfinished run with other settings ({changed}); use the same settings, delete "
                 "this folder, or choose another `out`"
             )
 

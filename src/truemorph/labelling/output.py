@@ -25,7 +25,7 @@ from filelock import AcquireReturnProxy, FileLock
 
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.findings import Finding
-from truemorph.io import content_hash, lock, plain, read_json, write_json, written_whole
+from truemorph.io import changed_values, content_hash, lock, plain, read_json, write_json, written_whole
 from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
@@ -126,13 +126,9 @@ class Results:
                 raise InputError(f"{self.folder}: exists but holds no labels; choose another `out`")
             self._locks.mkdir(parents=True, exist_ok=True)
             write_json(self._run, self._identity)
-        then, now = read_json(self._run), self._identity
-        changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-        if changed:
-            raise InputError(
-                f"{self.folder}: holds labels of another run ({changed[0]} was {then.get(changed[0])!r}, is "
-                f"{now.get(changed[0])!r}); delete this folder, or choose another `out`"
-            )
+        if changed := changed_values(read_json(self._run), self._identity):
+            other = f"holds labels of another run ({changed})"
+            raise InputError(f"{self.folder}: {other}; delete this folder, or choose another `out`")
 
     def _drop_damaged(self) -> list[Finding]:
         findings = []
