@@ -34,7 +34,7 @@ def validated(function: Callable[Given, Result]) -> Callable[Given, Result]:
             first = problem.errors()[0]
             where = first["loc"][0]
             name = names[where] if isinstance(where, int) else where
-            raise InputError(f"`{name}`: {first['msg'].lower()}; got {shortest(first['input'])}") from problem
+            raise InputError(f"`{name}`: {first['msg'].lower()}; got {shortest(first['input'])}") from None
 
     return checked
 

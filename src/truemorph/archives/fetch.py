@@ -11,7 +11,7 @@ from typing import Any
 
 from truemorph.archives.addresses import addresses
 from truemorph.archives.provenance import Fetched
-from truemorph.errors import InputError, TruemorphError, extras_named, nearest
+from truemorph.errors import TruemorphError, extras_named
 
 # Modules of this package with PER_SECOND (maximum requests per second) and `fetch(session, known, out, *, options)`.
 ARCHIVES = ("gz2", "sdss", "simard", "hst")
@@ -48,7 +48,5 @@ def fetch(
 
 
 def _module(name: str) -> ModuleType:
-    if name not in ARCHIVES:
-        raise InputError(f"no archive {name!r}; {nearest(name, ARCHIVES, what='archives')}")
     with extras_named():
         return import_module(f"truemorph.archives.{name}")

@@ -168,7 +168,7 @@ def run_benchmark(
     words = (
         f"--{name}" if value is True else f"--{name} {quote(str(value))}" for name, value in again.items() if value
     )
-    if data is not None and not Path(data).is_dir():
+    if data is not None and not data.is_dir():
         raise InputError(f"{data}: no such folder of real data")
     if catalogue_only and (sizes or epochs or quick):
         raise InputError("`catalogue_only` trains no networks: leave `quick`, `train`, `test` and `epochs` out")
@@ -183,9 +183,8 @@ def run_benchmark(
         sizes=None if catalogue_only else replace(Sizes(), **sizes),
         epochs=epochs or EPOCHS,
         real_epochs=epochs or REAL_EPOCHS,
-        data=None if data is None else Path(data),
+        data=data,
     )
-    out = Path(out)
     rows = run_plan(plan, out / "cache", jobs or (os.cpu_count() or 1 if catalogue_only else 1))
     content = described(
         plan, rows, " ".join(["truemorph benchmark", *words]), page.RELABELLED if catalogue_only else page.TRAINED

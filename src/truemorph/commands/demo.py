@@ -124,7 +124,6 @@ def run_demo(
         ...
     truemorph.errors.InputError: the demo needs at least 300 galaxies; got 10
     """
-    out = Path(out)
     require_extra("networks")
     if galaxies < _SMALLEST:
         raise InputError(f"the demo needs at least {_SMALLEST} galaxies; got {galaxies}")

@@ -92,7 +92,6 @@ def explain_classifier(
         raise InputError("give one model folder or more, such as: truemorph explain model --catalogue cat.parquet")
     if draws == 1:
         raise InputError("`draws` is 0 (no check of the maps) or at least 2; got 1")
-    out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder (`out`)")
     from truemorph.explain.study import compare, explain, galaxies_of  # needs the networks

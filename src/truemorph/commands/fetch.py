@@ -84,7 +84,7 @@ def fetch_archive(
     >>> fetch_archive("sdss7")
     Traceback (most recent call last):
         ...
-    truemorph.errors.InputError: no archive 'sdss7'; nearest: sdss
+    truemorph.errors.InputError: `archives`: input should be 'gz2', 'sdss', 'simard' or 'hst'; got 'sdss7'
     """
     if not archives:
         raise InputError(f"name what to fetch: {', '.join(ARCHIVES)}")
@@ -101,7 +101,7 @@ def fetch_archive(
     _check_options(archives, options)
     results = []
     for archive in dict.fromkeys(archives):
-        folder = out if out is None or len(archives) == 1 else Path(out) / archive
+        folder = out if out is None or len(archives) == 1 else out / archive
         own = {name: value for name, value in options.items() if name in options_of(archive)}
         results.append(fetch(archive, folder, addresses_from=addresses, per_second=rate, offline=offline, **own))
     values = [one.to_dict() for one in results]

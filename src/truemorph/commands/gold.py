@@ -92,8 +92,8 @@ def plan_gold(
     plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by)
     if out is None:
         return plan
-    plan = write_plan(plan, Path(out))
-    save_figure(plan.plot().figure, Path(out) / "plan.png")
+    plan = write_plan(plan, out)
+    save_figure(plan.plot().figure, out / "plan.png")
     return plan
 
 
@@ -157,22 +157,21 @@ def collect_gold(
         ...
     truemorph.errors.InputError: absent: is not the folder of a plan (no plan.json); make one with truemorph gold plan
     """
-    folder = Path(plan)
     require_extra("gold")
     from truemorph.gold.server import serve
 
-    session = open_session(folder, images, better, twins, gold_source)
+    session = open_session(plan, images, better, twins, gold_source)
     findings: tuple[Finding, ...] = ()
     if session.left_out:
         n, (one, reason) = len(session.left_out), next(iter(session.left_out.items()))
         hidden = f"{n:,} of {n + len(session.images):,} galaxies of the plan cannot be shown (first: {one}, {reason})"
-        message = f"{hidden}; they are listed in {folder / LEFT_OUT}."
+        message = f"{hidden}; they are listed in {plan / LEFT_OUT}."
         action = "Add their images (`images`), and run the same command again."
         findings = (Finding("galaxies-left-out", "note", message, action),)
     if session.better:
         tell(f"{len(session.images):,} galaxies, {len(session.better):,} of them with a better image")
     serve(session, port)
-    answers = read_answers(folder)
+    answers = read_answers(plan)
     first = pl.col("occasion") == FIRST
     annotators = (
         answers.group_by("annotator")
@@ -189,7 +188,7 @@ def collect_gold(
         rows = [[name, *map(str, counts), f"{seconds:.1f}"] for name, *counts, seconds in annotators.iter_rows()]
         header = ["annotator", "smooth", "disk", "can't tell", "artefact", "repeats and twins", "seconds each"]
         lines += ["", *text_table(header, rows)]
-    values = {"plan": str(folder), "gold_source": session.source, "galaxies": galaxies}
+    values = {"plan": str(plan), "gold_source": session.source, "galaxies": galaxies}
     found = {"annotators": annotators.to_dicts(), "findings": [one.to_dict() for one in findings]}
     return PlainResult("\n".join(lines), values | found, findings)
 
@@ -302,36 +301,37 @@ def import_gold(
     >>> found.to_dict()["disk"], found.to_dict()["uncertain"]
     (1, 1)
     """
-    path = Path(source)
-    folder = path if path.is_dir() else plan
+    folder = source if source.is_dir() else plan
     if catalogue is None and folder is None:
-        raise InputError(f"{path}: not the folder of a plan; a table of gold labels needs its catalogue (`catalogue`)")
+        raise InputError(
+            f"{source}: not the folder of a plan; a table of gold labels needs its catalogue (`catalogue`)"
+        )
     if folder is not None:
-        planned = read_plan(Path(folder))[0]["catalogue"]
+        planned = read_plan(folder)[0]["catalogue"]
         catalogue = planned if catalogue is None else catalogue
     measured: dict[str, Any] = {}
     experts, page = None, None
-    if path.is_dir():
-        answers = read_answers(path)
+    if source.is_dir():
+        answers = read_answers(source)
         first = answers.filter(pl.col("occasion") == FIRST)
         if not first.height:
-            raise InputError(f"{path}: has no answers yet; collect them with truemorph gold label")
+            raise InputError(f"{source}: has no answers yet; collect them with truemorph gold label")
         measured, experts = agreement(answers), experts_curve(answers)
-        recorded = read_session(path)
-        page = _disagreements_page(path, first, measured["disagreements"], recorded.get("images"), Path(out))
+        recorded = read_session(source)
+        page = _disagreements_page(source, first, measured["disagreements"], recorded.get("images"), out)
         gold_source = gold_source or recorded.get("gold_source")
         same = first.filter(~pl.col("better"))["galaxy"].n_unique() if gold_source != "literature" else 0
     else:
-        first = answers_of_table(path, id, column)
+        first = answers_of_table(source, id, column)
         gold_source = gold_source or "literature"
         same = first["galaxy"].n_unique() if gold_source == "same-images" else 0
     about = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({gold_source})"}
     about |= {"gold_experts": experts} if experts else {}
     about |= {"gold_from_same_images": same}
-    chosen_by = None if folder is None else read_chosen(Path(folder))
+    chosen_by = None if folder is None else read_chosen(folder)
     table, findings = with_gold(read_catalogue(catalogue), first, chosen_by, about)
-    write_table(table, Path(out))
-    return GoldImport(Path(out), table, measured, page, (*findings, *from_same_images(about)))
+    write_table(table, out)
+    return GoldImport(out, table, measured, page, (*findings, *from_same_images(about)))
 
 
 def _disagreements_page(
@@ -393,6 +393,6 @@ def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> PlainRe
         ...
     truemorph.errors.InputError: absent: is not the folder of a plan (no plan.json); make one with truemorph gold plan
     """
-    manifest, galaxies = export_subjects(Path(plan), Path(out), None if images is None else Path(images))
+    manifest, galaxies = export_subjects(plan, out, images)
     text = f"{galaxies:,} galaxies for Zooniverse: upload {manifest} with the images beside it"
     return PlainResult(text, {"out": str(manifest), "galaxies": galaxies})

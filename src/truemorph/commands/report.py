@@ -49,4 +49,4 @@ def write_report(*runs: Path, out: Path = Path("report.html"), options: ReportOp
     """
     if not runs and options.catalogue is None:
         raise InputError("give run folders, such as: truemorph report model-naive model-debiased; or a `catalogue`")
-    return make_report([Path(one) for one in runs], Path(out), options)
+    return make_report(runs, out, options)

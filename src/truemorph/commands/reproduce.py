@@ -152,6 +152,6 @@ def reproduce_paper(
     """
     from truemorph.reproduce.experiment import run_experiment  # needs the networks
 
-    content = run_experiment(Path(data), Path(out), options, config, given_settings(inputs))
+    content = run_experiment(data, out, options, config, given_settings(inputs))
     known = [one for found in content.values() if isinstance(found, dict) for one in found.get("findings", ())]
-    return Reproduction(Path(out), content, unique(map(Finding.from_dict, known)))
+    return Reproduction(out, content, unique(map(Finding.from_dict, known)))

@@ -99,7 +99,7 @@ def estimate_transition(
     >>> bool(abs(study.fit.class_fractions[1] - galaxies["truth"].mean()) < 4 * study.fit.stderr["disk_fraction"])
     True
     """
-    if out is not None and Path(out).suffix != ".json":
+    if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: a fit is written as JSON and PNG; choose a name that ends in .json")
     rows = select_rows(read_catalogue(catalogue), where, intrinsic, gold, by, observables, weights)
     study = study_transition(
@@ -118,5 +118,5 @@ def estimate_transition(
         bins=bins,
     )
     if out is not None:
-        write_fit(study.to_dict(), study.figure(), Path(out))
+        write_fit(study.to_dict(), study.figure(), out)
     return study
