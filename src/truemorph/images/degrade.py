@@ -12,6 +12,7 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import gaussian_filter, zoom
 
+from truemorph.arrays import float_array
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.errors import InputError
 from truemorph.images.psf import moffat_transfer
@@ -77,12 +78,12 @@ def degrade(
     if how not in ("distance", "seeing"):
         raise InputError(f'how must be "distance" or "seeing"; got {how!r}')
     n = len(images)
-    alpha, to_alpha = np.asarray(alpha, np.float64), np.asarray(to_alpha, np.float64)
-    radii = np.broadcast_to(np.asarray(radius, np.float64), (n,))
-    if alpha.shape != (n,) or to_alpha.shape != (n,):
-        raise InputError(f"alpha and to_alpha must have shape ({n},), one per image")
-    if not (np.all(alpha > 0) and np.all(to_alpha > 0) and np.all(radii > 0)):
-        raise InputError("alpha, to_alpha and radius must be positive")
+    alpha, to_alpha, radii = map(float_array, (alpha, to_alpha, radius), ("alpha", "to_alpha", "radius"))
+    if alpha.shape != (n,) or to_alpha.shape != (n,) or radii.shape not in ((), (n,)):
+        raise InputError(f"alpha, to_alpha and radius must have shape ({n},), one per image")
+    if not (np.all(alpha > 0) and np.all(to_alpha > 0) and np.all((radii > 0) & (radii < 4 * images.shape[1]))):
+        raise InputError("alpha, to_alpha and radius must be positive, and a radius (in pixels) fit into its image")
+    radii = np.broadcast_to(radii, n)
     out = images.copy()
     for row in np.flatnonzero(alpha > to_alpha):
         widths = radii[row] / alpha[row], radii[row] / to_alpha[row]
