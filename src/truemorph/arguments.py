@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, SkipValidation, ValidationError, validate_call
 
+from truemorph.config import by_commas
 from truemorph.errors import InputError
 from truemorph.io import shortest
 
@@ -55,10 +56,6 @@ else:
     Family = Annotated[str, SkipValidation]
 
 
-def _by_commas(given: Any) -> Any:
-    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
-
-
 def _pair(given: Any) -> Any:
     if isinstance(given, str) and not re.fullmatch(r"\d+/\d+", given):
         raise ValueError("must be k/n, such as 3/64")
@@ -67,7 +64,7 @@ def _pair(given: Any) -> Any:
 
 _AS_GIVEN = Parameter(converter=lambda _, tokens: ",".join(one.value for one in tokens), n_tokens=1, show_default=False)
 # Also as text, "a,b" and "3/64", as on the command line.
-Names = Annotated[Sequence[str], BeforeValidator(_by_commas), _AS_GIVEN]
+Names = Annotated[Sequence[str], BeforeValidator(by_commas), _AS_GIVEN]
 Shard = Annotated[tuple[int, int], BeforeValidator(_pair), _AS_GIVEN]
 # Repeated on the command line.
 Rules = Annotated[Sequence[str], Parameter(consume_multiple=False, show_default=False)]

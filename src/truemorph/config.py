@@ -16,13 +16,13 @@ from truemorph.io import checked, read_toml
 _PAPER_CROP = 207 / 424
 
 
-def _by_commas(value: Any) -> Any:
+def by_commas(value: Any) -> Any:
     """Split "a,b" from the command line."""
     given = (value,) if isinstance(value, str) else value
     return [name.strip() for one in given for name in str(one).split(",")] if isinstance(given, list | tuple) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_by_commas)]
+Names = Annotated[tuple[str, ...], BeforeValidator(by_commas)]
 
 
 class TrainingConfig(BaseModel):

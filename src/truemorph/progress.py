@@ -6,6 +6,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable
 from contextvars import ContextVar
+from multiprocessing import parent_process
 from typing import Any, TypeAlias
 
 from tqdm import tqdm
@@ -51,7 +52,9 @@ def progress(
 
     `total` is None if unknown, `initial` was done before; `between` are seconds between lines of a log.
     """
-    shown = {"iterable": of, "total": total, "desc": what, "initial": initial, "disable": QUIET.get()}
+    # Bars of several processes would overwrite each other.
+    hidden = QUIET.get() or parent_process() is not None
+    shown = {"iterable": of, "total": total, "desc": what, "initial": initial, "disable": hidden}
     if sys.stderr.isatty():
         soon = min(1, between)  # a bar that ends before does not flash
         return tqdm(**shown, unit=unit, unit_scale=True, leave=False, delay=soon, mininterval=soon / 10)

@@ -101,11 +101,6 @@ class Result(ABC):
 
         return send_votable(read_table(self.to_table()), type(self).__name__, to)
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Messages of the findings."""
-        return tuple(one.message for one in self.findings)
-
     def __str__(self) -> str:
         """Return the summary."""
         return self.summary()

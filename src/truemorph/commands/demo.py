@@ -7,6 +7,7 @@ the truth. Every number is measured on galaxies that no network trained on.
 from __future__ import annotations
 
 import shutil
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,13 @@ from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, write_jpegs
 from truemorph.simulate.population import at_resolution, simulate_galaxies
 from truemorph.tables import CatalogTable, write_table
+from truemorph.workers import worker_pool
 
 TRUE_THETA = 11.25
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
-_SPLIT = (0.6, 0.1, 0.3)
+_MARKER, _CATALOGUE, _CURVE = ".truemorph-demo", "catalogue.parquet", "transition.json"
+_MODELS = ("naive", "debiased")
 _SMALLEST = 300
-_MARKER = ".truemorph-demo"
 # Resolution and pixels of the better images.
 _SHARP, _BETTER_SIZE = 80.0, 128
 _SIMULATED = Finding(
@@ -94,6 +96,8 @@ def run_demo(
 
     Example: truemorph demo --out demo
 
+    Scripts that call it need `if __name__ == "__main__":`, because each model is trained in a process of its own.
+
     Parameters
     ----------
     out : path
@@ -137,25 +141,16 @@ def run_demo(
     tell("demo: simulate")
     votes = write_simulated(out, galaxies, seed, PRESETS["quick"].image_size)
     tell("demo: prepare, measure the bias, estimate T(α)")
-    path, curve = out / "catalogue.parquet", out / "transition.json"
-    prepare_catalogue(votes, images=out / "images", split=_SPLIT, gold="truth", out=path, seed=seed)
+    path = out / _CATALOGUE
+    prepare_catalogue(votes, images=out / "images", split=(0.6, 0.1, 0.3), gold="truth", out=path, seed=seed)
     measure_bias(path, intrinsic=INTRINSIC, bootstrap=20, out=out / "bias.json", seed=seed)
-    study = estimate_transition(path, out=curve, compare=False)
+    study = estimate_transition(path, out=out / _CURVE, compare=False)
+    tell(f"demo: train {' and '.join(_MODELS)}, a process each, and label")
+    with worker_pool(len(_MODELS)) as pool:
+        list(pool.map(_train, _MODELS, repeat(out), repeat(settings)))
     models: dict[str, dict[str, Any]] = {}
-    for name in ("naive", "debiased"):
-        tell(f"demo: train {name}")
-        train_classifier(
-            path,
-            out=out / name,
-            transition=curve if name == "debiased" else None,
-            naive=name == "naive",
-            preset="quick",
-            intrinsic=INTRINSIC,
-            settings=settings,
-            overwrite=True,
-        )
-        tell(f"demo: label {name}")
-        labels = label_galaxies(out / name, path, out / f"labels_{name}.parquet").out
+    for name in _MODELS:
+        labels = out / f"labels_{name}.parquet"
         everything, _ = join_labels(read_catalogue(path), labels)
         tested = everything.filter(pl.col("split") == TEST)
         measured = measure_bias(
@@ -195,6 +190,21 @@ def run_demo(
     }
     write_json(out / "summary.json", summary)
     return PlainResult(_summary(out, summary), plain(summary), study.findings)
+
+
+def _train(name: str, out: Path, settings: dict[str, Any]) -> None:
+    """Train a model on the demo's catalogue, and label all galaxies."""
+    train_classifier(
+        out / _CATALOGUE,
+        out=out / name,
+        transition=out / _CURVE if name == "debiased" else None,
+        naive=name == "naive",
+        preset="quick",
+        intrinsic=INTRINSIC,
+        settings=settings,
+        overwrite=True,
+    )
+    label_galaxies(out / name, out / _CATALOGUE, out / f"labels_{name}.parquet")
 
 
 def _better_images(out: Path, galaxies: int, seed: int, labelled: pl.DataFrame, most: int) -> None:

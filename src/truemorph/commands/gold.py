@@ -302,13 +302,10 @@ def import_gold(
     (1, 1)
     """
     folder = source if source.is_dir() else plan
-    if catalogue is None and folder is None:
-        raise InputError(
-            f"{source}: not the folder of a plan; a table of gold labels needs its catalogue (`catalogue`)"
-        )
-    if folder is not None:
-        planned = read_plan(folder)[0]["catalogue"]
-        catalogue = planned if catalogue is None else catalogue
+    if catalogue is None:
+        if folder is None:
+            raise InputError(f"{source}: not the folder of a plan; classes need their catalogue (`catalogue`)")
+        catalogue = read_plan(folder)[0]["catalogue"]
     measured: dict[str, Any] = {}
     experts, page = None, None
     if source.is_dir():
