@@ -14,6 +14,7 @@ from truemorph.archives.http import TooMuchError
 from truemorph.errors import InputError, nearest
 from truemorph.io import written_whole
 from truemorph.progress import progress, tell
+from truemorph.tables import read_columns
 
 # Messages of services about timeouts.
 TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|query time|aborted", re.IGNORECASE)
@@ -62,8 +63,8 @@ def in_batches(
 def _part(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
     """Read a response of an earlier run; a damaged one is removed and treated as empty."""
     try:
-        return pl.read_parquet(path).select(*schema).cast(dict(schema))  # type: ignore[arg-type]
-    except (pl.exceptions.PolarsError, OSError):
+        return read_columns(path, schema)
+    except InputError:
         tell(f"{path}: damaged; querying it again")
         path.unlink()
         return pl.DataFrame(schema=schema)

@@ -34,7 +34,7 @@ from truemorph.findings import Finding, unique
 from truemorph.images.inputs import image_names, pixel_batches
 from truemorph.io import FORMAT_VERSION, check_format, checked, content_hash, file_hash, read_json
 from truemorph.results import shortened
-from truemorph.tables import numeric_columns
+from truemorph.tables import numeric_columns, read_columns
 
 CONFIG, WEIGHTS, SEEN, CARD = _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
 # Files that a training run adds.
@@ -452,9 +452,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
             raise ValueError(f"{WEIGHTS} has weights of other shapes")
         if len(members) != about.members:
             raise ValueError(f"{len(members)} members, but {CONFIG} has {about.members}")
-        seen = pl.read_parquet(folder / SEEN)
-        if "object_id" not in seen.columns or seen["role"].dtype != pl.String or not seen["fold"].dtype.is_integer():
-            raise ValueError(f"{SEEN} lacks a column, or one has another type")
+        seen = read_columns(folder / SEEN, {"object_id": None, "role": pl.String, "fold": pl.Int64})
         if not seen["fold"].is_between(-1, about.members - 1).all():
             raise ValueError(f"{SEEN} names members that are not there")
         digest = hashlib.sha256((folder / CONFIG).read_bytes() + (folder / WEIGHTS).read_bytes()).hexdigest()[:16]

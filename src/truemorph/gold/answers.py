@@ -129,6 +129,6 @@ def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
             connection.executescript(_TABLE)
             with connection:
                 yield connection
-        except sqlite3.DatabaseError as problem:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as problem:
             advice = "try again later" if isinstance(problem, sqlite3.OperationalError) else "move it away"
             raise InputError(f"{path}: can't be used as a file of answers ({problem}); {advice}") from problem
