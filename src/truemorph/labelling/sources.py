@@ -295,8 +295,9 @@ def _table(
                 f"({', '.join(PATH_COLUMNS)}); name yours with `image_column`"
             )
         ids = id_column or _usual(ID_COLUMNS, names) or found
-        own = object_ids(table.frame[ids], str(path))
-        frame = table.frame.select(own, pl.col(found).cast(pl.String).alias(_IMAGE), *keep)
+        if (kind := table.frame.schema[found]) not in (pl.String, pl.Null):
+            raise InputError(f"{path}: column {found} holds {kind}, not paths; name that of images (`image_column`)")
+        frame = table.frame.select(object_ids(table.frame[ids], str(path)), pl.col(found).alias(_IMAGE), *keep)
         root, column = images or path.parent, _IMAGE
         table = replace(table, descriptions=_with_ids(table.descriptions, ids), metadata={})
     mark = content_hash([frame_hash(frame), str(root.resolve())])
