@@ -102,7 +102,10 @@ def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Mode
     except ValidationError as problem:
         # A misspelt key also causes a missing key; the former is more useful.
         first = min(problem.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        names, message = [str(part) for part in first["loc"]], first["msg"].removeprefix("Value error, ")
+        names, message = (
+            [shortest(str(part))[1:-1] for part in first["loc"]],
+            first["msg"].removeprefix("Value error, "),
+        )
         what = f"{message[0].lower()}{message[1:]}"
         if first["type"] == "extra_forbidden":
             schema = model.model_json_schema()
