@@ -102,11 +102,9 @@ def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Mode
     except ValidationError as problem:
         # A misspelt key also causes a missing key; the former is more useful.
         first = min(problem.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        names, message = (
-            [shortest(str(part))[1:-1] for part in first["loc"]],
-            first["msg"].removeprefix("Value error, "),
-        )
-        what = f"{message[0].lower()}{message[1:]}"
+        names = [shortest(str(part))[1:-1] for part in first["loc"]]
+        what = first["msg"].removeprefix("Value error, ")
+        what = what[0].lower() + what[1:]
         if first["type"] == "extra_forbidden":
             schema = model.model_json_schema()
             keys = [key for one in (schema, *schema.get("$defs", {}).values()) for key in one.get("properties", ())]

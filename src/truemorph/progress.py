@@ -52,8 +52,7 @@ def progress(
 
     `total` is None if unknown, `initial` was done before; `between` are seconds between lines of a log.
     """
-    # Bars of several processes would overwrite each other.
-    hidden = QUIET.get() or parent_process() is not None
+    hidden = QUIET.get() or parent_process() is not None  # bars of several processes would overwrite each other
     shown = {"iterable": of, "total": total, "desc": what, "initial": initial, "disable": hidden}
     if sys.stderr.isatty():
         soon = min(1, between)  # a bar that ends before does not flash

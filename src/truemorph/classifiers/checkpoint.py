@@ -465,7 +465,7 @@ def _from_fit(path: Path) -> Classifier:
     """Make a classifier whose probabilities are the class fractions of a fit."""
     fit = read_fit(path)
     fractions = fit.get("class_fractions")
-    if not fractions:
+    if not isinstance(fractions, dict) or not fractions.keys() >= set(CLASS_NAMES):
         raise InputError(f"{path}: has no class fractions, so it can't label galaxies; use a trained model")
     known = np.array([fractions[name] for name in CLASS_NAMES], np.float64)
     source = {"source": path.name, "rows": fit.get("galaxies")}

@@ -70,7 +70,7 @@ class FitFile(BaseModel):
     """What is read from a fit file, or from the bias curve of a model; other keys are only shown."""
 
     parameters: dict[str, Any]
-    class_fractions: dict[str, float] | None = None
+    class_fractions: dict[str, float] | list[float] | None = None  # a list in models that were trained on votes
     stderr: dict[str, float | None] = {}
     observables: list[str] = []
     findings: list[Finding] = []
