@@ -118,7 +118,7 @@ def read_columns(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
         if any(kind not in (None, frame.schema[name]) for name, kind in columns.items()):  # casts of nested types
             raise pl.exceptions.SchemaError("values are nested")
     except PolarsError as problem:
-        why = f"a column is missing or has another type ({reason(problem)})"
+        why = f"a column is missing or has the wrong type ({reason(problem)})"
         raise InputError(f"{path}: {why}; restore a copy") from problem
     return frame
 

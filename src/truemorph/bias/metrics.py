@@ -174,7 +174,7 @@ def _finite_rows(
     if rows.size == 0:
         raise InputError(f"none of the {n} galaxies has finite values in every column")
     if not np.ptp(observables[rows], axis=0).all():
-        raise InputError("alpha is the same for all galaxies, so these labels can't drift with it")
+        raise InputError("alpha is the same for all galaxies; check their radii and PSF widths")
     members = _class_indicators(labels[rows])
     shuffled = rng.permutation(rows.size)
     return members[shuffled], observables[rows[shuffled]], columns[rows[shuffled]], n - rows.size

@@ -304,7 +304,7 @@ def import_gold(
     folder = source if source.is_dir() else plan
     if catalogue is None:
         if folder is None:
-            raise InputError(f"{source}: not the folder of a plan; classes need their catalogue (`catalogue`)")
+            raise InputError(f"{source}: not a plan; a table of gold labels needs its catalogue (`catalogue`)")
         catalogue = read_plan(folder)[0]["catalogue"]
     measured: dict[str, Any] = {}
     experts, page = None, None

@@ -108,7 +108,7 @@ def read_answers(folder: Path) -> pl.DataFrame:
         )
     except (TypeError, pl.exceptions.PolarsError) as problem:
         raise InputError(
-            f"{folder / ANSWERS}: an answer has another type ({reason(problem)}); restore a copy"
+            f"{folder / ANSWERS}: a value has the wrong type ({reason(problem)}); restore a copy"
         ) from problem
     twins = read_twins(folder).select(pl.lit(TWIN).alias("occasion"), "twin_alpha", galaxy="object_id")
     return frame.join(twins, on=["galaxy", "occasion"], how="left", maintain_order="left")

@@ -65,7 +65,7 @@ def answers_of_table(path: Path, id_column: str, class_column: str) -> pl.DataFr
     twice = found.unique([*who, "answer"]).filter(pl.struct(who).is_duplicated())
     if not twice.is_empty() and not of_zooniverse:
         first = twice["galaxy"].sort()[0]
-        raise InputError(f"{path}: {first} has several classes; keep one, or name in a column annotator who gave each")
+        raise InputError(f"{path}: {first} has several classes; keep one, or add a column annotator (who gave each)")
     return found.unique(who, keep="last", maintain_order=True)
 
 

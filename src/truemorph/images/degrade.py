@@ -82,7 +82,7 @@ def degrade(
     if alpha.shape != (n,) or to_alpha.shape != (n,) or radii.shape not in ((), (n,)):
         raise InputError(f"alpha, to_alpha and radius must have shape ({n},), one per image")
     if not (np.all(alpha > 0) and np.all(to_alpha > 0) and np.all((radii > 0) & (radii < 4 * images.shape[1]))):
-        raise InputError("alpha, to_alpha and radius must be positive, and a radius (in pixels) fit into its image")
+        raise InputError("alpha, to_alpha and radius must be positive, and radius below four image widths")
     radii = np.broadcast_to(radii, n)
     out = images.copy()
     for row in np.flatnonzero(alpha > to_alpha):
