@@ -24,9 +24,9 @@ def follow(dist):
     (wheel,) = dist.resolve().glob("*.whl")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        venv.create(folder / "env", with_pip=True)
+        venv.create(folder / "env")
         python = folder / "env" / "bin" / "python"
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--python", python]
         subprocess.run([*install, "--constraint", ROOT / "constraints.txt", wheel], check=True)
         run = {"cwd": folder, "check": True, "capture_output": True, "text": True}
         out = subprocess.run([python, "-I", "-c", CODE], **run).stdout

@@ -5,6 +5,8 @@ import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import truemorph
 
 SOURCE = Path(truemorph.__file__).parent
@@ -58,8 +60,16 @@ FILES = {
     ".".join(("truemorph", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in SOURCE.rglob("*.py")
 }
-TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
-IMPORTS = {name: {one for one in imported(tree) if one in FILES and one != name} for name, tree in TREES.items()}
+
+
+@pytest.fixture(scope="module")
+def trees():
+    return {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+
+
+@pytest.fixture(scope="module")
+def imports(trees):
+    return {name: {one for one in imported(tree) if one in FILES and one != name} for name, tree in trees.items()}
 
 
 def test_every_package_is_listed():
@@ -68,18 +78,18 @@ def test_every_package_is_listed():
     assert {path.stem for path in SOURCE.glob("*.py")} == {"__init__", "__main__", "cli", *EVERYWHERE}
 
 
-def test_packages_import_only_from_allowed_packages():
-    for name, found in IMPORTS.items():
+def test_packages_import_only_from_allowed_packages(imports):
+    for name, found in imports.items():
         room = name.split(".")[1] if "." in name else "__init__"
         if room in ROOMS or room in EVERYWHERE:
             wrong = {one.split(".")[1] for one in found if "." in one} - ROOMS.get(room, set()) - EVERYWHERE - {room}
             assert not wrong, f"{name} imports {wrong}"
 
 
-def test_there_are_no_import_cycles():
+def test_there_are_no_import_cycles(imports):
     """A cycle raises CycleError."""
     packages = {name for name, path in FILES.items() if path.stem == "__init__"}
-    TopologicalSorter({name: found - packages for name, found in IMPORTS.items()}).prepare()
+    TopologicalSorter({name: found - packages for name, found in imports.items()}).prepare()
 
 
 def test_bias_does_not_use_files_images_or_torch():
@@ -89,9 +99,9 @@ def test_bias_does_not_use_files_images_or_torch():
             assert name not in text, f"{path.name}: {name}"
 
 
-def test_messages_of_packages_have_no_command_line_options():
+def test_messages_of_packages_have_no_command_line_options(trees):
     """Messages may include commands but not single options, because Python users have arguments."""
-    for name, tree in TREES.items():
+    for name, tree in trees.items():
         room = name.split(".")[1] if "." in name else ""
         if room in ("commands", "cli"):
             continue

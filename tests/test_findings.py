@@ -4,6 +4,7 @@ import ast
 import re
 
 import polars as pl
+import pytest
 
 import truemorph
 from conftest import ROOT, codes
@@ -19,23 +20,24 @@ def findings_of(tree):
             yield code, severity, not (isinstance(action, ast.Constant) and not action.value)
 
 
-MADE = [
-    one
-    for path in sorted((ROOT / "src" / truemorph.__name__).rglob("*.py"))
-    for one in findings_of(ast.parse(path.read_text(encoding="utf-8")))
-]
+@pytest.fixture(scope="module")
+def made():
+    paths = sorted((ROOT / "src" / truemorph.__name__).rglob("*.py"))
+    return [one for path in paths for one in findings_of(ast.parse(path.read_text(encoding="utf-8")))]
+
+
 PAGE = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
 ENTRIES = re.findall(r"^### (\S+)\n\*(\w+)\.\*", PAGE, re.MULTILINE)
 
 
-def test_every_code_has_one_entry_with_its_severity():
-    assert len(MADE) > 50
-    assert sorted({(code, severity) for code, severity, _ in MADE}) == sorted(ENTRIES)
+def test_every_code_has_one_entry_with_its_severity(made):
+    assert len(made) > 50
+    assert sorted({(code, severity) for code, severity, _ in made}) == sorted(ENTRIES)
     assert len(re.findall("^### ", PAGE, re.MULTILINE)) == len(dict(ENTRIES))
 
 
-def test_codes_are_slugs_and_problems_and_cautions_have_an_action():
-    for code, severity, acts in MADE:
+def test_codes_are_slugs_and_problems_and_cautions_have_an_action(made):
+    for code, severity, acts in made:
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code)
         assert severity in ("problem", "caution", "note"), code
         assert acts or severity == "note", code

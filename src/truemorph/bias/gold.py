@@ -175,11 +175,11 @@ class GoldRegression:
                 q = np.exp(log_probabilities(design, coefficients))
                 expected[b] += evidence * (w @ q)
                 some = design[:_DRAWN_ON]
-                scores = np.einsum("nq,skq->snk", some, coefficients + moves)
+                scores = np.tensordot(some, coefficients + moves, axes=(1, 2))  # (n, S, K - 1)
                 odds = np.exp(np.clip(scores, -_CLIP, _CLIP))
                 each = odds / (1 + odds.sum(axis=2, keepdims=True))
                 share = w[:_DRAWN_ON] / w[:_DRAWN_ON].sum()
-                mean = w @ q[:, 1:] + w.sum() * np.einsum("n,snk->sk", share, each - q[:_DRAWN_ON, 1:])
+                mean = w @ q[:, 1:] + w.sum() * np.tensordot(share, each - q[:_DRAWN_ON, None, 1:], axes=1)
                 spread = np.einsum("n,nk,nj->kj", w**2, q[:, 1:], -q[:, 1:]) + np.diag(w**2 @ q[:, 1:])
                 mean = mean + rng.multivariate_normal(np.zeros(n_classes - 1), spread, n)
                 mean = np.clip(mean, 0.0, w.sum())

@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from truemorph.arrays import float_array
-from truemorph.bias.transitions import UNKNOWN, Array, Transition
+from truemorph.bias.transitions import UNKNOWN, Array, Transition, chosen
 from truemorph.errors import InputError
 
 _IMPOSSIBLE = -1e4
@@ -37,7 +37,7 @@ def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0)
 
 def check_transition(transition: object) -> None:
     """Check that this is a T(α), not a fit or the name of a family."""
-    if not hasattr(transition, "log_matrix"):
+    if not hasattr(transition, "log_columns"):
         raise InputError(f"transition must be a T(alpha), such as fit.transition; got {type(transition).__name__}")
 
 
@@ -123,26 +123,17 @@ def _columns(values: Array) -> list[Array]:
     return [values[:, k, ...] for k in range(values.shape[1])]
 
 
-def _chosen(matrix: Array, labels: Array) -> list[Array]:
-    """Return matrix[n, y, labels[n]] for each y; with masks, because the array API has no portable gather."""
-    xp = array_namespace(matrix)
-    found = [matrix[:, y, 0] for y in range(matrix.shape[1])]
-    for seen in range(1, matrix.shape[-1]):
-        is_seen = labels == seen
-        found = [xp.where(is_seen, matrix[:, y, seen], one) for y, one in enumerate(found)]
-    return found
-
-
 def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Return log p(ỹ_n | y, α_n) of each galaxy's label for every true class y, shape (N, K); numpy only.
 
     Labels that are impossible under T are very unlikely instead, so that sums remain finite.
     """
-    out = np.empty((labels.size, transition.n_classes))
-    for begin in range(0, labels.size, ROWS):  # log_matrix needs several times the memory of the result
+    out = np.empty((transition.n_classes, labels.size))
+    for begin in range(0, labels.size, ROWS):  # T needs several times the memory of the result
         part = slice(begin, begin + ROWS)
-        np.stack(_chosen(transition.log_matrix(alpha[part]), labels[part]), axis=1, out=out[part])
-    return np.maximum(out, _IMPOSSIBLE, out=out)
+        for y, column in enumerate(transition.log_columns(labels[part], alpha[part])):
+            np.maximum(column, _IMPOSSIBLE, out=out[y, part])
+    return out.T
 
 
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:
@@ -156,7 +147,7 @@ def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, 
 
     Only the column of T for the observed label is used, so that impossible labels do not contribute to the gradient.
     """
-    flips = _chosen(transition.log_matrix(alpha), labels)
+    flips = transition.log_columns(labels, alpha)
     return log_sum_exp([p + flip for p, flip in zip(_columns(log_probabilities), flips, strict=True)])
 
 
@@ -219,7 +210,7 @@ def posterior(
     xp = array_namespace(probabilities)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)
     log_prior = xp.log(xp.clip(probabilities, min=tiny))
-    joint = log_prior + xp.stack(_chosen(transition.log_matrix(alpha), labels), axis=1)
+    joint = log_prior + xp.stack(transition.log_columns(labels, alpha), axis=1)
     if not is_torch_array(joint):
         possible = np.isfinite(joint).any(axis=1)
         if not possible.all():
@@ -257,4 +248,4 @@ def label_quality(
     array([0.327, 1.   ])
     """
     after = posterior(probabilities, labels, alpha, transition, observables=observables)
-    return _chosen(after[:, None, :], array_namespace(after).asarray(labels))[0]
+    return chosen(after[:, None, :], array_namespace(after).asarray(labels))[0]

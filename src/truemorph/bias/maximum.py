@@ -47,7 +47,7 @@ class Maximum:
 def differences(function: Callable[[np.ndarray], np.ndarray], point: np.ndarray) -> np.ndarray:
     """Return central differences of a function at a point, shape (P, …)."""
     shifts = np.eye(point.size) * _STEP
-    return np.stack([(function(point + s) - function(point - s)) / (2 * _STEP) for s in shifts])
+    return np.array([(function(point + s) - function(point - s)) / (2 * _STEP) for s in shifts])
 
 
 def with_differences(value: Callable[[np.ndarray], float]) -> Objective:
@@ -117,11 +117,13 @@ def polish(
     return Maximum(point, value, information, free, taken)
 
 
-def log_probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """Return log p(y | z), shape (N, K), from a design matrix (N, Q) and coefficients (K - 1, Q)."""
+def log_probabilities(design: np.ndarray, coefficients: np.ndarray, offset: np.ndarray | None = None) -> np.ndarray:
+    """Return log p(y | z), shape (N, K), from a design (N, Q), coefficients (K - 1, Q), and an offset of class 1."""
     scores = [np.zeros(design.shape[0]), *(design @ row for row in coefficients)]
+    if offset is not None:
+        scores[1] += offset
     total = log_sum_exp(scores)
-    return np.stack([score - total for score in scores], axis=1)
+    return np.stack([score - total for score in scores]).T  # one class after the other in memory
 
 
 def information_matrix(design: np.ndarray, variances: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from truemorph.bias.binning import Bins, equal_count_edges
 from truemorph.bias.likelihood import check_columns, label_columns, log_sum_exp
@@ -24,6 +24,7 @@ from truemorph.bias.maximum import (
     differences,
     fit_softmax,
     information_matrix,
+    log_probabilities,
     maximise,
     polish,
 )
@@ -100,10 +101,7 @@ class Mixture:
     def log_prior(self, coefficients: np.ndarray) -> np.ndarray:
         """Return log p(y | z), shape (N, K), or (1, K) if it is the same for all."""
         design = self.design[:1] if self.same_for_all else self.design
-        scores = np.column_stack([np.zeros(len(design)), design @ coefficients.T])
-        if self.offset is not None:
-            scores[:, 1] += self.offset
-        return np.asarray(log_softmax(scores, axis=1))
+        return log_probabilities(design, coefficients, self.offset)
 
     def log_labels(self, at: np.ndarray) -> np.ndarray:
         """Return log p(ỹ_n | y, α_n) for every y, shape (N, K)."""
@@ -126,9 +124,8 @@ class Mixture:
 
     def _slopes_of_t(self, at: np.ndarray, posterior: np.ndarray) -> np.ndarray:
         """Return the posterior mean of d log p(ỹ | y, α) / d T's parameters, shape (P, N)."""
-        if not self.space.size:
-            return np.empty((0, self.labels.size))
-        return differences(lambda one: np.einsum("nk,nk->n", posterior, self.log_labels(one)), at)
+        slopes = differences(lambda one: np.einsum("nk,nk->n", posterior, self.log_labels(one)), at)
+        return slopes.reshape(at.size, len(posterior))
 
     def objective(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the penalised log-likelihood and its gradient."""

@@ -49,8 +49,8 @@ def as_resolution(alpha: Array) -> Array:
         alpha = float_array(alpha, "alpha")
     if alpha.ndim != 1:
         raise InputError(f"alpha must have one value per galaxy, shape (N,); got shape {alpha.shape}")
-    bad = np.flatnonzero(np.isnan(alpha) | (alpha < 0))
-    if bad.size:
+    if not (alpha >= 0).all():
+        bad = np.flatnonzero(~(alpha >= 0))
         first = f"row {bad[0]}, {alpha[bad[0]]}"
         raise InputError(f"alpha has {bad.size} negative or missing values (first: {first}); {action}")
     return alpha
@@ -59,6 +59,16 @@ def as_resolution(alpha: Array) -> Array:
 def _tuples(values: Any) -> Any:
     """Return nested lists as nested tuples, which can be hashed."""
     return tuple(map(_tuples, values)) if isinstance(values, list) else values
+
+
+def chosen(matrix: Array, labels: Array) -> list[Array]:
+    """Return matrix[n, y, labels[n]] for each y; with masks, because the array API has no portable gather."""
+    xp = array_namespace(matrix)
+    found = [matrix[:, y, 0] for y in range(matrix.shape[1])]
+    for seen in range(1, matrix.shape[-1]):
+        is_seen = labels == seen
+        found = [xp.where(is_seen, matrix[:, y, seen], one) for y, one in enumerate(found)]
+    return found
 
 
 class Transition(Protocol):
@@ -78,6 +88,10 @@ class Transition(Protocol):
         """Return p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]; rows sum to 1."""
         log_matrix = self.log_matrix(alpha)
         return array_namespace(log_matrix).exp(log_matrix)
+
+    def log_columns(self, labels: Array, alpha: Array) -> list[Array]:
+        """Return log p(ỹ | y, α) of each galaxy's label ỹ, shape (N,), for every true class y."""
+        return chosen(self.log_matrix(alpha), labels)
 
     def flip_probability(self, alpha: Array) -> Array:
         """Return p(ỹ = smooth | y = disk, α), shape (N,)."""
@@ -212,10 +226,6 @@ class FlipTransition:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,), for a floating α that is not negative or missing."""
         raise NotImplementedError
 
-    def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
-        """Return log p(ỹ = disk | y = disk, α) = log(1 - flip), at least log of the smallest normal number."""
-        return _log(-array_namespace(log_flip).expm1(log_flip))
-
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
 
@@ -223,6 +233,16 @@ class FlipTransition:
         normal number: a disk label at α = 0 then costs about 87 (float32) or 708 (float64) and has the same finite
         gradient as in the limit α → 0. Structural zeros (eq. 6) are -inf.
         """
+        of_smooth, of_disk = (array_namespace(row[0]).stack(row, axis=-1) for row in self._rows(alpha))
+        return array_namespace(of_disk).stack([of_smooth, of_disk], axis=-2)
+
+    def log_columns(self, labels: Array, alpha: Array) -> list[Array]:
+        """Return log p(ỹ | y, α) of each galaxy's label ỹ, shape (N,), for smooth and disk galaxies."""
+        is_disk = labels == DISK
+        return [array_namespace(disk).where(is_disk, disk, smooth) for smooth, disk in self._rows(alpha)]
+
+    def _rows(self, alpha: Array) -> list[list[Array]]:
+        """Return log p(ỹ | y, α) for each y and ỹ, shape (N,) each."""
         alpha = as_resolution(alpha)
         xp = array_namespace(alpha)
         if self.takes_tensors or not is_torch_array(alpha):
@@ -232,8 +252,7 @@ class FlipTransition:
             log_flip = xp.asarray(found, dtype=alpha.dtype, device=get_device(alpha))
         with np.errstate(divide="ignore"):
             rates = np.log1p(-self.false_disk), np.log(self.false_disk)  # eq. 6
-        of_smooth = xp.stack([xp.full_like(log_flip, float(rate)) for rate in rates], axis=-1)
-        return xp.stack([of_smooth, xp.stack([log_flip, self._log_seen(alpha, log_flip)], axis=-1)], axis=-2)
+        return [[xp.full_like(log_flip, float(rate)) for rate in rates], [log_flip, _log(-xp.expm1(log_flip))]]
 
     matrix, flip_probability, parameters = Transition.matrix, Transition.flip_probability, Transition.parameters
 
@@ -247,9 +266,10 @@ class FlipTransition:
         middle = np.log(np.median(positive))
         bounds_of["scale"] = (np.log(positive.min() * _SCALE_BELOW), np.log(positive.max() * _SCALE_ABOVE))
 
+        exponential = np.array([kind in ("scale", "shape") for kind in kinds.values()], dtype=bool)
+
         def values(point: np.ndarray) -> np.ndarray:
-            positive = np.isin(list(kinds.values()), ("scale", "shape"))
-            return np.where(positive, np.exp(np.clip(point, -700, 700)), expit(point))
+            return np.where(exponential, np.exp(np.clip(point, -700, 700)), expit(point))
 
         def build(point: np.ndarray) -> Transition:
             made = dict(zip(kinds, values(point).tolist(), strict=True))
@@ -410,13 +430,15 @@ def _power(alpha: Array, scale: float, shape: float) -> Array:
     """Return (α / scale)^shape, limited to avoid overflow; 0 at α = 0."""
     xp = array_namespace(alpha)
     largest = float(np.log(float(xp.finfo(alpha.dtype).max))) - 1.0
-    return xp.exp(xp.clip(shape * (_log(alpha) - float(np.log(scale))), max=largest))
+    exponent = shape * (_log(alpha) - float(np.log(scale)))
+    return xp.exp(xp.where(exponent > largest, largest, exponent))
 
 
 def _log(values: Array) -> Array:
     """Return the logarithm of values, but at least that of the smallest normal number."""
     xp = array_namespace(values)
-    return xp.log(xp.clip(values, min=float(xp.finfo(values.dtype).smallest_normal)))
+    smallest = float(xp.finfo(values.dtype).smallest_normal)
+    return xp.log(xp.where(values < smallest, smallest, values))
 
 
 @dataclass(frozen=True, repr=False)
@@ -508,6 +530,8 @@ def class_name(k: int, n_classes: int) -> str:
 
 def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
     """Interpolate probabilities, shape (M,) or (M, C), linearly between knots of α; constant outside."""
+    if isinstance(alpha, np.ndarray) and np.ndim(values) == 1:
+        return np.interp(alpha, knots, values).astype(alpha.dtype)
     xp = array_namespace(alpha)
     at, value = (xp.asarray(one, dtype=alpha.dtype, device=get_device(alpha)) for one in (knots, values))
     left = xp.clip(xp.searchsorted(at, alpha, side="right") - 1, 0, at.shape[0] - 2)
@@ -578,10 +602,6 @@ class MonotoneTransition(FlipTransition):
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
         return _log(_interpolate(alpha, self.knots, self.flip))
-
-    def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
-        """Return log p(ỹ = disk | y = disk, α), from 1 - flip at the knots to avoid rounding near 1."""
-        return _log(_interpolate(alpha, self.knots, tuple(1 - one for one in self.flip)))
 
     @classmethod
     def space(cls, search: Search) -> Space:
