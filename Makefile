@@ -5,12 +5,15 @@ BIN := .venv/bin
 .PHONY: setup demo test slow check fuzz matrix covered lint docs wheel bench leaderboard coverage real clean
 setup: .venv/.installed
 
-# Not compiled: Python compiles what is imported, once, where it may; most of what is installed never is.
+# Python may compile what is imported, once; uv compiles nothing, and most of what is installed is never imported.
 unexport PYTHONDONTWRITEBYTECODE
+# uv installs five times faster than pip, and looks for wheels where pip is told to.
+export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 # In the versions that were tested (constraints.txt); pip alone installs what pyproject.toml allows.
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 demo: setup
@@ -62,7 +65,7 @@ docs: setup
 # The sdist, the wheel built from it, and the README's first example in an empty environment that has only the wheel.
 wheel: setup
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist
+	$(BIN)/uv build --quiet --out-dir dist
 	$(BIN)/python tests/follow_wheel.py dist
 
 bench: setup
