@@ -48,10 +48,8 @@ def cut(monkeypatch, tmp_path):
 
 
 def train(folder, **changes):
-    unfinished = Unfinished(folder)
-    unfinished.begin({"run": 1})
     config = tiny(**{**SETTINGS, **changes})
-    return train_members(stripes(300)[0], RayleighTransition(11.25), config, unfinished=unfinished)
+    return train_members(stripes(300)[0], RayleighTransition(11.25), config, unfinished=Unfinished(folder))
 
 
 def assert_same(first, second):
@@ -160,9 +158,13 @@ def test_no_code_is_run_from_a_state(tmp_path):
 
 def test_a_run_with_other_settings_does_not_resume(tmp_path):
     def begin(epochs, theta):
-        Unfinished(tmp_path).begin({"epochs": epochs, "transition": {"family": "rayleigh", "parameters": [theta]}})
+        transition = {"family": "rayleigh", "parameters": [theta]}
+        with Unfinished(tmp_path).alone({"epochs": epochs, "transition": transition}):
+            pass
 
+    begin(3, 11.25)  # refused before there was a state to resume from
     begin(2, 11.25)
+    Unfinished(tmp_path).state(0).touch()
     begin(2, 11.250000001)  # a fit on another machine
     for changed, says in (((3, 11.25), "epochs was 2, is 3"), ((2, 11.26), "transition was")):
         with pytest.raises(InputError, match=says):

@@ -180,25 +180,25 @@ class Unfinished:
 
     folder: Path
 
-    def begin(self, identity: dict[str, Any]) -> None:
-        """Make the folder, or check that it belongs to this run; `identity` has all that determines the result."""
-        file, now = self.folder / "run.json", _rounded(identity)
-        if not file.is_file():
-            write_json(file, now)
-            return
-        if changed := changed_values(_rounded(read_json(file)), now):
-            raise InputError(
-                f"{self.folder}: unfinished run with other settings ({changed}); use the same settings, delete "
-                "this folder, or choose another `out`"
-            )
-
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the folder, so that no second command trains in it."""
+    def alone(self, identity: dict[str, Any]) -> Iterator[None]:
+        """Make the folder and hold it alone; if there are states, check that they belong to this run.
+
+        `identity` has all that determines the result.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
         held = lock(self.folder / ".lock") if is_first_process() else nullcontext()
         if held is None:
             raise InputError(f"{self.folder.parent}: another process trains here; wait, or choose another `out`")
         with held:
+            file, now = self.folder / "run.json", _rounded(identity)
+            if not any(self.folder.glob("*.ckpt")):
+                write_json(file, now)
+            elif changed := changed_values(_rounded(read_json(file)), now):
+                raise InputError(
+                    f"{self.folder}: unfinished run with other settings ({changed}); use the same settings, delete "
+                    "this folder, or choose another `out`"
+                )
             yield
 
     def drop(self) -> None:

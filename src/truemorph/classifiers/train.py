@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,11 +161,12 @@ def train_on_catalogue(
     loaded = time.perf_counter()
 
     unfinished = None
+    held: AbstractContextManager[None] = nullcontext()
     if network:
         from truemorph.classifiers.callbacks import Unfinished, is_first_process  # torch takes seconds to import
 
         unfinished = Unfinished(folder / UNFINISHED)
-        unfinished.begin(
+        held = unfinished.alone(
             {
                 "galaxies": frame_hash(frame)[:16],
                 "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
@@ -175,7 +176,7 @@ def train_on_catalogue(
             }
         )
     name = "naive" if run.naive else "debiased" if run.labels is None else "gold"
-    with nullcontext() if unfinished is None else unfinished.alone():
+    with held:
         model = train_members(TrainingRows(frame, inputs, **observed), used, config, name, unfinished)
     if network and not is_first_process():
         return None
