@@ -6,12 +6,15 @@ correlates with the class, unequal weights, errors of α, two surveys in one tab
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
+from pydantic import Field, FiniteFloat, SkipValidation
 from scipy.special import expit, logit
 
+from truemorph.arguments import AtLeastOne, Count, Seed, validated
+from truemorph.bias.likelihood import check_transition
 from truemorph.bias.transitions import RayleighTransition, Transition
 from truemorph.errors import InputError
 
@@ -19,19 +22,20 @@ from truemorph.errors import InputError
 _MEDIAN, _WIDTH = 2.8, 0.45
 
 
+@validated
 def simulate_catalogue(
-    n: int = 5000,
-    seed: int = 0,
+    n: AtLeastOne = 5000,
+    seed: Seed = 0,
     *,
-    transition: Transition | None = None,
-    disk_fraction: float = 0.7,
+    transition: Annotated[Transition | None, SkipValidation] = None,
+    disk_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.7,
     trend: Literal["drift", "step", "wave", "features"] = "drift",
-    drift: float = 0.0,
-    gold: int = 0,
-    gold_choice: float = 0.0,
-    weight_scatter: float = 0.0,
-    alpha_error: float = 0.0,
-    second_survey: Transition | None = None,
+    drift: FiniteFloat = 0.0,
+    gold: Count = 0,
+    gold_choice: FiniteFloat = 0.0,
+    weight_scatter: FiniteFloat = 0.0,
+    alpha_error: FiniteFloat = 0.0,
+    second_survey: Annotated[Transition | None, SkipValidation] = None,
 ) -> pl.DataFrame:
     """Simulate observed labels of galaxies with known classes.
 
@@ -72,7 +76,7 @@ def simulate_catalogue(
     Raises
     ------
     InputError
-        If there are more gold labels than galaxies, or the disk fraction is not between 0 and 1.
+        If there are more gold labels than galaxies, or an argument is outside its range.
 
     Examples
     --------
@@ -82,8 +86,8 @@ def simulate_catalogue(
     >>> bool(catalogue["label"].mean() < catalogue["truth"].mean())
     True
     """
-    if not (0 <= gold <= n and 0 < disk_fraction < 1):
-        raise InputError(f"gold must be from 0 to {n}, and disk_fraction between 0 and 1; got {gold}, {disk_fraction}")
+    if gold > n:
+        raise InputError(f"gold must be at most the number of galaxies, {n}; got {gold}")
     transition = RayleighTransition(11.25) if transition is None else transition
     rng = np.random.default_rng(seed)
     u = rng.normal(size=n)
@@ -124,5 +128,6 @@ def simulate_catalogue(
 
 def _disk_labels(transition: Transition, alpha: np.ndarray, bulge: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return p(ỹ = disk | y, α) for each galaxy's class, shape (N,)."""
+    check_transition(transition)
     observables = np.column_stack([alpha, bulge]) if len(getattr(transition, "log", ())) == 2 else alpha
     return np.asarray(transition.matrix(observables))[np.arange(truth.size), truth, 1]
