@@ -63,7 +63,7 @@ def in_batches(
 def _part(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
     """Read a response of an earlier run; a damaged one is removed and treated as empty."""
     try:
-        return read_columns(path, schema)
+        return read_columns(path, schema, nulls=True)
     except InputError:
         tell(f"{path}: damaged; querying it again")
         path.unlink()

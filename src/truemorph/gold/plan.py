@@ -395,7 +395,7 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
 
 def read_chosen(folder: Path) -> pl.DataFrame:
     """Read how the galaxies of a catalogue were chosen, a row each; null `position` where they were not."""
-    frame, source = read_columns(folder / TABLE, _COLUMNS), str(folder / TABLE)
+    frame, source = read_columns(folder / TABLE, _COLUMNS, nulls=True), str(folder / TABLE)
     object_ids(frame["object_id"], source)
     known = pl.col("probability", "before").fill_null(-1).is_between(0, 1)
     if not frame.select(pl.all_horizontal(known.all(), pl.col("position").count() > 0)).item():
