@@ -91,7 +91,6 @@ def write_explanations(
                 "threshold": one.threshold,
                 "another_galaxy": one.other.mean(),
                 "same_galaxy_turned": one.same.mean(),
-                "blank": one.blank,
             }
             for name, one in ((name, some.check) for name, some in explanations.items())
             if one is not None

@@ -125,7 +125,8 @@ def explain(
     """
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
-    with progress(galaxies and galaxies * len(models), "explaining", "galaxies") as told:
+    total = None if galaxies is None else galaxies * len(models)
+    with progress(total, "explaining", "galaxies") as told:
         found = {name: _explain(name, cam, source, rings, align, told) for name, cam in cams.items()}
     if draws:
         found = {name: _checked(one, models[name], source, draws, seed) for name, one in found.items()}
