@@ -208,16 +208,3 @@ def test_training_ends_after_ctrl_c_with_a_state_to_resume_from(catalogue, tmp_p
         assert process.stderr.read().splitlines()[-1] == "truemorph: interrupted"
         assert process.wait() == 130
     assert [one.name for one in (tmp_path / "model").iterdir()] == ["unfinished"]
-
-
-def test_training_repeats_the_findings_of_its_fit(capsys, simulated, tmp_path):
-    table = pl.read_csv(simulated / "votes.csv").with_columns(petroRad_r=pl.lit(40.0) + pl.col("redshift"))
-    table.write_csv(tmp_path / "votes.csv")
-    cat = tmp_path / "c.parquet"
-    run(capsys, "prepare", tmp_path / "votes.csv", "--images", simulated / "images", "--out", cat)
-    options = ["--epochs", 1, "--folds", 1, "--image-size", 32, "--batch-size", 32]
-    status, _, err = run(capsys, "train", cat, *options, "--out", tmp_path / "m")
-    assert status == 0
-    found = [one["code"] for one in json.loads((tmp_path / "m" / "config.json").read_text())["transition"]["findings"]]
-    assert "no-drift" in found
-    assert len([line for line in err.splitlines() if line.startswith("caution: ")]) >= len(found) - 1

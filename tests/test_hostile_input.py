@@ -73,24 +73,17 @@ def test_a_reader_that_ends_first_gives_no_error():
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize(
-    ("command", "fits", "full", "left"),
-    [
-        (["bias", "--bootstrap", "0"], 100, "out.json", ["cat.parquet"]),
-        (["transition", "--no-compare"], 20_000, "out.png", ["cat.parquet", "out.json"]),
-    ],
-)
-def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing_damaged(tmp_path, command, fits, full, left):
+def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing_behind(tmp_path):
     """A limit on the size of files stops the writer as a full disk does."""
     tm.simulate_catalogue(400).write_parquet(tmp_path / "cat.parquet")
-    arguments = [*command, tmp_path / "cat.parquet", "--out", tmp_path / "out.json"]
+    arguments = ["bias", "--bootstrap", "0", tmp_path / "cat.parquet", "--out", tmp_path / "out.json"]
     done = subprocess.run(
         [sys.executable, "-m", "truemorph", *arguments],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (fits, fits)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert str(tmp_path / full) in done.stderr.splitlines()[-1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    assert str(tmp_path / "out.json") in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["cat.parquet"]

@@ -76,31 +76,6 @@ class Result(ABC):
         """
         raise InputError(f"a {type(self).__name__} has nothing to draw; use to_table() or summary()")
 
-    def send(self, to: str | None = None) -> list[str]:
-        """Send the table of the result to TOPCAT, Aladin or DS9, through SAMP.
-
-        Parameters
-        ----------
-        to : str, optional
-            Name of the program, or a part of it; default every program that loads tables.
-
-        Returns
-        -------
-        list of str
-            Names of the programs that loaded the table.
-
-        Raises
-        ------
-        InputError
-            If no program of this name is running.
-        TruemorphError
-            If no program that loads tables is running, or one could not load this table.
-        """
-        from truemorph.samp import send_votable
-        from truemorph.tables import read_table
-
-        return send_votable(read_table(self.to_table()), type(self).__name__, to)
-
     def __str__(self) -> str:
         """Return the summary."""
         return self.summary()

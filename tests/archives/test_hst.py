@@ -84,7 +84,6 @@ def test_a_second_run_requests_missing_images(sky, tmp_path, some):
     ("path", "answers"),
     [
         (CUTOUTS, [busy(503)] * 5),
-        (CUTOUTS, [page("Busy.")] * 5),
         (MOC, [text("[17, {}]")]),
         (CUTOUTS, [Answer(simplejpeg.encode_jpeg(np.zeros((63, 63, 3), np.uint8)))]),
         (CUTOUTS, [Answer(simplejpeg.encode_jpeg(np.zeros((64, 64, 3), np.uint8))[:300])]),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import binned, codes, labels_through, some_known
+from conftest import codes, labels_through, some_known
 from truemorph.bias.checks import calibration
 from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import debiased_fractions
@@ -80,21 +80,6 @@ def test_a_knot_at_its_bound_does_not_inflate_the_errors():
     found = debiased_fractions(labels, alpha, fit, bins=4, systematic=False)
     assert np.all(np.abs(found.fractions[:, 1] - 0.7) < 4 * found.stderr[:, 1])
     assert found.stderr[-1, 1] < 0.05  # 750 galaxies: 0.02
-
-
-def test_gold_labels_give_correct_fractions_if_the_regression_is_wrong():
-    """Waves of the class fraction that a quadratic in log α cannot describe."""
-    rng = np.random.default_rng(2)
-    n = 60_000
-    alpha = rng.lognormal(np.log(16.8), 0.45, n)
-    u = np.log(alpha / 16.8) / 0.45
-    truth = (rng.random(n) < 0.5 + 0.3 * np.sin(4 * u)).astype(int)
-    labels = (rng.random(n) < TRUE.matrix(alpha)[np.arange(n), truth, 1]).astype(int)
-    true = binned(truth, alpha)
-    found = debiased_fractions(labels, alpha, gold=some_known(truth, 0.3, 3))
-    error = found.fractions[:, 1] - true
-    assert np.all(np.abs(error) < 4 * found.stderr[:, 1])
-    assert np.sqrt(np.mean(error**2)) < 0.02  # 2,250 gold labels per bin: 0.01
 
 
 def test_fractions_of_three_classes():

@@ -20,7 +20,9 @@ def arrays(**world):
     return table, table["label"].to_numpy(), table["alpha"].to_numpy(), gold, table["truth"].to_numpy()
 
 
-@pytest.mark.parametrize("world", [TREND_UP, TREND_DOWN, {"trend": "step"}, {"disk_fraction": 0.98}], ids=str)
+@pytest.mark.parametrize(
+    "world", [TREND_UP, TREND_DOWN, {"trend": "wave"}, {"trend": "step"}, {"disk_fraction": 0.98}], ids=str
+)
 def test_ranges_from_gold_labels_cover_the_truth_of_each_bin(world):
     inside = []
     for seed in range(25):

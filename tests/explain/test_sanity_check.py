@@ -47,7 +47,7 @@ def test_passing_requires_draws_that_agree():
 
     def found(mean, scatter):
         draws = mean + scatter * np.array([-1, -0.5, 0, 0.5, 1])[:, None] / np.sqrt(0.625)
-        return Randomisation("layer2", np.broadcast_to(draws, (5, 40)), np.full(40, 0.2), np.full(40, 0.6), 0.0)
+        return Randomisation("layer2", np.broadcast_to(draws, (5, 40)), np.full(40, 0.2), np.full(40, 0.6))
 
     assert found(0.3, 0.1).threshold == pytest.approx(0.4)
     assert not found(0.3, 0.1).passes  # 2.78 × 0.045 > 0.1

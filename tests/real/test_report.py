@@ -28,15 +28,6 @@ def result(shared_data, tmp_path_factory):
         return make_report([], folder / "page.html", options).content, folder
 
 
-@pytest.mark.slow
-def test_both_definitions_are_measured(result):
-    report, _ = result
-    observed = next(row for row in report["table"] if row["labels"] == "volunteers' labels")
-    assert observed["galaxies"] == 9266
-    assert observed[f"fraction_rms: {PAPERS}"] == pytest.approx(0.414, abs=0.005)  # for octiles; here quintiles
-    assert observed[f"fraction_rms: {LATE}"] == pytest.approx(0.129, abs=0.005)
-
-
 def test_the_correction_is_correct_for_one_definition_and_wrong_for_the_other(result):
     report, _ = result
     compared = ("fractions-worse", "fractions-not-better", "fractions-inaccurate")

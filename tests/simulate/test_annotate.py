@@ -40,7 +40,7 @@ def test_classes_that_do_not_fit_raise_errors():
 
 
 def test_votes_from_images_find_disks_only_if_they_are_resolved():
-    galaxies = simulate_galaxies(500, seed=2, confounded=False)
+    galaxies = simulate_galaxies(300, seed=2, confounded=False)
     images = np.stack([image for _, image in render(galaxies, 64, 2)])
     votes = image_votes(images, seed=1)
     assert np.all(votes.sum(axis=1) == 40)

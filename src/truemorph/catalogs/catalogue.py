@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -169,11 +169,12 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
     return [next(filter(exists, one), None) for one in some]
 
 
-def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
+def rows_where(frame: pl.DataFrame, conditions: Sequence[str], source: str) -> np.ndarray:
     """Return which rows meet every condition, shape (N,).
 
     Conditions are SQL expressions such as "petroMag_r < 17 AND redshift > 0.02", or "column=value" and
-    "column=value1,value2", in which text needs no quotes. A row is not selected if a condition is null.
+    "column=value1,value2", in which text needs no quotes. A row is not selected if a condition is null. If none is
+    selected, this is an InputError.
     """
     selected = np.ones(frame.height, dtype=bool)
     for text in conditions:
@@ -185,6 +186,8 @@ def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> n
             name = column.replace('"', '""')
             text = f'"{name}" IN ({", ".join(listed)})'
         selected &= condition(text, frame, f"{source}: `where`").fill_null(False).to_numpy()
+    if not selected.any():
+        raise InputError(f"{source}: no galaxy meets {' and '.join(conditions)}")
     return selected
 
 

@@ -86,17 +86,17 @@ def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray
     return radius / (width / FWHM_PER_SIGMA if psf == "sigma" else width)
 
 
-def physical_radius_kpc(radius_arcsec: Any, redshift: Any, cosmology: Any = COSMOLOGY) -> np.ndarray:
+def physical_radius_kpc(radius_arcsec: Any, redshift: Any, cosmology: str = COSMOLOGY) -> np.ndarray:
     """Convert angular radii (arcsec, or angle quantities) to kpc: R = θ × D_A(z).
 
-    `cosmology` is one of astropy's, or its name. NaN if a value is missing or the redshift is not positive.
+    `cosmology` is the name of one of astropy's. NaN if a value is missing or the redshift is not positive.
     """
     angle = np.radians(float_array(radius_arcsec, "radius", "arcsec") / 3600)
     redshift = float_array(redshift, "redshift")
     return angle * transverse_distance_mpc(redshift, cosmology) / (1 + redshift) * _KPC_PER_MPC
 
 
-def absolute_magnitude(magnitude: Any, redshift: Any, extinction: Any = 0.0, cosmology: Any = COSMOLOGY) -> np.ndarray:
+def absolute_magnitude(magnitude: Any, redshift: Any, extinction: Any = 0.0, cosmology: str = COSMOLOGY) -> np.ndarray:
     """Convert apparent to absolute magnitudes: M = m - A - 5 log10(D_L(z) / 10 pc).
 
     `extinction` is A in the same band, mag. There is no K-correction: M refers to the band blueshifted by 1 + z, so
@@ -109,7 +109,7 @@ def absolute_magnitude(magnitude: Any, redshift: Any, extinction: Any = 0.0, cos
     return apparent - dust - 5 * np.log10(luminosity_distance / _MPC_PER_10_PC)
 
 
-def transverse_distance_mpc(redshift: Any, cosmology: Any = COSMOLOGY) -> np.ndarray:
+def transverse_distance_mpc(redshift: Any, cosmology: str = COSMOLOGY) -> np.ndarray:
     """Compute the transverse comoving distance D_M; D_A = D_M / (1 + z) and D_L = D_M (1 + z).
 
     NaN if the redshift is missing or not positive. Interpolated by a cubic spline in ln(1 + z), accurate to one part in
@@ -129,19 +129,11 @@ def transverse_distance_mpc(redshift: Any, cosmology: Any = COSMOLOGY) -> np.nda
     return distance
 
 
-def named_cosmology(cosmology: Any = COSMOLOGY) -> Any:
-    """Return an astropy cosmology by name; a cosmology object is returned unchanged."""
+def named_cosmology(cosmology: str) -> Any:
+    """Return one of astropy's cosmologies by name."""
     # Takes a second to import.
     from astropy import cosmology as known
 
-    if isinstance(cosmology, known.Cosmology):
-        return cosmology
-    if cosmology in known.available:
-        return getattr(known, cosmology)
-    raise InputError(f"unknown cosmology {cosmology!r}; {nearest(str(cosmology), known.available, what='names')}")
-
-
-def cosmology_name(cosmology: Any = COSMOLOGY) -> str:
-    """Return a cosmology's name, or its parameters if it has none."""
-    model = named_cosmology(cosmology)
-    return str(model.name or " ".join(repr(model).split()))
+    if cosmology not in known.available:
+        raise InputError(f"unknown cosmology {cosmology!r}; {nearest(cosmology, known.available, what='names')}")
+    return getattr(known, cosmology)

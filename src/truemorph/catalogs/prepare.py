@@ -112,11 +112,11 @@ def prepare(
     joined, kind = read_tables(table, **described)
     source, name = joined.table, joined.name
     conditions = [where] if isinstance(where, str) else list(where)
-    model = described.get("cosmology") or kind.cosmology or physical.COSMOLOGY
+    cosmology = kind.cosmology or physical.COSMOLOGY
 
     mapped = apply_mapping(source, kind, table_name=name, own=joined.own)
     check_required(mapped)
-    derived = _derived(mapped, model)
+    derived = _derived(mapped, cosmology)
     mapped = replace(mapped, columns=mapped.columns | derived)
     alpha = _alpha(mapped, psf)
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
@@ -163,7 +163,7 @@ def prepare(
     tables = {name: joined.added[one][0] for name, one in sources.items() if one in joined.added}
     metadata |= {key: value for key, value in (("tables", tables), ("where", conditions)) if value}
     if derived:
-        metadata["cosmology"] = physical.cosmology_name(model)
+        metadata["cosmology"] = cosmology
     if gold is not None:
         made["gold"] = pl.Series(classes).replace(-1, None)
         metadata["gold_definition"] = definition
@@ -190,7 +190,7 @@ def read_tables(
     columns: dict[str, str] | None = None,
     psf_fwhm: Any = None,
     keep: str | Iterable[str] = (),
-    cosmology: Any = None,
+    cosmology: str | None = None,
     sample: Any = None,
     split: Any = None,
 ) -> tuple[Joined, Mapping]:
@@ -223,8 +223,7 @@ def read_tables(
         "cuts": [{"name": " ".join(rule.split()), "keep": rule} for rule in rules],
         "sample": sample,
         "split": split,
-        # A mapping can hold names of astropy's cosmologies; others are stored in the catalogue only.
-        "cosmology": cosmology if isinstance(cosmology, str) else None,
+        "cosmology": cosmology,
     }
     if psf_fwhm is not None:
         try:
@@ -253,13 +252,13 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pre
     return replace(prepared, out=out)
 
 
-def _derived(mapped: Mapped, cosmology: Any) -> dict[str, MappedColumn]:
+def _derived(mapped: Mapped, cosmology: str) -> dict[str, MappedColumn]:
     """Compute `radius_kpc` and `M_r` if possible and not in the table."""
     columns, made = mapped.columns, dict[str, MappedColumn]()
     if "redshift" not in columns or {"radius_kpc", "M_r"} <= columns.keys():
         return made
     redshift = mapped.numbers("redshift")
-    at = f"at the distance of {columns['redshift'].source} ({physical.cosmology_name(cosmology)})"
+    at = f"at the distance of {columns['redshift'].source} ({cosmology})"
     if "radius_kpc" not in columns:
         radius, kpc = columns["radius"], physical.physical_radius_kpc(mapped.numbers("radius"), redshift, cosmology)
         source = f"{radius.source} {at}"

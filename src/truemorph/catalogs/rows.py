@@ -6,7 +6,7 @@ classes exchanged; here a majority of "smooth" votes means smooth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -60,7 +60,7 @@ class Funnel:
         return pl.DataFrame({"row": gone + 1, "object_id": self.ids[gone], "reason": reasons})
 
 
-def choose_rows(named: pl.DataFrame, mapped: Mapped, where: Iterable[str]) -> tuple[Funnel, np.ndarray, list[Finding]]:
+def choose_rows(named: pl.DataFrame, mapped: Mapped, where: Sequence[str]) -> tuple[Funnel, np.ndarray, list[Finding]]:
     """Select rows by the user's conditions, the mapping's cuts, and a valid label and resolution.
 
     `named` has the table's columns and truemorph's, with alpha. Labels, shape (N,), are -1 for dropped rows.

@@ -118,8 +118,6 @@ def _filtered(
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Keep the rows of the sample that meet all conditions and have values in all named columns."""
     frame, findings = frame.filter(pl.Series(rows_where(frame, conditions, source))), []
-    if frame.height == 0:
-        raise InputError(f"{source}: no galaxy meets {' and '.join(conditions)}")
     unused = frame["split"] == UNUSED
     if unused.any() and not any("split" in one for one in conditions):
         left = f"{unused.sum():,} of {frame.height:,} galaxies are not in the sample (split {UNUSED}); not used here."
@@ -129,13 +127,18 @@ def _filtered(
     complete = known.all(axis=1)
     if not complete.any():
         raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
-    if not complete.all():
-        missing = zip(named, (~known).sum(axis=0), strict=True)
-        counted = ", ".join(f"{name} in {count:,}" for name, count in missing if count)
-        left = f"{(~complete).sum():,} of {frame.height:,} galaxies lack a value and were left out ({counted})."
-        findings.append(Finding("rows-left-out", "note", left))
-        frame = frame.filter(pl.Series(complete))
-    return frame, findings
+    lacking = lacking_values(known, named)
+    return frame.filter(pl.Series(complete)) if lacking else frame, [*findings, *lacking]
+
+
+def lacking_values(known: np.ndarray, names: Sequence[str]) -> list[Finding]:
+    """Say how many galaxies lack a value, and of which columns; `known`, shape (N, P), is true where there is one."""
+    if known.all():
+        return []
+    missing = zip(names, (~known).sum(axis=0), strict=True)
+    counted = ", ".join(f"{name} in {count:,}" for name, count in missing if count)
+    left = f"{(~known.all(axis=1)).sum():,} of {len(known):,} galaxies lack a value and were left out ({counted})."
+    return [Finding("rows-left-out", "note", left)]
 
 
 def from_same_images(metadata: Mapping[str, Any]) -> list[Finding]:

@@ -13,6 +13,7 @@ from truemorph.arguments import Count, Names, Rules, Seed, Table, validated
 from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
 from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
+from truemorph.catalogs.selected import lacking_values
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import write_json
@@ -164,12 +165,11 @@ def measure_bias(
     frame, unlabelled = (table.frame, []) if labels is None else join_labels(table, labels)
     everything = frame.height
     with collect_findings() as sentinels:
-        frame = frame.filter(pl.Series(rows_where(frame, where, source), dtype=pl.Boolean))
-        if frame.height == 0:
-            raise InputError(f"{source}: no galaxy meets {' and '.join(where)}")
+        frame = frame.filter(pl.Series(rows_where(frame, where, source)))
         columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
     defined, alpha, sets = table.metadata.get("alpha"), frame["alpha"].to_numpy(), label_sets(frame)
     del table, frame  # the other columns of a large catalogue
+    lacking = [] if columns is None else lacking_values(np.isfinite(columns), intrinsic)
     tree = Tree.fitting(alpha, columns, bootstrap, seed, depth, bins)
     results, too_few = {}, []
     with progress(len(sets), "measuring bias", "label sets") as bar:
@@ -191,7 +191,7 @@ def measure_bias(
         bins=tree.bins,
         galaxies=alpha.size,
         galaxies_not_selected=everything - alpha.size,
-        findings=unique(unlabelled, sentinels, _missing(intrinsic, columns), _of_label_sets(results), too_few),
+        findings=unique(unlabelled, sentinels, lacking, _of_label_sets(results), too_few),
     )
     if out is not None:
         write_json(out, measured.to_dict())
@@ -204,17 +204,6 @@ def _not_measured(name: str, labels: np.ndarray, problem: InputError) -> Finding
     message = f"{name}: {known:,} are too few for this tree, so they were not measured ({problem})."
     action = "Use fewer bins (`bins`), a smaller tree (`depth`), or more such labels."
     return Finding("labels-too-few", "caution", message, action)
-
-
-def _missing(intrinsic: Names, columns: np.ndarray | None) -> list[Finding]:
-    """Say which intrinsic columns lack values."""
-    if columns is None or np.isfinite(columns).all():
-        return []
-    counts = zip(intrinsic, (~np.isfinite(columns)).sum(axis=0), strict=True)
-    named = ", ".join(f"{name} in {count:,}" for name, count in counts if count)
-    without = int((~np.isfinite(columns).all(axis=1)).sum())
-    message = f"{without:,} of {len(columns):,} galaxies were left out: a value is missing ({named})."
-    return [Finding("rows-left-out", "note", message)]
 
 
 def _of_label_sets(results: dict[str, BiasResult]) -> list[Finding]:

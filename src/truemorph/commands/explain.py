@@ -9,15 +9,7 @@ from typing import Literal
 from truemorph.arguments import AtLeastOne, Count, Model, Seed, Table, validated
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError
-from truemorph.explain.catalogue import (
-    ExplainResult,
-    check_by_random_weights,
-    chosen_galaxies,
-    named_models,
-    with_radii,
-    write_explanations,
-)
-from truemorph.progress import progress
+from truemorph.explain.catalogue import ExplainResult, chosen_galaxies, named_models, with_radii, write_explanations
 
 
 @validated
@@ -101,9 +93,7 @@ def explain_classifier(
     frame = chosen_galaxies(table, rows, galaxies, seed)
     frame = with_radii(frame, str(catalogue), radius_column, field)
     source = galaxies_of(frame, image_folder(table))
-    with progress(frame.height * len(named), "explaining", "galaxies") as told:
-        explanations = explain(named, source, layer=layer, rings=rings, align=align, progress=told)
-    checks = check_by_random_weights(named, explanations, source, draws, seed) if draws else {}
+    explanations = explain(named, source, frame.height, layer=layer, rings=rings, align=align, draws=draws, seed=seed)
     about = {"catalogue": str(catalogue), "rows": rows, "galaxies": frame.height}
     about |= {"radius_column": radius_column, "field": field, "bootstrap": bootstrap, "seed": seed}
-    return write_explanations(explanations, compare(explanations, bootstrap, seed), checks, out, about)
+    return write_explanations(explanations, compare(explanations, bootstrap, seed), out, about)

@@ -103,8 +103,8 @@ def prepare_catalogue(
         Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
     keep : sequence of str
         As for where, but each rule is counted separately in the summary (repeatable).
-    cosmology : str or astropy.cosmology.FLRW, optional
-        For radii in kpc and absolute magnitudes; default WMAP9.
+    cosmology : str, optional
+        One of astropy's, for radii in kpc and absolute magnitudes; default WMAP9.
     sample : str or (int, int), optional
         Numbers of smooth and disk galaxies to draw, such as 62225,59759; balanced; or all (default). The other galaxies
         stay in the catalogue with split "unused", and `sampling_weight` corrects for the selection.

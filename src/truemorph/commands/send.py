@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from truemorph.arguments import Table, validated
-from truemorph.results import PlainResult
+from truemorph.results import PlainResult, Result
 
 
 @validated
@@ -18,8 +18,8 @@ def send_table(table: Table, *, to: str | None = None) -> PlainResult:
 
     Parameters
     ----------
-    table : path or table
-        Table of any format that truemorph reads (.parquet, .fits, .ecsv, .vot, .csv, ...).
+    table : path, table or result
+        Table of any format that truemorph reads (.parquet, .fits, .ecsv, .vot, .csv, ...); of a result, its table.
     to : str, optional
         Name of the program, or a part of it; default every program that loads tables.
 
@@ -44,7 +44,7 @@ def send_table(table: Table, *, to: str | None = None) -> PlainResult:
     from truemorph.samp import send_votable
     from truemorph.tables import kind_of, read_table
 
-    read = read_table(table)
+    read = read_table(table.to_table() if isinstance(table, Result) else table)
     name = Path(table).name if isinstance(table, str | Path) else kind_of(table)
     programs = send_votable(read, name, to)
     rows, columns = read.frame.shape

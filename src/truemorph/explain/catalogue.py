@@ -22,11 +22,8 @@ from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astro
 
 if TYPE_CHECKING:
     from truemorph.classifiers.checkpoint import Classifier
-    from truemorph.explain.sanity_check import Randomisation
     from truemorph.explain.study import Explanation
 
-# Galaxies for the check with random weights, which computes dozens of maps for each.
-CHECKED = 32
 _DESCRIBED = ("model_hash", "backbone", "layer", "cells", "image_size", "galaxies")
 
 
@@ -74,11 +71,7 @@ class ExplainResult(Result):
 
 
 def write_explanations(
-    explanations: Mapping[str, Explanation],
-    compared: Mapping[str, pl.DataFrame],
-    checks: Mapping[str, Randomisation],
-    out: Path,
-    about: Mapping[str, Any],
+    explanations: Mapping[str, Explanation], compared: Mapping[str, pl.DataFrame], out: Path, about: Mapping[str, Any]
 ) -> ExplainResult:
     """Write tables, maps, figures and `summary.json`; `about` is added to it: catalogue, galaxies and settings."""
     out.mkdir(parents=True, exist_ok=True)
@@ -98,28 +91,31 @@ def write_explanations(
                 "threshold": one.threshold,
                 "another_galaxy": one.other.mean(),
                 "same_galaxy_turned": one.same.mean(),
-                "blank": one.blank,
             }
-            for name, one in checks.items()
+            for name, one in ((name, some.check) for name, some in explanations.items())
+            if one is not None
         },
         **about,
         "truemorph_version": __version__,
         "figures": _write_figures(explanations, compared, out),
     }
-    result = ExplainResult(out, content, dict(explanations), findings_of(explanations, checks))
+    result = ExplainResult(out, content, dict(explanations), findings_of(explanations))
     write_json(out / "summary.json", result.to_dict())
     return result
 
 
-def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Randomisation]) -> tuple[Finding, ...]:
-    """Report galaxies without maps, and maps that do not depend on the weights."""
+def findings_of(explanations: Mapping[str, Explanation]) -> tuple[Finding, ...]:
+    """Report galaxies without maps, and maps that were not or could not be shown to depend on the weights."""
     findings = []
     for name, one in explanations.items():
         if one.problems:
             text = f"{name}: {len(one.problems):,} galaxies without a readable image were left out."
             findings.append(Finding("galaxies-left-out", "note", text))
-        if name in checks and not checks[name].passes:
-            text = f"{name}: {checks[name].statement}"
+        if one.unchecked:
+            text = f"{name}: Grad-CAM maps could not be compared with those of random weights: {one.unchecked}."
+            findings.append(Finding("maps-not-checked", "caution", text, "Do not interpret these maps."))
+        if one.check is not None and not one.check.passes:
+            text = f"{name}: {one.check.statement}"
             action = "Do not interpret these maps as what the model has learned; try another layer (`layer`)."
             findings.append(Finding("maps-not-specific", "caution", text, action))
     return tuple(findings)
@@ -169,19 +165,6 @@ def with_radii(frame: pl.DataFrame, source: str, radius: str | None, field: str 
     if not np.any(np.isfinite(radii) & (radii > 0)):
         raise InputError(f"{source}: no galaxy has a radius above 0 ({radius}) and a field above 0 ({field})")
     return frame.with_columns(pl.Series(RADIUS, radii))
-
-
-def check_by_random_weights(
-    models: Mapping[str, Classifier], explanations: Mapping[str, Explanation], source: Any, draws: int, seed: int
-) -> dict[str, Randomisation]:
-    """Check each model with random weights, on the first galaxies."""
-    from truemorph.explain.sanity_check import randomise
-
-    found = {}
-    for name, model in models.items():
-        pixels = next(some.pixels for some in source(model.config) if len(some.pixels))[:CHECKED]
-        found[name] = randomise(model, pixels, explanations[name].layer, draws, seed)
-    return found
 
 
 def _write_tables(explanations: Mapping[str, Explanation], compared: Mapping[str, pl.DataFrame], out: Path) -> None:

@@ -34,7 +34,6 @@ class Randomisation:
     random: np.ndarray  # (D, N): with maps of random weights, by draw and galaxy
     other: np.ndarray  # (N,): with the map of another galaxy of the same predicted class
     same: np.ndarray  # (N,): with the map of the same galaxy rotated by multiples of 90°
-    blank: float  # fraction of maps with random weights that are zero everywhere; their correlation counts as 0
 
     @property
     def threshold(self) -> float:
@@ -108,18 +107,16 @@ def randomise(
     trained = maps()
     other = rank_correlations(trained, trained[partner])
     same = np.mean([rank_correlations(trained, maps(turned)) for turned in (1, 2, 3)], axis=0)
-    random, blank = np.zeros((draws, len(pixels))), 0.0
+    random = np.zeros((draws, len(pixels)))
     with progress(draws, "checking maps with random weights", "networks") as bar:
         for draw in range(draws):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed + draw)
                 fresh = GalaxyNetwork(model.config, len(model.classes), built=model.described.get("built"))
             cam.networks[0].load_state_dict(fresh.state_dict())
-            now = maps()
-            random[draw] = rank_correlations(trained, now)
-            blank += float((now.max(axis=(1, 2)) == 0).mean()) / draws
+            random[draw] = rank_correlations(trained, maps())
             bar.update(1)
-    return Randomisation(cam.layer, random, other, same, blank)
+    return Randomisation(cam.layer, random, other, same)
 
 
 def _partners(classes: np.ndarray, seed: int) -> np.ndarray:

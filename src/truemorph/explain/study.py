@@ -6,7 +6,7 @@ Galaxies are processed in batches; only one map per class and one profile per ga
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,12 +30,15 @@ from truemorph.explain.profiles import (
     profile_difference,
     radial_profiles,
 )
+from truemorph.explain.sanity_check import Randomisation, randomise
 from truemorph.images.shapes import measure_shapes
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.sources import decoded, table_part
-from truemorph.progress import SILENT, Progress
+from truemorph.progress import Progress, progress
 
 _BATCH = 256
+# Galaxies for the check with random weights, which computes dozens of maps for each.
+_CHECKED = 32
 
 
 class Galaxies(NamedTuple):
@@ -94,6 +97,8 @@ class Explanation:
     image_size: int
     classes: tuple[Explained, ...]
     problems: list[tuple[Any, str]] = field(default_factory=list)  # galaxies left out
+    check: Randomisation | None = None  # of the maps, with random weights
+    unchecked: str = ""  # why that check could not be made
 
     @property
     def galaxies(self) -> int:
@@ -104,23 +109,39 @@ class Explanation:
 def explain(
     models: Mapping[str, Classifier],
     source: Source,
+    galaxies: int | None = None,
     *,
     layer: str | None = None,
     rings: int = 16,
     align: bool = False,
-    progress: Progress | None = None,
+    draws: int = 0,
+    seed: int = 0,
 ) -> dict[str, Explanation]:
-    """Explain models on galaxies, each galaxy for its predicted class.
+    """Explain models on galaxies, each galaxy for its predicted class, and show progress.
 
-    Galaxies used in training are explained by members that did not see their labels, as in labelling. `rings` is their
-    number from the centre to the edge of the image, or to 2 R_petro.
+    `galaxies` is their number, if known. Those used in training are explained by members that did not see their
+    labels, as in labelling. `rings` is their number from the centre to the edge of the image, or to 2 R_petro. With
+    `draws`, maps of the first galaxies are compared with those of so many networks with random weights.
     """
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
-    return {name: _explain(name, cam, source, rings, align, progress or SILENT) for name, cam in cams.items()}
+    total = None if galaxies is None else galaxies * len(models)
+    with progress(total, "explaining", "galaxies") as told:
+        found = {name: _explain(name, cam, source, rings, align, told) for name, cam in cams.items()}
+    if draws:
+        found = {name: _checked(one, models[name], source, draws, seed) for name, one in found.items()}
+    return found
 
 
-def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, progress: Progress) -> Explanation:
+def _checked(explanation: Explanation, model: Classifier, source: Source, draws: int, seed: int) -> Explanation:
+    pixels = next(some.pixels for some in source(model.config) if len(some.pixels))[:_CHECKED]
+    try:
+        return replace(explanation, check=randomise(model, pixels, explanation.layer, draws, seed))
+    except InputError as problem:
+        return replace(explanation, unchecked=str(problem))
+
+
+def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, told: Progress) -> Explanation:
     model = cam.model
     size, n_classes = model.config.image_size, len(model.classes)
     edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
@@ -130,7 +151,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
     problems: list[tuple[Any, str]] = []
     for some in source(model.config):
         problems += some.problems
-        progress.update(len(some.problems))
+        told.update(len(some.problems))
         if some.rows.is_empty():
             continue
         labels = labeller.label(some.rows, some.pixels)
@@ -148,7 +169,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
         columns = {"object_id": some.rows["object_id"], "relation": labels["relation"], "class": predicted}
         # float32 halves the memory, and is the precision of the maps.
         parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
-        progress.update(some.rows.height)
+        told.update(some.rows.height)
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
         raise InputError(f"no galaxy has a readable image{first}")

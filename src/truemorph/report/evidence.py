@@ -359,8 +359,6 @@ def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFra
 def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
     """Rows to measure on, and what they are called: of models on test galaxies, where these are enough."""
     chosen = rows_where(frame, options.where, source)
-    if not chosen.any():
-        raise InputError(f"{source}: no galaxy meets {' and '.join(options.where)}")
     what, test = "galaxies", chosen & (frame["split"] == TEST).to_numpy()
     if models and test.sum() >= _ENOUGH_TO_TEST and not any("split" in one for one in options.where):
         what, chosen = "test galaxies", test

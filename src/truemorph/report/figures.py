@@ -26,8 +26,6 @@ Style = dict[str, Any]
 STYLE: dict[str, Style] = {
     "truth": {"color": BLACK, "marker": "o", "ls": "-"},
     "observed": {"color": "#8a8a8a", "marker": "s", "ls": "--"},
-    "naive": {"color": RED, "marker": "^", "ls": "-"},
-    "debiased": {"color": BLUE, "marker": "D", "ls": "-"},
 }
 _COLOURS = (BLUE, GREEN, "#CC79A7", SKY, ORANGE, "#F0E442")
 _MARKERS = "DPX*<>"

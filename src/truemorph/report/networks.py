@@ -10,12 +10,10 @@ from typing import Any
 import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder
-from truemorph.errors import InputError
-from truemorph.explain.catalogue import check_by_random_weights, findings_of
+from truemorph.explain.catalogue import findings_of
 from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.plotting import plain_text
-from truemorph.progress import progress
 from truemorph.report.checks import Check
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import new_panel, styles_of
@@ -97,18 +95,12 @@ def looks(found: Evidence) -> tuple[list[Illustration], list[Check]]:
     if frame.height > options.maps:
         frame = frame.sample(options.maps, seed=options.seed)
     source = galaxies_of(frame, image_folder(found.catalogue))
-    with progress(frame.height * len(models), "explaining", "galaxies") as told:
-        explanations = explain(models, source, progress=told)
-    findings, checked = [], {}
-    try:
-        checked = check_by_random_weights(models, explanations, source, _DRAWS, options.seed)
-    except InputError as problem:
-        text = f"Grad-CAM maps could not be compared with those of random weights: {problem}."
-        findings.append(Finding("maps-not-checked", "caution", text, "Do not interpret these maps."))
-    findings += findings_of(explanations, checked)
+    explanations = explain(models, source, frame.height, draws=_DRAWS, seed=options.seed)
     # Maps are an illustration here: labels and fractions do not depend on them.
-    made: list[Check] = [replace(one, severity="note") for one in findings]
-    made += [(f"Maps of {name} against random weights", one.statement) for name, one in checked.items() if one.passes]
+    made: list[Check] = [replace(one, severity="note") for one in findings_of(explanations)]
+    for name, one in explanations.items():
+        if one.check is not None and one.check.passes:
+            made.append((f"Maps of {name} against random weights", one.check.statement))
     what = "; ".join(f"{name}: layer {one.layer}, {one.cells}×{one.cells} cells" for name, one in explanations.items())
     kinds = list(dict.fromkeys(some.name for one in explanations.values() for some in one.classes if some.galaxies))
     colours = {name: style["color"] for name, style in styles_of(found).items()}

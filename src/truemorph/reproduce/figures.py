@@ -19,7 +19,6 @@ from truemorph.explain.profiles import MeanMap, Profiles
 from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of, profile_table
 from truemorph.io import written_whole
 from truemorph.plotting import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, SKY
-from truemorph.progress import progress
 from truemorph.report.distributions import Distributions, compare_distributions, cumulative_panels
 from truemorph.report.figures import Style, pairs_figure
 from truemorph.report.gallery import annotated, better_pictures, jpeg_source, whole_picture
@@ -195,8 +194,7 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     frame = test.frame.filter(pl.col("image").is_not_null())
     models = {TABLE_1[name].labels: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
     source = galaxies_of(frame, image_folder(test))
-    with progress(frame.height * len(models), "Grad-CAM", "galaxies") as reported:
-        explanations = explain(models, source, progress=reported)
+    explanations = explain(models, source, frame.height)
     for number, one in enumerate(explanations.values()):
         for some in one.classes:
             rings = some.rings[PIXELS]
