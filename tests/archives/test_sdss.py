@@ -118,7 +118,7 @@ def test_incomplete_responses_raise_errors(sky, tmp_path, change, named):
 def test_ids_from_tables_and_from_python(sky, known, tmp_path):
     some, table = known[:7], tmp_path / "t.csv"
     pl.DataFrame({"OBJID": some, "note": "x"}).write_csv(table)
-    for ids in (table, some.to_numpy(), [None, *map(str, some)]):
+    for ids in (table, pl.read_csv(table), some.to_numpy(), [None, *map(str, some)]):
         get(sky, tmp_path / "out", ids=ids)
         assert photometry(tmp_path / "out")["objid"].to_list() == sorted(some)
     for column, named in (("id", "nearest: OBJID"), ("note", "not integers")):

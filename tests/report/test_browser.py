@@ -215,3 +215,11 @@ def test_the_users_text_stays_text_and_everything_has_a_name_for_those_who_hear_
     )
     assert unnamed == []
     assert page.locator("h1").count() == 1
+
+
+def test_it_prints(opened):
+    page = opened(unfold=False)
+    page.emulate_media(media="print")
+    assert not page.locator("#controls").is_visible()
+    pdf = page.pdf(format="A4")
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8  # what is folded is not printed

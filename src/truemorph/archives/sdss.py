@@ -15,7 +15,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,18 +99,11 @@ DETECTIONS = Query(
 )
 
 
-def fetch(
-    session: Session,
-    known: dict[str, Address],
-    out: Path,
-    *,
-    ids: str | os.PathLike[str] | Iterable[Any] | None = None,
-    id: str | None = None,
-) -> Fetched:
+def fetch(session: Session, known: dict[str, Address], out: Path, *, ids: Any = None, id: str | None = None) -> Fetched:
     """Fetch photometry, redshift and seeing of objects by their DR7 ids.
 
     photometry.parquet has a row per object (`COLUMNS`; null if not measured), missing.csv the ids that are not in DR7,
-    and parts/ the responses, from which a later run resumes. `ids` are given, or a table with a column `id` (default
+    and parts/ the responses, from which a later run resumes. `ids` is a sequence, or a table with a column `id` (default
     dr7objid, objid or object_id); by default, those of the vote tables in the folder gz2 next to `out`.
     """
     wanted = _dr7_ids(ids, id, out)
@@ -139,7 +131,7 @@ def fetch(
     return Fetched("sdss", out, counts, (address,), findings)
 
 
-def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str | None, out: Path) -> pl.Series:
+def _dr7_ids(given: Any, column: str | None, out: Path) -> pl.Series:
     """Return unique sorted ids (which groups them by field); raise an error if they are not from DR7."""
     what = "ids"
     try:
@@ -149,10 +141,10 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
             # Read only the ids, because these tables have hundreds of columns.
             read = [pl.read_csv(path, columns=["dr7objid"], infer_schema=False)["dr7objid"] for path in tables]
             values = pl.concat([pl.Series("dr7objid", [], pl.String), *read])
-        elif isinstance(given, str | os.PathLike):
-            frame = read_table(given).frame
-            name = find_column(frame, [column] if column else _ID_NAMES, f"{given} (`id`)")
-            what, values = f"{given}: column {name}", frame[name].cast(pl.String)
+        elif (is_path := isinstance(given, str | os.PathLike)) or hasattr(given, "columns"):
+            frame, what = read_table(given).frame, str(given) if is_path else what
+            name = find_column(frame, [column] if column else _ID_NAMES, f"{what} (`id`)")
+            what, values = f"{what}: column {name}", frame[name].cast(pl.String)
         else:
             values = pl.Series([str(one) for one in given if one is not None], dtype=pl.String)
         ids = values.str.strip_chars().replace({"": None}).drop_nulls().cast(pl.Int64).unique().sort().alias("objid")
