@@ -103,7 +103,7 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, ids: Any = 
     """Fetch photometry, redshift and seeing of objects by their DR7 ids.
 
     photometry.parquet has a row per object (`COLUMNS`; null if not measured), missing.csv the ids that are not in DR7,
-    and parts/ the responses, from which a later run resumes. `ids` is a sequence, or a table with a column `id` (default
+    and parts/ the responses, from which a later run resumes. `ids` is a sequence or a table with a column `id` (default
     dr7objid, objid or object_id); by default, those of the vote tables in the folder gz2 next to `out`.
     """
     wanted = _dr7_ids(ids, id, out)
