@@ -91,7 +91,7 @@ def test_several_interruptions_with_several_members(tmp_path, cut):
         cut(steps, folds=2)
     assert_same(train(tmp_path / "cut", folds=2), train(tmp_path / "whole", folds=2))
     # All members are finished: nothing is trained again.
-    assert {one.name for one in (tmp_path / "cut").iterdir()} == {"run.json", "member-0.ckpt", "member-1.ckpt"}
+    assert {one.name for one in (tmp_path / "cut").iterdir()} == {"member-0.ckpt", "member-1.ckpt"}
     shutil.copy(tmp_path / "cut" / "member-0.ckpt", tmp_path / "cut" / "member-1.ckpt")
     with pytest.raises(CheckpointError, match="member-1"):
         train(tmp_path / "cut", folds=2)
