@@ -136,7 +136,11 @@ def test_bootstrap_equals_recomputing_from_resampled_rows():
         ({"labels": np.full((100, 2), 1.5)}, r"\[0, 1\]"),
         ({"alpha": np.ones(99)}, "one row a galaxy"),
         ({"depth": 6, "bins": 8}, "too few for 8 bins"),
-        ({"reference": "middle"}, "reference is"),
+        ({"alpha": np.ones(0), "labels": np.ones(0), "intrinsic": None}, "0 galaxies"),
+        ({"reference": "middle"}, "reference"),
+        ({"reference": ["last", "last"]}, "reference"),
+        ({"seed": -1}, "seed"),
+        ({"bootstrap": -1}, "bootstrap"),
         ({"intrinsic": np.ones((100, 1))}, "leaf of the intrinsic tree has 0 galaxies"),
     ],
 )

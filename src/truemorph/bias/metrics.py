@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from truemorph.arguments import Count, Seed, validated
 from truemorph.arrays import float_array
 from truemorph.bias.binning import RankedTable
 from truemorph.bias.likelihood import check_labels, classes_in
+from truemorph.bias.transitions import Array
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -31,6 +34,7 @@ MINIMUM_PER_BIN = 25
 # Galaxies from which fewer threads work at once, to save memory.
 _MANY = 2_000_000
 Reference = Literal["last", "first"]
+AtLeastTwo = Annotated[int, Field(ge=2)]
 # Columns of a summary, and what the floor is.
 COLUMNS = ("labels", "value", "bootstrap", "floor", "above floor", "galaxies")
 FLOOR = "the value of labels that do not depend on α (shuffled labels)"
@@ -163,13 +167,13 @@ def _finite_rows(
     Rows are shuffled, so that equal values fall at random, not in the order of the file, which may be that of labels.
     """
     labels, observables = float_array(labels, "labels"), float_array(alpha, "alpha")
-    n = len(observables)
-    columns = np.zeros((n, 1)) if intrinsic is None else float_array(intrinsic, "intrinsic")
-    columns, observables = columns.reshape(len(columns), -1), observables.reshape(n, -1)
+    n = observables.shape[0]
+    columns = np.zeros(n) if intrinsic is None else float_array(intrinsic, "intrinsic")
+    columns, observables, by_label = (np.atleast_2d(one.T).T for one in (columns, observables, labels))
     if not len(labels) == n == len(columns):
         sizes = f"{len(labels)}, {n} and {len(columns)}"
         raise InputError(f"labels, alpha and intrinsic must have one row a galaxy; got {sizes} rows")
-    finite = [np.isfinite(one).reshape(n, -1).all(axis=1) for one in (labels, observables, columns)]
+    finite = [np.isfinite(one).all(axis=1) for one in (by_label, observables, columns)]
     rows = np.flatnonzero(np.all(finite, axis=0))
     if rows.size == 0:
         raise InputError(f"none of the {n} galaxies has finite values in every column")
@@ -180,15 +184,16 @@ def _finite_rows(
     return members[shuffled], observables[rows[shuffled]], columns[rows[shuffled]], n - rows.size
 
 
+@validated
 def cv14(
-    labels: np.ndarray,
-    alpha: np.ndarray,
-    bins: int = 20,
+    labels: Array,
+    alpha: Array,
+    bins: AtLeastTwo = 20,
     *,
     reference: Reference | Sequence[Reference] = "last",
-    bootstrap: int = 100,
-    permutations: int = 20,
-    seed: int = 0,
+    bootstrap: Count = 100,
+    permutations: Count = 20,
+    seed: Seed = 0,
 ) -> BiasResult:
     """Drift of class fractions with resolution (eqs 17-18).
 
@@ -220,7 +225,8 @@ def cv14(
     Raises
     ------
     InputError
-        If shapes disagree, labels are not classes or probabilities, or there are fewer galaxies than bins.
+        If shapes disagree, labels are not classes or probabilities, there are fewer galaxies than bins, or a number
+        is out of range.
 
     Examples
     --------
@@ -235,17 +241,18 @@ def cv14(
     return cv18(labels, alpha, None, 0, bins, **options)
 
 
+@validated
 def cv18(
-    labels: np.ndarray,
-    alpha: np.ndarray,
-    intrinsic: np.ndarray | None,
-    depth: int = 6,
-    bins: int = 8,
+    labels: Array,
+    alpha: Array,
+    intrinsic: Array | None,
+    depth: Count = 6,
+    bins: AtLeastTwo = 8,
     *,
     reference: Reference | Sequence[Reference] = "last",
-    bootstrap: int = 100,
-    permutations: int = 20,
-    seed: int = 0,
+    bootstrap: Count = 100,
+    permutations: Count = 20,
+    seed: Seed = 0,
 ) -> BiasResult:
     """Drift of class fractions with resolution among galaxies of like intrinsic properties.
 
@@ -275,7 +282,8 @@ def cv18(
     Raises
     ------
     InputError
-        If shapes disagree, labels are not classes or probabilities, or a leaf has fewer galaxies than bins.
+        If shapes disagree, labels are not classes or probabilities, a leaf has fewer galaxies than bins, or a number
+        is out of range.
 
     Examples
     --------
@@ -287,15 +295,12 @@ def cv18(
     >>> bool(abs(r.value - r.floor) < 4 * r.floor_std)
     True
     """
-    if bins < 2 or depth < 0:
-        raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
     rng = np.random.default_rng(seed)
     members, observables, columns, n_dropped = _finite_rows(labels, alpha, intrinsic, rng)
     n, n_observables = observables.shape
     names = [reference] * n_observables if isinstance(reference, str) else list(reference)
-    if len(names) != n_observables or not set(names) <= {"last", "first"}:
-        allowed = f'"last", "first", or one of them for each of {n_observables} observables'
-        raise InputError(f"reference is {allowed}; got {reference!r}")
+    if len(names) != n_observables:
+        raise InputError(f"`reference`: needs one for each of {n_observables} observables; got {len(names)}")
     at = [bins - 1 if name == "last" else 0 for name in names]
     table = RankedTable(observables, columns[:, :depth])
     shares = list(np.ascontiguousarray(members[table.rows].T))
