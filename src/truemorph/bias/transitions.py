@@ -24,7 +24,7 @@ from array_api_compat import device as get_device
 from scipy.special import expit
 
 from truemorph.arrays import float_array
-from truemorph.errors import InputError
+from truemorph.errors import InputError, reason
 from truemorph.io import plain
 
 SMOOTH, DISK = 0, 1
@@ -868,5 +868,5 @@ def transition_from_dict(described: dict[str, Any]) -> Transition:
     try:
         made: Transition = FAMILIES[family](**described[key])
     except (KeyError, TypeError) as problem:
-        raise InputError(f"the {family} transition can't be rebuilt from {described.get(key)}: {problem}") from problem
+        raise InputError(f"the {family} transition can't be rebuilt from {described.get(key)}: {reason(problem)}") from problem
     return made
