@@ -868,5 +868,7 @@ def transition_from_dict(described: dict[str, Any]) -> Transition:
     try:
         made: Transition = FAMILIES[family](**described[key])
     except (KeyError, TypeError) as problem:
-        raise InputError(f"the {family} transition can't be rebuilt from {described.get(key)}: {reason(problem)}") from problem
+        raise InputError(
+            f"the {family} transition can't be rebuilt from {described.get(key)}: {reason(problem)}"
+        ) from problem
     return made
