@@ -118,7 +118,7 @@ def open_session(
         del beside[one]
     copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about["seed"])
     left_out = {"object_id": list(reasons), "reason": list(reasons.values())}
-    pl.DataFrame(left_out, schema=dict.fromkeys(left_out, pl.String)).write_csv(folder / LEFT_OUT)
+    write_table(CatalogTable(pl.DataFrame(left_out, dict.fromkeys(left_out, pl.String))), folder / LEFT_OUT)
     places = {"images": str(Path(images).resolve()), "better": None if better is None else str(Path(better).resolve())}
     write_json(folder / SESSION, {"gold_source": used, **places})
     error = max(about["predicted"])
