@@ -152,7 +152,7 @@ def open_labelling(
         source,
         id_column=id_column,
         image_column=image_column,
-        images=images,
+        images=images if model.uses_images else Path(source).parent,  # unused; the catalogue's may be elsewhere
         keep=keep,
         but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
     )
