@@ -161,8 +161,8 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     """
     path, table = Path(path), table if isinstance(table, CatalogTable) else read_table(table)
     extension = table_extension(path)
-    try:
-        with written_whole(path) as partial:
+    with written_whole(path) as partial:
+        try:
             if extension == ".parquet":
                 pq.write_table(to_arrow(table), partial)
             elif extension in _ASTROPY_FORMATS:
@@ -174,10 +174,10 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
                 safe = pl.when(cell.str.contains("^[=@]")).then("'" + cell).otherwise(cell).name.keep()
                 text = table.frame.with_columns(safe).write_csv(separator="\t" if extension == ".tsv" else ",").encode()
                 partial.write_bytes(gzip.compress(text, compresslevel=6, mtime=0) if extension == ".csv.gz" else text)
-    except InputError as problem:
-        raise InputError(f"{path}: {problem}") from problem
-    except (PolarsError, pa.ArrowException, UnicodeError, TypeError, ValueError, RecursionError) as problem:
-        raise InputError(f"{path}: this table can't be written as {extension[1:]}: {reason(problem)}") from problem
+        except InputError as problem:
+            raise InputError(f"{path}: {problem}") from problem
+        except (PolarsError, pa.ArrowException, UnicodeError, TypeError, ValueError, RecursionError) as problem:
+            raise InputError(f"{path}: this table can't be written as {extension[1:]}: {reason(problem)}") from problem
     return path
 
 
