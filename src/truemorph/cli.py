@@ -199,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # a service may have closed it
     if os.environ.get("COLUMNS", "").isdigit() and int(os.environ["COLUMNS"]) < 20:
         del os.environ["COLUMNS"]  # a width that no help fits, such as 0
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own would keep memory that is freed
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
