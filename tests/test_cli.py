@@ -156,6 +156,7 @@ def test_mistakes_give_one_line_and_exit_status_2(capsys, catalogue, simulated, 
     nested = 100_000 * "[" + 100_000 * "]"
     (tmp_path / "nested.json").write_text(f'{{"family": "rayleigh", "parameters": {nested}}}')
     (tmp_path / "nested.toml").write_text(f"seed = {nested}")
+    os.mkfifo(tmp_path / "pipe")
     fit = tmp_path / "fit.json"
     known = {"alpha_psf": "sigma", "class_fractions": {"smooth": 0.3, "disk": 0.7}, "galaxies": 9}
     fit.write_text(json.dumps({"family": "rayleigh", "parameters": {"theta": 9.0}, **known}))
@@ -183,7 +184,11 @@ def test_mistakes_give_one_line_and_exit_status_2(capsys, catalogue, simulated, 
         ("depth", ["bias", catalogue, "--intrinsic", "M_r", "--depth", "-1"]),
         ("depth", ["bias", catalogue, "--intrinsic", "M_r", "--depth", "60"]),
         ("--intrinsic", ["bias", catalogue, "--intrinsic", "alpha"]),
+        ("(--intrinsic)", ["bias", catalogue, "--depth", "3"]),
         ("--out", ["bias", catalogue, "--out", ""]),
+        ("a device", ["bias", catalogue, "--bootstrap", 0, "--out", tmp_path / "pipe"]),  # would be replaced
+        ("kind of table", ["prepare", votes, "--out", "/"]),
+        ("name of a table", ["label", ROOT / "tests/versions/0.1/model", catalogue, "--out", "/"]),
         ("x1b[2J.csv", ["bias", tmp_path / f"votes{chr(27)}[2J.csv"]),  # does not reach the terminal
         ("at least 300", ["demo", "--galaxies", "10", "--out", tmp_path / "demo"]),
         ("something else", ["demo", "--out", simulated]),

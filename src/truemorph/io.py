@@ -7,7 +7,7 @@ import json
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, TypeVar
@@ -32,8 +32,8 @@ def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterat
     the block ends, if `durable` once it is on the disk, and is removed if the block raises.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the name of a file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is a folder or a device; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -47,7 +47,8 @@ def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterat
             raise
         raise OSError(problem.errno, problem.strerror or str(problem), str(path)) from problem  # a full disk
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def save_figure(figure: Any, path: Path, dpi: int = 150) -> None:

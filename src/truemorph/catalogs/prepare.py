@@ -27,7 +27,7 @@ from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import FORMAT_VERSION, written_whole
 from truemorph.plotting import axes_or_new
 from truemorph.results import Result, text_facts
-from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
+from truemorph.tables import CatalogTable, kind_of, read_table, table_extension, to_astropy, write_table
 
 # The first columns of a catalogue; truemorph's other columns and those of the table follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
@@ -239,7 +239,7 @@ def read_tables(
 def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Preparation:
     """Write a catalogue (not as CSV), `<name>.datasheet.md` and `<name>.dropped.csv`; never over an input file."""
     out = Path(out)
-    if out.name.lower().endswith((".csv", ".csv.gz", ".tsv")):
+    if table_extension(out) in (".csv", ".csv.gz", ".tsv"):
         raise InputError(f"{out}: a catalogue needs metadata, which {out.suffix} does not support; use .parquet")
     dropped, sheet = (out.with_name(f"{out.stem}.{end}") for end in ("dropped.csv", "datasheet.md"))
     for target in (out, dropped, sheet):

@@ -40,6 +40,8 @@ _COUNTS, _PROBLEMS, _MARK = b"truemorph_counts", b"truemorph_problems", b"truemo
 
 def is_table(out: Path) -> bool:
     """Whether labels are written to one table, otherwise to a folder; an unknown extension raises an error."""
+    if not out.name or (not out.suffix and out.exists() and not out.is_dir()):
+        raise InputError(f"{out}: give the name of a table or of a folder")
     if not out.suffix or out.is_dir():
         return False
     table_extension(out)
