@@ -156,11 +156,14 @@ def test_mistakes_give_one_line_and_exit_status_2(capsys, catalogue, simulated, 
     nested = 100_000 * "[" + 100_000 * "]"
     (tmp_path / "nested.json").write_text(f'{{"family": "rayleigh", "parameters": {nested}}}')
     (tmp_path / "nested.toml").write_text(f"seed = {nested}")
-    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.json")
     fit = tmp_path / "fit.json"
     known = {"alpha_psf": "sigma", "class_fractions": {"smooth": 0.3, "disk": 0.7}, "galaxies": 9}
     fit.write_text(json.dumps({"family": "rayleigh", "parameters": {"theta": 9.0}, **known}))
+    (tmp_path / "half.json").write_text(fit.read_text().replace("0.7", "0.2"))
     cases = [
+        ("class_fractions", ["label", tmp_path / "half.json", catalogue, "--out", out]),
+        ("ends in .json", ["bias", catalogue, "--out", tmp_path / "bias.csv"]),
         ("absent.csv", ["prepare", "absent.csv", "--out", out]),
         ("no column 'petroR'", ["prepare", votes, "--radius", "petroR", "--out", out]),
         ("split", ["prepare", votes, "--split", "half", "--out", out]),
@@ -186,7 +189,7 @@ def test_mistakes_give_one_line_and_exit_status_2(capsys, catalogue, simulated, 
         ("--intrinsic", ["bias", catalogue, "--intrinsic", "alpha"]),
         ("(--intrinsic)", ["bias", catalogue, "--depth", "3"]),
         ("--out", ["bias", catalogue, "--out", ""]),
-        ("a device", ["bias", catalogue, "--bootstrap", 0, "--out", tmp_path / "pipe"]),  # would be replaced
+        ("a device", ["bias", catalogue, "--bootstrap", 0, "--out", tmp_path / "pipe.json"]),  # would be replaced
         ("kind of table", ["prepare", votes, "--out", "/"]),
         ("name of a table", ["label", ROOT / "tests/versions/0.1/model", catalogue, "--out", "/"]),
         ("x1b[2J.csv", ["bias", tmp_path / f"votes{chr(27)}[2J.csv"]),  # does not reach the terminal

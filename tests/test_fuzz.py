@@ -34,6 +34,7 @@ from truemorph.classifiers.fits import read_fit
 from truemorph.config import run_config
 from truemorph.errors import TruemorphError
 from truemorph.gold.answers import read_answers, record_answer
+from truemorph.gold.importing import answers_of_table
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import read_session
 from truemorph.images.decode import decode, read_image_file
@@ -62,6 +63,7 @@ READERS = {
     "plan/session.json": lambda path: read_session(path.parent),
     "plan/answers.sqlite": lambda path: read_answers(path.parent),
     "plan/twins.parquet": lambda path: read_answers(path.parent),
+    "zooniverse.csv": lambda path: answers_of_table(path, "object_id", "class"),
     "provenance.json": lambda path: is_recorded(path.with_name("t.csv"), "https://x.org/t.csv"),
     "mapping.toml": read_mapping,
     "a.jpg": lambda path: decode(read_image_file(path), str(path)),
@@ -89,6 +91,9 @@ def folder(tmp_path_factory):
     )
     session = {"gold_source": "same-images", "images": "images", "better": None}
     (folder / "plan" / "session.json").write_text(json.dumps(session))
+    tasks, subject = json.dumps([{"value": "Smooth"}]), json.dumps({"9": {"#object_id": "1"}})
+    export = {"user_name": ["Ann", "Ben"], "created_at": "today", "annotations": tasks, "subject_data": subject}
+    pl.DataFrame(export).write_csv(folder / "zooniverse.csv")
     (folder / "t.csv").write_text("a\n1\n")
     (folder / "provenance.json").write_text(json.dumps({"t.csv": {"url": "https://x.org/t.csv", "sha256": "0"}}))
     (folder / "mapping.toml").write_text(mapping_toml(read_mapping("paper")))

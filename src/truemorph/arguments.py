@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias, TypeVar
 
 from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, SkipValidation, ValidationError, validate_call
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     # A path, or a table in memory (polars, pandas, pyarrow, astropy); on the command line, a path.
     Table = Any
     # The name of a family of T(α), or a class; on the command line, a name.
-    Family = str | type[FlipTransition]
+    Family: TypeAlias = str | type[FlipTransition]
     # Of truemorph transition: a path, a fit, or a dict.
     BiasCurve = Any
-    Model = Classifier | str | Path
+    Model: TypeAlias = Classifier | str | Path
 else:
     Table = BiasCurve = Model = Annotated[Path, SkipValidation]
     Family = Annotated[str, SkipValidation]
@@ -72,4 +72,5 @@ Paths = Annotated[Sequence[Path], Parameter(consume_multiple=False, show_default
 Seed = Annotated[int, Field(ge=0, lt=2**31), Parameter(allow_leading_hyphen=True)]
 Count = Annotated[int, Field(ge=0), Parameter(allow_leading_hyphen=True)]
 AtLeastOne = Annotated[int, Field(ge=1), Parameter(allow_leading_hyphen=True)]
+Fraction = Annotated[float, Field(ge=0, le=1), Parameter(allow_leading_hyphen=True)]
 NotNegative = Annotated[float, Field(ge=0), Parameter(allow_leading_hyphen=True)]

@@ -114,7 +114,9 @@ def read_columns(path: Path, columns: Mapping[str, Any], *, nulls: bool = False)
     """Read columns of a table that truemorph wrote, as these types (None: any); an InputError if one does not fit."""
     try:
         cast = (pl.col(name) if kind is None else pl.col(name).cast(kind) for name, kind in columns.items())
-        frame = _from_file(path).frame.select(cast)  # polars itself panics at some damaged Parquet files
+        frame = (
+            _from_file(path).frame.drop(cs.temporal()).select(cast)
+        )  # polars itself panics at some damaged Parquet files
         if any(kind not in (None, frame.schema[name]) for name, kind in columns.items()):  # casts of nested types
             raise pl.exceptions.SchemaError("values are nested")
         if not nulls and any(frame.null_count().row(0)):

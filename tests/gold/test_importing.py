@@ -140,7 +140,7 @@ def test_an_export_of_zooniverse_is_read_as_it_is(plan, ids, truth, catalogue, o
     names = {0: "Smooth", 1: "Features or disk"}
     given = [(user, one, names[truth[one]]) for one in some for user in ("anna", "not-logged-in-5f3e", "ben")]
     given += [("ben", ids[0], names[1 - truth[ids[0]]]), ("anna", ids[1], "Star or artifact")]
-    given += [("eve", ids[2], "Can't tell")]
+    given += [("eve", ids[2], ["Can't tell"])]  # as of a question with several answers
     zooniverse(tmp_path / "classifications.csv", given)
     without = read_table(catalogue).frame.drop("gold")
     found = tm.import_gold(tmp_path / "classifications.csv", plan=plan, catalogue=without, out=out)
@@ -173,12 +173,16 @@ def test_mistakes_are_one_line(capsys, plan, catalogue, ids, out, tmp_path):
     rings.select("class", name="object_id").write_csv(tmp_path / "named.csv")
     pl.DataFrame({"object_id": [ids[0]] * 2, "class": ["disk", "smooth"]}).write_csv(tmp_path / "twice.csv")
     zooniverse(tmp_path / "foreign.csv", [("anna", ids[0], "Smooth")], hidden="file")
+    zooniverse(tmp_path / "several.csv", [("anna", ids[0], ["Smooth", "Star"])])
+    pl.read_csv(tmp_path / "several.csv").with_columns(annotations=pl.lit("[]")).write_csv(tmp_path / "nothing.csv")
     for says, file, *options in [
         ("'7', 'ring'", "rings.csv", "--catalogue", catalogue),
         ("--id", "named.csv", "--catalogue", catalogue),
         ("--catalogue", "rings.csv"),
         (ids[0], "twice.csv", "--catalogue", catalogue),
         ("truemorph gold export", "foreign.csv", "--catalogue", catalogue),
+        ("Smooth, Star", "several.csv", "--catalogue", catalogue),
+        ("row 1: annotations", "nothing.csv", "--catalogue", catalogue),
         ("truemorph gold label", plan),
         ("truemorph gold plan", "."),
     ]:

@@ -158,6 +158,7 @@ def test_without_images_the_page_adapts(tmp_path, capsys):
         (["{runs}/naive", "--where", "split=none"], "no galaxy meets"),
         (["{runs}/naive", "--also", "naive=label"], "names two things"),
         (["{runs}/naive", "{runs}/naive"], "given twice"),
+        (["{runs}/naive", "--labels", "{runs}/debiased/seen.parquet"], "seen.parquet"),
     ],
 )
 def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkeypatch):

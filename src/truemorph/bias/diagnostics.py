@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2, norm
 
+from truemorph.arguments import Family, Seed, validated
 from truemorph.bias.checks import LEVEL
 from truemorph.bias.estimation import check_variation, checked_data, fit_transition
 from truemorph.bias.fractions import REJECTED
@@ -16,7 +17,7 @@ from truemorph.bias.maximum import fit_softmax, log_probabilities
 from truemorph.bias.mixture import RIDGE, check_intrinsic, explained_findings, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.result import ASSUMPTIONS, Data, TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, RayleighTransition, Search, family_of
+from truemorph.bias.transitions import COMPARED, DISK, Array, RayleighTransition, Search, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -124,8 +125,9 @@ class FamilyComparison(Result):
         return plot_fit(self.fits[self.best], ax, self.fits)
 
 
+@validated
 def compare_families(
-    labels: Array, alpha: Array, families: Sequence[str | type[FlipTransition]] = COMPARED, **options: Any
+    labels: Array, alpha: Array, families: Sequence[Family] = COMPARED, **options: Any
 ) -> FamilyComparison:
     """Fit several families to the same data and compare them by AIC.
 
@@ -248,13 +250,14 @@ class ConfoundingCheck(Result):
         )
 
 
+@validated
 def confounding_check(
     labels: Array,
     alpha: Array,
     intrinsic: Array | None = None,
     gold: Array | None = None,
     weights: Array | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> ConfoundingCheck:
     """Check whether class fractions depend on α, and whether intrinsic columns explain this.
 

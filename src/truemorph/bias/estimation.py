@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import SkipValidation
 
+from truemorph.arguments import AtLeastOne, Count, Family, Seed, validated
 from truemorph.arrays import float_array
 from truemorph.bias.checks import calibration, selection_findings
 from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum
@@ -99,12 +101,13 @@ def _false_disk(asked: Any, data: Data) -> Any:
     return None if seen or data.method == "votes" else 0.0  # single votes for a disk occur for any galaxy
 
 
+@validated
 def fit_transition(
     labels: Array,
     alpha: Array,
-    family: str | type[FlipTransition] | None = None,
+    family: Family | None = None,
     method: str | None = None,
-    bins: int = 1525,
+    bins: AtLeastOne = 1525,
     intrinsic: Array | None = None,
     gold: Array | None = None,
     weights: Array | None = None,
@@ -114,9 +117,9 @@ def fit_transition(
     false_disk: float | str | None = None,
     delta: float | None = DELTA,
     n_classes: int | None = None,
-    knots: int | Sequence[float] = 8,
-    bootstrap: int = 0,
-    seed: int = 0,
+    knots: Annotated[int | Sequence[float], SkipValidation] = 8,  # or an array
+    bootstrap: Count = 0,
+    seed: Seed = 0,
 ) -> TransitionFit:
     """Estimate T(α) from biased labels.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.likelihood import n_observables
@@ -66,11 +67,19 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
     return described
 
 
+def _of_all(fractions: Any) -> Any:
+    """Check class fractions, which models that were trained on votes have as a list."""
+    values = list(fractions.values() if isinstance(fractions, dict) else fractions or [1.0])
+    if min(values) < 0 or not math.isclose(sum(values), 1, abs_tol=1e-3):
+        raise ValueError("must be at least 0 and sum to 1")
+    return fractions
+
+
 class FitFile(BaseModel):
     """What is read from a fit file, or from the bias curve of a model; other keys are only shown."""
 
     parameters: dict[str, Any]
-    class_fractions: dict[str, float] | list[float] | None = None  # a list in models that were trained on votes
+    class_fractions: Annotated[dict[str, float] | list[float] | None, AfterValidator(_of_all)] = None
     stderr: dict[str, float | None] = {}
     observables: list[str] = []
     findings: list[Finding] = []

@@ -162,6 +162,8 @@ def measure_bias(
         raise InputError(
             "alpha is not an intrinsic property (`intrinsic`): name columns such as radius_kpc, M_r, redshift"
         )
+    if out is not None and out.suffix != ".json":
+        raise InputError(f"{out}: the result is written as JSON; choose a name that ends in .json")
     if depth is not None and not intrinsic:
         raise InputError("`depth` is that of the tree of intrinsic columns; name these too (`intrinsic`)")
     frame, unlabelled = (table.frame, []) if labels is None else join_labels(table, labels)

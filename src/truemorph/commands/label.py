@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from truemorph.arguments import BiasCurve, Model, Names, Shard, validated
+from truemorph.arguments import BiasCurve, Fraction, Model, Names, Shard, validated
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
@@ -34,7 +34,7 @@ def label_galaxies(
     gate: Path | None = None,
     address: str | None = None,
     shard: Shard = (1, 1),
-    max_bad: float = MAXIMUM_BAD_FRACTION,
+    max_bad: Fraction = MAXIMUM_BAD_FRACTION,
 ) -> LabelReport:
     """Label galaxies with a model: class probabilities, and posteriors where there are observed labels.
 

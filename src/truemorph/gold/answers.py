@@ -104,7 +104,9 @@ def read_answers(folder: Path) -> pl.DataFrame:
             ).fetchall()
     try:
         frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row").with_columns(
-            pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"), pl.col("better").cast(pl.Boolean)
+            pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"),
+            pl.col("better").cast(pl.Boolean),
+            pl.col("answer").cast(pl.Enum(CHOICES)).cast(pl.String),
         )
     except (TypeError, pl.exceptions.PolarsError) as problem:
         raise InputError(

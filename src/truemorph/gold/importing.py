@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
+from pydantic import BaseModel, Field, Json
 
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.agreement import combined
 from truemorph.gold.plan import images_of, read_plan
-from truemorph.tables import CatalogTable, read_table
+from truemorph.io import checked
+from truemorph.tables import CatalogTable, read_table, write_table
 
 # Words by which a class is recognised in tables and on Zooniverse.
 _WORDS = {
@@ -69,15 +70,25 @@ def answers_of_table(path: Path, id_column: str, class_column: str) -> pl.DataFr
     return found.unique(who, keep="last", maintain_order=True)
 
 
+class _Classification(BaseModel):
+    """What is read from a row of a Zooniverse export."""
+
+    subject_data: Json[Annotated[dict[str, dict[str, Any]], Field(min_length=1)]]
+    annotations: Json[Annotated[list[dict[str, Any]], Field(min_length=1)]]
+
+
 def _of_zooniverse(frame: pl.DataFrame, source: str) -> pl.DataFrame:
     """The first task's answer of each person to each subject."""
     rows = []
-    for row in frame.iter_rows(named=True):
-        subject = next(iter(json.loads(row["subject_data"]).values()))
+    for number, row in enumerate(frame.iter_rows(named=True), 1):
+        given = checked(_Classification, row, f"{source}: row {number}:")
+        subject = next(iter(given.subject_data.values()))
         known = {name.lstrip("#!").lower(): value for name, value in subject.items()}
         if "object_id" not in known:
             raise InputError(f"{source}: subjects have no metadata object_id; upload them with truemorph gold export")
-        answer = json.loads(row["annotations"])[0]["value"]
+        value = given.annotations[0].get("value")
+        several = value if isinstance(value, list) else [value]
+        answer = ", ".join(str(one) for one in several if one is not None)
         rows.append([row["user_name"], str(known["object_id"]), answer, row["created_at"]])
     names = ("annotator", "galaxy", "answer", "time")
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row", strict=False)
@@ -140,5 +151,5 @@ def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[
     names = [f"{number:06d}{path.suffix}" for number, path in enumerate(found.values())]
     for name, path in zip(names, found.values(), strict=True):
         shutil.copyfile(path, out / name)
-    pl.DataFrame({"image": names, "#object_id": list(found)}).write_csv(out / "manifest.csv")
-    return out / "manifest.csv", len(found)
+    manifest = CatalogTable(pl.DataFrame({"image": names, "#object_id": list(found)}))
+    return write_table(manifest, out / "manifest.csv"), len(found)

@@ -259,9 +259,14 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     if twice is not None:
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
 
+    given = {file: read_table(file) for file in options.labels}
+    for file, table in given.items():
+        if table.metadata.get("model_hash") not in {one.model_hash for one in classifiers.values()}:
+            raise InputError(f"{file}: not labels of a model of this report; give the folder of their model too")
+
     models, left_out, chosen = [], {}, rows
     for name, classifier in classifiers.items():
-        labels = _labels(name, classifier, path, options, files)
+        labels = _labels(name, classifier, path, list(given.values()), files)
         model = _model(name, classifier, frame, labels)
         models.append(model)
         said = {"p(disk) of the picture": model.disk, "posterior p(disk)": model.after}
@@ -301,7 +306,7 @@ def _trained_on(sources: Sequence[Path]) -> Path:
     """The catalogue that the first run was trained on."""
     for source in sources:
         if (source / "run.toml").is_file():
-            named = Path(read_toml(source / "run.toml").get("catalogue") or "")
+            named = Path(str(read_toml(source / "run.toml").get("catalogue") or ""))
             if not named.is_file():
                 raise InputError(f"{named}: the catalogue of run {source} is not there; give `catalogue`")
             return named
@@ -325,12 +330,11 @@ def _study(
         return None, [Finding("fit-failed", "caution", text, action)]
 
 
-def _labels(name: str, model: Classifier, path: Path, options: ReportOptions, files: Path) -> pl.DataFrame:
+def _labels(name: str, model: Classifier, path: Path, given: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
     """A model's labels of the catalogue: those given, those of an earlier report, or new ones."""
     kept = files / "labels" / f"{name.replace(os.sep, '_')}.parquet"
     fresh = [kept] if kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime else []
-    for candidate in (*options.labels, *fresh):
-        table = read_table(candidate)
+    for table in (*given, *map(read_table, fresh)):
         if table.metadata.get("model_hash") == model.model_hash and "p_disk" in table.frame.columns:
             return table.frame
     kept.parent.mkdir(parents=True, exist_ok=True)

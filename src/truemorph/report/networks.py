@@ -18,7 +18,7 @@ from truemorph.report.checks import Check
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import new_panel, styles_of
 from truemorph.report.page import Illustration, Section, Table
-from truemorph.tables import read_table
+from truemorph.tables import numeric_columns, read_table
 
 # Networks of random weights that check the maps of each model.
 _DRAWS = 5
@@ -35,7 +35,8 @@ def training(found: Evidence) -> tuple[list[Section], list[Finding]]:
             run = read_toml(folder / "run.toml")
             run |= run.pop("training", {})
             settings[model.name] = run
-            histories[model.name] = read_table(folder / "history.csv").frame
+            history = histories[model.name] = read_table(folder / "history.csv").frame
+            numeric_columns(history, ["epoch", "held_out_loss", *history.columns], str(folder / "history.csv"))
             catalogues.add(model.classifier.described["catalogue"]["sha256"])
     if not histories:
         return [], []
