@@ -54,8 +54,7 @@ def send_votable(table: CatalogTable, name: str, to: str | None = None) -> list[
 def _samp() -> Any:
     """Import astropy.samp, or pyvo.samp, to which it moved, where astropy no longer has it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the move
+        with warnings.catch_warnings(action="ignore"):  # of the move
             return import_module("astropy.samp")
     except ImportError:
         return import_module("pyvo.samp")

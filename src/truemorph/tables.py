@@ -16,8 +16,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,14 +33,9 @@ from truemorph.findings import Finding, FindingWarning
 from truemorph.io import written_whole
 
 _ASTROPY_FORMATS = {
-    ".fits": "fits",
-    ".fit": "fits",
-    ".fits.gz": "fits",
+    **dict.fromkeys((".fits", ".fit", ".fits.gz"), "fits"),
     ".ecsv": "ascii.ecsv",
-    ".vot": "votable",
-    ".vot.gz": "votable",
-    ".votable": "votable",
-    ".xml": "votable",
+    **dict.fromkeys((".vot", ".vot.gz", ".votable", ".xml"), "votable"),
 }
 _EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY_FORMATS)
 _MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
@@ -114,9 +108,8 @@ def read_columns(path: Path, columns: Mapping[str, Any], *, nulls: bool = False)
     """Read columns of a table that truemorph wrote, as these types (None: any); an InputError if one does not fit."""
     try:
         cast = (pl.col(name) if kind is None else pl.col(name).cast(kind) for name, kind in columns.items())
-        frame = (
-            _from_file(path).frame.drop(cs.temporal()).select(cast)
-        )  # polars itself panics at some damaged Parquet files
+        # polars itself panics at some damaged Parquet files
+        frame = _from_file(path).frame.drop(cs.temporal()).select(cast)
         if any(kind not in (None, frame.schema[name]) for name, kind in columns.items()):  # casts of nested types
             raise pl.exceptions.SchemaError("values are nested")
         if not nulls and any(frame.null_count().row(0)):
@@ -423,14 +416,11 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     return frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> warnings.catch_warnings[None]:
     """Ignore warnings about harmless violations of formats in archives' files; unknown units are kept as text."""
     from astropy.utils.exceptions import AstropyWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        yield
+    return warnings.catch_warnings(action="ignore", category=AstropyWarning)
 
 
 def _read_astropy(format_name: str, path: Path) -> CatalogTable:

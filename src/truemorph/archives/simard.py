@@ -105,8 +105,7 @@ def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.D
         content = query.submit().content
         refuse_page(content)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):
                 result = TAPResults(parse(io.BytesIO(content)), url=url, session=session)
         except DALQueryError as problem:
             kind = TooMuchError if TIMED_OUT.search(str(problem)) else TruemorphError

@@ -172,8 +172,7 @@ def _train_networks(
 def _regression(rows: TrainingRows, which: np.ndarray, transition: Transition | None) -> DebiasedLogisticRegression:
     labels, alpha = rows.column("label")[which], rows.column("alpha")[which]
     observables = None if rows.resolution is None else rows.resolution[which, 1:]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FindingWarning)  # they are stored in `findings_`
+    with warnings.catch_warnings(action="ignore", category=FindingWarning):  # they are stored in `findings_`
         return DebiasedLogisticRegression(transition=transition).fit(
             rows.inputs[which], labels, alpha, rows.weights[which], observables
         )

@@ -38,8 +38,7 @@ def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
         raise InputError("this model uses catalogue features, so there is no network to export")
     require_extra("fast")
     path, size = Path(path), model.config.image_size
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # internal deprecations of the exporters
+    with warnings.catch_warnings(action="ignore"):  # internal deprecations of the exporters
         program: Any = torch.onnx.export(
             Ensemble(model),
             (torch.zeros(2, size, size, 3, dtype=torch.uint8),),

@@ -22,8 +22,7 @@ def converted(model: Classifier, member: int) -> Any:
     """Convert a member to OpenVINO in float32; fixed batches of uint8 (B, S, S, 3) in, p(y | x) out."""
     size = model.config.image_size
     example = torch.zeros(AT_ONCE, size, size, 3, dtype=torch.uint8)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # internal deprecations of the exporters
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # internal deprecations of the exporters
         exported = torch.export.export(Served(model, member), (example,))
         return openvino.convert_model(exported, share_weights=False)
 
