@@ -49,7 +49,6 @@ class Plan:
 
 
 def _row(bench: Bench, method: Method) -> dict[str, Any]:
-    """Run a method and score it."""
     world, rows = bench.world, bench.world.scored
     began, cpu = time.perf_counter(), time.process_time()
     with warnings.catch_warnings(action="ignore", category=FindingWarning):
@@ -68,16 +67,8 @@ def _row(bench: Bench, method: Method) -> dict[str, Any]:
         assert outcome.labels is not None
         labels = outcome.labels[rows]
     scores = score(world.truth[rows], world.alpha[rows], labels, p_disk, world.intrinsic[rows], world.seed)
-    row: dict[str, Any] = plain(
-        {
-            "world": world.name,
-            "definition": world.definition,
-            "seed": world.seed,
-            "method": method.name,
-            "scores": scores | measured,
-        }
-    )
-    return row
+    about = {"world": world.name, "definition": world.definition, "seed": world.seed, "method": method.name}
+    return {**about, "scores": plain(scores | measured)}
 
 
 def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
@@ -146,8 +137,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     runs = pl.DataFrame(
         [{key: row[key] for key in _RUN} | row["scores"] for row in rows], infer_schema_length=None
     ).with_columns(pl.col(pl.Null).cast(pl.Float64))
-    metrics = [name for name in runs.columns if name not in _RUN]
-    scores = pl.col(metrics)
+    scores = pl.col([name for name in runs.columns if name not in _RUN])
     found = runs.group_by(_RUN, maintain_order=True).agg(
         pl.len().alias("seeds"), means=pl.struct(scores.mean()), stds=pl.struct(scores.std())
     )

@@ -235,11 +235,6 @@ def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
     return lambda bench: bench.trained(bench.world.labels, estimate(bench.world).transition)
 
 
-def right(bench: Bench) -> Outcome:
-    """Train through the true T(α)."""
-    return bench.trained(bench.world.labels, bench.world.transition)
-
-
 def with_votes(bench: Bench) -> Outcome:
     """Train on vote counts, beta-binomial in each class and fitted to votes alone; family by AIC."""
     world = bench.world
@@ -393,7 +388,9 @@ METHODS = {
         Method("ddb-votes", "DDB on vote counts", with_votes),
         Method("ddb-gold-votes", "DDB on votes and 300 gold labels", with_gold_and_votes),
         Method("ddb-twins", "DDB, T(α) from degraded twins", twins),
-        Method("ddb-right", "DDB, true T(α)", right, _WITH_TRUE_T),
+        Method(
+            "ddb-right", "DDB, true T(α)", lambda one: one.trained(one.world.labels, one.world.transition), _WITH_TRUE_T
+        ),
         Method("truth", "trained on true classes", lambda one: one.trained(one.world.truth)),
     ),
     TABLES: (

@@ -79,7 +79,6 @@ def _first_of(row: Mapping[str, Any], metrics: Sequence[str]) -> tuple[float | N
 
 
 def _by_world(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Return rows by world and method."""
     worlds: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         worlds.setdefault(row["world"], {})[row["method"]] = row

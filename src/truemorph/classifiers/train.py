@@ -45,7 +45,7 @@ _PIXELS_IN_MEMORY = 2**30
 _FRACTIONS = ("smooth_fraction", "disk_fraction")
 Problems = list[tuple[str, str]]  # ids of galaxies that are left out, with the reason
 # Settings that do not change the result.
-_NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
+NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,7 +172,7 @@ def train_on_catalogue(
                 "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
                 "votes": run.votes,
                 "vote_count": run.vote_count,
-                **config.model_dump(mode="json", exclude=_NOT_THE_RESULT),
+                **config.model_dump(mode="json", exclude=NOT_THE_RESULT),
             }
         )
     name = "naive" if run.naive else "debiased" if run.labels is None else "gold"

@@ -66,9 +66,6 @@ def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
     return Illustration("figure3", cumulative_panels(curves, _STYLES), text, curves.data())
 
 
-# Figure 4
-
-
 def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
     """List test galaxies labelled smooth by volunteers and disk by DDB, highest p(disk) first, with positions."""
     frame = all_labels(work)
@@ -173,9 +170,6 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
     return [section], [Illustration("figure4", pairs_figure(rows), text, data)]
 
 
-# Figures 5 to 7
-
-
 def _maps_settings(work: Work) -> dict[str, Any]:
     there = [name for name in NETWORKS if work.have(name)]
     if not there:
@@ -193,8 +187,7 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     test = work.catalogue(TEST_ROWS)
     frame = test.frame.filter(pl.col("image").is_not_null())
     models = {TABLE_1[name].labels: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
-    source = galaxies_of(frame, image_folder(test))
-    explanations = explain(models, source, frame.height)
+    explanations = explain(models, galaxies_of(frame, image_folder(test)), frame.height)
     for number, one in enumerate(explanations.values()):
         for some in one.classes:
             rings = some.rings[PIXELS]

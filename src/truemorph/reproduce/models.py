@@ -16,7 +16,7 @@ import polars as pl
 
 from truemorph.catalogs.sampling import TRAIN, UNUSED
 from truemorph.classifiers.fits import fit_catalogue, write_fit
-from truemorph.classifiers.train import train_on_catalogue
+from truemorph.classifiers.train import NOT_THE_RESULT, train_on_catalogue
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, training_config
 from truemorph.errors import InputError, TruemorphError
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
@@ -29,8 +29,6 @@ FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
 # Networks, and the files of labels that they learn.
 _LEARNED = {RESNET_GZ2B: CATALOGUE, RESNET_GZ2D: DEBIASED, DDB: CATALOGUE}
 NETWORKS = tuple(_LEARNED)
-# Settings that do not change the result.
-_NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 _LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight", "image")
 _TRAINING_ROWS = (f"split={TRAIN}",)
 # Other numbers of galaxies per bin for θ.
@@ -156,7 +154,7 @@ def _network_settings(name: str, work: Work) -> dict[str, Any]:
         "rows": rows_digest(work.catalogue(_LEARNED[name]).frame, _LEARNED_FROM),
         "labelled": rows_digest(work.catalogue(TEST_ROWS).frame, ("object_id", "image")),
         "images": images_digest(work),
-        "training": training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
+        "training": training.model_dump(mode="json", exclude=NOT_THE_RESULT),
         "theta": work.result("theta")["theta"] if name == DDB else None,
     }
 

@@ -202,8 +202,6 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
     return result | {"findings": [one.to_dict() for one in findings]}
 
 
-# Choices that the paper does not specify
-
 # What is chosen here, the effect of other choices, and the numbers behind it; None if it can't be measured.
 Reason = tuple[str, str, dict[str, Any]] | None
 
