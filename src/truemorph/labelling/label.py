@@ -57,14 +57,7 @@ class LabelReport(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return {
-            "out": str(self.out),
-            "rows_in": self.rows_in,
-            "labelled": self.labelled,
-            "complete": self.complete,
-            "problems": len(self.problems),
-            "findings": [one.to_dict() for one in self.findings],
-        }
+        return super().to_dict() | {"problems": len(self.problems)}
 
     def to_table(self) -> Any:
         """Read the labels as an astropy table with units and descriptions."""
@@ -308,7 +301,6 @@ def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], add
 
 
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
-    """Raise an error if too many images are unreadable."""
     if too_bad(counts, max_bad):
         first = next((why for _, why in results.listed() if why not in (NO_IMAGE, NO_FEATURE)), "not known")
         raise InputError(

@@ -254,7 +254,6 @@ def _marks(root: Path, names: Sequence[str]) -> list[tuple[str, int, int]]:
 
 
 def _cut(frame: pl.DataFrame, root: Path, column: str | None) -> list[Part]:
-    """Cut a table into parts."""
     return [table_part(f"part-{k:05d}", part, root, column) for k, part in enumerate(frame.iter_slices(PART_ROWS))]
 
 
@@ -310,14 +309,12 @@ def _with_ids(descriptions: dict[str, str], ids: str) -> dict[str, str]:
 
 
 def _check_columns(wanted: Sequence[str | None], names: Sequence[str], path: Path) -> None:
-    """Check that columns to copy or to use exist."""
     for name in wanted:
         if name is not None and name not in names:
             raise InputError(f"{path}: no column {name!r}; {nearest(name, names)}")
 
 
 def _usual(usual: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the first column with a usual name."""
     return next((name for name in usual if name in names), None)
 
 
