@@ -98,7 +98,11 @@ def fetch_archive(
         "pixels": pixels,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    _check_options(archives, options)
+    for name in options:
+        if not any(name in options_of(archive) for archive in archives):
+            of = next(archive for archive in ARCHIVES if name in options_of(archive))
+            shown = "no_images" if name == "images" else name
+            raise InputError(f"`{shown}` is an option of fetch {of}, not of fetch {' '.join(archives)}")
     results = []
     for archive in dict.fromkeys(archives):
         folder = out if out is None or len(archives) == 1 else out / archive
@@ -132,12 +136,3 @@ def _summary(archives: Sequence[Fetched]) -> str:
         following = f"prepare {votes}{''.join(joins)} --out cat.parquet"
     table = text_table(["archive", "content", "number"], rows, left=(0, 1))
     return "\n".join([*table, *text_facts(credit), f"Next: truemorph {following}"])
-
-
-def _check_options(archives: Sequence[str], options: dict[str, Any]) -> None:
-    """Raise an error for options of other archives."""
-    for name in options:
-        if not any(name in options_of(archive) for archive in archives):
-            of = next(archive for archive in ARCHIVES if name in options_of(archive))
-            shown = "no_images" if name == "images" else name
-            raise InputError(f"`{shown}` is an option of fetch {of}, not of fetch {' '.join(archives)}")

@@ -102,9 +102,6 @@ def make_app(session: Session, token: str) -> Starlette:
     def page(_: Request) -> Response:
         return HTMLResponse(html.replace("NONCE", token), headers=headers)
 
-    def state(request: Request) -> Response:
-        return state_of(_name(request))
-
     def image(request: Request) -> Response:
         _, galaxy, occasion = item_of(request)
         path: Path | None = session.twins[galaxy] if occasion == TWIN else session.images[galaxy]
@@ -135,7 +132,7 @@ def make_app(session: Session, token: str) -> Starlette:
         text = "Nothing here. Open the address that truemorph gold label has printed, as it is."
         return PlainTextResponse(text, 404, headers=headers)
 
-    inside = [Route("/", page), Route("/state", state), Route("/image", image)]
+    inside = [Route("/", page), Route("/state", lambda request: state_of(_name(request))), Route("/image", image)]
     inside += [Route("/answer", answer, methods=["POST"]), Route("/undo", undo, methods=["POST"])]
     return Starlette(
         routes=[Mount(f"/{token}", routes=inside)],
