@@ -30,7 +30,6 @@ _FEWEST_GOLD = 100
 # Cautions of a fit to labels alone that gold labels answer, where these are precise enough.
 _ANSWERED_BY_GOLD = ("flat-fractions-assumed", "disk-definition-unknown")
 
-# Groups of checks.
 GOLD, CURVE, MODEL, DATA = "Agreement with gold labels", "Bias curve", "Classifier", "Sample and data"
 
 # What was found, or the name of a check that passed and what it measured.

@@ -125,10 +125,7 @@ def _shown(found: Evidence, model: Classifier) -> tuple[list[Shown], list[str]]:
     chosen = choose(found.everything, options.galaxies)
     imaged = "image" in chosen.columns and chosen["image"].count() > 0
     root = image_folder(found.catalogue) if imaged else Path()
-    size, crop, config = 128, 1.0, DEFAULTS
-    if model.uses_images:
-        config = model.config
-        size, crop = config.image_size, config.crop
+    config = model.config if model.uses_images else DEFAULTS.model_copy(update={"image_size": 128, "crop": 1.0})
     better = {} if options.better is None else better_pictures(options.better, chosen["object_id"])
     shown, bad = [], []
     for row in chosen.iter_rows(named=True):
@@ -136,7 +133,8 @@ def _shown(found: Evidence, model: Classifier) -> tuple[list[Shown], list[str]]:
         if name is not None:
             with suppress(InputError):  # a bad image has no label, and does not change
                 pixels = _decoded(root / name, config)
-                pictures[SEEN], cropped = _whole(pixels, name), cropped_and_resized(pixels, size, crop, name)
+                pictures[SEEN] = _whole(pixels, name)
+                cropped = cropped_and_resized(pixels, config.image_size, config.crop, name)
         if options.better is not None and row["object_id"] in better:
             try:
                 pictures[BETTER] = whole_picture(options.better / better[row["object_id"]])

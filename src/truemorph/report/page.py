@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 import platform
 import re
 from collections.abc import Sequence
@@ -293,9 +292,8 @@ def render_page(page: Page) -> str:
     )
 
 
-def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
+def write_page(page: Page, path: Path) -> Path:
     """Write the page, whole or not at all."""
-    path = Path(path)
     html = render_page(page)
     with written_whole(path) as partial:
         partial.write_text(html, encoding="utf-8")
