@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 Progress: TypeAlias = tqdm
 SILENT: Progress = tqdm(disable=True)
-# Whether to print nothing.
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 
 

@@ -77,7 +77,6 @@ class Result(ABC):
         raise InputError(f"a {type(self).__name__} has nothing to draw; use to_table() or summary()")
 
     def __str__(self) -> str:
-        """Return the summary."""
         return self.summary()
 
     def __repr__(self) -> str:

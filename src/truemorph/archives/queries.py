@@ -16,7 +16,6 @@ from truemorph.io import written_whole
 from truemorph.progress import progress, tell
 from truemorph.tables import read_columns
 
-# Messages of services about timeouts.
 TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|query time|aborted", re.IGNORECASE)
 
 

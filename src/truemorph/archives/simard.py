@@ -98,7 +98,6 @@ def _fetch_table(session: Session, url: str, parts: Path) -> tuple[pl.DataFrame,
 
 
 def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.DataFrame:
-    """Query the TAP service."""
     query = TAPQuery(url, adql, maxrec=most, session=session)
 
     def once() -> pl.DataFrame:

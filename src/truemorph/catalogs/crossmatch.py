@@ -178,9 +178,6 @@ def _mutual_nearest(vectors: np.ndarray, tree: cKDTree, chord: float) -> tuple[n
     return rows, there[rows], chords[rows]
 
 
-# --- columns of other tables ------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Join:
     """A table whose columns are added to another table, and how its rows are matched.

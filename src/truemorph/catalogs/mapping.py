@@ -122,7 +122,6 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @model_validator(mode="after")
     def _known(self) -> Mapping:
-        """Validate names and cosmology."""
         for name in (*self.columns, *self.lacking):
             if name not in NAMED:
                 raise ValueError(f"unknown name {name!r}; {nearest(name, list(NAMED), what='names')}")

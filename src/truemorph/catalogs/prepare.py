@@ -63,8 +63,7 @@ class Preparation(Result):
         ]
         if self.out is not None:
             facts.append(("wrote", f"{self.out}, and {found['datasheet']} beside it"))
-        lines += text_facts(facts)
-        return "\n".join(lines)
+        return "\n".join([*lines, *text_facts(facts)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

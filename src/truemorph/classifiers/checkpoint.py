@@ -132,8 +132,7 @@ class Classifier:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Limitations of T(α) and of the training."""
-        through = self.described["transition"]
-        own = [Finding.from_dict(one) for one in through.get("findings", ())]
+        own = [Finding.from_dict(one) for one in self.described["transition"].get("findings", ())]
         if self.folder is not None and not self.described.get("sha256"):
             message = f"{self.folder} has no checksums, so damage would not be noticed."
             own.append(Finding("model-without-checksums", "note", message, "Train it again with this version."))
@@ -147,7 +146,6 @@ class Classifier:
         return shortened(f"Classifier\n{self.summary()}")
 
     def _repr_html_(self) -> str:
-        """Return the summary as HTML for Jupyter."""
         return f"<pre>{html.escape(shortened(self.summary()))}</pre>"
 
     @property
@@ -290,7 +288,6 @@ def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -
 
 
 def _facts(described: dict[str, Any]) -> list[str]:
-    """Describe a model in lines of text."""
     config = TrainingConfig(**described["training"])
     transition, catalogue = described["transition"], described["catalogue"]
     reads = f"logistic regression on {', '.join(config.features) or 'no features (class fraction only)'}"

@@ -192,7 +192,6 @@ def train_on_catalogue(
     seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
 
     def beside(partial: Path) -> None:
-        """Write the files of the run next to the model."""
         (partial / "run.toml").write_text(run_toml(run), encoding="utf-8")
         write_json(partial / "metrics.json", {**model.described["metrics"], "seconds": seconds})
         write_json(partial / "environment.json", _environment(network))

@@ -130,8 +130,7 @@ def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) 
         with Image.open(io.BytesIO(data)) as image:  # which reads the header only
             _check_pixels(image.height, image.width)
             if image.mode.startswith("I;16"):  # convert() would saturate
-                grey = (np.asarray(image) >> 8).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
+                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise InputError(f"{source}: not a readable image (unknown format); replace or remove it") from None

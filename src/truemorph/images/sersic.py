@@ -58,7 +58,6 @@ _MOST_EDGE = 0.05  # fraction of the border pixels
 _MOST_LOST = 0.2  # fraction of the galaxy's central pixels
 _MODEL_ERROR = 0.05  # fraction of the flux: galaxies and PSFs differ from the model
 
-# Fit.
 _PSF_REACH = 6  # in units of σ
 _INDICES = (0.2, 8.0)
 _SMALLEST_RADIUS = 0.2  # pixels
@@ -132,17 +131,13 @@ def measure_sersic(
 
 
 _SCHEMA = {
-    "sersic_n": pl.Float64,
-    "sersic_n_stderr": pl.Float64,
-    "sersic_rhalf": pl.Float64,
-    "sersic_ellipticity": pl.Float64,
+    **dict.fromkeys(("sersic_n", "sersic_n_stderr", "sersic_rhalf", "sersic_ellipticity"), pl.Float64),
     "flag": pl.Int64,
     "problem": pl.String,
 }
 
 
 def _measured(image: Any, sigma: float) -> dict[str, Any]:
-    """Return the result row of an image."""
     try:
         if not 0 <= sigma < np.inf:
             raise InputError(f"psf_sigma must be a width in pixels, 0 or more; got {sigma}")

@@ -73,7 +73,6 @@ def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, an
         return np.exp(-b * np.exp(power * np.log(squared + np.float32(1e-8)))) * np.float32(central)
 
     values = profile(axis[None, :], axis[:, None])
-    # The central pixels are averaged over sub-pixels.
     middle = slice(axis.size // 2 - _CENTRE // 2, axis.size // 2 + _CENTRE // 2)
     offsets = (np.arange(_POINTS, dtype=axis.dtype) + 0.5) / _POINTS - 0.5
     fine = (axis[middle, None] + offsets * (axis[1] - axis[0])).ravel()

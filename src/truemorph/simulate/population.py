@@ -176,7 +176,6 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
 
 def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.ndarray]:
     magnitude, redshift = _luminosities(rng, n)
-    # Ellipticals are more common at high luminosity.
     elliptical = 0.06 + 0.62 / (1 + np.exp(1.9 * (magnitude + 22.0)))
     lenticular, draw = 0.22 - 0.10 * elliptical, rng.random(n)
     kind = np.where(draw < elliptical, ELLIPTICAL, np.where(draw < elliptical + lenticular, LENTICULAR, SPIRAL))
