@@ -104,7 +104,7 @@ def command_app(chosen: str | None = None) -> App:
                 say(f"{in_options(str(finding), options)} [{finding.code}]")
         text = json_text.dumps(result.to_dict(), indent=2) if json else in_options(result.summary(), options)
         print(progress.printable(text), flush=True)
-        if not (json or quiet):
+        if not (json or quiet) and getattr(result, "complete", True):
             _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
             if following := next_command(chosen, bound.arguments):
                 print(f"Next: {following}")

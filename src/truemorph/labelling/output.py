@@ -71,7 +71,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as problem:
         raise TruemorphError(
-            f"{path}: can't be written ({reason(problem)}); free disk space and run the same command again to resume"
+            f"{path}: can't be written ({reason(problem)}); free disk space or make it writable, then run this command again"
         ) from problem
 
 
