@@ -180,7 +180,7 @@ def _one_line(problem: CycloptsError) -> str:
 
 def say(text: str) -> None:
     """Print one line on standard error; on a terminal, broken between words."""
-    text = progress.printable(textwrap.shorten(text, 1_000, placeholder=" …"))  # values may be long
+    text = textwrap.shorten(progress.printable(" ".join(text.split())), 1_000, placeholder=" …")  # values may be long
     if sys.stderr.isatty():
         width = min(shutil.get_terminal_size().columns, 100)
         text = textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

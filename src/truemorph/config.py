@@ -69,7 +69,7 @@ class TrainingConfig(BaseModel):
     epochs: int = Field(60, ge=1, description="maximum number of epochs; training may stop earlier")
     patience: int = Field(10, ge=1, description="epochs without a better held-out likelihood before stopping")
     batch_size: int = Field(64, ge=2, description="galaxies per step, over all devices")
-    accumulate: int = Field(1, ge=1, description="parts into which a batch is divided, to save memory")
+    accumulate: int = Field(1, ge=1, lt=2**31, description="parts into which a batch is divided, to save memory")
     learning_rate: float = Field(3e-4, gt=0, description="peak learning rate")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate over the steps")
     warm_up: float = Field(0.1, ge=0, lt=1, description="fraction of steps for warm-up (cosine schedule)")

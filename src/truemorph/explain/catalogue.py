@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
 
     # Not the folders of loaded models: those of the Hugging Face hub are named by a hash.
     folders = [one.folder or f"model {k}" if isinstance(one, Classifier) else one for k, one in enumerate(given, 1)]
-    names = [Path(str(one)).resolve().name.removesuffix(".json") for one in folders]  # a fit stands for a model
+    names = [Path(os.path.realpath(one)).name.removesuffix(".json") for one in folders]  # a fit stands for a model
     if len(set(names)) < len(names):
         names = [str(one) for one in folders]
     if len(set(names)) < len(names):

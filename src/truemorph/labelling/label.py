@@ -139,7 +139,7 @@ def open_labelling(
     """
     out = Path(out)
     is_table(out)  # fail early
-    if out.resolve() == Path(source).resolve():
+    if os.path.realpath(out) == os.path.realpath(source):
         raise InputError(f"{out}: would overwrite the input; choose another `out`")
     given = open_source(
         source,

@@ -71,7 +71,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as problem:
         raise TruemorphError(
-            f"{path}: can't be written ({reason(problem)}); free disk space or make it writable, then run this command again"
+            f"{path}: can't be written ({reason(problem)}); free space, or make it writable, and repeat the command"
         ) from problem
 
 
@@ -98,6 +98,7 @@ class Results:
     def alone(self) -> Iterator[None]:
         """Hold a lock, so that no other process begins or ends."""
         place = self.out.with_name(f".{self.out.name}.lock")
+        place.touch()  # FileLock would wait for ever where no file can be made
         with FileLock(place):
             try:
                 yield

@@ -259,6 +259,9 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     if twice is not None:
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
 
+    for name, one in classifiers.items():
+        if tuple(one.classes) != CLASS_NAMES:
+            raise InputError(f"{name}: its classes are {', '.join(one.classes)}; a report needs smooth and disk")
     given = {file: read_table(file) for file in options.labels}
     for file, table in given.items():
         if table.metadata.get("model_hash") not in {one.model_hash for one in classifiers.values()}:
