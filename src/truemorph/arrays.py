@@ -22,8 +22,13 @@ def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
         plain = np.asarray(getattr(values, "value", values), dtype=np.float64)
         if isinstance(values, np.ma.MaskedArray):
             plain = np.where(np.ma.getmaskarray(values), np.nan, plain)
-    except (TypeError, ValueError, RuntimeError) as problem:  # a tensor with a gradient gives a RuntimeError
-        raise InputError(f"{name} must be numbers, one per galaxy: {problem}") from problem
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ) as problem:  # a tensor with a gradient gives a RuntimeError
+        raise InputError(f"{name} must be numbers: {problem}") from problem
     if own_unit is None or str(own_unit) == "":
         return plain
     from astropy import units as u

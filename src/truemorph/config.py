@@ -178,6 +178,8 @@ def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, 
     """Return the given settings, without defaults."""
     if isinstance(settings, BaseModel):
         return settings.model_dump(exclude_unset=True)
+    if not isinstance(settings, Mapping | None):
+        raise InputError(f'settings must be a dict, such as {{"epochs": 3}}; got {settings!r}')
     return dict(settings or {})
 
 

@@ -203,14 +203,14 @@ def posterior(
             raise InputError(f"probabilities must sum to 1 in each row (first wrong: row {bad[0]})")
         labels = check_labels(labels, transition.n_classes)
         alpha = float_array(alpha, "alpha")
-        if not labels.size == len(alpha) == probabilities.shape[0]:
-            sizes = f"{len(probabilities)} probabilities, {labels.size} labels, {len(alpha)} alpha"
+        if not labels.size == alpha.size == probabilities.shape[0]:
+            sizes = f"{len(probabilities)} probabilities, {labels.size} labels, {alpha.size} alpha"
             raise InputError(f"one row per galaxy: got {sizes}")
-    alpha = argument_of(transition, alpha, observables)
     xp = array_namespace(probabilities)
+    alpha = argument_of(transition, xp.asarray(alpha), observables)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)
     log_prior = xp.log(xp.clip(probabilities, min=tiny))
-    joint = log_prior + xp.stack(transition.log_columns(labels, alpha), axis=1)
+    joint = log_prior + xp.stack(transition.log_columns(xp.asarray(labels), alpha), axis=1)
     if not is_torch_array(joint):
         possible = np.isfinite(joint).any(axis=1)
         if not possible.all():

@@ -468,7 +468,7 @@ class MatrixTransition(Transition):
     varies: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values, dtype=np.float64)
+        values = float_array(self.values, "values")
         if values.ndim != 2 or values.shape[0] != values.shape[1] or values.shape[0] < 2:
             raise InputError(f"a transition matrix must be square, K×K with K >= 2; got shape {values.shape}")
         _check_rows(values)
@@ -548,8 +548,8 @@ def _check_knots(knots: Any, values: np.ndarray) -> np.ndarray:
     knots = float_array(knots, "knots")
     if knots.ndim != 1 or knots.size < 2 or not (np.all(np.diff(knots) > 0) and knots[0] >= 0 and knots[-1] < np.inf):
         raise InputError("knots must be at least two finite, increasing values of alpha, 0 or more")
-    if values.shape[0] != knots.size:
-        raise InputError(f"one entry per knot is needed: got {values.shape[0]} for {knots.size} knots")
+    if values.shape[:1] != knots.shape:
+        raise InputError(f"one entry per knot is needed: got shape {values.shape} for {knots.size} knots")
     return knots
 
 
@@ -665,7 +665,7 @@ class TabulatedTransition(Transition):
     family: ClassVar[str] = "tabulated"
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values, dtype=np.float64)
+        values = float_array(self.values, "values")
         if values.ndim != 3 or values.shape[1] != values.shape[2] or values.shape[1] < 2:
             raise InputError(f"values must have shape (M, K, K) with K >= 2; got {values.shape}")
         knots = _check_knots(self.knots, values)
@@ -737,7 +737,7 @@ class LogisticTransition(Transition):
 
     def __post_init__(self) -> None:
         # Labels that never occur are null in JSON, which has no NaN.
-        table = np.array(self.coefficients, dtype=np.float64)
+        table = float_array(self.coefficients, "coefficients").copy()
         if table.ndim != 3 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
             raise InputError(f"coefficients must have shape (K, K, J + 1) with K >= 2; got {table.shape}")
         n_observables = table.shape[2] - 1

@@ -84,6 +84,7 @@ class DebiasedLoss(torch.nn.Module):
         if n_classes != self.transition.n_classes:
             raise InputError(f"logits must have shape (N, {self.transition.n_classes}); got {tuple(logits.shape)}")
         labels, alpha = torch.as_tensor(labels), torch.as_tensor(alpha)
+        weights = None if weights is None else torch.as_tensor(weights)
         soft = labels.is_floating_point() and labels.shape == logits.shape
         for name, values in (("labels", None if soft else labels), ("alpha", alpha), ("weights", weights)):
             if values is not None and values.shape != (n,):
