@@ -22,12 +22,7 @@ def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
         plain = np.asarray(getattr(values, "value", values), dtype=np.float64)
         if isinstance(values, np.ma.MaskedArray):
             plain = np.where(np.ma.getmaskarray(values), np.nan, plain)
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        OverflowError,
-    ) as problem:  # a tensor with a gradient gives a RuntimeError
+    except (TypeError, ValueError, RuntimeError, OverflowError) as problem:  # RuntimeError: a tensor with a gradient
         raise InputError(f"{name} must be numbers: {problem}") from problem
     if own_unit is None or str(own_unit) == "":
         return plain
