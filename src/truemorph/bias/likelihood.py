@@ -203,8 +203,8 @@ def posterior(
             raise InputError(f"probabilities must sum to 1 in each row (first wrong: row {bad[0]})")
         labels = check_labels(labels, transition.n_classes)
         alpha = float_array(alpha, "alpha")
-        if not labels.size == alpha.size == probabilities.shape[0]:
-            sizes = f"{len(probabilities)} probabilities, {labels.size} labels, {alpha.size} alpha"
+        if not (labels.size,) == alpha.shape[:1] == probabilities.shape[:1]:
+            sizes = f"{len(probabilities)} probabilities, {labels.size} labels, alpha of shape {alpha.shape}"
             raise InputError(f"one row per galaxy: got {sizes}")
     xp = array_namespace(probabilities)
     alpha = argument_of(transition, xp.asarray(alpha), observables)
