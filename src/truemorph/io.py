@@ -132,7 +132,7 @@ def check_format(described: Mapping[str, Any], source: object) -> None:
 
 def _parsed(path: str | os.PathLike[str], parse: Callable[[str], Any], language: str) -> Any:
     if not os.path.isfile(path) and os.path.exists(path):  # a pipe or a device may have no end
-        raise InputError(f"{path}: not a file")
+        raise InputError(f"{path}: is a folder or a device; give the name of a file")
     try:
         return parse(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as problem:

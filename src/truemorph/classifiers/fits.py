@@ -67,7 +67,7 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
     return described
 
 
-def _of_all(fractions: Any) -> Any:
+def _checked_fractions(fractions: Any) -> Any:
     """Check class fractions, which models that were trained on votes have as a list."""
     values = list(fractions.values() if isinstance(fractions, dict) else fractions or [1.0])
     if min(values) < 0 or not math.isclose(sum(values), 1, abs_tol=1e-3):
@@ -79,7 +79,7 @@ class FitFile(BaseModel):
     """What is read from a fit file, or from the bias curve of a model; other keys are only shown."""
 
     parameters: dict[str, Any]
-    class_fractions: Annotated[dict[str, float] | list[float] | None, AfterValidator(_of_all)] = None
+    class_fractions: Annotated[dict[str, float] | list[float] | None, AfterValidator(_checked_fractions)] = None
     stderr: dict[str, float | None] = {}
     observables: list[str] = []
     findings: list[Finding] = []

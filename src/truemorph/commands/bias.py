@@ -165,7 +165,7 @@ def measure_bias(
     if out is not None and out.suffix != ".json":
         raise InputError(f"{out}: the result is written as JSON; choose a name that ends in .json")
     if depth is not None and not intrinsic:
-        raise InputError("`depth` is that of the tree of intrinsic columns; name these too (`intrinsic`)")
+        raise InputError("`depth` is the depth of a tree of intrinsic columns; name these columns too (`intrinsic`)")
     frame, unlabelled = (table.frame, []) if labels is None else join_labels(table, labels)
     everything = frame.height
     with collect_findings() as sentinels:

@@ -265,7 +265,9 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     given = {file: read_table(file) for file in options.labels}
     for file, table in given.items():
         if table.metadata.get("model_hash") not in {one.model_hash for one in classifiers.values()}:
-            raise InputError(f"{file}: not labels of a model of this report; give the folder of their model too")
+            raise InputError(
+                f"{file}: was not made by a model of this report; give the folder of the model that made these labels"
+            )
 
     models, left_out, chosen = [], {}, rows
     for name, classifier in classifiers.items():
