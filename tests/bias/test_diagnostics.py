@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import chi2
 
 from conftest import codes, confounded_labels, flipped_labels, labels_through, some_known
-from truemorph.bias.checks import calibration, selection_findings
+from truemorph.bias.calibration import calibration
+from truemorph.bias.checks import selection_findings
 from truemorph.bias.diagnostics import compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.result import Data

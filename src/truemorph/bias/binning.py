@@ -22,6 +22,31 @@ def equal_count_edges(n: int | np.ndarray, bins: int) -> np.ndarray:
     return np.round(np.linspace(0, n, bins + 1, axis=-1)).astype(np.int64)
 
 
+def limits_of_bins(ordered: np.ndarray, bins: int, amounts: np.ndarray | None = None) -> np.ndarray:
+    """Return the edges of bins of sorted values, as positions, with equal counts or amounts; equal values share a bin.
+
+    An edge between equal values moves to the nearer end of them, so there may be fewer bins than asked for.
+    """
+    if amounts is None:
+        limits = equal_count_edges(ordered.size, bins)
+    else:
+        total = np.cumsum(amounts)
+        limits = np.searchsorted(total, total[-1] * np.arange(1, bins) / bins) + 1
+    inner = limits[(limits > 0) & (limits < ordered.size)]
+    begin, end = (np.searchsorted(ordered, ordered[inner], side=side) for side in ("left", "right"))
+    tied = ordered[inner - 1] == ordered[inner]
+    inner = np.where(tied, np.where(inner - begin <= end - inner, begin, end), inner)
+    return np.unique(np.concatenate([[0], inner, [ordered.size]]))
+
+
+def equal_count_parts(values: np.ndarray, bins: int) -> list[np.ndarray]:
+    """Return the rows of each equal-count bin of the finite values, shape (N,); equal values share a bin."""
+    order = np.argsort(values, kind="stable")
+    order = order[np.isfinite(values[order])]
+    limits = limits_of_bins(values[order], max(1, min(bins, order.size)))
+    return np.split(order, limits[1:-1])
+
+
 def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, int]:
     """Choose depth and bins so that each bin has at least `per_bin` of n objects, if possible.
 
@@ -46,7 +71,7 @@ def proportion_error(proportion: Any, count: Any) -> Any:
 
 @dataclass(frozen=True)
 class Bins:
-    """Equal-count bins of a column, with (weighted) means in each bin."""
+    """Equal-count bins of a column, with (weighted) means in each bin; equal values share a bin."""
 
     index: np.ndarray  # (N,): bin of each object
     edges: np.ndarray  # (B + 1,)
@@ -56,8 +81,10 @@ class Bins:
 
     @classmethod
     def cut(cls, column: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
-        """Divide a column of shape (N,) into bins; edges are half-way between neighbours."""
-        order, limits = np.argsort(column, kind="stable"), equal_count_edges(column.size, bins)
+        """Divide a column of shape (N,) into at most so many bins; edges are half-way between neighbours."""
+        order = np.argsort(column, kind="stable")
+        limits = limits_of_bins(column[order], bins)
+        bins = limits.size - 1
         index = np.empty(column.size, dtype=np.int64)
         index[order] = np.repeat(np.arange(bins), np.diff(limits))
         inner = 0.5 * (column[order[limits[1:-1] - 1]] + column[order[limits[1:-1]]])

@@ -1,4 +1,4 @@
-"""Check an estimate: T(α) against the labels, and galaxies with gold labels against all galaxies.
+"""Check whether galaxies with gold labels are like all galaxies.
 
 Experts often classify bright, nearby or peculiar galaxies first.
 """
@@ -6,142 +6,46 @@ Experts often classify bright, nearby or peculiar galaxies first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.stats import chi2, rankdata
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.result import Data, TransitionFit
-from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.bias.result import Data
+from truemorph.bias.transitions import UNKNOWN
+from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.plotting import BLUE, GREY, axes_or_new, legend
-from truemorph.results import Result, quantity_table
 
 # Significance level of the checks, about 2.6 standard errors.
 LEVEL = 0.01
-_BINS, _FEWEST = 12, 20
 _STRATA = 100
 _PARTS = 4
 _GOLD_PER_PART = 20
 _NOTICEABLE = 0.02
-
-
-@dataclass(frozen=True, repr=False)
-class Calibration(Result):
-    """Fitted and observed probability of a "smooth" label, in equal-count bins of the fitted probability.
-
-    Attributes
-    ----------
-    fitted, observed, stderr : array, shape (B,)
-    chi_squared, p_value : float
-        Σ ((observed - fitted) / binomial error)² and its p-value.
-    what : str
-        Which labels: of all galaxies, or of gold disks (then it is the flip probability).
-    findings : tuple of Finding
-        "family-rejected" if the p-value is below 0.01.
-    """
-
-    fitted: np.ndarray
-    observed: np.ndarray
-    stderr: np.ndarray
-    chi_squared: float
-    p_value: float
-    what: str
-    findings: tuple[Finding, ...] = ()
-
-    def summary(self) -> str:
-        """Return χ² and its p-value as text."""
-        return f"{self.what}: χ² = {self.chi_squared:.1f} in {self.fitted.size} bins (p = {self.p_value:.2g})"
-
-    def to_table(self) -> Any:
-        """Return a table with one row per bin."""
-        return quantity_table(
-            {
-                "fitted": (self.fitted, "", f"fitted probability, {self.what}"),
-                "observed": (self.observed, "", f"observed fraction, {self.what}"),
-                "stderr": (self.stderr, "", "binomial standard error"),
-            },
-            chi_squared=self.chi_squared,
-            p_value=self.p_value,
-        )
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw observed against fitted probability; return matplotlib axes."""
-        ax = axes_or_new(ax, (4.2, 3.8))
-        ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label="perfect calibration")
-        label = f"observed labels (p = {self.p_value:.2g})"
-        ax.errorbar(self.fitted, self.observed, self.stderr, fmt="o", ms=4, color=BLUE, label=label)
-        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        ax.set(xlabel=f"fitted fraction, {self.what}", ylabel="observed fraction")
-        legend(ax)
-        return ax
-
-
-def calibration(fit: TransitionFit) -> Calibration:
-    """Compare the fitted probability of a "smooth" label with the labels, in bins.
-
-    With gold labels, this is the flip probability of gold disks; without, p(ỹ = smooth | α) of all galaxies. There are
-    12 equal-count bins, or fewer (at least two) if bins would have fewer than 20 galaxies.
-
-    Parameters
-    ----------
-    fit : TransitionFit
-
-    Examples
-    --------
-    >>> from truemorph import simulate_catalogue
-    >>> table = simulate_catalogue(4000, gold=400)
-    >>> labels, alpha, gold = (table[name].fill_null(-1).to_numpy() for name in ("label", "alpha", "gold"))
-    >>> from truemorph import fit_transition
-    >>> found = calibration(fit_transition(labels, alpha, "rayleigh", gold=gold))
-    >>> bool(found.p_value > 0.01)  # the labels flip as the fit says
-    True
-    """
-    fit = getattr(fit, "fit", fit)  # of a study
-    gold, weights, hit = fit.data.gold, fit.data.gold_weights, (fit.labels == SMOOTH).astype(float)
-    n_seen = int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
-    if gold is None:
-        fitted, what = fit.label_probabilities[:, SMOOTH], "labelled smooth"
-        n_seen += 1  # for the class fractions; a regression on z uses most of its parameters within bins
-    else:
-        disks = gold == DISK
-        fitted, what = np.asarray(fit.transition.flip_probability(fit.alpha[disks])), "gold disks labelled smooth"
-        hit, weights = hit[disks], weights[disks]
-    cut = Bins.cut(fitted, min(_BINS, max(2, fitted.size // _FEWEST), fitted.size), weights)
-    mean, observed = cut.means(np.column_stack([fitted, hit])).T
-    counts = cut.effective_counts()
-    stderr = np.sqrt(np.clip(mean * (1 - mean), 1 / (counts + 2) ** 2, None) / counts)
-    chi_squared = float(np.sum(((observed - mean) / stderr) ** 2))
-    degrees = max(1, counts.size - n_seen)
-    p_value = float(chi2.sf(chi_squared, degrees))
-    findings: tuple[Finding, ...] = ()
-    if p_value < LEVEL:
-        reason = f"(calibration p = {p_value:.1g})"
-        message = f"The gold labels reject the {fit.family} family {reason}."
-        action = 'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.'
-        if gold is None:
-            message = (
-                f"The labels reject the {fit.family} family with constant class fractions {reason}: either the bias "
-                "curve has another shape, or class fractions change with α."
-            )
-            action = "Give gold labels (`gold`) to distinguish the two, or try another family (`family`)."
-        findings = (Finding("family-rejected", "caution", message, action),)
-    return Calibration(mean, observed, stderr, chi_squared, p_value, what, findings)
+# A gap in α without gold labels that is worth a finding, as a part of all galaxies.
+_GAP = 0.05
+# Gold labels of the less well resolved half that must equal the observed ones to look like copies.
+_FEWEST_COPIES = 10
+# Columns encode classes if so few of their values map to classes, or if a small tree predicts nearly all.
+_ENCODED_VALUES, _ENCODED_FEWEST, _ENCODED_ROWS = 10, 5, 20_000
+_ENCODED_WRONG, _ENCODED_CHANCE = 0.005, 0.02
 
 
 def selection_findings(data: Data) -> list[Finding]:
-    """Warn if gold rows have other observed labels than all rows at the same α, unless their selection is known.
+    """Return findings on which galaxies have a gold label: other labels than all galaxies, copies of them, gaps in α.
+
+    Labels of gold rows are compared with those of all rows at the same α, unless their selection is known.
 
     Labels are 0 and 1, or vote fractions. If gold rows are a random part of the rows, their labels are a sample without
     replacement from their stratum of α. The sum of the excess over strata then has a known variance (Mantel & Haenszel
     1959, JNCI 22, 719; here for K classes and weights, in four parts of the range of α so that excesses of opposite
     sign do not cancel). The fraction of gold rows may vary with α.
     """
+    copies = _copies(data)
     if data.probability is not None:
-        return _known_selection(data.probability, data.known)
+        return [*copies, *_known_selection(data.probability, data.known)]
     observed, alpha, known, weights = data.observed, data.resolution, data.known, data.weights
+    others = [*copies, *_gaps(alpha, known)]
     stratum = _strata(alpha, known)
     part = _parts(stratum, known)
     parts = [part == one for one in np.unique(part[known])]
@@ -152,16 +56,85 @@ def selection_findings(data: Data) -> list[Finding]:
     difference, rows = found[worst][1], parts[worst]
     label = 1 + int(np.argmax(np.abs(difference[1:])))  # for two classes, the disk class is sufficient
     if p_value >= LEVEL or abs(difference[label]) < _NOTICEABLE:
-        return []
+        return others
     fraction = np.average(observed[rows & known, label], weights=weights[rows & known])
     low, high = alpha[rows].min(), alpha[rows].max()
     message = (
         f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
         f"{low:.3g} to {high:.3g}, {fraction:.1%} of them are labelled class {label}, but "
-        f"{fraction - difference[label]:.1%} of all galaxies are. The result only holds for such galaxies."
+        f"{fraction - difference[label]:.1%} of all galaxies at such α are. T(α) and fractions are then wrong."
     )
-    action = "Exclude galaxies that could not get a gold label (`where`), or give sampling weights (`weights`)."
-    return [Finding("gold-not-random", "caution", message, action)]
+    action = (
+        "Exclude galaxies that could not get a gold label (`where`), or choose galaxies with known probabilities of "
+        "selection (`truemorph gold plan`)."
+    )
+    return [Finding("gold-not-random", "problem", message, action), *others]
+
+
+def equal_labels(data: Data) -> bool:
+    """Whether all gold labels equal the observed ones, also of poorly resolved galaxies, where labels are biased."""
+    known = data.known
+    if data.gold is None or np.sum(known & (data.resolution <= np.median(data.resolution))) < _FEWEST_COPIES:
+        return False
+    return bool(np.all(data.gold[known] == data.labels[known]))
+
+
+def _copies(data: Data) -> list[Finding]:
+    """Warn if gold labels are likely to be copies of the observed ones."""
+    if not equal_labels(data):
+        return []
+    message = (
+        f"All {data.known.sum():,} gold labels equal the observed labels, at every α. The labels may be unbiased, but "
+        "more likely the gold labels are copies of them, or rest on the same votes."
+    )
+    action = "Check where the gold labels come from; give classes from experts or better images."
+    return [Finding("gold-equals-labels", "caution", message, action)]
+
+
+def _gaps(alpha: np.ndarray, known: np.ndarray) -> list[Finding]:
+    """Say where no galaxy has a gold label: runs of galaxies in α that are longer than chance would give."""
+    n, n_gold = alpha.size, int(known.sum())
+    # At random, one of n gold labels begins a gap longer than a fraction t with probability n (1 - t)^n at most.
+    longest = max(_GAP, 1 - (LEVEL / n_gold) ** (1 / n_gold))
+    order = np.sort(alpha)
+    limits = np.concatenate([[-np.inf], np.unique(alpha[known]), [np.inf]])
+    begin, end = np.searchsorted(order, limits[:-1], "right"), np.searchsorted(order, limits[1:], "left")
+    wide = np.flatnonzero(end - begin > longest * n)
+    if not wide.size:
+        return []
+    where = ", ".join(f"from {order[begin[k]]:.3g} to {order[end[k] - 1]:.3g}" for k in wide)
+    message = (
+        f"No galaxy has a gold label at α {where}, where {(end - begin)[wide].sum() / n:.0%} of the galaxies are. "
+        "Fractions there are an extrapolation, and so are those of all galaxies together."
+    )
+    action = "Give gold labels there too, or leave these galaxies out (`where`)."
+    return [Finding("gold-gap", "caution", message, action)]
+
+
+def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what: str) -> None:
+    """Refuse columns, shape (N, P), that give away known classes (-1 if unknown): they are no intrinsic properties."""
+    known = np.flatnonzero(classes != UNKNOWN)
+    known = np.random.default_rng(0).permutation(known)[:_ENCODED_ROWS]
+    seen, rows = classes[known], columns[known]
+    fewest = np.bincount(seen)[np.unique(seen)].min()
+    if np.unique(seen).size < 2 or fewest < _ENCODED_FEWEST:
+        return
+    action = "leave it out; columns must be properties of the galaxies that are measured for all of them"
+    for number, column in enumerate(rows.T, 1):
+        values, index = np.unique(column, return_inverse=True)
+        counted = np.zeros((values.size, seen.max() + 1))
+        np.add.at(counted, (index, seen), 1)
+        if values.size <= _ENCODED_VALUES and np.all(np.count_nonzero(counted, axis=1) == 1):
+            raise InputError(f"{name}: column {number} of {columns.shape[1]} is {what} in other words; {action}")
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier
+
+    tree = DecisionTreeClassifier(max_depth=4, min_samples_leaf=2, random_state=0)
+    right = cross_val_predict(tree, rows, seen, cv=3) == seen
+    wrong = np.mean([np.mean(~right[seen == one]) for one in np.unique(seen)])
+    # Even for many predictions that are all right, the accuracy must be certain (99 %) to be above 98 %.
+    if wrong < _ENCODED_WRONG and right.size > np.log(LEVEL) / np.log(1 - _ENCODED_CHANCE):
+        raise InputError(f"{name}: the columns predict {what} of {1 - wrong:.1%} of the galaxies; {action}")
 
 
 def _known_selection(probability: np.ndarray, known: np.ndarray) -> list[Finding]:
@@ -211,9 +184,7 @@ def balance_findings(columns: Mapping[str, np.ndarray], data: Data) -> list[Find
 def _strata(alpha: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return each row's stratum: equal-count bins of α, with five gold rows or more in the mean."""
     count = int(np.clip(known.sum() // 5, 1, _STRATA))
-    stratum = np.empty(alpha.size, dtype=np.int64)
-    stratum[np.argsort(alpha, kind="stable")] = np.arange(alpha.size) * count // alpha.size
-    return stratum
+    return Bins.cut(alpha, count).index
 
 
 def _parts(stratum: np.ndarray, known: np.ndarray) -> np.ndarray:

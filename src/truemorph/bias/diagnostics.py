@@ -12,7 +12,7 @@ from scipy.stats import chi2, norm
 from truemorph.arguments import Family, Seed, validated
 from truemorph.bias.checks import LEVEL
 from truemorph.bias.estimation import check_variation, checked_data, fit_transition
-from truemorph.bias.fractions import REJECTED
+from truemorph.bias.fractions import REJECTED, PopulationFractions, debiased_fractions
 from truemorph.bias.maximum import fit_softmax, log_probabilities
 from truemorph.bias.mixture import RIDGE, check_intrinsic, explained_findings, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
@@ -25,6 +25,7 @@ from truemorph.results import Result, quantity_table, text_facts, text_table
 
 _NOTICEABLE = 0.02
 _FEWEST_IN_GROUP = 200
+_BINS, _PER_BIN = 8, 50
 _BY_COLUMNS = "class fractions depend on α beyond what the intrinsic columns explain"
 # A summary gives the parameters of families that have no more.
 _SHOWN = 2
@@ -258,13 +259,16 @@ def confounding_check(
     gold: Array | None = None,
     weights: Array | None = None,
     seed: Seed = 0,
+    *,
+    fractions: PopulationFractions | None = None,
 ) -> ConfoundingCheck:
     """Check whether class fractions depend on α, and whether intrinsic columns explain this.
 
-    With gold labels, logistic regressions of the true class on the intrinsic columns (if given) are compared with and
-    without log α and its square. Without gold labels, T (of the Rayleigh family) and p(y | z) are fitted together; the
-    predicted fractions are compared between the worst and the best resolved third, and log α is tested as a further
-    column of p(y | z). This last test depends on the family.
+    With gold labels, the disk fractions of the worst and the best resolved third of all galaxies are those of
+    `debiased_fractions`, and logistic regressions of the true class on the intrinsic columns (if given) are compared
+    with and without log α and its square. Without gold labels, T (of the Rayleigh family) and p(y | z) are fitted
+    together; the predicted fractions are compared between these thirds, and log α is tested as a further column of
+    p(y | z). This last test depends on the family.
 
     Parameters
     ----------
@@ -273,6 +277,8 @@ def confounding_check(
     weights : array, shape (N,), optional
         Sampling weights.
     seed : int
+    fractions : PopulationFractions, optional
+        Disk fractions in bins of α from the same gold labels; `weights` are then those of the gold labels.
 
     Returns
     -------
@@ -301,7 +307,12 @@ def confounding_check(
     u = np.log(np.maximum(data.alpha, data.alpha[data.alpha > 0].min()))
     u, w = (u - u.mean()) / u.std(), data.weights
     if data.gold is not None:
-        return _check_with_gold(data, u, intrinsic)
+        if fractions is None:
+            bins = max(1, min(_BINS, u.size // _PER_BIN))
+            fractions = debiased_fractions(
+                labels, alpha, bins=bins, gold=gold, covariates=intrinsic, weights=weights, seed=seed
+            )
+        return _check_with_gold(data, u, intrinsic, fractions)
     columns = check_intrinsic(intrinsic, u.size)
     explained_findings(data.alpha, columns, seed)  # an error if they determine α
     space, design = RayleighTransition.space(Search(data.alpha)), np.column_stack([standardised(columns), u])
@@ -315,7 +326,9 @@ def confounding_check(
     return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
 
 
-def _check_with_gold(data: Data, u: np.ndarray, intrinsic: Array | None) -> ConfoundingCheck:
+def _check_with_gold(
+    data: Data, u: np.ndarray, intrinsic: Array | None, fractions: PopulationFractions
+) -> ConfoundingCheck:
     assert data.gold is not None
     known = data.known
     truth, at, w = np.eye(data.n_classes)[data.gold[known]], u[known], data.weights[known]
@@ -332,13 +345,14 @@ def _check_with_gold(data: Data, u: np.ndarray, intrinsic: Array | None) -> Conf
 
     gain = max(0.0, log_likelihood(wide) - log_likelihood(base))
     p_value = float(chi2.sf(2 * gain, 2 * (truth.shape[1] - 1)))
-    disk = truth[:, DISK]
-    low, high = at <= np.quantile(at, 1 / 3), at >= np.quantile(at, 2 / 3)
-    means = [np.average(disk[part], weights=w[part]) for part in (low, high)]
-    inverse_sizes = [np.sum(w[part] ** 2) / w[part].sum() ** 2 for part in (low, high)]
-    error = float(np.sqrt(sum(m * (1 - m) * one for m, one in zip(means, inverse_sizes, strict=True))))
+    # Of all galaxies, as in the table of disk fractions, not of those with a gold label.
+    edges = np.concatenate([[0.0], np.cumsum(fractions.bin_weights) / fractions.bin_weights.sum()])
+    worst, best = (np.diff(np.clip(edges, *third)) for third in ((0, 1 / 3), (2 / 3, 1)))
+    contrast = 3 * (best - worst)
+    drift = float(contrast @ fractions.fractions[:, DISK])
+    error = float(np.sqrt(contrast @ fractions.covariance @ contrast))
     explained = _BY_COLUMNS if intrinsic is not None else "a quadratic curve in ln α fits better than a constant"
-    return _verdict(float(means[1] - means[0]), error, p_value, "gold labels show", explained)
+    return _verdict(drift, error, p_value, "gold labels show", explained)
 
 
 def _verdict(drift: float, error: float, p_value: float, who: str, explained: str) -> ConfoundingCheck:

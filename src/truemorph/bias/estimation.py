@@ -17,7 +17,8 @@ from pydantic import SkipValidation
 
 from truemorph.arguments import AtLeastOne, Count, Family, Seed, validated
 from truemorph.arrays import float_array
-from truemorph.bias.checks import calibration, selection_findings
+from truemorph.bias.calibration import calibration
+from truemorph.bias.checks import check_not_encoded, selection_findings
 from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum
 from truemorph.bias.likelihood import check_labels, check_weights, classes_in, with_observables
 from truemorph.bias.mixture import DELTA, by_bins, by_likelihood, check_intrinsic, drift_range, explained_findings
@@ -221,6 +222,7 @@ def fit_transition(
     findings: list[Finding] = []
     if method == "conditional":
         columns = check_intrinsic(intrinsic, data.labels.size)
+        check_not_encoded(columns, data.labels, "intrinsic", "the observed label")
         findings += explained_findings(data.resolution, columns, seed)
         data = replace(data, intrinsic=columns)
     if observables is not None and method == "likelihood":
@@ -245,8 +247,7 @@ def fit_transition(
         if delta is not None:
             fit = replace(fit, drift=drift_range(data, cls, rate, delta))
         findings.insert(0, _flat_fractions_assumed(fit))  # first, because it limits everything
-    checked = calibration(fit).findings if fit.votes is None else ()
-    return replace(fit, findings=unique(findings, fit.findings, checked))
+    return replace(fit, findings=unique(findings, fit.findings, calibration(fit).findings))
 
 
 def _space(cls: Any, search: Search, method: str) -> Space:

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.binning import Bins
-from truemorph.bias.checks import selection_findings
+from truemorph.bias.binning import Bins, proportion_error
+from truemorph.bias.checks import check_not_encoded, equal_labels, selection_findings
 from truemorph.bias.estimation import checked_data, fit_transition, refitted
 from truemorph.bias.gold import GoldRegression, propensity_columns, quadratic
 from truemorph.bias.likelihood import check_columns, check_transition, label_columns, n_observables
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import NORMAL_95, Data, TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, Array, Transition
+from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, UNKNOWN, Array, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -76,6 +76,8 @@ class PopulationFractions(Result):
         Sum of the sampling weights in each bin.
     samples : array, shape (S, B, K), or None
         Draws of the fractions, with gold labels.
+    range_of_total : (float, float) or None
+        With gold labels, the range of the disk fraction of all bins together.
 
     Examples
     --------
@@ -103,6 +105,7 @@ class PopulationFractions(Result):
     covariance: np.ndarray
     bin_weights: np.ndarray
     samples: np.ndarray | None = None
+    range_of_total: tuple[float, float] | None = None
 
     def draws(self, n: int, seed: int = 0) -> np.ndarray:
         """Draw class fractions of the bins, to propagate errors of sampling, T(α) and its family.
@@ -375,11 +378,22 @@ def _from_gold(
     """Return the fractions from gold labels, which miss a fraction of the disks in each bin, if that is known."""
     assert data.gold is not None
 
+    weight = bins.totals / bins.totals.sum()
+    copies = equal_labels(data)
+
     def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return fractions, draws, and lowest and highest values in each bin and, in the last row, of all bins."""
         fit = GoldRegression.fit(data.labels, data.alpha, gold, data.n_classes, bins, columns)
         fractions, samples = fit.fractions(gold, seed)
-        low, high = np.quantile(samples, [0.025, 0.975], axis=0)
-        return fractions, samples, np.minimum(low, fractions), np.maximum(high, fractions)
+        if copies:  # these gold labels say nothing on how far the classes are from the labels
+            counts = np.bincount(bins.index, gold != UNKNOWN)[:, None]
+            scatter = np.random.default_rng(seed).normal(size=samples.shape)
+            samples = np.clip(samples + scatter * proportion_error(fractions, counts), 1e-9, None)
+            samples /= samples.sum(axis=2, keepdims=True)
+        total = np.concatenate([samples, np.einsum("b,sbk->sk", weight, samples)[:, None]], axis=1)
+        middle = np.concatenate([fractions, (weight @ fractions)[None]])
+        low, high = np.quantile(total, [0.025, 0.975], axis=0)
+        return fractions, samples, np.minimum(low, middle), np.maximum(high, middle)
 
     fractions, samples, low, high = regressed(data.gold)
     findings = selection_findings(data)
@@ -389,11 +403,12 @@ def _from_gold(
             low, high = np.minimum(low, least), np.maximum(high, most)
         message = (
             f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on it. "
-            "The range contains the results with all of them smooth and all of them disk."
+            "All ranges contain the results with all of them smooth and all of them disk."
         )
         findings.append(Finding("gold-uncertain", "caution", message, "Find better images of them."))
     if missed is not None:
-        implied = np.minimum(high[:, DISK] / np.maximum(1 - missed, 1e-9), 1.0)
+        every = np.append(missed, weight @ missed)
+        implied = np.minimum(high[:, DISK] / np.maximum(1 - every, 1e-9), 1.0)
         high = np.column_stack([high[:, SMOOTH], np.maximum(high[:, DISK], implied)])
         low = np.column_stack([np.minimum(low[:, SMOOTH], 1 - implied), low[:, DISK]])
         message = (
@@ -408,8 +423,9 @@ def _from_gold(
         "fractions": fractions,
         "stderr": samples.std(axis=0),
         "covariance": np.cov(samples[:, :, DISK], rowvar=False).reshape(bins.count, -1),
-        "low": low,
-        "high": high,
+        "low": low[:-1],
+        "high": high[:-1],
+        "range_of_total": (float(low[-1, DISK]), float(high[-1, DISK])),
         "samples": samples,
         "alternatives": {},
         "method": "gold",
@@ -450,7 +466,7 @@ def debiased_fractions(
     by : array, shape (N,), optional
         Column to bin; default α.
     bins : int, default 8
-        Number of equal-count bins (without weights).
+        Largest number of equal-count bins (without weights); galaxies of equal α share a bin.
     gold : array of int, shape (N,), optional
         Gold labels of a random part of the rows, -1 elsewhere. The fractions then follow their definition of a disk,
         and are valid whether or not T is correct.
@@ -526,6 +542,8 @@ def debiased_fractions(
         columns = []
         if covariates is not None:
             columns.append(check_columns(covariates, "covariates", n))
+            assert data.gold is not None
+            check_not_encoded(columns[0], data.gold, "covariates", "the gold label")
         if data.probability is not None:
             columns.append(propensity_columns(data.probability))
         if by is not None:  # it may have more information on the class than label and α
@@ -539,7 +557,7 @@ def debiased_fractions(
         **found,
         labelled=cut.means(data.observed),
         edges=cut.edges,
-        counts=np.bincount(cut.index, minlength=bins),
+        counts=np.bincount(cut.index),
         by=name,
         middles=cut.middles,
         bin_weights=cut.totals,

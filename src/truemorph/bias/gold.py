@@ -16,7 +16,15 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import ROWS, check_classes, label_columns
-from truemorph.bias.maximum import Maximum, differences, fit_softmax, log_probabilities, maximise
+from truemorph.bias.maximum import (
+    Maximum,
+    class_variances,
+    differences,
+    fit_softmax,
+    information_matrix,
+    log_probabilities,
+    maximise,
+)
 from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import DISK, UNKNOWN, Space
 from truemorph.errors import InputError
@@ -29,8 +37,8 @@ _BINS, _PER_BIN = 8, 50
 _EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
 # Bins over which the correlation of two effects falls by a factor of e.
 _CORRELATED_OVER = 2.0
-# With sampling weights there is no likelihood to choose one.
-_WEIGHTED_EFFECT = (1.5,)
+# Knots of the function of α that the control variate is centred on.
+_KNOTS, _CHUNK = 17, 10_000
 # Number of galaxies per bin on which draws are evaluated; the others follow their mean.
 _DRAWN_ON = 400
 _CLIP = 500.0
@@ -106,29 +114,31 @@ class GoldRegression:
         bins: Bins,
         columns: Sequence[np.ndarray] = (),
     ) -> GoldRegression:
-        """Fit to galaxies with a gold label; with weights (of the bins), the covariance is the sandwich estimator."""
+        """Fit to galaxies with a gold label; with weights (of the bins), the covariance is that of a weighted sum."""
         terms = _terms(labels, alpha, n_classes, columns)
         apart = np.abs(np.subtract.outer(np.arange(bins.count), np.arange(bins.count)))
         effects = np.linalg.cholesky(np.exp(-apart / _CORRELATED_OVER))
         known = np.flatnonzero(gold != UNKNOWN)
         part = np.column_stack([terms[known], effects[bins.index[known]]])
-        targets, w = np.eye(n_classes)[gold[known]], bins.weights[known]
+        targets, w, ones = np.eye(n_classes)[gold[known]], bins.weights[known], np.ones(known.size)
         w = w * w.sum() / np.sum(w**2)  # weights reduce the effective number of rows
         fixed = np.concatenate([[_INTERCEPT], np.full(terms.shape[1] - 1, _COEFFICIENT)])
         fits: list[tuple[float, np.ndarray, np.ndarray]] = []
-        for effect in _EFFECTS if np.ptp(w) == 0 else _WEIGHTED_EFFECT:
+        for effect in _EFFECTS:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
             found, information = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
-            log_p = log_probabilities(part, found)
-            value = np.sum(w[:, None] * targets * log_p) - 0.5 * np.sum(precision * found**2)
-            value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(information)[1]
             covariance = np.linalg.inv(information)
-            if np.ptp(w) > 0:
-                residual = (w[:, None] * (targets - np.exp(log_p)))[:, 1:]
-                scores = np.einsum("nk,nq->nkq", residual, part).reshape(len(part), -1)
-                products = scores.T @ scores + np.diag(np.tile(precision, n_classes - 1))
-                covariance = covariance @ products @ covariance
-            fits.append((value, found, covariance))
+            # Without weights, the products are the information.
+            variances = class_variances(np.exp(log_probabilities(part, found)))
+            products = information_matrix(part, variances * w[:, None, None] ** 2)
+            products += np.diag(np.tile(precision, n_classes - 1))
+            # The evidence is that of the labels themselves; with weights there is no likelihood.
+            at, curvature = (
+                (found, information) if np.ptp(w) == 0 else fit_softmax(part, targets, precision, ones, found)
+            )
+            value = np.sum(targets * log_probabilities(part, at)) - 0.5 * np.sum(precision * at**2)
+            value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(curvature)[1]
+            fits.append((value, found, covariance @ products @ covariance))
         log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
         evidence = np.exp(log_evidence - log_evidence.max())
         return cls(terms, effects, bins, evidence / evidence.sum(), coefficients, covariances)
@@ -229,6 +239,29 @@ def gold_maximum(space: Space, data: Data) -> Maximum:
     return maximise(objective, space.starts, space.lower, space.upper, w.size)
 
 
+def _projected(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the part of values that is a function of α (and of each other observable), both of shape (P, N).
+
+    The function is linear between knots with equal numbers of galaxies, fitted by least squares.
+    """
+    columns = alpha.reshape(len(alpha), -1).T
+    knots = [np.unique(np.quantile(column, np.linspace(0, 1, _KNOTS))) for column in columns]
+
+    def design(rows: slice) -> np.ndarray:
+        """Return triangles of height 1 around each knot, as many as knots, shape (Q, n)."""
+        numbers = [np.arange(at.size) for at in knots]
+        parts = zip(columns, knots, numbers, strict=True)
+        return np.concatenate(
+            [np.maximum(1 - np.abs(np.interp(one[rows], at, k) - k[:, None]), 0.0) for one, at, k in parts]
+        )
+
+    chunks = [slice(begin, begin + _CHUNK) for begin in range(0, len(alpha), _CHUNK)]
+    products = sum(one @ one.T for one in map(design, chunks))
+    moments = sum(design(rows) @ values[:, rows].T for rows in chunks)
+    coefficients = np.linalg.pinv(products, hermitian=True) @ moments
+    return np.concatenate([coefficients.T @ design(rows) for rows in chunks], axis=1)
+
+
 def by_gold(space: Space, data: Data) -> TransitionFit:
     """Fit T to the gold labels, and reduce its variance with the regression."""
     gold, known, n = data.gold, data.known, data.labels.size
@@ -248,11 +281,16 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
     own = inverse @ (differences(_gold_terms(space, data), best.point) * data.gold_weights[known])
     point, covariance, slope = best.point, own @ own.T, np.zeros((space.size, space.size))
     n_gold = own.shape[1]
-    part, freedom = n_gold / n, n_gold - 2 * space.size - 1
+    freedom = n_gold - 2 * space.size - 1
     ratio = data.gold_weights[known] / data.weights[known]  # how much more a gold label weighs than its galaxy
+    drawn_into = np.zeros(n)
+    drawn_into[known] = ratio
+    # How much more often galaxies have a gold label than others of their α do: (1 - H) g, where H projects on functions
+    # of α. Only this may enter: the gold labels' own distribution of α carries no information on T.
+    beyond = drawn_into - _projected(data.alpha, drawn_into[None])[0]
 
     def control() -> np.ndarray:
-        """Return the expected influence of every galaxy, given its label and α, shape (P, N)."""
+        """Return the expected influence of every galaxy given its label, minus that given α alone, shape (P, N)."""
         # Without bin effects, which would follow the gold labels and hide some of their scatter.
         plain = regression(Bins.cut(data.resolution, 1, data.weights)).probabilities
 
@@ -260,22 +298,22 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
             return np.einsum("nk,nk->n", plain, label_columns(space.build(at), data.labels, data.alpha))
 
         found = inverse @ (differences(expected, best.point) * data.weights)
-        return found - found.mean(axis=1, keepdims=True)
+        return found - _projected(data.alpha, found)
 
     def influence() -> np.ndarray:
-        pulls = slope @ control()
-        pulls[:, known] = own + (part - ratio) * pulls[:, known]
-        pulls[:, ~known] *= part
+        pulls = -slope @ (control() * beyond)
+        pulls[:, known] += own
         return pulls
 
-    if part < 1 and freedom >= 4 * space.size:
-        moved = ratio * control()[:, known]
-        spread = moved - moved.mean(axis=1, keepdims=True)
-        slope = own @ spread.T @ np.linalg.pinv(spread @ spread.T)
-        left = own - slope @ spread
-        chance = np.full(n_gold, part) if data.probability is None else data.probability[known]
+    if n_gold < n and freedom >= 4 * space.size:
+        deviations = control()
+        chance = drawn_into[known] - beyond[known] if data.probability is None else data.probability[known]
+        chance = np.clip(chance, 0.0, 1.0)
+        moved = ratio * deviations[:, known]
+        slope = (own * (1 - chance)) @ moved.T @ np.linalg.pinv((moved * (1 - chance)) @ moved.T)
+        left = own - slope @ moved
         covariance = (left * (1 - chance)) @ left.T * n_gold / freedom + (own * chance) @ own.T
-        point = point - slope @ moved.sum(axis=1)
+        point = point - slope @ (deviations @ beyond)
     covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
     return TransitionFit.of(
         space,

@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import brentq, least_squares
 from scipy.special import softmax
 
-from truemorph.bias.binning import Bins, equal_count_edges
+from truemorph.bias.binning import Bins, limits_of_bins
 from truemorph.bias.likelihood import check_columns, label_columns, log_sum_exp
 from truemorph.bias.maximum import (
     Maximum,
@@ -28,7 +28,7 @@ from truemorph.bias.maximum import (
     maximise,
     polish,
 )
-from truemorph.bias.result import NORMAL_95, Data, TransitionFit
+from truemorph.bias.result import NORMAL_95, SIGNIFICANT_GAIN, Data, TransitionFit
 from truemorph.bias.transitions import (
     DISK,
     LOGIT_BOUND,
@@ -50,7 +50,10 @@ _EXPLAINED, _REFUSED = 0.95, 0.999
 RIDGE = 1e-3
 # Default of δ; trends are fitted to this many bins of α, or, given intrinsic columns, to this many galaxies.
 DELTA, _GROUPS, _PART = 0.5, 256, 10_000
+# Intercept of log-odds above which a class is nearly empty.
 _EDGE = 8.9
+# Of more galaxies, neighbours are merged where the likelihood is maximised many times.
+_GROUPED = 1_024
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,40 @@ class MixtureFit:
         slope = np.einsum("nk,nq->kq", variances * weights[:, None], self.mixture.design).ravel()
         return float(weights @ probabilities[:, DISK]), float(slope @ covariance[n:, n:] @ slope)
 
+    def disk_error(self, variance: float, data_weights: np.ndarray) -> float:
+        """Return the standard error of the disk fraction, from the curvature or, at 0 or 1, from the likelihood.
+
+        There 1.96 errors are the distance to the disk fraction at which the log-likelihood, maximised over everything
+        else, is lower by 1.92. Weights of the data reduce the effective number of rows.
+        """
+        stretch = np.mean(data_weights**2)
+        if variance > 0 and abs(self.coefficients[0, 0]) < _EDGE:
+            return float(np.sqrt(variance))
+        mixture = self.mixture
+        if mixture.same_for_all and mixture.alpha.ndim == 1 and mixture.labels.size > _GROUPED:
+            mixture = mixture.grouped()
+        weights, at = mixture.weights / mixture.weights.sum(), mixture.space.size  # `at`: the intercept
+        lower, upper = mixture.bounds()
+
+        def profile(intercept: float) -> tuple[float, float]:
+            """Return a significant loss of log-likelihood minus the loss, and the disk fraction."""
+            bounds = lower.copy(), upper.copy()
+            for bound in bounds:
+                bound[at] = intercept
+            start = np.clip(nearby[-1], *bounds)[None]
+            point = climb(mixture.objective, start, *bounds, mixture.labels.size, 30)[0]
+            nearby.append(point)
+            p = np.exp(mixture.log_prior(mixture.split(point)[1]))[:, DISK]
+            fraction = float(weights @ np.broadcast_to(p, weights.shape))
+            return (mixture.objective(point)[0] - largest) / stretch + SIGNIFICANT_GAIN, fraction
+
+        nearby = [self.maximum.point]
+        largest, bound = mixture.objective(self.maximum.point)[0], float(self.maximum.point[at])
+        inside = -3.0 * np.sign(bound)
+        if profile(inside)[0] < 0:
+            inside = brentq(lambda one: profile(one)[0], inside, bound, xtol=0.05)
+        return abs(profile(inside)[1] - profile(bound)[1]) / NORMAL_95
+
     def influence(self) -> np.ndarray:
         """Return the influence of each galaxy on T's point, shape (P, N)."""
         scores = self.mixture.scores(self.maximum.point) * self.mixture.weights
@@ -311,13 +348,14 @@ def estimate_of(found: MixtureFit, data: Data, covariance: np.ndarray, **more: A
     probabilities, share = found.probabilities(), data.weights / data.weights.sum()
     # The disk fraction is the mean of p(y | z); its error is from the delta method plus the scatter of the mean.
     variance = found.disk_contrast(share, covariance)[1] + np.var(probabilities[:, DISK]) / len(share)
+    error = found.disk_error(variance, data.weights)
     return TransitionFit.of(
         found.mixture.space,
         data,
         found.point_of_t,
         covariance[:n, :n],
         share @ probabilities,
-        float(np.sqrt(variance)) if variance > 0 else float("nan"),
+        error,
         log_likelihood=found.log_likelihood,
         n_parameters=best.point.size,
         probabilities=None if found.mixture.same_for_all else probabilities,
@@ -330,13 +368,12 @@ def by_bins(space: Space, data: Data) -> TransitionFit:
     """Fit class fractions at the midpoints of equal-count bins by least squares (eq. 16)."""
     if data.alpha.ndim == 2:
         raise InputError("the binned method needs one resolution, alpha of shape (N,)")
-    n_free, bins = space.size + data.n_classes - 1, data.options["bins"]
+    n_free, alpha = space.size + data.n_classes - 1, np.sort(data.alpha)
+    edges = limits_of_bins(alpha, min(data.options["bins"], alpha.size))
+    bins = edges.size - 1
     if bins < n_free + 1:
         raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins}")
-    n = data.labels.size
-    bins = min(bins, n)
     observed = Bins.cut(data.alpha, bins, data.weights).means(np.eye(data.n_classes)[data.labels])
-    alpha, edges = np.sort(data.alpha), equal_count_edges(n, bins)
     midpoints = 0.5 * (alpha[edges[:-1]] + alpha[edges[1:] - 1])
 
     def residuals(point: np.ndarray) -> np.ndarray:
@@ -430,11 +467,9 @@ def drift_range(data: Data, family: Any, false_disk: float | None, delta: float)
         for name, offset in trends.items():
             fit = fit_mixture(replace(few, space=space, offset=offset), start)
             start = fit.maximum.point if start is None else start
-            if abs(fit.coefficients[0, 0]) > _EDGE:
-                continue  # one class is empty, so this is not an alternative
             value, variance = fit.disk_contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
-            error = stretch * np.sqrt(variance) if variance > 0 else 0.0
-            found[f"{family.family}, {name}"] = fit.transition, value, float(error)
+            error = fit.disk_error(stretch**2 * variance, data.weights)
+            found[f"{family.family}, {name}"] = fit.transition, value, error
     design = np.column_stack([few.design, u])
     slope = fit_softmax(design, np.eye(2)[few.labels], np.full(design.shape[1], 1e-6), few.weights)[0][0, -1]
     if slope <= delta:  # a trend alone can explain the labels

@@ -26,7 +26,10 @@ ASSUMPTIONS = {
     "binned": "true class fractions do not depend on alpha",
     "conditional": "class fractions at fixed intrinsic columns are constant",
     "gold": "gold labels are right, and of random galaxies",
-    "votes": "true class fractions do not depend on alpha; votes are beta-binomial around the mean of a class",
+    "votes": (
+        "true class fractions do not depend on alpha; votes are beta-binomial around the mean of a class, so "
+        "volunteers do not all miss the same disks"
+    ),
 }
 NORMAL_95 = 1.96
 # Half of the 95 % point of chi-squared with one degree of freedom.
@@ -110,6 +113,8 @@ class TransitionFit(Result):
         From labels alone: the disk fraction if class fractions do depend on α.
     fraction_samples : array, shape (S,), or None
         With gold labels: draws of the disk fraction.
+    fraction_range : (float, float) or None
+        With gold labels that leave doubt: the range of the disk fraction, instead of that of the draws.
     probabilities : array, shape (N, K), or None
         p(y | z) where intrinsic properties were given.
     votes : VoteModel or None
@@ -141,6 +146,7 @@ class TransitionFit(Result):
     data: Data
     drift: DriftRange | None = None
     fraction_samples: np.ndarray | None = None
+    fraction_range: tuple[float, float] | None = None
     probabilities: np.ndarray | None = None
     votes: VoteModel | None = None
     resampled: np.ndarray | None = None
@@ -249,7 +255,9 @@ class TransitionFit(Result):
 
         The 95 % interval; from labels alone it spans trends of class fractions with α, too (see `drift`).
         """
-        if self.fraction_samples is not None:
+        if self.fraction_range is not None:
+            low, high = self.fraction_range
+        elif self.fraction_samples is not None:
             low, high = np.quantile(self.fraction_samples, [0.025, 0.975])
         else:
             value, error = float(self.class_fractions[DISK]), float(np.nan_to_num(self.stderr["disk_fraction"]))

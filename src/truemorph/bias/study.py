@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from truemorph.bias.binning import Bins, proportion_error
-from truemorph.bias.checks import Calibration, balance_findings, calibration
+from truemorph.bias.calibration import Calibration, calibration
+from truemorph.bias.checks import LEVEL, balance_findings, check_not_encoded
 from truemorph.bias.diagnostics import (
     ConfoundingCheck,
     FamilyComparison,
@@ -19,6 +21,7 @@ from truemorph.bias.diagnostics import (
 )
 from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
+from truemorph.bias.likelihood import check_columns
 from truemorph.bias.plots import plot_fit, plot_fractions
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, RayleighTransition, family_of
@@ -170,34 +173,41 @@ def study_transition(
             asked = [one for one in own if one.family not in COMPARED]
             families = compare_families(labels, alpha, (*asked, *COMPARED), **options)
             family = families.best if family == "best" else family
+        if family == "monotone":  # the curvature gives no error where neighbouring knots are level
+            options["bootstrap"] = bootstrap or _RESAMPLES
         fit = fit_transition(labels, alpha, family, **options)
-        monotone = fit.family == "monotone"  # the curvature gives no error where neighbouring knots are level
-        again = with_bootstrap_errors(fit, bootstrap or _RESAMPLES, seed) if bootstrap or monotone else fit
+        again = with_bootstrap_errors(fit, bootstrap, seed) if bootstrap and family != "monotone" else fit
         scatter = {name: again.stderr[name] for name in fit.values} if bootstrap else {}
-        fit = again if monotone else fit
+        if by_gold and intrinsic is not None:
+            columns_given = check_columns(intrinsic, "intrinsic", labels.shape[0])
+            check_not_encoded(columns_given, fit.labels, "intrinsic", "the observed label")
         told.update(1)
         experts = (about or {}).get("gold_experts")
-        check = confounding_check(labels, alpha, intrinsic, gold, weights=fit.data.gold_weights, seed=seed)
+        bins = max(1, min(fraction_bins, labels.size // _FEWEST_PER_BIN))
+        of_fractions: dict[str, Any] = shared | {
+            "gold_probability": gold_probability,
+            "gold_uncertain": gold_uncertain,
+            "gold_transition": None if experts is None else RayleighTransition(experts["upper"]),
+            "covariates": intrinsic if gold is not None else None,
+        }
+        fractions = debiased_fractions(labels, alpha, fit, by, bins, **of_fractions, name=by_name)
         told.update(1)
-        fractions = debiased_fractions(
-            labels,
-            alpha,
-            fit,
-            by,
-            max(1, min(fraction_bins, labels.size // _FEWEST_PER_BIN)),
-            **shared,
-            name=by_name,
-            gold_probability=gold_probability,
-            gold_uncertain=gold_uncertain,
-            gold_transition=None if experts is None else RayleighTransition(experts["upper"]),
-            covariates=intrinsic if gold is not None else None,
-        )
+        by_alpha = None
+        if gold is not None:
+            by_alpha = fractions if by is None else debiased_fractions(labels, alpha, fit, None, bins, **of_fractions)
+        check = confounding_check(labels, alpha, intrinsic, gold, fit.data.gold_weights, seed, fractions=by_alpha)
         told.update(1)
     if fractions.samples is not None:  # the fraction of all galaxies is that of their bins
         weight = fractions.bin_weights / fractions.bin_weights.sum()
         total = np.einsum("b,sbk->sk", weight, fractions.samples)
         stderr = {**fit.stderr, "disk_fraction": float(total[:, DISK].std())}
-        fit = replace(fit, class_fractions=weight @ fractions.fractions, stderr=stderr, fraction_samples=total[:, DISK])
+        fit = replace(
+            fit,
+            class_fractions=weight @ fractions.fractions,
+            stderr=stderr,
+            fraction_samples=total[:, DISK],
+            fraction_range=fractions.range_of_total,
+        )
     classes = fit.data.gold
     if known is None and classes is not None:
         known = np.where(classes == UNKNOWN, np.nan, classes == DISK)
@@ -205,6 +215,7 @@ def study_transition(
     if known is not None:
         column = alpha if by is None else np.asarray(by)
         gold_fractions, gold_stderr = _gold_fractions(np.asarray(known), fractions, column, gold_probability)
+    contradicted = _contradiction(fractions, gold_fractions, gold_stderr)
     rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
     pooled = group_findings(fit.data, *groups) if groups is not None else ()
     unbalanced: list[Finding] = []
@@ -214,12 +225,37 @@ def study_transition(
     unexplained = check.unexplained if fit.method == "conditional" else check.confounded
     matters = unexplained and fit.method != "gold"
     drift = check.findings if matters else ()
-    found = unique(findings, again.findings, pooled, unbalanced, fractions.findings, drift)
+    found = unique(contradicted, findings, again.findings, pooled, unbalanced, fractions.findings, drift)
     if rejected is not None:
         found = (*(one for one in found if one.code != rejected.code), rejected)
     return TransitionStudy(
         fit, families, check, calibration(fit), fractions, gold_fractions, found, gold_stderr, scatter, about or {}
     )
+
+
+def _contradiction(
+    fractions: PopulationFractions, gold: np.ndarray | None, stderr: np.ndarray | None
+) -> tuple[Finding, ...]:
+    """Return a problem if the gold labels of the bins are outside the ranges by more than their errors."""
+    if gold is None or stderr is None:
+        return ()
+    outside = np.maximum(fractions.low[:, DISK] - gold, gold - fractions.high[:, DISK])
+    pulls = np.maximum(outside, 0.0) / stderr
+    known = np.isfinite(pulls)
+    p_value = float(chi2.sf(np.sum(pulls[known] ** 2), max(1, int(known.sum()))))
+    if p_value >= LEVEL:
+        return ()
+    worst = int(np.nanargmax(pulls))
+    message = (
+        f"The corrected disk fractions contradict the gold labels in the same bins (p = {p_value:.1g}): at "
+        f"{'α' if fractions.by == 'alpha' else fractions.by} = {fractions.middles[worst]:.3g} the range is "
+        f"{fractions.low[worst, DISK]:.2f} to {fractions.high[worst, DISK]:.2f}, but {gold[worst]:.2f} ± "
+        f"{stderr[worst]:.2f} of the galaxies with a gold label are disks."
+    )
+    action = "Estimate with the gold labels (`gold`)."
+    if fractions.method == "gold":
+        action = "Leave out columns that are measured only for galaxies with a gold label (`intrinsic`)."
+    return (Finding("gold-contradicted", "problem", message, action),)
 
 
 def _gold_fractions(

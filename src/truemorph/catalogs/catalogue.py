@@ -207,6 +207,13 @@ def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Ser
     return compute(expression, known, about)
 
 
+def columns_of_rule(frame: pl.DataFrame, rule: str | None) -> list[str]:
+    """Return the columns that a rule for gold labels uses."""
+    if rule is None or rule.strip() in frame.columns:
+        return [] if rule is None else [rule.strip()]
+    return list(read_expression(rule, "gold").columns)
+
+
 def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str]:
     """Return gold labels (-1 if unknown), shape (N,), and their definition of "disk".
 

@@ -87,6 +87,27 @@ def percent_of_light(column: str) -> str | None:
     return None if found is None else found[1]
 
 
+# Names of columns of votes in the tables of Galaxy Zoo, and of positions.
+_OF_VOTES = re.compile(
+    r"debias|vote|fraction|_frac\b|weighted|smooth[-_]or|\bt\d\d_|\bclass\d+\.\d+|\bp_(el|cw|acw|edge|dk|mg|cs)\b"
+    r"|gz\d?_?(spiral|elliptical|uncertain)",
+    re.IGNORECASE,
+)
+_OF_POSITIONS = re.compile(
+    r"(^|_)(ra|dec|de|raj2000|dej2000|glon|glat|elon|elat|htmid|x|y|xpix|ypix)(_|deg|$)", re.IGNORECASE
+)
+
+
+def names_votes(text: str) -> bool:
+    """Whether a column's name, or a rule, names votes of volunteers, debiased ones too."""
+    return _OF_VOTES.search(text) is not None
+
+
+def names_position(column: str) -> bool:
+    """Whether a column's name is that of a position on the sky or on a detector."""
+    return _OF_POSITIONS.search(column) is not None
+
+
 def free_name(name: str, taken: Container[str]) -> str:
     """Return a name that is not taken, by appending underscores."""
     while name in taken:

@@ -22,6 +22,7 @@ from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
+from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import FORMAT_VERSION, written_whole
@@ -167,7 +168,7 @@ def prepare(
         made["gold"] = pl.Series(classes).replace(-1, None)
         metadata["gold_definition"] = definition
         counted = f"{(classes >= 0).sum():,d} of {kept.sum():,d} galaxies have gold labels."
-        findings.append(Finding("gold-labels", "note", counted))
+        findings += [Finding("gold-labels", "note", counted), *from_votes(definition)]
     elif "gold" in source.frame.columns:
         unused = "The column gold is kept as gold_input and is not used."
         findings.append(Finding("gold-column-kept", "note", unused, "If it has gold labels, name it (`gold`)."))

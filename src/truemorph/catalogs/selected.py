@@ -8,15 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from scipy.stats import rankdata
 
-from truemorph.catalogs.catalogue import gold_classes, rows_where
-from truemorph.catalogs.columns import ADDED, FRACTIONS, VOTES
+from truemorph.catalogs.catalogue import columns_of_rule, gold_classes, rows_where
+from truemorph.catalogs.columns import ADDED, FRACTIONS, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.physical import ALPHA_IS_SIZE
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.tables import SENTINELS, CatalogTable, numeric_columns, without
 
+# Rank correlation above which columns are the same quantity; number of galaxies to tell.
+_SAME_ORDER, _FEWEST_RANKED = 0.99, 10
 _SURVEY_COLUMNS, _MOST_SURVEYS = ("survey", "source"), 12
 
 
@@ -87,6 +90,8 @@ def select_rows(
         findings += from_same_images(catalogue.metadata)
         if catalogue.metadata.get("gold_experts"):
             about["gold_experts"] = catalogue.metadata["gold_experts"]
+    if gold is not None:
+        findings += from_votes(str(about["definition"]))
     if "gold" in frame.columns:
         known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
         about["gold_definition"] = str(catalogue.metadata.get("gold_definition", "not stated"))
@@ -106,7 +111,7 @@ def select_rows(
         gold_uncertain=_planned(frame, gold, "gold_uncertain"),
         known=known,
         by=values[by] if by else None,
-        columns={} if classes is None else _other_numbers(frame, named),
+        columns={} if classes is None else _properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
         groups=_groups(frame),
         about=about,
         findings=unique(sentinels, findings),
@@ -153,6 +158,16 @@ def from_same_images(metadata: Mapping[str, Any]) -> list[Finding]:
     return [Finding("gold-from-same-images", "caution", message, action)]
 
 
+def from_votes(definition: str) -> list[Finding]:
+    """Return a problem if gold labels are made of columns of votes, whose names are in their definition."""
+    if not names_votes(definition):
+        return []
+    message = (
+        f"The gold labels are made of volunteers' votes ({definition}), and have the bias that they are to measure."
+    )
+    return [Finding("gold-from-votes", "problem", message, "Give classes from experts or better images (`gold`).")]
+
+
 def _planned(frame: pl.DataFrame, gold: str | None, name: str) -> np.ndarray | None:
     """Return a column that `truemorph gold import` wrote beside `gold`, if these gold labels are used."""
     if gold != "gold" or name not in frame.columns:
@@ -168,11 +183,34 @@ def _weights(frame: pl.DataFrame) -> np.ndarray | None:
     return None if np.ptp(weights) == 0 else weights
 
 
-def _other_numbers(frame: pl.DataFrame, named: list[str]) -> dict[str, np.ndarray]:
-    """Return numeric columns that are neither named nor made from the labels."""
-    made = {"object_id", "label", *FRACTIONS, *VOTES, "vote_count", *ADDED, *named}
-    numbers = [name for name, kind in frame.schema.items() if kind.is_numeric() and name not in made]
-    return {name: without(frame[name], SENTINELS).cast(pl.Float64).fill_null(np.nan).to_numpy() for name in numbers}
+def _properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -> dict[str, np.ndarray]:
+    """Return numeric columns that may be properties of the galaxies, except those that are named.
+
+    These are not: ids, positions, votes, labels, gold labels, and what α is made of.
+    """
+    made = {*FRACTIONS, *VOTES, *ADDED, *RESERVED, "vote_count", "radius", "psf_fwhm", *named}
+    found = {}
+    for name, kind in frame.schema.items():
+        of_votes, in_degrees = names_votes(name), catalogue.units.get(name) == "deg"
+        if not kind.is_numeric() or name in made or of_votes or in_degrees or names_position(name):
+            continue
+        series = without(frame[name], SENTINELS)
+        if name.startswith("gold") or (kind.is_integer() and series.drop_nulls().is_unique().all()):  # an id
+            continue
+        values = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
+        if not any(_same_order(values, frame[one]) for one in ("alpha", "radius", "psf_fwhm") if one in frame.columns):
+            found[name] = values
+    return found
+
+
+def _same_order(values: np.ndarray, other: pl.Series) -> bool:
+    """Whether two columns rank the galaxies alike, as a radius in other units or in another band does."""
+    both = np.column_stack([values, other.cast(pl.Float64).fill_null(np.nan).to_numpy()])
+    both = both[np.isfinite(both).all(axis=1)]
+    if len(both) < _FEWEST_RANKED or not np.ptp(both, axis=0).all():
+        return False
+    ranks = np.apply_along_axis(rankdata, 0, both)
+    return bool(abs(np.corrcoef(ranks, rowvar=False)[0, 1]) > _SAME_ORDER)
 
 
 def _groups(frame: pl.DataFrame) -> tuple[str, np.ndarray] | None:

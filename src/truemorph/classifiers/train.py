@@ -44,6 +44,8 @@ from truemorph.tables import CatalogTable, frame_hash, numeric_columns, write_ta
 _PIXELS_IN_MEMORY = 2**30
 _FRACTIONS = ("smooth_fraction", "disk_fraction")
 Problems = list[tuple[str, str]]  # ids of galaxies that are left out, with the reason
+# Findings of a fit that training does not use unless it is given.
+AT_BOUND = ("fraction-at-bound", "drift-reversed")
 # Settings that do not change the result.
 NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 
@@ -223,7 +225,16 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
     if run.votes != "labels":
         return {}  # fitted to the votes
     if run.transition is None and given is None:
-        return fit_catalogue(catalogue, where=run.where)[1] if run.training.classifier == "network" else {}
+        if run.training.classifier != "network":
+            return {}
+        fit, described = fit_catalogue(catalogue, where=run.where)
+        stuck = next((one for one in fit.findings if one.code in AT_BOUND), None)
+        if stuck is not None:
+            raise InputError(
+                f"{run.catalogue}: T(α) can't be fitted to these labels: {stuck.message} Give a fit with gold labels "
+                "(`transition`) or a known T(α) (`family`). A fit without gold labels is used only if you give it."
+            )
+        return described
     described = dict(given) if given is not None else read_fit(str(run.transition))
     if described.get("alpha_psf") not in (None, catalogue.metadata.get("alpha_psf")):
         raise InputError(

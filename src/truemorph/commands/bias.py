@@ -171,9 +171,16 @@ def measure_bias(
     with collect_findings() as sentinels:
         frame = frame.filter(pl.Series(rows_where(frame, where, source)))
         columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
+    selected, lacking = frame.height, []
+    if columns is not None:  # all numbers are of the same galaxies
+        complete = np.isfinite(columns)
+        lacking = lacking_values(complete, intrinsic)
+        rows = complete.all(axis=1)
+        if not rows.any():
+            raise InputError(f"{source}: no galaxy has a value in all of {', '.join(intrinsic)}")
+        frame, columns = frame.filter(pl.Series(rows)), columns[rows]
     defined, alpha, sets = table.metadata.get("alpha"), frame["alpha"].to_numpy(), label_sets(frame)
     del table, frame  # the other columns of a large catalogue
-    lacking = [] if columns is None else lacking_values(np.isfinite(columns), intrinsic)
     tree = Tree.fitting(alpha, columns, bootstrap, seed, depth, bins)
     results, too_few = {}, []
     with progress(len(sets), "measuring bias", "label sets") as bar:
@@ -194,7 +201,7 @@ def measure_bias(
         depth=tree.depth,
         bins=tree.bins,
         galaxies=alpha.size,
-        galaxies_not_selected=everything - alpha.size,
+        galaxies_not_selected=everything - selected,
         findings=unique(unlabelled, sentinels, lacking, _of_label_sets(results), too_few),
     )
     if out is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +14,13 @@ from pydantic import Field
 
 from truemorph.arguments import AtLeastOne, Count, Seed, Table, validated
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.selected import from_same_images
+from truemorph.catalogs.selected import from_same_images, from_votes
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement, experts_curve
 from truemorph.gold.answers import CHOICES, FIRST, read_answers
 from truemorph.gold.importing import answers_of_table, export_subjects, with_gold
-from truemorph.gold.plan import GoldPlan, Purpose, images_of, make_plan, read_chosen, read_plan, write_plan
+from truemorph.gold.plan import GoldPlan, Purpose, checksum, images_of, make_plan, read_chosen, read_plan, write_plan
 from truemorph.gold.session import LEFT_OUT, Source, open_session, read_session
 from truemorph.io import plain, save_figure
 from truemorph.progress import tell
@@ -302,10 +302,15 @@ def import_gold(
     (1, 1)
     """
     folder = source if source.is_dir() else plan
-    if catalogue is None:
-        if folder is None:
-            raise InputError(f"{source}: not a plan; a table of gold labels needs its catalogue (`catalogue`)")
-        catalogue = read_plan(folder)[0]["catalogue"]
+    if catalogue is None and folder is None:
+        raise InputError(f"{source}: not a plan; a table of gold labels needs its catalogue (`catalogue`)")
+    plan_of = {} if folder is None else read_plan(folder)[0]
+    into = read_catalogue(plan_of["catalogue"] if catalogue is None else catalogue)
+    if plan_of.get("sha256") not in (None, checksum(into.frame)):
+        raise InputError(
+            f"{into.path or 'catalogue'}: ids, labels or alpha are not those of the catalogue from which {folder} was "
+            f"planned ({plan_of['catalogue']}), so probabilities of selection do not hold; give that one (`catalogue`)"
+        )
     measured: dict[str, Any] = {}
     experts, page = None, None
     if source.is_dir():
@@ -317,18 +322,22 @@ def import_gold(
         recorded = read_session(source)
         page = _disagreements_page(source, first, measured["disagreements"], recorded.get("images"), out)
         gold_source = gold_source or recorded.get("gold_source")
-        same = first.filter(~pl.col("better"))["galaxy"].n_unique() if gold_source != "literature" else 0
+        same = first.filter(~pl.col("better"))["galaxy"] if gold_source != "literature" else first["galaxy"][:0]
     else:
         first = answers_of_table(source, id, column)
         gold_source = gold_source or "literature"
-        same = first["galaxy"].n_unique() if gold_source == "same-images" else 0
-    about = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({gold_source})"}
+        same = first["galaxy"] if gold_source == "same-images" else first["galaxy"][:0]
+    where = str(gold_source) if source.is_dir() or column == "class" else f"{gold_source}, column {column}"
+    about = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({where})"}
     about |= {"gold_experts": experts} if experts else {}
-    about |= {"gold_from_same_images": same}
     chosen_by = None if folder is None else read_chosen(folder)
-    table, findings = with_gold(read_catalogue(catalogue), first, chosen_by, about)
+    table, findings = with_gold(into, first, chosen_by, about)
+    in_same = pl.col("object_id").cast(pl.String).is_in(same.implode())
+    about["gold_from_same_images"] = table.frame.filter(in_same)["gold"].count()
+    table = replace(table, metadata=table.metadata | about)
     write_table(table, out)
-    return GoldImport(out, table, measured, page, (*findings, *from_same_images(about)))
+    findings += [*from_same_images(about), *from_votes(f"{about['gold_definition']} {column}")]
+    return GoldImport(out, table, measured, page, tuple(findings))
 
 
 def _disagreements_page(

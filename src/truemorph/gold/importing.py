@@ -110,8 +110,8 @@ def with_gold(
         raise InputError(f"{source}: has none of the {gold.height:,} galaxies with gold labels; are the ids the same?")
     joined, every, outside = frame.drop(_COLUMNS, strict=False), gold.height, 0
     if plan is not None:
-        selected = plan.filter(pl.col("position").is_not_null())["object_id"]
-        part = selected.is_in(answers["galaxy"].implode()).mean()
+        drawn = plan.filter(pl.col("position").is_not_null()).select(_id="object_id")
+        part = drawn["_id"].is_in(answers["galaxy"].implode()).mean()
         now = pl.col("before") + (pl.col("probability") - pl.col("before")) * part
         selection = plan.select("before", _id="object_id", gold_probability=now)
         if (selection["before"] > 0).any() and "gold" not in frame.columns:
@@ -119,7 +119,7 @@ def with_gold(
                 f"{source}: lacks the gold labels of the pilot that this plan was made after; give the catalogue that "
                 "the plan was made from"
             )
-        gold = gold.join(selection.filter(pl.col("gold_probability") > 0), on="_id", how="semi")
+        gold = gold.join(drawn, on="_id", how="semi")
         outside = every - gold.height
         earlier = frame.join(selection.filter(pl.col("before") > 0), on="_id", how="semi")
         kept = [one for one in gold.columns if one in frame.columns]
@@ -129,7 +129,7 @@ def with_gold(
     joined = joined.join(gold, on="_id", how="left", maintain_order="left").drop("_id")
     metadata = {**catalogue.metadata, **about}
     table = CatalogTable(joined, catalogue.units, metadata, descriptions=catalogue.descriptions)
-    lost = f"{missing:,} are not in the catalogue, {outside:,} could not be selected by the plan"
+    lost = f"{missing:,} are not in the catalogue, {outside:,} were not drawn by the plan (probability unknown)"
     action = "Check that ids, catalogue and plan are those of these labels, or import them without the plan (`plan`)."
     left_out = Finding("gold-left-out", "caution", f"Galaxies with a class were left out: {lost}.", action)
     return table, [left_out] if missing or outside else []

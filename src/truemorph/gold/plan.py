@@ -27,7 +27,7 @@ from truemorph.findings import Finding
 from truemorph.io import plain, read_json, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table, text_facts, text_table
-from truemorph.tables import CatalogTable, numeric_columns, read_columns, write_table
+from truemorph.tables import CatalogTable, frame_hash, numeric_columns, read_columns, write_table
 
 Purpose = Literal["fractions", "transition"]
 PLAN, TABLE = "plan.json", "plan.parquet"
@@ -339,7 +339,8 @@ def make_plan(
     about = {
         "purpose": purpose,
         "by": by,
-        "catalogue": source,
+        "catalogue": source if catalogue.path is None else str(Path(catalogue.path).resolve()),
+        "sha256": checksum(frame),
         "image_root": catalogue.metadata.get("image_root"),
         "error": error if budget is None else None,
         "budget": budget,
@@ -352,6 +353,11 @@ def make_plan(
     left_out = Finding("galaxies-left-out", "note", message, "Check why their images are missing.")
     findings = () if able.all() else (left_out,)
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, findings)
+
+
+def checksum(frame: pl.DataFrame) -> str:
+    """Return a checksum of ids, labels and α of a catalogue, on which a plan rests; the order of rows is free."""
+    return frame_hash(frame.select(pl.col("object_id").cast(pl.String), "label", "alpha").sort("object_id"))
 
 
 def _earlier(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -382,6 +388,7 @@ class PlanFile(BaseModel):
     repeats: int = Field(ge=0)
     predicted: list[float] = Field(min_length=1)
     catalogue: str
+    sha256: str | None = None  # version 0.1 wrote none
     image_root: str | None
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from truemorph.bias.binning import equal_count_parts
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -110,7 +111,7 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
 
 def fractions_by_alpha(alpha: np.ndarray, sets: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
     """Return the disk fraction of every label set in fifths of α, with the mean α of each."""
-    parts = np.array_split(np.argsort(alpha, kind="stable"), 5)
+    parts = equal_count_parts(alpha, 5)
     out = {"alpha": [float(alpha[part].mean()) for part in parts]}
     for name, labels in sets.items():
         disk = labels[:, 1] if labels.ndim == 2 else labels

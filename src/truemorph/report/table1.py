@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph.bias.binning import choose_bins, equal_count_edges, proportion_error
+from truemorph.bias.binning import choose_bins, equal_count_parts, proportion_error
 from truemorph.bias.metrics import BiasResult, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import DISK, SMOOTH
@@ -21,22 +20,15 @@ from truemorph.report.label_sets import LabelSet
 FIFTHS = 5
 
 
-def _ascending(values: np.ndarray) -> np.ndarray:
-    order = np.argsort(values, kind="stable")
-    return order[np.isfinite(values[order])]
-
-
 def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = FIFTHS) -> pl.DataFrame:
     """Disk fraction of each label set in equal-count bins of the finite values of a column.
 
     `labels`, `bin`, `low`, `high`, `mean` (of the column), `galaxies`, `disk_fraction`, `stderr`.
     """
-    order = _ascending(values)
-    edges = equal_count_edges(order.size, max(1, min(bins, order.size)))
+    parts = equal_count_parts(values, bins)
     rows = []
     for one in sets:
-        for number, (start, stop) in enumerate(pairwise(edges), 1):
-            part = order[start:stop]
+        for number, part in enumerate(parts, 1):
             disk = one.disk[part][one.known[part]]
             fraction = float(disk.mean()) if disk.size else float("nan")
             rows.append(
@@ -59,7 +51,7 @@ def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -
 
     `value` is the mean of the column in that fifth; the other columns are those of `fractions_by`, for α.
     """
-    fifths = [part for part in np.array_split(_ascending(values), FIFTHS) if part.size > 1]
+    fifths = [part for part in equal_count_parts(values, FIFTHS) if part.size > 1]
     halves = [fractions_by(alpha[part], [one.of(part) for one in sets], 2) for part in fifths]
     return pl.concat([half.with_columns(value=values[part].mean()) for part, half in zip(fifths, halves, strict=True)])
 
@@ -205,7 +197,7 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
 
     Rms error of theirs over fifths of α minus that of ours; its error by propagation of the scatter in each fifth.
     """
-    parts = [part for part in np.array_split(np.argsort(alpha, kind="stable"), FIFTHS) if part.size]
+    parts = equal_count_parts(alpha, FIFTHS)
     off = np.array([[(one[part] - truth[part]).mean() for part in parts] for one in (ours, theirs)])
     rms = np.sqrt(np.mean(off**2, axis=1))
     slopes = off / (len(parts) * np.maximum(rms, 1e-9))[:, None]

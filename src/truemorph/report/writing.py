@@ -11,6 +11,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from truemorph.arguments import Count, Names, Paths, Rules, Seed
+from truemorph.bias.binning import equal_count_parts
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -297,7 +298,7 @@ def _fractions_table(found: Evidence) -> Table:
 def _confusion_table(found: Evidence, truth: LabelSet) -> Table:
     """Labels against gold labels in the lowest and the highest fifth of α."""
     sets = [found.observed, *found.columns, *(model.best for model in found.models)]
-    fifths = np.array_split(np.argsort(found.alpha, kind="stable"), 5)
+    fifths = equal_count_parts(found.alpha, 5)
     head, groups, cells = ["labels"], [("", 1)], {one.name: [one.name] for one in sets}
     for rows in (fifths[0], fifths[-1]):
         alpha = found.alpha[rows]

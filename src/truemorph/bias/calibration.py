@@ -1,0 +1,355 @@
+"""Goodness of fit: whether labels occur as often as a fit of T(α) says, in bins of α and of the fitted probability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.stats import chi2
+
+from truemorph.bias.binning import limits_of_bins
+from truemorph.bias.checks import LEVEL
+from truemorph.bias.gold import gold_maximum
+from truemorph.bias.maximum import differences
+from truemorph.bias.mixture import standardised
+from truemorph.bias.result import TransitionFit
+from truemorph.bias.transitions import DISK, class_name
+from truemorph.bias.votes import beta_binomial_log_probability
+from truemorph.findings import Finding
+from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend
+from truemorph.results import Result, quantity_table
+
+# Largest number of bins, and Σ p (1 - p) in each: about the smaller of the numbers of both outcomes.
+_BINS, _INFORMATION = 12, 8.0
+# An outcome is tested if it has so much information, or occurs so often although the fit excludes it.
+_LEAST_INFORMATION, _TOO_OFTEN = 1.0, 3
+# Directions of the differences with a smaller part of their variance are left out: the parameters follow the labels.
+_PART_LEFT = 0.2
+# Of more galaxies, a random part of this size is tested; of vote counts, so many pairs of galaxy and count.
+_MOST, _MOST_COUNTS = 200_000, 300_000
+# Vote counts are tested in parts of the range of the fraction of votes.
+_VOTE_EDGES = (0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True, repr=False)
+class Calibration(Result):
+    """Fitted and observed probabilities of labels, in bins of α.
+
+    With gold labels, of each wrong label given the true class; without, p(ỹ | α) of all galaxies. Bins have equal
+    amounts of information, Σ p (1 - p).
+
+    Attributes
+    ----------
+    what : tuple of str, length B
+        Which labels of which galaxies, such as "disk labelled smooth".
+    alpha : array, shape (B,)
+        Mean α of the bin.
+    fitted, observed, stderr : array, shape (B,)
+        Probability at the maximum of the likelihood, observed fraction, and its binomial error.
+    chi_squared : float
+        Of the differences, whose covariance includes that of the fitted parameters.
+    degrees : int
+        Degrees of freedom.
+    p_value : float
+        Where the fit depends on more than α, bins of the fitted probability are tested too; the smaller p-value times
+        two.
+    findings : tuple of Finding
+        "family-rejected" or "votes-rejected" if the p-value is below 0.01.
+    """
+
+    what: tuple[str, ...]
+    alpha: np.ndarray
+    fitted: np.ndarray
+    observed: np.ndarray
+    stderr: np.ndarray
+    chi_squared: float
+    degrees: int
+    p_value: float
+    findings: tuple[Finding, ...] = ()
+
+    def summary(self) -> str:
+        """Return χ² and its p-value as text."""
+        about = ", ".join(dict.fromkeys(self.what))
+        return f"{about}: χ² = {self.chi_squared:.1f}, {self.degrees} degrees of freedom (p = {self.p_value:.2g})"
+
+    def to_table(self) -> Any:
+        """Return a table with one row per bin."""
+        return quantity_table(
+            {
+                "what": (list(self.what), "", "which labels"),
+                "alpha": (self.alpha, "", "mean α"),
+                "fitted": (self.fitted, "", "fitted probability"),
+                "observed": (self.observed, "", "observed fraction"),
+                "stderr": (self.stderr, "", "binomial standard error"),
+            },
+            chi_squared=self.chi_squared,
+            degrees=self.degrees,
+            p_value=self.p_value,
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw observed against fitted probability; return matplotlib axes."""
+        ax = axes_or_new(ax, (4.2, 3.8))
+        ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label=f"perfect calibration (p = {self.p_value:.2g})")
+        kinds = dict.fromkeys(self.what)
+        for kind, color, marker in zip(
+            kinds, (BLUE, ORANGE, RED, SKY) * len(kinds), "os^vD<>" * len(kinds), strict=False
+        ):
+            rows = np.array([one == kind for one in self.what])
+            values = self.fitted[rows], self.observed[rows], self.stderr[rows]
+            ax.errorbar(*values, fmt=marker, ms=4, color=color, label=kind)
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="fitted fraction", ylabel="observed fraction")
+        legend(ax)
+        return ax
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    """What could happen to n galaxies, and what did: K outcomes whose probabilities depend on Q fitted parameters."""
+
+    names: tuple[tuple[str, ...], ...]  # of each group and outcome; "" for one, which the others determine
+    group: np.ndarray  # (n,): number of each galaxy's group
+    alpha: np.ndarray  # (n,)
+    weights: np.ndarray  # (n,)
+    happened: np.ndarray  # (n,): number of the outcome
+    probabilities: np.ndarray  # (n, K)
+    slopes: np.ndarray  # (Q, n, K): derivatives of the probabilities
+    # (Q, Q): inverse information of the parameters; by default of these galaxies, which are this part of those fitted.
+    inverse: np.ndarray | None = None
+    part: float = 1.0
+
+
+def _of_gold(fit: TransitionFit) -> _Outcomes:
+    """Labels of the galaxies with a gold label, at the maximum of their likelihood."""
+    data, n_classes = fit.data, fit.data.n_classes
+    assert data.gold is not None
+    best, known = gold_maximum(fit.space, data), np.flatnonzero(data.known)
+    classes, alpha = data.gold[known], data.alpha[known]
+
+    def given(point: np.ndarray) -> np.ndarray:
+        return np.asarray(fit.space.build(point).matrix(alpha))[np.arange(known.size), classes]
+
+    slopes = differences(given, best.point).reshape(-1, known.size, n_classes) * best.free[:, None, None]
+    of = [class_name(k, n_classes) for k in range(n_classes)]
+    names = tuple(
+        tuple("" if k == y else f"{of[y]} labelled {of[k]}" for k in range(n_classes)) for y in range(n_classes)
+    )
+    weights, labels = data.gold_weights[known], data.labels[known]
+    return _Outcomes(names, classes, data.resolution[known], weights, labels, given(best.point), slopes)
+
+
+def _of_labels(fit: TransitionFit, rows: np.ndarray) -> _Outcomes:
+    """Labels of all galaxies: p(ỹ | z, α) = Σ_y p(ỹ | y, α) p(y | z)."""
+    data, n_classes = fit.data, fit.data.n_classes
+    alpha, free = data.alpha[rows], ~np.isnan(np.diag(fit.covariance))
+    every = fit.class_fractions if fit.probabilities is None else fit.probabilities[rows]
+    prior = np.broadcast_to(every, (rows.size, n_classes))
+    design = np.ones((rows.size, 1)) if data.intrinsic is None else standardised(data.intrinsic)[rows]
+
+    def given(point: np.ndarray) -> np.ndarray:
+        return np.asarray(np.einsum("nk,nks->ns", prior, fit.transition_at(point).matrix(alpha)))
+
+    of_t = differences(given, fit.point).reshape(-1, rows.size, n_classes) * free[:, None, None]
+    matrix, fitted = np.asarray(fit.transition.matrix(alpha)), given(fit.point)
+    # d p(y | z) / d coefficient = p(y) (δ - p(class)) z
+    of_z = [prior[:, [k]] * (matrix[:, k] - fitted) * z[:, None] for k in range(1, n_classes) for z in design.T]
+    of = [f"labelled {class_name(k, n_classes)}" for k in range(n_classes - 1)]
+    nobody = np.zeros(rows.size, dtype=np.int64)
+    tested = data.resolution[rows], data.weights[rows], data.labels[rows], fitted
+    return _Outcomes(((*of, ""),), nobody, *tested, np.concatenate([of_t, of_z]), part=rows.size / data.labels.size)
+
+
+def _of_votes(fit: TransitionFit, rng: np.random.Generator) -> _Outcomes:
+    """Fractions of votes for disk: of galaxies with a gold label, given the true class; else of all galaxies."""
+    data, model = fit.data, fit.votes
+    assert model is not None
+    assert data.votes is not None
+    total = data.votes.sum(axis=1)
+    rows = np.arange(total.size) if data.gold is None else np.flatnonzero(data.known)
+    rows = _some(rows, _MOST_COUNTS // (int(total.max()) + 1), rng)
+    n, counts = total[rows], np.arange(total[rows].max() + 1)
+    part_of = np.searchsorted(_VOTE_EDGES, counts / n[:, None], side="right")  # (n, M): part of the range
+    possible, numbers = counts <= n[:, None], len(_VOTE_EDGES) + 1
+    classes = np.zeros(rows.size, dtype=np.int64) if data.gold is None else data.gold[rows]
+
+    def given(point: np.ndarray) -> np.ndarray:
+        at = model.at(fit.space, point, model.numbers)
+        means = np.asarray(at.transition.matrix(data.alpha[rows]))[:, :, DISK]
+        of_class = []
+        for mean, rho in zip(means.T, at.overdispersion, strict=True):
+            p = beta_binomial_log_probability(np.minimum(counts, n[:, None]), n[:, None], mean[:, None], rho)
+            p = np.where(possible, np.exp(p), 0.0)
+            of_class.append(np.stack([np.sum(p * (part_of == k), axis=1) for k in range(numbers)], axis=1))
+        if data.gold is None:
+            return at.class_fractions @ np.array(of_class).transpose(1, 0, 2)
+        return np.array(of_class)[classes, np.arange(rows.size)]
+
+    limits = [0.0, *_VOTE_EDGES, 1.0]
+    parts = [f"{low:.0%} to {high:.0%} disk votes" for low, high in list(pairwise(limits))[:-1]]
+    of = [""] if data.gold is None else [f"{class_name(y, 2)}, " for y in range(2)]
+    names = tuple((*(f"{true}{one}" for one in parts), "") for true in of)
+    happened = part_of[np.arange(rows.size), data.votes[rows, DISK]]
+    covariance = np.nan_to_num(fit.covariance)
+    tested = data.resolution[rows], data.weights[rows], happened, given(fit.point)
+    return _Outcomes(names, classes, *tested, differences(given, fit.point), covariance)
+
+
+def _some(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    return rows if rows.size <= most else np.sort(rng.choice(rows, most, replace=False))
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """One outcome of one group, in bins of a column."""
+
+    name: str
+    outcome: int
+    rows: np.ndarray
+    index: np.ndarray  # bin of each row
+    count: int
+
+
+def _cells(found: _Outcomes, column: np.ndarray) -> list[_Cells]:
+    """Divide the galaxies of each group into bins of a column with equal information on each outcome."""
+    cells = []
+    for group, names in enumerate(found.names):
+        rows = np.flatnonzero(found.group == group)
+        rows = rows[np.argsort(column[rows], kind="stable")]
+        for outcome, name in enumerate(names):
+            p = found.probabilities[rows, outcome]
+            information, often = p * (1 - p), np.count_nonzero(found.happened[rows] == outcome)
+            if not name or (information.sum() < _LEAST_INFORMATION and often < _TOO_OFTEN):
+                continue
+            bins = int(np.clip(information.sum() / _INFORMATION, 1, _BINS))
+            sizes = np.diff(limits_of_bins(column[rows], bins, information))
+            cells.append(_Cells(name, outcome, rows, np.repeat(np.arange(sizes.size), sizes), sizes.size))
+    return cells
+
+
+def _chi_squared(found: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
+    """Return χ² of all cells, and its degrees of freedom.
+
+    The sums of observed minus fitted, R = e - J (θ̂ - θ), have the covariance of e, the multinomial scatter at the true
+    parameters, less what the fit takes up: θ̂ - θ = I⁻¹ S with score S (Moore & Spruill 1975, Ann. Stat. 3, 599; here
+    with weights).
+    """
+    p, w, slopes = found.probabilities, found.weights, found.slopes
+    residual, jacobian, with_score, blocks = [], [], [], []
+    for one in cells:
+        k, rows, weight = one.outcome, one.rows, w[one.rows]
+
+        def summed(values: np.ndarray, one: _Cells = one) -> np.ndarray:
+            return np.bincount(one.index, values, one.count)
+
+        residual.append(summed(weight * ((found.happened[rows] == k) - p[rows, k])))
+        jacobian.append(np.stack([summed(weight * slope[rows, k]) for slope in slopes], axis=1))
+        with_score.append(np.stack([summed(weight**2 * slope[rows, k]) for slope in slopes], axis=1))
+        row = []
+        for other in cells:
+            block: np.ndarray = np.zeros((one.count, other.count))
+            if found.group[rows[0]] == found.group[other.rows[0]]:  # then both have the same rows in the same order
+                scatter = p[rows, k] * ((k == other.outcome) - p[rows, other.outcome])
+                flat = np.bincount(one.index * other.count + other.index, weight**2 * scatter, block.size)
+                block = flat.reshape(block.shape)
+            row.append(block)
+        blocks.append(row)
+    e, j, c = map(np.concatenate, (residual, jacobian, with_score))
+    scaled = slopes / np.sqrt(np.maximum(p, 1e-12))
+    inverse, products = found.inverse, None
+    if inverse is None:
+        information, products = (
+            np.einsum("pnk,qnk,n->pq", scaled, scaled, weight) / found.part for weight in (w, w**2)
+        )
+        inverse = np.linalg.pinv(information, rcond=1e-10, hermitian=True)
+    of_parameters = inverse if products is None else inverse @ products @ inverse
+    # θ̂ also rests on galaxies that are not tested; S and e share those that are.
+    shared = c @ inverse @ j.T
+    covariance = np.block(blocks) - shared - shared.T + j @ of_parameters @ j.T
+    scale = np.sqrt(np.maximum(np.diag(np.block(blocks)), 1e-9))
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    kept = values > _PART_LEFT
+    along = vectors[:, kept].T @ (e / scale)
+    return float(np.sum(along**2 / values[kept])), int(kept.sum())
+
+
+def calibration(fit: TransitionFit) -> Calibration:
+    """Compare the labels with the probabilities that a fit gives them, in bins.
+
+    With gold labels, p(ỹ | y, α) of each wrong label; without, p(ỹ | α) of all galaxies; of vote counts, the fraction
+    of votes. The p-value takes account of the fitted parameters, with any family.
+
+    Parameters
+    ----------
+    fit : TransitionFit
+
+    Returns
+    -------
+    Calibration
+
+    Examples
+    --------
+    >>> from truemorph import simulate_catalogue
+    >>> table = simulate_catalogue(4000, gold=400)
+    >>> labels, alpha, gold = (table[name].fill_null(-1).to_numpy() for name in ("label", "alpha", "gold"))
+    >>> from truemorph import fit_transition
+    >>> found = calibration(fit_transition(labels, alpha, "rayleigh", gold=gold))
+    >>> bool(found.p_value > 0.01)  # the labels flip as the fit says
+    True
+    """
+    fit = getattr(fit, "fit", fit)  # of a study
+    rng = np.random.default_rng(0)
+    if fit.votes is not None:
+        found = _of_votes(fit, rng)
+    elif fit.data.gold is not None:
+        found = _of_gold(fit)
+    else:
+        found = _of_labels(fit, _some(np.arange(fit.labels.size), _MOST, rng))
+    by = [found.alpha]
+    if fit.alpha.ndim == 2 or fit.probabilities is not None:  # not a function of α alone
+        right = found.probabilities[np.arange(found.alpha.size), found.group]
+        by.append(right)
+    tests = []
+    for column in by:
+        cells = _cells(found, column)
+        chi_squared, degrees = _chi_squared(found, cells) if cells else (0.0, 0)
+        tests.append((float(chi2.sf(chi_squared, degrees)) if degrees else 1.0, chi_squared, degrees))
+    p_value, chi_squared, degrees = min(tests)
+    p_value = min(1.0, len(tests) * p_value)
+    what: list[str] = []
+    columns: list[np.ndarray] = []
+    for one in _cells(found, found.alpha):
+        w = found.weights[one.rows]
+        total = np.bincount(one.index, w)
+        values = found.alpha, found.probabilities[:, one.outcome], found.happened == one.outcome
+        means = [np.bincount(one.index, w * value[one.rows]) / total for value in values]
+        counts, p = total**2 / np.bincount(one.index, w**2), means[1]
+        what += [one.name] * one.count
+        columns.append(np.stack([*means, np.sqrt(np.clip(p * (1 - p), 1 / (counts + 2) ** 2, None) / counts)]))
+    alpha, fitted, observed, error = np.concatenate([np.empty((4, 0)), *columns], axis=1)
+    rejected = _rejected(fit, p_value) if p_value < LEVEL else ()
+    return Calibration(tuple(what), alpha, fitted, observed, error, chi_squared, degrees, p_value, rejected)
+
+
+def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
+    reason = f"(calibration p = {p_value:.1g})"
+    if fit.votes is not None and fit.data.gold is not None:
+        message = (
+            f"Galaxies with a gold label have other vote counts than the model of votes gives their class {reason}."
+        )
+        action = "Fit the majority labels with these gold labels instead of the votes."
+        return (Finding("votes-rejected", "problem", message, action),)
+    if fit.votes is not None:
+        message = f"The vote counts reject the model of votes with constant class fractions {reason}."
+        action = "Give gold labels (`gold`), and fit the majority labels instead of the votes."
+        return (Finding("votes-rejected", "caution", message, action),)
+    message = f"The gold labels reject the {fit.family} family {reason}."
+    action = 'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.'
+    if fit.data.gold is None:
+        message = (
+            f"The labels reject the {fit.family} family with constant class fractions {reason}: either the bias curve "
+            "has another shape, or class fractions change with α."
+        )
+        action = "Give gold labels (`gold`) to distinguish the two, or try another family (`family`)."
+    return (Finding("family-rejected", "caution", message, action),)
