@@ -94,7 +94,7 @@ class Mixture:
 
     def part(self, step: int) -> Mixture:
         """Keep every `step`-th galaxy."""
-        names = ("labels", "alpha", "weights", "design")  # without an offset, which only parts and groups have
+        names = ["labels", "alpha", "weights", "design", *([] if self.offset is None else ["offset"])]
         return replace(self, **{name: getattr(self, name)[::step] for name in names})
 
     def split(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -220,12 +220,13 @@ class MixtureFit:
         There 1.96 errors are the distance to the disk fraction at which the log-likelihood, maximised over everything
         else, is lower by 1.92. Weights of the data reduce the effective number of rows.
         """
-        stretch = np.mean(data_weights**2)
         if variance > 0 and abs(self.coefficients[0, 0]) < _EDGE:
             return float(np.sqrt(variance))
         mixture = self.mixture
-        if mixture.same_for_all and mixture.alpha.ndim == 1 and mixture.labels.size > _GROUPED:
-            mixture = mixture.grouped()
+        if mixture.labels.size > _GROUPED:
+            alike = mixture.same_for_all and mixture.alpha.ndim == 1
+            mixture = mixture.grouped() if alike else mixture.part(-(-mixture.labels.size // _GROUPED))
+        stretch = np.mean(data_weights**2) * mixture.weights.sum() / self.mixture.weights.sum()
         weights, at = mixture.weights / mixture.weights.sum(), mixture.space.size  # `at`: the intercept
         lower, upper = mixture.bounds()
 
@@ -234,15 +235,15 @@ class MixtureFit:
             bounds = lower.copy(), upper.copy()
             for bound in bounds:
                 bound[at] = intercept
-            start = np.clip(nearby[-1], *bounds)[None]
-            point = climb(mixture.objective, start, *bounds, mixture.labels.size, 30)[0]
+            starts = np.clip([self.maximum.point, nearby[-1]], *bounds)
+            point = climb(mixture.objective, starts, *bounds, mixture.labels.size)[0]
             nearby.append(point)
             p = np.exp(mixture.log_prior(mixture.split(point)[1]))[:, DISK]
             fraction = float(weights @ np.broadcast_to(p, weights.shape))
             return (mixture.objective(point)[0] - largest) / stretch + SIGNIFICANT_GAIN, fraction
 
-        nearby = [self.maximum.point]
         largest, bound = mixture.objective(self.maximum.point)[0], float(self.maximum.point[at])
+        nearby = [self.maximum.point]
         inside = -3.0 * np.sign(bound)
         if profile(inside)[0] < 0:
             inside = brentq(lambda one: profile(one)[0], inside, bound, xtol=0.05)
