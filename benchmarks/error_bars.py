@@ -12,6 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 import truemorph as tm
+from truemorph.bias.binning import equal_count_parts
+from truemorph.bias.calibration import calibration
 from truemorph.errors import InputError
 from truemorph.simulate import observed_labels, simulate_galaxies
 from truemorph.simulate.catalogues import simulate_catalogue
@@ -24,15 +26,34 @@ FLIPS = {
 BINS = 8
 
 
-def columns(**world):
+# Log-odds of being selected for a gold label, by whether α is above its median.
+SELECTED = {
+    "below the median of α": (0, -np.inf),
+    "above the median of α": (-np.inf, 0),
+    "4 times likelier below": (np.log(4), 0),
+}
+
+
+def columns(selected=None, tied=False, **world):
+    """Table, labels, α, gold labels and truth; gold labels selected by α, or five values of α in the order of class."""
     table = simulate_catalogue(**world)
-    gold = table["gold"].fill_null(-1).to_numpy()
-    return table, table["label"].to_numpy(), table["alpha"].to_numpy(), gold, table["truth"].to_numpy()
+    gold, truth = table["gold"].fill_null(-1).to_numpy(), table["truth"].to_numpy()
+    labels, alpha = table["label"].to_numpy(), table["alpha"].to_numpy()
+    rng = np.random.default_rng([world["seed"], 3])
+    if selected is not None:
+        keys = np.where(alpha > np.median(alpha), *SELECTED[selected][::-1]) + rng.gumbel(size=alpha.size)
+        gold = np.where(np.isin(np.arange(alpha.size), np.argsort(-keys)[: world["gold"]]), truth, -1)
+    if tied:
+        values = np.array([6.0, 9.0, 13.0, 18.0, 25.0])
+        nearest = np.abs(np.log(alpha[:, None] / values)).argmin(axis=1)
+        alpha, order = values[nearest], np.argsort(truth, kind="stable")
+        labels = observed_labels(truth, alpha, FLIPS["rayleigh"], world["seed"])
+        table, labels, alpha, gold, truth = table[order], *(one[order] for one in (labels, alpha, gold, truth))
+    return table, labels, alpha, gold, truth
 
 
 def bin_means(values, alpha, weights=None):
-    edges = np.round(np.linspace(0, alpha.size, BINS + 1)).astype(int)
-    parts = np.split(np.argsort(alpha, kind="stable"), edges[1:-1])
+    parts = equal_count_parts(alpha, BINS)
     return np.array([np.average(values[p], weights=None if weights is None else weights[p]) for p in parts]), parts
 
 
@@ -104,8 +125,48 @@ def from_columns(intrinsic, seed):
     return of_fraction(fit, truth)
 
 
+def fit_is_rejected(family, rising=0.0, n_classes=2, drifting=False, **world):
+    """Whether the calibration rejects a fit to gold labels at 1 %.
+
+    `rising`: highest rate of false disks, which rises with α. With three classes a constant matrix is fitted; flips of
+    the second class are constant, or `drifting` with α.
+    """
+    _, labels, alpha, gold, truth = columns(transition=FLIPS.get(family), **world)
+    rng = np.random.default_rng([world["seed"], 5])
+    u = (np.log(alpha) - 2.8) / 0.45
+    if rising:
+        false = (truth == 0) & (rng.random(truth.size) < rising / (1 + np.exp(-2 * u)))
+        labels = np.where(false, 1, labels)
+    if n_classes == 3:
+        truth = rng.choice(3, truth.size, p=[0.3, 0.4, 0.3])
+        flips = 1 / (1 + np.exp(2 * u)) if drifting else 0.4
+        labels = np.where((truth == 1) & (rng.random(truth.size) < flips), 0, truth)
+        labels = np.where((truth == 2) & (rng.random(truth.size) < 0.2), 1, labels)
+        gold = np.where(gold >= 0, truth, -1)
+    fit = tm.fit_transition(labels, alpha, family, gold=gold, n_classes=n_classes)
+    return {"found": [calibration(fit).p_value < 0.01]}
+
+
+def from_votes(shared, gold=0, n=3000, seed=0):
+    """Disk fraction from 40 votes a galaxy; `shared`: all volunteers miss the same disks."""
+    _, _, alpha, known, truth = columns(n=n, gold=gold, seed=seed)
+    rng = np.random.default_rng([seed, 6])
+    flips = FLIPS["rayleigh"].flip_probability(alpha)
+    missed = rng.random(n) < flips
+    of_disks = np.where(missed, 0.1, 0.85) if shared else 1 - flips
+    mean, rho = np.clip(np.where(truth == 1, of_disks, 0.1), 1e-3, 1 - 1e-3), 0.12
+    disk = rng.binomial(40, rng.beta(mean * (1 - rho) / rho, (1 - mean) * (1 - rho) / rho))
+    votes = np.column_stack([40 - disk, disk])
+    fit = tm.fit_transition(votes, alpha, method="votes", gold=known if gold else None)
+    return of_fraction(fit, truth) | {"found": [calibration(fit).p_value < 0.01]}
+
+
 CASES = {}
 for family in FLIPS:
+    for selected in SELECTED:
+        CASES[f"selected, {family}, 300 gold of 5,000 {selected}"] = (
+            curve_from_gold, {"family": family, "selected": selected, "n": 5000, "gold": 300}
+        )  # fmt: skip
     for drift in (-0.5, 0.0, 0.3, 0.5):
         CASES[f"{family}, drift {drift:+.1f}, 300 gold of 5,000"] = (
             curve_from_gold, {"family": family, "drift": drift, "n": 5000, "gold": 300}
@@ -147,6 +208,32 @@ CASES |= {
         fractions_from_gold, {"n": 6000, "gold": 300, "alpha_error": 0.25, "drift": 0.3}
     ),
 }  # fmt: skip
+CASES |= {
+    "tied, five values of α, rows in the order of class, 300 gold of 6,000": (
+        fractions_from_gold, {"n": 6000, "gold": 300, "tied": True, "drift": 0.3}
+    ),
+    "rejected, weibull flips fitted with weibull, 300 gold of 6,000": (
+        fit_is_rejected, {"family": "weibull", "n": 6000, "gold": 300}
+    ),
+    "rejected, fisk flips fitted with fisk, 300 gold of 6,000": (
+        fit_is_rejected, {"family": "fisk", "n": 6000, "gold": 300}
+    ),
+    "rejected, rising false disks (0 to 0.3), fisk, 500 gold of 6,000": (
+        fit_is_rejected, {"family": "fisk", "rising": 0.3, "n": 6000, "gold": 500}
+    ),
+    "rejected, rising false disks (0 to 0.3), fisk, 2,000 gold of 6,000": (
+        fit_is_rejected, {"family": "fisk", "rising": 0.3, "n": 6000, "gold": 2000}
+    ),
+    "rejected, three classes, constant flips fitted with a matrix, 500 gold of 6,000": (
+        fit_is_rejected, {"family": "matrix", "n_classes": 3, "n": 6000, "gold": 500}
+    ),
+    "rejected, three classes, flips that fall with α fitted with a matrix, 500 gold of 6,000": (
+        fit_is_rejected, {"family": "matrix", "n_classes": 3, "drifting": True, "n": 6000, "gold": 500}
+    ),
+    "votes, independent, 300 gold of 3,000": (from_votes, {"shared": False, "gold": 300}),
+    "votes, shared misses, 300 gold of 3,000": (from_votes, {"shared": True, "gold": 300}),
+    "votes, shared misses, no gold": (from_votes, {"shared": True}),
+}  # fmt: skip
 for gold in (100, 500, 1000, 3000, 4000):
     CASES[f"more gold: {gold:,} of 4,000"] = (fractions_from_gold, {"n": 4000, "gold": gold, "drift": 0.3})
 for family in ("rayleigh", "fisk"):
@@ -171,7 +258,7 @@ def line(name, results):
     """One row of the table."""
     failed = [found for found in results if isinstance(found, str)]
     kept = [found for found in results if not isinstance(found, str)]
-    values = {key: np.array([found[key] for found in kept]) for key in (kept[0] if kept else ())}
+    values = {key: np.array([found[key] for found in kept], dtype=float) for key in (kept[0] if kept else ())}
 
     def rms(key):
         return f"{np.sqrt(np.mean(values[key] ** 2)):.4f}" if key in values else ""
@@ -186,7 +273,7 @@ def line(name, results):
     cells = [
         name + (f" ({len(failed)} failed: {failed[0]})" if failed else ""),
         rms("error"), mean("covered"), worst("covered"), mean("width"),
-        mean("in range"), worst("in range"), mean("range"), rival, rms("gold mean error"),
+        mean("in range"), worst("in range"), mean("range"), rival, rms("gold mean error"), mean("found"),
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
@@ -195,7 +282,7 @@ def main():
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     chosen = [name for name in CASES if not sys.argv[2:] or any(part in name for part in sys.argv[2:])]
     heads = ["case", "rms", "covered", "worst bin", "width", "in range", "worst bin", "width of range"]
-    heads += ["PPI++: rms, covered, width", "gold mean: rms"]
+    heads += ["PPI++: rms, covered, width", "gold mean: rms", "fit rejected"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     with ProcessPoolExecutor(2) as pool:
         for name in chosen:

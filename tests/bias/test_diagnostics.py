@@ -9,7 +9,7 @@ from truemorph.bias.checks import selection_findings
 from truemorph.bias.diagnostics import compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.result import Data
-from truemorph.bias.transitions import FiskTransition, RayleighTransition, WeibullTransition
+from truemorph.bias.transitions import ConstantTransition, FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError
 
 
@@ -76,6 +76,55 @@ def test_calibration_of_a_correct_and_a_wrong_family():
     from_labels = calibration(fit_transition(labels, alpha))
     assert from_labels.observed.shape == (12,)
     assert from_labels.degrees <= 12
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_false_disks_that_rise_with_alpha_are_seen_in_the_calibration(rising):
+    labels, alpha, truth = labels_through(FiskTransition(12, 2.0, false_disk=0.0 if rising else 0.15), 12_000, 5)
+    if rising:
+        rng, u = np.random.default_rng(5), np.log(alpha / np.median(alpha)) / np.log(alpha).std()
+        labels = np.where((truth == 0) & (rng.random(12_000) < 0.3 / (1 + np.exp(-2 * u))), 1, labels)
+    found = calibration(fit_transition(labels, alpha, "fisk", gold=some_known(truth, 0.3, 5)))
+    assert set(found.what) == {"disk labelled smooth", "smooth labelled disk"}
+    assert (found.p_value < 0.01) == rising
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_a_matrix_of_three_classes_is_tested_in_bins_of_alpha(falling):
+    rng = np.random.default_rng(6)
+    alpha, truth = rng.lognormal(2.8, 0.45, 5_000), rng.choice(3, 5_000, p=[0.3, 0.4, 0.3])
+    missed = np.exp(-((alpha / 16) ** 2)) if falling else 0.4
+    labels = np.where((truth == 1) & (rng.random(5_000) < missed), 0, truth)
+    labels = np.where((truth == 2) & (rng.random(5_000) < 0.2), 1, labels)
+    fit = fit_transition(labels, alpha, "matrix", gold=some_known(truth, 0.1, 6))
+    found = calibration(fit)
+    assert set(found.what) == {"1 labelled 0", "2 labelled 1"}
+    assert (found.p_value < 0.01) == falling == ("family-rejected" in codes(fit))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["rayleigh", "weibull", "fisk", "monotone", "constant", "matrix", "logistic"])
+@pytest.mark.parametrize("given", ["gold", "weights", "labels"])
+def test_a_right_fit_is_rejected_as_often_as_its_level_says(family, given):
+    if given == "labels" and family in ("constant", "matrix"):
+        pytest.skip("labels alone do not determine it")
+    true = {
+        "rayleigh": RayleighTransition(11.25),
+        "weibull": WeibullTransition(20.0, 1.3),
+        "constant": ConstantTransition(0.3, 0.05),
+        "matrix": ConstantTransition(0.3, 0.05),
+    }.get(family, FiskTransition(14.0, 2.2))
+    p_values = []
+    for seed in range(80):
+        labels, alpha, truth = labels_through(true, 5_000, seed, 0.7, median=16.4)
+        gold = None if given == "labels" else some_known(truth, 0.1, seed)
+        weights = np.random.default_rng(seed).lognormal(0, 0.8, 5_000) if given == "weights" else None
+        p_values.append(
+            calibration(fit_transition(labels, alpha, family, gold=gold, weights=weights, delta=None)).p_value
+        )
+    # 80 tests at 5 % and 1 %: 4 and 0.8 expected; more than 11 and 5 have probabilities of 0.0004 and 0.0002.
+    assert np.sum(np.array(p_values) < 0.05) <= 11
+    assert np.sum(np.array(p_values) < 0.01) <= 5
 
 
 def test_confounding_gives_a_finding():

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from conftest import codes, confounded_labels, flipped_labels, labels_through, some_known
 from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.mixture import explained_variance
+from truemorph.bias.study import study_transition
 from truemorph.bias.transitions import (
     FiskTransition,
     LogisticTransition,
@@ -119,6 +121,37 @@ def test_a_disk_fraction_of_one_at_high_alpha_gives_a_finding():
     fit = fit_transition(labels, alpha)
     assert "fraction-at-bound" in codes(fit)
     assert abs(fit.transition.theta - THETA) < 4 * fit.stderr["theta"]
+    # The error comes from the likelihood; alternatives at the bound stay in the range.
+    assert 0 < fit.stderr["disk_fraction"] < 0.2
+    low, high = fit.disk_fraction_range
+    assert low < 1 - 1.9 * fit.stderr["disk_fraction"]
+    assert high == 1
+    assert len(fit.drift.alternatives) >= 21
+
+
+def test_the_error_at_a_bound_is_that_of_the_likelihood():
+    """1.96 errors below a disk fraction of 1, the log-likelihood, maximised over θ, is lower by 1.92."""
+    labels, alpha, _ = flipped_labels(400, seed=2, smooth=0.0, median=6)
+    fit = fit_transition(labels, alpha, delta=None)
+    assert "fraction-at-bound" in codes(fit)
+
+    def loss(fraction):
+        def minus(log_theta):
+            p = fraction * (1 - np.exp(-((alpha / np.exp(log_theta)) ** 2) / 2))
+            return -np.sum(np.log(np.where(labels == 1, p, 1 - p)))
+
+        return minimize_scalar(minus, bounds=(0, 5), method="bounded", options={"xatol": 1e-8}).fun
+
+    limit = 1 - 1.96 * fit.stderr["disk_fraction"]
+    assert loss(limit) - loss(1 - 1e-4) == pytest.approx(1.92, abs=0.15)
+
+
+def test_the_monotone_family_prints_one_range():
+    labels, alpha, _ = flipped_labels(2_000, seed=4, median=12)
+    study = study_transition(labels, alpha, "monotone", compare=False, bootstrap=5)
+    message = next(one.message for one in study.findings if one.code == "flat-fractions-assumed")
+    for limit in study.disk_fraction_range:
+        assert f"{limit:.2f}" in message
 
 
 def test_fractions_and_probabilities_given_intrinsic_columns_agree_with_the_truth():

@@ -137,3 +137,16 @@ def test_the_posterior_of_counts_is_calibrated(counted):
         assert disk[part].mean() == pytest.approx(truth[part].mean(), abs=0.07)  # 750 each: 0.018, and the fit
     majority = votes[:, 1] > votes[:, 0]
     assert np.mean((disk > 0.5) == truth) > np.mean(majority == truth) + 0.02
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_disks_that_all_volunteers_miss_are_seen_with_gold_labels(shared):
+    rng = np.random.default_rng(8)
+    alpha, truth = rng.lognormal(2.8, 0.45, 1_500), (rng.random(1_500) < 0.7).astype(int)
+    flips = RayleighTransition(11.25).flip_probability(alpha)
+    of_disks = np.where(rng.random(1_500) < flips, 0.1, 0.85) if shared else 1 - flips
+    mean = np.clip(np.where(truth == 1, of_disks, 0.1), 1e-3, 1 - 1e-3)
+    disk = rng.binomial(40, rng.beta(7 * mean, 7 * (1 - mean)))
+    gold = np.where(np.arange(1_500) < 250, truth, -1)
+    fit = fit_transition(np.column_stack([40 - disk, disk]), alpha, method="votes", gold=gold, delta=None)
+    assert ("votes-rejected" in codes(fit)) == shared

@@ -4,6 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+import truemorph as tm
+from conftest import codes
 from truemorph.catalogs.sampling import draw_sample, sampling_weights
 from truemorph.catalogs.selected import select_rows
 from truemorph.tables import CatalogTable
@@ -25,3 +27,46 @@ def test_galaxies_outside_the_sample_are_not_used_and_weights_undo_the_selection
     assert select_rows(table, ["split=unused"]).labels.size == 17_000
     assert np.average(rows.labels, weights=rows.weights) == pytest.approx(labels.mean(), abs=1e-9)
     assert select_rows(table, weights="none").weights is None
+
+
+def test_only_properties_of_galaxies_are_tested_for_balance():
+    """Not ids, positions, votes, labels, gold labels, and what α is made of."""
+    rng = np.random.default_rng(1)
+    frame = tm.simulate_catalogue(3000, gold=300, gold_choice=0.7).drop("truth")
+    mine, covariate, alpha = frame["gold"].fill_null(-1), frame["covariate"], frame["alpha"]
+    frame = frame.drop("gold").with_columns(
+        mine=mine,
+        mine_weight=mine * 2,
+        specobjid=pl.Series(rng.permutation(3000) + 10**15),
+        plate=pl.Series(rng.integers(0, 300, 3000)),
+        ra=covariate * 3,
+        DEJ2000=covariate - 1,
+        t01_smooth_or_features_a01_smooth_debiased=covariate + 1,
+        petroRad_g=alpha * 1.3,
+        radius=alpha,
+        mass=covariate**3,
+    )
+    table = CatalogTable(frame, units={"mass": "", "covariate": ""})
+    assert set(select_rows(table, gold="mine").columns) == {
+        *("covariate", "mass", "plate", "bulge_fraction", "x2", "x3", "survey", "mine_weight")
+    }
+    study = tm.estimate_transition(table, gold="mine", compare=False)
+    unbalanced = next(one.message for one in study.findings if one.code == "gold-unbalanced")
+    assert "covariate" in unbalanced
+    assert "debiased" not in unbalanced
+
+
+def test_a_gold_rule_of_votes_is_a_problem():
+    frame = tm.simulate_catalogue(3000).drop("truth")
+    frame = frame.with_columns(p_debiased=0.3 + 0.4 * pl.col("label"))
+    assert codes(tm.estimate_transition(frame, gold="p_debiased > 0.5", compare=False))[0] == "gold-from-votes"
+
+
+def test_all_numbers_of_a_bias_metric_are_of_the_same_galaxies():
+    frame = tm.simulate_catalogue(3000).drop("truth")
+    known = frame["alpha"] > frame["alpha"].median()
+    frame = frame.with_columns(z=pl.when(known).then("x2"))
+    found = tm.measure_bias(frame, intrinsic=["z"], bootstrap=0)
+    assert found.galaxies == found.results["observed labels"].n_objects == 1500
+    assert min(found.fractions_by_alpha["alpha"]) > frame["alpha"].median()
+    assert codes(found) == ["rows-left-out"]

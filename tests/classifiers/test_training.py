@@ -7,13 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conftest import stripes, tiny
+import truemorph as tm
+from conftest import codes, stripes, tiny
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.train import train_on_catalogue
 from truemorph.config import RunConfig, training_config
 from truemorph.errors import CheckpointError, InputError, TruemorphError
+from truemorph.tables import CatalogTable, read_table, write_table
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
@@ -139,3 +141,20 @@ def test_logistic_regression_trains_on_validation_galaxies_too(catalogue, tmp_pa
     frame = pl.read_parquet(catalogue)
     assert result.rows == frame.filter(pl.col("split") != "test").height
     assert set(result.model.seen["role"]) == {"out_of_fold"}
+
+
+def test_a_fit_at_its_bound_is_not_used_for_training_unless_it_is_given(catalogue, tmp_path):
+    """Labels of disks only, most of them flipped: all could be disks."""
+    frame = read_table(catalogue).frame
+    rng = np.random.default_rng(0)
+    seen = rng.random(frame.height) > RayleighTransition(30.0).flip_probability(frame["alpha"].to_numpy())
+    changed = CatalogTable(
+        frame.with_columns(label=pl.Series(seen.astype(int))), metadata=read_table(catalogue).metadata
+    )
+    write_table(changed, tmp_path / "disks.parquet")
+    fit = tm.estimate_transition(tmp_path / "disks.parquet", out=tmp_path / "fit.json", compare=False)
+    assert "fraction-at-bound" in codes(fit)
+    with pytest.raises(InputError, match="transition"):
+        run(tmp_path / "disks.parquet", tmp_path / "model", tiny(epochs=1))
+    trained = run(tmp_path / "disks.parquet", tmp_path / "model", tiny(epochs=1), transition=str(tmp_path / "fit.json"))
+    assert "fraction-at-bound" in codes(trained)

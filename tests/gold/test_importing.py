@@ -154,6 +154,49 @@ def test_an_export_of_zooniverse_is_read_as_it_is(plan, ids, truth, catalogue, o
     assert found.catalogue.frame["gold_probability"].to_numpy() == pytest.approx(planned)
 
 
+def test_galaxies_that_the_plan_did_not_draw_get_no_gold_label(plan, ids, truth, catalogue, out, tmp_path):
+    others = [one for one in truth if one not in ids][:25]
+    table = pl.DataFrame({"object_id": [*ids, *others], "class": [WORDS[truth[one]] for one in (*ids, *others)]})
+    table.write_csv(tmp_path / "mine.csv")
+    found = tm.import_gold(tmp_path / "mine.csv", plan=plan, catalogue=catalogue, out=out)
+    known = with_text_ids(found.catalogue).filter(pl.col("gold").is_not_null())
+    assert sorted(known["object_id"]) == sorted(ids)
+    assert codes(found) == ["gold-left-out"]
+    assert re.findall(r"\d+", found.findings[0].message) == ["0", "25"]
+
+
+def test_a_plan_belongs_to_its_catalogue(capsys, labelled, catalogue, out, tmp_path, monkeypatch):
+    """It is found from any folder; another catalogue is refused, the same rows in another order are not."""
+    frame = read_table(catalogue).frame
+    changed, shuffled = tmp_path / "changed.parquet", tmp_path / "shuffled.parquet"
+    frame.with_columns(alpha=pl.col("alpha") * 1.1).write_parquet(changed)
+    frame.sample(fraction=1, shuffle=True, seed=1).write_parquet(shuffled)
+    monkeypatch.chdir(tmp_path)
+    assert tm.import_gold(labelled, out=out).to_dict()["gold"] > 0
+    assert tm.import_gold(labelled, out=out, catalogue=shuffled).to_dict()["gold"] > 0
+    status, _, err = run(capsys, "gold", "import", labelled, "--catalogue", changed, "--out", tmp_path / "no.parquet")
+    assert status == 2
+    assert "alpha" in err
+
+
+def test_the_numbers_of_gold_labels_of_an_import_agree(labelled, ids, out):
+    give(labelled, "Ann", {ids[0]: "unclear", ids[1]: "artefact", ids[2]: "unclear"})
+    found = tm.import_gold(labelled, out=out, gold_source="same-images")
+    gold = found.to_dict()["gold"]
+    assert gold == len(ids) - 3
+    same = next(one.message for one in found.findings if one.code == "gold-from-same-images")
+    assert int(re.search(r"\d+", same)[0]) == gold == found.catalogue.metadata["gold_from_same_images"]
+
+
+def test_gold_labels_from_a_column_of_votes_are_a_problem(catalogue, truth, out, tmp_path):
+    some = list(truth)[:60]
+    table = pl.DataFrame({"object_id": some, "gz1_spiral": [truth[one] for one in some]})
+    table.write_csv(tmp_path / "flags.csv")
+    found = tm.import_gold(tmp_path / "flags.csv", column="gz1_spiral", catalogue=catalogue, out=out)
+    assert "gold-from-votes" in codes(found)
+    assert "gold-from-votes" in codes(tm.estimate_transition(out, gold="gold", compare=False))
+
+
 def test_a_subject_set_hides_classes_and_ids(capsys, plan, ids, simulated, tmp_path):
     folder = tmp_path / "subjects"
     assert run(capsys, "gold", "export", plan, "--out", folder)[0] == 0

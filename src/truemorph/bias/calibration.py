@@ -56,7 +56,7 @@ class Calibration(Result):
         Where the fit depends on more than α, bins of the fitted probability are tested too; the smaller p-value times
         two.
     findings : tuple of Finding
-        "family-rejected" or "votes-rejected" if the p-value is below 0.01.
+        "family-rejected", "votes-rejected" or "votes-unlike-model" if the p-value is below 0.01.
     """
 
     what: tuple[str, ...]
@@ -343,7 +343,7 @@ def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
     if fit.votes is not None:
         message = f"The vote counts reject the model of votes with constant class fractions {reason}."
         action = "Give gold labels (`gold`), and fit the majority labels instead of the votes."
-        return (Finding("votes-rejected", "caution", message, action),)
+        return (Finding("votes-unlike-model", "caution", message, action),)
     message = f"The gold labels reject the {fit.family} family {reason}."
     action = 'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.'
     if fit.data.gold is None:

@@ -125,7 +125,7 @@ def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what:
         counted = np.zeros((values.size, seen.max() + 1))
         np.add.at(counted, (index, seen), 1)
         if values.size <= _ENCODED_VALUES and np.all(np.count_nonzero(counted, axis=1) == 1):
-            raise InputError(f"{name}: column {number} of {columns.shape[1]} is {what} in other words; {action}")
+            raise InputError(f"{name}: column {number} of {columns.shape[1]} encodes {what}; {action}")
     from sklearn.model_selection import cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 

@@ -89,7 +89,7 @@ def percent_of_light(column: str) -> str | None:
 
 # Names of columns of votes in the tables of Galaxy Zoo, and of positions.
 _OF_VOTES = re.compile(
-    r"debias|vote|fraction|_frac\b|weighted|smooth[-_]or|\bt\d\d_|\bclass\d+\.\d+|\bp_(el|cw|acw|edge|dk|mg|cs)\b"
+    r"debias|vote|(?<!\bbulge)_frac(tion)?\b|weighted_|smooth[-_]or|\bt\d\d_|\bclass\d+\.\d+|\bp_(el|cw|acw|edge|dk|mg|cs)\b"
     r"|gz\d?_?(spiral|elliptical|uncertain)",
     re.IGNORECASE,
 )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from truemorph.arrays import float_array
+from truemorph.catalogs.columns import percent_of_light
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 
@@ -35,6 +36,19 @@ ALPHA_IS_SIZE = Finding(
     "look like bias.",
     "Prepare the catalogue with the PSF width of each galaxy (`psf_fwhm`), or give gold labels (`gold`).",
 )
+
+
+def partial_radius(radius: str) -> list[Finding]:
+    """Warn if a radius encloses a fixed part of the light: its ratio to the Petrosian radius depends on class."""
+    if not (percent := percent_of_light(radius)):
+        return []
+    message = (
+        f"α uses {radius}, the radius of {percent} % of the light. Its ratio to the Petrosian radius depends on class: "
+        "in simulations with R90, disk fractions from labels alone were too low by 0.16 (in the lowest octile of α by "
+        "0.35); from gold labels they were right. θ cannot be compared with the paper's."
+    )
+    action = "Name a Petrosian radius if there is one (`radius`), or give gold labels (`gold`)."
+    return [Finding("radius-not-petrosian", "caution", message, action)]
 
 
 def describe_alpha(radius: str, psf_fwhm: str, psf: PsfUnit) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from truemorph.catalogs.catalogue import as_ids, condition, object_ids, rows_where
-from truemorph.catalogs.columns import FRACTIONS, percent_of_light, which_rows
+from truemorph.catalogs.columns import FRACTIONS, which_rows
 from truemorph.catalogs.mapped import Mapped
-from truemorph.catalogs.physical import ALPHA_IS_SIZE, resolution
+from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius, resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 
@@ -166,8 +166,5 @@ def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
         findings.append(Finding("psf-unusual", "caution", unusual, action))
     if np.ptp(widths) == 0:
         findings.append(ALPHA_IS_SIZE)
-    if percent := percent_of_light(radius):
-        partial = f"α uses {radius}, the radius of {percent} % of the light: θ cannot be compared with the paper's."
-        action = "Name a Petrosian radius if there is one (`radius`)."
-        findings.append(Finding("radius-not-petrosian", "note", partial, action))
+    findings += partial_radius(radius)
     return findings

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from truemorph.catalogs.catalogue import columns_of_rule, gold_classes, rows_where
 from truemorph.catalogs.columns import ADDED, FRACTIONS, RESERVED, VOTES, names_position, names_votes
-from truemorph.catalogs.physical import ALPHA_IS_SIZE
+from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
@@ -90,7 +90,9 @@ def select_rows(
         findings += from_same_images(catalogue.metadata)
         if catalogue.metadata.get("gold_experts"):
             about["gold_experts"] = catalogue.metadata["gold_experts"]
-    if gold is not None:
+    if gold is None:
+        findings += partial_radius(str(about["alpha"] or "").split("/")[0].strip())
+    else:
         findings += from_votes(str(about["definition"]))
     if "gold" in frame.columns:
         known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
