@@ -70,3 +70,18 @@ def test_all_numbers_of_a_bias_metric_are_of_the_same_galaxies():
     assert found.galaxies == found.results["observed labels"].n_objects == 1500
     assert min(found.fractions_by_alpha["alpha"]) > frame["alpha"].median()
     assert codes(found) == ["rows-left-out"]
+
+
+@pytest.mark.parametrize("by_votes", [False, True])
+def test_gold_labels_of_galaxies_with_clear_votes_are_a_problem(by_votes):
+    """Selected by votes, at the same label."""
+    frame = tm.simulate_catalogue(6000).drop("sampling_weight")
+    rng = np.random.default_rng(2)
+    disk = np.where(frame["label"] == 1, 0.5 + 0.5 * rng.random(6000), 0.5 * rng.random(6000))
+    chance = 0.2 * np.where(frame["label"] == 1, disk, 0.5) ** 2 if by_votes else np.full(6000, 0.08)
+    chosen = pl.Series(rng.random(6000) < chance)
+    frame = frame.with_columns(smooth_fraction=1 - disk, disk_fraction=disk, gold=pl.when(chosen).then("truth")).drop(
+        "truth"
+    )
+    found = tm.estimate_transition(frame, gold="gold", compare=False).findings
+    assert ("gold-not-random" in [one.code for one in found if one.severity == "problem"]) == by_votes

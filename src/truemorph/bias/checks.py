@@ -12,7 +12,7 @@ from scipy.stats import chi2, rankdata
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.result import Data
-from truemorph.bias.transitions import UNKNOWN
+from truemorph.bias.transitions import UNKNOWN, class_name
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 
@@ -44,8 +44,24 @@ def selection_findings(data: Data) -> list[Finding]:
     copies = _copies(data)
     if data.probability is not None:
         return [*copies, *_known_selection(data.probability, data.known)]
-    observed, alpha, known, weights = data.observed, data.resolution, data.known, data.weights
-    others = [*copies, *_gaps(alpha, known)]
+    return [
+        *_not_random(data.observed, data, "of the labels are class {}"),
+        *copies,
+        *_gaps(data.resolution, data.known),
+    ]
+
+
+def vote_findings(disk: np.ndarray, data: Data) -> list[Finding]:
+    """Warn if gold rows have other fractions of votes for disk, shape (N,), than all rows at the same α."""
+    return _not_random(np.column_stack([1 - disk, disk]), data, "of the votes are for class {}")
+
+
+def _not_random(observed: np.ndarray, data: Data, what: str) -> list[Finding]:
+    """Compare labels or votes, shape (N, K), of gold rows with those of all rows at the same α, without rows of NaN."""
+    good = np.isfinite(observed).all(axis=1)
+    observed, alpha, known, weights = observed[good], data.resolution[good], data.known[good], data.weights[good]
+    if not known.any():
+        return []
     stratum = _strata(alpha, known)
     part = _parts(stratum, known)
     parts = [part == one for one in np.unique(part[known])]
@@ -56,19 +72,19 @@ def selection_findings(data: Data) -> list[Finding]:
     difference, rows = found[worst][1], parts[worst]
     label = 1 + int(np.argmax(np.abs(difference[1:])))  # for two classes, the disk class is sufficient
     if p_value >= LEVEL or abs(difference[label]) < _NOTICEABLE:
-        return others
+        return []
     fraction = np.average(observed[rows & known, label], weights=weights[rows & known])
     low, high = alpha[rows].min(), alpha[rows].max()
     message = (
         f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
-        f"{low:.3g} to {high:.3g}, {fraction:.1%} of them are labelled class {label}, but "
-        f"{fraction - difference[label]:.1%} of all galaxies at such α are. T(α) and fractions are then wrong."
+        f"{low:.3g} to {high:.3g}, {fraction:.1%} {what.format(class_name(label, observed.shape[1]))}, but "
+        f"{fraction - difference[label]:.1%} of all galaxies there."
     )
     action = (
         "Exclude galaxies that could not get a gold label (`where`), or choose galaxies with known probabilities of "
         "selection (`truemorph gold plan`)."
     )
-    return [Finding("gold-not-random", "problem", message, action), *others]
+    return [Finding("gold-not-random", "problem", message, action)]
 
 
 def equal_labels(data: Data) -> bool:

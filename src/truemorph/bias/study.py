@@ -11,7 +11,7 @@ from scipy.stats import chi2
 
 from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.calibration import Calibration, calibration
-from truemorph.bias.checks import LEVEL, balance_findings, check_not_encoded
+from truemorph.bias.checks import LEVEL, balance_findings, check_not_encoded, vote_findings
 from truemorph.bias.diagnostics import (
     ConfoundingCheck,
     FamilyComparison,
@@ -148,6 +148,7 @@ def study_transition(
     bootstrap: int = 0,
     seed: int = 0,
     columns: Mapping[str, np.ndarray] | None = None,
+    votes: Array | None = None,
     groups: tuple[str, np.ndarray] | None = None,
     about: Mapping[str, Any] | None = None,
     findings: tuple[Finding, ...] = (),
@@ -156,10 +157,11 @@ def study_transition(
     """Fit T(α), compare families, check calibration and confounding, and correct class fractions.
 
     Arguments are as for `fit_transition` and `debiased_fractions`, and: `family` may be "best", that of lowest AIC;
-    `known` are gold labels to show beside the result, NaN where unknown; gold labels should not depend on `columns`;
-    `groups` are name and values of the column that names the survey of each galaxy; `findings` on the selection of
-    these rows come first; `about` is stored in the result, and its `gold_experts` has the `upper` limit of θ of the
-    experts' own bias curve, as `import_gold` measures it with twins.
+    `known` are gold labels to show beside the result, NaN where unknown; which galaxies have a gold label should not
+    depend on `columns` and on `votes`, the fraction of votes for disk; `groups` are name and values of the column that
+    names the survey of each galaxy; `findings` on the selection of these rows come first; `about` is stored in the
+    result, and its `gold_experts` has the `upper` limit of θ of the experts' own bias curve, as `import_gold` measures
+    it with twins.
     """
     labels, alpha = np.asarray(labels), np.asarray(alpha)
     by_gold = gold is not None and options.get("method") in (None, "gold")
@@ -221,6 +223,8 @@ def study_transition(
     unbalanced: list[Finding] = []
     if columns and classes is not None and gold_probability is None:
         unbalanced = balance_findings(columns, fit.data)
+    if votes is not None and classes is not None and gold_probability is None:
+        unbalanced += vote_findings(np.asarray(votes), fit.data)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
     unexplained = check.unexplained if fit.method == "conditional" else check.confounded
     matters = unexplained and fit.method != "gold"

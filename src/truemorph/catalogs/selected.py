@@ -30,9 +30,9 @@ class SelectedRows:
     `weights` are sampling weights, if the galaxies are a sample balanced by label; `intrinsic` has shape (N, P) and
     `observables` (N, J). `gold` has the gold labels to use (-1 if unknown), `gold_probability` the probability of
     selection for one, and `gold_uncertain` 1 where people could not tell the class or did not agree; `known` is the
-    catalogue's own column `gold`, NaN if unknown. `columns` are other numeric columns, to test whether galaxies with
-    gold labels are representative; `groups` is the name and values of the column with the survey of each galaxy.
-    `about` defines α and labels.
+    catalogue's own column `gold`, NaN if unknown. `columns` are other numeric columns, and `votes` the fraction of
+    votes for disk, to test whether galaxies with gold labels are representative; `groups` is the name and values of the
+    column with the survey of each galaxy. `about` defines α and labels.
     """
 
     labels: np.ndarray
@@ -46,6 +46,7 @@ class SelectedRows:
     known: np.ndarray | None
     by: np.ndarray | None
     columns: dict[str, np.ndarray]
+    votes: np.ndarray | None
     groups: tuple[str, np.ndarray] | None
     about: dict[str, Any]
     findings: tuple[Finding, ...]
@@ -114,6 +115,7 @@ def select_rows(
         known=known,
         by=values[by] if by else None,
         columns={} if classes is None else _properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
+        votes=_votes(frame),
         groups=_groups(frame),
         about=about,
         findings=unique(sentinels, findings),
@@ -213,6 +215,15 @@ def _same_order(values: np.ndarray, other: pl.Series) -> bool:
         return False
     ranks = np.apply_along_axis(rankdata, 0, both)
     return bool(abs(np.corrcoef(ranks, rowvar=False)[0, 1]) > _SAME_ORDER)
+
+
+def _votes(frame: pl.DataFrame) -> np.ndarray | None:
+    """Return the fraction of votes for disk among those for smooth and disk, NaN if unknown."""
+    if not {"smooth_fraction", "disk_fraction"} <= set(frame.columns):
+        return None
+    votes = frame.select(pl.col("smooth_fraction", "disk_fraction").cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    total = votes.sum(axis=1)
+    return np.divide(votes[:, 1], total, out=np.full(total.size, np.nan), where=total > 0)
 
 
 def _groups(frame: pl.DataFrame) -> tuple[str, np.ndarray] | None:
