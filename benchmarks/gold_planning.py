@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 
 import truemorph as tm
 from truemorph.bias.binning import Bins
-from truemorph.bias.gold import GoldRegression, propensity_columns
+from truemorph.bias.gold import GoldRegression
 from truemorph.gold.plan import make_plan
 from truemorph.simulate.catalogues import simulate_catalogue
 from truemorph.tables import CatalogTable
@@ -27,7 +27,7 @@ BINS, NUMBERS, MORE = 8, (100, 200, 300, 500, 1000), (1500, 2000)
 THETA = 11.25
 PLANNED, IGNORED, RANDOM = "planned", "planned, probabilities ignored", "random"
 IDEAL = "planned from all types"  # the best that prediction of the classes from label and α can do
-INVERSE, FIXED = "inverse-probability weights", "covariate, bin effects as with weights"
+INVERSE = "inverse-probability weights"
 
 
 def planned(labels, alpha, budget, seed, types=None):
@@ -55,11 +55,11 @@ def by_truemorph(labels, alpha, gold, truth, probability=None):
     return compared(found.fractions[:, 1], found.low[:, 1], found.high[:, 1], truth)
 
 
-def by_regression(labels, alpha, gold, truth, weights, columns=()):
-    """The same regression with weights of the gold labels; weights fix the size of bin effects (no evidence)."""
+def by_regression(labels, alpha, gold, truth, weights):
+    """The same regression, with weights of the gold labels."""
     cut = Bins.cut(alpha, BINS)
-    regression = GoldRegression.fit(labels, alpha, gold, 2, replace(cut, weights=weights), columns)
-    fractions, samples = regression.fractions(gold, cut, 0)
+    regression = GoldRegression.fit(labels, alpha, gold, 2, replace(cut, weights=weights))
+    fractions, samples = replace(regression, bins=cut).fractions(gold, 0)
     low, high = np.quantile(samples[:, :, 1], [0.025, 0.975], axis=0)
     return compared(fractions[:, 1], low, high, truth)
 
@@ -211,13 +211,10 @@ def one_world(name, world, seed, fractions, curves):
         chosen, probability = planned(labels, alpha, 300, 10_000 + seed)
     gold = np.where(chosen, truth, -1)
     start = "" if selected else "planned, "
-    nearly_equal = np.random.default_rng(0).uniform(1, 1 + 1e-9, labels.size)
-    columns = [propensity_columns(probability)]
     results = {
         start + "log-probability as covariate": by_truemorph(labels, alpha, gold, true, probability),
         start + "probabilities ignored": by_truemorph(labels, alpha, gold, true),
         start + INVERSE: by_regression(labels, alpha, gold, true, 1 / probability),
-        start + FIXED: by_regression(labels, alpha, gold, true, nearly_equal, columns),
     }
     choices = {start + "with probabilities": (gold, probability), start + "probabilities ignored": (gold, None)}
     known = np.where(at_random(labels.size, int(chosen.sum()), 20_000 + seed), truth, -1)
