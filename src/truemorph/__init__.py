@@ -16,7 +16,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "benchmark.invariance": ["ResolutionDrift", "resolution_drift"],
-        "bias.checks": ["calibration"],
+        "bias.calibration": ["calibration"],
         "bias.diagnostics": ["compare_families", "confounding_check"],
         "bias.estimation": ["fit_transition"],
         "bias.likelihood": ["label_quality", "posterior"],

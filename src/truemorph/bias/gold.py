@@ -262,6 +262,31 @@ def _projected(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.concatenate([coefficients.T @ design(rows) for rows in chunks], axis=1)
 
 
+def _with_expected_scatter(
+    covariance: np.ndarray, own: np.ndarray, inverse: np.ndarray, space: Space, data: Data, best: Maximum
+) -> np.ndarray:
+    """Scale a covariance from the scatter of the influences, (P, n), to their expected scatter given class and α.
+
+    Where few labels are wrong, the scatter that happened to occur is uncertain, and small where the estimate is too.
+    """
+    assert data.gold is not None
+    known, free = np.flatnonzero(data.known), best.free
+    classes, alpha, w = data.gold[known], data.alpha[known], data.gold_weights[known]
+
+    def given(at: np.ndarray) -> np.ndarray:
+        return np.asarray(space.build(at).matrix(alpha))[np.arange(known.size), classes]
+
+    slopes = differences(given, best.point) / np.sqrt(np.maximum(given(best.point), 1e-12))
+    expected = inverse @ np.einsum("pnk,qnk,n->pq", slopes, slopes, w**2) @ inverse
+    try:
+        roots = [np.linalg.cholesky(one[np.ix_(free, free)]) for one in (expected, own @ own.T)]
+    except np.linalg.LinAlgError:
+        return covariance
+    scale = np.eye(space.size)
+    scale[np.ix_(free, free)] = roots[0] @ np.linalg.inv(roots[1])
+    return scale @ covariance @ scale.T
+
+
 def by_gold(space: Space, data: Data) -> TransitionFit:
     """Fit T to the gold labels, and reduce its variance with the regression."""
     gold, known, n = data.gold, data.known, data.labels.size
@@ -314,6 +339,7 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
         left = own - slope @ moved
         covariance = (left * (1 - chance)) @ left.T * n_gold / freedom + (own * chance) @ own.T
         point = point - slope @ (deviations @ beyond)
+    covariance = _with_expected_scatter(covariance, own, inverse, space, data, best)
     covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
     return TransitionFit.of(
         space,
