@@ -52,7 +52,12 @@ def selection_findings(data: Data) -> list[Finding]:
 
 
 def vote_findings(disk: np.ndarray, data: Data) -> list[Finding]:
-    """Warn if gold rows have other fractions of votes for disk, shape (N,), than all rows at the same α."""
+    """Warn if gold rows have other fractions of votes for disk, shape (N,), than all rows at the same α.
+
+    Unless their labels, which follow from the votes, show it already.
+    """
+    if _not_random(data.observed, data, ""):
+        return []
     return _not_random(np.column_stack([1 - disk, disk]), data, "of the votes are for class {}")
 
 
@@ -121,7 +126,7 @@ def _gaps(alpha: np.ndarray, known: np.ndarray) -> list[Finding]:
     where = ", ".join(f"from {order[begin[k]]:.3g} to {order[end[k] - 1]:.3g}" for k in wide)
     message = (
         f"No galaxy has a gold label at α {where}, where {(end - begin)[wide].sum() / n:.0%} of the galaxies are. "
-        "Fractions there are an extrapolation, and so are those of all galaxies together."
+        "Fractions and T(α) there are extrapolations, and fractions of all galaxies rest on them."
     )
     action = "Give gold labels there too, or leave these galaxies out (`where`)."
     return [Finding("gold-gap", "caution", message, action)]
