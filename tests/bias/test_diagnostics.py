@@ -103,28 +103,21 @@ def test_a_matrix_of_three_classes_is_tested_in_bins_of_alpha(falling):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["rayleigh", "weibull", "fisk", "monotone", "constant", "matrix", "logistic"])
-@pytest.mark.parametrize("given", ["gold", "weights", "labels"])
+@pytest.mark.parametrize(
+    ("family", "given"), [("weibull", "gold"), ("matrix", "gold"), ("fisk", "weights"), ("fisk", "labels")]
+)
 def test_a_right_fit_is_rejected_as_often_as_its_level_says(family, given):
-    if given == "labels" and family in ("constant", "matrix"):
-        pytest.skip("labels alone do not determine it")
-    true = {
-        "rayleigh": RayleighTransition(11.25),
-        "weibull": WeibullTransition(20.0, 1.3),
-        "constant": ConstantTransition(0.3, 0.05),
-        "matrix": ConstantTransition(0.3, 0.05),
-    }.get(family, FiskTransition(14.0, 2.2))
-    p_values = []
-    for seed in range(80):
-        labels, alpha, truth = labels_through(true, 5_000, seed, 0.7, median=16.4)
-        gold = None if given == "labels" else some_known(truth, 0.1, seed)
-        weights = np.random.default_rng(seed).lognormal(0, 0.8, 5_000) if given == "weights" else None
-        p_values.append(
-            calibration(fit_transition(labels, alpha, family, gold=gold, weights=weights, delta=None)).p_value
-        )
-    # 80 tests at 5 % and 1 %: 4 and 0.8 expected; more than 11 and 5 have probabilities of 0.0004 and 0.0002.
-    assert np.sum(np.array(p_values) < 0.05) <= 11
-    assert np.sum(np.array(p_values) < 0.01) <= 5
+    right = {"weibull": WeibullTransition(20.0, 1.3), "matrix": ConstantTransition(0.3, 0.05)}
+    true, p_values = right.get(family, FiskTransition(14.0, 2.2)), []
+    for seed in range(40):
+        labels, alpha, truth = labels_through(true, 4_000, seed, 0.7, median=16.4)
+        gold = None if given == "labels" else some_known(truth, 0.12, seed)
+        weights = np.random.default_rng(seed).lognormal(0, 0.8, 4_000) if given == "weights" else None
+        fit = fit_transition(labels, alpha, family, gold=gold, weights=weights, delta=None)
+        p_values.append(calibration(fit).p_value)
+    # 40 tests at 5 % and 1 %: 2 and 0.4 expected; more than 7 and 3 have probabilities of 0.001.
+    assert np.sum(np.array(p_values) < 0.05) <= 7
+    assert np.sum(np.array(p_values) < 0.01) <= 3
 
 
 def test_confounding_gives_a_finding():

@@ -25,7 +25,7 @@ def selected(family, keys, seed, n=4000, n_gold=300):
     return labels, alpha, truth, gold
 
 
-@pytest.mark.parametrize("draws", [8, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("draws", [8, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("family", "keys"), [("rayleigh", BELOW), ("rayleigh", LIKELIER_BELOW), ("fisk", ABOVE)], ids=str
 )
@@ -39,8 +39,8 @@ def test_the_bias_curve_does_not_depend_on_the_distribution_of_alpha_among_gold_
     # The mean of the pulls has an error of 1 / √draws, their rms 1 / √(2 draws).
     assert abs(np.mean(pulls)) < 4 / np.sqrt(draws)
     assert np.sqrt(np.mean(np.square(pulls))) < 1 + 4 / np.sqrt(2 * draws)
-    if draws == 60:
-        assert np.mean(np.abs(pulls) < 1.96) > 0.85  # 0.95 ± 0.03
+    if draws == 40 and keys is not ABOVE:  # an extrapolation, whose errors are not symmetric
+        assert np.mean(np.abs(pulls) < 1.96) > 0.85  # 0.95 ± 0.034
 
 
 def test_a_range_of_alpha_without_gold_labels_is_a_finding():
