@@ -110,6 +110,14 @@ def test_the_check_of_drift_agrees_with_the_table_of_fractions():
     assert abs(study.check.drift - true) < 4 * study.check.drift_stderr
 
 
+def test_a_chance_drift_of_galaxies_that_all_have_gold_labels_is_no_finding():
+    alarms = 0
+    for seed in range(20):
+        labels, alpha, truth = labels_through(FLIPS["rayleigh"], 2000, seed, 0.7, median=16.4)
+        alarms += tm.confounding_check(labels, alpha, gold=truth).confounded
+    assert alarms <= 2  # 20 at 1 to 2 %: three or more have a probability of 0.007
+
+
 def test_the_range_of_the_headline_contains_all_uncertain_galaxies():
     labels, alpha, truth = labels_through(FLIPS["rayleigh"], 3000, 6, median=16.4)
     rng = np.random.default_rng(6)

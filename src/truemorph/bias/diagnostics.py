@@ -350,7 +350,10 @@ def _check_with_gold(
     worst, best = (np.diff(np.clip(edges, *third)) for third in ((0, 1 / 3), (2 / 3, 1)))
     contrast = 3 * (best - worst)
     drift = float(contrast @ fractions.fractions[:, DISK])
-    error = float(np.sqrt(contrast @ fractions.covariance @ contrast))
+    # And the scatter of the classes themselves: fractions are those of these galaxies, the question is about any.
+    p = fractions.fractions[:, DISK]
+    scatter = np.sum(contrast**2 * p * (1 - p) / fractions.counts)
+    error = float(np.sqrt(contrast @ fractions.covariance @ contrast + scatter))
     explained = _BY_COLUMNS if intrinsic is not None else "a quadratic curve in ln α fits better than a constant"
     return _verdict(drift, error, p_value, "gold labels show", explained)
 
