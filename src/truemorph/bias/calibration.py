@@ -28,7 +28,7 @@ _LEAST_INFORMATION, _TOO_OFTEN = 1.0, 3
 # Directions of the differences with a smaller part of their variance are left out: the parameters follow the labels.
 _PART_LEFT = 0.2
 # Of more galaxies, a random part of this size is tested; of vote counts, so many pairs of galaxy and count.
-_MOST, _MOST_COUNTS = 200_000, 300_000
+_MOST, _MOST_COUNTS = 200_000, 40_000
 # Vote counts are tested in parts of the range of the fraction of votes.
 _VOTE_EDGES = (0.25, 0.5, 0.75)
 
