@@ -2,8 +2,8 @@
 
 Gold labels are expert classifications, or classes from better images, of a random part of the galaxies. p(y | ỹ, α, z)
 is fitted to them by regression. Class fractions use gold labels where known, and predictions for the other galaxies.
-T(α) is fitted to the gold labels; the regression, averaged over all galaxies, reduces its variance (Robins, Rotnitzky &
-Zhao 1994, JASA 89, 846; with a fitted coefficient as in Chen & Chen 2000, JRSS B 62, 449).
+T(α) is fitted to the gold labels, weighted with the help of the regression over all galaxies, which reduces its
+variance (Robins, Rotnitzky & Zhao 1994, JASA 89, 846; Deville & Särndal 1992, JASA 87, 376).
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ _EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
 _CORRELATED_OVER = 2.0
 # Knots of the function of α that the control variate is centred on.
 _KNOTS, _CHUNK = 17, 10_000
+# Least part of a label's scatter that is left after it has entered the fit.
+_LEAST_LEFT = 0.1
 # Number of galaxies per bin on which draws are evaluated; the others follow their mean.
 _DRAWN_ON = 400
 _CLIP = 500.0
@@ -229,9 +231,9 @@ def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
     return terms
 
 
-def gold_maximum(space: Space, data: Data) -> Maximum:
+def gold_maximum(space: Space, data: Data, calibration: np.ndarray | float = 1.0) -> Maximum:
     """Maximise the likelihood of the observed labels given gold labels, Σ w log p(ỹ | y, α)."""
-    terms, w = _gold_terms(space, data), data.gold_weights[data.known]
+    terms, w = _gold_terms(space, data), data.gold_weights[data.known] * calibration
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
         return float(w @ terms(point)), differences(terms, point) @ w
@@ -262,33 +264,12 @@ def _projected(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.concatenate([coefficients.T @ design(rows) for rows in chunks], axis=1)
 
 
-def _with_expected_scatter(
-    covariance: np.ndarray, own: np.ndarray, inverse: np.ndarray, space: Space, data: Data, best: Maximum
-) -> np.ndarray:
-    """Scale a covariance from the scatter of the influences, (P, n), to their expected scatter given class and α.
-
-    Where few labels are wrong, the scatter that happened to occur is uncertain, and small where the estimate is too.
-    """
-    assert data.gold is not None
-    known, free = np.flatnonzero(data.known), best.free
-    classes, alpha, w = data.gold[known], data.alpha[known], data.gold_weights[known]
-
-    def given(at: np.ndarray) -> np.ndarray:
-        return np.asarray(space.build(at).matrix(alpha))[np.arange(known.size), classes]
-
-    slopes = differences(given, best.point) / np.sqrt(np.maximum(given(best.point), 1e-12))
-    expected = inverse @ np.einsum("pnk,qnk,n->pq", slopes, slopes, w**2) @ inverse
-    try:
-        roots = [np.linalg.cholesky(one[np.ix_(free, free)]) for one in (expected, own @ own.T)]
-    except np.linalg.LinAlgError:
-        return covariance
-    scale = np.eye(space.size)
-    scale[np.ix_(free, free)] = roots[0] @ np.linalg.inv(roots[1])
-    return scale @ covariance @ scale.T
-
-
 def by_gold(space: Space, data: Data) -> TransitionFit:
-    """Fit T to the gold labels, and reduce its variance with the regression."""
+    """Fit T to gold labels, weighted so that their labels, given α, are distributed as those of all galaxies.
+
+    The weights follow the influence on T that the regression expects of a galaxy with such a label (calibration:
+    Deville & Särndal 1992, JASA 87, 376), which reduces the variance.
+    """
     gold, known, n = data.gold, data.known, data.labels.size
     assert gold is not None
     bins = Bins.cut(data.resolution, max(1, min(_BINS, n // _PER_BIN)), data.weights)
@@ -300,13 +281,14 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
     fractions, drawn = regression(bins).fractions(gold, seed)
     share = bins.totals / data.weights.sum()
     samples = np.einsum("b,sbk->sk", share, drawn)
-    best = gold_maximum(space, data)
-    inverse = np.nan_to_num(best.covariance())
-    # Influence of each gold label on the parameters, (P, n).
-    own = inverse @ (differences(_gold_terms(space, data), best.point) * data.gold_weights[known])
-    point, covariance, slope = best.point, own @ own.T, np.zeros((space.size, space.size))
-    n_gold = own.shape[1]
-    freedom = n_gold - 2 * space.size - 1
+    first = best = gold_maximum(space, data)
+    inverse = np.nan_to_num(first.covariance())
+
+    def influences(at: Maximum) -> np.ndarray:
+        """Return the influence of each gold label on the parameters, shape (P, n)."""
+        slopes = differences(_gold_terms(space, data), at.point)
+        return np.nan_to_num(at.covariance()) @ (slopes * data.gold_weights[known])
+
     ratio = data.gold_weights[known] / data.weights[known]  # how much more a gold label weighs than its galaxy
     drawn_into = np.zeros(n)
     drawn_into[known] = ratio
@@ -322,33 +304,42 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
         def expected(at: np.ndarray) -> np.ndarray:
             return np.einsum("nk,nk->n", plain, label_columns(space.build(at), data.labels, data.alpha))
 
-        found = inverse @ (differences(expected, best.point) * data.weights)
+        found = inverse @ (differences(expected, first.point) * data.weights)
         return found - _projected(data.alpha, found)
+
+    own = influences(first)
+    n_gold = own.shape[1]
+    moved, slope = np.zeros_like(own), np.zeros((space.size, space.size))
+    chance = drawn_into[known] - beyond[known] if data.probability is None else data.probability[known]
+    chance = np.clip(chance, 0.0, 1.0)
+    if n_gold < n and n_gold - 2 * space.size - 1 >= 4 * space.size:
+        moved = ratio * control()[:, known]
+        products = np.linalg.pinv((moved * (1 - chance)) @ moved.T)
+        # Over all galaxies, Σ (1 - H) x = 0; the weights make it so over the gold labels.
+        calibration = np.maximum(1 - (1 - chance) * (moved.sum(axis=1) @ products @ moved), 0.0)
+        best = gold_maximum(space, data, calibration)
+        own = influences(best) * calibration
+        slope = (own * (1 - chance)) @ moved.T @ products
+    # A label that determines the parameters hides its own scatter (HC3: MacKinnon & White 1985, J. Econom. 29, 305).
+    leverage = np.einsum("pn,pq,qn->n", own, np.linalg.pinv(own @ own.T), own)
+    scale = np.maximum(1 - leverage, _LEAST_LEFT)
+    left, whole = (own - slope @ moved) / scale, own / scale
+    covariance = (left * (1 - chance)) @ left.T + (whole * chance) @ whole.T
+    covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
 
     def influence() -> np.ndarray:
         pulls = -slope @ (control() * beyond)
         pulls[:, known] += own
         return pulls
 
-    if n_gold < n and freedom >= 4 * space.size:
-        deviations = control()
-        chance = drawn_into[known] - beyond[known] if data.probability is None else data.probability[known]
-        chance = np.clip(chance, 0.0, 1.0)
-        moved = ratio * deviations[:, known]
-        slope = (own * (1 - chance)) @ moved.T @ np.linalg.pinv((moved * (1 - chance)) @ moved.T)
-        left = own - slope @ moved
-        covariance = (left * (1 - chance)) @ left.T * n_gold / freedom + (own * chance) @ own.T
-        point = point - slope @ (deviations @ beyond)
-    covariance = _with_expected_scatter(covariance, own, inverse, space, data, best)
-    covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
     return TransitionFit.of(
         space,
         data,
-        np.clip(point, space.lower, space.upper),
+        best.point,
         covariance,
         share @ fractions,
         float(samples[:, DISK].std()),
-        log_likelihood=best.value,
+        log_likelihood=first.value,
         n_parameters=space.size,
         influence=influence,
         fraction_samples=samples[:, DISK],
