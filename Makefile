@@ -10,7 +10,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # uv installs five times faster than pip, and looks for wheels where pip is told to.
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 # In the versions that were tested (constraints.txt); pip alone installs what pyproject.toml allows.
-.venv/.installed: pyproject.toml constraints.txt
+# A new commit is a new version, also of an editable install.
+.venv/.installed: pyproject.toml constraints.txt $(wildcard .git/logs/HEAD)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --constraint constraints.txt --editable ".[dev]"
@@ -56,11 +57,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# docs/_build/html/VERSION, with a list of versions beside it; no network. The notebooks run, two at a time.
+# docs/_build/html/VERSION (dev between releases), with a list of versions beside it; no network. The notebooks run, two at a time.
 docs: setup
 	rm -rf docs/reference/generated
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --jobs 2 --fail-on-warning --keep-going --quiet -d docs/_build/doctrees \
-		docs docs/_build/html/$$($(BIN)/python -c "import truemorph; print(truemorph.__version__)")
+		docs docs/_build/html/$$($(BIN)/python -c "from truemorph import __version__ as v; print('dev' if 'dev' in v else v)")
 
 # The sdist, the wheel built from it, and the README's first example in an empty environment that has only the wheel.
 wheel: setup

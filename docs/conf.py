@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tomllib
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +19,9 @@ import truemorph  # noqa: E402
 
 mpl.use("agg")
 project, author, copyright = "truemorph", "The truemorph developers", "The truemorph developers"
-version = release = truemorph.__version__
+release = truemorph.__version__
+version = "dev" if "dev" in release else release
+URLS = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
 extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx_design"]
 exclude_patterns = ["_build", "jupyter_execute", "**/README.md"]
 templates_path = ["_templates"]
@@ -51,6 +54,11 @@ html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "truemorph"},
     "header_links_before_dropdown": 7,
+    "icon_links": [
+        {"name": "Repository", "url": url, "icon": "fa-solid fa-code-branch"}
+        for name, url in URLS.items()
+        if name == "Repository"
+    ],
     "navbar_persistent": ["search-button"],
     "navbar_end": ["version-switcher", "theme-switcher"],
     "switcher": {"json_url": "../switcher.json", "version_match": version},

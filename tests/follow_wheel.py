@@ -33,7 +33,9 @@ def follow(dist):
         shown, promised = numbers(out), numbers(PRINTED)
         if len(shown) != len(promised) or any(abs(a - b) > 0.002 for a, b in zip(shown, promised, strict=True)):
             sys.exit(f"{wheel.name}: the README's first example prints\n{out}\nand not\n{PRINTED}")
-        subprocess.run([folder / "env" / "bin" / "truemorph", "--help"], **run)
+        version = subprocess.run([folder / "env" / "bin" / "truemorph", "--version"], **run).stdout.strip()
+        if wheel.name.split("-")[1] != version:
+            sys.exit(f"{wheel.name}: truemorph --version prints {version}")
     return wheel.name
 
 

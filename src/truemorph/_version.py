@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
     """Return the versions of the given packages, if installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
     found = {}
     for package in packages:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+# Derived from the repository when the package is installed (pyproject.toml); sources alone do not know it.
+__version__ = installed_versions("truemorph").get("truemorph", "0+unknown")
