@@ -27,10 +27,10 @@ from safetensors.numpy import load_file, save
 import truemorph as tm
 from conftest import json_values
 from truemorph.archives.provenance import is_recorded
+from truemorph.bias.reading import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import mapping_toml, read_mapping
 from truemorph.catalogs.selected import select_rows
-from truemorph.classifiers.fits import read_fit
 from truemorph.config import run_config
 from truemorph.errors import TruemorphError
 from truemorph.gold.answers import read_answers, record_answer

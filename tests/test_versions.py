@@ -15,9 +15,9 @@ import pytest
 
 import truemorph as tm
 from conftest import codes
+from truemorph.bias.reading import read_fit
 from truemorph.bias.transitions import transition_from_dict
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.fits import read_fit
 from truemorph.config import run_config
 from truemorph.errors import InputError
 from truemorph.tables import write_table

@@ -22,6 +22,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "bias.likelihood": ["label_quality", "posterior"],
         "bias.metrics": ["BiasResult", "cv14", "cv18"],
         "bias.fractions": ["PopulationFractions", "debiased_fractions"],
+        "bias.reading": ["load_transition"],
         "bias.result": ["TransitionFit"],
         "bias.transitions": [
             "ConstantTransition",

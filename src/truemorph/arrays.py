@@ -15,6 +15,8 @@ def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
     Quantities and columns with a unit are converted to `unit` (None: dimensionless). Values without a unit are assumed
     to have it. `name` is used in messages.
     """
+    if values is None:
+        raise InputError(f"{name} is missing (None): give one number per galaxy")
     own_unit = getattr(values, "unit", None)
     if getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M"):
         raise InputError(f"{name} must be numbers, one per galaxy; got dates or times")

@@ -10,8 +10,8 @@ import torch
 
 import truemorph as tm
 from conftest import labels_through, some_known
+from truemorph.bias.reading import read_fit
 from truemorph.bias.transitions import transition_from_dict
-from truemorph.classifiers.fits import read_fit
 from truemorph.errors import InputError
 
 

@@ -19,9 +19,10 @@ from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.checks import check_not_encoded, equal_labels, selection_findings
 from truemorph.bias.estimation import checked_data, fit_transition, refitted
 from truemorph.bias.gold import GoldRegression, propensity_columns, quadratic
-from truemorph.bias.likelihood import check_columns, check_transition, label_columns, n_observables
+from truemorph.bias.likelihood import check_columns, label_columns, n_observables
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fractions
+from truemorph.bias.reading import load_transition
 from truemorph.bias.result import NORMAL_95, Data, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, UNKNOWN, Array, Transition
 from truemorph.errors import InputError
@@ -437,7 +438,7 @@ def _from_gold(
 def debiased_fractions(
     labels: Array,
     alpha: Array,
-    transition: Transition | TransitionFit | None = None,
+    transition: Any = None,
     by: Array | None = None,
     bins: int = 8,
     gold: Array | None = None,
@@ -460,9 +461,9 @@ def debiased_fractions(
         Observed labels.
     alpha : array, shape (N,)
         Resolution.
-    transition : Transition or TransitionFit, optional
-        T(α). The covariance of a fit is included in the errors, and the range spans trends of class fractions with α
-        (see `fit_transition`); a plain transition is treated as exact. Not used with `gold`.
+    transition : TransitionFit, TransitionStudy, Transition, path or dict, optional
+        T(α), as in `load_transition`. The covariance of a fit is included in the errors, and the range spans trends of
+        class fractions with α (see `fit_transition`); others are treated as exact. Not used with `gold`.
     by : array, shape (N,), optional
         Column to bin; default α.
     bins : int, default 8
@@ -516,10 +517,9 @@ def debiased_fractions(
         raise InputError("debiased_fractions needs a transition, gold labels (gold=), or both")
     if gold is None and covariates is not None:
         raise InputError("covariates need gold labels: pass gold= too, or remove them")
+    transition = getattr(transition, "fit", transition)  # of a study
     fit = transition if isinstance(transition, TransitionFit) else None
-    used = transition.transition if isinstance(transition, TransitionFit) else transition
-    if used is not None:
-        check_transition(used)
+    used = None if transition is None else load_transition(transition)
     n_classes = None if used is None else used.n_classes
     data = checked_data(labels, alpha, n_classes, observables, gold, gold_probability, weights)
     n = data.labels.size

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from truemorph.arrays import float_array
+from truemorph.bias.reading import load_transition
 from truemorph.bias.transitions import UNKNOWN, Array, Transition, chosen
 from truemorph.errors import InputError
 
@@ -33,12 +35,6 @@ def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0)
     if bad.size:
         raise InputError(f"{name} must be {allowed}; {bad.size} are not (first: row {bad[0]}, {values[bad[0]]})")
     return as_int
-
-
-def check_transition(transition: object) -> None:
-    """Check that this is a T(α), not a fit or the name of a family."""
-    if not hasattr(transition, "log_columns"):
-        raise InputError(f"transition must be a T(alpha), such as fit.transition; got {type(transition).__name__}")
 
 
 def check_labels(labels: Array, n_classes: int) -> np.ndarray:
@@ -152,7 +148,7 @@ def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, 
 
 
 def posterior(
-    probabilities: Array, labels: Array, alpha: Array, transition: Transition, *, observables: Array | None = None
+    probabilities: Array, labels: Array, alpha: Array, transition: Any, *, observables: Array | None = None
 ) -> Array:
     """Compute the posterior of the true class, p(y | x, ỹ, α) ∝ p(ỹ | y, α) p(y | x).
 
@@ -165,8 +161,8 @@ def posterior(
         Observed labels ỹ.
     alpha : array, shape (N,)
         Resolution.
-    transition : Transition
-        T(α).
+    transition : Transition, TransitionFit, TransitionStudy, path or dict
+        T(α), as in `load_transition`.
     observables : array, shape (N,) or (N, J), optional
         Columns on which T depends in addition to α, in the order of the fit.
 
@@ -190,7 +186,7 @@ def posterior(
     array([[0.531, 0.469],
            [0.   , 1.   ]])
     """
-    check_transition(transition)
+    transition = load_transition(transition)
     if not is_torch_array(probabilities):
         probabilities = float_array(probabilities, "probabilities")
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
@@ -220,7 +216,7 @@ def posterior(
 
 
 def label_quality(
-    probabilities: Array, labels: Array, alpha: Array, transition: Transition, *, observables: Array | None = None
+    probabilities: Array, labels: Array, alpha: Array, transition: Any, *, observables: Array | None = None
 ) -> Array:
     """Compute the probability that an observed label is correct: p(y = ỹ | x, ỹ, α).
 

@@ -26,8 +26,8 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from truemorph._version import __version__
+from truemorph.bias.reading import check_fit, read_fit
 from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_dict
-from truemorph.classifiers.fits import check_fit, read_fit
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique

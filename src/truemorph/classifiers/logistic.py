@@ -19,16 +19,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from truemorph.bias.likelihood import argument_of
 from truemorph.bias.maximum import differences
 from truemorph.bias.mixture import Mixture, fit_mixture
+from truemorph.bias.reading import load_transition
 from truemorph.bias.result import SIGNIFICANT_GAIN
-from truemorph.bias.transitions import (
-    FlipTransition,
-    MatrixTransition,
-    Search,
-    Space,
-    Transition,
-    as_resolution,
-    family_of,
-)
+from truemorph.bias.transitions import FlipTransition, MatrixTransition, Search, Space, as_resolution, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, FindingWarning
 
@@ -40,7 +33,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
     ----------
     family : str or subclass of FlipTransition, default "rayleigh"
         Family of T(α); the parameters in its `free` are fitted together with the regression.
-    transition : Transition, optional
+    transition : Transition, fit, path or dict, optional
         A fixed T(α) instead; `family` is then ignored.
     C : float, default 100.0
         Inverse strength of the ridge penalty on the coefficients of the standardised features.
@@ -79,7 +72,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         family: str | type[FlipTransition] = "rayleigh",
-        transition: Transition | None = None,
+        transition: Any = None,
         C: float = 100.0,
         max_iter: int = 500,
     ) -> None:
@@ -132,8 +125,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             if alpha.size != y.size or not np.all(np.isfinite(alpha)):
                 raise InputError(f"alpha needs one finite value per galaxy; got {alpha.size} for {y.size}")
             if self.transition is not None:
-                space = Space.fixed(self.transition)
-                alpha = argument_of(self.transition, alpha, observables)
+                known = load_transition(self.transition)
+                space, alpha = Space.fixed(known), argument_of(known, alpha, observables)
             elif not np.any(alpha > 0):
                 raise InputError("alpha is zero for every galaxy, so T(alpha) can't be fitted; check the column")
             else:

@@ -5,12 +5,14 @@ Equations: Medina-Rosales et al., arXiv:2308.11007; the arithmetic is in `truemo
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
-from truemorph.bias.likelihood import argument_of, check_transition, label_log_likelihood, observed_log_probabilities
-from truemorph.bias.transitions import Transition
+from truemorph.arrays import float_array
+from truemorph.bias.likelihood import argument_of, label_log_likelihood, observed_log_probabilities
+from truemorph.bias.reading import load_transition
 from truemorph.errors import InputError
 
 
@@ -21,8 +23,8 @@ class DebiasedLoss(torch.nn.Module):
 
     Parameters
     ----------
-    transition : Transition
-        T(α), constant during training (the paper's choice).
+    transition : Transition, TransitionFit, TransitionStudy, path or dict
+        T(α), as in `load_transition`; constant during training (the paper's choice).
     reduction : {"mean", "sum", "none"}
         "sum" is eq. 4; "mean" (default) is the (weighted) average over galaxies.
 
@@ -40,12 +42,11 @@ class DebiasedLoss(torch.nn.Module):
     tensor(0.3103)
     """
 
-    def __init__(self, transition: Transition, reduction: Literal["mean", "sum", "none"] = "mean") -> None:
+    def __init__(self, transition: Any, reduction: Literal["mean", "sum", "none"] = "mean") -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
             raise InputError(f'reduction must be "mean", "sum" or "none"; got {reduction!r}')
-        check_transition(transition)
-        self.transition = transition
+        self.transition = load_transition(transition)
         self.reduction = reduction
 
     def forward(
@@ -83,8 +84,8 @@ class DebiasedLoss(torch.nn.Module):
         n, n_classes = logits.shape if logits.ndim == 2 else (-1, -1)
         if n_classes != self.transition.n_classes:
             raise InputError(f"logits must have shape (N, {self.transition.n_classes}); got {tuple(logits.shape)}")
-        labels, alpha = torch.as_tensor(labels), torch.as_tensor(alpha)
-        weights = None if weights is None else torch.as_tensor(weights)
+        labels, alpha = _tensor(labels, "labels"), _tensor(alpha, "alpha")
+        weights = None if weights is None else _tensor(weights, "weights")
         soft = labels.is_floating_point() and labels.shape == logits.shape
         for name, values in (("labels", None if soft else labels), ("alpha", alpha), ("weights", weights)):
             if values is not None and values.shape != (n,):
@@ -128,6 +129,14 @@ def _soft_losses(each: torch.Tensor, votes: torch.Tensor) -> torch.Tensor:
     # 0 · -inf would be NaN, also in the gradient; `where` avoids both.
     possible = torch.where(votes > 0, each, 0.0)
     return -(votes * possible).sum(dim=1)
+
+
+def _tensor(values: Any, name: str) -> torch.Tensor:
+    """Return a tensor; not directly, because torch reads pandas columns by their index, and ignores masks."""
+    if isinstance(values, torch.Tensor):
+        return values
+    whole = np.asarray(values).dtype.kind in "iub" and not np.ma.is_masked(values)
+    return torch.as_tensor(np.array(values if whole else float_array(values, name)))
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:

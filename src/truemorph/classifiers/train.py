@@ -20,6 +20,7 @@ import polars as pl
 from truemorph._version import __version__, installed_versions
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import unlike_labels
+from truemorph.bias.reading import read_fit
 from truemorph.bias.transitions import UNKNOWN, MatrixTransition, Transition, transition_from_dict, transition_to_dict
 from truemorph.catalogs.catalogue import gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
@@ -31,7 +32,7 @@ from truemorph.classifiers.checkpoint import (
     logistic_inputs,
     save_classifier,
 )
-from truemorph.classifiers.fits import fit_catalogue, observables_of, read_fit
+from truemorph.classifiers.fits import fit_catalogue, observables_of
 from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding

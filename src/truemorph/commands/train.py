@@ -9,8 +9,9 @@ from cyclopts import Group, Parameter
 from pydantic import SkipValidation
 
 from truemorph.arguments import BiasCurve, Names, Rules, Table, validated
+from truemorph.bias.reading import transition_described
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
+from truemorph.classifiers.fits import KnownCurve, transition_or_curve
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
 from truemorph.config import TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError

@@ -14,7 +14,7 @@ from pydantic import Field, FiniteFloat, SkipValidation
 from scipy.special import expit, logit
 
 from truemorph.arguments import AtLeastOne, Count, Seed, validated
-from truemorph.bias.likelihood import check_transition
+from truemorph.bias.reading import load_transition
 from truemorph.bias.transitions import RayleighTransition, Transition
 from truemorph.errors import InputError
 
@@ -128,6 +128,6 @@ def simulate_catalogue(
 
 def _disk_labels(transition: Transition, alpha: np.ndarray, bulge: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return p(ỹ = disk | y, α) for each galaxy's class, shape (N,)."""
-    check_transition(transition)
+    transition = load_transition(transition)
     observables = np.column_stack([alpha, bulge]) if len(getattr(transition, "log", ())) == 2 else alpha
     return np.asarray(transition.matrix(observables))[np.arange(truth.size), truth, 1]

@@ -1,0 +1,108 @@
+"""Read T(α) from whatever holds it: a fit, a study, its description, a file of it, or a known curve."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel
+
+from truemorph.bias.transitions import Transition, family_of, transition_from_dict, transition_to_dict
+from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.io import check_format, checked, read_json
+from truemorph.results import Result
+
+
+def load_transition(source: Any) -> Transition:
+    """Return the bias curve T(α) of a fit.
+
+    Parameters
+    ----------
+    source : path, TransitionFit, TransitionStudy, dict or Transition
+        File of `estimate_transition`, or what it and `fit_transition` return; a dict as in such a file; a known curve,
+        "rayleigh:11.25"; or a T(α), which is returned.
+
+    Returns
+    -------
+    Transition
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it holds no T(α).
+
+    Examples
+    --------
+    >>> load_transition({"family": "rayleigh", "parameters": {"theta": 9.0}})
+    RayleighTransition(theta=9.0, false_disk=0.0)
+    """
+    for name in ("fit", "transition"):  # of a study, of a fit
+        source = getattr(source, name, source)
+    if hasattr(source, "log_columns"):
+        found: Transition = source
+        return found
+    return transition_from_dict(transition_described(source))
+
+
+def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read T(α) in the format of a fit file, from a file or a known curve, "rayleigh:11.25:sigma" or "fisk:14,2.2".
+
+    The file is of `truemorph transition`, or hand-written: `{"family": ..., "parameters": ...}`. A known curve has the
+    PSF width in the definition of α, if the catalogue's must be the same.
+    """
+    name, *rest = str(source).split(":")
+    if rest and name in ("rayleigh", "weibull", "fisk"):
+        family, (values, *psf) = family_of(name), rest
+        try:
+            known = family(**dict(zip(family.free, map(float, values.split(",")), strict=True)))
+        except ValueError as problem:
+            raise InputError(f"{source}: must be {name}:{','.join(family.free).upper()} ({problem})") from problem
+        return transition_to_dict(known) | ({"alpha_psf": psf[0]} if psf else {})
+    described = read_json(source)
+    check_format(described, source)
+    try:
+        check_fit(described)
+    except (ValueError, AttributeError) as problem:
+        raise InputError(f"{source}: not a transition written by `truemorph transition` ({problem})") from problem
+    return described
+
+
+def _checked_fractions(fractions: Any) -> Any:
+    """Check class fractions, which models that were trained on votes have as a list."""
+    values = list(fractions.values() if isinstance(fractions, dict) else fractions or [1.0])
+    if min(values) < 0 or not math.isclose(sum(values), 1, abs_tol=1e-3):
+        raise ValueError("must be at least 0 and sum to 1")
+    return fractions
+
+
+class FitFile(BaseModel):
+    """What is read from a fit file, or from the bias curve of a model; other keys are only shown."""
+
+    parameters: dict[str, Any]
+    class_fractions: Annotated[dict[str, float] | list[float] | None, AfterValidator(_checked_fractions)] = None
+    stderr: dict[str, float | None] = {}
+    observables: list[str] = []
+    findings: list[Finding] = []
+
+
+def check_fit(described: Mapping[str, Any]) -> Transition:
+    """Check T(α) in the format of a fit file, and return it; an InputError names what is wrong."""
+    checked(FitFile, described, "transition:")
+    return transition_from_dict(dict(described))
+
+
+def transition_described(transition: Any) -> dict[str, Any]:
+    """Return T(α) in the format of a fit file, from a path, a fit, a study, a bias curve or such a description."""
+    if isinstance(transition, str | os.PathLike):
+        return read_fit(transition)
+    if isinstance(transition, Mapping):
+        check_fit(transition)
+        return dict(transition)
+    if isinstance(transition, Result):  # a fit or a study
+        return transition.to_dict()
+    if hasattr(transition, "log_flip_probability") or hasattr(transition, "log_matrix"):
+        return transition_to_dict(transition)
+    raise InputError(f"`transition` must be a fit, a bias curve or a path to one; got {type(transition).__name__}")
