@@ -76,6 +76,22 @@ class Result(ABC):
         """
         raise InputError(f"a {type(self).__name__} has nothing to draw; use to_table() or summary()")
 
+    def send(self, to: str | None = None) -> PlainResult:
+        """Send the table of this result to TOPCAT, Aladin or DS9, as `send_table` does.
+
+        Parameters
+        ----------
+        to : str, optional
+            Name of the program, or a part of it; default every program that loads tables.
+
+        Returns
+        -------
+        PlainResult
+        """
+        from truemorph.samp import sent
+
+        return PlainResult(*sent(self.to_table(), type(self).__name__, to))
+
     def __str__(self) -> str:
         return self.summary()
 

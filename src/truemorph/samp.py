@@ -10,7 +10,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from truemorph.errors import InputError, TruemorphError
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable, read_table, write_table
 
 _LOAD = "table.load.votable"
 # Seconds in which a program should have loaded the table.
@@ -49,6 +49,15 @@ def send_votable(table: CatalogTable, name: str, to: str | None = None) -> list[
     finally:
         client.disconnect()
     return list(receivers.values())
+
+
+def sent(table: Any, name: str, to: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Send a table of any kind; return what was sent, as text and as plain values."""
+    read = read_table(table)
+    programs = send_votable(read, name, to)
+    rows, columns = read.frame.shape
+    text = f"Sent {name} ({rows:,} rows, {columns} columns) to {', '.join(programs)}"
+    return text, {"name": name, "rows": rows, "columns": columns, "programs": programs}
 
 
 def _samp() -> Any:

@@ -61,6 +61,7 @@ class CatalogTable:
     metadata: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     descriptions: dict[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 def read_table(source: Any) -> CatalogTable:

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import truemorph as tm
 from truemorph.bias.likelihood import observed_log_probabilities, posterior
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.errors import InputError
@@ -56,3 +57,34 @@ def test_the_posterior_equals_bayes_theorem(p_disk, alpha):
 def test_invalid_input_raises_errors(p, labels, transition, says):
     with pytest.raises(InputError, match=says):
         posterior(p, labels, np.ones(len(p)), transition)
+
+
+def test_every_form_of_a_fit_gives_the_same_posterior(tmp_path):
+    galaxies = tm.simulate_catalogue(500)
+    study = tm.estimate_transition(galaxies, compare=False, out=tmp_path / "fit.json")
+    labels, alpha = galaxies["label"].to_numpy(), galaxies["alpha"].to_numpy()
+    p = np.full((500, 2), 0.5)
+    forms = [study, study.fit, study.to_dict(), tmp_path / "fit.json", str(tmp_path / "fit.json")]
+    for one in (*forms, tm.load_transition(tmp_path / "fit.json")):
+        np.testing.assert_array_equal(
+            posterior(p, labels, alpha, one), posterior(p, labels, alpha, study.fit.transition)
+        )
+        assert tm.DebiasedLoss(one).transition == study.fit.transition
+        assert tm.debiased_fractions(labels, alpha, one, systematic=False).fractions.shape[1] == 2
+    assert tm.load_transition("rayleigh:11.25") == RayleighTransition(11.25)
+    for nothing in ("absent.json", {"family": "rayleigh"}, None, 3.0, galaxies):
+        with pytest.raises(InputError):
+            tm.load_transition(nothing)
+
+
+def test_a_missing_alpha_is_an_error_that_names_it():
+    p, labels, t = np.full((2, 2), 0.5), np.array([0, 1]), RayleighTransition(10.0)
+    for call in (
+        lambda: posterior(p, labels, None, t),
+        lambda: tm.DebiasedLoss(t)(torch.zeros(2, 2), labels, None),
+        lambda: tm.fit_transition(labels, None),
+        lambda: tm.cv14(labels, None),
+        lambda: t.flip_probability(None),
+    ):
+        with pytest.raises(InputError, match="alpha"):
+            call()

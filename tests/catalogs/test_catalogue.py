@@ -5,7 +5,9 @@ import polars as pl
 import pytest
 
 from catalogs.made_up import full, refused
+from conftest import codes
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
+from truemorph.commands.bias import measure_bias
 from truemorph.errors import InputError
 from truemorph.findings import FindingWarning
 from truemorph.tables import CatalogTable, write_table
@@ -126,3 +128,19 @@ def test_other_tables_are_not_catalogues(written):
     for table, mentioned in ((written({"kind": "labels"}), "labels"), (full(), "truemorph prepare")):
         with pytest.raises(InputError, match=mentioned):
             read_catalogue(table)
+
+
+@pytest.mark.parametrize("ids", [{}, {"objid": [17, 3, 8, 5] * 5}, {"objid": range(20)}])
+def test_a_table_with_label_and_alpha_is_a_catalogue(tmp_path, ids):
+    bare = pl.DataFrame({"label": [0, 1] * 10, "alpha": np.arange(20.0)} | ids)
+    write_table(CatalogTable(bare), tmp_path / "mine.csv")
+    if ids and bare["objid"].n_unique() < 20:
+        with refused("objid"):
+            read_catalogue(tmp_path / "mine.csv")
+        return
+    for source in (bare, bare.to_pandas(), tmp_path / "mine.csv"):
+        found = read_catalogue(source)
+        assert codes(found) == ["catalogue-completed"]
+        assert found.frame["object_id"].to_list() == list(range(20) if ids else range(1, 21))
+        assert dict(found.frame["split"].value_counts().rows()) == {"train": 16, "validation": 2, "test": 2}
+    assert "catalogue-completed" in codes(measure_bias(bare, bootstrap=0, bins=2))

@@ -10,6 +10,7 @@ from astropy import units as u
 from astropy.cosmology import WMAP9, Planck18
 
 from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes
+from conftest import codes
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.prepare import prepare, write_preparation
@@ -112,6 +113,19 @@ def test_radius_in_kpc_and_absolute_magnitude_agree_with_astropy(asked, model):
 @pytest.mark.parametrize("width", [1.2, "1.2", 0.02 * u.arcmin])
 def test_one_psf_width_replaces_that_of_the_table(width):
     np.testing.assert_allclose(prepared_frame(full(psf_fwhm=99.0), psf_fwhm=width)["psf_fwhm"], 1.2)
+
+
+def test_alpha_itself_instead_of_radius_and_psf(tmp_path):
+    table = full().with_columns(res=pl.Series([None, *np.linspace(0, 58, 59)])).drop("petroRad_r", "psfWidth_r")
+    made = write_preparation(prepare(table, columns={"alpha": "res"}, psf="fwhm"), tmp_path / "cat.parquet")
+    assert made.dropped["reason"].to_list() == ["no resolution α"]
+    read = read_catalogue(tmp_path / "cat.parquet")
+    assert read.frame["alpha"].to_list() == np.linspace(0, 58, 59).tolist()
+    assert read.metadata["alpha_psf"] == "fwhm"
+    # A column that happens to be named alpha does not replace the one from radius and PSF.
+    assert "alpha-unusual" in codes(prepare(table, columns={"alpha": "res / 1000"}))
+    own = full().with_columns(alpha=pl.lit(3.0))
+    assert prepared_frame(own)["alpha"].to_list() == prepared_frame()["alpha"].to_list()
 
 
 def test_gold_labels_from_a_rule_or_a_column():

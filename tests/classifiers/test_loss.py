@@ -1,7 +1,10 @@
 """DebiasedLoss: eq. 4, exact cross-entropy if T is the identity, and finite gradients at the extremes."""
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
+from astropy.table import QTable
 from torch.nn.functional import cross_entropy
 
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
@@ -90,6 +93,20 @@ def test_wrong_shapes_and_labels_raise_errors(change, says):
     good = {"logits": torch.zeros(3, 2), "labels": torch.tensor([0, 1, 1]), "alpha": torch.ones(3)}
     with pytest.raises(InputError, match=says):
         DebiasedLoss(RayleighTransition(5.0))(**{**good, **change})
+
+
+def test_columns_of_tables_are_labels_and_alpha():
+    logits, labels, alpha = batch(n=6)
+    frame = pl.DataFrame(
+        {"label": labels.numpy(), "alpha": alpha.numpy(), "keep": [True, False, True, True, True, False]}
+    )
+    loss, kept = DebiasedLoss(RayleighTransition(THETA)), frame["keep"].to_numpy()
+    expected = loss(logits[kept], labels[kept], alpha[kept])
+    pandas = frame.to_pandas()
+    for table in (frame.filter("keep"), pandas[pandas["keep"]], QTable.from_pandas(pandas)[kept]):
+        torch.testing.assert_close(loss(logits[kept], table["label"], table["alpha"]), expected)
+    with pytest.raises(InputError):
+        loss(logits, labels, np.ma.masked_array(alpha.numpy(), mask=~kept))
 
 
 def test_evidence_may_exclude_a_class():

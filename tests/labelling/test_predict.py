@@ -157,3 +157,21 @@ def test_a_fit_gives_posteriors_without_a_model(tmp_path):
     flip = T.flip_probability(got["alpha"].to_numpy())
     expected = np.where(got["observed_label"] == 1, 1.0, 0.7 * flip / (0.3 + 0.7 * flip))
     assert got["posterior_disk"].to_list() == pytest.approx(expected)
+
+
+def test_tables_in_memory_are_labelled_like_files(tmp_path):
+    write_json(tmp_path / "fit.json", {**transition_to_dict(T), "class_fractions": {"smooth": 0.3, "disk": 0.7}})
+    bare = pl.DataFrame({"label": [0, 1, 0], "alpha": [4.0, 20.0, 9.0]})
+    bare.write_parquet(tmp_path / "bare.parquet")
+    found = [
+        label_galaxies(tmp_path / "fit.json", source, tmp_path / f"{name}.parquet")
+        for name, source in (("file", tmp_path / "bare.parquet"), ("polars", bare), ("pandas", bare.to_pandas()))
+    ]
+    assert all(codes(one) == ["catalogue-completed"] for one in found)
+    first, *others = (read_table(one.out).frame for one in found)
+    assert first["object_id"].to_list() == [1, 2, 3]
+    assert all(one.equals(first) for one in others)
+    plain = pl.DataFrame({"id": [1, 2, 3], "n": [0.0, 0.1, 0.2], "image": ["a", "b", "c"]})
+    joined = {"transition": T, "observed": bare, "id": "id", "copy": "n"}
+    again = label_galaxies(logistic_model([0.0], []), plain, tmp_path / "new.parquet", **joined)
+    assert read_table(again.out).frame["observed_label"].to_list() == [0, 1, 0]

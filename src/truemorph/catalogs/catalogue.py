@@ -16,12 +16,14 @@ import polars as pl
 
 from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, VOTES, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
-from truemorph.catalogs.sampling import SPLITS
+from truemorph.catalogs.sampling import SPLITS, split_galaxies
 from truemorph.errors import InputError
-from truemorph.findings import FindingWarning
+from truemorph.findings import Finding, FindingWarning
 from truemorph.io import check_format
 from truemorph.tables import CatalogTable, cleaned, kind_of, read_table
 
+# Usual names of id columns, in order of preference.
+ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
 _WEIGHTS = ("sampling_weight", "draw_weight")
 # Allowed values of a catalogue's columns.
@@ -37,17 +39,19 @@ _SQL = re.compile(r"['\"<>=]|\b(and|or)\b", re.IGNORECASE)
 def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     """Read a prepared catalogue, from a file, a table in memory or a Preparation, and check every column that is used.
 
-    Catalogues of version 0.1 are read too: their column `truth` becomes `gold`. If not `labelled`, labels may be null.
-    The error message has a line per problem, with the column, the number of rows and the first of them.
+    Any table with `label` and `alpha` will do: ids and splits are made where there are none, with a finding. Catalogues
+    of version 0.1 are read too: their column `truth` becomes `gold`. If not `labelled`, labels may be null. The error
+    message has a line per problem, with the column, the number of rows and the first of them.
     """
     table = read_table(getattr(source, "catalogue", source))
     frame, path = table.frame, str(table.path or kind_of(source))
     check_format(table.metadata, path)
     if table.metadata.get("kind", "catalogue") != "catalogue" or set(OBSERVED_LABEL) & set(frame.columns):
         raise InputError(f"{path}: holds a model's labels; give the catalogue, and this table as `labels`")
-    for name in ("object_id", "label", "alpha", "split"):
+    for name in ("label", "alpha"):
         if name not in frame.columns:
-            raise InputError(f"{path}: not a prepared catalogue (no column {name}); run `truemorph prepare` first")
+            raise InputError(f"{path}: not a prepared catalogue (no column {name}); make one with truemorph prepare")
+    frame, findings = _completed(frame, path)
     metadata = dict(table.metadata)
     if "truth_definition" in metadata and "truth" in frame.columns and "gold" not in frame.columns:
         frame = frame.rename({"truth": "gold"})
@@ -55,7 +59,24 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     if problems := _problems(frame, path, labelled):
         raise InputError("\n".join(problems) + "; prepare the catalogue again, or correct those rows")
     whole = [pl.col(name).cast(pl.Int64, strict=False) for name in ("label", "gold") if name in frame.columns]
-    return replace(table, frame=frame.with_columns(whole), metadata=metadata)
+    return replace(table, frame=frame.with_columns(whole), metadata=metadata, findings=findings)
+
+
+def _completed(frame: pl.DataFrame, source: str) -> tuple[pl.DataFrame, tuple[Finding, ...]]:
+    """Add ids and splits if a table has none."""
+    made = []
+    if "object_id" not in frame.columns:
+        own = next((name for name in ID_COLUMNS if name in frame.columns), None)
+        ids = pl.int_range(1, frame.height + 1, eager=True) if own is None else object_ids(frame[own], source)
+        frame = frame.with_columns(ids.alias("object_id"))
+        made.append(f"ids are {'row numbers' if own is None else f'those of column {own}'}")
+    if "split" not in frame.columns:
+        split, _ = split_galaxies(object_ids(frame["object_id"], source).to_list())
+        frame = frame.with_columns(split=pl.Series(split))
+        made.append("galaxies were divided into train, validation and test (80, 10 and 10 %) by their ids")
+    message = f"{source}: not a prepared catalogue, so {' and '.join(made)}."
+    action = "Prepare the table (truemorph prepare) to choose them, and to state how labels and α are defined."
+    return frame, (Finding("catalogue-completed", "note", message, action),) if made else ()
 
 
 def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
@@ -136,7 +157,7 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
 
 def image_folder(catalogue: CatalogTable) -> Path:
     """Return the folder that contains a catalogue's images."""
-    root = Path(catalogue.metadata.get("image_root", "."))
+    root = Path(catalogue.metadata.get("image_root", "." if catalogue.path is None else catalogue.path.parent))
     if not root.is_dir():
         raise InputError(f"{catalogue.path}: no image folder {root}; prepare the catalogue again with `images`")
     return root

@@ -46,6 +46,7 @@ NAMED: dict[str, NamedColumn] = {
     "vote_count": NamedColumn("number of votes on the first question", kind="count", limits=_COUNTS),
     "radius": NamedColumn("Petrosian radius", "arcsec", argument="radius"),
     "psf_fwhm": NamedColumn("full width at half maximum of the PSF", "arcsec", argument="psf_fwhm"),
+    "alpha": NamedColumn("resolution: radius over the width of the PSF", argument="alpha"),
     "ra": NamedColumn("right ascension", "deg"),
     "dec": NamedColumn("declination", "deg"),
     "redshift": NamedColumn("redshift", limits=(-0.5, 20)),

@@ -20,7 +20,7 @@ from truemorph.tables import SENTINELS, CatalogTable, cleaned, without
 _REQUIRED = ("object_id", "smooth_fraction", "radius", "psf_fwhm")
 # Numbers of votes are very unequal if their 90th percentile is this many times the 10th.
 _UNEQUAL = 2.5
-_VITAL = {*_REQUIRED, "label", *FRACTIONS, *VOTES, "vote_count"}
+_VITAL = {*_REQUIRED, "label", "alpha", *FRACTIONS, *VOTES, "vote_count"}
 # Names of columns that are something else: the name of truemorph's column, a pattern, and what it seems to be.
 _NAMES = {
     "psf_fwhm": (re.compile(r"sigma|(?:^|_)sig_?psf|psf_?sig(?:$|_)", re.IGNORECASE), "a sigma (FWHM = 2.3548 sigma)"),
@@ -83,6 +83,8 @@ def apply_mapping(
     found = resolve(mapping, table.frame.columns, own)
     if {"smooth_fraction", "smooth_votes"} & set(found):
         found.pop("label", None)  # labels are made from votes if there are any
+    if {"alpha", "radius", "psf_fwhm"} <= set(found) and mapping.columns["alpha"].optional:
+        del found["alpha"]  # computed again, unless it was named
     columns: dict[str, MappedColumn] = {}
     known: dict[str, pl.Series] = {}
     findings: list[Finding] = []
@@ -116,6 +118,8 @@ def check_required(mapped: Mapped) -> None:
     names, have = list(NAMED), set(mapped.columns)
     if "label" in have:
         have |= {"smooth_fraction"}
+    if "alpha" in have:
+        have |= {"radius", "psf_fwhm"}
     promised = {name for name, one in mapping.columns.items() if not one.optional}
     # Columns that the mapping requires come first: a misspelt one explains the others.
     for name in sorted({*promised, *_REQUIRED} - have, key=lambda name: (name not in promised, names.index(name))):
@@ -128,6 +132,7 @@ def check_required(mapped: Mapped) -> None:
         kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
         advice = f"{mapping.lacking[name]}; " if name in mapping.lacking else ""
         how = f"with `{argument}`" if argument else "in a mapping"
+        how += ", or give α itself (`alpha`)" if name in ("radius", "psf_fwhm") else ""
         raise InputError(f"{table_name}: {what} for {kind}; {advice}name yours {how} ({nearest(near, existing)})")
 
 

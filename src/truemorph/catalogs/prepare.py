@@ -121,7 +121,7 @@ def prepare(
     alpha = _alpha(mapped, psf)
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
     named = source.frame.with_columns(**mapped.cleaned)
-    named = named.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None))
+    named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
     with collect_findings() as sentinels:
         funnel, labels, selection = choose_rows(named, mapped, conditions)
         kept = funnel.kept
@@ -152,7 +152,7 @@ def prepare(
         "columns": mapped.sources,
         "mapping": kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"}),
         "label_rule": f"{mapped.sources['label']}: 0 smooth, 1 disk" if "label" in mapped.columns else LABEL_RULE,
-        "alpha": physical.describe_alpha(_source(mapped.columns["radius"]), _source(mapped.columns["psf_fwhm"]), psf),
+        "alpha": _definition_of_alpha(mapped.columns, psf),
         "alpha_psf": psf,
         "image_root": str(root),
         "seed": int(seed),
@@ -259,7 +259,7 @@ def _derived(mapped: Mapped, cosmology: str) -> dict[str, MappedColumn]:
         return made
     redshift = mapped.numbers("redshift")
     at = f"at the distance of {columns['redshift'].source} ({cosmology})"
-    if "radius_kpc" not in columns:
+    if "radius_kpc" not in columns and "radius" in columns:
         radius, kpc = columns["radius"], physical.physical_radius_kpc(mapped.numbers("radius"), redshift, cosmology)
         source = f"{radius.source} {at}"
         about = f"{radius.description}, in kpc: {source}"
@@ -275,7 +275,9 @@ def _derived(mapped: Mapped, cosmology: str) -> dict[str, MappedColumn]:
 
 
 def _alpha(mapped: Mapped, psf: physical.PsfUnit) -> np.ndarray:
-    """Compute α of every row; NaN if the radius or PSF width is not positive."""
+    """Compute α of every row, if the table does not have it; NaN if the radius or PSF width is not positive."""
+    if "alpha" in mapped.columns:
+        return mapped.numbers("alpha")
     radius, fwhm = mapped.numbers("radius"), mapped.numbers("psf_fwhm")
     known = (radius > 0) & (fwhm > 0)
     alpha = np.full(radius.size, np.nan)
@@ -321,6 +323,12 @@ def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple
     drawn = [one for one, taken in zip(ids, chosen, strict=True) if taken]
     split[chosen], splitting = sampling.split_galaxies(drawn, kind.split or sampling.FRACTIONS_OF_SPLIT, seed)
     return split, weights, [one for one in (drawing, splitting) if one is not None]
+
+
+def _definition_of_alpha(columns: dict[str, MappedColumn], psf: physical.PsfUnit) -> str:
+    if "alpha" in columns:
+        return f"column {columns['alpha'].source} of the table, said to be in units of the PSF's {psf}"
+    return physical.describe_alpha(_source(columns["radius"]), _source(columns["psf_fwhm"]), psf)
 
 
 def _source(column: MappedColumn) -> str:

@@ -82,8 +82,11 @@ def choose_rows(named: pl.DataFrame, mapped: Mapped, where: Sequence[str]) -> tu
     else:
         labels, more = _labels_from_votes(funnel, mapped)
         findings += more
-    for rule, name in (("no positive radius", "radius"), ("no positive PSF width", "psf_fwhm")):
-        funnel.drop(rule, ~(mapped.numbers(name) > 0))
+    if "alpha" in mapped.columns:
+        funnel.drop("no resolution α", ~(mapped.numbers("alpha") >= 0))
+    else:
+        for rule, name in (("no positive radius", "radius"), ("no positive PSF width", "psf_fwhm")):
+            funnel.drop(rule, ~(mapped.numbers(name) > 0))
     counts = np.bincount(labels[funnel.kept], minlength=2)
     if not counts.all():
         account = ", ".join(f"{rule}: {n:,d}" for rule, n in funnel.steps())
@@ -146,8 +149,16 @@ def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
     A median α outside 2 to 100 is an InputError if the table does not state the radius's unit: then the unit or the
     column is most likely wrong.
     """
-    radius, psf, findings = mapped.sources["radius"], mapped.sources["psf_fwhm"], []
-    widths, (low, high) = mapped.numbers("psf_fwhm")[kept], _USUAL_ALPHA
+    (low, high), findings = _USUAL_ALPHA, []
+    if "alpha" in mapped.columns:
+        middle = np.median(mapped.numbers("alpha")[kept])
+        if not low <= middle <= high:
+            found = f"The median of α is {middle:.3g}, outside {low:g} to {high:g}."
+            action = "Check that it is the Petrosian radius over the width of the PSF (`alpha`)."
+            findings.append(Finding("alpha-unusual", "caution", found, action))
+        return findings
+    radius, psf = mapped.sources["radius"], mapped.sources["psf_fwhm"]
+    widths = mapped.numbers("psf_fwhm")[kept]
     middle, width = np.median(resolution(mapped.numbers("radius")[kept], widths)), np.median(widths)
     if not low <= middle <= high:
         found = f"the median of α is {middle:.3g}, outside {low:g} to {high:g}"

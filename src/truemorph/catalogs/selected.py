@@ -118,7 +118,7 @@ def select_rows(
         votes=_votes(frame),
         groups=_groups(frame),
         about=about,
-        findings=unique(sentinels, findings),
+        findings=unique(catalogue.findings, sentinels, findings),
     )
 
 

@@ -179,7 +179,8 @@ def measure_bias(
         if not rows.any():
             raise InputError(f"{source}: no galaxy has a value in all of {', '.join(intrinsic)}")
         frame, columns = frame.filter(pl.Series(rows)), columns[rows]
-    defined, alpha, sets = table.metadata.get("alpha"), frame["alpha"].to_numpy(), label_sets(frame)
+    noted, defined = table.findings, table.metadata.get("alpha")
+    alpha, sets = frame["alpha"].to_numpy(), label_sets(frame)
     del table, frame  # the other columns of a large catalogue
     tree = Tree.fitting(alpha, columns, bootstrap, seed, depth, bins)
     results, too_few = {}, []
@@ -202,7 +203,7 @@ def measure_bias(
         bins=tree.bins,
         galaxies=alpha.size,
         galaxies_not_selected=everything - selected,
-        findings=unique(unlabelled, sentinels, lacking, _of_label_sets(results), too_few),
+        findings=unique(noted, unlabelled, sentinels, lacking, _of_label_sets(results), too_few),
     )
     if out is not None:
         write_json(out, measured.to_dict())

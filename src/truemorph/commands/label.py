@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from truemorph.arguments import BiasCurve, Fraction, Model, Names, Shard, validated
+from truemorph.arguments import BiasCurve, Fraction, Model, Names, Shard, Table, validated
 from truemorph.bias.reading import transition_described
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.classifiers.fits import KnownCurve, transition_or_curve
@@ -19,12 +19,12 @@ _UNKNOWN = KnownCurve()
 @validated
 def label_galaxies(
     model: Model,
-    source: Path,
+    source: Table,
     out: Path,
     *,
     transition: BiasCurve | None = None,
     curve: KnownCurve = _UNKNOWN,
-    observed: Path | None = None,
+    observed: Table | None = None,
     id: str | None = None,
     image_column: str | None = None,
     images: Path | None = None,
@@ -47,8 +47,8 @@ def label_galaxies(
     ----------
     model : path or Classifier
         Model folder; or a fit of truemorph transition (.json), which labels catalogues without images.
-    source : path
-        Prepared catalogue; folder, list (.txt) or table of images; tar files; Parquet with images in it.
+    source : path or table
+        Catalogue; folder, list (.txt) or table of images; tar files; Parquet with images in it.
     out : path
         Table (.parquet, .fits, .ecsv, .vot, .csv), with rows that could not be labelled in NAME.problems.csv; or a
         folder, which keeps the partitions of the source.
@@ -57,7 +57,7 @@ def label_galaxies(
         columns beside α, they are read from the catalogue.
     curve : KnownCurve
         A known T(α), instead of a fit.
-    observed : path, optional
+    observed : path or table, optional
         Prepared catalogue with observed labels of these galaxies, joined by id.
     id : str, optional
         Column of object ids.

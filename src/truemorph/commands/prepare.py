@@ -44,6 +44,7 @@ def prepare_catalogue(
     label: str | None = None,
     radius: str | None = None,
     psf_fwhm: Number | None = None,
+    alpha: str | None = None,
     columns: Columns | None = None,
     psf: Literal["sigma", "fwhm"] = "sigma",
     images: Path | None = None,
@@ -93,10 +94,12 @@ def prepare_catalogue(
         Column of Petrosian radii, arcsec.
     psf_fwhm : str, float or quantity, optional
         Column of the PSF's FWHM, or one number, arcsec.
+    alpha : str, optional
+        Column of α = radius / PSF width, instead of radius and PSF.
     columns : dict, optional
         Columns of other quantities by truemorph's names, such as {"redshift": "z"}.
     psf : str
-        PSF width in α = radius / width: its sigma or its FWHM.
+        PSF width in α = radius / width: its sigma or its FWHM. Say which one if you give α itself.
     images : path, optional
         Folder of images.
     where : sequence of str
@@ -138,6 +141,7 @@ def prepare_catalogue(
     [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
     """
     named = {"object_id": id, "smooth": smooth, "disk": disk, "artefact": artifact, "label": label, "radius": radius}
+    named |= {"alpha": alpha}
     asked: dict[str, Any] = {
         "preset": preset,
         "mapping": mapping,

@@ -41,12 +41,9 @@ def send_table(table: Table, *, to: str | None = None) -> PlainResult:
         ...
     truemorph.errors.InputError: absent.fits: no such file
     """
-    from truemorph.samp import send_votable
-    from truemorph.tables import kind_of, read_table
+    if isinstance(table, Result):
+        return table.send(to)
+    from truemorph.samp import sent
+    from truemorph.tables import kind_of
 
-    read = read_table(table.to_table() if isinstance(table, Result) else table)
-    name = Path(table).name if isinstance(table, str | Path) else kind_of(table)
-    programs = send_votable(read, name, to)
-    rows, columns = read.frame.shape
-    text = f"Sent {name} ({rows:,} rows, {columns} columns) to {', '.join(programs)}"
-    return PlainResult(text, {"name": name, "rows": rows, "columns": columns, "programs": programs})
+    return PlainResult(*sent(table, Path(table).name if isinstance(table, str | Path) else kind_of(table), to))

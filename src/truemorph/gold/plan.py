@@ -351,7 +351,7 @@ def make_plan(
     lacking = f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label"
     message = f"{lacking}, so results hold for the others only."
     left_out = Finding("galaxies-left-out", "note", message, "Check why their images are missing.")
-    findings = () if able.all() else (left_out,)
+    findings = catalogue.findings + (() if able.all() else (left_out,))
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, findings)
 
 

@@ -29,7 +29,7 @@ from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE, PART_ROWS, Part, S
 from truemorph.plotting import axes_or_new
 from truemorph.progress import SILENT, Progress, progress
 from truemorph.results import Result
-from truemorph.tables import CatalogTable, frame_hash, numeric_columns, read_table, to_astropy
+from truemorph.tables import CatalogTable, frame_hash, kind_of, numeric_columns, read_table, to_astropy
 
 _BATCH = 256
 NOT_FINITE = "the model's probabilities are not finite"
@@ -120,11 +120,11 @@ class Labelling:
 
 def open_labelling(
     model: Classifier,
-    source: PathLike,
+    source: Any,
     out: PathLike,
     *,
     transition: dict[str, Any] | None = None,
-    observed: PathLike | None = None,
+    observed: Any = None,
     id_column: str | None = None,
     image_column: str | None = None,
     images: PathLike | None = None,
@@ -139,26 +139,28 @@ def open_labelling(
     """
     out = Path(out)
     is_table(out)  # fail early
-    if os.path.realpath(out) == os.path.realpath(source):
+    path = Path(source if isinstance(source, str | os.PathLike) else kind_of(source))
+    if os.path.realpath(out) == os.path.realpath(path):
         raise InputError(f"{out}: would overwrite the input; choose another `out`")
     given = open_source(
         source,
         id_column=id_column,
         image_column=image_column,
-        images=images if model.uses_images else Path(source).parent,  # unused; the catalogue's may be elsewhere
+        images=images if model.uses_images else path.parent,  # unused; the catalogue's may be elsewhere
         keep=keep,
         but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
     )
     first = next((rows.frame for part in given.parts for rows in part.batches(1)), None)
     if first is None:
-        raise InputError(f"{source}: nothing to label")
+        raise InputError(f"{path}: nothing to label")
     joined = None if observed is None else read_catalogue(observed)
     catalogue = given if joined is None else joined
+    name = str(path if observed is None else observed if isinstance(observed, str | os.PathLike) else kind_of(observed))
     about, has_observed = catalogue.metadata, joined is not None or given.prepared
-    curve = _curve_for_posteriors(model, transition, about, str(observed or source)) if has_observed else None
+    curve = _curve_for_posteriors(model, transition, about, name) if has_observed else None
     used = None if curve is None else transition_from_dict(curve)
     names = () if curve is None or used is None else observables_of(curve, used)
-    numeric_columns((first if joined is None else joined.frame).clear(), names, str(observed or source))  # fail early
+    numeric_columns((first if joined is None else joined.frame).clear(), names, name)  # fail early
     proof = None if precision != "int8" else given if gate is None else open_source(gate)
     labeller = Labeller(
         model,
@@ -172,7 +174,7 @@ def open_labelling(
     )
     clash = set(keep) & set(labeller.columns)
     if clash:
-        raise InputError(f"{source}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
+        raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
     through = None
     if used is not None:
         through = transition_to_dict(used) | ({"observables": list(names)} if names else {})
@@ -185,7 +187,7 @@ def open_labelling(
         "transition": through,
         "alpha": about.get("alpha"),
     }
-    findings = unique(model.findings, map(Finding.from_dict, (curve or {}).get("findings", ())))
+    findings = unique(catalogue.findings, model.findings, map(Finding.from_dict, (curve or {}).get("findings", ())))
     if has_observed and curve is None:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
         findings += (Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."),)
@@ -193,7 +195,7 @@ def open_labelling(
         "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
         "format_version": FORMAT_VERSION,
         **identity,
-        "source": given.metadata.get("source", str(source)),  # of a prepared catalogue
+        "source": given.metadata.get("source", str(path)),  # of a prepared catalogue
         **{key: about[key] for key in ("votes", "label_rule", "gold_definition") if about.get(key)},
         "trained_on": model.described["catalogue"],
         "trained_through": transition_to_dict(model.transition),
@@ -246,7 +248,7 @@ class PartLabeller:
 
 def label_table(
     model: Classifier,
-    source: PathLike,
+    source: Any,
     out: PathLike,
     *,
     engine: str = "torch",
@@ -295,8 +297,8 @@ def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], add
     if model.folder is None:
         raise InputError("engine ray needs a model loaded from a folder that all machines can read")
     # Workers run in other folders.
-    paths = {name: options[name] for name in ("source", "out", "observed", "images", "gate") if options.get(name)}
-    absolute = {name: Path(path).resolve() for name, path in paths.items()}
+    paths = {name: options.get(name) for name in ("source", "out", "observed", "images", "gate")}
+    absolute = {name: Path(path).resolve() for name, path in paths.items() if isinstance(path, str | os.PathLike)}
     yield from on_actors(PartLabeller, (str(model.folder.resolve()), {**options, **absolute}), left, address)
 
 

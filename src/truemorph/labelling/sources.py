@@ -22,19 +22,18 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
+from truemorph.catalogs.catalogue import ID_COLUMNS, IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
 from truemorph.catalogs.columns import OBSERVED_LABEL
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
+from truemorph.findings import Finding
 from truemorph.images.decode import ahead
 from truemorph.images.inputs import pixels_or_reason
 from truemorph.io import content_hash, shown_path
-from truemorph.tables import arrow_texts, frame_hash, read_table
+from truemorph.tables import arrow_texts, frame_hash, kind_of, read_table
 
 NO_IMAGE, NO_FEATURE = "no image", "a feature is missing"
 PART_ROWS = 16_384
-# Usual names of id columns, in order of preference.
-ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
 _IMAGE = "image file"
 _BLOCK = 1 << 20
@@ -173,10 +172,11 @@ class Source:
     prepared: bool = False
     units: dict[str, str] = field(default_factory=dict)
     descriptions: dict[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 def open_source(
-    path: str | os.PathLike[str],
+    source: Any,
     *,
     id_column: str | None = None,
     image_column: str | None = None,
@@ -189,10 +189,13 @@ def open_source(
     It is a folder of images (with subfolders); a `.txt` list of files; a prepared catalogue; any other table with a
     column of paths; tar files (WebDataset), one or a folder; or Parquet with the content of image files, one file or
     a folder of partitions (HATS). For columns that are not given, usual names are tried. `images` is the folder of
-    relative paths in a list or table, by default its own folder; `keep` are columns of a table to copy to the labels;
-    `but` are result files in the folder, which are ignored.
+    relative paths in a list or table, by default its own folder (of a table in memory, the current one); `keep` are
+    columns of a table to copy to the labels; `but` are result files in the folder, which are ignored.
     """
-    path, keep = Path(path), tuple(keep)
+    keep, folder = tuple(keep), None if images is None else Path(images)
+    if not isinstance(source, str | os.PathLike):
+        return _table(source, Path(kind_of(source)), id_column, image_column, folder, keep)
+    path = Path(source)
     if path.is_dir():
         kind, files = _content(path, {one.resolve() for one in but})
     elif path.is_file():
@@ -217,7 +220,7 @@ def open_source(
         if not names:
             raise InputError(f"{path}: the list is empty")
         return _files(path, Path(images or root), names)
-    return _table(path, id_column, image_column, None if images is None else Path(images), keep)
+    return _table(path, path, id_column, image_column, folder, keep)
 
 
 def _kind(name: str) -> str:
@@ -274,16 +277,18 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
 
 
 def _table(
-    path: Path, id_column: str | None, image_column: str | None, images: Path | None, keep: tuple[str, ...]
+    given: Any, path: Path, id_column: str | None, image_column: str | None, images: Path | None, keep: tuple[str, ...]
 ) -> Source:
-    """Make a source of a prepared catalogue, or of another table with a column of paths."""
-    table = read_table(path)
+    """Make a source of a catalogue, or of another table with a column of paths; `path` is its name in messages."""
+    table = read_table(given)
     names = table.frame.columns
     _check_columns([*keep, id_column, image_column], names, path)
-    prepared = {"object_id", "label", "alpha", "split"} <= set(names) or not set(OBSERVED_LABEL).isdisjoint(names)
+    prepared = {"label", "alpha"} <= set(names) or not set(OBSERVED_LABEL).isdisjoint(names)
+    if "split" not in names and _usual(PATH_COLUMNS, names) not in (None, "image"):
+        prepared = False  # a table of images, not made by `prepare`
     prepared = prepared and id_column is None and image_column is None
     if prepared:
-        table = read_catalogue(path, labelled=False)
+        table = read_catalogue(table, labelled=False)
         root = image_folder(table) if images is None else images
         frame, column = table.frame, "image" if "image" in names else None
     else:
@@ -300,7 +305,8 @@ def _table(
         root, column = images or path.parent, _IMAGE
         table = replace(table, descriptions=_with_ids(table.descriptions, ids), metadata={})
     mark = content_hash([frame_hash(frame), str(root.resolve())])
-    return Source(_cut(frame, root, column), mark, path, table.metadata, prepared, table.units, table.descriptions)
+    described = table.metadata, prepared, table.units, table.descriptions, table.findings
+    return Source(_cut(frame, root, column), mark, path, *described)
 
 
 def _with_ids(descriptions: dict[str, str], ids: str) -> dict[str, str]:
