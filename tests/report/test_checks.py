@@ -72,7 +72,7 @@ def test_a_right_correction_passes(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
     assert codes(found, "problem") == set()
-    expected = ("Error of the disk fractions", "Balanced accuracy", "Volunteers' labels as", "Drift of", "Fit of the")
+    expected = ("Error of the disk fractions", "Balanced accuracy", "Observed labels as", "Drift of", "Fit of the")
     for one in expected:
         assert any(name.startswith(one) for name in passed(found)), one
     fifths = np.array_split(labels[np.argsort(alpha, kind="stable")], 5)

@@ -81,8 +81,8 @@ class TransitionStudy(Result):
             facts.append(("check", self.check.statement))
         if self.about.get("alpha"):
             facts.append(("α", self.about["alpha"]))
-        if self.about.get("definition") and self.fit.method == "gold":
-            facts.append(("disk", self.about["definition"].removeprefix("disk: ")))
+        if self.about.get("definition"):
+            facts.append((self.about["classes"][DISK], self.about["definition"].removeprefix("disk: ")))
         families = [] if self.families is None else ["", self.families.summary()]
         return "\n".join([*text_facts(facts), *families, "", *self.fractions.lines(self.gold_fractions)])
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, VOTES, which_rows
+from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, VOTES, lenticulars, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.sampling import SPLITS, split_galaxies
 from truemorph.errors import InputError
@@ -248,10 +248,13 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
     if biased := [one for one in expression.columns if one in ("label", *FRACTIONS, *VOTES)]:
         advice = "give classes from experts or better images"
-        raise InputError(f"{about}: {expression.text} uses {biased[0]}, which has the volunteers' bias; {advice}")
+        raise InputError(
+            f"{about}: {expression.text} uses {biased[0]}, which has the bias of the observed labels; {advice}"
+        )
     series = _computed(expression, frame, about)
     if not _numeric(series):
-        raise InputError(f"{about}: {expression.text} should be numbers or true and false, not {series.dtype}")
+        wrong = f"{about}: {expression.text} should be numbers or true and false, not {series.dtype}"
+        raise InputError(wrong + lenticulars(series.unique()))
     values = series.cast(pl.Float64).fill_null(-1).to_numpy()
     bad = ~np.isin(values, (-1, 0, 1))
     if bad.any():

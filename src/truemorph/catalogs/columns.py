@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
+CLASS_NAMES = ("smooth", "disk")
 FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
 _COUNTS = (0, 2.0**53)
@@ -102,6 +103,20 @@ _OF_POSITIONS = re.compile(
 def names_votes(text: str) -> bool:
     """Whether a column's name, or a rule, names votes of volunteers, debiased ones too."""
     return _OF_VOTES.search(text) is not None
+
+
+_LENTICULAR = re.compile(r"(e/)?s[ab]{0,2}0.*|lenticulars?", re.IGNORECASE)
+
+
+def lenticulars(words: Iterable[object]) -> str:
+    """Return what to do about class names such as S0 among these words; empty if there are none."""
+    found = sorted({str(one) for one in words if _LENTICULAR.fullmatch(str(one).strip())})
+    if not found:
+        return ""
+    return (
+        f"; whether lenticulars ({', '.join(found[:3])}) are disks depends on your definition, so count them as disk, "
+        "as smooth, or as neither, and state it (`definition`)"
+    )
 
 
 def names_position(column: str) -> bool:

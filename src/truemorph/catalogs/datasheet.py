@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Shown elsewhere on the page, too long, or valid only on the machine where the catalogue was made.
 _NOT_SETTINGS = {"kind", "truemorph_version", "votes", "label_rule", "alpha", "gold_definition", "image_root"}
-_NOT_SETTINGS |= {"matches", "mapping"}
+_NOT_SETTINGS |= {"matches", "mapping", "classes", "definition"}
 _ASKED = ("cuts", "sample", "split")  # settings in the mapping
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion, percent_of_light, which_rows
+from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion, lenticulars, percent_of_light, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, resolve
 from truemorph.errors import InputError, nearest
@@ -213,6 +213,7 @@ def _labels(series: pl.Series, where: str) -> pl.Series:
         raise InputError(
             f"{where} should hold labels 0 (smooth) and 1 (disk); wrong in {which_rows(bad, series)}; give an "
             "expression (`label`), such as \"CASE WHEN class = 'spiral' THEN 1 WHEN class = 'elliptical' THEN 0 END\""
+            f"{lenticulars(series.unique())}"
         )
     return labels.cast(pl.Int64, strict=False).replace(-1, None)
 

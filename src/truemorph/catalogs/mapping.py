@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, WrapValidator, model_validator
 
-from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES
+from truemorph.catalogs.columns import CLASS_NAMES, FRACTIONS, NAMED, VOTES
 from truemorph.catalogs.expressions import Expression, column_expression, read_expression
 from truemorph.catalogs.physical import COSMOLOGY, named_cosmology
 from truemorph.catalogs.sampling import SPLITS
+from truemorph.config import by_commas
 from truemorph.errors import InputError, nearest
 from truemorph.io import checked, read_toml
 
@@ -111,6 +112,8 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     name: str = Field("mapping", min_length=1)
     about: str = ""  # the survey and the source of the column names
     votes: str = "votes as in the table"  # what the vote fractions are
+    classes: Annotated[tuple[str, str], BeforeValidator(by_commas)] = CLASS_NAMES  # names of classes 0 and 1
+    definition: str = ""  # what counts as a disk, or as class 1 where it has another name
     psf_fwhm: float | None = Field(None, gt=0)  # arcsec, if the table has no such column
     psf_range: tuple[float, float] | None = None  # of the median PSF FWHM in this survey, arcsec
     columns: dict[str, Annotated[Column, BeforeValidator(_short_form)]]  # by truemorph's name
@@ -122,6 +125,8 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @model_validator(mode="after")
     def _known(self) -> Mapping:
+        if not all(self.classes) or len(set(self.classes)) < 2:
+            raise ValueError("classes: give two different names, such as early-type,late-type")
         for name in (*self.columns, *self.lacking):
             if name not in NAMED:
                 raise ValueError(f"unknown name {name!r}; {nearest(name, list(NAMED), what='names')}")
@@ -236,7 +241,7 @@ def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: s
     if votes := [text for name, text in chosen.items() if name in _VOTE_COLUMNS]:
         # The two kinds of votes must not be mixed.
         content["columns"] = dict.fromkeys(_VOTE_COLUMNS, False)
-        content |= {"about": "", "votes": f"columns named by the user: {', '.join(votes)}"}
+        content |= {"about": "", "definition": "", "votes": f"columns named by the user: {', '.join(votes)}"}
     for name, text in chosen.items():
         if name not in NAMED:
             raise InputError(f"unknown column {name!r}; {nearest(name, list(NAMED), what='columns of truemorph')}")

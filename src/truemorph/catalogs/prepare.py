@@ -58,6 +58,7 @@ class Preparation(Result):
         splits = {name: found["splits"][name] for name in sampling.SPLITS if name in found["splits"]}
         facts = [
             ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
+            (held["classes"][1], held["definition"] or "not defined"),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
             ("votes", f"{held['votes']} ({held['preset']})"),
             ("α", held["alpha"]),
@@ -73,7 +74,8 @@ class Preparation(Result):
         return {
             "out": None if self.out is None else str(self.out),
             "funnel": dict(self.funnel),
-            "labels": {name: int((labels == k).sum()) for k, name in enumerate(("smooth", "disk"))},
+            "labels": {name: int((labels == k).sum()) for k, name in enumerate(self.catalogue.metadata["classes"])},
+            "definition": self.catalogue.metadata["definition"],
             "splits": dict(sorted(frame["split"].value_counts().rows())),
             "with_image": int(frame["image"].is_not_null().sum()),
             "alpha": self.catalogue.metadata["alpha"],
@@ -91,7 +93,7 @@ class Preparation(Result):
         ax = axes_or_new(ax)
         alpha, labels = (self.catalogue.frame[name].to_numpy() for name in ("alpha", "label"))
         edges = np.geomspace(max(alpha.min(), 0.1), max(alpha.max(), 0.2), 41)
-        for k, name in enumerate(("smooth", "disk")):
+        for k, name in enumerate(self.catalogue.metadata["classes"]):
             ax.hist(alpha[labels == k], bins=edges, histtype="step", label=f"labelled {name}")
         ax.set(xlabel=r"resolution $\alpha$", ylabel="galaxies", xscale="log")
         ax.legend(frameon=False)
@@ -132,6 +134,11 @@ def prepare(
     root, paths, findings = _images(joined, mapped, ids, kept, images)
     split, weights, drawing = _draw(labels[kept], ids.to_list(), kind, seed)
     findings += drawing
+    if not kind.definition:
+        action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
+        findings.append(
+            Finding("definition-missing", "note", f"What counts as {kind.classes[1]} is not stated.", action)
+        )
 
     made: dict[str, Any] = {
         "object_id": as_ids(ids, name),
@@ -149,6 +156,8 @@ def prepare(
         "preset": kind.name,
         "about": kind.about,
         "votes": kind.votes,
+        "classes": list(kind.classes),
+        "definition": kind.definition,
         "columns": mapped.sources,
         "mapping": kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"}),
         "label_rule": f"{mapped.sources['label']}: 0 smooth, 1 disk" if "label" in mapped.columns else LABEL_RULE,
@@ -193,6 +202,8 @@ def read_tables(
     cosmology: str | None = None,
     sample: Any = None,
     split: Any = None,
+    classes: Any = None,
+    definition: str | None = None,
 ) -> tuple[Joined, Mapping]:
     """Read and join the tables, and combine all settings in one mapping.
 
@@ -224,6 +235,8 @@ def read_tables(
         "sample": sample,
         "split": split,
         "cosmology": cosmology,
+        "classes": classes,
+        "definition": definition and definition.removeprefix("disk:").strip(),
     }
     if psf_fwhm is not None:
         try:

@@ -11,7 +11,7 @@ import polars as pl
 from scipy.stats import rankdata
 
 from truemorph.catalogs.catalogue import columns_of_rule, gold_classes, rows_where
-from truemorph.catalogs.columns import ADDED, FRACTIONS, RESERVED, VOTES, names_position, names_votes
+from truemorph.catalogs.columns import ADDED, CLASS_NAMES, FRACTIONS, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
@@ -74,7 +74,8 @@ def select_rows(
     source, conditions = str(catalogue.path or "catalogue"), list(where)
     named = [*intrinsic, *([by] if by else []), *observables]
     about = {
-        "definition": "disk: as in the labels",
+        "classes": catalogue.metadata.get("classes", CLASS_NAMES),
+        "definition": f"disk: {catalogue.metadata.get('definition') or 'as in the labels'}",
         "alpha": catalogue.metadata.get("alpha"),
         "alpha_psf": catalogue.metadata.get("alpha_psf"),
         "where": conditions,
@@ -151,12 +152,12 @@ def lacking_values(known: np.ndarray, names: Sequence[str]) -> list[Finding]:
 
 
 def from_same_images(metadata: Mapping[str, Any]) -> list[Finding]:
-    """Warn of gold labels that people made from the images that volunteers saw, if the catalogue's are such."""
+    """Warn of gold labels that people made from the images of the observed labels, if the catalogue's are such."""
     if not (count := metadata.get("gold_from_same_images")):
         return []
     message = (
-        f"{count:,} gold labels come from the images that volunteers saw, so experts miss some of the same disks. "
-        "In trials with 20 or 40 % of the flips shared, the range held the truth in 83 or 48 % of cases."
+        f"{count:,} gold labels come from the images that were labelled before, so experts miss some of the same "
+        "disks. In trials with 20 or 40 % of the flips shared, the range held the truth in 83 or 48 % of cases."
     )
     action = "Label better images, or measure the experts' own bias with degraded copies (docs/gold.md)."
     return [Finding("gold-from-same-images", "caution", message, action)]

@@ -294,7 +294,7 @@ def _facts(described: dict[str, Any]) -> list[str]:
     if config.classifier == "network":
         reads = f"{config.backbone} on {config.image_size}-pixel images"
     through = f"{transition['family']} {transition['parameters']}" if transition else "no T(alpha)"
-    disk = f"as in the labels of that catalogue ({catalogue.get('votes')})"
+    disk = f"{catalogue.get('definition') or 'as in the labels of that catalogue'} ({catalogue.get('votes')})"
     if catalogue.get("gold_definition"):
         disk = str(catalogue["gold_definition"]).removeprefix("disk: ") + ", from gold labels"
     metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}

@@ -142,7 +142,8 @@ def train_on_catalogue(
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
     described = _transition_for(catalogue, run, transition)
     in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
-    about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")}
+    defined = ("alpha", "alpha_psf", "votes", "label_rule", "classes", "definition")
+    about = {key: catalogue.metadata.get(key) for key in defined}
     problems: Problems = []
     if run.labels is not None:
         in_training, about["gold_definition"], problems = _with_gold(in_training, catalogue, run.labels)

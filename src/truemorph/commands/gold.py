@@ -13,7 +13,9 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from truemorph.arguments import AtLeastOne, Count, Seed, Table, validated
+from truemorph.bias.gold import FEWEST
 from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.catalogs.selected import from_same_images, from_votes
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -117,7 +119,7 @@ def collect_gold(
 ) -> PlainResult:
     """Label the galaxies of a plan on a local page; Ctrl-C ends it.
 
-    The page shows one galaxy at a time, without its volunteers' label, α or id, in an order that is random for each
+    The page shows one galaxy at a time, without its observed label, α or id, in an order that is random for each
     person. Every answer is on the disk before the next galaxy is shown; to resume, run the same command again. Several
     people label one plan under their own names. To label from another computer, forward the port:
     ssh -L 8642:127.0.0.1:8642 HOST
@@ -203,6 +205,11 @@ class GoldImport(Result):
     page: Path | None = None  # with the galaxies on which people did not agree
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def complete(self) -> bool:
+        """Whether there are enough gold labels for an estimate."""
+        return not any(one.code == "gold-too-few" for one in self.findings)
+
     def summary(self) -> str:
         """Return the number of gold labels and the agreement as text."""
         count, found = self.to_dict(), self.agreement
@@ -276,11 +283,12 @@ def import_gold(
     id : str
         Column of a table that has the ids.
     column : str
-        Column of a table that has the classes: smooth, disk, unclear, artefact, or 0 and 1.
+        Column of a table that has the classes, or an SQL expression: smooth, disk (or the catalogue's names of them),
+        unclear, artefact, or 0 and 1.
     gold_source : str, optional
         better-images, same-images or literature; default that of the session, for tables literature.
     definition : str, optional
-        What counts as a disk, such as "disk: spirals and lenticulars, from Hubble images".
+        What counts as a disk, such as "disk: spirals and lenticulars, from Hubble images"; default that of the page.
 
     Returns
     -------
@@ -324,11 +332,12 @@ def import_gold(
         gold_source = gold_source or recorded.get("gold_source")
         same = first.filter(~pl.col("better"))["galaxy"] if gold_source != "literature" else first["galaxy"][:0]
     else:
-        first = answers_of_table(source, id, column)
+        first = answers_of_table(source, id, column, into.metadata.get("classes", CLASS_NAMES))
         gold_source = gold_source or "literature"
         same = first["galaxy"] if gold_source == "same-images" else first["galaxy"][:0]
+    shown = plan_of.get("definition") if source.is_dir() else ""
     where = str(gold_source) if source.is_dir() or column == "class" else f"{gold_source}, column {column}"
-    about = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({where})"}
+    about = {"gold_source": gold_source, "gold_definition": definition or f"disk: {shown or 'as labelled'} ({where})"}
     about |= {"gold_experts": experts} if experts else {}
     chosen_by = None if folder is None else read_chosen(folder)
     table, findings = with_gold(into, first, chosen_by, about)
@@ -336,6 +345,11 @@ def import_gold(
     about["gold_from_same_images"] = table.frame.filter(in_same)["gold"].count()
     table = replace(table, metadata=table.metadata | about)
     write_table(table, out)
+    counts = np.bincount(table.frame["gold"].drop_nulls(), minlength=2)
+    if counts.sum() < FEWEST or not counts.all():
+        few = f"{counts[0]} gold labels are smooth and {counts[1]} disk; an estimate needs {FEWEST}, with some of each."
+        action = "Label more galaxies and import again; until then, estimate from labels alone (truemorph transition)."
+        findings.append(Finding("gold-too-few", "caution", few, action))
     findings += [*from_same_images(about), *from_votes(f"{about['gold_definition']} {column}")]
     return GoldImport(out, table, measured, page, tuple(findings))
 

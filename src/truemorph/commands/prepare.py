@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import SkipValidation
 
-from truemorph.arguments import Rules, Seed, Table, validated
+from truemorph.arguments import Names, Rules, Seed, Table, validated
 from truemorph.catalogs.crossmatch import Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping
 from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
@@ -42,6 +42,8 @@ def prepare_catalogue(
     disk: str | None = None,
     artifact: str | None = None,
     label: str | None = None,
+    classes: Names | None = None,
+    definition: str | None = None,
     radius: str | None = None,
     psf_fwhm: Number | None = None,
     alpha: str | None = None,
@@ -90,6 +92,10 @@ def prepare_catalogue(
         Column of votes for star or artifact.
     label : str, optional
         Column of labels 0 (smooth) and 1 (disk), instead of votes.
+    classes : (str, str), optional
+        Names of classes 0 and 1, such as early-type,late-type; default smooth,disk.
+    definition : str, optional
+        What counts as a disk (class 1), such as "spirals and lenticulars"; default the preset's.
     radius : str, optional
         Column of Petrosian radii, arcsec.
     psf_fwhm : str, float or quantity, optional
@@ -152,6 +158,8 @@ def prepare_catalogue(
         "cosmology": cosmology,
         "sample": sample,
         "split": split,
+        "classes": classes,
+        "definition": definition,
     }
     if dry_run:
         return _mapping(table, asked)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
 from pydantic import BaseModel, Field, Json
 
+from truemorph.catalogs.columns import CLASS_NAMES, lenticulars
+from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.agreement import combined
@@ -30,38 +33,44 @@ _ZOONIVERSE = ("annotations", "subject_data", "user_name", "created_at")
 _COLUMNS = ("gold", "gold_probability", "gold_uncertain", "gold_people", "gold_time")
 
 
-def class_of(word: str) -> str | None:
-    """Return smooth, disk, unclear or artefact for a word, None if it is none of them."""
-    return next((name for name, pattern in _WORDS.items() if re.fullmatch(pattern, word.strip().lower())), None)
+def class_of(word: str, classes: Sequence[str] = CLASS_NAMES) -> str | None:
+    """Return smooth, disk, unclear or artefact for a word or a name of `classes`, None if it is none of them."""
+    if (plain := word.strip().lower()) in (names := [one.lower() for one in classes]):
+        return CLASS_NAMES[names.index(plain)]
+    return next((name for name, pattern in _WORDS.items() if re.fullmatch(pattern, plain)), None)
 
 
-def answers_of_table(path: Path, id_column: str, class_column: str) -> pl.DataFrame:
+def answers_of_table(
+    path: Path, id_column: str, class_column: str, classes: Sequence[str] = CLASS_NAMES
+) -> pl.DataFrame:
     """Read answers (`annotator`, `galaxy`, `answer`, `time`) from a table or a Zooniverse classification export.
 
-    A table has one row a galaxy, or a galaxy and person, in a column `annotator`.
+    A table has one row a galaxy, or a galaxy and person, in a column `annotator`. The classes may be an SQL expression.
     """
     frame = read_table(path).frame
     if of_zooniverse := set(_ZOONIVERSE) <= set(frame.columns):
         given = _of_zooniverse(frame, str(path))
     else:
-        for name in (id_column, class_column):
+        computed = class_column not in frame.columns and not class_column.isidentifier()
+        for name in (id_column, *(() if computed else (class_column,))):
             if name not in frame.columns:
                 raise InputError(f"{path}: no column {name!r} (`id`, `column`); it has {', '.join(frame.columns)}")
         given = frame.select(
             annotator="annotator" if "annotator" in frame.columns else pl.lit(path.name),
             galaxy=id_column,
-            answer=class_column,
+            answer=compute(read_expression(class_column, str(path)), frame, str(path)) if computed else class_column,
             time=None,
         )
     given = given.cast(pl.String).filter(~pl.col("answer").str.strip_chars().str.to_lowercase().is_in(_NONE))
-    classes = {word: class_of(word) for word in given["answer"].unique().sort()}
-    unknown = [word for word, one in classes.items() if one is None]
+    known = {word: class_of(word, classes) for word in given["answer"].unique().sort()}
+    unknown = [word for word, one in known.items() if one is None]
     if unknown:
         raise InputError(
             f"{path}: unknown classes {', '.join(map(repr, unknown[:5]))}; use smooth, disk, unclear or artefact "
-            "(or 0 and 1)"
+            "(or 0 and 1), or an expression (`column`), such as \"CASE WHEN class = 'Sb' THEN 'disk' ELSE class END\""
+            f"{lenticulars(unknown)}"
         )
-    found = given.with_columns(pl.col("annotator").fill_null("?"), pl.col("answer").replace(classes))
+    found = given.with_columns(pl.col("annotator").fill_null("?"), pl.col("answer").replace(known))
     who = ["annotator", "galaxy"]
     twice = found.unique([*who, "answer"]).filter(pl.struct(who).is_duplicated())
     if not twice.is_empty() and not of_zooniverse:

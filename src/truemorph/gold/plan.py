@@ -22,6 +22,7 @@ from truemorph.bias.gold import FEWEST, GoldRegression
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import find_images, object_ids
+from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, read_json, write_json
@@ -342,6 +343,8 @@ def make_plan(
         "catalogue": source if catalogue.path is None else str(Path(catalogue.path).resolve()),
         "sha256": checksum(frame),
         "image_root": catalogue.metadata.get("image_root"),
+        "classes": catalogue.metadata.get("classes", CLASS_NAMES),
+        "definition": catalogue.metadata.get("definition", ""),
         "error": error if budget is None else None,
         "budget": budget,
         "seed": seed,
@@ -390,6 +393,8 @@ class PlanFile(BaseModel):
     catalogue: str
     sha256: str | None = None  # version 0.1 wrote none
     image_root: str | None
+    classes: tuple[str, str] = CLASS_NAMES  # plans of version 0.1 have neither
+    definition: str = ""
 
 
 def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:

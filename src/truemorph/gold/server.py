@@ -96,6 +96,8 @@ def make_app(session: Session, token: str) -> Starlette:
             "labelled": labelled,
             "galaxies": len(session.images),
             "error": session.error,
+            "classes": session.classes,
+            "definition": session.definition,
         }
         return JSONResponse(content | more, headers=headers)
 

@@ -13,6 +13,7 @@ import polars as pl
 from PIL import Image
 from pydantic import BaseModel
 
+from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, read_answers, read_twins
@@ -51,6 +52,8 @@ class Session:
     error: float  # largest error of the disk fraction over the bins of α after all labels, as predicted
     left_out: dict[str, str]  # why other galaxies of the plan can't be shown
     source: Source  # where gold labels come from
+    classes: tuple[str, str] = CLASS_NAMES
+    definition: str = ""  # of the second class
 
     def items(self, annotator: str) -> list[tuple[str, str]]:
         """Galaxy and occasion of all pictures in the order of one person."""
@@ -122,7 +125,8 @@ def open_session(
     places = {"images": str(Path(images).resolve()), "better": None if better is None else str(Path(better).resolve())}
     write_json(folder / SESSION, {"gold_source": used, **places})
     error = max(about["predicted"])
-    return Session(folder, shown, beside, copies, about["repeats"], about["seed"], error, reasons, used)
+    named = about["classes"], about["definition"]
+    return Session(folder, shown, beside, copies, about["repeats"], about["seed"], error, reasons, used, *named)
 
 
 def read_session(folder: Path) -> dict[str, Any]:

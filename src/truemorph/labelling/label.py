@@ -196,7 +196,11 @@ def open_labelling(
         "format_version": FORMAT_VERSION,
         **identity,
         "source": given.metadata.get("source", str(path)),  # of a prepared catalogue
-        **{key: about[key] for key in ("votes", "label_rule", "gold_definition") if about.get(key)},
+        **{
+            key: about[key]
+            for key in ("votes", "label_rule", "classes", "definition", "gold_definition")
+            if about.get(key)
+        },
         "trained_on": model.described["catalogue"],
         "trained_through": transition_to_dict(model.transition),
         "findings": [one.to_dict() for one in findings],

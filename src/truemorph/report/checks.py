@@ -58,7 +58,7 @@ def _rms(values: np.ndarray) -> float:
 
 def _numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:
     against = f"against the {truth.name} of {int(truth.known.sum()):,} galaxies"
-    return f"{ours:.3f}, volunteers' labels {theirs:.3f}, error of the difference {error:.3f}, {against}"
+    return f"{ours:.3f}, observed labels {theirs:.3f}, error of the difference {error:.3f}, {against}"
 
 
 def _judged(found: Evidence) -> list[Model]:
@@ -103,10 +103,10 @@ def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) 
 
 
 def _fractions_compared(what: str, gain: float, error: float, off: float, numbers: str) -> Iterator[Check]:
-    """Disk fractions against the volunteers', by two errors of the difference."""
+    """Disk fractions against the observed ones, by two errors of the difference."""
     measured = f"{what}: {numbers}."
     if gain < -2 * error:
-        text = f"The corrected disk fractions are farther from the gold labels than the volunteers' are. {measured}"
+        text = f"The corrected disk fractions are farther from the gold labels than the observed ones are. {measured}"
         action = "Do not use this correction for this definition; estimate T(α) with these gold labels (`gold`)."
         yield Finding("fractions-worse", "problem", text, action)
     elif gain <= 2 * error:
@@ -114,7 +114,7 @@ def _fractions_compared(what: str, gain: float, error: float, off: float, number
         action = "Use more gold labels (`gold`), or more galaxies to train on."
         yield Finding("fractions-not-better", "caution", text, action)
     elif off >= _SMALL:
-        text = "The corrected disk fractions are nearer to the gold labels than the volunteers' labels are, but off by "
+        text = "The corrected disk fractions are nearer to the gold labels than the observed labels are, but off by "
         action = "Quote this error with the fractions, or estimate T(α) with gold labels (`gold`)."
         yield Finding("fractions-inaccurate", "caution", f"{text}{_SMALL} or more. {measured}", action)
     else:
@@ -129,7 +129,7 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
     own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (best, found.observed))
     what, numbers = f"Balanced accuracy of {best.name}", _numbers(own, before, error, truth)
     if gain < -2 * error:
-        text = "The model's labels agree less with the gold labels than the volunteers' labels do."
+        text = "The model's labels agree less with the gold labels than the observed labels do."
         action = "Do not use these labels; train a network for more epochs, or on more galaxies."
         worse = Finding("labels-worse", "problem", f"{text} {what}: {numbers}.", action)
         if model.classifier.uses_images or model.classifier.config.features:
@@ -138,7 +138,7 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
             action = "Use its disk fractions and probabilities instead of its labels."
             yield replace(worse, severity="caution", action=action)
     elif gain <= 2 * error:
-        text = "The model's labels agree with the gold labels about as often as the volunteers' labels do."
+        text = "The model's labels agree with the gold labels about as often as the observed labels do."
         action = "Use more gold labels (`gold`), or more galaxies to train on."
         yield Finding("labels-not-better", "caution", f"{text} {what}: {numbers}.", action)
     else:
@@ -166,7 +166,7 @@ def _of_models(found: Evidence) -> Iterator[Check]:
             yield Finding("nearly-one-class", "caution", text, action)
     for model in _judged(found):
         if model.naive and not model.classifier.described["catalogue"].get("gold_definition"):
-            text = f"{model.name} was trained without a bias curve, so it treats the volunteers' labels as correct."
+            text = f"{model.name} was trained without a bias curve, so it treats the observed labels as correct."
             yield Finding("labels-treated-as-correct", "caution", text, "Train with a bias curve (`transition`).")
         yield _predicted_labels(found, model)
         yield from _bias(found, model)
@@ -175,17 +175,17 @@ def _of_models(found: Evidence) -> Iterator[Check]:
         if model.posterior is not None and model.classifier.uses_images:
             text = (
                 f"The posterior of {model.name} treats image and label as independent. They are not, because "
-                "volunteers saw the same pixels as the network, so it is slightly overconfident."
+                "whoever labelled these galaxies saw the same pixels as the network, so it is slightly overconfident."
             )
             yield Finding("posterior-overconfident", "note", text)
 
 
 def _predicted_labels(found: Evidence, model: Model) -> Check:
-    """Whether p(disk) and T(α) together predict the volunteers' labels, beyond what chance alone gives."""
+    """Whether p(disk) and T(α) together predict the observed labels, beyond what chance alone gives."""
     seen = model.observed_probability(found.alpha)
     off, (chance, scatter) = calibration_error(found.observed.disk, seen), chance_calibration_error(seen)
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
-    what = f"Volunteers' labels as {model.name} predicts them through T(α)"
+    what = f"Observed labels as {model.name} predicts them through T(α)"
     numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"
     if beyond < _SMALL / 2:
         return what, numbers
@@ -206,9 +206,9 @@ def _bias(found: Evidence, model: Model) -> Iterator[Check]:
     before, after = (row["excess"] for row in rows)
     error = float(np.linalg.norm([row["bootstrap_std" if found.tree.bootstrap else "floor_std"] for row in rows]))
     what = f"Drift of {model.name} with resolution ({found.tree.measure} above floor)"
-    numbers = f"{after:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f}"
+    numbers = f"{after:.3f}, observed labels {before:.3f}, error of the difference {error:.3f}"
     if after - before > 2 * error:
-        text = f"The class probabilities drift more with α than the volunteers' labels. {what}: {numbers}."
+        text = f"The class probabilities drift more with α than the observed labels. {what}: {numbers}."
         action = "Check T(α) (`transition`): a curve that is too wide over-corrects."
         yield Finding("bias-increased", "problem", text, action)
     elif before - after > 2 * error and after < before / 2:
@@ -238,7 +238,7 @@ def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
 
 
 def _of_transition(found: Evidence) -> Iterator[Check]:
-    """The fit of T(α) to the volunteers' labels: its own findings, and whether class fractions depend on α."""
+    """The fit of T(α) to the observed labels: its own findings, and whether class fractions depend on α."""
     settled = found.corrector is None and found.by_gold is not None  # gold labels correct, not T(α)
     for definition, truth in found.truths.items():
         if np.bincount(truth.labels[truth.known], minlength=2).min() < FEWEST_OF_A_CLASS:

@@ -229,7 +229,7 @@ def _distribution(found: Evidence, column: str) -> Illustration:
         values, found.observed.disk, sets, column=column, observed_name=found.observed.name, bootstrap=_RESAMPLES,
         seed=found.options.seed,
     )  # fmt: skip
-    places = {"smooth": "smooth", "to_disk": "smooth to disk, beside the volunteers' disks"}
+    places = {"smooth": "smooth", "to_disk": "smooth to disk, beside observed disks"}
     apart = "; ".join(
         f"{row['labels']} ({places[row['panel']]}) {row['ks']:.2f} ± {row['ks_stderr']:.2f} (chance "
         f"{row['ks_floor']:.2f})"
@@ -242,6 +242,6 @@ def _distribution(found: Evidence, column: str) -> Illustration:
         f"distribution_{_NO_NAME.sub('_', column)}",
         cumulative_panels(compared, styles_of(found), axis_label(found, column)),
         f"{what} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance "
-        f"from the curve of the volunteers' labels (Kolmogorov-Smirnov): {apart or 'none'}.{more}{dropped}",
+        f"from the curve of the observed labels (Kolmogorov-Smirnov): {apart or 'none'}.{more}{dropped}",
         compared.data(),
     )

@@ -36,7 +36,7 @@ from truemorph.tables import CatalogTable, numeric_columns, read_table
 if TYPE_CHECKING:
     from truemorph.report.writing import ReportOptions
 
-OBSERVED = "volunteers' labels"
+OBSERVED = "observed labels"
 TRUTH = "truth"
 _ENOUGH_TO_TEST = 1000
 _UNSTATED = "column gold"
@@ -50,7 +50,7 @@ class Model:
     name: str
     classifier: Classifier
     disk: np.ndarray  # (N,), of the image or features
-    after: np.ndarray  # (N,), given the volunteers' label too
+    after: np.ndarray  # (N,), given the observed label too
     observables: np.ndarray  # (N, J), what T depends on beside α
 
     @property
@@ -60,7 +60,7 @@ class Model:
 
     @cached_property
     def naive(self) -> bool:
-        """Whether its T says that no label was ever flipped, so that the volunteers' labels are correct."""
+        """Whether its T says that no label was ever flipped, so that the observed labels are correct."""
         if n_observables(self.transition):
             return False
         matrix = np.asarray(self.transition.matrix(np.array([1.0, 10.0, 100.0])))
@@ -68,7 +68,7 @@ class Model:
 
     @property
     def probabilities(self) -> LabelSet:
-        """Without the volunteers' labels."""
+        """Without the observed labels."""
         return LabelSet(f"{self.name}: p(disk)", "probabilities", self.disk, self.name)
 
     @property
@@ -144,7 +144,7 @@ class Evidence:
 
     @cached_property
     def observed(self) -> LabelSet:
-        """The volunteers' labels."""
+        """The observed labels."""
         return LabelSet(OBSERVED, "observed", self.frame["label"].to_numpy().astype(np.float64))
 
     @property
@@ -189,7 +189,7 @@ class Evidence:
 
     @cached_property
     def through(self) -> PopulationFractions | None:
-        """Disk fractions in fifths of α from the volunteers' labels, corrected through the fitted T(α)."""
+        """Disk fractions in fifths of α from the observed labels, corrected through the fitted T(α)."""
         if self.study is None:
             return None
         return debiased_fractions(self.observed.labels, self.alpha, self.study.fit, bins=FIFTHS)

@@ -33,7 +33,7 @@ _LINES = {"probabilities": "-", "labels": "-", "posterior": ":", "column": "-."}
 
 
 def styles_of(found: Evidence) -> dict[str, Style]:
-    """How each label set, and each model, is drawn: volunteers grey, gold in the colour of text, a colour a model.
+    """How each label set, and each model, is drawn: observed labels grey, gold in the colour of text, a colour a model.
 
     Of naive models the first is orange.
     """
@@ -70,7 +70,7 @@ def new_panel(width: float = 4.6, height: float = 3.5) -> Any:
 
 
 def _draw_fractions(axes: Any, found: Evidence) -> None:
-    """Disk fraction against α: the volunteers', corrected with its range, and by gold labels."""
+    """Disk fraction against α: observed, corrected with its range, and by gold labels."""
     table, styles = found.correction, styles_of(found)
     x = table["mean"]
     model = found.corrector
@@ -85,7 +85,7 @@ def _draw_fractions(axes: Any, found: Evidence) -> None:
     for name, one in others.items():
         fraction = fractions_by(found.alpha, [one])["disk_fraction"]
         axes.plot(x, fraction, ms=4, lw=1, label=plain_text(name), **styles[one.name])
-    axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="volunteers", **STYLE["observed"])
+    axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed", **STYLE["observed"])
     if table["gold"].is_not_null().all() and (model is not None or found.by_gold is None):
         axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=found.gold_name, **STYLE["truth"])
     axes.set(xlabel=axis_label(found, "alpha"), ylabel="disk fraction", ylim=(0, 1.02))
@@ -103,7 +103,7 @@ def fractions(found: Evidence) -> Illustration:
     _legend_above(axes)
     caption = f"Disk fraction of {found.which} in fifths of α. Errors are statistical."
     if table["corrected"].count():
-        by, range_of = "the volunteers' labels through T(α)", []
+        by, range_of = "the observed labels through T(α)", []
         if model is not None:
             by = f"{'the posterior' if model.posterior else 'mean p(disk)'} of model {model.name!r}"
             range_of.append("its error")
@@ -111,7 +111,7 @@ def fractions(found: Evidence) -> Illustration:
             by, range_of = "gold labels", ["the 95 % interval of the estimate"]
         elif found.study is not None:
             over = "trends of the true fraction with α up to δ" if found.study.fit.drift is not None else "all families"
-            range_of.append(f"the volunteers' labels corrected directly through T(α), with its error, for {over}")
+            range_of.append(f"the observed labels corrected directly through T(α), with its error, for {over}")
         caption += f" Corrected: {by}. The range spans {' and '.join(range_of)}."
     others = [one.name for one in found.models if one is not model]
     if others:
@@ -161,7 +161,7 @@ def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
     return Illustration(
         "bias_curve",
         axes.figure,
-        f"The bias curve T(α): how often volunteers label a disk smooth ({fitted}; fitted by the {fit.method} method)."
+        f"The bias curve T(α): how often a disk is labelled smooth ({fitted}; fitted by the {fit.method} method)."
         + (" Grey: the other families fitted to the same labels." if len(curves) > 1 else "")
         + (" Points: galaxies with gold labels, which the fit does not use." if points else ""),
         pl.concat(data, how="diagonal"),
@@ -171,7 +171,7 @@ def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
 def among_similar(found: Evidence) -> Illustration:
     """Disk fraction of poorly and of well resolved galaxies against each intrinsic column, one panel a column."""
     styles = styles_of(found)
-    sets = {"volunteers": found.observed}
+    sets = {"observed": found.observed}
     if found.corrector is not None:
         sets["corrected"] = found.corrector.best
     if found.truth is not None:
@@ -228,7 +228,7 @@ def reliability_panels(found: Evidence) -> Illustration:
         "calibration",
         panels,
         "Of galaxies with p(disk) = 0.7, are 70 % disks? Calibration error (mean distance of probability and "
-        f"fraction): {'; '.join(errors)}. For the comparison with the volunteers' labels p(disk) is passed through "
+        f"fraction): {'; '.join(errors)}. For the comparison with the observed labels p(disk) is passed through "
         "T(α), so it needs no gold labels.",
         pl.concat(data),
     )
@@ -272,7 +272,7 @@ def overview(found: Evidence, examples: Sequence[Mapping[str, Any]]) -> Illustra
         axes.spines[:].set_visible(False)
     for column, row in enumerate(examples):
         _draw_pair(panels[0, column], panels[1, column], row)
-    panels[0, 0].set_ylabel("as volunteers saw it:\nlabelled smooth", fontsize=9)
+    panels[0, 0].set_ylabel("as it was labelled:\nlabelled smooth", fontsize=9)
     panels[1, 0].set_ylabel("a better image:\na disk", fontsize=9)
-    text = "Disk fraction against resolution, beside galaxies as volunteers saw them and in better images."
+    text = "Disk fraction against resolution, beside galaxies as they were labelled and in better images."
     return Illustration("overview", figure, text)

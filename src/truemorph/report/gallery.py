@@ -32,7 +32,7 @@ _THUMBNAIL = 112
 _PAIRS, _EXAMPLES = 12, 4
 _RANGES = {"posterior": "p(disk) after", "p": "p(disk) of the picture", "alpha": "α", "votes": "votes for disk"}
 _CHOICES = {"change": "change", "split": "split", "truth": "gold label"}
-SEEN, BETTER, MAP = "as volunteers saw it", "better image", "what raises the score of a disk"
+SEEN, BETTER, MAP = "as it was labelled", "better image", "what raises the score of a disk"
 
 
 def _decoded(path: Path, fits: TrainingConfig = DEFAULTS) -> np.ndarray:
@@ -240,7 +240,7 @@ def changed_galaxies_section(found: Evidence) -> tuple[list[Pair], list[Section]
         note += f" {len(bad)} can't be read (first: {bad[0]})." if bad else ""
     middle = "Middle: a better image. " if n else ""
     note = (
-        f"The surest changes from smooth to disk. Left: the image that volunteers saw. {middle}Right: what raises the "
+        f"The surest changes from smooth to disk. Left: the image that was labelled. {middle}Right: what raises the "
         f"score of a disk (Grad-CAM). {note}"
     )
     pairs = [_pair(one, found, (SEEN, BETTER, MAP), told=n > 0) for one in chosen]
@@ -257,7 +257,7 @@ def _pair(one: Shown, found: Evidence, wanted: Sequence[str], told: bool = False
     votes = "" if row.get("disk_fraction") is None else f" ({100 * row['disk_fraction']:.0f} % voted disk)"
     gold = _gold(row, found)
     truth = "" if gold is None else f"; {found.gold_name.removesuffix('s')}: {gold}"
-    said = f"α = {row['alpha']:.1f}. Volunteers: smooth{votes}; corrected: disk (p = {row[AFTER]:.2f}){truth}"
+    said = f"α = {row['alpha']:.1f}. Labelled smooth{votes}; corrected: disk (p = {row[AFTER]:.2f}){truth}"
     return Pair(f"{said}. {row['object_id']}", pictures)
 
 
@@ -272,5 +272,5 @@ def _drawn(chosen: Sequence[Shown], found: Evidence) -> list[Illustration]:
             data.append(about)
     if not pairs:
         return []
-    text = "Galaxies that changed from smooth to disk: above as volunteers saw them, below a better image."
+    text = "Galaxies that changed from smooth to disk: above as they were labelled, below a better image."
     return [Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data)), overview(found, pairs[:_EXAMPLES])]

@@ -1,4 +1,4 @@
-"""Table 1 of the paper, and what else is measured of label sets: tables behind figures, gains over the volunteers."""
+"""Table 1 of the paper, and what else is measured of label sets: tables behind figures, gains over observed labels."""
 
 from __future__ import annotations
 

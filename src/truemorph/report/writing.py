@@ -179,6 +179,8 @@ def make_report(
             "findings": [one.to_dict() for one in findings],
             "passed": [{"name": name, "measured": measured} for one in judged for name, measured in one.passed],
             "measured_on": found.which,
+            "classes": found.catalogue.metadata.get("classes", CLASS_NAMES),
+            "definition": found.catalogue.metadata.get("definition"),
             "measure": found.tree.measure,
             "table": found.table.to_dicts(),
             "fractions": found.correction.to_dicts(),
@@ -204,12 +206,12 @@ def sentences(found: Evidence) -> dict[str, str]:
     if rise > 2 * error and low["corrected"] is not None and low["lowest"] > low["labelled"]:
         missed = 1 - low["labelled"] / max(low["corrected"], 1e-9)
         many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
-        who = "Simulated volunteers" if found.gold_name == TRUTH else "Volunteers"
+        who = "The simulated labels" if found.gold_name == TRUTH else "The observed labels"
         headline = f"{who} miss {many} disks in poorly resolved galaxies: their disk fraction is {both}."
     else:
         course = "does not change" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
         both = f"{_percent(low['labelled'])} in poorly and {_percent(high['labelled'])} in well resolved galaxies"
-        headline = f"The volunteers' disk fraction {course} with resolution: it is {both}."
+        headline = f"The observed disk fraction {course} with resolution: it is {both}."
         headline += " This may be bias or a real trend." if course == "rises" else ""
     answer = []
     model = found.principal
@@ -241,6 +243,11 @@ def sentences(found: Evidence) -> dict[str, str]:
         f"Poorly and well resolved: the lowest and the highest fifth of α ({low['low']:.1f} to {low['high']:.1f} and "
         f"{high['low']:.1f} to {high['high']:.1f}) of {found.which}."
     )
+    own = found.catalogue.metadata
+    if own.get("definition"):
+        first, second = own.get("classes", CLASS_NAMES)
+        named = "" if (first, second) == CLASS_NAMES else f"Smooth is {first}, disk is {second}. "
+        remark = f"{named}Definition of {second}: {own['definition'].rstrip('.')}. {remark}"
     return {"headline": headline, "answer": " ".join(answer), "remark": remark} | _when_good(found)
 
 
@@ -258,7 +265,7 @@ def _when_good(found: Evidence) -> dict[str, str]:
             sets = found.corrector.best, found.observed
             own, labelled = (f"{found.row(one)[f'fraction_rms: {definition}']:.3f}" for one in sets)
             reason = f"Corrected disk fractions differ from the {truth.name} by {own} (rms over fifths of α), "
-            reason += f"the volunteers' by {labelled}."
+            reason += f"the observed ones by {labelled}."
         step = f"Label more galaxies: truemorph label {found.corrector.classifier.folder} SOURCE --out labels.parquet"
         if found.gold_name == TRUTH:
             step = "Prepare your own galaxies: truemorph prepare VOTES --images FOLDER --out catalogue.parquet"
@@ -283,7 +290,7 @@ def _sections(found: Evidence, changed: Sequence[Section], curves: Sequence[Illu
 
 
 def _fractions_table(found: Evidence) -> Table:
-    head = ["α", "galaxies", "volunteers", "corrected", "error", "lowest", "highest"]
+    head = ["α", "galaxies", "observed", "corrected", "error", "lowest", "highest"]
     rows = []
     for row in found.correction.iter_rows(named=True):
         values = [row[name] for name in ("labelled", "corrected", "stderr", "lowest", "highest")]
@@ -321,7 +328,7 @@ def _table_one(found: Evidence) -> Table:
     head += ["above floor", "value", "bootstrap", "floor"]
     groups.append((f"drift with α ({tree.measure})", 4))
     head += ["accuracy", "precision", "to disk", "to smooth"]
-    groups.append(("vs volunteers", 4))
+    groups.append(("vs observed labels", 4))
     rows = []
     for row in found.table.iter_rows(named=True):
         cells = [row["labels"], number(row["galaxies"], ",d"), number(row["disk_fraction"])]
@@ -336,7 +343,7 @@ def _table_one(found: Evidence) -> Table:
         f"On {found.which}. {tree.measure} in {2**tree.depth} leaves{of}, {tree.bins} bins of α. Noise alone gives the "
         "floor; above floor is √(value² − floor²): bias, or a real change of class with α among similar galaxies. "
         f"Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1. Accuracy and "
-        "precision vs volunteers say how alike labels are, not how good."
+        "precision vs observed labels say how alike labels are, not how good."
     )
     return Table("", head, rows, note, groups)
 
