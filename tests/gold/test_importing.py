@@ -101,7 +101,7 @@ def test_labels_from_the_same_images_are_a_finding(labelled, ids, out):
     """Also in a session with better images, for galaxies that had none."""
     for source in ("same-images", "better-images"):
         assert codes(tm.import_gold(labelled, out=out, gold_source=source)) == ["gold-from-same-images"]
-    give(labelled, "Ann", dict.fromkeys(ids, "disk"), better=True)
+    give(labelled, "Ann", {one: WORDS[k % 2] for k, one in enumerate(ids)}, better=True)
     assert codes(tm.import_gold(labelled, out=out, gold_source="better-images")) == []
 
 

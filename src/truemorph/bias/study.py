@@ -77,7 +77,7 @@ class TransitionStudy(Result):
         if self.bootstrap_std:
             scatter = ", ".join(f"{name} ± {value:.3f}" for name, value in self.bootstrap_std.items())
             facts.append(("bootstrap", scatter))
-        if self.check.checked:
+        if self.check.confounded or self.check.unexplained:
             facts.append(("check", self.check.statement))
         if self.about.get("alpha"):
             facts.append(("α", self.about["alpha"]))
