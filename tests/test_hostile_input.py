@@ -17,6 +17,8 @@ from truemorph.tables import CatalogTable, write_table
 ALPHA = np.linspace(2, 40, 200)
 LABELS = np.tile([0, 1], 100)
 T = tm.RayleighTransition(11.25)
+GALAXIES = tm.simulate_catalogue(400)
+MODEL = GALAXIES.select("object_id", pl.col("label").cast(pl.Int64), p_smooth=pl.lit(0.4), p_disk=pl.lit(0.6))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,12 @@ T = tm.RayleighTransition(11.25)
         lambda: tm.DebiasedLogisticRegression().fit(ALPHA[:, None], LABELS, alpha=np.arange(200).astype("M8[D]")),
         lambda: tm.confounding_check(LABELS, np.where(ALPHA > 30, np.inf, ALPHA), gold=LABELS),
         lambda: tm.cv14(LABELS, torch.tensor(ALPHA, requires_grad=True), 4),
+        lambda: tm.measure_bias(GALAXIES, labels=MODEL.with_columns(label=pl.lit("disk"))),
+        lambda: tm.measure_bias(GALAXIES, labels=MODEL.with_columns(p_disk=pl.lit("high"))),
+        lambda: tm.measure_bias(GALAXIES, labels=MODEL.drop("p_smooth")),
+        lambda: tm.measure_bias(GALAXIES, out="a\0b.json"),
+        lambda: tm.measure_bias("a\0b.parquet"),
+        lambda: tm.measure_bias(GALAXIES.with_columns(pl.col("object_id").cast(pl.String) + "\0")),
     ],
 )
 def test_values_that_mean_nothing_are_refused(call):
@@ -47,13 +55,12 @@ def test_values_that_mean_nothing_are_refused(call):
 
 
 def test_labels_of_some_galaxies_are_counted_and_repeated_ones_refused():
-    frame = tm.simulate_catalogue(400)
-    labels = frame[:200].select("object_id", pl.col("label").cast(pl.Int64), p_smooth=pl.lit(0.4), p_disk=pl.lit(0.6))
-    found = tm.measure_bias(frame, labels=labels, bootstrap=0)
+    labels = MODEL[:200]
+    found = tm.measure_bias(GALAXIES, labels=labels, bootstrap=0)
     assert "rows-left-out" in codes(found)
     assert any("200 of 400" in one.message for one in found.findings)
     with pytest.raises(InputError, match="several labels"):
-        tm.measure_bias(frame, labels=pl.concat([labels, labels[:1]]), bootstrap=0)
+        tm.measure_bias(GALAXIES, labels=pl.concat([labels, labels[:1]]), bootstrap=0)
 
 
 def test_text_that_spreadsheets_would_run_is_marked_in_csv(tmp_path):

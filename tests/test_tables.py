@@ -68,8 +68,48 @@ def test_types_of_csv_columns(tmp_path, name):
     frame = read_table(tmp_path / name).frame
     assert frame.rows()[0] == ("7", 1.0, "1", "true", None)
     assert frame.rows()[12_000:] == [("#07", 1.5, "J01", "no", 3), ("007", None, None, None, None)]
-    (tmp_path / "ids.csv").write_text("id\n2\n00012\n")
-    assert read_table(tmp_path / "ids.csv").frame["id"].to_list() == ["2", "00012"]
+    for ids in (["2", "00012"], ["12e4", "120000"], ["007", "1E3"]):
+        (tmp_path / "ids.csv").write_text("\n".join(["id", *ids, ""]))
+        assert read_table(tmp_path / "ids.csv").frame["id"].to_list() == ids
+    (tmp_path / "flux.csv").write_text("flux,size\n12e4,1e3\n1.5e5,2e-1\n")
+    assert read_table(tmp_path / "flux.csv").frame.rows() == [(12e4, 1e3), (1.5e5, 0.2)]
+
+
+def test_undefined_values_of_fits_and_votable_are_missing(tmp_path):
+    """Byte 0 in a column of logicals, and empty cells of integers, also before VOTable 1.3."""
+    defined = np.arange(300) % 3
+    columns = [fits.Column("id", "K", array=defined), fits.Column("disk", "L", array=defined)]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "t.fits")
+    content = bytearray((tmp_path / "t.fits").read_bytes())
+    start = 2880 * 2  # of the data, of 9 bytes a row
+    content[start + 8 : start + 9 * 300 : 9] = bytes(b"TF\0"[one] for one in defined)
+    (tmp_path / "t.fits").write_bytes(content)
+    assert read_table(tmp_path / "t.fits").frame["disk"].to_list() == [True, False, None] * 100
+    for version in ("1.1", "1.2", "1.4"):
+        cells = "".join(f"<TR><TD>{one}</TD></TR>" for one in (7, "", -8))
+        rows = f'<FIELD name="n" datatype="short"/><DATA><TABLEDATA>{cells}</TABLEDATA></DATA>'
+        text = f'<?xml version="1.0"?><VOTABLE version="{version}"><RESOURCE><TABLE>{rows}</TABLE></RESOURCE></VOTABLE>'
+        (tmp_path / "t.vot").write_text(text)
+        assert read_table(tmp_path / "t.vot").frame["n"].to_list() == [7, None, -8]
+    for beyond, kind in (("70000", "short"), (f"{2**63}", "long"), ("-1", "unsignedByte")):
+        (tmp_path / "t.vot").write_text(text.replace("-8", beyond).replace("short", kind))
+        with pytest.raises(InputError, match=beyond):
+            read_table(tmp_path / "t.vot")
+
+
+def test_ids_of_ecsv_files_may_begin_with_hashes(tmp_path):
+    """Other programs find them, too, if truemorph wrote the file."""
+    ids = ["#1", "#2 b", "c", "#4"]
+    Table({"id": ids, "n": range(4)}).write(tmp_path / "t.ecsv")
+    assert read_table(tmp_path / "t.ecsv").frame.rows() == list(zip(ids, range(4), strict=True))
+    write_table(read_table(tmp_path / "t.ecsv"), tmp_path / "again.ecsv")
+    assert Table.read(tmp_path / "again.ecsv")["id"].tolist() == ids
+
+
+@pytest.mark.parametrize("name", ["a\0b", "^p.*$", "*"])
+def test_names_of_columns_that_polars_does_not_take_literally_are_refused(name):
+    with pytest.raises(InputError, match="rename"):
+        read_table(pl.DataFrame({"a": [1], name: [2]}))
 
 
 @pytest.mark.parametrize("extension", ["csv.gz", "parquet", "fits", "vot"])
@@ -203,8 +243,10 @@ def test_unusual_types_are_preserved_if_the_format_supports_them(tmp_path):
     for name, out in (("list", "t.fits"), ("day", "t.fits"), ("struct", "t.csv")):
         with pytest.raises(InputError, match=out):
             write_table(CatalogTable(got.frame.select(name)), tmp_path / out)
-    with pytest.raises(InputError, match=r"t\.fits"):
-        write_table(CatalogTable(pl.DataFrame({"name": ["\u03b8"]})), tmp_path / "t.fits")  # FITS supports ASCII only
+    # FITS supports ASCII only.
+    for text, out in (("\u03b8", "t.fits"), ("a\0", "t.fits"), ("a\0", "t.ecsv"), ("a\x01", "t.vot")):
+        with pytest.raises(InputError, match=out):
+            write_table(CatalogTable(pl.DataFrame({"name": [text]})), tmp_path / out)
     assert [file.name for file in tmp_path.iterdir()] == ["again.parquet"]
 
 

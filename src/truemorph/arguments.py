@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias, TypeVar
 
 from cyclopts import Parameter
@@ -21,12 +21,18 @@ Result = TypeVar("Result")
 
 
 def validated(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Check the arguments of each call against their types; the InputError names the first that does not fit."""
+    """Check the arguments of each call against their types; the InputError names the first that does not fit.
+
+    Text and paths with a null character, which no file has, are refused too.
+    """
     checking = validate_call(config={"arbitrary_types_allowed": True, "revalidate_instances": "always"})(function)
     names = list(inspect.signature(function).parameters)
 
     @wraps(function)
     def checked(*given: Given.args, **options: Given.kwargs) -> Result:
+        for name, one in [*zip(names, given, strict=False), *options.items()]:
+            if isinstance(one, str | PurePath) and "\0" in str(one):
+                raise InputError(f"`{name}`: {str(one)!r} has a null character; remove it")
         try:
             return checking(*given, **options)
         except ValidationError as problem:

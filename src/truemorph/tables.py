@@ -78,15 +78,16 @@ def read_table(source: Any) -> CatalogTable:
     Returns
     -------
     CatalogTable
-        Missing values (null, masked, pandas' NaN, empty text) are null. Integers are exact, including 19-digit ids.
-        Categories become text; decimals become integers or floats. Units and descriptions are read from FITS, ECSV,
-        VOTable and astropy columns, or b"unit" and b"description" in the metadata of an Arrow or Parquet field.
+        Missing values (null, masked, undefined, pandas' NaN, empty text) are null. Integers are exact, including
+        19-digit ids; in text files, 007 and 12e4 are text. Categories become text; decimals become integers or floats.
+        Units and descriptions are read from FITS, ECSV, VOTable and astropy columns, or b"unit" and b"description" in
+        the metadata of an Arrow or Parquet field.
 
     Raises
     ------
     InputError
         If the file is missing, truncated, damaged, without rows or of an unknown format, if the object is not a table,
-        or if a column cannot be represented (an array in each row of a FITS table, times, coordinates).
+        or if a column cannot be represented (an array in each row of a FITS table, times, coordinates) or named.
 
     Examples
     --------
@@ -102,7 +103,16 @@ def read_table(source: Any) -> CatalogTable:
         name, result = kind_of(source), _from_object(source)
     if result.frame.height == 0:
         raise InputError(f"{name}: the table has no rows")
+    check_names(result.frame.columns, name)
     return result
+
+
+def check_names(columns: Iterable[str], source: str) -> None:
+    """Refuse names of columns that polars takes for patterns, and names with a null character, at which it fails."""
+    for name in columns:
+        if "\0" in name or name == "*" or (name.startswith("^") and name.endswith("$")):
+            why = "a name can't be *, contain a null character, or begin with ^ and end with $"
+            raise InputError(f"{source}: column {name!r}: {why}; rename it")
 
 
 def read_columns(path: Path, columns: Mapping[str, Any], *, nulls: bool = False) -> pl.DataFrame:
@@ -210,7 +220,6 @@ def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Serie
 
     A number also matches its single-precision value (-99.99), and the same number as text ("-99").
     """
-    name, series = series.name, series.alias("")
     numbers = [number for number in map(_number, missing) if number is not None]
     if series.dtype.is_numeric():
         if series.dtype.is_integer():
@@ -220,8 +229,8 @@ def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Serie
         gone = series.is_in([str(one) for one in missing])
         gone |= series.str.strip_chars().cast(pl.Float64, strict=False).is_in(numbers).fill_null(False)
     else:
-        return series.alias(name)
-    return pl.select(pl.when(gone.fill_null(False).not_()).then(series)).to_series().alias(name)
+        return series
+    return pl.select(pl.when(gone.fill_null(False).not_()).then(series)).to_series()
 
 
 def cleaned(
@@ -238,7 +247,7 @@ def cleaned(
     """
     findings = []
     for name in columns:
-        known = without(frame[name].alias(""), missing)  # polars interprets some names as patterns
+        known = without(frame[name], missing)
         kept = without(known, sentinels)
         gone = kept.is_null() & known.is_not_null()
         if gone.any():
@@ -296,7 +305,9 @@ def _from_file(path: Path) -> CatalogTable:
         if extension == ".parquet":
             return _from_arrow(pq.ParquetFile(path).read(), str(path), path)
         if extension in _ASTROPY_FORMATS:
-            return _read_astropy(_ASTROPY_FORMATS[extension], path)
+            with _quiet():
+                table = _READERS[_ASTROPY_FORMATS[extension]](path)
+            return _from_astropy(table, str(path), path)
         frame = _read_csv(path, "\t" if extension == ".tsv" else ",")
         # In one chunk, because otherwise each writer copies it.
         return CatalogTable(_plain_frame(frame).rechunk(), path=path)
@@ -390,8 +401,12 @@ def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> Catal
     return CatalogTable(_plain_frame(frame), units, metadata, path, descriptions)
 
 
+def _opened(path: Path) -> Any:
+    return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
+
+
 def _read_csv(path: Path, separator: str) -> pl.DataFrame:
-    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
+    with _opened(path) as file:
         comments = 0  # only above the header, because # may be part of an id below
         while (header := file.readline()).startswith(b"#"):
             comments += 1
@@ -408,12 +423,13 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
         raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
     options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_lines": comments}
     frame = pl.read_csv(path, infer_schema_length=None, **options)
-    # "00012" is text, not a number. Integers are compared as text by streaming, to save memory.
+    # "00012" and "12e4" are text, not numbers. Whole numbers are compared as text by streaming, to save memory.
     text = pl.scan_csv(path, infer_schema=False, **options).select(
-        name for name, kind in frame.schema.items() if kind.is_integer()
+        one.name for one in frame if one.dtype.is_integer() or (one.dtype.is_float() and (one == one.floor()).all())
     )
-    padded = text.select(pl.all().str.contains(r"^[+-]?0\d").any()).collect(engine="streaming")
-    frame = frame.with_columns(text.select(one.name for one in padded if one.any()).collect())
+    digits, coded = (pl.all().str.contains(one) for one in (r"^[+-]?\d+([eE]\d+)?$", r"^[+-]?0\d|[eE]"))
+    coded_names = text.select(digits.all() & coded.any()).collect(engine="streaming")
+    frame = frame.with_columns(text.select(one.name for one in coded_names if one.any()).collect())
     return frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
 
 
@@ -424,16 +440,52 @@ def _quiet() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore", category=AstropyWarning)
 
 
-def _read_astropy(format_name: str, path: Path) -> CatalogTable:
+def _read_fits(path: Path) -> Any:
+    from astropy.io import fits
+    from astropy.table import MaskedColumn, Table
+
+    with fits.open(path, memmap=False) as units:
+        unit = next((one for one in units if isinstance(one, fits.BinTableHDU | fits.TableHDU)), None)
+        if unit is None:
+            raise InputError(f"{path}: has no table")
+        table, stored = Table.read(unit, format="fits"), np.asarray(unit.data)
+    for name in table.colnames:
+        if table[name].dtype == bool and table[name].ndim == 1:  # astropy reads undefined logicals as false
+            table[name] = MaskedColumn(table[name], mask=~np.isin(stored[name], (ord("T"), ord("F"))))
+    return table
+
+
+def _read_ecsv(path: Path) -> Any:
+    from astropy.io import ascii
+
+    reader = ascii.get_reader(reader_cls=ascii.Ecsv, fill_values=[("", "0")])  # as astropy does
+    reader.data.comment = None  # only above the header, because # may be part of an id below
+    reader.data.start_line = lambda lines: (
+        1 + next(k for k, one in enumerate(lines) if not one.lstrip().startswith("#"))
+    )
+    return reader.read(str(path))
+
+
+def _read_votable(path: Path) -> Any:
     from astropy.io import votable
     from astropy.table import Table
 
-    with _quiet():
-        given: Any = votable.parse(path, verify="ignore") if format_name == "votable" else path
-        table = Table.read(given, format=format_name)
-    if format_name == "votable":  # astropy's tables do not have PARAMs
-        table.meta |= {one.name: one.value for one in given.get_first_table().params}
-    return _from_astropy(table, str(path), path)
+    with _opened(path) as opened:
+        content = opened.read()
+    # To astropy, an empty cell of integers is zero before version 1.3.
+    content = re.sub(rb"""(<VOTABLE\b[^>]*?\bversion=)["']1\.[012]["']""", rb'\1"1.3"', content, count=1)
+    warnings.simplefilter("error", votable.exceptions.W51)  # astropy would change these integers
+    try:
+        file = votable.parse(io.BytesIO(content), verify="warn")
+    except votable.exceptions.W51 as problem:
+        why = str(problem).rpartition("W51: ")[2]
+        raise InputError(f"{path}: {why}; give its FIELD a larger datatype, or correct it") from problem
+    table = Table.read(file, format="votable")
+    table.meta |= {one.name: one.value for one in file.get_first_table().params}  # astropy's tables do not have them
+    return table
+
+
+_READERS = {"fits": _read_fits, "ascii.ecsv": _read_ecsv, "votable": _read_votable}
 
 
 def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogTable:
@@ -484,6 +536,10 @@ def _astropy_table(table: CatalogTable) -> Any:
     for series in _plain_frame(table.frame):
         name, missing = series.name, series.is_null().to_numpy()
         if series.dtype == pl.String:
+            if series.str.contains(r"[\x00-\x08\x0b\x0c\x0e-\x1f]").any():
+                raise InputError(
+                    f"column {name}: such a table can't hold the control characters in its text; remove them"
+                )
             data = np.array(series.fill_null("").to_list(), dtype=str)
         elif series.dtype == pl.Boolean:
             data = series.fill_null(False).to_numpy()
@@ -524,9 +580,13 @@ def _votable(table: CatalogTable) -> Any:
 
 
 def _write_ecsv(table: CatalogTable, path: Path) -> None:
+    from astropy.io import ascii
+
     out = _astropy_table(table)
     out.meta = {_OURS: out.meta}
-    out.write(path, format="ascii.ecsv", overwrite=True)
+    writer = ascii.get_writer(writer_cls=ascii.Ecsv)
+    writer.data.splitter.quoting = csv.QUOTE_NONNUMERIC  # all: other programs skip lines that begin with #
+    path.write_text("\n".join([*writer.write(out), ""]), encoding="utf-8")
 
 
 _WRITERS = {

@@ -144,6 +144,27 @@ def test_a_folder_of_results_has_the_same_partitions(model, pictures, expected, 
             label_galaxies(model, source, tmp_path / out, precision="fp32")
 
 
+def test_ids_and_copied_columns_of_partitions_keep_their_values(model, pictures, tmp_path):
+    """Ids are text if one file has text; other columns must have one type."""
+
+    def labelled(ids, sizes):
+        for number, columns in enumerate(zip(ids, sizes, strict=True)):
+            table = dict(zip(("id", "size"), columns, strict=True))
+            table["image"] = pa.array(list(pictures.values())[:2], pa.binary())
+            file = tmp_path / "sky" / f"field=00{number}" / "p.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.table(table), file)
+        report = label_galaxies(model, tmp_path / "sky", tmp_path / "labels.parquet", copy=["size"])
+        return read_table(report.out).frame["object_id"].to_list()
+
+    whole = [[1, 2], [3, 4]]
+    assert labelled([[1, 7], [3, 4]], whole) == [1, 7, 3, 4]
+    assert labelled([[1, 7], ["007", "a7"]], whole) == ["1", "7", "007", "a7"]
+    assert labelled([[1, 7], np.array([3, 2**63], np.uint64)], whole) == ["1", "7", "3", str(2**63)]
+    with pytest.raises(InputError, match="size"):
+        labelled([[1, 7], [3, 4]], [[1, 2], [3.5, 4.5]])
+
+
 def test_named_pipes_are_listed_and_names_that_are_not_utf8_are_escaped(model, pictures, folder, tmp_path):
     os.mkfifo(folder / "pipe.jpg")
     (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(pictures["g02"])

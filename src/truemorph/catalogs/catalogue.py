@@ -139,6 +139,9 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
     dtype = series.dtype
     if dtype in (pl.String, pl.Categorical, pl.Enum):
         text = series.cast(pl.String)
+        if (bad := text.str.contains("\0", literal=True).fill_null(False)).any():
+            where = which_rows(bad, text)
+            raise InputError(f"{table_name}: column {series.name}: ids with a null character in {where}; remove it")
         return text.set(text.str.strip_chars() == "", None)
     if dtype.is_float():
         # Above 2^53 (2^24 in single precision) a float can't represent every integer.

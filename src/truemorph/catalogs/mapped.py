@@ -156,7 +156,6 @@ def column_values(
     sentinels = () if kind in ("id", "file") else SENTINELS  # not measurements
     frame, findings = cleaned(table.frame, what.columns, table_name, rule.missing, sentinels)
     series = frame[what.columns[0]] if what.lone else compute(what, frame, f"{table_name}: {name}")
-    series = series.alias("")  # polars interprets some column names as patterns
     if kind == "id":
         return series, findings
     if kind == "file":

@@ -69,7 +69,7 @@ def _writing(path: Path) -> Iterator[None]:
     """Convert write errors to one that names the file and explains how to resume."""
     try:
         yield
-    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as problem:
+    except OSError as problem:
         raise TruemorphError(
             f"{path}: can't be written ({reason(problem)}); free space, or make it writable, and repeat the command"
         ) from problem

@@ -30,7 +30,7 @@ from truemorph.findings import Finding
 from truemorph.images.decode import ahead
 from truemorph.images.inputs import pixels_or_reason
 from truemorph.io import content_hash, shown_path
-from truemorph.tables import arrow_texts, frame_hash, kind_of, read_table
+from truemorph.tables import arrow_texts, check_names, frame_hash, kind_of, read_table
 
 NO_IMAGE, NO_FEATURE = "no image", "a feature is missing"
 PART_ROWS = 16_384
@@ -130,7 +130,9 @@ def tar_batches(path: Path, size: int) -> Iterator[Rows]:
         yield Rows(pl.DataFrame({"object_id": keys}), images)
 
 
-def _parquet_batches(path: Path, ids: str, image_column: str, keep: tuple[str, ...], size: int) -> Iterator[Rows]:
+def _parquet_batches(
+    path: Path, ids: str, image_column: str, keep: tuple[str, ...], id_type: Any, size: int
+) -> Iterator[Rows]:
     """Read a Parquet file with the content of an image file in each row."""
     try:
         # Without these settings pyarrow would hold the whole file in memory.
@@ -146,7 +148,7 @@ def _parquet_batches(path: Path, ids: str, image_column: str, keep: tuple[str, .
                     raise InputError(
                         f"{path}: column {ids} ({found.dtype}) can't be an id; give every row an integer or text"
                     )
-                yield Rows(frame.with_columns(object_id=found), values.to_pylist())
+                yield Rows(frame.with_columns(object_id=found.cast(id_type)), values.to_pylist())
     except (OSError, pa.ArrowException) as problem:
         raise InputError(f"{path}: not a readable Parquet file ({reason(problem)}); replace it") from problem
 
@@ -348,8 +350,12 @@ def _image_column(schema: pa.Schema, chosen: str | None) -> str | None:
 def _partitions(
     path: Path, root: Path, files: list[str], id_column: str | None, image_column: str | None, keep: tuple[str, ...]
 ) -> Source:
-    """Make a source of Parquet files with the content of images; units and descriptions are those of the first."""
-    parts: list[Part] = []
+    """Make a source of Parquet files with the content of images; units and descriptions are those of the first.
+
+    Ids are text if the files have them in several types: as integers, 007 and 7 would be one galaxy.
+    """
+    readers: list[tuple[str, int, Callable[..., Iterator[Rows]]]] = []
+    types: list[list[Any]] = []
     described: tuple[dict[str, str], dict[str, str]] | None = None
     for name in files:
         file = root / name
@@ -363,11 +369,16 @@ def _partitions(
             raise InputError(f"{file}: no id column ({', '.join(ID_COLUMNS)}); name yours with `id`")
         rows = pq.read_metadata(file).num_rows
         if rows:
-            read = partial(_parquet_batches, file, ids, images, keep)
-            parts.append(Part(name.removesuffix(".parquet"), rows, read))
+            check_names([ids, *keep], str(file))
+            types.append(pl.DataFrame(schema.empty_table().select([ids, *keep])).dtypes)
+            if types[-1][1:] != types[0][1:]:
+                raise InputError(f"{file}: {', '.join(keep)} have other types than in {readers[0][0]}; write one type")
+            readers.append((name.removesuffix(".parquet"), rows, partial(_parquet_batches, file, ids, images, keep)))
             units, descriptions = arrow_texts(schema)
             described = described or (units, _with_ids(descriptions, ids))
     if described is None:
         raise InputError(f"{path}: the tables have no rows")
+    id_type = types[0][0] if len({kind for kind, *_ in types}) == 1 else pl.String
+    parts = [Part(name, rows, partial(read, id_type)) for name, rows, read in readers]
     mark = content_hash([_marks(root, files), id_column, image_column])
     return Source(parts, mark, path, {}, False, *described)

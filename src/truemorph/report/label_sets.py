@@ -88,13 +88,14 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     table = read_table(labels)
     frame, source = table.frame, str(table.path or kind_of(labels))
     check_format(table.metadata, source)
-    missing = [name for name in ("object_id", "label", "p_disk") if name not in frame.columns]
-    if missing:
-        raise InputError(f"{source}: has no column {', '.join(missing)}; make labels with truemorph label")
-    wanted = [n for n in ("p_smooth", "p_disk", "posterior_smooth", "posterior_disk", "relation") if n in frame.columns]
-    chosen = frame.select(
-        pl.col("object_id").cast(pl.String), pl.col("label").alias("model_label"), *map(pl.col, wanted)
-    )
+    names = ("label", "p_smooth", "p_disk", "posterior_smooth", "posterior_disk")
+    known = frame.select(pl.col(name).cast(pl.Float64, strict=False) for name in names if name in frame.columns)
+    lacking = [name for name in ("object_id", *names[:3]) if name not in frame.columns]
+    lacking += [one.name for one in known if one.null_count() > frame[one.name].null_count()]
+    if lacking:
+        raise InputError(f"{source}: has no numbers in {', '.join(lacking)}; make labels with truemorph label")
+    others = frame.select(pl.col("object_id").cast(pl.String), *(one for one in ["relation"] if one in frame.columns))
+    chosen = others.hstack(known.rename({"label": "model_label"}))
     repeated = chosen.filter(pl.col("object_id").is_duplicated())
     if repeated.height:
         raise InputError(f"{source}: has several labels of {repeated['object_id'][0]}; keep one row for each galaxy")
