@@ -42,7 +42,7 @@ MODEL = GALAXIES.select("object_id", pl.col("label").cast(pl.Int64), p_smooth=pl
         lambda: tm.cv14(LABELS, torch.tensor(ALPHA, requires_grad=True), 4),
         lambda: tm.measure_bias(GALAXIES, labels=MODEL.with_columns(label=pl.lit("disk"))),
         lambda: tm.measure_bias(GALAXIES, labels=MODEL.with_columns(p_disk=pl.lit("high"))),
-        lambda: tm.measure_bias(GALAXIES, labels=MODEL.drop("p_smooth")),
+        lambda: tm.measure_bias(GALAXIES, labels=MODEL.drop("p_disk")),
         lambda: tm.measure_bias(GALAXIES, out="a\0b.json"),
         lambda: tm.measure_bias("a\0b.parquet"),
         lambda: tm.measure_bias(GALAXIES.with_columns(pl.col("object_id").cast(pl.String) + "\0")),

@@ -10,6 +10,7 @@ import pytest
 
 from truemorph.errors import InputError
 from truemorph.gold.answers import ANSWERS, TWINS, answers_of, read_answers, record_answer, undo_answer
+from truemorph.gold.session import items_of
 
 WRITER = """
 import sys
@@ -45,6 +46,19 @@ def test_answers_are_replaced_and_undone_and_all_are_kept(tmp_path):
     with closing(sqlite3.connect(tmp_path / ANSWERS)) as connection:
         undone = connection.execute("SELECT answer, note, seconds FROM answers WHERE undone").fetchall()
     assert undone == [("smooth", "ring?", 2.5), ("disk", "", 0.0), ("unclear", "", 0.0)]
+
+
+def test_names_of_people_are_compared_without_case_spaces_and_unicode_form(tmp_path):
+    """Also those of files that have two spellings of one name."""
+    for name, answer in (("Jos\u00e9", "smooth"), ("Ann", "smooth"), (" JOSE\u0301 ", "disk"), ("STRASSE", "disk")):
+        record_answer(tmp_path, name, "a", "first", answer)
+    assert answers_of(tmp_path, "jos\u00e9")[0] == {("a", "first"): ("disk", "")}
+    with closing(sqlite3.connect(tmp_path / ANSWERS)) as connection, connection:
+        connection.execute("UPDATE answers SET undone = 0")
+    said = read_answers(tmp_path).select("annotator", "answer").rows()
+    assert said == [("Ann", "smooth"), ("Jos\u00e9", "disk"), ("STRASSE", "disk")]
+    assert undo_answer(tmp_path, "stra\u00dfe") == ("a", "first")
+    assert items_of(["a", "b", "c"], [], 1, 0, "Ann") == items_of(["a", "b", "c"], [], 1, 0, "ANN ")
 
 
 def test_several_processes_write_at_once(tmp_path):

@@ -152,15 +152,17 @@ def test_names_and_definition_of_the_classes_go_from_prepare_to_the_page_and_the
 
 
 def zooniverse(path, classifications, hidden="#object_id"):
-    """Write a classification export as the platform does; (user, id, answer) each."""
+    """Write a classification export as the platform does; (user, id, answer) each, and seconds and workflow."""
     rows = []
-    for k, (user, one, answer) in enumerate(classifications):
+    for k, (user, one, answer, *more) in enumerate(classifications):
+        seconds, workflow = more or (k, 25_000)
         task = {"task": "T0", "task_label": "Is the galaxy smooth, or has it a disk?", "value": answer}
         data = {"90000000": {"retired": None, "image": f"{k:06d}.jpg", hidden: one}}
         row = {
-            "classification_id": 600_000_000 + k, "user_name": user, "workflow_version": "12.34",
-            "created_at": f"2026-03-01 10:{k // 60:02d}:{k % 60:02d} UTC", "metadata": json.dumps({"source": "api"}),
-            "annotations": json.dumps([task]), "subject_data": json.dumps(data),
+            "classification_id": 600_000_000 + k, "user_name": user, "workflow_id": workflow,
+            "workflow_version": "12.34",
+            "created_at": f"2026-03-01 10:{seconds // 60:02d}:{seconds % 60:02d} UTC",
+            "metadata": json.dumps({"source": "api"}), "annotations": json.dumps([task]), "subject_data": json.dumps(data),
         }  # fmt: skip
         rows.append(row)
     pl.DataFrame(rows).write_csv(path)
@@ -184,6 +186,34 @@ def test_an_export_of_zooniverse_is_read_as_it_is(plan, ids, truth, catalogue, o
     assert known.filter(pl.col("object_id") == ids[0])["gold_time"][0] == "2026-03-01 10:01:30 UTC"
     planned = pl.read_parquet(plan / "plan.parquet")["probability"].to_numpy() * 30 / len(ids)
     assert found.catalogue.frame["gold_probability"].to_numpy() == pytest.approx(planned)
+
+
+def test_workflows_are_separate_questions_and_the_latest_answer_counts(plan, ids, truth, catalogue, out, tmp_path):
+    names = {0: "Smooth", 1: "Features or disk"}
+    one, other = ((user, k, names[truth[k]], 50, 1) for k in ids for user in ("anna", "ben")), ids[0]
+    given = [
+        *one,
+        *(("anna", k, names[1 - truth[k]], 60, 2) for k in ids),
+        ("Anna ", other, names[1 - truth[other]], 40, 1),
+    ]
+    zooniverse(tmp_path / "classifications.csv", given)
+    for workflow in (None, 3):
+        with pytest.raises(InputError, match="1, 2"):
+            tm.import_gold(tmp_path / "classifications.csv", plan=plan, workflow=workflow, out=out)
+    found = tm.import_gold(tmp_path / "classifications.csv", plan=plan, workflow=1, out=out)
+    known = with_text_ids(found.catalogue).filter(pl.col("gold").is_not_null())
+    assert dict(zip(known["object_id"], known["gold"], strict=True)) == {k: truth[k] for k in ids}
+    assert found.to_dict()["uncertain"] == 0
+
+
+def test_rows_without_a_name_are_different_people(catalogue, ids, out, tmp_path):
+    said = ["Smooth", "Smooth", "Features or disk"]
+    zooniverse(tmp_path / "classifications.csv", [(None, ids[0], one) for one in said])
+    table = pl.DataFrame({"object_id": ids[0], "annotator": [" ", None, "Ann"], "class": said})
+    table.vstack(table[2:].with_columns(annotator=pl.lit("ann "))).write_csv(tmp_path / "mine.csv")
+    for name in ("classifications.csv", "mine.csv"):
+        found = tm.import_gold(tmp_path / name, catalogue=catalogue, out=out)
+        assert found.catalogue.frame.drop_nulls("gold_people").select("gold", "gold_uncertain").rows() == [(0, 1)]
 
 
 def test_galaxies_that_the_plan_did_not_draw_get_no_gold_label(plan, ids, truth, catalogue, out, tmp_path):
@@ -250,6 +280,7 @@ def test_mistakes_are_one_line(capsys, plan, catalogue, ids, out, tmp_path):
     zooniverse(tmp_path / "foreign.csv", [("anna", ids[0], "Smooth")], hidden="file")
     zooniverse(tmp_path / "several.csv", [("anna", ids[0], ["Smooth", "Star"])])
     pl.read_csv(tmp_path / "several.csv").with_columns(annotations=pl.lit("[]")).write_csv(tmp_path / "nothing.csv")
+    pl.read_csv(tmp_path / "several.csv").with_columns(created_at=pl.lit("today")).write_csv(tmp_path / "today.csv")
     for says, file, *options in [
         ("'7', 'ring'", "rings.csv", "--catalogue", catalogue),
         ("--id", "named.csv", "--catalogue", catalogue),
@@ -258,6 +289,8 @@ def test_mistakes_are_one_line(capsys, plan, catalogue, ids, out, tmp_path):
         ("truemorph gold export", "foreign.csv", "--catalogue", catalogue),
         ("Smooth, Star", "several.csv", "--catalogue", catalogue),
         ("row 1: annotations", "nothing.csv", "--catalogue", catalogue),
+        ("row 1: created_at", "today.csv", "--catalogue", catalogue),
+        ("--workflow", "rings.csv", "--catalogue", catalogue, "--workflow", "1"),
         ("truemorph gold label", plan),
         ("truemorph gold plan", "."),
     ]:

@@ -99,7 +99,12 @@ def test_fits_images_are_shown_as_browsers_can(plan, ids, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "sent"),
-    [("state?name=%20", {}), ("image?name=Ann&item=10000", {}), ("answer", {"name": "A" * 61, "item": 0})],
+    [
+        ("state?name=%20", {}),
+        ("state?name=A%00", {}),
+        ("image?name=Ann&item=10000", {}),
+        ("answer", {"name": "A" * 61, "item": 0}),
+    ],
 )
 def test_what_makes_no_sense_is_refused(ask, plan, path, sent):
     reply = ask(path, **sent)

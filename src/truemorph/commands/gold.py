@@ -260,6 +260,7 @@ def import_gold(
     plan: Path | None = None,
     id: str = "object_id",
     column: str = "class",
+    workflow: int | None = None,
     gold_source: Source | None = None,
     definition: str | None = None,
 ) -> GoldImport:
@@ -285,6 +286,8 @@ def import_gold(
     column : str
         Column of a table that has the classes, or an SQL expression: smooth, disk (or the catalogue's names of them),
         unclear, artefact, or 0 and 1.
+    workflow : int, optional
+        Id of a workflow (`workflow_id`), for a Zooniverse export of several.
     gold_source : str, optional
         better-images, same-images or literature; default that of the session, for tables literature.
     definition : str, optional
@@ -332,7 +335,7 @@ def import_gold(
         gold_source = gold_source or recorded.get("gold_source")
         same = first.filter(~pl.col("better"))["galaxy"] if gold_source != "literature" else first["galaxy"][:0]
     else:
-        first = answers_of_table(source, id, column, into.metadata.get("classes", CLASS_NAMES))
+        first = answers_of_table(source, id, column, workflow, into.metadata.get("classes", CLASS_NAMES))
         gold_source = gold_source or "literature"
         same = first["galaxy"] if gold_source == "same-images" else first["galaxy"][:0]
     shown = plan_of.get("definition") if source.is_dir() else ""

@@ -7,6 +7,7 @@ stays in the file, marked as undone.
 from __future__ import annotations
 
 import sqlite3
+import unicodedata
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -43,6 +44,19 @@ _TEXTS = ("annotator", "galaxy", "occasion", "answer", "note", "time")
 _SCHEMA = {**dict.fromkeys(_TEXTS, pl.String), "better": pl.Int64, "seconds": pl.Float64}
 
 
+def person(name: str) -> str:
+    """Return a name as it is compared with others: without case and outer spaces, in Unicode's form NFC."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", " ".join(name.split())).casefold())
+
+
+def one_spelling(answers: pl.DataFrame) -> pl.DataFrame:
+    """Give each person (`annotator`) the first spelling of their name."""
+    first: dict[str, str] = {}
+    every = answers["annotator"].unique(maintain_order=True)
+    names = {one: first.setdefault(person(one), one.strip()) for one in every}
+    return answers.with_columns(pl.col("annotator").replace(names))
+
+
 def record_answer(
     folder: Path,
     annotator: str,
@@ -57,8 +71,8 @@ def record_answer(
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     with _connected(folder) as connection:
         connection.execute(
-            "UPDATE answers SET undone = 1 WHERE annotator = ? AND galaxy = ? AND occasion = ? AND undone = 0",
-            (annotator, galaxy, occasion),
+            "UPDATE answers SET undone = 1 WHERE galaxy = ? AND occasion = ? AND undone = 0 AND person(annotator) = ?",
+            (galaxy, occasion, person(annotator)),
         )
         connection.execute(
             "INSERT INTO answers (annotator, galaxy, occasion, answer, better, note, time, seconds) "
@@ -71,9 +85,9 @@ def undo_answer(folder: Path, annotator: str) -> tuple[str, str] | None:
     """Undo a person's last answer; returns its galaxy and occasion, None if there is none."""
     with _connected(folder) as connection:
         return connection.execute(
-            "UPDATE answers SET undone = 1 WHERE id = (SELECT max(id) FROM answers WHERE annotator = ? AND undone = 0) "
-            "RETURNING galaxy, occasion",
-            (annotator,),
+            "UPDATE answers SET undone = 1 WHERE id = "
+            "(SELECT max(id) FROM answers WHERE person(annotator) = ? AND undone = 0) RETURNING galaxy, occasion",
+            (person(annotator),),
         ).fetchone()
 
 
@@ -81,7 +95,8 @@ def answers_of(folder: Path, annotator: str) -> tuple[dict[tuple[str, str], tupl
     """Answer and note of one person by galaxy and occasion, and the number of galaxies that anyone has answered."""
     with _connected(folder) as connection:
         rows = connection.execute(
-            "SELECT galaxy, occasion, answer, note FROM answers WHERE annotator = ? AND undone = 0", (annotator,)
+            "SELECT galaxy, occasion, answer, note FROM answers WHERE person(annotator) = ? AND undone = 0 ORDER BY id",
+            (person(annotator),),
         ).fetchall()
         (labelled,) = connection.execute(
             "SELECT count(DISTINCT galaxy) FROM answers WHERE occasion = 'first' AND undone = 0"
@@ -90,7 +105,7 @@ def answers_of(folder: Path, annotator: str) -> tuple[dict[tuple[str, str], tupl
 
 
 def read_answers(folder: Path) -> pl.DataFrame:
-    """Read the answers to a plan in their order, without those that were undone.
+    """Read the answers to a plan in their order, without those that were undone or replaced.
 
     Columns: `annotator`, `galaxy`, `occasion` (first, repeat or twin), `answer` (smooth, disk, unclear or artefact),
     `note`, `time` (UTC), `better` (whether a better image was beside it), `seconds` (that the answer took), and
@@ -112,6 +127,7 @@ def read_answers(folder: Path) -> pl.DataFrame:
         raise InputError(
             f"{folder / ANSWERS}: a value has the wrong type ({reason(problem)}); restore a copy"
         ) from problem
+    frame = one_spelling(frame).unique(["annotator", "galaxy", "occasion"], keep="last", maintain_order=True)
     twins = read_twins(folder).select(pl.lit(TWIN).alias("occasion"), "twin_alpha", galaxy="object_id")
     return frame.join(twins, on=["galaxy", "occasion"], how="left", maintain_order="left")
 
@@ -127,6 +143,7 @@ def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
     """A connection whose block is one transaction: all of its changes are on the disk when it ends, or none is."""
     path = folder / ANSWERS
     with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level="IMMEDIATE")) as connection:
+        connection.create_function("person", 1, person, deterministic=True)
         try:
             connection.executescript(_TABLE)
             with connection:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
-from pydantic import BaseModel, Field, Json
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Json
 
 from truemorph.catalogs.columns import CLASS_NAMES, lenticulars
 from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.agreement import combined
+from truemorph.gold.answers import one_spelling
 from truemorph.gold.plan import images_of, read_plan
 from truemorph.io import checked
 from truemorph.tables import CatalogTable, read_table, write_table
@@ -41,15 +42,22 @@ def class_of(word: str, classes: Sequence[str] = CLASS_NAMES) -> str | None:
 
 
 def answers_of_table(
-    path: Path, id_column: str, class_column: str, classes: Sequence[str] = CLASS_NAMES
+    path: Path,
+    id_column: str,
+    class_column: str,
+    workflow: int | None = None,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> pl.DataFrame:
-    """Read answers (`annotator`, `galaxy`, `answer`, `time`) from a table or a Zooniverse classification export.
+    """Read answers (`annotator`, `galaxy`, `answer`, `time`) from a table or a workflow of a Zooniverse export.
 
     A table has one row a galaxy, or a galaxy and person, in a column `annotator`. The classes may be an SQL expression.
+    Each row without a name is of another person. Of several answers in an export, the latest one of a person counts.
     """
     frame = read_table(path).frame
     if of_zooniverse := set(_ZOONIVERSE) <= set(frame.columns):
-        given = _of_zooniverse(frame, str(path))
+        given = _of_zooniverse(frame, workflow, str(path))
+    elif workflow is not None:
+        raise InputError(f"{path}: only Zooniverse's exports have workflows (`workflow`)")
     else:
         computed = class_column not in frame.columns and not class_column.isidentifier()
         for name in (id_column, *(() if computed else (class_column,))):
@@ -70,7 +78,9 @@ def answers_of_table(
             "(or 0 and 1), or an expression (`column`), such as \"CASE WHEN class = 'Sb' THEN 'disk' ELSE class END\""
             f"{lenticulars(unknown)}"
         )
-    found = given.with_columns(pl.col("annotator").fill_null("?"), pl.col("answer").replace(known))
+    named = pl.when(pl.col("annotator").str.strip_chars() != "").then("annotator")
+    every = named.otherwise(pl.format("unknown {}", pl.int_range(1, pl.len() + 1)))
+    found = one_spelling(given.with_columns(every.alias("annotator"), pl.col("answer").replace(known)))
     who = ["annotator", "galaxy"]
     twice = found.unique([*who, "answer"]).filter(pl.struct(who).is_duplicated())
     if not twice.is_empty() and not of_zooniverse:
@@ -84,12 +94,19 @@ class _Classification(BaseModel):
 
     subject_data: Json[Annotated[dict[str, dict[str, Any]], Field(min_length=1)]]
     annotations: Json[Annotated[list[dict[str, Any]], Field(min_length=1)]]
+    created_at: Annotated[AwareDatetime, BeforeValidator(lambda one: str(one).replace(" UTC", "Z"))]
 
 
-def _of_zooniverse(frame: pl.DataFrame, source: str) -> pl.DataFrame:
-    """The first task's answer of each person to each subject."""
+def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str) -> pl.DataFrame:
+    """The answers to the first task of a workflow, in order of time."""
+    held = frame["workflow_id"].unique().sort().to_list() if "workflow_id" in frame.columns else [None]
+    if workflow not in held and (workflow is not None or len(held) > 1):
+        listed = ", ".join(map(str, held))
+        raise InputError(f"{source}: has workflows {listed}, each with a question of its own; choose one (`workflow`)")
     rows = []
     for number, row in enumerate(frame.iter_rows(named=True), 1):
+        if workflow not in (None, row.get("workflow_id")):
+            continue
         given = checked(_Classification, row, f"{source}: row {number}:")
         subject = next(iter(given.subject_data.values()))
         known = {name.lstrip("#!").lower(): value for name, value in subject.items()}
@@ -98,9 +115,10 @@ def _of_zooniverse(frame: pl.DataFrame, source: str) -> pl.DataFrame:
         value = given.annotations[0].get("value")
         several = value if isinstance(value, list) else [value]
         answer = ", ".join(str(one) for one in several if one is not None)
-        rows.append([row["user_name"], str(known["object_id"]), answer, row["created_at"]])
+        rows.append((given.created_at, [row["user_name"], str(known["object_id"]), answer, row["created_at"]]))
     names = ("annotator", "galaxy", "answer", "time")
-    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row", strict=False)
+    ordered = [values for _, values in sorted(rows, key=lambda one: one[0])]
+    return pl.DataFrame(ordered, schema=dict.fromkeys(names, pl.String), orient="row", strict=False)
 
 
 def with_gold(

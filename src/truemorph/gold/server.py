@@ -144,8 +144,8 @@ def make_app(session: Session, token: str) -> Starlette:
 
 def _name(request: Request) -> str:
     name = " ".join(request.query_params.get("name", "").split())
-    if not 0 < len(name) <= _LONGEST_NAME:
-        raise InputError(f"give a name of 1 to {_LONGEST_NAME} characters")
+    if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
+        raise InputError(f"give a name of 1 to {_LONGEST_NAME} characters that can be printed")
     return name
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, read_answers, read_twins
+from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, person, read_answers, read_twins
 from truemorph.gold.plan import images_of, read_plan
 from truemorph.images.decode import central_crop, decode, read_image_file
 from truemorph.images.degrade import degrade
@@ -70,7 +70,9 @@ def items_of(
     """
 
     def draw(galaxy: str, of: str = "") -> int:
-        return int.from_bytes(hashlib.sha256(f"{seed}\n{annotator}\n{of}\n{galaxy}".encode()).digest()[:8], "big")
+        return int.from_bytes(
+            hashlib.sha256(f"{seed}\n{person(annotator)}\n{of}\n{galaxy}".encode()).digest()[:8], "big"
+        )
 
     shuffled = sorted(galaxies, key=draw)
     n = len(shuffled)

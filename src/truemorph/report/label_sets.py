@@ -90,10 +90,12 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     check_format(table.metadata, source)
     names = ("label", "p_smooth", "p_disk", "posterior_smooth", "posterior_disk")
     known = frame.select(pl.col(name).cast(pl.Float64, strict=False) for name in names if name in frame.columns)
-    lacking = [name for name in ("object_id", *names[:3]) if name not in frame.columns]
+    lacking = [name for name in ("object_id", "label", "p_disk") if name not in frame.columns]
     lacking += [one.name for one in known if one.null_count() > frame[one.name].null_count()]
     if lacking:
         raise InputError(f"{source}: has no numbers in {', '.join(lacking)}; make labels with truemorph label")
+    if "p_smooth" not in known.columns:
+        known = known.with_columns(p_smooth=1 - pl.col("p_disk"))
     others = frame.select(pl.col("object_id").cast(pl.String), *(one for one in ["relation"] if one in frame.columns))
     chosen = others.hstack(known.rename({"label": "model_label"}))
     repeated = chosen.filter(pl.col("object_id").is_duplicated())
