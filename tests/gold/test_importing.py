@@ -162,7 +162,8 @@ def zooniverse(path, classifications, hidden="#object_id"):
             "classification_id": 600_000_000 + k, "user_name": user, "workflow_id": workflow,
             "workflow_version": "12.34",
             "created_at": f"2026-03-01 10:{seconds // 60:02d}:{seconds % 60:02d} UTC",
-            "metadata": json.dumps({"source": "api"}), "annotations": json.dumps([task]), "subject_data": json.dumps(data),
+            "metadata": json.dumps({"source": "api"}), "annotations": json.dumps([task]),
+            "subject_data": json.dumps(data),
         }  # fmt: skip
         rows.append(row)
     pl.DataFrame(rows).write_csv(path)
