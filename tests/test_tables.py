@@ -39,6 +39,7 @@ TABLE = CatalogTable(
             "n": [None, 999_999, 3],  # astropy's value for a missing integer
             "flag": [True, False, True],
             "maybe": [True, None, False],
+            "max. flux": [0.5, None, 2.5],
         }
     ),
     {"radius": "arcsec", "n": "smoots"},

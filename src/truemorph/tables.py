@@ -480,7 +480,7 @@ def _read_votable(path: Path) -> Any:
     except votable.exceptions.W51 as problem:
         why = str(problem).rpartition("W51: ")[2]
         raise InputError(f"{path}: {why}; give its FIELD a larger datatype, or correct it") from problem
-    table = Table.read(file, format="votable")
+    table = Table.read(file, format="votable", use_names_over_ids=True)
     table.meta |= {one.name: one.value for one in file.get_first_table().params}  # astropy's tables do not have them
     return table
 
