@@ -52,6 +52,34 @@ def test_every_kind_gives_the_same_pixels(tmp_path):
     assert image_names([tmp_path / "a.jpg", image]) == [str(tmp_path / "a.jpg"), 1]
 
 
+RAMP = np.add.outer(np.arange(40), np.arange(40)) / 78  # from 0 to 1
+HIDDEN = np.dstack([np.full((40, 40, 3), 200), np.where(np.arange(1600).reshape(40, 40) % 2, 255, 0)]).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "kinds", "expected"),
+    [
+        (Image.fromarray((65535 * RAMP).astype(np.uint16)), ("PNG", "TIFF", "PPM"), (65535 * RAMP).astype(int) // 256),
+        (Image.fromarray(HIDDEN), ("PNG", "TIFF"), np.where(HIDDEN[..., 3], 200, 0)),
+        (Image.fromarray(HIDDEN).convert("LA"), ("PNG",), np.where(HIDDEN[..., 3], 200, 0)),
+        (Image.fromarray(RAMP.astype(np.float32)), ("TIFF",), None),
+        (Image.fromarray((70_000 * RAMP).astype(np.int32)), ("TIFF",), None),
+        (Image.new("CMYK", (40, 40)), ("JPEG", "TIFF"), None),
+    ],
+    ids=["16 bits", "transparent", "transparent grey", "floats", "32 bits", "CMYK"],
+)
+def test_a_file_gives_the_same_pixels_by_every_route_or_none(image, kinds, expected, tmp_path):
+    for kind in kinds:
+        image.save(tmp_path / "image", kind)
+        with Image.open(tmp_path / "image") as opened:
+            found = pixels([tmp_path / "image", (tmp_path / "image").read_bytes(), opened, image])
+        for one in found:
+            if expected is None:
+                assert isinstance(one, str)
+            else:
+                np.testing.assert_array_equal(one, np.repeat(expected[10:30, 10:30, None], 3, axis=2))
+
+
 def test_invalid_images_raise_errors(tmp_path):
     colour = np.zeros((40, 40, 3))
     found = pixels([np.zeros((5, 5)), colour - 1, colour.astype(np.int64), tmp_path / "absent.jpg"])

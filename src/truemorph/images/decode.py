@@ -122,21 +122,37 @@ def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) 
         raise InputError(f"{source}: the file is empty")
     try:
         if simplejpeg.is_jpeg(data):
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
             _check_pixels(height, width)
-            return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+            if colours not in ("CMYK", "YCCK"):
+                return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         if is_fits(data):
             return _fits_picture(data, fits)
         with Image.open(io.BytesIO(data)) as image:  # which reads the header only
-            _check_pixels(image.height, image.width)
-            if image.mode.startswith("I;16"):  # convert() would saturate
-                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
+            return rgb(image)
     except UnidentifiedImageError:
         raise InputError(f"{source}: not a readable image (unknown format); replace or remove it") from None
     except Exception as problem:  # decoders raise many types for broken bytes
         reason = str(problem).strip().splitlines() or [type(problem).__name__]
         raise InputError(f"{source}: not a readable image ({reason[0]}); replace or remove it") from problem
+
+
+def rgb(image: Image.Image) -> np.ndarray:
+    """Convert a PIL image to uint8 RGB, shape (height, width, 3); what is transparent becomes black.
+
+    Values of 16 bits are divided by 256. A ValueError for more than `MAXIMUM_PIXELS` pixels, and for modes without a
+    fixed white (floats, 32-bit integers) or for print (CMYK).
+    """
+    _check_pixels(image.height, image.width)
+    # Some versions of Pillow open these files of 16 bits as 32-bit integers.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    elif image.mode not in ("RGB", "L", "1", "P"):
+        raise ValueError(f"pixels of mode {image.mode}; save it in RGB or grey, with 8 or 16 bits, or as FITS")
+    return np.asarray(image.convert("RGB"))
 
 
 def central_crop(image: np.ndarray, fraction: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.images.decode import ahead, cropped_and_resized, load_image
+from truemorph.images.decode import ahead, cropped_and_resized, load_image, rgb
 from truemorph.io import shown_path
 
 _BATCH = 256
@@ -41,10 +41,10 @@ def pixels_or_reason(image: Any, config: TrainingConfig) -> np.ndarray | str:
     try:
         if isinstance(image, str | os.PathLike | bytes):
             return load_image(image, config)
-        known = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
+        known = rgb(image) if isinstance(image, Image.Image) else image
         pixels = _pixels(known, "(height, width, 3)")
         return cropped_and_resized(pixels, config.image_size, config.crop, "image")
-    except InputError as problem:
+    except (ValueError, OSError, SyntaxError) as problem:  # Pillow reads the file of an image late
         return str(problem)
 
 

@@ -21,7 +21,7 @@ from truemorph.progress import progress
 
 MAXIMUM_BAD_FRACTION = 0.05
 # Increase this when the same file gives other pixels, so that older caches are ignored.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 _BATCH = 256
 
 PathLike = str | os.PathLike[str]
