@@ -151,11 +151,28 @@ def test_images_are_found_by_id_or_by_column(tmp_path, images):
     assert got.frame["image"].to_list() == [f"{IDS + k}.jpg" for k in range(59)] + [f"{IDS + 59}.JPG"]
     assert got.metadata["image_root"] == str(images)
     whole = str(images / "c.png")
-    named = full(image=["a/b.png", whole, "elsewhere/c.png", "a/c.jpg", None, None] * 10)
-    assert prepared_frame(named, images=images)["image"][:5].to_list() == ["a/b.png", whole, "c.png", None, None]
+    named = full(image=["./a/b.png", whole, f"images/./{IDS}.jpg", "a/c.jpg", None, None] * 10)
+    found = ["a/b.png", whole, f"{IDS}.jpg", None, None]
+    assert prepared_frame(named, images=images)["image"][:5].to_list() == found
     for folder, mentioned in ((tmp_path, f"{IDS}.jpg"), (tmp_path / "absent", "absent")):
         with refused(str(tmp_path), mentioned):
             prepare(full(), images=folder)
+
+
+def test_an_image_belongs_to_one_galaxy_if_only_the_end_of_its_path_is_known(tmp_path):
+    names = [f"survey/{k}/cutout.jpg" for k in range(60)]
+    (tmp_path / "7").mkdir()
+    for name in ("cutout.jpg", "7/cutout.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    found = prepared_frame(full(image=names), images=tmp_path)["image"]
+    assert found.to_list() == [None] * 7 + ["7/cutout.jpg"] + [None] * 52
+    (tmp_path / "7" / "cutout.jpg").unlink()
+    with refused(str(tmp_path), "cutout.jpg"):
+        prepare(full(image=names), images=tmp_path)
+    names = names[:2] + [f"survey/{k}.jpg" for k in range(2, 60)]  # the second galaxy is left out
+    (tmp_path / "2.jpg").write_bytes(b"")
+    found = prepared_frame(full(image=names), images=tmp_path, where=f"object_id <> {IDS + 1}")["image"]
+    assert found[:3].to_list() == [None, "2.jpg", None]
 
 
 def test_images_named_in_a_joined_table_are_relative_to_it(images):

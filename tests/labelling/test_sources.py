@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 
+from conftest import codes
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.commands.label import label_galaxies
@@ -217,11 +218,40 @@ def test_a_catalogue_of_observed_labels_gives_the_posterior(model, pictures, fol
     np.testing.assert_allclose(got["posterior_disk"], after[:, 1], atol=1e-6)
 
 
+def test_observed_labels_of_other_galaxies_are_an_error(model, pictures, folder, tmp_path):
+    frame = pl.DataFrame({"object_id": ["x1", "x2"], "label": [0, 1], "alpha": [3.0, 9.0], "split": "test"})
+    observed = write_table(CatalogTable(frame, metadata={"alpha_psf": "sigma"}), tmp_path / "observed.parquet")
+    for source in (folder, write_tar(tmp_path / "all.tar", pictures)):
+        with pytest.raises(InputError):
+            label_galaxies(model, source, tmp_path / "labels.parquet", observed=observed)
+        assert not (tmp_path / "labels.parquet").exists()
+
+
 def test_files_with_the_same_name_get_their_paths_as_ids(model, pictures, tmp_path):
-    for place in ("a", "b"):
-        write_folder(tmp_path / "images" / place, {"g00": pictures["g00"]})
+    write_folder(tmp_path / "images" / "a", {name: pictures[name] for name in ("g03", "g04")})
+    write_folder(tmp_path / "images" / "b", {"g03": pictures["g03"]})
     label_galaxies(model, tmp_path / "images", tmp_path / "labels.csv")
-    assert pl.read_csv(tmp_path / "labels.csv")["object_id"].to_list() == ["a/g00.jpg", "b/g00.jpg"]
+    labels = pl.read_csv(tmp_path / "labels.csv")
+    assert labels["object_id"].to_list() == ["a/g03.jpg", "g04", "b/g03.jpg"]
+    assert labels["relation"].to_list() == ["out_of_fold"] * 3
+
+
+@pytest.mark.parametrize("before", ["./", "images/", "./images//"])
+def test_images_of_training_galaxies_are_recognised_in_any_folder_of_a_tar_file(before, model, pictures, tmp_path):
+    some = {f"{before}{name}": pictures[name] for name in ("g02", "g03")}
+    write_tar(tmp_path / "all.tar", some)
+    label_galaxies(model, tmp_path / "all.tar", tmp_path / "labels.csv")
+    assert pl.read_csv(tmp_path / "labels.csv")["relation"].to_list() == ["new", "out_of_fold"]
+
+
+def test_repeated_ids_in_a_tar_or_parquet_file_are_a_finding(model, pictures, tmp_path):
+    table = pa.table({"id": [7, 8, 7], "image": pa.array([pictures["g00"]] * 3, pa.binary())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    write_tar(tmp_path / "b.tar", {"./g00": pictures["g00"], "g00": b"broken"})
+    for source, rows in (("a.parquet", 3), ("b.tar", 2)):
+        report = label_galaxies(model, tmp_path / source, tmp_path / f"{source}.csv", max_bad=0.5)
+        assert "ids-repeated" in codes(report)
+        assert (report.rows_in, report.labelled + len(report.problems)) == (rows, rows)
 
 
 @pytest.mark.parametrize("damage", ["header", "zeroed header", "two files", "cut in data", "Parquet"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -169,7 +170,8 @@ def image_folder(catalogue: CatalogTable) -> Path:
 def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str | None]:
     """Find the image files of galaxies in a folder; paths relative to it, None if there is no file.
 
-    `names` are file names from a table; by default an image is `<id>.jpg` or has another of `IMAGE_ENDINGS`.
+    `names` are file names from a table; by default an image is `<id>.jpg` or has another of `IMAGE_ENDINGS`. A name may
+    include folders above this one: its first parts are left out as long as no other name has the same end.
     """
 
     @cache  # listing a folder once is faster than checking each file
@@ -185,8 +187,10 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
         return file in files(folder)
 
     if names is not None:
-        # The path as given, or its last part only: paths may include the image folder itself.
-        some = ([name, name.rsplit("/", 1)[-1]] if name else [] for name in names.to_list())
+        given = [os.path.normpath(name) if name else "" for name in names.to_list()]
+        ends = {name: [name, *(name[slash.end() :] for slash in re.finditer("/", name))] for name in set(given)}
+        often = Counter(end for some in ends.values() for end in some)
+        some = ([end for end in ends[name] if end and (end == name or often[end] == 1)] for name in given)
     else:
         endings = [ending for lower in IMAGE_ENDINGS for ending in (lower, lower.upper())]
         some = ([f"{one}{ending}" for ending in endings] for one in ids.to_list())

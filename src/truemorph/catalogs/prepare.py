@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -303,9 +304,7 @@ def _images(
 ) -> tuple[Path, list[str | None], list[Finding]]:
     """Find the images of the kept rows; return their folder, relative paths and findings."""
     column = mapped.columns.get("image")
-    names = None if column is None else column.values.filter(kept)
-    if names is not None and not names.count():
-        names = None
+    names = None if column is None or not column.values.filter(kept).count() else column.values
     # Names are relative to the table that has them.
     files = [joined.added[one][1] for one in (column.columns if column else ()) if one in joined.added]
     path = files[0] if files else joined.table.path
@@ -317,9 +316,11 @@ def _images(
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
     paths = find_images(ids, names, root)
+    if names is not None:  # of all rows, because those that were dropped have images too
+        paths = list(compress(paths, kept))
     absent = paths.count(None)
     if absent == total:
-        first = f"{ids[0]}.jpg" if names is None else names.drop_nulls()[0]
+        first = f"{ids[0]}.jpg" if names is None else names.filter(kept).drop_nulls()[0]
         raise InputError(f"{root}: none of {total:,d} images was found (first: {first}); give their folder (`images`)")
     lacking = f"{absent:,d} of {total:,d} galaxies have no image in {root.name}, so no network can use them."
     action = "Add their images, or name another folder (`images`)."

@@ -150,9 +150,7 @@ def open_labelling(
         keep=keep,
         but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
     )
-    first = next((rows.frame for part in given.parts for rows in part.batches(1)), None)
-    if first is None:
-        raise InputError(f"{path}: nothing to label")
+    first = _first_row(given)
     joined = None if observed is None else read_catalogue(observed)
     catalogue = given if joined is None else joined
     name = str(path if observed is None else observed if isinstance(observed, str | os.PathLike) else kind_of(observed))
@@ -172,6 +170,9 @@ def open_labelling(
         {name: first[name].dtype for name in keep},
         first["object_id"].dtype,
     )
+    known = [part.frame["object_id"] for part in given.parts if part.frame is not None]
+    if joined is not None and known and labeller.observed_rows(pl.concat(known)).null_count() == sum(map(len, known)):
+        raise _no_observed(labeller, given)
     clash = set(keep) & set(labeller.columns)
     if clash:
         raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
@@ -221,6 +222,22 @@ def open_labelling(
     }
     results = Results(out, identity, [part.name for part in given.parts], labels)
     return Labelling(labeller, given, results, findings)
+
+
+def _first_row(source: Source) -> pl.DataFrame:
+    first = next((rows.frame for part in source.parts for rows in part.batches(1)), None)
+    if first is None:
+        raise InputError(f"{source.path}: nothing to label")
+    return first
+
+
+def _no_observed(labeller: Labeller, source: Source) -> InputError:
+    assert labeller.joined is not None
+    here, there = (frame["object_id"][0] for frame in (_first_row(source), labeller.joined))
+    return InputError(
+        f"{source.path}: none of these galaxies is in the catalogue of observed labels (an id here: {here}, there: "
+        f"{there}); give its ids to the images, or name the column that has them (`id`)"
+    )
 
 
 def _curve_for_posteriors(
@@ -328,6 +345,8 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
             _check_bad(results, counts, max_bad)
             if counts["labelled"] == 0:
                 raise InputError(f"{work.source.path}: nothing to label ({problems[0][1]})")
+            if work.labeller.joined is not None and not counts["matched"]:
+                raise _no_observed(work.labeller, work.source)
             results.conclude()
     if left:
         parts_left = f"{left} of {len(results.parts)} parts are left for other processes or shards."
@@ -338,6 +357,10 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
         message = f"{rows}; they are listed in {results.problems}."
         action = "Read the reasons there, correct these rows and label them again."
         findings.append(Finding("rows-not-labelled", "caution", message, action))
+    if counts["repeated"]:
+        message = f"{counts['repeated']:,} rows have the id of an earlier row of the same file."
+        action = "Give each galaxy its own id: a join by id would mix them up."
+        findings.append(Finding("ids-repeated", "caution", message, action))
     if counts["no_posterior"]:
         why = "because they were used to train the only member"
         if names := ", ".join(work.labeller.observables):

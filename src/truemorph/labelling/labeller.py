@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from itertools import compress
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -18,9 +19,11 @@ from truemorph.bias.transitions import Transition
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.labelling.engines import Engine
+from truemorph.labelling.sources import base_names
 from truemorph.tables import numeric_columns
 
 NEW, IN_SAMPLE = "new", "in_sample"
+Value = TypeVar("Value")
 
 
 def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
@@ -31,6 +34,13 @@ def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
     of_a_fold = model.config.seeds if model.uses_images else 1
     own = np.arange(len(model.members))[:, None] // of_a_fold
     return (own == fold) | (fold < 0)
+
+
+def _by_name(ids: pl.Series, values: list[Value]) -> dict[str, Value]:
+    """Return values by id as text, because ids of files are; and by the base name of ids where it is unique."""
+    bases = base_names(ids)
+    once = compress(zip(bases, values, strict=True), ~bases.is_duplicated())
+    return {**dict(once), **dict(zip(ids.cast(pl.String), values, strict=True))}
 
 
 @dataclass(frozen=True)
@@ -77,13 +87,16 @@ class Labeller:
 
     @cached_property
     def _seen(self) -> dict[str, tuple[str, int]]:
-        """Role and fold of training galaxies; ids are text, because ids of files are."""
-        seen = self.model.seen
-        return dict(zip(seen["object_id"].cast(pl.String), zip(seen["role"], seen["fold"], strict=True), strict=True))
+        """Role and fold of training galaxies."""
+        return _by_name(self.model.seen["object_id"], list(self.model.seen.select("role", "fold").iter_rows()))
 
     def part_in_training(self, ids: pl.Series) -> tuple[list[str], np.ndarray]:
-        """Return each galaxy's role and fold in training; "new" and -1 if it was not used."""
-        seen = [self._seen.get(one, (NEW, -1)) for one in ids.cast(pl.String)]
+        """Return each galaxy's role and fold in training; "new" and -1 if it was not used.
+
+        Images in another folder, or of the same name in several, may be those of training, so base names decide.
+        """
+        names = zip(ids.cast(pl.String), base_names(ids), strict=True)
+        seen = [self._seen.get(one) or self._seen.get(base, (NEW, -1)) for one, base in names]
         return [role for role, _ in seen], np.array([fold for _, fold in seen], dtype=np.int64)
 
     def label(self, frame: pl.DataFrame, inputs: np.ndarray) -> pl.DataFrame:
@@ -123,14 +136,17 @@ class Labeller:
     def _row(self) -> dict[str, int]:
         if self.joined is None:
             return {}
-        return {one: row for row, one in enumerate(self.joined["object_id"].cast(pl.String))}
+        return _by_name(self.joined["object_id"], list(range(self.joined.height)))
+
+    def observed_rows(self, ids: pl.Series) -> pl.Series:
+        """Return the row of each galaxy in the catalogue of observed labels; null if it is not there."""
+        return pl.Series([self._row.get(one) for one in ids.cast(pl.String)], dtype=pl.UInt32)
 
     def _with_observed(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return rows with observed labels: of the source, or of the other catalogue (null where it has no such id)."""
         if self.joined is None:
             return frame
-        rows = pl.Series([self._row.get(one) for one in frame["object_id"].cast(pl.String)], dtype=pl.UInt32)
-        return self.joined.select(pl.all().gather(rows))
+        return self.joined.select(pl.all().gather(self.observed_rows(frame["object_id"])))
 
     def _posterior(self, known: pl.DataFrame, p: np.ndarray, fresh: pl.Series, t: Transition) -> dict[str, Any]:
         """Return the posterior's columns; null without an observed label, in-sample, or without T's observables."""

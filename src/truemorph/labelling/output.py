@@ -30,7 +30,8 @@ from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
 # Row counts: `rows_in` = `labelled` + `listed` (as problems). Of the listed rows, `unreadable` have an image that can't
-# be read. Of the labelled galaxies, `matched` have an observed label, of which `no_posterior` lack a posterior.
+# be read. `repeated` have the id of an earlier row of their part. Of the labelled galaxies, `matched` have an observed
+# label, of which `no_posterior` lack a posterior.
 Counts = Counter[str]
 # A batch of a part: its number of rows, the labels, and (id, reason) of each row that could not be labelled.
 Batch = tuple[int, pl.DataFrame, Sequence[tuple[Any, str]]]
@@ -215,6 +216,7 @@ class Results:
     def write(self, part: str, batches: Iterable[Batch]) -> None:
         """Write a part batch by batch; its file appears when all are written and no row is lost."""
         path, counts, listed = self._path(part), Counter[str](), list[tuple[str, str]]()
+        ids: set[str] = set()
         schema = to_arrow(self._labels).schema
         with (
             _writing(path),
@@ -227,7 +229,9 @@ class Results:
                 listed += [(str(one), why) for one, why in problems]
                 table = labels.select(pl.col(name).cast(kind) for name, kind in self._labels.frame.schema.items())
                 writer.write_table(table.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
+                ids.update(table["object_id"].cast(pl.String), (str(one) for one, _ in problems))
             rows_in, labelled, problem_rows = (counts[name] for name in ("rows_in", "labelled", "listed"))
+            counts["repeated"] = rows_in - len(ids)
             if rows_in != labelled + problem_rows:
                 raise AssertionError(f"{path}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
             about = {_COUNTS: counts, _PROBLEMS: listed, _MARK: self._mark(part, counts, listed)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -68,12 +69,14 @@ class Part:
     """Galaxies that are labelled and written as a whole.
 
     `name` is the path below a results folder, without extension. `rows` is None if the number is not known before
-    reading. `batches` takes a number of rows, and yields as many at a time, in order.
+    reading. `batches` takes a number of rows, and yields as many at a time, in order. `frame` has all rows, if they are
+    in memory.
     """
 
     name: str
     rows: int | None
     batches: Callable[[int], Iterator[Rows]]
+    frame: pl.DataFrame | None = None
 
 
 def table_part(name: str, frame: pl.DataFrame, root: Path | None, column: str | None) -> Part:
@@ -86,7 +89,7 @@ def table_part(name: str, frame: pl.DataFrame, root: Path | None, column: str | 
                 images = [None if path is None else root / os.fsdecode(path) for path in some[column]]
             yield Rows(some, images)
 
-    return Part(name, frame.height, batches)
+    return Part(name, frame.height, batches, frame)
 
 
 class _StrictMember(tarfile.TarInfo):
@@ -111,11 +114,12 @@ def tar_batches(path: Path, size: int) -> Iterator[Rows]:
         with opener(path, "rb") as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember) as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would remember them all
-                hidden = os.path.basename(member.name).startswith(".")  # macOS adds one for each file
-                if hidden or member.isdir() or not member.name.lower().endswith(IMAGE_ENDINGS):
+                name = os.path.normpath(member.name)
+                hidden = os.path.basename(name).startswith(".")  # macOS adds one for each file
+                if hidden or member.isdir() or not name.lower().endswith(IMAGE_ENDINGS):
                     continue
                 opened = tar.extractfile(member) if member.isfile() else None  # no links
-                keys.append(shown_path(_without(member.name, IMAGE_ENDINGS)))
+                keys.append(shown_path(_without(name, IMAGE_ENDINGS)))
                 images.append(None if opened is None else opened.read())
                 if len(keys) == size:
                     yield Rows(pl.DataFrame({"object_id": keys}), images)
@@ -157,6 +161,12 @@ def _without(name: str, endings: Sequence[str]) -> str:
     """Remove the first of these endings that a name has."""
     ending = next((one for one in endings if name.lower().endswith(one)), "")
     return name[: len(name) - len(ending)]
+
+
+def base_names(ids: pl.Series) -> pl.Series:
+    """Return ids as text, without folders and the extension of an image."""
+    endings = "|".join(map(re.escape, IMAGE_ENDINGS))
+    return ids.cast(pl.String).str.replace("^.*/", "").str.replace(f"(?i)({endings})$", "")
 
 
 @dataclass(frozen=True)
@@ -263,14 +273,15 @@ def _cut(frame: pl.DataFrame, root: Path, column: str | None) -> list[Part]:
 
 
 def _files(path: Path, root: Path, names: list[str]) -> Source:
-    """Make a source of image files; ids are their names, or their paths if names are not unique.
+    """Make a source of image files; ids are their base names, or the paths of those that share one.
 
     Names need not be UTF-8: invalid bytes are escaped in ids; paths are kept as bytes.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
-    stems = [_without(os.path.basename(name), IMAGE_ENDINGS) for name in names]
-    ids = [shown_path(one) for one in (stems if len(set(stems)) == len(stems) else names)]
+    shown = pl.Series([shown_path(os.path.normpath(name)) for name in names])
+    ids = base_names(shown)
+    ids = ids.zip_with(~ids.is_duplicated(), shown)
     frame = pl.DataFrame({"object_id": ids, "image": [os.fsencode(name) for name in names]})
     repeated = frame["object_id"].filter(frame["object_id"].is_duplicated())
     if len(repeated):
