@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pytest
 
 from conftest import codes
@@ -17,7 +18,7 @@ from truemorph.errors import TruemorphError
 from truemorph.labelling import labeller, output
 from truemorph.tables import read_table
 
-from labelling.conftest import tars  # isort: skip
+from labelling.conftest import tars, write_tar  # isort: skip
 
 
 def parts_of(out):
@@ -90,6 +91,79 @@ def test_shards_share_the_work_also_with_other_spellings_of_the_paths(model, fol
         assert report.complete == out.exists() == (k == 2)
         assert report.complete or "parts-left" in codes(report)
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """Numbers of images that networks have evaluated, one per call."""
+    calls, member = [], TorchEngine.member
+
+    def counted(self, inputs, number):
+        calls.append(len(inputs))
+        return member(self, inputs, number)
+
+    monkeypatch.setattr(TorchEngine, "member", counted)
+    return calls
+
+
+def labels_in(folder):
+    return pl.concat([pl.read_parquet(one) for one in sorted(folder.glob("[!.]*.parquet"))])
+
+
+def test_images_that_are_added_or_replaced_are_labelled_and_the_others_kept(
+    model, pictures, folder, tmp_path, evaluated
+):
+    (folder / "g03.jpg").write_bytes(b"broken")
+    options = {"precision": "fp32", "max_bad": 0.1}
+    assert label_galaxies(model, folder, tmp_path / "out", **options).labelled == 59
+    changes = [("g03", "g03", 1), ("a00", "g00", 2), ("z00", "g00", 2)]  # two members label new galaxies
+    for name, content, expected in changes:
+        evaluated.clear()
+        (folder / f"{name}.jpg").write_bytes(pictures[content])
+        report = label_galaxies(model, folder, tmp_path / "out", **options)
+        assert (sum(evaluated), report.complete, report.problems) == (expected, True, [])
+    (folder / "g59.jpg").unlink()
+    evaluated.clear()
+    assert label_galaxies(model, folder, tmp_path / "out", **options).labelled == 61
+    assert not evaluated
+    label_galaxies(model, folder, tmp_path / "whole", **options)
+    whole, grown = labels_in(tmp_path / "whole"), labels_in(tmp_path / "out")
+    assert grown.drop(cs.float()).equals(whole.drop(cs.float()))
+    np.testing.assert_allclose(grown["p_disk"], whole["p_disk"], atol=1e-6)
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {one.name for one in (tmp_path / "whole").iterdir()}
+
+
+def test_an_image_under_another_path_is_labelled_again(model, pictures, folder, tmp_path, evaluated):
+    table = pl.DataFrame({"object_id": ["x", "y"], "image": ["g00.jpg", "g01.jpg"]})
+    for image in ("g01.jpg", "g02.jpg"):
+        evaluated.clear()
+        table.with_columns(image=pl.Series(["g00.jpg", image])).write_csv(folder / "table.csv")
+        label_galaxies(model, folder / "table.csv", tmp_path / "out", precision="fp32")
+    assert evaluated == [1, 1]  # by two members
+
+
+def test_tar_files_that_are_added_or_replaced_are_labelled_and_the_others_kept(model, pictures, tmp_path, evaluated):
+    source, out = tars(pictures, tmp_path / "tars", 3), tmp_path / "out"
+    label_galaxies(model, source, out)
+    some = dict(list(pictures.items())[:7])
+    for name, rows in (("003.tar", 187), ("001.tar", 134)):
+        evaluated.clear()
+        write_tar(source / name, {f"new-{key}": data for key, data in some.items()})
+        report = label_galaxies(model, source, out)
+        assert (report.rows_in, report.labelled, sum(evaluated)) == (rows, rows, 14)
+    (source / "000.tar").unlink()
+    assert label_galaxies(model, source, out).labelled == 74
+    assert labels_in(out).height == 134  # labels of a file that was moved away stay
+
+
+def test_problems_are_listed_and_the_run_is_described_while_shards_are_left(model, folder, tmp_path, capsys):
+    (folder / "g03.jpg").write_bytes(b"broken")
+    report = label_galaxies(model, folder, tmp_path / "out", shard=(1, 2), precision="fp32", max_bad=0.1)
+    assert not report.complete
+    assert pl.read_csv(tmp_path / "out" / "problems.csv")["object_id"].to_list() == ["g03"]
+    first = capsys.readouterr().err.splitlines()[0]
+    assert "torch cpu fp32" in first
+    assert "4 parts" in first
 
 
 def test_two_labellings_of_one_table_do_not_mix(model, folder, tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,19 @@ from truemorph.io import FORMAT_VERSION
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Counts, Results, is_table, too_bad
-from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE, PART_ROWS, Part, Source, decoded, open_source
+from truemorph.labelling.sources import (
+    IMAGE_COLUMN,
+    NO_FEATURE,
+    NO_IMAGE,
+    PART_ROWS,
+    Part,
+    Rows,
+    Source,
+    decoded,
+    open_source,
+)
 from truemorph.plotting import axes_or_new
-from truemorph.progress import SILENT, Progress, progress
+from truemorph.progress import SILENT, Progress, progress, tell
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, frame_hash, kind_of, numeric_columns, read_table, to_astropy
 
@@ -88,7 +100,33 @@ class Labelling:
             return
         with held:
             if not self.results.is_done(part.name):
-                self.results.write(part.name, self._labelled(part, bar))
+                marks = self._marks(part)
+                self.results.write(part.name, self._completed(part, marks or {}, bar), marks)
+
+    def _marks(self, part: Part) -> dict[str, str] | None:
+        """Return by id a hash of what the labels of each image rest on; None if the rows are not in memory."""
+        if part.frame is None:
+            return None
+        if not self.labeller.model.uses_images:  # labels of catalogue features take no time
+            return {}
+        used = {"object_id", "image", IMAGE_COLUMN, "label", "alpha", "split"}
+        used |= {*self.labeller.keep, *self.labeller.observables}
+        rows = part.frame.select(name for name in part.frame.columns if name in used).iter_rows()
+        digests = (hashlib.sha256(repr(row).encode()).hexdigest()[:16] for row in rows)
+        return dict(zip(part.frame["object_id"].cast(pl.String), digests, strict=True))
+
+    def _completed(self, part: Part, marks: dict[str, str], bar: Progress) -> Iterator[Batch]:
+        """Label the images of a part that have no labels from an earlier run; yield all in order."""
+        kept = self.results.earlier(marks.values())
+        if part.frame is None or kept.is_empty():
+            yield from self._labelled(part, bar)
+            return
+        bar.update(kept.height)
+        others = partial(_other_batches, part, set(kept["object_id"]))
+        new = list(self._labelled(replace(part, batches=others), bar))
+        labels = pl.concat([kept, *(labels for _, labels, _ in new)], how="vertical_relaxed")
+        labels = part.frame.select("object_id").join(labels, on="object_id", maintain_order="left")
+        yield part.frame.height, labels, [one for _, _, listed in new for one in listed]
 
     def _labelled(self, part: Part, bar: Progress) -> Iterator[Batch]:
         for frame, inputs, problems in self._inputs(part):
@@ -116,6 +154,14 @@ class Labelling:
             features = logistic_inputs(rows.frame, model.config.features, str(self.source.path))
             finite = np.isfinite(features).all(axis=1)
             yield rows.frame, features[finite], [None if one else NO_FEATURE for one in finite]
+
+
+def _other_batches(part: Part, known: set[Any], size: int) -> Iterator[Rows]:
+    """Yield batches without galaxies that are known."""
+    for rows in part.batches(size):
+        chosen = [row for row, one in enumerate(rows.frame["object_id"]) if one not in known]
+        if chosen:
+            yield Rows(rows.frame[chosen], [rows.images[row] for row in chosen])
 
 
 def open_labelling(
@@ -214,13 +260,12 @@ def open_labelling(
     described = {name: text for name, (_, text) in labeller.columns.items()}
     described |= {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
     labels = CatalogTable(pl.DataFrame(schema=labeller.schema), units, metadata, descriptions=described)
-    # Not the path of the source, which another process may write differently.
     identity |= {
-        "rows": given.fingerprint,
+        "inputs": [str(one.resolve()) for one in (given.path, given.root)],
         "observed": None if labeller.joined is None else frame_hash(labeller.joined),
         "keep": list(keep),
     }
-    results = Results(out, identity, [part.name for part in given.parts], labels)
+    results = Results(out, identity, {part.name: part.mark for part in given.parts}, labels)
     return Labelling(labeller, given, results, findings)
 
 
@@ -291,9 +336,12 @@ def label_table(
         engine = "openvino" if precision == "int8" else "torch"
     options |= {"source": source, "out": out, "engine": engine, "precision": precision}
     work = open_labelling(model, **options)
-    damaged = work.results.begin(max_bad)
     parts = work.source.parts
-    left = [number for number in range(k - 1, len(parts), n) if not work.results.is_done(parts[number].name)]
+    own = range(k - 1, len(parts), n)
+    damaged = work.results.begin([parts[number].name for number in own])
+    left = [number for number in own if not work.results.is_done(parts[number].name)]
+    runs = f"{'ray, ' if on_cluster else ''}{work.labeller.engine.description}"
+    tell(f"label: engine {runs}; {len(parts):,d} parts, of which this process labels {len(left):,d}")
     so_far: Counts = Counter()
     for number in _on_cluster(model, left, options, address) if on_cluster else _here(work, left):
         so_far += work.results.counts(parts[number].name)
@@ -325,10 +373,11 @@ def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], add
 
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
     if too_bad(counts, max_bad):
+        results.write_problems()
         first = next((why for _, why in results.listed() if why not in (NO_IMAGE, NO_FEATURE)), "not known")
         raise InputError(
             f"{counts['unreadable']} of {counts['labelled'] + counts['unreadable']} images can't be read, more than "
-            f"{max_bad:.0%} (first: {first}); replace them, or allow more (`max_bad`)"
+            f"{max_bad:.0%} (first: {first}; more in {results.problems}); replace them, or allow more (`max_bad`)"
         )
 
 
@@ -339,8 +388,9 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
         if not results.is_there:
             findings.append(Finding("written-elsewhere", "note", f"Another process has written {results.out}."))
             return LabelReport(results.out, 0, 0, [], True, tuple(findings))
-        counts, left = results.total(), len(results.parts) - len(results.done())
+        counts, left = results.total(), sum(not results.is_done(part) for part in results.parts)
         problems = results.listed()
+        results.write_problems()
         if not left:
             _check_bad(results, counts, max_bad)
             if counts["labelled"] == 0:

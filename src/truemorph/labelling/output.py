@@ -4,6 +4,9 @@ A folder of results holds `run.json` (which identifies the labelling) and a Parq
 its row counts and the rows that could not be labelled. For one table `labels.parquet`, the folder is
 `labels.parquet.<digest>.parts` until all parts are done (the digest identifies the labelling). A part in progress is
 locked, so that several processes can share the work; the system releases the locks of a killed process.
+
+A part is finished if its file belongs to the present inputs. When a survey grows, images belong to other parts than
+before; files of earlier parts are then set aside, and their labels are taken from there.
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from filelock import AcquireReturnProxy, FileLock
 
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.findings import Finding
-from truemorph.io import changed_values, content_hash, lock, plain, read_json, write_json, written_whole
+from truemorph.io import changed_values, content_hash, file_hash, lock, plain, read_json, write_json, written_whole
 from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
@@ -36,7 +40,8 @@ Counts = Counter[str]
 # A batch of a part: its number of rows, the labels, and (id, reason) of each row that could not be labelled.
 Batch = tuple[int, pl.DataFrame, Sequence[tuple[Any, str]]]
 
-_COUNTS, _PROBLEMS, _MARK = b"truemorph_counts", b"truemorph_problems", b"truemorph_part"
+_RECORD, _ROWS = b"truemorph_part", b"truemorph_rows"
+_EARLIER, _ROW = ".earlier", "row"
 
 
 def is_table(out: Path) -> bool:
@@ -80,20 +85,18 @@ class Results:
     """Results of one labelling, shared by all its processes.
 
     `out` is a table (the extension gives its format), or a folder for the parts. `identity` is everything that
-    determines the labels. `labels` has their columns, units, descriptions and metadata, without rows.
+    determines the labels, except the inputs, of which `parts` has a mark for each part. `labels` has their columns,
+    units, descriptions and metadata, without rows. `problems` is the table of rows that could not be labelled, up to
+    now.
     """
 
-    def __init__(self, out: Path, identity: dict[str, Any], parts: Sequence[str], labels: CatalogTable) -> None:
+    def __init__(self, out: Path, identity: dict[str, Any], parts: dict[str, str], labels: CatalogTable) -> None:
         self.out, self.parts, self._labels, self._identity = out, parts, labels, plain(identity)
         self.is_table = is_table(out)
         digest = content_hash(identity)[:8]
         self.folder = out.with_name(f"{out.name}.{digest}.parts") if self.is_table else out
         self._run, self._locks = self.folder / "run.json", self.folder / ".locks"
-
-    @property
-    def problems(self) -> Path:
-        """Table of the rows that could not be labelled, written when all parts are done."""
-        return self.out.with_name(f"{self.out.stem}.problems.csv") if self.is_table else self.folder / "problems.csv"
+        self.problems = self.folder / "problems.csv"
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -106,21 +109,18 @@ class Results:
             finally:
                 place.unlink(missing_ok=True)  # while locked; a waiting process makes a new one
 
-    def begin(self, max_bad: float) -> list[Finding]:
-        """Make the folder, or check that it belongs to this labelling and delete parts that must be labelled again.
+    def begin(self, own: Collection[str]) -> list[Finding]:
+        """Make the folder, or check that it belongs to this labelling and set aside parts that must be labelled again.
 
-        These are damaged parts, which are returned as findings. If more than `max_bad` of the images were unreadable,
-        they are all parts with unreadable images, which may have been replaced.
+        These are parts of other inputs than now, and those of `own` with unreadable images, which may have been
+        replaced. Damaged parts are deleted, and returned as findings.
         """
         with _writing(self.folder):
             self.out.parent.mkdir(parents=True, exist_ok=True)
             with self.alone():
                 self._identify()
-                findings = self._drop_damaged()
-                if too_bad(self.total(), max_bad):
-                    for part in self.done():
-                        if self.counts(part)["unreadable"]:
-                            self._path(part).unlink()
+                findings = self._set_aside(own)
+                self.write_problems()
         return findings
 
     def _identify(self) -> None:
@@ -134,60 +134,69 @@ class Results:
             other = f"holds labels of another run ({changed})"
             raise InputError(f"{self.folder}: {other}; delete this folder, or choose another `out`")
 
-    def _drop_damaged(self) -> list[Finding]:
+    def _set_aside(self, own: Collection[str]) -> list[Finding]:
         findings = []
-        for part in self.done():
-            problem = self._damage(part)
-            if problem:
-                self._path(part).unlink()
+        gone = (path.stem for path in self.folder.glob("part-?????.parquet") if path.stem not in self.parts)
+        for part in (*self.parts, *gone):
+            path = self._path(part)
+            if not path.is_file():
+                continue
+            if problem := self._damage(part):
+                path.unlink()
                 message = f"Part {part} of an earlier run was damaged ({problem}) and was labelled again."
                 findings.append(Finding("part-damaged", "caution", message, "Check the disk of this folder."))
+                continue
+            marks = self._marks(path)
+            if marks is None and part not in self.parts:  # labels of a file that was moved away
+                continue
+            if not self.is_done(part) or (marks is not None and part in own and self.counts(part)["unreadable"]):
+                if marks:
+                    path.rename(path.with_name(f"{_EARLIER}.{file_hash(path)[:8]}.{path.name}"))
+                else:
+                    path.unlink()
         return findings
 
     def _damage(self, part: str) -> str:
-        """Return what is wrong with a finished part; empty if its checksums and row counts agree."""
+        """Return what is wrong with a part's file; empty if its checksums and row counts agree."""
         try:
             with pq.ParquetFile(self._path(part), page_checksum_verification=True) as file:
-                rows = sum(batch.num_rows for batch in file.iter_batches())
-            if rows != self.counts(part)["labelled"]:
+                rows, stored = sum(batch.num_rows for batch in file.iter_batches()), file.metadata.metadata
+            record, marks = (json.loads(stored[key]) for key in (_RECORD, _ROWS))
+            if rows != record["counts"].get("labelled", 0):
                 return "rows are missing"
-            counts, listed = self._stored(part, _COUNTS), self._stored(part, _PROBLEMS)
-            if self._stored(part, _MARK) != self._mark(part, counts, listed):
+            if record.pop("seal") != content_hash([self._identity, part, record, marks]):
                 return "it is another part, or was changed"
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException) as problem:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException) as problem:
             return "its record is missing" if isinstance(problem, KeyError) else reason(problem)
         return ""
-
-    def _mark(self, part: str, counts: Mapping[str, int], listed: Sequence[Sequence[str]]) -> str:
-        """Return what ties a part to its name, its run and its counts."""
-        return content_hash([self._identity, part, dict(counts), [list(one) for one in listed]])
 
     def _path(self, part: str) -> Path:
         return self.folder / f"{part}.parquet"
 
+    def _record(self, part: str) -> dict[str, Any]:
+        """Return counts and problems of a part; nothing if it is not finished, or the folder is gone."""
+        try:
+            record = json.loads(pq.read_metadata(self._path(part)).metadata[_RECORD])
+        except FileNotFoundError:
+            return {}
+        return record if record["input"] == self.parts.get(part) else {}
+
+    def _marks(self, path: Path) -> list[str] | None:
+        """Return the marks of the rows in a part's file; None if its rows were not in memory."""
+        return json.loads(pq.read_metadata(path).metadata[_ROWS])
+
     def is_done(self, part: str) -> bool:
         """Whether a part is finished."""
-        return self._path(part).is_file()
-
-    def done(self) -> list[str]:
-        """Return the finished parts."""
-        return [part for part in self.parts if self.is_done(part)]
+        return bool(self._record(part))
 
     @property
     def is_there(self) -> bool:
         """Whether the folder exists; it is removed when the table is made."""
         return self._run.is_file()
 
-    def _stored(self, part: str, key: bytes) -> Any:
-        """Return JSON of a part's metadata; nothing if it is not finished, or another process has made the table."""
-        try:
-            return json.loads(pq.read_metadata(self._path(part)).metadata[key])
-        except FileNotFoundError:
-            return {}
-
     def counts(self, part: str) -> Counts:
         """Return the row counts of a part."""
-        return Counter(self._stored(part, _COUNTS))
+        return Counter(self._record(part).get("counts", {}))
 
     def total(self) -> Counts:
         """Return the row counts of all finished parts."""
@@ -195,7 +204,24 @@ class Results:
 
     def listed(self) -> list[tuple[str, str]]:
         """Return the id of each row of the finished parts that could not be labelled, with the reason."""
-        return [(one, why) for part in self.parts for one, why in self._stored(part, _PROBLEMS)]
+        return [(one, why) for part in self.parts for one, why in self._record(part).get("problems", ())]
+
+    def write_problems(self) -> None:
+        """Write the table of rows that could not be labelled."""
+        problems = pl.DataFrame(self.listed(), {"object_id": pl.String, "reason": pl.String}, orient="row")
+        write_table(CatalogTable(problems), self.problems)
+
+    @cached_property
+    def _earlier(self) -> pl.DataFrame:
+        """Labels that were set aside, with the mark of each row."""
+        frames = [self._labels.frame.with_columns(pl.lit(None, pl.String).alias(_ROW))]
+        for path in sorted(self.folder.glob(f"{_EARLIER}.*.parquet")):
+            frames.append(pl.read_parquet(path).with_columns(pl.Series(_ROW, self._marks(path), pl.String)))
+        return pl.concat(frames, how="vertical_relaxed").unique(_ROW)
+
+    def earlier(self, marks: Collection[str]) -> pl.DataFrame:
+        """Return the labels of rows with these marks, as far as they were set aside."""
+        return self._earlier.filter(pl.col(_ROW).is_in(list(marks))).drop(_ROW)
 
     def claim(self, part: str) -> AcquireReturnProxy | None:
         """Lock a part for a `with` block; return None if another process has locked it or made the table."""
@@ -213,10 +239,13 @@ class Results:
             self.folder.rmdir()
         return None
 
-    def write(self, part: str, batches: Iterable[Batch]) -> None:
-        """Write a part batch by batch; its file appears when all are written and no row is lost."""
+    def write(self, part: str, batches: Iterable[Batch], marks: dict[str, str] | None) -> None:
+        """Write a part batch by batch; its file appears when all are written and no row is lost.
+
+        `marks` are those of its rows by id, empty if labels need not be used again; None if rows are not in memory.
+        """
         path, counts, listed = self._path(part), Counter[str](), list[tuple[str, str]]()
-        ids: set[str] = set()
+        ids, rows = set[str](), list[str]()
         schema = to_arrow(self._labels).schema
         with (
             _writing(path),
@@ -229,22 +258,27 @@ class Results:
                 listed += [(str(one), why) for one, why in problems]
                 table = labels.select(pl.col(name).cast(kind) for name, kind in self._labels.frame.schema.items())
                 writer.write_table(table.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
-                ids.update(table["object_id"].cast(pl.String), (str(one) for one, _ in problems))
+                labelled_ids = table["object_id"].cast(pl.String).to_list()
+                ids.update(labelled_ids, (str(one) for one, _ in problems))
+                rows += [marks[one] for one in labelled_ids] if marks else []
             rows_in, labelled, problem_rows = (counts[name] for name in ("rows_in", "labelled", "listed"))
             counts["repeated"] = rows_in - len(ids)
             if rows_in != labelled + problem_rows:
                 raise AssertionError(f"{path}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
-            about = {_COUNTS: counts, _PROBLEMS: listed, _MARK: self._mark(part, counts, listed)}
-            writer.add_key_value_metadata({key: json.dumps(value) for key, value in about.items()})
+            record: dict[str, Any] = {"counts": counts, "problems": listed, "input": self.parts[part]}
+            known = None if marks is None else rows
+            record["seal"] = content_hash([self._identity, part, record, known])
+            writer.add_key_value_metadata({_RECORD: json.dumps(record), _ROWS: json.dumps(known)})
 
     def conclude(self) -> None:
         """Write the table of problems; combine all parts in order if the output is one table."""
         with _writing(self.out):
-            problems = pl.DataFrame(self.listed(), {"object_id": pl.String, "reason": pl.String}, orient="row")
-            write_table(CatalogTable(problems), self.problems)
+            if self.is_table:
+                self.problems = self.out.with_name(f"{self.out.stem}.problems.csv")
+            self.write_problems()
             if not self.is_table:
                 shutil.rmtree(self._locks, ignore_errors=True)
-                for one in self.folder.rglob(".*.parquet"):  # left by killed processes
+                for one in self.folder.rglob(".*.parquet"):  # set aside, or left by killed processes
                     one.unlink(missing_ok=True)
                 return
             if self.out.suffix.lower() == ".parquet":

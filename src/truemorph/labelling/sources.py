@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,7 +37,7 @@ from truemorph.tables import arrow_texts, check_names, frame_hash, kind_of, read
 NO_IMAGE, NO_FEATURE = "no image", "a feature is missing"
 PART_ROWS = 16_384
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
-_IMAGE = "image file"
+IMAGE_COLUMN = "image file"
 _BLOCK = 1 << 20
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
@@ -69,13 +70,14 @@ class Part:
     """Galaxies that are labelled and written as a whole.
 
     `name` is the path below a results folder, without extension. `rows` is None if the number is not known before
-    reading. `batches` takes a number of rows, and yields as many at a time, in order. `frame` has all rows, if they are
-    in memory.
+    reading. `batches` takes a number of rows, and yields as many at a time, in order. `mark` changes when the inputs
+    change, except images under the same name. `frame` has all rows, if they are in memory.
     """
 
     name: str
     rows: int | None
     batches: Callable[[int], Iterator[Rows]]
+    mark: str
     frame: pl.DataFrame | None = None
 
 
@@ -89,7 +91,8 @@ def table_part(name: str, frame: pl.DataFrame, root: Path | None, column: str | 
                 images = [None if path is None else root / os.fsdecode(path) for path in some[column]]
             yield Rows(some, images)
 
-    return Part(name, frame.height, batches, frame)
+    mark = frame_hash(frame.with_columns(cs.binary().bin.encode("hex")))
+    return Part(name, frame.height, batches, mark, frame)
 
 
 class _StrictMember(tarfile.TarInfo):
@@ -173,12 +176,12 @@ def base_names(ids: pl.Series) -> pl.Series:
 class Source:
     """Everything to be labelled.
 
-    `fingerprint` changes when the rows change. `prepared` is whether it is a prepared catalogue, with observed labels,
-    α and `metadata`. Units and descriptions are those of a table's columns; those of its ids are under `object_id`.
+    `root` is the folder of its files. `prepared` is whether it is a prepared catalogue, with observed labels, α and
+    `metadata`. Units and descriptions are those of a table's columns; those of its ids are under `object_id`.
     """
 
     parts: Sequence[Part]
-    fingerprint: str
+    root: Path
     path: Path
     metadata: dict[str, Any] = field(default_factory=dict)
     prepared: bool = False
@@ -220,8 +223,11 @@ def open_source(
         raise InputError(f"{path}: this source has no columns to copy; give a table of images")
     root = path if path.is_dir() else path.parent
     if kind == "tar files":
-        tars = [Part(_without(name, _TAR_ENDINGS), None, partial(tar_batches, root / name)) for name in files]
-        return Source(tars, content_hash(_marks(root, files)), path)
+        tars = [
+            Part(_without(name, _TAR_ENDINGS), None, partial(tar_batches, root / name), _mark(root / name))
+            for name in files
+        ]
+        return Source(tars, root, path)
     if kind == "Parquet files":
         return _partitions(path, root, files, id_column, image_column, keep)
     if kind == "images":
@@ -262,10 +268,10 @@ def _content(path: Path, but: set[Path]) -> tuple[str, list[str]]:
     return next(iter(kinds.items()))
 
 
-def _marks(root: Path, names: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Return names, sizes and times of files, to detect changes."""
-    found = [(root / name, (root / name).stat()) for name in names]
-    return [(file.name, status.st_size, status.st_mtime_ns) for file, status in found]
+def _mark(file: Path, *columns: str | None) -> str:
+    """Return a hash of a file's size and time, and of the columns to read, to detect changes."""
+    status = file.stat()
+    return content_hash([status.st_size, status.st_mtime_ns, columns])
 
 
 def _cut(frame: pl.DataFrame, root: Path, column: str | None) -> list[Part]:
@@ -286,7 +292,7 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     repeated = frame["object_id"].filter(frame["object_id"].is_duplicated())
     if len(repeated):
         raise InputError(f"{path}: {repeated[0]} is listed twice; list each image once")
-    return Source(_cut(frame, root, "image"), content_hash([names, str(root.resolve())]), path)
+    return Source(_cut(frame, root, "image"), root, path)
 
 
 def _table(
@@ -314,12 +320,11 @@ def _table(
         ids = id_column or _usual(ID_COLUMNS, names) or found
         if (kind := table.frame.schema[found]) not in (pl.String, pl.Null):
             raise InputError(f"{path}: column {found} holds {kind}, not paths; name that of images (`image_column`)")
-        frame = table.frame.select(object_ids(table.frame[ids], str(path)), pl.col(found).alias(_IMAGE), *keep)
-        root, column = images or path.parent, _IMAGE
+        frame = table.frame.select(object_ids(table.frame[ids], str(path)), pl.col(found).alias(IMAGE_COLUMN), *keep)
+        root, column = images or path.parent, IMAGE_COLUMN
         table = replace(table, descriptions=_with_ids(table.descriptions, ids), metadata={})
-    mark = content_hash([frame_hash(frame), str(root.resolve())])
-    described = table.metadata, prepared, table.units, table.descriptions, table.findings
-    return Source(_cut(frame, root, column), mark, path, *described)
+    parts = _cut(frame, root, column)
+    return Source(parts, root, path, table.metadata, prepared, table.units, table.descriptions, table.findings)
 
 
 def _with_ids(descriptions: dict[str, str], ids: str) -> dict[str, str]:
@@ -365,7 +370,7 @@ def _partitions(
 
     Ids are text if the files have them in several types: as integers, 007 and 7 would be one galaxy.
     """
-    readers: list[tuple[str, int, Callable[..., Iterator[Rows]]]] = []
+    readers: list[tuple[str, int, Callable[..., Iterator[Rows]], str]] = []
     types: list[list[Any]] = []
     described: tuple[dict[str, str], dict[str, str]] | None = None
     for name in files:
@@ -384,12 +389,14 @@ def _partitions(
             types.append(pl.DataFrame(schema.empty_table().select([ids, *keep])).dtypes)
             if types[-1][1:] != types[0][1:]:
                 raise InputError(f"{file}: {', '.join(keep)} have other types than in {readers[0][0]}; write one type")
-            readers.append((name.removesuffix(".parquet"), rows, partial(_parquet_batches, file, ids, images, keep)))
+            read = partial(_parquet_batches, file, ids, images, keep)
+            readers.append((name.removesuffix(".parquet"), rows, read, _mark(file, ids, images)))
             units, descriptions = arrow_texts(schema)
             described = described or (units, _with_ids(descriptions, ids))
     if described is None:
         raise InputError(f"{path}: the tables have no rows")
     id_type = types[0][0] if len({kind for kind, *_ in types}) == 1 else pl.String
-    parts = [Part(name, rows, partial(read, id_type)) for name, rows, read in readers]
-    mark = content_hash([_marks(root, files), id_column, image_column])
-    return Source(parts, mark, path, {}, False, *described)
+    parts = [
+        Part(name, rows, partial(read, id_type), content_hash([mark, str(id_type)])) for name, rows, read, mark in readers
+    ]
+    return Source(parts, root, path, {}, False, *described)
