@@ -8,10 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import truemorph as tm
 from conftest import codes
 from truemorph.errors import InputError
+from truemorph.io import save_figure, write_file
+from truemorph.simulate.pictures import write_jpegs
+from truemorph.simulate.population import simulate_galaxies
 from truemorph.tables import CatalogTable, write_table
 
 ALPHA = np.linspace(2, 40, 200)
@@ -78,6 +82,29 @@ def test_a_reader_that_ends_first_gives_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+@pytest.fixture
+def full_disk():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("bias.pdf", lambda path: save_figure(Figure(), path)),
+        ("bias.png", lambda path: save_figure(Figure(), path)),
+        ("587700000000000017.jpg", lambda path: write_jpegs(simulate_galaxies(1, 0), path.parent)),
+        ("000000.jpg", lambda path: write_file(path, bytes(1000))),
+    ],
+)
+def test_a_full_disk_is_an_error_that_names_the_file_to_write(tmp_path, full_disk, name, write):
+    with pytest.raises(OSError, match="File too large") as caught:
+        write(tmp_path / name)
+    assert caught.value.filename == str(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing_behind(tmp_path):

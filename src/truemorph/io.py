@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tomllib
@@ -51,10 +52,18 @@ def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterat
             partial.unlink()
 
 
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Write a file atomically, text as UTF-8."""
+    with written_whole(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
 def save_figure(figure: Any, path: Path, dpi: int = 150) -> None:
     """Write a matplotlib figure, whole or not at all."""
-    with written_whole(path) as partial:
-        figure.savefig(partial, dpi=dpi)
+    content = io.BytesIO()  # because matplotlib itself fails in other ways where the disk is full
+    figure.savefig(content, format=path.suffix[1:], dpi=dpi)
+    write_file(path, content.getvalue())
 
 
 def lock(path: str | os.PathLike[str]) -> AcquireReturnProxy | None:
@@ -145,9 +154,7 @@ def _parsed(path: str | os.PathLike[str], parse: Callable[[str], Any], language:
 
 def write_json(path: Path, content: Any) -> Path:
     """Write JSON atomically; NaN and infinity become null."""
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(plain(content), indent=2) + "\n", encoding="utf-8")
-    return path
+    return write_file(path, json.dumps(plain(content), indent=2) + "\n")
 
 
 def plain(value: Any) -> Any:

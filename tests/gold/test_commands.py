@@ -11,7 +11,7 @@ import truemorph as tm
 from conftest import codes, run
 from truemorph.errors import InputError
 from truemorph.gold.answers import record_answer
-from truemorph.gold.plan import read_plan
+from truemorph.gold.plan import GoldPlan, read_plan
 from truemorph.tables import read_table
 
 
@@ -26,6 +26,17 @@ def test_a_plan_is_written_and_names_the_next_command(capsys, catalogue, tmp_pat
     status, _, err = run(capsys, "gold", "plan", catalogue, "--budget", 60, "--out", out)
     assert status == 2
     assert "--out" in err
+
+
+def test_a_plan_that_was_interrupted_is_made_again(catalogue, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GoldPlan, "plot", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tm.plan_gold(catalogue, budget=60, out=tmp_path)
+    assert tm.plan_gold(catalogue, budget=60, out=tmp_path).out == tmp_path
 
 
 def test_a_models_probabilities_change_the_plan(catalogue):

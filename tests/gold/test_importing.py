@@ -10,6 +10,7 @@ import pytest
 import truemorph as tm
 from conftest import codes, run
 from gold.conftest import WORDS, give
+from truemorph.commands.gold import export_gold
 from truemorph.errors import InputError
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import open_session
@@ -271,6 +272,25 @@ def test_a_subject_set_hides_classes_and_ids(capsys, plan, ids, simulated, tmp_p
     for name, one in manifest.rows():
         assert re.fullmatch(r"\d{6}\.\w+", name)
         assert (folder / name).read_bytes() == (simulated / "images" / f"{one}.jpg").read_bytes()
+
+
+def test_only_images_inside_the_folder_are_exported(plan, ids, simulated, tmp_path):
+    """A stranger's catalogue may name any file, as may its ids."""
+    images = shutil.copytree(simulated / "images", tmp_path / "private" / "images")
+    outside = str(shutil.copy(images / f"{ids[0]}.jpg", tmp_path / "private" / "outside.jpg"))
+    (images / "passwords.jpg").write_text("secret")
+    table = pl.read_parquet(plan / "plan.parquet").sort("position", nulls_last=True)
+    names = ["../outside.jpg", outside, f"{images}/../outside.jpg", "passwords.jpg"]
+    inside = f"../images/{ids[5]}.jpg"
+    chosen = pl.Series([*names, inside, *table["image"][5:]])
+    bad = pl.Series("object_id", ["a", "b", "c", "d", "e", *table["object_id"][5:]])
+    table.with_columns(bad, image=chosen).write_parquet(plan / "plan.parquet")
+    found = export_gold(plan, out=tmp_path / "subjects", images=images)
+    assert codes(found) == ["galaxies-left-out"]
+    assert pl.read_csv(plan / "left_out.csv")["object_id"].to_list() == ["a", "b", "c", "d"]
+    manifest = pl.read_csv(tmp_path / "subjects" / "manifest.csv", schema_overrides={"#object_id": pl.String})
+    assert manifest["#object_id"].to_list() == ["e", *ids[5:]]
+    assert len(list((tmp_path / "subjects").iterdir())) == 1 + manifest.height
 
 
 def test_mistakes_are_one_line(capsys, plan, catalogue, ids, out, tmp_path):

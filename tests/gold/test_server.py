@@ -13,7 +13,7 @@ from truemorph.gold.session import open_session
 from truemorph.images.decode import decode
 
 testclient = pytest.importorskip("starlette.testclient", reason="starlette is not installed")
-TOKEN = "secret"
+TOKEN, HERE = "secret", "http://127.0.0.1:8642"
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def session(plan, simulated, better):
 @pytest.fixture
 def ask(session):
     """Ask as the page does: a path below the token, and what to send."""
-    client = testclient.TestClient(make_app(session, TOKEN))
+    client = testclient.TestClient(make_app(session, TOKEN), HERE)
 
     def request(path, **sent):
         return client.post(f"/{TOKEN}/{path}", params=sent) if sent else client.get(f"/{TOKEN}/{path}")
@@ -40,7 +40,22 @@ def test_nothing_is_shown_without_the_token(ask):
             reply = ask.client.get(address)
             assert reply.status_code == 404
             assert "truemorph gold label" in reply.text
+            assert TOKEN not in str(reply.headers)
     assert ask.client.post("/answer", params={"name": "Ann", "item": 0, "answer": "disk"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "foreign", "own"),
+    [
+        ("host", ["evil.example", "127.0.0.1.evil.example:8642", ""], ["127.0.0.1:8642", "localhost:9000"]),
+        ("origin", ["http://evil.example", "null", "http://127.0.0.1:9000"], [HERE]),
+    ],
+)
+def test_requests_of_other_sites_are_refused_even_with_the_token(ask, plan, name, foreign, own):
+    answer = f"/{TOKEN}/answer?name=Ann&item=0&answer=disk"
+    assert {ask.client.post(answer, headers={name: one}).status_code for one in foreign} == {404}
+    assert read_answers(plan).is_empty()
+    assert {ask.client.post(answer, headers={name: one}).status_code for one in own} == {200}
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_never_learns_what_would_steer_answers(ask, session):
@@ -92,7 +107,8 @@ def test_an_answer_is_on_the_disk_when_the_reply_comes_and_can_be_changed_and_un
 def test_fits_images_are_shown_as_browsers_can(plan, ids, tmp_path):
     path = tmp_path / f"{ids[0]}.fits"
     fits.writeto(path, np.random.default_rng(0).gamma(2, 1, (24, 24)).astype(np.float32))
-    reply = testclient.TestClient(make_app(open_session(plan, tmp_path), TOKEN)).get(f"/{TOKEN}/image?name=Ann&item=0")
+    app = make_app(open_session(plan, tmp_path), TOKEN)
+    reply = testclient.TestClient(app, HERE).get(f"/{TOKEN}/image?name=Ann&item=0")
     assert reply.headers["content-type"] == "image/png"
     np.testing.assert_array_equal(decode(reply.content), decode(path.read_bytes()))
 
@@ -104,12 +120,15 @@ def test_fits_images_are_shown_as_browsers_can(plan, ids, tmp_path):
         ("state?name=A%00", {}),
         ("image?name=Ann&item=10000", {}),
         ("answer", {"name": "A" * 61, "item": 0}),
+        ("answer", {"name": "Ann", "item": 0}),
+        ("answer", {"name": "Ann", "item": 0, "answer": "spiral"}),
+        ("answer", {"name": "Ann", "item": 0, "answer": "disk", "seconds": "nan"}),
     ],
 )
 def test_what_makes_no_sense_is_refused(ask, plan, path, sent):
     reply = ask(path, **sent)
     assert reply.status_code == 400
-    assert reply.json()["error"]
+    assert "answers.sqlite" not in reply.json()["error"]  # the file of answers is not damaged
     assert read_answers(plan).is_empty()
 
 

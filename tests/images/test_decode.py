@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import struct
 
 import numpy as np
@@ -65,6 +66,18 @@ def test_broken_and_tiny_images_raise_errors_with_their_names(tmp_path):
     (tmp_path / "speck.jpg").write_bytes(jpeg(picture(4)))
     with pytest.raises(InputError, match=r"speck.jpg: only 4 pixels wide"):
         load_image(tmp_path / "speck.jpg", TrainingConfig(crop=1.0))
+
+
+def test_no_program_is_run_for_an_image(tmp_path, monkeypatch):
+    """Pillow gives EPS files, whatever their names, to Ghostscript."""
+    program, traces = tmp_path / "gs", tmp_path / "traces"
+    program.write_text(f"#!/bin/sh\ntouch {traces}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(InputError, match="unknown format"):
+        decode(content, "galaxy.jpg")
+    assert not traces.exists()
 
 
 def test_normalise_equals_its_formula():

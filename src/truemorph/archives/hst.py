@@ -24,7 +24,7 @@ from truemorph.archives.provenance import Fetched, read_provenance, write_record
 from truemorph.archives.queries import find_column
 from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.findings import Finding
-from truemorph.io import file_hash, written_whole
+from truemorph.io import file_hash, write_file
 from truemorph.progress import progress
 from truemorph.tables import numeric_columns, read_table
 
@@ -178,8 +178,7 @@ def _one(
         form = image | {"hips": hips, "projection": "TAN", "coordsys": "icrs", "format": "jpg"}
         body = session.read(known["hst.hips2fits"].url, form)
         if not is_blank(body, pixels):
-            with written_whole(path) as partial:
-                partial.write_bytes(body)
+            write_file(path, body)
             return {"file": path.name, "hips": hips, "status": OK, "sha256": file_hash(path)}
     return {"status": BLANK if chosen else OUTSIDE}
 
@@ -189,7 +188,7 @@ def is_blank(body: bytes, side: int) -> bool:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(body)) as picture:
+        with Image.open(io.BytesIO(body), formats=["JPEG"]) as picture:
             if picture.size != (side, side):  # before decoding, in case it is huge
                 raise ValueError(f"{picture.size} pixels")
             pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)

@@ -23,7 +23,7 @@ from truemorph._version import __version__
 from truemorph.archives.addresses import Address, without_login
 from truemorph.archives.provenance import read_provenance, record
 from truemorph.errors import InputError, TruemorphError, reason
-from truemorph.io import file_hash, read_json, write_json, written_whole
+from truemorph.io import file_hash, read_json, write_file, write_json
 from truemorph.progress import progress, tell
 
 TRIES = 5
@@ -260,8 +260,7 @@ def unzip(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[str]:
                 for to, entry in chosen.items():
                     target = folder / to
                     if not target.is_file() or zlib.crc32(target.read_bytes()) != entry.CRC:
-                        with written_whole(target) as partial:
-                            partial.write_bytes(archive.read(entry))
+                        write_file(target, archive.read(entry))
                     bar.update(1)
     except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, UnicodeDecodeError) as problem:
         raise TruemorphError(f"{path}: truncated or damaged ({problem}); delete it and retry") from problem

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
-from truemorph.io import save_figure, write_json
+from truemorph.io import save_figure, write_file, write_json
 from truemorph.plotting import CYCLE, MARKERS
 from truemorph.report.page import Illustration, Page, Section, Table, number, with_error, write_page
 
@@ -157,9 +157,9 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
     """Write `leaderboard.json`, `.csv`, `.html`, `.png` and the summary as `.md`; titles are in the order to show."""
     rows = content["rows"]
     write_json(out / "leaderboard.json", dict(content))
-    scores_frame(rows, titles).write_csv(out / "leaderboard.csv")
+    write_file(out / "leaderboard.csv", scores_frame(rows, titles).write_csv())
     summary, figure = summary_table(rows, titles), leaderboard_figure(rows, titles)
-    (out / "leaderboard.md").write_text(f"{summary.markdown()}\n", encoding="utf-8")
+    write_file(out / "leaderboard.md", f"{summary.markdown()}\n")
     save_figure(figure, out / "leaderboard.png", dpi=160)
     drawing = Illustration(
         "leaderboard",

@@ -26,7 +26,7 @@ from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
-from truemorph.io import FORMAT_VERSION, written_whole
+from truemorph.io import FORMAT_VERSION, write_file
 from truemorph.plotting import axes_or_new
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, table_extension, to_astropy, write_table
@@ -261,8 +261,7 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pre
             raise InputError(f"{target}: would overwrite an input file; choose another name (`out`)")
     write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), dropped)
-    with written_whole(sheet) as partial:
-        partial.write_text(datasheet(prepared, out.name), encoding="utf-8")
+    write_file(sheet, datasheet(prepared, out.name))
     return replace(prepared, out=out)
 
 

@@ -27,7 +27,7 @@ from truemorph.commands.transition import estimate_transition
 from truemorph.config import PRESETS
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
-from truemorph.io import plain, write_json
+from truemorph.io import plain, write_file, write_json
 from truemorph.progress import tell
 from truemorph.report.gallery import choose
 from truemorph.report.label_sets import AFTER, CHANGE, changes, join_labels
@@ -133,8 +133,7 @@ def run_demo(
         raise InputError(f"the demo needs at least {_SMALLEST} galaxies; got {galaxies}")
     if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
         raise InputError(f"{out}: holds something else than a demo; choose another folder (`out`)")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / _MARKER).write_text("This folder was made by `truemorph demo`, which replaces what is in it.\n")
+    write_file(out / _MARKER, "This folder was made by `truemorph demo`, which replaces what is in it.\n")
     shutil.rmtree(out / "images", ignore_errors=True)
     # Fewer epochs and folds than preset "quick" has, for more galaxies: within minutes on two cores.
     settings = {"crop": 1.0, "epochs": epochs, "folds": folds, "seed": seed}

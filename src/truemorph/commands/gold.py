@@ -23,8 +23,8 @@ from truemorph.gold.agreement import RULE, agreement, experts_curve
 from truemorph.gold.answers import CHOICES, FIRST, read_answers
 from truemorph.gold.importing import answers_of_table, export_subjects, with_gold
 from truemorph.gold.plan import GoldPlan, Purpose, checksum, images_of, make_plan, read_chosen, read_plan, write_plan
-from truemorph.gold.session import LEFT_OUT, Source, open_session, read_session
-from truemorph.io import plain, save_figure
+from truemorph.gold.session import Source, open_session, read_session, without_images
+from truemorph.io import plain
 from truemorph.progress import tell
 from truemorph.report.label_sets import join_labels
 from truemorph.results import PlainResult, Result, text_facts, text_table
@@ -92,11 +92,7 @@ def plan_gold(
     table = read_catalogue(catalogue)
     p_disk = None if labels is None else _probabilities(table, labels)
     plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by)
-    if out is None:
-        return plan
-    plan = write_plan(plan, out)
-    save_figure(plan.plot().figure, out / "plan.png")
-    return plan
+    return plan if out is None else write_plan(plan, out)
 
 
 def _probabilities(catalogue: CatalogTable, labels: Any) -> np.ndarray:
@@ -163,13 +159,7 @@ def collect_gold(
     from truemorph.gold.server import serve
 
     session = open_session(plan, images, better, twins, gold_source)
-    findings: tuple[Finding, ...] = ()
-    if session.left_out:
-        n, (one, reason) = len(session.left_out), next(iter(session.left_out.items()))
-        hidden = f"{n:,} of {n + len(session.images):,} galaxies of the plan cannot be shown (first: {one}, {reason})"
-        message = f"{hidden}; they are listed in {plan / LEFT_OUT}."
-        action = "Add their images (`images`), and run the same command again."
-        findings = (Finding("galaxies-left-out", "note", message, action),)
+    findings = without_images(plan, session.left_out, len(session.images) + len(session.left_out))
     if session.better:
         tell(f"{len(session.images):,} galaxies, {len(session.better):,} of them with a better image")
     serve(session, port)
@@ -416,6 +406,7 @@ def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> PlainRe
         ...
     truemorph.errors.InputError: absent: is not the folder of a plan (no plan.json); make one with truemorph gold plan
     """
-    manifest, galaxies = export_subjects(plan, out, images)
+    manifest, galaxies, findings = export_subjects(plan, out, images)
     text = f"{galaxies:,} galaxies for Zooniverse: upload {manifest} with the images beside it"
-    return PlainResult(text, {"out": str(manifest), "galaxies": galaxies})
+    values = {"out": str(manifest), "galaxies": galaxies, "findings": [one.to_dict() for one in findings]}
+    return PlainResult(text, values, findings)

@@ -6,6 +6,7 @@ stays in the file, marked as undone.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import unicodedata
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ def record_answer(
     better: bool = False,
 ) -> None:
     """Write an answer to the disk; an earlier one of the same person about the same picture is marked as undone."""
+    if answer not in CHOICES or not math.isfinite(seconds):
+        raise InputError(f"send one of {', '.join(CHOICES)}, after a number of seconds; got {answer!r}, {seconds}")
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     with _connected(folder) as connection:
         connection.execute(

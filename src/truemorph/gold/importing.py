@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +16,10 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.agreement import combined
 from truemorph.gold.answers import one_spelling
-from truemorph.gold.plan import images_of, read_plan
-from truemorph.io import checked
+from truemorph.gold.plan import read_plan
+from truemorph.gold.session import readable_images, without_images
+from truemorph.images.decode import read_image_file
+from truemorph.io import checked, write_file
 from truemorph.tables import CatalogTable, read_table, write_table
 
 # Words by which a class is recognised in tables and on Zooniverse.
@@ -162,21 +163,19 @@ def with_gold(
     return table, [left_out] if missing or outside else []
 
 
-def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[Path, int]:
-    """Write images and `manifest.csv` of a Zooniverse subject set; returns the manifest and the number of galaxies.
+def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[Path, int, tuple[Finding, ...]]:
+    """Write images and `manifest.csv` of a Zooniverse subject set.
 
-    Ids are in a column that volunteers do not see (#).
+    Returns the manifest, the number of galaxies, and a finding if some have no readable image. Ids are in a column that
+    volunteers do not see (#).
     """
     about, selected = read_plan(plan)
     root = images or about.get("image_root")
     if root is None:
         raise InputError(f"{plan}: no folder of images; name one (`images`)")
-    found = images_of(selected, Path(root))
-    if not found:
-        raise InputError(f"{root}: has images of none of the galaxies of the plan")
-    out.mkdir(parents=True, exist_ok=True)
+    found, reasons = readable_images(plan, selected, Path(root))
     names = [f"{number:06d}{path.suffix}" for number, path in enumerate(found.values())]
     for name, path in zip(names, found.values(), strict=True):
-        shutil.copyfile(path, out / name)
+        write_file(out / name, read_image_file(path))
     manifest = CatalogTable(pl.DataFrame({"image": names, "#object_id": list(found)}))
-    return write_table(manifest, out / "manifest.csv"), len(found)
+    return write_table(manifest, out / "manifest.csv"), len(found), without_images(plan, reasons, selected.height)

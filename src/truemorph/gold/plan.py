@@ -7,6 +7,7 @@ labels (Neyman 1934, J. R. Stat. Soc. 97, 558).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from truemorph.catalogs.catalogue import find_images, object_ids
 from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.io import plain, read_json, write_json
+from truemorph.io import plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, read_columns, write_table
@@ -374,12 +375,13 @@ def _earlier(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
-    """Write `plan.json` and `plan.parquet` to a folder; not over another plan, whose answers would be lost."""
+    """Write `plan.json`, its table and its figure to a folder; not over another plan, whose answers would be lost."""
     if (out / PLAN).exists():
         raise InputError(f"{out}: holds a plan already; choose another folder (`out`), or label its galaxies")
     found = replace(plan, out=out)
     write_table(CatalogTable(found.frame), out / TABLE)
-    write_json(out / PLAN, found.to_dict())
+    save_figure(found.plot().figure, out / "plan.png")
+    write_json(out / PLAN, found.to_dict())  # last, because without this file the folder holds no plan
     return found
 
 
@@ -416,10 +418,14 @@ def read_chosen(folder: Path) -> pl.DataFrame:
 
 
 def images_of(galaxies: pl.DataFrame, root: Path) -> dict[str, Path]:
-    """Find images of a plan's galaxies in a folder, by id: under the names of the catalogue, or else named after it."""
+    """Find images of a plan's galaxies in a folder, by id: under the names of the catalogue, or else named after it.
+
+    Names that lead out of the folder are those of other files, which a stranger's catalogue must not show or copy.
+    """
     if not root.is_dir():
         raise InputError(f"{root}: is not a folder of images")
     ids = galaxies["object_id"]
     named, after = find_images(ids, galaxies["image"], root), find_images(ids, None, root)
     found = {one: name or other for one, name, other in zip(ids, named, after, strict=True)}
-    return {one: root / name for one, name in found.items() if name is not None}
+    paths = {one: Path(os.path.abspath(root / name)) for one, name in found.items() if name is not None}
+    return {one: path for one, path in paths.items() if path.is_relative_to(os.path.abspath(root))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import secrets
 import socket
 import sqlite3
@@ -25,10 +26,13 @@ from truemorph.images.decode import decode, read_image_file
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.middleware.base import RequestResponseEndpoint
     from starlette.requests import Request
     from starlette.responses import Response
 
 _HOST = "127.0.0.1"
+# Another port where it is forwarded from another computer.
+_HOSTS = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?")
 _LONGEST_NAME = 60
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 
@@ -62,21 +66,16 @@ def serve(session: Session, port: int) -> None:
 
 
 def make_app(session: Session, token: str) -> Starlette:
-    """The page and what it asks for, all below `/token/`."""
+    """The page and what it asks for, all below `/token/`; other addresses, and other sites, get a 404."""
     from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
     from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
     from starlette.routing import Mount, Route
 
     items = lru_cache(session.items)
     html = (files("truemorph.gold") / "templates" / "label.html").read_text(encoding="utf-8")
-    policy = (
-        f"default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'nonce-{token}'; "
-        f"script-src 'nonce-{token}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    headers = {
-        "Content-Security-Policy": policy,  # the page's own style and script alone
-        "Cache-Control": "no-store",
-    }
+    headers = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-store"}
 
     def item_of(request: Request) -> tuple[str, str, str]:
         """Person, galaxy and occasion."""
@@ -102,7 +101,12 @@ def make_app(session: Session, token: str) -> Starlette:
         return JSONResponse(content | more, headers=headers)
 
     def page(_: Request) -> Response:
-        return HTMLResponse(html.replace("NONCE", token), headers=headers)
+        nonce = secrets.token_urlsafe(16)  # the page's own style and script alone
+        policy = (
+            f"default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'nonce-{nonce}'; "
+            f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        return HTMLResponse(html.replace("NONCE", nonce), headers=headers | {"Content-Security-Policy": policy})
 
     def image(request: Request) -> Response:
         _, galaxy, occasion = item_of(request)
@@ -119,7 +123,7 @@ def make_app(session: Session, token: str) -> Starlette:
         (annotator, galaxy, occasion), sent = item_of(request), request.query_params
         seconds, better = float(sent.get("seconds", 0)), better_of(galaxy, occasion) is not None
         note = sent.get("note", "")
-        record_answer(session.folder, annotator, galaxy, occasion, sent["answer"], note, seconds, better)
+        record_answer(session.folder, annotator, galaxy, occasion, sent.get("answer", ""), note, seconds, better)
         return state_of(annotator)
 
     def undo(request: Request) -> Response:
@@ -134,10 +138,18 @@ def make_app(session: Session, token: str) -> Starlette:
         text = "Nothing here. Open the address that truemorph gold label has printed, as it is."
         return PlainTextResponse(text, 404, headers=headers)
 
+    async def own_site(request: Request, follow: RequestResponseEndpoint) -> Response:
+        """Refuse what a browser sends for another site: under its name (Host), or from one of its pages (Origin)."""
+        host = request.headers.get("host", "")
+        if _HOSTS.fullmatch(host) and request.headers.get("origin", f"http://{host}") == f"http://{host}":
+            return await follow(request)
+        return absent(request, InputError("another site"))
+
     inside = [Route("/", page), Route("/state", lambda request: state_of(_name(request))), Route("/image", image)]
     inside += [Route("/answer", answer, methods=["POST"]), Route("/undo", undo, methods=["POST"])]
     return Starlette(
         routes=[Mount(f"/{token}", routes=inside)],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=own_site)],
         exception_handlers={ValueError: refused, sqlite3.Error: refused, OSError: refused, 404: absent},
     )
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, person, read_answers, read_twins
 from truemorph.gold.plan import images_of, read_plan
 from truemorph.images.decode import central_crop, decode, read_image_file
@@ -107,23 +108,13 @@ def open_session(
     default: Source = "better-images" if better else "same-images"
     begun = not read_answers(folder).is_empty()
     used: Source = source or (before.get("gold_source", default) if begun else default)
-    found = images_of(plan, Path(images))
-    reasons = dict.fromkeys(plan["object_id"].filter(~plan["object_id"].is_in(list(found))), "no image")
-    reasons |= _unreadable(found)
-    shown = {one: path for one, path in found.items() if one not in reasons}
-    if not shown:
-        raise InputError(
-            f"{images}: has no image of the {plan.height:,} galaxies of the plan that can be read (first: "
-            f"{next(iter(reasons.values()))}); give their folder (`images`), named as in the catalogue or after the ids"
-        )
+    shown, reasons = readable_images(folder, plan, Path(images))
     beside = {} if better is None else images_of(plan.with_columns(image=pl.lit(None, pl.String)), Path(better))
     if better is not None and not beside:
         raise InputError(f"{better}: has images of none of the galaxies of the plan; name them after the ids")
     for one in _unreadable(beside):
         del beside[one]
     copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about["seed"])
-    left_out = {"object_id": list(reasons), "reason": list(reasons.values())}
-    write_table(CatalogTable(pl.DataFrame(left_out, dict.fromkeys(left_out, pl.String))), folder / LEFT_OUT)
     places = {"images": str(Path(images).resolve()), "better": None if better is None else str(Path(better).resolve())}
     write_json(folder / SESSION, {"gold_source": used, **places})
     error = max(about["predicted"])
@@ -134,6 +125,32 @@ def open_session(
 def read_session(folder: Path) -> dict[str, Any]:
     """Read session.json of a plan folder; empty before the first session."""
     return read_json(folder / SESSION, SessionFile) if (folder / SESSION).is_file() else {}
+
+
+def readable_images(folder: Path, plan: pl.DataFrame, root: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Images of a plan's galaxies that can be decoded, and why the others have none, which is also listed; by id."""
+    found = images_of(plan, root)
+    reasons = dict.fromkeys(plan["object_id"].filter(~plan["object_id"].is_in(list(found))), "no image")
+    reasons |= _unreadable(found)
+    if len(reasons) == plan.height:
+        raise InputError(
+            f"{root}: has no image of the {plan.height:,} galaxies of the plan that can be read (first: "
+            f"{next(iter(reasons.values()))}); give their folder (`images`), named as in the catalogue or after the ids"
+        )
+    left_out = {"object_id": list(reasons), "reason": list(reasons.values())}
+    write_table(CatalogTable(pl.DataFrame(left_out, dict.fromkeys(left_out, pl.String))), folder / LEFT_OUT)
+    return {one: path for one, path in found.items() if one not in reasons}, reasons
+
+
+def without_images(folder: Path, reasons: dict[str, str], galaxies: int) -> tuple[Finding, ...]:
+    """Return the finding about galaxies of a plan without a readable image, if there are any."""
+    if not reasons:
+        return ()
+    one, why = next(iter(reasons.items()))
+    hidden = f"{len(reasons):,} of {galaxies:,} galaxies of the plan cannot be shown (first: {one}, {why})"
+    message = f"{hidden}; they are listed in {folder / LEFT_OUT}."
+    action = "Add their images (`images`), and run the same command again."
+    return (Finding("galaxies-left-out", "note", message, action),)
 
 
 def _unreadable(files: dict[str, Path]) -> dict[str, str]:

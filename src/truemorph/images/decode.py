@@ -32,6 +32,8 @@ MAXIMUM_PIXELS = 100_000_000
 _SMALLEST = 8
 _GZIP = b"\x1f\x8b"
 _PIECE = 1 << 20
+# Pillow knows others, of which one (EPS) runs Ghostscript.
+_FORMATS = ("PNG", "TIFF", "PPM", "GIF", "BMP", "WEBP")
 # The asinh stretch is nearly linear below a tenth of white, as in astropy's AsinhStretch.
 _SOFTENING = 0.1
 
@@ -128,7 +130,7 @@ def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) 
                 return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         if is_fits(data):
             return _fits_picture(data, fits)
-        with Image.open(io.BytesIO(data)) as image:  # which reads the header only
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:  # which reads the header only
             return rgb(image)
     except UnidentifiedImageError:
         raise InputError(f"{source}: not a readable image (unknown format); replace or remove it") from None

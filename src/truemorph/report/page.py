@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from truemorph._version import __version__, installed_versions
 from truemorph.citation import BIBTEX
 from truemorph.findings import Finding
-from truemorph.io import save_figure, written_whole
+from truemorph.io import save_figure, write_file
 from truemorph.tables import CatalogTable, write_table
 
 _SEVERITIES = ("problem", "caution", "note")
@@ -294,7 +294,4 @@ def render_page(page: Page) -> str:
 
 def write_page(page: Page, path: Path) -> Path:
     """Write the page, whole or not at all."""
-    html = render_page(page)
-    with written_whole(path) as partial:
-        partial.write_text(html, encoding="utf-8")
-    return path
+    return write_file(path, render_page(page))

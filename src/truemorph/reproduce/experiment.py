@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from truemorph._version import __version__
 from truemorph.errors import InputError, TruemorphError
-from truemorph.io import lock, read_json, write_json, written_whole
+from truemorph.io import lock, read_json, write_file, write_json
 from truemorph.progress import tell
 from truemorph.reproduce import catalogue, figures, models, table1
 from truemorph.reproduce.options import Inputs, ReproduceOptions
@@ -80,6 +79,5 @@ def _publish(work: Work) -> list[str]:
     files = (path for path in sorted(page.folder.rglob("[!.]*")) if path.is_file() and path.name != "stage.json")
     names = [str(path.relative_to(page.folder)) for path in files]
     for name in names:
-        with written_whole(work.out / name) as partial:
-            shutil.copyfile(page.folder / name, partial)
+        write_file(work.out / name, (page.folder / name).read_bytes())
     return names

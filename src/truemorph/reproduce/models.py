@@ -19,6 +19,7 @@ from truemorph.classifiers.fits import fit_catalogue, write_fit
 from truemorph.classifiers.train import NOT_THE_RESULT, train_on_catalogue
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, training_config
 from truemorph.errors import InputError, TruemorphError
+from truemorph.io import write_file
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
 from truemorph.reproduce.paper import DCV14, DDB, RESNET_GZ2B, RESNET_GZ2D
@@ -204,8 +205,7 @@ def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | N
 
 def _train_apart(run: RunConfig, folder: Path) -> None:
     """Train in a process of its own, which Lightning starts once for each device."""
-    settings = folder / "run.toml"
-    settings.write_text(run_toml(run), encoding="utf-8")
+    settings = write_file(folder / "run.toml", run_toml(run))
     done = subprocess.run([sys.executable, "-m", "truemorph", "train", str(settings)], stdout=sys.stderr, check=False)
     if done.returncode:
         raise TruemorphError(f"truemorph train {settings} failed with exit status {done.returncode} (see above)")

@@ -31,6 +31,7 @@ from truemorph.errors import InputError
 from truemorph.images.decode import ahead
 from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import stretch
+from truemorph.io import write_file
 from truemorph.simulate.population import bulge_axis_ratio, sersic_area, sersic_b
 
 Galaxy = Mapping[str, Any]
@@ -383,10 +384,8 @@ def write_jpegs(
     list of Path
         Files in the order of the rows.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths, sampling = [], "444" if quality > 90 else "420"
     for row, image in render(galaxies, size, seed, field=field):
         data = simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling=sampling)
-        paths.append(folder / f"{galaxies['object_id'][row]}.jpg")
-        paths[-1].write_bytes(data)
+        paths.append(write_file(folder / f"{galaxies['object_id'][row]}.jpg", data))
     return paths
