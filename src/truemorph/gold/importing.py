@@ -43,11 +43,7 @@ def class_of(word: str, classes: Sequence[str] = CLASS_NAMES) -> str | None:
 
 
 def answers_of_table(
-    path: Path,
-    id_column: str,
-    class_column: str,
-    workflow: int | None = None,
-    classes: Sequence[str] = CLASS_NAMES,
+    path: Path, id_column: str, class_column: str, workflow: int | None = None, classes: Sequence[str] = CLASS_NAMES
 ) -> pl.DataFrame:
     """Read answers (`annotator`, `galaxy`, `answer`, `time`) from a table or a workflow of a Zooniverse export.
 

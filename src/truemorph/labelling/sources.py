@@ -396,7 +396,6 @@ def _partitions(
     if described is None:
         raise InputError(f"{path}: the tables have no rows")
     id_type = types[0][0] if len({kind for kind, *_ in types}) == 1 else pl.String
-    parts = [
-        Part(name, rows, partial(read, id_type), content_hash([mark, str(id_type)])) for name, rows, read, mark in readers
-    ]
+    kind = str(id_type)
+    parts = [Part(name, rows, partial(read, id_type), content_hash([mark, kind])) for name, rows, read, mark in readers]
     return Source(parts, root, path, {}, False, *described)
