@@ -40,6 +40,9 @@ def label_galaxies(
     """Label galaxies with a model: class probabilities, and posteriors where there are observed labels.
 
     If interrupted, run the same command again to resume. Several processes that run the same command share the work.
+    Run it again with the same folder OUT when a survey has grown: it labels new and repaired inputs. Where other
+    programs keep the cores busy, set the environment variable OMP_NUM_THREADS=1: a process then uses one thread, which
+    halves its CPU time.
 
     Example: truemorph label model cat.parquet --out labels.parquet
 
