@@ -6,7 +6,7 @@ from scipy.optimize import minimize_scalar
 
 from conftest import codes, confounded_labels, flipped_labels, labels_through, some_known
 from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
-from truemorph.bias.mixture import explained_variance
+from truemorph.bias.sample import Sample, explained_variance
 from truemorph.bias.study import study_transition
 from truemorph.bias.transitions import (
     FiskTransition,
@@ -148,7 +148,7 @@ def test_the_error_at_a_bound_is_that_of_the_likelihood():
 
 def test_the_monotone_family_prints_one_range():
     labels, alpha, _ = flipped_labels(2_000, seed=4, median=12)
-    study = study_transition(labels, alpha, "monotone", compare=False, bootstrap=5)
+    study = study_transition(Sample.of(labels, alpha), "monotone", compare=False, bootstrap=5)
     message = next(one.message for one in study.findings if one.code == "flat-fractions-assumed")
     for limit in study.disk_fraction_range:
         assert f"{limit:.2f}" in message

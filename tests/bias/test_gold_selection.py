@@ -7,7 +7,8 @@ import truemorph as tm
 from conftest import codes, labels_through, some_known
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import debiased_fractions
-from truemorph.bias.study import study_transition
+from truemorph.bias.sample import Sample
+from truemorph.bias.study import Context, study_transition
 from truemorph.errors import InputError
 
 FLIPS = {"rayleigh": tm.RayleighTransition(11.25), "fisk": tm.FiskTransition(14.0, 2.2)}
@@ -82,7 +83,7 @@ def test_columns_that_encode_classes_are_refused(n_gold):
     votes = 0.5 * labels + 0.5 * rng.random(4000)
     for options in ({}, {"gold": gold}):
         with pytest.raises(InputError, match="observed label"):
-            study_transition(labels, alpha, intrinsic=votes, compare=False, **options)
+            Sample.of(labels, alpha, intrinsic=votes, **options)
 
 
 def test_fractions_far_from_the_gold_labels_of_their_bins_are_a_problem():
@@ -91,18 +92,20 @@ def test_fractions_far_from_the_gold_labels_of_their_bins_are_a_problem():
     rng = np.random.default_rng(4)
     narrow = np.where((truth == 1) & (rng.random(6000) < 0.5), 0, truth)
     known = np.where(rng.random(6000) < 0.1, narrow, np.nan)
-    alone = study_transition(labels, alpha, known=known, compare=False)
+    sample = Sample.of(labels, alpha)
+    alone = study_transition(sample, context=Context(known), compare=False)
     assert "gold-contradicted" in codes(alone)
-    right = study_transition(labels, alpha, known=np.where(np.isfinite(known), truth, np.nan), compare=False)
+    right = study_transition(sample, context=Context(np.where(np.isfinite(known), truth, np.nan)), compare=False)
     assert "gold-contradicted" not in codes(right)
-    used = study_transition(labels, alpha, gold=np.nan_to_num(known, nan=-1).astype(int), compare=False)
+    gold = np.nan_to_num(known, nan=-1).astype(int)
+    used = study_transition(Sample.of(labels, alpha, gold=gold), compare=False)
     assert "gold-contradicted" not in codes(used)
 
 
 def test_the_check_of_drift_agrees_with_the_table_of_fractions():
     """With gold labels that are likelier at low α, the thirds are of all galaxies, not of those with a gold label."""
     labels, alpha, truth, gold = selected("rayleigh", LIKELIER_BELOW, 5)
-    study = study_transition(labels, alpha, gold=gold, compare=False, fraction_bins=6)
+    study = study_transition(Sample.of(labels, alpha, gold=gold), compare=False, fraction_bins=6)
     thirds = study.fractions.fractions[:, 1].reshape(3, 2).mean(axis=1)  # bins have equal numbers of galaxies
     assert study.check.drift == pytest.approx(thirds[2] - thirds[0], abs=1e-3)
     order = np.sort(alpha)[[1333, 2666]]
@@ -123,9 +126,8 @@ def test_the_range_of_the_headline_contains_all_uncertain_galaxies():
     rng = np.random.default_rng(6)
     doubt = (rng.random(3000) < 0.1) & (alpha < np.median(alpha))
     gold = np.where(~doubt & (rng.random(3000) < 0.15), truth, -1)
-    low, high = study_transition(
-        labels, alpha, gold=gold, gold_uncertain=doubt.astype(float), compare=False
-    ).disk_fraction_range
+    sample = Sample.of(labels, alpha, gold=gold, gold_uncertain=doubt.astype(float))
+    low, high = study_transition(sample, compare=False).disk_fraction_range
     for one in (0, 1):
         bound = debiased_fractions(labels, alpha, gold=np.where(doubt, one, gold))
         assert low <= bound.range_of_total[0] <= bound.total[0] <= bound.range_of_total[1] <= high

@@ -21,12 +21,13 @@ def test_galaxies_outside_the_sample_are_not_used_and_weights_undo_the_selection
     columns = {"object_id": range(20_000), "label": labels, "alpha": alpha, "split": split, "sampling_weight": weights}
     table = CatalogTable(pl.DataFrame(columns))
     rows = select_rows(table)
-    assert rows.labels.size == 3000
-    assert [one.code for one in rows.findings] == ["galaxies-not-in-sample"]
-    assert "17,000 of 20,000" in rows.findings[0].message
-    assert select_rows(table, ["split=unused"]).labels.size == 17_000
-    assert np.average(rows.labels, weights=rows.weights) == pytest.approx(labels.mean(), abs=1e-9)
-    assert select_rows(table, weights="none").weights is None
+    sample = rows.sample
+    assert sample.labels.size == 3000
+    assert [one.code for one in rows.context.findings] == ["galaxies-not-in-sample"]
+    assert "17,000 of 20,000" in rows.context.findings[0].message
+    assert select_rows(table, ["split=unused"]).sample.labels.size == 17_000
+    assert np.average(sample.labels, weights=sample.weights) == pytest.approx(labels.mean(), abs=1e-9)
+    assert np.ptp(select_rows(table, weights="none").sample.weights) == 0
 
 
 def test_only_properties_of_galaxies_are_tested_for_balance():
@@ -47,7 +48,7 @@ def test_only_properties_of_galaxies_are_tested_for_balance():
         mass=covariate**3,
     )
     table = CatalogTable(frame, units={"mass": "", "covariate": ""})
-    assert set(select_rows(table, gold="mine").columns) == {
+    assert set(select_rows(table, gold="mine").context.columns) == {
         *("covariate", "mass", "plate", "bulge_fraction", "x2", "x3", "survey", "mine_weight")
     }
     study = tm.estimate_transition(table, gold="mine", compare=False)

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from conftest import flipped_labels
+from truemorph.bias.sample import Sample
 from truemorph.bias.study import study_transition
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition, transition_to_dict
 from truemorph.classifiers.checkpoint import Classifier
@@ -36,7 +37,7 @@ def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, study=Tru
     frame = pl.DataFrame({"object_id": np.arange(labels.size), "label": labels, "alpha": alpha, "split": "test"})
     tree, key = Tree.fitting(alpha, None, bootstrap=0, seed=0), labels.tobytes()
     if study and key not in STUDIES:  # one fit for all that is said of the same labels
-        STUDIES[key] = study_transition(labels, alpha)
+        STUDIES[key] = study_transition(Sample.of(labels, alpha))
     fitted = STUDIES[key] if study else None
     models = [] if model is None else [model_of("net", transition, model)]
     sets = {name: LabelSet(f"truth, {name}", "truth", one.astype(float)) for name, one in (truths or {}).items()}

@@ -123,10 +123,10 @@ class _Outcomes:
 
 def _of_gold(fit: TransitionFit) -> _Outcomes:
     """Labels of the galaxies with a gold label, at the maximum of their likelihood."""
-    data, n_classes = fit.data, fit.data.n_classes
-    assert data.gold is not None
-    best, known = gold_maximum(fit.space, data), np.flatnonzero(data.known)
-    classes, alpha = data.gold[known], data.alpha[known]
+    sample, n_classes = fit.sample, fit.sample.n_classes
+    assert sample.gold is not None
+    best, known = gold_maximum(fit.space, sample), np.flatnonzero(sample.known)
+    classes, alpha = sample.gold[known], sample.argument[known]
 
     def given(point: np.ndarray) -> np.ndarray:
         return np.asarray(fit.space.build(point).matrix(alpha))[np.arange(known.size), classes]
@@ -136,17 +136,17 @@ def _of_gold(fit: TransitionFit) -> _Outcomes:
     names = tuple(
         tuple("" if k == y else f"{of[y]} labelled {of[k]}" for k in range(n_classes)) for y in range(n_classes)
     )
-    weights, labels = data.gold_weights[known], data.labels[known]
-    return _Outcomes(names, classes, data.resolution[known], weights, labels, given(best.point), slopes)
+    weights, labels = sample.gold_weights[known], sample.labels[known]
+    return _Outcomes(names, classes, sample.alpha[known], weights, labels, given(best.point), slopes)
 
 
 def _of_labels(fit: TransitionFit, rows: np.ndarray) -> _Outcomes:
     """Labels of all galaxies: p(ỹ | z, α) = Σ_y p(ỹ | y, α) p(y | z)."""
-    data, n_classes = fit.data, fit.data.n_classes
-    alpha, free = data.alpha[rows], ~np.isnan(np.diag(fit.covariance))
+    sample, n_classes = fit.sample, fit.sample.n_classes
+    alpha, free = sample.argument[rows], ~np.isnan(np.diag(fit.covariance))
     every = fit.class_fractions if fit.probabilities is None else fit.probabilities[rows]
     prior = np.broadcast_to(every, (rows.size, n_classes))
-    design = np.ones((rows.size, 1)) if data.intrinsic is None else standardised(data.intrinsic)[rows]
+    design = np.ones((rows.size, 1)) if sample.intrinsic is None else standardised(sample.intrinsic)[rows]
 
     def given(point: np.ndarray) -> np.ndarray:
         return np.asarray(np.einsum("nk,nks->ns", prior, fit.transition_at(point).matrix(alpha)))
@@ -157,42 +157,42 @@ def _of_labels(fit: TransitionFit, rows: np.ndarray) -> _Outcomes:
     of_z = [prior[:, [k]] * (matrix[:, k] - fitted) * z[:, None] for k in range(1, n_classes) for z in design.T]
     of = [f"labelled {class_name(k, n_classes)}" for k in range(n_classes - 1)]
     nobody = np.zeros(rows.size, dtype=np.int64)
-    tested = data.resolution[rows], data.weights[rows], data.labels[rows], fitted
-    return _Outcomes(((*of, ""),), nobody, *tested, np.concatenate([of_t, of_z]), part=rows.size / data.labels.size)
+    tested = sample.alpha[rows], sample.weights[rows], sample.labels[rows], fitted
+    return _Outcomes(((*of, ""),), nobody, *tested, np.concatenate([of_t, of_z]), part=rows.size / sample.labels.size)
 
 
 def _of_votes(fit: TransitionFit, rng: np.random.Generator) -> _Outcomes:
     """Fractions of votes for disk: of galaxies with a gold label, given the true class; else of all galaxies."""
-    data, model = fit.data, fit.votes
+    sample, model = fit.sample, fit.votes
     assert model is not None
-    assert data.votes is not None
-    total = data.votes.sum(axis=1)
-    rows = np.arange(total.size) if data.gold is None else np.flatnonzero(data.known)
+    assert sample.votes is not None
+    total = sample.votes.sum(axis=1)
+    rows = np.arange(total.size) if sample.gold is None else np.flatnonzero(sample.known)
     rows = _some(rows, _MOST_COUNTS // (int(total.max()) + 1), rng)
     n, counts = total[rows], np.arange(total[rows].max() + 1)
     part_of = np.searchsorted(_VOTE_EDGES, counts / n[:, None], side="right")  # (n, M): part of the range
     possible, numbers = counts <= n[:, None], len(_VOTE_EDGES) + 1
-    classes = np.zeros(rows.size, dtype=np.int64) if data.gold is None else data.gold[rows]
+    classes = np.zeros(rows.size, dtype=np.int64) if sample.gold is None else sample.gold[rows]
 
     def given(point: np.ndarray) -> np.ndarray:
         at = model.at(fit.space, point, model.numbers)
-        means = np.asarray(at.transition.matrix(data.alpha[rows]))[:, :, DISK]
+        means = np.asarray(at.transition.matrix(sample.argument[rows]))[:, :, DISK]
         of_class = []
         for mean, rho in zip(means.T, at.overdispersion, strict=True):
             p = beta_binomial_log_probability(np.minimum(counts, n[:, None]), n[:, None], mean[:, None], rho)
             p = np.where(possible, np.exp(p), 0.0)
             of_class.append(np.stack([np.sum(p * (part_of == k), axis=1) for k in range(numbers)], axis=1))
-        if data.gold is None:
+        if sample.gold is None:
             return at.class_fractions @ np.array(of_class).transpose(1, 0, 2)
         return np.array(of_class)[classes, np.arange(rows.size)]
 
     limits = [0.0, *_VOTE_EDGES, 1.0]
     parts = [f"{low:.0%} to {high:.0%} disk votes" for low, high in list(pairwise(limits))[:-1]]
-    of = [""] if data.gold is None else [f"{class_name(y, 2)}, " for y in range(2)]
+    of = [""] if sample.gold is None else [f"{class_name(y, 2)}, " for y in range(2)]
     names = tuple((*(f"{true}{one}" for one in parts), "") for true in of)
-    happened = part_of[np.arange(rows.size), data.votes[rows, DISK]]
+    happened = part_of[np.arange(rows.size), sample.votes[rows, DISK]]
     covariance = np.nan_to_num(fit.covariance)
-    tested = data.resolution[rows], data.weights[rows], happened, given(fit.point)
+    tested = sample.alpha[rows], sample.weights[rows], happened, given(fit.point)
     return _Outcomes(names, classes, *tested, differences(given, fit.point), covariance)
 
 
@@ -302,12 +302,12 @@ def calibration(fit: TransitionFit) -> Calibration:
     rng = np.random.default_rng(0)
     if fit.votes is not None:
         found = _of_votes(fit, rng)
-    elif fit.data.gold is not None:
+    elif fit.sample.gold is not None:
         found = _of_gold(fit)
     else:
         found = _of_labels(fit, _some(np.arange(fit.labels.size), _MOST, rng))
     by = [found.alpha]
-    if fit.alpha.ndim == 2 or fit.probabilities is not None:  # not a function of α alone
+    if fit.sample.observables is not None or fit.probabilities is not None:  # not a function of α alone
         right = found.probabilities[np.arange(found.alpha.size), found.group]
         by.append(right)
     tests = []
@@ -334,7 +334,7 @@ def calibration(fit: TransitionFit) -> Calibration:
 
 def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
     reason = f"(calibration p = {p_value:.1g})"
-    if fit.votes is not None and fit.data.gold is not None:
+    if fit.votes is not None and fit.sample.gold is not None:
         message = (
             f"Galaxies with a gold label have other vote counts than the model of votes gives their class {reason}."
         )
@@ -346,7 +346,7 @@ def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
         return (Finding("votes-unlike-model", "caution", message, action),)
     message = f"The gold labels reject the {fit.family} family {reason}."
     action = 'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.'
-    if fit.data.gold is None:
+    if fit.sample.gold is None:
         message = (
             f"The labels reject the {fit.family} family with constant class fractions {reason}: either the bias curve "
             "has another shape, or class fractions change with α."

@@ -11,9 +11,8 @@ import numpy as np
 from scipy.stats import chi2, rankdata
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.result import Data
-from truemorph.bias.transitions import UNKNOWN, class_name
-from truemorph.errors import InputError
+from truemorph.bias.sample import Sample
+from truemorph.bias.transitions import class_name
 from truemorph.findings import Finding
 
 # Significance level of the checks, about 2.6 standard errors.
@@ -26,12 +25,9 @@ _NOTICEABLE = 0.02
 _GAP = 0.05
 # Gold labels of the less well resolved half that must equal the observed ones to look like copies.
 _FEWEST_COPIES = 10
-# Columns encode classes if so few of their values map to classes, or if a small tree predicts nearly all.
-_ENCODED_VALUES, _ENCODED_FEWEST, _ENCODED_ROWS = 10, 5, 20_000
-_ENCODED_WRONG, _ENCODED_CHANCE = 0.005, 0.02
 
 
-def selection_findings(data: Data) -> list[Finding]:
+def selection_findings(sample: Sample) -> list[Finding]:
     """Return findings on which galaxies have a gold label: other labels than all galaxies, copies of them, gaps in α.
 
     Labels of gold rows are compared with those of all rows at the same α, unless their selection is known.
@@ -41,30 +37,30 @@ def selection_findings(data: Data) -> list[Finding]:
     1959, JNCI 22, 719; here for K classes and weights, in four parts of the range of α so that excesses of opposite
     sign do not cancel). The fraction of gold rows may vary with α.
     """
-    copies = _copies(data)
-    if data.probability is not None:
-        return [*copies, *_known_selection(data.probability, data.known)]
+    copies = _copies(sample)
+    if sample.probability is not None:
+        return [*copies, *_known_selection(sample.probability, sample.known)]
     return [
-        *_not_random(data.observed, data, "of the labels are class {}"),
+        *_not_random(sample.observed, sample, "of the labels are class {}"),
         *copies,
-        *_gaps(data.resolution, data.known),
+        *_gaps(sample.alpha, sample.known),
     ]
 
 
-def vote_findings(disk: np.ndarray, data: Data) -> list[Finding]:
+def vote_findings(disk: np.ndarray, sample: Sample) -> list[Finding]:
     """Warn if gold rows have other fractions of votes for disk, shape (N,), than all rows at the same α.
 
     Unless their labels, which follow from the votes, show it already.
     """
-    if _not_random(data.observed, data, ""):
+    if _not_random(sample.observed, sample, ""):
         return []
-    return _not_random(np.column_stack([1 - disk, disk]), data, "of the votes are for class {}")
+    return _not_random(np.column_stack([1 - disk, disk]), sample, "of the votes are for class {}")
 
 
-def _not_random(observed: np.ndarray, data: Data, what: str) -> list[Finding]:
+def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding]:
     """Compare labels or votes, shape (N, K), of gold rows with those of all rows at the same α, without rows of NaN."""
     good = np.isfinite(observed).all(axis=1)
-    observed, alpha, known, weights = observed[good], data.resolution[good], data.known[good], data.weights[good]
+    observed, alpha, known, weights = observed[good], sample.alpha[good], sample.known[good], sample.weights[good]
     if not known.any():
         return []
     stratum = _strata(alpha, known)
@@ -92,21 +88,21 @@ def _not_random(observed: np.ndarray, data: Data, what: str) -> list[Finding]:
     return [Finding("gold-not-random", "problem", message, action)]
 
 
-def equal_labels(data: Data) -> bool:
+def equal_labels(sample: Sample) -> bool:
     """Whether all gold labels equal the observed ones, also of poorly resolved galaxies, where labels are biased."""
-    known = data.known
-    if data.gold is None or np.sum(known & (data.resolution <= np.median(data.resolution))) < _FEWEST_COPIES:
+    known = sample.known
+    if sample.gold is None or np.sum(known & (sample.alpha <= np.median(sample.alpha))) < _FEWEST_COPIES:
         return False
-    return bool(np.all(data.gold[known] == data.labels[known]))
+    return bool(np.all(sample.gold[known] == sample.labels[known]))
 
 
-def _copies(data: Data) -> list[Finding]:
+def _copies(sample: Sample) -> list[Finding]:
     """Warn if gold labels are likely to be copies of the observed ones."""
-    if not equal_labels(data):
+    if not equal_labels(sample):
         return []
     message = (
-        f"All {data.known.sum():,} gold labels equal the observed labels, at every α. The labels may be unbiased, but "
-        "more likely the gold labels are copies of them, or rest on the same votes."
+        f"All {sample.known.sum():,} gold labels equal the observed labels, at every α. The labels may be unbiased, "
+        "but more likely the gold labels are copies of them, or rest on the same votes."
     )
     action = "Check where the gold labels come from; give classes from experts or better images."
     return [Finding("gold-equals-labels", "caution", message, action)]
@@ -132,32 +128,6 @@ def _gaps(alpha: np.ndarray, known: np.ndarray) -> list[Finding]:
     return [Finding("gold-gap", "caution", message, action)]
 
 
-def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what: str) -> None:
-    """Refuse columns, shape (N, P), that give away known classes (-1 if unknown): they are no intrinsic properties."""
-    known = np.flatnonzero(classes != UNKNOWN)
-    known = np.random.default_rng(0).permutation(known)[:_ENCODED_ROWS]
-    seen, rows = classes[known], columns[known]
-    fewest = np.bincount(seen)[np.unique(seen)].min()
-    if np.unique(seen).size < 2 or fewest < _ENCODED_FEWEST:
-        return
-    action = "leave it out; columns must be properties of the galaxies that are measured for all of them"
-    for number, column in enumerate(rows.T, 1):
-        values, index = np.unique(column, return_inverse=True)
-        counted = np.zeros((values.size, seen.max() + 1))
-        np.add.at(counted, (index, seen), 1)
-        if values.size <= _ENCODED_VALUES and np.all(np.count_nonzero(counted, axis=1) == 1):
-            raise InputError(f"{name}: column {number} of {columns.shape[1]} encodes {what}; {action}")
-    from sklearn.model_selection import cross_val_predict
-    from sklearn.tree import DecisionTreeClassifier
-
-    tree = DecisionTreeClassifier(max_depth=4, min_samples_leaf=2, random_state=0)
-    right = cross_val_predict(tree, rows, seen, cv=3) == seen
-    wrong = np.mean([np.mean(~right[seen == one]) for one in np.unique(seen)])
-    # Even for many predictions that are all right, the accuracy must be certain (99 %) to be above 98 %.
-    if wrong < _ENCODED_WRONG and right.size > np.log(LEVEL) / np.log(1 - _ENCODED_CHANCE):
-        raise InputError(f"{name}: the columns predict {what} of {1 - wrong:.1%} of the galaxies; {action}")
-
-
 def _known_selection(probability: np.ndarray, known: np.ndarray) -> list[Finding]:
     """Return that gold labels were chosen with known probabilities, and whether some galaxies could not be chosen."""
     chosen, never = probability[known], int(np.sum(probability == 0))
@@ -174,12 +144,12 @@ def _known_selection(probability: np.ndarray, known: np.ndarray) -> list[Finding
     return findings
 
 
-def balance_findings(columns: Mapping[str, np.ndarray], data: Data) -> list[Finding]:
+def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[Finding]:
     """Warn if gold rows differ from all rows at the same α in a column that the estimate does not use.
 
     Each is tested as in `selection_findings`, at a level of 1 % divided by the number of columns; NaN are left out.
     """
-    known, stratum = data.known, _strata(data.resolution, data.known)
+    known, stratum = sample.known, _strata(sample.alpha, sample.known)
     unbalanced = []
     for name, values in columns.items():
         good = np.isfinite(values)
@@ -187,7 +157,7 @@ def balance_findings(columns: Mapping[str, np.ndarray], data: Data) -> list[Find
             continue
         ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1
         both = np.column_stack([-ranks, ranks])
-        chi_squared, difference = _excess(both, stratum[good], known[good], data.weights[good])
+        chi_squared, difference = _excess(both, stratum[good], known[good], sample.weights[good])
         if chi2.sf(chi_squared, 1) < LEVEL / len(columns) and abs(difference[1]) > _NOTICEABLE:
             unbalanced.append((name, difference[1]))
     if not unbalanced:

@@ -11,13 +11,14 @@ from scipy.stats import chi2, norm
 
 from truemorph.arguments import Family, Seed, validated
 from truemorph.bias.checks import LEVEL
-from truemorph.bias.estimation import check_variation, checked_data, fit_transition
-from truemorph.bias.fractions import REJECTED, PopulationFractions, debiased_fractions
+from truemorph.bias.estimation import check_variation, settings_for, solve
+from truemorph.bias.fractions import REJECTED, PopulationFractions, fractions_in_bins
 from truemorph.bias.maximum import fit_softmax, log_probabilities
-from truemorph.bias.mixture import RIDGE, check_intrinsic, explained_findings, fit_mixture, mixture_of, standardised
+from truemorph.bias.mixture import RIDGE, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
-from truemorph.bias.result import ASSUMPTIONS, Data, TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, Array, RayleighTransition, Search, family_of
+from truemorph.bias.result import ASSUMPTIONS, TransitionFit
+from truemorph.bias.sample import Sample
+from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, RayleighTransition, Search, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -26,6 +27,8 @@ from truemorph.results import Result, quantity_table, text_facts, text_table
 _NOTICEABLE = 0.02
 _FEWEST_IN_GROUP = 200
 _BINS, _PER_BIN = 8, 50
+# Arguments of `fit_transition` that describe the galaxies.
+_OF_SAMPLE = ("observables", "intrinsic", "gold", "gold_probability", "weights", "n_classes")
 _BY_COLUMNS = "class fractions depend on α beyond what the intrinsic columns explain"
 # A summary gives the parameters of families that have no more.
 _SHOWN = 2
@@ -138,7 +141,7 @@ def compare_families(
         As for `fit_transition`.
     families : sequence of str or subclasses of FlipTransition
     **options
-        Passed to `fit_transition`.
+        Further arguments of `fit_transition`, except `bootstrap`.
 
     Returns
     -------
@@ -158,32 +161,41 @@ def compare_families(
     >>> compare_families(labels, alpha, ("rayleigh", "fisk")).best
     'fisk'
     """
+    given = {name: options.pop(name) for name in _OF_SAMPLE if name in options}
+    kinds = [family_of(one) for one in families]
+    if all(issubclass(one, FlipTransition) for one in kinds):
+        given.setdefault("n_classes", 2)
+    return compared(Sample.of(labels, alpha, **given), kinds, **options)
+
+
+def compared(sample: Sample, families: Sequence[Any], **options: Any) -> FamilyComparison:
+    """Fit several families to a sample (see `compare_families`); options are those of `settings_for`."""
     fits: dict[str, TransitionFit] = {}
     failed: dict[str, str] = {}
-    for family, cls in {one.family: one for one in map(family_of, families)}.items():
+    for cls in dict.fromkeys(families):
         try:
-            fits[family] = fit_transition(labels, alpha, cls, **{**options, "delta": None})
+            fits[cls.family] = solve(sample, settings_for(sample, cls, **{**options, "delta": None}))
         except InputError as problem:
-            failed[family] = str(problem)
+            failed[cls.family] = str(problem)
     if not fits:
         raise InputError(f"no family could be fitted: {'; '.join(dict.fromkeys(failed.values()))}")
     p_value = float("nan")
     if {"rayleigh", "weibull"} <= fits.keys():
         wide = fits["weibull"]
         gain = max(wide.log_likelihood - fits["rayleigh"].log_likelihood, 0.0)
-        p_value = float(chi2.sf(2 * gain / np.mean(wide.data.weights**2), 1))  # weighted rows count as fewer
+        p_value = float(chi2.sf(2 * gain / np.mean(wide.sample.weights**2), 1))  # weighted rows count as fewer
     return FamilyComparison(fits, p_value, failed)
 
 
-def group_findings(data: Data, name: str, groups: np.ndarray) -> tuple[Finding, ...]:
+def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Finding, ...]:
     """Warn if surveys of 200 galaxies or more differ in bias curve or class fractions (Wald's test at 1 %)."""
     points, precisions, shown = [], [], []
+    alone = Sample(sample.labels, sample.alpha, sample.n_classes, sample.weights)
     for group in np.unique(groups):
         rows = groups == group
         if rows.sum() < _FEWEST_IN_GROUP:
             continue
-        weights = data.weights[rows] / data.weights[rows].mean()
-        part = replace(data, labels=data.labels[rows], alpha=data.resolution[rows], weights=weights)
+        part = alone.take(rows)
         fit = fit_mixture(mixture_of(RayleighTransition.space(Search(part.alpha)), part))
         if np.isnan(fit.covariance).any():
             continue
@@ -299,24 +311,29 @@ def confounding_check(
     >>> found.checked
     True
     """
-    data = checked_data(labels, alpha, 2 if gold is None else None, gold=gold, weights=weights)
-    if intrinsic is None and gold is None:
+    n_classes = 2 if gold is None else None
+    sample = Sample.of(labels, alpha, n_classes=n_classes, intrinsic=intrinsic, gold=gold, weights=weights)
+    return confounding(sample, fractions, seed)
+
+
+def confounding(sample: Sample, fractions: PopulationFractions | None = None, seed: int = 0) -> ConfoundingCheck:
+    """Check a sample as `confounding_check`, with disk fractions in bins of α if it has gold labels."""
+    if sample.intrinsic is None and sample.gold is None:
         without = "not checked, without intrinsic columns or gold labels"
         return ConfoundingCheck(False, f"{without}: the estimate assumes that {ASSUMPTIONS['likelihood']}")
-    check_variation(data, RayleighTransition)
-    u = np.log(np.maximum(data.alpha, data.alpha[data.alpha > 0].min()))
-    u, w = (u - u.mean()) / u.std(), data.weights
-    if data.gold is not None:
+    check_variation(sample, RayleighTransition)
+    u = np.log(np.maximum(sample.alpha, sample.alpha[sample.alpha > 0].min()))
+    u, w = (u - u.mean()) / u.std(), sample.weights
+    if sample.gold is not None:
         if fractions is None:
             bins = max(1, min(_BINS, u.size // _PER_BIN))
-            fractions = debiased_fractions(
-                labels, alpha, bins=bins, gold=gold, covariates=intrinsic, weights=weights, seed=seed
-            )
-        return _check_with_gold(data, u, intrinsic, fractions)
-    columns = check_intrinsic(intrinsic, u.size)
-    explained_findings(data.alpha, columns, seed)  # an error if they determine α
-    space, design = RayleighTransition.space(Search(data.alpha)), np.column_stack([standardised(columns), u])
-    wide, narrow = (fit_mixture(mixture_of(space, data, one, RIDGE)) for one in (design, design[:, :-1]))
+            fractions = fractions_in_bins(sample, None, bins=bins, covariates=sample.intrinsic, seed=seed)
+        return _check_with_gold(sample, u, fractions)
+    assert sample.intrinsic is not None
+    alone = replace(sample, observables=None)
+    space, design = RayleighTransition.space(Search(alone.alpha)), np.column_stack([standardised(sample.intrinsic), u])
+    _ = sample.explained  # an error if they determine α
+    wide, narrow = (fit_mixture(mixture_of(space, alone, one, RIDGE)) for one in (design, design[:, :-1]))
     gain = max(0.0, wide.log_likelihood - narrow.log_likelihood)
     p_value = float(chi2.sf(2 * gain * u.size / np.sum(w**2), 1))  # weighted rows weigh as fewer
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
@@ -326,16 +343,14 @@ def confounding_check(
     return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
 
 
-def _check_with_gold(
-    data: Data, u: np.ndarray, intrinsic: Array | None, fractions: PopulationFractions
-) -> ConfoundingCheck:
-    assert data.gold is not None
-    known = data.known
-    truth, at, w = np.eye(data.n_classes)[data.gold[known]], u[known], data.weights[known]
+def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractions) -> ConfoundingCheck:
+    assert sample.gold is not None
+    known = sample.known
+    truth, at, w = np.eye(sample.n_classes)[sample.gold[known]], u[known], sample.gold_weights[known]
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
-    if intrinsic is not None:
-        base = standardised(check_intrinsic(intrinsic, u.size))[known]
+    if sample.intrinsic is not None:
+        base = standardised(sample.intrinsic)[known]
     wide = np.column_stack([base, at, at**2 - 1])
 
     def log_likelihood(design: np.ndarray) -> float:
@@ -354,7 +369,7 @@ def _check_with_gold(
     p = fractions.fractions[:, DISK]
     scatter = np.sum(contrast**2 * p * (1 - p) / fractions.counts)
     error = float(np.sqrt(contrast @ fractions.covariance @ contrast + scatter))
-    explained = _BY_COLUMNS if intrinsic is not None else "a quadratic curve in ln α fits better than a constant"
+    explained = _BY_COLUMNS if sample.intrinsic is not None else "a quadratic curve in ln α fits better than a constant"
     return _verdict(drift, error, p_value, "gold labels show", explained)
 
 

@@ -16,13 +16,11 @@ import numpy as np
 from pydantic import SkipValidation
 
 from truemorph.arguments import AtLeastOne, Count, Family, Seed, validated
-from truemorph.arrays import float_array
-from truemorph.bias.calibration import calibration
-from truemorph.bias.checks import check_not_encoded, selection_findings
-from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum
-from truemorph.bias.likelihood import check_labels, check_weights, classes_in, with_observables
-from truemorph.bias.mixture import DELTA, by_bins, by_likelihood, check_intrinsic, drift_range, explained_findings
-from truemorph.bias.result import Data, TransitionFit
+from truemorph.bias.diagnosis import diagnose
+from truemorph.bias.gold import by_gold, gold_maximum
+from truemorph.bias.mixture import DELTA, by_bins, by_likelihood, drift_range
+from truemorph.bias.result import Settings, TransitionFit
+from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import (
     DISK,
     SMOOTH,
@@ -32,13 +30,11 @@ from truemorph.bias.transitions import (
     LogisticTransition,
     Search,
     Space,
-    as_resolution,
     class_name,
     family_of,
 )
-from truemorph.bias.votes import by_votes, check_votes
+from truemorph.bias.votes import by_votes
 from truemorph.errors import InputError
-from truemorph.findings import Finding, unique
 
 METHODS = {
     "likelihood": by_likelihood,
@@ -49,57 +45,35 @@ METHODS = {
 }
 
 
-def checked_data(
-    labels: Any,
-    alpha: Any,
-    n_classes: int | None,
-    observables: Any = None,
-    gold: Any = None,
-    gold_probability: Any = None,
-    weights: Any = None,
-) -> Data:
-    """Check shapes and values of all per-galaxy arguments; without `n_classes`, labels and gold labels determine K."""
-    first = as_resolution(float_array(alpha, "alpha"))
-    resolution = first if observables is None else with_observables(first, observables)
-    n_classes = n_classes or classes_in(labels, *([] if gold is None else [gold]))
-    observed = check_labels(labels, n_classes)
-    if observed.size != first.size:
-        raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {first.size}")
-    known = None if gold is None else check_gold(gold, observed.size, n_classes)
-    weights = np.broadcast_to(1.0, first.size) if weights is None else check_weights(weights, first.size)
-    probability = None if known is None or gold_probability is None else check_probability(gold_probability, known)
-    return Data(observed, resolution, n_classes, weights, known, probability)
-
-
-def check_variation(data: Data, cls: Any) -> None:
+def check_variation(sample: Sample, cls: Any) -> None:
     """Check that labels and α vary."""
-    alpha = data.resolution
+    alpha = sample.alpha
     if not np.all(np.isfinite(alpha)) or not np.any(alpha > 0):
         raise InputError("alpha must be finite, and positive for some galaxies, to estimate T(alpha)")
     if cls.varies and np.ptp(alpha) < 1e-9 * alpha.max():
         raise InputError("alpha is the same for all galaxies, so these labels say nothing about T(alpha)")
-    present = np.unique(data.labels)
+    present = np.unique(sample.labels)
     if present.size < 2:
-        only = class_name(int(present[0]), data.n_classes) if present.size else "no"
-        raise InputError(f"only {only} labels among {data.labels.size} galaxies; T(alpha) needs both classes")
+        only = class_name(int(present[0]), sample.n_classes) if present.size else "no"
+        raise InputError(f"only {only} labels among {sample.labels.size} galaxies; T(alpha) needs both classes")
 
 
-def _flips_seen(data: Data) -> np.ndarray:
+def _flips_seen(sample: Sample) -> np.ndarray:
     """Return which wrong labels are allowed, shape (K, K): those in gold rows, else only "smooth" (eq. 6)."""
-    possible = np.eye(data.n_classes, dtype=bool)
-    if data.gold is None:
+    possible = np.eye(sample.n_classes, dtype=bool)
+    if sample.gold is None:
         possible[:, SMOOTH] = True
     else:
-        possible[data.gold[data.known], data.labels[data.known]] = True
+        possible[sample.gold[sample.known], sample.labels[sample.known]] = True
     return possible
 
 
-def _false_disk(asked: Any, data: Data) -> Any:
+def _false_disk(settings: Settings, sample: Sample) -> Any:
     """Return the fixed rate of false disks, or None to fit it."""
-    if asked is not None:
-        return None if asked == "fit" else asked
-    seen = data.gold is not None and np.any((data.gold == SMOOTH) & (data.labels == DISK))
-    return None if seen or data.method == "votes" else 0.0  # single votes for a disk occur for any galaxy
+    if settings.false_disk is not None:
+        return None if settings.false_disk == "fit" else settings.false_disk
+    seen = sample.gold is not None and np.any((sample.gold == SMOOTH) & (sample.labels == DISK))
+    return None if seen or settings.method == "votes" else 0.0  # single votes for a disk occur for any galaxy
 
 
 @validated
@@ -193,61 +167,77 @@ def fit_transition(
     >>> bool(abs(fit.transition.theta - 11.25) < 4 * fit.stderr["theta"])
     True
     """
-    if method is None:
-        given = {"votes": np.ndim(labels) == 2, "gold": gold is not None, "conditional": intrinsic is not None}
-        method = next((name for name, holds in given.items() if holds), "likelihood")
-    if method not in METHODS:
-        raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    choose = family is None and method == "gold" and observables is None
-    cls = family_of(family or ("rayleigh" if observables is None else "logistic"))
-    for name, values, users in (("gold", gold, ("gold", "votes")), ("intrinsic", intrinsic, ("conditional",))):
-        if values is None and method == users[0]:
-            raise InputError(f'method "{method}" needs {name} labels or columns: pass {name}=')
-        if values is not None and method not in users:
-            raise InputError(f'method "{method}" does not use {name}=: remove it, or use method="{users[0]}"')
-    if false_disk is not None and not issubclass(cls, FlipTransition):
-        raise InputError(f"{cls.family} fits all flip probabilities: remove false_disk")
-    options = {"family": cls, "bins": bins, "false_disk": false_disk, "delta": delta, "knots": knots, "seed": seed}
-    if n_classes is None and issubclass(cls, FlipTransition):
+    if n_classes is None and (family is None or issubclass(family_of(family), FlipTransition)) and observables is None:
         n_classes = 2  # so that a label 2 is an error
-    votes = None
-    if method == "votes" or np.ndim(labels) == 2:
-        votes = check_votes(labels)
-        labels = (votes[:, DISK] > votes[:, SMOOTH]).astype(np.int64)
-        if observables is not None:
-            raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
-    data = checked_data(labels, alpha, n_classes, observables, gold, gold_probability, weights)
-    data = replace(data, votes=votes, method=method, options=options)
-    check_variation(data, cls)
-    findings: list[Finding] = []
-    if method == "conditional":
-        columns = check_intrinsic(intrinsic, data.labels.size)
-        check_not_encoded(columns, data.labels, "intrinsic", "the observed label")
-        findings += explained_findings(data.resolution, columns, seed)
-        data = replace(data, intrinsic=columns)
-    if observables is not None and method == "likelihood":
-        message = (
-            "From labels alone, a bias curve of several observables cannot be separated from class fractions that "
-            "depend on them."
-        )
-        action = "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend."
-        findings.append(Finding("observables-not-identified", "caution", message, action))
-    if data.gold is not None:
-        findings += selection_findings(data)
-    rate = _false_disk(false_disk, data)
-    search = Search(data.alpha, _flips_seen(data), method in ("likelihood", "binned"), rate, knots)
-    if choose and data.n_classes == 2:
-        spaces = [family_of(name).space(search) for name in WITH_FORMULA]
-        cls = family_of(min(spaces, key=lambda one: 2 * one.size - 2 * gold_maximum(one, data).value).family)
-        data = replace(data, options={**options, "family": cls})
-    fit = METHODS[method](_space(cls, search, method), data)
+    sample = Sample.of(
+        labels,
+        alpha,
+        n_classes=n_classes,
+        observables=observables,
+        intrinsic=intrinsic,
+        gold=gold,
+        gold_probability=gold_probability,
+        weights=weights,
+    )
+    fit = solve(sample, settings_for(sample, family, method, bins, false_disk, delta, knots, seed))
     if bootstrap:
         fit = with_bootstrap_errors(fit, bootstrap, seed)
-    if method != "gold":
-        if delta is not None:
-            fit = replace(fit, drift=drift_range(data, cls, rate, delta))
-        findings.insert(0, _flat_fractions_assumed(fit))  # first, because it limits everything
-    return replace(fit, findings=unique(findings, fit.findings, calibration(fit).findings))
+    return replace(fit, findings=diagnose(fit).findings)
+
+
+def settings_for(
+    sample: Sample,
+    family: str | type[FlipTransition] | None = None,
+    method: str | None = None,
+    bins: int = 1525,
+    false_disk: float | str | None = None,
+    delta: float | None = DELTA,
+    knots: Any = 8,
+    seed: int = 0,
+) -> Settings:
+    """Choose the method and family by what a sample has, and check that they suit each other and the sample."""
+    has = {"votes": sample.votes is not None, "gold": sample.gold is not None}
+    has["conditional"] = sample.intrinsic is not None
+    if method is None:
+        method = next((name for name, holds in has.items() if holds), "likelihood")
+    if method not in METHODS:
+        raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    for name, used, users in (
+        ("gold", has["gold"], ("gold", "votes")),
+        ("intrinsic", has["conditional"], ("conditional",)),
+    ):
+        if not used and method == users[0]:
+            raise InputError(f'method "{method}" needs {name} labels or columns: pass {name}=')
+        if used and method not in users:
+            raise InputError(f'method "{method}" does not use {name}=: remove it, or use method="{users[0]}"')
+    if method == "votes" and not has["votes"]:
+        raise InputError('method "votes" needs counts of smooth and disk, shape (N, 2), instead of labels')
+    if has["votes"] and sample.observables is not None:
+        raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
+    cls = None
+    if family is not None or method != "gold" or sample.observables is not None or sample.n_classes != 2:
+        cls = family_of(family or ("rayleigh" if sample.observables is None else "logistic"))
+    if false_disk is not None and cls is not None and not issubclass(cls, FlipTransition):
+        raise InputError(f"{cls.family} fits all flip probabilities: remove false_disk")
+    return Settings(method, cls, bins, false_disk, delta, knots, seed)
+
+
+def solve(sample: Sample, settings: Settings) -> TransitionFit:
+    """Fit T(α), and its range from labels alone, without findings (see `diagnose`)."""
+    families = WITH_FORMULA if settings.family is None else [settings.family]
+    classes = [family_of(one) for one in families]
+    check_variation(sample, classes[0])
+    rate, from_labels = _false_disk(settings, sample), settings.method in ("likelihood", "binned")
+    search = Search(sample.argument, _flips_seen(sample), from_labels, rate, settings.knots)
+    spaces = [_space(cls, search, settings.method) for cls in classes]
+    space, cls = spaces[0], classes[0]
+    if len(spaces) > 1:
+        space = min(spaces, key=lambda one: 2 * one.size - 2 * gold_maximum(one, sample).value)
+        cls = family_of(space.family)
+    fit = METHODS[settings.method](space, sample, replace(settings, family=cls))
+    if settings.method == "gold" or settings.delta is None:
+        return fit
+    return replace(fit, drift=drift_range(sample, cls, rate, settings.delta))
 
 
 def _space(cls: Any, search: Search, method: str) -> Space:
@@ -266,37 +256,15 @@ def _space(cls: Any, search: Search, method: str) -> Space:
     return space
 
 
-def _flat_fractions_assumed(fit: TransitionFit) -> Finding:
-    """Return the assumption of an estimate without gold labels, and the range of the disk fraction without it."""
-    (low, high), fixed = fit.disk_fraction_range, " at fixed intrinsic columns" if fit.method == "conditional" else ""
-    trend = "" if fit.drift is None else f" if their logit changes by up to {fit.drift.delta:g} per σ of ln α"
-    message = (
-        "Labels alone cannot separate bias from a real change of class fractions with resolution. This estimate "
-        f"assumes that the true fractions do not depend on α{fixed}; the disk fraction may lie anywhere from "
-        f"{low:.2f} to {high:.2f}{trend}."
-    )
-    return Finding("flat-fractions-assumed", "caution", message, "Give gold labels (`gold`), which settle it.")
-
-
 def refitted(fit: TransitionFit, rows: np.ndarray | None = None, **changes: Any) -> TransitionFit:
-    """Fit to other rows of the same data, with the same knots and free parameters, or with other options."""
-    data, chosen = fit.data, slice(None) if rows is None else rows
-    per_row = {
-        "labels": data.labels if data.votes is None else data.votes,
-        "alpha": data.resolution,
-        "gold": data.gold,
-        "weights": data.weights,
-        "intrinsic": data.intrinsic,
-        "gold_probability": data.probability,
-        "observables": None if data.alpha.ndim == 1 else data.alpha[:, 1:],
-    }
-    arrays = {name: values[chosen] for name, values in per_row.items() if values is not None}
-    options = {**data.options, "method": data.method, "n_classes": data.n_classes, "delta": None}
+    """Fit to other rows of the same sample, with the same knots and free parameters, or with other settings."""
+    same: dict[str, Any] = {"delta": None}
     if "false_disk" in fit.values:  # also where these rows show none
-        options["false_disk"] = "fit"
+        same["false_disk"] = "fit"
     if fit.family == "monotone" and fit.votes is None:
-        options["knots"] = fit.transition.parameters()["knots"]
-    return fit_transition(**{**options, **arrays, **changes})
+        same["knots"] = fit.transition.parameters()["knots"]
+    sample = fit.sample if rows is None else fit.sample.take(rows)
+    return solve(sample, replace(fit.settings, **{**same, **changes}))
 
 
 def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 0) -> TransitionFit:
@@ -311,13 +279,8 @@ def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 
     values = {name: [one.values.get(name, np.nan) for one in again] for name in fit.values}
     values["disk_fraction"] = [one.class_fractions[DISK] for one in again]
     stderr = {name: float(np.std(found, ddof=1)) for name, found in values.items()}
-    findings = fit.findings
-    if len(again) < resamples:
-        failed = f"{resamples - len(again)} of {resamples} bootstrap resamples"
-        message = f"The fit failed on {failed}, which were left out."
-        findings += (Finding("resamples-failed", "note", message, "Use more galaxies if many failed."),)
     points = np.array([one.point for one in again if one.point.shape == fit.point.shape])
-    changes: dict[str, Any] = {"stderr": {**fit.stderr, **stderr}, "findings": findings}
+    changes: dict[str, Any] = {"stderr": {**fit.stderr, **stderr}, "failed_resamples": resamples - len(again)}
     if len(points) > 1:
         changes |= {"covariance": np.cov(points.T).reshape(fit.point.size, -1), "resampled": points}
     return replace(fit, **changes)

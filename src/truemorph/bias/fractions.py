@@ -16,15 +16,16 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins, proportion_error
-from truemorph.bias.checks import check_not_encoded, equal_labels, selection_findings
-from truemorph.bias.estimation import checked_data, fit_transition, refitted
+from truemorph.bias.checks import equal_labels, selection_findings
+from truemorph.bias.estimation import refitted, solve
 from truemorph.bias.gold import GoldRegression, propensity_columns, quadratic
 from truemorph.bias.likelihood import check_columns, label_columns, n_observables
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.reading import load_transition
-from truemorph.bias.result import NORMAL_95, Data, TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, UNKNOWN, Array, Transition
+from truemorph.bias.result import NORMAL_95, Settings, TransitionFit
+from truemorph.bias.sample import Sample, check_not_encoded
+from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, UNKNOWN, Array, RayleighTransition, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -234,13 +235,14 @@ def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     return np.stack([1 - disk, disk], axis=1)
 
 
-def _likelihood(transition: Transition, data: Data) -> np.ndarray:
+def _likelihood(transition: Transition, sample: Sample) -> np.ndarray:
     """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
-    return np.exp(label_columns(transition, data.labels, data.alpha))
+    alone = sample.observables is not None and not n_observables(transition)
+    return np.exp(label_columns(transition, sample.labels, sample.alpha if alone else sample.argument))
 
 
 def _inverted(
-    data: Data, bins: Bins, transition: Transition, fit: TransitionFit | None
+    sample: Sample, bins: Bins, transition: Transition, fit: TransitionFit | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Invert T: return fractions and errors, shape (B, K) each, and the covariance of disk fractions.
 
@@ -252,8 +254,8 @@ def _inverted(
         """Return sums over galaxies in each bin without weights, shape (B,)."""
         return np.bincount(bins.index, values, bins.count)
 
-    likelihood = _likelihood(transition, data)
-    fractions = _invert(likelihood, bins, bins.means(data.observed))
+    likelihood = _likelihood(transition, sample)
+    fractions = _invert(likelihood, bins, bins.means(sample.observed))
     mixture = np.maximum(np.sum(fractions[bins.index] * likelihood, axis=1), 1e-9)
     scores = (likelihood[:, 1:] - likelihood[:, :1]) / mixture[:, None]  # d log p(ỹ) / d f_k, k >= 1
     own = np.zeros_like(likelihood)
@@ -267,7 +269,7 @@ def _inverted(
         known = ~np.isnan(np.diag(fit.covariance))
 
         def moved(at: np.ndarray) -> np.ndarray:
-            return _invert(_likelihood(fit.transition_at(at), data), bins, fractions)
+            return _invert(_likelihood(fit.transition_at(at), sample), bins, fractions)
 
         if fit.resampled is not None:
             # Not by derivatives: a logit near its bound has a huge variance but no effect.
@@ -277,9 +279,9 @@ def _inverted(
         elif known.any():
             slopes = differences(moved, fit.point)[known]
             covariance += np.einsum("pbk,pq,qck->kbc", slopes, fit.covariance[np.ix_(known, known)], slopes)
-            if fit.influence is not None and fit.made_from(data):
+            if fit.influence is not None and fit.made_from(sample):
                 pull = fit.influence()[: fit.point.size][known]
-                for k in range(data.n_classes):
+                for k in range(sample.n_classes):
                     both = slopes[:, :, k].T @ np.stack([summed(own[:, k] * one) for one in pull])
                     covariance[k] += both + both.T
     variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0)
@@ -287,16 +289,16 @@ def _inverted(
 
 
 def _alternatives(
-    data: Data, bins: Bins, fit: TransitionFit, stderr: np.ndarray
+    sample: Sample, bins: Bins, fit: TransitionFit, stderr: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the alternatives of the range: trends of class fractions with α, or other families."""
     if fit.drift is not None:
-        labelled = bins.means(data.observed)
+        labelled = bins.means(sample.observed)
         return {
-            name: (_invert(_likelihood(transition, data), bins, labelled), stderr)
+            name: (_invert(_likelihood(transition, sample), bins, labelled), stderr)
             for name, (transition, _, _) in fit.drift.alternatives.items()
         }
-    if fit.method != "gold" or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
+    if fit.method != "gold" or fit.transition.n_classes != 2 or fit.sample.observables is not None:
         return {}
     others = []
     for family in COMPARED:
@@ -305,18 +307,25 @@ def _alternatives(
                 others.append(refitted(fit, family=family, false_disk=None))
     least = min([fit.aic, *(one.aic for one in others)])
     return {
-        f"{one.family}, gold": _inverted(data, bins, one.transition, one)[:2]
+        f"{one.family}, gold": _inverted(sample, bins, one.transition, one)[:2]
         for one in others
         if one.aic < least + REJECTED  # not if gold labels reject it
     }
 
 
-def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> list[Finding]:
+def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
     """Warn if a given T is inconsistent with one fitted to these labels (another unit or survey)."""
-    if transition.n_classes != 2 or alpha.ndim != 1 or not transition.varies or n_observables(transition):
+    if (
+        transition.n_classes != 2
+        or sample.observables is not None
+        or not transition.varies
+        or n_observables(transition)
+    ):
         return []
+    alpha = sample.alpha
     try:
-        own = fit_transition(labels, alpha, delta=None).transition
+        alone = Sample(sample.labels, alpha, 2, np.broadcast_to(1.0, alpha.size))
+        own = solve(alone, Settings("likelihood", RayleighTransition)).transition
     except InputError:
         return []
     grid = np.geomspace(max(alpha[alpha > 0].min() / 10, 1e-6), 10 * alpha.max(), 2000)
@@ -349,16 +358,16 @@ def _fit_findings(fit: TransitionFit) -> list[Finding]:
 
 
 def _through(
-    data: Data, bins: Bins, transition: Transition, fit: TransitionFit | None, systematic: bool
+    sample: Sample, bins: Bins, transition: Transition, fit: TransitionFit | None, systematic: bool
 ) -> dict[str, Any]:
     """Return the fractions through T, with the range over alternatives if T was fitted."""
-    fractions, stderr, covariance = _inverted(data, bins, transition, fit)
+    fractions, stderr, covariance = _inverted(sample, bins, transition, fit)
     if fit is None:
         alternatives, assumption = {}, "T(alpha) is correct"
-        findings = unique(unlike_labels(transition, data.labels, data.alpha))
+        findings = unlike_labels(transition, sample)
     else:
-        alternatives = _alternatives(data, bins, fit, stderr) if systematic else {}
-        assumption, findings = fit.assumption, unique(fit.findings, _fit_findings(fit))
+        alternatives = _alternatives(sample, bins, fit, stderr) if systematic else {}
+        assumption, findings = fit.assumption, _fit_findings(fit)
     everything = [(fractions, stderr), *alternatives.values()]
     return {
         "fractions": fractions,
@@ -374,17 +383,17 @@ def _through(
 
 
 def _from_gold(
-    data: Data, bins: Bins, columns: list[np.ndarray], uncertain: np.ndarray, missed: np.ndarray | None, seed: int
+    sample: Sample, bins: Bins, columns: list[np.ndarray], missed: np.ndarray | None, seed: int
 ) -> dict[str, Any]:
     """Return the fractions from gold labels, which miss a fraction of the disks in each bin, if that is known."""
-    assert data.gold is not None
+    assert sample.gold is not None
 
     weight = bins.totals / bins.totals.sum()
-    copies = equal_labels(data)
+    copies = equal_labels(sample)
 
     def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return fractions, draws, and lowest and highest values in each bin and, in the last row, of all bins."""
-        fit = GoldRegression.fit(data.labels, data.alpha, gold, data.n_classes, bins, columns)
+        fit = GoldRegression.fit(sample.labels, sample.argument, gold, sample.n_classes, bins, columns)
         fractions, samples = fit.fractions(gold, seed)
         if copies:  # these gold labels say nothing on how far the classes are from the labels
             counts = np.bincount(bins.index, gold != UNKNOWN)[:, None]
@@ -396,11 +405,11 @@ def _from_gold(
         low, high = np.quantile(total, [0.025, 0.975], axis=0)
         return fractions, samples, np.minimum(low, middle), np.maximum(high, middle)
 
-    fractions, samples, low, high = regressed(data.gold)
-    findings = selection_findings(data)
+    fractions, samples, low, high = regressed(sample.gold)
+    findings, uncertain = [], np.zeros(1) if sample.uncertain is None else sample.uncertain
     if uncertain.any():
         for one in (SMOOTH, DISK):
-            _, _, least, most = regressed(np.where(uncertain, one, data.gold))
+            _, _, least, most = regressed(np.where(uncertain, one, sample.gold))
             low, high = np.minimum(low, least), np.maximum(high, most)
         message = (
             f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on it. "
@@ -418,7 +427,7 @@ def _from_gold(
         )
         findings.append(Finding("gold-misses-disks", "caution", message, "Label better images of the same galaxies."))
     selection = "known for a random part of the rows"
-    if data.probability is not None:
+    if sample.probability is not None:
         selection = "their probabilities of selection are known"
     return {
         "fractions": fractions,
@@ -431,7 +440,7 @@ def _from_gold(
         "alternatives": {},
         "method": "gold",
         "assumption": f"gold labels are correct, and {selection}",
-        "findings": unique(findings),
+        "findings": findings,
     }
 
 
@@ -520,10 +529,48 @@ def debiased_fractions(
     transition = getattr(transition, "fit", transition)  # of a study
     fit = transition if isinstance(transition, TransitionFit) else None
     used = None if transition is None else load_transition(transition)
-    n_classes = None if used is None else used.n_classes
-    data = checked_data(labels, alpha, n_classes, observables, gold, gold_probability, weights)
-    n = data.labels.size
-    column = data.resolution if by is None else float_array(by, name).reshape(-1)
+    sample = Sample.of(
+        labels,
+        alpha,
+        n_classes=None if used is None else used.n_classes,
+        observables=observables,
+        gold=gold,
+        gold_probability=gold_probability,
+        gold_uncertain=gold_uncertain,
+        weights=weights,
+    )
+    if weights is None and fit is not None and fit.made_from(sample):
+        sample = replace(sample, weights=fit.sample.weights)
+    found = fractions_in_bins(
+        sample,
+        used if fit is None else fit,
+        by=None if by is None else float_array(by, name).reshape(-1),
+        bins=bins,
+        covariates=None if covariates is None else check_columns(covariates, "covariates", sample.labels.size),
+        gold_transition=gold_transition,
+        systematic=systematic,
+        name=name,
+        seed=seed,
+    )
+    before = selection_findings(sample) if gold is not None else [] if fit is None else fit.findings
+    return replace(found, findings=unique(before, found.findings))
+
+
+def fractions_in_bins(
+    sample: Sample,
+    transition: Transition | TransitionFit | None,
+    *,
+    by: np.ndarray | None = None,
+    bins: int = 8,
+    covariates: np.ndarray | None = None,
+    gold_transition: Transition | None = None,
+    systematic: bool = True,
+    name: str = "alpha",
+    seed: int = 0,
+) -> PopulationFractions:
+    """Estimate class fractions of a sample, as `debiased_fractions`, without the findings of its fit and selection."""
+    n, fit = sample.labels.size, transition if isinstance(transition, TransitionFit) else None
+    column = sample.alpha if by is None else by
     if column.size != n:
         raise InputError(f"by must have one value per galaxy; got {column.size} for {n}")
     if not np.all(np.isfinite(column)):
@@ -532,30 +579,26 @@ def debiased_fractions(
         raise InputError(f"bins must be between 1 and the number of galaxies ({n}); got {bins}")
     if by is not None and name == "alpha":
         name = "by"
-    if weights is None and fit is not None and fit.made_from(data):
-        data = replace(data, weights=fit.data.weights)
-    cut = Bins.cut(column, int(bins), data.weights)
-    if gold is None:
-        assert used is not None
-        found = _through(data, cut, used, fit, systematic)
+    cut = Bins.cut(column, int(bins), sample.weights)
+    if sample.gold is None:
+        assert transition is not None
+        found = _through(sample, cut, load_transition(transition), fit, systematic)
     else:
         columns = []
         if covariates is not None:
-            columns.append(check_columns(covariates, "covariates", n))
-            assert data.gold is not None
-            check_not_encoded(columns[0], data.gold, "covariates", "the gold label")
-        if data.probability is not None:
-            columns.append(propensity_columns(data.probability))
+            columns.append(covariates)
+            check_not_encoded(covariates, sample.gold, "covariates", "the gold label")
+        if sample.probability is not None:
+            columns.append(propensity_columns(sample.probability))
         if by is not None:  # it may have more information on the class than label and α
             columns.append(quadratic(column))
-        uncertain = np.zeros(n) if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0]
         missed = None
-        if gold_transition is not None and data.n_classes == 2:
-            missed = cut.means(np.asarray(gold_transition.matrix(data.resolution))[:, DISK, [SMOOTH]])[:, 0]
-        found = _from_gold(data, cut, columns, uncertain, missed, seed)
+        if gold_transition is not None and sample.n_classes == 2:
+            missed = cut.means(np.asarray(gold_transition.matrix(sample.alpha))[:, DISK, [SMOOTH]])[:, 0]
+        found = _from_gold(sample, cut, columns, missed, seed)
     return PopulationFractions(
-        **found,
-        labelled=cut.means(data.observed),
+        **found | {"findings": tuple(found["findings"])},
+        labelled=cut.means(sample.observed),
         edges=cut.edges,
         counts=np.bincount(cut.index),
         by=name,

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
-from truemorph.bias.likelihood import ROWS, check_classes, label_columns
+from truemorph.bias.likelihood import ROWS, label_columns
 from truemorph.bias.maximum import (
     Maximum,
     class_variances,
@@ -25,11 +24,10 @@ from truemorph.bias.maximum import (
     log_probabilities,
     maximise,
 )
-from truemorph.bias.result import Data, TransitionFit
+from truemorph.bias.result import Settings, TransitionFit
+from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import DISK, UNKNOWN, Space
-from truemorph.errors import InputError
 
-FEWEST = 20
 SAMPLES = 1000
 # Number of bins of α, and minimum number of galaxies in each.
 _BINS, _PER_BIN = 8, 50
@@ -44,34 +42,6 @@ _LEAST_LEFT = 0.1
 # Number of galaxies per bin on which draws are evaluated; the others follow their mean.
 _DRAWN_ON = 400
 _CLIP = 500.0
-
-
-def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
-    """Return gold labels as an (N,) int array, -1 if unknown; there must be some of every class."""
-    values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
-    if values.shape != (n,):
-        raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
-    if np.issubdtype(values.dtype, np.floating):
-        values = np.where(np.isfinite(values), values, UNKNOWN)
-    known = check_classes(values, n_classes, "gold", UNKNOWN)
-    counts = np.bincount(known[known != UNKNOWN], minlength=n_classes)
-    if counts.sum() < FEWEST:
-        raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
-    if np.any(counts == 0):
-        raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
-    return known
-
-
-def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
-    """Return probabilities of selection as an (N,) float array, above 0 where there is a gold label."""
-    values = float_array(probability, "gold_probability")
-    if values.shape != gold.shape:
-        raise InputError(f"gold_probability must have one value a galaxy; got shape {values.shape} for {gold.size}")
-    bad = np.flatnonzero(~((values >= 0) & (values <= 1)) | ((gold != UNKNOWN) & (values == 0)))
-    if bad.size:
-        first = f"{bad.size} are not (first: row {bad[0]}, {values[bad[0]]:g})"
-        raise InputError(f"gold_probability must be 0 to 1, and above 0 where there is a gold label; {first}")
-    return values
 
 
 def quadratic(column: np.ndarray) -> np.ndarray:
@@ -218,11 +188,11 @@ def _terms(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Seque
     return terms
 
 
-def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
+def _gold_terms(space: Space, sample: Sample) -> Callable[[np.ndarray], np.ndarray]:
     """Return log p(ỹ | y, α) of galaxies with a gold label, shape (n,), as a function of T's parameters."""
-    assert data.gold is not None
-    known = np.flatnonzero(data.known)
-    classes, labels, alpha = data.gold[known], data.labels[known], data.alpha[known]
+    assert sample.gold is not None
+    known = np.flatnonzero(sample.known)
+    classes, labels, alpha = sample.gold[known], sample.labels[known], sample.argument[known]
 
     def terms(point: np.ndarray) -> np.ndarray:
         columns = label_columns(space.build(point), labels, alpha)
@@ -231,9 +201,9 @@ def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
     return terms
 
 
-def gold_maximum(space: Space, data: Data, calibration: np.ndarray | float = 1.0) -> Maximum:
+def gold_maximum(space: Space, sample: Sample, calibration: np.ndarray | float = 1.0) -> Maximum:
     """Maximise the likelihood of the observed labels given gold labels, Σ w log p(ỹ | y, α)."""
-    terms, w = _gold_terms(space, data), data.gold_weights[data.known] * calibration
+    terms, w = _gold_terms(space, sample), sample.gold_weights[sample.known] * calibration
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
         return float(w @ terms(point)), differences(terms, point) @ w
@@ -264,60 +234,60 @@ def _projected(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.concatenate([coefficients.T @ design(rows) for rows in chunks], axis=1)
 
 
-def by_gold(space: Space, data: Data) -> TransitionFit:
+def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T to gold labels, weighted so that their labels, given α, are distributed as those of all galaxies.
 
     The weights follow the influence on T that the regression expects of a galaxy with such a label (calibration:
     Deville & Särndal 1992, JASA 87, 376), which reduces the variance.
     """
-    gold, known, n = data.gold, data.known, data.labels.size
+    gold, known, n = sample.gold, sample.known, sample.labels.size
     assert gold is not None
-    bins = Bins.cut(data.resolution, max(1, min(_BINS, n // _PER_BIN)), data.weights)
-    columns, seed = [] if data.probability is None else [propensity_columns(data.probability)], data.options["seed"]
+    bins = Bins.cut(sample.alpha, max(1, min(_BINS, n // _PER_BIN)), sample.weights)
+    columns = [] if sample.probability is None else [propensity_columns(sample.probability)]
 
     def regression(bins: Bins) -> GoldRegression:
-        return GoldRegression.fit(data.labels, data.alpha, gold, data.n_classes, bins, columns)
+        return GoldRegression.fit(sample.labels, sample.argument, gold, sample.n_classes, bins, columns)
 
-    fractions, drawn = regression(bins).fractions(gold, seed)
-    share = bins.totals / data.weights.sum()
+    fractions, drawn = regression(bins).fractions(gold, settings.seed)
+    share = bins.totals / sample.weights.sum()
     samples = np.einsum("b,sbk->sk", share, drawn)
-    first = best = gold_maximum(space, data)
+    first = best = gold_maximum(space, sample)
     inverse = np.nan_to_num(first.covariance())
 
     def influences(at: Maximum) -> np.ndarray:
         """Return the influence of each gold label on the parameters, shape (P, n)."""
-        slopes = differences(_gold_terms(space, data), at.point)
-        return np.nan_to_num(at.covariance()) @ (slopes * data.gold_weights[known])
+        slopes = differences(_gold_terms(space, sample), at.point)
+        return np.nan_to_num(at.covariance()) @ (slopes * sample.gold_weights[known])
 
-    ratio = data.gold_weights[known] / data.weights[known]  # how much more a gold label weighs than its galaxy
+    ratio = sample.gold_weights[known] / sample.weights[known]  # how much more a gold label weighs than its galaxy
     drawn_into = np.zeros(n)
     drawn_into[known] = ratio
     # How much more often galaxies have a gold label than others of their α do: (1 - H) g, where H projects on functions
     # of α. Only this may enter: the gold labels' own distribution of α carries no information on T.
-    beyond = drawn_into - _projected(data.alpha, drawn_into[None])[0]
+    beyond = drawn_into - _projected(sample.argument, drawn_into[None])[0]
 
     def control() -> np.ndarray:
         """Return the expected influence of every galaxy given its label, minus that given α alone, shape (P, N)."""
         # Without bin effects, which would follow the gold labels and hide some of their scatter.
-        plain = regression(Bins.cut(data.resolution, 1, data.weights)).probabilities
+        plain = regression(Bins.cut(sample.alpha, 1, sample.weights)).probabilities
 
         def expected(at: np.ndarray) -> np.ndarray:
-            return np.einsum("nk,nk->n", plain, label_columns(space.build(at), data.labels, data.alpha))
+            return np.einsum("nk,nk->n", plain, label_columns(space.build(at), sample.labels, sample.argument))
 
-        found = inverse @ (differences(expected, first.point) * data.weights)
-        return found - _projected(data.alpha, found)
+        found = inverse @ (differences(expected, first.point) * sample.weights)
+        return found - _projected(sample.argument, found)
 
     own = influences(first)
     n_gold = own.shape[1]
     moved, slope = np.zeros_like(own), np.zeros((space.size, space.size))
-    chance = drawn_into[known] - beyond[known] if data.probability is None else data.probability[known]
+    chance = drawn_into[known] - beyond[known] if sample.probability is None else sample.probability[known]
     chance = np.clip(chance, 0.0, 1.0)
     if n_gold < n and n_gold - 2 * space.size - 1 >= 4 * space.size:
         moved = ratio * control()[:, known]
         products = np.linalg.pinv((moved * (1 - chance)) @ moved.T)
         # Over all galaxies, Σ (1 - H) x = 0; the weights make it so over the gold labels.
         calibration = np.maximum(1 - (1 - chance) * (moved.sum(axis=1) @ products @ moved), 0.0)
-        best = gold_maximum(space, data, calibration)
+        best = gold_maximum(space, sample, calibration)
         own = influences(best) * calibration
         slope = (own * (1 - chance)) @ moved.T @ products
     # A label that determines the parameters hides its own scatter (HC3: MacKinnon & White 1985, J. Econom. 29, 305).
@@ -334,7 +304,8 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
 
     return TransitionFit.of(
         space,
-        data,
+        sample,
+        settings,
         best.point,
         covariance,
         share @ fractions,

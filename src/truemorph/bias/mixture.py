@@ -16,7 +16,7 @@ from scipy.optimize import brentq, least_squares
 from scipy.special import softmax
 
 from truemorph.bias.binning import Bins, limits_of_bins
-from truemorph.bias.likelihood import check_columns, label_columns, log_sum_exp
+from truemorph.bias.likelihood import label_columns, log_sum_exp
 from truemorph.bias.maximum import (
     Maximum,
     class_variances,
@@ -28,7 +28,8 @@ from truemorph.bias.maximum import (
     maximise,
     polish,
 )
-from truemorph.bias.result import NORMAL_95, SIGNIFICANT_GAIN, Data, TransitionFit
+from truemorph.bias.result import NORMAL_95, SIGNIFICANT_GAIN, Settings, TransitionFit
+from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import (
     DISK,
     LOGIT_BOUND,
@@ -41,12 +42,9 @@ from truemorph.bias.transitions import (
     family_of,
 )
 from truemorph.errors import InputError
-from truemorph.findings import Finding
 
 # Parameters are first fitted to this many galaxies, then to all.
 _ROUGH = 20_000
-# R² of log α on intrinsic columns above which a fit warns, and raises an error.
-_EXPLAINED, _REFUSED = 0.95, 0.999
 RIDGE = 1e-3
 # Default of δ; trends are fitted to this many bins of α, or, given intrinsic columns, to this many galaxies.
 DELTA, _GROUPS, _PART = 0.5, 256, 10_000
@@ -271,88 +269,37 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
     return MixtureFit(mixture, maximise(mixture.objective, starts, lower, upper, n, mixture.information, steps))
 
 
-def check_intrinsic(intrinsic: object, n: int) -> np.ndarray:
-    """Return intrinsic columns as a finite (N, P) array."""
-    columns = check_columns(intrinsic, "intrinsic", n)
-    constant = np.flatnonzero(np.ptp(columns, axis=0) <= 1e-12 * np.abs(columns).max(axis=0))
-    if constant.size:
-        raise InputError(f"intrinsic column {constant[0]} is the same for all galaxies; remove it")
-    return np.asfortranarray(columns)  # numpy sums contiguous columns more exactly
-
-
-def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) -> float:
-    """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
-
-    The larger value from a cubic polynomial (in columns, and logarithms of positive ones) and boosted trees, which are
-    less exact, but robust against outliers.
-    """
-    from sklearn.ensemble import HistGradientBoostingRegressor
-    from sklearn.preprocessing import PolynomialFeatures
-    from threadpoolctl import threadpool_limits
-
-    rng = np.random.default_rng(seed)
-    rows = rng.permutation(alpha.size)[:_ROUGH]
-    target = np.log(np.maximum(alpha[rows], alpha[alpha > 0].min()))
-    columns = intrinsic[rows]
-    logs = [np.log(column) for column in columns.T if column.min() > 0]
-    wide = np.column_stack([columns, *logs])
-    wide = (wide - wide.mean(axis=0)) / np.where(wide.std(axis=0) > 0, wide.std(axis=0), 1.0)
-    held = np.arange(rows.size) % 3 == 0
-    cubic = PolynomialFeatures(3 if wide.shape[1] <= 6 else 2).fit_transform(wide)
-    answers = []
-    if cubic.shape[1] * 3 < rows.size:
-        answers.append(cubic[held] @ np.linalg.lstsq(cubic[~held], target[~held], rcond=None)[0])
-    if rows.size >= 200:
-        # One thread is sufficient, and threads that wait for a busy core can take minutes.
-        with threadpool_limits(1, "openmp"):
-            trees = HistGradientBoostingRegressor(random_state=seed).fit(columns[~held], target[~held])
-            answers.append(trees.predict(columns[held]))
-    spread = np.sum((target[held] - target[~held].mean()) ** 2)
-    return max([0.0, *(float(1 - np.sum((target[held] - guess) ** 2) / spread) for guess in answers)])
-
-
-def explained_findings(alpha: np.ndarray, columns: np.ndarray, seed: int) -> list[Finding]:
-    """Warn if columns nearly determine α; an error if they do, as size and redshift with constant PSF."""
-    explained = explained_variance(alpha, columns, seed)
-    if explained > _REFUSED:
-        reason = f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha)"
-        raise InputError(f"{reason}; use columns that do not set alpha, such as the axis ratio, or gold labels")
-    if explained <= _EXPLAINED:
-        return []
-    variance = f"{explained:.1%} of the variance of log α (more than {_EXPLAINED:.0%})"
-    message = f"The intrinsic columns explain {variance}, so bias is hard to separate from real differences."
-    action = "Use columns that do not set α, such as the axis ratio (`intrinsic`), or gold labels (`gold`)."
-    return [Finding("columns-determine-alpha", "caution", message, action)]
-
-
 def standardised(columns: np.ndarray) -> np.ndarray:
     """Return the design matrix: ones, then the columns with mean 0 and standard deviation 1."""
     return np.column_stack([np.ones(columns.shape[0]), (columns - columns.mean(axis=0)) / columns.std(axis=0)])
 
 
-def mixture_of(space: Space, data: Data, design: np.ndarray | None = None, ridge: float = 0.0) -> Mixture:
+def mixture_of(space: Space, sample: Sample, design: np.ndarray | None = None, ridge: float = 0.0) -> Mixture:
     """Make a mixture; without a design matrix, class fractions are the same for all galaxies."""
-    design = np.broadcast_to(1.0, (data.labels.size, 1)) if design is None else design
-    return Mixture(space, data.labels, data.alpha, data.weights, design, ridge)
+    design = np.broadcast_to(1.0, (sample.labels.size, 1)) if design is None else design
+    return Mixture(space, sample.labels, sample.argument, sample.weights, design, ridge)
 
 
-def by_likelihood(space: Space, data: Data) -> TransitionFit:
+def by_likelihood(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Maximise Σ w log p(ỹ | α) (eq. 15), or, given intrinsic columns, fit T together with a logistic p(y | z)."""
-    design = None if data.intrinsic is None else standardised(data.intrinsic)
-    found = fit_mixture(mixture_of(space, data, design, RIDGE))
-    return estimate_of(found, data, found.covariance, influence=found.influence)
+    design = None if sample.intrinsic is None else standardised(sample.intrinsic)
+    found = fit_mixture(mixture_of(space, sample, design, RIDGE))
+    return _estimate_of(found, sample, settings, found.covariance, influence=found.influence)
 
 
-def estimate_of(found: MixtureFit, data: Data, covariance: np.ndarray, **more: Any) -> TransitionFit:
+def _estimate_of(
+    found: MixtureFit, sample: Sample, settings: Settings, covariance: np.ndarray, **more: Any
+) -> TransitionFit:
     """Make a result from T and p(y | z) at a point, and the covariance of this point."""
     n, best = found.mixture.space.size, found.maximum
-    probabilities, share = found.probabilities(), data.weights / data.weights.sum()
+    probabilities, share = found.probabilities(), sample.weights / sample.weights.sum()
     # The disk fraction is the mean of p(y | z); its error is from the delta method plus the scatter of the mean.
     variance = found.disk_contrast(share, covariance)[1] + np.var(probabilities[:, DISK]) / len(share)
-    error = found.disk_error(variance, data.weights)
+    error = found.disk_error(variance, sample.weights)
     return TransitionFit.of(
         found.mixture.space,
-        data,
+        sample,
+        settings,
         found.point_of_t,
         covariance[:n, :n],
         share @ probabilities,
@@ -360,21 +307,21 @@ def estimate_of(found: MixtureFit, data: Data, covariance: np.ndarray, **more: A
         log_likelihood=found.log_likelihood,
         n_parameters=best.point.size,
         probabilities=None if found.mixture.same_for_all else probabilities,
-        fraction_at_bound=not best.free[n:].all(),
+        at_bound=not best.free[n:].all(),
         **more,
     )
 
 
-def by_bins(space: Space, data: Data) -> TransitionFit:
+def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Fit class fractions at the midpoints of equal-count bins by least squares (eq. 16)."""
-    if data.alpha.ndim == 2:
+    if sample.observables is not None:
         raise InputError("the binned method needs one resolution, alpha of shape (N,)")
-    n_free, alpha = space.size + data.n_classes - 1, np.sort(data.alpha)
-    edges = limits_of_bins(alpha, min(data.options["bins"], alpha.size))
+    n_free, alpha = space.size + sample.n_classes - 1, np.sort(sample.alpha)
+    edges = limits_of_bins(alpha, min(settings.bins, alpha.size))
     bins = edges.size - 1
     if bins < n_free + 1:
         raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins}")
-    observed = Bins.cut(data.alpha, bins, data.weights).means(np.eye(data.n_classes)[data.labels])
+    observed = Bins.cut(sample.alpha, bins, sample.weights).means(np.eye(sample.n_classes)[sample.labels])
     midpoints = 0.5 * (alpha[edges[:-1]] + alpha[edges[1:] - 1])
 
     def residuals(point: np.ndarray) -> np.ndarray:
@@ -382,7 +329,7 @@ def by_bins(space: Space, data: Data) -> TransitionFit:
         fractions = softmax(np.concatenate([[0.0], point[space.size :]]))
         return (np.einsum("k,bks->bs", fractions, transition.matrix(midpoints)) - observed).ravel()
 
-    mixture = mixture_of(space, data)
+    mixture = mixture_of(space, sample)
     lower, upper = mixture.bounds()
     least_biased = np.clip(observed[-1], 0.01, 0.99)
     start = np.concatenate([space.starts[0], np.log(least_biased[1:] / least_biased[0])])
@@ -395,7 +342,7 @@ def by_bins(space: Space, data: Data) -> TransitionFit:
     scores = np.einsum("pbk,bk->pb", slopes, errors)
     information = np.einsum("pbk,qbk->pq", slopes, slopes)
     best = Maximum(point, -0.5 * float(np.sum(errors**2)), information, free, 0)
-    return estimate_of(MixtureFit(mixture, best), data, best.covariance(scores @ scores.T))
+    return _estimate_of(MixtureFit(mixture, best), sample, settings, best.covariance(scores @ scores.T))
 
 
 @dataclass(frozen=True)
@@ -433,20 +380,24 @@ class DriftRange:
         return {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "disk_fractions": fractions}
 
 
-def drift_range(data: Data, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:
+def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:
     """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted."""
-    if data.n_classes != 2 or data.alpha.ndim != 1 or not (issubclass(family, FlipTransition) and family.varies):
+    if (
+        sample.n_classes != 2
+        or sample.observables is not None
+        or not (issubclass(family, FlipTransition) and family.varies)
+    ):
         return None
-    smallest = data.alpha[data.alpha > 0].min()
-    search = Search(data.alpha, anchored=data.intrinsic is None, false_disk=false_disk)
+    smallest = sample.alpha[sample.alpha > 0].min()
+    search = Search(sample.alpha, anchored=sample.intrinsic is None, false_disk=false_disk)
     nothing = Space.fixed(MatrixTransition.identity())
-    if data.intrinsic is None:
-        few = mixture_of(nothing, data).grouped(_GROUPS)
-        log_alpha = np.log(np.maximum(data.alpha, smallest))
-        u = np.log(np.maximum(few.alpha, smallest)) - np.average(log_alpha, weights=data.weights)
-        u = u / np.sqrt(np.cov(log_alpha, aweights=data.weights))
+    if sample.intrinsic is None:
+        few = mixture_of(nothing, sample).grouped(_GROUPS)
+        log_alpha = np.log(np.maximum(sample.alpha, smallest))
+        u = np.log(np.maximum(few.alpha, smallest)) - np.average(log_alpha, weights=sample.weights)
+        u = u / np.sqrt(np.cov(log_alpha, aweights=sample.weights))
     else:
-        few = mixture_of(nothing, data, standardised(data.intrinsic), RIDGE).part(-(-data.labels.size // _PART))
+        few = mixture_of(nothing, sample, standardised(sample.intrinsic), RIDGE).part(-(-sample.labels.size // _PART))
         u = np.log(np.maximum(few.alpha, smallest))
         u = u - few.design @ np.linalg.lstsq(few.design, u, rcond=None)[0]
         u = u / np.sqrt(np.average(u**2, weights=few.weights))
@@ -459,7 +410,7 @@ def drift_range(data: Data, family: Any, false_disk: float | None, delta: float)
         "more disks at both ends": delta * bend,
         "fewer disks at both ends": -delta * bend,
     }
-    stretch = np.sqrt(np.mean(data.weights**2))  # weights reduce the effective number of rows
+    stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
     found = {}
     own = [family] if family.free else []
     for family in dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]):
@@ -469,12 +420,12 @@ def drift_range(data: Data, family: Any, false_disk: float | None, delta: float)
             fit = fit_mixture(replace(few, space=space, offset=offset), start)
             start = fit.maximum.point if start is None else start
             value, variance = fit.disk_contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
-            error = fit.disk_error(stretch**2 * variance, data.weights)
+            error = fit.disk_error(stretch**2 * variance, sample.weights)
             found[f"{family.family}, {name}"] = fit.transition, value, error
     design = np.column_stack([few.design, u])
     slope = fit_softmax(design, np.eye(2)[few.labels], np.full(design.shape[1], 1e-6), few.weights)[0][0, -1]
     if slope <= delta:  # a trend alone can explain the labels
-        labelled = float(np.average(data.labels == DISK, weights=data.weights))
-        error = float(stretch * np.sqrt(labelled * (1 - labelled) / data.labels.size))
+        labelled = float(np.average(sample.labels == DISK, weights=sample.weights))
+        error = float(stretch * np.sqrt(labelled * (1 - labelled) / sample.labels.size))
         found["labels without bias"] = MatrixTransition.identity(), labelled, error
     return DriftRange(delta, float(max(slope, 0.0)), found) if found else None

@@ -17,14 +17,14 @@ _BINS = 12
 def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     """Draw the labels and the bias curve; from labels alone with its range, beside other families as one band."""
     ax = axes_or_new(ax)
-    alpha, gold, weights = fit.data.resolution, fit.data.gold, fit.data.gold_weights
+    alpha, gold, weights = fit.sample.alpha, fit.sample.gold, fit.sample.gold_weights
     rows = np.ones(alpha.size, dtype=bool) if gold is None else gold == DISK
     cut = Bins.cut(alpha[rows], min(_BINS, int(rows.sum())), weights[rows])
     fraction = cut.means(fit.labels[rows, None] == SMOOTH)[:, 0]
     points = cut.middles, fraction, proportion_error(fraction, cut.effective_counts())
 
     def curve(transition: Any) -> tuple[np.ndarray, np.ndarray]:
-        return _binned_mean(alpha[rows], np.asarray(transition.flip_probability(fit.alpha[rows])))
+        return _binned_mean(alpha[rows], np.asarray(transition.flip_probability(fit.sample.argument[rows])))
 
     def band(transitions: Any, label: str, color: str) -> None:
         drawn = [curve(one) for one in transitions]

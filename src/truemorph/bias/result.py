@@ -1,18 +1,18 @@
-"""The result of fitting T(α), and its data."""
+"""The result of fitting T(α)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import xlogy
 
 from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fit
-from truemorph.bias.transitions import DISK, UNKNOWN, Space, Transition, class_name, transition_to_dict
+from truemorph.bias.sample import Sample
+from truemorph.bias.transitions import DISK, Space, Transition, class_name, transition_to_dict
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table, text_facts
@@ -37,44 +37,16 @@ SIGNIFICANT_GAIN = 1.92
 
 
 @dataclass(frozen=True)
-class Data:
-    """Checked data of a fit."""
+class Settings:
+    """How T(α) is fitted to a sample."""
 
-    labels: np.ndarray  # (N,): observed labels; the majority where there are votes
-    alpha: np.ndarray  # (N,), or (N, 1 + J) with the other observables behind the resolution
-    n_classes: int
-    weights: np.ndarray  # (N,): sampling weights of mean 1; ones where none were given
-    gold: np.ndarray | None = None  # (N,): -1 where unknown
-    probability: np.ndarray | None = None  # (N,): of selection for a gold label; None for random selection
-    votes: np.ndarray | None = None  # (N, 2)
-    intrinsic: np.ndarray | None = None  # (N, P): columns that vary
-    method: str = ""
-    options: dict[str, Any] = field(default_factory=dict)  # further arguments of `fit_transition`
-
-    @property
-    def resolution(self) -> np.ndarray:
-        """α alone, shape (N,)."""
-        return self.alpha if self.alpha.ndim == 1 else self.alpha[:, 0]
-
-    @property
-    def observed(self) -> np.ndarray:
-        """Labels as 0 and 1, or fractions of votes, shape (N, K)."""
-        if self.votes is None:
-            return np.eye(self.n_classes)[self.labels]
-        return self.votes / self.votes.sum(axis=1, keepdims=True)
-
-    @property
-    def known(self) -> np.ndarray:
-        """Whether a galaxy has a gold label, shape (N,)."""
-        return np.zeros(self.labels.size, dtype=bool) if self.gold is None else self.gold != UNKNOWN
-
-    @property
-    def gold_weights(self) -> np.ndarray:
-        """Weights of the galaxies with gold labels, shape (N,): sampling weights over probabilities of selection."""
-        if self.probability is None:
-            return self.weights
-        out = self.weights / np.where(self.known, self.probability, 1.0)
-        return out * self.weights[self.known].sum() / out[self.known].sum()  # with the same sum over the known rows
+    method: str
+    family: Any  # class of the family; None for that of lowest AIC among those with a formula
+    bins: int = 1525  # of "binned"
+    false_disk: float | str | None = None  # fixed p(ỹ = disk | y = smooth), "fit", or None for the default
+    delta: float | None = None  # trends of class fractions that the range spans without gold labels
+    knots: Any = 8  # of "monotone"
+    seed: int = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,8 +77,8 @@ class TransitionFit(Result):
         The unconstrained parameters; where votes were fitted, those of the vote model too.
     covariance : array, shape (P, P)
         Of `point`; NaN in the rows of parameters at a bound.
-    data : Data
-        Data of the fit.
+    sample : Sample
+        Sample of the fit.
     resampled : array, shape (R, P), or None
         The points of R resamples, where errors come from bootstrap.
     drift : DriftRange or None
@@ -119,6 +91,10 @@ class TransitionFit(Result):
         p(y | z) where intrinsic properties were given.
     votes : VoteModel or None
         Where vote counts were fitted: the transition of a single vote, and the over-dispersion.
+    at_bound : bool
+        Whether a class fraction is 0 or 1.
+    failed_resamples : int
+        Number of bootstrap resamples that could not be fitted.
     influence : callable or None
         Influence of each galaxy on the point, shape (P, N), for errors of estimates from the same labels.
 
@@ -143,7 +119,8 @@ class TransitionFit(Result):
     space: Space
     point: np.ndarray
     covariance: np.ndarray
-    data: Data
+    sample: Sample
+    settings: Settings
     drift: DriftRange | None = None
     fraction_samples: np.ndarray | None = None
     fraction_range: tuple[float, float] | None = None
@@ -151,23 +128,24 @@ class TransitionFit(Result):
     votes: VoteModel | None = None
     resampled: np.ndarray | None = None
     influence: Callable[[], np.ndarray] | None = None
+    at_bound: bool = False
+    failed_resamples: int = 0
 
     @classmethod
     def of(
         cls,
         space: Space,
-        data: Data,
+        sample: Sample,
+        settings: Settings,
         point: np.ndarray,
         covariance: np.ndarray,
         fractions: np.ndarray,
         fraction_stderr: float,
         *,
-        fraction_at_bound: bool = False,
         votes: VoteModel | None = None,
-        findings: tuple[Finding, ...] = (),
         **found: Any,
     ) -> TransitionFit:
-        """Return the result of a method: its parameters with their errors, and findings."""
+        """Return the result of a method: its parameters with their errors."""
         at, known = point[: space.size], covariance[: space.size, : space.size]
         of_t = space.values(at)
         slopes = differences(space.values, at)  # (P, V)
@@ -178,8 +156,8 @@ class TransitionFit(Result):
         errors = np.where(lost | (variance < 0), np.nan, np.sqrt(np.maximum(variance, 0)))
         values = dict(zip(space.names, of_t.tolist(), strict=True))
         stderr = dict(zip(space.names, errors.tolist(), strict=True))
-        fit = cls(
-            transition=space.build(at) if votes is None else votes.label_transition(data.alpha),
+        return cls(
+            transition=space.build(at) if votes is None else votes.label_transition(sample.argument),
             class_fractions=fractions,
             stderr=stderr | {"disk_fraction": fraction_stderr},
             findings=(),
@@ -187,27 +165,26 @@ class TransitionFit(Result):
             space=space,
             point=point,
             covariance=covariance,
-            data=data,
+            sample=sample,
+            settings=settings,
             votes=votes,
             **found,
         )
-        drift = _drift_findings(fit) if data.method in ("likelihood", "binned") and data.alpha.ndim == 1 else []
-        return replace(fit, findings=(*findings, *_estimate_findings(fit, fraction_at_bound), *drift))
 
     @property
     def labels(self) -> np.ndarray:
         """Observed labels, shape (N,); the majority where votes were fitted."""
-        return self.data.labels
+        return self.sample.labels
 
     @property
     def alpha(self) -> np.ndarray:
-        """Resolution, shape (N,); with observables α and these, shape (N, 1 + J)."""
-        return self.data.alpha
+        """Resolution, shape (N,)."""
+        return self.sample.alpha
 
     @property
     def method(self) -> str:
         """Method of the fit."""
-        return self.data.method
+        return self.settings.method
 
     @property
     def family(self) -> str:
@@ -217,7 +194,7 @@ class TransitionFit(Result):
     @property
     def assumption(self) -> str:
         """Assumption of the method."""
-        if self.data.probability is not None:
+        if self.sample.probability is not None:
             return "gold labels are right, and their probabilities of selection known"
         return ASSUMPTIONS[self.method]
 
@@ -231,23 +208,24 @@ class TransitionFit(Result):
         """p(ỹ | α) of every label of each galaxy, shape (N, K); given intrinsic properties, p(ỹ | z, α)."""
         fractions = self.class_fractions if self.probabilities is None else self.probabilities
         with np.errstate(divide="ignore"):
-            rows = np.broadcast_to(np.log(fractions), (self.labels.size, self.data.n_classes))
-        return np.exp(observed_log_probabilities(rows, self.alpha, self.transition))
+            rows = np.broadcast_to(np.log(fractions), (self.labels.size, self.sample.n_classes))
+        return np.exp(observed_log_probabilities(rows, self.sample.argument, self.transition))
 
     def transition_at(self, point: np.ndarray) -> Transition:
         """T(α) at another point of the unconstrained parameters, shape (P,)."""
         if self.votes is None:
             return self.space.build(point)
-        return self.votes.at(self.space, point, self.votes.numbers).label_transition(self.alpha)
+        return self.votes.at(self.space, point, self.votes.numbers).label_transition(self.sample.argument)
 
-    def made_from(self, data: Data) -> bool:
+    def made_from(self, sample: Sample) -> bool:
         """Whether these are the labels and α of the fit."""
-        return np.array_equal(self.labels, data.labels) and np.array_equal(self.alpha, data.alpha)
+        same = self.sample is sample or np.array_equal(self.labels, sample.labels)
+        return same and np.array_equal(self.sample.argument, sample.argument)
 
     @property
     def labelled_fraction(self) -> float:
         """Disk fraction of the observed labels."""
-        return float(np.average(self.labels == DISK, weights=self.data.weights))
+        return float(np.average(self.labels == DISK, weights=self.sample.weights))
 
     @property
     def disk_fraction_range(self) -> tuple[float, float]:
@@ -313,7 +291,9 @@ class TransitionFit(Result):
                 **transition_to_dict(self.transition),
                 "values": self.values,
                 "stderr": self.stderr,
-                "class_fractions": {class_name(k, self.data.n_classes): f for k, f in enumerate(self.class_fractions)},
+                "class_fractions": {
+                    class_name(k, self.sample.n_classes): f for k, f in enumerate(self.class_fractions)
+                },
                 "disk_fraction_range": self.disk_fraction_range,
                 "labelled_fraction": self.labelled_fraction,
                 "drift": None if self.drift is None else self.drift.to_dict(),
@@ -342,57 +322,3 @@ class TransitionFit(Result):
     def plot(self, ax: Any = None) -> Any:
         """Draw the bias curve with the binned labels (with gold labels, of gold disks); return matplotlib axes."""
         return plot_fit(self, ax)
-
-
-def _estimate_findings(fit: TransitionFit, fraction_at_bound: bool) -> list[Finding]:
-    """Return findings where the data may not determine the estimate."""
-    space, data, findings = fit.space, fit.data, []
-    for name in getattr(fit.transition if fit.votes is None else fit.votes.transition, "free", ()):
-        value, error = fit.values[name], fit.stderr[name]
-        if not error < 0.5 * value:
-            stated = f"{error:.2g}" if np.isfinite(error) else "unknown"
-            message = f"{name} = {value:.3g} is uncertain (error {stated}): the likelihood is nearly flat."
-            action = "Use more galaxies, gold labels (`gold`), or a family with fewer parameters (`family`)."
-            findings.append(Finding("parameter-uncertain", "caution", message, action))
-    if space.family == "monotone" and data.method not in ("gold", "conditional"):
-        message = (
-            "The monotone family assumes that the best resolved galaxies are labelled without bias, which labels "
-            "alone cannot show."
-        )
-        action = "Give gold labels (`gold`), or compare with a family that has a formula (`family`)."
-        findings.append(Finding("best-resolved-unbiased-assumed", "caution", message, action))
-    if fraction_at_bound:
-        message = (
-            "A class fraction is 0 or 1: labels alone cannot separate bias from a missing class here. The errors of "
-            "the other parameters are at this fixed fraction."
-        )
-        findings.append(Finding("fraction-at-bound", "caution", message, "Give gold labels (`gold`)."))
-    return findings
-
-
-def _drift_findings(fit: TransitionFit) -> list[Finding]:
-    """Return findings if the labels do not drift with α, or no T(α) explains some of them."""
-    findings, labels, weights = [], fit.labels, fit.data.weights
-    resolved = fit.alpha > 0
-    impossible = int(np.sum(~resolved & (labels == DISK)))
-    if impossible:
-        message = f"{impossible:,} galaxies at α = 0 are labelled disk, although no disk can be seen there."
-        findings.append(Finding("disks-at-alpha-zero", "caution", message, "Check their radii."))
-    with np.errstate(divide="ignore"):
-        seen = np.log(fit.label_probabilities[np.arange(labels.size), labels])
-    totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=fit.data.n_classes)
-    gain = float((weights * seen)[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
-    gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
-    falls = gain < SIGNIFICANT_GAIN and np.ptp(fit.alpha[resolved]) > 0
-    if falls and np.corrcoef(labels[resolved] == DISK, np.log(fit.alpha[resolved]))[0, 1] * labels.size**0.5 < -3:
-        message = "The disk fraction of the labels falls with α, the opposite of resolution bias."
-        action = "Check that smooth and disk are not exchanged (`smooth`, `disk`); otherwise give gold labels (`gold`)."
-        findings.append(Finding("drift-reversed", "problem", message, action))
-    elif gain < SIGNIFICANT_GAIN:
-        message = (
-            f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of constant "
-            f"fractions, so {next(iter(fit.space.names), fit.family)} is an upper limit at most."
-        )
-        action = "Do not correct these labels unless gold labels (`gold`) show a bias."
-        findings.append(Finding("no-drift", "caution", message, action))
-    return findings

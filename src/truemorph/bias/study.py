@@ -10,21 +10,16 @@ import numpy as np
 from scipy.stats import chi2
 
 from truemorph.bias.binning import Bins, proportion_error
-from truemorph.bias.calibration import Calibration, calibration
-from truemorph.bias.checks import LEVEL, balance_findings, check_not_encoded, vote_findings
-from truemorph.bias.diagnostics import (
-    ConfoundingCheck,
-    FamilyComparison,
-    compare_families,
-    confounding_check,
-    group_findings,
-)
-from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
-from truemorph.bias.fractions import PopulationFractions, debiased_fractions
-from truemorph.bias.likelihood import check_columns
+from truemorph.bias.calibration import Calibration
+from truemorph.bias.checks import LEVEL, balance_findings, selection_findings, vote_findings
+from truemorph.bias.diagnosis import diagnose
+from truemorph.bias.diagnostics import ConfoundingCheck, FamilyComparison, compared, confounding, group_findings
+from truemorph.bias.estimation import settings_for, solve, with_bootstrap_errors
+from truemorph.bias.fractions import PopulationFractions, fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, RayleighTransition, family_of
+from truemorph.bias.sample import Sample
+from truemorph.bias.transitions import COMPARED, DISK, FlipTransition, RayleighTransition, family_of
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
 from truemorph.progress import progress
@@ -129,76 +124,73 @@ class TransitionStudy(Result):
         return figure
 
 
+@dataclass(frozen=True)
+class Context:
+    """What a catalogue knows of the galaxies of a sample, beside what the estimate uses; arrays have shape (N,)."""
+
+    shown: np.ndarray | None = None  # gold labels to show beside the result, NaN where unknown
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # which gold labels should not depend on
+    disk_votes: np.ndarray | None = None  # fraction of votes for disk
+    survey: tuple[str, np.ndarray] | None = None  # name and values of the column with each galaxy's survey
+    # Definitions of α and of the labels; `gold_experts` has the `upper` limit of θ of the experts' own bias curve, as
+    # `import_gold` measures it with twins.
+    about: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()  # on the selection of these galaxies
+
+
 def study_transition(
-    labels: Array,
-    alpha: Array,
+    sample: Sample,
     family: str | type[FlipTransition] | None = None,
     *,
-    observables: Array | None = None,
-    intrinsic: Array | None = None,
-    gold: Array | None = None,
-    gold_probability: Array | None = None,
-    gold_uncertain: Array | None = None,
-    weights: Array | None = None,
-    known: Array | None = None,
-    by: Array | None = None,
+    context: Context | None = None,
+    by: np.ndarray | None = None,
     by_name: str = "alpha",
     fraction_bins: int = 8,
     compare: bool = True,
     bootstrap: int = 0,
     seed: int = 0,
-    columns: Mapping[str, np.ndarray] | None = None,
-    votes: Array | None = None,
-    groups: tuple[str, np.ndarray] | None = None,
-    about: Mapping[str, Any] | None = None,
-    findings: tuple[Finding, ...] = (),
     **options: Any,
 ) -> TransitionStudy:
     """Fit T(α), compare families, check calibration and confounding, and correct class fractions.
 
-    Arguments are as for `fit_transition` and `debiased_fractions`, and: `family` may be "best", that of lowest AIC;
-    `known` are gold labels to show beside the result, NaN where unknown; which galaxies have a gold label should not
-    depend on `columns` and on `votes`, the fraction of votes for disk; `groups` are name and values of the column that
-    names the survey of each galaxy; `findings` on the selection of these rows come first; `about` is stored in the
-    result, and its `gold_experts` has the `upper` limit of θ of the experts' own bias curve, as `import_gold` measures
-    it with twins.
+    `family` may be "best", that of lowest AIC. Further options are those of `settings_for`.
     """
-    labels, alpha = np.asarray(labels), np.asarray(alpha)
-    by_gold = gold is not None and options.get("method") in (None, "gold")
-    shared: dict[str, Any] = {"weights": weights, "gold": gold, "observables": observables, "seed": seed}
+    context, has_gold = context or Context(), sample.gold is not None
+    options["seed"] = seed
     # With gold labels, intrinsic columns go into the check and the regression on gold labels.
-    options |= shared | ({"gold_probability": gold_probability} if by_gold else {"intrinsic": intrinsic})
+    fitted = replace(sample, intrinsic=None) if has_gold and options.get("method") in (None, "gold") else sample
     families = None
-    with progress(3, "estimating T(α)", "steps") as told:
-        if (compare and observables is None) or family == "best":
+    with progress(3, "estimating T(α)", "steps") as steps:
+        if (compare and sample.observables is None) or family == "best":
             own = [] if family in (None, "best") else [family_of(family)]
-            asked = [one for one in own if one.family not in COMPARED]
-            families = compare_families(labels, alpha, (*asked, *COMPARED), **options)
+            kinds = [*(one for one in own if one.family not in COMPARED), *map(family_of, COMPARED)]
+            families = compared(fitted, kinds, **options)
             family = families.best if family == "best" else family
-        if family == "monotone":  # the curvature gives no error where neighbouring knots are level
-            options["bootstrap"] = bootstrap or _RESAMPLES
-        fit = fit_transition(labels, alpha, family, **options)
-        again = with_bootstrap_errors(fit, bootstrap, seed) if bootstrap and family != "monotone" else fit
+        fit = solve(fitted, settings_for(fitted, family, **options))
+        if fit.family == "monotone":  # the curvature gives no error where neighbouring knots are level
+            fit = again = with_bootstrap_errors(fit, bootstrap or _RESAMPLES, seed)
+        else:
+            again = with_bootstrap_errors(fit, bootstrap, seed) if bootstrap else fit
+        diagnosis = diagnose(replace(fit, failed_resamples=again.failed_resamples))
+        fit = replace(fit, findings=diagnosis.findings)
         scatter = {name: again.stderr[name] for name in fit.values} if bootstrap else {}
-        if by_gold and intrinsic is not None:
-            columns_given = check_columns(intrinsic, "intrinsic", labels.shape[0])
-            check_not_encoded(columns_given, fit.labels, "intrinsic", "the observed label")
-        told.update(1)
-        experts = (about or {}).get("gold_experts")
-        bins = max(1, min(fraction_bins, labels.size // _FEWEST_PER_BIN))
-        of_fractions: dict[str, Any] = shared | {
-            "gold_probability": gold_probability,
-            "gold_uncertain": gold_uncertain,
+        steps.update(1)
+        experts = context.about.get("gold_experts")
+        of_bins: dict[str, Any] = {
+            "bins": max(1, min(fraction_bins, sample.labels.size // _FEWEST_PER_BIN)),
+            "covariates": sample.intrinsic if has_gold else None,
             "gold_transition": None if experts is None else RayleighTransition(experts["upper"]),
-            "covariates": intrinsic if gold is not None else None,
+            "seed": seed,
         }
-        fractions = debiased_fractions(labels, alpha, fit, by, bins, **of_fractions, name=by_name)
-        told.update(1)
+        fractions = fractions_in_bins(sample, fit, by=by, name=by_name, **of_bins)
+        selected = selection_findings(sample) if has_gold else fit.findings
+        fractions = replace(fractions, findings=unique(selected, fractions.findings))
+        steps.update(1)
         by_alpha = None
-        if gold is not None:
-            by_alpha = fractions if by is None else debiased_fractions(labels, alpha, fit, None, bins, **of_fractions)
-        check = confounding_check(labels, alpha, intrinsic, gold, fit.data.gold_weights, seed, fractions=by_alpha)
-        told.update(1)
+        if has_gold:
+            by_alpha = fractions if by is None else fractions_in_bins(sample, fit, **of_bins)
+        check = confounding(sample, by_alpha, seed)
+        steps.update(1)
     if fractions.samples is not None:  # the fraction of all galaxies is that of their bins
         weight = fractions.bin_weights / fractions.bin_weights.sum()
         total = np.einsum("b,sbk->sk", weight, fractions.samples)
@@ -210,30 +202,39 @@ def study_transition(
             fraction_samples=total[:, DISK],
             fraction_range=fractions.range_of_total,
         )
-    classes = fit.data.gold
-    if known is None and classes is not None:
-        known = np.where(classes == UNKNOWN, np.nan, classes == DISK)
+    shown = context.shown
+    if shown is None and has_gold:
+        shown = np.where(sample.known, sample.gold == DISK, np.nan)
     gold_fractions = gold_stderr = None
-    if known is not None:
-        column = alpha if by is None else np.asarray(by)
-        gold_fractions, gold_stderr = _gold_fractions(np.asarray(known), fractions, column, gold_probability)
+    if shown is not None:
+        column = sample.alpha if by is None else by
+        gold_fractions, gold_stderr = _gold_fractions(shown, fractions, column, sample.probability)
     contradicted = _contradiction(fractions, gold_fractions, gold_stderr)
     rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-    pooled = group_findings(fit.data, *groups) if groups is not None else ()
+    pooled = () if context.survey is None else group_findings(sample, *context.survey)
     unbalanced: list[Finding] = []
-    if columns and classes is not None and gold_probability is None:
-        unbalanced = balance_findings(columns, fit.data)
-    if votes is not None and classes is not None and gold_probability is None:
-        unbalanced += vote_findings(np.asarray(votes), fit.data)
+    if has_gold and sample.probability is None:
+        unbalanced = balance_findings(context.columns, sample)
+        if context.disk_votes is not None:
+            unbalanced += vote_findings(context.disk_votes, sample)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
     unexplained = check.unexplained if fit.method == "conditional" else check.confounded
     matters = unexplained and fit.method != "gold"
     drift = check.findings if matters else ()
-    found = unique(contradicted, findings, again.findings, pooled, unbalanced, fractions.findings, drift)
+    found = unique(contradicted, context.findings, fit.findings, pooled, unbalanced, fractions.findings, drift)
     if rejected is not None:
         found = (*(one for one in found if one.code != rejected.code), rejected)
     return TransitionStudy(
-        fit, families, check, calibration(fit), fractions, gold_fractions, found, gold_stderr, scatter, about or {}
+        fit,
+        families,
+        check,
+        diagnosis.calibration,
+        fractions,
+        gold_fractions,
+        found,
+        gold_stderr,
+        scatter,
+        context.about,
     )
 
 
@@ -263,13 +264,13 @@ def _contradiction(
 
 
 def _gold_fractions(
-    gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray, probability: Array | None
+    gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray, probability: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Disk fraction by gold labels, weighted by inverse probability, in the bins of corrected ones, and its error."""
     bins = fractions.counts.size
     index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, bins - 1)
-    known = np.isfinite(gold) if probability is None else np.isfinite(gold) & (np.asarray(probability) > 0)
-    w = np.ones(known.sum()) if probability is None else 1 / np.asarray(probability, dtype=float)[known]
+    known = np.isfinite(gold) if probability is None else np.isfinite(gold) & (probability > 0)
+    w = np.ones(known.sum()) if probability is None else 1 / probability[known]
     cut = Bins(index[known], fractions.edges, fractions.middles, bins, w)
     with np.errstate(invalid="ignore"):  # bins without gold labels
         found = cut.means(gold[known][:, None])[:, 0]

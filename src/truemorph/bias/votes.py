@@ -8,38 +8,20 @@ the false-disk rate for smooth galaxies. Given the class, k is therefore beta-bi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.special import betaln, expit, gammaln, log_softmax
 from scipy.stats import betabinom
 
 from truemorph.bias.maximum import climb, differences, maximise, with_differences
-from truemorph.bias.result import Data, TransitionFit
+from truemorph.bias.result import Settings, TransitionFit
+from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import DISK, SMOOTH, Space, TabulatedTransition, Transition
-from truemorph.errors import InputError
-from truemorph.findings import Finding
 
-MAJORITY = 0.5
 _RHO_BOUNDS, _RHO_START = (-7.0, 4.0), (-1.5, -1.0)
 _FRACTION_BOUND = 9.0
 _KNOTS = 32
 _ROUGH = 3_000
-
-
-def check_votes(votes: Any) -> np.ndarray:
-    """Return vote counts as an (N, 2) int array: smooth, disk."""
-    counts = np.asarray(votes)
-    if counts.ndim != 2 or counts.shape[1] != 2:
-        raise InputError(f"votes must have shape (N, 2), counts of smooth and disk; got {counts.shape}")
-    whole = np.rint(counts)
-    bad = np.flatnonzero(np.any((counts < 0) | ~np.isfinite(counts) | (np.abs(counts - whole) > 1e-6), axis=1))
-    if bad.size:
-        raise InputError(f"votes must be integers, 0 or more; row {bad[0]} is {counts[bad[0]]}")
-    empty = np.flatnonzero(whole.sum(axis=1) == 0)
-    if empty.size:
-        raise InputError(f"{empty.size} galaxies have no votes (first: row {empty[0]}); remove them")
-    return whole.astype(np.int64)
 
 
 def beta_parameters(mean: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
@@ -100,19 +82,19 @@ def _vote_numbers(votes: np.ndarray, most: int = 25) -> tuple[np.ndarray, np.nda
     return numbers.astype(np.int64), counts / counts.sum()
 
 
-def by_votes(space: Space, data: Data) -> TransitionFit:
+def by_votes(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Maximise the likelihood of counts: Σ log Σ_y f_y BetaBinomial(k; n, μ_y(α), ρ_y).
 
     A point is [T's point, logit of the disk fraction, logits of ρ]. Rows with a gold label have only that class.
     """
-    assert data.votes is not None
-    votes, numbers, n = data.votes, _vote_numbers(data.votes), space.size
+    assert sample.votes is not None
+    votes, numbers, n = sample.votes, _vote_numbers(sample.votes), space.size
     known = np.full(votes.shape, False)
-    if data.gold is not None:
-        known = (data.gold[:, None] >= 0) & (data.gold[:, None] != np.arange(2))
+    if sample.gold is not None:
+        known = (sample.gold[:, None] >= 0) & (sample.gold[:, None] != np.arange(2))
 
     def terms(point: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
-        given = VoteModel.at(space, point, numbers).log_probabilities(votes[rows], data.alpha[rows])
+        given = VoteModel.at(space, point, numbers).log_probabilities(votes[rows], sample.argument[rows])
         joint = np.where(known[rows], -np.inf, log_softmax([0.0, point[n]]) + given)
         return np.logaddexp(joint[:, 0], joint[:, 1])
 
@@ -120,28 +102,22 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
     upper = np.concatenate([space.upper, [_FRACTION_BOUND], [_RHO_BOUNDS[1]] * 2])
     starts = np.array([np.concatenate([start, [0.5], _RHO_START]) for start in space.starts])
     part = slice(None, None, max(1, len(votes) // _ROUGH))
-    rough = with_differences(lambda at: float(data.weights[part] @ terms(at, part)))
-    begin, _ = climb(rough, starts, lower, upper, data.weights[part].size)
-    objective = with_differences(lambda at: float(data.weights @ terms(at)))
+    rough = with_differences(lambda at: float(sample.weights[part] @ terms(at, part)))
+    begin, _ = climb(rough, starts, lower, upper, sample.weights[part].size)
+    objective = with_differences(lambda at: float(sample.weights @ terms(at)))
     best = maximise(objective, begin[None], lower, upper, len(votes))
 
     def scores() -> np.ndarray:
-        return differences(terms, best.point) * data.weights
+        return differences(terms, best.point) * sample.weights
 
-    covariance = best.covariance(scores() @ scores().T if np.ptp(data.weights) else None)
+    covariance = best.covariance(scores() @ scores().T if np.ptp(sample.weights) else None)
     found, variance = VoteModel.at(space, best.point, numbers), covariance[n, n]
     rho = found.overdispersion
     rho_stderr = rho * (1 - rho) * np.sqrt(np.diag(covariance)[n + 1 :])
-    for_disk = float(found.transition.matrix(np.median(data.alpha, keepdims=True))[0, SMOOTH, DISK])
-    findings: tuple[Finding, ...] = ()
-    if for_disk >= MAJORITY:
-        wrong = f"{for_disk:.0%} of the votes for smooth galaxies would be for a disk"
-        message = f"The votes do not separate two classes: {wrong}."
-        action = "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes."
-        findings = (Finding("classes-not-separated", "problem", message, action),)
     fit = TransitionFit.of(
         space,
-        data,
+        sample,
+        settings,
         best.point,
         covariance,
         found.class_fractions,
@@ -149,8 +125,7 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
         log_likelihood=best.value,
         n_parameters=best.point.size,
         influence=lambda: np.nan_to_num(best.covariance()) @ scores(),
-        findings=findings,
-        fraction_at_bound=not best.free[n],
+        at_bound=not best.free[n],
         votes=found,
     )
     names = ("overdispersion_smooth", "overdispersion_disk")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from scipy.stats import rankdata
 
+from truemorph.bias.sample import Sample
+from truemorph.bias.study import Context
 from truemorph.catalogs.catalogue import columns_of_rule, gold_classes, rows_where
 from truemorph.catalogs.columns import ADDED, CLASS_NAMES, FRACTIONS, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
@@ -25,35 +27,11 @@ _SURVEY_COLUMNS, _MOST_SURVEYS = ("survey", "source"), 12
 
 @dataclass(frozen=True)
 class SelectedRows:
-    """Columns of the selected galaxies, shape (N,); those that are not there or not asked for are None.
+    """The selected galaxies of a catalogue: what an estimate uses, what else is known, and a column to bin by."""
 
-    `weights` are sampling weights, if the galaxies are a sample balanced by label; `intrinsic` has shape (N, P) and
-    `observables` (N, J). `gold` has the gold labels to use (-1 if unknown), `gold_probability` the probability of
-    selection for one, and `gold_uncertain` 1 where people could not tell the class or did not agree; `known` is the
-    catalogue's own column `gold`, NaN if unknown. `columns` are other numeric columns, and `votes` the fraction of
-    votes for disk, to test whether galaxies with gold labels are representative; `groups` is the name and values of the
-    column with the survey of each galaxy. `about` defines α and labels.
-    """
-
-    labels: np.ndarray
-    alpha: np.ndarray
-    weights: np.ndarray | None
-    intrinsic: np.ndarray | None
-    observables: np.ndarray | None
-    gold: np.ndarray | None
-    gold_probability: np.ndarray | None
-    gold_uncertain: np.ndarray | None
-    known: np.ndarray | None
-    by: np.ndarray | None
-    columns: dict[str, np.ndarray]
-    votes: np.ndarray | None
-    groups: tuple[str, np.ndarray] | None
-    about: dict[str, Any]
-    findings: tuple[Finding, ...]
-
-    def for_study(self) -> dict[str, Any]:
-        """Return all fields except labels and α as keyword arguments of `study_transition`."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("labels", "alpha")}
+    sample: Sample
+    context: Context
+    by: np.ndarray | None  # (N,)
 
 
 def select_rows(
@@ -104,23 +82,25 @@ def select_rows(
             findings.append(Finding("gold-unused", "caution", unused, 'Estimate it with them (`gold`="gold").'))
     if "psf_fwhm" in frame.columns and frame["psf_fwhm"].n_unique() == 1 and frame["psf_fwhm"].null_count() == 0:
         findings.append(ALPHA_IS_SIZE)
-    return SelectedRows(
-        labels=frame["label"].to_numpy(),
-        alpha=frame["alpha"].to_numpy(),
+    sample = Sample.of(
+        frame["label"].to_numpy(),
+        frame["alpha"].to_numpy(),
         weights=_weights(frame) if weights == "balance" else None,
         intrinsic=np.stack([values[name] for name in intrinsic], axis=1) if intrinsic else None,
         observables=np.stack([values[name] for name in observables], axis=1) if observables else None,
         gold=classes,
         gold_probability=_planned(frame, gold, "gold_probability"),
         gold_uncertain=_planned(frame, gold, "gold_uncertain"),
-        known=known,
-        by=values[by] if by else None,
-        columns={} if classes is None else _properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
-        votes=_votes(frame),
-        groups=_groups(frame),
-        about=about,
-        findings=unique(catalogue.findings, sentinels, findings),
     )
+    context = Context(
+        shown=known,
+        columns={} if classes is None else _properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
+        disk_votes=_votes(frame),
+        survey=_groups(frame),
+        about=about,
+        findings=unique(sentinels, findings),
+    )
+    return SelectedRows(sample, context, values[by] if by else None)
 
 
 def _filtered(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from cyclopts import Parameter
 
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.diagnosis import diagnose
+from truemorph.bias.estimation import settings_for, solve
 from truemorph.bias.likelihood import n_observables
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import Transition, family_of
@@ -25,12 +26,13 @@ def fit_catalogue(
 ) -> tuple[TransitionFit, dict[str, Any]]:
     """Fit T(α) to a catalogue's labels; also return the fit as it is written to a file.
 
-    `where` has conditions that select rows; `options` are those of `fit_transition`, for Rayleigh's family by default.
+    `where` has conditions that select rows; `options` are those of `settings_for`, for Rayleigh's family by default.
     """
     rows = select_rows(catalogue, where)
-    fit = fit_transition(rows.labels, rows.alpha, weights=rows.weights, **{"family": "rayleigh", **options})
-    findings = [one.to_dict() for one in unique(rows.findings, fit.findings)]
-    return fit, fit.to_dict() | rows.about | {"findings": findings}
+    fit = solve(rows.sample, settings_for(rows.sample, **{"family": "rayleigh", **options}))
+    fit = replace(fit, findings=diagnose(fit).findings)
+    findings = [one.to_dict() for one in unique(rows.context.findings, fit.findings)]
+    return fit, fit.to_dict() | dict(rows.context.about) | {"findings": findings}
 
 
 def write_fit(described: dict[str, Any], figure: Any, out: Path) -> Path:

@@ -21,6 +21,7 @@ from truemorph._version import __version__, installed_versions
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.reading import read_fit
+from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN, MatrixTransition, Transition, transition_from_dict, transition_to_dict
 from truemorph.catalogs.catalogue import gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
@@ -244,7 +245,8 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
             f"the PSF's {catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
         )
     labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
-    unlike = [one.to_dict() for one in unlike_labels(transition_from_dict(described), labels, alpha)]
+    sample = Sample.of(labels, alpha)
+    unlike = [one.to_dict() for one in unlike_labels(transition_from_dict(described), sample)]
     return described | {"findings": [*described.get("findings", ()), *unlike]} if unlike else described
 
 

@@ -103,10 +103,10 @@ def estimate_transition(
         raise InputError(f"{out}: a fit is written as JSON and PNG; choose a name that ends in .json")
     rows = select_rows(read_catalogue(catalogue), where, intrinsic, gold, by, observables, weights)
     study = study_transition(
-        rows.labels,
-        rows.alpha,
+        rows.sample,
         family,
-        **rows.for_study(),
+        context=rows.context,
+        by=rows.by,
         by_name=by or "alpha",
         fraction_bins=fraction_bins,
         compare=compare,

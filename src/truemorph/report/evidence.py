@@ -327,8 +327,9 @@ def _study(
     try:
         rows = select_rows(catalogue, options.where, options.intrinsic)
         # The report compares with gold labels; that this fit does without them is its purpose.
-        rows = replace(rows, findings=tuple(one for one in rows.findings if one.code != "gold-unused"))
-        return study_transition(rows.labels, rows.alpha, family, **rows.for_study(), seed=options.seed), []
+        kept = tuple(one for one in rows.context.findings if one.code != "gold-unused")
+        context = replace(rows.context, findings=kept)
+        return study_transition(rows.sample, family, context=context, seed=options.seed), []
     except InputError as problem:
         text = f"T(α) could not be fitted to these labels, so nothing was checked with it: {problem}."
         action = "Use more galaxies, or correct what this message names."

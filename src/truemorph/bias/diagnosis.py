@@ -1,0 +1,151 @@
+"""What limits an estimate of T(α): one function that looks at the finished fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import xlogy
+
+from truemorph.bias.calibration import Calibration, calibration
+from truemorph.bias.checks import selection_findings
+from truemorph.bias.result import SIGNIFICANT_GAIN, TransitionFit
+from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.findings import Finding, unique
+
+# Part of smooth galaxies' votes for a disk from which votes do not separate the classes.
+_MAJORITY = 0.5
+# R² of log α on intrinsic columns above which bias is hard to separate.
+_EXPLAINED = 0.95
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Findings of a fit, and its goodness of fit."""
+
+    findings: tuple[Finding, ...]
+    calibration: Calibration
+
+
+def diagnose(fit: TransitionFit) -> Diagnosis:
+    """Return what limits an estimate, most important first."""
+    flat = [] if fit.method == "gold" else [_flat_fractions_assumed(fit)]  # first, because it limits everything
+    selected = [] if fit.sample.gold is None else selection_findings(fit.sample)
+    drift = _drift_findings(fit) if fit.method in ("likelihood", "binned") and fit.sample.observables is None else []
+    fitted = calibration(fit)
+    found = unique(
+        flat,
+        _identification_findings(fit),
+        selected,
+        _vote_findings(fit),
+        _estimate_findings(fit),
+        drift,
+        _resample_findings(fit),
+        fitted.findings,
+    )
+    return Diagnosis(found, fitted)
+
+
+def _flat_fractions_assumed(fit: TransitionFit) -> Finding:
+    """Return the assumption of an estimate without gold labels, and the range of the disk fraction without it."""
+    (low, high), fixed = fit.disk_fraction_range, " at fixed intrinsic columns" if fit.method == "conditional" else ""
+    trend = "" if fit.drift is None else f" if their logit changes by up to {fit.drift.delta:g} per σ of ln α"
+    message = (
+        "Labels alone cannot separate bias from a real change of class fractions with resolution. This estimate "
+        f"assumes that the true fractions do not depend on α{fixed}; the disk fraction may lie anywhere from "
+        f"{low:.2f} to {high:.2f}{trend}."
+    )
+    return Finding("flat-fractions-assumed", "caution", message, "Give gold labels (`gold`), which settle it.")
+
+
+def _identification_findings(fit: TransitionFit) -> list[Finding]:
+    """Return findings where labels alone cannot separate bias from class fractions."""
+    findings = []
+    if fit.method == "conditional" and fit.sample.explained > _EXPLAINED:
+        variance = f"{fit.sample.explained:.1%} of the variance of log α (more than {_EXPLAINED:.0%})"
+        message = f"The intrinsic columns explain {variance}, so bias is hard to separate from real differences."
+        action = "Use columns that do not set α, such as the axis ratio (`intrinsic`), or gold labels (`gold`)."
+        findings.append(Finding("columns-determine-alpha", "caution", message, action))
+    if fit.sample.observables is not None and fit.method == "likelihood":
+        message = (
+            "From labels alone, a bias curve of several observables cannot be separated from class fractions that "
+            "depend on them."
+        )
+        action = "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend."
+        findings.append(Finding("observables-not-identified", "caution", message, action))
+    return findings
+
+
+def _vote_findings(fit: TransitionFit) -> list[Finding]:
+    """Return a problem if votes for smooth galaxies would be for a disk."""
+    if fit.votes is None:
+        return []
+    middle = np.median(fit.alpha, keepdims=True)
+    for_disk = float(fit.votes.transition.matrix(middle)[0, SMOOTH, DISK])
+    if for_disk < _MAJORITY:
+        return []
+    wrong = f"{for_disk:.0%} of the votes for smooth galaxies would be for a disk"
+    message = f"The votes do not separate two classes: {wrong}."
+    action = "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes."
+    return [Finding("classes-not-separated", "problem", message, action)]
+
+
+def _resample_findings(fit: TransitionFit) -> list[Finding]:
+    if not fit.failed_resamples:
+        return []
+    message = f"The fit failed on {fit.failed_resamples} bootstrap resamples, which were left out."
+    return [Finding("resamples-failed", "note", message, "Use more galaxies if many failed.")]
+
+
+def _estimate_findings(fit: TransitionFit) -> list[Finding]:
+    """Return findings where the data may not determine the estimate."""
+    findings = []
+    for name in getattr(fit.transition if fit.votes is None else fit.votes.transition, "free", ()):
+        value, error = fit.values[name], fit.stderr[name]
+        if not error < 0.5 * value:
+            stated = f"{error:.2g}" if np.isfinite(error) else "unknown"
+            message = f"{name} = {value:.3g} is uncertain (error {stated}): the likelihood is nearly flat."
+            action = "Use more galaxies, gold labels (`gold`), or a family with fewer parameters (`family`)."
+            findings.append(Finding("parameter-uncertain", "caution", message, action))
+    if fit.family == "monotone" and fit.method not in ("gold", "conditional"):
+        message = (
+            "The monotone family assumes that the best resolved galaxies are labelled without bias, which labels "
+            "alone cannot show."
+        )
+        action = "Give gold labels (`gold`), or compare with a family that has a formula (`family`)."
+        findings.append(Finding("best-resolved-unbiased-assumed", "caution", message, action))
+    if fit.at_bound:
+        message = (
+            "A class fraction is 0 or 1: labels alone cannot separate bias from a missing class here. The errors of "
+            "the other parameters are at this fixed fraction."
+        )
+        findings.append(Finding("fraction-at-bound", "caution", message, "Give gold labels (`gold`)."))
+    return findings
+
+
+def _drift_findings(fit: TransitionFit) -> list[Finding]:
+    """Return findings if the labels do not drift with α, or no T(α) explains some of them."""
+    findings, labels, weights = [], fit.labels, fit.sample.weights
+    resolved = fit.alpha > 0
+    impossible = int(np.sum(~resolved & (labels == DISK)))
+    if impossible:
+        message = f"{impossible:,} galaxies at α = 0 are labelled disk, although no disk can be seen there."
+        findings.append(Finding("disks-at-alpha-zero", "caution", message, "Check their radii."))
+    with np.errstate(divide="ignore"):
+        seen = np.log(fit.label_probabilities[np.arange(labels.size), labels])
+    totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=fit.sample.n_classes)
+    gain = float((weights * seen)[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
+    gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
+    falls = gain < SIGNIFICANT_GAIN and np.ptp(fit.alpha[resolved]) > 0
+    if falls and np.corrcoef(labels[resolved] == DISK, np.log(fit.alpha[resolved]))[0, 1] * labels.size**0.5 < -3:
+        message = "The disk fraction of the labels falls with α, the opposite of resolution bias."
+        action = "Check that smooth and disk are not exchanged (`smooth`, `disk`); otherwise give gold labels (`gold`)."
+        findings.append(Finding("drift-reversed", "problem", message, action))
+    elif gain < SIGNIFICANT_GAIN:
+        message = (
+            f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of constant "
+            f"fractions, so {next(iter(fit.space.names), fit.family)} is an upper limit at most."
+        )
+        action = "Do not correct these labels unless gold labels (`gold`) show a bias."
+        findings.append(Finding("no-drift", "caution", message, action))
+    return findings

@@ -1,0 +1,243 @@
+"""The checked arrays of the galaxies from which an estimate is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from truemorph.arrays import float_array
+from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
+from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN, Array, as_resolution
+from truemorph.errors import InputError
+
+# Fewest gold labels of a fit.
+FEWEST = 20
+# R² of log α on intrinsic columns above which they are refused.
+REFUSED = 0.999
+# Columns encode classes if so few of their values map to classes, or if a small tree predicts nearly all.
+_ENCODED_VALUES, _ENCODED_FEWEST = 10, 5
+_ENCODED_WRONG, _ENCODED_CHANCE, _ENCODED_LEVEL = 0.005, 0.02, 0.01
+# Number of galaxies on which columns are tested.
+_TESTED = 20_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Arrays of N galaxies, checked once; `take` indexes them by rows."""
+
+    labels: np.ndarray  # (N,): observed labels; the majority where there are votes
+    alpha: np.ndarray  # (N,): resolution
+    n_classes: int
+    weights: np.ndarray  # (N,): sampling weights of mean 1; ones where none were given
+    observables: np.ndarray | None = None  # (N, J): what T depends on beside α
+    intrinsic: np.ndarray | None = None  # (N, P): columns that vary
+    gold: np.ndarray | None = None  # (N,): -1 where unknown
+    probability: np.ndarray | None = None  # (N,): of selection for a gold label; None for random selection
+    uncertain: np.ndarray | None = None  # (N,): nonzero where people could not tell the class, or did not agree
+    votes: np.ndarray | None = None  # (N, 2)
+
+    @classmethod
+    def of(
+        cls,
+        labels: Array,
+        alpha: Array,
+        *,
+        n_classes: int | None = None,
+        observables: Array | None = None,
+        intrinsic: Array | None = None,
+        gold: Array | None = None,
+        gold_probability: Array | None = None,
+        gold_uncertain: Array | None = None,
+        weights: Array | None = None,
+    ) -> Sample:
+        """Check shapes and values; without `n_classes`, labels and gold labels determine K.
+
+        Labels may be counts of votes, shape (N, 2). Intrinsic columns must not encode the labels.
+        """
+        resolution, votes = as_resolution(float_array(alpha, "alpha")), None
+        n = resolution.size
+        if np.ndim(labels) == 2:
+            votes = check_votes(labels)
+            labels = (votes[:, DISK] > votes[:, SMOOTH]).astype(np.int64)
+        n_classes = n_classes or classes_in(labels, *([] if gold is None else [gold]))
+        observed = check_labels(labels, n_classes)
+        if observed.size != n:
+            raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {n}")
+        known = None if gold is None else check_gold(gold, n, n_classes)
+        planned = known is not None and gold_probability is not None
+        sample = cls(
+            observed,
+            resolution,
+            n_classes,
+            np.broadcast_to(1.0, n) if weights is None else check_weights(weights, n),
+            observables=None if observables is None else check_columns(observables, "observables", n),
+            gold=known,
+            probability=check_probability(gold_probability, known) if planned else None,
+            uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
+            votes=votes,
+        )
+        if intrinsic is None:
+            return sample
+        columns = check_intrinsic(intrinsic, n)
+        check_not_encoded(columns, observed, "intrinsic", "the observed label")
+        return replace(sample, intrinsic=columns)
+
+    def __post_init__(self) -> None:
+        if self.gold is None:
+            return
+        counts = np.bincount(self.gold[self.known], minlength=self.n_classes)
+        if counts.sum() < FEWEST:
+            raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
+        if np.any(counts == 0):
+            raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
+
+    def take(self, rows: np.ndarray) -> Sample:
+        """Return the sample of some rows, which may repeat; an error if too few have gold labels."""
+        arrays = {one.name: getattr(self, one.name) for one in fields(self)}
+        chosen = {name: values[rows] for name, values in arrays.items() if isinstance(values, np.ndarray)}
+        chosen["weights"] = chosen["weights"] / chosen["weights"].mean()
+        if self.intrinsic is not None:
+            chosen["intrinsic"] = np.asfortranarray(chosen["intrinsic"])
+        return replace(self, **chosen)
+
+    @cached_property
+    def argument(self) -> np.ndarray:
+        """Argument of T: α, shape (N,), or α and the observables, shape (N, 1 + J)."""
+        return self.alpha if self.observables is None else np.column_stack([self.alpha, self.observables])
+
+    @property
+    def observed(self) -> np.ndarray:
+        """Labels as 0 and 1, or fractions of votes, shape (N, K)."""
+        if self.votes is None:
+            return np.eye(self.n_classes)[self.labels]
+        return self.votes / self.votes.sum(axis=1, keepdims=True)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Whether a galaxy has a gold label, shape (N,)."""
+        return np.zeros(self.labels.size, dtype=bool) if self.gold is None else self.gold != UNKNOWN
+
+    @property
+    def gold_weights(self) -> np.ndarray:
+        """Weights of the galaxies with gold labels, shape (N,): sampling weights over probabilities of selection."""
+        if self.probability is None:
+            return self.weights
+        out = self.weights / np.where(self.known, self.probability, 1.0)
+        return out * self.weights[self.known].sum() / out[self.known].sum()  # with the same sum over the known rows
+
+    @cached_property
+    def explained(self) -> float:
+        """R² of log α on the intrinsic columns; an error if they determine α, as size and redshift at constant PSF."""
+        if self.intrinsic is None:
+            return 0.0
+        found = explained_variance(self.alpha, self.intrinsic)
+        if found > REFUSED:
+            reason = f"the intrinsic columns determine alpha (R² = {found:.4f} of log alpha)"
+            raise InputError(f"{reason}; use columns that do not set alpha, such as the axis ratio, or gold labels")
+        return found
+
+
+def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
+    """Return gold labels as an (N,) int array, -1 if unknown."""
+    values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
+    if values.shape != (n,):
+        raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
+    if np.issubdtype(values.dtype, np.floating):
+        values = np.where(np.isfinite(values), values, UNKNOWN)
+    return check_classes(values, n_classes, "gold", UNKNOWN)
+
+
+def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
+    """Return probabilities of selection as an (N,) float array, above 0 where there is a gold label."""
+    values = float_array(probability, "gold_probability")
+    if values.shape != gold.shape:
+        raise InputError(f"gold_probability must have one value a galaxy; got shape {values.shape} for {gold.size}")
+    bad = np.flatnonzero(~((values >= 0) & (values <= 1)) | ((gold != UNKNOWN) & (values == 0)))
+    if bad.size:
+        first = f"{bad.size} are not (first: row {bad[0]}, {values[bad[0]]:g})"
+        raise InputError(f"gold_probability must be 0 to 1, and above 0 where there is a gold label; {first}")
+    return values
+
+
+def check_votes(votes: Any) -> np.ndarray:
+    """Return vote counts as an (N, 2) int array: smooth, disk."""
+    counts = np.asarray(votes)
+    if counts.ndim != 2 or counts.shape[1] != 2:
+        raise InputError(f"votes must have shape (N, 2), counts of smooth and disk; got {counts.shape}")
+    whole = np.rint(counts)
+    bad = np.flatnonzero(np.any((counts < 0) | ~np.isfinite(counts) | (np.abs(counts - whole) > 1e-6), axis=1))
+    if bad.size:
+        raise InputError(f"votes must be integers, 0 or more; row {bad[0]} is {counts[bad[0]]}")
+    empty = np.flatnonzero(whole.sum(axis=1) == 0)
+    if empty.size:
+        raise InputError(f"{empty.size} galaxies have no votes (first: row {empty[0]}); remove them")
+    return whole.astype(np.int64)
+
+
+def check_intrinsic(intrinsic: object, n: int) -> np.ndarray:
+    """Return intrinsic columns as a finite (N, P) array."""
+    columns = check_columns(intrinsic, "intrinsic", n)
+    constant = np.flatnonzero(np.ptp(columns, axis=0) <= 1e-12 * np.abs(columns).max(axis=0))
+    if constant.size:
+        raise InputError(f"intrinsic column {constant[0]} is the same for all galaxies; remove it")
+    return np.asfortranarray(columns)  # numpy sums contiguous columns more exactly
+
+
+def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what: str) -> None:
+    """Refuse columns, shape (N, P), that give away known classes (-1 if unknown): they are no intrinsic properties."""
+    known = np.flatnonzero(classes != UNKNOWN)
+    known = np.random.default_rng(0).permutation(known)[:_TESTED]
+    seen, rows = classes[known], columns[known]
+    fewest = np.bincount(seen)[np.unique(seen)].min()
+    if np.unique(seen).size < 2 or fewest < _ENCODED_FEWEST:
+        return
+    action = "leave it out; columns must be properties of the galaxies that are measured for all of them"
+    for number, column in enumerate(rows.T, 1):
+        values, index = np.unique(column, return_inverse=True)
+        counted = np.zeros((values.size, seen.max() + 1))
+        np.add.at(counted, (index, seen), 1)
+        if values.size <= _ENCODED_VALUES and np.all(np.count_nonzero(counted, axis=1) == 1):
+            raise InputError(f"{name}: column {number} of {columns.shape[1]} encodes {what}; {action}")
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier
+
+    tree = DecisionTreeClassifier(max_depth=4, min_samples_leaf=2, random_state=0)
+    right = cross_val_predict(tree, rows, seen, cv=3) == seen
+    wrong = np.mean([np.mean(~right[seen == one]) for one in np.unique(seen)])
+    # Even for many predictions that are all right, the accuracy must be certain (99 %) to be above 98 %.
+    if wrong < _ENCODED_WRONG and right.size > np.log(_ENCODED_LEVEL) / np.log(1 - _ENCODED_CHANCE):
+        raise InputError(f"{name}: the columns predict {what} of {1 - wrong:.1%} of the galaxies; {action}")
+
+
+def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray) -> float:
+    """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
+
+    The larger value from a cubic polynomial (in columns, and logarithms of positive ones) and boosted trees, which are
+    less exact, but robust against outliers.
+    """
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.preprocessing import PolynomialFeatures
+    from threadpoolctl import threadpool_limits
+
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(alpha.size)[:_TESTED]
+    target = np.log(np.maximum(alpha[rows], alpha[alpha > 0].min()))
+    columns = intrinsic[rows]
+    logs = [np.log(column) for column in columns.T if column.min() > 0]
+    wide = np.column_stack([columns, *logs])
+    wide = (wide - wide.mean(axis=0)) / np.where(wide.std(axis=0) > 0, wide.std(axis=0), 1.0)
+    held = np.arange(rows.size) % 3 == 0
+    cubic = PolynomialFeatures(3 if wide.shape[1] <= 6 else 2).fit_transform(wide)
+    answers = []
+    if cubic.shape[1] * 3 < rows.size:
+        answers.append(cubic[held] @ np.linalg.lstsq(cubic[~held], target[~held], rcond=None)[0])
+    if rows.size >= 200:
+        # One thread is sufficient, and threads that wait for a busy core can take minutes.
+        with threadpool_limits(1, "openmp"):
+            trees = HistGradientBoostingRegressor(random_state=0).fit(columns[~held], target[~held])
+            answers.append(trees.predict(columns[held]))
+    spread = np.sum((target[held] - target[~held].mean()) ** 2)
+    return max([0.0, *(float(1 - np.sum((target[held] - guess) ** 2) / spread) for guess in answers)])
