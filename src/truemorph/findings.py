@@ -52,7 +52,7 @@ class Finding:
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Finding:
         """Rebuild a finding from JSON."""
-        return cls(*(given[name] for name in ("code", "severity", "message", "action")))
+        return cls(given["code"], given["severity"], given["message"], given.get("action", ""))
 
 
 def unique(*findings: Iterable[Finding]) -> tuple[Finding, ...]:

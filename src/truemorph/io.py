@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from reprlib import Repr
@@ -83,6 +83,12 @@ def file_hash(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     """Return the hexadecimal checksum of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def checksums(folder: Path, name: str, content: Mapping[str, Any], others: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the JSON content of one file of a folder, without its key `sha256`, and of other files."""
+    own = content_hash({key: value for key, value in content.items() if key != "sha256"})
+    return {name: own, **{one: file_hash(folder / one) for one in others}}
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:

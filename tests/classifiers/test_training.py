@@ -1,6 +1,7 @@
 """Training: folds, early stopping, unusable data, and the model folder."""
 
 import json
+import resource
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.train import train_on_catalogue
 from truemorph.config import RunConfig, training_config
 from truemorph.errors import CheckpointError, InputError, TruemorphError
+from truemorph.findings import Finding
 from truemorph.tables import CatalogTable, read_table, write_table
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
@@ -66,6 +68,10 @@ def test_predict_accepts_paths_and_reports_unreadable_ones(model_folder, simulat
     assert table["problem"].is_null().to_list() == [True, True, True, False]
     assert table["p_disk"].is_null().to_list() == [False, False, False, True]
     np.testing.assert_allclose((table["p_smooth"] + table["p_disk"])[:3], 1)
+    assert load(model_folder).predict([None])["problem"].is_not_null().all()
+    for wrong in (None, 7, np.array(0.5)):
+        with pytest.raises(InputError):
+            load(model_folder).predict(wrong)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "seen.parquet"])
@@ -90,6 +96,10 @@ def test_a_flipped_bit_in_a_model_is_refused(model_folder, tmp_path, name):
         ("training", 1),
         ("temperatures", [1.0] * 9),
         ("transition", {"family": "rayleigh", "parameters": {"theta": 9}, "findings": ["x"]}),
+        ("metrics", {"held_out_loss": "small"}),
+        ("classes", ["smooth", "disk\x00"]),
+        ("classes", ["disk", "disk"]),
+        ("classes", ["smooth", "label"]),  # a column of the labels, p_label, that posteriors have too
     ],
 )
 def test_an_altered_config_gives_one_line(model_folder, tmp_path, key, value):
@@ -99,6 +109,39 @@ def test_an_altered_config_gives_one_line(model_folder, tmp_path, key, value):
     (copy / "config.json").write_text(json.dumps({**described, key: value}))
     with pytest.raises(CheckpointError, match=rf"^[^\n]*{key}[^\n]*$"):
         load(copy)
+
+
+def test_a_deeply_nested_config_is_refused_and_findings_need_no_action(model_folder, tmp_path):
+    copy = shutil.copytree(model_folder, tmp_path / "copy")
+    described = json.loads((copy / "config.json").read_text())
+    del described["sha256"]
+    described["transition"]["findings"] = [{"code": "no-drift", "severity": "note", "message": "None."}]
+    (copy / "config.json").write_text(json.dumps(described))
+    assert load(copy).findings[0] == Finding("no-drift", "note", "None.")
+    described["catalogue"] = "nested"
+    text = json.dumps(described).replace('"nested"', '{"rows": ' + "[" * 700 + "]" * 700 + "}")
+    (copy / "config.json").write_text(text)
+    with pytest.raises(CheckpointError):
+        load(copy)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("resnet18", {"layers": [9999] * 4}),
+        ("resnet50", {"base_width": 9000}),
+        ("vit_tiny_patch16_224", {"img_size": 2_000_000}),
+        ("vit_giant_patch14_224", {}),
+    ],
+)
+def test_a_description_of_a_network_larger_than_its_weights_is_refused_at_once(model_folder, architecture, arguments):
+    model = load(model_folder)
+    model.networks()  # what is imported needs memory too
+    model.described["built"] = {"architecture": architecture, "arguments": arguments}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError):
+        model.networks()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
 
 
 def test_other_folders_are_not_models_and_are_not_replaced(model_folder, tmp_path):

@@ -1,6 +1,9 @@
 """int8 is aligned with float32, and is used only after a test."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -63,6 +66,25 @@ def test_the_gate_measures_agreement_fractions_and_calibration():
 
 
 @pytest.mark.slow
+def test_openvino_and_nncf_write_nothing_into_the_home_directory_and_look_for_no_server(tmp_path):
+    for module in ("openvino", "nncf"):
+        pytest.importorskip(module)
+    code = """
+import socket
+def refused(*_, **__):
+    print("looked for a server")
+    raise OSError
+socket.getaddrinfo = refused
+import truemorph.labelling.engines.int8, nncf, time
+time.sleep(1)  # usage data are sent by a thread
+"""
+    home = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=home, capture_output=True, text=True, check=True)
+    assert "looked" not in done.stdout
+    assert not (tmp_path / "intel").exists()
+
+
+@pytest.mark.slow
 def test_int8_is_made_tested_and_stored(model, pictures, folder, tmp_path, monkeypatch, capsys):
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
@@ -85,6 +107,19 @@ def test_int8_is_made_tested_and_stored(model, pictures, folder, tmp_path, monke
     label_galaxies(load(tmp_path / "model"), tmp_path / "images", tmp_path / "second.parquet", **options)
     p = [pl.read_parquet(tmp_path / f"{name}.parquet")["p_disk"].to_numpy() for name in ("first", "second")]
     np.testing.assert_allclose(*p, atol=1e-6)
+    # Nothing that has changed is used, nor what does not pass now.
+    stored = tmp_path / "model" / "openvino-int8"
+    for name in ("member-1.bin", "member-0.xml", "gate.json"):
+        before = (stored / name).read_bytes()
+        (stored / name).write_bytes(before.replace(b"0", b"1", 1))
+        with pytest.raises(InputError, match="`gate`"):
+            engine_for(model, "openvino", "int8")
+        (stored / name).write_bytes(before)
+    with monkeypatch.context() as patch:
+        patch.setattr(int8, "LEAST_AGREEMENT", 1.01)
+        with pytest.raises(InputError, match="`gate`"):
+            engine_for(model, "openvino", "int8")
+    engine_for(model, "openvino", "int8")
     # Not valid for another model in the same folder.
     described = {key: one for key, one in model.described.items() if key != "sha256"} | {"metrics": {"other": 1}}
     (tmp_path / "model" / "config.json").write_text(json.dumps(described))

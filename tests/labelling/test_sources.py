@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import tarfile
 from dataclasses import replace
 
 import numpy as np
@@ -284,6 +285,21 @@ def test_the_content_of_a_gzipped_tar_file_is_checked_to_its_end(pictures, tmp_p
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=path.name):
             list(tar_batches(path, 8))
+
+
+def test_large_files_and_headers_in_a_tar_file_are_not_read(model, pictures, tmp_path, monkeypatch):
+    """A small compressed file may hold any number of bytes."""
+    first, large, *others = list(pictures)[:5]
+    content = {first: pictures[first], large: bytes(100_000), **{one: pictures[one] for one in others}}
+    path = write_tar(tmp_path / "images.tar.gz", content, "w:gz")
+    monkeypatch.setattr(sources, "MOST_BYTES", 50_000)
+    found = label_galaxies(model, path, tmp_path / "labels.parquet", max_bad=0.5)
+    assert found.problems == [(large, sources.TOO_LARGE)]
+    assert pl.read_parquet(found.out)["object_id"].to_list() == [first, *others]
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a" * (2 << 20) + ".jpg"))
+    with pytest.raises(InputError, match="header"):
+        label_galaxies(model, path, tmp_path / "other.parquet")
 
 
 def test_lists_from_windows_are_read(model, pictures, folder, tmp_path):

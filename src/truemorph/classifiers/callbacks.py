@@ -151,7 +151,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         try:
             with written_whole(path, durable=True) as partial:
                 with open(partial, "wb") as file:  # its error messages are clearer than those of torch's writer
-                    torch.save(checkpoint, file)
+                    torch.save({**checkpoint, "file": path.name}, file)
                 if path.is_file():
                     os.replace(path, _previous(path))
         except (OSError, RuntimeError) as problem:  # torch's writer may turn an OSError into a RuntimeError
@@ -223,8 +223,8 @@ class Unfinished:
                     if damaged := archive.testzip():
                         raise CheckpointError(f"{damaged} is damaged")
                 found = AtomicCheckpoints().load_checkpoint(one)
-                if found.get("member", member) != member:
-                    raise CheckpointError(f"it is the state of member {found['member']}")
+                if found.get("file", path.name) != path.name:
+                    raise CheckpointError(f"it was written as {found['file']}")
                 return one, found
             except Exception as problem:  # torch raises many types for broken files
                 problems.append(f"{one.name}: {reason(problem)}")
@@ -239,5 +239,5 @@ class Unfinished:
     def finish(self, member: int, result: dict[str, Any]) -> None:
         """Replace the states of a member by the result of its training: tensors and plain values."""
         path = self.state(member)
-        AtomicCheckpoints().save_checkpoint({"finished": result, "member": member}, path)
+        AtomicCheckpoints().save_checkpoint({"finished": result}, path)
         _previous(path).unlink(missing_ok=True)

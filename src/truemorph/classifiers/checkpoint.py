@@ -10,6 +10,7 @@ import hashlib
 import html
 import json
 import os
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
@@ -32,7 +33,7 @@ from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.images.inputs import image_names, pixel_batches
-from truemorph.io import FORMAT_VERSION, check_format, checked, content_hash, file_hash, read_json
+from truemorph.io import FORMAT_VERSION, check_format, checked, checksums, content_hash, read_json
 from truemorph.results import shortened
 from truemorph.tables import numeric_columns, read_columns
 
@@ -41,6 +42,14 @@ CONFIG, WEIGHTS, SEEN, CARD = _FILES = ("config.json", "model.safetensors", "see
 RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
 UNFINISHED = "unfinished"
 _HUB = "hf_hub:"
+
+
+def _checked_names(classes: list[str]) -> list[str]:
+    """Check names of classes, which become names of columns."""
+    plain_names = all(re.fullmatch(r"\w[\w .'-]{0,59}", one) for one in classes)
+    if not plain_names or len(set(classes)) < len(classes) or not {"spread", "label"}.isdisjoint(classes):
+        raise ValueError("must be different names of at most 60 letters, digits and spaces, without spread and label")
+    return classes
 
 
 class ModelFile(BaseModel):
@@ -56,14 +65,14 @@ class ModelFile(BaseModel):
     start: Any = None  # only 0.1
     image_size: int | None = None  # this and crop are those of `training`
     crop: float | None = None
-    classes: list[str] = Field(min_length=2, max_length=1000)
+    classes: Annotated[list[str], Field(min_length=2, max_length=1000), AfterValidator(_checked_names)]
     members: int = Field(ge=1, le=10_000)
     temperatures: list[Annotated[float, Field(gt=0)]] = Field([], max_length=10_000)
     built: dict[Literal["architecture", "arguments"], str | dict[str, Any]] = {}
     normalisation: dict[Literal["mean", "std"], list[float]]
     transition: dict[str, Any]
     catalogue: dict[str, Any]
-    metrics: dict[str, Any]
+    metrics: dict[str, StrictFloat | None]
     training: TrainingConfig
     sha256: dict[str, str] = {}
 
@@ -162,12 +171,13 @@ class Classifier:
         """Members as torch modules (`GalaxyNetwork`) in evaluation mode; they return logits."""
         import torch
 
-        from truemorph.classifiers.network import GalaxyNetwork
+        from truemorph.classifiers.network import GalaxyNetwork, no_larger_than
 
         networks = []
         for weights in self.members:
             try:
-                network = GalaxyNetwork(self.config, len(self.classes), built=self.described.get("built"))
+                with no_larger_than(sum(value.size for value in weights.values())):
+                    network = GalaxyNetwork(self.config, len(self.classes), built=self.described.get("built"))
                 network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
             except Exception as problem:  # timm and torch raise many types
                 raise CheckpointError(f"{self.folder}: damaged model ({reason(problem)}); {_AGAIN}") from problem
@@ -353,7 +363,7 @@ def save_classifier(
         }
         save_file(tensors, partial / WEIGHTS)
         model.seen.write_parquet(partial / SEEN)
-        content = {**model.described, "sha256": _checksums(partial, model.described)}
+        content = {**model.described, "sha256": checksums(partial, CONFIG, model.described, (WEIGHTS, SEEN))}
         (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (partial / CARD).write_text(_model_card(model.described), encoding="utf-8")
         if beside is not None:
@@ -375,12 +385,6 @@ def save_classifier(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-def _checksums(folder: Path, described: dict[str, Any]) -> dict[str, str]:
-    """Hash the files of a model, and the content of `config.json` without these hashes."""
-    content = {key: value for key, value in described.items() if key != "sha256"}
-    return {CONFIG: content_hash(content), **{name: file_hash(folder / name) for name in (WEIGHTS, SEEN)}}
 
 
 def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
@@ -429,7 +433,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     check_format(described, folder)
     try:
         about = checked(ModelFile, described, f"{CONFIG}:")
-        for name, found in _checksums(folder, described).items():
+        for name, found in checksums(folder, CONFIG, described, (WEIGHTS, SEEN)).items():
             if about.sha256 and about.sha256.get(name) != found:
                 raise ValueError(f"{name} has changed since the model was written")
         if about.transition:
@@ -453,7 +457,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
         if not seen["fold"].is_between(-1, about.members - 1).all():
             raise ValueError(f"{SEEN} names members that are not there")
         digest = hashlib.sha256((folder / CONFIG).read_bytes() + (folder / WEIGHTS).read_bytes()).hexdigest()[:16]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, *_UNREADABLE) as problem:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, *_UNREADABLE) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); {_AGAIN}") from problem
     return Classifier(described, members, seen, digest, folder, device)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 from timm.models import register_model
 from timm.models.resnet import Bottleneck
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
@@ -41,9 +46,28 @@ def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
     return network
 
 
+@contextmanager
+def no_larger_than(numbers: int) -> Iterator[None]:
+    """Refuse to make networks of many more weights than this, as a stranger's description might, to use up memory."""
+    thread, made = get_ident(), 0
+
+    def count(_: nn.Module, __: str, weights: nn.Parameter) -> None:
+        nonlocal made
+        made += weights.numel() if get_ident() == thread else 0
+        if made > 2 * numbers:  # some backbones replace layers
+            raise InputError("it is described as larger than its weights")
+
+    counting = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        counting.remove()
+
+
 def _rebuilt(architecture: str, arguments: dict[str, Any]) -> nn.Module:
     """Make the backbone of an earlier network, whose description may be a stranger's: timm reads no file for it."""
     unsafe = [name for name in arguments if name.startswith(("pretrained", "checkpoint", "cache", "model_name"))]
+    unsafe += re.findall(r"(?<![\d.])\d{5,}", json.dumps(arguments))  # sizes
     if unsafe or not timm.is_model(architecture):
         what = f"argument {unsafe[0]!r} is not allowed" if unsafe else "this timm has no such backbone; upgrade timm"
         raise InputError(f"backbone {architecture!r} can't be rebuilt: {what}")

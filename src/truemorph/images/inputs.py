@@ -49,11 +49,15 @@ def pixels_or_reason(image: Any, config: TrainingConfig) -> np.ndarray | str:
 
 
 def listed(images: Any) -> Any:
-    """Return one image, or a column of paths, as a list; arrays and tensors of pixels unchanged."""
+    """Return one image, or several, as a list; arrays and tensors of pixels unchanged."""
     if isinstance(images, str | os.PathLike | bytes | Image.Image):
         return [images]
-    column = hasattr(images, "dtype") and getattr(images, "ndim", 1) == 1  # polars, pandas or numpy
-    return list(images) if column else images
+    if hasattr(images, "shape") and getattr(images, "ndim", 1) > 1:
+        return images
+    try:
+        return list(images)  # of a column too, of polars, pandas or numpy
+    except TypeError as problem:
+        raise InputError(f"images are paths, contents, pictures or arrays; got {type(images).__name__}") from problem
 
 
 def image_names(images: Any) -> list[Any]:

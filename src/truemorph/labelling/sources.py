@@ -29,20 +29,22 @@ from truemorph.catalogs.columns import OBSERVED_LABEL
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding
-from truemorph.images.decode import ahead
+from truemorph.images.decode import MAXIMUM_PIXELS, ahead
 from truemorph.images.inputs import pixels_or_reason
 from truemorph.io import content_hash, shown_path
 from truemorph.tables import arrow_texts, check_names, frame_hash, kind_of, read_table
 
-NO_IMAGE, NO_FEATURE = "no image", "a feature is missing"
+NO_IMAGE, NO_FEATURE, TOO_LARGE = "no image", "a feature is missing", "the file is too large for an image"
 PART_ROWS = 16_384
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
 IMAGE_COLUMN = "image file"
 _BLOCK = 1 << 20
+# Of an image in a tar file, and of a batch of them, because a small compressed file may hold any number of bytes.
+MOST_BYTES = 4 * MAXIMUM_PIXELS
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
-# A path, the content of a file, or no image.
-Image = Path | bytes | None
+# A path, the content of a file, why it was not read, or no image.
+Image = Path | bytes | str | None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[R
     """
 
     def one(image: Image) -> np.ndarray | str:
-        return NO_IMAGE if image is None else pixels_or_reason(image, config)
+        image = NO_IMAGE if image is None else image
+        return image if isinstance(image, str) else pixels_or_reason(image, config)
 
     return ahead(one, ((rows, rows.images) for rows in batches))
 
@@ -107,11 +110,17 @@ class _StrictMember(tarfile.TarInfo):
         except tarfile.HeaderError as problem:
             raise tarfile.ReadError(f"damaged or truncated: {problem}") from problem
 
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and self.size > _BLOCK:  # tarfile reads long names and other headers at once
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(tarfile_)  # type: ignore[misc]
+
 
 def tar_batches(path: Path, size: int) -> Iterator[Rows]:
-    """Read the images in a tar file, compressed or not, sequentially."""
+    """Read the images in a tar file, compressed or not, sequentially; batches of large images have fewer rows."""
     keys: list[str] = []
     images: list[Image] = []
+    read = 0
     try:
         opener: Any = gzip.open if path.name.lower().endswith("gz") else open  # checks all of it, unlike tarfile
         with opener(path, "rb") as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember) as tar:
@@ -121,12 +130,14 @@ def tar_batches(path: Path, size: int) -> Iterator[Rows]:
                 hidden = os.path.basename(name).startswith(".")  # macOS adds one for each file
                 if hidden or member.isdir() or not name.lower().endswith(IMAGE_ENDINGS):
                     continue
-                opened = tar.extractfile(member) if member.isfile() else None  # no links
                 keys.append(shown_path(_without(name, IMAGE_ENDINGS)))
-                images.append(None if opened is None else opened.read())
-                if len(keys) == size:
+                large = member.size > MOST_BYTES
+                opened = tar.extractfile(member) if member.isfile() and not large else None  # no links
+                images.append(TOO_LARGE if large else None if opened is None else opened.read())
+                read += 0 if opened is None else member.size
+                if len(keys) == size or read > MOST_BYTES:
                     yield Rows(pl.DataFrame({"object_id": keys}), images)
-                    keys, images = [], []
+                    keys, images, read = [], [], 0
             rest: Any = tar.fileobj
             while block := rest.read(_BLOCK):
                 if block.strip(b"\0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -11,6 +12,9 @@ from truemorph.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from truemorph.labelling.sources import Source
+
+# If they find this package, OpenVINO and NNCF write into the home directory and send usage data.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 

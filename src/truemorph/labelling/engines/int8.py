@@ -10,7 +10,7 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from truemorph.bias.transitions import DISK
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import TorchEngine
 from truemorph.errors import InputError, TruemorphError, reason
-from truemorph.io import read_json, write_json
+from truemorph.io import checksums, plain, read_json, write_json
 from truemorph.labelling.engines import Engine
 from truemorph.labelling.engines.openvino import AT_ONCE, OpenVinoEngine, converted
 from truemorph.labelling.sources import Rows, Source, decoded
@@ -38,6 +38,7 @@ LEAST_AGREEMENT, MOST_FRACTION_CHANGE, MOST_CALIBRATION_CHANGE = 0.995, 0.005, 0
 _EVERY = 20  # one image in so many is used to calibrate, until there are enough; the others are used to compare
 _PARTS = 5
 _LEAST = 1e-30
+_GATE = "gate.json"
 
 # Networks of a model's members, and the alignment of their probabilities.
 Members = tuple[list[Any], list["Alignment"]]
@@ -222,23 +223,30 @@ def int8_engine(model: Classifier, source: Source | None) -> OpenVinoEngine:
 
 
 def _kept(model: Classifier, place: Path) -> Members | None:
-    """Read networks that passed with this version of OpenVINO; None if there are none."""
-    if not (place / "gate.json").is_file():
+    """Read networks that passed with this version of OpenVINO and these limits; None if there are none."""
+    if not (place / _GATE).is_file():
         return None
     try:
-        stored, core = read_json(place / "gate.json"), openvino.Core()
-        if (stored["model_hash"], stored["openvino"]) != (model.model_hash, version("openvino")):
+        stored, core = read_json(place / _GATE), openvino.Core()
+        sums = checksums(place, _GATE, stored, _files(len(model.members)))
+        made = {"model_hash": model.model_hash, "openvino": version("openvino"), "sha256": sums}
+        if stored != stored | made or not Gate(**{one.name: stored[one.name] for one in fields(Gate)}).passed:
             return None
         alignments = [Alignment(**one) for one in stored["alignments"]]
         return [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))], alignments
-    except (InputError, LookupError, TypeError, RuntimeError):  # damaged: make them again
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError):  # damaged: make them again
         return None
+
+
+def _files(members: int) -> list[str]:
+    """Names of the files of all networks."""
+    return [f"member-{member}.{kind}" for member in range(members) for kind in ("xml", "bin")]
 
 
 def _made(model: Classifier, source: Source | None, place: Path) -> Members:
     """Make networks, test them, and store them in a folder."""
     if source is None:
-        raise InputError("int8 has not been tested for this model yet; give images with `gate`")
+        raise InputError(f"{place}: has no int8 networks that were tested for this model; give images with `gate`")
     if not source.prepared:
         raise InputError(
             f"{source.path}: int8 must keep class fractions at every alpha, but alpha is not known here; give a "
@@ -254,6 +262,7 @@ def _made(model: Classifier, source: Source | None, place: Path) -> Members:
     for member, network in enumerate(networks):
         openvino.save_model(network, place / f"member-{member}.xml", compress_to_fp16=False)
     about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": str(source.path)}
+    about = plain({**about, **asdict(found), "alignments": [asdict(one) for one in alignments]})
     # Last, because without this file the folder is not used.
-    write_json(place / "gate.json", {**about, **asdict(found), "alignments": [asdict(one) for one in alignments]})
+    write_json(place / _GATE, {**about, "sha256": checksums(place, _GATE, about, _files(len(networks)))})
     return networks, alignments
