@@ -14,7 +14,7 @@ SOURCE = Path(truemorph.__file__).parent
 ROOMS = {
     "bias": set(),
     "archives": set(),
-    "catalogs": {"archives"},
+    "catalogs": {"archives", "bias"},
     "images": {"catalogs"},
     "simulate": {"bias", "catalogs", "images"},
     "classifiers": {"bias", "catalogs", "images"},

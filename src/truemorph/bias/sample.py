@@ -67,7 +67,6 @@ class Sample:
         if observed.size != n:
             raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {n}")
         known = None if gold is None else check_gold(gold, n, n_classes)
-        planned = known is not None and gold_probability is not None
         sample = cls(
             observed,
             resolution,
@@ -75,7 +74,9 @@ class Sample:
             np.broadcast_to(1.0, n) if weights is None else check_weights(weights, n),
             observables=None if observables is None else check_columns(observables, "observables", n),
             gold=known,
-            probability=check_probability(gold_probability, known) if planned else None,
+            probability=None
+            if known is None or gold_probability is None
+            else check_probability(gold_probability, known),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
             votes=votes,
         )
@@ -85,15 +86,6 @@ class Sample:
         check_not_encoded(columns, observed, "intrinsic", "the observed label")
         return replace(sample, intrinsic=columns)
 
-    def __post_init__(self) -> None:
-        if self.gold is None:
-            return
-        counts = np.bincount(self.gold[self.known], minlength=self.n_classes)
-        if counts.sum() < FEWEST:
-            raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
-        if np.any(counts == 0):
-            raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
-
     def take(self, rows: np.ndarray) -> Sample:
         """Return the sample of some rows, which may repeat; an error if too few have gold labels."""
         arrays = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -101,6 +93,8 @@ class Sample:
         chosen["weights"] = chosen["weights"] / chosen["weights"].mean()
         if self.intrinsic is not None:
             chosen["intrinsic"] = np.asfortranarray(chosen["intrinsic"])
+        if self.gold is not None:
+            _check_enough(chosen["gold"], self.n_classes)
         return replace(self, **chosen)
 
     @cached_property
@@ -141,17 +135,29 @@ class Sample:
 
 
 def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
-    """Return gold labels as an (N,) int array, -1 if unknown."""
+    """Return gold labels as an (N,) int array, -1 if unknown; there must be some of every class."""
     values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
     if values.shape != (n,):
         raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
     if np.issubdtype(values.dtype, np.floating):
         values = np.where(np.isfinite(values), values, UNKNOWN)
-    return check_classes(values, n_classes, "gold", UNKNOWN)
+    known = check_classes(values, n_classes, "gold", UNKNOWN)
+    _check_enough(known, n_classes)
+    return known
 
 
-def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
+def _check_enough(gold: np.ndarray, n_classes: int) -> None:
+    counts = np.bincount(gold[gold != UNKNOWN], minlength=n_classes)
+    if counts.sum() < FEWEST:
+        raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
+    if np.any(counts == 0):
+        raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
+
+
+def check_probability(probability: object, gold: np.ndarray | None) -> np.ndarray | None:
     """Return probabilities of selection as an (N,) float array, above 0 where there is a gold label."""
+    if probability is None or gold is None:
+        return None
     values = float_array(probability, "gold_probability")
     if values.shape != gold.shape:
         raise InputError(f"gold_probability must have one value a galaxy; got shape {values.shape} for {gold.size}")

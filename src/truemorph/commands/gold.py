@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from truemorph.arguments import AtLeastOne, Count, Seed, Table, validated
-from truemorph.bias.gold import FEWEST
+from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.catalogs.selected import from_same_images, from_votes

@@ -19,8 +19,9 @@ from scipy.spatial import KDTree
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.gold import FEWEST, GoldRegression
+from truemorph.bias.gold import GoldRegression
 from truemorph.bias.likelihood import posterior
+from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import find_images, object_ids
 from truemorph.catalogs.columns import CLASS_NAMES
