@@ -21,25 +21,24 @@ from truemorph.simulate import CENTRAL_R90, FIELD_R90, render, simulate_galaxies
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-SIDE_R90 = 0.02 * 424  # side of an image in stated R90, the unit for real and simulated images
 
 
 def profile(image):
     """Median red, green, blue in rings; median and half spread of the sky."""
     side = image.shape[0]
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
-    radius = np.hypot(x, y) / (side / SIDE_R90)
+    radius = np.hypot(x, y) / (side / FIELD_R90)
     rings = [np.median(image[(radius >= r) & (radius < r + 0.08)], axis=0) for r in RADII]
     sky = np.percentile(image[radius > 2.6], [16, 50, 84], axis=0)
     return np.array([*rings, sky[1], (sky[2] - sky[0]) / 2])
 
 
 def growth(image):
-    """R_petro, R50 and R90 in units of the stated R90, after undoing the stretch."""
+    """R_petro, R50 and R90 in units of R90, after undoing the stretch."""
     light = unstretch(image).mean(axis=0)
     side = light.shape[0]
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
-    radius = np.hypot(x, y) / (side / SIDE_R90)
+    radius = np.hypot(x, y) / (side / FIELD_R90)
     sky = np.median(light[(radius > 2.8) & (radius < 3.8)])
     edges = np.arange(0, 2.6, 0.05)
     rings = [light[(radius >= a) & (radius < a + 0.05)] for a in edges]
@@ -56,7 +55,7 @@ def compare(sets):
     print("| brightness (0-255), median over galaxies | " + " | ".join(sets) + " |")
     print("|---" * (len(sets) + 1) + "|")
     profiles = {name: np.median([profile(image) for image in images], axis=0) for name, images in sets.items()}
-    labels = [f"at {r} R90 of the stated scale" for r in RADII] + ["sky", "sky noise"]
+    labels = [f"at {r} R90" for r in RADII] + ["sky", "sky noise"]
     for k, label in enumerate(labels):
         cells = [
             ", ".join(f"{value:.0f}" if k < 8 else f"{value:.1f}" for value in one[k]) for one in profiles.values()
@@ -65,7 +64,7 @@ def compare(sets):
     radii = {name: np.array([growth(image) for image in images]) for name, images in sets.items()}
     for k, label in enumerate(("R_petro", "R50", "R90")):
         cells = [", ".join(f"{v:.2f}" for v in np.percentile(one[:, k], [10, 50, 90])) for one in radii.values()]
-        print(f"| {label} in stated R90, 10, 50, 90 % | " + " | ".join(cells) + " |")
+        print(f"| {label} in R90, 10, 50, 90 % | " + " | ".join(cells) + " |")
     cells = [
         ", ".join(f"{v:.2f}" for v in np.percentile(one[:, 2] / one[:, 1], [10, 50, 90])) for one in radii.values()
     ]
@@ -95,20 +94,17 @@ def sheet(sets, path, across=8, down=3, side=160):
 
 def speed():
     galaxies = simulate_galaxies(400, seed=7)
-    print(f"\nImages a second on {os.cpu_count()} cores (and on one):")
+    print(f"\nImages a second on {os.cpu_count()} cores:")
     for size, field, what in (
         (128, FIELD_R90, "whole cutout"),
         (64, CENTRAL_R90, "central crop"),
         (424, FIELD_R90, "whole"),
     ):
         some = galaxies[: 400 if size < 400 else 80]
-        rates = []
-        for threads in (None, 1):
-            began = time.perf_counter()
-            for _ in render(some, size, 1, field=field, threads=threads):
-                pass
-            rates.append(some.height / (time.perf_counter() - began))
-        print(f"  {size} px, {what}: {rates[0]:.0f} ({rates[1]:.0f})")
+        began = time.perf_counter()
+        for _ in render(some, size, 1, field=field):
+            pass
+        print(f"  {size} px, {what}: {some.height / (time.perf_counter() - began):.0f}")
 
 
 if __name__ == "__main__":

@@ -74,10 +74,10 @@ def test_twins_are_degraded_copies_and_are_made_once(plan):
 
 def test_the_petrosian_radius_of_a_picture():
     galaxies = simulate_galaxies(80, 3, confounded=False)
-    truth = (galaxies["radius"] / galaxies["r90"]).to_numpy() * 64 / 3.08
+    truth = (galaxies["radius"] / galaxies["r90"]).to_numpy() * 64 / CENTRAL_R90
     pictures = np.stack([picture for _, picture in render(galaxies, 64, 3, field=CENTRAL_R90)])
     ratio = np.array([petrosian_radius(one) for one in pictures]) / truth
-    assert abs(np.median(ratio) - 1) < 0.1
+    assert 0 < np.median(ratio) - 1 < 0.2  # the PSF and rings of a pixel make radii larger
     assert np.std(np.log(ratio)) < 0.25
     assert petrosian_radius(np.zeros((40, 40, 3), np.uint8)) > 0
 

@@ -75,7 +75,7 @@ def test_noise_is_that_of_interpolated_frames():
             if fine is None:
                 continue
             upper = np.percentile(light[1], 84.13) - np.median(light[1])  # images are black below zero
-            ratios.append(np.log(upper / (0.022 * fine)))
+            ratios.append(np.log(upper / (0.011 * fine)))
     # The depth of fields scatters by 0.12; rounding to grey levels of a quarter of the noise adds little.
     assert len(ratios) >= 8
     assert abs(np.mean(ratios)) < 4.5 * 0.12 / np.sqrt(len(ratios)) + 0.05

@@ -26,9 +26,10 @@ PsfUnit = Literal["sigma", "fwhm"]
 
 # FWHM / σ of a Gaussian.
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
-# Width of a Galaxy Zoo 2 cut-out in R90. Growth curves of real cut-outs put R90 at 67 of 424 pixels, not at 50 as in
-# their stated scale.
-FIELD_R90 = 6.3
+# Width of a Galaxy Zoo 2 cut-out in pixels and in R90: 0.02 R90 a pixel (Willett et al. 2013). The width of stars in
+# real images agrees (tests/real/test_field.py).
+GZ2_SIZE = 424
+FIELD_R90 = 0.02 * GZ2_SIZE
 ALPHA_IS_SIZE = Finding(
     "alpha-is-size",
     "caution",

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 # From nanomaggies per frame pixel (0.396 arcsec) in i, r, g to a common scale.
-_GAINS = (0.78, 1.00, 1.57)
-_SOFTENING, _WHITE, _PEDESTAL = 0.19, 55.0, 0.011
+_GAINS = (0.97, 1.23, 1.93)
+_SOFTENING, _WHITE, _PEDESTAL = 0.10, 55.0, 0.0043
 
 
 def stretch(light: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ import polars as pl
 import simplejpeg
 from scipy import fft
 
-from truemorph.catalogs.physical import FIELD_R90
+from truemorph.catalogs.physical import FIELD_R90, GZ2_SIZE
 from truemorph.errors import InputError
 from truemorph.images.decode import ahead
 from truemorph.images.psf import moffat_transfer
@@ -39,11 +39,11 @@ Galaxy = Mapping[str, Any]
 _CENTRE, _POINTS = 12, 6
 _FLOCCULENT_MODES = 5
 _SMALLEST_AXIS = 0.6  # pixels; thinner disks would be undersampled
-GZ2_SIZE = 424
 CENTRAL_R90 = FIELD_R90 * 207 / GZ2_SIZE  # width of the paper's central crop
 FRAME_PIXEL = 0.396  # arcsec
-# Sky noise of a frame pixel in i, r, g (nanomaggies); PSF width in i, r, g relative to r.
-_SKY_NOISE = (0.032, 0.022, 0.015)
+# Sky noise of a frame pixel in i, r, g (nanomaggies), half of SDSS's, because compression and cuts at zero remove the
+# rest from real JPEGs; PSF width in i, r, g relative to r.
+_SKY_NOISE = (0.016, 0.011, 0.0075)
 _BAND_WIDTHS = (0.95, 1.0, 1.08)
 _MISALIGNED = 0.12  # rms offset of i and g from r, frame pixels
 _MARGIN = 1.12  # width of the rendered grid relative to the cutout, because light crosses the edges
