@@ -4,7 +4,7 @@ The profile is integrated over pixels and convolved with the PSF, and fitted wit
 (docs/report.md compares it with statmorph). Neighbours are found with photutils and masked.
 
 Colour images (JPEG, PNG) are not on a linear scale: a stretch that enhances faint parts flattens the profile. The
-inverse of `truemorph.images.stretch` is applied to them. For simulated JPEGs this recovers n (0.9 of it for
+inverse of `truemorph.images.stretch` is applied to them. For simulated JPEGs this recovers n (0.85 of it for
 ellipticals, 1.0 for disks). For real Galaxy Zoo 2 JPEGs, whose stretch can't be inverted exactly, n is about half of
 the usual values. This is enough to rank galaxies, but a boundary such as n = 3 needs linear images, as in Simard et
 al. (2011, ApJS 196, 11).

@@ -1,8 +1,8 @@
 """Asinh stretch of three bands to colour images (Lupton et al. 2004, PASP 116, 133), and its inverse.
 
 Red, green and blue are i, r and g, stretched together by an asinh of their mean, so that the hue does not change with
-brightness. The constants are chosen so that brightness profiles and background noise equal those of real Galaxy Zoo 2
-JPEGs (docs/simulator.md).
+brightness. The constants are chosen so that brightness, background noise and stars are similar to those of real Galaxy
+Zoo 2 JPEGs (docs/simulator.md).
 """
 
 from __future__ import annotations

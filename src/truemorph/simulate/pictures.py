@@ -5,7 +5,7 @@ Galaxy Zoo 2 shows 424×424 pixels, scaled by R90 and resampled from SDSS frames
 All blurring is a product of transfer functions: atmosphere and telescope (Moffat), and the interpolation of the
 frame's pixels, which also correlates the noise. Colours and stretch are those of Lupton et al. (2004, PASP 116, 133):
 red, green and blue are i, r and g, stretched together by an asinh of their mean. The constants are chosen so that
-brightness profiles and background noise equal those of real Galaxy Zoo 2 JPEGs (docs/simulator.md).
+brightness, background noise and stars are similar to those of real Galaxy Zoo 2 JPEGs (docs/simulator.md).
 
 A galaxy consists of bulge and bar, disk, and young stars. Spiral structure is a sum of logarithmic spirals, φ = ln r /
 tan(pitch): one mode for a grand-design spiral, many with random number, pitch and phase for a flocculent disk. The
@@ -41,8 +41,8 @@ _FLOCCULENT_MODES = 5
 _SMALLEST_AXIS = 0.6  # pixels; thinner disks would be undersampled
 CENTRAL_R90 = FIELD_R90 * 207 / GZ2_SIZE  # width of the paper's central crop
 FRAME_PIXEL = 0.396  # arcsec
-# Sky noise of a frame pixel in i, r, g (nanomaggies), half of SDSS's, because compression and cuts at zero remove the
-# rest from real JPEGs; PSF width in i, r, g relative to r.
+# Sky noise of a frame pixel in i, r, g (nanomaggies), half of SDSS's, as real JPEGs show less, probably because
+# compression and cuts at zero remove a part; PSF width in i, r, g relative to r.
 _SKY_NOISE = (0.016, 0.011, 0.0075)
 _BAND_WIDTHS = (0.95, 1.0, 1.08)
 _MISALIGNED = 0.12  # rms offset of i and g from r, frame pixels
