@@ -92,7 +92,8 @@ def folder(tmp_path_factory):
     session = {"gold_source": "same-images", "images": "images", "better": None}
     (folder / "plan" / "session.json").write_text(json.dumps(session))
     tasks, subject = json.dumps([{"value": "Smooth"}]), json.dumps({"9": {"#object_id": "1"}})
-    export = {"user_name": ["Ann", "Ben"], "created_at": "today", "annotations": tasks, "subject_data": subject}
+    export = {"user_name": ["Ann", "Ben"], "annotations": tasks, "subject_data": subject}
+    export["created_at"] = "2026-11-29 12:00:00 UTC"
     pl.DataFrame(export).write_csv(folder / "zooniverse.csv")
     (folder / "t.csv").write_text("a\n1\n")
     (folder / "provenance.json").write_text(json.dumps({"t.csv": {"url": "https://x.org/t.csv", "sha256": "0"}}))

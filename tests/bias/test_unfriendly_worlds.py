@@ -113,6 +113,21 @@ def test_the_range_from_labels_alone_is_two_sided(family, drift):
     assert sum(inside) >= 5
 
 
+@pytest.mark.parametrize("drift", [-0.3, 0.0, 0.3])
+def test_noise_as_an_observable_never_narrows_the_range_from_labels_alone(drift):
+    _, labels, alpha, _, truth = arrays(n=4000, seed=8, transition=FLIPS["rayleigh"], drift=drift)
+    noise = np.random.default_rng(8).normal(size=4000)
+    alone, given = (tm.fit_transition(labels, alpha, observables=one) for one in (None, noise))
+    (low, high), (lowest, highest) = alone.disk_fraction_range, given.disk_fraction_range
+    assert lowest < low + 0.005  # of differences in rounding, and of the fit without trend
+    assert highest > high - 0.005
+    assert lowest <= truth.mean() <= highest
+    bins = tm.debiased_fractions(labels, alpha, alone, bins=4)
+    wide = tm.debiased_fractions(labels, alpha, given, bins=4, observables=noise)
+    assert np.all(wide.low < bins.low + 0.01)
+    assert np.all(wide.high > bins.high - 0.01)
+
+
 def test_gold_labels_selected_by_a_column_give_a_finding_and_the_column_corrects_them():
     table = simulate_catalogue(n=6000, seed=6, gold=500, gold_choice=0.7)
     frame = table.drop("truth", "sampling_weight")

@@ -513,7 +513,7 @@ def debiased_fractions(
 
     Examples
     --------
-    >>> from truemorph.bias.transitions import RayleighTransition
+    >>> from truemorph import RayleighTransition, fit_transition
     >>> rng = np.random.default_rng(0)
     >>> alpha = rng.lognormal(2.5, 0.45, 20000)
     >>> disk = rng.random(20000) < 0.7

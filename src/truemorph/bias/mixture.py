@@ -8,7 +8,7 @@ The paper's own estimator, least squares on class fractions in bins, makes the s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -228,20 +228,21 @@ class MixtureFit:
         weights, at = mixture.weights / mixture.weights.sum(), mixture.space.size  # `at`: the intercept
         lower, upper = mixture.bounds()
 
+        @cache
         def profile(intercept: float) -> tuple[float, float]:
             """Return a significant loss of log-likelihood minus the loss, and the disk fraction."""
             bounds = lower.copy(), upper.copy()
             for bound in bounds:
                 bound[at] = intercept
-            starts = np.clip([self.maximum.point, nearby[-1]], *bounds)
+            starts = np.clip([self.maximum.point, reached[-1]], *bounds)
             point = climb(mixture.objective, starts, *bounds, mixture.labels.size)[0]
-            nearby.append(point)
+            reached.append(point)
             p = np.exp(mixture.log_prior(mixture.split(point)[1]))[:, DISK]
             fraction = float(weights @ np.broadcast_to(p, weights.shape))
             return (mixture.objective(point)[0] - largest) / stretch + SIGNIFICANT_GAIN, fraction
 
         largest, bound = mixture.objective(self.maximum.point)[0], float(self.maximum.point[at])
-        nearby = [self.maximum.point]
+        reached = [self.maximum.point]
         inside = -3.0 * np.sign(bound)
         if profile(inside)[0] < 0:
             inside = brentq(lambda one: profile(one)[0], inside, bound, xtol=0.05)
@@ -412,7 +413,7 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
     }
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
     found = {}
-    own = [family] if family.free else []
+    own = [family] if issubclass(family, FlipTransition) and family.free else []
     for family in dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]):
         space = family.space(search)
         start = None

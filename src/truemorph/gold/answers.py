@@ -126,6 +126,8 @@ def read_answers(folder: Path) -> pl.DataFrame:
             pl.col("better").cast(pl.Boolean),
             pl.col("answer").cast(pl.Enum(CHOICES)).cast(pl.String),
         )
+        if frame["annotator"].null_count():
+            raise TypeError("an answer without a name")
     except (TypeError, pl.exceptions.PolarsError) as problem:
         raise InputError(
             f"{folder / ANSWERS}: a value has the wrong type ({reason(problem)}); restore a copy"
