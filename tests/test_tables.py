@@ -182,6 +182,20 @@ def test_units_masks_and_descriptions_of_astropy_are_read():
     assert got.frame.rows() == [(1.0, 16.0, None, 1.5, "a"), (2.0, None, 2, 2.5, None)]
 
 
+def test_units_and_descriptions_of_parquet_files_that_astropy_wrote_are_read(tmp_path):
+    table = Table({"r": [1.0, 2.0], "name": ["a", "b"]}, units={"r": "0.396 arcsec"}, descriptions={"name": "a name"})
+    table.write(tmp_path / "t.parquet")
+    got = read_table(tmp_path / "t.parquet")
+    assert (got.units, got.descriptions) == ({"r": "0.396 arcsec"}, {"name": "a name"})
+
+
+def test_a_name_that_fits_cannot_hold_is_one_error(tmp_path):
+    with pytest.raises(InputError, match="68"):
+        write_table(CatalogTable(pl.DataFrame({"p" * 69: [1]})), tmp_path / "t.fits")
+    write_table(CatalogTable(pl.DataFrame({"p" * 68: [1]})), tmp_path / "t.fits")
+    assert read_table(tmp_path / "t.fits").frame.columns == ["p" * 68]
+
+
 def test_other_programs_find_units_descriptions_and_metadata(tmp_path):
     table = CatalogTable(
         pl.DataFrame({"objid": [LONG_ID, 2], "radius": [6.5, 2.25], "name": ["a", "bc"]}),

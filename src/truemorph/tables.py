@@ -45,6 +45,7 @@ SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9
 _LONGEST_LINE = 2**16
 
 _OURS, _FITS_KEY = "truemorph", "TRUEMRPH"  # keys of our metadata
+_FITS_NAME = 68  # longest name of a column in FITS
 _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 
 
@@ -284,11 +285,21 @@ def to_arrow(table: CatalogTable) -> pa.Table:
 
 
 def arrow_texts(schema: pa.Schema) -> tuple[dict[str, str], dict[str, str]]:
-    """Return units and descriptions of an Arrow schema, by column."""
+    """Return units and descriptions of an Arrow schema, by column; those of tables that astropy wrote too."""
     units, descriptions = (
         {one.name: one.metadata[key].decode("utf-8", "replace") for one in schema if (one.metadata or {}).get(key)}
         for key in (b"unit", b"description")
     )
+    header = (schema.metadata or {}).get(b"table_meta_yaml")
+    if header and not units and not descriptions:
+        from astropy.table.meta import get_header_from_yaml
+
+        try:
+            columns = get_header_from_yaml(header.decode().splitlines())["datatype"]
+            units = {one["name"]: str(one["unit"]) for one in columns if one.get("unit")}
+            descriptions = {one["name"]: str(one["description"]) for one in columns if one.get("description")}
+        except Exception as problem:  # its parser raises many types
+            raise InputError(f"the units of the table (table_meta_yaml) can't be read: {reason(problem)}") from problem
     return units, descriptions
 
 
@@ -554,6 +565,8 @@ def _astropy_table(table: CatalogTable) -> Any:
 
 def _write_fits(table: CatalogTable, path: Path) -> None:
     out = _astropy_table(table)
+    if long := next((name for name in out.colnames if len(name) > _FITS_NAME), None):
+        raise InputError(f"column {long}: FITS has names of up to {_FITS_NAME} characters; rename it")
     out.meta = {_FITS_KEY: _text(table.metadata)} if table.metadata else {}
     for number, name in enumerate(out.colnames, 1):
         if hasattr(out[name], "mask") and out[name].dtype.kind in "bi":

@@ -124,8 +124,9 @@ def test_noise_as_an_observable_never_narrows_the_range_from_labels_alone(drift)
     assert lowest <= truth.mean() <= highest
     bins = tm.debiased_fractions(labels, alpha, alone, bins=4)
     wide = tm.debiased_fractions(labels, alpha, given, bins=4, observables=noise)
-    assert np.all(wide.low < bins.low + 0.01)
-    assert np.all(wide.high > bins.high - 0.01)
+    # The statistical part of a bin's range is that of the fit, here of another family.
+    assert np.all(wide.low < bins.low + bins.stderr)
+    assert np.all(wide.high > bins.high - bins.stderr)
 
 
 def test_gold_labels_selected_by_a_column_give_a_finding_and_the_column_corrects_them():

@@ -208,6 +208,12 @@ def test_workflows_are_separate_questions_and_the_latest_answer_counts(plan, ids
     assert found.to_dict()["uncertain"] == 0
 
 
+def test_indices_instead_of_texts_of_answers_are_refused(plan, ids, out, tmp_path):
+    zooniverse(tmp_path / "classifications.csv", [("anna", ids[0], "Smooth"), ("anna", ids[1], 0)])
+    with pytest.raises(InputError, match="row 2"):
+        tm.import_gold(tmp_path / "classifications.csv", plan=plan, out=out)
+
+
 def test_rows_without_a_name_are_different_people(catalogue, ids, out, tmp_path):
     said = ["Smooth", "Smooth", "Features or disk"]
     zooniverse(tmp_path / "classifications.csv", [(None, ids[0], one) for one in said])
@@ -285,6 +291,10 @@ def test_only_images_inside_the_folder_are_exported(plan, ids, simulated, tmp_pa
     chosen = pl.Series([*names, inside, *table["image"][5:]])
     bad = pl.Series("object_id", ["a", "b", "c", "d", "e", *table["object_id"][5:]])
     table.with_columns(bad, image=chosen).write_parquet(plan / "plan.parquet")
+    with pytest.raises(InputError, match=r"plan\.parquet"):  # it has changed
+        export_gold(plan, out=tmp_path / "subjects", images=images)
+    about = json.loads((plan / "plan.json").read_text())
+    (plan / "plan.json").write_text(json.dumps(about | {"table_sha256": None}))
     found = export_gold(plan, out=tmp_path / "subjects", images=images)
     assert codes(found) == ["galaxies-left-out"]
     assert pl.read_csv(plan / "left_out.csv")["object_id"].to_list() == ["a", "b", "c", "d"]

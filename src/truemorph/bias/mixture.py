@@ -382,13 +382,13 @@ class DriftRange:
 
 
 def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:
-    """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted."""
-    if (
-        sample.n_classes != 2
-        or sample.observables is not None
-        or not (issubclass(family, FlipTransition) and family.varies)
-    ):
+    """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted.
+
+    Observables are left out: what they explain is not known to be bias.
+    """
+    if sample.n_classes != 2 or not family.varies:
         return None
+    sample = replace(sample, observables=None)
     smallest = sample.alpha[sample.alpha > 0].min()
     search = Search(sample.alpha, anchored=sample.intrinsic is None, false_disk=false_disk)
     nothing = Space.fixed(MatrixTransition.identity())

@@ -157,7 +157,7 @@ def _planned(frame: pl.DataFrame, gold: str | None, name: str) -> np.ndarray | N
     """Return a column that `truemorph gold import` wrote beside `gold`, if these gold labels are used."""
     if gold != "gold" or name not in frame.columns:
         return None
-    return frame[name].cast(pl.Float64).fill_null(0.0).to_numpy()
+    return np.nan_to_num(numeric_columns(frame, [name], "the catalogue")[:, 0], nan=0.0)
 
 
 def _weights(frame: pl.DataFrame) -> np.ndarray | None:

@@ -258,6 +258,7 @@ class Classifier:
         if not self.uses_images:
             raise InputError("this model uses catalogue features, not images; use `truemorph label`")
         require_extra("networks")
+        images = images if hasattr(images, "__len__") else list(images) if hasattr(images, "__iter__") else images
         config, names = self.config, image_names(images)
         probabilities = np.full((len(names), len(self.classes)), np.nan)
         problems: list[str | None] = []

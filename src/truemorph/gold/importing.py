@@ -111,7 +111,9 @@ def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str) -> pl
             raise InputError(f"{source}: subjects have no metadata object_id; upload them with truemorph gold export")
         value = given.annotations[0].get("value")
         several = value if isinstance(value, list) else [value]
-        answer = ", ".join(str(one) for one in several if one is not None)
+        if not all(isinstance(one, str | None) for one in several):
+            raise InputError(f"{source}: row {number}: an answer is {several[0]!r}, not text; export texts of answers")
+        answer = ", ".join(one for one in several if one is not None)
         rows.append((given.created_at, [row["user_name"], str(known["object_id"]), answer, row["created_at"]]))
     names = ("annotator", "galaxy", "answer", "time")
     ordered = [values for _, values in sorted(rows, key=lambda one: one[0])]

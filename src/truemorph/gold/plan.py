@@ -27,7 +27,7 @@ from truemorph.catalogs.catalogue import find_images, object_ids
 from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.io import plain, read_json, save_figure, write_json
+from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, read_columns, write_table
@@ -382,7 +382,8 @@ def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
     found = replace(plan, out=out)
     write_table(CatalogTable(found.frame), out / TABLE)
     save_figure(found.plot().figure, out / "plan.png")
-    write_json(out / PLAN, found.to_dict())  # last, because without this file the folder holds no plan
+    content = found.to_dict() | {"table_sha256": file_hash(out / TABLE)}
+    write_json(out / PLAN, content)  # last, because without this file the folder holds no plan
     return found
 
 
@@ -395,6 +396,7 @@ class PlanFile(BaseModel):
     predicted: list[float] = Field(min_length=1)
     catalogue: str
     sha256: str | None = None  # version 0.1 wrote none
+    table_sha256: str | None = None  # of plan.parquet
     image_root: str | None
     classes: tuple[str, str] = CLASS_NAMES  # plans of version 0.1 have neither
     definition: str = ""
@@ -410,7 +412,10 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
 
 def read_chosen(folder: Path) -> pl.DataFrame:
     """Read how the galaxies of a catalogue were chosen, a row each; null `position` where they were not."""
-    frame, source = read_columns(folder / TABLE, _COLUMNS, nulls=True), str(folder / TABLE)
+    source = str(folder / TABLE)
+    if read_json(folder / PLAN, PlanFile)["table_sha256"] not in (None, file_hash(folder / TABLE)):
+        raise InputError(f"{source}: has changed since the plan was made; restore a copy")
+    frame = read_columns(folder / TABLE, _COLUMNS, nulls=True)
     object_ids(frame["object_id"], source)
     known = pl.col("probability", "before").fill_null(-1).is_between(0, 1)
     if not frame.select(pl.all_horizontal(known.all(), pl.col("position").count() > 0)).item():
