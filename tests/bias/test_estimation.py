@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+import truemorph as tm
 from conftest import codes, confounded_labels, flipped_labels, labels_through, some_known
 from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.sample import Sample, explained_variance
@@ -176,8 +177,9 @@ def test_columns_that_determine_alpha_raise_an_error_or_give_a_finding():
     assert "columns-determine-alpha" in codes(fit)
     at_one_psf = 10 ** columns[:, 1] / columns[:, 2] / 11
     assert explained_variance(at_one_psf, columns) > 0.999
-    with pytest.raises(InputError, match="alpha"):
-        fit_transition(labels, at_one_psf, intrinsic=columns)
+    for fitted in (fit_transition, tm.compare_families, tm.confounding_check):
+        with pytest.raises(InputError, match="alpha"):
+            fitted(labels, at_one_psf, intrinsic=columns)
     assert explained_variance(alpha, np.random.default_rng(0).normal(size=(6_000, 2))) < 0.05
 
 

@@ -210,6 +210,8 @@ def settings_for(
             raise InputError(f'method "{method}" needs {name} labels or columns: pass {name}=')
         if used and method not in users:
             raise InputError(f'method "{method}" does not use {name}=: remove it, or use method="{users[0]}"')
+    if method == "conditional":
+        _ = sample.explained  # an error if the columns determine α
     if method == "votes" and not has["votes"]:
         raise InputError('method "votes" needs counts of smooth and disk, shape (N, 2), instead of labels')
     if has["votes"] and sample.observables is not None:
