@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"

@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save
 import truemorph as tm
 from conftest import json_values
 from truemorph.archives.provenance import is_recorded
-from truemorph.bias.reading import read_fit
+from truemorph.bias.files import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import mapping_toml, read_mapping
 from truemorph.catalogs.selected import select_rows

@@ -15,7 +15,7 @@ import pytest
 
 import truemorph as tm
 from conftest import codes
-from truemorph.bias.reading import read_fit
+from truemorph.bias.files import read_fit
 from truemorph.bias.transitions import transition_from_dict
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.config import run_config

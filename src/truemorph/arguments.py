@@ -47,18 +47,17 @@ def validated(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 if TYPE_CHECKING:
-    from truemorph.bias.transitions import FlipTransition
-    from truemorph.classifiers.checkpoint import Classifier
-
     # A path, or a table in memory (polars, pandas, pyarrow, astropy); on the command line, a path.
     Table = Any
     # The name of a family of T(α), or a class; on the command line, a name.
-    Family: TypeAlias = str | type[FlipTransition]
+    Family: TypeAlias = str | type[Any]
     # Of truemorph transition: a path, a fit, or a dict.
     BiasCurve = Any
-    Model: TypeAlias = Classifier | str | Path
+    # A path or a Classifier; also an Estimate.
+    Model: TypeAlias = Any
+    Shown: TypeAlias = Any
 else:
-    Table = BiasCurve = Model = Annotated[Path, SkipValidation]
+    Table = BiasCurve = Model = Shown = Annotated[Path, SkipValidation]
     Family = Annotated[str, SkipValidation]
 
 

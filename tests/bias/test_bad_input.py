@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import codes, flipped_labels
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.errors import InputError

@@ -7,7 +7,7 @@ from conftest import codes, confounded_labels, flipped_labels, labels_through, s
 from truemorph.bias.calibration import calibration
 from truemorph.bias.checks import selection_findings
 from truemorph.bias.diagnostics import compare_families, confounding_check
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import ConstantTransition, FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError

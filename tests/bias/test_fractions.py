@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from conftest import codes, labels_through, some_known
 from truemorph.bias.calibration import calibration
-from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
+from truemorph.bias.fitting import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.transitions import FiskTransition, LogisticTransition, MatrixTransition, RayleighTransition
 

@@ -10,7 +10,7 @@ import torch
 
 import truemorph as tm
 from conftest import labels_through, some_known
-from truemorph.bias.reading import read_fit
+from truemorph.bias.files import read_fit
 from truemorph.bias.transitions import transition_from_dict
 from truemorph.errors import InputError
 

@@ -5,10 +5,10 @@ import pytest
 
 import truemorph as tm
 from conftest import binned, codes, labels_through
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.estimate import make_estimate
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.sample import Sample
-from truemorph.bias.study import study_transition
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.errors import InputError
@@ -62,8 +62,8 @@ def test_fractions_with_galaxies_selected_by_a_column_related_to_class():
 
 def test_probabilities_that_are_known_are_a_note_instead_of_a_caution():
     labels, alpha, _, gold, probability = planned(1)
-    assert "gold-not-random" in codes(study_transition(Sample.of(labels, alpha, gold=gold), compare=False))
-    study = study_transition(Sample.of(labels, alpha, gold=gold, gold_probability=probability), compare=False)
+    assert "gold-not-random" in codes(make_estimate(Sample.of(labels, alpha, gold=gold), compare=False))
+    study = make_estimate(Sample.of(labels, alpha, gold=gold, gold_probability=probability), compare=False)
     assert "selection-known" in codes(study)
     assert "gold-not-random" not in codes(study)
     assert "gold-unbalanced" not in codes(study)

@@ -6,7 +6,7 @@ from scipy.special import expit
 from scipy.stats import betabinom
 
 from conftest import codes, some_known
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.bias.votes import beta_binomial_log_probability

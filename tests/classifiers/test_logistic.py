@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from conftest import flipped_labels
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.findings import FindingWarning
 

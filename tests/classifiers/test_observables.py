@@ -7,7 +7,7 @@ import torch
 from scipy.special import expit
 
 from conftest import codes
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import LogisticTransition, RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import codes
 from truemorph.bias.diagnostics import compare_families, confounding_check
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 
 DRAWS, GOLD = 20, 500

@@ -6,7 +6,8 @@ import pytest
 
 from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.findings import FindingWarning
-from truemorph.report.writing import ReportOptions, make_report
+from truemorph.report.options import ReportOptions
+from truemorph.report.writing import make_report
 
 PAPERS, LATE = "disk: t_type >= -3", "disk: t_type >= 1"
 

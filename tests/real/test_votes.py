@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.metrics import cv14
 from truemorph.catalogs.prepare import prepare
 

@@ -7,21 +7,22 @@ import polars as pl
 import pytest
 
 from conftest import flipped_labels
+from truemorph.bias.estimate import Context, make_estimate
 from truemorph.bias.sample import Sample
-from truemorph.bias.study import study_transition
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition, transition_to_dict
+from truemorph.catalogs.label_sets import LabelSet
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import PRESETS
 from truemorph.report.checks import DATA, lights
-from truemorph.report.evidence import Evidence, Model
-from truemorph.report.label_sets import LabelSet
+from truemorph.report.evidence import Evidence, Model, ShownEstimate
+from truemorph.report.options import ReportOptions
 from truemorph.report.page import in_order, verdict
 from truemorph.report.table1 import Tree
-from truemorph.report.writing import ReportOptions, sentences
+from truemorph.report.writing import sentences
 from truemorph.tables import CatalogTable
 
 N = 8000
-STUDIES = {}
+ESTIMATES = {}
 FLIPS, NAIVE = RayleighTransition(11.25), MatrixTransition.identity()
 SOME = 1 * (np.random.default_rng(6).random(N) < 0.1)
 
@@ -33,16 +34,21 @@ def model_of(name, transition, p, features=("covariate",)):
     return Model(name, Classifier(described, [], pl.DataFrame()), p, np.full(p.size, np.nan), np.empty((p.size, 0)))
 
 
-def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, study=True):
+def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, gold=None):
+    """What a report measures, with an estimate from the labels alone, or from the gold labels that are given."""
     frame = pl.DataFrame({"object_id": np.arange(labels.size), "label": labels, "alpha": alpha, "split": "test"})
-    tree, key = Tree.fitting(alpha, None, bootstrap=0, seed=0), labels.tobytes()
-    if study and key not in STUDIES:  # one fit for all that is said of the same labels
-        STUDIES[key] = study_transition(Sample.of(labels, alpha))
-    fitted = STUDIES[key] if study else None
+    tree, beside = Tree.fitting(alpha, None, bootstrap=0, seed=0), next(iter((truths or {}).values()), None)
+    key = tuple(None if one is None else one.tobytes() for one in (labels, gold, beside))
+    if key not in ESTIMATES:  # one fit for all that is said of the same labels
+        context = Context(shown=None if gold is not None else beside)
+        ESTIMATES[key] = make_estimate(Sample.of(labels, alpha, gold=gold), context=context, fraction_bins=5)
+    shown = ShownEstimate(ESTIMATES[key], "made here")
     models = [] if model is None else [model_of("net", transition, model)]
-    sets = {name: LabelSet(f"truth, {name}", "truth", one.astype(float)) for name, one in (truths or {}).items()}
+    sets = {
+        name: LabelSet.of_disks(f"truth, {name}", "truth", one.astype(float)) for name, one in (truths or {}).items()
+    }
     options, which = ReportOptions(), f"{labels.size} galaxies"
-    return Evidence(CatalogTable(frame), frame, models, [], sets, options, tree, fitted, which, frame)
+    return Evidence(CatalogTable(frame), frame, models, [], sets, options, tree, shown, which, frame)
 
 
 def findings_of(found):
@@ -126,7 +132,7 @@ def test_what_could_not_be_checked_is_a_caution_told_once(plain):
     found = evidence(labels, alpha, calibrated(truth))
     assert codes(found, "caution") >= {"gold-missing", "flat-fractions-assumed", "intrinsic-missing"}
     assert verdict(findings_of(found))["status"] == "caution"
-    again = [one for light in lights(found, {DATA: found.study.findings}) for one in light.findings]
+    again = [one for light in lights(found, {DATA: found.estimate.findings}) for one in light.findings]
     assert len(again) == len(set(again)) == len(findings_of(found))
 
 
@@ -166,7 +172,8 @@ def test_without_a_model_some_gold_labels_are_the_correction(plain):
     """Of a catalogue alone the fractions are those of its gold labels, with their range."""
     labels, alpha, truth = plain
     some = np.where(np.random.default_rng(5).random(N) < 0.06, truth, np.nan)
-    found = evidence(labels, alpha, truths={"all": some})
+    gold = np.where(np.isfinite(some), np.nan_to_num(some), -1).astype(int)
+    found = evidence(labels, alpha, truths={"all": some}, gold=gold)
     table = found.correction
     np.testing.assert_array_equal(table["corrected"], table["gold"])
     true = np.array([part.mean() for part in np.array_split(truth[np.argsort(alpha, kind="stable")], 5)])

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from truemorph.findings import Finding
+from truemorph.report.changes import AFTER, CHANGE, changes
 from truemorph.report.gallery import choose, jpeg_source
-from truemorph.report.label_sets import AFTER, CHANGE, changes
 from truemorph.report.page import (
     Illustration,
     Light,

@@ -16,7 +16,8 @@ from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.train import train_on_catalogue
 from truemorph.commands.label import label_galaxies
 from truemorph.config import RunConfig
-from truemorph.report.writing import ReportOptions, make_report
+from truemorph.report.options import ReportOptions
+from truemorph.report.writing import make_report
 from truemorph.simulate import simulate_catalogue
 from truemorph.tables import CatalogTable, read_table, write_table
 

@@ -13,7 +13,7 @@ from archives.server import Observatory
 from archives.simulated import write_archive
 from conftest import run
 from truemorph.archives import gz2, hst, sdss, simard
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.metrics import cv18
 from truemorph.reproduce.experiment import STAGES
 from truemorph.tables import read_table

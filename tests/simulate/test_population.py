@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from scipy.stats import ks_2samp, spearmanr
 
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.physical import resolution
 from truemorph.simulate.annotate import observed_labels

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from truemorph.benchmark.worlds import GZ2, HART, SIMULATED, WITH_PICTURES, World, catalogue_features
 from truemorph.bias.binning import RankedTable
 from truemorph.bias.diagnostics import compare_families
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import UNKNOWN, WITH_FORMULA, ConstantTransition, MatrixTransition, Transition

@@ -8,7 +8,7 @@ each leaf is divided into bins of each observable separately.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -92,6 +92,23 @@ class Bins:
         weights = np.broadcast_to(1.0, column.size) if weights is None else weights
         middles = np.bincount(index, weights=weights * column) / np.bincount(index, weights=weights)
         return cls(index, edges, middles, bins, weights)
+
+    @classmethod
+    def at(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> Bins:
+        """Put a column of shape (N,) into bins of known edges; what is beyond them is in the first or the last bin."""
+        count = edges.size - 1
+        index = np.clip(np.searchsorted(edges[1:-1], column, side="right"), 0, count - 1)
+        found = cls(index, edges, np.empty(0), count, np.broadcast_to(1.0, column.size) if weights is None else weights)
+        return replace(found, middles=found.averages(column)[0])
+
+    def averages(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return mean, binomial error and number of the (N,) values in each bin, shape (B,) each; NaN is left out."""
+        known = np.isfinite(values)
+        part = replace(self, index=self.index[known], weights=self.weights[known])
+        with np.errstate(invalid="ignore", divide="ignore"):  # empty bins
+            means = part.sums(values[known]) / part.totals
+            error = proportion_error(means, part.effective_counts())
+        return means, error, np.bincount(part.index, minlength=self.count)
 
     @cached_property
     def totals(self) -> np.ndarray:

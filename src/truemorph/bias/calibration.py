@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ from truemorph.bias.maximum import differences
 from truemorph.bias.mixture import standardised
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import DISK, class_name
-from truemorph.bias.votes import beta_binomial_log_probability
+from truemorph.bias.vote_model import beta_binomial_log_probability
 from truemorph.findings import Finding
 from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend
 from truemorph.results import Result, quantity_table
@@ -68,6 +69,13 @@ class Calibration(Result):
     degrees: int
     p_value: float
     findings: tuple[Finding, ...] = ()
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> Calibration:
+        """Rebuild it from what `to_dict` returns."""
+        arrays = {name: np.array(described[name]) for name in ("alpha", "fitted", "observed", "stderr")}
+        findings = tuple(map(Finding.from_dict, described["findings"]))
+        return cls(**{**described, **arrays, "what": tuple(described["what"]), "findings": findings})
 
     def summary(self) -> str:
         """Return χ² and its p-value as text."""

@@ -27,12 +27,17 @@ class Diagnosis:
     calibration: Calibration
 
 
-def diagnose(fit: TransitionFit) -> Diagnosis:
-    """Return what limits an estimate, most important first."""
-    flat = [] if fit.method == "gold" else [_flat_fractions_assumed(fit)]  # first, because it limits everything
+def diagnose(fit: TransitionFit, rejected: Finding | None = None, tested: str = "") -> Diagnosis:
+    """Return what limits an estimate, most important first.
+
+    `rejected` says that another family describes it better, `tested` that gold labels show constant class fractions.
+    """
+    flat = [] if fit.method == "gold" else [_flat_fractions_assumed(fit, tested)]  # first: it limits everything
     selected = [] if fit.sample.gold is None else selection_findings(fit.sample)
     drift = _drift_findings(fit) if fit.method in ("likelihood", "binned") and fit.sample.observables is None else []
     fitted = calibration(fit)
+    # Both may reject the family; the comparison names a better one.
+    of_shape = fitted.findings if rejected is None or fit.votes is not None else ()
     found = unique(
         flat,
         _identification_findings(fit),
@@ -41,13 +46,17 @@ def diagnose(fit: TransitionFit) -> Diagnosis:
         _estimate_findings(fit),
         drift,
         _resample_findings(fit),
-        fitted.findings,
+        of_shape,
+        () if rejected is None else (rejected,),
     )
     return Diagnosis(found, fitted)
 
 
-def _flat_fractions_assumed(fit: TransitionFit) -> Finding:
+def _flat_fractions_assumed(fit: TransitionFit, tested: str) -> Finding:
     """Return the assumption of an estimate without gold labels, and the range of the disk fraction without it."""
+    if tested:
+        message = f"This estimate from labels alone assumes that the true fractions do not depend on α. Here {tested}."
+        return Finding("flat-fractions-tested", "note", message)
     (low, high), fixed = fit.disk_fraction_range, " at fixed intrinsic columns" if fit.method == "conditional" else ""
     trend = "" if fit.drift is None else f" if their logit changes by up to {fit.drift.delta:g} per σ of ln α"
     message = (

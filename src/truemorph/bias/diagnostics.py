@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import chi2, norm
 
-from truemorph.arguments import Family, Seed, validated
 from truemorph.bias.checks import LEVEL
-from truemorph.bias.estimation import check_variation, settings_for, solve
+from truemorph.bias.fitting import check_variation, settings_for, solve
 from truemorph.bias.fractions import REJECTED, PopulationFractions, fractions_in_bins
 from truemorph.bias.maximum import fit_softmax, log_probabilities
 from truemorph.bias.mixture import RIDGE, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
-from truemorph.bias.result import ASSUMPTIONS, TransitionFit
-from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, RayleighTransition, Search, family_of
+from truemorph.bias.result import ASSUMPTIONS, FittedCurve, TransitionFit
+from truemorph.bias.sample import Sample, check_whole
+from truemorph.bias.transitions import (
+    COMPARED,
+    DISK,
+    Array,
+    FlipTransition,
+    RayleighTransition,
+    Search,
+    family_of,
+    fraction_names,
+)
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -40,7 +48,7 @@ class FamilyComparison(Result):
 
     Attributes
     ----------
-    fits : dict of str to TransitionFit
+    fits : dict of str to TransitionFit, or to FittedCurve if they were read from a file
     rayleigh_p_value : float
         Likelihood-ratio test of Rayleigh inside Weibull (shape 2): probability of so large a gain by chance; NaN if one
         of them was not fitted.
@@ -49,7 +57,7 @@ class FamilyComparison(Result):
     findings : tuple of Finding
     """
 
-    fits: dict[str, TransitionFit]
+    fits: Mapping[str, Any]
     rayleigh_p_value: float
     failed: dict[str, str]
     findings: tuple[Finding, ...] = ()
@@ -58,6 +66,11 @@ class FamilyComparison(Result):
     def best(self) -> str:
         """The family of lowest AIC."""
         return min(self.fits, key=lambda name: self.fits[name].aic)
+
+    @property
+    def in_order(self) -> list[str]:
+        """Names of the families, best first."""
+        return sorted(self.fits, key=self.delta_aic)
 
     def delta_aic(self, family: str) -> float:
         """Return the AIC of a family above that of the best one."""
@@ -79,14 +92,17 @@ class FamilyComparison(Result):
     def summary(self) -> str:
         """Return a table of the families, best first, as text."""
         lines = []
-        for row in self.rows():
-            values = [f"{name} {value:.3f} ± {row['stderr'][name]:.3f}" for name, value in row["values"].items()]
+        for family in self.in_order:
+            fit = self.fits[family]
+            values = [f"{name} {value:.3f} ± {fit.stderr[name]:.3f}" for name, value in fit.values.items()]
             shown = ", ".join(values) if len(values) <= _SHOWN else f"{len(values)} parameters"
-            numbers = (f"{row['log_likelihood']:.1f}", f"{row['delta_aic']:.1f}", f"{row['disk_fraction']:.3f}")
-            lines.append([row["family"], *numbers, shown])
-        header = ["family", "log-likelihood", "AIC above best", "disk fraction", "parameters"]
+            numbers = (f"{fit.log_likelihood:.1f}", f"{self.delta_aic(family):.1f}")
+            fractions = (f"{fit.class_fractions[k]:.3f}" for k in self._fractions.values())
+            lines.append([family, *numbers, *fractions, shown])
+        names = [name.replace("_", " ") for name in self._fractions]
+        header = ["family", "log-likelihood", "AIC above best", *names, "parameters"]
         failed = [f"{name}: not fitted: {why}" for name, why in self.failed.items()]
-        return "\n".join([*text_table(header, lines, left=(0, 4)), *failed])
+        return "\n".join([*text_table(header, lines, left=(0, len(header) - 1)), *failed])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -102,36 +118,48 @@ class FamilyComparison(Result):
     def to_table(self) -> Any:
         """Return a table with one row per family, best first."""
         columns = {
-            "family": "family of T(α)",
             "log_likelihood": "log-likelihood of the labels",
             "delta_aic": "AIC above that of the best family",
-            "disk_fraction": "corrected disk fraction",
+            **{name: f"corrected {name.replace('_', ' ')}" for name in self._fractions},
         }
         rows = self.rows()
-        return quantity_table({name: ([row[name] for row in rows], "", about) for name, about in columns.items()})
+        family = ([row["name"] for row in rows], "", "family of T(α)")
+        others = {name: ([row[name] for row in rows], "", about) for name, about in columns.items()}
+        return quantity_table({"family": family, **others})
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> FamilyComparison:
+        """Rebuild it from the JSON of an estimate."""
+        fits = {row["name"]: FittedCurve.from_dict(row) for row in described["families"]}
+        p_value = described["rayleigh_p_value"]
+        return cls(fits, float("nan") if p_value is None else p_value, described["families_failed"])
+
+    @property
+    def _fractions(self) -> dict[str, int]:
+        return fraction_names(self.fits[self.best].class_fractions.size)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per family, best first: parameters, log-likelihood, AIC above the best, disk fraction."""
+        """Return one row per family, best first: what its fit says, and its AIC above the best."""
         return [
             {
-                "family": name,
-                "values": self.fits[name].values,
-                "stderr": self.fits[name].stderr,
-                "log_likelihood": self.fits[name].log_likelihood,
+                "name": name,
+                **self.fits[name].to_dict(),
                 "delta_aic": self.delta_aic(name),
-                "disk_fraction": float(self.fits[name].class_fractions[DISK]),
+                **{one: float(self.fits[name].class_fractions[k]) for one, k in self._fractions.items()},
             }
-            for name in sorted(self.fits, key=self.delta_aic)
+            for name in self.in_order
         ]
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the best family, and the others as a band, over the data; returns matplotlib axes."""
-        return plot_fit(self.fits[self.best], ax, self.fits)
+        best = self.fits[self.best]
+        if isinstance(best, FittedCurve):
+            raise InputError("these fits were read from a file, without their galaxies; their figure lies beside it")
+        return plot_fit(best, ax, self.fits)
 
 
-@validated
 def compare_families(
-    labels: Array, alpha: Array, families: Sequence[Family] = COMPARED, **options: Any
+    labels: Array, alpha: Array, families: Sequence[str | type[FlipTransition]] = COMPARED, **options: Any
 ) -> FamilyComparison:
     """Fit several families to the same data and compare them by AIC.
 
@@ -189,6 +217,8 @@ def compared(sample: Sample, families: Sequence[Any], **options: Any) -> FamilyC
 
 def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Finding, ...]:
     """Warn if surveys of 200 galaxies or more differ in bias curve or class fractions (Wald's test at 1 %)."""
+    if sample.n_classes != 2:
+        return ()
     points, precisions, shown = [], [], []
     alone = Sample(sample.labels, sample.alpha, sample.n_classes, sample.weights)
     for group in np.unique(groups):
@@ -248,6 +278,13 @@ class ConfoundingCheck(Result):
     unexplained_p_value: float = float("nan")
     findings: tuple[Finding, ...] = ()
 
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> ConfoundingCheck:
+        """Rebuild it from what `to_dict` returns."""
+        findings = tuple(map(Finding.from_dict, described["findings"]))
+        values: dict[str, Any] = {name: np.nan if value is None else value for name, value in described.items()}
+        return cls(**values | {"findings": findings})
+
     def summary(self) -> str:
         """Return the result as text."""
         return "\n".join(text_facts([("check", self.statement)]))
@@ -263,14 +300,13 @@ class ConfoundingCheck(Result):
         )
 
 
-@validated
 def confounding_check(
     labels: Array,
     alpha: Array,
     intrinsic: Array | None = None,
     gold: Array | None = None,
     weights: Array | None = None,
-    seed: Seed = 0,
+    seed: int = 0,
     *,
     fractions: PopulationFractions | None = None,
 ) -> ConfoundingCheck:
@@ -311,6 +347,7 @@ def confounding_check(
     >>> found.checked
     True
     """
+    check_whole(0, seed=seed)
     n_classes = 2 if gold is None else None
     sample = Sample.of(labels, alpha, n_classes=n_classes, intrinsic=intrinsic, gold=gold, weights=weights)
     return confounding(sample, fractions, seed)
@@ -340,7 +377,7 @@ def confounding(sample: Sample, fractions: PopulationFractions | None = None, se
     drift, variance = narrow.disk_contrast(w * (high / np.sum(w * high) - low / np.sum(w * low)), narrow.covariance)
     p = narrow.probabilities()[:, DISK]
     error = float(np.sqrt(variance + p[low].var() / low.sum() + p[high].var() / high.sum()))
-    return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
+    return _verdict(drift, error, p_value, "the intrinsic columns predict a disk fraction", _BY_COLUMNS)
 
 
 def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractions) -> ConfoundingCheck:
@@ -370,7 +407,8 @@ def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractio
     scatter = np.sum(contrast**2 * p * (1 - p) / fractions.counts)
     error = float(np.sqrt(contrast @ fractions.covariance @ contrast + scatter))
     explained = _BY_COLUMNS if sample.intrinsic is not None else "a quadratic curve in ln α fits better than a constant"
-    return _verdict(drift, error, p_value, "gold labels show", explained)
+    who = f"gold labels show a {'disk fraction' if sample.n_classes == 2 else 'fraction of class 1'}"
+    return _verdict(drift, error, p_value, who, explained)
 
 
 def _verdict(drift: float, error: float, p_value: float, who: str, explained: str) -> ConfoundingCheck:
@@ -378,7 +416,7 @@ def _verdict(drift: float, error: float, p_value: float, who: str, explained: st
     confounded = bool(abs(drift) > norm.isf(LEVEL / 2) * error and abs(drift) > _NOTICEABLE)
     unexplained = p_value < LEVEL
     change = f"{'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f}"
-    statement = f"{who} a disk fraction that {change} from the worst to the best resolved third"
+    statement = f"{who} that {change} from the worst to the best resolved third"
     if unexplained:
         statement += f"; {explained} (p = {p_value:.1g})"
     if not confounded and not unexplained:

@@ -8,6 +8,7 @@ they approach all galaxies. Without gold labels, fractions in each bin are found
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,15 +18,24 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.checks import equal_labels, selection_findings
-from truemorph.bias.estimation import refitted, solve
+from truemorph.bias.files import load_transition
+from truemorph.bias.fitting import refitted, solve
 from truemorph.bias.gold import GoldRegression, propensity_columns, quadratic
 from truemorph.bias.likelihood import check_columns, label_columns, n_observables
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fractions
-from truemorph.bias.reading import load_transition
 from truemorph.bias.result import NORMAL_95, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_not_encoded
-from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, UNKNOWN, Array, RayleighTransition, Transition
+from truemorph.bias.transitions import (
+    COMPARED,
+    DISK,
+    SMOOTH,
+    UNKNOWN,
+    Array,
+    RayleighTransition,
+    Transition,
+    fraction_names,
+)
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -34,14 +44,6 @@ from truemorph.results import Result, quantity_table, text_table
 _EM_STEPS = 2000
 # A family is rejected if its AIC exceeds the best by this.
 REJECTED = 10.0
-# Columns of the disk class in tables and JSON.
-_COLUMNS = {
-    "labelled": "disk fraction of the observed labels",
-    "disk": "corrected disk fraction",
-    "stderr": "statistical standard error",
-    "low": "lower end of the range",
-    "high": "upper end of the range",
-}
 # Two T(α) are inconsistent if the α at which half of the disks are missed differs by this factor.
 _UNLIKE = 1.6
 
@@ -78,8 +80,8 @@ class PopulationFractions(Result):
         Sum of the sampling weights in each bin.
     samples : array, shape (S, B, K), or None
         Draws of the fractions, with gold labels.
-    range_of_total : (float, float) or None
-        With gold labels, the range of the disk fraction of all bins together.
+    range_of_total : array, shape (K, 2), or None
+        With gold labels, the ranges of the class fractions of all bins together.
 
     Examples
     --------
@@ -107,7 +109,7 @@ class PopulationFractions(Result):
     covariance: np.ndarray
     bin_weights: np.ndarray
     samples: np.ndarray | None = None
-    range_of_total: tuple[float, float] | None = None
+    range_of_total: np.ndarray | None = None
 
     def draws(self, n: int, seed: int = 0) -> np.ndarray:
         """Draw class fractions of the bins, to propagate errors of sampling, T(α) and its family.
@@ -136,7 +138,7 @@ class PopulationFractions(Result):
 
     @property
     def total(self) -> tuple[float, float]:
-        """Return the disk fraction of all bins together, and its statistical error."""
+        """Return the disk fraction of all bins together, of two classes, and its statistical error."""
         share = self.bin_weights / self.bin_weights.sum()
         return float(share @ self.fractions[:, DISK]), float(np.sqrt(share @ self.covariance @ share))
 
@@ -147,54 +149,102 @@ class PopulationFractions(Result):
         return "\n".join([*self.lines(), about])
 
     def lines(self, gold: np.ndarray | None = None) -> list[str]:
-        """Return a table of the disk fraction of each bin as lines of text, with that of its gold labels if given."""
+        """Return a table of each bin as lines of text, with the fraction of its gold labels, shape (B,), if given.
+
+        Of two classes the disk fraction is shown, of more the fraction of each, by its number.
+        """
         by = "α" if self.by == "alpha" else self.by
-        header = [f"disk fraction at {by}", "galaxies", "observed", "corrected", "range"]
-        numbers = zip(self.middles, self.counts, *self._disk.values(), strict=True)
-        rows = [
-            [f"{middle:.2f}", f"{count:,}", f"{seen:.3f}", f"{value:.3f} ± {error:.3f}", f"{low:.3f} to {high:.3f}"]
-            for middle, count, seen, value, error, low, high in numbers
-        ]
-        if gold is not None:
-            header.append("gold labels")
-            rows = [[*row, f"{one:.3f}"] for row, one in zip(rows, gold, strict=True)]
+        names = fraction_names(self.fractions.shape[1])
+        one_class = len(names) == 1
+        shown = "disk fraction" if one_class else "class fraction"
+        header = [f"{shown} at {by}", *([] if one_class else ["class"]), "galaxies", "observed", "corrected", "range"]
+        header += ["gold labels"] if gold is not None else []
+        rows = []
+        for b, (middle, count) in enumerate(zip(self.middles, self.counts, strict=True)):
+            for k in names.values():
+                value, low, high = (f"{array[b, k]:.3f}" for array in (self.fractions, self.low, self.high))
+                row = [f"{middle:.2f}", *([] if one_class else [str(k)]), f"{count:,}", f"{self.labelled[b, k]:.3f}"]
+                row += [f"{value} ± {self.stderr[b, k]:.3f}", f"{low} to {high}"]
+                rows.append(row + ([] if gold is None else [f"{gold[b]:.3f}"]))
         return text_table(header, rows, left=())
 
     @property
-    def _disk(self) -> dict[str, np.ndarray]:
-        """Results for the disk class, shape (B,) each."""
-        found = (self.labelled, self.fractions, self.stderr, self.low, self.high)
-        return dict(zip(_COLUMNS, (one[:, DISK] for one in found), strict=True))
+    def _columns(self) -> dict[str, tuple[np.ndarray, str]]:
+        """Values, shape (B, K), and descriptions, by the names that they have in tables and JSON."""
+        corrected = "disk" if self.fractions.shape[1] == 2 else "fractions"
+        return {
+            "labelled": (self.labelled, "fraction of {} by the observed labels"),
+            corrected: (self.fractions, "corrected fraction of {}"),
+            "stderr": (self.stderr, "statistical standard error"),
+            "low": (self.low, "lower end of the range"),
+            "high": (self.high, "upper end of the range"),
+        }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the disk fractions as plain values, for JSON."""
+        """Return the fractions as plain values, for JSON: of disks, shape (B,), or of K other classes, shape (B, K)."""
+        of = slice(None) if self.fractions.shape[1] != 2 else DISK
         return plain(
             {
                 "by": self.by,
                 "edges": self.edges,
                 "middles": self.middles,
                 "galaxies": self.counts,
-                **self._disk,
+                **{name: values[:, of] for name, (values, _) in self._columns.items()},
                 "covariance": self.covariance,
+                "bin_weights": self.bin_weights,
                 "method": self.method,
                 "assumption": self.assumption,
-                "alternatives": {name: value[:, DISK] for name, (value, _) in self.alternatives.items()},
+                "alternatives": {name: value[:, of] for name, (value, _) in self.alternatives.items()},
                 "findings": [one.to_dict() for one in self.findings],
             }
         )
 
-    def to_table(self) -> Any:
-        """Return a table with one row per bin: observed and corrected disk fraction, with errors."""
-        return quantity_table(
-            {
-                "low_edge": (self.edges[:-1], "", f"lower edge of the bin in {self.by}"),
-                "high_edge": (self.edges[1:], "", f"upper edge of the bin in {self.by}"),
-                "galaxies": (self.counts, "", "number of galaxies"),
-                **{name: (values, "", _COLUMNS[name]) for name, values in self._disk.items()},
-            },
-            method=self.method,
-            assumption=self.assumption,
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> PopulationFractions:
+        """Rebuild them from what `to_dict` returns; `samples` are stored apart."""
+
+        def whole(values: Any, ends: bool = False) -> np.ndarray:
+            """Return values of all classes, shape (B, K); those of two classes follow from those of disks."""
+            disk = np.array(values, dtype=np.float64)
+            return disk if disk.ndim == 2 else np.column_stack([disk if ends else 1 - disk, disk])
+
+        low, high = (whole(described[name]) for name in ("low", "high"))
+        if np.ndim(described["low"]) == 1:
+            low[:, SMOOTH], high[:, SMOOTH] = 1 - high[:, DISK], 1 - low[:, DISK]
+        stderr = whole(described["stderr"], ends=True)
+        arrays: dict[str, Any] = {
+            name: np.array(described[name]) for name in ("edges", "middles", "covariance", "bin_weights")
+        }
+        return cls(
+            whole(described.get("disk", described.get("fractions"))),
+            stderr,
+            low,
+            high,
+            whole(described["labelled"]),
+            counts=np.array(described["galaxies"]),
+            alternatives={name: (whole(value), stderr) for name, value in described["alternatives"].items()},
+            findings=tuple(map(Finding.from_dict, described["findings"])),
+            samples=samples,
+            **arrays,
+            **{name: described[name] for name in ("method", "assumption", "by")},
         )
+
+    def to_table(self) -> Any:
+        """Return a table with one row per bin: observed and corrected fraction, with errors.
+
+        Of more than two classes, each column has the number of its class.
+        """
+        columns = {
+            "low_edge": (self.edges[:-1], "", f"lower edge of the bin in {self.by}"),
+            "high_edge": (self.edges[1:], "", f"upper edge of the bin in {self.by}"),
+            "galaxies": (self.counts, "", "number of galaxies"),
+        }
+        for of, k in fraction_names(self.fractions.shape[1]).items():
+            end, about = ("", "disks") if of == "disk_fraction" else (f"_{k}", f"class {k}")
+            columns |= {
+                name + end: (values[:, k], "", what.format(about)) for name, (values, what) in self._columns.items()
+            }
+        return quantity_table(columns, method=self.method, assumption=self.assumption)
 
     def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
         """Draw the observed and corrected disk fraction, and the truth if known; return matplotlib axes."""
@@ -408,12 +458,12 @@ def _from_gold(
     fractions, samples, low, high = regressed(sample.gold)
     findings, uncertain = [], np.zeros(1) if sample.uncertain is None else sample.uncertain
     if uncertain.any():
-        for one in (SMOOTH, DISK):
-            _, _, least, most = regressed(np.where(uncertain, one, sample.gold))
+        for k in range(sample.n_classes):
+            _, _, least, most = regressed(np.where(uncertain, k, sample.gold))
             low, high = np.minimum(low, least), np.maximum(high, most)
         message = (
             f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on it. "
-            "All ranges contain the results with all of them smooth and all of them disk."
+            "All ranges contain the results with all of them in any one class."
         )
         findings.append(Finding("gold-uncertain", "caution", message, "Find better images of them."))
     if missed is not None:
@@ -435,7 +485,7 @@ def _from_gold(
         "covariance": np.cov(samples[:, :, DISK], rowvar=False).reshape(bins.count, -1),
         "low": low[:-1],
         "high": high[:-1],
-        "range_of_total": (float(low[-1, DISK]), float(high[-1, DISK])),
+        "range_of_total": np.column_stack([low[-1], high[-1]]),
         "samples": samples,
         "alternatives": {},
         "method": "gold",
@@ -470,7 +520,7 @@ def debiased_fractions(
         Observed labels.
     alpha : array, shape (N,)
         Resolution.
-    transition : TransitionFit, TransitionStudy, Transition, path or dict, optional
+    transition : TransitionFit, Estimate, Transition, path or dict, optional
         T(α), as in `load_transition`. The covariance of a fit is included in the errors, and the range spans trends of
         class fractions with α (see `fit_transition`); others are treated as exact. Not used with `gold`.
     by : array, shape (N,), optional

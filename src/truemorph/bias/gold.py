@@ -26,7 +26,7 @@ from truemorph.bias.maximum import (
 )
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import DISK, UNKNOWN, Space
+from truemorph.bias.transitions import UNKNOWN, Space
 
 SAMPLES = 1000
 # Number of bins of α, and minimum number of galaxies in each.
@@ -309,9 +309,9 @@ def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         best.point,
         covariance,
         share @ fractions,
-        float(samples[:, DISK].std()),
+        np.array([column.std() for column in samples.T]),
         log_likelihood=first.value,
         n_parameters=space.size,
         influence=influence,
-        fraction_samples=samples[:, DISK],
+        fraction_samples=samples,
     )

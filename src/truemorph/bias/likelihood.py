@@ -14,7 +14,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from truemorph.arrays import float_array
-from truemorph.bias.reading import load_transition
+from truemorph.bias.files import load_transition
 from truemorph.bias.transitions import UNKNOWN, Array, Transition, chosen
 from truemorph.errors import InputError
 
@@ -161,7 +161,7 @@ def posterior(
         Observed labels ỹ.
     alpha : array, shape (N,)
         Resolution.
-    transition : Transition, TransitionFit, TransitionStudy, path or dict
+    transition : Transition, TransitionFit, Estimate, path or dict
         T(α), as in `load_transition`.
     observables : array, shape (N,) or (N, J), optional
         Columns on which T depends in addition to α, in the order of the fit.

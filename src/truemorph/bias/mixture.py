@@ -28,7 +28,7 @@ from truemorph.bias.maximum import (
     maximise,
     polish,
 )
-from truemorph.bias.result import NORMAL_95, SIGNIFICANT_GAIN, Settings, TransitionFit
+from truemorph.bias.result import NORMAL_95, SIGNIFICANT_GAIN, DriftRange, Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import (
     DISK,
@@ -344,41 +344,6 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     information = np.einsum("pbk,qbk->pq", slopes, slopes)
     best = Maximum(point, -0.5 * float(np.sum(errors**2)), information, free, 0)
     return _estimate_of(MixtureFit(mixture, best), sample, settings, best.covariance(scores @ scores.T))
-
-
-@dataclass(frozen=True)
-class DriftRange:
-    """Range of the disk fraction without gold labels, under trends of class fractions with α.
-
-    Labels alone cannot separate bias from a real trend. The trend is therefore assumed: logit p(disk | α) may change by
-    ± δ per standard deviation of ln α, linearly or quadratically; given intrinsic columns, per standard deviation of
-    the part of ln α that is not linear in them. T(α) is fitted under such trends, in every family with a formula. The
-    range spans all of them, and also the observed labels if a trend alone can explain them. The likelihood is not used
-    to narrow it, because it prefers trends whose shape resembles that of T(α).
-    """
-
-    delta: float  # δ: change of logit p(disk | α) per standard deviation of ln α
-    delta_unbiased: float  # the δ that explains the labels without bias, from the observed disk fraction
-    # T(α), disk fraction and its standard error for each family and trend.
-    alternatives: dict[str, tuple[Transition, float, float]]
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Lowest and highest disk fraction."""
-        low = min(value - NORMAL_95 * error for _, value, error in self.alternatives.values())
-        high = max(value + NORMAL_95 * error for _, value, error in self.alternatives.values())
-        return max(0.0, low), min(1.0, high)
-
-    @property
-    def statement(self) -> str:
-        """Description of the range."""
-        trends = f"trends up to δ = {self.delta:g} (logit per σ of ln α)"
-        return f"{trends}; above δ = {self.delta_unbiased:.2f}, the labels need no bias"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        fractions = {name: value for name, (_, value, _) in self.alternatives.items()}
-        return {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "disk_fractions": fractions}
 
 
 def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:

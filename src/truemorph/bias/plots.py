@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from truemorph.bias.binning import Bins, proportion_error
-from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.bias.transitions import DISK, SMOOTH, fraction_names
 from truemorph.plotting import ALPHA, BLACK, BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
 
 _BINS = 12
@@ -17,6 +18,8 @@ _BINS = 12
 def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     """Draw the labels and the bias curve; from labels alone with its range, beside other families as one band."""
     ax = axes_or_new(ax)
+    if fit.class_fractions.size != 2:
+        return _plot_matrix(fit, ax)
     alpha, gold, weights = fit.sample.alpha, fit.sample.gold, fit.sample.gold_weights
     rows = np.ones(alpha.size, dtype=bool) if gold is None else gold == DISK
     cut = Bins.cut(alpha[rows], min(_BINS, int(rows.sum())), weights[rows])
@@ -51,6 +54,16 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     return ax
 
 
+def _plot_matrix(fit: Any, ax: Any) -> Any:
+    """Draw how often galaxies of each of K classes get another class as label."""
+    right = np.diagonal(np.asarray(fit.transition.matrix(fit.sample.argument)), axis1=1, axis2=2)
+    for k, values in enumerate(right.T):
+        ax.plot(*_binned_mean(fit.sample.alpha, 1 - values), label=f"class {k} ({fit.family})")
+    ax.set(xlabel=ALPHA, ylabel="fraction with another label", ylim=(-0.02, 1.02))
+    legend(ax)
+    return ax
+
+
 def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tuple[np.ndarray, np.ndarray]:
     """Mean of values in narrow bins: a curve, also where other columns than α enter."""
     cut = Bins.cut(alpha, min(points, alpha.size))
@@ -61,14 +74,20 @@ def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], known_stderr: 
     """Draw the disk fraction: observed, corrected with its error and range, and known ones."""
     ax = axes_or_new(ax)
     x = found.middles
-    name = "95 % range" if found.samples is not None else "range with systematics"
-    ax.fill_between(x, found.low[:, DISK], found.high[:, DISK], color=SKY, alpha=0.3, lw=0, label=name)
-    ax.errorbar(x, found.fractions[:, DISK], found.stderr[:, DISK], fmt="D-", ms=4, color=BLUE, label="corrected")
-    ax.plot(x, found.labelled[:, DISK], "s--", ms=4, color=GREY, label="observed labels")
+    ranges = "95 % range" if found.method == "gold" else "range with systematics"
+    names = fraction_names(found.fractions.shape[1])
+    for (name, k), color, line in zip(names.items(), cycle((BLUE, ORANGE, RED, SKY)), cycle(("-", ":", "-."))):
+        of = "" if len(names) == 1 else f", class {k}"
+        area = SKY if name == "disk_fraction" else color
+        ax.fill_between(x, found.low[:, k], found.high[:, k], color=area, alpha=0.3, lw=0, label=ranges + of)
+        corrected = found.fractions[:, k], found.stderr[:, k]
+        ax.errorbar(x, *corrected, marker="D", ls=line, ms=4, color=color, label=f"corrected{of}")
+        own = GREY if name == "disk_fraction" else color
+        ax.plot(x, found.labelled[:, k], "s--", ms=4, color=own, label=f"observed labels{of}")
     for label, values in known.items():
         ax.errorbar(x, np.asarray(values), known_stderr, fmt="o", ms=4, color=BLACK, label=label)
     by = ALPHA if found.by == "alpha" else plain_text(found.by)
-    ax.set(xlabel=by, ylabel="disk fraction", ylim=(-0.02, 1.02))
+    ax.set(xlabel=by, ylabel="disk fraction" if len(names) == 1 else "class fraction", ylim=(-0.02, 1.02))
     legend(ax)
     return ax
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +12,19 @@ from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import DISK, Space, Transition, class_name, transition_to_dict
+from truemorph.bias.transitions import (
+    DISK,
+    Space,
+    Transition,
+    class_name,
+    fraction_names,
+    transition_from_dict,
+    transition_to_dict,
+)
+from truemorph.bias.vote_model import VoteModel
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table, text_facts
-
-if TYPE_CHECKING:
-    from truemorph.bias.mixture import DriftRange
-    from truemorph.bias.votes import VoteModel
 
 ASSUMPTIONS = {
     "likelihood": "true class fractions do not depend on alpha",
@@ -49,6 +54,157 @@ class Settings:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class DriftRange:
+    """Range of the disk fraction without gold labels, under trends of class fractions with α.
+
+    Labels alone cannot separate bias from a real trend. The trend is therefore assumed: logit p(disk | α) may change by
+    ± δ per standard deviation of ln α, linearly or quadratically; given intrinsic columns, per standard deviation of
+    the part of ln α that is not linear in them. T(α) is fitted under such trends, in every family with a formula. The
+    range spans all of them, and also the observed labels if a trend alone can explain them. The likelihood is not used
+    to narrow it, because it prefers trends whose shape resembles that of T(α).
+    """
+
+    delta: float  # δ: change of logit p(disk | α) per standard deviation of ln α
+    delta_unbiased: float  # the δ that explains the labels without bias, from the observed disk fraction
+    # T(α), disk fraction and its standard error for each family and trend.
+    alternatives: dict[str, tuple[Transition, float, float]]
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest disk fraction."""
+        low = min(value - NORMAL_95 * error for _, value, error in self.alternatives.values())
+        high = max(value + NORMAL_95 * error for _, value, error in self.alternatives.values())
+        return max(0.0, low), min(1.0, high)
+
+    @property
+    def statement(self) -> str:
+        """Description of the range."""
+        trends = f"trends up to δ = {self.delta:g} (logit per σ of ln α)"
+        return f"{trends}; above δ = {self.delta_unbiased:.2f}, the labels need no bias"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        fractions = {name: value for name, (_, value, _) in self.alternatives.items()}
+        values = {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "disk_fractions": fractions}
+        return values | {"statement": self.statement}
+
+
+@dataclass(frozen=True, repr=False)
+class FittedCurve(Result):
+    """What a fit of T(α) says: what is printed of it, and stored in files.
+
+    Attributes
+    ----------
+    transition, family, method, assumption, values, stderr, log_likelihood, aic, findings
+        As in `TransitionFit`.
+    class_fractions, labelled : array, shape (K,)
+        True class fractions, and those of the observed labels.
+    ranges : array, shape (K, 2)
+        Lowest and highest class fractions.
+    galaxies : int
+        Number of galaxies.
+    drift : dict or None
+        From labels alone: the trends of class fractions with α that the range spans.
+    """
+
+    transition: Transition
+    family: str
+    method: str
+    assumption: str
+    values: dict[str, float]
+    stderr: dict[str, float]
+    class_fractions: np.ndarray
+    labelled: np.ndarray
+    ranges: np.ndarray
+    galaxies: int
+    log_likelihood: float
+    aic: float
+    drift: Mapping[str, Any] | None
+    findings: tuple[Finding, ...]
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> FittedCurve:
+        """Rebuild it from what `to_dict` returns."""
+        fractions = list(described["class_fractions"].values())
+        if len(fractions) == 2:
+            (low, high), disks = described["disk_fraction_range"], described["labelled_fraction"]
+            ranges, labelled = [[1 - high, 1 - low], [low, high]], [1 - disks, disks]
+        else:
+            ranges, labelled = described["class_fraction_ranges"], described["labelled_fractions"]
+        same = ("method", "assumption", "values", "galaxies", "log_likelihood", "aic", "drift")
+        values: dict[str, Any] = {name: described[name] for name in same}
+        return cls(
+            transition=transition_from_dict(dict(described)),
+            family=described.get("family_of_votes", described["family"]),
+            stderr={name: np.nan if error is None else error for name, error in described["stderr"].items()},
+            class_fractions=np.array(fractions),
+            labelled=np.array(labelled),
+            ranges=np.array(ranges),
+            findings=tuple(map(Finding.from_dict, described["findings"])),
+            **values,
+        )
+
+    @property
+    def disk_fraction_range(self) -> tuple[float, float]:
+        """Lowest and highest disk fraction, of two classes."""
+        return float(self.ranges[DISK, 0]), float(self.ranges[DISK, 1])
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the class fractions with their ranges, the parameters, and what they rest on."""
+        found = []
+        for name, k in fraction_names(len(self.class_fractions)).items():
+            value = f"{self.class_fractions[k]:.3f} ± {self.stderr[name]:.3f}"
+            value += f" (range {self.ranges[k, 0]:.3f} to {self.ranges[k, 1]:.3f})"
+            labelled = f"{self.labelled[k]:.3f} by the labels of {self.galaxies:,} galaxies"
+            found.append((name.replace("_", " "), f"{value}; {labelled}"))
+        values = [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
+        found += [
+            ("bias curve", f"{self.family}: {', '.join(values)}"),
+            ("method", f"{self.method}; assumes that {self.assumption.replace('alpha', 'α')}"),
+        ]
+        return found + ([] if self.drift is None else [("range spans", str(self.drift["statement"]))])
+
+    def summary(self) -> str:
+        """Return the class fractions with their ranges and errors, and the parameters, as text."""
+        return "\n".join(text_facts(self.facts()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return family, parameters, errors and findings as plain values."""
+        n_classes = len(self.class_fractions)
+        own: dict[str, Any] = {"class_fraction_ranges": self.ranges, "labelled_fractions": self.labelled}
+        if n_classes == 2:
+            own = {"disk_fraction_range": self.disk_fraction_range, "labelled_fraction": self.labelled[DISK]}
+        names = ("method", "assumption", "galaxies", "log_likelihood", "aic")
+        return plain(
+            {
+                **transition_to_dict(self.transition),
+                **({} if self.family == self.transition.family else {"family_of_votes": self.family}),
+                "values": self.values,
+                "stderr": self.stderr,
+                "class_fractions": {class_name(k, n_classes): f for k, f in enumerate(self.class_fractions)},
+                **own,
+                "drift": self.drift,
+                **{name: getattr(self, name) for name in names},
+                "findings": [one.to_dict() for one in self.findings],
+            }
+        )
+
+    def to_table(self) -> Any:
+        """Return a table with one row per parameter; class fractions are the last."""
+        fractions = {name: self.class_fractions[k] for name, k in fraction_names(len(self.class_fractions)).items()}
+        values = {**self.values, **fractions}
+        return quantity_table(
+            {
+                "parameter": (list(values), "", "parameter of T(α), or class fraction"),
+                "value": (list(values.values()), "", "estimate"),
+                "stderr": ([self.stderr.get(name, np.nan) for name in values], "", "standard error"),
+            },
+            family=self.family,
+            method=self.method,
+        )
+
+
 @dataclass(frozen=True, repr=False)
 class TransitionFit(Result):
     """An estimate of T(α) with its errors.
@@ -60,9 +216,9 @@ class TransitionFit(Result):
     class_fractions : array, shape (K,)
         True class fractions, in the order smooth, disk; averaged over galaxies where they depend on z.
     stderr : dict of str to float
-        Standard error of each parameter, and of the disk fraction ("disk_fraction"); NaN where the data do
-        not set one (see `findings`). From the observed information; from the sandwich where rows have weights;
-        from the bootstrap if requested.
+        Standard error of each parameter, and of the disk fraction ("disk_fraction"; of K classes "fraction_0" and so
+        on); NaN where the data do not set one (see `findings`). From the observed information; from the sandwich
+        where rows have weights; from the bootstrap if requested.
     log_likelihood : float
         Of the labels at the estimate, weighted if weights were given, whatever the method. With gold labels: of their
         observed labels given the true classes, Σ log p(ỹ | y, α), at its maximum.
@@ -83,10 +239,10 @@ class TransitionFit(Result):
         The points of R resamples, where errors come from bootstrap.
     drift : DriftRange or None
         From labels alone: the disk fraction if class fractions do depend on α.
-    fraction_samples : array, shape (S,), or None
-        With gold labels: draws of the disk fraction.
-    fraction_range : (float, float) or None
-        With gold labels that leave doubt: the range of the disk fraction, instead of that of the draws.
+    fraction_samples : array, shape (S, K), or None
+        With gold labels: draws of the class fractions.
+    fraction_range : array, shape (K, 2), or None
+        With gold labels that leave doubt: the ranges of the class fractions, instead of those of the draws.
     probabilities : array, shape (N, K), or None
         p(y | z) where intrinsic properties were given.
     votes : VoteModel or None
@@ -123,7 +279,7 @@ class TransitionFit(Result):
     settings: Settings
     drift: DriftRange | None = None
     fraction_samples: np.ndarray | None = None
-    fraction_range: tuple[float, float] | None = None
+    fraction_range: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     votes: VoteModel | None = None
     resampled: np.ndarray | None = None
@@ -140,7 +296,7 @@ class TransitionFit(Result):
         point: np.ndarray,
         covariance: np.ndarray,
         fractions: np.ndarray,
-        fraction_stderr: float,
+        fraction_stderr: float | np.ndarray,
         *,
         votes: VoteModel | None = None,
         **found: Any,
@@ -156,10 +312,12 @@ class TransitionFit(Result):
         errors = np.where(lost | (variance < 0), np.nan, np.sqrt(np.maximum(variance, 0)))
         values = dict(zip(space.names, of_t.tolist(), strict=True))
         stderr = dict(zip(space.names, errors.tolist(), strict=True))
+        of_fractions = np.broadcast_to(fraction_stderr, fractions.shape)
+        stderr |= {name: float(of_fractions[k]) for name, k in fraction_names(fractions.size).items()}
         return cls(
             transition=space.build(at) if votes is None else votes.label_transition(sample.argument),
             class_fractions=fractions,
-            stderr=stderr | {"disk_fraction": fraction_stderr},
+            stderr=stderr,
             findings=(),
             values=values,
             space=space,
@@ -223,26 +381,43 @@ class TransitionFit(Result):
         return same and np.array_equal(self.sample.argument, sample.argument)
 
     @property
-    def labelled_fraction(self) -> float:
-        """Disk fraction of the observed labels."""
-        return float(np.average(self.labels == DISK, weights=self.sample.weights))
+    def curve(self) -> FittedCurve:
+        """What this fit says, without the galaxies that it was made from."""
+        weights = self.sample.weights
+        same = ("transition", "family", "method", "assumption", "values", "stderr", "class_fractions")
+        return FittedCurve(
+            **{name: getattr(self, name) for name in (*same, "log_likelihood", "aic", "findings")},
+            labelled=np.array(
+                [np.average(self.labels == k, weights=weights) for k in range(self.class_fractions.size)]
+            ),
+            ranges=self._ranges(),
+            galaxies=self.labels.size,
+            drift=None if self.drift is None else self.drift.to_dict(),
+        )
+
+    def _ranges(self) -> np.ndarray:
+        """Return lowest and highest class fractions, shape (K, 2).
+
+        The 95 % intervals; from labels alone they span trends of class fractions with α, too (see `drift`).
+        """
+        n_classes = self.class_fractions.size
+        if self.fraction_range is not None:
+            found = self.fraction_range
+        elif self.fraction_samples is not None:
+            found = np.quantile(self.fraction_samples, [0.025, 0.975], axis=0).T
+        else:
+            error = np.nan_to_num([self.stderr[name] for name in fraction_names(n_classes)])
+            found = self.class_fractions[:, None] + NORMAL_95 * np.multiply.outer(error, [-1, 1])
+        if self.drift is not None:  # of two classes
+            low, high = self.drift.limits
+            low, high = min(float(found[DISK, 0]), low), max(float(found[DISK, 1]), high)
+            found = np.array([[1 - high, 1 - low], [low, high]])
+        return np.clip(found, 0.0, 1.0)
 
     @property
     def disk_fraction_range(self) -> tuple[float, float]:
-        """Lowest and highest disk fraction.
-
-        The 95 % interval; from labels alone it spans trends of class fractions with α, too (see `drift`).
-        """
-        if self.fraction_range is not None:
-            low, high = self.fraction_range
-        elif self.fraction_samples is not None:
-            low, high = np.quantile(self.fraction_samples, [0.025, 0.975])
-        else:
-            value, error = float(self.class_fractions[DISK]), float(np.nan_to_num(self.stderr["disk_fraction"]))
-            low, high = value - NORMAL_95 * error, value + NORMAL_95 * error
-        if self.drift is not None:
-            low, high = min(low, self.drift.limits[0]), max(high, self.drift.limits[1])
-        return max(0.0, float(low)), min(1.0, float(high))
+        """Lowest and highest disk fraction, of two classes."""
+        return self.curve.disk_fraction_range
 
     def draws(self, n: int, seed: int = 0) -> list[Transition]:
         """Draw bias curves T(α) from the errors of the parameters, to propagate them.
@@ -265,59 +440,17 @@ class TransitionFit(Result):
             points = np.clip(points, self.space.lower, self.space.upper)
         return [self.transition_at(point) for point in points]
 
-    def facts(self) -> list[tuple[str, str]]:
-        """Return the disk fraction with its range, the parameters, and what they rest on."""
-        low, high = self.disk_fraction_range
-        values = [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
-        disk = f"{self.class_fractions[DISK]:.3f} ± {self.stderr['disk_fraction']:.3f} (range {low:.3f} to {high:.3f})"
-        assumption = self.assumption.replace("alpha", "α")
-        found = [
-            ("disk fraction", f"{disk}; {self.labelled_fraction:.3f} by the labels of {self.labels.size:,} galaxies"),
-            ("bias curve", f"{self.family}: {', '.join(values)}"),
-            ("method", f"{self.method}; assumes that {assumption}"),
-        ]
-        if self.drift is not None:
-            found.append(("range spans", self.drift.statement))
-        return found
-
     def summary(self) -> str:
-        """Return the disk fraction with its range and error, and the parameters, as text."""
-        return "\n".join(text_facts(self.facts()))
+        """Return the class fractions with their ranges and errors, and the parameters, as text."""
+        return self.curve.summary()
 
     def to_dict(self) -> dict[str, Any]:
         """Return family, parameters, errors and findings as plain values; `load` and `DebiasedLoss` accept them."""
-        return plain(
-            {
-                **transition_to_dict(self.transition),
-                "values": self.values,
-                "stderr": self.stderr,
-                "class_fractions": {
-                    class_name(k, self.sample.n_classes): f for k, f in enumerate(self.class_fractions)
-                },
-                "disk_fraction_range": self.disk_fraction_range,
-                "labelled_fraction": self.labelled_fraction,
-                "drift": None if self.drift is None else self.drift.to_dict(),
-                "method": self.method,
-                "assumption": self.assumption,
-                "galaxies": self.labels.size,
-                "log_likelihood": self.log_likelihood,
-                "aic": self.aic,
-                "findings": [one.to_dict() for one in self.findings],
-            }
-        )
+        return self.curve.to_dict()
 
     def to_table(self) -> Any:
-        """Return a table with one row per parameter; the disk fraction is the last."""
-        values = {**self.values, "disk_fraction": float(self.class_fractions[DISK])}
-        return quantity_table(
-            {
-                "parameter": (list(values), "", "parameter of T(α), or disk fraction"),
-                "value": (list(values.values()), "", "estimate"),
-                "stderr": ([self.stderr.get(name, np.nan) for name in values], "", "standard error"),
-            },
-            family=self.family,
-            method=self.method,
-        )
+        """Return a table with one row per parameter; class fractions are the last."""
+        return self.curve.to_table()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the bias curve with the binned labels (with gold labels, of gold disks); return matplotlib axes."""

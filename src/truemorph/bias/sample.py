@@ -218,6 +218,13 @@ def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what:
         raise InputError(f"{name}: the columns predict {what} of {1 - wrong:.1%} of the galaxies; {action}")
 
 
+def check_whole(least: int, **options: Any) -> None:
+    """Check that options are whole numbers of at least this value; the InputError names the first that is not."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value < 2**31:
+            raise InputError(f"`{name}`: must be a whole number of at least {least}; got {value!r}")
+
+
 def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray) -> float:
     """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
 

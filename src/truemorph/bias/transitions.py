@@ -528,6 +528,11 @@ def class_name(k: int, n_classes: int) -> str:
     return CLASS_NAMES[k] if n_classes == 2 else str(k)
 
 
+def fraction_names(n_classes: int) -> dict[str, int]:
+    """Return the names of the class fractions that are quoted, each with its class: of two classes that of disks."""
+    return {"disk_fraction": DISK} if n_classes == 2 else {f"fraction_{k}": k for k in range(n_classes)}
+
+
 def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
     """Interpolate probabilities, shape (M,) or (M, C), linearly between knots of α; constant outside."""
     if isinstance(alpha, np.ndarray) and np.ndim(values) == 1:

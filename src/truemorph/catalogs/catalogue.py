@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from truemorph.catalogs.sampling import SPLITS, split_galaxies
 from truemorph.errors import InputError
 from truemorph.findings import Finding, FindingWarning
 from truemorph.io import check_format
-from truemorph.tables import CatalogTable, cleaned, kind_of, read_table
+from truemorph.tables import CatalogTable, cleaned, frame_hash, kind_of, read_table
 
 # Usual names of id columns, in order of preference.
 ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
@@ -157,6 +157,16 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
         raise InputError(f"{table_name}: column {series.name} ({dtype}) can't be an id; use integers or text")
     whole = series.cast(pl.Int64, strict=False)
     return whole if whole.null_count() == series.null_count() else series.cast(pl.String)
+
+
+def checksum(frame: pl.DataFrame) -> str:
+    """Return a checksum of ids, labels and α, on which estimates and plans rest; the order of rows is free."""
+    return frame_hash(frame.select(pl.col("object_id").cast(pl.String), "label", "alpha").sort("object_id"))
+
+
+def is_simulated(metadata: Mapping[str, Any]) -> bool:
+    """Whether a catalogue's gold labels are the truth of simulated galaxies: those of a column `truth`."""
+    return str(metadata.get("gold_definition")).startswith("disk: truth ")
 
 
 def image_folder(catalogue: CatalogTable) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,9 +11,9 @@ import numpy as np
 import polars as pl
 from scipy.stats import rankdata
 
+from truemorph.bias.estimate import Context, Estimate, make_estimate
 from truemorph.bias.sample import Sample
-from truemorph.bias.study import Context
-from truemorph.catalogs.catalogue import columns_of_rule, gold_classes, rows_where
+from truemorph.catalogs.catalogue import checksum, columns_of_rule, gold_classes, is_simulated, rows_where
 from truemorph.catalogs.columns import ADDED, CLASS_NAMES, FRACTIONS, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.sampling import UNUSED
@@ -58,7 +59,8 @@ def select_rows(
         "alpha_psf": catalogue.metadata.get("alpha_psf"),
         "where": conditions,
     }
-    about |= {"observables": list(observables)} if observables else {}
+    about |= {name: list(some) for name, some in (("observables", observables), ("intrinsic", intrinsic)) if some}
+    about["rows_sha256"] = rows_hash(catalogue, conditions)
     classes, known = None, None
     with collect_findings() as sentinels:
         frame, findings = _filtered(catalogue.frame, conditions, named, source)
@@ -77,7 +79,7 @@ def select_rows(
     if "gold" in frame.columns:
         known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
         about["gold_definition"] = str(catalogue.metadata.get("gold_definition", "not stated"))
-        if gold is None and (count := np.isfinite(known).sum()):
+        if gold is None and not is_simulated(catalogue.metadata) and (count := np.isfinite(known).sum()):
             unused = f"T(α) was estimated without the {count:,} gold labels of its catalogue."
             findings.append(Finding("gold-unused", "caution", unused, 'Estimate it with them (`gold`="gold").'))
     if "psf_fwhm" in frame.columns and frame["psf_fwhm"].n_unique() == 1 and frame["psf_fwhm"].null_count() == 0:
@@ -213,3 +215,31 @@ def _groups(frame: pl.DataFrame) -> tuple[str, np.ndarray] | None:
         if name in frame.columns and 2 <= frame[name].n_unique() <= _MOST_SURVEYS:
             return name, frame[name].cast(pl.String).fill_null("").to_numpy()
     return None
+
+
+def estimate_catalogue(
+    catalogue: CatalogTable,
+    family: Any = None,
+    *,
+    where: Iterable[str] = (),
+    intrinsic: Sequence[str] = (),
+    gold: str | None = None,
+    by: str | None = None,
+    observables: Sequence[str] = (),
+    weights: Literal["balance", "none"] = "balance",
+    **options: Any,
+) -> Estimate:
+    """Estimate T(α) and class fractions from the selected rows of a catalogue; `options` are those of `make_estimate`.
+
+    The other arguments are those of `select_rows`.
+    """
+    rows = select_rows(catalogue, where, intrinsic, gold, by, observables, weights)
+    return make_estimate(rows.sample, family, context=rows.context, by=rows.by, by_name=by or "alpha", **options)
+
+
+def rows_hash(catalogue: CatalogTable, where: Iterable[str] = ()) -> str:
+    """Return a checksum of ids, labels and α of the rows of a catalogue on which an estimate rests."""
+    with suppress(InputError):
+        frame, _ = _filtered(catalogue.frame, list(where), [], "")
+        return checksum(frame)
+    return ""  # no such rows

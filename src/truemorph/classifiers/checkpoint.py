@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from truemorph._version import __version__
-from truemorph.bias.reading import check_fit, read_fit
+from truemorph.bias.files import check_fit, read_fit
 from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_dict
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra

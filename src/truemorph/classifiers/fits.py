@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from cyclopts import Parameter
 
 from truemorph.bias.diagnosis import diagnose
-from truemorph.bias.estimation import settings_for, solve
+from truemorph.bias.fitting import settings_for, solve
 from truemorph.bias.likelihood import n_observables
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import Transition, family_of
 from truemorph.catalogs.selected import select_rows
 from truemorph.errors import InputError
 from truemorph.findings import unique
-from truemorph.io import FORMAT_VERSION, save_figure, write_json
 from truemorph.tables import CatalogTable
 
 
@@ -33,13 +31,6 @@ def fit_catalogue(
     fit = replace(fit, findings=diagnose(fit).findings)
     findings = [one.to_dict() for one in unique(rows.context.findings, fit.findings)]
     return fit, fit.to_dict() | dict(rows.context.about) | {"findings": findings}
-
-
-def write_fit(described: dict[str, Any], figure: Any, out: Path) -> Path:
-    """Write a fit as JSON, and its matplotlib figure as PNG beside it."""
-    write_json(out, {"format_version": FORMAT_VERSION, **described})
-    save_figure(figure, out.with_suffix(".png"))
-    return out
 
 
 @Parameter(name="*", show_default=False)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from truemorph.arrays import float_array
+from truemorph.bias.files import load_transition
 from truemorph.bias.likelihood import argument_of, label_log_likelihood, observed_log_probabilities
-from truemorph.bias.reading import load_transition
 from truemorph.errors import InputError
 
 
@@ -23,7 +23,7 @@ class DebiasedLoss(torch.nn.Module):
 
     Parameters
     ----------
-    transition : Transition, TransitionFit, TransitionStudy, path or dict
+    transition : Transition, TransitionFit, Estimate, path or dict
         T(α), as in `load_transition`; constant during training (the paper's choice).
     reduction : {"mean", "sum", "none"}
         "sum" is eq. 4; "mean" (default) is the (weighted) average over galaxies.

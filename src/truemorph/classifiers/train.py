@@ -18,9 +18,9 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__, installed_versions
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.files import read_fit
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import unlike_labels
-from truemorph.bias.reading import read_fit
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN, MatrixTransition, Transition, transition_from_dict, transition_to_dict
 from truemorph.catalogs.catalogue import gold_classes, image_folder, read_catalogue, rows_where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from truemorph.arguments import Count, Names, Rules, Seed, Table, validated
 from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
 from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
+from truemorph.catalogs.label_sets import LabelSet, fractions_by, join_labels, label_sets
 from truemorph.catalogs.selected import lacking_values
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import write_json
 from truemorph.progress import progress
-from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
 from truemorph.report.table1 import Tree
 from truemorph.results import Result, text_facts, text_table
 from truemorph.tables import numeric_columns
@@ -185,18 +186,18 @@ def measure_bias(
     tree = Tree.fitting(alpha, columns, bootstrap, seed, depth, bins)
     results, too_few = {}, []
     with progress(len(sets), "measuring bias", "label sets") as bar:
-        for name, one in sets.items():
+        for one in sets:
             try:
-                results[name] = tree.metric(one)
+                results[one.name] = tree.metric(one.values)
             except InputError as problem:
-                if np.isfinite(one).all():  # then the tree is wrong for all galaxies
+                if one.known.all():  # then the tree is wrong for all galaxies
                     raise
-                too_few.append(_not_measured(name, one, problem))
+                too_few.append(_not_measured(one, problem))
             bar.update(1)
     measured = BiasMeasurement(
         measure=tree.measure,
         results=results,
-        fractions_by_alpha=fractions_by_alpha(alpha, sets),
+        fractions_by_alpha=_fractions_by_alpha(alpha, sets),
         alpha=defined,
         intrinsic=tuple(intrinsic),
         depth=tree.depth,
@@ -210,10 +211,17 @@ def measure_bias(
     return measured
 
 
-def _not_measured(name: str, labels: np.ndarray, problem: InputError) -> Finding:
+def _fractions_by_alpha(alpha: np.ndarray, sets: Sequence[LabelSet]) -> dict[str, list[float]]:
+    """Return the disk fraction of every label set in fifths of α, and the mean α of each."""
+    table = fractions_by(alpha, sets)
+    by_set = {one.name: table.filter(labels=one.name) for one in sets}
+    means = next(iter(by_set.values()))["mean"].to_list()
+    return {"alpha": means} | {name: own["disk_fraction"].to_list() for name, own in by_set.items()}
+
+
+def _not_measured(labels: LabelSet, problem: InputError) -> Finding:
     """Say why a label set that is known for a part of the galaxies could not be measured."""
-    known = int(np.isfinite(labels).reshape(len(labels), -1).all(axis=1).sum())
-    message = f"{name}: {known:,} are too few for this tree, so they were not measured ({problem})."
+    message = f"{labels.name}: {labels.known.sum():,} are too few for this tree, so they were not measured ({problem})."
     action = "Use fewer bins (`bins`), a smaller tree (`depth`), or more such labels."
     return Finding("labels-too-few", "caution", message, action)
 

@@ -18,6 +18,7 @@ from truemorph.arguments import AtLeastOne, Seed, validated
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.label_sets import join_labels
 from truemorph.catalogs.sampling import TEST
 from truemorph.commands.bias import measure_bias
 from truemorph.commands.label import label_galaxies
@@ -29,9 +30,10 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_file, write_json
 from truemorph.progress import tell
+from truemorph.report.changes import AFTER, CHANGE, changes
 from truemorph.report.gallery import choose
-from truemorph.report.label_sets import AFTER, CHANGE, changes, join_labels
-from truemorph.report.writing import ReportOptions, make_report
+from truemorph.report.options import ReportOptions
+from truemorph.report.writing import make_report
 from truemorph.results import PlainResult, text_table
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, write_jpegs
@@ -176,7 +178,9 @@ def run_demo(
     )
     _better_images(out, galaxies, seed, everything, shown.galaxies)
     title = "truemorph demo: simulated galaxies of known truth"
-    make_report([out / "naive", out / "debiased"], out / "report.html", shown, title=title, known=(_SIMULATED,))
+    make_report(
+        [out / "naive", out / "debiased", out / _CURVE], out / "report.html", shown, title=title, known=(_SIMULATED,)
+    )
     theta = {"estimate": study.fit.values["theta"], "stderr": study.fit.stderr["theta"]}
     summary = {
         "models": models,

@@ -16,6 +16,7 @@ from truemorph.arguments import AtLeastOne, Count, Seed, Table, validated
 from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.columns import CLASS_NAMES
+from truemorph.catalogs.label_sets import join_labels
 from truemorph.catalogs.selected import from_same_images, from_votes
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -26,7 +27,6 @@ from truemorph.gold.plan import GoldPlan, Purpose, checksum, images_of, make_pla
 from truemorph.gold.session import Source, open_session, read_session, without_images
 from truemorph.io import plain
 from truemorph.progress import tell
-from truemorph.report.label_sets import join_labels
 from truemorph.results import PlainResult, Result, text_facts, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 

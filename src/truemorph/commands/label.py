@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from truemorph.arguments import BiasCurve, Fraction, Model, Names, Shard, Table, validated
-from truemorph.bias.reading import transition_described
+from truemorph.bias.files import transition_described
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.classifiers.fits import KnownCurve, transition_or_curve
 from truemorph.images.store import MAXIMUM_BAD_FRACTION

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from truemorph.arguments import validated
+from truemorph.arguments import Shown, validated
 from truemorph.errors import InputError
-from truemorph.report.writing import ReportOptions, ReportResult, make_report
+from truemorph.report.options import ReportOptions
+from truemorph.report.writing import ReportResult, make_report
 
 _DEFAULTS = ReportOptions()
 
 
 @validated
-def write_report(*runs: Path, out: Path = Path("report.html"), options: ReportOptions = _DEFAULTS) -> ReportResult:
+def write_report(*runs: Shown, out: Path = Path("report.html"), options: ReportOptions = _DEFAULTS) -> ReportResult:
     """Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.
 
-    Runs are shown side by side. Without runs, give a catalogue: the page then shows its labels.
+    Runs are shown side by side. Without runs, give a catalogue: the page then shows its labels, and corrected class
+    fractions. These are those of the estimate that is given, or else that a run was trained through, or else made here
+    from all that the catalogue offers, its gold labels included.
 
     Example: truemorph report model-naive model-debiased --intrinsic radius_kpc,M_r,redshift --out report.html
 
     Parameters
     ----------
-    runs : path
-        Run folders of truemorph train; or fits of truemorph transition (.json).
+    runs : path, Classifier or Estimate
+        Run folders of truemorph train, and at most one estimate of truemorph transition (.json).
     out : path
         Page to write (.html); figures, their data and labels go to NAME_files beside it.
     options : ReportOptions

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 from pydantic import SkipValidation
 
 from truemorph.arguments import BiasCurve, Names, Rules, Table, validated
-from truemorph.bias.reading import transition_described
+from truemorph.bias.files import transition_described
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.fits import KnownCurve, transition_or_curve
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue

@@ -8,11 +8,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from truemorph.arguments import AtLeastOne, Count, Family, Names, NotNegative, Rules, Seed, Table, validated
-from truemorph.bias.study import TransitionStudy, study_transition
+from truemorph.bias.estimate import Estimate
+from truemorph.bias.files import check_fit_name
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.selected import select_rows
-from truemorph.classifiers.fits import write_fit
-from truemorph.errors import InputError
+from truemorph.catalogs.selected import estimate_catalogue
 
 
 @validated
@@ -35,7 +34,7 @@ def estimate_transition(
     weights: Literal["balance", "none"] = "balance",
     bootstrap: Count = 0,
     seed: Seed = 0,
-) -> TransitionStudy:
+) -> Estimate:
     """Estimate the bias curve T(α), with errors and checks.
 
     Gives the bias curve, the corrected disk fraction with its range, and the disk fraction in bins. Labels alone cannot
@@ -84,7 +83,7 @@ def estimate_transition(
 
     Returns
     -------
-    TransitionStudy
+    Estimate
 
     Raises
     ------
@@ -95,19 +94,21 @@ def estimate_transition(
     --------
     >>> from truemorph import simulate_catalogue
     >>> galaxies = simulate_catalogue(4000, gold=400)
-    >>> study = estimate_transition(galaxies, gold="gold", compare=False)
-    >>> bool(abs(study.fit.class_fractions[1] - galaxies["truth"].mean()) < 4 * study.fit.stderr["disk_fraction"])
+    >>> estimate = estimate_transition(galaxies, gold="gold", compare=False)
+    >>> bool(abs(estimate.fit.class_fractions[1] - galaxies["truth"].mean()) < 4 * estimate.fit.stderr["disk_fraction"])
     True
     """
-    if out is not None and out.suffix != ".json":
-        raise InputError(f"{out}: a fit is written as JSON and PNG; choose a name that ends in .json")
-    rows = select_rows(read_catalogue(catalogue), where, intrinsic, gold, by, observables, weights)
-    study = study_transition(
-        rows.sample,
+    if out is not None:
+        check_fit_name(out)  # before the fit, not after
+    estimate = estimate_catalogue(
+        read_catalogue(catalogue),
         family,
-        context=rows.context,
-        by=rows.by,
-        by_name=by or "alpha",
+        where=where,
+        intrinsic=intrinsic,
+        gold=gold,
+        by=by,
+        observables=observables,
+        weights=weights,
         fraction_bins=fraction_bins,
         compare=compare,
         bootstrap=bootstrap,
@@ -118,5 +119,5 @@ def estimate_transition(
         bins=bins,
     )
     if out is not None:
-        write_fit(study.to_dict(), study.figure(), out)
-    return study
+        estimate.write(out)
+    return estimate

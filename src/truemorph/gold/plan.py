@@ -18,19 +18,19 @@ from pydantic import BaseModel, Field
 from scipy.spatial import KDTree
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.gold import GoldRegression
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
-from truemorph.catalogs.catalogue import find_images, object_ids
+from truemorph.catalogs.catalogue import checksum, find_images, object_ids
 from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table, text_facts, text_table
-from truemorph.tables import CatalogTable, frame_hash, numeric_columns, read_columns, write_table
+from truemorph.tables import CatalogTable, numeric_columns, read_columns, write_table
 
 Purpose = Literal["fractions", "transition"]
 PLAN, TABLE = "plan.json", "plan.parquet"
@@ -358,11 +358,6 @@ def make_plan(
     left_out = Finding("galaxies-left-out", "note", message, "Check why their images are missing.")
     findings = catalogue.findings + (() if able.all() else (left_out,))
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, findings)
-
-
-def checksum(frame: pl.DataFrame) -> str:
-    """Return a checksum of ids, labels and α of a catalogue, on which a plan rests; the order of rows is free."""
-    return frame_hash(frame.select(pl.col("object_id").cast(pl.String), "label", "alpha").sort("object_id"))
 
 
 def _earlier(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
 from truemorph.bias.checks import LEVEL
-from truemorph.bias.diagnostics import confounding_check
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import CLASS_NAMES, DISK
-from truemorph.errors import InputError
+from truemorph.catalogs.label_sets import LabelSet
 from truemorph.findings import Finding, unique
 from truemorph.report.evidence import Evidence, Model
-from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import Light, in_order
-from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
+from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain
+from truemorph.tables import numeric_columns
 
 # Of class fractions, which are quoted to two digits.
 _SMALL = 0.05
@@ -27,8 +25,6 @@ ONE_CLASS = 0.97
 FEWEST_OF_A_CLASS = 20
 # Gold labels with which a correction through T(α) can be compared.
 _FEWEST_GOLD = 100
-# Cautions of a fit to labels alone that gold labels answer, where these are precise enough.
-_ANSWERED_BY_GOLD = ("flat-fractions-assumed", "disk-definition-unknown")
 
 GOLD, CURVE, MODEL, DATA = "Agreement with gold labels", "Bias curve", "Classifier", "Sample and data"
 
@@ -74,7 +70,6 @@ def _of_gold(found: Evidence) -> Iterator[Check]:
             yield from _labels_against_gold(found, model, definition, truth)
         if not found.models:
             yield from _correction_against_gold(found, definition, truth)
-    yield from () if found.by_gold is None else found.by_gold.findings
     yield from found.findings
     # Where a fit to labels alone is all there is, its own finding says the same.
     if not found.truths and found.models and "gold-empty" not in {one.code for one in found.findings}:
@@ -92,13 +87,13 @@ def _fractions_against_gold(found: Evidence, model: Model, definition: str, trut
 
 def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
     """Labels corrected through T against gold labels, unless these are the correction."""
-    through = found.through
-    if through is None or found.by_gold is not None or truth.known.sum() < _FEWEST_GOLD:
+    if found.estimate is None or found.from_gold or truth.known.sum() < _FEWEST_GOLD:
         return
-    off = through.fractions[:, DISK] - fractions_by(found.alpha, [truth])["disk_fraction"].to_numpy()
-    after, error = _rms(off), _rms(through.stderr[:, DISK])
-    before = found.row(found.observed)[f"fraction_rms: {definition}"]
-    what = "Error of the disk fractions corrected through T(α) (rms over fifths of α)"
+    fractions, table = found.estimate.fractions, found.fractions_of([truth, found.observed])
+    by_gold, labelled = (table.filter(labels=one.name)["disk_fraction"].to_numpy() for one in (truth, found.observed))
+    after, error = _rms(fractions.fractions[:, DISK] - by_gold), _rms(fractions.stderr[:, DISK])
+    before = _rms(labelled - by_gold)
+    what = f"Error of the disk fractions corrected through T(α) (rms over {by_gold.size} bins)"
     yield from _fractions_compared(what, before - after, error, after, _numbers(after, before, error, truth))
 
 
@@ -222,13 +217,17 @@ def _bias(found: Evidence, model: Model) -> Iterator[Check]:
 
 def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
     """The T(α) that a model was trained through, beside the one fitted to these labels."""
-    if found.study is None:
+    if found.estimate is None:
         return
-    fit = found.study.fit
+    fit = found.estimate.curve
+    names = found.estimate.about.get("observables", ())
+    others = numeric_columns(found.frame, names, str(found.path))
     own = np.asarray(model.transition.flip_probability(model.resolution(found.alpha)))
-    fitted = np.asarray(fit.transition.flip_probability(found.alpha))
+    fitted = np.asarray(
+        fit.transition.flip_probability(np.column_stack([found.alpha, others]) if names else found.alpha)
+    )
     apart = float(np.mean(np.abs(own - fitted)))
-    what = f"T(α) of {model.name} against the one fitted here ({fit.family}, {fit.method})"
+    what = f"T(α) of {model.name} against that of the estimate ({fit.family}, {fit.method})"
     numbers = f"{apart:.3f} (mean absolute difference)"
     if apart < _SMALL:
         yield what, numbers
@@ -238,40 +237,26 @@ def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
 
 
 def _of_transition(found: Evidence) -> Iterator[Check]:
-    """The fit of T(α) to the observed labels: its own findings, and whether class fractions depend on α."""
-    settled = found.corrector is None and found.by_gold is not None  # gold labels correct, not T(α)
-    for definition, truth in found.truths.items():
-        if np.bincount(truth.labels[truth.known], minlength=2).min() < FEWEST_OF_A_CLASS:
-            continue
-        with suppress(InputError):  # one α for all, say
-            check = confounding_check(found.observed.labels, found.alpha, gold=truth.labels)
-            yield from (replace(one, message=f"{one.message} (Gold labels: {definition}.)") for one in check.findings)
-            if not check.findings:
-                yield f"Constant class fractions, by the {truth.name}", check.statement
-            settled |= bool(check.findings) or check.drift_stderr < _SMALL
-    study, through = found.study, found.through
-    if study is None or through is None:
-        yield from found.unfitted
+    """The estimate of T(α) and of class fractions: its own findings, and whether class fractions depend on α."""
+    yield from found.of_estimate
+    estimate = found.estimate
+    if estimate is None:
         return
-    findings = [one for one in study.findings if not (settled and one.code in _ANSWERED_BY_GOLD)]
-    yield from findings
-    codes = {one.code for one in findings}
-    if study.check.checked and "fractions-drift" not in codes:
-        yield "Constant class fractions, by intrinsic columns", study.check.statement
-    p_value = study.calibration.p_value
-    if p_value >= LEVEL and "family-rejected" not in codes:
-        yield f"Fit of the {study.fit.family} family to the labels", f"p = {p_value:.2g} (χ² over bins)"
-    widths = through.high[:, DISK] - through.low[:, DISK]
-    what = "Range of the disk fractions corrected through T(α)"
-    numbers = f"{widths.mean():.2f} wide (mean over fifths of α; up to {widths.max():.2f})"
+    yield from estimate.findings
+    if estimate.check.checked and not estimate.check.findings:
+        yield "Constant class fractions", estimate.check.statement
+    if estimate.calibration.p_value >= LEVEL:
+        name = f"Fit of the {estimate.curve.family} family to the {'gold ' if found.from_gold else ''}labels"
+        yield name, f"p = {estimate.calibration.p_value:.2g} (χ² over bins)"
+    fractions = estimate.fractions
+    widths = fractions.high[:, DISK] - fractions.low[:, DISK]
+    what = "Range of the disk fractions"
+    numbers = f"{widths.mean():.2f} wide (mean over bins; up to {widths.max():.2f})"
     if widths.mean() < 2 * _SMALL:
         yield what, numbers
-    elif "flat-fractions-assumed" not in codes:  # which gives the range
-        text = f"{what}: {numbers}. The error of T(α), its family and possible trends allow such different fractions."
-        action = "Quote the range, or estimate T(α) with gold labels (`gold`)."
-        wide = Finding("range-wide", "caution", text, action)
-        # Where gold labels tell which of them are right, the report says so already.
-        yield replace(wide, severity="note") if settled else wide
+    elif found.from_gold:  # from labels alone, another finding gives the range
+        text = f"{what}: {numbers}, because there are few gold labels."
+        yield Finding("range-wide", "note", text, "Quote the range, or use more gold labels (`gold`).")
 
 
 def _of_sample(found: Evidence) -> Iterator[Check]:

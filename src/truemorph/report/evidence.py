@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph.bias.fractions import PopulationFractions, debiased_fractions
+from truemorph.bias.binning import proportion_error
+from truemorph.bias.estimate import Estimate
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.metrics import BiasResult
-from truemorph.bias.study import TransitionStudy, study_transition
-from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK, SMOOTH, RayleighTransition, Transition
-from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
+from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Transition
+from truemorph.catalogs.catalogue import gold_classes, is_simulated, read_catalogue, rows_where
+from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.catalogs.sampling import TEST
-from truemorph.catalogs.selected import from_same_images, select_rows
+from truemorph.catalogs.selected import estimate_catalogue, from_same_images, rows_hash
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError
@@ -29,12 +29,10 @@ from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
-from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, LabelSet, changes
-from truemorph.report.table1 import FIFTHS, Tree, fractions_by, table_one
+from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changes
+from truemorph.report.options import ReportOptions
+from truemorph.report.table1 import Tree, table_one
 from truemorph.tables import CatalogTable, numeric_columns, read_table
-
-if TYPE_CHECKING:
-    from truemorph.report.writing import ReportOptions
 
 OBSERVED = "observed labels"
 TRUTH = "truth"
@@ -69,20 +67,20 @@ class Model:
     @property
     def probabilities(self) -> LabelSet:
         """Without the observed labels."""
-        return LabelSet(f"{self.name}: p(disk)", "probabilities", self.disk, self.name)
+        return LabelSet.of_disks(f"{self.name}: p(disk)", "probabilities", self.disk, self.name)
 
     @property
     def labels(self) -> LabelSet:
         """The more probable classes."""
         hard = np.where(self.probabilities.known, self.probabilities.labels, np.nan)
-        return LabelSet(f"{self.name}: labels", "labels", hard, self.name)
+        return LabelSet.of_disks(f"{self.name}: labels", "labels", hard, self.name)
 
     @property
     def posterior(self) -> LabelSet | None:
         """None of a naive model, or if there is none of any galaxy."""
         if self.naive or not np.isfinite(self.after).any():
             return None
-        return LabelSet(f"{self.name}: posterior", "posterior", self.after, self.name)
+        return LabelSet.of_disks(f"{self.name}: posterior", "posterior", self.after, self.name)
 
     @property
     def best(self) -> LabelSet:
@@ -107,9 +105,13 @@ class Model:
         return (1 - self.disk) * matrix[:, SMOOTH] + self.disk * matrix[:, DISK]
 
 
-def _principal(models: Sequence[Model]) -> Model | None:
-    """The last that is not naive, or the last."""
-    return next((one for one in reversed(models) if not one.naive), models[-1] if models else None)
+@dataclass(frozen=True)
+class ShownEstimate:
+    """The estimate of T(α) and of class fractions that a report shows, and where it is from."""
+
+    estimate: Estimate
+    origin: str  # in words, such as "fit.json"
+    posterior: LabelSet | None = None  # p(disk | label, α) of the galaxies that are measured, of an estimate alone
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,14 @@ class Evidence:
     truths: Mapping[str, LabelSet]  # gold labels by definition of a disk
     options: ReportOptions
     tree: Tree
-    study: TransitionStudy | None  # fit of T(α) to the whole catalogue
+    shown: ShownEstimate | None
     which: str  # which galaxies these are, in words: those that every model labels
     # All galaxies of the catalogue, with ids as text, and as columns of `OURS` what each model says and gold labels,
-    # under the names that they have in the gallery, and what the principal model changes.
+    # under the names that they have in the gallery, and what changes.
     everything: pl.DataFrame
     left_out: Mapping[str, int] = field(default_factory=dict)  # by model: galaxies to measure without a label of it
     findings: Sequence[Finding] = ()  # about gold labels
-    unfitted: Sequence[Finding] = ()  # why T(α) could not be fitted
+    of_estimate: Sequence[Finding] = ()  # why there is no estimate, or none with gold labels, or one of other galaxies
 
     @property
     def path(self) -> Path:
@@ -142,10 +144,20 @@ class Evidence:
         """Resolution, shape (N,)."""
         return self.tree.alpha
 
+    @property
+    def estimate(self) -> Estimate | None:
+        """The estimate that the report shows."""
+        return None if self.shown is None else self.shown.estimate
+
+    @property
+    def from_gold(self) -> bool:
+        """Whether the estimate's class fractions are those of gold labels."""
+        return self.estimate is not None and self.estimate.fractions.method == "gold"
+
     @cached_property
     def observed(self) -> LabelSet:
         """The observed labels."""
-        return LabelSet(OBSERVED, "observed", self.frame["label"].to_numpy().astype(np.float64))
+        return LabelSet.of_disks(OBSERVED, "observed", self.frame["label"].to_numpy().astype(np.float64))
 
     @property
     def truth(self) -> LabelSet | None:
@@ -154,19 +166,28 @@ class Evidence:
 
     @property
     def principal(self) -> Model | None:
-        """The model that a report speaks of first."""
-        return _principal(self.models)
+        """The model that a report speaks of first: the last that is not naive, or the last."""
+        models = self.models
+        return next((one for one in reversed(models) if not one.naive), models[-1] if models else None)
 
     @property
     def corrector(self) -> Model | None:
         """The model whose disk fractions are the corrected ones: the principal one, unless it is naive."""
         return None if self.principal is None or self.principal.naive else self.principal
 
+    @property
+    def corrected(self) -> LabelSet | None:
+        """What the report says of each galaxy: by the principal model, or by the estimate alone."""
+        if self.principal is not None:
+            return self.principal.best
+        return None if self.shown is None else self.shown.posterior
+
     @cached_property
     def sets(self) -> list[LabelSet]:
         """Every label set, in the order of tables."""
-        own = [one for model in self.models for one in (model.labels, model.probabilities, model.posterior) if one]
-        return [self.observed, *self.columns, *own, *self.truths.values()]
+        own = [one for model in self.models for one in (model.labels, model.probabilities, model.posterior)]
+        own.append(None if self.shown is None else self.shown.posterior)
+        return [self.observed, *self.columns, *(one for one in own if one is not None), *self.truths.values()]
 
     @cached_property
     def bias(self) -> dict[str, BiasResult | None]:
@@ -187,71 +208,74 @@ class Evidence:
         """What gold labels are called: the truth, where galaxies are simulated."""
         return TRUTH if any(one.name == TRUTH for one in self.truths.values()) else "gold labels"
 
-    @cached_property
-    def through(self) -> PopulationFractions | None:
-        """Disk fractions in fifths of α from the observed labels, corrected through the fitted T(α)."""
-        if self.study is None:
-            return None
-        return debiased_fractions(self.observed.labels, self.alpha, self.study.fit, bins=FIFTHS)
+    @property
+    def by(self) -> str:
+        """The column in whose bins disk fractions are shown: that of the estimate, or α."""
+        return "alpha" if self.estimate is None else self.estimate.fractions.by
 
-    @cached_property
-    def by_gold(self) -> PopulationFractions | None:
-        """Disk fractions in fifths of α from gold labels of some of the galaxies; None if there are none, or of all."""
-        truth, own = self.truth, self.catalogue.metadata
-        if truth is None or truth.known.all():
-            return None
-        given: dict[str, Any] = {}
-        if own.get("gold_definition") in self.truths:  # then probability of selection and doubt are of these labels
-            names = [one for one in ("gold_probability", "gold_uncertain") if one in self.frame.columns]
-            given = {name: self.frame[name].cast(pl.Float64).fill_null(0.0).to_numpy() for name in names}
-            if own.get("gold_experts"):
-                given["gold_transition"] = RayleighTransition(own["gold_experts"]["upper"])
-        with suppress(InputError):  # too few of them
-            return debiased_fractions(self.observed.labels, self.alpha, gold=truth.labels, bins=FIFTHS, **given)
-        return None
+    @property
+    def bins(self) -> int | np.ndarray:
+        """Edges of the estimate's bins, or a number of bins."""
+        return FIFTHS if self.estimate is None else self.estimate.fractions.edges
+
+    def fractions_of(self, sets: Sequence[LabelSet]) -> pl.DataFrame:
+        """Disk fractions of the galaxies that are measured, in the bins of the estimate (see `fractions_by`)."""
+        column = self.alpha if self.by == "alpha" else self.frame[self.by].cast(pl.Float64).to_numpy()
+        return fractions_by(column, sets, self.bins)
 
     @cached_property
     def correction(self) -> pl.DataFrame:
-        """Disk fractions in fifths of α: what the headline, its figure and its table show.
+        """Disk fractions in bins of α, or of the column of the estimate: what the page's first figure and table show.
 
-        `low`, `high`, `mean` (α), `galaxies`; `labelled`, `labelled_stderr`; `corrected`, `stderr`, `lowest`, `highest`
-        by the corrector, else from gold labels, else through the fitted T(α), null if there is none of these; `gold`,
-        `gold_stderr` by the first definition of a disk. The range spans the errors of the model and everything that the
-        fit's range spans, or is that of the gold labels.
+        `low`, `high`, `mean` (of the column), `galaxies`; `labelled`, `labelled_stderr`; `corrected`, `stderr`,
+        `lowest`, `highest`; `gold`, `gold_stderr`. Without a model they are the estimate's own numbers, of its
+        galaxies. With one they are its, of the galaxies that are measured, and the range spans its errors and the
+        range of the estimate. Null where there is none.
         """
-        table = fractions_by(self.alpha, [self.observed]).select(
-            "low", "high", "mean", "galaxies", labelled="disk_fraction", labelled_stderr="stderr"
-        )
+        names = ["low", "high", "mean", "galaxies"]
+        estimate, model = self.estimate, self.corrector
+        table = self.fractions_of([self.observed]).select(*names, labelled="disk_fraction", labelled_stderr="stderr")
         value = error = low = high = gold = gold_error = np.full(table.height, np.nan)
-        direct = self.through if self.corrector is not None or self.by_gold is None else self.by_gold
-        if direct is not None:
-            parts = direct.fractions, direct.stderr, direct.low, direct.high
-            value, error, low, high = (one[:, DISK] for one in parts)
-        if self.corrector is not None:
-            own = fractions_by(self.alpha, [self.corrector.best])
-            value, error = own["disk_fraction"].to_numpy(), own["stderr"].to_numpy()
+        if estimate is not None:
+            own = estimate.fractions
+            value, error, low, high = (one[:, DISK] for one in (own.fractions, own.stderr, own.low, own.high))
+            if model is None:
+                labelled = own.labelled[:, DISK]
+                columns = own.edges[:-1], own.edges[1:], own.middles, own.counts, labelled
+                stderr = proportion_error(labelled, own.counts)
+                table = pl.DataFrame(dict(zip(table.columns, (*columns, stderr), strict=True)))
+        if self.from_gold:
+            gold, gold_error = value, error
+        elif self.truth is not None:
+            found = self.fractions_of([self.truth])
+            gold = found["disk_fraction"].to_numpy()
+            gold_error = np.zeros(table.height) if self.truth.known.all() else found["stderr"].to_numpy()
+        if model is not None:
+            found = self.fractions_of([model.best])
+            value, error = found["disk_fraction"].to_numpy(), found["stderr"].to_numpy()
             low, high = np.fmin(low, value - 1.96 * error), np.fmax(high, value + 1.96 * error)
-        if self.by_gold is not None:
-            gold, gold_error = self.by_gold.fractions[:, DISK], self.by_gold.stderr[:, DISK]
-        elif self.truth is not None and self.truth.known.all():
-            gold = fractions_by(self.alpha, [self.truth])["disk_fraction"].to_numpy()
-            gold_error = np.zeros(table.height)
-        columns = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
-        columns |= {"gold": gold, "gold_stderr": gold_error}
-        return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in columns.items())
+        shown = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
+        shown |= {"gold": gold, "gold_stderr": gold_error}
+        return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in shown.items())
 
 
-def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evidence:
-    """Read runs and catalogue, label what isn't labelled (into the folder `files`), and join."""
-    classifiers = named_models(sources)
-    path = Path(options.catalogue or _trained_on(sources))
+def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evidence:
+    """Read runs, estimate and catalogue, label what isn't labelled (into the folder `files`), and join."""
+    given = [one for one in sources if isinstance(one, Estimate) or str(one).endswith(".json")]
+    runs = [one for one in sources if one not in given]
+    if len(given) > 1:
+        raise InputError("a report shows one estimate of T(α); write a page for each")
+    classifiers = named_models(runs)
+    path = Path(options.catalogue or _trained_on(runs))
     catalogue = read_catalogue(path)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     # Before hours of labelling, not after.
+    shown, of_estimate = _shown_estimate(given, classifiers, catalogue, options)
     truths, findings = _truths(frame, catalogue, options, str(path))
     columns = _columns(frame, options, str(path))
-    rows, which = _measured(frame, options, str(path), bool(sources))
-    numeric_columns(frame, [*options.intrinsic, *options.distributions], str(path))
+    rows, which = _measured(frame, options, str(path), bool(runs))
+    by = [] if shown is None or shown.estimate.fractions.by == "alpha" else [shown.estimate.fractions.by]
+    numeric_columns(frame, [*options.intrinsic, *options.distributions, *by], str(path))
     if options.better is not None and not options.better.is_dir():
         raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
     every = [OBSERVED, TRUTH, *classifiers, *(one.name for one in columns)]
@@ -262,8 +286,8 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     for name, one in classifiers.items():
         if tuple(one.classes) != CLASS_NAMES:
             raise InputError(f"{name}: its classes are {', '.join(one.classes)}; a report needs smooth and disk")
-    given = {file: read_table(file) for file in options.labels}
-    for file, table in given.items():
+    tables = {file: read_table(file) for file in options.labels}
+    for file, table in tables.items():
         if table.metadata.get("model_hash") not in {one.model_hash for one in classifiers.values()}:
             raise InputError(
                 f"{file}: was not made by a model of this report; give the folder of the model that made these labels"
@@ -271,7 +295,7 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
 
     models, left_out, chosen = [], {}, rows
     for name, classifier in classifiers.items():
-        labels = _labels(name, classifier, path, list(given.values()), files)
+        labels = _labels(name, classifier, path, list(tables.values()), files)
         model = _model(name, classifier, frame, labels)
         models.append(model)
         said = {"p(disk) of the picture": model.disk, "posterior p(disk)": model.after}
@@ -288,52 +312,105 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     if any(left_out.values()):
         which = f"{rows.size:,} of {which}"
     intrinsic = numeric_columns(frame[rows], options.intrinsic, str(path)) if options.intrinsic else None
-    study, unfitted = _study(catalogue, models, options)
-    frame = _with_changes(frame, _principal(models), truths)
-    return Evidence(
+    evidence = Evidence(
         catalogue=catalogue,
-        frame=frame[rows],
-        models=[one.of(rows) for one in models],
+        frame=frame,
+        models=models,
         columns=[one.of(rows) for one in columns],
         truths={name: one.of(rows) for name, one in truths.items() if one.known[rows].any()},
         options=options,
         tree=Tree.fitting(frame["alpha"].to_numpy()[rows], intrinsic, options.bootstrap, options.seed),
-        study=study,
+        shown=shown if not given or models else _with_posterior(shown, frame, str(path)),
         which=which,
         everything=frame,
         left_out=left_out,
         findings=findings,
-        unfitted=unfitted,
+        of_estimate=of_estimate,
     )
+    everything = _with_changes(evidence, truths)
+    measured = evidence.shown
+    if measured is not None and measured.posterior is not None:
+        measured = replace(measured, posterior=measured.posterior.of(rows))
+    models = [one.of(rows) for one in models]
+    return replace(evidence, frame=everything[rows], models=models, shown=measured, everything=everything)
 
 
 def _trained_on(sources: Sequence[Path]) -> Path:
     """The catalogue that the first run was trained on."""
     for source in sources:
-        if (source / "run.toml").is_file():
-            named = Path(str(read_toml(source / "run.toml").get("catalogue") or ""))
+        if (Path(source) / "run.toml").is_file():
+            named = Path(str(read_toml(Path(source) / "run.toml").get("catalogue") or ""))
             if not named.is_file():
                 raise InputError(f"{named}: the catalogue of run {source} is not there; give `catalogue`")
             return named
     raise InputError("no run says which catalogue it was trained on; give one with `catalogue`")
 
 
-def _study(
-    catalogue: CatalogTable, models: Sequence[Model], options: ReportOptions
-) -> tuple[TransitionStudy | None, list[Finding]]:
-    """T(α) fitted to the catalogue, of the family that the last debiased model has; or why that can't be."""
-    families = [one.transition.family for one in models if not one.naive]
-    family = families[-1] if families and families[-1] in COMPARED else COMPARED[0]
-    try:
-        rows = select_rows(catalogue, options.where, options.intrinsic)
-        # The report compares with gold labels; that this fit does without them is its purpose.
-        kept = tuple(one for one in rows.context.findings if one.code != "gold-unused")
-        context = replace(rows.context, findings=kept)
-        return study_transition(rows.sample, family, context=context, seed=options.seed), []
-    except InputError as problem:
-        text = f"T(α) could not be fitted to these labels, so nothing was checked with it: {problem}."
-        action = "Use more galaxies, or correct what this message names."
-        return None, [Finding("fit-failed", "caution", text, action)]
+def _shown_estimate(
+    given: Sequence[Any], models: Mapping[str, Classifier], catalogue: CatalogTable, options: ReportOptions
+) -> tuple[ShownEstimate | None, list[Finding]]:
+    """The estimate that was given, or else that a model was trained through, or else one that is made here.
+
+    That is made of all that the catalogue offers: with its gold labels, unless they are the truth of simulated
+    galaxies, which is there to compare with.
+    """
+    for one in given:
+        read = one if isinstance(one, Estimate) else Estimate.read(Path(one))
+        return ShownEstimate(read, "the given estimate" if one is read else Path(one).name), _rests_on(read, catalogue)
+    for name, model in models.items():
+        described = model.described["transition"]
+        if "fractions" in described and described.get("rows_sha256") == rows_hash(
+            catalogue, described.get("where", ())
+        ):
+            return ShownEstimate(Estimate.from_dict(described), f"the estimate that {name} was trained through"), []
+    offered = [*options.gold, *(["gold"] if "gold" in catalogue.frame.columns else [])][:1]
+    if is_simulated(catalogue.metadata) or (offered == ["gold"] and not catalogue.frame["gold"].count()):
+        offered = []
+    findings: list[Finding] = []
+    for gold in (*offered, None):
+        wanted: Any = {"where": options.where, "intrinsic": options.intrinsic, "gold": gold, "seed": options.seed}
+        try:
+            made = estimate_catalogue(catalogue, fraction_bins=FIFTHS, **wanted)
+            return ShownEstimate(made, f"made by this report{' with the gold labels' if gold else ''}"), findings
+        except InputError as problem:
+            what = "T(α) could not be estimated with the gold labels" if gold else "T(α) could not be estimated"
+            text = f"{what}: {problem}."
+            action = "Use more galaxies, or correct what this message names."
+            findings.append(Finding("fit-failed", "caution", text, action))
+    return None, findings
+
+
+def _rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
+    """Warn if an estimate rests on other galaxies than those of this catalogue."""
+    if estimate.about.get("rows_sha256") == rows_hash(catalogue, estimate.about.get("where", ())):
+        return []
+    message = (
+        f"The estimate rests on {estimate.curve.galaxies:,} galaxies, labels and α that are not those of this "
+        "catalogue, so its class fractions need not hold here."
+    )
+    action = "Estimate T(α) with this catalogue (`truemorph transition`)."
+    return [Finding("estimate-of-other-galaxies", "caution", message, action)]
+
+
+def _with_posterior(shown: ShownEstimate | None, frame: pl.DataFrame, source: str) -> ShownEstimate | None:
+    """Add what the estimate alone says of each galaxy, from its label and α: a correction without images."""
+    if shown is None or shown.estimate.curve.class_fractions.size != len(CLASS_NAMES):
+        return shown
+    curve = shown.estimate.curve
+    names = observables_of(shown.estimate.about, curve.transition)
+    disk = np.full(frame.height, curve.class_fractions[DISK])
+    after = _after(disk, frame, curve.transition, numeric_columns(frame, names, source))
+    return replace(shown, posterior=LabelSet.of_disks(f"{Path(shown.origin).stem}: posterior", "posterior", after))
+
+
+def _after(disk: np.ndarray, frame: pl.DataFrame, transition: Transition, observables: np.ndarray) -> np.ndarray:
+    """p(disk) given the observed label too, shape (N,), from that without, the catalogue's labels and T(α)."""
+    known, after = np.isfinite(disk) & np.isfinite(observables).all(axis=1), np.full(disk.size, np.nan)
+    label, alpha = (frame[name].to_numpy()[known] for name in ("label", "alpha"))
+    more = observables[known] if observables.shape[1] else None
+    given = np.column_stack([1 - disk, disk])[known]
+    after[known] = posterior(given, label, alpha, transition, observables=more)[:, DISK]
+    return after
 
 
 def _labels(name: str, model: Classifier, path: Path, given: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
@@ -354,16 +431,11 @@ def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFra
     The posterior follows from p(disk), this catalogue's labels and the model's T(α).
     """
     unseen = labels.filter(pl.col("relation") != IN_SAMPLE).select(pl.col("object_id").cast(pl.String), "p_disk")
-    joined = frame.select("object_id", "label", "alpha").join(unseen, on="object_id", how="left", maintain_order="left")
+    joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
     disk = joined["p_disk"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     names = observables_of(model.described["transition"], model.transition)
     observables = numeric_columns(frame, names, "the catalogue")
-    known, after = np.isfinite(disk) & np.isfinite(observables).all(axis=1), np.full(disk.size, np.nan)
-    given = np.column_stack([1 - disk, disk])[known]
-    label, alpha = (joined[one].to_numpy()[known] for one in ("label", "alpha"))
-    more = observables[known] if names else None
-    after[known] = posterior(given, label, alpha, model.transition, observables=more)[:, DISK]
-    return Model(name, model, disk, after, observables)
+    return Model(name, model, disk, _after(disk, frame, model.transition, observables), observables)
 
 
 def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
@@ -392,10 +464,9 @@ def _truths(
             text = f"No galaxy has a gold label by {rule}, so nothing is compared with it."
             findings.append(Finding("gold-empty", "caution", text, "Check the column or rule (`gold`)."))
             continue
-        # Simulations keep the true class in a column of this name.
-        simulated = definition.startswith(f"disk: {TRUTH} ")
+        simulated = rule == "gold" and is_simulated(catalogue.metadata)
         name = TRUTH if simulated else "gold labels" if definition == _UNSTATED else f"gold labels ({definition})"
-        out[definition] = LabelSet(name, "truth", np.where(classes < 0, np.nan, classes).astype(np.float64))
+        out[definition] = LabelSet.of_disks(name, "truth", np.where(classes < 0, np.nan, classes).astype(np.float64))
     return out, findings
 
 
@@ -409,20 +480,20 @@ def _columns(frame: pl.DataFrame, options: ReportOptions, source: str) -> list[L
         values = numeric_columns(frame, [column], source)[:, 0]
         if np.any((values < 0) | (values > 1)):
             raise InputError(f"{source}: `also` takes labels or disk fractions, 0 to 1; {column} has others")
-        out.append(LabelSet(name, "column", values))
+        out.append(LabelSet.of_disks(name, "column", values))
     return out
 
 
-def _with_changes(frame: pl.DataFrame, model: Model | None, truths: Mapping[str, LabelSet]) -> pl.DataFrame:
-    """All galaxies, with what the principal model makes of each, and gold labels in words."""
+def _with_changes(evidence: Evidence, truths: Mapping[str, LabelSet]) -> pl.DataFrame:
+    """All galaxies, with what the correction makes of each, and gold labels in words."""
+    frame, model = evidence.everything, evidence.principal
     classes = dict(enumerate(CLASS_NAMES))
     words = {
         OURS + one.name: pl.Series(one.labels).replace_strict(classes, default=None, return_dtype=pl.String)
         for one in truths.values()
     }
-    picture = after = np.full(frame.height, np.nan)
-    if model is not None:
-        picture, after = model.disk, model.disk if model.naive else model.after
+    picture = np.full(frame.height, np.nan) if model is None else model.disk
+    after = picture if evidence.corrected is None else evidence.corrected.disk
     changed = pl.Series(changes(frame["label"].to_numpy(), after), dtype=pl.String)
     ours = {PICTURE: pl.Series(picture).fill_nan(None), AFTER: pl.Series(after), CHANGE: changed}
     return frame.with_columns(**words, **ours)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -11,15 +10,17 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
+from truemorph.bias.estimate import Estimate
 from truemorph.bias.scores import calibration_error
-from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import DISK
 from truemorph.catalogs.columns import NAMED
+from truemorph.catalogs.label_sets import LabelSet, fractions_by
 from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text
 from truemorph.report.checks import FEWEST_OF_A_CLASS
 from truemorph.report.evidence import Evidence
 from truemorph.report.page import Illustration
-from truemorph.report.table1 import fractions_by, halves_by
+from truemorph.report.table1 import halves_by
+from truemorph.tables import numeric_columns
 
 # How matplotlib draws a label set: its `color`, `marker` and `ls`.
 Style = dict[str, Any]
@@ -70,7 +71,7 @@ def new_panel(width: float = 4.6, height: float = 3.5) -> Any:
 
 
 def _draw_fractions(axes: Any, found: Evidence) -> None:
-    """Disk fraction against α: observed, corrected with its range, and by gold labels."""
+    """Disk fraction against α, or the column of the estimate: observed, corrected with its range, and gold labels."""
     table, styles = found.correction, styles_of(found)
     x = table["mean"]
     model = found.corrector
@@ -83,12 +84,12 @@ def _draw_fractions(axes: Any, found: Evidence) -> None:
         if other is not model:
             others[other.name + (" (no correction)" if other.naive else "")] = other.probabilities
     for name, one in others.items():
-        fraction = fractions_by(found.alpha, [one])["disk_fraction"]
+        fraction = found.fractions_of([one])["disk_fraction"]
         axes.plot(x, fraction, ms=4, lw=1, label=plain_text(name), **styles[one.name])
     axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed", **STYLE["observed"])
-    if table["gold"].is_not_null().all() and (model is not None or found.by_gold is None):
+    if table["gold"].is_not_null().all() and (model is not None or not found.from_gold):
         axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=found.gold_name, **STYLE["truth"])
-    axes.set(xlabel=axis_label(found, "alpha"), ylabel="disk fraction", ylim=(0, 1.02))
+    axes.set(xlabel=axis_label(found, found.by), ylabel="disk fraction", ylim=(0, 1.02))
 
 
 def _legend_above(axes: Any) -> None:
@@ -96,22 +97,23 @@ def _legend_above(axes: Any) -> None:
 
 
 def fractions(found: Evidence) -> Illustration:
-    """Figure 1: disk fraction against α."""
-    table, model = found.correction, found.corrector
+    """Figure 1: disk fraction against α, or against the column of the estimate."""
+    table, model, estimate = found.correction, found.corrector, found.estimate
     axes = new_panel(5.2, 3.9)
     _draw_fractions(axes, found)
     _legend_above(axes)
-    caption = f"Disk fraction of {found.which} in fifths of α. Errors are statistical."
+    whose = found.which if model is not None or estimate is None else f"{estimate.curve.galaxies:,} galaxies"
+    caption = f"Disk fraction of {whose} in bins of {'α' if found.by == 'alpha' else in_words([found.by])}. "
+    caption += "Errors are statistical."
     if table["corrected"].count():
-        by, range_of = "the observed labels through T(α)", []
+        by, range_of = "the estimate", []
         if model is not None:
             by = f"{'the posterior' if model.posterior else 'mean p(disk)'} of model {model.name!r}"
             range_of.append("its error")
-        if model is None and found.by_gold is not None:
-            by, range_of = "gold labels", ["the 95 % interval of the estimate"]
-        elif found.study is not None:
-            over = "trends of the true fraction with α up to δ" if found.study.fit.drift is not None else "all families"
-            range_of.append(f"the observed labels corrected directly through T(α), with its error, for {over}")
+        if estimate is not None:
+            how = "from gold labels" if found.from_gold else "from the observed labels through T(α)"
+            trends = "" if estimate.curve.drift is None else ", for trends of the true fraction with α up to δ"
+            range_of.append(f"the range of the estimate {how}{trends}")
         caption += f" Corrected: {by}. The range spans {' and '.join(range_of)}."
     others = [one.name for one in found.models if one is not model]
     if others:
@@ -119,19 +121,22 @@ def fractions(found: Evidence) -> Illustration:
     return Illustration("fractions", axes.figure, caption, table)
 
 
-def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
+def bias_curve(found: Evidence, estimate: Estimate) -> Illustration:
     """T(α): the fitted family bold, the others as a band, gold disks as points, and the curves of models."""
-    fit, styles = study.fit, styles_of(found)
-    grid = np.linspace(0, float(np.quantile(fit.alpha, 0.99)), 200)
-    fits = {fit.family: fit} if study.families is None else study.families.fits
-    curves = {name: np.asarray(one.transition.flip_probability(grid), np.float64) for name, one in fits.items()}
+    fit, styles = estimate.curve, styles_of(found)
+    grid = np.linspace(0, float(np.quantile(found.alpha, 0.99)), 200)
+    fits = {fit.family: fit} if estimate.families is None else {fit.family: fit, **estimate.families.fits}
+    names = list(estimate.about.get("observables", ()))
+    means = np.nanmean(numeric_columns(found.frame, names, str(found.path)), axis=0) if names else np.empty(0)
+    at = np.column_stack([grid, np.tile(means, (grid.size, 1))]) if names else grid
+    curves = {name: np.asarray(one.transition.flip_probability(at), np.float64) for name, one in fits.items()}
     data = []
     axes = new_panel(6, 3.9)
     if len(curves) > 1:
         every = np.array(list(curves.values()))
         band = every.min(axis=0), every.max(axis=0)
         axes.fill_between(grid, *band, color="0.5", alpha=0.3, lw=0, label="other families")
-    axes.plot(grid, curves[fit.family], color=BLACK, lw=2.2, label=f"{fit.family}, fitted to these labels")
+    axes.plot(grid, curves[fit.family], color=BLACK, lw=2.2, label=f"{fit.family}, estimated")
     drawn = {f"fitted, {name}": curve for name, curve in curves.items()}
     for model in found.models:
         if not model.naive:
@@ -142,7 +147,7 @@ def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
     for definition, truth in found.truths.items():
         disks = truth.labels == DISK
         if disks.sum() >= FEWEST_OF_A_CLASS:
-            smooth = replace(found.observed.of(disks), disk=1 - found.observed.disk[disks])
+            smooth = LabelSet.of_disks(found.observed.name, "observed", 1 - found.observed.disk[disks])
             table = fractions_by(found.alpha[disks], [smooth], min(12, int(disks.sum()) // FEWEST_OF_A_CLASS))
             x, y, error = (table[name] for name in ("mean", "disk_fraction", "stderr"))
             label = f"{plain_text(truth.name)}: disks labelled smooth"
@@ -162,8 +167,9 @@ def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
         "bias_curve",
         axes.figure,
         f"The bias curve T(α): how often a disk is labelled smooth ({fitted}; fitted by the {fit.method} method)."
-        + (" Grey: the other families fitted to the same labels." if len(curves) > 1 else "")
-        + (" Points: galaxies with gold labels, which the fit does not use." if points else ""),
+        + (" Grey: the other families." if len(curves) > 1 else "")
+        + (" Other columns that it depends on are at their means." if names else "")
+        + (" Points: galaxies with gold labels." if points else ""),
         pl.concat(data, how="diagonal"),
     )
 

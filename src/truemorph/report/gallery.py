@@ -20,9 +20,9 @@ from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.decode import DEFAULTS, cropped_and_resized, decode, read_image_file
+from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, TO_DISK
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import overview, pairs_figure
-from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TO_DISK
 from truemorph.report.page import Galaxy, Gallery, Illustration, Pair, Section
 
 # What all pictures of a page may take; the page's limit is 15 MB.
@@ -119,13 +119,14 @@ class Shown:
     cropped: np.ndarray | None  # as networks see it, uint8
 
 
-def _shown(found: Evidence, model: Classifier) -> tuple[list[Shown], list[str]]:
-    """Galaxies that a model changed, with their pictures; and what is wrong with better images that can't be read."""
+def _shown(found: Evidence, model: Classifier | None) -> tuple[list[Shown], list[str]]:
+    """Galaxies that change, with their pictures; and what is wrong with better images that can't be read."""
     options = found.options
     chosen = choose(found.everything, options.galaxies)
     imaged = "image" in chosen.columns and chosen["image"].count() > 0
     root = image_folder(found.catalogue) if imaged else Path()
-    config = model.config if model.uses_images else DEFAULTS.model_copy(update={"image_size": 128, "crop": 1.0})
+    images = model if model is not None and model.uses_images else None
+    config = images.config if images is not None else DEFAULTS.model_copy(update={"image_size": 128, "crop": 1.0})
     better = {} if options.better is None else better_pictures(options.better, chosen["object_id"])
     shown, bad = [], []
     for row in chosen.iter_rows(named=True):
@@ -141,8 +142,8 @@ def _shown(found: Evidence, model: Classifier) -> tuple[list[Shown], list[str]]:
             except InputError as problem:
                 bad.append(str(problem))
         shown.append(Shown(row, pictures, cropped))
-    if options.maps and model.uses_images:
-        _add_maps({one.row["object_id"]: one for one in shown if one.cropped is not None}, model)
+    if options.maps and images is not None:
+        _add_maps({one.row["object_id"]: one for one in shown if one.cropped is not None}, images)
     return shown, bad
 
 
@@ -221,9 +222,9 @@ def _sky(row: Mapping[str, Any]) -> str:
 
 def changed_galaxies_section(found: Evidence) -> tuple[list[Pair], list[Section], list[Illustration]]:
     """Galaxies that change: four for the first screen, the section about them, and figures for the files alone."""
-    if found.principal is None:
+    if found.corrected is None:
         return [], [], []
-    shown, bad = _shown(found, found.principal.classifier)
+    shown, bad = _shown(found, None if found.principal is None else found.principal.classifier)
     if not shown:
         return [], [], []
     changed = int((found.everything[CHANGE] != "").sum())

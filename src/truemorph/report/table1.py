@@ -9,41 +9,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.binning import choose_bins, equal_count_parts, proportion_error
+from truemorph.bias.binning import choose_bins, equal_count_parts
 from truemorph.bias.metrics import BiasResult, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.errors import InputError
-from truemorph.report.label_sets import LabelSet
-
-# Bins of α, or of another column, in all tables and figures of a report.
-FIFTHS = 5
-
-
-def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = FIFTHS) -> pl.DataFrame:
-    """Disk fraction of each label set in equal-count bins of the finite values of a column.
-
-    `labels`, `bin`, `low`, `high`, `mean` (of the column), `galaxies`, `disk_fraction`, `stderr`.
-    """
-    parts = equal_count_parts(values, bins)
-    rows = []
-    for one in sets:
-        for number, part in enumerate(parts, 1):
-            disk = one.disk[part][one.known[part]]
-            fraction = float(disk.mean()) if disk.size else float("nan")
-            rows.append(
-                {
-                    "labels": one.name,
-                    "bin": number,
-                    "low": float(values[part[0]]),
-                    "high": float(values[part[-1]]),
-                    "mean": float(values[part].mean()),
-                    "galaxies": int(disk.size),
-                    "disk_fraction": fraction,
-                    "stderr": float(proportion_error(np.nan_to_num(fraction), disk.size)),
-                }
-            )
-    return pl.DataFrame(rows)
 
 
 def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -> pl.DataFrame:
@@ -91,7 +62,7 @@ class Tree:
     def bias(self, one: LabelSet, rows: np.ndarray | None = None, **options: Any) -> BiasResult | None:
         """Of a label set where it is known, or of some rows, with repeats; None if these are too few for the tree."""
         chosen = np.flatnonzero(one.known) if rows is None else rows[one.known[rows]]
-        labels = one.labels if one.is_hard else np.column_stack([1 - one.disk, one.disk])
+        labels = one.labels if one.is_hard else one.probabilities
         try:
             return self.metric(labels[chosen], chosen, **options)
         except InputError:
@@ -149,7 +120,7 @@ def table_one(
             "labels": one.name,
             "kind": one.kind,
             "galaxies": int(one.known.sum()),
-            "disk_fraction": float(one.disk[one.known].mean()) if one.known.any() else None,
+            "disk_fraction": one.fraction if one.known.any() else None,
             **numbers_of(bias[one.name]),
             **{name: agreed.get(name) for name in ("accuracy", "precision", "to_disk", "to_smooth")},
         }

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cyclopts import Parameter
 
-from truemorph.arguments import Count, Names, Paths, Rules, Seed
 from truemorph.bias.binning import equal_count_parts
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
+from truemorph.catalogs.label_sets import LabelSet, fractions_by
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
+from truemorph.report.changes import CHANGE
 from truemorph.report.checks import DATA, MODEL, ONE_CLASS, lights
 from truemorph.report.distributions import distributions
-from truemorph.report.evidence import TRUTH, Evidence, Model, gather
+from truemorph.report.evidence import TRUTH, Evidence, gather
 from truemorph.report.figures import among_similar, bias_curve, fractions, in_words, reliability_panels
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
-from truemorph.report.label_sets import CHANGE, LabelSet
 from truemorph.report.networks import looks, training
+from truemorph.report.options import ReportOptions
 from truemorph.report.page import (
     Illustration,
     Page,
@@ -38,58 +38,6 @@ from truemorph.report.page import (
 from truemorph.report.table1 import agreement
 from truemorph.results import Result, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ReportOptions:
-    """What a report is to show.
-
-    Attributes
-    ----------
-    catalogue : Path, optional
-        Prepared catalogue; default: that of the first run.
-    labels : sequence of Path
-        Label files of the runs (from truemorph label); others are computed.
-    gold : sequence of str
-        Gold labels: columns or rules ("t_type>=-3"); default: column `gold`, if there is one.
-    intrinsic : sequence of str
-        Columns that true classes may depend on.
-    also : sequence of str
-        "NAME=COLUMN": other labels or disk fractions of the catalogue, such as Hart et al.'s.
-    where : sequence of str
-        "COLUMN=VALUE": galaxies to measure on; without a condition on `split`, test galaxies if there are 1,000.
-    distributions : sequence of str
-        Columns whose distributions are compared between classes (Figure 3); `sersic_n` if there is one.
-    better : Path, optional
-        Folder of better images, OBJECT_ID.jpg.
-    galaxies : int
-        Maximum number of galaxies in the gallery.
-    maps : int
-        Maximum number of galaxies whose Grad-CAM maps are averaged, drawn at random; 0 for no maps.
-    bootstrap : int
-        Resamples for the errors of bias metrics.
-    seed : int
-        Random seed.
-
-    Examples
-    --------
-    >>> ReportOptions(intrinsic=("redshift",), where=("split=test",)).maps
-    500
-    """
-
-    catalogue: Path | None = None
-    labels: Paths = ()
-    gold: Rules = ()
-    intrinsic: Names = ()
-    also: Rules = ()
-    where: Rules = ()
-    distributions: Names = ()
-    better: Path | None = None
-    galaxies: Count = 200
-    maps: Count = 500
-    bootstrap: Count = 100
-    seed: Seed = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,24 +71,24 @@ class ReportResult(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the corrected disk fraction against α, where T(α) could be fitted; returns matplotlib axes."""
-        if self.evidence.study is None:
-            raise InputError("this report has no fit of T(α) to draw")
-        return self.evidence.study.plot(ax)
+        if self.evidence.estimate is None:
+            raise InputError("this report has no estimate of T(α) to draw")
+        return self.evidence.estimate.plot(ax)
 
 
 def make_report(
-    sources: Sequence[Path],
+    sources: Sequence[Any],
     out: Path,
     options: ReportOptions | None = None,
     *,
     title: str = "",
     known: Sequence[Finding] = (),
 ) -> ReportResult:
-    """Write a page about runs, or about a catalogue alone.
+    """Write a page about runs, an estimate, or a catalogue alone.
 
-    Sources are run folders of `truemorph train`, or fits of `truemorph transition` (.json), for posteriors without
-    images. Figures as PDF and PNG, the data behind them, labels, and a list of all galaxies whose label changes go to
-    `<name>_files` beside the page. `known` is what is known about these data beforehand.
+    Sources are run folders of `truemorph train`, and an estimate of `truemorph transition` (.json, or in memory), whose
+    numbers the page quotes. Figures as PDF and PNG, the data behind them, labels, and a list of all galaxies whose
+    label changes go to `<name>_files` beside the page. `known` is what is known about these data beforehand.
     """
     options = options or ReportOptions()
     if out.suffix.lower() not in (".html", ".htm"):
@@ -184,7 +132,8 @@ def make_report(
             "measure": found.tree.measure,
             "table": found.table.to_dicts(),
             "fractions": found.correction.to_dicts(),
-            "transition": None if found.study is None else found.study.to_dict(),
+            "transition": None if found.estimate is None else found.estimate.to_dict(),
+            "estimate": None if found.shown is None else found.shown.origin,
             "changed": int((found.everything[CHANGE] != "").sum()),
         }
     )
@@ -198,8 +147,13 @@ def _percent(value: float, error: float = 0.0) -> str:
 
 def sentences(found: Evidence) -> dict[str, str]:
     """What the first screen says: `headline`, `answer`, `remark`; and `reason` and `next` of a good verdict."""
-    table = found.correction
-    low, high = table.row(0, named=True), table.row(-1, named=True)
+    by_alpha = found.correction
+    if found.by != "alpha":
+        by_alpha = fractions_by(found.alpha, [found.observed]).rename(
+            {"disk_fraction": "labelled", "stderr": "labelled_stderr"}
+        )
+        by_alpha = by_alpha.with_columns(corrected=None, lowest=None)
+    low, high = by_alpha.row(0, named=True), by_alpha.row(-1, named=True)
     both = f"{_percent(low['labelled'])} there and {_percent(high['labelled'])} where galaxies are well resolved"
     rise = high["labelled"] - low["labelled"]
     error = float(np.hypot(low["labelled_stderr"], high["labelled_stderr"]))
@@ -221,28 +175,37 @@ def sentences(found: Evidence) -> dict[str, str]:
             answer.append(headline)
             calls = f"calls {_percent(max(disks, 1 - disks))} of the galaxies {CLASS_NAMES[round(disks)]}"
             headline = f"{model.name} {calls}: its labels carry little information."
-    if low["corrected"] is not None:
+    first, last = (found.correction.row(k, named=True) for k in (0, -1))
+    if first["corrected"] is not None:
         ends = " and ".join(
             f"{_percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {_percent(row['highest'])})"
-            for row in (low, high)
+            + ("" if found.by == "alpha" else f" at {in_words([found.by])} {row['mean']:.3g}")
+            for row in (first, last)
         )
-        alone = found.corrector is None and found.by_gold is not None
+        alone = found.corrector is None and found.from_gold
         text = f"Corrected with gold labels, it is {ends}" if alone else f"Corrected, it is {ends}"
-        if low["gold"] is not None and not alone:
-            ends = " and ".join(_percent(row["gold"], row["gold_stderr"]) for row in (low, high))
+        if first["gold"] is not None and not alone:
+            ends = " and ".join(_percent(row["gold"], row["gold_stderr"]) for row in (first, last))
             text += f"; the truth is {ends}" if found.gold_name == TRUTH else f"; gold labels give {ends}"
         answer.append(text + ".")
-    if model is not None:
-        row = found.row(model.best)
+    if found.estimate is not None and model is None:
+        curve = found.estimate.curve
+        low_total, high_total = curve.disk_fraction_range
+        total = f"{curve.class_fractions[DISK]:.3f} (range {low_total:.3f} to {high_total:.3f})"
+        answer.append(f"Of all galaxies of the estimate, it is {total}.")
+    if found.corrected is not None:
+        row = found.row(found.corrected)
         known, to_disk, to_smooth = (int(row[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
         back = f"{to_smooth:,} from disk to smooth" if to_smooth else "none from disk to smooth"
-        back += ", by assumption" if not to_smooth and _never_disk(model) else ""
+        back += ", by assumption" if not to_smooth and _never_disk(found) else ""
         share = _percent(to_disk / max(known, 1))
         answer.append(f"{to_disk:,} of {known:,} galaxies ({share}) change from smooth to disk, {back}.")
     remark = (
-        f"Poorly and well resolved: the lowest and the highest fifth of α ({low['low']:.1f} to {low['high']:.1f} and "
+        f"Poorly and well resolved: the lowest and the highest bin of α ({low['low']:.1f} to {low['high']:.1f} and "
         f"{high['low']:.1f} to {high['high']:.1f}) of {found.which}."
     )
+    if found.shown is not None:
+        remark += f" Estimate: {found.shown.origin}."
     own = found.catalogue.metadata
     if own.get("definition"):
         first, second = own.get("classes", CLASS_NAMES)
@@ -251,10 +214,16 @@ def sentences(found: Evidence) -> dict[str, str]:
     return {"headline": headline, "answer": " ".join(answer), "remark": remark} | _when_good(found)
 
 
-def _never_disk(model: Model) -> bool:
-    """Whether a model's T(α) says that smooth galaxies are never labelled disk."""
-    matrix = np.asarray(model.transition.matrix(model.resolution(np.array([1.0, 20.0]))))
-    return bool(np.all(matrix[:, SMOOTH, DISK] == 0))
+def _never_disk(found: Evidence) -> bool:
+    """Whether the T(α) that corrects says that smooth galaxies are never labelled disk."""
+    model, alpha = found.principal, np.array([1.0, 20.0])
+    if model is not None:
+        matrix = model.transition.matrix(model.resolution(alpha))
+    elif found.estimate is not None and not found.estimate.about.get("observables"):
+        matrix = found.estimate.curve.transition.matrix(alpha)
+    else:
+        return False
+    return bool(np.all(np.asarray(matrix)[:, SMOOTH, DISK] == 0))
 
 
 def _when_good(found: Evidence) -> dict[str, str]:
@@ -275,9 +244,9 @@ def _when_good(found: Evidence) -> dict[str, str]:
 def _sections(found: Evidence, changed: Sequence[Section], curves: Sequence[Illustration]) -> list[Section]:
     """What is not folded, with sections about galaxies that change, and distributions of further columns."""
     out = []
-    if found.study is not None:
+    if found.estimate is not None:
         tables = [_fractions_table(found)]
-        out.append(Section("The bias curve", figures=[bias_curve(found, found.study)], tables=tables))
+        out.append(Section("The bias curve", figures=[bias_curve(found, found.estimate)], tables=tables))
     if found.options.intrinsic:
         out.append(Section("Does it hold among similar galaxies?", figures=[among_similar(found)]))
     if found.models:
@@ -290,21 +259,31 @@ def _sections(found: Evidence, changed: Sequence[Section], curves: Sequence[Illu
 
 
 def _fractions_table(found: Evidence) -> Table:
-    head = ["α", "galaxies", "observed", "corrected", "error", "lowest", "highest"]
+    head = [
+        "α" if found.by == "alpha" else in_words([found.by]),
+        "galaxies",
+        "observed",
+        "corrected",
+        "error",
+        "lowest",
+        "highest",
+    ]
     rows = []
     for row in found.correction.iter_rows(named=True):
         values = [row[name] for name in ("labelled", "corrected", "stderr", "lowest", "highest")]
-        cells = [f"{row['low']:.1f} to {row['high']:.1f}", f"{row['galaxies']:,}", *map(number, values)]
+        digits = ".1f" if found.by == "alpha" else ".3g"
+        cells = [f"{row['low']:{digits}} to {row['high']:{digits}}", f"{row['galaxies']:,}", *map(number, values)]
         rows.append(cells + ([with_error(row["gold"], row["gold_stderr"] or None)] if found.truths else []))
-    note = f"Of {found.which}. Error: standard error. Lowest and highest: the range of Figure 1."
-    if found.study is not None:
-        note += f" Assumed: {found.study.fit.assumption}."
+    note = "Error: standard error. Lowest and highest: the range of Figure 1."
+    if found.estimate is not None:
+        note += f" Assumed: {found.estimate.fractions.assumption}."
     return Table("Disk fractions", head + ([found.gold_name] if found.truths else []), rows, note)
 
 
 def _confusion_table(found: Evidence, truth: LabelSet) -> Table:
     """Labels against gold labels in the lowest and the highest fifth of α."""
-    sets = [found.observed, *found.columns, *(model.best for model in found.models)]
+    best = [model.best for model in found.models] or ([] if found.corrected is None else [found.corrected])
+    sets = [found.observed, *found.columns, *best]
     fifths = equal_count_parts(found.alpha, 5)
     head, groups, cells = ["labels"], [("", 1)], {one.name: [one.name] for one in sets}
     for rows in (fifths[0], fifths[-1]):
@@ -379,8 +358,9 @@ def _settings(found: Evidence) -> Table:
         "bootstrap resamples": found.tree.bootstrap,
         "seed": found.tree.seed,
     }
-    if found.study is not None:
-        fit = found.study.fit
+    if found.shown is not None:
+        fit = found.shown.estimate.curve
+        rows["estimate"] = found.shown.origin
         rows["T(α)"] = f"{fit.family} family, fitted by the {fit.method} method, assuming that {fit.assumption}"
     for one in found.models:
         through = one.classifier.described["transition"]

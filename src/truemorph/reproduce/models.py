@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.bias.files import write_fit
 from truemorph.catalogs.sampling import TRAIN, UNUSED
-from truemorph.classifiers.fits import fit_catalogue, write_fit
+from truemorph.classifiers.fits import fit_catalogue
 from truemorph.classifiers.train import NOT_THE_RESULT, train_on_catalogue
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, training_config
 from truemorph.errors import InputError, TruemorphError

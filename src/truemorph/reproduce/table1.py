@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import with_error
 from truemorph.report.table1 import Tree, agreement, numbers_of
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
@@ -76,7 +76,10 @@ def measured(work: Work) -> Measured:
         raise InputError(
             f"{frame.height} test galaxies have all labels; at least {_FEWEST} are needed: use a larger `scale`"
         )
-    labels = {name: LabelSet(TABLE_1[name].labels, "labels", frame[name].fill_null(np.nan).to_numpy()) for name in sets}
+    labels = {
+        name: LabelSet.of_disks(TABLE_1[name].labels, "labels", frame[name].fill_null(np.nan).to_numpy())
+        for name in sets
+    }
     return Measured(frame, labels, _tree(work, frame, intrinsic), intrinsic)
 
 
@@ -111,7 +114,7 @@ def table_rows(found: Measured) -> list[dict[str, Any]]:
             "labels": one.name,
             "galaxies": int(one.known.sum()),
             "partial": not one.known.all(),
-            "disk_fraction": float(one.disk[one.known].mean()),
+            "disk_fraction": one.fraction,
             "one_class": one_class(one),
             **numbers_of(found.tree.bias(one), "objects_per_bin"),
             "from_gz2b": difference,
@@ -127,14 +130,15 @@ def table_rows(found: Measured) -> list[dict[str, Any]]:
 
 def one_class(one: LabelSet) -> bool:
     """Return whether 97 % or more of the labels are of one class, so that their bias is not meaningful."""
-    return not _ONE_CLASS < float(one.disk[one.known].mean()) < 1 - _ONE_CLASS
+    return not _ONE_CLASS < one.fraction < 1 - _ONE_CLASS
 
 
 def paired_difference(found: Measured, one: LabelSet) -> tuple[float | None, float | None]:
     """Return CV18 of a label set minus that of GZ2B, and its standard deviation over paired resamples."""
     tree, n, rng = found.tree, found.frame.height, np.random.default_rng([found.tree.seed, 18])
     # If a set lacks labels, GZ2B is measured on the galaxies that have one.
-    same = replace(found.sets[GZ2B], disk=np.where(one.known, found.sets[GZ2B].disk, np.nan))
+    whole = found.sets[GZ2B]
+    same = replace(whole, probabilities=np.where(one.known[:, None], whole.probabilities, np.nan))
 
     def difference(rows: np.ndarray | None = None) -> float:
         own, base = (tree.bias(some, rows, bootstrap=0, permutations=0) for some in (one, same))
@@ -268,7 +272,7 @@ def _evaluated_on(work: Work, found: Measured) -> Reason:
         frame = work.catalogue(files[name]).frame.filter(pl.lit(part == "all") | (pl.col("split") == part))
         columns = numeric_columns(frame, found.intrinsic, "the sample") if found.intrinsic else None
         tree = replace(found.tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns)
-        bias = numbers_of(tree.bias(LabelSet(name, "labels", frame["label"].to_numpy().astype(float))))
+        bias = numbers_of(tree.bias(LabelSet.of_disks(name, "labels", frame["label"].to_numpy().astype(float))))
         rows.append({"name": name, "galaxies_of": part, "galaxies": frame.height, **bias})
         effects.append(f"{name.upper()}, {part} {with_error(bias['bootstrap_mean'], bias['bootstrap_std'])}")
     return "test galaxies", f"all with the same leaves and bins: {'; '.join(effects)}", {"rows": rows}

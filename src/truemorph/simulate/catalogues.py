@@ -14,7 +14,7 @@ from pydantic import Field, FiniteFloat, SkipValidation
 from scipy.special import expit, logit
 
 from truemorph.arguments import AtLeastOne, Count, Seed, validated
-from truemorph.bias.reading import load_transition
+from truemorph.bias.files import load_transition
 from truemorph.bias.transitions import RayleighTransition, Transition
 from truemorph.errors import InputError
 

@@ -1,18 +1,20 @@
-"""Read T(α) from whatever holds it: a fit, a study, its description, a file of it, or a known curve."""
+"""Write an estimate; read it, or T(α) alone, from whatever holds it: a fit, its description, a file, a known curve."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel
 
 from truemorph.bias.transitions import Transition, family_of, transition_from_dict, transition_to_dict
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.io import check_format, checked, read_json
+from truemorph.io import FORMAT_VERSION, check_format, checked, read_json, save_figure, write_json, written_whole
 from truemorph.results import Result
 
 
@@ -39,7 +41,7 @@ def load_transition(source: Any) -> Transition:
     >>> load_transition({"family": "rayleigh", "parameters": {"theta": 9.0}})
     RayleighTransition(theta=9.0, false_disk=0.0)
     """
-    for name in ("fit", "transition"):  # of a study, of a fit
+    for name in ("fit", "transition"):  # of an estimate, of a fit
         source = getattr(source, name, source)
     if hasattr(source, "log_columns"):
         found: Transition = source
@@ -68,6 +70,38 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
     except (ValueError, AttributeError) as problem:
         raise InputError(f"{source}: not a transition written by `truemorph transition` ({problem})") from problem
     return described
+
+
+def check_fit_name(out: str | os.PathLike[str]) -> None:
+    """Refuse a name that does not end in .json."""
+    if Path(out).suffix != ".json":
+        raise InputError(f"{out}: a fit is written as JSON and PNG; choose a name that ends in .json")
+
+
+def write_fit(
+    described: Mapping[str, Any], figure: Any, path: str | os.PathLike[str], draws: Mapping[str, Any] | None = None
+) -> None:
+    """Write a fit as JSON; beside it its matplotlib figure as PNG, and draws of class fractions, if any, as NPZ."""
+    out = Path(path)
+    beside = out.with_suffix(".npz")
+    if draws:
+        with written_whole(beside) as partial:
+            np.savez_compressed(partial, **draws)
+    save_figure(figure, out.with_suffix(".png"))
+    named = {"draws": beside.name} if draws else {}
+    write_json(out, {"format_version": FORMAT_VERSION, **described, **named})
+
+
+def read_draws(described: Mapping[str, Any], path: str | os.PathLike[str]) -> np.ndarray | None:
+    """Read the draws of class fractions, shape (S, B, K), that were written beside a fit; None if it has none."""
+    if "draws" not in described:
+        return None
+    beside = Path(path).with_name(Path(str(described["draws"])).name)
+    try:
+        with np.load(beside, allow_pickle=False) as arrays:
+            return np.asarray(arrays["fractions"])
+    except (OSError, ValueError, KeyError) as problem:
+        raise InputError(f"{beside}: the draws of {path} can't be read ({problem}); copy both files") from problem
 
 
 def _checked_fractions(fractions: Any) -> Any:

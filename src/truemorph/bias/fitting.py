@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import SkipValidation
 
-from truemorph.arguments import AtLeastOne, Count, Family, Seed, validated
 from truemorph.bias.diagnosis import diagnose
 from truemorph.bias.gold import by_gold, gold_maximum
 from truemorph.bias.mixture import DELTA, by_bins, by_likelihood, drift_range
 from truemorph.bias.result import Settings, TransitionFit
-from truemorph.bias.sample import Sample
+from truemorph.bias.sample import Sample, check_whole
 from truemorph.bias.transitions import (
     DISK,
     SMOOTH,
@@ -32,6 +30,7 @@ from truemorph.bias.transitions import (
     Space,
     class_name,
     family_of,
+    fraction_names,
 )
 from truemorph.bias.votes import by_votes
 from truemorph.errors import InputError
@@ -76,13 +75,12 @@ def _false_disk(settings: Settings, sample: Sample) -> Any:
     return None if seen or settings.method == "votes" else 0.0  # single votes for a disk occur for any galaxy
 
 
-@validated
 def fit_transition(
     labels: Array,
     alpha: Array,
-    family: Family | None = None,
+    family: str | type[FlipTransition] | None = None,
     method: str | None = None,
-    bins: AtLeastOne = 1525,
+    bins: int = 1525,
     intrinsic: Array | None = None,
     gold: Array | None = None,
     weights: Array | None = None,
@@ -92,9 +90,9 @@ def fit_transition(
     false_disk: float | str | None = None,
     delta: float | None = DELTA,
     n_classes: int | None = None,
-    knots: Annotated[int | Sequence[float], SkipValidation] = 8,  # or an array
-    bootstrap: Count = 0,
-    seed: Seed = 0,
+    knots: int | Sequence[float] = 8,
+    bootstrap: int = 0,
+    seed: int = 0,
 ) -> TransitionFit:
     """Estimate T(α) from biased labels.
 
@@ -167,6 +165,8 @@ def fit_transition(
     >>> bool(abs(fit.transition.theta - 11.25) < 4 * fit.stderr["theta"])
     True
     """
+    check_whole(1, bins=bins)
+    check_whole(0, bootstrap=bootstrap, seed=seed)
     if n_classes is None and (family is None or issubclass(family_of(family), FlipTransition)) and observables is None:
         n_classes = 2  # so that a label 2 is an error
     sample = Sample.of(
@@ -210,6 +210,11 @@ def settings_for(
             raise InputError(f'method "{method}" needs {name} labels or columns: pass {name}=')
         if used and method not in users:
             raise InputError(f'method "{method}" does not use {name}=: remove it, or use method="{users[0]}"')
+    if sample.n_classes != 2 and not has["gold"]:
+        raise InputError(
+            f"labels alone cannot tell the fractions of {sample.n_classes} classes from their bias; give gold labels "
+            "(gold=)"
+        )
     if method == "conditional":
         _ = sample.explained  # an error if the columns determine α
     if method == "votes" and not has["votes"]:
@@ -279,7 +284,8 @@ def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 
     if len(again) < 2:
         raise InputError(f"only {len(again)} of {resamples} resamples could be fitted; the sample is too small")
     values = {name: [one.values.get(name, np.nan) for one in again] for name in fit.values}
-    values["disk_fraction"] = [one.class_fractions[DISK] for one in again]
+    for name, k in fraction_names(fit.class_fractions.size).items():
+        values[name] = [one.class_fractions[k] for one in again]
     stderr = {name: float(np.std(found, ddof=1)) for name, found in values.items()}
     points = np.array([one.point for one in again if one.point.shape == fit.point.shape])
     changes: dict[str, Any] = {"stderr": {**fit.stderr, **stderr}, "failed_resamples": resamples - len(again)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,33 +10,52 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2
 
-from truemorph.bias.binning import Bins, proportion_error
+from truemorph.bias.binning import Bins
 from truemorph.bias.calibration import Calibration
 from truemorph.bias.checks import LEVEL, balance_findings, selection_findings, vote_findings
 from truemorph.bias.diagnosis import diagnose
 from truemorph.bias.diagnostics import ConfoundingCheck, FamilyComparison, compared, confounding, group_findings
-from truemorph.bias.estimation import settings_for, solve, with_bootstrap_errors
+from truemorph.bias.files import read_draws, read_fit, write_fit
+from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
 from truemorph.bias.fractions import PopulationFractions, fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
-from truemorph.bias.result import TransitionFit
+from truemorph.bias.result import FittedCurve, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import COMPARED, DISK, FlipTransition, RayleighTransition, family_of
+from truemorph.bias.transitions import (
+    COMPARED,
+    DISK,
+    SMOOTH,
+    UNKNOWN,
+    FlipTransition,
+    RayleighTransition,
+    family_of,
+    fraction_names,
+)
+from truemorph.errors import InputError, reason
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
 from truemorph.progress import progress
 from truemorph.results import Result, text_facts
 
+# What else an estimate says: definitions of α and of labels, and the rows that it rests on.
+ABOUT = (
+    *("classes", "definition", "alpha", "alpha_psf", "where", "observables", "intrinsic", "gold_experts"),
+    "rows_sha256",
+)
 _RESAMPLES = 30
+# Gold labels that are only shown test whether class fractions depend on α, with this error or less; of each class.
+_PRECISE, _FEWEST_OF_A_CLASS = 0.05, 20
 _FEWEST_PER_BIN = 50
 
 
 @dataclass(frozen=True, repr=False)
-class TransitionStudy(Result):
-    """A fit of T(α), its checks, and the corrected class fractions.
+class Estimate(Result):
+    """T(α), its checks, and the corrected class fractions: what `estimate_transition` returns and writes.
 
     Attributes
     ----------
-    fit : TransitionFit
+    fit : TransitionFit or FittedCurve
+        The latter if the estimate was read from a file.
     families : FamilyComparison or None
     check : ConfoundingCheck
     calibration : Calibration
@@ -50,7 +70,7 @@ class TransitionStudy(Result):
     findings : tuple of Finding
     """
 
-    fit: TransitionFit
+    fit: TransitionFit | FittedCurve
     families: FamilyComparison | None
     check: ConfoundingCheck
     calibration: Calibration
@@ -68,7 +88,7 @@ class TransitionStudy(Result):
 
     def summary(self) -> str:
         """Return disk fraction, parameters, families and fractions by bin as text."""
-        facts = self.fit.facts()
+        facts = self.curve.facts()
         if self.bootstrap_std:
             scatter = ", ".join(f"{name} ± {value:.3f}" for name, value in self.bootstrap_std.items())
             facts.append(("bootstrap", scatter))
@@ -93,11 +113,58 @@ class TransitionStudy(Result):
         found["calibration"] = self.calibration.to_dict()
         found["fractions"] = self.fractions.to_dict() | {
             "gold": self.gold_fractions,
+            "gold_stderr": self.gold_stderr,
             "gold_definition": found.pop("gold_definition", None),
         }
         if self.bootstrap_std:
             found["bootstrap_std"] = self.bootstrap_std
         return plain(found)
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> Estimate:
+        """Rebuild an estimate from what `to_dict` returns; `samples` are draws of its fractions, stored apart."""
+        fractions = described["fractions"]
+        findings = tuple(map(Finding.from_dict, described["findings"]))
+        about = {name: described[name] for name in ABOUT if name in described}
+        if fractions["gold_definition"] is not None:
+            about["gold_definition"] = fractions["gold_definition"]
+        gold = (fractions[name] for name in ("gold", "gold_stderr"))
+        values, stderr = (None if one is None else np.array(one, dtype=np.float64) for one in gold)
+        return cls(
+            FittedCurve.from_dict(described),
+            FamilyComparison.from_dict(described) if "families" in described else None,
+            ConfoundingCheck.from_dict(described["confounding"]),
+            Calibration.from_dict(described["calibration"]),
+            PopulationFractions.from_dict(fractions, samples),
+            values,
+            findings,
+            stderr,
+            described.get("bootstrap_std", {}),
+            about,
+        )
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Estimate:
+        """Read an estimate that `write` wrote, with its draws; a fit of T(α) alone is an InputError."""
+        described = read_fit(path)
+        samples = read_draws(described, path)
+        try:
+            return cls.from_dict(described, samples)
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            raise InputError(
+                f"{path}: holds T(α), but not a whole estimate of this version ({reason(problem)}); make it again with "
+                "`truemorph transition`"
+            ) from problem
+
+    def write(self, out: str | os.PathLike[str]) -> None:
+        """Write the estimate as JSON, with draws of its fractions (.npz) and its figure (.png) beside it."""
+        samples = self.fractions.samples
+        write_fit(self.to_dict(), self.figure(), out, None if samples is None else {"fractions": samples})
+
+    @property
+    def curve(self) -> FittedCurve:
+        """What the fit says, without its galaxies."""
+        return self.fit if isinstance(self.fit, FittedCurve) else self.fit.curve
 
     def to_table(self) -> Any:
         """Return the table of `fractions`, with the disk fraction of the galaxies with gold labels."""
@@ -116,6 +183,8 @@ class TransitionStudy(Result):
         """Return a matplotlib figure of the bias curve, class fractions and calibration."""
         from matplotlib.figure import Figure
 
+        if isinstance(self.fit, FittedCurve):
+            raise InputError("this estimate was read from a file, without its galaxies; its figure lies beside it")
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         curve, fraction, calibrated = figure.subplots(1, 3)
         plot_fit(self.fit, curve, None if self.families is None else self.families.fits).set_title("Bias curve")
@@ -138,7 +207,7 @@ class Context:
     findings: tuple[Finding, ...] = ()  # on the selection of these galaxies
 
 
-def study_transition(
+def make_estimate(
     sample: Sample,
     family: str | type[FlipTransition] | None = None,
     *,
@@ -150,7 +219,7 @@ def study_transition(
     bootstrap: int = 0,
     seed: int = 0,
     **options: Any,
-) -> TransitionStudy:
+) -> Estimate:
     """Fit T(α), compare families, check calibration and confounding, and correct class fractions.
 
     `family` may be "best", that of lowest AIC. Further options are those of `settings_for`.
@@ -171,7 +240,11 @@ def study_transition(
             fit = again = with_bootstrap_errors(fit, bootstrap or _RESAMPLES, seed)
         else:
             again = with_bootstrap_errors(fit, bootstrap, seed) if bootstrap else fit
-        diagnosis = diagnose(replace(fit, failed_resamples=again.failed_resamples))
+        rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
+        known = None if has_gold else _check_with_shown(sample, context.shown, seed)
+        settled = known is not None and not known.findings and known.drift_stderr < _PRECISE
+        tested = known.statement if known is not None and settled else ""
+        diagnosis = diagnose(replace(fit, failed_resamples=again.failed_resamples), rejected, tested)
         fit = replace(fit, findings=diagnosis.findings)
         scatter = {name: again.stderr[name] for name in fit.values} if bootstrap else {}
         steps.update(1)
@@ -189,28 +262,28 @@ def study_transition(
         by_alpha = None
         if has_gold:
             by_alpha = fractions if by is None else fractions_in_bins(sample, fit, **of_bins)
-        check = confounding(sample, by_alpha, seed)
+        check = confounding(sample, by_alpha, seed) if known is None else known
         steps.update(1)
     if fractions.samples is not None:  # the fraction of all galaxies is that of their bins
         weight = fractions.bin_weights / fractions.bin_weights.sum()
         total = np.einsum("b,sbk->sk", weight, fractions.samples)
-        stderr = {**fit.stderr, "disk_fraction": float(total[:, DISK].std())}
+        names = fraction_names(sample.n_classes)
+        stderr = {**fit.stderr, **{name: float(total[:, k].std()) for name, k in names.items()}}
         fit = replace(
             fit,
             class_fractions=weight @ fractions.fractions,
             stderr=stderr,
-            fraction_samples=total[:, DISK],
+            fraction_samples=total,
             fraction_range=fractions.range_of_total,
         )
     shown = context.shown
-    if shown is None and has_gold:
+    if shown is None and has_gold and sample.n_classes == 2:
         shown = np.where(sample.known, sample.gold == DISK, np.nan)
     gold_fractions = gold_stderr = None
     if shown is not None:
         column = sample.alpha if by is None else by
         gold_fractions, gold_stderr = _gold_fractions(shown, fractions, column, sample.probability)
     contradicted = _contradiction(fractions, gold_fractions, gold_stderr)
-    rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
     pooled = () if context.survey is None else group_findings(sample, *context.survey)
     unbalanced: list[Finding] = []
     if has_gold and sample.probability is None:
@@ -222,9 +295,7 @@ def study_transition(
     matters = unexplained and fit.method != "gold"
     drift = check.findings if matters else ()
     found = unique(contradicted, context.findings, fit.findings, pooled, unbalanced, fractions.findings, drift)
-    if rejected is not None:
-        found = (*(one for one in found if one.code != rejected.code), rejected)
-    return TransitionStudy(
+    return Estimate(
         fit,
         families,
         check,
@@ -236,6 +307,16 @@ def study_transition(
         scatter,
         context.about,
     )
+
+
+def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> ConfoundingCheck | None:
+    """Check with gold labels that the estimate does not use whether class fractions depend on α; None if too few."""
+    if shown is None or sample.n_classes != 2:
+        return None
+    gold = np.where(np.isfinite(shown), np.nan_to_num(shown), UNKNOWN).astype(np.int64)
+    if min(np.count_nonzero(gold == k) for k in (SMOOTH, DISK)) < _FEWEST_OF_A_CLASS:
+        return None
+    return confounding(replace(sample, gold=gold, observables=None, intrinsic=None), None, seed)
 
 
 def _contradiction(
@@ -267,11 +348,9 @@ def _gold_fractions(
     gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray, probability: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Disk fraction by gold labels, weighted by inverse probability, in the bins of corrected ones, and its error."""
-    bins = fractions.counts.size
-    index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, bins - 1)
-    known = np.isfinite(gold) if probability is None else np.isfinite(gold) & (probability > 0)
-    w = np.ones(known.sum()) if probability is None else 1 / probability[known]
-    cut = Bins(index[known], fractions.edges, fractions.middles, bins, w)
-    with np.errstate(invalid="ignore"):  # bins without gold labels
-        found = cut.means(gold[known][:, None])[:, 0]
-        return found, proportion_error(found, cut.effective_counts())
+    weights = None
+    if probability is not None:
+        gold = np.where(probability > 0, gold, np.nan)
+        weights = 1 / np.where(probability > 0, probability, 1.0)
+    mean, error, _ = Bins.at(column, fractions.edges, weights).averages(gold)
+    return mean, error

@@ -1,0 +1,93 @@
+"""A report shows the estimate that it is given, a model was trained through, or it makes with the same function."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import truemorph as tm
+from truemorph.bias.estimate import Estimate
+from truemorph.simulate import simulate_catalogue
+
+SHOWN = {"corrected": "disk", "stderr": "stderr", "lowest": "low", "highest": "high", "labelled": "labelled"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Galaxies whose disk fraction rises with α, with random and with planned gold labels; and their catalogue."""
+    table = simulate_catalogue(4000, 3, gold=400, drift=0.6).drop("sampling_weight")
+    chance = np.clip(0.03 + 0.3 * (table["label"] == 0).to_numpy() * (table["alpha"] < 12).to_numpy(), 0, 1)
+    chosen = np.random.default_rng(1).random(table.height) < chance
+    planned = pl.when(pl.Series(chosen)).then(pl.col("truth"))
+    table = table.with_columns(planned=planned, chance=pl.Series(chance))
+    return table, tmp_path_factory.mktemp("world")
+
+
+CASES = {
+    "labels": {},
+    "columns": {"intrinsic": ["covariate"]},
+    "random gold": {"gold": "gold"},
+    "planned gold": {"gold": "gold"},
+    "gold and observables": {"gold": "gold", "observables": ["covariate"]},
+    "by a column": {"gold": "gold", "by": "covariate", "fraction_bins": 4},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_has_the_numbers_of_its_estimate(world, case):
+    table, folder = world
+    name = case.replace(" ", "_")
+    if case == "planned gold":
+        table = table.drop("gold").rename({"planned": "gold", "chance": "gold_probability"})
+    catalogue, fit = folder / f"{name}.parquet", folder / f"{name}.json"
+    table.drop("truth").write_parquet(catalogue)
+    estimate = tm.estimate_transition(catalogue, out=fit, compare=False, **CASES[case])
+    options = tm.ReportOptions(catalogue=catalogue, maps=0, bootstrap=0)
+    report = tm.write_report(fit, out=folder / f"{name}.html", options=options)
+    content, written = report.content, json.loads(fit.read_text())
+    shown = {key: [row[key] for row in content["fractions"]] for key in SHOWN}
+    assert shown == {key: written["fractions"][of] for key, of in SHOWN.items()}
+    page = (folder / f"{name}.html").read_text()
+    assert all(f"<td>{one:.3f}</td>" in page for one in written["fractions"]["disk"])
+    low, high = estimate.disk_fraction_range
+    assert f"{estimate.fit.class_fractions[1]:.3f} (range {low:.3f} to {high:.3f})" in content["answer"]
+    assert {one["code"] for one in written["findings"]} <= {one.code for one in report.findings}
+    assert {one.code for one in report.findings if one.severity == "problem"} <= {
+        one.code for one in estimate.findings if one.severity == "problem"
+    }
+    assert content["transition"]["values"] == written["values"]
+
+
+def test_an_estimate_is_the_same_after_it_was_written(world):
+    table, folder = world
+    made = tm.estimate_transition(table.drop("truth"), gold="gold", out=folder / "again.json")
+    read = Estimate.read(folder / "again.json")
+    assert read.to_dict() == made.to_dict()
+    assert str(read) == str(made)
+    np.testing.assert_array_equal(read.fractions.draws(50), made.fractions.draws(50))
+    (folder / "again.npz").unlink()
+    with pytest.raises(tm.errors.InputError, match=r"again\.npz"):
+        Estimate.read(folder / "again.json")
+
+
+def test_without_an_estimate_one_is_made_with_the_gold_labels(world):
+    table, folder = world
+    table.drop("truth").write_parquet(folder / "own.parquet")
+    options = tm.ReportOptions(catalogue=folder / "own.parquet", maps=0, bootstrap=0)
+    content = tm.write_report(out=folder / "own.html", options=options).content
+    own = tm.estimate_transition(folder / "own.parquet", gold="gold", fraction_bins=5)
+    assert [row["corrected"] for row in content["fractions"]] == own.fractions.fractions[:, 1].tolist()
+
+
+def test_an_estimate_of_other_galaxies_and_a_fit_of_0_1_are_not_taken_as_this_ones(world):
+    table, folder = world
+    half = table.drop("truth", "gold", "gold_definition", strict=False)
+    half.write_parquet(folder / "whole.parquet")
+    tm.estimate_transition(half[:2000], out=folder / "half.json", compare=False)
+    options = tm.ReportOptions(catalogue=folder / "whole.parquet", maps=0, bootstrap=0)
+    report = tm.write_report(folder / "half.json", out=folder / "half.html", options=options)
+    assert "estimate-of-other-galaxies" in [one.code for one in report.findings]
+    (folder / "old.json").write_text('{"family": "rayleigh", "parameters": {"theta": 9.0}}')
+    with pytest.raises(tm.errors.InputError, match=r"old\.json"):
+        tm.write_report(folder / "old.json", out=folder / "old.html", options=options)
