@@ -148,8 +148,8 @@ def _inverse(permutation: np.ndarray) -> np.ndarray:
 class RankedTable:
     """Intrinsic columns, shape (N, P), and observables, shape (N, J), ranked once for the trees of all resamples.
 
-    A resample is handled as the number of draws of each object. Objects are numbered in the order of the first column, so that memory
-    is read in sequence; `rows`, shape (N,), are their rows in the data.
+    A resample is handled as the number of draws of each object. Objects are numbered in the order of the first column,
+    so that memory is read in sequence; `rows`, shape (N,), are their rows in the data.
     """
 
     def __init__(self, observables: np.ndarray, intrinsic: np.ndarray) -> None:

@@ -42,6 +42,7 @@ from truemorph.bias.transitions import (
     family_of,
 )
 from truemorph.errors import InputError
+from truemorph.workers import one_thread
 
 # Parameters are first fitted to this many galaxies, then to all.
 _ROUGH = 20_000
@@ -381,6 +382,7 @@ class DriftRange:
         return {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "disk_fractions": fractions}
 
 
+@one_thread
 def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:
     """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted.
 
