@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import codes
+from truemorph.bias.binning import RankedTable
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.commands.bias import measure_bias
 from truemorph.errors import InputError
@@ -87,6 +88,20 @@ def test_cv18_equals_its_definition(seed, depth, bins, n_classes):
     intrinsic = rng.normal(size=(n, 2))
     got = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, permutations=0).value
     assert got == pytest.approx(recursive_cv18(labels, alpha, intrinsic, depth, bins, n_classes))
+
+
+@given(st.integers(0, 10_000), st.integers(0, 3), st.integers(2, 5), st.booleans())
+@settings(max_examples=40)
+def test_a_resample_counted_by_object_equals_the_definition_on_its_rows(seed, depth, bins, tied):
+    rng = np.random.default_rng(seed)
+    labels, alpha, intrinsic = rng.integers(0, 2, 400), rng.lognormal(2, 0.5, 400), rng.normal(size=(400, 2))
+    if tied:
+        alpha, intrinsic = np.round(alpha), np.round(intrinsic, 1)
+    table, draws = RankedTable(alpha[:, None], intrinsic), rng.integers(0, 400, 400)
+    fractions = table.cut(depth, bins, draws).fractions(list(np.eye(2)[labels[table.rows]].T))
+    rows = np.sort(table.rows[draws])
+    expected = recursive_cv18(labels[rows], alpha[rows], intrinsic[rows], depth, bins)
+    assert np.sqrt(np.mean((fractions - fractions[:, :, -1:]) ** 2)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_probabilities_of_0_and_1_equal_labels_and_depth_zero_is_cv14():

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController
 
 import truemorph as tm
 from conftest import labels_through, some_known
@@ -55,6 +56,25 @@ def flipped():
 def gold_fit(flipped):
     labels, alpha, truth = flipped
     return tm.fit_transition(labels, alpha, Exponential, gold=some_known(truth, 0.1, seed=1))
+
+
+@pytest.mark.parametrize("with_gold", [False, True])
+def test_linear_algebra_uses_one_thread_in_a_fit_and_as_many_as_before_after_it(flipped, with_gold):
+    libraries, seen = ThreadpoolController().select(user_api="blas"), []
+
+    class Watched(Steep):
+        family = "watched"
+
+        def log_flip_probability(self, alpha):
+            seen.extend(one["num_threads"] for one in libraries.info())
+            return super().log_flip_probability(alpha)
+
+    labels, alpha, truth = (column[:2_000] for column in flipped)
+    with libraries.limit(limits=2):
+        before = libraries.info()
+        tm.fit_transition(labels, alpha, Watched, gold=some_known(truth, 0.2, seed=1) if with_gold else None)
+        assert libraries.info() == before
+    assert seen.count(1) > 0.9 * len(seen)
 
 
 def test_an_own_family_is_compared_with_those_of_the_package(flipped):

@@ -8,7 +8,7 @@ from astropy.table import QTable
 from torch.nn.functional import cross_entropy
 
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
-from truemorph.classifiers.loss import DebiasedLoss, evidence_losses
+from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.errors import InputError
 
 THETA = 11.25
@@ -87,6 +87,7 @@ def test_a_label_that_is_never_observed_does_not_affect_the_gradient():
         ({"labels": torch.tensor([0.3, 1.0, 0.0])}, "labels must be integers"),
         ({"alpha": torch.tensor(5.0)}, "alpha must have shape"),
         ({"logits": torch.zeros(3, 1)}, "logits must have shape"),
+        ({"evidence": torch.zeros(3)}, "evidence must have shape"),
     ],
 )
 def test_wrong_shapes_and_labels_raise_errors(change, says):
@@ -112,7 +113,7 @@ def test_columns_of_tables_are_labels_and_alpha():
 def test_evidence_may_exclude_a_class():
     logits = torch.tensor([[0.3, -0.2], [1.0, 0.5]], requires_grad=True)
     known = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]])
-    loss = evidence_losses(logits, known).mean()
+    loss = DebiasedLoss(RayleighTransition(THETA))(logits, evidence=known)
     torch.testing.assert_close(loss, cross_entropy(logits, torch.tensor([0, 1])))
     loss.backward()
     assert torch.isfinite(logits.grad).all()

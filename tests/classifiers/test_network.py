@@ -11,7 +11,7 @@ import torch
 from conftest import stripes, tiny
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.classifiers.checkpoint import load, save_classifier
-from truemorph.classifiers.loss import DebiasedLoss, evidence_losses
+from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.module import DebiasedModule, across_devices, fit_temperature
 from truemorph.classifiers.network import GalaxyNetwork
@@ -136,18 +136,18 @@ def test_with_fine_tuning_only_the_head_changes_or_early_layers_change_less():
     assert moved(first, finetune="layers", layer_decay=0.1) < 0.1 * moved(first)
 
 
-def test_evidence_and_votes_for_one_class_are_equivalent_to_a_label():
+def test_a_network_learns_with_the_debiasing_loss_from_labels_votes_and_evidence():
     rows, every = stripes(240)[0], np.arange(240)
     labels, alpha = rows.column("label"), rows.column("alpha")
-    transition = RayleighTransition(11.25, false_disk=0.02)
-    of_one_vote = transition.log_matrix(alpha)
-    evidence = TrainingRows(rows.frame, rows.inputs, of_one_vote[every, :, labels])
-    votes = TrainingRows(rows.frame, rows.inputs, of_one_vote, np.eye(2)[labels])
+    transition, other = RayleighTransition(11.25, false_disk=0.02), RayleighTransition(5.0)
+    evidence = replace(rows, evidence=transition.log_matrix(alpha)[every, :, labels])
+    votes = replace(rows, votes=np.eye(2)[labels], of_one_vote=transition)
     logits = torch.randn(240, 2, generator=torch.Generator().manual_seed(0))
     expected = DebiasedLoss(transition, "none")(logits, torch.tensor(labels), torch.tensor(alpha))
-    for given in (rows, evidence, votes):
-        seen = given.observed(transition, every)
-        torch.testing.assert_close(evidence_losses(logits, seen["evidence"], seen.get("votes")), expected)
+    config = tiny(image_size=16)
+    for given, through in ((rows, transition), (evidence, other), (votes, other)):
+        module = DebiasedModule(GalaxyNetwork(config), config, given, through, every, every, 0)
+        torch.testing.assert_close(module.loss(logits, **given.observed(every)), expected)
 
 
 @pytest.mark.slow
@@ -188,12 +188,12 @@ def test_the_temperature_calibrates_probabilities_of_the_true_class():
     alpha = rng.lognormal(2.2, 0.4, n)
     labels = (truth & (rng.random(n) >= THETA.flip_probability(alpha))).astype(int)
     logits = torch.from_numpy(np.column_stack([np.zeros(n), 2 * right]))
-    flips = torch.from_numpy(THETA.log_matrix(alpha))[torch.arange(n), :, torch.from_numpy(labels)]
-    found = fit_temperature(logits, flips, torch.ones(n))
+    observed = {"labels": torch.from_numpy(labels), "alpha": torch.from_numpy(alpha)}
+    found = fit_temperature(DebiasedLoss(THETA, "none"), logits, observed, torch.ones(n))
     # For known classes, the error of log T is 1 / sqrt(n · mean(p(1-p) r²)) from the curvature of the likelihood;
     # the bias removes about half of the information.
     p = 1 / (1 + np.exp(-right))
     error = 2 / np.sqrt(0.4 * n * np.mean(p * (1 - p) * right**2))
     assert found == pytest.approx(2, abs=4 * error)
-    naive = torch.log(torch.nn.functional.one_hot(torch.from_numpy(labels), 2).double())
-    assert abs(fit_temperature(logits, naive, torch.ones(n)) - 2) > 4 * error
+    naive = DebiasedLoss(MatrixTransition.identity(), "none")
+    assert abs(fit_temperature(naive, logits, observed, torch.ones(n)) - 2) > 4 * error

@@ -130,55 +130,118 @@ class Bins:
 
 @dataclass(frozen=True)
 class Leaves:
-    """Leaves of a sample or resample of M draws, divided into bins of J observables."""
+    """Leaves of M draws of N objects, divided into bins of J observables; a sample is one draw of each object."""
 
-    leaf: np.ndarray  # (M,): leaf of each draw
-    edges: np.ndarray  # (L, b + 1): edges of the bins of each leaf, as positions in `objects`
-    objects: list[np.ndarray]  # of each observable, (M,): drawn objects in the order of leaf, then observable
+    leaf: np.ndarray  # leaf of each drawn object
+    edges: np.ndarray  # (L, b + 1): edges of the bins of each leaf, in draws
+    objects: list[np.ndarray]  # of each observable: drawn objects in the order of leaf, then observable
+    counts: np.ndarray  # (N,): how often each object was drawn
 
     def fractions(self, columns: Sequence[np.ndarray]) -> np.ndarray:
         """Return the mean of K columns of shape (N,) in each bin of each observable, shape (J, L, b, K)."""
-        begin, counts = self.edges[:, :-1].ravel(), np.diff(self.edges, axis=1)
-        sums = [np.stack([np.add.reduceat(column.take(one), begin) for column in columns], -1) for one in self.objects]
-        return np.reshape(sums, (len(sums), *counts.shape, len(columns))) / counts[:, :, None]
+        sums, size = [], np.diff(self.edges, axis=1)
+        for objects in self.objects:
+            counts, begin = self.counts[objects], self.edges[:, :-1].ravel()
+            through = np.cumsum(counts, dtype=np.int64)
+            first = np.searchsorted(through, begin, side="right")  # the object with the first draw of each bin
+            earlier = begin - through[first] + counts[first]  # its draws that belong to the bin before
+            inside = np.append(first[1:] > first[:-1], True)  # False: the next bin begins with the same object
+            for column in columns:
+                values = column.take(objects)
+                moved = earlier * values[first]
+                values *= counts
+                sums.append(np.where(inside, np.add.reduceat(values, first), 0.0) - moved)
+                sums[-1][:-1] += moved[1:]
+        sums_of_bins = np.reshape(sums, (len(self.objects), len(columns), *size.shape))
+        return np.ascontiguousarray(np.moveaxis(sums_of_bins, 1, -1)) / size[:, :, None]
+
+
+def _inverse(permutation: np.ndarray) -> np.ndarray:
+    inverse = np.empty_like(permutation)
+    inverse[permutation] = np.arange(permutation.size, dtype=permutation.dtype)
+    return inverse
 
 
 class RankedTable:
     """Intrinsic columns, shape (N, P), and observables, shape (N, J), ranked once for the trees of all resamples.
 
-    A resample then needs only sorts of integers, leaf × N + rank. Objects are numbered in the order of the first
-    column, so that memory is read in sequence; `rows`, shape (N,), are their rows in the data.
+    A resample is handled as the number of draws of each object. Objects are numbered in the order of the first column,
+    so that memory is read in sequence; `rows`, shape (N,), are their rows in the data.
     """
 
     def __init__(self, observables: np.ndarray, intrinsic: np.ndarray) -> None:
         columns = [*intrinsic.T, *observables.T]
         orders = [np.argsort(column, kind="stable") for column in columns]
         self.rows, self.n_intrinsic = orders[0], intrinsic.shape[1]
-        number = np.argsort(self.rows)
         small = np.min_scalar_type(self.rows.size)  # half the memory
+        number = _inverse(self.rows)
         self._values = [column[order] for column, order in zip(intrinsic.T, orders, strict=False)]
         self._objects = [number[order].astype(small) for order in orders]  # of each rank
-        self._ranks = [np.argsort(objects).astype(small) for objects in self._objects]
+        self._ranks = [_inverse(objects) for objects in self._objects]
+        # At most 256 cells of each intrinsic column, by rank; equal values share a cell.
+        shift = max(0, self.rows.size.bit_length() - 8)
+        cells = [(np.searchsorted(values, values) >> shift).astype(np.uint8) for values in self._values]
+        self._cells = [of_rank[ranks] for of_rank, ranks in zip(cells, self._ranks, strict=False)]
 
     def cut(self, depth: int, bins: int, draws: np.ndarray | None = None) -> Leaves:
         """Grow a tree of 2^depth leaves, and divide each into bins; `draws`, shape (M,), are objects of a resample."""
         n, first = self.rows.size, self.n_intrinsic
         self._check_held(np.array([n // 2**depth]), depth, bins)
-        ranks = [ranks if draws is None else ranks.take(draws) for ranks in self._ranks]
-        leaf = np.zeros(ranks[0].size, dtype=np.min_scalar_type(n * 2**depth))  # small integers are sorted faster
-        held = np.array([leaf.size])
+        counts = np.ones(n, np.uint8) if draws is None else np.bincount(draws, minlength=n)
+        counts = counts.astype(np.min_scalar_type(counts.max()))
+        objects = np.flatnonzero(counts > 0)
+        weights = counts[objects].astype(float)
+        cells = [column[objects] for column in self._cells]
+        leaf = np.zeros(objects.size, dtype=np.min_scalar_type(2**depth))
+        held = np.array([n if draws is None else draws.size])
         for level in range(depth):
             self._check_held(held, depth, bins)
             k = level % first
-            middle = np.cumsum(held) - held + np.stack([(held - 1) // 2, held // 2])
-            median = self._values[k][np.sort(leaf * n + ranks[k])[middle] % n].mean(axis=0)
-            first_right = np.searchsorted(self._values[k], median)
-            leaf = 2 * leaf + (ranks[k] >= first_right[leaf])
-            held = np.bincount(leaf, minlength=2 ** (level + 1))
+            leaf, held = self._split(k, leaf, held, objects, cells[k], weights, counts)
         self._check_held(held, depth, bins)
         edges = (np.cumsum(held) - held)[:, None] + equal_count_edges(held, bins)
-        observed = zip(self._objects[first:], ranks[first:], strict=True)
-        return Leaves(leaf, edges, [objects[np.sort(leaf * n + rank) % n] for objects, rank in observed])
+        ordered = []
+        for by_rank, ranks in zip(self._objects[first:], self._ranks[first:], strict=True):
+            keys = np.sort(leaf.astype(np.min_scalar_type(n * 2**depth)) * n + ranks[objects])
+            ordered.append(by_rank[keys % n].astype(np.intp))
+        return Leaves(leaf, edges, ordered, counts)
+
+    def _split(
+        self,
+        k: int,
+        leaf: np.ndarray,
+        held: np.ndarray,
+        objects: np.ndarray,
+        cells: np.ndarray,
+        weights: np.ndarray,
+        counts: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Split each leaf at the median of column k; return the leaf of each object, and the draws of each leaf.
+
+        Draws are counted by cell; only the cells with the two middle draws of a leaf need to be sorted.
+        """
+        n, n_leaves, begin = self.rows.size, held.size, np.cumsum(held) - held
+        middle = begin + np.stack([(held - 1) // 2, held // 2])
+        cells = 256 * leaf.astype(np.min_scalar_type(256 * n_leaves)) + cells
+        drawn = np.bincount(cells, weights, 256 * n_leaves)
+        sorted_cells = np.searchsorted(np.cumsum(drawn), middle, side="right")
+        # Left and right of them, cells have a new leaf as a whole.
+        limits = np.stack([256 * np.arange(n_leaves), sorted_cells[1]], axis=1)
+        new = np.repeat(np.arange(2 * n_leaves), np.diff(limits.ravel(), append=drawn.size)).astype(leaf.dtype)
+        new[sorted_cells] = 2 * n_leaves
+        others = np.cumsum(np.where(new < 2 * n_leaves, drawn, 0))[sorted_cells]  # draws that come before, elsewhere
+        new = new.take(cells)
+        rows = np.flatnonzero(new == 2 * n_leaves)
+        of = leaf[rows].astype(np.intp)
+        keys = of * n + self._ranks[k][objects[rows]]
+        ordered = np.sort(keys.astype(np.min_scalar_type(n * n_leaves)))
+        through = np.cumsum(counts[self._objects[k][ordered % n]], dtype=np.int64)
+        median = self._values[k][ordered[np.searchsorted(through, middle - others, side="right")] % n].mean(axis=0)
+        first_right = np.arange(n_leaves) * n + np.searchsorted(self._values[k], median)
+        new[rows] = 2 * of + (keys >= first_right[of])
+        at = np.searchsorted(ordered, first_right)
+        split = others[0] + np.append(0, through)[at]
+        return new, np.diff(np.stack([begin, split], axis=1).ravel(), append=held.sum()).astype(np.int64)
 
     @staticmethod
     def _check_held(held: np.ndarray, depth: int, bins: int) -> None:

@@ -27,6 +27,7 @@ from truemorph.bias.maximum import (
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN, Space
+from truemorph.workers import one_thread
 
 SAMPLES = 1000
 # Number of bins of α, and minimum number of galaxies in each.
@@ -130,6 +131,7 @@ class GoldRegression:
                 out[part] += weight * np.exp(log_probabilities(design, one))
         return out
 
+    @one_thread
     def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return class fractions in each bin, shape (B, K), and draws of them, shape (S, B, K).
 
@@ -234,6 +236,7 @@ def _projected(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.concatenate([coefficients.T @ design(rows) for rows in chunks], axis=1)
 
 
+@one_thread
 def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T to gold labels, weighted so that their labels, given α, are distributed as those of all galaxies.
 

@@ -114,11 +114,6 @@ def log_sum_exp(terms: list[Array]) -> Array:
     return xp.log(reduce(add, [xp.exp(term - largest) for term in terms])) + largest
 
 
-def _columns(values: Array) -> list[Array]:
-    """Return arrays over galaxies, one per class: values[:, k] or, for a matrix, values[:, k, :]."""
-    return [values[:, k, ...] for k in range(values.shape[1])]
-
-
 def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Return log p(ỹ_n | y, α_n) of each galaxy's label for every true class y, shape (N, K); numpy only.
 
@@ -132,19 +127,26 @@ def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
     return out.T
 
 
+def log_marginal(log_prior: Array, evidence: Array) -> tuple[Array, Array]:
+    """Compute log Σ_y p(observed | y) p(y | x), the terms of eq. 4, and the terms of the sum, log p(observed, y | x).
+
+    `evidence` is log p(observed | y), -inf where a class is ruled out. For labels it is log p(ỹ | y, α), and all
+    likelihoods of labels and posteriors, with numpy and torch, are made here. Shapes (N, K), or (N, K, M) for M
+    observations of each galaxy; the sum is over the second axis.
+    """
+    joint = log_prior + evidence
+    return log_sum_exp([joint[:, k, ...] for k in range(joint.shape[1])]), joint
+
+
+def label_evidence(transition: Transition, labels: Array, alpha: Array) -> Array:
+    """Return log p(ỹ_n | y, α_n) of each galaxy's label for every true class y, shape (N, K)."""
+    columns = transition.log_columns(labels, alpha)
+    return array_namespace(columns[0]).stack(columns, axis=1)
+
+
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:
     """Compute log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every label ỹ (eq. 3), shape (N, K)."""
-    joint = log_probabilities[:, :, None] + transition.log_matrix(alpha)
-    return log_sum_exp(_columns(joint))
-
-
-def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
-    """Compute log p(ỹ_n | x_n, α_n) of each galaxy's label (the terms of eq. 4), shape (N,).
-
-    Only the column of T for the observed label is used, so that impossible labels do not contribute to the gradient.
-    """
-    flips = transition.log_columns(labels, alpha)
-    return log_sum_exp([p + flip for p, flip in zip(_columns(log_probabilities), flips, strict=True)])
+    return log_marginal(log_probabilities[:, :, None], transition.log_matrix(alpha))[0]
 
 
 def posterior(
@@ -206,13 +208,14 @@ def posterior(
     alpha = argument_of(transition, xp.asarray(alpha), observables)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)
     log_prior = xp.log(xp.clip(probabilities, min=tiny))
-    joint = log_prior + xp.stack(transition.log_columns(xp.asarray(labels), alpha), axis=1)
-    if not is_torch_array(joint):
-        possible = np.isfinite(joint).any(axis=1)
+    evidence = label_evidence(transition, xp.asarray(labels), alpha)
+    if not is_torch_array(evidence):
+        possible = np.isfinite(evidence).any(axis=1)
         if not possible.all():
             row = int(np.argmin(possible))
             raise InputError(f"label {labels[row]} of row {row} is impossible under this transition")
-    return xp.exp(joint - log_sum_exp(_columns(joint))[:, None])
+    total, joint = log_marginal(log_prior, evidence)
+    return xp.exp(joint - total[:, None])
 
 
 def label_quality(

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from truemorph.bias.likelihood import log_sum_exp
+from truemorph.workers import one_thread
 
 _STEP = 1e-4
 _EDGE = 1e-3
@@ -64,6 +65,7 @@ def invert(matrix: np.ndarray) -> np.ndarray:
     return inverse if np.all(np.diag(inverse) > 0) else np.full_like(matrix, np.nan)
 
 
+@one_thread
 def climb(
     objective: Objective, starts: np.ndarray, lower: np.ndarray, upper: np.ndarray, scale: float, steps: int = 500
 ) -> tuple[np.ndarray, int]:
@@ -82,6 +84,7 @@ def climb(
     return best.x, sum(end.nit for end in ends)
 
 
+@one_thread
 def maximise(
     objective: Objective,
     starts: np.ndarray,
@@ -97,6 +100,7 @@ def maximise(
     return polish(objective, point, 0.5 * (curvature + curvature.T), lower, upper, taken)
 
 
+@one_thread
 def polish(
     objective: Objective, point: np.ndarray, information: np.ndarray, lower: np.ndarray, upper: np.ndarray, taken: int
 ) -> Maximum:
@@ -143,6 +147,7 @@ def class_variances(probabilities: np.ndarray) -> np.ndarray:
     return p[:, :, None] * np.eye(p.shape[1]) - p[:, :, None] * p[:, None, :]
 
 
+@one_thread
 def fit_softmax(
     design: np.ndarray, targets: np.ndarray, ridge: np.ndarray, weights: np.ndarray, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from scipy.optimize import brentq, least_squares
 from scipy.special import softmax
 
 from truemorph.bias.binning import Bins, limits_of_bins
-from truemorph.bias.likelihood import label_columns, log_sum_exp
+from truemorph.bias.likelihood import label_columns, log_marginal
 from truemorph.bias.maximum import (
     Maximum,
     class_variances,
@@ -42,6 +42,7 @@ from truemorph.bias.transitions import (
     family_of,
 )
 from truemorph.errors import InputError
+from truemorph.workers import one_thread
 
 # Parameters are first fitted to this many galaxies, then to all.
 _ROUGH = 20_000
@@ -112,8 +113,7 @@ class Mixture:
         """Return log p(ỹ | z, α), shape (N,), and p(y | z) and the posterior p(y | ỹ, α, z), shape (N, K) each."""
         at, coefficients = self.split(point)
         log_p = self.log_prior(coefficients)
-        joint = log_p + self.log_labels(at)
-        total = log_sum_exp(list(joint.T))
+        total, joint = log_marginal(log_p, self.log_labels(at))
         return total, np.exp(log_p), np.exp(joint - total[:, None])
 
     def scores(self, point: np.ndarray) -> np.ndarray:
@@ -346,6 +346,7 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     return _estimate_of(MixtureFit(mixture, best), sample, settings, best.covariance(scores @ scores.T))
 
 
+@one_thread
 def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:
     """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted.
 

@@ -12,6 +12,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN, Array, as_resolution
 from truemorph.errors import InputError
+from truemorph.workers import one_thread
 
 # Fewest gold labels of a fit.
 FEWEST = 20
@@ -225,6 +226,7 @@ def check_whole(least: int, **options: Any) -> None:
             raise InputError(f"`{name}`: must be a whole number of at least {least}; got {value!r}")
 
 
+@one_thread
 def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray) -> float:
     """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
 
@@ -248,7 +250,7 @@ def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray) -> float:
     if cubic.shape[1] * 3 < rows.size:
         answers.append(cubic[held] @ np.linalg.lstsq(cubic[~held], target[~held], rcond=None)[0])
     if rows.size >= 200:
-        # One thread is sufficient, and threads that wait for a busy core can take minutes.
+        # OpenMP comes with scikit-learn. Its threads, too, wait for a busy core, which can take minutes.
         with threadpool_limits(1, "openmp"):
             trees = HistGradientBoostingRegressor(random_state=0).fit(columns[~held], target[~held])
             answers.append(trees.predict(columns[held]))

@@ -12,7 +12,7 @@ import torch
 
 from truemorph.arrays import float_array
 from truemorph.bias.files import load_transition
-from truemorph.bias.likelihood import argument_of, label_log_likelihood, observed_log_probabilities
+from truemorph.bias.likelihood import argument_of, label_evidence, log_marginal
 from truemorph.errors import InputError
 
 
@@ -52,10 +52,11 @@ class DebiasedLoss(torch.nn.Module):
     def forward(
         self,
         logits: torch.Tensor,
-        labels: torch.Tensor,
-        alpha: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        alpha: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
         observables: torch.Tensor | None = None,
+        evidence: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the loss.
 
@@ -70,6 +71,9 @@ class DebiasedLoss(torch.nn.Module):
             Sampling weights.
         observables : tensor, shape (N,) or (N, J), optional
             Columns on which T depends in addition to α.
+        evidence : tensor, shape (N, K), optional
+            log p(observed | y) of another observation, instead of labels, α and T: for example of vote counts, or -inf
+            for classes that an expert rules out.
 
         Returns
         -------
@@ -84,24 +88,16 @@ class DebiasedLoss(torch.nn.Module):
         n, n_classes = logits.shape if logits.ndim == 2 else (-1, -1)
         if n_classes != self.transition.n_classes:
             raise InputError(f"logits must have shape (N, {self.transition.n_classes}); got {tuple(logits.shape)}")
-        labels, alpha = _tensor(labels, "labels"), _tensor(alpha, "alpha")
-        weights = None if weights is None else _tensor(weights, "weights")
-        soft = labels.is_floating_point() and labels.shape == logits.shape
-        for name, values in (("labels", None if soft else labels), ("alpha", alpha), ("weights", weights)):
-            if values is not None and values.shape != (n,):
-                raise InputError(f"{name} must have shape ({n},), one per galaxy; got {tuple(values.shape)}")
-        log_probabilities = _log_probabilities(logits)
-        alpha = argument_of(self.transition, alpha.to(log_probabilities.dtype), observables)
-        if soft:
-            losses = _soft_losses(observed_log_probabilities(log_probabilities, alpha, self.transition), labels)
-        elif labels.is_floating_point():
-            raise InputError(f"labels must be integers, or soft labels of shape (N, K); got {labels.dtype}")
-        # On a GPU this check would synchronise at every step.
-        elif labels.device.type == "cpu" and n and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
-            raise InputError(f"labels must be 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}")
+        log_probabilities = torch.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, dim=1)
+        if evidence is None:
+            losses = self._of_labels(log_probabilities, labels, alpha, observables)
+        elif evidence.shape != logits.shape:
+            raise InputError(f"evidence must have shape {tuple(logits.shape)}; got {tuple(evidence.shape)}")
         else:
-            losses = -label_log_likelihood(log_probabilities, labels, alpha, self.transition)
+            losses = -log_marginal(log_probabilities, evidence.to(log_probabilities.dtype))[0]
         if weights is not None:
+            weights = _tensor(weights, "weights")
+            _check_shape("weights", weights, n)
             losses = losses * weights
         if self.reduction == "none":
             return losses
@@ -109,26 +105,29 @@ class DebiasedLoss(torch.nn.Module):
             return losses.sum()
         return losses.mean() if weights is None else losses.sum() / weights.sum()
 
+    def _of_labels(self, log_probabilities: torch.Tensor, labels: Any, alpha: Any, observables: Any) -> torch.Tensor:
+        n, n_classes = log_probabilities.shape
+        labels, alpha = _tensor(labels, "labels"), _tensor(alpha, "alpha")
+        soft = labels.is_floating_point() and labels.shape == log_probabilities.shape
+        if not soft:
+            _check_shape("labels", labels, n)
+        _check_shape("alpha", alpha, n)
+        alpha = argument_of(self.transition, alpha.to(log_probabilities.dtype), observables)
+        if soft:
+            each, _ = log_marginal(log_probabilities[:, :, None], self.transition.log_matrix(alpha))
+            # Labels without votes have no gradient, even if they are impossible: 0 · -inf would be NaN.
+            return -(labels * torch.where(labels > 0, each, 0.0)).sum(dim=1)
+        if labels.is_floating_point():
+            raise InputError(f"labels must be integers, or soft labels of shape (N, K); got {labels.dtype}")
+        # On a GPU this check would synchronise at every step.
+        if labels.device.type == "cpu" and n and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
+            raise InputError(f"labels must be 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}")
+        return -log_marginal(log_probabilities, label_evidence(self.transition, labels, alpha))[0]
 
-def evidence_losses(logits: torch.Tensor, evidence: torch.Tensor, votes: torch.Tensor | None = None) -> torch.Tensor:
-    """-log Σ_y p(observed | y) p(y | x) of each galaxy, shape (N,): the debiasing loss for any observation.
 
-    `evidence` is log p(observed | y), shape (N, K), with -inf where a class is ruled out; for a label it is log
-    p(ỹ | y, α) and the two losses are equal. With `votes`, numbers or fractions of votes for M labels, shape (N,
-    M), it has the shape (N, K, M).
-    """
-    log_probabilities = _log_probabilities(logits)
-    evidence = evidence.to(log_probabilities.dtype)
-    if votes is None:
-        return -torch.logsumexp(log_probabilities + evidence, dim=1)
-    return _soft_losses(torch.logsumexp(log_probabilities[:, :, None] + evidence, dim=1), votes)
-
-
-def _soft_losses(each: torch.Tensor, votes: torch.Tensor) -> torch.Tensor:
-    """Compute -Σ votes · log p; labels without votes have no gradient, even if they are impossible."""
-    # 0 · -inf would be NaN, also in the gradient; `where` avoids both.
-    possible = torch.where(votes > 0, each, 0.0)
-    return -(votes * possible).sum(dim=1)
+def _check_shape(name: str, values: torch.Tensor, n: int) -> None:
+    if values.shape != (n,):
+        raise InputError(f"{name} must have shape ({n},), one per galaxy; got {tuple(values.shape)}")
 
 
 def _tensor(values: Any, name: str) -> torch.Tensor:
@@ -137,7 +136,3 @@ def _tensor(values: Any, name: str) -> torch.Tensor:
         return values
     whole = np.asarray(values).dtype.kind in "iub" and not np.ma.is_masked(values)
     return torch.as_tensor(np.array(values if whole else float_array(values, name)))
-
-
-def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    return torch.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, dim=1)

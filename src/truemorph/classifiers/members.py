@@ -38,9 +38,10 @@ class TrainingRows:
     frame: pl.DataFrame  # `object_id`, `label`, `alpha`, `split`; and `sampling_weight` if the sample was balanced
     inputs: Any  # pixels (N, S, S, 3) of uint8 for networks; features (N, P) for logistic regression
     # log p(observed | y), (N, 2), for observations richer than a label, such as vote counts: networks then learn from
-    # it, and labels only define the classes. With `votes`, (N, 2, 2): log p(ỹ | y) of one vote for each ỹ.
+    # it, and labels only define the classes.
     evidence: np.ndarray | None = None
-    votes: np.ndarray | None = None  # fractions or numbers of votes for each class, (N, 2)
+    votes: np.ndarray | None = None  # fractions or numbers of votes for each class, (N, 2), instead of labels
+    of_one_vote: Transition | None = None  # T(α) of these votes
     resolution: np.ndarray | None = None  # columns on which T depends, if more than `alpha`, which is the first
     intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
 
@@ -53,20 +54,17 @@ class TrainingRows:
         """Sampling weights; 1 if there are none."""
         return self.column("sampling_weight") if "sampling_weight" in self.frame.columns else np.ones(len(self.frame))
 
-    def observed(self, transition: Transition, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Inputs of the loss for some rows: `evidence`, `weights`, `votes` if there are any, and `place`."""
+    def observed(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Return what `DebiasedLoss` learns from for some rows: labels or votes, α and observables; or evidence."""
         import torch
 
         if self.evidence is not None:
-            evidence = self.evidence[rows]
-        else:
-            alpha = self.column("alpha") if self.resolution is None else self.resolution
-            evidence = transition.log_matrix(alpha[rows])[np.arange(rows.size), :, self.column("label")[rows]]
-        found = {"evidence": evidence, "weights": self.weights[rows]}
-        if self.votes is not None:
-            found["votes"] = self.votes[rows]
-        columns = {name: torch.tensor(values, dtype=torch.float32) for name, values in found.items()}
-        return {**columns, "place": torch.arange(rows.size)}
+            return {"evidence": torch.tensor(self.evidence[rows], dtype=torch.float32)}
+        resolution = self.column("alpha")[:, None] if self.resolution is None else self.resolution
+        columns = torch.tensor(resolution[rows], dtype=torch.float32)
+        labels = self.column("label").astype(np.int64) if self.votes is None else self.votes.astype(np.float32)
+        found = {"labels": torch.tensor(labels[rows]), "alpha": columns[:, 0].contiguous()}
+        return found if columns.shape[1] == 1 else {**found, "observables": columns[:, 1:].contiguous()}
 
 
 def train_members(

@@ -29,7 +29,7 @@ from truemorph.bias.binning import choose_bins, equal_count_parts
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.transitions import Transition
 from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, is_first_process
-from truemorph.classifiers.loss import evidence_losses
+from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.classifiers.network import GalaxyNetwork, settled_precision
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
@@ -79,17 +79,17 @@ def measures(
 
 
 def fit_temperature(
-    logits: torch.Tensor, evidence: torch.Tensor, weights: torch.Tensor, votes: torch.Tensor | None = None
+    loss: DebiasedLoss, logits: torch.Tensor, observed: dict[str, torch.Tensor], weights: torch.Tensor
 ) -> float:
     """Temperature of the logits (0.2 to 5) that maximises the held-out likelihood (Guo et al. 2017).
 
     Above 1 if the network was overconfident. This calibrates the probabilities of the true class, because the
-    likelihood uses T(α). `evidence` and `votes` as in `evidence_losses`.
+    likelihood uses T(α). `observed` has the labels or evidence that `loss` takes.
     """
     logits = logits.double()
 
     def cost(log_temperature: float) -> float:
-        losses = evidence_losses(logits * np.exp(-log_temperature), evidence, votes)
+        losses = loss(logits * np.exp(-log_temperature), **observed)
         return float((losses * weights).sum() / weights.sum())
 
     found = minimize_scalar(cost, bounds=tuple(np.log(_TEMPERATURES)), method="bounded", options={"xatol": 1e-4})
@@ -120,7 +120,9 @@ class DebiasedModule(lightning.LightningModule):
         self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False) if config.averaging else None
         self.config, self.seed = config, seed
         self._rows, self._train, self._validation = rows, train, validation
-        self._training_columns, self.held_out = (rows.observed(transition, one) for one in (train, validation))
+        self.loss = DebiasedLoss(transition if rows.of_one_vote is None else rows.of_one_vote, "none")
+        self._observed, self.held_out = rows.observed(train), rows.observed(validation)
+        self.held_out_weights = torch.tensor(rows.weights[validation], dtype=torch.float32)
         self._gathered = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
         self._train_loss = MeanMetric(nan_strategy="disable")  # over parts of steps, and processes
         self.mean: torch.Tensor
@@ -144,7 +146,7 @@ class DebiasedModule(lightning.LightningModule):
         one = self.config
         return self._batches(
             self._train,
-            self._training_columns,
+            {**self._observed, "weights": torch.tensor(self._rows.weights[self._train], dtype=torch.float32)},
             batch_size=one.batch_size,
             parts=one.accumulate,
             seed=self.seed,
@@ -153,7 +155,12 @@ class DebiasedModule(lightning.LightningModule):
 
     def val_dataloader(self) -> GalaxyBatches:
         """Validation batches, in order and not augmented."""
-        return self._batches(self._validation, self.held_out, batch_size=4 * self.config.batch_size)
+        places = torch.arange(self._validation.size)
+        columns = {**self.held_out, "weights": self.held_out_weights, "place": places}
+        return self._batches(self._validation, columns, batch_size=4 * self.config.batch_size)
+
+    def _losses(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self.loss(logits, **{name: batch[name] for name in self.held_out})
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout with the step number."""
@@ -163,7 +170,7 @@ class DebiasedModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return this process's part of the mean loss."""
         logits = self._forward[0](warp(normalise(batch["pixels"], self.mean, self.std), batch["maps"]))
-        mine = (evidence_losses(logits, batch["evidence"], batch.get("votes")) * batch["step_weights"]).sum()
+        mine = (self._losses(logits, batch) * batch["step_weights"]).sum()
         # Lightning takes the mean over processes and divides by the parts of a step.
         loss = mine * (self.trainer.world_size * self.config.accumulate)
         self._train_loss.update(loss.detach())
@@ -181,7 +188,7 @@ class DebiasedModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Store logits of the judged network and losses of these galaxies."""
         logits = self.judged(normalise(batch["pixels"], self.mean, self.std)).float()
-        losses = evidence_losses(logits, batch["evidence"], batch.get("votes")) * batch["weights"]
+        losses = self._losses(logits, batch) * batch["weights"]
         self._gathered.update(torch.column_stack([batch["place"], losses, logits]))
 
     def on_validation_epoch_end(self) -> None:
@@ -326,8 +333,7 @@ def train_network(
         )
     temperature = 1.0
     if config.calibrate:
-        held_out = module.held_out
-        temperature = fit_temperature(story.logits, held_out["evidence"], held_out["weights"], held_out.get("votes"))
+        temperature = fit_temperature(module.loss, story.logits, module.held_out, module.held_out_weights)
     result = {
         "weights": {key: value.cpu() for key, value in story.weights.items()},
         "history": story.history,

@@ -296,10 +296,10 @@ def _observed_votes(
     if lacking:
         raise InputError(f"{run.catalogue}: {lacking} galaxies lack vote fractions; train on labels instead")
 
-    def soft(of_one_vote: Transition) -> dict[str, np.ndarray]:
+    def soft(of_one_vote: Transition) -> dict[str, Any]:
         fractions = frame.select(_FRACTIONS).to_numpy()
         votes = fractions / fractions.sum(axis=1, keepdims=True)
-        return {"evidence": of_one_vote.log_matrix(alpha), "votes": votes}
+        return {"votes": votes, "of_one_vote": of_one_vote}
 
     def counted(galaxies: pl.DataFrame) -> np.ndarray:
         number: Any = run.vote_count

@@ -35,7 +35,7 @@ from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import unstretch
 from truemorph.io import shown_path
 from truemorph.progress import progress
-from truemorph.workers import worker_pool
+from truemorph.workers import one_thread, worker_pool
 
 GOOD, SUSPECT, FAILED = 0, 1, 2
 
@@ -284,6 +284,7 @@ def _sersic_law(shape: tuple[int, int], sigma: float) -> Callable[[np.ndarray], 
     return profile
 
 
+@one_thread
 def _fitted(values: np.ndarray, noise: np.ndarray, sigma: float) -> tuple[dict[str, Any], list[str]]:
     """Fit a Sérsic profile by least squares; the linear parameters, brightness and sky, are solved at each step.
 
