@@ -11,7 +11,7 @@ from typing import Any
 
 from truemorph.archives.addresses import addresses
 from truemorph.archives.provenance import Fetched
-from truemorph.errors import TruemorphError, extras_named
+from truemorph.errors import extras_named
 
 # Modules of this package with PER_SECOND (maximum requests per second) and `fetch(session, known, out, *, options)`.
 ARCHIVES = ("gz2", "sdss", "simard", "hst")
@@ -40,11 +40,7 @@ def fetch(
     from truemorph.archives.http import Session
 
     session = Session(archive.PER_SECOND if per_second is None else per_second, offline=offline)
-    try:
-        return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
-    except OSError as problem:
-        what = f"{problem.filename or out}: {problem.strerror or problem}"
-        raise TruemorphError(f"{what}; choose another folder (`out`), or free space and retry") from problem
+    return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
 
 
 def _module(name: str) -> ModuleType:

@@ -199,9 +199,9 @@ def open_labelling(
     first = _first_row(given)
     joined = None if observed is None else read_catalogue(observed)
     catalogue = given if joined is None else joined
-    name = str(path if observed is None else observed if isinstance(observed, str | os.PathLike) else kind_of(observed))
-    about, has_observed = catalogue.metadata, joined is not None or given.prepared
-    curve = _curve_for_posteriors(model, transition, about, name) if has_observed else None
+    has_observed = joined is not None or given.prepared
+    name = str(catalogue.path or kind_of(observed))
+    curve = _curve_for_posteriors(model, transition, catalogue.metadata, name) if has_observed else None
     used = None if curve is None else transition_from_dict(curve)
     names = () if curve is None or used is None else observables_of(curve, used)
     numeric_columns((first if joined is None else joined.frame).clear(), names, name)  # fail early
@@ -216,50 +216,17 @@ def open_labelling(
         {name: first[name].dtype for name in keep},
         first["object_id"].dtype,
     )
-    known = [part.frame["object_id"] for part in given.parts if part.frame is not None]
-    if joined is not None and known and labeller.observed_rows(pl.concat(known)).null_count() == sum(map(len, known)):
+    ids = [part.frame["object_id"] for part in given.parts if part.frame is not None]
+    if joined is not None and ids and labeller.observed_rows(pl.concat(ids)).null_count() == sum(map(len, ids)):
         raise _no_observed(labeller, given)
-    clash = set(keep) & set(labeller.columns)
-    if clash:
+    if clash := set(keep) & set(labeller.columns):
         raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
-    through = None
-    if used is not None:
-        through = transition_to_dict(used) | ({"observables": list(names)} if names else {})
-        through.pop("table", None)  # of a user-defined class
-    identity = {
-        "kind": "labels",
-        "truemorph_version": __version__,
-        "model_hash": model.model_hash,
-        "engine": labeller.engine.description,
-        "transition": through,
-        "alpha": about.get("alpha"),
-    }
     findings = unique(catalogue.findings, model.findings, map(Finding.from_dict, (curve or {}).get("findings", ())))
     if has_observed and curve is None:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
         findings += (Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."),)
-    metadata = {
-        "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
-        "format_version": FORMAT_VERSION,
-        **identity,
-        "source": given.metadata.get("source", str(path)),  # of a prepared catalogue
-        **{
-            key: about[key]
-            for key in ("votes", "label_rule", "classes", "definition", "gold_definition")
-            if about.get(key)
-        },
-        "trained_on": model.described["catalogue"],
-        "trained_through": transition_to_dict(model.transition),
-        "findings": [one.to_dict() for one in findings],
-    }
-    # Copied columns have the units and descriptions of the source.
-    origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *keep), given)
-    if has_observed:
-        origins |= dict.fromkeys(("alpha", "split"), catalogue)
-    units = {name: one.units[name] for name, one in origins.items() if name in one.units}
-    described = {name: text for name, (_, text) in labeller.columns.items()}
-    described |= {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
-    labels = CatalogTable(pl.DataFrame(schema=labeller.schema), units, metadata, descriptions=described)
+    identity = _identity(labeller, catalogue)
+    labels = _empty_labels(labeller, given, catalogue, identity, findings)
     identity |= {
         "inputs": [str(one.resolve()) for one in (given.path, given.root)],
         "observed": None if labeller.joined is None else frame_hash(labeller.joined),
@@ -267,6 +234,53 @@ def open_labelling(
     }
     results = Results(out, identity, {part.name: part.mark for part in given.parts}, labels)
     return Labelling(labeller, given, results, findings)
+
+
+def _identity(labeller: Labeller, catalogue: Source | CatalogTable) -> dict[str, Any]:
+    """Return what determines the labels, beside the inputs."""
+    through = None
+    if labeller.transition is not None:
+        through = transition_to_dict(labeller.transition)
+        through.pop("table", None)  # of a user-defined class
+        through |= {"observables": list(labeller.observables)} if labeller.observables else {}
+    return {
+        "kind": "labels",
+        "truemorph_version": __version__,
+        "model_hash": labeller.model.model_hash,
+        "engine": labeller.engine.description,
+        "transition": through,
+        "alpha": catalogue.metadata.get("alpha"),
+    }
+
+
+def _empty_labels(
+    labeller: Labeller,
+    given: Source,
+    catalogue: Source | CatalogTable,
+    identity: dict[str, Any],
+    findings: tuple[Finding, ...],
+) -> CatalogTable:
+    """Return a table of labels without rows: columns, units, descriptions and metadata."""
+    model, about = labeller.model, catalogue.metadata
+    defined = ("votes", "label_rule", "classes", "definition", "gold_definition")
+    metadata = {
+        "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
+        "format_version": FORMAT_VERSION,
+        **identity,
+        "source": given.metadata.get("source", str(given.path)),  # of a prepared catalogue
+        **{key: about[key] for key in defined if about.get(key)},
+        "trained_on": model.described["catalogue"],
+        "trained_through": transition_to_dict(model.transition),
+        "findings": [one.to_dict() for one in findings],
+    }
+    # Copied columns have the units and descriptions of the source.
+    origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *labeller.keep), given)
+    if labeller.observed:
+        origins |= dict.fromkeys(("alpha", "split"), catalogue)
+    units = {name: one.units[name] for name, one in origins.items() if name in one.units}
+    descriptions = {name: text for name, (_, text) in labeller.columns.items()}
+    descriptions |= {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
+    return CatalogTable(pl.DataFrame(schema=labeller.schema), units, metadata, descriptions=descriptions)
 
 
 def _first_row(source: Source) -> pl.DataFrame:

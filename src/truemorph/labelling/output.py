@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import AcquireReturnProxy, FileLock
 
-from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.io import changed_values, content_hash, file_hash, lock, plain, read_json, write_json, written_whole
 from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE
@@ -70,17 +70,6 @@ def _counted(batch: Batch) -> Counts:
     return counts
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Convert write errors to one that names the file and explains how to resume."""
-    try:
-        yield
-    except OSError as problem:
-        raise TruemorphError(
-            f"{path}: can't be written ({reason(problem)}); free space, or make it writable, and repeat the command"
-        ) from problem
-
-
 class Results:
     """Results of one labelling, shared by all its processes.
 
@@ -115,12 +104,11 @@ class Results:
         These are parts of other inputs than now, and those of `own` with unreadable images, which may have been
         replaced. Damaged parts are deleted, and returned as findings.
         """
-        with _writing(self.folder):
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            with self.alone():
-                self._identify()
-                findings = self._set_aside(own)
-                self.write_problems()
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        with self.alone():
+            self._identify()
+            findings = self._set_aside(own)
+            self.write_problems()
         return findings
 
     def _identify(self) -> None:
@@ -248,7 +236,6 @@ class Results:
         ids, rows = set[str](), list[str]()
         schema = to_arrow(self._labels).schema
         with (
-            _writing(path),
             written_whole(path, durable=True) as partial,
             pq.ParquetWriter(partial, schema, write_page_checksum=True) as writer,
         ):
@@ -272,23 +259,22 @@ class Results:
 
     def conclude(self) -> None:
         """Write the table of problems; combine all parts in order if the output is one table."""
-        with _writing(self.out):
-            if self.is_table:
-                self.problems = self.out.with_name(f"{self.out.stem}.problems.csv")
-            self.write_problems()
-            if not self.is_table:
-                shutil.rmtree(self._locks, ignore_errors=True)
-                for one in self.folder.rglob(".*.parquet"):  # set aside, or left by killed processes
-                    one.unlink(missing_ok=True)
-                return
-            if self.out.suffix.lower() == ".parquet":
-                schema = to_arrow(self._labels).schema
-                with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
-                    for part in self.parts:
-                        writer.write_table(pq.read_table(self._path(part), partitioning=None).cast(schema))
-            else:
-                frame = pl.concat([pl.read_parquet(self._path(part)) for part in self.parts])
-                write_table(replace(self._labels, frame=frame), self.out)
-            gone = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
-            self.folder.rename(gone)
-            shutil.rmtree(gone)
+        if self.is_table:
+            self.problems = self.out.with_name(f"{self.out.stem}.problems.csv")
+        self.write_problems()
+        if not self.is_table:
+            shutil.rmtree(self._locks, ignore_errors=True)
+            for one in self.folder.rglob(".*.parquet"):  # set aside, or left by killed processes
+                one.unlink(missing_ok=True)
+            return
+        if self.out.suffix.lower() == ".parquet":
+            schema = to_arrow(self._labels).schema
+            with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
+                for part in self.parts:
+                    writer.write_table(pq.read_table(self._path(part), partitioning=None).cast(schema))
+        else:
+            frame = pl.concat([pl.read_parquet(self._path(part)) for part in self.parts])
+            write_table(replace(self._labels, frame=frame), self.out)
+        gone = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
+        self.folder.rename(gone)
+        shutil.rmtree(gone)

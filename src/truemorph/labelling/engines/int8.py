@@ -26,7 +26,7 @@ from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import DISK
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import TorchEngine
-from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.errors import InputError
 from truemorph.io import checksums, plain, read_json, write_json
 from truemorph.labelling.engines import Engine
 from truemorph.labelling.engines.openvino import AT_ONCE, OpenVinoEngine, converted
@@ -213,19 +213,14 @@ def int8_engine(model: Classifier, source: Source | None) -> OpenVinoEngine:
     place = model.folder / "openvino-int8"
     members = _kept(model, place)
     if members is None:
-        try:
-            with FileLock(place.with_name(".openvino-int8.lock")):  # only one of several processes makes them
-                members = _kept(model, place) or _made(model, source, place)
-        except OSError as problem:
-            raise TruemorphError(f"{place}: can't be written ({reason(problem)})") from problem
+        with FileLock(place.with_name(".openvino-int8.lock")):  # only one of several processes makes them
+            members = _kept(model, place) or _made(model, source, place)
     networks, alignments = members
     return OpenVinoEngine(networks, model, "int8", alignments)
 
 
 def _kept(model: Classifier, place: Path) -> Members | None:
     """Read networks that passed with this version of OpenVINO and these limits; None if there are none."""
-    if not (place / _GATE).is_file():
-        return None
     try:
         stored, core = read_json(place / _GATE), openvino.Core()
         sums = checksums(place, _GATE, stored, _files(len(model.members)))
