@@ -32,7 +32,7 @@ from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
-from truemorph.images.inputs import image_names, pixel_batches
+from truemorph.images.decode import image_names, pixel_batches
 from truemorph.io import FORMAT_VERSION, check_format, checked, checksums, content_hash, read_json
 from truemorph.results import shortened
 from truemorph.tables import numeric_columns, read_columns

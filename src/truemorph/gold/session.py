@@ -19,9 +19,8 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, person, read_answers, read_twins
 from truemorph.gold.plan import images_of, read_plan
-from truemorph.images.decode import central_crop, decode, read_image_file
+from truemorph.images.decode import central_crop, decode, pixel_batches, read_image_file
 from truemorph.images.degrade import degrade
-from truemorph.images.inputs import pixel_batches
 from truemorph.images.stretch import unstretch
 from truemorph.io import read_json, write_json, written_whole
 from truemorph.tables import CatalogTable, write_table

@@ -29,9 +29,8 @@ from scipy import fft, ndimage, optimize
 from truemorph.arrays import float_array
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.errors import InputError, reason, require_extra
-from truemorph.images.decode import decode, fits_values, is_fits, read_image_file
-from truemorph.images.inputs import listed
-from truemorph.images.psf import moffat_transfer
+from truemorph.images.decode import decode, fits_values, is_fits, listed, read_image_file
+from truemorph.images.degrade import moffat_transfer
 from truemorph.images.stretch import unstretch
 from truemorph.io import shown_path
 from truemorph.progress import progress

@@ -14,8 +14,7 @@ from filelock import FileLock
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images.decode import ahead, load_image, read_image_file
-from truemorph.images.inputs import pixel_batches
+from truemorph.images.decode import ahead, load_image, pixel_batches, read_image_file
 from truemorph.io import read_json, write_json
 from truemorph.progress import progress
 

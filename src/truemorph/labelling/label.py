@@ -20,7 +20,7 @@ from truemorph.bias.transitions import MatrixTransition, transition_from_dict, t
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
 from truemorph.classifiers.fits import observables_of
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphError, reason, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.io import FORMAT_VERSION
@@ -374,15 +374,39 @@ def _here(work: Labelling, left: list[int]) -> Iterator[int]:
 
 
 def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], address: str | None) -> Iterator[int]:
-    """Label parts on a Ray cluster; yield their numbers."""
-    from truemorph.labelling.engines.ray import on_actors
+    """Label parts on a Ray cluster, by default a local one; yield their numbers.
+
+    Actors that die are restarted, and their parts repeated.
+    """
+    require_extra("ray")
+    import ray
+    from ray.util import ActorPool
 
     if model.folder is None:
         raise InputError("engine ray needs a model loaded from a folder that all machines can read")
+    if not left:
+        return
     # Workers run in other folders.
     paths = {name: options.get(name) for name in ("source", "out", "observed", "images", "gate")}
     absolute = {name: Path(path).resolve() for name, path in paths.items() if isinstance(path, str | os.PathLike)}
-    yield from on_actors(PartLabeller, (str(model.folder.resolve()), {**options, **absolute}), left, address)
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False, include_dashboard=False)
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    # Leave one core for Ray itself.
+    size = min(len(left), gpus or max(1, int(resources["CPU"]) - 1))
+    device: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+    actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **device)(PartLabeller)
+    pool = ActorPool([actor.remote(str(model.folder.resolve()), {**options, **absolute}) for _ in range(size)])
+    try:
+        with progress(len(left), "label", "part") as bar:
+            for number in pool.map_unordered(lambda worker, part: worker.label.remote(part), left):
+                yield number
+                bar.update(1)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise TruemorphError(f"the cluster failed: {reason(error)}") from error
 
 
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:

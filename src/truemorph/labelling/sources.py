@@ -29,8 +29,7 @@ from truemorph.catalogs.columns import OBSERVED_LABEL
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding
-from truemorph.images.decode import MAXIMUM_PIXELS, ahead
-from truemorph.images.inputs import pixels_or_reason
+from truemorph.images.decode import MAXIMUM_PIXELS, ahead, pixels_or_reason
 from truemorph.io import content_hash, shown_path
 from truemorph.tables import arrow_texts, check_names, frame_hash, kind_of, read_table
 

@@ -29,7 +29,7 @@ from scipy import fft
 from truemorph.catalogs.physical import FIELD_R90, GZ2_SIZE
 from truemorph.errors import InputError
 from truemorph.images.decode import ahead
-from truemorph.images.psf import moffat_transfer
+from truemorph.images.degrade import moffat_transfer
 from truemorph.images.stretch import stretch
 from truemorph.io import write_file
 from truemorph.simulate.population import bulge_axis_ratio, sersic_area, sersic_b
