@@ -256,12 +256,10 @@ def unzip(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[str]:
             # zipfile stops at the declared size, so checking that is sufficient.
             if (size := sum(entry.file_size for entry in chosen.values())) > MOST_UNPACKED:
                 raise TruemorphError(f"{path}: nothing was unpacked: {size:,d} bytes, at most {MOST_UNPACKED:,d}")
-            with progress(len(chosen), f"unpacking {path.name}", "files") as bar:
-                for to, entry in chosen.items():
-                    target = folder / to
-                    if not target.is_file() or zlib.crc32(target.read_bytes()) != entry.CRC:
-                        write_file(target, archive.read(entry))
-                    bar.update(1)
+            for to, entry in progress(len(chosen), f"unpacking {path.name}", "files", of=chosen.items()):
+                target = folder / to
+                if not target.is_file() or zlib.crc32(target.read_bytes()) != entry.CRC:
+                    write_file(target, archive.read(entry))
     except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, UnicodeDecodeError) as problem:
         raise TruemorphError(f"{path}: truncated or damaged ({problem}); delete it and retry") from problem
     return list(chosen)

@@ -108,14 +108,12 @@ def randomise(
     other = rank_correlations(trained, trained[partner])
     same = np.mean([rank_correlations(trained, maps(turned)) for turned in (1, 2, 3)], axis=0)
     random = np.zeros((draws, len(pixels)))
-    with progress(draws, "checking maps with random weights", "networks") as bar:
-        for draw in range(draws):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed + draw)
-                fresh = GalaxyNetwork(model.config, len(model.classes), built=model.described.get("built"))
-            cam.networks[0].load_state_dict(fresh.state_dict())
-            random[draw] = rank_correlations(trained, maps())
-            bar.update(1)
+    for draw in progress(draws, "checking maps with random weights", "networks", of=range(draws)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + draw)
+            fresh = GalaxyNetwork(model.config, len(model.classes), built=model.described.get("built"))
+        cam.networks[0].load_state_dict(fresh.state_dict())
+        random[draw] = rank_correlations(trained, maps())
     return Randomisation(cam.layer, random, other, same)
 
 

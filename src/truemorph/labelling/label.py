@@ -399,10 +399,8 @@ def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], add
     actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **device)(PartLabeller)
     pool = ActorPool([actor.remote(str(model.folder.resolve()), {**options, **absolute}) for _ in range(size)])
     try:
-        with progress(len(left), "label", "part") as bar:
-            for number in pool.map_unordered(lambda worker, part: worker.label.remote(part), left):
-                yield number
-                bar.update(1)
+        done = pool.map_unordered(lambda worker, part: worker.label.remote(part), left)
+        yield from progress(len(left), "label", "part", of=done)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except ray.exceptions.RayError as error:
