@@ -51,11 +51,7 @@ _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 
 @dataclass(frozen=True)
 class CatalogTable:
-    """A table with units, descriptions and metadata.
-
-    `units` (in astropy's notation) and `descriptions` have only the columns with one; `metadata` are truemorph's,
-    as JSON values; `path` is the file from which it was read.
-    """
+    """A table with units (astropy's notation), descriptions, truemorph's metadata, and the file it was read from."""
 
     frame: pl.DataFrame
     units: dict[str, str] = field(default_factory=dict)
@@ -217,10 +213,7 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
 
 
 def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Series:
-    """Replace values that mean missing by null.
-
-    A number also matches its single-precision value (-99.99), and the same number as text ("-99").
-    """
+    """Replace values that mean missing by null; numbers also match in single precision (-99.99), and as text."""
     numbers = [number for number in map(_number, missing) if number is not None]
     if series.dtype.is_numeric():
         if series.dtype.is_integer():
@@ -244,7 +237,6 @@ def cleaned(
     """Replace values that mean missing by null in these columns; return findings, one per column.
 
     `missing` are known to mean missing, without a finding; `sentinels`, such as -9999, most likely mean missing.
-    `source` names the table in findings.
     """
     findings = []
     for name in columns:

@@ -33,8 +33,7 @@ def fetch(
 ) -> Fetched:
     """Fetch an archive into a folder (default data/NAME), with its own options. If interrupted, the same call resumes.
 
-    `addresses_from` replaces packaged addresses (see `addresses`); with `offline`, only existing files are used, or an
-    error names what is missing; `per_second` limits requests, by default as the archive asks.
+    `addresses_from` replaces packaged addresses (see `addresses`); `offline` uses existing files only.
     """
     archive = _module(name)
     from truemorph.archives.http import Session

@@ -208,9 +208,8 @@ def read_tables(
 ) -> tuple[Joined, Mapping]:
     """Read and join the tables, and combine all settings in one mapping.
 
-    `joins` are `Join`, or tables that are joined by object id. `columns` are those that differ from the mapping's:
-    truemorph's name → a column or an SQL expression; "smooth", "disk" and "artefact" stand for vote fractions or
-    numbers of votes, depending on the values. Other arguments are those of `truemorph.prepare_catalogue`.
+    `joins` are `Join`, or tables that are joined by object id. `columns` are those that differ from the mapping's,
+    where "smooth", "disk" and "artefact" stand for vote fractions or numbers of votes, depending on the values.
     """
     if preset is not None and mapping is not None:
         raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')

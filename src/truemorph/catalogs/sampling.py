@@ -1,8 +1,7 @@
 """Draw samples and train/validation/test splits that depend only on object ids and the seed.
 
-Each galaxy gets a pseudo-random number from its id and the seed, and galaxies are divided by the rank of this number,
-so that sizes are exact. The order of rows and other columns have no effect. Adding or removing galaxies changes only
-the few galaxies next to a boundary.
+Galaxies are divided by the rank of a pseudo-random number of id and seed, so that sizes are exact, and adding or
+removing galaxies changes only the few galaxies next to a boundary.
 """
 
 from __future__ import annotations
@@ -75,8 +74,7 @@ def split_galaxies(
 ) -> tuple[np.ndarray, Finding | None]:
     """Split galaxies into train, validation and test.
 
-    `parts` are fractions that sum to 1, or numbers of galaxies. Numbers that do not sum to N are used as proportions,
-    with a finding. Validation and test are rounded; train gets the rest.
+    `parts` are fractions that sum to 1, or numbers of galaxies: proportions if they do not sum to N, with a finding.
     """
     n, finding = len(object_ids), None
     usable = len(parts) == 3 and all(np.isfinite(part) and part >= 0 for part in parts)

@@ -1,9 +1,8 @@
 """Lightning callbacks: progress, early stopping, and checkpoints from which an interrupted run resumes.
 
-An unfinished run is a folder `unfinished/` inside the run's folder. `run.json` identifies the run. `member-K.ckpt` is
-the state of its K-th network: a Lightning checkpoint, then the result of its training. `member-K.previous.ckpt` is the
-state before it. Files are written atomically, and read by torch's restricted unpickler (weights_only), which runs no
-code.
+An unfinished run is a folder `unfinished/` inside the run's folder: `run.json` identifies the run, `member-K.ckpt` is
+the state of its K-th network, then its result, and `member-K.previous.ckpt` the state before it. They are read by
+torch's restricted unpickler (weights_only), which runs no code.
 """
 
 from __future__ import annotations
@@ -42,10 +41,7 @@ def is_first_process() -> bool:
 
 
 class Story(lightning.Callback):
-    """Keep the weights with the best held-out likelihood, stop when it no longer improves, print and save each epoch.
-
-    `path` is the file for the state of training.
-    """
+    """Keep the weights of the best held-out likelihood, stop if it no longer improves, print and save each epoch."""
 
     def __init__(self, name: str, patience: int, path: Path) -> None:
         self.name, self.patience, self.path = name, patience, path
@@ -182,10 +178,7 @@ class Unfinished:
 
     @contextmanager
     def alone(self, identity: dict[str, Any]) -> Iterator[None]:
-        """Make the folder and hold it alone; if there are states, check that they belong to this run.
-
-        `identity` has all that determines the result.
-        """
+        """Make the folder and hold it alone; if there are states, check that they belong to this run (`identity`)."""
         self.folder.mkdir(parents=True, exist_ok=True)
         held = lock(self.folder / ".lock") if is_first_process() else nullcontext()
         if held is None:

@@ -53,10 +53,7 @@ def _checked_names(classes: list[str]) -> list[str]:
 
 
 class ModelFile(BaseModel):
-    """Content of `config.json`.
-
-    `sha256` has the checksums of the other files, and of the content itself (`config.json`); version 0.1 wrote none.
-    """
+    """Content of `config.json`; `sha256` has the checksums of all files and of itself; version 0.1 wrote none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)  # a key that is damaged is not another key
 
@@ -191,10 +188,7 @@ class Classifier:
         return TorchEngine(self, "fp32")
 
     def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """p(y | x) of one member, shape (N, K).
-
-        `inputs` are uint8 pixels (N, S, S, 3), already cropped and resized; or features (N, P).
-        """
+        """p(y | x) of one member, (N, K), of pixels of the network's size, or of features (N, P)."""
         if not self.uses_images:
             weights = self.members[member]
             return softmax(inputs @ weights["coef"].T + weights["intercept"], axis=1)
@@ -273,17 +267,13 @@ class Classifier:
 def logistic_inputs(frame: pl.DataFrame, features: tuple[str, ...], source: str) -> np.ndarray:
     """Features of the logistic classifier (DCV14), shape (N, P); NaN if missing.
 
-    Without features, p(y | x) is the class fraction: the regression gets a constant column, and only the posteriors
-    differ between galaxies, through the observed label and α.
+    Without features, p(y | x) is the class fraction, from a constant column.
     """
     return numeric_columns(frame, features, source) if features else np.zeros((frame.height, 1))
 
 
 def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -> dict[str, Any]:
-    """Assemble the content of `config.json`: also `catalogue`, `members`, `metrics` and `normalisation`.
-
-    Networks have `temperatures` of the members, and `built` of `GalaxyNetwork`.
-    """
+    """Assemble the content of `config.json`; `about` has the other keys of `ModelFile`."""
     return {
         "format_version": FORMAT_VERSION,
         "truemorph_version": __version__,
@@ -350,8 +340,7 @@ def save_classifier(
 ) -> Path:
     """Write the checkpoint folder, replacing an older checkpoint; other files in the folder are kept.
 
-    `beside` writes more files into the folder it is given. All files are complete before the first one is replaced. If
-    replacing is interrupted, the checksums in `config.json` do not fit, and `load` says so.
+    `beside` writes more files. All are complete before one is replaced; if that is interrupted, `load` says so.
     """
     folder = check_model_folder(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")

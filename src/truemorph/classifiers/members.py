@@ -1,9 +1,7 @@
 """Train the members of a classifier through T(α): networks, or logistic regression (DCV14).
 
-With one fold, the only member sees every training galaxy. With F folds, member f sees all folds but f, so each training
-galaxy has a member that did not see its label. Training galaxies are labelled by that member (out of fold), because
-a network that memorised ỹ would make the posterior count ỹ twice. With several seeds, each fold has several
-networks.
+With F folds, member f sees all folds but f, so each training galaxy has a member that did not see its label: a network
+that memorised ỹ would make the posterior count ỹ twice. With several seeds, each fold has several networks.
 """
 
 from __future__ import annotations
@@ -78,10 +76,9 @@ def train_members(
 ) -> Classifier:
     """Train a classifier through T(α); its `history` has one entry per epoch and member.
 
-    Galaxies with split "train" are used for training. Those with "validation" decide when a network stops; logistic
-    regression is trained on them too. T(α) is constant in the loss; the identity treats the labels as correct (naive
-    training). None is for logistic regression only: θ is then fitted together with the regression, as in DCV14. `name`
-    is the prefix of progress lines; `unfinished` is the folder of the training state, to resume from.
+    Galaxies with split "validation" decide when a network stops; logistic regression is trained on them too. The
+    identity as T(α) treats the labels as correct (naive training); without one, for logistic regression, θ is fitted
+    too (DCV14). `name` is the prefix of progress lines; `unfinished` has the state of training, to resume from.
     """
     train, validation = _divided(rows, config)
     ids, several = rows.frame["object_id"], config.folds > 1

@@ -55,10 +55,7 @@ NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 
 @dataclass(frozen=True, repr=False)
 class TrainingResult(Result):
-    """A trained model and its run folder.
-
-    `left_out` galaxies lack an image, a feature, an observable of T(α) or a gold label.
-    """
+    """A trained model and its run folder; `left_out` galaxies lack an image, a value or a gold label."""
 
     out: Path
     model: Classifier

@@ -30,10 +30,7 @@ _DESCRIBED = ("model_hash", "backbone", "layer", "cells", "image_size", "galaxie
 
 @dataclass(frozen=True, repr=False)
 class ExplainResult(Result):
-    """Explanations of models, and the files written.
-
-    `out` has `summary.json`, `profiles_*.ecsv`, `differences_*.ecsv`, `galaxies.parquet`, `maps.fits` and figures.
-    """
+    """Explanations of models, and the folder `out` of the files that were written."""
 
     out: Path
     content: dict[str, Any]  # of `summary.json`

@@ -1,12 +1,8 @@
-"""Find layers of a timm backbone whose output is a map of the image, in any tensor layout.
+"""Find layers of a timm backbone whose output is a map of the image, in any tensor layout, and where its cells are.
 
-CNNs output (B, C, H, W), Swin and similar networks (B, H, W, C), other transformers and mixers (B, tokens, C) with
-class and register tokens first.
-
-The position of a cell on the image does not follow from the size of the map alone. A stride of 2 with kernel 3 and
-padding 1, as in ResNets, keeps pixels 0, 2, 4, ...: cell i of a 4×4 map of 64 pixels is centred on pixel 16 i, not on
-16 i + 7.5. `Grid` has the positions, computed as in Araujo, Norris & Sim 2019 (Distill, "Computing receptive fields of
-convolutional neural networks").
+A stride of 2 with kernel 3 and padding 1, as in ResNets, keeps pixels 0, 2, 4, ...: cell i of a 4×4 map of 64 pixels is
+centred on pixel 16 i, not on 16 i + 7.5. `Grid` has the positions, computed as in Araujo, Norris & Sim 2019 (Distill,
+"Computing receptive fields of convolutional neural networks").
 """
 
 from __future__ import annotations

@@ -62,10 +62,7 @@ def profile_figure(
     colours: Mapping[str, str] | None = None,
     classes: Sequence[str] = (),
 ) -> Figure:
-    """Draw mean intensity against distance from the centre, one panel per class, with standard errors.
-
-    `colours` are those of models; `classes` are by default all.
-    """
+    """Draw mean intensity against distance from the centre, with standard errors: one panel per class."""
     names = list(classes) or _names(explanations.values())
     figure = Figure(figsize=(3.8 * len(names), 3.3), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]

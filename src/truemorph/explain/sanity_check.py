@@ -1,10 +1,9 @@
-"""Check that maps depend on the learned weights: the randomisation test of Adebayo et al. 2018.
+"""Check that maps depend on the learned weights: the randomisation test of Adebayo et al. 2018 (arXiv:1810.03292).
 
-"Sanity checks for saliency maps" (NeurIPS, arXiv:1810.03292): if a map does not change when all weights are replaced by
-random ones, it shows the image, not the network. Galaxies are at the centre of their images, so maps are correlated
-even without learning; and maps are not exactly reproducible. Both effects are measured with the trained network: its
-maps of another galaxy, and of the same galaxy rotated by multiples of 90°. The check passes if maps with random weights
-correlate less than the mean of these two.
+If a map does not change when all weights are replaced by random ones, it shows the image, not the network. Galaxies are
+at the centre, so maps are correlated even without learning, and they are not exactly reproducible: both are measured
+with the trained network, by its maps of another galaxy, and of the same galaxy rotated by multiples of 90°. The check
+passes if maps with random weights correlate less than the mean of these two.
 """
 
 from __future__ import annotations
@@ -85,8 +84,7 @@ def randomise(
 ) -> Randomisation:
     """Compare maps of a model's first member with maps of the same network with random weights.
 
-    `pixels` are a few dozen galaxies, uint8 of shape (N, S, S, 3), cropped and resized. Random networks are initialised
-    as at the start of training; two `draws` or more give an error of their mean.
+    `pixels` are a few dozen galaxies, uint8 (N, S, S, 3); two `draws` or more give an error of their mean.
     """
     described = {**model.described, "temperatures": model.temperatures[:1]}
     cam = GradCam(replace(model, described=described, members=model.members[:1]), layer)

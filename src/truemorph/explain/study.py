@@ -1,7 +1,4 @@
-"""Mean maps and profiles over a catalogue, by the class that each model predicts.
-
-Galaxies are processed in batches; only one map per class and one profile per galaxy stay in memory.
-"""
+"""Mean maps and profiles over a catalogue, in batches, by the class that each model predicts."""
 
 from __future__ import annotations
 
@@ -119,9 +116,8 @@ def explain(
 ) -> dict[str, Explanation]:
     """Explain models on galaxies, each galaxy for its predicted class, and show progress.
 
-    `galaxies` is their number, if known. Those used in training are explained by members that did not see their
-    labels, as in labelling. `rings` is their number from the centre to the edge of the image, or to 2 R_petro. With
-    `draws`, maps of the first galaxies are compared with those of so many networks with random weights.
+    Galaxies used in training are explained by members that did not see their labels. `rings` is the number from the
+    centre to the edge of the image, or to 2 R_petro; `draws`, that of networks with random weights to compare with.
     """
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
@@ -190,10 +186,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, t
 
 
 def profile_table(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:
-    """Return mean profiles of models and predicted classes, with a row per ring.
-
-    Columns are `model`, `class`, `inner` and `outer` (radii), `mean`, `stderr` and `galaxies`.
-    """
+    """Return mean profiles of models and predicted classes, with a row per ring (`inner` to `outer`)."""
     tables = []
     for name, one in explanations.items():
         for some in one.classes:
@@ -207,9 +200,7 @@ def profile_table(explanations: Mapping[str, Explanation], unit: str) -> pl.Data
 def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> dict[str, pl.DataFrame]:
     """Compute differences between profiles of all pairs of models, `first` minus `second`, by `class`.
 
-    Returns a table for each unit of the radii, with a row per ring and the columns of `profile_difference`. Galaxies
-    are matched by id. Pairs without galaxies of the class, or with different rings (pixels of images of different
-    sizes), are left out.
+    Returns a table for each unit of the radii. Pairs without galaxies of the class, or with other rings, are left out.
     """
     tables: dict[str, list[pl.DataFrame]] = {}
     for first, second in combinations(explanations.values(), 2):

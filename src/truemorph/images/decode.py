@@ -53,10 +53,7 @@ def is_fits(data: bytes) -> bool:
 
 
 def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
-    """Return pixel values of a FITS image, gzipped or not, with rows from the bottom as in FITS.
-
-    Their shape is (H, W), or (3, H, W) with red, green and blue in this order; another raises a ValueError.
-    """
+    """Return pixel values of a FITS image, gzipped or not, (H, W) or (3, H, W), with rows from the bottom."""
     from astropy.io import fits
 
     # Surveys have millions of headers that astropy repairs. The filter stays, because restoring filters in one thread
@@ -118,10 +115,7 @@ def _fits_picture(data: bytes, config: TrainingConfig) -> np.ndarray:
 
 
 def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) -> np.ndarray:
-    """Decode the content of a JPEG, PNG or FITS file to uint8 RGB, shape (height, width, 3).
-
-    Raises an InputError if it is empty, truncated, not an image, or has more than `MAXIMUM_PIXELS` pixels.
-    """
+    """Decode the content of a JPEG, PNG or FITS file to uint8 RGB, shape (height, width, 3), or raise an InputError."""
     if not data:
         raise InputError(f"{source}: the file is empty")
     try:
@@ -144,8 +138,7 @@ def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) 
 def rgb(image: Image.Image) -> np.ndarray:
     """Convert a PIL image to uint8 RGB, shape (height, width, 3); what is transparent becomes black.
 
-    Values of 16 bits are divided by 256. A ValueError for more than `MAXIMUM_PIXELS` pixels, and for modes without a
-    fixed white (floats, 32-bit integers) or for print (CMYK).
+    Values of 16 bits are divided by 256. A ValueError for modes without a fixed white, or for print (CMYK).
     """
     _check_pixels(image.height, image.width)
     # Some versions of Pillow open these files of 16 bits as 32-bit integers.
@@ -217,8 +210,7 @@ def pixel_batches(images: Any, config: TrainingConfig) -> Iterator[tuple[slice, 
     """Decode images of any kind in threads, one batch in advance.
 
     Yields the slice of the images, and a uint8 array (size, size, 3) per readable image, else the problem as a string.
-    Images are a sequence of paths, bytes, PIL images or arrays (H, W, 3); or an array or tensor (N, H, W, 3), or a
-    tensor (N, 3, H, W). Values are uint8, or floats between 0 and 1. Images are cropped and resized as files are,
+    Values of arrays and tensors are uint8, or floats between 0 and 1. Images are cropped and resized as files are,
     except an array or tensor of images that already have the network's size.
     """
     every = listed(images)

@@ -101,10 +101,7 @@ def moffat_transfer(squared_frequency: np.ndarray, fwhm: float) -> np.ndarray:
 
 
 def _noise_left(pixel: float) -> float:
-    """Noise of image pixels for unit noise of camera pixels that are `pixel` image pixels wide.
-
-    Small camera pixels are averaged; linear interpolation between large ones leaves 2/3 of the variance per axis.
-    """
+    """Noise of image pixels for unit noise of camera pixels that are `pixel` image pixels wide (2/3: interpolated)."""
     return min(pixel, 2 / 3)
 
 

@@ -1,13 +1,9 @@
 """Fit Sérsic profiles to images: index, half-light radius and ellipticity of the central galaxy.
 
-The profile is integrated over pixels and convolved with the PSF, and fitted with a free sky, weighted by the noise
-(docs/report.md compares it with statmorph). Neighbours are found with photutils and masked.
-
-Colour images (JPEG, PNG) are not on a linear scale: a stretch that enhances faint parts flattens the profile. The
-inverse of `truemorph.images.stretch` is applied to them. For simulated JPEGs this recovers n (0.85 of it for
-ellipticals, 1.0 for disks). For real Galaxy Zoo 2 JPEGs, whose stretch can't be inverted exactly, n is about half of
-the usual values. This is enough to rank galaxies, but a boundary such as n = 3 needs linear images, as in Simard et
-al. (2011, ApJS 196, 11).
+The profile is integrated over pixels, convolved with the PSF and fitted with a free sky; neighbours are masked. The
+inverse of `truemorph.images.stretch` is applied to colour images. For real Galaxy Zoo 2 JPEGs, whose stretch can't be
+inverted exactly, n is about half of the usual values: enough to rank galaxies, but a boundary such as n = 3 needs
+linear images (docs/report.md).
 """
 
 from __future__ import annotations
@@ -231,9 +227,8 @@ def _shape(parameters: np.ndarray) -> tuple[float, float, float, float]:
 def _sersic_law(shape: tuple[int, int], sigma: float) -> Callable[[np.ndarray], np.ndarray]:
     """Return the Sérsic profile, integrated over the pixels of an image and convolved with the PSF.
 
-    It is a function of x, y (pixels from the centre), ln of the circularised half-light radius, ln n, and the two
-    components of the distortion (a - b) / (a + b), which are defined for all values, unlike an axis ratio and an angle.
-    It gives the surface brightness relative to that at the half-light radius, with the shape of the image.
+    A function of x, y (pixels from the centre), ln of the circularised half-light radius, ln n, and the components of
+    the distortion (a - b) / (a + b). It gives the brightness relative to that at the half-light radius.
     """
     margin = int(np.ceil(_PSF_REACH * sigma))
     height, width = whole = [fft.next_fast_len(length + 2 * margin, real=True) for length in shape]

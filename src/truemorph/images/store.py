@@ -46,11 +46,9 @@ class ImageFiles:
         """Decode all images once; return their pixels, which are good, and path and problem of unreadable ones.
 
         Pixels are an array, uint8 (N, size, size, 3), zero if unreadable; or these files, if it is larger than `memory`
-        (bytes). In a folder `cache`, pixels are memory-mapped, so that memory does not grow with N and the next run
-        need not decode again. They are identified by a hash of the files' contents and the settings. An interrupted
-        build starts again; if two processes need the same pixels, one builds them and the other waits.
-
-        An InputError if more than 5 % are unreadable.
+        (bytes). In a folder `cache`, they are memory-mapped, under a hash of the files' contents and the settings. An
+        interrupted build starts again; of two processes, one builds and the other waits. More than 5 % unreadable
+        images are an InputError.
         """
         pixels: Pixels = self
         if cache is not None:

@@ -179,10 +179,7 @@ def open_labelling(
     precision: Precision = "auto",
     gate: PathLike | None = None,
 ) -> Labelling:
-    """Check arguments and prepare everything to label parts; the arguments are those of `truemorph.label_galaxies`.
-
-    `id_column` and `keep` are its `id` and `copy`, and T(α) is in the format of a fit file.
-    """
+    """Check arguments and prepare everything to label parts, by the arguments of `truemorph.label_galaxies`."""
     out = Path(out)
     is_table(out)  # fail early
     path = Path(source if isinstance(source, str | os.PathLike) else kind_of(source))
@@ -338,10 +335,7 @@ def label_table(
     max_bad: float = MAXIMUM_BAD_FRACTION,
     **options: Any,
 ) -> LabelReport:
-    """Label galaxies and write a table or a folder of tables, as `truemorph.label_galaxies`.
-
-    The other options are those of `open_labelling`. The report counts all parts that are finished so far.
-    """
+    """Label galaxies as `truemorph.label_galaxies`; the report counts all parts that are finished so far."""
     k, n = shard
     if not 1 <= k <= n:
         raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")

@@ -1,7 +1,6 @@
 """Compute labels from inputs: p(y | x), out of fold, and the posterior given the observed label.
 
-If a galaxy was used in training, p(y | x) comes from a member that did not see its label (out of fold). If there is no
-such member (one fold), the posterior is null, because it would count the observed label twice.
+Without a member that did not see a galaxy's label, the posterior is null: it would count the label twice.
 """
 
 from __future__ import annotations
@@ -27,10 +26,7 @@ Value = TypeVar("Value")
 
 
 def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
-    """Return which members label which galaxies, shape (M, N) of bool.
-
-    Members of fold f were trained without it; galaxies outside the folds (-1) are labelled by all members.
-    """
+    """Return which members label which galaxies, (M, N) of bool: all, or those of a fold trained without it."""
     of_a_fold = model.config.seeds if model.uses_images else 1
     own = np.arange(len(model.members))[:, None] // of_a_fold
     return (own == fold) | (fold < 0)
@@ -91,10 +87,7 @@ class Labeller:
         return _by_name(self.model.seen["object_id"], list(self.model.seen.select("role", "fold").iter_rows()))
 
     def part_in_training(self, ids: pl.Series) -> tuple[list[str], np.ndarray]:
-        """Return each galaxy's role and fold in training; "new" and -1 if it was not used.
-
-        Images in another folder, or of the same name in several, may be those of training, so base names decide.
-        """
+        """Return each galaxy's role and fold in training, by id or base name; "new" and -1 if it was not used."""
         names = zip(ids.cast(pl.String), base_names(ids), strict=True)
         seen = [self._seen.get(one) or self._seen.get(base, (NEW, -1)) for one, base in names]
         return [role for role, _ in seen], np.array([fold for _, fold in seen], dtype=np.int64)

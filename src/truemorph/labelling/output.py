@@ -1,12 +1,11 @@
 """Write labels: parts, each written atomically, and one table of all parts.
 
 A folder of results holds `run.json` (which identifies the labelling) and a Parquet file per part, whose metadata has
-its row counts and the rows that could not be labelled. For one table `labels.parquet`, the folder is
-`labels.parquet.<digest>.parts` until all parts are done (the digest identifies the labelling). A part in progress is
-locked, so that several processes can share the work; the system releases the locks of a killed process.
+its row counts and the rows that could not be labelled. For one table, the folder is `labels.parquet.<digest>.parts`
+until all parts are done. A part in progress is locked, so that several processes can share the work.
 
-A part is finished if its file belongs to the present inputs. When a survey grows, images belong to other parts than
-before; files of earlier parts are then set aside, and their labels are taken from there.
+When a survey grows, images belong to other parts than before; files of earlier parts are then set aside, and their
+labels are taken from there.
 """
 
 from __future__ import annotations
@@ -73,10 +72,8 @@ def _counted(batch: Batch) -> Counts:
 class Results:
     """Results of one labelling, shared by all its processes.
 
-    `out` is a table (the extension gives its format), or a folder for the parts. `identity` is everything that
-    determines the labels, except the inputs, of which `parts` has a mark for each part. `labels` has their columns,
-    units, descriptions and metadata, without rows. `problems` is the table of rows that could not be labelled, up to
-    now.
+    `out` is a table or a folder. `identity` determines the labels together with the inputs, of which `parts` has a mark
+    for each part. `labels` is an empty table; `problems` the file of rows that could not be labelled, up to now.
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], parts: dict[str, str], labels: CatalogTable) -> None:
@@ -99,10 +96,9 @@ class Results:
                 place.unlink(missing_ok=True)  # while locked; a waiting process makes a new one
 
     def begin(self, own: Collection[str]) -> list[Finding]:
-        """Make the folder, or check that it belongs to this labelling and set aside parts that must be labelled again.
+        """Make the folder, or check that it belongs to this labelling; return findings about damaged parts.
 
-        These are parts of other inputs than now, and those of `own` with unreadable images, which may have been
-        replaced. Damaged parts are deleted, and returned as findings.
+        Parts of other inputs than now, and those of `own` with unreadable images, are set aside to be labelled again.
         """
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with self.alone():

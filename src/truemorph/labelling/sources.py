@@ -1,8 +1,4 @@
-"""Sources of images to label: folders, lists, tables with paths, tar files and Parquet tables, split into parts.
-
-A part (a partition, a tar file, or some thousand rows) is labelled and written as a whole. It is read in batches, so
-that memory does not grow with the number of its images.
-"""
+"""Sources of images to label: folders, lists, tables with paths, tar files and Parquet tables, split into parts."""
 
 from __future__ import annotations
 
@@ -55,10 +51,7 @@ class Rows:
 
 
 def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
-    """Decode images for a model, in threads, while the caller works on the previous batch.
-
-    Yields the rows, and a uint8 array (S, S, 3) per readable image, else the problem as a string.
-    """
+    """Decode images for a model in threads, a batch ahead; yield rows, and pixels or the problem of each."""
 
     def one(image: Image) -> np.ndarray | str:
         image = NO_IMAGE if image is None else image
@@ -69,11 +62,10 @@ def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[R
 
 @dataclass(frozen=True)
 class Part:
-    """Galaxies that are labelled and written as a whole.
+    """Galaxies that are labelled and written as a whole, read in batches; `name` is the path below a results folder.
 
-    `name` is the path below a results folder, without extension. `rows` is None if the number is not known before
-    reading. `batches` takes a number of rows, and yields as many at a time, in order. `mark` changes when the inputs
-    change, except images under the same name. `frame` has all rows, if they are in memory.
+    `rows` is None if unknown before reading; `frame` has all rows, if they are in memory. `mark` changes when the
+    inputs change, except images under the same name.
     """
 
     name: str
@@ -184,10 +176,9 @@ def base_names(ids: pl.Series) -> pl.Series:
 
 @dataclass(frozen=True)
 class Source:
-    """Everything to be labelled.
+    """Everything to be labelled, below the folder `root`; `prepared` if it is a catalogue with labels and α.
 
-    `root` is the folder of its files. `prepared` is whether it is a prepared catalogue, with observed labels, α and
-    `metadata`. Units and descriptions are those of a table's columns; those of its ids are under `object_id`.
+    Units and descriptions are those of a table's columns; those of its ids are under `object_id`.
     """
 
     parts: Sequence[Part]
@@ -209,13 +200,10 @@ def open_source(
     keep: Sequence[str] = (),
     but: Collection[Path] = (),
 ) -> Source:
-    """Open a source of galaxies to label.
+    """Open a source of galaxies to label: one of those of docs/labelling.md, or a table in memory.
 
-    It is a folder of images (with subfolders); a `.txt` list of files; a prepared catalogue; any other table with a
-    column of paths; tar files (WebDataset), one or a folder; or Parquet with the content of image files, one file or
-    a folder of partitions (HATS). For columns that are not given, usual names are tried. `images` is the folder of
-    relative paths in a list or table, by default its own folder (of a table in memory, the current one); `keep` are
-    columns of a table to copy to the labels; `but` are result files in the folder, which are ignored.
+    For columns that are not given, usual names are tried. `images` is the folder of relative paths in a list or table,
+    by default its own; `keep` are columns of a table to copy to the labels; `but` are result files, which are ignored.
     """
     keep, folder = tuple(keep), None if images is None else Path(images)
     if not isinstance(source, str | os.PathLike):

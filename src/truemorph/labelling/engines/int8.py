@@ -48,9 +48,8 @@ Members = tuple[list[Any], list["Alignment"]]
 class Gate:
     """Differences between a faster engine and float32, and whether they are small enough.
 
-    `agreement` is the fraction of images with the same label. `fraction_changes` is the change of the disk fraction in
-    each quintile of α, from labels or mean probabilities (the larger change). `calibration_change` is that of the
-    expected calibration error against gold labels ("truth") if there are any, else against "float32".
+    `fraction_changes` are those of the disk fraction in quintiles of α, from labels or mean probabilities (the larger);
+    `calibration_change` that of the calibration error against gold labels ("truth") if there are any, or "float32".
     """
 
     images: int
@@ -171,9 +170,8 @@ class Alignment:
 def quantised(network: Any, pixels: np.ndarray) -> Any:
     """Quantise a network to an int8 OpenVINO model, calibrated on uint8 images (N, S, S, 3).
 
-    The first layer is not quantised: its inputs are integers from 0 to 255, which bf16 represents exactly. The bias
-    from rounding is corrected layer by layer with the earlier layers in int8 (a minute for a ResNet50). If layers are
-    corrected independently, three times as many labels change (docs/labelling.md).
+    The first layer is not quantised: bf16 represents pixels exactly. The bias from rounding is corrected layer by
+    layer: independent corrections change three times as many labels (docs/labelling.md).
     """
     import nncf  # takes seconds
 
@@ -204,10 +202,7 @@ def int8_members(model: Classifier, pixels: np.ndarray) -> Members:
 
 
 def int8_engine(model: Classifier, source: Source | None) -> OpenVinoEngine:
-    """Make an OpenVINO engine in int8: stored with the model if it passed before, else tested now.
-
-    `source` is a prepared catalogue with images for the comparison.
-    """
+    """Make an OpenVINO engine in int8: stored with the model if it passed before, else tested on `source`."""
     if model.folder is None:
         raise InputError("int8 networks are stored with the model; save it, and load it from its folder")
     place = model.folder / "openvino-int8"

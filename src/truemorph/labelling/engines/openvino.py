@@ -23,10 +23,9 @@ AT_ONCE = 8
 
 
 class WholeNumbers(nn.Module):
-    """Normalisation and first convolution as one layer, on pixels minus an integer.
+    """Normalisation and first convolution as one layer, on pixels minus an integer: exact in bf16.
 
-    Integers up to 256 are exact in bf16, normalised pixels are not (see `PixelConv`). The convolution's zero padding
-    corresponds to pixels at the mean, which like std is in units of the full range (0 to 1).
+    The convolution's zero padding corresponds to pixels at the mean, which like std is in units of the full range.
     """
 
     def __init__(self, convolution: PixelConv, mean: torch.Tensor, std: torch.Tensor, size: int) -> None:
@@ -96,10 +95,7 @@ def converted(model: Classifier, member: int) -> Any:
 
 
 class OpenVinoEngine:
-    """Run OpenVINO networks, one per member of a model, in precision fp32, bf16 or int8.
-
-    `alignments` are corrections of each member's probabilities, if any.
-    """
+    """Run OpenVINO networks, one per member; `alignments` correct each member's probabilities, if any."""
 
     def __init__(
         self,
