@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import warnings
@@ -214,13 +213,14 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
 
 def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Series:
     """Replace values that mean missing by null; numbers also match in single precision (-99.99), and as text."""
-    numbers = [number for number in map(_number, missing) if number is not None]
+    texts = pl.Series([str(one) for one in missing], dtype=pl.String)
+    numbers = texts.cast(pl.Float64, strict=False).drop_nulls().to_list()
     if series.dtype.is_numeric():
         if series.dtype.is_integer():
-            numbers = [int(one) for one in numbers if one == int(one)]
+            numbers = [int(one) for one in numbers if float(one).is_integer()]
         gone = series.is_in(pl.Series(numbers, dtype=series.dtype, strict=False).to_list())
     elif series.dtype == pl.String:
-        gone = series.is_in([str(one) for one in missing])
+        gone = series.is_in(texts.to_list())
         gone |= series.str.strip_chars().cast(pl.Float64, strict=False).is_in(numbers).fill_null(False)
     else:
         return series
@@ -251,14 +251,6 @@ def cleaned(
             findings.append(Finding("values-treated-as-missing", "note", found))
         frame = frame.with_columns(kept.alias(name))
     return frame, findings
-
-
-def _number(one: float | int | str) -> float | int | None:
-    try:
-        number = float(one) if isinstance(one, str) else one
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def to_arrow(table: CatalogTable) -> pa.Table:

@@ -340,7 +340,10 @@ def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple
 def _definition_of_alpha(columns: dict[str, MappedColumn], psf: physical.PsfUnit) -> str:
     if "alpha" in columns:
         return f"column {columns['alpha'].source} of the table, said to be in units of the PSF's {psf}"
-    return physical.describe_alpha(_source(columns["radius"]), _source(columns["psf_fwhm"]), psf)
+    radius, fwhm = _source(columns["radius"]), _source(columns["psf_fwhm"])
+    if psf == "sigma":
+        return f"{radius} / sigma_PSF, sigma_PSF = {fwhm} / 2.3548"
+    return f"{radius} / FWHM_PSF, FWHM_PSF = {fwhm}"
 
 
 def _source(column: MappedColumn) -> str:

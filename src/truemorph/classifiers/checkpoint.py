@@ -32,7 +32,7 @@ from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
-from truemorph.images.decode import image_names, pixel_batches
+from truemorph.images.decode import image_names, listed, pixel_batches
 from truemorph.io import FORMAT_VERSION, check_format, checked, checksums, content_hash, read_json
 from truemorph.results import shortened
 from truemorph.tables import numeric_columns, read_columns
@@ -218,11 +218,22 @@ class Classifier:
         InputError
             If the model uses catalogue features, or an array has the wrong shape.
         """
-        names, probabilities, problems = self._predicted(images)
+        if not self.uses_images:
+            raise InputError("this model uses catalogue features, not images; use `truemorph label`")
+        require_extra("networks")
+        images = listed(images)
+        probabilities = np.full((len(images), len(self.classes)), np.nan)
+        problems: list[str | None] = []
+        for rows, pixels in pixel_batches(images, self.config):
+            problems += [one if isinstance(one, str) else None for one in pixels]
+            good = [i for i, one in enumerate(pixels) if not isinstance(one, str)]
+            if good:
+                probabilities[rows.start + np.array(good)] = self.probabilities(np.stack([pixels[i] for i in good]))
         columns = {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
         columns["label"] = np.argmax(np.nan_to_num(probabilities), axis=1)
-        table = pl.DataFrame({"image": names, **columns, "problem": pl.Series(problems, dtype=pl.String)})
-        return table.with_columns(pl.when(pl.col("problem").is_null()).then(pl.col(*columns)))
+        names = pl.Series(image_names(images), strict=False)  # of paths and numbers together, text
+        named = {"image": names, **columns, "problem": pl.Series(problems, dtype=pl.String)}
+        return pl.DataFrame(named).with_columns(pl.when(pl.col("problem").is_null()).then(pl.col(*columns)))
 
     def predict_proba(self, images: Any) -> np.ndarray:
         """p(y | x) of images, shape (N, K), in the order of `classes`.
@@ -238,30 +249,15 @@ class Classifier:
             As in `predict`, or if an image can't be read; `predict` returns a table with the problem of each image
             instead.
         """
-        names, probabilities, problems = self._predicted(images)
-        bad = [f"{name}: {problem}" for name, problem in zip(names, problems, strict=True) if problem is not None]
-        if bad:
+        table = self.predict(images)
+        bad = table.drop_nulls("problem")
+        if bad.height:
+            first = f"{bad['image'][0]}: {bad['problem'][0]}"
             raise InputError(
-                f"{len(bad)} of {len(names)} images can't be read (first: {bad[0]}); remove them, or use `predict`, "
+                f"{bad.height} of {table.height} images can't be read (first: {first}); remove them, or use `predict`, "
                 "which reports the problem of each image"
             )
-        return probabilities
-
-    def _predicted(self, images: Any) -> tuple[list[Any], np.ndarray, list[str | None]]:
-        """Return names, p(y | x) (NaN for unreadable images) and the problem of each image."""
-        if not self.uses_images:
-            raise InputError("this model uses catalogue features, not images; use `truemorph label`")
-        require_extra("networks")
-        images = images if hasattr(images, "__len__") else list(images) if hasattr(images, "__iter__") else images
-        config, names = self.config, image_names(images)
-        probabilities = np.full((len(names), len(self.classes)), np.nan)
-        problems: list[str | None] = []
-        for rows, found in pixel_batches(images, config):
-            problems += [one if isinstance(one, str) else None for one in found]
-            good = [i for i, one in enumerate(found) if not isinstance(one, str)]
-            if good:
-                probabilities[rows.start + np.array(good)] = self.probabilities(np.stack([found[i] for i in good]))
-        return names, probabilities, problems
+        return table.select(f"p_{name}" for name in self.classes).to_numpy()
 
 
 def logistic_inputs(frame: pl.DataFrame, features: tuple[str, ...], source: str) -> np.ndarray:

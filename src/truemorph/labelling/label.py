@@ -26,7 +26,7 @@ from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.io import FORMAT_VERSION
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import Labeller
-from truemorph.labelling.output import Batch, Counts, Results, is_table, too_bad
+from truemorph.labelling.output import Batch, Counts, Results, is_table
 from truemorph.labelling.sources import (
     IMAGE_COLUMN,
     NO_FEATURE,
@@ -402,12 +402,13 @@ def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], add
 
 
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
-    if too_bad(counts, max_bad):
+    images = counts["labelled"] + counts["unreadable"]
+    if counts["unreadable"] > max_bad * images:
         results.write_problems()
         first = next((why for _, why in results.listed() if why not in (NO_IMAGE, NO_FEATURE)), "not known")
         raise InputError(
-            f"{counts['unreadable']} of {counts['labelled'] + counts['unreadable']} images can't be read, more than "
-            f"{max_bad:.0%} (first: {first}; more in {results.problems}); replace them, or allow more (`max_bad`)"
+            f"{counts['unreadable']} of {images} images can't be read, more than {max_bad:.0%} (first: {first}; more "
+            f"in {results.problems}); replace them, or allow more (`max_bad`)"
         )
 
 

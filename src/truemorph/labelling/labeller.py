@@ -105,7 +105,9 @@ class Labeller:
             "model_hash": pl.Series([self.model.model_hash]).new_from_index(0, frame.height),
         }
         if self.observed:
-            known = self._with_observed(frame)
+            known = frame  # of the source, or of the other catalogue (null where it has no such id)
+            if self.joined is not None:
+                known = self.joined.select(pl.all().gather(self.observed_rows(frame["object_id"])))
             out |= {"observed_label": known["label"], "alpha": known["alpha"], "split": known["split"]}
             if self.transition is not None:
                 out |= self._posterior(known, p, pl.Series(roles) != IN_SAMPLE, self.transition)
@@ -134,12 +136,6 @@ class Labeller:
     def observed_rows(self, ids: pl.Series) -> pl.Series:
         """Return the row of each galaxy in the catalogue of observed labels; null if it is not there."""
         return pl.Series([self._row.get(one) for one in ids.cast(pl.String)], dtype=pl.UInt32)
-
-    def _with_observed(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return rows with observed labels: of the source, or of the other catalogue (null where it has no such id)."""
-        if self.joined is None:
-            return frame
-        return self.joined.select(pl.all().gather(self.observed_rows(frame["object_id"])))
 
     def _posterior(self, known: pl.DataFrame, p: np.ndarray, fresh: pl.Series, t: Transition) -> dict[str, Any]:
         """Return the posterior's columns; null without an observed label, in-sample, or without T's observables."""

@@ -53,11 +53,6 @@ def is_table(out: Path) -> bool:
     return True
 
 
-def too_bad(counts: Counts, most: float) -> bool:
-    """Whether the fraction of unreadable images is larger than `most`."""
-    return counts["unreadable"] > most * (counts["labelled"] + counts["unreadable"])
-
-
 def _counted(batch: Batch) -> Counts:
     rows_in, labels, problems = batch
     counts = Counter(rows_in=rows_in, labelled=labels.height, listed=len(problems))
