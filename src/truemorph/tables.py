@@ -31,12 +31,6 @@ from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding, FindingWarning
 from truemorph.io import written_whole
 
-_ASTROPY_FORMATS = {
-    **dict.fromkeys((".fits", ".fit", ".fits.gz"), "fits"),
-    ".ecsv": "ascii.ecsv",
-    **dict.fromkeys((".vot", ".vot.gz", ".votable", ".xml"), "votable"),
-}
-_EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY_FORMATS)
 _MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
 # Published tables use these values for "not measured", usually without documenting them.
 SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
@@ -167,9 +161,9 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
         try:
             if extension == ".parquet":
                 pq.write_table(to_arrow(table), partial)
-            elif extension in _ASTROPY_FORMATS:
+            elif extension in _ASTROPY:
                 with _quiet():
-                    _WRITERS[_ASTROPY_FORMATS[extension]](table, partial)
+                    _ASTROPY[extension][1](table, partial)
             else:
                 # Spreadsheets would run text that begins with = or @ as a formula.
                 cell = pl.col(pl.String)
@@ -299,9 +293,9 @@ def _from_file(path: Path) -> CatalogTable:
     try:
         if extension == ".parquet":
             return _from_arrow(pq.ParquetFile(path).read(), str(path), path)
-        if extension in _ASTROPY_FORMATS:
+        if extension in _ASTROPY:
             with _quiet():
-                table = _READERS[_ASTROPY_FORMATS[extension]](path)
+                table = _ASTROPY[extension][0](path)
             return _from_astropy(table, str(path), path)
         frame = _read_csv(path, "\t" if extension == ".tsv" else ",")
         # In one chunk, because otherwise each writer copies it.
@@ -480,9 +474,6 @@ def _read_votable(path: Path) -> Any:
     return table
 
 
-_READERS = {"fits": _read_fits, "ascii.ecsv": _read_ecsv, "votable": _read_votable}
-
-
 def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogTable:
     columns, units, descriptions = {}, {}, {}
     for number, name in enumerate(table.colnames, 1):
@@ -586,11 +577,15 @@ def _write_ecsv(table: CatalogTable, path: Path) -> None:
     path.write_text("\n".join([*writer.write(out), ""]), encoding="utf-8")
 
 
-_WRITERS = {
-    "fits": _write_fits,
-    "ascii.ecsv": _write_ecsv,
-    "votable": lambda table, path: _votable(table).to_xml(str(path)),
+# Readers and writers of astropy's formats.
+_ASTROPY: dict[str, tuple[Any, Any]] = {
+    **dict.fromkeys((".fits", ".fit", ".fits.gz"), (_read_fits, _write_fits)),
+    ".ecsv": (_read_ecsv, _write_ecsv),
+    **dict.fromkeys(
+        (".vot", ".vot.gz", ".votable", ".xml"), (_read_votable, lambda table, path: _votable(table).to_xml(str(path)))
+    ),
 }
+_EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY)
 
 
 def _voparquet(table: CatalogTable) -> dict[str, str]:

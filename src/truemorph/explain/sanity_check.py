@@ -17,8 +17,7 @@ from scipy.stats import rankdata, t
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.errors import InputError
-from truemorph.explain.feature_maps import Grid
-from truemorph.explain.gradcam import GradCam, upsampled
+from truemorph.explain.gradcam import GradCam, Grid, upsampled
 from truemorph.progress import progress
 
 # Width in pixels at which maps are compared.
