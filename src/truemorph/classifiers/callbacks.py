@@ -87,8 +87,8 @@ class Story(lightning.Callback):
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None
-        found = pl_module.measured
-        held_out = found["held_out_loss"]
+        scores = pl_module.measured
+        held_out = scores["held_out_loss"]
         better = held_out < self.best
         if better:
             self.best, self.waited = held_out, 0
@@ -98,13 +98,15 @@ class Story(lightning.Callback):
             self.waited += 1
         trainer.should_stop = trainer.should_stop or self.done
         seconds = self.seconds + time.perf_counter() - self._began
-        self.history.append({"epoch": trainer.current_epoch, **found, "seconds": seconds})
+        self.history.append({"epoch": trainer.current_epoch, **scores, "seconds": seconds})
         if not trainer.is_global_zero:
             return
-        fractions = [value for name, value in found.items() if name.startswith("fraction_")][:5]
-        bias = next((f"  {name[:4].upper()} above floor {x:.3f}" for name, x in found.items() if "_excess" in name), "")
+        fractions = [value for name, value in scores.items() if name.startswith("fraction_")][:5]
+        bias = next(
+            (f"  {name[:4].upper()} above floor {x:.3f}" for name, x in scores.items() if "_excess" in name), ""
+        )
         tell(
-            f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {found['train_loss']:.4f}  "
+            f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {scores['train_loss']:.4f}  "
             f"held out {held_out:.4f}{' *' if better else '  '}  fractions {' '.join(f'{x:.2f}' for x in fractions)}"
             f"{bias}  {seconds:.0f} s"
         )
@@ -208,20 +210,20 @@ class Unfinished:
         """Find the newest readable state: path and content, or None if there is no state yet."""
         path = self.state(member)
         problems = []
-        for one in (path, _previous(path)):
-            if not one.is_file():
+        for file in (path, _previous(path)):
+            if not file.is_file():
                 continue
             try:
-                with zipfile.ZipFile(one) as archive:  # torch itself does not verify the checksums in its files
+                with zipfile.ZipFile(file) as archive:  # torch itself does not verify the checksums in its files
                     if damaged := archive.testzip():
                         raise CheckpointError(f"{damaged} is damaged")
-                found = AtomicCheckpoints().load_checkpoint(one)
-                if found.get("file", path.name) != path.name:
-                    raise CheckpointError(f"it was written as {found['file']}")
-                return one, found
+                content = AtomicCheckpoints().load_checkpoint(file)
+                if content.get("file", path.name) != path.name:
+                    raise CheckpointError(f"it was written as {content['file']}")
+                return file, content
             except Exception as problem:  # torch raises many types for broken files
-                problems.append(f"{one.name}: {reason(problem)}")
-                tell(f"{one}: can't be read; using the previous state")
+                problems.append(f"{file.name}: {reason(problem)}")
+                tell(f"{file}: can't be read; using the previous state")
         if problems:
             raise CheckpointError(
                 f"{self.folder}: no state of training can be read ({problems[0]}); delete {path.name} and its "

@@ -419,8 +419,8 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     check_format(described, folder)
     try:
         about = checked(ModelFile, described, f"{CONFIG}:")
-        for name, found in checksums(folder, CONFIG, described, (WEIGHTS, SEEN)).items():
-            if about.sha256 and about.sha256.get(name) != found:
+        for name, checksum in checksums(folder, CONFIG, described, (WEIGHTS, SEEN)).items():
+            if about.sha256 and about.sha256.get(name) != checksum:
                 raise ValueError(f"{name} has changed since the model was written")
         if about.transition:
             check_fit(about.transition)
@@ -454,13 +454,13 @@ def _from_fit(path: Path) -> Classifier:
     fractions = fit.get("class_fractions")
     if not isinstance(fractions, dict) or not fractions.keys() >= set(CLASS_NAMES):
         raise InputError(f"{path}: has no class fractions, so it can't label galaxies; use a trained model")
-    known = np.array([fractions[name] for name in CLASS_NAMES], np.float64)
+    values = np.array([fractions[name] for name in CLASS_NAMES], np.float64)
     source = {"source": path.name, "rows": fit.get("galaxies")}
     source |= {key: fit.get(key) for key in ("alpha", "alpha_psf")}
     config = training_config("dcv14", features=(), folds=1)
     described = describe(config, fit, catalogue=source, members=1, metrics={}, normalisation={})
     with np.errstate(divide="ignore"):
-        member = {"coef": np.zeros((known.size, 1)), "intercept": np.log(known)}
+        member = {"coef": np.zeros((values.size, 1)), "intercept": np.log(values)}
     seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})
     return Classifier(described, [member], seen, content_hash(fit)[:16])
 

@@ -60,10 +60,10 @@ class TrainingRows:
         else:
             alpha = self.column("alpha") if self.resolution is None else self.resolution
             evidence = transition.log_matrix(alpha[rows])[np.arange(rows.size), :, self.column("label")[rows]]
-        found = {"evidence": evidence, "weights": self.weights[rows]}
+        arrays = {"evidence": evidence, "weights": self.weights[rows]}
         if self.votes is not None:
-            found["votes"] = self.votes[rows]
-        columns = {name: torch.tensor(values, dtype=torch.float32) for name, values in found.items()}
+            arrays["votes"] = self.votes[rows]
+        columns = {name: torch.tensor(values, dtype=torch.float32) for name, values in arrays.items()}
         return {**columns, "place": torch.arange(rows.size)}
 
 

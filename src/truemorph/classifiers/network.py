@@ -216,15 +216,15 @@ class TorchEngine:
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """Return p(y | x) of one member, shape (N, K)."""
-        found = []
+        probabilities = []
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, torch.bfloat16, enabled=self._type == torch.bfloat16),
         ):
             for batch in self.batches(inputs):
                 logits = self.networks[member](batch)
-                found.append(torch.softmax(logits.double() / self._temperatures[member], dim=1).cpu())
-        return torch.cat(found).numpy()
+                probabilities.append(torch.softmax(logits.double() / self._temperatures[member], dim=1).cpu())
+        return torch.cat(probabilities).numpy()
 
     def batches(self, pixels: np.ndarray) -> Iterator[torch.Tensor]:
         """Yield images as networks take them, on their device."""

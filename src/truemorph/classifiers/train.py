@@ -245,7 +245,7 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
 
 def _environment(network: bool) -> dict[str, Any]:
     """Return time, machine and versions of a run."""
-    found = {
+    about = {
         "command": sys.argv,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -257,9 +257,9 @@ def _environment(network: bool) -> dict[str, Any]:
     if network:
         import torch
 
-        found["threads"] = torch.get_num_threads()
-        found["accelerators"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return found
+        about["threads"] = torch.get_num_threads()
+        about["accelerators"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return about
 
 
 def _check(run: RunConfig, has_transition: bool) -> None:
@@ -354,9 +354,9 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
         )
     files = ImageFiles([root / name for name in frame["image"]], run.training)
-    pixels, good, found = files.load(run.cache, _PIXELS_IN_MEMORY)
+    pixels, good, unreadable = files.load(run.cache, _PIXELS_IN_MEMORY)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
-    problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
+    problems += [(str(one), why) for one, (_, why) in zip(bad, unreadable, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.
     split = pl.when(pl.Series(good)).then("split").otherwise(pl.lit("left_out"))
     return frame.with_columns(split=split), pixels, problems

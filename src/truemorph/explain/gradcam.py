@@ -256,7 +256,7 @@ class GradCam(TorchEngine):
 
     def _of_member(self, pixels: np.ndarray, classes: np.ndarray, member: int) -> np.ndarray:
         network: Any = self.networks[member]
-        found = []
+        of_batches = []
         activation = torch.empty(0)
 
         def keep(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -272,8 +272,8 @@ class GradCam(TorchEngine):
                 weights = self._layer.to_map(gradient).mean(dim=(2, 3), keepdim=True)
                 maps = (weights * self._layer.to_map(activation.detach())).sum(dim=1).relu()
                 highest = maps.amax(dim=(1, 2), keepdim=True)
-                found.append(torch.where(highest > 0, maps / highest, 0.0).cpu())
-        return torch.cat(found).numpy()
+                of_batches.append(torch.where(highest > 0, maps / highest, 0.0).cpu())
+        return torch.cat(of_batches).numpy()
 
 
 def upsampled(maps: np.ndarray, size: int, grid: Grid) -> np.ndarray:
@@ -290,8 +290,8 @@ def _chosen(there: list[Layer], name: str | None, backbone: str) -> Layer:
         raise InputError(f"backbone {backbone} has no layer with a map, so Grad-CAM can't explain it")
     if name is None:
         return next((one for one in reversed(there) if one.grid.cells >= _CELLS), there[0])
-    found = {one.name: one for one in there}
-    if name not in found:
+    by_name = {one.name: one for one in there}
+    if name not in by_name:
         listed = ", ".join(f"{one.name} ({one.grid.cells}×{one.grid.cells})" for one in there)
         raise InputError(f"no layer {name!r} with a map in backbone {backbone}; available: {listed}")
-    return found[name]
+    return by_name[name]

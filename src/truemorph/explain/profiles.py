@@ -122,11 +122,11 @@ def profile_difference(
     A resample draws galaxies (by `ids`), not profiles, so that noise of galaxies in both samples cancels. Returns a
     `difference` per ring, limits `low_68`, `high_68`, `low_95`, `high_95`, and numbers of galaxies.
     """
-    known: dict[Any, int] = {}
+    numbers: dict[Any, int] = {}
     samples = []
     for profiles, own in zip((first, second), ids, strict=True):
         there = np.isfinite(profiles)
-        places = np.array([known.setdefault(one, len(known)) for one in own])
+        places = np.array([numbers.setdefault(one, len(numbers)) for one in own])
         samples.append((places, np.where(there, profiles, 0).astype(np.float64), there.astype(np.float64)))
 
     def difference(drawn: np.ndarray) -> np.ndarray:
@@ -135,7 +135,7 @@ def profile_difference(
         means = [np.where(n > 0, total / np.maximum(n, 1), np.nan) for total, n in sums]
         return means[0] - means[1]
 
-    every = len(known)
+    every = len(numbers)
     rng, equal = np.random.default_rng(seed), np.full(every, 1 / every)
     resamples = [difference(rng.multinomial(every, equal).astype(np.float64)) for _ in range(bootstrap)]
     out: dict[str, Any] = {"difference": difference(np.ones(every))}

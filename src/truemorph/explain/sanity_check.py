@@ -97,9 +97,9 @@ def randomise(
     grid = Grid(cam.grid.cells, (cam.grid.first + 0.5) * scale - 0.5, cam.grid.step * scale)
 
     def maps(turned: int = 0) -> np.ndarray:
-        found = cam.maps(np.rot90(pixels, turned, axes=(1, 2)), classes)
+        cam_maps = cam.maps(np.rot90(pixels, turned, axes=(1, 2)), classes)
         # Rotated back in pixels, because cells of a rotated image have other positions.
-        return np.rot90(upsampled(found, _SIDE, grid), -turned, axes=(1, 2))
+        return np.rot90(upsampled(cam_maps, _SIDE, grid), -turned, axes=(1, 2))
 
     trained = maps()
     other = rank_correlations(trained, trained[partner])

@@ -122,11 +122,11 @@ def explain(
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
     total = None if galaxies is None else galaxies * len(models)
-    with progress(total, "explaining", "galaxies") as told:
-        found = {name: _explain(name, cam, source, rings, align, told) for name, cam in cams.items()}
+    with progress(total, "explaining", "galaxies") as bar:
+        explained = {name: _explain(name, cam, source, rings, align, bar) for name, cam in cams.items()}
     if draws:
-        found = {name: _checked(one, models[name], source, draws, seed) for name, one in found.items()}
-    return found
+        explained = {name: _checked(one, models[name], source, draws, seed) for name, one in explained.items()}
+    return explained
 
 
 def _checked(explanation: Explanation, model: Classifier, source: Source, draws: int, seed: int) -> Explanation:
@@ -137,7 +137,7 @@ def _checked(explanation: Explanation, model: Classifier, source: Source, draws:
         return replace(explanation, unchecked=str(problem))
 
 
-def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, told: Progress) -> Explanation:
+def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, bar: Progress) -> Explanation:
     model = cam.model
     size, n_classes = model.config.image_size, len(model.classes)
     edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
@@ -147,7 +147,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, t
     problems: list[tuple[Any, str]] = []
     for some in source(model.config):
         problems += some.problems
-        told.update(len(some.problems))
+        bar.update(len(some.problems))
         if some.rows.is_empty():
             continue
         labels = labeller.label(some.rows, some.pixels)
@@ -165,7 +165,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, t
         columns = {"object_id": some.rows["object_id"], "relation": labels["relation"], "class": predicted}
         # float32 halves the memory, and is the precision of the maps.
         parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
-        told.update(some.rows.height)
+        bar.update(some.rows.height)
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
         raise InputError(f"no galaxy has a readable image{first}")
@@ -211,8 +211,8 @@ def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed
             for unit, mine in one.rings.items():
                 theirs = other.rings[unit]
                 if np.array_equal(mine.edges, theirs.edges):
-                    found = profile_difference(mine.profiles, theirs.profiles, ids, bootstrap, seed)
+                    difference = profile_difference(mine.profiles, theirs.profiles, ids, bootstrap, seed)
                     about = {"first": first.model, "second": second.model, "class": one.name}
                     edges = {"inner": mine.edges[:-1], "outer": mine.edges[1:]}
-                    tables.setdefault(unit, []).append(pl.DataFrame({**about, **edges, **found}))
+                    tables.setdefault(unit, []).append(pl.DataFrame({**about, **edges, **difference}))
     return {unit: pl.concat(parts) for unit, parts in tables.items()}

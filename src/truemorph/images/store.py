@@ -36,9 +36,9 @@ class ImageFiles:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return pixels of some rows, uint8 (M, size, size, 3)."""
-        asked = [self.paths[row] for row in rows]
-        found = self._pool.map(lambda path: load_image(path, self.config), asked)
-        return np.array(list(found), np.uint8).reshape(-1, *self.shape[1:])
+        paths = [self.paths[row] for row in rows]
+        images = self._pool.map(lambda path: load_image(path, self.config), paths)
+        return np.array(list(images), np.uint8).reshape(-1, *self.shape[1:])
 
     def load(
         self, cache: PathLike | None = None, memory: float = math.inf

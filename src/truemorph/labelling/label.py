@@ -156,10 +156,10 @@ class Labelling:
             yield rows.frame, features[finite], [None if one else NO_FEATURE for one in finite]
 
 
-def _other_batches(part: Part, known: set[Any], size: int) -> Iterator[Rows]:
-    """Yield batches without galaxies that are known."""
+def _other_batches(part: Part, labelled: set[Any], size: int) -> Iterator[Rows]:
+    """Yield batches without galaxies that are labelled."""
     for rows in part.batches(size):
-        chosen = [row for row, one in enumerate(rows.frame["object_id"]) if one not in known]
+        chosen = [row for row, one in enumerate(rows.frame["object_id"]) if one not in labelled]
         if chosen:
             yield Rows(rows.frame[chosen], [rows.images[row] for row in chosen])
 

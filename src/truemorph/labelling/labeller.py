@@ -105,12 +105,12 @@ class Labeller:
             "model_hash": pl.Series([self.model.model_hash]).new_from_index(0, frame.height),
         }
         if self.observed:
-            known = frame  # of the source, or of the other catalogue (null where it has no such id)
+            observed = frame  # of the source, or of the other catalogue (null where it has no such id)
             if self.joined is not None:
-                known = self.joined.select(pl.all().gather(self.observed_rows(frame["object_id"])))
-            out |= {"observed_label": known["label"], "alpha": known["alpha"], "split": known["split"]}
+                observed = self.joined.select(pl.all().gather(self.observed_rows(frame["object_id"])))
+            out |= {"observed_label": observed["label"], "alpha": observed["alpha"], "split": observed["split"]}
             if self.transition is not None:
-                out |= self._posterior(known, p, pl.Series(roles) != IN_SAMPLE, self.transition)
+                out |= self._posterior(observed, p, pl.Series(roles) != IN_SAMPLE, self.transition)
         return pl.DataFrame(out).select(list(self.schema))
 
     def _out_of_fold(self, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,12 +137,12 @@ class Labeller:
         """Return the row of each galaxy in the catalogue of observed labels; null if it is not there."""
         return pl.Series([self._row.get(one) for one in ids.cast(pl.String)], dtype=pl.UInt32)
 
-    def _posterior(self, known: pl.DataFrame, p: np.ndarray, fresh: pl.Series, t: Transition) -> dict[str, Any]:
+    def _posterior(self, observed: pl.DataFrame, p: np.ndarray, fresh: pl.Series, t: Transition) -> dict[str, Any]:
         """Return the posterior's columns; null without an observed label, in-sample, or without T's observables."""
-        values = numeric_columns(known, self.observables, "the catalogue")
-        usable = known["label"].is_not_null() & fresh & pl.Series(np.isfinite(values).all(axis=1))
+        values = numeric_columns(observed, self.observables, "the catalogue")
+        usable = observed["label"].is_not_null() & fresh & pl.Series(np.isfinite(values).all(axis=1))
         rows = usable.to_numpy()
-        labels, alpha = (known[name].filter(usable).to_numpy() for name in ("label", "alpha"))
+        labels, alpha = (observed[name].filter(usable).to_numpy() for name in ("label", "alpha"))
         after = np.full(p.shape, np.nan)
         after[rows] = posterior(p[rows], labels, alpha, t, observables=values[rows] if self.observables else None)
         quality = np.full(len(p), np.nan)

@@ -244,9 +244,9 @@ class Results:
             if rows_in != labelled + problem_rows:
                 raise AssertionError(f"{path}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
             record: dict[str, Any] = {"counts": counts, "problems": listed, "input": self.parts[part]}
-            known = None if marks is None else rows
-            record["seal"] = content_hash([self._identity, part, record, known])
-            writer.add_key_value_metadata({_RECORD: json.dumps(record), _ROWS: json.dumps(known)})
+            stored_marks = None if marks is None else rows
+            record["seal"] = content_hash([self._identity, part, record, stored_marks])
+            writer.add_key_value_metadata({_RECORD: json.dumps(record), _ROWS: json.dumps(stored_marks)})
 
     def conclude(self) -> None:
         """Write the table of problems; combine all parts in order if the output is one table."""

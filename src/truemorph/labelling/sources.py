@@ -151,13 +151,13 @@ def _parquet_batches(
                 if pa.types.is_struct(values.type):
                     values = values.field("bytes").cast(pa.large_binary())  # never text, which would be a path here
                 frame = pl.DataFrame(pa.Table.from_batches([batch.drop_columns([image_column])]))
-                found = frame[ids]
+                row_ids = frame[ids]
                 # Floats may have lost digits.
-                if found.null_count() or not (found.dtype.is_integer() or found.dtype == pl.String):
+                if row_ids.null_count() or not (row_ids.dtype.is_integer() or row_ids.dtype == pl.String):
                     raise InputError(
-                        f"{path}: column {ids} ({found.dtype}) can't be an id; give every row an integer or text"
+                        f"{path}: column {ids} ({row_ids.dtype}) can't be an id; give every row an integer or text"
                     )
-                yield Rows(frame.with_columns(object_id=found.cast(id_type)), values.to_pylist())
+                yield Rows(frame.with_columns(object_id=row_ids.cast(id_type)), values.to_pylist())
     except (OSError, pa.ArrowException) as problem:
         raise InputError(f"{path}: not a readable Parquet file ({reason(problem)}); replace it") from problem
 
@@ -309,16 +309,16 @@ def _table(
         root = image_folder(table) if images is None else images
         frame, column = table.frame, "image" if "image" in names else None
     else:
-        found = image_column or _usual(PATH_COLUMNS, names)
-        if found is None:
+        paths = image_column or _usual(PATH_COLUMNS, names)
+        if paths is None:
             raise InputError(
                 f"{path}: neither a prepared catalogue nor a table with a usual column of image files "
                 f"({', '.join(PATH_COLUMNS)}); name yours with `image_column`"
             )
-        ids = id_column or _usual(ID_COLUMNS, names) or found
-        if (kind := table.frame.schema[found]) not in (pl.String, pl.Null):
-            raise InputError(f"{path}: column {found} holds {kind}, not paths; name that of images (`image_column`)")
-        frame = table.frame.select(object_ids(table.frame[ids], str(path)), pl.col(found).alias(IMAGE_COLUMN), *keep)
+        ids = id_column or _usual(ID_COLUMNS, names) or paths
+        if (kind := table.frame.schema[paths]) not in (pl.String, pl.Null):
+            raise InputError(f"{path}: column {paths} holds {kind}, not paths; name that of images (`image_column`)")
+        frame = table.frame.select(object_ids(table.frame[ids], str(path)), pl.col(paths).alias(IMAGE_COLUMN), *keep)
         root, column = images or path.parent, IMAGE_COLUMN
         table = replace(table, descriptions=_with_ids(table.descriptions, ids), metadata={})
     parts = _cut(frame, root, column)
@@ -355,10 +355,10 @@ def _image_column(schema: pa.Schema, chosen: str | None) -> str | None:
             return any(kind.field(k).name == "bytes" for k in range(kind.num_fields))
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
-    found = [one.name for one in schema if holds_bytes(one.type)]
+    of_bytes = [one.name for one in schema if holds_bytes(one.type)]
     if chosen is not None:
-        return chosen if chosen in found else None
-    return _usual(PATH_COLUMNS, found)
+        return chosen if chosen in of_bytes else None
+    return _usual(PATH_COLUMNS, of_bytes)
 
 
 def _partitions(

@@ -85,10 +85,10 @@ def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.nd
         hard = float(np.mean(after[part] == DISK) - np.mean(before[part] == DISK))
         soft = float(fast[part, DISK].mean() - exact[part, DISK].mean())
         changes.append(max(hard, soft, key=abs))
-    known = truth >= 0
-    if known.any():
+    gold = truth >= 0
+    if gold.any():
         against = "truth"
-        exact_error, fast_error = (calibration_error(truth[known] == DISK, p[known, DISK]) for p in (exact, fast))
+        exact_error, fast_error = (calibration_error(truth[gold] == DISK, p[gold, DISK]) for p in (exact, fast))
         change = fast_error - exact_error
     else:
         change, against = calibration_error(exact[:, DISK], fast[:, DISK]), "float32"
@@ -113,10 +113,10 @@ def _pixels(
 
 def calibration_images(model: Classifier, source: Source) -> np.ndarray:
     """Read images for calibration, shape (512, S, S, 3), or fewer if there are fewer."""
-    found = [pixels for pixels, _ in _pixels(model, source, True, CALIBRATION_IMAGES)]
-    if not found:
+    batches = [pixels for pixels, _ in _pixels(model, source, True, CALIBRATION_IMAGES)]
+    if not batches:
         raise InputError(f"{source.path}: no readable image to calibrate int8; give more images")
-    return np.concatenate(found)
+    return np.concatenate(batches)
 
 
 def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> Gate:
@@ -243,16 +243,16 @@ def _made(model: Classifier, source: Source | None, place: Path) -> Members:
             "prepared catalogue with `gate` (for example of simulated galaxies)"
         )
     networks, alignments = int8_members(model, calibration_images(model, source))
-    found = measure(model, source, TorchEngine(model, "fp32"), OpenVinoEngine(networks, model, "int8", alignments))
-    tell(f"int8 {'passed' if found.passed else 'failed'}: {found}")
-    if not found.passed:
-        raise InputError(f"int8 is not accurate enough for this model: {found}; use bf16")
+    gate = measure(model, source, TorchEngine(model, "fp32"), OpenVinoEngine(networks, model, "int8", alignments))
+    tell(f"int8 {'passed' if gate.passed else 'failed'}: {gate}")
+    if not gate.passed:
+        raise InputError(f"int8 is not accurate enough for this model: {gate}; use bf16")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     for member, network in enumerate(networks):
         openvino.save_model(network, place / f"member-{member}.xml", compress_to_fp16=False)
     about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": str(source.path)}
-    about = plain({**about, **asdict(found), "alignments": [asdict(one) for one in alignments]})
+    about = plain({**about, **asdict(gate), "alignments": [asdict(one) for one in alignments]})
     # Last, because without this file the folder is not used.
     write_json(place / _GATE, {**about, "sha256": checksums(place, _GATE, about, _files(len(networks)))})
     return networks, alignments

@@ -71,11 +71,11 @@ class Served(nn.Module):
         self.std: torch.Tensor
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(model.described["normalisation"][name]))
-        found = [name for name, module in self.network.named_modules() if WholeNumbers.takes(module)]
-        self.normalised = not found
-        if found:
-            above, _, name = found[0].rpartition(".")
-            whole = WholeNumbers(self.network.get_submodule(found[0]), self.mean, self.std, model.config.image_size)
+        layers = [name for name, module in self.network.named_modules() if WholeNumbers.takes(module)]
+        self.normalised = not layers
+        if layers:
+            above, _, name = layers[0].rpartition(".")
+            whole = WholeNumbers(self.network.get_submodule(layers[0]), self.mean, self.std, model.config.image_size)
             setattr(self.network.get_submodule(above), name, whole)
         self.eval()
 
