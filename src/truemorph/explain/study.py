@@ -55,13 +55,9 @@ def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
 
     def galaxies(config: TrainingConfig) -> Iterator[Galaxies]:
         part = table_part("galaxies", frame, root, "image")
-        size = config.image_size
-        for rows, images in decoded(config, part.batches(_BATCH)):
-            ids = rows.frame["object_id"]
-            good = [row for row, image in enumerate(images) if not isinstance(image, str)]
-            pixels = np.array([images[row] for row in good], np.uint8).reshape(-1, size, size, 3)
-            problems = [(ids[row], image) for row, image in enumerate(images) if isinstance(image, str)]
-            yield Galaxies(rows.frame[good], pixels, problems)
+        for rows, pixels, problems in decoded(config, part.batches(_BATCH)):
+            listed = [(one, why) for one, why in zip(rows["object_id"], problems, strict=True) if why is not None]
+            yield Galaxies(rows.filter(pl.Series(problems, dtype=pl.String).is_null()), pixels, listed)
 
     return galaxies
 

@@ -145,10 +145,7 @@ class Labelling:
         """Yield batches of rows of a part, inputs of the good rows, and the problem of each row."""
         model = self.labeller.model
         if model.uses_images:
-            for rows, images in decoded(model.config, part.batches(_BATCH)):
-                good = [one for one in images if not isinstance(one, str)]
-                problems = [one if isinstance(one, str) else None for one in images]
-                yield rows.frame, np.stack(good) if good else np.empty(0), problems
+            yield from decoded(model.config, part.batches(_BATCH))
             return
         for rows in part.batches(PART_ROWS):
             features = logistic_inputs(rows.frame, model.config.features, str(self.source.path))

@@ -50,14 +50,19 @@ class Rows:
     images: list[Image]
 
 
-def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
-    """Decode images for a model in threads, a batch ahead; yield rows, and pixels or the problem of each."""
+def decoded(
+    config: TrainingConfig, batches: Iterator[Rows]
+) -> Iterator[tuple[pl.DataFrame, np.ndarray, list[str | None]]]:
+    """Decode images in threads, a batch ahead; yield rows, pixels (M, S, S, 3) of readable images, and problems."""
 
-    def one(image: Image) -> np.ndarray | str:
+    def pixels(image: Image) -> np.ndarray | str:
         image = NO_IMAGE if image is None else image
         return image if isinstance(image, str) else pixels_or_reason(image, config)
 
-    return ahead(one, ((rows, rows.images) for rows in batches))
+    for rows, images in ahead(pixels, ((rows, rows.images) for rows in batches)):
+        good = [image for image in images if not isinstance(image, str)]
+        stacked = np.array(good, np.uint8).reshape(-1, config.image_size, config.image_size, 3)
+        yield rows.frame, stacked, [image if isinstance(image, str) else None for image in images]
 
 
 @dataclass(frozen=True)

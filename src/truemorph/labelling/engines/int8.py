@@ -102,11 +102,11 @@ def _pixels(
     wanted = slice(1) if calibration else slice(1, None)
     batches = (rows for part in source.parts for rows in part.batches(_EVERY))
     chosen = (Rows(rows.frame[wanted], rows.images[wanted]) for rows in batches)
-    for rows, images in decoded(model.config, chosen):
-        good = [row for row, image in enumerate(images) if not isinstance(image, str)][:most]
-        most -= len(good)
-        if good:
-            yield np.stack([images[row] for row in good]), rows.frame[good]
+    for frame, pixels, problems in decoded(model.config, chosen):
+        readable = frame.filter(pl.Series(problems, dtype=pl.String).is_null())[:most]
+        most -= readable.height
+        if readable.height:
+            yield pixels[: readable.height], readable
         if most == 0:
             return
 
