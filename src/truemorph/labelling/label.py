@@ -168,13 +168,12 @@ def open_labelling(
     *,
     transition: dict[str, Any] | None = None,
     observed: Any = None,
-    id_column: str | None = None,
-    image_column: str | None = None,
     images: PathLike | None = None,
     keep: tuple[str, ...] = (),
     engine: str = "torch",
     precision: Precision = "auto",
     gate: PathLike | None = None,
+    **columns: str | None,
 ) -> Labelling:
     """Check arguments and prepare everything to label parts, by the arguments of `truemorph.label_galaxies`."""
     out = Path(out)
@@ -184,20 +183,19 @@ def open_labelling(
         raise InputError(f"{out}: would overwrite the input; choose another `out`")
     given = open_source(
         source,
-        id_column=id_column,
-        image_column=image_column,
         images=images if model.uses_images else path.parent,  # unused; the catalogue's may be elsewhere
         keep=keep,
         but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
+        **columns,
     )
     first = _first_row(given)
     joined = None if observed is None else read_catalogue(observed)
     catalogue = given if joined is None else joined
     has_observed = joined is not None or given.prepared
     name = str(catalogue.path or kind_of(observed))
-    curve = _curve_for_posteriors(model, transition, catalogue.metadata, name) if has_observed else None
-    used = None if curve is None else transition_from_dict(curve)
-    names = () if curve is None or used is None else observables_of(curve, used)
+    curve = _curve_for_posteriors(model, transition, catalogue.metadata, name) if has_observed else {}
+    used = transition_from_dict(curve) if curve else None
+    names = observables_of(curve, used) if used is not None else ()
     numeric_columns((first if joined is None else joined.frame).clear(), names, name)  # fail early
     proof = None if precision != "int8" else given if gate is None else open_source(gate)
     labeller = Labeller(
@@ -215,8 +213,8 @@ def open_labelling(
         raise _no_observed(labeller, given)
     if clash := set(keep) & set(labeller.columns):
         raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
-    findings = unique(catalogue.findings, model.findings, map(Finding.from_dict, (curve or {}).get("findings", ())))
-    if has_observed and curve is None:
+    findings = unique(catalogue.findings, model.findings, map(Finding.from_dict, curve.get("findings", ())))
+    if has_observed and not curve:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
         findings += (Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."),)
     identity = _identity(labeller, catalogue)
@@ -295,10 +293,10 @@ def _no_observed(labeller: Labeller, source: Source) -> InputError:
 
 def _curve_for_posteriors(
     model: Classifier, transition: dict[str, Any] | None, about: dict[str, Any], source: str
-) -> dict[str, Any] | None:
-    """Return T(α) for posteriors in the format of a fit file; None if they would only repeat the observed labels."""
+) -> dict[str, Any]:
+    """Return T(α) for posteriors in the format of a fit file; empty if they would only repeat the observed labels."""
     if transition is None and model.transition == MatrixTransition.identity(model.transition.n_classes):
-        return None
+        return {}
     here = about.get("alpha_psf")
     fitted = model.described["catalogue"] if transition is None else transition
     if here != fitted.get("alpha_psf", here):
