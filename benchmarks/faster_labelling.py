@@ -25,7 +25,7 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.commands.demo import write_simulated
 from truemorph.config import TrainingConfig
-from truemorph.images.inputs import pixel_batches
+from truemorph.images.decode import pixel_batches
 from truemorph.labelling.engines import engine_for
 from truemorph.labelling.engines import int8 as gate
 from truemorph.tables import CatalogTable, write_table

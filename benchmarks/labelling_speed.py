@@ -82,7 +82,7 @@ def zoobot(images, out):
 def decoding(images):
     """Seconds to decode, crop and resize all files, and nothing else."""
     from truemorph.config import TrainingConfig
-    from truemorph.images.inputs import pixel_batches
+    from truemorph.images.decode import pixel_batches
 
     began = time.perf_counter()
     for _ in pixel_batches(sorted(Path(images).glob("*.jpg")), TrainingConfig(image_size=SIZE)):

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from pydantic import BeforeValidator, Field, SkipValidation, ValidationError, validate_call
 
 from truemorph.config import by_commas
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphError
 from truemorph.io import shortest
 
 Given = ParamSpec("Given")
@@ -23,7 +23,8 @@ Result = TypeVar("Result")
 def validated(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Check the arguments of each call against their types; the InputError names the first that does not fit.
 
-    Text and paths with a null character, which no file has, are refused too.
+    Text and paths with a null character, which no file has, are refused too. An OSError, such as that of a full disk,
+    becomes a TruemorphError.
     """
     checking = validate_call(config={"arbitrary_types_allowed": True, "revalidate_instances": "always"})(function)
     names = list(inspect.signature(function).parameters)
@@ -42,6 +43,9 @@ def validated(function: Callable[Given, Result]) -> Callable[Given, Result]:
             where = first["loc"][0]
             name = names[where] if isinstance(where, int) else where
             raise InputError(f"`{name}`: {first['msg'].lower()}; got {shortest(first['input'])}") from None
+        except OSError as problem:
+            why = f"{problem.filename or 'a file'}: {problem.strerror or problem}"
+            raise TruemorphError(f"{why}; correct this, and run the same command again") from problem
 
     return checked
 

@@ -28,8 +28,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(by_commas)]
 class TrainingConfig(BaseModel):
     """Settings for training a classifier; the defaults are those of preset "standard".
 
-    The paper (arXiv:2308.11007) states backbone, dense layer, image size and crop. Preset "paper" takes the optimiser,
-    learning rate, batch size, pixel scaling and augmentation from published code of the same lineage (`SOURCES`).
+    Preset "paper" takes what the paper (arXiv:2308.11007) does not state from code of the same lineage (`SOURCES`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -191,9 +190,8 @@ def run_config(
 ) -> RunConfig:
     """Make the settings of a run: preset, then files, then explicit changes (None means no change).
 
-    `source` is a `run.toml`, or the catalogue for training; `file` and `own` have training settings, `changes` any.
-    Another preset than that of the run.toml replaces its preset values, but not the values that the file changes. Of
-    settings that exclude each other, the explicit changes take precedence.
+    `source` is a `run.toml`, or the catalogue; `file` and `own` have training settings, `changes` any. Another preset
+    than that of the run.toml replaces only values that the file does not change.
     """
     settings: dict[str, Any] = {"catalogue": str(source)}
     training: dict[str, Any] = {}

@@ -31,7 +31,7 @@ class CheckpointError(TruemorphError):
 _EXTRAS = {
     "networks": ("torch", "lightning", "timm", "torchmetrics", "huggingface_hub"),
     "archives": ("requests", "urllib3", "pyvo"),
-    "fast": ("openvino", "nncf", "onnx", "onnxscript"),
+    "fast": ("openvino", "nncf"),
     "gold": ("starlette", "uvicorn"),
     "ray": ("ray",),
     "morphology": ("photutils", "skimage"),

@@ -10,7 +10,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from truemorph.errors import InputError, TruemorphError
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import read_table, write_table
 
 _LOAD = "table.load.votable"
 # Seconds in which a program should have loaded the table.
@@ -18,12 +18,17 @@ _PATIENCE = 120
 _START = "start TOPCAT, Aladin or DS9, and send the table again"
 
 
-def send_votable(table: CatalogTable, name: str, to: str | None = None) -> list[str]:
-    """Send a table as a VOTable, wait until it is loaded, and return the names of the programs that loaded it.
+def sent(source: Any, name: str, to: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Send a table of any kind as a VOTable, wait until it is loaded, and return what was sent, as text and as values.
 
     `name` is that of the table in the programs; `to`, a part of a program's name, chooses among them.
     """
-    samp = _samp()
+    table = read_table(source)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # astropy 8 says that it will move
+            samp = import_module("astropy.samp")
+    except ImportError:
+        samp = import_module("pyvo.samp")
     client = samp.SAMPIntegratedClient(name="truemorph", description="Unbiased galaxy morphologies from biased labels")
     try:
         client.connect()
@@ -37,8 +42,8 @@ def send_votable(table: CatalogTable, name: str, to: str | None = None) -> list[
             answers: Queue[dict[str, Any]] = Queue()
             # Not call-and-wait: astropy's hub can lose an answer that comes at once.
             client.bind_receive_response(_LOAD, lambda key, responder, tag, answer: answers.put(answer))
-            for one, program in receivers.items():
-                client.ecall(one, _LOAD, _LOAD, **message)
+            for receiver, program in receivers.items():
+                client.ecall(receiver, _LOAD, _LOAD, **message)
                 try:
                     answer = answers.get(timeout=_PATIENCE)
                 except Empty as problem:
@@ -48,25 +53,10 @@ def send_votable(table: CatalogTable, name: str, to: str | None = None) -> list[
                     raise TruemorphError(f"{program} could not load {name}: {why}")
     finally:
         client.disconnect()
-    return list(receivers.values())
-
-
-def sent(table: Any, name: str, to: str | None = None) -> tuple[str, dict[str, Any]]:
-    """Send a table of any kind; return what was sent, as text and as plain values."""
-    read = read_table(table)
-    programs = send_votable(read, name, to)
-    rows, columns = read.frame.shape
+    rows, columns = table.frame.shape
+    programs = list(receivers.values())
     text = f"Sent {name} ({rows:,} rows, {columns} columns) to {', '.join(programs)}"
     return text, {"name": name, "rows": rows, "columns": columns, "programs": programs}
-
-
-def _samp() -> Any:
-    """Import astropy.samp, or pyvo.samp, to which it moved, where astropy no longer has it."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of the move
-            return import_module("astropy.samp")
-    except ImportError:
-        return import_module("pyvo.samp")
 
 
 def _receivers(client: Any, to: str | None) -> dict[str, str]:

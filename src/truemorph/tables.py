@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import warnings
@@ -32,12 +31,6 @@ from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding, FindingWarning
 from truemorph.io import written_whole
 
-_ASTROPY_FORMATS = {
-    **dict.fromkeys((".fits", ".fit", ".fits.gz"), "fits"),
-    ".ecsv": "ascii.ecsv",
-    **dict.fromkeys((".vot", ".vot.gz", ".votable", ".xml"), "votable"),
-}
-_EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY_FORMATS)
 _MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
 # Published tables use these values for "not measured", usually without documenting them.
 SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
@@ -51,11 +44,7 @@ _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 
 @dataclass(frozen=True)
 class CatalogTable:
-    """A table with units, descriptions and metadata.
-
-    `units` (in astropy's notation) and `descriptions` have only the columns with one; `metadata` are truemorph's,
-    as JSON values; `path` is the file from which it was read.
-    """
+    """A table with units (astropy's notation), descriptions, truemorph's metadata, and the file it was read from."""
 
     frame: pl.DataFrame
     units: dict[str, str] = field(default_factory=dict)
@@ -172,9 +161,9 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
         try:
             if extension == ".parquet":
                 pq.write_table(to_arrow(table), partial)
-            elif extension in _ASTROPY_FORMATS:
+            elif extension in _ASTROPY:
                 with _quiet():
-                    _WRITERS[_ASTROPY_FORMATS[extension]](table, partial)
+                    _ASTROPY[extension][1](table, partial)
             else:
                 # Spreadsheets would run text that begins with = or @ as a formula.
                 cell = pl.col(pl.String)
@@ -217,17 +206,15 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
 
 
 def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Series:
-    """Replace values that mean missing by null.
-
-    A number also matches its single-precision value (-99.99), and the same number as text ("-99").
-    """
-    numbers = [number for number in map(_number, missing) if number is not None]
+    """Replace values that mean missing by null; numbers also match in single precision (-99.99), and as text."""
+    texts = pl.Series([str(one) for one in missing], dtype=pl.String)
+    numbers = texts.cast(pl.Float64, strict=False).drop_nulls().to_list()
     if series.dtype.is_numeric():
         if series.dtype.is_integer():
-            numbers = [int(one) for one in numbers if one == int(one)]
+            numbers = [int(one) for one in numbers if float(one).is_integer()]
         gone = series.is_in(pl.Series(numbers, dtype=series.dtype, strict=False).to_list())
     elif series.dtype == pl.String:
-        gone = series.is_in([str(one) for one in missing])
+        gone = series.is_in(texts.to_list())
         gone |= series.str.strip_chars().cast(pl.Float64, strict=False).is_in(numbers).fill_null(False)
     else:
         return series
@@ -244,7 +231,6 @@ def cleaned(
     """Replace values that mean missing by null in these columns; return findings, one per column.
 
     `missing` are known to mean missing, without a finding; `sentinels`, such as -9999, most likely mean missing.
-    `source` names the table in findings.
     """
     findings = []
     for name in columns:
@@ -259,14 +245,6 @@ def cleaned(
             findings.append(Finding("values-treated-as-missing", "note", found))
         frame = frame.with_columns(kept.alias(name))
     return frame, findings
-
-
-def _number(one: float | int | str) -> float | int | None:
-    try:
-        number = float(one) if isinstance(one, str) else one
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def to_arrow(table: CatalogTable) -> pa.Table:
@@ -315,9 +293,9 @@ def _from_file(path: Path) -> CatalogTable:
     try:
         if extension == ".parquet":
             return _from_arrow(pq.ParquetFile(path).read(), str(path), path)
-        if extension in _ASTROPY_FORMATS:
+        if extension in _ASTROPY:
             with _quiet():
-                table = _READERS[_ASTROPY_FORMATS[extension]](path)
+                table = _ASTROPY[extension][0](path)
             return _from_astropy(table, str(path), path)
         frame = _read_csv(path, "\t" if extension == ".tsv" else ",")
         # In one chunk, because otherwise each writer copies it.
@@ -496,9 +474,6 @@ def _read_votable(path: Path) -> Any:
     return table
 
 
-_READERS = {"fits": _read_fits, "ascii.ecsv": _read_ecsv, "votable": _read_votable}
-
-
 def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogTable:
     columns, units, descriptions = {}, {}, {}
     for number, name in enumerate(table.colnames, 1):
@@ -602,11 +577,15 @@ def _write_ecsv(table: CatalogTable, path: Path) -> None:
     path.write_text("\n".join([*writer.write(out), ""]), encoding="utf-8")
 
 
-_WRITERS = {
-    "fits": _write_fits,
-    "ascii.ecsv": _write_ecsv,
-    "votable": lambda table, path: _votable(table).to_xml(str(path)),
+# Readers and writers of astropy's formats.
+_ASTROPY: dict[str, tuple[Any, Any]] = {
+    **dict.fromkeys((".fits", ".fit", ".fits.gz"), (_read_fits, _write_fits)),
+    ".ecsv": (_read_ecsv, _write_ecsv),
+    **dict.fromkeys(
+        (".vot", ".vot.gz", ".votable", ".xml"), (_read_votable, lambda table, path: _votable(table).to_xml(str(path)))
+    ),
 }
+_EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY)
 
 
 def _voparquet(table: CatalogTable) -> dict[str, str]:

@@ -79,7 +79,7 @@ def test_a_full_disk_raises_an_error(sky, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
-    with pytest.raises(TruemorphError, match="No space left on device"):
+    with pytest.raises(OSError, match="No space left on device"):
         sky.fetch("sdss", tmp_path / "sdss", ids=sky.truth["objid"])
     assert not list(tmp_path.glob("sdss/parts/*"))
 

@@ -10,8 +10,7 @@ from torch.nn.functional import interpolate
 from explain.conftest import model_of, pictures
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError
-from truemorph.explain.feature_maps import Grid
-from truemorph.explain.gradcam import GradCam, upsampled
+from truemorph.explain.gradcam import GradCam, Grid, upsampled
 from truemorph.images.transforms import normalise
 
 # Backbone, image width, layer, cells, tensor layout, tokens that are not patches.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.images.inputs import image_names, pixel_batches
+from truemorph.images.decode import image_names, pixel_batches
 
 
 def picture(side=40, seed=0):

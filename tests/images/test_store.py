@@ -12,7 +12,7 @@ import simplejpeg
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images import inputs as inputs_module
+from truemorph.images import decode as decode_module
 from truemorph.images import store as store_module
 from truemorph.images.decode import load_image
 from truemorph.images.sersic import measure_sersic
@@ -69,7 +69,7 @@ def test_a_cache_is_built_once_for_the_same_contents_and_settings(tmp_path, monk
     # Files with the same content in another folder are the same images.
     elsewhere = [path.rename(tmp_path / f"other{path.name}") for path in paths]
     with monkeypatch.context() as patch:
-        patch.setattr(inputs_module, "load_image", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(decode_module, "load_image", lambda *_: pytest.fail("decoded again"))
         np.testing.assert_array_equal(ImageFiles(elsewhere, SMALL).load(cache)[0], fresh)
     elsewhere[2].write_bytes(simplejpeg.encode_jpeg(np.zeros((24, 24, 3), np.uint8)))
     assert ImageFiles(elsewhere, SMALL).load(cache)[0][2].max() == 0
@@ -77,7 +77,7 @@ def test_a_cache_is_built_once_for_the_same_contents_and_settings(tmp_path, monk
 
 def build_and_stop(paths, cache, stopped):
     """Build a cache up to the 30th image, and wait to be killed."""
-    read, numbers = inputs_module.load_image, itertools.count()
+    read, numbers = decode_module.load_image, itertools.count()
 
     def reading(*arguments):
         if next(numbers) == 30:
@@ -86,7 +86,7 @@ def build_and_stop(paths, cache, stopped):
             threading.Event().wait()
         return read(*arguments)
 
-    inputs_module.load_image = reading
+    decode_module.load_image = reading
     ImageFiles(paths, SMALL).load(cache)
 
 

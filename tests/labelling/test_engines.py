@@ -6,7 +6,6 @@ import pytest
 from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError
 from truemorph.labelling.engines import engine_for
-from truemorph.labelling.engines.onnx import export_onnx
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +33,6 @@ def test_unknown_engines_raise_errors(image_model):
         engine_for(model, "tensorrt")
     with pytest.raises(InputError, match="int8 needs `engine` openvino"):
         engine_for(model, "torch", "int8")
-
-
-@pytest.mark.slow
-def test_onnx_gives_the_same_probabilities(image_model, pixels, tmp_path):
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("openvino")
-    model = load(image_model)
-    path = export_onnx(model, tmp_path / "model.onnx")
-    compiled = runtime.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    for n in (1, 37):
-        got = compiled(pixels[:n])[0]
-        np.testing.assert_allclose(got, model.probabilities(pixels[:n]), atol=1e-4)
-    assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_a_model_is_loaded_from_the_hub(image_model, monkeypatch):

@@ -9,7 +9,7 @@ from torch import nn
 from truemorph.classifiers.network import GalaxyNetwork, PixelConv
 from truemorph.config import training_config
 from truemorph.images.transforms import normalise
-from truemorph.labelling.engines.served import WholeNumbers
+from truemorph.labelling.engines.openvino import WholeNumbers
 
 COLOUR = st.tuples(*[st.floats(0, 1)] * 3)
 

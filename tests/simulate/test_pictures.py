@@ -6,8 +6,7 @@ import pytest
 import simplejpeg
 
 from truemorph.errors import InputError
-from truemorph.images.degrade import degrade
-from truemorph.images.psf import moffat_transfer
+from truemorph.images.degrade import degrade, moffat_transfer
 from truemorph.images.stretch import unstretch
 from truemorph.simulate.pictures import CENTRAL_R90, FIELD_R90, components, render, write_jpegs
 from truemorph.simulate.population import at_resolution, simulate_galaxies

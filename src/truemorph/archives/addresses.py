@@ -1,12 +1,6 @@
 """Remote addresses, from `addresses.toml`. Each can be replaced by a mirror, a newer release or a test server.
 
-Replacements are written in a TOML file, given as `overrides` or by the environment variable TRUEMORPH_ADDRESSES:
-
-    "gz2.hart16" = "https://mirror.example.org/gz2_hart16.csv.gz"
-
-    [gz2.images]
-    url = "https://mirror.example.org/images_gz2.zip"
-    checksum = "md5:..."
+Replacements are a TOML file (`overrides`, or the environment variable TRUEMORPH_ADDRESSES), see docs/archives.md.
 """
 
 from __future__ import annotations
@@ -26,10 +20,7 @@ ENVIRONMENT = "TRUEMORPH_ADDRESSES"
 
 
 class Address(BaseModel):
-    """A remote file or service, with terms of use, citation (bibcode or DOI) and checksum, if published.
-
-    The name is that of the archive and the entry, such as "gz2.hart16".
-    """
+    """A remote file or service, such as "gz2.hart16": terms of use, citation, and checksum if published."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,8 +51,7 @@ def without_login(url: str) -> str:
 def addresses(overrides: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> dict[str, Address]:
     """Return the addresses by name; TRUEMORPH_ADDRESSES, then `overrides`, replace the packaged ones.
 
-    Overrides are a TOML file of `name = "url"` or of tables with `url` and `checksum`, or the same as a dict. A new URL
-    removes the packaged checksum, unless a new one is given.
+    Overrides are a file or a dict of name and url, or url and checksum. A new URL removes the packaged checksum.
     """
     packaged = read_toml(Path(__file__).with_name("addresses.toml"))
     known = {name: Address(name=name, **settings) for name, settings in _entries(packaged)}

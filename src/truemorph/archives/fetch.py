@@ -11,7 +11,7 @@ from typing import Any
 
 from truemorph.archives.addresses import addresses
 from truemorph.archives.provenance import Fetched
-from truemorph.errors import TruemorphError, extras_named
+from truemorph.errors import extras_named
 
 # Modules of this package with PER_SECOND (maximum requests per second) and `fetch(session, known, out, *, options)`.
 ARCHIVES = ("gz2", "sdss", "simard", "hst")
@@ -33,18 +33,13 @@ def fetch(
 ) -> Fetched:
     """Fetch an archive into a folder (default data/NAME), with its own options. If interrupted, the same call resumes.
 
-    `addresses_from` replaces packaged addresses (see `addresses`); with `offline`, only existing files are used, or an
-    error names what is missing; `per_second` limits requests, by default as the archive asks.
+    `addresses_from` replaces packaged addresses (see `addresses`); `offline` uses existing files only.
     """
     archive = _module(name)
     from truemorph.archives.http import Session
 
     session = Session(archive.PER_SECOND if per_second is None else per_second, offline=offline)
-    try:
-        return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
-    except OSError as problem:
-        what = f"{problem.filename or out}: {problem.strerror or problem}"
-        raise TruemorphError(f"{what}; choose another folder (`out`), or free space and retry") from problem
+    return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
 
 
 def _module(name: str) -> ModuleType:

@@ -16,8 +16,9 @@ import polars as pl
 from truemorph.archives.addresses import Address
 from truemorph.archives.http import Session, download, unzip
 from truemorph.archives.provenance import Fetched, is_recorded, write_recorded
-from truemorph.errors import TruemorphError, reason
+from truemorph.errors import TruemorphError
 from truemorph.findings import Finding
+from truemorph.tables import read_columns
 
 PER_SECOND = 2.0
 # For an object in two samples, the image of the first of these is used.
@@ -56,12 +57,8 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, images: boo
 
 def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, list[Finding]]:
     """Write images.parquet; return the number of objects with an image, and findings."""
-    path, target = out / MAPPING, out / "images.parquet"
-    kinds = {"objid": pl.Int64, "asset_id": pl.Int64, "sample": pl.String}
-    try:
-        mapping = pl.read_csv(path, columns=list(kinds), schema_overrides=kinds)
-    except pl.exceptions.PolarsError as problem:
-        raise TruemorphError(f"{path}: not a CSV file ({reason(problem)}); delete it and retry") from problem
+    target, kinds = out / "images.parquet", {"objid": pl.Int64, "asset_id": pl.Int64, "sample": pl.String}
+    mapping = read_columns(out / MAPPING, kinds, nulls=True)
     rank = {sample: number for number, sample in enumerate(SAMPLES)}
     there = mapping.with_columns(
         image=pl.format("images/{}.jpg", "asset_id"),

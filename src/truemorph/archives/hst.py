@@ -57,7 +57,7 @@ def fetch(
     object; its status is ok, outside (of HST's coverage), blank (covered, but the image is empty), or failed with the
     reason. A later run requests missing images first, then failed ones. Single failures do not stop the others.
     """
-    if unknown := [one for one in hips if one not in HIPS]:
+    if unknown := [name for name in hips if name not in HIPS]:
         raise InputError(f"no HST mosaic {unknown[0]}; {nearest(unknown[0], HIPS, what='mosaics')} (`hips`)")
     if not 16 <= pixels <= 4096:
         raise InputError(f"images must be 16 to 4096 pixels wide (`pixels`); got {pixels}")
@@ -70,30 +70,26 @@ def fetch(
     if missing and session.offline:
         many = f"{len(missing):,d} of {len(wanted):,d} objects are missing"
         raise TruemorphError(f"{out}: {many} (from {sources[0].public_url}); retry without `offline`")
-    with progress(len(wanted), "HST", "objects", initial=len(wanted) - len(missing)) as bar:
-        for name in missing:
-            rows[name] = dict.fromkeys(_SCHEMA) | wanted[name]
-            try:
-                rows[name] |= _one(session, known, out / f"{name}.jpg", wanted[name], pixels, hips)
-                in_a_row = 0
-            except ComeBackLaterError:
-                raise
-            except TruemorphError as problem:
-                rows[name]["status"] = f"{FAILED}: {problem}"
-                in_a_row += 1
-            table = pl.DataFrame(list(rows.values()), schema=_SCHEMA)
-            write_recorded(out / "hst.csv", table, sources[0], query, coverage=sources[1].public_url)
-            if in_a_row == _GIVE_UP:
-                raise TruemorphError(f"{in_a_row} images in a row {rows[name]['status']}")
-            bar.update(1)
+    for name in progress(len(wanted), "HST", "objects", initial=len(wanted) - len(missing), of=missing):
+        rows[name] = dict.fromkeys(_SCHEMA) | wanted[name]
+        try:
+            rows[name] |= _fetch_image(session, known, out / f"{name}.jpg", wanted[name], pixels, hips)
+            in_a_row = 0
+        except ComeBackLaterError:
+            raise
+        except TruemorphError as problem:
+            rows[name]["status"] = f"{FAILED}: {problem}"
+            in_a_row += 1
+        table = pl.DataFrame(list(rows.values()), schema=_SCHEMA)
+        write_recorded(out / "hst.csv", table, sources[0], query, coverage=sources[1].public_url)
+        if in_a_row == _GIVE_UP:
+            raise TruemorphError(f"{in_a_row} images in a row {rows[name]['status']}")
     statuses = [str(rows[name]["status"]) for name in wanted]
-    failed = [one for one in statuses if one.startswith(FAILED)]
-    counts = {one: statuses.count(one) for one in (OK, OUTSIDE, BLANK)} | {FAILED: len(failed)}
-    if not failed:
-        return Fetched("hst", out, counts, sources)
-    text = f"{len(failed):,d} images could not be fetched (first: {failed[0]})."
+    failed = [status for status in statuses if status.startswith(FAILED)]
+    counts = {status: statuses.count(status) for status in (OK, OUTSIDE, BLANK)} | {FAILED: len(failed)}
+    text = f"{len(failed):,d} images could not be fetched (first: {failed[0]})." if failed else ""
     finding = Finding("images-failed", "caution", text, "Run the same command again.")
-    return Fetched("hst", out, counts, sources, (finding,))
+    return Fetched("hst", out, counts, sources, (finding,) if failed else ())
 
 
 def read_positions(source: Any, fov: float) -> pl.DataFrame:
@@ -156,13 +152,8 @@ def _is_done(out: Path, wanted: dict[str, Any], row: dict[str, Any]) -> bool:
     return image.is_file() and file_hash(image) == row["sha256"]
 
 
-def _one(
-    session: Session,
-    known: dict[str, Address],
-    path: Path,
-    place: dict[str, Any],
-    pixels: int,
-    preferred: Sequence[str],
+def _fetch_image(
+    session: Session, known: dict[str, Address], path: Path, place: dict[str, Any], pixels: int, mosaics: Sequence[str]
 ) -> dict[str, str]:
     """Fetch one object's image from the first mosaic that has it; return columns of its row."""
     fov = place["fov"] / 3600
@@ -172,7 +163,7 @@ def _one(
         covering = set(json.loads(body))
     except (ValueError, TypeError) as problem:
         raise TruemorphError(f"{known['hst.moc'].public_url}: expected a list of ids; got {body[:80]!r}") from problem
-    chosen = [one for one in preferred if one in covering]
+    chosen = [name for name in mosaics if name in covering]
     image = {"ra": place["ra"], "dec": place["dec"], "fov": fov, "width": pixels, "height": pixels}
     for hips in chosen:
         form = image | {"hips": hips, "projection": "TAN", "coordsys": "icrs", "format": "jpg"}

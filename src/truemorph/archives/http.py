@@ -1,6 +1,5 @@
 """Transfers over HTTP: a session for all archives, downloads that resume, and safe unpacking of zip files.
 
-`Session` limits the request rate and reports failures in one line; `Session.whole` repeats failed requests.
 Proxies and certificates come from the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE).
 """
 
@@ -57,10 +56,7 @@ class BrokenAnswerError(Exception):
 
 
 class Session(requests.Session):
-    """A requests session with retries and a rate limit, including redirects; other clients such as pyvo can use it too.
-
-    With `offline`, every request is an error.
-    """
+    """A requests session with retries and a rate limit, which other clients such as pyvo can use too."""
 
     def __init__(self, per_second: float = 2.0, *, offline: bool = False) -> None:
         super().__init__()
@@ -74,10 +70,7 @@ class Session(requests.Session):
         self._due = 0.0
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a request and return the response; its body is not yet read.
-
-        Raises BrokenAnswerError if the status means that the same request may succeed later, another error otherwise.
-        """
+        """Send a request; the body is not yet read. BrokenAnswerError if the same request may succeed later."""
         shown = without_login(str(request.url)).partition("?")[0]
         if self.offline:
             raise TruemorphError(f"{shown}: cannot be requested with `offline`; run the same command without it")
@@ -101,8 +94,7 @@ class Session(requests.Session):
     def whole(self, once: Callable[[], T], url: str, arrived: Callable[[], int] = lambda: 0) -> T:
         """Call `once`, which sends a request and reads the body, until it returns a complete response.
 
-        It is called again after `BrokenAnswerError` and failed transfers, at most `TRIES` times in a row, not counting
-        tries after which the number of bytes that have `arrived` is larger.
+        At most `TRIES` times in a row, not counting tries after which more bytes have `arrived`.
         """
         failures, shown = 0, without_login(url)
         while True:
@@ -158,10 +150,9 @@ def refuse_page(head: bytes) -> None:
 def download(session: Session, address: Address, path: Path) -> None:
     """Download a file, check it, and record its provenance; it appears only when it is complete.
 
-    A partial download is `<name>.part`, described by `<name>.part.json`. If interrupted, the same call resumes if the
-    server still has the same file (Range and If-Range, RFC 9110); otherwise it starts again. Without a published
-    checksum, zip and gzip files are read to the end. An existing file is kept if its checksum is correct or, without a
-    checksum, if it is recorded as downloaded from this address.
+    A partial download is `<name>.part`, described by `<name>.part.json`, from which the same call resumes if the server
+    still has the same file (Range and If-Range, RFC 9110). Without a published checksum, zip and gzip files are read to
+    the end, and an existing file is kept if it is recorded as downloaded from this address.
     """
     if path.is_file():
         entry = read_provenance(path.parent).get(path.name, {})
@@ -240,10 +231,7 @@ def _damage(path: Path, suffix: str, checksum: str | None) -> str | None:
 
 
 def unzip(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[str]:
-    """Unpack the entries that match to the name of the first group, relative to `folder`; return these names.
-
-    A second call writes only missing or different files. Entries outside of the folder, and absurd sizes, are errors.
-    """
+    """Unpack missing or different entries that match to the name of the first group; return these names."""
     try:
         with zipfile.ZipFile(path) as archive:
             chosen = {}
@@ -256,12 +244,10 @@ def unzip(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[str]:
             # zipfile stops at the declared size, so checking that is sufficient.
             if (size := sum(entry.file_size for entry in chosen.values())) > MOST_UNPACKED:
                 raise TruemorphError(f"{path}: nothing was unpacked: {size:,d} bytes, at most {MOST_UNPACKED:,d}")
-            with progress(len(chosen), f"unpacking {path.name}", "files") as bar:
-                for to, entry in chosen.items():
-                    target = folder / to
-                    if not target.is_file() or zlib.crc32(target.read_bytes()) != entry.CRC:
-                        write_file(target, archive.read(entry))
-                    bar.update(1)
+            for to, entry in progress(len(chosen), f"unpacking {path.name}", "files", of=chosen.items()):
+                target = folder / to
+                if not target.is_file() or zlib.crc32(target.read_bytes()) != entry.CRC:
+                    write_file(target, archive.read(entry))
     except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, UnicodeDecodeError) as problem:
         raise TruemorphError(f"{path}: truncated or damaged ({problem}); delete it and retry") from problem
     return list(chosen)

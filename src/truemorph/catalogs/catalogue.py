@@ -38,11 +38,10 @@ _SQL = re.compile(r"['\"<>=]|\b(and|or)\b", re.IGNORECASE)
 
 
 def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
-    """Read a prepared catalogue, from a file, a table in memory or a Preparation, and check every column that is used.
+    """Read a prepared catalogue, and check every column that is used; an error has a line per problem.
 
-    Any table with `label` and `alpha` will do: ids and splits are made where there are none, with a finding. Catalogues
-    of version 0.1 are read too: their column `truth` becomes `gold`. If not `labelled`, labels may be null. The error
-    message has a line per problem, with the column, the number of rows and the first of them.
+    Any table with `label` and `alpha` will do: ids and splits are made where there are none, with a finding. The column
+    `truth` of version 0.1 becomes `gold`. If not `labelled`, labels may be null.
     """
     table = read_table(getattr(source, "catalogue", source))
     frame, path = table.frame, str(table.path or kind_of(source))
@@ -115,10 +114,7 @@ def _numeric(series: pl.Series) -> bool:
 
 
 def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = None) -> pl.Series:
-    """Check that ids are complete and unique, and return them as int64 or text.
-
-    `rows` are their row numbers in the table (from 0), if the ids are a selection of its rows.
-    """
+    """Check that ids are complete and unique; return int64 or text. `rows` are their row numbers, from 0."""
     ids = as_ids(series, table_name)
     number = np.arange(1, len(ids) + 1) if rows is None else rows + 1
     if absent := ids.null_count():
@@ -133,10 +129,7 @@ def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = Non
 
 
 def as_ids(series: pl.Series, table_name: str) -> pl.Series:
-    """Return ids as int64 if all fit, else as text; null if missing or blank.
-
-    Floats that may have lost digits are an InputError.
-    """
+    """Return ids as int64 if all fit, else as text; null if missing. Floats that may have lost digits are errors."""
     dtype = series.dtype
     if dtype in (pl.String, pl.Categorical, pl.Enum):
         text = series.cast(pl.String)
@@ -208,11 +201,10 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
 
 
 def rows_where(frame: pl.DataFrame, conditions: Sequence[str], source: str) -> np.ndarray:
-    """Return which rows meet every condition, shape (N,).
+    """Return which rows meet every condition, shape (N,); an InputError if there are none.
 
-    Conditions are SQL expressions such as "petroMag_r < 17 AND redshift > 0.02", or "column=value" and
-    "column=value1,value2", in which text needs no quotes. A row is not selected if a condition is null. If none is
-    selected, this is an InputError.
+    Conditions are SQL expressions such as "petroMag_r < 17 AND redshift > 0.02", or "column=value1,value2", in which
+    text needs no quotes. A row is not selected if a condition is null.
     """
     selected = np.ones(frame.height, dtype=bool)
     for text in conditions:

@@ -151,10 +151,9 @@ _SPELLINGS = {
 
 
 def conversion(unit: str, wanted: str) -> float | None:
-    """Return the conversion factor to a unit; None if there is none.
+    """Return the conversion factor to a unit, also from spellings in published tables; None if there is none.
 
-    Units may be in upper or lower case ("ARCSEC"), or in a spelling common in published tables. Logarithmic units (dex,
-    dB, magnitudes other than AB) have no factor.
+    Logarithmic units (dex, dB, magnitudes other than AB) have no factor.
     """
     if unit == wanted:
         return 1.0

@@ -1,8 +1,4 @@
-"""Match the rows of two tables, by id or by position on the sky, and add the columns of one to the other.
-
-`match_ids` and `match_sky` return a `Match`: for each row of the left table, the matching row of the right one, and
-statistics of the match. `join_tables` adds columns of other tables, such as photometry and images.
-"""
+"""Match the rows of two tables, by id or by position on the sky, and add the columns of one to the other."""
 
 from __future__ import annotations
 
@@ -40,12 +36,8 @@ class Match:
     """Matching rows of two tables.
 
     `index`, shape (N,), is the row of the right table (from 0) for each row of the left one, -1 if there is none;
-    `separation` is in arcsec on the sky, NaN if there is no match, and None for a match by id.
-
-    `statistics` are `by` ("id" or "sky"), `left`, `right` (numbers of rows), `matched`, `right_unused`,
-    `left_missing`, `right_missing` (rows without an id or a position); on the sky `radius` (arcsec), `ambiguous` (rows
-    with several candidates within the radius), `median_separation`, `p95_separation` (arcsec), `by_chance` (matches
-    expected for unrelated positions).
+    `separation` is in arcsec, NaN without a match, None for a match by id. `statistics` has numbers of rows and, on the
+    sky, `ambiguous` (rows with several candidates) and `by_chance` (matches expected for unrelated positions).
     """
 
     index: np.ndarray
@@ -54,10 +46,9 @@ class Match:
 
 
 def match_ids(left: pl.Series, right: pl.Series, *, sources: tuple[str, str] = ("left table", "right table")) -> Match:
-    """Match rows by id, exactly; rows without an id have no match.
+    """Match rows by id, exactly; rows without an id have no match, and repeated ids are an error.
 
-    If only one of the series is text, both are compared as text: 12 equals "12" but not "012". Ids repeated in
-    the right table, and floats that may have lost digits, are InputErrors, which name the tables by `sources`.
+    If only one of the series is text, both are compared as text: 12 equals "12" but not "012".
     """
     ids, other = as_ids(left, sources[0]), as_ids(right, sources[1])
     if ids.dtype != other.dtype:
@@ -80,13 +71,9 @@ def match_sky(
 ) -> Match:
     """Match rows that are mutual nearest neighbours on the sky within a radius, one to one.
 
-    Positions are degrees or quantities of angle, shapes (N,) and (M,), in the same frame and epoch: right
-    ascension from 0 to 360 (or -180 to 180), declination from -90 to 90. Rows without a position (NaN, masked)
-    have no match.
-
-    `by_chance` is the mean number of matches after the left table is shifted by 5 radii to the north, east, south
-    and west. This treats every row as unrelated to the right table, so if most rows have a true counterpart, far
-    fewer matches are false.
+    Positions are degrees or quantities of angle, shapes (N,) and (M,), in the same frame and epoch; rows without a
+    position (NaN, masked) have no match. `by_chance` is the mean number of matches after the left table is shifted by 5
+    radii to the north, east, south and west, as if no row had a counterpart: if most rows have one, fewer are false.
     """
     if not 0 < radius_arcsec <= _LARGEST_RADIUS:
         raise InputError(f"a match needs a radius above 0 and up to {_LARGEST_RADIUS:g} arcsec; got {radius_arcsec}")
@@ -182,8 +169,7 @@ def _mutual_nearest(vectors: np.ndarray, tree: cKDTree, chord: float) -> tuple[n
 class Join:
     """A table whose columns are added to another table, and how its rows are matched.
 
-    `columns` are the id column, or right ascension and declination, found by name if not given; `within` is the largest
-    separation on the sky, arcsec.
+    `columns` are the id column, or right ascension and declination, by default found by name; `within` is in arcsec.
     """
 
     source: Any
@@ -206,8 +192,7 @@ class Join:
 class Joined:
     """A table with added columns of other tables, null for galaxies without a match.
 
-    `name` is that of the first table and `files` begins with it; `matches` has the tables and statistics of each match;
-    `added` gives name and file of the table of each added column.
+    `files` begins with that of the first table; `added` gives name and file of the table of each added column.
     """
 
     table: CatalogTable
@@ -236,9 +221,8 @@ def read_join(given: Any, by: Literal["id", "sky"] = "id", within: float = 2.0) 
 def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, table_name: str) -> Joined:
     """Add the columns of other tables, one after the other.
 
-    `mapping` names the columns of `table` with ids and positions; they are found by name if it does not. If two tables
-    have a column of the same name, the first keeps it, and the other's gets its table's name as a suffix; a column that
-    is entirely null is replaced.
+    `mapping` names the columns of `table` with ids and positions, which are otherwise found by name. Of two columns
+    with one name, the second gets its table's name as a suffix; a column that is entirely null is replaced.
     """
     result = Joined(table, table_name, () if table.path is None else (table.path,))
     for join in joins:

@@ -1,7 +1,4 @@
-"""Write a datasheet for a catalogue in Markdown (Gebru et al. 2021, doi:10.1145/3458723).
-
-The sentences are in `datasheet.md.j2`; this module computes their values.
-"""
+"""Write a datasheet for a catalogue in Markdown (Gebru et al. 2021, doi:10.1145/3458723), by `datasheet.md.j2`."""
 
 from __future__ import annotations
 
@@ -31,8 +28,7 @@ _ASKED = ("cuts", "sample", "split")  # settings in the mapping
 def datasheet(prepared: Preparation, name: str) -> str:
     """Write the datasheet of a catalogue, which has this file name, in Markdown.
 
-    Metadata are shown in sentences or in a table of settings; `origins` gives, for each source file, `url`, `date`,
-    `bytes`, `sha256`, `query`, `licence`, `citation` and any other entry.
+    Metadata are shown in sentences or in a table of settings; `origins` has the provenance of each source file.
     """
     frame, metadata = prepared.catalogue.frame, prepared.catalogue.metadata
     settings = {key: value for key, value in metadata.items() if key not in _NOT_SETTINGS}

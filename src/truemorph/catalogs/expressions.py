@@ -69,11 +69,10 @@ def column_expression(name: str) -> Expression:
 
 @lru_cache(1000)
 def read_expression(text: str, where: str) -> Expression:
-    """Parse an expression of at most 300 words and 20 levels of brackets.
+    """Parse an expression of at most 300 words and 20 levels of brackets; messages begin with `where`.
 
-    SQL with columns (in double quotes if the name has more than letters, digits and _), numbers, text in single
-    quotes, ``+ - * /``, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, CASE, and `FUNCTIONS`.
-    Messages begin with `where`.
+    SQL with columns, numbers, text in single quotes, ``+ - * /``, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS
+    NULL, CASE, and `FUNCTIONS`.
     """
     with _explained(f"{where}: can't parse {_shorten(text)!r}"):
         tree = _parse(text)
@@ -87,11 +86,7 @@ def read_expression(text: str, where: str) -> Expression:
 
 
 def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Series:
-    """Evaluate an expression on a table, shape (N,).
-
-    NaN and infinity, in a column or in an intermediate result, become null, so no comparison holds for them. Integers
-    are exact; results that don't fit in 64 bits become null.
-    """
+    """Evaluate an expression on a table, shape (N,); NaN, infinity and integers above 64 bits become null."""
     for name in expression.columns:
         if name not in frame.columns:
             of = "" if expression.lone else f" for {expression.text!r}"

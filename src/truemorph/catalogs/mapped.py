@@ -30,10 +30,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class MappedColumn:
-    """One of truemorph's columns, in the catalogue's unit.
-
-    `source` is the column, expression or number from which it was made, and `columns` the table's columns in it.
-    """
+    """One of truemorph's columns, in the catalogue's unit; what it was made of, and the table's columns in it."""
 
     values: pl.Series
     source: str
@@ -75,10 +72,9 @@ class Mapped:
 def apply_mapping(
     table: CatalogTable, mapping: Mapping, *, table_name: str = "table", own: Sequence[str] | None = None
 ) -> Mapped:
-    """Find, convert and check the columns that a mapping names.
+    """Find, convert and check the columns that a mapping names; those in `own`, not joined, are preferred.
 
-    Columns in `own`, those not from a joined table, are preferred. A column that can't be used is an InputError if
-    labels or α need it, otherwise a finding.
+    A column that can't be used is an InputError if labels or α need it, otherwise a finding.
     """
     found = resolve(mapping, table.frame.columns, own)
     if {"smooth_fraction", "smooth_votes"} & set(found):
@@ -147,10 +143,7 @@ def _description(table: CatalogTable, name: str, what: Expression, rule: Column)
 def column_values(
     table: CatalogTable, name: str, what: Expression, rule: Column, table_name: str
 ) -> tuple[pl.Series, list[Finding]]:
-    """Compute one of truemorph's columns in the catalogue's unit; return findings too.
-
-    `rule` gives its unit and missing values according to the mapping.
-    """
+    """Compute one of truemorph's columns in the catalogue's unit by the mapping's `rule`; return findings too."""
     kind = NAMED[name].kind
     where = f"{table_name}: column {what.text}"
     sentinels = () if kind in ("id", "file") else SENTINELS  # not measurements
@@ -246,10 +239,7 @@ def _factor(
 
 
 def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -> tuple[dict[str, str], list[Finding]]:
-    """Replace the names "smooth", "disk" and "artefact" by those of vote fractions or of numbers of votes.
-
-    Percentages, and fractions mixed with numbers, are InputErrors.
-    """
+    """Replace "smooth", "disk" and "artefact" by fractions or numbers of votes; mixtures of both are an InputError."""
     texts = {name: chosen[name] for name in ("smooth", "disk", "artefact") if name in chosen}
     if not texts:
         return chosen, []

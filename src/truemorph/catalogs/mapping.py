@@ -1,7 +1,4 @@
-"""Mappings from a survey's table to truemorph's columns: TOML files, packaged for Galaxy Zoo's tables.
-
-docs/catalogues.md has an example. Names and expressions are checked when a mapping is read, units when it is applied.
-"""
+"""Mappings from a survey's table to truemorph's columns (docs/catalogues.md): TOML files, packaged for Galaxy Zoo."""
 
 from __future__ import annotations
 
@@ -136,10 +133,7 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
 
 def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> Mapping:
-    """Read a mapping: the name of a preset (one of `PRESETS`), a TOML file, or its content as a dict.
-
-    An unknown name is an InputError that gives a similar name.
-    """
+    """Read a mapping: the name of a preset (one of `PRESETS`), a TOML file, or its content as a dict."""
     if isinstance(source, Mapping):
         return source
     if isinstance(source, dict):
@@ -151,10 +145,7 @@ def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> M
 
 
 def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
-    """Update a mapping with the content of another, read from `source`.
-
-    Columns and advice are replaced by name, cuts are appended, and `redshift = false` removes a column.
-    """
+    """Update a mapping with content from `source`: columns and advice by name (false removes); cuts are added."""
     under = mapping.model_dump(exclude_defaults=True)
     merged = under | content
     for key in ("columns", "lacking"):
@@ -191,10 +182,7 @@ def _validated(content: dict[str, Any], source: str) -> Mapping:
 
 
 def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> dict[str, Expression]:
-    """Find the source of each of truemorph's columns in a table; missing ones are left out.
-
-    `existing` are the table's columns. Candidates that use only `own`, those not from a joined table, are preferred.
-    """
+    """Find the source of each of truemorph's columns among those that exist, by preference among `own`, not joined."""
     there = set(existing)
     mine = there if own is None else set(own) & there
     found = {}
@@ -206,10 +194,9 @@ def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None
 
 
 def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: Iterable[str] = ()) -> Mapping:
-    """Find the preset that fits a table's id and vote columns.
+    """Find the preset that fits a table's id and vote columns; `chosen` are the columns that the user named.
 
-    `chosen` are truemorph's columns for which the user named a column. Debiased votes alone are an InputError, because
-    they must be chosen explicitly.
+    Debiased votes alone are an InputError, because they must be chosen explicitly.
     """
     given = set(chosen)
     fitting = []

@@ -52,13 +52,6 @@ def partial_radius(radius: str) -> list[Finding]:
     return [Finding("radius-not-petrosian", "caution", message, action)]
 
 
-def describe_alpha(radius: str, psf_fwhm: str, psf: PsfUnit) -> str:
-    """Describe the definition of α, to be stored with every θ, model and report."""
-    if psf == "sigma":
-        return f"{radius} / sigma_PSF, sigma_PSF = {psf_fwhm} / 2.3548"
-    return f"{radius} / FWHM_PSF, FWHM_PSF = {psf_fwhm}"
-
-
 def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray:
     """Compute α from radii and PSF widths.
 

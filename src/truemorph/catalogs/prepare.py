@@ -208,9 +208,8 @@ def read_tables(
 ) -> tuple[Joined, Mapping]:
     """Read and join the tables, and combine all settings in one mapping.
 
-    `joins` are `Join`, or tables that are joined by object id. `columns` are those that differ from the mapping's:
-    truemorph's name → a column or an SQL expression; "smooth", "disk" and "artefact" stand for vote fractions or
-    numbers of votes, depending on the values. Other arguments are those of `truemorph.prepare_catalogue`.
+    `joins` are `Join`, or tables that are joined by object id. `columns` are those that differ from the mapping's,
+    where "smooth", "disk" and "artefact" stand for vote fractions or numbers of votes, depending on the values.
     """
     if preset is not None and mapping is not None:
         raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')
@@ -341,7 +340,10 @@ def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple
 def _definition_of_alpha(columns: dict[str, MappedColumn], psf: physical.PsfUnit) -> str:
     if "alpha" in columns:
         return f"column {columns['alpha'].source} of the table, said to be in units of the PSF's {psf}"
-    return physical.describe_alpha(_source(columns["radius"]), _source(columns["psf_fwhm"]), psf)
+    radius, fwhm = _source(columns["radius"]), _source(columns["psf_fwhm"])
+    if psf == "sigma":
+        return f"{radius} / sigma_PSF, sigma_PSF = {fwhm} / 2.3548"
+    return f"{radius} / FWHM_PSF, FWHM_PSF = {fwhm}"
 
 
 def _source(column: MappedColumn) -> str:

@@ -127,10 +127,9 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
 
 
 def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Label galaxies by the largest weighted vote fraction of the first question; NaN if unknown.
+    """Label galaxies by the largest vote fraction, NaN if unknown: 0 smooth, 1 disk, -1 none, with the reason.
 
-    If `disk` is unknown, the label is smooth above 0.5; if `artefact` is unknown, no galaxy is dropped as an artefact.
-    Labels are 0 = smooth, 1 = disk and -1, with the reason, for none.
+    If `disk` is unknown, the label is smooth above 0.5; if `artefact` is, no galaxy is dropped as an artefact.
     """
     rival = np.where(np.isnan(disk), 0.5, disk)
     labels = (rival > smooth).astype(np.int64)
@@ -146,8 +145,7 @@ def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray
 def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
     """Check that radii and PSF widths have plausible values.
 
-    A median α outside 2 to 100 is an InputError if the table does not state the radius's unit: then the unit or the
-    column is most likely wrong.
+    A median α outside 2 to 100 is an InputError if the table does not state the radius's unit.
     """
     (low, high), findings = _USUAL_ALPHA, []
     if "alpha" in mapped.columns:

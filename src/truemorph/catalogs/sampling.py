@@ -1,8 +1,7 @@
 """Draw samples and train/validation/test splits that depend only on object ids and the seed.
 
-Each galaxy gets a pseudo-random number from its id and the seed, and galaxies are divided by the rank of this number,
-so that sizes are exact. The order of rows and other columns have no effect. Adding or removing galaxies changes only
-the few galaxies next to a boundary.
+Galaxies are divided by the rank of a pseudo-random number of id and seed, so that sizes are exact, and adding or
+removing galaxies changes only the few galaxies next to a boundary.
 """
 
 from __future__ import annotations
@@ -42,23 +41,23 @@ def draw_sample(
     one. Drawing by the observed label changes p(ỹ | α); `sampling_weights` corrects for it.
     """
     have = [int((labels == label).sum()) for label in (0, 1)]
-    asked = [min(have), min(have)] if counts == "balanced" else [int(count) for count in counts]
-    scarce = int(have[1] * asked[0] < have[0] * asked[1])
-    drawn = asked
-    if have[scarce] < asked[scarce]:
+    wanted = [min(have), min(have)] if counts == "balanced" else [int(count) for count in counts]
+    scarce = int(have[1] * wanted[0] < have[0] * wanted[1])
+    drawn = wanted
+    if have[scarce] < wanted[scarce]:
         # In integers, so that rounding is the same on every machine.
-        drawn = [(2 * count * have[scarce] + asked[scarce]) // (2 * asked[scarce]) for count in asked]
-    found = f"{asked[0]:,d} and {asked[1]:,d} were requested, and the table has {have[0]:,d} and {have[1]:,d}"
+        drawn = [(2 * count * have[scarce] + wanted[scarce]) // (2 * wanted[scarce]) for count in wanted]
+    shortage = f"{wanted[0]:,d} and {wanted[1]:,d} were requested, and the table has {have[0]:,d} and {have[1]:,d}"
     if min(drawn) == 0:
-        raise InputError(f"no sample can be drawn: {found}; choose other numbers (`sample`)")
+        raise InputError(f"no sample can be drawn: {shortage}; choose other numbers (`sample`)")
     ranks = id_ranks(object_ids, seed, "balance")
     chosen = np.zeros(labels.size, dtype=bool)
     for label, count in enumerate(drawn):
         members = np.flatnonzero(labels == label)
         chosen[members[np.argsort(ranks[members], kind="stable")[:count]]] = True
-    if drawn == asked:
+    if drawn == wanted:
         return chosen, None
-    smaller = f"The sample has {drawn[0]:,d} smooth and {drawn[1]:,d} disk galaxies: {found}."
+    smaller = f"The sample has {drawn[0]:,d} smooth and {drawn[1]:,d} disk galaxies: {shortage}."
     action = "Use a larger table, or choose smaller numbers (`sample`)."
     return chosen, Finding("sample-smaller", "caution", smaller, action)
 
@@ -75,8 +74,7 @@ def split_galaxies(
 ) -> tuple[np.ndarray, Finding | None]:
     """Split galaxies into train, validation and test.
 
-    `parts` are fractions that sum to 1, or numbers of galaxies. Numbers that do not sum to N are used as proportions,
-    with a finding. Validation and test are rounded; train gets the rest.
+    `parts` are fractions that sum to 1, or numbers of galaxies: proportions if they do not sum to N, with a finding.
     """
     n, finding = len(object_ids), None
     usable = len(parts) == 3 and all(np.isfinite(part) and part >= 0 for part in parts)
@@ -84,11 +82,11 @@ def split_galaxies(
         n_validation, n_test = (round(n * part) for part in parts[1:])
     elif usable and sum(parts) > 1 and all(float(part).is_integer() for part in parts):
         counts = [int(part) for part in parts]
-        asked = sum(counts)
-        # If n = asked, these are exactly the requested numbers.
-        n_validation, n_test = ((2 * n * count + asked) // (2 * asked) for count in counts[1:])
+        wanted = sum(counts)
+        # If n = wanted, these are exactly the requested numbers.
+        n_validation, n_test = ((2 * n * count + wanted) // (2 * wanted) for count in counts[1:])
         n_test = min(n_test, n - n_validation)
-        if n != asked:
+        if n != wanted:
             scaled = (
                 f"{n:,d} galaxies were split into {n - n_validation - n_test:,d} (train), {n_validation:,d} "
                 f"(validation), {n_test:,d} (test); {counts[0]:,d}, {counts[1]:,d} and {counts[2]:,d} were requested."

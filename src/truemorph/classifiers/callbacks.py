@@ -1,9 +1,8 @@
 """Lightning callbacks: progress, early stopping, and checkpoints from which an interrupted run resumes.
 
-An unfinished run is a folder `unfinished/` inside the run's folder. `run.json` identifies the run. `member-K.ckpt` is
-the state of its K-th network: a Lightning checkpoint, then the result of its training. `member-K.previous.ckpt` is the
-state before it. Files are written atomically, and read by torch's restricted unpickler (weights_only), which runs no
-code.
+An unfinished run is a folder `unfinished/` inside the run's folder: `run.json` identifies the run, `member-K.ckpt` is
+the state of its K-th network, then its result, and `member-K.previous.ckpt` the state before it. They are read by
+torch's restricted unpickler (weights_only), which runs no code.
 """
 
 from __future__ import annotations
@@ -42,10 +41,7 @@ def is_first_process() -> bool:
 
 
 class Story(lightning.Callback):
-    """Keep the weights with the best held-out likelihood, stop when it no longer improves, print and save each epoch.
-
-    `path` is the file for the state of training.
-    """
+    """Keep the weights of the best held-out likelihood, stop if it no longer improves, print and save each epoch."""
 
     def __init__(self, name: str, patience: int, path: Path) -> None:
         self.name, self.patience, self.path = name, patience, path
@@ -91,8 +87,8 @@ class Story(lightning.Callback):
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None
-        found = pl_module.measured
-        held_out = found["held_out_loss"]
+        scores = pl_module.measured
+        held_out = scores["held_out_loss"]
         better = held_out < self.best
         if better:
             self.best, self.waited = held_out, 0
@@ -102,13 +98,15 @@ class Story(lightning.Callback):
             self.waited += 1
         trainer.should_stop = trainer.should_stop or self.done
         seconds = self.seconds + time.perf_counter() - self._began
-        self.history.append({"epoch": trainer.current_epoch, **found, "seconds": seconds})
+        self.history.append({"epoch": trainer.current_epoch, **scores, "seconds": seconds})
         if not trainer.is_global_zero:
             return
-        fractions = [value for name, value in found.items() if name.startswith("fraction_")][:5]
-        bias = next((f"  {name[:4].upper()} above floor {x:.3f}" for name, x in found.items() if "_excess" in name), "")
+        fractions = [value for name, value in scores.items() if name.startswith("fraction_")][:5]
+        bias = next(
+            (f"  {name[:4].upper()} above floor {x:.3f}" for name, x in scores.items() if "_excess" in name), ""
+        )
         tell(
-            f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {found['train_loss']:.4f}  "
+            f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {scores['train_loss']:.4f}  "
             f"held out {held_out:.4f}{' *' if better else '  '}  fractions {' '.join(f'{x:.2f}' for x in fractions)}"
             f"{bias}  {seconds:.0f} s"
         )
@@ -182,10 +180,7 @@ class Unfinished:
 
     @contextmanager
     def alone(self, identity: dict[str, Any]) -> Iterator[None]:
-        """Make the folder and hold it alone; if there are states, check that they belong to this run.
-
-        `identity` has all that determines the result.
-        """
+        """Make the folder and hold it alone; if there are states, check that they belong to this run (`identity`)."""
         self.folder.mkdir(parents=True, exist_ok=True)
         held = lock(self.folder / ".lock") if is_first_process() else nullcontext()
         if held is None:
@@ -215,20 +210,20 @@ class Unfinished:
         """Find the newest readable state: path and content, or None if there is no state yet."""
         path = self.state(member)
         problems = []
-        for one in (path, _previous(path)):
-            if not one.is_file():
+        for file in (path, _previous(path)):
+            if not file.is_file():
                 continue
             try:
-                with zipfile.ZipFile(one) as archive:  # torch itself does not verify the checksums in its files
+                with zipfile.ZipFile(file) as archive:  # torch itself does not verify the checksums in its files
                     if damaged := archive.testzip():
                         raise CheckpointError(f"{damaged} is damaged")
-                found = AtomicCheckpoints().load_checkpoint(one)
-                if found.get("file", path.name) != path.name:
-                    raise CheckpointError(f"it was written as {found['file']}")
-                return one, found
+                content = AtomicCheckpoints().load_checkpoint(file)
+                if content.get("file", path.name) != path.name:
+                    raise CheckpointError(f"it was written as {content['file']}")
+                return file, content
             except Exception as problem:  # torch raises many types for broken files
-                problems.append(f"{one.name}: {reason(problem)}")
-                tell(f"{one}: can't be read; using the previous state")
+                problems.append(f"{file.name}: {reason(problem)}")
+                tell(f"{file}: can't be read; using the previous state")
         if problems:
             raise CheckpointError(
                 f"{self.folder}: no state of training can be read ({problems[0]}); delete {path.name} and its "

@@ -32,7 +32,7 @@ from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
-from truemorph.images.inputs import image_names, pixel_batches
+from truemorph.images.decode import image_names, listed, pixel_batches
 from truemorph.io import FORMAT_VERSION, check_format, checked, checksums, content_hash, read_json
 from truemorph.results import shortened
 from truemorph.tables import numeric_columns, read_columns
@@ -53,10 +53,7 @@ def _checked_names(classes: list[str]) -> list[str]:
 
 
 class ModelFile(BaseModel):
-    """Content of `config.json`.
-
-    `sha256` has the checksums of the other files, and of the content itself (`config.json`); version 0.1 wrote none.
-    """
+    """Content of `config.json`; `sha256` has the checksums of all files and of itself; version 0.1 wrote none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)  # a key that is damaged is not another key
 
@@ -191,10 +188,7 @@ class Classifier:
         return TorchEngine(self, "fp32")
 
     def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """p(y | x) of one member, shape (N, K).
-
-        `inputs` are uint8 pixels (N, S, S, 3), already cropped and resized; or features (N, P).
-        """
+        """p(y | x) of one member, (N, K), of pixels of the network's size, or of features (N, P)."""
         if not self.uses_images:
             weights = self.members[member]
             return softmax(inputs @ weights["coef"].T + weights["intercept"], axis=1)
@@ -224,11 +218,22 @@ class Classifier:
         InputError
             If the model uses catalogue features, or an array has the wrong shape.
         """
-        names, probabilities, problems = self._predicted(images)
+        if not self.uses_images:
+            raise InputError("this model uses catalogue features, not images; use `truemorph label`")
+        require_extra("networks")
+        images = listed(images)
+        probabilities = np.full((len(images), len(self.classes)), np.nan)
+        problems: list[str | None] = []
+        for rows, pixels in pixel_batches(images, self.config):
+            problems += [one if isinstance(one, str) else None for one in pixels]
+            good = [i for i, one in enumerate(pixels) if not isinstance(one, str)]
+            if good:
+                probabilities[rows.start + np.array(good)] = self.probabilities(np.stack([pixels[i] for i in good]))
         columns = {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
         columns["label"] = np.argmax(np.nan_to_num(probabilities), axis=1)
-        table = pl.DataFrame({"image": names, **columns, "problem": pl.Series(problems, dtype=pl.String)})
-        return table.with_columns(pl.when(pl.col("problem").is_null()).then(pl.col(*columns)))
+        names = pl.Series(image_names(images), strict=False)  # of paths and numbers together, text
+        named = {"image": names, **columns, "problem": pl.Series(problems, dtype=pl.String)}
+        return pl.DataFrame(named).with_columns(pl.when(pl.col("problem").is_null()).then(pl.col(*columns)))
 
     def predict_proba(self, images: Any) -> np.ndarray:
         """p(y | x) of images, shape (N, K), in the order of `classes`.
@@ -244,46 +249,27 @@ class Classifier:
             As in `predict`, or if an image can't be read; `predict` returns a table with the problem of each image
             instead.
         """
-        names, probabilities, problems = self._predicted(images)
-        bad = [f"{name}: {problem}" for name, problem in zip(names, problems, strict=True) if problem is not None]
-        if bad:
+        table = self.predict(images)
+        bad = table.drop_nulls("problem")
+        if bad.height:
+            first = f"{bad['image'][0]}: {bad['problem'][0]}"
             raise InputError(
-                f"{len(bad)} of {len(names)} images can't be read (first: {bad[0]}); remove them, or use `predict`, "
+                f"{bad.height} of {table.height} images can't be read (first: {first}); remove them, or use `predict`, "
                 "which reports the problem of each image"
             )
-        return probabilities
-
-    def _predicted(self, images: Any) -> tuple[list[Any], np.ndarray, list[str | None]]:
-        """Return names, p(y | x) (NaN for unreadable images) and the problem of each image."""
-        if not self.uses_images:
-            raise InputError("this model uses catalogue features, not images; use `truemorph label`")
-        require_extra("networks")
-        images = images if hasattr(images, "__len__") else list(images) if hasattr(images, "__iter__") else images
-        config, names = self.config, image_names(images)
-        probabilities = np.full((len(names), len(self.classes)), np.nan)
-        problems: list[str | None] = []
-        for rows, found in pixel_batches(images, config):
-            problems += [one if isinstance(one, str) else None for one in found]
-            good = [i for i, one in enumerate(found) if not isinstance(one, str)]
-            if good:
-                probabilities[rows.start + np.array(good)] = self.probabilities(np.stack([found[i] for i in good]))
-        return names, probabilities, problems
+        return table.select(f"p_{name}" for name in self.classes).to_numpy()
 
 
 def logistic_inputs(frame: pl.DataFrame, features: tuple[str, ...], source: str) -> np.ndarray:
     """Features of the logistic classifier (DCV14), shape (N, P); NaN if missing.
 
-    Without features, p(y | x) is the class fraction: the regression gets a constant column, and only the posteriors
-    differ between galaxies, through the observed label and α.
+    Without features, p(y | x) is the class fraction, from a constant column.
     """
     return numeric_columns(frame, features, source) if features else np.zeros((frame.height, 1))
 
 
 def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -> dict[str, Any]:
-    """Assemble the content of `config.json`: also `catalogue`, `members`, `metrics` and `normalisation`.
-
-    Networks have `temperatures` of the members, and `built` of `GalaxyNetwork`.
-    """
+    """Assemble the content of `config.json`; `about` has the other keys of `ModelFile`."""
     return {
         "format_version": FORMAT_VERSION,
         "truemorph_version": __version__,
@@ -350,8 +336,7 @@ def save_classifier(
 ) -> Path:
     """Write the checkpoint folder, replacing an older checkpoint; other files in the folder are kept.
 
-    `beside` writes more files into the folder it is given. All files are complete before the first one is replaced. If
-    replacing is interrupted, the checksums in `config.json` do not fit, and `load` says so.
+    `beside` writes more files. All are complete before one is replaced; if that is interrupted, `load` says so.
     """
     folder = check_model_folder(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -434,8 +419,8 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     check_format(described, folder)
     try:
         about = checked(ModelFile, described, f"{CONFIG}:")
-        for name, found in checksums(folder, CONFIG, described, (WEIGHTS, SEEN)).items():
-            if about.sha256 and about.sha256.get(name) != found:
+        for name, checksum in checksums(folder, CONFIG, described, (WEIGHTS, SEEN)).items():
+            if about.sha256 and about.sha256.get(name) != checksum:
                 raise ValueError(f"{name} has changed since the model was written")
         if about.transition:
             check_fit(about.transition)
@@ -469,13 +454,13 @@ def _from_fit(path: Path) -> Classifier:
     fractions = fit.get("class_fractions")
     if not isinstance(fractions, dict) or not fractions.keys() >= set(CLASS_NAMES):
         raise InputError(f"{path}: has no class fractions, so it can't label galaxies; use a trained model")
-    known = np.array([fractions[name] for name in CLASS_NAMES], np.float64)
+    values = np.array([fractions[name] for name in CLASS_NAMES], np.float64)
     source = {"source": path.name, "rows": fit.get("galaxies")}
     source |= {key: fit.get(key) for key in ("alpha", "alpha_psf")}
     config = training_config("dcv14", features=(), folds=1)
     described = describe(config, fit, catalogue=source, members=1, metrics={}, normalisation={})
     with np.errstate(divide="ignore"):
-        member = {"coef": np.zeros((known.size, 1)), "intercept": np.log(known)}
+        member = {"coef": np.zeros((values.size, 1)), "intercept": np.log(values)}
     seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})
     return Classifier(described, [member], seen, content_hash(fit)[:16])
 

@@ -1,9 +1,7 @@
 """Train the members of a classifier through T(α): networks, or logistic regression (DCV14).
 
-With one fold, the only member sees every training galaxy. With F folds, member f sees all folds but f, so each training
-galaxy has a member that did not see its label. Training galaxies are labelled by that member (out of fold), because
-a network that memorised ỹ would make the posterior count ỹ twice. With several seeds, each fold has several
-networks.
+With F folds, member f sees all folds but f, so each training galaxy has a member that did not see its label: a network
+that memorised ỹ would make the posterior count ỹ twice. With several seeds, each fold has several networks.
 """
 
 from __future__ import annotations
@@ -76,29 +74,11 @@ def train_members(
 ) -> Classifier:
     """Train a classifier through T(α); its `history` has one entry per epoch and member.
 
-    Galaxies with split "train" are used for training. Those with "validation" decide when a network stops; logistic
-    regression is trained on them too. T(α) is constant in the loss; the identity treats the labels as correct (naive
-    training). None is for logistic regression only: θ is then fitted together with the regression, as in DCV14. `name`
-    is the prefix of progress lines; `unfinished` is the folder of the training state, to resume from.
+    Galaxies with split "validation" decide when a network stops; logistic regression is trained on them too. The
+    identity as T(α) treats the labels as correct (naive training); without one, for logistic regression, θ is fitted
+    too (DCV14). `name` is the prefix of progress lines; `unfinished` has the state of training, to resume from.
     """
-    network = config.classifier == "network"
-    split, labels = rows.column("split"), rows.column("label")
-    train, validation = np.flatnonzero(split == TRAIN), np.flatnonzero(split == VALIDATION)
-    if not network:
-        # There is no early stopping: validation galaxies are used for training too.
-        train, validation = np.sort(np.concatenate([train, validation])), validation[:0]
-    for which, where in ((TRAIN, train), (VALIDATION, validation))[: 2 if network else 1]:
-        if where.size == 0:
-            raise InputError(f"the catalogue has no {which} galaxies; prepare it with another `split`")
-    for k, class_name in enumerate(CLASS_NAMES):
-        if not np.any(labels[train] == k):
-            raise InputError(f"no training galaxy is labelled {class_name}; two classes are needed")
-    if train.size < 2 * max(config.folds, config.batch_size if network else 1):
-        raise InputError(
-            f"only {train.size} training galaxies for {config.folds} folds and batches of {config.batch_size}"
-        )
-    if transition is not None and transition.n_classes != len(CLASS_NAMES):
-        raise InputError(f"T(alpha) has {transition.n_classes} classes; training needs two")
+    train, validation = _divided(rows, config)
     ids, several = rows.frame["object_id"], config.folds > 1
     folds = assign_folds(ids.gather(train).to_list(), config.folds, config.seed)
     seen = pl.DataFrame(
@@ -110,40 +90,45 @@ def train_members(
     )
     parts = [train[folds != fold] for fold in range(config.folds)] if several else [train]
     history: list[dict[str, Any]] = []
-    if network:
+    if config.classifier == "network":
         assert transition is not None
-        found = _train_networks(rows, parts, validation, transition, config, name, unfinished)
-        members = [{key: value.numpy() for key, value in one["weights"].items()} for one in found]
-        history = [{"member": float(number), **epoch} for number, one in enumerate(found) for epoch in one["history"]]
+        if transition.n_classes != len(CLASS_NAMES):
+            raise InputError(f"T(alpha) has {transition.n_classes} classes; training needs two")
+        members, history, about = _networks(rows, parts, validation, transition, config, name, unfinished)
         through = transition_to_dict(transition)
-        about = {
-            "metrics": {"held_out_loss": float(np.mean([one["best"] for one in found]))},
-            "normalisation": {key: found[0][key] for key in ("mean", "std")},
-            "temperatures": [one["temperature"] for one in found],
-            "built": found[0]["built"],
-        }
     else:
-        whole, *others = (_regression(rows, part, transition) for part in ([train, *parts] if several else [train]))
-        members = [one.class_weights() for one in others or [whole]]
-        metrics = {"log_likelihood": whole.log_likelihood_, "iterations": whole.n_iter_}
-        metrics |= {f"{name}_stderr": error for name, error in whole.stderr_.items()}
-        about = {"metrics": metrics, "normalisation": {}}
-        through = transition_to_dict(whole.transition_)
-        if transition is None:
-            through |= {
-                "stderr": whole.stderr_,
-                "method": "logistic regression and θ, fitted together (DCV14)",
-                "assumption": "p(y | features) is logistic, the flip probability depends only on the true class and "
-                "alpha",
-                "findings": [one.to_dict() for one in whole.findings_],
-            }
-    described = describe(
-        config, through, catalogue={"source": "arrays", "rows": seen.height}, members=len(members), **about
+        members, through, about = _regressions(rows, train, parts, transition)
+    arrays = {"source": "arrays", "rows": seen.height}
+    return Classifier(
+        describe(config, through, catalogue=arrays, members=len(members), **about), members, seen, history=history
     )
-    return Classifier(described, members, seen, history=history)
 
 
-def _train_networks(
+def _divided(rows: TrainingRows, config: TrainingConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of training and validation galaxies; an InputError if there are too few."""
+    network = config.classifier == "network"
+    split, labels = rows.column("split"), rows.column("label")
+    train, validation = np.flatnonzero(split == TRAIN), np.flatnonzero(split == VALIDATION)
+    if not network:
+        # There is no early stopping: validation galaxies are used for training too.
+        train, validation = np.sort(np.concatenate([train, validation])), validation[:0]
+    if not train.size or (network and not validation.size):
+        lacking = VALIDATION if train.size else TRAIN
+        raise InputError(f"the catalogue has no {lacking} galaxies; prepare it with another `split`")
+    for k, class_name in enumerate(CLASS_NAMES):
+        if not np.any(labels[train] == k):
+            raise InputError(f"no training galaxy is labelled {class_name}; two classes are needed")
+    if train.size < 2 * max(config.folds, config.batch_size if network else 1):
+        raise InputError(
+            f"only {train.size} training galaxies for {config.folds} folds and batches of {config.batch_size}"
+        )
+    return train, validation
+
+
+Members = list[dict[str, np.ndarray]]
+
+
+def _networks(
     rows: TrainingRows,
     parts: list[np.ndarray],
     validation: np.ndarray,
@@ -151,26 +136,53 @@ def _train_networks(
     config: TrainingConfig,
     name: str,
     unfinished: Unfinished | None,
-) -> list[dict[str, Any]]:
-    """Train the networks of each part of the training galaxies, and return their results, as of `train_network`."""
+) -> tuple[Members, list[dict[str, Any]], dict[str, Any]]:
+    """Train the networks of each part of the training galaxies; return weights, history and what describes them."""
     # Imported here because logistic regression needs no torch.
     from truemorph.classifiers.callbacks import Unfinished
     from truemorph.classifiers.module import train_network
 
     each = [part for part in parts for _ in range(config.seeds)]
-    found = []
+    trained = []
     with tempfile.TemporaryDirectory(prefix="truemorph-") as scratch:
         keep = unfinished or Unfinished(Path(scratch))
         for number, part in enumerate(each):
             title = name if len(each) == 1 else f"{name} {number + 1}/{len(each)}"
-            found.append(train_network(rows, part, validation, transition, config, number, title, keep))
-    return found
+            trained.append(train_network(rows, part, validation, transition, config, number, title, keep))
+    about = {
+        "metrics": {"held_out_loss": float(np.mean([one["best"] for one in trained]))},
+        "normalisation": {key: trained[0][key] for key in ("mean", "std")},
+        "temperatures": [one["temperature"] for one in trained],
+        "built": trained[0]["built"],
+    }
+    members = [{key: value.numpy() for key, value in one["weights"].items()} for one in trained]
+    history = [{"member": float(number), **epoch} for number, one in enumerate(trained) for epoch in one["history"]]
+    return members, history, about
 
 
-def _regression(rows: TrainingRows, which: np.ndarray, transition: Transition | None) -> DebiasedLogisticRegression:
-    labels, alpha = rows.column("label")[which], rows.column("alpha")[which]
-    observables = None if rows.resolution is None else rows.resolution[which, 1:]
-    with warnings.catch_warnings(action="ignore", category=FindingWarning):  # they are stored in `findings_`
-        return DebiasedLogisticRegression(transition=transition).fit(
-            rows.inputs[which], labels, alpha, rows.weights[which], observables
-        )
+def _regressions(
+    rows: TrainingRows, train: np.ndarray, parts: list[np.ndarray], transition: Transition | None
+) -> tuple[Members, dict[str, Any], dict[str, Any]]:
+    """Fit logistic regressions to all training galaxies and to each part; return weights, T(α), and metrics."""
+
+    def fitted(which: np.ndarray) -> DebiasedLogisticRegression:
+        observables = None if rows.resolution is None else rows.resolution[which, 1:]
+        labels, alpha = rows.column("label")[which], rows.column("alpha")[which]
+        with warnings.catch_warnings(action="ignore", category=FindingWarning):  # they are stored in `findings_`
+            return DebiasedLogisticRegression(transition=transition).fit(
+                rows.inputs[which], labels, alpha, rows.weights[which], observables
+            )
+
+    whole = fitted(train)
+    members = [one.class_weights() for one in ([whole] if len(parts) == 1 else map(fitted, parts))]
+    metrics = {"log_likelihood": whole.log_likelihood_, "iterations": whole.n_iter_}
+    metrics |= {f"{name}_stderr": error for name, error in whole.stderr_.items()}
+    through = transition_to_dict(whole.transition_)
+    if transition is None:
+        through |= {
+            "stderr": whole.stderr_,
+            "method": "logistic regression and θ, fitted together (DCV14)",
+            "assumption": "p(y | features) is logistic, the flip probability depends only on the true class and alpha",
+            "findings": [one.to_dict() for one in whole.findings_],
+        }
+    return members, through, {"metrics": metrics, "normalisation": {}}

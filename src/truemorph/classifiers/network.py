@@ -32,10 +32,7 @@ _AT_ONCE_ON_GPU = 256
 
 @register_model
 def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
-    """ResNet50 as in He et al. (2016) and Keras: blocks downsample in their first 1×1 convolution, not in the 3×3 one.
-
-    timm's own `resnet50` is the later variant (v1.5).
-    """
+    """ResNet50 as in He et al. (2016) and Keras, whose blocks downsample in their first 1×1 convolution (not v1.5)."""
     if pretrained:
         raise ValueError("there are no published weights of resnet50_v1; resnet50 has them")
     chosen = {name: value for name, value in arguments.items() if not name.startswith(("pretrained", "cache"))}
@@ -106,8 +103,7 @@ def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, di
 class PixelConv(nn.Conv2d):
     """A convolution of pixels that stays in float32 under autocast.
 
-    Most pixels are dark sky, and bf16 rounds the few sky values in the same direction: the mean p(disk) of a ResNet50
-    moved by 0.010 in bf16, and by 0.001 with this layer in float32 (docs/labelling.md).
+    Most pixels are dark sky, which bf16 rounds in the same direction: this moves the mean p(disk) (docs/labelling.md).
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -126,10 +122,9 @@ def _see_pixels_exactly(backbone: nn.Module) -> None:
 
 
 class GalaxyNetwork(nn.Module):
-    """Backbone → Dense(hidden) + ReLU → K logits.
+    """Backbone → Dense(hidden) + ReLU → K logits; `pretrained` starts from published weights.
 
-    With `pretrained` it starts from published weights. `built`, of an earlier network, says how to make the same
-    backbone offline: `architecture` in timm, and `arguments`.
+    `built`, of an earlier network, says how to make the same backbone offline: `architecture` in timm, and `arguments`.
     """
 
     def __init__(
@@ -221,15 +216,15 @@ class TorchEngine:
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """Return p(y | x) of one member, shape (N, K)."""
-        found = []
+        probabilities = []
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, torch.bfloat16, enabled=self._type == torch.bfloat16),
         ):
             for batch in self.batches(inputs):
                 logits = self.networks[member](batch)
-                found.append(torch.softmax(logits.double() / self._temperatures[member], dim=1).cpu())
-        return torch.cat(found).numpy()
+                probabilities.append(torch.softmax(logits.double() / self._temperatures[member], dim=1).cpu())
+        return torch.cat(probabilities).numpy()
 
     def batches(self, pixels: np.ndarray) -> Iterator[torch.Tensor]:
         """Yield images as networks take them, on their device."""

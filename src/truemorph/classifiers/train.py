@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from truemorph.classifiers.checkpoint import (
     save_classifier,
 )
 from truemorph.classifiers.fits import fit_catalogue, observables_of
+from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -54,10 +55,7 @@ NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 
 @dataclass(frozen=True, repr=False)
 class TrainingResult(Result):
-    """A trained model and its run folder.
-
-    `left_out` galaxies lack an image, a feature, an observable of T(α) or a gold label.
-    """
+    """A trained model and its run folder; `left_out` galaxies lack an image, a value or a gold label."""
 
     out: Path
     model: Classifier
@@ -81,17 +79,14 @@ class TrainingResult(Result):
         values = {name: one for name, one in transition["parameters"].items() if isinstance(one, float) and one}
         curve = ", ".join(f"{name} = {one:.3f}" for name, one in values.items())
         left_out = f", {self.left_out:,} left out" if self.left_out else ""
-        return "\n".join(
-            text_facts(
-                [
-                    ("galaxies", f"{self.rows:,} trained on{left_out}"),
-                    ("bias curve", f"{transition['family']}{': ' if curve else ''}{curve}"),
-                    ("metrics", ", ".join(f"{name.replace('_', ' ')} {one:.4g}" for name, one in self.metrics.items())),
-                    ("time", ", ".join(f"{name} {one:.1f} s" for name, one in self.seconds.items())),
-                    ("model", str(self.out)),
-                ]
-            )
-        )
+        facts = [
+            ("galaxies", f"{self.rows:,} trained on{left_out}"),
+            ("bias curve", f"{transition['family']}{': ' if curve else ''}{curve}"),
+            ("metrics", ", ".join(f"{name.replace('_', ' ')} {one:.4g}" for name, one in self.metrics.items())),
+            ("time", ", ".join(f"{name} {one:.1f} s" for name, one in self.seconds.items())),
+            ("model", str(self.out)),
+        ]
+        return "\n".join(text_facts(facts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -132,68 +127,39 @@ def train_on_catalogue(
     transition, θ is fitted here: for a network, to all rows of the catalogue by maximum likelihood; for a logistic
     classifier, together with the regression. Returns None in all processes but the first.
     """
-    from truemorph.classifiers.members import TrainingRows, train_members
-
-    config, network = run.training, run.training.classifier == "network"
+    config, network, unfinished = run.training, run.training.classifier == "network", None
     if network:
         require_extra("networks")
+        from truemorph.classifiers.callbacks import Unfinished, is_first_process  # torch takes seconds to import
+
+        unfinished = Unfinished(Path(run.out).resolve() / UNFINISHED)
     _check(run, transition is not None)
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # fails before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
     described = _transition_for(catalogue, run, transition)
-    in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
-    defined = ("alpha", "alpha_psf", "votes", "label_rule", "classes", "definition")
-    about = {key: catalogue.metadata.get(key) for key in defined}
-    problems: Problems = []
-    if run.labels is not None:
-        in_training, about["gold_definition"], problems = _with_gold(in_training, catalogue, run.labels)
-    used: Transition | None = transition_from_dict(described) if described else None
-    names = () if used is None else observables_of(described, used)
-    if names:
-        known = np.isfinite(numeric_columns(in_training, names, run.catalogue)).all(axis=1)
-        in_training, more = _kept(in_training, known, "an observable of T(α) is missing")
-        problems += more
-    frame, inputs, more = (_pixels if network else _features)(in_training, catalogue, run)
-    problems += more
-    observed: dict[str, Any] = {}
-    if names:
-        observed["resolution"] = numeric_columns(frame, ["alpha", *names], run.catalogue)
-    if run.votes != "labels":
-        observed, used, described = _observed_votes(frame, catalogue, run, described)
-    if run.intrinsic:
-        observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
+    rows, used, described, about, problems = _training_rows(catalogue, run, described)
     loaded = time.perf_counter()
-
-    unfinished = None
-    held: AbstractContextManager[None] = nullcontext()
-    if network:
-        from truemorph.classifiers.callbacks import Unfinished, is_first_process  # torch takes seconds to import
-
-        unfinished = Unfinished(folder / UNFINISHED)
-        held = unfinished.alone(
-            {
-                "galaxies": frame_hash(frame)[:16],
-                "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
-                "votes": run.votes,
-                "vote_count": run.vote_count,
-                **config.model_dump(mode="json", exclude=NOT_THE_RESULT),
-            }
-        )
+    identity = {
+        "galaxies": frame_hash(rows.frame)[:16],
+        "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
+        "votes": run.votes,
+        "vote_count": run.vote_count,
+        **config.model_dump(mode="json", exclude=NOT_THE_RESULT),
+    }
     name = "naive" if run.naive else "debiased" if run.labels is None else "gold"
-    with held:
-        model = train_members(TrainingRows(frame, inputs, **observed), used, config, name, unfinished)
+    with unfinished.alone(identity) if unfinished is not None else nullcontext():
+        model = train_members(rows, used, config, name, unfinished)
     if network and not is_first_process():
         return None
     if used is None:  # fitted with the regression
         described = model.described["transition"] | {key: about[key] for key in ("alpha", "alpha_psf")}
-    model.described["transition"] = described
-    model.described["catalogue"] |= {
+    source = {
         "source": Path(run.catalogue).name,
         "sha256": frame_hash(catalogue.frame.select("object_id", "label", "alpha", "split")),
-        **about,
     }
-    model = replace(model, described=plain(model.described))
+    own = {"transition": described, "catalogue": model.described["catalogue"] | source | about}
+    model = replace(model, described=plain(model.described | own))
     seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
 
     def beside(partial: Path) -> None:
@@ -218,6 +184,33 @@ def train_on_catalogue(
         )
         findings += (Finding("galaxies-left-out", "note", message),)
     return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
+
+
+def _training_rows(
+    catalogue: CatalogTable, run: RunConfig, described: dict[str, Any]
+) -> tuple[TrainingRows, Transition | None, dict[str, Any], dict[str, Any], Problems]:
+    """Return the data, T(α) and its description, what labels and α are, and the galaxies that are left out."""
+    frame = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
+    defined = ("alpha", "alpha_psf", "votes", "label_rule", "classes", "definition")
+    about = {key: catalogue.metadata.get(key) for key in defined}
+    problems: Problems = []
+    if run.labels is not None:
+        frame, about["gold_definition"], problems = _with_gold(frame, catalogue, run.labels)
+    used: Transition | None = transition_from_dict(described) if described else None
+    names = () if used is None else observables_of(described, used)
+    if names:
+        complete = np.isfinite(numeric_columns(frame, names, run.catalogue)).all(axis=1)
+        frame, more = _kept(frame, complete, "an observable of T(α) is missing")
+        problems += more
+    frame, inputs, more = (_pixels if run.training.classifier == "network" else _features)(frame, catalogue, run)
+    observed: dict[str, Any] = {}
+    if names:
+        observed["resolution"] = numeric_columns(frame, ["alpha", *names], run.catalogue)
+    if run.votes != "labels":
+        observed, used, described = _observed_votes(frame, catalogue, run, described)
+    if run.intrinsic:
+        observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
+    return TrainingRows(frame, inputs, **observed), used, described, about, problems + more
 
 
 def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -252,7 +245,7 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
 
 def _environment(network: bool) -> dict[str, Any]:
     """Return time, machine and versions of a run."""
-    found = {
+    about = {
         "command": sys.argv,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -264,9 +257,9 @@ def _environment(network: bool) -> dict[str, Any]:
     if network:
         import torch
 
-        found["threads"] = torch.get_num_threads()
-        found["accelerators"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return found
+        about["threads"] = torch.get_num_threads()
+        about["accelerators"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return about
 
 
 def _check(run: RunConfig, has_transition: bool) -> None:
@@ -361,9 +354,9 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
         )
     files = ImageFiles([root / name for name in frame["image"]], run.training)
-    pixels, good, found = files.load(run.cache, _PIXELS_IN_MEMORY)
+    pixels, good, unreadable = files.load(run.cache, _PIXELS_IN_MEMORY)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
-    problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
+    problems += [(str(one), why) for one, (_, why) in zip(bad, unreadable, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.
     split = pl.when(pl.Series(good)).then("split").otherwise(pl.lit("left_out"))
     return frame.with_columns(split=split), pixels, problems

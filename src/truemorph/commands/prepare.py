@@ -148,7 +148,7 @@ def prepare_catalogue(
     """
     named = {"object_id": id, "smooth": smooth, "disk": disk, "artefact": artifact, "label": label, "radius": radius}
     named |= {"alpha": alpha}
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "preset": preset,
         "mapping": mapping,
         "joins": [*join, *(read_join(one, "sky", within) for one in match)],
@@ -162,19 +162,19 @@ def prepare_catalogue(
         "definition": definition,
     }
     if dry_run:
-        return _mapping(table, asked)
+        return _mapping(table, options)
     if table is None:
         raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
-    prepared = prepare(table, **asked, psf=psf, images=images, where=where, gold=gold, seed=seed)
+    prepared = prepare(table, **options, psf=psf, images=images, where=where, gold=gold, seed=seed)
     return prepared if out is None else write_preparation(prepared, out)
 
 
-def _mapping(table: Any, asked: dict[str, Any]) -> PlainResult:
+def _mapping(table: Any, options: dict[str, Any]) -> PlainResult:
     """Return how a table would be read; without a table, a preset or mapping as it is."""
     if table is not None:
-        joined, mapping = read_tables(table, **asked)
+        joined, mapping = read_tables(table, **options)
         mapping = narrowed(mapping, joined.table.frame.columns, joined.own)
-    elif described := asked["preset"] or asked["mapping"]:
+    elif described := options["preset"] or options["mapping"]:
         mapping = read_mapping(described)
     else:
         raise InputError(f"give a table, a preset (`preset`: {', '.join(PRESETS)}) or a `mapping`")

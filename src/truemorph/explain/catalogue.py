@@ -30,10 +30,7 @@ _DESCRIBED = ("model_hash", "backbone", "layer", "cells", "image_size", "galaxie
 
 @dataclass(frozen=True, repr=False)
 class ExplainResult(Result):
-    """Explanations of models, and the files written.
-
-    `out` has `summary.json`, `profiles_*.ecsv`, `differences_*.ecsv`, `galaxies.parquet`, `maps.fits` and figures.
-    """
+    """Explanations of models, and the folder `out` of the files that were written."""
 
     out: Path
     content: dict[str, Any]  # of `summary.json`
@@ -64,8 +61,8 @@ class ExplainResult(Result):
         ax = axes_or_new(ax)
         for name, one in self.explanations.items():
             for some in one.classes:
-                found = some.rings[PIXELS]
-                ax.plot(found.middles, found.average.mean, label=f"{name}, predicted {some.name}")
+                rings = some.rings[PIXELS]
+                ax.plot(rings.middles, rings.average.mean, label=f"{name}, predicted {some.name}")
         ax.set(xlabel="distance from the centre (pixels)", ylabel="mean intensity of maps")
         ax.legend(frameon=False, fontsize=8)
         return ax
@@ -196,11 +193,11 @@ def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
     units = [fits.PrimaryHDU()]
     for one in explanations.values():
         for some in one.classes:
-            for what, found in (("mean", some.mean), ("aligned", some.aligned)):
-                if found is None or not some.galaxies:
+            for what, averaged in (("mean", some.mean), ("aligned", some.aligned)):
+                if averaged is None or not some.galaxies:
                     continue
                 # FITS rows start at the bottom.
-                planes = np.stack([found.mean, found.stderr, found.count])[:, ::-1].astype(np.float32)
+                planes = np.stack([averaged.mean, averaged.stderr, averaged.count])[:, ::-1].astype(np.float32)
                 unit = fits.ImageHDU(planes, name=f"{what}_{len(units)}")
                 unit.header["MODEL"] = (one.model[-60:], "model")
                 unit.header["CLASS"] = (some.name, "predicted class")

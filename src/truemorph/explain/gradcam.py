@@ -2,23 +2,160 @@
 
 Selvaraju et al. 2017 (ICCV, arXiv:1610.02391): the channels of a layer, weighted by the mean gradient of the logit of
 the class, are added, and negative sums are set to zero.
+
+A stride of 2 with kernel 3 and padding 1, as in ResNets, keeps pixels 0, 2, 4, ...: cell i of a 4×4 map of 64 pixels is
+centred on pixel 16 i, not on 16 i + 7.5. `Grid` has the positions, computed as in Araujo, Norris & Sim 2019 (Distill,
+"Computing receptive fields of convolutional neural networks").
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from math import isqrt
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import TorchEngine
 from truemorph.errors import InputError
-from truemorph.explain.feature_maps import Grid, Layer, layers_of
 from truemorph.labelling.labeller import members_used
 
 # As in the paper. Regions marked by maps of 4 cells or fewer matter half as much (docs/explain.md).
 _CELLS = 7
+_RESAMPLING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Positions of a map's cells on the image, along each axis, in pixels; the centre of the first pixel is 0."""
+
+    cells: int
+    first: float  # centre of the first cell
+    step: float  # distance to the next
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the backbone whose output is a map."""
+
+    name: str
+    grid: Grid
+    form: Literal["channels first", "channels last", "tokens"]
+    before: int = 0  # tokens before those of the image
+
+    def to_map(self, output: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output, or its gradient, as (B, C, H, W)."""
+        if self.form == "channels last":
+            return output.permute(0, 3, 1, 2)
+        if self.form == "tokens":
+            return output[:, self.before :].transpose(1, 2).unflatten(2, (self.grid.cells, self.grid.cells))
+        return output
+
+
+class _Resampled(NamedTuple):
+    """A convolution or pooling: widths before and after, stride, and centre of its first window."""
+
+    before: int
+    after: int
+    stride: int
+    first: float
+
+
+def _resampled(module: Any, before: int, after: int) -> _Resampled:
+    kernel, stride, padding, dilation = (
+        value[-1] if isinstance(value, tuple) else value
+        for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+    )
+    reach = (kernel - 1) * dilation
+    if not isinstance(padding, int) or after > (before + 2 * padding - reach - 1) // stride + 1:
+        padding = ((after - 1) * stride + reach + 1 - before) // 2  # padding depends on the image
+    return _Resampled(before, after, stride, reach / 2 - padding)
+
+
+def layers_of(network: Any, size: int) -> list[Layer]:
+    """Return the layers of a GalaxyNetwork whose outputs are maps of an image of this width, the deepest last.
+
+    These are the stages named by timm (`feature_info`) that have more than one cell and influence the result. (The
+    patches of the last block have no influence in a transformer that uses its class token only.)
+    """
+    backbone = network.backbone
+    info = getattr(backbone, "feature_info", [])
+    channels = {stage["module"]: stage["num_chs"] for stage in getattr(info, "info", info)}
+    outputs: dict[str, tuple[torch.Tensor, list[_Resampled]]] = {}
+    resampled: list[_Resampled] = []
+
+    def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> Any:
+        if not isinstance(output, torch.Tensor):
+            return None
+        outputs[name] = (output, list(resampled))
+        return output.clone()  # later layers may work in place
+
+    def note(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        resampled.append(_resampled(module, inputs[0].shape[-1], output.shape[-1]))
+
+    stages = [(name, module) for name, module in backbone.named_modules() if name in channels]
+    hooks = [module.register_forward_hook(partial(keep, name)) for name, module in stages]
+    hooks += [one.register_forward_hook(note) for one in backbone.modules() if isinstance(one, _RESAMPLING)]
+    generator, device = torch.Generator().manual_seed(0), next(backbone.parameters()).device
+    picture = torch.randn(1, 3, size, size, generator=generator).to(device)
+    try:
+        with torch.enable_grad():
+            features = backbone(picture.requires_grad_())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # Not the logits, because the ReLU of the dense layer may be zero for random input.
+    direction = torch.randn(features.shape, generator=generator).to(device)
+    every = [output for output, _ in outputs.values()]
+    gradients = torch.autograd.grad(features, every, direction, allow_unused=True) if every else ()
+    layers = []
+    for (name, (output, steps)), gradient in zip(outputs.items(), gradients, strict=True):
+        layer = _layer(name, output, channels[name], backbone, size, steps)
+        if layer is not None and gradient is not None and bool(layer.to_map(gradient).any()):
+            layers.append(layer)
+    return layers
+
+
+def _layer(
+    name: str, output: torch.Tensor, channels: int, backbone: Any, size: int, steps: list[_Resampled]
+) -> Layer | None:
+    """Return how a layer stores its map; None if it has none."""
+    if output.ndim == 3:
+        prefix = getattr(backbone, "num_prefix_tokens", 0) or 0
+        # Some backbones add their class token later than stated.
+        for before in (prefix, 0):
+            cells = isqrt(max(output.shape[1] - before, 0))
+            if cells > 1 and cells**2 == output.shape[1] - before:
+                return Layer(name, _grid(size, cells, steps), "tokens", before)
+        return None
+    if output.ndim != 4:
+        return None
+    ambiguous = output.shape[1] == output.shape[3]
+    last = getattr(backbone, "output_fmt", "NCHW") == "NHWC" if ambiguous else output.shape[3] == channels
+    height, width = output.shape[1:3] if last else output.shape[2:]
+    if height != width or height < 2:
+        return None
+    return Layer(name, _grid(size, height, steps), "channels last" if last else "channels first")
+
+
+def _grid(size: int, cells: int, steps: list[_Resampled]) -> Grid:
+    """Compute positions of cells from the convolutions, or else spread them evenly."""
+    first, step, side = 0.0, 1, size
+    while side > cells:
+        onward = [one for one in steps if one.before == side > one.after >= cells]
+        if not onward:
+            return Grid(cells, (size / cells - 1) / 2, size / cells)
+        side = max(one.after for one in onward)
+        # Branches may place their cells differently: the shortcut of a ResNet-D averages two pixels, where its
+        # convolution is centred on the first.
+        beside = [one for one in onward if one.after == side]
+        first += step * sum(one.first for one in beside) / len(beside)
+        step *= beside[0].stride
+    return Grid(cells, first, float(step))
 
 
 class GradCam(TorchEngine):
@@ -119,7 +256,7 @@ class GradCam(TorchEngine):
 
     def _of_member(self, pixels: np.ndarray, classes: np.ndarray, member: int) -> np.ndarray:
         network: Any = self.networks[member]
-        found = []
+        of_batches = []
         activation = torch.empty(0)
 
         def keep(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -135,8 +272,8 @@ class GradCam(TorchEngine):
                 weights = self._layer.to_map(gradient).mean(dim=(2, 3), keepdim=True)
                 maps = (weights * self._layer.to_map(activation.detach())).sum(dim=1).relu()
                 highest = maps.amax(dim=(1, 2), keepdim=True)
-                found.append(torch.where(highest > 0, maps / highest, 0.0).cpu())
-        return torch.cat(found).numpy()
+                of_batches.append(torch.where(highest > 0, maps / highest, 0.0).cpu())
+        return torch.cat(of_batches).numpy()
 
 
 def upsampled(maps: np.ndarray, size: int, grid: Grid) -> np.ndarray:
@@ -153,8 +290,8 @@ def _chosen(there: list[Layer], name: str | None, backbone: str) -> Layer:
         raise InputError(f"backbone {backbone} has no layer with a map, so Grad-CAM can't explain it")
     if name is None:
         return next((one for one in reversed(there) if one.grid.cells >= _CELLS), there[0])
-    found = {one.name: one for one in there}
-    if name not in found:
+    by_name = {one.name: one for one in there}
+    if name not in by_name:
         listed = ", ".join(f"{one.name} ({one.grid.cells}×{one.grid.cells})" for one in there)
         raise InputError(f"no layer {name!r} with a map in backbone {backbone}; available: {listed}")
-    return found[name]
+    return by_name[name]

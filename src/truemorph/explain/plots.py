@@ -41,9 +41,9 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
                 ax.set_axis_off()
                 ax.text(0.5, 0.5, "none", ha="center", va="center", transform=ax.transAxes, color=GREY)
                 continue
-            found = one.aligned if turned and one.aligned else one.mean
-            half = len(found.mean) / 2
-            images.append(ax.imshow(found.mean, cmap="cividis", extent=(-half, half, half, -half)))
+            averaged = one.aligned if turned and one.aligned else one.mean
+            half = len(averaged.mean) / 2
+            images.append(ax.imshow(averaged.mean, cmap="cividis", extent=(-half, half, half, -half)))
             ax.tick_params(labelsize=7)
         across = "along the major axis" if turned else "from the centre"
         axes[-1, column].set_xlabel(f"{across} (pixels)\n{model.layer}, {model.cells}×{model.cells} cells", fontsize=8)
@@ -62,10 +62,7 @@ def profile_figure(
     colours: Mapping[str, str] | None = None,
     classes: Sequence[str] = (),
 ) -> Figure:
-    """Draw mean intensity against distance from the centre, one panel per class, with standard errors.
-
-    `colours` are those of models; `classes` are by default all.
-    """
+    """Draw mean intensity against distance from the centre, with standard errors: one panel per class."""
     names = list(classes) or _names(explanations.values())
     figure = Figure(figsize=(3.8 * len(names), 3.3), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
@@ -74,11 +71,11 @@ def profile_figure(
         line = _LINES[number % len(_LINES)]
         for one in model.classes:
             if one.galaxies and one.name in names:
-                ax, found = axes[names.index(one.name)], one.rings[unit]
+                ax, rings = axes[names.index(one.name)], one.rings[unit]
                 label = f"{plain_text(model.model)} ({one.galaxies:,})"
-                mean, error = found.average.mean, np.nan_to_num(found.average.stderr)
-                ax.plot(found.middles, mean, line, color=colour, label=label)
-                ax.fill_between(found.middles, mean - error, mean + error, color=colour, alpha=0.25, lw=0)
+                mean, error = rings.average.mean, np.nan_to_num(rings.average.stderr)
+                ax.plot(rings.middles, mean, line, color=colour, label=label)
+                ax.fill_between(rings.middles, mean - error, mean + error, color=colour, alpha=0.25, lw=0)
     for ax, name in zip(axes, names, strict=True):
         ax.set(xlabel=_AXES[unit], title=f"predicted {name}", xlim=(0, None))
         if ax.lines:

@@ -1,7 +1,4 @@
-"""Combine maps of many galaxies: mean maps, radial profiles and their differences (paper, Figs 5-7).
-
-All functions use plain arrays. Maps are in image pixels; the centre is ((S - 1) / 2, (S - 1) / 2).
-"""
+"""Combine maps of many galaxies: mean maps, radial profiles and their differences (paper, Figs 5-7)."""
 
 from __future__ import annotations
 
@@ -30,10 +27,7 @@ def moments(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MeanMap:
-    """Mean over galaxies of maps or profiles, and its error from their scatter.
-
-    NaN without a galaxy (the error also with one): rotated images do not cover all pixels, nor images all rings.
-    """
+    """Mean over galaxies of maps or profiles, and its error from their scatter; NaN where no galaxy reaches."""
 
     mean: np.ndarray
     stderr: np.ndarray
@@ -125,17 +119,14 @@ def profile_difference(
 ) -> dict[str, Any]:
     """Subtract the mean profiles of two models, shapes (N, B) and (M, B), with bootstrap limits over galaxies.
 
-    A resample draws galaxies, not profiles: a galaxy in both samples (by `ids`) is drawn equally often in both, so
-    that common noise cancels. Galaxies that only one model assigns to the class are included.
-
-    Returns columns with a value per ring: `difference`, and limits `low_68`, `high_68`, `low_95`, `high_95` for the
-    central 68 and 95 % of resamples; and the numbers `galaxies_first`, `galaxies_second` and `galaxies_both`.
+    A resample draws galaxies (by `ids`), not profiles, so that noise of galaxies in both samples cancels. Returns a
+    `difference` per ring, limits `low_68`, `high_68`, `low_95`, `high_95`, and numbers of galaxies.
     """
-    known: dict[Any, int] = {}
+    numbers: dict[Any, int] = {}
     samples = []
     for profiles, own in zip((first, second), ids, strict=True):
         there = np.isfinite(profiles)
-        places = np.array([known.setdefault(one, len(known)) for one in own])
+        places = np.array([numbers.setdefault(one, len(numbers)) for one in own])
         samples.append((places, np.where(there, profiles, 0).astype(np.float64), there.astype(np.float64)))
 
     def difference(drawn: np.ndarray) -> np.ndarray:
@@ -144,7 +135,7 @@ def profile_difference(
         means = [np.where(n > 0, total / np.maximum(n, 1), np.nan) for total, n in sums]
         return means[0] - means[1]
 
-    every = len(known)
+    every = len(numbers)
     rng, equal = np.random.default_rng(seed), np.full(every, 1 / every)
     resamples = [difference(rng.multinomial(every, equal).astype(np.float64)) for _ in range(bootstrap)]
     out: dict[str, Any] = {"difference": difference(np.ones(every))}
@@ -157,10 +148,7 @@ def profile_difference(
 
 
 def aligned(maps: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Rotate each map so that the major axis is along x (bilinear); NaN outside of the image.
-
-    Angles are in radians, from columns towards rows.
-    """
+    """Rotate each map by an angle (rad, from columns to rows) so that the major axis is along x; NaN outside."""
     degrees = np.degrees(angle)
     return np.stack(
         [rotate(one, turned, reshape=False, order=1, cval=np.nan) for one, turned in zip(maps, degrees, strict=True)]

@@ -1,10 +1,9 @@
-"""Check that maps depend on the learned weights: the randomisation test of Adebayo et al. 2018.
+"""Check that maps depend on the learned weights: the randomisation test of Adebayo et al. 2018 (arXiv:1810.03292).
 
-"Sanity checks for saliency maps" (NeurIPS, arXiv:1810.03292): if a map does not change when all weights are replaced by
-random ones, it shows the image, not the network. Galaxies are at the centre of their images, so maps are correlated
-even without learning; and maps are not exactly reproducible. Both effects are measured with the trained network: its
-maps of another galaxy, and of the same galaxy rotated by multiples of 90°. The check passes if maps with random weights
-correlate less than the mean of these two.
+If a map does not change when all weights are replaced by random ones, it shows the image, not the network. Galaxies are
+at the centre, so maps are correlated even without learning, and they are not exactly reproducible: both are measured
+with the trained network, by its maps of another galaxy, and of the same galaxy rotated by multiples of 90°. The check
+passes if maps with random weights correlate less than the mean of these two.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from scipy.stats import rankdata, t
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.errors import InputError
-from truemorph.explain.feature_maps import Grid
-from truemorph.explain.gradcam import GradCam, upsampled
+from truemorph.explain.gradcam import GradCam, Grid, upsampled
 from truemorph.progress import progress
 
 # Width in pixels at which maps are compared.
@@ -85,8 +83,7 @@ def randomise(
 ) -> Randomisation:
     """Compare maps of a model's first member with maps of the same network with random weights.
 
-    `pixels` are a few dozen galaxies, uint8 of shape (N, S, S, 3), cropped and resized. Random networks are initialised
-    as at the start of training; two `draws` or more give an error of their mean.
+    `pixels` are a few dozen galaxies, uint8 (N, S, S, 3); two `draws` or more give an error of their mean.
     """
     described = {**model.described, "temperatures": model.temperatures[:1]}
     cam = GradCam(replace(model, described=described, members=model.members[:1]), layer)
@@ -100,22 +97,20 @@ def randomise(
     grid = Grid(cam.grid.cells, (cam.grid.first + 0.5) * scale - 0.5, cam.grid.step * scale)
 
     def maps(turned: int = 0) -> np.ndarray:
-        found = cam.maps(np.rot90(pixels, turned, axes=(1, 2)), classes)
+        cam_maps = cam.maps(np.rot90(pixels, turned, axes=(1, 2)), classes)
         # Rotated back in pixels, because cells of a rotated image have other positions.
-        return np.rot90(upsampled(found, _SIDE, grid), -turned, axes=(1, 2))
+        return np.rot90(upsampled(cam_maps, _SIDE, grid), -turned, axes=(1, 2))
 
     trained = maps()
     other = rank_correlations(trained, trained[partner])
     same = np.mean([rank_correlations(trained, maps(turned)) for turned in (1, 2, 3)], axis=0)
     random = np.zeros((draws, len(pixels)))
-    with progress(draws, "checking maps with random weights", "networks") as bar:
-        for draw in range(draws):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed + draw)
-                fresh = GalaxyNetwork(model.config, len(model.classes), built=model.described.get("built"))
-            cam.networks[0].load_state_dict(fresh.state_dict())
-            random[draw] = rank_correlations(trained, maps())
-            bar.update(1)
+    for draw in progress(draws, "checking maps with random weights", "networks", of=range(draws)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + draw)
+            fresh = GalaxyNetwork(model.config, len(model.classes), built=model.described.get("built"))
+        cam.networks[0].load_state_dict(fresh.state_dict())
+        random[draw] = rank_correlations(trained, maps())
     return Randomisation(cam.layer, random, other, same)
 
 

@@ -1,7 +1,4 @@
-"""Mean maps and profiles over a catalogue, by the class that each model predicts.
-
-Galaxies are processed in batches; only one map per class and one profile per galaxy stay in memory.
-"""
+"""Mean maps and profiles over a catalogue, in batches, by the class that each model predicts."""
 
 from __future__ import annotations
 
@@ -58,13 +55,9 @@ def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
 
     def galaxies(config: TrainingConfig) -> Iterator[Galaxies]:
         part = table_part("galaxies", frame, root, "image")
-        size = config.image_size
-        for rows, images in decoded(config, part.batches(_BATCH)):
-            ids = rows.frame["object_id"]
-            good = [row for row, image in enumerate(images) if not isinstance(image, str)]
-            pixels = np.array([images[row] for row in good], np.uint8).reshape(-1, size, size, 3)
-            problems = [(ids[row], image) for row, image in enumerate(images) if isinstance(image, str)]
-            yield Galaxies(rows.frame[good], pixels, problems)
+        for rows, pixels, problems in decoded(config, part.batches(_BATCH)):
+            listed = [(one, why) for one, why in zip(rows["object_id"], problems, strict=True) if why is not None]
+            yield Galaxies(rows.filter(pl.Series(problems, dtype=pl.String).is_null()), pixels, listed)
 
     return galaxies
 
@@ -119,18 +112,17 @@ def explain(
 ) -> dict[str, Explanation]:
     """Explain models on galaxies, each galaxy for its predicted class, and show progress.
 
-    `galaxies` is their number, if known. Those used in training are explained by members that did not see their
-    labels, as in labelling. `rings` is their number from the centre to the edge of the image, or to 2 R_petro. With
-    `draws`, maps of the first galaxies are compared with those of so many networks with random weights.
+    Galaxies used in training are explained by members that did not see their labels. `rings` is the number from the
+    centre to the edge of the image, or to 2 R_petro; `draws`, that of networks with random weights to compare with.
     """
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
     total = None if galaxies is None else galaxies * len(models)
-    with progress(total, "explaining", "galaxies") as told:
-        found = {name: _explain(name, cam, source, rings, align, told) for name, cam in cams.items()}
+    with progress(total, "explaining", "galaxies") as bar:
+        explained = {name: _explain(name, cam, source, rings, align, bar) for name, cam in cams.items()}
     if draws:
-        found = {name: _checked(one, models[name], source, draws, seed) for name, one in found.items()}
-    return found
+        explained = {name: _checked(one, models[name], source, draws, seed) for name, one in explained.items()}
+    return explained
 
 
 def _checked(explanation: Explanation, model: Classifier, source: Source, draws: int, seed: int) -> Explanation:
@@ -141,7 +133,7 @@ def _checked(explanation: Explanation, model: Classifier, source: Source, draws:
         return replace(explanation, unchecked=str(problem))
 
 
-def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, told: Progress) -> Explanation:
+def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, bar: Progress) -> Explanation:
     model = cam.model
     size, n_classes = model.config.image_size, len(model.classes)
     edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
@@ -151,7 +143,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, t
     problems: list[tuple[Any, str]] = []
     for some in source(model.config):
         problems += some.problems
-        told.update(len(some.problems))
+        bar.update(len(some.problems))
         if some.rows.is_empty():
             continue
         labels = labeller.label(some.rows, some.pixels)
@@ -169,7 +161,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, t
         columns = {"object_id": some.rows["object_id"], "relation": labels["relation"], "class": predicted}
         # float32 halves the memory, and is the precision of the maps.
         parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
-        told.update(some.rows.height)
+        bar.update(some.rows.height)
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
         raise InputError(f"no galaxy has a readable image{first}")
@@ -190,10 +182,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, t
 
 
 def profile_table(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:
-    """Return mean profiles of models and predicted classes, with a row per ring.
-
-    Columns are `model`, `class`, `inner` and `outer` (radii), `mean`, `stderr` and `galaxies`.
-    """
+    """Return mean profiles of models and predicted classes, with a row per ring (`inner` to `outer`)."""
     tables = []
     for name, one in explanations.items():
         for some in one.classes:
@@ -207,9 +196,7 @@ def profile_table(explanations: Mapping[str, Explanation], unit: str) -> pl.Data
 def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> dict[str, pl.DataFrame]:
     """Compute differences between profiles of all pairs of models, `first` minus `second`, by `class`.
 
-    Returns a table for each unit of the radii, with a row per ring and the columns of `profile_difference`. Galaxies
-    are matched by id. Pairs without galaxies of the class, or with different rings (pixels of images of different
-    sizes), are left out.
+    Returns a table for each unit of the radii. Pairs without galaxies of the class, or with other rings, are left out.
     """
     tables: dict[str, list[pl.DataFrame]] = {}
     for first, second in combinations(explanations.values(), 2):
@@ -220,8 +207,8 @@ def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed
             for unit, mine in one.rings.items():
                 theirs = other.rings[unit]
                 if np.array_equal(mine.edges, theirs.edges):
-                    found = profile_difference(mine.profiles, theirs.profiles, ids, bootstrap, seed)
+                    difference = profile_difference(mine.profiles, theirs.profiles, ids, bootstrap, seed)
                     about = {"first": first.model, "second": second.model, "class": one.name}
                     edges = {"inner": mine.edges[:-1], "outer": mine.edges[1:]}
-                    tables.setdefault(unit, []).append(pl.DataFrame({**about, **edges, **found}))
+                    tables.setdefault(unit, []).append(pl.DataFrame({**about, **edges, **difference}))
     return {unit: pl.concat(parts) for unit, parts in tables.items()}

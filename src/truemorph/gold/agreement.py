@@ -25,8 +25,7 @@ _HALF_CHI_SQUARED = 1.92
 def combined(answers: pl.DataFrame) -> pl.DataFrame:
     """Combine answers (`annotator`, `galaxy`, `answer`, `time`; one row a person and galaxy) by `RULE`.
 
-    Returns `object_id`, `gold` (0, 1 or null), `gold_uncertain` (0 or 1), `gold_people` (names), `gold_time` (of the
-    last answer).
+    Returns `object_id`, `gold` (or null), `gold_uncertain` (0, 1), `gold_people`, `gold_time` (of the last answer).
     """
     smooth, disk, unclear, artefact = ((pl.col("answer") == one).sum() for one in CHOICES)
     whole = artefact <= smooth + disk + unclear
@@ -47,11 +46,9 @@ def combined(answers: pl.DataFrame) -> pl.DataFrame:
 def agreement(answers: pl.DataFrame, seed: int = 0) -> dict[str, Any]:
     """Measure how well people agree, from answers as `read_answers` returns them.
 
-    `pairs`: of each two people the number of galaxies that both labelled, the fraction on which they agree, and Cohen's
-    kappa with its bootstrap error; `fleiss`: Fleiss' kappa of the galaxies that all labelled, None for fewer than three
-    people; `self_consistency`: by person, repeats and the fraction answered alike; `disagreements`: galaxies on which
-    people do not agree; `twins`: disks that the same person labelled on the original and again on a degraded copy, and
-    the fraction called smooth there.
+    `pairs` of people: the fraction of galaxies on which they agree, and Cohen's kappa; `fleiss`: Fleiss' kappa of the
+    galaxies that all labelled, None for fewer than three people; `self_consistency`: repeats answered alike;
+    `disagreements`: galaxies; `twins`: disks whose degraded copy the same person labelled too, and those called smooth.
     """
     first = answers.filter(pl.col("occasion") == FIRST)
     people = sorted(first["annotator"].unique())

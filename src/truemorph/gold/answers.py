@@ -1,7 +1,6 @@
-"""Answers of annotators: one SQLite file in the plan folder.
+"""Answers of annotators: one SQLite file in the plan folder, written before the page shows the next galaxy.
 
-An answer is on the disk before the page shows the next galaxy. No answer is deleted: one that was undone or replaced
-stays in the file, marked as undone.
+No answer is deleted: one that was undone or replaced stays in the file, marked as undone.
 """
 
 from __future__ import annotations
@@ -110,9 +109,8 @@ def answers_of(folder: Path, annotator: str) -> tuple[dict[tuple[str, str], tupl
 def read_answers(folder: Path) -> pl.DataFrame:
     """Read the answers to a plan in their order, without those that were undone or replaced.
 
-    Columns: `annotator`, `galaxy`, `occasion` (first, repeat or twin), `answer` (smooth, disk, unclear or artefact),
-    `note`, `time` (UTC), `better` (whether a better image was beside it), `seconds` (that the answer took), and
-    `twin_alpha`, the resolution of a degraded copy, null for other pictures.
+    `occasion` is first, repeat or twin; `better` whether a better image was beside; `seconds` what the answer took;
+    `twin_alpha` the resolution of a degraded copy.
     """
     rows = []
     if (folder / ANSWERS).is_file():

@@ -125,9 +125,8 @@ def with_gold(
 ) -> tuple[CatalogTable, list[Finding]]:
     """Return a catalogue with gold labels from answers (see `combined`), and what was left out.
 
-    With the table of the plan by which the galaxies were chosen, `gold_probability` is the probability of being
-    selected and answered, and gold labels of earlier plans are kept. Orders are random, so the probability of this plan
-    is multiplied by the fraction of its galaxies that were answered. `about` is added to the metadata.
+    With the table of a plan, `gold_probability` is the probability of being selected, times the fraction of the plan
+    that was answered, as orders are random; gold labels of earlier plans are kept. `about` is added to the metadata.
     """
     source = str(catalogue.path or "catalogue")
     frame = catalogue.frame.with_columns(_id=pl.col("object_id").cast(pl.String))
@@ -162,10 +161,9 @@ def with_gold(
 
 
 def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[Path, int, tuple[Finding, ...]]:
-    """Write images and `manifest.csv` of a Zooniverse subject set.
+    """Write images and `manifest.csv` of a Zooniverse subject set, with ids in a hidden column (#).
 
-    Returns the manifest, the number of galaxies, and a finding if some have no readable image. Ids are in a column that
-    volunteers do not see (#).
+    Returns the manifest, the number of galaxies, and a finding if some have no readable image.
     """
     about, selected = read_plan(plan)
     root = images or about.get("image_root")

@@ -19,9 +19,8 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, person, read_answers, read_twins
 from truemorph.gold.plan import images_of, read_plan
-from truemorph.images.decode import central_crop, decode, read_image_file
+from truemorph.images.decode import central_crop, decode, pixel_batches, read_image_file
 from truemorph.images.degrade import degrade
-from truemorph.images.inputs import pixel_batches
 from truemorph.images.stretch import unstretch
 from truemorph.io import read_json, write_json, written_whole
 from truemorph.tables import CatalogTable, write_table
@@ -66,8 +65,7 @@ def items_of(
 ) -> list[tuple[str, str]]:
     """Order pictures (galaxy, occasion) at random, so that a person who stops early has labelled a random part.
 
-    The order follows from the seed and the names, so that it stays when galaxies are added. The two times that a galaxy
-    is shown are far apart, and so are a twin and its original.
+    The order follows from the seed and the names. The two times that a galaxy is shown are far apart.
     """
 
     def draw(galaxy: str, of: str = "") -> int:
@@ -95,10 +93,7 @@ def open_session(
     twins: int = 0,
     source: Source | None = None,
 ) -> Session:
-    """Find and check the pictures of a plan, make the twins, and write `session.json`.
-
-    What is not given is that of the session before.
-    """
+    """Find and check the pictures of a plan, make the twins, and write `session.json`, which has the defaults."""
     about, plan = read_plan(folder)
     before = read_session(folder)
     images = images or before.get("images") or about.get("image_root")
@@ -165,10 +160,7 @@ def _unreadable(files: dict[str, Path]) -> dict[str, str]:
 
 
 def _twins(folder: Path, n: int, plan: pl.DataFrame, images: dict[str, Path], seed: int) -> dict[str, Path]:
-    """Degraded copies by galaxy; made once, by the first session that wants some.
-
-    They are n galaxies of the highest third of α, degraded to resolutions of the lowest third.
-    """
+    """Degraded copies by galaxy: n of the highest third of α, degraded to the lowest third; made only once."""
     made = folder / TWINS
     if not made.is_file() and n:
         alpha = plan["alpha"].to_numpy()

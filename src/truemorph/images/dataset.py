@@ -22,14 +22,11 @@ _AHEAD = 3
 class GalaxyBatches:
     """Iterate over the batches of one epoch; Lightning uses it as a data loader.
 
-    `rows` are the rows of the N galaxies in `pixels`, and `columns` other tensors with N rows to include in batches.
-    `batch_size` is the number of galaxies per step, over all processes and over the `parts` into which a step is
-    divided to save memory. With a `seed`, each epoch has a new order and leaves out the last incomplete batch; without
-    one, all galaxies come in order. `process` is the index of this process (from 0) and the number of processes.
-
-    A batch is a dict of `columns`, `pixels`, `maps` (random affine maps, with an `augmentation`) and `step_weights`:
-    `columns["weights"]` divided by their sum over the whole step, so that losses of parts and processes add up to the
-    weighted mean.
+    `rows` are the rows of the N galaxies in `pixels`, and `columns` other tensors with N rows. `batch_size` is the
+    number per step, over all processes and the `parts` into which a step is divided to save memory; `process` is the
+    index of this process and their number. With a `seed`, each epoch has a new order and leaves out the last incomplete
+    batch. A batch is a dict of `columns`, `pixels`, `maps` (random affine maps, with an `augmentation`) and
+    `step_weights`, which sum to 1 over the step, so that losses of parts and processes add up to the weighted mean.
     """
 
     def __init__(

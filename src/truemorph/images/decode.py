@@ -1,4 +1,4 @@
-"""Decode image files, crop the centre and resize, for a network.
+"""Decode image files, or convert PIL images, arrays and tensors; crop the centre and resize, for a network.
 
 Galaxy Zoo 2 images are 424×424 pixels, scaled by the galaxy's radius; the paper uses the central 207×207 pixels
 (arXiv:2308.11007, section 2.5, after Dieleman, Willett & Dambre 2015). Other sizes are cropped in the same
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import simplejpeg
+from array_api_compat import is_torch_array
 from PIL import Image, UnidentifiedImageError
 
 from truemorph.config import TrainingConfig
@@ -32,6 +33,7 @@ MAXIMUM_PIXELS = 100_000_000
 _SMALLEST = 8
 _GZIP = b"\x1f\x8b"
 _PIECE = 1 << 20
+_BATCH = 256  # images
 # Pillow knows others, of which one (EPS) runs Ghostscript.
 _FORMATS = ("PNG", "TIFF", "PPM", "GIF", "BMP", "WEBP")
 # The asinh stretch is nearly linear below a tenth of white, as in astropy's AsinhStretch.
@@ -51,10 +53,7 @@ def is_fits(data: bytes) -> bool:
 
 
 def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
-    """Return pixel values of a FITS image, gzipped or not, with rows from the bottom as in FITS.
-
-    Their shape is (H, W), or (3, H, W) with red, green and blue in this order; another raises a ValueError.
-    """
+    """Return pixel values of a FITS image, gzipped or not, (H, W) or (3, H, W), with rows from the bottom."""
     from astropy.io import fits
 
     # Surveys have millions of headers that astropy repairs. The filter stays, because restoring filters in one thread
@@ -116,10 +115,7 @@ def _fits_picture(data: bytes, config: TrainingConfig) -> np.ndarray:
 
 
 def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) -> np.ndarray:
-    """Decode the content of a JPEG, PNG or FITS file to uint8 RGB, shape (height, width, 3).
-
-    Raises an InputError if it is empty, truncated, not an image, or has more than `MAXIMUM_PIXELS` pixels.
-    """
+    """Decode the content of a JPEG, PNG or FITS file to uint8 RGB, shape (height, width, 3), or raise an InputError."""
     if not data:
         raise InputError(f"{source}: the file is empty")
     try:
@@ -142,8 +138,7 @@ def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) 
 def rgb(image: Image.Image) -> np.ndarray:
     """Convert a PIL image to uint8 RGB, shape (height, width, 3); what is transparent becomes black.
 
-    Values of 16 bits are divided by 256. A ValueError for more than `MAXIMUM_PIXELS` pixels, and for modes without a
-    fixed white (floats, 32-bit integers) or for print (CMYK).
+    Values of 16 bits are divided by 256. A ValueError for modes without a fixed white, or for print (CMYK).
     """
     _check_pixels(image.height, image.width)
     # Some versions of Pillow open these files of 16 bits as 32-bit integers.
@@ -209,3 +204,69 @@ def ahead(
                 yield done, list(found)
         for key, found in waiting:
             yield key, list(found)
+
+
+def pixel_batches(images: Any, config: TrainingConfig) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
+    """Decode images of any kind in threads, one batch in advance.
+
+    Yields the slice of the images, and a uint8 array (size, size, 3) per readable image, else the problem as a string.
+    Values of arrays and tensors are uint8, or floats between 0 and 1. Images are cropped and resized as files are,
+    except an array or tensor of images that already have the network's size.
+    """
+    every = listed(images)
+    if hasattr(every, "shape"):
+        every = _pixels(every, "(N, height, width, 3)")
+        if every.shape[1:3] == (config.image_size, config.image_size):
+            config = config.model_copy(update={"crop": 1.0})
+    slices = (slice(start, min(start + _BATCH, len(every))) for start in range(0, len(every), _BATCH))
+    return ahead(lambda one: pixels_or_reason(one, config), ((rows, every[rows]) for rows in slices))
+
+
+def pixels_or_reason(image: Any, config: TrainingConfig) -> np.ndarray | str:
+    """Return the pixels of an image of any kind, uint8 (size, size, 3); if it can't be read, the reason."""
+    try:
+        if isinstance(image, str | os.PathLike | bytes):
+            return load_image(image, config)
+        known = rgb(image) if isinstance(image, Image.Image) else image
+        pixels = _pixels(known, "(height, width, 3)")
+        return cropped_and_resized(pixels, config.image_size, config.crop, "image")
+    except (ValueError, OSError, SyntaxError) as problem:  # Pillow reads the file of an image late
+        return str(problem)
+
+
+def listed(images: Any) -> Any:
+    """Return one image, or several, as a list; arrays and tensors of pixels unchanged."""
+    if isinstance(images, str | os.PathLike | bytes | Image.Image):
+        return [images]
+    if hasattr(images, "shape") and getattr(images, "ndim", 1) > 1:
+        return images
+    try:
+        return list(images)  # of a column too, of polars, pandas or numpy
+    except TypeError as problem:
+        raise InputError(f"images are paths, contents, pictures or arrays; got {type(images).__name__}") from problem
+
+
+def image_names(images: Any) -> list[Any]:
+    """Return paths of images if known, else their numbers."""
+    images = listed(images)
+    if hasattr(images, "shape"):
+        return list(range(len(images)))
+    return [
+        shown_path(Path(one)) if isinstance(one, str | os.PathLike) else number for number, one in enumerate(images)
+    ]
+
+
+def _pixels(image: Any, shape: str) -> np.ndarray:
+    """Return an array or a tensor of this shape as uint8, colours last."""
+    if is_torch_array(image):
+        image = image.detach().cpu().numpy()
+        if image.ndim >= 3 and image.shape[-3] == 3 and image.shape[-1] != 3:
+            image = np.moveaxis(image, -3, -1)
+    pixels = np.asarray(image)
+    if pixels.ndim != shape.count(",") + 1 or pixels.shape[-1] != 3:
+        raise InputError(f"pixels must have shape {shape}; got {pixels.shape}")
+    if np.issubdtype(pixels.dtype, np.floating) and (not pixels.size or 0 <= pixels.min() <= pixels.max() <= 1):
+        pixels = np.round(255 * pixels).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise InputError(f"pixels must be uint8, or floats between 0 and 1; got {pixels.dtype}")
+    return np.ascontiguousarray(pixels)

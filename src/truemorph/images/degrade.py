@@ -15,7 +15,6 @@ from scipy.ndimage import gaussian_filter, zoom
 from truemorph.arrays import float_array
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.errors import InputError
-from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import stretch, unstretch
 
 # SDSS frames have about three pixels (0.396 arcsec) per PSF FWHM.
@@ -94,11 +93,15 @@ def degrade(
     return out
 
 
-def _noise_left(pixel: float) -> float:
-    """Noise of image pixels for unit noise of camera pixels that are `pixel` image pixels wide.
+def moffat_transfer(squared_frequency: np.ndarray, fwhm: float) -> np.ndarray:
+    """Transfer function of a Moffat PSF with β = 3.5, from ν² and the FWHM: (1 + k + k²/3) exp(-k), k = 2π ν r_0."""
+    radius = fwhm / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
+    k = np.float32(2 * np.pi * radius) * np.sqrt(squared_frequency)
+    return (1 + k + k * k * np.float32(1 / 3)) * np.exp(-k)
 
-    Small camera pixels are averaged; linear interpolation between large ones leaves 2/3 of the variance per axis.
-    """
+
+def _noise_left(pixel: float) -> float:
+    """Noise of image pixels for unit noise of camera pixels that are `pixel` image pixels wide (2/3: interpolated)."""
     return min(pixel, 2 / 3)
 
 

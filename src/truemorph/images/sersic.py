@@ -1,13 +1,9 @@
 """Fit Sérsic profiles to images: index, half-light radius and ellipticity of the central galaxy.
 
-The profile is integrated over pixels and convolved with the PSF, and fitted with a free sky, weighted by the noise
-(docs/report.md compares it with statmorph). Neighbours are found with photutils and masked.
-
-Colour images (JPEG, PNG) are not on a linear scale: a stretch that enhances faint parts flattens the profile. The
-inverse of `truemorph.images.stretch` is applied to them. For simulated JPEGs this recovers n (0.85 of it for
-ellipticals, 1.0 for disks). For real Galaxy Zoo 2 JPEGs, whose stretch can't be inverted exactly, n is about half of
-the usual values. This is enough to rank galaxies, but a boundary such as n = 3 needs linear images, as in Simard et
-al. (2011, ApJS 196, 11).
+The profile is integrated over pixels, convolved with the PSF and fitted with a free sky; neighbours are masked. The
+inverse of `truemorph.images.stretch` is applied to colour images. For real Galaxy Zoo 2 JPEGs, whose stretch can't be
+inverted exactly, n is about half of the usual values: enough to rank galaxies, but a boundary such as n = 3 needs
+linear images (docs/report.md).
 """
 
 from __future__ import annotations
@@ -16,7 +12,6 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,9 +24,8 @@ from scipy import fft, ndimage, optimize
 from truemorph.arrays import float_array
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.errors import InputError, reason, require_extra
-from truemorph.images.decode import decode, fits_values, is_fits, read_image_file
-from truemorph.images.inputs import listed
-from truemorph.images.psf import moffat_transfer
+from truemorph.images.decode import decode, fits_values, is_fits, listed, read_image_file
+from truemorph.images.degrade import moffat_transfer
 from truemorph.images.stretch import unstretch
 from truemorph.io import shown_path
 from truemorph.progress import progress
@@ -117,14 +111,9 @@ def measure_sersic(
     jobs = min((os.cpu_count() or 1) if jobs is None else jobs, -(-count // _PER_TASK))
 
     each = (images[row] for row in range(count)), np.broadcast_to(sigma, count)
-    with (
-        worker_pool(jobs) if jobs > 1 else nullcontext() as pool,
-        progress(count, "Sérsic profiles", "galaxies") as bar,
-    ):
-        rows = []
-        for row in pool.map(_measured, *each, chunksize=_PER_TASK) if pool else map(_measured, *each):
-            rows.append(row)
-            bar.update(1)
+    with worker_pool(jobs) if jobs > 1 else nullcontext() as pool:
+        measured = pool.map(_measured, *each, chunksize=_PER_TASK) if pool else map(_measured, *each)
+        rows = list(progress(count, "Sérsic profiles", "galaxies", of=measured))
     files = count > 0 and all(isinstance(one, str | os.PathLike) for one in images)
     names = pl.Series("object_id", map(shown_path, images)) if files else pl.Series("row", range(count), pl.Int64)
     return pl.DataFrame(rows, schema=_SCHEMA).insert_column(0, names)
@@ -160,18 +149,15 @@ def _measured(image: Any, sigma: float) -> dict[str, Any]:
 def _read(image: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return flux of an image, and its noise in addition to the sky's (infinite if masked); shapes (H, W)."""
     if isinstance(image, str | os.PathLike):
-        data, name = read_image_file(image), shown_path(image)
-    else:
-        data, name = image, "image"
-    if isinstance(data, bytes):
-        if is_fits(data):
-            bands = fits_values(data)
-            image = bands if bands.ndim == 2 else bands[_GREEN]
-        else:
-            image = decode(data, name)
+        image = read_image_file(image)
+    if isinstance(image, bytes):
+        image = fits_values(image) if is_fits(image) else decode(image)
+        image = image[_GREEN] if image.ndim == 3 and image.dtype == np.float64 else image
     pixels = np.asarray(image)
     if pixels.shape[2:] == (3,) and pixels.dtype == np.uint8:
-        noise = _LEVEL * _worth_of_a_level()[pixels.mean(axis=2).astype(np.uint8)]
+        ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+        worth_of_a_level = np.gradient(unstretch(ramp)[_GREEN, :, 0].astype(np.float64))
+        noise = _LEVEL * worth_of_a_level[pixels.mean(axis=2).astype(np.uint8)]
         white = pixels.max(axis=2) >= _WHITE
         return unstretch(pixels)[_GREEN].astype(np.float64), np.where(white, np.inf, noise)
     if pixels.ndim != 2 or not np.issubdtype(pixels.dtype, np.floating):
@@ -181,19 +167,8 @@ def _read(image: Any) -> tuple[np.ndarray, np.ndarray]:
     return pixels.astype(np.float64), np.where(np.isfinite(pixels), 0.0, np.inf)
 
 
-@cache
-def _worth_of_a_level() -> np.ndarray:
-    """Flux difference between neighbouring grey levels, shape (256,)."""
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    return np.gradient(unstretch(ramp)[_GREEN, :, 0].astype(np.float64))
-
-
 def _separated(values: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Subtract the sky, find the central galaxy, and mask its neighbours.
-
-    Returns flux, its noise (of sky, image and model; infinite where masked), which pixels are the galaxy's, all (H, W),
-    and why a fit may be wrong.
-    """
+    """Return flux above the sky, its noise (infinite where masked), the galaxy's pixels, and why a fit may be wrong."""
     from photutils.segmentation import deblend_sources, detect_sources
 
     bad, known = ~np.isfinite(values) | np.isinf(noise), np.isfinite(values)
@@ -252,9 +227,8 @@ def _shape(parameters: np.ndarray) -> tuple[float, float, float, float]:
 def _sersic_law(shape: tuple[int, int], sigma: float) -> Callable[[np.ndarray], np.ndarray]:
     """Return the Sérsic profile, integrated over the pixels of an image and convolved with the PSF.
 
-    It is a function of x, y (pixels from the centre), ln of the circularised half-light radius, ln n, and the two
-    components of the distortion (a - b) / (a + b), which are defined for all values, unlike an axis ratio and an angle.
-    It gives the surface brightness relative to that at the half-light radius, with the shape of the image.
+    A function of x, y (pixels from the centre), ln of the circularised half-light radius, ln n, and the components of
+    the distortion (a - b) / (a + b). It gives the brightness relative to that at the half-light radius.
     """
     margin = int(np.ceil(_PSF_REACH * sigma))
     height, width = whole = [fft.next_fast_len(length + 2 * margin, real=True) for length in shape]
@@ -286,10 +260,7 @@ def _sersic_law(shape: tuple[int, int], sigma: float) -> Callable[[np.ndarray], 
 
 @one_thread
 def _fitted(values: np.ndarray, noise: np.ndarray, sigma: float) -> tuple[dict[str, Any], list[str]]:
-    """Fit a Sérsic profile by least squares; the linear parameters, brightness and sky, are solved at each step.
-
-    `sigma` is in pixels, 0 for no PSF. Returns columns of `measure_sersic`, and problems.
-    """
+    """Fit a profile by least squares, with brightness and sky solved at each step; return columns, and problems."""
     light, noise, own, problems = _separated(values, noise)
     kept = np.isfinite(noise)
     data, weight = light[kept], 1 / noise[kept]

@@ -14,8 +14,7 @@ from filelock import FileLock
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images.decode import ahead, load_image, read_image_file
-from truemorph.images.inputs import pixel_batches
+from truemorph.images.decode import ahead, load_image, pixel_batches, read_image_file
 from truemorph.io import read_json, write_json
 from truemorph.progress import progress
 
@@ -37,9 +36,9 @@ class ImageFiles:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return pixels of some rows, uint8 (M, size, size, 3)."""
-        asked = [self.paths[row] for row in rows]
-        found = self._pool.map(lambda path: load_image(path, self.config), asked)
-        return np.array(list(found), np.uint8).reshape(-1, *self.shape[1:])
+        paths = [self.paths[row] for row in rows]
+        images = self._pool.map(lambda path: load_image(path, self.config), paths)
+        return np.array(list(images), np.uint8).reshape(-1, *self.shape[1:])
 
     def load(
         self, cache: PathLike | None = None, memory: float = math.inf
@@ -47,11 +46,9 @@ class ImageFiles:
         """Decode all images once; return their pixels, which are good, and path and problem of unreadable ones.
 
         Pixels are an array, uint8 (N, size, size, 3), zero if unreadable; or these files, if it is larger than `memory`
-        (bytes). In a folder `cache`, pixels are memory-mapped, so that memory does not grow with N and the next run
-        need not decode again. They are identified by a hash of the files' contents and the settings. An interrupted
-        build starts again; if two processes need the same pixels, one builds them and the other waits.
-
-        An InputError if more than 5 % are unreadable.
+        (bytes). In a folder `cache`, they are memory-mapped, under a hash of the files' contents and the settings. An
+        interrupted build starts again; of two processes, one builds and the other waits. More than 5 % unreadable
+        images are an InputError.
         """
         pixels: Pixels = self
         if cache is not None:

@@ -27,8 +27,7 @@ def stretch(light: np.ndarray) -> np.ndarray:
 def unstretch(pixels: np.ndarray) -> np.ndarray:
     """Convert a colour image, uint8 (S, S, 3), to flux (3, S, S), except what rounding and saturation removed.
 
-    The unit is nanomaggies per frame pixel if the image was made by `stretch`; for another asinh stretch, the scale is
-    approximately linear.
+    For an asinh stretch other than `stretch`, the scale is only approximately linear.
     """
     shown = pixels.transpose(2, 0, 1).astype(np.float32)
     mean = np.maximum(shown.mean(axis=0), np.float32(1e-3))

@@ -1,8 +1,7 @@
 """Transform pixels on the device: normalisation, and augmentation that does not change α.
 
-Mirroring, rotating or shifting an image by a few pixels does not change the resolution, so label and α stay valid. Zoom
-is off by default: it changes the apparent size of galaxy and PSF, from which a network that is trained through T(α) may
-infer the resolution. To degrade the resolution of a galaxy, use `truemorph.images.degrade`.
+Zoom is off by default: it changes the apparent size of galaxy and PSF, from which a network that is trained through
+T(α) may infer the resolution. To degrade the resolution of a galaxy, use `truemorph.images.degrade`.
 """
 
 from __future__ import annotations
@@ -16,21 +15,16 @@ from torch.nn.functional import affine_grid, grid_sample
 
 
 def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Convert uint8 (B, S, S, 3) to normalised float (B, 3, S, S), channels-last in memory.
-
-    `mean` and `std`, shape (3,), are in units of the full range (0 to 1).
-    """
+    """Convert uint8 (B, S, S, 3) to float (B, 3, S, S), channels-last in memory; mean 0.5 is half of the range."""
     scaled = pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
     return scaled.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random augmentation of images in training.
+    """Random augmentation in training; `rotation` is by any angle (with interpolation), by multiples of 90°, or none.
 
-    `flip` mirrors half of the images; `rotation` is by any angle (with interpolation), by multiples of 90° (without),
-    or none; `shift` is the largest along each axis, in units of the width; `zoom` enlarges by a factor between
-    1 / (1 + zoom) and 1 + zoom.
+    `shift` is the largest along each axis, in widths; `zoom` is by a factor between 1 / (1 + zoom) and 1 + zoom.
     """
 
     flip: bool = True
@@ -65,10 +59,7 @@ class Augmentation:
 
 
 def warp(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """Map images (B, 3, S, S) by maps of `Augmentation.draw`, bilinearly; outside of its edges an image is mirrored.
-
-    Mirroring and rotation by 90° preserve pixel values, up to rounding of coordinates.
-    """
+    """Map images (B, 3, S, S) by maps of `Augmentation.draw`, bilinearly; beyond its edges an image is mirrored."""
     grid = affine_grid(maps.to(images.device, images.dtype), list(images.shape), align_corners=False)
     warped = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return warped.contiguous(memory_format=torch.channels_last)

@@ -20,13 +20,13 @@ from truemorph.bias.transitions import MatrixTransition, transition_from_dict, t
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
 from truemorph.classifiers.fits import observables_of
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphError, reason, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.io import FORMAT_VERSION
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import Labeller
-from truemorph.labelling.output import Batch, Counts, Results, is_table, too_bad
+from truemorph.labelling.output import Batch, Counts, Results, is_table
 from truemorph.labelling.sources import (
     IMAGE_COLUMN,
     NO_FEATURE,
@@ -145,10 +145,7 @@ class Labelling:
         """Yield batches of rows of a part, inputs of the good rows, and the problem of each row."""
         model = self.labeller.model
         if model.uses_images:
-            for rows, images in decoded(model.config, part.batches(_BATCH)):
-                good = [one for one in images if not isinstance(one, str)]
-                problems = [one if isinstance(one, str) else None for one in images]
-                yield rows.frame, np.stack(good) if good else np.empty(0), problems
+            yield from decoded(model.config, part.batches(_BATCH))
             return
         for rows in part.batches(PART_ROWS):
             features = logistic_inputs(rows.frame, model.config.features, str(self.source.path))
@@ -156,10 +153,10 @@ class Labelling:
             yield rows.frame, features[finite], [None if one else NO_FEATURE for one in finite]
 
 
-def _other_batches(part: Part, known: set[Any], size: int) -> Iterator[Rows]:
-    """Yield batches without galaxies that are known."""
+def _other_batches(part: Part, labelled: set[Any], size: int) -> Iterator[Rows]:
+    """Yield batches without galaxies that are labelled."""
     for rows in part.batches(size):
-        chosen = [row for row, one in enumerate(rows.frame["object_id"]) if one not in known]
+        chosen = [row for row, one in enumerate(rows.frame["object_id"]) if one not in labelled]
         if chosen:
             yield Rows(rows.frame[chosen], [rows.images[row] for row in chosen])
 
@@ -171,18 +168,14 @@ def open_labelling(
     *,
     transition: dict[str, Any] | None = None,
     observed: Any = None,
-    id_column: str | None = None,
-    image_column: str | None = None,
     images: PathLike | None = None,
     keep: tuple[str, ...] = (),
     engine: str = "torch",
     precision: Precision = "auto",
     gate: PathLike | None = None,
+    **columns: str | None,
 ) -> Labelling:
-    """Check arguments and prepare everything to label parts; the arguments are those of `truemorph.label_galaxies`.
-
-    `id_column` and `keep` are its `id` and `copy`, and T(α) is in the format of a fit file.
-    """
+    """Check arguments and prepare everything to label parts, by the arguments of `truemorph.label_galaxies`."""
     out = Path(out)
     is_table(out)  # fail early
     path = Path(source if isinstance(source, str | os.PathLike) else kind_of(source))
@@ -190,20 +183,19 @@ def open_labelling(
         raise InputError(f"{out}: would overwrite the input; choose another `out`")
     given = open_source(
         source,
-        id_column=id_column,
-        image_column=image_column,
         images=images if model.uses_images else path.parent,  # unused; the catalogue's may be elsewhere
         keep=keep,
         but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
+        **columns,
     )
     first = _first_row(given)
     joined = None if observed is None else read_catalogue(observed)
     catalogue = given if joined is None else joined
-    name = str(path if observed is None else observed if isinstance(observed, str | os.PathLike) else kind_of(observed))
-    about, has_observed = catalogue.metadata, joined is not None or given.prepared
-    curve = _curve_for_posteriors(model, transition, about, name) if has_observed else None
-    used = None if curve is None else transition_from_dict(curve)
-    names = () if curve is None or used is None else observables_of(curve, used)
+    has_observed = joined is not None or given.prepared
+    name = str(catalogue.path or kind_of(observed))
+    curve = _curve_for_posteriors(model, transition, catalogue.metadata, name) if has_observed else {}
+    used = transition_from_dict(curve) if curve else None
+    names = observables_of(curve, used) if used is not None else ()
     numeric_columns((first if joined is None else joined.frame).clear(), names, name)  # fail early
     proof = None if precision != "int8" else given if gate is None else open_source(gate)
     labeller = Labeller(
@@ -216,50 +208,17 @@ def open_labelling(
         {name: first[name].dtype for name in keep},
         first["object_id"].dtype,
     )
-    known = [part.frame["object_id"] for part in given.parts if part.frame is not None]
-    if joined is not None and known and labeller.observed_rows(pl.concat(known)).null_count() == sum(map(len, known)):
+    ids = [part.frame["object_id"] for part in given.parts if part.frame is not None]
+    if joined is not None and ids and labeller.observed_rows(pl.concat(ids)).null_count() == sum(map(len, ids)):
         raise _no_observed(labeller, given)
-    clash = set(keep) & set(labeller.columns)
-    if clash:
+    if clash := set(keep) & set(labeller.columns):
         raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
-    through = None
-    if used is not None:
-        through = transition_to_dict(used) | ({"observables": list(names)} if names else {})
-        through.pop("table", None)  # of a user-defined class
-    identity = {
-        "kind": "labels",
-        "truemorph_version": __version__,
-        "model_hash": model.model_hash,
-        "engine": labeller.engine.description,
-        "transition": through,
-        "alpha": about.get("alpha"),
-    }
-    findings = unique(catalogue.findings, model.findings, map(Finding.from_dict, (curve or {}).get("findings", ())))
-    if has_observed and curve is None:
+    findings = unique(catalogue.findings, model.findings, map(Finding.from_dict, curve.get("findings", ())))
+    if has_observed and not curve:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
         findings += (Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."),)
-    metadata = {
-        "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
-        "format_version": FORMAT_VERSION,
-        **identity,
-        "source": given.metadata.get("source", str(path)),  # of a prepared catalogue
-        **{
-            key: about[key]
-            for key in ("votes", "label_rule", "classes", "definition", "gold_definition")
-            if about.get(key)
-        },
-        "trained_on": model.described["catalogue"],
-        "trained_through": transition_to_dict(model.transition),
-        "findings": [one.to_dict() for one in findings],
-    }
-    # Copied columns have the units and descriptions of the source.
-    origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *keep), given)
-    if has_observed:
-        origins |= dict.fromkeys(("alpha", "split"), catalogue)
-    units = {name: one.units[name] for name, one in origins.items() if name in one.units}
-    described = {name: text for name, (_, text) in labeller.columns.items()}
-    described |= {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
-    labels = CatalogTable(pl.DataFrame(schema=labeller.schema), units, metadata, descriptions=described)
+    identity = _identity(labeller, catalogue)
+    labels = _empty_labels(labeller, given, catalogue, identity, findings)
     identity |= {
         "inputs": [str(one.resolve()) for one in (given.path, given.root)],
         "observed": None if labeller.joined is None else frame_hash(labeller.joined),
@@ -267,6 +226,53 @@ def open_labelling(
     }
     results = Results(out, identity, {part.name: part.mark for part in given.parts}, labels)
     return Labelling(labeller, given, results, findings)
+
+
+def _identity(labeller: Labeller, catalogue: Source | CatalogTable) -> dict[str, Any]:
+    """Return what determines the labels, beside the inputs."""
+    through = None
+    if labeller.transition is not None:
+        through = transition_to_dict(labeller.transition)
+        through.pop("table", None)  # of a user-defined class
+        through |= {"observables": list(labeller.observables)} if labeller.observables else {}
+    return {
+        "kind": "labels",
+        "truemorph_version": __version__,
+        "model_hash": labeller.model.model_hash,
+        "engine": labeller.engine.description,
+        "transition": through,
+        "alpha": catalogue.metadata.get("alpha"),
+    }
+
+
+def _empty_labels(
+    labeller: Labeller,
+    given: Source,
+    catalogue: Source | CatalogTable,
+    identity: dict[str, Any],
+    findings: tuple[Finding, ...],
+) -> CatalogTable:
+    """Return a table of labels without rows: columns, units, descriptions and metadata."""
+    model, about = labeller.model, catalogue.metadata
+    defined = ("votes", "label_rule", "classes", "definition", "gold_definition")
+    metadata = {
+        "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
+        "format_version": FORMAT_VERSION,
+        **identity,
+        "source": given.metadata.get("source", str(given.path)),  # of a prepared catalogue
+        **{key: about[key] for key in defined if about.get(key)},
+        "trained_on": model.described["catalogue"],
+        "trained_through": transition_to_dict(model.transition),
+        "findings": [one.to_dict() for one in findings],
+    }
+    # Copied columns have the units and descriptions of the source.
+    origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *labeller.keep), given)
+    if labeller.observed:
+        origins |= dict.fromkeys(("alpha", "split"), catalogue)
+    units = {name: one.units[name] for name, one in origins.items() if name in one.units}
+    descriptions = {name: text for name, (_, text) in labeller.columns.items()}
+    descriptions |= {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
+    return CatalogTable(pl.DataFrame(schema=labeller.schema), units, metadata, descriptions=descriptions)
 
 
 def _first_row(source: Source) -> pl.DataFrame:
@@ -287,10 +293,10 @@ def _no_observed(labeller: Labeller, source: Source) -> InputError:
 
 def _curve_for_posteriors(
     model: Classifier, transition: dict[str, Any] | None, about: dict[str, Any], source: str
-) -> dict[str, Any] | None:
-    """Return T(α) for posteriors in the format of a fit file; None if they would only repeat the observed labels."""
+) -> dict[str, Any]:
+    """Return T(α) for posteriors in the format of a fit file; empty if they would only repeat the observed labels."""
     if transition is None and model.transition == MatrixTransition.identity(model.transition.n_classes):
-        return None
+        return {}
     here = about.get("alpha_psf")
     fitted = model.described["catalogue"] if transition is None else transition
     if here != fitted.get("alpha_psf", here):
@@ -324,10 +330,7 @@ def label_table(
     max_bad: float = MAXIMUM_BAD_FRACTION,
     **options: Any,
 ) -> LabelReport:
-    """Label galaxies and write a table or a folder of tables, as `truemorph.label_galaxies`.
-
-    The other options are those of `open_labelling`. The report counts all parts that are finished so far.
-    """
+    """Label galaxies as `truemorph.label_galaxies`; the report counts all parts that are finished so far."""
     k, n = shard
     if not 1 <= k <= n:
         raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")
@@ -360,24 +363,47 @@ def _here(work: Labelling, left: list[int]) -> Iterator[int]:
 
 
 def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], address: str | None) -> Iterator[int]:
-    """Label parts on a Ray cluster; yield their numbers."""
-    from truemorph.labelling.engines.ray import on_actors
+    """Label parts on a Ray cluster, by default a local one; yield their numbers.
+
+    Actors that die are restarted, and their parts repeated.
+    """
+    require_extra("ray")
+    import ray
+    from ray.util import ActorPool
 
     if model.folder is None:
         raise InputError("engine ray needs a model loaded from a folder that all machines can read")
+    if not left:
+        return
     # Workers run in other folders.
     paths = {name: options.get(name) for name in ("source", "out", "observed", "images", "gate")}
     absolute = {name: Path(path).resolve() for name, path in paths.items() if isinstance(path, str | os.PathLike)}
-    yield from on_actors(PartLabeller, (str(model.folder.resolve()), {**options, **absolute}), left, address)
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False, include_dashboard=False)
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    # Leave one core for Ray itself.
+    size = min(len(left), gpus or max(1, int(resources["CPU"]) - 1))
+    device: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+    actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **device)(PartLabeller)
+    pool = ActorPool([actor.remote(str(model.folder.resolve()), {**options, **absolute}) for _ in range(size)])
+    try:
+        done = pool.map_unordered(lambda worker, part: worker.label.remote(part), left)
+        yield from progress(len(left), "label", "part", of=done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise TruemorphError(f"the cluster failed: {reason(error)}") from error
 
 
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
-    if too_bad(counts, max_bad):
+    images = counts["labelled"] + counts["unreadable"]
+    if counts["unreadable"] > max_bad * images:
         results.write_problems()
         first = next((why for _, why in results.listed() if why not in (NO_IMAGE, NO_FEATURE)), "not known")
         raise InputError(
-            f"{counts['unreadable']} of {counts['labelled'] + counts['unreadable']} images can't be read, more than "
-            f"{max_bad:.0%} (first: {first}; more in {results.problems}); replace them, or allow more (`max_bad`)"
+            f"{counts['unreadable']} of {images} images can't be read, more than {max_bad:.0%} (first: {first}; more "
+            f"in {results.problems}); replace them, or allow more (`max_bad`)"
         )
 
 

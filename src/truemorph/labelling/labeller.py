@@ -1,7 +1,6 @@
 """Compute labels from inputs: p(y | x), out of fold, and the posterior given the observed label.
 
-If a galaxy was used in training, p(y | x) comes from a member that did not see its label (out of fold). If there is no
-such member (one fold), the posterior is null, because it would count the observed label twice.
+Without a member that did not see a galaxy's label, the posterior is null: it would count the label twice.
 """
 
 from __future__ import annotations
@@ -27,10 +26,7 @@ Value = TypeVar("Value")
 
 
 def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
-    """Return which members label which galaxies, shape (M, N) of bool.
-
-    Members of fold f were trained without it; galaxies outside the folds (-1) are labelled by all members.
-    """
+    """Return which members label which galaxies, (M, N) of bool: all, or those of a fold trained without it."""
     of_a_fold = model.config.seeds if model.uses_images else 1
     own = np.arange(len(model.members))[:, None] // of_a_fold
     return (own == fold) | (fold < 0)
@@ -91,10 +87,7 @@ class Labeller:
         return _by_name(self.model.seen["object_id"], list(self.model.seen.select("role", "fold").iter_rows()))
 
     def part_in_training(self, ids: pl.Series) -> tuple[list[str], np.ndarray]:
-        """Return each galaxy's role and fold in training; "new" and -1 if it was not used.
-
-        Images in another folder, or of the same name in several, may be those of training, so base names decide.
-        """
+        """Return each galaxy's role and fold in training, by id or base name; "new" and -1 if it was not used."""
         names = zip(ids.cast(pl.String), base_names(ids), strict=True)
         seen = [self._seen.get(one) or self._seen.get(base, (NEW, -1)) for one, base in names]
         return [role for role, _ in seen], np.array([fold for _, fold in seen], dtype=np.int64)
@@ -112,10 +105,12 @@ class Labeller:
             "model_hash": pl.Series([self.model.model_hash]).new_from_index(0, frame.height),
         }
         if self.observed:
-            known = self._with_observed(frame)
-            out |= {"observed_label": known["label"], "alpha": known["alpha"], "split": known["split"]}
+            observed = frame  # of the source, or of the other catalogue (null where it has no such id)
+            if self.joined is not None:
+                observed = self.joined.select(pl.all().gather(self.observed_rows(frame["object_id"])))
+            out |= {"observed_label": observed["label"], "alpha": observed["alpha"], "split": observed["split"]}
             if self.transition is not None:
-                out |= self._posterior(known, p, pl.Series(roles) != IN_SAMPLE, self.transition)
+                out |= self._posterior(observed, p, pl.Series(roles) != IN_SAMPLE, self.transition)
         return pl.DataFrame(out).select(list(self.schema))
 
     def _out_of_fold(self, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,18 +137,12 @@ class Labeller:
         """Return the row of each galaxy in the catalogue of observed labels; null if it is not there."""
         return pl.Series([self._row.get(one) for one in ids.cast(pl.String)], dtype=pl.UInt32)
 
-    def _with_observed(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return rows with observed labels: of the source, or of the other catalogue (null where it has no such id)."""
-        if self.joined is None:
-            return frame
-        return self.joined.select(pl.all().gather(self.observed_rows(frame["object_id"])))
-
-    def _posterior(self, known: pl.DataFrame, p: np.ndarray, fresh: pl.Series, t: Transition) -> dict[str, Any]:
+    def _posterior(self, observed: pl.DataFrame, p: np.ndarray, fresh: pl.Series, t: Transition) -> dict[str, Any]:
         """Return the posterior's columns; null without an observed label, in-sample, or without T's observables."""
-        values = numeric_columns(known, self.observables, "the catalogue")
-        usable = known["label"].is_not_null() & fresh & pl.Series(np.isfinite(values).all(axis=1))
+        values = numeric_columns(observed, self.observables, "the catalogue")
+        usable = observed["label"].is_not_null() & fresh & pl.Series(np.isfinite(values).all(axis=1))
         rows = usable.to_numpy()
-        labels, alpha = (known[name].filter(usable).to_numpy() for name in ("label", "alpha"))
+        labels, alpha = (observed[name].filter(usable).to_numpy() for name in ("label", "alpha"))
         after = np.full(p.shape, np.nan)
         after[rows] = posterior(p[rows], labels, alpha, t, observables=values[rows] if self.observables else None)
         quality = np.full(len(p), np.nan)

@@ -1,12 +1,11 @@
 """Write labels: parts, each written atomically, and one table of all parts.
 
 A folder of results holds `run.json` (which identifies the labelling) and a Parquet file per part, whose metadata has
-its row counts and the rows that could not be labelled. For one table `labels.parquet`, the folder is
-`labels.parquet.<digest>.parts` until all parts are done (the digest identifies the labelling). A part in progress is
-locked, so that several processes can share the work; the system releases the locks of a killed process.
+its row counts and the rows that could not be labelled. For one table, the folder is `labels.parquet.<digest>.parts`
+until all parts are done. A part in progress is locked, so that several processes can share the work.
 
-A part is finished if its file belongs to the present inputs. When a survey grows, images belong to other parts than
-before; files of earlier parts are then set aside, and their labels are taken from there.
+When a survey grows, images belong to other parts than before; files of earlier parts are then set aside, and their
+labels are taken from there.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import AcquireReturnProxy, FileLock
 
-from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.io import changed_values, content_hash, file_hash, lock, plain, read_json, write_json, written_whole
 from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE
@@ -54,11 +53,6 @@ def is_table(out: Path) -> bool:
     return True
 
 
-def too_bad(counts: Counts, most: float) -> bool:
-    """Whether the fraction of unreadable images is larger than `most`."""
-    return counts["unreadable"] > most * (counts["labelled"] + counts["unreadable"])
-
-
 def _counted(batch: Batch) -> Counts:
     rows_in, labels, problems = batch
     counts = Counter(rows_in=rows_in, labelled=labels.height, listed=len(problems))
@@ -70,24 +64,11 @@ def _counted(batch: Batch) -> Counts:
     return counts
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Convert write errors to one that names the file and explains how to resume."""
-    try:
-        yield
-    except OSError as problem:
-        raise TruemorphError(
-            f"{path}: can't be written ({reason(problem)}); free space, or make it writable, and repeat the command"
-        ) from problem
-
-
 class Results:
     """Results of one labelling, shared by all its processes.
 
-    `out` is a table (the extension gives its format), or a folder for the parts. `identity` is everything that
-    determines the labels, except the inputs, of which `parts` has a mark for each part. `labels` has their columns,
-    units, descriptions and metadata, without rows. `problems` is the table of rows that could not be labelled, up to
-    now.
+    `out` is a table or a folder. `identity` determines the labels together with the inputs, of which `parts` has a mark
+    for each part. `labels` is an empty table; `problems` the file of rows that could not be labelled, up to now.
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], parts: dict[str, str], labels: CatalogTable) -> None:
@@ -110,17 +91,15 @@ class Results:
                 place.unlink(missing_ok=True)  # while locked; a waiting process makes a new one
 
     def begin(self, own: Collection[str]) -> list[Finding]:
-        """Make the folder, or check that it belongs to this labelling and set aside parts that must be labelled again.
+        """Make the folder, or check that it belongs to this labelling; return findings about damaged parts.
 
-        These are parts of other inputs than now, and those of `own` with unreadable images, which may have been
-        replaced. Damaged parts are deleted, and returned as findings.
+        Parts of other inputs than now, and those of `own` with unreadable images, are set aside to be labelled again.
         """
-        with _writing(self.folder):
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            with self.alone():
-                self._identify()
-                findings = self._set_aside(own)
-                self.write_problems()
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        with self.alone():
+            self._identify()
+            findings = self._set_aside(own)
+            self.write_problems()
         return findings
 
     def _identify(self) -> None:
@@ -248,7 +227,6 @@ class Results:
         ids, rows = set[str](), list[str]()
         schema = to_arrow(self._labels).schema
         with (
-            _writing(path),
             written_whole(path, durable=True) as partial,
             pq.ParquetWriter(partial, schema, write_page_checksum=True) as writer,
         ):
@@ -266,29 +244,28 @@ class Results:
             if rows_in != labelled + problem_rows:
                 raise AssertionError(f"{path}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
             record: dict[str, Any] = {"counts": counts, "problems": listed, "input": self.parts[part]}
-            known = None if marks is None else rows
-            record["seal"] = content_hash([self._identity, part, record, known])
-            writer.add_key_value_metadata({_RECORD: json.dumps(record), _ROWS: json.dumps(known)})
+            stored_marks = None if marks is None else rows
+            record["seal"] = content_hash([self._identity, part, record, stored_marks])
+            writer.add_key_value_metadata({_RECORD: json.dumps(record), _ROWS: json.dumps(stored_marks)})
 
     def conclude(self) -> None:
         """Write the table of problems; combine all parts in order if the output is one table."""
-        with _writing(self.out):
-            if self.is_table:
-                self.problems = self.out.with_name(f"{self.out.stem}.problems.csv")
-            self.write_problems()
-            if not self.is_table:
-                shutil.rmtree(self._locks, ignore_errors=True)
-                for one in self.folder.rglob(".*.parquet"):  # set aside, or left by killed processes
-                    one.unlink(missing_ok=True)
-                return
-            if self.out.suffix.lower() == ".parquet":
-                schema = to_arrow(self._labels).schema
-                with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
-                    for part in self.parts:
-                        writer.write_table(pq.read_table(self._path(part), partitioning=None).cast(schema))
-            else:
-                frame = pl.concat([pl.read_parquet(self._path(part)) for part in self.parts])
-                write_table(replace(self._labels, frame=frame), self.out)
-            gone = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
-            self.folder.rename(gone)
-            shutil.rmtree(gone)
+        if self.is_table:
+            self.problems = self.out.with_name(f"{self.out.stem}.problems.csv")
+        self.write_problems()
+        if not self.is_table:
+            shutil.rmtree(self._locks, ignore_errors=True)
+            for one in self.folder.rglob(".*.parquet"):  # set aside, or left by killed processes
+                one.unlink(missing_ok=True)
+            return
+        if self.out.suffix.lower() == ".parquet":
+            schema = to_arrow(self._labels).schema
+            with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
+                for part in self.parts:
+                    writer.write_table(pq.read_table(self._path(part), partitioning=None).cast(schema))
+        else:
+            frame = pl.concat([pl.read_parquet(self._path(part)) for part in self.parts])
+            write_table(replace(self._labels, frame=frame), self.out)
+        gone = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
+        self.folder.rename(gone)
+        shutil.rmtree(gone)

@@ -1,8 +1,4 @@
-"""Sources of images to label: folders, lists, tables with paths, tar files and Parquet tables, split into parts.
-
-A part (a partition, a tar file, or some thousand rows) is labelled and written as a whole. It is read in batches, so
-that memory does not grow with the number of its images.
-"""
+"""Sources of images to label: folders, lists, tables with paths, tar files and Parquet tables, split into parts."""
 
 from __future__ import annotations
 
@@ -29,8 +25,7 @@ from truemorph.catalogs.columns import OBSERVED_LABEL
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding
-from truemorph.images.decode import MAXIMUM_PIXELS, ahead
-from truemorph.images.inputs import pixels_or_reason
+from truemorph.images.decode import MAXIMUM_PIXELS, ahead, pixels_or_reason
 from truemorph.io import content_hash, shown_path
 from truemorph.tables import arrow_texts, check_names, frame_hash, kind_of, read_table
 
@@ -55,26 +50,27 @@ class Rows:
     images: list[Image]
 
 
-def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
-    """Decode images for a model, in threads, while the caller works on the previous batch.
+def decoded(
+    config: TrainingConfig, batches: Iterator[Rows]
+) -> Iterator[tuple[pl.DataFrame, np.ndarray, list[str | None]]]:
+    """Decode images in threads, a batch ahead; yield rows, pixels (M, S, S, 3) of readable images, and problems."""
 
-    Yields the rows, and a uint8 array (S, S, 3) per readable image, else the problem as a string.
-    """
-
-    def one(image: Image) -> np.ndarray | str:
+    def pixels(image: Image) -> np.ndarray | str:
         image = NO_IMAGE if image is None else image
         return image if isinstance(image, str) else pixels_or_reason(image, config)
 
-    return ahead(one, ((rows, rows.images) for rows in batches))
+    for rows, images in ahead(pixels, ((rows, rows.images) for rows in batches)):
+        good = [image for image in images if not isinstance(image, str)]
+        stacked = np.array(good, np.uint8).reshape(-1, config.image_size, config.image_size, 3)
+        yield rows.frame, stacked, [image if isinstance(image, str) else None for image in images]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Galaxies that are labelled and written as a whole.
+    """Galaxies that are labelled and written as a whole, read in batches; `name` is the path below a results folder.
 
-    `name` is the path below a results folder, without extension. `rows` is None if the number is not known before
-    reading. `batches` takes a number of rows, and yields as many at a time, in order. `mark` changes when the inputs
-    change, except images under the same name. `frame` has all rows, if they are in memory.
+    `rows` is None if unknown before reading; `frame` has all rows, if they are in memory. `mark` changes when the
+    inputs change, except images under the same name.
     """
 
     name: str
@@ -160,13 +156,13 @@ def _parquet_batches(
                 if pa.types.is_struct(values.type):
                     values = values.field("bytes").cast(pa.large_binary())  # never text, which would be a path here
                 frame = pl.DataFrame(pa.Table.from_batches([batch.drop_columns([image_column])]))
-                found = frame[ids]
+                row_ids = frame[ids]
                 # Floats may have lost digits.
-                if found.null_count() or not (found.dtype.is_integer() or found.dtype == pl.String):
+                if row_ids.null_count() or not (row_ids.dtype.is_integer() or row_ids.dtype == pl.String):
                     raise InputError(
-                        f"{path}: column {ids} ({found.dtype}) can't be an id; give every row an integer or text"
+                        f"{path}: column {ids} ({row_ids.dtype}) can't be an id; give every row an integer or text"
                     )
-                yield Rows(frame.with_columns(object_id=found.cast(id_type)), values.to_pylist())
+                yield Rows(frame.with_columns(object_id=row_ids.cast(id_type)), values.to_pylist())
     except (OSError, pa.ArrowException) as problem:
         raise InputError(f"{path}: not a readable Parquet file ({reason(problem)}); replace it") from problem
 
@@ -185,10 +181,9 @@ def base_names(ids: pl.Series) -> pl.Series:
 
 @dataclass(frozen=True)
 class Source:
-    """Everything to be labelled.
+    """Everything to be labelled, below the folder `root`; `prepared` if it is a catalogue with labels and α.
 
-    `root` is the folder of its files. `prepared` is whether it is a prepared catalogue, with observed labels, α and
-    `metadata`. Units and descriptions are those of a table's columns; those of its ids are under `object_id`.
+    Units and descriptions are those of a table's columns; those of its ids are under `object_id`.
     """
 
     parts: Sequence[Part]
@@ -210,13 +205,10 @@ def open_source(
     keep: Sequence[str] = (),
     but: Collection[Path] = (),
 ) -> Source:
-    """Open a source of galaxies to label.
+    """Open a source of galaxies to label: one of those of docs/labelling.md, or a table in memory.
 
-    It is a folder of images (with subfolders); a `.txt` list of files; a prepared catalogue; any other table with a
-    column of paths; tar files (WebDataset), one or a folder; or Parquet with the content of image files, one file or
-    a folder of partitions (HATS). For columns that are not given, usual names are tried. `images` is the folder of
-    relative paths in a list or table, by default its own folder (of a table in memory, the current one); `keep` are
-    columns of a table to copy to the labels; `but` are result files in the folder, which are ignored.
+    For columns that are not given, usual names are tried. `images` is the folder of relative paths in a list or table,
+    by default its own; `keep` are columns of a table to copy to the labels; `but` are result files, which are ignored.
     """
     keep, folder = tuple(keep), None if images is None else Path(images)
     if not isinstance(source, str | os.PathLike):
@@ -322,16 +314,16 @@ def _table(
         root = image_folder(table) if images is None else images
         frame, column = table.frame, "image" if "image" in names else None
     else:
-        found = image_column or _usual(PATH_COLUMNS, names)
-        if found is None:
+        paths = image_column or _usual(PATH_COLUMNS, names)
+        if paths is None:
             raise InputError(
                 f"{path}: neither a prepared catalogue nor a table with a usual column of image files "
                 f"({', '.join(PATH_COLUMNS)}); name yours with `image_column`"
             )
-        ids = id_column or _usual(ID_COLUMNS, names) or found
-        if (kind := table.frame.schema[found]) not in (pl.String, pl.Null):
-            raise InputError(f"{path}: column {found} holds {kind}, not paths; name that of images (`image_column`)")
-        frame = table.frame.select(object_ids(table.frame[ids], str(path)), pl.col(found).alias(IMAGE_COLUMN), *keep)
+        ids = id_column or _usual(ID_COLUMNS, names) or paths
+        if (kind := table.frame.schema[paths]) not in (pl.String, pl.Null):
+            raise InputError(f"{path}: column {paths} holds {kind}, not paths; name that of images (`image_column`)")
+        frame = table.frame.select(object_ids(table.frame[ids], str(path)), pl.col(paths).alias(IMAGE_COLUMN), *keep)
         root, column = images or path.parent, IMAGE_COLUMN
         table = replace(table, descriptions=_with_ids(table.descriptions, ids), metadata={})
     parts = _cut(frame, root, column)
@@ -368,10 +360,10 @@ def _image_column(schema: pa.Schema, chosen: str | None) -> str | None:
             return any(kind.field(k).name == "bytes" for k in range(kind.num_fields))
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
-    found = [one.name for one in schema if holds_bytes(one.type)]
+    of_bytes = [one.name for one in schema if holds_bytes(one.type)]
     if chosen is not None:
-        return chosen if chosen in found else None
-    return _usual(PATH_COLUMNS, found)
+        return chosen if chosen in of_bytes else None
+    return _usual(PATH_COLUMNS, of_bytes)
 
 
 def _partitions(

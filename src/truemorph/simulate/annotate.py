@@ -1,7 +1,4 @@
-"""Simulate annotators: labels and votes drawn from a transition T(α), and votes from the images alone.
-
-Votes from images follow no family of transitions, and depend on the true class and α only through the image.
-"""
+"""Simulate annotators: labels and votes drawn from a transition T(α), and votes from the images alone."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Simulate catalogues with known classes and without images, to test error bars.
-
-They can be made difficult: class fractions that drift with α, few gold labels or gold labels selected by a column that
-correlates with the class, unequal weights, errors of α, two surveys in one table.
-"""
+"""Simulate catalogues with known classes and without images, friendly or not, to test error bars."""
 
 from __future__ import annotations
 

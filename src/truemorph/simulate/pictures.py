@@ -1,18 +1,15 @@
 """Render images of simulated galaxies as in Galaxy Zoo: cutout scaled by radius, PSF, colour, noise, 8 bits.
 
-Galaxy Zoo 2 shows 424×424 pixels, scaled by R90 and resampled from SDSS frames of 0.396 arcsec (Willett et al.
-2013); the PSF's size in pixels, the correlation of the noise and the density of stars follow from the galaxy's radius.
-All blurring is a product of transfer functions: atmosphere and telescope (Moffat), and the interpolation of the
-frame's pixels, which also correlates the noise. Colours and stretch are those of Lupton et al. (2004, PASP 116, 133):
-red, green and blue are i, r and g, stretched together by an asinh of their mean. The constants are chosen so that
-brightness, background noise and stars are similar to those of real Galaxy Zoo 2 JPEGs (docs/simulator.md).
+Galaxy Zoo 2 shows 424×424 pixels, scaled by R90 and resampled from SDSS frames of 0.396 arcsec (Willett et al. 2013);
+the PSF's size in pixels, the correlation of the noise and the density of stars follow from the galaxy's radius. All
+blurring is a product of transfer functions: atmosphere and telescope (Moffat), and the interpolation of the frame's
+pixels, which also correlates the noise. The constants are chosen so that brightness, background noise and stars are
+similar to those of real Galaxy Zoo 2 JPEGs (docs/simulator.md).
 
 A galaxy consists of bulge and bar, disk, and young stars. Spiral structure is a sum of logarithmic spirals, φ = ln r /
 tan(pitch): one mode for a grand-design spiral, many with random number, pitch and phase for a flocculent disk. The
-density of young stars is the exponential of that sum, as star formation increases with density. Stars, distant galaxies
-and sometimes a companion surround the galaxy. Their counts are approximately those at high galactic latitude: per
-square arcminute, 2 stars brighter than r = 21, with a slope of 0.2 dex per magnitude, and 0.6 galaxies brighter than
-21, with 0.45 dex.
+density of young stars is the exponential of that sum. Per square arcminute there are 2 stars brighter than r = 21, with
+a slope of 0.2 dex per magnitude, and 0.6 galaxies, with 0.45 dex, as at high galactic latitude.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from scipy import fft
 from truemorph.catalogs.physical import FIELD_R90, GZ2_SIZE
 from truemorph.errors import InputError
 from truemorph.images.decode import ahead
-from truemorph.images.psf import moffat_transfer
+from truemorph.images.degrade import moffat_transfer
 from truemorph.images.stretch import stretch
 from truemorph.io import write_file
 from truemorph.simulate.population import bulge_axis_ratio, sersic_area, sersic_b
@@ -60,8 +57,7 @@ _STAMP = 24  # half side of a background galaxy's stamp, pixels
 def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, angle: float) -> np.ndarray:
     """Compute a Sérsic profile of unit total flux, per unit area, shape (S, S).
 
-    `axis` has the positions of pixel centres from the galaxy's centre, the same along x and y; `radius` is R_e
-    along the major axis, `angle` the position angle (rad).
+    `axis` has the positions of pixel centres along x and y; `radius` is R_e along the major axis.
     """
     b = float(sersic_b(index))
     central = 1 / (float(sersic_area(index)) * radius**2 * ratio)
@@ -115,8 +111,7 @@ def components(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute the light of bulge and bar, old disk and young stars per square arcsec, for a total flux of 1.
 
-    `axis` has the positions of pixel centres in arcsec, the same along x and y, `pixel` arcsec apart; `rng` draws the
-    phases of the arms. Each is an array of shape (S, S).
+    `axis` has the positions of pixel centres, `pixel` arcsec apart; `rng` draws the phases of the arms.
     """
     unit, angle, ratio = galaxy["unit_length"], galaxy["position_angle"], galaxy["axis_ratio"]
     fraction = galaxy["bulge_fraction"]

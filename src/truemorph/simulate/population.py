@@ -262,8 +262,7 @@ def aperture_radii(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute R50, R90 and R_petro of a bulge and an inclined exponential disk in circular apertures, before the PSF.
 
-    Radii are along the major axis, in scale lengths of the disk. `bulge_fraction` of the flux is in the bulge (1
-    without a disk), whose radius is R_e and whose Sérsic index is between 0.5 and 6.5.
+    Radii are along the major axis, in scale lengths of the disk. The Sérsic index is between 0.5 and 6.5.
     """
     grid = np.linspace(np.log(2e-3), np.log(40.0), 160)
     angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)

@@ -25,10 +25,7 @@ class Engine(Protocol):
     description: str
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """Return p(y | x) of one member, shape (N, K), float64.
-
-        Inputs are uint8 pixels (N, S, S, 3), cropped and resized, or features (N, P).
-        """
+        """Return p(y | x) of one member, (N, K), for pixels (N, S, S, 3) or features (N, P)."""
         ...
 
 
@@ -42,10 +39,9 @@ class FeatureEngine:
 def engine_for(
     model: Classifier, name: str = "torch", precision: Precision = "auto", gate: Source | None = None
 ) -> Engine:
-    """Make an engine for a model; of the two for networks, torch and openvino, only openvino has int8.
+    """Make an engine for a model: torch or openvino, of which only openvino has int8.
 
-    "auto" is bf16 if the hardware supports it, else fp32. int8 is compared with float32 on the images of `gate`, if
-    this was not done before; if it differs too much, it raises an InputError.
+    "auto" is bf16 if the hardware supports it, else fp32. int8 is first compared with float32 on the images of `gate`.
     """
     if not model.uses_images:
         return FeatureEngine(model)

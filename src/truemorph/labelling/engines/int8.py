@@ -26,7 +26,7 @@ from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import DISK
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import TorchEngine
-from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.errors import InputError
 from truemorph.io import checksums, plain, read_json, write_json
 from truemorph.labelling.engines import Engine
 from truemorph.labelling.engines.openvino import AT_ONCE, OpenVinoEngine, converted
@@ -48,9 +48,8 @@ Members = tuple[list[Any], list["Alignment"]]
 class Gate:
     """Differences between a faster engine and float32, and whether they are small enough.
 
-    `agreement` is the fraction of images with the same label. `fraction_changes` is the change of the disk fraction in
-    each quintile of α, from labels or mean probabilities (the larger change). `calibration_change` is that of the
-    expected calibration error against gold labels ("truth") if there are any, else against "float32".
+    `fraction_changes` are those of the disk fraction in quintiles of α, from labels or mean probabilities (the larger);
+    `calibration_change` that of the calibration error against gold labels ("truth") if there are any, or "float32".
     """
 
     images: int
@@ -86,10 +85,10 @@ def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.nd
         hard = float(np.mean(after[part] == DISK) - np.mean(before[part] == DISK))
         soft = float(fast[part, DISK].mean() - exact[part, DISK].mean())
         changes.append(max(hard, soft, key=abs))
-    known = truth >= 0
-    if known.any():
+    gold = truth >= 0
+    if gold.any():
         against = "truth"
-        exact_error, fast_error = (calibration_error(truth[known] == DISK, p[known, DISK]) for p in (exact, fast))
+        exact_error, fast_error = (calibration_error(truth[gold] == DISK, p[gold, DISK]) for p in (exact, fast))
         change = fast_error - exact_error
     else:
         change, against = calibration_error(exact[:, DISK], fast[:, DISK]), "float32"
@@ -103,21 +102,21 @@ def _pixels(
     wanted = slice(1) if calibration else slice(1, None)
     batches = (rows for part in source.parts for rows in part.batches(_EVERY))
     chosen = (Rows(rows.frame[wanted], rows.images[wanted]) for rows in batches)
-    for rows, images in decoded(model.config, chosen):
-        good = [row for row, image in enumerate(images) if not isinstance(image, str)][:most]
-        most -= len(good)
-        if good:
-            yield np.stack([images[row] for row in good]), rows.frame[good]
+    for frame, pixels, problems in decoded(model.config, chosen):
+        readable = frame.filter(pl.Series(problems, dtype=pl.String).is_null())[:most]
+        most -= readable.height
+        if readable.height:
+            yield pixels[: readable.height], readable
         if most == 0:
             return
 
 
 def calibration_images(model: Classifier, source: Source) -> np.ndarray:
     """Read images for calibration, shape (512, S, S, 3), or fewer if there are fewer."""
-    found = [pixels for pixels, _ in _pixels(model, source, True, CALIBRATION_IMAGES)]
-    if not found:
+    batches = [pixels for pixels, _ in _pixels(model, source, True, CALIBRATION_IMAGES)]
+    if not batches:
         raise InputError(f"{source.path}: no readable image to calibrate int8; give more images")
-    return np.concatenate(found)
+    return np.concatenate(batches)
 
 
 def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> Gate:
@@ -171,9 +170,8 @@ class Alignment:
 def quantised(network: Any, pixels: np.ndarray) -> Any:
     """Quantise a network to an int8 OpenVINO model, calibrated on uint8 images (N, S, S, 3).
 
-    The first layer is not quantised: its inputs are integers from 0 to 255, which bf16 represents exactly. The bias
-    from rounding is corrected layer by layer with the earlier layers in int8 (a minute for a ResNet50). If layers are
-    corrected independently, three times as many labels change (docs/labelling.md).
+    The first layer is not quantised: bf16 represents pixels exactly. The bias from rounding is corrected layer by
+    layer: independent corrections change three times as many labels (docs/labelling.md).
     """
     import nncf  # takes seconds
 
@@ -204,28 +202,20 @@ def int8_members(model: Classifier, pixels: np.ndarray) -> Members:
 
 
 def int8_engine(model: Classifier, source: Source | None) -> OpenVinoEngine:
-    """Make an OpenVINO engine in int8: stored with the model if it passed before, else tested now.
-
-    `source` is a prepared catalogue with images for the comparison.
-    """
+    """Make an OpenVINO engine in int8: stored with the model if it passed before, else tested on `source`."""
     if model.folder is None:
         raise InputError("int8 networks are stored with the model; save it, and load it from its folder")
     place = model.folder / "openvino-int8"
     members = _kept(model, place)
     if members is None:
-        try:
-            with FileLock(place.with_name(".openvino-int8.lock")):  # only one of several processes makes them
-                members = _kept(model, place) or _made(model, source, place)
-        except OSError as problem:
-            raise TruemorphError(f"{place}: can't be written ({reason(problem)})") from problem
+        with FileLock(place.with_name(".openvino-int8.lock")):  # only one of several processes makes them
+            members = _kept(model, place) or _made(model, source, place)
     networks, alignments = members
     return OpenVinoEngine(networks, model, "int8", alignments)
 
 
 def _kept(model: Classifier, place: Path) -> Members | None:
     """Read networks that passed with this version of OpenVINO and these limits; None if there are none."""
-    if not (place / _GATE).is_file():
-        return None
     try:
         stored, core = read_json(place / _GATE), openvino.Core()
         sums = checksums(place, _GATE, stored, _files(len(model.members)))
@@ -253,16 +243,16 @@ def _made(model: Classifier, source: Source | None, place: Path) -> Members:
             "prepared catalogue with `gate` (for example of simulated galaxies)"
         )
     networks, alignments = int8_members(model, calibration_images(model, source))
-    found = measure(model, source, TorchEngine(model, "fp32"), OpenVinoEngine(networks, model, "int8", alignments))
-    tell(f"int8 {'passed' if found.passed else 'failed'}: {found}")
-    if not found.passed:
-        raise InputError(f"int8 is not accurate enough for this model: {found}; use bf16")
+    gate = measure(model, source, TorchEngine(model, "fp32"), OpenVinoEngine(networks, model, "int8", alignments))
+    tell(f"int8 {'passed' if gate.passed else 'failed'}: {gate}")
+    if not gate.passed:
+        raise InputError(f"int8 is not accurate enough for this model: {gate}; use bf16")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     for member, network in enumerate(networks):
         openvino.save_model(network, place / f"member-{member}.xml", compress_to_fp16=False)
     about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": str(source.path)}
-    about = plain({**about, **asdict(found), "alignments": [asdict(one) for one in alignments]})
+    about = plain({**about, **asdict(gate), "alignments": [asdict(one) for one in alignments]})
     # Last, because without this file the folder is not used.
     write_json(place / _GATE, {**about, "sha256": checksums(place, _GATE, about, _files(len(networks)))})
     return networks, alignments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,12 +11,78 @@ from typing import Any
 import numpy as np
 import openvino
 import torch
+from torch import nn
+from torch.nn import functional
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.labelling.engines.served import Served
+from truemorph.classifiers.network import PixelConv
+from truemorph.images.transforms import normalise
 
 # Images per request; several requests run at once.
 AT_ONCE = 8
+
+
+class WholeNumbers(nn.Module):
+    """Normalisation and first convolution as one layer, on pixels minus an integer: exact in bf16.
+
+    The convolution's zero padding corresponds to pixels at the mean, which like std is in units of the full range.
+    """
+
+    def __init__(self, convolution: PixelConv, mean: torch.Tensor, std: torch.Tensor, size: int) -> None:
+        super().__init__()
+        zero = torch.round(255 * mean)
+        beyond = (zero - 255 * mean).view(1, 3, 1, 1)
+        self.inner = copy.deepcopy(convolution)
+        self.inner.weight.data /= (255 * std).view(1, 3, 1, 1)
+        bias = (self.inner.weight.data * beyond).sum((1, 2, 3))
+        if convolution.bias is not None:
+            bias += convolution.bias.data
+        self.inner.bias, self.inner.padding = nn.Parameter(bias), (0, 0)
+        down, across = (int(side) for side in convolution.padding)
+        self._around = (across, across, down, down)
+        self.zero: torch.Tensor
+        self.frame: torch.Tensor
+        self.register_buffer("zero", zero.view(1, 3, 1, 1))
+        self.register_buffer("frame", -beyond * functional.pad(torch.zeros(1, 3, size, size), self._around, value=1))
+
+    @staticmethod
+    def takes(convolution: nn.Module) -> bool:
+        """Whether this convolution can be replaced."""
+        return (
+            isinstance(convolution, PixelConv)
+            and convolution.groups == 1
+            and convolution.padding_mode == "zeros"
+            and not isinstance(convolution.padding, str)
+        )
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the convolution of the normalised pixels, from raw pixels (N, 3, S, S)."""
+        return self.inner(functional.pad(pixels - self.zero, self._around) + self.frame)
+
+
+class Served(nn.Module):
+    """Normalisation, network, temperature and softmax of a member as one module."""
+
+    def __init__(self, model: Classifier, member: int) -> None:
+        super().__init__()
+        self.network = model.networks()[member]
+        self.temperature = float(model.temperatures[member])
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(model.described["normalisation"][name]))
+        layers = [name for name, module in self.network.named_modules() if WholeNumbers.takes(module)]
+        self.normalised = not layers
+        if layers:
+            above, _, name = layers[0].rpartition(".")
+            whole = WholeNumbers(self.network.get_submodule(layers[0]), self.mean, self.std, model.config.image_size)
+            setattr(self.network.get_submodule(above), name, whole)
+        self.eval()
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return p(y | x), shape (N, K), for uint8 pixels (N, S, S, 3)."""
+        images = normalise(pixels, self.mean, self.std) if self.normalised else pixels.permute(0, 3, 1, 2).float()
+        return torch.softmax(self.network(images).float() / self.temperature, dim=1)
 
 
 def converted(model: Classifier, member: int) -> Any:
@@ -28,10 +95,7 @@ def converted(model: Classifier, member: int) -> Any:
 
 
 class OpenVinoEngine:
-    """Run OpenVINO networks, one per member of a model, in precision fp32, bf16 or int8.
-
-    `alignments` are corrections of each member's probabilities, if any.
-    """
+    """Run OpenVINO networks, one per member; `alignments` correct each member's probabilities, if any."""
 
     def __init__(
         self,
