@@ -6,9 +6,7 @@ JSON show the same findings. docs/findings.md explains each code.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -66,18 +64,3 @@ class FindingWarning(UserWarning):
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)
         self.finding = finding
-
-
-@contextmanager
-def collect_findings() -> Iterator[list[Finding]]:
-    """Collect findings issued as warnings inside the block, for a result that lists them."""
-    found: list[Finding] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", FindingWarning)
-        yield found
-    for one in caught:
-        if isinstance(one.message, FindingWarning):
-            found.append(one.message.finding)
-        else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno, source=one.source)
-    found[:] = unique(found)

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from polars.exceptions import PanicException, PolarsError
 
 from truemorph.errors import InputError, nearest, reason
-from truemorph.findings import Finding, FindingWarning
+from truemorph.findings import Finding
 from truemorph.io import written_whole
 
 _MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
@@ -189,7 +189,7 @@ def table_extension(path: Path) -> str:
 def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.ndarray:
     """Return named numeric columns as float64, shape (N, P); NaN if missing.
 
-    -99, -999, -9999 and similar values count as missing, with a `FindingWarning`. `source` names the table in messages.
+    -99, -999, -9999 and similar values count as missing (see `missing_in`). `source` names the table in messages.
     """
     for name in names:
         if name not in frame.schema:
@@ -198,11 +198,14 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
             raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}{how}")
         if not frame.schema[name].is_numeric():
             raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")
-    known, findings = cleaned(frame, names, source)
-    for one in findings:
-        warnings.warn(FindingWarning(one), stacklevel=2)
+    known, _ = cleaned(frame, names, source)
     columns = [known[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in names]
     return np.stack(columns, axis=1) if columns else np.empty((frame.height, 0))
+
+
+def missing_in(frame: pl.DataFrame, names: Iterable[str], source: str) -> list[Finding]:
+    """Say where numbers such as -999 count as missing in columns that are used; a command lists these findings."""
+    return cleaned(frame, [name for name in dict.fromkeys(names) if name in frame.columns], source)[1]
 
 
 def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Series:

@@ -9,7 +9,6 @@ from conftest import codes
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.commands.bias import measure_bias
 from truemorph.errors import InputError
-from truemorph.findings import FindingWarning
 from truemorph.tables import CatalogTable, write_table
 
 FRAME = pl.DataFrame(
@@ -37,7 +36,7 @@ FRAME = pl.DataFrame(
     ],
 )
 def test_a_condition_selects_rows_where_it_is_true(condition, rows):
-    assert np.flatnonzero(rows_where(FRAME, [condition], "table")).tolist() == rows
+    assert np.flatnonzero(rows_where(FRAME, [condition], "table")[0]).tolist() == rows
 
 
 @pytest.mark.parametrize(
@@ -65,10 +64,11 @@ def test_gold_labels_from_a_column_or_a_rule(rule, classes, definition):
     assert gold_classes(FRAME, rule, "table")[1] == definition
 
 
-def test_sentinels_in_rules_are_missing_with_a_warning():
+def test_sentinels_in_rules_are_missing_with_a_finding():
     table = pl.DataFrame({"t_type": [-5, -99, 4]})
-    with pytest.warns(FindingWarning, match="t_type"):
-        assert gold_classes(table, "t_type >= -3", "experts")[0].tolist() == [0, -1, 1]
+    classes, _, findings = gold_classes(table, "t_type >= -3", "experts")
+    assert classes.tolist() == [0, -1, 1]
+    assert [one.code for one in findings] == ["values-treated-as-missing"]
 
 
 # --- reading a catalogue ----------------------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ def test_without_a_model_the_corrected_labels_are_compared(plain):
     found = evidence(labels, alpha, truths={"all": truth})
     table = found.correction
     assert (np.abs(table["corrected"] - table["gold"]) < 4 * table["stderr"]).all()
-    assert any(name.startswith("Error of the disk fractions corrected through T(α)") for name in passed(found))
+    assert any(name.startswith("Error of the corrected disk fractions") for name in passed(found))
 
 
 def test_without_a_model_some_gold_labels_are_the_correction(plain):

@@ -13,15 +13,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
-from truemorph.arguments import Count, Seed, validated
 from truemorph.arrays import float_array
 from truemorph.bias.binning import RankedTable
 from truemorph.bias.likelihood import check_labels, classes_in
+from truemorph.bias.sample import check_whole
 from truemorph.bias.transitions import Array
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -34,7 +33,6 @@ MINIMUM_PER_BIN = 25
 # Galaxies from which fewer threads work at once, to save memory.
 _MANY = 2_000_000
 Reference = Literal["last", "first"]
-AtLeastTwo = Annotated[int, Field(ge=2)]
 # Columns of a summary, and what the floor is.
 COLUMNS = ("labels", "value", "bootstrap", "floor", "above floor", "galaxies")
 FLOOR = "the value of labels that do not depend on α (shuffled labels)"
@@ -184,16 +182,15 @@ def _finite_rows(
     return members[shuffled], observables[rows[shuffled]], columns[rows[shuffled]], n - rows.size
 
 
-@validated
 def cv14(
     labels: Array,
     alpha: Array,
-    bins: AtLeastTwo = 20,
+    bins: int = 20,
     *,
     reference: Reference | Sequence[Reference] = "last",
-    bootstrap: Count = 100,
-    permutations: Count = 20,
-    seed: Seed = 0,
+    bootstrap: int = 100,
+    permutations: int = 20,
+    seed: int = 0,
 ) -> BiasResult:
     """Drift of class fractions with resolution (eqs 17-18).
 
@@ -241,18 +238,17 @@ def cv14(
     return cv18(labels, alpha, None, 0, bins, **options)
 
 
-@validated
 def cv18(
     labels: Array,
     alpha: Array,
     intrinsic: Array | None,
-    depth: Count = 6,
-    bins: AtLeastTwo = 8,
+    depth: int = 6,
+    bins: int = 8,
     *,
     reference: Reference | Sequence[Reference] = "last",
-    bootstrap: Count = 100,
-    permutations: Count = 20,
-    seed: Seed = 0,
+    bootstrap: int = 100,
+    permutations: int = 20,
+    seed: int = 0,
 ) -> BiasResult:
     """Drift of class fractions with resolution among galaxies of like intrinsic properties.
 
@@ -295,12 +291,16 @@ def cv18(
     >>> bool(abs(r.value - r.floor) < 4 * r.floor_std)
     True
     """
+    check_whole(2, bins=bins)
+    check_whole(0, depth=depth, bootstrap=bootstrap, permutations=permutations, seed=seed)
     rng = np.random.default_rng(seed)
     members, observables, columns, n_dropped = _finite_rows(labels, alpha, intrinsic, rng)
     n, n_observables = observables.shape
     names = [reference] * n_observables if isinstance(reference, str) else list(reference)
     if len(names) != n_observables:
         raise InputError(f"`reference`: needs one for each of {n_observables} observables; got {len(names)}")
+    if wrong := [name for name in names if name not in ("first", "last")]:
+        raise InputError(f"`reference`: must be first or last; got {wrong[0]!r}")
     at = [bins - 1 if name == "last" else 0 for name in names]
     table = RankedTable(observables, columns[:, :depth])
     shares = list(np.ascontiguousarray(members[table.rows].T))

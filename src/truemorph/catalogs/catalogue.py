@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, VOTES, 
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.sampling import SPLITS, split_galaxies
 from truemorph.errors import InputError
-from truemorph.findings import Finding, FindingWarning
+from truemorph.findings import Finding
 from truemorph.io import check_format
 from truemorph.tables import CatalogTable, cleaned, frame_hash, kind_of, read_table
 
@@ -200,13 +199,13 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
     return [next(filter(exists, one), None) for one in some]
 
 
-def rows_where(frame: pl.DataFrame, conditions: Sequence[str], source: str) -> np.ndarray:
-    """Return which rows meet every condition, shape (N,); an InputError if there are none.
+def rows_where(frame: pl.DataFrame, conditions: Sequence[str], source: str) -> tuple[np.ndarray, list[Finding]]:
+    """Return which rows meet every condition, shape (N,), and findings on missing values; an InputError if none does.
 
     Conditions are SQL expressions such as "petroMag_r < 17 AND redshift > 0.02", or "column=value1,value2", in which
     text needs no quotes. A row is not selected if a condition is null.
     """
-    selected = np.ones(frame.height, dtype=bool)
+    selected, findings = np.ones(frame.height, dtype=bool), list[Finding]()
     for text in conditions:
         column, equals, values = (part.strip() for part in text.partition("="))
         if equals and values and column in frame.columns and values not in frame.columns and not _SQL.search(values):
@@ -215,26 +214,26 @@ def rows_where(frame: pl.DataFrame, conditions: Sequence[str], source: str) -> n
                 listed = [f"'{value}'" for value in listed]
             name = column.replace('"', '""')
             text = f'"{name}" IN ({", ".join(listed)})'
-        selected &= condition(text, frame, f"{source}: `where`").fill_null(False).to_numpy()
+        meets, more = condition(text, frame, f"{source}: `where`")
+        selected &= meets.fill_null(False).to_numpy()
+        findings += more
     if not selected.any():
         raise InputError(f"{source}: no galaxy meets {' and '.join(conditions)}")
-    return selected
+    return selected, findings
 
 
-def condition(text: str, frame: pl.DataFrame, about: str) -> pl.Series:
+def condition(text: str, frame: pl.DataFrame, about: str) -> tuple[pl.Series, list[Finding]]:
     """Evaluate an expression that is true or false; null if a value is missing. Messages begin with `about`."""
-    result = _computed(read_expression(text, about), frame, about)
+    result, findings = _computed(read_expression(text, about), frame, about)
     if result.dtype not in (pl.Boolean, pl.Null):
         raise InputError(f"{about}: {text!r} is {result.dtype}, not true or false; write a comparison")
-    return result.cast(pl.Boolean)
+    return result.cast(pl.Boolean), findings
 
 
-def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Series:
-    """Evaluate an expression; values such as -99, -999 and -9999 count as missing, with a warning."""
+def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> tuple[pl.Series, list[Finding]]:
+    """Evaluate an expression; values such as -99, -999 and -9999 count as missing, with a finding."""
     known, findings = cleaned(frame, [name for name in expression.columns if name in frame.columns], about)
-    for one in findings:
-        warnings.warn(FindingWarning(one), stacklevel=5)
-    return compute(expression, known, about)
+    return compute(expression, known, about), findings
 
 
 def columns_of_rule(frame: pl.DataFrame, rule: str | None) -> list[str]:
@@ -244,8 +243,8 @@ def columns_of_rule(frame: pl.DataFrame, rule: str | None) -> list[str]:
     return list(read_expression(rule, "gold").columns)
 
 
-def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str]:
-    """Return gold labels (-1 if unknown), shape (N,), and their definition of "disk".
+def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str, list[Finding]]:
+    """Return gold labels (-1 if unknown), shape (N,), their definition of "disk", and findings on missing values.
 
     `rule` is a column of 0 (smooth), 1 (disk), and null or -1 (unknown); or an SQL expression such as "t_type>=-3",
     which is true for disks, false for smooth galaxies, and null if unknown.
@@ -260,7 +259,7 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
         raise InputError(
             f"{about}: {expression.text} uses {biased[0]}, which has the bias of the observed labels; {advice}"
         )
-    series = _computed(expression, frame, about)
+    series, findings = _computed(expression, frame, about)
     if not _numeric(series):
         wrong = f"{about}: {expression.text} should be numbers or true and false, not {series.dtype}"
         raise InputError(wrong + lenticulars(series.unique()))
@@ -272,4 +271,4 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
             f'{which_rows(bad, values)}; give a rule such as "{expression.text}>=1"'
         )
     definition = f"{expression.text} is 1" if expression.lone else expression.tree.sql()
-    return values.astype(np.int64), f"disk: {definition}"
+    return values.astype(np.int64), f"disk: {definition}", findings

@@ -25,7 +25,7 @@ from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError
-from truemorph.findings import Finding, collect_findings, unique
+from truemorph.findings import Finding, unique
 from truemorph.io import FORMAT_VERSION, write_file
 from truemorph.plotting import axes_or_new
 from truemorph.results import Result, text_facts
@@ -125,11 +125,11 @@ def prepare(
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
     named = source.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
-    with collect_findings() as sentinels:
-        funnel, labels, selection = choose_rows(named, mapped, conditions)
-        kept = funnel.kept
-        if gold is not None:
-            classes, definition = gold_classes(named.filter(kept), gold, name)
+    funnel, labels, selection = choose_rows(named, mapped, conditions)
+    kept = funnel.kept
+    if gold is not None:
+        classes, definition, more = gold_classes(named.filter(kept), gold, name)
+        selection += more
     sizes = check_sizes(mapped, kept)
     ids = funnel.ids.filter(kept)
     root, paths, findings = _images(joined, mapped, ids, kept, images)
@@ -186,7 +186,7 @@ def prepare(
         _catalogue(mapped, kept, made, metadata),
         funnel.dropped(),
         funnel.steps(),
-        unique(joined.findings, mapped.findings, sentinels, selection, sizes, findings),
+        unique(joined.findings, mapped.findings, selection, sizes, findings),
         {str(file): origin(file) for file in joined.files},
     )
 

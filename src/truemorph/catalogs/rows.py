@@ -67,9 +67,12 @@ def choose_rows(named: pl.DataFrame, mapped: Mapped, where: Sequence[str]) -> tu
     """
     findings, table_name = list[Finding](), mapped.table_name
     funnel = Funnel(as_ids(mapped.columns["object_id"].values.alias(mapped.sources["object_id"]), table_name))
-    funnel.drop("not selected (where)", ~rows_where(named, where, table_name))
+    selected, more = rows_where(named, where, table_name)
+    findings += more
+    funnel.drop("not selected (where)", ~selected)
     for cut in mapped.mapping.cuts:
-        keep = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
+        keep, more = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
+        findings += more
         lost = funnel.drop(cut.name, ~keep.fill_null(False).to_numpy(), always=True)
         if unknown := int((keep.is_null().to_numpy() & lost).sum()):
             lacking = f"{unknown:,d} of the rows dropped by the rule {cut.name!r} lack a value that it needs."

@@ -18,8 +18,8 @@ from truemorph.catalogs.columns import ADDED, CLASS_NAMES, FRACTIONS, RESERVED, 
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
-from truemorph.findings import Finding, collect_findings, unique
-from truemorph.tables import SENTINELS, CatalogTable, numeric_columns, without
+from truemorph.findings import Finding, unique
+from truemorph.tables import SENTINELS, CatalogTable, missing_in, numeric_columns, without
 
 # Rank correlation above which columns are the same quantity; number of galaxies to tell.
 _SAME_ORDER, _FEWEST_RANKED = 0.99, 10
@@ -62,11 +62,12 @@ def select_rows(
     about |= {name: list(some) for name, some in (("observables", observables), ("intrinsic", intrinsic)) if some}
     about["rows_sha256"] = rows_hash(catalogue, conditions)
     classes, known = None, None
-    with collect_findings() as sentinels:
-        frame, findings = _filtered(catalogue.frame, conditions, named, source)
-        values = {name: numeric_columns(frame, [name], source)[:, 0] for name in named}
-        if gold is not None:
-            classes, about["definition"] = gold_classes(frame, gold, source)
+    frame, findings = _filtered(catalogue.frame, conditions, named, source)
+    findings = [*catalogue.findings, *findings]
+    values = {name: numeric_columns(frame, [name], source)[:, 0] for name in named}
+    if gold is not None:
+        classes, about["definition"], more = gold_classes(frame, gold, source)
+        findings += more
     if gold == "gold":
         about["definition"] = str(catalogue.metadata.get("gold_definition") or about["definition"])
         findings += from_same_images(catalogue.metadata)
@@ -100,7 +101,7 @@ def select_rows(
         disk_votes=_votes(frame),
         survey=_groups(frame),
         about=about,
-        findings=unique(sentinels, findings),
+        findings=unique(findings),
     )
     return SelectedRows(sample, context, values[by] if by else None)
 
@@ -109,13 +110,15 @@ def _filtered(
     frame: pl.DataFrame, conditions: list[str], named: list[str], source: str
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Keep the rows of the sample that meet all conditions and have values in all named columns."""
-    frame, findings = frame.filter(pl.Series(rows_where(frame, conditions, source))), []
+    chosen, findings = rows_where(frame, conditions, source)
+    frame = frame.filter(pl.Series(chosen))
     unused = frame["split"] == UNUSED
     if unused.any() and not any("split" in one for one in conditions):
         left = f"{unused.sum():,} of {frame.height:,} galaxies are not in the sample (split {UNUSED}); not used here."
         findings.append(Finding("galaxies-not-in-sample", "note", left))
         frame = frame.filter(~unused)
     known = np.isfinite(numeric_columns(frame, named, source))
+    findings += missing_in(frame, named, source)
     complete = known.all(axis=1)
     if not complete.any():
         raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")

@@ -37,11 +37,11 @@ from truemorph.classifiers.fits import fit_catalogue, observables_of
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
-from truemorph.findings import Finding
+from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
 from truemorph.results import Result, quantity_table, text_facts
-from truemorph.tables import CatalogTable, frame_hash, numeric_columns, write_table
+from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_columns, write_table
 
 # Above this number of bytes pixels are not held in memory.
 _PIXELS_IN_MEMORY = 2**30
@@ -138,7 +138,7 @@ def train_on_catalogue(
     folder = check_model_folder(run.out)  # fails before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
     described = _transition_for(catalogue, run, transition)
-    rows, used, described, about, problems = _training_rows(catalogue, run, described)
+    rows, used, described, about, problems, of_rows = _training_rows(catalogue, run, described)
     loaded = time.perf_counter()
     identity = {
         "galaxies": frame_hash(rows.frame)[:16],
@@ -176,7 +176,7 @@ def train_on_catalogue(
             shutil.copytree(unfinished.folder / "logs", partial / "logs")
 
     saved = replace(load(save_classifier(model, folder, beside)), history=model.history)
-    findings = saved.findings
+    findings = unique(catalogue.findings, of_rows, saved.findings)
     if problems:
         message = (
             f"{len(problems):,} galaxies were left out because they lack an image, a feature, a gold label or an "
@@ -188,21 +188,22 @@ def train_on_catalogue(
 
 def _training_rows(
     catalogue: CatalogTable, run: RunConfig, described: dict[str, Any]
-) -> tuple[TrainingRows, Transition | None, dict[str, Any], dict[str, Any], Problems]:
-    """Return the data, T(α) and its description, what labels and α are, and the galaxies that are left out."""
+) -> tuple[TrainingRows, Transition | None, dict[str, Any], dict[str, Any], Problems, list[Finding]]:
+    """Return the data, T(α) and its description, what labels and α are, galaxies that are left out, and findings."""
+    network = run.training.classifier == "network"
     frame = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
     defined = ("alpha", "alpha_psf", "votes", "label_rule", "classes", "definition")
     about = {key: catalogue.metadata.get(key) for key in defined}
-    problems: Problems = []
+    problems, findings = Problems(), list[Finding]()
     if run.labels is not None:
-        frame, about["gold_definition"], problems = _with_gold(frame, catalogue, run.labels)
+        frame, about["gold_definition"], problems, findings = _with_gold(frame, catalogue, run.labels)
     used: Transition | None = transition_from_dict(described) if described else None
     names = () if used is None else observables_of(described, used)
     if names:
         complete = np.isfinite(numeric_columns(frame, names, run.catalogue)).all(axis=1)
         frame, more = _kept(frame, complete, "an observable of T(α) is missing")
         problems += more
-    frame, inputs, more = (_pixels if run.training.classifier == "network" else _features)(frame, catalogue, run)
+    frame, inputs, more = (_pixels if network else _features)(frame, catalogue, run)
     observed: dict[str, Any] = {}
     if names:
         observed["resolution"] = numeric_columns(frame, ["alpha", *names], run.catalogue)
@@ -210,7 +211,9 @@ def _training_rows(
         observed, used, described = _observed_votes(frame, catalogue, run, described)
     if run.intrinsic:
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
-    return TrainingRows(frame, inputs, **observed), used, described, about, problems + more
+    columns = [*names, *run.intrinsic, *(run.training.features if network is False else ())]
+    findings += missing_in(frame, columns, run.catalogue)
+    return TrainingRows(frame, inputs, **observed), used, described, about, problems + more, findings
 
 
 def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -302,7 +305,7 @@ def _observed_votes(
 
     if run.naive:
         return soft(MatrixTransition.identity()), MatrixTransition.identity(), described
-    fitted = whole.filter(rows_where(whole, run.where, str(catalogue.path)))
+    fitted = whole.filter(rows_where(whole, run.where, str(catalogue.path))[0])
     fit = fit_transition(counted(fitted), fitted["alpha"].to_numpy(), method="votes")
     assert fit.votes is not None
     problem = next((one for one in fit.findings if one.severity == "problem"), None)
@@ -329,9 +332,11 @@ def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Pr
     return frame.filter(kept), [(str(one), reason) for one in frame.filter(~kept)["object_id"]]
 
 
-def _with_gold(frame: pl.DataFrame, catalogue: CatalogTable, rule: str) -> tuple[pl.DataFrame, str, Problems]:
+def _with_gold(
+    frame: pl.DataFrame, catalogue: CatalogTable, rule: str
+) -> tuple[pl.DataFrame, str, Problems, list[Finding]]:
     """Use gold labels as labels; also return the definition of a disk."""
-    classes, definition = gold_classes(frame, rule, str(catalogue.path or "catalogue"))
+    classes, definition, findings = gold_classes(frame, rule, str(catalogue.path or "catalogue"))
     if rule == "gold":
         definition = str(catalogue.metadata.get("gold_definition", definition))
     frame, problems = _kept(frame.with_columns(label=pl.Series(classes)), classes != UNKNOWN, "no gold label")
@@ -340,7 +345,7 @@ def _with_gold(frame: pl.DataFrame, catalogue: CatalogTable, rule: str) -> tuple
         inverse = 1 / pl.col("gold_probability")
         weight = pl.col("sampling_weight") if "sampling_weight" in frame.columns else pl.lit(1.0)
         frame = frame.with_columns(sampling_weight=weight * inverse / inverse.mean())
-    return frame, definition, problems
+    return frame, definition, problems, findings
 
 
 def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:

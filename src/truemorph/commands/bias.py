@@ -17,12 +17,12 @@ from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.catalogs.label_sets import LabelSet, fractions_by, join_labels, label_sets
 from truemorph.catalogs.selected import lacking_values
 from truemorph.errors import InputError
-from truemorph.findings import Finding, collect_findings, unique
+from truemorph.findings import Finding, unique
 from truemorph.io import write_json
 from truemorph.progress import progress
 from truemorph.report.table1 import Tree
 from truemorph.results import Result, text_facts, text_table
-from truemorph.tables import numeric_columns
+from truemorph.tables import missing_in, numeric_columns
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,9 +169,10 @@ def measure_bias(
         raise InputError("`depth` is the depth of a tree of intrinsic columns; name these columns too (`intrinsic`)")
     frame, unlabelled = (table.frame, []) if labels is None else join_labels(table, labels)
     everything = frame.height
-    with collect_findings() as sentinels:
-        frame = frame.filter(pl.Series(rows_where(frame, where, source)))
-        columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
+    chosen, sentinels = rows_where(frame, where, source)
+    frame = frame.filter(pl.Series(chosen))
+    columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
+    sentinels += missing_in(frame, intrinsic, source)
     selected, lacking = frame.height, []
     if columns is not None:  # all numbers are of the same galaxies
         complete = np.isfinite(columns)

@@ -30,7 +30,7 @@ from truemorph.findings import Finding
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table, text_facts, text_table
-from truemorph.tables import CatalogTable, numeric_columns, read_columns, write_table
+from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
 Purpose = Literal["fractions", "transition"]
 PLAN, TABLE = "plan.json", "plan.parquet"
@@ -356,7 +356,8 @@ def make_plan(
     lacking = f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label"
     message = f"{lacking}, so results hold for the others only."
     left_out = Finding("galaxies-left-out", "note", message, "Check why their images are missing.")
-    findings = catalogue.findings + (() if able.all() else (left_out,))
+    of_column = missing_in(frame, [by], source)
+    findings = (*catalogue.findings, *of_column, *(() if able.all() else (left_out,)))
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, findings)
 
 

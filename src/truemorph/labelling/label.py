@@ -41,7 +41,7 @@ from truemorph.labelling.sources import (
 from truemorph.plotting import axes_or_new
 from truemorph.progress import SILENT, Progress, progress, tell
 from truemorph.results import Result
-from truemorph.tables import CatalogTable, frame_hash, kind_of, numeric_columns, read_table, to_astropy
+from truemorph.tables import CatalogTable, frame_hash, kind_of, missing_in, numeric_columns, read_table, to_astropy
 
 _BATCH = 256
 NOT_FINITE = "the model's probabilities are not finite"
@@ -213,7 +213,11 @@ def open_labelling(
         raise _no_observed(labeller, given)
     if clash := set(keep) & set(labeller.columns):
         raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
-    findings = unique(catalogue.findings, model.findings, map(Finding.from_dict, curve.get("findings", ())))
+    frames = [part.frame for part in given.parts if part.frame is not None] if joined is None else [joined.frame]
+    used_columns = [*names, *([] if model.uses_images else model.config.features)]
+    sentinels = [one for frame in frames for one in missing_in(frame, used_columns, name)]
+    of_curve = map(Finding.from_dict, curve.get("findings", ()))
+    findings = unique(catalogue.findings, sentinels, model.findings, of_curve)
     if has_observed and not curve:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
         findings += (Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."),)

@@ -86,14 +86,17 @@ def _fractions_against_gold(found: Evidence, model: Model, definition: str, trut
 
 
 def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
-    """Labels corrected through T against gold labels, unless these are the correction."""
-    if found.estimate is None or found.from_gold or truth.known.sum() < _FEWEST_GOLD:
+    """Class fractions of the estimate against gold labels, unless it was made with these."""
+    estimate = found.estimate
+    if estimate is None or truth.known.sum() < _FEWEST_GOLD:
         return
-    fractions, table = found.estimate.fractions, found.fractions_of([truth, found.observed])
+    if found.from_gold and estimate.about.get("definition") == definition:
+        return
+    fractions, table = estimate.fractions, found.fractions_of([truth, found.observed])
     by_gold, labelled = (table.filter(labels=one.name)["disk_fraction"].to_numpy() for one in (truth, found.observed))
     after, error = _rms(fractions.fractions[:, DISK] - by_gold), _rms(fractions.stderr[:, DISK])
     before = _rms(labelled - by_gold)
-    what = f"Error of the disk fractions corrected through T(α) (rms over {by_gold.size} bins)"
+    what = f"Error of the corrected disk fractions (rms over {by_gold.size} bins)"
     yield from _fractions_compared(what, before - after, error, after, _numbers(after, before, error, truth))
 
 

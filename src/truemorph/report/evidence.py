@@ -32,7 +32,7 @@ from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changes
 from truemorph.report.options import ReportOptions
 from truemorph.report.table1 import Tree, table_one
-from truemorph.tables import CatalogTable, numeric_columns, read_table
+from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
 
 OBSERVED = "observed labels"
 TRUTH = "truth"
@@ -261,8 +261,9 @@ class Evidence:
 
 def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evidence:
     """Read runs, estimate and catalogue, label what isn't labelled (into the folder `files`), and join."""
-    given = [one for one in sources if isinstance(one, Estimate) or str(one).endswith(".json")]
-    runs = [one for one in sources if one not in given]
+    runs, given = [], []
+    for one in sources:
+        (given if isinstance(one, Estimate) or str(one).endswith(".json") else runs).append(one)
     if len(given) > 1:
         raise InputError("a report shows one estimate of T(α); write a page for each")
     classifiers = named_models(runs)
@@ -440,7 +441,7 @@ def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFra
 
 def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
     """Rows to measure on, and what they are called: of models on test galaxies, where these are enough."""
-    chosen = rows_where(frame, options.where, source)
+    chosen, _ = rows_where(frame, options.where, source)
     what, test = "galaxies", chosen & (frame["split"] == TEST).to_numpy()
     if models and test.sum() >= _ENOUGH_TO_TEST and not any("split" in one for one in options.where):
         what, chosen = "test galaxies", test
@@ -452,11 +453,12 @@ def _truths(
     frame: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions, source: str
 ) -> tuple[dict[str, LabelSet], list[Finding]]:
     """Gold labels by definition of a disk, and findings about them."""
-    out, findings = {}, []
+    out, findings = {}, missing_in(frame, [*options.intrinsic, *options.distributions], source)
     if not options.gold:
         findings += from_same_images(catalogue.metadata)
     for rule in options.gold or (["gold"] if "gold" in frame.columns else []):
-        classes, definition = gold_classes(frame, rule, source)
+        classes, definition, more = gold_classes(frame, rule, source)
+        findings += more
         if rule == "gold":
             definition = str(catalogue.metadata.get("gold_definition") or _UNSTATED)
             definition = _UNSTATED if definition.startswith("not stated") else definition
