@@ -44,5 +44,5 @@ def test_the_page_works_without_images(result):
     page = (folder / "page.html").read_text()
     assert 'id="figure-distribution_axis_ratio"' in page
     assert 'id="gallery"' not in page
-    assert report["changed"] == 0
+    assert report["changed"] > 0
     assert np.isfinite(report["transition"]["parameters"]["theta"])

@@ -261,7 +261,7 @@ class Evidence:
 
 def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evidence:
     """Read runs, estimate and catalogue, label what isn't labelled (into the folder `files`), and join."""
-    runs, given = [], []
+    runs, given = list[Any](), list[Any]()
     for one in sources:
         (given if isinstance(one, Estimate) or str(one).endswith(".json") else runs).append(one)
     if len(given) > 1:
