@@ -71,7 +71,8 @@ class Bench:
         T may be in α or in α and features; without it, labels are treated as correct. `evidence`, log p(votes | y) of
         shape (N, 2), replaces the labels.
         """
-        from truemorph.classifiers.members import TrainingRows, train_members
+        from truemorph.classifiers.members import train_members
+        from truemorph.classifiers.rows import TrainingRows
 
         world, rows = self.world, self.world.learning
         assert self.training is not None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import polars as pl
@@ -13,11 +14,9 @@ import polars as pl
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.crossmatch import describe
 from truemorph.catalogs.sampling import SPLITS
+from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.tables import CatalogTable
-
-if TYPE_CHECKING:
-    from truemorph.catalogs.prepare import Preparation
 
 # Shown elsewhere on the page, too long, or valid only on the machine where the catalogue was made.
 _NOT_SETTINGS = {"kind", "truemorph_version", "votes", "label_rule", "alpha", "gold_definition", "image_root"}
@@ -25,12 +24,18 @@ _NOT_SETTINGS |= {"matches", "mapping", "classes", "definition"}
 _ASKED = ("cuts", "sample", "split")  # settings in the mapping
 
 
-def datasheet(prepared: Preparation, name: str) -> str:
+def datasheet(
+    catalogue: CatalogTable,
+    name: str,
+    origins: Mapping[str, Any],
+    funnel: Sequence[tuple[str, int]],
+    findings: Sequence[Finding],
+) -> str:
     """Write the datasheet of a catalogue, which has this file name, in Markdown.
 
     Metadata are shown in sentences or in a table of settings; `origins` has the provenance of each source file.
     """
-    frame, metadata = prepared.catalogue.frame, prepared.catalogue.metadata
+    frame, metadata = catalogue.frame, catalogue.metadata
     settings = {key: value for key, value in metadata.items() if key not in _NOT_SETTINGS}
     settings |= {key: value for key, value in metadata.get("mapping", {}).items() if key in _ASKED}
     loader = jinja2.PackageLoader("truemorph.catalogs", "")
@@ -42,13 +47,13 @@ def datasheet(prepared: Preparation, name: str) -> str:
         rows=frame.height,
         known={column: frame.height - frame[column].null_count() for column in frame.columns},
         splits=_splits(frame),
-        columns=[_column(series, prepared.catalogue) for series in frame],
-        provenance={"/".join(Path(file).parts[-2:]): entry for file, entry in prepared.origins.items()},
-        funnel=prepared.funnel,
+        columns=[_column(series, catalogue) for series in frame],
+        provenance={"/".join(Path(file).parts[-2:]): entry for file, entry in origins.items()},
+        funnel=funnel,
         matches=[describe(match, *match["tables"]) for match in metadata.get("matches", ())],
         settings=settings,
         drawn=metadata.get("drawn") or frame["sampling_weight"].n_unique() > 1,
-        findings=prepared.findings,
+        findings=findings,
     )
 
 

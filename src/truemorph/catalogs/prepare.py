@@ -260,7 +260,7 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pre
             raise InputError(f"{target}: would overwrite an input file; choose another name (`out`)")
     write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), dropped)
-    write_file(sheet, datasheet(prepared, out.name))
+    write_file(sheet, datasheet(prepared.catalogue, out.name, prepared.origins, prepared.funnel, prepared.findings))
     return replace(prepared, out=out)
 
 

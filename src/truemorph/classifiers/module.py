@@ -38,7 +38,7 @@ from truemorph.images.transforms import Augmentation, normalise, warp
 from truemorph.progress import tell
 
 if TYPE_CHECKING:
-    from truemorph.classifiers.members import TrainingRows
+    from truemorph.classifiers.rows import TrainingRows
 
 _AVERAGE_DECAY = 0.99
 _PARTS = 5

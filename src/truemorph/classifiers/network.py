@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import timm
@@ -20,9 +20,6 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.images.transforms import normalise
-
-if TYPE_CHECKING:
-    from truemorph.classifiers.checkpoint import Classifier
 
 _HUB = "hf_hub:"
 # Batches that fit a CPU's cache: 8 images of 207 pixels (ResNet50: 78 images/s; in batches of 32: 52).
@@ -194,7 +191,7 @@ def settled_precision(precision: str) -> Literal["32-true", "bf16-mixed"]:
 class TorchEngine:
     """Run a model's networks with PyTorch, on a GPU if available, in precision fp32 or bf16."""
 
-    def __init__(self, model: Classifier, precision: str) -> None:
+    def __init__(self, model: Any, precision: str) -> None:
         self._device = torch_device(model.device)
         self._type = torch.bfloat16 if precision == "bf16" else torch.float32
         fitting = max(8, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // model.config.image_size**2))

@@ -34,7 +34,8 @@ from truemorph.classifiers.checkpoint import (
     save_classifier,
 )
 from truemorph.classifiers.fits import fit_catalogue, observables_of
-from truemorph.classifiers.members import TrainingRows, train_members
+from truemorph.classifiers.members import train_members
+from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding, unique

@@ -1,0 +1,50 @@
+"""The data that a classifier is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.transitions import Transition
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Training data of a classifier, one row per galaxy."""
+
+    frame: pl.DataFrame  # `object_id`, `label`, `alpha`, `split`; and `sampling_weight` if the sample was balanced
+    inputs: Any  # pixels (N, S, S, 3) of uint8 for networks; features (N, P) for logistic regression
+    # log p(observed | y), (N, 2), for observations richer than a label, such as vote counts: networks then learn from
+    # it, and labels only define the classes.
+    evidence: np.ndarray | None = None
+    votes: np.ndarray | None = None  # fractions or numbers of votes for each class, (N, 2), instead of labels
+    of_one_vote: Transition | None = None  # T(α) of these votes
+    resolution: np.ndarray | None = None  # columns on which T depends, if more than `alpha`, which is the first
+    intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column as a numpy array."""
+        return self.frame[name].to_numpy()
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Sampling weights; 1 if there are none."""
+        return self.column("sampling_weight") if "sampling_weight" in self.frame.columns else np.ones(len(self.frame))
+
+    def observed(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Return what `DebiasedLoss` learns from for some rows: labels or votes, α and observables; or evidence."""
+        import torch
+
+        if self.evidence is not None:
+            return {"evidence": torch.tensor(self.evidence[rows], dtype=torch.float32)}
+        resolution = self.column("alpha")[:, None] if self.resolution is None else self.resolution
+        columns = torch.tensor(resolution[rows], dtype=torch.float32)
+        labels = self.column("label").astype(np.int64) if self.votes is None else self.votes.astype(np.float32)
+        found = {"labels": torch.tensor(labels[rows]), "alpha": columns[:, 0].contiguous()}
+        return found if columns.shape[1] == 1 else {**found, "observables": columns[:, 1:].contiguous()}
