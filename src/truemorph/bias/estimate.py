@@ -225,28 +225,15 @@ def make_estimate(
     `family` may be "best", that of lowest AIC. Further options are those of `settings_for`.
     """
     context, has_gold = context or Context(), sample.gold is not None
-    options["seed"] = seed
-    # With gold labels, intrinsic columns go into the check and the regression on gold labels.
-    fitted = replace(sample, intrinsic=None) if has_gold and options.get("method") in (None, "gold") else sample
-    families = None
     with progress(3, "estimating T(α)", "steps") as steps:
-        if (compare and sample.observables is None) or family == "best":
-            own = [] if family in (None, "best") else [family_of(family)]
-            kinds = [*(one for one in own if one.family not in COMPARED), *map(family_of, COMPARED)]
-            families = compared(fitted, kinds, **options)
-            family = families.best if family == "best" else family
-        fit = solve(fitted, settings_for(fitted, family, **options))
-        if fit.family == "monotone":  # the curvature gives no error where neighbouring knots are level
-            fit = again = with_bootstrap_errors(fit, bootstrap or _RESAMPLES, seed)
-        else:
-            again = with_bootstrap_errors(fit, bootstrap, seed) if bootstrap else fit
-        rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
+        # With gold labels, intrinsic columns go into the check and the regression on gold labels.
+        fitted = replace(sample, intrinsic=None) if has_gold and options.get("method") in (None, "gold") else sample
+        fit, families, scatter = _fitted(fitted, family, compare, bootstrap, {**options, "seed": seed})
         known = None if has_gold else _check_with_shown(sample, context.shown, seed)
         settled = known is not None and not known.findings and known.drift_stderr < _PRECISE
-        tested = known.statement if known is not None and settled else ""
-        diagnosis = diagnose(replace(fit, failed_resamples=again.failed_resamples), rejected, tested)
+        rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
+        diagnosis = diagnose(fit, rejected, known.statement if known is not None and settled else "")
         fit = replace(fit, findings=diagnosis.findings)
-        scatter = {name: again.stderr[name] for name in fit.values} if bootstrap else {}
         steps.update(1)
         experts = context.about.get("gold_experts")
         of_bins: dict[str, Any] = {
@@ -259,23 +246,12 @@ def make_estimate(
         selected = selection_findings(sample) if has_gold else fit.findings
         fractions = replace(fractions, findings=unique(selected, fractions.findings))
         steps.update(1)
-        by_alpha = None
-        if has_gold:
-            by_alpha = fractions if by is None else fractions_in_bins(sample, fit, **of_bins)
-        check = confounding(sample, by_alpha, seed) if known is None else known
+        by_alpha = fractions
+        if known is None:
+            if has_gold and by is not None:
+                by_alpha = fractions_in_bins(sample, fit, **of_bins)
+            known = confounding(sample, by_alpha if has_gold else None, seed)
         steps.update(1)
-    if fractions.samples is not None:  # the fraction of all galaxies is that of their bins
-        weight = fractions.bin_weights / fractions.bin_weights.sum()
-        total = np.einsum("b,sbk->sk", weight, fractions.samples)
-        names = fraction_names(sample.n_classes)
-        stderr = {**fit.stderr, **{name: float(total[:, k].std()) for name, k in names.items()}}
-        fit = replace(
-            fit,
-            class_fractions=weight @ fractions.fractions,
-            stderr=stderr,
-            fraction_samples=total,
-            fraction_range=fractions.range_of_total,
-        )
     shown = context.shown
     if shown is None and has_gold and sample.n_classes == 2:
         shown = np.where(sample.known, sample.gold == DISK, np.nan)
@@ -283,30 +259,72 @@ def make_estimate(
     if shown is not None:
         column = sample.alpha if by is None else by
         gold_fractions, gold_stderr = _gold_fractions(shown, fractions, column, sample.probability)
-    contradicted = _contradiction(fractions, gold_fractions, gold_stderr)
-    pooled = () if context.survey is None else group_findings(sample, *context.survey)
-    unbalanced: list[Finding] = []
-    if has_gold and sample.probability is None:
-        unbalanced = balance_findings(context.columns, sample)
-        if context.disk_votes is not None:
-            unbalanced += vote_findings(context.disk_votes, sample)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
-    unexplained = check.unexplained if fit.method == "conditional" else check.confounded
-    matters = unexplained and fit.method != "gold"
-    drift = check.findings if matters else ()
-    found = unique(contradicted, context.findings, fit.findings, pooled, unbalanced, fractions.findings, drift)
+    biased = known.unexplained if fit.method == "conditional" else known.confounded
     return Estimate(
-        fit,
+        _with_total(fit, fractions),
         families,
-        check,
+        known,
         diagnosis.calibration,
         fractions,
         gold_fractions,
-        found,
+        unique(
+            _contradiction(fractions, gold_fractions, gold_stderr),
+            context.findings,
+            fit.findings,
+            () if context.survey is None else group_findings(sample, *context.survey),
+            _unbalanced(sample, context),
+            fractions.findings,
+            known.findings if biased and fit.method != "gold" else (),
+        ),
         gold_stderr,
         scatter,
         context.about,
     )
+
+
+def _fitted(
+    sample: Sample, family: Any, compare: bool, bootstrap: int, options: dict[str, Any]
+) -> tuple[TransitionFit, FamilyComparison | None, dict[str, float]]:
+    """Fit T(α), and the other families; also return the scatter of each parameter over bootstrap resamples, if any."""
+    families = None
+    if (compare and sample.observables is None and sample.n_classes == 2) or family == "best":
+        own = [] if family in (None, "best") else [family_of(family)]
+        kinds = [*(one for one in own if one.family not in COMPARED), *map(family_of, COMPARED)]
+        families = compared(sample, kinds, **options)
+        family = families.best if family == "best" else family
+    fit = solve(sample, settings_for(sample, family, **options))
+    if fit.family != "monotone" and not bootstrap:
+        return fit, families, {}
+    again = with_bootstrap_errors(fit, bootstrap or _RESAMPLES, options["seed"])
+    scatter = {name: again.stderr[name] for name in fit.values} if bootstrap else {}
+    if fit.family == "monotone":  # the curvature gives no error where neighbouring knots are level
+        return again, families, scatter
+    return replace(fit, failed_resamples=again.failed_resamples), families, scatter
+
+
+def _with_total(fit: TransitionFit, fractions: PopulationFractions) -> TransitionFit:
+    """Return a fit whose class fractions, with gold labels, are those of all bins together."""
+    if fractions.samples is None:
+        return fit
+    weight = fractions.bin_weights / fractions.bin_weights.sum()
+    total = np.einsum("b,sbk->sk", weight, fractions.samples)
+    errors = {name: float(total[:, k].std()) for name, k in fraction_names(total.shape[1]).items()}
+    return replace(
+        fit,
+        class_fractions=weight @ fractions.fractions,
+        stderr={**fit.stderr, **errors},
+        fraction_samples=total,
+        fraction_range=fractions.range_of_total,
+    )
+
+
+def _unbalanced(sample: Sample, context: Context) -> list[Finding]:
+    """Return findings where gold labels depend on properties of the galaxies or on votes."""
+    if sample.gold is None or sample.probability is not None:
+        return []
+    found = balance_findings(context.columns, sample)
+    return found if context.disk_votes is None else found + vote_findings(context.disk_votes, sample)
 
 
 def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> ConfoundingCheck | None:
@@ -316,7 +334,7 @@ def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> Co
     gold = np.where(np.isfinite(shown), np.nan_to_num(shown), UNKNOWN).astype(np.int64)
     if min(np.count_nonzero(gold == k) for k in (SMOOTH, DISK)) < _FEWEST_OF_A_CLASS:
         return None
-    return confounding(replace(sample, gold=gold, observables=None, intrinsic=None), None, seed)
+    return confounding(replace(sample, gold=gold, observables=None), None, seed)
 
 
 def _contradiction(
