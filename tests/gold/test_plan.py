@@ -97,6 +97,20 @@ def test_the_wanted_error_is_predicted_for_every_bin(catalogue):
     assert np.all(np.diff(table["planned"]) < 0)
 
 
+def test_a_plan_uses_the_estimate_that_it_is_given(catalogue, tmp_path):
+    """That of the labels gives the plan that is made without one; another curve, another plan."""
+    table, options = catalogue.frame.select("object_id", "label", "alpha"), {"budget": 200, "seed": 0}
+    for purpose in ("fractions", "transition"):
+        own = tm.plan_gold(table, purpose=purpose, **options)
+        estimate = tm.estimate_transition(table, compare=False, out=tmp_path / "fit.json")
+        for one in (estimate, tmp_path / "fit.json"):
+            again = tm.plan_gold(table, purpose=purpose, estimate=one, **options)
+            np.testing.assert_allclose(again.frame["probability"], own.frame["probability"], rtol=0.1)
+    wide = tm.estimate_transition(table.with_columns(pl.col("alpha") / 3), compare=False)
+    other = tm.plan_gold(table, estimate=wide, **options)
+    assert not np.allclose(other.frame["probability"], own.frame["probability"], rtol=0.1)
+
+
 def test_predicted_errors_are_the_scatter_over_plans():
     """Errors of stratified means over plans, in units of those predicted; classes follow p(disk)."""
     rng = np.random.default_rng(3)

@@ -12,7 +12,8 @@ import polars as pl
 from cyclopts import Parameter
 from pydantic import Field
 
-from truemorph.arguments import AtLeastOne, Count, Seed, Table, validated
+from truemorph.arguments import AtLeastOne, Count, Seed, Shown, Table, validated
+from truemorph.bias.estimate import Estimate
 from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.columns import CLASS_NAMES
@@ -39,6 +40,7 @@ def plan_gold(
     budget: AtLeastOne | None = None,
     bins: AtLeastOne = 8,
     labels: Table | None = None,
+    estimate: Shown | None = None,
     by: str = "alpha",
     purpose: Annotated[Purpose, Parameter(name="--for")] = "fractions",
     out: Path | None = None,
@@ -64,6 +66,9 @@ def plan_gold(
         Number of bins of α.
     labels : path or table, optional
         Labels of a model, from truemorph label.
+    estimate : path or Estimate, optional
+        Estimate of truemorph transition (.json) that predicts the classes; default one from the labels, or from the
+        gold labels of a pilot.
     by : str
         Column in whose bins the disk fraction is wanted.
     purpose : str
@@ -91,7 +96,8 @@ def plan_gold(
     """
     table = read_catalogue(catalogue)
     p_disk = None if labels is None else _probabilities(table, labels)
-    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by)
+    read = estimate if estimate is None or isinstance(estimate, Estimate) else Estimate.read(estimate)
+    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by, None if read is None else read.curve)
     return plan if out is None else write_plan(plan, out)
 
 

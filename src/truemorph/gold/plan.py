@@ -20,7 +20,8 @@ from scipy.spatial import KDTree
 from truemorph.bias.binning import Bins
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.gold import GoldRegression
-from truemorph.bias.likelihood import posterior
+from truemorph.bias.likelihood import n_observables, posterior
+from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import checksum, find_images, object_ids
@@ -226,20 +227,29 @@ class GoldPlan(Result):
 
 
 def predicted_probabilities(
-    label: np.ndarray, alpha: np.ndarray, gold: np.ndarray | None = None, p_disk: np.ndarray | None = None
+    label: np.ndarray,
+    alpha: np.ndarray,
+    gold: np.ndarray | None = None,
+    p_disk: np.ndarray | None = None,
+    curve: FittedCurve | None = None,
 ) -> np.ndarray:
-    """p(disk) of each galaxy, shape (N,): a model's, else given label and α from gold labels of a pilot, else without.
+    """p(disk) of each galaxy, shape (N,): a model's; or given label and α, by an estimate or a pilot's gold labels.
 
-    From labels alone (also where a model has none: NaN) it is the value nearest to one half that the range of the disk
+    By an estimate (from the labels, if none is given) it is the value nearest to one half that the range of the disk
     fraction allows: a plan should not rest on the assumption that gold labels are to test.
     """
     if p_disk is not None:
         known = np.isfinite(p_disk)
-        return p_disk if known.all() else np.where(known, p_disk, predicted_probabilities(label, alpha))
-    if gold is not None and np.sum(gold != UNKNOWN) >= FEWEST and len(np.unique(gold[gold != UNKNOWN])) == 2:
+        return p_disk if known.all() else np.where(known, p_disk, predicted_probabilities(label, alpha, curve=curve))
+    if (
+        curve is None
+        and gold is not None
+        and np.sum(gold != UNKNOWN) >= FEWEST
+        and len(np.unique(gold[gold != UNKNOWN])) == 2
+    ):
         bins = Bins.cut(alpha, max(1, min(8, label.size // 50)))
         return np.asarray(GoldRegression.fit(label, alpha, gold, 2, bins).probabilities[:, DISK])
-    fit = fit_transition(label, alpha)
+    fit = fit_transition(label, alpha).curve if curve is None else curve
     low, high = fit.disk_fraction_range
     every = []
     for fraction in (low, fit.class_fractions[DISK], high):
@@ -249,13 +259,20 @@ def predicted_probabilities(
     return np.asarray(both[np.argmin(np.abs(both - 0.5), axis=0), np.arange(label.size)])
 
 
-def influence_on_curve(label: np.ndarray, alpha: np.ndarray, p_disk: np.ndarray) -> np.ndarray:
+def influence_on_curve(
+    label: np.ndarray, alpha: np.ndarray, p_disk: np.ndarray, curve: FittedCurve | None = None
+) -> np.ndarray:
     """Standard deviation of a galaxy's influence on the flip probability where this is one half, shape (N,).
 
     With a gold label a disk adds its score, ∂ log p(ỹ | disk, α) / ∂θ, to the fit of the Rayleigh curve; unknown is
-    whether the galaxy is a disk.
+    whether the galaxy is a disk. The Rayleigh curve is that which misses half of the disks at the α of the estimate's.
     """
-    theta = float(fit_transition(label, alpha, delta=None).values["theta"])
+    if curve is None:
+        theta = float(fit_transition(label, alpha, delta=None).values["theta"])
+    else:
+        grid = np.quantile(alpha[alpha > 0], np.linspace(0, 1, 500))
+        half = np.asarray(curve.transition.flip_probability(grid)) < 0.5
+        theta = float(grid[np.argmax(half)] / np.sqrt(2 * np.log(2)))
     flip = np.clip(np.exp(-(alpha**2) / (2 * theta**2)), 1e-6, 1 - 1e-6)
     slope = flip * alpha**2 / theta**3
     score = np.where(label == SMOOTH, slope / flip, -slope / (1 - flip))
@@ -273,6 +290,7 @@ def make_plan(
     seed: int = 0,
     purpose: Purpose = "fractions",
     by: str = "alpha",
+    curve: FittedCurve | None = None,
 ) -> GoldPlan:
     """Choose the galaxies that should get a gold label; arguments as in `plan_gold`, with `p_disk` of shape (N,).
 
@@ -280,28 +298,21 @@ def make_plan(
     not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
     """
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
+    if curve is not None and n_observables(curve.transition):
+        raise InputError("the estimate depends on columns beside α; a plan needs one of α alone (`estimate`)")
     label, alpha = frame["label"].to_numpy(), frame["alpha"].to_numpy()
     gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
-    predicted = predicted_probabilities(label, alpha, gold, p_disk)
+    predicted = predicted_probabilities(label, alpha, gold, p_disk, curve)
     image = frame["image"] if "image" in frame.columns else pl.repeat(None, label.size, dtype=pl.String, eager=True)
     able = image.is_not_null().to_numpy() | (image.count() == 0)  # images may be named after the ids
     before, labelled = _earlier(frame)
     rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
-    if rows.size < FEWEST:
-        raise InputError(f"{source}: {rows.size} galaxies can be labelled, at least {FEWEST} are needed")
-    if budget is not None and not FEWEST <= budget <= rows.size:
-        raise InputError(f"a budget is from {FEWEST} to {rows.size:,}, the galaxies that can be labelled; got {budget}")
-    if budget is None and not 0 < error < 0.5:
-        raise InputError(f"the error is that of a fraction, above 0 and below 0.5; got {error}")
     column = alpha if by == "alpha" else numeric_columns(frame, [by], source)[:, 0]
-    if not np.isfinite(column[rows]).all():
-        raise InputError(
-            f"{source}: {by} is missing for some galaxies that can be labelled; choose another column (`by`)"
-        )
+    _check_wanted(source, error, budget, column[rows], by)
     cut = Bins.cut(column[rows], max(1, min(bins, rows.size // 50)))
     strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
     if purpose == "transition":
-        strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows]))
+        strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows], curve))
     drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
     probability = before.copy()
     now = (drawn / strata.sizes)[strata.index]
@@ -359,6 +370,21 @@ def make_plan(
     of_column = missing_in(frame, [by], source)
     findings = (*catalogue.findings, *of_column, *(() if able.all() else (left_out,)))
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, findings)
+
+
+def _check_wanted(source: str, error: float, budget: int | None, column: np.ndarray, by: str) -> None:
+    """Check what is asked of a plan against the galaxies that can be labelled; `column` is theirs, to bin by."""
+    if column.size < FEWEST:
+        raise InputError(f"{source}: {column.size} galaxies can be labelled, at least {FEWEST} are needed")
+    if budget is not None and not FEWEST <= budget <= column.size:
+        able = f"from {FEWEST} to {column.size:,}, the galaxies that can be labelled"
+        raise InputError(f"a budget is {able}; got {budget}")
+    if budget is None and not 0 < error < 0.5:
+        raise InputError(f"the error is that of a fraction, above 0 and below 0.5; got {error}")
+    if not np.isfinite(column).all():
+        raise InputError(
+            f"{source}: {by} is missing for some galaxies that can be labelled; choose another column (`by`)"
+        )
 
 
 def _earlier(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
