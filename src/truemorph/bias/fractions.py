@@ -443,7 +443,9 @@ def _from_gold(
 
     def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return fractions, draws, and lowest and highest values in each bin and, in the last row, of all bins."""
-        fit = GoldRegression.fit(sample.labels, sample.argument, gold, sample.n_classes, bins, columns)
+        fit = GoldRegression.fit(
+            sample.labels, sample.argument, gold, bins, columns, sample.n_classes, sample.n_classes
+        )
         fractions, samples = fit.fractions(gold, seed)
         if copies:  # these gold labels say nothing on how far the classes are from the labels
             counts = np.bincount(bins.index, gold != UNKNOWN)[:, None]

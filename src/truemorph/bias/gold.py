@@ -17,6 +17,7 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import ROWS, label_columns
 from truemorph.bias.maximum import (
     Maximum,
+    class_precision,
     class_variances,
     differences,
     fit_softmax,
@@ -83,12 +84,13 @@ class GoldRegression:
         labels: np.ndarray,
         alpha: np.ndarray,
         gold: np.ndarray,
-        n_classes: int,
         bins: Bins,
         columns: Sequence[np.ndarray] = (),
+        n_labels: int = 2,
+        n_classes: int = 2,
     ) -> GoldRegression:
         """Fit to galaxies with a gold label; with weights (of the bins), the covariance is that of a weighted sum."""
-        terms = _terms(labels, alpha, n_classes, columns)
+        terms = _terms(labels, alpha, n_labels, columns)
         apart = np.abs(np.subtract.outer(np.arange(bins.count), np.arange(bins.count)))
         effects = np.linalg.cholesky(np.exp(-apart / _CORRELATED_OVER))
         known = np.flatnonzero(gold != UNKNOWN)
@@ -96,6 +98,7 @@ class GoldRegression:
         targets, w, ones = np.eye(n_classes)[gold[known]], bins.weights[known], np.ones(known.size)
         w = w * w.sum() / np.sum(w**2)  # weights reduce the effective number of rows
         fixed = np.concatenate([[_INTERCEPT], np.full(terms.shape[1] - 1, _COEFFICIENT)])
+        between = class_precision(n_classes - 1)
         fits: list[tuple[float, np.ndarray, np.ndarray]] = []
         for effect in _EFFECTS:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
@@ -104,12 +107,12 @@ class GoldRegression:
             # Without weights, the products are the information.
             variances = class_variances(np.exp(log_probabilities(part, found)))
             products = information_matrix(part, variances * w[:, None, None] ** 2)
-            products += np.diag(np.tile(precision, n_classes - 1))
+            products += np.kron(between, np.diag(precision))
             # The evidence is that of the labels themselves; with weights there is no likelihood.
             at, curvature = (
                 (found, information) if np.ptp(w) == 0 else fit_softmax(part, targets, precision, ones, found)
             )
-            value = np.sum(targets * log_probabilities(part, at)) - 0.5 * np.sum(precision * at**2)
+            value = np.sum(targets * log_probabilities(part, at)) - 0.5 * np.sum(precision * (at * (between @ at)))
             value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(curvature)[1]
             fits.append((value, found, covariance @ products @ covariance))
         log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
@@ -166,27 +169,43 @@ class GoldRegression:
                 mean = w @ q[:, 1:] + w.sum() * np.tensordot(share, each - q[:_DRAWN_ON, None, 1:], axes=1)
                 spread = np.einsum("n,nk,nj->kj", w**2, q[:, 1:], -q[:, 1:]) + np.diag(w**2 @ q[:, 1:])
                 mean = mean + rng.multivariate_normal(np.zeros(n_classes - 1), spread, n)
-                mean = np.clip(mean, 0.0, w.sum())
-                sums[:, b, 1:] += mean
-                sums[:, b, 0] += np.maximum(w.sum() - mean.sum(axis=1), 0.0)
+                sums[:, b] += _not_negative(np.column_stack([w.sum() - mean.sum(axis=1), mean]), w.sum())
             found.append(sums / bins.totals[:, None])
         drawn = np.concatenate(found)
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
 
 
-def _terms(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Sequence[np.ndarray]) -> np.ndarray:
+def _not_negative(drawn: np.ndarray, total: float) -> np.ndarray:
+    """Return drawn class counts, shape (S, K), with negative ones set to 0 and the others scaled to the same total."""
+    bad = np.flatnonzero((drawn < 0).any(axis=1))
+    counts = np.maximum(drawn[bad], 0.0)
+    counts *= total / counts.sum(axis=1, keepdims=True)
+    largest = counts.argmax(axis=1)
+    counts[np.arange(bad.size), largest] = 0.0
+    counts[np.arange(bad.size), largest] = total - counts.sum(axis=1)
+    drawn[bad] = counts
+    return drawn
+
+
+def _terms(labels: np.ndarray, alpha: np.ndarray, n_labels: int, columns: Sequence[np.ndarray]) -> np.ndarray:
     """Return one, and the standardised terms of the regression, shape (N, R)."""
     observables = alpha[:, None] if alpha.ndim == 1 else alpha
     u = observables.copy()
     smallest = u[u[:, 0] > 0, 0].min(initial=1.0)
     u[:, 0] = np.log(np.maximum(u[:, 0], smallest))  # the first observable is the resolution
     u = (u - u.mean(axis=0)) / np.where(u.std(axis=0) > 0, u.std(axis=0), 1.0)
-    member = np.eye(n_classes)[labels][:, 1:] - 1 / n_classes
-    parts = [member, u, u**2 - 1, *(member * u[:, j : j + 1] for j in range(u.shape[1]))]
-    terms = np.column_stack([np.ones(labels.size), *parts, *columns])
-    for column in terms[:, 1:].T:  # one by one, to save memory
+    # Each of more than two labels has a column, so that their order does not matter; with half the variance, so that the
+    # difference between two labels has the same prior as where there are no others.
+    member = np.eye(n_labels)[labels][:, 1 if n_labels == 2 else 0 :] - 1 / n_labels
+    of_label = 1.0 if n_labels == 2 else np.sqrt(0.5)
+    parts = [(member, of_label), (u, 1.0), (u**2 - 1, 1.0), *((member * one[:, None], of_label) for one in u.T)]
+    parts += [(column, 1.0) for column in columns]
+    terms = np.column_stack([np.ones(labels.size), *(part for part, _ in parts)])
+    scales = np.concatenate([np.full(part[0].size, scale) for part, scale in parts])
+    for column, scale in zip(terms[:, 1:].T, scales, strict=True):  # one by one, to save memory
         column -= column.mean()
         column /= column.std() or 1.0
+        column *= scale
     return terms
 
 
@@ -249,7 +268,9 @@ def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     columns = [] if sample.probability is None else [propensity_columns(sample.probability)]
 
     def regression(bins: Bins) -> GoldRegression:
-        return GoldRegression.fit(sample.labels, sample.argument, gold, sample.n_classes, bins, columns)
+        return GoldRegression.fit(
+            sample.labels, sample.argument, gold, bins, columns, sample.n_classes, sample.n_classes
+        )
 
     fractions, drawn = regression(bins).fractions(gold, settings.seed)
     share = bins.totals / sample.weights.sum()

@@ -147,29 +147,39 @@ def class_variances(probabilities: np.ndarray) -> np.ndarray:
     return p[:, :, None] * np.eye(p.shape[1]) - p[:, :, None] * p[:, None, :]
 
 
+def class_precision(n_free: int) -> np.ndarray:
+    """Return the precision of the coefficients of classes 1 … K - 1 relative to class 0, in units of the ridge.
+
+    If each of the K classes has an independent normal coefficient of variance s² / 2, the differences from class 0 have
+    the covariance s² (I + J) / 2, and the inverse 2 (I - J / K) / s², whichever class is class 0.
+    """
+    return np.asarray(2 * (np.eye(n_free) - 1 / (n_free + 1)))
+
+
 @one_thread
 def fit_softmax(
     design: np.ndarray, targets: np.ndarray, ridge: np.ndarray, weights: np.ndarray, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Maximise Σ_n w_n Σ_k t_nk log p(k | z_n) - ½ Σ ridge × coefficient², by Newton's method.
+    """Maximise Σ_n w_n Σ_k t_nk log p(k | z_n) minus a penalty for large coefficients, by Newton's method.
 
     The design matrix has shape (N, Q), hard or soft targets (N, K), the ridge (Q,), and the start (K - 1, Q). Return
-    coefficients, (K - 1, Q), and penalised information, ((K - 1) Q, (K - 1) Q).
+    coefficients, (K - 1, Q), and penalised information, ((K - 1) Q, (K - 1) Q). For the penalty, see `class_precision`.
     """
     n_free, width = targets.shape[1] - 1, design.shape[1]
+    between, penalty = class_precision(n_free), np.kron(class_precision(n_free), np.diag(ridge))
     coefficients = np.zeros((n_free, width)) if start is None else start.copy()
 
     def value(at: np.ndarray) -> float:
         terms = np.sum(targets * log_probabilities(design, at), axis=1)
-        return float(np.sum(weights * terms) - 0.5 * np.sum(ridge * at**2))
+        return float(np.sum(weights * terms) - 0.5 * np.sum(ridge * (at * (between @ at))))
 
     now = value(coefficients)
     information = np.zeros((n_free * width, n_free * width))
     for _ in range(_NEWTON_STEPS):
         p = np.exp(log_probabilities(design, coefficients))
-        slopes = ((weights[:, None] * (targets - p)[:, 1:]).T @ design - ridge * coefficients).ravel()
+        slopes = ((weights[:, None] * (targets - p)[:, 1:]).T @ design - ridge * (between @ coefficients)).ravel()
         information = information_matrix(design, class_variances(p) * weights[:, None, None])
-        information += np.diag(np.tile(ridge, n_free))
+        information += penalty
         step = np.linalg.lstsq(information, slopes, rcond=None)[0].reshape(coefficients.shape)
         factor = 1.0
         while (reached := value(coefficients + factor * step)) < now - 1e-9 and factor > 1e-4:

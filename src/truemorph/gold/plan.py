@@ -248,7 +248,7 @@ def predicted_probabilities(
         and len(np.unique(gold[gold != UNKNOWN])) == 2
     ):
         bins = Bins.cut(alpha, max(1, min(8, label.size // 50)))
-        return np.asarray(GoldRegression.fit(label, alpha, gold, 2, bins).probabilities[:, DISK])
+        return np.asarray(GoldRegression.fit(label, alpha, gold, bins).probabilities[:, DISK])
     fit = fit_transition(label, alpha).curve if curve is None else curve
     low, high = fit.disk_fraction_range
     every = []
