@@ -194,8 +194,8 @@ def _terms(labels: np.ndarray, alpha: np.ndarray, n_labels: int, columns: Sequen
     smallest = u[u[:, 0] > 0, 0].min(initial=1.0)
     u[:, 0] = np.log(np.maximum(u[:, 0], smallest))  # the first observable is the resolution
     u = (u - u.mean(axis=0)) / np.where(u.std(axis=0) > 0, u.std(axis=0), 1.0)
-    # Each of more than two labels has a column, so that their order does not matter; with half the variance, so that the
-    # difference between two labels has the same prior as where there are no others.
+    # Each of more than two labels has a column, so that their order does not matter; with half the variance, so that
+    # the difference between two labels has the same prior as where there are no others.
     member = np.eye(n_labels)[labels][:, 1 if n_labels == 2 else 0 :] - 1 / n_labels
     of_label = 1.0 if n_labels == 2 else np.sqrt(0.5)
     parts = [(member, of_label), (u, 1.0), (u**2 - 1, 1.0), *((member * one[:, None], of_label) for one in u.T)]

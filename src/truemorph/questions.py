@@ -1,0 +1,305 @@
+"""Questions of a survey's decision tree, the classes that they define, and what is counted in a fraction.
+
+A question is asked after some answers to others, its gates: bars, for instance, after "not edge-on", and that after
+"features or disk". Its classes are the paths through these gates: smooth, edge-on, no bar, bar. A quantity is a ratio
+of sums of classes, such as the bar fraction, {bar} / {no bar, bar}: galaxies to which the question does not apply are a
+class of their own, outside the denominator. Each tree is a TOML file in the folder `trees` (docs/questions.md).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, Field, model_validator
+
+from truemorph.errors import InputError, nearest
+from truemorph.io import checked, read_toml
+
+NOT_APPLICABLE = "does not apply"
+CANNOT_TELL = "cannot tell"
+
+
+class Question(BaseModel, frozen=True, extra="forbid"):
+    """One question of a tree: its answers, and the answers to other questions after any of which it is asked."""
+
+    name: str = Field(min_length=1)
+    # Answers, and the columns of the survey's tables with their votes, in order of preference.
+    answers: dict[str, tuple[str, ...]]
+    asked_after: tuple[str, ...] = ()  # none: the first question of the tree
+    text: str = ""  # as the volunteers read it
+    ordered: bool = False  # whether the answers have an order, such as sizes of bulges
+    shown: tuple[str, ...] = ()  # answers whose fractions are shown; default all
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Question:
+        if len(self.answers) < 2:
+            raise ValueError(f"question {self.name!r}: give at least two answers")
+        for answer in self.shown:
+            if answer not in self.answers:
+                raise ValueError(
+                    f"question {self.name!r}: {answer!r} is not one of its answers ({', '.join(self.answers)})"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class PathClass:
+    """A class of a question: a path through its gates, as the answer to each question on the way."""
+
+    name: str
+    answers: tuple[tuple[str, str], ...]  # (question, answer), from the first question of the tree
+    answer: str | None  # to the question itself; None: the question does not apply
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A ratio of sums of class fractions: Σ n_k f_k / Σ d_k f_k, with weights n and d of the K classes."""
+
+    name: str
+    numerator: tuple[float, ...]
+    denominator: tuple[float, ...] | None = None  # None: all classes, whose fractions sum to 1
+
+    def of(self, fractions: np.ndarray) -> np.ndarray:
+        """Return the quantity from class fractions, shape (…, K) → (…)."""
+        above = np.asarray(fractions @ np.array(self.numerator))
+        if self.denominator is None:
+            return above
+        below = np.asarray(fractions @ np.array(self.denominator))
+        return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+
+
+class Tree(BaseModel, frozen=True, extra="forbid"):
+    """The decision tree of a survey."""
+
+    name: str = Field(min_length=1)
+    about: str = ""  # the survey, and the source of questions and columns
+    questions: tuple[Question, ...]
+    outside: tuple[str, ...] = ()  # answers of galaxies that are in no denominator, such as artifacts
+    # How columns of votes are called: numbers of votes, or fractions of the votes for the same question.
+    counts: tuple[str, ...] = ("{column}",)
+    fractions: tuple[str, ...] = ()
+    totals: tuple[str, ...] = ()  # columns with the number of votes for the first question
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Tree:
+        names = [one.name for one in self.questions]
+        if len(set(names)) < len(names):
+            raise ValueError("two questions have the same name")
+        earlier: set[str] = set()
+        for number, one in enumerate(self.questions):
+            if bool(one.asked_after) != bool(number):
+                raise ValueError(f"question {one.name!r}: only the first question has no `asked_after`")
+            for answer in one.asked_after:
+                if answer not in earlier:
+                    raise ValueError(f"question {one.name!r}: no earlier question has the answer {answer!r}")
+                if sum(answer in other.answers for other in self.questions) > 1:
+                    raise ValueError(f"several questions have the answer {answer!r}, so none can be asked after it")
+            earlier.update(one.answers)
+        return self
+
+    @property
+    def root(self) -> Question:
+        """Return the first question, which is asked of all galaxies."""
+        return self.questions[0]
+
+    def question(self, name: str) -> Question:
+        """Return a question by its name."""
+        names = [one.name for one in self.questions]
+        if name not in names:
+            raise InputError(
+                f"unknown question {name!r}; {nearest(name, names, what=f'questions of the tree {self.name}')}"
+            )
+        return self.questions[names.index(name)]
+
+    def gates(self, name: str) -> tuple[Question, ...]:
+        """Return the questions that decide whether a question is asked, and last the question itself."""
+        question = self.question(name)
+        needed = {name}
+        for one in reversed(self.questions[: self.questions.index(question) + 1]):
+            if one.name in needed:
+                needed |= {other.name for other in self.questions if set(other.answers) & set(one.asked_after)}
+        return tuple(one for one in self.questions if one.name in needed)
+
+    def classes(self, name: str) -> tuple[PathClass, ...]:
+        """Return the classes of a question: all paths through its gates, in the order of the tree's answers."""
+        gates = self.gates(name)
+
+        def follow(question: Question, before: tuple[tuple[str, str], ...]) -> Iterator[tuple[tuple[str, str], ...]]:
+            for answer in question.answers:
+                path = (*before, (question.name, answer))
+                after = [one for one in gates if answer in one.asked_after]
+                if question.name == name or not after:
+                    yield path
+                for one in () if question.name == name else after:
+                    yield from follow(one, path)
+
+        paths = list(follow(gates[0], ()))
+        ends = [path[-1][1] for path in paths]
+        named = []
+        for path, end in zip(paths, ends, strict=True):
+            # Paths that end alike are told apart by the answers before.
+            whole = end if ends.count(end) == 1 else ", ".join(answer for _, answer in path)
+            named.append(PathClass(whole, path, end if path[-1][0] == name else None))
+        return tuple(named)
+
+    def quantities(
+        self, name: str, merged: Mapping[str, str] | None = None
+    ) -> tuple[tuple[str, ...], tuple[Quantity, ...]]:
+        """Return the classes that gold labels tell apart for a question, and the quantities that are ratios of them.
+
+        The first class is that of all galaxies to which the question does not apply. `merged` renames answers; those of
+        one name become one class.
+        """
+        question = self.question(name)
+        no_class = {*self.outside, CANNOT_TELL}
+        renamed = {answer: (merged or {}).get(answer, answer) for answer in question.answers if answer not in no_class}
+        answers = tuple(dict.fromkeys(renamed.values()))
+        classes, applies = (NOT_APPLICABLE, *answers), (0.0, *(1.0 for _ in answers))
+        shown = dict.fromkeys(renamed[one] for one in question.shown or renamed)
+
+        def counted(some: Collection[str]) -> tuple[float, ...]:
+            return tuple(float(one in some) for one in classes)
+
+        found = [Quantity(f"{one} fraction", counted({one}), applies) for one in shown]
+        if question.ordered:
+            found += [
+                Quantity(f"fraction of at least {one}", counted(answers[k:]), applies)
+                for k, one in enumerate(answers[2:], 2)
+            ]
+            ranks = (0.0, *(float(k) for k in range(1, len(answers) + 1)))
+            found.append(Quantity("mean rank", ranks, applies))
+        return classes, (*found, Quantity(f"fraction to which {name!r} applies", applies))
+
+    def columns(self, names: Sequence[str], existing: Collection[str]) -> VoteColumns:
+        """Find the columns of votes for some questions in a table: numbers of votes, or else fractions."""
+        needed = [self.question(name) for name in names]
+        for kind, templates in (("counts", self.counts), ("fractions", self.fractions)):
+            found = {one.name: _found(one, templates, existing) for one in needed}
+            if all(found.values()):
+                total = next((one for one in self.totals if one in existing), None)
+                return VoteColumns(kind, {name: some for name, some in found.items() if some is not None}, total)
+        without = next(one for one in needed if _found(one, (*self.counts, *self.fractions), existing) is None)
+        sought = self.counts[0].format(column=next(iter(without.answers.values()))[0])
+        raise InputError(
+            f"no column {sought}, nor others that the tree {self.name} names for the question {without.name!r}; "
+            "describe your columns in a tree of your own (`tree`: a TOML file)"
+        )
+
+
+@dataclass(frozen=True)
+class VoteColumns:
+    """The columns of a table with the votes for some questions."""
+
+    kind: str  # "counts", or "fractions" of the votes for each question
+    columns: dict[str, tuple[str, ...]]  # of each question, in the order of its answers
+    total: str | None  # column with the number of votes for the first question
+
+
+def _found(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...] | None:
+    """Return the first set of columns that has all answers to a question, or None."""
+    for template in templates:
+        for wording in range(max(map(len, question.answers.values()))):
+            some = [template.format(column=one[min(wording, len(one) - 1)]) for one in question.answers.values()]
+            if all(one in existing for one in some):
+                return tuple(some)
+    return None
+
+
+@cache
+def _packaged(name: str) -> Tree:
+    folder = resources.files("truemorph") / "trees"
+    names = sorted(one.name.removesuffix(".toml") for one in folder.iterdir() if one.name.endswith(".toml"))
+    if name not in names:
+        raise InputError(f"unknown tree {name!r}; {nearest(name, names, what='trees')}; your own must be a .toml file")
+    with resources.as_file(folder / f"{name}.toml") as file:
+        return checked(Tree, {"name": name, **read_toml(file)}, f"tree {name}:")
+
+
+def read_tree(source: Tree | Mapping[str, Any] | str | os.PathLike[str]) -> Tree:
+    """Read a decision tree: the name of a survey's, a TOML file, or its content as a dict."""
+    if isinstance(source, Tree):
+        return source
+    if isinstance(source, Mapping):
+        return checked(Tree, dict(source), "tree:")
+    name = os.fspath(source)
+    if name.lower().endswith(".toml"):
+        return checked(Tree, {"name": os.path.basename(name).removesuffix(".toml"), **read_toml(name)}, f"{name}:")
+    return _packaged(name)
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Numbers of votes of N galaxies for the gates of a question and the question itself."""
+
+    tree: Tree
+    question: str
+    counts: dict[str, np.ndarray]  # of each question, (N, A): votes for its answers
+
+    @cached_property
+    def paths(self) -> np.ndarray:
+        """Class of each galaxy by majority, shape (N,): at each gate, the answer with most votes decides.
+
+        A tie, or a question without votes, gets the answer that most galaxies have at this question.
+        """
+        chosen = {}
+        for name, votes in self.counts.items():
+            most = votes == votes.max(axis=1, keepdims=True)
+            clear = most.sum(axis=1) == 1
+            often = np.bincount(most[clear].argmax(axis=1), minlength=votes.shape[1])
+            # Among tied answers, the most frequent: its count decides where the votes are equal.
+            chosen[name] = np.where(most, often + 1, 0).argmax(axis=1)
+        classes = self.tree.classes(self.question)
+        found = np.full(len(next(iter(chosen.values()))), -1)
+        for number, one in enumerate(classes):
+            along = np.ones(found.size, dtype=bool)
+            for name, answer in one.answers:
+                along &= chosen[name] == list(self.tree.question(name).answers).index(answer)
+            found[along] = number
+        return found
+
+    @property
+    def log_odds(self) -> np.ndarray:
+        """Log-odds of the votes at every gate and for every answer but the most frequent one, shape (N, P).
+
+        ln[(k + ½) / (n - k + ½)] for k of n votes: a galaxy without votes has 0.
+        """
+        columns = []
+        for votes in self.counts.values():
+            n = votes.sum(axis=1)
+            some = np.delete(votes, votes.sum(axis=0).argmax(), axis=1)
+            columns += [np.log((k + 0.5) / (n - k + 0.5)) for k in some.T]
+        return np.column_stack(columns)
+
+    @classmethod
+    def from_columns(
+        cls, tree: Tree, question: str, found: VoteColumns, values: Mapping[str, np.ndarray], total: np.ndarray | None
+    ) -> Votes:
+        """Return the votes from columns of numbers, or of fractions; missing values count as no votes.
+
+        Fractions are of the votes for their question, which are those for the answers after which it is asked: numbers
+        are fractions times the votes of the first question, `total`, times the fractions on the way.
+        """
+        arrays = {
+            name: np.nan_to_num(np.column_stack([values[one] for one in columns]))
+            for name, columns in found.columns.items()
+        }
+        if found.kind == "fractions":
+            assert total is not None
+            reached = {tree.root.name: np.nan_to_num(total)}
+            for one in tree.gates(question):
+                if one.name not in reached:
+                    before = [
+                        reached[other.name] * arrays[other.name][:, list(other.answers).index(answer)]
+                        for other in tree.gates(question)
+                        for answer in one.asked_after
+                        if answer in other.answers
+                    ]
+                    reached[one.name] = np.sum(before, axis=0)
+            arrays = {name: part * reached[name][:, None] for name, part in arrays.items()}
+        return cls(tree, question, arrays)

@@ -1,0 +1,144 @@
+"""Questions of decision trees: their classes, the columns of votes, majority paths, and quantities."""
+
+from importlib import resources
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from truemorph.errors import InputError
+from truemorph.questions import Quantity, Tree, VoteColumns, Votes, read_tree
+
+TREES = sorted(one.name.removesuffix(".toml") for one in (resources.files("truemorph") / "trees").iterdir())
+OWN = {
+    "name": "own",
+    "outside": ["artifact"],
+    "questions": [
+        {"name": "smooth", "answers": {"smooth": ["s"], "featured": ["f"], "artifact": ["a"]}},
+        {"name": "bar", "asked_after": ["featured"], "answers": {"no bar": ["n"], "bar": ["b"]}, "shown": ["bar"]},
+        {"name": "merging", "asked_after": ["smooth", "featured"], "answers": {"no": ["m0"], "merging": ["m1"]}},
+    ],
+}
+
+
+def names(tree, question):
+    return [one.name for one in tree.classes(question)]
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_trees_of_surveys_are_consistent(name):
+    tree = read_tree(name)
+    assert tree.about
+    for question in tree.questions:
+        classes = tree.classes(question.name)
+        assert len({one.name for one in classes}) == len(classes)
+        assert {one.answer for one in classes} - {None} == set(question.answers)
+        columns = [column for some in question.answers.values() for column in some]
+        assert len(set(columns)) == len(columns)
+
+
+def test_classes_are_paths_through_the_gates():
+    gz2 = read_tree("gz2")
+    assert names(gz2, "smooth") == ["smooth", "disk", "artifact"]
+    assert names(gz2, "bar") == ["smooth", "edge-on", "no bar", "bar", "artifact"]
+    # The bar question is shown before, but does not decide whether that for arms is asked.
+    assert [one.name for one in gz2.gates("arms")] == ["smooth", "edge-on", "spiral", "arms"]
+    # Paths from two parents stay apart.
+    assert names(Tree.model_validate(OWN), "merging") == [
+        "smooth, no", "smooth, merging", "featured, no", "featured, merging", "artifact",
+    ]  # fmt: skip
+
+
+def test_a_quantity_is_a_ratio_of_sums_of_classes():
+    classes, quantities = read_tree("gz2").quantities("bar")
+    assert classes == ("does not apply", "no bar", "bar")
+    fractions = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])
+    by_name = {one.name: one.of(fractions) for one in quantities}
+    np.testing.assert_allclose(by_name["bar fraction"], [0.4, np.nan])
+    np.testing.assert_allclose(by_name["fraction to which 'bar' applies"], [0.5, 0.0])
+    # The answer "cannot tell" is none that gold labels can have; artifacts are in no denominator.
+    assert "cannot tell" not in read_tree("gz2").quantities("arms")[0]
+    assert read_tree("gz2").quantities("smooth")[0] == ("does not apply", "smooth", "disk")
+
+
+def test_ordered_answers_have_cumulative_fractions_and_a_mean_rank():
+    _, quantities = read_tree("gz2").quantities("bulge")
+    values = {one.name: float(one.of(np.array([0.2, 0.4, 0.2, 0.1, 0.1]))) for one in quantities}
+    assert values["fraction of at least obvious bulge"] == pytest.approx(0.25)
+    assert values["mean rank"] == pytest.approx((0.4 + 0.4 + 0.3 + 0.4) / 0.8)
+
+
+def test_merged_answers_are_one_class():
+    tree = read_tree("gz-jwst")
+    bars = {"weak bar": "bar", "strong bar": "bar"}
+    classes, quantities = tree.quantities("bar", bars)
+    assert classes == ("does not apply", "no bar", "bar")
+    assert [one.name for one in quantities][0] == "bar fraction"
+
+
+@given(st.lists(st.lists(st.integers(0, 20), min_size=7, max_size=7), min_size=2, max_size=20))
+def test_the_majority_path_does_not_depend_on_the_order_of_answers(rows):
+    counts = np.array(rows, dtype=float)
+    values = dict(zip(("s", "f", "a", "n", "b", "m0", "m1"), counts.T, strict=True))
+    reverse = {**OWN, "questions": [
+        {**one, "answers": dict(reversed(one["answers"].items()))} for one in OWN["questions"]
+    ]}  # fmt: skip
+    found = []
+    for tree in (Tree.model_validate(OWN), Tree.model_validate(reverse)):
+        columns = tree.columns([one.name for one in tree.gates("bar")], values)
+        votes = Votes.from_columns(tree, "bar", columns, values, None)
+        found.append([tree.classes("bar")[k].name for k in votes.paths])
+        assert np.isfinite(votes.log_odds).all()
+    clear = np.array([sorted(row[:3])[1] < max(row[:3]) and row[3] != row[4] for row in rows])
+    assert np.array_equal(np.array(found[0])[clear], np.array(found[1])[clear])
+
+
+def test_ties_get_the_more_frequent_answer():
+    tree = Tree.model_validate(OWN)
+    counts = {"smooth": np.array([[5, 5, 0], [0, 9, 1], [0, 7, 0], [9, 0, 0]]),
+              "bar": np.array([[2, 2], [1, 3], [0, 0], [0, 4]])}  # fmt: skip
+    votes = Votes(tree, "bar", {name: some.astype(float) for name, some in counts.items()})
+    assert [tree.classes("bar")[k].name for k in votes.paths] == ["bar", "bar", "bar", "smooth"]
+
+
+def test_fractions_of_votes_become_numbers_along_the_path():
+    tree = Tree.model_validate({**OWN, "fractions": ["{column}_fraction"], "totals": ["n"], "counts": []})
+    values = {"s_fraction": [0.5], "f_fraction": [0.4], "a_fraction": [0.1], "n_fraction": [0.25], "b_fraction": [0.75]}
+    arrays = {name: np.array(one) for name, one in values.items()}
+    columns = tree.columns(["smooth", "bar"], arrays)
+    assert columns.kind == "fractions"
+    votes = Votes.from_columns(tree, "bar", columns, arrays, np.array([40]))
+    np.testing.assert_allclose(votes.counts["bar"], [[4, 12]])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"asked_after": []},
+        {"asked_after": ["no such answer"]},
+        {"answers": {"only": ["x"]}},
+        {"shown": ["no such answer"]},
+        {"name": "smooth"},
+        {"colour": "red"},
+    ],
+)
+def test_inconsistent_trees_are_refused(changed):
+    root, bar, _ = OWN["questions"]
+    with pytest.raises(InputError):
+        read_tree({**OWN, "questions": [root, {**bar, **changed}]})
+
+
+def test_unknown_trees_questions_and_columns_are_refused():
+    for wrong in (
+        lambda: read_tree("gz3"),
+        lambda: read_tree("gz2").question("bars"),
+        lambda: read_tree("gz2").columns(["bar"], ["t03_bar_a06_bar_count"]),
+    ):
+        with pytest.raises(InputError):
+            wrong()
+
+
+def test_public_types():
+    assert Quantity("x", (0.0, 1.0)).of(np.array([[0.3, 0.7]])) == pytest.approx([0.7])
+    assert VoteColumns("counts", {}, None).total is None
