@@ -136,7 +136,10 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     following = _NEXT.get(command or "", "")
     given = {name: arguments.get(name) for name in re.findall(r"{(\w+)}", following)}
     tables = [str(given[name]) for name in ("catalogue", "source") if name in given]
-    if arguments.get("dry_run") or None in given.values() or not all(one.endswith(".parquet") for one in tables):
+    of_question = command == "transition" and arguments.get("question")
+    if arguments.get("dry_run") or of_question or None in given.values():
+        return ""
+    if not all(one.endswith(".parquet") for one in tables):
         return ""
     words = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
     return following.format_map({name: shlex.join(map(str, value)) for name, value in words.items()})

@@ -74,8 +74,8 @@ class Bins:
     """Equal-count bins of a column, with (weighted) means in each bin; equal values share a bin."""
 
     index: np.ndarray  # (N,): bin of each object
-    edges: np.ndarray  # (B + 1,)
-    middles: np.ndarray  # (B,): mean of the column
+    edges: np.ndarray  # (B + 1,), or (B, 2, 2) of two columns: lower and upper edge in each
+    middles: np.ndarray  # (B,) or (B, 2): mean of the column
     count: int  # number of bins B
     weights: np.ndarray  # (N,)
 
@@ -92,6 +92,46 @@ class Bins:
         weights = np.broadcast_to(1.0, column.size) if weights is None else weights
         middles = np.bincount(index, weights=weights * column) / np.bincount(index, weights=weights)
         return cls(index, edges, middles, bins, weights)
+
+    @classmethod
+    def of_two(cls, columns: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
+        """Divide two columns, shape (N, 2), into at most so many bins: by the first, and each part by the second."""
+        first = cls.cut(columns[:, 0], max(1, round(np.sqrt(bins))), weights)
+        index = np.empty(len(columns), dtype=np.int64)
+        edges: list[tuple[np.ndarray, np.ndarray]] = []
+        for part in range(first.count):
+            rows = np.flatnonzero(first.index == part)
+            second = cls.cut(columns[rows, 1], max(1, bins // first.count))
+            index[rows] = len(edges) + second.index
+            edges += [(first.edges[part : part + 2], second.edges[k : k + 2]) for k in range(second.count)]
+        count = len(edges)
+        found = cls(index, np.array(edges), np.empty(0), count, first.weights)
+        return replace(found, middles=found.means(columns))
+
+    def merged(self, number: int, column: np.ndarray) -> Bins:
+        """Merge a bin with its smaller neighbour; of two columns, if possible, in the same part of the first."""
+        near = [one for one in (number - 1, number + 1) if 0 <= one < self.count]
+        if self.edges.ndim == 3:
+            near = [one for one in near if np.array_equal(self.edges[one, 0], self.edges[number, 0])] or near
+        low, high = sorted((number, min(near, key=lambda one: self.totals[one])))
+        if self.edges.ndim == 1:
+            edges = np.delete(self.edges, high)
+        else:
+            edges = np.delete(self.edges, high, axis=0)
+            both = self.edges[[low, high]]
+            edges[low] = np.column_stack([both[:, :, 0].min(axis=0), both[:, :, 1].max(axis=0)])
+        found = replace(self, index=self.index - (self.index >= high), edges=edges, count=self.count - 1)
+        return replace(
+            found, middles=found.means(column.reshape(len(column), -1)).reshape(found.count, *column.shape[1:])
+        )
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Place of each bin among the bins of each column, shape (B, D)."""
+        if self.edges.ndim == 1:
+            return np.arange(self.count)[:, None]
+        _, first = np.unique(self.edges[:, 0, 0], return_inverse=True)
+        return np.column_stack([first, [np.sum(first[:b] == first[b]) for b in range(self.count)]])
 
     @classmethod
     def at(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> Bins:

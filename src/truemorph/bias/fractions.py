@@ -8,9 +8,11 @@ they approach all galaxies. Without gold labels, fractions in each bin are found
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,10 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.checks import equal_labels, selection_findings
-from truemorph.bias.files import load_transition
+from truemorph.bias.files import load_transition, write_fit
 from truemorph.bias.fitting import refitted, solve
 from truemorph.bias.gold import GoldRegression, propensity_columns, quadratic
-from truemorph.bias.likelihood import check_columns, label_columns, n_observables
+from truemorph.bias.likelihood import check_columns, check_labels, label_columns, n_observables
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import NORMAL_95, Settings, TransitionFit
@@ -36,9 +38,10 @@ from truemorph.bias.transitions import (
     Transition,
     fraction_names,
 )
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
+from truemorph.questions import Quantity
 from truemorph.results import Result, quantity_table, text_table
 
 _EM_STEPS = 2000
@@ -46,6 +49,29 @@ _EM_STEPS = 2000
 REJECTED = 10.0
 # Two T(α) are inconsistent if the α at which half of the disks are missed differs by this factor.
 _UNLIKE = 1.6
+
+
+@dataclass(frozen=True)
+class QuotedFraction:
+    """A fraction in B bins, by the observed labels and corrected, with error and range; the same of all galaxies."""
+
+    labelled: np.ndarray
+    fraction: np.ndarray
+    stderr: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    total: tuple[float, ...] = ()  # the same five numbers
+
+    def cells(self, b: int | None) -> list[str]:
+        """Return the numbers of a bin, or of all galaxies (None), as text."""
+        bins = zip(self.labelled, self.fraction, self.stderr, self.low, self.high, strict=True)
+        numbers = self.total if b is None else list(bins)[b]
+        labelled, value, stderr, low, high = (f"{one:.3f}" for one in numbers)
+        return [labelled, f"{value} ± {stderr}", f"{low} to {high}"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,6 +108,14 @@ class PopulationFractions(Result):
         Draws of the fractions, with gold labels.
     range_of_total : array, shape (K, 2), or None
         With gold labels, the ranges of the class fractions of all bins together.
+    classes : tuple of str
+        Names of the classes of a question; empty for classes without names.
+    quantities : tuple of Quantity
+        Ratios of sums of classes that are quoted.
+    quantity_ranges : array, shape (B + 1, Q, 2), or None
+        The ranges of ratios in each bin, and of all bins together.
+    about : dict
+        Definitions of the question and of gold labels; stored in files.
 
     Examples
     --------
@@ -110,6 +144,52 @@ class PopulationFractions(Result):
     bin_weights: np.ndarray
     samples: np.ndarray | None = None
     range_of_total: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    quantities: tuple[Quantity, ...] = ()
+    quantity_ranges: np.ndarray | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def quoted(self) -> dict[str, QuotedFraction]:
+        """Return what is quoted, by name: quantities, or the disk fraction of two classes, or that of each class."""
+        if not self.quantities:
+            return {
+                name: QuotedFraction(
+                    self.labelled[:, k], self.fractions[:, k], self.stderr[:, k], self.low[:, k], self.high[:, k]
+                )
+                for name, k in fraction_names(self.fractions.shape[1]).items()
+            }
+        assert self.samples is not None
+        assert self.quantity_ranges is not None
+        share = self.bin_weights / self.bin_weights.sum()
+        whole, found = np.einsum("b,sbk->sk", share, self.samples), {}
+        for one, (low, high) in zip(self.quantities, np.moveaxis(self.quantity_ranges, 0, 2), strict=True):
+            of_all = [float(one.of(share @ array)) for array in (self.labelled, self.fractions)]
+            found[one.name] = QuotedFraction(
+                one.of(self.labelled),
+                one.of(self.fractions),
+                np.nanstd(one.of(self.samples), axis=0),
+                low[:-1],
+                high[:-1],
+                (*of_all, float(np.nanstd(one.of(whole))), float(low[-1]), float(high[-1])),
+            )
+        return found
+
+    @property
+    def ratios(self) -> dict[str, QuotedFraction]:
+        """Return what is quoted, without the fraction to which a question applies."""
+        return {name: one for name, one in self.quoted.items() if self.applies is not one}
+
+    @property
+    def applies(self) -> QuotedFraction | None:
+        """Return the fraction of all galaxies to which a question applies: the quantity that is no ratio."""
+        return next((self.quoted[one.name] for one in self.quantities if one.denominator is None), None)
+
+    def __getitem__(self, name: str) -> QuotedFraction:
+        """Return what is quoted under a name, such as "bar fraction"."""
+        if name not in self.quoted:
+            raise InputError(f"no fraction {name!r}; {nearest(name, list(self.quoted), what='fractions')}")
+        return self.quoted[name]
 
     def draws(self, n: int, seed: int = 0) -> np.ndarray:
         """Draw class fractions of the bins, to propagate errors of sampling, T(α) and its family.
@@ -153,19 +233,22 @@ class PopulationFractions(Result):
 
         Of two classes the disk fraction is shown, of more the fraction of each, by its number.
         """
-        by = "α" if self.by == "alpha" else self.by
-        names = fraction_names(self.fractions.shape[1])
-        one_class = len(names) == 1
-        shown = "disk fraction" if one_class else "class fraction"
-        header = [f"{shown} at {by}", *([] if one_class else ["class"]), "galaxies", "observed", "corrected", "range"]
-        header += ["gold labels"] if gold is not None else []
+        by = " and ".join("α" if one == "alpha" else one for one in self.by.split(","))
+        shown, applies, counts = self.ratios, self.applies, self.counts
+        name = next(iter(shown)).replace("_", " ")
+        alone = len(shown) == 1
+        header = [f"{name if alone else 'fraction' if self.quantities else 'class fraction'} at {by}"]
+        header += [*([] if alone else ["of" if self.quantities else "class"]), "galaxies"]
+        header += [*([] if applies is None else ["applies to"]), "observed", "corrected", "range"]
+        header += [] if gold is None else ["gold labels"]
         rows = []
-        for b, (middle, count) in enumerate(zip(self.middles, self.counts, strict=True)):
-            for k in names.values():
-                value, low, high = (f"{array[b, k]:.3f}" for array in (self.fractions, self.low, self.high))
-                row = [f"{middle:.2f}", *([] if one_class else [str(k)]), f"{count:,}", f"{self.labelled[b, k]:.3f}"]
-                row += [f"{value} ± {self.stderr[b, k]:.3f}", f"{low} to {high}"]
-                rows.append(row + ([] if gold is None else [f"{gold[b]:.3f}"]))
+        for b in [*range(counts.size), *([None] if applies is not None else [])]:
+            at = "all" if b is None else ", ".join(f"{one:.2f}" for one in np.atleast_1d(self.middles[b]))
+            galaxies = f"{counts.sum() if b is None else counts[b]:,}"
+            of_all = [] if applies is None else [applies.cells(b)[1]]
+            for what, one in shown.items():
+                of = [] if alone else [what.removeprefix("fraction_").removesuffix(" fraction")]
+                rows.append([at, *of, galaxies, *of_all, *one.cells(b), *([] if gold is None else [f"{gold[b]:.3f}"])])
         return text_table(header, rows, left=())
 
     @property
@@ -192,12 +275,19 @@ class PopulationFractions(Result):
                 **{name: values[:, of] for name, (values, _) in self._columns.items()},
                 "covariance": self.covariance,
                 "bin_weights": self.bin_weights,
+                **({} if not self.quantities else self._described()),
                 "method": self.method,
                 "assumption": self.assumption,
                 "alternatives": {name: value[:, of] for name, (value, _) in self.alternatives.items()},
                 "findings": [one.to_dict() for one in self.findings],
             }
         )
+
+    def _described(self) -> dict[str, Any]:
+        """Return classes and quantities as plain values."""
+        totals = {"class_fractions": self.bin_weights / self.bin_weights.sum() @ self.fractions}
+        quoted = {name: one.to_dict() for name, one in self.quoted.items()}
+        return {**self.about, **totals, "classes": self.classes, "quantities": quoted}
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> PopulationFractions:
@@ -234,17 +324,36 @@ class PopulationFractions(Result):
 
         Of more than two classes, each column has the number of its class.
         """
-        columns = {
-            "low_edge": (self.edges[:-1], "", f"lower edge of the bin in {self.by}"),
-            "high_edge": (self.edges[1:], "", f"upper edge of the bin in {self.by}"),
-            "galaxies": (self.counts, "", "number of galaxies"),
-        }
+        columns = {}
+        low, high = (
+            (self.edges[:-1, None], self.edges[1:, None]) if self.edges.ndim == 1 else np.moveaxis(self.edges, 2, 0)
+        )
+        for number, name in enumerate(self.by.split(",")):
+            end = "" if low.shape[1] == 1 else f"_{name}"
+            columns[f"low_edge{end}"] = (low[:, number], "", f"lower edge of the bin in {name}")
+            columns[f"high_edge{end}"] = (high[:, number], "", f"upper edge of the bin in {name}")
+        columns["galaxies"] = (self.counts, "", "number of galaxies")
+        for name, one in self.quoted.items() if self.quantities else ():
+            parts = {what: values for what, values in one.to_dict().items() if what != "total"}
+            columns |= {f"{name}, {what}": (values, "", f"{name}: {what}") for what, values in parts.items()}
         for of, k in fraction_names(self.fractions.shape[1]).items():
             end, about = ("", "disks") if of == "disk_fraction" else (f"_{k}", f"class {k}")
             columns |= {
                 name + end: (values[:, k], "", what.format(about)) for name, (values, what) in self._columns.items()
             }
         return quantity_table(columns, method=self.method, assumption=self.assumption)
+
+    def figure(self) -> Any:
+        """Return a matplotlib figure of the fractions."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        self.plot(figure.subplots())
+        return figure
+
+    def write(self, out: str | os.PathLike[str]) -> None:
+        """Write them as JSON, with draws (.npz) and the figure (.png) beside it."""
+        write_fit(self.to_dict(), self.figure(), out, None if self.samples is None else {"fractions": self.samples})
 
     def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
         """Draw the observed and corrected disk fraction, and the truth if known; return matplotlib axes."""
@@ -433,9 +542,20 @@ def _through(
 
 
 def _from_gold(
-    sample: Sample, bins: Bins, columns: list[np.ndarray], missed: np.ndarray | None, seed: int
+    sample: Sample,
+    bins: Bins,
+    columns: list[np.ndarray],
+    missed: np.ndarray | None,
+    seed: int,
+    paths: np.ndarray | None = None,
+    quantities: Sequence[Quantity] = (),
+    population: bool = False,
 ) -> dict[str, Any]:
-    """Return the fractions from gold labels, which miss a fraction of the disks in each bin, if that is known."""
+    """Return the fractions from gold labels, which miss a fraction of the disks in each bin, if that is known.
+
+    `paths`, shape (N,), are labels that tell more classes apart than gold labels. With `population`, the draws are of
+    the population of which the galaxies are a random sample.
+    """
     assert sample.gold is not None
 
     weight = bins.totals / bins.totals.sum()
@@ -443,10 +563,21 @@ def _from_gold(
 
     def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return fractions, draws, and lowest and highest values in each bin and, in the last row, of all bins."""
-        fit = GoldRegression.fit(
-            sample.labels, sample.argument, gold, bins, columns, sample.n_classes, sample.n_classes
-        )
-        fractions, samples = fit.fractions(gold, seed)
+        # Classes without gold labels are absent, as far as is known.
+        present, numbered = np.unique(gold[gold != UNKNOWN], return_inverse=True)
+        own = np.full(gold.size, UNKNOWN)
+        own[gold != UNKNOWN] = numbered
+        labels, n_labels = (sample.labels, sample.n_classes) if paths is None else (paths, int(paths.max()) + 1)
+        fit = GoldRegression.fit(labels, sample.argument, own, bins, columns, n_labels, present.size)
+        fractions, samples = fit.fractions(own, seed)
+        if present.size < sample.n_classes:
+            every = np.eye(sample.n_classes)[present]
+            fractions, samples = fractions @ every, samples @ every
+        if population:
+            counts = bins.effective_counts()[:, None] * samples
+            # Dirichlet: the population of which a draw of these galaxies is a sample.
+            samples = np.random.default_rng(seed).gamma(np.maximum(counts, 1e-9))
+            samples /= samples.sum(axis=2, keepdims=True)
         if copies:  # these gold labels say nothing on how far the classes are from the labels
             counts = np.bincount(bins.index, gold != UNKNOWN)[:, None]
             scatter = np.random.default_rng(seed).normal(size=samples.shape)
@@ -454,13 +585,17 @@ def _from_gold(
             samples /= samples.sum(axis=2, keepdims=True)
         total = np.concatenate([samples, np.einsum("b,sbk->sk", weight, samples)[:, None]], axis=1)
         middle = np.concatenate([fractions, (weight @ fractions)[None]])
-        low, high = np.quantile(total, [0.025, 0.975], axis=0)
-        return fractions, samples, np.minimum(low, middle), np.maximum(high, middle)
+        if quantities:  # classes come first
+            total = np.concatenate([total, np.stack([one.of(total) for one in quantities], axis=-1)], axis=-1)
+            middle = np.concatenate([middle, np.stack([one.of(middle) for one in quantities], axis=-1)], axis=-1)
+        low, high = np.nanquantile(total, [0.025, 0.975], axis=0)
+        return fractions, samples, np.fmin(low, middle), np.fmax(high, middle)
 
     fractions, samples, low, high = regressed(sample.gold)
-    findings, uncertain = [], np.zeros(1) if sample.uncertain is None else sample.uncertain
+    findings, uncertain = list[Finding](), np.zeros(1) if sample.uncertain is None else sample.uncertain
     if uncertain.any():
-        for k in range(sample.n_classes):
+        # A galaxy to which a question applies has one of the answers.
+        for k in range(1 if quantities else 0, sample.n_classes):
             _, _, least, most = regressed(np.where(uncertain, k, sample.gold))
             low, high = np.minimum(low, least), np.maximum(high, most)
         message = (
@@ -478,6 +613,8 @@ def _from_gold(
             f"{missed.max():.0%} of the disks in a bin of α. The range reaches up to what this implies."
         )
         findings.append(Finding("gold-misses-disks", "caution", message, "Label better images of the same galaxies."))
+    low, of_quantities_low = np.split(low, [sample.n_classes], axis=1)
+    high, of_quantities_high = np.split(high, [sample.n_classes], axis=1)
     selection = "known for a random part of the rows"
     if sample.probability is not None:
         selection = "their probabilities of selection are known"
@@ -488,12 +625,24 @@ def _from_gold(
         "low": low[:-1],
         "high": high[:-1],
         "range_of_total": np.column_stack([low[-1], high[-1]]),
+        "quantity_ranges": np.stack([of_quantities_low, of_quantities_high], axis=-1) if quantities else None,
+        "quantities": tuple(quantities),
         "samples": samples,
         "alternatives": {},
         "method": "gold",
         "assumption": f"gold labels are correct, and {selection}",
         "findings": findings,
     }
+
+
+def _empty_denominators(found: Mapping[str, Any], bins: Bins) -> np.ndarray:
+    """Return the bins in which the denominator of a quantity may contain no galaxy (95 %)."""
+    lowest = np.full(bins.count, np.inf)
+    for one in found.get("quantities", ()):
+        if one.denominator is not None:
+            part = np.quantile(found["samples"] @ np.array(one.denominator), 0.025, axis=0)
+            lowest = np.minimum(lowest, part * bins.effective_counts())
+    return np.flatnonzero(lowest < 1)
 
 
 def debiased_fractions(
@@ -513,6 +662,9 @@ def debiased_fractions(
     weights: Array | None = None,
     name: str = "alpha",
     seed: int = 0,
+    paths: Array | None = None,
+    quantities: Sequence[Quantity] = (),
+    population: bool = False,
 ) -> PopulationFractions:
     """Estimate true class fractions in bins of α or of any column, with errors.
 
@@ -525,8 +677,8 @@ def debiased_fractions(
     transition : TransitionFit, Estimate, Transition, path or dict, optional
         T(α), as in `load_transition`. The covariance of a fit is included in the errors, and the range spans trends of
         class fractions with α (see `fit_transition`); others are treated as exact. Not used with `gold`.
-    by : array, shape (N,), optional
-        Column to bin; default α.
+    by : array, shape (N,) or (N, 2), optional
+        Column to bin, or two; default α.
     bins : int, default 8
         Largest number of equal-count bins (without weights); galaxies of equal α share a bin.
     gold : array of int, shape (N,), optional
@@ -553,6 +705,13 @@ def debiased_fractions(
         Name of the binning column, for figures.
     seed : int
         Seed of the draws with gold labels.
+    paths : array of int, shape (N,), optional
+        Labels that tell apart more classes than gold labels, to predict the true class; default the labels.
+    quantities : sequence of Quantity, optional
+        Ratios of sums of classes, such as the bar fraction of the galaxies to which this question applies. They need
+        gold labels. Bins in which a denominator may be empty are merged.
+    population : bool, default False
+        With gold labels: errors for the population of which the galaxies are a random sample, not for these galaxies.
 
     Returns
     -------
@@ -576,15 +735,17 @@ def debiased_fractions(
     """
     if transition is None and gold is None:
         raise InputError("debiased_fractions needs a transition, gold labels (gold=), or both")
-    if gold is None and covariates is not None:
-        raise InputError("covariates need gold labels: pass gold= too, or remove them")
+    if gold is None and (covariates is not None or quantities or population or paths is not None):
+        raise InputError(
+            "covariates, paths, quantities and population need gold labels: pass gold= too, or remove them"
+        )
     transition = getattr(transition, "fit", transition)  # of a study
     fit = transition if isinstance(transition, TransitionFit) else None
     used = None if transition is None else load_transition(transition)
     sample = Sample.of(
         labels,
         alpha,
-        n_classes=None if used is None else used.n_classes,
+        n_classes=len(quantities[0].numerator) if quantities else None if used is None else used.n_classes,
         observables=observables,
         gold=gold,
         gold_probability=gold_probability,
@@ -596,13 +757,16 @@ def debiased_fractions(
     found = fractions_in_bins(
         sample,
         used if fit is None else fit,
-        by=None if by is None else float_array(by, name).reshape(-1),
+        by=None if by is None else np.squeeze(float_array(by, name)),
         bins=bins,
         covariates=None if covariates is None else check_columns(covariates, "covariates", sample.labels.size),
         gold_transition=gold_transition,
         systematic=systematic,
         name=name,
         seed=seed,
+        paths=None if paths is None else check_labels(paths, int(np.max(paths)) + 1),
+        quantities=quantities,
+        population=population,
     )
     before = selection_findings(sample) if gold is not None else [] if fit is None else fit.findings
     return replace(found, findings=unique(before, found.findings))
@@ -619,19 +783,22 @@ def fractions_in_bins(
     systematic: bool = True,
     name: str = "alpha",
     seed: int = 0,
+    paths: np.ndarray | None = None,
+    quantities: Sequence[Quantity] = (),
+    population: bool = False,
 ) -> PopulationFractions:
     """Estimate class fractions of a sample, as `debiased_fractions`, without the findings of its fit and selection."""
     n, fit = sample.labels.size, transition if isinstance(transition, TransitionFit) else None
     column = sample.alpha if by is None else by
-    if column.size != n:
-        raise InputError(f"by must have one value per galaxy; got {column.size} for {n}")
+    if len(column) != n or column.shape[1:] not in ((), (2,)):
+        raise InputError(f"by must have one value per galaxy, or two; got shape {column.shape} for {n} galaxies")
     if not np.all(np.isfinite(column)):
         raise InputError(f"{name} has {int(np.sum(~np.isfinite(column)))} missing values; remove those rows")
     if not 1 <= bins <= n or bins != int(bins):
         raise InputError(f"bins must be between 1 and the number of galaxies ({n}); got {bins}")
     if by is not None and name == "alpha":
         name = "by"
-    cut = Bins.cut(column, int(bins), sample.weights)
+    cut = (Bins.cut if column.ndim == 1 else Bins.of_two)(column, int(bins), sample.weights)
     if sample.gold is None:
         assert transition is not None
         found = _through(sample, cut, load_transition(transition), fit, systematic)
@@ -643,11 +810,22 @@ def fractions_in_bins(
         if sample.probability is not None:
             columns.append(propensity_columns(sample.probability))
         if by is not None:  # it may have more information on the class than label and α
-            columns.append(quadratic(column))
+            columns += [quadratic(one) for one in column.reshape(n, -1).T]
         missed = None
         if gold_transition is not None and sample.n_classes == 2:
             missed = cut.means(np.asarray(gold_transition.matrix(sample.alpha))[:, DISK, [SMOOTH]])[:, 0]
-        found = _from_gold(sample, cut, columns, missed, seed)
+        found = _from_gold(sample, cut, columns, missed, seed, paths, quantities, population)
+        asked, before = cut.count, found["findings"]
+        while cut.count > 1 and (empty := _empty_denominators(found, cut)).size:
+            cut = cut.merged(int(empty[0]), column)
+            found = _from_gold(sample, cut, columns, missed, seed, paths, quantities, population)
+        if cut.count < asked:
+            message = (
+                f"{asked} bins were merged into {cut.count}: in the others, the question may apply to no galaxy, and "
+                "the fraction would be undefined."
+            )
+            action = "Use fewer bins (`bins`), or gold labels of galaxies to which the question applies."
+            found["findings"] = [*before, Finding("bins-merged", "note", message, action)]
     return PopulationFractions(
         **found | {"findings": tuple(found["findings"])},
         labelled=cut.means(sample.observed),

@@ -28,6 +28,7 @@ from truemorph.bias.maximum import (
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN, Space
+from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
 SAMPLES = 1000
@@ -91,7 +92,8 @@ class GoldRegression:
     ) -> GoldRegression:
         """Fit to galaxies with a gold label; with weights (of the bins), the covariance is that of a weighted sum."""
         terms = _terms(labels, alpha, n_labels, columns)
-        apart = np.abs(np.subtract.outer(np.arange(bins.count), np.arange(bins.count)))
+        places = bins.positions
+        apart = np.abs(places[:, None] - places[None]).sum(axis=2)
         effects = np.linalg.cholesky(np.exp(-apart / _CORRELATED_OVER))
         known = np.flatnonzero(gold != UNKNOWN)
         part = np.column_stack([terms[known], effects[bins.index[known]]])
@@ -264,6 +266,9 @@ def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """
     gold, known, n = sample.gold, sample.known, sample.labels.size
     assert gold is not None
+    counts = np.bincount(gold[known], minlength=sample.n_classes)
+    if not counts.all():
+        raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
     bins = Bins.cut(sample.alpha, max(1, min(_BINS, n // _PER_BIN)), sample.weights)
     columns = [] if sample.probability is None else [propensity_columns(sample.probability)]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.binning import Bins, proportion_error
-from truemorph.bias.transitions import DISK, SMOOTH, fraction_names
+from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.plotting import ALPHA, BLACK, BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
 
 _BINS = 12
@@ -73,21 +73,30 @@ def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tu
 def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], known_stderr: np.ndarray | None = None) -> Any:
     """Draw the disk fraction: observed, corrected with its error and range, and known ones."""
     ax = axes_or_new(ax)
-    x = found.middles
     ranges = "95 % range" if found.method == "gold" else "range with systematics"
-    names = fraction_names(found.fractions.shape[1])
-    for (name, k), color, line in zip(names.items(), cycle((BLUE, ORANGE, RED, SKY)), cycle(("-", ":", "-."))):
-        of = "" if len(names) == 1 else f", class {k}"
-        area = SKY if name == "disk_fraction" else color
-        ax.fill_between(x, found.low[:, k], found.high[:, k], color=area, alpha=0.3, lw=0, label=ranges + of)
-        corrected = found.fractions[:, k], found.stderr[:, k]
-        ax.errorbar(x, *corrected, marker="D", ls=line, ms=4, color=color, label=f"corrected{of}")
-        own = GREY if name == "disk_fraction" else color
-        ax.plot(x, found.labelled[:, k], "s--", ms=4, color=own, label=f"observed labels{of}")
+    shown, named, parts = found.ratios, found.by.split(","), [(slice(None), "")]
+    if found.edges.ndim == 3:  # a line for each part of the first column
+        lows, index = np.unique(found.edges[:, 0, 0], return_inverse=True)
+        means = [found.middles[index == k, 0].mean() for k in range(lows.size)]
+        parts = [(index == k, f", {plain_text(named[0])} = {one:.3g}") for k, one in enumerate(means)]
+        shown = dict([next(iter(shown.items()))])
+    alone = len(shown) * len(parts) == 1
+    lines = ((name, one, rows, of) for name, one in shown.items() for rows, of in parts)
+    for (name, one, rows, of), color, line in zip(lines, cycle((BLUE, ORANGE, RED, SKY)), cycle(("-", ":", "-."))):
+        x = found.middles[rows] if found.edges.ndim == 1 else found.middles[rows, 1]
+        of = of or ("" if alone else f", {name.removesuffix(' fraction').replace('fraction_', 'class ')}")
+        low, high, value, stderr, labelled = (
+            array[rows] for array in (one.low, one.high, one.fraction, one.stderr, one.labelled)
+        )
+        ax.fill_between(x, low, high, color=SKY if alone else color, alpha=0.3, lw=0, label=ranges + of)
+        ax.errorbar(x, value, stderr, marker="D", ls=line, ms=4, color=color, label=f"corrected{of}")
+        ax.plot(x, labelled, "s--", ms=4, color=GREY if alone else color, label=f"observed labels{of}")
     for label, values in known.items():
-        ax.errorbar(x, np.asarray(values), known_stderr, fmt="o", ms=4, color=BLACK, label=label)
-    by = ALPHA if found.by == "alpha" else plain_text(found.by)
-    ax.set(xlabel=by, ylabel="disk fraction" if len(names) == 1 else "class fraction", ylim=(-0.02, 1.02))
+        ax.errorbar(found.middles, np.asarray(values), known_stderr, fmt="o", ms=4, color=BLACK, label=label)
+    by = ALPHA if named[-1] == "alpha" else plain_text(named[-1])
+    first = next(iter(shown)).replace("_", " ")
+    ylabel = first if len(shown) == 1 else "fraction" if found.quantities else "class fraction"
+    ax.set(xlabel=by, ylabel=ylabel, ylim=(-0.02, max(1.02, ax.get_ylim()[1])))
     legend(ax)
     return ax
 

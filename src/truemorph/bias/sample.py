@@ -136,7 +136,7 @@ class Sample:
 
 
 def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
-    """Return gold labels as an (N,) int array, -1 if unknown; there must be some of every class."""
+    """Return gold labels as an (N,) int array, -1 if unknown; there must be some of two classes."""
     values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
     if values.shape != (n,):
         raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
@@ -151,6 +151,8 @@ def _check_enough(gold: np.ndarray, n_classes: int) -> None:
     counts = np.bincount(gold[gold != UNKNOWN], minlength=n_classes)
     if counts.sum() < FEWEST:
         raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
+    if n_classes > 2 and np.count_nonzero(counts) > 1:
+        return  # fractions need no gold label of a class that is rare; T does
     if np.any(counts == 0):
         raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
 

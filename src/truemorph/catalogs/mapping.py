@@ -111,6 +111,7 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     votes: str = "votes as in the table"  # what the vote fractions are
     classes: Annotated[tuple[str, str], BeforeValidator(by_commas)] = CLASS_NAMES  # names of classes 0 and 1
     definition: str = ""  # what counts as a disk, or as class 1 where it has another name
+    tree: str | None = None  # decision tree of the survey
     psf_fwhm: float | None = Field(None, gt=0)  # arcsec, if the table has no such column
     psf_range: tuple[float, float] | None = None  # of the median PSF FWHM in this survey, arcsec
     columns: dict[str, Annotated[Column, BeforeValidator(_short_form)]]  # by truemorph's name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
@@ -22,12 +22,14 @@ from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
+from truemorph.catalogs.paths import described_path, path_columns
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import FORMAT_VERSION, write_file
 from truemorph.plotting import axes_or_new
+from truemorph.questions import read_tree
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, table_extension, to_astropy, write_table
 
@@ -109,6 +111,8 @@ def prepare(
     where: str | Iterable[str] = (),
     gold: str | None = None,
     seed: int = 0,
+    questions: Sequence[str] = (),
+    tree: Any = None,
     **described: Any,
 ) -> Preparation:
     """Make a catalogue; see `truemorph.prepare_catalogue`. `described` are the arguments of `read_tables`."""
@@ -182,6 +186,12 @@ def prepare(
     elif "gold" in source.frame.columns:
         unused = "The column gold is kept as gold_input and is not used."
         findings.append(Finding("gold-column-kept", "note", unused, "If it has gold labels, name it (`gold`)."))
+    if questions:
+        asked = read_tree(_tree_of_survey(kind, name) if tree is None else tree)
+        total = mapped.numbers("vote_count")[kept] if "vote_count" in mapped.columns else None
+        for question in questions:
+            made |= path_columns(named.filter(kept), asked, question, total, name).to_dict()
+        metadata |= {"tree": asked.model_dump(mode="json", exclude_defaults=True), "questions": list(questions)}
     return Preparation(
         _catalogue(mapped, kept, made, metadata),
         funnel.dropped(),
@@ -189,6 +199,12 @@ def prepare(
         unique(joined.findings, mapped.findings, selection, sizes, findings),
         {str(file): origin(file) for file in joined.files},
     )
+
+
+def _tree_of_survey(kind: Mapping, table_name: str) -> str:
+    if kind.tree is None:
+        raise InputError(f"{table_name}: {kind.name} has no decision tree; name one (`tree`), or a TOML file")
+    return kind.tree
 
 
 def read_tables(
@@ -368,7 +384,8 @@ def _catalogue(mapped: Mapped, kept: np.ndarray, made: dict[str, Any], metadata:
         {renamed.get(name, name): text for name, text in texts.items() if name in carried.columns}
         for texts in (mapped.table.units, mapped.table.descriptions)
     )
-    descriptions |= {name: ADDED.get(name) or NAMED[name].description for name in own}
+    named = {name: ADDED.get(name) or NAMED[name].description for name in own if name in ADDED or name in NAMED}
+    descriptions |= {name: described_path(name) for name in own} | named
     descriptions |= {name: one.description for name, one in mapped.columns.items()}
     units |= {name: NAMED[name].unit for name in mapped.columns if NAMED[name].unit}
     frame = pl.concat([pl.DataFrame(own), carried.rename(renamed)], how="horizontal")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -42,13 +42,13 @@ def select_rows(
     gold: str | None = None,
     by: str | None = None,
     observables: Sequence[str] = (),
-    weights: Literal["balance", "none"] = "balance",
+    weights: str = "balance",
 ) -> SelectedRows:
     """Select the galaxies of the sample that meet all conditions and have values in all named columns.
 
     Galaxies with split "unused" are not in the sample; they are selected only by a condition on `split`. `gold` is a
     column or a rule (see `gold_classes`), `observables` are columns on which the flip probability depends in addition
-    to α, and `weights` says whether to use the catalogue's sampling weights, which undo a selection by label.
+    to α, and `weights` says which weights to use (see `sample_weights`).
     """
     source, conditions = str(catalogue.path or "catalogue"), list(where)
     named = [*intrinsic, *([by] if by else []), *observables]
@@ -62,7 +62,7 @@ def select_rows(
     about |= {name: list(some) for name, some in (("observables", observables), ("intrinsic", intrinsic)) if some}
     about["rows_sha256"] = rows_hash(catalogue, conditions)
     classes, known = None, None
-    frame, findings = _filtered(catalogue.frame, conditions, named, source)
+    frame, findings = filtered(catalogue.frame, conditions, named, source)
     findings = [*catalogue.findings, *findings]
     values = {name: numeric_columns(frame, [name], source)[:, 0] for name in named}
     if gold is not None:
@@ -88,7 +88,7 @@ def select_rows(
     sample = Sample.of(
         frame["label"].to_numpy(),
         frame["alpha"].to_numpy(),
-        weights=_weights(frame) if weights == "balance" else None,
+        weights=sample_weights(frame, weights, source),
         intrinsic=np.stack([values[name] for name in intrinsic], axis=1) if intrinsic else None,
         observables=np.stack([values[name] for name in observables], axis=1) if observables else None,
         gold=classes,
@@ -106,7 +106,7 @@ def select_rows(
     return SelectedRows(sample, context, values[by] if by else None)
 
 
-def _filtered(
+def filtered(
     frame: pl.DataFrame, conditions: list[str], named: list[str], source: str
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Keep the rows of the sample that meet all conditions and have values in all named columns."""
@@ -165,12 +165,14 @@ def _planned(frame: pl.DataFrame, gold: str | None, name: str) -> np.ndarray | N
     return np.nan_to_num(numeric_columns(frame, [name], "the catalogue")[:, 0], nan=0.0)
 
 
-def _weights(frame: pl.DataFrame) -> np.ndarray | None:
-    """Return sampling weights, if these rows are a sample balanced by label."""
-    if "sampling_weight" not in frame.columns or (frame["split"] == UNUSED).any():
+def sample_weights(frame: pl.DataFrame, weights: str, source: str) -> np.ndarray | None:
+    """Return weights: of a sample balanced by label ("balance"), "none", or those of a column, such as 1 / Vmax."""
+    if weights not in ("balance", "none"):
+        return numeric_columns(frame, [weights], source)[:, 0]
+    if weights == "none" or "sampling_weight" not in frame.columns or (frame["split"] == UNUSED).any():
         return None
-    weights = frame["sampling_weight"].cast(pl.Float64).to_numpy()
-    return None if np.ptp(weights) == 0 else weights
+    values = frame["sampling_weight"].cast(pl.Float64).to_numpy()
+    return None if np.ptp(values) == 0 else values
 
 
 def _properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -> dict[str, np.ndarray]:
@@ -229,7 +231,7 @@ def estimate_catalogue(
     gold: str | None = None,
     by: str | None = None,
     observables: Sequence[str] = (),
-    weights: Literal["balance", "none"] = "balance",
+    weights: str = "balance",
     **options: Any,
 ) -> Estimate:
     """Estimate T(α) and class fractions from the selected rows of a catalogue; `options` are those of `make_estimate`.
@@ -243,6 +245,6 @@ def estimate_catalogue(
 def rows_hash(catalogue: CatalogTable, where: Iterable[str] = ()) -> str:
     """Return a checksum of ids, labels and α of the rows of a catalogue on which an estimate rests."""
     with suppress(InputError):
-        frame, _ = _filtered(catalogue.frame, list(where), [], "")
+        frame, _ = filtered(catalogue.frame, list(where), [], "")
         return checksum(frame)
     return ""  # no such rows

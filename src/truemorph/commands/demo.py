@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.arguments import AtLeastOne, Seed, validated
+from truemorph.bias.estimate import Estimate
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
@@ -145,7 +146,8 @@ def run_demo(
     path = out / _CATALOGUE
     prepare_catalogue(votes, images=out / "images", split=(0.6, 0.1, 0.3), gold="truth", out=path, seed=seed)
     measure_bias(path, intrinsic=INTRINSIC, bootstrap=20, out=out / "bias.json", seed=seed)
-    study = estimate_transition(path, out=out / _CURVE, compare=False)
+    estimate_transition(path, out=out / _CURVE, compare=False)
+    estimate = Estimate.read(out / _CURVE)
     tell(f"demo: train {' and '.join(_MODELS)}, a process each, and label")
     with worker_pool(len(_MODELS)) as pool:
         list(pool.map(_train, _MODELS, repeat(out), repeat(settings)))
@@ -181,18 +183,18 @@ def run_demo(
     make_report(
         [out / "naive", out / "debiased", out / _CURVE], out / "report.html", shown, title=title, known=(_SIMULATED,)
     )
-    theta = {"estimate": study.fit.values["theta"], "stderr": study.fit.stderr["theta"]}
+    theta = {"estimate": estimate.fit.values["theta"], "stderr": estimate.fit.stderr["theta"]}
     summary = {
         "models": models,
         "theta": {"true": TRUE_THETA, **theta},
         "cv18_of_labels": {"observed": bias["observed labels"], "truth": bias["gold labels"]},
         "galaxies": {"all": galaxies, "test": tested.height},
         "cv18_bins": {"depth": measured.depth, "bins": measured.bins, "intrinsic": list(INTRINSIC)},
-        "findings": [one.to_dict() for one in study.findings],
+        "findings": [one.to_dict() for one in estimate.findings],
         "seed": seed,
     }
     write_json(out / "summary.json", summary)
-    return PlainResult(_summary(out, summary), plain(summary), study.findings)
+    return PlainResult(_summary(out, summary), plain(summary), estimate.findings)
 
 
 def _train(name: str, out: Path, settings: dict[str, Any]) -> None:

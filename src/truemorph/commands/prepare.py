@@ -56,6 +56,8 @@ def prepare_catalogue(
     sample: Numbers | None = None,
     split: Numbers | None = None,
     gold: str | None = None,
+    question: Names = (),
+    tree: Described | None = None,
     dry_run: bool = False,
     seed: Seed = 0,
 ) -> Preparation | PlainResult:
@@ -121,6 +123,10 @@ def prepare_catalogue(
         Fractions or numbers of galaxies to train, validate and test on; default 0.8,0.1,0.1.
     gold : str, optional
         Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3". The rule defines what a disk is.
+    question : sequence of str
+        Questions of the decision tree, comma-separated, such as bar,spiral, whose labels and votes are added.
+    tree : path, Tree or dict, optional
+        Decision tree: a survey's name or a TOML file; default that of the preset.
     dry_run : bool
         Print how the table would be read, as TOML that can be edited and used as mapping, and stop.
     seed : int
@@ -165,7 +171,9 @@ def prepare_catalogue(
         return _mapping(table, options)
     if table is None:
         raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
-    prepared = prepare(table, **options, psf=psf, images=images, where=where, gold=gold, seed=seed)
+    prepared = prepare(
+        table, **options, psf=psf, images=images, where=where, gold=gold, questions=question, tree=tree, seed=seed
+    )
     return prepared if out is None else write_preparation(prepared, out)
 
 

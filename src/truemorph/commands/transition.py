@@ -10,7 +10,9 @@ from cyclopts import Parameter
 from truemorph.arguments import AtLeastOne, Count, Family, Names, NotNegative, Rules, Seed, Table, validated
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import check_fit_name
+from truemorph.bias.fractions import PopulationFractions
 from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.paths import question_fractions
 from truemorph.catalogs.selected import estimate_catalogue
 
 
@@ -31,14 +33,19 @@ def estimate_transition(
     fraction_bins: AtLeastOne = 8,
     compare: Annotated[bool, Parameter(negative="--no-compare")] = True,
     where: Rules = (),
-    weights: Literal["balance", "none"] = "balance",
+    weights: str = "balance",
+    question: str | None = None,
+    population: bool = False,
     bootstrap: Count = 0,
     seed: Seed = 0,
-) -> Estimate:
-    """Estimate the bias curve T(α), with errors and checks.
+) -> Estimate | PopulationFractions:
+    """Estimate the bias curve T(α), with errors and checks; or the fractions of a question's answers.
 
     Gives the bias curve, the corrected disk fraction with its range, and the disk fraction in bins. Labels alone cannot
     separate bias from a real trend with resolution; a few hundred gold labels can.
+
+    Of a question of a decision tree, such as bars, it gives the fraction of each answer among the galaxies to which the
+    question applies, from gold labels.
 
     Example: truemorph transition cat.parquet --gold "t_type>=-3" --out transition.json
 
@@ -54,7 +61,8 @@ def estimate_transition(
     method : str, optional
         Default: gold, conditional or likelihood, depending on what is given; binned is the paper's.
     gold : str, optional
-        Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3".
+        Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3". Of a question, a column of class names, or
+        rules such as "applies: t_type>=-3 AND axis_ratio>0.5; bar: bar_length>0".
     intrinsic : sequence of str
         Columns of intrinsic properties that classes may depend on, comma-separated.
     observables : sequence of str
@@ -67,7 +75,7 @@ def estimate_transition(
     bins : int
         Bins of the binned method.
     by : str, optional
-        Column to bin the disk fractions by; default α.
+        Column to bin the fractions by; default α. Of a question also two, such as "redshift,mass".
     fraction_bins : int
         Largest number of bins of the disk fractions.
     compare : bool
@@ -75,7 +83,12 @@ def estimate_transition(
     where : sequence of str
         Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
     weights : str
-        balance uses the sampling weights of a sample that was drawn by label; none does not, as in the paper.
+        balance uses the sampling weights of a sample that was drawn by label; none does not, as in the paper. Or a
+        column of weights, such as 1 / Vmax.
+    question : str, optional
+        Question of the catalogue's decision tree, such as bar; default smooth or disk.
+    population : bool
+        Of a question: errors for the population of which the galaxies are a random sample, not for these galaxies.
     bootstrap : int
         Number of bootstrap resamples, to check the error.
     seed : int
@@ -84,6 +97,7 @@ def estimate_transition(
     Returns
     -------
     Estimate
+        Of a question: PopulationFractions.
 
     Raises
     ------
@@ -100,8 +114,25 @@ def estimate_transition(
     """
     if out is not None:
         check_fit_name(out)  # before the fit, not after
+    table = read_catalogue(catalogue)
+    if question is not None:
+        fractions = question_fractions(
+            table,
+            question,
+            gold,
+            where=where,
+            by=by,
+            intrinsic=intrinsic,
+            weights=weights,
+            population=population,
+            fraction_bins=fraction_bins,
+            seed=seed,
+        )
+        if out is not None:
+            fractions.write(out)
+        return fractions
     estimate = estimate_catalogue(
-        read_catalogue(catalogue),
+        table,
         family,
         where=where,
         intrinsic=intrinsic,

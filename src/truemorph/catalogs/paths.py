@@ -1,0 +1,322 @@
+"""Labels of a question of a decision tree in a catalogue: volunteers' paths and votes, and gold labels.
+
+A catalogue has, for each question, `label_<question>`, the name of the class by the majority path, and
+`votes_<question>_<answer>`, numbers of votes, also of its gates. `gold_<question>` has names of classes, or of answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.checks import selection_findings
+from truemorph.bias.fractions import PopulationFractions, fractions_in_bins
+from truemorph.bias.sample import Sample
+from truemorph.bias.transitions import UNKNOWN
+from truemorph.catalogs.catalogue import condition
+from truemorph.catalogs.selected import filtered, sample_weights
+from truemorph.errors import InputError, nearest
+from truemorph.findings import Finding, unique
+from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Quantity, Tree, Votes, read_tree
+from truemorph.tables import CatalogTable, numeric_columns
+
+# Fewest gold labels of an answer; sparser ones are merged with others.
+_FEWEST_OF_AN_ANSWER = 5
+_RULE = re.compile(r"\s*([^:;'\"]+?)\s*:\s*(.+?)\s*", re.DOTALL)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^0-9a-zA-Z]+", "_", text).strip("_")
+
+
+def label_column(question: str) -> str:
+    """Return the name of a catalogue's column of the classes of a question."""
+    return f"label_{_slug(question)}"
+
+
+def gold_column(question: str) -> str:
+    """Return the name of a catalogue's column of gold labels of a question."""
+    return f"gold_{_slug(question)}"
+
+
+def vote_column(question: str, answer: str) -> str:
+    """Return the name of a catalogue's column of votes for an answer."""
+    return f"votes_{_slug(question)}_{_slug(answer)}"
+
+
+def described_path(name: str) -> str:
+    """Return the description of a catalogue's column of a question."""
+    kind, _, rest = name.partition("_")
+    return f"number of votes: {rest}" if kind == "votes" else f"class by the majority of the votes: {rest}"
+
+
+def path_columns(frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str) -> pl.DataFrame:
+    """Return the label and the votes of a question from a survey's table; `total` are votes on the first question."""
+    gates = [one.name for one in tree.gates(question)]
+    found = tree.columns(gates, frame.columns)
+    names = list(dict.fromkeys(name for some in found.columns.values() for name in some))
+    values = dict(zip(names, numeric_columns(frame, names, source).T, strict=True))
+    if found.total is not None:
+        total = numeric_columns(frame, [found.total], source)[:, 0]
+    if found.kind == "fractions" and total is None:
+        raise InputError(
+            f"{source}: has fractions of votes for {question!r}, but not their number ({', '.join(tree.totals)}); name "
+            "it (`columns`, vote_count)"
+        )
+    votes = Votes.from_columns(tree, question, found, values, total)
+    classes = [one.name for one in tree.classes(question)]
+    columns = {label_column(question): pl.Series([classes[k] for k in votes.paths], dtype=pl.String)}
+    for name, counts in votes.counts.items():
+        columns |= {
+            vote_column(name, answer): pl.Series(part)
+            for answer, part in zip(tree.question(name).answers, counts.T, strict=True)
+        }
+    return pl.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class QuestionGold:
+    """Gold labels of a question, shape (N,): names of classes or answers, null if unknown."""
+
+    classes: pl.Series
+    definition: str
+    findings: list[Finding]
+
+
+def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, source: str) -> QuestionGold:
+    """Read gold labels: a column of names, or rules "name: condition", separated by semicolons.
+
+    Names are those of classes and answers, "applies", "does not apply" and "cannot tell". Where the question applies,
+    one answer may lack a rule: it is given to galaxies for which all other rules are false. A galaxy that meets no
+    rule, or for which one is null, is unknown.
+    """
+    about = f"{source}: gold labels of {question!r}"
+    ends = {one.name: one.answer or NOT_APPLICABLE for one in tree.classes(question)}
+    answers = [one for one in tree.question(question).answers if one != CANNOT_TELL]
+    valid = {**ends, **{one: one for one in answers}, NOT_APPLICABLE: NOT_APPLICABLE, CANNOT_TELL: CANNOT_TELL}
+    name = rule.strip()
+    if name in frame.columns:
+        series = frame[name]
+        if series.dtype not in (pl.String, pl.Categorical, pl.Enum):
+            raise InputError(
+                f"{about}: column {name} holds {series.dtype}, not names of classes; give a rule for each, such as "
+                f'"{NOT_APPLICABLE}: t_type < -3; {answers[-1]}: {name} > 0"'
+            )
+        texts = series.cast(pl.String).str.strip_chars()
+        texts = texts.set(texts == "", None)
+        for text in texts.drop_nulls().unique():
+            if text not in valid:
+                raise InputError(f"{about}: column {name}: unknown class {text!r}; {nearest(text, list(valid))}")
+        return QuestionGold(texts.replace_strict(valid, default=None), f"{question}: {name}", [])
+    meets, findings = dict[str, pl.Series](), list[Finding]()
+    for part in rule.split(";"):
+        match = _RULE.fullmatch(part)
+        if match is None:
+            raise InputError(
+                f'{about}: {part.strip()!r} is neither a column nor "name: condition"; give rules such as '
+                f'"applies: t_type >= -3; {answers[-1]}: bar_length > 0"'
+            )
+        if match[1] not in (*valid, "applies"):
+            raise InputError(f"{about}: unknown class {match[1]!r}; {nearest(match[1], [*valid, 'applies'])}")
+        meets[match[1]], more = condition(match[2], frame, about)
+        findings += more
+    return QuestionGold(_by_rules(meets, valid, answers, about), f"{question}: {name}", findings)
+
+
+def _by_rules(
+    meets: Mapping[str, pl.Series], valid: Mapping[str, str], answers: Sequence[str], about: str
+) -> pl.Series:
+    """Return the class of each galaxy from the rules that it meets; see `gold_of_question`."""
+    n = len(next(iter(meets.values())))
+    true = {name: one.fill_null(False).to_numpy() for name, one in meets.items()}
+    false = {name: (~one).fill_null(False).to_numpy() for name, one in meets.items()}
+    applies = true.get("applies", np.ones(n, dtype=bool))
+    classes = np.full(n, "", dtype=object)
+    twice = np.zeros(n, dtype=bool)
+
+    def give(rows: np.ndarray, name: str) -> None:
+        nonlocal twice
+        twice |= rows & (classes != "") & (classes != name)
+        classes[rows] = name
+
+    if "applies" in meets:
+        give(false["applies"], NOT_APPLICABLE)
+    for name, rows in true.items():
+        if name != "applies":
+            outside = valid[name] == NOT_APPLICABLE
+            give(rows if outside else rows & applies, valid[name])
+    without = [one for one in answers if one not in meets]
+    if len(without) == 1:
+        rest = applies & (classes == "")
+        for rows in (some for name, some in false.items() if name != "applies"):
+            rest &= rows
+        give(rest, without[0])
+    if twice.any():
+        raise InputError(f"{about}: {twice.sum():,} galaxies meet the rules of two classes; make the rules exclusive")
+    return pl.Series(classes.tolist(), dtype=pl.String).replace("", None)
+
+
+@dataclass(frozen=True)
+class QuestionRows:
+    """Selected galaxies with labels and gold labels of a question, in the classes that gold labels tell apart."""
+
+    sample: Sample
+    paths: np.ndarray  # (N,): class by the majority path
+    log_odds: np.ndarray  # (N, P): of the votes at each gate and at the question
+    quantities: tuple[Quantity, ...]
+    classes: tuple[str, ...]
+    columns: np.ndarray  # (N, C): named columns
+    about: dict[str, Any]
+    findings: tuple[Finding, ...]
+
+
+def tree_of(catalogue: CatalogTable, question: str) -> Tree:
+    """Return the tree of a catalogue that was prepared for a question."""
+    source = str(catalogue.path or "catalogue")
+    described = catalogue.metadata.get("tree")
+    if described is None or label_column(question) not in catalogue.frame.columns:
+        raise InputError(
+            f"{source}: has no labels of the question {question!r}; prepare it with this question (`question`)"
+        )
+    return read_tree(described)
+
+
+def question_rows(
+    catalogue: CatalogTable,
+    question: str,
+    gold: str,
+    *,
+    where: Sequence[str] = (),
+    named: Sequence[str] = (),
+    weights: str = "balance",
+) -> QuestionRows:
+    """Select galaxies of a catalogue, with the labels and gold labels of a question; arguments as in `select_rows`."""
+    source, tree = str(catalogue.path or "catalogue"), tree_of(catalogue, question)
+    frame, findings = filtered(catalogue.frame, list(where), list(named), source)
+    rule = gold_column(question) if gold == "gold" else gold
+    if gold == "gold" and rule not in frame.columns:
+        raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {question!r} (`gold`)")
+    read = gold_of_question(frame, tree, question, rule, source)
+    merged, merging = _sparse_answers(read.classes, tree, question)
+    classes, quantities = tree.quantities(question, merged)
+    numbers = {one: k for k, one in enumerate(classes)} | {one: classes.index(name) for one, name in merged.items()}
+    counts = {
+        one.name: numeric_columns(frame, [vote_column(one.name, answer) for answer in one.answers], source)
+        for one in tree.gates(question)
+    }
+    votes, paths = Votes(tree, question, counts), tree.classes(question)
+    number = {one.name: k for k, one in enumerate(paths)}
+    chosen = np.array([number[name] for name in frame[label_column(question)].to_list()])
+    # Observed answers that gold labels do not have, such as "cannot tell", are outside the denominators.
+    collapsed = np.array([numbers.get(one.answer or NOT_APPLICABLE, 0) for one in paths])
+    known = read.classes.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
+    sample = Sample.of(
+        collapsed[chosen],
+        frame["alpha"].to_numpy(),
+        n_classes=len(classes),
+        gold=known,
+        gold_uncertain=(read.classes == CANNOT_TELL).fill_null(False).to_numpy(),
+        weights=sample_weights(frame, weights, source),
+    )
+    about = {
+        "question": question,
+        "tree": tree.name,
+        "gold_definition": read.definition,
+        "alpha": catalogue.metadata.get("alpha"),
+        "where": list(where),
+        "applies": float(np.mean(collapsed[chosen] > 0)),
+    }
+    return QuestionRows(
+        sample,
+        chosen,
+        votes.log_odds,
+        quantities,
+        classes,
+        numeric_columns(frame, list(named), source),
+        about,
+        unique(catalogue.findings, findings, read.findings, merging),
+    )
+
+
+def _sparse_answers(gold: pl.Series, tree: Tree, question: str) -> tuple[dict[str, str], list[Finding]]:
+    """Merge answers with few gold labels, with their sparser neighbour if they have an order, else with each other."""
+    asked = tree.question(question)
+    counts = dict(gold.drop_nulls().value_counts().iter_rows())
+    groups = [[one] for one in asked.answers if one != CANNOT_TELL and one not in tree.outside]
+
+    def total(group: Sequence[str]) -> int:
+        return sum(counts.get(one, 0) for one in group)
+
+    while len(groups) > 2 and total(sparse := min(groups, key=total)) < _FEWEST_OF_AN_ANSWER:
+        at = groups.index(sparse)
+        others = [one for k, one in enumerate(groups) if k != at and (abs(k - at) == 1 or not asked.ordered)]
+        near = min(others, key=total)
+        first, second = sorted((at, groups.index(near)))
+        groups[first : first + 1], groups[second : second + 1] = [groups[first] + groups[second]], []
+    merged = {one: " or ".join(group) for group in groups if len(group) > 1 for one in group}
+    if not merged:
+        return {}, []
+    names = "; ".join(sorted(set(merged.values())))
+    message = f"Answers with fewer than {_FEWEST_OF_AN_ANSWER} gold labels were merged: {names}."
+    return merged, [Finding("answers-merged", "note", message, "Add gold labels of these answers.")]
+
+
+def _why_no_number(catalogue: CatalogTable, question: str) -> str:
+    """Say why labels alone give no fraction of a question, and which errors how many gold labels give."""
+    tree = tree_of(catalogue, question)
+    ends = {one.name: one.answer is not None for one in tree.classes(question)}
+    applies = float(np.mean([ends[name] for name in catalogue.frame[label_column(question)].to_list()]))
+    # Half of the error of gold labels alone, as measured for bars (docs/statistics.md).
+    errors = {n: 0.55 * np.sqrt(0.25 * 8 / max(n * applies, 1.0)) for n in (150, 300, 600)}
+    expected = ", ".join(f"{n} of random galaxies {error:.2f}" for n, error in errors.items())
+    return (
+        f"labels alone give no fraction for {question!r}: who was asked depends on the bias, and bars break what an "
+        "inversion assumes (a constant fraction, no false answers, the right family): it is off by 0.2 to 0.9. Give "
+        f"gold labels (`gold`); expected errors in 8 bins: {expected}. truemorph bias measures how answers drift with α"
+    )
+
+
+def question_fractions(
+    catalogue: CatalogTable,
+    question: str,
+    gold: str | None,
+    *,
+    where: Sequence[str] = (),
+    by: str | None = None,
+    intrinsic: Sequence[str] = (),
+    weights: str = "balance",
+    population: bool = False,
+    fraction_bins: int = 8,
+    seed: int = 0,
+) -> PopulationFractions:
+    """Estimate the fractions of a question's answers among the galaxies to which it applies, from gold labels."""
+    if gold is None:
+        raise InputError(_why_no_number(catalogue, question))
+    columns = [] if by in (None, "alpha") else [one.strip() for one in by.split(",")]
+    rows = question_rows(catalogue, question, gold, where=where, named=[*columns, *intrinsic], weights=weights)
+    binned, given = np.split(rows.columns, [len(columns)], axis=1)
+    alpha = rows.sample.alpha
+    values = [alpha if one == "alpha" else binned[:, k] for k, one in enumerate(columns)]
+    found = fractions_in_bins(
+        rows.sample,
+        None,
+        by=np.squeeze(np.column_stack(values)) if values else None,
+        bins=max(1, min(fraction_bins, rows.sample.labels.size // 50)),
+        covariates=np.column_stack([rows.log_odds, given]),
+        name=by or "alpha",
+        seed=seed,
+        paths=rows.paths,
+        quantities=rows.quantities,
+        population=population,
+    )
+    return replace(
+        found,
+        classes=rows.classes,
+        about=rows.about,
+        findings=unique(rows.findings, selection_findings(rows.sample), found.findings),
+    )
