@@ -1,0 +1,196 @@
+"""Fractions of bars and arms from votes along a tree and gold labels: the tables of docs/statistics.md.
+
+    python benchmarks/question_fractions.py [DRAWS]
+
+Real galaxies (needs the shared data) with random gold labels among experts', and simulated trees of known truth. Rms
+error over bins of α of equal count, of 95 % ranges the part that contains the truth (mean, and of the worst bin).
+"""
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from truemorph import debiased_fractions
+from truemorph.bias.binning import Bins
+from truemorph.questions import Votes, read_tree
+
+DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+WORLDS = ("flat", "drift +0.5", "drift -0.5", "wave", "2 % bars", "parent flips by leaf")
+
+
+@dataclass
+class Case:
+    """Galaxies with classes by the labels, and true classes: 0 where the question does not apply."""
+
+    labels: np.ndarray
+    alpha: np.ndarray
+    truth: np.ndarray
+    quantities: tuple
+    paths: np.ndarray | None = None
+    covariates: np.ndarray | None = None
+    bins: int = 8
+    others: dict | None = None  # rival fractions in the bins
+
+    def cut(self):
+        return Bins.cut(self.alpha, self.bins)
+
+    def fractions(self, classes):
+        counts = np.stack([self.cut().sums(classes == k) for k in range(int(self.truth.max()) + 1)], axis=1)
+        return self.quantities[0].of(counts / counts.sum(axis=1, keepdims=True))
+
+
+def draw(case, n_gold, seed):
+    """Errors of the corrected fractions and of gold labels alone, and whether ranges contain the truth, shape (B,)."""
+    rng = np.random.default_rng(seed)
+    gold = np.full(case.truth.size, -1)
+    chosen = rng.choice(gold.size, n_gold, replace=False)
+    gold[chosen] = case.truth[chosen]
+    found = debiased_fractions(
+        case.labels, case.alpha, gold=gold, paths=case.paths, covariates=case.covariates, quantities=case.quantities,
+        bins=case.bins, seed=seed,
+    )  # fmt: skip
+    one, true = next(iter(found.ratios.values())), case.fractions(case.truth)
+    if one.fraction.size < case.bins:
+        return None  # bins were merged
+    alone = case.fractions(gold)
+    alone = np.where(np.isfinite(alone), alone, np.mean(gold[gold > 0] == gold.max()))
+    inside = (one.low - 1e-9 <= true) & (true <= one.high + 1e-9)
+    return one.fraction - true, alone - true, inside, one.high - one.low
+
+
+def votes_case(tree, question, frame, truth, alpha, **options):
+    """A case whose labels are majority paths and whose covariates are log-odds of the votes."""
+    columns = tree.columns([one.name for one in tree.gates(question)], frame.columns)
+    values = {name: frame[name].to_numpy().astype(float) for some in columns.columns.values() for name in some}
+    votes = Votes.from_columns(tree, question, columns, values, None)
+    classes, quantities = tree.quantities(question)
+    ends = [one.answer for one in tree.classes(question)]
+    labels = np.array([classes.index(end) if end in classes else 0 for end in ends])[votes.paths]
+    return Case(labels, alpha, truth, quantities, votes.paths, votes.log_odds, **options)
+
+
+def real():
+    """The cases of the shared tables: galaxies with experts' bars and types."""
+    tree = read_tree("gz2")
+    frame = pl.read_parquet(DATA / "gz2_tree.parquet").drop_nulls(["bar_nair", "petroR90", "t_type"])
+    t_type, axis_ratio, barred = (frame[name].to_numpy() for name in ("t_type", "axis_ratio", "bar_nair"))
+    alpha, applies = frame["petroR90"].to_numpy() / (1.1 / 2.3548), (t_type >= -3) & (axis_ratio > 0.5)
+    bars = votes_case(tree, "bar", frame, np.where(applies, 1 + (barred > 0), 0), alpha)
+    bin_of, bar, n = (
+        bars.cut(),
+        *(frame[f"t03_bar_{name}_count"].to_numpy().astype(float) for name in ("a06_bar", "a07_no_bar")),
+    )
+    n = bar + n
+    debiased = {name: frame[f"t0{name}_debiased"].to_numpy() for name in (
+        "1_smooth_or_features_a02_features_or_disk", "2_edgeon_a05_no", "3_bar_a06_bar")}  # fmt: skip
+    cut = (n >= 10) & (np.stack(list(debiased.values())[:2]) > 0.5).all(axis=0)
+
+    def mean(values, rows):
+        return bin_of.sums(np.where(rows, values, 0.0)) / bin_of.sums(rows)
+
+    share = np.divide(bar, n, out=np.zeros(n.size), where=n > 0)
+    bars.others = {
+        "majority of at least 10 votes": mean(share > 0.5, n >= 10),
+        "vote fractions (soft), all with votes": mean(share, n > 0),
+        "Willett's debiased votes, cut": mean(debiased["3_bar_a06_bar"] > 0.5, cut),
+    }
+    arms = votes_case(tree, "spiral", frame, np.where(applies, 1 + (t_type >= 1), 0), alpha, bins=4)
+    experts = pl.read_parquet(DATA / "expert_bars.parquet")
+    experts = experts.filter((pl.col("petroR90_g") > 0) & (pl.col("axis_ratio") > 0) & (pl.col("bar_manga") >= 0))
+    t_type, axis_ratio, deep, shallow, size = (
+        experts[name].to_numpy() for name in ("t_type", "axis_ratio", "bar_manga", "bar_nair", "petroR90_g")
+    )
+    faces = (t_type >= -3) & (axis_ratio > 0.5)
+    quantities = tree.quantities("bar")[1]
+    cases = {f"gz2_tree × bar_nair, {n} gold": (bars, n) for n in (150, 300, 500)}
+    cases["spiral arms (T ≥ 1), quartiles, 300 gold"] = (arms, 300)
+    path = np.where(t_type < -3, 0, np.where(axis_ratio <= 0.5, 1, 2 + (shallow > 0)))
+    for least in (0.5, 0.75):
+        truth = np.where(faces, 1 + (deep >= least), 0)
+        label = np.where(faces, 1 + (shallow > 0), 0)
+        given = Case(label[faces], size[faces], truth[faces], quantities)
+        given.others = {"labels of SDSS's experts": given.fractions(label[faces])}
+        cases[f"expert_bars ≥ {least}, applies is known, 300 gold"] = (given, 300)
+        cases[f"expert_bars ≥ {least}, applies is estimated, 300 gold"] = (
+            Case(label, size, truth, quantities, path), 300
+        )  # fmt: skip
+        blind = Case(1 + (shallow > 0), size, truth, quantities)
+        cases[f"expert_bars ≥ {least}, applies is estimated without types, 300 gold"] = (blind, 300)
+    return cases
+
+
+def simulated(world, n=4000, seed=0):
+    """A simulated tree: smooth, edge-on, no bar or bar; 40 volunteers, who miss features where α is small."""
+    rng = np.random.default_rng([seed, 5])
+    u = rng.normal(size=n)
+    alpha = np.exp(2.8 + 0.45 * u)
+    slope = {"drift +0.5": 0.5, "drift -0.5": -0.5}.get(world, 0.0)
+    p_bar = 0.02 if world == "2 % bars" else 0.35
+    p_bar = 1 / (1 + np.exp(-(np.log(p_bar / (1 - p_bar)) + slope * u)))
+    p_bar = p_bar + 0.2 * np.sin(3 * u) if world == "wave" else p_bar
+    p_disk = 1 / (1 + np.exp(-(0.8 + slope * u)))
+    smooth = rng.random(n) > p_disk
+    edge = ~smooth & (rng.random(n) < 0.25)
+    truth = np.where(smooth | edge, 0, 1 + (rng.random(n) < p_bar))
+    theta = np.where(truth == 2, 7.0, 14.0) if world == "parent flips by leaf" else np.full(n, 11.25)
+
+    def votes(total, p):
+        p = np.clip(p, 0.01, 0.99)
+        return rng.binomial(total, rng.beta(5 * p, 5 * (1 - p)))
+
+    seen = 1 - np.exp(-(alpha**2) / (2 * theta**2))
+    featured = votes(np.full(n, 40), np.where(smooth, 0.15, 0.9 * seen))
+    not_edge = votes(featured, np.where(edge, 0.2, 0.9))
+    bar = votes(not_edge, np.where(truth == 2, 0.8 * (1 - np.exp(-(alpha**2) / (2 * 16.0**2))), 0.05))
+    frame = pl.DataFrame({
+        "t01_smooth_or_features_a01_smooth_count": 40 - featured,
+        "t01_smooth_or_features_a02_features_or_disk_count": featured,
+        "t01_smooth_or_features_a03_star_or_artifact_count": 0 * featured,
+        "t02_edgeon_a04_yes_count": featured - not_edge,
+        "t02_edgeon_a05_no_count": not_edge,
+        "t03_bar_a06_bar_count": bar,
+        "t03_bar_a07_no_bar_count": not_edge - bar,
+    })  # fmt: skip
+    return votes_case(read_tree("gz2"), "bar", frame, truth, alpha)
+
+
+def in_world(world, n_gold, seed):
+    return draw(simulated(world, seed=seed), n_gold, seed)
+
+
+def line(name, results):
+    results = [one for one in results if one is not None]
+    errors, alone, inside, width = (np.array([one[k] for one in results]) for k in range(4))
+    rms, of_gold = (np.sqrt(np.nanmean(one**2)) for one in (errors, alone))
+    bias = np.abs(errors.mean(axis=0)).max()
+    return (
+        f"| {name} | {rms:.3f} | {of_gold:.3f} | {rms / of_gold:.2f} | {inside.mean():.3f} | "
+        f"{inside.mean(axis=0).min():.3f} | {width.mean():.2f} | {bias:.3f} | {len(results)} |"
+    )
+
+
+def main():
+    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    header = "| rms | gold alone | ratio | covered | worst bin | width of range | largest bias | draws |"
+    with ProcessPoolExecutor(2) as pool:
+        if DATA.is_dir():
+            print(f"| real galaxies {header}\n|---|" + "---|" * 8)
+            for name, (case, n_gold) in real().items():
+                print(line(name, pool.map(partial(draw, case, n_gold), range(draws), chunksize=10)), flush=True)
+                for other, values in (case.others or {}).items():
+                    if n_gold == 300:
+                        rms = np.sqrt(np.nanmean((values - case.fractions(case.truth)) ** 2))
+                        print(f"| … {other} | {rms:.3f} | | | | | | | |", flush=True)
+        print(f"\n| simulated trees, 300 gold of 4,000 {header}\n|---|" + "---|" * 8)
+        for world in WORLDS:
+            results = pool.map(partial(in_world, world, 300), range(draws), chunksize=10)
+            print(line(world, results), flush=True)
+
+
+if __name__ == "__main__":
+    main()
