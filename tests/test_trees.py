@@ -1,0 +1,84 @@
+"""Decision trees of surveys agree with the presets, which read the same tables."""
+
+import re
+import tomllib
+from importlib import resources
+
+import pytest
+
+from truemorph.questions import read_tree
+
+PACKAGE = resources.files("truemorph")
+NAMES = {"smooth": "smooth", "disk": "disk", "artifact": "artefact"}  # of answers, and in presets
+
+
+def columns_in(preset, name):
+    """Columns that a preset reads for a quantity; its expressions quote them."""
+    entry = preset["columns"].get(name, [])
+    entry = entry if isinstance(entry, dict) else {"column": entry}
+    [value] = [entry[key] for key in ("column", "expression") if key in entry]
+    values = [value] if isinstance(value, str) else value
+    return {column for one in values for column in (re.findall('"([^"]+)"', one) if "expression" in entry else [one])}
+
+
+@pytest.mark.parametrize(
+    ("preset", "trees"),
+    [
+        ("gz2", ["gz2"]),
+        ("candels", ["gz-candels"]),
+        ("gz-hubble", ["gz-hubble"]),
+        ("gz-decals", ["gz-decals-1-2", "gz-decals-5"]),
+        ("desi", ["gz-decals-1-2", "gz-decals-5", "gz-desi"]),
+    ],
+)
+def test_presets_read_the_columns_of_the_first_question(preset, trees):
+    read = tomllib.loads((PACKAGE / "catalogs" / "presets" / f"{preset}.toml").read_text(encoding="utf-8"))
+    found = [read_tree(name) for name in trees]
+    totals = {one for tree in found for one in tree.totals}
+    for answer, name in NAMES.items():
+        for kind, templates in (("votes", "counts"), ("fraction", "fractions")):
+            known = {
+                template.format(column=column)
+                for tree in found
+                for template in getattr(tree, templates)
+                for column in tree.root.answers[answer]
+            }
+            columns = columns_in(read, f"{name}_{kind}")
+            assert columns & known
+            assert columns <= known | totals
+    assert columns_in(read, "vote_count") <= totals
+
+
+def test_campaigns_differ_in_their_answers_about_bars():
+    bars = {name: [*read_tree(name).question("bar").answers] for name in ("gz-decals-1-2", "gz-decals-5", "gz-desi")}
+    assert bars["gz-decals-1-2"] == ["no bar", "bar"]
+    assert bars["gz-decals-5"] == bars["gz-desi"] == ["no bar", "weak bar", "strong bar"]
+
+
+@pytest.mark.parametrize(
+    ("tree", "campaign"),
+    [
+        ("gz2", "gz2"),
+        ("gz-decals-1-2", "dr12"),
+        ("gz-decals-5", "dr5"),
+        ("gz-desi", "dr8"),
+        ("gz-cosmic-dawn", "cd"),
+        ("gz-ukidss", "ukidss"),
+        ("gz-candels", "candels"),
+        ("gz-hubble", "hubble"),
+    ],
+)
+def test_columns_with_the_campaign_in_each_question_are_found(tree, campaign):
+    """As in the package galaxy-datasets: bar-dr5_strong."""
+    read = read_tree(tree)
+    existing = {
+        one
+        for question in read.questions
+        for names in question.answers.values()
+        for one in names
+        if f"-{campaign}_" in one
+    }
+    for question in read.gates("arms"):
+        found = read.columns([question.name], existing)
+        assert found.kind == "counts"
+        assert len({one.rpartition("_")[0] for one in found.columns[question.name]}) == 1
