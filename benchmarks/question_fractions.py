@@ -79,6 +79,10 @@ def real():
     tree = read_tree("gz2")
     frame = pl.read_parquet(DATA / "gz2_tree.parquet").drop_nulls(["bar_nair", "petroR90", "t_type"])
     t_type, axis_ratio, barred = (frame[name].to_numpy() for name in ("t_type", "axis_ratio", "bar_nair"))
+    root = [
+        f"t01_smooth_or_features_{one}_count" for one in ("a01_smooth", "a02_features_or_disk", "a03_star_or_artifact")
+    ]
+    frame = frame.with_columns(votes=pl.sum_horizontal(root))
     alpha, applies = frame["petroR90"].to_numpy() / (1.1 / 2.3548), (t_type >= -3) & (axis_ratio > 0.5)
     bars = votes_case(tree, "bar", frame, np.where(applies, 1 + (barred > 0), 0), alpha)
     bin_of, bar, n = (
@@ -96,7 +100,8 @@ def real():
     share = np.divide(bar, n, out=np.zeros(n.size), where=n > 0)
     bars.others = {
         "majority of at least 10 votes": mean(share > 0.5, n >= 10),
-        "vote fractions (soft), all with votes": mean(share, n > 0),
+        "vote fractions (soft)": bin_of.sums(bar / frame["votes"].to_numpy())
+        / bin_of.sums(n / frame["votes"].to_numpy()),
         "Willett's debiased votes, cut": mean(debiased["3_bar_a06_bar"] > 0.5, cut),
     }
     arms = votes_case(tree, "spiral", frame, np.where(applies, 1 + (t_type >= 1), 0), alpha, bins=4)

@@ -157,8 +157,8 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         one name become one class.
         """
         question = self.question(name)
-        no_class = {*self.outside, CANNOT_TELL}
-        renamed = {answer: (merged or {}).get(answer, answer) for answer in question.answers if answer not in no_class}
+        told = [one for one in question.answers if one not in self.outside and not one.startswith(CANNOT_TELL)]
+        renamed = {answer: (merged or {}).get(answer, answer) for answer in told}
         answers = tuple(dict.fromkeys(renamed.values()))
         classes, applies = (NOT_APPLICABLE, *answers), (0.0, *(1.0 for _ in answers))
         shown = dict.fromkeys(renamed[one] for one in question.shown or renamed)
@@ -185,7 +185,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
                 total = next((one for one in self.totals if one in existing), None)
                 return VoteColumns(kind, {name: some for name, some in found.items() if some is not None}, total)
         without = next(one for one in needed if _found(one, (*self.counts, *self.fractions), existing) is None)
-        sought = self.counts[0].format(column=next(iter(without.answers.values()))[0])
+        sought = (*self.counts, *self.fractions)[0].format(column=next(iter(without.answers.values()))[0])
         raise InputError(
             f"no column {sought}, nor others that the tree {self.name} names for the question {without.name!r}; "
             "describe your columns in a tree of your own (`tree`: a TOML file)"

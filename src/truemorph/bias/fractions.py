@@ -563,16 +563,9 @@ def _from_gold(
 
     def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return fractions, draws, and lowest and highest values in each bin and, in the last row, of all bins."""
-        # Classes without gold labels are absent, as far as is known.
-        present, numbered = np.unique(gold[gold != UNKNOWN], return_inverse=True)
-        own = np.full(gold.size, UNKNOWN)
-        own[gold != UNKNOWN] = numbered
         labels, n_labels = (sample.labels, sample.n_classes) if paths is None else (paths, int(paths.max()) + 1)
-        fit = GoldRegression.fit(labels, sample.argument, own, bins, columns, n_labels, present.size)
-        fractions, samples = fit.fractions(own, seed)
-        if present.size < sample.n_classes:
-            every = np.eye(sample.n_classes)[present]
-            fractions, samples = fractions @ every, samples @ every
+        fit = GoldRegression.fit(labels, sample.argument, gold, bins, columns, n_labels, sample.n_classes)
+        fractions, samples = fit.fractions(gold, seed)
         if population:
             counts = bins.effective_counts()[:, None] * samples
             # Dirichlet: the population of which a draw of these galaxies is a sample.

@@ -99,6 +99,13 @@ class GoldRegression:
         part = np.column_stack([terms[known], effects[bins.index[known]]])
         targets, w, ones = np.eye(n_classes)[gold[known]], bins.weights[known], np.ones(known.size)
         w = w * w.sum() / np.sum(w**2)  # weights reduce the effective number of rows
+        weighted, squares = np.ptp(w) > 0, w**2
+        if n_classes > 2:  # half a gold label of each class (Jeffreys' prior): one without may be rare, not absent
+            average = np.zeros((1, part.shape[1]))
+            average[0, 0] = 1.0
+            part = np.concatenate([part, average])
+            targets = np.concatenate([targets, np.full((1, n_classes), 1 / n_classes)])
+            w, ones, squares = (np.append(one, n_classes / 2) for one in (w, ones, squares))
         fixed = np.concatenate([[_INTERCEPT], np.full(terms.shape[1] - 1, _COEFFICIENT)])
         between = class_precision(n_classes - 1)
         fits: list[tuple[float, np.ndarray, np.ndarray]] = []
@@ -108,13 +115,13 @@ class GoldRegression:
             covariance = np.linalg.inv(information)
             # Without weights, the products are the information.
             variances = class_variances(np.exp(log_probabilities(part, found)))
-            products = information_matrix(part, variances * w[:, None, None] ** 2)
+            products = information_matrix(part, variances * squares[:, None, None])
             products += np.kron(between, np.diag(precision))
             # The evidence is that of the labels themselves; with weights there is no likelihood.
-            at, curvature = (
-                (found, information) if np.ptp(w) == 0 else fit_softmax(part, targets, precision, ones, found)
+            at, curvature = fit_softmax(part, targets, precision, ones, found) if weighted else (found, information)
+            value = np.sum(ones[:, None] * targets * log_probabilities(part, at)) - 0.5 * np.sum(
+                precision * (at * (between @ at))
             )
-            value = np.sum(targets * log_probabilities(part, at)) - 0.5 * np.sum(precision * (at * (between @ at)))
             value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(curvature)[1]
             fits.append((value, found, covariance @ products @ covariance))
         log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
