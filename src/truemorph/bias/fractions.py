@@ -564,7 +564,8 @@ def _from_gold(
     def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return fractions, draws, and lowest and highest values in each bin and, in the last row, of all bins."""
         labels, n_labels = (sample.labels, sample.n_classes) if paths is None else (paths, int(paths.max()) + 1)
-        fit = GoldRegression.fit(labels, sample.argument, gold, bins, columns, n_labels, sample.n_classes)
+        nested = any(one.denominator is not None for one in quantities)
+        fit = GoldRegression.fit(labels, sample.argument, gold, bins, columns, n_labels, sample.n_classes, nested)
         fractions, samples = fit.fractions(gold, seed)
         if population:
             counts = bins.effective_counts()[:, None] * samples

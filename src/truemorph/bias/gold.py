@@ -17,7 +17,7 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import ROWS, label_columns
 from truemorph.bias.maximum import (
     Maximum,
-    class_precision,
+    Penalty,
     class_variances,
     differences,
     fit_softmax,
@@ -89,8 +89,12 @@ class GoldRegression:
         columns: Sequence[np.ndarray] = (),
         n_labels: int = 2,
         n_classes: int = 2,
+        nested: bool = False,
     ) -> GoldRegression:
-        """Fit to galaxies with a gold label; with weights (of the bins), the covariance is that of a weighted sum."""
+        """Fit to galaxies with a gold label; with weights (of the bins), the covariance is that of a weighted sum.
+
+        If `nested`, classes 1 … K - 1 are answers to a question that does not apply to class 0.
+        """
         terms = _terms(labels, alpha, n_labels, columns)
         places = bins.positions
         apart = np.abs(places[:, None] - places[None]).sum(axis=2)
@@ -106,23 +110,18 @@ class GoldRegression:
             part = np.concatenate([part, average])
             targets = np.concatenate([targets, np.full((1, n_classes), 1 / n_classes)])
             w, ones, squares = (np.append(one, n_classes / 2) for one in (w, ones, squares))
-        fixed = np.concatenate([[_INTERCEPT], np.full(terms.shape[1] - 1, _COEFFICIENT)])
-        between = class_precision(n_classes - 1)
         fits: list[tuple[float, np.ndarray, np.ndarray]] = []
-        for effect in _EFFECTS:
-            precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
+        for precision in _priors(terms.shape[1], bins.count, n_classes, nested):
             found, information = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
             covariance = np.linalg.inv(information)
             # Without weights, the products are the information.
             variances = class_variances(np.exp(log_probabilities(part, found)))
             products = information_matrix(part, variances * squares[:, None, None])
-            products += np.kron(between, np.diag(precision))
+            products += precision.matrix
             # The evidence is that of the labels themselves; with weights there is no likelihood.
             at, curvature = fit_softmax(part, targets, precision, ones, found) if weighted else (found, information)
-            value = np.sum(ones[:, None] * targets * log_probabilities(part, at)) - 0.5 * np.sum(
-                precision * (at * (between @ at))
-            )
-            value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(curvature)[1]
+            value = np.sum(ones[:, None] * targets * log_probabilities(part, at)) - precision.value(at)
+            value += 0.5 * precision.log_determinant - 0.5 * np.linalg.slogdet(curvature)[1]
             fits.append((value, found, covariance @ products @ covariance))
         log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
         evidence = np.exp(log_evidence - log_evidence.max())
@@ -182,6 +181,27 @@ class GoldRegression:
             found.append(sums / bins.totals[:, None])
         drawn = np.concatenate(found)
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
+
+
+def _priors(n_terms: int, n_bins: int, n_classes: int, nested: bool) -> list[Penalty]:
+    """Return the priors of the coefficients, one for each standard deviation of the effects of the bins.
+
+    Of nested classes, the effects on whether the question applies, a, and on the answers, b, have a standard deviation
+    each: covariance a² J + b² (I - J / (K - 1)) / 2 relative to class 0, so that two answers differ by b.
+    """
+    fixed = np.concatenate([[_INTERCEPT], np.full(n_terms - 1, _COEFFICIENT)])
+    n_free = n_classes - 1
+    if not nested or n_free == 1:
+        return [Penalty.of(np.concatenate([fixed, np.full(n_bins, one)]) ** -2, n_free) for one in _EFFECTS]
+    whole, found = np.full((n_free, n_free), 1.0), []
+    for a in _EFFECTS:
+        for b in _EFFECTS:
+            of_bin = np.linalg.inv(a**2 * whole + 0.5 * b**2 * (np.eye(n_free) - whole / n_free))
+            between = np.concatenate(
+                [Penalty.of(fixed, n_free).between, np.broadcast_to(of_bin, (n_bins, *of_bin.shape))]
+            )
+            found.append(Penalty(np.concatenate([fixed**-2, np.ones(n_bins)]), between))
+    return found
 
 
 def _not_negative(drawn: np.ndarray, total: float) -> np.ndarray:
