@@ -136,7 +136,7 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     following = _NEXT.get(command or "", "")
     given = {name: arguments.get(name) for name in re.findall(r"{(\w+)}", following)}
     tables = [str(given[name]) for name in ("catalogue", "source") if name in given]
-    of_question = command == "transition" and arguments.get("question")
+    of_question = command in ("bias", "transition") and arguments.get("question")
     if arguments.get("dry_run") or of_question or None in given.values():
         return ""
     if not all(one.endswith(".parquet") for one in tables):

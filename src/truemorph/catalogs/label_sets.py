@@ -62,7 +62,7 @@ class LabelSet:
     @property
     def values(self) -> np.ndarray:
         """Labels as numbers, shape (N,), or probabilities, shape (N, K); NaN where unknown."""
-        return self.disk if self.is_hard else self.probabilities
+        return self.disk if self.is_hard and self.probabilities.shape[1] == 2 else self.probabilities
 
     @property
     def fraction(self) -> float:

@@ -19,6 +19,7 @@ from truemorph.bias.fractions import PopulationFractions, fractions_in_bins
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import condition
+from truemorph.catalogs.label_sets import Kind, LabelSet
 from truemorph.catalogs.selected import filtered, sample_weights
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding, unique
@@ -241,6 +242,32 @@ def question_rows(
         about,
         unique(catalogue.findings, findings, read.findings, merging),
     )
+
+
+def answer_sets(frame: pl.DataFrame, tree: Tree, question: str) -> tuple[list[LabelSet], list[LabelSet]]:
+    """Return the answers on the majority path, and gold ones, as label sets, NaN where the question was not asked.
+
+    And the same for each answer that is shown, against all others.
+    """
+    asked = tree.question(question)
+    answers = [one for one in asked.answers if one not in tree.outside and not one.startswith(CANNOT_TELL)]
+    ends = {one.name: one.answer for one in tree.classes(question)}
+    sets, shown = [], []
+    kinds: list[tuple[str, Kind, str]] = [
+        ("observed labels", "observed", label_column(question)),
+        ("gold labels", "truth", gold_column(question)),
+    ]
+    for name, kind, column in kinds:
+        if column not in frame.columns or not frame[column].count():
+            continue
+        given = frame[column].replace_strict(ends, default=pl.first(), return_dtype=pl.String)
+        of_answers = np.stack([(given == answer).fill_null(False).to_numpy() for answer in answers], axis=1)
+        values = np.where(of_answers.any(axis=1, keepdims=True), of_answers, np.nan)
+        sets.append(LabelSet(name, kind, values))
+        for one in asked.shown or answers:
+            title = name if len(asked.shown) == 1 else f"{name}: {one}"
+            shown.append(LabelSet.of_disks(title, kind, values[:, answers.index(one)], one))
+    return sets, shown
 
 
 def _sparse_answers(gold: pl.Series, tree: Tree, question: str) -> tuple[dict[str, str], list[Finding]]:

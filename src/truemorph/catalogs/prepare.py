@@ -22,7 +22,7 @@ from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
-from truemorph.catalogs.paths import described_path, path_columns
+from truemorph.catalogs.paths import described_path, label_column, path_columns
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError
@@ -62,6 +62,10 @@ class Preparation(Result):
         facts = [
             ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
             (held["classes"][1], held["definition"] or "not defined"),
+            *(
+                (f"{name}", ", ".join(f"{one} {n:,d}" for one, n in of.items()))
+                for name, of in found["questions"].items()
+            ),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
             ("votes", f"{held['votes']} ({held['preset']})"),
             ("α", held["alpha"]),
@@ -79,6 +83,10 @@ class Preparation(Result):
             "funnel": dict(self.funnel),
             "labels": {name: int((labels == k).sum()) for k, name in enumerate(self.catalogue.metadata["classes"])},
             "definition": self.catalogue.metadata["definition"],
+            "questions": {
+                name: dict(sorted(frame[label_column(name)].value_counts().rows()))
+                for name in self.catalogue.metadata.get("questions", ())
+            },
             "splits": dict(sorted(frame["split"].value_counts().rows())),
             "with_image": int(frame["image"].is_not_null().sum()),
             "alpha": self.catalogue.metadata["alpha"],

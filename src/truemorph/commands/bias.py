@@ -15,6 +15,7 @@ from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
 from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.catalogs.label_sets import LabelSet, fractions_by, join_labels, label_sets
+from truemorph.catalogs.paths import answer_sets, tree_of
 from truemorph.catalogs.selected import lacking_values
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -44,6 +45,8 @@ class BiasMeasurement(Result):
         Levels of the tree of intrinsic columns, and bins of α.
     galaxies, galaxies_not_selected : int
     findings : tuple of Finding
+    quantity : str
+        What the fractions are: of disks, or of the answers to a question.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class BiasMeasurement(Result):
     galaxies: int
     galaxies_not_selected: int
     findings: tuple[Finding, ...]
+    quantity: str = "disk fraction"
 
     def summary(self) -> str:
         """Return the values and the disk fractions by α as text."""
@@ -74,7 +78,7 @@ class BiasMeasurement(Result):
             ("floor", FLOOR),
         ]
         fractions = dict(self.fractions_by_alpha)
-        header = ["disk fraction at α =", *(f"{value:.1f}" for value in fractions.pop("alpha"))]
+        header = [f"{self.quantity} at α =", *(f"{value:.1f}" for value in fractions.pop("alpha"))]
         rows = [[name, *(f"{value:.3f}" for value in values)] for name, values in fractions.items()]
         return "\n".join(
             [
@@ -110,6 +114,7 @@ def measure_bias(
     depth: int | None = None,
     where: Rules = (),
     bootstrap: Count = 100,
+    question: str | None = None,
     out: Path | None = None,
     seed: Seed = 0,
 ) -> BiasMeasurement:
@@ -136,6 +141,9 @@ def measure_bias(
         Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
     bootstrap : int
         Number of bootstrap resamples for the error.
+    question : str, optional
+        Question of the catalogue's decision tree, such as bar, whose answers are measured, of the galaxies on whose
+        majority path it was asked; default smooth or disk.
     out : path, optional
         Write the result here (.json).
     seed : int
@@ -182,7 +190,12 @@ def measure_bias(
             raise InputError(f"{source}: no galaxy has a value in all of {', '.join(intrinsic)}")
         frame, columns = frame.filter(pl.Series(rows)), columns[rows]
     noted, defined = table.findings, table.metadata.get("alpha")
-    alpha, sets = frame["alpha"].to_numpy(), label_sets(frame)
+    alpha = frame["alpha"].to_numpy()
+    if question is None:
+        sets, shown, quantity = label_sets(frame), None, "disk fraction"
+    else:
+        sets, shown = answer_sets(frame, tree_of(table, question), question)
+        quantity = "fraction" if len(shown) > len(sets) else f"{shown[0].model} fraction"
     del table, frame  # the other columns of a large catalogue
     tree = Tree.fitting(alpha, columns, bootstrap, seed, depth, bins)
     results, too_few = {}, []
@@ -191,14 +204,14 @@ def measure_bias(
             try:
                 results[one.name] = tree.metric(one.values)
             except InputError as problem:
-                if one.known.all():  # then the tree is wrong for all galaxies
+                if one.known.all() or len(sets) == 1:  # then the tree is wrong for all galaxies
                     raise
                 too_few.append(_not_measured(one, problem))
             bar.update(1)
     measured = BiasMeasurement(
         measure=tree.measure,
         results=results,
-        fractions_by_alpha=_fractions_by_alpha(alpha, sets),
+        fractions_by_alpha=_fractions_by_alpha(alpha, sets if shown is None else shown),
         alpha=defined,
         intrinsic=tuple(intrinsic),
         depth=tree.depth,
@@ -206,6 +219,7 @@ def measure_bias(
         galaxies=alpha.size,
         galaxies_not_selected=everything - selected,
         findings=unique(noted, unlabelled, sentinels, lacking, _of_label_sets(results), too_few),
+        quantity=quantity,
     )
     if out is not None:
         write_json(out, measured.to_dict())
