@@ -39,14 +39,6 @@ def limits_of_bins(ordered: np.ndarray, bins: int, amounts: np.ndarray | None = 
     return np.unique(np.concatenate([[0], inner, [ordered.size]]))
 
 
-def equal_count_parts(values: np.ndarray, bins: int) -> list[np.ndarray]:
-    """Return the rows of each equal-count bin of the finite values, shape (N,); equal values share a bin."""
-    order = np.argsort(values, kind="stable")
-    order = order[np.isfinite(values[order])]
-    limits = limits_of_bins(values[order], max(1, min(bins, order.size)))
-    return np.split(order, limits[1:-1])
-
-
 def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, int]:
     """Choose depth and bins so that each bin has at least `per_bin` of n objects, if possible.
 
@@ -81,9 +73,9 @@ class Bins:
 
     @classmethod
     def cut(cls, column: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
-        """Divide a column of shape (N,) into at most so many bins; edges are half-way between neighbours."""
+        """Divide a finite column of shape (N,) into at most so many bins; edges are half-way between neighbours."""
         order = np.argsort(column, kind="stable")
-        limits = limits_of_bins(column[order], bins)
+        limits = limits_of_bins(column[order], max(1, min(bins, column.size)))
         bins = limits.size - 1
         index = np.empty(column.size, dtype=np.int64)
         index[order] = np.repeat(np.arange(bins), np.diff(limits))

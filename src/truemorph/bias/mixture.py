@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import brentq, least_squares
 from scipy.special import softmax
 
-from truemorph.bias.binning import Bins, limits_of_bins
+from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import label_columns, log_marginal
 from truemorph.bias.maximum import (
     Maximum,
@@ -86,7 +86,7 @@ class Mixture:
             members = np.flatnonzero(self.labels == label)
             if members.size == 0:
                 continue
-            cut = Bins.cut(self.alpha[members], min(most, members.size), self.weights[members])
+            cut = Bins.cut(self.alpha[members], most, self.weights[members])
             merged.append((np.full(cut.count, label), cut.middles, cut.totals))
         labels, alpha, weights = (np.concatenate(parts) for parts in zip(*merged, strict=True))
         return replace(self, labels=labels, alpha=alpha, weights=weights, design=np.ones((labels.size, 1)))
@@ -318,12 +318,12 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     if sample.observables is not None:
         raise InputError("the binned method needs one resolution, alpha of shape (N,)")
     n_free, alpha = space.size + sample.n_classes - 1, np.sort(sample.alpha)
-    edges = limits_of_bins(alpha, min(settings.bins, alpha.size))
-    bins = edges.size - 1
-    if bins < n_free + 1:
-        raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins}")
-    observed = Bins.cut(sample.alpha, bins, sample.weights).means(np.eye(sample.n_classes)[sample.labels])
-    midpoints = 0.5 * (alpha[edges[:-1]] + alpha[edges[1:] - 1])
+    bins = Bins.cut(sample.alpha, settings.bins, sample.weights)
+    if bins.count < n_free + 1:
+        raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins.count}")
+    observed = bins.means(np.eye(sample.n_classes)[sample.labels])
+    last = np.cumsum(np.bincount(bins.index)) - 1
+    midpoints = 0.5 * (alpha[np.append(0, last[:-1] + 1)] + alpha[last])
 
     def residuals(point: np.ndarray) -> np.ndarray:
         transition = space.build(point[: space.size])
@@ -337,8 +337,8 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     start = np.clip(start, lower + 1e-6, upper - 1e-6)
     point = least_squares(residuals, start, bounds=(lower, upper), x_scale="jac").x
     free = (point - lower > 1e-3) & (upper - point > 1e-3)
-    slopes = differences(residuals, point).reshape(point.size, bins, -1)
-    errors = residuals(point).reshape(bins, -1)
+    slopes = differences(residuals, point).reshape(point.size, bins.count, -1)
+    errors = residuals(point).reshape(bins.count, -1)
     # Bins are independent but classes within a bin are not, so sum over classes before the outer product.
     scores = np.einsum("pbk,bk->pb", slopes, errors)
     information = np.einsum("pbk,qbk->pq", slopes, slopes)

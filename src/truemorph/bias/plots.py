@@ -22,7 +22,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
         return _plot_matrix(fit, ax)
     alpha, gold, weights = fit.sample.alpha, fit.sample.gold, fit.sample.gold_weights
     rows = np.ones(alpha.size, dtype=bool) if gold is None else gold == DISK
-    cut = Bins.cut(alpha[rows], min(_BINS, int(rows.sum())), weights[rows])
+    cut = Bins.cut(alpha[rows], _BINS, weights[rows])
     fraction = cut.means(fit.labels[rows, None] == SMOOTH)[:, 0]
     points = cut.middles, fraction, proportion_error(fraction, cut.effective_counts())
 
@@ -66,7 +66,7 @@ def _plot_matrix(fit: Any, ax: Any) -> Any:
 
 def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tuple[np.ndarray, np.ndarray]:
     """Mean of values in narrow bins: a curve, also where other columns than α enter."""
-    cut = Bins.cut(alpha, min(points, alpha.size))
+    cut = Bins.cut(alpha, points)
     return cut.middles, cut.means(values[:, None])[:, 0]
 
 

@@ -25,7 +25,7 @@ from timm.optim import param_groups_layer_decay
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import CatMetric, MeanMetric
 
-from truemorph.bias.binning import choose_bins, equal_count_parts
+from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.transitions import Transition
 from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, is_first_process
@@ -66,8 +66,8 @@ def measures(
     probabilities = torch.softmax(logits.double(), dim=1).numpy()
     if not np.isfinite(probabilities).all():
         return found
-    for number, part in enumerate(equal_count_parts(alpha, _PARTS), 1):
-        found[f"fraction_disk_{number}"] = float(np.average(probabilities[part, 1], weights=weights[part]))
+    fractions, _, _ = Bins.cut(alpha, _PARTS, weights).averages(probabilities[:, 1])
+    found |= {f"fraction_disk_{number}": float(fraction) for number, fraction in enumerate(fractions, 1)}
     with suppress(InputError):  # too few galaxies for bins
         depth, bins = choose_bins(len(probabilities), rows.intrinsic is not None)
         if rows.intrinsic is None:

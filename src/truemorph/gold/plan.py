@@ -247,7 +247,7 @@ def predicted_probabilities(
         and np.sum(gold != UNKNOWN) >= FEWEST
         and len(np.unique(gold[gold != UNKNOWN])) == 2
     ):
-        bins = Bins.cut(alpha, max(1, min(8, label.size // 50)))
+        bins = Bins.cut(alpha, min(8, label.size // 50))
         return np.asarray(GoldRegression.fit(label, alpha, gold, 2, bins).probabilities[:, DISK])
     fit = fit_transition(label, alpha).curve if curve is None else curve
     low, high = fit.disk_fraction_range
@@ -309,7 +309,7 @@ def make_plan(
     rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
     column = alpha if by == "alpha" else numeric_columns(frame, [by], source)[:, 0]
     _check_wanted(source, error, budget, column[rows], by)
-    cut = Bins.cut(column[rows], max(1, min(bins, rows.size // 50)))
+    cut = Bins.cut(column[rows], min(bins, rows.size // 50))
     strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
     if purpose == "transition":
         strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows], curve))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.binning import choose_bins, equal_count_parts
+from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics import BiasResult, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import DISK, SMOOTH
@@ -22,9 +22,14 @@ def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -
 
     `value` is the mean of the column in that fifth; the other columns are those of `fractions_by`, for α.
     """
-    fifths = [part for part in equal_count_parts(values, FIFTHS) if part.size > 1]
-    halves = [fractions_by(alpha[part], [one.of(part) for one in sets], 2) for part in fifths]
-    return pl.concat([half.with_columns(value=values[part].mean()) for part, half in zip(fifths, halves, strict=True)])
+    finite = np.flatnonzero(np.isfinite(values))
+    fifths = Bins.cut(values[finite], FIFTHS)
+    halves = []
+    for fifth, value in enumerate(fifths.middles):
+        rows = finite[fifths.index == fifth]
+        if rows.size > 1:
+            halves.append(fractions_by(alpha[rows], [one.of(rows) for one in sets], 2).with_columns(value=value))
+    return pl.concat(halves)
 
 
 @dataclass(frozen=True)
@@ -168,12 +173,10 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
 
     Rms error of theirs over fifths of α minus that of ours; its error by propagation of the scatter in each fifth.
     """
-    parts = equal_count_parts(alpha, FIFTHS)
-    off = np.array([[(one[part] - truth[part]).mean() for part in parts] for one in (ours, theirs)])
-    rms = np.sqrt(np.mean(off**2, axis=1))
-    slopes = off / (len(parts) * np.maximum(rms, 1e-9))[:, None]
-    variance = 0.0
-    for (own, other), part in zip(slopes.T, parts, strict=True):
-        moved = other * (theirs[part] - truth[part]) - own * (ours[part] - truth[part])
-        variance += np.sum((moved - moved.mean()) ** 2) / part.size**2
-    return float(rms[1] - rms[0]), float(np.sqrt(variance))
+    bins = Bins.cut(alpha, FIFTHS)
+    off = bins.means(np.column_stack([ours - truth, theirs - truth]))
+    rms = np.sqrt(np.mean(off**2, axis=0))
+    own, other = (off / (bins.count * np.maximum(rms, 1e-9)))[bins.index].T
+    moved = other * (theirs - truth) - own * (ours - truth)
+    scatter = moved - bins.means(moved[:, None])[bins.index, 0]
+    return float(rms[1] - rms[0]), float(np.sqrt(np.sum(bins.sums(scatter**2) / bins.totals**2)))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.binning import equal_count_parts
+from truemorph.bias.binning import Bins
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
-from truemorph.catalogs.label_sets import LabelSet, fractions_by
+from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
@@ -284,9 +284,10 @@ def _confusion_table(found: Evidence, truth: LabelSet) -> Table:
     """Labels against gold labels in the lowest and the highest fifth of α."""
     best = [model.best for model in found.models] or ([] if found.corrected is None else [found.corrected])
     sets = [found.observed, *found.columns, *best]
-    fifths = equal_count_parts(found.alpha, 5)
+    fifths = Bins.cut(found.alpha, FIFTHS)
     head, groups, cells = ["labels"], [("", 1)], {one.name: [one.name] for one in sets}
-    for rows in (fifths[0], fifths[-1]):
+    for fifth in (0, fifths.count - 1):
+        rows = fifths.index == fifth
         alpha = found.alpha[rows]
         head += ["disks called disk", "smooth called smooth"]
         groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}", 2))
