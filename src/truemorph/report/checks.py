@@ -13,8 +13,8 @@ from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.findings import Finding, unique
 from truemorph.report.evidence import Evidence, Model
+from truemorph.report.measures import accuracy_gain, chance_calibration_error, fraction_gain
 from truemorph.report.page import Light, in_order
-from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain
 from truemorph.tables import numeric_columns
 
 # Of class fractions, which are quoted to two digits.

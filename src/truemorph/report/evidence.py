@@ -30,8 +30,8 @@ from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changes
+from truemorph.report.measures import Tree, table_one
 from truemorph.report.options import ReportOptions
-from truemorph.report.table1 import Tree, table_one
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
 
 OBSERVED = "observed labels"

@@ -18,8 +18,8 @@ from truemorph.catalogs.label_sets import LabelSet, fractions_by
 from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text
 from truemorph.report.checks import FEWEST_OF_A_CLASS
 from truemorph.report.evidence import Evidence
+from truemorph.report.measures import halves_by
 from truemorph.report.page import Illustration
-from truemorph.report.table1 import halves_by
 from truemorph.tables import numeric_columns
 
 # How matplotlib draws a label set: its `color`, `marker` and `ls`.

@@ -21,6 +21,7 @@ from truemorph.report.distributions import distributions
 from truemorph.report.evidence import TRUTH, Evidence, gather
 from truemorph.report.figures import among_similar, bias_curve, fractions, in_words, reliability_panels
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
+from truemorph.report.measures import agreement
 from truemorph.report.networks import looks, training
 from truemorph.report.options import ReportOptions
 from truemorph.report.page import (
@@ -35,7 +36,6 @@ from truemorph.report.page import (
     write_illustrations,
     write_page,
 )
-from truemorph.report.table1 import agreement
 from truemorph.results import Result, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 

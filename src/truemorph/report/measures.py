@@ -80,9 +80,9 @@ class Tree:
         return cv18(labels, self.alpha[rows], columns, self.depth, self.bins, **settings)
 
 
-def numbers_of(found: BiasResult | None, *more: str) -> dict[str, float | None]:
-    """Columns of Table 1 that a metric gives, and `more` of its numbers; None where it could not be measured."""
-    names = ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess", *more)
+def numbers_of(found: BiasResult | None) -> dict[str, float | None]:
+    """Columns of Table 1 that a metric gives; None where it could not be measured."""
+    names = ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess", "objects_per_bin")
     return {name: None if found is None else getattr(found, name) for name in names}
 
 
@@ -108,26 +108,34 @@ def agreement(one: LabelSet, reference: LabelSet) -> dict[str, Any]:
 
 
 def table_one(
-    sets: Sequence[LabelSet], alpha: np.ndarray, bias: Mapping[str, BiasResult | None], truths: Mapping[str, LabelSet]
+    sets: Sequence[LabelSet],
+    alpha: np.ndarray,
+    bias: Mapping[str, BiasResult | None],
+    truths: Mapping[str, LabelSet],
+    references: Mapping[str, LabelSet] | None = None,
 ) -> pl.DataFrame:
     """Table 1 of the paper for these label sets, and what the truth says where it is known; one row a set.
 
-    `labels`, `kind`, `galaxies`, `disk_fraction`; numbers of `bias`, None where a set has too few galaxies; `accuracy`
-    and `precision` against the observed labels (of probabilities: of the more probable class), `to_disk`, `to_smooth`;
-    and by definition of a disk
+    `labels`, `kind`, `galaxies`, `disk_fraction`; numbers of `bias`, None where a set has too few galaxies; `to_disk`
+    and `to_smooth`, labels that differ from the observed ones; `accuracy` and `precision` (of probabilities: of the
+    more probable class) against the set in `references`, by default the observed labels; and by definition of a disk
     `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
     observed = next(one for one in sets if one.kind == "observed")
+    if references is None:
+        references = {one.name: observed for one in sets if one.kind not in ("observed", "truth")}
     rows = []
     for one in sets:
-        agreed = {} if one.kind in ("observed", "truth") else agreement(one, observed)
+        moved = {} if one.kind in ("observed", "truth") else agreement(one, observed)
+        agreed = agreement(one, references[one.name]) if one.name in references else {}
         row: dict[str, Any] = {
             "labels": one.name,
             "kind": one.kind,
             "galaxies": int(one.known.sum()),
             "disk_fraction": one.fraction if one.known.any() else None,
             **numbers_of(bias[one.name]),
-            **{name: agreed.get(name) for name in ("accuracy", "precision", "to_disk", "to_smooth")},
+            **{name: agreed.get(name) for name in ("accuracy", "precision")},
+            **{name: moved.get(name) for name in ("to_disk", "to_smooth")},
         }
         for definition, truth in truths.items():
             both = one.known & truth.known
