@@ -306,7 +306,6 @@ def calibration(fit: TransitionFit) -> Calibration:
     >>> bool(found.p_value > 0.01)  # the labels flip as the fit says
     True
     """
-    fit = getattr(fit, "fit", fit)  # of a study
     rng = np.random.default_rng(0)
     if fit.votes is not None:
         found = _of_votes(fit, rng)

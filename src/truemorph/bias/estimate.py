@@ -28,6 +28,7 @@ from truemorph.bias.transitions import (
     UNKNOWN,
     FlipTransition,
     RayleighTransition,
+    Transition,
     family_of,
     fraction_names,
 )
@@ -80,6 +81,11 @@ class Estimate(Result):
     gold_stderr: np.ndarray | None = None
     bootstrap_std: dict[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def transition(self) -> Transition:
+        """T(α) of the fit."""
+        return self.fit.transition
 
     @property
     def disk_fraction_range(self) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel
@@ -18,12 +18,21 @@ from truemorph.io import FORMAT_VERSION, check_format, checked, read_json, save_
 from truemorph.results import Result
 
 
+@runtime_checkable
+class HasTransition(Protocol):
+    """A fit, an estimate or a model."""
+
+    @property
+    def transition(self) -> Transition:
+        """T(α)."""
+
+
 def load_transition(source: Any) -> Transition:
     """Return the bias curve T(α) of a fit.
 
     Parameters
     ----------
-    source : path, TransitionFit, TransitionStudy, dict or Transition
+    source : path, TransitionFit, Estimate, dict or Transition
         File of `estimate_transition`, or what it and `fit_transition` return; a dict as in such a file; a known curve,
         "rayleigh:11.25"; or a T(α), which is returned.
 
@@ -41,11 +50,10 @@ def load_transition(source: Any) -> Transition:
     >>> load_transition({"family": "rayleigh", "parameters": {"theta": 9.0}})
     RayleighTransition(theta=9.0, false_disk=0.0)
     """
-    for name in ("fit", "transition"):  # of an estimate, of a fit
-        source = getattr(source, name, source)
-    if hasattr(source, "log_columns"):
-        found: Transition = source
-        return found
+    if isinstance(source, HasTransition):
+        return source.transition
+    if isinstance(source, Transition):
+        return source
     return transition_from_dict(transition_described(source))
 
 
@@ -129,14 +137,14 @@ def check_fit(described: Mapping[str, Any]) -> Transition:
 
 
 def transition_described(transition: Any) -> dict[str, Any]:
-    """Return T(α) in the format of a fit file, from a path, a fit, a study, a bias curve or such a description."""
+    """Return T(α) in the format of a fit file, from a path, a fit, an estimate, a bias curve or such a description."""
     if isinstance(transition, str | os.PathLike):
         return read_fit(transition)
     if isinstance(transition, Mapping):
         check_fit(transition)
         return dict(transition)
-    if isinstance(transition, Result):  # a fit or a study
+    if isinstance(transition, Result):  # a fit or an estimate
         return transition.to_dict()
-    if hasattr(transition, "log_flip_probability") or hasattr(transition, "log_matrix"):
+    if isinstance(transition, Transition):
         return transition_to_dict(transition)
     raise InputError(f"`transition` must be a fit, a bias curve or a path to one; got {type(transition).__name__}")

@@ -76,6 +76,11 @@ class Mixture:
         """Whether all galaxies have the same class fractions."""
         return self.design.shape[1] == 1 and self.offset is None
 
+    @property
+    def can_be_grouped(self) -> bool:
+        """Whether galaxies differ only in label and α, because T and class fractions depend on nothing else."""
+        return self.same_for_all and self.alpha.ndim == 1
+
     def grouped(self, most: int = 512) -> Mixture:
         """Merge neighbours in α with the same label into `most` rows per label, if class fractions are constant.
 
@@ -222,8 +227,7 @@ class MixtureFit:
             return float(np.sqrt(variance))
         mixture = self.mixture
         if mixture.labels.size > _GROUPED:
-            alike = mixture.same_for_all and mixture.alpha.ndim == 1
-            mixture = mixture.grouped() if alike else mixture.part(-(-mixture.labels.size // _GROUPED))
+            mixture = mixture.grouped() if mixture.can_be_grouped else mixture.part(-(-mixture.labels.size // _GROUPED))
         stretch = np.mean(data_weights**2) * mixture.weights.sum() / self.mixture.weights.sum()
         weights, at = mixture.weights / mixture.weights.sum(), mixture.space.size  # `at`: the intercept
         lower, upper = mixture.bounds()
@@ -259,7 +263,7 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
     lower, upper = mixture.bounds()
     starts = mixture.starts() if start is None else start[None]
     n = mixture.labels.size
-    if mixture.same_for_all and mixture.alpha.ndim == 1:
+    if mixture.can_be_grouped:
         few = mixture.grouped()
         found = maximise(few.objective, starts, lower, upper, n, few.information, steps)
         best = polish(mixture.objective, found.point, found.information, lower, upper, found.steps)

@@ -14,9 +14,9 @@ import polars as pl
 
 from truemorph.bias.binning import proportion_error
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.likelihood import n_observables, posterior
+from truemorph.bias.likelihood import n_observables, observed_log_probabilities, posterior
 from truemorph.bias.metrics import BiasResult
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Transition
+from truemorph.bias.transitions import CLASS_NAMES, DISK, Transition
 from truemorph.catalogs.catalogue import gold_classes, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.catalogs.sampling import TEST
@@ -100,9 +100,11 @@ class Model:
         return np.column_stack([alpha, np.where(np.isfinite(others), others, mean)])
 
     def observed_probability(self, alpha: np.ndarray) -> np.ndarray:
-        """p(ỹ = disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3), shape (N,): testable without gold labels."""
-        matrix = np.asarray(self.transition.matrix(self.resolution(alpha)))[:, :, DISK]
-        return (1 - self.disk) * matrix[:, SMOOTH] + self.disk * matrix[:, DISK]
+        """p(ỹ = disk | x, α) (eq. 3), shape (N,): testable without gold labels."""
+        with np.errstate(divide="ignore"):
+            log_p = np.log(self.probabilities.probabilities)
+            log_observed = observed_log_probabilities(log_p, self.resolution(alpha), self.transition)
+        return np.exp(log_observed)[:, DISK]
 
 
 @dataclass(frozen=True)
