@@ -90,15 +90,16 @@ class Bins:
         """Put a column of shape (N,) into bins of known edges; what is beyond them is in the first or the last bin."""
         count = edges.size - 1
         index = np.clip(np.searchsorted(edges[1:-1], column, side="right"), 0, count - 1)
-        found = cls(index, edges, np.empty(0), count, np.broadcast_to(1.0, column.size) if weights is None else weights)
-        return replace(found, middles=found.averages(column)[0])
+        weights = np.broadcast_to(1.0, column.size) if weights is None else weights
+        bins = cls(index, edges, np.empty(0), count, weights)
+        return replace(bins, middles=bins.averages(column)[0])
 
     def averages(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return mean, binomial error and number of the (N,) values in each bin, shape (B,) each; NaN is left out."""
-        known = np.isfinite(values)
-        part = replace(self, index=self.index[known], weights=self.weights[known])
+        finite = np.isfinite(values)
+        part = replace(self, index=self.index[finite], weights=self.weights[finite])
         with np.errstate(invalid="ignore", divide="ignore"):  # empty bins
-            means = part.sums(values[known]) / part.totals
+            means = part.sums(values[finite]) / part.totals
             error = proportion_error(means, part.effective_counts())
         return means, error, np.bincount(part.index, minlength=self.count)
 

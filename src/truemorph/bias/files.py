@@ -67,10 +67,10 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
     if rest and name in ("rayleigh", "weibull", "fisk"):
         family, (values, *psf) = family_of(name), rest
         try:
-            known = family(**dict(zip(family.free, map(float, values.split(",")), strict=True)))
+            curve = family(**dict(zip(family.free, map(float, values.split(",")), strict=True)))
         except ValueError as problem:
             raise InputError(f"{source}: must be {name}:{','.join(family.free).upper()} ({problem})") from problem
-        return transition_to_dict(known) | ({"alpha_psf": psf[0]} if psf else {})
+        return transition_to_dict(curve) | ({"alpha_psf": psf[0]} if psf else {})
     described = read_json(source)
     check_format(described, source)
     try:

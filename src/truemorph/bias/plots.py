@@ -70,23 +70,23 @@ def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tu
     return cut.middles, cut.means(values[:, None])[:, 0]
 
 
-def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], known_stderr: np.ndarray | None = None) -> Any:
-    """Draw the disk fraction: observed, corrected with its error and range, and known ones."""
+def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: np.ndarray | None = None) -> Any:
+    """Draw the disk fraction: observed, corrected with its error and range, and those of gold labels."""
     ax = axes_or_new(ax)
-    x = found.middles
-    ranges = "95 % range" if found.method == "gold" else "range with systematics"
-    names = fraction_names(found.fractions.shape[1])
+    x = result.middles
+    ranges = "95 % range" if result.method == "gold" else "range with systematics"
+    names = fraction_names(result.fractions.shape[1])
     for (name, k), color, line in zip(names.items(), cycle((BLUE, ORANGE, RED, SKY)), cycle(("-", ":", "-."))):
         of = "" if len(names) == 1 else f", class {k}"
         area = SKY if name == "disk_fraction" else color
-        ax.fill_between(x, found.low[:, k], found.high[:, k], color=area, alpha=0.3, lw=0, label=ranges + of)
-        corrected = found.fractions[:, k], found.stderr[:, k]
+        ax.fill_between(x, result.low[:, k], result.high[:, k], color=area, alpha=0.3, lw=0, label=ranges + of)
+        corrected = result.fractions[:, k], result.stderr[:, k]
         ax.errorbar(x, *corrected, marker="D", ls=line, ms=4, color=color, label=f"corrected{of}")
         own = GREY if name == "disk_fraction" else color
-        ax.plot(x, found.labelled[:, k], "s--", ms=4, color=own, label=f"observed labels{of}")
-    for label, values in known.items():
-        ax.errorbar(x, np.asarray(values), known_stderr, fmt="o", ms=4, color=BLACK, label=label)
-    by = ALPHA if found.by == "alpha" else plain_text(found.by)
+        ax.plot(x, result.labelled[:, k], "s--", ms=4, color=own, label=f"observed labels{of}")
+    for label, values in gold.items():
+        ax.errorbar(x, np.asarray(values), gold_stderr, fmt="o", ms=4, color=BLACK, label=label)
+    by = ALPHA if result.by == "alpha" else plain_text(result.by)
     ax.set(xlabel=by, ylabel="disk fraction" if len(names) == 1 else "class fraction", ylim=(-0.02, 1.02))
     legend(ax)
     return ax

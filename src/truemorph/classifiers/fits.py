@@ -81,10 +81,10 @@ class KnownCurve:
 
 def transition_or_curve(transition: Any, curve: KnownCurve) -> Any:
     """Return the fit or the known curve that was given; None if neither was."""
-    known = curve.text()
-    if known is not None and transition is not None:
+    text = curve.text()
+    if text is not None and transition is not None:
         raise InputError("give a fit (`transition`) or a known T(α) (`family`), not both")
-    return transition if known is None else known
+    return transition if text is None else text
 
 
 def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:

@@ -179,7 +179,7 @@ def run_demo(
     _better_images(out, galaxies, seed, everything, shown.galaxies)
     title = "truemorph demo: simulated galaxies of known truth"
     make_report(
-        [out / "naive", out / "debiased", out / _CURVE], out / "report.html", shown, title=title, known=(_SIMULATED,)
+        [out / "naive", out / "debiased", out / _CURVE], out / "report.html", shown, title=title, context=(_SIMULATED,)
     )
     theta = {"estimate": study.fit.values["theta"], "stderr": study.fit.stderr["theta"]}
     summary = {

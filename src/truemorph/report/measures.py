@@ -80,26 +80,26 @@ class Tree:
         return cv18(labels, self.alpha[rows], columns, self.depth, self.bins, **settings)
 
 
-def numbers_of(found: BiasResult | None) -> dict[str, float | None]:
+def numbers_of(bias: BiasResult | None) -> dict[str, float | None]:
     """Columns of Table 1 that a metric gives; None where it could not be measured."""
     names = ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess", "objects_per_bin")
-    return {name: None if found is None else getattr(found, name) for name in names}
+    return {name: None if bias is None else getattr(bias, name) for name in names}
 
 
-def agreement(one: LabelSet, reference: LabelSet) -> dict[str, Any]:
+def agreement(labels: LabelSet, reference: LabelSet) -> dict[str, Any]:
     """How labels agree with those of a reference, on the galaxies where both are known.
 
     `accuracy`; `precision_smooth` and `precision_disk`, the fraction of galaxies with this label on which the reference
     agrees, and `precision`, their mean; None where there are no such galaxies. `to_disk` and `to_smooth`: labels that
     differ from the reference's.
     """
-    both = one.known & reference.known
-    own, other = one.labels[both], reference.labels[both]
+    both = labels.known & reference.known
+    own, other = labels.labels[both], reference.labels[both]
     shares = [float((other[own == k] == k).mean()) if np.any(own == k) else None for k in (SMOOTH, DISK)]
-    known = [share for share in shares if share is not None]
+    defined = [share for share in shares if share is not None]
     return {
         "accuracy": float((own == other).mean()) if own.size else None,
-        "precision": float(np.mean(known)) if known else None,
+        "precision": float(np.mean(defined)) if defined else None,
         "precision_smooth": shares[SMOOTH],
         "precision_disk": shares[DISK],
         "to_disk": int(((own == DISK) & (other == SMOOTH)).sum()),
