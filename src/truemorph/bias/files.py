@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import numpy as np
 from pydantic import AfterValidator, BaseModel
 
-from truemorph.bias.transitions import Transition, family_of, transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import WITH_FORMULA, Transition, family_of, transition_from_dict, transition_to_dict
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import FORMAT_VERSION, check_format, checked, read_json, save_figure, write_json, written_whole
@@ -64,7 +64,7 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
     PSF width in the definition of α, if the catalogue's must be the same.
     """
     name, *rest = str(source).split(":")
-    if rest and name in ("rayleigh", "weibull", "fisk"):
+    if rest and name in WITH_FORMULA:
         family, (values, *psf) = family_of(name), rest
         try:
             curve = family(**dict(zip(family.free, map(float, values.split(",")), strict=True)))

@@ -47,21 +47,19 @@ def sersic_curves(work: Work) -> Distributions | None:
     found, options, name = measured(work), work.options, work.inputs.sersic_index
     if name not in found.frame.columns or found.frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
         return None
-    drawn = found.sets if options.every_curve else FIGURE_3
-    sets = {TABLE_1[name].labels: one.disk for name, one in found.sets.items() if name != GZ2B and name in drawn}
+    sets = {TABLE_1[name].labels: found.sets[name].disk for name in FIGURE_3 if name != GZ2B and name in found.sets}
     return compare_distributions(
         numeric_columns(found.frame, [name], "the sample")[:, 0], found.sets[GZ2B].disk, sets, column="sersic_n",
         observed_name=TABLE_1[GZ2B].labels, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
     )  # fmt: skip
 
 
-def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
-    """Draw Figure 3; `circular`: with DCV14, which is trained on this index."""
+def sersic_figure(curves: Distributions) -> Illustration:
+    """Draw Figure 3."""
     text = (
         "The paper's Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
         "disk. Which labels that figure has is inferred from the text. "
-        + ("DCV14 is trained on this index, so its curves are circular. " if circular else "")
-        + f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
+        f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
     )
     return Illustration("figure3", cumulative_panels(curves, _STYLES), text, curves.data())
 
