@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 import truemorph as tm
-from truemorph.bias.binning import equal_count_parts
+from truemorph.bias.binning import Bins
 from truemorph.bias.calibration import calibration
 from truemorph.errors import InputError
 from truemorph.simulate import observed_labels, simulate_galaxies
@@ -53,7 +53,8 @@ def columns(selected=None, tied=False, **world):
 
 
 def bin_means(values, alpha, weights=None):
-    parts = equal_count_parts(alpha, BINS)
+    index = Bins.cut(alpha, BINS).index
+    parts = [np.flatnonzero(index == b) for b in range(index.max() + 1)]
     return np.array([np.average(values[p], weights=None if weights is None else weights[p]) for p in parts]), parts
 
 

@@ -33,7 +33,6 @@ def made(model):
         tm.DebiasedLogisticRegression().fit(truth[:, None] + alpha[:, None], labels, alpha=alpha),
         tm.DebiasedLoss(fit.transition),
         tm.GradCam(model),
-        tm.KnownCurve("rayleigh", theta=11.25),
         tm.ReportOptions(),
         tm.ReproduceOptions(),
         tm.ConstantTransition(0.2),

@@ -56,7 +56,6 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "simulate.catalogues": ["simulate_catalogue"],
         "tables": ["read_table", "write_table"],
         "classifiers.checkpoint": ["Classifier", "load"],
-        "classifiers.fits": ["KnownCurve"],
         "classifiers.logistic": ["DebiasedLogisticRegression"],
         "classifiers.loss": ["DebiasedLoss"],
         "explain.gradcam": ["GradCam"],

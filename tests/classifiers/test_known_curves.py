@@ -9,7 +9,6 @@ from conftest import codes, run
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition, WeibullTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
-from truemorph.classifiers.fits import KnownCurve
 from truemorph.commands.label import label_galaxies
 from truemorph.commands.train import train_classifier
 from truemorph.config import run_config, run_toml
@@ -44,7 +43,7 @@ def test_a_known_curve_that_differs_from_the_labels_gives_a_finding(prepared, tm
 
 
 def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
-    known = ("--family", "rayleigh", "--theta", "11.25", "--psf", "sigma")
+    known = ("--transition", "rayleigh:11.25:sigma")
     options = ("--preset", "dcv14", "--features", "x2,x3")
     assert run(capsys, "train", prepared, *options, "--out", tmp_path / "known", *known)[0] == 0
     assert run(capsys, "train", tmp_path / "known" / "run.toml", "--out", tmp_path / "again")[0] == 0
@@ -68,8 +67,6 @@ def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
         ({"transition": "rayleigh:11.25", "naive": True}, "`transition` and `naive` exclude each other"),
         ({"labels": "gold", "transition": RayleighTransition(9.0)}, "`transition` and `labels` exclude each other"),
         ({"labels": "gold", "votes": "counts", "vote_count": 40}, "logistic regression learns from labels"),
-        ({"curve": KnownCurve("weibull", theta=11.25)}, "`scale` and `shape`"),
-        ({"curve": KnownCurve("fisk", scale=14.0, shape=2.2), "transition": RayleighTransition(9.0)}, "not both"),
     ],
 )
 def test_invalid_curves_raise_errors(prepared, tmp_path, given, says):

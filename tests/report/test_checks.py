@@ -13,11 +13,11 @@ from truemorph.bias.transitions import MatrixTransition, RayleighTransition, tra
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import PRESETS
-from truemorph.report.checks import DATA, lights
 from truemorph.report.evidence import Evidence, Model, ShownEstimate
+from truemorph.report.lights import DATA, lights
+from truemorph.report.measures import Tree
 from truemorph.report.options import ReportOptions
 from truemorph.report.page import in_order, verdict
-from truemorph.report.table1 import Tree
 from truemorph.report.writing import sentences
 from truemorph.tables import CatalogTable
 

@@ -9,7 +9,7 @@ from conftest import confounded_labels
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.scores import calibration_error
 from truemorph.catalogs.label_sets import LabelSet, fractions_by
-from truemorph.report.table1 import Tree, accuracy_gain, chance_calibration_error, fraction_gain, halves_by, table_one
+from truemorph.report.measures import Tree, accuracy_gain, chance_calibration_error, fraction_gain, halves_by, table_one
 
 LABELS, ALPHA, TRUTH, COLUMNS = confounded_labels(6000, seed=8)
 OBSERVED = LabelSet.of_disks("observed", "observed", LABELS.astype(float))

@@ -147,12 +147,11 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     )
 
 
-def described(plan: Plan, rows: Sequence[dict[str, Any]], command: str, trust: Sequence[str] = ()) -> dict[str, Any]:
+def described(plan: Plan, rows: Sequence[dict[str, Any]], trust: Sequence[str] = ()) -> dict[str, Any]:
     """Return the content of `leaderboard.json`."""
     return {
         "truemorph_version": __version__,
         "date": date.today().isoformat(),
-        "command": command,
         "plan": {**asdict(plan), "data": str(plan.data) if plan.data else None},
         "trust": list(trust),
         "rows": summarise(rows),

@@ -170,7 +170,7 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
     measures = Table(
         "Columns", ["metric", "name in files", "meaning"], [[h, f"`{k}`", about] for k, (h, about) in METRICS.items()]
     )
-    about = {"command": content["command"], "date": content["date"], **content["plan"]}
+    about = {"date": content["date"], **content["plan"]}
     settings = Table("", (), [[name, str(value)] for name, value in about.items()])
     page = Page(
         title="truemorph leaderboard",

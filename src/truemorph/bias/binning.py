@@ -39,14 +39,6 @@ def limits_of_bins(ordered: np.ndarray, bins: int, amounts: np.ndarray | None = 
     return np.unique(np.concatenate([[0], inner, [ordered.size]]))
 
 
-def equal_count_parts(values: np.ndarray, bins: int) -> list[np.ndarray]:
-    """Return the rows of each equal-count bin of the finite values, shape (N,); equal values share a bin."""
-    order = np.argsort(values, kind="stable")
-    order = order[np.isfinite(values[order])]
-    limits = limits_of_bins(values[order], max(1, min(bins, order.size)))
-    return np.split(order, limits[1:-1])
-
-
 def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, int]:
     """Choose depth and bins so that each bin has at least `per_bin` of n objects, if possible.
 
@@ -81,9 +73,9 @@ class Bins:
 
     @classmethod
     def cut(cls, column: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
-        """Divide a column of shape (N,) into at most so many bins; edges are half-way between neighbours."""
+        """Divide a finite column of shape (N,) into at most so many bins; edges are half-way between neighbours."""
         order = np.argsort(column, kind="stable")
-        limits = limits_of_bins(column[order], bins)
+        limits = limits_of_bins(column[order], max(1, min(bins, column.size)))
         bins = limits.size - 1
         index = np.empty(column.size, dtype=np.int64)
         index[order] = np.repeat(np.arange(bins), np.diff(limits))
@@ -138,15 +130,16 @@ class Bins:
         """Put a column of shape (N,) into bins of known edges; what is beyond them is in the first or the last bin."""
         count = edges.size - 1
         index = np.clip(np.searchsorted(edges[1:-1], column, side="right"), 0, count - 1)
-        found = cls(index, edges, np.empty(0), count, np.broadcast_to(1.0, column.size) if weights is None else weights)
-        return replace(found, middles=found.averages(column)[0])
+        weights = np.broadcast_to(1.0, column.size) if weights is None else weights
+        bins = cls(index, edges, np.empty(0), count, weights)
+        return replace(bins, middles=bins.averages(column)[0])
 
     def averages(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return mean, binomial error and number of the (N,) values in each bin, shape (B,) each; NaN is left out."""
-        known = np.isfinite(values)
-        part = replace(self, index=self.index[known], weights=self.weights[known])
+        finite = np.isfinite(values)
+        part = replace(self, index=self.index[finite], weights=self.weights[finite])
         with np.errstate(invalid="ignore", divide="ignore"):  # empty bins
-            means = part.sums(values[known]) / part.totals
+            means = part.sums(values[finite]) / part.totals
             error = proportion_error(means, part.effective_counts())
         return means, error, np.bincount(part.index, minlength=self.count)
 

@@ -133,19 +133,19 @@ def _of_gold(fit: TransitionFit) -> _Outcomes:
     """Labels of the galaxies with a gold label, at the maximum of their likelihood."""
     sample, n_classes = fit.sample, fit.sample.n_classes
     assert sample.gold is not None
-    best, known = gold_maximum(fit.space, sample), np.flatnonzero(sample.known)
-    classes, alpha = sample.gold[known], sample.argument[known]
+    best, rows = gold_maximum(fit.space, sample), np.flatnonzero(sample.known)
+    classes, alpha = sample.gold[rows], sample.argument[rows]
 
     def given(point: np.ndarray) -> np.ndarray:
-        return np.asarray(fit.space.build(point).matrix(alpha))[np.arange(known.size), classes]
+        return np.asarray(fit.space.build(point).matrix(alpha))[np.arange(rows.size), classes]
 
-    slopes = differences(given, best.point).reshape(-1, known.size, n_classes) * best.free[:, None, None]
+    slopes = differences(given, best.point).reshape(-1, rows.size, n_classes) * best.free[:, None, None]
     of = [class_name(k, n_classes) for k in range(n_classes)]
     names = tuple(
         tuple("" if k == y else f"{of[y]} labelled {of[k]}" for k in range(n_classes)) for y in range(n_classes)
     )
-    weights, labels = sample.gold_weights[known], sample.labels[known]
-    return _Outcomes(names, classes, sample.alpha[known], weights, labels, given(best.point), slopes)
+    weights, labels = sample.gold_weights[rows], sample.labels[rows]
+    return _Outcomes(names, classes, sample.alpha[rows], weights, labels, given(best.point), slopes)
 
 
 def _of_labels(fit: TransitionFit, rows: np.ndarray) -> _Outcomes:
@@ -219,15 +219,15 @@ class _Cells:
     count: int
 
 
-def _cells(found: _Outcomes, column: np.ndarray) -> list[_Cells]:
+def _cells(outcomes: _Outcomes, column: np.ndarray) -> list[_Cells]:
     """Divide the galaxies of each group into bins of a column with equal information on each outcome."""
     cells = []
-    for group, names in enumerate(found.names):
-        rows = np.flatnonzero(found.group == group)
+    for group, names in enumerate(outcomes.names):
+        rows = np.flatnonzero(outcomes.group == group)
         rows = rows[np.argsort(column[rows], kind="stable")]
         for outcome, name in enumerate(names):
-            p = found.probabilities[rows, outcome]
-            information, often = p * (1 - p), np.count_nonzero(found.happened[rows] == outcome)
+            p = outcomes.probabilities[rows, outcome]
+            information, often = p * (1 - p), np.count_nonzero(outcomes.happened[rows] == outcome)
             if not name or (information.sum() < _LEAST_INFORMATION and often < _TOO_OFTEN):
                 continue
             bins = int(np.clip(information.sum() / _INFORMATION, 1, _BINS))
@@ -236,14 +236,14 @@ def _cells(found: _Outcomes, column: np.ndarray) -> list[_Cells]:
     return cells
 
 
-def _chi_squared(found: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
+def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
     """Return χ² of all cells, and its degrees of freedom.
 
     The sums of observed minus fitted, R = e - J (θ̂ - θ), have the covariance of e, the multinomial scatter at the true
     parameters, less what the fit takes up: θ̂ - θ = I⁻¹ S with score S (Moore & Spruill 1975, Ann. Stat. 3, 599; here
     with weights).
     """
-    p, w, slopes = found.probabilities, found.weights, found.slopes
+    p, w, slopes = outcomes.probabilities, outcomes.weights, outcomes.slopes
     residual, jacobian, with_score, blocks = [], [], [], []
     for one in cells:
         k, rows, weight = one.outcome, one.rows, w[one.rows]
@@ -251,13 +251,13 @@ def _chi_squared(found: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
         def summed(values: np.ndarray, one: _Cells = one) -> np.ndarray:
             return np.bincount(one.index, values, one.count)
 
-        residual.append(summed(weight * ((found.happened[rows] == k) - p[rows, k])))
+        residual.append(summed(weight * ((outcomes.happened[rows] == k) - p[rows, k])))
         jacobian.append(np.stack([summed(weight * slope[rows, k]) for slope in slopes], axis=1))
         with_score.append(np.stack([summed(weight**2 * slope[rows, k]) for slope in slopes], axis=1))
         row = []
         for other in cells:
             block: np.ndarray = np.zeros((one.count, other.count))
-            if found.group[rows[0]] == found.group[other.rows[0]]:  # then both have the same rows in the same order
+            if outcomes.group[rows[0]] == outcomes.group[other.rows[0]]:  # the same rows in the same order
                 scatter = p[rows, k] * ((k == other.outcome) - p[rows, other.outcome])
                 flat = np.bincount(one.index * other.count + other.index, weight**2 * scatter, block.size)
                 block = flat.reshape(block.shape)
@@ -265,10 +265,10 @@ def _chi_squared(found: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
         blocks.append(row)
     e, j, c = map(np.concatenate, (residual, jacobian, with_score))
     scaled = slopes / np.sqrt(np.maximum(p, 1e-12))
-    inverse, products = found.inverse, None
+    inverse, products = outcomes.inverse, None
     if inverse is None:
         information, products = (
-            np.einsum("pnk,qnk,n->pq", scaled, scaled, weight) / found.part for weight in (w, w**2)
+            np.einsum("pnk,qnk,n->pq", scaled, scaled, weight) / outcomes.part for weight in (w, w**2)
         )
         inverse = np.linalg.pinv(information, rcond=1e-10, hermitian=True)
     of_parameters = inverse if products is None else inverse @ products @ inverse
@@ -302,35 +302,34 @@ def calibration(fit: TransitionFit) -> Calibration:
     >>> table = simulate_catalogue(4000, gold=400)
     >>> labels, alpha, gold = (table[name].fill_null(-1).to_numpy() for name in ("label", "alpha", "gold"))
     >>> from truemorph import fit_transition
-    >>> found = calibration(fit_transition(labels, alpha, "rayleigh", gold=gold))
-    >>> bool(found.p_value > 0.01)  # the labels flip as the fit says
+    >>> checked = calibration(fit_transition(labels, alpha, "rayleigh", gold=gold))
+    >>> bool(checked.p_value > 0.01)  # the labels flip as the fit says
     True
     """
-    fit = getattr(fit, "fit", fit)  # of a study
     rng = np.random.default_rng(0)
     if fit.votes is not None:
-        found = _of_votes(fit, rng)
+        outcomes = _of_votes(fit, rng)
     elif fit.sample.gold is not None:
-        found = _of_gold(fit)
+        outcomes = _of_gold(fit)
     else:
-        found = _of_labels(fit, _some(np.arange(fit.labels.size), _MOST, rng))
-    by = [found.alpha]
+        outcomes = _of_labels(fit, _some(np.arange(fit.labels.size), _MOST, rng))
+    by = [outcomes.alpha]
     if fit.sample.observables is not None or fit.probabilities is not None:  # not a function of α alone
-        right = found.probabilities[np.arange(found.alpha.size), found.group]
+        right = outcomes.probabilities[np.arange(outcomes.alpha.size), outcomes.group]
         by.append(right)
     tests = []
     for column in by:
-        cells = _cells(found, column)
-        chi_squared, degrees = _chi_squared(found, cells) if cells else (0.0, 0)
+        cells = _cells(outcomes, column)
+        chi_squared, degrees = _chi_squared(outcomes, cells) if cells else (0.0, 0)
         tests.append((float(chi2.sf(chi_squared, degrees)) if degrees else 1.0, chi_squared, degrees))
     p_value, chi_squared, degrees = min(tests)
     p_value = min(1.0, len(tests) * p_value)
     what: list[str] = []
     columns: list[np.ndarray] = []
-    for one in _cells(found, found.alpha):
-        w = found.weights[one.rows]
+    for one in _cells(outcomes, outcomes.alpha):
+        w = outcomes.weights[one.rows]
         total = np.bincount(one.index, w)
-        values = found.alpha, found.probabilities[:, one.outcome], found.happened == one.outcome
+        values = outcomes.alpha, outcomes.probabilities[:, one.outcome], outcomes.happened == one.outcome
         means = [np.bincount(one.index, w * value[one.rows]) / total for value in values]
         counts, p = total**2 / np.bincount(one.index, w**2), means[1]
         what += [one.name] * one.count

@@ -66,11 +66,11 @@ def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding
     stratum = _strata(alpha, known)
     part = _parts(stratum, known)
     parts = [part == one for one in np.unique(part[known])]
-    found = [_excess(observed[rows], stratum[rows], known[rows], weights[rows]) for rows in parts]
-    degrees = len(found) * (observed.shape[1] - 1)
-    p_value = float(chi2.sf(sum(chi_squared for chi_squared, _ in found), degrees))
-    worst = int(np.argmax([chi_squared for chi_squared, _ in found]))
-    difference, rows = found[worst][1], parts[worst]
+    excesses = [_excess(observed[rows], stratum[rows], known[rows], weights[rows]) for rows in parts]
+    degrees = len(excesses) * (observed.shape[1] - 1)
+    p_value = float(chi2.sf(sum(chi_squared for chi_squared, _ in excesses), degrees))
+    worst = int(np.argmax([chi_squared for chi_squared, _ in excesses]))
+    difference, rows = excesses[worst][1], parts[worst]
     label = 1 + int(np.argmax(np.abs(difference[1:])))  # for two classes, the disk class is sufficient
     if p_value >= LEVEL or abs(difference[label]) < _NOTICEABLE:
         return []

@@ -38,7 +38,7 @@ def diagnose(fit: TransitionFit, rejected: Finding | None = None, tested: str = 
     fitted = calibration(fit)
     # Both may reject the family; the comparison names a better one.
     of_shape = fitted.findings if rejected is None or fit.votes is not None else ()
-    found = unique(
+    findings = unique(
         flat,
         _identification_findings(fit),
         selected,
@@ -49,7 +49,7 @@ def diagnose(fit: TransitionFit, rejected: Finding | None = None, tested: str = 
         of_shape,
         () if rejected is None else (rejected,),
     )
-    return Diagnosis(found, fitted)
+    return Diagnosis(findings, fitted)
 
 
 def _flat_fractions_assumed(fit: TransitionFit, tested: str) -> Finding:

@@ -234,8 +234,9 @@ def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Findi
         shown.append(f"{group}: θ {fit.transition.parameters()['theta']:.1f}, {fit.probabilities()[0, DISK]:.2f}")
     if len(points) < 2:
         return ()
-    mean = np.linalg.solve(sum(precisions), sum(one @ at for one, at in zip(precisions, points, strict=True)))
-    apart = sum(float((at - mean) @ one @ (at - mean)) for one, at in zip(precisions, points, strict=True))
+    both = list(zip(precisions, points, strict=True))
+    mean = np.linalg.solve(sum(precisions), sum(precision @ point for precision, point in both))
+    apart = sum(float((point - mean) @ precision @ (point - mean)) for precision, point in both)
     p_value = float(chi2.sf(apart, 2 * (len(points) - 1)))
     if p_value >= LEVEL:
         return ()
@@ -382,12 +383,12 @@ def confounding(sample: Sample, fractions: PopulationFractions | None = None, se
 
 def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractions) -> ConfoundingCheck:
     assert sample.gold is not None
-    known = sample.known
-    truth, at, w = np.eye(sample.n_classes)[sample.gold[known]], u[known], sample.gold_weights[known]
+    has_gold = sample.known
+    truth, at, w = np.eye(sample.n_classes)[sample.gold[has_gold]], u[has_gold], sample.gold_weights[has_gold]
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
     if sample.intrinsic is not None:
-        base = standardised(sample.intrinsic)[known]
+        base = standardised(sample.intrinsic)[has_gold]
     wide = np.column_stack([base, at, at**2 - 1])
 
     def log_likelihood(design: np.ndarray) -> float:
@@ -423,5 +424,5 @@ def _verdict(drift: float, error: float, p_value: float, who: str, explained: st
         return ConfoundingCheck(True, f"{statement}; no dependence on α is found", False, False, drift, error, p_value)
     message = f"{statement[0].upper()}{statement[1:]}. Estimates that assume constant class fractions are biased."
     columns = "" if unexplained else ", or given the intrinsic columns (`intrinsic`)"
-    found = Finding("fractions-drift", "caution", message, f"Estimate T(α) from gold labels (`gold`){columns}.")
-    return ConfoundingCheck(True, statement, True, unexplained, drift, error, p_value, (found,))
+    finding = Finding("fractions-drift", "caution", message, f"Estimate T(α) from gold labels (`gold`){columns}.")
+    return ConfoundingCheck(True, statement, True, unexplained, drift, error, p_value, (finding,))

@@ -28,6 +28,7 @@ from truemorph.bias.transitions import (
     UNKNOWN,
     FlipTransition,
     RayleighTransition,
+    Transition,
     family_of,
     fraction_names,
 )
@@ -82,6 +83,11 @@ class Estimate(Result):
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def transition(self) -> Transition:
+        """T(α) of the fit."""
+        return self.fit.transition
+
+    @property
     def disk_fraction_range(self) -> tuple[float, float]:
         """Lowest and highest disk fraction."""
         return self.fit.disk_fraction_range
@@ -103,22 +109,22 @@ class Estimate(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
-        found = self.fit.to_dict() | dict(self.about)
-        found["findings"] = [one.to_dict() for one in self.findings]
-        found["confounding"] = self.check.to_dict()
+        described = self.fit.to_dict() | dict(self.about)
+        described["findings"] = [one.to_dict() for one in self.findings]
+        described["confounding"] = self.check.to_dict()
         if self.families is not None:
             compared = self.families.to_dict()
-            found["families"], found["families_failed"] = compared["families"], compared["failed"]
-            found["rayleigh_p_value"] = compared["rayleigh_p_value"]
-        found["calibration"] = self.calibration.to_dict()
-        found["fractions"] = self.fractions.to_dict() | {
+            described["families"], described["families_failed"] = compared["families"], compared["failed"]
+            described["rayleigh_p_value"] = compared["rayleigh_p_value"]
+        described["calibration"] = self.calibration.to_dict()
+        described["fractions"] = self.fractions.to_dict() | {
             "gold": self.gold_fractions,
             "gold_stderr": self.gold_stderr,
-            "gold_definition": found.pop("gold_definition", None),
+            "gold_definition": described.pop("gold_definition", None),
         }
         if self.bootstrap_std:
-            found["bootstrap_std"] = self.bootstrap_std
-        return plain(found)
+            described["bootstrap_std"] = self.bootstrap_std
+        return plain(described)
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> Estimate:
@@ -229,10 +235,10 @@ def make_estimate(
         # With gold labels, intrinsic columns go into the check and the regression on gold labels.
         fitted = replace(sample, intrinsic=None) if has_gold and options.get("method") in (None, "gold") else sample
         fit, families, scatter = _fitted(fitted, family, compare, bootstrap, {**options, "seed": seed})
-        known = None if has_gold else _check_with_shown(sample, context.shown, seed)
-        settled = known is not None and not known.findings and known.drift_stderr < _PRECISE
+        check = None if has_gold else _check_with_shown(sample, context.shown, seed)
+        settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
         rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-        diagnosis = diagnose(fit, rejected, known.statement if known is not None and settled else "")
+        diagnosis = diagnose(fit, rejected, check.statement if check is not None and settled else "")
         fit = replace(fit, findings=diagnosis.findings)
         steps.update(1)
         experts = context.about.get("gold_experts")
@@ -247,10 +253,10 @@ def make_estimate(
         fractions = replace(fractions, findings=unique(selected, fractions.findings))
         steps.update(1)
         by_alpha = fractions
-        if known is None:
+        if check is None:
             if has_gold and by is not None:
                 by_alpha = fractions_in_bins(sample, fit, **of_bins)
-            known = confounding(sample, by_alpha if has_gold else None, seed)
+            check = confounding(sample, by_alpha if has_gold else None, seed)
         steps.update(1)
     shown = context.shown
     if shown is None and has_gold and sample.n_classes == 2:
@@ -260,11 +266,11 @@ def make_estimate(
         column = sample.alpha if by is None else by
         gold_fractions, gold_stderr = _gold_fractions(shown, fractions, column, sample.probability)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
-    biased = known.unexplained if fit.method == "conditional" else known.confounded
+    biased = check.unexplained if fit.method == "conditional" else check.confounded
     return Estimate(
         _with_total(fit, fractions),
         families,
-        known,
+        check,
         diagnosis.calibration,
         fractions,
         gold_fractions,
@@ -275,7 +281,7 @@ def make_estimate(
             () if context.survey is None else group_findings(sample, *context.survey),
             _unbalanced(sample, context),
             fractions.findings,
-            known.findings if biased and fit.method != "gold" else (),
+            check.findings if biased and fit.method != "gold" else (),
         ),
         gold_stderr,
         scatter,
@@ -323,8 +329,8 @@ def _unbalanced(sample: Sample, context: Context) -> list[Finding]:
     """Return findings where gold labels depend on properties of the galaxies or on votes."""
     if sample.gold is None or sample.probability is not None:
         return []
-    found = balance_findings(context.columns, sample)
-    return found if context.disk_votes is None else found + vote_findings(context.disk_votes, sample)
+    findings = balance_findings(context.columns, sample)
+    return findings if context.disk_votes is None else findings + vote_findings(context.disk_votes, sample)
 
 
 def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> ConfoundingCheck | None:
@@ -345,8 +351,8 @@ def _contradiction(
         return ()
     outside = np.maximum(fractions.low[:, DISK] - gold, gold - fractions.high[:, DISK])
     pulls = np.maximum(outside, 0.0) / stderr
-    known = np.isfinite(pulls)
-    p_value = float(chi2.sf(np.sum(pulls[known] ** 2), max(1, int(known.sum()))))
+    finite = np.isfinite(pulls)
+    p_value = float(chi2.sf(np.sum(pulls[finite] ** 2), max(1, int(finite.sum()))))
     if p_value >= LEVEL:
         return ()
     worst = int(np.nanargmax(pulls))

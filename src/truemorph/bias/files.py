@@ -6,16 +6,25 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel
 
-from truemorph.bias.transitions import Transition, family_of, transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import WITH_FORMULA, Transition, family_of, transition_from_dict, transition_to_dict
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import FORMAT_VERSION, check_format, checked, read_json, save_figure, write_json, written_whole
 from truemorph.results import Result
+
+
+@runtime_checkable
+class HasTransition(Protocol):
+    """A fit, an estimate or a model."""
+
+    @property
+    def transition(self) -> Transition:
+        """T(α)."""
 
 
 def load_transition(source: Any) -> Transition:
@@ -23,7 +32,7 @@ def load_transition(source: Any) -> Transition:
 
     Parameters
     ----------
-    source : path, TransitionFit, TransitionStudy, dict or Transition
+    source : path, TransitionFit, Estimate, dict or Transition
         File of `estimate_transition`, or what it and `fit_transition` return; a dict as in such a file; a known curve,
         "rayleigh:11.25"; or a T(α), which is returned.
 
@@ -41,11 +50,10 @@ def load_transition(source: Any) -> Transition:
     >>> load_transition({"family": "rayleigh", "parameters": {"theta": 9.0}})
     RayleighTransition(theta=9.0, false_disk=0.0)
     """
-    for name in ("fit", "transition"):  # of an estimate, of a fit
-        source = getattr(source, name, source)
-    if hasattr(source, "log_columns"):
-        found: Transition = source
-        return found
+    if isinstance(source, HasTransition):
+        return source.transition
+    if isinstance(source, Transition):
+        return source
     return transition_from_dict(transition_described(source))
 
 
@@ -56,13 +64,13 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
     PSF width in the definition of α, if the catalogue's must be the same.
     """
     name, *rest = str(source).split(":")
-    if rest and name in ("rayleigh", "weibull", "fisk"):
+    if rest and name in WITH_FORMULA:
         family, (values, *psf) = family_of(name), rest
         try:
-            known = family(**dict(zip(family.free, map(float, values.split(",")), strict=True)))
+            curve = family(**dict(zip(family.free, map(float, values.split(",")), strict=True)))
         except ValueError as problem:
             raise InputError(f"{source}: must be {name}:{','.join(family.free).upper()} ({problem})") from problem
-        return transition_to_dict(known) | ({"alpha_psf": psf[0]} if psf else {})
+        return transition_to_dict(curve) | ({"alpha_psf": psf[0]} if psf else {})
     described = read_json(source)
     check_format(described, source)
     try:
@@ -129,14 +137,14 @@ def check_fit(described: Mapping[str, Any]) -> Transition:
 
 
 def transition_described(transition: Any) -> dict[str, Any]:
-    """Return T(α) in the format of a fit file, from a path, a fit, a study, a bias curve or such a description."""
+    """Return T(α) in the format of a fit file, from a path, a fit, an estimate, a bias curve or such a description."""
     if isinstance(transition, str | os.PathLike):
         return read_fit(transition)
     if isinstance(transition, Mapping):
         check_fit(transition)
         return dict(transition)
-    if isinstance(transition, Result):  # a fit or a study
+    if isinstance(transition, Result):  # a fit or an estimate
         return transition.to_dict()
-    if hasattr(transition, "log_flip_probability") or hasattr(transition, "log_matrix"):
+    if isinstance(transition, Transition):
         return transition_to_dict(transition)
     raise InputError(f"`transition` must be a fit, a bias curve or a path to one; got {type(transition).__name__}")

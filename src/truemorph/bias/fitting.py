@@ -286,7 +286,7 @@ def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 
     values = {name: [one.values.get(name, np.nan) for one in again] for name in fit.values}
     for name, k in fraction_names(fit.class_fractions.size).items():
         values[name] = [one.class_fractions[k] for one in again]
-    stderr = {name: float(np.std(found, ddof=1)) for name, found in values.items()}
+    stderr = {name: float(np.std(drawn, ddof=1)) for name, drawn in values.items()}
     points = np.array([one.point for one in again if one.point.shape == fit.point.shape])
     changes: dict[str, Any] = {"stderr": {**fit.stderr, **stderr}, "failed_resamples": resamples - len(again)}
     if len(points) > 1:

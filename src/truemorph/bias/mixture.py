@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import brentq, least_squares
 from scipy.special import softmax
 
-from truemorph.bias.binning import Bins, limits_of_bins
+from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import label_columns, log_marginal
 from truemorph.bias.maximum import (
     Maximum,
@@ -76,6 +76,11 @@ class Mixture:
         """Whether all galaxies have the same class fractions."""
         return self.design.shape[1] == 1 and self.offset is None
 
+    @property
+    def can_be_grouped(self) -> bool:
+        """Whether galaxies differ only in label and α, because T and class fractions depend on nothing else."""
+        return self.same_for_all and self.alpha.ndim == 1
+
     def grouped(self, most: int = 512) -> Mixture:
         """Merge neighbours in α with the same label into `most` rows per label, if class fractions are constant.
 
@@ -86,7 +91,7 @@ class Mixture:
             members = np.flatnonzero(self.labels == label)
             if members.size == 0:
                 continue
-            cut = Bins.cut(self.alpha[members], min(most, members.size), self.weights[members])
+            cut = Bins.cut(self.alpha[members], most, self.weights[members])
             merged.append((np.full(cut.count, label), cut.middles, cut.totals))
         labels, alpha, weights = (np.concatenate(parts) for parts in zip(*merged, strict=True))
         return replace(self, labels=labels, alpha=alpha, weights=weights, design=np.ones((labels.size, 1)))
@@ -117,7 +122,11 @@ class Mixture:
         return total, np.exp(log_p), np.exp(joint - total[:, None])
 
     def scores(self, point: np.ndarray) -> np.ndarray:
-        """Return the gradient of each galaxy's log-probability, shape (P + (K - 1) Q, N)."""
+        """Return the gradient of each galaxy's log-probability, shape (P + (K - 1) Q, N).
+
+        Fisher's identity: it is the posterior mean of the gradient of log p(ỹ, y | z, α), which for coefficients of
+        p(y | z) is (p(y | ỹ, α, z) - p(y | z)) z.
+        """
         _, p, posterior = self.after(point)
         at, _ = self.split(point)
         of_z = np.einsum("nk,nq->kqn", (posterior - p)[:, 1:], self.design).reshape(-1, len(self.design))
@@ -125,7 +134,7 @@ class Mixture:
 
     def _slopes_of_t(self, at: np.ndarray, posterior: np.ndarray) -> np.ndarray:
         """Return the posterior mean of d log p(ỹ | y, α) / d T's parameters, shape (P, N)."""
-        slopes = differences(lambda one: np.einsum("nk,nk->n", posterior, self.log_labels(one)), at)
+        slopes = differences(lambda point: np.einsum("nk,nk->n", posterior, self.log_labels(point)), at)
         return slopes.reshape(at.size, len(posterior))
 
     def objective(self, point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -138,7 +147,10 @@ class Mixture:
         return value, np.concatenate([self._slopes_of_t(at, posterior) @ self.weights, of_z.ravel()])
 
     def information(self, point: np.ndarray) -> np.ndarray:
-        """Return minus the second derivatives: analytic in coefficients, by differences in T's parameters."""
+        """Return minus the second derivatives: analytic in coefficients, by differences in T's parameters.
+
+        The former are those of known classes, minus those of the classes given the labels (Louis 1982, JRSS B 44, 226).
+        """
         n, rest = self.space.size, point[self.space.size :]
         _, p, posterior = self.after(point)
         variances = (class_variances(p) - class_variances(posterior)) * self.weights[:, None, None]
@@ -189,7 +201,10 @@ class MixtureFit:
 
     @cached_property
     def covariance(self) -> np.ndarray:
-        """Covariance of the point: inverse information, or the sandwich if galaxies have different weights."""
+        """Covariance of the point: inverse information, or with different weights the sandwich (White 1982).
+
+        White (Econometrica 50, 1): information⁻¹ (Σ scores scoresᵀ) information⁻¹.
+        """
         if np.ptp(self.mixture.weights) == 0:
             return self.maximum.covariance()
         scores = self.mixture.scores(self.maximum.point) * self.mixture.weights
@@ -206,7 +221,7 @@ class MixtureFit:
         return np.broadcast_to(p, (self.mixture.labels.size, p.shape[1]))
 
     def disk_contrast(self, weights: np.ndarray, covariance: np.ndarray) -> tuple[float, float]:
-        """Return Σ w p(disk | z), and its variance due to the covariance of the point."""
+        """Return Σ w p(disk | z), and by the delta method its variance due to the covariance of the point."""
         probabilities, n = self.probabilities(), self.mixture.space.size
         variances = class_variances(probabilities)[:, DISK - 1]  # (N, K - 1)
         slope = np.einsum("nk,nq->kq", variances * weights[:, None], self.mixture.design).ravel()
@@ -222,15 +237,15 @@ class MixtureFit:
             return float(np.sqrt(variance))
         mixture = self.mixture
         if mixture.labels.size > _GROUPED:
-            alike = mixture.same_for_all and mixture.alpha.ndim == 1
-            mixture = mixture.grouped() if alike else mixture.part(-(-mixture.labels.size // _GROUPED))
+            mixture = mixture.grouped() if mixture.can_be_grouped else mixture.part(-(-mixture.labels.size // _GROUPED))
+        # Weights of mean 1 reduce n to n / mean(w²) (Kish 1965); merged rows have other sums of weights.
         stretch = np.mean(data_weights**2) * mixture.weights.sum() / self.mixture.weights.sum()
         weights, at = mixture.weights / mixture.weights.sum(), mixture.space.size  # `at`: the intercept
         lower, upper = mixture.bounds()
 
         @cache
         def profile(intercept: float) -> tuple[float, float]:
-            """Return a significant loss of log-likelihood minus the loss, and the disk fraction."""
+            """Return a significant loss of log-likelihood (1.92: Wilks 1938) minus the loss, and the disk fraction."""
             bounds = lower.copy(), upper.copy()
             for bound in bounds:
                 bound[at] = intercept
@@ -249,7 +264,7 @@ class MixtureFit:
         return abs(profile(inside)[1] - profile(bound)[1]) / NORMAL_95
 
     def influence(self) -> np.ndarray:
-        """Return the influence of each galaxy on T's point, shape (P, N)."""
+        """Return the influence of each galaxy on T's point, information⁻¹ score (Hampel 1974), shape (P, N)."""
         scores = self.mixture.scores(self.maximum.point) * self.mixture.weights
         return (np.nan_to_num(self.maximum.covariance()) @ scores)[: self.mixture.space.size]
 
@@ -259,10 +274,10 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
     lower, upper = mixture.bounds()
     starts = mixture.starts() if start is None else start[None]
     n = mixture.labels.size
-    if mixture.same_for_all and mixture.alpha.ndim == 1:
+    if mixture.can_be_grouped:
         few = mixture.grouped()
-        found = maximise(few.objective, starts, lower, upper, n, few.information, steps)
-        best = polish(mixture.objective, found.point, found.information, lower, upper, found.steps)
+        of_groups = maximise(few.objective, starts, lower, upper, n, few.information, steps)
+        best = polish(mixture.objective, of_groups.point, of_groups.information, lower, upper, of_groups.steps)
         return MixtureFit(mixture, best)
     if n > 2 * _ROUGH:
         part = mixture.part(n // _ROUGH)
@@ -284,30 +299,30 @@ def mixture_of(space: Space, sample: Sample, design: np.ndarray | None = None, r
 def by_likelihood(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Maximise Σ w log p(ỹ | α) (eq. 15), or, given intrinsic columns, fit T together with a logistic p(y | z)."""
     design = None if sample.intrinsic is None else standardised(sample.intrinsic)
-    found = fit_mixture(mixture_of(space, sample, design, RIDGE))
-    return _estimate_of(found, sample, settings, found.covariance, influence=found.influence)
+    fitted = fit_mixture(mixture_of(space, sample, design, RIDGE))
+    return _estimate_of(fitted, sample, settings, fitted.covariance, influence=fitted.influence)
 
 
 def _estimate_of(
-    found: MixtureFit, sample: Sample, settings: Settings, covariance: np.ndarray, **more: Any
+    fitted: MixtureFit, sample: Sample, settings: Settings, covariance: np.ndarray, **more: Any
 ) -> TransitionFit:
     """Make a result from T and p(y | z) at a point, and the covariance of this point."""
-    n, best = found.mixture.space.size, found.maximum
-    probabilities, share = found.probabilities(), sample.weights / sample.weights.sum()
+    n, best = fitted.mixture.space.size, fitted.maximum
+    probabilities, share = fitted.probabilities(), sample.weights / sample.weights.sum()
     # The disk fraction is the mean of p(y | z); its error is from the delta method plus the scatter of the mean.
-    variance = found.disk_contrast(share, covariance)[1] + np.var(probabilities[:, DISK]) / len(share)
-    error = found.disk_error(variance, sample.weights)
+    variance = fitted.disk_contrast(share, covariance)[1] + np.var(probabilities[:, DISK]) / len(share)
+    error = fitted.disk_error(variance, sample.weights)
     return TransitionFit.of(
-        found.mixture.space,
+        fitted.mixture.space,
         sample,
         settings,
-        found.point_of_t,
+        fitted.point_of_t,
         covariance[:n, :n],
         share @ probabilities,
         error,
-        log_likelihood=found.log_likelihood,
+        log_likelihood=fitted.log_likelihood,
         n_parameters=best.point.size,
-        probabilities=None if found.mixture.same_for_all else probabilities,
+        probabilities=None if fitted.mixture.same_for_all else probabilities,
         at_bound=not best.free[n:].all(),
         **more,
     )
@@ -318,14 +333,15 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     if sample.observables is not None:
         raise InputError("the binned method needs one resolution, alpha of shape (N,)")
     n_free, alpha = space.size + sample.n_classes - 1, np.sort(sample.alpha)
-    edges = limits_of_bins(alpha, min(settings.bins, alpha.size))
-    bins = edges.size - 1
-    if bins < n_free + 1:
-        raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins}")
-    observed = Bins.cut(sample.alpha, bins, sample.weights).means(np.eye(sample.n_classes)[sample.labels])
-    midpoints = 0.5 * (alpha[edges[:-1]] + alpha[edges[1:] - 1])
+    bins = Bins.cut(sample.alpha, settings.bins, sample.weights)
+    if bins.count < n_free + 1:
+        raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins.count}")
+    observed = bins.means(np.eye(sample.n_classes)[sample.labels])
+    last = np.cumsum(np.bincount(bins.index)) - 1
+    midpoints = 0.5 * (alpha[np.append(0, last[:-1] + 1)] + alpha[last])
 
     def residuals(point: np.ndarray) -> np.ndarray:
+        """Return Σ_y p(ỹ | y, α) p(y) minus the observed fractions (eq. 16), by bin and label."""
         transition = space.build(point[: space.size])
         fractions = softmax(np.concatenate([[0.0], point[space.size :]]))
         return (np.einsum("k,bks->bs", fractions, transition.matrix(midpoints)) - observed).ravel()
@@ -337,8 +353,8 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     start = np.clip(start, lower + 1e-6, upper - 1e-6)
     point = least_squares(residuals, start, bounds=(lower, upper), x_scale="jac").x
     free = (point - lower > 1e-3) & (upper - point > 1e-3)
-    slopes = differences(residuals, point).reshape(point.size, bins, -1)
-    errors = residuals(point).reshape(bins, -1)
+    slopes = differences(residuals, point).reshape(point.size, bins.count, -1)
+    errors = residuals(point).reshape(bins.count, -1)
     # Bins are independent but classes within a bin are not, so sum over classes before the outer product.
     scores = np.einsum("pbk,bk->pb", slopes, errors)
     information = np.einsum("pbk,qbk->pq", slopes, slopes)
@@ -358,6 +374,7 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
     smallest = sample.alpha[sample.alpha > 0].min()
     search = Search(sample.alpha, anchored=sample.intrinsic is None, false_disk=false_disk)
     nothing = Space.fixed(MatrixTransition.identity())
+    # Trends are functions of u, the standardised log α; given intrinsic columns, of its residual from them.
     if sample.intrinsic is None:
         few = mixture_of(nothing, sample).grouped(_GROUPS)
         log_alpha = np.log(np.maximum(sample.alpha, smallest))
@@ -368,7 +385,7 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
         u = np.log(np.maximum(few.alpha, smallest))
         u = u - few.design @ np.linalg.lstsq(few.design, u, rcond=None)[0]
         u = u / np.sqrt(np.average(u**2, weights=few.weights))
-    bend = (u**2 - 1) / np.sqrt(2)
+    bend = (u**2 - 1) / np.sqrt(2)  # Hermite polynomial: for normal u of variance 1 and uncorrelated with u
     trends = {
         "no trend": 0 * u,
         # The fraction decreases with this trend; above some δ, another solution is more likely.
@@ -378,7 +395,7 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
         "fewer disks at both ends": -delta * bend,
     }
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
-    found = {}
+    alternatives = {}
     own = [family] if issubclass(family, FlipTransition) and family.free else []
     for family in dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]):
         space = family.space(search)
@@ -388,11 +405,12 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
             start = fit.maximum.point if start is None else start
             value, variance = fit.disk_contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
             error = fit.disk_error(stretch**2 * variance, sample.weights)
-            found[f"{family.family}, {name}"] = fit.transition, value, error
+            alternatives[f"{family.family}, {name}"] = fit.transition, value, error
     design = np.column_stack([few.design, u])
+    # Without bias the labels are the classes, and their trend is the slope of a logistic regression.
     slope = fit_softmax(design, np.eye(2)[few.labels], np.full(design.shape[1], 1e-6), few.weights)[0][0, -1]
     if slope <= delta:  # a trend alone can explain the labels
         labelled = float(np.average(sample.labels == DISK, weights=sample.weights))
         error = float(stretch * np.sqrt(labelled * (1 - labelled) / sample.labels.size))
-        found["labels without bias"] = MatrixTransition.identity(), labelled, error
-    return DriftRange(delta, float(max(slope, 0.0)), found) if found else None
+        alternatives["labels without bias"] = MatrixTransition.identity(), labelled, error
+    return DriftRange(delta, float(max(slope, 0.0)), alternatives) if alternatives else None

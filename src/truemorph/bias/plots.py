@@ -22,7 +22,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
         return _plot_matrix(fit, ax)
     alpha, gold, weights = fit.sample.alpha, fit.sample.gold, fit.sample.gold_weights
     rows = np.ones(alpha.size, dtype=bool) if gold is None else gold == DISK
-    cut = Bins.cut(alpha[rows], min(_BINS, int(rows.sum())), weights[rows])
+    cut = Bins.cut(alpha[rows], _BINS, weights[rows])
     fraction = cut.means(fit.labels[rows, None] == SMOOTH)[:, 0]
     points = cut.middles, fraction, proportion_error(fraction, cut.effective_counts())
 
@@ -66,24 +66,24 @@ def _plot_matrix(fit: Any, ax: Any) -> Any:
 
 def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tuple[np.ndarray, np.ndarray]:
     """Mean of values in narrow bins: a curve, also where other columns than α enter."""
-    cut = Bins.cut(alpha, min(points, alpha.size))
+    cut = Bins.cut(alpha, points)
     return cut.middles, cut.means(values[:, None])[:, 0]
 
 
-def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], known_stderr: np.ndarray | None = None) -> Any:
-    """Draw the disk fraction: observed, corrected with its error and range, and known ones."""
+def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: np.ndarray | None = None) -> Any:
+    """Draw the disk fraction: observed, corrected with its error and range, and those of gold labels."""
     ax = axes_or_new(ax)
-    ranges = "95 % range" if found.method == "gold" else "range with systematics"
-    shown, named, parts = found.ratios, found.by.split(","), [(slice(None), "")]
-    if found.edges.ndim == 3:  # a line for each part of the first column
-        lows, index = np.unique(found.edges[:, 0, 0], return_inverse=True)
-        means = [found.middles[index == k, 0].mean() for k in range(lows.size)]
+    ranges = "95 % range" if result.method == "gold" else "range with systematics"
+    shown, named, parts = result.ratios, result.by.split(","), [(slice(None), "")]
+    if result.edges.ndim == 3:  # a line for each part of the first column
+        lows, index = np.unique(result.edges[:, 0, 0], return_inverse=True)
+        means = [result.middles[index == k, 0].mean() for k in range(lows.size)]
         parts = [(index == k, f", {plain_text(named[0])} = {one:.3g}") for k, one in enumerate(means)]
         shown = dict([next(iter(shown.items()))])
     alone = len(shown) * len(parts) == 1
     lines = ((name, one, rows, of) for name, one in shown.items() for rows, of in parts)
     for (name, one, rows, of), color, line in zip(lines, cycle((BLUE, ORANGE, RED, SKY)), cycle(("-", ":", "-."))):
-        x = found.middles[rows] if found.edges.ndim == 1 else found.middles[rows, 1]
+        x = result.middles[rows] if result.edges.ndim == 1 else result.middles[rows, 1]
         of = of or ("" if alone else f", {name.removesuffix(' fraction').replace('fraction_', 'class ')}")
         low, high, value, stderr, labelled = (
             array[rows] for array in (one.low, one.high, one.fraction, one.stderr, one.labelled)
@@ -91,11 +91,11 @@ def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], known_stderr: 
         ax.fill_between(x, low, high, color=SKY if alone else color, alpha=0.3, lw=0, label=ranges + of)
         ax.errorbar(x, value, stderr, marker="D", ls=line, ms=4, color=color, label=f"corrected{of}")
         ax.plot(x, labelled, "s--", ms=4, color=GREY if alone else color, label=f"observed labels{of}")
-    for label, values in known.items():
-        ax.errorbar(found.middles, np.asarray(values), known_stderr, fmt="o", ms=4, color=BLACK, label=label)
+    for label, values in gold.items():
+        ax.errorbar(result.middles, np.asarray(values), gold_stderr, fmt="o", ms=4, color=BLACK, label=label)
     by = ALPHA if named[-1] == "alpha" else plain_text(named[-1])
     first = next(iter(shown)).replace("_", " ")
-    ylabel = first if len(shown) == 1 else "fraction" if found.quantities else "class fraction"
+    ylabel = first if len(shown) == 1 else "fraction" if result.quantities else "class fraction"
     ax.set(xlabel=by, ylabel=ylabel, ylim=(-0.02, max(1.02, ax.get_ylim()[1])))
     legend(ax)
     return ax

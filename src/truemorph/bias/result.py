@@ -152,18 +152,18 @@ class FittedCurve(Result):
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the class fractions with their ranges, the parameters, and what they rest on."""
-        found = []
+        facts = []
         for name, k in fraction_names(len(self.class_fractions)).items():
             value = f"{self.class_fractions[k]:.3f} ± {self.stderr[name]:.3f}"
             value += f" (range {self.ranges[k, 0]:.3f} to {self.ranges[k, 1]:.3f})"
             labelled = f"{self.labelled[k]:.3f} by the labels of {self.galaxies:,} galaxies"
-            found.append((name.replace("_", " "), f"{value}; {labelled}"))
+            facts.append((name.replace("_", " "), f"{value}; {labelled}"))
         values = [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
-        found += [
+        facts += [
             ("bias curve", f"{self.family}: {', '.join(values)}"),
             ("method", f"{self.method}; assumes that {self.assumption.replace('alpha', 'α')}"),
         ]
-        return found + ([] if self.drift is None else [("range spans", str(self.drift["statement"]))])
+        return facts + ([] if self.drift is None else [("range spans", str(self.drift["statement"]))])
 
     def summary(self) -> str:
         """Return the class fractions with their ranges and errors, and the parameters, as text."""
@@ -302,12 +302,12 @@ class TransitionFit(Result):
         **found: Any,
     ) -> TransitionFit:
         """Return the result of a method: its parameters with their errors."""
-        at, known = point[: space.size], covariance[: space.size, : space.size]
+        at, covariance_of_t = point[: space.size], covariance[: space.size, : space.size]
         of_t = space.values(at)
         slopes = differences(space.values, at)  # (P, V)
-        stuck = np.isnan(np.diag(known))
+        stuck = np.isnan(np.diag(covariance_of_t))
         # A value that moves with a parameter at its bound has no error from the curvature.
-        variance = np.einsum("pv,pq,qv->v", slopes, np.where(np.isnan(known), 0.0, known), slopes)
+        variance = np.einsum("pv,pq,qv->v", slopes, np.where(np.isnan(covariance_of_t), 0.0, covariance_of_t), slopes)
         lost = (np.abs(slopes[stuck]) > 1e-6).any(axis=0) if stuck.any() else np.zeros(of_t.size, dtype=bool)
         errors = np.where(lost | (variance < 0), np.nan, np.sqrt(np.maximum(variance, 0)))
         values = dict(zip(space.names, of_t.tolist(), strict=True))
@@ -402,17 +402,17 @@ class TransitionFit(Result):
         """
         n_classes = self.class_fractions.size
         if self.fraction_range is not None:
-            found = self.fraction_range
+            ranges = self.fraction_range
         elif self.fraction_samples is not None:
-            found = np.quantile(self.fraction_samples, [0.025, 0.975], axis=0).T
+            ranges = np.quantile(self.fraction_samples, [0.025, 0.975], axis=0).T
         else:
             error = np.nan_to_num([self.stderr[name] for name in fraction_names(n_classes)])
-            found = self.class_fractions[:, None] + NORMAL_95 * np.multiply.outer(error, [-1, 1])
+            ranges = self.class_fractions[:, None] + NORMAL_95 * np.multiply.outer(error, [-1, 1])
         if self.drift is not None:  # of two classes
             low, high = self.drift.limits
-            low, high = min(float(found[DISK, 0]), low), max(float(found[DISK, 1]), high)
-            found = np.array([[1 - high, 1 - low], [low, high]])
-        return np.clip(found, 0.0, 1.0)
+            low, high = min(float(ranges[DISK, 0]), low), max(float(ranges[DISK, 1]), high)
+            ranges = np.array([[1 - high, 1 - low], [low, high]])
+        return np.clip(ranges, 0.0, 1.0)
 
     @property
     def disk_fraction_range(self) -> tuple[float, float]:

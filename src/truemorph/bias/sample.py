@@ -67,17 +67,17 @@ class Sample:
         observed = check_labels(labels, n_classes)
         if observed.size != n:
             raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {n}")
-        known = None if gold is None else check_gold(gold, n, n_classes)
+        classes = None if gold is None else check_gold(gold, n, n_classes)
         sample = cls(
             observed,
             resolution,
             n_classes,
             np.broadcast_to(1.0, n) if weights is None else check_weights(weights, n),
             observables=None if observables is None else check_columns(observables, "observables", n),
-            gold=known,
+            gold=classes,
             probability=None
-            if known is None or gold_probability is None
-            else check_probability(gold_probability, known),
+            if classes is None or gold_probability is None
+            else check_probability(gold_probability, classes),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
             votes=votes,
         )
@@ -142,9 +142,9 @@ def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
         raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
     if np.issubdtype(values.dtype, np.floating):
         values = np.where(np.isfinite(values), values, UNKNOWN)
-    known = check_classes(values, n_classes, "gold", UNKNOWN)
-    _check_enough(known, n_classes)
-    return known
+    classes = check_classes(values, n_classes, "gold", UNKNOWN)
+    _check_enough(classes, n_classes)
+    return classes
 
 
 def _check_enough(gold: np.ndarray, n_classes: int) -> None:
@@ -197,9 +197,8 @@ def check_intrinsic(intrinsic: object, n: int) -> np.ndarray:
 
 def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what: str) -> None:
     """Refuse columns, shape (N, P), that give away known classes (-1 if unknown): they are no intrinsic properties."""
-    known = np.flatnonzero(classes != UNKNOWN)
-    known = np.random.default_rng(0).permutation(known)[:_TESTED]
-    seen, rows = classes[known], columns[known]
+    tested = np.random.default_rng(0).permutation(np.flatnonzero(classes != UNKNOWN))[:_TESTED]
+    seen, rows = classes[tested], columns[tested]
     fewest = np.bincount(seen)[np.unique(seen)].min()
     if np.unique(seen).size < 2 or fewest < _ENCODED_FEWEST:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from truemorph.bias.binning import choose_bins, equal_count_parts
+from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics import cv18
 
 _LEAST = 1e-4  # a probability of 0 would give an infinite log loss
@@ -31,8 +31,8 @@ def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = 15) -> 
 
 def fraction_error(truth: np.ndarray, disk: np.ndarray, alpha: np.ndarray, bins: int = 5) -> float:
     """Return the rms error of the disk fraction in equal-count bins of α; `disk` is labels or probabilities."""
-    parts = equal_count_parts(alpha, bins)
-    return float(np.sqrt(np.mean([(disk[part].mean() - truth[part].mean()) ** 2 for part in parts])))
+    off = Bins.cut(alpha, bins).averages(disk - truth)[0]
+    return float(np.sqrt(np.mean(off**2)))
 
 
 def drift(p_disk: np.ndarray, twins: list[np.ndarray], truth: np.ndarray) -> float:

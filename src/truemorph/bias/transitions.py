@@ -1,6 +1,6 @@
 """The bias curve T(α) = p(ỹ | y, α): families, their parameter spaces, and their format in files.
 
-A class of this module with a `family` is a family of the package: first those with a formula, then tables over α and
+The families of the package are listed in `FAMILIES`: first those with a formula, then tables over α and
 logistic regression in any observables. Estimators use unconstrained parameters: positive parameters by their logarithm,
 probabilities by their logit, so that any point is a valid T(α).
 
@@ -12,11 +12,12 @@ and torch alike.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
 from reprlib import Repr
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
@@ -71,18 +72,24 @@ def chosen(matrix: Array, labels: Array) -> list[Array]:
     return found
 
 
-class Transition(Protocol):
-    """Interface of all families: p(ỹ | y, α) and its parameters. Families of K classes inherit it."""
+class Transition(ABC):
+    """Base class of all families: p(ỹ | y, α) and its parameters."""
 
     family: ClassVar[str]
     varies: ClassVar[bool] = True  # with α
 
     @property
+    @abstractmethod
     def n_classes(self) -> int:
         """Number of classes K."""
 
+    @abstractmethod
     def log_matrix(self, alpha: Array) -> Array:
-        """Return log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
+        """Return log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ].
+
+        `alpha` has shape (N,), or (N, 1 + J) if T depends on J observables in addition to α, which is then the first
+        column (see `argument_of`).
+        """
 
     def matrix(self, alpha: Array) -> Array:
         """Return p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]; rows sum to 1."""
@@ -160,7 +167,7 @@ _SCALE_STARTS = (1.0, 0.5, 2.0)
 _SHAPE_BOUNDS, _SHAPE_STARTS = (np.log(0.2), np.log(20.0)), (0.7, 0.3, 1.1)
 
 
-class FlipTransition:
+class FlipTransition(Transition):
     """Base class of two-class families, which define log p(ỹ = smooth | y = disk, α); subclass it for your own family.
 
     A subclass is a frozen dataclass with a method `log_flip_probability`, two class attributes, and a field for each
@@ -253,8 +260,6 @@ class FlipTransition:
         with np.errstate(divide="ignore"):
             rates = np.log1p(-self.false_disk), np.log(self.false_disk)  # eq. 6
         return [[xp.full_like(log_flip, float(rate)) for rate in rates], [log_flip, _log(-xp.expm1(log_flip))]]
-
-    matrix, flip_probability, parameters = Transition.matrix, Transition.flip_probability, Transition.parameters
 
     @classmethod
     def space(cls, search: Search) -> Space:
@@ -602,8 +607,6 @@ class MonotoneTransition(FlipTransition):
         object.__setattr__(self, "knots", _tuples(knots.tolist()))
         object.__setattr__(self, "flip", _tuples(flip.tolist()))
 
-    __repr__ = Transition.__repr__
-
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
         return _log(_interpolate(alpha, self.knots, self.flip))
@@ -820,11 +823,18 @@ class LogisticTransition(Transition):
         return Space(cls.family, n_classes, named, build, np.array, -bound, bound, np.array(starts))
 
 
-# All classes of this module with a `family`.
 FAMILIES: dict[str, Any] = {
-    vars(one)["family"]: one
-    for one in list(globals().values())
-    if isinstance(one, type) and isinstance(vars(one).get("family"), str)
+    one.family: one
+    for one in (
+        RayleighTransition,
+        WeibullTransition,
+        FiskTransition,
+        ConstantTransition,
+        MatrixTransition,
+        MonotoneTransition,
+        TabulatedTransition,
+        LogisticTransition,
+    )
 }
 _CURVES = {name: one for name, one in FAMILIES.items() if issubclass(one, FlipTransition) and one.varies}
 # Families that can be compared by their likelihood on labels alone, all with a formula in α.

@@ -35,13 +35,13 @@ def by_votes(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """
     assert sample.votes is not None
     votes, numbers, n = sample.votes, _vote_numbers(sample.votes), space.size
-    known = np.full(votes.shape, False)
+    ruled_out = np.full(votes.shape, False)
     if sample.gold is not None:
-        known = (sample.gold[:, None] >= 0) & (sample.gold[:, None] != np.arange(2))
+        ruled_out = (sample.gold[:, None] >= 0) & (sample.gold[:, None] != np.arange(2))
 
     def terms(point: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
         given = VoteModel.at(space, point, numbers).log_probabilities(votes[rows], sample.argument[rows])
-        joint = np.where(known[rows], -np.inf, log_softmax([0.0, point[n]]) + given)
+        joint = np.where(ruled_out[rows], -np.inf, log_softmax([0.0, point[n]]) + given)
         return np.logaddexp(joint[:, 0], joint[:, 1])
 
     lower = np.concatenate([space.lower, [-_FRACTION_BOUND], [_RHO_BOUNDS[0]] * 2])
@@ -57,8 +57,8 @@ def by_votes(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         return differences(terms, best.point) * sample.weights
 
     covariance = best.covariance(scores() @ scores().T if np.ptp(sample.weights) else None)
-    found, variance = VoteModel.at(space, best.point, numbers), covariance[n, n]
-    rho = found.overdispersion
+    model, variance = VoteModel.at(space, best.point, numbers), covariance[n, n]
+    rho = model.overdispersion
     rho_stderr = rho * (1 - rho) * np.sqrt(np.diag(covariance)[n + 1 :])
     fit = TransitionFit.of(
         space,
@@ -66,13 +66,13 @@ def by_votes(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         settings,
         best.point,
         covariance,
-        found.class_fractions,
-        float(found.class_fractions.prod() * np.sqrt(variance)) if variance > 0 else float("nan"),
+        model.class_fractions,
+        float(model.class_fractions.prod() * np.sqrt(variance)) if variance > 0 else float("nan"),
         log_likelihood=best.value,
         n_parameters=best.point.size,
         influence=lambda: np.nan_to_num(best.covariance()) @ scores(),
         at_bound=not best.free[n],
-        votes=found,
+        votes=model,
     )
     names = ("overdispersion_smooth", "overdispersion_disk")
     values, errors = (dict(zip(names, one.tolist(), strict=True)) for one in (rho, rho_stderr))

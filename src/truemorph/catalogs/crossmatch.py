@@ -79,16 +79,18 @@ def match_sky(
         raise InputError(f"a match needs a radius above 0 and up to {_LARGEST_RADIUS:g} arcsec; got {radius_arcsec}")
     longitude, latitude = _positions(ra, dec, sources[0])
     places, others = _unit_vectors(longitude, latitude), _unit_vectors(*_positions(ra2, dec2, sources[1]))
-    known, known2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
+    placed, placed2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
+    # Distances are chords of the unit sphere, 2 sin(angle / 2), which are exact for small angles, unlike cosines.
     chord = 2 * np.sin(radius_arcsec * _ARCSEC / 2)
-    tree = cKDTree(others[known2], balanced_tree=False)  # fast for many galaxies at one position, too
-    rows, columns, chords = _mutual_nearest(places[known], tree, chord)
+    tree = cKDTree(others[placed2], balanced_tree=False)  # fast for many galaxies at one position, too
+    rows, columns, chords = _mutual_nearest(places[placed], tree, chord)
     index, separation = np.full(len(places), -1, dtype=np.int64), np.full(len(places), np.nan)
-    index[known[rows]] = known2[columns]
-    separation[known[rows]] = 2 * np.arcsin(chords / 2) / _ARCSEC
+    index[placed[rows]] = placed2[columns]
+    separation[placed[rows]] = 2 * np.arcsin(chords / 2) / _ARCSEC
 
-    candidates = np.asarray(tree.query_ball_point(places[known], chord, return_length=True))
-    longitude, latitude, shift = longitude[known], latitude[known], _SHIFT * radius_arcsec / 3600
+    candidates = np.asarray(tree.query_ball_point(places[placed], chord, return_length=True))
+    # Steps in right ascension are wider by 1 / cos δ.
+    longitude, latitude, shift = longitude[placed], latitude[placed], _SHIFT * radius_arcsec / 3600
     along = shift / np.cos(np.radians(latitude))
     moved = [(longitude, latitude + step) for step in (shift, -shift)]
     moved += [(longitude + step, latitude) for step in (along, -along)]
@@ -97,7 +99,7 @@ def match_sky(
     statistics = {
         "by": "sky",
         "radius": float(radius_arcsec),
-        **_counts(index, len(others), len(places) - known.size, len(others) - known2.size),
+        **_counts(index, len(others), len(places) - placed.size, len(others) - placed2.size),
         "ambiguous": int((candidates > 1).sum()),
         "median_separation": float(np.median(matched)) if matched.size else None,
         "p95_separation": float(np.percentile(matched, 95)) if matched.size else None,
@@ -158,11 +160,11 @@ def _unit_vectors(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
 
 def _mutual_nearest(vectors: np.ndarray, tree: cKDTree, chord: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return rows of `vectors`, rows of the tree and chords of mutual nearest neighbours within a chord."""
-    chords, there = tree.query(vectors, distance_upper_bound=chord)
-    rows = np.flatnonzero(there < tree.n)
-    back = cKDTree(vectors, balanced_tree=False).query(tree.data[there[rows]])[1]
+    chords, nearest_in_tree = tree.query(vectors, distance_upper_bound=chord)
+    rows = np.flatnonzero(nearest_in_tree < tree.n)
+    back = cKDTree(vectors, balanced_tree=False).query(tree.data[nearest_in_tree[rows]])[1]
     rows = rows[back == rows]
-    return rows, there[rows], chords[rows]
+    return rows, nearest_in_tree[rows], chords[rows]
 
 
 @dataclass(frozen=True)
@@ -263,15 +265,15 @@ def _keys(
 ) -> tuple[list[pl.Series], list[Finding]]:
     """Return ids or positions from the chosen columns, the mapping's, or usual names; and findings."""
     existing = table.frame.columns
-    found = {} if mapping is None else resolve(mapping, existing, own)
+    resolved = {} if mapping is None else resolve(mapping, existing, own)
     by_case = {name.lower(): name for name in reversed(existing)}
     keys, findings = [], []
     for number, name in enumerate(names):
-        if mapping is not None and found.keys() >= set(names):
-            what, rule = found[name], mapping.columns[name]
+        if mapping is not None and resolved.keys() >= set(names):
+            what, rule = resolved[name], mapping.columns[name]
         else:
-            known = [by_case[one] for one in _usual_names(name) if one in by_case]
-            column = chosen[number] if chosen else next(iter(known), name)
+            usual = [by_case[one] for one in _usual_names(name) if one in by_case]
+            column = chosen[number] if chosen else next(iter(usual), name)
             if column not in existing:
                 how = "`id` or `join`=FILE=COLUMN" if name == "object_id" else "a mapping or `match`=FILE=RA,DEC"
                 about = f"no column {column!r} ({NAMED[name].description}); name it in {how}"

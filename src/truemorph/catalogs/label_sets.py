@@ -83,7 +83,7 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int | np.nd
     finite = np.isfinite(values)
     column = values[finite]
     equal = not isinstance(bins, np.ndarray)
-    cut = Bins.cut(column, max(1, min(int(bins), column.size))) if equal else Bins.at(column, np.asarray(bins))
+    cut = Bins.cut(column, int(bins)) if equal else Bins.at(column, np.asarray(bins))
     tables = []
     for one in sets:
         mean, error, counts = cut.averages(one.disk[finite])

@@ -125,8 +125,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             if alpha.size != y.size or not np.all(np.isfinite(alpha)):
                 raise InputError(f"alpha needs one finite value per galaxy; got {alpha.size} for {y.size}")
             if self.transition is not None:
-                known = load_transition(self.transition)
-                space, alpha = Space.fixed(known), argument_of(known, alpha, observables)
+                transition = load_transition(self.transition)
+                space, alpha = Space.fixed(transition), argument_of(transition, alpha, observables)
             elif not np.any(alpha > 0):
                 raise InputError("alpha is zero for every galaxy, so T(alpha) can't be fitted; check the column")
             else:
@@ -145,17 +145,17 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         scale = np.where(scale > 0, scale, 1.0)
         design = np.column_stack([np.ones(y.size), (X - mean) / scale])
         mixture = Mixture(space, labels, alpha, weights, design, 1 / self.C)
-        found = fit_mixture(mixture, steps=self.max_iter)
+        fitted = fit_mixture(mixture, steps=self.max_iter)
         n = space.size
-        self.transition_ = found.transition
-        self.n_iter_, self.log_likelihood_ = found.maximum.steps, found.log_likelihood
-        slopes = np.diag(differences(space.values, found.point_of_t)) if n else np.empty(0)
-        errors = np.abs(slopes) * np.sqrt(np.diag(found.covariance)[:n])
+        self.transition_ = fitted.transition
+        self.n_iter_, self.log_likelihood_ = fitted.maximum.steps, fitted.log_likelihood
+        slopes = np.diag(differences(space.values, fitted.point_of_t)) if n else np.empty(0)
+        errors = np.abs(slopes) * np.sqrt(np.diag(fitted.covariance)[:n])
         self.stderr_ = dict(zip(space.names, errors.tolist(), strict=True))
         if n:
             # Baseline: the labels treated as correct.
             gain = self.log_likelihood_ - fit_mixture(replace(mixture, space=Space.fixed(identity))).log_likelihood
-            for name, value in zip(space.names, space.values(found.point_of_t).tolist(), strict=True):
+            for name, value in zip(space.names, space.values(fitted.point_of_t).tolist(), strict=True):
                 if gain < SIGNIFICANT_GAIN or not self.stderr_[name] < 0.5 * value:
                     message = (
                         f"The labels do not constrain {name} = {value:.3g} ± {self.stderr_[name]:.2g}: the "
@@ -163,8 +163,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
                     )
                     action = "Use more galaxies, or give a bias curve fitted with gold labels (`transition`)."
                     findings.append(Finding("transition-undetermined", "caution", message, action))
-        self.coef_ = found.coefficients[:, 1:] / scale
-        self.intercept_ = found.coefficients[:, 0] - self.coef_ @ mean
+        self.coef_ = fitted.coefficients[:, 1:] / scale
+        self.intercept_ = fitted.coefficients[:, 0] - self.coef_ @ mean
         if self.classes_.size > 2:
             weights_of = self.class_weights()
             self.coef_, self.intercept_ = weights_of["coef"], weights_of["intercept"]

@@ -12,7 +12,7 @@ import torch
 
 from truemorph.arrays import float_array
 from truemorph.bias.files import load_transition
-from truemorph.bias.likelihood import argument_of, label_evidence, log_marginal
+from truemorph.bias.likelihood import argument_of, label_evidence, log_marginal, observed_log_probabilities
 from truemorph.errors import InputError
 
 
@@ -114,7 +114,7 @@ class DebiasedLoss(torch.nn.Module):
         _check_shape("alpha", alpha, n)
         alpha = argument_of(self.transition, alpha.to(log_probabilities.dtype), observables)
         if soft:
-            each, _ = log_marginal(log_probabilities[:, :, None], self.transition.log_matrix(alpha))
+            each = observed_log_probabilities(log_probabilities, alpha, self.transition)
             # Labels without votes have no gradient, even if they are impossible: 0 · -inf would be NaN.
             return -(labels * torch.where(labels > 0, each, 0.0)).sum(dim=1)
         if labels.is_floating_point():

@@ -112,13 +112,15 @@ def _networks(
             title = name if len(each) == 1 else f"{name} {number + 1}/{len(each)}"
             trained.append(train_network(rows, part, validation, transition, config, number, title, keep))
     about = {
-        "metrics": {"held_out_loss": float(np.mean([one["best"] for one in trained]))},
+        "metrics": {"held_out_loss": float(np.mean([member["best"] for member in trained]))},
         "normalisation": {key: trained[0][key] for key in ("mean", "std")},
-        "temperatures": [one["temperature"] for one in trained],
+        "temperatures": [member["temperature"] for member in trained],
         "built": trained[0]["built"],
     }
-    members = [{key: value.numpy() for key, value in one["weights"].items()} for one in trained]
-    history = [{"member": float(number), **epoch} for number, one in enumerate(trained) for epoch in one["history"]]
+    members = [{key: value.numpy() for key, value in member["weights"].items()} for member in trained]
+    history = [
+        {"member": float(number), **epoch} for number, member in enumerate(trained) for epoch in member["history"]
+    ]
     return members, history, about
 
 

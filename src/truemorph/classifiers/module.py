@@ -25,7 +25,7 @@ from timm.optim import param_groups_layer_decay
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import CatMetric, MeanMetric
 
-from truemorph.bias.binning import choose_bins, equal_count_parts
+from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.transitions import Transition
 from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, is_first_process
@@ -62,20 +62,20 @@ def measures(
     the least resolved), and `cv18_excess` of the probabilities if there are intrinsic properties, else `cv14_excess`.
     """
     alpha, weights = rows.column("alpha")[validation], rows.weights[validation]
-    found = {"held_out_loss": float(losses.sum() / weights.sum())}
+    scores = {"held_out_loss": float(losses.sum() / weights.sum())}
     probabilities = torch.softmax(logits.double(), dim=1).numpy()
     if not np.isfinite(probabilities).all():
-        return found
-    for number, part in enumerate(equal_count_parts(alpha, _PARTS), 1):
-        found[f"fraction_disk_{number}"] = float(np.average(probabilities[part, 1], weights=weights[part]))
+        return scores
+    fractions, _, _ = Bins.cut(alpha, _PARTS, weights).averages(probabilities[:, 1])
+    scores |= {f"fraction_disk_{number}": float(fraction) for number, fraction in enumerate(fractions, 1)}
     with suppress(InputError):  # too few galaxies for bins
         depth, bins = choose_bins(len(probabilities), rows.intrinsic is not None)
         if rows.intrinsic is None:
-            found["cv14_excess"] = cv14(probabilities, alpha, bins, bootstrap=0).excess
+            scores["cv14_excess"] = cv14(probabilities, alpha, bins, bootstrap=0).excess
         else:
             columns = rows.intrinsic[validation]
-            found["cv18_excess"] = cv18(probabilities, alpha, columns, depth, bins, bootstrap=0).excess
-    return found
+            scores["cv18_excess"] = cv18(probabilities, alpha, columns, depth, bins, bootstrap=0).excess
+    return scores
 
 
 def fit_temperature(
@@ -92,8 +92,8 @@ def fit_temperature(
         losses = loss(logits * np.exp(-log_temperature), **observed)
         return float((losses * weights).sum() / weights.sum())
 
-    found = minimize_scalar(cost, bounds=tuple(np.log(_TEMPERATURES)), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x)) if np.isfinite(found.fun) else 1.0
+    minimum = minimize_scalar(cost, bounds=tuple(np.log(_TEMPERATURES)), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(minimum.x)) if np.isfinite(minimum.fun) else 1.0
 
 
 class DebiasedModule(lightning.LightningModule):
@@ -143,14 +143,14 @@ class DebiasedModule(lightning.LightningModule):
 
     def train_dataloader(self) -> GalaxyBatches:
         """Training batches, shuffled and augmented."""
-        one = self.config
+        config = self.config
         return self._batches(
             self._train,
             {**self._observed, "weights": torch.tensor(self._rows.weights[self._train], dtype=torch.float32)},
-            batch_size=one.batch_size,
-            parts=one.accumulate,
+            batch_size=config.batch_size,
+            parts=config.accumulate,
             seed=self.seed,
-            augmentation=Augmentation(one.flip, one.rotation, one.shift, one.zoom),
+            augmentation=Augmentation(config.flip, config.rotation, config.shift, config.zoom),
         )
 
     def val_dataloader(self) -> GalaxyBatches:
@@ -230,13 +230,13 @@ class DebiasedModule(lightning.LightningModule):
 
 def loggers_for(config: TrainingConfig, folder: Path, name: str) -> list[Any]:
     """Make the loggers of the configuration."""
-    known: dict[str, Callable[[], Any]] = {
+    made_by_name: dict[str, Callable[[], Any]] = {
         "tensorboard": lambda: loggers.TensorBoardLogger(folder, name=name),
         "wandb": lambda: loggers.WandbLogger(project="truemorph", name=name, save_dir=folder),
         "mlflow": lambda: loggers.MLFlowLogger("truemorph", run_name=name, save_dir=str(folder / "mlruns")),
     }
     try:
-        return [known[one]() for one in config.loggers]
+        return [made_by_name[one]() for one in config.loggers]
     except ModuleNotFoundError as problem:
         raise InputError(f"a logger is not installed: pip install {problem.name}") from problem
 

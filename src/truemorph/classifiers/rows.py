@@ -46,5 +46,5 @@ class TrainingRows:
         resolution = self.column("alpha")[:, None] if self.resolution is None else self.resolution
         columns = torch.tensor(resolution[rows], dtype=torch.float32)
         labels = self.column("label").astype(np.int64) if self.votes is None else self.votes.astype(np.float32)
-        found = {"labels": torch.tensor(labels[rows]), "alpha": columns[:, 0].contiguous()}
-        return found if columns.shape[1] == 1 else {**found, "observables": columns[:, 1:].contiguous()}
+        tensors = {"labels": torch.tensor(labels[rows]), "alpha": columns[:, 0].contiguous()}
+        return tensors if columns.shape[1] == 1 else {**tensors, "observables": columns[:, 1:].contiguous()}

@@ -232,7 +232,7 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
         if stuck is not None:
             raise InputError(
                 f"{run.catalogue}: T(α) can't be fitted to these labels: {stuck.message} Give a fit with gold labels "
-                "(`transition`) or a known T(α) (`family`). A fit without gold labels is used only if you give it."
+                "or a known T(α) (`transition`). A fit without gold labels is used only if you give it."
             )
         return described
     described = dict(given) if given is not None else read_fit(str(run.transition))

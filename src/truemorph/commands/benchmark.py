@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from truemorph.arguments import AtLeastOne, Names, Seed, validated
@@ -162,12 +161,6 @@ def run_benchmark(
     from truemorph.benchmark.worlds import FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes
 
     sizes = {name: value for name, value in (("train", train), ("test", test)) if value is not None}
-    again: dict[str, Any] = {"quick": quick, "catalogue-only": catalogue_only, "data DATA": data is not None}
-    again |= {"worlds": ",".join(worlds), "methods": ",".join(methods), "seeds": seeds, **sizes, "epochs": epochs}
-    again["seed"] = seed
-    words = (
-        f"--{name}" if value is True else f"--{name} {quote(str(value))}" for name, value in again.items() if value
-    )
     if data is not None and not data.is_dir():
         raise InputError(f"{data}: no such folder of real data")
     if catalogue_only and (sizes or epochs or quick):
@@ -186,8 +179,6 @@ def run_benchmark(
         data=data,
     )
     rows = run_plan(plan, out / "cache", jobs or (os.cpu_count() or 1 if catalogue_only else 1))
-    content = described(
-        plan, rows, " ".join(["truemorph benchmark", *words]), page.RELABELLED if catalogue_only else page.TRAINED
-    )
+    content = described(plan, rows, page.RELABELLED if catalogue_only else page.TRAINED)
     page.write_leaderboard(content, titles, out)
     return Leaderboard(out, {**content, "titles": titles})

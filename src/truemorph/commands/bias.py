@@ -21,7 +21,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import write_json
 from truemorph.progress import progress
-from truemorph.report.table1 import Tree
+from truemorph.report.measures import Tree
 from truemorph.results import Result, text_facts, text_table
 from truemorph.tables import missing_in, numeric_columns
 

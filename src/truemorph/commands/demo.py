@@ -181,7 +181,7 @@ def run_demo(
     _better_images(out, galaxies, seed, everything, shown.galaxies)
     title = "truemorph demo: simulated galaxies of known truth"
     make_report(
-        [out / "naive", out / "debiased", out / _CURVE], out / "report.html", shown, title=title, known=(_SIMULATED,)
+        [out / "naive", out / "debiased", out / _CURVE], out / "report.html", shown, title=title, context=(_SIMULATED,)
     )
     theta = {"estimate": estimate.fit.values["theta"], "stderr": estimate.fit.stderr["theta"]}
     summary = {

@@ -9,11 +9,8 @@ from typing import Literal
 from truemorph.arguments import BiasCurve, Fraction, Model, Names, Shard, Table, validated
 from truemorph.bias.files import transition_described
 from truemorph.classifiers.checkpoint import Classifier, load
-from truemorph.classifiers.fits import KnownCurve, transition_or_curve
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.label import LabelReport, label_table
-
-_UNKNOWN = KnownCurve()
 
 
 @validated
@@ -23,7 +20,6 @@ def label_galaxies(
     out: Path,
     *,
     transition: BiasCurve | None = None,
-    curve: KnownCurve = _UNKNOWN,
     observed: Table | None = None,
     id: str | None = None,
     image_column: str | None = None,
@@ -56,10 +52,8 @@ def label_galaxies(
         Table (.parquet, .fits, .ecsv, .vot, .csv), with rows that could not be labelled in NAME.problems.csv; or a
         folder, which keeps the partitions of the source.
     transition : path, fit or dict, optional
-        T(α) for the posterior; default the model's. A model trained without one gives no posterior. If it depends on
-        columns beside α, they are read from the catalogue.
-    curve : KnownCurve
-        A known T(α), instead of a fit.
+        T(α) for the posterior: a fit, or a known curve such as rayleigh:11.25; default the model's. A model trained
+        without one gives no posterior. If it depends on columns beside α, they are read from the catalogue.
     observed : path or table, optional
         Prepared catalogue with observed labels of these galaxies, joined by id.
     id : str, optional
@@ -122,7 +116,6 @@ def label_galaxies(
     >>> pl.read_parquet(report.out)["posterior_disk"].round(3).to_list()
     [0.679, 1.0]
     """
-    transition = transition_or_curve(transition, curve)
     return label_table(
         replace(model, device=device) if isinstance(model, Classifier) else load(model, device),
         source,

@@ -11,7 +11,6 @@ from pydantic import SkipValidation
 from truemorph.arguments import BiasCurve, Names, Rules, Table, validated
 from truemorph.bias.files import transition_described
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.fits import KnownCurve, transition_or_curve
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
 from truemorph.config import TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 else:
     Settings = Annotated[TrainingConfig, SkipValidation]
 
-_UNKNOWN = KnownCurve()
-
 
 @validated
 def train_classifier(
@@ -31,7 +28,6 @@ def train_classifier(
     *,
     out: Path | None = None,
     transition: BiasCurve | None = None,
-    curve: KnownCurve = _UNKNOWN,
     labels: str | None = None,
     naive: bool | None = None,
     where: Rules = (),
@@ -65,9 +61,8 @@ def train_classifier(
     out : path
         Run folder to write.
     transition : path, fit or dict, optional
-        Fit from truemorph transition; default: T(α) is fitted to the labels here.
-    curve : KnownCurve
-        A known T(α), instead of a fit.
+        Fit from truemorph transition, or a known T(α): rayleigh:THETA, weibull:SCALE,SHAPE or fisk:SCALE,SHAPE, with
+        :sigma or :fwhm if the catalogue's α must be in units of that width. Default: T(α) is fitted to the labels here.
     labels : str, optional
         Gold labels to train on, instead of the observed ones: a column such as gold, or a rule such as "t_type>=-3".
         Galaxies without a gold label are left out.
@@ -115,7 +110,6 @@ def train_classifier(
     >>> train_classifier(simulate_catalogue(2000), out=tempfile.mkdtemp(), preset="dcv14", settings=settings).rows
     2000
     """
-    transition = transition_or_curve(transition, curve)
     in_memory = not isinstance(catalogue, str | Path)
     if dry_run and out is None and not str(catalogue).endswith(".toml"):
         out = Path("model")

@@ -67,8 +67,8 @@ def answers_of_table(
             time=None,
         )
     given = given.cast(pl.String).filter(~pl.col("answer").str.strip_chars().str.to_lowercase().is_in(_NONE))
-    known = {word: class_of(word, classes) for word in given["answer"].unique().sort()}
-    unknown = [word for word, one in known.items() if one is None]
+    class_by_word = {word: class_of(word, classes) for word in given["answer"].unique().sort()}
+    unknown = [word for word, one in class_by_word.items() if one is None]
     if unknown:
         raise InputError(
             f"{path}: unknown classes {', '.join(map(repr, unknown[:5]))}; use smooth, disk, unclear or artefact "
@@ -77,13 +77,13 @@ def answers_of_table(
         )
     named = pl.when(pl.col("annotator").str.strip_chars() != "").then("annotator")
     every = named.otherwise(pl.format("unknown {}", pl.int_range(1, pl.len() + 1)))
-    found = one_spelling(given.with_columns(every.alias("annotator"), pl.col("answer").replace(known)))
+    spelled = one_spelling(given.with_columns(every.alias("annotator"), pl.col("answer").replace(class_by_word)))
     who = ["annotator", "galaxy"]
-    twice = found.unique([*who, "answer"]).filter(pl.struct(who).is_duplicated())
+    twice = spelled.unique([*who, "answer"]).filter(pl.struct(who).is_duplicated())
     if not twice.is_empty() and not of_zooniverse:
         first = twice["galaxy"].sort()[0]
         raise InputError(f"{path}: {first} has several classes; keep one, or add a column annotator (who gave each)")
-    return found.unique(who, keep="last", maintain_order=True)
+    return spelled.unique(who, keep="last", maintain_order=True)
 
 
 class _Classification(BaseModel):
@@ -106,15 +106,15 @@ def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str) -> pl
             continue
         given = checked(_Classification, row, f"{source}: row {number}:")
         subject = next(iter(given.subject_data.values()))
-        known = {name.lstrip("#!").lower(): value for name, value in subject.items()}
-        if "object_id" not in known:
+        columns = {name.lstrip("#!").lower(): value for name, value in subject.items()}
+        if "object_id" not in columns:
             raise InputError(f"{source}: subjects have no metadata object_id; upload them with truemorph gold export")
         value = given.annotations[0].get("value")
         several = value if isinstance(value, list) else [value]
         if not all(isinstance(one, str | None) for one in several):
             raise InputError(f"{source}: row {number}: an answer is {several[0]!r}, not text; export texts of answers")
         answer = ", ".join(one for one in several if one is not None)
-        rows.append((given.created_at, [row["user_name"], str(known["object_id"]), answer, row["created_at"]]))
+        rows.append((given.created_at, [row["user_name"], str(columns["object_id"]), answer, row["created_at"]]))
     names = ("annotator", "galaxy", "answer", "time")
     ordered = [values for _, values in sorted(rows, key=lambda one: one[0])]
     return pl.DataFrame(ordered, schema=dict.fromkeys(names, pl.String), orient="row", strict=False)
@@ -169,9 +169,9 @@ def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[
     root = images or about.get("image_root")
     if root is None:
         raise InputError(f"{plan}: no folder of images; name one (`images`)")
-    found, reasons = readable_images(plan, selected, Path(root))
-    names = [f"{number:06d}{path.suffix}" for number, path in enumerate(found.values())]
-    for name, path in zip(names, found.values(), strict=True):
+    paths, reasons = readable_images(plan, selected, Path(root))
+    names = [f"{number:06d}{path.suffix}" for number, path in enumerate(paths.values())]
+    for name, path in zip(names, paths.values(), strict=True):
         write_file(out / name, read_image_file(path))
-    manifest = CatalogTable(pl.DataFrame({"image": names, "#object_id": list(found)}))
-    return write_table(manifest, out / "manifest.csv"), len(found), without_images(plan, reasons, selected.height)
+    manifest = CatalogTable(pl.DataFrame({"image": names, "#object_id": list(paths)}))
+    return write_table(manifest, out / "manifest.csv"), len(paths), without_images(plan, reasons, selected.height)

@@ -114,10 +114,10 @@ class Strata:
 
     def rounded(self, drawn: np.ndarray) -> np.ndarray:
         """Whole numbers of labels, none less than asked for, and no larger weight than allowed."""
-        found = np.minimum(np.ceil(drawn - 1e-9), self.sizes)
-        while np.any(found < np.minimum(self.fewest(found.sum()), self.sizes)):
-            found = np.clip(np.ceil(self.fewest(found.sum())), found, self.sizes)
-        return found.astype(np.int64)
+        numbers = np.minimum(np.ceil(drawn - 1e-9), self.sizes)
+        while np.any(numbers < np.minimum(self.fewest(numbers.sum()), self.sizes)):
+            numbers = np.clip(np.ceil(self.fewest(numbers.sum())), numbers, self.sizes)
+        return numbers.astype(np.int64)
 
     def fewest(self, total: float) -> np.ndarray:
         """Labels that a stratum needs at least if there are so many in total, shape (H,)."""
@@ -239,15 +239,15 @@ def predicted_probabilities(
     fraction allows: a plan should not rest on the assumption that gold labels are to test.
     """
     if p_disk is not None:
-        known = np.isfinite(p_disk)
-        return p_disk if known.all() else np.where(known, p_disk, predicted_probabilities(label, alpha, curve=curve))
+        finite = np.isfinite(p_disk)
+        return p_disk if finite.all() else np.where(finite, p_disk, predicted_probabilities(label, alpha, curve=curve))
     if (
         curve is None
         and gold is not None
         and np.sum(gold != UNKNOWN) >= FEWEST
         and len(np.unique(gold[gold != UNKNOWN])) == 2
     ):
-        bins = Bins.cut(alpha, max(1, min(8, label.size // 50)))
+        bins = Bins.cut(alpha, min(8, label.size // 50))
         return np.asarray(GoldRegression.fit(label, alpha, gold, bins).probabilities[:, DISK])
     fit = fit_transition(label, alpha).curve if curve is None else curve
     low, high = fit.disk_fraction_range
@@ -309,7 +309,7 @@ def make_plan(
     rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
     column = alpha if by == "alpha" else numeric_columns(frame, [by], source)[:, 0]
     _check_wanted(source, error, budget, column[rows], by)
-    cut = Bins.cut(column[rows], max(1, min(bins, rows.size // 50)))
+    cut = Bins.cut(column[rows], min(bins, rows.size // 50))
     strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
     if purpose == "transition":
         strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows], curve))
@@ -401,12 +401,12 @@ def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
     """Write `plan.json`, its table and its figure to a folder; not over another plan, whose answers would be lost."""
     if (out / PLAN).exists():
         raise InputError(f"{out}: holds a plan already; choose another folder (`out`), or label its galaxies")
-    found = replace(plan, out=out)
-    write_table(CatalogTable(found.frame), out / TABLE)
-    save_figure(found.plot().figure, out / "plan.png")
-    content = found.to_dict() | {"table_sha256": file_hash(out / TABLE)}
+    written = replace(plan, out=out)
+    write_table(CatalogTable(written.frame), out / TABLE)
+    save_figure(written.plot().figure, out / "plan.png")
+    content = written.to_dict() | {"table_sha256": file_hash(out / TABLE)}
     write_json(out / PLAN, content)  # last, because without this file the folder holds no plan
-    return found
+    return written
 
 
 class PlanFile(BaseModel):
@@ -439,8 +439,8 @@ def read_chosen(folder: Path) -> pl.DataFrame:
         raise InputError(f"{source}: has changed since the plan was made; restore a copy")
     frame = read_columns(folder / TABLE, _COLUMNS, nulls=True)
     object_ids(frame["object_id"], source)
-    known = pl.col("probability", "before").fill_null(-1).is_between(0, 1)
-    if not frame.select(pl.all_horizontal(known.all(), pl.col("position").count() > 0)).item():
+    valid = pl.col("probability", "before").fill_null(-1).is_between(0, 1)
+    if not frame.select(pl.all_horizontal(valid.all(), pl.col("position").count() > 0)).item():
         raise InputError(f"{source}: no galaxy is chosen, or a probability is not from 0 to 1; restore a copy")
     return frame
 

@@ -124,9 +124,9 @@ def read_session(folder: Path) -> dict[str, Any]:
 
 def readable_images(folder: Path, plan: pl.DataFrame, root: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """Images of a plan's galaxies that can be decoded, and why the others have none, which is also listed; by id."""
-    found = images_of(plan, root)
-    reasons = dict.fromkeys(plan["object_id"].filter(~plan["object_id"].is_in(list(found))), "no image")
-    reasons |= _unreadable(found)
+    images = images_of(plan, root)
+    reasons = dict.fromkeys(plan["object_id"].filter(~plan["object_id"].is_in(list(images))), "no image")
+    reasons |= _unreadable(images)
     if len(reasons) == plan.height:
         raise InputError(
             f"{root}: has no image of the {plan.height:,} galaxies of the plan that can be read (first: "
@@ -134,7 +134,7 @@ def readable_images(folder: Path, plan: pl.DataFrame, root: Path) -> tuple[dict[
         )
     left_out = {"object_id": list(reasons), "reason": list(reasons.values())}
     write_table(CatalogTable(pl.DataFrame(left_out, dict.fromkeys(left_out, pl.String))), folder / LEFT_OUT)
-    return {one: path for one, path in found.items() if one not in reasons}, reasons
+    return {name: path for name, path in images.items() if name not in reasons}, reasons
 
 
 def without_images(folder: Path, reasons: dict[str, str], galaxies: int) -> tuple[Finding, ...]:

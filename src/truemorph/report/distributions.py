@@ -78,8 +78,8 @@ def distance(
             drawn = difference(counts)
             resampled.append(np.abs(drawn).max())
             chance.append(np.abs(drawn - measured).max())
-    found = [np.abs(measured).max(), *((np.std(resampled), np.mean(chance)) if chance else (np.nan, np.nan))]
-    return dict(zip(_DISTANCE, map(float, found), strict=True))
+    numbers = [np.abs(measured).max(), *((np.std(resampled), np.mean(chance)) if chance else (np.nan, np.nan))]
+    return dict(zip(_DISTANCE, map(float, numbers), strict=True))
 
 
 def share_above(values: np.ndarray, boundary: float, weights: np.ndarray) -> tuple[float, float]:
@@ -160,40 +160,40 @@ def compare_distributions(
     return Distributions(column, boundary, observed_name, table, pl.concat(curves), values.size, dropped)
 
 
-def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: str = "") -> list[Figure]:
+def cumulative_panels(compared: Distributions, styles: Mapping[str, Style], label: str = "") -> list[Figure]:
     """Figure 3, panels a, b and c: relative cumulative frequency among smooth, switched and disk galaxies.
 
     One line a label set, with its style. The axis has the given label, by default the column in words.
     """
     # Legends stand below, where no curve is: the figures grow with them.
-    entries = max(found.table["panel"].value_counts()["count"])
-    low = found.curves.filter(pl.col("share") >= 0.002)["value"].min()
-    ends = found.curves.filter(pl.col("share") >= 0.99).group_by("panel", "labels").agg(pl.col("value").min())
+    entries = max(compared.table["panel"].value_counts()["count"])
+    low = compared.curves.filter(pl.col("share") >= 0.002)["value"].min()
+    ends = compared.curves.filter(pl.col("share") >= 0.99).group_by("panel", "labels").agg(pl.col("value").min())
     high = ends["value"].max()
     figures = []
     for letter, panel in zip("abc", PANELS, strict=True):
         axes = new_panel(4.2, 3.9 + 0.3 * entries)
         below = ScaledTranslation(0, -0.55, axes.figure.dpi_scale_trans)
-        for row in found.table.filter(pl.col("panel") == panel).iter_rows(named=True):
-            own = row["labels"] == found.observed_name
+        for row in compared.table.filter(pl.col("panel") == panel).iter_rows(named=True):
+            own = row["labels"] == compared.observed_name
             what = row["labels"] + (": its disks" if own and panel == "to_disk" else "")
             style = styles[row["labels"]]
-            curve = found.curves.filter(panel=panel, labels=row["labels"])
+            curve = compared.curves.filter(panel=panel, labels=row["labels"])
             axes.step(
                 curve["value"], curve["share"], style["ls"], where="post", color=style["color"], lw=1.6,
-                label=_legend(row, what, found.boundary),
+                label=_legend(row, what, compared.boundary),
                 zorder=3 if own else 2,  # the original labels' curve, on which others may lie
             )  # fmt: skip
         axes.set_title(f"({letter}) {PANELS[panel]}", fontsize=10)
-        axes.set(xlabel=label or plain_text(in_words([found.column])), ylabel="relative cumulative frequency")
+        axes.set(xlabel=label or plain_text(in_words([compared.column])), ylabel="relative cumulative frequency")
         axes.set_ylim(0, 1.01)
         if axes.lines:
             place: Any = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
             axes.legend(frameon=False, fontsize=8, borderaxespad=0, borderpad=0, **place)
         else:
             axes.text(0.5, 0.5, "no galaxy", transform=axes.transAxes, ha="center", color="0.4")
-        if found.boundary is not None:
-            axes.axvline(found.boundary, color="0.6", lw=0.8, ls=":")
+        if compared.boundary is not None:
+            axes.axvline(compared.boundary, color="0.6", lw=0.8, ls=":")
         if low != high:
             axes.set_xlim(low, high)
         figures.append(axes.figure)
@@ -209,25 +209,25 @@ def _legend(row: dict[str, Any], what: str, boundary: float | None) -> str:
     return text
 
 
-def distributions(found: Evidence) -> tuple[list[Illustration], list[Finding]]:
+def distributions(evidence: Evidence) -> tuple[list[Illustration], list[Finding]]:
     """Columns among smooth, disk and relabelled galaxies: those asked for, the Sérsic index where there is one."""
     every, findings = [], []
-    for name in found.options.distributions or ([_SERSIC] if _SERSIC in found.frame.columns else []):
+    for name in evidence.options.distributions or ([_SERSIC] if _SERSIC in evidence.frame.columns else []):
         try:
-            every.append(_distribution(found, name))
+            every.append(_distribution(evidence, name))
         except InputError as problem:
             text = f"Column {name} was not compared between classes: {problem}."
             findings.append(Finding("column-not-compared", "note", text))
     return every, findings
 
 
-def _distribution(found: Evidence, column: str) -> Illustration:
-    values = numeric_columns(found.frame, [column], str(found.path))[:, 0]
-    sets = {one.name: one.disk for one in found.sets if one.kind not in ("observed", "probabilities")}
+def _distribution(evidence: Evidence, column: str) -> Illustration:
+    values = numeric_columns(evidence.frame, [column], str(evidence.path))[:, 0]
+    sets = {one.name: one.disk for one in evidence.sets if one.kind not in ("observed", "probabilities")}
     what = "Sérsic index" if column == _SERSIC else column
     compared = compare_distributions(
-        values, found.observed.disk, sets, column=column, observed_name=found.observed.name, bootstrap=_RESAMPLES,
-        seed=found.options.seed,
+        values, evidence.observed.disk, sets, column=column, observed_name=evidence.observed.name, bootstrap=_RESAMPLES,
+        seed=evidence.options.seed,
     )  # fmt: skip
     places = {"smooth": "smooth", "to_disk": "smooth to disk, beside observed disks"}
     apart = "; ".join(
@@ -240,7 +240,7 @@ def _distribution(found: Evidence, column: str) -> Illustration:
     more = f" Dotted: {SERSIC_BOUNDARY:g}, above which galaxies are mostly smooth." if column == _SERSIC else ""
     return Illustration(
         f"distribution_{_NO_NAME.sub('_', column)}",
-        cumulative_panels(compared, styles_of(found), axis_label(found, column)),
+        cumulative_panels(compared, styles_of(evidence), axis_label(evidence, column)),
         f"{what} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance "
         f"from the curve of the observed labels (Kolmogorov-Smirnov): {apart or 'none'}.{more}{dropped}",
         compared.data(),

@@ -14,9 +14,9 @@ import polars as pl
 
 from truemorph.bias.binning import proportion_error
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.likelihood import n_observables, posterior
+from truemorph.bias.likelihood import n_observables, observed_log_probabilities, posterior
 from truemorph.bias.metrics import BiasResult
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Transition
+from truemorph.bias.transitions import CLASS_NAMES, DISK, Transition
 from truemorph.catalogs.catalogue import gold_classes, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.catalogs.sampling import TEST
@@ -30,8 +30,8 @@ from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changes
+from truemorph.report.measures import Tree, table_one
 from truemorph.report.options import ReportOptions
-from truemorph.report.table1 import Tree, table_one
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
 
 OBSERVED = "observed labels"
@@ -100,9 +100,11 @@ class Model:
         return np.column_stack([alpha, np.where(np.isfinite(others), others, mean)])
 
     def observed_probability(self, alpha: np.ndarray) -> np.ndarray:
-        """p(ỹ = disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3), shape (N,): testable without gold labels."""
-        matrix = np.asarray(self.transition.matrix(self.resolution(alpha)))[:, :, DISK]
-        return (1 - self.disk) * matrix[:, SMOOTH] + self.disk * matrix[:, DISK]
+        """p(ỹ = disk | x, α) (eq. 3), shape (N,): testable without gold labels."""
+        with np.errstate(divide="ignore"):
+            log_p = np.log(self.probabilities.probabilities)
+            log_observed = observed_log_probabilities(log_p, self.resolution(alpha), self.transition)
+        return np.exp(log_observed)[:, DISK]
 
 
 @dataclass(frozen=True)
@@ -247,12 +249,12 @@ class Evidence:
         if self.from_gold:
             gold, gold_error = value, error
         elif self.truth is not None:
-            found = self.fractions_of([self.truth])
-            gold = found["disk_fraction"].to_numpy()
-            gold_error = np.zeros(table.height) if self.truth.known.all() else found["stderr"].to_numpy()
+            by_bin = self.fractions_of([self.truth])
+            gold = by_bin["disk_fraction"].to_numpy()
+            gold_error = np.zeros(table.height) if self.truth.known.all() else by_bin["stderr"].to_numpy()
         if model is not None:
-            found = self.fractions_of([model.best])
-            value, error = found["disk_fraction"].to_numpy(), found["stderr"].to_numpy()
+            by_bin = self.fractions_of([model.best])
+            value, error = by_bin["disk_fraction"].to_numpy(), by_bin["stderr"].to_numpy()
             low, high = np.fmin(low, value - 1.96 * error), np.fmax(high, value + 1.96 * error)
         shown = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
         shown |= {"gold": gold, "gold_stderr": gold_error}
@@ -302,9 +304,9 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
         said = {"p(disk) of the picture": model.disk, "posterior p(disk)": model.after}
         frame = frame.with_columns(pl.Series(f"{OURS}{name}: {what}", one).fill_nan(None) for what, one in said.items())
         # Every label set on the same galaxies: those that all models label.
-        known = np.isfinite(model.disk)
-        left_out[name] = int((~known[chosen]).sum())
-        rows = rows[known[rows]]
+        labelled = np.isfinite(model.disk)
+        left_out[name] = int((~labelled[chosen]).sum())
+        rows = rows[labelled[rows]]
     if rows.size < _FEWEST:
         raise InputError(
             f"{path}: {rows.size} galaxies to measure on have a label by every model, at least {_FEWEST} are needed "
@@ -406,11 +408,11 @@ def _with_posterior(shown: ShownEstimate | None, frame: pl.DataFrame, source: st
 
 def _after(disk: np.ndarray, frame: pl.DataFrame, transition: Transition, observables: np.ndarray) -> np.ndarray:
     """p(disk) given the observed label too, shape (N,), from that without, the catalogue's labels and T(α)."""
-    known, after = np.isfinite(disk) & np.isfinite(observables).all(axis=1), np.full(disk.size, np.nan)
-    label, alpha = (frame[name].to_numpy()[known] for name in ("label", "alpha"))
-    more = observables[known] if observables.shape[1] else None
-    given = np.column_stack([1 - disk, disk])[known]
-    after[known] = posterior(given, label, alpha, transition, observables=more)[:, DISK]
+    usable, after = np.isfinite(disk) & np.isfinite(observables).all(axis=1), np.full(disk.size, np.nan)
+    label, alpha = (frame[name].to_numpy()[usable] for name in ("label", "alpha"))
+    more = observables[usable] if observables.shape[1] else None
+    given = np.column_stack([1 - disk, disk])[usable]
+    after[usable] = posterior(given, label, alpha, transition, observables=more)[:, DISK]
     return after
 
 

@@ -16,10 +16,10 @@ from truemorph.bias.transitions import DISK
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.label_sets import LabelSet, fractions_by
 from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text
-from truemorph.report.checks import FEWEST_OF_A_CLASS
 from truemorph.report.evidence import Evidence
+from truemorph.report.lights import FEWEST_OF_A_CLASS
+from truemorph.report.measures import halves_by
 from truemorph.report.page import Illustration
-from truemorph.report.table1 import halves_by
 from truemorph.tables import numeric_columns
 
 # How matplotlib draws a label set: its `color`, `marker` and `ls`.
@@ -33,22 +33,22 @@ _MARKERS = "DPX*<>"
 _LINES = {"probabilities": "-", "labels": "-", "posterior": ":", "column": "-."}
 
 
-def styles_of(found: Evidence) -> dict[str, Style]:
+def styles_of(evidence: Evidence) -> dict[str, Style]:
     """How each label set, and each model, is drawn: observed labels grey, gold in the colour of text, a colour a model.
 
     Of naive models the first is orange.
     """
-    naive = next((model.name for model in found.models if model.naive), None)
-    styles: dict[str, Style] = {found.observed.name: STYLE["observed"]}
-    for one, marker, line in zip(found.truths.values(), cycle("ov^s"), cycle(("-", "--", ":", "-.")), strict=False):
+    naive = next((model.name for model in evidence.models if model.naive), None)
+    styles: dict[str, Style] = {evidence.observed.name: STYLE["observed"]}
+    for one, marker, line in zip(evidence.truths.values(), cycle("ov^s"), cycle(("-", "--", ":", "-.")), strict=False):
         styles[one.name] = {**STYLE["truth"], "marker": marker, "ls": line}
-    others = [one.name for one in found.columns] + [model.name for model in found.models if model.name != naive]
+    others = [one.name for one in evidence.columns] + [model.name for model in evidence.models if model.name != naive]
     looks = {name: (colour, marker) for name, colour, marker in zip(others, cycle(_COLOURS), cycle(_MARKERS))}
-    for one in found.sets:
+    for one in evidence.sets:
         if one.kind in _LINES:
             colour, marker = looks.get(one.model or one.name, (RED, "^"))
             styles[one.name] = {"color": colour, "marker": marker, "ls": _LINES[one.kind]}
-    return styles | {model.name: styles[model.probabilities.name] for model in found.models}
+    return styles | {model.name: styles[model.probabilities.name] for model in evidence.models}
 
 
 def in_words(columns: Sequence[str]) -> str:
@@ -56,12 +56,12 @@ def in_words(columns: Sequence[str]) -> str:
     return ", ".join(NAMED[one].description if one in NAMED else one for one in columns)
 
 
-def axis_label(found: Evidence, column: str) -> str:
+def axis_label(evidence: Evidence, column: str) -> str:
     """What a column is, in words, with its unit."""
     if column == "alpha":
-        width = r"\sigma_\mathrm{PSF}" if found.catalogue.metadata.get("alpha_psf") != "fwhm" else r"\mathrm{FWHM}"
+        width = r"\sigma_\mathrm{PSF}" if evidence.catalogue.metadata.get("alpha_psf") != "fwhm" else r"\mathrm{FWHM}"
         return rf"resolution $\alpha = R_\mathrm{{petro}} / {width}$"
-    unit = found.catalogue.units.get(column)
+    unit = evidence.catalogue.units.get(column)
     return plain_text(in_words([column])) + (f" [{unit}]" if unit else "")
 
 
@@ -70,40 +70,40 @@ def new_panel(width: float = 4.6, height: float = 3.5) -> Any:
     return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
-def _draw_fractions(axes: Any, found: Evidence) -> None:
+def _draw_fractions(axes: Any, evidence: Evidence) -> None:
     """Disk fraction against α, or the column of the estimate: observed, corrected with its range, and gold labels."""
-    table, styles = found.correction, styles_of(found)
+    table, styles = evidence.correction, styles_of(evidence)
     x = table["mean"]
-    model = found.corrector
+    model = evidence.corrector
     colour = BLUE if model is None else styles[model.name]["color"]
     if table["corrected"].is_not_null().all():
         axes.fill_between(x, table["lowest"], table["highest"], color=colour, alpha=0.18, lw=0, label="range")
         axes.errorbar(x, table["corrected"], table["stderr"], color=colour, marker="D", ms=5, lw=2, label="corrected")
-    others = {one.name: one for one in found.columns}
-    for other in found.models:
+    others = {one.name: one for one in evidence.columns}
+    for other in evidence.models:
         if other is not model:
             others[other.name + (" (no correction)" if other.naive else "")] = other.probabilities
     for name, one in others.items():
-        fraction = found.fractions_of([one])["disk_fraction"]
+        fraction = evidence.fractions_of([one])["disk_fraction"]
         axes.plot(x, fraction, ms=4, lw=1, label=plain_text(name), **styles[one.name])
     axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed", **STYLE["observed"])
-    if table["gold"].is_not_null().all() and (model is not None or not found.from_gold):
-        axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=found.gold_name, **STYLE["truth"])
-    axes.set(xlabel=axis_label(found, found.by), ylabel="disk fraction", ylim=(0, 1.02))
+    if table["gold"].is_not_null().all() and (model is not None or not evidence.from_gold):
+        axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=evidence.gold_name, **STYLE["truth"])
+    axes.set(xlabel=axis_label(evidence, evidence.by), ylabel="disk fraction", ylim=(0, 1.02))
 
 
 def _legend_above(axes: Any) -> None:
     axes.figure.legend(frameon=False, ncols=2, loc="outside upper center", fontsize=9)
 
 
-def fractions(found: Evidence) -> Illustration:
+def fractions(evidence: Evidence) -> Illustration:
     """Figure 1: disk fraction against α, or against the column of the estimate."""
-    table, model, estimate = found.correction, found.corrector, found.estimate
+    table, model, estimate = evidence.correction, evidence.corrector, evidence.estimate
     axes = new_panel(5.2, 3.9)
-    _draw_fractions(axes, found)
+    _draw_fractions(axes, evidence)
     _legend_above(axes)
-    whose = found.which if model is not None or estimate is None else f"{estimate.curve.galaxies:,} galaxies"
-    caption = f"Disk fraction of {whose} in bins of {'α' if found.by == 'alpha' else in_words([found.by])}. "
+    whose = evidence.which if model is not None or estimate is None else f"{estimate.curve.galaxies:,} galaxies"
+    caption = f"Disk fraction of {whose} in bins of {'α' if evidence.by == 'alpha' else in_words([evidence.by])}. "
     caption += "Errors are statistical."
     if table["corrected"].count():
         by, range_of = "the estimate", []
@@ -111,23 +111,23 @@ def fractions(found: Evidence) -> Illustration:
             by = f"{'the posterior' if model.posterior else 'mean p(disk)'} of model {model.name!r}"
             range_of.append("its error")
         if estimate is not None:
-            how = "from gold labels" if found.from_gold else "from the observed labels through T(α)"
+            how = "from gold labels" if evidence.from_gold else "from the observed labels through T(α)"
             trends = "" if estimate.curve.drift is None else ", for trends of the true fraction with α up to δ"
             range_of.append(f"the range of the estimate {how}{trends}")
         caption += f" Corrected: {by}. The range spans {' and '.join(range_of)}."
-    others = [one.name for one in found.models if one is not model]
+    others = [one.name for one in evidence.models if one is not model]
     if others:
         caption += f" Mean p(disk) is shown for {', '.join(map(repr, others))}."
     return Illustration("fractions", axes.figure, caption, table)
 
 
-def bias_curve(found: Evidence, estimate: Estimate) -> Illustration:
+def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
     """T(α): the fitted family bold, the others as a band, gold disks as points, and the curves of models."""
-    fit, styles = estimate.curve, styles_of(found)
-    grid = np.linspace(0, float(np.quantile(found.alpha, 0.99)), 200)
+    fit, styles = estimate.curve, styles_of(evidence)
+    grid = np.linspace(0, float(np.quantile(evidence.alpha, 0.99)), 200)
     fits = {fit.family: fit} if estimate.families is None else {fit.family: fit, **estimate.families.fits}
     names = list(estimate.about.get("observables", ()))
-    means = np.nanmean(numeric_columns(found.frame, names, str(found.path)), axis=0) if names else np.empty(0)
+    means = np.nanmean(numeric_columns(evidence.frame, names, str(evidence.path)), axis=0) if names else np.empty(0)
     at = np.column_stack([grid, np.tile(means, (grid.size, 1))]) if names else grid
     curves = {name: np.asarray(one.transition.flip_probability(at), np.float64) for name, one in fits.items()}
     data = []
@@ -138,17 +138,17 @@ def bias_curve(found: Evidence, estimate: Estimate) -> Illustration:
         axes.fill_between(grid, *band, color="0.5", alpha=0.3, lw=0, label="other families")
     axes.plot(grid, curves[fit.family], color=BLACK, lw=2.2, label=f"{fit.family}, estimated")
     drawn = {f"fitted, {name}": curve for name, curve in curves.items()}
-    for model in found.models:
+    for model in evidence.models:
         if not model.naive:
             name = f"{model.name}, trained through"
             curve = np.asarray(model.transition.flip_probability(model.resolution(grid)), np.float64)
             drawn[name] = curve
             axes.plot(grid, curve, lw=1.5, ls="--", color=styles[model.name]["color"], label=plain_text(name))
-    for definition, truth in found.truths.items():
+    for definition, truth in evidence.truths.items():
         disks = truth.labels == DISK
         if disks.sum() >= FEWEST_OF_A_CLASS:
-            smooth = LabelSet.of_disks(found.observed.name, "observed", 1 - found.observed.disk[disks])
-            table = fractions_by(found.alpha[disks], [smooth], min(12, int(disks.sum()) // FEWEST_OF_A_CLASS))
+            smooth = LabelSet.of_disks(evidence.observed.name, "observed", 1 - evidence.observed.disk[disks])
+            table = fractions_by(evidence.alpha[disks], [smooth], min(12, int(disks.sum()) // FEWEST_OF_A_CLASS))
             x, y, error = (table[name] for name in ("mean", "disk_fraction", "stderr"))
             label = f"{plain_text(truth.name)}: disks labelled smooth"
             axes.errorbar(x, y, error, fmt=styles[truth.name]["marker"], ms=5, color=RED, label=label)
@@ -156,7 +156,7 @@ def bias_curve(found: Evidence, estimate: Estimate) -> Illustration:
             data.append(pl.DataFrame(about))
     points = bool(data)
     data += [pl.DataFrame({"what": name, "alpha": grid, "share": curve}) for name, curve in drawn.items()]
-    axes.set(xlabel=axis_label(found, "alpha"), ylabel="probability that a disk\nis labelled smooth")
+    axes.set(xlabel=axis_label(evidence, "alpha"), ylabel="probability that a disk\nis labelled smooth")
     axes.set(ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
     axes.legend(frameon=False, fontsize=8)
     parameters = ", ".join(
@@ -174,17 +174,17 @@ def bias_curve(found: Evidence, estimate: Estimate) -> Illustration:
     )
 
 
-def among_similar(found: Evidence) -> Illustration:
+def among_similar(evidence: Evidence) -> Illustration:
     """Disk fraction of poorly and of well resolved galaxies against each intrinsic column, one panel a column."""
-    styles = styles_of(found)
-    sets = {"observed": found.observed}
-    if found.corrector is not None:
-        sets["corrected"] = found.corrector.best
-    if found.truth is not None:
-        sets[found.gold_name] = found.truth
+    styles = styles_of(evidence)
+    sets = {"observed": evidence.observed}
+    if evidence.corrector is not None:
+        sets["corrected"] = evidence.corrector.best
+    if evidence.truth is not None:
+        sets[evidence.gold_name] = evidence.truth
     panels, data = [], []
-    for column in found.options.intrinsic:
-        table = halves_by(found.frame[column].cast(pl.Float64).to_numpy(), found.alpha, list(sets.values()))
+    for column in evidence.options.intrinsic:
+        table = halves_by(evidence.frame[column].cast(pl.Float64).to_numpy(), evidence.alpha, list(sets.values()))
         axes = new_panel()
         for name, one in sets.items():
             style = styles[one.name]
@@ -193,39 +193,40 @@ def among_similar(found: Evidence) -> Illustration:
             for part, look in both:
                 x, y, error = part["value"], part["disk_fraction"], part["stderr"]
                 axes.errorbar(x, y, error, **{**style, **look, "ms": 5, "lw": 1.3})
-        axes.set(xlabel=axis_label(found, column), ylabel="disk fraction", ylim=(0, 1.02))
+        axes.set(xlabel=axis_label(evidence, column), ylabel="disk fraction", ylim=(0, 1.02))
         _legend_above(axes)
         panels.append(axes.figure)
         data.append(table.select(pl.lit(column).alias("column"), pl.all()))
     return Illustration(
         "similar_galaxies",
         panels,
-        f"Disk fraction of {found.which} in fifths of {in_words(found.options.intrinsic)}: of the better resolved half "
-        "of each fifth (filled, solid) and of the other half (open, dotted). Where they agree, the disk fraction of "
-        "similar galaxies does not depend on their resolution. One property is held fixed at a time, so those of the "
-        "truth need not agree exactly. Errors: binomial.",
+        f"Disk fraction of {evidence.which} in fifths of {in_words(evidence.options.intrinsic)}: of the better "
+        "resolved half of each fifth (filled, solid) and of the other half (open, dotted). Where they agree, the disk "
+        "fraction of similar galaxies does not depend on their resolution. One property is held fixed at a time, so "
+        "those of the truth need not agree exactly. Errors: binomial.",
         pl.concat(data),
     )
 
 
-def reliability_panels(found: Evidence) -> Illustration:
+def reliability_panels(evidence: Evidence) -> Illustration:
     """Observed frequency against probability: a panel for each thing that was compared with."""
-    styles = styles_of(found)
-    soft = [one for model in found.models for one in (model.probabilities, model.posterior) if one is not None]
-    against = [(truth, {one.name: one.disk for one in soft}) for truth in found.truths.values()]
-    against.append((found.observed, {model.name: model.observed_probability(found.alpha) for model in found.models}))
+    styles = styles_of(evidence)
+    soft = [one for model in evidence.models for one in (model.probabilities, model.posterior) if one is not None]
+    against = [(truth, {one.name: one.disk for one in soft}) for truth in evidence.truths.values()]
+    of_labels = {model.name: model.observed_probability(evidence.alpha) for model in evidence.models}
+    against.append((evidence.observed, of_labels))
     panels, errors, data = [], [], []
     for outcome, probabilities in against:
         axes = new_panel(4.2, 4.2)
         axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
         for name, p in probabilities.items():
-            known = outcome.known & np.isfinite(p)
-            table = fractions_by(p[known], [outcome.of(known)], 10)
+            usable = outcome.known & np.isfinite(p)
+            table = fractions_by(p[usable], [outcome.of(usable)], 10)
             x, y, error = (table[column] for column in ("mean", "disk_fraction", "stderr"))
             axes.errorbar(x, y, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
             errors.append(f"{name} {calibration_error(outcome.disk, p):.3f} ({outcome.name})")
             data.append(table.with_columns(pl.lit(name).alias("labels"), pl.lit(outcome.name).alias("against")))
-        predicted = "predicted probability of a disk label" if outcome is found.observed else "p(disk)"
+        predicted = "predicted probability of a disk label" if outcome is evidence.observed else "p(disk)"
         axes.set(xlabel=predicted, ylabel=f"fraction of disks: {plain_text(outcome.name)}", aspect="equal")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(frameon=False, fontsize=8, loc="lower right")
@@ -264,13 +265,13 @@ def _draw_pair(upper: Any, lower: Any, row: Mapping[str, Any]) -> None:
     lower.imshow(row["better"])
 
 
-def overview(found: Evidence, examples: Sequence[Mapping[str, Any]]) -> Illustration:
+def overview(evidence: Evidence, examples: Sequence[Mapping[str, Any]]) -> Illustration:
     """Figure 1 beside up to four galaxies that change (as for `pairs_figure`), for slides and first pages."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     beside: Any = figure.subfigures(1, 2, width_ratios=(5.4, 5.6))
     left, right = beside
     axes = left.subplots()
-    _draw_fractions(axes, found)
+    _draw_fractions(axes, evidence)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     panels = right.subplots(2, len(examples), squeeze=False)
     for axes in panels.ravel():

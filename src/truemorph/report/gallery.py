@@ -96,14 +96,14 @@ def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
 
 def better_pictures(folder: Path, ids: Iterable[Any]) -> dict[str, str]:
     """File name by id, of galaxies that have `<id>.<ending>` in a folder of better images."""
-    known = [str(one) for one in ids]
-    files = find_images(pl.Series(known, dtype=pl.String), None, folder)
-    return {one: file for one, file in zip(known, files, strict=True) if file is not None}
+    names = [str(name) for name in ids]
+    files = find_images(pl.Series(names, dtype=pl.String), None, folder)
+    return {name: file for name, file in zip(names, files, strict=True) if file is not None}
 
 
-def changed_galaxies(found: Evidence) -> pl.DataFrame:
+def changed_galaxies(evidence: Evidence) -> pl.DataFrame:
     """All galaxies whose label changes, surest first: their label, and p(disk) before and after it."""
-    every = found.everything
+    every = evidence.everything
     wanted = {"object_id": "object_id", "label": "observed_label", "alpha": "alpha", "disk_fraction": "disk_fraction",
               "ra": "ra", "dec": "dec", PICTURE: "p_disk", AFTER: "p_disk_after", CHANGE: "change"}  # fmt: skip
     chosen = choose(every, every.height)
@@ -119,12 +119,12 @@ class Shown:
     cropped: np.ndarray | None  # as networks see it, uint8
 
 
-def _shown(found: Evidence, model: Classifier | None) -> tuple[list[Shown], list[str]]:
+def _shown(evidence: Evidence, model: Classifier | None) -> tuple[list[Shown], list[str]]:
     """Galaxies that change, with their pictures; and what is wrong with better images that can't be read."""
-    options = found.options
-    chosen = choose(found.everything, options.galaxies)
+    options = evidence.options
+    chosen = choose(evidence.everything, options.galaxies)
     imaged = "image" in chosen.columns and chosen["image"].count() > 0
-    root = image_folder(found.catalogue) if imaged else Path()
+    root = image_folder(evidence.catalogue) if imaged else Path()
     images = model if model is not None and model.uses_images else None
     config = images.config if images is not None else DEFAULTS.model_copy(update={"image_size": 128, "crop": 1.0})
     better = {} if options.better is None else better_pictures(options.better, chosen["object_id"])
@@ -161,35 +161,35 @@ def _add_maps(shown: Mapping[str, Shown], model: Classifier) -> None:
             one.pictures[MAP] = overlaid(cropped, heat)
 
 
-def _gallery(shown: Sequence[Shown], found: Evidence) -> Gallery:
+def _gallery(shown: Sequence[Shown], evidence: Evidence) -> Gallery:
     # A thumbnail besides.
     most = max(1 + len(one.pictures) for one in shown)
     limit = int(_BUDGET / len(shown) / most)
-    names = _described(found)
+    names = _described(evidence)
     note = (
         "From the surest to the least sure. Choose a galaxy for larger pictures and its values; the arrow keys go to "
         "the next. changed.ecsv among the page's files lists all that change."
     )
-    return Gallery(note, [_galaxy(one, found, names, limit) for one in shown], _RANGES, _CHOICES)
+    return Gallery(note, [_galaxy(one, evidence, names, limit) for one in shown], _RANGES, _CHOICES)
 
 
-def _described(found: Evidence) -> dict[str, str]:
+def _described(evidence: Evidence) -> dict[str, str]:
     """Columns that a galaxy's details give, and what they are called."""
-    columns = found.everything.columns
+    columns = evidence.everything.columns
     out = {"alpha": "α", "smooth_fraction": "votes for smooth", "disk_fraction": "votes for disk", CHANGE: "change"}
     ours = [name for name in columns if name.startswith(OURS) and name not in (AFTER, PICTURE)]
     out |= {name: name.removeprefix(OURS) for name in ours}
-    out |= {name: name for name in (*found.options.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")}
+    out |= {name: name for name in (*evidence.options.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")}
     return {name: said for name, said in out.items() if name in columns}
 
 
-def _gold(row: Mapping[str, Any], found: Evidence) -> str | None:
+def _gold(row: Mapping[str, Any], evidence: Evidence) -> str | None:
     """The class by the first definition of a disk, in words."""
-    return None if found.truth is None else row[OURS + found.truth.name]
+    return None if evidence.truth is None else row[OURS + evidence.truth.name]
 
 
-def _galaxy(one: Shown, found: Evidence, names: Mapping[str, str], limit: int) -> Galaxy:
-    row, gold = one.row, _gold(one.row, found)
+def _galaxy(galaxy: Shown, evidence: Evidence, names: Mapping[str, str], limit: int) -> Galaxy:
+    row, gold = galaxy.row, _gold(galaxy.row, evidence)
     keys = {"posterior": row.get(AFTER), "p": row.get(PICTURE), "alpha": row["alpha"]}
     keys |= {"votes": row.get("disk_fraction"), "split": row.get("split"), "change": row[CHANGE], "truth": gold}
     caption = [f"α {row['alpha']:.1f}, p(disk) {row[AFTER]:.2f}", row[CHANGE]]
@@ -198,11 +198,11 @@ def _galaxy(one: Shown, found: Evidence, names: Mapping[str, str], limit: int) -
     details = [(name, _formatted(row[column])) for column, name in names.items()]
     return Galaxy(
         name=str(row["object_id"]),
-        thumbnail="" if one.cropped is None else jpeg_source(one.cropped, limit, _THUMBNAIL),
+        thumbnail="" if galaxy.cropped is None else jpeg_source(galaxy.cropped, limit, _THUMBNAIL),
         caption=caption,
         keys={name: round(value, 4) if isinstance(value, float) else value for name, value in keys.items()},
-        pictures=[(what, jpeg_source(pixels, limit)) for what, pixels in one.pictures.items()],
-        details=details + ([] if BETTER in one.pictures else [(BETTER, "none")]),
+        pictures=[(what, jpeg_source(pixels, limit)) for what, pixels in galaxy.pictures.items()],
+        details=details + ([] if BETTER in galaxy.pictures else [(BETTER, "none")]),
         link=_sky(row),
     )
 
@@ -220,21 +220,21 @@ def _sky(row: Mapping[str, Any]) -> str:
     return f"https://www.legacysurvey.org/viewer?ra={ra:.5f}&dec={dec:.5f}&zoom=15"
 
 
-def changed_galaxies_section(found: Evidence) -> tuple[list[Pair], list[Section], list[Illustration]]:
+def changed_galaxies_section(evidence: Evidence) -> tuple[list[Pair], list[Section], list[Illustration]]:
     """Galaxies that change: four for the first screen, the section about them, and figures for the files alone."""
-    if found.corrected is None:
+    if evidence.corrected is None:
         return [], [], []
-    shown, bad = _shown(found, None if found.principal is None else found.principal.classifier)
+    shown, bad = _shown(evidence, None if evidence.principal is None else evidence.principal.classifier)
     if not shown:
         return [], [], []
-    changed = int((found.everything[CHANGE] != "").sum())
-    title = f"{changed:,} of {found.everything.height:,} galaxies change their label"
+    changed = int((evidence.everything[CHANGE] != "").sum())
+    title = f"{changed:,} of {evidence.everything.height:,} galaxies change their label"
     if all(one.cropped is None for one in shown):
         return [], [Section(title, "This catalogue has no images. changed.ecsv among the page's files lists all.")], []
     to_disk = [one for one in shown if one.row[CHANGE] == TO_DISK and SEEN in one.pictures]
     chosen = sorted(to_disk, key=lambda one: (BETTER not in one.pictures, -one.row[AFTER]))[:_PAIRS]
     n = sum(BETTER in one.pictures for one in shown)
-    if found.options.better is None:
+    if evidence.options.better is None:
         note = "Give better images (`better`: a folder of files named after the ids) to see whether these are disks."
     else:
         note = f"{n} of the {len(shown)} galaxies shown have a better image."
@@ -244,25 +244,25 @@ def changed_galaxies_section(found: Evidence) -> tuple[list[Pair], list[Section]
         f"The surest changes from smooth to disk. Left: the image that was labelled. {middle}Right: what raises the "
         f"score of a disk (Grad-CAM). {note}"
     )
-    pairs = [_pair(one, found, (SEEN, BETTER, MAP), told=n > 0) for one in chosen]
-    examples = [_pair(one, found, (SEEN, BETTER)) for one in chosen[:_EXAMPLES]]
-    return examples, [Section(title, note, pairs=pairs, gallery=_gallery(shown, found))], _drawn(chosen, found)
+    pairs = [_pair(one, evidence, (SEEN, BETTER, MAP), tell_missing=n > 0) for one in chosen]
+    examples = [_pair(one, evidence, (SEEN, BETTER)) for one in chosen[:_EXAMPLES]]
+    return examples, [Section(title, note, pairs=pairs, gallery=_gallery(shown, evidence))], _drawn(chosen, evidence)
 
 
-def _pair(one: Shown, found: Evidence, wanted: Sequence[str], told: bool = False) -> Pair:
+def _pair(galaxy: Shown, evidence: Evidence, wanted: Sequence[str], tell_missing: bool = False) -> Pair:
     """The wanted pictures of a galaxy, and its labels; if `told`, also that a better picture is missing."""
-    pictures = [(what, jpeg_source(one.pictures[what])) for what in wanted if what in one.pictures]
-    if told and BETTER not in one.pictures:
+    pictures = [(what, jpeg_source(galaxy.pictures[what])) for what in wanted if what in galaxy.pictures]
+    if tell_missing and BETTER not in galaxy.pictures:
         pictures.insert(1, ("no better image", ""))
-    row = one.row
+    row = galaxy.row
     votes = "" if row.get("disk_fraction") is None else f" ({100 * row['disk_fraction']:.0f} % voted disk)"
-    gold = _gold(row, found)
-    truth = "" if gold is None else f"; {found.gold_name.removesuffix('s')}: {gold}"
+    gold = _gold(row, evidence)
+    truth = "" if gold is None else f"; {evidence.gold_name.removesuffix('s')}: {gold}"
     said = f"α = {row['alpha']:.1f}. Labelled smooth{votes}; corrected: disk (p = {row[AFTER]:.2f}){truth}"
     return Pair(f"{said}. {row['object_id']}", pictures)
 
 
-def _drawn(chosen: Sequence[Shown], found: Evidence) -> list[Illustration]:
+def _drawn(chosen: Sequence[Shown], evidence: Evidence) -> list[Illustration]:
     """Figures for the folder of pairs with a better image: the paper's Figure 4, and one beside Figure 1."""
     pairs, data = [], []
     for one in chosen:
@@ -274,4 +274,4 @@ def _drawn(chosen: Sequence[Shown], found: Evidence) -> list[Illustration]:
     if not pairs:
         return []
     text = "Galaxies that changed from smooth to disk: above as they were labelled, below a better image."
-    return [Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data)), overview(found, pairs[:_EXAMPLES])]
+    return [Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data)), overview(evidence, pairs[:_EXAMPLES])]

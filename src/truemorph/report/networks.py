@@ -14,9 +14,9 @@ from truemorph.explain.catalogue import findings_of
 from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.plotting import plain_text
-from truemorph.report.checks import Check
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import new_panel, styles_of
+from truemorph.report.lights import Check
 from truemorph.report.page import Illustration, Section, Table
 from truemorph.tables import numeric_columns, read_table
 
@@ -24,12 +24,12 @@ from truemorph.tables import numeric_columns, read_table
 _DRAWS = 5
 
 
-def training(found: Evidence) -> tuple[list[Section], list[Finding]]:
+def training(evidence: Evidence) -> tuple[list[Section], list[Finding]]:
     """A section about the networks among the models, with the settings that differ; and findings."""
     settings: dict[str, dict[str, Any]] = {}
     histories: dict[str, pl.DataFrame] = {}
     catalogues = set()
-    for model in found.models:
+    for model in evidence.models:
         folder = model.classifier.folder
         if folder is not None and (folder / "history.csv").is_file():
             run = read_toml(folder / "run.toml")
@@ -51,12 +51,12 @@ def training(found: Evidence) -> tuple[list[Section], list[Finding]]:
         if len({json.dumps(value) for value in values}) > 1:
             rows.append([key, *("–" if value is None else str(value) for value in values)])
     tables = [Table("Settings that differ", ["setting", *settings], rows)] if rows else []
-    return [Section("Training", figures=[_epochs(histories, found)], tables=tables)], findings
+    return [Section("Training", figures=[_epochs(histories, evidence)], tables=tables)], findings
 
 
-def _epochs(histories: Mapping[str, pl.DataFrame], found: Evidence) -> Illustration:
+def _epochs(histories: Mapping[str, pl.DataFrame], evidence: Evidence) -> Illustration:
     """Held-out loss, disk probabilities at both ends of α, and bias, by epoch."""
-    styles = styles_of(found)
+    styles = styles_of(evidence)
     left, middle, right = (new_panel() for _ in range(3))
     for name, history in histories.items():
         colour = styles[name]["color"]
@@ -83,19 +83,19 @@ def _epochs(histories: Mapping[str, pl.DataFrame], found: Evidence) -> Illustrat
     )
 
 
-def looks(found: Evidence) -> tuple[list[Illustration], list[Check]]:
+def looks(evidence: Evidence) -> tuple[list[Illustration], list[Check]]:
     """Mean maps and profiles of at most `maps` of the galaxies that are measured, and checks."""
-    frame, options = found.frame, found.options
-    models = {one.name: one.classifier for one in found.models if one.classifier.uses_images}
+    frame, options = evidence.frame, evidence.options
+    models = {one.name: one.classifier for one in evidence.models if one.classifier.uses_images}
     if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
         return [], []
     from truemorph.explain.plots import mean_map_figure, profile_figure
-    from truemorph.explain.study import PIXELS, explain, galaxies_of, profile_table
+    from truemorph.explain.study import explain, galaxies_of, profile_table
 
     frame = frame.filter(pl.col("image").is_not_null())
     if frame.height > options.maps:
         frame = frame.sample(options.maps, seed=options.seed)
-    source = galaxies_of(frame, image_folder(found.catalogue))
+    source = galaxies_of(frame, image_folder(evidence.catalogue))
     explanations = explain(models, source, frame.height, draws=_DRAWS, seed=options.seed)
     # Maps are an illustration here: labels and fractions do not depend on them.
     made: list[Check] = [replace(one, severity="note") for one in findings_of(explanations)]
@@ -104,7 +104,7 @@ def looks(found: Evidence) -> tuple[list[Illustration], list[Check]]:
             made.append((f"Maps of {name} against random weights", one.check.statement))
     what = "; ".join(f"{name}: layer {one.layer}, {one.cells}×{one.cells} cells" for name, one in explanations.items())
     kinds = list(dict.fromkeys(some.name for one in explanations.values() for some in one.classes if some.galaxies))
-    colours = {name: style["color"] for name, style in styles_of(found).items()}
+    colours = {name: style["color"] for name, style in styles_of(evidence).items()}
     maps = Illustration(
         "maps",
         mean_map_figure(explanations),
@@ -113,8 +113,8 @@ def looks(found: Evidence) -> tuple[list[Illustration], list[Check]]:
     )
     profiles = Illustration(
         "profiles",
-        [profile_figure(explanations, PIXELS, colours, [kind]) for kind in kinds],
+        [profile_figure(explanations, colours, [kind]) for kind in kinds],
         "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
-        profile_table(explanations, PIXELS),
+        profile_table(explanations),
     )
     return [maps, profiles], made

@@ -246,7 +246,7 @@ def inline_svg(figure: Figure, name: str, caption: str) -> Markup:
     text = buffer.getvalue()
     text = _COMMENT.sub("", text[text.index("<svg") :])
     text = _DARK.sub("currentColor", text)
-    text = _ID.sub(lambda found: f"{found[1]}{name}-", text)
+    text = _ID.sub(lambda match: f"{match[1]}{name}-", text)
     widest = round(figure.get_figwidth() * _ENLARGED)
     own = f'<svg role="img" aria-labelledby="{caption}" fill="currentColor" style="max-width: {widest}px"'
     return Markup(text.replace("<svg", own, 1))

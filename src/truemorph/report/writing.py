@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.binning import equal_count_parts
+from truemorph.bias.binning import Bins
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
-from truemorph.catalogs.label_sets import LabelSet, fractions_by
+from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.report.changes import CHANGE
-from truemorph.report.checks import DATA, MODEL, ONE_CLASS, lights
 from truemorph.report.distributions import distributions
 from truemorph.report.evidence import TRUTH, Evidence, gather
 from truemorph.report.figures import among_similar, bias_curve, fractions, in_words, reliability_panels
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
+from truemorph.report.lights import DATA, MODEL, ONE_CLASS, lights
+from truemorph.report.measures import agreement
 from truemorph.report.networks import looks, training
 from truemorph.report.options import ReportOptions
 from truemorph.report.page import (
@@ -35,7 +36,6 @@ from truemorph.report.page import (
     write_illustrations,
     write_page,
 )
-from truemorph.report.table1 import agreement
 from truemorph.results import Result, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
@@ -82,41 +82,41 @@ def make_report(
     options: ReportOptions | None = None,
     *,
     title: str = "",
-    known: Sequence[Finding] = (),
+    context: Sequence[Finding] = (),
 ) -> ReportResult:
     """Write a page about runs, an estimate, or a catalogue alone.
 
     Sources are run folders of `truemorph train`, and an estimate of `truemorph transition` (.json, or in memory), whose
     numbers the page quotes. Figures as PDF and PNG, the data behind them, labels, and a list of all galaxies whose
-    label changes go to `<name>_files` beside the page. `known` is what is known about these data beforehand.
+    label changes go to `<name>_files` beside the page. `context` is what is known about these data beforehand.
     """
     options = options or ReportOptions()
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{out}: a report is an .html file")
     files = out.with_name(f"{out.stem}_files")
-    found = gather(sources, options, files)
-    trained, of_runs = training(found)
-    curves, of_columns = distributions(found)
-    maps, of_maps = looks(found)
-    judged = lights(found, {MODEL: [*of_runs, *of_maps], DATA: [*of_columns, *known]})
+    evidence = gather(sources, options, files)
+    trained, of_runs = training(evidence)
+    curves, of_columns = distributions(evidence)
+    maps, of_maps = looks(evidence)
+    judged = lights(evidence, {MODEL: [*of_runs, *of_maps], DATA: [*of_columns, *context]})
     findings = tuple(in_order([finding for one in judged for finding in one.findings]))
-    examples, changed, drawn = changed_galaxies_section(found)
-    names = ", ".join(one.name for one in found.models) or "labels and resolution"
-    said = sentences(found)
+    examples, changed, drawn = changed_galaxies_section(evidence)
+    names = ", ".join(one.name for one in evidence.models) or "labels and resolution"
+    said = sentences(evidence)
     page = Page(
-        title=title or f"{found.catalogue.metadata.get('source') or found.path.name}: {names}",
+        title=title or f"{evidence.catalogue.metadata.get('source') or evidence.path.name}: {names}",
         headline=said["headline"],
         answer=said["answer"],
-        remark=" ".join([said["remark"], *(one.message for one in known)]),
+        remark=" ".join([said["remark"], *(one.message for one in context)]),
         verdict=verdict(findings, said["reason"], said["next"]),
-        first=fractions(found),
+        first=fractions(evidence),
         examples=examples,
         lights=judged,
-        sections=_sections(found, changed, curves),
-        appendix=_appendix(found, maps, trained),
+        sections=_sections(evidence, changed, curves),
+        appendix=_appendix(evidence, maps, trained),
     )
     write_illustrations([*page.figures, *drawn], files / "figures")
-    write_table(CatalogTable(changed_galaxies(found)), files / "changed.ecsv")
+    write_table(CatalogTable(changed_galaxies(evidence)), files / "changed.ecsv")
     write_page(page, out)
     content: dict[str, Any] = plain(
         {
@@ -126,30 +126,30 @@ def make_report(
             "verdict": page.verdict,
             "findings": [one.to_dict() for one in findings],
             "passed": [{"name": name, "measured": measured} for one in judged for name, measured in one.passed],
-            "measured_on": found.which,
-            "classes": found.catalogue.metadata.get("classes", CLASS_NAMES),
-            "definition": found.catalogue.metadata.get("definition"),
-            "measure": found.tree.measure,
-            "table": found.table.to_dicts(),
-            "fractions": found.correction.to_dicts(),
-            "transition": None if found.estimate is None else found.estimate.to_dict(),
-            "estimate": None if found.shown is None else found.shown.origin,
-            "changed": int((found.everything[CHANGE] != "").sum()),
+            "measured_on": evidence.which,
+            "classes": evidence.catalogue.metadata.get("classes", CLASS_NAMES),
+            "definition": evidence.catalogue.metadata.get("definition"),
+            "measure": evidence.tree.measure,
+            "table": evidence.table.to_dicts(),
+            "fractions": evidence.correction.to_dicts(),
+            "transition": None if evidence.estimate is None else evidence.estimate.to_dict(),
+            "estimate": None if evidence.shown is None else evidence.shown.origin,
+            "changed": int((evidence.everything[CHANGE] != "").sum()),
         }
     )
     write_json(files / "report.json", content)
-    return ReportResult(out, content, found, findings)
+    return ReportResult(out, content, evidence, findings)
 
 
 def _percent(value: float, error: float = 0.0) -> str:
     return f"{100 * value:.0f} ± {100 * error:.0f} %" if error else f"{100 * value:.0f} %"
 
 
-def sentences(found: Evidence) -> dict[str, str]:
+def sentences(evidence: Evidence) -> dict[str, str]:
     """What the first screen says: `headline`, `answer`, `remark`; and `reason` and `next` of a good verdict."""
-    by_alpha = found.correction
-    if found.by != "alpha":
-        by_alpha = fractions_by(found.alpha, [found.observed]).rename(
+    by_alpha = evidence.correction
+    if evidence.by != "alpha":
+        by_alpha = fractions_by(evidence.alpha, [evidence.observed]).rename(
             {"disk_fraction": "labelled", "stderr": "labelled_stderr"}
         )
         by_alpha = by_alpha.with_columns(corrected=None, lowest=None)
@@ -160,7 +160,7 @@ def sentences(found: Evidence) -> dict[str, str]:
     if rise > 2 * error and low["corrected"] is not None and low["lowest"] > low["labelled"]:
         missed = 1 - low["labelled"] / max(low["corrected"], 1e-9)
         many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
-        who = "The simulated labels" if found.gold_name == TRUTH else "The observed labels"
+        who = "The simulated labels" if evidence.gold_name == TRUTH else "The observed labels"
         headline = f"{who} miss {many} disks in poorly resolved galaxies: their disk fraction is {both}."
     else:
         course = "does not change" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
@@ -168,99 +168,100 @@ def sentences(found: Evidence) -> dict[str, str]:
         headline = f"The observed disk fraction {course} with resolution: it is {both}."
         headline += " This may be bias or a real trend." if course == "rises" else ""
     answer = []
-    model = found.principal
+    model = evidence.principal
     if model is not None:
         disks = float(model.labels.disk.mean())
         if max(disks, 1 - disks) >= ONE_CLASS:
             answer.append(headline)
             calls = f"calls {_percent(max(disks, 1 - disks))} of the galaxies {CLASS_NAMES[round(disks)]}"
             headline = f"{model.name} {calls}: its labels carry little information."
-    first, last = (found.correction.row(k, named=True) for k in (0, -1))
+    first, last = (evidence.correction.row(k, named=True) for k in (0, -1))
     if first["corrected"] is not None:
         ends = " and ".join(
             f"{_percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {_percent(row['highest'])})"
-            + ("" if found.by == "alpha" else f" at {in_words([found.by])} {row['mean']:.3g}")
+            + ("" if evidence.by == "alpha" else f" at {in_words([evidence.by])} {row['mean']:.3g}")
             for row in (first, last)
         )
-        alone = found.corrector is None and found.from_gold
+        alone = evidence.corrector is None and evidence.from_gold
         text = f"Corrected with gold labels, it is {ends}" if alone else f"Corrected, it is {ends}"
         if first["gold"] is not None and not alone:
             ends = " and ".join(_percent(row["gold"], row["gold_stderr"]) for row in (first, last))
-            text += f"; the truth is {ends}" if found.gold_name == TRUTH else f"; gold labels give {ends}"
+            text += f"; the truth is {ends}" if evidence.gold_name == TRUTH else f"; gold labels give {ends}"
         answer.append(text + ".")
-    if found.estimate is not None and model is None:
-        curve = found.estimate.curve
+    if evidence.estimate is not None and model is None:
+        curve = evidence.estimate.curve
         low_total, high_total = curve.disk_fraction_range
         total = f"{curve.class_fractions[DISK]:.3f} (range {low_total:.3f} to {high_total:.3f})"
         answer.append(f"Of all galaxies of the estimate, it is {total}.")
-    if found.corrected is not None:
-        row = found.row(found.corrected)
-        known, to_disk, to_smooth = (int(row[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
+    if evidence.corrected is not None:
+        row = evidence.row(evidence.corrected)
+        galaxies, to_disk, to_smooth = (int(row[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
         back = f"{to_smooth:,} from disk to smooth" if to_smooth else "none from disk to smooth"
-        back += ", by assumption" if not to_smooth and _never_disk(found) else ""
-        share = _percent(to_disk / max(known, 1))
-        answer.append(f"{to_disk:,} of {known:,} galaxies ({share}) change from smooth to disk, {back}.")
+        back += ", by assumption" if not to_smooth and _never_disk(evidence) else ""
+        share = _percent(to_disk / max(galaxies, 1))
+        answer.append(f"{to_disk:,} of {galaxies:,} galaxies ({share}) change from smooth to disk, {back}.")
     remark = (
         f"Poorly and well resolved: the lowest and the highest bin of α ({low['low']:.1f} to {low['high']:.1f} and "
-        f"{high['low']:.1f} to {high['high']:.1f}) of {found.which}."
+        f"{high['low']:.1f} to {high['high']:.1f}) of {evidence.which}."
     )
-    if found.shown is not None:
-        remark += f" Estimate: {found.shown.origin}."
-    own = found.catalogue.metadata
+    if evidence.shown is not None:
+        remark += f" Estimate: {evidence.shown.origin}."
+    own = evidence.catalogue.metadata
     if own.get("definition"):
         first, second = own.get("classes", CLASS_NAMES)
         named = "" if (first, second) == CLASS_NAMES else f"Smooth is {first}, disk is {second}. "
         remark = f"{named}Definition of {second}: {own['definition'].rstrip('.')}. {remark}"
-    return {"headline": headline, "answer": " ".join(answer), "remark": remark} | _when_good(found)
+    return {"headline": headline, "answer": " ".join(answer), "remark": remark} | _when_good(evidence)
 
 
-def _never_disk(found: Evidence) -> bool:
+def _never_disk(evidence: Evidence) -> bool:
     """Whether the T(α) that corrects says that smooth galaxies are never labelled disk."""
-    model, alpha = found.principal, np.array([1.0, 20.0])
+    model, alpha = evidence.principal, np.array([1.0, 20.0])
     if model is not None:
         matrix = model.transition.matrix(model.resolution(alpha))
-    elif found.estimate is not None and not found.estimate.about.get("observables"):
-        matrix = found.estimate.curve.transition.matrix(alpha)
+    elif evidence.estimate is not None and not evidence.estimate.about.get("observables"):
+        matrix = evidence.estimate.curve.transition.matrix(alpha)
     else:
         return False
     return bool(np.all(np.asarray(matrix)[:, SMOOTH, DISK] == 0))
 
 
-def _when_good(found: Evidence) -> dict[str, str]:
+def _when_good(evidence: Evidence) -> dict[str, str]:
     """Reason why a result is good, and what to do next."""
     reason, step = "", "Quote the corrected fractions with their range."
-    if found.corrector is not None:
-        for definition, truth in list(found.truths.items())[:1]:
-            sets = found.corrector.best, found.observed
-            own, labelled = (f"{found.row(one)[f'fraction_rms: {definition}']:.3f}" for one in sets)
+    if evidence.corrector is not None:
+        for definition, truth in list(evidence.truths.items())[:1]:
+            sets = evidence.corrector.best, evidence.observed
+            own, labelled = (f"{evidence.row(one)[f'fraction_rms: {definition}']:.3f}" for one in sets)
             reason = f"Corrected disk fractions differ from the {truth.name} by {own} (rms over fifths of α), "
             reason += f"the observed ones by {labelled}."
-        step = f"Label more galaxies: truemorph label {found.corrector.classifier.folder} SOURCE --out labels.parquet"
-        if found.gold_name == TRUTH:
+        folder = evidence.corrector.classifier.folder
+        step = f"Label more galaxies: truemorph label {folder} SOURCE --out labels.parquet"
+        if evidence.gold_name == TRUTH:
             step = "Prepare your own galaxies: truemorph prepare VOTES --images FOLDER --out catalogue.parquet"
     return {"reason": reason, "next": step}
 
 
-def _sections(found: Evidence, changed: Sequence[Section], curves: Sequence[Illustration]) -> list[Section]:
+def _sections(evidence: Evidence, changed: Sequence[Section], curves: Sequence[Illustration]) -> list[Section]:
     """What is not folded, with sections about galaxies that change, and distributions of further columns."""
     out = []
-    if found.estimate is not None:
-        tables = [_fractions_table(found)]
-        out.append(Section("The bias curve", figures=[bias_curve(found, found.estimate)], tables=tables))
-    if found.options.intrinsic:
-        out.append(Section("Does it hold among similar galaxies?", figures=[among_similar(found)]))
-    if found.models:
-        tables = [] if found.truth is None else [_confusion_table(found, found.truth)]
-        out.append(Section("Calibration and confusion", figures=[reliability_panels(found)], tables=tables))
+    if evidence.estimate is not None:
+        tables = [_fractions_table(evidence)]
+        out.append(Section("The bias curve", figures=[bias_curve(evidence, evidence.estimate)], tables=tables))
+    if evidence.options.intrinsic:
+        out.append(Section("Does it hold among similar galaxies?", figures=[among_similar(evidence)]))
+    if evidence.models:
+        tables = [] if evidence.truth is None else [_confusion_table(evidence, evidence.truth)]
+        out.append(Section("Calibration and confusion", figures=[reliability_panels(evidence)], tables=tables))
     out += changed
     if curves:
         out.append(Section("Do galaxies look like their class?", figures=curves))
-    return [*out, Section("Table 1", tables=[_table_one(found)])]
+    return [*out, Section("Table 1", tables=[_table_one(evidence)])]
 
 
-def _fractions_table(found: Evidence) -> Table:
+def _fractions_table(evidence: Evidence) -> Table:
     head = [
-        "α" if found.by == "alpha" else in_words([found.by]),
+        "α" if evidence.by == "alpha" else in_words([evidence.by]),
         "galaxies",
         "observed",
         "corrected",
@@ -269,25 +270,26 @@ def _fractions_table(found: Evidence) -> Table:
         "highest",
     ]
     rows = []
-    for row in found.correction.iter_rows(named=True):
+    for row in evidence.correction.iter_rows(named=True):
         values = [row[name] for name in ("labelled", "corrected", "stderr", "lowest", "highest")]
-        digits = ".1f" if found.by == "alpha" else ".3g"
+        digits = ".1f" if evidence.by == "alpha" else ".3g"
         cells = [f"{row['low']:{digits}} to {row['high']:{digits}}", f"{row['galaxies']:,}", *map(number, values)]
-        rows.append(cells + ([with_error(row["gold"], row["gold_stderr"] or None)] if found.truths else []))
+        rows.append(cells + ([with_error(row["gold"], row["gold_stderr"] or None)] if evidence.truths else []))
     note = "Error: standard error. Lowest and highest: the range of Figure 1."
-    if found.estimate is not None:
-        note += f" Assumed: {found.estimate.fractions.assumption}."
-    return Table("Disk fractions", head + ([found.gold_name] if found.truths else []), rows, note)
+    if evidence.estimate is not None:
+        note += f" Assumed: {evidence.estimate.fractions.assumption}."
+    return Table("Disk fractions", head + ([evidence.gold_name] if evidence.truths else []), rows, note)
 
 
-def _confusion_table(found: Evidence, truth: LabelSet) -> Table:
+def _confusion_table(evidence: Evidence, truth: LabelSet) -> Table:
     """Labels against gold labels in the lowest and the highest fifth of α."""
-    best = [model.best for model in found.models] or ([] if found.corrected is None else [found.corrected])
-    sets = [found.observed, *found.columns, *best]
-    fifths = equal_count_parts(found.alpha, 5)
+    best = [model.best for model in evidence.models] or ([] if evidence.corrected is None else [evidence.corrected])
+    sets = [evidence.observed, *evidence.columns, *best]
+    fifths = Bins.cut(evidence.alpha, FIFTHS)
     head, groups, cells = ["labels"], [("", 1)], {one.name: [one.name] for one in sets}
-    for rows in (fifths[0], fifths[-1]):
-        alpha = found.alpha[rows]
+    for fifth in (0, fifths.count - 1):
+        rows = fifths.index == fifth
+        alpha = evidence.alpha[rows]
         head += ["disks called disk", "smooth called smooth"]
         groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}", 2))
         for one in sets:
@@ -298,10 +300,10 @@ def _confusion_table(found: Evidence, truth: LabelSet) -> Table:
     return Table("Confusion at the lowest and the highest resolution", head, list(cells.values()), note, groups)
 
 
-def _table_one(found: Evidence) -> Table:
-    tree = found.tree
+def _table_one(evidence: Evidence) -> Table:
+    tree = evidence.tree
     head, groups = ["labels", "galaxies", "disk fraction"], [("", 3)]
-    for one in found.truths.values():
+    for one in evidence.truths.values():
         head += ["balanced accuracy", "error of disk fraction (rms)"]
         groups.append((f"vs {one.name}", 2))
     head += ["above floor", "value", "bootstrap", "floor"]
@@ -309,25 +311,25 @@ def _table_one(found: Evidence) -> Table:
     head += ["accuracy", "precision", "to disk", "to smooth"]
     groups.append(("vs observed labels", 4))
     rows = []
-    for row in found.table.iter_rows(named=True):
+    for row in evidence.table.iter_rows(named=True):
         cells = [row["labels"], number(row["galaxies"], ",d"), number(row["disk_fraction"])]
-        for name in found.truths:
+        for name in evidence.truths:
             cells += [number(row[f"balanced_accuracy: {name}"]), number(row[f"fraction_rms: {name}"])]
         cells += [number(row["excess"]), number(row["value"])]
         cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"]), with_error(row["floor"], row["floor_std"])]
         cells += [number(row["accuracy"]), number(row["precision"])]
         rows.append([*cells, number(row["to_disk"], ",d"), number(row["to_smooth"], ",d")])
-    of = f" of similar {in_words(found.options.intrinsic)}" if found.options.intrinsic else ""
+    of = f" of similar {in_words(evidence.options.intrinsic)}" if evidence.options.intrinsic else ""
     note = (
-        f"On {found.which}. {tree.measure} in {2**tree.depth} leaves{of}, {tree.bins} bins of α. Noise alone gives the "
-        "floor; above floor is √(value² − floor²): bias, or a real change of class with α among similar galaxies. "
+        f"On {evidence.which}. {tree.measure} in {2**tree.depth} leaves{of}, {tree.bins} bins of α. Noise alone gives "
+        "the floor; above floor is √(value² − floor²): bias, or a real change of class with α among similar galaxies. "
         f"Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1. Accuracy and "
         "precision vs observed labels say how alike labels are, not how good."
     )
     return Table("", head, rows, note, groups)
 
 
-def _appendix(found: Evidence, maps: Sequence[Illustration], trained: Sequence[Section]) -> list[Section]:
+def _appendix(evidence: Evidence, maps: Sequence[Illustration], trained: Sequence[Section]) -> list[Section]:
     """Maps, intrinsic properties, training, settings, methods and how to cite."""
     out = []
     if maps:
@@ -340,29 +342,29 @@ def _appendix(found: Evidence, maps: Sequence[Illustration], trained: Sequence[S
     out += trained
     return [
         *out,
-        Section("Settings", tables=[_settings(found)]),
+        Section("Settings", tables=[_settings(evidence)]),
         Section("Methods", include="equations.html"),
         Section("How to cite", include="citation.html"),
     ]
 
 
-def _settings(found: Evidence) -> Table:
-    about = found.catalogue.metadata
+def _settings(evidence: Evidence) -> Table:
+    about = evidence.catalogue.metadata
     rows = {
-        "catalogue": found.path.name,
+        "catalogue": evidence.path.name,
         "α": about.get("alpha", "not stated"),
         "labels": f"{about.get('label_rule', 'not stated')}; votes: {about.get('votes', 'not stated')}",
-        "definitions of a disk": "; ".join(found.truths) or "none",
-        "intrinsic columns": ", ".join(found.options.intrinsic) or "none",
-        "measured on": found.which,
-        "bootstrap resamples": found.tree.bootstrap,
-        "seed": found.tree.seed,
+        "definitions of a disk": "; ".join(evidence.truths) or "none",
+        "intrinsic columns": ", ".join(evidence.options.intrinsic) or "none",
+        "measured on": evidence.which,
+        "bootstrap resamples": evidence.tree.bootstrap,
+        "seed": evidence.tree.seed,
     }
-    if found.shown is not None:
-        fit = found.shown.estimate.curve
-        rows["estimate"] = found.shown.origin
+    if evidence.shown is not None:
+        fit = evidence.shown.estimate.curve
+        rows["estimate"] = evidence.shown.origin
         rows["T(α)"] = f"{fit.family} family, fitted by the {fit.method} method, assuming that {fit.assumption}"
-    for one in found.models:
+    for one in evidence.models:
         through = one.classifier.described["transition"]
         errors = through.get("stderr") or {}
         values = [

@@ -16,7 +16,7 @@ from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError
 from truemorph.explain.plots import mean_map_figure, profile_figure
 from truemorph.explain.profiles import MeanMap, Profiles
-from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of, profile_table
+from truemorph.explain.study import Explained, Explanation, explain, galaxies_of, profile_table
 from truemorph.io import written_whole
 from truemorph.plotting import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, SKY
 from truemorph.report.distributions import Distributions, compare_distributions, cumulative_panels
@@ -47,21 +47,19 @@ def sersic_curves(work: Work) -> Distributions | None:
     found, options, name = measured(work), work.options, work.inputs.sersic_index
     if name not in found.frame.columns or found.frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
         return None
-    drawn = found.sets if options.every_curve else FIGURE_3
-    sets = {TABLE_1[name].labels: one.disk for name, one in found.sets.items() if name != GZ2B and name in drawn}
+    sets = {TABLE_1[name].labels: found.sets[name].disk for name in FIGURE_3 if name != GZ2B and name in found.sets}
     return compare_distributions(
         numeric_columns(found.frame, [name], "the sample")[:, 0], found.sets[GZ2B].disk, sets, column="sersic_n",
         observed_name=TABLE_1[GZ2B].labels, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
     )  # fmt: skip
 
 
-def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
-    """Draw Figure 3; `circular`: with DCV14, which is trained on this index."""
+def sersic_figure(curves: Distributions) -> Illustration:
+    """Draw Figure 3."""
     text = (
         "The paper's Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
         "disk. Which labels that figure has is inferred from the text. "
-        + ("DCV14 is trained on this index, so its curves are circular. " if circular else "")
-        + f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
+        f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
     )
     return Illustration("figure3", cumulative_panels(curves, _STYLES), text, curves.data())
 
@@ -190,7 +188,7 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     explanations = explain(models, galaxies_of(frame, image_folder(test)), frame.height)
     for number, one in enumerate(explanations.values()):
         for some in one.classes:
-            rings = some.rings[PIXELS]
+            rings = some.rings
             np.savez(folder / f"{number}-{some.name}.npz", **vars(some.mean), edges=rings.edges, rings=rings.profiles)
     names = ("model_hash", "backbone", "layer", "cells", "image_size")
     return {"models": {model: {name: getattr(one, name) for name in names} for model, one in explanations.items()}}
@@ -204,7 +202,7 @@ def _explained(work: Work, kind: str) -> dict[str, Explanation]:
             mean = MeanMap(kept["mean"], kept["stderr"], kept["count"])
             profiles = Profiles(kept["edges"], kept["rings"])
         numbered = pl.DataFrame({"object_id": np.arange(len(profiles.profiles))})
-        one = Explained(kind, numbered, mean, None, {PIXELS: profiles})
+        one = Explained(kind, numbered, mean, None, profiles)
         out[model] = Explanation(model, **about, classes=(one,))
     return out
 
@@ -223,7 +221,7 @@ def maps_and_profiles(work: Work) -> list[Illustration]:
         maps.append(Illustration(f"figure{of_map}", mean_map_figure(found), caption))
         text = f"mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre"
         caption = f"The paper's Figure 7{letter}: {text}, with standard errors."
-        figure, data = profile_figure(found, PIXELS, colours), profile_table(found, PIXELS)
+        figure, data = profile_figure(found, colours), profile_table(found)
         profiles.append(Illustration(f"figure7{letter}", figure, caption, data))
     return maps + profiles
 

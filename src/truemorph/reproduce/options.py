@@ -84,8 +84,6 @@ class ReproduceOptions:
         Bins of α of CV18; default: 8 at scale paper; below, as for depth.
     bootstrap : int
         Bootstrap resamples.
-    every_curve : bool
-        Draw all label sets in Figure 3, not only GZ2B, GZ2D and DDB as in the paper.
     cache : Path, optional
         Folder for decoded images.
     dry_run : bool
@@ -112,7 +110,6 @@ class ReproduceOptions:
     depth: int | None = None
     bins: int | None = None
     bootstrap: Count = 100
-    every_curve: bool = False
     cache: Path | None = None
     dry_run: bool = False
     seed: Seed = 0

@@ -150,7 +150,7 @@ def make_page(work: Work, folder: Path) -> dict[str, Any]:
     if work.have("table1"):
         curves = sersic_curves(work)
         tables += [_table_1(work), _other_values(work, curves)]
-        figures += [] if curves is None else [sersic_figure(curves, work.options.every_curve)]
+        figures += [] if curves is None else [sersic_figure(curves)]
     figures += maps_and_profiles(work) if work.have("maps") else []
     hst, figure4 = hst_images(work)
     answer = _answer(work)

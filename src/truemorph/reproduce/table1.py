@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, product
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.bias.metrics import BiasResult
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.report.measures import Tree, numbers_of, table_one
 from truemorph.report.page import with_error
-from truemorph.report.table1 import Tree, agreement, numbers_of
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.models import LABELS, intrinsic_columns
 from truemorph.reproduce.paper import BINS_CV14, DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1, THETA, TREE
@@ -77,7 +78,9 @@ def measured(work: Work) -> Measured:
             f"{frame.height} test galaxies have all labels; at least {_FEWEST} are needed: use a larger `scale`"
         )
     labels = {
-        name: LabelSet.of_disks(TABLE_1[name].labels, "labels", frame[name].fill_null(np.nan).to_numpy())
+        name: LabelSet.of_disks(
+            TABLE_1[name].labels, "observed" if name == GZ2B else "labels", frame[name].fill_null(np.nan).to_numpy()
+        )
         for name in sets
     }
     return Measured(frame, labels, _tree(work, frame, intrinsic), intrinsic)
@@ -94,37 +97,33 @@ def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tree:
     return Tree.fitting(frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed, depth, bins)
 
 
-def table_rows(found: Measured) -> list[dict[str, Any]]:
-    """Return Table 1 with the paper's values; None for missing values.
+def table_rows(found: Measured, bias: Mapping[str, BiasResult | None]) -> list[dict[str, Any]]:
+    """Return Table 1 (see `table_one`) with the paper's values; `bias` by label set; None for missing values.
 
-    `partial`: known for some galaxies only. `one_class`: 97 % or more in one class. `value` to `objects_per_bin`: CV18
-    (or CV14). `from_gz2b`: value minus that of GZ2B for the same galaxies, with the error from paired resamples.
-    `accuracy` and `precision` (macro-averaged): vs the labels that a model was trained on. `to_disk`, `to_smooth`:
-    numbers of labels that differ from GZ2B.
+    `partial`: known for some galaxies only. `one_class`: 97 % or more in one class. `from_gz2b`: value minus that of
+    GZ2B for the same galaxies, with the error from paired resamples. `accuracy` and `precision` (macro-averaged): vs
+    the labels that a model was trained on.
     """
+    trained_on = {name: GZ2D if name == RESNET_GZ2D else GZ2B for name in MODELS if name in found.sets}
+    references = {
+        found.sets[name].name: found.sets[labels] for name, labels in trained_on.items() if labels in found.sets
+    }
+    table = table_one(list(found.sets.values()), found.tree.alpha, bias, {}, references)
     rows = []
-    for name, one in found.sets.items():
-        paper, moved = TABLE_1[name], agreement(one, found.sets[GZ2B])
-        trained_on = found.sets.get(GZ2D if name == RESNET_GZ2D else GZ2B) if name in MODELS else None
-        agreed = {} if trained_on is None else agreement(one, trained_on)
+    for (name, one), row in zip(found.sets.items(), table.iter_rows(named=True), strict=True):
+        paper = TABLE_1[name]
         difference, error = (None, None) if name == GZ2B else paired_difference(found, one)
-        row: dict[str, Any] = {
+        added = {
             "name": name,
             "letter": paper.letter,
-            "labels": one.name,
-            "galaxies": int(one.known.sum()),
             "partial": not one.known.all(),
-            "disk_fraction": one.fraction,
             "one_class": one_class(one),
-            **numbers_of(found.tree.bias(one), "objects_per_bin"),
             "from_gz2b": difference,
             "from_gz2b_std": error,
-            **{key: moved[key] for key in ("to_disk", "to_smooth")},
-            **{key: agreed.get(key) for key in ("accuracy", "precision")},
             "paper": paper.cv18,
             "paper_std": paper.stderr,
         }
-        rows.append(row)
+        rows.append(row | added)
     return rows
 
 
@@ -186,7 +185,8 @@ def _findings(table: dict[str, Any]) -> list[Finding]:
 
 def _make_table(work: Work, folder: Path) -> dict[str, Any]:
     found = measured(work)
-    rows, bias = table_rows(found), found.tree.bias(found.sets[GZ2B])
+    bias = {one.name: found.tree.bias(one) for one in found.sets.values()}
+    rows, of_observed = table_rows(found, bias), bias[found.sets[GZ2B].name]
     thetas = [(name, work.result(stage)) for name, stage in ((DCV14, DCV14), (DDB, "theta")) if work.have(stage)]
     result: dict[str, Any] = {
         "measure": found.tree.measure,
@@ -202,7 +202,7 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
             {"name": name, "theta": one["theta"], "stderr": one["stderr"], "paper": THETA[name]} for name, one in thetas
         ],
     }
-    findings = [*_findings(result), *(() if bias is None else bias.findings)]
+    findings = [*_findings(result), *(() if of_observed is None else of_observed.findings)]
     return result | {"findings": [one.to_dict() for one in findings]}
 
 

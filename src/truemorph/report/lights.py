@@ -13,8 +13,8 @@ from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.findings import Finding, unique
 from truemorph.report.evidence import Evidence, Model
+from truemorph.report.measures import accuracy_gain, chance_calibration_error, fraction_gain
 from truemorph.report.page import Light, in_order
-from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain
 from truemorph.tables import numeric_columns
 
 # Of class fractions, which are quoted to two digits.
@@ -32,7 +32,7 @@ GOLD, CURVE, MODEL, DATA = "Agreement with gold labels", "Bias curve", "Classifi
 Check = Finding | tuple[str, str]
 
 
-def lights(found: Evidence, known: Mapping[str, Iterable[Check]] | None = None) -> tuple[Light, ...]:
+def lights(evidence: Evidence, known: Mapping[str, Iterable[Check]] | None = None) -> tuple[Light, ...]:
     """All checks of a report, one light a group: `GOLD`, `CURVE`, `MODEL`, `DATA`; no finding is in two of them.
 
     `known` are checks that were made elsewhere, by the name of their group.
@@ -41,7 +41,7 @@ def lights(found: Evidence, known: Mapping[str, Iterable[Check]] | None = None) 
     out: list[Light] = []
     seen: set[Finding] = set()
     for name, checks in groups.items():
-        some = [*checks(found), *(known or {}).get(name, ())]
+        some = [*checks(evidence), *(known or {}).get(name, ())]
         findings = unique(one for one in some if isinstance(one, Finding) and one not in seen)
         seen.update(findings)
         out.append(Light(name, in_order(findings), [one for one in some if not isinstance(one, Finding)]))
@@ -57,43 +57,44 @@ def _numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:
     return f"{ours:.3f}, observed labels {theirs:.3f}, error of the difference {error:.3f}, {against}"
 
 
-def _judged(found: Evidence) -> list[Model]:
+def _judged(evidence: Evidence) -> list[Model]:
     """Models that are to correct something; naive ones too where there are no others."""
-    return [one for one in found.models if not one.naive] or list(found.models)
+    return [one for one in evidence.models if not one.naive] or list(evidence.models)
 
 
-def _of_gold(found: Evidence) -> Iterator[Check]:
+def _of_gold(evidence: Evidence) -> Iterator[Check]:
     """Whether a correction brings labels and class fractions nearer to gold labels, by each definition of a disk."""
-    for definition, truth in found.truths.items():
-        for model in _judged(found):
-            yield from _fractions_against_gold(found, model, definition, truth)
-            yield from _labels_against_gold(found, model, definition, truth)
-        if not found.models:
-            yield from _correction_against_gold(found, definition, truth)
-    yield from found.findings
+    for definition, truth in evidence.truths.items():
+        for model in _judged(evidence):
+            yield from _fractions_against_gold(evidence, model, definition, truth)
+            yield from _labels_against_gold(evidence, model, definition, truth)
+        if not evidence.models:
+            yield from _correction_against_gold(evidence, definition, truth)
+    yield from evidence.findings
     # Where a fit to labels alone is all there is, its own finding says the same.
-    if not found.truths and found.models and "gold-empty" not in {one.code for one in found.findings}:
+    if not evidence.truths and evidence.models and "gold-empty" not in {one.code for one in evidence.findings}:
         text = "No galaxy that is measured here has a gold label, so the correction is not compared with one."
         yield Finding("gold-missing", "caution", text, "Give gold labels (`gold`); a few hundred are enough.")
 
 
-def _fractions_against_gold(found: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
+def _fractions_against_gold(evidence: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
     rows, best = truth.known, model.best
-    gain, error = fraction_gain(truth.disk[rows], best.disk[rows], found.observed.disk[rows], found.alpha[rows])
-    off, before = (found.row(one)[f"fraction_rms: {definition}"] for one in (best, found.observed))
+    gain, error = fraction_gain(truth.disk[rows], best.disk[rows], evidence.observed.disk[rows], evidence.alpha[rows])
+    off, before = (evidence.row(one)[f"fraction_rms: {definition}"] for one in (best, evidence.observed))
     what = f"Error of the disk fractions of {best.name} (rms over fifths of α)"
     yield from _fractions_compared(what, gain, error, off, _numbers(off, before, error, truth))
 
 
-def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
+def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
     """Class fractions of the estimate against gold labels, unless it was made with these."""
-    estimate = found.estimate
+    estimate = evidence.estimate
     if estimate is None or truth.known.sum() < _FEWEST_GOLD:
         return
-    if found.from_gold and estimate.about.get("definition") == definition:
+    if evidence.from_gold and estimate.about.get("definition") == definition:
         return
-    fractions, table = estimate.fractions, found.fractions_of([truth, found.observed])
-    by_gold, labelled = (table.filter(labels=one.name)["disk_fraction"].to_numpy() for one in (truth, found.observed))
+    fractions, sets = estimate.fractions, (truth, evidence.observed)
+    table = evidence.fractions_of(sets)
+    by_gold, labelled = (table.filter(labels=one.name)["disk_fraction"].to_numpy() for one in sets)
     after, error = _rms(fractions.fractions[:, DISK] - by_gold), _rms(fractions.stderr[:, DISK])
     before = _rms(labelled - by_gold)
     what = f"Error of the corrected disk fractions (rms over {by_gold.size} bins)"
@@ -119,12 +120,12 @@ def _fractions_compared(what: str, gain: float, error: float, off: float, number
         yield what, numbers
 
 
-def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
+def _labels_against_gold(evidence: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
     rows, best = truth.known, model.best
-    gain, error = accuracy_gain(truth.labels[rows], best.labels[rows], found.observed.labels[rows])
+    gain, error = accuracy_gain(truth.labels[rows], best.labels[rows], evidence.observed.labels[rows])
     if not np.isfinite(gain):  # gold labels of one class
         return
-    own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (best, found.observed))
+    own, before = (evidence.row(one)[f"balanced_accuracy: {definition}"] for one in (best, evidence.observed))
     what, numbers = f"Balanced accuracy of {best.name}", _numbers(own, before, error, truth)
     if gain < -2 * error:
         text = "The model's labels agree less with the gold labels than the observed labels do."
@@ -143,10 +144,10 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
         yield what, numbers
 
 
-def _of_models(found: Evidence) -> Iterator[Check]:
-    for model in found.models:
-        missing = found.left_out.get(model.name, 0)
-        fraction = missing / (missing + found.frame.height)
+def _of_models(evidence: Evidence) -> Iterator[Check]:
+    for model in evidence.models:
+        missing = evidence.left_out.get(model.name, 0)
+        fraction = missing / (missing + evidence.frame.height)
         if fraction > _SMALL:
             text = (
                 f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.name} and are left out "
@@ -162,14 +163,14 @@ def _of_models(found: Evidence) -> Iterator[Check]:
             )
             action = "Use its probabilities instead of its labels, or train for more epochs or on more galaxies."
             yield Finding("nearly-one-class", "caution", text, action)
-    for model in _judged(found):
+    for model in _judged(evidence):
         if model.naive and not model.classifier.described["catalogue"].get("gold_definition"):
             text = f"{model.name} was trained without a bias curve, so it treats the observed labels as correct."
             yield Finding("labels-treated-as-correct", "caution", text, "Train with a bias curve (`transition`).")
-        yield _predicted_labels(found, model)
-        yield from _bias(found, model)
+        yield _predicted_labels(evidence, model)
+        yield from _bias(evidence, model)
         if not model.naive:
-            yield from _against_fit(found, model)
+            yield from _against_fit(evidence, model)
         if model.posterior is not None and model.classifier.uses_images:
             text = (
                 f"The posterior of {model.name} treats image and label as independent. They are not, because "
@@ -178,10 +179,10 @@ def _of_models(found: Evidence) -> Iterator[Check]:
             yield Finding("posterior-overconfident", "note", text)
 
 
-def _predicted_labels(found: Evidence, model: Model) -> Check:
+def _predicted_labels(evidence: Evidence, model: Model) -> Check:
     """Whether p(disk) and T(α) together predict the observed labels, beyond what chance alone gives."""
-    seen = model.observed_probability(found.alpha)
-    off, (chance, scatter) = calibration_error(found.observed.disk, seen), chance_calibration_error(seen)
+    seen = model.observed_probability(evidence.alpha)
+    off, (chance, scatter) = calibration_error(evidence.observed.disk, seen), chance_calibration_error(seen)
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
     what = f"Observed labels as {model.name} predicts them through T(α)"
     numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"
@@ -196,14 +197,14 @@ def _predicted_labels(found: Evidence, model: Model) -> Check:
     return Finding("labels-not-predicted", "problem", text, action)
 
 
-def _bias(found: Evidence, model: Model) -> Iterator[Check]:
+def _bias(evidence: Evidence, model: Model) -> Iterator[Check]:
     """Whether the drift with α falls, beyond its errors."""
-    rows = found.row(found.observed), found.row(model.best)
+    rows = evidence.row(evidence.observed), evidence.row(model.best)
     if any(row["excess"] is None for row in rows):
         return
     before, after = (row["excess"] for row in rows)
-    error = float(np.linalg.norm([row["bootstrap_std" if found.tree.bootstrap else "floor_std"] for row in rows]))
-    what = f"Drift of {model.name} with resolution ({found.tree.measure} above floor)"
+    error = float(np.linalg.norm([row["bootstrap_std" if evidence.tree.bootstrap else "floor_std"] for row in rows]))
+    what = f"Drift of {model.name} with resolution ({evidence.tree.measure} above floor)"
     numbers = f"{after:.3f}, observed labels {before:.3f}, error of the difference {error:.3f}"
     if after - before > 2 * error:
         text = f"The class probabilities drift more with α than the observed labels. {what}: {numbers}."
@@ -218,16 +219,16 @@ def _bias(found: Evidence, model: Model) -> Iterator[Check]:
         yield Finding("bias-remains", "caution", text, action)
 
 
-def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
+def _against_fit(evidence: Evidence, model: Model) -> Iterator[Check]:
     """The T(α) that a model was trained through, beside the one fitted to these labels."""
-    if found.estimate is None:
+    if evidence.estimate is None:
         return
-    fit = found.estimate.curve
-    names = found.estimate.about.get("observables", ())
-    others = numeric_columns(found.frame, names, str(found.path))
-    own = np.asarray(model.transition.flip_probability(model.resolution(found.alpha)))
+    fit = evidence.estimate.curve
+    names = evidence.estimate.about.get("observables", ())
+    others = numeric_columns(evidence.frame, names, str(evidence.path))
+    own = np.asarray(model.transition.flip_probability(model.resolution(evidence.alpha)))
     fitted = np.asarray(
-        fit.transition.flip_probability(np.column_stack([found.alpha, others]) if names else found.alpha)
+        fit.transition.flip_probability(np.column_stack([evidence.alpha, others]) if names else evidence.alpha)
     )
     apart = float(np.mean(np.abs(own - fitted)))
     what = f"T(α) of {model.name} against that of the estimate ({fit.family}, {fit.method})"
@@ -239,17 +240,17 @@ def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
         yield Finding("transition-differs", "caution", f"{what}: {numbers}.", action)
 
 
-def _of_transition(found: Evidence) -> Iterator[Check]:
+def _of_transition(evidence: Evidence) -> Iterator[Check]:
     """The estimate of T(α) and of class fractions: its own findings, and whether class fractions depend on α."""
-    yield from found.of_estimate
-    estimate = found.estimate
+    yield from evidence.of_estimate
+    estimate = evidence.estimate
     if estimate is None:
         return
     yield from estimate.findings
     if estimate.check.checked and not estimate.check.findings:
         yield "Constant class fractions", estimate.check.statement
     if estimate.calibration.p_value >= LEVEL:
-        name = f"Fit of the {estimate.curve.family} family to the {'gold ' if found.from_gold else ''}labels"
+        name = f"Fit of the {estimate.curve.family} family to the {'gold ' if evidence.from_gold else ''}labels"
         yield name, f"p = {estimate.calibration.p_value:.2g} (χ² over bins)"
     fractions = estimate.fractions
     widths = fractions.high[:, DISK] - fractions.low[:, DISK]
@@ -257,17 +258,17 @@ def _of_transition(found: Evidence) -> Iterator[Check]:
     numbers = f"{widths.mean():.2f} wide (mean over bins; up to {widths.max():.2f})"
     if widths.mean() < 2 * _SMALL:
         yield what, numbers
-    elif found.from_gold:  # from labels alone, another finding gives the range
+    elif evidence.from_gold:  # from labels alone, another finding gives the range
         text = f"{what}: {numbers}, because there are few gold labels."
         yield Finding("range-wide", "note", text, "Quote the range, or use more gold labels (`gold`).")
 
 
-def _of_sample(found: Evidence) -> Iterator[Check]:
-    measured = found.bias[found.observed.name]
+def _of_sample(evidence: Evidence) -> Iterator[Check]:
+    measured = evidence.bias[evidence.observed.name]
     yield from () if measured is None else measured.findings
-    if found.tree.intrinsic is None:
+    if evidence.tree.intrinsic is None:
         text = "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias."
         action = "Give columns such as luminosity, physical size and redshift (`intrinsic`)."
         yield Finding("intrinsic-missing", "caution", text, action)
     else:
-        yield "Bias measured at fixed intrinsic properties", ", ".join(found.options.intrinsic)
+        yield "Bias measured at fixed intrinsic properties", ", ".join(evidence.options.intrinsic)

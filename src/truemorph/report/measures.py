@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.binning import choose_bins, equal_count_parts
+from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics import BiasResult, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import DISK, SMOOTH
@@ -22,9 +22,14 @@ def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -
 
     `value` is the mean of the column in that fifth; the other columns are those of `fractions_by`, for α.
     """
-    fifths = [part for part in equal_count_parts(values, FIFTHS) if part.size > 1]
-    halves = [fractions_by(alpha[part], [one.of(part) for one in sets], 2) for part in fifths]
-    return pl.concat([half.with_columns(value=values[part].mean()) for part, half in zip(fifths, halves, strict=True)])
+    finite = np.flatnonzero(np.isfinite(values))
+    fifths = Bins.cut(values[finite], FIFTHS)
+    halves = []
+    for fifth, value in enumerate(fifths.middles):
+        rows = finite[fifths.index == fifth]
+        if rows.size > 1:
+            halves.append(fractions_by(alpha[rows], [one.of(rows) for one in sets], 2).with_columns(value=value))
+    return pl.concat(halves)
 
 
 @dataclass(frozen=True)
@@ -75,26 +80,26 @@ class Tree:
         return cv18(labels, self.alpha[rows], columns, self.depth, self.bins, **settings)
 
 
-def numbers_of(found: BiasResult | None, *more: str) -> dict[str, float | None]:
-    """Columns of Table 1 that a metric gives, and `more` of its numbers; None where it could not be measured."""
-    names = ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess", *more)
-    return {name: None if found is None else getattr(found, name) for name in names}
+def numbers_of(bias: BiasResult | None) -> dict[str, float | None]:
+    """Columns of Table 1 that a metric gives; None where it could not be measured."""
+    names = ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess", "objects_per_bin")
+    return {name: None if bias is None else getattr(bias, name) for name in names}
 
 
-def agreement(one: LabelSet, reference: LabelSet) -> dict[str, Any]:
+def agreement(labels: LabelSet, reference: LabelSet) -> dict[str, Any]:
     """How labels agree with those of a reference, on the galaxies where both are known.
 
     `accuracy`; `precision_smooth` and `precision_disk`, the fraction of galaxies with this label on which the reference
     agrees, and `precision`, their mean; None where there are no such galaxies. `to_disk` and `to_smooth`: labels that
     differ from the reference's.
     """
-    both = one.known & reference.known
-    own, other = one.labels[both], reference.labels[both]
+    both = labels.known & reference.known
+    own, other = labels.labels[both], reference.labels[both]
     shares = [float((other[own == k] == k).mean()) if np.any(own == k) else None for k in (SMOOTH, DISK)]
-    known = [share for share in shares if share is not None]
+    defined = [share for share in shares if share is not None]
     return {
         "accuracy": float((own == other).mean()) if own.size else None,
-        "precision": float(np.mean(known)) if known else None,
+        "precision": float(np.mean(defined)) if defined else None,
         "precision_smooth": shares[SMOOTH],
         "precision_disk": shares[DISK],
         "to_disk": int(((own == DISK) & (other == SMOOTH)).sum()),
@@ -103,26 +108,34 @@ def agreement(one: LabelSet, reference: LabelSet) -> dict[str, Any]:
 
 
 def table_one(
-    sets: Sequence[LabelSet], alpha: np.ndarray, bias: Mapping[str, BiasResult | None], truths: Mapping[str, LabelSet]
+    sets: Sequence[LabelSet],
+    alpha: np.ndarray,
+    bias: Mapping[str, BiasResult | None],
+    truths: Mapping[str, LabelSet],
+    references: Mapping[str, LabelSet] | None = None,
 ) -> pl.DataFrame:
     """Table 1 of the paper for these label sets, and what the truth says where it is known; one row a set.
 
-    `labels`, `kind`, `galaxies`, `disk_fraction`; numbers of `bias`, None where a set has too few galaxies; `accuracy`
-    and `precision` against the observed labels (of probabilities: of the more probable class), `to_disk`, `to_smooth`;
-    and by definition of a disk
+    `labels`, `kind`, `galaxies`, `disk_fraction`; numbers of `bias`, None where a set has too few galaxies; `to_disk`
+    and `to_smooth`, labels that differ from the observed ones; `accuracy` and `precision` (of probabilities: of the
+    more probable class) against the set in `references`, by default the observed labels; and by definition of a disk
     `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
     observed = next(one for one in sets if one.kind == "observed")
+    if references is None:
+        references = {one.name: observed for one in sets if one.kind not in ("observed", "truth")}
     rows = []
     for one in sets:
-        agreed = {} if one.kind in ("observed", "truth") else agreement(one, observed)
+        moved = {} if one.kind in ("observed", "truth") else agreement(one, observed)
+        agreed = agreement(one, references[one.name]) if one.name in references else {}
         row: dict[str, Any] = {
             "labels": one.name,
             "kind": one.kind,
             "galaxies": int(one.known.sum()),
             "disk_fraction": one.fraction if one.known.any() else None,
             **numbers_of(bias[one.name]),
-            **{name: agreed.get(name) for name in ("accuracy", "precision", "to_disk", "to_smooth")},
+            **{name: agreed.get(name) for name in ("accuracy", "precision")},
+            **{name: moved.get(name) for name in ("to_disk", "to_smooth")},
         }
         for definition, truth in truths.items():
             both = one.known & truth.known
@@ -168,12 +181,10 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
 
     Rms error of theirs over fifths of α minus that of ours; its error by propagation of the scatter in each fifth.
     """
-    parts = equal_count_parts(alpha, FIFTHS)
-    off = np.array([[(one[part] - truth[part]).mean() for part in parts] for one in (ours, theirs)])
-    rms = np.sqrt(np.mean(off**2, axis=1))
-    slopes = off / (len(parts) * np.maximum(rms, 1e-9))[:, None]
-    variance = 0.0
-    for (own, other), part in zip(slopes.T, parts, strict=True):
-        moved = other * (theirs[part] - truth[part]) - own * (ours[part] - truth[part])
-        variance += np.sum((moved - moved.mean()) ** 2) / part.size**2
-    return float(rms[1] - rms[0]), float(np.sqrt(variance))
+    bins = Bins.cut(alpha, FIFTHS)
+    off = bins.means(np.column_stack([ours - truth, theirs - truth]))
+    rms = np.sqrt(np.mean(off**2, axis=0))
+    own, other = (off / (bins.count * np.maximum(rms, 1e-9)))[bins.index].T
+    moved = other * (theirs - truth) - own * (ours - truth)
+    scatter = moved - bins.means(moved[:, None])[bins.index, 0]
+    return float(rms[1] - rms[0]), float(np.sqrt(np.sum(bins.sums(scatter**2) / bins.totals**2)))
