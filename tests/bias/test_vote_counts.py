@@ -9,7 +9,7 @@ from conftest import codes, some_known
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.bias.votes import beta_binomial_log_probability
+from truemorph.bias.vote_model import beta_binomial_log_probability
 from truemorph.errors import InputError
 
 THETA, FALSE_DISK, RHO = 11.25, 0.12, (0.15, 0.3)

@@ -5,7 +5,6 @@ import polars as pl
 
 from truemorph.catalogs.crossmatch import match_ids
 from truemorph.catalogs.datasheet import datasheet
-from truemorph.catalogs.prepare import Preparation
 from truemorph.findings import Finding
 from truemorph.tables import CatalogTable
 
@@ -29,7 +28,7 @@ def test_the_datasheet_describes_rows_labels_columns_and_settings():
     metadata |= {"seed": 4, "mapping": {"sample": [6, 4]}, "matches": [{"tables": ["v.csv", "sdss"], **match}]}
     table = CatalogTable(pl.DataFrame(columns), {"a|b": "count"}, metadata, descriptions={"a|b": "all <b>votes</b>"})
     findings = (Finding("alpha-is-size", "caution", "one PSF"),)
-    page = datasheet(Preparation(table, pl.DataFrame(), FUNNEL, findings, {"v.csv": SOURCE}), "c.parquet")
+    page = datasheet(table, "c.parquet", {"v.csv": SOURCE}, FUNNEL, findings)
     rows = [line for line in page.splitlines() if line.startswith("|")]
     for row in (
         r"| `a\|b` | count | int64 | 0 | all \<b>votes\</b> |",
