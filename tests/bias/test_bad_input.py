@@ -83,7 +83,8 @@ def test_invalid_input_of_fractions_raises_errors(options, says):
 @pytest.mark.parametrize("label", [0, 1])
 def test_alpha_zero_is_valid(method, label):
     row = np.flatnonzero(label == LABELS)[0]
-    fit = fit_transition(LABELS, changed(ALPHA, row, 0.0), **METHODS[method])
+    delta = None if method == "binned" else 0.5  # the range of "binned" is that of "likelihood"
+    fit = fit_transition(LABELS, changed(ALPHA, row, 0.0), delta=delta, **METHODS[method])
     assert fit.transition.flip_probability(np.zeros(1))[0] == 1.0
     assert np.isfinite(fit.log_likelihood)
     assert ("disks-at-alpha-zero" in codes(fit)) == (label == 1 and method != "conditional")

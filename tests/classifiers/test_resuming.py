@@ -183,7 +183,7 @@ def test_a_run_with_other_settings_does_not_resume(tmp_path):
             begin(*changed)
 
 
-FAST = {**TINY, "folds": 1, "epochs": 10}
+FAST = {**TINY, "folds": 1, "epochs": 6}
 
 
 def started(catalogue, out, settings, **environment):

@@ -113,7 +113,7 @@ def test_training_on_votes(catalogue, tmp_path, monkeypatch, votes):
         learned.append(TrainingRows(*values, **named))
         return learned[0]
 
-    monkeypatch.setattr("truemorph.classifiers.members.TrainingRows", kept)
+    monkeypatch.setattr("truemorph.classifiers.train.TrainingRows", kept)
     settings = {**SMALL, "epochs": 1}
     trained = train_classifier(path, out=tmp_path / "m", votes=votes, vote_count="number", settings=settings)
     assert "galaxies-left-out" in codes(trained)

@@ -24,12 +24,11 @@ from truemorph.tables import CatalogTable, read_table, write_table
 
 @pytest.fixture(scope="module")
 def runs(catalogue, tmp_path_factory):
-    """A naive and a debiased run, two folds each."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name in ("naive", "debiased"):
-        settings = tiny(folds=2, epochs=1)
-        out = str(folder / name)
-        train_on_catalogue(RunConfig(catalogue=str(catalogue), out=out, naive=name == "naive", training=settings))
+    """A naive and a debiased run, two folds each, and the estimate that the second was trained through."""
+    folder, settings = tmp_path_factory.mktemp("runs"), tiny(folds=2, epochs=1)
+    tm.estimate_transition(catalogue, compare=False, out=folder / "fit.json", fraction_bins=5)
+    for name, how in (("naive", {"naive": True}), ("debiased", {"transition": str(folder / "fit.json")})):
+        train_on_catalogue(RunConfig(catalogue=str(catalogue), out=str(folder / name), training=settings, **how))
     return folder
 
 
@@ -163,15 +162,15 @@ def test_experts_own_labels_have_their_definition_and_no_volunteers(tmp_path, ca
     ("arguments", "says"),
     [
         ([], "give run folders"),
-        (["{runs}/naive", "--out", "page.pdf"], "an .html file"),
-        (["{runs}/naive", "--intrinsic", "radius_kcp"], "radius_kpc"),
-        (["{runs}/naive", "--gold", "t_type>=1"], "t_type"),
-        (["{runs}/naive", "--also", "x=radius"], "0 to 1"),
-        (["{runs}/naive", "--better", "nowhere"], "nowhere"),
-        (["{runs}/naive", "--where", "split=none"], "no galaxy meets"),
-        (["{runs}/naive", "--also", "naive=label"], "names two things"),
-        (["{runs}/naive", "{runs}/naive"], "given twice"),
-        (["{runs}/naive", "--labels", "{runs}/debiased/seen.parquet"], "seen.parquet"),
+        (["{runs}/debiased", "--out", "page.pdf"], "an .html file"),
+        (["{runs}/debiased", "--intrinsic", "radius_kcp"], "radius_kpc"),
+        (["{runs}/debiased", "--gold", "t_type>=1"], "t_type"),
+        (["{runs}/debiased", "--also", "x=radius"], "0 to 1"),
+        (["{runs}/debiased", "--better", "nowhere"], "nowhere"),
+        (["{runs}/debiased", "--where", "split=none"], "no galaxy meets"),
+        (["{runs}/debiased", "--also", "debiased=label"], "names two things"),
+        (["{runs}/debiased", "{runs}/debiased"], "given twice"),
+        (["{runs}/debiased", "--labels", "{runs}/naive/seen.parquet"], "seen.parquet"),
     ],
 )
 def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkeypatch):

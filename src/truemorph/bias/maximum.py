@@ -79,7 +79,10 @@ def climb(
         starts = np.array(sorted(starts, key=lambda start: negative(start)[0])[:2])
     options = {"maxiter": steps, "ftol": 1e-13, "gtol": 1e-7}
     bounds = np.column_stack([lower, upper])
-    ends = [minimize(negative, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options) for start in starts]
+    different = dict.fromkeys(map(tuple, starts))
+    ends = [
+        minimize(negative, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options) for start in different
+    ]
     best = min(ends, key=lambda end: end.fun)
     return best.x, sum(end.nit for end in ends)
 

@@ -62,7 +62,7 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     compared = []
     for how, rows, settings in others:
         with suppress(InputError):
-            found = fit_catalogue(rows, **settings)[1]
+            found = fit_catalogue(rows, **settings, delta=None)[1]  # only θ is compared
             compared.append({"how": how, "theta": found["parameters"]["theta"], "stderr": found["stderr"].get("theta")})
     return {
         "theta": described["parameters"]["theta"],
