@@ -80,6 +80,17 @@ def test_fractions_of_a_question_from_the_command(catalogue, tmp_path):
     assert by_redshift.edges.shape == (4, 2, 2)
 
 
+def test_gold_labels_of_a_question_can_be_prepared(catalogue, tmp_path):
+    path = tmp_path / "gold.parquet"
+    prepare_catalogue(survey(), question="bar", gold=RULES, out=path)
+    assert set(pl.read_parquet(path)["gold_bar"].drop_nulls()) == {"does not apply", "no bar", "bar"}
+    found = estimate_transition(path, question="bar", gold="gold", fraction_bins=2)
+    same = estimate_transition(catalogue, question="bar", gold=RULES, fraction_bins=2)
+    np.testing.assert_array_equal(found["bar fraction"].fraction, same["bar fraction"].fraction)
+    assert found.about["gold_definition"] == same.about["gold_definition"]
+    assert "gold labels" in measure_bias(path, question="bar", bootstrap=0).results
+
+
 def test_labels_alone_give_no_fraction_of_a_question_but_its_drift(catalogue):
     with pytest.raises(InputError):
         estimate_transition(catalogue, question="bar")
@@ -163,3 +174,40 @@ def test_a_question_needs_a_tree_and_a_catalogue_prepared_for_it(catalogue, tmp_
     ):
         with pytest.raises(InputError):
             wrong()
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_answers_of_a_handful_of_experts_are_votes(by_row):
+    rng = np.random.default_rng(0)
+    given = rng.choice(["none", "minor", "major", None], (80, 3), p=[0.4, 0.3, 0.2, 0.1])
+    given[:, 0] = rng.choice(["none", "minor", "major"], 80)
+    others = {"id": np.arange(80), "r": np.full(80, 6.0), "fwhm": 1.2 + np.arange(80) / 100}
+    if by_row:
+        table = pl.DataFrame({name: np.repeat(values, 3) for name, values in others.items()} | {"said": given.ravel()})
+        experts = "said"
+    else:
+        table = pl.DataFrame(others | {f"expert{k}": given[:, k] for k in range(3)})
+        experts = "expert0,expert1,expert2"
+    prepared = prepare_catalogue(
+        table, question="stage", answers="none,minor,major", experts=experts, id="id", radius="r", psf_fwhm="fwhm"
+    )
+    frame = prepared.catalogue.frame
+    assert prepared.catalogue.metadata["classes"] == ["none", "minor or major"]
+    for answer in ("none", "minor", "major"):
+        expected = (given[frame["object_id"].to_numpy()] == answer).sum(axis=1)
+        assert frame[f"votes_stage_{answer}"].to_list() == expected.tolist()
+    none = (given[frame["object_id"].to_numpy()] == "none").sum(axis=1)
+    rest = (given[frame["object_id"].to_numpy()] != None).sum(axis=1) - none  # noqa: E711
+    assert (frame["label"].to_numpy() == (rest > none)).all()
+
+
+def test_votes_for_a_question_without_a_tree():
+    table = pl.DataFrame({"id": range(60), "n0": [3, 1, 0] * 20, "n1": [1, 4, 1] * 20, "n2": [0, 0, 7] * 20})
+    table = table.with_columns(r=6.0, fwhm=1.2)
+    named = {"question": "stage", "id": "id", "radius": "r", "psf_fwhm": "fwhm"}
+    frame = prepare_catalogue(table, answers="none=n0,minor=n1,major=n2", **named).catalogue.frame
+    assert frame["label_stage"].to_list()[:3] == ["none", "minor", "major"]
+    with pytest.raises(InputError):
+        prepare_catalogue(table, answers="none=n0,minor=n9", **named)
+    with pytest.raises(InputError):
+        prepare_catalogue(table, experts="n0", **named)

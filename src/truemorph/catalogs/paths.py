@@ -18,7 +18,7 @@ from truemorph.bias.checks import selection_findings
 from truemorph.bias.fractions import PopulationFractions, fractions_in_bins
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN
-from truemorph.catalogs.catalogue import condition
+from truemorph.catalogs.catalogue import ID_COLUMNS, condition
 from truemorph.catalogs.label_sets import Kind, LabelSet
 from truemorph.catalogs.selected import filtered, sample_weights
 from truemorph.errors import InputError, nearest
@@ -53,7 +53,8 @@ def vote_column(question: str, answer: str) -> str:
 def described_path(name: str) -> str:
     """Return the description of a catalogue's column of a question."""
     kind, _, rest = name.partition("_")
-    return f"number of votes: {rest}" if kind == "votes" else f"class by the majority of the votes: {rest}"
+    kinds = {"votes": "number of votes", "gold": "gold label", "label": "class by the majority of the votes"}
+    return f"{kinds.get(kind, name)}: {rest}"
 
 
 def path_columns(frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str) -> pl.DataFrame:
@@ -80,6 +81,62 @@ def path_columns(frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarr
     return pl.DataFrame(columns)
 
 
+def flat_tree(question: str, answers: Sequence[str]) -> Tree:
+    """Return the tree of one question, from answers, each as "answer=column of its votes", or counted from experts'."""
+    pairs = [text.partition("=") for text in answers]
+    columns = {name.strip(): [column.strip() or f"experts_{_slug(name)}"] for name, _, column in pairs}
+    return read_tree({"name": question, "questions": [{"name": question, "answers": columns}]})
+
+
+def count_experts(table: CatalogTable, tree: Tree, experts: Sequence[str], ids: str | None) -> CatalogTable:
+    """Add numbers of votes of experts: each a column of answers, or one column of a table with a row for each expert.
+
+    In the latter the first row of a galaxy gives all other columns. Empty answers are no votes.
+    """
+    name, frame = str(table.path or "table"), table.frame
+    answers = {answer: columns[0] for answer, columns in tree.root.answers.items()}
+    for column in experts:
+        if column not in frame.columns:
+            raise InputError(f"{name}: no column {column!r} of an expert's answers; {nearest(column, frame.columns)}")
+        unknown = set(frame[column].cast(pl.String).drop_nulls()) - {*answers, ""}
+        if unknown:
+            raise InputError(
+                f"{name}: column {column}: {min(unknown)!r} is not one of {', '.join(answers)} (`answers`)"
+            )
+    counts = [
+        pl.sum_horizontal((pl.col(one).cast(pl.String) == answer).fill_null(False) for one in experts).alias(votes)
+        for answer, votes in answers.items()
+    ]
+    frame = frame.with_columns(counts)
+    if len(experts) == 1:
+        key = ids if ids in frame.columns else next((one for one in ID_COLUMNS if one in frame.columns), None)
+        if key is None:
+            raise InputError(
+                f"{name}: name the column of ids (`id`), so that the experts' rows of a galaxy are counted"
+            )
+        others = [one for one in frame.columns if one not in (key, *answers.values())]
+        frame = frame.group_by(key, maintain_order=True).agg(pl.col(others).first(), pl.col(*answers.values()).sum())
+    return replace(table, frame=frame)
+
+
+def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], tuple[str, str]]:
+    """Return columns of votes that make labels 0 and 1 of a tree's first question, and the names of these classes.
+
+    1 are its `shown` answers, by default all but the first.
+    """
+    root = tree.root
+    found = dict(zip(root.answers, tree.columns([root.name], existing).columns[root.name], strict=True))
+    inside = [one for one in root.answers if one not in tree.outside]
+    shown = [one for one in root.shown or inside[1:] if one in inside]
+    kinds = {"smooth": [one for one in inside if one not in shown], "disk": shown, "artefact": tree.outside}
+    columns = {
+        kind: " + ".join('"' + found[one].replace('"', '""') + '"' for one in some) if len(some) > 1 else found[some[0]]
+        for kind, some in kinds.items()
+        if some
+    }
+    return columns, (" or ".join(kinds["smooth"]), " or ".join(shown))
+
+
 @dataclass(frozen=True)
 class QuestionGold:
     """Gold labels of a question, shape (N,): names of classes or answers, null if unknown."""
@@ -87,6 +144,14 @@ class QuestionGold:
     classes: pl.Series
     definition: str
     findings: list[Finding]
+
+
+def is_of_question(rule: str, frame: pl.DataFrame) -> bool:
+    """Whether a rule for gold labels is one for a question: rules with names, or a column of names."""
+    text = rule.strip()
+    if text in frame.columns:
+        return frame[text].dtype in (pl.String, pl.Categorical, pl.Enum)
+    return _RULE.fullmatch(text.split(";")[0]) is not None
 
 
 def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, source: str) -> QuestionGold:
@@ -227,7 +292,9 @@ def question_rows(
     about = {
         "question": question,
         "tree": tree.name,
-        "gold_definition": read.definition,
+        "gold_definition": catalogue.metadata.get("gold_definitions", {}).get(question, read.definition)
+        if gold == "gold"
+        else read.definition,
         "alpha": catalogue.metadata.get("alpha"),
         "where": list(where),
         "applies": float(np.mean(collapsed[chosen] > 0)),

@@ -22,7 +22,14 @@ from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
-from truemorph.catalogs.paths import described_path, label_column, path_columns
+from truemorph.catalogs.paths import (
+    described_path,
+    gold_column,
+    gold_of_question,
+    is_of_question,
+    label_column,
+    path_columns,
+)
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError
@@ -138,7 +145,12 @@ def prepare(
     named = source.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
     funnel, labels, selection = choose_rows(named, mapped, conditions)
-    kept = funnel.kept
+    kept, asked, of_question = funnel.kept, None, None
+    if questions:
+        asked = read_tree(_tree_of_survey(kind, name) if tree is None else tree)
+        if gold is not None and len(questions) == 1 and is_of_question(gold, named):
+            of_question, gold = gold_of_question(named.filter(kept), asked, questions[0], gold, name), None
+            selection += of_question.findings
     if gold is not None:
         classes, definition, more = gold_classes(named.filter(kept), gold, name)
         selection += more
@@ -194,11 +206,13 @@ def prepare(
     elif "gold" in source.frame.columns:
         unused = "The column gold is kept as gold_input and is not used."
         findings.append(Finding("gold-column-kept", "note", unused, "If it has gold labels, name it (`gold`)."))
-    if questions:
-        asked = read_tree(_tree_of_survey(kind, name) if tree is None else tree)
+    if asked is not None:
         total = mapped.numbers("vote_count")[kept] if "vote_count" in mapped.columns else None
         for question in questions:
             made |= path_columns(named.filter(kept), asked, question, total, name).to_dict()
+        if of_question is not None:
+            made[gold_column(questions[0])] = of_question.classes
+            metadata["gold_definitions"] = {questions[0]: of_question.definition}
         metadata |= {"tree": asked.model_dump(mode="json", exclude_defaults=True), "questions": list(questions)}
     return Preparation(
         _catalogue(mapped, kept, made, metadata),

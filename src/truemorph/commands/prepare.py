@@ -11,9 +11,12 @@ from pydantic import SkipValidation
 from truemorph.arguments import Names, Rules, Seed, Table, validated
 from truemorph.catalogs.crossmatch import Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping
+from truemorph.catalogs.paths import count_experts, flat_tree, root_columns
 from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
 from truemorph.errors import InputError
+from truemorph.questions import read_tree
 from truemorph.results import PlainResult
+from truemorph.tables import read_table
 
 if TYPE_CHECKING:
     Columns = Mapping[str, str]
@@ -58,6 +61,8 @@ def prepare_catalogue(
     gold: str | None = None,
     question: Names = (),
     tree: Described | None = None,
+    answers: Names = (),
+    experts: Names = (),
     dry_run: bool = False,
     seed: Seed = 0,
 ) -> Preparation | PlainResult:
@@ -122,11 +127,17 @@ def prepare_catalogue(
     split : str or (float, float, float), optional
         Fractions or numbers of galaxies to train, validate and test on; default 0.8,0.1,0.1.
     gold : str, optional
-        Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3". The rule defines what a disk is.
+        Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3". The rule defines what a disk is. Rules such as
+        "applies: t_type>=-3; bar: bar_length>0" are those of a question, if there is one (see truemorph transition).
     question : sequence of str
         Questions of the decision tree, comma-separated, such as bar,spiral, whose labels and votes are added.
     tree : path, Tree or dict, optional
         Decision tree: a survey's name or a TOML file; default that of the preset.
+    answers : sequence of str
+        Of a question without a tree: its answers, such as none,minor,major, each with the column of its votes, as in
+        none=n_none.
+    experts : sequence of str
+        Columns with the answer of each expert, instead of votes; or one such column of a table with a row for each.
     dry_run : bool
         Print how the table would be read, as TOML that can be edited and used as mapping, and stop.
     seed : int
@@ -169,10 +180,24 @@ def prepare_catalogue(
     }
     if dry_run:
         return _mapping(table, options)
+    chosen: Any = tree
+    if answers:
+        if len(question) != 1 or tree is not None:
+            raise InputError("`answers` are those of one question (`question`), without a tree; name it")
+        chosen = flat_tree(question[0], answers)
+    if experts and table is not None:
+        if chosen is None:
+            raise InputError("name the answers that experts gave (`answers`), and the question (`question`)")
+        table = count_experts(read_table(table), read_tree(chosen), experts, id)
     if table is None:
         raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
+    if chosen is not None and smooth is None and disk is None and label is None:
+        table, asked = read_table(table), read_tree(chosen)
+        if asked.root.name != "smooth":
+            columns, names = root_columns(asked, table.frame.columns)
+            options |= {"columns": columns | options["columns"], "classes": classes or names}
     prepared = prepare(
-        table, **options, psf=psf, images=images, where=where, gold=gold, questions=question, tree=tree, seed=seed
+        table, **options, psf=psf, images=images, where=where, gold=gold, questions=question, tree=chosen, seed=seed
     )
     return prepared if out is None else write_preparation(prepared, out)
 
