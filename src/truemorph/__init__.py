@@ -50,6 +50,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "commands.train": ["train_classifier"],
         "commands.transition": ["estimate_transition"],
         "findings": ["Finding"],
+        "questions": ["read_tree"],
         "report.options": ["ReportOptions"],
         "reproduce.options": ["ReproduceOptions"],
         "catalogs.physical": ["resolution"],

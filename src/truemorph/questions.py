@@ -222,7 +222,28 @@ def _packaged(name: str) -> Tree:
 
 
 def read_tree(source: Tree | Mapping[str, Any] | str | os.PathLike[str]) -> Tree:
-    """Read a decision tree: the name of a survey's, a TOML file, or its content as a dict."""
+    """Read a decision tree.
+
+    Parameters
+    ----------
+    source : str, path, dict or Tree
+        The name of a survey's tree (docs/questions.md lists them), a TOML file, or its content.
+
+    Returns
+    -------
+    Tree
+
+    Raises
+    ------
+    InputError
+        If there is no such tree, or if questions and answers are inconsistent.
+
+    Examples
+    --------
+    >>> tree = read_tree("gz2")
+    >>> [one.name for one in tree.classes("bar")]
+    ['smooth', 'edge-on', 'no bar', 'bar', 'artifact']
+    """
     if isinstance(source, Tree):
         return source
     if isinstance(source, Mapping):

@@ -57,8 +57,7 @@ def propensity_columns(probability: np.ndarray) -> np.ndarray:
     """Covariates for the regression on gold labels, shape (N, 2): log probability of selection, and its square.
 
     Given them, gold labels are a random part of the rows (Rosenbaum & Rubin 1983, Biometrika 70, 41). If the selection
-    is related to class, the errors are a third smaller than with inverse-probability weights; of a planned choice, up
-    to 15 % (docs/statistics.md).
+    is related to class, the errors are 15 % smaller than with inverse-probability weights (docs/statistics.md).
     """
     return quadratic(np.log(np.maximum(probability, probability[probability > 0].min())))
 
