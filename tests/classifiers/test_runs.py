@@ -55,8 +55,7 @@ def test_settings_are_the_same_after_writing_and_reading(tmp_path):
     # Another preset keeps the changes of a file.
     paper = run_config(file, preset="paper")
     assert (paper.preset, paper.training.backbone, paper.training.epochs) == ("paper", "resnet50_v1", 7)
-    file.write_text('backbone = "resnet18"\nepochs = 7\n')
-    own = run_config("cat.parquet", file, out="m", epochs=3)
+    own = run_config(file, {"backbone": "resnet18"}, epochs=3)
     assert (own.training.backbone, own.training.epochs) == ("resnet18", 3)
 
 

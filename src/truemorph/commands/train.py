@@ -32,7 +32,6 @@ def train_classifier(
     naive: bool | None = None,
     where: Rules = (),
     preset: Literal["quick", "standard", "paper", "dcv14"] | None = None,
-    config: Path | None = None,
     votes: Literal["labels", "soft", "counts"] | None = None,
     vote_count: int | str | None = None,
     intrinsic: Names = (),
@@ -73,8 +72,6 @@ def train_classifier(
     preset : str, optional
         Settings that are not given come from this preset: standard (default with a GPU), quick (default without),
         paper (only to compare with the paper's Table 1), or dcv14 (logistic regression).
-    config : path, optional
-        TOML file of settings.
     votes : str, optional
         Train on labels, vote fractions (soft) or vote counts.
     vote_count : int or str, optional
@@ -115,7 +112,6 @@ def train_classifier(
         out = Path("model")
     run = run_config(
         "table in memory" if in_memory else catalogue,
-        config,
         settings,
         out=None if out is None else str(out),
         transition=str(transition) if isinstance(transition, str | Path) else None,
