@@ -27,6 +27,7 @@ def made(model):
         fit,
         model,
         tm.measure_bias(tm.simulate_catalogue(1000), bootstrap=0),
+        tm.estimate_transition(tm.simulate_catalogue(1000), compare=False),
         tm.cv14(labels, alpha),
         tm.debiased_fractions(labels, alpha, fit),
         tm.Finding("no-drift", "caution", "The labels do not drift with α."),

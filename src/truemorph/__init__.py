@@ -17,6 +17,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "benchmark.invariance": ["ResolutionDrift", "resolution_drift"],
         "bias.calibration": ["calibration"],
+        "bias.estimate": ["Estimate"],
         "bias.diagnostics": ["compare_families", "confounding_check"],
         "bias.fitting": ["fit_transition"],
         "bias.likelihood": ["label_quality", "posterior"],

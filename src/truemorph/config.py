@@ -154,7 +154,6 @@ class RunConfig(BaseModel):
     )
     vote_count: int | str | None = Field(None, description="number of votes: a column, or one number for all")
     intrinsic: tuple[str, ...] = Field((), description="columns for CV18 of held-out galaxies")
-    cache: str | None = Field(None, description="folder for decoded images, used by the next run")
     training: TrainingConfig = TrainingConfig()
 
 
@@ -183,14 +182,11 @@ def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, 
 
 
 def run_config(
-    source: str | os.PathLike[str],
-    file: str | os.PathLike[str] | None = None,
-    own: BaseModel | Mapping[str, Any] | None = None,
-    **changes: Any,
+    source: str | os.PathLike[str], own: BaseModel | Mapping[str, Any] | None = None, **changes: Any
 ) -> RunConfig:
-    """Make the settings of a run: preset, then files, then explicit changes (None means no change).
+    """Make the settings of a run: preset, then file, then explicit changes (None means no change).
 
-    `source` is a `run.toml`, or the catalogue; `file` and `own` have training settings, `changes` any. Another preset
+    `source` is a `run.toml`, or the catalogue; `own` has training settings, `changes` any. Another preset
     than that of the run.toml replaces only values that the file does not change.
     """
     settings: dict[str, Any] = {"catalogue": str(source)}
@@ -200,8 +196,6 @@ def run_config(
         training = settings.pop("training", {})
         if not isinstance(training, dict):
             raise InputError(f"{source}: training must be a table, [training]; got {training!r}")
-    if file is not None:
-        training |= read_toml(file)
     given = {name: value for name, value in changes.items() if value is not None}
     if "preset" in given and "preset" in settings:
         before = TrainingConfig(**_of_preset(settings["preset"])).model_dump(mode="json")

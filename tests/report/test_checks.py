@@ -28,7 +28,7 @@ SOME = 1 * (np.random.default_rng(6).random(N) < 0.1)
 
 
 def model_of(name, transition, p, features=("covariate",)):
-    """A model without posteriors; without features, it is a fit that stands for a model."""
+    """A model without posteriors; without features, it knows class fractions alone."""
     training = PRESETS["dcv14"].model_dump() | {"features": features}
     described = {"transition": transition_to_dict(transition), "catalogue": {}, "training": training}
     return Model(name, Classifier(described, [], pl.DataFrame()), p, np.full(p.size, np.nan), np.empty((p.size, 0)))
@@ -120,7 +120,7 @@ def test_what_is_wrong_with_a_model_is_found(plain, probabilities, transition, p
     assert sentences(found)["headline"].startswith("net") == ("nearly-one-class" in cautions)
 
 
-def test_the_labels_of_a_fit_that_stands_for_a_model_are_not_a_problem(plain):
+def test_the_labels_of_a_model_without_features_are_not_a_problem(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, abs(labels - SOME), {"all": truth}, NAIVE)
     fit = model_of("fit", NAIVE, abs(labels - SOME), features=())

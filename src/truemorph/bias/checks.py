@@ -60,13 +60,13 @@ def vote_findings(disk: np.ndarray, sample: Sample) -> list[Finding]:
 def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding]:
     """Compare labels or votes, shape (N, K), of gold rows with those of all rows at the same α, without rows of NaN."""
     good = np.isfinite(observed).all(axis=1)
-    observed, alpha, known, weights = observed[good], sample.alpha[good], sample.known[good], sample.weights[good]
-    if not known.any():
+    observed, alpha, has_gold, weights = observed[good], sample.alpha[good], sample.known[good], sample.weights[good]
+    if not has_gold.any():
         return []
-    stratum = _strata(alpha, known)
-    part = _parts(stratum, known)
-    parts = [part == one for one in np.unique(part[known])]
-    excesses = [_excess(observed[rows], stratum[rows], known[rows], weights[rows]) for rows in parts]
+    stratum = _strata(alpha, has_gold)
+    part = _parts(stratum, has_gold)
+    parts = [part == one for one in np.unique(part[has_gold])]
+    excesses = [_excess(observed[rows], stratum[rows], has_gold[rows], weights[rows]) for rows in parts]
     degrees = len(excesses) * (observed.shape[1] - 1)
     p_value = float(chi2.sf(sum(chi_squared for chi_squared, _ in excesses), degrees))
     worst = int(np.argmax([chi_squared for chi_squared, _ in excesses]))
@@ -74,7 +74,7 @@ def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding
     label = 1 + int(np.argmax(np.abs(difference[1:])))  # for two classes, the disk class is sufficient
     if p_value >= LEVEL or abs(difference[label]) < _NOTICEABLE:
         return []
-    fraction = np.average(observed[rows & known, label], weights=weights[rows & known])
+    fraction = np.average(observed[rows & has_gold, label], weights=weights[rows & has_gold])
     low, high = alpha[rows].min(), alpha[rows].max()
     message = (
         f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
@@ -90,10 +90,10 @@ def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding
 
 def equal_labels(sample: Sample) -> bool:
     """Whether all gold labels equal the observed ones, also of poorly resolved galaxies, where labels are biased."""
-    known = sample.known
-    if sample.gold is None or np.sum(known & (sample.alpha <= np.median(sample.alpha))) < _FEWEST_COPIES:
+    has_gold = sample.known
+    if sample.gold is None or np.sum(has_gold & (sample.alpha <= np.median(sample.alpha))) < _FEWEST_COPIES:
         return False
-    return bool(np.all(sample.gold[known] == sample.labels[known]))
+    return bool(np.all(sample.gold[has_gold] == sample.labels[has_gold]))
 
 
 def _copies(sample: Sample) -> list[Finding]:
@@ -108,13 +108,13 @@ def _copies(sample: Sample) -> list[Finding]:
     return [Finding("gold-equals-labels", "caution", message, action)]
 
 
-def _gaps(alpha: np.ndarray, known: np.ndarray) -> list[Finding]:
+def _gaps(alpha: np.ndarray, has_gold: np.ndarray) -> list[Finding]:
     """Say where no galaxy has a gold label: runs of galaxies in α that are longer than chance would give."""
-    n, n_gold = alpha.size, int(known.sum())
+    n, n_gold = alpha.size, int(has_gold.sum())
     # At random, one of n gold labels begins a gap longer than a fraction t with probability n (1 - t)^n at most.
     longest = max(_GAP, 1 - (LEVEL / n_gold) ** (1 / n_gold))
     order = np.sort(alpha)
-    limits = np.concatenate([[-np.inf], np.unique(alpha[known]), [np.inf]])
+    limits = np.concatenate([[-np.inf], np.unique(alpha[has_gold]), [np.inf]])
     begin, end = np.searchsorted(order, limits[:-1], "right"), np.searchsorted(order, limits[1:], "left")
     wide = np.flatnonzero(end - begin > longest * n)
     if not wide.size:
@@ -128,9 +128,9 @@ def _gaps(alpha: np.ndarray, known: np.ndarray) -> list[Finding]:
     return [Finding("gold-gap", "caution", message, action)]
 
 
-def _known_selection(probability: np.ndarray, known: np.ndarray) -> list[Finding]:
+def _known_selection(probability: np.ndarray, has_gold: np.ndarray) -> list[Finding]:
     """Return that gold labels were chosen with known probabilities, and whether some galaxies could not be chosen."""
-    chosen, never = probability[known], int(np.sum(probability == 0))
+    chosen, never = probability[has_gold], int(np.sum(probability == 0))
     chances = f"known probabilities ({chosen.min():.2g} to {chosen.max():.2g})"
     message = f"Galaxies were selected for gold labels with {chances}, which the estimate takes into account."
     findings = [Finding("selection-known", "note", message)]
@@ -149,15 +149,15 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
 
     Each is tested as in `selection_findings`, at a level of 1 % divided by the number of columns; NaN are left out.
     """
-    known, stratum = sample.known, _strata(sample.alpha, sample.known)
+    has_gold, stratum = sample.known, _strata(sample.alpha, sample.known)
     unbalanced = []
     for name, values in columns.items():
         good = np.isfinite(values)
-        if (known & good).sum() < _GOLD_PER_PART or np.ptp(values[good]) == 0:
+        if (has_gold & good).sum() < _GOLD_PER_PART or np.ptp(values[good]) == 0:
             continue
         ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1
         both = np.column_stack([-ranks, ranks])
-        chi_squared, difference = _excess(both, stratum[good], known[good], sample.weights[good])
+        chi_squared, difference = _excess(both, stratum[good], has_gold[good], sample.weights[good])
         if chi2.sf(chi_squared, 1) < LEVEL / len(columns) and abs(difference[1]) > _NOTICEABLE:
             unbalanced.append((name, difference[1]))
     if not unbalanced:
@@ -172,31 +172,31 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
     return [Finding("gold-unbalanced", "caution", message, action)]
 
 
-def _strata(alpha: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _strata(alpha: np.ndarray, has_gold: np.ndarray) -> np.ndarray:
     """Return each row's stratum: equal-count bins of α, with five gold rows or more in the mean."""
-    count = int(np.clip(known.sum() // 5, 1, _STRATA))
+    count = int(np.clip(has_gold.sum() // 5, 1, _STRATA))
     return Bins.cut(alpha, count).index
 
 
-def _parts(stratum: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _parts(stratum: np.ndarray, has_gold: np.ndarray) -> np.ndarray:
     """Return each row's part of the range of α: consecutive strata with equal numbers of gold rows."""
-    drawn = np.bincount(stratum[known], minlength=stratum.max() + 1)
+    drawn = np.bincount(stratum[has_gold], minlength=stratum.max() + 1)
     count = int(np.clip(drawn.sum() // _GOLD_PER_PART, 1, _PARTS))
     middle = np.cumsum(drawn) - 0.5 * drawn
     return np.minimum(count * middle / drawn.sum(), count - 1).astype(np.int64)[stratum]
 
 
 def _excess(
-    observed: np.ndarray, stratum: np.ndarray, known: np.ndarray, weights: np.ndarray
+    observed: np.ndarray, stratum: np.ndarray, has_gold: np.ndarray, weights: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Return χ² and the mean difference, shape (K,), between labels of gold rows and those of their strata."""
     strata, index, size = np.unique(stratum, return_inverse=True, return_counts=True)
-    drawn = np.bincount(index[known], minlength=strata.size)
+    drawn = np.bincount(index[has_gold], minlength=strata.size)
     total = np.bincount(index, weights=weights)
     mean = np.stack([np.bincount(index, weights=weights * column) / total for column in observed.T], axis=1)
     residual = weights[:, None] * (observed - mean[index])
-    excess = residual[known].sum(axis=0)
+    excess = residual[has_gold].sum(axis=0)
     scale = drawn * (size - drawn) / (size * np.maximum(size - 1.0, 1.0))
     covariance = residual.T @ (residual * scale[index, None])
     chi_squared = excess @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ excess
-    return float(chi_squared), excess / weights[known].sum()
+    return float(chi_squared), excess / weights[has_gold].sum()

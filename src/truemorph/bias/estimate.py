@@ -69,6 +69,16 @@ class Estimate(Result):
     about : dict
         Definitions of α, of the labels and of gold labels; stored in files.
     findings : tuple of Finding
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from truemorph import estimate_transition, simulate_catalogue
+    >>> estimate = estimate_transition(simulate_catalogue(2000), compare=False)
+    >>> path = f"{tempfile.mkdtemp()}/fit.json"
+    >>> estimate.write(path)
+    >>> Estimate.read(path).disk_fraction_range == estimate.disk_fraction_range
+    True
     """
 
     fit: TransitionFit | FittedCurve

@@ -128,11 +128,11 @@ class Sample:
         """R² of log α on the intrinsic columns; an error if they determine α, as size and redshift at constant PSF."""
         if self.intrinsic is None:
             return 0.0
-        found = explained_variance(self.alpha, self.intrinsic)
-        if found > REFUSED:
-            reason = f"the intrinsic columns determine alpha (R² = {found:.4f} of log alpha)"
+        r_squared = explained_variance(self.alpha, self.intrinsic)
+        if r_squared > REFUSED:
+            reason = f"the intrinsic columns determine alpha (R² = {r_squared:.4f} of log alpha)"
             raise InputError(f"{reason}; use columns that do not set alpha, such as the axis ratio, or gold labels")
-        return found
+        return r_squared
 
 
 def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:

@@ -65,11 +65,11 @@ def _tuples(values: Any) -> Any:
 def chosen(matrix: Array, labels: Array) -> list[Array]:
     """Return matrix[n, y, labels[n]] for each y; with masks, because the array API has no portable gather."""
     xp = array_namespace(matrix)
-    found = [matrix[:, y, 0] for y in range(matrix.shape[1])]
+    columns = [matrix[:, y, 0] for y in range(matrix.shape[1])]
     for seen in range(1, matrix.shape[-1]):
         is_seen = labels == seen
-        found = [xp.where(is_seen, matrix[:, y, seen], one) for y, one in enumerate(found)]
-    return found
+        columns = [xp.where(is_seen, matrix[:, y, seen], one) for y, one in enumerate(columns)]
+    return columns
 
 
 class Transition(ABC):
@@ -255,8 +255,8 @@ class FlipTransition(Transition):
         if self.takes_tensors or not is_torch_array(alpha):
             log_flip = self.log_flip_probability(alpha)
         else:
-            found = self.log_flip_probability(alpha.detach().cpu().numpy())
-            log_flip = xp.asarray(found, dtype=alpha.dtype, device=get_device(alpha))
+            values = self.log_flip_probability(alpha.detach().cpu().numpy())
+            log_flip = xp.asarray(values, dtype=alpha.dtype, device=get_device(alpha))
         with np.errstate(divide="ignore"):
             rates = np.log1p(-self.false_disk), np.log(self.false_disk)  # eq. 6
         return [[xp.full_like(log_flip, float(rate)) for rate in rates], [log_flip, _log(-xp.expm1(log_flip))]]
@@ -632,9 +632,9 @@ class MonotoneTransition(FlipTransition):
             return np.concatenate([flips, tail, expit(point[n_free:])])
 
         def build(point: np.ndarray) -> MonotoneTransition:
-            found = values(point)
-            false = float(found[at.size]) if false_disk is None else false_disk
-            return cls(_tuples(at.tolist()), _tuples(found[: at.size].tolist()), false)
+            parameters = values(point)
+            false = float(parameters[at.size]) if false_disk is None else false_disk
+            return cls(_tuples(at.tolist()), _tuples(parameters[: at.size].tolist()), false)
 
         names = [f"flip({value:.4g})" for value in at] + (["false_disk"] if false_disk is None else [])
         n_false = len(names) - at.size

@@ -32,11 +32,9 @@ def train_classifier(
     naive: bool | None = None,
     where: Rules = (),
     preset: Literal["quick", "standard", "paper", "dcv14"] | None = None,
-    config: Path | None = None,
     votes: Literal["labels", "soft", "counts"] | None = None,
     vote_count: int | str | None = None,
     intrinsic: Names = (),
-    cache: Path | None = None,
     settings: Annotated[
         Settings | None,
         Parameter(
@@ -73,16 +71,12 @@ def train_classifier(
     preset : str, optional
         Settings that are not given come from this preset: standard (default with a GPU), quick (default without),
         paper (only to compare with the paper's Table 1), or dcv14 (logistic regression).
-    config : path, optional
-        TOML file of settings.
     votes : str, optional
         Train on labels, vote fractions (soft) or vote counts.
     vote_count : int or str, optional
         Number of votes of each galaxy, or the column with it; for votes.
     intrinsic : sequence of str
         Columns of intrinsic properties for CV18 of each epoch, comma-separated.
-    cache : path, optional
-        Folder that keeps decoded images for the next run.
     settings : TrainingConfig or dict, optional
         Settings of the network and its training, such as {"epochs": 30}.
     overwrite : bool
@@ -115,7 +109,6 @@ def train_classifier(
         out = Path("model")
     run = run_config(
         "table in memory" if in_memory else catalogue,
-        config,
         settings,
         out=None if out is None else str(out),
         transition=str(transition) if isinstance(transition, str | Path) else None,
@@ -126,7 +119,6 @@ def train_classifier(
         votes=votes,
         vote_count=vote_count,
         intrinsic=tuple(intrinsic) or None,
-        cache=None if cache is None else str(cache),
     )
     if dry_run:
         return PlainResult(run_toml(run).rstrip(), run.model_dump(mode="json"))

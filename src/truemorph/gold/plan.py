@@ -454,6 +454,6 @@ def images_of(galaxies: pl.DataFrame, root: Path) -> dict[str, Path]:
         raise InputError(f"{root}: is not a folder of images")
     ids = galaxies["object_id"]
     named, after = find_images(ids, galaxies["image"], root), find_images(ids, None, root)
-    found = {one: name or other for one, name, other in zip(ids, named, after, strict=True)}
-    paths = {one: Path(os.path.abspath(root / name)) for one, name in found.items() if name is not None}
+    names = {one: name or other for one, name, other in zip(ids, named, after, strict=True)}
+    paths = {one: Path(os.path.abspath(root / name)) for one, name in names.items() if name is not None}
     return {one: path for one, path in paths.items() if path.is_relative_to(os.path.abspath(root))}

@@ -250,7 +250,7 @@ def changed_galaxies_section(evidence: Evidence) -> tuple[list[Pair], list[Secti
 
 
 def _pair(galaxy: Shown, evidence: Evidence, wanted: Sequence[str], tell_missing: bool = False) -> Pair:
-    """The wanted pictures of a galaxy, and its labels; if `told`, also that a better picture is missing."""
+    """The wanted pictures of a galaxy, and its labels; if `tell_missing`, also that a better picture is missing."""
     pictures = [(what, jpeg_source(galaxy.pictures[what])) for what in wanted if what in galaxy.pictures]
     if tell_missing and BETTER not in galaxy.pictures:
         pictures.insert(1, ("no better image", ""))

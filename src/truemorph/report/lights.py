@@ -32,16 +32,16 @@ GOLD, CURVE, MODEL, DATA = "Agreement with gold labels", "Bias curve", "Classifi
 Check = Finding | tuple[str, str]
 
 
-def lights(evidence: Evidence, known: Mapping[str, Iterable[Check]] | None = None) -> tuple[Light, ...]:
+def lights(evidence: Evidence, more_checks: Mapping[str, Iterable[Check]] | None = None) -> tuple[Light, ...]:
     """All checks of a report, one light a group: `GOLD`, `CURVE`, `MODEL`, `DATA`; no finding is in two of them.
 
-    `known` are checks that were made elsewhere, by the name of their group.
+    `more_checks` were made elsewhere, by the name of their group.
     """
     groups = {GOLD: _of_gold, CURVE: _of_transition, MODEL: _of_models, DATA: _of_sample}
     out: list[Light] = []
     seen: set[Finding] = set()
     for name, checks in groups.items():
-        some = [*checks(evidence), *(known or {}).get(name, ())]
+        some = [*checks(evidence), *(more_checks or {}).get(name, ())]
         findings = unique(one for one in some if isinstance(one, Finding) and one not in seen)
         seen.update(findings)
         out.append(Light(name, in_order(findings), [one for one in some if not isinstance(one, Finding)]))

@@ -84,8 +84,6 @@ class ReproduceOptions:
         Bins of α of CV18; default: 8 at scale paper; below, as for depth.
     bootstrap : int
         Bootstrap resamples.
-    cache : Path, optional
-        Folder for decoded images.
     dry_run : bool
         Show which stages would run.
     seed : int
@@ -110,7 +108,6 @@ class ReproduceOptions:
     depth: int | None = None
     bins: int | None = None
     bootstrap: Count = 100
-    cache: Path | None = None
     dry_run: bool = False
     seed: Seed = 0
 
