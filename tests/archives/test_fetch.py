@@ -1,4 +1,4 @@
-"""The fetch command for all archives: complete folders, provenance, full disks, extras."""
+"""The fetch command for all archives: offline runs, provenance, full disks, extras."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from conftest import run
 from truemorph.archives.addresses import addresses
 from truemorph.archives.fetch import ARCHIVES, fetch
 from truemorph.archives.provenance import origin, read_provenance, record
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphError
 
 
 def options(sky, name):
@@ -60,12 +60,16 @@ def test_wrong_options_raise_one_line_errors(capsys, tmp_path, words, named):
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_complete_folder_needs_no_requests_and_no_writes(sky, tmp_path, name):
-    """A read-only folder without a network is sufficient."""
+def test_offline_there_are_no_requests_and_no_writes(sky, tmp_path, name):
+    """A read-only folder is sufficient."""
+    with pytest.raises(TruemorphError):
+        fetch(name, tmp_path / name, offline=True, **options(sky, name))
+    assert not (tmp_path / name).exists()
     got = sky.fetch(name, tmp_path / name, **options(sky, name))
     before, asked = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, len(sky.requests)
-    again = fetch(name, tmp_path / name, addresses_from=sky.addresses, **options(sky, name))
-    assert again.counts == got.counts
+    # Independent of the address of the files.
+    for more in ({"offline": True}, {"addresses_from": sky.addresses}):
+        assert fetch(name, tmp_path / name, **more, **options(sky, name)).counts == got.counts
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert len(sky.requests) == asked
 

@@ -29,10 +29,14 @@ def models(tmp_path_factory):
 
 @pytest.mark.slow
 def test_all_files_are_written_and_consistent(capsys, models, catalogue, tmp_path):
+    table = read_catalogue(catalogue)
+    frame = table.frame.with_columns((4 * pl.col("radius")).alias("across"))
+    surveyed = write_table(CatalogTable(frame, table.units, table.metadata), tmp_path / "cat.parquet")
     out = tmp_path / "explained"
-    asked = ("explain", models / "naive", models / "debiased", "--catalogue", catalogue, "--out", out, "--rows", "all")
-    sizes = ("--align", "--rings", 8, "--galaxies", 40, "--bootstrap", 30, "--draws", 2)
-    status, printed, _ = run(capsys, *asked, *sizes, "--json")
+    asked = ("explain", models / "naive", models / "debiased", "--catalogue", surveyed, "--out", out, "--rows", "all")
+    geometry = ("--align", "--radius-column", "radius", "--field", "across", "--rings", 8)
+    sizes = ("--galaxies", 40, "--bootstrap", 30, "--draws", 2)
+    status, printed, _ = run(capsys, *asked, *geometry, *sizes, "--json")
     assert status == 0
     result = json.loads(printed)
     assert result == json.loads((out / "summary.json").read_text())
@@ -42,19 +46,19 @@ def test_all_files_are_written_and_consistent(capsys, models, catalogue, tmp_pat
     assert sum(counts.values()) == naive["galaxies"] == 40
     assert set(result["random_weights"]) == {"naive", "debiased"}
 
-    assert {"average_maps", "aligned_maps", "profiles", "differences"} == set(result["figures"])
+    assert {"average_maps", "aligned_maps", "profiles_pixel", "profiles_r_petro"} <= set(result["figures"])
     for name in result["figures"]:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
-    profiles = Table.read(out / "profiles.ecsv")
+    profiles = Table.read(out / "profiles_pixel.ecsv")
     assert str(profiles["outer"].unit) == "pix"
     written = profiles[(profiles["model"] == "naive") & (profiles["class"] == "disk")]["mean"]
     single = pl.read_parquet(out / "galaxies.parquet")
     assert single.height == 80
     disks = single.filter((pl.col("model") == "naive") & (pl.col("class") == "disk"))
-    np.testing.assert_allclose(disks["profile"].to_numpy().mean(axis=0), written, atol=1e-5)
-    assert disks["profile"].to_numpy().shape == (counts["disk"], 8)
+    np.testing.assert_allclose(disks["profile_pixel"].to_numpy().mean(axis=0), written, atol=1e-5)
+    assert disks["profile_r_petro"].to_numpy().shape == (counts["disk"], 8)
 
     with fits.open(out / "maps.fits") as units:
         found = {(one.header["MODEL"], one.header["CLASS"], one.name.split("_")[0]): one for one in units[1:]}
@@ -69,6 +73,8 @@ def test_all_files_are_written_and_consistent(capsys, models, catalogue, tmp_pat
     ("options", "says"),
     [
         (("naive", "--layer", "layer9"), "available: act1 (16×16)"),
+        (("naive", "--radius-column", "radius"), "give both --radius-column (arcsec) and --field"),
+        (("naive", "--radius-column", "radios", "--field", "3"), "no column 'radios'; nearest: radius"),
         ((".",), "not a truemorph model folder"),
         (("naive", "--catalogue", "untested.parquet"), "no test galaxies; choose --rows"),
     ],

@@ -23,12 +23,13 @@ def test_areas_equal_those_of_fine_subpixels(size):
     np.testing.assert_allclose(ring_areas(size, EDGES[:3]).sum(axis=(1, 2)), np.pi * np.diff(EDGES[:3] ** 2))
 
 
-def test_pixels_are_weighted_by_their_area_in_a_ring():
-    maps = np.random.default_rng(2).random((2, 10, 10))
-    edges = np.array([0.0, 1.0, 5.0])
-    areas = ring_areas(10, edges)
-    expected = np.einsum("nij,bij->nb", maps, areas) / (np.pi * np.diff(edges**2))
-    np.testing.assert_allclose(radial_profiles(maps, edges), expected)
+def test_rings_outside_of_the_image_are_nan_and_rings_at_its_corners_are_not():
+    ramp = np.ones((1, 10, 10))
+    ramp[0, 0, 0] = 5  # its outer corner has the largest distance from the centre, 7.07
+    got = radial_profiles(ramp, np.array([0, 1, 6.9, 7.05, 8, 9]))[0]
+    assert got[0] == pytest.approx(1)
+    assert got[2] == pytest.approx((5 + 3) / 4)  # one of four corners
+    assert np.isnan(got[4])
 
 
 def test_means_ignore_missing_values_and_add_up_over_batches():

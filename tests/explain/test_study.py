@@ -1,4 +1,4 @@
-"""Explanations of galaxies: means by predicted class, members, and differences between models."""
+"""Explanations of galaxies: means by predicted class, members, radii, and differences between models."""
 
 import numpy as np
 import polars as pl
@@ -8,8 +8,8 @@ from PIL import Image
 from explain.conftest import model_of, pictures
 from truemorph.errors import InputError
 from truemorph.explain.gradcam import GradCam, upsampled
-from truemorph.explain.profiles import aligned, radial_profiles
-from truemorph.explain.study import Galaxies, compare, explain, galaxies_of
+from truemorph.explain.profiles import RADIUS, aligned, radial_profiles
+from truemorph.explain.study import PIXELS, RADII, Galaxies, compare, explain, galaxies_of
 from truemorph.images.shapes import measure_shapes
 
 N = 24
@@ -49,7 +49,7 @@ def test_means_use_galaxies_of_a_predicted_class_and_members_that_did_not_see_th
         np.testing.assert_allclose(one.mean.mean, mine.mean(axis=0), atol=1e-4)
         middle = np.s_[16:48, 16:48]
         np.testing.assert_allclose(one.aligned.mean[middle], straight[predicted == k].mean(axis=0)[middle], atol=1e-4)
-        rings = one.rings
+        rings = one.rings[PIXELS]
         np.testing.assert_allclose(rings.profiles, radial_profiles(mine, np.linspace(0, 32, 9)), atol=1e-4)
         # Averaging maps and computing profiles commute.
         np.testing.assert_allclose(rings.average.mean, radial_profiles(one.mean.mean[None], rings.edges)[0], atol=1e-5)
@@ -57,19 +57,26 @@ def test_means_use_galaxies_of_a_predicted_class_and_members_that_did_not_see_th
     assert sorted(relations) == ["early_stopping"] + ["new"] * (N - 7) + ["out_of_fold"] * 6
 
 
-def test_galaxies_without_an_image_are_listed(tmp_path):
+@pytest.mark.parametrize(("crop", "radius"), [(1.0, 0.25), (0.5, 0.125)])
+def test_radii_are_fractions_of_an_image_before_cropping(tmp_path, crop, radius):
+    """Here two radii equal half of the cropped width, so that profiles in radii and in pixels are the same."""
     for k, one in enumerate(pictures(8)):
         Image.fromarray(one).save(tmp_path / f"{k}.png")
     frame = pl.DataFrame({"object_id": np.arange(9), "image": [f"{k}.png" for k in range(8)] + [None]})
-    found = explain({"a": model_of(crop=0.5)}, galaxies_of(frame, tmp_path))["a"]
+    frame = frame.with_columns(pl.Series(RADIUS, [0.0, -1.0, np.nan, np.inf, None] + [radius] * 4))
+    found = explain({"a": model_of(crop=crop)}, galaxies_of(frame, tmp_path))["a"]
     assert found.problems == [(8, "no image")]
     assert found.galaxies == 8
+    for one in found.classes:
+        known = np.isfinite(one.rings[RADII].profiles[:, 0])
+        assert known.tolist() == (one.table["object_id"] >= 5).to_list()
+        np.testing.assert_allclose(one.rings[RADII].profiles[known], one.rings[PIXELS].profiles[known], atol=1e-6)
 
 
 def test_models_are_compared_on_the_same_galaxies(model):
     pixels = pictures(N)
     found = explain({"a": model, "b": model_of("test_convnext"), "again": model}, source_of(pixels))
-    compared = compare(found, bootstrap=50)
+    compared = compare(found, bootstrap=50)[PIXELS]
     pairs = compared.partition_by("first", "second", "class", as_dict=True)
     assert {names[:2] for names in pairs} == {("a", "b"), ("a", "again"), ("b", "again")}
     for k, name in enumerate(model.classes):
@@ -81,13 +88,13 @@ def test_models_are_compared_on_the_same_galaxies(model):
             assert counts == (len(first), len(second), len(first & second))
     # Pixels of images with different sizes are not compared.
     small = explain({"small": model_of(size=32)}, source_of(pictures(N, 32)))
-    assert compare({"a": found["a"], **small}).is_empty()
+    assert compare({"a": found["a"], **small}) == {}
 
 
 def test_one_galaxy_is_explained_and_none_raises_an_error(model):
     found = explain({"a": model}, source_of(pictures(1)))["a"]
     empty, one = sorted(found.classes, key=lambda some: some.galaxies)
-    assert one.rings.average.count.tolist() == [1] * 16
+    assert one.rings[PIXELS].average.count.tolist() == [1] * 16
     assert np.isnan([one.mean.stderr, empty.mean.mean]).all()
 
     broken = Galaxies(pl.DataFrame({"object_id": []}), pictures(0), [(5, "the file is empty")])

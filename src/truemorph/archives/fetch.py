@@ -27,17 +27,18 @@ def fetch(
     out: str | os.PathLike[str] | None = None,
     *,
     addresses_from: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    offline: bool = False,
     per_second: float | None = None,
     **options: Any,
 ) -> Fetched:
     """Fetch an archive into a folder (default data/NAME), with its own options. If interrupted, the same call resumes.
 
-    `addresses_from` replaces packaged addresses (see `addresses`).
+    `addresses_from` replaces packaged addresses (see `addresses`); `offline` uses existing files only.
     """
     archive = _module(name)
     from truemorph.archives.http import Session
 
-    session = Session(archive.PER_SECOND if per_second is None else per_second)
+    session = Session(archive.PER_SECOND if per_second is None else per_second, offline=offline)
     return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
 
 

@@ -109,7 +109,7 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, ids: Any = 
     wanted = _dr7_ids(ids, id, out)
     address = known["sdss.sql"]
     sql = f"{PHOTOMETRY.sql}; {DETECTIONS.sql}"
-    table = _finished(out, wanted, sql, address.public_url)
+    table = _finished(out, wanted, sql, None if session.offline else address.public_url)
     if table is None:
         photometry = _found(session, address.url, out, PHOTOMETRY, wanted)
         objects = photometry["objid"].unique().sort()
@@ -159,8 +159,8 @@ def _dr7_ids(given: Any, column: str | None, out: Path) -> pl.Series:
     return ids
 
 
-def _finished(out: Path, wanted: pl.Series, sql: str, url: str) -> pl.DataFrame | None:
-    """Return the table of an earlier run, if it has these ids, this query, and this server."""
+def _finished(out: Path, wanted: pl.Series, sql: str, url: str | None) -> pl.DataFrame | None:
+    """Return the table of an earlier run, if it has these ids, this query, and this server (or any)."""
     path, absent = out / "photometry.parquet", out / "missing.csv"
     same = read_provenance(out).get(path.name, {}).get("query") == sql
     if not (same and is_recorded(path, url) and is_recorded(absent, url)):

@@ -9,7 +9,7 @@ from typing import Literal
 from truemorph.arguments import AtLeastOne, Count, Model, Seed, Table, validated
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError
-from truemorph.explain.catalogue import ExplainResult, chosen_galaxies, named_models, write_explanations
+from truemorph.explain.catalogue import ExplainResult, chosen_galaxies, named_models, with_radii, write_explanations
 
 
 @validated
@@ -21,6 +21,8 @@ def explain_classifier(
     rows: Literal["test", "all"] = "test",
     galaxies: Count = 2000,
     align: bool = False,
+    radius_column: str | None = None,
+    field: str | None = None,
     rings: AtLeastOne = 16,
     bootstrap: AtLeastOne = 1000,
     draws: Count = 5,
@@ -47,6 +49,10 @@ def explain_classifier(
         Largest number of galaxies to explain, drawn at random; 0 for all.
     align : bool
         Also average maps after rotating galaxies to the same position angle, which is measured on the images.
+    radius_column : str, optional
+        Column of radii in arcsec, for profiles in units of the radius; needs `field`.
+    field : str, optional
+        Width of an image file in arcsec: a number or a column.
     rings : int
         Number of rings of a radial profile.
     bootstrap : int
@@ -85,7 +91,9 @@ def explain_classifier(
     named = {name: replace(model, device=device) for name, model in named_models(models).items()}
     table = read_catalogue(catalogue)
     frame = chosen_galaxies(table, rows, galaxies, seed)
+    frame = with_radii(frame, str(catalogue), radius_column, field)
     source = galaxies_of(frame, image_folder(table))
     explanations = explain(named, source, frame.height, layer=layer, rings=rings, align=align, draws=draws, seed=seed)
-    about = {"catalogue": str(catalogue), "rows": rows, "galaxies": frame.height, "bootstrap": bootstrap, "seed": seed}
+    about = {"catalogue": str(catalogue), "rows": rows, "galaxies": frame.height}
+    about |= {"radius_column": radius_column, "field": field, "bootstrap": bootstrap, "seed": seed}
     return write_explanations(explanations, compare(explanations, bootstrap, seed), out, about)

@@ -14,11 +14,12 @@ import polars as pl
 from truemorph._version import __version__
 from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError
+from truemorph.explain.profiles import PIXELS, RADIUS
 from truemorph.findings import Finding
 from truemorph.io import plain, save_figure, write_json, written_whole
 from truemorph.plotting import axes_or_new
 from truemorph.results import Result
-from truemorph.tables import CatalogTable, read_table, to_astropy, write_table
+from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
 
 if TYPE_CHECKING:
     from truemorph.classifiers.checkpoint import Classifier
@@ -53,14 +54,14 @@ class ExplainResult(Result):
 
     def to_table(self) -> Any:
         """Return the mean intensity of maps against distance from the centre in pixels."""
-        return to_astropy(read_table(self.out / "profiles.ecsv"))
+        return to_astropy(read_table(self.out / "profiles_pixel.ecsv"))
 
     def plot(self, ax: Any = None) -> Any:
         """Draw mean intensity against distance from the centre, by predicted class; returns matplotlib axes."""
         ax = axes_or_new(ax)
         for name, one in self.explanations.items():
             for some in one.classes:
-                rings = some.rings
+                rings = some.rings[PIXELS]
                 ax.plot(rings.middles, rings.average.mean, label=f"{name}, predicted {some.name}")
         ax.set(xlabel="distance from the centre (pixels)", ylabel="mean intensity of maps")
         ax.legend(frameon=False, fontsize=8)
@@ -68,7 +69,7 @@ class ExplainResult(Result):
 
 
 def write_explanations(
-    explanations: Mapping[str, Explanation], compared: pl.DataFrame, out: Path, about: Mapping[str, Any]
+    explanations: Mapping[str, Explanation], compared: Mapping[str, pl.DataFrame], out: Path, about: Mapping[str, Any]
 ) -> ExplainResult:
     """Write tables, maps, figures and `summary.json`; `about` is added to it: catalogue, galaxies and settings."""
     out.mkdir(parents=True, exist_ok=True)
@@ -124,7 +125,7 @@ def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
 
     # Not the folders of loaded models: those of the Hugging Face hub are named by a hash.
     folders = [one.folder or f"model {k}" if isinstance(one, Classifier) else one for k, one in enumerate(given, 1)]
-    names = [Path(os.path.realpath(one)).name for one in folders]
+    names = [Path(os.path.realpath(one)).name.removesuffix(".json") for one in folders]  # a fit stands for a model
     if len(set(names)) < len(names):
         names = [str(one) for one in folders]
     if len(set(names)) < len(names):
@@ -147,8 +148,25 @@ def chosen_galaxies(table: CatalogTable, rows: str, galaxies: int, seed: int) ->
     return frame
 
 
-def _write_tables(explanations: Mapping[str, Explanation], compared: pl.DataFrame, out: Path) -> None:
-    """Write mean profiles and their differences as ECSV, and profiles of galaxies as Parquet."""
+def with_radii(frame: pl.DataFrame, source: str, radius: str | None, field: str | None) -> pl.DataFrame:
+    """Add radii in units of the image width (a number or a column); not positive or finite if unknown."""
+    if radius is None and field is None:
+        return frame
+    if radius is None or field is None:
+        raise InputError("give both `radius_column` (arcsec) and `field` (width of an image file, arcsec), or neither")
+    try:
+        across: Any = float(field)
+    except ValueError:
+        across = numeric_columns(frame, [field], source)[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        radii = numeric_columns(frame, [radius], source)[:, 0] / across
+    if not np.any(np.isfinite(radii) & (radii > 0)):
+        raise InputError(f"{source}: no galaxy has a radius above 0 ({radius}) and a field above 0 ({field})")
+    return frame.with_columns(pl.Series(RADIUS, radii))
+
+
+def _write_tables(explanations: Mapping[str, Explanation], compared: Mapping[str, pl.DataFrame], out: Path) -> None:
+    """Write mean profiles and their differences as ECSV, one file per unit, and profiles of galaxies as Parquet."""
     from truemorph.explain.study import profile_table  # needs the networks
 
     metadata = {"kind": "explanation", "truemorph_version": __version__}
@@ -156,13 +174,16 @@ def _write_tables(explanations: Mapping[str, Explanation], compared: pl.DataFram
     for name, one in explanations.items():
         for some in one.classes:
             if some.galaxies:
+                columns = {f"profile_{unit.lower()}": rings.profiles for unit, rings in some.rings.items()}
                 ids = {"object_id": some.table["object_id"].cast(pl.String), "relation": some.table["relation"]}
-                about = {"model": name, "class": some.name}
-                galaxies.append(pl.DataFrame({**about, **ids, "profile": some.rings.profiles}))
+                galaxies.append(pl.DataFrame({"model": name, "class": some.name} | ids | columns))
     write_table(CatalogTable(pl.concat(galaxies), {}, metadata), out / "galaxies.parquet")
-    for kind, table in (("profiles", profile_table(explanations)), ("differences", compared)):
-        if table.height:
-            write_table(CatalogTable(table, dict.fromkeys(("inner", "outer"), "pix"), metadata), out / f"{kind}.ecsv")
+    units = next(iter(explanations.values())).classes[0].rings
+    tables = {("profiles", unit): profile_table(explanations, unit) for unit in units}
+    tables |= {("differences", unit): table for unit, table in compared.items()}
+    for (kind, unit), table in tables.items():
+        pixels = dict.fromkeys(("inner", "outer"), "pix") if unit == PIXELS else {}
+        write_table(CatalogTable(table, pixels, metadata | {"distance": unit}), out / f"{kind}_{unit.lower()}.ecsv")
 
 
 def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
@@ -189,14 +210,19 @@ def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
         fits.HDUList(units).writeto(partial)
 
 
-def _write_figures(explanations: Mapping[str, Explanation], compared: pl.DataFrame, out: Path) -> list[str]:
+def _write_figures(
+    explanations: Mapping[str, Explanation], compared: Mapping[str, pl.DataFrame], out: Path
+) -> list[str]:
     from truemorph.explain import plots
 
-    figures = {"average_maps": plots.mean_map_figure(explanations), "profiles": plots.profile_figure(explanations)}
-    if next(iter(explanations.values())).classes[0].aligned:
+    some = next(iter(explanations.values())).classes[0]
+    figures = {"average_maps": plots.mean_map_figure(explanations)}
+    if some.aligned:
         figures["aligned_maps"] = plots.mean_map_figure(explanations, turned=True)
-    if compared.height:
-        figures["differences"] = plots.difference_figure(compared)
+    for unit in some.rings:
+        figures[f"profiles_{unit.lower()}"] = plots.profile_figure(explanations, unit)
+    for unit, table in compared.items():
+        figures[f"differences_{unit.lower()}"] = plots.difference_figure(table, unit)
     for name, figure in figures.items():
         for kind in ("png", "pdf"):
             save_figure(figure, out / f"{name}.{kind}")

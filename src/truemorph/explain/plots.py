@@ -10,6 +10,7 @@ import polars as pl
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from truemorph.explain.profiles import PIXELS, RADII
 from truemorph.plotting import BLUE, CYCLE, GREY, RED, plain_text
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 # Colours, and line styles that differ without colours.
 _COLOURS = (RED, BLUE, *CYCLE[2:-1])
 _LINES = ("-", "--", "-.", ":")
-_AXIS = "distance from the centre (pixels)"
+_AXES = {PIXELS: "distance from the centre (pixels)", RADII: r"distance from the centre ($R_\mathrm{petro}$)"}
 
 
 def _names(explanations: Iterable[Explanation]) -> list[str]:
@@ -56,7 +57,10 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
 
 
 def profile_figure(
-    explanations: Mapping[str, Explanation], colours: Mapping[str, str] | None = None, classes: Sequence[str] = ()
+    explanations: Mapping[str, Explanation],
+    unit: str = PIXELS,
+    colours: Mapping[str, str] | None = None,
+    classes: Sequence[str] = (),
 ) -> Figure:
     """Draw mean intensity against distance from the centre, with standard errors: one panel per class."""
     names = list(classes) or _names(explanations.values())
@@ -67,20 +71,20 @@ def profile_figure(
         line = _LINES[number % len(_LINES)]
         for one in model.classes:
             if one.galaxies and one.name in names:
-                ax, rings = axes[names.index(one.name)], one.rings
+                ax, rings = axes[names.index(one.name)], one.rings[unit]
                 label = f"{plain_text(model.model)} ({one.galaxies:,})"
                 mean, error = rings.average.mean, np.nan_to_num(rings.average.stderr)
                 ax.plot(rings.middles, mean, line, color=colour, label=label)
                 ax.fill_between(rings.middles, mean - error, mean + error, color=colour, alpha=0.25, lw=0)
     for ax, name in zip(axes, names, strict=True):
-        ax.set(xlabel=_AXIS, title=f"predicted {name}", xlim=(0, None))
+        ax.set(xlabel=_AXES[unit], title=f"predicted {name}", xlim=(0, None))
         if ax.lines:
             ax.legend(frameon=False, fontsize=8)
     axes[0].set(ylabel="mean Grad-CAM intensity", ylim=(0, None))
     return figure
 
 
-def difference_figure(compared: pl.DataFrame) -> Figure:
+def difference_figure(compared: pl.DataFrame, unit: str = PIXELS) -> Figure:
     """Draw a table of `compare`: differences with 68 and 95 % bootstrap limits, by pair of models and class."""
     pairs = compared.select("first", "second").unique(maintain_order=True).rows()
     names = compared["class"].unique(maintain_order=True).to_list()
@@ -99,5 +103,5 @@ def difference_figure(compared: pl.DataFrame) -> Figure:
         ax.legend(frameon=False, fontsize=8, title="bootstrap", title_fontsize=8)
         axes[row, 0].set(ylabel=f"{plain_text(str(first))} − {plain_text(str(second))}")
     for ax in axes[-1]:
-        ax.set(xlabel=_AXIS, xlim=(0, None))
+        ax.set(xlabel=_AXES[unit], xlim=(0, None))
     return figure

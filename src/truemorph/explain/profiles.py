@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,12 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import rotate
+
+PIXELS, RADII = "pixel", "R_petro"  # units of rings
+# Column of Petrosian radii in units of the width of an image file, before cropping.
+RADIUS = "explained radius"
+# Extent of profiles in units of R_petro.
+REACH = 2.0
 
 
 def moments(values: np.ndarray) -> np.ndarray:
@@ -20,7 +27,7 @@ def moments(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MeanMap:
-    """Mean over galaxies of maps or profiles, and its error from their scatter; NaN where there is no galaxy."""
+    """Mean over galaxies of maps or profiles, and its error from their scatter; NaN where no galaxy reaches."""
 
     mean: np.ndarray
     stderr: np.ndarray
@@ -40,14 +47,14 @@ class MeanMap:
 
 @dataclass(frozen=True)
 class Profiles:
-    """Intensity of maps in rings around the centre, in pixels of the network's image, from `radial_profiles`."""
+    """Intensity of maps in rings around the centre, from `radial_profiles`."""
 
     edges: np.ndarray  # shape (B + 1,)
     profiles: np.ndarray  # shape (N, B)
 
     @cached_property
     def average(self) -> MeanMap:
-        """Mean over the galaxies."""
+        """Mean over the galaxies whose image reaches the ring."""
         return MeanMap.of(moments(self.profiles))
 
     @property
@@ -80,13 +87,27 @@ def ring_areas(size: int, edges: np.ndarray) -> np.ndarray:
     return np.diff(np.diff(np.diff(signed, axis=-1), axis=-2), axis=-3)
 
 
-def radial_profiles(maps: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def radial_profiles(maps: np.ndarray, edges: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
     """Compute the mean intensity of maps, shape (N, S, S), in rings around the centre, shape (N, B).
 
-    Edges are in pixels, up to half the width of the image. Pixels are weighted by their area in the ring.
+    Edges are in pixels, or in units of each galaxy's `scale` (in pixels, shape (N,)); where it is NaN, the profile is.
+    Pixels are weighted by their area in the ring; a ring outside of the image is NaN.
     """
-    weights = ring_areas(maps.shape[1], edges).reshape(edges.size - 1, -1).T
-    return maps.reshape(len(maps), -1).astype(np.float64) @ weights / weights.sum(axis=0)
+    n, size = maps.shape[:2]
+    flat = maps.reshape(n, -1).astype(np.float64)
+    if scale is None:
+        return _ring_means(flat, ring_areas(size, edges))
+    out = np.full((n, edges.size - 1), np.nan)
+    for row in np.flatnonzero(np.isfinite(scale)):
+        out[row] = _ring_means(flat[row], ring_areas(size, edges * scale[row]))
+    return out
+
+
+def _ring_means(flat: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    weights = areas.reshape(len(areas), -1).T
+    area = weights.sum(axis=0)
+    # An area below a thousandth of a pixel is rounding.
+    return np.where(area > 1e-3, flat @ weights / np.maximum(area, 1e-3), np.nan)
 
 
 def profile_difference(
@@ -104,21 +125,23 @@ def profile_difference(
     numbers: dict[Any, int] = {}
     samples = []
     for profiles, own in zip((first, second), ids, strict=True):
+        there = np.isfinite(profiles)
         places = np.array([numbers.setdefault(one, len(numbers)) for one in own])
-        samples.append((places, profiles.astype(np.float64)))
+        samples.append((places, np.where(there, profiles, 0).astype(np.float64), there.astype(np.float64)))
 
     def difference(drawn: np.ndarray) -> np.ndarray:
         """Difference of means, with the number of times that each galaxy was drawn."""
-        sums = [(drawn[places] @ profiles, drawn[places].sum()) for places, profiles in samples]
-        (one, n), (other, m) = sums
-        return np.asarray(one / n - other / m if n and m else np.full(one.shape, np.nan))
+        sums = [(drawn[places] @ values, drawn[places] @ there) for places, values, there in samples]
+        means = [np.where(n > 0, total / np.maximum(n, 1), np.nan) for total, n in sums]
+        return means[0] - means[1]
 
     every = len(numbers)
     rng, equal = np.random.default_rng(seed), np.full(every, 1 / every)
     resamples = [difference(rng.multinomial(every, equal).astype(np.float64)) for _ in range(bootstrap)]
     out: dict[str, Any] = {"difference": difference(np.ones(every))}
     for percent in (68, 95):
-        limits = np.nanpercentile(resamples, [50 - percent / 2, 50 + percent / 2], axis=0)
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a ring that no galaxy reaches
+            limits = np.nanpercentile(resamples, [50 - percent / 2, 50 + percent / 2], axis=0)
         out[f"low_{percent}"], out[f"high_{percent}"] = limits
     n, m = len(first), len(second)
     return out | {"galaxies_first": n, "galaxies_second": m, "galaxies_both": n + m - every}

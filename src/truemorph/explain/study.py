@@ -15,7 +15,18 @@ from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.explain.gradcam import GradCam, upsampled
-from truemorph.explain.profiles import MeanMap, Profiles, aligned, moments, profile_difference, radial_profiles
+from truemorph.explain.profiles import (
+    PIXELS,
+    RADII,
+    RADIUS,
+    REACH,
+    MeanMap,
+    Profiles,
+    aligned,
+    moments,
+    profile_difference,
+    radial_profiles,
+)
 from truemorph.explain.sanity_check import Randomisation, randomise
 from truemorph.images.shapes import measure_shapes
 from truemorph.labelling.labeller import Labeller
@@ -30,7 +41,7 @@ _CHECKED = 32
 class Galaxies(NamedTuple):
     """A batch of galaxies for a network."""
 
-    rows: pl.DataFrame  # `object_id`
+    rows: pl.DataFrame  # `object_id` and, if known, RADIUS
     pixels: np.ndarray  # uint8, shape (N, S, S, 3)
     problems: Sequence[tuple[Any, str]] = ()  # ids of galaxies without a readable image, and reasons
 
@@ -59,7 +70,7 @@ class Explained:
     table: pl.DataFrame  # in the order of the profiles: `object_id`; `relation`, the role in training
     mean: MeanMap  # in pixels of the network's image
     aligned: MeanMap | None  # with major axes along x
-    rings: Profiles
+    rings: dict[str, Profiles]  # by unit of the radii: "pixel" (of the network's image) or "R_petro"
 
     @property
     def galaxies(self) -> int:
@@ -102,7 +113,7 @@ def explain(
     """Explain models on galaxies, each galaxy for its predicted class, and show progress.
 
     Galaxies used in training are explained by members that did not see their labels. `rings` is the number from the
-    centre to the edge of the image; `draws`, that of networks with random weights to compare with.
+    centre to the edge of the image, or to 2 R_petro; `draws`, that of networks with random weights to compare with.
     """
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
@@ -125,7 +136,7 @@ def _checked(explanation: Explanation, model: Classifier, source: Source, draws:
 def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, bar: Progress) -> Explanation:
     model = cam.model
     size, n_classes = model.config.image_size, len(model.classes)
-    edges = np.linspace(0, size / 2, rings + 1)
+    edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
     labeller = Labeller(model, cam)
     sums, turned = np.zeros((2, n_classes, 3, size, size))
     parts: list[pl.DataFrame] = []
@@ -143,9 +154,13 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, b
         if align:
             straight = aligned(maps, measure_shapes(some.pixels)["angle"].to_numpy())
             turned += [moments(straight[predicted == k]) for k in range(n_classes)]
+        profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}
+        if RADIUS in some.rows.columns:
+            radius = some.rows[RADIUS].cast(pl.Float64).to_numpy() * size / model.config.crop
+            profiles[RADII] = radial_profiles(maps, edges[RADII], np.where(radius > 0, radius, np.nan))
         columns = {"object_id": some.rows["object_id"], "relation": labels["relation"], "class": predicted}
         # float32 halves the memory, and is the precision of the maps.
-        parts.append(pl.DataFrame(columns | {"profile": radial_profiles(maps, edges).astype(np.float32)}))
+        parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
         bar.update(some.rows.height)
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
@@ -159,40 +174,41 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, b
             table=own.select("object_id", "relation"),
             mean=MeanMap.of(sums[k]),
             aligned=MeanMap.of(turned[k]) if align else None,
-            rings=Profiles(edges, own["profile"].to_numpy()),
+            rings={unit: Profiles(edges[unit], own[unit].to_numpy()) for unit in edges if unit in own.columns},
         )
         classes.append(one)
     backbone = model.config.backbone
     return Explanation(name, model.model_hash, backbone, cam.layer, cam.grid.cells, size, tuple(classes), problems)
 
 
-def profile_table(explanations: Mapping[str, Explanation]) -> pl.DataFrame:
+def profile_table(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:
     """Return mean profiles of models and predicted classes, with a row per ring (`inner` to `outer`)."""
     tables = []
     for name, one in explanations.items():
         for some in one.classes:
-            rings, average = some.rings, some.rings.average
+            rings, average = some.rings[unit], some.rings[unit].average
             about = {"model": name, "class": some.name, "inner": rings.edges[:-1], "outer": rings.edges[1:]}
             measured = {"mean": average.mean, "stderr": average.stderr, "galaxies": average.count}
             tables.append(pl.DataFrame(about | measured))
     return pl.concat(tables)
 
 
-def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> pl.DataFrame:
+def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> dict[str, pl.DataFrame]:
     """Compute differences between profiles of all pairs of models, `first` minus `second`, by `class`.
 
-    Pairs without galaxies of the class, or with other rings, are left out; the table may be empty.
+    Returns a table for each unit of the radii. Pairs without galaxies of the class, or with other rings, are left out.
     """
-    tables = [pl.DataFrame()]
+    tables: dict[str, list[pl.DataFrame]] = {}
     for first, second in combinations(explanations.values(), 2):
         for one, other in product(first.classes, second.classes):
             if one.name != other.name or not one.galaxies or not other.galaxies:
                 continue
             ids = (one.table["object_id"].to_list(), other.table["object_id"].to_list())
-            mine, theirs = one.rings, other.rings
-            if np.array_equal(mine.edges, theirs.edges):
-                difference = profile_difference(mine.profiles, theirs.profiles, ids, bootstrap, seed)
-                about = {"first": first.model, "second": second.model, "class": one.name}
-                edges = {"inner": mine.edges[:-1], "outer": mine.edges[1:]}
-                tables.append(pl.DataFrame({**about, **edges, **difference}))
-    return pl.concat(tables, how="diagonal")
+            for unit, mine in one.rings.items():
+                theirs = other.rings[unit]
+                if np.array_equal(mine.edges, theirs.edges):
+                    difference = profile_difference(mine.profiles, theirs.profiles, ids, bootstrap, seed)
+                    about = {"first": first.model, "second": second.model, "class": one.name}
+                    edges = {"inner": mine.edges[:-1], "outer": mine.edges[1:]}
+                    tables.setdefault(unit, []).append(pl.DataFrame({**about, **edges, **difference}))
+    return {unit: pl.concat(parts) for unit, parts in tables.items()}

@@ -90,7 +90,7 @@ def looks(evidence: Evidence) -> tuple[list[Illustration], list[Check]]:
     if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
         return [], []
     from truemorph.explain.plots import mean_map_figure, profile_figure
-    from truemorph.explain.study import explain, galaxies_of, profile_table
+    from truemorph.explain.study import PIXELS, explain, galaxies_of, profile_table
 
     frame = frame.filter(pl.col("image").is_not_null())
     if frame.height > options.maps:
@@ -113,8 +113,8 @@ def looks(evidence: Evidence) -> tuple[list[Illustration], list[Check]]:
     )
     profiles = Illustration(
         "profiles",
-        [profile_figure(explanations, colours, [kind]) for kind in kinds],
+        [profile_figure(explanations, PIXELS, colours, [kind]) for kind in kinds],
         "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
-        profile_table(explanations),
+        profile_table(explanations, PIXELS),
     )
     return [maps, profiles], made

@@ -16,7 +16,7 @@ from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError
 from truemorph.explain.plots import mean_map_figure, profile_figure
 from truemorph.explain.profiles import MeanMap, Profiles
-from truemorph.explain.study import Explained, Explanation, explain, galaxies_of, profile_table
+from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of, profile_table
 from truemorph.plotting import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, SKY
 from truemorph.report.distributions import Distributions, compare_distributions, cumulative_panels
 from truemorph.report.figures import Style, pairs_figure
@@ -163,7 +163,7 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     explanations = explain(models, galaxies_of(frame, image_folder(test)), frame.height)
     for number, one in enumerate(explanations.values()):
         for some in one.classes:
-            rings = some.rings
+            rings = some.rings[PIXELS]
             np.savez(folder / f"{number}-{some.name}.npz", **vars(some.mean), edges=rings.edges, rings=rings.profiles)
     names = ("model_hash", "backbone", "layer", "cells", "image_size")
     return {"models": {model: {name: getattr(one, name) for name in names} for model, one in explanations.items()}}
@@ -177,7 +177,7 @@ def _explained(work: Work, kind: str) -> dict[str, Explanation]:
             mean = MeanMap(kept["mean"], kept["stderr"], kept["count"])
             profiles = Profiles(kept["edges"], kept["rings"])
         numbered = pl.DataFrame({"object_id": np.arange(len(profiles.profiles))})
-        one = Explained(kind, numbered, mean, None, profiles)
+        one = Explained(kind, numbered, mean, None, {PIXELS: profiles})
         out[model] = Explanation(model, **about, classes=(one,))
     return out
 
@@ -196,7 +196,7 @@ def maps_and_profiles(work: Work) -> list[Illustration]:
         maps.append(Illustration(f"figure{of_map}", mean_map_figure(found), caption))
         text = f"mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre"
         caption = f"The paper's Figure 7{letter}: {text}, with standard errors."
-        figure, data = profile_figure(found, colours), profile_table(found)
+        figure, data = profile_figure(found, PIXELS, colours), profile_table(found, PIXELS)
         profiles.append(Illustration(f"figure7{letter}", figure, caption, data))
     return maps + profiles
 
