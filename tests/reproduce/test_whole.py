@@ -199,8 +199,23 @@ def test_changed_galaxies_have_hst_images_where_hst_observed(whole, sky):
     assert set(listed["object_id"]) == set(moved["object_id"])
     assert listed["p_disk"].is_sorted(descending=True)
     imaged = sky.truth.filter(pl.col("hst") == "image")["objid"]
-    expected = len(set(imaged) & set(listed["object_id"]))
-    assert result_of(whole)["figure4"]["with_better"] >= expected > 2  # fields may show neighbours too
+    pairs = pl.read_csv(whole / "verdicts.csv")["object_id"]
+    assert set(pairs) >= set(imaged) & set(listed["object_id"])  # fields may show neighbours too
+    assert len(pairs) > 2
+
+
+def test_verdicts_on_hst_images_are_counted(capsys, again, data):
+    file = again / "verdicts.csv"
+    listed = pl.read_csv(file, schema_overrides={"verdict": pl.String})
+    given = ["arms", "Lenticular", *["arms"] * (listed.height - 3), None]
+    listed.with_columns(verdict=pl.Series(given)).write_csv(file)
+    status, result, _ = reproduce(capsys, data, again, "--stages", "figure4")
+    assert done(status) == {"figure4"}
+    assert result["figure4"]["verdicts"] == {"arms": listed.height - 2, "lenticular": 1, "unclear": 0}
+    listed.with_columns(verdict=pl.lit("spiral")).write_csv(file)
+    status, result, code = reproduce(capsys, data, again, "--stages", "figure4")
+    assert (code, status["figure4"]) == (1, "failed")
+    assert "verdicts.csv" in next(one["text"] for one in result["stages"] if one["name"] == "figure4")
 
 
 def test_the_page_needs_no_other_file_and_shows_the_papers_values(whole):

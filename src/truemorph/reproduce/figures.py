@@ -17,6 +17,7 @@ from truemorph.errors import InputError
 from truemorph.explain.plots import mean_map_figure, profile_figure
 from truemorph.explain.profiles import MeanMap, Profiles
 from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of, profile_table
+from truemorph.io import written_whole
 from truemorph.plotting import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, SKY
 from truemorph.report.distributions import Distributions, compare_distributions, cumulative_panels
 from truemorph.report.figures import Style, pairs_figure
@@ -24,12 +25,12 @@ from truemorph.report.gallery import annotated, better_pictures, jpeg_source, wh
 from truemorph.report.page import Illustration, Pair, Section
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
-from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, HST_ARMS, HST_IMAGES, TABLE_1
+from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, TABLE_1
 from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work, files_digest, images_digest, rows_digest
 from truemorph.reproduce.table1 import all_labels, measured
-from truemorph.tables import CatalogTable, numeric_columns, write_table
+from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
-CHANGED = "changed.csv"
+CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
 _RESAMPLES = 300
 _FEWEST = 10
 _PAIRS = 24
@@ -46,19 +47,21 @@ def sersic_curves(work: Work) -> Distributions | None:
     found, options, name = measured(work), work.options, work.inputs.sersic_index
     if name not in found.frame.columns or found.frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
         return None
-    sets = {TABLE_1[name].labels: found.sets[name].disk for name in FIGURE_3 if name != GZ2B and name in found.sets}
+    drawn = found.sets if options.every_curve else FIGURE_3
+    sets = {TABLE_1[name].labels: one.disk for name, one in found.sets.items() if name != GZ2B and name in drawn}
     return compare_distributions(
         numeric_columns(found.frame, [name], "the sample")[:, 0], found.sets[GZ2B].disk, sets, column="sersic_n",
         observed_name=TABLE_1[GZ2B].labels, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
     )  # fmt: skip
 
 
-def sersic_figure(curves: Distributions) -> Illustration:
-    """Draw Figure 3."""
+def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
+    """Draw Figure 3; `circular`: with DCV14, which is trained on this index."""
     text = (
         "The paper's Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
         "disk. Which labels that figure has is inferred from the text. "
-        f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
+        + ("DCV14 is trained on this index, so its curves are circular. " if circular else "")
+        + f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
     )
     return Illustration("figure3", cumulative_panels(curves, _STYLES), text, curves.data())
 
@@ -76,18 +79,34 @@ def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
     return {"changed": chosen.height, "of_smooth": smooth.height, "places": "ra" in own and "dec" in own}
 
 
+def _verdicts(work: Work) -> dict[str, str]:
+    """Read a reader's verdicts on HST images, by object id; empty text where there is none yet."""
+    path = work.out / VERDICTS
+    if not path.is_file():
+        return {}
+    frame = read_table(path).frame.select(pl.col("object_id", "verdict").cast(pl.String)).fill_null("")
+    found = {name: verdict.strip().lower() for name, verdict in frame.iter_rows()}
+    for name, verdict in found.items():
+        if verdict not in ("", *KINDS):
+            raise InputError(f"{path}: verdict of {name} is {verdict!r}; write {', '.join(KINDS)}, or nothing")
+    return found
+
+
 def _better(work: Work) -> tuple[Path, pl.DataFrame]:
-    """Return the folder of HST images, and the changed galaxies that have one, its file `better`."""
+    """Return the folder of HST images, and the changed galaxies that have one: its file `better`, and the `verdict`."""
     folder = Path(work.inputs.better or work.data / "hst").resolve()
     table = pl.read_csv(work.file("changed", CHANGED), schema_overrides={"object_id": pl.String, "fov": pl.Float64})
     files = better_pictures(folder, table["object_id"]) if folder.is_dir() else {}
-    better = pl.col("object_id").replace_strict(files, default=None, return_dtype=pl.String)
-    table = table.with_columns(better=better)
+    names = pl.col("object_id")
+    table = table.with_columns(
+        better=names.replace_strict(files, default=None, return_dtype=pl.String),
+        verdict=names.replace_strict(_verdicts(work), default="", return_dtype=pl.String),
+    )
     return folder, table.filter(pl.col("better").is_not_null())
 
 
 def _pairs_settings(work: Work) -> dict[str, Any]:
-    """Fetch missing HST images, if asked for; identify those that exist."""
+    """Fetch missing HST images, if asked for; identify those that exist, and the verdicts."""
     found, listed, ours = work.result("changed"), work.file("changed", CHANGED), work.data / "hst"
     fetch = work.options.fetch and not work.options.dry_run and work.inputs.better in (None, str(ours.resolve()))
     if fetch and found["places"] and found["changed"]:
@@ -107,8 +126,16 @@ def _pairs_settings(work: Work) -> dict[str, Any]:
 
 
 def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
-    """Count the pairs."""
-    return {"changed": work.result("changed")["changed"], "with_better": _better(work)[1].height}
+    """Count the pairs and the reader's verdicts; add rows without a verdict to the file for them."""
+    _, table = _better(work)
+    every = _verdicts(work) | dict(table.select("object_id", "verdict").rows())
+    with written_whole(work.out / VERDICTS) as partial:
+        pl.DataFrame({"object_id": every.keys(), "verdict": every.values()}).write_csv(partial)
+    return {
+        "changed": work.result("changed")["changed"],
+        "with_better": table.height,
+        "verdicts": {one: int((table["verdict"] == one).sum()) for one in KINDS},
+    }
 
 
 def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
@@ -122,8 +149,8 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
     note = (
         f"The paper's Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} "
         f"galaxies, {found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. "
-        f"truemorph does not classify HST images: inspect them. Of the paper's {HST_IMAGES}, "
-        f"{HST_ARMS} have spiral arms, and the others are lenticular."
+        f"truemorph does not classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in "
+        f"{VERDICTS}; the same command then counts them, beside the paper's."
     )
     folder, table = _better(work)
     root, rows, on_page = image_folder(work.catalogue()), [], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,7 @@ from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, tr
 from truemorph.errors import InputError, TruemorphError
 from truemorph.io import write_file
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
-from truemorph.reproduce.options import Inputs, ReproduceOptions, theta_bins
+from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
 from truemorph.reproduce.paper import DCV14, DDB, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work, images_digest, rows_digest
 from truemorph.tables import CatalogTable, numeric_columns
@@ -35,6 +36,7 @@ _TRAINING_ROWS = (f"split={TRAIN}",)
 # Other numbers of galaxies per bin for θ.
 _PER_BIN = (16, 32, 128, 256, 1024)
 _FEWEST = 20
+_TIMED = 4  # images of the step whose time is measured
 
 
 def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
@@ -86,10 +88,35 @@ def _preset(options: ReproduceOptions) -> str:
 
 
 def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
-    """Say how many networks are trained, and for how many epochs."""
+    """Say how long the networks train on this machine, from the time of one step of the network."""
+    import torch
+
+    from truemorph.classifiers.module import several_devices
+    from truemorph.classifiers.network import GalaxyNetwork, settled_precision, torch_device
+
     config = network_config(inputs, options)
-    networks = len(NETWORKS) * config.folds * config.seeds
-    return f"{networks} networks ({config.backbone}, {config.image_size} pixels) train for up to {config.epochs} epochs"
+    device = torch_device("cuda" if config.device == "gpu" else config.device)
+    network, size = GalaxyNetwork(config).to(device), min(config.batch_size, _TIMED)
+    images = torch.zeros(size, 3, config.image_size, config.image_size, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    mixed = settled_precision(config.precision) == "bf16-mixed"
+    for _ in range(2):  # the first step allocates memory
+        began = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            loss = network(images).float().square().sum()
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    train, validation, _ = split_fractions(sum(options.counts))
+    galaxies = sum(options.counts) * (train + validation / 3)  # validation takes a third of a step
+    devices = torch.cuda.device_count() if device.type == "cuda" and several_devices(config) else 1
+    speed, networks = devices * size / seconds, len(NETWORKS) * config.folds * config.seeds
+    return (
+        f"{networks} networks ({config.backbone}, {config.image_size} pixels) train for up to {config.epochs} epochs; "
+        f"at {speed:,.1f} images/s on {devices} {device.type.upper()} this takes up to "
+        f"{networks * config.epochs * galaxies / speed / 3600:,.1f} hours"
+    )
 
 
 def intrinsic_columns(work: Work, frame: pl.DataFrame) -> tuple[str, ...]:

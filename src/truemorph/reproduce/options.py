@@ -84,6 +84,8 @@ class ReproduceOptions:
         Bins of α of CV18; default: 8 at scale paper; below, as for depth.
     bootstrap : int
         Bootstrap resamples.
+    every_curve : bool
+        Draw all label sets in Figure 3, not only GZ2B, GZ2D and DDB as in the paper.
     dry_run : bool
         Show which stages would run.
     seed : int
@@ -108,6 +110,7 @@ class ReproduceOptions:
     depth: int | None = None
     bins: int | None = None
     bootstrap: Count = 100
+    every_curve: bool = False
     dry_run: bool = False
     seed: Seed = 0
 

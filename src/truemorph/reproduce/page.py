@@ -21,9 +21,9 @@ from truemorph.report.page import (
     write_illustrations,
     write_page,
 )
-from truemorph.reproduce.figures import hst_images, maps_and_profiles, sersic_curves, sersic_figure
+from truemorph.reproduce.figures import KINDS, hst_images, maps_and_profiles, sersic_curves, sersic_figure
 from truemorph.reproduce.models import NETWORKS
-from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_IMAGES, SAMPLE, TABLE_1
+from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, SAMPLE, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Work
 
 
@@ -121,7 +121,10 @@ def _other_values(work: Work, curves: Distributions | None) -> Table:
         lines.append(["fraction of GZ2B smooth with disk profiles (Sérsic index n ≤ 3)", *values])
     if work.have("figure4"):
         seen = work.result("figure4")
-        lines.append(["changed galaxies with HST image", f"{seen['with_better']:,}", str(HST_IMAGES)])
+        lines.append(["changed galaxies with HST image", f"{seen['with_better']:,}", str(HST_PAIRS[0])])
+        given = any(seen["verdicts"].values())
+        for what, n in zip(KINDS, (*HST_PAIRS[1:], "–"), strict=True):
+            lines.append([f"… {what}, by your verdicts", str(seen["verdicts"][what]) if given else "–", str(n)])
     return Table("Other values", ["quantity", "here", "paper"], lines)
 
 
@@ -147,7 +150,7 @@ def make_page(work: Work, folder: Path) -> dict[str, Any]:
     if work.have("table1"):
         curves = sersic_curves(work)
         tables += [_table_1(work), _other_values(work, curves)]
-        figures += [] if curves is None else [sersic_figure(curves)]
+        figures += [] if curves is None else [sersic_figure(curves, work.options.every_curve)]
     figures += maps_and_profiles(work) if work.have("maps") else []
     hst, figure4 = hst_images(work)
     answer = _answer(work)

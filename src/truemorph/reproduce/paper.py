@@ -38,7 +38,7 @@ PER_THETA_BIN = 64
 TREE, BINS_CV14 = (3, 8), 10
 # Section 3.2: fraction of GZ2B's smooth galaxies with the light profile of a disk.
 DISK_LIKE_AMONG_SMOOTH = 0.40
-# Section 3.3: changed test galaxies with HST images; of these, with spiral arms.
-HST_IMAGES, HST_ARMS = 11, 8
+# Section 3.3: changed test galaxies with HST images; of these, with spiral arms and lenticular.
+HST_PAIRS = (11, 8, 3)
 # Curves of Figure 3, inferred from the paper's text.
 FIGURE_3 = (GZ2B, GZ2D, DDB)
