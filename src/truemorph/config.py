@@ -154,6 +154,7 @@ class RunConfig(BaseModel):
     )
     vote_count: int | str | None = Field(None, description="number of votes: a column, or one number for all")
     intrinsic: tuple[str, ...] = Field((), description="columns for CV18 of held-out galaxies")
+    cache: str | None = Field(None, description="folder for decoded images, used by the next run")
     training: TrainingConfig = TrainingConfig()
 
 

@@ -38,6 +38,7 @@ def test_a_dry_run_prints_the_whole_configuration_and_does_nothing(capsys, catal
     assert (status, err) == (0, "")
     assert not (tmp_path / "m").exists()
     assert tomllib.loads(out)["training"]["image_size"] == 32
+    assert "decoded images" in out  # description of cache
     (tmp_path / "run.toml").write_text(out)
     assert run(capsys, "train", tmp_path / "run.toml", "--dry-run")[1] == out
     _, out, _ = run(capsys, "train", tmp_path / "run.toml", "--epochs", "7", "--dry-run", "--json")

@@ -350,7 +350,7 @@ def _with_gold(
 
 
 def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:
-    """Read pixels into memory; decode on demand if there are many."""
+    """Read pixels from a cache or into memory; decode on demand if there are many."""
     from truemorph.images.store import ImageFiles
 
     root = image_folder(catalogue)
@@ -360,7 +360,7 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
         )
     files = ImageFiles([root / name for name in frame["image"]], run.training)
-    pixels, good, unreadable = files.load(_PIXELS_IN_MEMORY)
+    pixels, good, unreadable = files.load(run.cache, _PIXELS_IN_MEMORY)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
     problems += [(str(one), why) for one, (_, why) in zip(bad, unreadable, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.

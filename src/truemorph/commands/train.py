@@ -35,6 +35,7 @@ def train_classifier(
     votes: Literal["labels", "soft", "counts"] | None = None,
     vote_count: int | str | None = None,
     intrinsic: Names = (),
+    cache: Path | None = None,
     settings: Annotated[
         Settings | None,
         Parameter(
@@ -77,6 +78,8 @@ def train_classifier(
         Number of votes of each galaxy, or the column with it; for votes.
     intrinsic : sequence of str
         Columns of intrinsic properties for CV18 of each epoch, comma-separated.
+    cache : path, optional
+        Folder that keeps decoded images for the next run.
     settings : TrainingConfig or dict, optional
         Settings of the network and its training, such as {"epochs": 30}.
     overwrite : bool
@@ -119,6 +122,7 @@ def train_classifier(
         votes=votes,
         vote_count=vote_count,
         intrinsic=tuple(intrinsic) or None,
+        cache=None if cache is None else str(cache),
     )
     if dry_run:
         return PlainResult(run_toml(run).rstrip(), run.model_dump(mode="json"))

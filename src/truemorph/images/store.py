@@ -1,20 +1,27 @@
-"""Decode many images in threads, and list the unreadable ones."""
+"""Decode many images in threads, list the unreadable ones, and keep pixels in memory or on disk."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError
-from truemorph.images.decode import load_image, pixel_batches
+from truemorph.errors import InputError, TruemorphError
+from truemorph.images.decode import ahead, load_image, pixel_batches, read_image_file
+from truemorph.io import read_json, write_json
 from truemorph.progress import progress
 
 MAXIMUM_BAD_FRACTION = 0.05
+# Increase this when the same file gives other pixels, so that older caches are ignored.
+CACHE_VERSION = 2
+_BATCH = 256
 
 PathLike = str | os.PathLike[str]
 
@@ -33,22 +40,24 @@ class ImageFiles:
         images = self._pool.map(lambda path: load_image(path, self.config), paths)
         return np.array(list(images), np.uint8).reshape(-1, *self.shape[1:])
 
-    def load(self, memory: float = math.inf) -> tuple[Pixels, np.ndarray, list[tuple[str, str]]]:
+    def load(
+        self, cache: PathLike | None = None, memory: float = math.inf
+    ) -> tuple[Pixels, np.ndarray, list[tuple[str, str]]]:
         """Decode all images once; return their pixels, which are good, and path and problem of unreadable ones.
 
         Pixels are an array, uint8 (N, size, size, 3), zero if unreadable; or these files, if it is larger than `memory`
-        (bytes). More than 5 % unreadable images are an InputError.
+        (bytes). In a folder `cache`, they are memory-mapped, under a hash of the files' contents and the settings. An
+        interrupted build starts again; of two processes, one builds and the other waits. More than 5 % unreadable
+        images are an InputError.
         """
-        kept = None if math.prod(self.shape) > memory else np.zeros(self.shape, np.uint8)
-        bad: dict[int, str] = {}
-        with progress(len(self.paths), "images", "img") as bar:
-            for rows, images in pixel_batches(self.paths, self.config):
-                for row, image in enumerate(images, rows.start):
-                    if isinstance(image, str):
-                        bad[row] = image
-                    elif kept is not None:
-                        kept[row] = image
-                bar.update(len(images))
+        pixels: Pixels = self
+        if cache is not None:
+            pixels, bad = self._cached(Path(cache))
+        elif math.prod(self.shape) > memory:
+            bad = self._decoded()
+        else:
+            pixels = np.zeros(self.shape, np.uint8)
+            bad = self._decoded(pixels)
         if len(bad) > MAXIMUM_BAD_FRACTION * len(self.paths):
             raise InputError(
                 f"{len(bad)} of {len(self.paths)} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
@@ -56,7 +65,58 @@ class ImageFiles:
             )
         good = np.ones(len(self.paths), bool)
         good[list(bad)] = False
-        return self if kept is None else kept, good, [(str(self.paths[row]), why) for row, why in bad.items()]
+        return pixels, good, [(str(self.paths[row]), why) for row, why in bad.items()]
+
+    def _decoded(self, into: np.ndarray | None = None) -> dict[int, str]:
+        """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
+        bad: dict[int, str] = {}
+        with progress(len(self.paths), "images", "img") as bar:
+            for rows, images in pixel_batches(self.paths, self.config):
+                for row, image in enumerate(images, rows.start):
+                    if isinstance(image, str):
+                        bad[row] = image
+                    elif into is not None:
+                        into[row] = image
+                bar.update(len(images))
+        return bad
+
+    def _key(self) -> str:
+        """Return a hash of the contents of all files and the settings."""
+
+        def content(path: PathLike) -> bytes:
+            try:
+                return hashlib.sha256(read_image_file(path)).digest()
+            except InputError:
+                return b"absent"
+
+        reading = self.config.crop, self.config.fits_hdu, self.config.fits_stretch, self.config.fits_limits
+        whole = hashlib.sha256(repr((CACHE_VERSION, self.shape, *reading)).encode())
+        batches = (self.paths[start : start + _BATCH] for start in range(0, len(self.paths), _BATCH))
+        for _, digests in ahead(content, ((None, some) for some in batches)):
+            whole.update(b"".join(digests))
+        return whole.hexdigest()[:20]
+
+    def _cached(self, folder: Path) -> tuple[np.ndarray, dict[int, str]]:
+        """Return pixels from a cache (built if incomplete), and rows and problems of unreadable images."""
+        place = folder / f"pixels-{self._key()}"
+        file, problems = place / "pixels.npy", place / "problems.json"  # the latter is written last
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{place}.lock"):  # while another process decodes these images, wait
+                if not problems.is_file():
+                    pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=self.shape)
+                    if hasattr(os, "posix_fallocate"):  # a full disk raises an error here and not later
+                        with open(file, "r+b") as opened:
+                            os.posix_fallocate(opened.fileno(), 0, os.path.getsize(file))
+                    bad = self._decoded(pixels)
+                    pixels.flush()
+                    write_json(problems, bad)
+            return np.load(file, mmap_mode="r"), {int(row): why for row, why in read_json(problems).items()}
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or problem
+            raise TruemorphError(
+                f"{place}: the cache can't be used ({reason}); free disk space, delete it, or train without `cache`"
+            ) from problem
 
 
 Pixels = np.ndarray | ImageFiles  # uint8, (N, S, S, 3)

@@ -140,6 +140,7 @@ def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
         transition=str(work.file("theta", FIT)) if name == DDB else None,
         naive=name != DDB,
         intrinsic=intrinsic_columns(work, work.catalogue().frame),
+        cache=None if work.options.cache is None else str(work.options.cache),
         training=network_config(work.inputs, work.options),
     )
     return _train(work, folder, run)

@@ -86,6 +86,8 @@ class ReproduceOptions:
         Bootstrap resamples.
     every_curve : bool
         Draw all label sets in Figure 3, not only GZ2B, GZ2D and DDB as in the paper.
+    cache : Path, optional
+        Folder for decoded images.
     dry_run : bool
         Show which stages would run.
     seed : int
@@ -111,6 +113,7 @@ class ReproduceOptions:
     bins: int | None = None
     bootstrap: Count = 100
     every_curve: bool = False
+    cache: Path | None = None
     dry_run: bool = False
     seed: Seed = 0
 

@@ -27,7 +27,7 @@ from truemorph.tables import CatalogTable, frame_hash
 DONE, CACHED, LACKS, FAILED, LEFT_OUT, TO_DO = "done", "cached", "lacks", "failed", "left out", "to do"
 CATALOGUE, TEST_ROWS = "gz2b.parquet", "test.parquet"
 # Options that do not change results, or only those of networks.
-_NOT_THE_RESULT = ("fetch", "stages", "preset", "dry_run")
+_NOT_THE_RESULT = ("fetch", "stages", "preset", "cache", "dry_run")
 
 
 class Lacks(TruemorphError):
