@@ -12,7 +12,6 @@ from scipy.stats import chi2, rankdata
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import class_name
 from truemorph.findings import Finding
 
 # Significance level of the checks, about 2.6 standard errors.
@@ -78,7 +77,7 @@ def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding
     low, high = alpha[rows].min(), alpha[rows].max()
     message = (
         f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
-        f"{low:.3g} to {high:.3g}, {fraction:.1%} {what.format(class_name(label, observed.shape[1]))}, but "
+        f"{low:.3g} to {high:.3g}, {fraction:.1%} {what.format(sample.name_of(label))}, but "
         f"{fraction - difference[label]:.1%} of all galaxies there."
     )
     action = (

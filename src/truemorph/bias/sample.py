@@ -10,7 +10,7 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
-from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN, Array, as_resolution
+from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN, Array, as_resolution, class_name
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
@@ -39,6 +39,7 @@ class Sample:
     probability: np.ndarray | None = None  # (N,): of selection for a gold label; None for random selection
     uncertain: np.ndarray | None = None  # (N,): nonzero where people could not tell the class, or did not agree
     votes: np.ndarray | None = None  # (N, 2)
+    class_names: tuple[str, ...] = ()  # of a question; empty for smooth and disk, or classes without names
 
     @classmethod
     def of(
@@ -97,6 +98,10 @@ class Sample:
         if self.gold is not None:
             _check_enough(chosen["gold"], self.n_classes)
         return replace(self, **chosen)
+
+    def name_of(self, k: int) -> str:
+        """Return the name of a class."""
+        return self.class_names[k] if self.class_names else class_name(k, self.n_classes)
 
     @cached_property
     def argument(self) -> np.ndarray:

@@ -289,6 +289,7 @@ def question_rows(
         gold_uncertain=(read.classes == CANNOT_TELL).fill_null(False).to_numpy(),
         weights=sample_weights(frame, weights, source),
     )
+    sample = replace(sample, class_names=classes)
     about = {
         "question": question,
         "tree": tree.name,
