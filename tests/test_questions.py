@@ -74,7 +74,7 @@ def test_merged_answers_are_one_class():
     bars = {"weak bar": "bar", "strong bar": "bar"}
     classes, quantities = tree.quantities("bar", bars)
     assert classes == ("does not apply", "no bar", "bar")
-    assert [one.name for one in quantities][0] == "bar fraction"
+    assert quantities[0].name == "bar fraction"
 
 
 @given(st.lists(st.lists(st.integers(0, 20), min_size=7, max_size=7), min_size=2, max_size=20))
