@@ -25,13 +25,13 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 # Tests that train networks, kill processes or repeat a fit over many catalogues. A file is run by one process, because
-# its tests share what was trained.
+# its tests share what was trained; files with slow tests go first (tests/conftest.py), not those with many tests.
 slow: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
 
 # Both in one run, which keeps the cores busy to the end.
 check: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 # Damaged files, thousands for each reader.
 fuzz: setup

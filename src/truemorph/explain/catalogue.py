@@ -224,6 +224,9 @@ def _write_figures(
     for unit, table in compared.items():
         figures[f"differences_{unit.lower()}"] = plots.difference_figure(table, unit)
     for name, figure in figures.items():
+        # The layout is the same in both formats: it is computed once.
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
         for kind in ("png", "pdf"):
             save_figure(figure, out / f"{name}.{kind}")
     return list(figures)
