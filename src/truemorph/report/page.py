@@ -259,7 +259,7 @@ def write_illustrations(illustrations: Sequence[Illustration], folder: Path) -> 
         for name, figure in one.panels.items():
             # The layout is the same in every format: it is computed once.
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
             for kind in ("pdf", "png"):
                 save_figure(figure, folder / f"{name}.{kind}")
         if one.data is not None:
