@@ -79,10 +79,10 @@ def reason(problem: BaseException) -> str:
     return lines[0][:300] if lines else type(problem).__name__
 
 
-def nearest(name: str, existing: Sequence[str], n: int = 3, what: str = "columns") -> str:
+def nearest(name: str, existing: Sequence[str], what: str = "columns") -> str:
     """List the most similar names, for an error message."""
     by_case = {column.lower(): column for column in existing}
-    close = difflib.get_close_matches(name.lower(), list(by_case), n=n, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), list(by_case), n=3, cutoff=0.5)
     more = [f"and {len(existing) - 12} more"] if len(existing) > 12 else []
     shown = [by_case[c] for c in close] or [*list(existing)[:12], *more]
     return f"nearest: {', '.join(shown)}" if close else f"{what} are: {', '.join(shown)}"

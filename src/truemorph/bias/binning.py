@@ -16,6 +16,8 @@ import numpy as np
 
 from truemorph.errors import InputError
 
+MINIMUM_PER_BIN = 25
+
 
 def equal_count_edges(n: int | np.ndarray, bins: int) -> np.ndarray:
     """Return the edges of equal-count bins of n sorted objects, shape (b + 1,), or (L, b + 1) for an array of n."""
@@ -39,20 +41,20 @@ def limits_of_bins(ordered: np.ndarray, bins: int, amounts: np.ndarray | None = 
     return np.unique(np.concatenate([[0], inner, [ordered.size]]))
 
 
-def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, int]:
-    """Choose depth and bins so that each bin has at least `per_bin` of n objects, if possible.
+def choose_bins(n: int, with_intrinsic: bool) -> tuple[int, int]:
+    """Choose depth and bins so that each bin has at least 25 of n objects, if possible.
 
     Without intrinsic columns: up to 20 bins in one leaf (the default of CV14). With them: up to 2^6 leaves of 8 bins
     (as in CV18); the number of bins is reduced before the number of leaves.
     """
     if not with_intrinsic:
-        return 0, int(np.clip(n // per_bin, 2, 20))
+        return 0, int(np.clip(n // MINIMUM_PER_BIN, 2, 20))
     for depth in range(6, 0, -1):
         # The sizes of k-d leaves differ by one or two objects.
-        bins = int((n // 2**depth - 1) // per_bin)
+        bins = int((n // 2**depth - 1) // MINIMUM_PER_BIN)
         if bins >= 4:
             return depth, min(bins, 8)
-    return 1, max(2, int((n // 2 - 1) // per_bin))
+    return 1, max(2, int((n // 2 - 1) // MINIMUM_PER_BIN))
 
 
 def proportion_error(proportion: Any, count: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.binning import RankedTable
+from truemorph.bias.binning import MINIMUM_PER_BIN, RankedTable
 from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.bias.sample import check_whole
 from truemorph.bias.transitions import Array
@@ -29,7 +29,6 @@ from truemorph.plotting import BLUE, GREY, SKY, axes_or_new
 from truemorph.progress import progress
 from truemorph.results import Result, quantity_table, text_table
 
-MINIMUM_PER_BIN = 25
 # Galaxies from which fewer threads work at once, to save memory.
 _MANY = 2_000_000
 Reference = Literal["last", "first"]

@@ -29,9 +29,9 @@ def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = 15) -> 
     return float(sum(abs(p_disk[part].mean() - truth[part].mean()) * part.size for part in parts) / truth.size)
 
 
-def fraction_error(truth: np.ndarray, disk: np.ndarray, alpha: np.ndarray, bins: int = 5) -> float:
-    """Return the rms error of the disk fraction in equal-count bins of α; `disk` is labels or probabilities."""
-    off = Bins.cut(alpha, bins).averages(disk - truth)[0]
+def fraction_error(truth: np.ndarray, disk: np.ndarray, alpha: np.ndarray) -> float:
+    """Return the rms error of the disk fraction in fifths of α; `disk` is labels or probabilities."""
+    off = Bins.cut(alpha, 5).averages(disk - truth)[0]
     return float(np.sqrt(np.mean(off**2)))
 
 

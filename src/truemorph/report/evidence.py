@@ -41,6 +41,18 @@ _UNSTATED = "column gold"
 _FEWEST = 10
 
 
+def argument(alpha: np.ndarray, observables: np.ndarray, along: bool = False) -> np.ndarray:
+    """What T depends on: α, or α and observables, of N galaxies (where one is missing, at the mean of the others).
+
+    Or `along` a curve in α, shape (M,), at the means of the galaxies' observables, shape (N, J).
+    """
+    if not observables.shape[1]:
+        return alpha
+    mean = np.nanmean(observables, axis=0)
+    others = np.tile(mean, (alpha.size, 1)) if along else np.where(np.isfinite(observables), observables, mean)
+    return np.column_stack([alpha, others])
+
+
 @dataclass(frozen=True)
 class Model:
     """A model in the report, with its p(disk) of the N galaxies that are measured."""
@@ -91,19 +103,11 @@ class Model:
         """That of some galaxies."""
         return replace(self, disk=self.disk[rows], after=self.after[rows], observables=self.observables[rows])
 
-    def resolution(self, alpha: np.ndarray) -> np.ndarray:
-        """What T depends on: of the galaxies that are measured, or along a curve in α at the mean of the rest."""
-        if not self.observables.size:
-            return alpha
-        mean = np.nanmean(self.observables, axis=0)
-        others = self.observables if len(alpha) == len(self.observables) else np.tile(mean, (len(alpha), 1))
-        return np.column_stack([alpha, np.where(np.isfinite(others), others, mean)])
-
     def observed_probability(self, alpha: np.ndarray) -> np.ndarray:
         """p(ỹ = disk | x, α) (eq. 3), shape (N,): testable without gold labels."""
         with np.errstate(divide="ignore"):
             log_p = np.log(self.probabilities.probabilities)
-            log_observed = observed_log_probabilities(log_p, self.resolution(alpha), self.transition)
+            log_observed = observed_log_probabilities(log_p, argument(alpha, self.observables), self.transition)
         return np.exp(log_observed)[:, DISK]
 
 

@@ -16,7 +16,7 @@ from truemorph.bias.transitions import DISK
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.label_sets import LabelSet, fractions_by
 from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text
-from truemorph.report.evidence import Evidence
+from truemorph.report.evidence import Evidence, argument
 from truemorph.report.lights import FEWEST_OF_A_CLASS
 from truemorph.report.measures import halves_by
 from truemorph.report.page import Illustration
@@ -127,8 +127,7 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
     grid = np.linspace(0, float(np.quantile(evidence.alpha, 0.99)), 200)
     fits = {fit.family: fit} if estimate.families is None else {fit.family: fit, **estimate.families.fits}
     names = list(estimate.about.get("observables", ()))
-    means = np.nanmean(numeric_columns(evidence.frame, names, str(evidence.path)), axis=0) if names else np.empty(0)
-    at = np.column_stack([grid, np.tile(means, (grid.size, 1))]) if names else grid
+    at = argument(grid, numeric_columns(evidence.frame, names, str(evidence.path)), along=True)
     curves = {name: np.asarray(one.transition.flip_probability(at), np.float64) for name, one in fits.items()}
     data = []
     axes = new_panel(6, 3.9)
@@ -141,7 +140,9 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
     for model in evidence.models:
         if not model.naive:
             name = f"{model.name}, trained through"
-            curve = np.asarray(model.transition.flip_probability(model.resolution(grid)), np.float64)
+            curve = np.asarray(
+                model.transition.flip_probability(argument(grid, model.observables, along=True)), np.float64
+            )
             drawn[name] = curve
             axes.plot(grid, curve, lw=1.5, ls="--", color=styles[model.name]["color"], label=plain_text(name))
     for definition, truth in evidence.truths.items():

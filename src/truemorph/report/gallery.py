@@ -60,16 +60,16 @@ def jpeg_source(pixels: np.ndarray, limit: int | None = None, side: int = _SIDES
     return text
 
 
-def annotated(pixels: np.ndarray, text: str, width: float | None, bar: float = 5.0) -> np.ndarray:
-    """Draw a text on a uint8 RGB picture, and a bar of `bar` arcsec if its width in arcsec is known."""
+def annotated(pixels: np.ndarray, text: str, width: float | None) -> np.ndarray:
+    """Draw a text on a uint8 RGB picture, and a bar of 5 arcsec if its width in arcsec is known."""
     picture = Image.fromarray(pixels)
     draw, side = ImageDraw.Draw(picture), picture.width
     font = ImageFont.load_default(max(9, side // 20))
     draw.text((side * 0.03, side * 0.02), text, fill="white", font=font)
     if width:
         end, low = side * 0.97, picture.height * 0.95
-        draw.line((end - side * bar / width, low, end, low), fill="white", width=max(1, side // 100))
-        draw.text((end, low - side * 0.01), f"{bar:g} arcsec", fill="white", font=font, anchor="rb")
+        draw.line((end - side * 5 / width, low, end, low), fill="white", width=max(1, side // 100))
+        draw.text((end, low - side * 0.01), "5 arcsec", fill="white", font=font, anchor="rb")
     return np.asarray(picture)
 
 

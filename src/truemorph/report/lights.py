@@ -12,7 +12,7 @@ from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.findings import Finding, unique
-from truemorph.report.evidence import Evidence, Model
+from truemorph.report.evidence import Evidence, Model, argument
 from truemorph.report.measures import accuracy_gain, chance_calibration_error, fraction_gain
 from truemorph.report.page import Light, in_order
 from truemorph.tables import numeric_columns
@@ -226,10 +226,8 @@ def _against_fit(evidence: Evidence, model: Model) -> Iterator[Check]:
     fit = evidence.estimate.curve
     names = evidence.estimate.about.get("observables", ())
     others = numeric_columns(evidence.frame, names, str(evidence.path))
-    own = np.asarray(model.transition.flip_probability(model.resolution(evidence.alpha)))
-    fitted = np.asarray(
-        fit.transition.flip_probability(np.column_stack([evidence.alpha, others]) if names else evidence.alpha)
-    )
+    own = np.asarray(model.transition.flip_probability(argument(evidence.alpha, model.observables)))
+    fitted = np.asarray(fit.transition.flip_probability(argument(evidence.alpha, others)))
     apart = float(np.mean(np.abs(own - fitted)))
     what = f"T(α) of {model.name} against that of the estimate ({fit.family}, {fit.method})"
     numbers = f"{apart:.3f} (mean absolute difference)"

@@ -17,7 +17,7 @@ from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.report.changes import CHANGE
 from truemorph.report.distributions import distributions
-from truemorph.report.evidence import TRUTH, Evidence, gather
+from truemorph.report.evidence import TRUTH, Evidence, argument, gather
 from truemorph.report.figures import among_similar, bias_curve, fractions, in_words, reliability_panels
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
 from truemorph.report.lights import DATA, MODEL, ONE_CLASS, lights
@@ -218,7 +218,7 @@ def _never_disk(evidence: Evidence) -> bool:
     """Whether the T(α) that corrects says that smooth galaxies are never labelled disk."""
     model, alpha = evidence.principal, np.array([1.0, 20.0])
     if model is not None:
-        matrix = model.transition.matrix(model.resolution(alpha))
+        matrix = model.transition.matrix(argument(alpha, model.observables, along=True))
     elif evidence.estimate is not None and not evidence.estimate.about.get("observables"):
         matrix = evidence.estimate.curve.transition.matrix(alpha)
     else:
