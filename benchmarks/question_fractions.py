@@ -32,7 +32,7 @@ class Case:
     truth: np.ndarray
     quantities: tuple
     paths: np.ndarray | None = None
-    covariates: np.ndarray | None = None
+    votes: np.ndarray | None = None
     bins: int = 8
     others: dict | None = None  # rival fractions in the bins
 
@@ -51,7 +51,7 @@ def draw(case, n_gold, seed):
     chosen = rng.choice(gold.size, n_gold, replace=False)
     gold[chosen] = case.truth[chosen]
     found = debiased_fractions(
-        case.labels, case.alpha, gold=gold, paths=case.paths, covariates=case.covariates, quantities=case.quantities,
+        case.labels, case.alpha, gold=gold, paths=case.paths, votes=case.votes, quantities=case.quantities,
         bins=case.bins, seed=seed,
     )  # fmt: skip
     one, true = next(iter(found.ratios.values())), case.fractions(case.truth)
@@ -64,7 +64,7 @@ def draw(case, n_gold, seed):
 
 
 def votes_case(tree, question, frame, truth, alpha, **options):
-    """A case whose labels are majority paths and whose covariates are log-odds of the votes."""
+    """A case whose labels are majority paths and whose `votes` are log-odds of the votes."""
     columns = tree.columns([one.name for one in tree.gates(question)], frame.columns)
     values = {name: frame[name].to_numpy().astype(float) for some in columns.columns.values() for name in some}
     votes = Votes.from_columns(tree, question, columns, values, None)

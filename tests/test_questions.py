@@ -121,6 +121,12 @@ def test_fractions_of_votes_become_numbers_along_the_path():
         {"shown": ["no such answer"]},
         {"name": "smooth"},
         {"colour": "red"},
+        {"answers": {"1": ["n"], "1+": ["b"]}},
+        {"answers": {"no bar": ["n"], "bar": ["n"]}},
+        {"answers": {"no bar": ["n"], "bar": []}},
+        {"answers": {"no bar": ["n"], "bar: strong": ["b"]}},
+        {"answers": {"no bar": ["n"], "applies": ["b"]}},
+        {"answers": {"no bar": ["n"], "bar": ["b"], "cannot tell": ["c"]}, "shown": ["cannot tell"]},
     ],
 )
 def test_inconsistent_trees_are_refused(changed):
@@ -129,9 +135,19 @@ def test_inconsistent_trees_are_refused(changed):
         read_tree({**OWN, "questions": [root, {**bar, **changed}]})
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"questions": []}, {"counts": []}, {"counts": ["{col}_votes"]}, {"counts": ["votes"]}, {"outside": ["x"]}],
+)
+def test_trees_that_name_no_columns_are_refused(changed):
+    with pytest.raises(InputError):
+        read_tree({**OWN, **changed})
+
+
 def test_unknown_trees_questions_and_columns_are_refused():
     for wrong in (
         lambda: read_tree("gz3"),
+        lambda: read_tree(3),
         lambda: read_tree("gz2").question("bars"),
         lambda: read_tree("gz2").columns(["bar"], ["t03_bar_a06_bar_count"]),
     ):

@@ -9,10 +9,12 @@ class of their own, outside the denominator. Each tree is a TOML file in the fol
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,18 @@ from truemorph.errors import InputError, nearest
 from truemorph.io import checked, read_toml
 
 NOT_APPLICABLE = "does not apply"
+APPLIES = "applies"  # the question, but the answer is not known
 CANNOT_TELL = "cannot tell"
+
+
+def slug(text: str) -> str:
+    """Return a name as it stands in names of columns."""
+    return re.sub(r"[^0-9a-zA-Z]+", "_", text).strip("_")
+
+
+def is_unsure(answer: str) -> bool:
+    """Whether an answer says that the question could not be answered."""
+    return answer.casefold().startswith(CANNOT_TELL)
 
 
 class Question(BaseModel, frozen=True, extra="forbid"):
@@ -40,8 +53,19 @@ class Question(BaseModel, frozen=True, extra="forbid"):
     def _consistent(self) -> Question:
         if len(self.answers) < 2:
             raise ValueError(f"question {self.name!r}: give at least two answers")
+        for answer, columns in self.answers.items():
+            if not slug(answer) or set(answer) & set(":;") or answer in (NOT_APPLICABLE, APPLIES):
+                raise ValueError(
+                    f"question {self.name!r}: an answer can't be called {answer!r}; use words without : and ;"
+                )
+            if not columns:
+                raise ValueError(f"question {self.name!r}: name a column with the votes for {answer!r}")
+        for kind, some in (("answers", list(map(slug, self.answers))), ("columns", [*chain(*self.answers.values())])):
+            if len(set(some)) < len(some):
+                twice = next(one for one in some if some.count(one) > 1)
+                raise ValueError(f"question {self.name!r}: two {kind} have the name {twice!r}")
         for answer in self.shown:
-            if answer not in self.answers:
+            if answer not in self.answers or is_unsure(answer):
                 raise ValueError(
                     f"question {self.name!r}: {answer!r} is not one of its answers ({', '.join(self.answers)})"
                 )
@@ -88,9 +112,17 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _consistent(self) -> Tree:
-        names = [one.name for one in self.questions]
-        if len(set(names)) < len(names):
-            raise ValueError("two questions have the same name")
+        names = [slug(one.name) for one in self.questions]
+        if len(set(names)) < len(names) or not all(names):
+            raise ValueError("give questions, each with a name of its own")
+        for template in (*self.counts, *self.fractions):
+            if template.count("{column}") != 1 or set(template.replace("{column}", "")) & set("{}"):
+                raise ValueError(f"{template!r} must contain {{column}}, for the name of a column")
+        if not names or not (self.counts or self.fractions):
+            raise ValueError("give questions, and `counts` or `fractions`")
+        for answer in self.outside:
+            if not any(answer in one.answers for one in self.questions):
+                raise ValueError(f"outside: no question has the answer {answer!r}")
         earlier: set[str] = set()
         for number, one in enumerate(self.questions):
             if bool(one.asked_after) != bool(number):
@@ -148,6 +180,10 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
             named.append(PathClass(whole, path, end if path[-1][0] == name else None))
         return tuple(named)
 
+    def told(self, name: str) -> list[str]:
+        """Return the answers that gold labels can have: neither outside nor unsure."""
+        return [one for one in self.question(name).answers if one not in self.outside and not is_unsure(one)]
+
     def quantities(
         self, name: str, merged: Mapping[str, str] | None = None
     ) -> tuple[tuple[str, ...], tuple[Quantity, ...]]:
@@ -157,7 +193,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         one name become one class.
         """
         question = self.question(name)
-        told = [one for one in question.answers if one not in self.outside and not one.startswith(CANNOT_TELL)]
+        told = self.told(name)
         renamed = {answer: (merged or {}).get(answer, answer) for answer in told}
         answers = tuple(dict.fromkeys(renamed.values()))
         classes, applies = (NOT_APPLICABLE, *answers), (0.0, *(1.0 for _ in answers))
@@ -172,8 +208,9 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
                 Quantity(f"fraction of at least {one}", counted(answers[k:]), applies)
                 for k, one in enumerate(answers[2:], 2)
             ]
-            ranks = (0.0, *(float(k) for k in range(1, len(answers) + 1)))
-            found.append(Quantity("mean rank", ranks, applies))
+            if not merged:  # ranks of merged answers are not those of the question
+                ranks = (0.0, *(float(k) for k in range(1, len(answers) + 1)))
+                found.append(Quantity("mean rank", ranks, applies))
         return classes, (*found, Quantity(f"fraction to which {name!r} applies", applies))
 
     def columns(self, names: Sequence[str], existing: Collection[str]) -> VoteColumns:
@@ -185,7 +222,9 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
                 total = next((one for one in self.totals if one in existing), None)
                 return VoteColumns(kind, {name: some for name, some in found.items() if some is not None}, total)
         without = next(one for one in needed if _found(one, (*self.counts, *self.fractions), existing) is None)
-        sought = (*self.counts, *self.fractions)[0].format(column=next(iter(without.answers.values()))[0])
+        template = (*self.counts, *self.fractions)[0]
+        every = [template.format(column=some[0]) for some in without.answers.values()]
+        sought = next((one for one in every if one not in existing), every[0])
         raise InputError(
             f"no column {sought}, nor others that the tree {self.name} names for the question {without.name!r}; "
             "describe your columns in a tree of your own (`tree`: a TOML file)"
@@ -248,10 +287,17 @@ def read_tree(source: Tree | Mapping[str, Any] | str | os.PathLike[str]) -> Tree
         return source
     if isinstance(source, Mapping):
         return checked(Tree, dict(source), "tree:")
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"a tree is a name, a TOML file, or its content; got {source!r}")
     name = os.fspath(source)
     if name.lower().endswith(".toml"):
         return checked(Tree, {"name": os.path.basename(name).removesuffix(".toml"), **read_toml(name)}, f"{name}:")
     return _packaged(name)
+
+
+def _possible(votes: np.ndarray) -> np.ndarray:
+    """Replace missing and impossible numbers of votes by 0."""
+    return np.where(np.isfinite(votes) & (votes >= 0), votes, 0.0)
 
 
 @dataclass(frozen=True)
@@ -307,12 +353,12 @@ class Votes:
         are fractions times the votes of the first question, `total`, times the fractions on the way.
         """
         arrays = {
-            name: np.nan_to_num(np.column_stack([values[one] for one in columns]))
+            name: _possible(np.column_stack([values[one] for one in columns]))
             for name, columns in found.columns.items()
         }
         if found.kind == "fractions":
             assert total is not None
-            reached = {tree.root.name: np.nan_to_num(total)}
+            reached = {tree.root.name: _possible(total)}
             for one in tree.gates(question):
                 if one.name not in reached:
                     before = [

@@ -138,7 +138,7 @@ def test_paths_and_votes_are_predictors():
     votes = rng.normal(2.0 * (truth == 2), 1.0)
     plain = debiased_fractions(labels, alpha, gold=gold, bins=1, quantities=BAR)
     paths = np.where(labels == 0, rng.integers(0, 2, labels.size), labels + 1)
-    found = debiased_fractions(labels, alpha, gold=gold, bins=1, quantities=BAR, paths=paths, covariates=votes)
+    found = debiased_fractions(labels, alpha, gold=gold, bins=1, quantities=BAR, paths=paths, votes=votes)
     assert found["bar fraction"].stderr[0] < plain["bar fraction"].stderr[0]
     np.testing.assert_array_equal(found.labelled, plain.labelled)
 
@@ -148,6 +148,11 @@ def test_what_needs_gold_labels_is_refused_without_and_unknown_names_too():
     for options in ({"quantities": BAR}, {"population": True}, {"paths": labels}):
         with pytest.raises(InputError):
             debiased_fractions(labels, alpha, "rayleigh:11", **options)
+    for paths in (labels[:9], labels * 1.0, labels - 1):
+        with pytest.raises(InputError):
+            debiased_fractions(labels, alpha, gold=truth, quantities=BAR, paths=paths)
+    with pytest.raises(InputError):
+        debiased_fractions(labels, alpha, gold=truth, quantities=[BAR[0], Quantity("x", (1.0, 0.0))])
     with pytest.raises(InputError):
         debiased_fractions(labels, alpha, gold=truth, bins=2, quantities=BAR)["ring fraction"]
 

@@ -66,6 +66,19 @@ def test_prepare_adds_majority_paths_and_votes_of_a_question(catalogue):
     assert frame["label"].to_list() == plain["label"].to_list()
 
 
+def test_missing_and_impossible_votes_are_told(tmp_path):
+    bar = pl.col("t03_bar_a06_bar_count")
+    row = pl.int_range(pl.len())
+    table = survey(300).with_columns(bar.cast(pl.Float64).alias(bar.meta.output_name()))
+    absent = table.with_columns(pl.when(row < 50).then(None).otherwise(bar).alias(bar.meta.output_name()))
+    assert "votes-missing" in codes(prepare_catalogue(absent, question="bar"))
+    wrong = table.with_columns(pl.when(row < 5).then(np.inf).otherwise(bar).alias(bar.meta.output_name()))
+    prepared = prepare_catalogue(wrong, question="bar")
+    assert "values-impossible" in codes(prepared)
+    assert np.isfinite(prepared.catalogue.frame["votes_bar_bar"].to_numpy()).all()
+    assert not {"votes-missing", "values-impossible"} & set(codes(prepare_catalogue(table, question="bar")))
+
+
 def test_fractions_of_a_question_from_the_command(catalogue, tmp_path):
     truth = survey()["known"].to_numpy()
     found = estimate_transition(catalogue, question="bar", gold=RULES, out=tmp_path / "bars.json", fraction_bins=4)
@@ -116,13 +129,13 @@ def test_weights_of_a_column_count_galaxies_in_proportion(tmp_path):
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        ("applies: a > 0; bar: b > 0", ["does not apply", None, "no bar", "bar", None]),
-        ("smooth: a < 0; bar: a > 0 AND b > 0; no bar: b = 0", ["does not apply", None, "no bar", "bar", None]),
+        ("applies: a > 0; bar: b > 0", ["does not apply", None, "no bar", "bar", "applies"]),
+        ("smooth: a < 0; bar: a > 0 AND b > 0; no bar: b = 0", ["does not apply", None, "no bar", "bar", "applies"]),
         (
             "applies: a > 0; bar: b > 0; cannot tell: b IS NULL",
             ["does not apply", None, "no bar", "bar", "cannot tell"],
         ),
-        ("bar: b > 0", ["bar", "bar", "no bar", "bar", None]),
+        ("applies: a > 0; bar: t <> 'a;b' AND b > 0;", ["does not apply", None, "no bar", "bar", "applies"]),
         ("expert", ["does not apply", "bar", "no bar", "cannot tell", None]),
     ],
 )
@@ -131,17 +144,79 @@ def test_rules_for_gold_labels(rule, expected):
         "a": [-1.0, None, 1.0, 2.0, 3.0],
         "b": [5.0, 1.0, 0.0, 1.0, None],
         "expert": ["smooth", "bar", "no bar", "cannot tell", ""],
+        "t": ["x"] * 5,
     })  # fmt: skip
     assert gold_of_question(frame, GZ2, "bar", rule, "t").classes.to_list() == expected
 
 
 @pytest.mark.parametrize(
-    "rule", ["b", "bar > 0", "bars: b > 0", "bar: b > 0; no bar: b >= 0", "expert", "bar: nothing > 0", "bar: b + 1"]
+    "rule",
+    [
+        *("b", "bar > 0", "bars: b > 0", "expert", "applies: b > 0; bar: nothing > 0", "applies: b > 0; bar: b + 1"),
+        "applies: b >= 0; bar: b > 0; no bar: b >= 0",  # two classes
+        "bar: b > 0",  # where does it apply?
+        "applies: b >= 0",  # which answer?
+        "applies: b >= 0; bar: b > 0; bar: b > 5",
+        "applies: disk_fraction > 0.4; bar: b > 0",
+        "applies: b >= 0; bar: votes_bar_bar > 4",
+    ],
 )
 def test_wrong_rules_are_refused(rule):
     frame = pl.DataFrame({"b": [0.0, 1.0], "expert": ["barred", "bar"]})
+    frame = frame.with_columns(disk_fraction=0.5, votes_bar_bar=3)
     with pytest.raises(InputError):
         gold_of_question(frame, GZ2, "bar", rule, "t")
+
+
+@pytest.mark.parametrize("missing", ["answers", "answers outside"])
+def test_answers_may_be_known_for_a_part_of_the_galaxies_to_which_a_question_applies(tmp_path, missing):
+    """Experts looked for bars in a third of the galaxies: of all, or of those where the question applies."""
+    table = survey(4_000, 7)
+    known = table["known"].to_numpy()
+    rng = np.random.default_rng(7)
+    applies = np.where(rng.random(known.size) < 0.3, known > 0, np.nan)
+    answered = rng.random(known.size) < (1 / 3 if missing == "answers" else np.where(known > 0, 1 / 3, 0.0))
+    barred = np.where(np.isfinite(applies) & answered, known == 2, np.nan)
+    table = table.with_columns(seen=pl.Series(applies).fill_nan(None), barred=pl.Series(barred).fill_nan(None))
+    path = tmp_path / "part.parquet"
+    prepare_catalogue(table, question="bar", out=path)
+    found = estimate_transition(path, question="bar", gold="applies: seen = 1; bar: barred = 1", fraction_bins=2)
+    _, fraction, stderr, _, _ = found["bar fraction"].total
+    assert abs(fraction - np.sum(known == 2) / np.sum(known > 0)) < 3 * stderr
+    assert abs(found.applies.total[1] - np.mean(known > 0)) < 3 * found.applies.total[2]
+    assert "gold-not-random" not in codes(found)
+
+
+def test_gold_labels_selected_by_a_column_are_noticed(tmp_path):
+    table = survey(3_000, 8)
+    rng = np.random.default_rng(80)
+    mass = rng.normal(size=3_000) + 0.8 * (table["known"].to_numpy() == 2)
+    chosen = rng.random(3_000) < 0.3 / (1 + np.exp(-2 * mass))
+    kind = np.where(chosen, table["known"].to_numpy(), -1)
+    table = table.with_columns(kind=pl.Series(kind).replace(-1, None), mass=pl.Series(mass))
+    path = tmp_path / "mass.parquet"
+    prepare_catalogue(table, question="bar", out=path)
+    assert "gold-unbalanced" in codes(estimate_transition(path, question="bar", gold=RULES))
+
+
+def test_votes_that_predict_the_answer_perfectly_are_used(tmp_path):
+    table = survey(2_000, 9)
+    known = table["known"].to_numpy()
+    good = pl.Series(np.where(known == 2, 30, 1))
+    path = tmp_path / "good.parquet"
+    votes = {"t02_edgeon_a05_no_count": 31, "t02_edgeon_a04_yes_count": 0, "t03_bar_a06_bar_count": good}
+    table = table.with_columns(**votes, t03_bar_a07_no_bar_count=31 - good)
+    prepare_catalogue(table, question="bar", out=path)
+    found = estimate_transition(path, question="bar", gold=RULES)
+    assert abs(found["bar fraction"].total[1] - np.sum(known == 2) / np.sum(known > 0)) < 0.03
+
+
+def test_a_note_says_whose_errors_are_given_where_most_galaxies_have_gold_labels(catalogue):
+    rule = "applies: known >= 1; bar: known = 2"
+    assert "errors-of-these-galaxies" in codes(estimate_transition(catalogue, question="bar", gold=rule))
+    found = estimate_transition(catalogue, question="bar", gold=rule, population=True)
+    assert "errors-of-these-galaxies" not in codes(found)
+    assert found["bar fraction"].total[2] > 0.01
 
 
 def test_answers_with_few_gold_labels_are_merged(tmp_path):
@@ -171,6 +246,9 @@ def test_a_question_needs_a_tree_and_a_catalogue_prepared_for_it(catalogue, tmp_
         lambda: estimate_transition(catalogue, question="spiral", gold=RULES),
         lambda: measure_bias(catalogue, question="spiral"),
         lambda: estimate_transition(catalogue, question="bar", gold="gold"),
+        lambda: estimate_transition(catalogue, question="bar", gold=RULES, family="fisk"),
+        lambda: estimate_transition(catalogue, gold="kind", population=True),
+        lambda: estimate_transition(catalogue, question="bar", gold="applies: kind > 9; bar: kind = 2"),
     ):
         with pytest.raises(InputError):
             wrong()
@@ -199,6 +277,17 @@ def test_answers_of_a_handful_of_experts_are_votes(by_row):
     none = (given[frame["object_id"].to_numpy()] == "none").sum(axis=1)
     rest = (given[frame["object_id"].to_numpy()] != None).sum(axis=1) - none  # noqa: E711
     assert (frame["label"].to_numpy() == (rest > none)).all()
+
+
+def test_a_tree_of_ones_own_names_the_columns_of_votes(tmp_path):
+    table = pl.DataFrame({"id": range(90), "sv": [8, 1, 2] * 30, "dv": [1, 8, 7] * 30, "bv": [0, 6, 1] * 30})
+    table = table.with_columns(nv=pl.col("dv") - pl.col("bv"), alpha=6.0 + pl.int_range(90) / 10)
+    root = {"name": "smooth", "answers": {"smooth": ["sv"], "disk": ["dv"]}, "shown": ["disk"]}
+    bar = {"name": "bar", "asked_after": ["disk"], "answers": {"no bar": ["nv"], "bar": ["bv"]}}
+    tree = {"name": "mine", "questions": [root, bar]}
+    frame = prepare_catalogue(table, question="bar", tree=tree, id="id", alpha="alpha").catalogue.frame
+    assert frame["label_bar"].to_list()[:3] == ["smooth", "bar", "no bar"]
+    assert frame["label"].to_list()[:3] == [0, 1, 1]
 
 
 def test_votes_for_a_question_without_a_tree():

@@ -40,7 +40,7 @@ def test_bar_fractions_with_resolution(bars, n_gold, most):
         known = np.random.default_rng(seed).choice(truth.size, n_gold, replace=False)
         gold[known] = truth[known]
         found = debiased_fractions(
-            labels, alpha, gold=gold, paths=votes.paths, covariates=votes.log_odds, quantities=quantities
+            labels, alpha, gold=gold, paths=votes.paths, votes=votes.log_odds, quantities=quantities
         )["bar fraction"]
         errors.append(found.fraction - true)
         alone.append(bins.sums(gold == 2) / np.maximum(bins.sums(gold > 0), 1) - true)

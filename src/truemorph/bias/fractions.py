@@ -22,8 +22,8 @@ from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.checks import equal_labels, selection_findings
 from truemorph.bias.files import load_transition, write_fit
 from truemorph.bias.fitting import refitted, solve
-from truemorph.bias.gold import GoldRegression, propensity_columns, quadratic
-from truemorph.bias.likelihood import check_columns, check_labels, label_columns, n_observables
+from truemorph.bias.gold import GoldRegression, NestedRegression, propensity_columns, quadratic
+from truemorph.bias.likelihood import check_columns, label_columns, n_observables
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import NORMAL_95, Settings, TransitionFit
@@ -45,6 +45,8 @@ from truemorph.questions import Quantity
 from truemorph.results import Result, quantity_table, text_table
 
 _EM_STEPS = 2000
+# Part of the galaxies of a bin with gold labels above which a note says whose errors are given.
+_MOSTLY_GOLD = 0.5
 # A family is rejected if its AIC exceeds the best by this.
 REJECTED = 10.0
 # Two T(α) are inconsistent if the α at which half of the disks are missed differs by this factor.
@@ -114,6 +116,8 @@ class PopulationFractions(Result):
         Ratios of sums of classes that are quoted.
     quantity_ranges : array, shape (B + 1, Q, 2), or None
         The ranges of ratios in each bin, and of all bins together.
+    gold_counts : array of int, shape (B,), or None
+        Of a question: galaxies with gold labels to which it applies.
     about : dict
         Definitions of the question and of gold labels; stored in files.
 
@@ -147,6 +151,7 @@ class PopulationFractions(Result):
     classes: tuple[str, ...] = ()
     quantities: tuple[Quantity, ...] = ()
     quantity_ranges: np.ndarray | None = None
+    gold_counts: np.ndarray | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -239,17 +244,21 @@ class PopulationFractions(Result):
         alone = len(shown) == 1
         header = [f"{name if alone else 'fraction' if self.quantities else 'class fraction'} at {by}"]
         header += [*([] if alone else ["of" if self.quantities else "class"]), "galaxies"]
-        header += [*([] if applies is None else ["applies to"]), "observed", "corrected", "range"]
+        header += [*([] if applies is None else ["applies to", "gold"]), "observed", "corrected", "range"]
         header += [] if gold is None else ["gold labels"]
         rows = []
         for b in [*range(counts.size), *([None] if applies is not None else [])]:
             at = "all" if b is None else ", ".join(f"{one:.2f}" for one in np.atleast_1d(self.middles[b]))
             galaxies = f"{counts.sum() if b is None else counts[b]:,}"
-            of_all = [] if applies is None else [applies.cells(b)[1]]
+            of_all = [] if applies is None else [applies.cells(b)[1], self._gold_labels(b)]
             for what, one in shown.items():
                 of = [] if alone else [what.removeprefix("fraction_").removesuffix(" fraction")]
                 rows.append([at, *of, galaxies, *of_all, *one.cells(b), *([] if gold is None else [f"{gold[b]:.3f}"])])
         return text_table(header, rows, left=())
+
+    def _gold_labels(self, b: int | None) -> str:
+        assert self.gold_counts is not None
+        return f"{self.gold_counts.sum() if b is None else self.gold_counts[b]:,}"
 
     @property
     def _columns(self) -> dict[str, tuple[np.ndarray, str]]:
@@ -287,7 +296,7 @@ class PopulationFractions(Result):
         """Return classes and quantities as plain values."""
         totals = {"class_fractions": self.bin_weights / self.bin_weights.sum() @ self.fractions}
         quoted = {name: one.to_dict() for name, one in self.quoted.items()}
-        return {**self.about, **totals, "classes": self.classes, "quantities": quoted}
+        return {**self.about, **totals, "classes": self.classes, "quantities": quoted, "gold_labels": self.gold_counts}
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> PopulationFractions:
@@ -565,7 +574,8 @@ def _from_gold(
         """Return fractions, draws, and lowest and highest values in each bin and, in the last row, of all bins."""
         labels, n_labels = (sample.labels, sample.n_classes) if paths is None else (paths, int(paths.max()) + 1)
         nested = any(one.denominator is not None for one in quantities)
-        fit = GoldRegression.fit(labels, sample.argument, gold, bins, columns, n_labels, sample.n_classes, nested)
+        regression = NestedRegression if nested else GoldRegression
+        fit = regression.fit(labels, sample.argument, gold, bins, columns, n_labels, sample.n_classes)
         fractions, samples = fit.fractions(gold, seed)
         if population:
             counts = bins.effective_counts()[:, None] * samples
@@ -612,6 +622,16 @@ def _from_gold(
     selection = "known for a random part of the rows"
     if sample.probability is not None:
         selection = "their probabilities of selection are known"
+    if quantities:
+        selection += f"; errors are those of {'the population' if population else 'these galaxies'}"
+    largest = float(np.max(bins.sums(sample.gold != UNKNOWN) / bins.totals))
+    if quantities and not population and largest > _MOSTLY_GOLD:
+        message = (
+            f"In a bin, {largest:.0%} of the galaxies have gold labels. Errors are those of these galaxies, and go to "
+            "zero as gold labels approach all of them."
+        )
+        action = "For the population of which they are a sample, ask for its errors (`population`)."
+        findings.append(Finding("errors-of-these-galaxies", "note", message, action))
     return {
         "fractions": fractions,
         "stderr": samples.std(axis=0),
@@ -621,12 +641,21 @@ def _from_gold(
         "range_of_total": np.column_stack([low[-1], high[-1]]),
         "quantity_ranges": np.stack([of_quantities_low, of_quantities_high], axis=-1) if quantities else None,
         "quantities": tuple(quantities),
+        "gold_counts": np.bincount(bins.index, sample.gold > 0, bins.count).astype(int) if quantities else None,
         "samples": samples,
         "alternatives": {},
         "method": "gold",
         "assumption": f"gold labels are correct, and {selection}",
         "findings": findings,
     }
+
+
+def check_paths(paths: Array, n: int) -> np.ndarray:
+    """Return labels of paths as an (n,) int array; not all numbers need to occur."""
+    values = np.asarray(paths)
+    if values.shape != (n,) or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
+        raise InputError(f"paths must be integers from 0, one per galaxy ({n}); got {values.dtype}, {values.shape}")
+    return values.astype(np.int64)
 
 
 def _empty_denominators(found: Mapping[str, Any], bins: Bins) -> np.ndarray:
@@ -651,6 +680,7 @@ def debiased_fractions(
     gold_uncertain: Array | None = None,
     gold_transition: Transition | None = None,
     covariates: Array | None = None,
+    votes: Array | None = None,
     observables: Array | None = None,
     systematic: bool = True,
     weights: Array | None = None,
@@ -677,7 +707,8 @@ def debiased_fractions(
         Largest number of equal-count bins (without weights); galaxies of equal α share a bin.
     gold : array of int, shape (N,), optional
         Gold labels of a random part of the rows, -1 elsewhere. The fractions then follow their definition of a disk,
-        and are valid whether or not T is correct.
+        and are valid whether or not T is correct. Of a question, class 0 is that to which it does not apply, and -2
+        where only is known that it applies.
     gold_probability : array, shape (N,), optional
         Probability with which each galaxy was to be selected for a gold label, where the choice was planned
         (`plan_gold`). Gold labels then need not be of random galaxies.
@@ -689,6 +720,8 @@ def debiased_fractions(
         (`collect_gold`, twins). The range then reaches up to the disk fraction that it implies.
     covariates : array, shape (N, P), optional
         Other columns for the regression p(y | ỹ, α, z) on gold labels, which help to predict the true class.
+    votes : array, shape (N, P), optional
+        Log-odds of votes, which help too (`Votes.log_odds`). Unlike covariates they may predict the class perfectly.
     observables : array, shape (N, J), optional
         Columns on which T depends in addition to α.
     systematic : bool, default True
@@ -733,6 +766,8 @@ def debiased_fractions(
         raise InputError(
             "covariates, paths, quantities and population need gold labels: pass gold= too, or remove them"
         )
+    if any(len(one.numerator) != len(quantities[0].numerator) for one in quantities):
+        raise InputError("quantities must be ratios of the same classes")
     transition = getattr(transition, "fit", transition)  # of a study
     fit = transition if isinstance(transition, TransitionFit) else None
     used = None if transition is None else load_transition(transition)
@@ -740,6 +775,7 @@ def debiased_fractions(
         labels,
         alpha,
         n_classes=len(quantities[0].numerator) if quantities else None if used is None else used.n_classes,
+        of_question=any(one.denominator is not None for one in quantities),
         observables=observables,
         gold=gold,
         gold_probability=gold_probability,
@@ -754,11 +790,12 @@ def debiased_fractions(
         by=None if by is None else np.squeeze(float_array(by, name)),
         bins=bins,
         covariates=None if covariates is None else check_columns(covariates, "covariates", sample.labels.size),
+        votes=None if votes is None else check_columns(votes, "votes", sample.labels.size),
         gold_transition=gold_transition,
         systematic=systematic,
         name=name,
         seed=seed,
-        paths=None if paths is None else check_labels(paths, int(np.max(paths)) + 1),
+        paths=None if paths is None else check_paths(paths, sample.labels.size),
         quantities=quantities,
         population=population,
     )
@@ -773,6 +810,7 @@ def fractions_in_bins(
     by: np.ndarray | None = None,
     bins: int = 8,
     covariates: np.ndarray | None = None,
+    votes: np.ndarray | None = None,
     gold_transition: Transition | None = None,
     systematic: bool = True,
     name: str = "alpha",
@@ -783,7 +821,7 @@ def fractions_in_bins(
 ) -> PopulationFractions:
     """Estimate class fractions of a sample, as `debiased_fractions`, without the findings of its fit and selection."""
     n, fit = sample.labels.size, transition if isinstance(transition, TransitionFit) else None
-    column = sample.alpha if by is None else by
+    column = sample.alpha if by is None else np.atleast_1d(by)
     if len(column) != n or column.shape[1:] not in ((), (2,)):
         raise InputError(f"by must have one value per galaxy, or two; got shape {column.shape} for {n} galaxies")
     if not np.all(np.isfinite(column)):
@@ -801,6 +839,8 @@ def fractions_in_bins(
         if covariates is not None:
             columns.append(covariates)
             check_not_encoded(covariates, sample.gold, "covariates", "the gold label")
+        if votes is not None:
+            columns.append(votes)
         if sample.probability is not None:
             columns.append(propensity_columns(sample.probability))
         if by is not None:  # it may have more information on the class than label and α

@@ -17,7 +17,7 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import ROWS, label_columns
 from truemorph.bias.maximum import (
     Maximum,
-    Penalty,
+    class_precision,
     class_variances,
     differences,
     fit_softmax,
@@ -27,7 +27,7 @@ from truemorph.bias.maximum import (
 )
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import UNKNOWN, Space
+from truemorph.bias.transitions import APPLIES, UNKNOWN, Space
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
@@ -88,11 +88,12 @@ class GoldRegression:
         columns: Sequence[np.ndarray] = (),
         n_labels: int = 2,
         n_classes: int = 2,
-        nested: bool = False,
+        half_labels: bool = False,
     ) -> GoldRegression:
         """Fit to galaxies with a gold label; with weights (of the bins), the covariance is that of a weighted sum.
 
-        If `nested`, classes 1 … K - 1 are answers to a question that does not apply to class 0.
+        With `half_labels`, and of more than two classes, half a gold label of each class is added (Jeffreys' prior), so
+        that a class without gold labels may be rare, not absent.
         """
         terms = _terms(labels, alpha, n_labels, columns)
         places = bins.positions
@@ -103,24 +104,28 @@ class GoldRegression:
         targets, w, ones = np.eye(n_classes)[gold[known]], bins.weights[known], np.ones(known.size)
         w = w * w.sum() / np.sum(w**2)  # weights reduce the effective number of rows
         weighted, squares = np.ptp(w) > 0, w**2
-        if n_classes > 2:  # half a gold label of each class (Jeffreys' prior): one without may be rare, not absent
+        if half_labels or n_classes > 2:
             average = np.zeros((1, part.shape[1]))
             average[0, 0] = 1.0
             part = np.concatenate([part, average])
             targets = np.concatenate([targets, np.full((1, n_classes), 1 / n_classes)])
             w, ones, squares = (np.append(one, n_classes / 2) for one in (w, ones, squares))
+        fixed = np.concatenate([[_INTERCEPT], np.full(terms.shape[1] - 1, _COEFFICIENT)])
+        between = class_precision(n_classes - 1)
         fits: list[tuple[float, np.ndarray, np.ndarray]] = []
-        for precision in _priors(terms.shape[1], bins.count, n_classes, nested):
+        for effect in _EFFECTS:
+            precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
             found, information = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
             covariance = np.linalg.inv(information)
             # Without weights, the products are the information.
             variances = class_variances(np.exp(log_probabilities(part, found)))
             products = information_matrix(part, variances * squares[:, None, None])
-            products += precision.matrix
+            products += np.kron(between, np.diag(precision))
             # The evidence is that of the labels themselves; with weights there is no likelihood.
             at, curvature = fit_softmax(part, targets, precision, ones, found) if weighted else (found, information)
-            value = np.sum(ones[:, None] * targets * log_probabilities(part, at)) - precision.value(at)
-            value += 0.5 * precision.log_determinant - 0.5 * np.linalg.slogdet(curvature)[1]
+            value = np.sum(ones[:, None] * targets * log_probabilities(part, at))
+            value -= 0.5 * np.sum(precision * (at * (between @ at)))
+            value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(curvature)[1]
             fits.append((value, found, covariance @ products @ covariance))
         log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
         evidence = np.exp(log_evidence - log_evidence.max())
@@ -133,13 +138,25 @@ class GoldRegression:
     @property
     def probabilities(self) -> np.ndarray:
         """Return p(y | ỹ, α, z), shape (N, K)."""
-        out = np.zeros((len(self.terms), self.coefficients.shape[1] + 1))
-        for begin in range(0, len(out), ROWS):
+        return self.predicted(np.arange(len(self.terms)))
+
+    def predicted(self, rows: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
+        """Return p(y | ỹ, α, z) of some galaxies, shape (n, K), or for draws of the coefficients, shape (n, S, K)."""
+        if draws is not None:
+            return _probabilities(self._design(rows), draws)
+        out = np.zeros((rows.size, self.coefficients.shape[1] + 1))
+        for begin in range(0, rows.size, ROWS):
             part = slice(begin, begin + ROWS)
-            design = self._design(part)
+            design = self._design(rows[part])
             for weight, one in zip(self.evidence, self.coefficients, strict=True):
                 out[part] += weight * np.exp(log_probabilities(design, one))
         return out
+
+    def draws(self, rng: np.random.Generator) -> np.ndarray:
+        """Return draws of the coefficients, shape (S, K - 1, R + B)."""
+        how_many = rng.multinomial(SAMPLES, self.evidence)
+        fits = zip(self.coefficients, self.covariances, how_many, strict=True)
+        return np.concatenate([one + _moves(rng, covariance, n, one.shape) for one, covariance, n in fits])
 
     @one_thread
     def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -159,8 +176,7 @@ class GoldRegression:
         for coefficients, covariance, evidence, n in zip(
             self.coefficients, self.covariances, self.evidence, how_many, strict=True
         ):
-            moves = rng.multivariate_normal(np.zeros(coefficients.size), covariance, (n + 1) // 2, method="cholesky")
-            moves = np.concatenate([moves, -moves])[:n].reshape(n, *coefficients.shape)
+            moves = _moves(rng, covariance, n, coefficients.shape)
             sums = np.tile(counted, (n, 1, 1))
             for b, others in enumerate(rest):
                 if others.size == 0:
@@ -168,10 +184,7 @@ class GoldRegression:
                 design, w = self._design(others), bins.weights[others]
                 q = np.exp(log_probabilities(design, coefficients))
                 expected[b] += evidence * (w @ q)
-                some = design[:_DRAWN_ON]
-                scores = np.tensordot(some, coefficients + moves, axes=(1, 2))  # (n, S, K - 1)
-                odds = np.exp(np.clip(scores, -_CLIP, _CLIP))
-                each = odds / (1 + odds.sum(axis=2, keepdims=True))
+                each = _probabilities(design[:_DRAWN_ON], coefficients + moves)[:, :, 1:]
                 share = w[:_DRAWN_ON] / w[:_DRAWN_ON].sum()
                 mean = w @ q[:, 1:] + w.sum() * np.tensordot(share, each - q[:_DRAWN_ON, None, 1:], axes=1)
                 spread = np.einsum("n,nk,nj->kj", w**2, q[:, 1:], -q[:, 1:]) + np.diag(w**2 @ q[:, 1:])
@@ -182,25 +195,87 @@ class GoldRegression:
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
 
 
-def _priors(n_terms: int, n_bins: int, n_classes: int, nested: bool) -> list[Penalty]:
-    """Return the priors of the coefficients, one for each standard deviation of the effects of the bins.
+@dataclass(frozen=True)
+class NestedRegression:
+    """Whether a question applies, class 0 or another, and its answer where it does: p(applies) p(answer | applies).
 
-    Of nested classes, the effects on whether the question applies, a, and on the answers, b, have a standard deviation
-    each: covariance a² J + b² (I - J / (K - 1)) / 2 relative to class 0, so that two answers differ by b.
+    Two regressions, each with bin effects of its own size. Galaxies of which only is known that the question applies
+    (`APPLIES`) enter the first.
     """
-    fixed = np.concatenate([[_INTERCEPT], np.full(n_terms - 1, _COEFFICIENT)])
-    n_free = n_classes - 1
-    if not nested or n_free == 1:
-        return [Penalty.of(np.concatenate([fixed, np.full(n_bins, one)]) ** -2, n_free) for one in _EFFECTS]
-    whole, found = np.full((n_free, n_free), 1.0), []
-    for a in _EFFECTS:
-        for b in _EFFECTS:
-            of_bin = np.linalg.inv(a**2 * whole + 0.5 * b**2 * (np.eye(n_free) - whole / n_free))
-            between = np.concatenate(
-                [Penalty.of(fixed, n_free).between, np.broadcast_to(of_bin, (n_bins, *of_bin.shape))]
-            )
-            found.append(Penalty(np.concatenate([fixed**-2, np.ones(n_bins)]), between))
-    return found
+
+    applies: GoldRegression | None  # None: it applies to all galaxies
+    answers: GoldRegression
+
+    @classmethod
+    def fit(
+        cls,
+        labels: np.ndarray,
+        alpha: np.ndarray,
+        gold: np.ndarray,
+        bins: Bins,
+        columns: Sequence[np.ndarray],
+        n_labels: int,
+        n_classes: int,
+    ) -> NestedRegression:
+        """Fit to galaxies with a gold label."""
+        whether = np.where(gold == UNKNOWN, UNKNOWN, gold != 0)
+        answered = np.where(gold > 0, gold - 1, UNKNOWN)
+        applies = None
+        if np.any(gold == 0):
+            applies = GoldRegression.fit(labels, alpha, whether, bins, columns, n_labels, 2, half_labels=True)
+        answers = GoldRegression.fit(labels, alpha, answered, bins, columns, n_labels, n_classes - 1, half_labels=True)
+        return cls(applies, answers)
+
+    def joint(
+        self, rows: np.ndarray, gold: np.ndarray, draws: tuple[np.ndarray | None, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Return probabilities of all classes, shape (n, K), or for draws of the coefficients, (n, S, K)."""
+        of_applies, of_answers = (None, None) if draws is None else draws
+        answers = self.answers.predicted(rows, of_answers)
+        applies = np.ones(answers.shape[:-1])
+        if self.applies is not None:
+            applies = self.applies.predicted(rows, of_applies)[..., 1]
+            applies[gold[rows] == APPLIES] = 1.0
+        return np.concatenate([1 - applies[..., None], applies[..., None] * answers], axis=-1)
+
+    @one_thread
+    def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return class fractions in each bin and draws of them, as `GoldRegression.fractions`."""
+        rng, bins = np.random.default_rng(seed), self.answers.bins
+        n_classes = self.answers.coefficients.shape[1] + 2
+        counted = np.stack([bins.sums(gold == k) for k in range(n_classes)], axis=1)
+        draws = None if self.applies is None else self.applies.draws(rng), rng.permutation(self.answers.draws(rng))
+        expected, drawn = counted.copy(), np.tile(counted, (SAMPLES, 1, 1))
+        shuffled = rng.permutation(np.flatnonzero(gold < 0))
+        for b in range(bins.count):
+            others = shuffled[bins.index[shuffled] == b]
+            if others.size == 0:
+                continue
+            w, q = bins.weights[others], self.joint(others, gold)
+            expected[b] += w @ q
+            some, share = others[:_DRAWN_ON], w[:_DRAWN_ON] / w[:_DRAWN_ON].sum()
+            each = self.joint(some, gold, draws)
+            mean = w @ q + w.sum() * np.tensordot(share, each - q[:_DRAWN_ON, None], axes=1)
+            free = q[:, 1:]
+            spread = np.diag(w**2 @ free) - np.einsum("n,nk,nj->kj", w**2, free, free)
+            noise = rng.multivariate_normal(np.zeros(n_classes - 1), spread, SAMPLES)
+            mean += np.column_stack([-noise.sum(axis=1), noise])
+            drawn[:, b] += _not_negative(mean, w.sum())
+        return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
+
+
+def _moves(rng: np.random.Generator, covariance: np.ndarray, n: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return n normal errors of coefficients of this shape, in pairs of opposite sign."""
+    moves = rng.multivariate_normal(np.zeros(len(covariance)), covariance, (n + 1) // 2, method="cholesky")
+    return np.concatenate([moves, -moves])[:n].reshape(n, *shape)
+
+
+def _probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """Return class probabilities, shape (n, S, K), for S sets of coefficients, shape (S, K - 1, Q)."""
+    scores = np.tensordot(design, coefficients, axes=(1, 2))  # (n, S, K - 1)
+    odds = np.exp(np.clip(scores, -_CLIP, _CLIP))
+    total = 1 + odds.sum(axis=2, keepdims=True)
+    return np.concatenate([1 / total, odds / total], axis=2)
 
 
 def _not_negative(drawn: np.ndarray, total: float) -> np.ndarray:

@@ -159,68 +159,30 @@ def class_precision(n_free: int) -> np.ndarray:
     return np.asarray(2 * (np.eye(n_free) - 1 / (n_free + 1)))
 
 
-@dataclass(frozen=True)
-class Penalty:
-    """½ Σ_q r_q βᵀ_q M_q β_q for the coefficients β of K - 1 classes and Q columns: a normal prior."""
-
-    ridge: np.ndarray  # (Q,): r
-    between: np.ndarray  # (Q, K - 1, K - 1): M
-
-    @classmethod
-    def of(cls, ridge: np.ndarray, n_free: int) -> Penalty:
-        """Return that in which all classes are alike, see `class_precision`."""
-        return cls(ridge, np.broadcast_to(class_precision(n_free), (ridge.size, n_free, n_free)))
-
-    def slopes(self, at: np.ndarray) -> np.ndarray:
-        """Return the gradient at coefficients of shape (K - 1, Q)."""
-        return self.ridge * np.einsum("qkj,jq->kq", self.between, at)
-
-    def value(self, at: np.ndarray) -> float:
-        """Return the penalty."""
-        return 0.5 * float(np.sum(self.ridge * (at * np.einsum("qkj,jq->kq", self.between, at))))
-
-    @property
-    def matrix(self) -> np.ndarray:
-        """Return the second derivatives, flattened by class, shape ((K - 1) Q, (K - 1) Q)."""
-        n_free, width = self.between.shape[1], self.ridge.size
-        out = np.zeros((n_free, width, n_free, width))
-        out[:, np.arange(width), :, np.arange(width)] = self.ridge[:, None, None] * self.between
-        return out.reshape(n_free * width, n_free * width)
-
-    @property
-    def log_determinant(self) -> float:
-        """Return the logarithm of the determinant of `matrix`."""
-        return float(self.between.shape[1] * np.log(self.ridge).sum() + np.linalg.slogdet(self.between)[1].sum())
-
-
 @one_thread
 def fit_softmax(
-    design: np.ndarray,
-    targets: np.ndarray,
-    ridge: np.ndarray | Penalty,
-    weights: np.ndarray,
-    start: np.ndarray | None = None,
+    design: np.ndarray, targets: np.ndarray, ridge: np.ndarray, weights: np.ndarray, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maximise Σ_n w_n Σ_k t_nk log p(k | z_n) minus a penalty for large coefficients, by Newton's method.
 
     The design matrix has shape (N, Q), hard or soft targets (N, K), the ridge (Q,), and the start (K - 1, Q). Return
-    coefficients, (K - 1, Q), and penalised information, ((K - 1) Q, (K - 1) Q).
+    coefficients, (K - 1, Q), and penalised information, ((K - 1) Q, (K - 1) Q). For the penalty, see `class_precision`.
     """
     n_free, width = targets.shape[1] - 1, design.shape[1]
-    penalty = ridge if isinstance(ridge, Penalty) else Penalty.of(ridge, n_free)
+    between, penalty = class_precision(n_free), np.kron(class_precision(n_free), np.diag(ridge))
     coefficients = np.zeros((n_free, width)) if start is None else start.copy()
 
     def value(at: np.ndarray) -> float:
         terms = np.sum(targets * log_probabilities(design, at), axis=1)
-        return float(np.sum(weights * terms) - penalty.value(at))
+        return float(np.sum(weights * terms) - 0.5 * np.sum(ridge * (at * (between @ at))))
 
     now = value(coefficients)
     information = np.zeros((n_free * width, n_free * width))
     for _ in range(_NEWTON_STEPS):
         p = np.exp(log_probabilities(design, coefficients))
-        slopes = ((weights[:, None] * (targets - p)[:, 1:]).T @ design - penalty.slopes(coefficients)).ravel()
+        slopes = ((weights[:, None] * (targets - p)[:, 1:]).T @ design - ridge * (between @ coefficients)).ravel()
         information = information_matrix(design, class_variances(p) * weights[:, None, None])
-        information += penalty.matrix
+        information += penalty
         step = np.linalg.lstsq(information, slopes, rcond=None)[0].reshape(coefficients.shape)
         factor = 1.0
         while (reached := value(coefficients + factor * step)) < now - 1e-9 and factor > 1e-4:

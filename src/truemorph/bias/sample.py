@@ -10,7 +10,7 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
-from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN, Array, as_resolution, class_name
+from truemorph.bias.transitions import APPLIES, DISK, SMOOTH, UNKNOWN, Array, as_resolution, class_name
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
@@ -54,10 +54,12 @@ class Sample:
         gold_probability: Array | None = None,
         gold_uncertain: Array | None = None,
         weights: Array | None = None,
+        of_question: bool = False,
     ) -> Sample:
         """Check shapes and values; without `n_classes`, labels and gold labels determine K.
 
-        Labels may be counts of votes, shape (N, 2). Intrinsic columns must not encode the labels.
+        Labels may be counts of votes, shape (N, 2). Intrinsic columns must not encode the labels. Of a question, class
+        0 is that to which it does not apply, and gold labels may be `APPLIES`.
         """
         resolution, votes = as_resolution(float_array(alpha, "alpha")), None
         n = resolution.size
@@ -68,7 +70,7 @@ class Sample:
         observed = check_labels(labels, n_classes)
         if observed.size != n:
             raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {n}")
-        classes = None if gold is None else check_gold(gold, n, n_classes)
+        classes = None if gold is None else check_gold(gold, n, n_classes, APPLIES if of_question else UNKNOWN)
         sample = cls(
             observed,
             resolution,
@@ -140,20 +142,20 @@ class Sample:
         return r_squared
 
 
-def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
+def check_gold(gold: object, n: int, n_classes: int, least: int = UNKNOWN) -> np.ndarray:
     """Return gold labels as an (N,) int array, -1 if unknown; there must be some of two classes."""
     values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
     if values.shape != (n,):
         raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
     if np.issubdtype(values.dtype, np.floating):
         values = np.where(np.isfinite(values), values, UNKNOWN)
-    classes = check_classes(values, n_classes, "gold", UNKNOWN)
+    classes = check_classes(values, n_classes, "gold", least)
     _check_enough(classes, n_classes)
     return classes
 
 
 def _check_enough(gold: np.ndarray, n_classes: int) -> None:
-    counts = np.bincount(gold[gold != UNKNOWN], minlength=n_classes)
+    counts = np.bincount(gold[gold >= 0], minlength=n_classes)
     if counts.sum() < FEWEST:
         raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
     if n_classes > 2 and np.count_nonzero(counts) > 1:

@@ -226,7 +226,7 @@ def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: I
 def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: str = "table") -> dict[str, Any]:
     """Return the columns named by the user (truemorph's name → column or SQL expression) as content of a mapping."""
     content: dict[str, Any] = {"columns": {}}
-    if votes := [text for name, text in chosen.items() if name in _VOTE_COLUMNS]:
+    if votes := [text for name, text in chosen.items() if name in _VOTE_COLUMNS and name != "vote_count"]:
         # The two kinds of votes must not be mixed.
         content["columns"] = dict.fromkeys(_VOTE_COLUMNS, False)
         content |= {"about": "", "definition": "", "votes": f"columns named by the user: {', '.join(votes)}"}

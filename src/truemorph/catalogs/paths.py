@@ -14,40 +14,41 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.checks import selection_findings
+from truemorph.bias.checks import balance_findings, selection_findings
 from truemorph.bias.fractions import PopulationFractions, fractions_in_bins
 from truemorph.bias.sample import Sample
+from truemorph.bias.transitions import APPLIES as UNTOLD
 from truemorph.bias.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import ID_COLUMNS, condition
+from truemorph.catalogs.columns import FRACTIONS, VOTES, which_rows
+from truemorph.catalogs.expressions import read_expression
 from truemorph.catalogs.label_sets import Kind, LabelSet
-from truemorph.catalogs.selected import filtered, sample_weights
+from truemorph.catalogs.selected import filtered, from_same_images, from_votes, properties, sample_weights
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding, unique
-from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Quantity, Tree, Votes, read_tree
+from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Quantity, Tree, Votes, is_unsure, read_tree, slug
 from truemorph.tables import CatalogTable, numeric_columns
 
 # Fewest gold labels of an answer; sparser ones are merged with others.
 _FEWEST_OF_AN_ANSWER = 5
 _RULE = re.compile(r"\s*([^:;'\"]+?)\s*:\s*(.+?)\s*", re.DOTALL)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^0-9a-zA-Z]+", "_", text).strip("_")
+# Semicolons outside of text in quotes.
+_SEPARATED = re.compile(r";(?=(?:[^']*'[^']*')*[^']*$)")
 
 
 def label_column(question: str) -> str:
     """Return the name of a catalogue's column of the classes of a question."""
-    return f"label_{_slug(question)}"
+    return f"label_{slug(question)}"
 
 
 def gold_column(question: str) -> str:
     """Return the name of a catalogue's column of gold labels of a question."""
-    return f"gold_{_slug(question)}"
+    return f"gold_{slug(question)}"
 
 
 def vote_column(question: str, answer: str) -> str:
     """Return the name of a catalogue's column of votes for an answer."""
-    return f"votes_{_slug(question)}_{_slug(answer)}"
+    return f"votes_{slug(question)}_{slug(answer)}"
 
 
 def described_path(name: str) -> str:
@@ -57,7 +58,9 @@ def described_path(name: str) -> str:
     return f"{kinds.get(kind, name)}: {rest}"
 
 
-def path_columns(frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str) -> pl.DataFrame:
+def path_columns(
+    frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str
+) -> tuple[pl.DataFrame, list[Finding]]:
     """Return the label and the votes of a question from a survey's table; `total` are votes on the first question."""
     gates = [one.name for one in tree.gates(question)]
     found = tree.columns(gates, frame.columns)
@@ -70,6 +73,14 @@ def path_columns(frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarr
             f"{source}: has fractions of votes for {question!r}, but not their number ({', '.join(tree.totals)}); name "
             "it (`columns`, vote_count)"
         )
+    findings = []
+    every = np.column_stack(list(values.values()))
+    if (bad := ((every < 0) | np.isinf(every)).any(axis=1)).any():
+        outside = f"Numbers of votes below 0 or infinite were treated as missing in {which_rows(bad)}."
+        findings.append(Finding("values-impossible", "caution", outside, "Check the columns of votes."))
+    if (missing := np.isnan(every).any(axis=1)).any():
+        absent = f"Votes for {question!r} or its gates are missing in {which_rows(missing)}, and count as no votes."
+        findings.append(Finding("votes-missing", "note", absent))
     votes = Votes.from_columns(tree, question, found, values, total)
     classes = [one.name for one in tree.classes(question)]
     columns = {label_column(question): pl.Series([classes[k] for k in votes.paths], dtype=pl.String)}
@@ -78,13 +89,13 @@ def path_columns(frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarr
             vote_column(name, answer): pl.Series(part)
             for answer, part in zip(tree.question(name).answers, counts.T, strict=True)
         }
-    return pl.DataFrame(columns)
+    return pl.DataFrame(columns), findings
 
 
 def flat_tree(question: str, answers: Sequence[str]) -> Tree:
     """Return the tree of one question, from answers, each as "answer=column of its votes", or counted from experts'."""
     pairs = [text.partition("=") for text in answers]
-    columns = {name.strip(): [column.strip() or f"experts_{_slug(name)}"] for name, _, column in pairs}
+    columns = {name.strip(): [column.strip() or f"experts_{slug(name)}"] for name, _, column in pairs}
     return read_tree({"name": question, "questions": [{"name": question, "answers": columns}]})
 
 
@@ -158,13 +169,15 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
     """Read gold labels: a column of names, or rules "name: condition", separated by semicolons.
 
     Names are those of classes and answers, "applies", "does not apply" and "cannot tell". Where the question applies,
-    one answer may lack a rule: it is given to galaxies for which all other rules are false. A galaxy that meets no
-    rule, or for which one is null, is unknown.
+    one answer may lack a rule: it is given to galaxies for which all other rules are false. Where no rule for an answer
+    is met, or one is null, only is known that the question applies ("applies"). Other galaxies are unknown.
     """
     about = f"{source}: gold labels of {question!r}"
     ends = {one.name: one.answer or NOT_APPLICABLE for one in tree.classes(question)}
-    answers = [one for one in tree.question(question).answers if one != CANNOT_TELL]
-    valid = {**ends, **{one: one for one in answers}, NOT_APPLICABLE: NOT_APPLICABLE, CANNOT_TELL: CANNOT_TELL}
+    answers = tree.told(question)
+    unsure = {one: CANNOT_TELL for one in tree.question(question).answers if is_unsure(one)}
+    outside = {one: NOT_APPLICABLE for one in tree.question(question).answers if one in tree.outside}
+    valid = {**ends, **{one: one for one in (*answers, NOT_APPLICABLE, CANNOT_TELL, APPLIES)}, **unsure, **outside}
     name = rule.strip()
     if name in frame.columns:
         series = frame[name]
@@ -178,52 +191,64 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
         for text in texts.drop_nulls().unique():
             if text not in valid:
                 raise InputError(f"{about}: column {name}: unknown class {text!r}; {nearest(text, list(valid))}")
-        return QuestionGold(texts.replace_strict(valid, default=None), f"{question}: {name}", [])
-    meets, findings = dict[str, pl.Series](), list[Finding]()
-    for part in rule.split(";"):
+        return QuestionGold(texts.replace_strict(valid, default=None), f"{question}: {name}", from_votes(name))
+    meets, findings = dict[str, pl.Series](), from_votes(rule)
+    for part in _SEPARATED.split(name):
         match = _RULE.fullmatch(part)
-        if match is None:
+        if match is None and part.strip():
             raise InputError(
                 f'{about}: {part.strip()!r} is neither a column nor "name: condition"; give rules such as '
-                f'"applies: t_type >= -3; {answers[-1]}: bar_length > 0"'
+                f'"{APPLIES}: t_type >= -3; {answers[-1]}: bar_length > 0"'
             )
-        if match[1] not in (*valid, "applies"):
-            raise InputError(f"{about}: unknown class {match[1]!r}; {nearest(match[1], [*valid, 'applies'])}")
+        if match is None:
+            continue
+        if match[1] not in valid or match[1] in meets:
+            why = (
+                "has two rules; join them with OR"
+                if match[1] in meets
+                else f"is no class; {nearest(match[1], [*valid])}"
+            )
+            raise InputError(f"{about}: {match[1]!r} {why}")
+        made = {*FRACTIONS, *VOTES, "label", label_column(question)}
+        used = [one for one in read_expression(match[2], about).columns if one in made or one.startswith("votes_")]
+        if used:
+            raise InputError(
+                f"{about}: {match[2]} uses {used[0]}, which has the bias of the observed labels; give classes from "
+                "experts or better images"
+            )
         meets[match[1]], more = condition(match[2], frame, about)
         findings += more
-    return QuestionGold(_by_rules(meets, valid, answers, about), f"{question}: {name}", findings)
+    classes = _by_rules(meets, valid, answers, len(tree.gates(question)) > 1, about)
+    return QuestionGold(classes, f"{question}: {name}", findings)
 
 
 def _by_rules(
-    meets: Mapping[str, pl.Series], valid: Mapping[str, str], answers: Sequence[str], about: str
+    meets: Mapping[str, pl.Series], valid: Mapping[str, str], answers: Sequence[str], has_gates: bool, about: str
 ) -> pl.Series:
     """Return the class of each galaxy from the rules that it meets; see `gold_of_question`."""
+    outside = [name for name in meets if valid[name] == NOT_APPLICABLE]
+    told = [name for name in meets if valid[name] not in (APPLIES, NOT_APPLICABLE)]
+    without = [one for one in answers if one not in meets]
+    if has_gates and APPLIES not in meets and not outside:
+        raise InputError(f'{about}: say where the question applies, such as "{APPLIES}: t_type >= -3"')
+    if len(without) > 1:
+        raise InputError(f"{about}: {', '.join(without)} have no rule; only one answer may lack one")
     n = len(next(iter(meets.values())))
     true = {name: one.fill_null(False).to_numpy() for name, one in meets.items()}
     false = {name: (~one).fill_null(False).to_numpy() for name, one in meets.items()}
-    applies = true.get("applies", np.ones(n, dtype=bool))
-    classes = np.full(n, "", dtype=object)
-    twice = np.zeros(n, dtype=bool)
-
-    def give(rows: np.ndarray, name: str) -> None:
-        nonlocal twice
-        twice |= rows & (classes != "") & (classes != name)
-        classes[rows] = name
-
-    if "applies" in meets:
-        give(false["applies"], NOT_APPLICABLE)
-    for name, rows in true.items():
-        if name != "applies":
-            outside = valid[name] == NOT_APPLICABLE
-            give(rows if outside else rows & applies, valid[name])
-    without = [one for one in answers if one not in meets]
-    if len(without) == 1:
-        rest = applies & (classes == "")
-        for rows in (some for name, some in false.items() if name != "applies"):
-            rest &= rows
-        give(rest, without[0])
-    if twice.any():
-        raise InputError(f"{about}: {twice.sum():,} galaxies meet the rules of two classes; make the rules exclusive")
+    # Known to apply, and known not to.
+    inside = np.all([true.get(APPLIES, np.ones(n, bool)), *(false[name] for name in outside)], axis=0)
+    never = np.any([np.zeros(n, bool), *(true[name] for name in outside)], axis=0)
+    several = (never & true.get(APPLIES, never & False)) | (np.sum([true[name] & inside for name in told], axis=0) > 1)
+    if several.any():
+        raise InputError(f"{about}: {several.sum():,} galaxies meet the rules of two classes; make the rules exclusive")
+    classes = np.where(never | false.get(APPLIES, never), NOT_APPLICABLE, "").astype(object)
+    if APPLIES in meets or outside:
+        classes[inside] = APPLIES
+    for name in told:
+        classes[inside & true[name]] = valid[name]
+    if without:
+        classes[np.all([inside, *(false[name] for name in told)], axis=0)] = without[0]
     return pl.Series(classes.tolist(), dtype=pl.String).replace("", None)
 
 
@@ -239,6 +264,7 @@ class QuestionRows:
     columns: np.ndarray  # (N, C): named columns
     about: dict[str, Any]
     findings: tuple[Finding, ...]
+    properties: dict[str, np.ndarray]  # columns, shape (N,), that gold labels should not depend on
 
 
 def tree_of(catalogue: CatalogTable, question: str) -> Tree:
@@ -280,6 +306,11 @@ def question_rows(
     chosen = np.array([number[name] for name in frame[label_column(question)].to_list()])
     # Observed answers that gold labels do not have, such as "cannot tell", are outside the denominators.
     collapsed = np.array([numbers.get(one.answer or NOT_APPLICABLE, 0) for one in paths])
+    told = dict(read.classes.drop_nulls().value_counts().iter_rows())
+    if sum(told.get(one, 0) > 0 for one in classes[1:]) == 0 or len(told) < 2:
+        have = ", ".join(f"{count:,} {one}" for one, count in told.items()) or "none"
+        raise InputError(f"{source}: gold labels of {question!r} are {have}; there must be some of each of two classes")
+    numbers |= {APPLIES: UNTOLD, CANNOT_TELL: UNTOLD}
     known = read.classes.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
     sample = Sample.of(
         collapsed[chosen],
@@ -288,6 +319,7 @@ def question_rows(
         gold=known,
         gold_uncertain=(read.classes == CANNOT_TELL).fill_null(False).to_numpy(),
         weights=sample_weights(frame, weights, source),
+        of_question=True,
     )
     sample = replace(sample, class_names=classes)
     about = {
@@ -308,8 +340,17 @@ def question_rows(
         classes,
         numeric_columns(frame, list(named), source),
         about,
-        unique(catalogue.findings, findings, read.findings, merging),
+        unique(catalogue.findings, findings, read.findings, merging, from_same_images(catalogue.metadata)),
+        properties(catalogue, frame, [*named, *columns_of_question(frame, rule)]),
     )
+
+
+def columns_of_question(frame: pl.DataFrame, rule: str) -> list[str]:
+    """Return the columns that rules for gold labels use."""
+    if rule.strip() in frame.columns:
+        return [rule.strip()]
+    matches = (_RULE.fullmatch(part) for part in _SEPARATED.split(rule))
+    return [name for match in matches if match for name in read_expression(match[2], "gold").columns]
 
 
 def answer_sets(frame: pl.DataFrame, tree: Tree, question: str) -> tuple[list[LabelSet], list[LabelSet]]:
@@ -318,7 +359,7 @@ def answer_sets(frame: pl.DataFrame, tree: Tree, question: str) -> tuple[list[La
     And the same for each answer that is shown, against all others.
     """
     asked = tree.question(question)
-    answers = [one for one in asked.answers if one not in tree.outside and not one.startswith(CANNOT_TELL)]
+    answers = tree.told(question)
     ends = {one.name: one.answer for one in tree.classes(question)}
     sets, shown = [], []
     kinds: list[tuple[str, Kind, str]] = [
@@ -342,7 +383,7 @@ def _sparse_answers(gold: pl.Series, tree: Tree, question: str) -> tuple[dict[st
     """Merge answers with few gold labels, with their sparser neighbour if they have an order, else with each other."""
     asked = tree.question(question)
     counts = dict(gold.drop_nulls().value_counts().iter_rows())
-    groups = [[one] for one in asked.answers if one != CANNOT_TELL and one not in tree.outside]
+    groups = [[one] for one in tree.told(question)]
 
     def total(group: Sequence[str]) -> int:
         return sum(counts.get(one, 0) for one in group)
@@ -402,7 +443,8 @@ def question_fractions(
         None,
         by=np.squeeze(np.column_stack(values)) if values else None,
         bins=max(1, min(fraction_bins, rows.sample.labels.size // 50)),
-        covariates=np.column_stack([rows.log_odds, given]),
+        covariates=given if intrinsic else None,
+        votes=rows.log_odds,
         name=by or "alpha",
         seed=seed,
         paths=rows.paths,
@@ -413,5 +455,10 @@ def question_fractions(
         found,
         classes=rows.classes,
         about=rows.about,
-        findings=unique(rows.findings, selection_findings(rows.sample), found.findings),
+        findings=unique(
+            rows.findings,
+            selection_findings(rows.sample),
+            balance_findings(rows.properties, rows.sample),
+            found.findings,
+        ),
     )

@@ -148,7 +148,11 @@ def prepare(
     kept, asked, of_question = funnel.kept, None, None
     if questions:
         asked = read_tree(_tree_of_survey(kind, name) if tree is None else tree)
-        if gold is not None and len(questions) == 1 and is_of_question(gold, named):
+        if gold is not None and is_of_question(gold, named):
+            if len(questions) > 1:
+                raise InputError(
+                    f"{name}: `gold` has rules for one question of {len(questions)}; give them to transition"
+                )
             of_question, gold = gold_of_question(named.filter(kept), asked, questions[0], gold, name), None
             selection += of_question.findings
     if gold is not None:
@@ -209,7 +213,9 @@ def prepare(
     if asked is not None:
         total = mapped.numbers("vote_count")[kept] if "vote_count" in mapped.columns else None
         for question in questions:
-            made |= path_columns(named.filter(kept), asked, question, total, name).to_dict()
+            columns, more = path_columns(named.filter(kept), asked, question, total, name)
+            made |= columns.to_dict()
+            findings += more
         if of_question is not None:
             made[gold_column(questions[0])] = of_question.classes
             metadata["gold_definitions"] = {questions[0]: of_question.definition}

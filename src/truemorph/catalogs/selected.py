@@ -97,7 +97,7 @@ def select_rows(
     )
     context = Context(
         shown=known,
-        columns={} if classes is None else _properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
+        columns={} if classes is None else properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
         disk_votes=_votes(frame),
         survey=_groups(frame),
         about=about,
@@ -175,7 +175,7 @@ def sample_weights(frame: pl.DataFrame, weights: str, source: str) -> np.ndarray
     return None if np.ptp(values) == 0 else values
 
 
-def _properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -> dict[str, np.ndarray]:
+def properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -> dict[str, np.ndarray]:
     """Return numeric columns that may be properties of the galaxies, except those that are named.
 
     These are not: ids, positions, votes, labels, gold labels, and what α is made of.

@@ -193,9 +193,8 @@ def prepare_catalogue(
         raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
     if chosen is not None and smooth is None and disk is None and label is None:
         table, asked = read_table(table), read_tree(chosen)
-        if asked.root.name != "smooth":
-            columns, names = root_columns(asked, table.frame.columns)
-            options |= {"columns": columns | options["columns"], "classes": classes or names}
+        columns, names = root_columns(asked, table.frame.columns)
+        options |= {"columns": columns | options["columns"], "classes": classes or names}
     prepared = prepare(
         table, **options, psf=psf, images=images, where=where, gold=gold, questions=question, tree=chosen, seed=seed
     )

@@ -14,6 +14,7 @@ from truemorph.bias.fractions import PopulationFractions
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import question_fractions
 from truemorph.catalogs.selected import estimate_catalogue
+from truemorph.errors import InputError
 
 
 @validated
@@ -115,6 +116,12 @@ def estimate_transition(
     if out is not None:
         check_fit_name(out)  # before the fit, not after
     table = read_catalogue(catalogue)
+    unused = {"family": family, "method": method, "observables": observables or None, "false_disk": false_disk}
+    unused |= {"bootstrap": bootstrap or None}
+    if question is not None and (given := [name for name, value in unused.items() if value is not None]):
+        raise InputError(f"`{given[0]}` is an option of bias curves, not of fractions of a question; leave it out")
+    if population and question is None:
+        raise InputError("`population` is an option of fractions of a question (`question`); leave it out")
     if question is not None:
         fractions = question_fractions(
             table,
