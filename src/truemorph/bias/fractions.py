@@ -624,7 +624,7 @@ def _from_gold(
         selection = "their probabilities of selection are known"
     if quantities:
         selection += f"; errors are those of {'the population' if population else 'these galaxies'}"
-    largest = float(np.max(bins.sums(sample.gold != UNKNOWN) / bins.totals))
+    largest = float(np.max(bins.sums(sample.gold >= 0) / bins.totals))
     if quantities and not population and largest > _MOSTLY_GOLD:
         message = (
             f"In a bin, {largest:.0%} of the galaxies have gold labels. Errors are those of these galaxies, and go to "
