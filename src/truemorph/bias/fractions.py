@@ -20,7 +20,7 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.checks import equal_labels, selection_findings
-from truemorph.bias.files import load_transition, write_fit
+from truemorph.bias.files import load_transition, read_draws, write_fit
 from truemorph.bias.fitting import refitted, solve
 from truemorph.bias.gold import GoldRegression, NestedRegression, propensity_columns, quadratic
 from truemorph.bias.likelihood import check_columns, label_columns, n_observables
@@ -38,13 +38,15 @@ from truemorph.bias.transitions import (
     Transition,
     fraction_names,
 )
-from truemorph.errors import InputError, nearest
+from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding, unique
-from truemorph.io import plain
+from truemorph.io import check_format, plain, read_json
 from truemorph.questions import Quantity
 from truemorph.results import Result, quantity_table, text_table
 
 _EM_STEPS = 2000
+# What else fractions of a question say.
+QUESTION = ("question", "tree", "gold_definition", "alpha", "where")
 # Part of the galaxies of a bin with gold labels above which a note says whose errors are given.
 _MOSTLY_GOLD = 0.5
 # A family is rejected if its AIC exceeds the best by this.
@@ -295,7 +297,8 @@ class PopulationFractions(Result):
     def _described(self) -> dict[str, Any]:
         """Return classes and quantities as plain values."""
         totals = {"class_fractions": self.bin_weights / self.bin_weights.sum() @ self.fractions}
-        quoted = {name: one.to_dict() for name, one in self.quoted.items()}
+        weights = {one.name: {"numerator": one.numerator, "denominator": one.denominator} for one in self.quantities}
+        quoted = {name: one.to_dict() | weights[name] for name, one in self.quoted.items()}
         return {**self.about, **totals, "classes": self.classes, "quantities": quoted, "gold_labels": self.gold_counts}
 
     @classmethod
@@ -314,6 +317,19 @@ class PopulationFractions(Result):
         arrays: dict[str, Any] = {
             name: np.array(described[name]) for name in ("edges", "middles", "covariance", "bin_weights")
         }
+        if "quantities" in described:
+            quoted = described["quantities"]
+            ends = [[[*one[end], one["total"][k]] for k, end in ((3, "low"), (4, "high"))] for one in quoted.values()]
+            arrays |= {
+                "classes": tuple(described["classes"]),
+                "quantities": tuple(
+                    Quantity(name, tuple(one["numerator"]), one["denominator"] and tuple(one["denominator"]))
+                    for name, one in quoted.items()
+                ),
+                "quantity_ranges": np.moveaxis(np.array(ends, dtype=np.float64), 2, 0),
+                "gold_counts": np.array(described["gold_labels"]),
+                "about": {name: described[name] for name in QUESTION if name in described},
+            }
         return cls(
             whole(described.get("disk", described.get("fractions"))),
             stderr,
@@ -327,6 +343,19 @@ class PopulationFractions(Result):
             **arrays,
             **{name: described[name] for name in ("method", "assumption", "by")},
         )
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> PopulationFractions:
+        """Read the fractions of a question that `write` wrote, with their draws."""
+        described = read_json(path)
+        check_format(described, path)
+        try:
+            return cls.from_dict(described, read_draws(described, path))
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            raise InputError(
+                f"{path}: holds no fractions of a question of this version ({reason(problem)}); make them again with "
+                "`truemorph transition`"
+            ) from problem
 
     def to_table(self) -> Any:
         """Return a table with one row per bin: observed and corrected fraction, with errors.

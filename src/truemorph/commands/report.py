@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from truemorph.arguments import Shown, validated
+from truemorph.bias.fractions import PopulationFractions
 from truemorph.errors import InputError
+from truemorph.io import read_json
 from truemorph.report.options import ReportOptions
+from truemorph.report.questions import QuestionReport, report_questions
 from truemorph.report.writing import ReportResult, make_report
 
 _DEFAULTS = ReportOptions()
 
 
 @validated
-def write_report(*runs: Shown, out: Path = Path("report.html"), options: ReportOptions = _DEFAULTS) -> ReportResult:
+def write_report(
+    *runs: Shown, out: Path = Path("report.html"), options: ReportOptions = _DEFAULTS
+) -> ReportResult | QuestionReport:
     """Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.
 
     Runs are shown side by side. Without runs, give a catalogue: the page then shows its labels, and corrected class
@@ -24,8 +30,9 @@ def write_report(*runs: Shown, out: Path = Path("report.html"), options: ReportO
 
     Parameters
     ----------
-    runs : path, Classifier or Estimate
-        Run folders of truemorph train, and at most one estimate of truemorph transition (.json).
+    runs : path, Classifier, Estimate or PopulationFractions
+        Run folders of truemorph train, and at most one estimate of truemorph transition (.json); or fractions of
+        questions (truemorph transition with a question), which make a page of their own.
     out : path
         Page to write (.html); figures, their data and labels go to NAME_files beside it.
     options : ReportOptions
@@ -34,6 +41,7 @@ def write_report(*runs: Shown, out: Path = Path("report.html"), options: ReportO
     Returns
     -------
     ReportResult
+        Of questions: QuestionReport.
 
     Raises
     ------
@@ -52,4 +60,15 @@ def write_report(*runs: Shown, out: Path = Path("report.html"), options: ReportO
     """
     if not runs and options.catalogue is None:
         raise InputError("give run folders, such as: truemorph report model-naive model-debiased; or a `catalogue`")
-    return make_report(runs, out, options)
+    questions = [one for one in runs if isinstance(one, PopulationFractions) or _of_question(one)]
+    if not questions:
+        return make_report(runs, out, options)
+    if len(questions) < len(runs):
+        raise InputError("fractions of questions have a page of their own; give runs and other estimates apart")
+    read = [one if isinstance(one, PopulationFractions) else PopulationFractions.read(one) for one in questions]
+    return report_questions(read, out, options.catalogue)
+
+
+def _of_question(source: Any) -> bool:
+    """Whether a source is a file of fractions of a question."""
+    return str(source).endswith(".json") and Path(source).is_file() and "quantities" in read_json(source)
