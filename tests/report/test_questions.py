@@ -74,10 +74,6 @@ def test_fractions_are_read_as_they_were_written(galaxies):
 
 
 def test_questions_and_runs_are_not_mixed_and_other_files_are_refused(galaxies, tmp_path):
-    labels = np.repeat([0, 1, 2], 40)
-    gold = debiased_fractions(
-        labels, np.arange(1.0, 121), gold=labels, bins=1, quantities=read_tree("gz2").quantities("bar")[1]
-    )
     with pytest.raises(InputError):
         write_report(galaxies / "bar.json", tmp_path / "model", out=tmp_path / "page.html")
     with pytest.raises(InputError):
