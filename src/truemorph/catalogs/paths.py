@@ -40,9 +40,9 @@ def label_column(question: str) -> str:
     return f"label_{_slug(question)}"
 
 
-def gold_column(question: str) -> str:
-    """Return the name of a catalogue's column of gold labels of a question."""
-    return f"gold_{_slug(question)}"
+def gold_column(question: str, kind: str = "gold") -> str:
+    """Return the name of a catalogue's column of gold labels of a question, or a kind beside it: gold_probability …"""
+    return f"{kind}_{_slug(question)}"
 
 
 def vote_column(question: str, answer: str) -> str:
@@ -124,17 +124,21 @@ def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], t
 
     1 are its `shown` answers, by default all but the first.
     """
-    root = tree.root
+    root, kinds = tree.root, root_answers(tree)
     found = dict(zip(root.answers, tree.columns([root.name], existing).columns[root.name], strict=True))
-    inside = [one for one in root.answers if one not in tree.outside]
-    shown = [one for one in root.shown or inside[1:] if one in inside]
-    kinds = {"smooth": [one for one in inside if one not in shown], "disk": shown, "artefact": tree.outside}
     columns = {
         kind: " + ".join('"' + found[one].replace('"', '""') + '"' for one in some) if len(some) > 1 else found[some[0]]
         for kind, some in kinds.items()
         if some
     }
-    return columns, (" or ".join(kinds["smooth"]), " or ".join(shown))
+    return columns, (" or ".join(kinds["smooth"]), " or ".join(kinds["disk"]))
+
+
+def root_answers(tree: Tree) -> dict[str, list[str]]:
+    """Return the answers to a tree's first question that make the labels 0 (smooth), 1 (disk), or none (artefact)."""
+    inside = [one for one in tree.root.answers if one not in tree.outside]
+    shown = [one for one in tree.root.shown or inside[1:] if one in inside]
+    return {"smooth": [one for one in inside if one not in shown], "disk": shown, "artefact": list(tree.outside)}
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,36 @@ def tree_of(catalogue: CatalogTable, question: str) -> Tree:
     return read_tree(described)
 
 
+@dataclass(frozen=True)
+class QuestionVotes:
+    """Votes and majority paths of N galaxies for a question, beside the classes that gold labels tell apart."""
+
+    votes: Votes
+    chosen: np.ndarray  # (N,): class by the majority path
+    collapsed: np.ndarray  # (number of paths,): class that gold labels tell apart, of each path
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Majority paths as classes that gold labels tell apart, shape (N,)."""
+        return np.asarray(self.collapsed[self.chosen])
+
+
+def question_votes(
+    frame: pl.DataFrame, tree: Tree, question: str, numbers: Mapping[str, int], source: str
+) -> QuestionVotes:
+    """Read the votes and majority paths of a question from a catalogue; `numbers` are the classes of its answers."""
+    counts = {
+        one.name: numeric_columns(frame, [vote_column(one.name, answer) for answer in one.answers], source)
+        for one in tree.gates(question)
+    }
+    paths = tree.classes(question)
+    number = {one.name: k for k, one in enumerate(paths)}
+    chosen = np.array([number[name] for name in frame[label_column(question)].to_list()])
+    # Observed answers that gold labels do not have, such as "cannot tell", are outside the denominators.
+    collapsed = np.array([numbers.get(one.answer or NOT_APPLICABLE, 0) for one in paths])
+    return QuestionVotes(Votes(tree, question, counts), chosen, collapsed)
+
+
 def question_rows(
     catalogue: CatalogTable,
     question: str,
@@ -271,18 +305,10 @@ def question_rows(
     merged, merging = _sparse_answers(read.classes, tree, question)
     classes, quantities = tree.quantities(question, merged)
     numbers = {one: k for k, one in enumerate(classes)} | {one: classes.index(name) for one, name in merged.items()}
-    counts = {
-        one.name: numeric_columns(frame, [vote_column(one.name, answer) for answer in one.answers], source)
-        for one in tree.gates(question)
-    }
-    votes, paths = Votes(tree, question, counts), tree.classes(question)
-    number = {one.name: k for k, one in enumerate(paths)}
-    chosen = np.array([number[name] for name in frame[label_column(question)].to_list()])
-    # Observed answers that gold labels do not have, such as "cannot tell", are outside the denominators.
-    collapsed = np.array([numbers.get(one.answer or NOT_APPLICABLE, 0) for one in paths])
+    observed = question_votes(frame, tree, question, numbers, source)
     known = read.classes.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
     sample = Sample.of(
-        collapsed[chosen],
+        observed.labels,
         frame["alpha"].to_numpy(),
         n_classes=len(classes),
         gold=known,
@@ -298,12 +324,12 @@ def question_rows(
         else read.definition,
         "alpha": catalogue.metadata.get("alpha"),
         "where": list(where),
-        "applies": float(np.mean(collapsed[chosen] > 0)),
+        "applies": float(np.mean(observed.labels > 0)),
     }
     return QuestionRows(
         sample,
-        chosen,
-        votes.log_odds,
+        observed.chosen,
+        observed.votes.log_odds,
         quantities,
         classes,
         numeric_columns(frame, list(named), source),

@@ -43,6 +43,7 @@ def plan_gold(
     estimate: Shown | None = None,
     by: str = "alpha",
     purpose: Annotated[Purpose, Parameter(name="--for")] = "fractions",
+    question: str | None = None,
     out: Path | None = None,
     seed: Seed = 0,
 ) -> GoldPlan:
@@ -73,6 +74,9 @@ def plan_gold(
         Column in whose bins the disk fraction is wanted.
     purpose : str
         What the gold labels are for: fractions (disk fractions) or transition (the bias curve).
+    question : str, optional
+        Question of a decision tree, such as bar: the error is that of the fraction of its answer (bar fraction). The
+        catalogue must be prepared for it. Galaxies are drawn from all rows, also those to which it may not apply.
     out : path, optional
         Folder for the plan: plan.json, plan.parquet, plan.png; answers are collected there too.
     seed : int
@@ -85,7 +89,8 @@ def plan_gold(
     Raises
     ------
     InputError
-        If no galaxy can be labelled, the error or the budget cannot be reached, or the folder holds a plan already.
+        If no galaxy can be labelled, the error or the budget cannot be reached, the folder holds a plan already, or
+        the catalogue is not prepared for the question.
 
     Examples
     --------
@@ -97,7 +102,8 @@ def plan_gold(
     table = read_catalogue(catalogue)
     p_disk = None if labels is None else _probabilities(table, labels)
     read = estimate if estimate is None or isinstance(estimate, Estimate) else Estimate.read(estimate)
-    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by, None if read is None else read.curve)
+    curve = None if read is None else read.curve
+    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by, curve, question)
     return plan if out is None else write_plan(plan, out)
 
 
