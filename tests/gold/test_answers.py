@@ -15,7 +15,8 @@ from truemorph.gold.session import items_of
 WRITER = """
 import sys
 from pathlib import Path
-from truemorph.gold.answers import CHOICES, record_answer
+from truemorph.gold.answers import record_answer
+from truemorph.gold.choices import CHOICES
 
 folder, annotator, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 for k in range(n):

@@ -20,7 +20,7 @@ from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import ID_COLUMNS, condition
 from truemorph.catalogs.label_sets import Kind, LabelSet
-from truemorph.catalogs.selected import filtered, sample_weights
+from truemorph.catalogs.selected import filtered, from_same_images, planned, sample_weights
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding, unique
 from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Quantity, Tree, Votes, read_tree
@@ -41,7 +41,7 @@ def label_column(question: str) -> str:
 
 
 def gold_column(question: str, kind: str = "gold") -> str:
-    """Return the name of a catalogue's column of gold labels of a question, or a kind beside it: gold_probability …"""
+    """Return the name of a catalogue's column of gold labels of a question, or another `kind` beside it."""
     return f"{kind}_{_slug(question)}"
 
 
@@ -307,12 +307,17 @@ def question_rows(
     numbers = {one: k for k, one in enumerate(classes)} | {one: classes.index(name) for one, name in merged.items()}
     observed = question_votes(frame, tree, question, numbers, source)
     known = read.classes.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
+    untold = (read.classes == CANNOT_TELL).fill_null(False).to_numpy()
+    probability, uncertain = (
+        planned(frame, gold, gold_column(question, one)) for one in ("gold_probability", "gold_uncertain")
+    )
     sample = Sample.of(
         observed.labels,
         frame["alpha"].to_numpy(),
         n_classes=len(classes),
         gold=known,
-        gold_uncertain=(read.classes == CANNOT_TELL).fill_null(False).to_numpy(),
+        gold_probability=probability,
+        gold_uncertain=untold if uncertain is None else untold | (uncertain > 0),
         weights=sample_weights(frame, weights, source),
     )
     sample = replace(sample, class_names=classes)
@@ -334,7 +339,13 @@ def question_rows(
         classes,
         numeric_columns(frame, list(named), source),
         about,
-        unique(catalogue.findings, findings, read.findings, merging),
+        unique(
+            catalogue.findings,
+            findings,
+            read.findings,
+            merging,
+            from_same_images(catalogue.metadata, question) if gold == "gold" else (),
+        ),
     )
 
 

@@ -6,7 +6,7 @@ Each choice gives a gold label for all questions on its path: who counts arms sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from truemorph.catalogs.paths import root_answers
@@ -75,18 +75,18 @@ def _along(tree: Tree, question: str) -> tuple[dict[str, Path], list[dict[str, A
     return choices | {ARTEFACT: ()}, levels
 
 
-def class_of_path(tree: Tree, question: str, path: Path) -> str:
-    """Return the class of a choice for a question on its path; UNCLEAR if that cannot be told.
+def answer_of_path(question: str, path: Path, gates: Collection[str]) -> str:
+    """Return the answer of a choice to a question on its path, whose `gates` are these; UNCLEAR if it cannot be told.
 
-    Artefacts are galaxies to which no question applies but the first, for which they are ARTEFACT.
+    The question does not apply to artefacts, nor where another gate has the last answer.
     """
-    root = question == tree.root.name
-    if not path:
-        return ARTEFACT if root else NOT_APPLICABLE
-    gates = {one.name for one in tree.gates(question)}
-    own = tuple(one for one in path if one[0] in gates)
-    found = {one.answers: one.name for one in tree.classes(question)}.get(own, UNCLEAR)
-    return UNCLEAR if own[-1][0] == question and own[-1][1].startswith(CANNOT_TELL) else found
+    own = [one for one in path if one[0] in gates]
+    if not own:
+        return NOT_APPLICABLE
+    last, answer = own[-1]
+    if answer == CANNOT_TELL or (last == question and answer.startswith(CANNOT_TELL)):
+        return UNCLEAR
+    return answer if last == question else NOT_APPLICABLE
 
 
 def label_of_path(tree: Tree, path: Path) -> str:

@@ -9,7 +9,7 @@ also those to which it may not apply: whether volunteers were asked depends on t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -32,10 +32,10 @@ from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.catalogs.paths import gold_column, gold_of_question, question_votes, tree_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.gold.choices import choices_of
+from truemorph.gold.choices import CHOICES, choices_of
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
-from truemorph.questions import Quantity, Tree
+from truemorph.questions import Quantity, Tree, read_tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
@@ -543,6 +543,17 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
         raise InputError(f"{folder}: is not the folder of a plan (no {PLAN}); make one with truemorph gold plan")
     chosen = read_chosen(folder).filter(pl.col("position").is_not_null()).sort("position")
     return read_json(folder / PLAN, PlanFile), chosen
+
+
+def question_of_plan(about: Mapping[str, Any]) -> tuple[Tree, str] | None:
+    """Return the question of a plan and its tree, from the content of plan.json; None for smooth or disk."""
+    return (read_tree(about["tree"]), about["question"]) if about.get("question") else None
+
+
+def choices_of_plan(folder: Path) -> tuple[str, ...]:
+    """Return what people can answer about the galaxies of a plan."""
+    asked = question_of_plan(read_json(folder / PLAN, PlanFile)) if (folder / PLAN).is_file() else None
+    return CHOICES if asked is None else tuple(choices_of(*asked))
 
 
 def read_chosen(folder: Path) -> pl.DataFrame:
