@@ -317,7 +317,7 @@ def question_rows(
         n_classes=len(classes),
         gold=known,
         gold_probability=probability,
-        gold_uncertain=untold if uncertain is None else untold | (uncertain > 0),
+        gold_uncertain=untold if uncertain is None else np.maximum(untold, uncertain),
         weights=sample_weights(frame, weights, source),
     )
     sample = replace(sample, class_names=classes)

@@ -272,7 +272,7 @@ class GoldImport(Result):
                 "out": str(self.out),
                 "gold": sum(counts.values()),
                 **(counts if self.question is None else {"question": self.question, "classes": counts}),
-                "uncertain": int(self.catalogue.frame[uncertain].sum()),
+                "uncertain": int((self.catalogue.frame[uncertain] > 0).sum()),
                 "agreement": self.agreement,
                 "findings": [one.to_dict() for one in self.findings],
             }

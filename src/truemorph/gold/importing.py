@@ -23,7 +23,7 @@ from truemorph.gold.plan import read_plan
 from truemorph.gold.session import readable_images, without_images
 from truemorph.images.decode import read_image_file
 from truemorph.io import checked, write_file
-from truemorph.questions import CANNOT_TELL, Tree
+from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Tree
 from truemorph.tables import CatalogTable, read_table, write_table
 
 # Words by which a class is recognised in tables and on Zooniverse.
@@ -36,6 +36,7 @@ _WORDS = {
 # Nobody looked: no answer, which is not "can't tell".
 _NONE = ("", "-1", "-1.0", "nan")
 _ZOONIVERSE = ("annotations", "subject_data", "user_name", "created_at")
+_APPLIES = "applies"
 _COLUMNS = ("gold", "gold_probability", "gold_uncertain", "gold_people", "gold_time")
 
 
@@ -46,6 +47,7 @@ class GoldColumns:
     columns: tuple[str, ...]  # as `_COLUMNS`
     classes: Mapping[str, Any]  # value in the first column of each class
     given: Mapping[str, str]  # class of an answer, or unclear, or artefact
+    applies: Mapping[str, str] | None = None  # of a question: whether an answer says that it applies, or unclear
 
 
 OF_DISKS = GoldColumns(_COLUMNS, {one: k for k, one in enumerate(CLASS_NAMES)}, {one: one for one in CHOICES})
@@ -64,7 +66,9 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
             given = {name: answer_of_path(gate.name, path, gates) for name, path in choices.items()}
             names = [one for one in dict.fromkeys(given.values()) if one not in CHOICES[2:]]
             columns = tuple(gold_column(gate.name, one) for one in _COLUMNS)
-            found.append(GoldColumns(columns, {one: one for one in names}, given))
+            told = {name for name, path in choices.items() if path and path[-1][0] == gate.name}
+            applies = {name: _APPLIES if name in told or one in gate.answers else one for name, one in given.items()}
+            found.append(GoldColumns(columns, {one: one for one in names}, given, applies))
     given = {name: label_of_path(tree, path) for name, path in choices.items()}
     found.append(GoldColumns(_COLUMNS, OF_DISKS.classes, given))
     along = catalogue.metadata.get("gold_along", {})
@@ -221,7 +225,12 @@ def _joined(
     given = answers.with_columns(pl.col("answer").replace_strict(into.given), pl.col("time").cast(pl.String))
     value = pl.col("gold").replace_strict(dict(enumerate(into.classes.values())))
     named = dict(zip(_COLUMNS, into.columns, strict=True))
-    gold = combined(given, list(into.classes)).with_columns(value).rename({"object_id": "_id", **named}, strict=False)
+    gold = combined(given, list(into.classes)).with_columns(value)
+    if into.applies is not None:
+        asked = answers.with_columns(pl.col("answer").replace_strict(into.applies))
+        more = combined(asked, [NOT_APPLICABLE, _APPLIES])["gold_uncertain"]
+        gold = gold.with_columns(pl.col("gold_uncertain") + more)
+    gold = gold.rename({"object_id": "_id", **named}, strict=False)
     if gold.join(frame, on="_id", how="semi").is_empty():
         raise InputError(f"{source}: has none of the {gold.height:,} galaxies with gold labels; are the ids the same?")
     joined, every, outside = frame.drop(into.columns, strict=False), gold.height, 0
