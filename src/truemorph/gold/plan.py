@@ -236,7 +236,7 @@ class GoldPlan(Result):
         """Return plain values, for JSON."""
         return plain(
             {
-                "version": 1,
+                "version": 2 if "question" in self.about else 1,
                 "out": None if self.out is None else str(self.out),
                 **self.about,
                 "labels": self.selected.height,
@@ -523,7 +523,7 @@ def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
 class PlanFile(BaseModel):
     """What is read from plan.json."""
 
-    version: Literal[1]  # raised whenever a folder means something else than before
+    version: Literal[1, 2]  # raised whenever a folder means something else than before; 2 has a question
     seed: int = Field(ge=0)
     repeats: int = Field(ge=0)
     predicted: list[float] = Field(min_length=1)
