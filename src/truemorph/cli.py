@@ -106,7 +106,8 @@ def command_app(chosen: str | None = None) -> App:
         print(progress.printable(text), flush=True)
         if not (json or quiet) and getattr(result, "complete", True):
             _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
-            if following := next_command(chosen, bound.arguments):
+            arguments = {**bound.arguments, "question": getattr(result, "question", bound.arguments.get("question"))}
+            if following := next_command(chosen, arguments):
                 print(f"Next: {following}")
         if getattr(result, "out", "") is None:
             say("note: nothing was written; name a file to keep the result (--out)")
@@ -141,6 +142,8 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
         return ""
     if not all(one.endswith(".parquet") for one in tables):
         return ""
+    if command == "gold import" and arguments.get("question"):
+        following += f" --question {shlex.quote(arguments['question'])}"
     words = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
     return following.format_map({name: shlex.join(map(str, value)) for name, value in words.items()})
 

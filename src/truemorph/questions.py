@@ -48,6 +48,7 @@ class Question(BaseModel, frozen=True, extra="forbid"):
     text: str = ""  # as the volunteers read it
     ordered: bool = False  # whether the answers have an order, such as sizes of bulges
     shown: tuple[str, ...] = ()  # answers whose fractions are shown; default all
+    definitions: dict[str, str] = {}  # what counts as an answer, for those who give gold labels
 
     @model_validator(mode="after")
     def _consistent(self) -> Question:
@@ -64,8 +65,8 @@ class Question(BaseModel, frozen=True, extra="forbid"):
             if len(set(some)) < len(some):
                 twice = next(one for one in some if some.count(one) > 1)
                 raise ValueError(f"question {self.name!r}: two {kind} have the name {twice!r}")
-        for answer in self.shown:
-            if answer not in self.answers or is_unsure(answer):
+        for answer in (*self.shown, *self.definitions):
+            if answer not in self.answers or (answer in self.shown and is_unsure(answer)):
                 raise ValueError(
                     f"question {self.name!r}: {answer!r} is not one of its answers ({', '.join(self.answers)})"
                 )
@@ -329,6 +330,20 @@ class Votes:
                 along &= chosen[name] == list(self.tree.question(name).answers).index(answer)
             found[along] = number
         return found
+
+    @property
+    def path_probabilities(self) -> np.ndarray:
+        """Product of the fractions of votes along the path of each class, shape (N, number of classes).
+
+        One vote more is shared by all answers to a question, so that a galaxy without votes has equal fractions.
+        """
+        fractions = {name: (k + 1 / k.shape[1]) / (k.sum(axis=1, keepdims=True) + 1) for name, k in self.counts.items()}
+        numbers = {name: list(self.tree.question(name).answers) for name in self.counts}
+        products = [
+            np.prod([fractions[name][:, numbers[name].index(answer)] for name, answer in one.answers], axis=0)
+            for one in self.tree.classes(self.question)
+        ]
+        return np.stack(products, axis=1)
 
     @property
     def log_odds(self) -> np.ndarray:

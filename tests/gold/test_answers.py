@@ -15,7 +15,8 @@ from truemorph.gold.session import items_of
 WRITER = """
 import sys
 from pathlib import Path
-from truemorph.gold.answers import CHOICES, record_answer
+from truemorph.gold.answers import record_answer
+from truemorph.gold.choices import CHOICES
 
 folder, annotator, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 for k in range(n):
@@ -46,6 +47,20 @@ def test_answers_are_replaced_and_undone_and_all_are_kept(tmp_path):
     with closing(sqlite3.connect(tmp_path / ANSWERS)) as connection:
         undone = connection.execute("SELECT answer, note, seconds FROM answers WHERE undone").fetchall()
     assert undone == [("smooth", "ring?", 2.5), ("disk", "", 0.0), ("unclear", "", 0.0)]
+
+
+def test_a_file_of_version_0_1_takes_answers(tmp_path):
+    """Its table allows the four answers of that version alone."""
+    with closing(sqlite3.connect(tmp_path / ANSWERS)) as connection, connection:
+        connection.execute(
+            "CREATE TABLE answers (id INTEGER PRIMARY KEY, annotator TEXT NOT NULL, galaxy TEXT NOT NULL, "
+            "occasion TEXT NOT NULL, answer TEXT NOT NULL "
+            "CHECK (answer IN ('smooth', 'disk', 'unclear', 'artefact')), better INTEGER NOT NULL, note TEXT NOT NULL, "
+            "time TEXT NOT NULL, seconds REAL NOT NULL, undone INTEGER NOT NULL DEFAULT 0)"
+        )
+    for answer in ("smooth", "artefact"):
+        record_answer(tmp_path, "Ann", answer, "first", answer)
+    assert read_answers(tmp_path)["answer"].to_list() == ["smooth", "artefact"]
 
 
 def test_names_of_people_are_compared_without_case_spaces_and_unicode_form(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from truemorph.gold.answers import read_answers
 from truemorph.gold.plan import read_plan
+from truemorph.questions import read_tree
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -28,8 +29,8 @@ def start(plan):
     """Run truemorph gold label in a process of its own; return it and the address of its page."""
     with ExitStack() as stack:
 
-        def label(*options):
-            command = [sys.executable, "-c", COMMAND, "gold", "label", str(plan), "--port", "0", *map(str, options)]
+        def label(*options, folder=plan):
+            command = [sys.executable, "-c", COMMAND, "gold", "label", str(folder), "--port", "0", *map(str, options)]
             pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
             process = stack.enter_context(subprocess.Popen(command, **pipes, text=True))
             stack.callback(process.kill)
@@ -149,3 +150,53 @@ def test_it_fits_phones_and_desks(start, opened, better, width, scheme):
     boxes = [one.bounding_box() for one in page.locator("#choices button, #picture, #better").all()]
     assert all(box["y"] + box["height"] <= 900 for box in boxes)  # seen without scrolling
     assert page.locator("#picture").bounding_box()["width"] >= 0.4 * width
+
+
+def test_questions_of_a_tree_are_asked_along_the_gates(start, opened, of_bars):
+    """By keyboard alone, a level back at a time, and again with what was answered marked."""
+    folder, _ = of_bars
+    page = opened(start(folder=folder)[1], "Ann")
+    texts = [one.text for one in read_tree("gz2").gates("bar")]
+    text, pressed = page.locator("#text"), page.locator("[aria-pressed=true]")
+    buttons = page.locator("#choices button")
+    sync_api.expect(text).to_have_text(texts[0])
+    sync_api.expect(buttons).to_have_text(["1 smooth", "2 disk", "3 can’t tell", "4 artefact"])
+    page.keyboard.press("2")
+    sync_api.expect(text).to_have_text(texts[1])
+    page.keyboard.press("2")
+    sync_api.expect(text).to_have_text(texts[2])
+    sync_api.expect(page.locator("#way")).to_have_text("disk › not edge-on ›")
+    page.keyboard.press("Backspace")
+    sync_api.expect(text).to_have_text(texts[1])
+    page.keyboard.press("2")
+    press(page, "2")
+    for keys in (["1"], ["2", "1"], ["2", "2", "3"], ["2", "3"], ["3"], ["4"]):
+        sync_api.expect(text).to_have_text(texts[0])
+        for key in keys[:-1]:
+            page.keyboard.press(key)
+        press(page, keys[-1])
+    said = ["bar", "smooth", "edge-on", "cannot tell", "disk, cannot tell", "unclear", "artefact"]
+    assert read_answers(folder)["answer"].to_list() == said
+    for _ in said:
+        page.keyboard.press("ArrowLeft")
+    sync_api.expect(page.locator("#place")).to_contain_text("1 of")
+    for level, answer in enumerate(["disk", "not edge-on", "bar"]):
+        sync_api.expect(text).to_have_text(texts[level])
+        sync_api.expect(pressed).to_have_text(f"2 {answer}")
+        if level < 2:
+            page.locator("#choices button", has_text=answer).last.click()
+    page.keyboard.press("u")
+    page.keyboard.press("u")
+    sync_api.expect(text).to_have_text(texts[0])
+    page.keyboard.press("u")  # the last answer
+    sync_api.expect(page.locator("#place")).to_contain_text("6 answered")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1300, "light")])
+def test_questions_of_a_tree_fit_phones_and_desks(start, opened, of_bars, width, scheme):
+    page = opened(start(folder=of_bars[0])[1], "Ann", width, color_scheme=scheme)
+    for key in "22":
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        boxes = [one.bounding_box() for one in page.locator("#choices button, #picture").all()]
+        assert all(box["y"] + box["height"] <= 900 for box in boxes)
+        page.keyboard.press(key)

@@ -627,9 +627,12 @@ def _from_gold(
     fractions, samples, low, high = regressed(sample.gold)
     findings, uncertain = list[Finding](), np.zeros(1) if sample.uncertain is None else sample.uncertain
     if uncertain.any():
-        # A galaxy to which a question applies has one of the answers.
-        for k in range(1 if quantities else 0, sample.n_classes):
-            _, _, least, most = regressed(np.where(uncertain, k, sample.gold))
+        for k in range(sample.n_classes):
+            # A galaxy to which a question applies has one of the answers.
+            rows = uncertain > (1 if quantities and k == 0 else 0)
+            if not rows.any():
+                continue
+            _, _, least, most = regressed(np.where(rows, k, sample.gold))
             low, high = np.minimum(low, least), np.maximum(high, most)
         message = (
             f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on it. "

@@ -37,7 +37,8 @@ class Sample:
     intrinsic: np.ndarray | None = None  # (N, P): columns that vary
     gold: np.ndarray | None = None  # (N,): -1 where unknown
     probability: np.ndarray | None = None  # (N,): of selection for a gold label; None for random selection
-    uncertain: np.ndarray | None = None  # (N,): nonzero where people could not tell the class, or did not agree
+    # (N,): nonzero where people could not tell the class, or did not agree; above 1 where a question may not apply.
+    uncertain: np.ndarray | None = None
     votes: np.ndarray | None = None  # (N, 2)
     class_names: tuple[str, ...] = ()  # of a question; empty for smooth and disk, or classes without names
 

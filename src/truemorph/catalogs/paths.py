@@ -23,7 +23,7 @@ from truemorph.catalogs.catalogue import ID_COLUMNS, condition
 from truemorph.catalogs.columns import FRACTIONS, VOTES, which_rows
 from truemorph.catalogs.expressions import read_expression
 from truemorph.catalogs.label_sets import Kind, LabelSet
-from truemorph.catalogs.selected import filtered, from_same_images, from_votes, properties, sample_weights
+from truemorph.catalogs.selected import filtered, from_same_images, from_votes, planned, properties, sample_weights
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding, unique
 from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Quantity, Tree, Votes, is_unsure, read_tree, slug
@@ -41,9 +41,9 @@ def label_column(question: str) -> str:
     return f"label_{slug(question)}"
 
 
-def gold_column(question: str) -> str:
-    """Return the name of a catalogue's column of gold labels of a question."""
-    return f"gold_{slug(question)}"
+def gold_column(question: str, kind: str = "gold") -> str:
+    """Return the name of a catalogue's column of gold labels of a question, or another `kind` beside it."""
+    return f"{kind}_{slug(question)}"
 
 
 def vote_column(question: str, answer: str) -> str:
@@ -135,17 +135,21 @@ def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], t
 
     1 are its `shown` answers, by default all but the first.
     """
-    root = tree.root
+    root, kinds = tree.root, root_answers(tree)
     found = dict(zip(root.answers, tree.columns([root.name], existing).columns[root.name], strict=True))
-    inside = [one for one in root.answers if one not in tree.outside]
-    shown = [one for one in root.shown or inside[1:] if one in inside]
-    kinds = {"smooth": [one for one in inside if one not in shown], "disk": shown, "artefact": tree.outside}
     columns = {
         kind: " + ".join('"' + found[one].replace('"', '""') + '"' for one in some) if len(some) > 1 else found[some[0]]
         for kind, some in kinds.items()
         if some
     }
-    return columns, (" or ".join(kinds["smooth"]), " or ".join(shown))
+    return columns, (" or ".join(kinds["smooth"]), " or ".join(kinds["disk"]))
+
+
+def root_answers(tree: Tree) -> dict[str, list[str]]:
+    """Return the answers to a tree's first question that make the labels 0 (smooth), 1 (disk), or none (artefact)."""
+    inside = [one for one in tree.root.answers if one not in tree.outside]
+    shown = [one for one in tree.root.shown or inside[1:] if one in inside]
+    return {"smooth": [one for one in inside if one not in shown], "disk": shown, "artefact": list(tree.outside)}
 
 
 @dataclass(frozen=True)
@@ -278,6 +282,36 @@ def tree_of(catalogue: CatalogTable, question: str) -> Tree:
     return read_tree(described)
 
 
+@dataclass(frozen=True)
+class QuestionVotes:
+    """Votes and majority paths of N galaxies for a question, beside the classes that gold labels tell apart."""
+
+    votes: Votes
+    chosen: np.ndarray  # (N,): class by the majority path
+    collapsed: np.ndarray  # (number of paths,): class that gold labels tell apart, of each path
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Majority paths as classes that gold labels tell apart, shape (N,)."""
+        return np.asarray(self.collapsed[self.chosen])
+
+
+def question_votes(
+    frame: pl.DataFrame, tree: Tree, question: str, numbers: Mapping[str, int], source: str
+) -> QuestionVotes:
+    """Read the votes and majority paths of a question from a catalogue; `numbers` are the classes of its answers."""
+    counts = {
+        one.name: numeric_columns(frame, [vote_column(one.name, answer) for answer in one.answers], source)
+        for one in tree.gates(question)
+    }
+    paths = tree.classes(question)
+    number = {one.name: k for k, one in enumerate(paths)}
+    chosen = np.array([number[name] for name in frame[label_column(question)].to_list()])
+    # Observed answers that gold labels do not have, such as "cannot tell", are outside the denominators.
+    collapsed = np.array([numbers.get(one.answer or NOT_APPLICABLE, 0) for one in paths])
+    return QuestionVotes(Votes(tree, question, counts), chosen, collapsed)
+
+
 def question_rows(
     catalogue: CatalogTable,
     question: str,
@@ -297,27 +331,24 @@ def question_rows(
     merged, merging = _sparse_answers(read.classes, tree, question)
     classes, quantities = tree.quantities(question, merged)
     numbers = {one: k for k, one in enumerate(classes)} | {one: classes.index(name) for one, name in merged.items()}
-    counts = {
-        one.name: numeric_columns(frame, [vote_column(one.name, answer) for answer in one.answers], source)
-        for one in tree.gates(question)
-    }
-    votes, paths = Votes(tree, question, counts), tree.classes(question)
-    number = {one.name: k for k, one in enumerate(paths)}
-    chosen = np.array([number[name] for name in frame[label_column(question)].to_list()])
-    # Observed answers that gold labels do not have, such as "cannot tell", are outside the denominators.
-    collapsed = np.array([numbers.get(one.answer or NOT_APPLICABLE, 0) for one in paths])
+    observed = question_votes(frame, tree, question, numbers, source)
     told = dict(read.classes.drop_nulls().value_counts().iter_rows())
     if sum(told.get(one, 0) > 0 for one in classes[1:]) == 0 or len(told) < 2:
         have = ", ".join(f"{count:,} {one}" for one, count in told.items()) or "none"
         raise InputError(f"{source}: gold labels of {question!r} are {have}; there must be some of each of two classes")
     numbers |= {APPLIES: UNTOLD, CANNOT_TELL: UNTOLD}
     known = read.classes.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
+    untold = (read.classes == CANNOT_TELL).fill_null(False).to_numpy()
+    probability, uncertain = (
+        planned(frame, gold, gold_column(question, one)) for one in ("gold_probability", "gold_uncertain")
+    )
     sample = Sample.of(
-        collapsed[chosen],
+        observed.labels,
         frame["alpha"].to_numpy(),
         n_classes=len(classes),
         gold=known,
-        gold_uncertain=(read.classes == CANNOT_TELL).fill_null(False).to_numpy(),
+        gold_probability=probability,
+        gold_uncertain=untold if uncertain is None else np.maximum(untold, uncertain),
         weights=sample_weights(frame, weights, source),
         of_question=True,
     )
@@ -330,17 +361,23 @@ def question_rows(
         else read.definition,
         "alpha": catalogue.metadata.get("alpha"),
         "where": list(where),
-        "applies": float(np.mean(collapsed[chosen] > 0)),
+        "applies": float(np.mean(observed.labels > 0)),
     }
     return QuestionRows(
         sample,
-        chosen,
-        votes.log_odds,
+        observed.chosen,
+        observed.votes.log_odds,
         quantities,
         classes,
         numeric_columns(frame, list(named), source),
         about,
-        unique(catalogue.findings, findings, read.findings, merging, from_same_images(catalogue.metadata)),
+        unique(
+            catalogue.findings,
+            findings,
+            read.findings,
+            merging,
+            from_same_images(catalogue.metadata, question) if gold == "gold" else (),
+        ),
         properties(catalogue, frame, [*named, *columns_of_question(frame, rule)]),
     )
 
@@ -458,7 +495,7 @@ def question_fractions(
         findings=unique(
             rows.findings,
             selection_findings(rows.sample),
-            balance_findings(rows.properties, rows.sample),
+            balance_findings(rows.properties, rows.sample) if rows.sample.probability is None else (),
             found.findings,
         ),
     )

@@ -92,8 +92,8 @@ def select_rows(
         intrinsic=np.stack([values[name] for name in intrinsic], axis=1) if intrinsic else None,
         observables=np.stack([values[name] for name in observables], axis=1) if observables else None,
         gold=classes,
-        gold_probability=_planned(frame, gold, "gold_probability"),
-        gold_uncertain=_planned(frame, gold, "gold_uncertain"),
+        gold_probability=planned(frame, gold, "gold_probability"),
+        gold_uncertain=planned(frame, gold, "gold_uncertain"),
     )
     context = Context(
         shown=known,
@@ -136,13 +136,15 @@ def lacking_values(known: np.ndarray, names: Sequence[str]) -> list[Finding]:
     return [Finding("rows-left-out", "note", left)]
 
 
-def from_same_images(metadata: Mapping[str, Any]) -> list[Finding]:
+def from_same_images(metadata: Mapping[str, Any], question: str | None = None) -> list[Finding]:
     """Warn of gold labels that people made from the images of the observed labels, if the catalogue's are such."""
-    if not (count := metadata.get("gold_from_same_images")):
+    of_question = metadata.get("gold_same_images", {}).get(question)
+    if not (count := metadata.get("gold_from_same_images") if question is None else of_question):
         return []
     message = (
         f"{count:,} gold labels come from the images that were labelled before, so experts miss some of the same "
-        "disks. In trials with 20 or 40 % of the flips shared, the range held the truth in 83 or 48 % of cases."
+        f"{'disks' if question is None else 'features'}. In trials with 20 or 40 % of the flips shared, the range held "
+        "the truth in 83 or 48 % of cases."
     )
     action = "Label better images, or measure the experts' own bias with degraded copies (docs/gold.md)."
     return [Finding("gold-from-same-images", "caution", message, action)]
@@ -158,7 +160,7 @@ def from_votes(definition: str) -> list[Finding]:
     return [Finding("gold-from-votes", "problem", message, "Give classes from experts or better images (`gold`).")]
 
 
-def _planned(frame: pl.DataFrame, gold: str | None, name: str) -> np.ndarray | None:
+def planned(frame: pl.DataFrame, gold: str | None, name: str) -> np.ndarray | None:
     """Return a column that `truemorph gold import` wrote beside `gold`, if these gold labels are used."""
     if gold != "gold" or name not in frame.columns:
         return None

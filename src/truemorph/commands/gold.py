@@ -18,13 +18,32 @@ from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.catalogs.label_sets import join_labels
+from truemorph.catalogs.paths import gold_column, tree_of
 from truemorph.catalogs.selected import from_same_images, from_votes
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement, experts_curve
-from truemorph.gold.answers import CHOICES, FIRST, read_answers
-from truemorph.gold.importing import answers_of_table, export_subjects, with_gold
-from truemorph.gold.plan import GoldPlan, Purpose, checksum, images_of, make_plan, read_chosen, read_plan, write_plan
+from truemorph.gold.answers import FIRST, read_answers
+from truemorph.gold.importing import (
+    OF_DISKS,
+    about_questions,
+    answers_of_table,
+    export_subjects,
+    gold_columns_of,
+    with_gold,
+)
+from truemorph.gold.plan import (
+    GoldPlan,
+    Purpose,
+    checksum,
+    choices_of_plan,
+    images_of,
+    make_plan,
+    question_of_plan,
+    read_chosen,
+    read_plan,
+    write_plan,
+)
 from truemorph.gold.session import Source, open_session, read_session, without_images
 from truemorph.io import plain
 from truemorph.progress import tell
@@ -43,6 +62,7 @@ def plan_gold(
     estimate: Shown | None = None,
     by: str = "alpha",
     purpose: Annotated[Purpose, Parameter(name="--for")] = "fractions",
+    question: str | None = None,
     out: Path | None = None,
     seed: Seed = 0,
 ) -> GoldPlan:
@@ -73,6 +93,9 @@ def plan_gold(
         Column in whose bins the disk fraction is wanted.
     purpose : str
         What the gold labels are for: fractions (disk fractions) or transition (the bias curve).
+    question : str, optional
+        Question of a decision tree, such as bar: the error is that of the fraction of its answer (bar fraction). The
+        catalogue must be prepared for it. Galaxies are drawn from all rows, also those to which it may not apply.
     out : path, optional
         Folder for the plan: plan.json, plan.parquet, plan.png; answers are collected there too.
     seed : int
@@ -85,7 +108,8 @@ def plan_gold(
     Raises
     ------
     InputError
-        If no galaxy can be labelled, the error or the budget cannot be reached, or the folder holds a plan already.
+        If no galaxy can be labelled, the error or the budget cannot be reached, the folder holds a plan already, or
+        the catalogue is not prepared for the question.
 
     Examples
     --------
@@ -97,7 +121,8 @@ def plan_gold(
     table = read_catalogue(catalogue)
     p_disk = None if labels is None else _probabilities(table, labels)
     read = estimate if estimate is None or isinstance(estimate, Estimate) else Estimate.read(estimate)
-    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by, None if read is None else read.curve)
+    curve = None if read is None else read.curve
+    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by, curve, question)
     return plan if out is None else write_plan(plan, out)
 
 
@@ -169,12 +194,12 @@ def collect_gold(
     if session.better:
         tell(f"{len(session.images):,} galaxies, {len(session.better):,} of them with a better image")
     serve(session, port)
-    answers = read_answers(plan)
+    answers, choices = read_answers(plan), choices_of_plan(plan)
     first = pl.col("occasion") == FIRST
     annotators = (
         answers.group_by("annotator")
         .agg(
-            *(((pl.col("answer") == one) & first).sum().alias(one) for one in CHOICES),
+            *(((pl.col("answer") == one) & first).sum().alias(one) for one in choices),
             (~first).sum().alias("repeats and twins"),
             pl.col("seconds").median().alias("seconds"),
         )
@@ -184,7 +209,8 @@ def collect_gold(
     lines = [f"{labelled:,} of {galaxies:,} galaxies answered; source of the gold labels: {session.source}"]
     if annotators.height:
         rows = [[name, *map(str, counts), f"{seconds:.1f}"] for name, *counts, seconds in annotators.iter_rows()]
-        header = ["annotator", "smooth", "disk", "can't tell", "artefact", "repeats and twins", "seconds each"]
+        header = ["annotator", *choices, "repeats and twins", "seconds each"]
+        header[header.index("unclear")] = "can't tell"
         lines += ["", *text_table(header, rows)]
     values = {"plan": str(plan), "gold_source": session.source, "galaxies": galaxies}
     found = {"annotators": annotators.to_dicts(), "findings": [one.to_dict() for one in findings]}
@@ -199,6 +225,7 @@ class GoldImport(Result):
     catalogue: CatalogTable  # the same, in memory
     agreement: dict[str, Any]  # see `truemorph.gold.agreement.agreement`; empty for tables
     page: Path | None = None  # with the galaxies on which people did not agree
+    question: str | None = None  # of a decision tree; None for smooth or disk
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -206,10 +233,19 @@ class GoldImport(Result):
         """Whether there are enough gold labels for an estimate."""
         return not any(one.code == "gold-too-few" for one in self.findings)
 
+    @property
+    def classes(self) -> dict[str, int]:
+        """Number of gold labels of each class."""
+        frame = self.catalogue.frame
+        if self.question is None:
+            return {one: int((frame["gold"] == k).sum()) for k, one in enumerate(CLASS_NAMES)}
+        return dict(frame[gold_column(self.question)].drop_nulls().value_counts().sort(pl.nth(0)).rows())
+
     def summary(self) -> str:
         """Return the number of gold labels and the agreement as text."""
         count, found = self.to_dict(), self.agreement
-        gold = "{gold:,}: {smooth:,} smooth, {disk:,} disk; {uncertain:,} uncertain".format_map(count)
+        each = ", ".join(f"{n:,} {one}" for one, n in self.classes.items())
+        gold = f"{count['gold']:,}: {each}; {count['uncertain']:,} uncertain"
         facts = [("gold labels", gold), ("rule", RULE)]
         for one in found.get("pairs", []):
             pair = f"{' and '.join(one['people'])}: {one['agree']:.0%} of {one['galaxies']:,} galaxies, Cohen's"
@@ -229,14 +265,14 @@ class GoldImport(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        gold = self.catalogue.frame["gold"]
+        uncertain = "gold_uncertain" if self.question is None else gold_column(self.question, "gold_uncertain")
+        counts = self.classes
         return plain(
             {
                 "out": str(self.out),
-                "gold": gold.count(),
-                "smooth": int((gold == 0).sum()),
-                "disk": int((gold == 1).sum()),
-                "uncertain": int(self.catalogue.frame["gold_uncertain"].sum()),
+                "gold": sum(counts.values()),
+                **(counts if self.question is None else {"question": self.question, "classes": counts}),
+                "uncertain": int((self.catalogue.frame[uncertain] > 0).sum()),
                 "agreement": self.agreement,
                 "findings": [one.to_dict() for one in self.findings],
             }
@@ -259,11 +295,14 @@ def import_gold(
     workflow: int | None = None,
     gold_source: Source | None = None,
     definition: str | None = None,
+    question: str | None = None,
 ) -> GoldImport:
     """Write gold labels into a catalogue: from a plan's answers, a table, or a Zooniverse classification export.
 
     The catalogue gets the columns gold, gold_probability, gold_uncertain, gold_people and gold_time; estimates with
-    `gold` then take selection and doubt into account.
+    `gold` then take selection and doubt into account. Answers to a question are written to gold_QUESTION,
+    gold_probability_QUESTION and so on; those along its gates also say whether a galaxy is a disk, and are written to
+    the former columns unless these have other gold labels.
 
     Example: truemorph gold import gold --out catalogue-gold.parquet
 
@@ -281,13 +320,17 @@ def import_gold(
         Column of a table that has the ids.
     column : str
         Column of a table that has the classes, or an SQL expression: smooth, disk (or the catalogue's names of them),
-        unclear, artefact, or 0 and 1.
+        unclear, artefact, or 0 and 1; for a question its classes, such as edge-on or no bar, cannot tell, unclear,
+        artefact.
     workflow : int, optional
         Id of a workflow (`workflow_id`), for a Zooniverse export of several.
     gold_source : str, optional
         better-images, same-images or literature; default that of the session, for tables literature.
     definition : str, optional
         What counts as a disk, such as "disk: spirals and lenticulars, from Hubble images"; default that of the page.
+        With a question, what counts as its answers.
+    question : str, optional
+        Question of a decision tree that a table answers; default that of the plan.
 
     Returns
     -------
@@ -313,6 +356,11 @@ def import_gold(
         raise InputError(f"{source}: not a plan; a table of gold labels needs its catalogue (`catalogue`)")
     plan_of = {} if folder is None else read_plan(folder)[0]
     into = read_catalogue(plan_of["catalogue"] if catalogue is None else catalogue)
+    asked = question_of_plan(plan_of)
+    if source.is_dir() and question not in (None, plan_of.get("question")):
+        raise InputError(f"{source}: its answers are not to {question!r} (`question`)")
+    if question is not None and (asked is None or question != asked[1]):
+        asked = tree_of(into, question), question
     if plan_of.get("sha256") not in (None, checksum(into.frame)):
         raise InputError(
             f"{into.path or 'catalogue'}: ids, labels or alpha are not those of the catalogue from which {folder} was "
@@ -331,26 +379,43 @@ def import_gold(
         gold_source = gold_source or recorded.get("gold_source")
         same = first.filter(~pl.col("better"))["galaxy"] if gold_source != "literature" else first["galaxy"][:0]
     else:
-        first = answers_of_table(source, id, column, workflow, into.metadata.get("classes", CLASS_NAMES))
+        first = answers_of_table(source, id, column, workflow, into.metadata.get("classes", CLASS_NAMES), asked)
         gold_source = gold_source or "literature"
         same = first["galaxy"] if gold_source == "same-images" else first["galaxy"][:0]
     shown = plan_of.get("definition") if source.is_dir() else ""
     where = str(gold_source) if source.is_dir() or column == "class" else f"{gold_source}, column {column}"
-    about = {"gold_source": gold_source, "gold_definition": definition or f"disk: {shown or 'as labelled'} ({where})"}
+    of_disks = f"disk: {shown or 'as labelled'} ({where})"
+    columns, about = [OF_DISKS], dict[str, Any]()
+    if asked is not None:
+        columns = gold_columns_of(*asked, into)
+        about = about_questions(into, *asked, columns, definition, where)
+    elif "gold_along" in into.metadata:
+        about["gold_along"] = {name: one for name, one in into.metadata["gold_along"].items() if name != "gold"}
+    if OF_DISKS.columns in (one.columns for one in columns):
+        about |= {"gold_source": gold_source, "gold_definition": of_disks if asked else definition or of_disks}
     about |= {"gold_experts": experts} if experts else {}
     chosen_by = None if folder is None else read_chosen(folder)
-    table, findings = with_gold(into, first, chosen_by, about)
-    in_same = pl.col("object_id").cast(pl.String).is_in(same.implode())
-    about["gold_from_same_images"] = table.frame.filter(in_same)["gold"].count()
+    table, findings = with_gold(into, first, chosen_by, about, columns)
+    labels = table.frame.select("object_id", *(one.columns[0] for one in columns))
+    in_same = labels.filter(pl.col("object_id").cast(pl.String).is_in(same.implode()))
+    if "gold" in labels.columns:
+        about["gold_from_same_images"] = in_same["gold"].count()
+    if asked is not None:
+        of_question = in_same[columns[0].columns[0]].count()
+        about["gold_same_images"] = into.metadata.get("gold_same_images", {}) | {asked[1]: of_question}
     table = replace(table, metadata=table.metadata | about)
     write_table(table, out)
-    counts = np.bincount(table.frame["gold"].drop_nulls(), minlength=2)
-    if counts.sum() < FEWEST or not counts.all():
-        few = f"{counts[0]} gold labels are smooth and {counts[1]} disk; an estimate needs {FEWEST}, with some of each."
+    question = None if asked is None else asked[1]
+    found = GoldImport(out, table, measured, page, question=question)
+    counts = found.classes
+    if sum(counts.values()) < FEWEST or sum(n > 0 for n in counts.values()) < 2:
+        listed = " and ".join(f"{n} {one}" for one, n in counts.items()) or "none"
+        few = f"Gold labels: {listed}; an estimate needs {FEWEST}, of two classes or more."
         action = "Label more galaxies and import again; until then, estimate from labels alone (truemorph transition)."
         findings.append(Finding("gold-too-few", "caution", few, action))
-    findings += [*from_same_images(about), *from_votes(f"{about['gold_definition']} {column}")]
-    return GoldImport(out, table, measured, page, tuple(findings))
+    meant = about["gold_definition"] if question is None else about["gold_definitions"][question]
+    findings += [*from_same_images(table.metadata, question), *from_votes(f"{meant} {column}")]
+    return replace(found, findings=tuple(findings))
 
 
 def _disagreements_page(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph.gold.answers import CHOICES, FIRST, REPEAT, TWIN
+from truemorph.catalogs.columns import CLASS_NAMES
+from truemorph.gold.answers import FIRST, REPEAT, TWIN
+from truemorph.gold.choices import ARTEFACT, UNCLEAR
 
 # Said wherever gold labels are combined.
 RULE = (
-    "The gold label is the class that most people chose; there is none if as many chose the other class, or if nobody "
+    "The gold label is the class that most people chose; there is none if as many chose another class, or if nobody "
     "could tell. A galaxy is uncertain if somebody could not tell, or if people did not agree."
 )
 _RESAMPLES = 500
@@ -22,15 +24,19 @@ _FEWEST_TWINS = 10
 _HALF_CHI_SQUARED = 1.92
 
 
-def combined(answers: pl.DataFrame) -> pl.DataFrame:
+def combined(answers: pl.DataFrame, classes: Sequence[str] = CLASS_NAMES) -> pl.DataFrame:
     """Combine answers (`annotator`, `galaxy`, `answer`, `time`; one row a person and galaxy) by `RULE`.
 
-    Returns `object_id`, `gold` (or null), `gold_uncertain` (0, 1), `gold_people`, `gold_time` (of the last answer).
+    An answer is a class, unclear or artefact. Returns `object_id`, `gold` (number of the class, or null),
+    `gold_uncertain` (0, 1), `gold_people`, `gold_time` (of the last answer).
     """
-    smooth, disk, unclear, artefact = ((pl.col("answer") == one).sum() for one in CHOICES)
-    whole = artefact <= smooth + disk + unclear
-    differ = ((smooth > 0) & (disk > 0)) | ((artefact > 0) & (smooth + disk > 0))
-    gold = pl.when(whole & (disk > smooth)).then(1).when(whole & (smooth > disk)).then(0)
+    each = [(pl.col("answer") == one).sum() for one in classes]
+    unclear, artefact = ((pl.col("answer") == one).sum() for one in (UNCLEAR, ARTEFACT))
+    told, most = pl.sum_horizontal(each), pl.max_horizontal(each)
+    whole = artefact <= told + unclear
+    differ = (told > most) | ((artefact > 0) & (told > 0))
+    alone = pl.sum_horizontal((one == most).cast(pl.Int64) for one in each) == 1
+    gold = pl.coalesce(pl.when(whole & alone & (one == most)).then(k) for k, one in enumerate(each))
     return (
         answers.group_by(pl.col("galaxy").alias("object_id"))
         .agg(
@@ -53,7 +59,7 @@ def agreement(answers: pl.DataFrame, seed: int = 0) -> dict[str, Any]:
     first = answers.filter(pl.col("occasion") == FIRST)
     people = sorted(first["annotator"].unique())
     wide = first.pivot("annotator", index="galaxy", values="answer")
-    codes = wide.select(pl.col(people).cast(pl.Enum(sorted(CHOICES))).to_physical())
+    codes = wide.select(pl.col(people).cast(pl.Enum(sorted(first["answer"].unique()))).to_physical())
     rng = np.random.default_rng(seed)
     pairs = []
     for two in combinations(people, 2):

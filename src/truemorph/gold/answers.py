@@ -16,10 +16,10 @@ from pathlib import Path
 import polars as pl
 
 from truemorph.errors import InputError, reason
+from truemorph.gold.plan import choices_of_plan
 from truemorph.tables import read_columns
 
 ANSWERS, TWINS = "answers.sqlite", "twins.parquet"
-CHOICES = ("smooth", "disk", "unclear", "artefact")
 # A galaxy is shown once, or a second time, or as a degraded copy of itself.
 FIRST, REPEAT, TWIN = "first", "repeat", "twin"
 # Seconds that a writer waits for another one.
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS answers (
     annotator TEXT NOT NULL,
     galaxy TEXT NOT NULL,
     occasion TEXT NOT NULL,
-    answer TEXT NOT NULL CHECK (answer IN ('smooth', 'disk', 'unclear', 'artefact')),
+    answer TEXT NOT NULL,
     better INTEGER NOT NULL,
     note TEXT NOT NULL,
     time TEXT NOT NULL,
@@ -67,9 +67,13 @@ def record_answer(
     seconds: float = 0.0,
     better: bool = False,
 ) -> None:
-    """Write an answer to the disk; an earlier one of the same person about the same picture is marked as undone."""
-    if answer not in CHOICES or not math.isfinite(seconds):
-        raise InputError(f"send one of {', '.join(CHOICES)}, after a number of seconds; got {answer!r}, {seconds}")
+    """Write an answer to the disk; an earlier one of the same person about the same picture is marked as undone.
+
+    It is one of the choices of the plan in this folder.
+    """
+    choices = choices_of_plan(folder)
+    if answer not in choices or not math.isfinite(seconds):
+        raise InputError(f"send one of {'; '.join(choices)}, after a number of seconds; got {answer!r}, {seconds}")
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     with _connected(folder) as connection:
         connection.execute(
@@ -122,7 +126,7 @@ def read_answers(folder: Path) -> pl.DataFrame:
         frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row").with_columns(
             pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"),
             pl.col("better").cast(pl.Boolean),
-            pl.col("answer").cast(pl.Enum(CHOICES)).cast(pl.String),
+            pl.col("answer").cast(pl.Enum(choices_of_plan(folder))).cast(pl.String),
         )
         if frame["annotator"].null_count():
             raise TypeError("an answer without a name")

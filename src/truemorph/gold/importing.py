@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +13,17 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Json
 
 from truemorph.catalogs.columns import CLASS_NAMES, lenticulars
 from truemorph.catalogs.expressions import compute, read_expression
+from truemorph.catalogs.paths import gold_column, label_column
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.agreement import combined
 from truemorph.gold.answers import one_spelling
+from truemorph.gold.choices import CHOICES, answer_of_path, choices_of, label_of_path
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import readable_images, without_images
 from truemorph.images.decode import read_image_file
 from truemorph.io import checked, write_file
+from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Tree
 from truemorph.tables import CatalogTable, read_table, write_table
 
 # Words by which a class is recognised in tables and on Zooniverse.
@@ -32,27 +36,97 @@ _WORDS = {
 # Nobody looked: no answer, which is not "can't tell".
 _NONE = ("", "-1", "-1.0", "nan")
 _ZOONIVERSE = ("annotations", "subject_data", "user_name", "created_at")
+_APPLIES = "applies"
 _COLUMNS = ("gold", "gold_probability", "gold_uncertain", "gold_people", "gold_time")
 
 
-def class_of(word: str, classes: Sequence[str] = CLASS_NAMES) -> str | None:
-    """Return smooth, disk, unclear or artefact for a word or a name of `classes`, None if it is none of them."""
-    if (plain := word.strip().lower()) in (names := [one.lower() for one in classes]):
-        return CLASS_NAMES[names.index(plain)]
-    return next((name for name, pattern in _WORDS.items() if re.fullmatch(pattern, plain)), None)
+@dataclass(frozen=True)
+class GoldColumns:
+    """Gold labels that answers give: columns of a catalogue, and the class of each answer."""
+
+    columns: tuple[str, ...]  # as `_COLUMNS`
+    classes: Mapping[str, Any]  # value in the first column of each class
+    given: Mapping[str, str]  # class of an answer, or unclear, or artefact
+    applies: Mapping[str, str] | None = None  # of a question: whether an answer says that it applies, or unclear
+
+
+OF_DISKS = GoldColumns(_COLUMNS, {one: k for k, one in enumerate(CLASS_NAMES)}, {one: one for one in CHOICES})
+
+
+def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[GoldColumns]:
+    """Return the gold labels that answers about a question give: its own, and those of the questions on the way.
+
+    The latter are smooth or disk, and questions for which the catalogue is prepared. If such a column has gold labels
+    that do not come from answers about this question, they stay as they are.
+    """
+    choices, found = choices_of(tree, question), list[GoldColumns]()
+    for gate in reversed(tree.gates(question)):
+        if label_column(gate.name) in catalogue.frame.columns:
+            gates = [one.name for one in tree.gates(gate.name)]
+            given = {name: answer_of_path(gate.name, path, gates) for name, path in choices.items()}
+            names = [one for one in dict.fromkeys(given.values()) if one not in CHOICES[2:]]
+            columns = tuple(gold_column(gate.name, one) for one in _COLUMNS)
+            told = {name for name, path in choices.items() if path and path[-1][0] == gate.name}
+            applies = {name: _APPLIES if name in told or one in gate.answers else one for name, one in given.items()}
+            found.append(GoldColumns(columns, {one: one for one in names}, given, applies))
+    given = {name: label_of_path(tree, path) for name, path in choices.items()}
+    found.append(GoldColumns(_COLUMNS, OF_DISKS.classes, given))
+    along = catalogue.metadata.get("gold_along", {})
+    kept = {one for one in catalogue.frame.columns if along.get(one) != question} - {gold_column(question)}
+    return [one for one in found if one.columns[0] not in kept]
+
+
+def about_questions(
+    catalogue: CatalogTable,
+    tree: Tree,
+    question: str,
+    columns: Sequence[GoldColumns],
+    definition: str | None,
+    where: str,
+) -> dict[str, Any]:
+    """Return a catalogue's metadata on gold labels of a question and of those on the way (`columns`)."""
+    written = {one.columns[0] for one in columns}
+    of_gates = [one.name for one in tree.gates(question) if gold_column(one.name) in written]
+    definitions = {one: f"{one}: as labelled ({where})" for one in of_gates}
+    definitions |= {question: definition or definitions[question]}
+    along = dict.fromkeys(sorted(written - {gold_column(question)}), question)
+    return {
+        "gold_definitions": catalogue.metadata.get("gold_definitions", {}) | definitions,
+        "gold_along": catalogue.metadata.get("gold_along", {}) | along,
+    }
+
+
+def class_of(word: str, names: Mapping[str, str]) -> str | None:
+    """Return the answer for a word: by its name in lower case, or by a usual word for it; None if it is none."""
+    if (plain := word.strip().lower()) in names:
+        return names[plain]
+    answers = set(names.values()) | set(CHOICES[2:])
+    usual = (name for name, pattern in _WORDS.items() if name in answers and re.fullmatch(pattern, plain))
+    return next(usual, names.get(re.sub("can.?t tell", CANNOT_TELL, plain)))
 
 
 def answers_of_table(
-    path: Path, id_column: str, class_column: str, workflow: int | None = None, classes: Sequence[str] = CLASS_NAMES
+    path: Path,
+    id_column: str,
+    class_column: str,
+    workflow: int | None = None,
+    classes: Sequence[str] = CLASS_NAMES,
+    question: tuple[Tree, str] | None = None,
 ) -> pl.DataFrame:
     """Read answers (`annotator`, `galaxy`, `answer`, `time`) from a table or a workflow of a Zooniverse export.
 
     A table has one row a galaxy, or a galaxy and person, in a column `annotator`. The classes may be an SQL expression.
     Each row without a name is of another person. Of several answers in an export, the latest one of a person counts.
+    Answers about a question are its classes, or the answers along its gates, separated by commas.
     """
+    names = dict(zip((one.lower() for one in classes), CLASS_NAMES, strict=False))
+    if question is not None:
+        choices = choices_of(*question)
+        names = {", ".join(answer for _, answer in way).lower(): one for one, way in choices.items() if len(way) > 1}
+        names |= {one.lower(): one for one in choices}
     frame = read_table(path).frame
     if of_zooniverse := set(_ZOONIVERSE) <= set(frame.columns):
-        given = _of_zooniverse(frame, workflow, str(path))
+        given = _of_zooniverse(frame, workflow, str(path), 1 if question is None else None)
     elif workflow is not None:
         raise InputError(f"{path}: only Zooniverse's exports have workflows (`workflow`)")
     else:
@@ -67,11 +141,14 @@ def answers_of_table(
             time=None,
         )
     given = given.cast(pl.String).filter(~pl.col("answer").str.strip_chars().str.to_lowercase().is_in(_NONE))
-    class_by_word = {word: class_of(word, classes) for word in given["answer"].unique().sort()}
+    class_by_word = {word: class_of(word, names) for word in given["answer"].unique().sort()}
     unknown = [word for word, one in class_by_word.items() if one is None]
+    listed = ", ".join(map(repr, unknown[:5]))
+    if unknown and question is not None:
+        raise InputError(f"{path}: unknown classes {listed}; use {'; '.join(choices)}, or an expression (`column`)")
     if unknown:
         raise InputError(
-            f"{path}: unknown classes {', '.join(map(repr, unknown[:5]))}; use smooth, disk, unclear or artefact "
+            f"{path}: unknown classes {listed}; use smooth, disk, unclear or artefact "
             "(or 0 and 1), or an expression (`column`), such as \"CASE WHEN class = 'Sb' THEN 'disk' ELSE class END\""
             f"{lenticulars(unknown)}"
         )
@@ -94,8 +171,8 @@ class _Classification(BaseModel):
     created_at: Annotated[AwareDatetime, BeforeValidator(lambda one: str(one).replace(" UTC", "Z"))]
 
 
-def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str) -> pl.DataFrame:
-    """The answers to the first task of a workflow, in order of time."""
+def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str, tasks: int | None) -> pl.DataFrame:
+    """The answers to the first tasks of a workflow (None: all), separated by commas, in order of time."""
     held = frame["workflow_id"].unique().sort().to_list() if "workflow_id" in frame.columns else [None]
     if workflow not in held and (workflow is not None or len(held) > 1):
         listed = ", ".join(map(str, held))
@@ -109,8 +186,8 @@ def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str) -> pl
         columns = {name.lstrip("#!").lower(): value for name, value in subject.items()}
         if "object_id" not in columns:
             raise InputError(f"{source}: subjects have no metadata object_id; upload them with truemorph gold export")
-        value = given.annotations[0].get("value")
-        several = value if isinstance(value, list) else [value]
+        values = [one.get("value") for one in given.annotations[:tasks]]
+        several = [one for value in values for one in (value if isinstance(value, list) else [value])]
         if not all(isinstance(one, str | None) for one in several):
             raise InputError(f"{source}: row {number}: an answer is {several[0]!r}, not text; export texts of answers")
         answer = ", ".join(one for one in several if one is not None)
@@ -121,25 +198,48 @@ def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str) -> pl
 
 
 def with_gold(
-    catalogue: CatalogTable, answers: pl.DataFrame, plan: pl.DataFrame | None, about: dict[str, Any]
+    catalogue: CatalogTable,
+    answers: pl.DataFrame,
+    plan: pl.DataFrame | None,
+    about: dict[str, Any],
+    columns: Sequence[GoldColumns] = (OF_DISKS,),
 ) -> tuple[CatalogTable, list[Finding]]:
     """Return a catalogue with gold labels from answers (see `combined`), and what was left out.
 
     With the table of a plan, `gold_probability` is the probability of being selected, times the fraction of the plan
     that was answered, as orders are random; gold labels of earlier plans are kept. `about` is added to the metadata.
     """
+    table, findings = _joined(catalogue, answers, plan, columns[0])
+    for one in columns[1:]:  # of questions on the way
+        table, _ = _joined(table, answers, plan, one)
+    metadata = {**catalogue.metadata, **about}
+    return CatalogTable(table.frame, catalogue.units, metadata, descriptions=table.descriptions), findings
+
+
+def _joined(
+    catalogue: CatalogTable, answers: pl.DataFrame, plan: pl.DataFrame | None, into: GoldColumns
+) -> tuple[CatalogTable, list[Finding]]:
+    """Write the gold labels of one question into a catalogue; see `with_gold`."""
     source = str(catalogue.path or "catalogue")
     frame = catalogue.frame.with_columns(_id=pl.col("object_id").cast(pl.String))
-    gold = combined(answers.with_columns(pl.col("time").cast(pl.String))).rename({"object_id": "_id"})
+    given = answers.with_columns(pl.col("answer").replace_strict(into.given), pl.col("time").cast(pl.String))
+    value = pl.col("gold").replace_strict(dict(enumerate(into.classes.values())))
+    named = dict(zip(_COLUMNS, into.columns, strict=True))
+    gold = combined(given, list(into.classes)).with_columns(value)
+    if into.applies is not None:
+        asked = answers.with_columns(pl.col("answer").replace_strict(into.applies))
+        more = combined(asked, [NOT_APPLICABLE, _APPLIES])["gold_uncertain"]
+        gold = gold.with_columns(pl.col("gold_uncertain") + more)
+    gold = gold.rename({"object_id": "_id", **named}, strict=False)
     if gold.join(frame, on="_id", how="semi").is_empty():
         raise InputError(f"{source}: has none of the {gold.height:,} galaxies with gold labels; are the ids the same?")
-    joined, every, outside = frame.drop(_COLUMNS, strict=False), gold.height, 0
+    joined, every, outside = frame.drop(into.columns, strict=False), gold.height, 0
     if plan is not None:
         drawn = plan.filter(pl.col("position").is_not_null()).select(_id="object_id")
         part = drawn["_id"].is_in(answers["galaxy"].implode()).mean()
         now = pl.col("before") + (pl.col("probability") - pl.col("before")) * part
-        selection = plan.select("before", _id="object_id", gold_probability=now)
-        if (selection["before"] > 0).any() and "gold" not in frame.columns:
+        selection = plan.select("before", now.alias(named["gold_probability"]), _id="object_id")
+        if (selection["before"] > 0).any() and named["gold"] not in frame.columns:
             raise InputError(
                 f"{source}: lacks the gold labels of the pilot that this plan was made after; give the catalogue that "
                 "the plan was made from"
@@ -152,12 +252,10 @@ def with_gold(
         joined = joined.join(selection.drop("before"), on="_id", how="left", maintain_order="left")
     missing = gold.join(frame, on="_id", how="anti").height
     joined = joined.join(gold, on="_id", how="left", maintain_order="left").drop("_id")
-    metadata = {**catalogue.metadata, **about}
-    table = CatalogTable(joined, catalogue.units, metadata, descriptions=catalogue.descriptions)
     lost = f"{missing:,} are not in the catalogue, {outside:,} were not drawn by the plan (probability unknown)"
     action = "Check that ids, catalogue and plan are those of these labels, or import them without the plan (`plan`)."
     left_out = Finding("gold-left-out", "caution", f"Galaxies with a class were left out: {lost}.", action)
-    return table, [left_out] if missing or outside else []
+    return replace(catalogue, frame=joined), [left_out] if missing or outside else []
 
 
 def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[Path, int, tuple[Finding, ...]]:

@@ -2,13 +2,16 @@
 
 Galaxies are put into strata of α, observed label and, where there is one, p(disk). Within a stratum they are drawn at
 random, so that every galaxy has a known probability of selection. Strata in which the class is uncertain get more
-labels (Neyman 1934, J. R. Stat. Soc. 97, 558).
+labels (Neyman 1934, J. R. Stat. Soc. 97, 558). For a question of a decision tree, galaxies are drawn from all rows,
+also those to which it may not apply: whether volunteers were asked depends on the bias.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,17 +22,20 @@ from scipy.spatial import KDTree
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.fitting import fit_transition
-from truemorph.bias.gold import GoldRegression
+from truemorph.bias.gold import GoldRegression, NestedRegression
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import checksum, find_images, object_ids
 from truemorph.catalogs.columns import CLASS_NAMES
+from truemorph.catalogs.paths import gold_column, gold_of_question, question_votes, tree_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.gold.choices import CHOICES, choices_of
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
+from truemorph.questions import Quantity, Tree, read_tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
@@ -46,6 +52,9 @@ _FEWEST_IN_STRATUM = 2
 # Part of the galaxies that are shown twice, to measure how consistent the answers are.
 _REPEATED = 0.05
 _BUDGETS = (50, 100, 200, 300, 500, 1000, 2000, 5000)
+# Least variance of a class: that of a fraction of 2 %.
+_LEAST_VARIANCE = 0.02 * 0.98
+DISK_FRACTION = Quantity("disk fraction", (0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,8 @@ class Strata:
     index: np.ndarray  # (N,): stratum of each galaxy
     bins: np.ndarray  # (H,): bin of α of each stratum; 0 for all where the bias curve is wanted
     sizes: np.ndarray  # (H,): galaxies that can be labelled
-    # (H,): predicted standard deviation of their class (at least that of p = 0.02), or of a galaxy's influence on the
-    # bias curve
+    # (H,): predicted standard deviation of a galaxy's influence on the quantity of its bin, or on the bias curve; on
+    # the disk fraction it is that of the class, at least that of p = 0.02
     spread: np.ndarray
 
     @property
@@ -65,19 +74,30 @@ class Strata:
         return self.sizes / np.bincount(self.bins, self.sizes)[self.bins]
 
     @classmethod
-    def of(cls, label: np.ndarray, bins: Bins, p_disk: np.ndarray, groups: int) -> Strata:
-        """Strata of bin, label and `groups` equal-count groups of p(disk)."""
-        key = bins.index * 2 + label
+    def of(
+        cls,
+        label: np.ndarray,
+        bins: Bins,
+        probabilities: np.ndarray,
+        groups: int = 1,
+        quantities: Sequence[Quantity] = (DISK_FRACTION,),
+    ) -> Strata:
+        """Strata of bin, label and `groups` equal-count groups of the last class's p; `probabilities` are (N, K).
+
+        The spread is that of the quantity for which it is the largest.
+        """
+        key = bins.index * probabilities.shape[1] + label
         if groups > 1:
-            order = np.lexsort([p_disk, key])
+            order = np.lexsort([probabilities[:, -1], key])
             within = np.empty_like(key)
             within[order] = _rank(key[order])
             key = key * groups + within * groups // np.bincount(key)[key]
         _, first, index, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
-        mean = np.bincount(index, p_disk) / sizes
-        # Between the mean of p and one half, as far as p is uncertain itself.
-        variance = np.clip(mean * (1 - mean), 0.02 * 0.98, None)
-        return cls(index, bins.index[first], sizes.astype(float), np.sqrt(variance))
+        mean = np.stack([np.bincount(index, one) / sizes for one in probabilities.T[1:]])
+        mean = np.concatenate([1 - mean.sum(axis=0, keepdims=True), mean])  # (K, H)
+        of_bin = bins.index[first]
+        variances = [_influence_variance(mean, of_bin, sizes, one) for one in quantities]
+        return cls(index, of_bin, sizes.astype(float), np.sqrt(np.max(variances, axis=0)))
 
     def for_curve(self, influence: np.ndarray) -> Strata:
         """The same strata, for the bias curve: `influence`, shape (N,), of a galaxy's class on it."""
@@ -85,7 +105,7 @@ class Strata:
         return replace(self, bins=np.zeros_like(self.bins), spread=np.maximum(spread, 1e-3 * spread.max()))
 
     def errors(self, drawn: np.ndarray) -> np.ndarray:
-        """Standard error of the disk fraction of each bin of α if so many of each stratum are labelled, shape (B,)."""
+        """Standard error of the quantity of each bin if so many galaxies of each stratum are labelled, shape (B,)."""
         remaining = np.clip(1 / np.maximum(drawn, 1e-9) - 1 / self.sizes, 0, None)
         return np.sqrt(np.bincount(self.bins, (self.fraction * self.spread) ** 2 * remaining))
 
@@ -124,6 +144,26 @@ class Strata:
         return np.maximum(self.sizes * total / (_MOST_WEIGHT * self.sizes.sum()), _FEWEST_IN_STRATUM)
 
 
+def _influence_variance(mean: np.ndarray, bins: np.ndarray, sizes: np.ndarray, quantity: Quantity) -> np.ndarray:
+    """Variance of a galaxy's influence on the quantity of its bin, shape (H,), from mean class probabilities (K, H).
+
+    The influence of a galaxy of class k on F = N / D, N and D being means over the bin, is (n_k - F d_k) / D.
+    """
+    in_numerator = np.array(quantity.numerator)[:, None]
+    if quantity.denominator is None:
+        influence = np.broadcast_to(in_numerator, mean.shape)
+    else:
+        in_denominator = np.array(quantity.denominator)[:, None]
+        above, below = (np.bincount(bins, sizes * (one * mean).sum(axis=0)) for one in (in_numerator, in_denominator))
+        below = np.maximum(below, 1e-9)
+        influence = (in_numerator - (above / below)[bins] * in_denominator) / (below / np.bincount(bins, sizes))[bins]
+    # Σ_jk p_j p_k (I_j - I_k)² / 2; between that of the mean p and the largest possible, as p is uncertain itself.
+    variance = np.zeros(bins.size)
+    for j, k in combinations(range(len(mean)), 2):
+        variance += mean[j] * mean[k] * (influence[j] - influence[k]) ** 2
+    return np.maximum(variance, _LEAST_VARIANCE * np.ptp(influence, axis=0) ** 2)
+
+
 def _rank(key: np.ndarray) -> np.ndarray:
     """Place of each element of a sorted array among those that are equal to it, from 0; shape (N,)."""
     return np.arange(key.size) - np.searchsorted(key, key)
@@ -144,7 +184,8 @@ class GoldPlan(Result):
     edges : array, shape (B + 1,)
         Bins of α.
     predicted : array, shape (B,)
-        Predicted standard error of the disk fraction in each bin; of the bias curve, shape (1,), if that is wanted.
+        Predicted standard error of the disk fraction (or of a question's quantity) in each bin; of the bias curve,
+        shape (1,), if that is wanted.
     comparison : polars.DataFrame
         `labels`, `planned`, `random`: the largest of these errors for several numbers of labels.
     repeats : int
@@ -164,6 +205,11 @@ class GoldPlan(Result):
     findings: tuple[Finding, ...] = ()
 
     @property
+    def quantity(self) -> str:
+        """Name of the quantity whose error is predicted."""
+        return str(self.about.get("quantity", DISK_FRACTION.name))
+
+    @property
     def selected(self) -> pl.DataFrame:
         """Galaxies to label, in the order of the list."""
         return self.frame.filter(pl.col("position").is_not_null()).sort("position")
@@ -172,7 +218,7 @@ class GoldPlan(Result):
         """Return numbers of labels and predicted errors as text."""
         n, probability = self.selected.height, self.selected["probability"].to_numpy()
         by = "α" if self.about["by"] == "alpha" else self.about["by"]
-        what = f"at most, of the disk fraction in {self.predicted.size} bins of {by}"
+        what = f"at most, of the {self.quantity} in {self.predicted.size} bins of {by}"
         if self.about["purpose"] == "transition":
             what = "of the flip probability where it is one half"
         facts = [
@@ -190,7 +236,7 @@ class GoldPlan(Result):
         """Return plain values, for JSON."""
         return plain(
             {
-                "version": 1,
+                "version": 2 if "question" in self.about else 1,
                 "out": None if self.out is None else str(self.out),
                 **self.about,
                 "labels": self.selected.height,
@@ -220,7 +266,8 @@ class GoldPlan(Result):
         ax.axhline(self.predicted.max(), color="0.7", lw=1)
         curve = self.about["purpose"] == "transition"
         ax.set(xscale="log", xlabel="number of gold labels")
-        ax.set(ylabel="predicted error of the bias curve" if curve else "largest predicted error of the disk fraction")
+        largest = f"largest predicted error of the {self.quantity}"
+        ax.set(ylabel="predicted error of the bias curve" if curve else largest)
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False)
         return ax
@@ -281,6 +328,63 @@ def influence_on_curve(
     return np.asarray(np.sqrt(p_disk * (1 - p_disk)) * np.abs(score) * steepest / information)
 
 
+@dataclass(frozen=True)
+class _Prediction:
+    """What is predicted of N galaxies before they are labelled, and what is wanted of their gold labels."""
+
+    label: np.ndarray  # (N,): in the classes of the gold labels
+    probabilities: np.ndarray  # (N, K)
+    quantities: tuple[Quantity, ...]
+    gold: np.ndarray | None  # (N,): of a pilot; -1 where unknown
+    about: dict[str, Any]  # which question the plan is for
+
+
+def _of_question(catalogue: CatalogTable, question: str) -> _Prediction:
+    """Class probabilities of all galaxies for a question: from a pilot's gold labels, or half votes and half uniform.
+
+    The classes are "does not apply" and the answers; galaxies that were not asked have probabilities too. Votes alone
+    would be too certain, as they are biased.
+    """
+    frame, source, tree = catalogue.frame, str(catalogue.path or "catalogue"), tree_of(catalogue, question)
+    classes, quantities = tree.quantities(question)
+    number = {one: k for k, one in enumerate(classes)}
+    observed = question_votes(frame, tree, question, number, source)
+    alpha, label, gold = frame["alpha"].to_numpy(), observed.labels, None
+    if (column := gold_column(question)) in frame.columns:
+        named = gold_of_question(frame, tree, question, column, source).classes
+        gold = named.replace_strict(number, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
+    if gold is not None and np.sum(gold != UNKNOWN) >= FEWEST and len(np.unique(gold[gold != UNKNOWN])) > 1:
+        bins = Bins.cut(alpha, min(8, label.size // 50))
+        votes, n_labels = [observed.votes.log_odds], observed.collapsed.size
+        fit = NestedRegression.fit(observed.chosen, alpha, gold, bins, votes, n_labels, len(classes))
+        probabilities = fit.joint(np.arange(label.size), gold)
+    else:
+        paths = observed.votes.path_probabilities
+        probabilities = np.stack([paths[:, observed.collapsed == k].sum(axis=1) for k in range(len(classes))], axis=1)
+        possible = np.isin(np.arange(len(classes)), observed.collapsed)
+        probabilities = 0.5 * probabilities + 0.5 * possible / possible.sum()
+    shown = tuple(one for one in quantities[:-1] if one.name.endswith(" fraction"))
+    name = shown[0].name if len(shown) == 1 else f"fractions of the answers to {question!r}"
+    about = {
+        "question": question,
+        "tree": tree.model_dump(mode="json", exclude_defaults=True),
+        "quantity": name,
+        "choices": list(choices_of(tree, question)),
+        "classes": classes,
+    }
+    return _Prediction(label, probabilities, shown, gold, about)
+
+
+def _of_disks(catalogue: CatalogTable, p_disk: np.ndarray | None, curve: FittedCurve | None) -> _Prediction:
+    """Probabilities of smooth and disk of all galaxies; see `predicted_probabilities`."""
+    frame = catalogue.frame
+    label = frame["label"].to_numpy()
+    gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
+    predicted = predicted_probabilities(label, frame["alpha"].to_numpy(), gold, p_disk, curve)
+    about = {"classes": catalogue.metadata.get("classes", CLASS_NAMES)}
+    return _Prediction(label, np.column_stack([1 - predicted, predicted]), (DISK_FRACTION,), gold, about)
+
+
 def make_plan(
     catalogue: CatalogTable,
     error: float = 0.03,
@@ -291,6 +395,7 @@ def make_plan(
     purpose: Purpose = "fractions",
     by: str = "alpha",
     curve: FittedCurve | None = None,
+    question: str | None = None,
 ) -> GoldPlan:
     """Choose the galaxies that should get a gold label; arguments as in `plan_gold`, with `p_disk` of shape (N,).
 
@@ -300,26 +405,30 @@ def make_plan(
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
     if curve is not None and n_observables(curve.transition):
         raise InputError("the estimate depends on columns beside α; a plan needs one of α alone (`estimate`)")
-    label, alpha = frame["label"].to_numpy(), frame["alpha"].to_numpy()
-    gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
-    predicted = predicted_probabilities(label, alpha, gold, p_disk, curve)
+    if question is not None and not (purpose == "fractions" and p_disk is None and curve is None):
+        raise InputError(
+            f"a plan for the question {question!r} is for fractions, and predicts classes from its votes and the gold "
+            "labels of a pilot; leave out `purpose`, `labels` and `estimate`"
+        )
+    wanted = _of_disks(catalogue, p_disk, curve) if question is None else _of_question(catalogue, question)
+    label, alpha, predicted = wanted.label, frame["alpha"].to_numpy(), wanted.probabilities
     image = frame["image"] if "image" in frame.columns else pl.repeat(None, label.size, dtype=pl.String, eager=True)
     able = image.is_not_null().to_numpy() | (image.count() == 0)  # images may be named after the ids
-    before, labelled = _earlier(frame)
+    before, labelled = _earlier(frame, question)
     rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
     column = alpha if by == "alpha" else numeric_columns(frame, [by], source)[:, 0]
     _check_wanted(source, error, budget, column[rows], by)
     cut = Bins.cut(column[rows], min(bins, rows.size // 50))
-    strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
+    strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3, wanted.quantities)
     if purpose == "transition":
-        strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows], curve))
+        strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows, DISK], curve))
     drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
     probability = before.copy()
     now = (drawn / strata.sizes)[strata.index]
     probability[rows] += (1 - before[rows]) * now
-    if pilot.size:  # as the galaxy of the same bin and label with the nearest p(disk); 0 if there is none
-        cell = label + 2 * np.searchsorted(cut.edges[1:-1], column, side="right")
-        place = np.column_stack([10 * cell, predicted])
+    if pilot.size:  # as the galaxy of the same bin and label with the nearest probabilities; 0 if there is none
+        cell = label + predicted.shape[1] * np.searchsorted(cut.edges[1:-1], column, side="right")
+        place = np.column_stack([10 * cell, predicted[:, 1:]])
         _, nearest = KDTree(place[rows]).query(place[pilot], distance_upper_bound=2)
         probability[pilot] += (1 - before[pilot]) * np.append(now, 0)[nearest]
     # The first of a random order within each stratum.
@@ -356,12 +465,12 @@ def make_plan(
         "catalogue": source if catalogue.path is None else str(Path(catalogue.path).resolve()),
         "sha256": checksum(frame),
         "image_root": catalogue.metadata.get("image_root"),
-        "classes": catalogue.metadata.get("classes", CLASS_NAMES),
+        **wanted.about,
         "definition": catalogue.metadata.get("definition", ""),
         "error": error if budget is None else None,
         "budget": budget,
         "seed": seed,
-        "pilot": 0 if gold is None else int((gold != UNKNOWN).sum()),
+        "pilot": 0 if wanted.gold is None else int((wanted.gold != UNKNOWN).sum()),
     }
     repeats = int(np.ceil(_REPEATED * chosen.size))
     lacking = f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label"
@@ -387,14 +496,16 @@ def _check_wanted(source: str, error: float, budget: int | None, column: np.ndar
         )
 
 
-def _earlier(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _earlier(frame: pl.DataFrame, question: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Probability of selection by earlier plans, and which galaxies were labelled then; shapes (N,)."""
-    if not {"gold", "gold_probability"} <= set(frame.columns):
+    kinds = ("gold", "gold_probability", "gold_uncertain")
+    gold, probability, uncertain = kinds if question is None else (gold_column(question, one) for one in kinds)
+    if not {gold, probability} <= set(frame.columns):
         return np.zeros(frame.height), np.zeros(frame.height, dtype=bool)
-    labelled = frame["gold"].is_not_null()
-    if "gold_uncertain" in frame.columns:  # also known where people could not tell the class
-        labelled |= frame["gold_uncertain"].is_not_null()
-    return frame["gold_probability"].fill_null(0.0).to_numpy(), labelled.to_numpy()
+    labelled = frame[gold].is_not_null()
+    if uncertain in frame.columns:  # also known where people could not tell the class
+        labelled |= frame[uncertain].is_not_null()
+    return frame[probability].fill_null(0.0).to_numpy(), labelled.to_numpy()
 
 
 def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
@@ -412,7 +523,7 @@ def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
 class PlanFile(BaseModel):
     """What is read from plan.json."""
 
-    version: Literal[1]  # raised whenever a folder means something else than before
+    version: Literal[1, 2]  # raised whenever a folder means something else than before; 2 has a question
     seed: int = Field(ge=0)
     repeats: int = Field(ge=0)
     predicted: list[float] = Field(min_length=1)
@@ -420,8 +531,10 @@ class PlanFile(BaseModel):
     sha256: str | None = None  # version 0.1 wrote none
     table_sha256: str | None = None  # of plan.parquet
     image_root: str | None
-    classes: tuple[str, str] = CLASS_NAMES  # plans of version 0.1 have neither
+    classes: tuple[str, ...] = CLASS_NAMES  # plans of version 0.1 have neither
     definition: str = ""
+    question: str | None = None
+    tree: Tree | None = None  # of the question
 
 
 def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
@@ -430,6 +543,17 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
         raise InputError(f"{folder}: is not the folder of a plan (no {PLAN}); make one with truemorph gold plan")
     chosen = read_chosen(folder).filter(pl.col("position").is_not_null()).sort("position")
     return read_json(folder / PLAN, PlanFile), chosen
+
+
+def question_of_plan(about: Mapping[str, Any]) -> tuple[Tree, str] | None:
+    """Return the question of a plan and its tree, from the content of plan.json; None for smooth or disk."""
+    return (read_tree(about["tree"]), about["question"]) if about.get("question") else None
+
+
+def choices_of_plan(folder: Path) -> tuple[str, ...]:
+    """Return what people can answer about the galaxies of a plan."""
+    asked = question_of_plan(read_json(folder / PLAN, PlanFile)) if (folder / PLAN).is_file() else None
+    return CHOICES if asked is None else tuple(choices_of(*asked))
 
 
 def read_chosen(folder: Path) -> pl.DataFrame:

@@ -98,6 +98,8 @@ def make_app(session: Session, token: str) -> Starlette:
             "classes": session.classes,
             "definition": session.definition,
         }
+        if session.levels is not None:
+            content["levels"] = session.levels
         return JSONResponse(content | more, headers=headers)
 
     def page(_: Request) -> Response:

@@ -14,11 +14,13 @@ from PIL import Image
 from pydantic import BaseModel
 
 from truemorph.catalogs.columns import CLASS_NAMES
+from truemorph.catalogs.paths import root_answers
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, person, read_answers, read_twins
-from truemorph.gold.plan import images_of, read_plan
+from truemorph.gold.choices import levels_of
+from truemorph.gold.plan import images_of, question_of_plan, read_plan
 from truemorph.images.decode import central_crop, decode, pixel_batches, read_image_file
 from truemorph.images.degrade import degrade
 from truemorph.images.stretch import unstretch
@@ -49,11 +51,12 @@ class Session:
     twins: dict[str, Path]  # degraded copies of some of them
     repeats: int  # galaxies that are shown twice
     seed: int
-    error: float  # largest error of the disk fraction over the bins of α after all labels, as predicted
+    error: float  # largest error of the plan's quantity over the bins after all labels, as predicted
     left_out: dict[str, str]  # why other galaxies of the plan can't be shown
     source: Source  # where gold labels come from
-    classes: tuple[str, str] = CLASS_NAMES
+    classes: tuple[str, ...] = CLASS_NAMES
     definition: str = ""  # of the second class
+    levels: list[dict[str, Any]] | None = None  # questions of a tree that are asked one after another; see `levels_of`
 
     def items(self, annotator: str) -> list[tuple[str, str]]:
         """Galaxy and occasion of all pictures in the order of one person."""
@@ -95,6 +98,11 @@ def open_session(
 ) -> Session:
     """Find and check the pictures of a plan, make the twins, and write `session.json`, which has the defaults."""
     about, plan = read_plan(folder)
+    if (asked := question_of_plan(about)) and twins:
+        raise InputError(
+            f"{folder}: twins measure how experts miss disks, which ranges of {asked[1]!r} do not use; leave them out "
+            "(`twins`), or make a plan without a question"
+        )
     before = read_session(folder)
     images = images or before.get("images") or about.get("image_root")
     better = better or before.get("better")
@@ -113,8 +121,11 @@ def open_session(
     places = {"images": str(Path(images).resolve()), "better": None if better is None else str(Path(better).resolve())}
     write_json(folder / SESSION, {"gold_source": used, **places})
     error = max(about["predicted"])
-    named = about["classes"], about["definition"]
-    return Session(folder, shown, beside, copies, about["repeats"], about["seed"], error, reasons, used, *named)
+    named, levels = (about["classes"], about["definition"]), None
+    if asked is not None:
+        disks = root_answers(asked[0])["disk"]
+        levels = levels_of(*asked, {disks[0]: about["definition"]} if len(disks) == 1 else {})
+    return Session(folder, shown, beside, copies, about["repeats"], about["seed"], error, reasons, used, *named, levels)
 
 
 def read_session(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""What people can answer about a galaxy: a class of a question, along its gates, or that it cannot be told.
+
+A choice is known by its path, the answers from the first question of the tree on. The last one may be "cannot tell".
+Each choice gives a gold label for all questions on its path: who counts arms says also that the galaxy has a disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from truemorph.catalogs.paths import root_answers
+from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Tree
+
+UNCLEAR, ARTEFACT = "unclear", "artefact"
+# Of the label smooth or disk.
+CHOICES = ("smooth", "disk", UNCLEAR, ARTEFACT)
+_KEYS = 9
+Path = tuple[tuple[str, str], ...]  # (question, answer), from the first question on
+
+
+def choices_of(tree: Tree, question: str) -> dict[str, Path]:
+    """Return what people can answer about a question, each with its path; an artefact has none."""
+    return _along(tree, question)[0]
+
+
+def levels_of(tree: Tree, question: str, definitions: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the questions on the way to a question, as the page shows them; the first one comes first.
+
+    Each has `question`, `text` and `answers`; an answer has a `key`, its definition, and what follows: the number of
+    the next `level`, or the `choice` that it is. A question that is asked after several answers has a level for each.
+    """
+    levels = _along(tree, question)[1]
+    for level in levels:
+        for key, one in enumerate(level["answers"], 1):
+            one["key"] = str(key) if key <= _KEYS else ""
+            of_tree = tree.question(level["question"]).definitions.get(one["answer"], "")
+            one["definition"] = of_tree or definitions.get(one["answer"], "")
+    return levels
+
+
+def _along(tree: Tree, question: str) -> tuple[dict[str, Path], list[dict[str, Any]]]:
+    gates = tree.gates(question)
+    names = {one.answers: one.name for one in tree.classes(question)}
+    several = sum(path[-1][0] == question for path in names) > len(tree.question(question).answers)
+    choices, levels = dict[str, Path](), list[dict[str, Any]]()
+
+    def chosen(path: Path) -> str:
+        """Name a class, or the question at which the galaxy cannot be told."""
+        name = names.get(path)
+        if name is None and path[-1][0] == question and not several:
+            name = CANNOT_TELL
+        elif name is None:
+            name = UNCLEAR if len(path) == 1 else ", ".join(answer for _, answer in path)
+        choices[name] = path
+        return name
+
+    def follow(name: str, before: Path) -> int:
+        asked, number = tree.question(name), len(levels)
+        answers: list[dict[str, Any]] = []
+        levels.append({"question": name, "text": asked.text or name, "answers": answers})
+        told = [one for one in asked.answers if one not in tree.outside]
+        if not any(one.startswith(CANNOT_TELL) for one in told):
+            told.append(CANNOT_TELL)
+        for answer in told:
+            path = (*before, (name, answer))
+            after = [] if name == question else [one.name for one in gates if answer in one.asked_after]
+            answers.append({"answer": answer})  # before the levels that follow
+            answers[-1] |= {"level": follow(after[0], path)} if after else {"choice": chosen(path)}
+        answers.append({"answer": ARTEFACT, "choice": ARTEFACT})
+        return number
+
+    follow(tree.root.name, ())
+    choices.setdefault(UNCLEAR, ((tree.root.name, CANNOT_TELL),))  # where the first question is the one that is asked
+    return choices | {ARTEFACT: ()}, levels
+
+
+def answer_of_path(question: str, path: Path, gates: Collection[str]) -> str:
+    """Return the answer of a choice to a question on its path, whose `gates` are these; UNCLEAR if it cannot be told.
+
+    The question does not apply to artefacts, nor where another gate has the last answer.
+    """
+    own = [one for one in path if one[0] in gates]
+    if not own:
+        return NOT_APPLICABLE
+    last, answer = own[-1]
+    if answer == CANNOT_TELL or (last == question and answer.startswith(CANNOT_TELL)):
+        return UNCLEAR
+    return answer if last == question else NOT_APPLICABLE
+
+
+def label_of_path(tree: Tree, path: Path) -> str:
+    """Return smooth, disk, unclear or artefact: what a choice says of the label 0 or 1."""
+    if not path:
+        return ARTEFACT
+    return next((kind for kind, answers in root_answers(tree).items() if path[0][1] in answers), UNCLEAR)

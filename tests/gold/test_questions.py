@@ -1,0 +1,399 @@
+"""Gold labels for a question of a decision tree: plans, answers along its gates, and fractions from them."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+import truemorph as tm
+from conftest import codes, run
+from gold.conftest import ENDS, give, prepared
+from truemorph.bias.binning import Bins
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.errors import InputError
+from truemorph.gold.answers import read_answers
+from truemorph.gold.choices import answer_of_path, choices_of, label_of_path, levels_of
+from truemorph.gold.importing import gold_columns_of, with_gold
+from truemorph.gold.plan import Strata, make_plan
+from truemorph.gold.server import make_app
+from truemorph.gold.session import open_session
+from truemorph.questions import read_tree
+from truemorph.tables import CatalogTable
+
+GZ2 = read_tree("gz2")
+CLASSES, QUANTITIES = GZ2.quantities("bar")
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return prepared()
+
+
+def fraction(classes, weights, bins):
+    return bins.sums(weights * (classes == 3)) / bins.sums(weights * (classes >= 2))
+
+
+def test_a_plan_for_a_question_draws_from_all_galaxies(bars):
+    catalogue, _ = bars
+    plan = tm.plan_gold(catalogue, question="bar", error=0.08, bins=4)
+    assert plan.frame["probability"].min() > 0
+    weights = 1 / plan.selected["probability"].to_numpy()
+    assert weights.max() < 10.001 * weights.mean()
+    asked = plan.frame.filter(catalogue.frame["label_bar"].is_in(["no bar", "bar"]))
+    assert 0 < asked["position"].count() < plan.selected.height
+    assert 0.07 < plan.predicted.max() <= 0.08
+    described = plan.to_dict()
+    assert (described["question"], described["quantity"]) == ("bar", "bar fraction")
+    assert described["choices"] == [*ENDS, "cannot tell", "disk, cannot tell", "unclear", "artefact"]
+    assert described["classes"] == list(CLASSES)
+    assert read_tree(described["tree"]) == GZ2
+    assert "bar fraction" in plan.summary()
+    assert np.all(plan.comparison["planned"].to_numpy() < plan.comparison["random"].to_numpy())
+    again = tm.plan_gold(catalogue, question="bar", error=0.08, bins=4)
+    assert plan.frame.equals(again.frame)
+
+
+def test_predicted_errors_of_a_quantity_are_the_scatter_over_plans(bars):
+    """Errors of the ratio of weighted sums, in units of those predicted; classes follow the probabilities."""
+    rng = np.random.default_rng(3)
+    n = 3_000
+    alpha = rng.lognormal(2.6, 0.45, n)
+    label = rng.choice(3, n, p=[0.6, 0.3, 0.1])
+    probabilities = np.array([[0.6, 0.25, 0.15], [0.1, 0.7, 0.2], [0.05, 0.15, 0.8]])[label]
+    cut = Bins.cut(alpha, 4)
+    strata = Strata.of(label, cut, probabilities, quantities=QUANTITIES[:1])
+    drawn = strata.for_budget(400)
+    errors = np.empty((100, 4))
+    for seed in range(100):
+        one = np.random.default_rng([seed, 5])
+        truth = (one.random((n, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
+        order = one.permutation(n)
+        order = order[np.argsort(strata.index[order], kind="stable")]
+        rank = np.arange(n) - np.searchsorted(strata.index[order], strata.index[order])
+        chosen = np.zeros(n)
+        chosen[order] = rank < drawn[strata.index[order]]
+        weights = chosen * (strata.sizes / drawn)[strata.index]
+        classes = truth + 1
+        errors[seed] = fraction(classes, weights, cut) - fraction(classes, np.ones(n), cut)
+    pulls = errors / strata.errors(drawn)
+    # The rms of 100 plans of 4 bins has an error of 4 %.
+    assert np.sqrt(np.mean(pulls**2)) == pytest.approx(1, abs=0.2)
+    assert abs(pulls.mean()) < 4 / np.sqrt(pulls.size)
+
+
+def test_of_two_classes_the_spread_is_that_of_the_class():
+    rng = np.random.default_rng(0)
+    alpha, p_disk, label = rng.lognormal(2.6, 0.45, 800), rng.random(800), rng.integers(0, 2, 800)
+    strata = Strata.of(label, Bins.cut(alpha, 4), np.column_stack([1 - p_disk, p_disk]), 3)
+    mean = np.bincount(strata.index, p_disk) / strata.sizes
+    np.testing.assert_array_equal(strata.spread, np.sqrt(np.clip(mean * (1 - mean), 0.02 * 0.98, None)))
+
+
+def test_a_pilot_predicts_the_classes(bars):
+    """Its galaxies are not drawn again if their probability of selection is known."""
+    catalogue, truth = bars
+    known = np.random.default_rng(1).random(truth.size) < 0.2
+    gold = pl.Series("gold_bar", np.where(known, ENDS[truth], "")).replace("", None)
+    pilot = CatalogTable(catalogue.frame.with_columns(gold), metadata=catalogue.metadata)
+    plan, blind = (make_plan(one, error=0.08, bins=4, question="bar") for one in (pilot, catalogue))
+    assert (plan.about["pilot"], blind.about["pilot"]) == (known.sum(), 0)
+    assert plan.selected.height != blind.selected.height
+    again = pilot.frame.with_columns(gold_probability_bar=pl.lit(0.2))
+    second = make_plan(CatalogTable(again, metadata=catalogue.metadata), budget=100, bins=4, question="bar").frame
+    assert second.filter(pl.Series(known))["position"].count() == 0
+    assert second["probability"].min() > 0.2
+
+
+def test_what_a_plan_for_a_question_cannot_use_is_refused(bars, catalogue):
+    labels = pl.DataFrame({"object_id": bars[0].frame["object_id"], "label": 1, "p_disk": 0.5})
+    for table, options in (
+        (bars[0], {"purpose": "transition"}),
+        (bars[0], {"labels": labels}),
+        (bars[0], {"question": "spiral"}),
+        (catalogue, {}),
+    ):
+        with pytest.raises(InputError):
+            tm.plan_gold(table, **{"question": "bar", "budget": 60, **options})
+
+
+def test_answers_along_the_gates_are_classes_and_labels_of_every_question_on_the_way():
+    choices = choices_of(GZ2, "bar")
+    assert list(choices) == [*ENDS, "cannot tell", "disk, cannot tell", "unclear", "artefact"]
+    labels = {name: label_of_path(GZ2, path) for name, path in choices.items()}
+    assert labels == {
+        "smooth": "smooth", "unclear": "unclear", "artefact": "artefact",
+        **dict.fromkeys(("edge-on", "no bar", "bar", "cannot tell", "disk, cannot tell"), "disk"),
+    }  # fmt: skip
+    of_gate = {one: answer_of_path("edge-on", path, ("smooth", "edge-on")) for one, path in choices.items()}
+    assert of_gate == {
+        "smooth": "does not apply", "edge-on": "edge-on", "no bar": "not edge-on", "bar": "not edge-on",
+        "cannot tell": "not edge-on", "disk, cannot tell": "unclear", "unclear": "unclear",
+        "artefact": "does not apply",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gz2", "gz-desi", "gz-hubble", "gz-candels"])
+def test_every_class_of_every_question_can_be_reached_on_the_page(name):
+    tree = read_tree(name)
+    for question in tree.questions:
+        levels = levels_of(tree, question.name, {})
+        choices = choices_of(tree, question.name)
+        reached = [one["choice"] for level in levels for one in level["answers"] if "choice" in one]
+        assert set(choices) - set(reached) <= {"unclear"}
+        inside = [one for one in tree.classes(question.name) if one.answers[-1][1] not in tree.outside]
+        assert {one.name for one in inside} <= set(choices)
+        assert sorted(one["level"] for level in levels for one in level["answers"] if "level" in one) == [
+            *range(1, len(levels))
+        ]
+        for level in levels:
+            keys = [one["key"] for one in level["answers"]]
+            assert keys == [str(k) if k < 10 else "" for k in range(1, len(keys) + 1)]
+
+
+def test_definitions_of_answers_are_those_of_the_tree_or_of_the_catalogue():
+    described = GZ2.model_dump()
+    described["questions"][2]["definitions"] = {"bar": "longer than a quarter of the disk"}
+    levels = levels_of(read_tree(described), "bar", {"disk": "spirals and S0"})
+    found = {one["answer"]: one["definition"] for level in levels for one in level["answers"] if one["definition"]}
+    assert found == {"disk": "spirals and S0", "bar": "longer than a quarter of the disk"}
+    described["questions"][2]["definitions"] = {"bars": "longer"}
+    with pytest.raises(InputError):
+        read_tree(described)
+
+
+def test_answers_about_a_question_are_those_of_the_plan(of_bars):
+    folder, classes = of_bars
+    one = next(iter(classes))
+    for answer in ("disk", "ring", "artifact"):
+        with pytest.raises(InputError):
+            give(folder, "Ann", {one: answer})
+    for answer in choices_of(GZ2, "bar"):
+        give(folder, "Ann", {one: answer})
+    assert read_answers(folder)["answer"].to_list() == ["artefact"]
+
+
+def test_twins_are_for_smooth_or_disk(of_bars):
+    with pytest.raises(InputError):
+        open_session(of_bars[0], twins=4)
+
+
+def test_one_session_gives_gold_labels_of_every_question_on_the_way(of_bars, tmp_path):
+    folder, classes = of_bars
+    give(folder, "Ann", classes)
+    ids = list(classes)
+    odd = dict(zip(ids, ["cannot tell", "unclear", "artefact", "disk, cannot tell"], strict=False))
+    give(folder, "Ann", odd)
+    found = tm.import_gold(folder, out=tmp_path / "gold.parquet", definition="bar: longer than a quarter of the disk")
+    frame = found.catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
+    rows = {one["object_id"]: one for one in frame.iter_rows(named=True)}
+    for one in ids[4:]:
+        told = {"gold": int(classes[one] != "smooth"), "gold_uncertain": 0}
+        told["gold_bar"] = classes[one] if "bar" in classes[one] else "does not apply"
+        told["gold_edge_on"] = {"smooth": "does not apply", "edge-on": "edge-on"}.get(classes[one], "not edge-on")
+        assert {name: rows[one][name] for name in told} == told
+    columns = [f"{kind}{end}" for end in ("_bar", "_edge_on", "") for kind in ("gold", "gold_uncertain")]
+    assert [[rows[one][name] for name in columns] for one in odd] == [
+        [None, 1, "not edge-on", 0, 1, 0],
+        [None, 2, None, 2, None, 1],
+        ["does not apply", 0, "does not apply", 0, None, 0],
+        [None, 2, None, 1, 1, 0],
+    ]
+    planned = pl.read_parquet(folder / "plan.parquet")["probability"].to_numpy()
+    for name in ("gold_probability_bar", "gold_probability_edge_on", "gold_probability"):
+        assert frame[name].to_numpy() == pytest.approx(planned)
+    described = found.to_dict()
+    assert described["question"] == "bar"
+    assert sum(described["classes"].values()) == described["gold"] == len(ids) - 3
+    assert described["uncertain"] == 3
+    assert found.catalogue.metadata["gold_definitions"]["bar"] == "bar: longer than a quarter of the disk"
+    assert codes(found) == ["gold-from-same-images"]
+    for question in ("bar", "edge-on"):
+        fractions = tm.estimate_transition(found.out, question=question, gold="gold", fraction_bins=2)
+        assert {"gold-uncertain", "selection-known"} <= set(codes(fractions))
+    assert "selection-known" in codes(tm.estimate_transition(found.out, gold="gold", compare=False))
+
+
+def test_gold_labels_of_disks_from_elsewhere_stay(of_bars, tmp_path):
+    folder, classes = of_bars
+    give(folder, "Ann", classes)
+    table = read_catalogue(json.loads((folder / "plan.json").read_text())["catalogue"])
+    mine = table.frame.with_columns(gold=pl.lit(1))
+    found = tm.import_gold(folder, catalogue=CatalogTable(mine, metadata=table.metadata), out=tmp_path / "out.parquet")
+    assert found.catalogue.frame["gold"].to_list() == [1] * mine.height
+    assert "gold_probability" not in found.catalogue.frame.columns
+    assert found.catalogue.frame["gold_bar"].count() == len(classes)
+
+
+def test_gold_labels_of_a_pilot_for_a_question_stay(of_bars, tmp_path):
+    folder, classes = of_bars
+    give(folder, "Ann", classes)
+    pilot = tm.import_gold(folder, out=tmp_path / "pilot.parquet")
+    plan = tm.plan_gold(pilot.out, question="bar", budget=40, bins=2, out=tmp_path / "more")
+    assert plan.about["pilot"] == len(classes)
+    more = plan.selected["object_id"].to_list()
+    assert not set(more) & set(classes)
+    give(plan.out, "Ben", dict.fromkeys(more, "edge-on"))
+    frame = tm.import_gold(plan.out, out=tmp_path / "both.parquet").catalogue.frame
+    for name, both in (("gold_bar", "does not apply"), ("gold_edge_on", "edge-on"), ("gold", 1)):
+        known = frame.filter(pl.col(name).is_not_null())
+        assert set(known["object_id"].cast(pl.String)) == {*classes, *more}
+        assert set(known.filter(pl.col("object_id").cast(pl.String).is_in(more))[name]) == {both}
+    assert frame["gold_probability_bar"].to_numpy() == pytest.approx(plan.frame["probability"].to_numpy())
+
+
+def test_people_agree_on_four_classes(of_bars, tmp_path):
+    folder, classes = of_bars
+    rng = np.random.default_rng(0)
+    people = {}
+    for name in ("Ann", "Ben", "Eve"):
+        swapped = rng.random(len(classes)) < 0.3
+        other = rng.choice(ENDS, len(classes))
+        people[name] = [str(o) if s else c for c, s, o in zip(classes.values(), swapped, other, strict=True)]
+        give(folder, name, dict(zip(classes, people[name], strict=True)))
+    found = tm.import_gold(folder, out=tmp_path / "out.parquet")
+    for one in found.agreement["pairs"]:
+        said = [people[name] for name in one["people"]]
+        assert one["kappa"] == pytest.approx(cohen_kappa_score(*said))
+    differ = {one for one, *said in zip(classes, *people.values(), strict=True) if len(set(said)) > 1}
+    assert set(found.agreement["disagreements"]) == differ
+    page = found.page.read_text()
+    assert {one for one in classes if one in page} == differ
+    # Nobody differs on the question if all say that it does not apply, or give the same answer.
+    rows = {str(one["object_id"]): one for one in found.catalogue.frame.iter_rows(named=True)}
+    for one, *said in zip(classes, *people.values(), strict=True):
+        meant = [each if "bar" in each else "does not apply" for each in said]
+        apply = {each != "does not apply" for each in meant}
+        assert rows[one]["gold_uncertain_bar"] == (len(set(meant)) > 1) + (len(apply) > 1)
+        most = max(set(meant), key=meant.count)
+        assert rows[one]["gold_bar"] == (most if meant.count(most) > 1 else None)
+
+
+def test_tables_have_the_classes_of_a_question(of_bars, tmp_path):
+    """Names of classes, answers along the gates, or words for no answer; with the plan's probabilities."""
+    folder, classes = of_bars
+    spelled = {"bar": "Disk, not edge-on, bar", "edge-on": "EDGE-ON"}
+    words = [spelled.get(one, one) for one in classes.values()]
+    words[:3] = ["disk, can't tell", "Can't tell", "star or artifact"]
+    pl.DataFrame({"object_id": list(classes), "class": words}).write_csv(tmp_path / "mine.csv")
+    found = tm.import_gold(tmp_path / "mine.csv", plan=folder, out=tmp_path / "out.parquet")
+    frame = found.catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
+    rows = {one["object_id"]: one for one in frame.iter_rows(named=True)}
+    assert [(rows[one]["gold_bar"], rows[one]["gold"]) for one in list(classes)[:3]] == [
+        (None, 1), (None, None), ("does not apply", None),
+    ]  # fmt: skip
+    for one in list(classes)[3:]:
+        assert rows[one]["gold_bar"] == (classes[one] if "bar" in classes[one] else "does not apply")
+    table = read_catalogue(json.loads((folder / "plan.json").read_text())["catalogue"])
+    alone = tm.import_gold(tmp_path / "mine.csv", catalogue=table, question="bar", out=tmp_path / "alone.parquet")
+    assert alone.to_dict()["classes"] == found.to_dict()["classes"]
+    assert "gold_probability_bar" not in alone.catalogue.frame.columns
+    pl.DataFrame({"object_id": list(classes), "class": "ring"}).write_csv(tmp_path / "rings.csv")
+    for file, options in (("rings.csv", {}), ("../bars", {"question": "spiral"})):
+        with pytest.raises(InputError):
+            tm.import_gold(tmp_path / file, plan=folder, out=tmp_path / "no.parquet", **options)
+
+
+@pytest.mark.parametrize("along", [False, True])
+def test_an_export_of_zooniverse_has_classes_or_answers_along_the_gates(of_bars, tmp_path, along):
+    folder, classes = of_bars
+    paths = choices_of(GZ2, "bar")
+    said = [[answer for _, answer in paths[one]] if along else [one] for one in classes.values()]
+    rows = [
+        {
+            "user_name": "anna", "workflow_id": 1, "created_at": "2026-03-01 10:00:00 UTC",
+            "annotations": json.dumps([{"task": f"T{k}", "value": one} for k, one in enumerate(answers)]),
+            "subject_data": json.dumps({"9": {"#object_id": galaxy}}),
+        }
+        for galaxy, answers in zip(classes, said, strict=True)
+    ]  # fmt: skip
+    pl.DataFrame(rows).write_csv(tmp_path / "classifications.csv")
+    found = tm.import_gold(tmp_path / "classifications.csv", plan=folder, out=tmp_path / "out.parquet")
+    counted = pl.Series([one if "bar" in one else "does not apply" for one in classes.values()]).value_counts()
+    assert found.to_dict()["classes"] == dict(counted.rows())
+
+
+def test_the_import_names_the_next_command(capsys, of_bars, tmp_path):
+    folder, classes = of_bars
+    give(folder, "Ann", classes)
+    status, out, _ = run(capsys, "gold", "import", folder, "--out", tmp_path / "out.parquet")
+    assert status == 0
+    assert out.splitlines()[-1].endswith("--question bar")
+
+
+def test_few_gold_labels_of_a_question_are_a_finding(of_bars, tmp_path):
+    folder, classes = of_bars
+    give(folder, "Ann", dict(list(classes.items())[:10]))
+    assert "gold-too-few" in codes(tm.import_gold(folder, out=tmp_path / "out.parquet"))
+
+
+def test_galaxies_to_which_a_question_may_not_apply_widen_the_range_of_where_it_applies(bars):
+    catalogue, truth = bars
+    known = np.random.default_rng(2).random(truth.size) < 0.2
+    doubt = known & (np.random.default_rng(3).random(truth.size) < 0.3)
+    gold = np.where(known & ~doubt, np.where(truth > 1, ENDS[truth], "does not apply"), "")
+    low = []
+    for uncertain in (1, 2):
+        frame = catalogue.frame.with_columns(
+            pl.Series("gold_bar", gold).replace("", None), pl.Series("gold_uncertain_bar", uncertain * doubt)
+        )
+        table = CatalogTable(frame, metadata=catalogue.metadata)
+        found = tm.estimate_transition(table, question="bar", gold="gold", fraction_bins=1)
+        low.append(found.applies.low[0])
+    assert low[1] < low[0] - 0.3 * 0.2 * 0.25  # more than half of the galaxies in doubt have an answer
+
+
+@pytest.mark.slow
+def test_planned_gold_labels_of_a_question_cover_the_truth():
+    """Ranges of the bar fraction in bins of α, with gold labels that a plan has drawn, over 30 catalogues."""
+    inside, pulls = [], []
+    for seed in range(30):
+        catalogue, truth = prepared(3_000, seed)
+        plan = make_plan(catalogue, budget=350, bins=4, seed=seed, question="bar")
+        drawn = plan.frame["position"].is_not_null()
+        answers = pl.DataFrame({
+            "annotator": "Ann", "galaxy": plan.frame["object_id"], "answer": ENDS[truth].tolist(), "time": None,
+        }).filter(drawn)  # fmt: skip
+        table, _ = with_gold(catalogue, answers, plan.frame, {}, gold_columns_of(GZ2, "bar", catalogue))
+        found = tm.estimate_transition(table, question="bar", gold="gold", fraction_bins=4)["bar fraction"]
+        bins = Bins.cut(catalogue.frame["alpha"].to_numpy(), 4)
+        true = fraction(truth, np.ones(truth.size), bins)
+        inside.append((found.low <= true) & (true <= found.high))
+        pulls.append((found.fraction - true) / found.stderr)
+    # 120 ranges of 95 %: ± 0.02, and as the bins of a catalogue share errors, ± 0.03.
+    assert np.mean(inside) > 0.95 - 0.06
+    assert abs(np.mean(pulls)) < 4 / np.sqrt(120)
+
+
+def test_the_page_is_asked_level_by_level(of_bars):
+    """Its server sends the questions on the way, and takes a class."""
+    testclient = pytest.importorskip("starlette.testclient", reason="starlette is not installed")
+    folder, _ = of_bars
+    client = testclient.TestClient(make_app(open_session(folder), "secret"), "http://127.0.0.1:8642")
+    state = client.get("/secret/state?name=Ann").json()
+    levels = state["levels"]
+    assert [one["question"] for one in levels] == ["smooth", "edge-on", "bar"]
+    assert [one["text"] for one in levels] == [one.text for one in GZ2.gates("bar")]
+    shown, at = [], 0
+    for key in "222":
+        chosen = next(one for one in levels[at]["answers"] if one["key"] == key)
+        shown.append(chosen["answer"])
+        at = chosen.get("level")
+    assert (shown, chosen["choice"]) == (["disk", "not edge-on", "bar"], "bar")
+    assert client.post("/secret/answer", params={"name": "Ann", "item": 0, "answer": "bar"}).status_code == 200
+    assert client.post("/secret/answer", params={"name": "Ann", "item": 1, "answer": "disk"}).status_code == 400
+    assert client.get("/secret/state?name=Ann").json()["answers"][:2] == [["bar", ""], None]
+    assert read_answers(folder)["answer"].to_list() == ["bar"]
+
+
+def test_a_plan_for_a_question_is_labelled_and_exported_by_the_commands(capsys, of_bars, tmp_path, monkeypatch):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    folder, classes = of_bars
+    one = next(iter(classes))
+    monkeypatch.setattr("truemorph.gold.server.serve", lambda session, port: give(folder, "Ann", {one: "edge-on"}))
+    (counted,) = tm.collect_gold(folder).to_dict()["annotators"]
+    assert (counted["edge-on"], counted["bar"]) == (1, 0)
+    status, _, _ = run(capsys, "gold", "export", folder, "--out", tmp_path / "subjects")
+    assert status == 0
+    assert pl.read_csv(tmp_path / "subjects" / "manifest.csv").height == len(classes)
