@@ -62,8 +62,12 @@ def test_several_questions_begin_with_one_table_and_a_catalogue_shows_who_was_as
     assert len(found.to_table()) == 2
     page = (galaxies / "two.html").read_text(encoding="utf-8")
     frame = pl.read_parquet(galaxies / "cat.parquet").sort("alpha")
-    lowest = frame.head(frame.height // 5)["label_bar"].is_in(["bar", "no bar"]).mean()
+    lowest = frame.head(round(frame.height / 5))["label_bar"].is_in(["bar", "no bar"]).mean()
     assert f"{lowest:.3f}" in page
+    few = frame.head(round(frame.height / 5)).with_columns(n=pl.col("votes_bar_bar") + pl.col("votes_bar_no_bar"))
+    asked = few.filter(pl.col("n") >= 10)
+    assert f"{asked.height / few.height:.3f}" in page
+    assert f"{(asked['votes_bar_bar'] > asked['votes_bar_no_bar']).mean():.3f}" in page
 
 
 def test_fractions_are_read_as_they_were_written(galaxies):

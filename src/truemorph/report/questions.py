@@ -15,11 +15,12 @@ from truemorph.bias.fractions import PopulationFractions, QuotedFraction
 from truemorph.bias.plots import plot_fractions
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS
-from truemorph.catalogs.paths import label_column, tree_of, vote_column
+from truemorph.catalogs.paths import answer_sets, label_column, tree_of, vote_column
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.report.figures import new_panel
+from truemorph.report.measures import Tree as Bias
 from truemorph.report.page import (
     Illustration,
     Light,
@@ -34,6 +35,7 @@ from truemorph.report.page import (
     write_page,
 )
 from truemorph.results import Result, quantity_table, text_table
+from truemorph.tables import numeric_columns
 
 # Votes for a question that selections of published work ask for.
 _USUAL_CUT = 10
@@ -211,18 +213,32 @@ def _asked(catalogue: Any, one: PopulationFractions) -> Section:
     frame = table.frame.filter(pl.Series(chosen))
     ends = {each.name: each.answer is not None for each in tree.classes(question)}
     path = np.array([ends[name] for name in frame[label_column(question)].to_list()], dtype=float)
-    names = [vote_column(question, answer) for answer in tree.question(question).answers]
-    votes = frame.select(pl.sum_horizontal(names)).to_series()
-    enough = (votes >= _USUAL_CUT).cast(pl.Float64).to_numpy()
-    cut = Bins.cut(frame["alpha"].to_numpy(), FIFTHS)
-    columns = [cut.averages(values)[0] for values in (path, votes.to_numpy().astype(float), enough)]
+    answers = list(tree.question(question).answers)
+    votes = numeric_columns(frame, [vote_column(question, answer) for answer in answers], "catalogue")
+    total = votes.sum(axis=1)
+    enough = total >= _USUAL_CUT
+    alpha = frame["alpha"].to_numpy()
+    cut = Bins.cut(alpha, FIFTHS)
+    shown = tree.question(question).shown or answers[:1]
+    majority = np.isin(votes.argmax(axis=1), [answers.index(answer) for answer in shown])
+    columns = [
+        cut.averages(values)[0]
+        for values in (path, total, enough.astype(float), np.where(enough, majority.astype(float), np.nan))
+    ]
     rows = [
-        [f"{low:.1f} to {high:.1f}", number(asked), number(mean, ".1f"), number(part)]
-        for low, high, asked, mean, part in zip(cut.edges[:-1], cut.edges[1:], *columns, strict=True)
+        [f"{low:.1f} to {high:.1f}", number(asked), number(mean, ".1f"), number(part), number(answered)]
+        for low, high, asked, mean, part, answered in zip(cut.edges[:-1], cut.edges[1:], *columns, strict=True)
     ]
     head = ["α", "on the majority path", "votes for the question", f"at least {_USUAL_CUT} votes"]
+    head.append(f"{' or '.join(shown)} among these, by majority")
+    drift = Bias.fitting(alpha, None, 0, 0).bias(answer_sets(frame, tree, question)[0][0])
     note = (
         "A selection by the number of votes selects by α, and by how the answer changes what volunteers say before. "
         "The corrected fractions use all galaxies."
     )
+    if drift is not None:
+        note += (
+            f" Drift of the answers on the majority path with α: CV14 {drift.value:.3f}, {drift.excess:.3f} above the "
+            "floor."
+        )
     return Section(f"Who was asked: {question}", tables=[Table("Fraction of the galaxies", head, rows, note)])
