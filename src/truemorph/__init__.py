@@ -22,7 +22,8 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "bias.fitting": ["fit_transition"],
         "bias.likelihood": ["label_quality", "posterior"],
         "bias.metrics": ["BiasResult", "cv14", "cv18"],
-        "bias.fractions": ["PopulationFractions", "debiased_fractions"],
+        "bias.fractions": ["debiased_fractions"],
+        "bias.population": ["PopulationFractions"],
         "bias.files": ["load_transition"],
         "bias.result": ["TransitionFit"],
         "bias.transitions": [

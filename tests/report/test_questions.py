@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from truemorph.bias.fractions import PopulationFractions
+from truemorph.bias.population import PopulationFractions
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.report import write_report
 from truemorph.commands.transition import estimate_transition

@@ -11,10 +11,11 @@ from scipy.stats import chi2, norm
 
 from truemorph.bias.checks import LEVEL
 from truemorph.bias.fitting import check_variation, settings_for, solve
-from truemorph.bias.fractions import REJECTED, PopulationFractions, fractions_in_bins
+from truemorph.bias.fractions import REJECTED, fractions_in_bins
 from truemorph.bias.maximum import fit_softmax, log_probabilities
 from truemorph.bias.mixture import RIDGE, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
+from truemorph.bias.population import PopulationFractions
 from truemorph.bias.result import ASSUMPTIONS, FittedCurve, TransitionFit
 from truemorph.bias.sample import Sample, check_whole
 from truemorph.bias.transitions import (

@@ -17,8 +17,9 @@ from truemorph.bias.diagnosis import diagnose
 from truemorph.bias.diagnostics import ConfoundingCheck, FamilyComparison, compared, confounding, group_findings
 from truemorph.bias.files import read_draws, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
-from truemorph.bias.fractions import PopulationFractions, fractions_in_bins
+from truemorph.bias.fractions import fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
+from truemorph.bias.population import PopulationFractions
 from truemorph.bias.result import FittedCurve, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import (

@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.checks import balance_findings, selection_findings
-from truemorph.bias.fractions import PopulationFractions, fractions_in_bins
+from truemorph.bias.fractions import fractions_in_bins
+from truemorph.bias.population import PopulationFractions
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import APPLIES as UNTOLD
 from truemorph.bias.transitions import UNKNOWN

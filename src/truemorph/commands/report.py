@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from truemorph.arguments import Shown, validated
-from truemorph.bias.fractions import PopulationFractions
+from truemorph.bias.population import PopulationFractions
 from truemorph.errors import InputError
 from truemorph.io import read_json
 from truemorph.report.options import ReportOptions

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from truemorph.arguments import AtLeastOne, Count, Family, Names, NotNegative, Rules, Seed, Table, validated
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import check_fit_name
-from truemorph.bias.fractions import PopulationFractions
+from truemorph.bias.population import PopulationFractions
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import question_fractions
 from truemorph.catalogs.selected import estimate_catalogue

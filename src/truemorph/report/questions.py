@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.fractions import PopulationFractions, QuotedFraction
 from truemorph.bias.plots import plot_fractions
+from truemorph.bias.population import PopulationFractions, QuotedFraction
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS
 from truemorph.catalogs.paths import answer_sets, label_column, tree_of, vote_column

@@ -1,0 +1,366 @@
+"""Class fractions of a population in bins, with errors: what estimates of them return and files hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from truemorph.bias.files import read_draws, write_fit
+from truemorph.bias.plots import plot_fractions
+from truemorph.bias.transitions import DISK, SMOOTH, Array, fraction_names
+from truemorph.errors import InputError, nearest, reason
+from truemorph.findings import Finding
+from truemorph.io import check_format, plain, read_json
+from truemorph.questions import Quantity
+from truemorph.results import Result, quantity_table, text_table
+
+# What else fractions of a question say.
+QUESTION = ("question", "tree", "gold_definition", "alpha", "where")
+
+
+@dataclass(frozen=True)
+class QuotedFraction:
+    """A fraction in B bins, by the observed labels and corrected, with error and range; the same of all galaxies."""
+
+    labelled: np.ndarray
+    fraction: np.ndarray
+    stderr: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    total: tuple[float, ...] = ()  # the same five numbers
+
+    def cells(self, b: int | None) -> list[str]:
+        """Return the numbers of a bin, or of all galaxies (None), as text."""
+        bins = zip(self.labelled, self.fraction, self.stderr, self.low, self.high, strict=True)
+        numbers = self.total if b is None else list(bins)[b]
+        labelled, value, stderr, low, high = (f"{one:.3f}" for one in numbers)
+        return [labelled, f"{value} ± {stderr}", f"{low} to {high}"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+@dataclass(frozen=True, repr=False)
+class PopulationFractions(Result):
+    """Corrected class fractions in bins.
+
+    Attributes
+    ----------
+    fractions, stderr : array, shape (B, K)
+        Corrected class fractions of the galaxies in each bin, and their statistical error.
+    covariance : array, shape (B, B)
+        Covariance of the disk fractions: bins share the errors of T, or of the regression on gold labels.
+    low, high : array, shape (B, K)
+        With gold labels, the 95 % interval. From labels alone, the range also spans all `alternatives`.
+    labelled : array, shape (B, K)
+        Fractions of the observed labels.
+    edges : array, shape (B + 1,)
+        Bin edges in the binning column.
+    counts : array of int, shape (B,)
+        Number of galaxies in each bin.
+    alternatives : dict of str to (fractions, stderr), each (B, K)
+        Without gold labels: other families, and trends of class fractions with α, which are included in the range.
+    method, assumption : str
+        Method, and the assumption behind it.
+    findings : tuple of Finding
+        Findings, including those of the fit.
+    by : str
+        Name of the binning column.
+    middles : array, shape (B,)
+        Mean of the binning column in each bin.
+    bin_weights : array, shape (B,)
+        Sum of the sampling weights in each bin.
+    samples : array, shape (S, B, K), or None
+        Draws of the fractions, with gold labels.
+    range_of_total : array, shape (K, 2), or None
+        With gold labels, the ranges of the class fractions of all bins together.
+    classes : tuple of str
+        Names of the classes of a question; empty for classes without names.
+    quantities : tuple of Quantity
+        Ratios of sums of classes that are quoted.
+    quantity_ranges : array, shape (B + 1, Q, 2), or None
+        The ranges of ratios in each bin, and of all bins together.
+    gold_counts : array of int, shape (B,), or None
+        Of a question: galaxies with gold labels to which it applies.
+    about : dict
+        Definitions of the question and of gold labels; stored in files.
+
+    Examples
+    --------
+    >>> from truemorph import debiased_fractions, simulate_catalogue
+    >>> table = simulate_catalogue(4000, gold=400)
+    >>> labels, alpha, gold = (table[name].fill_null(-1).to_numpy() for name in ("label", "alpha", "gold"))
+    >>> found = debiased_fractions(labels, alpha, gold=gold, bins=4)
+    >>> found.fractions.shape, found.covariance.shape, found.draws(100).shape
+    ((4, 2), (4, 4), (100, 4, 2))
+    """
+
+    fractions: np.ndarray
+    stderr: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    labelled: np.ndarray
+    edges: np.ndarray
+    counts: np.ndarray
+    alternatives: dict[str, tuple[np.ndarray, np.ndarray]]
+    method: str
+    assumption: str
+    findings: tuple[Finding, ...]
+    by: str
+    middles: np.ndarray
+    covariance: np.ndarray
+    bin_weights: np.ndarray
+    samples: np.ndarray | None = None
+    range_of_total: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    quantities: tuple[Quantity, ...] = ()
+    quantity_ranges: np.ndarray | None = None
+    gold_counts: np.ndarray | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def quoted(self) -> dict[str, QuotedFraction]:
+        """Return what is quoted, by name: quantities, or the disk fraction of two classes, or that of each class."""
+        if not self.quantities:
+            return {
+                name: QuotedFraction(
+                    self.labelled[:, k], self.fractions[:, k], self.stderr[:, k], self.low[:, k], self.high[:, k]
+                )
+                for name, k in fraction_names(self.fractions.shape[1]).items()
+            }
+        assert self.samples is not None
+        assert self.quantity_ranges is not None
+        share = self.bin_weights / self.bin_weights.sum()
+        whole, found = np.einsum("b,sbk->sk", share, self.samples), {}
+        for one, (low, high) in zip(self.quantities, np.moveaxis(self.quantity_ranges, 0, 2), strict=True):
+            of_all = [float(one.of(share @ array)) for array in (self.labelled, self.fractions)]
+            found[one.name] = QuotedFraction(
+                one.of(self.labelled),
+                one.of(self.fractions),
+                np.nanstd(one.of(self.samples), axis=0),
+                low[:-1],
+                high[:-1],
+                (*of_all, float(np.nanstd(one.of(whole))), float(low[-1]), float(high[-1])),
+            )
+        return found
+
+    @property
+    def ratios(self) -> dict[str, QuotedFraction]:
+        """Return what is quoted, without the fraction to which a question applies."""
+        return {name: one for name, one in self.quoted.items() if self.applies is not one}
+
+    @property
+    def applies(self) -> QuotedFraction | None:
+        """Return the fraction of all galaxies to which a question applies: the quantity that is no ratio."""
+        return next((self.quoted[one.name] for one in self.quantities if one.denominator is None), None)
+
+    def __getitem__(self, name: str) -> QuotedFraction:
+        """Return what is quoted under a name, such as "bar fraction"."""
+        if name not in self.quoted:
+            raise InputError(f"no fraction {name!r}; {nearest(name, list(self.quoted), what='fractions')}")
+        return self.quoted[name]
+
+    def draws(self, n: int, seed: int = 0) -> np.ndarray:
+        """Draw class fractions of the bins, to propagate errors of sampling, T(α) and its family.
+
+        Parameters
+        ----------
+        n : int
+        seed : int
+
+        Returns
+        -------
+        array, shape (n, B, K)
+            From labels alone, each draw uses a random one of the `alternatives`, with the error of the estimate.
+        """
+        rng = np.random.default_rng(seed)
+        if self.samples is not None:
+            return self.samples[rng.integers(0, len(self.samples), n)]
+        centers = np.array([self.fractions, *(value for value, _ in self.alternatives.values())])
+        found = centers[rng.integers(0, len(centers), n)]
+        found += rng.normal(size=found.shape) * self.stderr if found.shape[2] > 2 else 0.0
+        if found.shape[2] == 2:
+            found[:, :, DISK] += rng.multivariate_normal(np.zeros(len(self.covariance)), self.covariance, n)
+            found[:, :, SMOOTH] = 1 - found[:, :, DISK]
+        found = np.clip(found, 0, 1)
+        return found / found.sum(axis=2, keepdims=True)
+
+    @property
+    def total(self) -> tuple[float, float]:
+        """Return the disk fraction of all bins together, of two classes, and its statistical error."""
+        share = self.bin_weights / self.bin_weights.sum()
+        return float(share @ self.fractions[:, DISK]), float(np.sqrt(share @ self.covariance @ share))
+
+    def summary(self) -> str:
+        """Return the disk fraction of each bin with its error and range as text."""
+        systematic = "" if self.samples is not None else " and systematic"
+        about = f"{self.method}; range: 95 %, statistical{systematic}; assumes that {self.assumption}"
+        return "\n".join([*self.lines(), about])
+
+    def lines(self, gold: np.ndarray | None = None) -> list[str]:
+        """Return a table of each bin as lines of text, with the fraction of its gold labels, shape (B,), if given.
+
+        Of two classes the disk fraction is shown, of more the fraction of each, by its number.
+        """
+        by = " and ".join("α" if one == "alpha" else one for one in self.by.split(","))
+        shown, applies, counts = self.ratios, self.applies, self.counts
+        name = next(iter(shown)).replace("_", " ")
+        alone = len(shown) == 1
+        header = [f"{name if alone else 'fraction' if self.quantities else 'class fraction'} at {by}"]
+        header += [*([] if alone else ["of" if self.quantities else "class"]), "galaxies"]
+        header += [*([] if applies is None else ["applies to", "gold"]), "observed", "corrected", "range"]
+        header += [] if gold is None else ["gold labels"]
+        rows = []
+        for b in [*range(counts.size), *([None] if applies is not None else [])]:
+            at = "all" if b is None else ", ".join(f"{one:.2f}" for one in np.atleast_1d(self.middles[b]))
+            galaxies = f"{counts.sum() if b is None else counts[b]:,}"
+            of_all = [] if applies is None else [applies.cells(b)[1], self._gold_labels(b)]
+            for what, one in shown.items():
+                of = [] if alone else [what.removeprefix("fraction_").removesuffix(" fraction")]
+                rows.append([at, *of, galaxies, *of_all, *one.cells(b), *([] if gold is None else [f"{gold[b]:.3f}"])])
+        return text_table(header, rows, left=())
+
+    def _gold_labels(self, b: int | None) -> str:
+        assert self.gold_counts is not None
+        return f"{self.gold_counts.sum() if b is None else self.gold_counts[b]:,}"
+
+    @property
+    def _columns(self) -> dict[str, tuple[np.ndarray, str]]:
+        """Values, shape (B, K), and descriptions, by the names that they have in tables and JSON."""
+        corrected = "disk" if self.fractions.shape[1] == 2 else "fractions"
+        return {
+            "labelled": (self.labelled, "fraction of {} by the observed labels"),
+            corrected: (self.fractions, "corrected fraction of {}"),
+            "stderr": (self.stderr, "statistical standard error"),
+            "low": (self.low, "lower end of the range"),
+            "high": (self.high, "upper end of the range"),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fractions as plain values, for JSON: of disks, shape (B,), or of K other classes, shape (B, K)."""
+        of = slice(None) if self.fractions.shape[1] != 2 else DISK
+        return plain(
+            {
+                "by": self.by,
+                "edges": self.edges,
+                "middles": self.middles,
+                "galaxies": self.counts,
+                **{name: values[:, of] for name, (values, _) in self._columns.items()},
+                "covariance": self.covariance,
+                "bin_weights": self.bin_weights,
+                **({} if not self.quantities else self._described()),
+                "method": self.method,
+                "assumption": self.assumption,
+                "alternatives": {name: value[:, of] for name, (value, _) in self.alternatives.items()},
+                "findings": [one.to_dict() for one in self.findings],
+            }
+        )
+
+    def _described(self) -> dict[str, Any]:
+        """Return classes and quantities as plain values."""
+        totals = {"class_fractions": self.bin_weights / self.bin_weights.sum() @ self.fractions}
+        weights = {one.name: {"numerator": one.numerator, "denominator": one.denominator} for one in self.quantities}
+        quoted = {name: one.to_dict() | weights[name] for name, one in self.quoted.items()}
+        return {**self.about, **totals, "classes": self.classes, "quantities": quoted, "gold_labels": self.gold_counts}
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> PopulationFractions:
+        """Rebuild them from what `to_dict` returns; `samples` are stored apart."""
+
+        def whole(values: Any, ends: bool = False) -> np.ndarray:
+            """Return values of all classes, shape (B, K); those of two classes follow from those of disks."""
+            disk = np.array(values, dtype=np.float64)
+            return disk if disk.ndim == 2 else np.column_stack([disk if ends else 1 - disk, disk])
+
+        low, high = (whole(described[name]) for name in ("low", "high"))
+        if np.ndim(described["low"]) == 1:
+            low[:, SMOOTH], high[:, SMOOTH] = 1 - high[:, DISK], 1 - low[:, DISK]
+        stderr = whole(described["stderr"], ends=True)
+        arrays: dict[str, Any] = {
+            name: np.array(described[name]) for name in ("edges", "middles", "covariance", "bin_weights")
+        }
+        if "quantities" in described:
+            quoted = described["quantities"]
+            ends = [[[*one[end], one["total"][k]] for k, end in ((3, "low"), (4, "high"))] for one in quoted.values()]
+            arrays |= {
+                "classes": tuple(described["classes"]),
+                "quantities": tuple(
+                    Quantity(name, tuple(one["numerator"]), one["denominator"] and tuple(one["denominator"]))
+                    for name, one in quoted.items()
+                ),
+                "quantity_ranges": np.moveaxis(np.array(ends, dtype=np.float64), 2, 0),
+                "gold_counts": np.array(described["gold_labels"]),
+                "about": {name: described[name] for name in QUESTION if name in described},
+            }
+        return cls(
+            whole(described.get("disk", described.get("fractions"))),
+            stderr,
+            low,
+            high,
+            whole(described["labelled"]),
+            counts=np.array(described["galaxies"]),
+            alternatives={name: (whole(value), stderr) for name, value in described["alternatives"].items()},
+            findings=tuple(map(Finding.from_dict, described["findings"])),
+            samples=samples,
+            **arrays,
+            **{name: described[name] for name in ("method", "assumption", "by")},
+        )
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> PopulationFractions:
+        """Read the fractions of a question that `write` wrote, with their draws."""
+        described = read_json(path)
+        check_format(described, path)
+        try:
+            return cls.from_dict(described, read_draws(described, path))
+        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            raise InputError(
+                f"{path}: holds no fractions of a question of this version ({reason(problem)}); make them again with "
+                "`truemorph transition`"
+            ) from problem
+
+    def to_table(self) -> Any:
+        """Return a table with one row per bin: observed and corrected fraction, with errors.
+
+        Of more than two classes, each column has the number of its class.
+        """
+        columns = {}
+        low, high = (
+            (self.edges[:-1, None], self.edges[1:, None]) if self.edges.ndim == 1 else np.moveaxis(self.edges, 2, 0)
+        )
+        for number, name in enumerate(self.by.split(",")):
+            end = "" if low.shape[1] == 1 else f"_{name}"
+            columns[f"low_edge{end}"] = (low[:, number], "", f"lower edge of the bin in {name}")
+            columns[f"high_edge{end}"] = (high[:, number], "", f"upper edge of the bin in {name}")
+        columns["galaxies"] = (self.counts, "", "number of galaxies")
+        for name, one in self.quoted.items() if self.quantities else ():
+            parts = {what: values for what, values in one.to_dict().items() if what != "total"}
+            columns |= {f"{name}, {what}": (values, "", f"{name}: {what}") for what, values in parts.items()}
+        for of, k in fraction_names(self.fractions.shape[1]).items():
+            end, about = ("", "disks") if of == "disk_fraction" else (f"_{k}", f"class {k}")
+            columns |= {
+                name + end: (values[:, k], "", what.format(about)) for name, (values, what) in self._columns.items()
+            }
+        return quantity_table(columns, method=self.method, assumption=self.assumption)
+
+    def figure(self) -> Any:
+        """Return a matplotlib figure of the fractions."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        self.plot(figure.subplots())
+        return figure
+
+    def write(self, out: str | os.PathLike[str]) -> None:
+        """Write them as JSON, with draws (.npz) and the figure (.png) beside it."""
+        write_fit(self.to_dict(), self.figure(), out, None if self.samples is None else {"fractions": self.samples})
+
+    def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
+        """Draw the observed and corrected disk fraction, and the truth if known; return matplotlib axes."""
+        return plot_fractions(self, ax, {} if truth is None else {"truth": truth})
