@@ -176,12 +176,12 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         ends = [path[-1][1] for path in paths]
         named = []
         for path, end in zip(paths, ends, strict=True):
-            # Paths that end alike are told apart by the answers before.
+            # Of paths with the same last answer, the names have all answers.
             whole = end if ends.count(end) == 1 else ", ".join(answer for _, answer in path)
             named.append(PathClass(whole, path, end if path[-1][0] == name else None))
         return tuple(named)
 
-    def told(self, name: str) -> list[str]:
+    def gold_answers(self, name: str) -> list[str]:
         """Return the answers that gold labels can have: neither outside nor unsure."""
         return [one for one in self.question(name).answers if one not in self.outside and not is_unsure(one)]
 
@@ -194,8 +194,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         one name become one class.
         """
         question = self.question(name)
-        told = self.told(name)
-        renamed = {answer: (merged or {}).get(answer, answer) for answer in told}
+        renamed = {answer: (merged or {}).get(answer, answer) for answer in self.gold_answers(name)}
         answers = tuple(dict.fromkeys(renamed.values()))
         classes, applies = (NOT_APPLICABLE, *answers), (0.0, *(1.0 for _ in answers))
         shown = dict.fromkeys(renamed[one] for one in question.shown or renamed)

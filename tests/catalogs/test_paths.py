@@ -66,7 +66,7 @@ def test_prepare_adds_majority_paths_and_votes_of_a_question(catalogue):
     assert frame["label"].to_list() == plain["label"].to_list()
 
 
-def test_missing_and_impossible_votes_are_told(tmp_path):
+def test_missing_and_impossible_votes_are_reported(tmp_path):
     bar = pl.col("t03_bar_a06_bar_count")
     row = pl.int_range(pl.len())
     table = survey(300).with_columns(bar.cast(pl.Float64).alias(bar.meta.output_name()))
@@ -159,6 +159,8 @@ def test_rules_for_gold_labels(rule, expected):
         "applies: b >= 0; bar: b > 0; bar: b > 5",
         "applies: disk_fraction > 0.4; bar: b > 0",
         "applies: b >= 0; bar: votes_bar_bar > 4",
+        "applies: b >= 0; bar: label_spiral = 'x'",
+        ";",
     ],
 )
 def test_wrong_rules_are_refused(rule):
@@ -236,6 +238,23 @@ def test_answers_with_few_gold_labels_are_merged(tmp_path):
     assert "obvious bulge" in found.classes[-1]
 
 
+def test_answers_that_are_all_merged_are_estimated(tmp_path):
+    table = survey(1_500, 4)
+    stems = ("a10_no_bulge", "a11_just_noticeable", "a12_obvious", "a13_dominant")
+    votes = pl.col("t02_edgeon_a05_no_count") // 4
+    table = table.with_columns(votes.alias(f"t05_bulge_prominence_{stem}_count") for stem in stems)
+    applies = np.flatnonzero(table["known"].to_numpy() > 0)
+    classes = np.full(1_500, None, dtype=object)
+    for k, answer in enumerate(GZ2.gold_answers("bulge")):  # three gold labels of each
+        classes[applies[3 * k : 3 * k + 3]] = answer
+    classes[np.flatnonzero(table["known"].to_numpy() == 0)[:40]] = "does not apply"
+    path = tmp_path / "merged.parquet"
+    prepare_catalogue(table.with_columns(expert=pl.Series(classes.tolist())), question="bulge", out=path)
+    found = estimate_transition(path, question="bulge", gold="expert", fraction_bins=1)
+    assert len(found.classes) == 3
+    assert abs(found.ratios[f"{found.classes[1]} fraction"].total[1] - 0.5) < 0.3
+
+
 def test_a_question_needs_a_tree_and_a_catalogue_prepared_for_it(catalogue, tmp_path):
     plain = pl.DataFrame({"id": np.arange(60), "smooth": [0.8, 0.2] * 30, "r": 6.0, "fwhm": 1.2})
     named = {"id": "id", "smooth": "smooth", "disk": "1 - smooth", "radius": "r", "psf_fwhm": "fwhm"}
@@ -275,7 +294,7 @@ def test_answers_of_a_handful_of_experts_are_votes(by_row):
         expected = (given[frame["object_id"].to_numpy()] == answer).sum(axis=1)
         assert frame[f"votes_stage_{answer}"].to_list() == expected.tolist()
     none = (given[frame["object_id"].to_numpy()] == "none").sum(axis=1)
-    rest = (given[frame["object_id"].to_numpy()] != None).sum(axis=1) - none  # noqa: E711
+    rest = np.isin(given[frame["object_id"].to_numpy()].astype(str), ["minor", "major"]).sum(axis=1)
     assert (frame["label"].to_numpy() == (rest > none)).all()
 
 

@@ -15,7 +15,7 @@ from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import PRESETS
 from truemorph.report.evidence import Evidence, Model, ShownEstimate
 from truemorph.report.lights import DATA, lights
-from truemorph.report.measures import Tree
+from truemorph.report.measures import BiasTree
 from truemorph.report.options import ReportOptions
 from truemorph.report.page import in_order, verdict
 from truemorph.report.writing import sentences
@@ -37,9 +37,9 @@ def model_of(name, transition, p, features=("covariate",)):
 def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, gold=None):
     """What a report measures, with an estimate from the labels alone, or from the gold labels that are given."""
     frame = pl.DataFrame({"object_id": np.arange(labels.size), "label": labels, "alpha": alpha, "split": "test"})
-    tree, beside = Tree.fitting(alpha, None, bootstrap=0, seed=0), next(iter((truths or {}).values()), None)
+    tree, beside = BiasTree.fitting(alpha, None, bootstrap=0, seed=0), next(iter((truths or {}).values()), None)
     key = tuple(None if one is None else one.tobytes() for one in (labels, gold, beside))
-    if key not in ESTIMATES:  # one fit for all that is said of the same labels
+    if key not in ESTIMATES:  # tests of the same labels share one estimate
         context = Context(shown=None if gold is not None else beside)
         ESTIMATES[key] = make_estimate(Sample.of(labels, alpha, gold=gold), context=context, fraction_bins=5)
     shown = ShownEstimate(ESTIMATES[key], "made here")

@@ -9,7 +9,14 @@ from conftest import confounded_labels
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.scores import calibration_error
 from truemorph.catalogs.label_sets import LabelSet, fractions_by
-from truemorph.report.measures import Tree, accuracy_gain, chance_calibration_error, fraction_gain, halves_by, table_one
+from truemorph.report.measures import (
+    BiasTree,
+    accuracy_gain,
+    chance_calibration_error,
+    fraction_gain,
+    halves_by,
+    table_one,
+)
 
 LABELS, ALPHA, TRUTH, COLUMNS = confounded_labels(6000, seed=8)
 OBSERVED = LabelSet.of_disks("observed", "observed", LABELS.astype(float))
@@ -45,13 +52,13 @@ def test_halves_at_fixed_values_of_a_column():
 
 
 def test_bias_is_that_of_the_measures_on_known_galaxies():
-    tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=0, seed=0)
+    tree = BiasTree.fitting(ALPHA, COLUMNS, bootstrap=0, seed=0)
     assert tree.measure == "CV18"
     half = np.where(np.arange(LABELS.size) % 2, LABELS, np.nan)
     rows = slice(1, None, 2)
     expected = cv18(LABELS[rows], ALPHA[rows], COLUMNS[rows], tree.depth, tree.bins, bootstrap=0).value
     assert tree.bias(LabelSet.of_disks("half", "column", half)).value == expected
-    alone = Tree.fitting(ALPHA, None, bootstrap=0, seed=0)
+    alone = BiasTree.fitting(ALPHA, None, bootstrap=0, seed=0)
     assert alone.measure == "CV14"
     assert alone.bias(OBSERVED).value == cv14(LABELS, ALPHA, alone.bins, bootstrap=0).value
 
@@ -63,7 +70,7 @@ def test_table_one_against_scikit_learn():
     soft = LabelSet.of_disks("model: p(disk)", "probabilities", p, "model")
     truth = LabelSet.of_disks("truth", "truth", TRUTH.astype(float))
     few = LabelSet.of_disks("few", "truth", np.where(np.arange(LABELS.size) < 40, TRUTH, np.nan))
-    tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=10, seed=0)
+    tree = BiasTree.fitting(ALPHA, COLUMNS, bootstrap=10, seed=0)
     sets = [OBSERVED, own, soft, truth, few]
     table = table_one(sets, ALPHA, {one.name: tree.bias(one) for one in sets}, {"all": truth})
     rows = {row["labels"]: row for row in table.iter_rows(named=True)}

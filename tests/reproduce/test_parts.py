@@ -11,7 +11,7 @@ import pytest
 from truemorph.bias.metrics import cv14
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.errors import InputError
-from truemorph.report.measures import Tree
+from truemorph.report.measures import BiasTree
 from truemorph.reproduce.catalogue import missing_archives
 from truemorph.reproduce.experiment import run_experiment
 from truemorph.reproduce.models import network_config
@@ -94,7 +94,7 @@ def measured():
     labels = {"gz2b": observed, "ddb": truth, "resnet-gz2b": observed, "dcv14": np.ones(3000)}
     kinds = {"gz2b": "observed"}
     sets = {name: LabelSet.of_disks(name, kinds.get(name, "labels"), values) for name, values in labels.items()}
-    return Measured(pl.DataFrame({"alpha": alpha}), sets, Tree(alpha, None, 0, 10, 60), ())
+    return Measured(pl.DataFrame({"alpha": alpha}), sets, BiasTree(alpha, None, 0, 10, 60), ())
 
 
 def test_paired_differences_agree_with_an_independent_computation(measured):

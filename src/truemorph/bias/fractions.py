@@ -24,7 +24,7 @@ from truemorph.bias.gold import GoldRegression, NestedRegression, propensity_col
 from truemorph.bias.likelihood import check_columns, label_columns, n_observables
 from truemorph.bias.maximum import differences
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.result import NORMAL_95, Settings, TransitionFit
+from truemorph.bias.result import NORMAL_95, HasFit, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_not_encoded
 from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, UNKNOWN, Array, RayleighTransition, Transition
 from truemorph.errors import InputError
@@ -382,7 +382,7 @@ def debiased_fractions(
     gold : array of int, shape (N,), optional
         Gold labels of a random part of the rows, -1 elsewhere. The fractions then follow their definition of a disk,
         and are valid whether or not T is correct. Of a question, class 0 is that to which it does not apply, and -2
-        where only is known that it applies.
+        where it is only known that the question applies.
     gold_probability : array, shape (N,), optional
         Probability with which each galaxy was to be selected for a gold label, where the choice was planned
         (`plan_gold`). Gold labels then need not be of random galaxies.
@@ -442,7 +442,7 @@ def debiased_fractions(
         )
     if any(len(one.numerator) != len(quantities[0].numerator) for one in quantities):
         raise InputError("quantities must be ratios of the same classes")
-    transition = getattr(transition, "fit", transition)  # of a study
+    transition = transition.fit if isinstance(transition, HasFit) else transition
     fit = transition if isinstance(transition, TransitionFit) else None
     used = None if transition is None else load_transition(transition)
     sample = Sample.of(

@@ -27,7 +27,7 @@ from truemorph.bias.maximum import (
 )
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import APPLIES, UNKNOWN, Space
+from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN, Space
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
@@ -199,8 +199,8 @@ class GoldRegression:
 class NestedRegression:
     """Whether a question applies, class 0 or another, and its answer where it does: p(applies) p(answer | applies).
 
-    Two regressions, each with bin effects of its own size. Galaxies of which only is known that the question applies
-    (`APPLIES`) enter the first.
+    Two regressions, each with bin effects of its own size. Galaxies for which it is only known that the question
+    applies (`ANSWER_UNKNOWN`) enter the first.
     """
 
     applies: GoldRegression | None  # None: it applies to all galaxies
@@ -235,7 +235,7 @@ class NestedRegression:
         applies = np.ones(answers.shape[:-1])
         if self.applies is not None:
             applies = self.applies.predicted(rows, of_applies)[..., 1]
-            applies[gold[rows] == APPLIES] = 1.0
+            applies[gold[rows] == ANSWER_UNKNOWN] = 1.0
         return np.concatenate([1 - applies[..., None], applies[..., None] * answers], axis=-1)
 
     @one_thread

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -203,6 +203,15 @@ class FittedCurve(Result):
             family=self.family,
             method=self.method,
         )
+
+
+@runtime_checkable
+class HasFit(Protocol):
+    """An estimate, which has a fit of T(α)."""
+
+    @property
+    def fit(self) -> TransitionFit | FittedCurve:
+        """The fit, or what is stored of it."""
 
 
 @dataclass(frozen=True, repr=False)

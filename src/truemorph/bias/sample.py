@@ -10,7 +10,7 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
-from truemorph.bias.transitions import APPLIES, DISK, SMOOTH, UNKNOWN, Array, as_resolution, class_name
+from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution, class_name
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
@@ -60,7 +60,7 @@ class Sample:
         """Check shapes and values; without `n_classes`, labels and gold labels determine K.
 
         Labels may be counts of votes, shape (N, 2). Intrinsic columns must not encode the labels. Of a question, class
-        0 is that to which it does not apply, and gold labels may be `APPLIES`.
+        0 is that to which it does not apply, and gold labels may be `ANSWER_UNKNOWN`.
         """
         resolution, votes = as_resolution(float_array(alpha, "alpha")), None
         n = resolution.size
@@ -71,7 +71,7 @@ class Sample:
         observed = check_labels(labels, n_classes)
         if observed.size != n:
             raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {n}")
-        classes = None if gold is None else check_gold(gold, n, n_classes, APPLIES if of_question else UNKNOWN)
+        classes = None if gold is None else check_gold(gold, n, n_classes, ANSWER_UNKNOWN if of_question else UNKNOWN)
         sample = cls(
             observed,
             resolution,

@@ -31,8 +31,8 @@ from truemorph.io import plain
 SMOOTH, DISK = 0, 1
 # Value for "no gold label".
 UNKNOWN = -1
-# A gold label of which only is known that the question applies.
-APPLIES = -2
+# A gold label where it is only known that the question applies.
+ANSWER_UNKNOWN = -2
 CLASS_NAMES = ("smooth", "disk")
 
 _SHORT = Repr()

@@ -18,8 +18,7 @@ from truemorph.bias.checks import balance_findings, selection_findings
 from truemorph.bias.fractions import fractions_in_bins
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import APPLIES as UNTOLD
-from truemorph.bias.transitions import UNKNOWN
+from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN
 from truemorph.catalogs.catalogue import ID_COLUMNS, condition
 from truemorph.catalogs.columns import FRACTIONS, VOTES, which_rows
 from truemorph.catalogs.expressions import read_expression
@@ -175,11 +174,11 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
 
     Names are those of classes and answers, "applies", "does not apply" and "cannot tell". Where the question applies,
     one answer may lack a rule: it is given to galaxies for which all other rules are false. Where no rule for an answer
-    is met, or one is null, only is known that the question applies ("applies"). Other galaxies are unknown.
+    is met, or one is null, it is only known that the question applies ("applies"). Other galaxies are unknown.
     """
     about = f"{source}: gold labels of {question!r}"
     ends = {one.name: one.answer or NOT_APPLICABLE for one in tree.classes(question)}
-    answers = tree.told(question)
+    answers = tree.gold_answers(question)
     unsure = {one: CANNOT_TELL for one in tree.question(question).answers if is_unsure(one)}
     outside = {one: NOT_APPLICABLE for one in tree.question(question).answers if one in tree.outside}
     valid = {**ends, **{one: one for one in (*answers, NOT_APPLICABLE, CANNOT_TELL, APPLIES)}, **unsure, **outside}
@@ -214,7 +213,7 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
                 else f"is no class; {nearest(match[1], [*valid])}"
             )
             raise InputError(f"{about}: {match[1]!r} {why}")
-        made = {*FRACTIONS, *VOTES, "label", label_column(question)}
+        made = {*FRACTIONS, *VOTES, "label", *(label_column(one.name) for one in tree.questions)}
         used = [one for one in read_expression(match[2], about).columns if one in made or one.startswith("votes_")]
         if used:
             raise InputError(
@@ -223,6 +222,8 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
             )
         meets[match[1]], more = condition(match[2], frame, about)
         findings += more
+    if not meets:
+        raise InputError(f'{about}: {rule!r} has no rule; give some, such as "{answers[-1]}: bar_length > 0"')
     classes = _by_rules(meets, valid, answers, len(tree.gates(question)) > 1, about)
     return QuestionGold(classes, f"{question}: {name}", findings)
 
@@ -232,7 +233,7 @@ def _by_rules(
 ) -> pl.Series:
     """Return the class of each galaxy from the rules that it meets; see `gold_of_question`."""
     outside = [name for name in meets if valid[name] == NOT_APPLICABLE]
-    told = [name for name in meets if valid[name] not in (APPLIES, NOT_APPLICABLE)]
+    answered = [name for name in meets if valid[name] not in (APPLIES, NOT_APPLICABLE)]
     without = [one for one in answers if one not in meets]
     if has_gates and APPLIES not in meets and not outside:
         raise InputError(f'{about}: say where the question applies, such as "{APPLIES}: t_type >= -3"')
@@ -244,16 +245,18 @@ def _by_rules(
     # Known to apply, and known not to.
     inside = np.all([true.get(APPLIES, np.ones(n, bool)), *(false[name] for name in outside)], axis=0)
     never = np.any([np.zeros(n, bool), *(true[name] for name in outside)], axis=0)
-    several = (never & true.get(APPLIES, never & False)) | (np.sum([true[name] & inside for name in told], axis=0) > 1)
+    several = (never & true.get(APPLIES, never & False)) | (
+        np.sum([true[name] & inside for name in answered], axis=0) > 1
+    )
     if several.any():
         raise InputError(f"{about}: {several.sum():,} galaxies meet the rules of two classes; make the rules exclusive")
     classes = np.where(never | false.get(APPLIES, never), NOT_APPLICABLE, "").astype(object)
     if APPLIES in meets or outside:
         classes[inside] = APPLIES
-    for name in told:
+    for name in answered:
         classes[inside & true[name]] = valid[name]
     if without:
-        classes[np.all([inside, *(false[name] for name in told)], axis=0)] = without[0]
+        classes[np.all([inside, *(false[name] for name in answered)], axis=0)] = without[0]
     return pl.Series(classes.tolist(), dtype=pl.String).replace("", None)
 
 
@@ -333,13 +336,14 @@ def question_rows(
     classes, quantities = tree.quantities(question, merged)
     numbers = {one: k for k, one in enumerate(classes)} | {one: classes.index(name) for one, name in merged.items()}
     observed = question_votes(frame, tree, question, numbers, source)
-    told = dict(read.classes.drop_nulls().value_counts().iter_rows())
-    if sum(told.get(one, 0) > 0 for one in classes[1:]) == 0 or len(told) < 2:
-        have = ", ".join(f"{count:,} {one}" for one, count in told.items()) or "none"
-        raise InputError(f"{source}: gold labels of {question!r} are {have}; there must be some of each of two classes")
-    numbers |= {APPLIES: UNTOLD, CANNOT_TELL: UNTOLD}
+    counts = dict(read.classes.drop_nulls().value_counts().iter_rows())
+    answered = [one for one in tree.gold_answers(question) if counts.get(one)]
+    if not answered or len(answered) + (NOT_APPLICABLE in counts) < 2:
+        have = ", ".join(f"{count:,} {one}" for one, count in counts.items()) or "none"
+        raise InputError(f"{source}: gold labels of {question!r} are {have}; there must be some of two classes")
+    numbers |= {APPLIES: ANSWER_UNKNOWN, CANNOT_TELL: ANSWER_UNKNOWN}
     known = read.classes.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
-    untold = (read.classes == CANNOT_TELL).fill_null(False).to_numpy()
+    unsure = (read.classes == CANNOT_TELL).fill_null(False).to_numpy()
     probability, uncertain = (
         planned(frame, gold, gold_column(question, one)) for one in ("gold_probability", "gold_uncertain")
     )
@@ -349,7 +353,7 @@ def question_rows(
         n_classes=len(classes),
         gold=known,
         gold_probability=probability,
-        gold_uncertain=untold if uncertain is None else np.maximum(untold, uncertain),
+        gold_uncertain=unsure if uncertain is None else np.maximum(unsure, uncertain),
         weights=sample_weights(frame, weights, source),
         of_question=True,
     )
@@ -362,7 +366,6 @@ def question_rows(
         else read.definition,
         "alpha": catalogue.metadata.get("alpha"),
         "where": list(where),
-        "applies": float(np.mean(observed.labels > 0)),
     }
     return QuestionRows(
         sample,
@@ -397,7 +400,7 @@ def answer_sets(frame: pl.DataFrame, tree: Tree, question: str) -> tuple[list[La
     And the same for each answer that is shown, against all others.
     """
     asked = tree.question(question)
-    answers = tree.told(question)
+    answers = tree.gold_answers(question)
     ends = {one.name: one.answer for one in tree.classes(question)}
     sets, shown = [], []
     kinds: list[tuple[str, Kind, str]] = [
@@ -421,7 +424,7 @@ def _sparse_answers(gold: pl.Series, tree: Tree, question: str) -> tuple[dict[st
     """Merge answers with few gold labels, with their sparser neighbour if they have an order, else with each other."""
     asked = tree.question(question)
     counts = dict(gold.drop_nulls().value_counts().iter_rows())
-    groups = [[one] for one in tree.told(question)]
+    groups = [[one] for one in tree.gold_answers(question)]
 
     def total(group: Sequence[str]) -> int:
         return sum(counts.get(one, 0) for one in group)

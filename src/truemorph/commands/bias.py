@@ -21,7 +21,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import write_json
 from truemorph.progress import progress
-from truemorph.report.measures import Tree
+from truemorph.report.measures import BiasTree
 from truemorph.results import Result, text_facts, text_table
 from truemorph.tables import missing_in, numeric_columns
 
@@ -197,7 +197,7 @@ def measure_bias(
         sets, shown = answer_sets(frame, tree_of(table, question), question)
         quantity = "fraction" if len(shown) > len(sets) else f"{shown[0].model} fraction"
     del table, frame  # the other columns of a large catalogue
-    tree = Tree.fitting(alpha, columns, bootstrap, seed, depth, bins)
+    tree = BiasTree.fitting(alpha, columns, bootstrap, seed, depth, bins)
     results, too_few = {}, []
     with progress(len(sets), "measuring bias", "label sets") as bar:
         for one in sets:

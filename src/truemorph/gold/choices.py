@@ -1,7 +1,7 @@
 """What people can answer about a galaxy: a class of a question, along its gates, or that it cannot be told.
 
 A choice is known by its path, the answers from the first question of the tree on. The last one may be "cannot tell".
-Each choice gives a gold label for all questions on its path: who counts arms says also that the galaxy has a disk.
+Each choice gives a gold label for all questions on its path: anyone who counts arms also says that there is a disk.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from truemorph.catalogs.paths import root_answers
-from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Tree
+from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Tree, is_unsure
 
 UNCLEAR, ARTEFACT = "unclear", "artefact"
 # Of the label smooth or disk.
@@ -59,10 +59,10 @@ def _along(tree: Tree, question: str) -> tuple[dict[str, Path], list[dict[str, A
         asked, number = tree.question(name), len(levels)
         answers: list[dict[str, Any]] = []
         levels.append({"question": name, "text": asked.text or name, "answers": answers})
-        told = [one for one in asked.answers if one not in tree.outside]
-        if not any(one.startswith(CANNOT_TELL) for one in told):
-            told.append(CANNOT_TELL)
-        for answer in told:
+        offered = [one for one in asked.answers if one not in tree.outside]
+        if not any(map(is_unsure, offered)):
+            offered.append(CANNOT_TELL)
+        for answer in offered:
             path = (*before, (name, answer))
             after = [] if name == question else [one.name for one in gates if answer in one.asked_after]
             answers.append({"answer": answer})  # before the levels that follow
@@ -84,7 +84,7 @@ def answer_of_path(question: str, path: Path, gates: Collection[str]) -> str:
     if not own:
         return NOT_APPLICABLE
     last, answer = own[-1]
-    if answer == CANNOT_TELL or (last == question and answer.startswith(CANNOT_TELL)):
+    if answer == CANNOT_TELL or (last == question and is_unsure(answer)):
         return UNCLEAR
     return answer if last == question else NOT_APPLICABLE
 

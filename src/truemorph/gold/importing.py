@@ -23,7 +23,7 @@ from truemorph.gold.plan import read_plan
 from truemorph.gold.session import readable_images, without_images
 from truemorph.images.decode import read_image_file
 from truemorph.io import checked, write_file
-from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Tree
+from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Tree
 from truemorph.tables import CatalogTable, read_table, write_table
 
 # Words by which a class is recognised in tables and on Zooniverse.
@@ -36,7 +36,6 @@ _WORDS = {
 # Nobody looked: no answer, which is not "can't tell".
 _NONE = ("", "-1", "-1.0", "nan")
 _ZOONIVERSE = ("annotations", "subject_data", "user_name", "created_at")
-_APPLIES = "applies"
 _COLUMNS = ("gold", "gold_probability", "gold_uncertain", "gold_people", "gold_time")
 
 
@@ -66,8 +65,8 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
             given = {name: answer_of_path(gate.name, path, gates) for name, path in choices.items()}
             names = [one for one in dict.fromkeys(given.values()) if one not in CHOICES[2:]]
             columns = tuple(gold_column(gate.name, one) for one in _COLUMNS)
-            told = {name for name, path in choices.items() if path and path[-1][0] == gate.name}
-            applies = {name: _APPLIES if name in told or one in gate.answers else one for name, one in given.items()}
+            reached = {name for name, path in choices.items() if path and path[-1][0] == gate.name}
+            applies = {name: APPLIES if name in reached or one in gate.answers else one for name, one in given.items()}
             found.append(GoldColumns(columns, {one: one for one in names}, given, applies))
     given = {name: label_of_path(tree, path) for name, path in choices.items()}
     found.append(GoldColumns(_COLUMNS, OF_DISKS.classes, given))
@@ -228,7 +227,7 @@ def _joined(
     gold = combined(given, list(into.classes)).with_columns(value)
     if into.applies is not None:
         asked = answers.with_columns(pl.col("answer").replace_strict(into.applies))
-        more = combined(asked, [NOT_APPLICABLE, _APPLIES])["gold_uncertain"]
+        more = combined(asked, [NOT_APPLICABLE, APPLIES])["gold_uncertain"]
         gold = gold.with_columns(pl.col("gold_uncertain") + more)
     gold = gold.rename({"object_id": "_id", **named}, strict=False)
     if gold.join(frame, on="_id", how="semi").is_empty():

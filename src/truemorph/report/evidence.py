@@ -30,7 +30,7 @@ from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changes
-from truemorph.report.measures import Tree, table_one
+from truemorph.report.measures import BiasTree, table_one
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
 
@@ -130,7 +130,7 @@ class Evidence:
     columns: Sequence[LabelSet]  # further labels that the catalogue brings
     truths: Mapping[str, LabelSet]  # gold labels by definition of a disk
     options: ReportOptions
-    tree: Tree
+    tree: BiasTree
     shown: ShownEstimate | None
     which: str  # which galaxies these are, in words: those that every model labels
     # All galaxies of the catalogue, with ids as text, and as columns of `OURS` what each model says and gold labels,
@@ -326,7 +326,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
         columns=[one.of(rows) for one in columns],
         truths={name: one.of(rows) for name, one in truths.items() if one.known[rows].any()},
         options=options,
-        tree=Tree.fitting(frame["alpha"].to_numpy()[rows], intrinsic, options.bootstrap, options.seed),
+        tree=BiasTree.fitting(frame["alpha"].to_numpy()[rows], intrinsic, options.bootstrap, options.seed),
         shown=shown if not given or models else _with_posterior(shown, frame, str(path)),
         which=which,
         everything=frame,

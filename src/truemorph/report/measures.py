@@ -33,7 +33,7 @@ def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -
 
 
 @dataclass(frozen=True)
-class Tree:
+class BiasTree:
     """How finely bias is measured: 2^depth leaves of the intrinsic tree, bins of α in each, resamples for errors."""
 
     alpha: np.ndarray  # (N,)
@@ -52,7 +52,7 @@ class Tree:
         seed: int,
         depth: int | None = None,
         bins: int | None = None,
-    ) -> Tree:
+    ) -> BiasTree:
         """With the depth and bins that are given, or at least 25 galaxies a bin, where that is possible."""
         usable = alpha.size if intrinsic is None else int(np.isfinite(intrinsic).all(axis=1).sum())
         chosen = choose_bins(usable, intrinsic is not None)

@@ -20,7 +20,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.report.figures import new_panel
-from truemorph.report.measures import Tree as Bias
+from truemorph.report.measures import BiasTree
 from truemorph.report.page import (
     Illustration,
     Light,
@@ -231,7 +231,7 @@ def _asked(catalogue: Any, one: PopulationFractions) -> Section:
     ]
     head = ["α", "on the majority path", "votes for the question", f"at least {_USUAL_CUT} votes"]
     head.append(f"{' or '.join(shown)} among these, by majority")
-    drift = Bias.fitting(alpha, None, 0, 0).bias(answer_sets(frame, tree, question)[0][0])
+    drift = BiasTree.fitting(alpha, None, 0, 0).bias(answer_sets(frame, tree, question)[0][0])
     note = (
         "A selection by the number of votes selects by α, and by how the answer changes what volunteers say before. "
         "The corrected fractions use all galaxies."

@@ -17,7 +17,7 @@ from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.report.measures import Tree, numbers_of, table_one
+from truemorph.report.measures import BiasTree, numbers_of, table_one
 from truemorph.report.page import with_error
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.models import LABELS, intrinsic_columns
@@ -44,7 +44,7 @@ class Measured:
 
     frame: pl.DataFrame
     sets: dict[str, LabelSet]
-    tree: Tree
+    tree: BiasTree
     intrinsic: tuple[str, ...]  # columns of the tree; empty for CV14
 
 
@@ -86,7 +86,7 @@ def measured(work: Work) -> Measured:
     return Measured(frame, labels, _tree(work, frame, intrinsic), intrinsic)
 
 
-def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tree:
+def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> BiasTree:
     """Return the tree: by the options; at full scale that of the lineage, below with at least 25 galaxies per bin."""
     options = work.options
     depth, bins = options.depth, options.bins
@@ -94,7 +94,7 @@ def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tree:
         depth = TREE[0] if depth is None else depth
         bins = (TREE[1] if intrinsic else BINS_CV14) if bins is None else bins
     columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
-    return Tree.fitting(frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed, depth, bins)
+    return BiasTree.fitting(frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed, depth, bins)
 
 
 def table_rows(found: Measured, bias: Mapping[str, BiasResult | None]) -> list[dict[str, Any]]:
@@ -210,7 +210,7 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
 Reason = tuple[str, str, dict[str, Any]] | None
 
 
-def _swept(found: Measured, trees: dict[str, Tree]) -> tuple[str, dict[str, Any]]:
+def _swept(found: Measured, trees: dict[str, BiasTree]) -> tuple[str, dict[str, Any]]:
     """Measure every label set with other trees; return the range of GZ2B and the order as text, and all rows."""
     swept: list[dict[str, Any]] = []
     for setting, tree in trees.items():
