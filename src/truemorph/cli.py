@@ -142,8 +142,10 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
         return ""
     if not all(one.endswith(".parquet") for one in tables):
         return ""
-    if command == "gold import" and arguments.get("question"):
-        following += f" --question {shlex.quote(arguments['question'])}"
+    from truemorph.config import by_commas
+
+    if command in ("gold import", "prepare") and (asked := by_commas(arguments.get("question") or "")[0]):
+        following += f" --question {shlex.quote(asked)}"
     words = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
     return following.format_map({name: shlex.join(map(str, value)) for name, value in words.items()})
 

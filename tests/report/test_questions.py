@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.population import PopulationFractions
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.report import write_report
@@ -82,6 +83,10 @@ def test_questions_and_runs_are_not_mixed_and_other_files_are_refused(galaxies, 
         write_report(galaxies / "bar.json", tmp_path / "model", out=tmp_path / "page.html")
     with pytest.raises(InputError):
         write_report(galaxies / "bar.json", out=tmp_path / "page.pdf")
+    labels = np.repeat([0, 1], 60)
+    plain = debiased_fractions(labels, np.arange(1.0, 121), gold=labels, bins=1)
+    with pytest.raises(InputError):
+        write_report(plain, out=tmp_path / "page.html")
     (tmp_path / "other.json").write_text('{"quantities": {}}')
     with pytest.raises(InputError):
         write_report(tmp_path / "other.json", out=tmp_path / "page.html")

@@ -79,6 +79,8 @@ def report_questions(given: Sequence[PopulationFractions], out: Path, catalogue:
     """Write a page about fractions of questions; with their catalogue, also who was asked at which resolution."""
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{out}: a report is an .html file")
+    if any(one.applies is None or "question" not in one.about for one in given):
+        raise InputError("these are no fractions of a question; make them with truemorph transition and `question`")
     findings = tuple(in_order(unique(*(one.findings for one in given))))
     first = given[0]
     name, quoted = next(iter(first.ratios.items()))
@@ -106,7 +108,11 @@ def report_questions(given: Sequence[PopulationFractions], out: Path, catalogue:
         headline=headline,
         answer=answer,
         remark=" ".join(_remark(one) for one in given),
-        verdict=verdict(findings, f"Errors are statistical, 95 % ranges; {first.assumption}.", ""),
+        verdict=verdict(
+            findings,
+            f"Ranges are 95 %, statistical; it is assumed that {first.assumption}.",
+            "Quote the fractions with their ranges, and with the definition of the gold labels.",
+        ),
         first=_figure(first),
         lights=[Light("Estimate", findings, [("Gold labels", f"{int(_gold(first).sum()):,}")])],
         sections=sections,
