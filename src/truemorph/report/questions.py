@@ -89,8 +89,9 @@ def report_questions(given: Sequence[PopulationFractions], out: Path, catalogue:
     assert applies is not None
     low, high = (_said(quoted, b) for b in (0, -1))
     wrong = abs(quoted.labelled[0] - quoted.fraction[0]) > 2 * quoted.stderr[0]
-    shown = f"The labels show a {name} of {_percent(quoted.labelled[0])} where {by} is lowest; corrected, it is {low}."
-    headline = shown if wrong else f"The {name} is {low} where {by} is lowest, as the labels show it too."
+    where = f"where {by} {'are' if ',' in first.by else 'is'} lowest"
+    shown = f"The labels show a {name} of {_percent(quoted.labelled[0])} {where}; corrected, it is {low}."
+    headline = shown if wrong else f"The {name} is {low} {where}; the labels show the same."
     labelled, value, _, least, most = quoted.total
     answer = (
         f"Corrected, it is {low} in the lowest bin of {by} and {high} in the highest; the labels give "
