@@ -26,11 +26,24 @@ from truemorph.io import checked, read_toml
 NOT_APPLICABLE = "does not apply"
 APPLIES = "applies"  # the question, but the answer is not known
 CANNOT_TELL = "cannot tell"
+SMOOTH_OR_DISK = ("smooth", "disk")  # classes where none are named
 
 
 def slug(text: str) -> str:
     """Return a name as it stands in names of columns."""
     return re.sub(r"[^0-9a-zA-Z]+", "_", text).strip("_")
+
+
+def class_names(n_classes: int) -> tuple[str, ...]:
+    """Return the names of classes that nobody named: smooth and disk, or numbers if there are more than two."""
+    return SMOOTH_OR_DISK if n_classes == 2 else tuple(map(str, range(n_classes)))
+
+
+def fraction_names(classes: Sequence[str]) -> dict[str, int]:
+    """Return the names of the class fractions that are quoted, each with its class: of two classes the second's."""
+    if len(classes) == 2:
+        return {f"{slug(classes[1])}_fraction": 1}
+    return {f"fraction_{slug(name)}": k for k, name in enumerate(classes)}
 
 
 def is_unsure(answer: str) -> bool:

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-CLASS_NAMES = ("smooth", "disk")
 FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
 _COUNTS = (0, 2.0**53)

@@ -350,14 +350,13 @@ def question_rows(
     sample = Sample.of(
         observed.labels,
         frame["alpha"].to_numpy(),
-        n_classes=len(classes),
+        classes=classes,
         gold=known,
         gold_probability=probability,
         gold_uncertain=unsure if uncertain is None else np.maximum(unsure, uncertain),
         weights=sample_weights(frame, weights, source),
         of_question=True,
     )
-    sample = replace(sample, class_names=classes)
     about = {
         "question": question,
         "tree": tree.name,
@@ -413,10 +412,10 @@ def answer_sets(frame: pl.DataFrame, tree: Tree, question: str) -> tuple[list[La
         given = frame[column].replace_strict(ends, default=pl.first(), return_dtype=pl.String)
         of_answers = np.stack([(given == answer).fill_null(False).to_numpy() for answer in answers], axis=1)
         values = np.where(of_answers.any(axis=1, keepdims=True), of_answers, np.nan)
-        sets.append(LabelSet(name, kind, values))
+        sets.append(LabelSet(name, kind, values, tuple(answers)))
         for one in asked.shown or answers:
             title = name if len(asked.shown) == 1 else f"{name}: {one}"
-            shown.append(LabelSet.of_disks(title, kind, values[:, answers.index(one)], one))
+            shown.append(LabelSet.of_two(title, kind, values[:, answers.index(one)], (f"not {one}", one), one))
     return sets, shown
 
 
@@ -494,7 +493,6 @@ def question_fractions(
     )
     return replace(
         found,
-        classes=rows.classes,
         about=rows.about,
         findings=unique(
             rows.findings,

@@ -156,7 +156,8 @@ def prepare(
             of_question, gold = gold_of_question(named.filter(kept), asked, questions[0], gold, name), None
             selection += of_question.findings
     if gold is not None:
-        classes, definition, more = gold_classes(named.filter(kept), gold, name)
+        classes, rule, more = gold_classes(named.filter(kept), gold, name)
+        definition = f"{kind.classes[1]}: {rule}"
         selection += more
     sizes = check_sizes(mapped, kept)
     ids = funnel.ids.filter(kept)
@@ -280,7 +281,7 @@ def read_tables(
         "split": split,
         "cosmology": cosmology,
         "classes": classes,
-        "definition": definition and definition.removeprefix("disk:").strip(),
+        "definition": definition,
     }
     if psf_fwhm is not None:
         try:
@@ -290,6 +291,7 @@ def read_tables(
             chosen["psf_fwhm"] = str(psf_fwhm)  # a column
     content = {key: one for key, one in options.items() if one is not None}
     kind = extended(extended(base, named_columns(chosen, frame.columns, name), name), content, name)
+    kind = kind.model_copy(update={"definition": kind.definition.removeprefix(f"{kind.classes[1]}:").strip()})
     return replace(joined, findings=[*joined.findings, *findings]), kind
 
 

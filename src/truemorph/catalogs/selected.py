@@ -13,8 +13,8 @@ from scipy.stats import rankdata
 
 from truemorph.bias.estimate import Context, Estimate, make_estimate
 from truemorph.bias.sample import Sample
-from truemorph.catalogs.catalogue import checksum, columns_of_rule, gold_classes, is_simulated, rows_where
-from truemorph.catalogs.columns import ADDED, CLASS_NAMES, FRACTIONS, RESERVED, VOTES, names_position, names_votes
+from truemorph.catalogs.catalogue import checksum, classes_of, columns_of_rule, gold_classes, is_simulated, rows_where
+from truemorph.catalogs.columns import ADDED, FRACTIONS, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
@@ -52,9 +52,10 @@ def select_rows(
     """
     source, conditions = str(catalogue.path or "catalogue"), list(where)
     named = [*intrinsic, *([by] if by else []), *observables]
+    names = classes_of(catalogue)
     about = {
-        "classes": catalogue.metadata.get("classes", CLASS_NAMES),
-        "definition": f"disk: {catalogue.metadata.get('definition') or 'as in the labels'}",
+        "classes": names,
+        "definition": f"{names[1]}: {catalogue.metadata.get('definition') or 'as in the labels'}",
         "alpha": catalogue.metadata.get("alpha"),
         "alpha_psf": catalogue.metadata.get("alpha_psf"),
         "where": conditions,
@@ -66,7 +67,8 @@ def select_rows(
     findings = [*catalogue.findings, *findings]
     values = {name: numeric_columns(frame, [name], source)[:, 0] for name in named}
     if gold is not None:
-        classes, about["definition"], more = gold_classes(frame, gold, source)
+        classes, definition, more = gold_classes(frame, gold, source)
+        about["definition"] = f"{names[1]}: {definition}"
         findings += more
     if gold == "gold":
         about["definition"] = str(catalogue.metadata.get("gold_definition") or about["definition"])
@@ -88,6 +90,7 @@ def select_rows(
     sample = Sample.of(
         frame["label"].to_numpy(),
         frame["alpha"].to_numpy(),
+        classes=names,
         weights=sample_weights(frame, weights, source),
         intrinsic=np.stack([values[name] for name in intrinsic], axis=1) if intrinsic else None,
         observables=np.stack([values[name] for name in observables], axis=1) if observables else None,
@@ -98,7 +101,7 @@ def select_rows(
     context = Context(
         shown=known,
         columns={} if classes is None else properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
-        disk_votes=_votes(frame),
+        votes=_votes(frame),
         survey=_groups(frame),
         about=about,
         findings=unique(findings),
@@ -143,7 +146,7 @@ def from_same_images(metadata: Mapping[str, Any], question: str | None = None) -
         return []
     message = (
         f"{count:,} gold labels come from the images that were labelled before, so experts miss some of the same "
-        f"{'disks' if question is None else 'features'}. In trials with 20 or 40 % of the flips shared, the range held "
+        "features. In trials with 20 or 40 % of the flips shared, the range held "
         "the truth in 83 or 48 % of cases."
     )
     action = "Label better images, or measure the experts' own bias with degraded copies (docs/gold.md)."
@@ -208,7 +211,7 @@ def _same_order(values: np.ndarray, other: pl.Series) -> bool:
 
 
 def _votes(frame: pl.DataFrame) -> np.ndarray | None:
-    """Return the fraction of votes for disk among those for smooth and disk, NaN if unknown."""
+    """Return the fraction of votes for the second class among those for both, NaN if unknown."""
     if not {"smooth_fraction", "disk_fraction"} <= set(frame.columns):
         return None
     votes = frame.select(pl.col("smooth_fraction", "disk_fraction").cast(pl.Float64).fill_null(np.nan)).to_numpy()

@@ -28,12 +28,13 @@ from scipy.special import softmax
 
 from truemorph._version import __version__
 from truemorph.bias.files import check_fit, read_fit
-from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_dict
+from truemorph.bias.transitions import Transition, transition_from_dict
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import image_names, listed, pixel_batches
 from truemorph.io import FORMAT_VERSION, check_format, checked, checksums, content_hash, read_json
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.results import shortened
 from truemorph.tables import numeric_columns, read_columns
 
@@ -273,7 +274,7 @@ def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -
     return {
         "format_version": FORMAT_VERSION,
         "truemorph_version": __version__,
-        "classes": list(CLASS_NAMES),
+        "classes": list(SMOOTH_OR_DISK),
         "temperatures": [],
         "built": {},
         "image_size": config.image_size,
@@ -452,9 +453,9 @@ def _from_fit(path: Path) -> Classifier:
     """Make a classifier whose probabilities are the class fractions of a fit."""
     fit = read_fit(path)
     fractions = fit.get("class_fractions")
-    if not isinstance(fractions, dict) or not fractions.keys() >= set(CLASS_NAMES):
+    if not isinstance(fractions, dict) or not fractions.keys() >= set(SMOOTH_OR_DISK):
         raise InputError(f"{path}: has no class fractions, so it can't label galaxies; use a trained model")
-    values = np.array([fractions[name] for name in CLASS_NAMES], np.float64)
+    values = np.array([fractions[name] for name in SMOOTH_OR_DISK], np.float64)
     source = {"source": path.name, "rows": fit.get("galaxies")}
     source |= {key: fit.get(key) for key in ("alpha", "alpha_psf")}
     config = training_config("dcv14", features=(), folds=1)

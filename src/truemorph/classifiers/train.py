@@ -23,7 +23,7 @@ from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN, MatrixTransition, Transition, transition_from_dict, transition_to_dict
-from truemorph.catalogs.catalogue import gold_classes, image_folder, read_catalogue, rows_where
+from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import (
     UNFINISHED,
@@ -336,8 +336,9 @@ def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Pr
 def _with_gold(
     frame: pl.DataFrame, catalogue: CatalogTable, rule: str
 ) -> tuple[pl.DataFrame, str, Problems, list[Finding]]:
-    """Use gold labels as labels; also return the definition of a disk."""
+    """Use gold labels as labels; also return their definition."""
     classes, definition, findings = gold_classes(frame, rule, str(catalogue.path or "catalogue"))
+    definition = f"{classes_of(catalogue)[1]}: {definition}"
     if rule == "gold":
         definition = str(catalogue.metadata.get("gold_definition", definition))
     frame, problems = _kept(frame.with_columns(label=pl.Series(classes)), classes != UNKNOWN, "no gold label")

@@ -13,7 +13,7 @@ import polars as pl
 from truemorph.arguments import Count, Names, Rules, Seed, Table, validated
 from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
 from truemorph.bias.plots import plot_label_sets
-from truemorph.catalogs.catalogue import read_catalogue, rows_where
+from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import LabelSet, fractions_by, join_labels, label_sets
 from truemorph.catalogs.paths import answer_sets, tree_of
 from truemorph.catalogs.selected import lacking_values
@@ -37,7 +37,7 @@ class BiasMeasurement(Result):
     results : dict of str to BiasResult
         By label set.
     fractions_by_alpha : dict of str to list of float
-        Disk fraction of each label set in fifths of α; "alpha" has the mean α of each.
+        Fraction of each label set in fifths of α; "alpha" has the mean α of each.
     alpha : str or None
         Definition of α.
     intrinsic : tuple of str
@@ -46,7 +46,7 @@ class BiasMeasurement(Result):
     galaxies, galaxies_not_selected : int
     findings : tuple of Finding
     quantity : str
-        What the fractions are: of disks, or of the answers to a question.
+        Which fraction it is, such as "disk fraction".
 
     Examples
     --------
@@ -66,10 +66,10 @@ class BiasMeasurement(Result):
     galaxies: int
     galaxies_not_selected: int
     findings: tuple[Finding, ...]
-    quantity: str = "disk fraction"
+    quantity: str
 
     def summary(self) -> str:
-        """Return the values and the disk fractions by α as text."""
+        """Return the values and the fractions by α as text."""
         used = max(one.n_objects for one in self.results.values())
         cut = f"{self.bins} bins of α" if self.depth == 0 else f"{2**self.depth} leaves × {self.bins} bins of α"
         fixed = f" at fixed {', '.join(self.intrinsic)}" if self.intrinsic else ""
@@ -100,8 +100,8 @@ class BiasMeasurement(Result):
         return table
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the disk fraction of each label set against α; returns matplotlib axes."""
-        return plot_label_sets(self.measure, self.results, self.fractions_by_alpha, ax)
+        """Draw the fraction of each label set against α; returns matplotlib axes."""
+        return plot_label_sets(self.measure, self.results, self.fractions_by_alpha, self.quantity, ax)
 
 
 @validated
@@ -192,7 +192,8 @@ def measure_bias(
     noted, defined = table.findings, table.metadata.get("alpha")
     alpha = frame["alpha"].to_numpy()
     if question is None:
-        sets, shown, quantity = label_sets(frame), None, "disk fraction"
+        classes = classes_of(table)
+        sets, shown, quantity = label_sets(frame, classes), None, f"{classes[1]} fraction"
     else:
         sets, shown = answer_sets(frame, tree_of(table, question), question)
         quantity = "fraction" if len(shown) > len(sets) else f"{shown[0].model} fraction"
@@ -227,11 +228,11 @@ def measure_bias(
 
 
 def _fractions_by_alpha(alpha: np.ndarray, sets: Sequence[LabelSet]) -> dict[str, list[float]]:
-    """Return the disk fraction of every label set in fifths of α, and the mean α of each."""
+    """Return the fraction of every label set in fifths of α, and the mean α of each."""
     table = fractions_by(alpha, sets)
     by_set = {one.name: table.filter(labels=one.name) for one in sets}
     means = next(iter(by_set.values()))["mean"].to_list()
-    return {"alpha": means} | {name: own["disk_fraction"].to_list() for name, own in by_set.items()}
+    return {"alpha": means} | {name: own["fraction"].to_list() for name, own in by_set.items()}
 
 
 def _not_measured(labels: LabelSet, problem: InputError) -> Finding:

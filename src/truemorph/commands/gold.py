@@ -16,7 +16,6 @@ from truemorph.arguments import AtLeastOne, Count, Seed, Shown, Table, validated
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.catalogs.label_sets import join_labels
 from truemorph.catalogs.paths import gold_column, tree_of
 from truemorph.catalogs.selected import from_same_images, from_votes
@@ -47,6 +46,7 @@ from truemorph.gold.plan import (
 from truemorph.gold.session import Source, open_session, read_session, without_images
 from truemorph.io import plain
 from truemorph.progress import tell
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.results import PlainResult, Result, text_facts, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
@@ -238,7 +238,7 @@ class GoldImport(Result):
         """Number of gold labels of each class."""
         frame = self.catalogue.frame
         if self.question is None:
-            return {one: int((frame["gold"] == k).sum()) for k, one in enumerate(CLASS_NAMES)}
+            return {one: int((frame["gold"] == k).sum()) for k, one in enumerate(SMOOTH_OR_DISK)}
         return dict(frame[gold_column(self.question)].drop_nulls().value_counts().sort(pl.nth(0)).rows())
 
     def summary(self) -> str:
@@ -379,7 +379,7 @@ def import_gold(
         gold_source = gold_source or recorded.get("gold_source")
         same = first.filter(~pl.col("better"))["galaxy"] if gold_source != "literature" else first["galaxy"][:0]
     else:
-        first = answers_of_table(source, id, column, workflow, into.metadata.get("classes", CLASS_NAMES), asked)
+        first = answers_of_table(source, id, column, workflow, into.metadata.get("classes", SMOOTH_OR_DISK), asked)
         gold_source = gold_source or "literature"
         same = first["galaxy"] if gold_source == "same-images" else first["galaxy"][:0]
     shown = plan_of.get("definition") if source.is_dir() else ""

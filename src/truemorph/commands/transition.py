@@ -42,7 +42,7 @@ def estimate_transition(
 ) -> Estimate | PopulationFractions:
     """Estimate the bias curve T(α), with errors and checks; or the fractions of a question's answers.
 
-    Gives the bias curve, the corrected disk fraction with its range, and the disk fraction in bins. Labels alone cannot
+    Gives the bias curve, the corrected class fractions with their range, also in bins. Labels alone cannot
     separate bias from a real trend with resolution; a few hundred gold labels can.
 
     Of a question of a decision tree, such as bars, it gives the fraction of each answer among the galaxies to which the
@@ -69,8 +69,8 @@ def estimate_transition(
     observables : sequence of str
         Columns that the flip probability depends on beside α, comma-separated.
     delta : float
-        From labels alone, the range spans trends in which the logit of the disk fraction changes by so much per
-        standard deviation of ln α; use 1 where your definition of a disk is narrower than the labels', or unknown.
+        From labels alone, the range spans trends in which the logit of the class fraction changes by so much per
+        standard deviation of ln α; use 1 where your definition of the class is narrower than the labels', or unknown.
     false_disk : float or "fit", optional
         p(disk | smooth): a number, or fit.
     bins : int
@@ -78,7 +78,7 @@ def estimate_transition(
     by : str, optional
         Column to bin the fractions by; default α. Of a question also two, such as "redshift,mass".
     fraction_bins : int
-        Largest number of bins of the disk fractions.
+        Largest number of bins of the fractions.
     compare : bool
         Fit the other families too.
     where : sequence of str

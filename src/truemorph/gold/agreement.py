@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.gold.answers import FIRST, REPEAT, TWIN
 from truemorph.gold.choices import ARTEFACT, UNCLEAR
+from truemorph.questions import SMOOTH_OR_DISK
 
 # Said wherever gold labels are combined.
 RULE = (
@@ -24,7 +24,7 @@ _FEWEST_TWINS = 10
 _HALF_CHI_SQUARED = 1.92
 
 
-def combined(answers: pl.DataFrame, classes: Sequence[str] = CLASS_NAMES) -> pl.DataFrame:
+def combined(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> pl.DataFrame:
     """Combine answers (`annotator`, `galaxy`, `answer`, `time`; one row a person and galaxy) by `RULE`.
 
     An answer is a class, unclear or artefact. Returns `object_id`, `gold` (number of the class, or null),

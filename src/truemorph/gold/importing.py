@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Json
 
-from truemorph.catalogs.columns import CLASS_NAMES, lenticulars
+from truemorph.catalogs.columns import lenticulars
 from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.catalogs.paths import gold_column, label_column
 from truemorph.errors import InputError
@@ -23,7 +23,7 @@ from truemorph.gold.plan import read_plan
 from truemorph.gold.session import readable_images, without_images
 from truemorph.images.decode import read_image_file
 from truemorph.io import checked, write_file
-from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Tree
+from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, SMOOTH_OR_DISK, Tree
 from truemorph.tables import CatalogTable, read_table, write_table
 
 # Words by which a class is recognised in tables and on Zooniverse.
@@ -49,7 +49,7 @@ class GoldColumns:
     applies: Mapping[str, str] | None = None  # of a question: whether an answer says that it applies, or unclear
 
 
-OF_DISKS = GoldColumns(_COLUMNS, {one: k for k, one in enumerate(CLASS_NAMES)}, {one: one for one in CHOICES})
+OF_DISKS = GoldColumns(_COLUMNS, {one: k for k, one in enumerate(SMOOTH_OR_DISK)}, {one: one for one in CHOICES})
 
 
 def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[GoldColumns]:
@@ -109,7 +109,7 @@ def answers_of_table(
     id_column: str,
     class_column: str,
     workflow: int | None = None,
-    classes: Sequence[str] = CLASS_NAMES,
+    classes: Sequence[str] = SMOOTH_OR_DISK,
     question: tuple[Tree, str] | None = None,
 ) -> pl.DataFrame:
     """Read answers (`annotator`, `galaxy`, `answer`, `time`) from a table or a workflow of a Zooniverse export.
@@ -118,7 +118,7 @@ def answers_of_table(
     Each row without a name is of another person. Of several answers in an export, the latest one of a person counts.
     Answers about a question are its classes, or the answers along its gates, separated by commas.
     """
-    names = dict(zip((one.lower() for one in classes), CLASS_NAMES, strict=False))
+    names = dict(zip((one.lower() for one in classes), SMOOTH_OR_DISK, strict=False))
     if question is not None:
         choices = choices_of(*question)
         names = {", ".join(answer for _, answer in way).lower(): one for one, way in choices.items() if len(way) > 1}

@@ -28,14 +28,13 @@ from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import checksum, find_images, object_ids
-from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.catalogs.paths import gold_column, gold_of_question, question_votes, tree_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.choices import CHOICES, choices_of
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
-from truemorph.questions import Quantity, Tree, read_tree
+from truemorph.questions import SMOOTH_OR_DISK, Quantity, Tree, read_tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
@@ -297,7 +296,7 @@ def predicted_probabilities(
         bins = Bins.cut(alpha, min(8, label.size // 50))
         return np.asarray(GoldRegression.fit(label, alpha, gold, bins).probabilities[:, DISK])
     fit = fit_transition(label, alpha).curve if curve is None else curve
-    low, high = fit.disk_fraction_range
+    low, high = fit.fraction_range[fit.classes[DISK]]
     every = []
     for fraction in (low, fit.class_fractions[DISK], high):
         given = np.tile([1 - fraction, fraction], (label.size, 1))
@@ -381,7 +380,7 @@ def _of_disks(catalogue: CatalogTable, p_disk: np.ndarray | None, curve: FittedC
     label = frame["label"].to_numpy()
     gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
     predicted = predicted_probabilities(label, frame["alpha"].to_numpy(), gold, p_disk, curve)
-    about = {"classes": catalogue.metadata.get("classes", CLASS_NAMES)}
+    about = {"classes": catalogue.metadata.get("classes", SMOOTH_OR_DISK)}
     return _Prediction(label, np.column_stack([1 - predicted, predicted]), (DISK_FRACTION,), gold, about)
 
 
@@ -531,7 +530,7 @@ class PlanFile(BaseModel):
     sha256: str | None = None  # version 0.1 wrote none
     table_sha256: str | None = None  # of plan.parquet
     image_root: str | None
-    classes: tuple[str, ...] = CLASS_NAMES  # plans of version 0.1 have neither
+    classes: tuple[str, ...] = SMOOTH_OR_DISK  # plans of version 0.1 have neither
     definition: str = ""
     question: str | None = None
     tree: Tree | None = None  # of the question

@@ -13,7 +13,6 @@ import polars as pl
 from PIL import Image
 from pydantic import BaseModel
 
-from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.catalogs.paths import root_answers
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
@@ -25,6 +24,7 @@ from truemorph.images.decode import central_crop, decode, pixel_batches, read_im
 from truemorph.images.degrade import degrade
 from truemorph.images.stretch import unstretch
 from truemorph.io import read_json, write_json, written_whole
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.tables import CatalogTable, write_table
 
 Source = Literal["better-images", "same-images", "literature"]
@@ -54,7 +54,7 @@ class Session:
     error: float  # largest error of the plan's quantity over the bins after all labels, as predicted
     left_out: dict[str, str]  # why other galaxies of the plan can't be shown
     source: Source  # where gold labels come from
-    classes: tuple[str, ...] = CLASS_NAMES
+    classes: tuple[str, ...] = SMOOTH_OR_DISK
     definition: str = ""  # of the second class
     levels: list[dict[str, Any]] | None = None  # questions of a tree that are asked one after another; see `levels_of`
 

@@ -26,7 +26,7 @@ class ReportOptions:
     intrinsic : sequence of str
         Columns that true classes may depend on.
     also : sequence of str
-        "NAME=COLUMN": other labels or disk fractions of the catalogue, such as Hart et al.'s.
+        "NAME=COLUMN": other labels or fractions of votes of the catalogue, such as Hart et al.'s.
     where : sequence of str
         "COLUMN=VALUE": galaxies to measure on; without a condition on `split`, test galaxies if there are 1,000.
     distributions : sequence of str
