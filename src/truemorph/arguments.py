@@ -69,7 +69,7 @@ else:
 
 def listed(given: Any) -> list[Any]:
     """Return `Tables` as a list."""
-    return list(given) if isinstance(given, list | tuple) else [given]
+    return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _pair(given: Any) -> Any:

@@ -52,9 +52,8 @@ class OtherLabels:
         paths = self.tree.classes(self.question)
         chosen = np.array([number.get(one.answer or "", 0) for one in paths])[votes.paths]
         p = np.zeros((frame.height, k))
-        for column, answer in zip(
-            votes.counts[self.question].T, votes.tree.question(self.question).answers, strict=True
-        ):
+        asked = self.tree.question(self.question)
+        for answer, column in zip(asked.answers, votes.counts[self.question].T, strict=True):
             if answer in number:
                 p[:, number[answer]] += column / _VOTES
         p[:, 0] = 1 - p[:, 1:].sum(axis=1)
@@ -93,8 +92,8 @@ def _columns(frame: pl.DataFrame, own: Tree, question: str, about: str) -> tuple
     for tree in (own, *packaged_trees()):
         if question in [one.name for one in tree.questions] and (found := tree.answer_columns(question, frame.columns)):
             return tree, found
-    one = own.gates(question)[-1]
-    first = own.predictions[0].format(column=next(iter(one.answers.values()))[0])
+    template = (*own.predictions, *own.fractions, *own.counts)[0]
+    first = template.format(column=next(iter(own.question(question).answers.values()))[0])
     raise InputError(
         f"{about}: has no columns of all answers to {question!r} and its gates, such as {first}, that a tree names; "
         "rename its columns, or describe them in the tree of the catalogue (`tree`: a TOML file)"
