@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from truemorph.findings import Finding
+
 FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
 _COUNTS = (0, 2.0**53)
@@ -136,6 +138,20 @@ def which_rows(bad: np.ndarray | pl.Series, values: pl.Series | np.ndarray | Non
     value = None if values is None else values[row]
     shown = "" if value is None else f", {value.item()!r}" if isinstance(value, np.generic) else f", {value!r}"
     return f"{bad.sum():,d} of {len(bad):,d} rows (first: row {row + 1}{shown})"
+
+
+def vote_findings(values: np.ndarray, question: str, about: str = "") -> list[Finding]:
+    """Say where votes for a question and its gates, shape (N, P), are impossible or missing."""
+    findings = []
+    if (bad := ((values < 0) | np.isinf(values)).any(axis=1)).any():
+        outside = f"{about}Numbers of votes below 0 or infinite were treated as missing in {which_rows(bad)}."
+        findings.append(Finding("values-impossible", "caution", outside, "Check the columns of votes."))
+    if (missing := np.isnan(values).any(axis=1)).any():
+        absent = (
+            f"{about}Votes for {question!r} or its gates are missing in {which_rows(missing)}, and count as no votes."
+        )
+        findings.append(Finding("votes-missing", "note", absent))
+    return findings
 
 
 # Spellings in archives and published tables that astropy can't parse.

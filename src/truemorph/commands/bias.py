@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.arguments import Count, Names, Rules, Seed, Table, validated
+from truemorph.arguments import Count, Names, Rules, Seed, Table, Tables, listed, validated
 from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
 from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import LabelSet, fractions_by, join_labels, label_sets
+from truemorph.catalogs.other_labels import OtherLabels, with_other_labels
 from truemorph.catalogs.paths import answer_sets, tree_of
 from truemorph.catalogs.selected import lacking_values
 from truemorph.errors import InputError
@@ -108,7 +109,7 @@ class BiasMeasurement(Result):
 def measure_bias(
     catalogue: Table,
     *,
-    labels: Table | None = None,
+    labels: Tables = (),
     intrinsic: Names = (),
     bins: int | None = None,
     depth: int | None = None,
@@ -130,7 +131,8 @@ def measure_bias(
     catalogue : path or table
         Prepared catalogue.
     labels : path or table, optional
-        Labels of a model, from truemorph label.
+        Labels of a model, from truemorph label. Of a question, tables of other groups' answers, such as debiased votes
+        or predictions of Zoobot, with the columns that a tree names (repeatable).
     intrinsic : sequence of str
         Columns of intrinsic properties for CV18, comma-separated.
     bins : int, optional
@@ -175,7 +177,14 @@ def measure_bias(
         raise InputError(f"{out}: the result is written as JSON; choose a name that ends in .json")
     if depth is not None and not intrinsic:
         raise InputError("`depth` is the depth of a tree of intrinsic columns; name these columns too (`intrinsic`)")
-    frame, unlabelled = (table.frame, []) if labels is None else join_labels(table, labels)
+    given, others, unlabelled = listed(labels), list[OtherLabels](), list[Finding]()
+    if question is not None:
+        table, others = with_other_labels(table, tree_of(table, question), question, given)
+    elif len(given) > 1:
+        raise InputError("`labels` takes one table of a model's labels; measure others apart")
+    frame = table.frame
+    if question is None and given:
+        frame, unlabelled = join_labels(table, given[0])
     everything = frame.height
     chosen, sentinels = rows_where(frame, where, source)
     frame = frame.filter(pl.Series(chosen))
@@ -195,7 +204,7 @@ def measure_bias(
         classes = classes_of(table)
         sets, shown, quantity = label_sets(frame, classes), None, f"{classes[1]} fraction"
     else:
-        sets, shown = answer_sets(frame, tree_of(table, question), question)
+        sets, shown = answer_sets(frame, tree_of(table, question), question, others)
         quantity = "fraction" if len(shown) > len(sets) else f"{shown[0].model} fraction"
     del table, frame  # the other columns of a large catalogue
     tree = BiasTree.fitting(alpha, columns, bootstrap, seed, depth, bins)

@@ -20,7 +20,8 @@ class ReportOptions:
     catalogue : Path, optional
         Prepared catalogue; default: that of the first run.
     labels : sequence of Path
-        Label files of the runs (from truemorph label); others are computed.
+        Label files of the runs (from truemorph label); others are computed. For fractions of questions: tables of
+        other groups' answers, such as debiased votes or predictions of Zoobot, with the columns that a tree names.
     gold : sequence of str
         Gold labels: columns or rules ("t_type>=-3"); default: column `gold`, if there is one.
     intrinsic : sequence of str
