@@ -29,7 +29,7 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
 _WEIGHTS = ("sampling_weight", "draw_weight")
 # Allowed values of a catalogue's columns.
 _LIMITS = {
-    **dict.fromkeys(("label", "gold"), (0, 1, "0 (smooth) or 1 (disk)")),
+    **dict.fromkeys(("label", "gold"), (0, 1, "0 or 1")),
     **dict.fromkeys(("alpha", *_WEIGHTS), (0, np.finfo(float).max, "finite and at least 0")),
     **dict.fromkeys(FRACTIONS, (-1e-6, 1 + 1e-6, "between 0 and 1")),
 }
@@ -159,7 +159,7 @@ def checksum(frame: pl.DataFrame) -> str:
 
 def is_simulated(metadata: Mapping[str, Any]) -> bool:
     """Whether a catalogue's gold labels are the truth of simulated galaxies: those of a column `truth`."""
-    return str(metadata.get("gold_definition")).startswith("disk: truth ")
+    return str(metadata.get("gold_definition")).partition(": ")[2].startswith("truth ")
 
 
 def image_folder(catalogue: CatalogTable) -> Path:

@@ -36,7 +36,7 @@ class NamedColumn:
 NAMED: dict[str, NamedColumn] = {
     "object_id": NamedColumn("identifier of the galaxy", kind="id", argument="id"),
     "image": NamedColumn("image file, relative to the folder image_root in the metadata", kind="file"),
-    "label": NamedColumn("observed label: 0 smooth, 1 disk", kind="label", argument="label"),
+    "label": NamedColumn("observed label: 0 or 1, for the first or second class", kind="label", argument="label"),
     "smooth_fraction": NamedColumn('fraction of votes for "smooth"', argument="smooth"),
     "disk_fraction": NamedColumn('fraction of votes for "features or disk"', argument="disk"),
     "artefact_fraction": NamedColumn('fraction of votes for "star or artefact"', argument="artifact"),
@@ -63,11 +63,11 @@ NAMED: dict[str, NamedColumn] = {
 
 # Columns that `prepare` adds. FITS headers hold ASCII only, so descriptions have no Greek letters.
 ADDED = {
-    "label": "observed label, the majority of the votes: 0 smooth, 1 disk",
+    "label": "observed label, the majority of the votes: 0 or 1, for the first or second class",
     "alpha": "resolution: Petrosian radius over the width of the PSF; its definition is in the metadata",
     "split": "train, validation or test; unused if the galaxy is not in the sample",
     "sampling_weight": "weight that corrects for selecting the sample by label",
-    "gold": "gold label: 0 smooth, 1 disk; gold_definition in the metadata defines a disk",
+    "gold": "gold label: 0 or 1, for the first or second class; gold_definition in the metadata defines it",
     "gold_probability": "probability with which the galaxy was selected for a gold label",
     "gold_uncertain": "1 where people could not tell the class, or did not agree",
 }

@@ -105,7 +105,7 @@ def better_pictures(folder: Path, ids: Iterable[Any]) -> dict[str, str]:
 def changed_galaxies(evidence: Evidence) -> pl.DataFrame:
     """All galaxies whose label changes, surest first: their label, and the probability before and after it."""
     every, p = evidence.everything, columns_of("p", evidence.classes)[1]
-    wanted = {"object_id": "object_id", "label": "observed_label", "alpha": "alpha", "disk_fraction": "disk_fraction",
+    wanted = {"object_id": "object_id", "label": "observed_label", "alpha": "alpha", FRACTIONS[1]: FRACTIONS[1],
               "ra": "ra", "dec": "dec", PICTURE: p, AFTER: f"{p}_after", CHANGE: "change"}  # fmt: skip
     chosen = choose(every, every.height)
     return chosen.select(pl.col(name).alias(to) for name, to in wanted.items() if name in every.columns)
