@@ -12,6 +12,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
 from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution, class_name
 from truemorph.errors import InputError
+from truemorph.questions import Nodes, Votes
 from truemorph.workers import one_thread
 
 # Fewest gold labels of a fit.
@@ -40,6 +41,9 @@ class Sample:
     # (N,): nonzero where people could not tell the class, or did not agree; above 1 where a question may not apply.
     uncertain: np.ndarray | None = None
     votes: np.ndarray | None = None  # (N, 2)
+    nodes: Nodes | None = None  # of labels that are paths through a tree
+    paths: np.ndarray | None = None  # (N,): majority path through these nodes
+    counts: np.ndarray | None = None  # (N, A): votes for the answers at these nodes; None for labels alone
     class_names: tuple[str, ...] = ()  # of a question; empty for smooth and disk, or classes without names
 
     @classmethod
@@ -59,12 +63,17 @@ class Sample:
     ) -> Sample:
         """Check shapes and values; without `n_classes`, labels and gold labels determine K.
 
-        Labels may be counts of votes, shape (N, 2). Intrinsic columns must not encode the labels. Of a question, class
-        0 is that to which it does not apply, and gold labels may be `ANSWER_UNKNOWN`.
+        Labels may be counts of votes, shape (N, 2), or `Votes` of a question. Intrinsic columns must not encode the
+        labels. Of a question, class 0 is that to which it does not apply, and gold labels may be `ANSWER_UNKNOWN`.
         """
-        resolution, votes = as_resolution(float_array(alpha, "alpha")), None
+        resolution, votes, of_tree = as_resolution(float_array(alpha, "alpha")), None, dict[str, Any]()
         n = resolution.size
-        if np.ndim(labels) == 2:
+        if isinstance(labels, Votes):
+            counts = labels.columns
+            single = {"counts": counts} if counts[:, labels.nodes.parts[0]].sum(axis=1).max(initial=0) > 1 else {}
+            of_tree = {"nodes": labels.nodes, "paths": labels.paths, "class_names": labels.nodes.classes, **single}
+            n_classes, labels = len(labels.nodes.classes), labels.labels
+        elif np.ndim(labels) == 2:
             votes = check_votes(labels)
             labels = (votes[:, DISK] > votes[:, SMOOTH]).astype(np.int64)
         n_classes = n_classes or classes_in(labels, *([] if gold is None else [gold]))
@@ -84,6 +93,7 @@ class Sample:
             else check_probability(gold_probability, classes),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
             votes=votes,
+            **of_tree,
         )
         if intrinsic is None:
             return sample
