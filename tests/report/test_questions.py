@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from truemorph.bias.estimate import Estimate
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.population import PopulationFractions
 from truemorph.commands.prepare import prepare_catalogue
@@ -41,7 +42,7 @@ def galaxies(tmp_path_factory):
 
 
 def test_the_page_quotes_the_fractions_that_it_is_given(galaxies):
-    given = PopulationFractions.read(galaxies / "bar.json")
+    given = Estimate.read(galaxies / "bar.json").fractions
     found = write_report(galaxies / "bar.json", out=galaxies / "page.html")
     page = (galaxies / "page.html").read_text(encoding="utf-8")
     one = given["bar fraction"]
@@ -72,7 +73,7 @@ def test_several_questions_begin_with_one_table_and_a_catalogue_shows_who_was_as
 
 
 def test_fractions_are_read_as_they_were_written(galaxies):
-    again = PopulationFractions.read(galaxies / "bar.json")
+    again = Estimate.read(galaxies / "bar.json").fractions
     assert again.to_dict() == PopulationFractions.from_dict(again.to_dict(), again.samples).to_dict()
     assert again.quantities == read_tree("gz2").quantities("bar")[1]
     assert again.draws(5).shape == (5, 4, 3)

@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.checks import balance_findings, selection_findings
+from truemorph.bias.estimate import Estimate, estimate_of_paths
 from truemorph.bias.fractions import fractions_in_bins
-from truemorph.bias.population import PopulationFractions
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN
 from truemorph.catalogs.catalogue import ID_COLUMNS, condition
@@ -157,6 +157,7 @@ class QuestionGold:
     """Gold labels of a question, shape (N,): names of classes or answers, null if unknown."""
 
     classes: pl.Series
+    paths: pl.Series  # the same, but whole paths where gold labels name them
     definition: str
     findings: list[Finding]
 
@@ -195,7 +196,9 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
         for text in texts.drop_nulls().unique():
             if text not in valid:
                 raise InputError(f"{about}: column {name}: unknown class {text!r}; {nearest(text, list(valid))}")
-        return QuestionGold(texts.replace_strict(valid, default=None), f"{question}: {name}", from_votes(name))
+        classes = texts.replace_strict(valid, default=None)
+        paths = texts.replace_strict({**valid, **{one: one for one in ends}}, default=None)
+        return QuestionGold(classes, paths, f"{question}: {name}", from_votes(name))
     meets, findings = dict[str, pl.Series](), from_votes(rule)
     for part in _SEPARATED.split(name):
         match = _RULE.fullmatch(part)
@@ -225,7 +228,10 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
     if not meets:
         raise InputError(f'{about}: {rule!r} has no rule; give some, such as "{answers[-1]}: bar_length > 0"')
     classes = _by_rules(meets, valid, answers, len(tree.gates(question)) > 1, about)
-    return QuestionGold(classes, f"{question}: {name}", findings)
+    paths = classes
+    for one in [name for name in meets if name in ends]:
+        paths = paths.set((meets[one] & (classes == ends[one])).fill_null(False), one)
+    return QuestionGold(classes, paths, f"{question}: {name}", findings)
 
 
 def _by_rules(
@@ -265,6 +271,7 @@ class QuestionRows:
     """Selected galaxies with labels and gold labels of a question, in the classes that gold labels tell apart."""
 
     sample: Sample
+    of_paths: Sample  # with votes and gold labels of the paths that gold labels tell apart, for T(α)
     paths: np.ndarray  # (N,): class by the majority path
     log_odds: np.ndarray  # (N, P): of the votes at each gate and at the question
     quantities: tuple[Quantity, ...]
@@ -323,11 +330,12 @@ def question_rows(
     *,
     where: Sequence[str] = (),
     named: Sequence[str] = (),
+    observables: Sequence[str] = (),
     weights: str = "balance",
 ) -> QuestionRows:
     """Select galaxies of a catalogue, with the labels and gold labels of a question; arguments as in `select_rows`."""
     source, tree = str(catalogue.path or "catalogue"), tree_of(catalogue, question)
-    frame, findings = filtered(catalogue.frame, list(where), list(named), source)
+    frame, findings = filtered(catalogue.frame, list(where), [*named, *observables], source)
     rule = gold_column(question) if gold == "gold" else gold
     if gold == "gold" and rule not in frame.columns:
         raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {question!r} (`gold`)")
@@ -358,6 +366,16 @@ def question_rows(
         of_question=True,
     )
     sample = replace(sample, class_names=classes)
+    of_paths, numbers = path_classes(read.paths, tree, question, merged)
+    votes = replace(observed.votes, of_paths=of_paths)
+    in_tree = Sample.of(
+        votes,
+        sample.alpha,
+        observables=numeric_columns(frame, list(observables), source) if observables else None,
+        gold=read.paths.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy(),
+        gold_probability=probability,
+        weights=sample.weights,
+    )
     about = {
         "question": question,
         "tree": tree.name,
@@ -369,6 +387,7 @@ def question_rows(
     }
     return QuestionRows(
         sample,
+        in_tree,
         observed.chosen,
         observed.votes.log_odds,
         quantities,
@@ -382,7 +401,7 @@ def question_rows(
             merging,
             from_same_images(catalogue.metadata, question) if gold == "gold" else (),
         ),
-        properties(catalogue, frame, [*named, *columns_of_question(frame, rule)]),
+        properties(catalogue, frame, [*named, *observables, *columns_of_question(frame, rule)]),
     )
 
 
@@ -443,6 +462,34 @@ def _sparse_answers(gold: pl.Series, tree: Tree, question: str) -> tuple[dict[st
     return merged, [Finding("answers-merged", "note", message, "Add gold labels of these answers.")]
 
 
+def path_classes(
+    gold: pl.Series, tree: Tree, question: str, merged: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the class of each path that T(α) tells apart, and the number of the class of each name of gold labels.
+
+    Paths are classes of their own if all gold labels of such galaxies name them. Paths of sparse answers are joined as
+    these, and one without gold labels counts as the class before it.
+    """
+    counts = dict(gold.drop_nulls().value_counts().iter_rows())
+    answers, paths = tree.gold_answers(question), tree.classes(question)
+    wholes = [merged.get(one.answer, one.answer) if one.answer in answers else NOT_APPLICABLE for one in paths]
+    names = []
+    for path, whole in zip(paths, wholes, strict=True):
+        of_whole = {one.answer for one, other in zip(paths, wholes, strict=True) if other == whole} | {whole}
+        unnamed = sum(counts.get(one, 0) for one in of_whole if one != path.name)
+        alone = unnamed == 0 and counts.get(path.name, 0) >= _FEWEST_OF_AN_ANSWER
+        names.append(path.name if alone else whole)
+    of = {one.name: name for one, name in zip(paths, names, strict=True)}
+    of |= {whole: whole for whole in wholes} | {one: merged.get(one, one) for one in answers}
+    of = {one: of[one] for one in of if one in counts}
+    known = [name for name in names if name in of.values()]
+    settled = list[str]()
+    for name in names:
+        settled.append(name if name in known else settled[-1] if settled else known[0])
+    classes = list(dict.fromkeys(settled))
+    return tuple(settled), {one: classes.index(name) for one, name in of.items()}
+
+
 def _why_no_number(catalogue: CatalogTable, question: str) -> str:
     """Say why labels alone give no fraction of a question, and which errors how many gold labels give."""
     tree = tree_of(catalogue, question)
@@ -458,7 +505,7 @@ def _why_no_number(catalogue: CatalogTable, question: str) -> str:
     )
 
 
-def question_fractions(
+def question_estimate(
     catalogue: CatalogTable,
     question: str,
     gold: str | None,
@@ -466,16 +513,19 @@ def question_fractions(
     where: Sequence[str] = (),
     by: str | None = None,
     intrinsic: Sequence[str] = (),
+    observables: Sequence[str] = (),
     weights: str = "balance",
     population: bool = False,
     fraction_bins: int = 8,
     seed: int = 0,
-) -> PopulationFractions:
-    """Estimate the fractions of a question's answers among the galaxies to which it applies, from gold labels."""
+) -> Estimate:
+    """Estimate T(α) of the paths to a question's answers, and their fractions where it applies, from gold labels."""
     if gold is None:
         raise InputError(_why_no_number(catalogue, question))
     columns = [] if by in (None, "alpha") else [one.strip() for one in by.split(",")]
-    rows = question_rows(catalogue, question, gold, where=where, named=[*columns, *intrinsic], weights=weights)
+    rows = question_rows(
+        catalogue, question, gold, where=where, named=[*columns, *intrinsic], observables=observables, weights=weights
+    )
     binned, given = np.split(rows.columns, [len(columns)], axis=1)
     alpha = rows.sample.alpha
     values = [alpha if one == "alpha" else binned[:, k] for k, one in enumerate(columns)]
@@ -492,14 +542,11 @@ def question_fractions(
         quantities=rows.quantities,
         population=population,
     )
-    return replace(
-        found,
-        classes=rows.classes,
-        about=rows.about,
-        findings=unique(
-            rows.findings,
-            selection_findings(rows.sample),
-            balance_findings(rows.properties, rows.sample) if rows.sample.probability is None else (),
-            found.findings,
-        ),
+    findings = unique(
+        rows.findings,
+        selection_findings(rows.sample),
+        balance_findings(rows.properties, rows.sample) if rows.sample.probability is None else (),
+        found.findings,
     )
+    found = replace(found, classes=rows.classes, about=rows.about, findings=findings)
+    return estimate_of_paths(rows.of_paths, found, rows.about | {"observables": list(observables)}, seed)
