@@ -23,6 +23,8 @@ def made(model):
     labels, alpha, truth = flipped_labels(3000, seed=0)
     fit = tm.fit_transition(labels, alpha)
     knots = np.linspace(0, 50, 400)
+    votes = tm.Votes.of_labels(tm.read_tree("gz2"), "smooth", labels, ("smooth", "disk", "smooth"))
+    tree = tm.fit_transition(votes, alpha, gold=truth)
     return [
         fit,
         model,
@@ -43,6 +45,8 @@ def made(model):
         tm.LogisticTransition(np.ones((20, 20, 2)), (1.0,), (1.0,), (True,)),
         tm.MatrixTransition.identity(50),
         tm.MonotoneTransition(knots, np.exp(-knots)),
+        tree.transition,
+        votes,
         tm.TabulatedTransition(knots, tm.RayleighTransition(10.0).matrix(knots)),
     ]
 

@@ -328,18 +328,137 @@ def read_tree(source: Tree | Mapping[str, Any] | str | os.PathLike[str]) -> Tree
     return _packaged(name)
 
 
+@dataclass(frozen=True)
+class Nodes:
+    """The questions on the paths to a question's answers, and the class that each path counts as.
+
+    Parameters
+    ----------
+    tree : Tree
+    question : str
+    of_paths : tuple of str
+        Class of each path, in the order of `tree.classes(question)`; default the paths themselves. Paths that gold
+        labels do not tell apart count as one class.
+
+    Raises
+    ------
+    InputError
+        If there is not one class for each path.
+
+    Examples
+    --------
+    >>> nodes = Nodes(read_tree("gz2"), "bar", ("other", "other", "no bar", "bar", "other"))
+    >>> nodes.classes, [one.name for one in nodes.questions]
+    (('other', 'no bar', 'bar'), ['smooth', 'edge-on', 'bar'])
+    """
+
+    tree: Tree
+    question: str
+    of_paths: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        paths = [one.name for one in self.tree.classes(self.question)]
+        if self.of_paths and len(self.of_paths) != len(paths):
+            raise InputError(f"name the class of each of the {len(paths)} paths: {', '.join(paths)}")
+        object.__setattr__(self, "of_paths", tuple(self.of_paths or paths))
+
+    @cached_property
+    def questions(self) -> tuple[Question, ...]:
+        """Gates of the question, and the question."""
+        return self.tree.gates(self.question)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes."""
+        return tuple(dict.fromkeys(self.of_paths))
+
+    @cached_property
+    def parts(self) -> tuple[slice, ...]:
+        """Columns of each question's answers among those of all questions."""
+        ends = np.cumsum([len(one.answers) for one in self.questions]).tolist()
+        return tuple(slice(end - len(one.answers), end) for one, end in zip(self.questions, ends, strict=True))
+
+    @cached_property
+    def along(self) -> np.ndarray:
+        """Whether an answer is on a path, shape (number of paths, number of answers)."""
+        steps = [(one.name, answer) for one in self.questions for answer in one.answers]
+        return np.array([[step in one.answers for step in steps] for one in self.tree.classes(self.question)])
+
+    def votes(self, columns: np.ndarray) -> Votes:
+        """Return votes from numbers for the answers to all questions, shape (N, A)."""
+        counts = {one.name: columns[:, part] for one, part in zip(self.questions, self.parts, strict=True)}
+        return Votes(self.tree, self.question, counts, self.of_paths)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        asked = [
+            {"name": one.name, "answers": {name: [name] for name in one.answers}, "asked_after": list(one.asked_after)}
+            for one in self.questions
+        ]
+        tree = {"name": self.tree.name, "questions": asked}
+        return {"tree": tree, "question": self.question, "of_paths": list(self.of_paths)}
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> Nodes:
+        """Rebuild it from what `to_dict` returns."""
+        return cls(read_tree(described["tree"]), described["question"], tuple(described["of_paths"]))
+
+
 def _possible(votes: np.ndarray) -> np.ndarray:
     """Replace missing and impossible numbers of votes by 0."""
     return np.where(np.isfinite(votes) & (votes >= 0), votes, 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Votes:
-    """Numbers of votes of N galaxies for the gates of a question and the question itself."""
+    """Numbers of votes of N galaxies for the gates of a question and the question itself.
+
+    Parameters
+    ----------
+    tree : Tree
+        As `read_tree` returns it.
+    question : str
+    counts : dict of str to array, shape (N, A)
+        Votes for the A answers to each question, by its name.
+    of_paths : tuple of str, optional
+        Class of each path in the order of `tree.classes(question)`, where gold labels do not tell all of them apart.
+
+    Examples
+    --------
+    >>> counts = {"smooth": [[9, 30, 1]], "edge-on": [[2, 28]], "bar": [[8, 20]]}
+    >>> votes = Votes(read_tree("gz2"), "bar", {name: np.array(some) for name, some in counts.items()})
+    >>> votes.columns.shape, votes.nodes.classes[votes.labels[0]]
+    ((1, 7), 'bar')
+    """
 
     tree: Tree
     question: str
-    counts: dict[str, np.ndarray]  # of each question, (N, A): votes for its answers
+    counts: dict[str, np.ndarray]
+    of_paths: tuple[str, ...] = ()
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """The questions, and the classes of the paths through them."""
+        return Nodes(self.tree, self.question, self.of_paths)
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Votes for the answers to all questions, shape (N, A)."""
+        return np.column_stack([self.counts[one.name] for one in self.nodes.questions])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class of the majority path, shape (N,)."""
+        return np.array([self.nodes.classes.index(one) for one in self.nodes.of_paths])[self.paths]
+
+    def __repr__(self) -> str:
+        return f"Votes({len(self.columns)} galaxies, {self.question!r} of the tree {self.tree.name})"
+
+    @classmethod
+    def of_labels(cls, tree: Tree, question: str, paths: np.ndarray, of_paths: tuple[str, ...] = ()) -> Votes:
+        """Return labels as votes: one for each answer on the path of a galaxy, whose numbers have the shape (N,)."""
+        nodes = Nodes(tree, question, of_paths)
+        return nodes.votes(nodes.along[paths].astype(float))
 
     @cached_property
     def paths(self) -> np.ndarray:

@@ -136,7 +136,7 @@ def test_missing_predictions_are_no_votes_and_galaxies_without_a_row_are_left_ou
     whole = measure_bias(path, question="bar", labels=table.head(2_000), bootstrap=0)
     assert measured.fractions_by_alpha == whole.fractions_by_alpha
     found = estimate_transition(path, question="bar", gold=RULE, fraction_bins=2, labels=table.head(2_000))
-    assert found.counts.sum() == measured.galaxies
+    assert found.fractions.counts.sum() == measured.galaxies
 
 
 def test_several_tables_have_names_of_their_own_and_may_be_files(world, tmp_path):

@@ -87,10 +87,10 @@ def test_fractions_of_a_question_from_the_command(catalogue, tmp_path):
     true = np.sum(truth == 2) / np.sum(truth > 0)
     assert abs(fraction - true) < 3 * stderr
     assert abs(labelled - true) > 3 * stderr
-    assert abs(found.applies.total[1] - np.mean(truth > 0)) < 3 * found.applies.total[2]
-    assert found.about["question"] == "bar"
+    assert abs(found.fractions.applies.total[1] - np.mean(truth > 0)) < 3 * found.fractions.applies.total[2]
+    assert found.fractions.about["question"] == "bar"
     by_redshift = estimate_transition(catalogue, question="bar", gold=RULES, by="redshift,alpha", fraction_bins=4)
-    assert by_redshift.edges.shape == (4, 2, 2)
+    assert by_redshift.fractions.edges.shape == (4, 2, 2)
 
 
 def test_gold_labels_of_a_question_can_be_prepared(catalogue, tmp_path):
@@ -100,7 +100,7 @@ def test_gold_labels_of_a_question_can_be_prepared(catalogue, tmp_path):
     found = estimate_transition(path, question="bar", gold="gold", fraction_bins=2)
     same = estimate_transition(catalogue, question="bar", gold=RULES, fraction_bins=2)
     np.testing.assert_array_equal(found["bar fraction"].fraction, same["bar fraction"].fraction)
-    assert found.about["gold_definition"] == same.about["gold_definition"]
+    assert found.fractions.about["gold_definition"] == same.fractions.about["gold_definition"]
     assert "gold labels" in measure_bias(path, question="bar", bootstrap=0).results
 
 
@@ -185,7 +185,7 @@ def test_answers_may_be_known_for_a_part_of_the_galaxies_to_which_a_question_app
     found = estimate_transition(path, question="bar", gold="applies: seen = 1; bar: barred = 1", fraction_bins=2)
     _, fraction, stderr, _, _ = found["bar fraction"].total
     assert abs(fraction - np.sum(known == 2) / np.sum(known > 0)) < 3 * stderr
-    assert abs(found.applies.total[1] - np.mean(known > 0)) < 3 * found.applies.total[2]
+    assert abs(found.fractions.applies.total[1] - np.mean(known > 0)) < 3 * found.fractions.applies.total[2]
     assert "gold-not-random" not in codes(found)
 
 
@@ -233,9 +233,9 @@ def test_answers_with_few_gold_labels_are_merged(tmp_path):
     )
     found = estimate_transition(path, question="bulge", gold=rule, fraction_bins=2)
     assert "answers-merged" in codes(found)
-    assert found.classes[:2] == ("does not apply", "no bulge")
-    assert "dominant bulge" in found.classes[-1]
-    assert "obvious bulge" in found.classes[-1]
+    assert found.fractions.classes[:2] == ("does not apply", "no bulge")
+    assert "dominant bulge" in found.fractions.classes[-1]
+    assert "obvious bulge" in found.fractions.classes[-1]
 
 
 def test_answers_that_are_all_merged_are_estimated(tmp_path):
@@ -251,8 +251,8 @@ def test_answers_that_are_all_merged_are_estimated(tmp_path):
     path = tmp_path / "merged.parquet"
     prepare_catalogue(table.with_columns(expert=pl.Series(classes.tolist())), question="bulge", out=path)
     found = estimate_transition(path, question="bulge", gold="expert", fraction_bins=1)
-    assert len(found.classes) == 3
-    assert abs(found.ratios[f"{found.classes[1]} fraction"].total[1] - 0.5) < 0.3
+    assert len(found.fractions.classes) == 3
+    assert abs(found.fractions.ratios[f"{found.fractions.classes[1]} fraction"].total[1] - 0.5) < 0.3
 
 
 def test_a_question_needs_a_tree_and_a_catalogue_prepared_for_it(catalogue, tmp_path):

@@ -340,7 +340,7 @@ def test_galaxies_to_which_a_question_may_not_apply_widen_the_range_of_where_it_
         )
         table = CatalogTable(frame, metadata=catalogue.metadata)
         found = tm.estimate_transition(table, question="bar", gold="gold", fraction_bins=1)
-        low.append(found.applies.low[0])
+        low.append(found.fractions.applies.low[0])
     assert low[1] < low[0] - 0.3 * 0.2 * 0.25  # more than half of the galaxies in doubt have an answer
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from truemorph.bias.estimate import Estimate
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.population import PopulationFractions
 from truemorph.commands.prepare import prepare_catalogue
@@ -41,7 +42,7 @@ def galaxies(tmp_path_factory):
 
 
 def test_the_page_quotes_the_fractions_that_it_is_given(galaxies):
-    given = PopulationFractions.read(galaxies / "bar.json")
+    given = Estimate.read(galaxies / "bar.json").fractions
     found = write_report(galaxies / "bar.json", out=galaxies / "page.html")
     page = (galaxies / "page.html").read_text(encoding="utf-8")
     one = given["bar fraction"]
@@ -84,7 +85,7 @@ def test_labels_of_others_are_shown_in_the_bins_of_the_estimate(galaxies):
     options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "zoobot.csv"])
     found = write_report(galaxies / "bar.json", out=galaxies / "others.html", options=options)
     page = (galaxies / "others.html").read_text(encoding="utf-8")
-    given = PopulationFractions.read(galaxies / "bar.json")
+    given = Estimate.read(galaxies / "bar.json").fractions
     b = np.digitize(alpha, given.edges[1:-1])
     soft = [np.sum((p["disk"] * p["bar"])[b == k]) / np.sum(p["disk"][b == k]) for k in range(4)]
     hard = [np.mean(p["bar"][(b == k) & (p["disk"] > 0.5)] > 0.5) for k in range(4)]
@@ -99,11 +100,11 @@ def test_labels_of_others_are_shown_in_the_bins_of_the_estimate(galaxies):
         galaxies / "cat.parquet", question="bar", gold="applies: kind >= 1; bar: kind = 2", by="votes_smooth_disk,alpha"
     )
     again = write_report(by_two, out=galaxies / "two_columns.html", options=options)
-    assert len(again.content["other_labels"]["bar"]["bar fraction"]["zoobot"]) == by_two.counts.size
+    assert len(again.content["other_labels"]["bar"]["bar fraction"]["zoobot"]) == by_two.fractions.counts.size
 
 
 def test_fractions_are_read_as_they_were_written(galaxies):
-    again = PopulationFractions.read(galaxies / "bar.json")
+    again = Estimate.read(galaxies / "bar.json").fractions
     assert again.to_dict() == PopulationFractions.from_dict(again.to_dict(), again.samples).to_dict()
     assert again.quantities == read_tree("gz2").quantities("bar")[1]
     assert again.draws(5).shape == (5, 4, 3)

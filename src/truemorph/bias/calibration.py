@@ -16,7 +16,7 @@ from truemorph.bias.gold import gold_maximum
 from truemorph.bias.maximum import differences
 from truemorph.bias.mixture import standardised
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import DISK
+from truemorph.bias.transitions import DISK, TreeTransition
 from truemorph.bias.vote_model import beta_binomial_log_probability
 from truemorph.findings import Finding
 from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend
@@ -30,6 +30,8 @@ _LEAST_INFORMATION, _TOO_OFTEN = 1.0, 3
 _PART_LEFT = 0.2
 # Of more galaxies, a random part of this size is tested; of vote counts, so many pairs of galaxy and count.
 _MOST, _MOST_COUNTS = 200_000, 40_000
+# Kinds of labels that the legend of a figure names.
+_NAMED = 8
 # Vote counts are tested in parts of the range of the fraction of votes.
 _VOTE_EDGES = (0.25, 0.5, 0.75)
 
@@ -107,7 +109,7 @@ class Calibration(Result):
         ):
             rows = np.array([one == kind for one in self.what])
             values = self.fitted[rows], self.observed[rows], self.stderr[rows]
-            ax.errorbar(*values, fmt=marker, ms=4, color=color, label=kind)
+            ax.errorbar(*values, fmt=marker, ms=4, color=color, label=kind if len(kinds) <= _NAMED else None)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="fitted fraction", ylabel="observed fraction")
         legend(ax)
         return ax
@@ -204,6 +206,61 @@ def _of_votes(fit: TransitionFit, rng: np.random.Generator) -> _Outcomes:
     return _Outcomes(names, classes, *tested, differences(given, fit.point), covariance)
 
 
+def _of_nodes(fit: TransitionFit, transition: TreeTransition) -> Calibration:
+    """Fractions of votes for each answer to each question, given the true class, in bins of α.
+
+    A galaxy's fraction k / n has the variance μ (1 - μ) / v with v = n / (1 + (n - 1) ρ), and is weighted by v.
+    """
+    sample, nodes = fit.sample, transition.nodes
+    assert sample.gold is not None
+    assert sample.paths is not None
+    rows = np.flatnonzero(sample.known)
+    rows = rows[np.argsort(sample.alpha[rows], kind="stable")]
+    design, means = transition.design(sample.argument[rows]), transition.log_answers(sample.argument[rows], votes=True)
+    votes = nodes.along[sample.paths[rows]].astype(float) if sample.counts is None else sample.counts[rows]
+    chi_squared, degrees, begin = 0.0, 0, 0
+    what: list[str] = []
+    columns: list[np.ndarray] = []
+    for q, (asked, part) in enumerate(zip(nodes.questions, nodes.parts, strict=True)):
+        counts, answers = votes[:, part], list(asked.answers)
+        shape = (sample.n_classes, len(answers) - 1, design.shape[1])
+        size = int(np.prod(shape))
+        of_scores = fit.covariance[begin : begin + size, begin : begin + size]
+        begin += size + (0 if transition.overdispersion is None else sample.n_classes)
+        for true, name in enumerate(nodes.classes):
+            rho = 0.0 if transition.overdispersion is None else transition.overdispersion[q][true]
+            here = np.flatnonzero((sample.gold[rows] == true) & (counts.sum(axis=1) > 0))
+            n, mean = counts[here].sum(axis=1), np.exp(means[q][here, true])
+            v, w = n / (1 + (n - 1) * rho), sample.gold_weights[rows][here]
+            information = v * (mean * (1 - mean)).max(axis=1)
+            if information.sum() < _LEAST_INFORMATION:
+                continue
+            bins = int(np.clip(information.sum() / _INFORMATION, 1, _BINS))
+            sizes = np.diff(limits_of_bins(sample.alpha[rows][here], bins, information))
+            member = np.repeat(np.eye(sizes.size), sizes, axis=0) * (w * v)[:, None]  # (n, B)
+            at = np.arange(size).reshape(shape)[true].ravel()
+            away = member.T @ (counts[here] / n[:, None] - mean)[:, 1:]
+            spread = np.eye(len(answers) - 1) * mean[:, 1:, None] - mean[:, 1:, None] * mean[:, None, 1:]
+            slopes = np.einsum("nb,nij,nt->bijt", member, spread, design[here]).reshape(away.size, at.size)
+            scatter = np.einsum("nb,nc,nij,n->bicj", member, member, spread, 1 / v).reshape(away.size, -1)
+            covariance = scatter - slopes @ of_scores[np.ix_(at, at)] @ slopes.T
+            scale = np.sqrt(np.maximum(np.diag(scatter), 1e-9))
+            values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+            kept = values > _PART_LEFT
+            chi_squared += float(np.sum((vectors[:, kept].T @ (away.ravel() / scale)) ** 2 / values[kept]))
+            degrees += int(kept.sum())
+            total = member.sum(axis=0)
+            for a in range(1, len(answers)):
+                of_bins = [sample.alpha[rows][here], mean[:, a], counts[here, a] / n]
+                error = np.sqrt(np.einsum("nb,n->b", member**2, mean[:, a] * (1 - mean[:, a]) / v)) / total
+                what += [f"{name}: {answers[a]}"] * sizes.size
+                columns.append(np.stack([*(member.T @ one / total for one in of_bins), error]))
+    p_value = float(chi2.sf(chi_squared, degrees)) if degrees else 1.0
+    alpha, fitted, observed, stderr = np.concatenate([np.empty((4, 0)), *columns], axis=1)
+    rejected = _rejected(fit, p_value) if p_value < LEVEL else ()
+    return Calibration(tuple(what), alpha, fitted, observed, stderr, chi_squared, degrees, p_value, rejected)
+
+
 def _some(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
     return rows if rows.size <= most else np.sort(rng.choice(rows, most, replace=False))
 
@@ -286,7 +343,8 @@ def calibration(fit: TransitionFit) -> Calibration:
     """Compare the labels with the probabilities that a fit gives them, in bins.
 
     With gold labels, p(ỹ | y, α) of each wrong label; without, p(ỹ | α) of all galaxies; of vote counts, the fraction
-    of votes. The p-value takes account of the fitted parameters, with any family.
+    of votes; of paths through a tree, the fractions of votes for each answer, given the true class. The p-value takes
+    account of the fitted parameters, with any family.
 
     Parameters
     ----------
@@ -306,6 +364,8 @@ def calibration(fit: TransitionFit) -> Calibration:
     >>> bool(checked.p_value > 0.01)  # the labels flip as the fit says
     True
     """
+    if isinstance(fit.transition, TreeTransition):
+        return _of_nodes(fit, fit.transition)
     rng = np.random.default_rng(0)
     if fit.votes is not None:
         outcomes = _of_votes(fit, rng)
@@ -351,6 +411,12 @@ def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
         message = f"The vote counts reject the model of votes with constant class fractions {reason}."
         action = "Give gold labels (`gold`), and fit the majority labels instead of the votes."
         return (Finding("votes-unlike-model", "caution", message, action),)
+    if fit.sample.nodes is not None and fit.family == "tree":
+        message = (
+            f"Votes of galaxies with gold labels differ from the T(α) of paths by more than their errors {reason}."
+        )
+        action = "Compare the fitted with the observed fractions (calibration), and give observables (`observables`)."
+        return (Finding("family-rejected", "caution", message, action),)
     message = f"The gold labels reject the {fit.family} family {reason}."
     action = 'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.'
     if fit.sample.gold is None:

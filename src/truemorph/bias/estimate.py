@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.calibration import Calibration
+from truemorph.bias.calibration import Calibration, calibration
 from truemorph.bias.checks import LEVEL, balance_findings, selection_findings, vote_findings
 from truemorph.bias.diagnosis import diagnose
 from truemorph.bias.diagnostics import ConfoundingCheck, FamilyComparison, compared, confounding, group_findings
@@ -19,7 +19,7 @@ from truemorph.bias.files import read_draws, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
 from truemorph.bias.fractions import fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
-from truemorph.bias.population import PopulationFractions
+from truemorph.bias.population import PopulationFractions, QuotedFraction
 from truemorph.bias.result import FittedCurve, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import (
@@ -59,10 +59,11 @@ class Estimate(Result):
     fit : TransitionFit or FittedCurve
         The latter if the estimate was read from a file.
     families : FamilyComparison or None
-    check : ConfoundingCheck
+    check : ConfoundingCheck or None
+        None for a question, whose estimate rests on gold labels alone.
     calibration : Calibration
     fractions : PopulationFractions
-        Class fractions in bins of α, or of another column.
+        Class fractions in bins of α, or of another column; of a question with its quantities.
     gold_fractions, gold_stderr : array, shape (B,), or None
         Disk fraction of the galaxies with gold labels in the same bins, and its binomial error.
     bootstrap_std : dict of str to float
@@ -84,7 +85,7 @@ class Estimate(Result):
 
     fit: TransitionFit | FittedCurve
     families: FamilyComparison | None
-    check: ConfoundingCheck
+    check: ConfoundingCheck | None
     calibration: Calibration
     fractions: PopulationFractions
     gold_fractions: np.ndarray | None
@@ -103,13 +104,20 @@ class Estimate(Result):
         """Lowest and highest fraction of each class, by its name."""
         return self.fit.fraction_range
 
+    def __getitem__(self, name: str) -> QuotedFraction:
+        """Return a fraction that is quoted, such as "bar fraction"."""
+        return self.fractions[name]
+
     def summary(self) -> str:
-        """Return class fractions, parameters, families and fractions by bin as text."""
+        """Return class fractions, parameters, families and fractions by bin; of a question fractions and T(α)."""
+        if self.fractions.quantities:
+            said = [("T(α)", self.curve.statement), ("calibration", f"p = {self.calibration.p_value:.2g}")]
+            return "\n".join([self.fractions.summary(), *text_facts(said)])
         facts = self.curve.facts()
         if self.bootstrap_std:
             scatter = ", ".join(f"{name} ± {value:.3f}" for name, value in self.bootstrap_std.items())
             facts.append(("bootstrap", scatter))
-        if self.check.confounded or self.check.unexplained:
+        if self.check is not None and (self.check.confounded or self.check.unexplained):
             facts.append(("check", self.check.statement))
         if self.about.get("alpha"):
             facts.append(("α", self.about["alpha"]))
@@ -123,7 +131,7 @@ class Estimate(Result):
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
         described = self.fit.to_dict() | dict(self.about)
         described["findings"] = [one.to_dict() for one in self.findings]
-        described["confounding"] = self.check.to_dict()
+        described["confounding"] = self.check
         if self.families is not None:
             compared = self.families.to_dict()
             described["families"], described["families_failed"] = compared["families"], compared["failed"]
@@ -132,7 +140,7 @@ class Estimate(Result):
         described["fractions"] = self.fractions.to_dict() | {
             "gold": self.gold_fractions,
             "gold_stderr": self.gold_stderr,
-            "gold_definition": described.pop("gold_definition", None),
+            "gold_definition": described.pop("gold_definition", self.fractions.about.get("gold_definition")),
         }
         if self.bootstrap_std:
             described["bootstrap_std"] = self.bootstrap_std
@@ -144,14 +152,14 @@ class Estimate(Result):
         fractions = described["fractions"]
         findings = tuple(map(Finding.from_dict, described["findings"]))
         about = {name: described[name] for name in ABOUT if name in described}
-        if fractions["gold_definition"] is not None:
+        if fractions["gold_definition"] is not None and "quantities" not in fractions:
             about["gold_definition"] = fractions["gold_definition"]
         gold = (fractions[name] for name in ("gold", "gold_stderr"))
         values, stderr = (None if one is None else np.array(one, dtype=np.float64) for one in gold)
         return cls(
             FittedCurve.from_dict(described),
             FamilyComparison.from_dict(described) if "families" in described else None,
-            ConfoundingCheck.from_dict(described["confounding"]),
+            None if described["confounding"] is None else ConfoundingCheck.from_dict(described["confounding"]),
             Calibration.from_dict(described["calibration"]),
             PopulationFractions.from_dict(fractions, samples),
             values,
@@ -206,7 +214,7 @@ class Estimate(Result):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         curve, fraction, calibrated = figure.subplots(1, 3)
         plot_fit(self.fit, curve, None if self.families is None else self.families.fits).set_title("Bias curve")
-        self.plot(fraction).set_title("Class fractions")
+        self.plot(fraction).set_title(next(iter(self.fractions.ratios)).replace("_", " ").capitalize())
         self.calibration.plot(calibrated).set_title("Calibration of the fit")
         return figure
 
@@ -299,6 +307,36 @@ def make_estimate(
         scatter,
         context.about,
     )
+
+
+def estimate_of_paths(sample: Sample, fractions: PopulationFractions, about: Mapping[str, Any], seed: int) -> Estimate:
+    """Fit T(α) of the paths to a question's answers, beside the fractions of these answers."""
+    fit = solve(sample, settings_for(sample, seed=seed))
+    checked = calibration(fit)
+    fit = replace(_with_same_total(fit, fractions), findings=checked.findings)
+    findings = unique(fractions.findings, fit.findings)
+    return Estimate(fit, None, None, checked, fractions, None, findings, about=about)
+
+
+def _with_same_total(fit: TransitionFit, fractions: PopulationFractions) -> TransitionFit:
+    """Return a fit whose class fractions sum to those of a question's classes, of which T may tell apart more."""
+    nodes = fit.sample.nodes
+    assert nodes is not None
+    assert fractions.samples is not None
+    assert fit.fraction_samples is not None
+    ends = {one.name: one.answer for one in nodes.tree.classes(nodes.question)}
+    numbers = {name: k for k, name in enumerate(fractions.classes)}
+    of = np.array([numbers.get(one, numbers.get(ends.get(one) or "", 0)) for one in nodes.classes])
+    share = fractions.bin_weights / fractions.bin_weights.sum()
+
+    def divided(total: np.ndarray, parts: np.ndarray) -> np.ndarray:
+        found = total[..., of] * parts / np.maximum(parts @ (of[:, None] == of), 1e-12)
+        return np.asarray(found / found.sum(axis=-1, keepdims=True))
+
+    samples = divided(np.einsum("b,sbk->sk", share, fractions.samples), fit.fraction_samples)
+    errors = {name: float(samples[:, k].std()) for name, k in fraction_names(fit.sample.classes).items()}
+    middle = divided(share @ fractions.fractions, fit.class_fractions)
+    return replace(fit, class_fractions=middle, stderr=fit.stderr | errors, fraction_samples=samples)
 
 
 def _fitted(

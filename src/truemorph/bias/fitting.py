@@ -28,8 +28,10 @@ from truemorph.bias.transitions import (
     LogisticTransition,
     Search,
     Space,
+    TreeTransition,
     family_of,
 )
+from truemorph.bias.tree import by_tree
 from truemorph.bias.votes import by_votes
 from truemorph.errors import InputError
 from truemorph.questions import SMOOTH_OR_DISK, fraction_names
@@ -97,15 +99,16 @@ def fit_transition(
 
     Parameters
     ----------
-    labels : array of int, shape (N,), or (N, 2)
-        Observed labels, 0 = smooth, 1 = disk (0 … K-1 with K classes); or counts of smooth and disk votes.
+    labels : array of int, shape (N,), or (N, 2); or Votes
+        Observed labels, 0 = smooth, 1 = disk (0 … K-1 with K classes); or counts of smooth and disk votes; or votes for
+        the answers on the way to those of a question (`Votes`), or labels of it (`Votes.of_labels`).
     alpha : array, shape (N,)
         Resolution; θ is in the same unit. T is a function of this α: measurement errors of α make it flatter.
     family : str or subclass of FlipTransition, optional
         "rayleigh" (eq. 5), "weibull", "fisk" (log-logistic), "constant", "monotone" (decreasing with α, no formula),
-        "matrix" (K×K, constant in α), "logistic" (K classes, several observables); or a class of your own. Default:
-        with gold labels, the best of "rayleigh", "weibull" and "fisk" (by AIC), otherwise "rayleigh"; with observables,
-        "logistic".
+        "matrix" (K×K, constant in α), "logistic" (K classes, several observables), "tree" (paths through a decision
+        tree); or a class of your own. Default: with gold labels, the best of "rayleigh", "weibull" and "fisk" (by AIC),
+        otherwise "rayleigh"; with observables, "logistic"; of `Votes`, "tree".
     method : {None, "likelihood", "binned", "conditional", "gold", "votes"}
         Default: "gold" if `gold` is given, "conditional" if `intrinsic` is, "votes" for counts, else "likelihood".
         "likelihood": unbinned maximum likelihood, assuming that class fractions do not depend on α. "binned":
@@ -221,8 +224,11 @@ def settings_for(
     if has["votes"] and sample.observables is not None:
         raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
     cls = None
-    if family is not None or method != "gold" or sample.observables is not None or sample.n_classes != 2:
-        cls = family_of(family or ("rayleigh" if sample.observables is None else "logistic"))
+    if family is not None or method != "gold" or sample.argument.ndim == 2 or sample.n_classes != 2 or sample.nodes:
+        several = "rayleigh" if sample.observables is None else "logistic"
+        cls = family_of(family or (several if sample.nodes is None else "tree"))
+    if cls is TreeTransition and method != "gold":
+        raise InputError("T(alpha) of the paths through a decision tree needs gold labels (gold=)")
     if false_disk is not None and cls is not None and not issubclass(cls, FlipTransition):
         raise InputError(f"{cls.family} fits all flip probabilities: remove false_disk")
     return Settings(method, cls, bins, false_disk, delta, knots, seed)
@@ -234,13 +240,15 @@ def solve(sample: Sample, settings: Settings) -> TransitionFit:
     classes = [family_of(one) for one in families]
     check_variation(sample, classes[0])
     rate, from_labels = _false_disk(settings, sample), settings.method in ("likelihood", "binned")
-    search = Search(sample.argument, _flips_seen(sample), from_labels, rate, settings.knots, sample.classes)
+    free = _flips_seen(sample), from_labels, rate, settings.knots, sample.classes
+    search = Search(sample.argument, *free, sample.nodes, sample.counts is not None)
     spaces = [_space(cls, search, settings.method) for cls in classes]
     space, cls = spaces[0], classes[0]
     if len(spaces) > 1:
         space = min(spaces, key=lambda one: 2 * one.size - 2 * gold_maximum(one, sample).value)
         cls = family_of(space.family)
-    fit = METHODS[settings.method](space, sample, replace(settings, family=cls))
+    fitted_by = by_tree if cls is TreeTransition else METHODS[settings.method]
+    fit = fitted_by(space, sample, replace(settings, family=cls))
     if settings.method == "gold" or settings.delta is None:
         return fit
     return replace(fit, drift=drift_range(sample, cls, rate, settings.delta))
@@ -254,7 +262,7 @@ def _space(cls: Any, search: Search, method: str) -> Space:
     if not cls.varies and method not in ("gold", "votes"):
         reason = "a flip probability that is constant in alpha can't be separated from class fractions"
         raise InputError(f"{cls.family}: {reason}; give gold labels (gold=)")
-    if search.alpha.ndim == 2 and cls is not LogisticTransition:
+    if search.alpha.ndim == 2 and cls not in (LogisticTransition, TreeTransition):
         raise InputError(f'several observables need family="logistic"; {cls.family} needs alpha of shape (N,)')
     if n_classes != 2 and issubclass(cls, FlipTransition):
         raise InputError(f'{cls.family} is for two classes; for {n_classes} use "matrix" or "logistic"')

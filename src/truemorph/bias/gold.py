@@ -33,7 +33,7 @@ from truemorph.workers import one_thread
 
 SAMPLES = 1000
 # Number of bins of α, and minimum number of galaxies in each.
-_BINS, _PER_BIN = 8, 50
+BINS, PER_BIN = 8, 50
 # Standard deviations (logit): of bin effects, which are averaged over; priors of other coefficients.
 _EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
 # Bins over which the correlation of two effects falls by a factor of e.
@@ -370,7 +370,7 @@ def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     counts = np.bincount(gold[known], minlength=sample.n_classes)
     if not counts.all():
         raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
-    bins = Bins.cut(sample.alpha, max(1, min(_BINS, n // _PER_BIN)), sample.weights)
+    bins = Bins.cut(sample.alpha, max(1, min(BINS, n // PER_BIN)), sample.weights)
     columns = [] if sample.probability is None else [propensity_columns(sample.probability)]
 
     def regression(bins: Bins) -> GoldRegression:

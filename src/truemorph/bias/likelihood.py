@@ -15,7 +15,7 @@ from array_api_compat import array_namespace, is_torch_array
 
 from truemorph.arrays import float_array
 from truemorph.bias.files import load_transition
-from truemorph.bias.transitions import UNKNOWN, Array, Transition, chosen
+from truemorph.bias.transitions import UNKNOWN, Array, Transition, TreeTransition, chosen
 from truemorph.errors import InputError
 
 _IMPOSSIBLE = -1e4
@@ -139,7 +139,12 @@ def log_marginal(log_prior: Array, evidence: Array) -> tuple[Array, Array]:
 
 
 def label_evidence(transition: Transition, labels: Array, alpha: Array) -> Array:
-    """Return log p(ỹ_n | y, α_n) of each galaxy's label for every true class y, shape (N, K)."""
+    """Return log p(ỹ_n | y, α_n) of each galaxy's label for every true class y, shape (N, K).
+
+    Labels may be votes for all answers of a tree, shape (N, A), if T is a `TreeTransition`.
+    """
+    if labels.ndim == 2 and isinstance(transition, TreeTransition):
+        return transition.log_votes(labels, alpha)
     columns = transition.log_columns(labels, alpha)
     return array_namespace(columns[0]).stack(columns, axis=1)
 
@@ -159,8 +164,9 @@ def posterior(
     probabilities : array, shape (N, K)
         p(y | x) from a model that was *not* trained on these labels. A model that was has memorised ỹ, and the
         posterior would count it twice.
-    labels : array of int, shape (N,)
-        Observed labels ỹ.
+    labels : array of int, shape (N,); or array, shape (N, A)
+        Observed labels ỹ; or, if T is of the paths through a decision tree (`TreeTransition`), numbers of votes for the
+        answers at its nodes (`Votes.columns`).
     alpha : array, shape (N,)
         Resolution.
     transition : Transition, TransitionFit, Estimate, path or dict
@@ -199,10 +205,11 @@ def posterior(
         bad = np.flatnonzero(np.abs(probabilities.sum(axis=1) - 1) > 1e-3)
         if bad.size:
             raise InputError(f"probabilities must sum to 1 in each row (first wrong: row {bad[0]})")
-        labels = check_labels(labels, transition.n_classes)
+        of_tree = np.ndim(labels) == 2 and isinstance(transition, TreeTransition)
+        labels = float_array(labels, "labels") if of_tree else check_labels(labels, transition.n_classes)
         alpha = float_array(alpha, "alpha")
-        if not (labels.size,) == alpha.shape[:1] == probabilities.shape[:1]:
-            sizes = f"{len(probabilities)} probabilities, {labels.size} labels, alpha of shape {alpha.shape}"
+        if not labels.shape[:1] == alpha.shape[:1] == probabilities.shape[:1]:
+            sizes = f"{len(probabilities)} probabilities, {len(labels)} labels, alpha of shape {alpha.shape}"
             raise InputError(f"one row per galaxy: got {sizes}")
     xp = array_namespace(probabilities)
     alpha = argument_of(transition, xp.asarray(alpha), observables)
@@ -246,5 +253,8 @@ def label_quality(
     >>> np.round(label_quality(p, np.array([0, 1]), np.array([5.0, 5.0]), RayleighTransition(10.0)), 3)
     array([0.327, 1.   ])
     """
+    transition = load_transition(transition)
     after = posterior(probabilities, labels, alpha, transition, observables=observables)
+    if np.ndim(labels) == 2:  # votes; the label is their majority path
+        labels = transition.nodes.votes(np.asarray(labels)).labels
     return chosen(after[:, None, :], array_namespace(after).asarray(labels))[0]

@@ -18,7 +18,7 @@ _BINS = 12
 def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     """Draw the labels and the bias curve; from labels alone with its range, beside other families as one band."""
     ax = axes_or_new(ax)
-    if fit.class_fractions.size != 2:
+    if fit.class_fractions.size != 2 or fit.sample.nodes is not None:
         return _plot_matrix(fit, ax)
     first, second = fit.sample.classes
     alpha, gold, weights = fit.sample.alpha, fit.sample.gold, fit.sample.gold_weights
@@ -59,7 +59,7 @@ def _plot_matrix(fit: Any, ax: Any) -> Any:
     """Draw how often galaxies of each of K classes get another class as label."""
     right = np.diagonal(np.asarray(fit.transition.matrix(fit.sample.argument)), axis1=1, axis2=2)
     for name, values in zip(fit.sample.classes, right.T, strict=True):
-        ax.plot(*_binned_mean(fit.sample.alpha, 1 - values), label=f"class {name} ({fit.family})")
+        ax.plot(*_binned_mean(fit.sample.alpha, 1 - values), label=f"{name} ({fit.family})")
     ax.set(xlabel=ALPHA, ylabel="fraction with another label", ylim=(-0.02, 1.02))
     legend(ax)
     return ax

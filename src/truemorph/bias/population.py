@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -10,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.files import read_draws, write_fit
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.transitions import DISK, SMOOTH, Array
-from truemorph.errors import InputError, nearest, reason
+from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
-from truemorph.io import check_format, plain, read_json
+from truemorph.io import plain
 from truemorph.questions import Quantity, class_names, fraction_names, slug
 from truemorph.results import Result, quantity_table, text_table
 
@@ -315,19 +313,6 @@ class PopulationFractions(Result):
             **{name: described[name] for name in ("method", "assumption", "by")},
         )
 
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> PopulationFractions:
-        """Read the fractions of a question that `write` wrote, with their draws."""
-        described = read_json(path)
-        check_format(described, path)
-        try:
-            return cls.from_dict(described, read_draws(described, path))
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
-            raise InputError(
-                f"{path}: holds no fractions of a question of this version ({reason(problem)}); make them again with "
-                "`truemorph transition`"
-            ) from problem
-
     def to_table(self) -> Any:
         """Return a table with one row per bin: observed and corrected fraction, with errors.
 
@@ -351,18 +336,6 @@ class PopulationFractions(Result):
                 part + end: (values[:, k], "", what.format(of)) for part, (values, what) in self._columns.items()
             }
         return quantity_table(columns, method=self.method, assumption=self.assumption)
-
-    def figure(self) -> Any:
-        """Return a matplotlib figure of the fractions."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        self.plot(figure.subplots())
-        return figure
-
-    def write(self, out: str | os.PathLike[str]) -> None:
-        """Write them as JSON, with draws (.npz) and the figure (.png) beside it."""
-        write_fit(self.to_dict(), self.figure(), out, None if self.samples is None else {"fractions": self.samples})
 
     def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
         """Draw the observed and corrected fractions, and the truth if known; return matplotlib axes."""

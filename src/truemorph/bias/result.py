@@ -12,7 +12,7 @@ from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import DISK, Space, Transition, transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import DISK, Space, Transition, TreeTransition, transition_from_dict, transition_to_dict
 from truemorph.bias.vote_model import VoteModel
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -153,6 +153,20 @@ class FittedCurve(Result):
         """Lowest and highest fraction of each class, by its name."""
         return {name: (float(low), float(high)) for name, (low, high) in zip(self.classes, self.ranges, strict=True)}
 
+    @property
+    def statement(self) -> str:
+        """The family and its parameters; of paths through a tree, how often labels of each class are right."""
+        transition = self.transition
+        if not isinstance(transition, TreeTransition):
+            values = [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
+            return f"{self.family}: {', '.join(values)}"
+        middle, scale = transition.center[0], transition.scale[0]
+        alpha = np.exp([middle - scale, middle + scale])
+        standard = np.broadcast_to(transition.center[1:], (2, len(transition.center) - 1))
+        right = np.diagonal(transition.matrix(np.column_stack([alpha, standard])), axis1=1, axis2=2).T
+        of_classes = (f"{name} {a:.2f}, {b:.2f}" for name, (a, b) in zip(transition.nodes.classes, right, strict=True))
+        return f"labels that are right at α = {alpha[0]:.3g} and {alpha[1]:.3g}: {'; '.join(of_classes)}"
+
     def facts(self) -> list[tuple[str, str]]:
         """Return the class fractions with their ranges, the parameters, and what they rest on."""
         facts = []
@@ -161,9 +175,8 @@ class FittedCurve(Result):
             value += f" (range {self.ranges[k, 0]:.3f} to {self.ranges[k, 1]:.3f})"
             labelled = f"{self.labelled[k]:.3f} by the labels of {self.galaxies:,} galaxies"
             facts.append((name.replace("_", " "), f"{value}; {labelled}"))
-        values = [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
         facts += [
-            ("bias curve", f"{self.family}: {', '.join(values)}"),
+            ("bias curve", self.statement),
             ("method", f"{self.method}; assumes that {self.assumption.replace('alpha', 'α')}"),
         ]
         return facts + ([] if self.drift is None else [("range spans", str(self.drift["statement"]))])

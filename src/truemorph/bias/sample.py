@@ -13,7 +13,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
 from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution
 from truemorph.errors import InputError
-from truemorph.questions import class_names
+from truemorph.questions import Nodes, Votes, class_names
 from truemorph.workers import one_thread
 
 # Fewest gold labels of a fit.
@@ -42,6 +42,9 @@ class Sample:
     # (N,): nonzero where people could not tell the class, or did not agree; above 1 where a question may not apply.
     uncertain: np.ndarray | None = None
     votes: np.ndarray | None = None  # (N, 2)
+    nodes: Nodes | None = None  # of labels that are paths through a tree
+    paths: np.ndarray | None = None  # (N,): majority path through these nodes
+    counts: np.ndarray | None = None  # (N, A): votes for the answers at these nodes; None for labels alone
 
     @classmethod
     def of(
@@ -60,12 +63,17 @@ class Sample:
     ) -> Sample:
         """Check shapes and values; without names of `classes`, labels and gold labels determine K.
 
-        Labels may be counts of votes, shape (N, 2). Intrinsic columns must not encode the labels. Of a question, class
-        0 is that to which it does not apply, and gold labels may be `ANSWER_UNKNOWN`.
+        Labels may be counts of votes, shape (N, 2), or `Votes` of a question. Intrinsic columns must not encode the
+        labels. Of a question, class 0 is that to which it does not apply, and gold labels may be `ANSWER_UNKNOWN`.
         """
-        resolution, votes = as_resolution(float_array(alpha, "alpha")), None
+        resolution, votes, of_tree = as_resolution(float_array(alpha, "alpha")), None, dict[str, Any]()
         n = resolution.size
-        if np.ndim(labels) == 2:
+        if isinstance(labels, Votes):
+            counts = labels.columns
+            single = {"counts": counts} if counts[:, labels.nodes.parts[0]].sum(axis=1).max(initial=0) > 1 else {}
+            of_tree = {"nodes": labels.nodes, "paths": labels.paths, **single}
+            classes, labels = labels.nodes.classes, labels.labels
+        elif np.ndim(labels) == 2:
             votes = check_votes(labels)
             labels = (votes[:, DISK] > votes[:, SMOOTH]).astype(np.int64)
         if classes is None:
@@ -87,6 +95,7 @@ class Sample:
             else check_probability(gold_probability, known),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
             votes=votes,
+            **of_tree,
         )
         if intrinsic is None:
             return sample

@@ -22,12 +22,12 @@ from typing import Any, ClassVar
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 from array_api_compat import device as get_device
-from scipy.special import expit
+from scipy.special import expit, gammaln
 
 from truemorph.arrays import float_array
 from truemorph.errors import InputError, reason
 from truemorph.io import plain
-from truemorph.questions import SMOOTH_OR_DISK
+from truemorph.questions import SMOOTH_OR_DISK, Nodes
 
 SMOOTH, DISK = 0, 1
 # Value for "no gold label".
@@ -131,6 +131,8 @@ class Search:
     false_disk: float | None = 0.0  # p(ỹ = disk | y = smooth) of two classes; None to fit it
     knots: int | Sequence[float] = 8  # of families without a formula: their number, or their α
     classes: Sequence[str] = SMOOTH_OR_DISK  # (K,): names
+    nodes: Nodes | None = None  # of labels that are paths through a tree
+    counts: bool = False  # whether there are numbers of votes at these nodes
 
     @property
     def flips(self) -> np.ndarray:
@@ -816,6 +818,206 @@ class LogisticTransition(Transition):
         return Space(cls.family, n_classes, named, build, np.array, -bound, bound, np.array(starts))
 
 
+@dataclass(frozen=True, repr=False)
+class TreeTransition(Transition):
+    """T(α) of the paths through a decision tree: what volunteers answer to each question, given the true path.
+
+    At a question q, a galaxy of class y gets an answer with probability μ_q(y, α), a multinomial logistic regression in
+    ln α, and in other observables. μ_q is also defined where the question does not apply. Numbers of votes k_q of n_q
+    are Dirichlet-multinomial around it, with an intra-galaxy correlation ρ_q(y):
+    log p(votes | y, α) = Σ_q log DM(k_q | n_q, μ_q(y, α), ρ_q(y)). A question without votes gives a factor of 1.
+    For labels, p(ỹ | y, α) is the product of the probabilities of the answers on the path of ỹ.
+
+    Parameters
+    ----------
+    nodes : Nodes or dict
+        The questions, and the classes of the paths through them.
+    coefficients : sequence, one for each of the Q questions, of shape (K, A, J + 2)
+        Intercept and slopes of the scores of A answers given each class, for a label: a path of one answer a question.
+    votes : sequence, as `coefficients`, optional
+        The same for a single vote, which is less often right than the majority.
+    overdispersion : sequence of shape (Q, K), optional
+        ρ_q(y), above 0 and below 1; given together with `votes`.
+    center, scale : sequence of float, length J + 1
+        Standardisation of ln α and of the other observables.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree.
+
+    Examples
+    --------
+    A tree of one question: half of the disks are called disks at α = 10, with ρ = 0.2.
+
+    >>> flat = {"name": "one", "questions": [{"name": "smooth", "answers": {"smooth": ["a"], "disk": ["b"]}}]}
+    >>> given = [[[[0, 0], [-3, 0]], [[0, 0], [0, 1.5]]]]
+    >>> t = TreeTransition(
+    ...     {"tree": flat, "question": "smooth", "of_paths": ["smooth", "disk"]}, given, given, [[0.2, 0.2]],
+    ...     center=(2.302585,), scale=(0.5,),
+    ... )
+    >>> np.round(t.matrix(np.array([10.0, 20.0]))[:, 1], 3)
+    array([[0.5  , 0.5  ],
+           [0.111, 0.889]])
+    >>> np.round(np.exp(t.log_votes(np.array([[3, 1], [0, 0]]), np.array([10.0, 10.0]))), 3)
+    array([[0.224, 0.229],
+           [1.   , 1.   ]])
+    """
+
+    nodes: Nodes
+    coefficients: tuple[Any, ...]
+    votes: tuple[Any, ...] | None = None
+    overdispersion: tuple[tuple[float, ...], ...] | None = None
+    center: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+
+    family: ClassVar[str] = "tree"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.nodes, Nodes):
+            object.__setattr__(self, "nodes", Nodes.from_dict(self.nodes))
+        terms = len(self.center) + 1
+        if (self.votes is None) != (self.overdispersion is None) or len(self.scale) != terms - 1:
+            raise InputError("give votes and overdispersion together, and a scale for each center")
+        for name in ("coefficients", "votes"):
+            if getattr(self, name) is None:
+                continue
+            tables = [float_array(one, name) for one in getattr(self, name)]
+            shapes = [(self.n_classes, len(one.answers), terms) for one in self.nodes.questions]
+            if [one.shape for one in tables] != shapes:
+                raise InputError(f"{name} must have the shapes {shapes}; got {[one.shape for one in tables]}")
+            object.__setattr__(self, name, tuple(_tuples(one.tolist()) for one in tables))
+        if self.overdispersion is not None:
+            rho = float_array(self.overdispersion, "overdispersion")
+            if rho.shape != (len(self.nodes.questions), self.n_classes) or not np.all((rho > 0) & (rho < 1)):
+                raise InputError(f"overdispersion must be between 0 and 1 for each question and class; got {rho}")
+            object.__setattr__(self, "overdispersion", _tuples(rho.tolist()))
+        for name in ("center", "scale"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.nodes.classes)
+
+    @property
+    def n_votes(self) -> int:
+        """Number of columns of votes: the answers to all questions."""
+        return self.nodes.parts[-1].stop
+
+    def design(self, alpha: Array) -> Array:
+        """Return one and the standardised ln α and observables, shape (N, J + 2)."""
+        alpha = alpha if is_torch_array(alpha) else float_array(alpha, "alpha")
+        columns = alpha[:, None] if alpha.ndim == 1 else alpha
+        if columns.shape[1] != len(self.center):
+            raise InputError(f"needs α and {len(self.center) - 1} observables; got {columns.shape[1] - 1}")
+        resolution = as_resolution(columns[:, 0])
+        xp = array_namespace(resolution)
+        terms = [_log(resolution), *(xp.astype(columns[:, j], resolution.dtype) for j in range(1, columns.shape[1]))]
+        standard = [(one - center) / s for one, center, s in zip(terms, self.center, self.scale, strict=True)]
+        return xp.stack([xp.ones_like(resolution), *standard], axis=-1)
+
+    def log_answers(self, alpha: Array, votes: bool = False) -> list[Array]:
+        """Return log μ_q(y, α) of each question for a label, or for a single vote, shape (N, K, A) each."""
+        design = self.design(alpha)
+        xp, of = array_namespace(design), {"dtype": design.dtype, "device": get_device(design)}
+        tables = self.votes if votes and self.votes is not None else self.coefficients
+        found = []
+        for table in tables:
+            scores = xp.tensordot(design, xp.asarray(np.array(table), **of), axes=([1], [2]))
+            scores = scores - xp.max(scores, axis=-1, keepdims=True)
+            found.append(scores - xp.log(xp.sum(xp.exp(scores), axis=-1, keepdims=True)))
+        return found
+
+    def log_matrix(self, alpha: Array) -> Array:
+        """Return log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
+        every = self.log_answers(alpha)
+        xp = array_namespace(every[0])
+        flat = xp.concat(every, axis=-1)
+        paths = [sum(flat[..., int(k)] for k in np.flatnonzero(on)) for on in self.nodes.along]
+        of = self.nodes.of_paths
+        labels = [
+            xp.log(sum(xp.exp(path) for path, one in zip(paths, of, strict=True) if one == name))
+            for name in self.nodes.classes
+        ]
+        return xp.stack(labels, axis=-1)
+
+    def log_votes(self, votes: Array, alpha: Array) -> Array:
+        """Return log p(votes | y, α), shape (N, K), for votes for all answers, shape (N, `n_votes`)."""
+        if self.overdispersion is None:
+            raise InputError("this T(alpha) is of labels; for numbers of votes, fit it to numbers of votes")
+        if votes.ndim != 2 or votes.shape[1] != self.n_votes:
+            raise InputError(f"votes must have shape (N, {self.n_votes}); got {tuple(votes.shape)}")
+        means = self.log_answers(alpha, votes=True)
+        xp = array_namespace(means[0])
+        votes = xp.astype(votes, means[0].dtype)
+        found = xp.zeros_like(means[0][..., 0])
+        for part, log_mean, rho in zip(self.nodes.parts, means, self.overdispersion, strict=True):
+            concentration = xp.asarray((1 - np.array(rho)) / rho, dtype=log_mean.dtype, device=get_device(log_mean))
+            found = found + dirichlet_multinomial(votes[:, None, part], xp.exp(log_mean), concentration)
+        return found
+
+    @classmethod
+    def space(cls, search: Search) -> Space:
+        """Return the space of scores relative to each question's first answer, and of logits of ρ.
+
+        A point has the parameters of votes, if there are any, and then those of labels; in each, question by question.
+        """
+        if search.nodes is None:
+            raise InputError('family "tree" needs votes or labels of a question (Votes)')
+        nodes, columns = search.nodes, search.alpha.reshape(len(search.alpha), -1).astype(float)
+        columns = columns[columns[:, 0] > 0]
+        columns[:, 0] = np.log(columns[:, 0])
+        center, scale = columns.mean(axis=0), columns.std(axis=0)
+        if not np.all(scale > 0):
+            raise InputError(f"observable {int(np.argmin(scale))} is the same for all galaxies; remove it")
+        kinds = ["vote", "label"] if search.counts else ["label"]
+        terms = ["", " slope", *(f" slope {j}" for j in range(1, center.size))]
+        names = list[str]()
+        for kind in kinds:
+            for one in nodes.questions:
+                names += [
+                    f"{one.name}: {answer}|{true}{term}{' of labels' if kind == 'label' and search.counts else ''}"
+                    for true in nodes.classes
+                    for answer in list(one.answers)[1:]
+                    for term in terms
+                ]
+                names += [f"{one.name}: overdispersion|{true}" for true in nodes.classes if kind == "vote"]
+        correlations = np.array([": overdispersion|" in name for name in names])
+
+        def build(point: np.ndarray) -> TreeTransition:
+            rest, tables, rho = point, dict[str, list[Any]](), []
+            for kind in kinds:
+                for one in nodes.questions:
+                    shape = (len(nodes.classes), len(one.answers) - 1, len(terms))
+                    table, rest = np.split(rest, [int(np.prod(shape))])
+                    tables.setdefault(kind, []).append(np.pad(table.reshape(shape), ((0, 0), (1, 0), (0, 0))).tolist())
+                    if kind == "vote":
+                        of_node, rest = np.split(rest, [shape[0]])
+                        rho.append(expit(of_node).tolist())
+            votes, correlation = (tuple(tables["vote"]), tuple(rho)) if search.counts else (None, None)
+            return cls(nodes, tuple(tables["label"]), votes, correlation, tuple(center), tuple(scale))
+
+        bound = np.full(len(names), 3 * LOGIT_BOUND)
+        bound[correlations] = LOGIT_BOUND
+        start = np.where(correlations, -1.5, 0.0)[None]
+        return Space(
+            cls.family, len(nodes.classes), names, build,
+            lambda point: np.where(correlations, expit(point), point), -bound, bound, start,
+        )  # fmt: skip
+
+
+def dirichlet_multinomial(counts: Array, means: Array, concentration: Array) -> Array:
+    """Return log DM(k | n, μ, ρ), shape (N, K): counts (N, 1, A), means (N, K, A), (1 - ρ) / ρ of each class (K,)."""
+    xp = array_namespace(means)
+    log_gamma = gammaln if isinstance(means, np.ndarray) else xp.lgamma
+    at = xp.clip(means, min=1e-9) * concentration[:, None]
+    n, whole = xp.sum(counts, axis=-1), xp.sum(at, axis=-1)
+    arranged = log_gamma(n + 1) - xp.sum(log_gamma(counts + 1), axis=-1)
+    each = xp.sum(log_gamma(counts + at) - log_gamma(at), axis=-1)
+    return arranged + log_gamma(whole) - log_gamma(n + whole) + each
+
+
 FAMILIES: dict[str, Any] = {
     one.family: one
     for one in (
@@ -827,6 +1029,7 @@ FAMILIES: dict[str, Any] = {
         MonotoneTransition,
         TabulatedTransition,
         LogisticTransition,
+        TreeTransition,
     )
 }
 _CURVES = {name: one for name, one in FAMILIES.items() if issubclass(one, FlipTransition) and one.varies}

@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.checks import balance_findings, selection_findings
+from truemorph.bias.estimate import Estimate, estimate_of_paths
 from truemorph.bias.fractions import fractions_in_bins
-from truemorph.bias.population import PopulationFractions
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN
 from truemorph.catalogs.catalogue import ID_COLUMNS, condition
@@ -151,6 +151,7 @@ class QuestionGold:
     """Gold labels of a question, shape (N,): names of classes or answers, null if unknown."""
 
     classes: pl.Series
+    paths: pl.Series  # the same, but whole paths where gold labels name them
     definition: str
     findings: list[Finding]
 
@@ -189,7 +190,9 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
         for text in texts.drop_nulls().unique():
             if text not in valid:
                 raise InputError(f"{about}: column {name}: unknown class {text!r}; {nearest(text, list(valid))}")
-        return QuestionGold(texts.replace_strict(valid, default=None), f"{question}: {name}", from_votes(name))
+        classes = texts.replace_strict(valid, default=None)
+        paths = texts.replace_strict({**valid, **{one: one for one in ends}}, default=None)
+        return QuestionGold(classes, paths, f"{question}: {name}", from_votes(name))
     meets, findings = dict[str, pl.Series](), from_votes(rule)
     for part in _SEPARATED.split(name):
         match = _RULE.fullmatch(part)
@@ -219,7 +222,10 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
     if not meets:
         raise InputError(f'{about}: {rule!r} has no rule; give some, such as "{answers[-1]}: bar_length > 0"')
     classes = _by_rules(meets, valid, answers, len(tree.gates(question)) > 1, about)
-    return QuestionGold(classes, f"{question}: {name}", findings)
+    paths = classes
+    for one in [name for name in meets if name in ends]:
+        paths = paths.set((meets[one] & (classes == ends[one])).fill_null(False), one)
+    return QuestionGold(classes, paths, f"{question}: {name}", findings)
 
 
 def _by_rules(
@@ -259,6 +265,7 @@ class QuestionRows:
     """Selected galaxies with labels and gold labels of a question, in the classes that gold labels tell apart."""
 
     sample: Sample
+    of_paths: Sample  # with votes and gold labels of the paths that gold labels tell apart, for T(α)
     paths: np.ndarray  # (N,): class by the majority path
     log_odds: np.ndarray  # (N, P): of the votes at each gate and at the question
     quantities: tuple[Quantity, ...]
@@ -317,6 +324,7 @@ def question_rows(
     *,
     where: Sequence[str] = (),
     named: Sequence[str] = (),
+    observables: Sequence[str] = (),
     weights: str = "balance",
     others: Sequence[OtherLabels] = (),
 ) -> QuestionRows:
@@ -325,7 +333,7 @@ def question_rows(
     The log-odds of other groups' answers stand beside those of the votes.
     """
     source, tree = str(catalogue.path or "catalogue"), tree_of(catalogue, question)
-    frame, findings = filtered(catalogue.frame, list(where), list(named), source)
+    frame, findings = filtered(catalogue.frame, list(where), [*named, *observables], source)
     rule = gold_column(question) if gold == "gold" else gold
     if gold == "gold" and rule not in frame.columns:
         raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {question!r} (`gold`)")
@@ -355,6 +363,16 @@ def question_rows(
         weights=sample_weights(frame, weights, source),
         of_question=True,
     )
+    of_paths, numbers = path_classes(read.paths, tree, question, merged)
+    votes = replace(observed.votes, of_paths=of_paths)
+    in_tree = Sample.of(
+        votes,
+        sample.alpha,
+        observables=numeric_columns(frame, list(observables), source) if observables else None,
+        gold=read.paths.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy(),
+        gold_probability=probability,
+        weights=sample.weights,
+    )
     about = {
         "question": question,
         "tree": tree.name,
@@ -367,6 +385,7 @@ def question_rows(
     }
     return QuestionRows(
         sample,
+        in_tree,
         observed.chosen,
         np.column_stack([observed.votes.log_odds, *(one.votes(frame).log_odds for one in others)]),
         quantities,
@@ -380,7 +399,7 @@ def question_rows(
             merging,
             from_same_images(catalogue.metadata, question) if gold == "gold" else (),
         ),
-        properties(catalogue, frame, [*named, *columns_of_question(frame, rule)]),
+        properties(catalogue, frame, [*named, *observables, *columns_of_question(frame, rule)]),
     )
 
 
@@ -452,6 +471,34 @@ def _sparse_answers(gold: pl.Series, tree: Tree, question: str) -> tuple[dict[st
     return merged, [Finding("answers-merged", "note", message, "Add gold labels of these answers.")]
 
 
+def path_classes(
+    gold: pl.Series, tree: Tree, question: str, merged: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the class of each path that T(α) tells apart, and the number of the class of each name of gold labels.
+
+    Paths are classes of their own if all gold labels of such galaxies name them. Paths of sparse answers are joined as
+    these, and one without gold labels counts as the class before it.
+    """
+    counts = dict(gold.drop_nulls().value_counts().iter_rows())
+    answers, paths = tree.gold_answers(question), tree.classes(question)
+    wholes = [merged.get(one.answer, one.answer) if one.answer in answers else NOT_APPLICABLE for one in paths]
+    names = []
+    for path, whole in zip(paths, wholes, strict=True):
+        of_whole = {one.answer for one, other in zip(paths, wholes, strict=True) if other == whole} | {whole}
+        unnamed = sum(counts.get(one, 0) for one in of_whole if one != path.name)
+        alone = unnamed == 0 and counts.get(path.name, 0) >= _FEWEST_OF_AN_ANSWER
+        names.append(path.name if alone else whole)
+    of = {one.name: name for one, name in zip(paths, names, strict=True)}
+    of |= {whole: whole for whole in wholes} | {one: merged.get(one, one) for one in answers}
+    of = {one: of[one] for one in of if one in counts}
+    known = [name for name in names if name in of.values()]
+    settled = list[str]()
+    for name in names:
+        settled.append(name if name in known else settled[-1] if settled else known[0])
+    classes = list(dict.fromkeys(settled))
+    return tuple(settled), {one: classes.index(name) for one, name in of.items()}
+
+
 def _why_no_number(catalogue: CatalogTable, question: str) -> str:
     """Say why labels alone give no fraction of a question, and which errors how many gold labels give."""
     tree = tree_of(catalogue, question)
@@ -467,7 +514,7 @@ def _why_no_number(catalogue: CatalogTable, question: str) -> str:
     )
 
 
-def question_fractions(
+def question_estimate(
     catalogue: CatalogTable,
     question: str,
     gold: str | None,
@@ -475,18 +522,19 @@ def question_fractions(
     where: Sequence[str] = (),
     by: str | None = None,
     intrinsic: Sequence[str] = (),
+    observables: Sequence[str] = (),
     weights: str = "balance",
     population: bool = False,
     fraction_bins: int = 8,
     seed: int = 0,
     others: Sequence[OtherLabels] = (),
-) -> PopulationFractions:
-    """Estimate the fractions of a question's answers among the galaxies to which it applies, from gold labels."""
+) -> Estimate:
+    """Estimate T(α) of the paths to a question's answers, and their fractions where it applies, from gold labels."""
     if gold is None:
         raise InputError(_why_no_number(catalogue, question))
     columns = [] if by in (None, "alpha") else [one.strip() for one in by.split(",")]
-    named = [*columns, *intrinsic]
-    rows = question_rows(catalogue, question, gold, where=where, named=named, weights=weights, others=others)
+    options: dict[str, Any] = {"named": [*columns, *intrinsic], "observables": observables, "others": others}
+    rows = question_rows(catalogue, question, gold, where=where, weights=weights, **options)
     binned, given = np.split(rows.columns, [len(columns)], axis=1)
     alpha = rows.sample.alpha
     values = [alpha if one == "alpha" else binned[:, k] for k, one in enumerate(columns)]
@@ -503,13 +551,11 @@ def question_fractions(
         quantities=rows.quantities,
         population=population,
     )
-    return replace(
-        found,
-        about=rows.about,
-        findings=unique(
-            rows.findings,
-            selection_findings(rows.sample),
-            balance_findings(rows.properties, rows.sample) if rows.sample.probability is None else (),
-            found.findings,
-        ),
+    findings = unique(
+        rows.findings,
+        selection_findings(rows.sample),
+        balance_findings(rows.properties, rows.sample) if rows.sample.probability is None else (),
+        found.findings,
     )
+    found = replace(found, about=rows.about, findings=findings)
+    return estimate_of_paths(rows.of_paths, found, rows.about | {"observables": list(observables)}, seed)

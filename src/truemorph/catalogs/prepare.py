@@ -219,7 +219,7 @@ def prepare(
             made |= columns.to_dict()
             findings += more
         if of_question is not None:
-            made[gold_column(questions[0])] = of_question.classes
+            made[gold_column(questions[0])] = of_question.paths
             metadata["gold_definitions"] = {questions[0]: of_question.definition}
         metadata |= {"tree": asked.model_dump(mode="json", exclude_defaults=True), "questions": list(questions)}
     return Preparation(

@@ -13,6 +13,7 @@ import torch
 from truemorph.arrays import float_array
 from truemorph.bias.files import load_transition
 from truemorph.bias.likelihood import argument_of, label_evidence, log_marginal, observed_log_probabilities
+from truemorph.bias.transitions import TreeTransition
 from truemorph.errors import InputError
 
 
@@ -63,8 +64,9 @@ class DebiasedLoss(torch.nn.Module):
         Parameters
         ----------
         logits : tensor, shape (N, K)
-        labels : tensor of int64, shape (N,); or floating, shape (N, K)
-            Observed labels ỹ, or soft labels (fractions or numbers of votes). T(α) applies to each vote.
+        labels : tensor of int64, shape (N,); or floating, shape (N, K); or shape (N, A)
+            Observed labels ỹ, or soft labels (fractions or numbers of votes). T(α) applies to each vote. If T is of the
+            paths through a decision tree (`TreeTransition`): numbers of votes for the answers at its nodes.
         alpha : tensor, shape (N,)
             Resolution of the image that was labelled.
         weights : tensor, shape (N,), optional
@@ -108,11 +110,14 @@ class DebiasedLoss(torch.nn.Module):
     def _of_labels(self, log_probabilities: torch.Tensor, labels: Any, alpha: Any, observables: Any) -> torch.Tensor:
         n, n_classes = log_probabilities.shape
         labels, alpha = _tensor(labels, "labels"), _tensor(alpha, "alpha")
-        soft = labels.is_floating_point() and labels.shape == log_probabilities.shape
-        if not soft:
+        of_tree = isinstance(self.transition, TreeTransition) and labels.ndim == 2
+        soft = not of_tree and labels.is_floating_point() and labels.shape == log_probabilities.shape
+        if not soft and not of_tree:
             _check_shape("labels", labels, n)
         _check_shape("alpha", alpha, n)
         alpha = argument_of(self.transition, alpha.to(log_probabilities.dtype), observables)
+        if of_tree:
+            return -log_marginal(log_probabilities, label_evidence(self.transition, labels, alpha))[0]
         if soft:
             each = observed_log_probabilities(log_probabilities, alpha, self.transition)
             # Labels without votes have no gradient, even if they are impossible: 0 · -inf would be NaN.

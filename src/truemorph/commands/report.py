@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from truemorph.arguments import Shown, validated
+from truemorph.bias.estimate import Estimate
 from truemorph.bias.population import PopulationFractions
 from truemorph.errors import InputError
 from truemorph.io import read_json
@@ -31,7 +32,7 @@ def write_report(
     Parameters
     ----------
     runs : path, Classifier, Estimate or PopulationFractions
-        Run folders of truemorph train, and at most one estimate of truemorph transition (.json); or fractions of
+        Run folders of truemorph train, and at most one estimate of truemorph transition (.json); or estimates of
         questions (truemorph transition with a question), which make a page of their own.
     out : path
         Page to write (.html); figures, their data and labels go to NAME_files beside it.
@@ -60,15 +61,21 @@ def write_report(
     """
     if not runs and options.catalogue is None:
         raise InputError("give run folders, such as: truemorph report model-naive model-debiased; or a `catalogue`")
-    questions = [one for one in runs if isinstance(one, PopulationFractions) or _of_question(one)]
+    questions = [one for one in runs if _of_question(one)]
     if not questions:
         return make_report(runs, out, options)
     if len(questions) < len(runs):
         raise InputError("fractions of questions have a page of their own; give runs and other estimates apart")
-    read = [one if isinstance(one, PopulationFractions) else PopulationFractions.read(one) for one in questions]
-    return report_questions(read, out, options.catalogue, options.labels)
+    read = [one if isinstance(one, Estimate | PopulationFractions) else Estimate.read(one) for one in questions]
+    fractions = [one.fractions if isinstance(one, Estimate) else one for one in read]
+    return report_questions(fractions, out, options.catalogue, options.labels)
 
 
 def _of_question(source: Any) -> bool:
-    """Whether a source is a file of fractions of a question."""
-    return str(source).endswith(".json") and Path(source).is_file() and "quantities" in read_json(source)
+    """Whether a source is an estimate of a question, or a file of one, or fractions."""
+    if isinstance(source, Estimate | PopulationFractions):
+        return isinstance(source, PopulationFractions) or bool(source.fractions.quantities)
+    if not str(source).endswith(".json") or not Path(source).is_file():
+        return False
+    fractions = read_json(source).get("fractions")
+    return isinstance(fractions, dict) and "quantities" in fractions

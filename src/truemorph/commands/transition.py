@@ -22,10 +22,9 @@ from truemorph.arguments import (
 )
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import check_fit_name
-from truemorph.bias.population import PopulationFractions
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import question_fractions, tree_of
+from truemorph.catalogs.paths import question_estimate, tree_of
 from truemorph.catalogs.selected import estimate_catalogue
 from truemorph.errors import InputError
 
@@ -53,7 +52,7 @@ def estimate_transition(
     population: bool = False,
     bootstrap: Count = 0,
     seed: Seed = 0,
-) -> Estimate | PopulationFractions:
+) -> Estimate:
     """Estimate the bias curve T(α), with errors and checks; or the fractions of a question's answers.
 
     Gives the bias curve, the corrected class fractions with their range, also in bins. Labels alone cannot
@@ -115,7 +114,6 @@ def estimate_transition(
     Returns
     -------
     Estimate
-        Of a question: PopulationFractions.
 
     Raises
     ------
@@ -133,7 +131,7 @@ def estimate_transition(
     if out is not None:
         check_fit_name(out)  # before the fit, not after
     table = read_catalogue(catalogue)
-    unused = {"family": family, "method": method, "observables": observables or None, "false_disk": false_disk}
+    unused = {"family": family, "method": method, "false_disk": false_disk}
     unused |= {"bootstrap": bootstrap or None}
     if question is not None and (given := [name for name, value in unused.items() if value is not None]):
         raise InputError(f"`{given[0]}` is an option of bias curves, not of fractions of a question; leave it out")
@@ -143,40 +141,39 @@ def estimate_transition(
         raise InputError(f"`{name}` is an option of fractions of a question (`question`); leave it out")
     if question is not None:
         table, joined = with_other_labels(table, tree_of(table, question), question, others)
-        fractions = question_fractions(
+        estimate = question_estimate(
             table,
             question,
             gold,
             where=where,
             by=by,
             intrinsic=intrinsic,
+            observables=observables,
             weights=weights,
             population=population,
             fraction_bins=fraction_bins,
             seed=seed,
             others=joined,
         )
-        if out is not None:
-            fractions.write(out)
-        return fractions
-    estimate = estimate_catalogue(
-        table,
-        family,
-        where=where,
-        intrinsic=intrinsic,
-        gold=gold,
-        by=by,
-        observables=observables,
-        weights=weights,
-        fraction_bins=fraction_bins,
-        compare=compare,
-        bootstrap=bootstrap,
-        seed=seed,
-        method=method,
-        delta=delta,
-        false_disk=false_disk,
-        bins=bins,
-    )
+    else:
+        estimate = estimate_catalogue(
+            table,
+            family,
+            where=where,
+            intrinsic=intrinsic,
+            gold=gold,
+            by=by,
+            observables=observables,
+            weights=weights,
+            fraction_bins=fraction_bins,
+            compare=compare,
+            bootstrap=bootstrap,
+            seed=seed,
+            method=method,
+            delta=delta,
+            false_disk=false_disk,
+            bins=bins,
+        )
     if out is not None:
         estimate.write(out)
     return estimate

@@ -245,7 +245,7 @@ def _of_transition(evidence: Evidence) -> Iterator[Check]:
     if estimate is None:
         return
     yield from estimate.findings
-    if estimate.check.checked and not estimate.check.findings:
+    if estimate.check is not None and estimate.check.checked and not estimate.check.findings:
         yield "Constant class fractions", estimate.check.statement
     if estimate.calibration.p_value >= LEVEL:
         name = f"Fit of the {estimate.curve.family} family to the {'gold ' if evidence.from_gold else ''}labels"

@@ -1,0 +1,179 @@
+"""Fit T(α) of the paths through a decision tree (`TreeTransition`) to gold labels.
+
+At each question, the scores of the answers have a normal prior around a value that all classes share, so that a class
+with few gold labels or votes gets what the other classes have. Its variances maximise the evidence (EM: Dempster, Laird
+& Rubin 1977, JRSS B 39, 1), with one more pseudo-observation. The errors are those of the posterior (Laplace), or, with
+weights, the sandwich.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import block_diag
+from scipy.special import digamma, gammaln
+
+from truemorph.bias.binning import Bins
+from truemorph.bias.gold import BINS, PER_BIN, GoldRegression, propensity_columns
+from truemorph.bias.maximum import class_precision, maximise
+from truemorph.bias.result import Settings, TransitionFit
+from truemorph.bias.sample import Sample
+from truemorph.bias.transitions import Space, TreeTransition
+from truemorph.errors import InputError
+from truemorph.workers import one_thread
+
+# Standard deviations of the value that all classes share, and those that the pseudo-observation has around it: of
+# intercepts, slopes, and logits of ρ, which are around that of ρ = 0.18.
+_SHARED, _AROUND = (3.0, 1.0, 1.5), (1.5, 0.5, 0.5)
+_CORRELATION = -1.5
+_STEPS, _SETTLED = 30, 0.01
+
+
+@dataclass(frozen=True)
+class NodeFit:
+    """Scores of the answers to one question, and logits of ρ, with their covariance."""
+
+    scores: np.ndarray  # (K, A - 1, J + 2): relative to the first answer
+    correlations: np.ndarray  # (K,), or (0,) for labels
+    covariance: np.ndarray  # (P, P): of the scores, flat, and of the correlations
+    log_likelihood: float
+    spread: np.ndarray  # standard deviations of intercepts, slopes and correlations around the shared value
+
+
+def _precision(n_classes: int, shared: float, spread: float) -> np.ndarray:
+    """Return the inverse of spread² I + shared² J, shape (K, K): deviations from a value that all classes share."""
+    inside = np.eye(n_classes) - 1 / (n_classes + (spread / shared) ** 2)
+    return np.asarray(inside / spread**2)
+
+
+@one_thread
+def fit_node(
+    counts: np.ndarray, classes: np.ndarray, design: np.ndarray, n_classes: int, weights: np.ndarray, of_votes: bool
+) -> NodeFit:
+    """Fit one question to galaxies of known classes: counts (n, A) and design (n, J + 2); labels are one vote each."""
+    asked = counts.sum(axis=1) > 0
+    counts, classes, design, w = counts[asked], classes[asked], design[asked], weights[asked]
+    n_answers, n_terms = counts.shape[1], design.shape[1]
+    shape = (n_classes, n_answers - 1, n_terms)
+    size, total = int(np.prod(shape)), counts.sum(axis=1)
+    w = w * w.sum() / np.sum(w**2) if w.size else w  # weights reduce the effective number of galaxies
+    between = class_precision(n_answers - 1)
+    kinds = np.minimum(np.arange(n_terms), 1)  # of each term: intercept or slope
+    arranged = gammaln(total + 1) - gammaln(counts + 1).sum(axis=1)
+    member = np.eye(n_classes)[classes]
+
+    def terms(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the log-likelihood of each galaxy, (n,), and its slopes, (n, P)."""
+        scores = point[:size].reshape(shape)[classes]
+        scores = np.concatenate([np.zeros((w.size, 1)), np.einsum("nat,nt->na", scores, design)], axis=1)
+        mean = np.exp(scores - scores.max(axis=1, keepdims=True))
+        mean = np.maximum(mean / mean.sum(axis=1, keepdims=True), 1e-9)
+        whole = np.exp(-point[size:])[classes] if of_votes else np.ones(w.size)
+        at = mean * whole[:, None]
+        value = arranged + gammaln(whole) - gammaln(total + whole) + (gammaln(counts + at) - gammaln(at)).sum(axis=1)
+        pull = digamma(counts + at) - digamma(at)
+        average = np.sum(pull * mean, axis=1)
+        of_scores = (at * (pull - average[:, None]))[:, 1:]
+        slopes = np.einsum("nc,na,nt->ncat", member, of_scores, design).reshape(w.size, size)
+        if not of_votes:
+            return value, slopes
+        of_whole = -whole * (digamma(whole) - digamma(total + whole) + average)
+        return value, np.concatenate([slopes, member * of_whole[:, None]], axis=1)
+
+    def prior(spread: np.ndarray) -> np.ndarray:
+        """Return the precision of all parameters, shape (P, P)."""
+        every = [_precision(n_classes, *one) for one in zip(_SHARED, spread, strict=True)]
+        out = np.zeros((size + n_classes * of_votes,) * 2)
+        at = np.arange(size).reshape(shape)
+        for t, kind in enumerate(kinds):
+            rows = at[:, :, t].ravel()
+            out[np.ix_(rows, rows)] = np.kron(every[kind], between)
+        if of_votes:
+            out[size:, size:] = every[2]
+        return out
+
+    middle = np.zeros(size + n_classes * of_votes)
+    middle[size:] = _CORRELATION
+    bound = np.concatenate([np.full(size, 27.0), np.full(n_classes * of_votes, 9.0)])
+    spread, point, centred = np.array(_AROUND), middle, np.eye(n_classes) - 1 / n_classes
+
+    def moments(values: np.ndarray, covariance: np.ndarray, kind: int) -> tuple[float, int]:
+        """Return the expected sum of squares around the shared value, and its degrees of freedom."""
+        if kind == 2:
+            rows, metric = np.arange(size, values.size), np.asarray(centred)
+        else:
+            rows = np.arange(size).reshape(shape)[:, :, kinds == kind].ravel()
+            metric = np.asarray(np.kron(np.kron(centred, between), np.eye(int(np.count_nonzero(kinds == kind)))))
+        at = values[rows]
+        found = at @ metric @ at + np.sum(metric * covariance[np.ix_(rows, rows)])
+        return float(found), round(float(np.trace(metric @ np.linalg.pinv(metric))))
+
+    for _ in range(_STEPS):
+        precision = prior(spread)
+
+        def objective(at: np.ndarray, precision: np.ndarray = precision) -> tuple[float, np.ndarray]:
+            value, slopes = terms(at)
+            away = precision @ (at - middle)
+            return float(w @ value - 0.5 * (at - middle) @ away), w @ slopes - away
+
+        best = maximise(objective, point[None], middle - bound, middle + bound, max(w.size, 1))
+        point, covariance = best.point, np.linalg.inv(best.information)
+        before, spread = spread, spread.copy()
+        for kind in range(3 if of_votes else 2):
+            squares, degrees = moments(point - middle, covariance, kind)
+            spread[kind] = np.sqrt((_AROUND[kind] ** 2 + squares) / (1 + degrees))
+        if np.all(np.abs(np.log(spread / before)) < _SETTLED):
+            break
+    value, slopes = terms(point)
+    if w.size and np.ptp(w) > 0:
+        products = (slopes * w[:, None] ** 2).T @ slopes + prior(before)
+        covariance = covariance @ products @ covariance
+    return NodeFit(point[:size].reshape(shape), point[size:], covariance, float(w @ value), spread)
+
+
+def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
+    """Fit T of paths to the votes, and to the majority paths, of the galaxies with gold labels.
+
+    Class fractions are those of the regression on gold labels (`truemorph.bias.gold`).
+    """
+    assert sample.gold is not None
+    assert sample.nodes is not None
+    assert sample.paths is not None
+    counted = np.bincount(sample.gold[sample.known], minlength=sample.n_classes)
+    if not counted.all():
+        lacking = sample.nodes.classes[int(np.argmin(counted))]
+        raise InputError(f"no gold label of {lacking!r}; count its path as another class, or give some")
+    start = space.build(space.starts[0])
+    assert isinstance(start, TreeTransition)
+    rows = np.flatnonzero(sample.known)
+    design = start.design(sample.argument[rows])
+    single = sample.nodes.along[sample.paths[rows]].astype(float)
+    given = ([] if sample.counts is None else [(sample.counts[rows], True)]) + [(single, False)]
+    fits = [
+        fit_node(counts[:, part], sample.gold[rows], design, sample.n_classes, sample.gold_weights[rows], of_votes)
+        for counts, of_votes in given
+        for part in sample.nodes.parts
+    ]
+    bins = Bins.cut(sample.alpha, max(1, min(BINS, sample.labels.size // PER_BIN)), sample.weights)
+    columns = [] if sample.counts is None else [sample.nodes.votes(sample.counts).log_odds]
+    columns += [] if sample.probability is None else [propensity_columns(sample.probability)]
+    regression = GoldRegression.fit(
+        sample.labels, sample.argument, sample.gold, bins, columns, sample.n_classes, sample.n_classes
+    )
+    fractions, drawn = regression.fractions(sample.gold, settings.seed)
+    share = bins.totals / sample.weights.sum()
+    samples = np.einsum("b,sbk->sk", share, drawn)
+    return TransitionFit.of(
+        space,
+        sample,
+        settings,
+        np.concatenate([part for one in fits for part in (one.scores.ravel(), one.correlations)]),
+        block_diag(*(one.covariance for one in fits)),
+        share @ fractions,
+        samples.std(axis=0),
+        # Of the votes where there are some: labels are made of them.
+        log_likelihood=sum(one.log_likelihood for one in fits[: len(sample.nodes.parts)]),
+        n_parameters=sum(len(one.covariance) for one in fits[: len(sample.nodes.parts)]),
+        fraction_samples=samples,
+    )
