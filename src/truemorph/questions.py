@@ -26,11 +26,27 @@ from truemorph.io import checked, read_toml
 NOT_APPLICABLE = "does not apply"
 APPLIES = "applies"  # the question, but the answer is not known
 CANNOT_TELL = "cannot tell"
+SMOOTH_OR_DISK = ("smooth", "disk")  # classes where none are named
 
 
 def slug(text: str) -> str:
     """Return a name as it stands in names of columns."""
     return re.sub(r"[^0-9a-zA-Z]+", "_", text).strip("_")
+
+
+def columns_of(what: str, classes: Sequence[str]) -> list[str]:
+    """Return the names of columns with one number per class, such as p_no_bar and p_bar."""
+    return [f"{what}_{slug(one)}" for one in classes]
+
+
+def check_class_names(classes: Sequence[str]) -> None:
+    """Raise a ValueError unless names of classes stay apart as names of columns and as answers of experts."""
+    slugs = list(map(slug, classes))
+    # p_spread and posterior_label are other columns of a table of labels; unclear and artefact are other answers.
+    if len(set(slugs)) < len(slugs) or {"", "spread", "label", "unclear", "artefact"} & set(slugs):
+        raise ValueError("must be different names with letters, and not spread, label, unclear or artefact")
+    if not all(one.isprintable() and len(one) <= 60 for one in classes):
+        raise ValueError("must be names of at most 60 characters that can be printed")
 
 
 def is_unsure(answer: str) -> bool:

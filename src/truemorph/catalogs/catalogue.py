@@ -20,6 +20,7 @@ from truemorph.catalogs.sampling import SPLITS, split_galaxies
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import check_format
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.tables import CatalogTable, cleaned, frame_hash, kind_of, read_table
 
 # Usual names of id columns, in order of preference.
@@ -158,7 +159,7 @@ def checksum(frame: pl.DataFrame) -> str:
 
 def is_simulated(metadata: Mapping[str, Any]) -> bool:
     """Whether a catalogue's gold labels are the truth of simulated galaxies: those of a column `truth`."""
-    return str(metadata.get("gold_definition")).startswith("disk: truth ")
+    return str(metadata.get("gold_definition")).partition(": ")[2].startswith("truth ")
 
 
 def image_folder(catalogue: CatalogTable) -> Path:
@@ -243,11 +244,17 @@ def columns_of_rule(frame: pl.DataFrame, rule: str | None) -> list[str]:
     return list(read_expression(rule, "gold").columns)
 
 
-def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str, list[Finding]]:
-    """Return gold labels (-1 if unknown), shape (N,), their definition of "disk", and findings on missing values.
+def classes_of(catalogue: CatalogTable) -> tuple[str, str]:
+    """Return the names of the classes of a catalogue's labels 0 and 1."""
+    first, second = catalogue.metadata.get("classes", SMOOTH_OR_DISK)
+    return first, second
 
-    `rule` is a column of 0 (smooth), 1 (disk), and null or -1 (unknown); or an SQL expression such as "t_type>=-3",
-    which is true for disks, false for smooth galaxies, and null if unknown.
+
+def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str, list[Finding]]:
+    """Return gold labels (-1 if unknown), shape (N,), their definition, and findings on missing values.
+
+    `rule` is a column of 0, 1 (the second class), and null or -1 (unknown); or an SQL expression such as "t_type>=-3",
+    which is true for the second class, false for the first, and null if unknown.
     """
     about = f"{source}: gold classes"
     name = rule.strip()
@@ -267,8 +274,8 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     bad = ~np.isin(values, (-1, 0, 1))
     if bad.any():
         raise InputError(
-            f"{about}: {expression.text} should be 0 (smooth), 1 (disk) or empty; wrong in "
+            f"{about}: {expression.text} should be 0, 1 or empty; wrong in "
             f'{which_rows(bad, values)}; give a rule such as "{expression.text}>=1"'
         )
     definition = f"{expression.text} is 1" if expression.lone else expression.tree.sql()
-    return values.astype(np.int64), f"disk: {definition}", findings
+    return values.astype(np.int64), definition, findings

@@ -204,7 +204,7 @@ def prepare(
         metadata["cosmology"] = cosmology
     if gold is not None:
         made["gold"] = pl.Series(classes).replace(-1, None)
-        metadata["gold_definition"] = definition
+        metadata["gold_definition"] = definition = f"{kind.classes[1]}: {definition}"
         counted = f"{(classes >= 0).sum():,d} of {kept.sum():,d} galaxies have gold labels."
         findings += [Finding("gold-labels", "note", counted), *from_votes(definition)]
     elif "gold" in source.frame.columns:

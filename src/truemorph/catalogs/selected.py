@@ -13,8 +13,8 @@ from scipy.stats import rankdata
 
 from truemorph.bias.estimate import Context, Estimate, make_estimate
 from truemorph.bias.sample import Sample
-from truemorph.catalogs.catalogue import checksum, columns_of_rule, gold_classes, is_simulated, rows_where
-from truemorph.catalogs.columns import ADDED, CLASS_NAMES, FRACTIONS, RESERVED, VOTES, names_position, names_votes
+from truemorph.catalogs.catalogue import checksum, classes_of, columns_of_rule, gold_classes, is_simulated, rows_where
+from truemorph.catalogs.columns import ADDED, FRACTIONS, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
@@ -52,9 +52,10 @@ def select_rows(
     """
     source, conditions = str(catalogue.path or "catalogue"), list(where)
     named = [*intrinsic, *([by] if by else []), *observables]
+    names = classes_of(catalogue)
     about = {
-        "classes": catalogue.metadata.get("classes", CLASS_NAMES),
-        "definition": f"disk: {catalogue.metadata.get('definition') or 'as in the labels'}",
+        "classes": names,
+        "definition": f"{names[1]}: {catalogue.metadata.get('definition') or 'as in the labels'}",
         "alpha": catalogue.metadata.get("alpha"),
         "alpha_psf": catalogue.metadata.get("alpha_psf"),
         "where": conditions,
@@ -66,7 +67,8 @@ def select_rows(
     findings = [*catalogue.findings, *findings]
     values = {name: numeric_columns(frame, [name], source)[:, 0] for name in named}
     if gold is not None:
-        classes, about["definition"], more = gold_classes(frame, gold, source)
+        classes, definition, more = gold_classes(frame, gold, source)
+        about["definition"] = f"{names[1]}: {definition}"
         findings += more
     if gold == "gold":
         about["definition"] = str(catalogue.metadata.get("gold_definition") or about["definition"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_to_dict
+from truemorph.bias.transitions import Transition, transition_to_dict
 from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
 from truemorph.classifiers.checkpoint import Classifier, describe
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
@@ -54,16 +54,15 @@ def train_members(
     history: list[dict[str, Any]] = []
     if config.classifier == "network":
         assert transition is not None
-        if transition.n_classes != len(CLASS_NAMES):
+        if transition.n_classes != len(rows.classes):
             raise InputError(f"T(alpha) has {transition.n_classes} classes; training needs two")
         members, history, about = _networks(rows, parts, validation, transition, config, name, unfinished)
         through = transition_to_dict(transition)
     else:
         members, through, about = _regressions(rows, train, parts, transition)
-    arrays = {"source": "arrays", "rows": seen.height}
-    return Classifier(
-        describe(config, through, catalogue=arrays, members=len(members), **about), members, seen, history=history
-    )
+    about |= {"catalogue": {"source": "arrays", "rows": seen.height}, "members": len(members)}
+    described = describe(config, through, classes=list(rows.classes), **about)
+    return Classifier(described, members, seen, history=history)
 
 
 def _divided(rows: TrainingRows, config: TrainingConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +76,7 @@ def _divided(rows: TrainingRows, config: TrainingConfig) -> tuple[np.ndarray, np
     if not train.size or (network and not validation.size):
         lacking = VALIDATION if train.size else TRAIN
         raise InputError(f"the catalogue has no {lacking} galaxies; prepare it with another `split`")
-    for k, class_name in enumerate(CLASS_NAMES):
+    for k, class_name in enumerate(rows.classes):
         if not np.any(labels[train] == k):
             raise InputError(f"no training galaxy is labelled {class_name}; two classes are needed")
     if train.size < 2 * max(config.folds, config.batch_size if network else 1):

@@ -13,7 +13,6 @@ import polars as pl
 from PIL import Image
 from pydantic import BaseModel
 
-from truemorph.catalogs.columns import CLASS_NAMES
 from truemorph.catalogs.paths import root_answers
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
@@ -25,6 +24,7 @@ from truemorph.images.decode import central_crop, decode, pixel_batches, read_im
 from truemorph.images.degrade import degrade
 from truemorph.images.stretch import unstretch
 from truemorph.io import read_json, write_json, written_whole
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.tables import CatalogTable, write_table
 
 Source = Literal["better-images", "same-images", "literature"]
@@ -54,7 +54,7 @@ class Session:
     error: float  # largest error of the plan's quantity over the bins after all labels, as predicted
     left_out: dict[str, str]  # why other galaxies of the plan can't be shown
     source: Source  # where gold labels come from
-    classes: tuple[str, ...] = CLASS_NAMES
+    classes: tuple[str, ...] = SMOOTH_OR_DISK
     definition: str = ""  # of the second class
     levels: list[dict[str, Any]] | None = None  # questions of a tree that are asked one after another; see `levels_of`
 
@@ -98,10 +98,12 @@ def open_session(
 ) -> Session:
     """Find and check the pictures of a plan, make the twins, and write `session.json`, which has the defaults."""
     about, plan = read_plan(folder)
-    if (asked := question_of_plan(about)) and twins:
+    asked = question_of_plan(about)
+    counted = [] if asked is None else list(root_answers(asked[0]).values())[1]
+    if asked is not None and twins:
         raise InputError(
-            f"{folder}: twins measure how experts miss disks, which ranges of {asked[1]!r} do not use; leave them out "
-            "(`twins`), or make a plan without a question"
+            f"{folder}: twins measure how experts miss {' or '.join(counted)}s, which ranges of {asked[1]!r} do not "
+            "use; leave them out (`twins`), or make a plan without a question"
         )
     before = read_session(folder)
     images = images or before.get("images") or about.get("image_root")
@@ -123,8 +125,7 @@ def open_session(
     error = max(about["predicted"])
     named, levels = (about["classes"], about["definition"]), None
     if asked is not None:
-        disks = root_answers(asked[0])["disk"]
-        levels = levels_of(*asked, {disks[0]: about["definition"]} if len(disks) == 1 else {})
+        levels = levels_of(*asked, {counted[0]: about["definition"]} if len(counted) == 1 else {})
     return Session(folder, shown, beside, copies, about["repeats"], about["seed"], error, reasons, used, *named, levels)
 
 

@@ -17,7 +17,7 @@ from truemorph.bias.estimate import Estimate
 from truemorph.bias.likelihood import n_observables, observed_log_probabilities, posterior
 from truemorph.bias.metrics import BiasResult
 from truemorph.bias.transitions import CLASS_NAMES, DISK, Transition
-from truemorph.catalogs.catalogue import gold_classes, is_simulated, read_catalogue, rows_where
+from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import estimate_catalogue, from_same_images, rows_hash
@@ -464,6 +464,7 @@ def _truths(
         findings += from_same_images(catalogue.metadata)
     for rule in options.gold or (["gold"] if "gold" in frame.columns else []):
         classes, definition, more = gold_classes(frame, rule, source)
+        definition = f"{classes_of(catalogue)[1]}: {definition}"
         findings += more
         if rule == "gold":
             definition = str(catalogue.metadata.get("gold_definition") or _UNSTATED)
