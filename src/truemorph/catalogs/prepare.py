@@ -156,7 +156,8 @@ def prepare(
             of_question, gold = gold_of_question(named.filter(kept), asked, questions[0], gold, name), None
             selection += of_question.findings
     if gold is not None:
-        classes, definition, more = gold_classes(named.filter(kept), gold, name)
+        classes, rule, more = gold_classes(named.filter(kept), gold, name)
+        definition = f"{kind.classes[1]}: {rule}"
         selection += more
     sizes = check_sizes(mapped, kept)
     ids = funnel.ids.filter(kept)
@@ -204,7 +205,7 @@ def prepare(
         metadata["cosmology"] = cosmology
     if gold is not None:
         made["gold"] = pl.Series(classes).replace(-1, None)
-        metadata["gold_definition"] = definition = f"{kind.classes[1]}: {definition}"
+        metadata["gold_definition"] = definition
         counted = f"{(classes >= 0).sum():,d} of {kept.sum():,d} galaxies have gold labels."
         findings += [Finding("gold-labels", "note", counted), *from_votes(definition)]
     elif "gold" in source.frame.columns:

@@ -145,7 +145,7 @@ def from_same_images(metadata: Mapping[str, Any], question: str | None = None) -
         return []
     message = (
         f"{count:,} gold labels come from the images that were labelled before, so experts miss some of the same "
-        f"{'disks' if question is None else 'features'}. In trials with 20 or 40 % of the flips shared, the range held "
+        "features. In trials with 20 or 40 % of the flips shared, the range held "
         "the truth in 83 or 48 % of cases."
     )
     action = "Label better images, or measure the experts' own bias with degraded copies (docs/gold.md)."

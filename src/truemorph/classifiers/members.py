@@ -60,8 +60,8 @@ def train_members(
         through = transition_to_dict(transition)
     else:
         members, through, about = _regressions(rows, train, parts, transition)
-    about |= {"catalogue": {"source": "arrays", "rows": seen.height}, "members": len(members)}
-    described = describe(config, through, classes=list(rows.classes), **about)
+    arrays, classes = {"source": "arrays", "rows": seen.height}, list(rows.classes)
+    described = describe(config, through, classes=classes, catalogue=arrays, members=len(members), **about)
     return Classifier(described, members, seen, history=history)
 
 
