@@ -15,6 +15,7 @@ import truemorph as tm
 from truemorph.bias.binning import Bins
 from truemorph.bias.calibration import calibration
 from truemorph.errors import InputError
+from truemorph.questions import class_names
 from truemorph.simulate import observed_labels, simulate_galaxies
 from truemorph.simulate.catalogues import simulate_catalogue
 
@@ -103,7 +104,7 @@ def powered(labels, truth, gold, part, weights):
 
 def of_fraction(fit, truth):
     """Error of a fit's disk fraction, and whether 1.96 errors and the range cover the true one."""
-    low, high = fit.disk_fraction_range
+    low, high = fit.fraction_range["disk"]
     error, stated = fit.class_fractions[1] - truth.mean(), fit.stderr["disk_fraction"]
     return {
         "error": [error], "covered": [abs(error) < 1.96 * stated], "width": [2 * 1.96 * stated],
@@ -144,7 +145,7 @@ def fit_is_rejected(family, rising=0.0, n_classes=2, drifting=False, **world):
         labels = np.where((truth == 1) & (rng.random(truth.size) < flips), 0, truth)
         labels = np.where((truth == 2) & (rng.random(truth.size) < 0.2), 1, labels)
         gold = np.where(gold >= 0, truth, -1)
-    fit = tm.fit_transition(labels, alpha, family, gold=gold, n_classes=n_classes)
+    fit = tm.fit_transition(labels, alpha, family, gold=gold, classes=class_names(n_classes))
     return {"found": [calibration(fit).p_value < 0.01]}
 
 

@@ -1,176 +1,66 @@
-"""Galaxies with and without a merger, through the commands: every name and text comes from the catalogue's classes."""
+"""Names of classes come from the catalogue, through all commands that read it."""
 
 import json
-import re
 
-import numpy as np
 import polars as pl
 import pytest
 
 import truemorph as tm
-from conftest import run
-from gold.conftest import give
-from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.checkpoint import load
-from truemorph.gold.answers import read_answers
-from truemorph.gold.plan import read_plan
-from truemorph.gold.session import open_session
-from truemorph.tables import read_table
+from truemorph.report.options import ReportOptions
 
 CLASSES = ("none", "merger")
-OTHERS = re.compile("(?<!false_)disk|smooth", re.IGNORECASE)  # false_disk is a parameter of T(α)
-
-
-def silent(*texts):
-    """Whether no text names the classes that these galaxies do not have."""
-    return not any(OTHERS.search(one) for one in texts)
+# Arguments of `prepare`, a parameter of two-class families, and columns of votes keep their names.
+ALLOWED = ("false_disk", "smooth_fraction", "disk_fraction")
 
 
 @pytest.fixture(scope="module")
-def mergers(simulated, tmp_path_factory):
-    """A catalogue of 400 galaxies with images, of which volunteers miss mergers, in a folder of its own."""
+def mergers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mergers")
-    names = sorted(one.stem for one in (simulated / "images").glob("*.jpg"))
-    rng = np.random.default_rng(0)
-    alpha, truth = rng.lognormal(2.5, 0.5, len(names)), rng.random(len(names)) < 0.5
-    seen = truth & (rng.random(len(names)) > RayleighTransition(9.0).flip_probability(alpha))
-    table = pl.DataFrame({
-        "object_id": names, "seen": seen.astype(int), "alpha": alpha, "mass": truth + rng.normal(0, 0.7, len(names)),
-        "expert": truth.astype(int),
-    })  # fmt: skip
-    asked = {"classes": CLASSES, "definition": "two nuclei, or tails", "images": simulated / "images"}
-    tm.prepare_catalogue(table, label="seen", alpha="alpha", **asked, out=folder / "cat.parquet")
-    return folder / "cat.parquet"
+    galaxies = tm.simulate_catalogue(2000, gold=300, seed=5).select("object_id", "label", "alpha", "gold")
+    prepared = tm.prepare_catalogue(
+        galaxies, id="object_id", label="label", alpha="alpha", gold="gold", classes=",".join(CLASSES),
+        definition="two nuclei or tidal tails", out=folder / "catalogue.parquet",
+    )  # fmt: skip
+    assert set(prepared.to_dict()["labels"]) == set(CLASSES)
+    return folder / "catalogue.parquet"
 
 
-@pytest.fixture(scope="module")
-def model(mergers):
-    out = mergers.parent / "model"
-    tm.train_classifier(mergers, out=out, preset="dcv14", settings={"features": ["mass"], "folds": 2})
-    return out
+def has_no_other_names(*texts):
+    for text in texts:
+        for one in ALLOWED:
+            text = text.replace(one, "")
+        assert "disk" not in text.lower()
+        assert "smooth" not in text.lower()
 
 
-def test_a_model_of_other_classes_and_its_labels(capsys, mergers, model, tmp_path):
-    assert load(model).classes == CLASSES
-    assert silent((model / "README.md").read_text(), load(model).summary())
-    status, out, err = run(capsys, "label", model, mergers, "--out", tmp_path / "labels.parquet")
-    assert status == 0
-    assert silent(out, err)
-    labels = read_table(tmp_path / "labels.parquet")
-    for kind in ("p", "posterior"):
-        assert {f"{kind}_none", f"{kind}_merger"} <= set(labels.frame.columns)
-    np.testing.assert_allclose(labels.frame["p_none"] + labels.frame["p_merger"], 1)
-    assert silent(json.dumps(labels.descriptions))
-    found = tm.label_galaxies(model, mergers, tmp_path / "again.parquet")
-    assert found.plot().get_xlabel() == "p(merger)"
+def test_drift(mergers):
+    found = tm.measure_bias(mergers, bootstrap=5)
+    assert found.quantity == "merger fraction"
+    assert found.plot().get_ylabel() == "merger fraction"
+    has_no_other_names(found.summary(), json.dumps(found.to_dict()))
 
 
-def test_gold_labels_train_a_model_and_define_its_classes(mergers, tmp_path):
-    settings = {"features": ["mass"], "folds": 2}
-    model = tm.train_classifier(mergers, out=tmp_path, preset="dcv14", labels="expert", settings=settings).model
-    assert model.described["catalogue"]["gold_definition"] == "merger: expert is 1"
-    assert "merger: merger" not in model.summary()
-    assert silent(model.summary())
+@pytest.mark.parametrize("options", [{}, {"gold": "gold"}, {"gold": "gold", "family": "matrix", "compare": False}])
+def test_estimates(mergers, options, tmp_path):
+    estimate = tm.estimate_transition(mergers, out=tmp_path / "t.json", **options)
+    described = json.loads((tmp_path / "t.json").read_text())
+    assert described["class_fractions"].keys() == set(CLASSES)
+    assert described["merger_fraction_range"] == pytest.approx(list(estimate.fraction_range["merger"]))
+    assert len(described["fractions"]["merger"]) == len(estimate.fractions.counts)
+    again = type(estimate).read(tmp_path / "t.json")
+    assert again.fraction_range["merger"] == pytest.approx(estimate.fraction_range["merger"])
+    assert again.fractions.classes == CLASSES
+    has_no_other_names(estimate.summary(), (tmp_path / "t.json").read_text(), str(estimate.findings))
 
 
-def test_a_class_fraction_of_an_estimate_labels_galaxies(mergers, tmp_path):
-    curve = {"family": "rayleigh", "parameters": {"theta": 9.0}, "alpha_psf": "sigma"}
-    fit = {**curve, "classes": CLASSES, "class_fractions": {"merger": 0.8, "none": 0.2}}
-    (tmp_path / "fit.json").write_text(json.dumps(fit))
-    tm.label_galaxies(tmp_path / "fit.json", mergers, tmp_path / "labels.parquet")
-    labels = read_table(tmp_path / "labels.parquet").frame
-    np.testing.assert_allclose(labels["p_merger"], 0.8)
-    assert (labels.filter(pl.col("observed_label") == 1)["posterior_merger"] == 1).all()
-
-
-def test_a_plan_of_gold_labels_and_their_import(capsys, mergers, tmp_path):
-    folder, out = tmp_path / "gold", tmp_path / "out.parquet"
-    status, said, err = run(capsys, "gold", "plan", mergers, "--budget", 100, "--out", folder)
-    assert status == 0
-    assert "merger fraction" in said
-    assert silent(said, err, (folder / "plan.json").read_text())
-    truth = dict(read_catalogue(mergers).frame.select("object_id", "expert").rows())
-    words = {one: CLASSES[truth[one]] for one in read_plan(folder)[1]["object_id"]}
-    give(folder, "Ann", words)
-    assert set(read_answers(folder)["answer"]) == set(CLASSES)
-    twins = list(open_session(folder, twins=30).twins)
-    give(folder, "Ann", {one: "none" if k < 10 else words[one] for k, one in enumerate(twins)}, "twin")
-    mergers_among_them = sum(words[one] == "merger" for one in twins)
-    missed = sum(words[one] == "merger" for one in twins[:10])
-    status, said, err = run(capsys, "gold", "import", folder, "--out", out, "--json")
-    assert status == 0
-    assert silent(said, err)
-    found = json.loads(said)
-    assert (found["none"], found["merger"]) == tuple(list(words.values()).count(one) for one in CLASSES)
-    assert found["agreement"]["twins"] == {
-        "mergers": mergers_among_them, "called_none": pytest.approx(missed / mergers_among_them),
-    }  # fmt: skip
-    table = read_catalogue(out)
-    assert table.metadata["gold_definition"].startswith("merger: two nuclei, or tails")
-    assert table.metadata["gold_experts"]["mergers"] == mergers_among_them
-    known = table.frame.drop_nulls("gold")
-    assert dict(known.select("object_id", "gold").rows()) == {one: truth[one] for one in words}
-
-
-def test_the_page_for_gold_labels_offers_the_classes(mergers, tmp_path):
-    testclient = pytest.importorskip("starlette.testclient", reason="starlette is not installed")
-    from truemorph.gold.server import make_app
-
-    tm.plan_gold(mergers, budget=60, out=tmp_path)
-    client = testclient.TestClient(make_app(open_session(tmp_path), "token"), "http://127.0.0.1")
-    state = client.get("/token/state", params={"name": "Ann"}).json()
-    assert (state["classes"], state["definition"]) == (list(CLASSES), "two nuclei, or tails")
-    assert silent(client.get("/token/").text)
-    answers = {one: client.post("/token/answer", params={"name": "Ann", "item": 0, "answer": one}) for one in CLASSES}
-    assert {one.status_code for one in answers.values()} == {200}
-    assert read_answers(tmp_path)["answer"].to_list() == ["merger"]
-    assert client.post("/token/answer", params={"name": "Ann", "item": 0, "answer": "disk"}).status_code == 400
-
-
-def test_a_table_of_gold_labels_has_the_classes_or_numbers(capsys, mergers, tmp_path):
-    """The words of other classes are mistakes, not synonyms."""
-    ids = read_catalogue(mergers).frame["object_id"].to_list()
-    table = pl.DataFrame({"object_id": ids[:40], "class": ["none", "Merger", "1", "0"] * 10})
-    table.write_csv(tmp_path / "mine.csv")
-    arguments = ["--catalogue", mergers, "--out", tmp_path / "out.parquet"]
-    status, said, err = run(capsys, "gold", "import", tmp_path / "mine.csv", *arguments)
-    assert status == 0
-    assert "20 none, 20 merger" in said
-    assert silent(said, err)
-    table.with_columns(pl.lit("spiral").alias("class")).write_csv(tmp_path / "spirals.csv")
-    status, _, err = run(capsys, "gold", "import", tmp_path / "spirals.csv", *arguments)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "none, merger" in err
-    assert silent(err)
-
-
-def test_a_network_of_other_classes(capsys, mergers, tmp_path):
-    pytest.importorskip("lightning")
-    tiny = {"image_size": 32, "crop": 1.0, "epochs": 1, "batch_size": 16, "hidden": 8, "folds": 1}
-    options = {"preset": "quick", "transition": "rayleigh:9", "settings": {**tiny, "precision": "32-true"}}
-    found = tm.train_classifier(mergers, out=tmp_path / "model", **options)
-    history = pl.read_csv(tmp_path / "model" / "history.csv")
-    assert {f"fraction_merger_{fifth}" for fifth in range(1, 6)} <= set(history.columns)
-    assert silent(found.summary(), capsys.readouterr().err, " ".join(history.columns))
-    picture = np.zeros((2, 32, 32, 3), np.uint8)
-    assert found.model.predict(picture).columns == ["image", "p_none", "p_merger", "label", "problem"]
-
-
-@pytest.mark.parametrize(
-    "names", [("merger", "merger"), ("none", "label"), ("no-merger", "no merger"), ("?", "merger")]
-)
-def test_names_that_would_be_one_column_or_none_are_refused(capsys, mergers, tmp_path, names):
-    table = pl.DataFrame({"object_id": range(40), "seen": [0, 1] * 20, "alpha": 9.0})
-    table.write_csv(tmp_path / "t.csv")
-    columns = ["--label", "seen", "--alpha", "alpha", "--out", tmp_path / "cat.parquet"]
-    status, _, err = run(capsys, "prepare", tmp_path / "t.csv", *columns, "--classes", names)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "classes" in err
-
-
-def test_resolution_drift_names_the_class():
-    images = np.zeros((4, 16, 16, 3), np.uint8)
-    found = tm.resolution_drift(lambda batch: np.full(len(batch), 0.7), images, np.full(4, 20.0), 6.0, name="merger")
-    assert "p(merger)" in found.summary()
-    assert silent(found.summary(), str(found.to_table()), found.plot().get_ylabel())
+def test_report(mergers, tmp_path):
+    estimate = tm.estimate_transition(mergers, gold="gold", out=tmp_path / "t.json")
+    page = tmp_path / "page.html"
+    result = tm.write_report(tmp_path / "t.json", out=page, options=ReportOptions(catalogue=mergers))
+    rows = result.to_dict()["table"]
+    assert {"merger_fraction", "to_merger", "to_none"} <= rows[0].keys()
+    changed = pl.read_csv(tmp_path / "page_files" / "changed.ecsv", comment_prefix="#", separator=" ")
+    assert {"p_merger", "p_merger_after"} <= set(changed.columns)
+    assert set(changed["change"]) == {"none to merger"}
+    assert estimate.curve.classes == CLASSES
+    has_no_other_names(page.read_text(), (tmp_path / "page_files" / "report.json").read_text(), result.summary())

@@ -93,7 +93,7 @@ def test_transition_from_labels_alone_writes_fit_and_figure(capsys, catalogue, t
     low, high = described["disk_fraction_range"]
     assert low < described["class_fractions"]["disk"] < high
     assert described["drift"]["delta"] == 0.5
-    assert len(described["drift"]["disk_fractions"]) > 5
+    assert len(described["drift"]["fractions"]) > 5
     binned = run(
         capsys, "transition", catalogue, "--method", "binned", "--bins", 40, "--no-compare", "--out", fit, "--json"
     )

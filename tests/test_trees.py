@@ -63,6 +63,7 @@ def test_campaigns_differ_in_their_answers_about_bars():
         ("gz-decals-5", "dr5"),
         ("gz-desi", "dr8"),
         ("gz-cosmic-dawn", "cd"),
+        ("gz-jwst", "jwst"),
         ("gz-ukidss", "ukidss"),
         ("gz-candels", "candels"),
         ("gz-hubble", "hubble"),

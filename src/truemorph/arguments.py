@@ -53,6 +53,8 @@ def validated(function: Callable[Given, Result]) -> Callable[Given, Result]:
 if TYPE_CHECKING:
     # A path, or a table in memory (polars, pandas, pyarrow, astropy); on the command line, a path.
     Table = Any
+    # One of them, or a sequence; on the command line, repeated.
+    Tables = Any
     # The name of a family of T(α), or a class; on the command line, a name.
     Family: TypeAlias = str | type[Any]
     # Of truemorph transition: a path, a fit, or a dict.
@@ -63,6 +65,11 @@ if TYPE_CHECKING:
 else:
     Table = BiasCurve = Model = Shown = Annotated[Path, SkipValidation]
     Family = Annotated[str, SkipValidation]
+
+
+def listed(given: Any) -> list[Any]:
+    """Return `Tables` as a list."""
+    return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _pair(given: Any) -> Any:
@@ -78,6 +85,8 @@ Shard = Annotated[tuple[int, int], BeforeValidator(_pair), _AS_GIVEN]
 # Repeated on the command line.
 Rules = Annotated[Sequence[str], Parameter(consume_multiple=False, show_default=False)]
 Paths = Annotated[Sequence[Path], Parameter(consume_multiple=False, show_default=False)]
+if not TYPE_CHECKING:
+    Tables = Annotated[Paths, SkipValidation]
 Seed = Annotated[int, Field(ge=0, lt=2**31), Parameter(allow_leading_hyphen=True)]
 Count = Annotated[int, Field(ge=0, lt=2**31), Parameter(allow_leading_hyphen=True)]
 AtLeastOne = Annotated[int, Field(ge=1, lt=2**31), Parameter(allow_leading_hyphen=True)]

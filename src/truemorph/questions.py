@@ -49,6 +49,18 @@ def check_class_names(classes: Sequence[str]) -> None:
         raise ValueError("must be names of at most 60 characters that can be printed")
 
 
+def class_names(n_classes: int) -> tuple[str, ...]:
+    """Return the names of classes that nobody named: smooth and disk, or numbers if there are more than two."""
+    return SMOOTH_OR_DISK if n_classes == 2 else tuple(map(str, range(n_classes)))
+
+
+def fraction_names(classes: Sequence[str]) -> dict[str, int]:
+    """Return the names of the class fractions that are quoted, each with its class: of two classes the second's."""
+    if len(classes) == 2:
+        return {f"{slug(classes[1])}_fraction": 1}
+    return {f"fraction_{slug(name)}": k for k, name in enumerate(classes)}
+
+
 def is_unsure(answer: str) -> bool:
     """Whether an answer says that the question could not be answered."""
     return answer.casefold().startswith(CANNOT_TELL)
@@ -126,13 +138,16 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
     counts: tuple[str, ...] = ("{column}",)
     fractions: tuple[str, ...] = ()
     totals: tuple[str, ...] = ()  # columns with the number of votes for the first question
+    # Other groups' fractions, which are no votes: debiased ones (Willett et al. 2013, Hart et al. 2016, Walmsley et al.
+    # 2022), and predictions of networks (Zoobot).
+    predictions: tuple[str, ...] = ("{column}_debiased", "{column}_pred", "{column}_concentration")
 
     @model_validator(mode="after")
     def _consistent(self) -> Tree:
         names = [slug(one.name) for one in self.questions]
         if len(set(names)) < len(names) or not all(names):
             raise ValueError("give questions, each with a name of its own")
-        for template in (*self.counts, *self.fractions):
+        for template in (*self.counts, *self.fractions, *self.predictions):
             if template.count("{column}") != 1 or set(template.replace("{column}", "")) & set("{}"):
                 raise ValueError(f"{template!r} must contain {{column}}, for the name of a column")
         if not names or not (self.counts or self.fractions):
@@ -246,6 +261,12 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
             "describe your columns in a tree of your own (`tree`: a TOML file)"
         )
 
+    def answer_columns(self, name: str, existing: Collection[str]) -> dict[str, tuple[str, ...]] | None:
+        """Find columns of another group's answers to a question and its gates: predictions, or else votes; or None."""
+        templates = (*self.predictions, *self.fractions, *self.counts)
+        found = {one.name: _found(one, templates, existing) for one in self.gates(name)}
+        return None if None in found.values() else {gate: some for gate, some in found.items() if some is not None}
+
 
 @dataclass(frozen=True)
 class VoteColumns:
@@ -268,12 +289,23 @@ def _found(question: Question, templates: Sequence[str], existing: Collection[st
 
 @cache
 def _packaged(name: str) -> Tree:
-    folder = resources.files("truemorph") / "trees"
-    names = sorted(one.name.removesuffix(".toml") for one in folder.iterdir() if one.name.endswith(".toml"))
+    folder, names = resources.files("truemorph") / "trees", _names()
     if name not in names:
         raise InputError(f"unknown tree {name!r}; {nearest(name, names, what='trees')}; your own must be a .toml file")
     with resources.as_file(folder / f"{name}.toml") as file:
         return checked(Tree, {"name": name, **read_toml(file)}, f"tree {name}:")
+
+
+@cache
+def _names() -> list[str]:
+    """Return the names of the surveys' trees."""
+    files = (resources.files("truemorph") / "trees").iterdir()
+    return sorted(one.name.removesuffix(".toml") for one in files if one.name.endswith(".toml"))
+
+
+def packaged_trees() -> Iterator[Tree]:
+    """Return the trees of all surveys."""
+    return map(_packaged, _names())
 
 
 def read_tree(source: Tree | Mapping[str, Any] | str | os.PathLike[str]) -> Tree:

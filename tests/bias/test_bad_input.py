@@ -87,7 +87,7 @@ def test_alpha_zero_is_valid(method, label):
     fit = fit_transition(LABELS, changed(ALPHA, row, 0.0), delta=delta, **METHODS[method])
     assert fit.transition.flip_probability(np.zeros(1))[0] == 1.0
     assert np.isfinite(fit.log_likelihood)
-    assert ("disks-at-alpha-zero" in codes(fit)) == (label == 1 and method != "conditional")
+    assert ("seen-at-alpha-zero" in codes(fit)) == (label == 1 and method != "conditional")
 
 
 @pytest.mark.parametrize("kind", [list, np.float32, np.uint8, bool])

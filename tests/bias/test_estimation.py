@@ -109,11 +109,11 @@ def test_the_range_given_intrinsic_columns_spans_trends_at_fixed_columns():
     labels = observed_labels(truth, alpha, RayleighTransition(THETA), 4)
     columns = galaxies.select("radius_kpc", "M_r", "redshift").to_numpy()
     fit = fit_transition(labels, alpha, intrinsic=columns)
-    low, high = fit.disk_fraction_range
+    low, high = fit.fraction_range["disk"]
     assert low < truth.mean() < high
     assert "flat-fractions-assumed" in codes(fit)
     # Columns that predict the class leave less to assume than labels alone do.
-    alone = fit_transition(labels, alpha).disk_fraction_range
+    alone = fit_transition(labels, alpha).fraction_range["disk"]
     assert high - low < alone[1] - alone[0]
 
 
@@ -124,7 +124,7 @@ def test_a_disk_fraction_of_one_at_high_alpha_gives_a_finding():
     assert abs(fit.transition.theta - THETA) < 4 * fit.stderr["theta"]
     # The error comes from the likelihood; alternatives at the bound stay in the range.
     assert 0 < fit.stderr["disk_fraction"] < 0.2
-    low, high = fit.disk_fraction_range
+    low, high = fit.fraction_range["disk"]
     assert low < 1 - 1.9 * fit.stderr["disk_fraction"]
     assert high == 1
     assert len(fit.drift.alternatives) >= 21
@@ -151,7 +151,7 @@ def test_the_monotone_family_prints_one_range():
     labels, alpha, _ = flipped_labels(2_000, seed=4, median=12)
     study = make_estimate(Sample.of(labels, alpha), "monotone", compare=False, bootstrap=5)
     message = next(one.message for one in study.findings if one.code == "flat-fractions-assumed")
-    for limit in study.disk_fraction_range:
+    for limit in study.fraction_range["disk"]:
         assert f"{limit:.2f}" in message
 
 

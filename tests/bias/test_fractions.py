@@ -126,7 +126,7 @@ def test_range_from_labels_alone_spans_trends_and_families():
     # The family is wrong: the truth is outside of its errors, but in the range.
     assert np.max(np.abs(found.fractions[:, 1] - 0.7) / found.stderr[:, 1]) > 4
     assert np.all((found.low[:, 1] < 0.7) & (found.high[:, 1] > 0.7))
-    assert fit_transition(labels, alpha, delta=0.1).disk_fraction_range[0] > fit.disk_fraction_range[0]
+    assert fit_transition(labels, alpha, delta=0.1).fraction_range["disk"][0] > fit.fraction_range["disk"][0]
 
 
 def test_fractions_with_several_observables():

@@ -127,7 +127,7 @@ def test_the_range_of_the_headline_contains_all_uncertain_galaxies():
     doubt = (rng.random(3000) < 0.1) & (alpha < np.median(alpha))
     gold = np.where(~doubt & (rng.random(3000) < 0.15), truth, -1)
     sample = Sample.of(labels, alpha, gold=gold, gold_uncertain=doubt.astype(float))
-    low, high = make_estimate(sample, compare=False).disk_fraction_range
+    low, high = make_estimate(sample, compare=False).fraction_range["disk"]
     for one in (0, 1):
         bound = debiased_fractions(labels, alpha, gold=np.where(doubt, one, gold))
         assert low <= bound.range_of_total[1, 0] <= bound.total[0] <= bound.range_of_total[1, 1] <= high

@@ -105,7 +105,7 @@ def test_the_range_reaches_the_truth_that_experts_miss():
     plain = debiased_fractions(labels, alpha, gold=gold, bins=5)
     found = debiased_fractions(labels, alpha, gold=gold, gold_transition=own, bins=5)
     true = binned(truth, alpha, 5)
-    assert codes(found) == ["gold-misses-disks"]
+    assert codes(found) == ["gold-misses"]
     assert plain.high[0, 1] < true[0]
     assert np.all((found.low[:, 1] < true) & (true < found.high[:, 1]))
     np.testing.assert_allclose(found.low[:, 0], 1 - found.high[:, 1], atol=0.01)

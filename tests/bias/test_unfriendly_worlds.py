@@ -106,7 +106,7 @@ def test_the_range_from_labels_alone_is_two_sided(family, drift):
     for seed in range(6):
         _, labels, alpha, _, truth = arrays(n=6000, seed=seed, transition=FLIPS[family], drift=drift)
         fit = tm.fit_transition(labels, alpha)
-        low, high = fit.disk_fraction_range
+        low, high = fit.fraction_range["disk"]
         inside.append(low <= truth.mean() <= high)
         assert 0 < fit.drift.delta_unbiased < 3
         assert fit.drift.delta == 0.5
@@ -118,7 +118,7 @@ def test_noise_as_an_observable_never_narrows_the_range_from_labels_alone(drift)
     _, labels, alpha, _, truth = arrays(n=4000, seed=8, transition=FLIPS["rayleigh"], drift=drift)
     noise = np.random.default_rng(8).normal(size=4000)
     alone, given = (tm.fit_transition(labels, alpha, observables=one) for one in (None, noise))
-    (low, high), (lowest, highest) = alone.disk_fraction_range, given.disk_fraction_range
+    (low, high), (lowest, highest) = alone.fraction_range["disk"], given.fraction_range["disk"]
     assert lowest < low + 0.005  # of differences in rounding, and of the fit without trend
     assert highest > high - 0.005
     assert lowest <= truth.mean() <= highest

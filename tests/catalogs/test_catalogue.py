@@ -54,9 +54,9 @@ def test_conditions_and_rules_that_give_no_classes_raise_errors(read, text):
 @pytest.mark.parametrize(
     ("rule", "classes", "definition"),
     [
-        ("class", [0, 1, -1, -1], "disk: class is 1"),
-        ("t_type>=-3", [0, 1, -1, -1], "disk: t_type >= -3"),
-        ('"b/a" <0.65 and id > 1', [1, 1, 0, -1], 'disk: "b/a" < 0.65 AND id > 1'),
+        ("class", [0, 1, -1, -1], "class is 1"),
+        ("t_type>=-3", [0, 1, -1, -1], "t_type >= -3"),
+        ('"b/a" <0.65 and id > 1', [1, 1, 0, -1], '"b/a" < 0.65 AND id > 1'),
     ],
 )
 def test_gold_labels_from_a_column_or_a_rule(rule, classes, definition):

@@ -137,7 +137,7 @@ def test_labels_alone_with_axis_ratio(experts, family):
     assert covered(found, truth) >= 7
     # Under the other definition the range is too narrow, which labels can't reveal; the result states its assumption.
     assert covered(found, experts.by_octile(experts.disk(LATE))) < 7
-    assert "disk-definition-unknown" in codes(found)
+    assert "definition-unknown" in codes(found)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from truemorph.bias.transitions import MatrixTransition, RayleighTransition, tra
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import PRESETS
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.evidence import Evidence, Model, ShownEstimate
 from truemorph.report.lights import DATA, lights
 from truemorph.report.measures import BiasTree
@@ -31,6 +32,7 @@ def model_of(name, transition, p, features=("covariate",)):
     """A model without posteriors; without features, it knows class fractions alone."""
     training = PRESETS["dcv14"].model_dump() | {"features": features}
     described = {"transition": transition_to_dict(transition), "catalogue": {}, "training": training}
+    described["classes"] = SMOOTH_OR_DISK
     return Model(name, Classifier(described, [], pl.DataFrame()), p, np.full(p.size, np.nan), np.empty((p.size, 0)))
 
 
@@ -45,7 +47,8 @@ def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, gold=None
     shown = ShownEstimate(ESTIMATES[key], "made here")
     models = [] if model is None else [model_of("net", transition, model)]
     sets = {
-        name: LabelSet.of_disks(f"truth, {name}", "truth", one.astype(float)) for name, one in (truths or {}).items()
+        name: LabelSet.of_two(f"truth, {name}", "truth", one.astype(float), SMOOTH_OR_DISK)
+        for name, one in (truths or {}).items()
     }
     options, which = ReportOptions(), f"{labels.size} galaxies"
     return Evidence(CatalogTable(frame), frame, models, [], sets, options, tree, shown, which, frame)

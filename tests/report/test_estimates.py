@@ -50,7 +50,7 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
     assert shown == {key: written["fractions"][of] for key, of in SHOWN.items()}
     page = (folder / f"{name}.html").read_text()
     assert all(f"<td>{one:.3f}</td>" in page for one in written["fractions"]["disk"])
-    low, high = estimate.disk_fraction_range
+    low, high = estimate.fraction_range["disk"]
     assert f"{estimate.fit.class_fractions[1]:.3f} (range {low:.3f} to {high:.3f})" in content["answer"]
     assert {one["code"] for one in written["findings"]} <= {one.code for one in report.findings}
     assert {one.code for one in report.findings if one.severity == "problem"} <= {

@@ -9,6 +9,7 @@ from conftest import confounded_labels
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.scores import calibration_error
 from truemorph.catalogs.label_sets import LabelSet, fractions_by
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.measures import (
     BiasTree,
     accuracy_gain,
@@ -19,23 +20,26 @@ from truemorph.report.measures import (
 )
 
 LABELS, ALPHA, TRUTH, COLUMNS = confounded_labels(6000, seed=8)
-OBSERVED = LabelSet.of_disks("observed", "observed", LABELS.astype(float))
+
+
+def two(name, kind, p, model=""):
+    return LabelSet.of_two(name, kind, p, SMOOTH_OR_DISK, model)
+
+
+OBSERVED = two("observed", "observed", LABELS.astype(float))
 
 
 def test_fractions_in_bins_of_equal_count():
     values = np.array([5.0, 1, 2, np.nan, 4, 3, 6])
-    sets = [
-        LabelSet.of_disks("a", "observed", np.array([1.0, 0, 1, 1, np.nan, 0, 1])),
-        LabelSet.of_disks("b", "truth", np.full(7, np.nan)),
-    ]
+    sets = [two("a", "observed", np.array([1.0, 0, 1, 1, np.nan, 0, 1])), two("b", "truth", np.full(7, np.nan))]
     found = fractions_by(values, sets, 3)
     a = found.filter(pl.col("labels") == "a")
     assert a["low"].to_list() == [1, 2.5, 4.5]
     assert a["high"].to_list() == [2.5, 4.5, 6]
     assert a["galaxies"].to_list() == [2, 1, 2]  # one of six has no label
-    assert a["disk_fraction"].to_list() == [0.5, 0, 1]
+    assert a["fraction"].to_list() == [0.5, 0, 1]
     assert (a["stderr"] > 0).all()  # also where all are alike
-    assert found.filter(pl.col("labels") == "b")["disk_fraction"].is_nan().all()
+    assert found.filter(pl.col("labels") == "b")["fraction"].is_nan().all()
     again = fractions_by(values, sets, np.array([1, 2.5, 4.5, 6]))
     assert again.fill_nan(-1).equals(found.fill_nan(-1))
 
@@ -45,9 +49,9 @@ def test_halves_at_fixed_values_of_a_column():
     values, alpha = np.repeat(np.arange(5.0), 100), np.tile(np.arange(100.0), 5)
     disk = ((values == 0) & (alpha >= 50)).astype(float)
     rows = np.random.default_rng(0).permutation(500)
-    found = halves_by(values[rows], alpha[rows], [LabelSet.of_disks("a", "observed", disk[rows])])
+    found = halves_by(values[rows], alpha[rows], [two("a", "observed", disk[rows])])
     assert found["value"].to_list() == np.repeat(np.arange(5), 2).tolist()
-    assert found["disk_fraction"].to_list() == [0, 1, *8 * [0]]
+    assert found["fraction"].to_list() == [0, 1, *8 * [0]]
     assert found["galaxies"].to_list() == 10 * [50]
 
 
@@ -57,7 +61,7 @@ def test_bias_is_that_of_the_measures_on_known_galaxies():
     half = np.where(np.arange(LABELS.size) % 2, LABELS, np.nan)
     rows = slice(1, None, 2)
     expected = cv18(LABELS[rows], ALPHA[rows], COLUMNS[rows], tree.depth, tree.bins, bootstrap=0).value
-    assert tree.bias(LabelSet.of_disks("half", "column", half)).value == expected
+    assert tree.bias(two("half", "column", half)).value == expected
     alone = BiasTree.fitting(ALPHA, None, bootstrap=0, seed=0)
     assert alone.measure == "CV14"
     assert alone.bias(OBSERVED).value == cv14(LABELS, ALPHA, alone.bins, bootstrap=0).value
@@ -66,10 +70,10 @@ def test_bias_is_that_of_the_measures_on_known_galaxies():
 def test_table_one_against_scikit_learn():
     rng = np.random.default_rng(1)
     p = np.clip(0.25 + 0.5 * TRUTH + rng.normal(0, 0.2, TRUTH.size), 0, 1)
-    own = LabelSet.of_disks("model: labels", "labels", (p > 0.5).astype(float), "model")
-    soft = LabelSet.of_disks("model: p(disk)", "probabilities", p, "model")
-    truth = LabelSet.of_disks("truth", "truth", TRUTH.astype(float))
-    few = LabelSet.of_disks("few", "truth", np.where(np.arange(LABELS.size) < 40, TRUTH, np.nan))
+    own = two("model: labels", "labels", (p > 0.5).astype(float), "model")
+    soft = two("model: p(disk)", "probabilities", p, "model")
+    truth = two("truth", "truth", TRUTH.astype(float))
+    few = two("few", "truth", np.where(np.arange(LABELS.size) < 40, TRUTH, np.nan))
     tree = BiasTree.fitting(ALPHA, COLUMNS, bootstrap=10, seed=0)
     sets = [OBSERVED, own, soft, truth, few]
     table = table_one(sets, ALPHA, {one.name: tree.bias(one) for one in sets}, {"all": truth})

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from truemorph.findings import Finding
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.changes import AFTER, CHANGE, changes
 from truemorph.report.gallery import choose, jpeg_source
 from truemorph.report.page import (
@@ -83,7 +84,7 @@ def test_pictures_keep_to_their_budget():
 
 def test_changes_and_whom_to_show():
     label, after = np.array([0, 0, 1, 1, 0]), np.array([0.9, 0.2, 0.1, np.nan, 0.6])
-    assert changes(label, after).tolist() == ["smooth to disk", "", "disk to smooth", "", "smooth to disk"]
-    frame = pl.DataFrame({"object_id": list("abcde"), AFTER: after, CHANGE: changes(label, after)})
+    assert changes(label, after, SMOOTH_OR_DISK) == ["smooth to disk", "", "disk to smooth", "", "smooth to disk"]
+    frame = pl.DataFrame({"object_id": list("abcde"), AFTER: after, CHANGE: changes(label, after, SMOOTH_OR_DISK)})
     assert choose(frame, 10)["object_id"].to_list() == ["a", "c", "e"]  # surest first
     assert choose(frame, 2)["object_id"].to_list() == ["a", "e"]

@@ -71,6 +71,37 @@ def test_several_questions_begin_with_one_table_and_a_catalogue_shows_who_was_as
     assert f"{(asked['votes_bar_bar'] > asked['votes_bar_no_bar']).mean():.3f}" in page
 
 
+def test_labels_of_others_are_shown_in_the_bins_of_the_estimate(galaxies):
+    frame = pl.read_parquet(galaxies / "cat.parquet")
+    ids, alpha, disk = (frame[one].to_numpy() for one in ("object_id", "alpha", "votes_smooth_disk"))
+    rng = np.random.default_rng(1)
+    p = {"bar": rng.random(ids.size), "disk": np.clip(disk / 30, 0.02, 0.98)}
+    parts = {"smooth-or-featured-gz2_smooth": 1 - p["disk"], "smooth-or-featured-gz2_featured-or-disk": p["disk"]}
+    parts |= {"smooth-or-featured-gz2_artifact": 0 * alpha, "disk-edge-on-gz2_yes": 0 * alpha}
+    parts |= {"disk-edge-on-gz2_no": 1 + 0 * alpha, "bar-gz2_yes": p["bar"], "bar-gz2_no": 1 - p["bar"]}
+    table = pl.DataFrame({f"{name}_pred": values for name, values in parts.items()} | {"id_str": ids})
+    table.write_csv(galaxies / "zoobot.csv")
+    options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "zoobot.csv"])
+    found = write_report(galaxies / "bar.json", out=galaxies / "others.html", options=options)
+    page = (galaxies / "others.html").read_text(encoding="utf-8")
+    given = PopulationFractions.read(galaxies / "bar.json")
+    b = np.digitize(alpha, given.edges[1:-1])
+    soft = [np.sum((p["disk"] * p["bar"])[b == k]) / np.sum(p["disk"][b == k]) for k in range(4)]
+    hard = [np.mean(p["bar"][(b == k) & (p["disk"] > 0.5)] > 0.5) for k in range(4)]
+    shown = found.content["other_labels"]["bar"]["bar fraction"]
+    np.testing.assert_allclose(shown["zoobot, fractions"], soft, rtol=1e-6)
+    np.testing.assert_allclose(shown["zoobot"], hard, atol=0.02)  # ties at p(disk) = 1/2
+    one = given["bar fraction"]
+    assert all(f"{value:.3f} ({value - one.fraction[k]:+.3f})" in page for k, value in enumerate(soft))
+    with pytest.raises(InputError):
+        write_report(galaxies / "bar.json", out=galaxies / "no.html", options=ReportOptions(labels=options.labels))
+    by_two = estimate_transition(
+        galaxies / "cat.parquet", question="bar", gold="applies: kind >= 1; bar: kind = 2", by="votes_smooth_disk,alpha"
+    )
+    again = write_report(by_two, out=galaxies / "two_columns.html", options=options)
+    assert len(again.content["other_labels"]["bar"]["bar fraction"]["zoobot"]) == by_two.counts.size
+
+
 def test_fractions_are_read_as_they_were_written(galaxies):
     again = PopulationFractions.read(galaxies / "bar.json")
     assert again.to_dict() == PopulationFractions.from_dict(again.to_dict(), again.samples).to_dict()

@@ -136,7 +136,7 @@ def test_without_images_the_page_adapts(tmp_path, capsys):
     drawn = tmp_path / "page_files" / "figures"
     curves = read_table(drawn / "bias_curve.ecsv").frame
     assert curves.filter(pl.col("what") == "fitted, rayleigh")["share"].is_sorted(descending=True)
-    assert "gold disks labelled smooth, disk: t_type >= -3" in set(curves["what"])
+    assert "gold disk labelled smooth, disk: t_type >= -3" in set(curves["what"])
     corrected = read_table(drawn / "fractions.ecsv").frame
     assert (corrected["lowest"] <= corrected["corrected"]).all()
     assert (corrected["gold"] > corrected["labelled"]).all()

@@ -11,6 +11,7 @@ import pytest
 from truemorph.bias.metrics import cv14
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.errors import InputError
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.measures import BiasTree
 from truemorph.reproduce.catalogue import missing_archives
 from truemorph.reproduce.experiment import run_experiment
@@ -93,7 +94,10 @@ def measured():
     observed = np.where(rng.random(3000) < np.exp(-(alpha**2) / 200), 0.0, truth)
     labels = {"gz2b": observed, "ddb": truth, "resnet-gz2b": observed, "dcv14": np.ones(3000)}
     kinds = {"gz2b": "observed"}
-    sets = {name: LabelSet.of_disks(name, kinds.get(name, "labels"), values) for name, values in labels.items()}
+    sets = {
+        name: LabelSet.of_two(name, kinds.get(name, "labels"), values, SMOOTH_OR_DISK)
+        for name, values in labels.items()
+    }
     return Measured(pl.DataFrame({"alpha": alpha}), sets, BiasTree(alpha, None, 0, 10, 60), ())
 
 
@@ -130,7 +134,7 @@ def test_rows_with_nearly_one_class_do_not_count_in_the_order(measured):
 def test_a_label_set_of_some_galaxies_is_compared_with_gz2b_on_these(measured):
     observed, truth, alpha = measured.sets["gz2b"], measured.sets["ddb"], measured.tree.alpha
     some = alpha > np.median(alpha)
-    part = LabelSet.of_disks(truth.name, truth.kind, np.where(some, truth.disk, np.nan))
+    part = LabelSet.of_two(truth.name, truth.kind, np.where(some, truth.p, np.nan), SMOOTH_OR_DISK)
     rows = rows_of(replace(measured, sets={"gz2b": observed, "ddb": part}))
     values = [cv14(one.labels[some], alpha[some], 10, bootstrap=0).value for one in (observed, truth)]
     assert rows[1]["from_gz2b"] == pytest.approx(values[1] - values[0])

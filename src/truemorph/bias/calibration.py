@@ -16,7 +16,7 @@ from truemorph.bias.gold import gold_maximum
 from truemorph.bias.maximum import differences
 from truemorph.bias.mixture import standardised
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import DISK, class_name
+from truemorph.bias.transitions import DISK
 from truemorph.bias.vote_model import beta_binomial_log_probability
 from truemorph.findings import Finding
 from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend
@@ -140,9 +140,9 @@ def _of_gold(fit: TransitionFit) -> _Outcomes:
         return np.asarray(fit.space.build(point).matrix(alpha))[np.arange(rows.size), classes]
 
     slopes = differences(given, best.point).reshape(-1, rows.size, n_classes) * best.free[:, None, None]
-    of = [class_name(k, n_classes) for k in range(n_classes)]
     names = tuple(
-        tuple("" if k == y else f"{of[y]} labelled {of[k]}" for k in range(n_classes)) for y in range(n_classes)
+        tuple("" if label == true else f"{true} labelled {label}" for label in sample.classes)
+        for true in sample.classes
     )
     weights, labels = sample.gold_weights[rows], sample.labels[rows]
     return _Outcomes(names, classes, sample.alpha[rows], weights, labels, given(best.point), slopes)
@@ -163,14 +163,14 @@ def _of_labels(fit: TransitionFit, rows: np.ndarray) -> _Outcomes:
     matrix, fitted = np.asarray(fit.transition.matrix(alpha)), given(fit.point)
     # d p(y | z) / d coefficient = p(y) (δ - p(class)) z
     of_z = [prior[:, [k]] * (matrix[:, k] - fitted) * z[:, None] for k in range(1, n_classes) for z in design.T]
-    of = [f"labelled {class_name(k, n_classes)}" for k in range(n_classes - 1)]
+    of = [f"labelled {label}" for label in sample.classes[:-1]]
     nobody = np.zeros(rows.size, dtype=np.int64)
     tested = sample.alpha[rows], sample.weights[rows], sample.labels[rows], fitted
     return _Outcomes(((*of, ""),), nobody, *tested, np.concatenate([of_t, of_z]), part=rows.size / sample.labels.size)
 
 
 def _of_votes(fit: TransitionFit, rng: np.random.Generator) -> _Outcomes:
-    """Fractions of votes for disk: of galaxies with a gold label, given the true class; else of all galaxies."""
+    """Fractions of votes for the second class: of galaxies with a gold label, given the true class; else of all."""
     sample, model = fit.sample, fit.votes
     assert model is not None
     assert sample.votes is not None
@@ -195,8 +195,8 @@ def _of_votes(fit: TransitionFit, rng: np.random.Generator) -> _Outcomes:
         return np.array(of_class)[classes, np.arange(rows.size)]
 
     limits = [0.0, *_VOTE_EDGES, 1.0]
-    parts = [f"{low:.0%} to {high:.0%} disk votes" for low, high in list(pairwise(limits))[:-1]]
-    of = [""] if sample.gold is None else [f"{class_name(y, 2)}, " for y in range(2)]
+    parts = [f"{low:.0%} to {high:.0%} {sample.classes[DISK]} votes" for low, high in list(pairwise(limits))[:-1]]
+    of = [""] if sample.gold is None else [f"{true}, " for true in sample.classes]
     names = tuple((*(f"{true}{one}" for one in parts), "") for true in of)
     happened = part_of[np.arange(rows.size), sample.votes[rows, DISK]]
     covariance = np.nan_to_num(fit.covariance)

@@ -46,14 +46,14 @@ def selection_findings(sample: Sample) -> list[Finding]:
     ]
 
 
-def vote_findings(disk: np.ndarray, sample: Sample) -> list[Finding]:
-    """Warn if gold rows have other fractions of votes for disk, shape (N,), than all rows at the same α.
+def vote_findings(votes: np.ndarray, sample: Sample) -> list[Finding]:
+    """Warn if gold rows have other fractions of votes for the second class, shape (N,), than all rows at the same α.
 
     Unless their labels, which follow from the votes, show it already.
     """
     if _not_random(sample.observed, sample, ""):
         return []
-    return _not_random(np.column_stack([1 - disk, disk]), sample, "of the votes are for class {}")
+    return _not_random(np.column_stack([1 - votes, votes]), sample, "of the votes are for class {}")
 
 
 def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding]:
@@ -70,14 +70,14 @@ def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding
     p_value = float(chi2.sf(sum(chi_squared for chi_squared, _ in excesses), degrees))
     worst = int(np.argmax([chi_squared for chi_squared, _ in excesses]))
     difference, rows = excesses[worst][1], parts[worst]
-    label = 1 + int(np.argmax(np.abs(difference[1:])))  # for two classes, the disk class is sufficient
+    label = 1 + int(np.argmax(np.abs(difference[1:])))  # of two classes the second is sufficient
     if p_value >= LEVEL or abs(difference[label]) < _NOTICEABLE:
         return []
     fraction = np.average(observed[rows & has_gold, label], weights=weights[rows & has_gold])
     low, high = alpha[rows].min(), alpha[rows].max()
     message = (
         f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
-        f"{low:.3g} to {high:.3g}, {fraction:.1%} {what.format(sample.name_of(label))}, but "
+        f"{low:.3g} to {high:.3g}, {fraction:.1%} {what.format(sample.classes[label])}, but "
         f"{fraction - difference[label]:.1%} of all galaxies there."
     )
     action = (
@@ -165,7 +165,7 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
     named = ", ".join(f"{name} ({difference:+.2f} σ)" for name, difference in unbalanced)
     message = (
         f"The galaxies with a gold label differ from all galaxies at the same α in {named}. If the true class depends "
-        "on such a column, the disk fraction is biased."
+        "on such a column, the class fractions are biased."
     )
     action = "Give these columns as covariates (`intrinsic`), or sampling weights (`weights`)."
     return [Finding("gold-unbalanced", "caution", message, action)]

@@ -13,7 +13,7 @@ from truemorph.bias.result import SIGNIFICANT_GAIN, TransitionFit
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.findings import Finding, unique
 
-# Part of smooth galaxies' votes for a disk from which votes do not separate the classes.
+# Part of votes for the wrong class from which votes do not separate the classes.
 _MAJORITY = 0.5
 # R² of log α on intrinsic columns above which bias is hard to separate.
 _EXPLAINED = 0.95
@@ -53,15 +53,19 @@ def diagnose(fit: TransitionFit, rejected: Finding | None = None, tested: str = 
 
 
 def _flat_fractions_assumed(fit: TransitionFit, tested: str) -> Finding:
-    """Return the assumption of an estimate without gold labels, and the range of the disk fraction without it."""
+    """Return the assumption of an estimate without gold labels, and the range of the fraction without it."""
     if tested:
         message = f"This estimate from labels alone assumes that the true fractions do not depend on α. Here {tested}."
         return Finding("flat-fractions-tested", "note", message)
-    (low, high), fixed = fit.disk_fraction_range, " at fixed intrinsic columns" if fit.method == "conditional" else ""
+    counted = fit.sample.classes[DISK]
+    (low, high), fixed = (
+        fit.fraction_range[counted],
+        " at fixed intrinsic columns" if fit.method == "conditional" else "",
+    )
     trend = "" if fit.drift is None else f" if their logit changes by up to {fit.drift.delta:g} per σ of ln α"
     message = (
         "Labels alone cannot separate bias from a real change of class fractions with resolution. This estimate "
-        f"assumes that the true fractions do not depend on α{fixed}; the disk fraction may lie anywhere from "
+        f"assumes that the true fractions do not depend on α{fixed}; the {counted} fraction may lie anywhere from "
         f"{low:.2f} to {high:.2f}{trend}."
     )
     return Finding("flat-fractions-assumed", "caution", message, "Give gold labels (`gold`), which settle it.")
@@ -86,15 +90,15 @@ def _identification_findings(fit: TransitionFit) -> list[Finding]:
 
 
 def _vote_findings(fit: TransitionFit) -> list[Finding]:
-    """Return a problem if votes for smooth galaxies would be for a disk."""
+    """Return a problem if most votes for galaxies of the first class would be for the second."""
     if fit.votes is None:
         return []
     middle = np.median(fit.alpha, keepdims=True)
-    for_disk = float(fit.votes.transition.matrix(middle)[0, SMOOTH, DISK])
-    if for_disk < _MAJORITY:
+    wrong = float(fit.votes.transition.matrix(middle)[0, SMOOTH, DISK])
+    if wrong < _MAJORITY:
         return []
-    wrong = f"{for_disk:.0%} of the votes for smooth galaxies would be for a disk"
-    message = f"The votes do not separate two classes: {wrong}."
+    first, second = fit.sample.classes
+    message = f"The votes do not separate two classes: {wrong:.0%} of the votes for {first} would be {second}."
     action = "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes."
     return [Finding("classes-not-separated", "problem", message, action)]
 
@@ -135,11 +139,11 @@ def _estimate_findings(fit: TransitionFit) -> list[Finding]:
 def _drift_findings(fit: TransitionFit) -> list[Finding]:
     """Return findings if the labels do not drift with α, or no T(α) explains some of them."""
     findings, labels, weights = [], fit.labels, fit.sample.weights
-    resolved = fit.alpha > 0
+    resolved, (first, second) = fit.alpha > 0, fit.sample.classes[:2]
     impossible = int(np.sum(~resolved & (labels == DISK)))
     if impossible:
-        message = f"{impossible:,} galaxies at α = 0 are labelled disk, although no disk can be seen there."
-        findings.append(Finding("disks-at-alpha-zero", "caution", message, "Check their radii."))
+        message = f"{impossible:,} galaxies at α = 0 are labelled {second}, although nothing can be seen there."
+        findings.append(Finding("seen-at-alpha-zero", "caution", message, "Check their radii."))
     with np.errstate(divide="ignore"):
         seen = np.log(fit.label_probabilities[np.arange(labels.size), labels])
     totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=fit.sample.n_classes)
@@ -147,8 +151,8 @@ def _drift_findings(fit: TransitionFit) -> list[Finding]:
     gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
     falls = gain < SIGNIFICANT_GAIN and np.ptp(fit.alpha[resolved]) > 0
     if falls and np.corrcoef(labels[resolved] == DISK, np.log(fit.alpha[resolved]))[0, 1] * labels.size**0.5 < -3:
-        message = "The disk fraction of the labels falls with α, the opposite of resolution bias."
-        action = "Check that smooth and disk are not exchanged (`smooth`, `disk`); otherwise give gold labels (`gold`)."
+        message = f"The {second} fraction of the labels falls with α, the opposite of resolution bias."
+        action = f"Check that {first} and {second} are not exchanged; otherwise give gold labels (`gold`)."
         findings.append(Finding("drift-reversed", "problem", message, action))
     elif gain < SIGNIFICANT_GAIN:
         message = (

@@ -18,26 +18,18 @@ from truemorph.bias.plots import plot_fit
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.result import ASSUMPTIONS, FittedCurve, TransitionFit
 from truemorph.bias.sample import Sample, check_whole
-from truemorph.bias.transitions import (
-    COMPARED,
-    DISK,
-    Array,
-    FlipTransition,
-    RayleighTransition,
-    Search,
-    family_of,
-    fraction_names,
-)
+from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, RayleighTransition, Search, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
+from truemorph.questions import SMOOTH_OR_DISK, fraction_names
 from truemorph.results import Result, quantity_table, text_facts, text_table
 
 _NOTICEABLE = 0.02
 _FEWEST_IN_GROUP = 200
 _BINS, _PER_BIN = 8, 50
 # Arguments of `fit_transition` that describe the galaxies.
-_OF_SAMPLE = ("observables", "intrinsic", "gold", "gold_probability", "weights", "n_classes")
+_OF_SAMPLE = ("observables", "intrinsic", "gold", "gold_probability", "weights", "classes")
 _BY_COLUMNS = "class fractions depend on α beyond what the intrinsic columns explain"
 # A summary gives the parameters of families that have no more.
 _SHOWN = 2
@@ -137,7 +129,7 @@ class FamilyComparison(Result):
 
     @property
     def _fractions(self) -> dict[str, int]:
-        return fraction_names(self.fits[self.best].class_fractions.size)
+        return fraction_names(self.fits[self.best].classes)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per family, best first: what its fit says, and its AIC above the best."""
@@ -193,7 +185,7 @@ def compare_families(
     given = {name: options.pop(name) for name in _OF_SAMPLE if name in options}
     kinds = [family_of(one) for one in families]
     if all(issubclass(one, FlipTransition) for one in kinds):
-        given.setdefault("n_classes", 2)
+        given.setdefault("classes", SMOOTH_OR_DISK)
     return compared(Sample.of(labels, alpha, **given), kinds, **options)
 
 
@@ -221,7 +213,7 @@ def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Findi
     if sample.n_classes != 2:
         return ()
     points, precisions, shown = [], [], []
-    alone = Sample(sample.labels, sample.alpha, sample.n_classes, sample.weights)
+    alone = Sample(sample.labels, sample.alpha, sample.classes, sample.weights)
     for group in np.unique(groups):
         rows = groups == group
         if rows.sum() < _FEWEST_IN_GROUP:
@@ -241,8 +233,9 @@ def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Findi
     p_value = float(chi2.sf(apart, 2 * (len(points) - 1)))
     if p_value >= LEVEL:
         return ()
+    of = sample.classes[DISK]
     message = (
-        f"The values of {name} differ in bias curve or disk fraction (p = {p_value:.1g}; Rayleigh θ and disk fraction "
+        f"The values of {name} differ in bias curve or {of} fraction (p = {p_value:.1g}; Rayleigh θ and {of} fraction "
         f"by labels alone: {'; '.join(shown[:4])}). One curve for all is wrong for each of them."
     )
     action = f"Estimate T(α) for each alone (`where`, such as {name}=...)."
@@ -295,7 +288,7 @@ class ConfoundingCheck(Result):
         """Return a table with one row."""
         return quantity_table(
             {
-                "drift": ([self.drift], "", "disk fraction of the best minus that of the worst resolved third"),
+                "drift": ([self.drift], "", "fraction of the best minus that of the worst resolved third"),
                 "drift_stderr": ([self.drift_stderr], "", "standard error"),
                 "unexplained_p_value": ([self.unexplained_p_value], "", "probability of the dependence on α by chance"),
             }
@@ -314,7 +307,7 @@ def confounding_check(
 ) -> ConfoundingCheck:
     """Check whether class fractions depend on α, and whether intrinsic columns explain this.
 
-    With gold labels, the disk fractions of the worst and the best resolved third of all galaxies are those of
+    With gold labels, the class fractions of the worst and the best resolved third of all galaxies are those of
     `debiased_fractions`, and logistic regressions of the true class on the intrinsic columns (if given) are compared
     with and without log α and its square. Without gold labels, T (of the Rayleigh family) and p(y | z) are fitted
     together; the predicted fractions are compared between these thirds, and log α is tested as a further column of
@@ -328,7 +321,7 @@ def confounding_check(
         Sampling weights.
     seed : int
     fractions : PopulationFractions, optional
-        Disk fractions in bins of α from the same gold labels; `weights` are then those of the gold labels.
+        Class fractions in bins of α from the same gold labels; `weights` are then those of the gold labels.
 
     Returns
     -------
@@ -350,13 +343,13 @@ def confounding_check(
     True
     """
     check_whole(0, seed=seed)
-    n_classes = 2 if gold is None else None
-    sample = Sample.of(labels, alpha, n_classes=n_classes, intrinsic=intrinsic, gold=gold, weights=weights)
+    classes = SMOOTH_OR_DISK if gold is None else None
+    sample = Sample.of(labels, alpha, classes=classes, intrinsic=intrinsic, gold=gold, weights=weights)
     return confounding(sample, fractions, seed)
 
 
 def confounding(sample: Sample, fractions: PopulationFractions | None = None, seed: int = 0) -> ConfoundingCheck:
-    """Check a sample as `confounding_check`, with disk fractions in bins of α if it has gold labels."""
+    """Check a sample as `confounding_check`, with class fractions in bins of α if it has gold labels."""
     if sample.intrinsic is None and sample.gold is None:
         without = "not checked, without intrinsic columns or gold labels"
         return ConfoundingCheck(False, f"{without}: the estimate assumes that {ASSUMPTIONS['likelihood']}")
@@ -376,10 +369,12 @@ def confounding(sample: Sample, fractions: PopulationFractions | None = None, se
     gain = max(0.0, wide.log_likelihood - narrow.log_likelihood)
     p_value = float(chi2.sf(2 * gain * u.size / np.sum(w**2), 1))  # weighted rows weigh as fewer
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
-    drift, variance = narrow.disk_contrast(w * (high / np.sum(w * high) - low / np.sum(w * low)), narrow.covariance)
+    drift, variance = narrow.contrast(w * (high / np.sum(w * high) - low / np.sum(w * low)), narrow.covariance)
     p = narrow.probabilities()[:, DISK]
     error = float(np.sqrt(variance + p[low].var() / low.sum() + p[high].var() / high.sum()))
-    return _verdict(drift, error, p_value, "the intrinsic columns predict a disk fraction", _BY_COLUMNS)
+    return _verdict(
+        drift, error, p_value, f"the intrinsic columns predict a {sample.classes[DISK]} fraction", _BY_COLUMNS
+    )
 
 
 def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractions) -> ConfoundingCheck:
@@ -399,7 +394,7 @@ def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractio
 
     gain = max(0.0, log_likelihood(wide) - log_likelihood(base))
     p_value = float(chi2.sf(2 * gain, 2 * (truth.shape[1] - 1)))
-    # Of all galaxies, as in the table of disk fractions, not of those with a gold label.
+    # Of all galaxies, as in the table of fractions, not of those with a gold label.
     edges = np.concatenate([[0.0], np.cumsum(fractions.bin_weights) / fractions.bin_weights.sum()])
     worst, best = (np.diff(np.clip(edges, *third)) for third in ((0, 1 / 3), (2 / 3, 1)))
     contrast = 3 * (best - worst)
@@ -409,7 +404,8 @@ def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractio
     scatter = np.sum(contrast**2 * p * (1 - p) / fractions.counts)
     error = float(np.sqrt(contrast @ fractions.covariance @ contrast + scatter))
     explained = _BY_COLUMNS if sample.intrinsic is not None else "a quadratic curve in ln α fits better than a constant"
-    who = f"gold labels show a {'disk fraction' if sample.n_classes == 2 else 'fraction of class 1'}"
+    of = f"{sample.classes[DISK]} fraction" if sample.n_classes == 2 else f"fraction of class {sample.classes[DISK]}"
+    who = f"gold labels show a {of}"
     return _verdict(drift, error, p_value, who, explained)
 
 

@@ -31,12 +31,12 @@ from truemorph.bias.transitions import (
     RayleighTransition,
     Transition,
     family_of,
-    fraction_names,
 )
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
 from truemorph.progress import progress
+from truemorph.questions import fraction_names
 from truemorph.results import Result, text_facts
 
 # What else an estimate says: definitions of α and of labels, and the rows that it rests on.
@@ -78,7 +78,7 @@ class Estimate(Result):
     >>> estimate = estimate_transition(simulate_catalogue(2000), compare=False)
     >>> path = f"{tempfile.mkdtemp()}/fit.json"
     >>> estimate.write(path)
-    >>> Estimate.read(path).disk_fraction_range == estimate.disk_fraction_range
+    >>> Estimate.read(path).fraction_range["disk"] == estimate.fraction_range["disk"]
     True
     """
 
@@ -99,12 +99,12 @@ class Estimate(Result):
         return self.fit.transition
 
     @property
-    def disk_fraction_range(self) -> tuple[float, float]:
-        """Lowest and highest disk fraction."""
-        return self.fit.disk_fraction_range
+    def fraction_range(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest fraction of each class, by its name."""
+        return self.fit.fraction_range
 
     def summary(self) -> str:
-        """Return disk fraction, parameters, families and fractions by bin as text."""
+        """Return class fractions, parameters, families and fractions by bin as text."""
         facts = self.curve.facts()
         if self.bootstrap_std:
             scatter = ", ".join(f"{name} ± {value:.3f}" for name, value in self.bootstrap_std.items())
@@ -114,7 +114,8 @@ class Estimate(Result):
         if self.about.get("alpha"):
             facts.append(("α", self.about["alpha"]))
         if self.about.get("definition"):
-            facts.append((self.about["classes"][DISK], self.about["definition"].removeprefix("disk: ")))
+            counted = self.curve.classes[DISK]
+            facts.append((counted, self.about["definition"].removeprefix(f"{counted}: ")))
         families = [] if self.families is None else ["", self.families.summary()]
         return "\n".join([*text_facts(facts), *families, "", *self.fractions.lines(self.gold_fractions)])
 
@@ -184,15 +185,15 @@ class Estimate(Result):
         return self.fit if isinstance(self.fit, FittedCurve) else self.fit.curve
 
     def to_table(self) -> Any:
-        """Return the table of `fractions`, with the disk fraction of the galaxies with gold labels."""
+        """Return the table of `fractions`, with the fraction of the galaxies with gold labels."""
         table = self.fractions.to_table()
         if self.gold_fractions is not None:
             table["gold"] = self.gold_fractions
-            table["gold"].info.description = "disk fraction of the galaxies with gold labels"
+            table["gold"].info.description = f"{self.curve.classes[DISK]} fraction of the galaxies with gold labels"
         return table
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the observed and corrected disk fractions; returns matplotlib axes."""
+        """Draw the observed and corrected fractions; returns matplotlib axes."""
         gold = {} if self.gold_fractions is None else {"gold labels": self.gold_fractions}
         return plot_fractions(self.fractions, ax, gold, self.gold_stderr)
 
@@ -205,7 +206,7 @@ class Estimate(Result):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         curve, fraction, calibrated = figure.subplots(1, 3)
         plot_fit(self.fit, curve, None if self.families is None else self.families.fits).set_title("Bias curve")
-        self.plot(fraction).set_title("Disk fraction")
+        self.plot(fraction).set_title("Class fractions")
         self.calibration.plot(calibrated).set_title("Calibration of the fit")
         return figure
 
@@ -216,7 +217,7 @@ class Context:
 
     shown: np.ndarray | None = None  # gold labels to show beside the result, NaN where unknown
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # which gold labels should not depend on
-    disk_votes: np.ndarray | None = None  # fraction of votes for disk
+    votes: np.ndarray | None = None  # fraction of votes for the second class
     survey: tuple[str, np.ndarray] | None = None  # name and values of the column with each galaxy's survey
     # Definitions of α and of the labels; `gold_experts` has the `upper` limit of θ of the experts' own bias curve, as
     # `import_gold` measures it with twins.
@@ -326,13 +327,13 @@ def _with_total(fit: TransitionFit, fractions: PopulationFractions) -> Transitio
         return fit
     weight = fractions.bin_weights / fractions.bin_weights.sum()
     total = np.einsum("b,sbk->sk", weight, fractions.samples)
-    errors = {name: float(total[:, k].std()) for name, k in fraction_names(total.shape[1]).items()}
+    errors = {name: float(total[:, k].std()) for name, k in fraction_names(fit.sample.classes).items()}
     return replace(
         fit,
         class_fractions=weight @ fractions.fractions,
         stderr={**fit.stderr, **errors},
         fraction_samples=total,
-        fraction_range=fractions.range_of_total,
+        ranges_of_draws=fractions.range_of_total,
     )
 
 
@@ -341,7 +342,7 @@ def _unbalanced(sample: Sample, context: Context) -> list[Finding]:
     if sample.gold is None or sample.probability is not None:
         return []
     findings = balance_findings(context.columns, sample)
-    return findings if context.disk_votes is None else findings + vote_findings(context.disk_votes, sample)
+    return findings if context.votes is None else findings + vote_findings(context.votes, sample)
 
 
 def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> ConfoundingCheck | None:
@@ -366,12 +367,12 @@ def _contradiction(
     p_value = float(chi2.sf(np.sum(pulls[finite] ** 2), max(1, int(finite.sum()))))
     if p_value >= LEVEL:
         return ()
-    worst = int(np.nanargmax(pulls))
+    worst, counted = int(np.nanargmax(pulls)), fractions.classes[DISK]
     message = (
-        f"The corrected disk fractions contradict the gold labels in the same bins (p = {p_value:.1g}): at "
+        f"The corrected {counted} fractions contradict the gold labels in the same bins (p = {p_value:.1g}): at "
         f"{'α' if fractions.by == 'alpha' else fractions.by} = {fractions.middles[worst]:.3g} the range is "
         f"{fractions.low[worst, DISK]:.2f} to {fractions.high[worst, DISK]:.2f}, but {gold[worst]:.2f} ± "
-        f"{stderr[worst]:.2f} of the galaxies with a gold label are disks."
+        f"{stderr[worst]:.2f} of the galaxies with a gold label are {counted}."
     )
     action = "Estimate with the gold labels (`gold`)."
     if fractions.method == "gold":
@@ -382,7 +383,7 @@ def _contradiction(
 def _gold_fractions(
     gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray, probability: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Disk fraction by gold labels, weighted by inverse probability, in the bins of corrected ones, and its error."""
+    """Fraction by gold labels, weighted by inverse probability, in the bins of corrected ones, and its error."""
     weights = None
     if probability is not None:
         gold = np.where(probability > 0, gold, np.nan)

@@ -28,12 +28,11 @@ from truemorph.bias.transitions import (
     LogisticTransition,
     Search,
     Space,
-    class_name,
     family_of,
-    fraction_names,
 )
 from truemorph.bias.votes import by_votes
 from truemorph.errors import InputError
+from truemorph.questions import SMOOTH_OR_DISK, fraction_names
 
 METHODS = {
     "likelihood": by_likelihood,
@@ -53,12 +52,12 @@ def check_variation(sample: Sample, cls: Any) -> None:
         raise InputError("alpha is the same for all galaxies, so these labels say nothing about T(alpha)")
     present = np.unique(sample.labels)
     if present.size < 2:
-        only = class_name(int(present[0]), sample.n_classes) if present.size else "no"
+        only = sample.classes[present[0]] if present.size else "no"
         raise InputError(f"only {only} labels among {sample.labels.size} galaxies; T(alpha) needs both classes")
 
 
 def _flips_seen(sample: Sample) -> np.ndarray:
-    """Return which wrong labels are allowed, shape (K, K): those in gold rows, else only "smooth" (eq. 6)."""
+    """Return which wrong labels are allowed, shape (K, K): those in gold rows, else only the first class (eq. 6)."""
     possible = np.eye(sample.n_classes, dtype=bool)
     if sample.gold is None:
         possible[:, SMOOTH] = True
@@ -89,7 +88,7 @@ def fit_transition(
     observables: Array | None = None,
     false_disk: float | str | None = None,
     delta: float | None = DELTA,
-    n_classes: int | None = None,
+    classes: Sequence[str] | None = None,
     knots: int | Sequence[float] = 8,
     bootstrap: int = 0,
     seed: int = 0,
@@ -131,7 +130,7 @@ def fit_transition(
         p(ỹ = disk | y = smooth), constant in α (eq. 6 has 0). Default: 0, but fitted for votes, and if gold labels show
         such galaxies.
     delta : float or None, default 0.5
-        Without gold labels, `disk_fraction_range` spans trends in which logit p(disk | α) changes by ± delta per
+        Without gold labels, `fraction_range` spans trends in which logit p(disk | α) changes by ± delta per
         standard deviation of ln α, or of its part that intrinsic columns leave. Use 1 if your definition of a disk is
         narrower than that of the labels (for example without lenticulars) or unknown. None omits these trends, which
         saves 0.2 s (with intrinsic columns 3 s).
@@ -167,12 +166,12 @@ def fit_transition(
     """
     check_whole(1, bins=bins)
     check_whole(0, bootstrap=bootstrap, seed=seed)
-    if n_classes is None and (family is None or issubclass(family_of(family), FlipTransition)) and observables is None:
-        n_classes = 2  # so that a label 2 is an error
+    if classes is None and (family is None or issubclass(family_of(family), FlipTransition)) and observables is None:
+        classes = SMOOTH_OR_DISK  # so that a label 2 is an error
     sample = Sample.of(
         labels,
         alpha,
-        n_classes=n_classes,
+        classes=classes,
         observables=observables,
         intrinsic=intrinsic,
         gold=gold,
@@ -235,7 +234,7 @@ def solve(sample: Sample, settings: Settings) -> TransitionFit:
     classes = [family_of(one) for one in families]
     check_variation(sample, classes[0])
     rate, from_labels = _false_disk(settings, sample), settings.method in ("likelihood", "binned")
-    search = Search(sample.argument, _flips_seen(sample), from_labels, rate, settings.knots)
+    search = Search(sample.argument, _flips_seen(sample), from_labels, rate, settings.knots, sample.classes)
     spaces = [_space(cls, search, settings.method) for cls in classes]
     space, cls = spaces[0], classes[0]
     if len(spaces) > 1:
@@ -284,7 +283,7 @@ def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 
     if len(again) < 2:
         raise InputError(f"only {len(again)} of {resamples} resamples could be fitted; the sample is too small")
     values = {name: [one.values.get(name, np.nan) for one in again] for name in fit.values}
-    for name, k in fraction_names(fit.class_fractions.size).items():
+    for name, k in fraction_names(fit.sample.classes).items():
         values[name] = [one.class_fractions[k] for one in again]
     stderr = {name: float(np.std(drawn, ddof=1)) for name, drawn in values.items()}
     points = np.array([one.point for one in again if one.point.shape == fit.point.shape])

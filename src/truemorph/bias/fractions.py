@@ -24,19 +24,19 @@ from truemorph.bias.gold import GoldRegression, NestedRegression, propensity_col
 from truemorph.bias.likelihood import check_columns, label_columns, n_observables
 from truemorph.bias.maximum import differences
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.result import NORMAL_95, HasFit, Settings, TransitionFit
+from truemorph.bias.result import NORMAL_95, FittedCurve, HasFit, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_not_encoded
 from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, UNKNOWN, Array, RayleighTransition, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.questions import Quantity
+from truemorph.questions import Quantity, class_names
 
 _EM_STEPS = 2000
 # Part of the galaxies of a bin with gold labels above which a note says whose errors are given.
 _MOSTLY_GOLD = 0.5
 # A family is rejected if its AIC exceeds the best by this.
 REJECTED = 10.0
-# Two T(α) are inconsistent if the α at which half of the disks are missed differs by this factor.
+# Two T(α) are inconsistent if the α at which half of the galaxies are missed differs by this factor.
 _UNLIKE = 1.6
 
 
@@ -60,18 +60,18 @@ def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
 def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     """Maximise each bin's concave likelihood for two classes, by Newton's method inside brackets."""
     contrast = given[:, DISK] - given[:, SMOOTH]
-    low, high, disk = np.zeros(bins.count), np.ones(bins.count), np.clip(start, 0.01, 0.99)
+    low, high, second = np.zeros(bins.count), np.ones(bins.count), np.clip(start, 0.01, 0.99)
     for _ in range(60):
-        score = contrast / np.maximum(given[:, SMOOTH] + disk[bins.index] * contrast, 1e-300)
+        score = contrast / np.maximum(given[:, SMOOTH] + second[bins.index] * contrast, 1e-300)
         slope, curvature = bins.sums(score), bins.sums(score**2)
-        low, high = np.where(slope > 0, disk, low), np.where(slope > 0, high, disk)
-        after = disk + np.divide(slope, curvature, out=np.zeros(bins.count), where=curvature > 0)
+        low, high = np.where(slope > 0, second, low), np.where(slope > 0, high, second)
+        after = second + np.divide(slope, curvature, out=np.zeros(bins.count), where=curvature > 0)
         inside = (low < after) & (after < high)
         after = np.where(inside, after, 0.5 * (low + high))
-        if np.abs(after - disk).max() < 1e-10:
+        if np.abs(after - second).max() < 1e-10:
             break
-        disk = after
-    return np.stack([1 - disk, disk], axis=1)
+        second = after
+    return np.stack([1 - second, second], axis=1)
 
 
 def _likelihood(transition: Transition, sample: Sample) -> np.ndarray:
@@ -83,7 +83,7 @@ def _likelihood(transition: Transition, sample: Sample) -> np.ndarray:
 def _inverted(
     sample: Sample, bins: Bins, transition: Transition, fit: TransitionFit | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Invert T: return fractions and errors, shape (B, K) each, and the covariance of disk fractions.
+    """Invert T: return fractions and errors, shape (B, K) each, and the covariance of those of the second class.
 
     Each galaxy's influence on its bin's fractions is inverse information times score. If T was fitted to the same
     labels, its influence through T is added before squaring.
@@ -163,7 +163,7 @@ def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
         return []
     alpha = sample.alpha
     try:
-        alone = Sample(sample.labels, alpha, 2, np.broadcast_to(1.0, alpha.size))
+        alone = Sample(sample.labels, alpha, sample.classes, np.broadcast_to(1.0, alpha.size))
         own = solve(alone, Settings("likelihood", RayleighTransition)).transition
     except InputError:
         return []
@@ -173,8 +173,8 @@ def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
     if 1 / _UNLIKE < ratio < _UNLIKE:
         return []
     message = (
-        f"The given T(α) misses half of the disks at α = {halves[0]:.3g}, but one fitted to these labels does at "
-        f"α = {halves[1]:.3g}. σ and FWHM of the PSF differ by 2.35."
+        f"By the given T(α), half of the galaxies of class {sample.classes[DISK]} are mislabelled at α = "
+        f"{halves[0]:.3g}; by one fitted to these labels, at {halves[1]:.3g}. σ and FWHM of the PSF differ by 2.35."
     )
     action = "Check that α has the same unit as in the fit of T(α), or fit T(α) to these labels."
     return [Finding("transition-unlike-labels", "caution", message, action)]
@@ -188,11 +188,11 @@ def _fit_findings(fit: TransitionFit) -> list[Finding]:
         findings.append(Finding("fit-without-errors", "caution", message, "Use bootstrap errors (`bootstrap`)."))
     if fit.method == "conditional":
         message = (
-            "Labels and intrinsic columns do not determine the definition of a disk. Under a narrower one (for "
-            "example without lenticulars), the true fraction may be outside the range, towards the labels."
+            f"Labels and intrinsic columns do not determine the definition of {fit.sample.classes[DISK]}. Under a "
+            "narrower one, the true fraction may be outside the range, towards the labels."
         )
         action = "Give gold labels (`gold`), whose definition the fractions then follow."
-        findings.append(Finding("disk-definition-unknown", "caution", message, action))
+        findings.append(Finding("definition-unknown", "caution", message, action))
     return findings
 
 
@@ -231,7 +231,7 @@ def _from_gold(
     quantities: Sequence[Quantity] = (),
     population: bool = False,
 ) -> dict[str, Any]:
-    """Return the fractions from gold labels, which miss a fraction of the disks in each bin, if that is known.
+    """Return the fractions from gold labels, which miss a part of the second class in each bin, if that is known.
 
     `paths`, shape (N,), are labels that tell more classes apart than gold labels. With `population`, the draws are of
     the population of which the galaxies are a random sample.
@@ -288,9 +288,9 @@ def _from_gold(
         low = np.column_stack([np.minimum(low[:, SMOOTH], 1 - implied), low[:, DISK]])
         message = (
             "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
-            f"{missed.max():.0%} of the disks in a bin of α. The range reaches up to what this implies."
+            f"{missed.max():.0%} of class {sample.classes[DISK]} in a bin of α. The range reaches what this implies."
         )
-        findings.append(Finding("gold-misses-disks", "caution", message, "Label better images of the same galaxies."))
+        findings.append(Finding("gold-misses", "caution", message, "Label better images of the same galaxies."))
     low, of_quantities_low = np.split(low, [sample.n_classes], axis=1)
     high, of_quantities_high = np.split(high, [sample.n_classes], axis=1)
     selection = "known for a random part of the rows"
@@ -445,10 +445,15 @@ def debiased_fractions(
     transition = transition.fit if isinstance(transition, HasFit) else transition
     fit = transition if isinstance(transition, TransitionFit) else None
     used = None if transition is None else load_transition(transition)
+    classes = None if used is None else class_names(used.n_classes)
+    if quantities:
+        classes = class_names(len(quantities[0].numerator))
+    elif isinstance(transition, TransitionFit | FittedCurve):
+        classes = transition.classes
     sample = Sample.of(
         labels,
         alpha,
-        n_classes=len(quantities[0].numerator) if quantities else None if used is None else used.n_classes,
+        classes=classes,
         of_question=any(one.denominator is not None for one in quantities),
         observables=observables,
         gold=gold,
@@ -542,4 +547,5 @@ def fractions_in_bins(
         by=name,
         middles=cut.middles,
         bin_weights=cut.totals,
+        classes=sample.classes,
     )

@@ -199,7 +199,7 @@ def cv14(
     Parameters
     ----------
     labels : array, shape (N,) of int, or (N, K) of float
-        Classes 0 = smooth, 1 = disk, …; or class probabilities, whose means are then the fractions.
+        Classes 0, 1, …; or class probabilities, whose means are then the fractions.
     alpha : array, shape (N,) or (N, J)
         Resolution, or several observables (averaged over); rows with non-finite values are left out and
         counted.
@@ -258,7 +258,7 @@ def cv18(
     Parameters
     ----------
     labels : array, shape (N,) of int, or (N, K) of float
-        Classes 0 = smooth, 1 = disk, …; or class probabilities.
+        Classes 0, 1, …; or class probabilities.
     alpha : array, shape (N,) or (N, J)
         Observables, for example resolution alone, or apparent magnitude and resolution.
     intrinsic : array, shape (N, P) or (N,)

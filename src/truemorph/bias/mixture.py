@@ -65,7 +65,7 @@ class Mixture:
     weights: np.ndarray  # (N,)
     design: np.ndarray  # (N, Q): ones, then standardised columns
     ridge: float = 0.0  # penalty on all coefficients except the intercepts
-    offset: np.ndarray | None = None  # (N,): assumed trend, added to the logit of the disk class
+    offset: np.ndarray | None = None  # (N,): assumed trend, added to the logit of the second class
 
     @property
     def _penalty(self) -> np.ndarray:
@@ -220,17 +220,17 @@ class MixtureFit:
         p = np.exp(self.mixture.log_prior(self.coefficients))
         return np.broadcast_to(p, (self.mixture.labels.size, p.shape[1]))
 
-    def disk_contrast(self, weights: np.ndarray, covariance: np.ndarray) -> tuple[float, float]:
-        """Return Σ w p(disk | z), and by the delta method its variance due to the covariance of the point."""
+    def contrast(self, weights: np.ndarray, covariance: np.ndarray) -> tuple[float, float]:
+        """Return Σ w p(second class | z), and by the delta method its variance due to the covariance of the point."""
         probabilities, n = self.probabilities(), self.mixture.space.size
         variances = class_variances(probabilities)[:, DISK - 1]  # (N, K - 1)
         slope = np.einsum("nk,nq->kq", variances * weights[:, None], self.mixture.design).ravel()
         return float(weights @ probabilities[:, DISK]), float(slope @ covariance[n:, n:] @ slope)
 
-    def disk_error(self, variance: float, data_weights: np.ndarray) -> float:
-        """Return the standard error of the disk fraction, from the curvature or, at 0 or 1, from the likelihood.
+    def fraction_error(self, variance: float, data_weights: np.ndarray) -> float:
+        """Return the standard error of the fraction, from the curvature or, at 0 or 1, from the likelihood.
 
-        There 1.96 errors are the distance to the disk fraction at which the log-likelihood, maximised over everything
+        There 1.96 errors are the distance to the fraction at which the log-likelihood, maximised over everything
         else, is lower by 1.92. Weights of the data reduce the effective number of rows.
         """
         if variance > 0 and abs(self.coefficients[0, 0]) < _EDGE:
@@ -245,7 +245,7 @@ class MixtureFit:
 
         @cache
         def profile(intercept: float) -> tuple[float, float]:
-            """Return a significant loss of log-likelihood (1.92: Wilks 1938) minus the loss, and the disk fraction."""
+            """Return a significant loss of log-likelihood (1.92: Wilks 1938) minus the loss, and the fraction."""
             bounds = lower.copy(), upper.copy()
             for bound in bounds:
                 bound[at] = intercept
@@ -309,9 +309,9 @@ def _estimate_of(
     """Make a result from T and p(y | z) at a point, and the covariance of this point."""
     n, best = fitted.mixture.space.size, fitted.maximum
     probabilities, share = fitted.probabilities(), sample.weights / sample.weights.sum()
-    # The disk fraction is the mean of p(y | z); its error is from the delta method plus the scatter of the mean.
-    variance = fitted.disk_contrast(share, covariance)[1] + np.var(probabilities[:, DISK]) / len(share)
-    error = fitted.disk_error(variance, sample.weights)
+    # The fraction is the mean of p(y | z); its error is from the delta method plus the scatter of the mean.
+    variance = fitted.contrast(share, covariance)[1] + np.var(probabilities[:, DISK]) / len(share)
+    error = fitted.fraction_error(variance, sample.weights)
     return TransitionFit.of(
         fitted.mixture.space,
         sample,
@@ -389,10 +389,10 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
     trends = {
         "no trend": 0 * u,
         # The fraction decreases with this trend; above some δ, another solution is more likely.
-        **{f"more disks at high α, {part:g} δ": part * delta * u for part in (0.5, 0.75, 1.0)},
-        "fewer disks at high α": -delta * u,
-        "more disks at both ends": delta * bend,
-        "fewer disks at both ends": -delta * bend,
+        **{f"rising with α, {part:g} δ": part * delta * u for part in (0.5, 0.75, 1.0)},
+        "falling with α": -delta * u,
+        "higher at both ends": delta * bend,
+        "lower at both ends": -delta * bend,
     }
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
     alternatives = {}
@@ -403,8 +403,8 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
         for name, offset in trends.items():
             fit = fit_mixture(replace(few, space=space, offset=offset), start)
             start = fit.maximum.point if start is None else start
-            value, variance = fit.disk_contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
-            error = fit.disk_error(stretch**2 * variance, sample.weights)
+            value, variance = fit.contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
+            error = fit.fraction_error(stretch**2 * variance, sample.weights)
             alternatives[f"{family.family}, {name}"] = fit.transition, value, error
     design = np.column_stack([few.design, u])
     # Without bias the labels are the classes, and their trend is the slope of a logistic regression.

@@ -20,6 +20,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     ax = axes_or_new(ax)
     if fit.class_fractions.size != 2:
         return _plot_matrix(fit, ax)
+    first, second = fit.sample.classes
     alpha, gold, weights = fit.sample.alpha, fit.sample.gold, fit.sample.gold_weights
     rows = np.ones(alpha.size, dtype=bool) if gold is None else gold == DISK
     cut = Bins.cut(alpha[rows], _BINS, weights[rows])
@@ -42,13 +43,13 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     ax.plot(*curve(fit.transition), color=BLUE, lw=2.2, label=f"bias curve ({fit.family})")
     if gold is not None:
         ax.errorbar(*points, fmt="o", ms=4, color=BLACK, label="gold labels")
-        ax.set(ylabel="fraction of disks labelled smooth")
+        ax.set(ylabel=f"fraction of class {second} labelled {first}")
     else:
         ax.errorbar(*points, fmt="s", ms=4, color=GREY, label="observed labels")
         steps = 120 if fit.probabilities is None else _BINS  # at fixed α it scatters with the intrinsic columns
         seen = _binned_mean(alpha, fit.label_probabilities[:, SMOOTH], steps)
         ax.plot(*seen, color=RED, lw=1.2, label="fit to observed labels")
-        ax.set(ylabel="fraction labelled smooth")
+        ax.set(ylabel=f"fraction labelled {first}")
     ax.set(xlabel=ALPHA, ylim=(-0.02, 1.02), xlim=(0, float(np.quantile(alpha, 0.995))))
     legend(ax)
     return ax
@@ -57,8 +58,8 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
 def _plot_matrix(fit: Any, ax: Any) -> Any:
     """Draw how often galaxies of each of K classes get another class as label."""
     right = np.diagonal(np.asarray(fit.transition.matrix(fit.sample.argument)), axis1=1, axis2=2)
-    for k, values in enumerate(right.T):
-        ax.plot(*_binned_mean(fit.sample.alpha, 1 - values), label=f"class {k} ({fit.family})")
+    for name, values in zip(fit.sample.classes, right.T, strict=True):
+        ax.plot(*_binned_mean(fit.sample.alpha, 1 - values), label=f"class {name} ({fit.family})")
     ax.set(xlabel=ALPHA, ylabel="fraction with another label", ylim=(-0.02, 1.02))
     legend(ax)
     return ax
@@ -71,7 +72,7 @@ def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tu
 
 
 def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: np.ndarray | None = None) -> Any:
-    """Draw the disk fraction: observed, corrected with its error and range, and those of gold labels."""
+    """Draw the fraction: observed, corrected with its error and range, and those of gold labels."""
     ax = axes_or_new(ax)
     ranges = "95 % range" if result.method == "gold" else "range with systematics"
     shown, named, parts = result.ratios, result.by.split(","), [(slice(None), "")]
@@ -111,8 +112,10 @@ _STYLES = {
 }
 
 
-def plot_label_sets(measure: str, results: Mapping[str, Any], fractions: Mapping[str, Any], ax: Any) -> Any:
-    """Draw the disk fraction of each label set in bins of α, with the bias metric in the legend."""
+def plot_label_sets(
+    measure: str, results: Mapping[str, Any], fractions: Mapping[str, Any], quantity: str, ax: Any
+) -> Any:
+    """Draw the fraction of each label set in bins of α, with the bias metric in the legend."""
     ax = axes_or_new(ax)
     alpha = fractions["alpha"]
     for name, result in results.items():
@@ -121,6 +124,6 @@ def plot_label_sets(measure: str, results: Mapping[str, Any], fractions: Mapping
         color, marker, line = _STYLES.get(name, _STYLES["observed labels"])
         label = f"{name}, {result.value:.3f}"
         ax.errorbar(alpha, value, error, color=color, marker=marker, ls=line, ms=4, lw=1.2, label=label)
-    ax.set(xlabel=ALPHA, ylabel="disk fraction", ylim=(-0.02, 1.02))
+    ax.set(xlabel=ALPHA, ylabel=quantity, ylim=(-0.02, 1.02))
     legend(ax, title=f"labels, {measure}", title_fontsize=9)
     return ax

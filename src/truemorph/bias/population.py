@@ -12,15 +12,15 @@ import numpy as np
 
 from truemorph.bias.files import read_draws, write_fit
 from truemorph.bias.plots import plot_fractions
-from truemorph.bias.transitions import DISK, SMOOTH, Array, fraction_names
+from truemorph.bias.transitions import DISK, SMOOTH, Array
 from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding
 from truemorph.io import check_format, plain, read_json
-from truemorph.questions import Quantity
+from truemorph.questions import Quantity, class_names, fraction_names, slug
 from truemorph.results import Result, quantity_table, text_table
 
 # What else fractions of a question say.
-QUESTION = ("question", "tree", "gold_definition", "alpha", "where")
+QUESTION = ("question", "tree", "gold_definition", "alpha", "where", "other_labels")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class PopulationFractions(Result):
     fractions, stderr : array, shape (B, K)
         Corrected class fractions of the galaxies in each bin, and their statistical error.
     covariance : array, shape (B, B)
-        Covariance of the disk fractions: bins share the errors of T, or of the regression on gold labels.
+        Covariance of the second class's fractions: bins share the errors of T, or of the regression on gold labels.
     low, high : array, shape (B, K)
         With gold labels, the 95 % interval. From labels alone, the range also spans all `alternatives`.
     labelled : array, shape (B, K)
@@ -81,7 +81,7 @@ class PopulationFractions(Result):
     range_of_total : array, shape (K, 2), or None
         With gold labels, the ranges of the class fractions of all bins together.
     classes : tuple of str
-        Names of the classes of a question; empty for classes without names.
+        Names of the classes.
     quantities : tuple of Quantity
         Ratios of sums of classes that are quoted.
     quantity_ranges : array, shape (B + 1, Q, 2), or None
@@ -116,9 +116,9 @@ class PopulationFractions(Result):
     middles: np.ndarray
     covariance: np.ndarray
     bin_weights: np.ndarray
+    classes: tuple[str, ...]
     samples: np.ndarray | None = None
     range_of_total: np.ndarray | None = None
-    classes: tuple[str, ...] = ()
     quantities: tuple[Quantity, ...] = ()
     quantity_ranges: np.ndarray | None = None
     gold_counts: np.ndarray | None = None
@@ -126,13 +126,13 @@ class PopulationFractions(Result):
 
     @cached_property
     def quoted(self) -> dict[str, QuotedFraction]:
-        """Return what is quoted, by name: quantities, or the disk fraction of two classes, or that of each class."""
+        """Return what is quoted, by name: quantities, or class fractions (of two classes that of the second)."""
         if not self.quantities:
             return {
                 name: QuotedFraction(
                     self.labelled[:, k], self.fractions[:, k], self.stderr[:, k], self.low[:, k], self.high[:, k]
                 )
-                for name, k in fraction_names(self.fractions.shape[1]).items()
+                for name, k in fraction_names(self.classes).items()
             }
         assert self.samples is not None
         assert self.quantity_ranges is not None
@@ -193,12 +193,12 @@ class PopulationFractions(Result):
 
     @property
     def total(self) -> tuple[float, float]:
-        """Return the disk fraction of all bins together, of two classes, and its statistical error."""
+        """Return the second class's fraction of all bins together, and its statistical error."""
         share = self.bin_weights / self.bin_weights.sum()
         return float(share @ self.fractions[:, DISK]), float(np.sqrt(share @ self.covariance @ share))
 
     def summary(self) -> str:
-        """Return the disk fraction of each bin with its error and range as text."""
+        """Return the class fractions of each bin with its error and range as text."""
         systematic = "" if self.samples is not None else " and systematic"
         about = f"{self.method}; range: 95 %, statistical{systematic}; assumes that {self.assumption}"
         return "\n".join([*self.lines(), about])
@@ -206,7 +206,7 @@ class PopulationFractions(Result):
     def lines(self, gold: np.ndarray | None = None) -> list[str]:
         """Return a table of each bin as lines of text, with the fraction of its gold labels, shape (B,), if given.
 
-        Of two classes the disk fraction is shown, of more the fraction of each, by its number.
+        Of two classes the fraction of the second is shown, of more that of each.
         """
         by = " and ".join("α" if one == "alpha" else one for one in self.by.split(","))
         shown, applies, counts = self.ratios, self.applies, self.counts
@@ -233,7 +233,7 @@ class PopulationFractions(Result):
     @property
     def _columns(self) -> dict[str, tuple[np.ndarray, str]]:
         """Values, shape (B, K), and descriptions, by the names that they have in tables and JSON."""
-        corrected = "disk" if self.fractions.shape[1] == 2 else "fractions"
+        corrected = slug(self.classes[DISK]) if len(self.classes) == 2 else "fractions"
         return {
             "labelled": (self.labelled, "fraction of {} by the observed labels"),
             corrected: (self.fractions, "corrected fraction of {}"),
@@ -243,11 +243,12 @@ class PopulationFractions(Result):
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fractions as plain values, for JSON: of disks, shape (B,), or of K other classes, shape (B, K)."""
-        of = slice(None) if self.fractions.shape[1] != 2 else DISK
+        """Return the fractions as plain values, for JSON: of the second of two classes, shape (B,), or of K, (B, K)."""
+        of = slice(None) if len(self.classes) != 2 else DISK
         return plain(
             {
                 "by": self.by,
+                "classes": self.classes,
                 "edges": self.edges,
                 "middles": self.middles,
                 "galaxies": self.counts,
@@ -267,21 +268,23 @@ class PopulationFractions(Result):
         totals = {"class_fractions": self.bin_weights / self.bin_weights.sum() @ self.fractions}
         weights = {one.name: {"numerator": one.numerator, "denominator": one.denominator} for one in self.quantities}
         quoted = {name: one.to_dict() | weights[name] for name, one in self.quoted.items()}
-        return {**self.about, **totals, "classes": self.classes, "quantities": quoted, "gold_labels": self.gold_counts}
+        return {**self.about, **totals, "quantities": quoted, "gold_labels": self.gold_counts}
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> PopulationFractions:
         """Rebuild them from what `to_dict` returns; `samples` are stored apart."""
 
         def whole(values: Any, ends: bool = False) -> np.ndarray:
-            """Return values of all classes, shape (B, K); those of two classes follow from those of disks."""
-            disk = np.array(values, dtype=np.float64)
-            return disk if disk.ndim == 2 else np.column_stack([disk if ends else 1 - disk, disk])
+            """Return values of all classes, shape (B, K); those of the first of two follow."""
+            given = np.array(values, dtype=np.float64)
+            return given if given.ndim == 2 else np.column_stack([given if ends else 1 - given, given])
 
         low, high = (whole(described[name]) for name in ("low", "high"))
         if np.ndim(described["low"]) == 1:
             low[:, SMOOTH], high[:, SMOOTH] = 1 - high[:, DISK], 1 - low[:, DISK]
         stderr = whole(described["stderr"], ends=True)
+        # Files of version 0.1 name no classes.
+        classes = tuple(described.get("classes", class_names(stderr.shape[1])))
         arrays: dict[str, Any] = {
             name: np.array(described[name]) for name in ("edges", "middles", "covariance", "bin_weights")
         }
@@ -289,7 +292,6 @@ class PopulationFractions(Result):
             quoted = described["quantities"]
             ends = [[[*one[end], one["total"][k]] for k, end in ((3, "low"), (4, "high"))] for one in quoted.values()]
             arrays |= {
-                "classes": tuple(described["classes"]),
                 "quantities": tuple(
                     Quantity(name, tuple(one["numerator"]), one["denominator"] and tuple(one["denominator"]))
                     for name, one in quoted.items()
@@ -299,7 +301,7 @@ class PopulationFractions(Result):
                 "about": {name: described[name] for name in QUESTION if name in described},
             }
         return cls(
-            whole(described.get("disk", described.get("fractions"))),
+            whole(described[slug(classes[DISK]) if len(classes) == 2 else "fractions"]),
             stderr,
             low,
             high,
@@ -308,6 +310,7 @@ class PopulationFractions(Result):
             alternatives={name: (whole(value), stderr) for name, value in described["alternatives"].items()},
             findings=tuple(map(Finding.from_dict, described["findings"])),
             samples=samples,
+            classes=classes,
             **arrays,
             **{name: described[name] for name in ("method", "assumption", "by")},
         )
@@ -328,7 +331,7 @@ class PopulationFractions(Result):
     def to_table(self) -> Any:
         """Return a table with one row per bin: observed and corrected fraction, with errors.
 
-        Of more than two classes, each column has the number of its class.
+        Of more than two classes, each column has the name of its class.
         """
         columns = {}
         low, high = (
@@ -342,10 +345,10 @@ class PopulationFractions(Result):
         for name, one in self.quoted.items() if self.quantities else ():
             parts = {what: values for what, values in one.to_dict().items() if what != "total"}
             columns |= {f"{name}, {what}": (values, "", f"{name}: {what}") for what, values in parts.items()}
-        for of, k in fraction_names(self.fractions.shape[1]).items():
-            end, about = ("", "disks") if of == "disk_fraction" else (f"_{k}", f"class {k}")
+        for name, k in fraction_names(self.classes).items():
+            end, of = "" if len(self.classes) == 2 else name.removeprefix("fraction"), f"class {self.classes[k]}"
             columns |= {
-                name + end: (values[:, k], "", what.format(about)) for name, (values, what) in self._columns.items()
+                part + end: (values[:, k], "", what.format(of)) for part, (values, what) in self._columns.items()
             }
         return quantity_table(columns, method=self.method, assumption=self.assumption)
 
@@ -362,5 +365,5 @@ class PopulationFractions(Result):
         write_fit(self.to_dict(), self.figure(), out, None if self.samples is None else {"fractions": self.samples})
 
     def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
-        """Draw the observed and corrected disk fraction, and the truth if known; return matplotlib axes."""
+        """Draw the observed and corrected fractions, and the truth if known; return matplotlib axes."""
         return plot_fractions(self, ax, {} if truth is None else {"truth": truth})

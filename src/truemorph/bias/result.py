@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,19 +12,18 @@ from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import (
-    DISK,
-    Space,
-    Transition,
-    class_name,
-    fraction_names,
-    transition_from_dict,
-    transition_to_dict,
-)
+from truemorph.bias.transitions import DISK, Space, Transition, transition_from_dict, transition_to_dict
 from truemorph.bias.vote_model import VoteModel
 from truemorph.findings import Finding
 from truemorph.io import plain
+from truemorph.questions import fraction_names
 from truemorph.results import Result, quantity_table, text_facts
+
+
+def _range_of(classes: Sequence[str]) -> str:
+    """Return the name in files of the range of two classes' fraction."""
+    return f"{next(iter(fraction_names(classes)))}_range"
+
 
 ASSUMPTIONS = {
     "likelihood": "true class fractions do not depend on alpha",
@@ -33,7 +32,7 @@ ASSUMPTIONS = {
     "gold": "gold labels are right, and of random galaxies",
     "votes": (
         "true class fractions do not depend on alpha; votes are beta-binomial around the mean of a class, so "
-        "volunteers do not all miss the same disks"
+        "volunteers do not all miss the same galaxies"
     ),
 }
 NORMAL_95 = 1.96
@@ -56,23 +55,23 @@ class Settings:
 
 @dataclass(frozen=True)
 class DriftRange:
-    """Range of the disk fraction without gold labels, under trends of class fractions with α.
+    """Range of the second class's fraction without gold labels, under trends of class fractions with α.
 
-    Labels alone cannot separate bias from a real trend. The trend is therefore assumed: logit p(disk | α) may change by
-    ± δ per standard deviation of ln α, linearly or quadratically; given intrinsic columns, per standard deviation of
-    the part of ln α that is not linear in them. T(α) is fitted under such trends, in every family with a formula. The
-    range spans all of them, and also the observed labels if a trend alone can explain them. The likelihood is not used
-    to narrow it, because it prefers trends whose shape resembles that of T(α).
+    Labels alone cannot separate bias from a real trend. The trend is therefore assumed: the logit of the fraction may
+    change by ± δ per standard deviation of ln α, linearly or quadratically; given intrinsic columns, per standard
+    deviation of the part of ln α that is not linear in them. T(α) is fitted under such trends, in every family with a
+    formula. The range spans all of them, and also the observed labels if a trend alone can explain them. The likelihood
+    is not used to narrow it, because it prefers trends whose shape resembles that of T(α).
     """
 
-    delta: float  # δ: change of logit p(disk | α) per standard deviation of ln α
-    delta_unbiased: float  # the δ that explains the labels without bias, from the observed disk fraction
-    # T(α), disk fraction and its standard error for each family and trend.
+    delta: float  # δ: change of the logit of the fraction per standard deviation of ln α
+    delta_unbiased: float  # the δ that explains the labels without bias, from the observed fraction
+    # T(α), fraction and its standard error for each family and trend.
     alternatives: dict[str, tuple[Transition, float, float]]
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Lowest and highest disk fraction."""
+        """Lowest and highest fraction."""
         low = min(value - NORMAL_95 * error for _, value, error in self.alternatives.values())
         high = max(value + NORMAL_95 * error for _, value, error in self.alternatives.values())
         return max(0.0, low), min(1.0, high)
@@ -86,7 +85,7 @@ class DriftRange:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         fractions = {name: value for name, (_, value, _) in self.alternatives.items()}
-        values = {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "disk_fractions": fractions}
+        values = {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "fractions": fractions}
         return values | {"statement": self.statement}
 
 
@@ -98,6 +97,8 @@ class FittedCurve(Result):
     ----------
     transition, family, method, assumption, values, stderr, log_likelihood, aic, findings
         As in `TransitionFit`.
+    classes : tuple of str
+        Names of the classes.
     class_fractions, labelled : array, shape (K,)
         True class fractions, and those of the observed labels.
     ranges : array, shape (K, 2)
@@ -114,6 +115,7 @@ class FittedCurve(Result):
     assumption: str
     values: dict[str, float]
     stderr: dict[str, float]
+    classes: tuple[str, ...]
     class_fractions: np.ndarray
     labelled: np.ndarray
     ranges: np.ndarray
@@ -126,10 +128,10 @@ class FittedCurve(Result):
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> FittedCurve:
         """Rebuild it from what `to_dict` returns."""
-        fractions = list(described["class_fractions"].values())
-        if len(fractions) == 2:
-            (low, high), disks = described["disk_fraction_range"], described["labelled_fraction"]
-            ranges, labelled = [[1 - high, 1 - low], [low, high]], [1 - disks, disks]
+        classes, fractions = tuple(described["class_fractions"]), list(described["class_fractions"].values())
+        if len(classes) == 2:
+            (low, high), second = described[_range_of(classes)], described["labelled_fraction"]
+            ranges, labelled = [[1 - high, 1 - low], [low, high]], [1 - second, second]
         else:
             ranges, labelled = described["class_fraction_ranges"], described["labelled_fractions"]
         same = ("method", "assumption", "values", "galaxies", "log_likelihood", "aic", "drift")
@@ -138,6 +140,7 @@ class FittedCurve(Result):
             transition=transition_from_dict(dict(described)),
             family=described.get("family_of_votes", described["family"]),
             stderr={name: np.nan if error is None else error for name, error in described["stderr"].items()},
+            classes=classes,
             class_fractions=np.array(fractions),
             labelled=np.array(labelled),
             ranges=np.array(ranges),
@@ -146,14 +149,14 @@ class FittedCurve(Result):
         )
 
     @property
-    def disk_fraction_range(self) -> tuple[float, float]:
-        """Lowest and highest disk fraction, of two classes."""
-        return float(self.ranges[DISK, 0]), float(self.ranges[DISK, 1])
+    def fraction_range(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest fraction of each class, by its name."""
+        return {name: (float(low), float(high)) for name, (low, high) in zip(self.classes, self.ranges, strict=True)}
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the class fractions with their ranges, the parameters, and what they rest on."""
         facts = []
-        for name, k in fraction_names(len(self.class_fractions)).items():
+        for name, k in fraction_names(self.classes).items():
             value = f"{self.class_fractions[k]:.3f} ± {self.stderr[name]:.3f}"
             value += f" (range {self.ranges[k, 0]:.3f} to {self.ranges[k, 1]:.3f})"
             labelled = f"{self.labelled[k]:.3f} by the labels of {self.galaxies:,} galaxies"
@@ -171,10 +174,9 @@ class FittedCurve(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return family, parameters, errors and findings as plain values."""
-        n_classes = len(self.class_fractions)
         own: dict[str, Any] = {"class_fraction_ranges": self.ranges, "labelled_fractions": self.labelled}
-        if n_classes == 2:
-            own = {"disk_fraction_range": self.disk_fraction_range, "labelled_fraction": self.labelled[DISK]}
+        if len(self.classes) == 2:
+            own = {_range_of(self.classes): self.ranges[DISK], "labelled_fraction": self.labelled[DISK]}
         names = ("method", "assumption", "galaxies", "log_likelihood", "aic")
         return plain(
             {
@@ -182,7 +184,7 @@ class FittedCurve(Result):
                 **({} if self.family == self.transition.family else {"family_of_votes": self.family}),
                 "values": self.values,
                 "stderr": self.stderr,
-                "class_fractions": {class_name(k, n_classes): f for k, f in enumerate(self.class_fractions)},
+                "class_fractions": dict(zip(self.classes, self.class_fractions, strict=True)),
                 **own,
                 "drift": self.drift,
                 **{name: getattr(self, name) for name in names},
@@ -192,7 +194,7 @@ class FittedCurve(Result):
 
     def to_table(self) -> Any:
         """Return a table with one row per parameter; class fractions are the last."""
-        fractions = {name: self.class_fractions[k] for name, k in fraction_names(len(self.class_fractions)).items()}
+        fractions = {name: self.class_fractions[k] for name, k in fraction_names(self.classes).items()}
         values = {**self.values, **fractions}
         return quantity_table(
             {
@@ -223,9 +225,9 @@ class TransitionFit(Result):
     transition : Transition
         T(α) at the best parameters; of the majority label where vote counts were fitted.
     class_fractions : array, shape (K,)
-        True class fractions, in the order smooth, disk; averaged over galaxies where they depend on z.
+        True class fractions, in the order of the classes; averaged over galaxies where they depend on z.
     stderr : dict of str to float
-        Standard error of each parameter, and of the disk fraction ("disk_fraction"; of K classes "fraction_0" and so
+        Standard error of each parameter, and of the class fractions ("disk_fraction"; of K classes "fraction_0" and so
         on); NaN where the data do not set one (see `findings`). From the observed information; from the sandwich
         where rows have weights; from the bootstrap if requested.
     log_likelihood : float
@@ -247,7 +249,7 @@ class TransitionFit(Result):
     resampled : array, shape (R, P), or None
         The points of R resamples, where errors come from bootstrap.
     drift : DriftRange or None
-        From labels alone: the disk fraction if class fractions do depend on α.
+        From labels alone: the range of the fraction if class fractions do depend on α.
     fraction_samples : array, shape (S, K), or None
         With gold labels: draws of the class fractions.
     fraction_range : array, shape (K, 2), or None
@@ -288,7 +290,7 @@ class TransitionFit(Result):
     settings: Settings
     drift: DriftRange | None = None
     fraction_samples: np.ndarray | None = None
-    fraction_range: np.ndarray | None = None
+    ranges_of_draws: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     votes: VoteModel | None = None
     resampled: np.ndarray | None = None
@@ -322,7 +324,7 @@ class TransitionFit(Result):
         values = dict(zip(space.names, of_t.tolist(), strict=True))
         stderr = dict(zip(space.names, errors.tolist(), strict=True))
         of_fractions = np.broadcast_to(fraction_stderr, fractions.shape)
-        stderr |= {name: float(of_fractions[k]) for name, k in fraction_names(fractions.size).items()}
+        stderr |= {name: float(of_fractions[k]) for name, k in fraction_names(sample.classes).items()}
         return cls(
             transition=space.build(at) if votes is None else votes.label_transition(sample.argument),
             class_fractions=fractions,
@@ -337,6 +339,11 @@ class TransitionFit(Result):
             votes=votes,
             **found,
         )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.sample.classes
 
     @property
     def labels(self) -> np.ndarray:
@@ -396,6 +403,7 @@ class TransitionFit(Result):
         same = ("transition", "family", "method", "assumption", "values", "stderr", "class_fractions")
         return FittedCurve(
             **{name: getattr(self, name) for name in (*same, "log_likelihood", "aic", "findings")},
+            classes=self.classes,
             labelled=np.array(
                 [np.average(self.labels == k, weights=weights) for k in range(self.class_fractions.size)]
             ),
@@ -409,13 +417,12 @@ class TransitionFit(Result):
 
         The 95 % intervals; from labels alone they span trends of class fractions with α, too (see `drift`).
         """
-        n_classes = self.class_fractions.size
-        if self.fraction_range is not None:
-            ranges = self.fraction_range
+        if self.ranges_of_draws is not None:
+            ranges = self.ranges_of_draws
         elif self.fraction_samples is not None:
             ranges = np.quantile(self.fraction_samples, [0.025, 0.975], axis=0).T
         else:
-            error = np.nan_to_num([self.stderr[name] for name in fraction_names(n_classes)])
+            error = np.nan_to_num([self.stderr[name] for name in fraction_names(self.sample.classes)])
             ranges = self.class_fractions[:, None] + NORMAL_95 * np.multiply.outer(error, [-1, 1])
         if self.drift is not None:  # of two classes
             low, high = self.drift.limits
@@ -424,9 +431,9 @@ class TransitionFit(Result):
         return np.clip(ranges, 0.0, 1.0)
 
     @property
-    def disk_fraction_range(self) -> tuple[float, float]:
-        """Lowest and highest disk fraction, of two classes."""
-        return self.curve.disk_fraction_range
+    def fraction_range(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest fraction of each class, by its name."""
+        return self.curve.fraction_range
 
     def draws(self, n: int, seed: int = 0) -> list[Transition]:
         """Draw bias curves T(α) from the errors of the parameters, to propagate them.
@@ -462,5 +469,5 @@ class TransitionFit(Result):
         return self.curve.to_table()
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the bias curve with the binned labels (with gold labels, of gold disks); return matplotlib axes."""
+        """Draw the bias curve with the binned labels (of gold labels of the second class); return matplotlib axes."""
         return plot_fit(self, ax)

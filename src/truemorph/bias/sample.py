@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
-from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution, class_name
+from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution
 from truemorph.errors import InputError
+from truemorph.questions import class_names
 from truemorph.workers import one_thread
 
 # Fewest gold labels of a fit.
@@ -31,7 +33,7 @@ class Sample:
 
     labels: np.ndarray  # (N,): observed labels; the majority where there are votes
     alpha: np.ndarray  # (N,): resolution
-    n_classes: int
+    classes: tuple[str, ...]  # (K,): names
     weights: np.ndarray  # (N,): sampling weights of mean 1; ones where none were given
     observables: np.ndarray | None = None  # (N, J): what T depends on beside α
     intrinsic: np.ndarray | None = None  # (N, P): columns that vary
@@ -40,7 +42,6 @@ class Sample:
     # (N,): nonzero where people could not tell the class, or did not agree; above 1 where a question may not apply.
     uncertain: np.ndarray | None = None
     votes: np.ndarray | None = None  # (N, 2)
-    class_names: tuple[str, ...] = ()  # of a question; empty for smooth and disk, or classes without names
 
     @classmethod
     def of(
@@ -48,7 +49,7 @@ class Sample:
         labels: Array,
         alpha: Array,
         *,
-        n_classes: int | None = None,
+        classes: Sequence[str] | None = None,
         observables: Array | None = None,
         intrinsic: Array | None = None,
         gold: Array | None = None,
@@ -57,7 +58,7 @@ class Sample:
         weights: Array | None = None,
         of_question: bool = False,
     ) -> Sample:
-        """Check shapes and values; without `n_classes`, labels and gold labels determine K.
+        """Check shapes and values; without names of `classes`, labels and gold labels determine K.
 
         Labels may be counts of votes, shape (N, 2). Intrinsic columns must not encode the labels. Of a question, class
         0 is that to which it does not apply, and gold labels may be `ANSWER_UNKNOWN`.
@@ -67,21 +68,23 @@ class Sample:
         if np.ndim(labels) == 2:
             votes = check_votes(labels)
             labels = (votes[:, DISK] > votes[:, SMOOTH]).astype(np.int64)
-        n_classes = n_classes or classes_in(labels, *([] if gold is None else [gold]))
+        if classes is None:
+            classes = class_names(classes_in(labels, *([] if gold is None else [gold])))
+        n_classes = len(classes)
         observed = check_labels(labels, n_classes)
         if observed.size != n:
             raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {n}")
-        classes = None if gold is None else check_gold(gold, n, n_classes, ANSWER_UNKNOWN if of_question else UNKNOWN)
+        known = None if gold is None else check_gold(gold, n, n_classes, ANSWER_UNKNOWN if of_question else UNKNOWN)
         sample = cls(
             observed,
             resolution,
-            n_classes,
+            tuple(classes),
             np.broadcast_to(1.0, n) if weights is None else check_weights(weights, n),
             observables=None if observables is None else check_columns(observables, "observables", n),
-            gold=classes,
+            gold=known,
             probability=None
-            if classes is None or gold_probability is None
-            else check_probability(gold_probability, classes),
+            if known is None or gold_probability is None
+            else check_probability(gold_probability, known),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
             votes=votes,
         )
@@ -102,9 +105,10 @@ class Sample:
             _check_enough(chosen["gold"], self.n_classes)
         return replace(self, **chosen)
 
-    def name_of(self, k: int) -> str:
-        """Return the name of a class."""
-        return self.class_names[k] if self.class_names else class_name(k, self.n_classes)
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, K."""
+        return len(self.classes)
 
     @cached_property
     def argument(self) -> np.ndarray:

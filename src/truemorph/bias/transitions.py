@@ -27,13 +27,13 @@ from scipy.special import expit
 from truemorph.arrays import float_array
 from truemorph.errors import InputError, reason
 from truemorph.io import plain
+from truemorph.questions import SMOOTH_OR_DISK
 
 SMOOTH, DISK = 0, 1
 # Value for "no gold label".
 UNKNOWN = -1
 # A gold label where it is only known that the question applies.
 ANSWER_UNKNOWN = -2
-CLASS_NAMES = ("smooth", "disk")
 
 _SHORT = Repr()
 
@@ -130,6 +130,7 @@ class Search:
     anchored: bool = False  # assume no bias for the best resolved galaxies; labels alone do not determine it
     false_disk: float | None = 0.0  # p(ỹ = disk | y = smooth) of two classes; None to fit it
     knots: int | Sequence[float] = 8  # of families without a formula: their number, or their α
+    classes: Sequence[str] = SMOOTH_OR_DISK  # (K,): names
 
     @property
     def flips(self) -> np.ndarray:
@@ -515,7 +516,7 @@ class MatrixTransition(Transition):
         return Space(
             cls.family,
             n_classes,
-            [f"p({class_name(s, n_classes)}|{class_name(y, n_classes)})" for y, s in pairs],
+            [f"p({search.classes[s]}|{search.classes[y]})" for y, s in pairs],
             lambda point: cls(_tuples(full(point).tolist())),
             lambda point: full(point)[tuple(pairs.T)],
             -bound,
@@ -528,16 +529,6 @@ def _check_rows(values: np.ndarray) -> None:
     in_range = bool(np.all((values >= 0) & (values <= 1)))
     if not in_range or not np.allclose(values.sum(axis=-1), 1.0, atol=1e-6):
         raise InputError("each row of a transition matrix must be probabilities that sum to 1")
-
-
-def class_name(k: int, n_classes: int) -> str:
-    """Return the name of a class, or its number if there are more than two."""
-    return CLASS_NAMES[k] if n_classes == 2 else str(k)
-
-
-def fraction_names(n_classes: int) -> dict[str, int]:
-    """Return the names of the class fractions that are quoted, each with its class: of two classes that of disks."""
-    return {"disk_fraction": DISK} if n_classes == 2 else {f"fraction_{k}": k for k in range(n_classes)}
 
 
 def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
@@ -811,7 +802,7 @@ class LogisticTransition(Transition):
         log = tuple(j == 0 for j in range(n_observables))
         terms = ["intercept", *(f"slope {j}" for j in range(n_observables))]
         pairs = search.flips.tolist()
-        named = [f"{class_name(s, n_classes)}|{class_name(y, n_classes)} {term}" for y, s in pairs for term in terms]
+        named = [f"{search.classes[s]}|{search.classes[y]} {term}" for y, s in pairs for term in terms]
 
         def build(point: np.ndarray) -> LogisticTransition:
             table = np.full((n_classes, n_classes, n_observables + 1), np.nan)

@@ -1,4 +1,4 @@
-"""Model vote counts, k of n votes for "disk", with more scatter than binomial.
+"""Model vote counts, k of n votes for the second class ("disk"), with more scatter than binomial.
 
 Each galaxy's probability of a disk vote is beta-distributed around the mean of its class: 1 - flip(α) for disks, and
 the false-disk rate for smooth galaxies. Given the class, k is therefore beta-binomial, with an intra-galaxy correlation

@@ -29,7 +29,7 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
 _WEIGHTS = ("sampling_weight", "draw_weight")
 # Allowed values of a catalogue's columns.
 _LIMITS = {
-    **dict.fromkeys(("label", "gold"), (0, 1, "0 (smooth) or 1 (disk)")),
+    **dict.fromkeys(("label", "gold"), (0, 1, "0 or 1")),
     **dict.fromkeys(("alpha", *_WEIGHTS), (0, np.finfo(float).max, "finite and at least 0")),
     **dict.fromkeys(FRACTIONS, (-1e-6, 1 + 1e-6, "between 0 and 1")),
 }

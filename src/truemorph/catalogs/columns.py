@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from truemorph.findings import Finding
 from truemorph.questions import SMOOTH_OR_DISK
 
-CLASS_NAMES = ("smooth", "disk")
 FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
 _COUNTS = (0, 2.0**53)
@@ -37,7 +37,7 @@ class NamedColumn:
 NAMED: dict[str, NamedColumn] = {
     "object_id": NamedColumn("identifier of the galaxy", kind="id", argument="id"),
     "image": NamedColumn("image file, relative to the folder image_root in the metadata", kind="file"),
-    "label": NamedColumn("observed label: 0 smooth, 1 disk", kind="label", argument="label"),
+    "label": NamedColumn("observed label: 0 or 1, for the first or second class", kind="label", argument="label"),
     "smooth_fraction": NamedColumn('fraction of votes for "smooth"', argument="smooth"),
     "disk_fraction": NamedColumn('fraction of votes for "features or disk"', argument="disk"),
     "artefact_fraction": NamedColumn('fraction of votes for "star or artefact"', argument="artifact"),
@@ -64,11 +64,11 @@ NAMED: dict[str, NamedColumn] = {
 
 # Columns that `prepare` adds. FITS headers hold ASCII only, so descriptions have no Greek letters.
 ADDED = {
-    "label": "observed label, the majority of the votes: 0 smooth, 1 disk",
+    "label": "observed label, the majority of the votes: 0 or 1, for the first or second class",
     "alpha": "resolution: Petrosian radius over the width of the PSF; its definition is in the metadata",
     "split": "train, validation or test; unused if the galaxy is not in the sample",
     "sampling_weight": "weight that corrects for selecting the sample by label",
-    "gold": "gold label: 0 smooth, 1 disk; gold_definition in the metadata defines a disk",
+    "gold": "gold label: 0 or 1, for the first or second class; gold_definition in the metadata defines it",
     "gold_probability": "probability with which the galaxy was selected for a gold label",
     "gold_uncertain": "1 where people could not tell the class, or did not agree",
 }
@@ -139,6 +139,20 @@ def which_rows(bad: np.ndarray | pl.Series, values: pl.Series | np.ndarray | Non
     value = None if values is None else values[row]
     shown = "" if value is None else f", {value.item()!r}" if isinstance(value, np.generic) else f", {value!r}"
     return f"{bad.sum():,d} of {len(bad):,d} rows (first: row {row + 1}{shown})"
+
+
+def vote_findings(values: np.ndarray, question: str, about: str = "") -> list[Finding]:
+    """Say where votes for a question and its gates, shape (N, P), are impossible or missing."""
+    findings = []
+    if (bad := ((values < 0) | np.isinf(values)).any(axis=1)).any():
+        outside = f"{about}Numbers of votes below 0 or infinite were treated as missing in {which_rows(bad)}."
+        findings.append(Finding("values-impossible", "caution", outside, "Check the columns of votes."))
+    if (missing := np.isnan(values).any(axis=1)).any():
+        absent = (
+            f"{about}Votes for {question!r} or its gates are missing in {which_rows(missing)}, and count as no votes."
+        )
+        findings.append(Finding("votes-missing", "note", absent))
+    return findings
 
 
 # Spellings in archives and published tables that astropy can't parse.

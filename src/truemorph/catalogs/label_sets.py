@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.transitions import DISK, UNKNOWN
+from truemorph.bias.transitions import UNKNOWN
+from truemorph.catalogs.catalogue import classes_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import check_format
+from truemorph.questions import columns_of
 from truemorph.tables import CatalogTable, kind_of, read_table
 
 Kind = Literal["observed", "column", "labels", "probabilities", "posterior", "truth"]
@@ -32,17 +34,18 @@ class LabelSet:
     name: str
     kind: Kind
     probabilities: np.ndarray  # (N, K); of labels 0 and 1; NaN where unknown
+    classes: tuple[str, ...]  # (K,): names
     model: str = ""  # whose they are
 
     @classmethod
-    def of_disks(cls, name: str, kind: Kind, disk: np.ndarray, model: str = "") -> LabelSet:
-        """Those of p(disk), or of labels 0 and 1, of shape (N,), NaN where unknown."""
-        return cls(name, kind, np.column_stack([1 - disk, disk]), model)
+    def of_two(cls, name: str, kind: Kind, p: np.ndarray, classes: Sequence[str], model: str = "") -> LabelSet:
+        """Those of two classes from the probability of the second, or labels 0 and 1, shape (N,), NaN where unknown."""
+        return cls(name, kind, np.column_stack([1 - p, p]), tuple(classes), model)
 
     @property
-    def disk(self) -> np.ndarray:
-        """p(disk), shape (N,)."""
-        return self.probabilities[:, DISK]
+    def p(self) -> np.ndarray:
+        """Probability of the second class, whose fraction is counted, shape (N,)."""
+        return self.probabilities[:, 1]
 
     @property
     def known(self) -> np.ndarray:
@@ -62,22 +65,22 @@ class LabelSet:
     @property
     def values(self) -> np.ndarray:
         """Labels as numbers, shape (N,), or probabilities, shape (N, K); NaN where unknown."""
-        return self.disk if self.is_hard and self.probabilities.shape[1] == 2 else self.probabilities
+        return self.p if self.is_hard and self.probabilities.shape[1] == 2 else self.probabilities
 
     @property
     def fraction(self) -> float:
-        """Disk fraction of the galaxies with a value; NaN if there are none."""
-        return float(self.disk[self.known].mean()) if self.known.any() else float("nan")
+        """Fraction of the second class, of the galaxies with a value; NaN if there are none."""
+        return float(self.p[self.known].mean()) if self.known.any() else float("nan")
 
     def of(self, rows: np.ndarray) -> LabelSet:
         """Those of some galaxies."""
-        return LabelSet(self.name, self.kind, self.probabilities[rows], self.model)
+        return replace(self, probabilities=self.probabilities[rows])
 
 
 def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int | np.ndarray = FIFTHS) -> pl.DataFrame:
-    """Disk fraction of each label set in bins of a column: of equal counts, or with known edges, shape (B + 1,).
+    """Fraction of the second class in bins of a column: of equal counts, or with known edges, shape (B + 1,).
 
-    `labels`, `bin`, `low` and `high` edge, `mean` (of the column), `galaxies`, `disk_fraction`, `stderr`. Galaxies
+    `labels`, `bin`, `low` and `high` edge, `mean` (of the column), `galaxies`, `fraction`, `stderr`. Galaxies
     without a finite value of the column are left out.
     """
     finite = np.isfinite(values)
@@ -86,35 +89,35 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int | np.nd
     cut = Bins.cut(column, int(bins)) if equal else Bins.at(column, np.asarray(bins))
     tables = []
     for one in sets:
-        mean, error, counts = cut.averages(one.disk[finite])
+        mean, error, counts = cut.averages(one.p[finite])
         columns = {
             "bin": np.arange(1, cut.count + 1),
             "low": cut.edges[:-1],
             "high": cut.edges[1:],
             "mean": cut.middles,
             "galaxies": counts,
-            "disk_fraction": mean,
+            "fraction": mean,
             "stderr": error,
         }
         tables.append(pl.DataFrame({"labels": [one.name] * cut.count, **columns}))
     return pl.concat(tables)
 
 
-def label_sets(frame: pl.DataFrame) -> list[LabelSet]:
+def label_sets(frame: pl.DataFrame, classes: Sequence[str]) -> list[LabelSet]:
     """Return the label sets of a joined table: the observed labels, and a model's hard, soft and posterior ones."""
 
     def values(*names: str) -> np.ndarray:
         return frame.select(pl.col(names).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
 
-    sets = [LabelSet.of_disks("observed labels", "observed", values("label")[:, 0])]
+    sets = [LabelSet.of_two("observed labels", "observed", values("label")[:, 0], classes)]
     if "model_label" in frame.columns:
-        sets.append(LabelSet.of_disks("model labels", "labels", values("model_label")[:, 0]))
-        sets.append(LabelSet("model probabilities", "probabilities", values("p_smooth", "p_disk")))
-    if "posterior_disk" in frame.columns:  # none of galaxies that the model memorised
-        names = "posterior_smooth", "posterior_disk"
-        sets.append(LabelSet("posterior probabilities", "posterior", values(*names)))
+        sets.append(LabelSet.of_two("model labels", "labels", values("model_label")[:, 0], classes))
+        sets.append(LabelSet("model probabilities", "probabilities", values(*columns_of("p", classes)), tuple(classes)))
+    after = columns_of("posterior", classes)
+    if after[1] in frame.columns:  # none of galaxies that the model memorised
+        sets.append(LabelSet("posterior probabilities", "posterior", values(*after), tuple(classes)))
     if "gold" in frame.columns and frame["gold"].count():
-        sets.append(LabelSet.of_disks("gold labels", "truth", values("gold")[:, 0]))
+        sets.append(LabelSet.of_two("gold labels", "truth", values("gold")[:, 0], classes))
     return sets
 
 
@@ -126,14 +129,16 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     table = read_table(labels)
     frame, source = table.frame, str(table.path or kind_of(labels))
     check_format(table.metadata, source)
-    names = ("label", "p_smooth", "p_disk", "posterior_smooth", "posterior_disk")
+    classes = classes_of(catalogue)
+    first, second = columns_of("p", classes)
+    names = ("label", first, second, *columns_of("posterior", classes))
     known = frame.select(pl.col(name).cast(pl.Float64, strict=False) for name in names if name in frame.columns)
-    lacking = [name for name in ("object_id", "label", "p_disk") if name not in frame.columns]
+    lacking = [name for name in ("object_id", "label", second) if name not in frame.columns]
     lacking += [one.name for one in known if one.null_count() > frame[one.name].null_count()]
     if lacking:
         raise InputError(f"{source}: has no numbers in {', '.join(lacking)}; make labels with truemorph label")
-    if "p_smooth" not in known.columns:
-        known = known.with_columns(p_smooth=1 - pl.col("p_disk"))
+    if first not in known.columns:
+        known = known.with_columns((1 - pl.col(second)).alias(first))
     others = frame.select(pl.col("object_id").cast(pl.String), *(one for one in ["relation"] if one in frame.columns))
     chosen = others.hstack(known.rename({"label": "model_label"}))
     repeated = chosen.filter(pl.col("object_id").is_duplicated())

@@ -203,7 +203,7 @@ def _labels(series: pl.Series, where: str) -> pl.Series:
     bad = ~(labels.is_in([-1.0, 0.0, 1.0]) | labels.is_nan()).fill_null(True)
     if bad.any():
         raise InputError(
-            f"{where} should hold labels 0 (smooth) and 1 (disk); wrong in {which_rows(bad, series)}; give an "
+            f"{where} should hold labels 0 and 1; wrong in {which_rows(bad, series)}; give an "
             "expression (`label`), such as \"CASE WHEN class = 'spiral' THEN 1 WHEN class = 'elliptical' THEN 0 END\""
             f"{lenticulars(series.unique())}"
         )

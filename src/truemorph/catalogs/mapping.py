@@ -12,14 +12,14 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, WrapValidator, model_validator
 
-from truemorph.catalogs.columns import CLASS_NAMES, FRACTIONS, NAMED, VOTES
+from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES
 from truemorph.catalogs.expressions import Expression, column_expression, read_expression
 from truemorph.catalogs.physical import COSMOLOGY, named_cosmology
 from truemorph.catalogs.sampling import SPLITS
 from truemorph.config import by_commas
 from truemorph.errors import InputError, nearest
 from truemorph.io import checked, read_toml
-from truemorph.questions import check_class_names
+from truemorph.questions import SMOOTH_OR_DISK, check_class_names
 
 # Presets tried, in this order, if no mapping is named. gz2-debiased is not among them, because debiased votes must be
 # chosen explicitly.
@@ -110,8 +110,8 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     name: str = Field("mapping", min_length=1)
     about: str = ""  # the survey and the source of the column names
     votes: str = "votes as in the table"  # what the vote fractions are
-    classes: Annotated[tuple[str, str], BeforeValidator(by_commas)] = CLASS_NAMES  # names of classes 0 and 1
-    definition: str = ""  # what counts as a disk, or as class 1 where it has another name
+    classes: Annotated[tuple[str, str], BeforeValidator(by_commas)] = SMOOTH_OR_DISK  # names of classes 0 and 1
+    definition: str = ""  # what counts as the second class
     tree: str | None = None  # decision tree of the survey
     psf_fwhm: float | None = Field(None, gt=0)  # arcsec, if the table has no such column
     psf_range: tuple[float, float] | None = None  # of the median PSF FWHM in this survey, arcsec

@@ -20,9 +20,10 @@ from truemorph.bias.population import PopulationFractions
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN
 from truemorph.catalogs.catalogue import ID_COLUMNS, condition
-from truemorph.catalogs.columns import FRACTIONS, VOTES, which_rows
+from truemorph.catalogs.columns import FRACTIONS, VOTES, vote_findings
 from truemorph.catalogs.expressions import read_expression
 from truemorph.catalogs.label_sets import Kind, LabelSet
+from truemorph.catalogs.other_labels import OtherLabels
 from truemorph.catalogs.selected import filtered, from_same_images, from_votes, planned, properties, sample_weights
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding, unique
@@ -73,14 +74,7 @@ def path_columns(
             f"{source}: has fractions of votes for {question!r}, but not their number ({', '.join(tree.totals)}); name "
             "it (`columns`, vote_count)"
         )
-    findings = []
-    every = np.column_stack(list(values.values()))
-    if (bad := ((every < 0) | np.isinf(every)).any(axis=1)).any():
-        outside = f"Numbers of votes below 0 or infinite were treated as missing in {which_rows(bad)}."
-        findings.append(Finding("values-impossible", "caution", outside, "Check the columns of votes."))
-    if (missing := np.isnan(every).any(axis=1)).any():
-        absent = f"Votes for {question!r} or its gates are missing in {which_rows(missing)}, and count as no votes."
-        findings.append(Finding("votes-missing", "note", absent))
+    findings = vote_findings(np.column_stack(list(values.values())), question)
     votes = Votes.from_columns(tree, question, found, values, total)
     classes = [one.name for one in tree.classes(question)]
     columns = {label_column(question): pl.Series([classes[k] for k in votes.paths], dtype=pl.String)}
@@ -324,8 +318,12 @@ def question_rows(
     where: Sequence[str] = (),
     named: Sequence[str] = (),
     weights: str = "balance",
+    others: Sequence[OtherLabels] = (),
 ) -> QuestionRows:
-    """Select galaxies of a catalogue, with the labels and gold labels of a question; arguments as in `select_rows`."""
+    """Select galaxies of a catalogue, with the labels and gold labels of a question; arguments as in `select_rows`.
+
+    The log-odds of other groups' answers stand beside those of the votes.
+    """
     source, tree = str(catalogue.path or "catalogue"), tree_of(catalogue, question)
     frame, findings = filtered(catalogue.frame, list(where), list(named), source)
     rule = gold_column(question) if gold == "gold" else gold
@@ -350,14 +348,13 @@ def question_rows(
     sample = Sample.of(
         observed.labels,
         frame["alpha"].to_numpy(),
-        n_classes=len(classes),
+        classes=classes,
         gold=known,
         gold_probability=probability,
         gold_uncertain=unsure if uncertain is None else np.maximum(unsure, uncertain),
         weights=sample_weights(frame, weights, source),
         of_question=True,
     )
-    sample = replace(sample, class_names=classes)
     about = {
         "question": question,
         "tree": tree.name,
@@ -366,11 +363,12 @@ def question_rows(
         else read.definition,
         "alpha": catalogue.metadata.get("alpha"),
         "where": list(where),
+        **({"other_labels": [one.name for one in others]} if others else {}),
     }
     return QuestionRows(
         sample,
         observed.chosen,
-        observed.votes.log_odds,
+        np.column_stack([observed.votes.log_odds, *(one.votes(frame).log_odds for one in others)]),
         quantities,
         classes,
         numeric_columns(frame, list(named), source),
@@ -394,29 +392,40 @@ def columns_of_question(frame: pl.DataFrame, rule: str) -> list[str]:
     return [name for match in matches if match for name in read_expression(match[2], "gold").columns]
 
 
-def answer_sets(frame: pl.DataFrame, tree: Tree, question: str) -> tuple[list[LabelSet], list[LabelSet]]:
+def answer_sets(
+    frame: pl.DataFrame, tree: Tree, question: str, others: Sequence[OtherLabels] = ()
+) -> tuple[list[LabelSet], list[LabelSet]]:
     """Return the answers on the majority path, and gold ones, as label sets, NaN where the question was not asked.
 
-    And the same for each answer that is shown, against all others.
+    Those of other groups are on their own majority path, once by majority and once as fractions of the answers. The
+    second list has the same for each answer that is shown, against all others.
     """
     asked = tree.question(question)
     answers = tree.gold_answers(question)
     ends = {one.name: one.answer for one in tree.classes(question)}
-    sets, shown = [], []
+    given: list[tuple[str, Kind, np.ndarray]] = []
     kinds: list[tuple[str, Kind, str]] = [
         ("observed labels", "observed", label_column(question)),
         ("gold labels", "truth", gold_column(question)),
     ]
     for name, kind, column in kinds:
-        if column not in frame.columns or not frame[column].count():
-            continue
-        given = frame[column].replace_strict(ends, default=pl.first(), return_dtype=pl.String)
-        of_answers = np.stack([(given == answer).fill_null(False).to_numpy() for answer in answers], axis=1)
-        values = np.where(of_answers.any(axis=1, keepdims=True), of_answers, np.nan)
-        sets.append(LabelSet(name, kind, values))
+        if column in frame.columns and frame[column].count():
+            end = frame[column].replace_strict(ends, default=pl.first(), return_dtype=pl.String)
+            parts = [(end == answer).fill_null(False).to_numpy() for answer in answers]
+            given.append((name, kind, np.stack(parts, axis=1)))
+    for other in others:
+        chosen, p = other.probabilities(frame, {answer: k for k, answer in enumerate(answers, 1)})
+        given.append((other.name, "labels", chosen[:, 1:] > 0))
+        on_path = (chosen[:, :1] == 0) & (p[:, 1:] > 0).any(axis=1, keepdims=True)
+        given.append((f"{other.name}, fractions", "probabilities", on_path * p[:, 1:]))
+    sets, shown = [], []
+    for name, kind, of_answers in given:
+        total = of_answers.sum(axis=1, keepdims=True)
+        values = np.divide(of_answers, total, out=np.full(of_answers.shape, np.nan), where=total > 0)
+        sets.append(LabelSet(name, kind, values, tuple(answers)))
         for one in asked.shown or answers:
             title = name if len(asked.shown) == 1 else f"{name}: {one}"
-            shown.append(LabelSet.of_disks(title, kind, values[:, answers.index(one)], one))
+            shown.append(LabelSet.of_two(title, kind, values[:, answers.index(one)], (f"not {one}", one), one))
     return sets, shown
 
 
@@ -470,12 +479,14 @@ def question_fractions(
     population: bool = False,
     fraction_bins: int = 8,
     seed: int = 0,
+    others: Sequence[OtherLabels] = (),
 ) -> PopulationFractions:
     """Estimate the fractions of a question's answers among the galaxies to which it applies, from gold labels."""
     if gold is None:
         raise InputError(_why_no_number(catalogue, question))
     columns = [] if by in (None, "alpha") else [one.strip() for one in by.split(",")]
-    rows = question_rows(catalogue, question, gold, where=where, named=[*columns, *intrinsic], weights=weights)
+    named = [*columns, *intrinsic]
+    rows = question_rows(catalogue, question, gold, where=where, named=named, weights=weights, others=others)
     binned, given = np.split(rows.columns, [len(columns)], axis=1)
     alpha = rows.sample.alpha
     values = [alpha if one == "alpha" else binned[:, k] for k, one in enumerate(columns)]
@@ -494,7 +505,6 @@ def question_fractions(
     )
     return replace(
         found,
-        classes=rows.classes,
         about=rows.about,
         findings=unique(
             rows.findings,

@@ -178,6 +178,7 @@ def prepare(
         "split": split,
         "sampling_weight": weights,
     }
+    of_column = mapped.sources["label"] if "label" in mapped.columns else None
     metadata: dict[str, Any] = {
         "kind": "catalogue",
         "format_version": FORMAT_VERSION,
@@ -190,7 +191,7 @@ def prepare(
         "definition": kind.definition,
         "columns": mapped.sources,
         "mapping": kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"}),
-        "label_rule": f"{mapped.sources['label']}: 0 smooth, 1 disk" if "label" in mapped.columns else LABEL_RULE,
+        "label_rule": LABEL_RULE if of_column is None else f"{of_column}: 0 {kind.classes[0]}, 1 {kind.classes[1]}",
         "alpha": _definition_of_alpha(mapped.columns, psf),
         "alpha_psf": psf,
         "image_root": str(root),
@@ -281,7 +282,7 @@ def read_tables(
         "split": split,
         "cosmology": cosmology,
         "classes": classes,
-        "definition": definition and definition.removeprefix("disk:").strip(),
+        "definition": definition,
     }
     if psf_fwhm is not None:
         try:
@@ -291,6 +292,7 @@ def read_tables(
             chosen["psf_fwhm"] = str(psf_fwhm)  # a column
     content = {key: one for key, one in options.items() if one is not None}
     kind = extended(extended(base, named_columns(chosen, frame.columns, name), name), content, name)
+    kind = kind.model_copy(update={"definition": kind.definition.removeprefix(f"{kind.classes[1]}:").strip()})
     return replace(joined, findings=[*joined.findings, *findings]), kind
 
 

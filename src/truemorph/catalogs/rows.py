@@ -17,6 +17,7 @@ from truemorph.catalogs.mapped import Mapped
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius, resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.questions import SMOOTH_OR_DISK
 
 LABEL_RULE = (
     "the larger of smooth_fraction and disk_fraction (0.5 where disk_fraction is missing); ties, and galaxies whose "
@@ -93,7 +94,8 @@ def choose_rows(named: pl.DataFrame, mapped: Mapped, where: Sequence[str]) -> tu
     counts = np.bincount(labels[funnel.kept], minlength=2)
     if not counts.all():
         account = ", ".join(f"{rule}: {n:,d}" for rule, n in funnel.steps())
-        left = f"{counts[0]} smooth and {counts[1]} disk galaxies are left, and both are needed ({account})"
+        first, second = mapped.mapping.classes
+        left = f"{counts[0]} {first} and {counts[1]} {second} galaxies are left, and both are needed ({account})"
         raise InputError(f"{table_name}: {left}; check the rules (`where`, `keep`) and the columns of votes")
     return funnel, np.where(funnel.kept, labels, -1), findings
 
@@ -113,15 +115,16 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
     if many.any():
         above = f"{mapped.table_name}: vote fractions sum to more than 1 in {which_rows(many, sums.round(3))}."
         findings.append(Finding("fractions-above-one", "caution", above, "Check that they belong to one question."))
-    labels, reasons = labels_from_votes(*fractions.values())
+    first, second = mapped.mapping.classes
+    labels, reasons = labels_from_votes(*(fractions[name] for name in FRACTIONS), classes=(first, second))
     for reason in np.unique(reasons[reasons != ""]):
         funnel.drop(str(reason), reasons == reason)
-    if unknown := int((np.isnan(fractions["disk_fraction"]) & funnel.kept).sum()):
+    if unknown := int((np.isnan(fractions[FRACTIONS[1]]) & funnel.kept).sum()):
         lacking = (
-            f"{unknown:,d} galaxies lack the fraction of votes for features or disk: they are labelled smooth if the "
-            "smooth fraction is above 0.5, and stars or artifacts among them cannot be recognised."
+            f"{unknown:,d} galaxies lack the fraction of votes for {second}: they are labelled {first} if that "
+            "fraction is above 0.5, and stars or artifacts among them cannot be recognised."
         )
-        findings.append(Finding("disk-fraction-missing", "note", lacking))
+        findings.append(Finding("class-fraction-missing", "note", lacking))
     elif "artefact_fraction" not in mapped.columns:
         lacking = "The table has no fraction of votes for star or artifact, so no rows were dropped as artifacts."
         action = "Name the column if there is one (`artifact`)."
@@ -129,18 +132,21 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
     return labels, findings
 
 
-def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Label galaxies by the largest vote fraction, NaN if unknown: 0 smooth, 1 disk, -1 none, with the reason.
+def labels_from_votes(
+    first: np.ndarray, second: np.ndarray, artefact: np.ndarray, *, classes: Sequence[str] = SMOOTH_OR_DISK
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label galaxies by the largest vote fraction, NaN if unknown: 0, 1, or -1 for none, with the reason.
 
-    If `disk` is unknown, the label is smooth above 0.5; if `artefact` is, no galaxy is dropped as an artefact.
+    If the `second` is unknown, the label is 0 where the first is above 0.5; if `artefact` is, no galaxy is dropped as
+    an artefact.
     """
-    rival = np.where(np.isnan(disk), 0.5, disk)
-    labels = (rival > smooth).astype(np.int64)
-    reasons = np.full(smooth.shape, "", dtype="<U40")
-    reasons[rival == smooth] = "smooth and disk tied"
-    reasons[(rival == 0) & (smooth == 0)] = "neither smooth nor disk has votes"
-    reasons[artefact > np.fmax(smooth, disk)] = "majority star or artefact"
-    reasons[np.isnan(smooth)] = "no vote fractions"
+    rival = np.where(np.isnan(second), 0.5, second)
+    labels = (rival > first).astype(np.int64)
+    reasons = np.full(first.shape, "", dtype=object)
+    reasons[rival == first] = f"{classes[0]} and {classes[1]} tied"
+    reasons[(rival == 0) & (first == 0)] = f"neither {classes[0]} nor {classes[1]} has votes"
+    reasons[artefact > np.fmax(first, second)] = "majority star or artefact"
+    reasons[np.isnan(first)] = "no vote fractions"
     labels[reasons != ""] = -1
     return labels, reasons
 

@@ -35,7 +35,7 @@ def draw_sample(
     counts: tuple[int, int] | Literal["balanced"] = PAPER_SAMPLE,
     seed: int = 0,
 ) -> tuple[np.ndarray, Finding | None]:
-    """Draw numbers of smooth and disk galaxies, or as many as possible in the same ratio (with a finding).
+    """Draw numbers of galaxies of each label, or as many as possible in the same ratio (with a finding).
 
     "balanced" draws as many of each as the rarer label has. With the same seed, a smaller sample is part of a larger
     one. Drawing by the observed label changes p(ỹ | α); `sampling_weights` corrects for it.
@@ -57,7 +57,7 @@ def draw_sample(
         chosen[members[np.argsort(ranks[members], kind="stable")[:count]]] = True
     if drawn == wanted:
         return chosen, None
-    smaller = f"The sample has {drawn[0]:,d} smooth and {drawn[1]:,d} disk galaxies: {shortage}."
+    smaller = f"The sample has {drawn[0]:,d} and {drawn[1]:,d} galaxies of the two classes: {shortage}."
     action = "Use a larger table, or choose smaller numbers (`sample`)."
     return chosen, Finding("sample-smaller", "caution", smaller, action)
 

@@ -90,6 +90,7 @@ def select_rows(
     sample = Sample.of(
         frame["label"].to_numpy(),
         frame["alpha"].to_numpy(),
+        classes=names,
         weights=sample_weights(frame, weights, source),
         intrinsic=np.stack([values[name] for name in intrinsic], axis=1) if intrinsic else None,
         observables=np.stack([values[name] for name in observables], axis=1) if observables else None,
@@ -100,7 +101,7 @@ def select_rows(
     context = Context(
         shown=known,
         columns={} if classes is None else properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
-        disk_votes=_votes(frame),
+        votes=_votes(frame),
         survey=_groups(frame),
         about=about,
         findings=unique(findings),
@@ -210,7 +211,7 @@ def _same_order(values: np.ndarray, other: pl.Series) -> bool:
 
 
 def _votes(frame: pl.DataFrame) -> np.ndarray | None:
-    """Return the fraction of votes for disk among those for smooth and disk, NaN if unknown."""
+    """Return the fraction of votes for the second class among those for both, NaN if unknown."""
     if not {"smooth_fraction", "disk_fraction"} <= set(frame.columns):
         return None
     votes = frame.select(pl.col("smooth_fraction", "disk_fraction").cast(pl.Float64).fill_null(np.nan)).to_numpy()

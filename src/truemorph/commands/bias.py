@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.arguments import Count, Names, Rules, Seed, Table, validated
+from truemorph.arguments import Count, Names, Rules, Seed, Table, Tables, listed, validated
 from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
 from truemorph.bias.plots import plot_label_sets
-from truemorph.catalogs.catalogue import read_catalogue, rows_where
+from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import LabelSet, fractions_by, join_labels, label_sets
+from truemorph.catalogs.other_labels import OtherLabels, with_other_labels
 from truemorph.catalogs.paths import answer_sets, tree_of
 from truemorph.catalogs.selected import lacking_values
 from truemorph.errors import InputError
@@ -37,7 +38,7 @@ class BiasMeasurement(Result):
     results : dict of str to BiasResult
         By label set.
     fractions_by_alpha : dict of str to list of float
-        Disk fraction of each label set in fifths of α; "alpha" has the mean α of each.
+        Fraction of each label set in fifths of α; "alpha" has the mean α of each.
     alpha : str or None
         Definition of α.
     intrinsic : tuple of str
@@ -46,7 +47,7 @@ class BiasMeasurement(Result):
     galaxies, galaxies_not_selected : int
     findings : tuple of Finding
     quantity : str
-        What the fractions are: of disks, or of the answers to a question.
+        Which fraction it is, such as "disk fraction".
 
     Examples
     --------
@@ -66,10 +67,10 @@ class BiasMeasurement(Result):
     galaxies: int
     galaxies_not_selected: int
     findings: tuple[Finding, ...]
-    quantity: str = "disk fraction"
+    quantity: str
 
     def summary(self) -> str:
-        """Return the values and the disk fractions by α as text."""
+        """Return the values and the fractions by α as text."""
         used = max(one.n_objects for one in self.results.values())
         cut = f"{self.bins} bins of α" if self.depth == 0 else f"{2**self.depth} leaves × {self.bins} bins of α"
         fixed = f" at fixed {', '.join(self.intrinsic)}" if self.intrinsic else ""
@@ -100,15 +101,15 @@ class BiasMeasurement(Result):
         return table
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the disk fraction of each label set against α; returns matplotlib axes."""
-        return plot_label_sets(self.measure, self.results, self.fractions_by_alpha, ax)
+        """Draw the fraction of each label set against α; returns matplotlib axes."""
+        return plot_label_sets(self.measure, self.results, self.fractions_by_alpha, self.quantity, ax)
 
 
 @validated
 def measure_bias(
     catalogue: Table,
     *,
-    labels: Table | None = None,
+    labels: Tables = (),
     intrinsic: Names = (),
     bins: int | None = None,
     depth: int | None = None,
@@ -130,7 +131,8 @@ def measure_bias(
     catalogue : path or table
         Prepared catalogue.
     labels : path or table, optional
-        Labels of a model, from truemorph label.
+        Labels of a model, from truemorph label. Of a question, tables of other groups' answers, such as debiased votes
+        or predictions of Zoobot, with the columns that a tree names (repeatable).
     intrinsic : sequence of str
         Columns of intrinsic properties for CV18, comma-separated.
     bins : int, optional
@@ -175,7 +177,14 @@ def measure_bias(
         raise InputError(f"{out}: the result is written as JSON; choose a name that ends in .json")
     if depth is not None and not intrinsic:
         raise InputError("`depth` is the depth of a tree of intrinsic columns; name these columns too (`intrinsic`)")
-    frame, unlabelled = (table.frame, []) if labels is None else join_labels(table, labels)
+    given, others, unlabelled = listed(labels), list[OtherLabels](), list[Finding]()
+    if question is not None:
+        table, others = with_other_labels(table, tree_of(table, question), question, given)
+    elif len(given) > 1:
+        raise InputError("`labels` takes one table of a model's labels; measure others apart")
+    frame = table.frame
+    if question is None and given:
+        frame, unlabelled = join_labels(table, given[0])
     everything = frame.height
     chosen, sentinels = rows_where(frame, where, source)
     frame = frame.filter(pl.Series(chosen))
@@ -192,9 +201,10 @@ def measure_bias(
     noted, defined = table.findings, table.metadata.get("alpha")
     alpha = frame["alpha"].to_numpy()
     if question is None:
-        sets, shown, quantity = label_sets(frame), None, "disk fraction"
+        classes = classes_of(table)
+        sets, shown, quantity = label_sets(frame, classes), None, f"{classes[1]} fraction"
     else:
-        sets, shown = answer_sets(frame, tree_of(table, question), question)
+        sets, shown = answer_sets(frame, tree_of(table, question), question, others)
         quantity = "fraction" if len(shown) > len(sets) else f"{shown[0].model} fraction"
     del table, frame  # the other columns of a large catalogue
     tree = BiasTree.fitting(alpha, columns, bootstrap, seed, depth, bins)
@@ -227,11 +237,11 @@ def measure_bias(
 
 
 def _fractions_by_alpha(alpha: np.ndarray, sets: Sequence[LabelSet]) -> dict[str, list[float]]:
-    """Return the disk fraction of every label set in fifths of α, and the mean α of each."""
+    """Return the fraction of every label set in fifths of α, and the mean α of each."""
     table = fractions_by(alpha, sets)
     by_set = {one.name: table.filter(labels=one.name) for one in sets}
     means = next(iter(by_set.values()))["mean"].to_list()
-    return {"alpha": means} | {name: own["disk_fraction"].to_list() for name, own in by_set.items()}
+    return {"alpha": means} | {name: own["fraction"].to_list() for name, own in by_set.items()}
 
 
 def _not_measured(labels: LabelSet, problem: InputError) -> Finding:

@@ -31,6 +31,7 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_file, write_json
 from truemorph.progress import tell
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.changes import AFTER, CHANGE, changes
 from truemorph.report.gallery import choose
 from truemorph.report.options import ReportOptions
@@ -216,7 +217,7 @@ def _better_images(out: Path, galaxies: int, seed: int, labelled: pl.DataFrame, 
     """Draw the galaxies that the report shows again, as a telescope without an atmosphere would see them."""
     shutil.rmtree(out / "better", ignore_errors=True)
     after = labelled["posterior_disk"].cast(pl.Float64).fill_null(float("nan"))
-    changed = pl.Series(CHANGE, changes(labelled["label"].to_numpy(), after.to_numpy()))
+    changed = pl.Series(CHANGE, changes(labelled["label"].to_numpy(), after.to_numpy(), SMOOTH_OR_DISK))
     ids = choose(labelled.with_columns(changed, after.alias(AFTER)), most)["object_id"].cast(pl.String)
     population = simulate_galaxies(galaxies, seed, confounded=False)
     chosen = population.filter(pl.col("object_id").cast(pl.String).is_in(ids.implode()))

@@ -66,7 +66,7 @@ def write_report(
     if len(questions) < len(runs):
         raise InputError("fractions of questions have a page of their own; give runs and other estimates apart")
     read = [one if isinstance(one, PopulationFractions) else PopulationFractions.read(one) for one in questions]
-    return report_questions(read, out, options.catalogue)
+    return report_questions(read, out, options.catalogue, options.labels)
 
 
 def _of_question(source: Any) -> bool:

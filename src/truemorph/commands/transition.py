@@ -7,12 +7,25 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from truemorph.arguments import AtLeastOne, Count, Family, Names, NotNegative, Rules, Seed, Table, validated
+from truemorph.arguments import (
+    AtLeastOne,
+    Count,
+    Family,
+    Names,
+    NotNegative,
+    Rules,
+    Seed,
+    Table,
+    Tables,
+    listed,
+    validated,
+)
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import check_fit_name
 from truemorph.bias.population import PopulationFractions
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.paths import question_fractions
+from truemorph.catalogs.other_labels import with_other_labels
+from truemorph.catalogs.paths import question_fractions, tree_of
 from truemorph.catalogs.selected import estimate_catalogue
 from truemorph.errors import InputError
 
@@ -36,13 +49,14 @@ def estimate_transition(
     where: Rules = (),
     weights: str = "balance",
     question: str | None = None,
+    labels: Tables = (),
     population: bool = False,
     bootstrap: Count = 0,
     seed: Seed = 0,
 ) -> Estimate | PopulationFractions:
     """Estimate the bias curve T(α), with errors and checks; or the fractions of a question's answers.
 
-    Gives the bias curve, the corrected disk fraction with its range, and the disk fraction in bins. Labels alone cannot
+    Gives the bias curve, the corrected class fractions with their range, also in bins. Labels alone cannot
     separate bias from a real trend with resolution; a few hundred gold labels can.
 
     Of a question of a decision tree, such as bars, it gives the fraction of each answer among the galaxies to which the
@@ -69,8 +83,8 @@ def estimate_transition(
     observables : sequence of str
         Columns that the flip probability depends on beside α, comma-separated.
     delta : float
-        From labels alone, the range spans trends in which the logit of the disk fraction changes by so much per
-        standard deviation of ln α; use 1 where your definition of a disk is narrower than the labels', or unknown.
+        From labels alone, the range spans trends in which the logit of the class fraction changes by so much per
+        standard deviation of ln α; use 1 where your definition of the class is narrower than the labels', or unknown.
     false_disk : float or "fit", optional
         p(disk | smooth): a number, or fit.
     bins : int
@@ -78,7 +92,7 @@ def estimate_transition(
     by : str, optional
         Column to bin the fractions by; default α. Of a question also two, such as "redshift,mass".
     fraction_bins : int
-        Largest number of bins of the disk fractions.
+        Largest number of bins of the fractions.
     compare : bool
         Fit the other families too.
     where : sequence of str
@@ -88,6 +102,9 @@ def estimate_transition(
         column of weights, such as 1 / Vmax.
     question : str, optional
         Question of the catalogue's decision tree, such as bar; default smooth or disk.
+    labels : path or table, optional
+        Of a question: tables of other groups' answers, such as debiased votes or predictions of Zoobot, with the
+        columns that a tree names (repeatable). They help the votes to predict the true answer.
     population : bool
         Of a question: errors for the population of which the galaxies are a random sample, not for these galaxies.
     bootstrap : int
@@ -120,9 +137,12 @@ def estimate_transition(
     unused |= {"bootstrap": bootstrap or None}
     if question is not None and (given := [name for name, value in unused.items() if value is not None]):
         raise InputError(f"`{given[0]}` is an option of bias curves, not of fractions of a question; leave it out")
-    if population and question is None:
-        raise InputError("`population` is an option of fractions of a question (`question`); leave it out")
+    others = listed(labels)
+    if question is None and (population or others):
+        name = "population" if population else "labels"
+        raise InputError(f"`{name}` is an option of fractions of a question (`question`); leave it out")
     if question is not None:
+        table, joined = with_other_labels(table, tree_of(table, question), question, others)
         fractions = question_fractions(
             table,
             question,
@@ -134,6 +154,7 @@ def estimate_transition(
             population=population,
             fraction_bins=fraction_bins,
             seed=seed,
+            others=joined,
         )
         if out is not None:
             fractions.write(out)

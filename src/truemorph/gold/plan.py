@@ -289,7 +289,7 @@ def predicted_probabilities(
         bins = Bins.cut(alpha, min(8, label.size // 50))
         return np.asarray(GoldRegression.fit(label, alpha, gold, bins).probabilities[:, DISK])
     fit = fit_transition(label, alpha).curve if curve is None else curve
-    low, high = fit.disk_fraction_range
+    low, high = fit.fraction_range[fit.classes[DISK]]
     every = []
     for fraction in (low, fit.class_fractions[DISK], high):
         given = np.tile([1 - fraction, fraction], (label.size, 1))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from truemorph.bias.transitions import DISK, SMOOTH
-
-TO_DISK, TO_SMOOTH = "smooth to disk", "disk to smooth"
 # Columns that a report adds to a catalogue's own, under names that no catalogue has.
 OURS = "truemorph:"
 AFTER, PICTURE, CHANGE = (OURS + name for name in ("after", "picture", "change"))
 
 
-def changes(label: np.ndarray, disk: np.ndarray) -> np.ndarray:
-    """How labels change with p(disk), shape (N,) of str: "smooth to disk", "disk to smooth", or empty."""
-    after = np.where(np.isfinite(disk), np.nan_to_num(disk) > 0.5, label)
-    return np.select(
-        [(label == SMOOTH) & (after == DISK), (label == DISK) & (after == SMOOTH)], [TO_DISK, TO_SMOOTH], ""
-    )
+def changed_to(classes: Sequence[str], before: int, after: int) -> str:
+    """Return what is said of a galaxy whose label changes, such as "smooth to disk"."""
+    return f"{classes[before]} to {classes[after]}"
+
+
+def changes(label: np.ndarray, p: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """How labels 0 and 1 change with the probability of the second class, shape (N,): as `changed_to`, or empty."""
+    after = np.where(np.isfinite(p), np.nan_to_num(p) > 0.5, label).astype(np.int64)
+    return ["" if old == new else changed_to(classes, old, new) for old, new in zip(label, after, strict=True)]

@@ -1,7 +1,8 @@
-"""How a column, above all the Sérsic index, is distributed among galaxies labelled smooth, disk, and relabelled.
+"""How a column, above all the Sérsic index, is distributed among galaxies of each label, and relabelled ones.
 
 Figure 3 of Medina-Rosales et al. (arXiv:2308.11007), with distances between the curves, their errors, and the floor
-that chance alone gives. A label set is better the fewer of its smooth galaxies have the light profile of a disk.
+that chance alone gives. A set of smooth and disk labels is better the fewer of its smooth galaxies have the light
+profile of a disk.
 
 Two samples of the same galaxies mostly share members, and what they share doesn't vary between them. Comparisons
 therefore resample galaxies, each with its weight in either sample; the spread of the resampled difference around the
@@ -11,7 +12,7 @@ measured one is what chance does where there is none (Præstgaard 1995, Scand. J
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from truemorph.bias.binning import proportion_error
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.plotting import plain_text
+from truemorph.questions import SMOOTH_OR_DISK, slug
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import Style, axis_label, in_words, new_panel, styles_of
 from truemorph.report.page import Illustration
@@ -36,7 +38,12 @@ _RESAMPLES = 300
 _POINTS = 400
 _DISTANCE = ("ks", "ks_stderr", "ks_floor")
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
-PANELS = {"smooth": "smooth", "to_disk": "switched smooth → disk", "disk": "disk"}
+
+
+def panels_of(classes: Sequence[str]) -> dict[str, str]:
+    """Return the panels of Figure 3 and what they are called: first class, changed to the second, second class."""
+    first, second = classes
+    return {slug(first): first, f"to_{slug(second)}": f"switched {first} → {second}", slug(second): second}
 
 
 def cumulative(values: np.ndarray, weights: np.ndarray) -> pl.DataFrame:
@@ -97,10 +104,11 @@ class Distributions:
     column: str
     boundary: float | None
     observed_name: str  # of the original labels
-    # One row a curve: `panel` (of `PANELS`), `labels`, `n` (galaxies of positive weight with a finite value), `total`
-    # (sum of weights: the number expected where weights are probabilities), `share_above` the boundary, where there is
-    # one, and `share_above_stderr`, and the distance from the curve of the original labels in the same panel; of
-    # relabelled galaxies, from that of the original disks.
+    classes: tuple[str, str]
+    # One row a curve: `panel` (of `panels_of`), `labels`, `n` (galaxies of positive weight with a finite value),
+    # `total` (sum of weights: the number expected where weights are probabilities), `share_above` the boundary, where
+    # there is one, and `share_above_stderr`, and the distance from the curve of the original labels in the same panel;
+    # of relabelled galaxies, from that of the original ones of the second class.
     table: pl.DataFrame
     curves: pl.DataFrame  # `panel`, `labels`, and `value` and `share` of `cumulative`
     n_galaxies: int
@@ -117,28 +125,30 @@ def compare_distributions(
     label_sets: Mapping[str, np.ndarray],
     *,
     column: str = _SERSIC,
+    classes: tuple[str, str] = SMOOTH_OR_DISK,
     observed_name: str = "observed",
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Distributions:
-    """A column among smooth, disk and relabelled galaxies of several label sets (Figure 3).
+    """A column among galaxies of each label, and relabelled ones, of several label sets (Figure 3).
 
-    `observed` and `label_sets` are the original and other labels of the same galaxies: 0 smooth, 1 disk, or p(disk), by
-    which a galaxy weighs in both; NaN where unknown. Samples of less than one galaxy are left out.
+    `observed` and `label_sets` are the original and other labels of the same galaxies: 0, 1, or the probability of
+    the second class, by which a galaxy weighs in both; NaN where unknown. Samples of less than one galaxy are left out.
     """
     finite = np.isfinite(values)
-    boundary = SERSIC_BOUNDARY if column == _SERSIC else None
-    smooth, disk = np.nan_to_num(1.0 - observed), np.nan_to_num(1.0 * observed)
-    # Of the original labels none switched; its original disks are drawn for comparison.
-    weights = {observed_name: {"smooth": smooth, "to_disk": disk, "disk": disk}}
+    boundary = SERSIC_BOUNDARY if column == _SERSIC and classes == SMOOTH_OR_DISK else None
+    first, changed, second = panels = tuple(panels_of(classes))
+    before, own = np.nan_to_num(1.0 - observed), np.nan_to_num(1.0 * observed)
+    # Of the original labels none switched; those of the second class are drawn for comparison.
+    weights = {observed_name: {first: before, changed: own, second: own}}
     for name, one in label_sets.items():
-        to_disk = np.nan_to_num(1.0 * one)
+        after = np.nan_to_num(1.0 * one)
         # Probabilities of two label sets are multiplied, as if each were drawn on its own.
-        weights[name] = {"smooth": np.nan_to_num(1.0 - one), "to_disk": smooth * to_disk, "disk": to_disk}
+        weights[name] = {first: np.nan_to_num(1.0 - one), changed: before * after, second: after}
     rows, curves = [], []
-    for panel in PANELS:
+    for panel in panels:
         present = {name: one[panel] for name, one in weights.items() if one[panel][finite].sum() >= 1}
-        if panel == "to_disk" and not present.keys() - {observed_name}:
+        if panel == changed and not present.keys() - {observed_name}:
             continue
         beside = present.get(observed_name)
         for name, weight in present.items():
@@ -157,11 +167,11 @@ def compare_distributions(
     kinds |= dict.fromkeys(("total", "share_above", "share_above_stderr", *_DISTANCE), pl.Float64)
     table = pl.DataFrame(rows, schema=kinds)
     dropped = int(values.size - finite.sum())
-    return Distributions(column, boundary, observed_name, table, pl.concat(curves), values.size, dropped)
+    return Distributions(column, boundary, observed_name, classes, table, pl.concat(curves), values.size, dropped)
 
 
 def cumulative_panels(compared: Distributions, styles: Mapping[str, Style], label: str = "") -> list[Figure]:
-    """Figure 3, panels a, b and c: relative cumulative frequency among smooth, switched and disk galaxies.
+    """Figure 3, panels a, b and c: relative cumulative frequency of the first class, switched galaxies, and the second.
 
     One line a label set, with its style. The axis has the given label, by default the column in words.
     """
@@ -170,13 +180,14 @@ def cumulative_panels(compared: Distributions, styles: Mapping[str, Style], labe
     low = compared.curves.filter(pl.col("share") >= 0.002)["value"].min()
     ends = compared.curves.filter(pl.col("share") >= 0.99).group_by("panel", "labels").agg(pl.col("value").min())
     high = ends["value"].max()
-    figures = []
-    for letter, panel in zip("abc", PANELS, strict=True):
+    figures, panels = [], panels_of(compared.classes)
+    _, changed, second = panels
+    for letter, panel in zip("abc", panels, strict=True):
         axes = new_panel(4.2, 3.9 + 0.3 * entries)
         below = ScaledTranslation(0, -0.55, axes.figure.dpi_scale_trans)
         for row in compared.table.filter(pl.col("panel") == panel).iter_rows(named=True):
             own = row["labels"] == compared.observed_name
-            what = row["labels"] + (": its disks" if own and panel == "to_disk" else "")
+            what = row["labels"] + (f": its {panels[second]}" if own and panel == changed else "")
             style = styles[row["labels"]]
             curve = compared.curves.filter(panel=panel, labels=row["labels"])
             axes.step(
@@ -184,7 +195,7 @@ def cumulative_panels(compared: Distributions, styles: Mapping[str, Style], labe
                 label=_legend(row, what, compared.boundary),
                 zorder=3 if own else 2,  # the original labels' curve, on which others may lie
             )  # fmt: skip
-        axes.set_title(f"({letter}) {PANELS[panel]}", fontsize=10)
+        axes.set_title(f"({letter}) {panels[panel]}", fontsize=10)
         axes.set(xlabel=label or plain_text(in_words([compared.column])), ylabel="relative cumulative frequency")
         axes.set_ylim(0, 1.01)
         if axes.lines:
@@ -210,7 +221,7 @@ def _legend(row: dict[str, Any], what: str, boundary: float | None) -> str:
 
 
 def distributions(evidence: Evidence) -> tuple[list[Illustration], list[Finding]]:
-    """Columns among smooth, disk and relabelled galaxies: those asked for, the Sérsic index where there is one."""
+    """Columns among galaxies of each label, and relabelled ones: those asked for, or the Sérsic index."""
     every, findings = [], []
     for name in evidence.options.distributions or ([_SERSIC] if _SERSIC in evidence.frame.columns else []):
         try:
@@ -223,13 +234,16 @@ def distributions(evidence: Evidence) -> tuple[list[Illustration], list[Finding]
 
 def _distribution(evidence: Evidence, column: str) -> Illustration:
     values = numeric_columns(evidence.frame, [column], str(evidence.path))[:, 0]
-    sets = {one.name: one.disk for one in evidence.sets if one.kind not in ("observed", "probabilities")}
+    sets = {one.name: one.p for one in evidence.sets if one.kind not in ("observed", "probabilities")}
     what = "Sérsic index" if column == _SERSIC else column
     compared = compare_distributions(
-        values, evidence.observed.disk, sets, column=column, observed_name=evidence.observed.name, bootstrap=_RESAMPLES,
+        values, evidence.observed.p, sets, column=column, classes=evidence.classes,
+        observed_name=evidence.observed.name, bootstrap=_RESAMPLES,
         seed=evidence.options.seed,
     )  # fmt: skip
-    places = {"smooth": "smooth", "to_disk": "smooth to disk, beside observed disks"}
+    first, second = evidence.classes
+    labelled, changed, _ = panels_of(evidence.classes)
+    places = {labelled: first, changed: f"{first} to {second}, beside observed {second}"}
     apart = "; ".join(
         f"{row['labels']} ({places[row['panel']]}) {row['ks']:.2f} ± {row['ks_stderr']:.2f} (chance "
         f"{row['ks_floor']:.2f})"
@@ -237,11 +251,15 @@ def _distribution(evidence: Evidence, column: str) -> Illustration:
         if row["panel"] in places
     )
     dropped = f" {compared.n_dropped:,} galaxies without a value are left out." if compared.n_dropped else ""
-    more = f" Dotted: {SERSIC_BOUNDARY:g}, above which galaxies are mostly smooth." if column == _SERSIC else ""
+    more = (
+        f" Dotted: {SERSIC_BOUNDARY:g}, above which galaxies are mostly smooth."
+        if compared.boundary is not None
+        else ""
+    )
     return Illustration(
         f"distribution_{_NO_NAME.sub('_', column)}",
         cumulative_panels(compared, styles_of(evidence), axis_label(evidence, column)),
-        f"{what} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance "
+        f"{what} among galaxies labelled {first}, changed, and labelled {second} (paper, Figure 3). Largest distance "
         f"from the curve of the observed labels (Kolmogorov-Smirnov): {apart or 'none'}.{more}{dropped}",
         compared.data(),
     )

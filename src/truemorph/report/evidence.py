@@ -16,7 +16,7 @@ from truemorph.bias.binning import proportion_error
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.likelihood import n_observables, observed_log_probabilities, posterior
 from truemorph.bias.metrics import BiasResult
-from truemorph.bias.transitions import CLASS_NAMES, DISK, Transition
+from truemorph.bias.transitions import DISK, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.catalogs.sampling import TEST
@@ -29,6 +29,7 @@ from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
+from truemorph.questions import columns_of, fraction_names
 from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changes
 from truemorph.report.measures import BiasTree, table_one
 from truemorph.report.options import ReportOptions
@@ -55,13 +56,18 @@ def argument(alpha: np.ndarray, observables: np.ndarray, along: bool = False) ->
 
 @dataclass(frozen=True)
 class Model:
-    """A model in the report, with its p(disk) of the N galaxies that are measured."""
+    """A model in the report, with its class probabilities of the N galaxies that are measured."""
 
     name: str
     classifier: Classifier
-    disk: np.ndarray  # (N,), of the image or features
+    p: np.ndarray  # (N,), of the second class, from the image or features
     after: np.ndarray  # (N,), given the observed label too
     observables: np.ndarray  # (N, J), what T depends on beside α
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of its classes."""
+        return self.classifier.classes
 
     @property
     def transition(self) -> Transition:
@@ -79,20 +85,20 @@ class Model:
     @property
     def probabilities(self) -> LabelSet:
         """Without the observed labels."""
-        return LabelSet.of_disks(f"{self.name}: p(disk)", "probabilities", self.disk, self.name)
+        return LabelSet.of_two(f"{self.name}: p({self.classes[1]})", "probabilities", self.p, self.classes, self.name)
 
     @property
     def labels(self) -> LabelSet:
         """The more probable classes."""
         hard = np.where(self.probabilities.known, self.probabilities.labels, np.nan)
-        return LabelSet.of_disks(f"{self.name}: labels", "labels", hard, self.name)
+        return LabelSet.of_two(f"{self.name}: labels", "labels", hard, self.classes, self.name)
 
     @property
     def posterior(self) -> LabelSet | None:
         """None of a naive model, or if there is none of any galaxy."""
         if self.naive or not np.isfinite(self.after).any():
             return None
-        return LabelSet.of_disks(f"{self.name}: posterior", "posterior", self.after, self.name)
+        return LabelSet.of_two(f"{self.name}: posterior", "posterior", self.after, self.classes, self.name)
 
     @property
     def best(self) -> LabelSet:
@@ -101,10 +107,10 @@ class Model:
 
     def of(self, rows: np.ndarray) -> Model:
         """That of some galaxies."""
-        return replace(self, disk=self.disk[rows], after=self.after[rows], observables=self.observables[rows])
+        return replace(self, p=self.p[rows], after=self.after[rows], observables=self.observables[rows])
 
     def observed_probability(self, alpha: np.ndarray) -> np.ndarray:
-        """p(ỹ = disk | x, α) (eq. 3), shape (N,): testable without gold labels."""
+        """p(ỹ = the second class | x, α) (eq. 3), shape (N,): testable without gold labels."""
         with np.errstate(divide="ignore"):
             log_p = np.log(self.probabilities.probabilities)
             log_observed = observed_log_probabilities(log_p, argument(alpha, self.observables), self.transition)
@@ -117,7 +123,7 @@ class ShownEstimate:
 
     estimate: Estimate
     origin: str  # in words, such as "fit.json"
-    posterior: LabelSet | None = None  # p(disk | label, α) of the galaxies that are measured, of an estimate alone
+    posterior: LabelSet | None = None  # given label and α, of the galaxies that are measured; of an estimate alone
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ class Evidence:
     frame: pl.DataFrame  # rows that are measured
     models: Sequence[Model]
     columns: Sequence[LabelSet]  # further labels that the catalogue brings
-    truths: Mapping[str, LabelSet]  # gold labels by definition of a disk
+    truths: Mapping[str, LabelSet]  # gold labels by their definition
     options: ReportOptions
     tree: BiasTree
     shown: ShownEstimate | None
@@ -144,6 +150,21 @@ class Evidence:
     def path(self) -> Path:
         """Of the catalogue."""
         return Path(self.catalogue.path or "catalogue")
+
+    @property
+    def classes(self) -> tuple[str, str]:
+        """Names of labels 0 and 1."""
+        return classes_of(self.catalogue)
+
+    @property
+    def quantity(self) -> str:
+        """Which fraction is measured, such as "disk fraction"."""
+        return f"{self.classes[1]} fraction"
+
+    @property
+    def fraction_column(self) -> str:
+        """Name of this fraction in tables, such as disk_fraction."""
+        return next(iter(fraction_names(self.classes)))
 
     @property
     def alpha(self) -> np.ndarray:
@@ -163,7 +184,7 @@ class Evidence:
     @cached_property
     def observed(self) -> LabelSet:
         """The observed labels."""
-        return LabelSet.of_disks(OBSERVED, "observed", self.frame["label"].to_numpy().astype(np.float64))
+        return LabelSet.of_two(OBSERVED, "observed", self.frame["label"].to_numpy().astype(np.float64), self.classes)
 
     @property
     def truth(self) -> LabelSet | None:
@@ -178,7 +199,7 @@ class Evidence:
 
     @property
     def corrector(self) -> Model | None:
-        """The model whose disk fractions are the corrected ones: the principal one, unless it is naive."""
+        """The model whose class fractions are the corrected ones: the principal one, unless it is naive."""
         return None if self.principal is None or self.principal.naive else self.principal
 
     @property
@@ -216,7 +237,7 @@ class Evidence:
 
     @property
     def by(self) -> str:
-        """The column in whose bins disk fractions are shown: that of the estimate, or α."""
+        """The column in whose bins fractions are shown: that of the estimate, or α."""
         return "alpha" if self.estimate is None else self.estimate.fractions.by
 
     @property
@@ -225,13 +246,13 @@ class Evidence:
         return FIFTHS if self.estimate is None else self.estimate.fractions.edges
 
     def fractions_of(self, sets: Sequence[LabelSet]) -> pl.DataFrame:
-        """Disk fractions of the galaxies that are measured, in the bins of the estimate (see `fractions_by`)."""
+        """Fractions of the galaxies that are measured, in the bins of the estimate (see `fractions_by`)."""
         column = self.alpha if self.by == "alpha" else self.frame[self.by].cast(pl.Float64).to_numpy()
         return fractions_by(column, sets, self.bins)
 
     @cached_property
     def correction(self) -> pl.DataFrame:
-        """Disk fractions in bins of α, or of the column of the estimate: what the page's first figure and table show.
+        """Fractions in bins of α, or of the column of the estimate: what the page's first figure and table show.
 
         `low`, `high`, `mean` (of the column), `galaxies`; `labelled`, `labelled_stderr`; `corrected`, `stderr`,
         `lowest`, `highest`; `gold`, `gold_stderr`. Without a model they are the estimate's own numbers, of its
@@ -240,7 +261,7 @@ class Evidence:
         """
         names = ["low", "high", "mean", "galaxies"]
         estimate, model = self.estimate, self.corrector
-        table = self.fractions_of([self.observed]).select(*names, labelled="disk_fraction", labelled_stderr="stderr")
+        table = self.fractions_of([self.observed]).select(*names, labelled="fraction", labelled_stderr="stderr")
         value = error = low = high = gold = gold_error = np.full(table.height, np.nan)
         if estimate is not None:
             own = estimate.fractions
@@ -254,11 +275,11 @@ class Evidence:
             gold, gold_error = value, error
         elif self.truth is not None:
             by_bin = self.fractions_of([self.truth])
-            gold = by_bin["disk_fraction"].to_numpy()
+            gold = by_bin["fraction"].to_numpy()
             gold_error = np.zeros(table.height) if self.truth.known.all() else by_bin["stderr"].to_numpy()
         if model is not None:
             by_bin = self.fractions_of([model.best])
-            value, error = by_bin["disk_fraction"].to_numpy(), by_bin["stderr"].to_numpy()
+            value, error = by_bin["fraction"].to_numpy(), by_bin["stderr"].to_numpy()
             low, high = np.fmin(low, value - 1.96 * error), np.fmax(high, value + 1.96 * error)
         shown = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
         shown |= {"gold": gold, "gold_stderr": gold_error}
@@ -279,7 +300,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
     # Before hours of labelling, not after.
     shown, of_estimate = _shown_estimate(given, classifiers, catalogue, options)
     truths, findings = _truths(frame, catalogue, options, str(path))
-    columns = _columns(frame, options, str(path))
+    columns = _columns(frame, options, classes_of(catalogue), str(path))
     rows, which = _measured(frame, options, str(path), bool(runs))
     by = [] if shown is None or shown.estimate.fractions.by == "alpha" else [shown.estimate.fractions.by]
     numeric_columns(frame, [*options.intrinsic, *options.distributions, *by], str(path))
@@ -291,8 +312,9 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
 
     for name, one in classifiers.items():
-        if tuple(one.classes) != CLASS_NAMES:
-            raise InputError(f"{name}: its classes are {', '.join(one.classes)}; a report needs smooth and disk")
+        if tuple(one.classes) != classes_of(catalogue):
+            wanted = " and ".join(classes_of(catalogue))
+            raise InputError(f"{name}: its classes are {', '.join(one.classes)}, those of the catalogue {wanted}")
     tables = {file: read_table(file) for file in options.labels}
     for file, table in tables.items():
         if table.metadata.get("model_hash") not in {one.model_hash for one in classifiers.values()}:
@@ -305,10 +327,11 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
         labels = _labels(name, classifier, path, list(tables.values()), files)
         model = _model(name, classifier, frame, labels)
         models.append(model)
-        said = {"p(disk) of the picture": model.disk, "posterior p(disk)": model.after}
+        of = f"p({model.classes[1]})"
+        said = {f"{of} of the picture": model.p, f"posterior {of}": model.after}
         frame = frame.with_columns(pl.Series(f"{OURS}{name}: {what}", one).fill_nan(None) for what, one in said.items())
         # Every label set on the same galaxies: those that all models label.
-        labelled = np.isfinite(model.disk)
+        labelled = np.isfinite(model.p)
         left_out[name] = int((~labelled[chosen]).sum())
         rows = rows[labelled[rows]]
     if rows.size < _FEWEST:
@@ -401,21 +424,22 @@ def _rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
 
 def _with_posterior(shown: ShownEstimate | None, frame: pl.DataFrame, source: str) -> ShownEstimate | None:
     """Add what the estimate alone says of each galaxy, from its label and α: a correction without images."""
-    if shown is None or shown.estimate.curve.class_fractions.size != len(CLASS_NAMES):
+    if shown is None or len(shown.estimate.curve.classes) != 2:
         return shown
     curve = shown.estimate.curve
     names = observables_of(shown.estimate.about, curve.transition)
-    disk = np.full(frame.height, curve.class_fractions[DISK])
-    after = _after(disk, frame, curve.transition, numeric_columns(frame, names, source))
-    return replace(shown, posterior=LabelSet.of_disks(f"{Path(shown.origin).stem}: posterior", "posterior", after))
+    p = np.full(frame.height, curve.class_fractions[DISK])
+    after = _after(p, frame, curve.transition, numeric_columns(frame, names, source))
+    name = f"{Path(shown.origin).stem}: posterior"
+    return replace(shown, posterior=LabelSet.of_two(name, "posterior", after, curve.classes))
 
 
-def _after(disk: np.ndarray, frame: pl.DataFrame, transition: Transition, observables: np.ndarray) -> np.ndarray:
-    """p(disk) given the observed label too, shape (N,), from that without, the catalogue's labels and T(α)."""
-    usable, after = np.isfinite(disk) & np.isfinite(observables).all(axis=1), np.full(disk.size, np.nan)
+def _after(p: np.ndarray, frame: pl.DataFrame, transition: Transition, observables: np.ndarray) -> np.ndarray:
+    """p(second class) given the observed label too, shape (N,), from that without, the catalogue's labels and T(α)."""
+    usable, after = np.isfinite(p) & np.isfinite(observables).all(axis=1), np.full(p.size, np.nan)
     label, alpha = (frame[name].to_numpy()[usable] for name in ("label", "alpha"))
     more = observables[usable] if observables.shape[1] else None
-    given = np.column_stack([1 - disk, disk])[usable]
+    given = np.column_stack([1 - p, p])[usable]
     after[usable] = posterior(given, label, alpha, transition, observables=more)[:, DISK]
     return after
 
@@ -424,8 +448,9 @@ def _labels(name: str, model: Classifier, path: Path, given: Sequence[CatalogTab
     """A model's labels of the catalogue: those given, those of an earlier report, or new ones."""
     kept = files / "labels" / f"{name.replace(os.sep, '_')}.parquet"
     fresh = [kept] if kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime else []
+    column = columns_of("p", model.classes)[1]
     for table in (*given, *map(read_table, fresh)):
-        if table.metadata.get("model_hash") == model.model_hash and "p_disk" in table.frame.columns:
+        if table.metadata.get("model_hash") == model.model_hash and column in table.frame.columns:
             return table.frame
     kept.parent.mkdir(parents=True, exist_ok=True)
     label_table(model, path, kept, max_bad=1.0)
@@ -435,14 +460,15 @@ def _labels(name: str, model: Classifier, path: Path, given: Sequence[CatalogTab
 def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFrame) -> Model:
     """What a model says of all galaxies, NaN where it was trained on their labels.
 
-    The posterior follows from p(disk), this catalogue's labels and the model's T(α).
+    The posterior follows from these probabilities, this catalogue's labels and the model's T(α).
     """
-    unseen = labels.filter(pl.col("relation") != IN_SAMPLE).select(pl.col("object_id").cast(pl.String), "p_disk")
+    column = columns_of("p", model.classes)[1]
+    unseen = labels.filter(pl.col("relation") != IN_SAMPLE).select(pl.col("object_id").cast(pl.String), column)
     joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
-    disk = joined["p_disk"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    p = joined[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
     names = observables_of(model.described["transition"], model.transition)
     observables = numeric_columns(frame, names, "the catalogue")
-    return Model(name, model, disk, _after(disk, frame, model.transition, observables), observables)
+    return Model(name, model, p, _after(p, frame, model.transition, observables), observables)
 
 
 def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
@@ -458,51 +484,55 @@ def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: 
 def _truths(
     frame: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions, source: str
 ) -> tuple[dict[str, LabelSet], list[Finding]]:
-    """Gold labels by definition of a disk, and findings about them."""
-    out, findings = {}, missing_in(frame, [*options.intrinsic, *options.distributions], source)
+    """Gold labels by their definition, and findings about them."""
+    classes, out, findings = (
+        classes_of(catalogue),
+        {},
+        missing_in(frame, [*options.intrinsic, *options.distributions], source),
+    )
     if not options.gold:
         findings += from_same_images(catalogue.metadata)
     for rule in options.gold or (["gold"] if "gold" in frame.columns else []):
-        classes, definition, more = gold_classes(frame, rule, source)
-        definition = f"{classes_of(catalogue)[1]}: {definition}"
+        known, definition, more = gold_classes(frame, rule, source)
+        definition = f"{classes[1]}: {definition}"
         findings += more
         if rule == "gold":
             definition = str(catalogue.metadata.get("gold_definition") or _UNSTATED)
             definition = _UNSTATED if definition.startswith("not stated") else definition
-        if not (classes >= 0).any():
+        if not (known >= 0).any():
             text = f"No galaxy has a gold label by {rule}, so nothing is compared with it."
             findings.append(Finding("gold-empty", "caution", text, "Check the column or rule (`gold`)."))
             continue
         simulated = rule == "gold" and is_simulated(catalogue.metadata)
         name = TRUTH if simulated else "gold labels" if definition == _UNSTATED else f"gold labels ({definition})"
-        out[definition] = LabelSet.of_disks(name, "truth", np.where(classes < 0, np.nan, classes).astype(np.float64))
+        out[definition] = LabelSet.of_two(name, "truth", np.where(known < 0, np.nan, known.astype(np.float64)), classes)
     return out, findings
 
 
-def _columns(frame: pl.DataFrame, options: ReportOptions, source: str) -> list[LabelSet]:
+def _columns(frame: pl.DataFrame, options: ReportOptions, classes: Sequence[str], source: str) -> list[LabelSet]:
     """Labels that the catalogue brings."""
     out = []
     for given in options.also:
         name, equals, column = (part.strip() for part in given.partition("="))
         if not equals or not name or not column:
-            raise InputError(f"`also` takes NAME=COLUMN, such as Hart2016=debiased_disk_fraction; got {given!r}")
+            raise InputError(f"`also` takes NAME=COLUMN, such as Hart2016=debiased_fraction; got {given!r}")
         values = numeric_columns(frame, [column], source)[:, 0]
         if np.any((values < 0) | (values > 1)):
-            raise InputError(f"{source}: `also` takes labels or disk fractions, 0 to 1; {column} has others")
-        out.append(LabelSet.of_disks(name, "column", values))
+            raise InputError(f"{source}: `also` takes labels or fractions of votes, 0 to 1; {column} has others")
+        out.append(LabelSet.of_two(name, "column", values, classes))
     return out
 
 
 def _with_changes(evidence: Evidence, truths: Mapping[str, LabelSet]) -> pl.DataFrame:
     """All galaxies, with what the correction makes of each, and gold labels in words."""
     frame, model = evidence.everything, evidence.principal
-    classes = dict(enumerate(CLASS_NAMES))
+    classes = dict(enumerate(evidence.classes))
     words = {
         OURS + one.name: pl.Series(one.labels).replace_strict(classes, default=None, return_dtype=pl.String)
         for one in truths.values()
     }
-    picture = np.full(frame.height, np.nan) if model is None else model.disk
-    after = picture if evidence.corrected is None else evidence.corrected.disk
-    changed = pl.Series(changes(frame["label"].to_numpy(), after), dtype=pl.String)
+    picture = np.full(frame.height, np.nan) if model is None else model.p
+    after = picture if evidence.corrected is None else evidence.corrected.p
+    changed = pl.Series(changes(frame["label"].to_numpy(), after, evidence.classes), dtype=pl.String)
     ours = {PICTURE: pl.Series(picture).fill_nan(None), AFTER: pl.Series(after), CHANGE: changed}
     return frame.with_columns(**words, **ours)

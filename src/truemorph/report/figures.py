@@ -51,6 +51,11 @@ def styles_of(evidence: Evidence) -> dict[str, Style]:
     return styles | {model.name: styles[model.probabilities.name] for model in evidence.models}
 
 
+def capital(text: str) -> str:
+    """Return a text with a capital as its first letter."""
+    return text[:1].upper() + text[1:]
+
+
 def in_words(columns: Sequence[str]) -> str:
     """What columns are, in words; a column of the user's own by its name."""
     return ", ".join(NAMED[one].description if one in NAMED else one for one in columns)
@@ -71,7 +76,7 @@ def new_panel(width: float = 4.6, height: float = 3.5) -> Any:
 
 
 def _draw_fractions(axes: Any, evidence: Evidence) -> None:
-    """Disk fraction against α, or the column of the estimate: observed, corrected with its range, and gold labels."""
+    """Fraction against α, or the column of the estimate: observed, corrected with its range, and gold labels."""
     table, styles = evidence.correction, styles_of(evidence)
     x = table["mean"]
     model = evidence.corrector
@@ -84,12 +89,12 @@ def _draw_fractions(axes: Any, evidence: Evidence) -> None:
         if other is not model:
             others[other.name + (" (no correction)" if other.naive else "")] = other.probabilities
     for name, one in others.items():
-        fraction = evidence.fractions_of([one])["disk_fraction"]
+        fraction = evidence.fractions_of([one])["fraction"]
         axes.plot(x, fraction, ms=4, lw=1, label=plain_text(name), **styles[one.name])
     axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed", **STYLE["observed"])
     if table["gold"].is_not_null().all() and (model is not None or not evidence.from_gold):
         axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=evidence.gold_name, **STYLE["truth"])
-    axes.set(xlabel=axis_label(evidence, evidence.by), ylabel="disk fraction", ylim=(0, 1.02))
+    axes.set(xlabel=axis_label(evidence, evidence.by), ylabel=evidence.quantity, ylim=(0, 1.02))
 
 
 def _legend_above(axes: Any) -> None:
@@ -97,18 +102,19 @@ def _legend_above(axes: Any) -> None:
 
 
 def fractions(evidence: Evidence) -> Illustration:
-    """Figure 1: disk fraction against α, or against the column of the estimate."""
+    """Figure 1: the fraction against α, or against the column of the estimate."""
     table, model, estimate = evidence.correction, evidence.corrector, evidence.estimate
     axes = new_panel(5.2, 3.9)
     _draw_fractions(axes, evidence)
     _legend_above(axes)
     whose = evidence.which if model is not None or estimate is None else f"{estimate.curve.galaxies:,} galaxies"
-    caption = f"Disk fraction of {whose} in bins of {'α' if evidence.by == 'alpha' else in_words([evidence.by])}. "
+    by = "α" if evidence.by == "alpha" else in_words([evidence.by])
+    caption = f"{capital(evidence.quantity)} of {whose} in bins of {by}. "
     caption += "Errors are statistical."
     if table["corrected"].count():
         by, range_of = "the estimate", []
         if model is not None:
-            by = f"{'the posterior' if model.posterior else 'mean p(disk)'} of model {model.name!r}"
+            by = f"{'the posterior' if model.posterior else f'mean p({evidence.classes[1]})'} of model {model.name!r}"
             range_of.append("its error")
         if estimate is not None:
             how = "from gold labels" if evidence.from_gold else "from the observed labels through T(α)"
@@ -117,13 +123,13 @@ def fractions(evidence: Evidence) -> Illustration:
         caption += f" Corrected: {by}. The range spans {' and '.join(range_of)}."
     others = [one.name for one in evidence.models if one is not model]
     if others:
-        caption += f" Mean p(disk) is shown for {', '.join(map(repr, others))}."
+        caption += f" Mean p({evidence.classes[1]}) is shown for {', '.join(map(repr, others))}."
     return Illustration("fractions", axes.figure, caption, table)
 
 
 def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
-    """T(α): the fitted family bold, the others as a band, gold disks as points, and the curves of models."""
-    fit, styles = estimate.curve, styles_of(evidence)
+    """T(α): the fitted family bold, the others as a band, gold labels as points, and the curves of models."""
+    fit, styles, (first, second) = estimate.curve, styles_of(evidence), evidence.classes
     grid = np.linspace(0, float(np.quantile(evidence.alpha, 0.99)), 200)
     fits = {fit.family: fit} if estimate.families is None else {fit.family: fit, **estimate.families.fits}
     names = list(estimate.about.get("observables", ()))
@@ -146,18 +152,18 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
             drawn[name] = curve
             axes.plot(grid, curve, lw=1.5, ls="--", color=styles[model.name]["color"], label=plain_text(name))
     for definition, truth in evidence.truths.items():
-        disks = truth.labels == DISK
-        if disks.sum() >= FEWEST_OF_A_CLASS:
-            smooth = LabelSet.of_disks(evidence.observed.name, "observed", 1 - evidence.observed.disk[disks])
-            table = fractions_by(evidence.alpha[disks], [smooth], min(12, int(disks.sum()) // FEWEST_OF_A_CLASS))
-            x, y, error = (table[name] for name in ("mean", "disk_fraction", "stderr"))
-            label = f"{plain_text(truth.name)}: disks labelled smooth"
+        rows = truth.labels == DISK
+        if rows.sum() >= FEWEST_OF_A_CLASS:
+            missed = LabelSet.of_two(evidence.observed.name, "observed", 1 - evidence.observed.p[rows], (second, first))
+            table = fractions_by(evidence.alpha[rows], [missed], min(12, int(rows.sum()) // FEWEST_OF_A_CLASS))
+            x, y, error = (table[name] for name in ("mean", "fraction", "stderr"))
+            label = f"{plain_text(truth.name)}: {second} labelled {first}"
             axes.errorbar(x, y, error, fmt=styles[truth.name]["marker"], ms=5, color=RED, label=label)
-            about = {"what": f"gold disks labelled smooth, {definition}", "alpha": x, "share": y, "stderr": error}
+            about = {"what": f"gold {second} labelled {first}, {definition}", "alpha": x, "share": y, "stderr": error}
             data.append(pl.DataFrame(about))
     points = bool(data)
     data += [pl.DataFrame({"what": name, "alpha": grid, "share": curve}) for name, curve in drawn.items()]
-    axes.set(xlabel=axis_label(evidence, "alpha"), ylabel="probability that a disk\nis labelled smooth")
+    axes.set(xlabel=axis_label(evidence, "alpha"), ylabel=f"probability that {second}\nis labelled {first}")
     axes.set(ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
     axes.legend(frameon=False, fontsize=8)
     parameters = ", ".join(
@@ -167,7 +173,7 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
     return Illustration(
         "bias_curve",
         axes.figure,
-        f"The bias curve T(α): how often a disk is labelled smooth ({fitted}; fitted by the {fit.method} method)."
+        f"The bias curve T(α): how often {second} galaxies are labelled {first} ({fitted}; by the {fit.method} method)."
         + (" Grey: the other families." if len(curves) > 1 else "")
         + (" Other columns that it depends on are at their means." if names else "")
         + (" Points: galaxies with gold labels." if points else ""),
@@ -176,7 +182,7 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
 
 
 def among_similar(evidence: Evidence) -> Illustration:
-    """Disk fraction of poorly and of well resolved galaxies against each intrinsic column, one panel a column."""
+    """Fraction of poorly and of well resolved galaxies against each intrinsic column, one panel a column."""
     styles = styles_of(evidence)
     sets = {"observed": evidence.observed}
     if evidence.corrector is not None:
@@ -192,28 +198,28 @@ def among_similar(evidence: Evidence) -> Illustration:
             poorly, well = (table.filter(labels=one.name, bin=half) for half in (1, 2))
             both: Any = (well, {"ls": "-", "label": name}), (poorly, {"ls": ":", "mfc": "none"})
             for part, look in both:
-                x, y, error = part["value"], part["disk_fraction"], part["stderr"]
+                x, y, error = part["value"], part["fraction"], part["stderr"]
                 axes.errorbar(x, y, error, **{**style, **look, "ms": 5, "lw": 1.3})
-        axes.set(xlabel=axis_label(evidence, column), ylabel="disk fraction", ylim=(0, 1.02))
+        axes.set(xlabel=axis_label(evidence, column), ylabel=evidence.quantity, ylim=(0, 1.02))
         _legend_above(axes)
         panels.append(axes.figure)
         data.append(table.select(pl.lit(column).alias("column"), pl.all()))
     return Illustration(
         "similar_galaxies",
         panels,
-        f"Disk fraction of {evidence.which} in fifths of {in_words(evidence.options.intrinsic)}: of the better "
-        "resolved half of each fifth (filled, solid) and of the other half (open, dotted). Where they agree, the disk "
-        "fraction of similar galaxies does not depend on their resolution. One property is held fixed at a time, so "
-        "those of the truth need not agree exactly. Errors: binomial.",
+        f"{capital(evidence.quantity)} of {evidence.which} in fifths of {in_words(evidence.options.intrinsic)}: of the "
+        "better resolved half of each fifth (filled, solid) and of the other half (open, dotted). Where they agree, "
+        "the fraction of similar galaxies does not depend on their resolution. One property is held fixed at a time, "
+        "so those of the truth need not agree exactly. Errors: binomial.",
         pl.concat(data),
     )
 
 
 def reliability_panels(evidence: Evidence) -> Illustration:
     """Observed frequency against probability: a panel for each thing that was compared with."""
-    styles = styles_of(evidence)
+    styles, counted = styles_of(evidence), evidence.classes[1]
     soft = [one for model in evidence.models for one in (model.probabilities, model.posterior) if one is not None]
-    against = [(truth, {one.name: one.disk for one in soft}) for truth in evidence.truths.values()]
+    against = [(truth, {one.name: one.p for one in soft}) for truth in evidence.truths.values()]
     of_labels = {model.name: model.observed_probability(evidence.alpha) for model in evidence.models}
     against.append((evidence.observed, of_labels))
     panels, errors, data = [], [], []
@@ -223,20 +229,20 @@ def reliability_panels(evidence: Evidence) -> Illustration:
         for name, p in probabilities.items():
             usable = outcome.known & np.isfinite(p)
             table = fractions_by(p[usable], [outcome.of(usable)], 10)
-            x, y, error = (table[column] for column in ("mean", "disk_fraction", "stderr"))
+            x, y, error = (table[column] for column in ("mean", "fraction", "stderr"))
             axes.errorbar(x, y, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
-            errors.append(f"{name} {calibration_error(outcome.disk, p):.3f} ({outcome.name})")
+            errors.append(f"{name} {calibration_error(outcome.p, p):.3f} ({outcome.name})")
             data.append(table.with_columns(pl.lit(name).alias("labels"), pl.lit(outcome.name).alias("against")))
-        predicted = "predicted probability of a disk label" if outcome is evidence.observed else "p(disk)"
-        axes.set(xlabel=predicted, ylabel=f"fraction of disks: {plain_text(outcome.name)}", aspect="equal")
+        predicted = f"predicted probability of the label {counted}" if outcome is evidence.observed else f"p({counted})"
+        axes.set(xlabel=predicted, ylabel=f"{evidence.quantity}: {plain_text(outcome.name)}", aspect="equal")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(frameon=False, fontsize=8, loc="lower right")
         panels.append(axes.figure)
     return Illustration(
         "calibration",
         panels,
-        "Of galaxies with p(disk) = 0.7, are 70 % disks? Calibration error (mean distance of probability and "
-        f"fraction): {'; '.join(errors)}. For the comparison with the observed labels p(disk) is passed through "
+        f"Of galaxies with p({counted}) = 0.7, are 70 % {counted}? Calibration error (mean distance of probability and "
+        f"fraction): {'; '.join(errors)}. For the comparison with the observed labels, p is passed through "
         "T(α), so it needs no gold labels.",
         pl.concat(data),
     )
@@ -280,7 +286,7 @@ def overview(evidence: Evidence, examples: Sequence[Mapping[str, Any]]) -> Illus
         axes.spines[:].set_visible(False)
     for column, row in enumerate(examples):
         _draw_pair(panels[0, column], panels[1, column], row)
-    panels[0, 0].set_ylabel("as it was labelled:\nlabelled smooth", fontsize=9)
-    panels[1, 0].set_ylabel("a better image:\na disk", fontsize=9)
-    text = "Disk fraction against resolution, beside galaxies as they were labelled and in better images."
+    panels[0, 0].set_ylabel(f"as it was labelled:\nlabelled {evidence.classes[0]}", fontsize=9)
+    panels[1, 0].set_ylabel(f"a better image:\n{evidence.classes[1]}", fontsize=9)
+    text = f"{capital(evidence.quantity)} against resolution, beside galaxies as labelled and in better images."
     return Illustration("overview", figure, text)

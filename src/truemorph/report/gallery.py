@@ -16,11 +16,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from truemorph.bias.transitions import DISK
 from truemorph.catalogs.catalogue import find_images, image_folder
+from truemorph.catalogs.columns import FRACTIONS
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.decode import DEFAULTS, cropped_and_resized, decode, read_image_file
-from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, TO_DISK
+from truemorph.questions import columns_of
+from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changed_to
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import overview, pairs_figure
 from truemorph.report.page import Galaxy, Gallery, Illustration, Pair, Section
@@ -30,9 +32,8 @@ _BUDGET = 9_000_000
 _SIDES = (256, 207, 160, 128, 112, 96, 64)
 _THUMBNAIL = 112
 _PAIRS, _EXAMPLES = 12, 4
-_RANGES = {"posterior": "p(disk) after", "p": "p(disk) of the picture", "alpha": "α", "votes": "votes for disk"}
 _CHOICES = {"change": "change", "split": "split", "truth": "gold label"}
-SEEN, BETTER, MAP = "as it was labelled", "better image", "what raises the score of a disk"
+SEEN, BETTER, MAP = "as it was labelled", "better image", "what raises the score"
 
 
 def _decoded(path: Path, fits: TrainingConfig = DEFAULTS) -> np.ndarray:
@@ -102,10 +103,10 @@ def better_pictures(folder: Path, ids: Iterable[Any]) -> dict[str, str]:
 
 
 def changed_galaxies(evidence: Evidence) -> pl.DataFrame:
-    """All galaxies whose label changes, surest first: their label, and p(disk) before and after it."""
-    every = evidence.everything
-    wanted = {"object_id": "object_id", "label": "observed_label", "alpha": "alpha", "disk_fraction": "disk_fraction",
-              "ra": "ra", "dec": "dec", PICTURE: "p_disk", AFTER: "p_disk_after", CHANGE: "change"}  # fmt: skip
+    """All galaxies whose label changes, surest first: their label, and the probability before and after it."""
+    every, p = evidence.everything, columns_of("p", evidence.classes)[1]
+    wanted = {"object_id": "object_id", "label": "observed_label", "alpha": "alpha", FRACTIONS[1]: FRACTIONS[1],
+              "ra": "ra", "dec": "dec", PICTURE: p, AFTER: f"{p}_after", CHANGE: "change"}  # fmt: skip
     chosen = choose(every, every.height)
     return chosen.select(pl.col(name).alias(to) for name, to in wanted.items() if name in every.columns)
 
@@ -148,7 +149,7 @@ def _shown(evidence: Evidence, model: Classifier | None) -> tuple[list[Shown], l
 
 
 def _add_maps(shown: Mapping[str, Shown], model: Classifier) -> None:
-    """Add what speaks for a disk in each picture; galaxies by id."""
+    """Add what speaks for the second class in each picture; galaxies by id."""
     from truemorph.explain.gradcam import GradCam, upsampled
 
     pixels = [one.cropped for one in shown.values() if one.cropped is not None]
@@ -165,18 +166,21 @@ def _gallery(shown: Sequence[Shown], evidence: Evidence) -> Gallery:
     # A thumbnail besides.
     most = max(1 + len(one.pictures) for one in shown)
     limit = int(_BUDGET / len(shown) / most)
-    names = _described(evidence)
+    names, counted = _described(evidence), evidence.classes[1]
+    ranges = {"posterior": f"p({counted}) after", "p": f"p({counted}) of the picture", "alpha": "α"}
+    ranges["votes"] = f"votes for {counted}"
     note = (
         "From the surest to the least sure. Choose a galaxy for larger pictures and its values; the arrow keys go to "
         "the next. changed.ecsv among the page's files lists all that change."
     )
-    return Gallery(note, [_galaxy(one, evidence, names, limit) for one in shown], _RANGES, _CHOICES)
+    return Gallery(note, [_galaxy(one, evidence, names, limit) for one in shown], ranges, _CHOICES)
 
 
 def _described(evidence: Evidence) -> dict[str, str]:
     """Columns that a galaxy's details give, and what they are called."""
     columns = evidence.everything.columns
-    out = {"alpha": "α", "smooth_fraction": "votes for smooth", "disk_fraction": "votes for disk", CHANGE: "change"}
+    votes = dict(zip(FRACTIONS, (f"votes for {one}" for one in evidence.classes), strict=False))
+    out = {"alpha": "α", **votes, CHANGE: "change"}
     ours = [name for name in columns if name.startswith(OURS) and name not in (AFTER, PICTURE)]
     out |= {name: name.removeprefix(OURS) for name in ours}
     out |= {name: name for name in (*evidence.options.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")}
@@ -184,15 +188,15 @@ def _described(evidence: Evidence) -> dict[str, str]:
 
 
 def _gold(row: Mapping[str, Any], evidence: Evidence) -> str | None:
-    """The class by the first definition of a disk, in words."""
+    """The class by the first definition, in words."""
     return None if evidence.truth is None else row[OURS + evidence.truth.name]
 
 
 def _galaxy(galaxy: Shown, evidence: Evidence, names: Mapping[str, str], limit: int) -> Galaxy:
     row, gold = galaxy.row, _gold(galaxy.row, evidence)
     keys = {"posterior": row.get(AFTER), "p": row.get(PICTURE), "alpha": row["alpha"]}
-    keys |= {"votes": row.get("disk_fraction"), "split": row.get("split"), "change": row[CHANGE], "truth": gold}
-    caption = [f"α {row['alpha']:.1f}, p(disk) {row[AFTER]:.2f}", row[CHANGE]]
+    keys |= {"votes": row.get(FRACTIONS[1]), "split": row.get("split"), "change": row[CHANGE], "truth": gold}
+    caption = [f"α {row['alpha']:.1f}, p({evidence.classes[1]}) {row[AFTER]:.2f}", row[CHANGE]]
     if gold is not None:
         caption.append(f"gold: {gold}")
     details = [(name, _formatted(row[column])) for column, name in names.items()]
@@ -231,18 +235,19 @@ def changed_galaxies_section(evidence: Evidence) -> tuple[list[Pair], list[Secti
     title = f"{changed:,} of {evidence.everything.height:,} galaxies change their label"
     if all(one.cropped is None for one in shown):
         return [], [Section(title, "This catalogue has no images. changed.ecsv among the page's files lists all.")], []
-    to_disk = [one for one in shown if one.row[CHANGE] == TO_DISK and SEEN in one.pictures]
-    chosen = sorted(to_disk, key=lambda one: (BETTER not in one.pictures, -one.row[AFTER]))[:_PAIRS]
+    change = changed_to(evidence.classes, 0, 1)
+    to_second = [one for one in shown if one.row[CHANGE] == change and SEEN in one.pictures]
+    chosen = sorted(to_second, key=lambda one: (BETTER not in one.pictures, -one.row[AFTER]))[:_PAIRS]
     n = sum(BETTER in one.pictures for one in shown)
     if evidence.options.better is None:
-        note = "Give better images (`better`: a folder of files named after the ids) to see whether these are disks."
+        note = "Give better images (`better`: a folder of files named after the ids) to see what these are."
     else:
         note = f"{n} of the {len(shown)} galaxies shown have a better image."
         note += f" {len(bad)} can't be read (first: {bad[0]})." if bad else ""
     middle = "Middle: a better image. " if n else ""
     note = (
-        f"The surest changes from smooth to disk. Left: the image that was labelled. {middle}Right: what raises the "
-        f"score of a disk (Grad-CAM). {note}"
+        f"The surest changes from {change}. Left: the image that was labelled. {middle}Right: what raises the "
+        f"score of {evidence.classes[1]} (Grad-CAM). {note}"
     )
     pairs = [_pair(one, evidence, (SEEN, BETTER, MAP), tell_missing=n > 0) for one in chosen]
     examples = [_pair(one, evidence, (SEEN, BETTER)) for one in chosen[:_EXAMPLES]]
@@ -255,23 +260,25 @@ def _pair(galaxy: Shown, evidence: Evidence, wanted: Sequence[str], tell_missing
     if tell_missing and BETTER not in galaxy.pictures:
         pictures.insert(1, ("no better image", ""))
     row = galaxy.row
-    votes = "" if row.get("disk_fraction") is None else f" ({100 * row['disk_fraction']:.0f} % voted disk)"
+    first, second = evidence.classes
+    votes = "" if row.get(FRACTIONS[1]) is None else f" ({100 * row[FRACTIONS[1]]:.0f} % voted {second})"
     gold = _gold(row, evidence)
     truth = "" if gold is None else f"; {evidence.gold_name.removesuffix('s')}: {gold}"
-    said = f"α = {row['alpha']:.1f}. Labelled smooth{votes}; corrected: disk (p = {row[AFTER]:.2f}){truth}"
+    said = f"α = {row['alpha']:.1f}. Labelled {first}{votes}; corrected: {second} (p = {row[AFTER]:.2f}){truth}"
     return Pair(f"{said}. {row['object_id']}", pictures)
 
 
 def _drawn(chosen: Sequence[Shown], evidence: Evidence) -> list[Illustration]:
     """Figures for the folder of pairs with a better image: the paper's Figure 4, and one beside Figure 1."""
-    pairs, data = [], []
+    pairs, data, p = [], [], columns_of("p", evidence.classes)[1]
     for one in chosen:
         if BETTER in one.pictures:
-            about = {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], "p_disk": one.row[AFTER]}
-            title = f"α {about['alpha']:.1f}, p {about['p_disk']:.2f}"
+            about = {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], p: one.row[AFTER]}
+            title = f"α {about['alpha']:.1f}, p {about[p]:.2f}"
             pairs.append({"seen": one.pictures[SEEN], "better": one.pictures[BETTER], "title": title})
             data.append(about)
     if not pairs:
         return []
-    text = "Galaxies that changed from smooth to disk: above as they were labelled, below a better image."
+    change = changed_to(evidence.classes, 0, 1)
+    text = f"Galaxies that changed from {change}: above as they were labelled, below a better image."
     return [Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data)), overview(evidence, pairs[:_EXAMPLES])]

@@ -9,7 +9,7 @@ import numpy as np
 
 from truemorph.bias.checks import LEVEL
 from truemorph.bias.scores import calibration_error
-from truemorph.bias.transitions import CLASS_NAMES, DISK
+from truemorph.bias.transitions import DISK
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.findings import Finding, unique
 from truemorph.report.evidence import Evidence, Model, argument
@@ -63,7 +63,7 @@ def _judged(evidence: Evidence) -> list[Model]:
 
 
 def _of_gold(evidence: Evidence) -> Iterator[Check]:
-    """Whether a correction brings labels and class fractions nearer to gold labels, by each definition of a disk."""
+    """Whether a correction brings labels and class fractions nearer to gold labels, by each definition."""
     for definition, truth in evidence.truths.items():
         for model in _judged(evidence):
             yield from _fractions_against_gold(evidence, model, definition, truth)
@@ -79,9 +79,9 @@ def _of_gold(evidence: Evidence) -> Iterator[Check]:
 
 def _fractions_against_gold(evidence: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
     rows, best = truth.known, model.best
-    gain, error = fraction_gain(truth.disk[rows], best.disk[rows], evidence.observed.disk[rows], evidence.alpha[rows])
+    gain, error = fraction_gain(truth.p[rows], best.p[rows], evidence.observed.p[rows], evidence.alpha[rows])
     off, before = (evidence.row(one)[f"fraction_rms: {definition}"] for one in (best, evidence.observed))
-    what = f"Error of the disk fractions of {best.name} (rms over fifths of α)"
+    what = f"Error of the {evidence.quantity}s of {best.name} (rms over fifths of α)"
     yield from _fractions_compared(what, gain, error, off, _numbers(off, before, error, truth))
 
 
@@ -94,26 +94,26 @@ def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSe
         return
     fractions, sets = estimate.fractions, (truth, evidence.observed)
     table = evidence.fractions_of(sets)
-    by_gold, labelled = (table.filter(labels=one.name)["disk_fraction"].to_numpy() for one in sets)
+    by_gold, labelled = (table.filter(labels=one.name)["fraction"].to_numpy() for one in sets)
     after, error = _rms(fractions.fractions[:, DISK] - by_gold), _rms(fractions.stderr[:, DISK])
     before = _rms(labelled - by_gold)
-    what = f"Error of the corrected disk fractions (rms over {by_gold.size} bins)"
+    what = f"Error of the corrected {evidence.quantity}s (rms over {by_gold.size} bins)"
     yield from _fractions_compared(what, before - after, error, after, _numbers(after, before, error, truth))
 
 
 def _fractions_compared(what: str, gain: float, error: float, off: float, numbers: str) -> Iterator[Check]:
-    """Disk fractions against the observed ones, by two errors of the difference."""
+    """Fractions against the observed ones, by two errors of the difference."""
     measured = f"{what}: {numbers}."
     if gain < -2 * error:
-        text = f"The corrected disk fractions are farther from the gold labels than the observed ones are. {measured}"
+        text = f"The corrected fractions are farther from the gold labels than the observed ones are. {measured}"
         action = "Do not use this correction for this definition; estimate T(α) with these gold labels (`gold`)."
         yield Finding("fractions-worse", "problem", text, action)
     elif gain <= 2 * error:
-        text = f"The corrected disk fractions are not significantly nearer to the gold labels. {measured}"
+        text = f"The corrected fractions are not significantly nearer to the gold labels. {measured}"
         action = "Use more gold labels (`gold`), or more galaxies to train on."
         yield Finding("fractions-not-better", "caution", text, action)
     elif off >= _SMALL:
-        text = "The corrected disk fractions are nearer to the gold labels than the observed labels are, but off by "
+        text = "The corrected fractions are nearer to the gold labels than the observed labels are, but off by "
         action = "Quote this error with the fractions, or estimate T(α) with gold labels (`gold`)."
         yield Finding("fractions-inaccurate", "caution", f"{text}{_SMALL} or more. {measured}", action)
     else:
@@ -134,7 +134,7 @@ def _labels_against_gold(evidence: Evidence, model: Model, definition: str, trut
         if model.classifier.uses_images or model.classifier.config.features:
             yield worse
         else:  # it knows class fractions, not galaxies
-            action = "Use its disk fractions and probabilities instead of its labels."
+            action = "Use its class fractions and probabilities instead of its labels."
             yield replace(worse, severity="caution", action=action)
     elif gain <= 2 * error:
         text = "The model's labels agree with the gold labels about as often as the observed labels do."
@@ -155,10 +155,10 @@ def _of_models(evidence: Evidence) -> Iterator[Check]:
             )
             action = "Check why they are missing; train with `folds` 2 or more."
             yield Finding("rows-not-labelled", "caution", text, action)
-        disks = float(model.labels.disk.mean())
-        if max(disks, 1 - disks) >= ONE_CLASS:
+        p = float(model.labels.p.mean())
+        if max(p, 1 - p) >= ONE_CLASS:
             text = (
-                f"{model.name} calls {max(disks, 1 - disks):.1%} of the galaxies {CLASS_NAMES[round(disks)]}, so its "
+                f"{model.name} calls {max(p, 1 - p):.1%} of the galaxies {evidence.classes[round(p)]}, so its "
                 "labels carry little information. Such labels have a small bias metric, which means nothing."
             )
             action = "Use its probabilities instead of its labels, or train for more epochs or on more galaxies."
@@ -180,19 +180,19 @@ def _of_models(evidence: Evidence) -> Iterator[Check]:
 
 
 def _predicted_labels(evidence: Evidence, model: Model) -> Check:
-    """Whether p(disk) and T(α) together predict the observed labels, beyond what chance alone gives."""
+    """Whether class probabilities and T(α) together predict the observed labels, beyond what chance alone gives."""
     seen = model.observed_probability(evidence.alpha)
-    off, (chance, scatter) = calibration_error(evidence.observed.disk, seen), chance_calibration_error(seen)
+    off, (chance, scatter) = calibration_error(evidence.observed.p, seen), chance_calibration_error(seen)
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
     what = f"Observed labels as {model.name} predicts them through T(α)"
     numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"
     if beyond < _SMALL / 2:
         return what, numbers
     if beyond < 1.5 * _SMALL:
-        text = f"{what}: {numbers}. p(disk) and T(α) together describe the labels only roughly."
+        text = f"{what}: {numbers}. Its probabilities and T(α) together describe the labels only roughly."
         action = "Train for more epochs, or through a T(α) that was fitted to these labels (`transition`)."
         return Finding("labels-poorly-predicted", "caution", text, action)
-    text = f"{what}: {numbers}. p(disk) and T(α) together do not describe the labels of these galaxies."
+    text = f"{what}: {numbers}. Its probabilities and T(α) together do not describe the labels of these galaxies."
     action = "Check that it was trained through their T(α) (`transition`), on galaxies not selected by their votes."
     return Finding("labels-not-predicted", "problem", text, action)
 
@@ -252,7 +252,7 @@ def _of_transition(evidence: Evidence) -> Iterator[Check]:
         yield name, f"p = {estimate.calibration.p_value:.2g} (χ² over bins)"
     fractions = estimate.fractions
     widths = fractions.high[:, DISK] - fractions.low[:, DISK]
-    what = "Range of the disk fractions"
+    what = f"Range of the {evidence.quantity}s"
     numbers = f"{widths.mean():.2f} wide (mean over bins; up to {widths.max():.2f})"
     if widths.mean() < 2 * _SMALL:
         yield what, numbers

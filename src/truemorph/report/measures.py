@@ -12,13 +12,13 @@ import polars as pl
 from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics import BiasResult, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
-from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.errors import InputError
+from truemorph.questions import fraction_names, slug
 
 
 def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -> pl.DataFrame:
-    """Disk fraction of the less well (`bin` 1) and the better resolved half (`bin` 2) of each fifth of a column.
+    """Fraction of the second class in both halves of each fifth of a column: less (`bin` 1) and better resolved (2).
 
     `value` is the mean of the column in that fifth; the other columns are those of `fractions_by`, for α.
     """
@@ -89,22 +89,26 @@ def numbers_of(bias: BiasResult | None) -> dict[str, float | None]:
 def agreement(labels: LabelSet, reference: LabelSet) -> dict[str, Any]:
     """How labels agree with those of a reference, on the galaxies where both are known.
 
-    `accuracy`; `precision_smooth` and `precision_disk`, the fraction of galaxies with this label on which the reference
-    agrees, and `precision`, their mean; None where there are no such galaxies. `to_disk` and `to_smooth`: labels that
-    differ from the reference's.
+    `accuracy`; of each class (`precision_disk`) the fraction of galaxies with this label on which the reference agrees,
+    and `precision`, their mean; None where there are no such galaxies. Of each class (`to_disk`) the number of galaxies
+    with this label, but not by the reference.
     """
     both = labels.known & reference.known
     own, other = labels.labels[both], reference.labels[both]
-    shares = [float((other[own == k] == k).mean()) if np.any(own == k) else None for k in (SMOOTH, DISK)]
+    names = [slug(one) for one in labels.classes]
+    shares = [float((other[own == k] == k).mean()) if np.any(own == k) else None for k in range(len(names))]
     defined = [share for share in shares if share is not None]
     return {
         "accuracy": float((own == other).mean()) if own.size else None,
         "precision": float(np.mean(defined)) if defined else None,
-        "precision_smooth": shares[SMOOTH],
-        "precision_disk": shares[DISK],
-        "to_disk": int(((own == DISK) & (other == SMOOTH)).sum()),
-        "to_smooth": int(((own == SMOOTH) & (other == DISK)).sum()),
+        **{f"precision_{name}": share for name, share in zip(names, shares, strict=True)},
+        **{f"to_{name}": int(((own == k) & (other != k)).sum()) for k, name in enumerate(names)},
     }
+
+
+def moved_names(classes: Sequence[str]) -> list[str]:
+    """Return the columns of Table 1 with the numbers of labels that changed, to the second class first."""
+    return [f"to_{slug(one)}" for one in reversed(classes)]
 
 
 def table_one(
@@ -116,9 +120,10 @@ def table_one(
 ) -> pl.DataFrame:
     """Table 1 of the paper for these label sets, and what the truth says where it is known; one row a set.
 
-    `labels`, `kind`, `galaxies`, `disk_fraction`; numbers of `bias`, None where a set has too few galaxies; `to_disk`
-    and `to_smooth`, labels that differ from the observed ones; `accuracy` and `precision` (of probabilities: of the
-    more probable class) against the set in `references`, by default the observed labels; and by definition of a disk
+    `labels`, `kind`, `galaxies`, the fraction of the second class (`disk_fraction`); numbers of `bias`, None where a
+    set has too few galaxies; of each class (`to_disk`) labels that differ from the observed ones; `accuracy` and
+    `precision` (of probabilities: of the more probable class) against the set in `references`, by default the observed
+    labels; and by definition
     `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
     observed = next(one for one in sets if one.kind == "observed")
@@ -132,10 +137,10 @@ def table_one(
             "labels": one.name,
             "kind": one.kind,
             "galaxies": int(one.known.sum()),
-            "disk_fraction": one.fraction if one.known.any() else None,
+            next(iter(fraction_names(one.classes))): one.fraction if one.known.any() else None,
             **numbers_of(bias[one.name]),
             **{name: agreed.get(name) for name in ("accuracy", "precision")},
-            **{name: moved.get(name) for name in ("to_disk", "to_smooth")},
+            **{name: moved.get(name) for name in moved_names(one.classes)},
         }
         for definition, truth in truths.items():
             both = one.known & truth.known
@@ -143,7 +148,7 @@ def table_one(
             if one.kind != "truth" and both.any():
                 right = truth.labels[both]
                 accuracy = balanced_accuracy(right, one.labels[both])
-                rms = fraction_error(right, one.disk[both], alpha[both])
+                rms = fraction_error(right, one.p[both], alpha[both])
             # NaN: a class is missing.
             row[f"balanced_accuracy: {definition}"] = None if accuracy is None or np.isnan(accuracy) else accuracy
             row[f"fraction_rms: {definition}"] = rms
@@ -165,7 +170,7 @@ def accuracy_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tu
     The error is that of paired differences (McNemar), a success and a failure added.
     """
     gains, variances = [], []
-    for k in (SMOOTH, DISK):
+    for k in (0, 1):
         rows = truth == k
         n = int(rows.sum())
         if n == 0:
@@ -177,7 +182,7 @@ def accuracy_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tu
 
 
 def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
-    """How much nearer to the truth disk fractions are than others (labels or probabilities of the same galaxies).
+    """How much nearer to the truth fractions are than others (labels or probabilities of the same galaxies).
 
     Rms error of theirs over fifths of α minus that of ours; its error by propagation of the scatter in each fifth.
     """

@@ -14,6 +14,7 @@ from truemorph.explain.catalogue import findings_of
 from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.plotting import plain_text
+from truemorph.questions import slug
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import new_panel, styles_of
 from truemorph.report.lights import Check
@@ -55,8 +56,8 @@ def training(evidence: Evidence) -> tuple[list[Section], list[Finding]]:
 
 
 def _epochs(histories: Mapping[str, pl.DataFrame], evidence: Evidence) -> Illustration:
-    """Held-out loss, disk probabilities at both ends of α, and bias, by epoch."""
-    styles = styles_of(evidence)
+    """Held-out loss, class probabilities at both ends of α, and bias, by epoch."""
+    styles, counted = styles_of(evidence), evidence.classes[1]
     left, middle, right = (new_panel() for _ in range(3))
     for name, history in histories.items():
         colour = styles[name]["color"]
@@ -64,12 +65,12 @@ def _epochs(histories: Mapping[str, pl.DataFrame], evidence: Evidence) -> Illust
         epoch = mean["epoch"] + 1
         left.plot(epoch, mean["held_out_loss"], color=colour, marker=".", label=plain_text(name))
         for column in mean.columns:
-            if column in ("fraction_disk_1", "fraction_disk_5"):
+            if column in (f"fraction_{slug(counted)}_1", f"fraction_{slug(counted)}_5"):
                 middle.plot(epoch, mean[column], "--" if column.endswith("1") else "-", color=colour, marker=".")
             elif column.endswith("_excess"):
                 right.plot(epoch, mean[column], color=colour, marker=".")
     left.set(xlabel="epoch", ylabel="held-out loss")
-    middle.set(xlabel="epoch", ylabel="mean p(disk)", ylim=(0, 1))
+    middle.set(xlabel="epoch", ylabel=f"mean p({counted})", ylim=(0, 1))
     right.set(xlabel="epoch", ylabel="drift with α above floor")
     right.set_ylim(bottom=0)
     left.legend(frameon=False)
@@ -77,7 +78,7 @@ def _epochs(histories: Mapping[str, pl.DataFrame], evidence: Evidence) -> Illust
     return Illustration(
         "training",
         [one.figure for one in (left, middle, right)],
-        "By epoch, mean over members that were still training: held-out loss; mean p(disk) of the least (dashed) "
+        f"By epoch, mean over members that were still training: held-out loss; mean p({counted}) of the least (dashed) "
         "and the best resolved fifth (solid) of held-out galaxies; drift with α above the floor.",
         pl.concat(data, how="diagonal_relaxed"),
     )
@@ -108,8 +109,8 @@ def looks(evidence: Evidence) -> tuple[list[Illustration], list[Check]]:
     maps = Illustration(
         "maps",
         mean_map_figure(explanations),
-        f"Where each model looks (paper, Figures 5 and 6): mean Grad-CAM map of the galaxies that it calls smooth "
-        f"or disk, {frame.height:,} in all. {what}; what is finer is interpolated.",
+        f"Where each model looks (paper, Figures 5 and 6): mean Grad-CAM map of the galaxies that it calls "
+        f"{' or '.join(evidence.classes)}, {frame.height:,} in all. {what}; what is finer is interpolated.",
     )
     profiles = Illustration(
         "profiles",

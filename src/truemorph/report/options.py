@@ -20,13 +20,14 @@ class ReportOptions:
     catalogue : Path, optional
         Prepared catalogue; default: that of the first run.
     labels : sequence of Path
-        Label files of the runs (from truemorph label); others are computed.
+        Label files of the runs (from truemorph label); others are computed. For fractions of questions: tables of
+        other groups' answers, such as debiased votes or predictions of Zoobot, with the columns that a tree names.
     gold : sequence of str
         Gold labels: columns or rules ("t_type>=-3"); default: column `gold`, if there is one.
     intrinsic : sequence of str
         Columns that true classes may depend on.
     also : sequence of str
-        "NAME=COLUMN": other labels or disk fractions of the catalogue, such as Hart et al.'s.
+        "NAME=COLUMN": other labels or fractions of votes of the catalogue, such as Hart et al.'s.
     where : sequence of str
         "COLUMN=VALUE": galaxies to measure on; without a condition on `split`, test galaxies if there are 1,000.
     distributions : sequence of str

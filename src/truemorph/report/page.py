@@ -27,6 +27,7 @@ from truemorph._version import __version__, installed_versions
 from truemorph.citation import BIBTEX
 from truemorph.findings import Finding
 from truemorph.io import save_figure, write_file
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.tables import CatalogTable, write_table
 
 _SEVERITIES = ("problem", "caution", "note")
@@ -194,6 +195,7 @@ class Page:
     sections: Sequence[Section] = ()
     appendix: Sequence[Section] = ()  # folded
     wide: bool = False
+    classes: tuple[str, str] = SMOOTH_OR_DISK  # of the labels
 
     @property
     def figures(self) -> list[Illustration]:

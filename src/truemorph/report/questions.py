@@ -15,12 +15,14 @@ from truemorph.bias.plots import plot_fractions
 from truemorph.bias.population import PopulationFractions, QuotedFraction
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS
+from truemorph.catalogs.other_labels import with_other_labels
 from truemorph.catalogs.paths import answer_sets, label_column, tree_of, vote_column
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.report.figures import new_panel
 from truemorph.report.measures import BiasTree
+from truemorph.report.other_labels import fractions_of_others, section_of_others
 from truemorph.report.page import (
     Illustration,
     Light,
@@ -75,13 +77,27 @@ class QuestionReport(Result):
         return plot_fractions(self.fractions[0], ax, {})
 
 
-def report_questions(given: Sequence[PopulationFractions], out: Path, catalogue: Any = None) -> QuestionReport:
-    """Write a page about fractions of questions; with their catalogue, also who was asked at which resolution."""
+def report_questions(
+    given: Sequence[PopulationFractions], out: Path, catalogue: Any = None, labels: Sequence[Any] = ()
+) -> QuestionReport:
+    """Write a page about fractions of questions; with their catalogue, also who was asked at which resolution.
+
+    `labels` are tables of other groups' answers, which are shown beside the corrected fractions.
+    """
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{out}: a report is an .html file")
     if any(one.applies is None or "question" not in one.about for one in given):
         raise InputError("these are no fractions of a question; make them with truemorph transition and `question`")
-    findings = tuple(in_order(unique(*(one.findings for one in given))))
+    if labels and catalogue is None:
+        raise InputError("to show the labels of others, give the catalogue of these fractions too (`catalogue`)")
+    others, joining = [], list[Finding]()
+    for one in given if labels else ():
+        question = str(one.about["question"])
+        prepared = read_catalogue(catalogue)
+        table, sets = with_other_labels(prepared, tree_of(prepared, question), question, labels)
+        others.append((one, fractions_of_others(table, one, sets)))
+        joining += table.findings
+    findings = tuple(in_order(unique(*(one.findings for one in given), joining)))
     first = given[0]
     name, quoted = next(iter(first.ratios.items()))
     by = _column(first.by)
@@ -102,6 +118,7 @@ def report_questions(given: Sequence[PopulationFractions], out: Path, catalogue:
     every = [row for one in given for row in _overview(one)]
     sections = [Section("All questions", tables=[Table("Fractions", _HEAD, every)])] if len(given) > 1 else []
     sections += [_section(one, first) for one in given]
+    sections += [section_of_others(one, _column(one.by), found) for one, found in others]
     if catalogue is not None:
         sections += [_asked(catalogue, one) for one in given]
     page = Page(
@@ -128,6 +145,7 @@ def report_questions(given: Sequence[PopulationFractions], out: Path, catalogue:
             "answer": page.answer,
             "verdict": page.verdict,
             "questions": [one.to_dict() for one in given],
+            **({"other_labels": {str(one.about["question"]): found for one, found in others}} if others else {}),
             "findings": [one.to_dict() for one in findings],
         }
     )

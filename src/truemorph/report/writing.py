@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
+from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
-from truemorph.report.changes import CHANGE
+from truemorph.questions import slug
+from truemorph.report.changes import CHANGE, changed_to
 from truemorph.report.distributions import distributions
 from truemorph.report.evidence import TRUTH, Evidence, argument, gather
-from truemorph.report.figures import among_similar, bias_curve, fractions, in_words, reliability_panels
+from truemorph.report.figures import among_similar, bias_curve, capital, fractions, in_words, reliability_panels
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
 from truemorph.report.lights import DATA, MODEL, ONE_CLASS, lights
-from truemorph.report.measures import agreement
+from truemorph.report.measures import agreement, moved_names
 from truemorph.report.networks import looks, training
 from truemorph.report.options import ReportOptions
 from truemorph.report.page import (
@@ -55,8 +56,9 @@ class ReportResult(Result):
 
     def summary(self) -> str:
         """Return Table 1's main columns, the answer and the verdict as text."""
-        rows = [[row["labels"], number(row["disk_fraction"]), number(row["excess"])] for row in self.content["table"]]
-        lines = text_table(["labels", "disk fraction", f"{self.content['measure']} above floor"], rows)
+        fraction, name = self.evidence.fraction_column, self.evidence.quantity
+        rows = [[row["labels"], number(row[fraction]), number(row["excess"])] for row in self.content["table"]]
+        lines = text_table(["labels", name, f"{self.content['measure']} above floor"], rows)
         said, verdict = self.content, self.content["verdict"]
         after = [said["headline"], said["answer"], f"{verdict['text']} {verdict['reason']}", f"Next: {verdict['next']}"]
         return "\n".join([*lines, *after, f"open {self.out}"])
@@ -70,7 +72,7 @@ class ReportResult(Result):
         return to_astropy(CatalogTable(self.evidence.table))
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the corrected disk fraction against α, where T(α) could be fitted; returns matplotlib axes."""
+        """Draw the corrected fraction against α, where T(α) could be fitted; returns matplotlib axes."""
         if self.evidence.estimate is None:
             raise InputError("this report has no estimate of T(α) to draw")
         return self.evidence.estimate.plot(ax)
@@ -111,6 +113,7 @@ def make_report(
         verdict=verdict(findings, said["reason"], said["next"]),
         first=fractions(evidence),
         examples=examples,
+        classes=evidence.classes,
         lights=judged,
         sections=_sections(evidence, changed, curves),
         appendix=_appendix(evidence, maps, trained),
@@ -127,7 +130,7 @@ def make_report(
             "findings": [one.to_dict() for one in findings],
             "passed": [{"name": name, "measured": measured} for one in judged for name, measured in one.passed],
             "measured_on": evidence.which,
-            "classes": evidence.catalogue.metadata.get("classes", CLASS_NAMES),
+            "classes": evidence.classes,
             "definition": evidence.catalogue.metadata.get("definition"),
             "measure": evidence.tree.measure,
             "table": evidence.table.to_dicts(),
@@ -147,10 +150,10 @@ def _percent(value: float, error: float = 0.0) -> str:
 
 def sentences(evidence: Evidence) -> dict[str, str]:
     """What the first screen says: `headline`, `answer`, `remark`; and `reason` and `next` of a good verdict."""
-    by_alpha = evidence.correction
+    by_alpha, counted = evidence.correction, evidence.classes[1]
     if evidence.by != "alpha":
         by_alpha = fractions_by(evidence.alpha, [evidence.observed]).rename(
-            {"disk_fraction": "labelled", "stderr": "labelled_stderr"}
+            {"fraction": "labelled", "stderr": "labelled_stderr"}
         )
         by_alpha = by_alpha.with_columns(corrected=None, lowest=None)
     low, high = by_alpha.row(0, named=True), by_alpha.row(-1, named=True)
@@ -161,19 +164,20 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         missed = 1 - low["labelled"] / max(low["corrected"], 1e-9)
         many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
         who = "The simulated labels" if evidence.gold_name == TRUTH else "The observed labels"
-        headline = f"{who} miss {many} disks in poorly resolved galaxies: their disk fraction is {both}."
+        what = f"{many} {counted} galaxies"
+        headline = f"{who} miss {what} where resolution is poor: the {counted} fraction is {both}."
     else:
         course = "does not change" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
         both = f"{_percent(low['labelled'])} in poorly and {_percent(high['labelled'])} in well resolved galaxies"
-        headline = f"The observed disk fraction {course} with resolution: it is {both}."
+        headline = f"The observed {counted} fraction {course} with resolution: it is {both}."
         headline += " This may be bias or a real trend." if course == "rises" else ""
     answer = []
     model = evidence.principal
     if model is not None:
-        disks = float(model.labels.disk.mean())
-        if max(disks, 1 - disks) >= ONE_CLASS:
+        p = float(model.labels.p.mean())
+        if max(p, 1 - p) >= ONE_CLASS:
             answer.append(headline)
-            calls = f"calls {_percent(max(disks, 1 - disks))} of the galaxies {CLASS_NAMES[round(disks)]}"
+            calls = f"calls {_percent(max(p, 1 - p))} of the galaxies {evidence.classes[round(p)]}"
             headline = f"{model.name} {calls}: its labels carry little information."
     first, last = (evidence.correction.row(k, named=True) for k in (0, -1))
     if first["corrected"] is not None:
@@ -190,16 +194,18 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         answer.append(text + ".")
     if evidence.estimate is not None and model is None:
         curve = evidence.estimate.curve
-        low_total, high_total = curve.disk_fraction_range
+        low_total, high_total = curve.fraction_range[curve.classes[DISK]]
         total = f"{curve.class_fractions[DISK]:.3f} (range {low_total:.3f} to {high_total:.3f})"
         answer.append(f"Of all galaxies of the estimate, it is {total}.")
     if evidence.corrected is not None:
         row = evidence.row(evidence.corrected)
-        galaxies, to_disk, to_smooth = (int(row[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
-        back = f"{to_smooth:,} from disk to smooth" if to_smooth else "none from disk to smooth"
-        back += ", by assumption" if not to_smooth and _never_disk(evidence) else ""
-        share = _percent(to_disk / max(galaxies, 1))
-        answer.append(f"{to_disk:,} of {galaxies:,} galaxies ({share}) change from smooth to disk, {back}.")
+        names = ("galaxies", *moved_names(evidence.classes))
+        galaxies, there, back = (int(row[name] or 0) for name in names)
+        change, other = (changed_to(evidence.classes, before, 1 - before) for before in (0, 1))
+        and_back = f"{back or 'none':{',' if back else ''}} from {other}"
+        and_back += ", by assumption" if not back and _never_second(evidence) else ""
+        share = _percent(there / max(galaxies, 1))
+        answer.append(f"{there:,} of {galaxies:,} galaxies ({share}) change from {change}, {and_back}.")
     remark = (
         f"Poorly and well resolved: the lowest and the highest bin of α ({low['low']:.1f} to {low['high']:.1f} and "
         f"{high['low']:.1f} to {high['high']:.1f}) of {evidence.which}."
@@ -208,14 +214,12 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         remark += f" Estimate: {evidence.shown.origin}."
     own = evidence.catalogue.metadata
     if own.get("definition"):
-        first, second = own.get("classes", CLASS_NAMES)
-        named = "" if (first, second) == CLASS_NAMES else f"Smooth is {first}, disk is {second}. "
-        remark = f"{named}Definition of {second}: {own['definition'].rstrip('.')}. {remark}"
+        remark = f"Definition of {counted}: {own['definition'].rstrip('.')}. {remark}"
     return {"headline": headline, "answer": " ".join(answer), "remark": remark} | _when_good(evidence)
 
 
-def _never_disk(evidence: Evidence) -> bool:
-    """Whether the T(α) that corrects says that smooth galaxies are never labelled disk."""
+def _never_second(evidence: Evidence) -> bool:
+    """Whether the T(α) that corrects says that galaxies of the first class never get the label of the second."""
     model, alpha = evidence.principal, np.array([1.0, 20.0])
     if model is not None:
         matrix = model.transition.matrix(argument(alpha, model.observables, along=True))
@@ -233,7 +237,7 @@ def _when_good(evidence: Evidence) -> dict[str, str]:
         for definition, truth in list(evidence.truths.items())[:1]:
             sets = evidence.corrector.best, evidence.observed
             own, labelled = (f"{evidence.row(one)[f'fraction_rms: {definition}']:.3f}" for one in sets)
-            reason = f"Corrected disk fractions differ from the {truth.name} by {own} (rms over fifths of α), "
+            reason = f"Corrected {evidence.quantity}s differ from the {truth.name} by {own} (rms over fifths of α), "
             reason += f"the observed ones by {labelled}."
         folder = evidence.corrector.classifier.folder
         step = f"Label more galaxies: truemorph label {folder} SOURCE --out labels.parquet"
@@ -278,47 +282,47 @@ def _fractions_table(evidence: Evidence) -> Table:
     note = "Error: standard error. Lowest and highest: the range of Figure 1."
     if evidence.estimate is not None:
         note += f" Assumed: {evidence.estimate.fractions.assumption}."
-    return Table("Disk fractions", head + ([evidence.gold_name] if evidence.truths else []), rows, note)
+    return Table(f"{capital(evidence.quantity)}s", head + ([evidence.gold_name] if evidence.truths else []), rows, note)
 
 
 def _confusion_table(evidence: Evidence, truth: LabelSet) -> Table:
     """Labels against gold labels in the lowest and the highest fifth of α."""
     best = [model.best for model in evidence.models] or ([] if evidence.corrected is None else [evidence.corrected])
     sets = [evidence.observed, *evidence.columns, *best]
-    fifths = Bins.cut(evidence.alpha, FIFTHS)
+    fifths, (first, second) = Bins.cut(evidence.alpha, FIFTHS), evidence.classes
     head, groups, cells = ["labels"], [("", 1)], {one.name: [one.name] for one in sets}
     for fifth in (0, fifths.count - 1):
         rows = fifths.index == fifth
         alpha = evidence.alpha[rows]
-        head += ["disks called disk", "smooth called smooth"]
+        head += [f"{one} called {one}" for one in (second, first)]
         groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}", 2))
-        for one in sets:
-            # Of the disks by gold labels, those that the label set calls so.
-            shares = agreement(truth.of(rows), one.of(rows))
-            cells[one.name] += [number(shares["precision_disk"]), number(shares["precision_smooth"])]
-    note = f"Of the galaxies that are disks (smooth) by the {truth.name}, the fraction labelled disk (smooth)."
+        for each in sets:
+            # Of galaxies of a class by gold labels, those that the label set calls so.
+            shares = agreement(truth.of(rows), each.of(rows))
+            cells[each.name] += [number(shares[f"precision_{slug(one)}"]) for one in (second, first)]
+    note = f"Of the galaxies that are {second} ({first}) by the {truth.name}, the fraction labelled {second} ({first})."
     return Table("Confusion at the lowest and the highest resolution", head, list(cells.values()), note, groups)
 
 
 def _table_one(evidence: Evidence) -> Table:
     tree = evidence.tree
-    head, groups = ["labels", "galaxies", "disk fraction"], [("", 3)]
+    head, groups = ["labels", "galaxies", evidence.quantity], [("", 3)]
     for one in evidence.truths.values():
-        head += ["balanced accuracy", "error of disk fraction (rms)"]
+        head += ["balanced accuracy", f"error of {evidence.quantity} (rms)"]
         groups.append((f"vs {one.name}", 2))
     head += ["above floor", "value", "bootstrap", "floor"]
     groups.append((f"drift with α ({tree.measure})", 4))
-    head += ["accuracy", "precision", "to disk", "to smooth"]
+    head += ["accuracy", "precision", *(f"to {one}" for one in reversed(evidence.classes))]
     groups.append(("vs observed labels", 4))
     rows = []
     for row in evidence.table.iter_rows(named=True):
-        cells = [row["labels"], number(row["galaxies"], ",d"), number(row["disk_fraction"])]
+        cells = [row["labels"], number(row["galaxies"], ",d"), number(row[evidence.fraction_column])]
         for name in evidence.truths:
             cells += [number(row[f"balanced_accuracy: {name}"]), number(row[f"fraction_rms: {name}"])]
         cells += [number(row["excess"]), number(row["value"])]
         cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"]), with_error(row["floor"], row["floor_std"])]
         cells += [number(row["accuracy"]), number(row["precision"])]
-        rows.append([*cells, number(row["to_disk"], ",d"), number(row["to_smooth"], ",d")])
+        rows.append([*cells, *(number(row[name], ",d") for name in moved_names(evidence.classes))])
     of = f" of similar {in_words(evidence.options.intrinsic)}" if evidence.options.intrinsic else ""
     note = (
         f"On {evidence.which}. {tree.measure} in {2**tree.depth} leaves{of}, {tree.bins} bins of α. Noise alone gives "
@@ -354,7 +358,7 @@ def _settings(evidence: Evidence) -> Table:
         "catalogue": evidence.path.name,
         "α": about.get("alpha", "not stated"),
         "labels": f"{about.get('label_rule', 'not stated')}; votes: {about.get('votes', 'not stated')}",
-        "definitions of a disk": "; ".join(evidence.truths) or "none",
+        "definitions of gold labels": "; ".join(evidence.truths) or "none",
         "intrinsic columns": ", ".join(evidence.options.intrinsic) or "none",
         "measured on": evidence.which,
         "bootstrap resamples": evidence.tree.bootstrap,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import CLASS_NAMES
+from truemorph.bias.transitions import SMOOTH_OR_DISK
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.mapping import read_mapping
@@ -163,7 +163,7 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
         "funnel": dict(prepared.funnel),
         "findings": [one.to_dict() for one in prepared.findings],
         "galaxies": sample.height,
-        "labels": {name: int((sample["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)},
+        "labels": {name: int((sample["label"] == k).sum()) for k, name in enumerate(SMOOTH_OR_DISK)},
         "splits": dict(sorted(sample["split"].value_counts().rows())),
         "of": everything.height,
         "with_image": int(sample["image"].is_not_null().sum()),

@@ -48,9 +48,9 @@ def sersic_curves(work: Work) -> Distributions | None:
     if name not in found.frame.columns or found.frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
         return None
     drawn = found.sets if options.every_curve else FIGURE_3
-    sets = {TABLE_1[name].labels: one.disk for name, one in found.sets.items() if name != GZ2B and name in drawn}
+    sets = {TABLE_1[name].labels: one.p for name, one in found.sets.items() if name != GZ2B and name in drawn}
     return compare_distributions(
-        numeric_columns(found.frame, [name], "the sample")[:, 0], found.sets[GZ2B].disk, sets, column="sersic_n",
+        numeric_columns(found.frame, [name], "the sample")[:, 0], found.sets[GZ2B].p, sets, column="sersic_n",
         observed_name=TABLE_1[GZ2B].labels, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.measures import BiasTree, numbers_of, table_one
 from truemorph.report.page import with_error
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
@@ -78,8 +79,11 @@ def measured(work: Work) -> Measured:
             f"{frame.height} test galaxies have all labels; at least {_FEWEST} are needed: use a larger `scale`"
         )
     labels = {
-        name: LabelSet.of_disks(
-            TABLE_1[name].labels, "observed" if name == GZ2B else "labels", frame[name].fill_null(np.nan).to_numpy()
+        name: LabelSet.of_two(
+            TABLE_1[name].labels,
+            "observed" if name == GZ2B else "labels",
+            frame[name].fill_null(np.nan).to_numpy(),
+            SMOOTH_OR_DISK,
         )
         for name in sets
     }
@@ -272,7 +276,9 @@ def _evaluated_on(work: Work, found: Measured) -> Reason:
         frame = work.catalogue(files[name]).frame.filter(pl.lit(part == "all") | (pl.col("split") == part))
         columns = numeric_columns(frame, found.intrinsic, "the sample") if found.intrinsic else None
         tree = replace(found.tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns)
-        bias = numbers_of(tree.bias(LabelSet.of_disks(name, "labels", frame["label"].to_numpy().astype(float))))
+        bias = numbers_of(
+            tree.bias(LabelSet.of_two(name, "labels", frame["label"].to_numpy().astype(float), SMOOTH_OR_DISK))
+        )
         rows.append({"name": name, "galaxies_of": part, "galaxies": frame.height, **bias})
         effects.append(f"{name.upper()}, {part} {with_error(bias['bootstrap_mean'], bias['bootstrap_std'])}")
     return "test galaxies", f"all with the same leaves and bins: {'; '.join(effects)}", {"rows": rows}

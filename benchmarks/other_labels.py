@@ -1,0 +1,72 @@
+"""Willett et al.'s (2013) debiased votes for bars against experts: the table of docs/comparison.md.
+
+    python benchmarks/other_labels.py [DRAWS]
+
+Needs the shared data: 687 galaxies of Stripe 82 with votes, debiased votes and the bars of Nair & Abraham (2010). Rms
+error of the bar fraction over octiles of α, of labels as they are and after correction with random gold labels.
+"""
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import polars as pl
+from question_fractions import DATA, draw, line, real
+
+from truemorph.catalogs.other_labels import with_other_labels
+from truemorph.questions import read_tree
+from truemorph.tables import CatalogTable
+
+N_GOLD = 300
+TASKS = ("t01_smooth_or_features_a02_features_or_disk", "t02_edgeon_a05_no", "t03_bar_a06_bar")
+
+
+def main():
+    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    case, _ = real()[f"gz2_tree × bar_nair, {N_GOLD} gold"]
+    frame = pl.read_parquet(DATA / "gz2_tree.parquet").drop_nulls(["bar_nair", "petroR90", "t_type"])
+    tree, quantity, cut = read_tree("gz2"), case.quantities[0], case.cut()
+    table, [willett] = with_other_labels(CatalogTable(frame.select(object_id="objid")), tree, "bar", [frame])
+    votes = willett.votes(table.frame)
+    hard, soft = willett.probabilities(table.frame, {"no bar": 1, "bar": 2})
+    bar, no_bar = (frame[f"t03_bar_{one}_count"].to_numpy() for one in ("a06_bar", "a07_no_bar"))
+    features, face, barred = (frame[f"{one}_debiased"].to_numpy() for one in TASKS)
+
+    def of(classes):
+        return quantity.of(np.stack([cut.sums(one) for one in classes.T], axis=1))
+
+    def among(least, of_disk, of_face):
+        rows = (bar + no_bar >= least) & (features > of_disk) & (face > of_face)
+        return cut.sums(rows & (barred > 0.5)) / cut.sums(rows)
+
+    cuts = {"at least 10 votes, above 0.5 at both gates": (10, 0.5, 0.5)}
+    cuts |= {"at least 20 votes, above 0.430 and 0.715": (20, 0.43, 0.715)}  # their Table 3
+    sets = {"volunteers: majority paths": of(np.eye(3)[case.labels])}
+    sets |= {f"volunteers: {name}": found for name, found in case.others.items() if "Willett" not in name}
+    sets |= {"Willett: majority paths": of(hard), "Willett: fractions": of(soft)}
+    sets |= {f"Willett: {name}": among(*some) for name, some in cuts.items()}
+    true = case.fractions(case.truth)
+    moved = np.abs(barred - frame[f"{TASKS[2]}_weighted_fraction"].to_numpy())[bar + no_bar > 0]
+    print(f"{moved.size} galaxies with votes for bars; debiased minus raw fraction, mean size: {moved.mean():.3f}\n")
+    lowest = [[np.sum((cut.index == 0) & (case.truth == k) & (bar + no_bar >= n)) for n in (0, 10)] for k in (1, 2)]
+    print(
+        f"lowest octile: of {lowest[0][0]} face-on disks without a bar {lowest[0][1]} have at least 10 votes, ", end=""
+    )
+    print(f"of {lowest[1][0]} with a bar {lowest[1][1]}\n")
+    print("| labels, octiles of α | rms vs experts | lowest octile | highest |\n|---|---|---|---|")
+    print(f"| experts | | {true[0]:.3f} | {true[-1]:.3f} |")
+    for name, found in sets.items():
+        print(f"| {name} | {np.sqrt(np.nanmean((found - true) ** 2)):.3f} | {found[0]:.3f} | {found[-1]:.3f} |")
+    head = "rms | gold alone | ratio | covered | worst bin | width of range | largest bias | draws |"
+    print(f"\n| {N_GOLD} gold labels, and | {head}\n|---|" + "---|" * 8)
+    both = replace(case, votes=np.column_stack([case.votes, votes.log_odds]))
+    instead = replace(case, votes=votes.log_odds, paths=votes.paths, labels=hard.argmax(axis=1))
+    with ProcessPoolExecutor(2) as pool:
+        for name, one in {"volunteers' votes": case, "both": both, "Willett's": instead}.items():
+            print(line(name, pool.map(partial(draw, one, N_GOLD), range(draws), chunksize=10)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Answers of other groups to a question: Zoobot's predictions and debiased votes, by the columns of their tables."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from conftest import codes
+from truemorph.commands.bias import measure_bias
+from truemorph.commands.prepare import prepare_catalogue
+from truemorph.commands.transition import estimate_transition
+from truemorph.errors import InputError
+
+RULE = "applies: kind >= 1; bar: kind = 2"
+GZ2 = {
+    "smooth": ("smooth-or-featured-gz2_smooth", "smooth-or-featured-gz2_featured-or-disk"),
+    "edge-on": ("disk-edge-on-gz2_yes", "disk-edge-on-gz2_no"),
+    "bar": ("bar-gz2_no", "bar-gz2_yes"),
+}
+
+
+def galaxies(n=3_000, seed=0):
+    """True kinds (0 does not apply, 1 no bar, 2 bar), α, and a network's fractions: it misses bars at low α."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(3, n, p=[0.4, 0.4, 0.2])
+    alpha = rng.lognormal(2.6, 0.4, n)
+    seen = 1 - np.exp(-((alpha / 12) ** 2))
+    disk = np.clip(np.where(kind > 0, 0.25 + 0.6 * seen, 0.15) + 0.05 * rng.normal(size=n), 0.02, 0.98)
+    bar = np.clip(np.where(kind == 2, 0.9 * seen, 0.08) + 0.05 * rng.normal(size=n), 0.02, 0.98)
+    return kind, alpha, disk, bar
+
+
+def zoobot(disk, bar, ending="_pred", scale=True):
+    """A table in Zoobot's column names: concentrations of a Dirichlet distribution for each question."""
+    rng = np.random.default_rng(1)
+    size = rng.uniform(5, 100, (3, disk.size)) if scale else np.ones((3, disk.size))
+    parts = {"smooth": (0.98 - 0.98 * disk, 0.98 * disk), "edge-on": (0 * disk + 0.1, 0 * disk + 0.9)}
+    parts["bar"] = (1 - bar, bar)
+    columns = {
+        name + ending: n * part
+        for n, (gate, some) in zip(size, parts.items(), strict=True)
+        for name, part in zip(GZ2[gate], some, strict=True)
+    }
+    columns["smooth-or-featured-gz2_artifact" + ending] = 0.02 * size[0]
+    return pl.DataFrame({"id_str": np.arange(disk.size).astype(str), **columns})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A catalogue with few, poor votes, and a network's predictions."""
+    kind, alpha, disk, bar = galaxies()
+    rng = np.random.default_rng(2)
+    featured = rng.binomial(5, disk)
+    face = rng.binomial(featured, 0.9)
+    barred = rng.binomial(face, np.where(kind == 2, 0.35, 0.15))
+    votes = {"smooth": (5 - featured, featured), "edge-on": (featured - face, face), "bar": (face - barred, barred)}
+    named = {gate: zip(GZ2[gate], some, strict=True) for gate, some in votes.items()}
+    table = pl.DataFrame({name: part for some in named.values() for name, part in some})
+    known = pl.Series(np.where(rng.random(kind.size) < 0.2, kind, -1)).replace(-1, None)
+    table = table.with_columns(pl.lit(0).alias("smooth-or-featured-gz2_artifact"), objid=np.arange(kind.size))
+    table = table.with_columns(alpha=alpha, kind=known)
+    path = tmp_path_factory.mktemp("others") / "cat.parquet"
+    prepare_catalogue(table, question="bar", tree="gz2", alpha="alpha", id="objid", out=path)
+    return path, kind, alpha, zoobot(disk, bar)
+
+
+def kept(path, *columns):
+    """Columns of the galaxies that are in the catalogue, in its order."""
+    ids = pl.read_parquet(path)["object_id"].to_numpy()
+    return [one[ids] for one in columns]
+
+
+def test_predictions_drift_as_they_were_made_to(world):
+    path, _, alpha, table = world
+    measured = measure_bias(path, question="bar", labels=table, bootstrap=0)
+    name = "labels 1"
+    assert set(measured.results) == {"observed labels", name, f"{name}, fractions"}
+    _, _, disk, bar = galaxies()
+    disk, bar, alpha = kept(path, disk, bar, alpha)
+    asked = (0.98 - 0.98 * disk < 0.98 * disk) & (0.98 * disk > 0.02)
+    fifths = np.searchsorted(np.quantile(alpha, [0.2, 0.4, 0.6, 0.8]), alpha)
+    for title, values in ((name, bar > 0.5), (f"{name}, fractions", bar)):
+        expected = [values[asked & (fifths == k)].mean() for k in range(5)]
+        np.testing.assert_allclose(measured.fractions_by_alpha[title], expected, atol=0.02)
+        assert measured.results[title].n_objects == asked.sum()
+        assert measured.results[title].value > measured.results[title].floor
+
+
+def test_predictions_beside_votes_make_corrected_fractions_better(world):
+    path, kind, _, table = world
+    [kind] = kept(path, kind)
+    true = np.sum(kind == 2) / np.sum(kind > 0)
+    alone, both = (
+        estimate_transition(path, question="bar", gold=RULE, fraction_bins=4, labels=one) for one in ((), table)
+    )
+    _, fraction, stderr, low, high = both["bar fraction"].total
+    assert abs(fraction - true) < 3 * stderr
+    assert low < true < high
+    assert stderr < 0.85 * alone["bar fraction"].total[2]
+    assert both.about["other_labels"] == ["labels 1"]
+    assert "other_labels" not in alone.about
+
+
+@pytest.mark.parametrize("form", ["_pred", "_fraction", "_debiased", ""])
+def test_all_kinds_of_columns_give_the_same(world, form):
+    path, _, _, table = world
+    measured = measure_bias(path, question="bar", labels=table, bootstrap=0)
+    _, _, disk, bar = galaxies()
+    same = measure_bias(path, question="bar", labels=zoobot(disk, bar, form, scale=form == ""), bootstrap=0)
+    for name, values in measured.fractions_by_alpha.items():
+        np.testing.assert_allclose(same.fractions_by_alpha[name], values, rtol=1e-9)
+
+
+def test_debiased_fractions_come_before_votes(world):
+    path, _, _, table = world
+    both = table.with_columns(pl.lit(0.5).alias(f"{one}_fraction") for one in (*GZ2["bar"], *GZ2["edge-on"]))
+    first, second = (measure_bias(path, question="bar", labels=one, bootstrap=0) for one in (table, both))
+    assert first.fractions_by_alpha == second.fractions_by_alpha
+
+
+def test_weak_and_strong_bars_of_another_survey_are_bars(world):
+    path, _, _, table = world
+    bar = pl.col("bar-gz2_yes_pred")
+    other = table.with_columns((0.4 * bar).alias("bar-gz2_weak_pred"), (0.6 * bar).alias("bar-gz2_strong_pred"))
+    other = other.drop("bar-gz2_yes_pred").rename(lambda name: name.replace("gz2", "dr8"))
+    same, found = (measure_bias(path, question="bar", labels=one, bootstrap=0) for one in (table, other))
+    name = "labels 1, fractions"
+    np.testing.assert_allclose(found.fractions_by_alpha[name], same.fractions_by_alpha[name], rtol=0.02)
+
+
+def test_missing_predictions_are_no_votes_and_galaxies_without_a_row_are_left_out(world):
+    path, _, _, table = world
+    asked = pl.col("smooth-or-featured-gz2_featured-or-disk_pred") > pl.col("smooth-or-featured-gz2_smooth_pred")
+    hidden = [pl.when(asked).then(pl.col(f"{one}_pred")).alias(f"{one}_pred") for one in GZ2["bar"]]
+    measured = measure_bias(path, question="bar", labels=table.with_columns(hidden).head(2_000), bootstrap=0)
+    assert {"votes-missing", "rows-left-out"} <= set(codes(measured))
+    whole = measure_bias(path, question="bar", labels=table.head(2_000), bootstrap=0)
+    assert measured.fractions_by_alpha == whole.fractions_by_alpha
+    found = estimate_transition(path, question="bar", gold=RULE, fraction_bins=2, labels=table.head(2_000))
+    assert found.counts.sum() == measured.galaxies
+
+
+def test_several_tables_have_names_of_their_own_and_may_be_files(world, tmp_path):
+    path, _, _, table = world
+    table.write_csv(tmp_path / "zoobot.csv")
+    measured = measure_bias(path, question="bar", labels=[tmp_path / "zoobot.csv", table, path], bootstrap=0)
+    names = ["observed labels"]
+    names += [f"{one}{end}" for one in ("zoobot", "labels 2", "cat") for end in ("", ", fractions")]
+    assert list(measured.results) == names
+
+
+def test_tables_that_do_not_fit_are_refused(world):
+    path, _, _, table = world
+    odd = {one: one.replace("bar-gz2", "ring-gz2") for one in table.columns}
+    for wrong in (
+        lambda: measure_bias(path, question="bar", labels=table.rename(odd)),
+        lambda: measure_bias(path, question="bar", labels=table.with_columns(id_str=pl.lit("galaxy"))),
+        lambda: measure_bias(path, question="bar", labels=pl.concat([table, table])),
+        lambda: measure_bias(path, question="bar", labels=table.drop("id_str")),
+        lambda: measure_bias(path, labels=[table, table]),
+        lambda: estimate_transition(path, gold="kind", labels=table),
+    ):
+        with pytest.raises(InputError):
+            wrong()
+
+
+def test_a_catalogue_can_be_made_of_predictions_alone(world, tmp_path):
+    _, kind, alpha, _ = world
+    _, _, disk, bar = galaxies()
+    known = pl.Series(np.where(np.arange(kind.size) % 5 == 0, kind, -1)).replace(-1, None)
+    table = zoobot(disk, bar, "_fraction", scale=False).with_columns(alpha=alpha, kind=known)
+    named = {"id": "id_str", "alpha": "alpha", "columns": {"vote_count": "40"}}
+    prepare_catalogue(table, question="bar", tree="gz2", **named, out=tmp_path / "zoo.parquet")
+    found = estimate_transition(tmp_path / "zoo.parquet", question="bar", gold=RULE, fraction_bins=4)
+    _, fraction, stderr, _, _ = found["bar fraction"].total
+    assert abs(fraction - np.sum(kind == 2) / np.sum(kind > 0)) < 3 * stderr
