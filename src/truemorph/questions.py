@@ -34,6 +34,21 @@ def slug(text: str) -> str:
     return re.sub(r"[^0-9a-zA-Z]+", "_", text).strip("_")
 
 
+def columns_of(what: str, classes: Sequence[str]) -> list[str]:
+    """Return the names of columns with one number per class, such as p_no_bar and p_bar."""
+    return [f"{what}_{slug(one)}" for one in classes]
+
+
+def check_class_names(classes: Sequence[str]) -> None:
+    """Raise a ValueError unless names of classes stay apart as names of columns and as answers of experts."""
+    slugs = list(map(slug, classes))
+    # p_spread and posterior_label are other columns of a table of labels; unclear and artefact are other answers.
+    if len(set(slugs)) < len(slugs) or {"", "spread", "label", "unclear", "artefact"} & set(slugs):
+        raise ValueError("must be different names with letters, and not spread, label, unclear or artefact")
+    if not all(one.isprintable() and len(one) <= 60 for one in classes):
+        raise ValueError("must be names of at most 60 characters that can be printed")
+
+
 def class_names(n_classes: int) -> tuple[str, ...]:
     """Return the names of classes that nobody named: smooth and disk, or numbers if there are more than two."""
     return SMOOTH_OR_DISK if n_classes == 2 else tuple(map(str, range(n_classes)))

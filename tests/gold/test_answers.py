@@ -16,11 +16,12 @@ WRITER = """
 import sys
 from pathlib import Path
 from truemorph.gold.answers import record_answer
-from truemorph.gold.choices import CHOICES
+from truemorph.gold.choices import choices_of_label
+from truemorph.questions import SMOOTH_OR_DISK
 
 folder, annotator, n = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 for k in range(n):
-    record_answer(folder, annotator, f"g{k}", "first", CHOICES[k % 4], seconds=1.5)
+    record_answer(folder, annotator, f"g{k}", "first", choices_of_label(SMOOTH_OR_DISK)[k % 4], seconds=1.5)
     print(k, flush=True)
 """
 

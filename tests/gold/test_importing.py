@@ -134,21 +134,21 @@ def test_ten_answers_are_imported_and_are_too_few_for_an_estimate(capsys, plan, 
 
 def test_names_and_definition_of_the_classes_go_from_prepare_to_the_page_and_the_gold_labels(tmp_path):
     table = simulate_catalogue(300).select("object_id", "label", "alpha", "truth")
-    asked = {"classes": "early,late", "definition": "disk: spirals and S0"}
+    asked = {"classes": "early,late", "definition": "late: spirals and S0"}
     prepared = tm.prepare_catalogue(table, label="label", alpha="alpha", out=tmp_path / "cat.parquet", **asked)
     assert codes(prepared) == []
     assert set(prepared.to_dict()["labels"]) == {"early", "late"}
     read = read_plan(tm.plan_gold(prepared.out, budget=60, out=tmp_path / "gold").out)[0]
     assert (read["classes"], read["definition"]) == (["early", "late"], "spirals and S0")
-    types = pl.DataFrame({"object_id": range(40), "class": ["late", "Early", "S0", "smooth"] * 10})
+    types = pl.DataFrame({"object_id": range(40), "class": ["late", "Early", "S0", "0"] * 10})
     types.write_csv(tmp_path / "types.csv")
     given = {"catalogue": prepared.out, "out": tmp_path / "out.parquet"}
     with pytest.raises(InputError, match="definition"):
         tm.import_gold(tmp_path / "types.csv", **given)
-    rule = "CASE WHEN class = 'S0' THEN 'disk' ELSE class END"
-    assert tm.import_gold(tmp_path / "types.csv", column=rule, **given).to_dict()["disk"] == 20
+    rule = "CASE WHEN class = 'S0' THEN 'late' ELSE class END"
+    assert tm.import_gold(tmp_path / "types.csv", column=rule, **given).to_dict()["late"] == 20
     study = tm.estimate_transition(prepared, compare=False)
-    assert study.to_dict()["definition"] == "disk: spirals and S0"
+    assert study.to_dict()["definition"] == "late: spirals and S0"
     assert "spirals and S0" in study.summary()
 
 

@@ -125,7 +125,7 @@ def test_predicted_errors_are_the_scatter_over_plans():
     pulls = np.empty((30, 4))
     for seed in range(30):
         truth = np.random.default_rng([seed, 5]).random(2000) < p_disk
-        plan = make_plan(CatalogTable(frame), budget=200, bins=4, p_disk=p_disk, seed=seed)
+        plan = make_plan(CatalogTable(frame), budget=200, bins=4, p=p_disk, seed=seed)
         weights = plan.frame["position"].is_not_null().to_numpy() / plan.frame["probability"].to_numpy()
         pulls[seed] = np.bincount(cut.index, weights * truth - truth) / np.bincount(cut.index) / plan.predicted
     # The rms of 30 plans of 4 bins has an error of 6 %.

@@ -19,7 +19,7 @@ from truemorph.gold.importing import gold_columns_of, with_gold
 from truemorph.gold.plan import Strata, make_plan
 from truemorph.gold.server import make_app
 from truemorph.gold.session import open_session
-from truemorph.questions import read_tree
+from truemorph.questions import SMOOTH_OR_DISK, Quantity, read_tree
 from truemorph.tables import CatalogTable
 
 GZ2 = read_tree("gz2")
@@ -63,7 +63,7 @@ def test_predicted_errors_of_a_quantity_are_the_scatter_over_plans(bars):
     label = rng.choice(3, n, p=[0.6, 0.3, 0.1])
     probabilities = np.array([[0.6, 0.25, 0.15], [0.1, 0.7, 0.2], [0.05, 0.15, 0.8]])[label]
     cut = Bins.cut(alpha, 4)
-    strata = Strata.of(label, cut, probabilities, quantities=QUANTITIES[:1])
+    strata = Strata.of(label, cut, probabilities, QUANTITIES[:1])
     drawn = strata.for_budget(400)
     errors = np.empty((100, 4))
     for seed in range(100):
@@ -86,7 +86,7 @@ def test_predicted_errors_of_a_quantity_are_the_scatter_over_plans(bars):
 def test_of_two_classes_the_spread_is_that_of_the_class():
     rng = np.random.default_rng(0)
     alpha, p_disk, label = rng.lognormal(2.6, 0.45, 800), rng.random(800), rng.integers(0, 2, 800)
-    strata = Strata.of(label, Bins.cut(alpha, 4), np.column_stack([1 - p_disk, p_disk]), 3)
+    strata = Strata.of(label, Bins.cut(alpha, 4), np.column_stack([1 - p_disk, p_disk]), [Quantity("", (0.0, 1.0))], 3)
     mean = np.bincount(strata.index, p_disk) / strata.sizes
     np.testing.assert_array_equal(strata.spread, np.sqrt(np.clip(mean * (1 - mean), 0.02 * 0.98, None)))
 
@@ -121,7 +121,7 @@ def test_what_a_plan_for_a_question_cannot_use_is_refused(bars, catalogue):
 def test_answers_along_the_gates_are_classes_and_labels_of_every_question_on_the_way():
     choices = choices_of(GZ2, "bar")
     assert list(choices) == [*ENDS, "cannot tell", "disk, cannot tell", "unclear", "artefact"]
-    labels = {name: label_of_path(GZ2, path) for name, path in choices.items()}
+    labels = {name: label_of_path(GZ2, path, SMOOTH_OR_DISK) for name, path in choices.items()}
     assert labels == {
         "smooth": "smooth", "unclear": "unclear", "artefact": "artefact",
         **dict.fromkeys(("edge-on", "no bar", "bar", "cannot tell", "disk, cannot tell"), "disk"),

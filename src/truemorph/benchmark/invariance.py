@@ -12,26 +12,29 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.images.degrade import degrade
 from truemorph.plotting import axes_or_new
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.results import Result, quantity_table
 
 
 @dataclass(frozen=True, repr=False)
 class ResolutionDrift(Result):
-    """Change of p(disk) of the same galaxies at lower resolution.
+    """Change of the probability of a class of the same galaxies at lower resolution.
 
     Attributes
     ----------
     factors : array, shape (F,)
         Factors by which α was lowered.
     shift : array, shape (F,)
-        Mean change of p(disk).
+        Mean change of p.
     stderr : array, shape (F,)
         Its standard error over galaxies.
     spread : array, shape (F,)
-        Root mean square change of a galaxy's p(disk).
+        Root mean square change of a galaxy's p.
     drift : float
         Rms of the mean changes.
     findings : tuple of Finding
+    name : str
+        Name of the class.
 
     Examples
     --------
@@ -47,31 +50,37 @@ class ResolutionDrift(Result):
     spread: np.ndarray
     drift: float
     findings: tuple[Finding, ...] = ()
+    name: str = SMOOTH_OR_DISK[1]
 
     def summary(self) -> str:
-        """Return the mean change of p(disk) for each factor as text."""
+        """Return the mean change of p for each factor as text."""
         lines = [
-            f"α lowered by {factor:g}: p(disk) changes by {shift:+.3f} ± {error:.3f} (rms per galaxy {spread:.3f})"
+            f"α lowered by {factor:g}: p({self.name}) changes by {shift:+.3f} ± {error:.3f} "
+            f"(rms per galaxy {spread:.3f})"
             for factor, shift, error, spread in zip(self.factors, self.shift, self.stderr, self.spread, strict=True)
         ]
         return "\n".join([*lines, f"rms of the mean changes {self.drift:.3f}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {key: one for key, one in super().to_dict().items() if key != "name"}
 
     def to_table(self) -> Any:
         """Return a table with one row per factor."""
         about = {
             "factors": "factor by which α was lowered",
-            "shift": "mean change of p(disk)",
+            "shift": f"mean change of p({self.name})",
             "stderr": "its standard error",
-            "spread": "root mean square change of a galaxy's p(disk)",
+            "spread": f"root mean square change of a galaxy's p({self.name})",
         }
         return quantity_table({name: (getattr(self, name), "", text) for name, text in about.items()}, drift=self.drift)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the mean change of p(disk) against the factor; return matplotlib axes."""
+        """Draw the mean change of p against the factor; return matplotlib axes."""
         ax = axes_or_new(ax)
         ax.errorbar(self.factors, self.shift, self.stderr, fmt="o-")
         ax.axhline(0, color="0.5", lw=1)
-        ax.set(xlabel=r"factor by which $\alpha$ was lowered", ylabel="mean change of p(disk)")
+        ax.set(xlabel=r"factor by which $\alpha$ was lowered", ylabel=f"mean change of p({self.name})")
         return ax
 
 
@@ -82,17 +91,18 @@ def resolution_drift(
     radius: np.ndarray | float,
     factors: Sequence[float] = (1.5, 2.5),
     seed: int = 0,
+    name: str = SMOOTH_OR_DISK[1],
 ) -> ResolutionDrift:
-    """Measure how p(disk) of any classifier changes when images are degraded.
+    """Measure how the probability of a class, by any classifier, changes when images are degraded.
 
-    A classifier that has learned the labels' bias calls degraded disks smooth. An unbiased one moves towards its
-    prior where degraded images contain less information, so a small shift does not prove bias. Compare two
+    A classifier that has learned the labels' bias misses this class in degraded images. An unbiased one moves towards
+    its prior where degraded images contain less information, so a small shift does not prove bias. Compare two
     classifiers on the same images.
 
     Parameters
     ----------
     predict : callable
-        Function of images, uint8 of shape (N, S, S, 3), that returns p(disk), shape (N,).
+        Function of images, uint8 of shape (N, S, S, 3), that returns the probability, shape (N,).
     images : array of uint8, shape (N, S, S, 3)
     alpha : array, shape (N,)
         Resolution.
@@ -102,6 +112,8 @@ def resolution_drift(
         Factors by which α is lowered, each above 1.
     seed : int
         Seed of the noise of degraded images.
+    name : str
+        Name of the class, such as disk or bar.
 
     Returns
     -------
@@ -134,4 +146,5 @@ def resolution_drift(
         stderr=changes.std(axis=1, ddof=1) / np.sqrt(changes.shape[1]),
         spread=np.sqrt(np.mean(changes**2, axis=1)),
         drift=float(np.sqrt(np.mean(shift**2))),
+        name=name,
     )

@@ -54,20 +54,21 @@ def _row(bench: Bench, method: Method) -> dict[str, Any]:
     with warnings.catch_warnings(action="ignore", category=FindingWarning):
         outcome = method.run(bench)
     measured: dict[str, Any] = {"seconds": time.process_time() - cpu}
-    p_disk = None if outcome.p_disk is None else outcome.p_disk[rows]
+    p = None if outcome.p is None else outcome.p[rows]
     if world.images is not None:
         if outcome.predict is not None:
-            p_disk, *twins = [outcome.predict(one) for one in (world.images[rows], *world.twins)]
+            p, *twins = [outcome.predict(one) for one in (world.images[rows], *world.twins)]
             n = len(world.twins[0])
-            measured["drift"] = drift(p_disk[:n], twins, world.truth[rows][:n])
+            measured["drift"] = drift(p[:n], twins, world.truth[rows][:n])
         tell(f"{world.name} {world.seed} {method.name}: {time.perf_counter() - began:.0f} s")
-    if p_disk is not None:
-        labels = (p_disk > 0.5).astype(np.int64)
+    if p is not None:
+        labels = (p > 0.5).astype(np.int64)
     else:
         assert outcome.labels is not None
         labels = outcome.labels[rows]
-    scores = score(world.truth[rows], world.alpha[rows], labels, p_disk, world.intrinsic[rows], world.seed)
-    about = {"world": world.name, "definition": world.definition, "seed": world.seed, "method": method.name}
+    scores = score(world.truth[rows], world.alpha[rows], labels, p, world.intrinsic[rows], world.seed)
+    definition = f"{world.classes[1]} = {world.definition}"
+    about = {"world": world.name, "definition": definition, "seed": world.seed, "method": method.name}
     return {**about, "scores": plain(scores | measured)}
 
 

@@ -44,10 +44,10 @@ def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a method: one of `predict`, `p_disk` and `labels`."""
+    """Result of a method: one of `predict`, `p` and `labels`."""
 
-    predict: Callable[[np.ndarray], np.ndarray] | None = None  # p(disk), shape (M,), of images, shape (M, S, S, 3)
-    p_disk: np.ndarray | None = None  # of all galaxies, from methods without images
+    predict: Callable[[np.ndarray], np.ndarray] | None = None  # p(class 1), shape (M,), of images, shape (M, S, S, 3)
+    p: np.ndarray | None = None  # of all galaxies, from methods without images
     labels: np.ndarray | None = None  # of all galaxies, from methods without probabilities
 
 
@@ -138,7 +138,7 @@ def with_observables(world: World) -> TransitionFit:
 def matched_fractions(
     fraction: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray, *, bins: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Match vote fractions for disk, shape (N,), to those of the best-resolved galaxies with similar intrinsic columns.
+    """Match vote fractions, shape (N,), to those of the best-resolved galaxies with similar intrinsic columns.
 
     Follows the idea of Bamford et al. 2009, Willett et al. 2013 and Hart et al. 2016. Galaxies are binned by the first
     three intrinsic columns (leaves of a k-d tree as in CV18: four for one column, eight for more) and, in each leaf, by
@@ -164,7 +164,7 @@ def matched_fractions(
 
 
 def regressed_on_votes(world: World, *, votes: bool = True) -> np.ndarray:
-    """Return the logit of p(disk), shape (N,), from a logistic regression of gold labels, without T(α).
+    """Return the logit of p(class 1), shape (N,), from a logistic regression of gold labels, without T(α).
 
     Regresses on votes, α and intrinsic columns, or without the votes.
     """
@@ -239,8 +239,8 @@ def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
 def with_votes(bench: Bench) -> Outcome:
     """Train on vote counts, beta-binomial in each class and fitted to votes alone; family by AIC."""
     world = bench.world
-    disk = np.rint(VOLUNTEERS * world.vote_fraction).astype(np.int64)
-    counts = np.column_stack([VOLUNTEERS - disk, disk])
+    second = np.rint(VOLUNTEERS * world.vote_fraction).astype(np.int64)
+    counts = np.column_stack([VOLUNTEERS - second, second])
     votes = _best_of_families(world, counts, method="votes", seed=world.seed).votes
     assert votes is not None
     return bench.trained(world.labels, evidence=votes.log_probabilities(counts, world.alpha))
@@ -318,20 +318,20 @@ def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
         p = fit.class_fractions[1] if fit.probabilities is None else fit.probabilities[:, 1]
         resolution = np.column_stack([world.alpha, world.features]) if n_observables(fit.transition) else world.alpha
         after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, resolution, fit.transition)
-        return Outcome(p_disk=after)
+        return Outcome(p=after)
 
     return run
 
 
 def matching(bench: Bench) -> Outcome:
-    """Match vote fractions, and use them as p(disk)."""
+    """Match vote fractions, and use them as p(class 1)."""
     world = bench.world
-    return Outcome(p_disk=matched_fractions(world.vote_fraction, world.alpha, world.intrinsic, seed=world.seed))
+    return Outcome(p=matched_fractions(world.vote_fraction, world.alpha, world.intrinsic, seed=world.seed))
 
 
 def votes_regressed(bench: Bench) -> Outcome:
     """Regress 300 gold labels on votes, α and intrinsic columns, without T(α)."""
-    return Outcome(p_disk=expit(regressed_on_votes(bench.world)))
+    return Outcome(p=expit(regressed_on_votes(bench.world)))
 
 
 def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: str | None = "rayleigh") -> Outcome:
@@ -352,7 +352,7 @@ def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: 
         p[left] = model.predict_proba(columns[left])[:, 1]
         if own_label:
             p[left] = _after_label(p[left], world.labels[left], world.alpha[left], model.transition_)
-    return Outcome(p_disk=p)
+    return Outcome(p=p)
 
 
 def dcv14_all(bench: Bench) -> Outcome:
@@ -405,7 +405,7 @@ METHODS = {
         Method("gold", "T(α), 300 gold labels, posterior", posterior_of(with_gold)),
         Method("gold-observables", "T(α, features), gold labels, posterior", posterior_of(with_observables)),
         Method("gold-votes", "300 gold labels regressed on votes", votes_regressed),
-        Method(HART, HART, lambda one: Outcome(p_disk=one.world.hart), GZ2),
+        Method(HART, HART, lambda one: Outcome(p=one.world.hart), GZ2),
     ),
 }
 QUICK = ("labels", "naive", "constant", "ddb-paper", "ddb-right", "truth")

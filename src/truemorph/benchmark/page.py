@@ -10,24 +10,29 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
+from truemorph.benchmark.worlds import CLASSES
 from truemorph.io import save_figure, write_file, write_json
 from truemorph.plotting import CYCLE, MARKERS
 from truemorph.report.page import Illustration, Page, Section, Table, number, with_error, write_page
 
+_FIRST, _SECOND = CLASSES
 # Each metric: its column head and what it is. All but the first are shown where a row has them.
 METRICS = {
     "balanced_accuracy": (
         "balanced accuracy",
-        "mean of the accuracies of smooth and of disk galaxies, at p(disk) = 0.5",
+        f"mean of the accuracies of {_FIRST} and of {_SECOND} galaxies, at p({_SECOND}) = 0.5",
     ),
     "balanced_accuracy_at_fraction": (
         "balanced accuracy at mean p",
-        "the same, with the mean of the method's p(disk) as threshold; best for calibrated probabilities",
+        f"the same, with the mean of the method's p({_SECOND}) as threshold; best for calibrated probabilities",
     ),
     "auc": ("AUC", "area under the ROC curve"),
     "log_loss": ("log-loss", "mean of -ln p(true class)"),
     "calibration_error": ("calibration error", "mean distance between probability and frequency"),
-    "fraction_rms_hard": ("fraction error, labels", "rms error of the disk fraction in five bins of α, from labels"),
+    "fraction_rms_hard": (
+        "fraction error, labels",
+        f"rms error of the {_SECOND} fraction in five bins of α, from labels",
+    ),
     "fraction_rms_soft": ("fraction error, probabilities", "the same, from probabilities"),
     "cv18_excess": ("CV18 above floor", "drift of labels with α, above that of unbiased labels"),
     "accuracy_low": ("balanced accuracy, low α", "for the third of galaxies with the lowest α"),
@@ -35,8 +40,8 @@ METRICS = {
     "accuracy_high": ("high α", "for the third with the highest α"),
     "drift": (
         "shift with distance",
-        "rms, over classes and distances, of the mean change of p(disk) when the same galaxies are moved away, to "
-        "α / 1.5 and α / 2.5; not zero for an ideal classifier, because distant galaxies show less",
+        f"rms, over classes and distances, of the mean change of p({_SECOND}) when the same galaxies are moved away, "
+        "to α / 1.5 and α / 2.5; not zero for an ideal classifier, because distant galaxies show less",
     ),
     "seconds": ("CPU time (s)", "training, all cores together"),
 }
@@ -46,8 +51,8 @@ _ERROR = ("fraction_rms_soft", "fraction_rms_hard")
 _WIDTH = 5.4  # inches; text stays legible when the figure is 400 pixels wide
 _LINE = 0.36  # inches a method
 SUMMARY = (
-    "Balanced accuracy / rms error of the disk fraction over five bins of α, both vs truth. The error is that of the "
-    "method's probabilities, or of its labels where it gives no probabilities."
+    f"Balanced accuracy / rms error of the {_SECOND} fraction over five bins of α, both vs truth. The error is that of "
+    "the method's probabilities, or of its labels where it gives no probabilities."
 )
 TRAINED = (
     "Scored vs truth on test galaxies. All methods may use the same images, labels, votes and columns. Votes are used "
@@ -63,8 +68,8 @@ RELABELLED = (
     "Truth of the real galaxies are experts' types, from the same SDSS images that the volunteers saw. There, α is "
     "R90 / σ_PSF (GZ1: g band, one seeing of 1.32 arcsec for all), and the spread over seeds is that of folds and gold "
     "labels alone; the sampling error of an accuracy is about 0.02 for 690 galaxies (GZ2) and 0.006 for 8,966 (GZ1).",
-    "Vote fractions of Hart et al. and of matching are used as p(disk), for which they were not made: compare their "
-    "AUC and their fraction errors from labels.",
+    f"Vote fractions of Hart et al. and of matching are used as p({_SECOND}), for which they were not made: compare "
+    "their AUC and their fraction errors from labels.",
 )
 
 
@@ -92,7 +97,7 @@ def _methods_of(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) ->
 def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
     """Draw the scores of every method: a line a method, a marker a world, one panel below the other."""
     worlds, methods = _by_world(rows), _methods_of(rows, titles)
-    panels = {"balanced accuracy (high is good)": _ACCURACY, "error of the disk fraction (low is good)": _ERROR}
+    panels = {"balanced accuracy (high is good)": _ACCURACY, f"error of the {_SECOND} fraction (low is good)": _ERROR}
     figure = Figure(figsize=(_WIDTH, len(panels) * (0.6 + _LINE * len(methods)) + 0.6), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
     for panel, (label, metrics) in zip(axes, panels.items(), strict=True):
@@ -164,7 +169,7 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
     drawing = Illustration(
         "leaderboard",
         figure,
-        "Balanced accuracy and error of the disk fraction: mean over seeds of each method (lines) in each world "
+        f"Balanced accuracy and error of the {_SECOND} fraction: mean over seeds of each method (lines) in each world "
         "(markers); bars are standard deviations. The tables have the numbers.",
     )
     measures = Table(

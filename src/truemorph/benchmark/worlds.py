@@ -5,8 +5,8 @@ In each, another assumption of the paper fails; docs/leaderboard.md lists them.
 Worlds for networks have images. Worlds without images are catalogues of the same simulations (small images are drawn
 for the image annotator only), or Galaxy Zoo labels of galaxies with experts' types.
 
-Disks are spirals and lenticulars (T ≥ -3) in the simulated worlds, and spirals (T ≥ 1) in the real one, where only 289
-of 4,458 galaxies are ellipticals. Real catalogues are scored under both definitions.
+The second class, disks, are spirals and lenticulars (T ≥ -3) in the simulated worlds, and spirals (T ≥ 1) in the real
+one, where only 289 of 4,458 galaxies are ellipticals. Real catalogues are scored under both definitions.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from truemorph.config import TrainingConfig
 from truemorph.images.degrade import degrade
 from truemorph.images.shapes import measure_shapes
 from truemorph.images.store import ImageFiles
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.simulate.annotate import image_votes, vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, render
 from truemorph.simulate.population import at_resolution, simulate_galaxies
@@ -45,6 +46,7 @@ WITHOUT_PICTURES = (*SIMULATED, *GZ1, *GZ2)
 FILES = {"real": "efigi_images.csv", **dict.fromkeys(GZ1, "expert_vs_crowd.csv"), **dict.fromkeys(GZ2, "gz2_votes.csv")}
 HART = "Hart et al. 2016"
 
+CLASSES = SMOOTH_OR_DISK  # of all worlds
 GOLD = 300  # gold labels that some methods are given
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
 FEATURES = ("axis_ratio", "concentration", "size", "colour")
@@ -74,23 +76,24 @@ class World:
     """Galaxies with labels and true classes."""
 
     name: str
-    definition: str  # of a disk
+    definition: str  # of the second class
     seed: int
     alpha: np.ndarray
     truth: np.ndarray
-    vote_fraction: np.ndarray  # of votes for disk
+    vote_fraction: np.ndarray  # of votes for the second class
     intrinsic: np.ndarray  # shape (N, P)
     features: np.ndarray  # for logistic regression, shape (N, F); in worlds with images, shapes measured on them
     split: np.ndarray
     transition: Transition | None = None  # the true T(α); None if labels do not follow one
-    hart: np.ndarray | None = None  # vote fractions for disk, debiased by Hart et al. 2016
+    hart: np.ndarray | None = None  # the same vote fractions, debiased by Hart et al. 2016
     images: Any = None  # uint8, shape (N, S, S, 3)
     radius: Any = None  # Petrosian, in pixels
     twins: tuple[np.ndarray, ...] = ()  # images of the first test galaxies moved away, to α / 1.5 and α / 2.5
+    classes: tuple[str, str] = CLASSES
 
     @property
     def labels(self) -> np.ndarray:
-        """Majority of the votes; ties count as smooth."""
+        """Majority of the votes; ties count as the first class."""
         return (self.vote_fraction > 0.5).astype(np.int64)
 
     def rows(self, *parts: str) -> np.ndarray:
@@ -140,7 +143,7 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
         fraction = vote_fractions(truth, alpha, flips, seed)[1]
     world = World(
         name=name,
-        definition="disk = spirals and lenticulars",
+        definition="spirals and lenticulars",
         seed=seed,
         alpha=alpha,
         truth=truth,
@@ -206,7 +209,7 @@ def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
     fraction = vote_fractions(truth, alpha, _FLIPS, seed)[1]
     return World(
         name="real",
-        definition="disk = spirals (T >= 1), experts' types",
+        definition="spirals (T >= 1), experts' types",
         seed=seed,
         alpha=alpha,
         truth=truth,
@@ -241,7 +244,7 @@ def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
     ratio = frame["axis_ratio"].to_numpy()[:, None]
     return World(
         name=name,
-        definition=f"disk = experts' {definition}",
+        definition=f"experts' {definition}",
         seed=seed,
         alpha=alpha,
         truth=(frame["t_type"].cast(pl.Float64) >= _DEFINITIONS[definition]).to_numpy().astype(np.int64),

@@ -124,6 +124,7 @@ class FitFile(BaseModel):
     """What is read from a fit file, or from the bias curve of a model; other keys are only shown."""
 
     parameters: dict[str, Any]
+    classes: list[str] | None = None  # their names
     class_fractions: Annotated[dict[str, float] | list[float] | None, AfterValidator(_checked_fractions)] = None
     stderr: dict[str, float | None] = {}
     observables: list[str] = []

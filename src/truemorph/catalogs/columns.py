@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.findings import Finding
+from truemorph.questions import SMOOTH_OR_DISK
 
 FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
@@ -109,14 +110,14 @@ def names_votes(text: str) -> bool:
 _LENTICULAR = re.compile(r"(e/)?s[ab]{0,2}0.*|lenticulars?", re.IGNORECASE)
 
 
-def lenticulars(words: Iterable[object]) -> str:
+def lenticulars(words: Iterable[object], classes: Sequence[str] = SMOOTH_OR_DISK) -> str:
     """Return what to do about class names such as S0 among these words; empty if there are none."""
     found = sorted({str(one) for one in words if _LENTICULAR.fullmatch(str(one).strip())})
     if not found:
         return ""
     return (
-        f"; whether lenticulars ({', '.join(found[:3])}) are disks depends on your definition, so count them as disk, "
-        "as smooth, or as neither, and state it (`definition`)"
+        f"; whether lenticulars ({', '.join(found[:3])}) are {classes[1]}s depends on your definition, so count them "
+        f"as {classes[1]}, as {classes[0]}, or as neither, and state it (`definition`)"
     )
 
 

@@ -15,7 +15,7 @@ from truemorph.catalogs.catalogue import classes_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import check_format
-from truemorph.questions import slug
+from truemorph.questions import columns_of
 from truemorph.tables import CatalogTable, kind_of, read_table
 
 Kind = Literal["observed", "column", "labels", "probabilities", "posterior", "truth"]
@@ -119,11 +119,6 @@ def label_sets(frame: pl.DataFrame, classes: Sequence[str]) -> list[LabelSet]:
     if "gold" in frame.columns and frame["gold"].count():
         sets.append(LabelSet.of_two("gold labels", "truth", values("gold")[:, 0], classes))
     return sets
-
-
-def columns_of(what: str, classes: Sequence[str]) -> list[str]:
-    """Return the names of columns with one number per class, such as p_smooth and p_disk."""
-    return [f"{what}_{slug(one)}" for one in classes]
 
 
 def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, list[Finding]]:

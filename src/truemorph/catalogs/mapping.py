@@ -19,7 +19,7 @@ from truemorph.catalogs.sampling import SPLITS
 from truemorph.config import by_commas
 from truemorph.errors import InputError, nearest
 from truemorph.io import checked, read_toml
-from truemorph.questions import SMOOTH_OR_DISK, slug
+from truemorph.questions import SMOOTH_OR_DISK, check_class_names
 
 # Presets tried, in this order, if no mapping is named. gz2-debiased is not among them, because debiased votes must be
 # chosen explicitly.
@@ -124,8 +124,10 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @model_validator(mode="after")
     def _known(self) -> Mapping:
-        if len({slug(one) for one in self.classes} - {""}) < 2:
-            raise ValueError("classes: give two different names, such as early-type,late-type")
+        try:
+            check_class_names(self.classes)
+        except ValueError as problem:
+            raise ValueError(f"classes: {problem}; for example early-type,late-type") from problem
         for name in (*self.columns, *self.lacking):
             if name not in NAMED:
                 raise ValueError(f"unknown name {name!r}; {nearest(name, list(NAMED), what='names')}")

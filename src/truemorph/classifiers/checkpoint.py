@@ -10,7 +10,6 @@ import hashlib
 import html
 import json
 import os
-import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
@@ -34,7 +33,7 @@ from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import image_names, listed, pixel_batches
 from truemorph.io import FORMAT_VERSION, check_format, checked, checksums, content_hash, read_json
-from truemorph.questions import SMOOTH_OR_DISK
+from truemorph.questions import SMOOTH_OR_DISK, check_class_names, columns_of
 from truemorph.results import shortened
 from truemorph.tables import numeric_columns, read_columns
 
@@ -46,10 +45,7 @@ _HUB = "hf_hub:"
 
 
 def _checked_names(classes: list[str]) -> list[str]:
-    """Check names of classes, which become names of columns."""
-    plain_names = all(re.fullmatch(r"\w[\w .'-]{0,59}", one) for one in classes)
-    if not plain_names or len(set(classes)) < len(classes) or not {"spread", "label"}.isdisjoint(classes):
-        raise ValueError("must be different names of at most 60 letters, digits and spaces, without spread and label")
+    check_class_names(classes)
     return classes
 
 
@@ -211,8 +207,8 @@ class Classifier:
         Returns
         -------
         polars.DataFrame
-            `image` (path or row number), `p_smooth`, `p_disk`, `label`, `problem` (null where the image
-            could be read; otherwise probabilities and label are null).
+            `image` (path or row number), p(y | x) of each class (such as `p_smooth` and `p_disk`), `label`, `problem`
+            (null where the image could be read; otherwise probabilities and label are null).
 
         Raises
         ------
@@ -230,7 +226,7 @@ class Classifier:
             good = [i for i, one in enumerate(pixels) if not isinstance(one, str)]
             if good:
                 probabilities[rows.start + np.array(good)] = self.probabilities(np.stack([pixels[i] for i in good]))
-        columns = {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
+        columns = dict(zip(columns_of("p", self.classes), probabilities.T, strict=True))
         columns["label"] = np.argmax(np.nan_to_num(probabilities), axis=1)
         names = pl.Series(image_names(images), strict=False)  # of paths and numbers together, text
         named = {"image": names, **columns, "problem": pl.Series(problems, dtype=pl.String)}
@@ -258,7 +254,7 @@ class Classifier:
                 f"{bad.height} of {table.height} images can't be read (first: {first}); remove them, or use `predict`, "
                 "which reports the problem of each image"
             )
-        return table.select(f"p_{name}" for name in self.classes).to_numpy()
+        return table.select(columns_of("p", self.classes)).to_numpy()
 
 
 def logistic_inputs(frame: pl.DataFrame, features: tuple[str, ...], source: str) -> np.ndarray:
@@ -292,9 +288,10 @@ def _facts(described: dict[str, Any]) -> list[str]:
     if config.classifier == "network":
         reads = f"{config.backbone} on {config.image_size}-pixel images"
     through = f"{transition['family']} {transition['parameters']}" if transition else "no T(alpha)"
-    disk = f"{catalogue.get('definition') or 'as in the labels of that catalogue'} ({catalogue.get('votes')})"
+    counted = described["classes"][1]
+    meant = f"{catalogue.get('definition') or 'as in the labels of that catalogue'} ({catalogue.get('votes')})"
     if catalogue.get("gold_definition"):
-        disk = str(catalogue["gold_definition"]).removeprefix("disk: ") + ", from gold labels"
+        meant = str(catalogue["gold_definition"]).removeprefix(f"{counted}: ") + ", from gold labels"
     metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
     return [
         f"predicts {' or '.join(described['classes'])}: {reads}; members: {described['members']}",
@@ -302,7 +299,7 @@ def _facts(described: dict[str, Any]) -> list[str]:
         f"assumption behind T(alpha): {transition.get('assumption', 'given by the user')}",
         f"alpha: {catalogue.get('alpha')}",
         f"catalogue: {catalogue.get('source')}, {catalogue.get('rows')} rows, sha256 {catalogue.get('sha256')}",
-        f"definition of disk: {disk}",
+        f"definition of {counted}: {meant}",
         f"metrics: {metrics}",
     ]
 
@@ -453,13 +450,15 @@ def _from_fit(path: Path) -> Classifier:
     """Make a classifier whose probabilities are the class fractions of a fit."""
     fit = read_fit(path)
     fractions = fit.get("class_fractions")
-    if not isinstance(fractions, dict) or not fractions.keys() >= set(SMOOTH_OR_DISK):
+    classes = fit.get("classes") or SMOOTH_OR_DISK
+    if not isinstance(fractions, dict) or not fractions.keys() >= set(classes):
         raise InputError(f"{path}: has no class fractions, so it can't label galaxies; use a trained model")
-    values = np.array([fractions[name] for name in SMOOTH_OR_DISK], np.float64)
+    values = np.array([fractions[name] for name in classes], np.float64)
     source = {"source": path.name, "rows": fit.get("galaxies")}
     source |= {key: fit.get(key) for key in ("alpha", "alpha_psf")}
     config = training_config("dcv14", features=(), folds=1)
-    described = describe(config, fit, catalogue=source, members=1, metrics={}, normalisation={})
+    about = {"classes": list(classes), "catalogue": source, "members": 1, "metrics": {}, "normalisation": {}}
+    described = describe(config, fit, **about)
     with np.errstate(divide="ignore"):
         member = {"coef": np.zeros((values.size, 1)), "intercept": np.log(values)}
     seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})

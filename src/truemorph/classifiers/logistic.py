@@ -62,8 +62,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
     --------
     >>> rng = np.random.default_rng(0)
     >>> X, alpha = rng.normal(size=(4000, 1)), rng.lognormal(2.3, 0.5, 4000)
-    >>> disk = rng.random(4000) < 1 / (1 + np.exp(-3 * X[:, 0]))
-    >>> seen = disk & (rng.random(4000) > np.exp(-(alpha**2) / (2 * 9.0**2)))
+    >>> truth = rng.random(4000) < 1 / (1 + np.exp(-3 * X[:, 0]))
+    >>> seen = truth & (rng.random(4000) > np.exp(-(alpha**2) / (2 * 9.0**2)))
     >>> model = DebiasedLogisticRegression().fit(X, seen.astype(int), alpha=alpha)
     >>> bool(abs(model.transition_.theta - 9.0) < 4 * model.stderr_["theta"])
     True
@@ -91,7 +91,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         X : array, shape (N, P)
             Features of each galaxy, finite.
         y : array, shape (N,)
-            Observed labels; integers 0 = smooth, 1 = disk if α is given.
+            Observed labels; integers 0, 1, … if α is given.
         alpha : array, shape (N,), optional
             Resolution. Without it the labels are treated as correct (plain logistic regression), with a finding.
         sample_weight : array, shape (N,), optional
@@ -136,8 +136,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
                 space = family.space(Search(alpha))
             if not np.array_equal(self.classes_, np.arange(space.n_classes)):
                 raise InputError(
-                    f"with alpha, labels must be the integers 0 to {space.n_classes - 1} "
-                    f"(0 = smooth, 1 = disk); got {self.classes_.tolist()}"
+                    f"with alpha, labels must be the integers 0 to {space.n_classes - 1}; got {self.classes_.tolist()}"
                 )
 
         mean = np.average(X, axis=0, weights=weights)

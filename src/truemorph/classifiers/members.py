@@ -22,7 +22,6 @@ from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.findings import FindingWarning
-from truemorph.questions import SMOOTH_OR_DISK
 
 if TYPE_CHECKING:
     from truemorph.classifiers.callbacks import Unfinished
@@ -55,16 +54,15 @@ def train_members(
     history: list[dict[str, Any]] = []
     if config.classifier == "network":
         assert transition is not None
-        if transition.n_classes != len(SMOOTH_OR_DISK):
+        if transition.n_classes != len(rows.classes):
             raise InputError(f"T(alpha) has {transition.n_classes} classes; training needs two")
         members, history, about = _networks(rows, parts, validation, transition, config, name, unfinished)
         through = transition_to_dict(transition)
     else:
         members, through, about = _regressions(rows, train, parts, transition)
-    arrays = {"source": "arrays", "rows": seen.height}
-    return Classifier(
-        describe(config, through, catalogue=arrays, members=len(members), **about), members, seen, history=history
-    )
+    arrays, classes = {"source": "arrays", "rows": seen.height}, list(rows.classes)
+    described = describe(config, through, classes=classes, catalogue=arrays, members=len(members), **about)
+    return Classifier(described, members, seen, history=history)
 
 
 def _divided(rows: TrainingRows, config: TrainingConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +76,7 @@ def _divided(rows: TrainingRows, config: TrainingConfig) -> tuple[np.ndarray, np
     if not train.size or (network and not validation.size):
         lacking = VALIDATION if train.size else TRAIN
         raise InputError(f"the catalogue has no {lacking} galaxies; prepare it with another `split`")
-    for k, class_name in enumerate(SMOOTH_OR_DISK):
+    for k, class_name in enumerate(rows.classes):
         if not np.any(labels[train] == k):
             raise InputError(f"no training galaxy is labelled {class_name}; two classes are needed")
     if train.size < 2 * max(config.folds, config.batch_size if network else 1):

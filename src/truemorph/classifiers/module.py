@@ -36,6 +36,7 @@ from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
 from truemorph.images.transforms import Augmentation, normalise, warp
 from truemorph.progress import tell
+from truemorph.questions import columns_of
 
 if TYPE_CHECKING:
     from truemorph.classifiers.rows import TrainingRows
@@ -58,16 +59,19 @@ def measures(
 ) -> dict[str, float]:
     """Likelihood, class fractions and bias of predictions for held-out galaxies; `losses` are weighted.
 
-    `held_out_loss` (minus the mean log-likelihood), `fraction_disk_<q>` (mean probability in quintile q of α, 1 being
-    the least resolved), and `cv18_excess` of the probabilities if there are intrinsic properties, else `cv14_excess`.
+    `held_out_loss` (minus the mean log-likelihood), `fraction_CLASS_<q>` of each class but the first (mean probability
+    in quintile q of α, 1 being the least resolved), and `cv18_excess` of the probabilities if there are intrinsic
+    properties, else `cv14_excess`.
     """
     alpha, weights = rows.column("alpha")[validation], rows.weights[validation]
     scores = {"held_out_loss": float(losses.sum() / weights.sum())}
     probabilities = torch.softmax(logits.double(), dim=1).numpy()
     if not np.isfinite(probabilities).all():
         return scores
-    fractions, _, _ = Bins.cut(alpha, _PARTS, weights).averages(probabilities[:, 1])
-    scores |= {f"fraction_disk_{number}": float(fraction) for number, fraction in enumerate(fractions, 1)}
+    bins_of_alpha = Bins.cut(alpha, _PARTS, weights)
+    for name, p in zip(columns_of("fraction", rows.classes[1:]), probabilities.T[1:], strict=True):
+        fractions, _, _ = bins_of_alpha.averages(p)
+        scores |= {f"{name}_{number}": float(fraction) for number, fraction in enumerate(fractions, 1)}
     with suppress(InputError):  # too few galaxies for bins
         depth, bins = choose_bins(len(probabilities), rows.intrinsic is not None)
         if rows.intrinsic is None:
@@ -311,7 +315,8 @@ def train_network(
         if is_first_process():
             tell(f"{name}: resuming after epoch {len(story.history)}")
     # When resuming, no published weights are downloaded; the hub may be unreachable.
-    network = across_devices(GalaxyNetwork(config, pretrained=config.pretrained, built=built), config)
+    network = GalaxyNetwork(config, len(rows.classes), config.pretrained, built)
+    network = across_devices(network, config)
     module = DebiasedModule(network, config, rows, transition, train, validation, seed)
     if not story.done:
         trainer = _trainer(config, [story, Endings()], unfinished.folder, name)

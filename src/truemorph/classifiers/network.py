@@ -100,7 +100,7 @@ def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, di
 class PixelConv(nn.Conv2d):
     """A convolution of pixels that stays in float32 under autocast.
 
-    Most pixels are dark sky, which bf16 rounds in the same direction: this moves the mean p(disk) (docs/labelling.md).
+    Most pixels are dark sky, which bf16 rounds in the same direction: this moves mean p (docs/labelling.md).
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.transitions import Transition
+from truemorph.questions import SMOOTH_OR_DISK
 
 if TYPE_CHECKING:
     import torch
@@ -20,13 +21,14 @@ class TrainingRows:
 
     frame: pl.DataFrame  # `object_id`, `label`, `alpha`, `split`; and `sampling_weight` if the sample was balanced
     inputs: Any  # pixels (N, S, S, 3) of uint8 for networks; features (N, P) for logistic regression
-    # log p(observed | y), (N, 2), for observations richer than a label, such as vote counts: networks then learn from
+    # log p(observed | y), (N, K), for observations richer than a label, such as vote counts: networks then learn from
     # it, and labels only define the classes.
     evidence: np.ndarray | None = None
     votes: np.ndarray | None = None  # fractions or numbers of votes for each class, (N, 2), instead of labels
     of_one_vote: Transition | None = None  # T(α) of these votes
     resolution: np.ndarray | None = None  # columns on which T depends, if more than `alpha`, which is the first
     intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
+    classes: tuple[str, ...] = SMOOTH_OR_DISK  # names of classes 0, 1, …
 
     def column(self, name: str) -> np.ndarray:
         """Return one column as a numpy array."""

@@ -205,11 +205,12 @@ def _training_rows(
         frame, more = _kept(frame, complete, "an observable of T(α) is missing")
         problems += more
     frame, inputs, more = (_pixels if network else _features)(frame, catalogue, run)
-    observed: dict[str, Any] = {}
+    observed: dict[str, Any] = {"classes": classes_of(catalogue)}
     if names:
         observed["resolution"] = numeric_columns(frame, ["alpha", *names], run.catalogue)
     if run.votes != "labels":
-        observed, used, described = _observed_votes(frame, catalogue, run, described)
+        votes, used, described = _observed_votes(frame, catalogue, run, described)
+        observed |= votes
     if run.intrinsic:
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
     columns = [*names, *run.intrinsic, *(run.training.features if network is False else ())]
@@ -336,12 +337,12 @@ def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Pr
 def _with_gold(
     frame: pl.DataFrame, catalogue: CatalogTable, rule: str
 ) -> tuple[pl.DataFrame, str, Problems, list[Finding]]:
-    """Use gold labels as labels; also return their definition."""
-    classes, definition, findings = gold_classes(frame, rule, str(catalogue.path or "catalogue"))
+    """Use gold labels as labels; also return the definition of class 1."""
+    gold, definition, findings = gold_classes(frame, rule, str(catalogue.path or "catalogue"))
     definition = f"{classes_of(catalogue)[1]}: {definition}"
     if rule == "gold":
         definition = str(catalogue.metadata.get("gold_definition", definition))
-    frame, problems = _kept(frame.with_columns(label=pl.Series(classes)), classes != UNKNOWN, "no gold label")
+    frame, problems = _kept(frame.with_columns(label=pl.Series(gold)), gold != UNKNOWN, "no gold label")
     if rule == "gold" and "gold_probability" in frame.columns and frame["gold_probability"].null_count() == 0:
         # Galaxies were not selected at random; each stands for as many as its probability says.
         inverse = 1 / pl.col("gold_probability")

@@ -15,7 +15,7 @@ from pydantic import Field
 from truemorph.arguments import AtLeastOne, Count, Seed, Shown, Table, validated
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.sample import FEWEST
-from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.catalogue import classes_of, read_catalogue
 from truemorph.catalogs.label_sets import join_labels
 from truemorph.catalogs.paths import gold_column, tree_of
 from truemorph.catalogs.selected import from_same_images, from_votes
@@ -24,11 +24,11 @@ from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement, experts_curve
 from truemorph.gold.answers import FIRST, read_answers
 from truemorph.gold.importing import (
-    OF_DISKS,
     about_questions,
     answers_of_table,
     export_subjects,
     gold_columns_of,
+    gold_columns_of_label,
     with_gold,
 )
 from truemorph.gold.plan import (
@@ -46,7 +46,7 @@ from truemorph.gold.plan import (
 from truemorph.gold.session import Source, open_session, read_session, without_images
 from truemorph.io import plain
 from truemorph.progress import tell
-from truemorph.questions import SMOOTH_OR_DISK
+from truemorph.questions import columns_of, slug
 from truemorph.results import PlainResult, Result, text_facts, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
@@ -68,7 +68,7 @@ def plan_gold(
 ) -> GoldPlan:
     """Choose the galaxies that should get a gold label, and how many are needed.
 
-    Galaxies are drawn from strata of α, observed label and, with a model's labels, p(disk); every galaxy has a known
+    Galaxies are drawn from strata of α, observed label and, with a model's labels, p(y | x); every galaxy has a known
     probability of selection. Gold labels of the catalogue, such as those of a pilot of 50, improve the prediction.
 
     Example: truemorph gold plan cat.parquet --error 0.03 --out gold
@@ -78,8 +78,8 @@ def plan_gold(
     catalogue : path or table
         Prepared catalogue.
     error : float
-        Wanted standard error of the disk fraction, the largest over the bins of α; for the bias curve, that of the flip
-        probability where it is one half.
+        Wanted standard error of the fraction of the second class (such as the disk fraction), the largest over the bins
+        of α; for the bias curve, that of the flip probability where it is one half.
     budget : int, optional
         Number of galaxies to label, instead of an error.
     bins : int
@@ -90,9 +90,9 @@ def plan_gold(
         Estimate of truemorph transition (.json) that predicts the classes; default one from the labels, or from the
         gold labels of a pilot.
     by : str
-        Column in whose bins the disk fraction is wanted.
+        Column in whose bins the fraction is wanted.
     purpose : str
-        What the gold labels are for: fractions (disk fractions) or transition (the bias curve).
+        What the gold labels are for: fractions or transition (the bias curve).
     question : str, optional
         Question of a decision tree, such as bar: the error is that of the fraction of its answer (bar fraction). The
         catalogue must be prepared for it. Galaxies are drawn from all rows, also those to which it may not apply.
@@ -119,19 +119,20 @@ def plan_gold(
     True
     """
     table = read_catalogue(catalogue)
-    p_disk = None if labels is None else _probabilities(table, labels)
+    p = None if labels is None else _probabilities(table, labels)
     read = estimate if estimate is None or isinstance(estimate, Estimate) else Estimate.read(estimate)
     curve = None if read is None else read.curve
-    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by, curve, question)
+    plan = make_plan(table, error, budget, bins, p, seed, purpose, by, curve, question)
     return plan if out is None else write_plan(plan, out)
 
 
 def _probabilities(catalogue: CatalogTable, labels: Any) -> np.ndarray:
-    """A model's p(disk) of each galaxy of a catalogue, NaN where it has none."""
+    """A model's p of the second class of each galaxy of a catalogue, shape (N,), NaN where it has none."""
     known, _ = join_labels(catalogue, labels)
+    name = columns_of("p", classes_of(catalogue))[1]
     ids = catalogue.frame.select(pl.col("object_id").cast(pl.String))
-    joined = ids.join(known.select("object_id", "p_disk"), on="object_id", how="left", maintain_order="left")
-    return joined["p_disk"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    joined = ids.join(known.select("object_id", name), on="object_id", how="left", maintain_order="left")
+    return joined[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 @validated
@@ -147,7 +148,7 @@ def collect_gold(
     """Label the galaxies of a plan on a local page; Ctrl-C ends it.
 
     The page shows one galaxy at a time, without its observed label, α or id, in an order that is random for each
-    person. Every answer is on the disk before the next galaxy is shown; to resume, run the same command again. Several
+    person. Every answer is saved before the next galaxy is shown; to resume, run the same command again. Several
     people label one plan under their own names. To label from another computer, forward the port:
     ssh -L 8642:127.0.0.1:8642 HOST
 
@@ -225,7 +226,7 @@ class GoldImport(Result):
     catalogue: CatalogTable  # the same, in memory
     agreement: dict[str, Any]  # see `truemorph.gold.agreement.agreement`; empty for tables
     page: Path | None = None  # with the galaxies on which people did not agree
-    question: str | None = None  # of a decision tree; None for smooth or disk
+    question: str | None = None  # of a decision tree; None for the label, 0 or 1
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -238,7 +239,7 @@ class GoldImport(Result):
         """Number of gold labels of each class."""
         frame = self.catalogue.frame
         if self.question is None:
-            return {one: int((frame["gold"] == k).sum()) for k, one in enumerate(SMOOTH_OR_DISK)}
+            return {one: int((frame["gold"] == k).sum()) for k, one in enumerate(classes_of(self.catalogue))}
         return dict(frame[gold_column(self.question)].drop_nulls().value_counts().sort(pl.nth(0)).rows())
 
     def summary(self) -> str:
@@ -256,9 +257,10 @@ class GoldImport(Result):
         for one in found.get("self_consistency", []):
             alike = f"{one['alike']:.0%} of {one['repeats']} repeats answered alike"
             facts.append(("consistency", f"{one['annotator']}: {alike}"))
-        if disks := found.get("twins", {}).get("disks"):
-            missed = f"{found['twins']['called_smooth']:.0%} of {disks} disks called smooth on a degraded copy"
-            facts.append(("twins", missed))
+        first, second = classes_of(self.catalogue)
+        if twins := found.get("twins", {}).get(f"{slug(second)}s"):
+            missed = found["twins"][f"called_{slug(first)}"]
+            facts.append(("twins", f"{missed:.0%} of {twins} {second}s called {first} on a degraded copy"))
         if self.page is not None:
             facts.append(("differences", f"{len(found['disagreements']):,} galaxies, shown in {self.page}"))
         return "\n".join(text_facts([*facts, ("wrote", str(self.out))]))
@@ -301,8 +303,8 @@ def import_gold(
 
     The catalogue gets the columns gold, gold_probability, gold_uncertain, gold_people and gold_time; estimates with
     `gold` then take selection and doubt into account. Answers to a question are written to gold_QUESTION,
-    gold_probability_QUESTION and so on; those along its gates also say whether a galaxy is a disk, and are written to
-    the former columns unless these have other gold labels.
+    gold_probability_QUESTION and so on; those along its gates also give the label, 0 or 1, and are written to the
+    former columns unless these have other gold labels.
 
     Example: truemorph gold import gold --out catalogue-gold.parquet
 
@@ -319,16 +321,16 @@ def import_gold(
     id : str
         Column of a table that has the ids.
     column : str
-        Column of a table that has the classes, or an SQL expression: smooth, disk (or the catalogue's names of them),
-        unclear, artefact, or 0 and 1; for a question its classes, such as edge-on or no bar, cannot tell, unclear,
-        artefact.
+        Column of a table that has the classes, or an SQL expression: the catalogue's names of them (smooth and disk, if
+        it has no others), unclear, artefact, or 0 and 1; for a question its classes, such as edge-on or no bar, cannot
+        tell, unclear, artefact.
     workflow : int, optional
         Id of a workflow (`workflow_id`), for a Zooniverse export of several.
     gold_source : str, optional
         better-images, same-images or literature; default that of the session, for tables literature.
     definition : str, optional
-        What counts as a disk, such as "disk: spirals and lenticulars, from Hubble images"; default that of the page.
-        With a question, what counts as its answers.
+        What counts as the second class, such as "disk: spirals and lenticulars, from Hubble images"; default that of
+        the page. With a question, what counts as its answers.
     question : str, optional
         Question of a decision tree that a table answers; default that of the plan.
 
@@ -357,6 +359,7 @@ def import_gold(
     plan_of = {} if folder is None else read_plan(folder)[0]
     into = read_catalogue(plan_of["catalogue"] if catalogue is None else catalogue)
     asked = question_of_plan(plan_of)
+    classes = plan_of["classes"] if source.is_dir() and asked is None else classes_of(into)
     if source.is_dir() and question not in (None, plan_of.get("question")):
         raise InputError(f"{source}: its answers are not to {question!r} (`question`)")
     if question is not None and (asked is None or question != asked[1]):
@@ -373,26 +376,27 @@ def import_gold(
         first = answers.filter(pl.col("occasion") == FIRST)
         if not first.height:
             raise InputError(f"{source}: has no answers yet; collect them with truemorph gold label")
-        measured, experts = agreement(answers), experts_curve(answers)
+        measured, experts = agreement(answers, classes), experts_curve(answers, classes)
         recorded = read_session(source)
         page = _disagreements_page(source, first, measured["disagreements"], recorded.get("images"), out)
         gold_source = gold_source or recorded.get("gold_source")
         same = first.filter(~pl.col("better"))["galaxy"] if gold_source != "literature" else first["galaxy"][:0]
     else:
-        first = answers_of_table(source, id, column, workflow, into.metadata.get("classes", SMOOTH_OR_DISK), asked)
+        first = answers_of_table(source, id, column, workflow, classes, asked)
         gold_source = gold_source or "literature"
         same = first["galaxy"] if gold_source == "same-images" else first["galaxy"][:0]
     shown = plan_of.get("definition") if source.is_dir() else ""
     where = str(gold_source) if source.is_dir() or column == "class" else f"{gold_source}, column {column}"
-    of_disks = f"disk: {shown or 'as labelled'} ({where})"
-    columns, about = [OF_DISKS], dict[str, Any]()
+    of_label = f"{classes[1]}: {shown or 'as labelled'} ({where})"
+    columns, about = [gold_columns_of_label(classes)], dict[str, Any]()
+    columns_of_label = columns[0].columns
     if asked is not None:
         columns = gold_columns_of(*asked, into)
         about = about_questions(into, *asked, columns, definition, where)
     elif "gold_along" in into.metadata:
         about["gold_along"] = {name: one for name, one in into.metadata["gold_along"].items() if name != "gold"}
-    if OF_DISKS.columns in (one.columns for one in columns):
-        about |= {"gold_source": gold_source, "gold_definition": of_disks if asked else definition or of_disks}
+    if columns_of_label in (one.columns for one in columns):
+        about |= {"gold_source": gold_source, "gold_definition": of_label if asked else definition or of_label}
     about |= {"gold_experts": experts} if experts else {}
     chosen_by = None if folder is None else read_chosen(folder)
     table, findings = with_gold(into, first, chosen_by, about, columns)

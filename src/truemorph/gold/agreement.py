@@ -11,7 +11,7 @@ import polars as pl
 
 from truemorph.gold.answers import FIRST, REPEAT, TWIN
 from truemorph.gold.choices import ARTEFACT, UNCLEAR
-from truemorph.questions import SMOOTH_OR_DISK
+from truemorph.questions import SMOOTH_OR_DISK, slug
 
 # Said wherever gold labels are combined.
 RULE = (
@@ -49,12 +49,13 @@ def combined(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> 
     )
 
 
-def agreement(answers: pl.DataFrame, seed: int = 0) -> dict[str, Any]:
+def agreement(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK, seed: int = 0) -> dict[str, Any]:
     """Measure how well people agree, from answers as `read_answers` returns them.
 
     `pairs` of people: the fraction of galaxies on which they agree, and Cohen's kappa; `fleiss`: Fleiss' kappa of the
     galaxies that all labelled, None for fewer than three people; `self_consistency`: repeats answered alike;
-    `disagreements`: galaxies; `twins`: disks whose degraded copy the same person labelled too, and those called smooth.
+    `disagreements`: galaxies; `twins`: galaxies of class 1 whose degraded copy the same person labelled too (`disks`),
+    and the fraction of class 0 among these answers (`called_smooth`).
     """
     first = answers.filter(pl.col("occasion") == FIRST)
     people = sorted(first["annotator"].unique())
@@ -74,35 +75,43 @@ def agreement(answers: pl.DataFrame, seed: int = 0) -> dict[str, Any]:
         .group_by("annotator")
         .agg(pl.len().alias("repeats"), (pl.col("answer") == pl.col("again")).mean().alias("alike"))
     )
-    twins = _beside_first(answers, TWIN).filter(pl.col("answer") == "disk", pl.col("again").is_in(["smooth", "disk"]))
+    twins = _twins(answers, classes[1]).filter(pl.col("again").is_in(classes[:2]))
     differing = first.group_by("galaxy").agg(pl.col("answer").n_unique().alias("n")).filter(pl.col("n") > 1)["galaxy"]
     return {
         "pairs": pairs,
         "fleiss": fleiss,
         "self_consistency": consistency.sort("annotator").to_dicts(),
         "disagreements": sorted(differing),
-        "twins": {"disks": twins.height, "called_smooth": (twins["again"] == "smooth").mean()},
+        "twins": {
+            f"{slug(classes[1])}s": twins.height,
+            f"called_{slug(classes[0])}": (twins["again"] == classes[0]).mean(),
+        },
     }
 
 
-def experts_curve(answers: pl.DataFrame) -> dict[str, float] | None:
-    """Measure the bias curve of the experts themselves with degraded copies; None with fewer than 10 disks.
+def experts_curve(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> dict[str, float] | None:
+    """Measure the bias curve of the experts themselves with degraded copies; None with fewer than 10 of class 1.
 
-    A disk by a person's answer on the original that the same person calls smooth on the copy, or can't tell there, was
-    missed. A galaxy that several people saw counts once. Returns `theta` of the Rayleigh family, most likely; `upper`,
-    its upper limit (95 %, likelihood ratio); `disks`.
+    A galaxy of class 1 by a person's answer on the original that the same person gives another class on the copy, or
+    can't tell there, was missed. A galaxy that several people saw counts once. Returns `theta` of the Rayleigh family,
+    most likely; `upper`, its upper limit (95 %, likelihood ratio); and the number of galaxies of class 1 (`disks`).
     """
-    twins = _beside_first(answers, TWIN).filter(pl.col("answer") == "disk", pl.col("again") != "artefact")
-    disks = twins["galaxy"].n_unique()
-    if disks < _FEWEST_TWINS:
+    twins = _twins(answers, classes[1]).filter(pl.col("again") != ARTEFACT)
+    galaxies = twins["galaxy"].n_unique()
+    if galaxies < _FEWEST_TWINS:
         return None
     weight = 1 / twins.with_columns(n=pl.len().over("galaxy"))["n"].to_numpy()
-    missed, alpha = (twins["again"] != "disk").to_numpy(), twins["twin_alpha"].to_numpy()
+    missed, alpha = (twins["again"] != classes[1]).to_numpy(), twins["twin_alpha"].to_numpy()
     grid = np.geomspace(0.05, 1000, 2000)
     flip = np.clip(np.exp(-(alpha**2) / (2 * grid[:, None] ** 2)), 1e-300, 1 - 1e-12)
     value = (np.where(missed, np.log(flip), np.log1p(-flip)) * weight).sum(axis=1)
     allowed = grid[value > value.max() - _HALF_CHI_SQUARED]
-    return {"theta": float(grid[value.argmax()]), "upper": float(allowed.max()), "disks": disks}
+    return {"theta": float(grid[value.argmax()]), "upper": float(allowed.max()), f"{slug(classes[1])}s": galaxies}
+
+
+def _twins(answers: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Answers to the degraded copies of galaxies that the same person gave this class; see `_beside_first`."""
+    return _beside_first(answers, TWIN).filter(pl.col("answer") == name)
 
 
 def _beside_first(answers: pl.DataFrame, occasion: str) -> pl.DataFrame:

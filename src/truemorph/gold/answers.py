@@ -67,7 +67,7 @@ def record_answer(
     seconds: float = 0.0,
     better: bool = False,
 ) -> None:
-    """Write an answer to the disk; an earlier one of the same person about the same picture is marked as undone.
+    """Write an answer to the file; an earlier one of the same person about the same picture is marked as undone.
 
     It is one of the choices of the plan in this folder.
     """
@@ -147,7 +147,7 @@ def read_twins(folder: Path) -> pl.DataFrame:
 
 @contextmanager
 def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
-    """A connection whose block is one transaction: all of its changes are on the disk when it ends, or none is."""
+    """A connection whose block is one transaction: all of its changes are in the file when it ends, or none is."""
     path = folder / ANSWERS
     with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level="IMMEDIATE")) as connection:
         connection.create_function("person", 1, person, deterministic=True)

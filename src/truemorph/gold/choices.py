@@ -1,22 +1,26 @@
 """What people can answer about a galaxy: a class of a question, along its gates, or that it cannot be told.
 
 A choice is known by its path, the answers from the first question of the tree on. The last one may be "cannot tell".
-Each choice gives a gold label for all questions on its path: anyone who counts arms also says that there is a disk.
+Each choice gives a gold label for all questions on its path: anyone who says that there is a bar also says that the
+galaxy is not edge-on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from truemorph.catalogs.paths import root_answers
 from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Tree, is_unsure
 
-UNCLEAR, ARTEFACT = "unclear", "artefact"
-# Of the label smooth or disk.
-CHOICES = ("smooth", "disk", UNCLEAR, ARTEFACT)
+NEITHER = UNCLEAR, ARTEFACT = "unclear", "artefact"
 _KEYS = 9
 Path = tuple[tuple[str, str], ...]  # (question, answer), from the first question on
+
+
+def choices_of_label(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return what people can answer without a question of a tree: the class of the label."""
+    return (*classes, *NEITHER)
 
 
 def choices_of(tree: Tree, question: str) -> dict[str, Path]:
@@ -89,8 +93,9 @@ def answer_of_path(question: str, path: Path, gates: Collection[str]) -> str:
     return answer if last == question else NOT_APPLICABLE
 
 
-def label_of_path(tree: Tree, path: Path) -> str:
-    """Return smooth, disk, unclear or artefact: what a choice says of the label 0 or 1."""
+def label_of_path(tree: Tree, path: Path, classes: Sequence[str]) -> str:
+    """Return the class of the label, unclear or artefact: what a choice says of the label 0 or 1."""
     if not path:
         return ARTEFACT
-    return next((kind for kind, answers in root_answers(tree).items() if path[0][1] in answers), UNCLEAR)
+    of_root = zip((*classes, ARTEFACT), root_answers(tree).values(), strict=True)
+    return next((name for name, answers in of_root if path[0][1] in answers), UNCLEAR)

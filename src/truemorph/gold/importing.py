@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Json
 
+from truemorph.catalogs.catalogue import classes_of
 from truemorph.catalogs.columns import lenticulars
 from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.catalogs.paths import gold_column, label_column
@@ -18,7 +19,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.agreement import combined
 from truemorph.gold.answers import one_spelling
-from truemorph.gold.choices import CHOICES, answer_of_path, choices_of, label_of_path
+from truemorph.gold.choices import NEITHER, answer_of_path, choices_of, choices_of_label, label_of_path
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import readable_images, without_images
 from truemorph.images.decode import read_image_file
@@ -26,7 +27,7 @@ from truemorph.io import checked, write_file
 from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, SMOOTH_OR_DISK, Tree
 from truemorph.tables import CatalogTable, read_table, write_table
 
-# Words by which a class is recognised in tables and on Zooniverse.
+# Words by which a class of this name is recognised in tables and on Zooniverse.
 _WORDS = {
     "smooth": r"0|0\.0|smooth|elliptical",
     "disk": r"1|1\.0|disk|disc|features?( or dis[ck])?|spiral",
@@ -49,27 +50,31 @@ class GoldColumns:
     applies: Mapping[str, str] | None = None  # of a question: whether an answer says that it applies, or unclear
 
 
-OF_DISKS = GoldColumns(_COLUMNS, {one: k for k, one in enumerate(SMOOTH_OR_DISK)}, {one: one for one in CHOICES})
+def gold_columns_of_label(classes: Sequence[str]) -> GoldColumns:
+    """Return the gold labels that answers about two classes give: 0 and 1."""
+    given = {one: one for one in choices_of_label(classes)}
+    return GoldColumns(_COLUMNS, {one: k for k, one in enumerate(classes)}, given)
 
 
 def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[GoldColumns]:
     """Return the gold labels that answers about a question give: its own, and those of the questions on the way.
 
-    The latter are smooth or disk, and questions for which the catalogue is prepared. If such a column has gold labels
-    that do not come from answers about this question, they stay as they are.
+    The latter are the label, 0 or 1, and questions for which the catalogue is prepared. If such a column has gold
+    labels that do not come from answers about this question, they stay as they are.
     """
     choices, found = choices_of(tree, question), list[GoldColumns]()
     for gate in reversed(tree.gates(question)):
         if label_column(gate.name) in catalogue.frame.columns:
             gates = [one.name for one in tree.gates(gate.name)]
             given = {name: answer_of_path(gate.name, path, gates) for name, path in choices.items()}
-            names = [one for one in dict.fromkeys(given.values()) if one not in CHOICES[2:]]
+            names = [one for one in dict.fromkeys(given.values()) if one not in NEITHER]
             columns = tuple(gold_column(gate.name, one) for one in _COLUMNS)
             reached = {name for name, path in choices.items() if path and path[-1][0] == gate.name}
             applies = {name: APPLIES if name in reached or one in gate.answers else one for name, one in given.items()}
             found.append(GoldColumns(columns, {one: one for one in names}, given, applies))
-    given = {name: label_of_path(tree, path) for name, path in choices.items()}
-    found.append(GoldColumns(_COLUMNS, OF_DISKS.classes, given))
+    classes = classes_of(catalogue)
+    given = {name: label_of_path(tree, path, classes) for name, path in choices.items()}
+    found.append(replace(gold_columns_of_label(classes), given=given))
     along = catalogue.metadata.get("gold_along", {})
     kept = {one for one in catalogue.frame.columns if along.get(one) != question} - {gold_column(question)}
     return [one for one in found if one.columns[0] not in kept]
@@ -99,7 +104,7 @@ def class_of(word: str, names: Mapping[str, str]) -> str | None:
     """Return the answer for a word: by its name in lower case, or by a usual word for it; None if it is none."""
     if (plain := word.strip().lower()) in names:
         return names[plain]
-    answers = set(names.values()) | set(CHOICES[2:])
+    answers = set(names.values()) | set(NEITHER)
     usual = (name for name, pattern in _WORDS.items() if name in answers and re.fullmatch(pattern, plain))
     return next(usual, names.get(re.sub("can.?t tell", CANNOT_TELL, plain)))
 
@@ -118,7 +123,8 @@ def answers_of_table(
     Each row without a name is of another person. Of several answers in an export, the latest one of a person counts.
     Answers about a question are its classes, or the answers along its gates, separated by commas.
     """
-    names = dict(zip((one.lower() for one in classes), SMOOTH_OR_DISK, strict=False))
+    names = {number: one for k, one in enumerate(classes) for number in (str(k), f"{k}.0")}
+    names |= {one.lower(): one for one in classes}
     if question is not None:
         choices = choices_of(*question)
         names = {", ".join(answer for _, answer in way).lower(): one for one, way in choices.items() if len(way) > 1}
@@ -147,9 +153,9 @@ def answers_of_table(
         raise InputError(f"{path}: unknown classes {listed}; use {'; '.join(choices)}, or an expression (`column`)")
     if unknown:
         raise InputError(
-            f"{path}: unknown classes {listed}; use smooth, disk, unclear or artefact "
-            "(or 0 and 1), or an expression (`column`), such as \"CASE WHEN class = 'Sb' THEN 'disk' ELSE class END\""
-            f"{lenticulars(unknown)}"
+            f"{path}: unknown classes {listed}; use {', '.join(classes)}, unclear or artefact (or 0 and 1), or an "
+            f"expression (`column`), such as \"CASE WHEN class = 'Sb' THEN '{classes[1]}' ELSE class END\""
+            f"{lenticulars(unknown, classes)}"
         )
     named = pl.when(pl.col("annotator").str.strip_chars() != "").then("annotator")
     every = named.otherwise(pl.format("unknown {}", pl.int_range(1, pl.len() + 1)))
@@ -201,15 +207,16 @@ def with_gold(
     answers: pl.DataFrame,
     plan: pl.DataFrame | None,
     about: dict[str, Any],
-    columns: Sequence[GoldColumns] = (OF_DISKS,),
+    columns: Sequence[GoldColumns] | None = None,
 ) -> tuple[CatalogTable, list[Finding]]:
     """Return a catalogue with gold labels from answers (see `combined`), and what was left out.
 
     With the table of a plan, `gold_probability` is the probability of being selected, times the fraction of the plan
     that was answered, as orders are random; gold labels of earlier plans are kept. `about` is added to the metadata.
     """
-    table, findings = _joined(catalogue, answers, plan, columns[0])
-    for one in columns[1:]:  # of questions on the way
+    first, *others = columns or [gold_columns_of_label(classes_of(catalogue))]
+    table, findings = _joined(catalogue, answers, plan, first)
+    for one in others:  # of questions on the way
         table, _ = _joined(table, answers, plan, one)
     metadata = {**catalogue.metadata, **about}
     return CatalogTable(table.frame, catalogue.units, metadata, descriptions=table.descriptions), findings

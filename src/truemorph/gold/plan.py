@@ -1,6 +1,6 @@
 """Which galaxies should get a gold label, and how many: stratified sampling with known probabilities.
 
-Galaxies are put into strata of α, observed label and, where there is one, p(disk). Within a stratum they are drawn at
+Galaxies are put into strata of α, observed label and, where there is one, p(y | x). Within a stratum they are drawn at
 random, so that every galaxy has a known probability of selection. Strata in which the class is uncertain get more
 labels (Neyman 1934, J. R. Stat. Soc. 97, 558). For a question of a decision tree, galaxies are drawn from all rows,
 also those to which it may not apply: whether volunteers were asked depends on the bias.
@@ -27,11 +27,11 @@ from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
-from truemorph.catalogs.catalogue import checksum, find_images, object_ids
+from truemorph.catalogs.catalogue import checksum, classes_of, find_images, object_ids
 from truemorph.catalogs.paths import gold_column, gold_of_question, question_votes, tree_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.gold.choices import CHOICES, choices_of
+from truemorph.gold.choices import choices_of, choices_of_label
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.questions import SMOOTH_OR_DISK, Quantity, Tree, read_tree
@@ -53,7 +53,6 @@ _REPEATED = 0.05
 _BUDGETS = (50, 100, 200, 300, 500, 1000, 2000, 5000)
 # Least variance of a class: that of a fraction of 2 %.
 _LEAST_VARIANCE = 0.02 * 0.98
-DISK_FRACTION = Quantity("disk fraction", (0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Strata:
     bins: np.ndarray  # (H,): bin of α of each stratum; 0 for all where the bias curve is wanted
     sizes: np.ndarray  # (H,): galaxies that can be labelled
     # (H,): predicted standard deviation of a galaxy's influence on the quantity of its bin, or on the bias curve; on
-    # the disk fraction it is that of the class, at least that of p = 0.02
+    # the fraction of a class it is that of the class, at least that of p = 0.02
     spread: np.ndarray
 
     @property
@@ -74,12 +73,7 @@ class Strata:
 
     @classmethod
     def of(
-        cls,
-        label: np.ndarray,
-        bins: Bins,
-        probabilities: np.ndarray,
-        groups: int = 1,
-        quantities: Sequence[Quantity] = (DISK_FRACTION,),
+        cls, label: np.ndarray, bins: Bins, probabilities: np.ndarray, quantities: Sequence[Quantity], groups: int = 1
     ) -> Strata:
         """Strata of bin, label and `groups` equal-count groups of the last class's p; `probabilities` are (N, K).
 
@@ -183,8 +177,7 @@ class GoldPlan(Result):
     edges : array, shape (B + 1,)
         Bins of α.
     predicted : array, shape (B,)
-        Predicted standard error of the disk fraction (or of a question's quantity) in each bin; of the bias curve,
-        shape (1,), if that is wanted.
+        Predicted standard error of the `quantity` in each bin; of the bias curve, shape (1,), if that is wanted.
     comparison : polars.DataFrame
         `labels`, `planned`, `random`: the largest of these errors for several numbers of labels.
     repeats : int
@@ -206,7 +199,7 @@ class GoldPlan(Result):
     @property
     def quantity(self) -> str:
         """Name of the quantity whose error is predicted."""
-        return str(self.about.get("quantity", DISK_FRACTION.name))
+        return str(self.about.get("quantity", f"{self.about['classes'][1]} fraction"))
 
     @property
     def selected(self) -> pl.DataFrame:
@@ -276,17 +269,17 @@ def predicted_probabilities(
     label: np.ndarray,
     alpha: np.ndarray,
     gold: np.ndarray | None = None,
-    p_disk: np.ndarray | None = None,
+    p: np.ndarray | None = None,
     curve: FittedCurve | None = None,
 ) -> np.ndarray:
-    """p(disk) of each galaxy, shape (N,): a model's; or given label and α, by an estimate or a pilot's gold labels.
+    """p(class 1) of each galaxy, shape (N,): a model's; or given label and α, by an estimate or a pilot's gold labels.
 
-    By an estimate (from the labels, if none is given) it is the value nearest to one half that the range of the disk
+    By an estimate (from the labels, if none is given) it is the value nearest to one half that the range of its
     fraction allows: a plan should not rest on the assumption that gold labels are to test.
     """
-    if p_disk is not None:
-        finite = np.isfinite(p_disk)
-        return p_disk if finite.all() else np.where(finite, p_disk, predicted_probabilities(label, alpha, curve=curve))
+    if p is not None:
+        finite = np.isfinite(p)
+        return p if finite.all() else np.where(finite, p, predicted_probabilities(label, alpha, curve=curve))
     if (
         curve is None
         and gold is not None
@@ -306,12 +299,12 @@ def predicted_probabilities(
 
 
 def influence_on_curve(
-    label: np.ndarray, alpha: np.ndarray, p_disk: np.ndarray, curve: FittedCurve | None = None
+    label: np.ndarray, alpha: np.ndarray, p: np.ndarray, curve: FittedCurve | None = None
 ) -> np.ndarray:
     """Standard deviation of a galaxy's influence on the flip probability where this is one half, shape (N,).
 
-    With a gold label a disk adds its score, ∂ log p(ỹ | disk, α) / ∂θ, to the fit of the Rayleigh curve; unknown is
-    whether the galaxy is a disk. The Rayleigh curve is that which misses half of the disks at the α of the estimate's.
+    With a gold label a galaxy of class 1 adds its score, ∂ log p(ỹ | y = 1, α) / ∂θ, to the fit of the Rayleigh curve;
+    unknown is the class. The Rayleigh curve is that which misses half of class 1 at the α of the estimate's.
     """
     if curve is None:
         theta = float(fit_transition(label, alpha, delta=None).values["theta"])
@@ -322,9 +315,9 @@ def influence_on_curve(
     flip = np.clip(np.exp(-(alpha**2) / (2 * theta**2)), 1e-6, 1 - 1e-6)
     slope = flip * alpha**2 / theta**3
     score = np.where(label == SMOOTH, slope / flip, -slope / (1 - flip))
-    information = np.mean(p_disk * slope**2 / (flip * (1 - flip)))
+    information = np.mean(p * slope**2 / (flip * (1 - flip)))
     steepest = np.log(2) / theta  # ∂ flip / ∂θ where the flip probability is one half
-    return np.asarray(np.sqrt(p_disk * (1 - p_disk)) * np.abs(score) * steepest / information)
+    return np.asarray(np.sqrt(p * (1 - p)) * np.abs(score) * steepest / information)
 
 
 @dataclass(frozen=True)
@@ -374,14 +367,15 @@ def _of_question(catalogue: CatalogTable, question: str) -> _Prediction:
     return _Prediction(label, probabilities, shown, gold, about)
 
 
-def _of_disks(catalogue: CatalogTable, p_disk: np.ndarray | None, curve: FittedCurve | None) -> _Prediction:
-    """Probabilities of smooth and disk of all galaxies; see `predicted_probabilities`."""
+def _of_label(catalogue: CatalogTable, p: np.ndarray | None, curve: FittedCurve | None) -> _Prediction:
+    """Probabilities of the two classes of all galaxies; see `predicted_probabilities`."""
     frame = catalogue.frame
     label = frame["label"].to_numpy()
     gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
-    predicted = predicted_probabilities(label, frame["alpha"].to_numpy(), gold, p_disk, curve)
-    about = {"classes": catalogue.metadata.get("classes", SMOOTH_OR_DISK)}
-    return _Prediction(label, np.column_stack([1 - predicted, predicted]), (DISK_FRACTION,), gold, about)
+    predicted = predicted_probabilities(label, frame["alpha"].to_numpy(), gold, p, curve)
+    classes = classes_of(catalogue)
+    counted = Quantity(f"{classes[1]} fraction", (0.0, 1.0))
+    return _Prediction(label, np.column_stack([1 - predicted, predicted]), (counted,), gold, {"classes": classes})
 
 
 def make_plan(
@@ -389,14 +383,14 @@ def make_plan(
     error: float = 0.03,
     budget: int | None = None,
     bins: int = 8,
-    p_disk: np.ndarray | None = None,
+    p: np.ndarray | None = None,
     seed: int = 0,
     purpose: Purpose = "fractions",
     by: str = "alpha",
     curve: FittedCurve | None = None,
     question: str | None = None,
 ) -> GoldPlan:
-    """Choose the galaxies that should get a gold label; arguments as in `plan_gold`, with `p_disk` of shape (N,).
+    """Choose the galaxies that should get a gold label; arguments as in `plan_gold`, with `p` of class 1, shape (N,).
 
     Gold labels in the catalogue (of a pilot) predict how uncertain the classes of the others are; their galaxies are
     not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
@@ -404,12 +398,12 @@ def make_plan(
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
     if curve is not None and n_observables(curve.transition):
         raise InputError("the estimate depends on columns beside α; a plan needs one of α alone (`estimate`)")
-    if question is not None and not (purpose == "fractions" and p_disk is None and curve is None):
+    if question is not None and not (purpose == "fractions" and p is None and curve is None):
         raise InputError(
             f"a plan for the question {question!r} is for fractions, and predicts classes from its votes and the gold "
             "labels of a pilot; leave out `purpose`, `labels` and `estimate`"
         )
-    wanted = _of_disks(catalogue, p_disk, curve) if question is None else _of_question(catalogue, question)
+    wanted = _of_label(catalogue, p, curve) if question is None else _of_question(catalogue, question)
     label, alpha, predicted = wanted.label, frame["alpha"].to_numpy(), wanted.probabilities
     image = frame["image"] if "image" in frame.columns else pl.repeat(None, label.size, dtype=pl.String, eager=True)
     able = image.is_not_null().to_numpy() | (image.count() == 0)  # images may be named after the ids
@@ -418,7 +412,7 @@ def make_plan(
     column = alpha if by == "alpha" else numeric_columns(frame, [by], source)[:, 0]
     _check_wanted(source, error, budget, column[rows], by)
     cut = Bins.cut(column[rows], min(bins, rows.size // 50))
-    strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3, wanted.quantities)
+    strata = Strata.of(label[rows], cut, predicted[rows], wanted.quantities, 1 if p is None else 3)
     if purpose == "transition":
         strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows, DISK], curve))
     drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
@@ -545,14 +539,15 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
 
 
 def question_of_plan(about: Mapping[str, Any]) -> tuple[Tree, str] | None:
-    """Return the question of a plan and its tree, from the content of plan.json; None for smooth or disk."""
+    """Return the question of a plan and its tree, from the content of plan.json; None for the label."""
     return (read_tree(about["tree"]), about["question"]) if about.get("question") else None
 
 
 def choices_of_plan(folder: Path) -> tuple[str, ...]:
     """Return what people can answer about the galaxies of a plan."""
-    asked = question_of_plan(read_json(folder / PLAN, PlanFile)) if (folder / PLAN).is_file() else None
-    return CHOICES if asked is None else tuple(choices_of(*asked))
+    about = read_json(folder / PLAN, PlanFile) if (folder / PLAN).is_file() else {"classes": SMOOTH_OR_DISK}
+    asked = question_of_plan(about)
+    return choices_of_label(about["classes"]) if asked is None else tuple(choices_of(*asked))
 
 
 def read_chosen(folder: Path) -> pl.DataFrame:

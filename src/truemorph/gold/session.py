@@ -98,10 +98,12 @@ def open_session(
 ) -> Session:
     """Find and check the pictures of a plan, make the twins, and write `session.json`, which has the defaults."""
     about, plan = read_plan(folder)
-    if (asked := question_of_plan(about)) and twins:
+    asked = question_of_plan(about)
+    counted = [] if asked is None else list(root_answers(asked[0]).values())[1]
+    if asked is not None and twins:
         raise InputError(
-            f"{folder}: twins measure how experts miss disks, which ranges of {asked[1]!r} do not use; leave them out "
-            "(`twins`), or make a plan without a question"
+            f"{folder}: twins measure how experts miss {' or '.join(counted)}s, which ranges of {asked[1]!r} do not "
+            "use; leave them out (`twins`), or make a plan without a question"
         )
     before = read_session(folder)
     images = images or before.get("images") or about.get("image_root")
@@ -123,8 +125,7 @@ def open_session(
     error = max(about["predicted"])
     named, levels = (about["classes"], about["definition"]), None
     if asked is not None:
-        disks = root_answers(asked[0])["disk"]
-        levels = levels_of(*asked, {disks[0]: about["definition"]} if len(disks) == 1 else {})
+        levels = levels_of(*asked, {counted[0]: about["definition"]} if len(counted) == 1 else {})
     return Session(folder, shown, beside, copies, about["repeats"], about["seed"], error, reasons, used, *named, levels)
 
 

@@ -40,6 +40,7 @@ from truemorph.labelling.sources import (
 )
 from truemorph.plotting import axes_or_new
 from truemorph.progress import SILENT, Progress, progress, tell
+from truemorph.questions import columns_of
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, frame_hash, kind_of, missing_in, numeric_columns, read_table, to_astropy
 
@@ -61,6 +62,7 @@ class LabelReport(Result):
     problems: list[tuple[Any, str]]  # id and reason
     complete: bool  # False if other processes or shards still have parts to label
     findings: tuple[Finding, ...]  # about T(α) and about this labelling
+    classes: tuple[str, ...]  # of the model
 
     def summary(self) -> str:
         """Return the row counts as text."""
@@ -69,17 +71,18 @@ class LabelReport(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return super().to_dict() | {"problems": len(self.problems)}
+        own = super().to_dict() | {"problems": len(self.problems)}
+        return {name: one for name, one in own.items() if name != "classes"}  # names of columns say it
 
     def to_table(self) -> Any:
         """Read the labels as an astropy table with units and descriptions."""
         return to_astropy(read_table(self.out))
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the distribution of p(disk); returns matplotlib axes."""
-        ax = axes_or_new(ax)
-        ax.hist(read_table(self.out).frame["p_disk"].drop_nulls().to_numpy(), bins=np.linspace(0, 1, 41))
-        ax.set(xlabel="p(disk)", ylabel="galaxies")
+        """Draw the distribution of p of the second class; returns matplotlib axes."""
+        ax, column = axes_or_new(ax), columns_of("p", self.classes)[1]
+        ax.hist(read_table(self.out).frame[column].drop_nulls().to_numpy(), bins=np.linspace(0, 1, 41))
+        ax.set(xlabel=f"p({self.classes[1]})", ylabel="galaxies")
         return ax
 
 
@@ -135,8 +138,8 @@ class Labelling:
             labels = pl.DataFrame(schema=self.labeller.schema)
             if good.height:
                 labels = self.labeller.label(good, inputs)
-            probabilities = [f"p_{name}" for name in self.labeller.model.classes]
-            finite = labels.select(pl.all_horizontal(pl.col(probabilities).is_finite())).to_series()
+            probabilities = pl.col(columns_of("p", self.labeller.model.classes))
+            finite = labels.select(pl.all_horizontal(probabilities.is_finite())).to_series()
             listed += [(one, NOT_FINITE) for one in labels.filter(~finite)["object_id"]]
             yield frame.height, labels.filter(finite), listed
             bar.update(frame.height)
@@ -413,11 +416,11 @@ def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
 
 def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> LabelReport:
     """Count rows; when all parts are done, combine them if the output is one table."""
-    results, findings = work.results, [*work.findings, *damaged]
+    results, findings, classes = work.results, [*work.findings, *damaged], work.labeller.model.classes
     with results.alone():
         if not results.is_there:
             findings.append(Finding("written-elsewhere", "note", f"Another process has written {results.out}."))
-            return LabelReport(results.out, 0, 0, [], True, tuple(findings))
+            return LabelReport(results.out, 0, 0, [], True, tuple(findings), classes)
         counts, left = results.total(), sum(not results.is_done(part) for part in results.parts)
         problems = results.listed()
         results.write_problems()
@@ -451,4 +454,5 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
     if work.labeller.joined is not None:
         matched = f"{counts['matched']:,d} of {counts['labelled']:,d} galaxies are in the catalogue of observed labels."
         findings.append(Finding("observed-labels-matched", "note", matched))
-    return LabelReport(results.out, counts["rows_in"], counts["labelled"], problems, not left, tuple(findings))
+    rows_in, labelled = counts["rows_in"], counts["labelled"]
+    return LabelReport(results.out, rows_in, labelled, problems, not left, tuple(findings), classes)

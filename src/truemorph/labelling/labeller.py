@@ -19,6 +19,7 @@ from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.labelling.engines import Engine
 from truemorph.labelling.sources import base_names
+from truemorph.questions import columns_of
 from truemorph.tables import numeric_columns
 
 NEW, IN_SAMPLE = "new", "in_sample"
@@ -59,7 +60,8 @@ class Labeller:
         numbered = ", ".join(f"{k} {name}" for k, name in enumerate(names))
         mean, spread = "class probability from the model, mean over members", "standard deviation of p(y | x)"
         out: dict[str, tuple[Any, str]] = {"object_id": (self.id_type, NAMED["object_id"].description)}
-        out |= {f"p_{name}": (pl.Float64, f"p(y = {name} | x): {mean}") for name in names}
+        chances = zip(columns_of("p", names), names, strict=True)
+        out |= {column: (pl.Float64, f"p(y = {name} | x): {mean}") for column, name in chances}
         out |= {
             "p_spread": (pl.Float64, f"{spread} over members; missing if only one member labelled the galaxy"),
             "label": (pl.Int64, f"class with the largest p(y | x): {numbered}"),
@@ -70,7 +72,8 @@ class Labeller:
             out["alpha"], out["split"] = (pl.Float64, ADDED["alpha"]), (pl.String, ADDED["split"])
         if self.transition is not None:
             given = "given x, the observed label and alpha"
-            out |= {f"posterior_{name}": (pl.Float64, f"posterior probability of {name}, {given}") for name in names}
+            after = zip(columns_of("posterior", names), names, strict=True)
+            out |= {column: (pl.Float64, f"posterior probability of {name}, {given}") for column, name in after}
             out["posterior_label"] = pl.Int64, f"class with the largest posterior probability: {numbered}"
             out["label_quality"] = pl.Float64, "posterior probability that the observed label is correct"
         return out | {"model_hash": (pl.String, "hash of the model's files")}
@@ -97,7 +100,7 @@ class Labeller:
         roles, fold = self.part_in_training(frame["object_id"])
         p, spread = self._out_of_fold(inputs, fold)
         out: dict[str, Any] = {name: frame[name] for name in ("object_id", *self.keep)}
-        out |= {f"p_{name}": p[:, k] for k, name in enumerate(self.model.classes)}
+        out |= dict(zip(columns_of("p", self.model.classes), p.T, strict=True))
         out |= {
             "p_spread": pl.Series(spread).fill_nan(None),
             "label": np.argmax(p, axis=1),
@@ -147,6 +150,7 @@ class Labeller:
         after[rows] = posterior(p[rows], labels, alpha, t, observables=values[rows] if self.observables else None)
         quality = np.full(len(p), np.nan)
         quality[rows] = after[rows, labels]
-        out = {f"posterior_{name}": pl.Series(after[:, k]).fill_nan(None) for k, name in enumerate(self.model.classes)}
+        names = columns_of("posterior", self.model.classes)
+        out = {name: pl.Series(one).fill_nan(None) for name, one in zip(names, after.T, strict=True)}
         out["posterior_label"] = pl.select(pl.when(usable).then(pl.Series(after.argmax(axis=1)))).to_series()
         return out | {"label_quality": pl.Series(quality).fill_nan(None)}

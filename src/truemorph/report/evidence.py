@@ -18,7 +18,7 @@ from truemorph.bias.likelihood import n_observables, observed_log_probabilities,
 from truemorph.bias.metrics import BiasResult
 from truemorph.bias.transitions import DISK, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
-from truemorph.catalogs.label_sets import FIFTHS, LabelSet, columns_of, fractions_by
+from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import estimate_catalogue, from_same_images, rows_hash
 from truemorph.classifiers.checkpoint import Classifier
@@ -29,7 +29,7 @@ from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
-from truemorph.questions import fraction_names
+from truemorph.questions import columns_of, fraction_names
 from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changes
 from truemorph.report.measures import BiasTree, table_one
 from truemorph.report.options import ReportOptions

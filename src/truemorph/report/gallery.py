@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 from truemorph.bias.transitions import DISK
 from truemorph.catalogs.catalogue import find_images, image_folder
 from truemorph.catalogs.columns import FRACTIONS
-from truemorph.catalogs.label_sets import columns_of
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.decode import DEFAULTS, cropped_and_resized, decode, read_image_file
+from truemorph.questions import columns_of
 from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changed_to
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import overview, pairs_figure

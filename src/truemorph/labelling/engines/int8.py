@@ -48,8 +48,9 @@ Members = tuple[list[Any], list["Alignment"]]
 class Gate:
     """Differences between a faster engine and float32, and whether they are small enough.
 
-    `fraction_changes` are those of the disk fraction in quintiles of α, from labels or mean probabilities (the larger);
-    `calibration_change` that of the calibration error against gold labels ("truth") if there are any, or "float32".
+    `fraction_changes` are those of the fraction of class 1 in quintiles of α, from labels or mean probabilities (the
+    larger); `calibration_change` that of the calibration error against gold labels ("truth") if there are any, or
+    "float32".
     """
 
     images: int
@@ -68,12 +69,13 @@ class Gate:
             and abs(self.calibration_change) <= MOST_CALIBRATION_CHANGE
         )
 
-    def __str__(self) -> str:
+    def summary(self, counted: str) -> str:
+        """Return the differences as text; `counted` is the name of the second class."""
         changes = ", ".join(f"{change:+.4f}" for change in self.fraction_changes)
         return (
-            f"{self.images:,d} images, label agreement {self.agreement:.4f} (at least {LEAST_AGREEMENT}), disk "
-            f"fractions {changes} (at most ±{MOST_FRACTION_CHANGE}), calibration error {self.calibration_change:+.4f} "
-            f"(at most ±{MOST_CALIBRATION_CHANGE}, against {self.against})"
+            f"{self.images:,d} images, label agreement {self.agreement:.4f} (at least {LEAST_AGREEMENT}), "
+            f"{counted} fractions {changes} (at most ±{MOST_FRACTION_CHANGE}), calibration error "
+            f"{self.calibration_change:+.4f} (at most ±{MOST_CALIBRATION_CHANGE}, against {self.against})"
         )
 
 
@@ -141,14 +143,14 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
 
 
 def _logit(p: np.ndarray) -> np.ndarray:
-    """Log-odds of a disk, shape (N,)."""
-    smooth, disk = np.log(np.maximum(p, _LEAST)).T
-    return disk - smooth
+    """Log-odds of the second class, shape (N,)."""
+    first, second = np.log(np.maximum(p, _LEAST)).T
+    return second - first
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Change the log-odds of a disk to scale · log-odds + shift."""
+    """Change the log-odds of the second class to scale · log-odds + shift."""
 
     scale: float
     shift: float
@@ -244,9 +246,10 @@ def _made(model: Classifier, source: Source | None, place: Path) -> Members:
         )
     networks, alignments = int8_members(model, calibration_images(model, source))
     gate = measure(model, source, TorchEngine(model, "fp32"), OpenVinoEngine(networks, model, "int8", alignments))
-    tell(f"int8 {'passed' if gate.passed else 'failed'}: {gate}")
+    found = gate.summary(model.classes[1])
+    tell(f"int8 {'passed' if gate.passed else 'failed'}: {found}")
     if not gate.passed:
-        raise InputError(f"int8 is not accurate enough for this model: {gate}; use bf16")
+        raise InputError(f"int8 is not accurate enough for this model: {found}; use bf16")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     for member, network in enumerate(networks):

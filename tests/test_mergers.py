@@ -1,0 +1,173 @@
+"""Mergers through training, labelling and gold labels: every name and text comes from the catalogue's classes."""
+
+import json
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+import truemorph as tm
+from conftest import run
+from gold.conftest import give
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.classifiers.checkpoint import load
+from truemorph.gold.answers import read_answers
+from truemorph.gold.plan import read_plan
+from truemorph.gold.session import open_session
+from truemorph.tables import read_table
+
+CLASSES = ("none", "merger")
+OTHERS = re.compile("(?<!false_)disk|smooth", re.IGNORECASE)  # false_disk is a parameter of T(α)
+
+
+def silent(*texts):
+    """Whether no text names the classes that these galaxies do not have."""
+    return not any(OTHERS.search(one) for one in texts)
+
+
+@pytest.fixture(scope="module")
+def mergers(simulated, tmp_path_factory):
+    """A catalogue of 400 galaxies with images, of which volunteers miss mergers, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("mergers")
+    names = sorted(one.stem for one in (simulated / "images").glob("*.jpg"))
+    rng = np.random.default_rng(0)
+    alpha, truth = rng.lognormal(2.5, 0.5, len(names)), rng.random(len(names)) < 0.5
+    seen = truth & (rng.random(len(names)) > RayleighTransition(9.0).flip_probability(alpha))
+    table = pl.DataFrame({
+        "object_id": names, "seen": seen.astype(int), "alpha": alpha, "mass": truth + rng.normal(0, 0.7, len(names)),
+        "expert": truth.astype(int),
+    })  # fmt: skip
+    asked = {"classes": CLASSES, "definition": "two nuclei, or tails", "images": simulated / "images"}
+    tm.prepare_catalogue(table, label="seen", alpha="alpha", **asked, out=folder / "cat.parquet")
+    return folder / "cat.parquet"
+
+
+@pytest.fixture(scope="module")
+def model(mergers):
+    out = mergers.parent / "model"
+    tm.train_classifier(mergers, out=out, preset="dcv14", settings={"features": ["mass"], "folds": 2})
+    return out
+
+
+def test_a_model_of_other_classes_and_its_labels(capsys, mergers, model, tmp_path):
+    assert load(model).classes == CLASSES
+    assert silent((model / "README.md").read_text(), load(model).summary())
+    status, out, err = run(capsys, "label", model, mergers, "--out", tmp_path / "labels.parquet")
+    assert status == 0
+    assert silent(out, err)
+    labels = read_table(tmp_path / "labels.parquet")
+    for kind in ("p", "posterior"):
+        assert {f"{kind}_none", f"{kind}_merger"} <= set(labels.frame.columns)
+    np.testing.assert_allclose(labels.frame["p_none"] + labels.frame["p_merger"], 1)
+    assert silent(json.dumps(labels.descriptions))
+    found = tm.label_galaxies(model, mergers, tmp_path / "again.parquet")
+    assert found.plot().get_xlabel() == "p(merger)"
+    assert tm.plan_gold(mergers, budget=60, labels=found.out).quantity == "merger fraction"
+
+
+def test_gold_labels_train_a_model_and_define_its_classes(mergers, tmp_path):
+    settings = {"features": ["mass"], "folds": 2}
+    model = tm.train_classifier(mergers, out=tmp_path, preset="dcv14", labels="expert", settings=settings).model
+    assert model.described["catalogue"]["gold_definition"] == "merger: expert is 1"
+    assert "merger: merger" not in model.summary()
+    assert silent(model.summary())
+
+
+def test_the_class_fractions_of_an_estimate_label_galaxies(mergers, tmp_path):
+    estimate = tm.estimate_transition(mergers, gold="expert", compare=False, out=tmp_path / "fit.json")
+    tm.label_galaxies(tmp_path / "fit.json", mergers, tmp_path / "labels.parquet")
+    labels = read_table(tmp_path / "labels.parquet").frame
+    np.testing.assert_allclose(labels["p_merger"], estimate.curve.class_fractions[1])
+    assert (labels.filter(pl.col("observed_label") == 1)["posterior_merger"] == 1).all()
+
+
+def test_a_plan_of_gold_labels_and_their_import(capsys, mergers, tmp_path):
+    folder, out = tmp_path / "gold", tmp_path / "out.parquet"
+    status, said, err = run(capsys, "gold", "plan", mergers, "--budget", 100, "--out", folder)
+    assert status == 0
+    assert "merger fraction" in said
+    assert silent(said, err, (folder / "plan.json").read_text())
+    truth = dict(read_catalogue(mergers).frame.select("object_id", "expert").rows())
+    words = {one: CLASSES[truth[one]] for one in read_plan(folder)[1]["object_id"]}
+    give(folder, "Ann", words)
+    assert set(read_answers(folder)["answer"]) == set(CLASSES)
+    twins = list(open_session(folder, twins=30).twins)
+    give(folder, "Ann", {one: "none" if k < 10 else words[one] for k, one in enumerate(twins)}, "twin")
+    mergers_among_them = sum(words[one] == "merger" for one in twins)
+    missed = sum(words[one] == "merger" for one in twins[:10])
+    status, said, err = run(capsys, "gold", "import", folder, "--out", out, "--json")
+    assert status == 0
+    assert silent(said, err)
+    found = json.loads(said)
+    assert (found["none"], found["merger"]) == tuple(list(words.values()).count(one) for one in CLASSES)
+    assert found["agreement"]["twins"] == {
+        "mergers": mergers_among_them, "called_none": pytest.approx(missed / mergers_among_them),
+    }  # fmt: skip
+    table = read_catalogue(out)
+    assert table.metadata["gold_definition"].startswith("merger: two nuclei, or tails")
+    assert table.metadata["gold_experts"]["mergers"] == mergers_among_them
+    known = table.frame.drop_nulls("gold")
+    assert dict(known.select("object_id", "gold").rows()) == {one: truth[one] for one in words}
+
+
+def test_the_page_for_gold_labels_offers_the_classes(mergers, tmp_path):
+    testclient = pytest.importorskip("starlette.testclient", reason="starlette is not installed")
+    from truemorph.gold.server import make_app
+
+    tm.plan_gold(mergers, budget=60, out=tmp_path)
+    client = testclient.TestClient(make_app(open_session(tmp_path), "token"), "http://127.0.0.1")
+    state = client.get("/token/state", params={"name": "Ann"}).json()
+    assert (state["classes"], state["definition"]) == (list(CLASSES), "two nuclei, or tails")
+    assert silent(client.get("/token/").text)
+    answers = {one: client.post("/token/answer", params={"name": "Ann", "item": 0, "answer": one}) for one in CLASSES}
+    assert {one.status_code for one in answers.values()} == {200}
+    assert read_answers(tmp_path)["answer"].to_list() == ["merger"]
+    assert client.post("/token/answer", params={"name": "Ann", "item": 0, "answer": "disk"}).status_code == 400
+
+
+def test_a_table_of_gold_labels_has_the_classes_or_numbers(capsys, mergers, tmp_path):
+    """The words of other classes are mistakes, not synonyms."""
+    ids = read_catalogue(mergers).frame["object_id"].to_list()
+    table = pl.DataFrame({"object_id": ids[:40], "class": ["none", "Merger", "1", "0"] * 10})
+    table.write_csv(tmp_path / "mine.csv")
+    arguments = ["--catalogue", mergers, "--out", tmp_path / "out.parquet"]
+    status, said, err = run(capsys, "gold", "import", tmp_path / "mine.csv", *arguments)
+    assert status == 0
+    assert "20 none, 20 merger" in said
+    assert silent(said, err)
+    table.with_columns(pl.lit("spiral").alias("class")).write_csv(tmp_path / "spirals.csv")
+    status, _, err = run(capsys, "gold", "import", tmp_path / "spirals.csv", *arguments)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "none, merger" in err
+    assert silent(err)
+
+
+def test_a_network_of_other_classes(capsys, mergers, tmp_path):
+    pytest.importorskip("lightning")
+    tiny = {"image_size": 32, "crop": 1.0, "epochs": 1, "batch_size": 16, "hidden": 8, "folds": 1}
+    options = {"preset": "quick", "transition": "rayleigh:9", "settings": {**tiny, "precision": "32-true"}}
+    found = tm.train_classifier(mergers, out=tmp_path / "model", **options)
+    history = pl.read_csv(tmp_path / "model" / "history.csv")
+    assert {f"fraction_merger_{fifth}" for fifth in range(1, 6)} <= set(history.columns)
+    assert silent(found.summary(), capsys.readouterr().err, " ".join(history.columns))
+    picture = np.zeros((2, 32, 32, 3), np.uint8)
+    assert found.model.predict(picture).columns == ["image", "p_none", "p_merger", "label", "problem"]
+
+
+@pytest.mark.parametrize("names", ["merger,merger", "none,label", "no-merger,no merger", "?,merger"])
+def test_names_that_would_be_one_column_or_none_are_refused(capsys, mergers, tmp_path, names):
+    table = pl.DataFrame({"object_id": range(40), "seen": [0, 1] * 20, "alpha": 9.0})
+    table.write_csv(tmp_path / "t.csv")
+    columns = ["--label", "seen", "--alpha", "alpha", "--out", tmp_path / "cat.parquet"]
+    status, _, err = run(capsys, "prepare", tmp_path / "t.csv", *columns, "--classes", names)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "classes" in err
+
+
+def test_resolution_drift_names_the_class():
+    images = np.zeros((4, 16, 16, 3), np.uint8)
+    found = tm.resolution_drift(lambda batch: np.full(len(batch), 0.7), images, np.full(4, 20.0), 6.0, name="merger")
+    assert "p(merger)" in found.summary()
+    assert silent(found.summary(), str(found.to_table()), found.plot().get_ylabel())
