@@ -83,7 +83,7 @@ bench: setup
 leaderboard: setup
 	$(BIN)/truemorph benchmark --data ../shared/data --out leaderboard --jobs 2
 
-# The table of error bars in docs/statistics.md.
+# The tables of error bars in docs/statistics.md, also of bars and arms.
 coverage: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/error_bars.py
 

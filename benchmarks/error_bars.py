@@ -2,22 +2,25 @@
 
     python benchmarks/error_bars.py [DRAWS] [CASE ...]
 
-Each line is a mean over simulated catalogues (`truemorph.simulate.simulate_catalogue`). The truth of a bin is the disk
-fraction of its own galaxies. Run by `make coverage`; two processes, about ten minutes for 100 draws.
+Each line is a mean over simulated catalogues (`truemorph.simulate.simulate_catalogue`; of bars and arms,
+`simulate_survey`). The truth of a bin is the fraction of its own galaxies. Run by `make coverage`; two processes, about
+fifteen minutes for 100 draws.
 """
 
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
+import polars as pl
 
 import truemorph as tm
 from truemorph.bias.binning import Bins
 from truemorph.bias.calibration import calibration
 from truemorph.errors import InputError
-from truemorph.questions import class_names
-from truemorph.simulate import observed_labels, simulate_galaxies
+from truemorph.questions import class_names, read_tree
+from truemorph.simulate import observed_labels, simulate_galaxies, simulate_survey
 from truemorph.simulate.catalogues import simulate_catalogue
+from truemorph.simulate.survey import WORLDS
 
 FLIPS = {
     "rayleigh": tm.RayleighTransition(11.25),
@@ -163,6 +166,31 @@ def from_votes(shared, gold=0, n=3000, seed=0):
     return of_fraction(fit, truth) | {"found": [calibration(fit).p_value < 0.01]}
 
 
+def answers_from_gold(question, answer, world, n=4000, gold=300, seed=0):
+    """Fractions of an answer in octiles, from votes along a tree and random gold labels, as the commands find them."""
+    _, votes = simulate_survey(n, seed, world=world)
+    known = np.random.default_rng([seed, 3]).permutation(n) < gold
+    votes = votes.with_columns(experts=pl.when(pl.Series(known)).then(f"truth_{question}"))
+    prepared = tm.prepare_catalogue(votes, question=question).catalogue
+    found = tm.estimate_transition(prepared, question=question, gold="experts")[f"{answer} fraction"]
+    if found.fraction.size < BINS:
+        return "bins were merged"
+    frame = prepared.frame
+    truth, known = frame[f"truth_{question}"].to_numpy(), frame["experts"].is_not_null().to_numpy()
+    applies = np.isin(truth, list(read_tree("gz2").question(question).answers))
+    cut = Bins.cut(frame["alpha"].to_numpy(), BINS)
+    yes = truth == answer
+    true, of_gold = (cut.sums(yes & some) / np.maximum(cut.sums(applies & some), 1) for some in (applies, known))
+    # A bin without gold labels gets the mean of all.
+    of_gold = np.where(cut.sums(applies & known) > 0, of_gold, yes[known].sum() / (applies & known).sum())
+    error = found.fraction - true
+    return {
+        "error": error, "covered": np.abs(error) < 1.96 * found.stderr, "width": 2 * 1.96 * found.stderr,
+        "in range": (found.low <= true + 1e-9) & (true <= found.high + 1e-9), "range": found.high - found.low,
+        "gold mean error": of_gold - true,
+    }  # fmt: skip
+
+
 CASES = {}
 for family in FLIPS:
     for selected in SELECTED:
@@ -245,6 +273,13 @@ for family in ("rayleigh", "fisk"):
         )  # fmt: skip
 for intrinsic in ([], ["radius_kpc", "M_r", "redshift"], ["M_r", "redshift"], ["M_r"], ["axis_ratio"]):
     CASES[f"columns {', '.join(intrinsic) or 'none'}"] = (from_columns, {"intrinsic": intrinsic})
+for world in WORLDS:
+    CASES[f"bars, {world}, 300 gold of 4,000"] = (
+        answers_from_gold, {"question": "bar", "answer": "bar", "world": world}
+    )  # fmt: skip
+CASES["arms, plain, 300 gold of 4,000"] = (
+    answers_from_gold, {"question": "spiral", "answer": "spiral arms", "world": "plain"}
+)  # fmt: skip
 
 
 def one(job):

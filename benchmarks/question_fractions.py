@@ -1,9 +1,9 @@
-"""Fractions of bars and arms from votes along a tree and gold labels: the tables of docs/statistics.md.
+"""Fractions of bars and arms of real galaxies, from votes along a tree and gold labels: a table of docs/statistics.md.
 
     python benchmarks/question_fractions.py [DRAWS]
 
-Real galaxies (needs the shared data) with random gold labels among experts', and simulated trees of known truth. Rms
-error over bins of α of equal count, of 95 % ranges the part that contains the truth (mean, and of the worst bin).
+Random gold labels among experts' (needs the shared data). Rms error over bins of α of equal count, of 95 % ranges the
+part that contains the truth (mean, and of the worst bin). Simulated surveys: benchmarks/error_bars.py.
 """
 
 import sys
@@ -20,7 +20,6 @@ from truemorph.bias.binning import Bins
 from truemorph.questions import Votes, read_tree
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-WORLDS = ("flat", "drift +0.5", "drift -0.5", "wave", "2 % bars", "parent flips by leaf")
 
 
 @dataclass
@@ -129,45 +128,6 @@ def real():
     return cases
 
 
-def simulated(world, n=4000, seed=0):
-    """A simulated tree: smooth, edge-on, no bar or bar; 40 volunteers, who miss features where α is small."""
-    rng = np.random.default_rng([seed, 5])
-    u = rng.normal(size=n)
-    alpha = np.exp(2.8 + 0.45 * u)
-    slope = {"drift +0.5": 0.5, "drift -0.5": -0.5}.get(world, 0.0)
-    p_bar = 0.02 if world == "2 % bars" else 0.35
-    p_bar = 1 / (1 + np.exp(-(np.log(p_bar / (1 - p_bar)) + slope * u)))
-    p_bar = p_bar + 0.2 * np.sin(3 * u) if world == "wave" else p_bar
-    p_disk = 1 / (1 + np.exp(-(0.8 + slope * u)))
-    smooth = rng.random(n) > p_disk
-    edge = ~smooth & (rng.random(n) < 0.25)
-    truth = np.where(smooth | edge, 0, 1 + (rng.random(n) < p_bar))
-    theta = np.where(truth == 2, 7.0, 14.0) if world == "parent flips by leaf" else np.full(n, 11.25)
-
-    def votes(total, p):
-        p = np.clip(p, 0.01, 0.99)
-        return rng.binomial(total, rng.beta(5 * p, 5 * (1 - p)))
-
-    seen = 1 - np.exp(-(alpha**2) / (2 * theta**2))
-    featured = votes(np.full(n, 40), np.where(smooth, 0.15, 0.9 * seen))
-    not_edge = votes(featured, np.where(edge, 0.2, 0.9))
-    bar = votes(not_edge, np.where(truth == 2, 0.8 * (1 - np.exp(-(alpha**2) / (2 * 16.0**2))), 0.05))
-    frame = pl.DataFrame({
-        "t01_smooth_or_features_a01_smooth_count": 40 - featured,
-        "t01_smooth_or_features_a02_features_or_disk_count": featured,
-        "t01_smooth_or_features_a03_star_or_artifact_count": 0 * featured,
-        "t02_edgeon_a04_yes_count": featured - not_edge,
-        "t02_edgeon_a05_no_count": not_edge,
-        "t03_bar_a06_bar_count": bar,
-        "t03_bar_a07_no_bar_count": not_edge - bar,
-    })  # fmt: skip
-    return votes_case(read_tree("gz2"), "bar", frame, truth, alpha)
-
-
-def in_world(world, n_gold, seed):
-    return draw(simulated(world, seed=seed), n_gold, seed)
-
-
 def line(name, results):
     results = [one for one in results if one is not None]
     errors, alone, inside, width = (np.array([one[k] for one in results]) for k in range(4))
@@ -182,19 +142,14 @@ def line(name, results):
 def main():
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     header = "| rms | gold alone | ratio | covered | worst bin | width of range | largest bias | draws |"
+    print(f"| real galaxies {header}\n|---|" + "---|" * 8)
     with ProcessPoolExecutor(2) as pool:
-        if DATA.is_dir():
-            print(f"| real galaxies {header}\n|---|" + "---|" * 8)
-            for name, (case, n_gold) in real().items():
-                print(line(name, pool.map(partial(draw, case, n_gold), range(draws), chunksize=10)), flush=True)
-                for other, values in (case.others or {}).items():
-                    if n_gold == 300:
-                        rms = np.sqrt(np.nanmean((values - case.fractions(case.truth)) ** 2))
-                        print(f"| … {other} | {rms:.3f} | | | | | | | |", flush=True)
-        print(f"\n| simulated trees, 300 gold of 4,000 {header}\n|---|" + "---|" * 8)
-        for world in WORLDS:
-            results = pool.map(partial(in_world, world, 300), range(draws), chunksize=10)
-            print(line(world, results), flush=True)
+        for name, (case, n_gold) in real().items():
+            print(line(name, pool.map(partial(draw, case, n_gold), range(draws), chunksize=10)), flush=True)
+            for other, values in (case.others or {}).items():
+                if n_gold == 300:
+                    rms = np.sqrt(np.nanmean((values - case.fractions(case.truth)) ** 2))
+                    print(f"| … {other} | {rms:.3f} | | | | | | | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ def test_python_snippet(run_block):
     ("name", "shown"),
     [
         ("worlds", ["disk fraction"]),
+        ("survey", ["bar fraction"]),
         ("own_family", ["exponential"]),
         pytest.param("simulate", ["α lowered by 1.5"], marks=pytest.mark.slow),
         pytest.param("ways", ["likelihood", "gold", "at fixed intrinsic columns"], marks=pytest.mark.slow),

@@ -40,11 +40,11 @@ from truemorph.results import PlainResult, text_table
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, write_jpegs
 from truemorph.simulate.population import at_resolution, simulate_galaxies
+from truemorph.simulate.survey import INTRINSIC, survey_table
 from truemorph.tables import CatalogTable, write_table
 from truemorph.workers import worker_pool
 
 TRUE_THETA = 11.25
-INTRINSIC = ("radius_kpc", "M_r", "redshift")
 _MARKER, _CATALOGUE, _CURVE = ".truemorph-demo", "catalogue.parquet", "transition.json"
 _MODELS = ("naive", "debiased")
 _SMALLEST = 300
@@ -64,21 +64,14 @@ def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path
     population = simulate_galaxies(galaxies, seed, confounded=False)
     smooth, disk = vote_fractions(population["truth"], population["alpha"], RayleighTransition(TRUE_THETA), seed)
     t01 = "t01_smooth_or_features_"
-    table = pl.DataFrame(
-        {
-            "dr7objid": population["object_id"],
-            f"{t01}a01_smooth_weighted_fraction": smooth,
-            f"{t01}a02_features_or_disk_weighted_fraction": disk,
-            f"{t01}a03_star_or_artifact_weighted_fraction": np.zeros(galaxies),
-            "petroRad_r": population["radius"],
-            "psfWidth_r": population["psf_fwhm"],
-            **{name: population[name] for name in INTRINSIC},
-            "truth": population["truth"],
-        }
-    )
+    votes = {
+        f"{t01}a01_smooth_weighted_fraction": smooth,
+        f"{t01}a02_features_or_disk_weighted_fraction": disk,
+        f"{t01}a03_star_or_artifact_weighted_fraction": np.zeros(galaxies),
+    }
     # What a central crop of a large JPEG, made smaller, looks like: no artefacts of its own.
     write_jpegs(population, out / "images", size, seed, field=CENTRAL_R90, quality=95)
-    return write_table(CatalogTable(table), out / "votes.csv")
+    return write_table(CatalogTable(survey_table(population, votes)), out / "votes.csv")
 
 
 def _summary(out: Path, content: dict[str, Any]) -> str:

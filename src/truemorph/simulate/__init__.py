@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "catalogues": ["simulate_catalogue"],
         "pictures": ["CENTRAL_R90", "FIELD_R90", "render", "write_jpegs"],
         "population": ["at_resolution", "simulate_galaxies"],
+        "survey": ["simulate_survey"],
     },
 )

@@ -32,6 +32,8 @@ from truemorph.errors import InputError
 Value = np.ndarray | float
 ELLIPTICAL, LENTICULAR, SPIRAL = "elliptical", "lenticular", "spiral"
 FAINTEST, SMALLEST_R90 = 17.0, 3.0  # Galaxy Zoo 2's limits: r magnitude, arcsec
+LARGEST_EDGE_ON = 0.3  # axis ratio of a disk; more inclined ones have no visible bar
+BAR_LIGHT = (0.05, 0.18)  # of a barred disk, without its bulge
 _KNEE, _FAINT_SLOPE = -21.2, -1.05  # Schechter, r band, h = 0.7
 _BRIGHTEST, _DIMMEST = -24.0, -17.5
 _NEAREST, _FARTHEST = 0.005, 0.25
@@ -39,7 +41,7 @@ _SEEING, _SEEING_SPREAD = 1.3, 0.12  # arcsec; scatter of its logarithm
 _PER_FIELD = 6
 _R90_ERROR = 0.06
 # Distribution of α in the confounded population, used for populations without confounding.
-_ALPHA, _ALPHA_SPREAD = 15.0, 0.42
+ALPHA, ALPHA_SPREAD = 15.0, 0.42
 _LARGEST_SCALE = 6.5  # kpc per arcsec, at z of about 0.6
 _PETROSIAN_RATIO = 0.2
 _INDICES = np.linspace(0.5, 6.5, 61)
@@ -92,7 +94,7 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
     bulge = by_type(
         spheroid, rng.uniform(0.35, 0.7, n), np.clip(0.6 * (1 - stage) ** 2 + rng.normal(0, 0.04, n), 0, 0.7)
     )
-    barred = (rng.random(n) < by_type(0, 0.3, 0.45)) & (disk_ratio > 0.3)
+    barred = (rng.random(n) < by_type(0, 0.3, 0.45)) & (disk_ratio > LARGEST_EDGE_ON)
     ringed = rng.random(n) < by_type(0, 0.08, 0.15)
     red_disk = rng.random(n) < 0.15 + 0.40 * (1 - stage)
     blue_elliptical = rng.random(n) < 0.08
@@ -116,7 +118,7 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
             rng.uniform(1.8, 4.2, n),
             np.clip(1.0 + 2.6 * (1 - stage) + rng.normal(0, 0.6, n), 0.7, 4.5),
         ),
-        "bar_fraction": np.where(barred, rng.uniform(0.05, 0.18, n), 0.0),
+        "bar_fraction": np.where(barred, rng.uniform(*BAR_LIGHT, n), 0.0),
         "bar_length": rng.uniform(0.7, 1.5, n),
         "bar_angle": rng.uniform(0, np.pi, n),
         "ring_strength": np.where(ringed, rng.uniform(0.5, 1.5, n), 0.0),
@@ -191,7 +193,7 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
     if confounded:
         kpc_per_arcsec = WMAP9.kpc_proper_per_arcmin(redshift).to_value(u.kpc / u.arcsec)
     else:
-        alpha = _ALPHA * np.exp(_ALPHA_SPREAD * rng.normal(size=n))
+        alpha = ALPHA * np.exp(ALPHA_SPREAD * rng.normal(size=n))
         kpc_per_arcsec = radius_kpc / (alpha * psf_fwhm / FWHM_PER_SIGMA)
         grid = np.linspace(1e-4, 1.0, 2000)
         redshift = np.interp(kpc_per_arcsec, WMAP9.kpc_proper_per_arcmin(grid).to_value(u.kpc / u.arcsec), grid)
