@@ -41,6 +41,7 @@ def mergers(simulated, tmp_path_factory):
     })  # fmt: skip
     asked = {"classes": CLASSES, "definition": "two nuclei, or tails", "images": simulated / "images"}
     tm.prepare_catalogue(table, label="seen", alpha="alpha", **asked, out=folder / "cat.parquet")
+    assert "| galaxies | none | merger |" in (folder / "cat.datasheet.md").read_text()
     return folder / "cat.parquet"
 
 

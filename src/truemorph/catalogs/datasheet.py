@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import polars as pl
 
+from truemorph.catalogs.catalogue import classes_of
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.crossmatch import describe
 from truemorph.catalogs.sampling import SPLITS
@@ -47,6 +48,7 @@ def datasheet(
         rows=frame.height,
         known={column: frame.height - frame[column].null_count() for column in frame.columns},
         splits=_splits(frame),
+        classes=classes_of(catalogue),
         columns=[_column(series, catalogue) for series in frame],
         provenance={"/".join(Path(file).parts[-2:]): entry for file, entry in origins.items()},
         funnel=funnel,
