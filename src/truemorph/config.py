@@ -142,10 +142,12 @@ class RunConfig(BaseModel):
     catalogue: str = Field(description="prepared catalogue (.parquet)")
     out: str = Field(description="run folder to write")
     preset: str = Field("quick", description="default settings: quick, standard, paper or dcv14")
-    transition: str | None = Field(
+    transition: str | tuple[str, ...] | None = Field(
         None,
-        description="fit from truemorph transition, or a curve such as rayleigh:11.25; default: fitted to the labels",
+        description="estimate of truemorph transition (of several questions a list), or a curve such as "
+        "rayleigh:11.25; default: fitted to the labels",
     )
+    question: tuple[str, ...] = Field((), description="questions whose observed answers are correct (naive)")
     labels: str | None = Field(None, description="gold labels for training: a column, or a rule such as t_type>=-3")
     naive: bool = Field(False, description="treat the observed labels as correct")
     where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")

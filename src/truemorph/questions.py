@@ -399,6 +399,15 @@ class Nodes:
         steps = [(one.name, answer) for one in self.questions for answer in one.answers]
         return np.array([[step in one.answers for step in steps] for one in self.tree.classes(self.question)])
 
+    @cached_property
+    def answers(self) -> tuple[str, ...]:
+        """Classes to which the question applies: its answers, without those outside all denominators."""
+        asked = self.tree.question(self.question)
+        inside = [one for one in asked.answers if one not in self.tree.outside]
+        ends = zip(self.tree.classes(self.question), self.of_paths, strict=True)
+        of = {name for path, name in ends if path.answer in inside}
+        return tuple(one for one in self.classes if one in of)
+
     def votes(self, columns: np.ndarray) -> Votes:
         """Return votes from numbers for the answers to all questions, shape (N, A)."""
         counts = {one.name: columns[:, part] for one, part in zip(self.questions, self.parts, strict=True)}
@@ -410,13 +419,50 @@ class Nodes:
             {"name": one.name, "answers": {name: [name] for name in one.answers}, "asked_after": list(one.asked_after)}
             for one in self.questions
         ]
-        tree = {"name": self.tree.name, "questions": asked}
+        every = {answer for one in self.questions for answer in one.answers}
+        outside = [one for one in self.tree.outside if one in every]
+        tree = {"name": self.tree.name, "questions": asked} | ({"outside": outside} if outside else {})
         return {"tree": tree, "question": self.question, "of_paths": list(self.of_paths)}
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> Nodes:
         """Rebuild it from what `to_dict` returns."""
         return cls(read_tree(described["tree"]), described["question"], tuple(described["of_paths"]))
+
+
+@dataclass(frozen=True)
+class Head:
+    """The classes of one question among all that a classifier tells apart, which stand side by side."""
+
+    question: str | None  # None: the two classes of a catalogue, such as smooth and disk
+    classes: tuple[str, ...]
+    answers: tuple[str, ...]  # classes whose fractions are counted: the answers, or the second of two classes
+    columns: tuple[str, ...]  # names of the classes that no other question has
+    start: int = 0
+
+    @property
+    def part(self) -> slice:
+        """Where these classes are among all."""
+        return slice(self.start, self.start + len(self.classes))
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the answers among these classes."""
+        return [self.classes.index(one) for one in self.answers]
+
+    def name(self, what: str) -> str:
+        """Return the name of a column about this question."""
+        return what if self.question is None else f"{what}_{slug(self.question)}"
+
+
+def heads_of(questions: Sequence[Nodes]) -> tuple[Head, ...]:
+    """Return the classes of questions side by side; where two questions share a name, columns have the question too."""
+    every, heads, start = [one for nodes in questions for one in nodes.classes], list[Head](), 0
+    for nodes in questions:
+        columns = tuple(f"{one} {nodes.question}" if every.count(one) > 1 else one for one in nodes.classes)
+        heads.append(Head(nodes.question, nodes.classes, nodes.answers, columns, start))
+        start += len(columns)
+    return tuple(heads)
 
 
 def _possible(votes: np.ndarray) -> np.ndarray:

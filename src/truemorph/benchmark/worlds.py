@@ -29,6 +29,7 @@ from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.simulate.annotate import image_votes, vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, render
 from truemorph.simulate.population import at_resolution, simulate_galaxies
+from truemorph.simulate.survey import INTRINSIC
 
 _FLIPS = RayleighTransition(11.25)
 # Simulated worlds and the T(α) of their labels; None for the image annotator.
@@ -48,7 +49,7 @@ HART = "Hart et al. 2016"
 
 CLASSES = SMOOTH_OR_DISK  # of all worlds
 GOLD = 300  # gold labels that some methods are given
-INTRINSIC = ("radius_kpc", "M_r", "redshift")
+
 FEATURES = ("axis_ratio", "concentration", "size", "colour")
 TWIN_FACTORS = (1.5, 2.5)
 # From growth curves of 400 EFIGI stamps: R_petro is 0.44 of the side.

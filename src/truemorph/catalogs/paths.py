@@ -17,8 +17,9 @@ import polars as pl
 from truemorph.bias.checks import balance_findings, selection_findings
 from truemorph.bias.estimate import Estimate, estimate_of_paths
 from truemorph.bias.fractions import fractions_in_bins
+from truemorph.bias.likelihood import ROWS, label_evidence
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN
+from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN, TreeTransition
 from truemorph.catalogs.catalogue import ID_COLUMNS, condition
 from truemorph.catalogs.columns import FRACTIONS, VOTES, vote_findings
 from truemorph.catalogs.expressions import read_expression
@@ -27,7 +28,18 @@ from truemorph.catalogs.other_labels import OtherLabels
 from truemorph.catalogs.selected import filtered, from_same_images, from_votes, planned, properties, sample_weights
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding, unique
-from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Quantity, Tree, Votes, is_unsure, read_tree, slug
+from truemorph.questions import (
+    APPLIES,
+    CANNOT_TELL,
+    NOT_APPLICABLE,
+    Nodes,
+    Quantity,
+    Tree,
+    Votes,
+    is_unsure,
+    read_tree,
+    slug,
+)
 from truemorph.tables import CatalogTable, numeric_columns
 
 # Fewest gold labels of an answer; sparser ones are merged with others.
@@ -315,6 +327,44 @@ def question_votes(
     # Observed answers that gold labels do not have, such as "cannot tell", are outside the denominators.
     collapsed = np.array([numbers.get(one.answer or NOT_APPLICABLE, 0) for one in paths])
     return QuestionVotes(Votes(tree, question, counts), chosen, collapsed)
+
+
+def votes_at_nodes(frame: pl.DataFrame, nodes: Nodes, source: str) -> Votes:
+    """Return the votes of a catalogue's galaxies at the nodes of a question; missing ones count as none."""
+    counts = {}
+    for one in nodes.questions:
+        columns = [vote_column(one.name, answer) for answer in one.answers]
+        lacking = [name for name in columns if name not in frame.columns]
+        if lacking:
+            raise InputError(f"{source}: has no column {lacking[0]}; prepare it with this question (`question`)")
+        counts[one.name] = np.nan_to_num(numeric_columns(frame, columns, source))
+    return Votes(nodes.tree, nodes.question, counts, nodes.of_paths)
+
+
+def path_labels(frame: pl.DataFrame, nodes: Nodes, source: str) -> np.ndarray:
+    """Return the class of each galaxy's majority path among those that T(α) tells apart, shape (N,)."""
+    name = label_column(nodes.question)
+    if name not in frame.columns:
+        raise InputError(f"{source}: has no column {name}; prepare it with this question (`question`)")
+    of = zip(nodes.tree.classes(nodes.question), nodes.of_paths, strict=True)
+    numbers = {path.name: nodes.classes.index(one) for path, one in of}
+    return frame[name].replace_strict(numbers, return_dtype=pl.Int64).to_numpy()
+
+
+def path_observations(frame: pl.DataFrame, transition: TreeTransition, source: str) -> np.ndarray:
+    """Return what T(α) is of: votes at its nodes, shape (N, A), or labels, shape (N,)."""
+    if transition.overdispersion is None:
+        return path_labels(frame, transition.nodes, source)
+    return votes_at_nodes(frame, transition.nodes, source).columns
+
+
+def path_evidence(frame: pl.DataFrame, transition: TreeTransition, argument: np.ndarray, source: str) -> np.ndarray:
+    """Return log p(votes | y, α) of each galaxy's votes, or of its majority path where T is of labels, shape (N, K)."""
+    given, out = path_observations(frame, transition, source), []
+    for begin in range(0, frame.height, ROWS):  # T needs several times the memory of the result
+        part = slice(begin, begin + ROWS)
+        out.append(np.asarray(label_evidence(transition, given[part], argument[part])))
+    return np.concatenate(out) if out else np.empty((0, transition.n_classes))
 
 
 def question_rows(

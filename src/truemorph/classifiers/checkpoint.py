@@ -33,7 +33,7 @@ from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import image_names, listed, pixel_batches
 from truemorph.io import FORMAT_VERSION, check_format, checked, checksums, content_hash, read_json
-from truemorph.questions import SMOOTH_OR_DISK, check_class_names, columns_of
+from truemorph.questions import SMOOTH_OR_DISK, Head, Nodes, check_class_names, columns_of, heads_of
 from truemorph.results import shortened
 from truemorph.tables import numeric_columns, read_columns
 
@@ -65,6 +65,8 @@ class ModelFile(BaseModel):
     built: dict[Literal["architecture", "arguments"], str | dict[str, Any]] = {}
     normalisation: dict[Literal["mean", "std"], list[float]]
     transition: dict[str, Any]
+    further_transitions: list[dict[str, Any]] = []  # of the other questions
+    questions: list[dict[str, Any]] = []  # whose classes stand side by side; none for two classes of a catalogue
     catalogue: dict[str, Any]
     metrics: dict[str, StrictFloat | None]
     training: TrainingConfig
@@ -129,13 +131,24 @@ class Classifier:
 
     @cached_property
     def transition(self) -> Transition:
-        """T(α) used in training."""
+        """T(α) used in training; of several questions, that of the first."""
         return transition_from_dict(self.described["transition"])
+
+    @property
+    def curves(self) -> list[dict[str, Any]]:
+        """T(α) of each question, in the format of a fit file."""
+        return [self.described["transition"], *self.described.get("further_transitions", ())]
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """The classes of each question that it answers; a single one of two classes, or of one question."""
+        questions = [Nodes.from_dict(one) for one in self.described.get("questions", ())]
+        return heads_of(questions) or (Head(None, self.classes, self.classes[1:], self.classes),)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Limitations of T(α) and of the training."""
-        own = [Finding.from_dict(one) for one in self.described["transition"].get("findings", ())]
+        own = [Finding.from_dict(one) for curve in self.curves for one in curve.get("findings", ())]
         if self.folder is not None and not self.described.get("sha256"):
             message = f"{self.folder} has no checksums, so damage would not be noticed."
             own.append(Finding("model-without-checksums", "note", message, "Train it again with this version."))
@@ -420,8 +433,9 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
         for name, checksum in checksums(folder, CONFIG, described, (WEIGHTS, SEEN)).items():
             if about.sha256 and about.sha256.get(name) != checksum:
                 raise ValueError(f"{name} has changed since the model was written")
-        if about.transition:
-            check_fit(about.transition)
+        for curve in (about.transition, *about.further_transitions):
+            if curve:
+                check_fit(curve)
         logistic = about.training.classifier != "network"
         scaled = logistic or [*map(len, about.normalisation.values())] == [3, 3]
         if len(about.temperatures) not in (0, about.members) or not scaled:

@@ -54,13 +54,17 @@ def train_members(
     history: list[dict[str, Any]] = []
     if config.classifier == "network":
         assert transition is not None
-        if transition.n_classes != len(rows.classes):
-            raise InputError(f"T(alpha) has {transition.n_classes} classes; training needs two")
+        if transition.n_classes != len(rows.heads[0].classes):
+            raise InputError(
+                f"T(alpha) has {transition.n_classes} classes; training needs {len(rows.heads[0].classes)}"
+            )
         members, history, about = _networks(rows, parts, validation, transition, config, name, unfinished)
         through = transition_to_dict(transition)
     else:
         members, through, about = _regressions(rows, train, parts, transition)
     arrays, classes = {"source": "arrays", "rows": seen.height}, list(rows.classes)
+    if rows.questions:
+        about["questions"] = [one.to_dict() for one in rows.questions]
     described = describe(config, through, classes=classes, catalogue=arrays, members=len(members), **about)
     return Classifier(described, members, seen, history=history)
 
@@ -76,7 +80,7 @@ def _divided(rows: TrainingRows, config: TrainingConfig) -> tuple[np.ndarray, np
     if not train.size or (network and not validation.size):
         lacking = VALIDATION if train.size else TRAIN
         raise InputError(f"the catalogue has no {lacking} galaxies; prepare it with another `split`")
-    for k, class_name in enumerate(rows.classes):
+    for k, class_name in enumerate(() if rows.questions else rows.classes):
         if not np.any(labels[train] == k):
             raise InputError(f"no training galaxy is labelled {class_name}; two classes are needed")
     if train.size < 2 * max(config.folds, config.batch_size if network else 1):

@@ -26,17 +26,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import CatMetric, MeanMetric
 
 from truemorph.bias.binning import Bins, choose_bins
+from truemorph.bias.likelihood import log_marginal
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.transitions import Transition
 from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, is_first_process
 from truemorph.classifiers.loss import DebiasedLoss
-from truemorph.classifiers.network import GalaxyNetwork, settled_precision
+from truemorph.classifiers.network import GalaxyNetwork, probabilities_of, settled_precision
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
 from truemorph.images.transforms import Augmentation, normalise, warp
 from truemorph.progress import tell
-from truemorph.questions import columns_of
+from truemorph.questions import columns_of, slug
 
 if TYPE_CHECKING:
     from truemorph.classifiers.rows import TrainingRows
@@ -59,31 +60,36 @@ def measures(
 ) -> dict[str, float]:
     """Likelihood, class fractions and bias of predictions for held-out galaxies; `losses` are weighted.
 
-    `held_out_loss` (minus the mean log-likelihood), `fraction_CLASS_<q>` of each class but the first (mean probability
-    in quintile q of α, 1 being the least resolved), and `cv18_excess` of the probabilities if there are intrinsic
-    properties, else `cv14_excess`.
+    `held_out_loss` (minus the mean log-likelihood), `fraction_CLASS_<q>` of each answer, or of each class but the first
+    (its fraction in quintile q of α, 1 being the least resolved, among galaxies to which the question applies), and
+    `cv18_excess` of the probabilities if there are intrinsic properties, else `cv14_excess`; of several questions with
+    their names.
     """
     alpha, weights = rows.column("alpha")[validation], rows.weights[validation]
     scores = {"held_out_loss": float(losses.sum() / weights.sum())}
-    probabilities = torch.softmax(logits.double(), dim=1).numpy()
+    probabilities = probabilities_of(logits.double(), rows.heads).numpy()
     if not np.isfinite(probabilities).all():
         return scores
     bins_of_alpha = Bins.cut(alpha, _PARTS, weights)
-    for name, p in zip(columns_of("fraction", rows.classes[1:]), probabilities.T[1:], strict=True):
-        fractions, _, _ = bins_of_alpha.averages(p)
-        scores |= {f"{name}_{number}": float(fraction) for number, fraction in enumerate(fractions, 1)}
-    with suppress(InputError):  # too few galaxies for bins
-        depth, bins = choose_bins(len(probabilities), rows.intrinsic is not None)
-        if rows.intrinsic is None:
-            scores["cv14_excess"] = cv14(probabilities, alpha, bins, bootstrap=0).excess
-        else:
-            columns = rows.intrinsic[validation]
-            scores["cv18_excess"] = cv18(probabilities, alpha, columns, depth, bins, bootstrap=0).excess
+    for head in rows.heads:
+        p = probabilities[:, head.part]
+        applies = 1.0 if head.question is None else bins_of_alpha.averages(p[:, head.numbers].sum(axis=1))[0]
+        for name, k in zip(columns_of("fraction", head.answers), head.numbers, strict=True):
+            fractions = bins_of_alpha.averages(p[:, k])[0] / applies
+            scores |= {f"{name}_{number}": float(fraction) for number, fraction in enumerate(fractions, 1)}
+        end = f"_{slug(head.question)}" if head.question is not None and len(rows.heads) > 1 else ""
+        with suppress(InputError):  # too few galaxies for bins
+            depth, bins = choose_bins(len(probabilities), rows.intrinsic is not None)
+            if rows.intrinsic is None:
+                scores[f"cv14_excess{end}"] = cv14(p, alpha, bins, bootstrap=0).excess
+            else:
+                columns = rows.intrinsic[validation]
+                scores[f"cv18_excess{end}"] = cv18(p, alpha, columns, depth, bins, bootstrap=0).excess
     return scores
 
 
 def fit_temperature(
-    loss: DebiasedLoss, logits: torch.Tensor, observed: dict[str, torch.Tensor], weights: torch.Tensor
+    loss: Callable[..., torch.Tensor], logits: torch.Tensor, observed: dict[str, torch.Tensor], weights: torch.Tensor
 ) -> float:
     """Temperature of the logits (0.2 to 5) that maximises the held-out likelihood (Guo et al. 2017).
 
@@ -124,7 +130,7 @@ class DebiasedModule(lightning.LightningModule):
         self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False) if config.averaging else None
         self.config, self.seed = config, seed
         self._rows, self._train, self._validation = rows, train, validation
-        self.loss = DebiasedLoss(transition if rows.of_one_vote is None else rows.of_one_vote, "none")
+        self._loss = DebiasedLoss(transition if rows.of_one_vote is None else rows.of_one_vote, "none")
         self._observed, self.held_out = rows.observed(train), rows.observed(validation)
         self.held_out_weights = torch.tensor(rows.weights[validation], dtype=torch.float32)
         self._gathered = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
@@ -162,6 +168,15 @@ class DebiasedModule(lightning.LightningModule):
         places = torch.arange(self._validation.size)
         columns = {**self.held_out, "weights": self.held_out_weights, "place": places}
         return self._batches(self._validation, columns, batch_size=4 * self.config.batch_size)
+
+    def loss(self, logits: torch.Tensor, **observed: torch.Tensor) -> torch.Tensor:
+        """Return minus the log-likelihood of each galaxy; of several questions, the sum."""
+        if not self._rows.questions:
+            return self._loss(logits, **observed)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        parts = [one.part for one in self._rows.heads]
+        every = [log_marginal(torch.log_softmax(logits[:, one], 1), observed["evidence"][:, one])[0] for one in parts]
+        return -sum(every[1:], every[0])
 
     def _losses(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self.loss(logits, **{name: batch[name] for name in self.held_out})

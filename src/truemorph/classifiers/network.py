@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.images.transforms import normalise
+from truemorph.questions import Head
 
 _HUB = "hf_hub:"
 # Batches that fit a CPU's cache: 8 images of 207 pixels (ResNet50: 78 images/s; in batches of 32: 52).
@@ -163,6 +164,11 @@ class GalaxyNetwork(nn.Module):
         return self.head(self.backbone(images))
 
 
+def probabilities_of(logits: torch.Tensor, heads: Sequence[Head]) -> torch.Tensor:
+    """Return class probabilities, shape (N, K): those of the classes of each question sum to 1."""
+    return torch.cat([torch.softmax(logits[:, one.part], dim=1) for one in heads], dim=1)
+
+
 def torch_device(name: str = "auto") -> torch.device:
     """Return a torch device; "auto" is a GPU if available."""
     if name == "auto":
@@ -197,7 +203,7 @@ class TorchEngine:
         fitting = max(8, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // model.config.image_size**2))
         self._at_once = _AT_ONCE_ON_GPU if self._device.type == "cuda" else fitting
         self.networks = [self._placed(network) for network in model.networks()]
-        self._temperatures = model.temperatures
+        self._temperatures, self._heads = model.temperatures, model.heads
         self._mean, self._std = (
             torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
         )
@@ -220,7 +226,7 @@ class TorchEngine:
         ):
             for batch in self.batches(inputs):
                 logits = self.networks[member](batch)
-                probabilities.append(torch.softmax(logits.double() / self._temperatures[member], dim=1).cpu())
+                probabilities.append(probabilities_of(logits.double() / self._temperatures[member], self._heads).cpu())
         return torch.cat(probabilities).numpy()
 
     def batches(self, pixels: np.ndarray) -> Iterator[torch.Tensor]:

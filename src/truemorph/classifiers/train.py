@@ -7,10 +7,11 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,16 @@ from truemorph.bias.files import read_fit
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import UNKNOWN, MatrixTransition, Transition, transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import (
+    UNKNOWN,
+    MatrixTransition,
+    Transition,
+    TreeTransition,
+    transition_from_dict,
+    transition_to_dict,
+)
 from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue, rows_where
+from truemorph.catalogs.paths import path_evidence, path_labels, tree_of
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import (
     UNFINISHED,
@@ -41,6 +50,7 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
+from truemorph.questions import Nodes, heads_of
 from truemorph.results import Result, quantity_table, text_facts
 from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_columns, write_table
 
@@ -120,13 +130,14 @@ class TrainingResult(Result):
 
 
 def train_on_catalogue(
-    run: RunConfig, catalogue: CatalogTable | None = None, transition: Mapping[str, Any] | None = None
+    run: RunConfig, catalogue: CatalogTable | None = None, transitions: Sequence[Mapping[str, Any]] | None = None
 ) -> TrainingResult | None:
     """Train a classifier on a prepared catalogue and write its run folder; if interrupted, the same call resumes.
 
-    `catalogue` and `transition`, in the format of a fit file, are used instead of the files named in `run`. Without a
-    transition, θ is fitted here: for a network, to all rows of the catalogue by maximum likelihood; for a logistic
-    classifier, together with the regression. Returns None in all processes but the first.
+    `catalogue` and `transitions`, in the format of a fit file, are used instead of the files named in `run`; several
+    are those of questions. Without a transition, θ is fitted here: for a network, to all rows of the catalogue by
+    maximum likelihood; for a logistic classifier, together with the regression. Returns None in all processes but the
+    first.
     """
     config, network, unfinished = run.training, run.training.classifier == "network", None
     if network:
@@ -134,16 +145,22 @@ def train_on_catalogue(
         from truemorph.classifiers.callbacks import Unfinished, is_first_process  # torch takes seconds to import
 
         unfinished = Unfinished(Path(run.out).resolve() / UNFINISHED)
-    _check(run, transition is not None)
+    _check(run, transitions is not None)
+    curves = [read_fit(one) for one in _named(run.transition)] if transitions is None else list(map(dict, transitions))
+    _check_questions(run, curves)
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # fails before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
-    described = _transition_for(catalogue, run, transition)
-    rows, used, described, about, problems, of_rows = _training_rows(catalogue, run, described)
+    of_questions = bool(run.question) or any("question" in one for one in curves)
+    if not of_questions:
+        curves = [_transition_for(catalogue, run, curves[0] if curves else None)]
+    prepared = (_question_rows if of_questions else _training_rows)(catalogue, run, curves)
+    rows, used, (described, *further), about, problems, of_rows = prepared
     loaded = time.perf_counter()
     identity = {
         "galaxies": frame_hash(rows.frame)[:16],
         "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
+        **({"further_transitions": [plain(one["parameters"]) for one in further]} if further else {}),
         "votes": run.votes,
         "vote_count": run.vote_count,
         **config.model_dump(mode="json", exclude=NOT_THE_RESULT),
@@ -159,7 +176,11 @@ def train_on_catalogue(
         "source": Path(run.catalogue).name,
         "sha256": frame_hash(catalogue.frame.select("object_id", "label", "alpha", "split")),
     }
-    own = {"transition": described, "catalogue": model.described["catalogue"] | source | about}
+    own = {
+        "transition": described,
+        **({"further_transitions": further} if further else {}),
+        "catalogue": model.described["catalogue"] | source | about,
+    }
     model = replace(model, described=plain(model.described | own))
     seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
 
@@ -187,10 +208,12 @@ def train_on_catalogue(
     return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
 
 
-def _training_rows(
-    catalogue: CatalogTable, run: RunConfig, described: dict[str, Any]
-) -> tuple[TrainingRows, Transition | None, dict[str, Any], dict[str, Any], Problems, list[Finding]]:
+Prepared = tuple[TrainingRows, Transition | None, list[dict[str, Any]], dict[str, Any], Problems, list[Finding]]
+
+
+def _training_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[str, Any]]) -> Prepared:
     """Return the data, T(α) and its description, what labels and α are, galaxies that are left out, and findings."""
+    [described] = curves
     network = run.training.classifier == "network"
     frame = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
     defined = ("alpha", "alpha_psf", "votes", "label_rule", "classes", "definition")
@@ -215,7 +238,57 @@ def _training_rows(
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
     columns = [*names, *run.intrinsic, *(run.training.features if network is False else ())]
     findings += missing_in(frame, columns, run.catalogue)
-    return TrainingRows(frame, inputs, **observed), used, described, about, problems + more, findings
+    return TrainingRows(frame, inputs, **observed), used, [described], about, problems + more, findings
+
+
+def _named(transition: str | Sequence[str] | None) -> list[str]:
+    """Return the names of files, or known curves."""
+    return [] if transition is None else [transition] if isinstance(transition, str) else list(transition)
+
+
+def _question_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[str, Any]]) -> Prepared:
+    """Return the same for questions: what is learned is p(votes | class, α) of each, for all its classes.
+
+    If labels are correct (naive), that is the majority path.
+    """
+    source = str(catalogue.path or "catalogue")
+    if run.training.classifier != "network":
+        raise InputError("logistic regression tells two classes apart; questions need a network (`preset`)")
+    frame = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
+    about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "definition")}
+    if run.naive:
+        correct = {"assumption": "the observed labels are correct (naive training)"}
+        nodes = [Nodes(tree_of(catalogue, one), one) for one in run.question]
+        transitions: list[Transition] = [MatrixTransition.identity(len(one.classes)) for one in nodes]
+        curves = [
+            transition_to_dict(one) | correct | {"question": name}
+            for one, name in zip(transitions, run.question, strict=True)
+        ]
+    else:
+        transitions = [transition_from_dict(one) for one in curves]
+        nodes = [one.nodes for one in transitions if isinstance(one, TreeTransition)]
+        for one in curves:
+            _check_unit(one, catalogue, source)
+    names = [observables_of(one, t) for one, t in zip(curves, transitions, strict=True)]
+    every = list(dict.fromkeys(chain(*names)))
+    complete = np.isfinite(numeric_columns(frame, every, source)).all(axis=1) if every else np.ones(frame.height, bool)
+    frame, problems = _kept(frame, complete, "an observable of T(α) is missing")
+    frame, inputs, more = _pixels(frame, catalogue, run)
+    evidence = []
+    for asked, transition, own in zip(nodes, transitions, names, strict=True):
+        if isinstance(transition, TreeTransition):
+            columns = numeric_columns(frame, ["alpha", *own], source)
+            found = path_evidence(frame, transition, columns if own else columns[:, 0], source)
+            evidence.append(found - found.max(axis=1, keepdims=True))
+        else:
+            labels = path_labels(frame, asked, source)
+            evidence.append(np.where(np.eye(len(asked.classes), dtype=bool)[labels], 0.0, -np.inf))
+    observed: dict[str, Any] = {"evidence": np.concatenate(evidence, axis=1), "questions": tuple(nodes)}
+    observed["classes"] = tuple(chain(*(one.columns for one in heads_of(nodes))))
+    if run.intrinsic:
+        observed["intrinsic"] = numeric_columns(frame, run.intrinsic, source)
+    findings = missing_in(frame, [*every, *run.intrinsic], source)
+    return TrainingRows(frame, inputs, **observed), transitions[0], curves, about, problems + more, findings
 
 
 def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -225,7 +298,7 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
         return {**transition_to_dict(MatrixTransition.identity()), "assumption": f"the {which}"}
     if run.votes != "labels":
         return {}  # fitted to the votes
-    if run.transition is None and given is None:
+    if given is None:
         if run.training.classifier != "network":
             return {}
         fit, described = fit_catalogue(catalogue, where=run.where)
@@ -236,16 +309,22 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
                 "or a known T(α) (`transition`). A fit without gold labels is used only if you give it."
             )
         return described
-    described = dict(given) if given is not None else read_fit(str(run.transition))
-    if described.get("alpha_psf") not in (None, catalogue.metadata.get("alpha_psf")):
-        raise InputError(
-            f"T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, but this catalogue has units of "
-            f"the PSF's {catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
-        )
+    described = dict(given)
+    _check_unit(described, catalogue, run.catalogue)
     labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
     sample = Sample.of(labels, alpha)
     unlike = [one.to_dict() for one in unlike_labels(transition_from_dict(described), sample)]
     return described | {"findings": [*described.get("findings", ()), *unlike]} if unlike else described
+
+
+def _check_unit(described: Mapping[str, Any], catalogue: CatalogTable, source: str) -> None:
+    """Refuse T(α) for α in another unit than the catalogue's."""
+    here = catalogue.metadata.get("alpha_psf")
+    if described.get("alpha_psf") not in (None, here):
+        raise InputError(
+            f"{source}: T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, but this catalogue has "
+            f"units of the PSF's {here}; fit it again or prepare with the same `psf`"
+        )
 
 
 def _environment(network: bool) -> dict[str, Any]:
@@ -265,6 +344,17 @@ def _environment(network: bool) -> dict[str, Any]:
         about["threads"] = torch.get_num_threads()
         about["accelerators"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return about
+
+
+def _check_questions(run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> None:
+    """Check that several estimates are of questions, and that nothing else is given with them."""
+    of_questions = [one for one in curves if "question" in one]
+    if len(curves) > 1 and len(of_questions) < len(curves):
+        raise InputError("several estimates must be of questions (truemorph transition with `question`)")
+    if run.question and not run.naive:
+        raise InputError("estimates name their questions: give `question` with `naive` only")
+    if (run.question or of_questions) and (run.votes != "labels" or run.labels is not None):
+        raise InputError("a question is learned from its votes; leave out `votes` and `labels`")
 
 
 def _check(run: RunConfig, has_transition: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from pydantic import SkipValidation
 
-from truemorph.arguments import BiasCurve, Names, Rules, Table, validated
+from truemorph.arguments import Names, Rules, Table, Tables, listed, validated
 from truemorph.bias.files import transition_described
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
@@ -27,7 +27,8 @@ def train_classifier(
     catalogue: Table,
     *,
     out: Path | None = None,
-    transition: BiasCurve | None = None,
+    transition: Tables | None = None,
+    question: Names = (),
     labels: str | None = None,
     naive: bool | None = None,
     where: Rules = (),
@@ -60,8 +61,11 @@ def train_classifier(
     out : path
         Run folder to write.
     transition : path, fit or dict, optional
-        Fit from truemorph transition, or a known T(α): rayleigh:THETA, weibull:SCALE,SHAPE or fisk:SCALE,SHAPE, with
+        Estimate of truemorph transition (of questions such as bars also several, repeatable: one network then answers
+        all), or a known T(α): rayleigh:THETA, weibull:SCALE,SHAPE or fisk:SCALE,SHAPE, with
         :sigma or :fwhm if the catalogue's α must be in units of that width. Default: T(α) is fitted to the labels here.
+    question : sequence of str
+        With naive: questions of the catalogue's decision tree, such as bar,spiral, whose observed answers are correct.
     labels : str, optional
         Gold labels to train on, instead of the observed ones: a column such as gold, or a rule such as "t_type>=-3".
         Galaxies without a gold label are left out.
@@ -110,11 +114,14 @@ def train_classifier(
     in_memory = not isinstance(catalogue, str | Path)
     if dry_run and out is None and not str(catalogue).endswith(".toml"):
         out = Path("model")
+    curves = listed(transition)
+    paths = tuple(str(one) for one in curves if isinstance(one, str | Path))
     run = run_config(
         "table in memory" if in_memory else catalogue,
         settings,
         out=None if out is None else str(out),
-        transition=str(transition) if isinstance(transition, str | Path) else None,
+        transition=paths[0] if len(paths) == 1 else paths or None,
+        question=tuple(question) or None,
         labels=labels,
         naive=naive,
         where=tuple(where) or None,
@@ -130,5 +137,5 @@ def train_classifier(
         raise InputError(
             f"{run.out}: holds a finished model; choose another folder (`out`), or replace it (`overwrite`)"
         )
-    known = None if transition is None or isinstance(transition, str | Path) else transition_described(transition)
+    known = [transition_described(one) for one in curves] if len(paths) < len(curves) else None
     return train_on_catalogue(run, read_catalogue(catalogue) if in_memory else None, known)

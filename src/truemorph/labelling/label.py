@@ -6,9 +6,10 @@ import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,15 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.bias.transitions import MatrixTransition, transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import (
+    MatrixTransition,
+    Transition,
+    TreeTransition,
+    transition_from_dict,
+    transition_to_dict,
+)
 from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.paths import vote_column, votes_at_nodes
 from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
 from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError, TruemorphError, reason, require_extra
@@ -113,7 +121,8 @@ class Labelling:
         if not self.labeller.model.uses_images:  # labels of catalogue features take no time
             return {}
         used = {"object_id", "image", IMAGE_COLUMN, "label", "alpha", "split"}
-        used |= {*self.labeller.keep, *self.labeller.observables}
+        used |= {*self.labeller.keep, *chain(*self.labeller.observables)}
+        used |= {*_columns_of_labels(self.labeller.model, self.labeller.transitions)}
         rows = part.frame.select(name for name in part.frame.columns if name in used).iter_rows()
         digests = (hashlib.sha256(repr(row).encode()).hexdigest()[:16] for row in rows)
         return dict(zip(part.frame["object_id"].cast(pl.String), digests, strict=True))
@@ -196,10 +205,16 @@ def open_labelling(
     catalogue = given if joined is None else joined
     has_observed = joined is not None or given.prepared
     name = str(catalogue.path or kind_of(observed))
-    curve = _curve_for_posteriors(model, transition, catalogue.metadata, name) if has_observed else {}
-    used = transition_from_dict(curve) if curve else None
-    names = observables_of(curve, used) if used is not None else ()
-    numeric_columns((first if joined is None else joined.frame).clear(), names, name)  # fail early
+    curves = _curves_for_posteriors(model, transition, catalogue.metadata, name) if has_observed else []
+    used = tuple(map(transition_from_dict, curves))
+    names = tuple(observables_of(curve, one) for curve, one in zip(curves, used, strict=True))
+    every = list(dict.fromkeys(chain(*names)))
+    empty = (first if joined is None else joined.frame).clear()
+    numeric_columns(empty, every, name)  # fail early
+    for one in used:
+        if isinstance(one, TreeTransition):
+            votes_at_nodes(empty, one.nodes, name)
+    columns_of_labels = _columns_of_labels(model, used) if has_observed else []
     proof = None if precision != "int8" else given if gate is None else open_source(gate)
     labeller = Labeller(
         model,
@@ -207,7 +222,7 @@ def open_labelling(
         used,
         names,
         has_observed,
-        None if joined is None else joined.frame.select("object_id", "label", "alpha", "split", *names),
+        None if joined is None else joined.frame.select(list(dict.fromkeys(["object_id", *columns_of_labels, *every]))),
         {name: first[name].dtype for name in keep},
         first["object_id"].dtype,
     )
@@ -217,11 +232,11 @@ def open_labelling(
     if clash := set(keep) & set(labeller.columns):
         raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
     frames = [part.frame for part in given.parts if part.frame is not None] if joined is None else [joined.frame]
-    used_columns = [*names, *([] if model.uses_images else model.config.features)]
+    used_columns = [*every, *([] if model.uses_images else model.config.features)]
     sentinels = [one for frame in frames for one in missing_in(frame, used_columns, name)]
-    of_curve = map(Finding.from_dict, curve.get("findings", ()))
+    of_curve = [Finding.from_dict(one) for curve in curves for one in curve.get("findings", ())]
     findings = unique(catalogue.findings, sentinels, model.findings, of_curve)
-    if has_observed and not curve:
+    if has_observed and not curves:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
         findings += (Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."),)
     identity = _identity(labeller, catalogue)
@@ -237,17 +252,17 @@ def open_labelling(
 
 def _identity(labeller: Labeller, catalogue: Source | CatalogTable) -> dict[str, Any]:
     """Return what determines the labels, beside the inputs."""
-    through = None
-    if labeller.transition is not None:
-        through = transition_to_dict(labeller.transition)
-        through.pop("table", None)  # of a user-defined class
-        through |= {"observables": list(labeller.observables)} if labeller.observables else {}
+    through: list[dict[str, Any]] = []
+    for transition, names in zip(labeller.transitions, labeller.observables, strict=True):
+        one = transition_to_dict(transition)
+        one.pop("table", None)  # of a user-defined class
+        through.append(one | ({"observables": list(names)} if names else {}))
     return {
         "kind": "labels",
         "truemorph_version": __version__,
         "model_hash": labeller.model.model_hash,
         "engine": labeller.engine.description,
-        "transition": through,
+        "transition": (through[0] if len(through) == 1 else through) if through else None,
         "alpha": catalogue.metadata.get("alpha"),
     }
 
@@ -270,6 +285,7 @@ def _empty_labels(
         **{key: about[key] for key in defined if about.get(key)},
         "trained_on": model.described["catalogue"],
         "trained_through": transition_to_dict(model.transition),
+        **({"questions": [one.question for one in model.heads]} if model.described.get("questions") else {}),
         "findings": [one.to_dict() for one in findings],
     }
     # Copied columns have the units and descriptions of the source.
@@ -298,19 +314,31 @@ def _no_observed(labeller: Labeller, source: Source) -> InputError:
     )
 
 
-def _curve_for_posteriors(
+def _columns_of_labels(model: Classifier, transitions: Sequence[Transition]) -> list[str]:
+    """Return the columns of a catalogue that posteriors need: labels, α, and votes of a question."""
+    trees = [one.nodes for one in transitions if isinstance(one, TreeTransition)]
+    votes = [vote_column(one.name, answer) for nodes in trees for one in nodes.questions for answer in one.answers]
+    return list(dict.fromkeys([*(head.name("label") for head in model.heads), "alpha", "split", *votes]))
+
+
+def _curves_for_posteriors(
     model: Classifier, transition: dict[str, Any] | None, about: dict[str, Any], source: str
-) -> dict[str, Any]:
-    """Return T(α) for posteriors in the format of a fit file; empty if they would only repeat the observed labels."""
+) -> list[dict[str, Any]]:
+    """Return T(α) of each question in the format of a fit file; none if they would only repeat the observed labels."""
     if transition is None and model.transition == MatrixTransition.identity(model.transition.n_classes):
-        return {}
+        return []
+    if transition is not None and len(model.heads) > 1:
+        raise InputError("this model answers several questions; posteriors need the T(α) that it was trained through")
+    if transition is not None and transition.get("question") != model.heads[0].question:
+        asked, of = (one or "its two classes" for one in (model.heads[0].question, transition.get("question")))
+        raise InputError(f"the model is of {asked}, but T(α) of {of}; give that of the same question (`transition`)")
     here = about.get("alpha_psf")
     fitted = model.described["catalogue"] if transition is None else transition
     if here != fitted.get("alpha_psf", here):
         own = f"in units of the PSF's {here}" if here else "of unknown unit"
         curve = f"that of the bias curve in units of the PSF's {fitted['alpha_psf']}"
         raise InputError(f"{source}: α is {own}, but {curve}; prepare the catalogue with that unit (`psf`)")
-    return model.described["transition"] if transition is None else transition
+    return model.curves if transition is None else [transition]
 
 
 class PartLabeller:
@@ -446,7 +474,7 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
         findings.append(Finding("ids-repeated", "caution", message, action))
     if counts["no_posterior"]:
         why = "because they were used to train the only member"
-        if names := ", ".join(work.labeller.observables):
+        if names := ", ".join(dict.fromkeys(chain(*work.labeller.observables))):
             why += f", or lack a value of {names}, on which the bias curve depends"
         message = f"{counts['no_posterior']:,} galaxies with an observed label have no posterior, {why}."
         action = "Train with 5 folds (`folds`), or add the missing values, and label again."

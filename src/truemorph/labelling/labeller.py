@@ -14,12 +14,13 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import Transition
+from truemorph.bias.transitions import Transition, TreeTransition
 from truemorph.catalogs.columns import ADDED, NAMED
+from truemorph.catalogs.paths import path_labels, path_observations
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.labelling.engines import Engine
 from truemorph.labelling.sources import base_names
-from truemorph.questions import columns_of
+from truemorph.questions import Head, columns_of
 from truemorph.tables import numeric_columns
 
 NEW, IN_SAMPLE = "new", "in_sample"
@@ -46,8 +47,8 @@ class Labeller:
 
     model: Classifier
     engine: Engine
-    transition: Transition | None = None  # T(α) for posteriors
-    observables: tuple[str, ...] = ()  # columns on which T depends in addition to α
+    transitions: tuple[Transition, ...] = ()  # T(α) of each question, for posteriors
+    observables: tuple[tuple[str, ...], ...] = ()  # columns on which each depends in addition to α
     observed: bool = False  # whether there are observed labels and α
     joined: pl.DataFrame | None = None  # prepared catalogue with the observed labels, if they are not in the source
     keep: dict[str, Any] = field(default_factory=dict)  # types of the columns to copy
@@ -56,26 +57,35 @@ class Labeller:
     @cached_property
     def columns(self) -> dict[str, tuple[Any, str]]:
         """Types and descriptions of the columns that are not copied; descriptions are ASCII only, for FITS."""
-        names = self.model.classes
-        numbered = ", ".join(f"{k} {name}" for k, name in enumerate(names))
         mean, spread = "class probability from the model, mean over members", "standard deviation of p(y | x)"
         out: dict[str, tuple[Any, str]] = {"object_id": (self.id_type, NAMED["object_id"].description)}
-        chances = zip(columns_of("p", names), names, strict=True)
-        out |= {column: (pl.Float64, f"p(y = {name} | x): {mean}") for column, name in chances}
+        for head in self.model.heads:
+            of = "" if head.question is None else f" of the question {head.question}"
+            chances = zip(columns_of("p", head.columns), head.classes, strict=True)
+            out |= {column: (pl.Float64, f"p(y = {name} | x){of}: {mean}") for column, name in chances}
+            if head.question is not None:
+                out[head.name("p_applies")] = pl.Float64, f"probability that {head.question} applies: {mean}"
+                for column, name in zip(_given_applies(head), head.answers, strict=True):
+                    out[column] = pl.Float64, f"probability of {name} if {head.question} applies"
+        out["p_spread"] = pl.Float64, f"{spread} over members; missing if only one member labelled the galaxy"
+        for head in self.model.heads:
+            out[head.name("label")] = _kind(head), f"class with the largest p(y | x){_numbered(head)}"
         out |= {
-            "p_spread": (pl.Float64, f"{spread} over members; missing if only one member labelled the galaxy"),
-            "label": (pl.Int64, f"class with the largest p(y | x): {numbered}"),
-            "relation": (pl.String, "role of the galaxy in training: new, out_of_fold, early_stopping or in_sample"),
+            "relation": (pl.String, "role of the galaxy in training: new, out_of_fold, early_stopping or in_sample")
         }
         if self.observed:
-            out["observed_label"] = pl.Int64, f"observed label: {numbered}"
+            for head in self.model.heads:
+                out[head.name("observed_label")] = _kind(head), f"observed label{_numbered(head)}"
             out["alpha"], out["split"] = (pl.Float64, ADDED["alpha"]), (pl.String, ADDED["split"])
-        if self.transition is not None:
+        for head in self.model.heads if self.transitions else ():
             given = "given x, the observed label and alpha"
-            after = zip(columns_of("posterior", names), names, strict=True)
+            given = given if head.question is None else "given x, the votes and alpha"
+            after = zip(columns_of("posterior", head.columns), head.classes, strict=True)
             out |= {column: (pl.Float64, f"posterior probability of {name}, {given}") for column, name in after}
-            out["posterior_label"] = pl.Int64, f"class with the largest posterior probability: {numbered}"
-            out["label_quality"] = pl.Float64, "posterior probability that the observed label is correct"
+            largest = f"class with the largest posterior probability{_numbered(head)}"
+            out[head.name("posterior_label")] = _kind(head), largest
+            correct = "posterior probability that the observed label is correct"
+            out[head.name("label_quality")] = pl.Float64, correct
         return out | {"model_hash": (pl.String, "hash of the model's files")}
 
     @cached_property
@@ -100,10 +110,10 @@ class Labeller:
         roles, fold = self.part_in_training(frame["object_id"])
         p, spread = self._out_of_fold(inputs, fold)
         out: dict[str, Any] = {name: frame[name] for name in ("object_id", *self.keep)}
-        out |= dict(zip(columns_of("p", self.model.classes), p.T, strict=True))
+        for head in self.model.heads:
+            out |= _chances(head, p[:, head.part])
         out |= {
             "p_spread": pl.Series(spread).fill_nan(None),
-            "label": np.argmax(p, axis=1),
             "relation": roles,
             "model_hash": pl.Series([self.model.model_hash]).new_from_index(0, frame.height),
         }
@@ -111,9 +121,11 @@ class Labeller:
             observed = frame  # of the source, or of the other catalogue (null where it has no such id)
             if self.joined is not None:
                 observed = self.joined.select(pl.all().gather(self.observed_rows(frame["object_id"])))
-            out |= {"observed_label": observed["label"], "alpha": observed["alpha"], "split": observed["split"]}
-            if self.transition is not None:
-                out |= self._posterior(observed, p, pl.Series(roles) != IN_SAMPLE, self.transition)
+            out |= {"alpha": observed["alpha"], "split": observed["split"]}
+            for k, head in enumerate(self.model.heads):
+                out[head.name("observed_label")] = observed[head.name("label")]
+                if self.transitions:
+                    out |= self._posterior(observed, p[:, head.part], pl.Series(roles) != IN_SAMPLE, k)
         return pl.DataFrame(out).select(list(self.schema))
 
     def _out_of_fold(self, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,17 +152,60 @@ class Labeller:
         """Return the row of each galaxy in the catalogue of observed labels; null if it is not there."""
         return pl.Series([self._row.get(one) for one in ids.cast(pl.String)], dtype=pl.UInt32)
 
-    def _posterior(self, observed: pl.DataFrame, p: np.ndarray, fresh: pl.Series, t: Transition) -> dict[str, Any]:
-        """Return the posterior's columns; null without an observed label, in-sample, or without T's observables."""
-        values = numeric_columns(observed, self.observables, "the catalogue")
-        usable = observed["label"].is_not_null() & fresh & pl.Series(np.isfinite(values).all(axis=1))
-        rows = usable.to_numpy()
-        labels, alpha = (observed[name].filter(usable).to_numpy() for name in ("label", "alpha"))
+    def _posterior(self, observed: pl.DataFrame, p: np.ndarray, fresh: pl.Series, number: int) -> dict[str, Any]:
+        """Return the posterior's columns for a question; null without a label, in-sample, or without T's observables.
+
+        Of a question, the votes at its gates are used, and not only the label.
+        """
+        head, t, names = self.model.heads[number], self.transitions[number], self.observables[number]
+        values = numeric_columns(observed, names, "the catalogue")
+        label = observed[head.name("label")]
+        usable = label.is_not_null() & fresh & pl.Series(np.isfinite(values).all(axis=1))
+        rows, known = usable.to_numpy(), observed.filter(usable)
+        alpha = known["alpha"].to_numpy()
+        observables = values[rows] if names else None
+        if isinstance(t, TreeTransition):
+            chosen = path_labels(known, t.nodes, "the catalogue")
+            given = path_observations(known, t, "the catalogue")
+        else:
+            given = chosen = known["label"].to_numpy()
         after = np.full(p.shape, np.nan)
-        after[rows] = posterior(p[rows], labels, alpha, t, observables=values[rows] if self.observables else None)
+        after[rows] = posterior(p[rows], given, alpha, t, observables=observables)
         quality = np.full(len(p), np.nan)
-        quality[rows] = after[rows, labels]
-        names = columns_of("posterior", self.model.classes)
-        out = {name: pl.Series(one).fill_nan(None) for name, one in zip(names, after.T, strict=True)}
-        out["posterior_label"] = pl.select(pl.when(usable).then(pl.Series(after.argmax(axis=1)))).to_series()
-        return out | {"label_quality": pl.Series(quality).fill_nan(None)}
+        quality[rows] = after[rows, chosen]
+        columns = columns_of("posterior", head.columns)
+        out = {name: pl.Series(one).fill_nan(None) for name, one in zip(columns, after.T, strict=True)}
+        largest = _named(head, np.nan_to_num(after).argmax(axis=1))
+        out[head.name("posterior_label")] = pl.select(pl.when(usable).then(largest)).to_series()
+        return out | {head.name("label_quality"): pl.Series(quality).fill_nan(None)}
+
+
+def _kind(head: Head) -> Any:
+    """Type of labels: numbers of two classes, names of a question's."""
+    return pl.Int64 if head.question is None else pl.String
+
+
+def _numbered(head: Head) -> str:
+    return "" if head.question is not None else ": " + ", ".join(f"{k} {name}" for k, name in enumerate(head.classes))
+
+
+def _named(head: Head, labels: np.ndarray) -> pl.Series:
+    """Return labels as numbers, or as names of a question's classes."""
+    found = pl.Series(labels.astype(np.int64))
+    if head.question is None:
+        return found
+    return found.replace_strict(dict(enumerate(head.classes)), return_dtype=pl.String)
+
+
+def _given_applies(head: Head) -> list[str]:
+    return [f"{one}_given_applies" for one in columns_of("p", [head.columns[k] for k in head.numbers])]
+
+
+def _chances(head: Head, p: np.ndarray) -> dict[str, Any]:
+    """Return class probabilities and the most probable class; of a question also whether it applies."""
+    out: dict[str, Any] = dict(zip(columns_of("p", head.columns), p.T, strict=True))
+    if head.question is not None:
+        answers = p[:, head.numbers]
+        out[head.name("p_applies")] = applies = answers.sum(axis=1)
+        out |= dict(zip(_given_applies(head), answers.T / np.maximum(applies, 1e-300), strict=True))
+    return out | {head.name("label"): _named(head, np.argmax(p, axis=1))}

@@ -57,10 +57,12 @@ def _counted(batch: Batch) -> Counts:
     rows_in, labels, problems = batch
     counts = Counter(rows_in=rows_in, labelled=labels.height, listed=len(problems))
     counts["unreadable"] = sum(why not in (NO_IMAGE, NO_FEATURE) for _, why in problems)
-    if "observed_label" in labels.columns:
-        counts["matched"] = labels["observed_label"].count()
-    if "posterior_label" in labels.columns:
-        counts["no_posterior"] = counts["matched"] - labels["posterior_label"].count()
+    for kind, name in (("matched", "observed_label"), ("posterior", "posterior_label")):  # of the first question
+        column = next((one for one in labels.columns if one == name or one.startswith(f"{name}_")), None)
+        if column is not None:
+            counts[kind] = labels[column].count()
+    if "posterior" in counts:
+        counts["no_posterior"] = counts["matched"] - counts.pop("posterior")
     return counts
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.network import PixelConv
+from truemorph.classifiers.network import PixelConv, probabilities_of
 from truemorph.images.transforms import normalise
 
 # Images per request; several requests run at once.
@@ -66,7 +66,7 @@ class Served(nn.Module):
     def __init__(self, model: Classifier, member: int) -> None:
         super().__init__()
         self.network = model.networks()[member]
-        self.temperature = float(model.temperatures[member])
+        self.temperature, self.heads = float(model.temperatures[member]), model.heads
         self.mean: torch.Tensor
         self.std: torch.Tensor
         for name in ("mean", "std"):
@@ -82,7 +82,7 @@ class Served(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return p(y | x), shape (N, K), for uint8 pixels (N, S, S, 3)."""
         images = normalise(pixels, self.mean, self.std) if self.normalised else pixels.permute(0, 3, 1, 2).float()
-        return torch.softmax(self.network(images).float() / self.temperature, dim=1)
+        return probabilities_of(self.network(images).float() / self.temperature, self.heads)
 
 
 def converted(model: Classifier, member: int) -> Any:
