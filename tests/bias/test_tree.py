@@ -38,11 +38,11 @@ def known(labels=None):
     return TreeTransition(NODES, labels or full, full, RHO, (CENTER,), (SCALE,))
 
 
-def voted(n, seed):
+def voted(n, seed, classes=None):
     """Simulated votes, α and true classes."""
     rng = np.random.default_rng(seed)
     u = rng.normal(size=n)
-    classes = rng.choice(4, n, p=SHARES)
+    classes = rng.choice(4, n, p=SHARES) if classes is None else classes
     reached, counts = rng.integers(30, 50, n), {}
     for question, scores, rho in zip(NODES.questions, TRUE, RHO, strict=True):
         given_class = scores[classes]
