@@ -63,7 +63,7 @@ def fit_node(
     kinds = np.minimum(np.arange(n_terms), 1)  # of each term: intercept or slope
     arranged = gammaln(total + 1) - gammaln(counts + 1).sum(axis=1)
     member = np.eye(n_classes)[classes]
-    of_class = (member[:, :, None] * design[:, None]).reshape(w.size, -1)  # (n, K (J + 2))
+    of_class = (member[:, :, None] * design[:, None]).reshape(w.size, n_classes * n_terms)
     of_each = np.column_stack([np.arange(size).reshape(n_classes, -1), *[size + np.arange(n_classes)] * of_votes])
 
     def terms(point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
