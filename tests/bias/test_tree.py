@@ -38,11 +38,11 @@ def known(labels=None):
     return TreeTransition(NODES, labels or full, full, RHO, (CENTER,), (SCALE,))
 
 
-def voted(n, seed):
+def voted(n, seed, classes=None):
     """Simulated votes, α and true classes."""
     rng = np.random.default_rng(seed)
     u = rng.normal(size=n)
-    classes = rng.choice(4, n, p=SHARES)
+    classes = rng.choice(4, n, p=SHARES) if classes is None else classes
     reached, counts = rng.integers(30, 50, n), {}
     for question, scores, rho in zip(NODES.questions, TRUE, RHO, strict=True):
         given_class = scores[classes]
@@ -213,3 +213,23 @@ def test_it_needs_gold_labels_of_every_class():
         fit_transition(votes, alpha)
     with pytest.raises(InputError, match="'bar'"):
         fit_transition(votes, alpha, gold=np.where(classes == 3, -1, classes))
+    negative = {name: np.where(np.arange(300)[:, None] == 2, -1, one) for name, one in votes.counts.items()}
+    with pytest.raises(InputError, match="row 2"):
+        fit_transition(replace(votes, counts=negative), alpha, gold=classes)
+    with pytest.raises(InputError, match="row 1"):
+        posterior(np.full((2, 4), 0.25), np.array([[1.0] * 7, [np.nan] * 7]), alpha[:2], known())
+    with pytest.raises(InputError, match="7"):
+        posterior(np.full((2, 4), 0.25), np.ones((2, 4)), alpha[:2], known())
+    with pytest.raises(InputError, match="Votes"):
+        fit_transition(votes.labels, alpha, "tree", gold=classes)
+
+
+def test_unresolved_galaxies_questions_without_votes_and_bootstrap_errors():
+    votes, alpha, classes = voted(400, 6)
+    alpha[:5] = 0
+    without = replace(votes, counts={**votes.counts, "bar": 0 * votes.counts["bar"]})
+    fit = fit_transition(without, alpha, gold=classes, bootstrap=3)
+    assert np.isfinite(list(fit.values.values())).all()
+    assert len(fit.draws(2)) == 2
+    at_zero, near = fit.transition.matrix(np.array([0.0, 1e-9]))
+    np.testing.assert_array_equal(at_zero, near)

@@ -5,6 +5,8 @@ import polars as pl
 import pytest
 
 from conftest import codes
+from truemorph.bias.estimate import Estimate
+from truemorph.bias.files import load_transition
 from truemorph.catalogs.paths import gold_of_question
 from truemorph.commands.bias import measure_bias
 from truemorph.commands.prepare import prepare_catalogue
@@ -319,3 +321,44 @@ def test_votes_for_a_question_without_a_tree():
         prepare_catalogue(table, answers="none=n0,minor=n9", **named)
     with pytest.raises(InputError):
         prepare_catalogue(table, experts="n0", **named)
+
+
+def test_an_estimate_of_a_question_holds_t_of_paths_and_is_read_as_it_was_written(catalogue, tmp_path):
+    found = estimate_transition(catalogue, question="bar", gold=RULES, out=tmp_path / "bars.json", fraction_bins=2)
+    assert {one.suffix for one in tmp_path.iterdir()} == {".json", ".npz", ".png"}
+    assert found.transition.nodes.classes == ("does not apply", "no bar", "bar")
+    alpha = np.array([10.0, 25.0])
+    again = Estimate.read(tmp_path / "bars.json")
+    for one in (load_transition(tmp_path / "bars.json"), again.transition, load_transition(again.to_dict())):
+        np.testing.assert_array_equal(one.matrix(alpha), found.transition.matrix(alpha))
+        votes = np.array([[10, 30, 0, 2, 28, 20, 8]] * 2)
+        np.testing.assert_array_equal(one.log_votes(votes, alpha), found.transition.log_votes(votes, alpha))
+    assert again.to_dict() == found.to_dict()
+    # Galaxies without bars are called smooth where they are small; T and the quoted fractions have the same totals.
+    right = np.diagonal(found.transition.matrix(alpha), axis1=1, axis2=2)
+    assert right[1, 2] > right[0, 2] + 0.3
+    share = found.fractions.bin_weights / found.fractions.bin_weights.sum()
+    np.testing.assert_allclose(found.fit.class_fractions, share @ found.fractions.fractions, atol=1e-9)
+    assert found.summary() == again.summary()
+
+
+def test_t_tells_apart_the_paths_that_gold_labels_name(tmp_path):
+    table = survey(3_000, 9)
+    kind, rng = table["known"].to_numpy(), np.random.default_rng(9)
+    names = np.array(["smooth", "no bar", "bar"])[kind]
+    names = np.where((kind == 0) & (rng.random(kind.size) < 0.5), "edge-on", names)
+    names = np.where(rng.random(kind.size) < 0.2, names, "")
+    table = table.with_columns(expert=pl.Series(names.tolist()))
+    path = tmp_path / "named.parquet"
+    prepare_catalogue(table, question="bar", gold="expert", out=path)
+    found = estimate_transition(path, question="bar", gold="gold", fraction_bins=1)
+    # Nobody called a galaxy an artifact: that path counts as another to which the question does not apply.
+    assert found.transition.nodes.of_paths == ("smooth", "edge-on", "no bar", "bar", "smooth")
+    assert found.fractions.classes == ("does not apply", "no bar", "bar")
+    total = found.fractions.fractions[0]
+    np.testing.assert_allclose(found.fit.class_fractions[:2].sum(), total[0])
+    # One gold label that says only that the question does not apply joins these paths.
+    vague = table.with_columns(pl.Series(["does not apply", *names[1:]]).alias("expert"))
+    prepare_catalogue(vague, question="bar", gold="expert", out=path)
+    joined = estimate_transition(path, question="bar", gold="gold", fraction_bins=1)
+    assert joined.transition.nodes.of_paths == ("does not apply", "does not apply", "no bar", "bar", "does not apply")

@@ -1,18 +1,22 @@
 """Training and labelling with a known T(α), and training on gold labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from conftest import codes, run
+from truemorph.bias.fitting import fit_transition
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition, WeibullTransition
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.commands.label import label_galaxies
 from truemorph.commands.train import train_classifier
 from truemorph.config import run_config, run_toml
 from truemorph.errors import InputError
+from truemorph.questions import Votes, read_tree
 from truemorph.simulate.catalogues import simulate_catalogue
 from truemorph.tables import CatalogTable, read_table, write_table
 
@@ -118,3 +122,14 @@ def test_gold_labels_that_were_selected_by_label_have_inverse_probability_weight
     truth, error = frame["truth"].mean(), 0.5 / np.sqrt(chosen.sum() / 4)  # weighted rows count as fewer
     assert abs(mean["known"] - truth) < 3 * error
     assert abs(mean["ignored"] - truth) > 5 * error
+
+
+def test_a_model_folder_holds_t_of_paths(prepared, tmp_path):
+    trained = train_classifier(prepared, out=tmp_path / "m", naive=True, **DCV14)
+    frame = read_catalogue(prepared).frame
+    votes = Votes.of_labels(read_tree("gz2"), "smooth", frame["label"].to_numpy(), ("smooth", "disk", "smooth"))
+    fit = fit_transition(votes, frame["alpha"].to_numpy(), gold=frame["gold"].fill_null(-1).to_numpy())
+    described = {**trained.model.described, "transition": fit.to_dict()}
+    again = load(save_classifier(replace(trained.model, described=described), tmp_path / "tree"))
+    alpha = np.array([5.0, 15.0])
+    np.testing.assert_array_equal(again.transition.matrix(alpha), fit.transition.matrix(alpha))

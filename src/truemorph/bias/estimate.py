@@ -42,7 +42,7 @@ from truemorph.results import Result, text_facts
 # What else an estimate says: definitions of α and of labels, and the rows that it rests on.
 ABOUT = (
     *("classes", "definition", "alpha", "alpha_psf", "where", "observables", "intrinsic", "gold_experts"),
-    "rows_sha256",
+    *("rows_sha256", "question", "tree"),
 )
 _RESAMPLES = 30
 # Gold labels that are only shown test whether class fractions depend on α, with this error or less; of each class.

@@ -120,7 +120,8 @@ def fit_transition(
     intrinsic : array, shape (N, P), optional
         Properties on which classes depend and that do not depend on resolution.
     gold : array of int, shape (N,), optional
-        Gold labels: classes from experts or better images, -1 if unknown. They should be a random part of the rows.
+        Gold labels: classes from experts or better images, -1 if unknown. They should be a random part of the rows. Of
+        `Votes`, numbers of `votes.nodes.classes`.
     gold_probability : array, shape (N,), optional
         Probability with which each galaxy was to be selected for a gold label, where the choice was planned
         (`plan_gold`). Gold labels then need not be of random galaxies.

@@ -11,7 +11,7 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
-from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution
+from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution, check_counts
 from truemorph.errors import InputError
 from truemorph.questions import Nodes, Votes, class_names
 from truemorph.workers import one_thread
@@ -70,6 +70,7 @@ class Sample:
         n = resolution.size
         if isinstance(labels, Votes):
             counts = labels.columns
+            check_counts(counts)
             single = {"counts": counts} if counts[:, labels.nodes.parts[0]].sum(axis=1).max(initial=0) > 1 else {}
             of_tree = {"nodes": labels.nodes, "paths": labels.paths, **single}
             classes, labels = labels.nodes.classes, labels.labels

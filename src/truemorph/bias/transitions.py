@@ -818,6 +818,10 @@ class LogisticTransition(Transition):
         return Space(cls.family, n_classes, named, build, np.array, -bound, bound, np.array(starts))
 
 
+# T of paths is constant in α beyond so many standard deviations of ln α.
+_FARTHEST = 5.0
+
+
 @dataclass(frozen=True, repr=False)
 class TreeTransition(Transition):
     """T(α) of the paths through a decision tree: what volunteers answer to each question, given the true path.
@@ -915,6 +919,7 @@ class TreeTransition(Transition):
         xp = array_namespace(resolution)
         terms = [_log(resolution), *(xp.astype(columns[:, j], resolution.dtype) for j in range(1, columns.shape[1]))]
         standard = [(one - center) / s for one, center, s in zip(terms, self.center, self.scale, strict=True)]
+        standard[0] = xp.clip(standard[0], -_FARTHEST, _FARTHEST)
         return xp.stack([xp.ones_like(resolution), *standard], axis=-1)
 
     def log_answers(self, alpha: Array, votes: bool = False) -> list[Array]:
@@ -948,6 +953,8 @@ class TreeTransition(Transition):
             raise InputError("this T(alpha) is of labels; for numbers of votes, fit it to numbers of votes")
         if votes.ndim != 2 or votes.shape[1] != self.n_votes:
             raise InputError(f"votes must have shape (N, {self.n_votes}); got {tuple(votes.shape)}")
+        if not is_torch_array(votes):
+            check_counts(votes)
         means = self.log_answers(alpha, votes=True)
         xp = array_namespace(means[0])
         votes = xp.astype(votes, means[0].dtype)
@@ -1005,6 +1012,13 @@ class TreeTransition(Transition):
             cls.family, len(nodes.classes), names, build,
             lambda point: np.where(correlations, expit(point), point), -bound, bound, start,
         )  # fmt: skip
+
+
+def check_counts(votes: np.ndarray) -> None:
+    """Check numbers of votes, shape (N, A)."""
+    bad = np.flatnonzero(~((votes >= 0) & np.isfinite(votes)).all(axis=1))
+    if bad.size:
+        raise InputError(f"numbers of votes must be 0 or more; {bad.size} rows are not (first: row {bad[0]})")
 
 
 def dirichlet_multinomial(counts: Array, means: Array, concentration: Array) -> Array:

@@ -28,6 +28,7 @@ from truemorph.workers import one_thread
 _SHARED, _AROUND = (3.0, 1.0, 1.5), (1.5, 0.5, 0.5)
 _CORRELATION = -1.5
 _STEPS, _SETTLED = 30, 0.01
+_STEP = 1e-4  # of central differences
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,13 @@ def fit_node(
     kinds = np.minimum(np.arange(n_terms), 1)  # of each term: intercept or slope
     arranged = gammaln(total + 1) - gammaln(counts + 1).sum(axis=1)
     member = np.eye(n_classes)[classes]
+    of_class = (member[:, :, None] * design[:, None]).reshape(w.size, n_classes * n_terms)
+    of_each = np.column_stack([np.arange(size).reshape(n_classes, -1), *[size + np.arange(n_classes)] * of_votes])
 
-    def terms(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the log-likelihood of each galaxy, (n,), and its slopes, (n, P)."""
-        scores = point[:size].reshape(shape)[classes]
-        scores = np.concatenate([np.zeros((w.size, 1)), np.einsum("nat,nt->na", scores, design)], axis=1)
+    def terms(point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return each galaxy's log-likelihood, (n,), and its slopes in its scores and ρ, (n, A - 1) and (n, 0 or 1)."""
+        scores = np.zeros(counts.shape)
+        scores[:, 1:] = of_class @ point[:size].reshape(shape).transpose(0, 2, 1).reshape(-1, n_answers - 1)
         mean = np.exp(scores - scores.max(axis=1, keepdims=True))
         mean = np.maximum(mean / mean.sum(axis=1, keepdims=True), 1e-9)
         whole = np.exp(-point[size:])[classes] if of_votes else np.ones(w.size)
@@ -74,12 +77,23 @@ def fit_node(
         value = arranged + gammaln(whole) - gammaln(total + whole) + (gammaln(counts + at) - gammaln(at)).sum(axis=1)
         pull = digamma(counts + at) - digamma(at)
         average = np.sum(pull * mean, axis=1)
-        of_scores = (at * (pull - average[:, None]))[:, 1:]
-        slopes = np.einsum("nc,na,nt->ncat", member, of_scores, design).reshape(w.size, size)
-        if not of_votes:
-            return value, slopes
         of_whole = -whole * (digamma(whole) - digamma(total + whole) + average)
-        return value, np.concatenate([slopes, member * of_whole[:, None]], axis=1)
+        return value, (at * (pull - average[:, None]))[:, 1:], of_whole[:, None][:, : int(of_votes)]
+
+    def likelihood(point: np.ndarray) -> tuple[float, np.ndarray]:
+        value, of_scores, of_rho = terms(point)
+        slopes = ((of_class * w[:, None]).T @ of_scores).reshape(n_classes, n_terms, -1).transpose(0, 2, 1)
+        return float(w @ value), np.concatenate([slopes.ravel(), ((w[:, None] * member).T @ of_rho).ravel()])
+
+    def curvature(point: np.ndarray) -> np.ndarray:
+        """Return minus the second derivatives, (P, P), from those of all classes at once, which share no galaxy."""
+        out = np.zeros((point.size, point.size))
+        for j in range(of_each.shape[1]):
+            shift = np.zeros(point.size)
+            shift[of_each[:, j]] = _STEP
+            change = (likelihood(point - shift)[1] - likelihood(point + shift)[1]) / (2 * _STEP)
+            out[of_each, of_each[:, [j]]] = change[of_each]
+        return 0.5 * (out + out.T)
 
     def prior(spread: np.ndarray) -> np.ndarray:
         """Return the precision of all parameters, shape (P, P)."""
@@ -113,11 +127,15 @@ def fit_node(
         precision = prior(spread)
 
         def objective(at: np.ndarray, precision: np.ndarray = precision) -> tuple[float, np.ndarray]:
-            value, slopes = terms(at)
+            value, slopes = likelihood(at)
             away = precision @ (at - middle)
-            return float(w @ value - 0.5 * (at - middle) @ away), w @ slopes - away
+            return float(value - 0.5 * (at - middle) @ away), slopes - away
 
-        best = maximise(objective, point[None], middle - bound, middle + bound, max(w.size, 1))
+        def information(at: np.ndarray, precision: np.ndarray = precision) -> np.ndarray:
+            return np.asarray(curvature(at) + precision)
+
+        lower, upper = middle - bound, middle + bound
+        best = maximise(objective, point[None], lower, upper, max(w.size, 1), information)
         point, covariance = best.point, np.linalg.inv(best.information)
         before, spread = spread, spread.copy()
         for kind in range(3 if of_votes else 2):
@@ -125,11 +143,12 @@ def fit_node(
             spread[kind] = np.sqrt((_AROUND[kind] ** 2 + squares) / (1 + degrees))
         if np.all(np.abs(np.log(spread / before)) < _SETTLED):
             break
-    value, slopes = terms(point)
     if w.size and np.ptp(w) > 0:
-        products = (slopes * w[:, None] ** 2).T @ slopes + prior(before)
-        covariance = covariance @ products @ covariance
-    return NodeFit(point[:size].reshape(shape), point[size:], covariance, float(w @ value), spread)
+        _, of_scores, of_rho = terms(point)
+        slopes = np.einsum("nc,na,nt->ncat", member, of_scores, design).reshape(w.size, size)
+        slopes = np.concatenate([slopes, member * of_rho], axis=1) if of_votes else slopes
+        covariance = covariance @ ((slopes * w[:, None] ** 2).T @ slopes + prior(before)) @ covariance
+    return NodeFit(point[:size].reshape(shape), point[size:], covariance, likelihood(point)[0], spread)
 
 
 def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:

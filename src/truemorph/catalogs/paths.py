@@ -25,7 +25,15 @@ from truemorph.catalogs.columns import FRACTIONS, VOTES, vote_findings
 from truemorph.catalogs.expressions import read_expression
 from truemorph.catalogs.label_sets import Kind, LabelSet
 from truemorph.catalogs.other_labels import OtherLabels
-from truemorph.catalogs.selected import filtered, from_same_images, from_votes, planned, properties, sample_weights
+from truemorph.catalogs.selected import (
+    filtered,
+    from_same_images,
+    from_votes,
+    planned,
+    properties,
+    rows_hash,
+    sample_weights,
+)
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding, unique
 from truemorph.questions import (
@@ -527,7 +535,7 @@ def path_classes(
     """Return the class of each path that T(α) tells apart, and the number of the class of each name of gold labels.
 
     Paths are classes of their own if all gold labels of such galaxies name them. Paths of sparse answers are joined as
-    these, and one without gold labels counts as the class before it.
+    these. One without gold labels counts as another path to which the question does not apply, too, if there is one.
     """
     counts = dict(gold.drop_nulls().value_counts().iter_rows())
     answers, paths = tree.gold_answers(question), tree.classes(question)
@@ -541,10 +549,10 @@ def path_classes(
     of = {one.name: name for one, name in zip(paths, names, strict=True)}
     of |= {whole: whole for whole in wholes} | {one: merged.get(one, one) for one in answers}
     of = {one: of[one] for one in of if one in counts}
-    known = [name for name in names if name in of.values()]
     settled = list[str]()
-    for name in names:
-        settled.append(name if name in known else settled[-1] if settled else known[0])
+    for name, whole in zip(names, wholes, strict=True):
+        alike = [one for one, other in zip(names, wholes, strict=True) if one in of.values() and other == whole]
+        settled.append(name if name in of.values() else next(iter(alike or of.values())))
     classes = list(dict.fromkeys(settled))
     return tuple(settled), {one: classes.index(name) for one, name in of.items()}
 
@@ -608,4 +616,6 @@ def question_estimate(
         found.findings,
     )
     found = replace(found, about=rows.about, findings=findings)
-    return estimate_of_paths(rows.of_paths, found, rows.about | {"observables": list(observables)}, seed)
+    about = rows.about | {"alpha_psf": catalogue.metadata.get("alpha_psf"), "observables": list(observables)}
+    about["rows_sha256"] = rows_hash(catalogue, where)
+    return estimate_of_paths(rows.of_paths, found, about, seed)

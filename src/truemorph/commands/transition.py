@@ -59,7 +59,7 @@ def estimate_transition(
     separate bias from a real trend with resolution; a few hundred gold labels can.
 
     Of a question of a decision tree, such as bars, it gives the fraction of each answer among the galaxies to which the
-    question applies, from gold labels.
+    question applies, and T(α) of the paths to these answers, from gold labels.
 
     Example: truemorph transition cat.parquet --gold "t_type>=-3" --out transition.json
 
@@ -76,7 +76,8 @@ def estimate_transition(
         Default: gold, conditional or likelihood, depending on what is given; binned is the paper's.
     gold : str, optional
         Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3". Of a question, a column of class names, or
-        rules such as "applies: t_type>=-3 AND axis_ratio>0.5; bar: bar_length>0".
+        rules such as "applies: t_type>=-3 AND axis_ratio>0.5; bar: bar_length>0". T(α) tells apart the paths
+        that they name.
     intrinsic : sequence of str
         Columns of intrinsic properties that classes may depend on, comma-separated.
     observables : sequence of str
