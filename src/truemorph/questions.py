@@ -401,12 +401,12 @@ class Nodes:
 
     @cached_property
     def answers(self) -> tuple[str, ...]:
-        """Classes to which the question applies: its answers, without those outside all denominators."""
+        """Classes to which the question applies, without those outside all denominators; first those that are shown."""
         asked = self.tree.question(self.question)
         inside = [one for one in asked.answers if one not in self.tree.outside]
         ends = zip(self.tree.classes(self.question), self.of_paths, strict=True)
         of = {name for path, name in ends if path.answer in inside}
-        return tuple(one for one in self.classes if one in of)
+        return tuple(sorted((one for one in self.classes if one in of), key=lambda one: one not in asked.shown))
 
     def votes(self, columns: np.ndarray) -> Votes:
         """Return votes from numbers for the answers to all questions, shape (N, A)."""
@@ -416,7 +416,12 @@ class Nodes:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         asked = [
-            {"name": one.name, "answers": {name: [name] for name in one.answers}, "asked_after": list(one.asked_after)}
+            {
+                "name": one.name,
+                "answers": {name: [name] for name in one.answers},
+                "asked_after": list(one.asked_after),
+                **({"shown": list(one.shown)} if one.shown else {}),
+            }
             for one in self.questions
         ]
         every = {answer for one in self.questions for answer in one.answers}

@@ -301,18 +301,30 @@ def _facts(described: dict[str, Any]) -> list[str]:
     if config.classifier == "network":
         reads = f"{config.backbone} on {config.image_size}-pixel images"
     through = f"{transition['family']} {transition['parameters']}" if transition else "no T(alpha)"
-    counted = described["classes"][1]
-    meant = f"{catalogue.get('definition') or 'as in the labels of that catalogue'} ({catalogue.get('votes')})"
-    if catalogue.get("gold_definition"):
-        meant = str(catalogue["gold_definition"]).removeprefix(f"{counted}: ") + ", from gold labels"
     metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
+    heads = heads_of([Nodes.from_dict(one) for one in described.get("questions", ())])
+    told = [f"predicts {head.question} ({', '.join(head.classes)})" for head in heads]
+    if heads:
+        curves = [transition, *described.get("further_transitions", ())]
+        through = "observed answers treated as correct"
+        if transition["family"] == "tree":
+            through = f"T(alpha) of the paths to {' and '.join(str(head.question) for head in heads)}"
+        golds = [one.get("fractions", {}).get("gold_definition") for one in curves]
+        defined = [f"gold labels of {one}" for one in golds if one]
+    else:
+        counted = described["classes"][1]
+        told = [f"predicts {' or '.join(described['classes'])}"]
+        meant = f"{catalogue.get('definition') or 'as in the labels of that catalogue'} ({catalogue.get('votes')})"
+        if catalogue.get("gold_definition"):
+            meant = str(catalogue["gold_definition"]).removeprefix(f"{counted}: ") + ", from gold labels"
+        defined = [f"definition of {counted}: {meant}"]
     return [
-        f"predicts {' or '.join(described['classes'])}: {reads}; members: {described['members']}",
+        f"{'; '.join(told)}: {reads}; members: {described['members']}",
         f"trained through {shortened(through, 300)}",
         f"assumption behind T(alpha): {transition.get('assumption', 'given by the user')}",
         f"alpha: {catalogue.get('alpha')}",
         f"catalogue: {catalogue.get('source')}, {catalogue.get('rows')} rows, sha256 {catalogue.get('sha256')}",
-        f"definition of {counted}: {meant}",
+        *defined,
         f"metrics: {metrics}",
     ]
 

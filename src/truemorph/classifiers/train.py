@@ -88,7 +88,8 @@ class TrainingResult(Result):
         """Return rows, T(α), metrics and the folder as text."""
         transition = self.model.described["transition"]
         values = {name: one for name, one in transition["parameters"].items() if isinstance(one, float) and one}
-        curve = ", ".join(f"{name} = {one:.3f}" for name, one in values.items())
+        asked = [str(head.question) for head in self.model.heads if head.question is not None]
+        curve = ", ".join([*asked, *(f"{name} = {one:.3f}" for name, one in values.items())])
         left_out = f", {self.left_out:,} left out" if self.left_out else ""
         facts = [
             ("galaxies", f"{self.rows:,} trained on{left_out}"),

@@ -1,0 +1,143 @@
+"""Networks that answer questions of a decision tree: training through T(α) of paths, and tables of labels."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import truemorph as tm
+from truemorph.bias.likelihood import posterior
+from truemorph.catalogs.paths import path_observations
+from truemorph.errors import InputError
+from truemorph.simulate import simulate_survey
+from truemorph.simulate.pictures import write_jpegs
+
+N = 400
+TINY = {"backbone": "test_resnet", "image_size": 32, "epochs": 2, "folds": 2, "batch_size": 32, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    """A catalogue with images, votes and gold labels of bars and arms, and the estimates of both."""
+    folder = tmp_path_factory.mktemp("survey")
+    galaxies, votes = simulate_survey(N, seed=2, confounded=False)
+    write_jpegs(galaxies, folder / "images", 32, 2)
+    known = pl.Series(np.random.default_rng(0).random(N) < 0.6)
+    gold = {f"{one}_known": pl.when(known).then(f"truth_{one}") for one in ("bar", "spiral")}
+    votes = votes.with_columns(**gold)
+    path = folder / "catalogue.parquet"
+    tm.prepare_catalogue(votes, question="bar,spiral", images=folder / "images", out=path)
+    for one in ("bar", "spiral"):
+        tm.estimate_transition(path, question=one, gold=f"{one}_known", fraction_bins=2, out=folder / f"{one}.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(survey):
+    """One network for both questions."""
+    files = [survey / "bar.json", survey / "spiral.json"]
+    return tm.train_classifier(survey / "catalogue.parquet", transition=files, out=survey / "both", settings=TINY).model
+
+
+def test_one_network_answers_both_questions(both, survey):
+    bar, spiral = both.heads
+    assert (bar.question, bar.answers[0], spiral.question) == ("bar", "bar", "spiral")
+    assert set(bar.classes) == {"smooth", "edge-on", "no bar", "bar"}
+    assert len(set(both.classes)) == 8
+    history = pl.read_csv(survey / "both" / "history.csv")
+    assert {"fraction_bar_1", "fraction_spiral_arms_5", "cv14_excess_bar", "cv14_excess_spiral"} <= set(history.columns)
+    again = tm.load(survey / "both")
+    assert [one.question for one in again.heads] == ["bar", "spiral"]
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    p = again.probabilities(pixels)
+    np.testing.assert_allclose(p[:, bar.part].sum(axis=1), 1)
+    np.testing.assert_allclose(p[:, spiral.part].sum(axis=1), 1)
+
+
+def test_labels_of_all_questions_in_one_pass(both, survey):
+    catalogue = survey / "catalogue.parquet"
+    found = tm.label_galaxies(survey / "both", catalogue, out=survey / "labels.parquet")
+    table = pl.read_parquet(found.out)
+    assert table.height == found.rows_in == pl.read_parquet(catalogue).height
+    for head in both.heads:
+        p = table.select(f"p_{one.replace(' ', '_').replace('-', '_')}" for one in head.columns).to_numpy()
+        np.testing.assert_allclose(p.sum(axis=1), 1)
+        applies = p[:, head.numbers].sum(axis=1)
+        np.testing.assert_allclose(table[head.name("p_applies")], applies)
+        answer = head.columns[head.numbers[0]].replace(" ", "_")
+        np.testing.assert_allclose(table[f"p_{answer}_given_applies"], p[:, head.numbers[0]] / applies)
+        assert table[head.name("label")].to_list() == [head.classes[k] for k in p.argmax(axis=1)]
+
+
+def test_the_posterior_is_that_of_the_votes(both, survey):
+    catalogue = pl.read_parquet(survey / "catalogue.parquet")
+    path = survey / "catalogue.parquet"
+    table = pl.read_parquet(tm.label_galaxies(survey / "both", path, out=survey / "again.parquet").out)
+    bar, transition = both.heads[0], both.transition
+    p = table.select("p_smooth_bar", "p_edge_on_bar", "p_no_bar", "p_bar").to_numpy()
+    assert bar.columns == ("smooth bar", "edge-on bar", "no bar", "bar")
+    votes = path_observations(catalogue, transition, "here")
+    expected = posterior(p, votes, catalogue["alpha"].to_numpy(), transition)
+    names = [one.replace("p_", "posterior_", 1) for one in ("p_smooth_bar", "p_edge_on_bar", "p_no_bar", "p_bar")]
+    np.testing.assert_allclose(table.select(names).to_numpy(), expected, rtol=1e-9)
+    assert table["posterior_label_bar"].to_list() == [bar.classes[k] for k in expected.argmax(axis=1)]
+
+
+def test_bars_are_learned_through_the_bias(survey):
+    """From features that tell the true class, p(bar | applies) is right where volunteers see half of the bars."""
+    estimate = tm.estimate_transition(survey / "catalogue.parquet", question="bar", gold="truth_bar")
+    catalogue = pl.read_parquet(survey / "catalogue.parquet")
+    transition, classes = estimate.transition, estimate.curve.classes
+    truth = catalogue["truth_bar"].replace_strict({one: k for k, one in enumerate(classes)}).to_numpy()
+    votes = torch.tensor(path_observations(catalogue, transition, "here"), dtype=torch.float64)
+    alpha = torch.tensor(catalogue["alpha"].to_numpy())
+    features = np.eye(4)[truth] + np.random.default_rng(1).normal(0, 0.3, (truth.size, 4))
+    x = torch.tensor(np.column_stack([np.ones(truth.size), features]))
+    weights = torch.zeros((5, 4), dtype=torch.float64, requires_grad=True)
+    loss, optimiser = tm.DebiasedLoss(transition), torch.optim.LBFGS([weights], max_iter=200)
+
+    def closure():
+        optimiser.zero_grad()
+        value = loss(x @ weights, votes, alpha) + 1e-3 * weights.square().sum()
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    p = torch.softmax(x @ weights, dim=1).detach().numpy()
+    known = truth >= 2
+    naive = catalogue["votes_bar_bar"].sum() / (catalogue["votes_bar_bar"] + catalogue["votes_bar_no_bar"]).sum()
+    true = np.mean(truth[known] == 3)
+    ours = p[:, 3].sum() / p[:, 2:].sum()
+    assert abs(ours - true) < 0.05 < abs(naive - true)
+
+
+def test_naive_training_takes_the_majority_path_as_correct(survey):
+    options = {"naive": True, "question": "bar", "settings": TINY, "out": survey / "naive"}
+    model = tm.train_classifier(survey / "catalogue.parquet", **options).model
+    assert model.heads[0].classes == ("smooth", "edge-on", "no bar", "bar", "artifact")
+    table = pl.read_parquet(
+        tm.label_galaxies(survey / "naive", survey / "catalogue.parquet", out=survey / "n.parquet").out
+    )
+    assert "posterior_label_bar" not in table.columns
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"question": "bar"}, "naive"),
+        ({"transition": ["bar.json", "rayleigh:11"]}, "questions"),
+        ({"transition": "bar.json", "labels": "gold"}, "labels"),
+        ({"transition": "bar.json", "preset": "dcv14", "settings": {}}, "network"),
+        ({"naive": True, "question": "merger"}, "merger"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, says, survey):
+    given = options.get("transition")
+    if given is not None:
+        named = [
+            str(survey / one) if one.endswith(".json") else one
+            for one in ([given] if isinstance(given, str) else given)
+        ]
+        options = options | {"transition": named}
+    with pytest.raises(InputError, match=says):
+        tm.train_classifier(survey / "catalogue.parquet", out=survey / "no", **{"settings": TINY, **options})
