@@ -18,6 +18,7 @@ from gallery import draw_gallery  # noqa: E402
 import truemorph  # noqa: E402
 
 mpl.use("agg")
+os.environ.setdefault("TRUEMORPH_REAL_DATA", str(HERE.parent.parent / "shared" / "data"))  # for docs/tutorials/bars.md
 project, author, copyright = "truemorph", "The truemorph developers", "The truemorph developers"
 release = truemorph.__version__
 version = "dev" if "dev" in release else release
