@@ -864,7 +864,7 @@ class TreeTransition(Transition):
     array([[0.5  , 0.5  ],
            [0.111, 0.889]])
     >>> np.round(np.exp(t.log_votes(np.array([[3, 1], [0, 0]]), np.array([10.0, 10.0]))), 3)
-    array([[0.224, 0.229],
+    array([[0.096, 0.229],
            [1.   , 1.   ]])
     """
 
