@@ -169,7 +169,7 @@ def test_the_loss_does_not_depend_on_the_order_of_classes_and_has_the_right_grad
     observed = torch.tensor(votes), torch.tensor(alpha)
     losses = DebiasedLoss(t, "none")(given_logits, *observed)
     again = DebiasedLoss(other, "none")(given_logits[:, order], *observed)
-        np.testing.assert_allclose(losses.detach(), again.detach(), atol=1e-12)
+    np.testing.assert_allclose(losses.detach(), again.detach(), atol=1e-12)
     p = softmax(logits, axis=1)
     expected = -logsumexp(np.log(p) + t.log_votes(votes, alpha), axis=1)
     np.testing.assert_allclose(losses.detach(), expected, atol=1e-8)
