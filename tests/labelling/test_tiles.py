@@ -39,9 +39,9 @@ def votes(tmp_path):
     return tmp_path / "votes.parquet"
 
 
-def prepared(votes, tiles, out, **options):
+def prepared(votes, tiles, out, bands="i,r,g", **options):
     columns = {"id": "id", "smooth": "smooth", "disk": "disk", "radius": "radius", "psf_fwhm": "fwhm"}
-    return prepare_catalogue(votes, **columns, out=out, tiles=tiles, bands="i,r,g", size=SIZE, **options)
+    return prepare_catalogue(votes, **columns, out=out, tiles=tiles, bands=bands, size=SIZE, **options)
 
 
 def test_labels_from_tiles_are_those_of_stored_cutouts_also_if_resumed(model, votes, tiles, tmp_path, monkeypatch):
@@ -89,6 +89,9 @@ def test_a_model_knows_its_tiles(votes, tiles, tmp_path):
         label_galaxies(model, votes, tmp_path / "no.parquet", bands="g,r,i", **options)
     report = label_galaxies(model, votes, tmp_path / "yes.parquet", bands="g,r,i", convert=True, **options)
     assert "tiles-converted" in codes(report)
+    other = prepared(votes, tiles, tmp_path / "other.parquet", bands="g,r,i")
+    with pytest.raises(InputError, match="bands"):
+        label_galaxies(model, other.out, tmp_path / "no.parquet")
 
 
 def test_wrong_tile_options_have_one_clear_line(model, votes, tiles, tmp_path):

@@ -26,9 +26,9 @@ _ARCSEC = np.radians(1 / 3600)
 # Chance matches are counted at positions shifted by this many radii, in four directions.
 _SHIFT = 5
 _LARGEST_RADIUS = 3600.0  # arcsec; above one degree, the unit must be wrong
-# Names of right ascension and declination in SDSS and most tables, VizieR, SExtractor and TOPCAT.
-_RA = ("ra", "raj2000", "ra_icrs", "_ra", "_raj2000", "alpha_j2000", "ra_deg", "right_ascension")
-_DEC = ("dec", "dej2000", "de_icrs", "_de", "_dej2000", "delta_j2000", "dec_deg", "declination")
+# Names of right ascension and declination in SDSS and most tables, VizieR, SExtractor, TOPCAT, Euclid and Rubin.
+_RA = ("ra", "raj2000", "ra_icrs", "_ra", "_raj2000", "alpha_j2000", "ra_deg", "right_ascension", "coord_ra")
+_DEC = ("dec", "dej2000", "de_icrs", "_de", "_dej2000", "delta_j2000", "dec_deg", "declination", "coord_dec")
 
 
 @dataclass(frozen=True)

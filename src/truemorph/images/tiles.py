@@ -212,8 +212,8 @@ def write_cutouts(
     used = np.unique(tile[tile >= 0])
     for number in progress(len(used), "cut-outs", "tile", of=used):
         rows = np.flatnonzero(tile == number)
-        for row, cut in zip(rows, tiles.cuts(number, ra[rows], dec[rows], width[rows]), strict=True):
-            values = cut()
+        cuts = (cut() for cut in tiles.cuts(number, ra[rows], dec[rows], width[rows]))  # keeps no tile afterwards
+        for row, values in zip(rows, cuts, strict=True):
             if isinstance(values, str):
                 problems.append((ids[row], values))
                 continue
@@ -338,6 +338,16 @@ def _layer(file: Path, hdu: int | str | None, zero_point: float | None) -> Layer
     return Layer(file, hdu, wcs, (height, width), vectors[0], reach, scale, zero_point, by_area)
 
 
+def differences(cutouts: dict[str, Any], model: dict[str, Any]) -> list[str]:
+    """Say how bands and pixel scale of cut-outs (`Tiles.to_dict`) differ from those that a model was trained on."""
+    other = []
+    if cutouts["bands"] != model["bands"]:
+        other.append(f"bands {', '.join(cutouts['bands'])} instead of {', '.join(model['bands'])}")
+    if abs(cutouts["scale"] / model["scale"] - 1) > _SCALES:
+        other.append(f"{cutouts['scale']:.4g} arcsec per pixel instead of {model['scale']:.4g}")
+    return other
+
+
 def for_model(tiles: Tiles, model: dict[str, Any] | None, convert: bool) -> Tiles:
     """Return tiles whose cut-outs are as those that a model was trained on (`Tiles.to_dict`), with findings.
 
@@ -347,11 +357,7 @@ def for_model(tiles: Tiles, model: dict[str, Any] | None, convert: bool) -> Tile
         message = "The model was not trained on tiles, so their bands, pixel scale and stretch can't be compared."
         action = "Check them on images with gold labels, or train on cut-outs of these tiles (`truemorph prepare`)."
         return replace(tiles, findings=(*tiles.findings, Finding("tiles-not-compared", "caution", message, action)))
-    other = []
-    if list(tiles.bands) != model["bands"]:
-        other.append(f"bands {', '.join(tiles.bands)} instead of {', '.join(model['bands'])}")
-    if abs(tiles.scale / model["scale"] - 1) > _SCALES:
-        other.append(f"{tiles.scale:.4g} arcsec per pixel instead of {model['scale']:.4g}")
+    other = differences(tiles.to_dict(), model)
     if other and not convert:
         raise InputError(
             f"the tiles have {' and '.join(other)}; train on such tiles, or have them converted (`convert`)"

@@ -32,7 +32,7 @@ from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError, TruemorphError, reason, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
-from truemorph.images.tiles import Tiles, for_model, open_tiles
+from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
 from truemorph.io import FORMAT_VERSION
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import Labeller
@@ -214,6 +214,9 @@ def open_labelling(
         **columns,
     )
     first, keep = _first_row(given), given.keep
+    stored, trained = given.metadata.get("cutouts"), model.described["catalogue"].get("cutouts")
+    if survey is None and stored and trained and (other := differences(stored, trained)):
+        raise InputError(f"{path}: its cut-outs have {' and '.join(other)}; label them from their tiles (`tiles`)")
     joined = None if observed is None else read_catalogue(observed)
     catalogue = given if joined is None else joined
     has_observed = joined is not None or given.prepared
