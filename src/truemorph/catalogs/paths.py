@@ -21,7 +21,7 @@ from truemorph.bias.likelihood import ROWS, label_evidence
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN, TreeTransition
 from truemorph.catalogs.catalogue import ID_COLUMNS, condition
-from truemorph.catalogs.columns import FRACTIONS, VOTES, vote_findings
+from truemorph.catalogs.columns import ADDED, FRACTIONS, VOTES, vote_findings
 from truemorph.catalogs.expressions import read_expression
 from truemorph.catalogs.label_sets import Kind, LabelSet
 from truemorph.catalogs.other_labels import OtherLabels
@@ -74,9 +74,11 @@ def vote_column(question: str, answer: str) -> str:
 
 def described_path(name: str) -> str:
     """Return the description of a catalogue's column of a question."""
-    kind, _, rest = name.partition("_")
-    kinds = {"votes": "number of votes", "gold": "gold label", "label": "class by the majority of the votes"}
-    return f"{kinds.get(kind, name)}: {rest}"
+    kinds = {one: ADDED[one] for one in ("gold_probability", "gold_uncertain")}
+    kinds |= {"gold_people": "people who gave the gold label", "gold_time": "time of their last answer"}
+    kinds |= {"votes": "number of votes", "gold": "gold label", "label": "class by the majority of the votes"}
+    kind = next((one for one in kinds if name.startswith(f"{one}_")), "")
+    return f"{kinds[kind]}: {name.removeprefix(f'{kind}_')}" if kind else name
 
 
 def path_columns(
