@@ -16,6 +16,7 @@ from truemorph.bias.transitions import DISK
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.label_sets import LabelSet, fractions_by
 from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text
+from truemorph.report.answers import Answers
 from truemorph.report.evidence import Evidence, argument
 from truemorph.report.lights import FEWEST_OF_A_CLASS
 from truemorph.report.measures import halves_by
@@ -33,7 +34,7 @@ _MARKERS = "DPX*<>"
 _LINES = {"probabilities": "-", "labels": "-", "posterior": ":", "column": "-."}
 
 
-def styles_of(evidence: Evidence) -> dict[str, Style]:
+def styles_of(evidence: Evidence | Answers) -> dict[str, Style]:
     """How each label set, and each model, is drawn: observed labels grey, gold in the colour of text, a colour a model.
 
     Of naive models the first is orange.
@@ -97,7 +98,8 @@ def _draw_fractions(axes: Any, evidence: Evidence) -> None:
     axes.set(xlabel=axis_label(evidence, evidence.by), ylabel=evidence.quantity, ylim=(0, 1.02))
 
 
-def _legend_above(axes: Any) -> None:
+def legend_above(axes: Any) -> None:
+    """Add a legend above the axes."""
     axes.figure.legend(frameon=False, ncols=2, loc="outside upper center", fontsize=9)
 
 
@@ -106,7 +108,7 @@ def fractions(evidence: Evidence) -> Illustration:
     table, model, estimate = evidence.correction, evidence.corrector, evidence.estimate
     axes = new_panel(5.2, 3.9)
     _draw_fractions(axes, evidence)
-    _legend_above(axes)
+    legend_above(axes)
     whose = evidence.which if model is not None or estimate is None else f"{estimate.curve.galaxies:,} galaxies"
     by = "α" if evidence.by == "alpha" else in_words([evidence.by])
     caption = f"{capital(evidence.quantity)} of {whose} in bins of {by}. "
@@ -201,7 +203,7 @@ def among_similar(evidence: Evidence) -> Illustration:
                 x, y, error = part["value"], part["fraction"], part["stderr"]
                 axes.errorbar(x, y, error, **{**style, **look, "ms": 5, "lw": 1.3})
         axes.set(xlabel=axis_label(evidence, column), ylabel=evidence.quantity, ylim=(0, 1.02))
-        _legend_above(axes)
+        legend_above(axes)
         panels.append(axes.figure)
         data.append(table.select(pl.lit(column).alias("column"), pl.all()))
     return Illustration(

@@ -190,6 +190,7 @@ class Page:
     remark: str = ""  # small print
     verdict: dict[str, str] | None = None  # see `verdict`
     first: Illustration | None = None  # beside the headline
+    table: Table | None = None  # below both
     examples: Sequence[Pair] = ()  # below both
     lights: Sequence[Light] = ()
     sections: Sequence[Section] = ()
