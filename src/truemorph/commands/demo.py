@@ -61,6 +61,12 @@ _SIMULATED = Finding(
     f"fractions do not depend on α, so the assumptions of the method hold by construction. The true θ is {TRUE_THETA}; "
     "disks are spirals and lenticulars.",
 )
+_SIMULATED_SURVEY = Finding(
+    "simulated-galaxies",
+    "note",
+    "These galaxies are simulated (docs/simulator.md): gold labels are true, and of a random part of the galaxies, and "
+    "the true fractions do not depend on α.",
+)
 
 
 def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path:
@@ -226,11 +232,14 @@ def _demo_of_question(question: str, out: Path, galaxies: int, settings: dict[st
     labels = [out / f"labels_{name}.parquet" for name in _MODELS]
     shown = ReportOptions(catalogue=path, labels=labels, better=out / "better", seed=seed)
     after = pl.read_parquet(labels[-1])
-    label, changed = f"posterior_label_{slug(question)}", f"observed_label_{slug(question)}"
-    after = after.filter(pl.col(label) != pl.col(changed)).sort(f"label_quality_{slug(question)}")
-    _better_images(out, population, seed, after["object_id"][: shown.galaxies])
+    before, label = (after[f"{name}_{slug(question)}"] for name in ("observed_label", "posterior_label"))
+    posteriors = pl.max_horizontal(pl.selectors.starts_with("posterior_") - pl.selectors.string())
+    changed = (before != label).cast(pl.String).replace("false", "").alias(CHANGE)
+    after = after.with_columns(posteriors.alias(AFTER), changed)
+    _better_images(out, population, seed, choose(after, shown.galaxies, pl.col(AFTER))["object_id"])
     title = f"truemorph demo: {question}s of simulated galaxies"
-    report = report_questions([*(out / name for name in _MODELS), estimate], out / "report.html", shown, title=title)
+    sources = [*(out / name for name in _MODELS), estimate]
+    report = report_questions(sources, out / "report.html", shown, title=title, context=(_SIMULATED_SURVEY,))
     summary = {"fractions": report.content["fractions"], "question": question, "galaxies": galaxies, "seed": seed}
     summary["findings"] = [one.to_dict() for one in report.findings]
     write_json(out / "summary.json", summary)

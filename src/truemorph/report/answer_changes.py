@@ -62,7 +62,7 @@ def changed_answers(answers: Answers, galaxies: int) -> Changed:
     columns |= {AFTER: best, _CHANCES: after.probabilities}
     if answers.corrector is not None:
         head, p = answers.corrector.head, answers.corrector.p
-        columns[PICTURE] = p[:, head.numbers[0]] / np.maximum(p[:, head.numbers].sum(axis=1), 1e-300)
+        columns[PICTURE] = p[:, answers.number_in(head)] / np.maximum(p[:, head.numbers].sum(axis=1), 1e-300)
     gold = pl.Series(_GOLD, np.append(classes, "")[answers.known])
     frame = answers.frame.with_columns(*(pl.Series(name, one) for name, one in columns.items()), gold)
     model = answers.corrector
@@ -71,7 +71,7 @@ def changed_answers(answers: Answers, galaxies: int) -> Changed:
         answers.catalogue,
         answers.options,
         None if model is None else model.classifier,
-        0 if model is None else model.head.start + model.head.numbers[0],
+        0 if model is None else model.head.start + answers.number_in(model.head),
     )
     return Changed(answers, frame, shown, about_better(shown, bad, answers.options))
 
@@ -87,8 +87,8 @@ def listed(changed: Changed) -> pl.DataFrame:
     return chosen.select(pl.col(name).alias(to) for name, to in names.items() if name in chosen.columns)
 
 
-def table_of_changes(changed: Changed) -> Table:
-    """How many galaxies of each majority path have which most probable class."""
+def table_of_changes(changed: Changed, said: str) -> Table:
+    """How many galaxies of each majority path have which most probable class; `said` is about the pictures below."""
     answers, classes = changed.answers, changed.answers.after.classes
     rows = []
     for k, name in enumerate(classes):
@@ -102,13 +102,15 @@ def table_of_changes(changed: Changed) -> Table:
         f"majority path, from {given} and their own votes, through T(α). They are listed in "
         f"changed_{slug(answers.question)}.ecsv among the page's files."
     )
-    return Table("Galaxies whose answer changes", ["majority path", *classes, "changed"], rows, note)
+    return Table(
+        "Galaxies whose answer changes", ["majority path", *classes, "changed"], rows, f"{note} {said}".strip()
+    )
 
 
 def pairs_of_changes(changed: Changed) -> tuple[str, list[Pair]]:
     """The surest galaxies that change to the first answer, or else of all that change, with a sentence about them."""
     answers, shown = changed.answers, changed.shown
-    to = answers.transition.nodes.answers[0]
+    to = answers.answer
     best = surest([one for one in shown if one.row[_AFTER] == to])
     of = f"the surest changes to {to}"
     if not best:

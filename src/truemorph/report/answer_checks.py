@@ -117,8 +117,9 @@ def _one_class(answers: Answers, model: Network, name: str) -> Iterator[Finding]
     p = answers.collapsed(model.probabilities)
     for some in (p, p[p[:, 0] < 0.5, 1:]):
         found = np.bincount(some.argmax(axis=1), minlength=some.shape[1]) / max(len(some), 1)
-        classes = answers.fractions.classes[-some.shape[1] :]
-        for one in nearly_one_class(name, float(found.max()), classes[int(found.argmax())]):
+        kind = answers.fractions.classes[-some.shape[1] :][int(found.argmax())]
+        kind += f" where {answers.question} applies" if some is not p else ""
+        for one in nearly_one_class(name, float(found.max()), kind):
             yield one
             return
 

@@ -13,17 +13,33 @@ from truemorph.bias.population import PopulationFractions
 from truemorph.bias.scores import calibration_error
 from truemorph.catalogs.label_sets import FIFTHS
 from truemorph.classifiers.fits import observables_of
-from truemorph.plotting import ALPHA, CYCLE, plain_text
+from truemorph.plotting import ALPHA, CYCLE, GREEN, RED, plain_text
 from truemorph.questions import slug
 from truemorph.report.answer_checks import gold_answers
-from truemorph.report.answers import Answers
+from truemorph.report.answers import GOLD_LABELS, Answers
 from truemorph.report.evidence import TRUTH, argument
-from truemorph.report.figures import STYLE, legend_above, new_panel, styles_of
+from truemorph.report.figures import STYLE, Style, capital, legend_above, new_panel
 from truemorph.report.lights import FEWEST_OF_A_CLASS
 from truemorph.report.page import Illustration
 from truemorph.tables import numeric_columns
 
 _POINTS = 10
+# Colours of networks, which are not those of the estimate; the naive ones' first.
+_COLOURS = (RED, GREEN, "#CC79A7", "#F0E442")
+_MARKERS = "^vXP"
+
+
+def styles_of_networks(answers: Answers) -> dict[str, Style]:
+    """How each network, and each of its label sets, is drawn."""
+    styles: dict[str, Style] = {}
+    models = sorted(answers.models, key=lambda one: not one.naive)
+    start = int(not any(one.naive for one in models))
+    for k, model in enumerate(models, start):
+        look: Style = {"color": _COLOURS[k % len(_COLOURS)], "marker": _MARKERS[k % len(_MARKERS)], "ls": "-"}
+        styles |= {model.name: look, model.probabilities.name: look}
+        if model.posterior is not None:
+            styles[model.posterior.name] = look | {"ls": ":"}
+    return styles
 
 
 def fractions_figure(one: PopulationFractions, answers: Answers | None) -> Illustration:
@@ -36,13 +52,14 @@ def fractions_figure(one: PopulationFractions, answers: Answers | None) -> Illus
         data = data.with_columns(**{f"{name}, {what}": pl.Series(values) for what, values in parts.items()})
     names = ", ".join(one.ratios)
     caption = (
-        f"{names} of {one.counts.sum():,} galaxies in bins of {by}, among those to which the question applies: by the "
-        "observed labels (majority paths), and corrected with gold labels. Bars are standard errors, areas 95 % ranges."
+        f"{capital(names)} of {one.counts.sum():,} galaxies in bins of {by}, among those to which the question applies: "
+        "by the observed labels (majority paths), and corrected with gold labels. Bars are standard errors, areas 95 % "
+        "ranges."
     )
     if answers is not None:
-        styles, quantity, drawn = styles_of(answers), answers.quantity, []
+        styles, quantity, drawn = styles_of_networks(answers), answers.quantity, []
         for model in answers.models:
-            drawn.append((f"{model.name}, network", model.probabilities, styles[model.name]))
+            drawn.append((f"{model.name} (network)", model.probabilities, styles[model.name]))
         if answers.truth is not None and answers.truth.name == TRUTH:
             drawn.append((TRUTH, answers.truth, STYLE["truth"]))
         for label, labels, style in drawn:
@@ -54,7 +71,7 @@ def fractions_figure(one: PopulationFractions, answers: Answers | None) -> Illus
             axes.get_legend().remove()
             legend_above(axes)
             p = f"Σ p({answers.answer}) / Σ p({answers.question} applies)"
-            caption += f" {' and '.join(label for label, *_ in drawn)}: {p} of {answers.which}."
+            caption += f" {capital(' and '.join(label for label, *_ in drawn))}: {p}, of {answers.which}."
     return Illustration(f"fractions_{slug(str(one.about['question']))}", axes.figure, caption, data)
 
 
@@ -63,30 +80,38 @@ def _by(one: PopulationFractions) -> list[str]:
 
 
 def curve_by_class(answers: Answers) -> Illustration:
-    """T(α): how often the majority path is right, by true class; gold labels as points."""
-    transition, alpha, axes = answers.transition, answers.alpha, new_panel()
+    """T(α) by true class: how often the majority path is right, and how often it reaches the question."""
+    transition, alpha, panels = answers.transition, answers.alpha, (new_panel(), new_panel())
+    nodes = transition.nodes
     grid = np.linspace(max(alpha.min(), 0.1), float(np.quantile(alpha, 0.99)), 120)
     names = observables_of(answers.estimate.about, transition)
     at = argument(grid, numeric_columns(answers.frame, names, answers.source), along=True)
-    right = np.diagonal(np.asarray(transition.matrix(at)), axis1=1, axis2=2)
-    data = []
-    for k, (name, colour) in enumerate(zip(transition.nodes.classes, cycle(CYCLE))):
-        axes.plot(grid, right[:, k], color=colour, label=plain_text(name))
-        data.append(pl.DataFrame({"class": name, "what": "T(α)", "alpha": grid, "right": right[:, k]}))
+    matrix, data = np.asarray(transition.matrix(at)), []
+    reached = np.array([one in nodes.answers for one in nodes.classes])
+    for k, (name, colour) in enumerate(zip(nodes.classes, cycle(CYCLE))):
         rows = answers.known == k
-        if rows.sum() >= FEWEST_OF_A_CLASS:
-            cut = Bins.cut(alpha[rows], min(FIFTHS, int(rows.sum()) // FEWEST_OF_A_CLASS))
-            share, error, _ = cut.averages((answers.labels[rows] == k).astype(float))
-            axes.errorbar(cut.middles, share, error, fmt="o", ms=4, color=colour)
-            points = {"class": name, "what": "gold labels", "alpha": cut.middles, "right": share, "stderr": error}
-            data.append(pl.DataFrame(points))
-    axes.set(xlabel=ALPHA, ylabel="probability that the majority path is right", ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
-    legend_above(axes)
+        shown = {"right": (np.arange(len(nodes.classes)) == k), "reached": reached}
+        for (what, counted), axes in zip(shown.items(), panels, strict=True):
+            curve = matrix[:, k] @ counted
+            axes.plot(grid, curve, color=colour, label=plain_text(name))
+            about = {"class": name, "what": what}
+            data.append(pl.DataFrame(about | {"by": "T(α)", "alpha": grid, "share": curve}))
+            if rows.sum() >= FEWEST_OF_A_CLASS:
+                cut = Bins.cut(alpha[rows], min(FIFTHS, int(rows.sum()) // FEWEST_OF_A_CLASS))
+                share, error, _ = cut.averages(counted[answers.labels[rows]].astype(float))
+                axes.errorbar(cut.middles, share, error, fmt="o", ms=4, color=colour)
+                points = {"by": "gold labels", "alpha": cut.middles, "share": share, "stderr": error}
+                data.append(pl.DataFrame(about | points))
+    said = ("majority path is right", f"majority path reaches {answers.question}")
+    for axes, what in zip(panels, said, strict=True):
+        axes.set(xlabel=ALPHA, ylabel=f"probability that the\n{what}", ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
+        legend_above(axes)
     return Illustration(
         f"curve_{slug(answers.question)}",
-        axes.figure,
-        "T(α) by true class: how often the majority of the votes finds the whole path of a galaxy. Lines: the "
-        "estimate. Points: galaxies with gold labels, with binomial errors."
+        [axes.figure for axes in panels],
+        "T(α) by true class: how often the majority of the votes finds the whole path of a galaxy (left), and how "
+        f"often it leads to the question {answers.question} (right). Lines: the estimate. Points: galaxies by the "
+        f"{GOLD_LABELS if answers.truth is None else answers.truth.name}, with binomial errors."
         + (" Other columns that it depends on are at their means." if names else ""),
         pl.concat(data, how="diagonal"),
     )
@@ -94,7 +119,7 @@ def curve_by_class(answers: Answers) -> Illustration:
 
 def calibration_panels(answers: Answers) -> Illustration | None:
     """Of p(answer | the question applies): against gold labels, and through T(α) against the votes."""
-    styles, panels, errors, data = styles_of(answers), [], [], []
+    styles, panels, errors, data = styles_of_networks(answers), [], [], []
     given = f"p({answers.answer} | {answers.question} applies)"
     found = []
     if answers.truth is not None:
@@ -133,7 +158,7 @@ def calibration_panels(answers: Answers) -> Illustration | None:
         f"calibration_{slug(answers.question)}",
         panels,
         f"Calibration of {given}. Mean distance of probability and fraction: {'; '.join(errors)}. Gold labels: "
-        "galaxies to which the question applies by these. Votes: galaxies of which somebody was asked, with their votes "
-        "at the questions before.",
+        "galaxies to which the question applies by these. Votes: galaxies of which somebody was asked, with their "
+        "votes at the questions before.",
         pl.concat(data),
     )

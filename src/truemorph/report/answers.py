@@ -94,7 +94,6 @@ class Answers:
     known: np.ndarray  # (N,): class by gold labels, of those that T(α) tells apart; -1 where unknown
     left_out: Mapping[str, int] = field(default_factory=dict)  # by network: galaxies without a probability
     findings: Sequence[Finding] = ()
-    columns: Sequence[LabelSet] = ()
 
     @property
     def fractions(self) -> PopulationFractions:
@@ -116,6 +115,16 @@ class Answers:
     def answer(self) -> str:
         """The answer whose fraction this is."""
         return self.quantity.name.removesuffix(" fraction")
+
+    def number_in(self, head: Head) -> int:
+        """Number of the first answer among the classes of a network."""
+        return self.shown_among(head.classes)[0]
+
+    def shown_among(self, classes: Sequence[str]) -> list[int]:
+        """Numbers of the classes that are the first answer, or were merged in it."""
+        ends = {path.name: path.answer or path.name for path in self.tree.classes(self.question)}
+        numbers = class_numbers(self.fractions.classes, [ends.get(name, name) for name in classes])
+        return np.flatnonzero(np.array(self.quantity.numerator)[numbers]).tolist()
 
     @property
     def source(self) -> str:
@@ -140,16 +149,11 @@ class Answers:
         chosen = self.frame[label_column(self.question)].replace_strict(number, return_dtype=pl.Int64).to_numpy()
         return LabelSet(OBSERVED, "observed", np.eye(len(paths))[chosen], tuple(number))
 
-    @property
-    def truths(self) -> dict[str, LabelSet]:
-        """Gold labels by what they are called."""
-        return {} if self.truth is None else {self.truth.name: self.truth}
-
     @cached_property
     def sets(self) -> list[LabelSet]:
         """Every label set of all galaxies, in the order of tables; each has classes of its own."""
         own = [one for model in self.models for one in (model.probabilities, model.posterior)]
-        return [self.observed, *(one for one in own if one is not None), *self.truths.values()]
+        return [one for one in (self.observed, *own, self.truth) if one is not None]
 
     @cached_property
     def inside(self) -> np.ndarray:
@@ -201,13 +205,8 @@ class Answers:
         nodes = self.transition.nodes
         counts = votes_at_nodes(self.frame[self.rows], nodes, self.source).columns[:, nodes.parts[-1]]
         total = counts.sum(axis=1)
-        return np.divide(counts[:, self._shown].sum(axis=1), total, out=np.full(total.size, np.nan), where=total > 0)
-
-    @property
-    def _shown(self) -> np.ndarray:
-        """Which answers to the question are the first answer, or one of those that were merged in it."""
-        answers = list(self.tree.question(self.question).answers)
-        return np.array(self.quantity.numerator)[class_numbers(self.fractions.classes, answers)] > 0
+        shown = self.shown_among(list(self.tree.question(self.question).answers))
+        return np.divide(counts[:, shown].sum(axis=1), total, out=np.full(total.size, np.nan), where=total > 0)
 
     def predicted_votes(self, model: Network) -> np.ndarray:
         """Fraction of the votes for the first answer that a network predicts, shape (M,).
@@ -222,7 +221,8 @@ class Answers:
         p = given_votes(model.p[self.rows], frame, transition, names, self.source, of_gates=True)
         at = argument(frame["alpha"].to_numpy(), numeric_columns(frame, names, self.source))
         means = np.exp(np.asarray(transition.log_answers(at, votes=True)[-1]))
-        return np.asarray(np.sum(p * means[:, :, self._shown].sum(axis=2), axis=1))
+        shown = self.shown_among(list(self.tree.question(self.question).answers))
+        return np.asarray(np.sum(p * means[:, :, shown].sum(axis=2), axis=1))
 
     @cached_property
     def tree_of_bias(self) -> BiasTree:

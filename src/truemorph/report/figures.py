@@ -16,7 +16,6 @@ from truemorph.bias.transitions import DISK
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.label_sets import LabelSet, fractions_by
 from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text
-from truemorph.report.answers import Answers
 from truemorph.report.evidence import Evidence, argument
 from truemorph.report.lights import FEWEST_OF_A_CLASS
 from truemorph.report.measures import halves_by
@@ -34,7 +33,7 @@ _MARKERS = "DPX*<>"
 _LINES = {"probabilities": "-", "labels": "-", "posterior": ":", "column": "-."}
 
 
-def styles_of(evidence: Evidence | Answers) -> dict[str, Style]:
+def styles_of(evidence: Evidence) -> dict[str, Style]:
     """How each label set, and each model, is drawn: observed labels grey, gold in the colour of text, a colour a model.
 
     Of naive models the first is orange.

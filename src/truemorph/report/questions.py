@@ -34,10 +34,10 @@ from truemorph.report.answer_changes import (
     table_of_changes,
 )
 from truemorph.report.answer_checks import gold_answers, lights_of_questions
-from truemorph.report.answer_figures import calibration_panels, curve_by_class, fractions_figure
+from truemorph.report.answer_figures import calibration_panels, curve_by_class, fractions_figure, styles_of_networks
 from truemorph.report.answers import Answers, answers_to, rules_for
 from truemorph.report.evidence import TRUTH, labels_by, rests_on, trained_on
-from truemorph.report.figures import capital, styles_of
+from truemorph.report.figures import capital
 from truemorph.report.lights import Check
 from truemorph.report.measures import numbers_of
 from truemorph.report.networks import ABOUT_MAPS, looks, training
@@ -78,10 +78,12 @@ class QuestionReport(Result):
 
     def summary(self) -> str:
         """Return the table of fractions and the verdict as text."""
-        table = _overview(self.content["fractions"])
+        every = self.content["fractions"]
+        rows = [[row["fraction"], row["labels"], *(_cell(row, end) for end in _ENDS)] for row in every]
+        head = ["fraction", "labels", "lowest bin", "highest bin", "all galaxies"]
         said, judged = self.content, self.content["verdict"]
         after = [said["headline"], said["answer"], f"{judged['text']} {judged['reason']}", f"open {self.out}"]
-        return "\n".join([*text_table(table.head, table.rows), *after])
+        return "\n".join([*text_table(head, rows, left=(0, 1)), *after])
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the page says as plain values, for JSON."""
@@ -113,7 +115,12 @@ class _Evidence:
 
 
 def report_questions(
-    sources: Sequence[Any], out: Path, options: ReportOptions | None = None, *, title: str = ""
+    sources: Sequence[Any],
+    out: Path,
+    options: ReportOptions | None = None,
+    *,
+    title: str = "",
+    context: Sequence[Finding] = (),
 ) -> QuestionReport:
     """Write a page about questions, with their catalogue also who was asked, and galaxies whose answer changes.
 
@@ -121,7 +128,7 @@ def report_questions(
     them; their estimates, if they are not given, are those that the networks were trained through. Tables among the
     `labels` that no network here made are other groups' answers, which are shown beside the corrected fractions.
     Figures, the data behind them and, for each question, a list of all galaxies whose answer changes go to
-    `<name>_files` beside the page.
+    `<name>_files` beside the page. `context` is what is known about these data beforehand.
     """
     options = options or ReportOptions()
     if out.suffix.lower() not in (".html", ".htm"):
@@ -132,8 +139,8 @@ def report_questions(
     changed = {one.question: changed_answers(one, options.galaxies // len(every)) for one in every}
     maps, of_maps = _maps(evidence, options)
     counted = {one.answer: f"p({one.answer} | applies)" for one in every}
-    trained, of_runs = training(evidence.models, styles_of(every[0]), counted) if evidence.models else ([], [])
-    judged = lights_of_questions(every, evidence.checks, [*of_runs, *of_maps])
+    trained, of_runs = training(evidence.models, styles_of_networks(every[0]), counted) if evidence.models else ([], [])
+    judged = lights_of_questions(every, [*evidence.checks, *context], [*of_runs, *of_maps])
     findings = tuple(in_order([finding for one in judged for finding in one.findings]))
     rows = [row for one in given for row in _rows(one, evidence.answers.get(str(one.about["question"])))]
     first = given[0]
@@ -148,7 +155,7 @@ def report_questions(
         title=title or f"{', '.join(figures)}: fractions of answers",
         headline=headline,
         answer=answer,
-        remark=" ".join(_remark(one) for one in given),
+        remark=" ".join([*map(_remark, given), *(one.message for one in context)]),
         verdict=verdict(
             findings,
             f"Ranges are 95 %, statistical; it is assumed that {first.assumption}.",
@@ -256,17 +263,22 @@ def _maps(evidence: _Evidence, options: ReportOptions) -> tuple[list[Section], l
     """A section with mean maps of the galaxies that networks predict to have the first answer to each question."""
     sections, checks = list[Section](), list[Check]()
     for one in evidence.answers.values():
-        frame, models = one.frame[one.rows], [model for model in one.models if model.classifier.uses_images]
-        if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
+        if not options.maps or not one.models or "image" not in one.frame.columns:
             continue
-        heads = [model.head for model in models]
-        explained = list(dict.fromkeys(head.columns[head.numbers[0]] for head in heads))
+        calls = np.stack([model.p.argmax(axis=1)[one.rows] == one.number_in(model.head) for model in one.models])
+        drawn = np.flatnonzero(calls.any(axis=0) & one.frame["image"].is_not_null().to_numpy()[one.rows])
+        drawn = np.sort(np.random.default_rng(options.seed).permutation(drawn)[: options.maps])
+        models = [model for model, called in zip(one.models, calls[:, drawn], strict=True) if called.any()]
+        if not models:
+            continue
+        frame = one.frame[one.rows[drawn]]
+        explained = list(dict.fromkeys(model.head.columns[one.number_in(model.head)] for model in models))
         found, more = looks(
             {model.name: model.classifier for model in models},
             frame,
             one.catalogue,
             options,
-            styles_of(one),
+            styles_of_networks(one),
             explained,
             explained,
         )
@@ -314,7 +326,7 @@ def _sentences(evidence: _Evidence, changed: Mapping[str, Changed]) -> tuple[str
     answers = evidence.answers.get(_question(first))
     for what, row in [] if answers is None else _of_sets(answers):
         ends = " and ".join(_percent(row[b]) for b in (0, -2))
-        said.append(f"{'The truth is' if what == TRUTH else f'The network {what} gives'} {ends}.")
+        said.append(f"The truth is {ends}." if what == TRUTH else f"Network {what}: {ends}.")
     for question, one in changed.items():
         of = f" ({question})" if len(changed) > 1 else ""
         said.append(f"{one.count:,} of {one.answers.after.known.sum():,} galaxies change their answer{of}.")
@@ -348,20 +360,23 @@ def _rows(one: PopulationFractions, answers: Answers | None) -> list[dict[str, A
 
 
 def _overview(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The table of all questions: each fraction in the lowest and the highest bin, and of all galaxies."""
+    """The table of all questions: each fraction by label set, in the lowest and highest bin, and of all galaxies."""
     sets = list(dict.fromkeys(row["labels"] for row in rows))
-    cells: dict[str, list[str]] = {}
-    for end in _ENDS:
-        of_end = {row["fraction"]: dict[str, str]() for row in rows}
-        for row in rows:
-            around = row.get(f"{end}_range")
-            text = number(row[end]) + ("" if around is None else f" ({number(around[0])} to {number(around[1])})")
-            of_end[row["fraction"]][row["labels"]] = text
-        for name, some in of_end.items():
-            cells.setdefault(name, [name]).extend(some.get(one, "–") for one in sets)
-    head = ["fraction", *(f"{one}, {end}" for end in _ENDS for one in sets)]
-    note = "In the lowest and the highest bin of each estimate, and of all galaxies; corrected with its 95 % range."
-    return Table("Fractions", head, list(cells.values()), note)
+    by_set = {(row["fraction"], row["labels"]): row for row in rows}
+    shown, cells = {one: _ENDS if one == "corrected" else _ENDS[:2] for one in sets}, []
+    for name in dict.fromkeys(row["fraction"] for row in rows):
+        cells.append([name, *(_cell(by_set.get((name, one)), end) for one in sets for end in shown[one])])
+    head = ["fraction", *(end for one in sets for end in shown[one])]
+    groups = [("", 1), *((one, len(shown[one])) for one in sets)]
+    note = "In the lowest and highest bin of each estimate, and of all galaxies; corrected fractions with 95 % ranges."
+    return Table("Fractions", head, cells, note, groups)
+
+
+def _cell(row: Mapping[str, Any] | None, end: str) -> str:
+    if row is None:
+        return "–"
+    around = row.get(f"{end}_range")
+    return number(row[end]) + ("" if around is None else f" ({number(around[0])} to {number(around[1])})")
 
 
 def _remark(one: PopulationFractions) -> str:
@@ -384,7 +399,7 @@ def _section(
     answers = evidence.answers.get(question)
     drawn = [] if one is evidence.given[0] else [figures[question]]
     tables = [_bins(one, answers)]
-    note, pairs = "", list[Pair]()
+    pairs = list[Pair]()
     if answers is not None:
         calibrated = calibration_panels(answers)
         drawn += [curve_by_class(answers), *([] if calibrated is None else [calibrated])]
@@ -392,9 +407,9 @@ def _section(
     if evidence.catalogue is not None:
         tables.append(_asked(evidence.catalogue, one))
     if answers is not None:
-        tables.append(table_of_changes(changed[question]))
-        note, pairs = pairs_of_changes(changed[question])
-    return Section(capital(question), note, figures=drawn, tables=tables, pairs=pairs)
+        said, pairs = pairs_of_changes(changed[question])
+        tables.append(table_of_changes(changed[question], said))
+    return Section(capital(question), figures=drawn, tables=tables, pairs=pairs)
 
 
 def _bins(one: PopulationFractions, answers: Answers | None) -> Table:
@@ -454,7 +469,7 @@ def _label_sets(answers: Answers) -> Table:
         rows.append(cells)
     note = (
         f"On {answers.which}. Drift: of the answers where the question applies by the most probable class of each set, "
-        f"in {2**tree.depth} leaves, {tree.bins} bins of α; noise alone gives the floor."
+        f"in {f'{2**tree.depth} leaves, ' if tree.depth else ''}{tree.bins} bins of α; noise alone gives the floor."
     )
     if truth is not None:
         note += f" vs {truth.name}: {rows_of_gold.size:,} galaxies to which the question applies by these."
