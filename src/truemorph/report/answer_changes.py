@@ -120,7 +120,7 @@ def pairs_of_changes(changed: Changed) -> tuple[str, list[Pair]]:
     n = sum(BETTER in one.pictures for one in shown)
     middle = ", then a better image" if n else ""
     map_ = f", and what raises the score of {to} (Grad-CAM)" if any(MAP in one.pictures for one in best) else ""
-    note = f"Galaxies below: {of}, each as it was labelled{middle}{map_}. {changed.note}"
+    note = f"Galaxies below: {of}, each as it was labelled{middle}{map_}. {changed.note.replace('`', '')}"
     return note, [pair(one, _caption(answers, one.row), (SEEN, BETTER, MAP), tell_missing=n > 0) for one in best]
 
 

@@ -52,9 +52,8 @@ def fractions_figure(one: PopulationFractions, answers: Answers | None) -> Illus
         data = data.with_columns(**{f"{name}, {what}": pl.Series(values) for what, values in parts.items()})
     names = ", ".join(one.ratios)
     caption = (
-        f"{capital(names)} of {one.counts.sum():,} galaxies in bins of {by}, among those to which the question applies: "
-        "by the observed labels (majority paths), and corrected with gold labels. Bars are standard errors, areas 95 % "
-        "ranges."
+        f"{capital(names)} of {one.counts.sum():,} galaxies in bins of {by}, where the question applies: by the "
+        "observed labels (majority paths), and corrected with gold labels. Bars are standard errors, areas 95 % ranges."
     )
     if answers is not None:
         styles, quantity, drawn = styles_of_networks(answers), answers.quantity, []

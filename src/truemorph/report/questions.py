@@ -397,19 +397,19 @@ def _section(
     """A question: figures but that at the top of the page, its bins, label sets, who was asked, and what changes."""
     question = _question(one)
     answers = evidence.answers.get(question)
-    drawn = [] if one is evidence.given[0] else [figures[question]]
-    tables = [_bins(one, answers)]
+    beside = one is not evidence.given[0]
+    drawn, tables = [figures[question]] if beside else [], [_bins(one, answers)]
     pairs = list[Pair]()
     if answers is not None:
         calibrated = calibration_panels(answers)
         drawn += [curve_by_class(answers), *([] if calibrated is None else [calibrated])]
         tables.append(_label_sets(answers))
     if evidence.catalogue is not None:
-        tables.append(_asked(evidence.catalogue, one))
+        tables.insert(0 if beside else len(tables), _asked(evidence.catalogue, one))
     if answers is not None:
         said, pairs = pairs_of_changes(changed[question])
         tables.append(table_of_changes(changed[question], said))
-    return Section(capital(question), figures=drawn, tables=tables, pairs=pairs)
+    return Section(capital(question), figures=drawn, tables=tables, pairs=pairs, beside=beside)
 
 
 def _bins(one: PopulationFractions, answers: Answers | None) -> Table:
