@@ -17,7 +17,7 @@ from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import Transition
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.labelling.engines import Engine
+from truemorph.classifiers.engines import Engine
 from truemorph.labelling.sources import base_names
 from truemorph.questions import columns_of
 from truemorph.tables import numeric_columns
