@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.engines import engine_for
 from truemorph.errors import InputError
-from truemorph.labelling.engines import engine_for
 
 
 @pytest.fixture(scope="module")

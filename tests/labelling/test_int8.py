@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from truemorph.classifiers.checkpoint import load, save_classifier
+from truemorph.classifiers.engines import engine_for, int8
+from truemorph.classifiers.engines.int8 import Alignment, compare
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
-from truemorph.labelling.engines import engine_for, int8
-from truemorph.labelling.engines.int8 import Alignment, compare
 from truemorph.labelling.sources import open_source
 from truemorph.tables import CatalogTable, write_table
 
@@ -75,7 +75,7 @@ def refused(*_, **__):
     print("looked for a server")
     raise OSError
 socket.getaddrinfo = refused
-import truemorph.labelling.engines.int8, nncf, time
+import truemorph.classifiers.engines.int8, nncf, time
 time.sleep(1)  # usage data are sent by a thread
 """
     home = {**os.environ, "HOME": str(tmp_path)}

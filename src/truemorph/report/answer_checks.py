@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from truemorph.bias.likelihood import observables_of
 from truemorph.bias.scores import balanced_accuracy
 from truemorph.bias.transitions import TreeTransition
-from truemorph.classifiers.fits import observables_of
 from truemorph.findings import Finding, unique
 from truemorph.report.answers import Answers, Network
 from truemorph.report.evidence import argument

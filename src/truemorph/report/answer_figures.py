@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Bins
+from truemorph.bias.likelihood import observables_of
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.scores import calibration_error
 from truemorph.catalogs.label_sets import FIFTHS
-from truemorph.classifiers.fits import observables_of
 from truemorph.plotting import ALPHA, CYCLE, GREEN, RED, plain_text
 from truemorph.questions import slug
 from truemorph.report.answer_checks import gold_answers

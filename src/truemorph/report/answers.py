@@ -13,7 +13,7 @@ import polars as pl
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.likelihood import posterior
+from truemorph.bias.likelihood import observables_of, posterior
 from truemorph.bias.metrics import BiasResult
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.transitions import UNKNOWN, Transition, TreeTransition, transition_from_dict
@@ -29,7 +29,6 @@ from truemorph.catalogs.paths import (
 )
 from truemorph.catalogs.selected import filtered, sample_weights
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.labelling.labeller import IN_SAMPLE

@@ -14,7 +14,7 @@ import polars as pl
 
 from truemorph.bias.binning import proportion_error
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.likelihood import n_observables, observed_log_probabilities, posterior
+from truemorph.bias.likelihood import n_observables, observables_of, observed_log_probabilities, posterior
 from truemorph.bias.metrics import BiasResult
 from truemorph.bias.transitions import DISK, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
@@ -22,7 +22,6 @@ from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import estimate_catalogue, from_same_images, rows_hash
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
 from truemorph.findings import Finding
