@@ -22,14 +22,8 @@ from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
-from truemorph.catalogs.paths import (
-    described_path,
-    gold_column,
-    gold_of_question,
-    is_of_question,
-    label_column,
-    path_columns,
-)
+from truemorph.catalogs.paths import described_path, gold_column, label_column, path_columns
+from truemorph.catalogs.question_gold import gold_of_question, is_of_question
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError

@@ -24,7 +24,8 @@ from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import check_fit_name
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import question_estimate, tree_of
+from truemorph.catalogs.paths import tree_of
+from truemorph.catalogs.question_estimate import question_estimate
 from truemorph.catalogs.selected import estimate_catalogue
 from truemorph.errors import InputError
 

@@ -18,15 +18,8 @@ from truemorph.bias.metrics import BiasResult
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.transitions import UNKNOWN, Transition, TreeTransition, transition_from_dict
 from truemorph.catalogs.label_sets import LabelSet
-from truemorph.catalogs.paths import (
-    gold_column,
-    gold_of_question,
-    label_column,
-    path_labels,
-    path_observations,
-    tree_of,
-    votes_at_nodes,
-)
+from truemorph.catalogs.paths import gold_column, label_column, path_labels, path_observations, tree_of, votes_at_nodes
+from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.catalogs.selected import filtered, sample_weights
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError
