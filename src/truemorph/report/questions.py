@@ -221,7 +221,10 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
     catalogue = read_catalogue(path)
     tables = {one: read_table(one) for one in options.labels}
     hashes = {one.model_hash for one in models.values()}
-    own = [one for one in tables.values() if one.metadata.get("model_hash") in hashes]
+    for file, table in tables.items():
+        if (made_by := table.metadata.get("model_hash")) is not None and made_by not in hashes:
+            raise InputError(f"{file}: was made by no model of this report; give the folder of that model too")
+    own = [one for one in tables.values() if "model_hash" in one.metadata]
     labels = {name: labels_by(name, model, Path(path), own, files) for name, model in models.items()}
     rules = rules_for(catalogue, options.gold, list(given))
     answers = {}
@@ -231,7 +234,7 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
             answers[question] = answers_to(one, catalogue, models, labels, options, rules[question])
             checks += answers[question].findings
     others = []
-    tables_of_others = [one for one, table in tables.items() if table.metadata.get("model_hash") not in hashes]
+    tables_of_others = [one for one, table in tables.items() if "model_hash" not in table.metadata]
     for each in fractions if tables_of_others else ():
         question = _question(each)
         table, sets = with_other_labels(catalogue, tree_of(catalogue, question), question, tables_of_others)
