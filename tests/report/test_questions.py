@@ -234,6 +234,7 @@ def test_a_naive_network_that_says_nearly_always_the_same_is_named(galaxies):
         (("bar.json", "bar.json"), {}),  # one question twice
         (("bar.json",), {"gold": ["nothing: alpha > 3"]}),  # of no question
         (("bar.json",), {"better": "no folder"}),
+        (("bar.json",), {"also": ["Hart=votes_bar_bar"]}),
     ],
 )
 def test_what_does_not_go_together_is_refused(given, options, galaxies, tmp_path):

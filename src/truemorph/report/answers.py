@@ -89,9 +89,9 @@ class Answers:
     options: ReportOptions
     rows: np.ndarray  # numbers of the galaxies that are measured
     which: str  # these, in words
-    after: LabelSet  # what the report says of each galaxy, in the classes that T(α) tells apart, shape (N, K)
+    after: LabelSet  # p(class | votes, α) by the last network that is not naive, or by the estimate alone
     truth: LabelSet | None  # gold labels, in the classes of fractions
-    known: np.ndarray  # (N,): class by gold labels, of those that T(α) tells apart; -1 where unknown
+    known: np.ndarray  # (N,): class by gold labels, of those that the estimate's T(α) tells apart; -1 where unknown
     left_out: Mapping[str, int] = field(default_factory=dict)  # by network: galaxies without a probability
     findings: Sequence[Finding] = ()
 
@@ -239,14 +239,16 @@ class Answers:
         return {one.name: self.tree_of_bias.bias(one) for one in given}
 
     @cached_property
-    def changed(self) -> np.ndarray:
-        """Whether the most probable class is another than that of the majority path, shape (N,)."""
-        return np.asarray(self.after.known & (self.after.labels != self.labels))
+    def before(self) -> np.ndarray:
+        """Class of the majority path, among those of `after`, shape (N,)."""
+        through = self.transition if self.corrector is None else self.corrector.transition
+        assert isinstance(through, TreeTransition)
+        return path_labels(self.frame, through.nodes, self.source)
 
     @cached_property
-    def labels(self) -> np.ndarray:
-        """Class of the majority path, of those that T(α) tells apart, shape (N,)."""
-        return path_labels(self.frame, self.transition.nodes, self.source)
+    def changed(self) -> np.ndarray:
+        """Whether the most probable class is another than that of the majority path, shape (N,)."""
+        return np.asarray(self.after.known & (self.after.labels != self.before))
 
 
 def answers_to(

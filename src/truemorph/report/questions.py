@@ -133,6 +133,9 @@ def report_questions(
     options = options or ReportOptions()
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{out}: a report is an .html file")
+    if options.also or options.distributions:
+        name = "also" if options.also else "distributions"
+        raise InputError(f"`{name}` is an option of reports on two classes, not on questions; leave it out")
     files = out.with_name(f"{out.stem}_files")
     evidence = _gather(sources, options, files)
     given, every = evidence.given, list(evidence.answers.values())
