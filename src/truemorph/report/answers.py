@@ -33,7 +33,7 @@ from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.labelling.labeller import IN_SAMPLE
-from truemorph.questions import NOT_APPLICABLE, Head, Quantity, Tree, columns_of, slug
+from truemorph.questions import NOT_APPLICABLE, Head, Quantity, Tree, columns_of, is_unsure, slug
 from truemorph.report.evidence import OBSERVED, TRUTH, argument, measured_rows
 from truemorph.report.measures import BiasTree, class_numbers, rows_in_bins
 from truemorph.report.options import ReportOptions
@@ -275,6 +275,13 @@ def answers_to(
         for number, head in enumerate(model.heads)
         if head.question == question
     ]
+    for one in networks:
+        of = class_numbers(fractions.classes, one.head.answers)
+        if unknown := [name for name, k in zip(one.head.answers, of, strict=True) if k == 0 and not is_unsure(name)]:
+            raise InputError(
+                f"{one.name} has the answer {unknown[0]!r} to {question!r}, the estimate only "
+                f"{', '.join(fractions.classes[1:])}; give the estimate that it was trained through"
+            )
     rows, which = measured_rows(frame, options, source, bool(networks))
     left_out, chosen = {}, rows
     for one in networks:

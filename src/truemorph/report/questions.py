@@ -33,7 +33,7 @@ from truemorph.report.answer_changes import (
     pairs_of_changes,
     table_of_changes,
 )
-from truemorph.report.answer_checks import gold_answers, lights_of_questions
+from truemorph.report.answer_checks import gold_answers, hard_answers, lights_of_questions
 from truemorph.report.answer_figures import calibration_panels, curve_by_class, fractions_figure, styles_of_networks
 from truemorph.report.answers import Answers, answers_to, rules_for
 from truemorph.report.evidence import TRUTH, labels_by, rests_on, trained_on
@@ -382,7 +382,7 @@ def _cell(row: Mapping[str, Any] | None, end: str) -> str:
     if row is None:
         return "–"
     around = row.get(f"{end}_range")
-    return number(row[end]) + ("" if around is None else f" ({number(around[0])} to {number(around[1])})")
+    return number(row[end]) + ("" if around is None else f" ({number(around[0], '.2f')} to {number(around[1], '.2f')})")
 
 
 def _remark(one: PopulationFractions) -> str:
@@ -467,11 +467,9 @@ def _label_sets(answers: Answers) -> Table:
         cells += [number(measured["excess"]), number(measured["value"])]
         cells.append(with_error(measured["floor"], measured["floor_std"]))
         if right_fractions is not None:
-            same = one is truth
-            above, below = answers.answered(one)[rows_of_gold].T
-            accuracy = balanced_accuracy(right, (above > 0.5 * below).astype(np.int64))
+            accuracy = balanced_accuracy(right, hard_answers(answers, one, rows_of_gold))
             off = float(np.sqrt(np.nanmean((value[:-1] - right_fractions) ** 2)))
-            cells += ["–", "–"] if same else [number(accuracy), number(off)]
+            cells += ["–", "–"] if one is truth else [number(accuracy), number(off)]
         rows.append(cells)
     note = (
         f"On {answers.which}. Drift: of the answers where the question applies by the most probable class of each set, "
