@@ -55,7 +55,7 @@ class Changed:
 def changed_answers(answers: Answers, galaxies: int) -> Changed:
     """Choose up to so many galaxies whose answer changes, and read their pictures."""
     classes, after = np.array(answers.after.classes), answers.after
-    majority, probable = classes[answers.labels], classes[np.maximum(after.labels, 0)]
+    majority, probable = classes[answers.before], classes[np.maximum(after.labels, 0)]
     text = [changed_to((one, other), 0, 1) for one, other in zip(majority, probable, strict=True)]
     best = np.nan_to_num(after.probabilities).max(axis=1)
     columns = {_BEFORE: majority, _AFTER: probable, CHANGE: np.where(answers.changed, text, "")}
@@ -63,7 +63,7 @@ def changed_answers(answers: Answers, galaxies: int) -> Changed:
     if answers.corrector is not None:
         head, p = answers.corrector.head, answers.corrector.p
         columns[PICTURE] = p[:, answers.number_in(head)] / np.maximum(p[:, head.numbers].sum(axis=1), 1e-300)
-    gold = pl.Series(_GOLD, np.append(classes, "")[answers.known])
+    gold = pl.Series(_GOLD, np.append(answers.transition.nodes.classes, "")[answers.known])
     frame = answers.frame.with_columns(*(pl.Series(name, one) for name, one in columns.items()), gold)
     model = answers.corrector
     shown, bad = with_pictures(
@@ -92,7 +92,7 @@ def table_of_changes(changed: Changed, said: str) -> Table:
     answers, classes = changed.answers, changed.answers.after.classes
     rows = []
     for k, name in enumerate(classes):
-        of = answers.after.labels[(answers.labels == k) & answers.after.known]
+        of = answers.after.labels[(answers.before == k) & answers.after.known]
         counts = np.bincount(of, minlength=len(classes))
         rows.append([name, *(f"{one:,}" for one in counts), f"{counts.sum() - counts[k]:,}"])
     model = answers.corrector

@@ -9,6 +9,7 @@ import numpy as np
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.scores import balanced_accuracy
 from truemorph.bias.transitions import TreeTransition
+from truemorph.catalogs.label_sets import LabelSet
 from truemorph.findings import Finding, unique
 from truemorph.report.answers import Answers, Network
 from truemorph.report.evidence import argument
@@ -56,9 +57,8 @@ def _named(answers: Answers, model: Network) -> str:
     return f"{model.name} ({answers.question})" if len(model.classifier.heads) > 1 else model.name
 
 
-def hard_answers(answers: Answers, model: Network | None, rows: np.ndarray) -> np.ndarray:
-    """Whether galaxies have the first answer, 0 or 1, by a network if the question applies, or by majority."""
-    one = answers.observed if model is None else model.posterior or model.probabilities
+def hard_answers(answers: Answers, one: LabelSet, rows: np.ndarray) -> np.ndarray:
+    """Whether measured galaxies have the first answer by a label set if the question applies, 0 or 1."""
     above, below = answers.answered(one)[rows].T
     return (above > 0.5 * below).astype(np.int64)
 
@@ -87,7 +87,7 @@ def _of_gold(answers: Answers) -> Iterator[Check]:
         what = f"Error of the {answers.quantity.name}s of {best.name} (rms over {len(answers.inside) - 1} bins)"
         numbers = compared_numbers(own, other, error, truth.of(answers.rows))
         yield fractions_compared(what, gain, error, own, numbers)
-        ours, theirs = (hard_answers(answers, one, rows) for one in (model, None))
+        ours, theirs = (hard_answers(answers, one, rows) for one in (best, answers.observed))
         gain, error = accuracy_gain(right, ours, theirs)
         if np.isfinite(gain):
             own, other = (balanced_accuracy(right, one) for one in (ours, theirs))

@@ -13,6 +13,7 @@ from truemorph.bias.plots import plot_fractions
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.scores import calibration_error
 from truemorph.catalogs.label_sets import FIFTHS
+from truemorph.catalogs.paths import path_labels
 from truemorph.plotting import ALPHA, CYCLE, GREEN, RED, plain_text
 from truemorph.questions import slug
 from truemorph.report.answer_checks import gold_answers
@@ -86,6 +87,7 @@ def curve_by_class(answers: Answers) -> Illustration:
     names = observables_of(answers.estimate.about, transition)
     at = argument(grid, numeric_columns(answers.frame, names, answers.source), along=True)
     matrix, data = np.asarray(transition.matrix(at)), []
+    labels = path_labels(answers.frame, nodes, answers.source)
     reached = np.array([one in nodes.answers for one in nodes.classes])
     for k, (name, colour) in enumerate(zip(nodes.classes, cycle(CYCLE))):
         rows = answers.known == k
@@ -97,7 +99,7 @@ def curve_by_class(answers: Answers) -> Illustration:
             data.append(pl.DataFrame(about | {"by": "T(α)", "alpha": grid, "share": curve}))
             if rows.sum() >= FEWEST_OF_A_CLASS:
                 cut = Bins.cut(alpha[rows], min(FIFTHS, int(rows.sum()) // FEWEST_OF_A_CLASS))
-                share, error, _ = cut.averages(counted[answers.labels[rows]].astype(float))
+                share, error, _ = cut.averages(counted[labels[rows]].astype(float))
                 axes.errorbar(cut.middles, share, error, fmt="o", ms=4, color=colour)
                 points = {"by": "gold labels", "alpha": cut.middles, "share": share, "stderr": error}
                 data.append(pl.DataFrame(about | points))

@@ -25,7 +25,7 @@ from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.labelling.labeller import IN_SAMPLE
-from truemorph.questions import NOT_APPLICABLE, Head, Quantity, Tree, columns_of, slug
+from truemorph.questions import NOT_APPLICABLE, Head, Quantity, Tree, columns_of, is_unsure, slug
 from truemorph.report.evidence import OBSERVED, TRUTH, argument, measured_rows
 from truemorph.report.measures import BiasTree, class_numbers, rows_in_bins
 from truemorph.report.options import ReportOptions
@@ -81,9 +81,9 @@ class Answers:
     options: ReportOptions
     rows: np.ndarray  # numbers of the galaxies that are measured
     which: str  # these, in words
-    after: LabelSet  # what the report says of each galaxy, in the classes that T(α) tells apart, shape (N, K)
+    after: LabelSet  # p(class | votes, α) by the last network that is not naive, or by the estimate alone
     truth: LabelSet | None  # gold labels, in the classes of fractions
-    known: np.ndarray  # (N,): class by gold labels, of those that T(α) tells apart; -1 where unknown
+    known: np.ndarray  # (N,): class by gold labels, of those that the estimate's T(α) tells apart; -1 where unknown
     left_out: Mapping[str, int] = field(default_factory=dict)  # by network: galaxies without a probability
     findings: Sequence[Finding] = ()
 
@@ -231,14 +231,16 @@ class Answers:
         return {one.name: self.tree_of_bias.bias(one) for one in given}
 
     @cached_property
-    def changed(self) -> np.ndarray:
-        """Whether the most probable class is another than that of the majority path, shape (N,)."""
-        return np.asarray(self.after.known & (self.after.labels != self.labels))
+    def before(self) -> np.ndarray:
+        """Class of the majority path, among those of `after`, shape (N,)."""
+        through = self.transition if self.corrector is None else self.corrector.transition
+        assert isinstance(through, TreeTransition)
+        return path_labels(self.frame, through.nodes, self.source)
 
     @cached_property
-    def labels(self) -> np.ndarray:
-        """Class of the majority path, of those that T(α) tells apart, shape (N,)."""
-        return path_labels(self.frame, self.transition.nodes, self.source)
+    def changed(self) -> np.ndarray:
+        """Whether the most probable class is another than that of the majority path, shape (N,)."""
+        return np.asarray(self.after.known & (self.after.labels != self.before))
 
 
 def answers_to(
@@ -265,6 +267,13 @@ def answers_to(
         for number, head in enumerate(model.heads)
         if head.question == question
     ]
+    for one in networks:
+        of = class_numbers(fractions.classes, one.head.answers)
+        if unknown := [name for name, k in zip(one.head.answers, of, strict=True) if k == 0 and not is_unsure(name)]:
+            raise InputError(
+                f"{one.name} has the answer {unknown[0]!r} to {question!r}, the estimate only "
+                f"{', '.join(fractions.classes[1:])}; give the estimate that it was trained through"
+            )
     rows, which = measured_rows(frame, options, source, bool(networks))
     left_out, chosen = {}, rows
     for one in networks:

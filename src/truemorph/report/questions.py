@@ -33,7 +33,7 @@ from truemorph.report.answer_changes import (
     pairs_of_changes,
     table_of_changes,
 )
-from truemorph.report.answer_checks import gold_answers, lights_of_questions
+from truemorph.report.answer_checks import gold_answers, hard_answers, lights_of_questions
 from truemorph.report.answer_figures import calibration_panels, curve_by_class, fractions_figure, styles_of_networks
 from truemorph.report.answers import Answers, answers_to, rules_for
 from truemorph.report.evidence import TRUTH, labels_by, rests_on, trained_on
@@ -133,6 +133,9 @@ def report_questions(
     options = options or ReportOptions()
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{out}: a report is an .html file")
+    if options.also or options.distributions:
+        name = "also" if options.also else "distributions"
+        raise InputError(f"`{name}` is an option of reports on two classes, not on questions; leave it out")
     files = out.with_name(f"{out.stem}_files")
     evidence = _gather(sources, options, files)
     given, every = evidence.given, list(evidence.answers.values())
@@ -221,7 +224,10 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
     catalogue = read_catalogue(path)
     tables = {one: read_table(one) for one in options.labels}
     hashes = {one.model_hash for one in models.values()}
-    own = [one for one in tables.values() if one.metadata.get("model_hash") in hashes]
+    for file, table in tables.items():
+        if (made_by := table.metadata.get("model_hash")) is not None and made_by not in hashes:
+            raise InputError(f"{file}: was made by no model of this report; give the folder of that model too")
+    own = [one for one in tables.values() if "model_hash" in one.metadata]
     labels = {name: labels_by(name, model, Path(path), own, files) for name, model in models.items()}
     rules = rules_for(catalogue, options.gold, list(given))
     answers = {}
@@ -231,7 +237,7 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
             answers[question] = answers_to(one, catalogue, models, labels, options, rules[question])
             checks += answers[question].findings
     others = []
-    tables_of_others = [one for one, table in tables.items() if table.metadata.get("model_hash") not in hashes]
+    tables_of_others = [one for one, table in tables.items() if "model_hash" not in table.metadata]
     for each in fractions if tables_of_others else ():
         question = _question(each)
         table, sets = with_other_labels(catalogue, tree_of(catalogue, question), question, tables_of_others)
@@ -376,7 +382,7 @@ def _cell(row: Mapping[str, Any] | None, end: str) -> str:
     if row is None:
         return "–"
     around = row.get(f"{end}_range")
-    return number(row[end]) + ("" if around is None else f" ({number(around[0])} to {number(around[1])})")
+    return number(row[end]) + ("" if around is None else f" ({number(around[0], '.2f')} to {number(around[1], '.2f')})")
 
 
 def _remark(one: PopulationFractions) -> str:
@@ -461,11 +467,9 @@ def _label_sets(answers: Answers) -> Table:
         cells += [number(measured["excess"]), number(measured["value"])]
         cells.append(with_error(measured["floor"], measured["floor_std"]))
         if right_fractions is not None:
-            same = one is truth
-            above, below = answers.answered(one)[rows_of_gold].T
-            accuracy = balanced_accuracy(right, (above > 0.5 * below).astype(np.int64))
+            accuracy = balanced_accuracy(right, hard_answers(answers, one, rows_of_gold))
             off = float(np.sqrt(np.nanmean((value[:-1] - right_fractions) ** 2)))
-            cells += ["–", "–"] if same else [number(accuracy), number(off)]
+            cells += ["–", "–"] if one is truth else [number(accuracy), number(off)]
         rows.append(cells)
     note = (
         f"On {answers.which}. Drift: of the answers where the question applies by the most probable class of each set, "
