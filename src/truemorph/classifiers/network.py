@@ -195,10 +195,18 @@ def class_probabilities(logits: torch.Tensor, temperature: float, heads: Sequenc
     return torch.cat([torch.softmax(logits[:, one.part] / temperature, dim=1) for one in heads], dim=1)
 
 
+class _Tracer(fx.Tracer):
+    """Trace a network as a graph of layers."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        """Whether not to look into a layer: as torch's own, the first convolution, which asks for the device."""
+        return isinstance(module, PixelConv) or super().is_leaf_module(module, name)
+
+
 def with_folded_norms(network: nn.Module) -> nn.Module:
     """Fold each batch norm into the convolution before it; a network whose graph torch can't trace stays as it is."""
     try:
-        traced = fx.symbolic_trace(network)
+        traced = fx.GraphModule(network, _Tracer().trace(network))
     except Exception:  # tracing runs the code of any backbone
         return network
     layers = dict(traced.named_modules())

@@ -383,6 +383,8 @@ def label_table(
     options |= {"source": source, "out": out, "engine": engine, "precision": precision}
     work = open_labelling(model, **options)
     parts = work.source.parts
+    if on_cluster and model.uses_images:  # all machines use the engine that the metadata name
+        options["engine"], _, options["precision"] = work.labeller.engine.description.split()
     own = range(k - 1, len(parts), n)
     damaged = work.results.begin([parts[number].name for number in own])
     left = [number for number in own if not work.results.is_done(parts[number].name)]
@@ -428,6 +430,7 @@ def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], add
     # Leave one core for Ray itself.
     size = min(len(left), gpus or max(1, int(resources["CPU"]) - 1))
     device: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+    options |= {"engine": "torch"} if gpus else {}
     actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **device)(PartLabeller)
     pool = ActorPool([actor.remote(str(model.folder.resolve()), {**options, **absolute}) for _ in range(size)])
     try:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -119,6 +120,14 @@ def _torch_engine(model: Any, precision: Precision) -> Engine:
     if precision == "auto":
         precision = "bf16" if multiplies_bf16() else "fp32"
     return TorchEngine(model, precision, folded=True)
+
+
+def networks_for(model: Any) -> tuple[Path, str]:
+    """Return the folder of a `Classifier`'s OpenVINO networks, and its name in the folder of an exported model."""
+    require_extra("label")
+    from truemorph.classifiers.engines.representation import EXPORTED, networks_of
+
+    return networks_of(model)[0], EXPORTED
 
 
 def _openvino_engine(model: Any, precision: Precision, gate: Proof | None) -> Engine:
