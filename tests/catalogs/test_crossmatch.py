@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalogs.made_up import GZ2, IDS, full, refused
-from truemorph.catalogs.crossmatch import Join, describe, join_tables, match_ids, match_sky
+from truemorph.catalogs.crossmatch import Join, describe, join_tables, match_ids, match_nearest, match_sky
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import prepare
+from truemorph.commands.prepare import prepare_catalogue
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, write_table
 
@@ -170,3 +171,18 @@ def test_ids_and_positions_are_those_that_the_user_or_the_mapping_names():
     joins = [Join(sky, "sky"), Join(by_id, columns=("gid",))]
     got = prepare(table, mapping=mapping, columns={"dec": "delta", "object_id": "other"}, joins=joins).catalogue
     assert got.frame["x"].to_list() == got.frame["y"].to_list() == list(range(60))
+
+
+def test_each_row_takes_the_nearest_row_within_a_degree():
+    ra, dec = [10, 10.4, 359.9, np.nan, 200], [0, 0, 60, 5, 5]
+    match = match_nearest(ra, dec, [0.1, 10.1, 120, np.nan], [60, 0, 89, 0])
+    assert match.index.tolist() == [1, 1, 0, -1, -1]
+    np.testing.assert_allclose(match.separation[:3], [360, 1080, 360], rtol=1e-5)
+    assert (match.statistics["matched"], match.statistics["largest_separation"]) == (3, pytest.approx(1080))
+    votes = pl.DataFrame(
+        {"id": range(8), "smooth": [0.9, 0.1] * 4, "radius": 4.0, "ra": np.linspace(9, 11, 8), "dec": 0.0}
+    )
+    psf = pl.DataFrame({"RA": [9.5, 10.5], "Dec": [0.0, 0.0], "FWHM": [0.8, 1.1]})
+    columns = {"id": "id", "smooth": "smooth", "disk": "1 - smooth", "radius": "radius"}
+    prepared = prepare_catalogue(votes, **columns, psf_fwhm="FWHM", nearest=[psf])
+    assert prepared.catalogue.frame["psf_fwhm"].to_list() == [0.8] * 4 + [1.1] * 4

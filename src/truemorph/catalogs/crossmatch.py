@@ -78,7 +78,7 @@ def match_sky(
     if not 0 < radius_arcsec <= _LARGEST_RADIUS:
         raise InputError(f"a match needs a radius above 0 and up to {_LARGEST_RADIUS:g} arcsec; got {radius_arcsec}")
     longitude, latitude = _positions(ra, dec, sources[0])
-    places, others = _unit_vectors(longitude, latitude), _unit_vectors(*_positions(ra2, dec2, sources[1]))
+    places, others = unit_vectors(longitude, latitude), unit_vectors(*_positions(ra2, dec2, sources[1]))
     placed, placed2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
     # Distances are chords of the unit sphere, 2 sin(angle / 2), which are exact for small angles, unlike cosines.
     chord = 2 * np.sin(radius_arcsec * _ARCSEC / 2)
@@ -94,7 +94,7 @@ def match_sky(
     along = shift / np.cos(np.radians(latitude))
     moved = [(longitude, latitude + step) for step in (shift, -shift)]
     moved += [(longitude + step, latitude) for step in (along, -along)]
-    by_chance = [_mutual_nearest(_unit_vectors(*position), tree, chord)[0].size for position in moved]
+    by_chance = [_mutual_nearest(unit_vectors(*position), tree, chord)[0].size for position in moved]
     matched = separation[index >= 0]
     statistics = {
         "by": "sky",
@@ -108,10 +108,48 @@ def match_sky(
     return Match(index, separation, statistics)
 
 
+def match_nearest(
+    ra: Any, dec: Any, ra2: Any, dec2: Any, *, sources: tuple[str, str] = ("left table", "right table")
+) -> Match:
+    """Match each row with the nearest row of the other table, such as the PSF of a tile, within a degree.
+
+    A row of the other table may have several matches. Positions are those of `match_sky`.
+    """
+    places, others = (
+        unit_vectors(*_positions(*one, name)) for one, name in zip(((ra, dec), (ra2, dec2)), sources, strict=True)
+    )
+    placed, placed2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
+    farthest = 2 * np.sin(_LARGEST_RADIUS * _ARCSEC / 2)
+    chords, rows = cKDTree(others[placed2]).query(places[placed], distance_upper_bound=farthest)
+    found = rows < placed2.size
+    index, separation = np.full(len(places), -1, dtype=np.int64), np.full(len(places), np.nan)
+    index[placed[found]] = placed2[rows[found]]
+    separation[placed[found]] = 2 * np.arcsin(chords[found] / 2) / _ARCSEC
+    counts = _counts(index, len(others), len(places) - placed.size, len(others) - placed2.size)
+    farthest_found = float(np.nanmax(separation)) if found.any() else None
+    return Match(index, separation, {"by": "nearest", **counts, "largest_separation": farthest_found})
+
+
+def position_columns(columns: Sequence[str], source: str) -> tuple[str, str]:
+    """Return the columns of right ascension and declination, degrees, by their usual names."""
+    by_case = {name.lower(): name for name in reversed(columns)}
+    found = [next((by_case[one] for one in usual if one in by_case), None) for usual in (_RA, _DEC)]
+    if None in found:
+        raise InputError(f"{source}: no columns of positions in degrees; call them ra and dec")
+    return found[0], found[1]  # type: ignore[return-value]
+
+
+def positions_of(frame: pl.DataFrame, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return right ascension and declination of a table's rows, degrees, by their usual names; NaN if missing."""
+    ra, dec = (frame[name].fill_null(np.nan).to_numpy() for name in position_columns(frame.columns, source))
+    return _positions(ra, dec, source)
+
+
 def describe(statistics: dict[str, Any], left_name: str, right_name: str) -> str:
     """Describe the statistics of a match in one line."""
-    on_sky = statistics["by"] == "sky"
+    on_sky, nearest = statistics["by"] == "sky", statistics["by"] == "nearest"
     how, noun = (f"on the sky within {statistics['radius']:g} arcsec", "position") if on_sky else ("by id", "id")
+    how, noun = ("by the nearest position", "position") if nearest else (how, noun)
     line = f"{left_name} with {right_name} {how}: {statistics['matched']:,d} of {statistics['left']:,d} rows matched"
     if on_sky and statistics["matched"]:
         line += (
@@ -119,6 +157,8 @@ def describe(statistics: dict[str, Any], left_name: str, right_name: str) -> str
             f"{statistics['p95_separation']:.2f} arcsec); {statistics['by_chance']:,.1f} matches expected by chance; "
             f"{statistics['ambiguous']:,d} rows with several candidates"
         )
+    if nearest and statistics["matched"]:
+        line += f" (up to {statistics['largest_separation']:.4g} arcsec away)"
     line += f"; {statistics['right_unused']:,d} rows of {right_name} unused"
     for side, name in (("left", left_name), ("right", right_name)):
         if statistics[f"{side}_missing"]:
@@ -150,7 +190,7 @@ def _positions(ra: Any, dec: Any, source: str) -> tuple[np.ndarray, np.ndarray]:
     return longitude, latitude
 
 
-def _unit_vectors(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+def unit_vectors(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     """Return positions in degrees as unit vectors, shape (N, 3); NaN if a coordinate is missing."""
     a, d = np.radians(longitude), np.radians(latitude)
     vectors = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
@@ -175,7 +215,7 @@ class Join:
     """
 
     source: Any
-    by: Literal["id", "sky"] = "id"
+    by: Literal["id", "sky", "nearest"] = "id"
     columns: tuple[str, ...] = ()
     within: float = 2.0
 
@@ -210,7 +250,7 @@ class Joined:
         return [name for name in self.table.frame.columns if name not in self.added]
 
 
-def read_join(given: Any, by: Literal["id", "sky"] = "id", within: float = 2.0) -> Join:
+def read_join(given: Any, by: Literal["id", "sky", "nearest"] = "id", within: float = 2.0) -> Join:
     """Read "FILE" or "FILE=COLUMN"; on the sky, "FILE" or "FILE=RA,DEC". Tables in memory are accepted too."""
     if isinstance(given, Join):
         return given
@@ -238,7 +278,9 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
             right = replace(right, frame=right.frame.drop(right_keys[0].name))
         else:
             ra, dec, ra2, dec2 = (one.fill_null(np.nan).to_numpy() for one in (*left_keys, *right_keys))
-            match = match_sky(ra, dec, ra2, dec2, join.within, sources=names)
+            places = ra, dec, ra2, dec2
+            nearest = join.by == "nearest"
+            match = match_nearest(*places, sources=names) if nearest else match_sky(*places, join.within, sources=names)
         line = describe(match.statistics, *names)
         if match.statistics["matched"] == 0:
             if join.by == "id":

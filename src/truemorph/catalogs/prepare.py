@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
@@ -38,6 +38,10 @@ from truemorph.tables import CatalogTable, kind_of, read_table, table_extension,
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
 # If these are only renamed or in truemorph's unit, the table's own columns are not copied too.
 _STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
+
+
+# Makes images of the rows of a table: their folder, names (None if there is none) and findings.
+Cutting = Callable[[pl.DataFrame], tuple[Path, list[str | None], list[Finding]]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,9 +126,13 @@ def prepare(
     seed: int = 0,
     questions: Sequence[str] = (),
     tree: Any = None,
+    cut: Cutting | None = None,
     **described: Any,
 ) -> Preparation:
-    """Make a catalogue; see `truemorph.prepare_catalogue`. `described` are the arguments of `read_tables`."""
+    """Make a catalogue; see `truemorph.prepare_catalogue`. `described` are the arguments of `read_tables`.
+
+    `cut` makes the images of the galaxies that are kept, if they are not in a folder.
+    """
     joined, kind = read_tables(table, **described)
     source, name = joined.table, joined.name
     conditions = [where] if isinstance(where, str) else list(where)
@@ -155,7 +163,10 @@ def prepare(
         selection += more
     sizes = check_sizes(mapped, kept)
     ids = funnel.ids.filter(kept)
-    root, paths, findings = _images(joined, mapped, ids, kept, images)
+    if cut is None:
+        root, paths, findings = _images(joined, mapped, ids, kept, images)
+    else:
+        root, paths, findings = cut(named.filter(kept).with_columns(object_id=ids))
     split, weights, drawing = _draw(labels[kept], ids.to_list(), kind, seed)
     findings += drawing
     if not kind.definition:

@@ -177,6 +177,7 @@ def train_on_catalogue(
     source = {
         "source": Path(run.catalogue).name,
         "sha256": frame_hash(catalogue.frame.select("object_id", "label", "alpha", "split")),
+        **({"cutouts": catalogue.metadata["cutouts"]} if "cutouts" in catalogue.metadata else {}),  # of tiles
     }
     own = {
         "transition": described,

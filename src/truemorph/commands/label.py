@@ -24,6 +24,12 @@ def label_galaxies(
     id: str | None = None,
     image_column: str | None = None,
     images: Path | None = None,
+    tiles: Table | None = None,
+    bands: Names = (),
+    size: str | None = None,
+    zero_point: float | None = None,
+    convert: bool = False,
+    hats: bool = False,
     copy: Names = (),
     engine: Literal["auto", "torch", "openvino", "ray"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto",
@@ -47,7 +53,7 @@ def label_galaxies(
     model : path or Classifier
         Model folder; or a fit of truemorph transition (.json), which labels catalogues without images.
     source : path or table
-        Catalogue; folder, list (.txt) or table of images; tar files; Parquet with images in it.
+        Catalogue; folder, list (.txt) or table of images; tar files; Parquet with images in it; HATS.
     out : path
         Table (.parquet, .fits, .ecsv, .vot, .csv), with rows that could not be labelled in NAME.problems.csv; or a
         folder, which keeps the partitions of the source.
@@ -62,6 +68,20 @@ def label_galaxies(
         Column of image files, or of their contents.
     images : path, optional
         Folder of the files that a list or table names.
+    tiles : path or table, optional
+        Survey tiles from which images are cut out at the catalogue's positions: a pattern in quotes, such as
+        'tiles/*-{band}_*.fits', or a table with columns file, band and, if not the first image, hdu.
+    bands : sequence of str
+        One or three bands of the tiles, comma-separated, red first, such as i,r,g; default the model's.
+    size : str, optional
+        Width of cut-outs: an angle, such as 40arcsec, or an expression, such as "6 * radius" (arcsec); default the
+        model's.
+    zero_point : float, optional
+        AB magnitude of one unit of flux per pixel; default that of the tiles' headers.
+    convert : bool
+        Convert tiles of another pixel scale than the model's, or use those of other bands.
+    hats : bool
+        Write OUT as a HATS catalogue, which LSDB reads.
     copy : sequence of str
         Columns to copy to the labels, comma-separated.
     engine : str
@@ -127,6 +147,12 @@ def label_galaxies(
         id_column=id,
         image_column=image_column,
         images=images,
+        tiles=tiles,
+        bands=tuple(bands),
+        size=size,
+        zero_point=zero_point,
+        convert=convert,
+        hats=hats,
         keep=tuple(copy),
         engine=engine,
         precision=precision,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +16,8 @@ from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_map
 from truemorph.catalogs.paths import count_experts, flat_tree, root_columns
 from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
 from truemorph.errors import InputError
+from truemorph.findings import unique
+from truemorph.images.tiles import open_tiles, write_cutouts
 from truemorph.questions import read_tree
 from truemorph.results import PlainResult
 from truemorph.tables import read_table
@@ -40,6 +44,7 @@ def prepare_catalogue(
     join: Joins = (),
     match: Joins = (),
     within: float = 2.0,
+    nearest: Joins = (),
     id: str | None = None,
     smooth: str | None = None,
     disk: str | None = None,
@@ -53,6 +58,10 @@ def prepare_catalogue(
     columns: Columns | None = None,
     psf: Literal["sigma", "fwhm"] = "sigma",
     images: Path | None = None,
+    tiles: Table | None = None,
+    bands: Names = (),
+    size: str | None = None,
+    zero_point: float | None = None,
     where: Rules = (),
     keep: Rules = (),
     cosmology: str | None = None,
@@ -89,6 +98,9 @@ def prepare_catalogue(
         Tables to add by position, FILE or FILE=RA,DEC (repeatable).
     within : float
         Largest separation for match, arcsec.
+    nearest : sequence of str, path, table or Join
+        Tables of which each galaxy takes the nearest row within a degree, such as the PSF at positions on the sky or of
+        each tile, FILE or FILE=RA,DEC (repeatable).
     id : str, optional
         Column of object ids.
     smooth : str, optional
@@ -114,7 +126,16 @@ def prepare_catalogue(
     psf : str
         PSF width in α = radius / width: its sigma or its FWHM. Say which one if you give α itself.
     images : path, optional
-        Folder of images.
+        Folder of images. With tiles, to write them there; default OUT.cutouts.
+    tiles : path or table, optional
+        Survey tiles from which images are cut out (FITS) at the positions of the galaxies: a pattern in quotes, such as
+        'tiles/*-{band}_*.fits', or a table with columns file, band and, if not the first image, hdu.
+    bands : sequence of str
+        One or three bands of the tiles, comma-separated, red first, such as i,r,g.
+    size : str, optional
+        Width of cut-outs: an angle, such as 40arcsec, or an expression, such as "6 * radius" (arcsec).
+    zero_point : float, optional
+        AB magnitude of one unit of flux per pixel; default that of the tiles' headers.
     where : sequence of str
         Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
     keep : sequence of str
@@ -168,7 +189,11 @@ def prepare_catalogue(
     options: dict[str, Any] = {
         "preset": preset,
         "mapping": mapping,
-        "joins": [*join, *(read_join(one, "sky", within) for one in match)],
+        "joins": [
+            *join,
+            *(read_join(one, "sky", within) for one in match),
+            *(read_join(one, "nearest") for one in nearest),
+        ],
         "columns": {**(columns or {}), **{name: column for name, column in named.items() if column is not None}},
         "psf_fwhm": psf_fwhm,
         "keep": keep,
@@ -195,9 +220,20 @@ def prepare_catalogue(
         table, asked = read_table(table), read_tree(chosen)
         columns, names = root_columns(asked, table.frame.columns)
         options |= {"columns": columns | options["columns"], "classes": classes or names}
+    survey = None
+    if tiles is not None:
+        if size is None or out is None:
+            raise InputError("cut-outs of tiles need a `size`, such as 40arcsec, and `out`")
+        survey = open_tiles(tiles, tuple(bands), zero_point)
+        folder = out.with_name(f"{out.stem}.cutouts") if images is None else images
+        options["cut"] = partial(write_cutouts, survey, size, folder.resolve())
     prepared = prepare(
         table, **options, psf=psf, images=images, where=where, gold=gold, questions=question, tree=chosen, seed=seed
     )
+    if survey is not None:
+        about = {"cutouts": survey.to_dict() | {"size": size}}
+        catalogue = replace(prepared.catalogue, metadata=prepared.catalogue.metadata | about)
+        prepared = replace(prepared, catalogue=catalogue, findings=unique(prepared.findings, survey.findings))
     return prepared if out is None else write_preparation(prepared, out)
 
 

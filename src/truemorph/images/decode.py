@@ -52,6 +52,13 @@ def is_fits(data: bytes) -> bool:
     return data.startswith((b"SIMPLE  =", _GZIP))
 
 
+def image_unit(units: Any, hdu: int | str | None = None) -> Any:
+    """Return an HDU of a FITS file, by default the first with an image; astropy reads headers and data lazily."""
+    if hdu is None:
+        hdu = next((n for n, one in enumerate(units) if one.is_image and one.shape and 0 not in one.shape), 0)
+    return units[hdu]
+
+
 def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
     """Return pixel values of a FITS image, gzipped or not, (H, W) or (3, H, W), with rows from the bottom."""
     from astropy.io import fits
@@ -62,10 +69,7 @@ def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
     # Decompress while reading, so that the size in the header is checked before memory is used.
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(data)) if data.startswith(_GZIP) else io.BytesIO(data)
     with fits.open(stream, memmap=False) as units:
-        if hdu is None:  # astropy reads headers and data lazily
-            images = (n for n, unit in enumerate(units) if unit.is_image and unit.shape and 0 not in unit.shape)
-            hdu = next(images, 0)
-        chosen = units[hdu]
+        chosen = image_unit(units, hdu)
         shape = tuple(chosen.shape) if chosen.is_image else ()
         if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 3):
             found = f"shape {shape}" if shape else "no image"
@@ -85,26 +89,35 @@ def _check_pixels(height: int, width: int) -> None:
         raise ValueError(f"the image has {width:,} × {height:,} pixels, more than {MAXIMUM_PIXELS // 10**6} megapixels")
 
 
-def _fits_picture(data: bytes, config: TrainingConfig) -> np.ndarray:
-    """Convert a FITS image, (H, W) or (3, H, W) in red, green, blue, to a colour image.
+def _percentile(values: np.ndarray, percent: float) -> float:
+    """Return a percentile as np.percentile does; partitioning at one place is ten times faster than at two."""
+    place = percent / 100 * (values.size - 1)
+    below = int(place)
+    ordered = np.partition(values, below)
+    above = ordered[below + 1 :].min(initial=np.inf) if place > below else ordered[below]
+    return float(ordered[below] + (place - below) * (above - ordered[below]))
+
+
+def fits_picture(values: np.ndarray, config: TrainingConfig) -> np.ndarray:
+    """Convert FITS values, float32 (H, W) or (3, H, W) in red, green, blue, to a colour image, uint8 (H, W, 3).
 
     The stretch "asinh" preserves colours (Lupton et al. 2004); the others stretch each band separately. Black and white
     are by default the 0.5 and 99.8 percentiles of each image, which suits cutouts without a common scale.
     """
     from astropy.visualization import LinearStretch, LogStretch, SqrtStretch
 
-    values = fits_values(data, config.fits_hdu)
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("no finite pixel")
-    low, high = config.fits_limits or np.percentile(values[finite], [0.5, 99.8])
+    known = values[finite]
+    low, high = config.fits_limits or (_percentile(known, 0.5), _percentile(known, 99.8))
     if not low < high:
         high = low + 1.0  # a constant image is black
-    bands = np.flip(np.where(finite, values, low), axis=-2)  # FITS rows start at the bottom
-    scaled = np.clip((bands if bands.ndim == 3 else bands[None]) - low, 0, None) / (high - low)
+    bands = np.flip(values if finite.all() else np.where(finite, values, np.float32(low)), axis=-2)  # rows from the top
+    scaled = np.maximum((bands if bands.ndim == 3 else bands[None]) - np.float32(low), 0) / np.float32(high - low)
     if config.fits_stretch == "asinh":
         mean = np.maximum(scaled.mean(axis=0), 1e-6)
-        scaled *= np.arcsinh(mean / _SOFTENING) / np.arcsinh(1 / _SOFTENING) / mean
+        scaled *= np.arcsinh(mean / _SOFTENING) / np.float32(np.arcsinh(1 / _SOFTENING)) / mean
         # Scale all bands down if one is saturated, to preserve the hue.
         scaled /= np.maximum(scaled.max(axis=0), 1)
     else:
@@ -125,7 +138,7 @@ def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) 
             if colours not in ("CMYK", "YCCK"):
                 return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         if is_fits(data):
-            return _fits_picture(data, fits)
+            return fits_picture(fits_values(data, fits.fits_hdu).astype(np.float32), fits)
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:  # which reads the header only
             return rgb(image)
     except UnidentifiedImageError:

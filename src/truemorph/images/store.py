@@ -20,7 +20,7 @@ from truemorph.progress import progress
 
 MAXIMUM_BAD_FRACTION = 0.05
 # Increase this when the same file gives other pixels, so that older caches are ignored.
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 _BATCH = 256
 
 PathLike = str | os.PathLike[str]

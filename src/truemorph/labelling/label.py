@@ -26,6 +26,7 @@ from truemorph.bias.transitions import (
     transition_to_dict,
 )
 from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.crossmatch import position_columns
 from truemorph.catalogs.paths import vote_column, votes_at_nodes
 from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
 from truemorph.classifiers.engines import Precision, engine_for
@@ -33,13 +34,14 @@ from truemorph.errors import InputError, TruemorphError, reason, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import ahead
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
+from truemorph.images.tiles import Tiles, for_model, open_tiles
 from truemorph.io import FORMAT_VERSION
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Counts, Results, is_table
 from truemorph.labelling.sources import (
     IMAGE_COLUMN,
     NO_FEATURE,
-    NO_IMAGE,
+    NO_INPUT,
     PART_ROWS,
     Part,
     Rows,
@@ -193,11 +195,19 @@ def open_labelling(
     engine: str = "auto",
     precision: Precision = "auto",
     gate: PathLike | None = None,
+    tiles: Any = None,
+    bands: tuple[str, ...] = (),
+    size: str | None = None,
+    zero_point: float | None = None,
+    convert: bool = False,
+    hats: bool = False,
     **columns: str | None,
 ) -> Labelling:
     """Check arguments and prepare everything to label parts, by the arguments of `truemorph.label_galaxies`."""
     out = Path(out)
-    is_table(out)  # fail early
+    if is_table(out) and hats:  # fail early
+        raise InputError(f"{out}: HATS is a folder; give a name without extension")
+    survey, size = _survey(model, tiles, bands, size, zero_point, convert)
     path = Path(source if isinstance(source, str | os.PathLike) else kind_of(source))
     if os.path.realpath(out) == os.path.realpath(path):
         raise InputError(f"{out}: would overwrite the input; choose another `out`")
@@ -205,10 +215,13 @@ def open_labelling(
         source,
         images=images if model.uses_images else path.parent,  # unused; the catalogue's may be elsewhere
         keep=keep,
+        tiles=survey,
+        size=size,
+        positions=hats,
         but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
         **columns,
     )
-    first = _first_row(given)
+    first, keep = _first_row(given), given.keep
     joined = None if observed is None else read_catalogue(observed)
     catalogue = given if joined is None else joined
     has_observed = joined is not None or given.prepared
@@ -243,7 +256,8 @@ def open_labelling(
     used_columns = [*every, *([] if model.uses_images else model.config.features)]
     sentinels = [one for frame in frames for one in missing_in(frame, used_columns, name)]
     of_curve = [Finding.from_dict(one) for curve in curves for one in curve.get("findings", ())]
-    findings = unique(catalogue.findings, sentinels, model.findings, of_curve)
+    of_tiles = () if survey is None else survey.findings
+    findings = unique(catalogue.findings, of_tiles, sentinels, model.findings, of_curve)
     if has_observed and not curves:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
         findings += (Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."),)
@@ -254,8 +268,26 @@ def open_labelling(
         "observed": None if labeller.joined is None else frame_hash(labeller.joined),
         "keep": list(keep),
     }
-    results = Results(out, identity, {part.name: part.mark for part in given.parts}, labels)
+    positions = position_columns(keep, str(path)) if hats else None
+    results = Results(out, identity, {part.name: part.mark for part in given.parts}, labels, positions)
     return Labelling(labeller, given, results, findings)
+
+
+def _survey(
+    model: Classifier, tiles: Any, bands: tuple[str, ...], size: str | None, zero_point: float | None, convert: bool
+) -> tuple[Tiles | None, str]:
+    """Open tiles, by default with the bands and the size of cut-outs that the model was trained on."""
+    if tiles is None:
+        if bands or size:
+            raise InputError("`bands` and `size` are those of cut-outs of tiles; give `tiles`")
+        return None, ""
+    if not model.uses_images:
+        raise InputError("this model uses columns, not images; leave out `tiles`")
+    trained = model.described["catalogue"].get("cutouts")
+    size, bands = size or (trained or {}).get("size"), bands or tuple((trained or {}).get("bands", ()))
+    if size is None:
+        raise InputError("give the `size` of cut-outs, such as 40arcsec, or an expression, such as 6 * radius")
+    return for_model(open_tiles(tiles, bands, zero_point), trained, convert), size
 
 
 def _identity(labeller: Labeller, catalogue: Source | CatalogTable) -> dict[str, Any]:
@@ -307,7 +339,10 @@ def _empty_labels(
 
 
 def _first_row(source: Source) -> pl.DataFrame:
-    first = next((rows.frame for part in source.parts for rows in part.batches(1)), None)
+    known = (part.frame.head(1) for part in source.parts if part.frame is not None)  # without reading a tile
+    first = next(known, None)
+    if first is None:
+        first = next((rows.frame for part in source.parts for rows in part.batches(1)), None)
     if first is None:
         raise InputError(f"{source.path}: nothing to label")
     return first
@@ -421,7 +456,7 @@ def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], add
     if not left:
         return
     # Workers run in other folders.
-    paths = {name: options.get(name) for name in ("source", "out", "observed", "images", "gate")}
+    paths = {name: options.get(name) for name in ("source", "out", "observed", "images", "gate", "tiles")}
     absolute = {name: Path(path).resolve() for name, path in paths.items() if isinstance(path, str | os.PathLike)}
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False, include_dashboard=False)
@@ -446,7 +481,7 @@ def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
     images = counts["labelled"] + counts["unreadable"]
     if counts["unreadable"] > max_bad * images:
         results.write_problems()
-        first = next((why for _, why in results.listed() if why not in (NO_IMAGE, NO_FEATURE)), "not known")
+        first = next((why for _, why in results.listed() if why not in NO_INPUT), "not known")
         raise InputError(
             f"{counts['unreadable']} of {images} images can't be read, more than {max_bad:.0%} (first: {first}; more "
             f"in {results.problems}); replace them, or allow more (`max_bad`)"

@@ -1,4 +1,4 @@
-"""Write labels: parts, each written atomically, and one table of all parts.
+"""Write labels: parts, each written atomically, and one table or HATS catalogue of all parts.
 
 A folder of results holds `run.json` (which identifies the labelling) and a Parquet file per part, whose metadata has
 its row counts and the rows that could not be labelled. For one table, the folder is `labels.parquet.<digest>.parts`
@@ -29,7 +29,8 @@ from filelock import AcquireReturnProxy, FileLock
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.io import changed_values, content_hash, file_hash, lock, plain, read_json, write_json, written_whole
-from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE
+from truemorph.labelling.hats import write_hats
+from truemorph.labelling.sources import NO_INPUT
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
 # Row counts: `rows_in` = `labelled` + `listed` (as problems). Of the listed rows, `unreadable` have an image that can't
@@ -56,7 +57,7 @@ def is_table(out: Path) -> bool:
 def _counted(batch: Batch) -> Counts:
     rows_in, labels, problems = batch
     counts = Counter(rows_in=rows_in, labelled=labels.height, listed=len(problems))
-    counts["unreadable"] = sum(why not in (NO_IMAGE, NO_FEATURE) for _, why in problems)
+    counts["unreadable"] = sum(why not in NO_INPUT for _, why in problems)
     for kind, name in (("matched", "observed_label"), ("posterior", "posterior_label")):  # of the first question
         column = next((one for one in labels.columns if one == name or one.startswith(f"{name}_")), None)
         if column is not None:
@@ -69,13 +70,21 @@ def _counted(batch: Batch) -> Counts:
 class Results:
     """Results of one labelling, shared by all its processes.
 
-    `out` is a table or a folder. `identity` determines the labels together with the inputs, of which `parts` has a mark
-    for each part. `labels` is an empty table; `problems` the file of rows that could not be labelled, up to now.
+    `out` is a table, a folder, or, with `hats` (its columns of positions), a HATS catalogue. `identity` determines the
+    labels together with the inputs, of which `parts` has a mark for each part. `labels` is an empty table; `problems`
+    the file of rows that could not be labelled, up to now.
     """
 
-    def __init__(self, out: Path, identity: dict[str, Any], parts: dict[str, str], labels: CatalogTable) -> None:
+    def __init__(
+        self,
+        out: Path,
+        identity: dict[str, Any],
+        parts: dict[str, str],
+        labels: CatalogTable,
+        hats: tuple[str, str] | None = None,
+    ) -> None:
         self.out, self.parts, self._labels, self._identity = out, parts, labels, plain(identity)
-        self.is_table = is_table(out)
+        self.hats, self.is_table = hats, hats is not None or is_table(out)
         digest = content_hash(identity)[:8]
         self.folder = out.with_name(f"{out.name}.{digest}.parts") if self.is_table else out
         self._run, self._locks = self.folder / "run.json", self.folder / ".locks"
@@ -260,7 +269,9 @@ class Results:
             for one in self.folder.rglob(".*.parquet"):  # set aside, or left by killed processes
                 one.unlink(missing_ok=True)
             return
-        if self.out.suffix.lower() == ".parquet":
+        if self.hats is not None:
+            write_hats(list(map(self._path, self.parts)), self.out, to_arrow(self._labels).schema, self.hats)
+        elif self.out.suffix.lower() == ".parquet":
             schema = to_arrow(self._labels).schema
             with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
                 for part in self.parts:

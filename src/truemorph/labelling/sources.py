@@ -1,4 +1,4 @@
-"""Sources of images to label: folders, lists, tables with paths, tar files and Parquet tables, split into parts."""
+"""Sources of images to label, split into parts: folders, lists, tables, tar files, Parquet tables, and survey tiles."""
 
 from __future__ import annotations
 
@@ -19,28 +19,34 @@ import polars as pl
 import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
+from polars.exceptions import PolarsError
 
 from truemorph.catalogs.catalogue import ID_COLUMNS, IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
 from truemorph.catalogs.columns import OBSERVED_LABEL
+from truemorph.catalogs.crossmatch import position_columns, positions_of
 from truemorph.classifiers.engines import Proof
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding
-from truemorph.images.decode import MAXIMUM_PIXELS, ahead, pixels_or_reason
+from truemorph.images.decode import MAXIMUM_PIXELS, ahead, fits_picture, pixels_or_reason
+from truemorph.images.tiles import OUTSIDE, UNUSABLE, Cut, Tiles, cutout_sizes, size_columns
 from truemorph.io import content_hash, shown_path
-from truemorph.tables import arrow_texts, check_names, frame_hash, kind_of, read_table
+from truemorph.tables import CatalogTable, arrow_texts, check_names, frame_hash, kind_of, read_table
 
 NO_IMAGE, NO_FEATURE, TOO_LARGE = "no image", "a feature is missing", "the file is too large for an image"
+# Reasons that reading the input again would not change.
+NO_INPUT = (NO_IMAGE, NO_FEATURE, *UNUSABLE)
 PART_ROWS = 16_384
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
 IMAGE_COLUMN = "image file"
+HEALPIX = "_healpix_29"  # the spatial index of HATS
 _BLOCK = 1 << 20
 # Of an image in a tar file, and of a batch of them, because a small compressed file may hold any number of bytes.
 MOST_BYTES = 4 * MAXIMUM_PIXELS
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
-# A path, the content of a file, why it was not read, or no image.
-Image = Path | bytes | str | None
+# A path, the content of a file, a function that cuts it out of a tile, why it was not read, or no image.
+Image = Path | bytes | Cut | str | None
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,10 @@ def decoded(
     """Decode images in threads, a batch ahead; yield rows, pixels (M, S, S, 3) of readable images, and problems."""
 
     def pixels(image: Image) -> np.ndarray | str:
-        image = NO_IMAGE if image is None else image
-        return image if isinstance(image, str) else pixels_or_reason(image, config)
+        found = NO_IMAGE if image is None else image() if callable(image) else image
+        if isinstance(found, str):
+            return found
+        return pixels_or_reason(fits_picture(found, config) if isinstance(found, np.ndarray) else found, config)
 
     for rows, images in ahead(pixels, ((rows, rows.images) for rows in batches)):
         good = [image for image in images if not isinstance(image, str)]
@@ -117,6 +125,33 @@ def table_part(name: str, frame: pl.DataFrame, root: Path | None, column: str | 
 
     mark = frame_hash(frame.with_columns(cs.binary().bin.encode("hex")))
     return Part(name, frame.height, batches, mark, frame)
+
+
+def tile_parts(frame: pl.DataFrame, tiles: Tiles, ra: np.ndarray, dec: np.ndarray, size: np.ndarray) -> list[Part]:
+    """Make a part of the sources in each tile, and one of those outside all tiles; `size` is in arcsec."""
+    tile, names = tiles.assign(ra, dec), tiles.names()
+    marks = [content_hash([tiles.to_dict(), *map(_mark, files)])[:16] for files in tiles.files()]
+    about = {"tile": pl.Series([*marks, ""])[tile], "ra": ra, "dec": dec, "size": size}  # what an image rests on
+    column = pl.DataFrame(about).select(pl.concat_str(pl.all(), separator=" ")).to_series()
+    frame = frame.with_columns(column.alias(IMAGE_COLUMN))
+
+    def part(number: int) -> Part:
+        rows = np.flatnonzero(tile == number)
+        own = frame[rows]
+
+        def batches(size_of_batch: int) -> Iterator[Rows]:
+            images: Sequence[Image] = [OUTSIDE] * own.height
+            if number >= 0:
+                try:
+                    images = tiles.cuts(number, ra[rows], dec[rows], size[rows])
+                except InputError as problem:
+                    images = [str(problem)] * own.height
+            for start in range(0, own.height, size_of_batch):
+                yield Rows(own.slice(start, size_of_batch), list(images[start : start + size_of_batch]))
+
+        return Part(names[number] if number >= 0 else "outside-tiles", own.height, batches, frame_hash(own), own)
+
+    return [part(int(number)) for number in np.unique(tile)]
 
 
 class _StrictMember(tarfile.TarInfo):
@@ -219,6 +254,7 @@ class Source:
     units: dict[str, str] = field(default_factory=dict)
     descriptions: dict[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    keep: tuple[str, ...] = ()  # columns to copy to the labels
 
 
 def open_source(
@@ -229,27 +265,35 @@ def open_source(
     images: str | os.PathLike[str] | None = None,
     keep: Sequence[str] = (),
     but: Collection[Path] = (),
+    tiles: Tiles | None = None,
+    size: str = "",
+    positions: bool = False,
 ) -> Source:
     """Open a source of galaxies to label: one of those of docs/labelling.md, or a table in memory.
 
     For columns that are not given, usual names are tried. `images` is the folder of relative paths in a list or table,
-    by default its own; `keep` are columns of a table to copy to the labels; `but` are result files, which are ignored.
+    by default its own; `keep` are columns of a table to copy to the labels, and `positions` those of positions; `but`
+    are result files, which are ignored. Images are cut out of `tiles`, if there are any, with `size` (`cutout_sizes`).
     """
     keep, folder = tuple(keep), None if images is None else Path(images)
     if not isinstance(source, str | os.PathLike):
-        return _table(source, Path(kind_of(source)), id_column, image_column, folder, keep)
+        return _table(source, Path(kind_of(source)), id_column, image_column, folder, keep, tiles, size, positions)
     path = Path(source)
+    root = _primary(path) if path.is_dir() else path.parent
     if path.is_dir():
-        kind, files = _content(path, {one.resolve() for one in but})
+        kind, files = _content(root, {one.resolve() for one in but})
     elif path.is_file():
         kind, files = _kind(path.name), [path.name]
-        if kind == "images" or (kind == "Parquet files" and _image_column(_schema(path), image_column) is None):
+        parquet = kind == "Parquet files"
+        if kind == "images" or (parquet and (tiles is not None or not _image_column(_schema(path), image_column))):
             kind = ""  # a table; no single image has this extension
     else:
         raise InputError(f"{path}: no such file or folder")
-    if keep and (kind in ("images", "tar files") or path.suffix.lower() == ".txt"):
-        raise InputError(f"{path}: this source has no columns to copy; give a table of images")
-    root = path if path.is_dir() else path.parent
+    if (keep or tiles or positions) and (kind in ("images", "tar files") or path.suffix.lower() == ".txt"):
+        raise InputError(f"{path}: this source has no columns to copy, or positions; give a table")
+    if tiles is not None and kind:
+        table = _gathered([root / name for name in files], id_column, [*keep, *size_columns(size)])
+        return _table(table, path, id_column, None, None, keep, tiles, size, positions)
     if kind == "tar files":
         tars = [
             Part(_without(name, _TAR_ENDINGS), None, partial(tar_batches, root / name), _mark(root / name))
@@ -257,7 +301,7 @@ def open_source(
         ]
         return Source(tars, root, path)
     if kind == "Parquet files":
-        return _partitions(path, root, files, id_column, image_column, keep)
+        return _partitions(path, root, files, id_column, image_column, keep, positions)
     if kind == "images":
         return _files(path, path, files)
     if path.suffix.lower() == ".txt":
@@ -266,7 +310,40 @@ def open_source(
         if not names:
             raise InputError(f"{path}: the list is empty")
         return _files(path, Path(images or root), names)
-    return _table(path, path, id_column, image_column, folder, keep)
+    return _table(path, path, id_column, image_column, folder, keep, tiles, size, positions)
+
+
+def _primary(path: Path) -> Path:
+    """Return the primary table of a collection of LSDB, whose other tables, such as margins, repeat its rows."""
+    collection = path / "collection.properties"
+    if not collection.is_file():
+        return path
+    lines = (line.partition("=") for line in collection.read_text().splitlines())
+    primary = path / next((value.strip() for key, _, value in lines if key.strip() == "hats_primary_table_url"), "?")
+    if not primary.is_dir():
+        raise InputError(f"{collection}: names no primary table that is there; give the folder of the catalogue itself")
+    return primary
+
+
+def _gathered(files: list[Path], id_column: str | None, columns: Sequence[str]) -> CatalogTable:
+    """Read ids, positions and other columns of Parquet files, such as partitions of HATS."""
+    schema = _schema(files[0])
+    names, (units, descriptions) = schema.names, arrow_texts(schema)
+    ids = id_column or _usual(ID_COLUMNS, names) or "id"
+    wanted = [*columns, *position_columns(names, str(files[0])), ids]
+    _check_columns(wanted, names, files[0])
+    own = [name for name in names if name in {*wanted, HEALPIX}]
+    try:
+        frame = pl.scan_parquet(files, hive_partitioning=False).select(own).collect()
+    except (OSError, PolarsError) as problem:
+        raise InputError(f"{files[0].parent}: can't be read as Parquet ({reason(problem)}); replace it") from problem
+    return CatalogTable(frame, units, descriptions=descriptions)
+
+
+def _with_positions(keep: tuple[str, ...], names: Sequence[str], path: Path) -> tuple[str, ...]:
+    """Return columns to copy with those of positions, which HATS needs."""
+    own = [*position_columns(names, str(path)), *([HEALPIX] if HEALPIX in names else [])]
+    return tuple(dict.fromkeys([*keep, *own]))
 
 
 def _kind(name: str) -> str:
@@ -324,11 +401,20 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
 
 
 def _table(
-    given: Any, path: Path, id_column: str | None, image_column: str | None, images: Path | None, keep: tuple[str, ...]
+    given: Any,
+    path: Path,
+    id_column: str | None,
+    image_column: str | None,
+    images: Path | None,
+    keep: tuple[str, ...],
+    tiles: Tiles | None,
+    size: str,
+    positions: bool,
 ) -> Source:
-    """Make a source of a catalogue, or of another table with a column of paths; `path` is its name in messages."""
+    """Make a source of a catalogue, or of another table with paths or positions; `path` is its name in messages."""
     table = read_table(given)
     names = table.frame.columns
+    keep = _with_positions(keep, names, path) if positions else keep
     _check_columns([*keep, id_column, image_column], names, path)
     prepared = {"label", "alpha"} <= set(names) or not set(OBSERVED_LABEL).isdisjoint(names)
     if "split" not in names and _usual(PATH_COLUMNS, names) not in (None, "image"):
@@ -338,6 +424,11 @@ def _table(
         table = read_catalogue(table, labelled=False)
         root = image_folder(table) if images is None else images
         frame, column = table.frame, "image" if "image" in names else None
+    elif tiles is not None:
+        ids = id_column or _usual(ID_COLUMNS, names) or ""
+        _check_columns([ids], names, path)
+        frame = table.frame.select(object_ids(table.frame[ids], str(path)), *keep)
+        table = replace(table, descriptions=_with_ids(table.descriptions, ids), metadata={})
     else:
         paths = image_column or _usual(PATH_COLUMNS, names)
         if paths is None:
@@ -351,8 +442,13 @@ def _table(
         frame = table.frame.select(object_ids(table.frame[ids], str(path)), pl.col(paths).alias(IMAGE_COLUMN), *keep)
         root, column = images or path.parent, IMAGE_COLUMN
         table = replace(table, descriptions=_with_ids(table.descriptions, ids), metadata={})
-    parts = _cut(frame, root, column)
-    return Source(parts, root, path, table.metadata, prepared, table.units, table.descriptions, table.findings)
+    if tiles is not None:
+        root, own = path.parent, table.frame
+        parts = tile_parts(frame, tiles, *positions_of(own, str(path)), cutout_sizes(size, own, str(path)))
+    else:
+        parts = _cut(frame, root, column)
+    about = table.metadata, prepared, table.units, table.descriptions, table.findings
+    return Source(parts, root, path, *about, keep)
 
 
 def _with_ids(descriptions: dict[str, str], ids: str) -> dict[str, str]:
@@ -392,7 +488,13 @@ def _image_column(schema: pa.Schema, chosen: str | None) -> str | None:
 
 
 def _partitions(
-    path: Path, root: Path, files: list[str], id_column: str | None, image_column: str | None, keep: tuple[str, ...]
+    path: Path,
+    root: Path,
+    files: list[str],
+    id_column: str | None,
+    image_column: str | None,
+    keep: tuple[str, ...],
+    positions: bool,
 ) -> Source:
     """Make a source of Parquet files with the content of images; units and descriptions are those of the first.
 
@@ -401,6 +503,7 @@ def _partitions(
     readers: list[tuple[str, int, Callable[..., Iterator[Rows]], str]] = []
     types: list[list[Any]] = []
     described: tuple[dict[str, str], dict[str, str]] | None = None
+    keep = _with_positions(keep, _schema(root / files[0]).names, path) if positions else keep
     for name in files:
         file = root / name
         schema = _schema(file)
@@ -426,4 +529,4 @@ def _partitions(
     id_type = types[0][0] if len({kind for kind, *_ in types}) == 1 else pl.String
     kind = str(id_type)
     parts = [Part(name, rows, partial(read, id_type), content_hash([mark, kind])) for name, rows, read, mark in readers]
-    return Source(parts, root, path, {}, False, *described)
+    return Source(parts, root, path, {}, False, *described, keep=keep)

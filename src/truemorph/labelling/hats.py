@@ -1,0 +1,139 @@
+"""Write a HATS catalogue: Parquet files by HEALPix pixel, in nested order (https://hats.readthedocs.io)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from truemorph.errors import InputError
+from truemorph.io import write_file
+from truemorph.labelling.sources import HEALPIX
+
+_ORDER = 29  # of `_healpix_29`
+_FINEST = 8  # smallest partitions, 0.05 square degrees
+MOST_ROWS = 1_000_000  # of a partition, unless it is one of the smallest
+_DIR = 10_000  # pixels in a folder
+
+
+def healpix_29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Return the HEALPix pixel of positions in degrees, int64 (N,), order 29, nested.
+
+    Górski et al. (2005, ApJ 622, 759), section 5: x and y within one of twelve faces, whose bits alternate.
+    """
+    n = 1 << _ORDER
+    z, cosine = np.sin(np.radians(dec)), np.cos(np.radians(dec))
+    longitude = np.mod(ra, 360.0) / 90
+    # Around the equator, faces are squares in longitude and z.
+    across, along = n * (0.5 + longitude), n * z * 0.75
+    rising, falling = (np.floor(across + sign * along).astype(np.int64) for sign in (-1, 1))
+    up, down = rising >> _ORDER, falling >> _ORDER
+    face = np.where(up == down, up % 4 + 4, np.where(up < down, up % 4, down % 4 + 8))
+    x, y = falling & (n - 1), n - 1 - (rising & (n - 1))
+    # Near the poles, four faces meet.
+    quarter = np.minimum(longitude.astype(np.int64), 3)
+    width = n * cosine / np.sqrt((1 + np.abs(z)) / 3)
+    near, far = (
+        np.minimum((one * width).astype(np.int64), n - 1) for one in (longitude - quarter, 1 - longitude + quarter)
+    )
+    polar, north = np.abs(z) > 2 / 3, z > 0
+    face = np.where(polar, np.where(north, quarter, quarter + 8), face)
+    x = np.where(polar, np.where(north, n - 1 - far, near), x)
+    y = np.where(polar, np.where(north, n - 1 - near, far), y)
+    return (face << (2 * _ORDER)) | _spread(x) | (_spread(y) << 1)
+
+
+def _spread(bits: np.ndarray) -> np.ndarray:
+    """Insert a zero before each bit."""
+    for shift, mask in (
+        (16, 0x0000FFFF0000FFFF),
+        (8, 0x00FF00FF00FF00FF),
+        (4, 0x0F0F0F0F0F0F0F0F),
+        (2, 0x3333333333333333),
+        (1, 0x5555555555555555),
+    ):
+        bits = (bits | (bits << shift)) & mask
+    return bits
+
+
+def write_hats(parts: list[Path], out: Path, schema: pa.Schema, positions: tuple[str, str]) -> None:
+    """Write a HATS catalogue of the rows of Parquet files, whole or not at all; it replaces an earlier one.
+
+    `positions` are its columns of right ascension and declination. Memory is that of one partition.
+    """
+    if out.exists() and not (out / "hats.properties").is_file() and any(out.iterdir()):
+        raise InputError(f"{out}: exists but is no HATS catalogue; choose another `out`")
+    counts, of_pixel = np.zeros(12 * 4**_FINEST, np.int64), defaultdict[int, list[Path]](list)
+    for path in parts:
+        pixels, rows = np.unique(_indexed(path, positions)[1] >> 2 * (_ORDER - _FINEST), return_counts=True)
+        counts[pixels] += rows
+        for pixel in pixels:
+            of_pixel[int(pixel)].append(path)
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    own = pa.schema([pa.field(HEALPIX, pa.int64()), *(one for one in schema if one.name != HEALPIX)], schema.metadata)
+    written: list[pq.FileMetaData] = []
+    partitions = _partitions(counts)
+    for order, pixel in partitions:
+        first, last = (one << 2 * (_FINEST - order) for one in (pixel, pixel + 1))
+        tables = []
+        for path in dict.fromkeys(one for fine in range(first, last) for one in of_pixel.get(fine, ())):
+            table, index = _indexed(path, positions)
+            tables.append(table.filter(pa.array(index >> 2 * (_ORDER - order) == pixel)).select(own.names).cast(own))
+        table = pa.concat_tables(tables).sort_by(HEALPIX)
+        name = f"Norder={order}/Dir={pixel // _DIR * _DIR}/Npix={pixel}.parquet"
+        place = partial / "dataset" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, place, metadata_collector=written)
+        written[-1].set_file_path(name)
+    pq.write_metadata(own, partial / "dataset" / "_metadata", written)
+    pq.write_metadata(own, partial / "dataset" / "_common_metadata")
+    lines = ["Norder,Npix", *(f"{order},{pixel}" for order, pixel in partitions)]
+    write_file(partial / "partition_info.csv", "\n".join(lines) + "\n")
+    properties = {
+        "obs_collection": out.name,
+        "dataproduct_type": "object",
+        "hats_nrows": int(counts.sum()),
+        "hats_col_ra": positions[0],
+        "hats_col_dec": positions[1],
+        "hats_col_healpix": HEALPIX,
+        "hats_col_healpix_order": _ORDER,
+        "hats_max_rows": MOST_ROWS,
+        "hats_order": max(order for order, _ in partitions),
+        "hats_version": "v1.0",
+    }
+    for name in ("hats.properties", "properties"):  # the second for older readers
+        write_file(partial / name, "".join(f"{key}={value}\n" for key, value in properties.items()))
+    if out.exists():
+        shutil.rmtree(out)
+    partial.rename(out)
+
+
+def _indexed(path: Path, positions: tuple[str, str]) -> tuple[pa.Table, np.ndarray]:
+    """Read a part with the column `_healpix_29`, copied or computed from positions."""
+    table = pq.read_table(path, partitioning=None)
+    if HEALPIX not in table.column_names:
+        ra, dec = (pc.cast(table[name], pa.float64()).to_numpy() for name in positions)
+        if not np.isfinite([ra, dec]).all():
+            raise InputError(f"{path}: some galaxies have no position, which HATS needs; remove them from the source")
+        table = table.append_column(HEALPIX, pa.array(healpix_29(ra, dec)))
+    return table, table[HEALPIX].to_numpy()
+
+
+def _partitions(counts: np.ndarray) -> list[tuple[int, int]]:
+    """Return order and pixel of each partition: the largest with at most `MOST_ROWS` rows."""
+    finer = [counts]
+    while finer[0].size > 12:
+        finer.insert(0, finer[0].reshape(-1, 4).sum(axis=1))
+    out, open_pixels = list[tuple[int, int]](), np.flatnonzero(finer[0])
+    for order, rows in enumerate(finer):
+        whole = (rows[open_pixels] <= MOST_ROWS) | (order == _FINEST)
+        out += [(order, int(pixel)) for pixel in open_pixels[whole]]
+        children = (4 * open_pixels[~whole][:, None] + np.arange(4)).ravel()
+        open_pixels = children[finer[order + 1][children] > 0] if children.size else children
+    return out
