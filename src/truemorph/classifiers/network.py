@@ -31,7 +31,10 @@ _AT_ONCE_ON_GPU = 256
 
 @register_model
 def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
-    """ResNet50 as in He et al. (2016) and Keras, whose blocks downsample in their first 1×1 convolution (not v1.5)."""
+    """ResNet50 as in Keras: blocks downsample in their first 1×1 convolution (He et al. 2016), not as in v1.5.
+
+    So do initial weights and batch norms (`as_in_keras`). Keras' convolutions have biases, which batch norms cancel.
+    """
     if pretrained:
         raise ValueError("there are no published weights of resnet50_v1; resnet50 has them")
     chosen = {name: value for name, value in arguments.items() if not name.startswith(("pretrained", "cache"))}
@@ -39,6 +42,19 @@ def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
     for block in network.modules():
         if isinstance(block, Bottleneck):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    return as_in_keras(network)
+
+
+def as_in_keras(network: nn.Module) -> nn.Module:
+    """Start with Keras' weights (Glorot & Bengio 2010), and set batch norms as Keras' ResNet50 does."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)  # timm starts with 0 in the last of each block
+            layer.momentum, layer.eps = 0.01, 1.001e-5  # Keras calls this a momentum of 0.99
     return network
 
 
@@ -149,6 +165,8 @@ class GalaxyNetwork(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden, n_classes),
         )
+        if self.built["architecture"] == resnet50_v1.__name__:
+            as_in_keras(self.head)
         # Convolutions on CPU and GPU run faster with channels last; torch's stubs lack the argument.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train()

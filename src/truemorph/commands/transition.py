@@ -42,7 +42,7 @@ def estimate_transition(
     observables: Names = (),
     delta: NotNegative = 0.5,
     false_disk: float | Literal["fit"] | None = None,
-    bins: int = 1525,
+    bins: AtLeastOne | None = None,
     by: str | None = None,
     fraction_bins: AtLeastOne = 8,
     compare: Annotated[bool, Parameter(negative="--no-compare")] = True,
@@ -88,8 +88,8 @@ def estimate_transition(
         standard deviation of ln α; use 1 where your definition of the class is narrower than the labels', or unknown.
     false_disk : float or "fit", optional
         p(disk | smooth): a number, or fit.
-    bins : int
-        Bins of the binned method.
+    bins : int, optional
+        Bins of the binned method; default: 64 galaxies in each, as in the paper.
     by : str, optional
         Column to bin the fractions by; default α. Of a question also two, such as "redshift,mass".
     fraction_bins : int
