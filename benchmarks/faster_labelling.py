@@ -23,11 +23,11 @@ import polars as pl
 from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.engines import engine_for
+from truemorph.classifiers.engines import int8 as gate
 from truemorph.commands.demo import write_simulated
 from truemorph.config import TrainingConfig
 from truemorph.images.decode import pixel_batches
-from truemorph.labelling.engines import engine_for
-from truemorph.labelling.engines import int8 as gate
 from truemorph.tables import CatalogTable, write_table
 
 SIZE, TRAIN, GATE = 207, 7_000, 11_500
@@ -155,7 +155,7 @@ def cascade(fast, exact, reference, rates):
 
 def int8(model, folder):
     """The model in int8, whether or not it passes."""
-    from truemorph.labelling.engines.openvino import OpenVinoEngine
+    from truemorph.classifiers.engines.openvino import OpenVinoEngine
     from truemorph.labelling.sources import open_source
 
     pixels = gate.calibration_images(model, open_source(folder / "gate" / "cat.parquet"))

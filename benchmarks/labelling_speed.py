@@ -1,24 +1,24 @@
-"""Speed of labelling files, with start-up, compared with Zoobot's predict.
+"""Speed of labelling files, with start-up, compared with Zoobot's predict and with an earlier version.
 
-    python benchmarks/labelling_speed.py [ROUNDS [FILES [MODEL]]]
+    python benchmarks/labelling_speed.py [--rounds N] [--files N ...] [--model MODEL] [--before SRC] [--zoobot PYTHON]
 
 ResNet50 on 424-pixel JPEGs drawn here, at the paper's 207 pixels. Each round runs all engines in turn, each as a
-command, from its start to the table. Zoobot is left out if it is not installed, and int8 if MODEL has not passed its
-comparison with float32 (`faster_labelling.py` makes a MODEL that has); without MODEL, random weights are used.
-Printed: medians over rounds, ratios, the rate at which the same files are decoded alone, and what a million images
-would cost.
+command, from its start to the table. SRC is the folder `src` of a checkout of an earlier version, which is run with the
+packages of this one; PYTHON that of an environment with Zoobot. Both are left out if not given. int8 is left out if
+MODEL has not passed its comparison with float32 (`faster_labelling.py` makes a MODEL that has); without MODEL, random
+weights are used. Networks are converted before, which is timed once. Printed: medians over rounds of wall and CPU time
+(user and system, of all processes), ratios to Zoobot, and what a million images would cost in core hours.
 """
 
+import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-import numpy as np
-from training_speed import pictures
 
 THREADS = os.cpu_count() or 1
 SIZE = 207
@@ -79,56 +79,82 @@ def zoobot(images, out):
     )
 
 
-def decoding(images):
-    """Seconds to decode, crop and resize all files, and nothing else."""
-    from truemorph.config import TrainingConfig
-    from truemorph.images.decode import pixel_batches
+def timed(command, **environment):
+    """Wall and CPU seconds of a command; None if it fails, which is reported."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        print(f"{command}: left out ({(done.stderr.strip().splitlines() or ['failed'])[-1]})", file=sys.stderr)
+        return None
+    return wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    began = time.perf_counter()
-    for _ in pixel_batches(sorted(Path(images).glob("*.jpg")), TrainingConfig(image_size=SIZE)):
-        pass
-    return time.perf_counter() - began
+
+def compare(folder, files, rounds, model, before, python):
+    """Time all engines on as many files."""
+    from training_speed import pictures
+
+    images = folder / f"images-{files}"
+    images.mkdir()
+    pictures(images, files)
+    label = [sys.executable, "-m", "truemorph.cli", "label", str(model), str(images)]
+    old = {"PYTHONPATH": before} if before else {}
+    contestants = {
+        "truemorph": (label, {}),
+        "truemorph fp32": ([*label, "--precision", "fp32"], {}),
+        "truemorph int8": ([*label, "--precision", "int8"], {}),
+        "torch": ([*label, "--engine", "torch"], {}),
+        "torch fp32": ([*label, "--engine", "torch", "--precision", "fp32"], {}),
+        **({"before": (label, old), "before openvino": ([*label, "--engine", "openvino"], old)} if before else {}),
+        **({"zoobot": ([python, __file__, "--one", str(images)], {})} if python else {}),
+    }
+    seconds = {name: [] for name in contestants}
+    for number in range(rounds):
+        for name in list(seconds):
+            command, environment = contestants[name]
+            out = folder / f"{files}-{name.replace(' ', '_')}-{number}.{'csv' if name == 'zoobot' else 'parquet'}"
+            took = timed([*command, str(out)] if name == "zoobot" else [*command, "--out", str(out)], **environment)
+            if took is None:
+                del seconds[name]
+            else:
+                seconds[name].append(took)
+    print(f"ResNet50, {SIZE} pixels, {files} files, {THREADS} threads, start-up included, {rounds} rounds")
+    middle = {name: [statistics.median(one) for one in zip(*times, strict=True)] for name, times in seconds.items()}
+    for name, (wall, cpu) in middle.items():
+        hours = f"{cpu / files * 1e6 / 3600:6.2f} core hours for 10^6"
+        of_zoobot = ""
+        if "zoobot" in middle:
+            theirs = middle["zoobot"]
+            of_zoobot = f"{theirs[0] / wall:6.2f} / {theirs[1] / cpu:.2f} times Zoobot (wall / CPU)"
+        print(f"{name:16} {wall:7.2f} s {files / wall:7.1f} img/s  {cpu:7.2f} CPU s  {hours}  {of_zoobot}", flush=True)
 
 
-def main(rounds=3, files=1024, model=None):
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, nargs="+", default=[32, 512])
+    parser.add_argument("--model")
+    parser.add_argument("--before")
+    parser.add_argument("--zoobot")
+    given = parser.parse_args()
+    from training_speed import pictures
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = folder / "images"
-        images.mkdir()
-        pictures(images, files)
-        model = model or model_folder(folder)
-        label = [sys.executable, "-m", "truemorph.cli", "label", str(model), str(images), "--out"]
-        contestants = {
-            "truemorph": lambda out: [*label, f"{out}.parquet"],
-            "truemorph fp32": lambda out: [*label, f"{out}.parquet", "--precision", "fp32"],
-            "openvino": lambda out: [*label, f"{out}.parquet", "--engine", "openvino"],
-            "openvino int8": lambda out: [*label, f"{out}.parquet", "--engine", "openvino", "--precision", "int8"],
-            "zoobot": lambda out: [sys.executable, __file__, "--one", str(images), f"{out}.csv"],
-        }
-        seconds = {name: [] for name in contestants}
-        for number in range(rounds):
-            for name in list(seconds):
-                command = contestants[name](folder / f"{name.replace(' ', '_')}-{number}")
-                began = time.perf_counter()
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    print(f"{name}: left out ({(done.stderr.strip().splitlines() or ['failed'])[-1]})", file=sys.stderr)
-                    del seconds[name]
-                    continue
-                seconds[name].append(time.perf_counter() - began)
-        print(f"ResNet50, {SIZE} pixels, {files} files, {THREADS} threads, start-up included")
-        for name, times in seconds.items():
-            ratios = np.array(times) / np.array(seconds["truemorph"])
-            middle = statistics.median(times)
-            print(
-                f"{name:16} {files / middle:7.1f} img/s   {np.median(ratios):5.2f} × our time   "
-                f"{middle / files * 1e6 / 3600 * THREADS:6.1f} core hours for a million images"
-            )
-        print(f"(decoding alone: {files / decoding(images):.0f} img/s)")
+        if given.model is None:
+            os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        model = given.model or model_folder(folder)
+        (folder / "first").mkdir()
+        pictures(folder / "first", 1)
+        first = [sys.executable, "-m", "truemorph.cli", "label", str(model), str(folder / "first"), "--out"]
+        wall, cpu = timed([*first, str(folder / "first.parquet")])
+        print(f"conversion and first use, one file: {wall:.1f} s, {cpu:.1f} CPU s")
+        for files in given.files:
+            compare(folder, files, given.rounds, model, given.before, given.zoobot)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         zoobot(*sys.argv[2:])
     else:
-        main(*map(int, sys.argv[1:3]), *sys.argv[3:])
+        main()

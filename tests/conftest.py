@@ -1,8 +1,10 @@
 """Small simulated data, made once per session."""
 
+import os
 import shutil
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import polars as pl
 import pytest
@@ -20,6 +22,17 @@ settings.load_profile("truemorph")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_tests(tmp_path_factory):
+    """Keep converted networks out of the user's cache directory; processes of one run share them."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # making its list of fonts takes seconds
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")

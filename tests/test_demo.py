@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
+import polars as pl
 import pytest
 
 from conftest import ROOT
+from truemorph.commands.demo import run_demo
 
 
 def test_make_demo_keeps_its_promise():
@@ -22,3 +25,25 @@ def test_make_demo_keeps_its_promise():
     # Drift of the naive labels stands out of the sampling noise of the bins, measured by permutation.
     assert naive["cv18"]["value"] > debiased["cv18"]["value"] + 3 * debiased["cv18"]["floor_std"]
     assert abs(theta["estimate"] - theta["true"]) < 4 * theta["stderr"]
+
+
+@pytest.mark.slow
+def test_a_small_demo_of_bars_quotes_its_labels(tmp_path):
+    said = run_demo(question="bar", out=tmp_path, galaxies=600, epochs=1).to_dict()
+    rows = {row["labels"]: row for row in said["fractions"]}
+    assert set(rows) == {"observed", "corrected", "naive", "debiased", "truth"}
+    catalogue = pl.read_parquet(tmp_path / "catalogue.parquet")
+    for name in ("naive", "debiased"):
+        labels = pl.read_parquet(tmp_path / f"labels_{name}.parquet")
+        assert rows[name]["all"] == pytest.approx(labels["p_bar"].sum() / labels["p_applies_bar"].sum())
+    applies = catalogue["gold_bar"].is_in(["bar", "no bar"])
+    assert rows["truth"]["all"] == pytest.approx((catalogue["gold_bar"] == "bar").sum() / applies.sum())
+    assert catalogue["experts"].count() < 400 < catalogue["gold_bar"].count()
+    low, high = rows["corrected"]["all_range"]
+    assert low < rows["truth"]["all"] < high
+    page = (tmp_path / "report.html").read_text()
+    assert "docs/simulator.md" in page
+    shown = [rows[name][end] for name in ("naive", "debiased", "truth") for end in ("lowest", "highest")]
+    assert all(f"<td>{value:.3f}</td>" in page for value in shown)
+    assert np.isfinite([row["all"] for row in rows.values()]).all()
+    assert (tmp_path / "report_files" / "changed_bar.ecsv").is_file()

@@ -43,6 +43,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "commands.cite": ["cite"],
         "commands.demo": ["run_demo"],
         "commands.explain": ["explain_classifier"],
+        "commands.export": ["export_model"],
         "commands.fetch": ["fetch_archive"],
         "commands.gold": ["collect_gold", "export_gold", "import_gold", "plan_gold"],
         "commands.label": ["label_galaxies"],

@@ -36,6 +36,7 @@ COMMANDS = {
     "transition": "transition:estimate_transition",
     "train": "train:train_classifier",
     "label": "label:label_galaxies",
+    "export": "export:export_model",
     "explain": "explain:explain_classifier",
     "gold plan": "gold:plan_gold",
     "gold label": "gold:collect_gold",

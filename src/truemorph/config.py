@@ -105,6 +105,7 @@ PRESETS: dict[str, TrainingConfig] = {
         weight_decay=0.0,
         averaging=False,
         calibrate=False,
+        precision="32-true",
     ),
     "quick": TrainingConfig(
         folds=4,
@@ -123,13 +124,17 @@ PRESETS: dict[str, TrainingConfig] = {
 }
 
 _STATED, _LINEAGE = "stated in the paper", "published code of the same lineage"
+_KERAS = "as in Keras"
 # Where the settings of preset "paper" come from; all others are our choices.
 SOURCES = {
     **dict.fromkeys(("classifier", "hidden", "image_size", "crop"), _STATED),
-    "backbone": f"ResNet50, {_STATED}; with the stride in the 1×1 convolution and a random start, {_LINEAGE}",
+    "backbone": f"ResNet50, {_STATED}; with the stride in the 1×1 convolution and a random start, {_LINEAGE}; initial "
+    f"weights and batch norms {_KERAS}, except biases of convolutions, which batch norms cancel",
+    "precision": f"{_KERAS}; convolutions of newer GPUs use TF32 in both",
+    "learning_rate": f"{_LINEAGE}; ε of Adam is 1e-8 (in Keras 1e-7)",
     **dict.fromkeys(
-        ("pretrained", "dropout", "standardise", "flip", "rotation", "shift", "zoom", "batch_size", "learning_rate",
-         "schedule", "weight_decay", "averaging", "calibrate"), _LINEAGE
+        ("pretrained", "dropout", "standardise", "flip", "rotation", "shift", "zoom", "batch_size", "schedule",
+         "weight_decay", "averaging", "calibrate"), _LINEAGE
     ),
 }  # fmt: skip
 

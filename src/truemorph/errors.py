@@ -31,7 +31,8 @@ class CheckpointError(TruemorphError):
 _EXTRAS = {
     "networks": ("torch", "lightning", "timm", "torchmetrics", "huggingface_hub"),
     "archives": ("requests", "urllib3", "pyvo"),
-    "fast": ("openvino", "nncf"),
+    "label": ("openvino",),
+    "fast": ("nncf",),
     "gold": ("starlette", "uvicorn"),
     "ray": ("ray",),
     "morphology": ("photutils", "skimage"),

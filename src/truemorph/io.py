@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
+from platformdirs import user_cache_path
 from pydantic import BaseModel, ValidationError
 
 from truemorph.errors import InputError, nearest
@@ -64,6 +65,11 @@ def save_figure(figure: Any, path: Path, dpi: int = 150) -> None:
     content = io.BytesIO()  # because matplotlib itself fails in other ways where the disk is full
     figure.savefig(content, format=path.suffix[1:], dpi=dpi)
     write_file(path, content.getvalue())
+
+
+def cache_folder() -> Path:
+    """Return truemorph's folder in the user's cache directory; it may not exist, and may be deleted at any time."""
+    return user_cache_path("truemorph", appauthor=False)
 
 
 def lock(path: str | os.PathLike[str]) -> AcquireReturnProxy | None:

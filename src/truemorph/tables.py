@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -591,16 +592,47 @@ _ASTROPY: dict[str, tuple[Any, Any]] = {
 _EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY)
 
 
+# Types of columns in VOTable.
+_VOTABLE_TYPES = {
+    pl.String: "unicodeChar", pl.Float64: "double", pl.Float32: "float", pl.Int64: "long", pl.Int32: "int",
+    pl.Int16: "short", pl.UInt8: "unsignedByte", pl.Boolean: "bit",
+}  # fmt: skip
+# Units that are written as in astropy.
+_SAME_UNITS = {"arcsec", "arcmin", "deg", "rad", "mag", "pc", "kpc", "Mpc", "s", "d", "yr", "solMass", "Jy"}
+
+
 def _voparquet(table: CatalogTable) -> dict[str, str]:
-    """Return VOParquet metadata (a VOTable without data); none if columns are not supported."""
-    content = io.BytesIO()
-    try:
-        with _quiet():
-            file = _votable(replace(table, frame=table.frame.clear()))
-            for one in file.get_first_table().fields:
-                if one.datatype == "unicodeChar":
-                    one.arraysize = "*"
-            file.to_xml(content)
-    except (InputError, TypeError):
+    """Return VOParquet metadata (a VOTable without data); none if columns are not supported.
+
+    The text is written here, because astropy takes a second to import.
+    """
+    kinds = {one.name: _VOTABLE_TYPES.get(one.dtype.base_type()) for one in _plain_frame(table.frame.clear())}
+    if None in kinds.values():
         return {}
-    return {"IVOA.VOTable-Parquet.version": "1.0", "IVOA.VOTable-Parquet.content": content.getvalue().decode()}
+    root = ElementTree.Element("VOTABLE", version="1.4", xmlns="http://www.ivoa.net/xml/VOTable/v1.3")
+    fields = ElementTree.SubElement(ElementTree.SubElement(root, "RESOURCE", type="results"), "TABLE")
+    if about := table.metadata.get("about"):
+        ElementTree.SubElement(fields, "DESCRIPTION").text = str(about)
+    for name, kind in kinds.items():
+        arraysize = {"arraysize": "*"} if kind == "unicodeChar" else {}
+        unit = {"unit": _votable_unit(table.units[name])} if table.units.get(name) else {}
+        field = ElementTree.SubElement(fields, "FIELD", {"name": name, "datatype": str(kind), **arraysize, **unit})
+        if table.descriptions.get(name):
+            ElementTree.SubElement(field, "DESCRIPTION").text = table.descriptions[name]
+    own = {"name": _OURS, "datatype": "unicodeChar", "arraysize": "*", "value": _text(table.metadata)}
+    ElementTree.SubElement(fields, "PARAM", own)
+    text = ElementTree.tostring(root, encoding="unicode")
+    head = '<?xml version="1.0" encoding="utf-8"?>\n'
+    return {"IVOA.VOTable-Parquet.version": "1.0", "IVOA.VOTable-Parquet.content": head + text}
+
+
+def _votable_unit(unit: str) -> str:
+    """Return a unit in the notation of VOTable; one that it does not have, such as mag(AB), is kept."""
+    if unit in _SAME_UNITS:
+        return unit
+    from astropy.units import Unit
+
+    try:
+        return Unit(unit).to_string("vounit")
+    except ValueError:
+        return unit

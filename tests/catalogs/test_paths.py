@@ -7,7 +7,7 @@ import pytest
 from conftest import codes
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import load_transition
-from truemorph.catalogs.paths import gold_of_question
+from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.commands.bias import measure_bias
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.transition import estimate_transition

@@ -29,6 +29,16 @@ def test_the_papers_network_is_resnet50_dense_1024_relu_and_classes():
     assert network.head[2].p == 0.0
     for block in (network.backbone.layer2[0], network.backbone.layer3[0]):
         assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))  # ResNet50 v1
+    # Initial weights and batch norms of keras.applications.ResNet50.
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            assert (layer.weight == 1).all()
+            assert (1 - layer.momentum, layer.eps) == (0.99, 1.001e-5)
+        elif isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            out, inputs, *window = layer.weight.shape
+            limit = (6 / (np.prod(window) * (inputs + out))) ** 0.5
+            assert 0.9 * limit < layer.weight.abs().max() <= limit
+            assert layer.bias is None or (layer.bias == 0).all()
     with torch.inference_mode():
         assert network(torch.zeros(2, 3, 207, 207)).shape == (2, 2)
 
@@ -36,6 +46,7 @@ def test_the_papers_network_is_resnet50_dense_1024_relu_and_classes():
 def test_preset_paper_is_the_recipe_of_the_papers_lineage():
     config, rows = PRESETS["paper"].model_copy(update={"backbone": "test_resnet"}), stripes(10)[0]
     assert (config.image_size, config.crop) == (207, pytest.approx(207 / 424))
+    assert config.precision == "32-true"
     network = GalaxyNetwork(config)
     module = DebiasedModule(network, config, rows, THETA, np.arange(5), np.arange(5), 0)
     assert module.judged is network  # no averaging

@@ -9,13 +9,18 @@ from truemorph.bias.transitions import RayleighTransition, transition_to_dict
 from truemorph.classifiers.checkpoint import Classifier, describe
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.images.transforms import normalise
+from truemorph.questions import heads_of
 
 
-def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, **config):
-    """A model with random weights that assigns half of `pictures` to each class; `change` modifies it."""
+def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, questions=(), **config):
+    """A model with random weights that assigns half of `pictures` to each class; `change` modifies it.
+
+    Or one that answers `questions` (Nodes).
+    """
     settings = tiny(backbone=backbone, image_size=size, folds=members, **config)
     torch.manual_seed(1)
-    networks = [GalaxyNetwork(settings).eval() for _ in range(members)]
+    classes = [one for head in heads_of(questions) for one in head.columns] or ["smooth", "disk"]
+    networks = [GalaxyNetwork(settings, len(classes)).eval() for _ in range(members)]
     for network in networks:
         torch.nn.init.normal_(network.head[-1].weight, std=0.5)
         mean, std = torch.tensor(network.mean), torch.tensor(network.std)
@@ -29,6 +34,8 @@ def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, *
         transition_to_dict(RayleighTransition(11.25)),
         catalogue={"alpha": "R / sigma_PSF", "alpha_psf": "sigma", "source": "a test", "rows": 2},
         members=members,
+        classes=classes,
+        questions=[one.to_dict() for one in questions],
         metrics={},
         normalisation={"mean": networks[0].mean, "std": networks[0].std},
         built=networks[0].built,

@@ -11,6 +11,7 @@ from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.explain.profiles import RADIUS, aligned, radial_profiles
 from truemorph.explain.study import PIXELS, RADII, Galaxies, compare, explain, galaxies_of
 from truemorph.images.shapes import measure_shapes
+from truemorph.questions import Nodes, read_tree
 
 N = 24
 
@@ -100,3 +101,21 @@ def test_one_galaxy_is_explained_and_none_raises_an_error(model):
     broken = Galaxies(pl.DataFrame({"object_id": []}), pictures(0), [(5, "the file is empty")])
     with pytest.raises(InputError, match="5, the file is empty"):
         explain({"a": model}, lambda config: [broken])
+
+
+def test_classes_of_questions_are_explained_by_name():
+    model = model_of(questions=[Nodes(read_tree("gz2"), one) for one in ("bar", "spiral")])
+    pixels, (bar, spiral) = pictures(N), model.heads
+    p = model.probabilities(pixels)
+    barred = np.flatnonzero(p[:, bar.part].argmax(axis=1) == bar.classes.index("bar"))
+    assert 0 < barred.size < N
+    (one,) = explain({"a": model}, source_of(pixels, batch=7), classes=["bar"])["a"].classes
+    assert (one.name, one.table["object_id"].to_list()) == ("bar", barred.tolist())
+    cam = GradCam(model)
+    maps = upsampled(cam.maps(pixels[barred], model.classes.index("bar")), 64, cam.grid)
+    np.testing.assert_allclose(one.mean.mean, maps.mean(axis=0), atol=1e-4)
+    every = explain({"a": model}, source_of(pixels))["a"]
+    assert sum(one.galaxies for one in every.classes[bar.part]) == N
+    assert sum(one.galaxies for one in every.classes[spiral.part]) == N
+    with pytest.raises(InputError):
+        explain({"a": model}, source_of(pixels), classes=["ring"])

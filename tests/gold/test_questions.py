@@ -224,6 +224,8 @@ def test_gold_labels_of_disks_from_elsewhere_stay(of_bars, tmp_path):
     assert found.catalogue.frame["gold"].to_list() == [1] * mine.height
     assert "gold_probability" not in found.catalogue.frame.columns
     assert found.catalogue.frame["gold_bar"].count() == len(classes)
+    of_question = [name for name in found.catalogue.frame.columns if name.startswith("gold_") and name.endswith("_bar")]
+    assert len({found.catalogue.descriptions[name] for name in of_question}) == len(of_question) > 1
 
 
 def test_gold_labels_of_a_pilot_for_a_question_stay(of_bars, tmp_path):

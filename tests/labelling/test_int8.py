@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from truemorph.classifiers.checkpoint import load, save_classifier
+from truemorph.classifiers.engines import engine_for, int8
+from truemorph.classifiers.engines.int8 import Alignment, compare
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
-from truemorph.labelling.engines import engine_for, int8
-from truemorph.labelling.engines.int8 import Alignment, compare
-from truemorph.labelling.sources import open_source
+from truemorph.labelling.sources import open_source, proof_of
 from truemorph.tables import CatalogTable, write_table
 
 
@@ -75,7 +75,7 @@ def refused(*_, **__):
     print("looked for a server")
     raise OSError
 socket.getaddrinfo = refused
-import truemorph.labelling.engines.int8, nncf, time
+import truemorph.classifiers.engines.int8, nncf, time
 time.sleep(1)  # usage data are sent by a thread
 """
     home = {**os.environ, "HOME": str(tmp_path)}
@@ -85,8 +85,9 @@ time.sleep(1)  # usage data are sent by a thread
 
 
 @pytest.mark.slow
-def test_int8_is_made_tested_and_stored(model, pictures, folder, tmp_path, monkeypatch, capsys):
+def test_int8_is_made_tested_and_kept(model, pictures, folder, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pytest.importorskip("nncf")
     rng = np.random.default_rng(0)
     frame = pl.DataFrame({"object_id": list(pictures), "alpha": rng.lognormal(2.5, 0.4, 60), "split": "test"})
@@ -101,19 +102,22 @@ def test_int8_is_made_tested_and_stored(model, pictures, folder, tmp_path, monke
     options = {"engine": "openvino", "precision": "int8"}
     first = label_galaxies(model, proof, tmp_path / "first.parquet", **options)
     assert first.labelled == 60
-    kept = json.loads((tmp_path / "model" / "openvino-int8" / "gate.json").read_text())
+    (about,) = (tmp_path / "cache").rglob("gate.json")
+    kept = json.loads(about.read_text())
     assert (kept["images"], len(kept["fraction_changes"]), kept["model_hash"]) == (38, 5, model.model_hash)
     # It has passed, so no catalogue is needed, and labels are the same.
     label_galaxies(load(tmp_path / "model"), tmp_path / "images", tmp_path / "second.parquet", **options)
     p = [pl.read_parquet(tmp_path / f"{name}.parquet")["p_disk"].to_numpy() for name in ("first", "second")]
     np.testing.assert_allclose(*p, atol=1e-6)
     # Nothing that has changed is used, nor what does not pass now.
-    stored = tmp_path / "model" / "openvino-int8"
+    assert engine_for(model).description == "openvino cpu int8"
+    stored = about.parent
     for name in ("member-1.bin", "member-0.xml", "gate.json"):
         before = (stored / name).read_bytes()
         (stored / name).write_bytes(before.replace(b"0", b"1", 1))
         with pytest.raises(InputError, match="`gate`"):
             engine_for(model, "openvino", "int8")
+        assert "int8" not in engine_for(model).description
         (stored / name).write_bytes(before)
     with monkeypatch.context() as patch:
         patch.setattr(int8, "LEAST_AGREEMENT", 1.01)
@@ -127,7 +131,7 @@ def test_int8_is_made_tested_and_stored(model, pictures, folder, tmp_path, monke
     with pytest.raises(InputError, match="`gate`"):
         engine_for(other, "openvino", "int8")
     with pytest.raises(InputError, match="`gate`"):
-        engine_for(other, "openvino", "int8", open_source(tmp_path / "images"))
+        engine_for(other, "openvino", "int8", proof_of(open_source(tmp_path / "images"), other.config))
     monkeypatch.setattr(int8, "LEAST_AGREEMENT", 1.01)
     with pytest.raises(InputError, match="38 images"):
-        engine_for(other, "openvino", "int8", open_source(proof))
+        engine_for(other, "openvino", "int8", proof_of(open_source(proof), other.config))

@@ -12,7 +12,7 @@ import polars.selectors as cs
 import pytest
 
 from conftest import codes
-from truemorph.classifiers.network import TorchEngine
+from truemorph.classifiers.engines import engine_for
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import TruemorphError
 from truemorph.labelling import labeller, output
@@ -50,7 +50,7 @@ def test_probabilities_that_are_not_finite_are_listed(model, folder, tmp_path, m
     def some_nan(self, inputs, member):
         return np.where(np.arange(len(inputs))[:, None] == 2, np.nan, np.full((len(inputs), 2), 0.5))
 
-    monkeypatch.setattr(TorchEngine, "member", some_nan)
+    monkeypatch.setattr(type(engine_for(model)), "member", some_nan)
     report = label_galaxies(model, folder, tmp_path / "out.parquet", precision="fp32", max_bad=0.1)
     assert (report.rows_in, report.labelled, len(report.problems)) == (60, 56, 4)  # one of each part
     assert read_table(tmp_path / "out.parquet").frame["p_disk"].is_finite().all()
@@ -94,15 +94,16 @@ def test_shards_share_the_work_also_with_other_spellings_of_the_paths(model, fol
 
 
 @pytest.fixture
-def evaluated(monkeypatch):
+def evaluated(model, monkeypatch):
     """Numbers of images that networks have evaluated, one per call."""
-    calls, member = [], TorchEngine.member
+    engine = type(engine_for(model))
+    calls, member = [], engine.member
 
     def counted(self, inputs, number):
         calls.append(len(inputs))
         return member(self, inputs, number)
 
-    monkeypatch.setattr(TorchEngine, "member", counted)
+    monkeypatch.setattr(engine, "member", counted)
     return calls
 
 
@@ -161,9 +162,9 @@ def test_problems_are_listed_and_the_run_is_described_while_shards_are_left(mode
     report = label_galaxies(model, folder, tmp_path / "out", shard=(1, 2), precision="fp32", max_bad=0.1)
     assert not report.complete
     assert pl.read_csv(tmp_path / "out" / "problems.csv")["object_id"].to_list() == ["g03"]
-    first = capsys.readouterr().err.splitlines()[0]
-    assert "torch cpu fp32" in first
-    assert "4 parts" in first
+    (about,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("label: engine"))
+    assert engine_for(model, precision="fp32").description in about
+    assert "4 parts" in about
 
 
 def test_two_labellings_of_one_table_do_not_mix(model, folder, tmp_path):
@@ -171,8 +172,9 @@ def test_two_labellings_of_one_table_do_not_mix(model, folder, tmp_path):
     for precision in ("fp32", "bf16"):
         label_galaxies(model, folder, out, precision=precision, shard=(1, 2))
     assert label_galaxies(model, folder, out, precision="fp32").labelled == 60
-    assert read_table(out).metadata["engine"] == "torch cpu fp32"
-    assert {read_table(one).metadata["engine"] for one in parts_of(out)} == {"torch cpu bf16"}
+    named = [engine_for(model, precision=precision).description for precision in ("fp32", "bf16")]
+    assert read_table(out).metadata["engine"] == named[0]
+    assert {read_table(one).metadata["engine"] for one in parts_of(out)} == {named[1]}
 
 
 def test_a_process_that_starts_after_the_end_leaves_no_files(model, folder, tmp_path, monkeypatch):

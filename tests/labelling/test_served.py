@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from truemorph.classifiers.engines.conversion import WholeNumbers
 from truemorph.classifiers.network import GalaxyNetwork, PixelConv
 from truemorph.config import training_config
 from truemorph.images.transforms import normalise
-from truemorph.labelling.engines.openvino import WholeNumbers
 
 COLOUR = st.tuples(*[st.floats(0, 1)] * 3)
 

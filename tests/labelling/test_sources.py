@@ -15,6 +15,7 @@ from astropy.io import fits
 from conftest import codes
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition
+from truemorph.classifiers.engines import engine_for
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
 from truemorph.labelling import sources
@@ -114,7 +115,7 @@ def test_every_container_gives_the_same_labels_and_problems(kind, model, picture
     assert (sorted(p) if kind is as_hats else list(p)) == good
     np.testing.assert_allclose([p[name] for name in good], [expected[name] for name in good], atol=1e-6)
     assert got.frame["model_hash"].unique().to_list() == [model.model_hash]
-    assert got.metadata["engine"] == "torch cpu fp32"
+    assert got.metadata["engine"] == engine_for(model, precision="fp32").description
     relation = dict(zip(got.frame["object_id"], got.frame["relation"], strict=True))
     assert [relation[name] for name in ("g02", "g03", "g04")] == ["new", "out_of_fold", "out_of_fold"]
     assert not list(tmp_path.glob("*.parts"))

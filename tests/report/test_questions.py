@@ -6,13 +6,19 @@ import pytest
 
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.fractions import debiased_fractions
+from truemorph.bias.likelihood import posterior
 from truemorph.bias.population import PopulationFractions
+from truemorph.bias.transitions import MatrixTransition, transition_to_dict
+from truemorph.catalogs.paths import path_labels, path_observations
+from truemorph.classifiers.checkpoint import Classifier, describe
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.report import write_report
 from truemorph.commands.transition import estimate_transition
+from truemorph.config import training_config
 from truemorph.errors import InputError
-from truemorph.questions import read_tree
+from truemorph.questions import Nodes, columns_of, heads_of, read_tree
 from truemorph.report.options import ReportOptions
+from truemorph.tables import CatalogTable, read_table, write_table
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +128,125 @@ def test_questions_and_runs_are_not_mixed_and_other_files_are_refused(galaxies, 
     (tmp_path / "other.json").write_text('{"quantities": {}}')
     with pytest.raises(InputError):
         write_report(tmp_path / "other.json", out=tmp_path / "page.html")
+
+
+def test_galaxies_whose_answer_changes_follow_from_the_estimate_and_their_votes(galaxies):
+    estimate = Estimate.read(galaxies / "bar.json")
+    options = ReportOptions(catalogue=galaxies / "cat.parquet", bootstrap=0)
+    found = write_report(estimate, out=galaxies / "changes.html", options=options)
+    frame = pl.read_parquet(galaxies / "cat.parquet")
+    fractions, transition, alpha = estimate.fractions, estimate.transition, frame["alpha"].to_numpy()
+    assert transition.nodes.classes == fractions.classes == ("does not apply", "no bar", "bar")
+    prior = fractions.fractions[np.digitize(alpha, fractions.edges[1:-1])]
+    p = posterior(prior, path_observations(frame, transition, "here"), alpha, transition)
+    changed = p.argmax(axis=1) != path_labels(frame, transition.nodes, "here")
+    assert 0 < changed.sum() == found.content["changed"]["bar"] < frame.height
+    listed = read_table(galaxies / "changes_files" / "changed_bar.ecsv").frame
+    assert sorted(listed["object_id"]) == sorted(frame["object_id"].cast(pl.String).filter(pl.Series(changed)))
+    of = dict(zip(frame["object_id"].cast(pl.String), p, strict=True))
+    expected = np.array([of[one] for one in listed["object_id"]])
+    np.testing.assert_allclose(listed.select(columns_of("posterior", fractions.classes)).to_numpy(), expected)
+    assert listed["most_probable"].to_list() == [fractions.classes[k] for k in expected.argmax(axis=1)]
+    assert (np.diff(expected.max(axis=1)) <= 1e-12).all()
+    page = (galaxies / "changes.html").read_text(encoding="utf-8")
+    lost = (path_labels(frame, transition.nodes, "here") == 0) & (p.argmax(axis=1) == 2)
+    assert f"<td>{lost.sum():,}</td>" in page
+
+
+def network(folder, name, nodes, curves, seed):
+    """A network that answers questions, without weights, and a table of its labels with random probabilities."""
+    heads = heads_of(nodes)
+    described = describe(
+        training_config("quick"),
+        curves[0],
+        further_transitions=curves[1:],
+        questions=[one.to_dict() for one in nodes],
+        classes=[one for head in heads for one in head.columns],
+        catalogue={},
+        members=1,
+        metrics={},
+        normalisation={},
+    )
+    model = Classifier(described, [{}], pl.DataFrame(), model_hash=name)
+    ids = pl.read_parquet(folder / "cat.parquet")["object_id"]
+    rng, columns = np.random.default_rng(seed), {"object_id": ids}
+    for head in heads:
+        p = rng.dirichlet(np.ones(len(head.classes)), ids.len())
+        columns |= dict(zip(columns_of("p", head.columns), p.T, strict=True))
+    labels = pl.DataFrame(columns).with_columns(relation=pl.lit("out_of_fold"))
+    write_table(CatalogTable(labels, metadata={"model_hash": name}), folder / f"{name}.parquet")
+    return model, labels
+
+
+def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
+    frame, tree = pl.read_parquet(galaxies / "cat.parquet"), read_tree("gz2")
+    estimates = {one: Estimate.read(galaxies / f"{one}.json") for one in ("bar", "spiral")}
+    curves, nodes = [one.to_dict() for one in estimates.values()], [one.transition.nodes for one in estimates.values()]
+    both, labels = network(galaxies, "both", nodes, curves, 1)
+    whole = Nodes(tree, "bar")
+    correct = transition_to_dict(MatrixTransition.identity(len(whole.classes))) | {"question": "bar"}
+    naive, of_naive = network(galaxies, "naive", [whole], [correct], 2)
+    files = [galaxies / f"{one}.parquet" for one in ("both", "naive")]
+    given = ReportOptions(catalogue=galaxies / "cat.parquet", labels=files, maps=0, bootstrap=0)
+    found = write_report(naive, both, *estimates.values(), out=galaxies / "nets.html", options=given)
+    page = (galaxies / "nets.html").read_text(encoding="utf-8")
+    rows = {(row["fraction"], row["labels"]): row for row in found.content["fractions"]}
+    index = np.digitize(frame["alpha"].to_numpy(), estimates["bar"].fractions.edges[1:-1])
+    shares = {("bar fraction", "model 1"): of_naive.select("p_bar", "p_no_bar")}
+    shares["bar fraction", "model 2"] = labels.select("p_bar", "p_no_bar")
+    shares["spiral arms fraction", "model 2"] = labels.select("p_spiral_arms", "p_no_spiral_arms")
+    for key, p in shares.items():
+        sums = np.array([p.to_numpy()[index == b].sum(axis=0) for b in range(4)])
+        by_bin = sums[:, 0] / sums.sum(axis=1)
+        np.testing.assert_allclose([rows[key]["lowest"], rows[key]["highest"]], by_bin[[0, -1]])
+        assert all(f"<td>{value:.3f}</td>" in page for value in by_bin)
+        assert rows[key]["all"] == pytest.approx(sums[:, 0].sum() / sums.sum())
+    one = estimates["bar"].fractions["bar fraction"]
+    assert rows["bar fraction", "corrected"]["lowest_range"] == [one.low[0], one.high[0]]
+    # Random probabilities, with votes through T: the last network through T gives each galaxy's most probable class.
+    p = labels.select(columns_of("p", both.heads[0].columns)).to_numpy()
+    transition = estimates["bar"].transition
+    after = posterior(p, path_observations(frame, transition, "here"), frame["alpha"].to_numpy(), transition)
+    changed = after.argmax(axis=1) != path_labels(frame, transition.nodes, "here")
+    assert found.content["changed"]["bar"] == changed.sum()
+    problems = {(one["code"], one["severity"]) for one in found.content["findings"]}
+    assert ("labels-not-predicted", "problem") in problems  # random probabilities do not predict the votes
+    assert not any(code == "labels-treated-as-correct" for code, _ in problems)
+    with pytest.raises(InputError):  # labels of a network that is not given
+        write_report(naive, estimates["bar"], out=galaxies / "naive.html", options=given)
+
+
+def test_a_naive_network_that_says_nearly_always_the_same_is_named(galaxies):
+    estimate, nodes = Estimate.read(galaxies / "bar.json"), Nodes(read_tree("gz2"), "bar")
+    correct = transition_to_dict(MatrixTransition.identity(len(nodes.classes))) | {"question": "bar"}
+    model, labels = network(galaxies, "same", [nodes], [correct], 3)
+    p = zip(columns_of("p", nodes.classes), (0.1, 0.1, 0.2, 0.6, 0.0), strict=True)
+    same = labels.with_columns(pl.lit(value).alias(name) for name, value in p)
+    write_table(CatalogTable(same, metadata={"model_hash": "same"}), galaxies / "same.parquet")
+    options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "same.parquet"], maps=0, bootstrap=0)
+    found = write_report(model, estimate, out=galaxies / "same.html", options=options)
+    assert {"nearly-one-class", "labels-treated-as-correct"} <= {one.code for one in found.findings}
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (("bar.json", "bar.json"), {}),  # one question twice
+        (("bar.json",), {"gold": ["nothing: alpha > 3"]}),  # of no question
+        (("bar.json",), {"better": "no folder"}),
+        (("bar.json",), {"also": ["Hart=votes_bar_bar"]}),
+    ],
+)
+def test_what_does_not_go_together_is_refused(given, options, galaxies, tmp_path):
+    options = {name: galaxies / one if name == "better" else one for name, one in options.items()}
+    chosen = ReportOptions(catalogue=galaxies / "cat.parquet", **options)
+    with pytest.raises(InputError):
+        write_report(*(galaxies / one for one in given), out=tmp_path / "page.html", options=chosen)
+
+
+def test_networks_without_their_estimate_are_refused(galaxies):
+    estimate = Estimate.read(galaxies / "spiral.json")
+    model, _ = network(galaxies, "lone", [estimate.transition.nodes], [estimate.to_dict()], 4)
+    options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "lone.parquet"])
+    with pytest.raises(InputError, match="spiral"):
+        write_report(model, Estimate.read(galaxies / "bar.json"), out=galaxies / "no.html", options=options)

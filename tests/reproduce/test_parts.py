@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from truemorph.bias.metrics import cv14
+from truemorph.bias.mixture import bins_of_64
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.errors import InputError
 from truemorph.questions import SMOOTH_OR_DISK
@@ -16,7 +17,7 @@ from truemorph.report.measures import BiasTree
 from truemorph.reproduce.catalogue import missing_archives
 from truemorph.reproduce.experiment import run_experiment
 from truemorph.reproduce.models import network_config
-from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
+from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.reproduce.paper import SAMPLE, SPLIT, TABLE_1
 from truemorph.reproduce.stages import Lacks, Stage, Work, run_stages
 from truemorph.reproduce.table1 import Measured, order, paired_difference, table_rows
@@ -29,8 +30,10 @@ def work(tmp_path):
 
 def test_full_scale_has_the_papers_numbers_of_galaxies():
     assert ReproduceOptions("paper").counts == SAMPLE
-    assert tuple(round(sum(SAMPLE) * one) for one in split_fractions(sum(SAMPLE))) == SPLIT
-    assert theta_bins(SPLIT[0]) == 1_525
+    assert ReproduceOptions("paper").split(sum(SAMPLE)) == SPLIT
+    assert bins_of_64(SPLIT[0]) == 1_525
+    # Below, CV18 needs more than a tenth of the galaxies.
+    assert ReproduceOptions("0.01").split(2_000) == pytest.approx((0.5, 0.1, 0.4), abs=1e-3)
 
 
 def run_counting(work, *, fails=(), lacks=(), broken=(), b="b"):

@@ -121,7 +121,27 @@ def test_the_sample_agrees_with_the_truth(sky, whole):
     # Galaxies without image or label by Hart et al. are not drawn.
     drawn = result_of(whole)["catalogue"]
     assert drawn["with_image"] == drawn["galaxies"] < drawn["of"]
-    assert drawn["funnel"]["without image"] > drawn["funnel"]["without label by Hart et al."] > 0
+    assert drawn["funnel"]["without image"] > drawn["funnel"]["without hart_label"] > 0
+
+
+def test_prepare_draws_the_same_sample_and_theta_is_the_same(capsys, data, tmp_path):
+    """Both commands on an archive smaller than the paper's sample."""
+    status, result, _ = reproduce(capsys, data, tmp_path / "out", "--scale", "paper", "--stages", "theta")
+    assert status["theta"] == "done"
+    sample = table_of(tmp_path / "out", "gz2b.parquet")
+    joined = ["sdss/photometry.parquet", "simard/table3.parquet", "gz2/images.parquet"]
+    joined = [data / file for file in (*joined, "gz2/gz2sample.csv.gz", "gz2/gz2_hart16.csv.gz")]
+    joins = [part for file in joined for part in ("--join", file)]
+    catalogue, fit = tmp_path / "paper.parquet", tmp_path / "theta.json"
+    votes = data / "gz2" / "zoo2MainSpecz.csv.gz"
+    assert run(capsys, "prepare", votes, "--preset", "paper", *joins, "--out", catalogue)[0] == 0
+    prepared = pl.read_parquet(catalogue).filter(pl.col("split") != "unused")
+    columns = pl.col("object_id", "split", "label"), pl.col("hart_label").cast(pl.Int64)
+    assert prepared.select(columns).equals(sample.select(columns))
+    assert np.allclose(prepared["sampling_weight"], sample["draw_weight"])
+    chosen = ["--where", "split=train", "--method", "binned", "--weights", "none", "--no-compare"]
+    assert run(capsys, "transition", catalogue, *chosen, "--out", fit)[0] == 0
+    assert json.loads(fit.read_text())["parameters"]["theta"] == pytest.approx(result["theta"]["theta"], rel=1e-12)
 
 
 def test_gz2d_has_the_same_galaxies_with_other_labels(whole, data):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from multiprocessing import parent_process
@@ -15,8 +15,17 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.benchmark.methods import NETWORKS, TABLES, Bench, Method, benchmark_config, methods_of
-from truemorph.benchmark.worlds import FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, make_world
+from truemorph.benchmark.methods import METHODS, NETWORKS, QUICK, TABLES, Bench, Method, benchmark_config
+from truemorph.benchmark.questions import (
+    BAR,
+    BAR_CLASSES,
+    BAR_METHODS,
+    BAR_QUICK,
+    BAR_WORLDS,
+    answer_scores,
+    make_bar_world,
+)
+from truemorph.benchmark.worlds import CLASSES, FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, World, make_world
 from truemorph.bias.scores import drift, score
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import FindingWarning
@@ -31,6 +40,25 @@ _RUN = ("world", "definition", "method")
 
 
 @dataclass(frozen=True)
+class Board:
+    """Worlds and methods of one board, in the order of its figure."""
+
+    worlds: Sequence[str]
+    methods: Sequence[Method]
+    make: Callable[[str, int, Sizes | None, Path | None], World]
+    classes: tuple[str, str] = CLASSES  # whose second one is scored
+    quick: Sequence[str] = ()  # methods
+    real: str = "real"  # world of quick runs beside "plain"
+
+
+BOARDS = {
+    NETWORKS: Board(WITH_PICTURES, METHODS[NETWORKS], make_world, quick=QUICK),
+    TABLES: Board(WITHOUT_PICTURES, METHODS[TABLES], make_world),
+    BAR: Board(BAR_WORLDS, BAR_METHODS, make_bar_world, BAR_CLASSES, BAR_QUICK, BAR_WORLDS[-1]),
+}
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to run."""
 
@@ -41,32 +69,49 @@ class Plan:
     epochs: int = EPOCHS  # of every network, in simulated worlds
     real_epochs: int = REAL_EPOCHS
     data: Path | None = None  # folder of real data
+    question: str | None = None  # of a decision tree; default: smooth or disk
+
+    @property
+    def board(self) -> Board:
+        """Its worlds and methods."""
+        return BOARDS[self.question or (TABLES if self.sizes is None else NETWORKS)]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values, without a question that was not given."""
+        given = {**asdict(self), "data": str(self.data) if self.data else None}
+        return {name: value for name, value in given.items() if name != "question" or value}
 
     def methods_in(self, world: str) -> list[Method]:
         """Return the methods that can run in a world."""
-        known = methods_of(TABLES if self.sizes is None else NETWORKS)
+        known = {one.name: one for one in self.board.methods}
         return [known[one] for one in self.methods if world in (known[one].worlds or [world])]
 
 
 def _row(bench: Bench, method: Method) -> dict[str, Any]:
-    world, rows = bench.world, bench.world.scored
+    world, rows, p = bench.world, bench.world.scored, None
     began, cpu = time.perf_counter(), time.process_time()
     with warnings.catch_warnings(action="ignore", category=FindingWarning):
         outcome = method.run(bench)
     measured: dict[str, Any] = {"seconds": time.process_time() - cpu}
-    p = None if outcome.p is None else outcome.p[rows]
+    if outcome.p is not None:
+        p = outcome.p[rows]
     if world.images is not None:
         if outcome.predict is not None:
             p, *twins = [outcome.predict(one) for one in (world.images[rows], *world.twins)]
-            n = len(world.twins[0])
-            measured["drift"] = drift(p[:n], twins, world.truth[rows][:n])
+            if twins:
+                n = len(world.twins[0])
+                measured["drift"] = drift(p[:n], twins, world.truth[rows][:n])
         tell(f"{world.name} {world.seed} {method.name}: {time.perf_counter() - began:.0f} s")
     if p is not None:
-        labels = (p > 0.5).astype(np.int64)
+        labels = p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(np.int64)
     else:
         assert outcome.labels is not None
         labels = outcome.labels[rows]
-    scores = score(world.truth[rows], world.alpha[rows], labels, p, world.intrinsic[rows], world.seed)
+    if world.votes is not None:
+        scores = answer_scores(world, p, labels)
+    else:
+        scores = score(world.truth[rows], world.alpha[rows], labels, p, world.intrinsic[rows], world.seed)
     definition = f"{world.classes[1]} = {world.definition}"
     about = {"world": world.name, "definition": definition, "seed": world.seed, "method": method.name}
     return {**about, "scores": plain(scores | measured)}
@@ -77,7 +122,7 @@ def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
     name, seed, plan, folder = task
     training = None
     if plan.sizes is not None:
-        training = benchmark_config(plan.sizes.pixels, plan.real_epochs if name == "real" else plan.epochs)
+        training = benchmark_config(plan.sizes.pixels, plan.real_epochs if name in FILES else plan.epochs)
         if parent_process() is not None:
             import torch
 
@@ -89,6 +134,7 @@ def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
         "data": file_hash(plan.data / FILES[name]) if plan.data and name in FILES else None,
         "sizes": plan.sizes and asdict(plan.sizes),
         "training": training and training.model_dump(mode="json"),
+        **({"question": plan.question} if plan.question else {}),
     }
     bench, rows = None, []
     for method in plan.methods_in(name):
@@ -96,7 +142,7 @@ def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
         if path.is_file():
             tell(f"{name} {seed} {method.name}: cached in {path}")
         else:
-            bench = bench or Bench(make_world(name, seed, plan.sizes, plan.data), training)
+            bench = bench or Bench(plan.board.make(name, seed, plan.sizes, plan.data), training)
             write_json(path, _row(bench, method))
         rows.append(read_json(path))
     return rows
@@ -107,7 +153,7 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
 
     Returns `world`, `definition`, `seed`, `method` and `scores` of each run.
     """
-    there, known = (WITH_PICTURES, methods_of(NETWORKS)) if plan.sizes else (WITHOUT_PICTURES, methods_of(TABLES))
+    there, known = plan.board.worlds, [one.name for one in plan.board.methods]
     unknown = [one for one in plan.worlds if one not in there] + [one for one in plan.methods if one not in known]
     if unknown:
         raise InputError(f"no world or method {unknown[0]!r}; worlds: {', '.join(there)}; methods: {', '.join(known)}")
@@ -153,7 +199,7 @@ def described(plan: Plan, rows: Sequence[dict[str, Any]], trust: Sequence[str] =
     return {
         "truemorph_version": __version__,
         "date": date.today().isoformat(),
-        "plan": {**asdict(plan), "data": str(plan.data) if plan.data else None},
+        "plan": plan.settings,
         "trust": list(trust),
         "rows": summarise(rows),
         "runs": list(rows),

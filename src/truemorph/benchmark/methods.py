@@ -46,8 +46,9 @@ def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
 class Outcome:
     """Result of a method: one of `predict`, `p` and `labels`."""
 
-    predict: Callable[[np.ndarray], np.ndarray] | None = None  # p(class 1), shape (M,), of images, shape (M, S, S, 3)
-    p: np.ndarray | None = None  # of all galaxies, from methods without images
+    # p(class 1), shape (M,), of images, shape (M, S, S, 3); of a question p of all classes, shape (M, K).
+    predict: Callable[[np.ndarray], np.ndarray] | None = None
+    p: np.ndarray | None = None  # the same of all galaxies, from methods without images
     labels: np.ndarray | None = None  # of all galaxies, from methods without probabilities
 
 

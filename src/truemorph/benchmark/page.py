@@ -15,43 +15,48 @@ from truemorph.io import save_figure, write_file, write_json
 from truemorph.plotting import CYCLE, MARKERS
 from truemorph.report.page import Illustration, Page, Section, Table, number, with_error, write_page
 
-_FIRST, _SECOND = CLASSES
-# Each metric: its column head and what it is. All but the first are shown where a row has them.
-METRICS = {
-    "balanced_accuracy": (
-        "balanced accuracy",
-        f"mean of the accuracies of {_FIRST} and of {_SECOND} galaxies, at p({_SECOND}) = 0.5",
-    ),
-    "balanced_accuracy_at_fraction": (
-        "balanced accuracy at mean p",
-        f"the same, with the mean of the method's p({_SECOND}) as threshold; best for calibrated probabilities",
-    ),
-    "auc": ("AUC", "area under the ROC curve"),
-    "log_loss": ("log-loss", "mean of -ln p(true class)"),
-    "calibration_error": ("calibration error", "mean distance between probability and frequency"),
-    "fraction_rms_hard": (
-        "fraction error, labels",
-        f"rms error of the {_SECOND} fraction in five bins of α, from labels",
-    ),
-    "fraction_rms_soft": ("fraction error, probabilities", "the same, from probabilities"),
-    "cv18_excess": ("CV18 above floor", "drift of labels with α, above that of unbiased labels"),
-    "accuracy_low": ("balanced accuracy, low α", "for the third of galaxies with the lowest α"),
-    "accuracy_middle": ("middle α", "for the middle third"),
-    "accuracy_high": ("high α", "for the third with the highest α"),
-    "drift": (
-        "shift with distance",
-        f"rms, over classes and distances, of the mean change of p({_SECOND}) when the same galaxies are moved away, "
-        "to α / 1.5 and α / 2.5; not zero for an ideal classifier, because distant galaxies show less",
-    ),
-    "seconds": ("CPU time (s)", "training, all cores together"),
-}
+
+def described_metrics(first: str, second: str) -> dict[str, tuple[str, str]]:
+    """Return the column head and the meaning of each metric, from the names of the classes."""
+    return {
+        "balanced_accuracy": (
+            "balanced accuracy",
+            f"mean of the accuracies of {first} and of {second} galaxies, at p({second}) = 0.5",
+        ),
+        "balanced_accuracy_at_fraction": (
+            "balanced accuracy at mean p",
+            f"the same, with the mean of the method's p({second}) as threshold; best for calibrated probabilities",
+        ),
+        "auc": ("AUC", "area under the ROC curve"),
+        "log_loss": ("log-loss", "mean of -ln p(true class)"),
+        "calibration_error": ("calibration error", "mean distance between probability and frequency"),
+        "fraction_rms_hard": (
+            "fraction error, labels",
+            f"rms error of the {second} fraction in five bins of α, from labels",
+        ),
+        "fraction_rms_soft": ("fraction error, probabilities", "the same, from probabilities"),
+        "cv18_excess": ("CV18 above floor", "drift of labels with α, above that of unbiased labels"),
+        "accuracy_low": ("balanced accuracy, low α", "for the third of galaxies with the lowest α"),
+        "accuracy_middle": ("middle α", "for the middle third"),
+        "accuracy_high": ("high α", "for the third with the highest α"),
+        "drift": (
+            "shift with distance",
+            f"rms, over classes and distances, of the mean change of p({second}) when the same galaxies are moved "
+            "away, to α / 1.5 and α / 2.5; not zero for an ideal classifier, because distant galaxies show less",
+        ),
+        "seconds": ("CPU time (s)", "training, all cores together"),
+    }
+
+
+# All but the first are shown where a row has them.
+METRICS = described_metrics(*CLASSES)
 # Metrics of the figure and the summary, the second for methods that lack the first.
 _ACCURACY = ("balanced_accuracy",)
 _ERROR = ("fraction_rms_soft", "fraction_rms_hard")
 _WIDTH = 5.4  # inches; text stays legible when the figure is 400 pixels wide
 _LINE = 0.36  # inches a method
 SUMMARY = (
-    f"Balanced accuracy / rms error of the {_SECOND} fraction over five bins of α, both vs truth. The error is that of "
+    "Balanced accuracy / rms error of the {} fraction over five bins of α, both vs truth. The error is that of "
     "the method's probabilities, or of its labels where it gives no probabilities."
 )
 TRAINED = (
@@ -68,8 +73,16 @@ RELABELLED = (
     "Truth of the real galaxies are experts' types, from the same SDSS images that the volunteers saw. There, α is "
     "R90 / σ_PSF (GZ1: g band, one seeing of 1.32 arcsec for all), and the spread over seeds is that of folds and gold "
     "labels alone; the sampling error of an accuracy is about 0.02 for 690 galaxies (GZ2) and 0.006 for 8,966 (GZ1).",
-    f"Vote fractions of Hart et al. and of matching are used as p({_SECOND}), for which they were not made: compare "
+    f"Vote fractions of Hart et al. and of matching are used as p({CLASSES[1]}), for which they were not made: compare "
     "their AUC and their fraction errors from labels.",
+)
+ANSWERED = (
+    "Scored vs truth on test galaxies. Networks learn the paths to the answers. Accuracy, log-loss and calibration are "
+    "those of p(bar | the question applies), where it truly applies; the bar fraction is {bar} / {no bar, bar} of all "
+    "test galaxies, of majorities with a cut those with at least 10 votes.",
+    "The volunteers of the real bars follow a known T(α) of paths, so DDB with the true T(α) has an advantage by "
+    "construction. Those of the simulated worlds miss bars that are short relative to the PSF, which T(α) does not "
+    "know.",
 )
 
 
@@ -94,10 +107,10 @@ def _methods_of(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) ->
     return [one for one in titles if any(one == row["method"] for row in rows)]
 
 
-def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
+def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], of: str = CLASSES[1]) -> Figure:
     """Draw the scores of every method: a line a method, a marker a world, one panel below the other."""
     worlds, methods = _by_world(rows), _methods_of(rows, titles)
-    panels = {"balanced accuracy (high is good)": _ACCURACY, f"error of the {_SECOND} fraction (low is good)": _ERROR}
+    panels = {"balanced accuracy (high is good)": _ACCURACY, f"error of the {of} fraction (low is good)": _ERROR}
     figure = Figure(figsize=(_WIDTH, len(panels) * (0.6 + _LINE * len(methods)) + 0.6), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
     for panel, (label, metrics) in zip(axes, panels.items(), strict=True):
@@ -119,7 +132,7 @@ def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, s
     return figure
 
 
-def summary_table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Table:
+def summary_table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], of: str = CLASSES[1]) -> Table:
     """Balanced accuracy and fraction error of each method (rows) in each world (columns)."""
     worlds = _by_world(rows)
 
@@ -127,7 +140,7 @@ def summary_table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) 
         return "–" if row is None else " / ".join(number(_first_of(row, some)[0]) for some in (_ACCURACY, _ERROR))
 
     lines = [[titles[one], *(both(here.get(one)) for here in worlds.values())] for one in _methods_of(rows, titles)]
-    return Table("Summary", ["method", *worlds], lines, SUMMARY)
+    return Table("Summary", ["method", *worlds], lines, SUMMARY.format(of))
 
 
 def world_tables(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[Table]:
@@ -158,22 +171,26 @@ def scores_frame(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -
     return pl.DataFrame(lines, infer_schema_length=None)
 
 
-def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out: Path) -> None:
+def write_leaderboard(
+    content: Mapping[str, Any], titles: Mapping[str, str], out: Path, classes: tuple[str, str] = CLASSES
+) -> None:
     """Write `leaderboard.json`, `.csv`, `.html`, `.png` and the summary as `.md`; titles are in the order to show."""
-    rows = content["rows"]
+    rows, of = content["rows"], classes[1]
     write_json(out / "leaderboard.json", dict(content))
     write_file(out / "leaderboard.csv", scores_frame(rows, titles).write_csv())
-    summary, figure = summary_table(rows, titles), leaderboard_figure(rows, titles)
+    summary, figure = summary_table(rows, titles, of), leaderboard_figure(rows, titles, of)
     write_file(out / "leaderboard.md", f"{summary.markdown()}\n")
     save_figure(figure, out / "leaderboard.png", dpi=160)
     drawing = Illustration(
         "leaderboard",
         figure,
-        f"Balanced accuracy and error of the {_SECOND} fraction: mean over seeds of each method (lines) in each world "
+        f"Balanced accuracy and error of the {of} fraction: mean over seeds of each method (lines) in each world "
         "(markers); bars are standard deviations. The tables have the numbers.",
     )
     measures = Table(
-        "Columns", ["metric", "name in files", "meaning"], [[h, f"`{k}`", about] for k, (h, about) in METRICS.items()]
+        "Columns",
+        ["metric", "name in files", "meaning"],
+        [[head, f"`{name}`", about] for name, (head, about) in described_metrics(*classes).items()],
     )
     about = {"date": content["date"], **content["plan"]}
     settings = Table("", (), [[name, str(value)] for name, value in about.items()])

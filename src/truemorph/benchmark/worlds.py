@@ -25,7 +25,7 @@ from truemorph.config import TrainingConfig
 from truemorph.images.degrade import degrade
 from truemorph.images.shapes import measure_shapes
 from truemorph.images.store import ImageFiles
-from truemorph.questions import SMOOTH_OR_DISK
+from truemorph.questions import SMOOTH_OR_DISK, Votes
 from truemorph.simulate.annotate import image_votes, vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, render
 from truemorph.simulate.population import at_resolution, simulate_galaxies
@@ -44,7 +44,12 @@ GZ1, GZ2 = ([f"{what}, {one}" for one in _DEFINITIONS] for what in ("GZ1 flags",
 WITH_PICTURES = (*SIMULATED, "real")
 WITHOUT_PICTURES = (*SIMULATED, *GZ1, *GZ2)
 # Files of real data.
-FILES = {"real": "efigi_images.csv", **dict.fromkeys(GZ1, "expert_vs_crowd.csv"), **dict.fromkeys(GZ2, "gz2_votes.csv")}
+FILES = {
+    "real": "efigi_images.csv",
+    "real bars": "efigi_attributes.parquet",
+    **dict.fromkeys(GZ1, "expert_vs_crowd.csv"),
+    **dict.fromkeys(GZ2, "gz2_votes.csv"),
+}
 HART = "Hart et al. 2016"
 
 CLASSES = SMOOTH_OR_DISK  # of all worlds
@@ -54,7 +59,7 @@ FEATURES = ("axis_ratio", "concentration", "size", "colour")
 TWIN_FACTORS = (1.5, 2.5)
 # From growth curves of 400 EFIGI stamps: R_petro is 0.44 of the side.
 _EFIGI_RADIUS = 0.44
-_EFIGI_ALPHA, _EFIGI_SPREAD = 11.0, 0.5
+EFIGI_ALPHA, EFIGI_SPREAD = 11.0, 0.5
 _EFIGI_FRACTIONS = (0.5, 0.07)  # for training and validation
 # Galaxies of simulated catalogues; the same for the image annotator, and the side of the images.
 _GALAXIES, _LOOKED_AT, _LOOK_SIZE = 4_000, 2_000, 48
@@ -81,10 +86,11 @@ class World:
     seed: int
     alpha: np.ndarray
     truth: np.ndarray
-    vote_fraction: np.ndarray  # of votes for the second class
     intrinsic: np.ndarray  # shape (N, P)
-    features: np.ndarray  # for logistic regression, shape (N, F); in worlds with images, shapes measured on them
     split: np.ndarray
+    vote_fraction: Any = None  # of votes for the second class
+    features: Any = None  # for logistic regression, shape (N, F); in worlds with images, shapes measured on them
+    votes: Votes | None = None  # of a question of a decision tree, instead of `vote_fraction`; truth is the path
     transition: Transition | None = None  # the true T(α); None if labels do not follow one
     hart: np.ndarray | None = None  # the same vote fractions, debiased by Hart et al. 2016
     images: Any = None  # uint8, shape (N, S, S, 3)
@@ -94,7 +100,9 @@ class World:
 
     @property
     def labels(self) -> np.ndarray:
-        """Majority of the votes; ties count as the first class."""
+        """Majority of the votes; ties count as the first class. Of a question, the majority path."""
+        if self.votes is not None:
+            return self.votes.labels
         return (self.vote_fraction > 0.5).astype(np.int64)
 
     def rows(self, *parts: str) -> np.ndarray:
@@ -135,7 +143,7 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
     size = sizes or Sizes(_LOOKED_AT if flips is None else _GALAXIES, 0, 0, 0, _LOOK_SIZE)
     n = size.train + size.validation + size.test
     galaxies = simulate_galaxies(n, seed, confounded=name == "confounded")
-    images: Any = None if sizes is None and flips is not None else _drawn(galaxies, size.pixels, seed)
+    images: Any = None if sizes is None and flips is not None else drawn(galaxies, size.pixels, seed)
     alpha, truth = galaxies["alpha"].to_numpy(), galaxies["truth"].to_numpy()
     if flips is None:
         votes = image_votes(images, seed)
@@ -151,7 +159,7 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
         vote_fraction=fraction,
         intrinsic=galaxies.select(INTRINSIC).to_numpy(),
         features=_measured_features(galaxies, seed) if sizes is None else catalogue_features(images),
-        split=_split(size.train, size.validation, n),
+        split=split_of(size.train, size.validation, n),
     )
     if sizes is None:
         return world
@@ -162,15 +170,17 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
         transition=flips,
         images=images,
         radius=(galaxies["radius"] / galaxies["r90"]).to_numpy() * size.pixels / CENTRAL_R90,
-        twins=tuple(_drawn(one, size.pixels, seed, exposure) for exposure, one in enumerate(farther, 1)),
+        twins=tuple(drawn(one, size.pixels, seed, exposure) for exposure, one in enumerate(farther, 1)),
     )
 
 
-def _drawn(galaxies: pl.DataFrame, pixels: int, seed: int, exposure: int = 0) -> np.ndarray:
+def drawn(galaxies: pl.DataFrame, pixels: int, seed: int, exposure: int = 0) -> np.ndarray:
+    """Draw images of simulated galaxies, uint8 of shape (N, S, S, 3)."""
     return np.stack([image for _, image in render(galaxies, pixels, seed, exposure=exposure)])
 
 
-def _split(train: int, validation: int, n: int) -> np.ndarray:
+def split_of(train: int, validation: int, n: int) -> np.ndarray:
+    """Return the split of galaxies in random order, shape (N,)."""
     return np.array([TRAIN] * train + [VALIDATION] * validation + [TEST] * (n - train - validation))
 
 
@@ -192,38 +202,61 @@ def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
     return np.column_stack([index, ratio, half, colour + 0.04 * rng.normal(size=n)])
 
 
+@dataclass(frozen=True)
+class Degraded:
+    """EFIGI galaxies in random order, with images degraded to random α."""
+
+    order: np.ndarray  # rows of the table
+    sharp: np.ndarray  # images before degrading
+    images: np.ndarray
+    alpha: np.ndarray
+    radius: float  # Petrosian, in pixels
+    train: int
+    validation: int
+
+
+def degraded_efigi(files: pl.Series, usable: np.ndarray, seed: int, pixels: int, data: Path) -> Degraded:
+    """Degrade EFIGI images; `usable` are the rows to take, shape (N,)."""
+    config = TrainingConfig(image_size=pixels, crop=1.0)
+    every, good, _ = ImageFiles([data / name for name in files], config).load()
+    rng = np.random.default_rng([seed, 7])
+    order = rng.permutation(np.flatnonzero(good & usable))
+    sharp, n, radius = every[order], order.size, _EFIGI_RADIUS * pixels
+    alpha = rng.lognormal(np.log(EFIGI_ALPHA), EFIGI_SPREAD, n)
+    images = degrade(sharp, np.full(n, np.inf), alpha, radius, seed)
+    train, validation = (int(fraction * n) for fraction in _EFIGI_FRACTIONS)
+    return Degraded(order, sharp, images, alpha, radius, train, validation)
+
+
 def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
     """EFIGI images, degraded to random α, with flips of eq. 5."""
     table = pl.read_csv(data / FILES["real"], infer_schema_length=None)
-    config = TrainingConfig(image_size=sizes.pixels, crop=1.0)
-    pixels, good, _ = ImageFiles([data / name for name in table["image"]], config).load()
-    rng = np.random.default_rng([seed, 7])
-    order = rng.permutation(np.flatnonzero(good))
-    sharp, n = pixels[order], order.size
-    truth = (table["t_type"].to_numpy()[order] >= 1).astype(np.int64)
-    alpha = rng.lognormal(np.log(_EFIGI_ALPHA), _EFIGI_SPREAD, n)
-    radius = _EFIGI_RADIUS * sizes.pixels
-    infinite = np.full(n, np.inf)
-    images = degrade(sharp, infinite, alpha, radius, seed)
-    train, validation = (int(fraction * n) for fraction in _EFIGI_FRACTIONS)
-    first = slice(train + validation, train + validation + sizes.twins)
-    fraction = vote_fractions(truth, alpha, _FLIPS, seed)[1]
+    found = degraded_efigi(table["image"], np.ones(table.height, bool), seed, sizes.pixels, data)
+    alpha, n, first = found.alpha, found.alpha.size, found.train + found.validation
+    moved = slice(first, first + sizes.twins)
+    truth = (table["t_type"].to_numpy()[found.order] >= 1).astype(np.int64)
     return World(
         name="real",
         definition="spirals (T >= 1), experts' types",
         seed=seed,
         alpha=alpha,
         truth=truth,
-        vote_fraction=fraction,
+        vote_fraction=vote_fractions(truth, alpha, _FLIPS, seed)[1],
         # As from deeper images: colour and axis ratio before degrading.
-        intrinsic=catalogue_features(sharp)[:, [0, 3]],
-        features=catalogue_features(images),
-        split=_split(train, validation, n),
+        intrinsic=catalogue_features(found.sharp)[:, [0, 3]],
+        features=catalogue_features(found.images),
+        split=split_of(found.train, found.validation, n),
         transition=_FLIPS,
-        images=images,
-        radius=np.full(n, radius),
+        images=found.images,
+        radius=np.full(n, found.radius),
         twins=tuple(
-            degrade(sharp[first], infinite[first], alpha[first] / factor, radius, seed + 1000 * (number + 1))
+            degrade(
+                found.sharp[moved],
+                np.full(n, np.inf)[moved],
+                alpha[moved] / factor,
+                found.radius,
+                seed + 1000 * (number + 1),
+            )
             for number, factor in enumerate(TWIN_FACTORS)
         ),
     )
@@ -252,6 +285,6 @@ def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
         vote_fraction=fraction,
         intrinsic=ratio,
         features=ratio,
-        split=_split(frame.height, 0, frame.height),
+        split=split_of(frame.height, 0, frame.height),
         hart=debiased,
     )

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from truemorph.bias.binning import limits_of_bins
 from truemorph.bias.checks import LEVEL
@@ -255,7 +255,7 @@ def _of_nodes(fit: TransitionFit, transition: TreeTransition) -> Calibration:
                 error = np.sqrt(np.einsum("nb,n->b", member**2, mean[:, a] * (1 - mean[:, a]) / v)) / total
                 what += [f"{name}: {answers[a]}"] * sizes.size
                 columns.append(np.stack([*(member.T @ one / total for one in of_bins), error]))
-    p_value = float(chi2.sf(chi_squared, degrees)) if degrees else 1.0
+    p_value = float(chdtrc(degrees, chi_squared)) if degrees else 1.0
     alpha, fitted, observed, stderr = np.concatenate([np.empty((4, 0)), *columns], axis=1)
     rejected = _rejected(fit, p_value) if p_value < LEVEL else ()
     return Calibration(tuple(what), alpha, fitted, observed, stderr, chi_squared, degrees, p_value, rejected)
@@ -381,7 +381,7 @@ def calibration(fit: TransitionFit) -> Calibration:
     for column in by:
         cells = _cells(outcomes, column)
         chi_squared, degrees = _chi_squared(outcomes, cells) if cells else (0.0, 0)
-        tests.append((float(chi2.sf(chi_squared, degrees)) if degrees else 1.0, chi_squared, degrees))
+        tests.append((float(chdtrc(degrees, chi_squared)) if degrees else 1.0, chi_squared, degrees))
     p_value, chi_squared, degrees = min(tests)
     p_value = min(1.0, len(tests) * p_value)
     what: list[str] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import chi2, rankdata
+from scipy.special import chdtrc
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.sample import Sample
@@ -67,7 +67,7 @@ def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding
     parts = [part == one for one in np.unique(part[has_gold])]
     excesses = [_excess(observed[rows], stratum[rows], has_gold[rows], weights[rows]) for rows in parts]
     degrees = len(excesses) * (observed.shape[1] - 1)
-    p_value = float(chi2.sf(sum(chi_squared for chi_squared, _ in excesses), degrees))
+    p_value = float(chdtrc(degrees, max(0.0, sum(chi_squared for chi_squared, _ in excesses))))
     worst = int(np.argmax([chi_squared for chi_squared, _ in excesses]))
     difference, rows = excesses[worst][1], parts[worst]
     label = 1 + int(np.argmax(np.abs(difference[1:])))  # of two classes the second is sufficient
@@ -148,6 +148,8 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
 
     Each is tested as in `selection_findings`, at a level of 1 % divided by the number of columns; NaN are left out.
     """
+    from scipy.stats import rankdata  # takes a second
+
     has_gold, stratum = sample.known, _strata(sample.alpha, sample.known)
     unbalanced = []
     for name, values in columns.items():
@@ -157,7 +159,7 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
         ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1
         both = np.column_stack([-ranks, ranks])
         chi_squared, difference = _excess(both, stratum[good], has_gold[good], sample.weights[good])
-        if chi2.sf(chi_squared, 1) < LEVEL / len(columns) and abs(difference[1]) > _NOTICEABLE:
+        if chdtrc(1, max(0.0, chi_squared)) < LEVEL / len(columns) and abs(difference[1]) > _NOTICEABLE:
             unbalanced.append((name, difference[1]))
     if not unbalanced:
         return []

@@ -81,7 +81,7 @@ def fit_transition(
     alpha: Array,
     family: str | type[FlipTransition] | None = None,
     method: str | None = None,
-    bins: int = 1525,
+    bins: int | None = None,
     intrinsic: Array | None = None,
     gold: Array | None = None,
     weights: Array | None = None,
@@ -115,8 +115,9 @@ def fit_transition(
         the paper's least squares over equal-count bins (eq. 16), for reproduction; with few bins it is biased, because
         the midpoint of the wide last bin is not where its galaxies are. "conditional": class fractions may depend on
         α through `intrinsic`. "gold": no assumption on class fractions. "votes": beta-binomial counts.
-    bins : int, default 1525
-        Number of bins of "binned", at most one per galaxy; the default is the paper's (64 of 97,600 galaxies each).
+    bins : int, optional
+        Number of bins of "binned", at most one per galaxy; default: 64 galaxies in each, as in the paper (1525 bins of
+        97,600 galaxies), but at least twelve bins.
     intrinsic : array, shape (N, P), optional
         Properties on which classes depend and that do not depend on resolution.
     gold : array of int, shape (N,), optional
@@ -168,7 +169,7 @@ def fit_transition(
     >>> bool(abs(fit.transition.theta - 11.25) < 4 * fit.stderr["theta"])
     True
     """
-    check_whole(1, bins=bins)
+    check_whole(1, bins=1 if bins is None else bins)
     check_whole(0, bootstrap=bootstrap, seed=seed)
     if classes is None and (family is None or issubclass(family_of(family), FlipTransition)) and observables is None:
         classes = SMOOTH_OR_DISK  # so that a label 2 is an error
@@ -192,7 +193,7 @@ def settings_for(
     sample: Sample,
     family: str | type[FlipTransition] | None = None,
     method: str | None = None,
-    bins: int = 1525,
+    bins: int | None = None,
     false_disk: float | str | None = None,
     delta: float | None = DELTA,
     knots: Any = 8,

@@ -6,6 +6,7 @@ the estimators of θ use the same functions. Equations: Medina-Rosales et al., a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 from operator import add
 from typing import Any
@@ -95,6 +96,17 @@ def argument_of(transition: Transition, alpha: Array, observables: Array | None)
 def n_observables(transition: Transition) -> int:
     """Return the number of observables of T in addition to α."""
     return max(len(getattr(transition, "center", ())) - 1, 0)
+
+
+def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:
+    """Return the names of the columns on which T depends in addition to α, from its description."""
+    names, wanted = tuple(described.get("observables", ())), n_observables(transition)
+    if len(names) != wanted:
+        raise InputError(
+            f"T(α) depends on {wanted} column{'s' * (wanted != 1)} in addition to α, but {len(names)} are named; fit "
+            'it with `truemorph transition`, or add their names to its description ("observables")'
+        )
+    return names
 
 
 def check_weights(weights: Array, n: int) -> np.ndarray:

@@ -47,6 +47,7 @@ from truemorph.workers import one_thread
 # Parameters are first fitted to this many galaxies, then to all.
 _ROUGH = 20_000
 RIDGE = 1e-3
+_FEWEST_BINS = 12
 # Default of δ; trends are fitted to this many bins of α, or, given intrinsic columns, to this many galaxies.
 DELTA, _GROUPS, _PART = 0.5, 256, 10_000
 # Intercept of log-odds above which a class is nearly empty.
@@ -328,12 +329,18 @@ def _estimate_of(
     )
 
 
+def bins_of_64(n: int) -> int:
+    """Return the number of bins of α that leaves 64 of `n` galaxies in each, as in the paper; at least twelve bins."""
+    return min(max(_FEWEST_BINS, n // 64), n)
+
+
 def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Fit class fractions at the midpoints of equal-count bins by least squares (eq. 16)."""
     if sample.observables is not None:
         raise InputError("the binned method needs one resolution, alpha of shape (N,)")
     n_free, alpha = space.size + sample.n_classes - 1, np.sort(sample.alpha)
-    bins = Bins.cut(sample.alpha, settings.bins, sample.weights)
+    number = settings.bins or bins_of_64(sample.labels.size)
+    bins = Bins.cut(sample.alpha, number, sample.weights)
     if bins.count < n_free + 1:
         raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins.count}")
     observed = bins.means(np.eye(sample.n_classes)[sample.labels])
@@ -359,7 +366,8 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     scores = np.einsum("pbk,bk->pb", slopes, errors)
     information = np.einsum("pbk,qbk->pq", slopes, slopes)
     best = Maximum(point, -0.5 * float(np.sum(errors**2)), information, free, 0)
-    return _estimate_of(MixtureFit(mixture, best), sample, settings, best.covariance(scores @ scores.T))
+    used = replace(settings, bins=number)
+    return _estimate_of(MixtureFit(mixture, best), sample, used, best.covariance(scores @ scores.T))
 
 
 @one_thread

@@ -46,7 +46,7 @@ class Settings:
 
     method: str
     family: Any  # class of the family; None for that of lowest AIC among those with a formula
-    bins: int = 1525  # of "binned"
+    bins: int | None = None  # of "binned"; None for `bins_of_64`
     false_disk: float | str | None = None  # fixed p(ỹ = disk | y = smooth), "fit", or None for the default
     delta: float | None = None  # trends of class fractions that the range spans without gold labels
     knots: Any = 8  # of "monotone"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import betaln, expit, gammaln, log_softmax
-from scipy.stats import betabinom
 
 from truemorph.bias.transitions import DISK, SMOOTH, Space, TabulatedTransition, Transition
 
@@ -55,6 +54,8 @@ class VoteModel:
 
     def label_transition(self, alpha: np.ndarray) -> TabulatedTransition:
         """Return T(α) of majority labels (smooth if tied), averaged over the numbers of votes per galaxy."""
+        from scipy.stats import betabinom  # takes a second
+
         numbers, shares = self.numbers
         knots = np.unique(np.quantile(alpha, np.linspace(0, 1, _KNOTS)))
         means = self.transition.matrix(knots)[:, :, DISK]  # (M, 2)

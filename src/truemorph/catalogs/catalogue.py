@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 
 from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, VOTES, lenticulars, which_rows
-from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.sampling import SPLITS, split_galaxies
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -225,20 +224,26 @@ def rows_where(frame: pl.DataFrame, conditions: Sequence[str], source: str) -> t
 
 def condition(text: str, frame: pl.DataFrame, about: str) -> tuple[pl.Series, list[Finding]]:
     """Evaluate an expression that is true or false; null if a value is missing. Messages begin with `about`."""
+    from truemorph.catalogs.expressions import read_expression  # its parser takes a third of a second
+
     result, findings = _computed(read_expression(text, about), frame, about)
     if result.dtype not in (pl.Boolean, pl.Null):
         raise InputError(f"{about}: {text!r} is {result.dtype}, not true or false; write a comparison")
     return result.cast(pl.Boolean), findings
 
 
-def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> tuple[pl.Series, list[Finding]]:
+def _computed(expression: Any, frame: pl.DataFrame, about: str) -> tuple[pl.Series, list[Finding]]:
     """Evaluate an expression; values such as -99, -999 and -9999 count as missing, with a finding."""
+    from truemorph.catalogs.expressions import compute
+
     known, findings = cleaned(frame, [name for name in expression.columns if name in frame.columns], about)
     return compute(expression, known, about), findings
 
 
 def columns_of_rule(frame: pl.DataFrame, rule: str | None) -> list[str]:
     """Return the columns that a rule for gold labels uses."""
+    from truemorph.catalogs.expressions import read_expression
+
     if rule is None or rule.strip() in frame.columns:
         return [] if rule is None else [rule.strip()]
     return list(read_expression(rule, "gold").columns)
@@ -256,6 +261,8 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     `rule` is a column of 0, 1 (the second class), and null or -1 (unknown); or an SQL expression such as "t_type>=-3",
     which is true for the second class, false for the first, and null if unknown.
     """
+    from truemorph.catalogs.expressions import column_expression, read_expression
+
     about = f"{source}: gold classes"
     name = rule.strip()
     if name == "gold" and name not in frame.columns:

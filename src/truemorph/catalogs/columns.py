@@ -38,6 +38,7 @@ NAMED: dict[str, NamedColumn] = {
     "object_id": NamedColumn("identifier of the galaxy", kind="id", argument="id"),
     "image": NamedColumn("image file, relative to the folder image_root in the metadata", kind="file"),
     "label": NamedColumn("observed label: 0 or 1, for the first or second class", kind="label", argument="label"),
+    "hart_label": NamedColumn("label by the debiased votes of Hart et al. (2016): 0 or 1", kind="label"),
     "smooth_fraction": NamedColumn('fraction of votes for "smooth"', argument="smooth"),
     "disk_fraction": NamedColumn('fraction of votes for "features or disk"', argument="disk"),
     "artefact_fraction": NamedColumn('fraction of votes for "star or artefact"', argument="artifact"),

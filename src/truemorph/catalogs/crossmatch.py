@@ -46,14 +46,14 @@ class Match:
 
 
 def match_ids(left: pl.Series, right: pl.Series, *, sources: tuple[str, str] = ("left table", "right table")) -> Match:
-    """Match rows by id, exactly; rows without an id have no match, and repeated ids are an error.
+    """Match rows by id, exactly; rows without an id have no match, and repeated ids that match are an error.
 
     If only one of the series is text, both are compared as text: 12 equals "12" but not "012".
     """
     ids, other = as_ids(left, sources[0]), as_ids(right, sources[1])
     if ids.dtype != other.dtype:
         ids, other = ids.cast(pl.String), other.cast(pl.String)
-    rows = pl.DataFrame({"id": other}).with_row_index("row").drop_nulls("id")
+    rows = pl.DataFrame({"id": other}).with_row_index("row").filter(pl.col("id").is_in(ids.implode()))
     object_ids(rows["id"].alias(right.name), sources[1], rows["row"].to_numpy())
     joined = pl.DataFrame({"id": ids}).join(rows, on="id", how="left", maintain_order="left")
     index = joined["row"].cast(pl.Int64).fill_null(-1).to_numpy().copy()

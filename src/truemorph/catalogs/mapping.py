@@ -119,6 +119,7 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     cuts: tuple[Cut, ...] = ()
     cosmology: str | None = None  # one of astropy's, for kpc and absolute magnitudes
     sample: Sample = None
+    drawn_with: tuple[str, ...] = ()  # columns of which galaxies of the sample need a value, where the table has them
     split: Split = None
     lacking: dict[str, str] = {}  # advice if the table has no such column
 

@@ -22,14 +22,8 @@ from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
-from truemorph.catalogs.paths import (
-    described_path,
-    gold_column,
-    gold_of_question,
-    is_of_question,
-    label_column,
-    path_columns,
-)
+from truemorph.catalogs.paths import described_path, gold_column, label_column, path_columns
+from truemorph.catalogs.question_gold import gold_of_question, is_of_question
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError
@@ -173,7 +167,14 @@ def prepare(
         root, paths, findings = _images(joined, mapped, ids, kept, images)
     else:
         root, paths, findings = cut(named.filter(kept).with_columns(object_id=ids))
-    split, weights, drawing = _draw(labels[kept], ids.to_list(), kind, seed)
+    complete, lacking = sampling.candidates(
+        mapped.frame.filter(kept).with_columns(image=pl.Series(paths, dtype=pl.String)), kind.drawn_with
+    )
+    split, weights, drawing = _draw(labels[kept], ids.to_list(), complete, kind, seed)
+    if not complete.all():
+        lacked = ", ".join(f"{n:,d} lack {column}" for column, n in lacking)
+        drawn_from = f"The sample is drawn among {complete.sum():,d} of {complete.size:,d} galaxies: {lacked}."
+        drawing.append(Finding("sample-of-complete", "note", drawn_from))
     findings += drawing
     if not kind.definition:
         action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
@@ -383,12 +384,14 @@ def _images(
     return root, paths, [Finding("images-missing", "caution", lacking, action)] if absent else []
 
 
-def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
-    """Draw the mapping's sample and split it; return split ("unused" if not drawn), weights and findings."""
-    chosen, weights, drawing = np.ones(labels.size, dtype=bool), np.ones(labels.size), None
+def _draw(
+    labels: np.ndarray, ids: list[Any], complete: np.ndarray, kind: Mapping, seed: int
+) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
+    """Draw the mapping's sample among `complete` galaxies; return split ("unused" if not drawn), weights, findings."""
+    chosen, weights, drawing = complete, np.ones(labels.size), None
     if kind.sample is not None and kind.sample != "all":
-        chosen, drawing = sampling.draw_sample(labels, ids, kind.sample, seed)
-        weights = sampling.sampling_weights(labels, chosen)
+        chosen, drawing = sampling.draw_sample(np.where(complete, labels, -1), ids, kind.sample, seed)
+        weights[complete] = sampling.sampling_weights(labels[complete], chosen[complete])
     split = np.full(labels.size, sampling.UNUSED, dtype="<U10")
     drawn = [one for one, taken in zip(ids, chosen, strict=True) if taken]
     split[chosen], splitting = sampling.split_galaxies(drawn, kind.split or sampling.FRACTIONS_OF_SPLIT, seed)

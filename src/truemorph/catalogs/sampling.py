@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import polars as pl
 
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -27,6 +28,19 @@ def id_ranks(object_ids: Sequence[object], seed: int, purpose: str) -> np.ndarra
     key = f"{seed}/{purpose}".encode()
     digests = (hashlib.blake2b(str(one).encode(), key=key, digest_size=8).digest() for one in object_ids)
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
+
+
+def candidates(frame: pl.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, list[tuple[str, int]]]:
+    """Return which galaxies have a value in each of these columns, bool of shape (N,), and how many lack each.
+
+    Columns that the table lacks, or that are empty, do not count.
+    """
+    complete, lacking = np.ones(frame.height, dtype=bool), []
+    for name in (one for one in names if one in frame.columns and frame[one].count()):
+        without = complete & frame[name].is_null().to_numpy()
+        complete &= ~without
+        lacking.append((name, int(without.sum())))
+    return complete, lacking
 
 
 def draw_sample(

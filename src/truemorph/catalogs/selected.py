@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.stats import rankdata
 
 from truemorph.bias.estimate import Context, Estimate, make_estimate
 from truemorph.bias.sample import Sample
@@ -202,6 +201,8 @@ def properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -
 
 def _same_order(values: np.ndarray, other: pl.Series) -> bool:
     """Whether two columns rank the galaxies alike, as a radius in other units or in another band does."""
+    from scipy.stats import rankdata  # takes a second
+
     both = np.column_stack([values, other.cast(pl.Float64).fill_null(np.nan).to_numpy()])
     both = both[np.isfinite(both).all(axis=1)]
     if len(both) < _FEWEST_RANKED or not np.ptp(both, axis=0).all():

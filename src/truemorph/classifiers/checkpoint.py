@@ -29,7 +29,7 @@ from truemorph._version import __version__
 from truemorph.bias.files import check_fit, read_fit
 from truemorph.bias.transitions import Transition, transition_from_dict
 from truemorph.config import TrainingConfig, training_config
-from truemorph.errors import CheckpointError, InputError, reason, require_extra
+from truemorph.errors import CheckpointError, InputError, reason
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import image_names, listed, pixel_batches
 from truemorph.io import FORMAT_VERSION, check_format, checked, checksums, content_hash, read_json
@@ -193,23 +193,30 @@ class Classifier:
 
     @cached_property
     def _engine(self) -> Any:
+        """The engine of `truemorph label`."""
+        from truemorph.classifiers.engines import engine_for
+
+        return engine_for(self)
+
+    @cached_property
+    def _exact(self) -> Any:
         from truemorph.classifiers.network import TorchEngine
 
         return TorchEngine(self, "fp32")
 
     def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """p(y | x) of one member, (N, K), of pixels of the network's size, or of features (N, P)."""
+        """p(y | x) of one member, (N, K), of pixels of the network's size, or of features (N, P), in float32."""
         if not self.uses_images:
             weights = self.members[member]
             return softmax(inputs @ weights["coef"].T + weights["intercept"], axis=1)
-        return self._engine.member(inputs, member)
+        return self._exact.member(inputs, member)
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """p(y | x) averaged over members, shape (N, K)."""
+        """p(y | x) averaged over members, shape (N, K); networks run in float32 with torch."""
         return np.mean([self.member_probabilities(inputs, m) for m in range(len(self.members))], axis=0)
 
     def predict(self, images: Any) -> pl.DataFrame:
-        """Label images from their pixels alone.
+        """Label images from their pixels alone, with the engine and the precision of `truemorph label`.
 
         Parameters
         ----------
@@ -230,15 +237,16 @@ class Classifier:
         """
         if not self.uses_images:
             raise InputError("this model uses catalogue features, not images; use `truemorph label`")
-        require_extra("networks")
-        images = listed(images)
+        images, members = listed(images), range(len(self.members))
         probabilities = np.full((len(images), len(self.classes)), np.nan)
         problems: list[str | None] = []
         for rows, pixels in pixel_batches(images, self.config):
             problems += [one if isinstance(one, str) else None for one in pixels]
             good = [i for i, one in enumerate(pixels) if not isinstance(one, str)]
             if good:
-                probabilities[rows.start + np.array(good)] = self.probabilities(np.stack([pixels[i] for i in good]))
+                inputs = np.stack([pixels[i] for i in good])
+                p = [self._engine.member(inputs, member) for member in members]
+                probabilities[rows.start + np.array(good)] = np.mean(p, axis=0)
         columns = dict(zip(columns_of("p", self.classes), probabilities.T, strict=True))
         columns["label"] = np.argmax(np.nan_to_num(probabilities), axis=1)
         names = pl.Series(image_names(images), strict=False)  # of paths and numbers together, text

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from truemorph.bias.diagnosis import diagnose
 from truemorph.bias.fitting import settings_for, solve
-from truemorph.bias.likelihood import n_observables
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import Transition
 from truemorph.catalogs.selected import select_rows
-from truemorph.errors import InputError
 from truemorph.findings import unique
 from truemorph.tables import CatalogTable
 
@@ -29,14 +26,3 @@ def fit_catalogue(
     fit = replace(fit, findings=diagnose(fit).findings)
     findings = [one.to_dict() for one in unique(rows.context.findings, fit.findings)]
     return fit, fit.to_dict() | dict(rows.context.about) | {"findings": findings}
-
-
-def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:
-    """Return the names of the columns on which T depends in addition to α, from its description."""
-    names, wanted = tuple(described.get("observables", ())), n_observables(transition)
-    if len(names) != wanted:
-        raise InputError(
-            f"T(α) depends on {wanted} column{'s' * (wanted != 1)} in addition to α, but {len(names)} are named; fit "
-            'it with `truemorph transition`, or add their names to its description ("observables")'
-        )
-    return names

@@ -31,7 +31,7 @@ from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.transitions import Transition
 from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, is_first_process
 from truemorph.classifiers.loss import DebiasedLoss
-from truemorph.classifiers.network import GalaxyNetwork, probabilities_of, settled_precision
+from truemorph.classifiers.network import GalaxyNetwork, class_probabilities, settled_precision
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
@@ -67,7 +67,7 @@ def measures(
     """
     alpha, weights = rows.column("alpha")[validation], rows.weights[validation]
     scores = {"held_out_loss": float(losses.sum() / weights.sum())}
-    probabilities = probabilities_of(logits.double(), rows.heads).numpy()
+    probabilities = class_probabilities(logits.double(), 1.0, rows.heads).numpy()
     if not np.isfinite(probabilities).all():
         return scores
     bins_of_alpha = Bins.cut(alpha, _PARTS, weights)

@@ -14,8 +14,9 @@ import timm
 import torch
 from timm.models import register_model
 from timm.models.resnet import Bottleneck
-from torch import nn
+from torch import fx, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
@@ -30,7 +31,10 @@ _AT_ONCE_ON_GPU = 256
 
 @register_model
 def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
-    """ResNet50 as in He et al. (2016) and Keras, whose blocks downsample in their first 1×1 convolution (not v1.5)."""
+    """ResNet50 as in Keras: blocks downsample in their first 1×1 convolution (He et al. 2016), not as in v1.5.
+
+    So do initial weights and batch norms (`as_in_keras`). Keras' convolutions have biases, which batch norms cancel.
+    """
     if pretrained:
         raise ValueError("there are no published weights of resnet50_v1; resnet50 has them")
     chosen = {name: value for name, value in arguments.items() if not name.startswith(("pretrained", "cache"))}
@@ -38,6 +42,19 @@ def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
     for block in network.modules():
         if isinstance(block, Bottleneck):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    return as_in_keras(network)
+
+
+def as_in_keras(network: nn.Module) -> nn.Module:
+    """Start with Keras' weights (Glorot & Bengio 2010), and set batch norms as Keras' ResNet50 does."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)  # timm starts with 0 in the last of each block
+            layer.momentum, layer.eps = 0.01, 1.001e-5  # Keras calls this a momentum of 0.99
     return network
 
 
@@ -148,6 +165,8 @@ class GalaxyNetwork(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden, n_classes),
         )
+        if self.built["architecture"] == resnet50_v1.__name__:
+            as_in_keras(self.head)
         # Convolutions on CPU and GPU run faster with channels last; torch's stubs lack the argument.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train()
@@ -162,11 +181,6 @@ class GalaxyNetwork(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits, shape (B, K), of normalised images (B, 3, S, S)."""
         return self.head(self.backbone(images))
-
-
-def probabilities_of(logits: torch.Tensor, heads: Sequence[Head]) -> torch.Tensor:
-    """Return class probabilities, shape (N, K): those of the classes of each question sum to 1."""
-    return torch.cat([torch.softmax(logits[:, one.part], dim=1) for one in heads], dim=1)
 
 
 def torch_device(name: str = "auto") -> torch.device:
@@ -194,15 +208,53 @@ def settled_precision(precision: str) -> Literal["32-true", "bf16-mixed"]:
     return "bf16-mixed" if mixed else "32-true"
 
 
-class TorchEngine:
-    """Run a model's networks with PyTorch, on a GPU if available, in precision fp32 or bf16."""
+def class_probabilities(logits: torch.Tensor, temperature: float, heads: Sequence[Head]) -> torch.Tensor:
+    """Return p(y | x), shape (N, K), from a network's logits: the classes of each question sum to 1."""
+    return torch.cat([torch.softmax(logits[:, one.part] / temperature, dim=1) for one in heads], dim=1)
 
-    def __init__(self, model: Any, precision: str) -> None:
+
+class _Tracer(fx.Tracer):
+    """Trace a network as a graph of layers."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        """Whether not to look into a layer: as torch's own, the first convolution, which asks for the device."""
+        return isinstance(module, PixelConv) or super().is_leaf_module(module, name)
+
+
+def with_folded_norms(network: nn.Module) -> nn.Module:
+    """Fold each batch norm into the convolution before it; a network whose graph torch can't trace stays as it is."""
+    try:
+        traced = fx.GraphModule(network, _Tracer().trace(network))
+    except Exception:  # tracing runs the code of any backbone
+        return network
+    layers = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        before = node.args[0] if node.op == "call_module" and type(layers[node.target]) is nn.BatchNorm2d else None
+        if before is None or before.op != "call_module" or len(before.users) > 1:
+            continue
+        if type(layers[before.target]) in (nn.Conv2d, PixelConv):
+            traced.set_submodule(before.target, fuse_conv_bn_eval(layers[before.target], layers[node.target]))
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
+
+
+class TorchEngine:
+    """Run a model's networks with PyTorch, on a GPU if available, in precision fp32 or bf16.
+
+    `folded` saves a seventh of the time on a CPU, and changes the last bits.
+    """
+
+    at_once = 1  # a call uses all cores
+
+    def __init__(self, model: Any, precision: str, folded: bool = False) -> None:
         self._device = torch_device(model.device)
         self._type = torch.bfloat16 if precision == "bf16" else torch.float32
         fitting = max(8, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // model.config.image_size**2))
         self._at_once = _AT_ONCE_ON_GPU if self._device.type == "cuda" else fitting
-        self.networks = [self._placed(network) for network in model.networks()]
+        folds = with_folded_norms if folded and self._device.type == "cpu" else nn.Module.eval
+        self.networks = [self._placed(folds(network)) for network in model.networks()]
         self._temperatures, self._heads = model.temperatures, model.heads
         self._mean, self._std = (
             torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
@@ -226,7 +278,9 @@ class TorchEngine:
         ):
             for batch in self.batches(inputs):
                 logits = self.networks[member](batch)
-                probabilities.append(probabilities_of(logits.double() / self._temperatures[member], self._heads).cpu())
+                probabilities.append(
+                    class_probabilities(logits.double(), self._temperatures[member], self._heads).cpu()
+                )
         return torch.cat(probabilities).numpy()
 
     def batches(self, pixels: np.ndarray) -> Iterator[torch.Tensor]:

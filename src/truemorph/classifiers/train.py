@@ -22,6 +22,7 @@ from truemorph._version import __version__, installed_versions
 from truemorph.bias.files import read_fit
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import unlike_labels
+from truemorph.bias.likelihood import observables_of
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import (
     UNKNOWN,
@@ -42,7 +43,7 @@ from truemorph.classifiers.checkpoint import (
     logistic_inputs,
     save_classifier,
 )
-from truemorph.classifiers.fits import fit_catalogue, observables_of
+from truemorph.classifiers.fits import fit_catalogue
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import RunConfig, run_toml

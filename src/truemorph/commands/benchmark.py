@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from truemorph.arguments import AtLeastOne, Names, Seed, validated
 from truemorph.errors import InputError
@@ -96,6 +96,7 @@ def run_benchmark(
     out: Path,
     quick: bool = False,
     catalogue_only: bool = False,
+    question: Literal["bar"] | None = None,
     data: Path | None = None,
     worlds: Names = (),
     methods: Names = (),
@@ -120,6 +121,8 @@ def run_benchmark(
         Use the plain and real worlds, six methods and one seed; takes minutes.
     catalogue_only : bool
         Use labels, votes and catalogue columns, without images; takes seconds.
+    question : "bar", optional
+        Compare networks for bars, from votes along a decision tree, instead of smooth or disk.
     data : path, optional
         Folder of real data; without it, only simulated worlds are used.
     worlds : sequence of str
@@ -156,29 +159,32 @@ def run_benchmark(
     truemorph.errors.InputError: no world or method 'magic'; worlds: ...
     """
     from truemorph.benchmark import page
-    from truemorph.benchmark.leaderboard import EPOCHS, REAL_EPOCHS, Plan, described, run_plan
-    from truemorph.benchmark.methods import NETWORKS, QUICK, TABLES, methods_of
-    from truemorph.benchmark.worlds import FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes
+    from truemorph.benchmark.leaderboard import BOARDS, EPOCHS, REAL_EPOCHS, Plan, described, run_plan
+    from truemorph.benchmark.methods import NETWORKS, TABLES
+    from truemorph.benchmark.worlds import FILES, Sizes
 
     sizes = {name: value for name, value in (("train", train), ("test", test)) if value is not None}
     if data is not None and not data.is_dir():
         raise InputError(f"{data}: no such folder of real data")
-    if catalogue_only and (sizes or epochs or quick):
-        raise InputError("`catalogue_only` trains no networks: leave `quick`, `train`, `test` and `epochs` out")
-    every = WITHOUT_PICTURES if catalogue_only else ("plain", "real") if quick else WITH_PICTURES
+    if catalogue_only and (sizes or epochs or quick or question):
+        left = "`quick`, `question`, `train`, `test` and `epochs`"
+        raise InputError(f"`catalogue_only` trains no networks: leave {left} out")
+    board = BOARDS[question or (TABLES if catalogue_only else NETWORKS)]
+    every = ("plain", board.real) if quick else board.worlds
     chosen = tuple(worlds) or tuple(one for one in every if data is not None or one not in FILES)
-    known = methods_of(TABLES if catalogue_only else NETWORKS)
-    titles = {name: one.title for name, one in known.items() if not one.worlds or set(one.worlds) & set(chosen)}
+    titles = {one.name: one.title for one in board.methods if not one.worlds or set(one.worlds) & set(chosen)}
     plan = Plan(
         worlds=chosen,
-        methods=tuple(methods) or (QUICK if quick else tuple(titles)),
+        methods=tuple(methods) or tuple(board.quick if quick else titles),
         seeds=tuple(range(seed, seed + (seeds or (1 if quick else 3)))),
         sizes=None if catalogue_only else replace(Sizes(), **sizes),
         epochs=epochs or EPOCHS,
         real_epochs=epochs or REAL_EPOCHS,
         data=data,
+        question=question,
     )
     rows = run_plan(plan, out / "cache", jobs or (os.cpu_count() or 1 if catalogue_only else 1))
-    content = described(plan, rows, page.RELABELLED if catalogue_only else page.TRAINED)
-    page.write_leaderboard(content, titles, out)
+    trust = page.ANSWERED if question else page.RELABELLED if catalogue_only else page.TRAINED
+    content = described(plan, rows, trust)
+    page.write_leaderboard(content, titles, out, board.classes)
     return Leaderboard(out, {**content, "titles": titles})

@@ -1,7 +1,8 @@
 """truemorph demo: the whole sequence on simulated galaxies whose truth is known.
 
 simulate → prepare → bias → transition → train naive and debiased on the same labels → label → compare with
-the truth. Every number is measured on galaxies that no network trained on.
+the truth. Every number is measured on galaxies that no network trained on. Of a question of a decision tree, such as
+bars, the same from votes along the tree and a few hundred gold labels.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import shutil
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -31,16 +32,17 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_file, write_json
 from truemorph.progress import tell
-from truemorph.questions import SMOOTH_OR_DISK
+from truemorph.questions import SMOOTH_OR_DISK, slug
 from truemorph.report.changes import AFTER, CHANGE, changes
 from truemorph.report.gallery import choose
 from truemorph.report.options import ReportOptions
+from truemorph.report.questions import report_questions
 from truemorph.report.writing import make_report
 from truemorph.results import PlainResult, text_table
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, write_jpegs
 from truemorph.simulate.population import at_resolution, simulate_galaxies
-from truemorph.simulate.survey import INTRINSIC, survey_table
+from truemorph.simulate.survey import INTRINSIC, simulate_survey, survey_table
 from truemorph.tables import CatalogTable, write_table
 from truemorph.workers import worker_pool
 
@@ -48,6 +50,8 @@ TRUE_THETA = 11.25
 _MARKER, _CATALOGUE, _CURVE = ".truemorph-demo", "catalogue.parquet", "transition.json"
 _MODELS = ("naive", "debiased")
 _SMALLEST = 300
+# Galaxies with gold labels of a question, and bins of α.
+_GOLD, _BINS = 400, 5
 # Resolution and pixels of the better images.
 _SHARP, _BETTER_SIZE = 80.0, 128
 _SIMULATED = Finding(
@@ -56,6 +60,12 @@ _SIMULATED = Finding(
     "These galaxies are simulated (docs/simulator.md): labels flip by the family of curves that is fitted, and class "
     f"fractions do not depend on α, so the assumptions of the method hold by construction. The true θ is {TRUE_THETA}; "
     "disks are spirals and lenticulars.",
+)
+_SIMULATED_SURVEY = Finding(
+    "simulated-galaxies",
+    "note",
+    "These galaxies are simulated (docs/simulator.md): gold labels are true, and of a random part of the galaxies, and "
+    "the true fractions do not depend on α.",
 )
 
 
@@ -87,7 +97,13 @@ def _summary(out: Path, content: dict[str, Any]) -> str:
 
 @validated
 def run_demo(
-    *, out: Path = Path("demo"), galaxies: int = 9000, epochs: AtLeastOne = 15, folds: AtLeastOne = 2, seed: Seed = 0
+    *,
+    out: Path = Path("demo"),
+    question: Literal["bar", "spiral"] | None = None,
+    galaxies: int = 9000,
+    epochs: AtLeastOne = 15,
+    folds: AtLeastOne = 2,
+    seed: Seed = 0,
 ) -> PlainResult:
     """Show that it works, on simulated galaxies whose truth is known.
 
@@ -99,6 +115,8 @@ def run_demo(
     ----------
     out : path
         Folder for report.html, summary.json and all intermediate files; an earlier demo there is replaced.
+    question : str, optional
+        A question of Galaxy Zoo 2's decision tree: bars, or spiral arms; default smooth or disk.
     galaxies : int
         Simulated galaxies, at least 300.
     epochs : int
@@ -134,6 +152,8 @@ def run_demo(
     shutil.rmtree(out / "images", ignore_errors=True)
     # Fewer epochs and folds than preset "quick" has, for more galaxies: within minutes on two cores.
     settings = {"crop": 1.0, "epochs": epochs, "folds": folds, "seed": seed}
+    if question is not None:
+        return _demo_of_question(question, out, galaxies, settings)
     tell("demo: simulate")
     votes = write_simulated(out, galaxies, seed, PRESETS["quick"].image_size)
     tell("demo: prepare, measure the bias, estimate T(α)")
@@ -143,8 +163,7 @@ def run_demo(
     estimate_transition(path, out=out / _CURVE, compare=False)
     estimate = Estimate.read(out / _CURVE)
     tell(f"demo: train {' and '.join(_MODELS)}, a process each, and label")
-    with worker_pool(len(_MODELS)) as pool:
-        list(pool.map(_train, _MODELS, repeat(out), repeat(settings)))
+    _train_both(out, settings)
     models: dict[str, dict[str, Any]] = {}
     for name in _MODELS:
         labels = out / f"labels_{name}.parquet"
@@ -172,7 +191,10 @@ def run_demo(
         better=out / "better",
         seed=seed,
     )
-    _better_images(out, galaxies, seed, everything, shown.galaxies)
+    after = everything["posterior_disk"].cast(pl.Float64).fill_null(float("nan"))
+    changed = pl.Series(CHANGE, changes(everything["label"].to_numpy(), after.to_numpy(), SMOOTH_OR_DISK))
+    ids = choose(everything.with_columns(changed, after.alias(AFTER)), shown.galaxies)["object_id"]
+    _better_images(out, simulate_galaxies(galaxies, seed, confounded=False), seed, ids)
     title = "truemorph demo: simulated galaxies of known truth"
     make_report(
         [out / "naive", out / "debiased", out / _CURVE], out / "report.html", shown, title=title, context=(_SIMULATED,)
@@ -191,13 +213,53 @@ def run_demo(
     return PlainResult(_summary(out, summary), plain(summary), estimate.findings)
 
 
-def _train(name: str, out: Path, settings: dict[str, Any]) -> None:
+def _demo_of_question(question: str, out: Path, galaxies: int, settings: dict[str, Any]) -> PlainResult:
+    """The same for a question: T(α) of the paths to its answers from gold labels, networks, labels and the report."""
+    seed, path, curve, truth = settings["seed"], out / _CATALOGUE, out / _CURVE, f"truth_{slug(question)}"
+    tell("demo: simulate")
+    population, votes = simulate_survey(galaxies, seed, confounded=False)
+    write_jpegs(population, out / "images", PRESETS["quick"].image_size, seed, field=CENTRAL_R90, quality=95)
+    known = pl.Series(np.random.default_rng([seed, 1]).permutation(galaxies) < _GOLD)
+    table = CatalogTable(votes.with_columns(experts=pl.when(known).then(truth)))
+    tell("demo: prepare, estimate fractions and T(α) of the paths")
+    options: dict[str, Any] = {"split": (0.6, 0.1, 0.3), "gold": truth, "seed": seed}
+    votes_file = write_table(table, out / "votes.csv")
+    prepare_catalogue(votes_file, question=(question,), images=out / "images", out=path, **options)
+    estimate = estimate_transition(path, question=question, gold="experts", fraction_bins=_BINS, out=curve, seed=seed)
+    tell(f"demo: train {' and '.join(_MODELS)}, a process each, and label")
+    _train_both(out, settings, question)
+    tell("demo: report")
+    labels = [out / f"labels_{name}.parquet" for name in _MODELS]
+    shown = ReportOptions(catalogue=path, labels=labels, better=out / "better", seed=seed)
+    after = pl.read_parquet(labels[-1])
+    before, label = (after[f"{name}_{slug(question)}"] for name in ("observed_label", "posterior_label"))
+    posteriors = pl.max_horizontal(pl.selectors.starts_with("posterior_") - pl.selectors.string())
+    changed = (before != label).cast(pl.String).replace("false", "").alias(CHANGE)
+    after = after.with_columns(posteriors.alias(AFTER), changed)
+    _better_images(out, population, seed, choose(after, shown.galaxies, pl.col(AFTER))["object_id"])
+    title = f"truemorph demo: {question}s of simulated galaxies"
+    sources = [*(out / name for name in _MODELS), estimate]
+    report = report_questions(sources, out / "report.html", shown, title=title, context=(_SIMULATED_SURVEY,))
+    summary = {"fractions": report.content["fractions"], "question": question, "galaxies": galaxies, "seed": seed}
+    summary["findings"] = [one.to_dict() for one in report.findings]
+    write_json(out / "summary.json", summary)
+    return PlainResult(report.summary(), plain(summary), report.findings)
+
+
+def _train_both(out: Path, settings: dict[str, Any], question: str | None = None) -> None:
+    with worker_pool(len(_MODELS)) as pool:
+        list(pool.map(_train, _MODELS, repeat(out), repeat(settings), repeat(question)))
+
+
+def _train(name: str, out: Path, settings: dict[str, Any], question: str | None) -> None:
     """Train a model on the demo's catalogue, and label all galaxies."""
+    naive = name == "naive"
     train_classifier(
         out / _CATALOGUE,
         out=out / name,
-        transition=out / _CURVE if name == "debiased" else None,
-        naive=name == "naive",
+        transition=None if naive else out / _CURVE,
+        question=(question,) if naive and question is not None else (),
+        naive=naive,
         preset="quick",
         intrinsic=INTRINSIC,
         settings=settings,
@@ -206,13 +268,9 @@ def _train(name: str, out: Path, settings: dict[str, Any]) -> None:
     label_galaxies(out / name, out / _CATALOGUE, out / f"labels_{name}.parquet")
 
 
-def _better_images(out: Path, galaxies: int, seed: int, labelled: pl.DataFrame, most: int) -> None:
-    """Draw the galaxies that the report shows again, as a telescope without an atmosphere would see them."""
+def _better_images(out: Path, population: pl.DataFrame, seed: int, ids: pl.Series) -> None:
+    """Draw galaxies that the report shows again, as a telescope without an atmosphere would see them."""
     shutil.rmtree(out / "better", ignore_errors=True)
-    after = labelled["posterior_disk"].cast(pl.Float64).fill_null(float("nan"))
-    changed = pl.Series(CHANGE, changes(labelled["label"].to_numpy(), after.to_numpy(), SMOOTH_OR_DISK))
-    ids = choose(labelled.with_columns(changed, after.alias(AFTER)), most)["object_id"].cast(pl.String)
-    population = simulate_galaxies(galaxies, seed, confounded=False)
-    chosen = population.filter(pl.col("object_id").cast(pl.String).is_in(ids.implode()))
+    chosen = population.filter(pl.col("object_id").cast(pl.String).is_in(ids.cast(pl.String).implode()))
     sharp = at_resolution(chosen, np.maximum(chosen["alpha"].to_numpy(), _SHARP))
     write_jpegs(sharp, out / "better", _BETTER_SIZE, seed, field=CENTRAL_R90, quality=90)

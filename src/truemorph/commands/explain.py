@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from truemorph.arguments import AtLeastOne, Count, Model, Seed, Table, validated
+from truemorph.arguments import AtLeastOne, Count, Model, Names, Seed, Table, validated
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import ExplainResult, chosen_galaxies, named_models, with_radii, write_explanations
@@ -18,6 +18,7 @@ def explain_classifier(
     catalogue: Table,
     out: Path,
     layer: str | None = None,
+    classes: Names = (),
     rows: Literal["test", "all"] = "test",
     galaxies: Count = 2000,
     align: bool = False,
@@ -43,6 +44,9 @@ def explain_classifier(
         Folder for summary.json, profiles and differences (.ecsv), galaxies.parquet, maps.fits and figures.
     layer : str, optional
         Layer of the backbone; default the deepest with maps of 7×7 cells or more.
+    classes : sequence of str
+        Explain only galaxies that are predicted to be of these classes, comma-separated; default all. Of a network that
+        answers several questions, each galaxy has a predicted class for each.
     rows : str
         Explain test galaxies, or all, each with the members that were not trained on its label.
     galaxies : int
@@ -93,7 +97,8 @@ def explain_classifier(
     frame = chosen_galaxies(table, rows, galaxies, seed)
     frame = with_radii(frame, str(catalogue), radius_column, field)
     source = galaxies_of(frame, image_folder(table))
-    explanations = explain(named, source, frame.height, layer=layer, rings=rings, align=align, draws=draws, seed=seed)
+    shown: dict[str, Any] = {"layer": layer, "rings": rings, "align": align, "draws": draws, "classes": classes}
+    explanations = explain(named, source, frame.height, **shown, seed=seed)
     about = {"catalogue": str(catalogue), "rows": rows, "galaxies": frame.height}
     about |= {"radius_column": radius_column, "field": field, "bootstrap": bootstrap, "seed": seed}
     return write_explanations(explanations, compare(explanations, bootstrap, seed), out, about)

@@ -31,7 +31,7 @@ def label_galaxies(
     convert: bool = False,
     hats: bool = False,
     copy: Names = (),
-    engine: Literal["torch", "openvino", "ray"] = "torch",
+    engine: Literal["auto", "torch", "openvino", "ray"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto",
     device: str = "auto",
     gate: Path | None = None,
@@ -85,9 +85,11 @@ def label_galaxies(
     copy : sequence of str
         Columns to copy to the labels, comma-separated.
     engine : str
-        Software that runs the networks; ray uses all machines of a Ray cluster.
+        Software that runs the networks. auto is torch on a GPU, otherwise OpenVINO where it works, otherwise torch; ray
+        uses all machines of a Ray cluster.
     precision : str
-        auto uses bf16 where the hardware has it; int8 needs openvino.
+        auto is int8 where it has passed its test for this model, otherwise bf16 where the hardware has it; int8 needs
+        openvino.
     device : str
         Where networks run: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
     gate : path, optional

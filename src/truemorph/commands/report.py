@@ -8,6 +8,7 @@ from typing import Any
 from truemorph.arguments import Shown, validated
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.population import PopulationFractions
+from truemorph.classifiers.checkpoint import CONFIG, Classifier
 from truemorph.errors import InputError
 from truemorph.io import read_json
 from truemorph.report.options import ReportOptions
@@ -32,8 +33,9 @@ def write_report(
     Parameters
     ----------
     runs : path, Classifier, Estimate or PopulationFractions
-        Run folders of truemorph train, and at most one estimate of truemorph transition (.json); or estimates of
-        questions (truemorph transition with a question), which make a page of their own.
+        Run folders of truemorph train, and at most one estimate of truemorph transition (.json). Or estimates of
+        questions (truemorph transition with a question), and runs of networks that answer them; these make a page of
+        their own, with a section for each question.
     out : path
         Page to write (.html); figures, their data and labels go to NAME_files beside it.
     options : ReportOptions
@@ -65,16 +67,18 @@ def write_report(
     if not questions:
         return make_report(runs, out, options)
     if len(questions) < len(runs):
-        raise InputError("fractions of questions have a page of their own; give runs and other estimates apart")
-    read = [one if isinstance(one, Estimate | PopulationFractions) else Estimate.read(one) for one in questions]
-    fractions = [one.fractions if isinstance(one, Estimate) else one for one in read]
-    return report_questions(fractions, out, options.catalogue, options.labels)
+        raise InputError("questions have a page of their own; give other runs and estimates apart")
+    return report_questions(questions, out, options)
 
 
 def _of_question(source: Any) -> bool:
-    """Whether a source is an estimate of a question, or a file of one, or fractions."""
+    """Whether a source is an estimate of a question, or its fractions, or a model of questions."""
+    if isinstance(source, Classifier):
+        return source.heads[0].question is not None
     if isinstance(source, Estimate | PopulationFractions):
         return isinstance(source, PopulationFractions) or bool(source.fractions.quantities)
+    if (Path(source) / CONFIG).is_file():
+        return bool(read_json(Path(source) / CONFIG).get("questions"))
     if not str(source).endswith(".json") or not Path(source).is_file():
         return False
     fractions = read_json(source).get("fractions")

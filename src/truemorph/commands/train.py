@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import polars as pl
 from cyclopts import Group, Parameter
 from pydantic import SkipValidation
 
 from truemorph.arguments import Names, Rules, Table, Tables, listed, validated
 from truemorph.bias.files import transition_described
 from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.sampling import TEST
+from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.engines import engine_for
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
 from truemorph.config import TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.labelling.sources import open_source, proof_of
 from truemorph.results import PlainResult
+from truemorph.tables import CatalogTable
 
 if TYPE_CHECKING:
     Settings = TrainingConfig | dict[str, Any]
@@ -45,6 +54,7 @@ def train_classifier(
             show_default=False,
         ),
     ] = None,
+    int8: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> TrainingResult | PlainResult | None:
@@ -86,6 +96,8 @@ def train_classifier(
         Folder that keeps decoded images for the next run.
     settings : TrainingConfig or dict, optional
         Settings of the network and its training, such as {"epochs": 30}.
+    int8 : bool
+        Also make int8 networks, and use them for labelling if they pass their test on 10,000 test galaxies.
     overwrite : bool
         Replace a finished model in the run folder.
     dry_run : bool
@@ -138,4 +150,24 @@ def train_classifier(
             f"{run.out}: holds a finished model; choose another folder (`out`), or replace it (`overwrite`)"
         )
     known = [transition_described(one) for one in curves] if len(paths) < len(curves) else None
-    return train_on_catalogue(run, read_catalogue(catalogue) if in_memory else None, known)
+    table = read_catalogue(catalogue) if in_memory else None
+    result = train_on_catalogue(run, table, known)
+    if result is None or not result.model.uses_images:
+        return result
+    if find_spec("openvino") is not None:
+        engine_for(result.model)  # converts the networks for labelling, while torch is there
+    if int8:
+        table = table or read_catalogue(run.catalogue)
+        result = replace(result, findings=result.findings + _tested_in_int8(result.model, table))
+    return result
+
+
+def _tested_in_int8(model: Classifier, catalogue: CatalogTable) -> tuple[Finding, ...]:
+    """Make int8 networks, and test them on galaxies that did not train the model; a finding if they are not used."""
+    try:
+        held_out = open_source(replace(catalogue, frame=catalogue.frame.filter(pl.col("split") == TEST)))
+        engine_for(model, "openvino", "int8", proof_of(held_out, model.config))
+    except InputError as problem:
+        action = "Label in bf16, or give more images to `truemorph label` (`gate`)."
+        return (Finding("int8-not-used", "caution", f"Labelling will not use int8: {problem}.", action),)
+    return ()

@@ -24,7 +24,8 @@ from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import check_fit_name
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import question_estimate, tree_of
+from truemorph.catalogs.paths import tree_of
+from truemorph.catalogs.question_estimate import question_estimate
 from truemorph.catalogs.selected import estimate_catalogue
 from truemorph.errors import InputError
 
@@ -41,7 +42,7 @@ def estimate_transition(
     observables: Names = (),
     delta: NotNegative = 0.5,
     false_disk: float | Literal["fit"] | None = None,
-    bins: int = 1525,
+    bins: AtLeastOne | None = None,
     by: str | None = None,
     fraction_bins: AtLeastOne = 8,
     compare: Annotated[bool, Parameter(negative="--no-compare")] = True,
@@ -87,8 +88,8 @@ def estimate_transition(
         standard deviation of ln α; use 1 where your definition of the class is narrower than the labels', or unknown.
     false_disk : float or "fit", optional
         p(disk | smooth): a number, or fit.
-    bins : int
-        Bins of the binned method.
+    bins : int, optional
+        Bins of the binned method; default: 64 galaxies in each, as in the paper.
     by : str, optional
         Column to bin the fractions by; default α. Of a question also two, such as "redshift,mass".
     fraction_bins : int

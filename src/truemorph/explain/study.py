@@ -13,7 +13,7 @@ import polars as pl
 
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.explain.profiles import (
     PIXELS,
@@ -109,17 +109,23 @@ def explain(
     align: bool = False,
     draws: int = 0,
     seed: int = 0,
+    classes: Sequence[str] = (),
 ) -> dict[str, Explanation]:
     """Explain models on galaxies, each galaxy for its predicted class, and show progress.
 
     Galaxies used in training are explained by members that did not see their labels. `rings` is the number from the
     centre to the edge of the image, or to 2 R_petro; `draws`, that of networks with random weights to compare with.
+    Of several questions a galaxy has a predicted class each. Only galaxies of these `classes` are explained, if given.
     """
+    every = list(dict.fromkeys(name for model in models.values() for name in model.classes))
+    for one in classes:
+        if one not in every:
+            raise InputError(f"no class {one!r}; {nearest(one, every, what='classes')}")
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
     total = None if galaxies is None else galaxies * len(models)
     with progress(total, "explaining", "galaxies") as bar:
-        explained = {name: _explain(name, cam, source, rings, align, bar) for name, cam in cams.items()}
+        explained = {name: _explain(name, cam, source, rings, align, bar, classes) for name, cam in cams.items()}
     if draws:
         explained = {name: _checked(one, models[name], source, draws, seed) for name, one in explained.items()}
     return explained
@@ -133,8 +139,11 @@ def _checked(explanation: Explanation, model: Classifier, source: Source, draws:
         return replace(explanation, unchecked=str(problem))
 
 
-def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, bar: Progress) -> Explanation:
+def _explain(
+    name: str, cam: GradCam, source: Source, rings: int, align: bool, bar: Progress, wanted: Sequence[str]
+) -> Explanation:
     model = cam.model
+    numbers = [k for k, one in enumerate(model.classes) if not wanted or one in wanted]
     size, n_classes = model.config.image_size, len(model.classes)
     edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
     labeller = Labeller(model, cam)
@@ -147,30 +156,41 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, b
         if some.rows.is_empty():
             continue
         labels = labeller.label(some.rows, some.pixels)
-        predicted = labels["label"].to_numpy()
         _, fold = labeller.part_in_training(some.rows["object_id"])
-        maps = upsampled(cam.maps(some.pixels, predicted, fold), size, cam.grid)
-        sums += [moments(maps[predicted == k]) for k in range(n_classes)]
-        if align:
-            straight = aligned(maps, measure_shapes(some.pixels)["angle"].to_numpy())
-            turned += [moments(straight[predicted == k]) for k in range(n_classes)]
-        profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}
-        if RADIUS in some.rows.columns:
-            radius = some.rows[RADIUS].cast(pl.Float64).to_numpy() * size / model.config.crop
-            profiles[RADII] = radial_profiles(maps, edges[RADII], np.where(radius > 0, radius, np.nan))
-        columns = {"object_id": some.rows["object_id"], "relation": labels["relation"], "class": predicted}
-        # float32 halves the memory, and is the precision of the maps.
-        parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
         bar.update(some.rows.height)
+        for head in model.heads:
+            of_head = labels[head.name("label")]
+            if head.question is not None:
+                of_head = of_head.replace_strict({one: k for k, one in enumerate(head.classes)}, return_dtype=pl.Int64)
+            predicted = head.start + of_head.to_numpy()
+            chosen = np.isin(predicted, numbers)
+            if not chosen.any():
+                continue
+            rows, pixels, predicted = some.rows.filter(pl.Series(chosen)), some.pixels[chosen], predicted[chosen]
+            maps = upsampled(cam.maps(pixels, predicted, fold[chosen]), size, cam.grid)
+            sums += [moments(maps[predicted == k]) for k in range(n_classes)]
+            if align:
+                straight = aligned(maps, measure_shapes(pixels)["angle"].to_numpy())
+                turned += [moments(straight[predicted == k]) for k in range(n_classes)]
+            profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}
+            if RADIUS in rows.columns:
+                radius = rows[RADIUS].cast(pl.Float64).to_numpy() * size / model.config.crop
+                profiles[RADII] = radial_profiles(maps, edges[RADII], np.where(radius > 0, radius, np.nan))
+            relation = labels["relation"].filter(pl.Series(chosen))
+            columns = {"object_id": rows["object_id"], "relation": relation, "class": predicted}
+            # float32 halves the memory, and is the precision of the maps.
+            parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
+    if not parts and wanted:
+        raise InputError(f"{name} predicts none of these galaxies to be {' or '.join(wanted)}")
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
         raise InputError(f"no galaxy has a readable image{first}")
     galaxies = pl.concat(parts)
     classes = []
-    for k, kind in enumerate(model.classes):
+    for k in numbers:
         own = galaxies.filter(pl.col("class") == k)
         one = Explained(
-            name=kind,
+            name=model.classes[k],
             table=own.select("object_id", "relation"),
             mean=MeanMap.of(sums[k]),
             aligned=MeanMap.of(turned[k]) if align else None,

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Json
 from truemorph.catalogs.catalogue import classes_of
 from truemorph.catalogs.columns import lenticulars
 from truemorph.catalogs.expressions import compute, read_expression
-from truemorph.catalogs.paths import gold_column, label_column
+from truemorph.catalogs.paths import described_path, gold_column, label_column
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.agreement import combined
@@ -219,7 +219,10 @@ def with_gold(
     for one in others:  # of questions on the way
         table, _ = _joined(table, answers, plan, one)
     metadata = {**catalogue.metadata, **about}
-    return CatalogTable(table.frame, catalogue.units, metadata, descriptions=table.descriptions), findings
+    of_questions = [name for one in (first, *others) for name in one.columns if name not in _COLUMNS]
+    of_questions = [name for name in of_questions if name in table.frame.columns]
+    described = dict(table.descriptions) | {name: described_path(name) for name in of_questions}
+    return CatalogTable(table.frame, catalogue.units, metadata, descriptions=described), findings
 
 
 def _joined(

@@ -28,7 +28,8 @@ from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import checksum, classes_of, find_images, object_ids
-from truemorph.catalogs.paths import gold_column, gold_of_question, question_votes, tree_of
+from truemorph.catalogs.paths import gold_column, question_votes, tree_of
+from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.choices import choices_of, choices_of_label

@@ -205,11 +205,17 @@ def load_image(image: str | os.PathLike[str] | bytes, config: TrainingConfig) ->
 
 
 def ahead(
-    work: Callable[[Item], Found], batches: Iterable[tuple[Key, Sequence[Item]]], count: int = 1
+    work: Callable[[Item], Found],
+    batches: Iterable[tuple[Key, Sequence[Item]]],
+    count: int = 1,
+    threads: int | None = None,
 ) -> Iterator[tuple[Key, list[Found]]]:
-    """Apply `work` to the items of batches (key, items) in threads, `count` batches ahead; yield (key, results)."""
+    """Apply `work` to the items of batches (key, items) in threads, `count` batches ahead; yield (key, results).
+
+    By default there is a thread per core.
+    """
     waiting: deque[tuple[Key, Iterator[Found]]] = deque()
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
+    with ThreadPoolExecutor(threads or max(2, os.cpu_count() or 2)) as pool:
         for key, items in batches:
             waiting.append((key, pool.map(work, items)))  # map() submits all items at once
             if len(waiting) > count:

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
+from truemorph.bias.likelihood import observables_of
 from truemorph.bias.transitions import (
     MatrixTransition,
     Transition,
@@ -28,13 +29,13 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import position_columns
 from truemorph.catalogs.paths import vote_column, votes_at_nodes
 from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
-from truemorph.classifiers.fits import observables_of
+from truemorph.classifiers.engines import Precision, engine_for
 from truemorph.errors import InputError, TruemorphError, reason, require_extra
 from truemorph.findings import Finding, unique
+from truemorph.images.decode import ahead
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
 from truemorph.io import FORMAT_VERSION
-from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Counts, Results, is_table
 from truemorph.labelling.sources import (
@@ -47,6 +48,7 @@ from truemorph.labelling.sources import (
     Source,
     decoded,
     open_source,
+    proof_of,
 )
 from truemorph.plotting import axes_or_new
 from truemorph.progress import SILENT, Progress, progress, tell
@@ -60,6 +62,8 @@ NOT_FINITE = "the model's probabilities are not finite"
 _ENOUGH = 1_000
 
 PathLike = str | os.PathLike[str]
+# Rows, inputs of the good rows, and the problem of each row.
+Inputs = tuple[pl.DataFrame, np.ndarray, list[str | None]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,19 +147,23 @@ class Labelling:
         yield part.frame.height, labels, [one for _, _, listed in new for one in listed]
 
     def _labelled(self, part: Part, bar: Progress) -> Iterator[Batch]:
-        for frame, inputs, problems in self._inputs(part):
+        inputs = ((batch, [batch]) for batch in self._inputs(part))
+        # A batch begins before the one before it has ended.
+        for (frame, _, problems), (labels,) in ahead(self._labels, inputs, threads=self.labeller.engine.at_once):
             listed = [(one, why) for one, why in zip(frame["object_id"], problems, strict=True) if why is not None]
-            good = frame.filter(pl.Series(problems, dtype=pl.String).is_null())
-            labels = pl.DataFrame(schema=self.labeller.schema)
-            if good.height:
-                labels = self.labeller.label(good, inputs)
             probabilities = pl.col(columns_of("p", self.labeller.model.classes))
             finite = labels.select(pl.all_horizontal(probabilities.is_finite())).to_series()
             listed += [(one, NOT_FINITE) for one in labels.filter(~finite)["object_id"]]
             yield frame.height, labels.filter(finite), listed
             bar.update(frame.height)
 
-    def _inputs(self, part: Part) -> Iterator[tuple[pl.DataFrame, np.ndarray, list[str | None]]]:
+    def _labels(self, batch: Inputs) -> pl.DataFrame:
+        """Label the good rows of a batch."""
+        frame, inputs, problems = batch
+        good = frame.filter(pl.Series(problems, dtype=pl.String).is_null())
+        return self.labeller.label(good, inputs) if good.height else pl.DataFrame(schema=self.labeller.schema)
+
+    def _inputs(self, part: Part) -> Iterator[Inputs]:
         """Yield batches of rows of a part, inputs of the good rows, and the problem of each row."""
         model = self.labeller.model
         if model.uses_images:
@@ -184,7 +192,7 @@ def open_labelling(
     observed: Any = None,
     images: PathLike | None = None,
     keep: tuple[str, ...] = (),
-    engine: str = "torch",
+    engine: str = "auto",
     precision: Precision = "auto",
     gate: PathLike | None = None,
     tiles: Any = None,
@@ -231,7 +239,7 @@ def open_labelling(
         if isinstance(one, TreeTransition):
             votes_at_nodes(empty, one.nodes, name)
     columns_of_labels = _columns_of_labels(model, used) if has_observed else []
-    proof = None if precision != "int8" else given if gate is None else open_source(gate)
+    proof = None if precision != "int8" else proof_of(given if gate is None else open_source(gate), model.config)
     labeller = Labeller(
         model,
         engine_for(model, engine, precision, proof),
@@ -396,7 +404,7 @@ def label_table(
     source: Any,
     out: PathLike,
     *,
-    engine: str = "torch",
+    engine: str = "auto",
     precision: Precision = "auto",
     shard: tuple[int, int] = (1, 1),
     address: str | None = None,
@@ -409,10 +417,12 @@ def label_table(
         raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")
     on_cluster = engine == "ray"
     if on_cluster:
-        engine = "openvino" if precision == "int8" else "torch"
+        engine = "auto"
     options |= {"source": source, "out": out, "engine": engine, "precision": precision}
     work = open_labelling(model, **options)
     parts = work.source.parts
+    if on_cluster and model.uses_images:  # all machines use the engine that the metadata name
+        options["engine"], _, options["precision"] = work.labeller.engine.description.split()
     own = range(k - 1, len(parts), n)
     damaged = work.results.begin([parts[number].name for number in own])
     left = [number for number in own if not work.results.is_done(parts[number].name)]
@@ -458,6 +468,7 @@ def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], add
     # Leave one core for Ray itself.
     size = min(len(left), gpus or max(1, int(resources["CPU"]) - 1))
     device: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+    options |= {"engine": "torch"} if gpus else {}
     actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **device)(PartLabeller)
     pool = ActorPool([actor.remote(str(model.folder.resolve()), {**options, **absolute}) for _ in range(size)])
     try:

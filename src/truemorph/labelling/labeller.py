@@ -18,7 +18,7 @@ from truemorph.bias.transitions import Transition, TreeTransition
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.paths import path_labels, path_observations
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.labelling.engines import Engine
+from truemorph.classifiers.engines import Engine
 from truemorph.labelling.sources import base_names
 from truemorph.questions import Head, columns_of
 from truemorph.tables import numeric_columns

@@ -275,7 +275,8 @@ class Results:
             schema = to_arrow(self._labels).schema
             with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
                 for part in self.parts:
-                    writer.write_table(pq.read_table(self._path(part), partitioning=None).cast(schema))
+                    with pq.ParquetFile(self._path(part)) as file:  # read_table() would import pandas
+                        writer.write_table(file.read().cast(schema))
         else:
             frame = pl.concat([pl.read_parquet(self._path(part)) for part in self.parts])
             write_table(replace(self._labels, frame=frame), self.out)

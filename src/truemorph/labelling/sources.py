@@ -24,6 +24,7 @@ from polars.exceptions import PolarsError
 from truemorph.catalogs.catalogue import ID_COLUMNS, IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
 from truemorph.catalogs.columns import OBSERVED_LABEL
 from truemorph.catalogs.crossmatch import position_columns, positions_of
+from truemorph.classifiers.engines import Proof
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding
@@ -71,6 +72,30 @@ def decoded(
         good = [image for image in images if not isinstance(image, str)]
         stacked = np.array(good, np.uint8).reshape(-1, config.image_size, config.image_size, 3)
         yield rows.frame, stacked, [image if isinstance(image, str) else None for image in images]
+
+
+def proof_of(source: Source, config: TrainingConfig) -> Proof:
+    """Return the readable images of a prepared catalogue, to test int8."""
+
+    def images(every: int, calibrate: bool, most: int) -> Iterator[tuple[np.ndarray, pl.DataFrame]]:
+        if not source.prepared:
+            raise InputError(
+                f"{source.path}: int8 must keep class fractions at every alpha, but alpha is not known here; give a "
+                "prepared catalogue with `gate` (for example of simulated galaxies)"
+            )
+        wanted = slice(1) if calibrate else slice(1, None)
+        batches = (rows for part in source.parts for rows in part.batches(every))
+        for frame, pixels, problems in decoded(
+            config, (Rows(one.frame[wanted], one.images[wanted]) for one in batches)
+        ):
+            readable = frame.filter(pl.Series(problems, dtype=pl.String).is_null())[:most]
+            most -= readable.height
+            if readable.height:
+                yield pixels[: readable.height], readable
+            if most == 0:
+                return
+
+    return Proof(str(source.path), images)
 
 
 @dataclass(frozen=True)

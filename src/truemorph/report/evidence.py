@@ -14,7 +14,7 @@ import polars as pl
 
 from truemorph.bias.binning import proportion_error
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.likelihood import n_observables, observed_log_probabilities, posterior
+from truemorph.bias.likelihood import n_observables, observables_of, observed_log_probabilities, posterior
 from truemorph.bias.metrics import BiasResult
 from truemorph.bias.transitions import DISK, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
@@ -22,7 +22,6 @@ from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import estimate_catalogue, from_same_images, rows_hash
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
 from truemorph.findings import Finding
@@ -294,14 +293,14 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
     if len(given) > 1:
         raise InputError("a report shows one estimate of T(α); write a page for each")
     classifiers = named_models(runs)
-    path = Path(options.catalogue or _trained_on(runs))
+    path = Path(options.catalogue or trained_on(runs))
     catalogue = read_catalogue(path)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     # Before hours of labelling, not after.
     shown, of_estimate = _shown_estimate(given, classifiers, catalogue, options)
     truths, findings = _truths(frame, catalogue, options, str(path))
     columns = _columns(frame, options, classes_of(catalogue), str(path))
-    rows, which = _measured(frame, options, str(path), bool(runs))
+    rows, which = measured_rows(frame, options, str(path), bool(runs))
     by = [] if shown is None or shown.estimate.fractions.by == "alpha" else [shown.estimate.fractions.by]
     numeric_columns(frame, [*options.intrinsic, *options.distributions, *by], str(path))
     if options.better is not None and not options.better.is_dir():
@@ -324,7 +323,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
 
     models, left_out, chosen = [], {}, rows
     for name, classifier in classifiers.items():
-        labels = _labels(name, classifier, path, list(tables.values()), files)
+        labels = labels_by(name, classifier, path, list(tables.values()), files)
         model = _model(name, classifier, frame, labels)
         models.append(model)
         of = f"p({model.classes[1]})"
@@ -365,7 +364,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
     return replace(evidence, frame=everything[rows], models=models, shown=measured, everything=everything)
 
 
-def _trained_on(sources: Sequence[Path]) -> Path:
+def trained_on(sources: Sequence[Path]) -> Path:
     """The catalogue that the first run was trained on."""
     for source in sources:
         if (Path(source) / "run.toml").is_file():
@@ -386,7 +385,7 @@ def _shown_estimate(
     """
     for one in given:
         read = one if isinstance(one, Estimate) else Estimate.read(Path(one))
-        return ShownEstimate(read, "the given estimate" if one is read else Path(one).name), _rests_on(read, catalogue)
+        return ShownEstimate(read, "the given estimate" if one is read else Path(one).name), rests_on(read, catalogue)
     for name, model in models.items():
         described = model.described["transition"]
         if "fractions" in described and described.get("rows_sha256") == rows_hash(
@@ -410,7 +409,7 @@ def _shown_estimate(
     return None, findings
 
 
-def _rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
+def rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
     """Warn if an estimate rests on other galaxies than those of this catalogue."""
     if estimate.about.get("rows_sha256") == rows_hash(catalogue, estimate.about.get("where", ())):
         return []
@@ -444,7 +443,7 @@ def _after(p: np.ndarray, frame: pl.DataFrame, transition: Transition, observabl
     return after
 
 
-def _labels(name: str, model: Classifier, path: Path, given: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
+def labels_by(name: str, model: Classifier, path: Path, given: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
     """A model's labels of the catalogue: those given, those of an earlier report, or new ones."""
     kept = files / "labels" / f"{name.replace(os.sep, '_')}.parquet"
     fresh = [kept] if kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime else []
@@ -471,7 +470,7 @@ def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFra
     return Model(name, model, p, _after(p, frame, model.transition, observables), observables)
 
 
-def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
+def measured_rows(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
     """Rows to measure on, and what they are called: of models on test galaxies, where these are enough."""
     chosen, _ = rows_where(frame, options.where, source)
     what, test = "galaxies", chosen & (frame["split"] == TEST).to_numpy()

@@ -97,7 +97,8 @@ def _draw_fractions(axes: Any, evidence: Evidence) -> None:
     axes.set(xlabel=axis_label(evidence, evidence.by), ylabel=evidence.quantity, ylim=(0, 1.02))
 
 
-def _legend_above(axes: Any) -> None:
+def legend_above(axes: Any) -> None:
+    """Add a legend above the axes."""
     axes.figure.legend(frameon=False, ncols=2, loc="outside upper center", fontsize=9)
 
 
@@ -106,7 +107,7 @@ def fractions(evidence: Evidence) -> Illustration:
     table, model, estimate = evidence.correction, evidence.corrector, evidence.estimate
     axes = new_panel(5.2, 3.9)
     _draw_fractions(axes, evidence)
-    _legend_above(axes)
+    legend_above(axes)
     whose = evidence.which if model is not None or estimate is None else f"{estimate.curve.galaxies:,} galaxies"
     by = "α" if evidence.by == "alpha" else in_words([evidence.by])
     caption = f"{capital(evidence.quantity)} of {whose} in bins of {by}. "
@@ -201,7 +202,7 @@ def among_similar(evidence: Evidence) -> Illustration:
                 x, y, error = part["value"], part["fraction"], part["stderr"]
                 axes.errorbar(x, y, error, **{**style, **look, "ms": 5, "lw": 1.3})
         axes.set(xlabel=axis_label(evidence, column), ylabel=evidence.quantity, ylim=(0, 1.02))
-        _legend_above(axes)
+        legend_above(axes)
         panels.append(axes.figure)
         data.append(table.select(pl.lit(column).alias("column"), pl.all()))
     return Illustration(

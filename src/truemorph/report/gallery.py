@@ -25,13 +25,16 @@ from truemorph.questions import columns_of
 from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changed_to
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import overview, pairs_figure
+from truemorph.report.options import ReportOptions
 from truemorph.report.page import Galaxy, Gallery, Illustration, Pair, Section
+from truemorph.tables import CatalogTable
 
 # What all pictures of a page may take; the page's limit is 15 MB.
 _BUDGET = 9_000_000
 _SIDES = (256, 207, 160, 128, 112, 96, 64)
 _THUMBNAIL = 112
 _PAIRS, _EXAMPLES = 12, 4
+_SURE = (pl.col(AFTER) - 0.5).abs()  # of the probability of the second of two classes
 _CHOICES = {"change": "change", "split": "split", "truth": "gold label"}
 SEEN, BETTER, MAP = "as it was labelled", "better image", "what raises the score"
 
@@ -85,10 +88,10 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.round(255 * np.clip((1 - strength) * grey + strength * colour, 0, 1)).astype(np.uint8)
 
 
-def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
+def choose(frame: pl.DataFrame, most: int, sure: pl.Expr = _SURE) -> pl.DataFrame:
     """Galaxies with a `CHANGE`, surest first by `AFTER`; if there are more than `most`, evenly from all of them."""
     changed = frame.filter(pl.col(CHANGE) != "").sort(
-        (pl.col(AFTER) - 0.5).abs(), pl.col("object_id").cast(pl.String), descending=[True, False]
+        sure, pl.col("object_id").cast(pl.String), descending=[True, False]
     )
     if changed.height <= most:
         return changed
@@ -120,12 +123,12 @@ class Shown:
     cropped: np.ndarray | None  # as networks see it, uint8
 
 
-def _shown(evidence: Evidence, model: Classifier | None) -> tuple[list[Shown], list[str]]:
-    """Galaxies that change, with their pictures; and what is wrong with better images that can't be read."""
-    options = evidence.options
-    chosen = choose(evidence.everything, options.galaxies)
+def with_pictures(
+    chosen: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions, model: Classifier | None, explained: int
+) -> tuple[list[Shown], list[str]]:
+    """Galaxies with their pictures, and maps of a class that is `explained`; and better images that can't be read."""
     imaged = "image" in chosen.columns and chosen["image"].count() > 0
-    root = image_folder(evidence.catalogue) if imaged else Path()
+    root = image_folder(catalogue) if imaged else Path()
     images = model if model is not None and model.uses_images else None
     config = images.config if images is not None else DEFAULTS.model_copy(update={"image_size": 128, "crop": 1.0})
     better = {} if options.better is None else better_pictures(options.better, chosen["object_id"])
@@ -144,29 +147,26 @@ def _shown(evidence: Evidence, model: Classifier | None) -> tuple[list[Shown], l
                 bad.append(str(problem))
         shown.append(Shown(row, pictures, cropped))
     if options.maps and images is not None:
-        _add_maps({one.row["object_id"]: one for one in shown if one.cropped is not None}, images)
+        _add_maps({one.row["object_id"]: one for one in shown if one.cropped is not None}, images, explained)
     return shown, bad
 
 
-def _add_maps(shown: Mapping[str, Shown], model: Classifier) -> None:
-    """Add what speaks for the second class in each picture; galaxies by id."""
+def _add_maps(shown: Mapping[str, Shown], model: Classifier, explained: int) -> None:
+    """Add what speaks for a class in each picture; galaxies by id."""
     from truemorph.explain.gradcam import GradCam, upsampled
 
     pixels = [one.cropped for one in shown.values() if one.cropped is not None]
     if pixels:
         folds = dict(zip(model.seen["object_id"].cast(pl.String), model.seen["fold"], strict=True))
         cam = GradCam(model)
-        maps = cam.maps(np.stack(pixels), DISK, np.array([folds.get(one, -1) for one in shown]))
+        maps = cam.maps(np.stack(pixels), explained, np.array([folds.get(one, -1) for one in shown]))
         drawn = upsampled(maps, model.config.image_size, cam.grid)
         for one, cropped, heat in zip(shown.values(), pixels, drawn, strict=True):
             one.pictures[MAP] = overlaid(cropped, heat)
 
 
 def _gallery(shown: Sequence[Shown], evidence: Evidence) -> Gallery:
-    # A thumbnail besides.
-    most = max(1 + len(one.pictures) for one in shown)
-    limit = int(_BUDGET / len(shown) / most)
-    names, counted = _described(evidence), evidence.classes[1]
+    limit, names, counted = largest_picture(shown), _described(evidence), evidence.classes[1]
     ranges = {"posterior": f"p({counted}) after", "p": f"p({counted}) of the picture", "alpha": "α"}
     ranges["votes"] = f"votes for {counted}"
     note = (
@@ -174,6 +174,13 @@ def _gallery(shown: Sequence[Shown], evidence: Evidence) -> Gallery:
         "the next. changed.ecsv among the page's files lists all that change."
     )
     return Gallery(note, [_galaxy(one, evidence, names, limit) for one in shown], ranges, _CHOICES)
+
+
+def largest_picture(shown: Sequence[Shown]) -> int:
+    """How many characters each picture may take."""
+    # A thumbnail besides.
+    most = max(1 + len(one.pictures) for one in shown)
+    return int(_BUDGET / len(shown) / most)
 
 
 def _described(evidence: Evidence) -> dict[str, str]:
@@ -199,19 +206,27 @@ def _galaxy(galaxy: Shown, evidence: Evidence, names: Mapping[str, str], limit: 
     caption = [f"α {row['alpha']:.1f}, p({evidence.classes[1]}) {row[AFTER]:.2f}", row[CHANGE]]
     if gold is not None:
         caption.append(f"gold: {gold}")
-    details = [(name, _formatted(row[column])) for column, name in names.items()]
+    details = [(name, formatted(row[column])) for column, name in names.items()]
+    return in_gallery(galaxy, caption, keys, details, limit)
+
+
+def in_gallery(
+    galaxy: Shown, caption: Sequence[str], keys: Mapping[str, Any], details: Sequence[tuple[str, str]], limit: int
+) -> Galaxy:
+    """A galaxy with its pictures, each of at most `limit` characters."""
     return Galaxy(
-        name=str(row["object_id"]),
+        name=str(galaxy.row["object_id"]),
         thumbnail="" if galaxy.cropped is None else jpeg_source(galaxy.cropped, limit, _THUMBNAIL),
         caption=caption,
         keys={name: round(value, 4) if isinstance(value, float) else value for name, value in keys.items()},
         pictures=[(what, jpeg_source(pixels, limit)) for what, pixels in galaxy.pictures.items()],
-        details=details + ([] if BETTER in galaxy.pictures else [(BETTER, "none")]),
-        link=_sky(row),
+        details=[*details, *([] if BETTER in galaxy.pictures else [(BETTER, "none")])],
+        link=_sky(galaxy.row),
     )
 
 
-def _formatted(value: Any) -> str:
+def formatted(value: Any) -> str:
+    """A value as text, numbers with four digits."""
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "unknown"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -228,7 +243,9 @@ def changed_galaxies_section(evidence: Evidence) -> tuple[list[Pair], list[Secti
     """Galaxies that change: four for the first screen, the section about them, and figures for the files alone."""
     if evidence.corrected is None:
         return [], [], []
-    shown, bad = _shown(evidence, None if evidence.principal is None else evidence.principal.classifier)
+    chosen = choose(evidence.everything, evidence.options.galaxies)
+    model = None if evidence.principal is None else evidence.principal.classifier
+    shown, bad = with_pictures(chosen, evidence.catalogue, evidence.options, model, DISK)
     if not shown:
         return [], [], []
     changed = int((evidence.everything[CHANGE] != "").sum())
@@ -236,36 +253,50 @@ def changed_galaxies_section(evidence: Evidence) -> tuple[list[Pair], list[Secti
     if all(one.cropped is None for one in shown):
         return [], [Section(title, "This catalogue has no images. changed.ecsv among the page's files lists all.")], []
     change = changed_to(evidence.classes, 0, 1)
-    to_second = [one for one in shown if one.row[CHANGE] == change and SEEN in one.pictures]
-    chosen = sorted(to_second, key=lambda one: (BETTER not in one.pictures, -one.row[AFTER]))[:_PAIRS]
+    best = surest([one for one in shown if one.row[CHANGE] == change])
     n = sum(BETTER in one.pictures for one in shown)
-    if evidence.options.better is None:
-        note = "Give better images (`better`: a folder of files named after the ids) to see what these are."
-    else:
-        note = f"{n} of the {len(shown)} galaxies shown have a better image."
-        note += f" {len(bad)} can't be read (first: {bad[0]})." if bad else ""
+    note = about_better(shown, bad, evidence.options)
     middle = "Middle: a better image. " if n else ""
     note = (
         f"The surest changes from {change}. Left: the image that was labelled. {middle}Right: what raises the "
         f"score of {evidence.classes[1]} (Grad-CAM). {note}"
     )
-    pairs = [_pair(one, evidence, (SEEN, BETTER, MAP), tell_missing=n > 0) for one in chosen]
-    examples = [_pair(one, evidence, (SEEN, BETTER)) for one in chosen[:_EXAMPLES]]
-    return examples, [Section(title, note, pairs=pairs, gallery=_gallery(shown, evidence))], _drawn(chosen, evidence)
+    pairs = [pair(one, _caption(one.row, evidence), (SEEN, BETTER, MAP), tell_missing=n > 0) for one in best]
+    examples = [pair(one, _caption(one.row, evidence), (SEEN, BETTER)) for one in best[:_EXAMPLES]]
+    return examples, [Section(title, note, pairs=pairs, gallery=_gallery(shown, evidence))], _drawn(best, evidence)
 
 
-def _pair(galaxy: Shown, evidence: Evidence, wanted: Sequence[str], tell_missing: bool = False) -> Pair:
-    """The wanted pictures of a galaxy, and its labels; if `tell_missing`, also that a better picture is missing."""
+def surest(shown: Sequence[Shown]) -> list[Shown]:
+    """The twelve surest of galaxies with a picture; first those with a better one."""
+    seen = [one for one in shown if SEEN in one.pictures]
+    return sorted(seen, key=lambda one: (BETTER not in one.pictures, -one.row[AFTER]))[:_PAIRS]
+
+
+def about_better(shown: Sequence[Shown], bad: Sequence[str], options: ReportOptions) -> str:
+    """How many galaxies have a better image."""
+    if options.better is None:
+        return "Give better images (`better`: a folder of files named after the ids) to see what these are."
+    n = sum(BETTER in one.pictures for one in shown)
+    note = f"{n} of the {len(shown)} galaxies shown have a better image."
+    return note + (f" {len(bad)} can't be read (first: {bad[0]})." if bad else "")
+
+
+def pair(galaxy: Shown, caption: str, wanted: Sequence[str], tell_missing: bool = False) -> Pair:
+    """The wanted pictures of a galaxy; if `tell_missing`, also that a better picture is missing."""
     pictures = [(what, jpeg_source(galaxy.pictures[what])) for what in wanted if what in galaxy.pictures]
     if tell_missing and BETTER not in galaxy.pictures:
         pictures.insert(1, ("no better image", ""))
-    row = galaxy.row
+    return Pair(caption, pictures)
+
+
+def _caption(row: Mapping[str, Any], evidence: Evidence) -> str:
+    """The labels of a galaxy."""
     first, second = evidence.classes
     votes = "" if row.get(FRACTIONS[1]) is None else f" ({100 * row[FRACTIONS[1]]:.0f} % voted {second})"
     gold = _gold(row, evidence)
     truth = "" if gold is None else f"; {evidence.gold_name.removesuffix('s')}: {gold}"
     said = f"α = {row['alpha']:.1f}. Labelled {first}{votes}; corrected: {second} (p = {row[AFTER]:.2f}){truth}"
-    return Pair(f"{said}. {row['object_id']}", pictures)
+    return f"{said}. {row['object_id']}"
 
 
 def _drawn(chosen: Sequence[Shown], evidence: Evidence) -> list[Illustration]:

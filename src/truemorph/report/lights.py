@@ -52,7 +52,8 @@ def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.nanmean(values**2)))  # a fifth may be without gold labels
 
 
-def _numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:
+def compared_numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:
+    """Return what is said of a comparison with gold labels."""
     against = f"against the {truth.name} of {int(truth.known.sum()):,} galaxies"
     return f"{ours:.3f}, observed labels {theirs:.3f}, error of the difference {error:.3f}, {against}"
 
@@ -66,7 +67,7 @@ def _of_gold(evidence: Evidence) -> Iterator[Check]:
     """Whether a correction brings labels and class fractions nearer to gold labels, by each definition."""
     for definition, truth in evidence.truths.items():
         for model in _judged(evidence):
-            yield from _fractions_against_gold(evidence, model, definition, truth)
+            yield _fractions_against_gold(evidence, model, definition, truth)
             yield from _labels_against_gold(evidence, model, definition, truth)
         if not evidence.models:
             yield from _correction_against_gold(evidence, definition, truth)
@@ -77,12 +78,12 @@ def _of_gold(evidence: Evidence) -> Iterator[Check]:
         yield Finding("gold-missing", "caution", text, "Give gold labels (`gold`); a few hundred are enough.")
 
 
-def _fractions_against_gold(evidence: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
+def _fractions_against_gold(evidence: Evidence, model: Model, definition: str, truth: LabelSet) -> Check:
     rows, best = truth.known, model.best
     gain, error = fraction_gain(truth.p[rows], best.p[rows], evidence.observed.p[rows], evidence.alpha[rows])
     off, before = (evidence.row(one)[f"fraction_rms: {definition}"] for one in (best, evidence.observed))
     what = f"Error of the {evidence.quantity}s of {best.name} (rms over fifths of α)"
-    yield from _fractions_compared(what, gain, error, off, _numbers(off, before, error, truth))
+    return fractions_compared(what, gain, error, off, compared_numbers(off, before, error, truth))
 
 
 def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
@@ -98,26 +99,25 @@ def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSe
     after, error = _rms(fractions.fractions[:, DISK] - by_gold), _rms(fractions.stderr[:, DISK])
     before = _rms(labelled - by_gold)
     what = f"Error of the corrected {evidence.quantity}s (rms over {by_gold.size} bins)"
-    yield from _fractions_compared(what, before - after, error, after, _numbers(after, before, error, truth))
+    yield fractions_compared(what, before - after, error, after, compared_numbers(after, before, error, truth))
 
 
-def _fractions_compared(what: str, gain: float, error: float, off: float, numbers: str) -> Iterator[Check]:
+def fractions_compared(what: str, gain: float, error: float, off: float, numbers: str) -> Check:
     """Fractions against the observed ones, by two errors of the difference."""
     measured = f"{what}: {numbers}."
     if gain < -2 * error:
         text = f"The corrected fractions are farther from the gold labels than the observed ones are. {measured}"
         action = "Do not use this correction for this definition; estimate T(α) with these gold labels (`gold`)."
-        yield Finding("fractions-worse", "problem", text, action)
-    elif gain <= 2 * error:
+        return Finding("fractions-worse", "problem", text, action)
+    if gain <= 2 * error:
         text = f"The corrected fractions are not significantly nearer to the gold labels. {measured}"
         action = "Use more gold labels (`gold`), or more galaxies to train on."
-        yield Finding("fractions-not-better", "caution", text, action)
-    elif off >= _SMALL:
+        return Finding("fractions-not-better", "caution", text, action)
+    if off >= _SMALL:
         text = "The corrected fractions are nearer to the gold labels than the observed labels are, but off by "
         action = "Quote this error with the fractions, or estimate T(α) with gold labels (`gold`)."
-        yield Finding("fractions-inaccurate", "caution", f"{text}{_SMALL} or more. {measured}", action)
-    else:
-        yield what, numbers
+        return Finding("fractions-inaccurate", "caution", f"{text}{_SMALL} or more. {measured}", action)
+    return what, numbers
 
 
 def _labels_against_gold(evidence: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
@@ -126,65 +126,93 @@ def _labels_against_gold(evidence: Evidence, model: Model, definition: str, trut
     if not np.isfinite(gain):  # gold labels of one class
         return
     own, before = (evidence.row(one)[f"balanced_accuracy: {definition}"] for one in (best, evidence.observed))
-    what, numbers = f"Balanced accuracy of {best.name}", _numbers(own, before, error, truth)
+    galaxies = model.classifier.uses_images or bool(model.classifier.config.features)
+    what, numbers = f"Balanced accuracy of {best.name}", compared_numbers(own, before, error, truth)
+    yield labels_compared(what, gain, error, numbers, galaxies)
+
+
+def labels_compared(what: str, gain: float, error: float, numbers: str, galaxies: bool = True) -> Check:
+    """Labels against the observed ones, by two errors; of a model that knows `galaxies`, or class fractions only."""
     if gain < -2 * error:
         text = "The model's labels agree less with the gold labels than the observed labels do."
         action = "Do not use these labels; train a network for more epochs, or on more galaxies."
         worse = Finding("labels-worse", "problem", f"{text} {what}: {numbers}.", action)
-        if model.classifier.uses_images or model.classifier.config.features:
-            yield worse
-        else:  # it knows class fractions, not galaxies
-            action = "Use its class fractions and probabilities instead of its labels."
-            yield replace(worse, severity="caution", action=action)
-    elif gain <= 2 * error:
+        action = "Use its class fractions and probabilities instead of its labels."
+        return worse if galaxies else replace(worse, severity="caution", action=action)
+    if gain <= 2 * error:
         text = "The model's labels agree with the gold labels about as often as the observed labels do."
         action = "Use more gold labels (`gold`), or more galaxies to train on."
-        yield Finding("labels-not-better", "caution", f"{text} {what}: {numbers}.", action)
-    else:
-        yield what, numbers
+        return Finding("labels-not-better", "caution", f"{text} {what}: {numbers}.", action)
+    return what, numbers
 
 
 def _of_models(evidence: Evidence) -> Iterator[Check]:
     for model in evidence.models:
-        missing = evidence.left_out.get(model.name, 0)
-        fraction = missing / (missing + evidence.frame.height)
-        if fraction > _SMALL:
-            text = (
-                f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.name} and are left out "
-                "here: no readable image, no value of a feature, or a label that its only member was trained on."
-            )
-            action = "Check why they are missing; train with `folds` 2 or more."
-            yield Finding("rows-not-labelled", "caution", text, action)
+        yield from not_labelled(model.name, evidence.left_out.get(model.name, 0), evidence.frame.height)
         p = float(model.labels.p.mean())
-        if max(p, 1 - p) >= ONE_CLASS:
-            text = (
-                f"{model.name} calls {max(p, 1 - p):.1%} of the galaxies {evidence.classes[round(p)]}, so its "
-                "labels carry little information. Such labels have a small bias metric, which means nothing."
-            )
-            action = "Use its probabilities instead of its labels, or train for more epochs or on more galaxies."
-            yield Finding("nearly-one-class", "caution", text, action)
+        yield from nearly_one_class(model.name, max(p, 1 - p), evidence.classes[round(p)])
     for model in _judged(evidence):
         if model.naive and not model.classifier.described["catalogue"].get("gold_definition"):
-            text = f"{model.name} was trained without a bias curve, so it treats the observed labels as correct."
-            yield Finding("labels-treated-as-correct", "caution", text, "Train with a bias curve (`transition`).")
+            yield treated_as_correct(model.name)
         yield _predicted_labels(evidence, model)
         yield from _bias(evidence, model)
         if not model.naive:
             yield from _against_fit(evidence, model)
         if model.posterior is not None and model.classifier.uses_images:
-            text = (
-                f"The posterior of {model.name} treats image and label as independent. They are not, because "
-                "whoever labelled these galaxies saw the same pixels as the network, so it is slightly overconfident."
-            )
-            yield Finding("posterior-overconfident", "note", text)
+            yield overconfident(model.name)
+
+
+def not_labelled(name: str, missing: int, labelled: int) -> Iterator[Finding]:
+    """Whether many galaxies have no class probability by a model."""
+    fraction = missing / (missing + labelled)
+    if fraction > _SMALL:
+        text = (
+            f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {name} and are left out "
+            "here: no readable image, no value of a feature, or a label that its only member was trained on."
+        )
+        yield Finding("rows-not-labelled", "caution", text, "Check why they are missing; train with `folds` 2 or more.")
+
+
+def nearly_one_class(name: str, fraction: float, kind: str) -> Iterator[Finding]:
+    """Whether a model gives nearly all galaxies the same label."""
+    if fraction >= ONE_CLASS:
+        text = (
+            f"{name} calls {fraction:.1%} of the galaxies {kind}, so its "
+            "labels carry little information. Such labels have a small bias metric, which means nothing."
+        )
+        action = "Use its probabilities instead of its labels, or train for more epochs or on more galaxies."
+        yield Finding("nearly-one-class", "caution", text, action)
+
+
+def treated_as_correct(name: str) -> Finding:
+    """Say that a model is naive."""
+    text = f"{name} was trained without a bias curve, so it treats the observed labels as correct."
+    return Finding("labels-treated-as-correct", "caution", text, "Train with a bias curve (`transition`).")
+
+
+def overconfident(name: str) -> Finding:
+    """Say what the posterior of a network assumes."""
+    text = (
+        f"The posterior of {name} treats image and label as independent. They are not, because "
+        "whoever labelled these galaxies saw the same pixels as the network, so it is slightly overconfident."
+    )
+    return Finding("posterior-overconfident", "note", text)
 
 
 def _predicted_labels(evidence: Evidence, model: Model) -> Check:
     """Whether class probabilities and T(α) together predict the observed labels, beyond what chance alone gives."""
     seen = model.observed_probability(evidence.alpha)
-    off, (chance, scatter) = calibration_error(evidence.observed.p, seen), chance_calibration_error(seen)
+    return predicted_labels(model.name, evidence.observed.p, seen, chance_calibration_error(seen))
+
+
+def predicted_labels(name: str, labels: np.ndarray, seen: np.ndarray, by_chance: tuple[float, float]) -> Check:
+    """Compare what a model predicts through T(α) with the labels, or fractions of votes; NaN where there are none.
+
+    `by_chance` are the mean and scatter of the calibration error that so few galaxies have.
+    """
+    off, (chance, scatter) = calibration_error(labels, seen), by_chance
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
-    what = f"Observed labels as {model.name} predicts them through T(α)"
+    what = f"Observed labels as {name} predicts them through T(α)"
     numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"
     if beyond < _SMALL / 2:
         return what, numbers
@@ -204,19 +232,23 @@ def _bias(evidence: Evidence, model: Model) -> Iterator[Check]:
         return
     before, after = (row["excess"] for row in rows)
     error = float(np.linalg.norm([row["bootstrap_std" if evidence.tree.bootstrap else "floor_std"] for row in rows]))
-    what = f"Drift of {model.name} with resolution ({evidence.tree.measure} above floor)"
+    yield drift_compared(model.name, evidence.tree.measure, before, after, error)
+
+
+def drift_compared(name: str, measure: str, before: float, after: float, error: float) -> Check:
+    """Drift of a model's probabilities with α against that of the observed labels."""
+    what = f"Drift of {name} with resolution ({measure} above floor)"
     numbers = f"{after:.3f}, observed labels {before:.3f}, error of the difference {error:.3f}"
     if after - before > 2 * error:
         text = f"The class probabilities drift more with α than the observed labels. {what}: {numbers}."
         action = "Check T(α) (`transition`): a curve that is too wide over-corrects."
-        yield Finding("bias-increased", "problem", text, action)
-    elif before - after > 2 * error and after < before / 2:
-        yield what, numbers
-    else:
-        fell = "by less than half" if before - after > 2 * error else "by no more than the error"
-        text = f"The drift with α falls {fell}. {what}: {numbers}."
-        action = "Compare with gold labels (`gold`), or give columns on which classes depend (`intrinsic`)."
-        yield Finding("bias-remains", "caution", text, action)
+        return Finding("bias-increased", "problem", text, action)
+    if before - after > 2 * error and after < before / 2:
+        return what, numbers
+    fell = "by less than half" if before - after > 2 * error else "by no more than the error"
+    text = f"The drift with α falls {fell}. {what}: {numbers}."
+    action = "Compare with gold labels (`gold`), or give columns on which classes depend (`intrinsic`)."
+    return Finding("bias-remains", "caution", text, action)
 
 
 def _against_fit(evidence: Evidence, model: Model) -> Iterator[Check]:
@@ -228,14 +260,18 @@ def _against_fit(evidence: Evidence, model: Model) -> Iterator[Check]:
     others = numeric_columns(evidence.frame, names, str(evidence.path))
     own = np.asarray(model.transition.flip_probability(argument(evidence.alpha, model.observables)))
     fitted = np.asarray(fit.transition.flip_probability(argument(evidence.alpha, others)))
+    yield transitions_compared(model.name, own, fitted, f"{fit.family}, {fit.method}")
+
+
+def transitions_compared(name: str, own: np.ndarray, fitted: np.ndarray, how: str) -> Check:
+    """T(α) of a model against that of an estimate, by its values for the same galaxies."""
     apart = float(np.mean(np.abs(own - fitted)))
-    what = f"T(α) of {model.name} against that of the estimate ({fit.family}, {fit.method})"
+    what = f"T(α) of {name} against that of the estimate ({how})"
     numbers = f"{apart:.3f} (mean absolute difference)"
     if apart < _SMALL:
-        yield what, numbers
-    else:
-        action = "Find out which T(α) is right with gold labels (`gold`), and train through it (`transition`)."
-        yield Finding("transition-differs", "caution", f"{what}: {numbers}.", action)
+        return what, numbers
+    action = "Find out which T(α) is right with gold labels (`gold`), and train through it (`transition`)."
+    return Finding("transition-differs", "caution", f"{what}: {numbers}.", action)
 
 
 def _of_transition(evidence: Evidence) -> Iterator[Check]:

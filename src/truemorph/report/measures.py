@@ -11,10 +11,14 @@ import polars as pl
 
 from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics import BiasResult, cv18
+from truemorph.bias.population import PopulationFractions
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.errors import InputError
 from truemorph.questions import fraction_names, slug
+from truemorph.tables import numeric_columns
+
+_RESAMPLES = 200
 
 
 def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -> pl.DataFrame:
@@ -156,11 +160,17 @@ def table_one(
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def chance_calibration_error(probability: np.ndarray, bins: int = 15) -> tuple[float, float]:
-    """Mean and scatter of `calibration_error` if the probabilities are right, which so few galaxies have by chance."""
-    p = np.sort(probability)
+def chance_calibration_error(
+    probability: np.ndarray, variance: np.ndarray | None = None, bins: int = 15
+) -> tuple[float, float]:
+    """Mean and scatter of `calibration_error` if the probabilities are right, which so few galaxies have by chance.
+
+    `variance` is that of each outcome, by default of a single label.
+    """
+    order = np.argsort(probability, kind="stable")
+    each = (probability * (1 - probability) if variance is None else variance)[order]
     # The absolute value of a normal deviate has mean sqrt(2/π) and variance 1 - 2/π.
-    variances = np.array([np.sum(part * (1 - part)) for part in np.array_split(p, min(bins, p.size))]) / p.size**2
+    variances = np.array([np.sum(part) for part in np.array_split(each, min(bins, each.size))]) / each.size**2
     return float(np.sqrt(2 / np.pi) * np.sqrt(variances).sum()), float(np.sqrt((1 - 2 / np.pi) * variances.sum()))
 
 
@@ -193,3 +203,35 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
     moved = other * (theirs - truth) - own * (ours - truth)
     scatter = moved - bins.means(moved[:, None])[bins.index, 0]
     return float(rms[1] - rms[0]), float(np.sqrt(np.sum(bins.sums(scatter**2) / bins.totals**2)))
+
+
+def ratio_gain(weights: np.ndarray, truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, ...]:
+    """How much nearer to the truth ratios of sums in bins are than others, and rms errors of ours and of theirs.
+
+    Each is a numerator and a denominator of every galaxy, shape (N, 2); `weights` are those of the galaxies in each
+    bin, shape (B, N). The difference of the errors is followed by its own error, from resampled galaxies.
+    """
+
+    def errors(counts: np.ndarray | float) -> np.ndarray:
+        sums = (weights * counts) @ np.concatenate([truth, ours, theirs], axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            right, *others = (sums[:, k] / sums[:, k + 1] for k in (0, 2, 4))
+        return np.array([np.sqrt(np.nanmean((one - right) ** 2)) for one in others])
+
+    own, other = errors(1.0)
+    rng, n = np.random.default_rng(0), len(truth)
+    resampled = [errors(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(_RESAMPLES)]
+    return float(other - own), float(np.std(np.diff(resampled, axis=1))), float(own), float(other)
+
+
+def rows_in_bins(one: PopulationFractions, frame: pl.DataFrame, source: str) -> np.ndarray:
+    """Return which galaxies are in which bin of an estimate, shape (B, N)."""
+    values = numeric_columns(frame, one.by.split(","), source)
+    edges = one.edges if one.edges.ndim == 3 else np.stack([one.edges[:-1], one.edges[1:]], axis=1)[:, None]
+    return np.array([((low <= values) & (values <= high)).all(axis=1) for low, high in np.moveaxis(edges, 2, 1)])
+
+
+def class_numbers(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Return the class of each name; answers that were merged are in one, "a or b"; the first has all other names."""
+    every = list(enumerate(classes))
+    return np.array([next((k for k, one in every if f" or {name} or " in f" or {one} or "), 0) for name in names])

@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder
+from truemorph.classifiers.checkpoint import Classifier
 from truemorph.explain.catalogue import findings_of
 from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.plotting import plain_text
 from truemorph.questions import slug
-from truemorph.report.evidence import Evidence
-from truemorph.report.figures import new_panel, styles_of
+from truemorph.report.figures import Style, new_panel
 from truemorph.report.lights import Check
+from truemorph.report.options import ReportOptions
 from truemorph.report.page import Illustration, Section, Table
-from truemorph.tables import numeric_columns, read_table
+from truemorph.tables import CatalogTable, numeric_columns, read_table
 
 # Networks of random weights that check the maps of each model.
 _DRAWS = 5
+ABOUT_MAPS = (
+    "Grad-CAM shows which parts of the picture raise a class score. It does not show that the network uses "
+    "them as an astronomer would: see in the findings whether maps of random weights look the same, and do "
+    "not read a bright frame or corner as structure."
+)
 
 
-def training(evidence: Evidence) -> tuple[list[Section], list[Finding]]:
-    """A section about the networks among the models, with the settings that differ; and findings."""
+def training(
+    models: Mapping[str, Classifier], styles: Mapping[str, Style], counted: Mapping[str, str]
+) -> tuple[list[Section], list[Finding]]:
+    """A section about the networks among the models, with the settings that differ; and findings.
+
+    `counted` are the classes whose mean probability is drawn, each with what this is called.
+    """
     settings: dict[str, dict[str, Any]] = {}
     histories: dict[str, pl.DataFrame] = {}
     catalogues = set()
-    for model in evidence.models:
-        folder = model.classifier.folder
+    for name, model in models.items():
+        folder = model.folder
         if folder is not None and (folder / "history.csv").is_file():
             run = read_toml(folder / "run.toml")
             run |= run.pop("training", {})
-            settings[model.name] = run
-            history = histories[model.name] = read_table(folder / "history.csv").frame
+            settings[name] = run
+            history = histories[name] = read_table(folder / "history.csv").frame
             numeric_columns(history, ["epoch", "held_out_loss", *history.columns], str(folder / "history.csv"))
-            catalogues.add(model.classifier.described["catalogue"]["sha256"])
+            catalogues.add(model.described["catalogue"]["sha256"])
     if not histories:
         return [], []
     findings = []
@@ -52,12 +63,15 @@ def training(evidence: Evidence) -> tuple[list[Section], list[Finding]]:
         if len({json.dumps(value) for value in values}) > 1:
             rows.append([key, *("–" if value is None else str(value) for value in values)])
     tables = [Table("Settings that differ", ["setting", *settings], rows)] if rows else []
-    return [Section("Training", figures=[_epochs(histories, evidence)], tables=tables)], findings
+    return [Section("Training", figures=[_epochs(histories, styles, counted)], tables=tables)], findings
 
 
-def _epochs(histories: Mapping[str, pl.DataFrame], evidence: Evidence) -> Illustration:
+def _epochs(
+    histories: Mapping[str, pl.DataFrame], styles: Mapping[str, Style], counted: Mapping[str, str]
+) -> Illustration:
     """Held-out loss, class probabilities at both ends of α, and bias, by epoch."""
-    styles, counted = styles_of(evidence), evidence.classes[1]
+    shown = [f"fraction_{slug(one)}_{end}" for one in counted for end in (1, 5)]
+    mean_p = f"mean {' or '.join(counted.values())}"
     left, middle, right = (new_panel() for _ in range(3))
     for name, history in histories.items():
         colour = styles[name]["color"]
@@ -65,12 +79,12 @@ def _epochs(histories: Mapping[str, pl.DataFrame], evidence: Evidence) -> Illust
         epoch = mean["epoch"] + 1
         left.plot(epoch, mean["held_out_loss"], color=colour, marker=".", label=plain_text(name))
         for column in mean.columns:
-            if column in (f"fraction_{slug(counted)}_1", f"fraction_{slug(counted)}_5"):
+            if column in shown:
                 middle.plot(epoch, mean[column], "--" if column.endswith("1") else "-", color=colour, marker=".")
-            elif column.endswith("_excess"):
+            elif "_excess" in column:
                 right.plot(epoch, mean[column], color=colour, marker=".")
     left.set(xlabel="epoch", ylabel="held-out loss")
-    middle.set(xlabel="epoch", ylabel=f"mean p({counted})", ylim=(0, 1))
+    middle.set(xlabel="epoch", ylabel=mean_p, ylim=(0, 1))
     right.set(xlabel="epoch", ylabel="drift with α above floor")
     right.set_ylim(bottom=0)
     left.legend(frameon=False)
@@ -78,16 +92,26 @@ def _epochs(histories: Mapping[str, pl.DataFrame], evidence: Evidence) -> Illust
     return Illustration(
         "training",
         [one.figure for one in (left, middle, right)],
-        f"By epoch, mean over members that were still training: held-out loss; mean p({counted}) of the least (dashed) "
+        f"By epoch, mean over members that were still training: held-out loss; {mean_p} of the least (dashed) "
         "and the best resolved fifth (solid) of held-out galaxies; drift with α above the floor.",
         pl.concat(data, how="diagonal_relaxed"),
     )
 
 
-def looks(evidence: Evidence) -> tuple[list[Illustration], list[Check]]:
-    """Mean maps and profiles of at most `maps` of the galaxies that are measured, and checks."""
-    frame, options = evidence.frame, evidence.options
-    models = {one.name: one.classifier for one in evidence.models if one.classifier.uses_images}
+def looks(
+    models: Mapping[str, Classifier],
+    frame: pl.DataFrame,
+    catalogue: CatalogTable,
+    options: ReportOptions,
+    styles: Mapping[str, Style],
+    classes: Sequence[str],
+    explained: Sequence[str] = (),
+) -> tuple[list[Illustration], list[Check]]:
+    """Mean maps and profiles of at most `maps` galaxies, and checks.
+
+    `classes` is what the galaxies are called; those predicted to be of the classes `explained` are used (default: all).
+    """
+    models = {name: one for name, one in models.items() if one.uses_images}
     if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
         return [], []
     from truemorph.explain.plots import mean_map_figure, profile_figure
@@ -96,8 +120,8 @@ def looks(evidence: Evidence) -> tuple[list[Illustration], list[Check]]:
     frame = frame.filter(pl.col("image").is_not_null())
     if frame.height > options.maps:
         frame = frame.sample(options.maps, seed=options.seed)
-    source = galaxies_of(frame, image_folder(evidence.catalogue))
-    explanations = explain(models, source, frame.height, draws=_DRAWS, seed=options.seed)
+    source = galaxies_of(frame, image_folder(catalogue))
+    explanations = explain(models, source, frame.height, draws=_DRAWS, seed=options.seed, classes=explained)
     # Maps are an illustration here: labels and fractions do not depend on them.
     made: list[Check] = [replace(one, severity="note") for one in findings_of(explanations)]
     for name, one in explanations.items():
@@ -105,12 +129,12 @@ def looks(evidence: Evidence) -> tuple[list[Illustration], list[Check]]:
             made.append((f"Maps of {name} against random weights", one.check.statement))
     what = "; ".join(f"{name}: layer {one.layer}, {one.cells}×{one.cells} cells" for name, one in explanations.items())
     kinds = list(dict.fromkeys(some.name for one in explanations.values() for some in one.classes if some.galaxies))
-    colours = {name: style["color"] for name, style in styles_of(evidence).items()}
+    colours = {name: style["color"] for name, style in styles.items()}
     maps = Illustration(
         "maps",
         mean_map_figure(explanations),
         f"Where each model looks (paper, Figures 5 and 6): mean Grad-CAM map of the galaxies that it calls "
-        f"{' or '.join(evidence.classes)}, {frame.height:,} in all. {what}; what is finer is interpolated.",
+        f"{' or '.join(classes)}, {frame.height:,} in all. {what}; what is finer is interpolated.",
     )
     profiles = Illustration(
         "profiles",

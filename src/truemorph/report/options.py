@@ -20,10 +20,11 @@ class ReportOptions:
     catalogue : Path, optional
         Prepared catalogue; default: that of the first run.
     labels : sequence of Path
-        Label files of the runs (from truemorph label); others are computed. For fractions of questions: tables of
-        other groups' answers, such as debiased votes or predictions of Zoobot, with the columns that a tree names.
+        Label files of the runs (from truemorph label); others are computed. For questions also tables of other groups'
+        answers, such as debiased votes or predictions of Zoobot, with the columns that a tree names.
     gold : sequence of str
-        Gold labels: columns or rules ("t_type>=-3"); default: column `gold`, if there is one.
+        Gold labels: columns or rules ("t_type>=-3"); default: column `gold`, if there is one. Of questions: columns of
+        class names or rules for any of them; default: `gold_<question>`, or those of the estimate.
     intrinsic : sequence of str
         Columns that true classes may depend on.
     also : sequence of str

@@ -14,8 +14,9 @@ from truemorph.catalogs.paths import tree_of
 from truemorph.catalogs.selected import filtered
 from truemorph.plotting import ALPHA, BLUE, CYCLE, GREY, MARKERS, SKY, legend, plain_text
 from truemorph.report.figures import new_panel
+from truemorph.report.measures import class_numbers, rows_in_bins
 from truemorph.report.page import Illustration, Section, Table, number, with_error
-from truemorph.tables import CatalogTable, numeric_columns
+from truemorph.tables import CatalogTable
 
 
 def fractions_of_others(
@@ -25,17 +26,12 @@ def fractions_of_others(
 
     By majority paths, and as sums of fractions: Σ p(answer) / Σ p(the question applies).
     """
-    columns = one.by.split(",")
-    frame, _ = filtered(catalogue.frame, list(one.about["where"]), columns, str(catalogue.path or "catalogue"))
-    values = numeric_columns(frame, columns, "the catalogue")
-    edges = one.edges if one.edges.ndim == 3 else np.stack([one.edges[:-1], one.edges[1:]], axis=1)[:, None]
-    inside = np.array([((low <= values) & (values <= high)).all(axis=1) for low, high in np.moveaxis(edges, 2, 1)])
+    source = str(catalogue.path or "catalogue")
+    frame, _ = filtered(catalogue.frame, list(one.about["where"]), one.by.split(","), source)
+    inside = rows_in_bins(one, frame, source)
     tree, question = tree_of(catalogue, one.about["question"]), one.about["question"]
-    # Answers that were merged for the estimate are in one class, "a or b".
-    numbers = {
-        answer: next(k for k, name in enumerate(one.classes) if f" or {answer} or " in f" or {name} or ")
-        for answer in tree.gold_answers(question)
-    }
+    answers = tree.gold_answers(question)
+    numbers = dict(zip(answers, class_numbers(one.classes, answers).tolist(), strict=True))
     found: dict[str, dict[str, np.ndarray]] = {name: {} for name in one.ratios}
     for other in others:
         for title, p in zip((other.name, f"{other.name}, fractions"), other.probabilities(frame, numbers), strict=True):

@@ -178,6 +178,7 @@ class Section:
     gallery: Gallery | None = None
     items: Sequence[str] = ()
     include: str = ""  # template of fixed text: equations.html or citation.html
+    beside: bool = False  # the first figure and the first table, side by side above the others
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ class Page:
     remark: str = ""  # small print
     verdict: dict[str, str] | None = None  # see `verdict`
     first: Illustration | None = None  # beside the headline
+    table: Table | None = None  # below both
     examples: Sequence[Pair] = ()  # below both
     lights: Sequence[Light] = ()
     sections: Sequence[Section] = ()

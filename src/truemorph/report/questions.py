@@ -1,9 +1,9 @@
-"""The report on questions of a decision tree: fractions of their answers from votes and gold labels."""
+"""The report on questions of a decision tree: fractions of their answers from votes and gold labels, and networks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,42 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Bins
+from truemorph.bias.estimate import Estimate
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.population import PopulationFractions, QuotedFraction
+from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import answer_sets, label_column, tree_of, vote_column
+from truemorph.catalogs.paths import label_column, tree_of, vote_column
+from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError
-from truemorph.findings import Finding, unique
-from truemorph.io import plain, write_json
-from truemorph.report.figures import new_panel
-from truemorph.report.measures import BiasTree
+from truemorph.explain.catalogue import named_models
+from truemorph.findings import Finding
+from truemorph.io import plain, read_toml, write_json
+from truemorph.questions import slug
+from truemorph.report.answer_changes import (
+    Changed,
+    changed_answers,
+    gallery_of_changes,
+    listed,
+    pairs_of_changes,
+    table_of_changes,
+)
+from truemorph.report.answer_checks import gold_answers, hard_answers, lights_of_questions
+from truemorph.report.answer_figures import calibration_panels, curve_by_class, fractions_figure, styles_of_networks
+from truemorph.report.answers import Answers, answers_to, rules_for
+from truemorph.report.evidence import TRUTH, labels_by, rests_on, trained_on
+from truemorph.report.figures import capital
+from truemorph.report.lights import Check
+from truemorph.report.measures import numbers_of
+from truemorph.report.networks import ABOUT_MAPS, looks, training
+from truemorph.report.options import ReportOptions
 from truemorph.report.other_labels import fractions_of_others, section_of_others
 from truemorph.report.page import (
     Illustration,
-    Light,
     Page,
+    Pair,
     Section,
     Table,
     in_order,
@@ -37,16 +57,19 @@ from truemorph.report.page import (
     write_page,
 )
 from truemorph.results import Result, quantity_table, text_table
-from truemorph.tables import numeric_columns
+from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
 # Votes for a question that selections of published work ask for.
 _USUAL_CUT = 10
-_HEAD = ("fraction", "labels, lowest bin", "labels, highest", "corrected, lowest", "corrected, highest", "all galaxies")
+_ENDS = ("lowest", "highest", "all")
 
 
 @dataclass(frozen=True, repr=False)
 class QuestionReport(Result):
-    """What a report on questions says: `content` has `headline`, `answer`, `verdict`, `questions` and `findings`."""
+    """What a report on questions says.
+
+    `content` has `headline`, `answer`, `verdict`, `questions`, `fractions`, `changed` and `findings`.
+    """
 
     out: Path
     content: dict[str, Any]
@@ -55,10 +78,12 @@ class QuestionReport(Result):
 
     def summary(self) -> str:
         """Return the table of fractions and the verdict as text."""
-        rows = [row for one in self.fractions for row in _overview(one)]
+        every = self.content["fractions"]
+        rows = [[row["fraction"], row["labels"], *(_cell(row, end) for end in _ENDS)] for row in every]
+        head = ["fraction", "labels", "lowest bin", "highest bin", "all galaxies"]
         said, judged = self.content, self.content["verdict"]
         after = [said["headline"], said["answer"], f"{judged['text']} {judged['reason']}", f"open {self.out}"]
-        return "\n".join([*text_table(_HEAD, rows), *after])
+        return "\n".join([*text_table(head, rows, left=(0, 1)), *after])
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the page says as plain values, for JSON."""
@@ -77,67 +102,79 @@ class QuestionReport(Result):
         return plot_fractions(self.fractions[0], ax, {})
 
 
-def report_questions(
-    given: Sequence[PopulationFractions], out: Path, catalogue: Any = None, labels: Sequence[Any] = ()
-) -> QuestionReport:
-    """Write a page about fractions of questions; with their catalogue, also who was asked at which resolution.
+@dataclass(frozen=True)
+class _Evidence:
+    """What a page rests on."""
 
-    `labels` are tables of other groups' answers, which are shown beside the corrected fractions.
+    given: Sequence[PopulationFractions]
+    answers: Mapping[str, Answers]  # by question, of estimates with a catalogue
+    models: Mapping[str, Classifier]
+    catalogue: CatalogTable | None
+    others: Sequence[tuple[PopulationFractions, dict[str, dict[str, np.ndarray]]]]
+    checks: Sequence[Check]  # of the estimates
+
+
+def report_questions(
+    sources: Sequence[Any],
+    out: Path,
+    options: ReportOptions | None = None,
+    *,
+    title: str = "",
+    context: Sequence[Finding] = (),
+) -> QuestionReport:
+    """Write a page about questions, with their catalogue also who was asked, and galaxies whose answer changes.
+
+    Sources are estimates of questions (.json, or in memory) or their fractions, and run folders of networks that answer
+    them; their estimates, if they are not given, are those that the networks were trained through. Tables among the
+    `labels` that no network here made are other groups' answers, which are shown beside the corrected fractions.
+    Figures, the data behind them and, for each question, a list of all galaxies whose answer changes go to
+    `<name>_files` beside the page. `context` is what is known about these data beforehand.
     """
+    options = options or ReportOptions()
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{out}: a report is an .html file")
-    if any(one.applies is None or "question" not in one.about for one in given):
-        raise InputError("these are no fractions of a question; make them with truemorph transition and `question`")
-    if labels and catalogue is None:
-        raise InputError("to show the labels of others, give the catalogue of these fractions too (`catalogue`)")
-    others, joining = [], list[Finding]()
-    for one in given if labels else ():
-        question = str(one.about["question"])
-        prepared = read_catalogue(catalogue)
-        table, sets = with_other_labels(prepared, tree_of(prepared, question), question, labels)
-        others.append((one, fractions_of_others(table, one, sets)))
-        joining += table.findings
-    findings = tuple(in_order(unique(*(one.findings for one in given), joining)))
+    if options.also or options.distributions:
+        name = "also" if options.also else "distributions"
+        raise InputError(f"`{name}` is an option of reports on two classes, not on questions; leave it out")
+    files = out.with_name(f"{out.stem}_files")
+    evidence = _gather(sources, options, files)
+    given, every = evidence.given, list(evidence.answers.values())
+    changed = {one.question: changed_answers(one, options.galaxies // len(every)) for one in every}
+    maps, of_maps = _maps(evidence, options)
+    counted = {one.answer: f"p({one.answer} | applies)" for one in every}
+    trained, of_runs = training(evidence.models, styles_of_networks(every[0]), counted) if evidence.models else ([], [])
+    judged = lights_of_questions(every, [*evidence.checks, *context], [*of_runs, *of_maps])
+    findings = tuple(in_order([finding for one in judged for finding in one.findings]))
+    rows = [row for one in given for row in _rows(one, evidence.answers.get(str(one.about["question"])))]
     first = given[0]
-    name, quoted = next(iter(first.ratios.items()))
-    by = _column(first.by)
-    applies = first.applies
-    assert applies is not None
-    low, high = (_said(quoted, b) for b in (0, -1))
-    wrong = abs(quoted.labelled[0] - quoted.fraction[0]) > 2 * quoted.stderr[0]
-    where = f"where {by} {'are' if ',' in first.by else 'is'} lowest"
-    shown = f"The labels show a {name} of {_percent(quoted.labelled[0])} {where}; corrected, it is {low}."
-    headline = shown if wrong else f"The {name} is {low} {where}; the labels show the same."
-    labelled, value, _, least, most = quoted.total
-    answer = (
-        f"Corrected, it is {low} in the lowest bin of {by} and {high} in the highest; the labels give "
-        f"{_percent(quoted.labelled[0])} and {_percent(quoted.labelled[-1])}. Of all galaxies together it is "
-        f"{_percent(value)} (range {_percent(least)} to {_percent(most)}; labels {_percent(labelled)}). The question "
-        f"applies to {_percent(applies.total[1])} of the galaxies."
-    )
-    every = [row for one in given for row in _overview(one)]
-    sections = [Section("All questions", tables=[Table("Fractions", _HEAD, every)])] if len(given) > 1 else []
-    sections += [_section(one, first) for one in given]
-    sections += [section_of_others(one, _column(one.by), found) for one, found in others]
-    if catalogue is not None:
-        sections += [_asked(catalogue, one) for one in given]
+    figures = {str(one.about["question"]): _figure(one, evidence) for one in given}
+    headline, answer = _sentences(evidence, changed)
+    sections = [_section(one, figures, evidence, changed) for one in given]
+    gallery = gallery_of_changes(list(changed.values()))
+    if gallery is not None:
+        sections.append(Section("Look at galaxies whose answer changes", gallery=gallery))
+    sections += [section_of_others(one, _column(one.by), found) for one, found in evidence.others]
     page = Page(
-        title=f"{', '.join(str(one.about['question']) for one in given)}: fractions of answers",
+        title=title or f"{', '.join(figures)}: fractions of answers",
         headline=headline,
         answer=answer,
-        remark=" ".join(_remark(one) for one in given),
+        remark=" ".join([*map(_remark, given), *(one.message for one in context)]),
         verdict=verdict(
             findings,
             f"Ranges are 95 %, statistical; it is assumed that {first.assumption}.",
             "Quote the fractions with their ranges, and with the definition of the gold labels.",
         ),
-        first=_figure(first),
-        lights=[Light("Estimate", findings, [("Gold labels", f"{int(_gold(first).sum()):,}")])],
+        first=next(iter(figures.values())),
+        table=_overview(rows),
+        lights=judged,
         sections=sections,
+        appendix=[*maps, *trained],
     )
-    files = out.with_name(f"{out.stem}_files")
     write_illustrations(page.figures, files / "figures")
+    for question, one in changed.items():
+        write_table(CatalogTable(listed(one)), files / f"changed_{slug(question)}.ecsv")
     write_page(page, out)
+    others = {str(one.about["question"]): found for one, found in evidence.others}
     content = plain(
         {
             "out": str(out),
@@ -145,12 +182,116 @@ def report_questions(
             "answer": page.answer,
             "verdict": page.verdict,
             "questions": [one.to_dict() for one in given],
-            **({"other_labels": {str(one.about["question"]): found for one, found in others}} if others else {}),
+            "fractions": rows,
+            "changed": {question: one.count for question, one in changed.items()},
+            **({"other_labels": others} if others else {}),
             "findings": [one.to_dict() for one in findings],
+            "passed": [{"name": name, "measured": measured} for one in judged for name, measured in one.passed],
         }
     )
     write_json(files / "report.json", content)
     return QuestionReport(out, content, tuple(given), findings)
+
+
+def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evidence:
+    """Read estimates, runs and catalogue, and label what isn't labelled (into the folder `files`)."""
+    estimates, runs = list[Estimate | PopulationFractions](), list[Any]()
+    for one in sources:
+        if isinstance(one, Estimate | PopulationFractions):
+            estimates.append(one)
+        elif str(one).endswith(".json"):
+            estimates.append(Estimate.read(one))
+        else:
+            runs.append(one)
+    models = named_models(runs)
+    given = {_question(one): one for one in estimates}
+    if len(given) < len(estimates):
+        raise InputError("these are several estimates of one question; write a page for each")
+    for name, model in models.items():
+        for head in model.heads:
+            if head.question not in given:
+                given[str(head.question)] = _trained_through(name, model, str(head.question))
+    fractions = [one.fractions if isinstance(one, Estimate) else one for one in given.values()]
+    path = options.catalogue or (trained_on(runs) if runs else None)
+    if options.labels and path is None:
+        raise InputError("to show the labels of others, give the catalogue of these fractions too (`catalogue`)")
+    checks: list[Check] = [finding for one in fractions for finding in one.findings]
+    checks.append(("Gold labels", f"{sum(int(_gold(one).sum()) for one in fractions):,}"))
+    if path is None:
+        return _Evidence(fractions, {}, models, None, [], checks)
+    if options.better is not None and not options.better.is_dir():
+        raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
+    catalogue = read_catalogue(path)
+    tables = {one: read_table(one) for one in options.labels}
+    hashes = {one.model_hash for one in models.values()}
+    for file, table in tables.items():
+        if (made_by := table.metadata.get("model_hash")) is not None and made_by not in hashes:
+            raise InputError(f"{file}: was made by no model of this report; give the folder of that model too")
+    own = [one for one in tables.values() if "model_hash" in one.metadata]
+    labels = {name: labels_by(name, model, Path(path), own, files) for name, model in models.items()}
+    rules = rules_for(catalogue, options.gold, list(given))
+    answers = {}
+    for question, one in given.items():
+        if isinstance(one, Estimate):
+            checks += rests_on(one, catalogue)
+            answers[question] = answers_to(one, catalogue, models, labels, options, rules[question])
+            checks += answers[question].findings
+    others = []
+    tables_of_others = [one for one, table in tables.items() if "model_hash" not in table.metadata]
+    for each in fractions if tables_of_others else ():
+        question = _question(each)
+        table, sets = with_other_labels(catalogue, tree_of(catalogue, question), question, tables_of_others)
+        others.append((each, fractions_of_others(table, each, sets)))
+        checks += table.findings
+    return _Evidence(fractions, answers, models, catalogue, others, checks)
+
+
+def _question(one: Estimate | PopulationFractions) -> str:
+    """The question of an estimate."""
+    fractions = one.fractions if isinstance(one, Estimate) else one
+    if fractions.applies is None or "question" not in fractions.about:
+        raise InputError("these are no fractions of a question; make them with truemorph transition and `question`")
+    return str(fractions.about["question"])
+
+
+def _trained_through(name: str, model: Classifier, question: str) -> Estimate:
+    """The estimate of a question that a run was trained through, from the file that the run names."""
+    named: Any = None
+    if model.folder is not None and (model.folder / "run.toml").is_file():
+        named = read_toml(model.folder / "run.toml").get("transition")
+    for file in [named] if isinstance(named, str) else named or ():
+        if Path(file).is_file() and file.endswith(".json") and _question(one := Estimate.read(file)) == question:
+            return one
+    raise InputError(f"{name} answers {question!r}; give an estimate of it too (truemorph transition with `question`)")
+
+
+def _maps(evidence: _Evidence, options: ReportOptions) -> tuple[list[Section], list[Check]]:
+    """A section with mean maps of the galaxies that networks predict to have the first answer to each question."""
+    sections, checks = list[Section](), list[Check]()
+    for one in evidence.answers.values():
+        if not options.maps or not one.models or "image" not in one.frame.columns:
+            continue
+        calls = np.stack([model.p.argmax(axis=1)[one.rows] == one.number_in(model.head) for model in one.models])
+        drawn = np.flatnonzero(calls.any(axis=0) & one.frame["image"].is_not_null().to_numpy()[one.rows])
+        drawn = np.sort(np.random.default_rng(options.seed).permutation(drawn)[: options.maps])
+        models = [model for model, called in zip(one.models, calls[:, drawn], strict=True) if called.any()]
+        if not models:
+            continue
+        frame = one.frame[one.rows[drawn]]
+        explained = list(dict.fromkeys(model.head.columns[one.number_in(model.head)] for model in models))
+        found, more = looks(
+            {model.name: model.classifier for model in models},
+            frame,
+            one.catalogue,
+            options,
+            styles_of_networks(one),
+            explained,
+            explained,
+        )
+        checks += more
+        named = [replace(figure, name=f"{figure.name}_{slug(one.question)}") for figure in found]
+        sections.append(Section(f"Where the networks look: {one.question} (Grad-CAM)", ABOUT_MAPS, named))
+    return sections, checks
 
 
 def _column(name: str) -> str:
@@ -170,14 +311,78 @@ def _gold(one: PopulationFractions) -> np.ndarray:
     return one.gold_counts
 
 
-def _overview(one: PopulationFractions) -> list[list[str]]:
-    """Return a row for each fraction: labels and corrected in the lowest and highest bin, and of all galaxies."""
-    rows = []
+def _sentences(evidence: _Evidence, changed: Mapping[str, Changed]) -> tuple[str, str]:
+    """Headline and answer, about the first question."""
+    first = evidence.given[0]
+    name, quoted = next(iter(first.ratios.items()))
+    by, applies = _column(first.by), first.applies
+    assert applies is not None
+    low, high = (_said(quoted, b) for b in (0, -1))
+    wrong = abs(quoted.labelled[0] - quoted.fraction[0]) > 2 * quoted.stderr[0]
+    where = f"where {by} {'are' if ',' in first.by else 'is'} lowest"
+    shown = f"The labels show a {name} of {_percent(quoted.labelled[0])} {where}; corrected, it is {low}."
+    headline = shown if wrong else f"The {name} is {low} {where}; the labels show the same."
+    labelled, value, _, least, most = quoted.total
+    said = [
+        f"Corrected, it is {low} in the lowest bin of {by} and {high} in the highest; the labels give "
+        f"{_percent(quoted.labelled[0])} and {_percent(quoted.labelled[-1])}. Of all galaxies together it is "
+        f"{_percent(value)} (range {_percent(least)} to {_percent(most)}; labels {_percent(labelled)}). The question "
+        f"applies to {_percent(applies.total[1])} of the galaxies."
+    ]
+    answers = evidence.answers.get(_question(first))
+    for what, row in [] if answers is None else _of_sets(answers):
+        ends = " and ".join(_percent(row[b]) for b in (0, -2))
+        said.append(f"The truth is {ends}." if what == TRUTH else f"Network {what}: {ends}.")
+    for question, one in changed.items():
+        of = f" ({question})" if len(changed) > 1 else ""
+        said.append(f"{one.count:,} of {one.answers.after.known.sum():,} galaxies change their answer{of}.")
+    return headline, " ".join(said)
+
+
+def _of_sets(answers: Answers) -> list[tuple[str, np.ndarray]]:
+    """The first quantity by each network and the truth of simulated galaxies, in each bin, and last of all galaxies."""
+    sets = [(model.name, model.probabilities) for model in answers.models]
+    if answers.truth is not None and answers.truth.name == TRUTH:
+        sets.append((TRUTH, answers.truth))
+    return [(name, answers.fractions_of(one, answers.quantity)[0]) for name, one in sets]
+
+
+def _rows(one: PopulationFractions, answers: Answers | None) -> list[dict[str, Any]]:
+    """Each fraction by labels, corrected, by networks and truth: in the lowest and highest bin, and of all galaxies."""
+    rows, question = list[dict[str, Any]](), _question(one)
     for name, each in one.ratios.items():
-        labels = [number(each.labelled[b]) for b in (0, -1)]
-        corrected = [f"{number(each.fraction[b])} ({number(each.low[b])} to {number(each.high[b])})" for b in (0, -1)]
-        rows.append([name, *labels, *corrected, with_error(each.total[1], each.total[2])])
+        about = {"question": question, "fraction": name}
+        labels, corrected, low, high = (
+            [*(array[b] for b in (0, -1)), each.total[k]]
+            for k, array in ((0, each.labelled), (1, each.fraction), (3, each.low), (4, each.high))
+        )
+        ranges = {f"{end}_range": pair for end, pair in zip(_ENDS, zip(low, high, strict=True), strict=True)}
+        rows.append(about | {"labels": "observed"} | dict(zip(_ENDS, labels, strict=True)))
+        rows.append(about | {"labels": "corrected"} | dict(zip(_ENDS, corrected, strict=True)) | ranges)
+        if answers is not None and name == answers.quantity.name:
+            for what, row in _of_sets(answers):
+                rows.append(about | {"labels": what} | dict(zip(_ENDS, (row[0], row[-2], row[-1]), strict=True)))
     return rows
+
+
+def _overview(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The table of all questions: each fraction by label set, in the lowest and highest bin, and of all galaxies."""
+    sets = list(dict.fromkeys(row["labels"] for row in rows))
+    by_set = {(row["fraction"], row["labels"]): row for row in rows}
+    shown, cells = {one: _ENDS if one == "corrected" else _ENDS[:2] for one in sets}, []
+    for name in dict.fromkeys(row["fraction"] for row in rows):
+        cells.append([name, *(_cell(by_set.get((name, one)), end) for one in sets for end in shown[one])])
+    head = ["fraction", *(end for one in sets for end in shown[one])]
+    groups = [("", 1), *((one, len(shown[one])) for one in sets)]
+    note = "In the lowest and highest bin of each estimate, and of all galaxies; corrected fractions with 95 % ranges."
+    return Table("Fractions", head, cells, note, groups)
+
+
+def _cell(row: Mapping[str, Any] | None, end: str) -> str:
+    if row is None:
+        return "–"
+    around = row.get(f"{end}_range")
+    return number(row[end]) + ("" if around is None else f" ({number(around[0], '.2f')} to {number(around[1], '.2f')})")
 
 
 def _remark(one: PopulationFractions) -> str:
@@ -188,51 +393,96 @@ def _remark(one: PopulationFractions) -> str:
     )
 
 
-def _figure(one: PopulationFractions) -> Illustration:
-    axes = plot_fractions(one, new_panel(), {})
-    names = ", ".join(one.ratios)
-    caption = (
-        f"{names} of {one.counts.sum():,} galaxies in bins of {_column(one.by)}, among those to which the question "
-        "applies: by the observed labels (majority paths), and corrected with gold labels. Bars are standard errors, "
-        "areas 95 % ranges."
-    )
-    data = pl.DataFrame({"galaxies": one.counts, "gold_labels": _gold(one)})
-    for name, each in one.quoted.items():
-        parts = {"observed": each.labelled, "corrected": each.fraction, "stderr": each.stderr}
-        parts |= {"low": each.low, "high": each.high}
-        data = data.with_columns(**{f"{name}, {what}": pl.Series(values) for what, values in parts.items()})
-    return Illustration(f"fractions_{label_column(one.about['question'])}", axes.figure, caption, data)
+def _figure(one: PopulationFractions, evidence: _Evidence) -> Illustration:
+    return fractions_figure(one, evidence.answers.get(_question(one)))
 
 
-def _section(one: PopulationFractions, first: PopulationFractions) -> Section:
-    """A question: its figure, if it is not at the top of the page, and a table of its bins."""
+def _section(
+    one: PopulationFractions, figures: Mapping[str, Illustration], evidence: _Evidence, changed: Mapping[str, Changed]
+) -> Section:
+    """A question: figures but that at the top of the page, its bins, label sets, who was asked, and what changes."""
+    question = _question(one)
+    answers = evidence.answers.get(question)
+    beside = one is not evidence.given[0]
+    drawn, tables = [figures[question]] if beside else [], [_bins(one, answers)]
+    pairs = list[Pair]()
+    if answers is not None:
+        calibrated = calibration_panels(answers)
+        drawn += [curve_by_class(answers), *([] if calibrated is None else [calibrated])]
+        tables.append(_label_sets(answers))
+    if evidence.catalogue is not None:
+        tables.insert(0 if beside else len(tables), _asked(evidence.catalogue, one))
+    if answers is not None:
+        said, pairs = pairs_of_changes(changed[question])
+        tables.append(table_of_changes(changed[question], said))
+    return Section(capital(question), figures=drawn, tables=tables, pairs=pairs, beside=beside)
+
+
+def _bins(one: PopulationFractions, answers: Answers | None) -> Table:
+    """Fractions in the bins of the estimate; the first also by networks, and the truth."""
     applies = one.applies
     assert applies is not None
-    alone = len(one.ratios) == 1
+    alone, sets = len(one.ratios) == 1, [] if answers is None else _of_sets(answers)
     head = [*([] if alone else ["fraction"]), _column(one.by), "galaxies", "applies to", "gold labels"]
-    rows = [
-        [
-            *([] if alone else [name]),
-            ", ".join(number(value, ".2f") for value in np.atleast_1d(one.middles[b])),
-            f"{one.counts[b]:,}",
-            with_error(applies.fraction[b], applies.stderr[b], ".2f"),
-            f"{_gold(one)[b]:,}",
-            number(each.labelled[b]),
-            with_error(each.fraction[b], each.stderr[b]),
-            f"{number(each.low[b])} to {number(each.high[b])}",
-        ]
-        for name, each in one.ratios.items()
-        for b in range(one.counts.size)
-    ]
-    head += ["observed", "corrected", "range"]
-    figures = () if one is first else (_figure(one),)
+    rows = []
+    for k, (name, each) in enumerate(one.ratios.items()):
+        for b in range(one.counts.size):
+            rows.append(
+                [
+                    *([] if alone else [name]),
+                    ", ".join(number(value, ".2f") for value in np.atleast_1d(one.middles[b])),
+                    f"{one.counts[b]:,}",
+                    with_error(applies.fraction[b], applies.stderr[b], ".2f"),
+                    f"{_gold(one)[b]:,}",
+                    number(each.labelled[b]),
+                    with_error(each.fraction[b], each.stderr[b]),
+                    f"{number(each.low[b])} to {number(each.high[b])}",
+                    *(number(values[b]) if k == 0 else "–" for _, values in sets),
+                ]
+            )
+    head += ["observed", "corrected", "range", *(name for name, _ in sets)]
     note = f"Assumed: {one.assumption}."
-    return Section(str(one.about["question"]).capitalize(), figures=figures, tables=[Table("Bins", head, rows, note)])
+    if answers is not None and sets:
+        note += f" Networks: Σ p({answers.answer}) / Σ p({answers.question} applies) of {answers.which}."
+    return Table("Bins", head, rows, note)
 
 
-def _asked(catalogue: Any, one: PopulationFractions) -> Section:
+def _label_sets(answers: Answers) -> Table:
+    """Drift with α of each label set, and how it compares with gold labels."""
+    tree, quantity = answers.tree_of_bias, answers.quantity
+    head, groups = ["labels", quantity.name], [("", 2)]
+    head += ["above floor", "value", "floor"]
+    groups.append((f"drift with α ({tree.measure})", 3))
+    truth = answers.truth
+    rows_of_gold, right = gold_answers(answers) if truth is not None else (np.array([], dtype=int), np.array([]))
+    right_fractions = None if truth is None else answers.fractions_of(truth, quantity)[0][:-1]
+    if truth is not None:
+        head += ["balanced accuracy", f"error of {quantity.name} (rms)"]
+        groups.append((f"vs {truth.name}", 2))
+    rows = []
+    for one in answers.sets:
+        value, drift = answers.fractions_of(one, quantity)[0], answers.drift[one.name]
+        cells = [one.name, number(value[-1])]
+        measured = numbers_of(drift)
+        cells += [number(measured["excess"]), number(measured["value"])]
+        cells.append(with_error(measured["floor"], measured["floor_std"]))
+        if right_fractions is not None:
+            accuracy = balanced_accuracy(right, hard_answers(answers, one, rows_of_gold))
+            off = float(np.sqrt(np.nanmean((value[:-1] - right_fractions) ** 2)))
+            cells += ["–", "–"] if one is truth else [number(accuracy), number(off)]
+        rows.append(cells)
+    note = (
+        f"On {answers.which}. Drift: of the answers where the question applies by the most probable class of each set, "
+        f"in {f'{2**tree.depth} leaves, ' if tree.depth else ''}{tree.bins} bins of α; noise alone gives the floor."
+    )
+    if truth is not None:
+        note += f" vs {truth.name}: {rows_of_gold.size:,} galaxies to which the question applies by these."
+    return Table("Labels", head, rows, note, groups)
+
+
+def _asked(table: CatalogTable, one: PopulationFractions) -> Table:
     """Who was asked at which resolution: the selection that cuts in the number of votes make."""
-    table, question = read_catalogue(catalogue), str(one.about["question"])
+    question = _question(one)
     tree = tree_of(table, question)
     chosen, _ = rows_where(table.frame, one.about["where"], "catalogue")
     frame = table.frame.filter(pl.Series(chosen))
@@ -256,14 +506,8 @@ def _asked(catalogue: Any, one: PopulationFractions) -> Section:
     ]
     head = ["α", "on the majority path", "votes for the question", f"at least {_USUAL_CUT} votes"]
     head.append(f"{' or '.join(shown)} among these, by majority")
-    drift = BiasTree.fitting(alpha, None, 0, 0).bias(answer_sets(frame, tree, question)[0][0])
     note = (
         "A selection by the number of votes selects by α, and by how the answer changes what volunteers say before. "
         "The corrected fractions use all galaxies."
     )
-    if drift is not None:
-        note += (
-            f" Drift of the answers on the majority path with α: CV14 {drift.value:.3f}, {drift.excess:.3f} above the "
-            "floor."
-        )
-    return Section(f"Who was asked: {question}", tables=[Table("Fraction of the galaxies", head, rows, note)])
+    return Table("Who was asked (fraction of the galaxies)", head, rows, note)

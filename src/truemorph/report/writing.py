@@ -19,11 +19,19 @@ from truemorph.questions import slug
 from truemorph.report.changes import CHANGE, changed_to
 from truemorph.report.distributions import distributions
 from truemorph.report.evidence import TRUTH, Evidence, argument, gather
-from truemorph.report.figures import among_similar, bias_curve, capital, fractions, in_words, reliability_panels
+from truemorph.report.figures import (
+    among_similar,
+    bias_curve,
+    capital,
+    fractions,
+    in_words,
+    reliability_panels,
+    styles_of,
+)
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
 from truemorph.report.lights import DATA, MODEL, ONE_CLASS, lights
 from truemorph.report.measures import agreement, moved_names
-from truemorph.report.networks import looks, training
+from truemorph.report.networks import ABOUT_MAPS, looks, training
 from truemorph.report.options import ReportOptions
 from truemorph.report.page import (
     Illustration,
@@ -97,9 +105,11 @@ def make_report(
         raise InputError(f"{out}: a report is an .html file")
     files = out.with_name(f"{out.stem}_files")
     evidence = gather(sources, options, files)
-    trained, of_runs = training(evidence)
+    models = {one.name: one.classifier for one in evidence.models}
+    styles, counted = styles_of(evidence), evidence.classes[1]
+    trained, of_runs = training(models, styles, {counted: f"p({counted})"})
     curves, of_columns = distributions(evidence)
-    maps, of_maps = looks(evidence)
+    maps, of_maps = looks(models, evidence.frame, evidence.catalogue, options, styles, evidence.classes)
     judged = lights(evidence, {MODEL: [*of_runs, *of_maps], DATA: [*of_columns, *context]})
     findings = tuple(in_order([finding for one in judged for finding in one.findings]))
     examples, changed, drawn = changed_galaxies_section(evidence)
@@ -337,12 +347,7 @@ def _appendix(evidence: Evidence, maps: Sequence[Illustration], trained: Sequenc
     """Maps, intrinsic properties, training, settings, methods and how to cite."""
     out = []
     if maps:
-        note = (
-            "Grad-CAM shows which parts of the picture raise a class score. It does not show that the network uses "
-            "them as an astronomer would: see in the findings whether maps of random weights look the same, and do "
-            "not read a bright frame or corner as structure."
-        )
-        out.append(Section("Where the networks look (Grad-CAM)", note, maps))
+        out.append(Section("Where the networks look (Grad-CAM)", ABOUT_MAPS, maps))
     out += trained
     return [
         *out,

@@ -16,11 +16,19 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import Preparation, prepare, write_preparation
-from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, split_galaxies
+from truemorph.catalogs.sampling import (
+    FRACTIONS_OF_SPLIT,
+    TEST,
+    candidates,
+    draw_sample,
+    sampling_weights,
+    split_galaxies,
+)
 from truemorph.errors import TruemorphError
 from truemorph.io import file_hash
 from truemorph.progress import tell
-from truemorph.reproduce.options import FETCHED, Inputs, split_fractions
+from truemorph.reproduce.options import FETCHED, Inputs
+from truemorph.reproduce.paper import PAPER
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
 from truemorph.tables import frame_hash, read_table, write_table
 
@@ -74,12 +82,10 @@ def _prepared(work: Work) -> Preparation:
     if not (data / _PHOTOMETRY).exists():
         raise work.lacks("Petrosian radii and PSF widths", "sdss", "`table`")
     joins: list[Any] = [data / file for file in (_IMAGES, _PHOTOMETRY, _SERSIC) if (data / file).exists()]
-    columns = {}
     if (data / _REDSHIFTS).exists():
         redshifts = read_table(data / _REDSHIFTS).frame.select("OBJID", "REDSHIFT").unique("OBJID")
         joins.append(Join(redshifts, columns=("OBJID",)))
-        columns["redshift"] = "coalesce(nullif(redshift, -9999), REDSHIFT)"
-    prepared = prepare(data / _VOTES, joins=joins, columns=columns, seed=seed)
+    prepared = prepare(data / _VOTES, preset=PAPER, joins=joins, sample="all", split=FRACTIONS_OF_SPLIT, seed=seed)
     frame = prepared.catalogue.frame.select(~pl.selectors.matches(_LATER_QUESTIONS))
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))
 
@@ -110,25 +116,13 @@ def _with_hart(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         seed=work.options.seed,
     )
     labels = prepared.catalogue.frame.select(_ID, pl.col(_LABELS).name.prefix("hart_"))
-    frame = frame.with_columns(_ID).join(labels, on="_id", how="left", maintain_order="left").drop("_id")
+    frame = (
+        frame.drop("hart_label", strict=False)
+        .with_columns(_ID)
+        .join(labels, on="_id", how="left", maintain_order="left")
+        .drop("_id")
+    )
     return frame, prepared.catalogue.metadata["votes"]
-
-
-def _complete(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
-    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there.
-
-    As in published code of the paper's lineage. Redshifts count if most galaxies have one.
-    """
-    steps = []
-    for what, name, enough in (
-        ("without image", "image", 0),
-        ("without label by Hart et al.", "hart_label", 0),
-        ("without redshift", "redshift", frame.height / 2),
-    ):
-        if name in frame.columns and frame[name].count() > enough:
-            before, frame = frame.height, frame.drop_nulls(name)
-            steps.append((what, before - frame.height))
-    return frame, [*steps, ("candidates for the sample", frame.height)]
 
 
 def _draw(frame: pl.DataFrame, work: Work) -> pl.DataFrame:
@@ -139,7 +133,7 @@ def _draw(frame: pl.DataFrame, work: Work) -> pl.DataFrame:
     smooth, disk = np.minimum(asked, have).tolist()
     chosen, _ = draw_sample(labels, frame["object_id"].to_list(), (smooth, disk), seed)
     sample = frame.filter(chosen)
-    split, _ = split_galaxies(sample["object_id"].to_list(), split_fractions(sample.height), seed)
+    split, _ = split_galaxies(sample["object_id"].to_list(), work.options.split(sample.height), seed)
     weights = sampling_weights(labels, chosen)[chosen]
     return sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights))
 
@@ -149,7 +143,9 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
     everything, hart_votes = prepared.catalogue.frame, ""
     if work.inputs.hart is not None:
         everything, hart_votes = _with_hart(work, everything)
-    everything, steps = _complete(everything)
+    complete, lacking = candidates(everything, read_mapping(PAPER).drawn_with)
+    everything = everything.filter(complete)
+    steps = [*((f"without {name}", n) for name, n in lacking), ("candidates for the sample", everything.height)]
     sample = _draw(everything, work)
     catalogue = replace(prepared.catalogue, frame=sample)
     prepared = replace(prepared, catalogue=catalogue, funnel=[*prepared.funnel, *steps])

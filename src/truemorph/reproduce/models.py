@@ -22,8 +22,8 @@ from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, tr
 from truemorph.errors import InputError, TruemorphError
 from truemorph.io import write_file
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
-from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
-from truemorph.reproduce.paper import DCV14, DDB, RESNET_GZ2B, RESNET_GZ2D
+from truemorph.reproduce.options import Inputs, ReproduceOptions
+from truemorph.reproduce.paper import DCV14, DDB, PAPER, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work, images_digest, rows_digest
 from truemorph.tables import CatalogTable, numeric_columns
 
@@ -43,8 +43,7 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     """Fit θ of DDB with the paper's estimator on the training set (section 2.3.3), and with others for comparison."""
     catalogue = work.catalogue()
     training = int((catalogue.frame["split"] == TRAIN).sum())
-    bins = theta_bins(training)
-    fit, described = fit_catalogue(catalogue, method="binned", bins=bins, where=_TRAINING_ROWS)
+    fit, described = fit_catalogue(catalogue, method="binned", where=_TRAINING_ROWS)
     write_fit(described, fit.plot().figure, folder / FIT)
 
     likelihood = {"method": "likelihood", "where": _TRAINING_ROWS}
@@ -69,7 +68,7 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     return {
         "theta": described["parameters"]["theta"],
         "stderr": described["stderr"].get("theta"),
-        "bins": bins,
+        "bins": fit.settings.bins,
         **{name: described[name] for name in ("class_fractions", "galaxies", "alpha", "alpha_psf", "findings")},
         "others": compared,
     }
@@ -84,7 +83,7 @@ def network_config(inputs: Inputs, options: ReproduceOptions) -> TrainingConfig:
 
 
 def _preset(options: ReproduceOptions) -> str:
-    return options.preset or ("paper" if options.fraction == 1 else "quick")
+    return options.preset or (PAPER if options.fraction == 1 else "quick")
 
 
 def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
@@ -108,8 +107,10 @@ def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - began
-    train, validation, _ = split_fractions(sum(options.counts))
-    galaxies = sum(options.counts) * (train + validation / 3)  # validation takes a third of a step
+    total = sum(options.counts)
+    train, validation, test = options.split(total)
+    # Validation takes a third of a step.
+    galaxies = total * (train + validation / 3) / (train + validation + test)
     devices = torch.cuda.device_count() if device.type == "cuda" and several_devices(config) else 1
     speed, networks = devices * size / seconds, len(NETWORKS) * config.folds * config.seeds
     return (

@@ -13,7 +13,7 @@ from truemorph import config
 from truemorph.arguments import Count, Names, Seed
 from truemorph.errors import InputError
 from truemorph.io import checked, read_toml
-from truemorph.reproduce.paper import PER_THETA_BIN, SAMPLE, SPLIT
+from truemorph.reproduce.paper import SAMPLE, SPLIT
 
 CONFIG = "reproduce.toml"
 # Files that `truemorph fetch` writes in the folder of data.
@@ -21,7 +21,6 @@ FETCHED = {"hart": "gz2/gz2_hart16.csv.gz", "better": "hst"}
 _SCALES = {"paper": 1.0, "quick": 0.05}
 # Minimum number of test galaxies, on which bias is measured, and their largest fraction of the sample.
 _TEST, _LARGEST_TEST = 1_000, 0.4
-_FEWEST_THETA_BINS = 12
 
 
 class Inputs(BaseModel):
@@ -140,14 +139,13 @@ class ReproduceOptions:
         smooth, disk = (max(1, round(self.fraction * n)) for n in SAMPLE)
         return smooth, disk
 
+    def split(self, n: int) -> tuple[float, float, float]:
+        """Return numbers or fractions of training, validation and test galaxies of a sample of `n`.
 
-def split_fractions(n: int) -> tuple[float, float, float]:
-    """Training, validation and test fractions: the paper's, but at least 1,000 test galaxies if possible."""
-    validation = SPLIT[1] / sum(SPLIT)
-    test = max(SPLIT[2] / sum(SPLIT), min(_LARGEST_TEST, _TEST / n))
-    return 1 - validation - test, validation, test
-
-
-def theta_bins(training: int) -> int:
-    """Number of bins of α for θ: 64 galaxies per bin as in the paper, but at least twelve bins."""
-    return min(max(_FEWEST_THETA_BINS, training // PER_THETA_BIN), training)
+        The paper's numbers at full scale; below, at least 1,000 test galaxies if possible.
+        """
+        if self.fraction == 1:
+            return SPLIT
+        validation = SPLIT[1] / sum(SPLIT)
+        test = max(SPLIT[2] / sum(SPLIT), min(_LARGEST_TEST, _TEST / n))
+        return 1 - validation - test, validation, test

@@ -9,6 +9,10 @@ from truemorph.catalogs.sampling import PAPER_SAMPLE, PAPER_SPLIT
 GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB = "gz2b", "gz2d", "resnet-gz2b", "resnet-gz2d", "dcv14", "ddb"
 
 
+# Preset of `truemorph prepare` for the paper's sample, and of its networks.
+PAPER = "paper"
+
+
 class Row(NamedTuple):
     """A row of the paper's Table 1; accuracy and precision are vs the labels that it was trained on."""
 
@@ -32,8 +36,6 @@ TABLE_1 = {
 THETA = {DCV14: 9.18, DDB: 11.25}
 # Section 2.5: smooth and disk; training, validation, test.
 SAMPLE, SPLIT = PAPER_SAMPLE, PAPER_SPLIT
-# Section 2.3.3: training galaxies per bin of α for θ.
-PER_THETA_BIN = 64
 # CV18 and CV14 in published code of the same lineage: depth of the tree and bins of α; bins of CV14.
 TREE, BINS_CV14 = (3, 8), 10
 # Section 3.2: fraction of GZ2B's smooth galaxies with the light profile of a disk.

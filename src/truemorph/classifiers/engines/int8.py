@@ -1,7 +1,8 @@
 """Quantise networks to int8 for CPUs, and check them against float32 before use.
 
 They are compared on images that were not used for calibration: agreement of labels, class fractions in quintiles of α,
-and calibration error. A network that fails is rejected with these numbers; one that passes is stored with the model.
+and calibration error. A network that fails is rejected with these numbers; one that passes is kept beside the model's
+networks in float32.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -21,16 +21,12 @@ import polars as pl
 from filelock import FileLock
 from scipy.special import softmax
 
-from truemorph.bias.maximum import fit_softmax
-from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import DISK
-from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.network import TorchEngine
+from truemorph.classifiers.engines import Engine, Proof
+from truemorph.classifiers.engines.openvino import AT_ONCE, OpenVinoEngine, check_runs
+from truemorph.classifiers.engines.representation import network_files, networks_of, save_networks
 from truemorph.errors import InputError
 from truemorph.io import checksums, plain, read_json, write_json
-from truemorph.labelling.engines import Engine
-from truemorph.labelling.engines.openvino import AT_ONCE, OpenVinoEngine, converted
-from truemorph.labelling.sources import Rows, Source, decoded
 from truemorph.progress import progress, tell
 
 CALIBRATION_IMAGES, GATE_IMAGES = 512, 10_000
@@ -81,6 +77,8 @@ class Gate:
 
 def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.ndarray) -> Gate:
     """Compare the probabilities (N, 2) of a faster engine with those in float32; true classes are -1 if unknown."""
+    from truemorph.bias.scores import calibration_error
+
     before, after = exact.argmax(axis=1), fast.argmax(axis=1)
     changes = []
     for part in np.array_split(np.argsort(alpha, kind="stable"), _PARTS):
@@ -97,44 +95,27 @@ def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.nd
     return Gate(len(exact), float(np.mean(before == after)), changes, change, against)
 
 
-def _pixels(
-    model: Classifier, source: Source, calibration: bool, most: int
-) -> Iterator[tuple[np.ndarray, pl.DataFrame]]:
-    """Yield readable images for calibration, or the others, with their rows; `most` images at most."""
-    wanted = slice(1) if calibration else slice(1, None)
-    batches = (rows for part in source.parts for rows in part.batches(_EVERY))
-    chosen = (Rows(rows.frame[wanted], rows.images[wanted]) for rows in batches)
-    for frame, pixels, problems in decoded(model.config, chosen):
-        readable = frame.filter(pl.Series(problems, dtype=pl.String).is_null())[:most]
-        most -= readable.height
-        if readable.height:
-            yield pixels[: readable.height], readable
-        if most == 0:
-            return
-
-
-def calibration_images(model: Classifier, source: Source) -> np.ndarray:
+def calibration_images(proof: Proof) -> np.ndarray:
     """Read images for calibration, shape (512, S, S, 3), or fewer if there are fewer."""
-    batches = [pixels for pixels, _ in _pixels(model, source, True, CALIBRATION_IMAGES)]
+    batches = [pixels for pixels, _ in proof.images(_EVERY, True, CALIBRATION_IMAGES)]
     if not batches:
-        raise InputError(f"{source.path}: no readable image to calibrate int8; give more images")
+        raise InputError(f"{proof.name}: no readable image to calibrate int8; give more images")
     return np.concatenate(batches)
 
 
-def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> Gate:
-    """Run both engines on 10,000 images that were not used for calibration; an error if there are fewer."""
-    members, frames = range(len(model.members)), []
-    exact_p, fast_p = list[np.ndarray](), list[np.ndarray]()
+def measure(model: Any, proof: Proof, fast: Engine) -> Gate:
+    """Compare an engine with torch on 10,000 images that were not used for calibration; an error if there are fewer."""
+    frames, exact_p, fast_p = [], list[np.ndarray](), list[np.ndarray]()
     with progress(GATE_IMAGES, "int8 against fp32", "img") as bar:
-        for pixels, frame in _pixels(model, source, False, GATE_IMAGES):
-            exact_p.append(np.mean([exact.member(pixels, member) for member in members], axis=0))
-            fast_p.append(np.mean([fast.member(pixels, member) for member in members], axis=0))
+        for pixels, frame in proof.images(_EVERY, False, GATE_IMAGES):
+            exact_p.append(model.probabilities(pixels))
+            fast_p.append(np.mean([fast.member(pixels, member) for member in range(len(model.members))], axis=0))
             frames.append(frame)
             bar.update(len(pixels))
     n = sum(map(len, frames))
     if n < GATE_IMAGES:
         raise InputError(
-            f"{source.path}: int8 is tested on {GATE_IMAGES:,d} images that were not used for calibration, but only "
+            f"{proof.name}: int8 is tested on {GATE_IMAGES:,d} images that were not used for calibration, but only "
             f"{n:,d} are available; give more with `gate` (simulated images are fine)"
         )
     rows = pl.concat(frames)
@@ -158,6 +139,8 @@ class Alignment:
     @classmethod
     def fit(cls, fast: np.ndarray, exact: np.ndarray) -> Alignment:
         """Fit `fast` to `exact`, both (N, 2), by minimum cross-entropy, which makes their mean probabilities equal."""
+        from truemorph.bias.maximum import fit_softmax
+
         design = np.column_stack([np.ones(len(fast)), _logit(fast)])
         coefficients, _ = fit_softmax(design, exact, np.zeros(2), np.ones(len(fast)))
         shift, scale = map(float, coefficients[0])
@@ -194,33 +177,33 @@ def quantised(network: Any, pixels: np.ndarray) -> Any:
         )
 
 
-def int8_members(model: Classifier, pixels: np.ndarray) -> Members:
-    """Quantise a model's members and align them with those in float32, on these uint8 images."""
-    members = range(len(model.members))
-    networks = [quantised(converted(model, member), pixels) for member in members]
-    rough = OpenVinoEngine(networks, model, "int8")
-    exact = model.member_probabilities
+def int8_members(model: Any, pixels: np.ndarray) -> Members:
+    """Quantise the members of a `Classifier`, and align them with those in float32, on these uint8 images."""
+    _, files = networks_of(model)
+    networks = [quantised(openvino.Core().read_model(one), pixels) for one in files]
+    rough = OpenVinoEngine(networks, "int8")
+    exact, members = model.member_probabilities, range(len(files))
     return networks, [Alignment.fit(rough.member(pixels, member), exact(pixels, member)) for member in members]
 
 
-def int8_engine(model: Classifier, source: Source | None) -> OpenVinoEngine:
-    """Make an OpenVINO engine in int8: stored with the model if it passed before, else tested on `source`."""
-    if model.folder is None:
-        raise InputError("int8 networks are stored with the model; save it, and load it from its folder")
-    place = model.folder / "openvino-int8"
-    members = _kept(model, place)
+def int8_engine(model: Any, folder: Path, proof: Proof | None) -> OpenVinoEngine:
+    """Make an OpenVINO engine in int8: kept with the networks in `folder` if it passed before, else tested."""
+    place = folder / "int8"
+    members = passed_int8(model, folder)
     if members is None:
-        with FileLock(place.with_name(".openvino-int8.lock")):  # only one of several processes makes them
-            members = _kept(model, place) or _made(model, source, place)
+        with FileLock(place.with_name(".int8.lock")):  # only one of several processes makes them
+            members = passed_int8(model, folder) or _made(model, proof, place)
     networks, alignments = members
-    return OpenVinoEngine(networks, model, "int8", alignments)
+    check_runs(place / "member-0.xml", "int8")
+    return OpenVinoEngine(networks, "int8", alignments)
 
 
-def _kept(model: Classifier, place: Path) -> Members | None:
+def passed_int8(model: Any, folder: Path) -> Members | None:
     """Read networks that passed with this version of OpenVINO and these limits; None if there are none."""
+    place = folder / "int8"
     try:
         stored, core = read_json(place / _GATE), openvino.Core()
-        sums = checksums(place, _GATE, stored, _files(len(model.members)))
+        sums = checksums(place, _GATE, stored, network_files(len(model.members)))
         made = {"model_hash": model.model_hash, "openvino": version("openvino"), "sha256": sums}
         if stored != stored | made or not Gate(**{one.name: stored[one.name] for one in fields(Gate)}).passed:
             return None
@@ -230,32 +213,21 @@ def _kept(model: Classifier, place: Path) -> Members | None:
         return None
 
 
-def _files(members: int) -> list[str]:
-    """Names of the files of all networks."""
-    return [f"member-{member}.{kind}" for member in range(members) for kind in ("xml", "bin")]
-
-
-def _made(model: Classifier, source: Source | None, place: Path) -> Members:
-    """Make networks, test them, and store them in a folder."""
-    if source is None:
+def _made(model: Any, proof: Proof | None, place: Path) -> Members:
+    """Make networks, test them, and keep them in a folder."""
+    if proof is None:
         raise InputError(f"{place}: has no int8 networks that were tested for this model; give images with `gate`")
-    if not source.prepared:
-        raise InputError(
-            f"{source.path}: int8 must keep class fractions at every alpha, but alpha is not known here; give a "
-            "prepared catalogue with `gate` (for example of simulated galaxies)"
-        )
-    networks, alignments = int8_members(model, calibration_images(model, source))
-    gate = measure(model, source, TorchEngine(model, "fp32"), OpenVinoEngine(networks, model, "int8", alignments))
+    networks, alignments = int8_members(model, calibration_images(proof))
+    gate = measure(model, proof, OpenVinoEngine(networks, "int8", alignments))
     found = gate.summary(model.classes[1])
     tell(f"int8 {'passed' if gate.passed else 'failed'}: {found}")
     if not gate.passed:
         raise InputError(f"int8 is not accurate enough for this model: {found}; use bf16")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    for member, network in enumerate(networks):
-        openvino.save_model(network, place / f"member-{member}.xml", compress_to_fp16=False)
-    about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": str(source.path)}
+    save_networks(networks, place)
+    about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": proof.name}
     about = plain({**about, **asdict(gate), "alignments": [asdict(one) for one in alignments]})
     # Last, because without this file the folder is not used.
-    write_json(place / _GATE, {**about, "sha256": checksums(place, _GATE, about, _files(len(networks)))})
+    write_json(place / _GATE, {**about, "sha256": checksums(place, _GATE, about, network_files(len(networks)))})
     return networks, alignments

@@ -1,0 +1,148 @@
+"""Engines compute p(y | x), with one interface."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import polars as pl
+
+from truemorph.errors import InputError, require_extra
+from truemorph.progress import tell
+
+# If they find this package, OpenVINO and NNCF write into the home directory and send usage data.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+ENGINES = ("auto", "torch", "openvino")
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+
+
+class Unusable(InputError):
+    """OpenVINO can't run this model on this machine."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Images of galaxies with α, on which int8 is calibrated and compared with float32; `name` is for messages.
+
+    `images(every, calibrate, most)` yields pixels (N, S, S, 3) and rows with `alpha`, at most `most` of them: one in
+    `every`, to calibrate, or all others.
+    """
+
+    name: str
+    images: Callable[[int, bool, int], Iterator[tuple[np.ndarray, pl.DataFrame]]]
+
+
+class Engine(Protocol):
+    """Compute the probabilities of a model's members.
+
+    `description` (engine, device and precision) is for the metadata of labels; `at_once` is how many threads may call
+    `member` at the same time.
+    """
+
+    description: str
+    at_once: int
+
+    def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
+        """Return p(y | x) of one member, (N, K), for pixels (N, S, S, 3) or features (N, P)."""
+        ...
+
+
+class FeatureEngine:
+    """Logistic regression on catalogue features."""
+
+    at_once = 1
+
+    def __init__(self, model: Any) -> None:
+        self.member, self.description = model.member_probabilities, "numpy"
+
+
+def engine_for(model: Any, name: str = "auto", precision: Precision = "auto", gate: Proof | None = None) -> Engine:
+    """Make an engine for a `Classifier`: torch or openvino, of which only openvino has int8.
+
+    Engine "auto" is torch on a GPU, otherwise OpenVINO where it runs this model, otherwise torch. Precision "auto" is
+    int8 if it has passed for this model (OpenVINO), otherwise bf16 if the hardware multiplies it, otherwise fp32. int8
+    is first compared with float32 on the images of `gate`.
+    """
+    if not model.uses_images:
+        return FeatureEngine(model)
+    if name not in ENGINES:
+        raise InputError(f"no engine {name!r}; available: {', '.join(ENGINES)}")
+    # Converted networks are kept by the checksum of a saved model.
+    on_torch = model.folder is None or _uses_gpu(model.device)
+    if name == "torch" or (name == "auto" and precision != "int8" and on_torch):
+        return _torch_engine(model, precision)
+    try:
+        return _openvino_engine(model, precision, gate)
+    except Unusable as problem:
+        without_torch = find_spec("openvino") and not find_spec("torch")
+        if name == "openvino" or precision == "int8" or without_torch:
+            raise
+        tell(f"labelling with torch, which is slower than OpenVINO: {problem}")
+    return _torch_engine(model, precision)
+
+
+def _uses_gpu(device: str) -> bool:
+    """Whether torch would use a GPU; it is asked only where there is a driver, because its import takes seconds."""
+    if device != "auto":
+        return device != "cpu"
+    if not cuda_devices() or find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def cuda_devices() -> int:
+    """Return the number of GPUs that CUDA's driver offers to this process; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        count = ctypes.c_int()
+        offered = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    except (OSError, AttributeError):
+        return 0
+    return count.value if offered else 0
+
+
+def _torch_engine(model: Any, precision: Precision) -> Engine:
+    require_extra("networks")
+    from truemorph.classifiers.network import TorchEngine, multiplies_bf16
+
+    if precision == "int8":
+        raise InputError("int8 needs `engine` openvino")
+    if precision == "auto":
+        precision = "bf16" if multiplies_bf16() else "fp32"
+    return TorchEngine(model, precision, folded=True)
+
+
+def networks_for(model: Any) -> tuple[Path, str]:
+    """Return the folder of a `Classifier`'s OpenVINO networks, and its name in the folder of an exported model."""
+    require_extra("label")
+    from truemorph.classifiers.engines.representation import EXPORTED, networks_of
+
+    return networks_of(model)[0], EXPORTED
+
+
+def _openvino_engine(model: Any, precision: Precision, gate: Proof | None) -> Engine:
+    try:
+        require_extra("label")
+    except InputError as problem:
+        raise Unusable(str(problem)) from problem
+    from truemorph.classifiers.engines.int8 import int8_engine, passed_int8
+    from truemorph.classifiers.engines.openvino import OpenVinoEngine, check_runs, multiplies_bf16
+    from truemorph.classifiers.engines.representation import networks_of
+
+    folder, networks = networks_of(model)
+    if precision == "int8" or (precision == "auto" and passed_int8(model, folder)):
+        return int8_engine(model, folder, gate)
+    if precision == "auto":
+        precision = "bf16" if multiplies_bf16() else "fp32"
+    check_runs(networks[0], precision)
+    return OpenVinoEngine(networks, precision)

@@ -1,0 +1,61 @@
+"""truemorph export: copy a model with its OpenVINO networks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from truemorph.arguments import Model, validated
+from truemorph.classifiers.checkpoint import Classifier, load
+from truemorph.classifiers.engines import networks_for
+from truemorph.errors import InputError
+from truemorph.results import PlainResult
+
+
+@validated
+def export_model(model: Model, out: Path) -> PlainResult:
+    """Copy a model with its OpenVINO networks, to label on machines without torch.
+
+    They need `pip install truemorph[label]`, and label with the copy as with any model.
+
+    Example: truemorph export model model-for-labelling
+
+    Parameters
+    ----------
+    model : path or Classifier
+        Model folder.
+    out : path
+        Folder of the copy, which must not exist.
+
+    Returns
+    -------
+    PlainResult
+        Folder and size of the copy. It has int8 networks too, if they have passed their test.
+
+    Raises
+    ------
+    InputError
+        If the folder exists, or the model has no networks or can't be converted.
+
+    Examples
+    --------
+    >>> export_model("model", "model")
+    Traceback (most recent call last):
+    truemorph.errors.InputError: model: not a truemorph model folder...
+    """
+    model = model if isinstance(model, Classifier) else load(model)
+    if not model.uses_images or model.folder is None:
+        raise InputError("this model needs no networks to label; copy its folder or file")
+    if out.exists():
+        raise InputError(f"{out}: exists; choose another folder (`out`)")
+    folder, networks = networks_for(model)
+    partial = out.with_name(f".{os.getpid()}.{out.name}")
+    try:
+        shutil.copytree(model.folder, partial, ignore=shutil.ignore_patterns(networks, ".*"))
+        shutil.copytree(folder, partial / networks, ignore=shutil.ignore_patterns(".*"))
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    size = sum(one.stat().st_size for one in out.rglob("*"))
+    return PlainResult(f"wrote {out} ({size / 1e6:.0f} MB)", {"out": str(out), "bytes": size})

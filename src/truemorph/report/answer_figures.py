@@ -1,0 +1,165 @@
+"""Figures of a question, each with its caption and the data behind it."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.binning import Bins
+from truemorph.bias.likelihood import observables_of
+from truemorph.bias.plots import plot_fractions
+from truemorph.bias.population import PopulationFractions
+from truemorph.bias.scores import calibration_error
+from truemorph.catalogs.label_sets import FIFTHS
+from truemorph.catalogs.paths import path_labels
+from truemorph.plotting import ALPHA, CYCLE, GREEN, RED, plain_text
+from truemorph.questions import slug
+from truemorph.report.answer_checks import gold_answers
+from truemorph.report.answers import GOLD_LABELS, Answers
+from truemorph.report.evidence import TRUTH, argument
+from truemorph.report.figures import STYLE, Style, capital, legend_above, new_panel
+from truemorph.report.lights import FEWEST_OF_A_CLASS
+from truemorph.report.page import Illustration
+from truemorph.tables import numeric_columns
+
+_POINTS = 10
+# Colours of networks, which are not those of the estimate; the naive ones' first.
+_COLOURS = (RED, GREEN, "#CC79A7", "#F0E442")
+_MARKERS = "^vXP"
+
+
+def styles_of_networks(answers: Answers) -> dict[str, Style]:
+    """How each network, and each of its label sets, is drawn."""
+    styles: dict[str, Style] = {}
+    models = sorted(answers.models, key=lambda one: not one.naive)
+    start = int(not any(one.naive for one in models))
+    for k, model in enumerate(models, start):
+        look: Style = {"color": _COLOURS[k % len(_COLOURS)], "marker": _MARKERS[k % len(_MARKERS)], "ls": "-"}
+        styles |= {model.name: look, model.probabilities.name: look}
+        if model.posterior is not None:
+            styles[model.posterior.name] = look | {"ls": ":"}
+    return styles
+
+
+def fractions_figure(one: PopulationFractions, answers: Answers | None) -> Illustration:
+    """Fractions in the bins of the estimate; of networks and the truth those of the first answer."""
+    axes, by = plot_fractions(one, new_panel(5.2, 3.9), {}), " and ".join(_by(one))
+    data = pl.DataFrame({"galaxies": one.counts, "gold_labels": one.gold_counts})
+    for name, each in one.quoted.items():
+        parts = {"observed": each.labelled, "corrected": each.fraction, "stderr": each.stderr}
+        parts |= {"low": each.low, "high": each.high}
+        data = data.with_columns(**{f"{name}, {what}": pl.Series(values) for what, values in parts.items()})
+    names = ", ".join(one.ratios)
+    caption = (
+        f"{capital(names)} of {one.counts.sum():,} galaxies in bins of {by}, where the question applies: by the "
+        "observed labels (majority paths), and corrected with gold labels. Bars are standard errors, areas 95 % ranges."
+    )
+    if answers is not None:
+        styles, quantity, drawn = styles_of_networks(answers), answers.quantity, []
+        for model in answers.models:
+            drawn.append((f"{model.name} (network)", model.probabilities, styles[model.name]))
+        if answers.truth is not None and answers.truth.name == TRUTH:
+            drawn.append((TRUTH, answers.truth, STYLE["truth"]))
+        for label, labels, style in drawn:
+            value, error = (array[:-1] for array in answers.fractions_of(labels, quantity))
+            data = data.with_columns(pl.Series(f"{label}", value), pl.Series(f"{label}, stderr", error))
+            if one.edges.ndim == 1:
+                axes.errorbar(one.middles, value, error, ms=4, lw=1.2, label=plain_text(label), **style)
+        if drawn:
+            axes.get_legend().remove()
+            legend_above(axes)
+            p = f"Σ p({answers.answer}) / Σ p({answers.question} applies)"
+            caption += f" {capital(' and '.join(label for label, *_ in drawn))}: {p}, of {answers.which}."
+    return Illustration(f"fractions_{slug(str(one.about['question']))}", axes.figure, caption, data)
+
+
+def _by(one: PopulationFractions) -> list[str]:
+    return ["α" if name == "alpha" else name for name in one.by.split(",")]
+
+
+def curve_by_class(answers: Answers) -> Illustration:
+    """T(α) by true class: how often the majority path is right, and how often it reaches the question."""
+    transition, alpha, panels = answers.transition, answers.alpha, (new_panel(), new_panel())
+    nodes = transition.nodes
+    grid = np.linspace(max(alpha.min(), 0.1), float(np.quantile(alpha, 0.99)), 120)
+    names = observables_of(answers.estimate.about, transition)
+    at = argument(grid, numeric_columns(answers.frame, names, answers.source), along=True)
+    matrix, data = np.asarray(transition.matrix(at)), []
+    labels = path_labels(answers.frame, nodes, answers.source)
+    reached = np.array([one in nodes.answers for one in nodes.classes])
+    for k, (name, colour) in enumerate(zip(nodes.classes, cycle(CYCLE))):
+        rows = answers.known == k
+        shown = {"right": (np.arange(len(nodes.classes)) == k), "reached": reached}
+        for (what, counted), axes in zip(shown.items(), panels, strict=True):
+            curve = matrix[:, k] @ counted
+            axes.plot(grid, curve, color=colour, label=plain_text(name))
+            about = {"class": name, "what": what}
+            data.append(pl.DataFrame(about | {"by": "T(α)", "alpha": grid, "share": curve}))
+            if rows.sum() >= FEWEST_OF_A_CLASS:
+                cut = Bins.cut(alpha[rows], min(FIFTHS, int(rows.sum()) // FEWEST_OF_A_CLASS))
+                share, error, _ = cut.averages(counted[labels[rows]].astype(float))
+                axes.errorbar(cut.middles, share, error, fmt="o", ms=4, color=colour)
+                points = {"by": "gold labels", "alpha": cut.middles, "share": share, "stderr": error}
+                data.append(pl.DataFrame(about | points))
+    said = ("majority path is right", f"majority path reaches {answers.question}")
+    for axes, what in zip(panels, said, strict=True):
+        axes.set(xlabel=ALPHA, ylabel=f"probability that the\n{what}", ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
+        legend_above(axes)
+    return Illustration(
+        f"curve_{slug(answers.question)}",
+        [axes.figure for axes in panels],
+        "T(α) by true class: how often the majority of the votes finds the whole path of a galaxy (left), and how "
+        f"often it leads to the question {answers.question} (right). Lines: the estimate. Points: galaxies by the "
+        f"{GOLD_LABELS if answers.truth is None else answers.truth.name}, with binomial errors."
+        + (" Other columns that it depends on are at their means." if names else ""),
+        pl.concat(data, how="diagonal"),
+    )
+
+
+def calibration_panels(answers: Answers) -> Illustration | None:
+    """Of p(answer | the question applies): against gold labels, and through T(α) against the votes."""
+    styles, panels, errors, data = styles_of_networks(answers), [], [], []
+    given = f"p({answers.answer} | {answers.question} applies)"
+    found = []
+    if answers.truth is not None:
+        rows, right = gold_answers(answers)
+        sets = [one for model in answers.models for one in (model.probabilities, model.posterior) if one is not None]
+        soft = {}
+        for one in sets:
+            above, below = answers.answered(one)[rows].T
+            soft[one.name] = np.divide(above, below, out=np.full(rows.size, np.nan), where=below > 0)
+        found.append((given, f"{answers.quantity.name}: {answers.truth.name}", right.astype(float), soft))
+    predicted = {one.name: answers.predicted_votes(one) for one in answers.models if not one.naive}
+    if any(np.isfinite(one).any() for one in predicted.values()):
+        voted = f"fraction of votes for {answers.answer}"
+        found.append((f"{voted} predicted through T", f"{voted}, observed", answers.votes, predicted))
+    for xlabel, ylabel, outcome, probabilities in found:
+        axes = new_panel(4.2, 4.2)
+        axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
+        for name, p in probabilities.items():
+            usable = np.isfinite(p) & np.isfinite(outcome)
+            if usable.sum() < _POINTS:
+                continue
+            cut = Bins.cut(p[usable], _POINTS)
+            value, error, n = cut.averages(outcome[usable])
+            axes.errorbar(cut.middles, value, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
+            errors.append(f"{name} {calibration_error(outcome, p):.3f} ({ylabel})")
+            columns = {"labels": name, "against": ylabel, "mean": cut.middles, "fraction": value, "stderr": error}
+            data.append(pl.DataFrame(columns | {"galaxies": n}))
+        axes.set(xlabel=plain_text(xlabel), ylabel=plain_text(ylabel), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.set_aspect("equal")
+        if len(axes.lines) > 1:
+            axes.legend(frameon=False, fontsize=8, loc="lower right")
+        panels.append(axes.figure)
+    if not data:
+        return None
+    return Illustration(
+        f"calibration_{slug(answers.question)}",
+        panels,
+        f"Calibration of {given}. Mean distance of probability and fraction: {'; '.join(errors)}. Gold labels: "
+        "galaxies to which the question applies by these. Votes: galaxies of which somebody was asked, with their "
+        "votes at the questions before.",
+        pl.concat(data),
+    )

@@ -1,0 +1,419 @@
+"""The galaxies of a report on a question of a decision tree: votes, networks and gold labels, in the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.binning import Bins
+from truemorph.bias.estimate import Estimate
+from truemorph.bias.likelihood import observables_of, posterior
+from truemorph.bias.metrics import BiasResult
+from truemorph.bias.population import PopulationFractions
+from truemorph.bias.transitions import UNKNOWN, Transition, TreeTransition, transition_from_dict
+from truemorph.catalogs.label_sets import LabelSet
+from truemorph.catalogs.paths import gold_column, label_column, path_labels, path_observations, tree_of, votes_at_nodes
+from truemorph.catalogs.question_gold import gold_of_question
+from truemorph.catalogs.selected import filtered, sample_weights
+from truemorph.classifiers.checkpoint import Classifier
+from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.labelling.labeller import IN_SAMPLE
+from truemorph.questions import NOT_APPLICABLE, Head, Quantity, Tree, columns_of, is_unsure, slug
+from truemorph.report.evidence import OBSERVED, TRUTH, argument, measured_rows
+from truemorph.report.measures import BiasTree, class_numbers, rows_in_bins
+from truemorph.report.options import ReportOptions
+from truemorph.tables import CatalogTable, numeric_columns
+
+GOLD_LABELS = "gold labels"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network's class probabilities for a question, of all galaxies."""
+
+    name: str
+    classifier: Classifier
+    head: Head
+    curve: dict[str, Any]  # T(α) of this question, in the format of a fit file
+    p: np.ndarray  # (N, K), NaN where it was trained on the label
+    after: np.ndarray  # (N, K), given the galaxy's own votes too
+
+    @cached_property
+    def transition(self) -> Transition:
+        """T(α) that it was trained through."""
+        return transition_from_dict(self.curve)
+
+    @property
+    def naive(self) -> bool:
+        """Whether the observed answers are correct in its training."""
+        return not isinstance(self.transition, TreeTransition)
+
+    @property
+    def probabilities(self) -> LabelSet:
+        """Without the votes."""
+        return LabelSet(f"{self.name}: p", "probabilities", self.p, self.head.classes, self.name)
+
+    @property
+    def posterior(self) -> LabelSet | None:
+        """None of a naive network."""
+        if self.naive:
+            return None
+        return LabelSet(f"{self.name}: posterior", "posterior", self.after, self.head.classes, self.name)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The galaxies of a question's estimate, and all their label sets."""
+
+    question: str
+    estimate: Estimate
+    catalogue: CatalogTable
+    tree: Tree
+    frame: pl.DataFrame  # all N galaxies that the estimate's conditions select, with ids as text
+    models: Sequence[Network]
+    options: ReportOptions
+    rows: np.ndarray  # numbers of the galaxies that are measured
+    which: str  # these, in words
+    after: LabelSet  # p(class | votes, α) by the last network that is not naive, or by the estimate alone
+    truth: LabelSet | None  # gold labels, in the classes of fractions
+    known: np.ndarray  # (N,): class by gold labels, of those that the estimate's T(α) tells apart; -1 where unknown
+    left_out: Mapping[str, int] = field(default_factory=dict)  # by network: galaxies without a probability
+    findings: Sequence[Finding] = ()
+
+    @property
+    def fractions(self) -> PopulationFractions:
+        """Those of the estimate."""
+        return self.estimate.fractions
+
+    @property
+    def transition(self) -> TreeTransition:
+        """T(α) of the estimate."""
+        assert isinstance(self.estimate.transition, TreeTransition)
+        return self.estimate.transition
+
+    @property
+    def quantity(self) -> Quantity:
+        """The quantity that is named first, such as the bar fraction."""
+        return self.fractions.quantities[0]
+
+    @property
+    def answer(self) -> str:
+        """The answer whose fraction this is."""
+        return self.quantity.name.removesuffix(" fraction")
+
+    def number_in(self, head: Head) -> int:
+        """Number of the first answer among the classes of a network."""
+        return self.shown_among(head.classes)[0]
+
+    def shown_among(self, classes: Sequence[str]) -> list[int]:
+        """Numbers of the classes that are the first answer, or were merged in it."""
+        ends = {path.name: path.answer or path.name for path in self.tree.classes(self.question)}
+        numbers = class_numbers(self.fractions.classes, [ends.get(name, name) for name in classes])
+        return np.flatnonzero(np.array(self.quantity.numerator)[numbers]).tolist()
+
+    @property
+    def source(self) -> str:
+        """The catalogue."""
+        return str(self.catalogue.path or "catalogue")
+
+    @property
+    def alpha(self) -> np.ndarray:
+        """Resolution, shape (N,)."""
+        return self.frame["alpha"].to_numpy()
+
+    @property
+    def corrector(self) -> Network | None:
+        """The last network that is not naive."""
+        return next((one for one in reversed(self.models) if not one.naive), None)
+
+    @cached_property
+    def observed(self) -> LabelSet:
+        """Majority paths."""
+        paths = self.tree.classes(self.question)
+        number = {one.name: k for k, one in enumerate(paths)}
+        chosen = self.frame[label_column(self.question)].replace_strict(number, return_dtype=pl.Int64).to_numpy()
+        return LabelSet(OBSERVED, "observed", np.eye(len(paths))[chosen], tuple(number))
+
+    @cached_property
+    def sets(self) -> list[LabelSet]:
+        """Every label set of all galaxies, in the order of tables; each has classes of its own."""
+        own = [one for model in self.models for one in (model.probabilities, model.posterior)]
+        return [one for one in (self.observed, *own, self.truth) if one is not None]
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """Weight of each measured galaxy in the bins of the estimate, and last in all of them, shape (B + 1, M)."""
+        bins = rows_in_bins(self.fractions, self.frame[self.rows], self.source)
+        weights = sample_weights(self.frame[self.rows], "balance", self.source)
+        weighted = bins if weights is None else bins * weights
+        return np.concatenate([weighted, np.max(weighted, axis=0, keepdims=True)]).astype(float)
+
+    def collapsed(self, one: LabelSet) -> np.ndarray:
+        """Probabilities in the classes of fractions, shape (M, K), of the galaxies that are measured."""
+        ends = {path.name: path.answer or path.name for path in self.tree.classes(self.question)}
+        numbers = class_numbers(self.fractions.classes, [ends.get(name, name) for name in one.classes])
+        return np.asarray(one.probabilities[self.rows] @ np.eye(len(self.fractions.classes))[numbers])
+
+    def fractions_of(self, one: LabelSet, quantity: Quantity) -> tuple[np.ndarray, np.ndarray]:
+        """A quantity of a label set in each bin, and last of all galaxies, and standard errors, shape (B + 1,) each."""
+        p = self.collapsed(one)
+        known = np.isfinite(p).all(axis=1)
+        weights, p = self.inside[:, known], p[known]
+        above = p @ np.array(quantity.numerator)
+        below = np.ones(len(p)) if quantity.denominator is None else p @ np.array(quantity.denominator)
+        with np.errstate(invalid="ignore", divide="ignore"):  # bins without such galaxies
+            total = weights @ below
+            value = (weights @ above) / total
+            # Of a ratio of sums, by the scatter of its residuals.
+            residual = above - value[:, None] * below
+            return value, np.sqrt(np.sum((weights * residual) ** 2, axis=1)) / total
+
+    def given_applies(self, one: LabelSet) -> np.ndarray:
+        """p(answer | the question applies) of the first answer, shape (M,), of galaxies to which it does by this set.
+
+        NaN where the most probable class is one to which it does not apply, or unknown.
+        """
+        p = self.collapsed(one)
+        applies = p[:, 1:].sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            return np.where(applies > 0.5, p @ np.array(self.quantity.numerator) / applies, np.nan)
+
+    def answered(self, one: LabelSet) -> np.ndarray:
+        """Numerator and denominator of the first quantity, shape (M, 2)."""
+        assert self.quantity.denominator is not None
+        weights = np.column_stack([self.quantity.numerator, self.quantity.denominator])
+        return np.asarray(self.collapsed(one) @ weights)
+
+    @cached_property
+    def votes(self) -> np.ndarray:
+        """Fraction of the votes for the first answer, shape (M,), NaN where nobody was asked."""
+        nodes = self.transition.nodes
+        counts = votes_at_nodes(self.frame[self.rows], nodes, self.source).columns[:, nodes.parts[-1]]
+        total = counts.sum(axis=1)
+        shown = self.shown_among(list(self.tree.question(self.question).answers))
+        return np.divide(counts[:, shown].sum(axis=1), total, out=np.full(total.size, np.nan), where=total > 0)
+
+    def predicted_votes(self, model: Network) -> np.ndarray:
+        """Fraction of the votes for the first answer that a network predicts, shape (M,).
+
+        Through T(α), of galaxies with their votes at the gates, since these decide who is asked. NaN without T(α) of
+        votes.
+        """
+        transition, frame = model.transition, self.frame[self.rows]
+        if not isinstance(transition, TreeTransition) or transition.overdispersion is None:
+            return np.full(self.rows.size, np.nan)
+        names = observables_of(model.curve, transition)
+        p = given_votes(model.p[self.rows], frame, transition, names, self.source, of_gates=True)
+        at = argument(frame["alpha"].to_numpy(), numeric_columns(frame, names, self.source))
+        means = np.exp(np.asarray(transition.log_answers(at, votes=True)[-1]))
+        shown = self.shown_among(list(self.tree.question(self.question).answers))
+        return np.asarray(np.sum(p * means[:, :, shown].sum(axis=2), axis=1))
+
+    @cached_property
+    def tree_of_bias(self) -> BiasTree:
+        """How finely drift is measured."""
+        names, options = self.options.intrinsic, self.options
+        intrinsic = numeric_columns(self.frame[self.rows], names, self.source) if names else None
+        return BiasTree.fitting(self.alpha[self.rows], intrinsic, options.bootstrap, options.seed)
+
+    @cached_property
+    def drift(self) -> dict[str, BiasResult | None]:
+        """CV18 (CV14) of the first answer by label set, of galaxies to which the question applies by this set."""
+        classes = (f"not {self.answer}", self.answer)
+        given = (LabelSet.of_two(one.name, one.kind, self.given_applies(one), classes) for one in self.sets)
+        return {one.name: self.tree_of_bias.bias(one) for one in given}
+
+    @cached_property
+    def before(self) -> np.ndarray:
+        """Class of the majority path, among those of `after`, shape (N,)."""
+        through = self.transition if self.corrector is None else self.corrector.transition
+        assert isinstance(through, TreeTransition)
+        return path_labels(self.frame, through.nodes, self.source)
+
+    @cached_property
+    def changed(self) -> np.ndarray:
+        """Whether the most probable class is another than that of the majority path, shape (N,)."""
+        return np.asarray(self.after.known & (self.after.labels != self.before))
+
+
+def answers_to(
+    estimate: Estimate,
+    catalogue: CatalogTable,
+    classifiers: Mapping[str, Classifier],
+    labels: Mapping[str, pl.DataFrame],
+    options: ReportOptions,
+    gold: Sequence[str],
+) -> Answers:
+    """Join what the votes, networks and gold labels say of a question, galaxy by galaxy.
+
+    `labels` are tables of `truemorph label` by the name of the network; `gold` rules for this question.
+    """
+    fractions, source = estimate.fractions, str(catalogue.path or "catalogue")
+    question = str(fractions.about["question"])
+    tree = tree_of(catalogue, question)
+    frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
+    by = [] if fractions.by == "alpha" else [one for one in fractions.by.split(",") if one != "alpha"]
+    frame, findings = filtered(frame, list(fractions.about["where"]), by, source)
+    networks = [
+        _network(name, model, number, frame, labels[name], source)
+        for name, model in classifiers.items()
+        for number, head in enumerate(model.heads)
+        if head.question == question
+    ]
+    for one in networks:
+        of = class_numbers(fractions.classes, one.head.answers)
+        if unknown := [name for name, k in zip(one.head.answers, of, strict=True) if k == 0 and not is_unsure(name)]:
+            raise InputError(
+                f"{one.name} has the answer {unknown[0]!r} to {question!r}, the estimate only "
+                f"{', '.join(fractions.classes[1:])}; give the estimate that it was trained through"
+            )
+    rows, which = measured_rows(frame, options, source, bool(networks))
+    left_out, chosen = {}, rows
+    for one in networks:
+        labelled = np.isfinite(one.p).all(axis=1)
+        left_out[one.name] = int((~labelled[chosen]).sum())
+        rows = rows[labelled[rows]]
+    if not rows.size:
+        raise InputError(
+            f"{source}: no galaxy to measure on has a label by every network of {question!r} (galaxies that a "
+            "network's only member was trained on have none: train with `folds` 2 or more)"
+        )
+    if any(left_out.values()):
+        which = f"{rows.size:,} of {which}"
+    corrector = next((one for one in reversed(networks) if not one.naive), None)
+    after = _alone(estimate, frame, source) if corrector is None else corrector.posterior
+    assert after is not None
+    truth, known, of_gold = _gold(estimate, catalogue, frame, tree, gold)
+    return Answers(
+        question,
+        estimate,
+        catalogue,
+        tree,
+        frame,
+        networks,
+        options,
+        rows,
+        which,
+        after,
+        truth,
+        known,
+        left_out,
+        [one for one in (*findings, *of_gold) if one not in estimate.findings],
+    )
+
+
+def _network(
+    name: str, model: Classifier, number: int, frame: pl.DataFrame, labels: pl.DataFrame, source: str
+) -> Network:
+    """What a network says of all galaxies, NaN where it was trained on their labels.
+
+    The posterior follows from these probabilities, this catalogue's votes and the network's T(α).
+    """
+    head, curve = model.heads[number], model.curves[number]
+    columns = columns_of("p", head.columns)
+    unseen = labels.filter(pl.col("relation") != IN_SAMPLE).select(pl.col("object_id").cast(pl.String), *columns)
+    joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
+    p = joined.select(pl.col(columns).cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    transition = transition_from_dict(curve)
+    after = np.full(p.shape, np.nan)
+    if isinstance(transition, TreeTransition):
+        after = given_votes(p, frame, transition, observables_of(curve, transition), source)
+    return Network(name, model, head, curve, p, after)
+
+
+def given_votes(
+    p: np.ndarray,
+    frame: pl.DataFrame,
+    transition: TreeTransition,
+    observables: Sequence[str],
+    source: str,
+    of_gates: bool = False,
+) -> np.ndarray:
+    """p(class | votes, α) from p(class) without the votes, shape (N, K); NaN where it or an observable is unknown.
+
+    Given the votes at the gates, or those for the question too.
+    """
+    values = numeric_columns(frame, observables, source)
+    usable = np.isfinite(p).all(axis=1) & np.isfinite(values).all(axis=1)
+    known, out = frame.filter(pl.Series(usable)), np.full(p.shape, np.nan)
+    votes = path_observations(known, transition, source)
+    if of_gates:
+        votes[:, transition.nodes.parts[-1]] = 0
+    more = values[usable] if observables else None
+    out[usable] = posterior(p[usable], votes, known["alpha"].to_numpy(), transition, observables=more)
+    return out
+
+
+def _alone(estimate: Estimate, frame: pl.DataFrame, source: str) -> LabelSet:
+    """What the estimate alone says of each galaxy: from its class fractions at this α, and the votes."""
+    transition, fractions = estimate.transition, estimate.fractions
+    assert isinstance(transition, TreeTransition)
+    ends = {path.name: path.answer or path.name for path in transition.nodes.tree.classes(transition.nodes.question)}
+    classes = transition.nodes.classes
+    of = class_numbers(fractions.classes, [ends.get(one, one) for one in classes])
+    # T may tell apart paths to which the question does not apply; these have the same ratio at all α.
+    total = estimate.curve.class_fractions
+    parts = total / np.maximum(total @ (of[:, None] == of), 1e-12)
+    if fractions.by == "alpha":
+        by_galaxy = fractions.fractions[Bins.at(frame["alpha"].to_numpy(), fractions.edges).index]
+    else:
+        share = fractions.bin_weights / fractions.bin_weights.sum()
+        by_galaxy = np.tile(share @ fractions.fractions, (frame.height, 1))
+    prior = np.maximum(by_galaxy[:, of] * parts, 0)
+    prior /= prior.sum(axis=1, keepdims=True)
+    after = given_votes(prior, frame, transition, observables_of(estimate.about, transition), source)
+    return LabelSet("estimate: posterior", "posterior", after, classes)
+
+
+def rules_for(catalogue: CatalogTable, rules: Sequence[str], questions: Sequence[str]) -> dict[str, list[str]]:
+    """Return the rules for gold labels that are of each question; InputError if one is of none of them."""
+    found: dict[str, list[str]] = {one: [] for one in questions}
+    source = str(catalogue.path or "catalogue")
+    for rule in rules:
+        problems = []
+        for question, some in found.items():
+            try:
+                gold_of_question(catalogue.frame, tree_of(catalogue, question), question, rule, source)
+            except InputError as problem:
+                problems.append(problem)
+            else:
+                some.append(rule)
+        if len(problems) == len(found):
+            raise problems[0]
+    return found
+
+
+def _gold(
+    estimate: Estimate, catalogue: CatalogTable, frame: pl.DataFrame, tree: Tree, rules: Sequence[str]
+) -> tuple[LabelSet | None, np.ndarray, list[Finding]]:
+    """Gold labels: by the rule that is given, or those of the catalogue, or those of the estimate; see `Answers`."""
+    fractions, source = estimate.fractions, str(catalogue.path or "catalogue")
+    question, column = str(fractions.about["question"]), gold_column(str(fractions.about["question"]))
+    own = [column] if column in frame.columns and frame[column].count() else []
+    by_estimate = str(fractions.about["gold_definition"]).partition(": ")[2]
+    rule = next(iter([*rules, *own, by_estimate]))
+    assert isinstance(estimate.transition, TreeTransition)
+    nodes, read = estimate.transition.nodes, None
+    with suppress(InputError):  # a definition in words
+        read = gold_of_question(frame, tree, question, rule, source)
+    if read is None or not read.classes.count():
+        return None, np.full(frame.height, UNKNOWN), []
+    definition = catalogue.metadata.get("gold_definitions", {}).get(question, "") if rule == column else read.definition
+    simulated = definition.partition(": ")[2] == f"truth_{slug(question)}"
+    names = [NOT_APPLICABLE, *tree.gold_answers(question)]
+    numbers = dict(zip(names, class_numbers(fractions.classes, names).tolist(), strict=True))
+    p = np.full((frame.height, len(fractions.classes)), np.nan)
+    chosen = read.classes.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
+    p[chosen >= 0] = np.eye(len(fractions.classes))[chosen[chosen >= 0]]
+    known = {one: k for k, one in enumerate(nodes.classes)}
+    for path, one in zip(tree.classes(question), nodes.of_paths, strict=True):
+        known |= {path.name: nodes.classes.index(one), path.answer or path.name: nodes.classes.index(one)}
+    paths = read.paths.replace_strict(known, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
+    return LabelSet(TRUTH if simulated else GOLD_LABELS, "truth", p, fractions.classes), paths, read.findings
