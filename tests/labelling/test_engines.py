@@ -114,9 +114,8 @@ def test_the_first_convolution_computes_in_float32_also_in_bf16(image_model):
     _, (network, *_) = networks_of(load(image_model))
     compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
     layers = [one.get_rt_info() for one in compiled.get_runtime_model().get_ordered_ops()]
-    first, *others = (str(one["runtimePrecision"]) for one in layers if "Convolution" in str(one["layerType"]))
-    assert "float32" in first
-    assert all("bfloat16" in one for one in others)
+    first, *others = (one["runtimePrecision"].value for one in layers if one["layerType"].value == "Convolution")
+    assert (first, set(others)) == ("f32", {"bf16"})
 
 
 def test_damaged_networks_are_made_again_and_others_not_used(image_model, pixels, own_cache):
