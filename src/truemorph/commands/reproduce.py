@@ -112,7 +112,7 @@ def reproduce_paper(
         GivenInputs | None, Parameter(name="*", group=Group("Inputs (default: files from fetch)", sort_key=10))
     ] = None,
 ) -> Reproduction:
-    """Reproduce the paper's experiment: Table 1 and Figures 3 to 7, compared with the paper.
+    """Reproduce the paper's experiment: Table 1 and Figures 1 to 7, compared with the paper.
 
     Results of stages are cached: if interrupted, run the same command again to resume; a later run repeats only what
     has changed. Stages whose data are missing are reported, with how to get them.

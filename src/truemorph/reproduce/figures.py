@@ -220,32 +220,24 @@ def galaxy_from_space(work: Work) -> list[Illustration]:
 def colour_magnitude(work: Work) -> list[Illustration]:
     """Draw u - r against M_r: changed galaxies among those that volunteers and DDB call smooth, or both call disk."""
     frame = _with_colour(all_labels(work)) if work.have(DDB) else pl.DataFrame()
-    if not {COLOUR, "M_r"} <= {*frame.columns} or frame[COLOUR].count() < _FEWEST:
+    if not {COLOUR, "M_r"} <= {*frame.columns} or frame.drop_nulls((COLOUR, "M_r")).height < _FEWEST:
         return []
     letters = dict(zip(_better(work)[1]["object_id"], _LETTERS, strict=False)) if work.have("figure4") else {}
-    group = (
-        pl.when(pl.col(GZ2B) != pl.col(DDB))
-        .then(pl.lit("changed to disk"))
-        .otherwise(pl.when(pl.col(DDB) == DISK).then(pl.lit("disk, both")).otherwise(pl.lit("smooth, both")))
-    )
-    frame = (
-        frame.filter((pl.col(GZ2B) == SMOOTH) | (pl.col(DDB) == DISK))
-        .select(
-            "object_id",
-            "M_r",
-            COLOUR,
-            group=group,
-            letter=pl.col("object_id").replace_strict(letters, default=None, return_dtype=pl.String),
-        )
-        .drop_nulls(("M_r", COLOUR))
-    )
-    axes = new_panel(7.2, 4.6)
-    for name, colour, marker in (("disk, both", SKY, "."), ("smooth, both", RED, "."), ("changed to disk", GREY, "x")):
-        part = frame.filter(group=name)
-        label, plain = f"{name} ({part.height:,})", part.filter(pl.col("letter").is_null())
-        axes.scatter(plain["M_r"], plain[COLOUR], s=14, c=colour, marker=marker, lw=0.8, label=label)
-    for row in frame.drop_nulls("letter").iter_rows(named=True):
-        axes.annotate(row["letter"], (row["M_r"], row[COLOUR]), fontsize=11, weight="bold", ha="center", va="center")
+    letter = pl.col("object_id").replace_strict(letters, default=None, return_dtype=pl.String).alias("letter")
+    frame, axes, groups = frame.with_columns(letter).drop_nulls((COLOUR, "M_r")), new_panel(7.2, 4.6), []
+    for name, label, ours, colour, marker in (
+        ("disk, both", DISK, DISK, SKY, "."),
+        ("smooth, both", SMOOTH, SMOOTH, RED, "."),
+        ("changed to disk", SMOOTH, DISK, GREY, "x"),
+    ):
+        group = frame.filter((pl.col(GZ2B) == label) & (pl.col(DDB) == ours))
+        groups.append(group.select(pl.lit(name).alias("group"), "object_id", "M_r", COLOUR, "letter"))
+        plain = group.filter(pl.col("letter").is_null())
+        about = f"{name} ({group.height:,})"
+        axes.scatter(plain["M_r"], plain[COLOUR], s=14, c=colour, marker=marker, lw=0.8, label=about)
+        for row in group.drop_nulls("letter").iter_rows(named=True):
+            place = row["M_r"], row[COLOUR]
+            axes.annotate(row["letter"], place, fontsize=11, weight="bold", ha="center", va="center")
     axes.axhline(_EARLY_OR_LATE, color=GREY, lw=0.8, ls=":")
     low, high = (np.quantile(frame[COLOUR], q) for q in (0.002, 0.998))
     axes.set(xlabel="$M_r$ (mag)", ylabel="$u - r$ (mag)", ylim=(low - 0.2, high + 0.2))
@@ -256,7 +248,7 @@ def colour_magnitude(work: Work) -> list[Illustration]:
         f"Dotted: u - r = {_EARLY_OR_LATE}, which separates early from late types best (Strateva et al. 2001). Both "
         "columns are in changed.csv."
     )
-    return [Illustration("figure4_colours", axes.figure, text, frame)]
+    return [Illustration("figure4_colours", axes.figure, text, pl.concat(groups))]
 
 
 def _maps_settings(work: Work) -> dict[str, Any]:

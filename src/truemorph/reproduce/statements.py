@@ -64,7 +64,7 @@ def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator
         papers = [TABLE_1[name].accuracy or np.nan for name in (RESNET_GZ2B, RESNET_GZ2D)]
         text = "networks recreate GZ2B better than GZ2D (accuracy, c - d)"
         yield Statement.of(text, "3.1", ours[0]["accuracy"] - ours[1]["accuracy"], error, f"{-np.diff(papers)[0]:+.3f}")
-    theta = {one["name"]: one for one in table["theta"]}
+    theta = {one["name"]: one for one in table["theta"] if one["stderr"] is not None}
     if {DDB, DCV14} <= theta.keys():
         value, error = theta[DDB]["theta"] - theta[DCV14]["theta"], np.hypot(*(one["stderr"] for one in theta.values()))
         paper = f"{THETA[DDB] - THETA[DCV14]:+.2f}"
