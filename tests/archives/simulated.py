@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from astropy.cosmology import FlatLambdaCDM
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import FIELD_R90, GZ2_SIZE, render
-from truemorph.simulate.population import simulate_galaxies
+from truemorph.simulate.population import at_resolution, simulate_galaxies
 
 UNMEASURED, MISSING = -9999.0, -99.99  # in SDSS and in Simard et al.
+_FROM_SPACE = 100.0  # α of HST's images
 _SHARP = 0.85  # arcsec; seeing of fields that have a star but not the galaxy next to it
 _ANSWERS = ("a01_smooth", "a02_features_or_disk", "a03_star_or_artifact")
 _COSMOLOGY = FlatLambdaCDM(H0=70, Om0=0.3)  # from Simard et al., section 2
@@ -62,6 +64,15 @@ def _object_id(run: pl.Expr, obj: pl.Expr | int) -> pl.Expr:
     return (1 << 59) + (40 << 48) + run.cast(pl.Int64) * (1 << 32) + (1 << 29) + (20 << 16) + obj
 
 
+def _colours(population: pl.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield bands and magnitudes minus that in r: redder for bulges than for young disks."""
+    bulge, young = population["bulge_fraction"], population["young_fraction"]
+    disk = (1 - young) * population["g_r_disk"] + young * population["g_r_young"]
+    g_r = (bulge * population["g_r_bulge"] + (1 - bulge) * disk).to_numpy()
+    for band, slope in zip("ugriz", (3.4, 1, 0, -0.5, -0.8), strict=True):
+        yield band, slope * g_r
+
+
 def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     """Write PhotoObjAll, SpecObj, Field and Neighbors; return galaxies with objid, ra, dec, and psf_best.
 
@@ -79,7 +90,9 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
         "petroRadErr_r": population["radius"].to_numpy() * 0.02 * rng.lognormal(0, 0.4, n),
         "petroR50_r": population["r50"].to_numpy(),
         "petroR90_r": population["r90"].to_numpy(),
-        **{f"petroMag_{band}": r + factor * 0.7 for band, factor in zip("ugriz", (2.2, 1, 0, -0.5, -0.8), strict=True)},
+        **{
+            f"petroMag_{band}": r + 0.874 * extinction * (band == "u") + colour for band, colour in _colours(population)
+        },
     }
     values = {name: np.where(population["measured"], one, UNMEASURED) for name, one in values.items()}
     own = population.select("galaxy", "field", psf="psf_fwhm", run=1000 + pl.col("field"), mode=1).with_columns(
@@ -225,6 +238,7 @@ def _hubble(folder: Path, population: pl.DataFrame, seen: np.ndarray, seed: int)
     """Write HST images; return "image", "blank" (covered, but empty) or "outside"."""
     status = np.where(seen, np.where(np.cumsum(seen) % 8 == 3, "blank", "image"), "outside")
     drawn = population.filter(pl.Series(status == "image"))
+    drawn = at_resolution(drawn, np.full(drawn.height, _FROM_SPACE))
     for row, image in render(drawn, 256, seed, field=FIELD_R90):
         data = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
         (folder / f"{drawn['objid'][row]}.jpg").write_bytes(data)

@@ -11,16 +11,20 @@ import pytest
 from truemorph.bias.metrics import cv14
 from truemorph.bias.mixture import bins_of_64
 from truemorph.catalogs.label_sets import LabelSet
+from truemorph.classifiers.network import GalaxyNetwork
+from truemorph.config import PRESETS
 from truemorph.errors import InputError
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.measures import BiasTree
+from truemorph.reproduce.architecture import layers_of
 from truemorph.reproduce.catalogue import missing_archives
 from truemorph.reproduce.experiment import run_experiment
 from truemorph.reproduce.models import network_config
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.reproduce.paper import SAMPLE, SPLIT, TABLE_1
 from truemorph.reproduce.stages import Lacks, Stage, Work, run_stages
-from truemorph.reproduce.table1 import Measured, order, paired_difference, table_rows
+from truemorph.reproduce.statements import AGREES, CONTRADICTS, OPEN, Statement
+from truemorph.reproduce.table1 import Measured, compare_pairs, order, table_rows
 
 
 @pytest.fixture
@@ -105,9 +109,11 @@ def measured():
 
 
 def test_paired_differences_agree_with_an_independent_computation(measured):
-    assert paired_difference(measured, measured.sets["resnet-gz2b"]) == (0.0, 0.0)  # the same labels
+    pairs = {(one["earlier"], one["later"]): one for one in compare_pairs(measured, measured.tree)}
+    assert len(pairs) == 6
+    assert (pairs["gz2b", "resnet-gz2b"]["difference"], pairs["gz2b", "resnet-gz2b"]["stderr"]) == (0, 0)  # same labels
     alpha, (observed, truth) = measured.tree.alpha, (measured.sets[name].labels for name in ("gz2b", "ddb"))
-    value, error = paired_difference(measured, measured.sets["ddb"])
+    value, error = (pairs["gz2b", "ddb"][name] for name in ("difference", "stderr"))
     rng, apart = np.random.default_rng(99), []
     for rows in (np.arange(3000), *rng.integers(0, 3000, (60, 3000))):
         pair = [cv14(one[rows], alpha[rows], 10, bootstrap=0, permutations=1).value for one in (observed, truth)]
@@ -118,32 +124,37 @@ def test_paired_differences_agree_with_an_independent_computation(measured):
 
 
 def rows_of(measured):
-    return table_rows(measured, {one.name: measured.tree.bias(one) for one in measured.sets.values()})
+    bias = {one.name: measured.tree.bias(one) for one in measured.sets.values()}
+    return table_rows(measured, bias, compare_pairs(measured, measured.tree))
 
 
-def test_rows_with_nearly_one_class_do_not_count_in_the_order(measured):
-    rows = rows_of(measured)
-    assert {row["name"] for row in rows if row["one_class"]} == {"dcv14"}
-    # Two of three pairs differ in the paper: GZ2B and the network trained on GZ2B agree within their errors.
-    assert order(rows, "CV18")["pairs"] == 2
-    ranked = [
-        {"name": name, "bootstrap_mean": row.cv18, "one_class": False, "partial": False}
-        for name, row in TABLE_1.items()
-    ]
-    assert order(ranked, "CV18") == {"pairs": 11, "as_in_the_paper": 11}
-    assert order(ranked, "CV14")["pairs"] == 0  # the paper's values are CV18
+def test_pairs_count_if_they_differ_in_the_paper_and_have_two_classes(measured):
+    assert {row["name"] for row in rows_of(measured) if row["one_class"]} == {"dcv14"}
+    # The paper's values are CV18, which needs intrinsic columns.
+    assert order(compare_pairs(measured, measured.tree))["pairs"] == 0
+    tree = replace(measured.tree, intrinsic=np.ones((3000, 1)), bootstrap=0)
+    # GZ2B and the network trained on it agree within their errors in the paper.
+    pairs = compare_pairs(measured, tree)
+    counted = {frozenset((one["earlier"], one["later"])) for one in pairs if one["as_in_the_paper"] is not None}
+    assert counted == {frozenset(("gz2b", "ddb")), frozenset(("resnet-gz2b", "ddb"))}
+    assert order(pairs) == {"pairs": 2, "as_in_the_paper": 2}
+    six = dict.fromkeys(TABLE_1, measured.sets["gz2b"])
+    assert order(compare_pairs(replace(measured, sets=six), tree))["pairs"] == 11
 
 
-def test_a_label_set_of_some_galaxies_is_compared_with_gz2b_on_these(measured):
+def test_a_pair_is_compared_on_the_galaxies_that_have_both_labels(measured):
     observed, truth, alpha = measured.sets["gz2b"], measured.sets["ddb"], measured.tree.alpha
     some = alpha > np.median(alpha)
     part = LabelSet.of_two(truth.name, truth.kind, np.where(some, truth.p, np.nan), SMOOTH_OR_DISK)
-    rows = rows_of(replace(measured, sets={"gz2b": observed, "ddb": part}))
+    found = replace(measured, sets={"gz2b": observed, "dcv14": part, "ddb": truth})
+    pairs = {(one["earlier"], one["later"]): one for one in compare_pairs(found, measured.tree)}
     values = [cv14(one.labels[some], alpha[some], 10, bootstrap=0).value for one in (observed, truth)]
-    assert rows[1]["from_gz2b"] == pytest.approx(values[1] - values[0])
-    assert [row["partial"] for row in rows] == [False, True]
-    assert rows[1]["galaxies"] == some.sum()
-    assert order(rows, "CV18")["pairs"] == 0
+    assert pairs["gz2b", "dcv14"]["difference"] == pytest.approx(values[1] - values[0])
+    assert pairs["dcv14", "ddb"]["difference"] == 0  # on these galaxies they are the same
+    assert [one["galaxies"] for one in pairs.values()] == [some.sum(), 3000, some.sum()]
+    assert [row["from_gz2b"] for row in rows_of(found)[1:]] == [
+        pairs["gz2b", name]["difference"] for name in ("dcv14", "ddb")
+    ]
 
 
 def test_invalid_options_and_settings_of_networks_are_refused_before_any_stage_runs(tmp_path):
@@ -156,3 +167,18 @@ def test_invalid_options_and_settings_of_networks_are_refused_before_any_stage_r
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="preset quick, standard or paper"):
         network_config(Inputs(), ReproduceOptions(preset="dcv14"))
+
+
+def test_a_statement_holds_or_is_contradicted_by_its_errors():
+    judged = [Statement.of("more", "3.1", value, 1.0).verdict for value in (2.1, 1.9, -1.9, -2.1)]
+    assert judged == [AGREES, OPEN, OPEN, CONTRADICTS]
+    judged = [Statement.of("the same", "3.1", value, 1.0, equal=True).verdict for value in (0.9, -0.9, 1.5, -2.1)]
+    assert judged == [AGREES, AGREES, OPEN, CONTRADICTS]
+
+
+def test_figure_2_shows_the_layers_of_the_network_itself():
+    network = GalaxyNetwork(PRESETS["paper"]).eval()
+    layers = layers_of(network, 207)
+    shapes = [(3, 207, 207), (64, 104, 104), (64, 52, 52), (256, 52, 52), (512, 26, 26), (1024, 13, 13), (2048, 7, 7)]
+    assert [one.shape for one in layers] == [*shapes, (2048,), (1024,), (2,)]
+    assert sum(one.weights for one in layers) == sum(one.numel() for one in network.parameters())

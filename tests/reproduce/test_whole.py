@@ -198,7 +198,7 @@ def test_theta_comes_from_the_papers_estimator_on_the_training_set(whole):
 
 def test_effects_of_other_choices_are_measured(whole):
     reasons = {one["what"]: one["numbers"] for one in result_of(whole)["reasons"]}
-    assert len(reasons) == 5
+    assert len(reasons) == 7
     assert len(reasons["leaves and bins"]["settings"]) >= 3
     observed = result_of(whole)["table1"]["rows"][0]
     parts = {(row["name"], row["galaxies_of"]): row for row in reasons["galaxies on which bias is measured"]["rows"]}
@@ -218,6 +218,11 @@ def test_changed_galaxies_have_hst_images_where_hst_observed(whole, sky):
     listed = table_of(whole, "changed.csv", "changed")
     assert set(listed["object_id"]) == set(moved["object_id"])
     assert listed["p_disk"].is_sorted(descending=True)
+    # Without Galactic extinction, which is 5.155 / 2.751 times larger in u than in r.
+    photometry = listed.join(test, on="object_id", suffix="_test", maintain_order="left")
+    colour = photometry["petroMag_u"] - photometry["petroMag_r"] - (5.155 / 2.751 - 1) * photometry["extinction_r"]
+    assert np.allclose(listed["u_r"], colour, equal_nan=True)
+    assert listed["M_r"].equals(photometry["M_r_test"])
     imaged = sky.truth.filter(pl.col("hst") == "image")["objid"]
     pairs = pl.read_csv(whole / "verdicts.csv")["object_id"]
     assert set(pairs) >= set(imaged) & set(listed["object_id"])  # fields may show neighbours too
@@ -244,7 +249,16 @@ def test_the_page_needs_no_other_file_and_shows_the_papers_values(whole):
     for said in ("0.3696 ± 0.0095", "0.2866 ± 0.0112", "9.18", "11.25", "0.921", "0.866"):
         assert said in text
     figures = {path.stem for path in (whole / "figures").iterdir()}
-    assert {"figure3_1", "figure3_3", "figure4", "figure5", "figure7a"} <= figures
+    assert {
+        "figure1",
+        "figure2",
+        "figure3_1",
+        "figure3_3",
+        "figure4",
+        "figure4_colours",
+        "figure5",
+        "figure7a",
+    } <= figures
 
 
 def test_networks_which_take_hours_do_not_depend_on_how_bias_is_measured(capsys, again, data):

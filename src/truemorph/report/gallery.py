@@ -43,13 +43,13 @@ def _decoded(path: Path, fits: TrainingConfig = DEFAULTS) -> np.ndarray:
     return decode(read_image_file(path), str(path), fits)
 
 
-def _whole(pixels: np.ndarray, name: str) -> np.ndarray:
-    return cropped_and_resized(pixels, min(_SIDES[0], *pixels.shape[:2]), 1.0, name)
+def _whole(pixels: np.ndarray, name: str, crop: float = 1.0) -> np.ndarray:
+    return cropped_and_resized(pixels, min(_SIDES[0], *pixels.shape[:2]), crop, name)
 
 
-def whole_picture(path: Path) -> np.ndarray:
-    """An image file as it is, uint8 (S, S, 3), at most 256 pixels on a side."""
-    return _whole(_decoded(path), path.name)
+def whole_picture(path: Path, crop: float = 1.0) -> np.ndarray:
+    """An image file, or its central part, uint8 (S, S, 3), at most 256 pixels on a side."""
+    return _whole(_decoded(path), path.name, crop)
 
 
 def jpeg_source(pixels: np.ndarray, limit: int | None = None, side: int = _SIDES[0]) -> str:

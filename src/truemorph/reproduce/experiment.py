@@ -58,7 +58,7 @@ def run_experiment(
             ],
             **{name: work.result(name) for name in _TOLD if work.have(name)},
             "reasons": work.result("reasons")["reasons"] if work.have("reasons") else [],
-            "answer": work.result("page")["answer"] if work.have("page") else "",
+            **({"answer": "", "statements": []} | (work.result("page") if work.have("page") else {})),
         }
         if not options.dry_run:
             result["published"] = _publish(work)

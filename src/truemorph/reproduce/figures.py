@@ -1,18 +1,22 @@
-"""Figures 3 to 7: distributions of the Sérsic index, pairs with HST, Grad-CAM maps and profiles."""
+"""Figures of the paper: a galaxy from the ground and from space, the network, Sérsic indices, pairs, Grad-CAM."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
 import polars as pl
+from matplotlib.figure import Figure
 
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.catalogs.physical import FIELD_R90
 from truemorph.classifiers.checkpoint import load
+from truemorph.config import PRESETS
 from truemorph.errors import InputError
 from truemorph.explain.plots import mean_map_figure, profile_figure
 from truemorph.explain.profiles import MeanMap, Profiles
@@ -20,20 +24,27 @@ from truemorph.explain.study import PIXELS, Explained, Explanation, explain, gal
 from truemorph.io import written_whole
 from truemorph.plotting import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, SKY
 from truemorph.report.distributions import Distributions, compare_distributions, cumulative_panels
-from truemorph.report.figures import Style, pairs_figure
+from truemorph.report.figures import Style, new_panel, pairs_figure
 from truemorph.report.gallery import annotated, better_pictures, jpeg_source, whole_picture
 from truemorph.report.page import Illustration, Pair, Section
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
-from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, TABLE_1
+from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, PAPER, TABLE_1
 from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work, files_digest, images_digest, rows_digest
 from truemorph.reproduce.table1 import all_labels, measured
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
 CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
+COLOUR = "u_r"
+# A_u - A_r in units of A_r (Schlegel, Finkbeiner & Davis 1998, ApJ 500, 525: 5.155 and 2.751 E(B-V)), and the colour
+# that best separates early from late types (Strateva et al. 2001, AJ 122, 1861).
+_REDDENING, _EARLY_OR_LATE = (5.155 - 2.751) / 2.751, 2.22
+# Part of the image that Figure 1 zooms to, which is that of the paper's network.
+_ZOOM = PRESETS[PAPER].crop
 _RESAMPLES = 300
 _FEWEST = 10
-_PAIRS = 24
+# Of pairs that are shown, and in the colour–magnitude diagram.
+_LETTERS = ascii_lowercase[:24]
 _COLOURS = (GREY, ORANGE, RED, SKY, GREEN, BLUE)
 _LINES = ("--", "-.", "-", "--", ":", "-")
 _STYLES: dict[str, Style] = {
@@ -63,13 +74,22 @@ def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
         + ("DCV14 is trained on this index, so its curves are circular. " if circular else "")
         + f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
     )
-    return Illustration("figure3", cumulative_panels(curves, _STYLES), text, curves.data())
+    return Illustration("figure3", cumulative_panels(curves, _STYLES, "Sérsic index $n$"), text, curves.data())
+
+
+def _with_colour(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add the Petrosian colour u - r without Galactic extinction, if the sample has SDSS's magnitudes."""
+    if not {"petroMag_u", "petroMag_r", "extinction_r"} <= {*frame.columns}:
+        return frame
+    colour = pl.col("petroMag_u") - pl.col("petroMag_r") - _REDDENING * pl.col("extinction_r")
+    return frame.with_columns(colour.alias(COLOUR))
 
 
 def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
     """List test galaxies labelled smooth by volunteers and disk by DDB, highest p(disk) first, with positions."""
-    frame = all_labels(work)
-    own = [name for name in ("object_id", "ra", "dec", "alpha", "image", "disk_fraction") if name in frame.columns]
+    frame = _with_colour(all_labels(work))
+    names = ("object_id", "ra", "dec", "alpha", "image", "disk_fraction", "M_r", COLOUR)
+    own = [name for name in names if name in frame.columns]
     # HST images show the field of the volunteers' image.
     width = FIELD_R90 * pl.col("petroR90_r") if "petroR90_r" in frame.columns else pl.lit(None, pl.Float64)
     smooth = frame.filter(pl.col(GZ2B) == SMOOTH)
@@ -154,20 +174,89 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
     )
     folder, table = _better(work)
     root, rows, on_page = image_folder(work.catalogue()), [], []
-    for row in table.head(_PAIRS).iter_rows(named=True):
+    for letter, row in zip(_LETTERS, table.iter_rows(named=True), strict=False):
         name, title_of = row["object_id"], f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
         with suppress(InputError):  # skip unreadable images
             pictures = whole_picture(root / row["image"]), whole_picture(folder / row["better"])
             seen, better = (annotated(one, name, row["fov"]) for one in pictures)
-            rows.append({"title": title_of, "seen": seen, "better": better})
+            rows.append({"title": f"({letter}) {title_of}", "seen": seen, "better": better})
             sources = [("seen by volunteers", jpeg_source(seen)), ("HST", jpeg_source(better))]
-            on_page.append(Pair(f"{name}: {title_of}", sources))
+            on_page.append(Pair(f"({letter}) {name}: {title_of}", sources))
     section = Section("SDSS and HST images", note, pairs=on_page)
     if not rows:
         return [section], []
     text = "Galaxies that changed from smooth to disk. Top: image that the volunteers saw. Bottom: HST."
-    data = table.head(_PAIRS).select("object_id", "alpha", "p_disk")
+    data = table.head(len(_LETTERS)).select("object_id", "alpha", "p_disk")
     return [section], [Illustration("figure4", pairs_figure(rows), text, data)]
+
+
+def galaxy_from_space(work: Work) -> list[Illustration]:
+    """Draw Figure 1: the changed galaxy with the highest p(disk) as it was seen, the same zoomed in, and from space."""
+    if not work.have("figure4"):
+        return []
+    folder, table = _better(work)
+    root = image_folder(work.catalogue())
+    for row in table.iter_rows(named=True):
+        with suppress(InputError):  # skip unreadable images
+            seen, better = root / row["image"], folder / row["better"]
+            pictures = {"as seen by the volunteers": (seen, 1.0), "the same, zoomed in": (seen, _ZOOM)}
+            pictures["from space (HST)"] = (better, _ZOOM)
+            figure = Figure(figsize=(9, 3.3), layout="constrained")
+            for axes, letter, (title, (path, crop)) in zip(
+                figure.subplots(1, 3), ascii_lowercase, pictures.items(), strict=False
+            ):
+                width = None if row["fov"] is None else row["fov"] * crop
+                axes.imshow(annotated(whole_picture(path, crop), "", width))
+                axes.set_title(f"({letter}) {title}", fontsize=10)
+                axes.set_axis_off()
+            text = (
+                f"The paper's Figure 1: a galaxy that most volunteers call smooth and DDB a disk ({row['object_id']}, "
+                f"α = {row['alpha']:.1f}), in the volunteers' image (a, b) and from above the atmosphere (c)."
+            )
+            return [Illustration("figure1", figure, text)]
+    return []
+
+
+def colour_magnitude(work: Work) -> list[Illustration]:
+    """Draw u - r against M_r: changed galaxies among those that volunteers and DDB call smooth, or both call disk."""
+    frame = _with_colour(all_labels(work)) if work.have(DDB) else pl.DataFrame()
+    if not {COLOUR, "M_r"} <= {*frame.columns} or frame[COLOUR].count() < _FEWEST:
+        return []
+    letters = dict(zip(_better(work)[1]["object_id"], _LETTERS, strict=False)) if work.have("figure4") else {}
+    group = (
+        pl.when(pl.col(GZ2B) != pl.col(DDB))
+        .then(pl.lit("changed to disk"))
+        .otherwise(pl.when(pl.col(DDB) == DISK).then(pl.lit("disk, both")).otherwise(pl.lit("smooth, both")))
+    )
+    frame = (
+        frame.filter((pl.col(GZ2B) == SMOOTH) | (pl.col(DDB) == DISK))
+        .select(
+            "object_id",
+            "M_r",
+            COLOUR,
+            group=group,
+            letter=pl.col("object_id").replace_strict(letters, default=None, return_dtype=pl.String),
+        )
+        .drop_nulls(("M_r", COLOUR))
+    )
+    axes = new_panel(7.2, 4.6)
+    for name, colour, marker in (("disk, both", SKY, "."), ("smooth, both", RED, "."), ("changed to disk", GREY, "x")):
+        part = frame.filter(group=name)
+        label, plain = f"{name} ({part.height:,})", part.filter(pl.col("letter").is_null())
+        axes.scatter(plain["M_r"], plain[COLOUR], s=14, c=colour, marker=marker, lw=0.8, label=label)
+    for row in frame.drop_nulls("letter").iter_rows(named=True):
+        axes.annotate(row["letter"], (row["M_r"], row[COLOUR]), fontsize=11, weight="bold", ha="center", va="center")
+    axes.axhline(_EARLY_OR_LATE, color=GREY, lw=0.8, ls=":")
+    low, high = (np.quantile(frame[COLOUR], q) for q in (0.002, 0.998))
+    axes.set(xlabel="$M_r$ (mag)", ylabel="$u - r$ (mag)", ylim=(low - 0.2, high + 0.2))
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    text = (
+        "Colours and magnitudes, which the paper names as what may settle its lenticulars: u - r (Petrosian, without "
+        "Galactic extinction or K-correction) against M_r of test galaxies; letters are those of Figure 4's pairs. "
+        f"Dotted: u - r = {_EARLY_OR_LATE}, which separates early from late types best (Strateva et al. 2001). Both "
+        "columns are in changed.csv."
+    )
+    return [Illustration("figure4_colours", axes.figure, text, frame)]
 
 
 def _maps_settings(work: Work) -> dict[str, Any]:
@@ -196,7 +285,7 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     return {"models": {model: {name: getattr(one, name) for name in names} for model, one in explanations.items()}}
 
 
-def _explained(work: Work, kind: str) -> dict[str, Explanation]:
+def explained(work: Work, kind: str) -> dict[str, Explanation]:
     """Read maps and profiles of the galaxies that each network calls smooth or disk; galaxies are numbered."""
     out = {}
     for number, (model, about) in enumerate(work.result("maps")["models"].items()):
@@ -209,12 +298,12 @@ def _explained(work: Work, kind: str) -> dict[str, Explanation]:
     return out
 
 
-def maps_and_profiles(work: Work) -> list[Illustration]:
-    """Draw Figures 5 to 7 of the classes that some network predicts."""
+def maps_and_profiles(explanations: Mapping[str, dict[str, Explanation]]) -> list[Illustration]:
+    """Draw Figures 5 to 7 of the classes, by name, that some network predicts."""
     colours = {title: style["color"] for title, style in _STYLES.items()}
     maps, profiles = [], []
     for name, of_map, letter in (("disk", 5, "a"), ("smooth", 6, "b")):
-        found = _explained(work, name)
+        found = explanations.get(name, {})
         if not any(one.galaxies for one in found.values()):
             continue
         about = "; ".join(f"{model}: {one.layer}, {one.cells}×{one.cells} cells" for model, one in found.items())

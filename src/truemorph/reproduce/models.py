@@ -20,6 +20,7 @@ from truemorph.classifiers.fits import fit_catalogue
 from truemorph.classifiers.train import NOT_THE_RESULT, train_on_catalogue
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, training_config
 from truemorph.errors import InputError, TruemorphError
+from truemorph.findings import Finding
 from truemorph.io import write_file
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions
@@ -36,6 +37,7 @@ _TRAINING_ROWS = (f"split={TRAIN}",)
 # Other numbers of galaxies per bin for θ.
 _PER_BIN = (16, 32, 128, 256, 1024)
 _FEWEST = 20
+_UNWEIGHTED, _WEIGHTED = "likelihood, no bins", "likelihood, weights that undo the selection by label"
 _TIMED = 4  # images of the step whose time is measured
 
 
@@ -48,18 +50,18 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
 
     likelihood = {"method": "likelihood", "where": _TRAINING_ROWS}
     others: list[tuple[str, CatalogTable, dict[str, Any]]] = [
-        ("likelihood, no bins", catalogue, likelihood),
+        (_UNWEIGHTED, catalogue, likelihood),
         ("the same, all galaxies", catalogue, {"method": "likelihood"}),
     ]
     for n in (one for one in _PER_BIN if training // one > 4):
         bins_of_n = {"method": "binned", "bins": training // n, "where": _TRAINING_ROWS}
         others.append((f"{training // n:,} bins of {n:,}", catalogue, bins_of_n))
-    changed = {"weights that undo the selection by label": pl.col("draw_weight").alias("sampling_weight")}
+    changed = {_WEIGHTED: pl.col("draw_weight").alias("sampling_weight")}
     if "psfWidth_r_best" in catalogue.frame.columns:
-        changed["best PSF of all fields"] = BEST_ALPHA.alias("alpha")
+        changed["likelihood, best PSF of all fields"] = BEST_ALPHA.alias("alpha")
     for how, column in changed.items():
         frame = catalogue.frame.with_columns(column).drop_nulls("alpha")
-        others.append((f"likelihood, {how}", replace(catalogue, frame=frame), likelihood))
+        others.append((how, replace(catalogue, frame=frame), likelihood))
     compared = []
     for how, rows, settings in others:
         with suppress(InputError):
@@ -69,9 +71,26 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
         "theta": described["parameters"]["theta"],
         "stderr": described["stderr"].get("theta"),
         "bins": fit.settings.bins,
-        **{name: described[name] for name in ("class_fractions", "galaxies", "alpha", "alpha_psf", "findings")},
+        **{name: described[name] for name in ("class_fractions", "galaxies", "alpha", "alpha_psf")},
+        "findings": [*described["findings"], *(one.to_dict() for one in _shifted_by_selection(compared))],
         "others": compared,
     }
+
+
+def _shifted_by_selection(compared: list[dict[str, Any]]) -> list[Finding]:
+    """Return a finding if weights that undo the selection by label change θ by more than its error."""
+    found = {one["how"]: (one["theta"], one["stderr"]) for one in compared}
+    if not {_UNWEIGHTED, _WEIGHTED} <= found.keys():
+        return []
+    (plain, _), (weighted, error) = found[_UNWEIGHTED], found[_WEIGHTED]
+    if error is None or abs(weighted - plain) <= error:
+        return []
+    text = (
+        f"The sample is drawn by label, which shifts θ: it is {plain:.2f} without weights, as in the paper, and "
+        f"{weighted:.2f} ± {error:.2f} with weights that undo the selection."
+    )
+    action = "Compare θ without weights only with the paper's; elsewhere use weights (`weights`)."
+    return [Finding("theta-shifted-by-selection", "caution", text, action)]
 
 
 def network_config(inputs: Inputs, options: ReproduceOptions) -> TrainingConfig:

@@ -1,4 +1,4 @@
-"""`reproduction.html`: Table 1 here and in the paper, reasons for differences, θ and Figures 3 to 7."""
+"""`reproduction.html`: Table 1 here and in the paper, statements of the paper, reasons for differences, figures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from truemorph.findings import Finding, unique
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.distributions import Distributions
 from truemorph.report.page import (
     Light,
@@ -21,13 +22,24 @@ from truemorph.report.page import (
     write_illustrations,
     write_page,
 )
-from truemorph.reproduce.figures import KINDS, hst_images, maps_and_profiles, sersic_curves, sersic_figure
+from truemorph.reproduce.architecture import network_figure
+from truemorph.reproduce.figures import (
+    KINDS,
+    colour_magnitude,
+    explained,
+    galaxy_from_space,
+    hst_images,
+    maps_and_profiles,
+    sersic_curves,
+    sersic_figure,
+)
 from truemorph.reproduce.models import NETWORKS
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, SAMPLE, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Work
+from truemorph.reproduce.statements import AGREES, CONTRADICTS, Statement, statements
 
 
-def _answer(work: Work) -> str:
+def _answer(work: Work, judged: list[Statement]) -> str:
     drawn = work.result("catalogue")
     sample = f"{drawn['galaxies']:,} galaxies ({100 * drawn['galaxies'] / sum(SAMPLE):.2g} % of the paper's sample)"
     if not work.have("table1"):
@@ -49,6 +61,13 @@ def _answer(work: Work) -> str:
         text += (
             f" In Table 1, {table['order']['as_in_the_paper']} of {pairs} pairs of rows that differ by more than their "
             "errors in the paper have the same order here."
+        )
+    if judged:
+        against = [one.text for one in judged if one.verdict == CONTRADICTS]
+        text += (
+            f" Statements of the paper about its results: tested {len(judged)}, hold here "
+            f"{sum(one.verdict == AGREES for one in judged)}, contradicted {len(against)}"
+            f"{': ' if against else ''}{'; '.join(against)}."
         )
     return f"{text} Sample: {sample}."
 
@@ -128,9 +147,39 @@ def _other_values(work: Work, curves: Distributions | None) -> Table:
     return Table("Other values", ["quantity", "here", "paper"], lines)
 
 
+def _pairs(work: Work) -> Table:
+    """Differences of all pairs of rows of Table 1, here and in the paper."""
+    lines = []
+    for one in work.result("table1")["pairs"]:
+        first, second = (TABLE_1[one[name]] for name in ("earlier", "later"))
+        same = {True: "yes", False: "no", None: "–"}[one["as_in_the_paper"]]
+        here = with_error(one["difference"], one["stderr"], "+.3f")
+        paper = with_error(one["paper"], one["paper_stderr"], "+.3f")
+        lines.append([f"{second.letter} - {first.letter}", f"{one['galaxies']:,}", here, paper, same])
+    note = (
+        "Bias of the later row minus that of the earlier one, for the galaxies that have both labels. Errors are from "
+        "paired resamples; those of the paper are added in quadrature. The order counts for pairs that differ by more "
+        "than their errors in the paper."
+    )
+    return Table(
+        "Pairs of rows of Table 1", ["pair", "galaxies", "here", "paper", "order as in the paper"], lines, note
+    )
+
+
+def _statements(judged: list[Statement]) -> Table:
+    """What the paper states about its results, and whether it holds here."""
+    note = (
+        "A statement holds (agrees), or is contradicted, if the sign of a difference is certain to two errors. That a "
+        "network has the bias of its labels holds if they differ by less than one error, and is contradicted beyond "
+        "two. Maps: mean Grad-CAM intensity, as in Figure 7, within and beyond half of its radius."
+    )
+    head = ["statement of the paper", "section", "difference here", "in the paper", "verdict"]
+    return Table("Statements of the paper", head, judged, note)
+
+
 def _reasons(work: Work) -> Section:
     """The open choices, and Table 1 with other numbers of leaves and bins."""
-    reasons = work.result("reasons")["reasons"]
+    reasons = [*work.result("reasons")["reasons"], *([_archive_of_hst(work)] if work.have("figure4") else [])]
     text = "{what}. In the paper: {paper}. Here: {here}. Measured effect of other choices: {effect}."
     tables = []
     swept = next(one["numbers"]["settings"] for one in reasons if one["what"] == "leaves and bins")
@@ -144,16 +193,28 @@ def _reasons(work: Work) -> Section:
     )
 
 
+def _archive_of_hst(work: Work) -> dict[str, Any]:
+    """The archive of HST images, whose choice decides how many pairs Figure 4 has."""
+    seen = work.result("figure4")
+    effect = (
+        f"number of pairs: {seen['with_better']:,} of {seen['changed']:,} changed galaxies; {HST_PAIRS[0]} in the paper"
+    )
+    return {"what": "archive of HST images", "paper": "MAST", "here": "mosaics of CDS (hips2fits)", "effect": effect}
+
+
 def make_page(work: Work, folder: Path) -> dict[str, Any]:
     """Write the page, which shows the results of all stages, and its figures."""
-    tables, figures = [], []
-    if work.have("table1"):
-        curves = sersic_curves(work)
-        tables += [_table_1(work), _other_values(work, curves)]
-        figures += [] if curves is None else [sersic_figure(curves, work.options.every_curve)]
-    figures += maps_and_profiles(work) if work.have("maps") else []
+    curves = sersic_curves(work) if work.have("table1") else None
+    maps = {name: explained(work, name) for name in SMOOTH_OR_DISK} if work.have("maps") else {}
+    judged = statements(work, curves, maps)
+    tables = (
+        [_table_1(work), _statements(judged), _pairs(work), _other_values(work, curves)] if work.have("table1") else []
+    )
+    figures = [*galaxy_from_space(work), *network_figure(work)]
+    figures += [] if curves is None else [sersic_figure(curves, work.options.every_curve)]
+    figures += [*(colour_magnitude(work) if work.have("table1") else ()), *maps_and_profiles(maps)]
     hst, figure4 = hst_images(work)
-    answer = _answer(work)
+    answer = _answer(work, judged)
     page = Page(
         title="Reproduction of Medina-Rosales, Cabrera-Vives & Miller (arXiv:2308.11007)",
         headline=first_sentence(answer),
@@ -169,4 +230,4 @@ def make_page(work: Work, folder: Path) -> dict[str, Any]:
     )
     write_illustrations(figures + figure4, folder / "figures")
     write_page(page, folder / "reproduction.html")
-    return {"answer": answer}
+    return {"answer": answer, "statements": [one._asdict() for one in judged]}

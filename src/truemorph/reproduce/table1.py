@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.bias.likelihood import posterior
 from truemorph.bias.metrics import BiasResult
+from truemorph.bias.transitions import DISK, SMOOTH, RayleighTransition
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.questions import SMOOTH_OR_DISK
+from truemorph.report.distributions import SERSIC_BOUNDARY, share_above
 from truemorph.report.measures import BiasTree, numbers_of, table_one
 from truemorph.report.page import with_error
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
@@ -101,26 +104,28 @@ def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> BiasTr
     return BiasTree.fitting(frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed, depth, bins)
 
 
-def table_rows(found: Measured, bias: Mapping[str, BiasResult | None]) -> list[dict[str, Any]]:
+def table_rows(
+    found: Measured, bias: Mapping[str, BiasResult | None], pairs: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Return Table 1 (see `table_one`) with the paper's values; `bias` by label set; None for missing values.
 
-    `partial`: known for some galaxies only. `one_class`: 97 % or more in one class. `from_gz2b`: value minus that of
-    GZ2B for the same galaxies, with the error from paired resamples. `accuracy` and `precision` (macro-averaged): vs
-    the labels that a model was trained on.
+    `one_class`: 97 % or more in one class. `from_gz2b`: value minus that of GZ2B for the same galaxies, with the error
+    from paired resamples (see `compare_pairs`). `accuracy` and `precision` (macro-averaged): vs the labels that a model
+    was trained on.
     """
     trained_on = {name: GZ2D if name == RESNET_GZ2D else GZ2B for name in MODELS if name in found.sets}
     references = {
         found.sets[name].name: found.sets[labels] for name, labels in trained_on.items() if labels in found.sets
     }
     table = table_one(list(found.sets.values()), found.tree.alpha, bias, {}, references)
+    from_gz2b = {pair["later"]: (pair["difference"], pair["stderr"]) for pair in pairs if pair["earlier"] == GZ2B}
     rows = []
     for (name, one), row in zip(found.sets.items(), table.iter_rows(named=True), strict=True):
         paper = TABLE_1[name]
-        difference, error = (None, None) if name == GZ2B else paired_difference(found, one)
+        difference, error = from_gz2b.get(name, (None, None))
         added = {
             "name": name,
             "letter": paper.letter,
-            "partial": not one.known.all(),
             "one_class": one_class(one),
             "from_gz2b": difference,
             "from_gz2b_std": error,
@@ -136,42 +141,47 @@ def one_class(one: LabelSet) -> bool:
     return not _ONE_CLASS < one.fraction < 1 - _ONE_CLASS
 
 
-def paired_difference(found: Measured, one: LabelSet) -> tuple[float | None, float | None]:
-    """Return CV18 of a label set minus that of GZ2B, and its standard deviation over paired resamples."""
-    tree, n, rng = found.tree, found.frame.height, np.random.default_rng([found.tree.seed, 18])
-    # If a set lacks labels, GZ2B is measured on the galaxies that have one.
-    whole = found.sets[GZ2B]
-    same = replace(whole, probabilities=np.where(one.known[:, None], whole.probabilities, np.nan))
-
-    def difference(rows: np.ndarray | None = None) -> float:
-        own, base = (tree.bias(some, rows, bootstrap=0, permutations=0) for some in (one, same))
-        return np.nan if own is None or base is None else own.value - base.value
-
-    value, resampled = difference(), [difference(rng.integers(0, n, n)) for _ in range(tree.bootstrap)]
-    known = np.isfinite(resampled)
-    if not np.isfinite(value) or not known.any():
-        return None, None
-    return value, float(np.std(resampled, where=known))
+def _resampled(tree: BiasTree, one: LabelSet, where: np.ndarray) -> np.ndarray:
+    """Return CV18 of a label set for the galaxies `where`, then for the same resamples of each set; NaN if too few."""
+    chosen = replace(one, probabilities=np.where(where[:, None], one.probabilities, np.nan))
+    n, rng = where.size, np.random.default_rng([tree.seed, 18])
+    draws = (None, *(rng.integers(0, n, n) for _ in range(tree.bootstrap)))
+    found = [tree.bias(chosen, rows, bootstrap=0, permutations=0) for rows in draws]
+    return np.array([np.nan if bias is None else bias.value for bias in found])
 
 
-def order(rows: list[dict[str, Any]], measure: str) -> dict[str, int]:
-    """Compare the order of the rows by bootstrap mean with that of the paper; no pairs if CV14 replaces CV18.
+def compare_pairs(found: Measured, tree: BiasTree) -> list[dict[str, Any]]:
+    """Compare each pair of label sets on the galaxies that have both labels, with the paper's values.
 
-    Only pairs that differ by more than their errors in the paper count. Rows with nearly one class, or with labels for
-    only some galaxies, are left out.
+    `difference` is the bias of the `later` row of Table 1 minus that of the `earlier` one, with `stderr` from paired
+    resamples, if there are any; `paper` and `paper_stderr` (in quadrature) are those of the paper. `as_in_the_paper`:
+    whether the sign is the same; None if the rows do not differ by more than their errors in the paper, if one of them
+    has nearly one class, or for CV14.
     """
-    known = {
-        row["name"]: row["bootstrap_mean"]
-        for row in rows
-        if measure == "CV18" and row["bootstrap_mean"] is not None and not (row["one_class"] or row["partial"])
-    }
-    pairs = same = 0
-    for a, b in combinations(known, 2):
-        one, other = TABLE_1[a], TABLE_1[b]
-        if abs(one.cv18 - other.cv18) > float(np.hypot(one.stderr, other.stderr)):
-            pairs += 1
-            same += (known[a] > known[b]) == (one.cv18 > other.cv18)
-    return {"pairs": pairs, "as_in_the_paper": same}
+    pairs, measured_on = [], dict[tuple[str, bytes], np.ndarray]()
+    for earlier, later in combinations(found.sets, 2):
+        both = found.sets[earlier].known & found.sets[later].known
+        for name in (earlier, later):
+            if (name, both.tobytes()) not in measured_on:
+                measured_on[name, both.tobytes()] = _resampled(tree, found.sets[name], both)
+        apart = measured_on[later, both.tobytes()] - measured_on[earlier, both.tobytes()]
+        difference = float(apart[0]) if np.isfinite(apart[0]) else None
+        error = float(np.nanstd(apart[1:])) if np.isfinite(apart[1:]).any() else None
+        paper = TABLE_1[later].cv18 - TABLE_1[earlier].cv18
+        paper_error = float(np.hypot(TABLE_1[later].stderr, TABLE_1[earlier].stderr))
+        usable = tree.intrinsic is not None and difference is not None and abs(paper) > paper_error
+        usable = usable and not (one_class(found.sets[earlier]) or one_class(found.sets[later]))
+        pair = {"earlier": earlier, "later": later, "galaxies": int(both.sum())}
+        same = (difference > 0) == (paper > 0) if usable and difference is not None else None
+        pair |= {"difference": difference, "stderr": error, "paper": paper, "paper_stderr": paper_error}
+        pairs.append(pair | {"as_in_the_paper": same})
+    return pairs
+
+
+def order(pairs: list[dict[str, Any]]) -> dict[str, int]:
+    """Count the pairs whose order can be compared with the paper's, and those that have the same."""
+    known = [pair["as_in_the_paper"] for pair in pairs if pair["as_in_the_paper"] is not None]
+    return {"pairs": len(known), "as_in_the_paper": sum(known)}
 
 
 def _findings(table: dict[str, Any]) -> list[Finding]:
@@ -190,7 +200,8 @@ def _findings(table: dict[str, Any]) -> list[Finding]:
 def _make_table(work: Work, folder: Path) -> dict[str, Any]:
     found = measured(work)
     bias = {one.name: found.tree.bias(one) for one in found.sets.values()}
-    rows, of_observed = table_rows(found, bias), bias[found.sets[GZ2B].name]
+    pairs = compare_pairs(found, found.tree)
+    rows, of_observed = table_rows(found, bias, pairs), bias[found.sets[GZ2B].name]
     thetas = [(name, work.result(stage)) for name, stage in ((DCV14, DCV14), (DDB, "theta")) if work.have(stage)]
     result: dict[str, Any] = {
         "measure": found.tree.measure,
@@ -201,7 +212,8 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
         "galaxies": found.frame.height,
         "alpha": work.catalogue().metadata["alpha"],
         "rows": rows,
-        "order": order(rows, found.tree.measure),
+        "pairs": pairs,
+        "order": order(pairs),
         "theta": [
             {"name": name, "theta": one["theta"], "stderr": one["stderr"], "paper": THETA[name]} for name, one in thetas
         ],
@@ -222,9 +234,10 @@ def _swept(found: Measured, trees: dict[str, BiasTree]) -> tuple[str, dict[str, 
         for key, one in found.sets.items():
             bias = numbers_of(replace(tree, bootstrap=min(_RESAMPLES, found.tree.bootstrap)).bias(one))
             kept = {name: bias[name] for name in ("value", "bootstrap_mean", "floor")}
-            rows.append({"name": key, "one_class": one_class(one), "partial": not one.known.all(), **kept})
+            rows.append({"name": key, **kept})
         if any(row["value"] is not None for row in rows):
-            swept.append({"setting": setting, "rows": rows, "order": order(rows, found.tree.measure)})
+            ranked = order(compare_pairs(found, replace(tree, bootstrap=0)))
+            swept.append({"setting": setting, "rows": rows, "order": ranked})
     means = [row["bootstrap_mean"] for one in swept for row in one["rows"] if row["name"] == GZ2B]
     known = [mean for mean in means if mean is not None]
     effect = f"GZ2B {_range(known, '.3f')}" if known else "too few galaxies"
@@ -301,6 +314,39 @@ def _psf(work: Work, found: Measured) -> Reason:
     return here, f"with the best PSF of all fields, as in the code of CV18: {effect}", numbers
 
 
+def _figure_3(work: Work, found: Measured) -> Reason:
+    """Measure the fraction of smooth galaxies with disk profiles, among test galaxies and in the whole sample."""
+    name = work.inputs.sersic_index
+    if name not in found.frame.columns or found.frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
+        return None
+    rows, effects = [], []
+    files = {GZ2B: CATALOGUE} if work.inputs.hart is None else {GZ2B: CATALOGUE, GZ2D: DEBIASED}
+    for key, part in product(files, ("all", TEST)):
+        frame = work.catalogue(files[key]).frame.filter(pl.lit(part == "all") | (pl.col("split") == part))
+        index = numeric_columns(frame, [name], "the sample")[:, 0]
+        above, error = share_above(index, SERSIC_BOUNDARY, (frame["label"] == SMOOTH).to_numpy().astype(float))
+        rows.append({"name": key, "galaxies_of": part, "disk_like": 1 - above, "stderr": error})
+        effects.append(f"{key.upper()}, {part} {with_error(1 - above, error)}")
+    of = "; ".join(effects)
+    return "test galaxies, which all models label", f"fraction of smooth galaxies with n ≤ 3: {of}", {"rows": rows}
+
+
+def _posterior(work: Work, found: Measured) -> Reason:
+    """Measure the labels of models trained through T(α) by their posterior after the volunteers' label."""
+    observed, effects, rows = found.sets[GZ2B].labels, [], []
+    for name in (one for one in (DCV14, DDB) if one in found.sets):
+        p = found.frame[f"p {name}"].fill_null(np.nan).to_numpy()
+        known, transition = np.isfinite(p), RayleighTransition(work.result(name)["theta"])
+        after = np.full(p.size, np.nan)
+        both = np.column_stack([1 - p, p])[known]
+        after[known] = posterior(both, observed[known], found.tree.alpha[known], transition)[:, DISK] > 0.5
+        bias = numbers_of(found.tree.bias(LabelSet.of_two(name, "labels", after, SMOOTH_OR_DISK)))
+        rows.append({"name": name, **bias})
+        effects.append(f"{name.upper()} {with_error(bias['bootstrap_mean'], bias['bootstrap_std'])}")
+    effect = f"by the posterior p(y | x, ỹ, α): {'; '.join(effects)}"
+    return ("p(y | x) > 0.5", effect, {"rows": rows}) if rows else None
+
+
 _LINEAGE = "published code of the same lineage"
 # Each choice, what the paper says about it, and the measurement of its effect.
 _CHOICES: dict[str, tuple[str, Callable[[Work, Measured], Reason]]] = {
@@ -315,6 +361,8 @@ _CHOICES: dict[str, tuple[str, Callable[[Work, Measured], Reason]]] = {
         _theta,
     ),
     "field of the PSF width": ("not given", _psf),
+    "galaxies of Figure 3": ("not given", _figure_3),
+    "labels of DCV14 and DDB (rows e and f)": ("not given for DCV14; from the image alone for DDB", _posterior),
 }
 
 

@@ -1,0 +1,100 @@
+"""Figure 2: the network, drawn from the trained model itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import nn
+
+from truemorph.classifiers.checkpoint import load
+from truemorph.plotting import BLUE, GREEN, GREY, ORANGE
+from truemorph.report.page import Illustration
+from truemorph.reproduce.models import MODEL, NETWORKS
+from truemorph.reproduce.paper import DDB, TABLE_1
+from truemorph.reproduce.stages import Work
+
+
+@dataclass
+class Layer:
+    """Layers of a network whose outputs have the same shape, and their number of weights."""
+
+    steps: list[str]
+    shape: tuple[int, ...]  # of the output, without the batch
+    weights: int = 0
+
+
+def _described(layer: nn.Module) -> str:
+    """Say what a layer does; empty if it does nothing."""
+    if isinstance(layer, nn.Identity) or (isinstance(layer, nn.Dropout) and not layer.p):
+        return ""
+    if isinstance(layer, nn.Conv2d):
+        stride = f"\nstride {layer.stride[0]}" if layer.stride[0] != 1 else ""
+        return f"{layer.kernel_size[0]}×{layer.kernel_size[1]} conv.{stride}"
+    if isinstance(layer, nn.MaxPool2d):
+        return f"{layer.kernel_size}×{layer.kernel_size} maximum\nstride {layer.stride}"
+    if isinstance(layer, nn.Sequential) and len({type(one) for one in layer}) == 1:
+        return f"{len(layer)} ×\n{type(layer[0]).__name__}"
+    names = {nn.Linear: "dense", nn.BatchNorm2d: "batch norm"}
+    kind = next((name for known, name in names.items() if isinstance(layer, known)), type(layer).__name__)
+    return "average pool" if "Pool" in kind else kind
+
+
+def layers_of(network: Any, size: int) -> list[Layer]:
+    """Pass an empty image of `size` pixels through a `GalaxyNetwork`; return its layers in order."""
+    found = [Layer(["image"], (3, size, size))]
+
+    def passed(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
+        what, shape = _described(layer), tuple(output.shape[1:])
+        if shape == found[-1].shape and not isinstance(layer, nn.Sequential):
+            found[-1].steps += [what] if what else []
+        else:
+            found.append(Layer([what], shape))
+        found[-1].weights += sum(one.numel() for one in layer.parameters())
+
+    hooks = [one.register_forward_hook(passed) for part in (network.backbone, network.head) for one in part.children()]
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def network_figure(work: Work) -> list[Illustration]:
+    """Draw Figure 2 of DDB's network, or of another if there is none."""
+    name = next((one for one in (DDB, *NETWORKS) if work.have(one)), None)
+    if name is None:
+        return []
+    model = load(work.file(name, MODEL))
+    layers = layers_of(model.networks()[0], model.config.image_size)
+    layers.append(Layer(["softmax"], (len(model.classes),)))
+    figure = Figure(figsize=(11, 2.7), layout="constrained")
+    axes: Any = figure.subplots()
+    for k, one in enumerate(layers):
+        channels, *area = one.shape
+        height = 0.12 + (np.log2(area[0]) / 8 if area else 0)
+        colour = GREY if k in (0, len(layers) - 1) else BLUE if area else ORANGE if len(layers) - k > 3 else GREEN
+        axes.add_patch(Rectangle((k - 0.28, -height / 2), 0.56, height, color=colour, alpha=0.55, lw=0))
+        axes.text(k, height / 2 + 0.04, "×".join(map(str, (channels, *area))), ha="center", va="bottom", fontsize=8)
+        axes.text(k, -0.62, "\n".join(one.steps), ha="center", va="top", fontsize=8)
+        if k:
+            axes.annotate("", (k - 0.29, 0), (k - 0.71, 0), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 0.8})
+    axes.set(xlim=(-0.6, len(layers) - 0.4), ylim=(-1.15, 0.75))
+    axes.set_axis_off()
+    weights = sum(one.weights for one in layers)
+    loss = "the likelihood of eq. 4 through T(α)" if name == DDB else "cross-entropy"
+    text = (
+        f"The paper's Figure 2: the network of {TABLE_1[name].labels}, as it was trained ({model.config.backbone}, "
+        f"{weights:,} weights): layers, shapes of their outputs (channels × pixels), and p({model.classes[0]}) and "
+        f"p({model.classes[1]}) at the end. Its loss is {loss}."
+    )
+    data = pl.DataFrame(
+        {"layers": [" + ".join(one.steps).replace("\n", " ") for one in layers],
+         "output": ["×".join(map(str, one.shape)) for one in layers], "weights": [one.weights for one in layers]}
+    )  # fmt: skip
+    return [Illustration("figure2", figure, text, data)]

@@ -1,0 +1,132 @@
+"""What the paper states about its results, and whether the results here agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from truemorph.explain.study import PIXELS, Explanation
+from truemorph.report.distributions import Distributions, panels_of
+from truemorph.report.page import with_error
+from truemorph.reproduce.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1, THETA
+from truemorph.reproduce.stages import Work
+
+AGREES, CONTRADICTS, OPEN = "agrees", "contradicts", "not significant"
+# Networks as texts name them.
+_SHORT = {one.labels: one.labels if name == DDB else f"network {one.letter}" for name, one in TABLE_1.items()}
+
+
+class Statement(NamedTuple):
+    """A statement of the paper, the difference on which it rests, here and in the paper, and whether it holds."""
+
+    text: str
+    place: str
+    here: str
+    paper: str
+    verdict: str
+
+    @classmethod
+    def of(
+        cls, text: str, place: str, value: float, error: float, paper: str = "–", *, equal: bool = False
+    ) -> Statement:
+        """Judge that a difference is positive, by its sign if it exceeds two errors; or `equal` to 0, within one."""
+        if equal:
+            verdict = AGREES if abs(value) <= error else CONTRADICTS if abs(value) > 2 * error else OPEN
+        else:
+            verdict = OPEN if not abs(value) > 2 * error else AGREES if value > 0 else CONTRADICTS
+        return cls(text, place, with_error(value, error, "+.3f"), paper, verdict)
+
+
+def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator[Statement]:
+    """Section 3.1: pairs of rows of Table 1, each for the galaxies that have both labels."""
+    place = "3.1, Table 1"
+    found = {
+        (one["earlier"], one["later"]): one
+        for one in table["pairs"]
+        if table["measure"] == "CV18" and one["stderr"] is not None and {one["earlier"], one["later"]} <= rows.keys()
+    }
+    for pair in ((GZ2B, RESNET_GZ2B), (GZ2D, RESNET_GZ2D), (GZ2D, DCV14), (GZ2D, DDB), (DCV14, DDB)):
+        if pair in found:
+            one, (first, second) = found[pair], (TABLE_1[name] for name in pair)
+            equal = pair[1] in (RESNET_GZ2B, RESNET_GZ2D)
+            sign = 1 if equal else -1
+            text = f"{second.labels} is less biased than {first.labels} ({first.letter} - {second.letter})"
+            if equal:
+                text = f"network {second.letter} has the bias of its labels ({second.letter} - {first.letter})"
+            paper = with_error(sign * one["paper"], one["paper_stderr"], "+.3f")
+            yield Statement.of(text, place, sign * one["difference"], one["stderr"], paper, equal=equal)
+    if {RESNET_GZ2B, RESNET_GZ2D} <= rows.keys():
+        ours = [rows[name] for name in (RESNET_GZ2B, RESNET_GZ2D)]
+        # Added in quadrature, as if the galaxies were independent.
+        error = float(np.sqrt(sum(one["accuracy"] * (1 - one["accuracy"]) / one["galaxies"] for one in ours)))
+        papers = [TABLE_1[name].accuracy or np.nan for name in (RESNET_GZ2B, RESNET_GZ2D)]
+        text = "networks recreate GZ2B better than GZ2D (accuracy, c - d)"
+        yield Statement.of(text, "3.1", ours[0]["accuracy"] - ours[1]["accuracy"], error, f"{-np.diff(papers)[0]:+.3f}")
+    theta = {one["name"]: one for one in table["theta"]}
+    if {DDB, DCV14} <= theta.keys():
+        value, error = theta[DDB]["theta"] - theta[DCV14]["theta"], np.hypot(*(one["stderr"] for one in theta.values()))
+        paper = f"{THETA[DDB] - THETA[DCV14]:+.2f}"
+        yield Statement.of("θ of DDB is larger than that of DCV14", "3.1", value, float(error), paper)
+
+
+def _figure_3(curves: Distributions) -> Iterator[Statement]:
+    """Section 3.2: fractions of galaxies above the boundary of the Sérsic index."""
+    columns = curves.table.drop_nulls("share_above").select("panel", "labels", "share_above", "share_above_stderr")
+    above = {(panel, labels): (share, error) for panel, labels, share, error in columns.iter_rows()}
+    debiased, ours = TABLE_1[GZ2D].labels, TABLE_1[DDB].labels
+    whose = (
+        ("smooth galaxies of DDB have n > 3 more often than those of GZ2D", ours, debiased),
+        ("galaxies switched to disk by GZ2D have n > 3 more often than those by DDB", debiased, ours),
+        ("disks of GZ2D have n > 3 more often than those of DDB", debiased, ours),
+    )
+    for letter, panel, (text, more, less) in zip("abc", panels_of(curves.classes), whose, strict=True):
+        if {(panel, more), (panel, less)} <= above.keys():
+            (value, error), (other, other_error) = above[panel, more], above[panel, less]
+            yield Statement.of(text, f"3.2, Fig. 3{letter}", value - other, float(np.hypot(error, other_error)))
+
+
+def _halves(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
+    """Intensity of the map of each galaxy within and beyond half of the largest radius, both of shape (N,)."""
+    rings = explanation.classes[0].rings[PIXELS]
+    beyond = rings.middles > rings.edges[-1] / 2
+    return rings.profiles[:, ~beyond].mean(axis=1), rings.profiles[:, beyond].mean(axis=1)
+
+
+def _maps(maps: Mapping[str, Mapping[str, Explanation]], usable: set[str]) -> Iterator[Statement]:
+    """Section 3.4: mean intensity of Grad-CAM maps."""
+    ours = TABLE_1[DDB].labels
+    for kind, letter in (("disk", "a"), ("smooth", "b")):
+        halves = {
+            name: _halves(one)
+            for name, one in maps.get(kind, {}).items()
+            if name in usable and one.classes[0].galaxies > 1
+        }
+        place, errors = f"3.4, Fig. 7{letter}", {name: _error(outer) for name, (_, outer) in halves.items()}
+        for name in (one for one in halves if ours in halves and one != ours):
+            text = f"{kind} maps of DDB are brighter in the outer half of the radius than those of {_SHORT[name]}"
+            value = float(halves[ours][1].mean() - halves[name][1].mean())
+            yield Statement.of(text, place, value, float(np.hypot(errors[ours], errors[name])))
+        for name, (inner, outer) in halves.items() if kind == "smooth" else ():
+            apart, than = (outer - inner, "brighter") if name == ours else (inner - outer, "fainter")
+            text = f"smooth maps of {_SHORT[name]} are {than} in the outer half of the radius than in the inner"
+            yield Statement.of(text, place, float(apart.mean()), _error(apart))
+
+
+def _error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(values.size))
+
+
+def statements(
+    work: Work, curves: Distributions | None, maps: Mapping[str, Mapping[str, Explanation]]
+) -> list[Statement]:
+    """Return the statements that the results of the stages can judge, without label sets of nearly one class."""
+    if not work.have("table1"):
+        return []
+    table = work.result("table1")
+    rows = {row["name"]: row for row in table["rows"] if not row["one_class"]}
+    found = [*_table_1(table, rows)]
+    if curves is not None and {GZ2D, DDB} <= rows.keys():
+        found += _figure_3(curves)
+    return [*found, *_maps(maps, {TABLE_1[name].labels for name in rows})]
