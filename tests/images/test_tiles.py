@@ -64,13 +64,14 @@ def all_cuts(tiles, ra, dec, size):
 @pytest.mark.parametrize("kind", ["plain", "gzip", "rice"])
 def test_pixels_equal_cutout2d_and_what_is_missing_is_listed(kind, tmp_path):
     tiles = open_tiles(survey(tmp_path, kind), ["i", "r", "g"])
-    ra, dec = positions(500)
-    size = np.random.default_rng(5).uniform(3, 12, 500)
+    n_sources = 500 if kind == "plain" else 100
+    ra, dec = positions(n_sources)
+    size = np.random.default_rng(5).uniform(3, 12, n_sources)
     tile, cuts = all_cuts(tiles, ra, dec, size)
     planes = [[one.read() for one in layers] for layers in tiles.layers]
     reasons = []
     where = SkyCoord(ra, dec, unit="deg")
-    for k in range(500):
+    for k in range(n_sources):
         if tile[k] < 0:
             reasons.append(module.OUTSIDE)
             continue
@@ -88,9 +89,8 @@ def test_pixels_equal_cutout2d_and_what_is_missing_is_listed(kind, tmp_path):
         else:
             assert missing <= 0.1
             np.testing.assert_array_equal(cuts[k], np.array(expected, np.float32))
-    assert reasons.count(module.OUTSIDE) > 10
-    assert reasons.count(module.INCOMPLETE) > 10
-    assert len(reasons) < 250
+    assert min(reasons.count(one) for one in (module.OUTSIDE, module.INCOMPLETE)) > n_sources / 50
+    assert len(reasons) < n_sources / 2
 
 
 def test_a_source_belongs_to_the_tile_in_which_it_is_deepest(tmp_path):

@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 from scipy.spatial import cKDTree
 
-from truemorph.arrays import float_array
 from truemorph.catalogs.catalogue import as_ids, object_ids
-from truemorph.catalogs.columns import NAMED, free_name, which_rows
+from truemorph.catalogs.columns import NAMED, free_name
 from truemorph.catalogs.expressions import column_expression
 from truemorph.catalogs.mapped import column_values
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, read_mapping, resolve
+from truemorph.catalogs.positions import DEC, RA, checked_positions, unit_vectors
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.tables import CatalogTable, kind_of, read_table
@@ -26,9 +26,6 @@ _ARCSEC = np.radians(1 / 3600)
 # Chance matches are counted at positions shifted by this many radii, in four directions.
 _SHIFT = 5
 _LARGEST_RADIUS = 3600.0  # arcsec; above one degree, the unit must be wrong
-# Names of right ascension and declination in SDSS and most tables, VizieR, SExtractor, TOPCAT, Euclid and Rubin.
-_RA = ("ra", "raj2000", "ra_icrs", "_ra", "_raj2000", "alpha_j2000", "ra_deg", "right_ascension", "coord_ra")
-_DEC = ("dec", "dej2000", "de_icrs", "_de", "_dej2000", "delta_j2000", "dec_deg", "declination", "coord_dec")
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,8 @@ def match_sky(
     """
     if not 0 < radius_arcsec <= _LARGEST_RADIUS:
         raise InputError(f"a match needs a radius above 0 and up to {_LARGEST_RADIUS:g} arcsec; got {radius_arcsec}")
-    longitude, latitude = _positions(ra, dec, sources[0])
-    places, others = unit_vectors(longitude, latitude), unit_vectors(*_positions(ra2, dec2, sources[1]))
+    longitude, latitude = checked_positions(ra, dec, sources[0])
+    places, others = unit_vectors(longitude, latitude), unit_vectors(*checked_positions(ra2, dec2, sources[1]))
     placed, placed2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
     # Distances are chords of the unit sphere, 2 sin(angle / 2), which are exact for small angles, unlike cosines.
     chord = 2 * np.sin(radius_arcsec * _ARCSEC / 2)
@@ -116,7 +113,8 @@ def match_nearest(
     A row of the other table may have several matches. Positions are those of `match_sky`.
     """
     places, others = (
-        unit_vectors(*_positions(*one, name)) for one, name in zip(((ra, dec), (ra2, dec2)), sources, strict=True)
+        unit_vectors(*checked_positions(*one, name))
+        for one, name in zip(((ra, dec), (ra2, dec2)), sources, strict=True)
     )
     placed, placed2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
     farthest = 2 * np.sin(_LARGEST_RADIUS * _ARCSEC / 2)
@@ -128,21 +126,6 @@ def match_nearest(
     counts = _counts(index, len(others), len(places) - placed.size, len(others) - placed2.size)
     farthest_found = float(np.nanmax(separation)) if found.any() else None
     return Match(index, separation, {"by": "nearest", **counts, "largest_separation": farthest_found})
-
-
-def position_columns(columns: Sequence[str], source: str) -> tuple[str, str]:
-    """Return the columns of right ascension and declination, degrees, by their usual names."""
-    by_case = {name.lower(): name for name in reversed(columns)}
-    found = [next((by_case[one] for one in usual if one in by_case), None) for usual in (_RA, _DEC)]
-    if None in found:
-        raise InputError(f"{source}: no columns of positions in degrees; call them ra and dec")
-    return found[0], found[1]  # type: ignore[return-value]
-
-
-def positions_of(frame: pl.DataFrame, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return right ascension and declination of a table's rows, degrees, by their usual names; NaN if missing."""
-    ra, dec = (frame[name].fill_null(np.nan).to_numpy() for name in position_columns(frame.columns, source))
-    return _positions(ra, dec, source)
 
 
 def describe(statistics: dict[str, Any], left_name: str, right_name: str) -> str:
@@ -175,27 +158,6 @@ def _counts(index: np.ndarray, right: int, left_missing: int, right_missing: int
         "left_missing": left_missing,
         "right_missing": right_missing,
     }
-
-
-def _positions(ra: Any, dec: Any, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return right ascension and declination in degrees, shapes (N,); NaN if missing."""
-    longitude, latitude = (
-        np.atleast_1d(float_array(values, f"{source}: {name}", "deg")) for name, values in (("ra", ra), ("dec", dec))
-    )
-    for name, values, low, high in (("ra", longitude, -180, 360), ("dec", latitude, -90, 90)):
-        bad = (values < low) | (values > high)
-        if bad.any():
-            wrong = which_rows(bad, values)
-            raise InputError(f"{source}: {name} should be from {low} to {high} degrees, or empty; wrong in {wrong}")
-    return longitude, latitude
-
-
-def unit_vectors(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
-    """Return positions in degrees as unit vectors, shape (N, 3); NaN if a coordinate is missing."""
-    a, d = np.radians(longitude), np.radians(latitude)
-    vectors = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
-    vectors[np.isnan(vectors).any(axis=1)] = np.nan
-    return vectors
 
 
 def _mutual_nearest(vectors: np.ndarray, tree: cKDTree, chord: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -330,7 +292,7 @@ def _keys(
 def _usual_names(name: str) -> Sequence[str]:
     if name == "object_id":
         return [one.lower() for preset in PRESETS for one in read_mapping(preset).columns["object_id"].column]
-    return _RA if name == "ra" else _DEC
+    return RA if name == "ra" else DEC
 
 
 def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> Joined:

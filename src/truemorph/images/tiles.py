@@ -17,8 +17,7 @@ import numpy as np
 import polars as pl
 from scipy.spatial import cKDTree
 
-from truemorph.catalogs.crossmatch import positions_of, unit_vectors
-from truemorph.catalogs.expressions import compute, read_expression
+from truemorph.catalogs.positions import positions_of, unit_vectors
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.images.decode import MAXIMUM_PIXELS, image_unit
@@ -170,6 +169,8 @@ class Tiles:
 
 def size_columns(size: str) -> tuple[str, ...]:
     """Return the columns of a size (see `cutout_sizes`); none of an angle."""
+    from truemorph.catalogs.expressions import read_expression  # takes as long to import as to label some images
+
     return () if _angle(size) is not None else read_expression(size, "`size`").columns
 
 
@@ -187,6 +188,8 @@ def _angle(size: str) -> float | None:
 
 def cutout_sizes(size: str, frame: pl.DataFrame, source: str) -> np.ndarray:
     """Return widths in arcsec, (N,), from an angle such as 40arcsec, or an expression such as 6 * radius (arcsec)."""
+    from truemorph.catalogs.expressions import compute, read_expression
+
     angle = _angle(size)
     if angle is not None:
         return np.full(frame.height, angle)

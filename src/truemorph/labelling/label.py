@@ -26,8 +26,8 @@ from truemorph.bias.transitions import (
     transition_to_dict,
 )
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.crossmatch import position_columns
 from truemorph.catalogs.paths import vote_column, votes_at_nodes
+from truemorph.catalogs.positions import position_columns
 from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
 from truemorph.classifiers.engines import Precision, engine_for
 from truemorph.errors import InputError, TruemorphError, reason, require_extra

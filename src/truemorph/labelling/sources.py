@@ -23,7 +23,7 @@ from polars.exceptions import PolarsError
 
 from truemorph.catalogs.catalogue import ID_COLUMNS, IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
 from truemorph.catalogs.columns import OBSERVED_LABEL
-from truemorph.catalogs.crossmatch import position_columns, positions_of
+from truemorph.catalogs.positions import position_columns, positions_of
 from truemorph.classifiers.engines import Proof
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason

@@ -1,0 +1,54 @@
+"""Positions on the sky: columns of tables that have them, degrees, and unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.arrays import float_array
+from truemorph.catalogs.columns import which_rows
+from truemorph.errors import InputError
+
+# Names of right ascension and declination in SDSS and most tables, VizieR, SExtractor, TOPCAT, Euclid and Rubin.
+RA = ("ra", "raj2000", "ra_icrs", "_ra", "_raj2000", "alpha_j2000", "ra_deg", "right_ascension", "coord_ra")
+DEC = ("dec", "dej2000", "de_icrs", "_de", "_dej2000", "delta_j2000", "dec_deg", "declination", "coord_dec")
+
+
+def position_columns(columns: Sequence[str], source: str) -> tuple[str, str]:
+    """Return the columns of right ascension and declination, degrees, by their usual names."""
+    by_case = {name.lower(): name for name in reversed(columns)}
+    found = [next((by_case[one] for one in usual if one in by_case), None) for usual in (RA, DEC)]
+    if None in found:
+        raise InputError(f"{source}: no columns of positions in degrees; call them ra and dec")
+    return found[0], found[1]  # type: ignore[return-value]
+
+
+def positions_of(frame: pl.DataFrame, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return right ascension and declination of a table's rows, degrees, by their usual names; NaN if missing."""
+    columns = (frame[name].cast(pl.Float64, strict=False) for name in position_columns(frame.columns, source))
+    ra, dec = (one.fill_null(np.nan).to_numpy() for one in columns)
+    return checked_positions(ra, dec, source)
+
+
+def checked_positions(ra: Any, dec: Any, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return right ascension and declination in degrees, shapes (N,); NaN if missing."""
+    longitude, latitude = (
+        np.atleast_1d(float_array(values, f"{source}: {name}", "deg")) for name, values in (("ra", ra), ("dec", dec))
+    )
+    for name, values, low, high in (("ra", longitude, -180, 360), ("dec", latitude, -90, 90)):
+        bad = (values < low) | (values > high)
+        if bad.any():
+            wrong = which_rows(bad, values)
+            raise InputError(f"{source}: {name} should be from {low} to {high} degrees, or empty; wrong in {wrong}")
+    return longitude, latitude
+
+
+def unit_vectors(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+    """Return positions in degrees as unit vectors, shape (N, 3); NaN if a coordinate is missing."""
+    a, d = np.radians(longitude), np.radians(latitude)
+    vectors = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
+    vectors[np.isnan(vectors).any(axis=1)] = np.nan
+    return vectors
