@@ -37,6 +37,7 @@ from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.images.store import ImageFiles
 from truemorph.questions import Votes
 from truemorph.simulate import simulate_survey
+from truemorph.simulate.population import ALPHA, ALPHA_SPREAD
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PIXELS, EPOCHS, FOLDS = 48, 15, 2
@@ -169,7 +170,7 @@ def trees(seeds):
             votes = replace(votes, of_paths=NODES.of_paths)
             truth = np.array([NODES.classes.index(one) for one in table["truth_bar"]])
             alpha = galaxies["alpha"].to_numpy()
-            u = np.log(alpha / 15) / 0.42
+            u = np.log(alpha / ALPHA) / ALPHA_SPREAD
             # Features that tell as much as an image might: p(class | features) follows from Bayes' theorem.
             hot = np.eye(len(NODES.classes))
             rng = np.random.default_rng([seed, 16])
