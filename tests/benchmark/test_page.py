@@ -4,14 +4,17 @@ import polars as pl
 import pytest
 
 from conftest import ROOT
-from truemorph.benchmark.methods import NETWORKS, TABLES, methods_of
+from truemorph.benchmark.leaderboard import BOARDS
+from truemorph.benchmark.methods import NETWORKS, TABLES
 from truemorph.benchmark.page import METRICS, leaderboard_figure, scores_frame, summary_table
+from truemorph.benchmark.questions import BAR
 
 DOCS = ROOT / "docs"
 
 
 @pytest.mark.parametrize(
-    ("file", "board"), [("leaderboard_networks.csv", NETWORKS), ("leaderboard_catalogues.csv", TABLES)]
+    ("file", "board"),
+    [("leaderboard_networks.csv", NETWORKS), ("leaderboard_catalogues.csv", TABLES), ("leaderboard_bar.csv", BAR)],
 )
 def test_the_docs_tables_and_the_figure_have_the_scores_of_the_csv_files(file, board):
     frame = pl.read_csv(DOCS / file)
@@ -21,7 +24,7 @@ def test_the_docs_tables_and_the_figure_have_the_scores_of_the_csv_files(file, b
         | {"means": {one: line[one] for one in there}, "stds": {one: line[f"{one}_std"] for one in there}}
         for line in frame.iter_rows(named=True)
     ]
-    titles = {name: one.title for name, one in methods_of(board).items()}
+    titles = {one.name: one.title for one in BOARDS[board].methods}
     assert summary_table(rows, titles).markdown() in (DOCS / "leaderboard.md").read_text(encoding="utf-8")
     assert scores_frame(rows, titles).equals(frame)
     figure = leaderboard_figure(rows, titles)
