@@ -159,7 +159,7 @@ def test_fits_images_in_training_and_labelling(simulated, tmp_path):
     settings = {**SMALL, "fits_stretch": "linear", "fits_limits": (0, 255)}
     trained = train_classifier(catalogue, out=tmp_path / "m", naive=True, settings=settings)
     assert trained.left_out == 0
-    tm.label_galaxies(tmp_path / "m", folder, tmp_path / "labels.parquet", precision="fp32")
+    tm.label_galaxies(tmp_path / "m", folder, tmp_path / "labels.parquet")
     labels = pl.read_parquet(tmp_path / "labels.parquet")
     assert labels["object_id"].to_list() == names
     # The same labels as for JPEGs of the same grey images.
