@@ -1,4 +1,4 @@
-"""Cut-outs of tiles are those of astropy's Cutout2D; what is missing is said; other scales conserve flux."""
+"""Cut-outs of tiles are those of astropy's Cutout2D; missing data are listed, and resampling conserves flux."""
 
 import numpy as np
 import polars as pl

@@ -12,7 +12,7 @@ AFTER, PICTURE, CHANGE = (OURS + name for name in ("after", "picture", "change")
 
 
 def changed_to(classes: Sequence[str], before: int, after: int) -> str:
-    """Return what is said of a galaxy whose label changes, such as "smooth to disk"."""
+    """Return the description of a change of label, such as "smooth to disk"."""
     return f"{classes[before]} to {classes[after]}"
 
 

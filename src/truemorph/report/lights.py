@@ -53,7 +53,7 @@ def _rms(values: np.ndarray) -> float:
 
 
 def compared_numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:
-    """Return what is said of a comparison with gold labels."""
+    """Return the numbers of a comparison with gold labels as text."""
     against = f"against the {truth.name} of {int(truth.known.sum()):,} galaxies"
     return f"{ours:.3f}, observed labels {theirs:.3f}, error of the difference {error:.3f}, {against}"
 
