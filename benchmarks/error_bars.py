@@ -16,6 +16,7 @@ import polars as pl
 import truemorph as tm
 from truemorph.bias.binning import Bins
 from truemorph.bias.calibration import calibration
+from truemorph.bias.diagnostics import ignored_findings
 from truemorph.errors import InputError
 from truemorph.questions import class_names, read_tree
 from truemorph.simulate import observed_labels, simulate_galaxies, simulate_survey
@@ -191,6 +192,57 @@ def answers_from_gold(question, answer, world, n=4000, gold=300, seed=0):
     }  # fmt: skip
 
 
+def faint(n=6000, gold=0, slope=-0.35, drift=0.0, rising=0.0, seed=0):
+    """Labels that depend on α and brightness μ, columns, gold labels and truth.
+
+    ln α' = ln α + slope · (μ - 22); log-odds of disks change by `drift` per σ of ln α and by `rising` per magnitude.
+    """
+    rng = np.random.default_rng(seed)
+    u, mu = rng.normal(size=n), rng.normal(22, 1, n)
+    alpha = np.exp(2.8 + 0.45 * u)
+    truth = (rng.random(n) < 1 / (1 + 3 / 7 * np.exp(-drift * u - rising * (mu - 22)))).astype(int)
+    flips = tm.ShiftedTransition(FLIPS["fisk"], (slope,), (22.0,)).flip_probability(np.column_stack([alpha, mu]))
+    labels = np.where(rng.random(n) < flips, 0, truth)
+    return labels, alpha, mu, np.where(rng.permutation(n) < gold, truth, -1), truth
+
+
+def curve_with_depth(name, **world):
+    """A parameter of T(α, μ) from gold labels: error, stated error, covered."""
+    labels, alpha, mu, gold, _ = faint(**world)
+    fit = tm.fit_transition(labels, alpha, "fisk", observables={"mu": mu}, gold=gold)
+    error, stated = fit.values[name] - {"scale": 14.0, "slope of mu": -0.35}[name], fit.stderr[name]
+    return {"error": [error], "covered": [abs(error) < 1.96 * stated], "width": [2 * 1.96 * stated]}
+
+
+def fractions_with_depth(by, **world):
+    """Disk fractions in octiles of α or of μ, from gold labels."""
+    labels, alpha, mu, gold, truth = faint(**world)
+    column = alpha if by == "alpha" else mu
+    found = tm.debiased_fractions(labels, alpha, gold=gold, observables={"mu": mu}, by=column, bins=BINS)
+    true, parts = bin_means(truth, column)
+    error, stated, low, high = found.fractions[:, 1] - true, found.stderr[:, 1], found.low[:, 1], found.high[:, 1]
+    return {
+        "error": error, "covered": np.abs(error) < 1.96 * stated, "width": 2 * 1.96 * stated,
+        "in range": (low <= true + 1e-9) & (true <= high + 1e-9), "range": high - low,
+        "gold mean error": np.array([truth[p[gold[p] >= 0]].mean() for p in parts]) - true,
+    }  # fmt: skip
+
+
+def through_alpha_alone(**world):
+    """Disk fractions in octiles of μ through T(α) of labels or of gold labels, and whether what it ignores is found.
+
+    Only of catalogues in which the largest error exceeds 0.05.
+    """
+    labels, alpha, mu, gold, truth = faint(**world)
+    given = {"gold": gold} if world.get("gold") else {}
+    fit = tm.fit_transition(labels, alpha, "fisk", delta=None, **given)
+    found = tm.debiased_fractions(labels, alpha, fit.transition, by=mu, bins=BINS)
+    error = found.fractions[:, 1] - bin_means(truth, mu)[0]
+    if np.abs(error).max() <= 0.05:
+        return "the largest error is at most 0.05"
+    return {"error": error, "found": [len(ignored_findings(fit, {"surface_brightness": mu}))]}
+
+
 CASES = {}
 for family in FLIPS:
     for selected in SELECTED:
@@ -280,6 +332,17 @@ for world in WORLDS:
 CASES["arms, plain, 300 gold of 4,000"] = (
     answers_from_gold, {"question": "spiral", "answer": "spiral arms", "world": "plain"}
 )  # fmt: skip
+
+for drift, rising in ((0.0, 0.0), (0.3, 0.0), (0.0, -0.4), (0.3, -0.4)):
+    world = {"drift": drift, "rising": rising, "gold": 300}
+    name = f"drift {drift:+.1f}, {rising:+.1f} a magnitude, 300 gold of 6,000"
+    CASES |= {f"depth, {one}, {name}": (curve_with_depth, {"name": one, **world}) for one in ("scale", "slope of mu")}
+    CASES |= {f"depth, by {by}, {name}": (fractions_with_depth, {"by": by, **world}) for by in ("alpha", "mu")}
+for slope in (0.0, -0.1, -0.2, -0.35):
+    for gold in (0, 300):
+        CASES[f"depth ignored, slope {slope:+.2f}, {gold} gold of 6,000"] = (
+            through_alpha_alone, {"slope": slope, "gold": gold}
+        )  # fmt: skip
 
 
 def one(job):

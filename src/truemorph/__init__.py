@@ -34,6 +34,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
             "MatrixTransition",
             "MonotoneTransition",
             "RayleighTransition",
+            "ShiftedTransition",
             "TabulatedTransition",
             "TreeTransition",
             "WeibullTransition",

@@ -201,8 +201,8 @@ def test_observables_written_fits_and_calibration(fitted):
     # A column on which the votes do not depend has slopes of 0.
     column = np.random.default_rng(0).normal(size=alpha.size)
     wide = fit_transition(votes, alpha, gold=classes, observables=column)
-    slopes = np.array([value for name, value in wide.values.items() if name.endswith("slope 1")])
-    errors = np.array([error for name, error in wide.stderr.items() if name.endswith("slope 1")])
+    slopes = np.array([value for name, value in wide.values.items() if name.endswith("slope of observable 1")])
+    errors = np.array([error for name, error in wide.stderr.items() if name.endswith("slope of observable 1")])
     assert np.mean(np.abs(slopes) < 2 * errors) > 0.85
     some = [torch.tensor(one[:9]) for one in (votes.columns, alpha, column)]
     assert torch.isfinite(DebiasedLoss(wide)(torch.zeros(9, 4), some[0], some[1], observables=some[2]))

@@ -245,5 +245,5 @@ def test_ferengi_pairs(shared_data):
     alone = fit_transition(labels, resolution, "logistic", gold=gold)
     # Surface brightness has an effect too: fainter disks are missed.
     assert both.log_likelihood - alone.log_likelihood > 40  # two more parameters
-    assert both.values["smooth|disk slope 1"] > 5 * both.stderr["smooth|disk slope 1"]
-    assert both.values["smooth|disk slope 0"] < -3 * both.stderr["smooth|disk slope 0"]
+    assert both.values["smooth|disk slope of observable 1"] > 5 * both.stderr["smooth|disk slope of observable 1"]
+    assert both.values["smooth|disk slope of ln alpha"] < -3 * both.stderr["smooth|disk slope of ln alpha"]

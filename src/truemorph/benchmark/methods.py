@@ -22,7 +22,7 @@ from truemorph.benchmark.worlds import GZ2, HART, SIMULATED, WITH_PICTURES, Worl
 from truemorph.bias.binning import RankedTable
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.fitting import fit_transition
-from truemorph.bias.likelihood import n_observables, posterior
+from truemorph.bias.likelihood import posterior
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import UNKNOWN, WITH_FORMULA, ConstantTransition, MatrixTransition, Transition
 from truemorph.catalogs.sampling import TRAIN, UNUSED
@@ -82,7 +82,7 @@ class Bench:
         frame = pl.DataFrame({"object_id": rows, **columns})
         observed = None if evidence is None else evidence[rows]
         through = transition or MatrixTransition.identity()
-        resolution = np.column_stack([world.alpha, world.features])[rows] if n_observables(through) else None
+        resolution = np.column_stack([world.alpha, world.features])[rows] if through.n_observables else None
         training = TrainingRows(frame, world.images[rows], observed, resolution=resolution)
         return train_members(training, through, config, f"{world.name} {world.seed}")
 
@@ -317,7 +317,7 @@ def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
     def run(bench: Bench) -> Outcome:
         world, fit = bench.world, estimate(bench.world)
         p = fit.class_fractions[1] if fit.probabilities is None else fit.probabilities[:, 1]
-        resolution = np.column_stack([world.alpha, world.features]) if n_observables(fit.transition) else world.alpha
+        resolution = np.column_stack([world.alpha, world.features]) if fit.transition.n_observables else world.alpha
         after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, resolution, fit.transition)
         return Outcome(p=after)
 

@@ -136,6 +136,17 @@ class Bins:
         bins = cls(index, edges, np.empty(0), count, weights)
         return replace(bins, middles=bins.averages(column)[0])
 
+    def find(self, column: np.ndarray) -> np.ndarray:
+        """Return the bin of each value of a column, (M,), or of two, (M, 2); the nearest one where it is in none."""
+        if self.edges.ndim == 1:
+            return np.searchsorted(self.edges[1:-1], column, side="right")
+        first, out = np.unique(self.edges[:, 0, 0]), np.empty(len(column), dtype=np.int64)
+        part = np.searchsorted(first[1:], column[:, 0], side="right")
+        for k, low in enumerate(first):
+            inside, rows = np.flatnonzero(self.edges[:, 0, 0] == low), part == k
+            out[rows] = inside[np.searchsorted(self.edges[inside[1:], 1, 0], column[rows, 1], side="right")]
+        return out
+
     def averages(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return mean, binomial error and number of the (N,) values in each bin, shape (B,) each; NaN is left out."""
         finite = np.isfinite(values)

@@ -1,10 +1,13 @@
-"""Goodness of fit: whether labels occur as often as a fit of T(α) says, in bins of α and of the fitted probability."""
+"""Goodness of fit: whether labels occur as often as a fit of T(α) says.
+
+In bins of α, of α and each other observable, and of the fitted probability.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -41,7 +44,8 @@ class Calibration(Result):
     """Fitted and observed probabilities of labels, in bins of α.
 
     With gold labels, of each wrong label given the true class; without, p(ỹ | α) of all galaxies. Bins have equal
-    amounts of information, Σ p (1 - p).
+    amounts of information, Σ p (1 - p). If T depends on other observables, too, bins of α are divided into bins of
+    each.
 
     Attributes
     ----------
@@ -56,8 +60,10 @@ class Calibration(Result):
     degrees : int
         Degrees of freedom.
     p_value : float
-        Where the fit depends on more than α, bins of the fitted probability are tested too; the smaller p-value times
-        two.
+        Where the fit depends on more than α, bins of the fitted probability are tested too; the smallest p-value times
+        the number of tests.
+    observables : dict of str to array, shape (B,)
+        Mean of each other observable in the bin.
     findings : tuple of Finding
         "family-rejected", "votes-rejected" or "votes-unlike-model" if the p-value is below 0.01.
     """
@@ -71,11 +77,13 @@ class Calibration(Result):
     degrees: int
     p_value: float
     findings: tuple[Finding, ...] = ()
+    observables: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> Calibration:
         """Rebuild it from what `to_dict` returns."""
-        arrays = {name: np.array(described[name]) for name in ("alpha", "fitted", "observed", "stderr")}
+        arrays: dict[str, Any] = {name: np.array(described[name]) for name in ("alpha", "fitted", "observed", "stderr")}
+        arrays["observables"] = {name: np.array(one) for name, one in described.get("observables", {}).items()}
         findings = tuple(map(Finding.from_dict, described["findings"]))
         return cls(**{**described, **arrays, "what": tuple(described["what"]), "findings": findings})
 
@@ -90,6 +98,7 @@ class Calibration(Result):
             {
                 "what": (list(self.what), "", "which labels"),
                 "alpha": (self.alpha, "", "mean α"),
+                **{name: (values, "", f"mean {name}") for name, values in self.observables.items()},
                 "fitted": (self.fitted, "", "fitted probability"),
                 "observed": (self.observed, "", "observed fraction"),
                 "stderr": (self.stderr, "", "binomial standard error"),
@@ -129,6 +138,7 @@ class _Outcomes:
     # (Q, Q): inverse information of the parameters; by default of these galaxies, which are this part of those fitted.
     inverse: np.ndarray | None = None
     part: float = 1.0
+    observables: np.ndarray | None = None  # (n, J): on which T depends in addition to α
 
 
 def _of_gold(fit: TransitionFit) -> _Outcomes:
@@ -147,7 +157,9 @@ def _of_gold(fit: TransitionFit) -> _Outcomes:
         for true in sample.classes
     )
     weights, labels = sample.gold_weights[rows], sample.labels[rows]
-    return _Outcomes(names, classes, sample.alpha[rows], weights, labels, given(best.point), slopes)
+    others = None if sample.observables is None else sample.observables[rows]
+    tested = sample.alpha[rows], weights, labels, given(best.point), slopes
+    return _Outcomes(names, classes, *tested, observables=others)
 
 
 def _of_labels(fit: TransitionFit, rows: np.ndarray) -> _Outcomes:
@@ -168,7 +180,8 @@ def _of_labels(fit: TransitionFit, rows: np.ndarray) -> _Outcomes:
     of = [f"labelled {label}" for label in sample.classes[:-1]]
     nobody = np.zeros(rows.size, dtype=np.int64)
     tested = sample.alpha[rows], sample.weights[rows], sample.labels[rows], fitted
-    return _Outcomes(((*of, ""),), nobody, *tested, np.concatenate([of_t, of_z]), part=rows.size / sample.labels.size)
+    others, part = None if sample.observables is None else sample.observables[rows], rows.size / sample.labels.size
+    return _Outcomes(((*of, ""),), nobody, *tested, np.concatenate([of_t, of_z]), part=part, observables=others)
 
 
 def _of_votes(fit: TransitionFit, rng: np.random.Generator) -> _Outcomes:
@@ -276,8 +289,11 @@ class _Cells:
     count: int
 
 
-def _cells(outcomes: _Outcomes, column: np.ndarray) -> list[_Cells]:
-    """Divide the galaxies of each group into bins of a column with equal information on each outcome."""
+def _cells(outcomes: _Outcomes, column: np.ndarray, second: np.ndarray | None = None) -> list[_Cells]:
+    """Divide the galaxies of each group into bins of a column with equal information on each outcome.
+
+    And each of these into as many bins of a second column.
+    """
     cells = []
     for group, names in enumerate(outcomes.names):
         rows = np.flatnonzero(outcomes.group == group)
@@ -288,8 +304,17 @@ def _cells(outcomes: _Outcomes, column: np.ndarray) -> list[_Cells]:
             if not name or (information.sum() < _LEAST_INFORMATION and often < _TOO_OFTEN):
                 continue
             bins = int(np.clip(information.sum() / _INFORMATION, 1, _BINS))
-            sizes = np.diff(limits_of_bins(column[rows], bins, information))
-            cells.append(_Cells(name, outcome, rows, np.repeat(np.arange(sizes.size), sizes), sizes.size))
+            if second is None:
+                sizes = np.diff(limits_of_bins(column[rows], bins, information))
+                cells.append(_Cells(name, outcome, rows, np.repeat(np.arange(sizes.size), sizes), sizes.size))
+                continue
+            side, index, count = round(bins**0.5), np.empty(rows.size, dtype=np.int64), 0
+            for some in np.split(np.arange(rows.size), limits_of_bins(column[rows], side, information)[1:-1]):
+                some = some[np.argsort(second[rows[some]], kind="stable")]
+                sizes = np.diff(limits_of_bins(second[rows[some]], side, information[some]))
+                index[some] = count + np.repeat(np.arange(sizes.size), sizes)
+                count += sizes.size
+            cells.append(_Cells(name, outcome, rows, index, count))
     return cells
 
 
@@ -373,30 +398,34 @@ def calibration(fit: TransitionFit) -> Calibration:
         outcomes = _of_gold(fit)
     else:
         outcomes = _of_labels(fit, _some(np.arange(fit.labels.size), _MOST, rng))
-    by = [outcomes.alpha]
-    if fit.sample.observables is not None or fit.probabilities is not None:  # not a function of α alone
-        right = outcomes.probabilities[np.arange(outcomes.alpha.size), outcomes.group]
-        by.append(right)
+    observables = np.empty((0, outcomes.alpha.size)) if outcomes.observables is None else outcomes.observables.T
+    shown = [_cells(outcomes, outcomes.alpha, one) for one in observables] or [_cells(outcomes, outcomes.alpha)]
+    tested = [_cells(outcomes, outcomes.alpha), *shown] if observables.size else list(shown)
+    if observables.size or fit.probabilities is not None:  # not a function of α alone
+        tested.append(_cells(outcomes, outcomes.probabilities[np.arange(outcomes.alpha.size), outcomes.group]))
     tests = []
-    for column in by:
-        cells = _cells(outcomes, column)
+    for cells in tested:
         chi_squared, degrees = _chi_squared(outcomes, cells) if cells else (0.0, 0)
         tests.append((float(chdtrc(degrees, chi_squared)) if degrees else 1.0, chi_squared, degrees))
     p_value, chi_squared, degrees = min(tests)
     p_value = min(1.0, len(tests) * p_value)
     what: list[str] = []
     columns: list[np.ndarray] = []
-    for one in _cells(outcomes, outcomes.alpha):
+    for one in chain(*shown):
         w = outcomes.weights[one.rows]
         total = np.bincount(one.index, w)
-        values = outcomes.alpha, outcomes.probabilities[:, one.outcome], outcomes.happened == one.outcome
+        happened = outcomes.happened == one.outcome
+        values = outcomes.alpha, outcomes.probabilities[:, one.outcome], happened, *observables
         means = [np.bincount(one.index, w * value[one.rows]) / total for value in values]
         counts, p = total**2 / np.bincount(one.index, w**2), means[1]
         what += [one.name] * one.count
-        columns.append(np.stack([*means, np.sqrt(np.clip(p * (1 - p), 1 / (counts + 2) ** 2, None) / counts)]))
-    alpha, fitted, observed, error = np.concatenate([np.empty((4, 0)), *columns], axis=1)
+        means.insert(3, np.sqrt(np.clip(p * (1 - p), 1 / (counts + 2) ** 2, None) / counts))
+        columns.append(np.stack(means))
+    empty = np.empty((4 + len(observables), 0))
+    alpha, fitted, observed, error, *others = np.concatenate([empty, *columns], axis=1)
     rejected = _rejected(fit, p_value) if p_value < LEVEL else ()
-    return Calibration(tuple(what), alpha, fitted, observed, error, chi_squared, degrees, p_value, rejected)
+    of_bins, by_name = (alpha, fitted, observed, error), dict(zip(fit.sample.observable_names, others, strict=True))
+    return Calibration(tuple(what), *of_bins, chi_squared, degrees, p_value, rejected, by_name)
 
 
 def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:

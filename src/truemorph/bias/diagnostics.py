@@ -27,6 +27,8 @@ from truemorph.results import Result, quantity_table, text_facts, text_table
 
 _NOTICEABLE = 0.02
 _FEWEST_IN_GROUP = 200
+# Of more galaxies, about so many are used to test what T leaves out.
+_TESTED = 20_000
 _BINS, _PER_BIN = 8, 50
 # Arguments of `fit_transition` that describe the galaxies.
 _OF_SAMPLE = ("observables", "intrinsic", "gold", "gold_probability", "weights", "classes")
@@ -242,6 +244,41 @@ def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Findi
     return (Finding("surveys-differ", "caution", message, action),)
 
 
+def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list[Finding]:
+    """Warn if labels depend on properties of the images that T leaves out, shape (N,) each, NaN if unknown.
+
+    T with and without each is compared by the ratio of their likelihoods (1 % for all together).
+    """
+    found = []
+    for name, values in seen.items():
+        usable = np.isfinite(values) & (fit.sample.known if fit.method == "gold" else True)
+        rows = np.flatnonzero(usable)[:: max(1, usable.sum() // _TESTED)]
+        if rows.size < _FEWEST_IN_GROUP or np.ptp(values[rows]) == 0 or fit.votes is not None:
+            continue
+        alone = fit.sample.take(rows)
+        columns = np.column_stack([*([] if alone.observables is None else [alone.observables]), values[rows]])
+        wide = replace(alone, observables=columns, observable_names=(*alone.observable_names, name))
+        try:
+            fits = [solve(one, replace(fit.settings, delta=None)) for one in (alone, wide)]
+        except InputError:  # a family that depends on no observables
+            continue
+        gain = (fits[1].log_likelihood - fits[0].log_likelihood) / np.mean(alone.gold_weights**2)
+        p_value = float(chdtrc(fits[1].n_parameters - fits[0].n_parameters, 2 * max(gain, 0.0)))
+        change = np.subtract(*(one.transition.matrix(one.sample.argument) for one in fits))
+        apart = float(np.abs(change).max(axis=(1, 2)).mean())
+        if p_value >= LEVEL / len(seen) or apart < _NOTICEABLE:
+            continue
+        message = f"Galaxies of the same α have other labels where {name} differs (p = {p_value:.1g}). "
+        if fit.method == "gold":
+            message += f"T that depends on it, too, differs from this one by {apart:.2f} on average."
+            action = f"Estimate T with it (`observables`, {name})."
+        else:
+            message += "Either the bias depends on it, and then this estimate is wrong, or only the classes do."
+            action = f"Give gold labels (`gold`) with this column (`observables`, {name}), which tell the two apart."
+        found.append(Finding("observable-ignored", "caution", message, action))
+    return found
+
+
 @dataclass(frozen=True, repr=False)
 class ConfoundingCheck(Result):
     """Whether true class fractions depend on α.
@@ -362,7 +399,7 @@ def confounding(sample: Sample, fractions: PopulationFractions | None = None, se
             fractions = fractions_in_bins(sample, None, bins=bins, covariates=sample.intrinsic, seed=seed)
         return _check_with_gold(sample, u, fractions)
     assert sample.intrinsic is not None
-    alone = replace(sample, observables=None)
+    alone = sample.without_observables()
     space, design = RayleighTransition.space(Search(alone.alpha)), np.column_stack([standardised(sample.intrinsic), u])
     _ = sample.explained  # an error if they determine α
     wide, narrow = (fit_mixture(mixture_of(space, alone, one, RIDGE)) for one in (design, design[:, :-1]))

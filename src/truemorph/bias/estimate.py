@@ -14,7 +14,14 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.calibration import Calibration, calibration
 from truemorph.bias.checks import LEVEL, balance_findings, selection_findings, vote_findings
 from truemorph.bias.diagnosis import diagnose
-from truemorph.bias.diagnostics import ConfoundingCheck, FamilyComparison, compared, confounding, group_findings
+from truemorph.bias.diagnostics import (
+    ConfoundingCheck,
+    FamilyComparison,
+    compared,
+    confounding,
+    group_findings,
+    ignored_findings,
+)
 from truemorph.bias.files import read_draws, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
 from truemorph.bias.fractions import fractions_in_bins
@@ -28,6 +35,7 @@ from truemorph.bias.transitions import (
     SMOOTH,
     UNKNOWN,
     FlipTransition,
+    LogisticTransition,
     RayleighTransition,
     Transition,
     family_of,
@@ -226,6 +234,7 @@ class Context:
     shown: np.ndarray | None = None  # gold labels to show beside the result, NaN where unknown
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # which gold labels should not depend on
     votes: np.ndarray | None = None  # fraction of votes for the second class
+    seen: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the images, such as depth; T leaves them out
     survey: tuple[str, np.ndarray] | None = None  # name and values of the column with each galaxy's survey
     # Definitions of α and of the labels; `gold_experts` has the `upper` limit of θ of the experts' own bias curve, as
     # `import_gold` measures it with twins.
@@ -298,6 +307,7 @@ def make_estimate(
             _contradiction(fractions, gold_fractions, gold_stderr),
             context.findings,
             fit.findings,
+            ignored_findings(fit, context.seen),
             () if context.survey is None else group_findings(sample, *context.survey),
             _unbalanced(sample, context),
             fractions.findings,
@@ -344,8 +354,10 @@ def _fitted(
 ) -> tuple[TransitionFit, FamilyComparison | None, dict[str, float]]:
     """Fit T(α), and the other families; also return the scatter of each parameter over bootstrap resamples, if any."""
     families = None
-    if (compare and sample.observables is None and sample.n_classes == 2) or family == "best":
+    if (compare and sample.n_classes == 2) or family == "best":
         own = [] if family in (None, "best") else [family_of(family)]
+        if sample.observables is not None:
+            own.append(LogisticTransition)
         kinds = [*(one for one in own if one.family not in COMPARED), *map(family_of, COMPARED)]
         families = compared(sample, kinds, **options)
         family = families.best if family == "best" else family
@@ -390,7 +402,7 @@ def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> Co
     gold = np.where(np.isfinite(shown), np.nan_to_num(shown), UNKNOWN).astype(np.int64)
     if min(np.count_nonzero(gold == k) for k in (SMOOTH, DISK)) < _FEWEST_OF_A_CLASS:
         return None
-    return confounding(replace(sample, gold=gold, observables=None), None, seed)
+    return confounding(replace(sample.without_observables(), gold=gold), None, seed)
 
 
 def _contradiction(

@@ -7,7 +7,7 @@ assumption without bins. `conditional` lets class fractions depend on intrinsic 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -29,6 +29,7 @@ from truemorph.bias.transitions import (
     Search,
     Space,
     TreeTransition,
+    curve_space,
     family_of,
 )
 from truemorph.bias.tree import by_tree
@@ -87,7 +88,7 @@ def fit_transition(
     weights: Array | None = None,
     *,
     gold_probability: Array | None = None,
-    observables: Array | None = None,
+    observables: Array | Mapping[str, Array] | None = None,
     false_disk: float | str | None = None,
     delta: float | None = DELTA,
     classes: Sequence[str] | None = None,
@@ -106,9 +107,10 @@ def fit_transition(
         Resolution; θ is in the same unit. T is a function of this α: measurement errors of α make it flatter.
     family : str or subclass of FlipTransition, optional
         "rayleigh" (eq. 5), "weibull", "fisk" (log-logistic), "constant", "monotone" (decreasing with α, no formula),
-        "matrix" (K×K, constant in α), "logistic" (K classes, several observables), "tree" (paths through a decision
-        tree); or a class of your own. Default: with gold labels, the best of "rayleigh", "weibull" and "fisk" (by AIC),
-        otherwise "rayleigh"; with observables, "logistic"; of `Votes`, "tree".
+        "matrix" (K×K, constant in α), "logistic" (K classes), "tree" (paths through a decision tree); or a class of
+        your own. With observables, curves in α are at an effective resolution (`ShiftedTransition`). Default: with gold
+        labels, the best of "rayleigh", "weibull" and "fisk" (by AIC), otherwise "rayleigh"; with observables,
+        "logistic"; of `Votes`, "tree".
     method : {None, "likelihood", "binned", "conditional", "gold", "votes"}
         Default: "gold" if `gold` is given, "conditional" if `intrinsic` is, "votes" for counts, else "likelihood".
         "likelihood": unbinned maximum likelihood, assuming that class fractions do not depend on α. "binned":
@@ -129,8 +131,9 @@ def fit_transition(
     weights : array, shape (N,), optional
         Sampling weights, if galaxies were selected by their label (balanced samples). Errors then use the sandwich
         estimator.
-    observables : array, shape (N, J), optional
-        Other quantities on which the flip probability depends, such as surface brightness or bulge fraction.
+    observables : array, shape (N, J), or dict of str to array, shape (N,), optional
+        Other quantities on which the flip probability depends, such as surface brightness or bulge fraction; with names
+        for the slopes.
     false_disk : float, "fit" or None
         p(ỹ = disk | y = smooth), constant in α (eq. 6 has 0). Default: 0, but fitted for votes, and if gold labels show
         such galaxies.
@@ -243,7 +246,7 @@ def solve(sample: Sample, settings: Settings) -> TransitionFit:
     check_variation(sample, classes[0])
     rate, from_labels = _false_disk(settings, sample), settings.method in ("likelihood", "binned")
     free = _flips_seen(sample), from_labels, rate, settings.knots, sample.classes
-    search = Search(sample.argument, *free, sample.nodes, sample.counts is not None)
+    search = Search(sample.argument, *free, sample.nodes, sample.counts is not None, sample.observable_names)
     spaces = [_space(cls, search, settings.method) for cls in classes]
     space, cls = spaces[0], classes[0]
     if len(spaces) > 1:
@@ -264,11 +267,12 @@ def _space(cls: Any, search: Search, method: str) -> Space:
     if not cls.varies and method not in ("gold", "votes"):
         reason = "a flip probability that is constant in alpha can't be separated from class fractions"
         raise InputError(f"{cls.family}: {reason}; give gold labels (gold=)")
-    if search.alpha.ndim == 2 and cls not in (LogisticTransition, TreeTransition):
-        raise InputError(f'several observables need family="logistic"; {cls.family} needs alpha of shape (N,)')
-    if n_classes != 2 and issubclass(cls, FlipTransition):
+    is_curve = issubclass(cls, FlipTransition)
+    if search.observables and cls not in (LogisticTransition, TreeTransition) and not (is_curve and cls.varies):
+        raise InputError(f'{cls.family} depends on no observables; use "logistic", "fisk" or another curve in alpha')
+    if n_classes != 2 and is_curve:
         raise InputError(f'{cls.family} is for two classes; for {n_classes} use "matrix" or "logistic"')
-    space: Space = cls.space(search)
+    space: Space = curve_space(cls, search) if is_curve else cls.space(search)
     return space
 
 

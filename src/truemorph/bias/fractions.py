@@ -21,7 +21,7 @@ from truemorph.bias.checks import equal_labels, selection_findings
 from truemorph.bias.files import load_transition
 from truemorph.bias.fitting import refitted, solve
 from truemorph.bias.gold import GoldRegression, NestedRegression, propensity_columns, quadratic
-from truemorph.bias.likelihood import check_columns, label_columns, n_observables
+from truemorph.bias.likelihood import check_columns, label_columns
 from truemorph.bias.maximum import differences
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.result import NORMAL_95, FittedCurve, HasFit, Settings, TransitionFit
@@ -76,7 +76,7 @@ def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
 
 def _likelihood(transition: Transition, sample: Sample) -> np.ndarray:
     """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
-    alone = sample.observables is not None and not n_observables(transition)
+    alone = sample.observables is not None and not transition.n_observables
     return np.exp(label_columns(transition, sample.labels, sample.alpha if alone else sample.argument))
 
 
@@ -137,7 +137,7 @@ def _alternatives(
             name: (_invert(_likelihood(transition, sample), bins, labelled), stderr)
             for name, (transition, _, _) in fit.drift.alternatives.items()
         }
-    if fit.method != "gold" or fit.transition.n_classes != 2 or fit.sample.observables is not None:
+    if fit.method != "gold" or fit.transition.n_classes != 2:
         return {}
     others = []
     for family in COMPARED:
@@ -154,12 +154,7 @@ def _alternatives(
 
 def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
     """Warn if a given T is inconsistent with one fitted to these labels (another unit or survey)."""
-    if (
-        transition.n_classes != 2
-        or sample.observables is not None
-        or not transition.varies
-        or n_observables(transition)
-    ):
+    if transition.n_classes != 2 or sample.observables is not None or not transition.varies or transition.n_observables:
         return []
     alpha = sample.alpha
     try:
@@ -355,7 +350,7 @@ def debiased_fractions(
     gold_transition: Transition | None = None,
     covariates: Array | None = None,
     votes: Array | None = None,
-    observables: Array | None = None,
+    observables: Array | Mapping[str, Array] | None = None,
     systematic: bool = True,
     weights: Array | None = None,
     name: str = "alpha",
@@ -396,7 +391,7 @@ def debiased_fractions(
         Other columns for the regression p(y | ỹ, α, z) on gold labels, which help to predict the true class.
     votes : array, shape (N, P), optional
         Log-odds of votes, which help too (`Votes.log_odds`). Unlike covariates they may predict the class perfectly.
-    observables : array, shape (N, J), optional
+    observables : array, shape (N, J), or dict of str to array, shape (N,), optional
         Columns on which T depends in addition to α.
     systematic : bool, default True
         Whether to compute the alternatives for the range.

@@ -87,20 +87,15 @@ def argument_of(transition: Transition, alpha: Array, observables: Array | None)
     """Return the argument of T: α, or α and the observables as one array, shape (N, 1 + J)."""
     if observables is None:
         return alpha
-    joined, wanted = with_observables(alpha, observables), n_observables(transition)
+    joined, wanted = with_observables(alpha, observables), transition.n_observables
     if joined.shape[1] != 1 + wanted:
         raise InputError(f"this T(alpha) needs {wanted} observables in addition to alpha; got {joined.shape[1] - 1}")
     return joined
 
 
-def n_observables(transition: Transition) -> int:
-    """Return the number of observables of T in addition to α."""
-    return max(len(getattr(transition, "center", ())) - 1, 0)
-
-
 def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:
     """Return the names of the columns on which T depends in addition to α, from its description."""
-    names, wanted = tuple(described.get("observables", ())), n_observables(transition)
+    names, wanted = tuple(described.get("observables", ())), transition.n_observables
     if len(names) != wanted:
         raise InputError(
             f"T(α) depends on {wanted} column{'s' * (wanted != 1)} in addition to α, but {len(names)} are named; fit "

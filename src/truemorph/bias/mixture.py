@@ -39,6 +39,7 @@ from truemorph.bias.transitions import (
     Search,
     Space,
     Transition,
+    curve_space,
     family_of,
 )
 from truemorph.errors import InputError
@@ -374,23 +375,31 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
 def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:
     """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted.
 
-    Observables are left out: what they explain is not known to be bias.
+    With observables, also T of α alone, and trends with each of them: so they never narrow the range.
     """
     if sample.n_classes != 2 or not family.varies:
         return None
-    sample = replace(sample, observables=None)
+    alternatives = dict[str, tuple[Transition, float, float]]()
+    if sample.observables is not None:
+        without = drift_range(sample.without_observables(), family, false_disk, delta)
+        alternatives = (
+            {} if without is None else {f"{name}, α alone": one for name, one in without.alternatives.items()}
+        )
     smallest = sample.alpha[sample.alpha > 0].min()
-    search = Search(sample.alpha, anchored=sample.intrinsic is None, false_disk=false_disk)
+    search = Search(
+        sample.argument, anchored=sample.intrinsic is None, false_disk=false_disk, observables=sample.observable_names
+    )
     nothing = Space.fixed(MatrixTransition.identity())
     # Trends are functions of u, the standardised log α; given intrinsic columns, of its residual from them.
-    if sample.intrinsic is None:
+    if sample.intrinsic is None and sample.observables is None:
         few = mixture_of(nothing, sample).grouped(_GROUPS)
         log_alpha = np.log(np.maximum(sample.alpha, smallest))
         u = np.log(np.maximum(few.alpha, smallest)) - np.average(log_alpha, weights=sample.weights)
         u = u / np.sqrt(np.cov(log_alpha, aweights=sample.weights))
     else:
-        few = mixture_of(nothing, sample, standardised(sample.intrinsic), RIDGE).part(-(-sample.labels.size // _PART))
-        u = np.log(np.maximum(few.alpha, smallest))
+        design = None if sample.intrinsic is None else standardised(sample.intrinsic)
+        few = mixture_of(nothing, sample, design, RIDGE).part(-(-sample.labels.size // _PART))
+        u = np.log(np.maximum(few.alpha.reshape(len(few.alpha), -1)[:, 0], smallest))
         u = u - few.design @ np.linalg.lstsq(few.design, u, rcond=None)[0]
         u = u / np.sqrt(np.average(u**2, weights=few.weights))
     bend = (u**2 - 1) / np.sqrt(2)  # Hermite polynomial: for normal u of variance 1 and uncorrelated with u
@@ -402,11 +411,15 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
         "higher at both ends": delta * bend,
         "lower at both ends": -delta * bend,
     }
+    steps = [u]
+    if sample.observables is not None:
+        steps += list(standardised(few.alpha[:, 1:]).T[1:])
+        for name, step in zip(sample.observable_names, steps[1:], strict=True):
+            trends |= {f"rising with {name}": delta * step, f"falling with {name}": -delta * step}
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
-    alternatives = {}
     own = [family] if issubclass(family, FlipTransition) and family.free else []
     for family in dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]):
-        space = family.space(search)
+        space = curve_space(family, search)
         start = None
         for name, offset in trends.items():
             fit = fit_mixture(replace(few, space=space, offset=offset), start)
@@ -414,10 +427,11 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
             value, variance = fit.contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
             error = fit.fraction_error(stretch**2 * variance, sample.weights)
             alternatives[f"{family.family}, {name}"] = fit.transition, value, error
-    design = np.column_stack([few.design, u])
-    # Without bias the labels are the classes, and their trend is the slope of a logistic regression.
-    slope = fit_softmax(design, np.eye(2)[few.labels], np.full(design.shape[1], 1e-6), few.weights)[0][0, -1]
-    if slope <= delta:  # a trend alone can explain the labels
+    design = np.column_stack([few.design, *steps])
+    # Without bias the labels are the classes, and their trends are the slopes of a logistic regression.
+    slopes = fit_softmax(design, np.eye(2)[few.labels], np.full(design.shape[1], 1e-6), few.weights)[0][0]
+    slope, *others = slopes[-len(steps) :]
+    if slope <= delta and np.abs(others).max(initial=0.0) <= delta:  # a trend alone can explain the labels
         labelled = float(np.average(sample.labels == DISK, weights=sample.weights))
         error = float(stretch * np.sqrt(labelled * (1 - labelled) / sample.labels.size))
         alternatives["labels without bias"] = MatrixTransition.identity(), labelled, error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -36,6 +36,7 @@ class Sample:
     classes: tuple[str, ...]  # (K,): names
     weights: np.ndarray  # (N,): sampling weights of mean 1; ones where none were given
     observables: np.ndarray | None = None  # (N, J): what T depends on beside α
+    observable_names: tuple[str, ...] = ()  # (J,)
     intrinsic: np.ndarray | None = None  # (N, P): columns that vary
     gold: np.ndarray | None = None  # (N,): -1 where unknown
     probability: np.ndarray | None = None  # (N,): of selection for a gold label; None for random selection
@@ -53,7 +54,7 @@ class Sample:
         alpha: Array,
         *,
         classes: Sequence[str] | None = None,
-        observables: Array | None = None,
+        observables: Array | Mapping[str, Array] | None = None,
         intrinsic: Array | None = None,
         gold: Array | None = None,
         gold_probability: Array | None = None,
@@ -84,12 +85,19 @@ class Sample:
         if observed.size != n:
             raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {n}")
         known = None if gold is None else check_gold(gold, n, n_classes, ANSWER_UNKNOWN if of_question else UNKNOWN)
+        others, named = None, tuple[str, ...]()
+        if observables is not None:
+            by_name = isinstance(observables, Mapping)
+            stacked = np.column_stack(list(observables.values())) if by_name else observables
+            others = check_columns(stacked, "observables", n)
+            named = tuple(observables) if by_name else tuple(f"observable {j}" for j in range(1, others.shape[1] + 1))
         sample = cls(
             observed,
             resolution,
             tuple(classes),
             np.broadcast_to(1.0, n) if weights is None else check_weights(weights, n),
-            observables=None if observables is None else check_columns(observables, "observables", n),
+            observables=others,
+            observable_names=named,
             gold=known,
             probability=None
             if known is None or gold_probability is None
@@ -114,6 +122,10 @@ class Sample:
         if self.gold is not None:
             _check_enough(chosen["gold"], self.n_classes)
         return replace(self, **chosen)
+
+    def without_observables(self) -> Sample:
+        """Return the sample for a T of α alone."""
+        return replace(self, observables=None, observable_names=())
 
     @property
     def n_classes(self) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from reprlib import Repr
 from typing import Any, ClassVar
@@ -85,6 +85,11 @@ class Transition(ABC):
     def n_classes(self) -> int:
         """Number of classes K."""
 
+    @property
+    def n_observables(self) -> int:
+        """Number of observables on which T depends in addition to α."""
+        return 0
+
     @abstractmethod
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ].
@@ -133,6 +138,12 @@ class Search:
     classes: Sequence[str] = SMOOTH_OR_DISK  # (K,): names
     nodes: Nodes | None = None  # of labels that are paths through a tree
     counts: bool = False  # whether there are numbers of votes at these nodes
+    observables: Sequence[str] = ()  # (J - 1,): names of the columns of `alpha` after the resolution
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of `alpha`."""
+        return ("alpha", *self.observables)
 
     @property
     def flips(self) -> np.ndarray:
@@ -758,6 +769,11 @@ class LogisticTransition(Transition):
         """Number of classes K."""
         return len(self.coefficients)
 
+    @property
+    def n_observables(self) -> int:
+        """Number of observables in addition to the first, α."""
+        return max(len(self.center) - 1, 0)
+
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, o), shape (N, K, K); `alpha` has the observables, shape (N,) or (N, J)."""
         observables = self._observables(alpha)
@@ -800,9 +816,9 @@ class LogisticTransition(Transition):
         columns[:, 0] = np.log(columns[:, 0])
         center, scale = columns.mean(axis=0), columns.std(axis=0)
         if not np.all(scale > 0):
-            raise InputError(f"observable {int(np.argmin(scale))} is the same for all galaxies; remove it")
+            raise InputError(f"{search.columns[int(np.argmin(scale))]} is the same for all galaxies; remove it")
         log = tuple(j == 0 for j in range(n_observables))
-        terms = ["intercept", *(f"slope {j}" for j in range(n_observables))]
+        terms = ["intercept", *(f"slope of {name}" for name in ("ln alpha", *search.observables))]
         pairs = search.flips.tolist()
         named = [f"{search.classes[s]}|{search.classes[y]} {term}" for y, s in pairs for term in terms]
 
@@ -816,6 +832,113 @@ class LogisticTransition(Transition):
         starts = [[v for f in first for v in [f, *[slope] * n_observables]] for slope in (-0.7, 0.0)]
         bound = np.full(len(named), 3 * LOGIT_BOUND)
         return Space(cls.family, n_classes, named, build, np.array, -bound, bound, np.array(starts))
+
+
+# Bound of ln α' / α per standard deviation of an observable.
+_SHIFT_BOUND = 3.0
+
+
+@dataclass(frozen=True, repr=False)
+class ShiftedTransition(Transition):
+    """A bias curve at an effective resolution, which other observables change: T(α, s) = T(α').
+
+    α' = α exp(Σ_j b_j (s_j - c_j)). So a disk that is fainter by a magnitude may look like one of lower resolution.
+    With the log-logistic (Fisk) curve, log-odds are linear in ln α and s; without slopes, T depends on α alone.
+
+    Parameters
+    ----------
+    curve : Transition
+        Bias curve in α', such as one of two classes with a formula, also your own.
+    slopes : sequence of float, length J
+        b, per unit of each observable.
+    center : sequence of float, length J
+        c: where α' = α.
+
+    Raises
+    ------
+    InputError
+        If slopes and center have different lengths, or the curve is one of several observables.
+
+    Examples
+    --------
+    A galaxy that is fainter by 2 mag/arcsec² is labelled like one of half the resolution.
+
+    >>> t = ShiftedTransition(RayleighTransition(11.25), slopes=[-0.3466], center=[22.0])
+    >>> np.round(t.flip_probability([[10.0, 22.0], [20.0, 24.0]]), 3)
+    array([0.674, 0.674])
+    """
+
+    curve: Transition
+    slopes: tuple[float, ...]
+    center: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.slopes) != len(self.center) or self.curve.n_observables:
+            raise InputError("give a curve in alpha alone, and a slope and a center of each observable")
+        object.__setattr__(self, "family", self.curve.family)
+        for name in ("slopes", "center"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes K."""
+        return self.curve.n_classes
+
+    @property
+    def n_observables(self) -> int:
+        """Number of observables in addition to α."""
+        return len(self.center)
+
+    @property
+    def free(self) -> dict[str, str]:
+        """Parameters of the curve, as in `FlipTransition`."""
+        return getattr(self.curve, "free", {})
+
+    def effective(self, alpha: Array) -> Array:
+        """Return the effective resolution α', shape (N,), of α and observables, shape (N, 1 + J)."""
+        alpha = alpha if is_torch_array(alpha) else float_array(alpha, "alpha")
+        if alpha.ndim != 2 or alpha.shape[1] != 1 + len(self.center):
+            raise InputError(f"needs α and {len(self.center)} observables; got shape {tuple(alpha.shape)}")
+        resolution = as_resolution(alpha[:, 0])
+        terms = zip(self.slopes, self.center, strict=True)
+        shift = sum(slope * (alpha[:, j] - center) for j, (slope, center) in enumerate(terms, 1))
+        return resolution * array_namespace(resolution).exp(array_namespace(resolution).clip(shift, -50.0, 50.0))
+
+    def log_matrix(self, alpha: Array) -> Array:
+        """Return log p(ỹ | y, α, s), shape (N, K, K), for α and observables, shape (N, 1 + J)."""
+        return self.curve.log_matrix(self.effective(alpha))
+
+    def log_columns(self, labels: Array, alpha: Array) -> list[Array]:
+        """Return log p(ỹ | y, α, s) of each galaxy's label ỹ, shape (N,), for every true class y."""
+        return self.curve.log_columns(labels, self.effective(alpha))
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of the curve, slopes and center, for JSON."""
+        return {**self.curve.parameters(), "slopes": list(self.slopes), "center": list(self.center)}
+
+    @classmethod
+    def space(cls, curve: type[FlipTransition], search: Search) -> Space:
+        """Return the space of a family's curve, and of slopes per standard deviation of each observable."""
+        others = search.alpha[:, 1:]
+        center, scale = others.mean(axis=0), others.std(axis=0)
+        if not np.all(scale > 0):
+            raise InputError(f"{search.observables[int(np.argmin(scale))]} is the same for all galaxies; remove it")
+        of_curve = curve.space(replace(search, alpha=search.alpha[:, 0], observables=()))
+        end, bound = of_curve.size, np.full(center.size, _SHIFT_BOUND)
+
+        def build(point: np.ndarray) -> Transition:
+            return cls(of_curve.build(point[:end]), tuple(point[end:] / scale), tuple(center))
+
+        return Space(
+            of_curve.family,
+            of_curve.n_classes,
+            [*of_curve.names, *(f"slope of {name}" for name in search.observables)],
+            build,
+            lambda point: np.concatenate([of_curve.values(point[:end]), point[end:] / scale]),
+            np.concatenate([of_curve.lower, -bound]),
+            np.concatenate([of_curve.upper, bound]),
+            np.pad(of_curve.starts, ((0, 0), (0, center.size))),
+        )
 
 
 # T of paths is constant in α beyond so many standard deviations of ln α.
@@ -905,6 +1028,11 @@ class TreeTransition(Transition):
         return len(self.nodes.classes)
 
     @property
+    def n_observables(self) -> int:
+        """Number of observables in addition to α."""
+        return len(self.center) - 1
+
+    @property
     def n_votes(self) -> int:
         """Number of columns of votes: the answers to all questions."""
         return self.nodes.parts[-1].stop
@@ -977,9 +1105,9 @@ class TreeTransition(Transition):
         columns[:, 0] = np.log(columns[:, 0])
         center, scale = columns.mean(axis=0), columns.std(axis=0)
         if not np.all(scale > 0):
-            raise InputError(f"observable {int(np.argmin(scale))} is the same for all galaxies; remove it")
+            raise InputError(f"{search.columns[int(np.argmin(scale))]} is the same for all galaxies; remove it")
         kinds = ["vote", "label"] if search.counts else ["label"]
-        terms = ["", " slope", *(f" slope {j}" for j in range(1, center.size))]
+        terms = ["", *(f" slope of {name}" for name in ("ln alpha", *search.observables))]
         names = list[str]()
         for kind in kinds:
             for one in nodes.questions:
@@ -1055,6 +1183,11 @@ _KINDS = ("scale", "shape", "probability")
 _KNOTS = 400
 
 
+def curve_space(family: type[FlipTransition], search: Search) -> Space:
+    """Return the space of a family with a curve in α: of `ShiftedTransition` where there are other observables."""
+    return family.space(search) if search.alpha.ndim == 1 else ShiftedTransition.space(family, search)
+
+
 def family_of(family: str | type[FlipTransition]) -> Any:
     """Return the class of a family from its name, or check that a class, which may be your own, is one."""
     if isinstance(family, str):
@@ -1074,7 +1207,12 @@ def family_of(family: str | type[FlipTransition]) -> Any:
 
 
 def transition_to_dict(transition: Transition) -> dict[str, Any]:
-    """Describe a transition for JSON: `{"family": ..., "parameters": {...}}`; your own family also has a `table`."""
+    """Describe a transition for JSON: `{"family": ..., "parameters": {...}}`; your own family also has a `table`.
+
+    Parameters of a curve that observables shift include `slopes` and `center`.
+    """
+    if isinstance(transition, ShiftedTransition):
+        return {**transition_to_dict(transition.curve), "parameters": transition.parameters()}
     described = {"family": transition.family, "parameters": transition.parameters()}
     if type(transition) in FAMILIES.values():
         return described
@@ -1091,9 +1229,13 @@ def transition_from_dict(described: dict[str, Any]) -> Transition:
     if not isinstance(family, str) or family not in FAMILIES:
         raise InputError(f"unknown transition family {family!r}; known: {', '.join(FAMILIES)}")
     try:
-        made: Transition = FAMILIES[family](**described[key])
+        parameters = dict(described[key])
+        shifts = {name: one for name, one in described["parameters"].items() if name in ("slopes", "center")}
+        if "slopes" not in shifts:
+            return FAMILIES[family](**parameters)
+        curve = FAMILIES[family](**{name: one for name, one in parameters.items() if name not in shifts})
+        return ShiftedTransition(curve, **shifts)
     except (KeyError, TypeError) as problem:
         raise InputError(
             f"the {family} transition can't be rebuilt from {described.get(key)}: {reason(problem)}"
         ) from problem
-    return made

@@ -16,6 +16,8 @@ from truemorph.questions import SMOOTH_OR_DISK
 
 FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
+# Properties of an image beside resolution, on which labels may depend.
+OBSERVABLES = ("surface_brightness", "snr", "depth")
 _COUNTS = (0, 2.0**53)
 
 

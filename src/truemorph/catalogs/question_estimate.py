@@ -91,7 +91,7 @@ def question_rows(
     in_tree = Sample.of(
         votes,
         sample.alpha,
-        observables=numeric_columns(frame, list(observables), source) if observables else None,
+        observables={one: numeric_columns(frame, [one], source)[:, 0] for one in observables} or None,
         gold=read.paths.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy(),
         gold_probability=probability,
         weights=sample.weights,

@@ -13,7 +13,7 @@ import polars as pl
 from truemorph.bias.estimate import Context, Estimate, make_estimate
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.catalogue import checksum, classes_of, columns_of_rule, gold_classes, is_simulated, rows_where
-from truemorph.catalogs.columns import ADDED, FRACTIONS, RESERVED, VOTES, names_position, names_votes
+from truemorph.catalogs.columns import ADDED, FRACTIONS, OBSERVABLES, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
@@ -92,7 +92,7 @@ def select_rows(
         classes=names,
         weights=sample_weights(frame, weights, source),
         intrinsic=np.stack([values[name] for name in intrinsic], axis=1) if intrinsic else None,
-        observables=np.stack([values[name] for name in observables], axis=1) if observables else None,
+        observables={name: values[name] for name in observables} or None,
         gold=classes,
         gold_probability=planned(frame, gold, "gold_probability"),
         gold_uncertain=planned(frame, gold, "gold_uncertain"),
@@ -101,11 +101,18 @@ def select_rows(
         shown=known,
         columns={} if classes is None else properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
         votes=_votes(frame),
+        seen=seen_in_images(frame, observables, source),
         survey=_groups(frame),
         about=about,
         findings=unique(findings),
     )
     return SelectedRows(sample, context, values[by] if by else None)
+
+
+def seen_in_images(frame: pl.DataFrame, without: Sequence[str], source: str) -> dict[str, np.ndarray]:
+    """Return the properties of images that a catalogue has beside resolution, shape (N,), without those named."""
+    names = [one for one in OBSERVABLES if one in frame.columns and one not in without]
+    return {name: numeric_columns(frame, [name], source)[:, 0] for name in names}
 
 
 def filtered(

@@ -90,7 +90,7 @@ def plan_gold(
         Estimate of truemorph transition (.json) that predicts the classes; default one from the labels, or from the
         gold labels of a pilot.
     by : str
-        Column in whose bins the fraction is wanted.
+        Column in whose bins the fraction is wanted, or two, such as "alpha,surface_brightness".
     purpose : str
         What the gold labels are for: fractions or transition (the bias curve).
     question : str, optional
@@ -121,8 +121,8 @@ def plan_gold(
     table = read_catalogue(catalogue)
     p = None if labels is None else _probabilities(table, labels)
     read = estimate if estimate is None or isinstance(estimate, Estimate) else Estimate.read(estimate)
-    curve = None if read is None else read.curve
-    plan = make_plan(table, error, budget, bins, p, seed, purpose, by, curve, question)
+    curve, others = (None, ()) if read is None else (read.curve, read.about.get("observables", ()))
+    plan = make_plan(table, error, budget, bins, p, seed, purpose, by, curve, question, others)
     return plan if out is None else write_plan(plan, out)
 
 

@@ -23,7 +23,7 @@ from scipy.spatial import KDTree
 from truemorph.bias.binning import Bins
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.gold import GoldRegression, NestedRegression
-from truemorph.bias.likelihood import n_observables, posterior
+from truemorph.bias.likelihood import posterior
 from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
@@ -272,6 +272,7 @@ def predicted_probabilities(
     gold: np.ndarray | None = None,
     p: np.ndarray | None = None,
     curve: FittedCurve | None = None,
+    observables: np.ndarray | None = None,
 ) -> np.ndarray:
     """p(class 1) of each galaxy, shape (N,): a model's; or given label and α, by an estimate or a pilot's gold labels.
 
@@ -280,7 +281,11 @@ def predicted_probabilities(
     """
     if p is not None:
         finite = np.isfinite(p)
-        return p if finite.all() else np.where(finite, p, predicted_probabilities(label, alpha, curve=curve))
+        return (
+            p
+            if finite.all()
+            else np.where(finite, p, predicted_probabilities(label, alpha, None, None, curve, observables))
+        )
     if (
         curve is None
         and gold is not None
@@ -294,7 +299,7 @@ def predicted_probabilities(
     every = []
     for fraction in (low, fit.class_fractions[DISK], high):
         given = np.tile([1 - fraction, fraction], (label.size, 1))
-        every.append(posterior(given, label, alpha, fit.transition)[:, DISK])
+        every.append(posterior(given, label, alpha, fit.transition, observables=observables)[:, DISK])
     both = np.array(every)
     return np.asarray(both[np.argmin(np.abs(both - 0.5), axis=0), np.arange(label.size)])
 
@@ -368,12 +373,19 @@ def _of_question(catalogue: CatalogTable, question: str) -> _Prediction:
     return _Prediction(label, probabilities, shown, gold, about)
 
 
-def _of_label(catalogue: CatalogTable, p: np.ndarray | None, curve: FittedCurve | None) -> _Prediction:
+def _of_label(
+    catalogue: CatalogTable, p: np.ndarray | None, curve: FittedCurve | None, observables: Sequence[str]
+) -> _Prediction:
     """Probabilities of the two classes of all galaxies; see `predicted_probabilities`."""
-    frame = catalogue.frame
+    frame, source = catalogue.frame, str(catalogue.path or "catalogue")
+    values = numeric_columns(frame, observables, source) if observables else None
+    if values is not None and not np.isfinite(values).all():
+        raise InputError(
+            f"{source}: some galaxies have no {' or '.join(observables)}; select those that have (`where`)"
+        )
     label = frame["label"].to_numpy()
     gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
-    predicted = predicted_probabilities(label, frame["alpha"].to_numpy(), gold, p, curve)
+    predicted = predicted_probabilities(label, frame["alpha"].to_numpy(), gold, p, curve, values)
     classes = classes_of(catalogue)
     counted = Quantity(f"{classes[1]} fraction", (0.0, 1.0))
     return _Prediction(label, np.column_stack([1 - predicted, predicted]), (counted,), gold, {"classes": classes})
@@ -390,29 +402,34 @@ def make_plan(
     by: str = "alpha",
     curve: FittedCurve | None = None,
     question: str | None = None,
+    observables: Sequence[str] = (),
 ) -> GoldPlan:
     """Choose the galaxies that should get a gold label; arguments as in `plan_gold`, with `p` of class 1, shape (N,).
+
+    `observables` are columns on which the curve depends beside α.
 
     Gold labels in the catalogue (of a pilot) predict how uncertain the classes of the others are; their galaxies are
     not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
     """
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
-    if curve is not None and n_observables(curve.transition):
-        raise InputError("the estimate depends on columns beside α; a plan needs one of α alone (`estimate`)")
+    if observables and purpose == "transition":
+        raise InputError("a plan for the bias curve needs an estimate of α alone (`estimate`)")
     if question is not None and not (purpose == "fractions" and p is None and curve is None):
         raise InputError(
             f"a plan for the question {question!r} is for fractions, and predicts classes from its votes and the gold "
             "labels of a pilot; leave out `purpose`, `labels` and `estimate`"
         )
-    wanted = _of_label(catalogue, p, curve) if question is None else _of_question(catalogue, question)
+    wanted = _of_label(catalogue, p, curve, observables) if question is None else _of_question(catalogue, question)
     label, alpha, predicted = wanted.label, frame["alpha"].to_numpy(), wanted.probabilities
     image = frame["image"] if "image" in frame.columns else pl.repeat(None, label.size, dtype=pl.String, eager=True)
     able = image.is_not_null().to_numpy() | (image.count() == 0)  # images may be named after the ids
     before, labelled = _earlier(frame, question)
     rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
-    column = alpha if by == "alpha" else numeric_columns(frame, [by], source)[:, 0]
-    _check_wanted(source, error, budget, column[rows], by)
-    cut = Bins.cut(column[rows], min(bins, rows.size // 50))
+    names = [one.strip() for one in by.split(",")]
+    columns = numeric_columns(frame, names, source)
+    _check_wanted(source, error, budget, columns[rows], by)
+    cut_by, column = (Bins.cut, columns[:, 0]) if len(names) == 1 else (Bins.of_two, columns[:, :2])
+    cut = cut_by(column[rows], min(bins, rows.size // 50))
     strata = Strata.of(label[rows], cut, predicted[rows], wanted.quantities, 1 if p is None else 3)
     if purpose == "transition":
         strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows, DISK], curve))
@@ -421,7 +438,7 @@ def make_plan(
     now = (drawn / strata.sizes)[strata.index]
     probability[rows] += (1 - before[rows]) * now
     if pilot.size:  # as the galaxy of the same bin and label with the nearest probabilities; 0 if there is none
-        cell = label + predicted.shape[1] * np.searchsorted(cut.edges[1:-1], column, side="right")
+        cell = label + predicted.shape[1] * cut.find(column)
         place = np.column_stack([10 * cell, predicted[:, 1:]])
         _, nearest = KDTree(place[rows]).query(place[pilot], distance_upper_bound=2)
         probability[pilot] += (1 - before[pilot]) * np.append(now, 0)[nearest]
@@ -470,7 +487,7 @@ def make_plan(
     lacking = f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label"
     message = f"{lacking}, so results hold for the others only."
     left_out = Finding("galaxies-left-out", "note", message, "Check why their images are missing.")
-    of_column = missing_in(frame, [by], source)
+    of_column = missing_in(frame, names, source)
     findings = (*catalogue.findings, *of_column, *(() if able.all() else (left_out,)))
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, findings)
 

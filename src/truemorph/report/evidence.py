@@ -14,7 +14,7 @@ import polars as pl
 
 from truemorph.bias.binning import proportion_error
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.likelihood import n_observables, observables_of, observed_log_probabilities, posterior
+from truemorph.bias.likelihood import observables_of, observed_log_probabilities, posterior
 from truemorph.bias.metrics import BiasResult
 from truemorph.bias.transitions import DISK, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
@@ -76,7 +76,7 @@ class Model:
     @cached_property
     def naive(self) -> bool:
         """Whether its T says that no label was ever flipped, so that the observed labels are correct."""
-        if n_observables(self.transition):
+        if self.transition.n_observables:
             return False
         matrix = np.asarray(self.transition.matrix(np.array([1.0, 10.0, 100.0])))
         return bool(np.allclose(matrix, np.eye(matrix.shape[-1])))

@@ -182,6 +182,45 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
     )
 
 
+def at_fixed_alpha(evidence: Evidence, estimate: Estimate) -> Illustration:
+    """Observed labels, and T, against each observable beside α: in thirds of α, two panels an observable."""
+    names, (first, second) = estimate.about["observables"], evidence.classes
+    columns = numeric_columns(evidence.frame, names, str(evidence.path))
+    thirds = np.array_split(np.argsort(evidence.alpha, kind="stable"), 3)
+    panels, data = [], []
+    for k, name in enumerate(names):
+        labels, curves = new_panel(), new_panel()
+        for rows, color, marker in zip(thirds, (RED, ORANGE, BLUE), "os^", strict=True):
+            usable = rows[np.isfinite(columns[rows]).all(axis=1)]
+            alpha, values = float(np.median(evidence.alpha[usable])), columns[usable, k]
+            table = fractions_by(values, [evidence.observed.of(usable)], max(1, min(6, usable.size // 50)))
+            x, y, error = (table[column] for column in ("mean", "fraction", "stderr"))
+            labels.errorbar(x, y, error, color=color, marker=marker, ms=5, lw=1.3, label=f"α ≈ {alpha:.3g}")
+            low, high = np.quantile(values, [0.01, 0.99])
+            grid = np.linspace(low, high, 50)
+            at = np.tile([alpha, *columns[usable].mean(axis=0)], (grid.size, 1))
+            at[:, 1 + k] = grid
+            flips = np.asarray(estimate.curve.transition.flip_probability(at), np.float64)
+            curves.plot(grid, flips, color=color, lw=1.8, label=f"α = {alpha:.3g}")
+            about = {"column": name, "alpha": alpha}
+            observed = {"value": x, "what": "observed labels", "fraction": y, "stderr": error}
+            bias = {"value": grid, "what": f"{second} labelled {first}", "fraction": flips}
+            data += [pl.DataFrame(one | about) for one in (observed, bias)]
+        labels.set(xlabel=axis_label(evidence, name), ylabel=f"{evidence.quantity}, observed", ylim=(0, 1.02))
+        curves.set(xlabel=axis_label(evidence, name), ylim=(-0.02, 1.02))
+        curves.set(ylabel=f"probability that {second}\nis labelled {first}")
+        for axes in (labels, curves):
+            legend_above(axes)
+            panels.append(axes.figure)
+    return Illustration(
+        "observables",
+        panels,
+        f"Drift with {in_words(names)} at fixed resolution, in thirds of α: {evidence.quantity} by the observed "
+        f"labels, with binomial errors, and how often {second} galaxies are labelled {first} by the estimate.",
+        pl.concat(data, how="diagonal"),
+    )
+
+
 def among_similar(evidence: Evidence) -> Illustration:
     """Fraction of poorly and of well resolved galaxies against each intrinsic column, one panel a column."""
     styles = styles_of(evidence)

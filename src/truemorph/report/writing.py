@@ -21,6 +21,7 @@ from truemorph.report.distributions import distributions
 from truemorph.report.evidence import TRUTH, Evidence, argument, gather
 from truemorph.report.figures import (
     among_similar,
+    at_fixed_alpha,
     bias_curve,
     capital,
     fractions,
@@ -261,7 +262,10 @@ def _sections(evidence: Evidence, changed: Sequence[Section], curves: Sequence[I
     out = []
     if evidence.estimate is not None:
         tables = [_fractions_table(evidence)]
-        out.append(Section("The bias curve", figures=[bias_curve(evidence, evidence.estimate)], tables=tables))
+        figures = [bias_curve(evidence, evidence.estimate)]
+        if evidence.estimate.about.get("observables"):
+            figures.append(at_fixed_alpha(evidence, evidence.estimate))
+        out.append(Section("The bias curve", figures=figures, tables=tables))
     if evidence.options.intrinsic:
         out.append(Section("Does it hold among similar galaxies?", figures=[among_similar(evidence)]))
     if evidence.models:
