@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
@@ -16,6 +17,7 @@ from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.engines import engine_for, int8
 from truemorph.classifiers.engines.int8 import Alignment, compare
 from truemorph.commands.label import label_galaxies
+from truemorph.commands.train import train_classifier
 from truemorph.errors import InputError
 from truemorph.labelling.sources import open_source, proof_of
 from truemorph.tables import CatalogTable, write_table
@@ -84,6 +86,30 @@ time.sleep(1)  # usage data are sent by a thread
     assert not (tmp_path / "intel").exists()
 
 
+def loosen(monkeypatch, images):
+    """Test int8 on few images, with limits that small networks reach."""
+    for name, value in (("CALIBRATION_IMAGES", 16), ("GATE_IMAGES", images), ("_EVERY", 3)):
+        monkeypatch.setattr(int8, name, value)
+    for name, value in (("LEAST_AGREEMENT", 0.8), ("MOST_FRACTION_CHANGE", 0.2), ("MOST_CALIBRATION_CHANGE", 0.2)):
+        monkeypatch.setattr(int8, name, value)
+
+
+@pytest.mark.slow
+def test_training_tests_int8_on_held_out_galaxies(catalogue, tmp_path, monkeypatch):
+    for module in ("openvino", "nncf"):
+        pytest.importorskip(module)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = {"transition": "rayleigh:11.25:sigma", "preset": "quick", "settings": TINY | {"epochs": 1, "folds": 1}}
+    loosen(monkeypatch, 24)
+    made = train_classifier(catalogue, out=tmp_path / "made", int8=True, **options)
+    assert "int8-not-used" not in {one.code for one in made.findings}
+    assert engine_for(load(tmp_path / "made")).description == "openvino cpu int8"
+    monkeypatch.setattr(int8, "GATE_IMAGES", 10_000)
+    too_few = train_classifier(catalogue, out=tmp_path / "few", int8=True, **options)
+    assert "int8-not-used" in {one.code for one in too_few.findings}
+    assert "int8" not in engine_for(load(tmp_path / "few")).description
+
+
 @pytest.mark.slow
 def test_int8_is_made_tested_and_kept(model, pictures, folder, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
@@ -94,10 +120,7 @@ def test_int8_is_made_tested_and_kept(model, pictures, folder, tmp_path, monkeyp
     frame = frame.with_columns(image=pl.col("object_id") + ".jpg", label=rng.integers(0, 2, 60))
     table = CatalogTable(frame, metadata={"image_root": str(folder), "alpha_psf": "sigma"})
     proof = write_table(table, tmp_path / "cat.parquet")
-    for name, value in (("CALIBRATION_IMAGES", 16), ("GATE_IMAGES", 38), ("_EVERY", 3)):
-        monkeypatch.setattr(int8, name, value)
-    for name, value in (("AGREEMENT", 0.8), ("FRACTION_CHANGE", 0.2), ("CALIBRATION_CHANGE", 0.2)):
-        monkeypatch.setattr(int8, f"{'LEAST' if name == 'AGREEMENT' else 'MOST'}_{name}", value)
+    loosen(monkeypatch, 38)
     model = load(save_classifier(model, tmp_path / "model"))
     options = {"engine": "openvino", "precision": "int8"}
     first = label_galaxies(model, proof, tmp_path / "first.parquet", **options)

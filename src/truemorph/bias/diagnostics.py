@@ -271,10 +271,10 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
         message = f"Galaxies of the same α have other labels where {name} differs (p = {p_value:.1g}). "
         if fit.method == "gold":
             message += f"T that depends on it, too, differs from this one by {apart:.2f} on average."
-            action = f"Estimate T with it (`observables`, {name})."
+            action = f'Estimate T with it (`observables`="{name}").'
         else:
             message += "Either the bias depends on it, and then this estimate is wrong, or only the classes do."
-            action = f"Give gold labels (`gold`) with this column (`observables`, {name}), which tell the two apart."
+            action = f'Give gold labels (`gold`) and this column (`observables`="{name}"), which tell the two apart.'
         found.append(Finding("observable-ignored", "caution", message, action))
     return found
 

@@ -383,7 +383,8 @@ class TransitionFit(Result):
         """Assumption of the method."""
         if self.sample.probability is not None:
             return "gold labels are right, and their probabilities of selection known"
-        return ASSUMPTIONS[self.method]
+        others = "".join(f" or {name}" for name in self.sample.observable_names)
+        return ASSUMPTIONS[self.method].replace("depend on alpha", f"depend on alpha{others}")
 
     @property
     def aic(self) -> float:

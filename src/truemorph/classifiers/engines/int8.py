@@ -215,6 +215,8 @@ def passed_int8(model: Any, folder: Path) -> Members | None:
 
 def _made(model: Any, proof: Proof | None, place: Path) -> Members:
     """Make networks, test them, and keep them in a folder."""
+    if len(model.classes) != 2:
+        raise InputError(f"int8 is for models of two classes; this one has {len(model.classes)}; use bf16")
     if proof is None:
         raise InputError(f"{place}: has no int8 networks that were tested for this model; give images with `gate`")
     networks, alignments = int8_members(model, calibration_images(proof))
