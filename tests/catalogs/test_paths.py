@@ -362,3 +362,14 @@ def test_t_tells_apart_the_paths_that_gold_labels_name(tmp_path):
     prepare_catalogue(vague, question="bar", gold="expert", out=path)
     joined = estimate_transition(path, question="bar", gold="gold", fraction_bins=1)
     assert joined.transition.nodes.of_paths == ("does not apply", "does not apply", "no bar", "bar", "does not apply")
+
+
+def test_fractions_of_a_question_in_groups_that_a_column_names(tmp_path):
+    deep = pl.int_range(pl.len()) % 3 == 0
+    table = survey().with_columns(tier=pl.when(deep).then(pl.lit("deep")).otherwise(pl.lit("wide")))
+    prepare_catalogue(table, question="bar", out=tmp_path / "cat.parquet")
+    found = estimate_transition(tmp_path / "cat.parquet", question="bar", gold=RULES, by="tier").fractions
+    assert (found.groups, found.counts.tolist()) == (("deep", "wide"), [500, 1000])
+    assert list(found.to_table()["tier"]) == ["deep", "wide"]
+    with pytest.raises(InputError, match="tier"):
+        estimate_transition(tmp_path / "cat.parquet", question="bar", gold=RULES, by="tier,redshift")

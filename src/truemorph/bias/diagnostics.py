@@ -209,7 +209,7 @@ def compared(sample: Sample, families: Sequence[Any], **options: Any) -> FamilyC
 
 
 def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Finding, ...]:
-    """Warn if surveys of 200 galaxies or more differ in bias curve or class fractions (Wald's test at 1 %)."""
+    """Warn if surveys, or other groups, of 200 galaxies or more differ in bias curve or class fractions (Wald, 1 %)."""
     if sample.n_classes != 2:
         return ()
     points, precisions, shown = [], [], []
