@@ -99,7 +99,7 @@ def networks(repeats):
 
 def ferengi(repeats):
     """Observed minus predicted mean vote fractions of the half that was not fitted, by node and redshift."""
-    votes, alpha, brightness, *rest = real.ferengi.__wrapped__(SHARED)
+    votes, alpha, brightness, *rest = real.redshifted(SHARED)
     for named, column in (("α", None), ("α and surface brightness", brightness)):
         away = [one for seed in range(repeats) for one in real.of_halves(votes, alpha, column, *rest, seed)]
         nodes = {name: np.concatenate([one[name] for one in away]) for name in votes.counts}

@@ -194,7 +194,7 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
     """
     for name in names:
         if name not in frame.schema:
-            derived = name in ("redshift", "radius_kpc", "M_r")
+            derived = name in ("redshift", "radius_kpc", "M_r", "surface_brightness", "rest_surface_brightness")
             how = "; to add it, prepare the catalogue with redshift and magnitude" if derived else ""
             raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}{how}")
         if not frame.schema[name].is_numeric():

@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -201,3 +202,30 @@ def test_gold_labels_that_are_too_few_for_the_tree_are_left_out(tmp_path):
     assert codes(found) == ["labels-too-few"]
     with pytest.raises(InputError, match="depth"):
         measure_bias(table, intrinsic=["covariate"], depth=13, bins=8)
+
+
+def test_observables_of_the_command_equal_the_authors_code():
+    labels, alpha, magnitude, intrinsic = golden_catalogue(20_000, 6.0)
+    names = ["log_radius", "absolute", "z"]
+    table = pl.DataFrame({"label": labels, "alpha": alpha, "magnitude": magnitude, "mine": -magnitude})
+    table = table.hstack(pl.DataFrame(intrinsic, schema=names))
+    options = {"intrinsic": names, "depth": 3, "bins": 5, "bootstrap": 0}
+    found = measure_bias(table, observables="magnitude", **options)
+    value = found.results["observed labels"].value
+    assert value == pytest.approx(0.133788, abs=5e-7)
+    each = [of["observed labels"].value for of in found.by_observable.values()]
+    assert each[0] == measure_bias(table, **options).results["observed labels"].value
+    assert value == pytest.approx(np.sqrt(np.mean(np.square(each))))
+    assert found.to_dict()["observables"] == {"alpha": "last", "magnitude": "first"}
+    assert list(found.to_dict()["fractions_by_observable"]) == ["magnitude"]
+    same = measure_bias(table, observables="mine=last", **options)
+    assert same.results["observed labels"].value == pytest.approx(value)
+    assert not [one for one in measure_bias(table, **options).to_dict() if "observable" in one]
+
+
+@pytest.mark.parametrize("named", ["alpha", "covariate", "x2", "x2=best", "x4=last", "same=last"])
+def test_observables_that_cannot_be_measured(named):
+    """α itself, an intrinsic column, one whose best end is not known, one that does not exist, and a constant."""
+    table = simulate_catalogue(2000).with_columns(same=1.0)
+    with pytest.raises(InputError, match=named.partition("=")[0].replace("same", "observable")):
+        measure_bias(table, intrinsic=["covariate"], observables=named, bootstrap=0)

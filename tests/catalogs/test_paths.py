@@ -1,5 +1,7 @@
 """Labels of a question in a catalogue: prepared from votes, gold labels by rules, and the commands that use them."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,6 +15,7 @@ from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.transition import estimate_transition
 from truemorph.errors import InputError
 from truemorph.questions import read_tree
+from truemorph.report.measures import rows_in_bins
 
 GZ2 = read_tree("gz2")
 RULES = "applies: kind >= 1; bar: kind = 2"
@@ -362,3 +365,17 @@ def test_t_tells_apart_the_paths_that_gold_labels_name(tmp_path):
     prepare_catalogue(vague, question="bar", gold="expert", out=path)
     joined = estimate_transition(path, question="bar", gold="gold", fraction_bins=1)
     assert joined.transition.nodes.of_paths == ("does not apply", "does not apply", "no bar", "bar", "does not apply")
+
+
+def test_fractions_of_a_question_in_groups_that_a_column_names(tmp_path):
+    deep = pl.int_range(pl.len()) % 3 == 0
+    table = survey().with_columns(tier=pl.when(deep).then(pl.lit("deep")).otherwise(pl.lit("wide")))
+    prepare_catalogue(table, question="bar", out=tmp_path / "cat.parquet")
+    found = estimate_transition(tmp_path / "cat.parquet", question="bar", gold=RULES, by="tier").fractions
+    assert (found.groups, found.counts.tolist()) == (("deep", "wide"), [500, 1000])
+    assert list(found.to_table()["tier"]) == ["deep", "wide"]
+    inside = rows_in_bins(found, table, "cat")
+    np.testing.assert_array_equal(inside, [table["tier"] == name for name in found.groups])
+    assert rows_in_bins(replace(found, groups=("deep or wide",)), table, "cat").all()
+    with pytest.raises(InputError, match="tier"):
+        estimate_transition(tmp_path / "cat.parquet", question="bar", gold=RULES, by="tier,redshift")

@@ -225,3 +225,34 @@ def test_fractions_numbers_and_percentages_are_distinguished():
     assert votes.catalogue.frame["vote_count"].to_list() == [40, 38] * 30
     assert noted(votes.findings, "s, d", "numbers")
     assert votes.catalogue.metadata["preset"] == "truemorph"
+
+
+@pytest.mark.parametrize("inside", [0.5, 1.0])
+def test_surface_brightness_as_observed_and_in_the_rest_frame(tmp_path, inside):
+    """Of half of the light within R50, or of all within the Petrosian radius."""
+    half = {"petroR50_r": np.linspace(1, 4, 60), "petroMagErr_r": 0.01, "depth": 22.5}
+    got = write_preparation(prepare(full(**half) if inside == 0.5 else full()), tmp_path / "cat.fits").out
+    got = read_catalogue(got)
+    frame = got.frame
+    area = np.pi * frame["r50" if inside == 0.5 else "radius"].to_numpy() ** 2
+    np.testing.assert_allclose(frame["surface_brightness"], frame["magnitude"] - 2.5 * np.log10(inside / area))
+    dimming = frame["surface_brightness"] - frame["rest_surface_brightness"] - frame["extinction"]
+    np.testing.assert_allclose(dimming, 10 * np.log10(1 + frame["redshift"].to_numpy()))
+    assert {"surface_brightness", "alpha", "magnitude"} < set(got.metadata["observables"])
+    assert {"snr", "depth"} < set(got.metadata["observables"]) or inside == 1.0
+    assert {"rest_surface_brightness", "redshift", "M_r", "radius_kpc"} <= set(got.metadata["properties"])
+    assert not set(got.metadata["observables"]) & set(got.metadata["properties"])
+    assert (
+        u.Unit(got.units["surface_brightness"]) == u.Unit(got.units["rest_surface_brightness"]) == u.mag / u.arcsec**2
+    )
+
+
+def test_surface_brightness_of_the_table_is_kept_and_that_of_r90_knows_its_light():
+    own = prepare(full(mu=np.linspace(19, 23, 60)), columns={"surface_brightness": "mu"}).catalogue
+    assert own.frame["surface_brightness"].to_list() == own.frame["mu"].to_list()
+    outer = prepare(full(petroR90_r=5.0), columns={"radius": "petroR90_r"}).catalogue.frame
+    light = outer["magnitude"].to_numpy() + 2.5 * np.log10(np.pi * 25 / 0.9)
+    np.testing.assert_allclose(outer["surface_brightness"], light)
+    near = prepare(full().drop("redshift")).catalogue
+    assert "rest_surface_brightness" not in near.frame.columns
+    assert "cosmology" not in near.metadata

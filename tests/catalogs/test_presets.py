@@ -134,3 +134,15 @@ def test_a_missing_column_gives_an_error_that_says_what_to_do():
         prepare(frame_of(DECALS).drop("petro_theta"))
     with refused("psfsize_r or psf_fwhm", "1.2 arcsec", "`psf_fwhm`"):
         prepare(frame_of(DECALS))
+
+
+def test_signal_depth_and_surface_brightness_of_surveys():
+    tractor = {"flux_r": 100.0, "flux_ivar_r": 4.0, "psfdepth_r": 25.0 * 10**0.8}
+    got = prepare(frame_of(DECALS | tractor), psf_fwhm=1.2).catalogue.frame
+    np.testing.assert_allclose(got["snr"], 200.0)
+    np.testing.assert_allclose(got["depth"], 22.5 + 1.0)  # 5 sigma: 10^-0.4 nanomaggies
+    np.testing.assert_allclose(got["surface_brightness"], 16.0 + 2.5 * np.log10(2 * np.pi * got["r50"].to_numpy() ** 2))
+    for column in ("GZ_MU_HI", "mu_max_i"):
+        got = prepare(frame_of(HUBBLE | {column: 21.5}), **R, psf_fwhm=0.09).catalogue
+        assert (got.frame["surface_brightness"] == 21.5).all()
+        assert got.frame["rest_surface_brightness"].drop_nulls().to_numpy() == pytest.approx(21.5 - 10 * np.log10(1.7))

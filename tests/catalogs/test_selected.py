@@ -8,6 +8,7 @@ import truemorph as tm
 from conftest import codes
 from truemorph.catalogs.sampling import draw_sample, sampling_weights
 from truemorph.catalogs.selected import select_rows
+from truemorph.errors import InputError
 from truemorph.tables import CatalogTable
 
 
@@ -86,3 +87,59 @@ def test_gold_labels_of_galaxies_with_clear_votes_are_a_problem(by_votes):
     )
     found = tm.estimate_transition(frame, gold="gold", compare=False).findings
     assert ("gold-not-random" in [one.code for one in found if one.severity == "problem"]) == by_votes
+
+
+def tiers(gold, seed=0):
+    """Galaxies of two depths, of which the shallow ones are called smooth more often; true fractions 0.6 and 0.8."""
+    rng = np.random.default_rng(seed)
+    n = 4000
+    tier = rng.choice(["deep", "wide"], n, p=[0.3, 0.7])
+    alpha = rng.lognormal(2.8, 0.45, n)
+    disk = rng.random(n) < np.where(tier == "deep", 0.8, 0.6)
+    seen = rng.random(n) > tm.RayleighTransition(1.0).flip_probability(alpha / np.where(tier == "deep", 6, 14))
+    known = np.where(rng.random(n) < gold / n, disk, -1)
+    return pl.DataFrame(
+        {"label": (disk & seen).astype(int), "alpha": alpha, "tier": tier, "known": known, "real": disk}
+    )
+
+
+def test_fractions_of_groups_that_a_column_names(tmp_path):
+    table = tiers(800)
+    found = tm.estimate_transition(table, gold="known", by="tier", compare=False, out=tmp_path / "fit.json")
+    one = found.fractions
+    right = [table.filter(tier=name)["real"].mean() for name in ("deep", "wide")]
+    assert one.groups == ("deep", "wide")
+    assert one.counts.tolist() == [(table["tier"] == name).sum() for name in one.groups]
+    np.testing.assert_array_less(np.abs(one.fractions[:, 1] - right), 3 * one.stderr[:, 1])
+    for name, part in zip(one.groups, one.labelled[:, 1], strict=True):
+        assert part == pytest.approx(table.filter(tier=name)["label"].mean())
+    assert "surveys-differ" in codes(found)
+    assert found.to_dict()["fractions"]["groups"] == ["deep", "wide"]
+    assert list(one.to_table()["tier"]) == ["deep", "wide"]
+    assert [one.get_text() for one in found.plot().get_xticklabels()] == ["deep", "wide"]
+    again = tm.Estimate.read(tmp_path / "fit.json").fractions
+    assert again.groups == one.groups
+    assert again.summary() == one.summary()
+    alone = tm.estimate_transition(table, by="tier", compare=False)
+    assert alone.fractions.groups == ("deep", "wide")
+    # The order of the names does not matter.
+    turned = table.with_columns(pl.col("tier").replace("wide", "a wide one"))
+    other = tm.estimate_transition(turned, gold="known", by="tier", compare=False).fractions
+    assert other.groups == ("a wide one", "deep")
+    np.testing.assert_allclose(other.fractions[::-1], one.fractions, atol=0.002)
+
+
+def test_missing_names_many_groups_and_small_groups():
+    table = tiers(0)
+    first = pl.int_range(pl.len())
+    part = table.with_columns(tier=pl.when(first >= 100).then("tier"))
+    found = tm.estimate_transition(part, by="tier", compare=False)
+    assert found.fractions.counts.sum() == 3900
+    assert "rows-left-out" in codes(found)
+    small = table.with_columns(tier=pl.when(first >= 30).then("tier").otherwise(pl.lit("rest")))
+    with pytest.raises(InputError, match="'rest' of 'tier' has 30"):
+        tm.estimate_transition(small, by="tier")
+    with pytest.raises(InputError, match="13 groups"):
+        tm.estimate_transition(table.with_columns(tier=pl.format("t{}", first % 13)), by="tier")
+    with pytest.raises(InputError, match="tier"):
+        tm.estimate_transition(table, observables="tier")

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
-from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
+from conftest import TINY
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.engines import engine_for, int8
 from truemorph.classifiers.engines.int8 import Alignment, compare

@@ -13,6 +13,8 @@ from astropy.cosmology import FlatLambdaCDM
 
 from truemorph.bias.calibration import calibration
 from truemorph.bias.fitting import fit_transition
+from truemorph.commands.bias import measure_bias
+from truemorph.commands.prepare import prepare_catalogue
 from truemorph.questions import Votes, read_tree
 
 # Standard deviation of the PSF of HST's ACS, in arcsec.
@@ -28,9 +30,13 @@ def read_votes(name, question, frame, total=None):
 
 @pytest.fixture(scope="module")
 def ferengi(shared_data):
+    return redshifted(shared_data)
+
+
+def redshifted(folder, question="bar"):
     """Votes, α, surface brightness, classes, galaxies and redshifts of the images."""
-    frame = pl.read_parquet(shared_data / "ferengi_tree.parquet")
-    votes = read_votes("gz-ferengi", "bar", frame, frame["classification_count"].to_numpy().astype(float))
+    frame = pl.read_parquet(folder / "ferengi_tree.parquet")
+    votes = read_votes("gz-ferengi", question, frame, frame["classification_count"].to_numpy().astype(float))
     _, galaxy = np.unique(frame["sdss_id"].to_numpy(), return_inverse=True)
     before, after = (frame[name].to_numpy().astype(float) for name in ("redshift", "sim_redshift"))
     distance = FlatLambdaCDM(70, 0.3).angular_diameter_distance
@@ -42,7 +48,7 @@ def ferengi(shared_data):
     for name, counts in votes.counts.items():
         summed[name] = np.zeros((lowest.size, counts.shape[1]))
         np.add.at(summed[name], galaxy[first], counts[first])
-    classes = Votes(votes.tree, "bar", summed).paths[galaxy]
+    classes = Votes(votes.tree, question, summed).paths[galaxy]
     return votes, alpha, frame["mu_max_i"].to_numpy().astype(float), classes, galaxy, after
 
 
@@ -105,3 +111,18 @@ def test_calibration_by_node(bars):
     errors = checked.fitted - checked.observed
     assert np.sqrt(np.mean(errors**2)) < 0.08
     assert np.sqrt(np.mean((errors / checked.stderr) ** 2)) < 1.3
+
+
+def test_surface_brightness_of_redshifted_galaxies_is_an_observable(shared_data):
+    frame = pl.read_parquet(shared_data / "ferengi_tree.parquet").with_columns(alpha=10.0 + pl.col("p_features"))
+    columns = {"surface_brightness": "mu_max_i", "vote_count": "classification_count", "redshift": "sim_redshift"}
+    got = prepare_catalogue(
+        frame.unique("subject_id"), id="subject_id", tree="gz-ferengi", question="bar", alpha="alpha", columns=columns
+    ).catalogue
+    assert "surface_brightness" in got.metadata["observables"]
+    dimming = got.frame["surface_brightness"] - got.frame["rest_surface_brightness"]
+    assert dimming.to_numpy() == pytest.approx(10 * np.log10(1 + got.frame["sim_redshift"].to_numpy()))
+    found = measure_bias(got, observables="surface_brightness", bootstrap=0)
+    # Fainter images have fewer votes for features.
+    featured = found.fractions_by_observable["surface_brightness"]["observed labels"]
+    assert featured[0] > featured[-1] + 0.1

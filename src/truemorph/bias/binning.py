@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress, pairwise
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,25 @@ def proportion_error(proportion: Any, count: Any) -> Any:
     return np.sqrt(smoothed * (1 - smoothed) / (count + 2))
 
 
+class Groups(np.ndarray[Any, np.dtype[np.float64]]):
+    """Numbers of groups of galaxies, shape (N,), such as the tier of a survey: a bin each, instead of values to cut."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Groups:
+        """Number the groups by their names, shape (N,), in alphabetical order."""
+        names, index = np.unique(values, return_inverse=True)
+        found = index.astype(np.float64).view(cls)
+        found.names = tuple(map(str, names))
+        return found
+
+    def of_bins(self, edges: np.ndarray) -> tuple[str, ...]:
+        """Return the name of the group in each bin, of those that were merged "a or b"."""
+        inside = ((low < k < high for k in range(len(self.names))) for low, high in pairwise(edges))
+        return tuple(" or ".join(compress(self.names, one)) for one in inside)
+
+
 @dataclass(frozen=True)
 class Bins:
     """Equal-count bins of a column, with (weighted) means in each bin; equal values share a bin."""
@@ -72,10 +92,14 @@ class Bins:
     middles: np.ndarray  # (B,) or (B, 2): mean of the column
     count: int  # number of bins B
     weights: np.ndarray  # (N,)
+    ordered: bool = True  # whether neighbouring bins are more alike than others
 
     @classmethod
     def cut(cls, column: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
         """Divide a finite column of shape (N,) into at most so many bins; edges are half-way between neighbours."""
+        if isinstance(column, Groups):
+            column = np.asarray(column)
+            return replace(cls.at(column, np.arange(column.max() + 2) - 0.5, weights), ordered=False)
         order = np.argsort(column, kind="stable")
         limits = limits_of_bins(column[order], max(1, min(bins, column.size)))
         bins = limits.size - 1
@@ -121,9 +145,9 @@ class Bins:
 
     @property
     def positions(self) -> np.ndarray:
-        """Place of each bin among the bins of each column, shape (B, D)."""
+        """Place of each bin among the bins of each column, shape (B, D); those of groups are far from each other."""
         if self.edges.ndim == 1:
-            return np.arange(self.count)[:, None]
+            return np.arange(self.count)[:, None] * (1 if self.ordered else 1000)
         _, first = np.unique(self.edges[:, 0, 0], return_inverse=True)
         return np.column_stack([first, [np.sum(first[:b] == first[b]) for b in range(self.count)]])
 

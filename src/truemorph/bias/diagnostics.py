@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from truemorph.bias.maximum import fit_softmax, log_probabilities
 from truemorph.bias.mixture import RIDGE, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.result import ASSUMPTIONS, FittedCurve, TransitionFit
+from truemorph.bias.result import ASSUMPTIONS, FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_whole
 from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, RayleighTransition, Search, family_of
 from truemorph.errors import InputError
@@ -211,7 +212,7 @@ def compared(sample: Sample, families: Sequence[Any], **options: Any) -> FamilyC
 
 
 def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Finding, ...]:
-    """Warn if surveys of 200 galaxies or more differ in bias curve or class fractions (Wald's test at 1 %)."""
+    """Warn if surveys, or other groups, of 200 galaxies or more differ in bias curve or class fractions (Wald, 1 %)."""
     if sample.n_classes != 2:
         return ()
     points, precisions, shown = [], [], []
@@ -247,36 +248,73 @@ def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Findi
 def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list[Finding]:
     """Warn if labels depend on properties of the images that T leaves out, shape (N,) each, NaN if unknown.
 
-    T with and without each is compared by the ratio of their likelihoods (1 % for all together).
+    T with and without each is compared by the ratio of their likelihoods (1 % for all together). Where gold labels are
+    too few to show a difference, all labels are tested, and whether the classes of the gold labels explain it.
     """
     found = []
     for name, values in seen.items():
-        usable = np.isfinite(values) & (fit.sample.known if fit.method == "gold" else True)
-        rows = np.flatnonzero(usable)[:: max(1, usable.sum() // _TESTED)]
-        if rows.size < _FEWEST_IN_GROUP or np.ptp(values[rows]) == 0 or fit.votes is not None:
+        known, has_gold, level = np.isfinite(values), fit.method == "gold", LEVEL / len(seen)
+        rows = np.flatnonzero(known & fit.sample.known if has_gold else known)
+        if fit.votes is not None or known.sum() < _FEWEST_IN_GROUP or np.ptp(values[known]) == 0:
             continue
-        alone = fit.sample.take(rows)
-        columns = np.column_stack([*([] if alone.observables is None else [alone.observables]), values[rows]])
-        wide = replace(alone, observables=columns, observable_names=(*alone.observable_names, name))
-        try:
-            fits = [solve(one, replace(fit.settings, delta=None)) for one in (alone, wide)]
-        except InputError:  # a family that depends on no observables
-            continue
-        gain = (fits[1].log_likelihood - fits[0].log_likelihood) / np.mean(alone.gold_weights**2)
-        p_value = float(chdtrc(fits[1].n_parameters - fits[0].n_parameters, 2 * max(gain, 0.0)))
-        change = np.subtract(*(one.transition.matrix(one.sample.argument) for one in fits))
-        apart = float(np.abs(change).max(axis=(1, 2)).mean())
-        if p_value >= LEVEL / len(seen) or apart < _NOTICEABLE:
-            continue
-        message = f"Galaxies of the same α have other labels where {name} differs (p = {p_value:.1g}). "
-        if fit.method == "gold":
-            message += f"T that depends on it, too, differs from this one by {apart:.2f} on average."
-            action = f'Estimate T with it (`observables`="{name}").'
-        else:
-            message += "Either the bias depends on it, and then this estimate is wrong, or only the classes do."
-            action = f'Give gold labels (`gold`) and this column (`observables`="{name}"), which tell the two apart.'
-        found.append(Finding("observable-ignored", "caution", message, action))
+        with suppress(InputError):  # a family that depends on no observables, or not from labels alone
+            p_value, apart = _left_out(fit.sample, fit.settings, name, values, rows)
+            shown = has_gold and p_value < level
+            if has_gold and not shown and fit.sample.n_classes == 2 and fit.sample.nodes is None:
+                labels = replace(fit.sample, gold=None, probability=None)
+                p_value, apart = _left_out(labels, Settings("likelihood", fit.settings.family), name, values, known)
+                if p_value < level and _classes_depend_on(values[rows], fit.sample.take(rows)) < level:
+                    continue
+            if p_value >= level or apart < _NOTICEABLE:
+                continue
+            message = f"Galaxies of the same α have other labels where {name} differs (p = {p_value:.1g}). "
+            column = f'`observables`="{name}"'
+            if has_gold:
+                message += f"T that depends on it, too, differs from this one by {apart:.2f} on average."
+                message += "" if shown else " Gold labels do not show that the classes depend on it instead."
+                action = f"Estimate T with it ({column})."
+            else:
+                message += "Either the bias depends on it, and then this estimate is wrong, or only the classes do."
+                action = f"Give gold labels (`gold`) and this column ({column}), which tell the two apart."
+            found.append(Finding("observable-ignored", "caution", message, action))
     return found
+
+
+def _left_out(
+    sample: Sample, settings: Settings, name: str, values: np.ndarray, rows: np.ndarray
+) -> tuple[float, float]:
+    """Return the p-value of T's dependence on a column, and the mean of the largest difference that it makes to T."""
+    rows = np.arange(sample.labels.size)[rows]
+    rows = rows[:: max(1, rows.size // _TESTED)]
+    alone = sample.take(rows)
+    columns = np.column_stack([*([] if alone.observables is None else [alone.observables]), values[rows]])
+    wide = replace(alone, observables=columns, observable_names=(*alone.observable_names, name))
+    fits = [solve(one, replace(settings, delta=None)) for one in (alone, wide)]
+    gain = (fits[1].log_likelihood - fits[0].log_likelihood) / np.mean(alone.gold_weights**2)
+    change = np.subtract(*(one.transition.matrix(one.sample.argument) for one in fits))
+    p_value = float(chdtrc(fits[1].n_parameters - fits[0].n_parameters, 2 * max(gain, 0.0)))
+    return p_value, float(np.abs(change).max(axis=(1, 2)).mean())
+
+
+def _classes_depend_on(values: np.ndarray, sample: Sample) -> float:
+    """Return the p-value of the classes' dependence on a column, shape (n,), at fixed α, of n gold labels."""
+    assert sample.gold is not None
+    u = np.log(np.maximum(sample.alpha, sample.alpha[sample.alpha > 0].min()))
+    base = standardised(np.column_stack([u, u**2]))
+    wide = np.column_stack([base, (values - values.mean()) / values.std()])
+    gain = _gain(wide, base, np.eye(sample.n_classes)[sample.gold], sample.gold_weights)
+    return float(chdtrc(sample.n_classes - 1, 2 * gain))
+
+
+def _gain(wide: np.ndarray, base: np.ndarray, truth: np.ndarray, w: np.ndarray) -> float:
+    """Return the gain in log-likelihood of true classes (n, K) by the further columns of a logistic regression."""
+    w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
+
+    def log_likelihood(design: np.ndarray) -> float:
+        coefficients = fit_softmax(design, truth, np.full(design.shape[1], 1e-6), w)[0]
+        return float(np.sum(w[:, None] * truth * log_probabilities(design, coefficients)))
+
+    return max(0.0, log_likelihood(wide) - log_likelihood(base))
 
 
 @dataclass(frozen=True, repr=False)
@@ -418,18 +456,10 @@ def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractio
     assert sample.gold is not None
     has_gold = sample.known
     truth, at, w = np.eye(sample.n_classes)[sample.gold[has_gold]], u[has_gold], sample.gold_weights[has_gold]
-    w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
     if sample.intrinsic is not None:
         base = standardised(sample.intrinsic)[has_gold]
-    wide = np.column_stack([base, at, at**2 - 1])
-
-    def log_likelihood(design: np.ndarray) -> float:
-        ridge = np.full(design.shape[1], 1e-6)
-        coefficients = fit_softmax(design, truth, ridge, w)[0]
-        return float(np.sum(w[:, None] * truth * log_probabilities(design, coefficients)))
-
-    gain = max(0.0, log_likelihood(wide) - log_likelihood(base))
+    gain = _gain(np.column_stack([base, at, at**2 - 1]), base, truth, w)
     p_value = float(chdtrc(2 * (truth.shape[1] - 1), 2 * gain))
     # Of all galaxies, as in the table of fractions, not of those with a gold label.
     edges = np.concatenate([[0.0], np.cumsum(fractions.bin_weights) / fractions.bin_weights.sum()])

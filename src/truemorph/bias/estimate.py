@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtrc
 
-from truemorph.bias.binning import Bins
+from truemorph.bias.binning import Bins, Groups
 from truemorph.bias.calibration import Calibration, calibration
 from truemorph.bias.checks import LEVEL, balance_findings, selection_findings, vote_findings
 from truemorph.bias.diagnosis import diagnose
@@ -235,7 +235,7 @@ class Context:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # which gold labels should not depend on
     votes: np.ndarray | None = None  # fraction of votes for the second class
     seen: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the images, such as depth; T leaves them out
-    survey: tuple[str, np.ndarray] | None = None  # name and values of the column with each galaxy's survey
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # names of each galaxy's survey, or other group
     # Definitions of α and of the labels; `gold_experts` has the `upper` limit of θ of the experts' own bias curve, as
     # `import_gold` measures it with twins.
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -279,7 +279,8 @@ def make_estimate(
         }
         fractions = fractions_in_bins(sample, fit, by=by, name=by_name, **of_bins)
         selected = selection_findings(sample) if has_gold else fit.findings
-        fractions = replace(fractions, findings=unique(selected, fractions.findings))
+        groups = by.of_bins(fractions.edges) if isinstance(by, Groups) else ()
+        fractions = replace(fractions, findings=unique(selected, fractions.findings), groups=groups)
         steps.update(1)
         by_alpha = fractions
         if check is None:
@@ -308,7 +309,7 @@ def make_estimate(
             context.findings,
             fit.findings,
             ignored_findings(fit, context.seen),
-            () if context.survey is None else group_findings(sample, *context.survey),
+            *(group_findings(sample, *one) for one in context.groups.items()),
             _unbalanced(sample, context),
             fractions.findings,
             check.findings if biased and fit.method != "gold" else (),
@@ -420,7 +421,7 @@ def _contradiction(
     worst, counted = int(np.nanargmax(pulls)), fractions.classes[DISK]
     message = (
         f"The corrected {counted} fractions contradict the gold labels in the same bins (p = {p_value:.1g}): at "
-        f"{'α' if fractions.by == 'alpha' else fractions.by} = {fractions.middles[worst]:.3g} the range is "
+        f"{'α' if fractions.by == 'alpha' else fractions.by} = {fractions.bin_name(worst, '.3g')} the range is "
         f"{fractions.low[worst, DISK]:.2f} to {fractions.high[worst, DISK]:.2f}, but {gold[worst]:.2f} ± "
         f"{stderr[worst]:.2f} of the galaxies with a gold label are {counted}."
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from truemorph.bias.binning import Bins
+from truemorph.bias.binning import Bins, Groups
 from truemorph.bias.likelihood import ROWS, label_columns
 from truemorph.bias.maximum import (
     Maximum,
@@ -48,7 +48,10 @@ _CLIP = 500.0
 
 
 def quadratic(column: np.ndarray) -> np.ndarray:
-    """Return a standardised column and its square as covariates, shape (N, 2)."""
+    """Return a standardised column and its square as covariates, shape (N, 2); of G groups, G indicators."""
+    if isinstance(column, Groups):
+        numbers = np.asarray(column)
+        return (numbers[:, None] == np.unique(numbers)).astype(np.float64)
     standard = (column - column.mean()) / (column.std() or 1.0)
     return np.column_stack([standard, standard**2 - 1])
 

@@ -174,8 +174,11 @@ def _finite_rows(
     rows = np.flatnonzero(np.all(finite, axis=0))
     if rows.size == 0:
         raise InputError(f"none of the {n} galaxies has finite values in every column")
-    if not np.ptp(observables[rows], axis=0).all():
-        raise InputError("alpha is the same for all galaxies; check their radii and PSF widths")
+    if (constant := np.flatnonzero(np.ptp(observables[rows], axis=0) == 0)).size:
+        which, action = "alpha", "check their radii and PSF widths"
+        if observables.shape[1] > 1:
+            which, action = f"observable {constant[0] + 1} of {observables.shape[1]}", "leave it out"
+        raise InputError(f"{which} is the same for all galaxies; {action}")
     members = _class_indicators(labels[rows])
     shuffled = rng.permutation(rows.size)
     return members[shuffled], observables[rows[shuffled]], columns[rows[shuffled]], n - rows.size

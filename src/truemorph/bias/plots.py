@@ -89,15 +89,20 @@ def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: n
         low, high, value, stderr, labelled = (
             array[rows] for array in (one.low, one.high, one.fraction, one.stderr, one.labelled)
         )
-        ax.fill_between(x, low, high, color=SKY if alone else color, alpha=0.3, lw=0, label=ranges + of)
+        # No lines between groups.
+        line, dashed, area = ("none", "none", ax.vlines) if result.groups else (line, "--", ax.fill_between)
+        area(x, low, high, color=SKY if alone else color, alpha=0.3, lw=8 if result.groups else 0, label=ranges + of)
         ax.errorbar(x, value, stderr, marker="D", ls=line, ms=4, color=color, label=f"corrected{of}")
-        ax.plot(x, labelled, "s--", ms=4, color=GREY if alone else color, label=f"observed labels{of}")
+        ax.plot(x, labelled, marker="s", ls=dashed, ms=4, color=GREY if alone else color, label=f"observed labels{of}")
     for label, values in gold.items():
         ax.errorbar(result.middles, np.asarray(values), gold_stderr, fmt="o", ms=4, color=BLACK, label=label)
     by = ALPHA if named[-1] == "alpha" else plain_text(named[-1])
     first = next(iter(shown)).replace("_", " ")
     ylabel = first if len(shown) == 1 else "fraction" if result.quantities else "class fraction"
     ax.set(xlabel=by, ylabel=ylabel, ylim=(-0.02, max(1.02, ax.get_ylim()[1])))
+    if result.groups:
+        ax.set_xticks(result.middles, map(plain_text, result.groups))
+        ax.set_xlim(result.edges[0], result.edges[-1])
     legend(ax)
     return ax
 

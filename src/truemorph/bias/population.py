@@ -70,6 +70,8 @@ class PopulationFractions(Result):
         Findings, including those of the fit.
     by : str
         Name of the binning column.
+    groups : tuple of str
+        If this column has text: the name of each bin. Edges and middles are then numbers of the groups.
     middles : array, shape (B,)
         Mean of the binning column in each bin.
     bin_weights : array, shape (B,)
@@ -121,6 +123,7 @@ class PopulationFractions(Result):
     quantity_ranges: np.ndarray | None = None
     gold_counts: np.ndarray | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
 
     @cached_property
     def quoted(self) -> dict[str, QuotedFraction]:
@@ -216,13 +219,17 @@ class PopulationFractions(Result):
         header += [] if gold is None else ["gold labels"]
         rows = []
         for b in [*range(counts.size), *([None] if applies is not None else [])]:
-            at = "all" if b is None else ", ".join(f"{one:.2f}" for one in np.atleast_1d(self.middles[b]))
+            at = "all" if b is None else self.bin_name(b)
             galaxies = f"{counts.sum() if b is None else counts[b]:,}"
             of_all = [] if applies is None else [applies.cells(b)[1], self._gold_labels(b)]
             for what, one in shown.items():
                 of = [] if alone else [what.removeprefix("fraction_").removesuffix(" fraction")]
                 rows.append([at, *of, galaxies, *of_all, *one.cells(b), *([] if gold is None else [f"{gold[b]:.3f}"])])
         return text_table(header, rows, left=())
+
+    def bin_name(self, b: int, digits: str = ".2f") -> str:
+        """Return the mean of the binning column in a bin as text, or the name of its group."""
+        return self.groups[b] if self.groups else ", ".join(f"{one:{digits}}" for one in np.atleast_1d(self.middles[b]))
 
     def _gold_labels(self, b: int | None) -> str:
         assert self.gold_counts is not None
@@ -246,6 +253,7 @@ class PopulationFractions(Result):
         return plain(
             {
                 "by": self.by,
+                **({"groups": self.groups} if self.groups else {}),
                 "classes": self.classes,
                 "edges": self.edges,
                 "middles": self.middles,
@@ -309,6 +317,7 @@ class PopulationFractions(Result):
             findings=tuple(map(Finding.from_dict, described["findings"])),
             samples=samples,
             classes=classes,
+            groups=tuple(described.get("groups", ())),
             **arrays,
             **{name: described[name] for name in ("method", "assumption", "by")},
         )
@@ -318,11 +327,13 @@ class PopulationFractions(Result):
 
         Of more than two classes, each column has the name of its class.
         """
-        columns = {}
+        columns: dict[str, tuple[Any, str, str]] = {}
         low, high = (
             (self.edges[:-1, None], self.edges[1:, None]) if self.edges.ndim == 1 else np.moveaxis(self.edges, 2, 0)
         )
-        for number, name in enumerate(self.by.split(",")):
+        if self.groups:
+            columns[self.by] = (list(self.groups), "", "group")
+        for number, name in enumerate([] if self.groups else self.by.split(",")):
             end = "" if low.shape[1] == 1 else f"_{name}"
             columns[f"low_edge{end}"] = (low[:, number], "", f"lower edge of the bin in {name}")
             columns[f"high_edge{end}"] = (high[:, number], "", f"upper edge of the bin in {name}")

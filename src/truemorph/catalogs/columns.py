@@ -26,7 +26,9 @@ class NamedColumn:
     """A column of a survey's table, which may have another name there.
 
     `unit` is that of the catalogue, "" if dimensionless. `argument` of `truemorph prepare` names the survey's column.
-    Values outside `limits` are impossible and treated as missing.
+    Values outside `limits` are impossible and treated as missing. Observables describe the image: `best` is the end at
+    which galaxies are seen best, "first" if small values are good, as of magnitudes. Properties of the galaxy, whatever
+    its image, are `of_galaxy`.
     """
 
     description: str
@@ -34,6 +36,8 @@ class NamedColumn:
     kind: Literal["number", "count", "id", "file", "label"] = "number"
     argument: str = ""
     limits: tuple[float, float] = (-1e6, 1e6)
+    best: Literal["", "first", "last"] = ""
+    of_galaxy: bool = False
 
 
 NAMED: dict[str, NamedColumn] = {
@@ -50,19 +54,26 @@ NAMED: dict[str, NamedColumn] = {
         'number of votes for "star or artefact"', kind="count", argument="artifact", limits=_COUNTS
     ),
     "vote_count": NamedColumn("number of votes on the first question", kind="count", limits=_COUNTS),
-    "radius": NamedColumn("Petrosian radius", "arcsec", argument="radius"),
-    "psf_fwhm": NamedColumn("full width at half maximum of the PSF", "arcsec", argument="psf_fwhm"),
-    "alpha": NamedColumn("resolution: radius over the width of the PSF", argument="alpha"),
+    "radius": NamedColumn("Petrosian radius", "arcsec", argument="radius", best="last"),
+    "r50": NamedColumn("radius of half of the light", "arcsec", best="last"),
+    "psf_fwhm": NamedColumn("full width at half maximum of the PSF", "arcsec", argument="psf_fwhm", best="first"),
+    "alpha": NamedColumn("resolution: radius over the width of the PSF", argument="alpha", best="last"),
     "ra": NamedColumn("right ascension", "deg"),
     "dec": NamedColumn("declination", "deg"),
-    "redshift": NamedColumn("redshift", limits=(-0.5, 20)),
-    "magnitude": NamedColumn("apparent magnitude, r band", "mag", limits=(-10, 50)),
+    "redshift": NamedColumn("redshift", limits=(-0.5, 20), of_galaxy=True),
+    "magnitude": NamedColumn("apparent magnitude, r band", "mag", limits=(-10, 50), best="first"),
+    "surface_brightness": NamedColumn("surface brightness as observed", "mag / arcsec2", limits=(0, 50), best="first"),
+    "snr": NamedColumn("signal-to-noise ratio of the galaxy in the image", best="last"),
+    "depth": NamedColumn("limiting magnitude of the image", "mag", limits=(-10, 50), best="last"),
     "extinction": NamedColumn("Galactic extinction, r band", "mag", limits=(-1, 50)),
-    "radius_kpc": NamedColumn("physical Petrosian radius", "kpc"),
-    "M_r": NamedColumn("absolute magnitude, r band", "mag", limits=(-50, 20)),
-    "sersic_n": NamedColumn("Sersic index", limits=(0, 50)),
-    "ellipticity": NamedColumn("ellipticity, 1 - b/a", limits=(0, 1)),
-    "r_half": NamedColumn("half-light radius", "kpc"),
+    "radius_kpc": NamedColumn("physical Petrosian radius", "kpc", of_galaxy=True),
+    "M_r": NamedColumn("absolute magnitude, r band", "mag", limits=(-50, 20), of_galaxy=True),
+    "rest_surface_brightness": NamedColumn(
+        "surface brightness in the rest frame", "mag / arcsec2", limits=(-20, 50), of_galaxy=True
+    ),
+    "sersic_n": NamedColumn("Sersic index", limits=(0, 50), of_galaxy=True),
+    "ellipticity": NamedColumn("ellipticity, 1 - b/a", limits=(0, 1), of_galaxy=True),
+    "r_half": NamedColumn("half-light radius", "kpc", of_galaxy=True),
 }
 
 # Columns that `prepare` adds. FITS headers hold ASCII only, so descriptions have no Greek letters.

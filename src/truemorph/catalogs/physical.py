@@ -117,6 +117,16 @@ def absolute_magnitude(magnitude: Any, redshift: Any, extinction: Any = 0.0, cos
     return apparent - dust - 5 * np.log10(luminosity_distance / _MPC_PER_10_PC)
 
 
+def surface_brightness(magnitude: Any, radius: Any, inside: float = 1.0) -> np.ndarray:
+    """Compute the mean surface brightness within a radius: μ = m + 2.5 log10(π R² / f), in mag/arcsec².
+
+    `magnitude` is that of all light (mag), `radius` is in arcsec, or an angle quantity, and `inside` is the part f of
+    the light that it encloses (0.5 for R50). NaN if a value is missing or a radius is not positive.
+    """
+    total, size = float_array(magnitude, "magnitude", "mag"), float_array(radius, "radius", "arcsec")
+    return np.asarray(total + 2.5 * np.log10(np.pi / inside * np.where(size > 0, size, np.nan) ** 2))
+
+
 def transverse_distance_mpc(redshift: Any, cosmology: str = COSMOLOGY) -> np.ndarray:
     """Compute the transverse comoving distance D_M; D_A = D_M / (1 + z) and D_L = D_M (1 + z).
 

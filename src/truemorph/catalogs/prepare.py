@@ -17,7 +17,7 @@ from truemorph.archives.provenance import origin
 from truemorph.arrays import float_array
 from truemorph.catalogs import physical, sampling
 from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes
-from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, free_name
+from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, free_name, percent_of_light
 from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
@@ -206,6 +206,8 @@ def prepare(
         "label_rule": LABEL_RULE if of_column is None else f"{of_column}: 0 {kind.classes[0]}, 1 {kind.classes[1]}",
         "alpha": _definition_of_alpha(mapped.columns, psf),
         "alpha_psf": psf,
+        "observables": [name for name in NAMED if NAMED[name].best and name in {"alpha", *mapped.columns}],
+        "properties": [name for name in NAMED if NAMED[name].of_galaxy and name in mapped.columns],
         "image_root": str(root),
         "seed": int(seed),
         "drawn": bool((split == sampling.UNUSED).any()),
@@ -214,7 +216,7 @@ def prepare(
     sources = {name: one for name, made_from in mapped.columns.items() for one in made_from.columns}
     tables = {name: joined.added[one][0] for name, one in sources.items() if one in joined.added}
     metadata |= {key: value for key, value in (("tables", tables), ("where", conditions)) if value}
-    if derived:
+    if {"radius_kpc", "M_r"} & derived.keys():
         metadata["cosmology"] = cosmology
     if gold is not None:
         made["gold"] = pl.Series(classes).replace(-1, None)
@@ -324,24 +326,36 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pre
 
 
 def _derived(mapped: Mapped, cosmology: str) -> dict[str, MappedColumn]:
-    """Compute `radius_kpc` and `M_r` if possible and not in the table."""
-    columns, made = mapped.columns, dict[str, MappedColumn]()
-    if "redshift" not in columns or {"radius_kpc", "M_r"} <= columns.keys():
-        return made
-    redshift = mapped.numbers("redshift")
-    at = f"at the distance of {columns['redshift'].source} ({cosmology})"
-    if "radius_kpc" not in columns and "radius" in columns:
-        radius, kpc = columns["radius"], physical.physical_radius_kpc(mapped.numbers("radius"), redshift, cosmology)
-        source = f"{radius.source} {at}"
-        about = f"{radius.description}, in kpc: {source}"
-        made["radius_kpc"] = MappedColumn(pl.Series(kpc).fill_nan(None), source, about)
-    if "M_r" not in columns and "magnitude" in columns:
-        dust = mapped.numbers("extinction") if "extinction" in columns else 0.0
+    """Compute `radius_kpc`, `M_r` and surface brightness if possible and not in the table."""
+    columns, made = dict(mapped.columns), dict[str, MappedColumn]()
+    redshift, dust = mapped.numbers("redshift"), mapped.numbers("extinction") if "extinction" in columns else 0.0
+    dusty = f"minus {columns['extinction'].source}" if "extinction" in columns else "not corrected for extinction"
+    at = f"at the distance of {columns['redshift'].source} ({cosmology})" if "redshift" in columns else ""
+
+    def lacks(name: str, *needed: str) -> bool:
+        return name not in columns and columns.keys() >= {*needed}
+
+    def add(name: str, values: np.ndarray, source: str, about: str = "") -> None:
+        described = f"{about or NAMED[name].description}: {source}"
+        columns[name] = made[name] = MappedColumn(pl.Series(values).fill_nan(None), source, described)
+
+    if lacks("radius_kpc", "redshift", "radius"):
+        kpc = physical.physical_radius_kpc(mapped.numbers("radius"), redshift, cosmology)
+        add("radius_kpc", kpc, f"{columns['radius'].source} {at}", f"{columns['radius'].description}, in kpc")
+    if lacks("M_r", "redshift", "magnitude"):
         luminosity = physical.absolute_magnitude(mapped.numbers("magnitude"), redshift, dust, cosmology)
-        dusty = f"minus {columns['extinction'].source}" if "extinction" in columns else "not corrected for extinction"
-        source = f"{columns['magnitude'].source}, {dusty}, {at}; no K-correction"
-        about = f"{NAMED['M_r'].description}: {source}"
-        made["M_r"] = MappedColumn(pl.Series(luminosity).fill_nan(None), source, about)
+        add("M_r", luminosity, f"{columns['magnitude'].source}, {dusty}, {at}; no K-correction")
+    size = "r50" if "r50" in columns else "radius"
+    if lacks("surface_brightness", "magnitude", size):
+        radius, magnitude = columns[size].source, columns["magnitude"].source
+        percent = 50.0 if size == "r50" else float(percent_of_light(radius) or 100)
+        brightness = physical.surface_brightness(mapped.numbers("magnitude"), mapped.numbers(size), percent / 100)
+        add("surface_brightness", brightness, f"{magnitude}, mean within {radius} ({percent:g} % of the light)")
+    if lacks("rest_surface_brightness", "redshift", "surface_brightness"):
+        observed, dimmed = columns["surface_brightness"], f"minus 10 log10(1 + {columns['redshift'].source})"
+        # (1 + z)^4 of Tolman 1930, PNAS 16, 511.
+        undimmed = observed.values.cast(pl.Float64).fill_null(np.nan).to_numpy() - dust - 10 * np.log10(1 + redshift)
+        add("rest_surface_brightness", undimmed, f"{observed.source}, {dusty}, {dimmed}; no K-correction")
     return made
 
 

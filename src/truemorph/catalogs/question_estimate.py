@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.bias.binning import Groups
 from truemorph.bias.checks import balance_findings, selection_findings
 from truemorph.bias.estimate import Estimate, estimate_of_paths
 from truemorph.bias.fractions import fractions_in_bins
@@ -17,7 +18,15 @@ from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN
 from truemorph.catalogs.other_labels import OtherLabels
 from truemorph.catalogs.paths import gold_column, label_column, question_votes, tree_of
 from truemorph.catalogs.question_gold import columns_of_question, gold_of_question, path_classes, sparse_answers
-from truemorph.catalogs.selected import filtered, from_same_images, planned, properties, rows_hash, sample_weights
+from truemorph.catalogs.selected import (
+    filtered,
+    from_same_images,
+    groups_of,
+    planned,
+    properties,
+    rows_hash,
+    sample_weights,
+)
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Quantity
@@ -34,7 +43,8 @@ class QuestionRows:
     log_odds: np.ndarray  # (N, P): of the votes at each gate and at the question
     quantities: tuple[Quantity, ...]
     classes: tuple[str, ...]
-    columns: np.ndarray  # (N, C): named columns
+    by: np.ndarray | None  # (N,) or (N, 2): one or two columns to bin by; `Groups` of text
+    intrinsic: np.ndarray  # (N, P)
     about: dict[str, Any]
     findings: tuple[Finding, ...]
     properties: dict[str, np.ndarray]  # columns, shape (N,), that gold labels should not depend on
@@ -46,7 +56,8 @@ def question_rows(
     gold: str,
     *,
     where: Sequence[str] = (),
-    named: Sequence[str] = (),
+    by: str | None = None,
+    intrinsic: Sequence[str] = (),
     observables: Sequence[str] = (),
     weights: str = "balance",
     others: Sequence[OtherLabels] = (),
@@ -56,7 +67,10 @@ def question_rows(
     The log-odds of other groups' answers stand beside those of the votes.
     """
     source, tree = str(catalogue.path or "catalogue"), tree_of(catalogue, question)
+    binned = [] if by in (None, "alpha") else [one.strip() for one in by.split(",")]
+    named = [*binned, *intrinsic]
     frame, findings = filtered(catalogue.frame, list(where), [*named, *observables], source)
+    groups = groups_of(frame, by, source)
     rule = gold_column(question) if gold == "gold" else gold
     if gold == "gold" and rule not in frame.columns:
         raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {question!r} (`gold`)")
@@ -113,7 +127,8 @@ def question_rows(
         np.column_stack([observed.votes.log_odds, *(one.votes(frame).log_odds for one in others)]),
         quantities,
         classes,
-        numeric_columns(frame, list(named), source),
+        np.squeeze(numeric_columns(frame, binned, source)) if binned and groups is None else groups,
+        numeric_columns(frame, list(intrinsic), source),
         about,
         unique(
             catalogue.findings,
@@ -159,18 +174,14 @@ def question_estimate(
     """Estimate T(α) of the paths to a question's answers, and their fractions where it applies, from gold labels."""
     if gold is None:
         raise InputError(_why_no_number(catalogue, question))
-    columns = [] if by in (None, "alpha") else [one.strip() for one in by.split(",")]
-    options: dict[str, Any] = {"named": [*columns, *intrinsic], "observables": observables, "others": others}
+    options: dict[str, Any] = {"by": by, "intrinsic": intrinsic, "observables": observables, "others": others}
     rows = question_rows(catalogue, question, gold, where=where, weights=weights, **options)
-    binned, given = np.split(rows.columns, [len(columns)], axis=1)
-    alpha = rows.sample.alpha
-    values = [alpha if one == "alpha" else binned[:, k] for k, one in enumerate(columns)]
     found = fractions_in_bins(
         rows.sample,
         None,
-        by=np.squeeze(np.column_stack(values)) if values else None,
+        by=rows.by,
         bins=max(1, min(fraction_bins, rows.sample.labels.size // 50)),
-        covariates=given if intrinsic else None,
+        covariates=rows.intrinsic if intrinsic else None,
         votes=rows.log_odds,
         name=by or "alpha",
         seed=seed,
@@ -184,7 +195,8 @@ def question_estimate(
         balance_findings(rows.properties, rows.sample) if rows.sample.probability is None else (),
         found.findings,
     )
-    found = replace(found, about=rows.about, findings=findings)
+    groups = rows.by.of_bins(found.edges) if isinstance(rows.by, Groups) else ()
+    found = replace(found, about=rows.about, findings=findings, groups=groups)
     about = rows.about | {"alpha_psf": catalogue.metadata.get("alpha_psf"), "observables": list(observables)}
     about["rows_sha256"] = rows_hash(catalogue, where)
     return estimate_of_paths(rows.of_paths, found, about, seed)

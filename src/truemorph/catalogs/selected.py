@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.bias.binning import Groups
 from truemorph.bias.estimate import Context, Estimate, make_estimate
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.catalogue import checksum, classes_of, columns_of_rule, gold_classes, is_simulated, rows_where
@@ -22,7 +23,7 @@ from truemorph.tables import SENTINELS, CatalogTable, missing_in, numeric_column
 
 # Rank correlation above which columns are the same quantity; number of galaxies to tell.
 _SAME_ORDER, _FEWEST_RANKED = 0.99, 10
-_SURVEY_COLUMNS, _MOST_SURVEYS = ("survey", "source"), 12
+_SURVEY_COLUMNS, _MOST_GROUPS, _FEWEST_IN_GROUP = ("survey", "source"), 12, 50
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class SelectedRows:
 
     sample: Sample
     context: Context
-    by: np.ndarray | None  # (N,)
+    by: np.ndarray | None  # (N,); `Groups` of a column of text
 
 
 def select_rows(
@@ -64,7 +65,9 @@ def select_rows(
     classes, known = None, None
     frame, findings = filtered(catalogue.frame, conditions, named, source)
     findings = [*catalogue.findings, *findings]
-    values = {name: numeric_columns(frame, [name], source)[:, 0] for name in named}
+    groups = groups_of(frame, by, source)
+    numbers = named if groups is None else [*intrinsic, *observables]
+    values = {name: numeric_columns(frame, [name], source)[:, 0] for name in numbers}
     if gold is not None:
         classes, definition, more = gold_classes(frame, gold, source)
         about["definition"] = f"{names[1]}: {definition}"
@@ -102,11 +105,11 @@ def select_rows(
         columns={} if classes is None else properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
         votes=_votes(frame),
         seen=seen_in_images(frame, observables, source),
-        survey=_groups(frame),
+        groups=_surveys(frame) | ({} if groups is None else {str(by): frame[str(by)].to_numpy()}),
         about=about,
         findings=unique(findings),
     )
-    return SelectedRows(sample, context, values[by] if by else None)
+    return SelectedRows(sample, context, values[by] if by and groups is None else groups)
 
 
 def seen_in_images(frame: pl.DataFrame, without: Sequence[str], source: str) -> dict[str, np.ndarray]:
@@ -126,12 +129,15 @@ def filtered(
         left = f"{unused.sum():,} of {frame.height:,} galaxies are not in the sample (split {UNUSED}); not used here."
         findings.append(Finding("galaxies-not-in-sample", "note", left))
         frame = frame.filter(~unused)
-    known = np.isfinite(numeric_columns(frame, named, source))
-    findings += missing_in(frame, named, source)
+    texts = [one for one in named if frame.schema.get(one) == pl.String]
+    numbers = [one for one in named if one not in texts]
+    findings += missing_in(frame, numbers, source)
+    known = np.isfinite(numeric_columns(frame, numbers, source))
+    known = np.column_stack([known, *(frame[one].is_not_null() for one in texts)])
     complete = known.all(axis=1)
     if not complete.any():
         raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
-    lacking = lacking_values(known, named)
+    lacking = lacking_values(known, [*numbers, *texts])
     return frame.filter(pl.Series(complete)) if lacking else frame, [*findings, *lacking]
 
 
@@ -227,12 +233,31 @@ def _votes(frame: pl.DataFrame) -> np.ndarray | None:
     return np.divide(votes[:, 1], total, out=np.full(total.size, np.nan), where=total > 0)
 
 
-def _groups(frame: pl.DataFrame) -> tuple[str, np.ndarray] | None:
-    """Return the survey of each galaxy, if a column has it and there are only a few."""
+def _surveys(frame: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Return the survey of each galaxy by the name of the column that has it, if there are only a few."""
     for name in _SURVEY_COLUMNS:
-        if name in frame.columns and 2 <= frame[name].n_unique() <= _MOST_SURVEYS:
-            return name, frame[name].cast(pl.String).fill_null("").to_numpy()
-    return None
+        if name in frame.columns and 2 <= frame[name].n_unique() <= _MOST_GROUPS:
+            return {name: frame[name].cast(pl.String).fill_null("").to_numpy()}
+    return {}
+
+
+def groups_of(frame: pl.DataFrame, by: str | None, source: str) -> Groups | None:
+    """Return the groups that a column of text names: at most 12, of 50 galaxies or more; None of other columns."""
+    if by is None or frame.schema.get(by) != pl.String:
+        return None
+    groups = Groups.of(frame[by].to_numpy())
+    counts = np.bincount(np.asarray(groups, dtype=np.int64))
+    if counts.size > _MOST_GROUPS:
+        raise InputError(
+            f"{source}: column {by!r} names {counts.size:,} groups; at most {_MOST_GROUPS} are possible, so merge some "
+            "of them, or select some (`where`)"
+        )
+    if counts.min() < _FEWEST_IN_GROUP:
+        raise InputError(
+            f"{source}: group {groups.names[counts.argmin()]!r} of {by!r} has {counts.min()} galaxies, fewer than "
+            f"{_FEWEST_IN_GROUP}; merge it with another, or leave it out (`where`)"
+        )
+    return groups
 
 
 def estimate_catalogue(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 
 from truemorph.arguments import Count, Names, Rules, Seed, Table, Tables, listed, validated
-from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
+from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult, Reference
 from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
+from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.label_sets import LabelSet, fractions_by, join_labels, label_sets
 from truemorph.catalogs.other_labels import OtherLabels, with_other_labels
 from truemorph.catalogs.paths import answer_sets, tree_of
@@ -48,6 +49,12 @@ class BiasMeasurement(Result):
     findings : tuple of Finding
     quantity : str
         Which fraction it is, such as "disk fraction".
+    observables : dict of str to str
+        If others than α are measured: the best bin of each observable, "first" or "last".
+    by_observable : dict of str to dict of str to BiasResult
+        The metric of each of them alone, by label set; `results` are the root mean square of all.
+    fractions_by_observable : dict of str to dict of str to list of float
+        Fraction of each label set in fifths of each; its name has the mean of each.
 
     Examples
     --------
@@ -68,41 +75,56 @@ class BiasMeasurement(Result):
     galaxies_not_selected: int
     findings: tuple[Finding, ...]
     quantity: str
+    observables: dict[str, Reference] = field(default_factory=dict)
+    by_observable: dict[str, dict[str, BiasResult]] = field(default_factory=dict)
+    fractions_by_observable: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    @property
+    def _rows(self) -> dict[str, BiasResult]:
+        """Results of all observables together, and of each."""
+        each = {f"{one}, {name}": found for name, of in self.by_observable.items() for one, found in of.items()}
+        return self.results | each
 
     def summary(self) -> str:
         """Return the values and the fractions by α as text."""
         used = max(one.n_objects for one in self.results.values())
-        cut = f"{self.bins} bins of α" if self.depth == 0 else f"{2**self.depth} leaves × {self.bins} bins of α"
+        named = ", ".join(["α", *(one for one in self.observables if one != "alpha")])
+        cut = f"{self.bins} bins of {named}"
+        cut = cut if self.depth == 0 else f"{2**self.depth} leaves × {cut}"
         fixed = f" at fixed {', '.join(self.intrinsic)}" if self.intrinsic else ""
         facts = [
-            (self.measure, f"change of class fractions with α{fixed}; {used:,} galaxies in {cut}"),
+            (self.measure, f"change of class fractions with {named}{fixed}; {used:,} galaxies in {cut}"),
             ("floor", FLOOR),
+            ("α", self.alpha or "definition not known"),
         ]
-        fractions = dict(self.fractions_by_alpha)
-        header = [f"{self.quantity} at α =", *(f"{value:.1f}" for value in fractions.pop("alpha"))]
-        rows = [[name, *(f"{value:.3f}" for value in values)] for name, values in fractions.items()]
-        return "\n".join(
-            [
-                *text_facts([*facts, ("α", self.alpha or "definition not known")]),
-                "",
-                *text_table(COLUMNS, [one.cells(name) for name, one in self.results.items()]),
-                "",
-                *text_table(header, rows),
-            ]
-        )
+        if self.observables:
+            facts.append(("best bin", ", ".join(f"{name}: {best}" for name, best in self.observables.items())))
+        tables = []
+        for name, of in ({"alpha": self.fractions_by_alpha} | self.fractions_by_observable).items():
+            at = f"{self.quantity} at {'α' if name == 'alpha' else name} ="
+            header = [at, *(f"{value:.1f}" for value in of[name])]
+            rows = [[one, *(f"{value:.3f}" for value in values)] for one, values in of.items() if one != name]
+            tables += ["", *text_table(header, rows)]
+        cells = [one.cells(name) for name, one in self._rows.items()]
+        return "\n".join([*text_facts(facts), "", *text_table(COLUMNS, cells), *tables])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON; keys of observables only if there are others than α."""
+        return {name: value for name, value in super().to_dict().items() if "observable" not in name or value}
 
     def to_table(self) -> Any:
         """Return a table with one row per label set."""
         from astropy.table import vstack
 
-        table = vstack([one.to_table() for one in self.results.values()])
-        table.add_column(list(self.results), name="labels", index=0)
+        table = vstack([one.to_table() for one in self._rows.values()])
+        table.add_column(list(self._rows), name="labels", index=0)
         table["labels"].info.description = "label set"
         return table
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the fraction of each label set against α; returns matplotlib axes."""
-        return plot_label_sets(self.measure, self.results, self.fractions_by_alpha, self.quantity, ax)
+        results = self.by_observable.get("alpha", self.results)
+        return plot_label_sets(self.measure, results, self.fractions_by_alpha, self.quantity, ax)
 
 
 @validated
@@ -111,6 +133,7 @@ def measure_bias(
     *,
     labels: Tables = (),
     intrinsic: Names = (),
+    observables: Names = (),
     bins: int | None = None,
     depth: int | None = None,
     where: Rules = (),
@@ -135,6 +158,10 @@ def measure_bias(
         or predictions of Zoobot, with the columns that a tree names (repeatable).
     intrinsic : sequence of str
         Columns of intrinsic properties for CV18, comma-separated.
+    observables : sequence of str
+        Columns of the image beside α, such as surface_brightness,snr: the metric is the root mean square over all of
+        them, and given for each. Where galaxies are seen best is known for truemorph's columns (surface brightness:
+        the first bin; snr and depth: the last); of others say it, as in mu_max_i=first.
     bins : int, optional
         Number of bins of α; default: as many as possible with 25 galaxies in each.
     depth : int, optional
@@ -177,6 +204,10 @@ def measure_bias(
         raise InputError(f"{out}: the result is written as JSON; choose a name that ends in .json")
     if depth is not None and not intrinsic:
         raise InputError("`depth` is the depth of a tree of intrinsic columns; name these columns too (`intrinsic`)")
+    seen_best: dict[str, Reference] = dict(map(_with_reference, observables))
+    if twice := [one for one in seen_best if one in ("alpha", *intrinsic)]:
+        raise InputError(f"`observables`: {twice[0]} is measured already, or an intrinsic column; leave it out")
+    named = [*intrinsic, *seen_best]
     given, others, unlabelled = listed(labels), list[OtherLabels](), list[Finding]()
     if question is not None:
         table, others = with_other_labels(table, tree_of(table, question), question, given)
@@ -188,31 +219,41 @@ def measure_bias(
     everything = frame.height
     chosen, sentinels = rows_where(frame, where, source)
     frame = frame.filter(pl.Series(chosen))
-    columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
-    sentinels += missing_in(frame, intrinsic, source)
+    columns = numeric_columns(frame, named, source)
+    sentinels += missing_in(frame, named, source)
     selected, lacking = frame.height, []
-    if columns is not None:  # all numbers are of the same galaxies
+    if named:  # all numbers are of the same galaxies
         complete = np.isfinite(columns)
-        lacking = lacking_values(complete, intrinsic)
+        lacking = lacking_values(complete, named)
         rows = complete.all(axis=1)
         if not rows.any():
-            raise InputError(f"{source}: no galaxy has a value in all of {', '.join(intrinsic)}")
+            raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
         frame, columns = frame.filter(pl.Series(rows)), columns[rows]
+    fixed, values = np.split(columns, [len(intrinsic)], axis=1)
     noted, defined = table.findings, table.metadata.get("alpha")
     alpha = frame["alpha"].to_numpy()
     if question is None:
         classes = classes_of(table)
-        sets, shown, quantity = label_sets(frame, classes), None, f"{classes[1]} fraction"
+        shown = sets = label_sets(frame, classes)
+        quantity = f"{classes[1]} fraction"
     else:
         sets, shown = answer_sets(frame, tree_of(table, question), question, others)
         quantity = "fraction" if len(shown) > len(sets) else f"{shown[0].model} fraction"
     del table, frame  # the other columns of a large catalogue
-    tree = BiasTree.fitting(alpha, columns, bootstrap, seed, depth, bins)
-    results, too_few = {}, []
+    tree = BiasTree.fitting(alpha, fixed if intrinsic else None, bootstrap, seed, depth, bins)
+    alone = dict[str, BiasTree]()
+    if observables:
+        seen_best = {"alpha": "last", **seen_best}
+        every = np.column_stack([alpha, values])
+        alone = {one: replace(tree, alpha=every[:, k], reference=seen_best[one]) for k, one in enumerate(seen_best)}
+        tree = replace(tree, alpha=every, reference=list(seen_best.values()))
+    results, too_few, by_observable = {}, [], {name: dict[str, BiasResult]() for name in alone}
     with progress(len(sets), "measuring bias", "label sets") as bar:
         for one in sets:
             try:
                 results[one.name] = tree.metric(one.values)
+                for name, own in alone.items():
+                    by_observable[name][one.name] = own.metric(one.values)
             except InputError as problem:
                 if one.known.all() or len(sets) == 1:  # then the tree is wrong for all galaxies
                     raise
@@ -221,7 +262,7 @@ def measure_bias(
     measured = BiasMeasurement(
         measure=tree.measure,
         results=results,
-        fractions_by_alpha=_fractions_by_alpha(alpha, sets if shown is None else shown),
+        fractions_by_alpha=_fractions_by("alpha", alpha, shown),
         alpha=defined,
         intrinsic=tuple(intrinsic),
         depth=tree.depth,
@@ -230,18 +271,37 @@ def measure_bias(
         galaxies_not_selected=everything - selected,
         findings=unique(noted, unlabelled, sentinels, lacking, _of_label_sets(results), too_few),
         quantity=quantity,
+        observables=seen_best,
+        by_observable=by_observable,
+        fractions_by_observable={
+            name: _fractions_by(name, own.alpha, shown) for name, own in alone.items() if name != "alpha"
+        },
     )
     if out is not None:
         write_json(out, measured.to_dict())
     return measured
 
 
-def _fractions_by_alpha(alpha: np.ndarray, sets: Sequence[LabelSet]) -> dict[str, list[float]]:
-    """Return the fraction of every label set in fifths of α, and the mean α of each."""
-    table = fractions_by(alpha, sets)
+def _with_reference(observable: str) -> tuple[str, Reference]:
+    """Return the name of an observable and its best bin, which is given for columns that are not truemorph's."""
+    name, _, given = observable.partition("=")
+    match given or (NAMED[name].best if name in NAMED else ""):
+        case "first":
+            return name, "first"
+        case "last":
+            return name, "last"
+    raise InputError(
+        f"`observables`: say where galaxies are seen best: at small values, as of magnitudes ({name}=first), or at "
+        f"large ones ({name}=last)"
+    )
+
+
+def _fractions_by(name: str, column: np.ndarray, sets: Sequence[LabelSet]) -> dict[str, list[float]]:
+    """Return the fraction of every label set in fifths of a column, and the mean of the column in each."""
+    table = fractions_by(column, sets)
     by_set = {one.name: table.filter(labels=one.name) for one in sets}
     means = next(iter(by_set.values()))["mean"].to_list()
-    return {"alpha": means} | {name: own["fraction"].to_list() for name, own in by_set.items()}
+    return {name: means} | {of: own["fraction"].to_list() for of, own in by_set.items()}
 
 
 def _not_measured(labels: LabelSet, problem: InputError) -> Finding:

@@ -91,7 +91,8 @@ def estimate_transition(
     bins : int, optional
         Bins of the binned method; default: 64 galaxies in each, as in the paper.
     by : str, optional
-        Column to bin the fractions by; default α. Of a question also two, such as "redshift,mass".
+        Column to bin the fractions by; default α. A column of text, such as depth_tier, gives the fractions of each
+        group. Of a question also two columns, such as "redshift,mass".
     fraction_bins : int
         Largest number of bins of the fractions.
     compare : bool

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Bins, choose_bins
-from truemorph.bias.metrics import BiasResult, cv18
+from truemorph.bias.metrics import BiasResult, Reference, cv18
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
@@ -40,12 +40,13 @@ def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -
 class BiasTree:
     """How finely bias is measured: 2^depth leaves of the intrinsic tree, bins of α in each, resamples for errors."""
 
-    alpha: np.ndarray  # (N,)
+    alpha: np.ndarray  # (N,), or (N, J) of several observables
     intrinsic: np.ndarray | None  # (N, P); without: CV14, one leaf
     depth: int
     bins: int
     bootstrap: int = 100
     seed: int = 0
+    reference: Reference | Sequence[Reference] = "last"  # the best bin of α, or of each observable
 
     @classmethod
     def fitting(
@@ -80,7 +81,8 @@ class BiasTree:
     def metric(self, labels: np.ndarray, rows: Any = slice(None), **options: Any) -> BiasResult:
         """CV18 (CV14) of the labels of some rows, with options of `cv18`; InputError if they are too few."""
         columns = None if self.intrinsic is None else self.intrinsic[rows]
-        settings: dict[str, Any] = {"bootstrap": self.bootstrap, "seed": self.seed} | options
+        settings: dict[str, Any] = {"bootstrap": self.bootstrap, "seed": self.seed, "reference": self.reference}
+        settings |= options
         return cv18(labels, self.alpha[rows], columns, self.depth, self.bins, **settings)
 
 
@@ -226,6 +228,8 @@ def ratio_gain(weights: np.ndarray, truth: np.ndarray, ours: np.ndarray, theirs:
 
 def rows_in_bins(one: PopulationFractions, frame: pl.DataFrame, source: str) -> np.ndarray:
     """Return which galaxies are in which bin of an estimate, shape (B, N)."""
+    if one.groups:  # those that were merged are "a or b"
+        return np.array([frame[one.by].is_in([name, *name.split(" or ")]).to_numpy() for name in one.groups])
     values = numeric_columns(frame, one.by.split(","), source)
     edges = one.edges if one.edges.ndim == 3 else np.stack([one.edges[:-1], one.edges[1:]], axis=1)[:, None]
     return np.array([((low <= values) & (values <= high)).all(axis=1) for low, high in np.moveaxis(edges, 2, 1)])
