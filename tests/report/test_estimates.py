@@ -20,7 +20,8 @@ def world(tmp_path_factory):
     chance = np.clip(0.03 + 0.3 * (table["label"] == 0).to_numpy() * (table["alpha"] < 12).to_numpy(), 0, 1)
     chosen = np.random.default_rng(1).random(table.height) < chance
     planned = pl.when(pl.Series(chosen)).then(pl.col("truth"))
-    table = table.with_columns(planned=planned, chance=pl.Series(chance))
+    tier = pl.when(pl.col("covariate") > 0.3).then(pl.lit("deep")).otherwise(pl.lit("wide"))
+    table = table.with_columns(planned=planned, chance=pl.Series(chance), tier=tier)
     return table, tmp_path_factory.mktemp("world")
 
 
@@ -31,6 +32,7 @@ CASES = {
     "planned gold": {"gold": "gold"},
     "gold and observables": {"gold": "gold", "observables": ["covariate"]},
     "by a column": {"gold": "gold", "by": "covariate", "fraction_bins": 4},
+    "by groups": {"gold": "gold", "by": "tier"},
 }
 
 
@@ -50,6 +52,8 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
     assert shown == {key: written["fractions"][of] for key, of in SHOWN.items()}
     page = (folder / f"{name}.html").read_text()
     assert all(f"<td>{one:.3f}</td>" in page for one in written["fractions"]["disk"])
+    if case == "by groups":
+        assert all(f">{name}<" in page for name in ("deep", "wide"))
     low, high = estimate.fraction_range["disk"]
     assert f"{estimate.fit.class_fractions[1]:.3f} (range {low:.3f} to {high:.3f})" in content["answer"]
     assert {one["code"] for one in written["findings"]} <= {one.code for one in report.findings}

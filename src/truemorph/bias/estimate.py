@@ -320,12 +320,14 @@ def make_estimate(
     )
 
 
-def estimate_of_paths(sample: Sample, fractions: PopulationFractions, about: Mapping[str, Any], seed: int) -> Estimate:
+def estimate_of_paths(
+    sample: Sample, fractions: PopulationFractions, about: Mapping[str, Any], seed: int, seen: Mapping[str, np.ndarray]
+) -> Estimate:
     """Fit T(α) of the paths to a question's answers, beside the fractions of these answers."""
     fit = solve(sample, settings_for(sample, seed=seed))
     checked = calibration(fit)
     fit = replace(_with_same_total(fit, fractions), findings=checked.findings)
-    findings = unique(fractions.findings, fit.findings)
+    findings = unique(fractions.findings, fit.findings, ignored_findings(fit, seen))
     return Estimate(fit, None, None, checked, fractions, None, findings, about=about)
 
 

@@ -26,6 +26,7 @@ from truemorph.catalogs.selected import (
     properties,
     rows_hash,
     sample_weights,
+    seen_in_images,
 )
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -48,6 +49,7 @@ class QuestionRows:
     about: dict[str, Any]
     findings: tuple[Finding, ...]
     properties: dict[str, np.ndarray]  # columns, shape (N,), that gold labels should not depend on
+    seen: dict[str, np.ndarray]  # of the images, shape (N,), which T leaves out
 
 
 def question_rows(
@@ -138,6 +140,7 @@ def question_rows(
             from_same_images(catalogue.metadata, question) if gold == "gold" else (),
         ),
         properties(catalogue, frame, [*named, *observables, *columns_of_question(frame, rule)]),
+        seen_in_images(frame, observables, source),
     )
 
 
@@ -199,4 +202,4 @@ def question_estimate(
     found = replace(found, about=rows.about, findings=findings, groups=groups)
     about = rows.about | {"alpha_psf": catalogue.metadata.get("alpha_psf"), "observables": list(observables)}
     about["rows_sha256"] = rows_hash(catalogue, where)
-    return estimate_of_paths(rows.of_paths, found, about, seed)
+    return estimate_of_paths(rows.of_paths, found, about, seed, rows.seen)

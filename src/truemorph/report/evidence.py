@@ -30,7 +30,7 @@ from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.questions import columns_of, fraction_names
 from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changes
-from truemorph.report.measures import BiasTree, table_one
+from truemorph.report.measures import BiasTree, rows_in_bins, table_one
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
 
@@ -240,13 +240,24 @@ class Evidence:
         return "alpha" if self.estimate is None else self.estimate.fractions.by
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the estimate's bins, where its column has text."""
+        return () if self.estimate is None else self.estimate.fractions.groups
+
+    @property
     def bins(self) -> int | np.ndarray:
         """Edges of the estimate's bins, or a number of bins."""
         return FIFTHS if self.estimate is None else self.estimate.fractions.edges
 
     def fractions_of(self, sets: Sequence[LabelSet]) -> pl.DataFrame:
         """Fractions of the galaxies that are measured, in the bins of the estimate (see `fractions_by`)."""
-        column = self.alpha if self.by == "alpha" else self.frame[self.by].cast(pl.Float64).to_numpy()
+        if self.groups:
+            assert self.estimate is not None
+            column = np.full(self.alpha.size, np.nan)
+            for number, rows in enumerate(rows_in_bins(self.estimate.fractions, self.frame, str(self.path))):
+                column[rows] = self.estimate.fractions.middles[number]
+        else:
+            column = self.alpha if self.by == "alpha" else self.frame[self.by].cast(pl.Float64).to_numpy()
         return fractions_by(column, sets, self.bins)
 
     @cached_property
@@ -301,7 +312,8 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
     truths, findings = _truths(frame, catalogue, options, str(path))
     columns = _columns(frame, options, classes_of(catalogue), str(path))
     rows, which = measured_rows(frame, options, str(path), bool(runs))
-    by = [] if shown is None or shown.estimate.fractions.by == "alpha" else [shown.estimate.fractions.by]
+    fractions = None if shown is None else shown.estimate.fractions
+    by = [] if fractions is None or fractions.by == "alpha" or fractions.groups else [fractions.by]
     numeric_columns(frame, [*options.intrinsic, *options.distributions, *by], str(path))
     if options.better is not None and not options.better.is_dir():
         raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")

@@ -81,20 +81,27 @@ def _draw_fractions(axes: Any, evidence: Evidence) -> None:
     x = table["mean"]
     model = evidence.corrector
     colour = BLUE if model is None else styles[model.name]["color"]
+    between = {"ls": "none"} if evidence.groups else {}  # no lines between groups
     if table["corrected"].is_not_null().all():
-        axes.fill_between(x, table["lowest"], table["highest"], color=colour, alpha=0.18, lw=0, label="range")
-        axes.errorbar(x, table["corrected"], table["stderr"], color=colour, marker="D", ms=5, lw=2, label="corrected")
+        area, width = (axes.vlines, 8) if evidence.groups else (axes.fill_between, 0)
+        area(x, table["lowest"], table["highest"], color=colour, alpha=0.18, lw=width, label="range")
+        look = {"color": colour, "marker": "D", "ms": 5, "lw": 2, **between}
+        axes.errorbar(x, table["corrected"], table["stderr"], label="corrected", **look)
     others = {one.name: one for one in evidence.columns}
     for other in evidence.models:
         if other is not model:
             others[other.name + (" (no correction)" if other.naive else "")] = other.probabilities
     for name, one in others.items():
         fraction = evidence.fractions_of([one])["fraction"]
-        axes.plot(x, fraction, ms=4, lw=1, label=plain_text(name), **styles[one.name])
-    axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed", **STYLE["observed"])
+        axes.plot(x, fraction, ms=4, lw=1, label=plain_text(name), **styles[one.name] | between)
+    observed = STYLE["observed"] | between
+    axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed", **observed)
     if table["gold"].is_not_null().all() and (model is not None or not evidence.from_gold):
-        axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=evidence.gold_name, **STYLE["truth"])
+        truth = STYLE["truth"] | between
+        axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=evidence.gold_name, **truth)
     axes.set(xlabel=axis_label(evidence, evidence.by), ylabel=evidence.quantity, ylim=(0, 1.02))
+    if evidence.groups:
+        axes.set_xticks(x, map(plain_text, evidence.groups))
 
 
 def legend_above(axes: Any) -> None:

@@ -48,10 +48,9 @@ def section_of_others(one: PopulationFractions, by: str, found: dict[str, dict[s
     for name, sets in found.items():
         quoted = one.quoted[name]
         every = {"observed": quoted.labelled, **sets}
-        for b, middle in enumerate(one.middles):
+        for b in range(one.counts.size):
             shown = [f"{number(each[b])} ({number(each[b] - quoted.fraction[b], '+.3f')})" for each in every.values()]
-            at = ", ".join(number(value, ".2f") for value in np.atleast_1d(middle))
-            rows.append([name, at, *shown, with_error(quoted.fraction[b], quoted.stderr[b])])
+            rows.append([name, one.bin_name(b), *shown, with_error(quoted.fraction[b], quoted.stderr[b])])
         rms = [np.sqrt(np.nanmean((each - quoted.fraction) ** 2)) for each in every.values()]
         rows.append([name, "rms difference", *map(number, rms), ""])
     note = (
@@ -74,6 +73,8 @@ def _figure(one: PopulationFractions, found: dict[str, dict[str, np.ndarray]]) -
         color = CYCLE[1 + k // 2 % (len(CYCLE) - 3)]
         axes.plot(x, values, marker=MARKERS[k % 2], ls=":-"[k % 2], ms=4, color=color, label=plain_text(title))
     axes.set(xlabel=ALPHA if one.by == "alpha" else plain_text(one.by), ylabel=name, ylim=(-0.02, 1.02))
+    if one.groups:
+        axes.set_xticks(x, map(plain_text, one.groups))
     legend(axes)
     data: dict[str, Any] = {one.by: x, "observed": quoted.labelled, **sets}
     data |= {"corrected": quoted.fraction, "stderr": quoted.stderr}

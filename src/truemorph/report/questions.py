@@ -319,12 +319,18 @@ def _sentences(evidence: _Evidence, changed: Mapping[str, Changed]) -> tuple[str
     assert applies is not None
     low, high = (_said(quoted, b) for b in (0, -1))
     wrong = abs(quoted.labelled[0] - quoted.fraction[0]) > 2 * quoted.stderr[0]
-    where = f"where {by} {'are' if ',' in first.by else 'is'} lowest"
+    where, of_bins = (
+        f"where {by} {'are' if ',' in first.by else 'is'} lowest",
+        [f"the lowest bin of {by}", "the highest"],
+    )
+    if first.groups:
+        of_bins = [f"{by} {first.groups[b]}" for b in (0, -1)]
+        where = f"in {of_bins[0]}"
     shown = f"The labels show a {name} of {_percent(quoted.labelled[0])} {where}; corrected, it is {low}."
     headline = shown if wrong else f"The {name} is {low} {where}; the labels show the same."
     labelled, value, _, least, most = quoted.total
     said = [
-        f"Corrected, it is {low} in the lowest bin of {by} and {high} in the highest; the labels give "
+        f"Corrected, it is {low} in {of_bins[0]} and {high} in {of_bins[1]}; the labels give "
         f"{_percent(quoted.labelled[0])} and {_percent(quoted.labelled[-1])}. Of all galaxies together it is "
         f"{_percent(value)} (range {_percent(least)} to {_percent(most)}; labels {_percent(labelled)}). The question "
         f"applies to {_percent(applies.total[1])} of the galaxies."
@@ -430,7 +436,7 @@ def _bins(one: PopulationFractions, answers: Answers | None) -> Table:
             rows.append(
                 [
                     *([] if alone else [name]),
-                    ", ".join(number(value, ".2f") for value in np.atleast_1d(one.middles[b])),
+                    one.bin_name(b),
                     f"{one.counts[b]:,}",
                     with_error(applies.fraction[b], applies.stderr[b], ".2f"),
                     f"{_gold(one)[b]:,}",

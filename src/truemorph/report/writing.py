@@ -192,10 +192,13 @@ def sentences(evidence: Evidence) -> dict[str, str]:
             headline = f"{model.name} {calls}: its labels carry little information."
     first, last = (evidence.correction.row(k, named=True) for k in (0, -1))
     if first["corrected"] is not None:
+        places = ["", ""]
+        if evidence.by != "alpha":
+            ends_at = evidence.groups or [f"{row['mean']:.3g}" for row in (first, last)]
+            places = [f" at {in_words([evidence.by])} {ends_at[k]}" for k in (0, -1)]
         ends = " and ".join(
-            f"{_percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {_percent(row['highest'])})"
-            + ("" if evidence.by == "alpha" else f" at {in_words([evidence.by])} {row['mean']:.3g}")
-            for row in (first, last)
+            f"{_percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {_percent(row['highest'])}){place}"
+            for row, place in zip((first, last), places, strict=True)
         )
         alone = evidence.corrector is None and evidence.from_gold
         text = f"Corrected with gold labels, it is {ends}" if alone else f"Corrected, it is {ends}"
@@ -288,10 +291,11 @@ def _fractions_table(evidence: Evidence) -> Table:
         "highest",
     ]
     rows = []
-    for row in evidence.correction.iter_rows(named=True):
+    for b, row in enumerate(evidence.correction.iter_rows(named=True)):
         values = [row[name] for name in ("labelled", "corrected", "stderr", "lowest", "highest")]
         digits = ".1f" if evidence.by == "alpha" else ".3g"
-        cells = [f"{row['low']:{digits}} to {row['high']:{digits}}", f"{row['galaxies']:,}", *map(number, values)]
+        of_bin = evidence.groups[b] if evidence.groups else f"{row['low']:{digits}} to {row['high']:{digits}}"
+        cells = [of_bin, f"{row['galaxies']:,}", *map(number, values)]
         rows.append(cells + ([with_error(row["gold"], row["gold_stderr"] or None)] if evidence.truths else []))
     note = "Error: standard error. Lowest and highest: the range of Figure 1."
     if evidence.estimate is not None:
