@@ -18,8 +18,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.benchmark.worlds import Sizes, make_world
+from truemorph.bias.curves import MatrixTransition
 from truemorph.bias.scores import score
-from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.sampling import TRAIN
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.config import training_config

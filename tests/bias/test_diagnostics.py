@@ -6,10 +6,10 @@ import pytest
 from conftest import codes, confounded_labels, flipped_labels, labels_through, some_known
 from truemorph.bias.calibration import calibration
 from truemorph.bias.checks import selection_findings
+from truemorph.bias.curves import ConstantTransition, FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.bias.diagnostics import compare_families, confounding_check
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import ConstantTransition, FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError
 from truemorph.questions import class_names
 

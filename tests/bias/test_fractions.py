@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from conftest import codes, labels_through, some_known
 from truemorph.bias.binning import Bins
 from truemorph.bias.calibration import calibration
+from truemorph.bias.curves import FiskTransition, MatrixTransition, RayleighTransition
 from truemorph.bias.fitting import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.gold import GoldRegression
-from truemorph.bias.transitions import FiskTransition, LogisticTransition, MatrixTransition, RayleighTransition
+from truemorph.bias.regressions import LogisticTransition
 
 TRUE = RayleighTransition(11.25)
 

@@ -7,14 +7,10 @@ import torch
 
 from truemorph import compare_families, fit_transition
 from truemorph.bias.calibration import calibration
+from truemorph.bias.curves import FiskTransition, RayleighTransition
 from truemorph.bias.diagnostics import ignored_findings
-from truemorph.bias.transitions import (
-    FiskTransition,
-    RayleighTransition,
-    ShiftedTransition,
-    transition_from_dict,
-    transition_to_dict,
-)
+from truemorph.bias.families import transition_from_dict, transition_to_dict
+from truemorph.bias.shifted import ShiftedTransition
 from truemorph.catalogs.selected import estimate_catalogue
 from truemorph.errors import InputError
 from truemorph.gold.plan import make_plan

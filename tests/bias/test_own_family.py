@@ -11,8 +11,8 @@ from threadpoolctl import ThreadpoolController
 
 import truemorph as tm
 from conftest import labels_through, some_known
+from truemorph.bias.families import transition_from_dict
 from truemorph.bias.files import read_fit
-from truemorph.bias.transitions import transition_from_dict
 from truemorph.errors import InputError
 
 

@@ -5,11 +5,11 @@ import pytest
 
 import truemorph as tm
 from conftest import binned, codes, labels_through
+from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.estimate import make_estimate
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.errors import InputError
 from truemorph.gold.plan import make_plan

@@ -8,19 +8,17 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from truemorph.bias.transitions import (
-    FAMILIES,
+from truemorph.bias.curves import (
     ConstantTransition,
     FiskTransition,
-    LogisticTransition,
     MatrixTransition,
     MonotoneTransition,
     RayleighTransition,
     TabulatedTransition,
     WeibullTransition,
-    transition_from_dict,
-    transition_to_dict,
 )
+from truemorph.bias.families import FAMILIES, transition_from_dict, transition_to_dict
+from truemorph.bias.regressions import LogisticTransition
 from truemorph.errors import InputError
 
 NAN = float("nan")

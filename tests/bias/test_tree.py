@@ -13,7 +13,8 @@ from scipy.stats import dirichlet_multinomial
 
 from truemorph import DebiasedLoss, TreeTransition, Votes, fit_transition, label_quality, posterior, read_tree
 from truemorph.bias.calibration import calibration
-from truemorph.bias.transitions import ConstantTransition, transition_from_dict
+from truemorph.bias.curves import ConstantTransition
+from truemorph.bias.families import transition_from_dict
 from truemorph.bias.vote_model import VoteModel
 from truemorph.errors import InputError
 from truemorph.questions import Nodes

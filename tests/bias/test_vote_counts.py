@@ -6,9 +6,9 @@ from scipy.special import expit
 from scipy.stats import betabinom
 
 from conftest import codes, some_known
+from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
-from truemorph.bias.transitions import RayleighTransition
 from truemorph.bias.vote_model import beta_binomial_log_probability
 from truemorph.errors import InputError
 

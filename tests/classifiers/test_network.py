@@ -9,7 +9,7 @@ import timm
 import torch
 
 from conftest import stripes, tiny
-from truemorph.bias.transitions import MatrixTransition, RayleighTransition
+from truemorph.bias.curves import MatrixTransition, RayleighTransition
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.classifiers.members import TrainingRows, train_members

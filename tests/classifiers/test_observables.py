@@ -7,9 +7,10 @@ import torch
 from scipy.special import expit
 
 from conftest import codes
+from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import LogisticTransition, RayleighTransition
+from truemorph.bias.regressions import LogisticTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.classifiers.loss import DebiasedLoss

@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import load_file
 
 from conftest import TINY, stripes, tiny
-from truemorph.bias.transitions import RayleighTransition
+from truemorph.bias.curves import RayleighTransition
 from truemorph.classifiers.callbacks import AtomicCheckpoints, Unfinished
 from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
 from truemorph.classifiers.members import train_members

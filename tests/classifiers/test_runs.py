@@ -11,8 +11,8 @@ from astropy.io import fits
 
 import truemorph as tm
 from conftest import TINY, codes, run
+from truemorph.bias.curves import MatrixTransition
 from truemorph.bias.fitting import fit_transition
-from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.members import TrainingRows

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from conftest import stripes, tiny
-from truemorph.bias.transitions import RayleighTransition, transition_to_dict
+from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.families import transition_to_dict
 from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
 from truemorph.classifiers.engines import engine_for
 from truemorph.classifiers.network import GalaxyNetwork

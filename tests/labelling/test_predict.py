@@ -8,8 +8,9 @@ import pytest
 from scipy.special import expit
 
 from conftest import codes
+from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.families import transition_to_dict
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import RayleighTransition, transition_to_dict
 from truemorph.classifiers.checkpoint import Classifier, describe, load
 from truemorph.commands.label import label_galaxies
 from truemorph.config import training_config

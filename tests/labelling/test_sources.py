@@ -13,8 +13,8 @@ import pytest
 from astropy.io import fits
 
 from conftest import codes
+from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import RayleighTransition
 from truemorph.classifiers.engines import engine_for
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError

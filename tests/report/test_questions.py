@@ -4,11 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from truemorph.bias.curves import MatrixTransition
 from truemorph.bias.estimate import Estimate
+from truemorph.bias.families import transition_to_dict
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.transitions import MatrixTransition, transition_to_dict
 from truemorph.catalogs.paths import path_labels, path_observations
 from truemorph.classifiers.checkpoint import Classifier, describe
 from truemorph.commands.prepare import prepare_catalogue

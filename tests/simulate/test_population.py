@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 from scipy.stats import ks_2samp, spearmanr
 
+from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.fitting import fit_transition
-from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.physical import resolution
 from truemorph.simulate.annotate import observed_labels
 from truemorph.simulate.pictures import sersic_light

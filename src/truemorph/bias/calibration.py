@@ -18,8 +18,9 @@ from truemorph.bias.checks import LEVEL
 from truemorph.bias.gold import gold_maximum
 from truemorph.bias.maximum import differences
 from truemorph.bias.mixture import standardised
+from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import DISK, TreeTransition
+from truemorph.bias.transitions import DISK
 from truemorph.bias.vote_model import beta_binomial_log_probability
 from truemorph.findings import Finding
 from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import numpy as np
 from pydantic import AfterValidator, BaseModel
 
-from truemorph.bias.transitions import WITH_FORMULA, Transition, family_of, transition_from_dict, transition_to_dict
+from truemorph.bias.families import WITH_FORMULA, family_of, transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import FORMAT_VERSION, check_format, checked, read_json, save_figure, write_json, written_whole

@@ -15,23 +15,14 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.diagnosis import diagnose
+from truemorph.bias.families import WITH_FORMULA, family_of
 from truemorph.bias.gold import by_gold, gold_maximum
 from truemorph.bias.mixture import DELTA, by_bins, by_likelihood, drift_range
+from truemorph.bias.regressions import LogisticTransition, TreeTransition
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_whole
-from truemorph.bias.transitions import (
-    DISK,
-    SMOOTH,
-    WITH_FORMULA,
-    Array,
-    FlipTransition,
-    LogisticTransition,
-    Search,
-    Space,
-    TreeTransition,
-    curve_space,
-    family_of,
-)
+from truemorph.bias.shifted import curve_space
+from truemorph.bias.transitions import DISK, SMOOTH, Array, FlipTransition, Search, Space
 from truemorph.bias.tree import by_tree
 from truemorph.bias.votes import by_votes
 from truemorph.errors import InputError

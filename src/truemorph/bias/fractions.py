@@ -18,6 +18,8 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.checks import equal_labels, selection_findings
+from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.families import COMPARED
 from truemorph.bias.files import load_transition
 from truemorph.bias.fitting import refitted, solve
 from truemorph.bias.gold import GoldRegression, NestedRegression, propensity_columns, quadratic
@@ -26,7 +28,7 @@ from truemorph.bias.maximum import differences
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.result import NORMAL_95, FittedCurve, HasFit, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_not_encoded
-from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, UNKNOWN, Array, RayleighTransition, Transition
+from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN, Array, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.questions import Quantity, class_names

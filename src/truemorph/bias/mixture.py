@@ -16,6 +16,8 @@ from scipy.optimize import brentq, least_squares
 from scipy.special import softmax
 
 from truemorph.bias.binning import Bins
+from truemorph.bias.curves import MatrixTransition
+from truemorph.bias.families import WITH_FORMULA, family_of
 from truemorph.bias.likelihood import label_columns, log_marginal
 from truemorph.bias.maximum import (
     Maximum,
@@ -30,18 +32,8 @@ from truemorph.bias.maximum import (
 )
 from truemorph.bias.result import NORMAL_95, SIGNIFICANT_GAIN, DriftRange, Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import (
-    DISK,
-    LOGIT_BOUND,
-    WITH_FORMULA,
-    FlipTransition,
-    MatrixTransition,
-    Search,
-    Space,
-    Transition,
-    curve_space,
-    family_of,
-)
+from truemorph.bias.shifted import curve_space
+from truemorph.bias.transitions import DISK, LOGIT_BOUND, FlipTransition, Search, Space, Transition
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 

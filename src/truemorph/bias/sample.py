@@ -11,7 +11,8 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
-from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution, check_counts
+from truemorph.bias.regressions import check_counts
+from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution
 from truemorph.errors import InputError
 from truemorph.questions import Nodes, Votes, class_names
 from truemorph.workers import one_thread

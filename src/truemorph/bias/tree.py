@@ -17,9 +17,10 @@ from scipy.special import digamma, gammaln
 from truemorph.bias.binning import Bins
 from truemorph.bias.gold import BINS, PER_BIN, GoldRegression, propensity_columns
 from truemorph.bias.maximum import class_precision, maximise
+from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import Space, TreeTransition
+from truemorph.bias.transitions import Space
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaln, expit, gammaln, log_softmax
 
-from truemorph.bias.transitions import DISK, SMOOTH, Space, TabulatedTransition, Transition
+from truemorph.bias.curves import TabulatedTransition
+from truemorph.bias.transitions import DISK, SMOOTH, Space, Transition
 
 _KNOTS = 32
 

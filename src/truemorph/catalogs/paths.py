@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.likelihood import ROWS, label_evidence
-from truemorph.bias.transitions import TreeTransition
+from truemorph.bias.regressions import TreeTransition
 from truemorph.catalogs.catalogue import ID_COLUMNS
 from truemorph.catalogs.columns import ADDED, vote_findings
 from truemorph.catalogs.label_sets import Kind, LabelSet

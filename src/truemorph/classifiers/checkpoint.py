@@ -26,8 +26,9 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from truemorph._version import __version__
+from truemorph.bias.families import transition_from_dict
 from truemorph.bias.files import check_fit, read_fit
-from truemorph.bias.transitions import Transition, transition_from_dict
+from truemorph.bias.transitions import Transition
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason
 from truemorph.findings import Finding, unique

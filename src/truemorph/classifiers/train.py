@@ -19,19 +19,15 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__, installed_versions
+from truemorph.bias.curves import MatrixTransition
+from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.files import read_fit
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.likelihood import observables_of
+from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import (
-    UNKNOWN,
-    MatrixTransition,
-    Transition,
-    TreeTransition,
-    transition_from_dict,
-    transition_to_dict,
-)
+from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.paths import path_evidence, path_labels, tree_of
 from truemorph.catalogs.sampling import TRAIN, VALIDATION

@@ -17,14 +17,11 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
+from truemorph.bias.curves import MatrixTransition
+from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.likelihood import observables_of
-from truemorph.bias.transitions import (
-    MatrixTransition,
-    Transition,
-    TreeTransition,
-    transition_from_dict,
-    transition_to_dict,
-)
+from truemorph.bias.regressions import TreeTransition
+from truemorph.bias.transitions import Transition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import vote_column, votes_at_nodes
 from truemorph.catalogs.positions import position_columns

@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import Transition, TreeTransition
+from truemorph.bias.regressions import TreeTransition
+from truemorph.bias.transitions import Transition
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.paths import path_labels, path_observations
 from truemorph.classifiers.checkpoint import Classifier

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from truemorph.bias.likelihood import observables_of
+from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.scores import balanced_accuracy
-from truemorph.bias.transitions import TreeTransition
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.findings import Finding, unique
 from truemorph.report.answers import Answers, Network

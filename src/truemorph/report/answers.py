@@ -13,10 +13,12 @@ import polars as pl
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimate import Estimate
+from truemorph.bias.families import transition_from_dict
 from truemorph.bias.likelihood import observables_of, posterior
 from truemorph.bias.metrics import BiasResult
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.transitions import UNKNOWN, Transition, TreeTransition, transition_from_dict
+from truemorph.bias.regressions import TreeTransition
+from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.paths import gold_column, label_column, path_labels, path_observations, tree_of, votes_at_nodes
 from truemorph.catalogs.question_gold import gold_of_question

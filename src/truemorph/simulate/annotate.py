@@ -34,7 +34,7 @@ def observed_labels(truth: Array, alpha: Array, transition: Transition, seed: in
 
     Examples
     --------
-    >>> from truemorph.bias.transitions import RayleighTransition
+    >>> from truemorph.bias.curves import RayleighTransition
     >>> observed_labels([1, 1, 0], [0.0, 1e3, 5.0], RayleighTransition(10.0))
     array([0, 1, 0])
     """

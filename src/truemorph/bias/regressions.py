@@ -1,0 +1,375 @@
+"""Bias curves by logistic regression on α and other observables: of classes, and of paths through a tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import device as get_device
+from scipy.special import expit, gammaln
+
+from truemorph.arrays import float_array
+from truemorph.bias.transitions import (
+    FALSE_DISK_START,
+    LOGIT_BOUND,
+    SMOOTH,
+    Array,
+    Search,
+    Space,
+    Transition,
+    as_resolution,
+    floored_log,
+    tuples,
+)
+from truemorph.errors import InputError
+from truemorph.questions import Nodes
+
+
+@dataclass(frozen=True, repr=False)
+class LogisticTransition(Transition):
+    """Flip probabilities of K classes by multinomial logistic regression on one or several observables.
+
+    log p(ỹ | y, o) = s_yỹ - log Σ_k exp s_yk, with s_yy = 0 and s_yỹ = c_yỹ0 + Σ_j c_yỹj x_j for allowed labels.
+    x_j = (log o_j - center_j) / scale_j, or (o_j - center_j) / scale_j if `log` is false. With one observable, log, and
+    two classes, this is the log-logistic (Fisk) family.
+
+    Parameters
+    ----------
+    coefficients : array_like, shape (K, K, J + 1)
+        Intercept and slopes, indexed [true y, observed ỹ]; NaN for labels that never occur (eq. 6), ignored on the
+        diagonal.
+    center, scale : sequence of float, length J
+        Standardisation of the observables.
+    log : sequence of bool, length J
+        Whether to use the logarithm of the observable (for resolution, but not for magnitudes or surface brightness).
+
+    Raises
+    ------
+    InputError
+        If shapes disagree or a scale is not positive.
+
+    Examples
+    --------
+    Half of the disks are labelled smooth at α = 10, and fewer if better resolved and brighter (μ in mag).
+
+    >>> nan = float("nan")
+    >>> t = LogisticTransition(
+    ...     [[[0, 0, 0], [nan, nan, nan]], [[0.0, -2.0, 0.7], [0, 0, 0]]],
+    ...     center=(2.302585, 22.0), scale=(1.0, 1.0), log=(True, False),
+    ... )
+    >>> np.round(t.flip_probability([[10.0, 22.0], [20.0, 22.0], [20.0, 24.0]]), 3)
+    array([0.5  , 0.2  , 0.503])
+    """
+
+    coefficients: tuple[tuple[tuple[float, ...], ...], ...]
+    center: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    log: tuple[bool, ...] = ()
+
+    family: ClassVar[str] = "logistic"
+
+    def __post_init__(self) -> None:
+        # Labels that never occur are null in JSON, which has no NaN.
+        table = float_array(self.coefficients, "coefficients").copy()
+        if table.ndim != 3 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
+            raise InputError(f"coefficients must have shape (K, K, J + 1) with K >= 2; got {table.shape}")
+        n_observables = table.shape[2] - 1
+        for name in ("center", "scale", "log"):
+            if len(getattr(self, name)) != n_observables:
+                raise InputError(f"{name} needs one entry for each of the {n_observables} observables")
+        if not all(np.isfinite(s) and s > 0 for s in self.scale):
+            raise InputError(f"scale must be positive; got {self.scale}")
+        object.__setattr__(self, "coefficients", tuples(table.tolist()))
+        for name, kind in (("center", float), ("scale", float), ("log", bool)):
+            object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.coefficients)
+
+    @property
+    def n_observables(self) -> int:
+        """Number of observables in addition to the first, α."""
+        return max(len(self.center) - 1, 0)
+
+    def log_matrix(self, alpha: Array) -> Array:
+        """Return log p(ỹ | y, o), shape (N, K, K); `alpha` has the observables, shape (N,) or (N, J)."""
+        observables = self._observables(alpha)
+        xp = array_namespace(observables)
+        columns = [xp.ones_like(observables[:, 0])]
+        for j, (center, scale, log) in enumerate(zip(self.center, self.scale, self.log, strict=True)):
+            column = floored_log(observables[:, j]) if log else observables[:, j]
+            columns.append((column - center) / scale)
+        table = np.array(self.coefficients)
+        table[range(self.n_classes), range(self.n_classes)] = 0.0
+        never = np.where(np.isnan(table).any(axis=2), -np.inf, 0.0)
+        like = {"dtype": observables.dtype, "device": get_device(observables)}
+        scores = xp.tensordot(xp.stack(columns, axis=-1), xp.asarray(np.nan_to_num(table), **like), axes=([1], [2]))
+        scores = scores + xp.asarray(never, **like)
+        scores = scores - xp.max(scores, axis=-1, keepdims=True)
+        return scores - xp.log(xp.sum(xp.exp(scores), axis=-1, keepdims=True))
+
+    def _observables(self, alpha: Array) -> Array:
+        observables: Array
+        if is_torch_array(alpha):
+            observables = alpha if alpha.is_floating_point() else alpha.double()
+        else:
+            observables = float_array(alpha, "alpha")
+            bad = np.flatnonzero(np.isnan(observables).reshape(len(observables), -1).any(axis=1))
+            if bad.size:
+                raise InputError(f"{bad.size} rows have missing observables (first: row {bad[0]}); drop them")
+        if observables.ndim == 1:
+            observables = observables[:, None]
+        if observables.ndim != 2 or (self.center and observables.shape[1] != len(self.center)):
+            raise InputError(f"needs {len(self.center)} observables, shape (N, J); got {tuple(observables.shape)}")
+        return observables
+
+    @classmethod
+    def space(cls, search: Search) -> Space:
+        """Return the space of the coefficients of allowed wrong labels; the resolution is used as a logarithm."""
+        observables = search.alpha.reshape(len(search.alpha), -1)
+        n_observables, n_classes = observables.shape[1], len(search.seen)
+        # Rows without a logarithm (unresolved galaxies) are not used to standardise.
+        columns = observables[observables[:, 0] > 0]
+        columns[:, 0] = np.log(columns[:, 0])
+        center, scale = columns.mean(axis=0), columns.std(axis=0)
+        if not np.all(scale > 0):
+            raise InputError(f"{search.columns[int(np.argmin(scale))]} is the same for all galaxies; remove it")
+        log = tuple(j == 0 for j in range(n_observables))
+        terms = ["intercept", *(f"slope of {name}" for name in ("ln alpha", *search.observables))]
+        pairs = search.flips.tolist()
+        named = [f"{search.classes[s]}|{search.classes[y]} {term}" for y, s in pairs for term in terms]
+
+        def build(point: np.ndarray) -> LogisticTransition:
+            table = np.full((n_classes, n_classes, n_observables + 1), np.nan)
+            table[range(n_classes), range(n_classes)] = 0.0
+            table[tuple(search.flips.T)] = point.reshape(len(pairs), -1)
+            return cls(tuples(table.tolist()), tuple(center), tuple(scale), log)
+
+        first = [-1.0 if s == SMOOTH else FALSE_DISK_START for _, s in pairs]
+        starts = [[v for f in first for v in [f, *[slope] * n_observables]] for slope in (-0.7, 0.0)]
+        bound = np.full(len(named), 3 * LOGIT_BOUND)
+        return Space(cls.family, n_classes, named, build, np.array, -bound, bound, np.array(starts))
+
+
+# T of paths is constant in α beyond so many standard deviations of ln α.
+_FARTHEST = 5.0
+
+
+@dataclass(frozen=True, repr=False)
+class TreeTransition(Transition):
+    """T(α) of the paths through a decision tree: what volunteers answer to each question, given the true path.
+
+    At a question q, a galaxy of class y gets an answer with probability μ_q(y, α), a multinomial logistic regression in
+    ln α, and in other observables. μ_q is also defined where the question does not apply. Numbers of votes k_q of n_q
+    are Dirichlet-multinomial around it, with an intra-galaxy correlation ρ_q(y):
+    log p(votes | y, α) = Σ_q log DM(k_q | n_q, μ_q(y, α), ρ_q(y)). A question without votes gives a factor of 1.
+    For labels, p(ỹ | y, α) is the product of the probabilities of the answers on the path of ỹ.
+
+    Parameters
+    ----------
+    nodes : Nodes or dict
+        The questions, and the classes of the paths through them.
+    coefficients : sequence, one for each of the Q questions, of shape (K, A, J + 2)
+        Intercept and slopes of the scores of A answers given each class, for a label: a path of one answer a question.
+    votes : sequence, as `coefficients`, optional
+        The same for a single vote, which is less often right than the majority.
+    overdispersion : sequence of shape (Q, K), optional
+        ρ_q(y), above 0 and below 1; given together with `votes`.
+    center, scale : sequence of float, length J + 1
+        Standardisation of ln α and of the other observables.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree.
+
+    Examples
+    --------
+    A tree of one question: half of the disks are called disks at α = 10, with ρ = 0.2.
+
+    >>> flat = {"name": "one", "questions": [{"name": "smooth", "answers": {"smooth": ["a"], "disk": ["b"]}}]}
+    >>> given = [[[[0, 0], [-3, 0]], [[0, 0], [0, 1.5]]]]
+    >>> t = TreeTransition(
+    ...     {"tree": flat, "question": "smooth", "of_paths": ["smooth", "disk"]}, given, given, [[0.2, 0.2]],
+    ...     center=(2.302585,), scale=(0.5,),
+    ... )
+    >>> np.round(t.matrix(np.array([10.0, 20.0]))[:, 1], 3)
+    array([[0.5  , 0.5  ],
+           [0.111, 0.889]])
+    >>> np.round(np.exp(t.log_votes(np.array([[3, 1], [0, 0]]), np.array([10.0, 10.0]))), 3)
+    array([[0.096, 0.229],
+           [1.   , 1.   ]])
+    """
+
+    nodes: Nodes
+    coefficients: tuple[Any, ...]
+    votes: tuple[Any, ...] | None = None
+    overdispersion: tuple[tuple[float, ...], ...] | None = None
+    center: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+
+    family: ClassVar[str] = "tree"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.nodes, Nodes):
+            object.__setattr__(self, "nodes", Nodes.from_dict(self.nodes))
+        terms = len(self.center) + 1
+        if (self.votes is None) != (self.overdispersion is None) or len(self.scale) != terms - 1:
+            raise InputError("give votes and overdispersion together, and a scale for each center")
+        for name in ("coefficients", "votes"):
+            if getattr(self, name) is None:
+                continue
+            tables = [float_array(one, name) for one in getattr(self, name)]
+            shapes = [(self.n_classes, len(one.answers), terms) for one in self.nodes.questions]
+            if [one.shape for one in tables] != shapes:
+                raise InputError(f"{name} must have the shapes {shapes}; got {[one.shape for one in tables]}")
+            object.__setattr__(self, name, tuple(tuples(one.tolist()) for one in tables))
+        if self.overdispersion is not None:
+            rho = float_array(self.overdispersion, "overdispersion")
+            if rho.shape != (len(self.nodes.questions), self.n_classes) or not np.all((rho > 0) & (rho < 1)):
+                raise InputError(f"overdispersion must be between 0 and 1 for each question and class; got {rho}")
+            object.__setattr__(self, "overdispersion", tuples(rho.tolist()))
+        for name in ("center", "scale"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.nodes.classes)
+
+    @property
+    def n_observables(self) -> int:
+        """Number of observables in addition to α."""
+        return len(self.center) - 1
+
+    @property
+    def n_votes(self) -> int:
+        """Number of columns of votes: the answers to all questions."""
+        return self.nodes.parts[-1].stop
+
+    def design(self, alpha: Array) -> Array:
+        """Return one and the standardised ln α and observables, shape (N, J + 2)."""
+        alpha = alpha if is_torch_array(alpha) else float_array(alpha, "alpha")
+        columns = alpha[:, None] if alpha.ndim == 1 else alpha
+        if columns.shape[1] != len(self.center):
+            raise InputError(f"needs α and {len(self.center) - 1} observables; got {columns.shape[1] - 1}")
+        resolution = as_resolution(columns[:, 0])
+        xp = array_namespace(resolution)
+        others = (xp.astype(columns[:, j], resolution.dtype) for j in range(1, columns.shape[1]))
+        terms = [floored_log(resolution), *others]
+        standard = [(one - center) / s for one, center, s in zip(terms, self.center, self.scale, strict=True)]
+        standard[0] = xp.clip(standard[0], -_FARTHEST, _FARTHEST)
+        return xp.stack([xp.ones_like(resolution), *standard], axis=-1)
+
+    def log_answers(self, alpha: Array, votes: bool = False) -> list[Array]:
+        """Return log μ_q(y, α) of each question for a label, or for a single vote, shape (N, K, A) each."""
+        design = self.design(alpha)
+        xp, of = array_namespace(design), {"dtype": design.dtype, "device": get_device(design)}
+        tables = self.votes if votes and self.votes is not None else self.coefficients
+        found = []
+        for table in tables:
+            scores = xp.tensordot(design, xp.asarray(np.array(table), **of), axes=([1], [2]))
+            scores = scores - xp.max(scores, axis=-1, keepdims=True)
+            found.append(scores - xp.log(xp.sum(xp.exp(scores), axis=-1, keepdims=True)))
+        return found
+
+    def log_matrix(self, alpha: Array) -> Array:
+        """Return log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
+        every = self.log_answers(alpha)
+        xp = array_namespace(every[0])
+        flat = xp.concat(every, axis=-1)
+        paths = [sum(flat[..., int(k)] for k in np.flatnonzero(on)) for on in self.nodes.along]
+        of = self.nodes.of_paths
+        labels = [
+            xp.log(sum(xp.exp(path) for path, one in zip(paths, of, strict=True) if one == name))
+            for name in self.nodes.classes
+        ]
+        return xp.stack(labels, axis=-1)
+
+    def log_votes(self, votes: Array, alpha: Array) -> Array:
+        """Return log p(votes | y, α), shape (N, K), for votes for all answers, shape (N, `n_votes`)."""
+        if self.overdispersion is None:
+            raise InputError("this T(alpha) is of labels; for numbers of votes, fit it to numbers of votes")
+        if votes.ndim != 2 or votes.shape[1] != self.n_votes:
+            raise InputError(f"votes must have shape (N, {self.n_votes}); got {tuple(votes.shape)}")
+        if not is_torch_array(votes):
+            check_counts(votes)
+        means = self.log_answers(alpha, votes=True)
+        xp = array_namespace(means[0])
+        votes = xp.astype(votes, means[0].dtype)
+        found = xp.zeros_like(means[0][..., 0])
+        for part, log_mean, rho in zip(self.nodes.parts, means, self.overdispersion, strict=True):
+            concentration = xp.asarray((1 - np.array(rho)) / rho, dtype=log_mean.dtype, device=get_device(log_mean))
+            found = found + dirichlet_multinomial(votes[:, None, part], xp.exp(log_mean), concentration)
+        return found
+
+    @classmethod
+    def space(cls, search: Search) -> Space:
+        """Return the space of scores relative to each question's first answer, and of logits of ρ.
+
+        A point has the parameters of votes, if there are any, and then those of labels; in each, question by question.
+        """
+        if search.nodes is None:
+            raise InputError('family "tree" needs votes or labels of a question (Votes)')
+        nodes, columns = search.nodes, search.alpha.reshape(len(search.alpha), -1).astype(float)
+        columns = columns[columns[:, 0] > 0]
+        columns[:, 0] = np.log(columns[:, 0])
+        center, scale = columns.mean(axis=0), columns.std(axis=0)
+        if not np.all(scale > 0):
+            raise InputError(f"{search.columns[int(np.argmin(scale))]} is the same for all galaxies; remove it")
+        kinds = ["vote", "label"] if search.counts else ["label"]
+        terms = ["", *(f" slope of {name}" for name in ("ln alpha", *search.observables))]
+        names = list[str]()
+        for kind in kinds:
+            for one in nodes.questions:
+                names += [
+                    f"{one.name}: {answer}|{true}{term}{' of labels' if kind == 'label' and search.counts else ''}"
+                    for true in nodes.classes
+                    for answer in list(one.answers)[1:]
+                    for term in terms
+                ]
+                names += [f"{one.name}: overdispersion|{true}" for true in nodes.classes if kind == "vote"]
+        correlations = np.array([": overdispersion|" in name for name in names])
+
+        def build(point: np.ndarray) -> TreeTransition:
+            rest, tables, rho = point, dict[str, list[Any]](), []
+            for kind in kinds:
+                for one in nodes.questions:
+                    shape = (len(nodes.classes), len(one.answers) - 1, len(terms))
+                    table, rest = np.split(rest, [int(np.prod(shape))])
+                    tables.setdefault(kind, []).append(np.pad(table.reshape(shape), ((0, 0), (1, 0), (0, 0))).tolist())
+                    if kind == "vote":
+                        of_node, rest = np.split(rest, [shape[0]])
+                        rho.append(expit(of_node).tolist())
+            votes, correlation = (tuple(tables["vote"]), tuple(rho)) if search.counts else (None, None)
+            return cls(nodes, tuple(tables["label"]), votes, correlation, tuple(center), tuple(scale))
+
+        bound = np.full(len(names), 3 * LOGIT_BOUND)
+        bound[correlations] = LOGIT_BOUND
+        start = np.where(correlations, -1.5, 0.0)[None]
+        return Space(
+            cls.family, len(nodes.classes), names, build,
+            lambda point: np.where(correlations, expit(point), point), -bound, bound, start,
+        )  # fmt: skip
+
+
+def check_counts(votes: np.ndarray) -> None:
+    """Check numbers of votes, shape (N, A)."""
+    bad = np.flatnonzero(~((votes >= 0) & np.isfinite(votes)).all(axis=1))
+    if bad.size:
+        raise InputError(f"numbers of votes must be 0 or more; {bad.size} rows are not (first: row {bad[0]})")
+
+
+def dirichlet_multinomial(counts: Array, means: Array, concentration: Array) -> Array:
+    """Return log DM(k | n, μ, ρ), shape (N, K): counts (N, 1, A), means (N, K, A), (1 - ρ) / ρ of each class (K,)."""
+    xp = array_namespace(means)
+    log_gamma = gammaln if isinstance(means, np.ndarray) else xp.lgamma
+    at = xp.clip(means, min=1e-9) * concentration[:, None]
+    n, whole = xp.sum(counts, axis=-1), xp.sum(at, axis=-1)
+    arranged = log_gamma(n + 1) - xp.sum(log_gamma(counts + 1), axis=-1)
+    each = xp.sum(log_gamma(counts + at) - log_gamma(at), axis=-1)
+    return arranged + log_gamma(whole) - log_gamma(n + whole) + each

@@ -1,0 +1,124 @@
+"""Bias curves in α that other observables shift, such as surface brightness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, is_torch_array
+
+from truemorph.arrays import float_array
+from truemorph.bias.transitions import Array, FlipTransition, Search, Space, Transition, as_resolution
+from truemorph.errors import InputError
+
+# Bound of ln α' / α per standard deviation of an observable.
+_SHIFT_BOUND = 3.0
+
+
+@dataclass(frozen=True, repr=False)
+class ShiftedTransition(Transition):
+    """A bias curve at an effective resolution, which other observables change: T(α, s) = T(α').
+
+    α' = α exp(Σ_j b_j (s_j - c_j)). So a disk that is fainter by a magnitude may look like one of lower resolution.
+    With the log-logistic (Fisk) curve, log-odds are linear in ln α and s; without slopes, T depends on α alone.
+
+    Parameters
+    ----------
+    curve : Transition
+        Bias curve in α', such as one of two classes with a formula, also your own.
+    slopes : sequence of float, length J
+        b, per unit of each observable.
+    center : sequence of float, length J
+        c: where α' = α.
+
+    Raises
+    ------
+    InputError
+        If slopes and center have different lengths, or the curve is one of several observables.
+
+    Examples
+    --------
+    A galaxy that is fainter by 2 mag/arcsec² is labelled like one of half the resolution.
+
+    >>> t = ShiftedTransition(RayleighTransition(11.25), slopes=[-0.3466], center=[22.0])
+    >>> np.round(t.flip_probability([[10.0, 22.0], [20.0, 24.0]]), 3)
+    array([0.674, 0.674])
+    """
+
+    curve: Transition
+    slopes: tuple[float, ...]
+    center: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.slopes) != len(self.center) or self.curve.n_observables:
+            raise InputError("give a curve in alpha alone, and a slope and a center of each observable")
+        object.__setattr__(self, "family", self.curve.family)
+        for name in ("slopes", "center"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes K."""
+        return self.curve.n_classes
+
+    @property
+    def n_observables(self) -> int:
+        """Number of observables in addition to α."""
+        return len(self.center)
+
+    @property
+    def free(self) -> dict[str, str]:
+        """Parameters of the curve, as in `FlipTransition`."""
+        return getattr(self.curve, "free", {})
+
+    def effective(self, alpha: Array) -> Array:
+        """Return the effective resolution α', shape (N,), of α and observables, shape (N, 1 + J)."""
+        alpha = alpha if is_torch_array(alpha) else float_array(alpha, "alpha")
+        if alpha.ndim != 2 or alpha.shape[1] != 1 + len(self.center):
+            raise InputError(f"needs α and {len(self.center)} observables; got shape {tuple(alpha.shape)}")
+        resolution = as_resolution(alpha[:, 0])
+        terms = zip(self.slopes, self.center, strict=True)
+        shift = sum(slope * (alpha[:, j] - center) for j, (slope, center) in enumerate(terms, 1))
+        return resolution * array_namespace(resolution).exp(array_namespace(resolution).clip(shift, -50.0, 50.0))
+
+    def log_matrix(self, alpha: Array) -> Array:
+        """Return log p(ỹ | y, α, s), shape (N, K, K), for α and observables, shape (N, 1 + J)."""
+        return self.curve.log_matrix(self.effective(alpha))
+
+    def log_columns(self, labels: Array, alpha: Array) -> list[Array]:
+        """Return log p(ỹ | y, α, s) of each galaxy's label ỹ, shape (N,), for every true class y."""
+        return self.curve.log_columns(labels, self.effective(alpha))
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of the curve, slopes and center, for JSON."""
+        return {**self.curve.parameters(), "slopes": list(self.slopes), "center": list(self.center)}
+
+    @classmethod
+    def space(cls, curve: type[FlipTransition], search: Search) -> Space:
+        """Return the space of a family's curve, and of slopes per standard deviation of each observable."""
+        others = search.alpha[:, 1:]
+        center, scale = others.mean(axis=0), others.std(axis=0)
+        if not np.all(scale > 0):
+            raise InputError(f"{search.observables[int(np.argmin(scale))]} is the same for all galaxies; remove it")
+        of_curve = curve.space(replace(search, alpha=search.alpha[:, 0], observables=()))
+        end, bound = of_curve.size, np.full(center.size, _SHIFT_BOUND)
+
+        def build(point: np.ndarray) -> Transition:
+            return cls(of_curve.build(point[:end]), tuple(point[end:] / scale), tuple(center))
+
+        return Space(
+            of_curve.family,
+            of_curve.n_classes,
+            [*of_curve.names, *(f"slope of {name}" for name in search.observables)],
+            build,
+            lambda point: np.concatenate([of_curve.values(point[:end]), point[end:] / scale]),
+            np.concatenate([of_curve.lower, -bound]),
+            np.concatenate([of_curve.upper, bound]),
+            np.pad(of_curve.starts, ((0, 0), (0, center.size))),
+        )
+
+
+def curve_space(family: type[FlipTransition], search: Search) -> Space:
+    """Return the space of a family with a curve in α: of `ShiftedTransition` where there are other observables."""
+    return family.space(search) if search.alpha.ndim == 1 else ShiftedTransition.space(family, search)
