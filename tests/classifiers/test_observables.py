@@ -83,7 +83,7 @@ def files(tmp_path_factory):
         bulge_fraction=pl.when(pl.col("object_id") < 2).then(None).otherwise(pl.col("bulge_fraction"))
     )
     path = write_table(CatalogTable(frame, metadata={"alpha_psf": "sigma"}), folder / "cat.parquet")
-    estimate_transition(path, gold="gold", observables=["bulge_fraction"], out=folder / "fit.json")
+    estimate_transition(path, family="fisk", gold="gold", observables=["bulge_fraction"], out=folder / "fit.json")
     trained = train_classifier(
         path, out=folder / "model", transition=folder / "fit.json", preset="dcv14", settings={"features": ["x2", "x3"]}
     )
