@@ -20,10 +20,10 @@ DEC = ("dec", "dej2000", "de_icrs", "_de", "_dej2000", "delta_j2000", "dec_deg",
 def position_columns(columns: Sequence[str], source: str) -> tuple[str, str]:
     """Return the columns of right ascension and declination, degrees, by their usual names."""
     by_case = {name.lower(): name for name in reversed(columns)}
-    found = [next((by_case[one] for one in usual if one in by_case), None) for usual in (RA, DEC)]
-    if None in found:
+    ra, dec = (next((by_case[one] for one in usual if one in by_case), None) for usual in (RA, DEC))
+    if ra is None or dec is None:
         raise InputError(f"{source}: no columns of positions in degrees; call them ra and dec")
-    return found[0], found[1]  # type: ignore[return-value]
+    return ra, dec
 
 
 def positions_of(frame: pl.DataFrame, source: str) -> tuple[np.ndarray, np.ndarray]:

@@ -135,8 +135,8 @@ class Tiles:
             columns = [(layer.pixels(*end) - place)[::-1] / half for end in ends]
             matrix = np.stack(columns[::-1], axis=1).T.swapaxes(1, 2)
             brighter = 1.0
-            if None not in (layer.zero_point, self.zero_point):
-                brighter = 10 ** (0.4 * (self.zero_point - layer.zero_point))  # type: ignore[operator]
+            if layer.zero_point is not None and self.zero_point is not None:
+                brighter = 10 ** (0.4 * (self.zero_point - layer.zero_point))
             maps.append((matrix, place[::-1].T, brighter))
 
         def cut(row: int) -> np.ndarray | str:
