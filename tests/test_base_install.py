@@ -60,6 +60,7 @@ NEED_NETWORKS = (
 )
 
 
+@pytest.mark.slow
 def test_catalogues_statistics_and_dcv14_work_without_torch(simulated, tmp_path):
     (tmp_path / "votes.csv").symlink_to(simulated / "votes.csv")
     command = [sys.executable, "-c", WITHOUT_NETWORKS, *WORK, *NEED_NETWORKS]

@@ -77,6 +77,7 @@ def test_names_of_people_are_compared_without_case_spaces_and_unicode_form(tmp_p
     assert items_of(["a", "b", "c"], [], 1, 0, "Ann") == items_of(["a", "b", "c"], [], 1, 0, "ANN ")
 
 
+@pytest.mark.slow
 def test_several_processes_write_at_once(tmp_path):
     """Two people, one of them in two windows, which leave one answer a galaxy."""
     every = [writer(tmp_path, name, 20) for name in ("Ann", "Bob", "Ann")]

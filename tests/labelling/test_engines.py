@@ -90,6 +90,7 @@ print(sorted({"astropy", "pandas", "scipy.stats", "scipy.optimize", "sqlglot", "
 """
 
 
+@pytest.mark.slow
 def test_an_exported_model_labels_without_torch(image_model, folder, own_cache, tmp_path):
     export_model(image_model, tmp_path / "exported")
     shutil.rmtree(own_cache)
@@ -118,6 +119,7 @@ def test_the_first_convolution_computes_in_float32_also_in_bf16(image_model):
     assert (first, set(others)) == ("f32", {"bf16"})
 
 
+@pytest.mark.slow
 def test_damaged_networks_are_made_again_and_others_not_used(image_model, pixels, own_cache):
     model = load(image_model)
     exact = model.member_probabilities(pixels, 0)
