@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 APPEARANCE = ("brightness", "red / green", "green / blue", "sky", "size", "noise", "sharpness", "structure")
-_ROWS = 48  # of an image, at least: a part of the pixels is enough, and takes less time
+_ROWS = 24  # of an image, at least: a part of the pixels is enough, and takes less time
 _SKY, _GALAXY = 1.0, 0.5  # the corners, and the central part, in units of half the width
 _FAINTEST, _STAR = 0.1, 16  # grey levels: what is added to each measure, and the largest difference in the sky
 
