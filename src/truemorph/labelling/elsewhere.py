@@ -58,10 +58,8 @@ def class_fractions(model: Classifier, p: np.ndarray) -> tuple[dict[str, Any], .
             for kind, (found, covariance) in kinds.items():
                 whole = max(found[among].sum(), 1e-300)
                 slope = (np.eye(found.size)[k] - found[k] / whole * np.isin(every, among)) / whole
-                row |= {
-                    kind: float(found[k] / whole),
-                    f"{kind}_stderr": float(np.sqrt(max(slope @ covariance @ slope, 0.0))),
-                }
+                error = np.sqrt(max(slope @ covariance @ slope, 0.0))
+                row |= {kind: float(found[k] / whole), f"{kind}_stderr": float(error)}
             rows.append(row)
     return tuple(rows)
 

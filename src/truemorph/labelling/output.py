@@ -37,8 +37,8 @@ from truemorph.tables import CatalogTable, table_extension, to_arrow, write_tabl
 
 # Row counts: `rows_in` = `labelled` + `listed` (as problems). Of the listed rows, `unreadable` have an image that can't
 # be read. `repeated` have the id of an earlier row of their part. Of the labelled galaxies, `matched` have an observed
-# label, of which `no_posterior` lack a posterior. Others, such as
-# `unlike_training noise high`, are of galaxies that are unlike those of training.
+# label, of which `no_posterior` lack a posterior. Others, such as `unlike_training noise high`, count galaxies that are
+# unlike those of training.
 Counts = Counter[str]
 # A batch of a part: its number of rows, the labels, and (id, reason) of each row that could not be labelled.
 Batch = tuple[int, pl.DataFrame, Sequence[tuple[Any, str]]]
