@@ -53,6 +53,7 @@ READERS = {
     **{f"table.{ending}": read_table for ending in ("parquet", "csv", "fits", "ecsv", "vot")},
     **{f"model/{name}": lambda path: tm.load(path.parent) for name in ("config.json", "model.safetensors")},
     "model/seen.parquet": lambda path: tm.load(path.parent),
+    "model/held_out.parquet": lambda path: tm.load(path.parent),
     "model/run.toml": run_config,
     "old/seen.parquet": lambda path: tm.load(path.parent),
     "old/config.json": lambda path: (tm.load(path.parent).findings, tm.load(path.parent).summary()),

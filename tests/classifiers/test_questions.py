@@ -67,6 +67,9 @@ def test_labels_of_all_questions_in_one_pass(both, survey):
         answer = head.columns[head.numbers[0]].replace(" ", "_")
         np.testing.assert_allclose(table[f"p_{answer}_given_applies"], p[:, head.numbers[0]] / applies)
         assert table[head.name("label")].to_list() == [head.classes[k] for k in p.argmax(axis=1)]
+        given = next(one for one in found.fractions if one["class"] == f"{head.answers[0]} if {head.question} applies")
+        assert given["mean"] == pytest.approx(p[:, head.numbers[0]].sum() / applies.sum())
+        assert np.isfinite(list(given.values())[1:]).all()
 
 
 def test_the_posterior_is_that_of_the_votes(both, survey):

@@ -77,7 +77,7 @@ def test_a_run_folder_is_complete(catalogue, tmp_path):
     train_classifier(catalogue, out=folder, intrinsic=("M_r", "radius_kpc"), settings={**SMALL, "seeds": 2})
     assert {one.name for one in folder.iterdir()} == {
         "config.json", "model.safetensors", "README.md", "seen.parquet", "split.parquet", "history.csv", "run.toml",
-        "metrics.json", "environment.json",
+        "metrics.json", "environment.json", "held_out.parquet",
     }  # fmt: skip
     model = load(folder)
     assert run_config(folder / "run.toml").training == model.config

@@ -74,7 +74,7 @@ def test_predict_accepts_paths_and_reports_unreadable_ones(model_folder, simulat
             load(model_folder).predict(wrong)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "seen.parquet"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "seen.parquet", "held_out.parquet"])
 def test_a_flipped_bit_in_a_model_is_refused(model_folder, tmp_path, name):
     copy = shutil.copytree(model_folder, tmp_path / "copy")
     content = (copy / name).read_bytes()

@@ -1,7 +1,8 @@
 """A trained classifier and the folder in which it is stored.
 
 A checkpoint is a folder: `config.json` (settings, T(α), metrics), `model.safetensors` (weights of all members),
-`seen.parquet` (which galaxies trained which member) and `README.md` (model card). Nothing in it is unpickled.
+`seen.parquet` (which galaxies trained which member), `held_out.parquet` (what held-out ones are like; not in models of
+version 0.1) and `README.md` (model card). Nothing in it is unpickled.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import image_names, listed, pixel_batches
-from truemorph.io import FORMAT_VERSION, check_format, checked, checksums, content_hash, read_json
+from truemorph.io import FORMAT_VERSION, changed_values, check_format, checked, checksums, content_hash, read_json
 from truemorph.questions import SMOOTH_OR_DISK, Head, Nodes, check_class_names, columns_of, heads_of
 from truemorph.results import shortened
-from truemorph.tables import numeric_columns, read_columns
+from truemorph.tables import numeric_columns, read_columns, read_table
 
-CONFIG, WEIGHTS, SEEN, CARD = _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
+_FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md", "held_out.parquet")
+CONFIG, WEIGHTS, SEEN, CARD, HELD_OUT = _FILES
+_SEALED = (WEIGHTS, SEEN, HELD_OUT)  # the last is not in models of version 0.1
 # Files that a training run adds.
 RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
 UNFINISHED = "unfinished"
@@ -99,6 +102,8 @@ class Classifier:
         Device for networks, as in `load`.
     history : list of dict
         One entry per epoch and member, for networks trained in this session.
+    held_out : polars.DataFrame, optional
+        Held-out training galaxies, with which those of another survey are compared.
 
     Examples
     --------
@@ -119,6 +124,7 @@ class Classifier:
     folder: Path | None = None
     device: str = "auto"
     history: list[dict[str, Any]] = field(default_factory=list)
+    held_out: pl.DataFrame | None = None
 
     @cached_property
     def config(self) -> TrainingConfig:
@@ -215,6 +221,29 @@ class Classifier:
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """p(y | x) averaged over members, shape (N, K); networks run in float32 with torch."""
         return np.mean([self.member_probabilities(inputs, m) for m in range(len(self.members))], axis=0)
+
+    def members_used(self, fold: np.ndarray) -> np.ndarray:
+        """Return which members label which galaxies, (M, N) of bool: all, or those of a fold trained without it."""
+        of_a_fold = self.config.seeds if self.uses_images else 1
+        own = np.arange(len(self.members))[:, None] // of_a_fold
+        return (own == fold) | (fold < 0)
+
+    def out_of_fold(self, inputs: np.ndarray, fold: np.ndarray, member: Callable[..., Any]) -> tuple[Any, Any]:
+        """Return p(y | x), (N, K), of the members that did not see each galaxy, and their spread (NaN if only one did).
+
+        `member` is a function of inputs and the number of a member, such as `member_probabilities`.
+        """
+        total = np.zeros((len(inputs), len(self.classes)))
+        squares, counts = np.zeros_like(total), np.zeros(len(inputs))
+        for number, used in enumerate(self.members_used(fold)):
+            if used.any():
+                p = member(inputs if used.all() else inputs[used], number)
+                total[used] += p
+                squares[used] += p**2
+                counts[used] += 1
+        mean = total / counts[:, None]
+        variance = np.clip(squares / counts[:, None] - mean**2, 0, None).max(axis=1)
+        return mean, np.where(counts > 1, np.sqrt(variance), np.nan)
 
     def predict(self, images: Any) -> pl.DataFrame:
         """Label images from their pixels alone, with the engine and the precision of `truemorph label`.
@@ -381,7 +410,10 @@ def save_classifier(
         }
         save_file(tensors, partial / WEIGHTS)
         model.seen.write_parquet(partial / SEEN)
-        content = {**model.described, "sha256": checksums(partial, CONFIG, model.described, (WEIGHTS, SEEN))}
+        if model.held_out is not None:
+            model.held_out.write_parquet(partial / HELD_OUT)
+        sealed = [one for one in _SEALED if (partial / one).is_file()]
+        content = {**model.described, "sha256": checksums(partial, CONFIG, model.described, sealed)}
         (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (partial / CARD).write_text(_model_card(model.described), encoding="utf-8")
         if beside is not None:
@@ -451,9 +483,10 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     check_format(described, folder)
     try:
         about = checked(ModelFile, described, f"{CONFIG}:")
-        for name, checksum in checksums(folder, CONFIG, described, (WEIGHTS, SEEN)).items():
-            if about.sha256 and about.sha256.get(name) != checksum:
-                raise ValueError(f"{name} has changed since the model was written")
+        sealed = [one for one in _SEALED if (folder / one).is_file()]
+        sums = checksums(folder, CONFIG, described, sealed)
+        if about.sha256 and (changed := changed_values(about.sha256, sums)):
+            raise ValueError(f"its files have changed since the model was written: {changed}")
         for curve in (about.transition, *about.further_transitions):
             if curve:
                 check_fit(curve)
@@ -475,10 +508,11 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
         seen = read_columns(folder / SEEN, {"object_id": None, "role": pl.String, "fold": pl.Int64})
         if not seen["fold"].is_between(-1, about.members - 1).all():
             raise ValueError(f"{SEEN} names members that are not there")
+        held_out = read_table(folder / HELD_OUT).frame if HELD_OUT in sealed else None
         digest = hashlib.sha256((folder / CONFIG).read_bytes() + (folder / WEIGHTS).read_bytes()).hexdigest()[:16]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, *_UNREADABLE) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); {_AGAIN}") from problem
-    return Classifier(described, members, seen, digest, folder, device)
+    return Classifier(described, members, seen, digest, folder, device, held_out=held_out)
 
 
 def _from_fit(path: Path) -> Classifier:

@@ -40,6 +40,7 @@ from truemorph.classifiers.checkpoint import (
     save_classifier,
 )
 from truemorph.classifiers.fits import fit_catalogue
+from truemorph.classifiers.held_out import held_out
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import RunConfig, run_toml
@@ -180,7 +181,7 @@ def train_on_catalogue(
         **({"further_transitions": further} if further else {}),
         "catalogue": model.described["catalogue"] | source | about,
     }
-    model = replace(model, described=plain(model.described | own))
+    model = replace(model, described=plain(model.described | own), held_out=held_out(model, rows))
     seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
 
     def beside(partial: Path) -> None:

@@ -111,12 +111,13 @@ def label_galaxies(
     Columns: `object_id`, copied ones, `p_CLASS` of each class of the model, such as `p_disk` (p(y | x)), `p_spread`
     (standard deviation of p over members), `label` (argmax), `relation` ("new", "out_of_fold", "early_stopping",
     "in_sample"); where there are observed labels `observed_label`, `alpha`, `split`, `posterior_CLASS` (p(y | x, ỹ,
-    α)), `posterior_label`, `label_quality` (posterior probability that the observed label is right); and `model_hash`.
+    α)), `posterior_label`, `label_quality` (posterior probability that the observed label is right); `unlike_training`
+    (in what a galaxy differs from training galaxies; null if it is like them); and `model_hash`.
     The posterior is null for galaxies whose label the model has seen (`relation` "in_sample"), or that lack a column
     that T depends on. Every column has a description, and copied columns keep their units and descriptions.
     Metadata of the table: model hash, T(α) of the posterior (`transition`) and of training (`trained_through`),
-    definitions of α and of the labels, and the findings of the fits of T(α); see `write_table` for where the file holds
-    them.
+    definitions of α and of the labels, class fractions (`fractions`), and findings; see `write_table` for where the
+    file holds them.
 
     Raises
     ------

@@ -22,7 +22,6 @@ from torch import nn
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import TorchEngine
 from truemorph.errors import InputError
-from truemorph.labelling.labeller import members_used
 
 # As in the paper. Regions marked by maps of 4 cells or fewer matter half as much (docs/explain.md).
 _CELLS = 7
@@ -248,7 +247,7 @@ class GradCam(TorchEngine):
             raise InputError(f"classes must be numbers 0 to {n_classes - 1} ({', '.join(self.model.classes)})")
         fold = np.full(len(pixels), -1) if members is None else np.asarray(members)
         total = np.zeros((len(pixels), self.grid.cells, self.grid.cells))
-        used = members_used(self.model, fold)
+        used = self.model.members_used(fold)
         for member, rows in enumerate(used):
             if rows.any():
                 total[rows] += self._of_member(pixels[rows], explained[rows], member)

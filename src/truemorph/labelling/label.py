@@ -33,6 +33,7 @@ from truemorph.images.decode import ahead
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
 from truemorph.io import FORMAT_VERSION
+from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Counts, Results, is_table
 from truemorph.labelling.sources import (
@@ -57,6 +58,8 @@ _BATCH = 256
 NOT_FINITE = "the model's probabilities are not finite"
 # With fewer rows, a large fraction of unreadable images may be chance.
 _ENOUGH = 1_000
+# From more rows, class fractions would not be noticeably more precise.
+_MOST_ROWS = 100_000
 
 PathLike = str | os.PathLike[str]
 # Rows, inputs of the good rows, and the problem of each row.
@@ -74,11 +77,14 @@ class LabelReport(Result):
     complete: bool  # False if other processes or shards still have parts to label
     findings: tuple[Finding, ...]  # about T(α) and about this labelling
     classes: tuple[str, ...]  # of the model
+    # Of each class, or answer of those to which a question applies: `mean` of p(y | x), and `reestimated`, with errors.
+    fractions: tuple[dict[str, Any], ...] = ()
 
     def summary(self) -> str:
         """Return the row counts as text."""
         counts = f"{self.rows_in:,d} rows in, {self.labelled:,d} labelled, {len(self.problems):,d} listed as problems"
-        return f"{counts}\nwrote {self.out}" if self.complete else counts
+        lines = [counts, *fractions_told(self.fractions), *([f"wrote {self.out}"] if self.complete else [])]
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -261,6 +267,10 @@ def open_labelling(
     if has_observed and not curves:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
         findings += (Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."),)
+    if labeller.comparison is None and model.folder is not None:
+        lacking = "The model has too few held-out training galaxies to compare these galaxies with, or none."
+        action = "Train it again with this version, and with more galaxies or folds (`folds`)."
+        findings += (Finding("training-not-compared", "note", lacking, action),)
     identity = _identity(labeller, catalogue)
     labels = _empty_labels(labeller, given, catalogue, identity, findings)
     identity |= {
@@ -490,12 +500,14 @@ def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
 
 def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> LabelReport:
     """Count rows; when all parts are done, combine them if the output is one table."""
-    results, findings, classes = work.results, [*work.findings, *damaged], work.labeller.model.classes
+    results, findings, model = work.results, [*work.findings, *damaged], work.labeller.model
+    fractions: tuple[dict[str, Any], ...] = ()
     with results.alone():
         if not results.is_there:
             findings.append(Finding("written-elsewhere", "note", f"Another process has written {results.out}."))
-            return LabelReport(results.out, 0, 0, [], True, tuple(findings), classes)
+            return LabelReport(results.out, 0, 0, [], True, tuple(findings), model.classes)
         counts, left = results.total(), sum(not results.is_done(part) for part in results.parts)
+        unlike = unlike_training(work.labeller.comparison, counts)
         problems = results.listed()
         results.write_problems()
         if not left:
@@ -504,7 +516,12 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
                 raise InputError(f"{work.source.path}: nothing to label ({problems[0][1]})")
             if work.labeller.joined is not None and not counts["matched"]:
                 raise _no_observed(work.labeller, work.source)
-            results.conclude()
+            about: dict[str, Any] = {}
+            if model.held_out is not None:
+                fractions = class_fractions(model, results.sampled(columns_of("p", model.classes), _MOST_ROWS))
+                about = {"fractions": fractions, "assumption_of_reestimated": ASSUMED}
+            results.conclude(**about, findings=(*work.findings, *unlike))
+    findings += unlike
     if left:
         parts_left = f"{left} of {len(results.parts)} parts are left for other processes or shards."
         findings.append(Finding("parts-left", "note", parts_left))
@@ -529,4 +546,4 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
         matched = f"{counts['matched']:,d} of {counts['labelled']:,d} galaxies are in the catalogue of observed labels."
         findings.append(Finding("observed-labels-matched", "note", matched))
     rows_in, labelled = counts["rows_in"], counts["labelled"]
-    return LabelReport(results.out, rows_in, labelled, problems, not left, tuple(findings), classes)
+    return LabelReport(results.out, rows_in, labelled, problems, not left, tuple(findings), model.classes, fractions)

@@ -20,19 +20,14 @@ from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.paths import path_labels, path_observations
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.engines import Engine
+from truemorph.classifiers.held_out import BEYOND, Comparison, measured
 from truemorph.labelling.sources import base_names
 from truemorph.questions import Head, columns_of
 from truemorph.tables import numeric_columns
 
 NEW, IN_SAMPLE = "new", "in_sample"
+UNLIKE = "unlike_training"  # name of a column
 Value = TypeVar("Value")
-
-
-def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
-    """Return which members label which galaxies, (M, N) of bool: all, or those of a fold trained without it."""
-    of_a_fold = model.config.seeds if model.uses_images else 1
-    own = np.arange(len(model.members))[:, None] // of_a_fold
-    return (own == fold) | (fold < 0)
 
 
 def _by_name(ids: pl.Series, values: list[Value]) -> dict[str, Value]:
@@ -78,6 +73,9 @@ class Labeller:
             for head in self.model.heads:
                 out[head.name("observed_label")] = _kind(head), f"observed label{_numbered(head)}"
             out["alpha"], out["split"] = (pl.Float64, ADDED["alpha"]), (pl.String, ADDED["split"])
+        if self.comparison is not None:
+            limit = f"the limit that {BEYOND:.0%} of those exceed; missing within it"
+            out[UNLIKE] = pl.String, f"in what it differs most from training galaxies, if beyond {limit}"
         for head in self.model.heads if self.transitions else ():
             given = "given x, the observed label and alpha"
             given = given if head.question is None else "given x, the votes and alpha"
@@ -88,6 +86,11 @@ class Labeller:
             correct = "posterior probability that the observed label is correct"
             out[head.name("label_quality")] = pl.Float64, correct
         return out | {"model_hash": (pl.String, "hash of the model's files")}
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """With held-out training galaxies; None if the model has too few of them."""
+        return Comparison.of(self.model, self.observed)
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -109,7 +112,7 @@ class Labeller:
     def label(self, frame: pl.DataFrame, inputs: np.ndarray) -> pl.DataFrame:
         """Return labels, one row per row of a source and of its inputs (pixels or features)."""
         roles, fold = self.part_in_training(frame["object_id"])
-        p, spread = self._out_of_fold(inputs, fold)
+        p, spread = self.model.out_of_fold(inputs, fold, self.engine.member)
         out: dict[str, Any] = {name: frame[name] for name in ("object_id", *self.keep)}
         for head in self.model.heads:
             out |= _chances(head, p[:, head.part])
@@ -127,21 +130,9 @@ class Labeller:
                 out[head.name("observed_label")] = observed[head.name("label")]
                 if self.transitions:
                     out |= self._posterior(observed, p[:, head.part], pl.Series(roles) != IN_SAMPLE, k)
+        if self.comparison is not None:
+            out[UNLIKE] = self.comparison.unlike(measured(self.model, inputs, out["alpha"] if self.observed else None))
         return pl.DataFrame(out).select(list(self.schema))
-
-    def _out_of_fold(self, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return p(y | x) and its spread over members (NaN if there is only one)."""
-        total = np.zeros((len(inputs), len(self.model.classes)))
-        squares, counts = np.zeros_like(total), np.zeros(len(inputs))
-        for member, used in enumerate(members_used(self.model, fold)):
-            if used.any():
-                p = self.engine.member(inputs if used.all() else inputs[used], member)
-                total[used] += p
-                squares[used] += p**2
-                counts[used] += 1
-        mean = total / counts[:, None]
-        variance = np.clip(squares / counts[:, None] - mean**2, 0, None).max(axis=1)
-        return mean, np.where(counts > 1, np.sqrt(variance), np.nan)
 
     @cached_property
     def _row(self) -> dict[str, int]:

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,12 +31,14 @@ from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.io import changed_values, content_hash, file_hash, lock, plain, read_json, write_json, written_whole
 from truemorph.labelling.hats import write_hats
+from truemorph.labelling.labeller import UNLIKE
 from truemorph.labelling.sources import NO_INPUT
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
 # Row counts: `rows_in` = `labelled` + `listed` (as problems). Of the listed rows, `unreadable` have an image that can't
 # be read. `repeated` have the id of an earlier row of their part. Of the labelled galaxies, `matched` have an observed
-# label, of which `no_posterior` lack a posterior.
+# label, of which `no_posterior` lack a posterior. Others, such as `unlike_training noise high`, count galaxies that are
+# unlike those of training.
 Counts = Counter[str]
 # A batch of a part: its number of rows, the labels, and (id, reason) of each row that could not be labelled.
 Batch = tuple[int, pl.DataFrame, Sequence[tuple[Any, str]]]
@@ -62,6 +65,8 @@ def _counted(batch: Batch) -> Counts:
         column = next((one for one in labels.columns if one == name or one.startswith(f"{name}_")), None)
         if column is not None:
             counts[kind] = labels[column].count()
+    if UNLIKE in labels.columns:
+        counts |= Counter(f"{UNLIKE} {one}" for one in labels[UNLIKE].drop_nulls())
     if "posterior" in counts:
         counts["no_posterior"] = counts["matched"] - counts.pop("posterior")
     return counts
@@ -259,12 +264,26 @@ class Results:
             record["seal"] = content_hash([self._identity, part, record, stored_marks])
             writer.add_key_value_metadata({_RECORD: json.dumps(record), _ROWS: json.dumps(stored_marks)})
 
-    def conclude(self) -> None:
-        """Write the table of problems; combine all parts in order if the output is one table."""
+    def sampled(self, columns: list[str], most: int) -> np.ndarray:
+        """Return columns of numbers of all finished parts, (N, C), at most of so many rows, at equal distances."""
+        step, first, found = -(-self.total()["labelled"] // most) or 1, 0, []
+        for part in self.parts:
+            values = pl.read_parquet(self._path(part), columns=columns).to_numpy()
+            found.append(values[-first % step :: step])
+            first += len(values)
+        return np.concatenate(found)
+
+    def conclude(self, **metadata: Any) -> None:
+        """Write the table of problems; combine all parts in order if the output is one table.
+
+        `metadata` are those that are known at the end; beside parts in a folder, they are written to `summary.json`.
+        """
+        self._labels = replace(self._labels, metadata=self._labels.metadata | plain(metadata))
         if self.is_table:
             self.problems = self.out.with_name(f"{self.out.stem}.problems.csv")
         self.write_problems()
         if not self.is_table:
+            write_json(self.folder / "summary.json", metadata)
             shutil.rmtree(self._locks, ignore_errors=True)
             for one in self.folder.rglob(".*.parquet"):  # set aside, or left by killed processes
                 one.unlink(missing_ok=True)
