@@ -80,8 +80,9 @@ def test_step_by_step_on_the_demos_files(run_block, tmp_path, monkeypatch, capsy
 
 
 def test_the_first_example_prints_the_numbers_of_the_readme(run_block):
-    promised = numbers(PRINTED)
-    assert numbers(run_block("first")) == pytest.approx(promised, abs=0.002)
+    promised, printed = numbers(PRINTED), run_block("first")
+    assert numbers(printed) == pytest.approx(promised, abs=0.002)
+    assert re.findall(r"'(.+?)'", printed) == re.findall(r"'(.+?)'", PRINTED)  # codes of findings
     low, high = promised[-2:]
     assert low < promised[1] < high  # the truth
 

@@ -38,6 +38,10 @@ SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9
 # Bytes at the end of a CSV file in which its last line begins.
 _LONGEST_LINE = 2**16
 
+# What `prepare` makes these columns from, beside radius and PSF.
+_MADE_FROM = {"redshift": "a redshift", "radius_kpc": "a redshift", "surface_brightness": "a magnitude"}
+_MADE_FROM |= dict.fromkeys(("M_r", "rest_surface_brightness"), "a magnitude and a redshift")
+
 _OURS, _FITS_KEY = "truemorph", "TRUEMRPH"  # keys of our metadata
 _FITS_NAME = 68  # longest name of a column in FITS
 _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
@@ -194,8 +198,7 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
     """
     for name in names:
         if name not in frame.schema:
-            derived = name in ("redshift", "radius_kpc", "M_r", "surface_brightness", "rest_surface_brightness")
-            how = "; to add it, prepare the catalogue with redshift and magnitude" if derived else ""
+            how = f"; to add it, prepare the catalogue with {_MADE_FROM[name]}" if name in _MADE_FROM else ""
             raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}{how}")
         if not frame.schema[name].is_numeric():
             raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")

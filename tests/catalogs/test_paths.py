@@ -270,6 +270,7 @@ def test_a_question_needs_a_tree_and_a_catalogue_prepared_for_it(catalogue, tmp_
         lambda: estimate_transition(catalogue, question="spiral", gold=RULES),
         lambda: measure_bias(catalogue, question="spiral"),
         lambda: estimate_transition(catalogue, question="bar", gold="gold"),
+        lambda: estimate_transition(pl.read_parquet(catalogue), question="bar", gold=RULES),
         lambda: estimate_transition(catalogue, question="bar", gold=RULES, family="fisk"),
         lambda: estimate_transition(catalogue, gold="kind", population=True),
         lambda: estimate_transition(catalogue, question="bar", gold="applies: kind > 9; bar: kind = 2"),

@@ -1,9 +1,12 @@
 """The report on questions: it quotes the fractions that it is given, to the digit."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
+from conftest import codes
 from truemorph.bias.curves import MatrixTransition
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.families import transition_to_dict
@@ -17,6 +20,7 @@ from truemorph.commands.report import write_report
 from truemorph.commands.transition import estimate_transition
 from truemorph.config import training_config
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 from truemorph.questions import Nodes, columns_of, heads_of, read_tree
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, read_table, write_table
@@ -61,6 +65,12 @@ def test_the_page_quotes_the_fractions_that_it_is_given(galaxies):
     assert found.content["questions"][0] == given.to_dict()
     assert (galaxies / "page_files" / "report.json").is_file()
     assert {path.suffix for path in (galaxies / "page_files" / "figures").iterdir()} == {".pdf", ".png", ".ecsv"}
+
+
+def test_the_page_has_all_findings_of_an_estimate(galaxies):
+    rejected = Finding("family-rejected", "caution", "Votes differ from T(α).", "Give observables.")
+    estimate = replace(Estimate.read(galaxies / "bar.json"), findings=(rejected,))
+    assert codes(write_report(estimate, out=galaxies / "rejected.html")) == ["family-rejected"]
 
 
 def test_several_questions_begin_with_one_table_and_a_catalogue_shows_who_was_asked(galaxies):

@@ -445,7 +445,10 @@ def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
         message = (
             f"Votes of galaxies with gold labels differ from the T(α) of paths by more than their errors {reason}."
         )
-        action = "Compare the fitted with the observed fractions (calibration), and give observables (`observables`)."
+        action = (
+            "Corrected fractions do not rest on T(α). For posteriors and training, compare fitted with observed votes "
+            "(calibration), and give observables (`observables`)."
+        )
         return (Finding("family-rejected", "caution", message, action),)
     message = f"The gold labels reject the {fit.family} family {reason}."
     action = 'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.'

@@ -136,7 +136,10 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     lacking = [name for name in ("object_id", "label", second) if name not in frame.columns]
     lacking += [one.name for one in known if one.null_count() > frame[one.name].null_count()]
     if lacking:
-        raise InputError(f"{source}: has no numbers in {', '.join(lacking)}; make labels with truemorph label")
+        raise InputError(
+            f"{source}: has no numbers in {', '.join(lacking)}; make labels with truemorph label, or, for votes and "
+            "predictions of others, name a question (`question`, such as smooth) for which the catalogue is prepared"
+        )
     if first not in known.columns:
         known = known.with_columns((1 - pl.col(second)).alias(first))
     others = frame.select(pl.col("object_id").cast(pl.String), *(one for one in ["relation"] if one in frame.columns))

@@ -95,8 +95,8 @@ def _columns(frame: pl.DataFrame, own: Tree, question: str, about: str) -> tuple
     template = (*own.predictions, *own.fractions, *own.counts)[0]
     first = template.format(column=next(iter(own.question(question).answers.values()))[0])
     raise InputError(
-        f"{about}: has no columns of all answers to {question!r} and its gates, such as {first}, that a tree names; "
-        "rename its columns, or describe them in the tree of the catalogue (`tree`: a TOML file)"
+        f"{about}: lacks columns of answers to {question!r} or its gates; all answers of a tree are needed, artifacts "
+        f"too, such as {first}; add or rename columns, or describe them in the catalogue's tree (`tree`: a TOML file)"
     )
 
 

@@ -61,7 +61,7 @@ def path_columns(
     if found.kind == "fractions" and total is None:
         raise InputError(
             f"{source}: has fractions of votes for {question!r}, but not their number ({', '.join(tree.totals)}); name "
-            "it (`columns`, vote_count)"
+            "it, or give one number for all, such as 40 (vote_count of `columns`)"
         )
     findings = vote_findings(np.column_stack(list(values.values())), question)
     votes = Votes.from_columns(tree, question, found, values, total)
@@ -138,8 +138,13 @@ def root_answers(tree: Tree) -> dict[str, list[str]]:
 def tree_of(catalogue: CatalogTable, question: str) -> Tree:
     """Return the tree of a catalogue that was prepared for a question."""
     source = str(catalogue.path or "catalogue")
-    described = catalogue.metadata.get("tree")
-    if described is None or label_column(question) not in catalogue.frame.columns:
+    described, labelled = catalogue.metadata.get("tree"), label_column(question) in catalogue.frame.columns
+    if described is None and labelled:
+        raise InputError(
+            f"{source}: has labels of the question {question!r}, but not its tree, which only the prepared file has; "
+            "give this file, and add columns to the table before it is prepared"
+        )
+    if described is None or not labelled:
         raise InputError(
             f"{source}: has no labels of the question {question!r}; prepare it with this question (`question`)"
         )

@@ -94,7 +94,7 @@ def estimate_transition(
         Column to bin the fractions by; default α. A column of text, such as depth_tier, gives the fractions of each
         group. Of a question also two columns, such as "redshift,mass".
     fraction_bins : int
-        Largest number of bins of the fractions.
+        Largest number of bins of the fractions; each has 50 galaxies or more.
     compare : bool
         Fit the other families too.
     where : sequence of str
@@ -141,7 +141,7 @@ def estimate_transition(
     others = listed(labels)
     if question is None and (population or others):
         name = "population" if population else "labels"
-        raise InputError(f"`{name}` is an option of fractions of a question (`question`); leave it out")
+        raise InputError(f"`{name}` is an option of fractions of a question; name one (`question`), or leave it out")
     if question is not None:
         table, joined = with_other_labels(table, tree_of(table, question), question, others)
         estimate = question_estimate(

@@ -215,7 +215,7 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
     path = options.catalogue or (trained_on(runs) if runs else None)
     if options.labels and path is None:
         raise InputError("to show the labels of others, give the catalogue of these fractions too (`catalogue`)")
-    checks: list[Check] = [finding for one in fractions for finding in one.findings]
+    checks: list[Check] = [finding for one in given.values() for finding in one.findings]
     checks.append(("Gold labels", f"{sum(int(_gold(one).sum()) for one in fractions):,}"))
     if path is None:
         return _Evidence(fractions, {}, models, None, [], checks)
@@ -327,7 +327,8 @@ def _sentences(evidence: _Evidence, changed: Mapping[str, Changed]) -> tuple[str
         of_bins = [f"{by} {first.groups[b]}" for b in (0, -1)]
         where = f"in {of_bins[0]}"
     shown = f"The labels show a {name} of {_percent(quoted.labelled[0])} {where}; corrected, it is {low}."
-    headline = shown if wrong else f"The {name} is {low} {where}; the labels show the same."
+    agreed = f"The {name} is {low} {where}; the labels give {_percent(quoted.labelled[0])}, within two errors."
+    headline = shown if wrong else agreed
     labelled, value, _, least, most = quoted.total
     said = [
         f"Corrected, it is {low} in {of_bins[0]} and {high} in {of_bins[1]}; the labels give "
