@@ -17,6 +17,7 @@ from truemorph.results import text_table
 FALSE_ALARM = 0.01  # probability of the finding for galaxies like those of training
 ASSUMED = "galaxies of a class look as in training, p(x | y), and only class fractions differ (Saerens et al. 2002)"
 _SHOWN = 3
+_LARGEST_ERROR = 0.5
 
 
 def unlike_training(comparison: Comparison | None, counts: Counts) -> list[Finding]:
@@ -66,6 +67,11 @@ def class_fractions(model: Classifier, p: np.ndarray) -> tuple[dict[str, Any], .
 
 def fractions_told(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the lines of a table of class fractions."""
+
+    def cell(value: float, error: float) -> str:
+        # p(y | x) that hardly depends on x says nothing of other class fractions.
+        return f"{value:.3f} ± {error:.3f}" if error < _LARGEST_ERROR else "not determined"
+
     kinds = ("mean", "reestimated")
-    cells = [[one["class"], *(f"{one[kind]:.3f} ± {one[f'{kind}_stderr']:.3f}" for kind in kinds)] for one in rows]
+    cells = [[one["class"], *(cell(one[kind], one[f"{kind}_stderr"]) for kind in kinds)] for one in rows]
     return [*text_table(["class", "mean p", "re-estimated"], cells), f"re-estimated: if {ASSUMED}"] if rows else []
