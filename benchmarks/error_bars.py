@@ -1,14 +1,14 @@
-"""Coverage and width of error bars in simulated catalogues: the numbers of docs/statistics.md.
+"""Coverage and width of error bars in simulated catalogues: tables of docs/statistics.md and docs/depth.md.
 
-    python benchmarks/error_bars.py [DRAWS] [CASE ...]
+    python benchmarks/error_bars.py TABLE [--draws N]
 
-Each line is a mean over simulated catalogues (`truemorph.simulate.simulate_catalogue`; of bars and arms,
-`simulate_survey`). The truth of a bin is the fraction of its own galaxies. Run by `make coverage`; two processes, about
-fifteen minutes for 100 draws.
+Each cell is a mean over simulated catalogues (`truemorph.simulate.simulate_catalogue`; of bars and arms,
+`simulate_survey`). The truth of a bin is the fraction of its own galaxies.
 """
 
-import sys
+import argparse
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -28,7 +28,7 @@ FLIPS = {
     "weibull": tm.WeibullTransition(20.0, 1.3),
     "fisk": tm.FiskTransition(14.0, 2.2),
 }
-BINS = 8
+BINS, GOLD = 8, (100, 150, 300, 500)
 
 
 # Log-odds of being selected for a gold label, by whether α is above its median.
@@ -85,9 +85,9 @@ def fractions_from_gold(family="rayleigh", weighted=False, covariate=False, **wo
     others = np.array([powered(labels, truth, gold, part, weights) for part in parts])
     return {
         "error": error, "covered": np.abs(error) < 1.96 * stated, "width": 2 * 1.96 * stated,
-        "in range": (low <= true + 1e-9) & (true <= high + 1e-9), "range": high - low,
-        "PPI++ error": others[:, 0] - true, "PPI++ covered": np.abs(others[:, 0] - true) < 1.96 * others[:, 1],
-        "PPI++ width": 2 * 1.96 * others[:, 1], "gold mean error": others[:, 2] - true,
+        "in_range": (low <= true + 1e-9) & (true <= high + 1e-9), "range": high - low,
+        "ppi_error": others[:, 0] - true, "ppi_covered": np.abs(others[:, 0] - true) < 1.96 * others[:, 1],
+        "ppi_width": 2 * 1.96 * others[:, 1], "gold_error": others[:, 2] - true,
     }  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def of_fraction(fit, truth):
     error, stated = fit.class_fractions[1] - truth.mean(), fit.stderr["disk_fraction"]
     return {
         "error": [error], "covered": [abs(error) < 1.96 * stated], "width": [2 * 1.96 * stated],
-        "in range": [low <= truth.mean() <= high], "range": [high - low],
+        "in_range": [low <= truth.mean() <= high], "range": [high - low],
     }  # fmt: skip
 
 
@@ -187,8 +187,8 @@ def answers_from_gold(question, answer, world, n=4000, gold=300, seed=0):
     error = found.fraction - true
     return {
         "error": error, "covered": np.abs(error) < 1.96 * found.stderr, "width": 2 * 1.96 * found.stderr,
-        "in range": (found.low <= true + 1e-9) & (true <= found.high + 1e-9), "range": found.high - found.low,
-        "gold mean error": of_gold - true,
+        "in_range": (found.low <= true + 1e-9) & (true <= found.high + 1e-9), "range": found.high - found.low,
+        "gold_error": of_gold - true,
     }  # fmt: skip
 
 
@@ -223,172 +223,229 @@ def fractions_with_depth(by, **world):
     error, stated, low, high = found.fractions[:, 1] - true, found.stderr[:, 1], found.low[:, 1], found.high[:, 1]
     return {
         "error": error, "covered": np.abs(error) < 1.96 * stated, "width": 2 * 1.96 * stated,
-        "in range": (low <= true + 1e-9) & (true <= high + 1e-9), "range": high - low,
-        "gold mean error": np.array([truth[p[gold[p] >= 0]].mean() for p in parts]) - true,
+        "in_range": (low <= true + 1e-9) & (true <= high + 1e-9), "range": high - low,
+        "gold_error": np.array([truth[p[gold[p] >= 0]].mean() for p in parts]) - true,
     }  # fmt: skip
 
 
-def through_alpha_alone(least=0.0, **world):
+def through_alpha_alone(**world):
     """Disk fractions in octiles of μ through T(α) of labels or of gold labels, and whether what it ignores is found.
 
-    Only of catalogues in which the rms error exceeds `least`.
+    Where flips depend on μ, the latter only of catalogues in which the largest error exceeds 0.05.
     """
     labels, alpha, mu, gold, truth = faint(**world)
-    given = {"gold": gold} if world.get("gold") else {}
+    given = {"gold": gold} if world["gold"] else {}
     fit = tm.fit_transition(labels, alpha, "fisk", delta=None, **given)
     found = tm.debiased_fractions(labels, alpha, fit.transition, by=mu, bins=BINS)
     error = found.fractions[:, 1] - bin_means(truth, mu)[0]
-    if np.sqrt(np.mean(error**2)) <= least:
-        return f"the error is at most {least}"
-    return {"error": error, "found": [len(ignored_findings(fit, {"surface_brightness": mu}))]}
+    counts = world["slope"] == 0 or np.abs(error).max() > 0.05
+    is_found = len(ignored_findings(fit, {"surface_brightness": mu})) if counts else np.nan
+    return {"error": error, "found": [is_found]}
 
 
-CASES = {}
-for family in FLIPS:
-    for selected in SELECTED:
-        CASES[f"selected, {family}, 300 gold of 5,000 {selected}"] = (
-            curve_from_gold, {"family": family, "selected": selected, "n": 5000, "gold": 300}
-        )  # fmt: skip
-    for drift in (-0.5, 0.0, 0.3, 0.5):
-        CASES[f"{family}, drift {drift:+.1f}, 300 gold of 5,000"] = (
-            curve_from_gold, {"family": family, "drift": drift, "n": 5000, "gold": 300}
-        )  # fmt: skip
-    for trend in ("step", "wave"):
-        CASES[f"{family}, {trend}, 300 gold of 60,000"] = (
-            curve_from_gold, {"family": family, "trend": trend, "n": 60_000, "gold": 300}
-        )  # fmt: skip
-for gold in (100, 150, 300, 500):
-    for name, world in {
-        "no drift": {}, "drift -0.5": {"drift": -0.5}, "drift +0.5": {"drift": 0.5}, "step": {"trend": "step"},
-        "wave": {"trend": "wave"},
-    }.items():  # fmt: skip
-        CASES[f"fractions, {name}, {gold} gold of 6,000"] = (fractions_from_gold, {"n": 6000, "gold": gold, **world})
-CASES |= {
-    "fractions, weights of σ = 1, 300 gold of 5,000": (
-        fractions_from_gold, {"n": 5000, "gold": 300, "weight_scatter": 1.0, "weighted": True, "drift": 0.3}
-    ),
-    "fractions, weights of σ = 1, wave, 500 gold of 5,000": (
-        fractions_from_gold, {"n": 5000, "gold": 500, "weight_scatter": 1.0, "weighted": True, "trend": "wave"}
-    ),
-    "fractions, disk fraction 0.02, 300 gold of 5,000": (
-        fractions_from_gold, {"n": 5000, "gold": 300, "disk_fraction": 0.02}
-    ),
-    "fractions, disk fraction 0.98, 300 gold of 5,000": (
-        fractions_from_gold, {"n": 5000, "gold": 300, "disk_fraction": 0.98}
-    ),
-    "fractions, 300 rows, 100 gold": (fractions_from_gold, {"n": 300, "gold": 100, "drift": 0.3}),
-    "fractions, gold labels selected by a column related to class": (
-        fractions_from_gold, {"n": 6000, "gold": 500, "gold_choice": 0.7}
-    ),
-    "fractions, the same, with this column as covariate": (
-        fractions_from_gold, {"n": 6000, "gold": 500, "gold_choice": 0.7, "covariate": True}
-    ),
-    "fractions, two surveys, 300 gold of 6,000": (
-        fractions_from_gold, {"n": 6000, "gold": 300, "second_survey": tm.RayleighTransition(20.0), "drift": 0.3}
-    ),
-    "fractions, α with 25 % error, 300 gold of 6,000": (
-        fractions_from_gold, {"n": 6000, "gold": 300, "alpha_error": 0.25, "drift": 0.3}
-    ),
-}  # fmt: skip
-CASES |= {
-    "tied, five values of α, rows in the order of class, 300 gold of 6,000": (
-        fractions_from_gold, {"n": 6000, "gold": 300, "tied": True, "drift": 0.3}
-    ),
-    "rejected, weibull flips fitted with weibull, 300 gold of 6,000": (
-        fit_is_rejected, {"family": "weibull", "n": 6000, "gold": 300}
-    ),
-    "rejected, fisk flips fitted with fisk, 300 gold of 6,000": (
-        fit_is_rejected, {"family": "fisk", "n": 6000, "gold": 300}
-    ),
-    "rejected, rising false disks (0 to 0.3), fisk, 500 gold of 6,000": (
-        fit_is_rejected, {"family": "fisk", "rising": 0.3, "n": 6000, "gold": 500}
-    ),
-    "rejected, rising false disks (0 to 0.3), fisk, 2,000 gold of 6,000": (
-        fit_is_rejected, {"family": "fisk", "rising": 0.3, "n": 6000, "gold": 2000}
-    ),
-    "rejected, three classes, constant flips fitted with a matrix, 500 gold of 6,000": (
-        fit_is_rejected, {"family": "matrix", "n_classes": 3, "n": 6000, "gold": 500}
-    ),
-    "rejected, three classes, flips that fall with α fitted with a matrix, 500 gold of 6,000": (
-        fit_is_rejected, {"family": "matrix", "n_classes": 3, "drifting": True, "n": 6000, "gold": 500}
-    ),
-    "votes, independent, 300 gold of 3,000": (from_votes, {"shared": False, "gold": 300}),
-    "votes, shared misses, 300 gold of 3,000": (from_votes, {"shared": True, "gold": 300}),
-    "votes, shared misses, no gold": (from_votes, {"shared": True}),
-}  # fmt: skip
-for gold in (100, 500, 1000, 3000, 4000):
-    CASES[f"more gold: {gold:,} of 4,000"] = (fractions_from_gold, {"n": 4000, "gold": gold, "drift": 0.3})
-for family in ("rayleigh", "fisk"):
-    for drift in (-0.5, -0.25, 0.0, 0.25, 0.5):
-        CASES[f"labels alone, {family}, drift {drift:+.2f}"] = (
-            from_labels, {"family": family, "drift": drift, "n": 12_000}
-        )  # fmt: skip
-for intrinsic in ([], ["radius_kpc", "M_r", "redshift"], ["M_r", "redshift"], ["M_r"], ["axis_ratio"]):
-    CASES[f"columns {', '.join(intrinsic) or 'none'}"] = (from_columns, {"intrinsic": intrinsic})
-for world in WORLDS:
-    CASES[f"bars, {world}, 300 gold of 4,000"] = (
-        answers_from_gold, {"question": "bar", "answer": "bar", "world": world}
-    )  # fmt: skip
-CASES["arms, plain, 300 gold of 4,000"] = (
-    answers_from_gold, {"question": "spiral", "answer": "spiral arms", "world": "plain"}
-)  # fmt: skip
+def curves(**world):
+    """T of each family from gold labels."""
+    return [(curve_from_gold, {"family": family, "gold": 300, **world}) for family in FLIPS]
 
-for drift, rising in ((0.0, 0.0), (0.3, 0.0), (0.0, -0.4), (0.3, -0.4)):
+
+def with_depth(drift, rising):
+    """T(α, μ), and fractions in octiles of α and of μ."""
     world = {"drift": drift, "rising": rising, "gold": 300}
-    name = f"drift {drift:+.1f}, {rising:+.1f} a magnitude, 300 gold of 6,000"
-    CASES |= {f"depth, {one}, {name}": (curve_with_depth, {"name": one, **world}) for one in ("scale", "slope of mu")}
-    CASES |= {f"depth, by {by}, {name}": (fractions_with_depth, {"by": by, **world}) for by in ("alpha", "mu")}
-for slope in (0.0, -0.1, -0.2, -0.35):
-    for gold in (0, 300):
-        for rising in (0.0, -0.4) if slope == 0 and gold else (0.0,):
-            CASES[f"depth ignored, slope {slope:+.2f}, {rising:+.1f} a magnitude, {gold} gold of 6,000"] = (
-                through_alpha_alone,
-                {"slope": slope, "gold": gold, "rising": rising, "least": 0.05 if slope else 0.0},
-            )
+    cases = [(curve_with_depth, {"name": name, **world}) for name in ("scale", "slope of mu")]
+    return cases + [(fractions_with_depth, {"by": by, **world}) for by in ("alpha", "mu")]
 
 
-def one(job):
-    name, seed = job
-    function, options = CASES[name]
+def gold_fractions(**options):
+    return [(fractions_from_gold, options)]
+
+
+DRIFTS = {"no drift": {}, "drift -0.5": {"drift": -0.5}, "drift +0.5": {"drift": 0.5}}
+TRENDS = {"step": {"trend": "step"}, "wave": {"trend": "wave"}}
+IN_RANGE, IN_BINS = "{in_range:.3f}", "{in_range:.3f} ({worst_in_range:.2f})"
+WEIGHTED = {"n": 5000, "weight_scatter": 1.0, "weighted": True}
+INTRINSIC = (("radius_kpc", "M_r", "redshift"), ("M_r", "redshift"), ("M_r",), ("axis_ratio",))
+# Tables: head of the first column; heads of the others, with the format of their cells and which
+# case of a row they describe; rows.
+TABLES = {
+    "curves": (
+        "T from 300 gold labels: rms error, coverage, width",
+        [
+            (head, "{rms:.2f}, {covered:.3f}, {width:.2f}", k)
+            for k, head in enumerate(("Rayleigh, θ = 11.25", "Weibull, scale 20", "Fisk, scale 14"))
+        ],
+        {f"drift {drift:+.1f}, of 5,000": curves(n=5000, drift=drift) for drift in (-0.5, 0.0, 0.3, 0.5)}
+        | {f"{name}, of 60,000": curves(n=60_000, **world) for name, world in TRENDS.items()}
+        | {f"of 5,000, {name}": curves(n=5000, selected=name) for name in SELECTED},
+    ),
+    "fractions": (
+        "world, 6,000 galaxies",
+        [(f"{gold} gold", f"{{rms:.3f}}; {IN_BINS}; {{range:.3f}}", k) for k, gold in enumerate(GOLD)],
+        {
+            name: [(fractions_from_gold, {"n": 6000, "gold": gold, **world}) for gold in GOLD]
+            for name, world in (DRIFTS | TRENDS).items()
+        },
+    ),
+    "worlds": (
+        "world",
+        [
+            ("corrected: rms; coverage (worst bin); width", f"{{rms:.3f}}; {IN_BINS}; {{range:.3f}}", 0),
+            ("PPI++: rms, coverage, width", "{ppi_rms:.3f}, {ppi_covered:.3f}, {ppi_width:.3f}", 0),
+            ("gold labels alone: rms", "{gold_rms:.3f}", 0),
+        ],
+        {f"{name}, 300 gold of 6,000": gold_fractions(n=6000, gold=300, **world)
+         for name, world in (DRIFTS | TRENDS).items()}
+        | {
+            "weights of σ = 1, 300 gold of 5,000": gold_fractions(gold=300, drift=0.3, **WEIGHTED),
+            "weights of σ = 1, wave, 500 gold of 5,000": gold_fractions(gold=500, trend="wave", **WEIGHTED),
+            "disk fraction 0.02, 300 gold of 5,000": gold_fractions(n=5000, gold=300, disk_fraction=0.02),
+            "disk fraction 0.98, 300 gold of 5,000": gold_fractions(n=5000, gold=300, disk_fraction=0.98),
+            "300 rows, 100 gold": gold_fractions(n=300, gold=100, drift=0.3),
+            "gold labels selected by a column related to class": gold_fractions(n=6000, gold=500, gold_choice=0.7),
+            "the same, with this column as covariate": gold_fractions(
+                n=6000, gold=500, gold_choice=0.7, covariate=True
+            ),
+            "two surveys, 300 gold of 6,000": gold_fractions(
+                n=6000, gold=300, second_survey=tm.RayleighTransition(20.0), drift=0.3
+            ),
+            "α with 25 % error, 300 gold of 6,000": gold_fractions(n=6000, gold=300, alpha_error=0.25, drift=0.3),
+            "five values of α, rows in the order of class, 300 gold of 6,000": gold_fractions(
+                n=6000, gold=300, tied=True, drift=0.3
+            ),
+        }
+        | {
+            f"{gold:,} gold of 4,000": gold_fractions(n=4000, gold=gold, drift=0.3)
+            for gold in (100, 500, 1000, 3000, 4000)
+        },
+    ),
+    "rejected": (
+        "world",
+        [("rejected at 1 %", "{found:.2f}", 0)],
+        {
+            "Weibull flips fitted with Weibull, 300 gold of 6,000": [
+                (fit_is_rejected, {"family": "weibull", "n": 6000, "gold": 300})
+            ],
+            "Fisk flips fitted with Fisk, 300 gold of 6,000": [
+                (fit_is_rejected, {"family": "fisk", "n": 6000, "gold": 300})
+            ],
+        }
+        | {
+            f"false disks that rise with α from 0 to 0.3, fitted as constant, {gold:,} gold of 6,000": [
+                (fit_is_rejected, {"family": "fisk", "rising": 0.3, "n": 6000, "gold": gold})
+            ]
+            for gold in (500, 2000)
+        }
+        | {
+            f"three classes, {name} fitted with a matrix, 500 gold of 6,000": [
+                (fit_is_rejected, {"family": "matrix", "n_classes": 3, "drifting": drifting, "n": 6000, "gold": 500})
+            ]
+            for name, drifting in (("constant flips", False), ("flips that fall with α", True))
+        },
+    ),
+    "votes": (
+        "volunteers",
+        [("rms error", "{rms:.3f}", 0), ("coverage", "{covered:.2f}", 0), ("rejected at 1 %", "{found:.2f}", 0)],
+        {
+            "err independently, 300 gold of 3,000": [(from_votes, {"shared": False, "gold": 300})],
+            "all miss the same disks, 300 gold of 3,000": [(from_votes, {"shared": True, "gold": 300})],
+            "all miss the same disks, no gold": [(from_votes, {"shared": True})],
+        },
+    ),
+    "labels_alone": (
+        "drift",
+        [(f"flips: {name}", f"{IN_RANGE}, {{range:.3f}}", k) for k, name in enumerate(("Rayleigh", "Fisk"))],
+        {
+            f"{drift:+.2f}": [
+                (from_labels, {"family": family, "drift": drift, "n": 12_000}) for family in ("rayleigh", "fisk")
+            ]
+            for drift in (-0.5, -0.25, 0.0, 0.25, 0.5)
+        },
+    ),
+    "intrinsic_columns": (
+        "intrinsic columns",
+        [("rms error", "{rms:.3f}", 0), ("in range", IN_RANGE, 0), ("width of range", "{range:.3f}", 0),
+         ("within ± 1.96 σ", "{covered:.3f}", 0)],
+        {"none (labels alone)": [(from_columns, {"intrinsic": []})]}
+        | {", ".join(names): [(from_columns, {"intrinsic": list(names)})] for names in INTRINSIC},
+    ),
+    "questions": (
+        "fraction, world",
+        [("rms", "{rms:.3f}", 0), ("gold labels alone: rms", "{gold_rms:.3f}", 0),
+         ("coverage (worst bin)", IN_BINS, 0), ("width", "{range:.2f}", 0)],
+        {f"bars, {world}": [(answers_from_gold, {"question": "bar", "answer": "bar", "world": world})]
+         for world in WORLDS}
+        | {"spiral arms, plain": [
+            (answers_from_gold, {"question": "spiral", "answer": "spiral arms", "world": "plain"})
+        ]},
+    ),
+    "depth": (
+        "log-odds of true disks change by",
+        [("scale: coverage", "{covered:.2f}", 0), ("slope: coverage", "{covered:.2f}", 1)]
+        + [
+            (f"octiles of {by}", f"{{rms:.3f}} ({{gold_rms:.3f}}), {IN_RANGE}, {{worst_in_range:.2f}}", k)
+            for by, k in (("α", 2), ("μ", 3))
+        ],
+        {
+            "nothing": with_depth(0.0, 0.0),
+            "+0.3 per σ of ln α": with_depth(0.3, 0.0),
+            "-0.4 a magnitude": with_depth(0.0, -0.4),
+            "both": with_depth(0.3, -0.4),
+        },
+    ),
+    "depth_ignored": (
+        "b, change of true disks' log-odds",
+        [(head, "{rms:.3f}, {found:.2f}", k) for k, head in enumerate(("labels alone", "300 gold labels"))],
+        {
+            f"{slope:g}, {'-0.4 a magnitude' if rising else 0}": [
+                (through_alpha_alone, {"slope": slope, "rising": rising, "gold": gold}) for gold in (0, 300)
+            ]
+            for slope, rising in ((0.0, 0.0), (0.0, -0.4), (-0.1, 0.0), (-0.2, 0.0), (-0.35, 0.0))
+        },
+    ),
+}  # fmt: skip
+
+
+def one(case, seed):
+    function, options = case
     try:
         return function(seed=seed, **options)
     except InputError as problem:
         return str(problem)
 
 
-def line(name, results):
-    """One row of the table."""
-    failed = [found for found in results if isinstance(found, str)]
-    kept = [found for found in results if not isinstance(found, str)]
-    values = {key: np.array([found[key] for found in kept], dtype=float) for key in (kept[0] if kept else ())}
+def numbers(results):
+    """Rms of errors, mean of the rest, and of bins the lowest mean."""
+    found = {}
+    for key in results[0]:
+        values = np.array([one[key] for one in results], dtype=float)
+        if key.endswith("error"):
+            found[key.replace("error", "rms")] = np.sqrt(np.mean(values**2))
+        else:
+            found[key] = np.nanmean(values)
+            found[f"worst_{key}"] = np.nanmean(values, axis=0).min()
+    return found
 
-    def rms(key):
-        return f"{np.sqrt(np.mean(values[key] ** 2)):.4f}" if key in values else ""
 
-    def mean(key):
-        return f"{np.mean(values[key]):.3f}" if key in values else ""
-
-    def worst(key):
-        return f"{values[key].mean(axis=0).min():.2f}" if key in values and values[key].shape[1] > 1 else ""
-
-    rival = ", ".join(one for one in (rms("PPI++ error"), mean("PPI++ covered"), mean("PPI++ width")) if one)
-    cells = [
-        name + (f" ({len(failed)} failed: {failed[0]})" if failed else ""),
-        rms("error"), mean("covered"), worst("covered"), mean("width"),
-        mean("in range"), worst("in range"), mean("range"), rival, rms("gold mean error"), mean("found"),
-    ]  # fmt: skip
-    return "| " + " | ".join(cells) + " |"
+def row(name, columns, cases, draws, pool):
+    found, failed = [], []
+    for case in cases:
+        results = list(pool.map(partial(one, case), range(1000, 1000 + draws)))
+        failed += [result for result in results if isinstance(result, str)]
+        found.append(numbers([result for result in results if not isinstance(result, str)]))
+    if failed:
+        name += f" ({len(failed)} left out: {failed[0]})"
+    return " | ".join([f"| {name}", *(cell.format(**found[k]) for _, cell, k in columns)]) + " |"
 
 
 def main():
-    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    chosen = [name for name in CASES if not sys.argv[2:] or any(part in name for part in sys.argv[2:])]
-    heads = ["case", "rms", "covered", "worst bin", "width", "in range", "worst bin", "width of range"]
-    heads += ["PPI++: rms, covered, width", "gold mean: rms", "fit rejected"]
-    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-    with ProcessPoolExecutor(2) as pool:
-        for name in chosen:
-            print(line(name, list(pool.map(one, [(name, 1000 + seed) for seed in range(draws)]))), flush=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--draws", type=int, default=100)
+    given = parser.parse_args()
+    first, columns, rows = TABLES[given.table]
+    print("| " + " | ".join([first, *(head for head, *_ in columns)]) + " |\n|---" + "|---" * len(columns) + "|")
+    with ProcessPoolExecutor() as pool:
+        for name, cases in rows.items():
+            print(row(name, columns, cases, given.draws, pool), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,163 @@
+"""Make the numbers of the documentation: run benchmarks, and keep what they print in docs/numbers/.
+
+    python benchmarks/numbers.py [TABLE ...] [--list] [--since COMMIT]
+
+Each table is a Markdown file that pages include. Its last line says when, from which commit, on which machine and by which
+command it was measured. A table is made again if the package or its benchmark has changed since that commit, or if its
+command is another one. If interrupted, run the same command again to resume. With --since, a table is also kept if it was
+measured at COMMIT or later, so that changes that cannot alter numbers do not begin the night again. A table that fails, or
+that needs something which is not there, is reported, and the others go on. Timings need an idle machine.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import truemorph
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "docs" / "numbers"
+DATA = "../shared/data"
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+INSTRUCTIONS = ("avx2", "avx512_vnni", "avx512_bf16", "amx_bf16")  # that matter for the speed of networks
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command of a benchmark, relative to benchmarks/, and the tables that it prints.
+
+    Of several tables, each begins with a line `## NAME`. `needs`: files on which the numbers depend, relative to the
+    root. Environment variables in the command ($NAME) are needed, too. A timing uses all cores, as users do.
+    """
+
+    tables: str
+    minutes: float  # on two cores
+    command: str
+    needs: tuple[str, ...] = ()
+    timing: bool = False
+
+    @property
+    def names(self):
+        return self.tables.split()
+
+    @property
+    def files(self):
+        return [KEPT / f"{name}.md" for name in self.names]
+
+    def sources(self):
+        """Files and folders of the repository on which the numbers depend."""
+        files = [one for one in self.needs if not one.startswith("..") and git("ls-files", one)]
+        return ["src", f"benchmarks/{self.command.split()[0]}", *files]
+
+    def obstacles(self):
+        """What is needed and not there."""
+        absent = [one for one in self.needs if not (ROOT / one).exists()]
+        return absent + [one for one in re.findall(r"\$\w+", self.command) if one[1:] not in os.environ]
+
+    def is_current(self, since):
+        return all(file.is_file() and self._holds(file.read_text(encoding="utf-8"), since) for file in self.files)
+
+    def _holds(self, text, since):
+        stamp = re.search(r", commit (\w+), .*`python benchmarks/(.+)`\*$", text.rstrip())
+        if stamp is None or stamp[2] != self.command:
+            return False
+        later = since is not None and succeeds("merge-base", "--is-ancestor", since, stamp[1])
+        return later or succeeds("diff", "--quiet", stamp[1], "--", *self.sources())
+
+
+def bars(table, minutes, draws=100):
+    return Entry(table, minutes, f"error_bars.py {table} --draws {draws}")
+
+
+ENTRIES = (
+    bars("curves", 4),
+    bars("fractions", 2),
+    bars("worlds", 4),
+    bars("rejected", 2),
+    bars("votes", 5),
+    bars("labels_alone", 3),
+    bars("intrinsic_columns", 3, draws=30),
+    bars("questions", 15, draws=200),
+    bars("depth", 2),
+    bars("depth_ignored", 3),
+)  # fmt: skip
+
+
+def git(*words):
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def succeeds(*words):
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def machine():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    found = dict(line.replace("\t", "").split(": ", 1) for line in reversed(lines) if ": " in line)
+    able = [one.upper().replace("_", "-") for one in INSTRUCTIONS if one in found["flags"].split()]
+    return f"{len(os.sched_getaffinity(0))} cores of {found['model name']} ({', '.join(able)})"
+
+
+def measure(entry):
+    """Run an entry and keep its tables; return whether that succeeded."""
+    where, load, began = git("rev-parse", "--short", "HEAD"), os.getloadavg()[0], time.perf_counter()
+    if git("status", "--porcelain", "--", *entry.sources()):
+        where += " with changes"
+    words = os.path.expandvars(entry.command).split()
+    environment = os.environ | ({} if entry.timing else ONE_THREAD)
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT / "benchmarks",
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    first, *more = re.split(r"^## (\w+)\n", done.stdout, flags=re.MULTILINE)
+    printed = dict(zip(more[::2], more[1::2], strict=True)) if more else {entry.names[0]: first}
+    if done.returncode or sorted(printed) != sorted(entry.names):
+        return False
+    busy = f", load {load:.1f} before" if entry.timing else ""
+    version = truemorph.__version__.split("+")[0]
+    stamp = (
+        f"*{datetime.now(UTC):%Y-%m-%d}, truemorph {version}, commit {where}, {machine()}{busy}, "
+        f"{time.perf_counter() - began:.0f} s: `python benchmarks/{entry.command}`*"
+    )
+    KEPT.mkdir(exist_ok=True)
+    for file in entry.files:
+        file.write_text(f"{printed[file.stem].strip()}\n\n{stamp}\n", encoding="utf-8")
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = [name for entry in ENTRIES for name in entry.names]
+    parser.add_argument("tables", nargs="*", choices=[*every, []], metavar="TABLE", help="only these, also if current")
+    parser.add_argument("--list", action="store_true", help="say which are to be made, and make none")
+    parser.add_argument("--since", metavar="COMMIT", help="keep what was measured at this commit or later")
+    given = parser.parse_args()
+    failed = 0
+    for entry in sorted(ENTRIES, key=lambda one: one.minutes):
+        if given.tables and not set(entry.names) & set(given.tables):
+            continue
+        if not given.tables and entry.is_current(given.since):
+            state = "current"
+        elif absent := entry.obstacles():
+            state = f"left out, needs {', '.join(absent)}"
+        elif given.list:
+            state = f"to be made, about {entry.minutes:g} minutes"
+        else:
+            state = "made" if measure(entry) else "FAILED"
+            failed += state == "FAILED"
+        print(f"{entry.tables}: {state}", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
