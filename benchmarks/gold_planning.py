@@ -5,7 +5,9 @@
 
 "experts": experts are simulated with T types of real galaxies (expert_vs_crowd.csv in DATA); the observed labels are
 Galaxy Zoo 1 flags. "coverage": simulated catalogues. Random choice gets as many labels as the plan, which rounds up in
-each stratum. One process; about two minutes for 20 draws of the first, six for 100 of the second.
+each stratum. One process; about two minutes for 20 draws of the first, six for 100 of the second. Cells have rms error
+(largest error of the 8 bins); coverage, width of the range; of simulated catalogues rms error; coverage (of the worst
+bin); width; mean bias; and of θ bias, rms error, mean stated error, coverage.
 """
 
 import sys
@@ -110,10 +112,9 @@ def experts(data, draws=20):
                     best, p = planned(labels, alpha, n, seed, truth)
                     result[IDEAL] = by_truemorph(labels, alpha, np.where(best, truth, -1), true, p)
                 found[name, n].append(result)
-    print(f"Galaxy Zoo 1 flags, {labels.size:,} galaxies, T types as gold labels, mean of {draws} draws.")
-    print("rms error (largest error of the 8 bins); coverage, width of the range\n")
-    methods = (PLANNED, IGNORED, IDEAL, RANDOM)
-    header("disk", "labels", *methods)
+    print("## gold_planned")
+    methods = (PLANNED, IGNORED, RANDOM)
+    header("disk", "gold labels", *methods)
     for name in truths:
         for n in NUMBERS:
             results = [stacked([result[method] for result in found[name, n]]) for method in methods]
@@ -122,9 +123,12 @@ def experts(data, draws=20):
                 f"{one['width'].mean():.3f}"
                 for one in results
             )
-            row(name, counts[n], *cells)
-    print("\nLabels saved by the plan at equal error, in % of those of random choice (68 % interval)\n")
-    header("disk", "labels", "rms error", "largest error", "rms error, probabilities ignored", "rms error, all types")
+            row(name, f"{counts[n]:,}", *cells)
+    print("\n## gold_saved")
+    header(
+        "disk", "gold labels", "equal rms error", "equal largest error", "equal rms error, probabilities ignored",
+        "equal rms error, all types",
+    )  # fmt: skip
     for name in truths:
         errors = {
             (method, n): np.array([one[method]["error"] for one in results])
@@ -133,7 +137,7 @@ def experts(data, draws=20):
             if of == name
         }
         for n in NUMBERS:
-            row(name, counts[n], *(saved(errors, counts, n, *what) for what in (
+            row(name, f"{counts[n]:,}", *(saved(errors, counts, n, *what) for what in (
                 (PLANNED, rms), (PLANNED, largest), (IGNORED, rms), (IDEAL, rms)
             )))  # fmt: skip
 
@@ -182,19 +186,31 @@ def coverage(draws=100):
     for name, world in worlds.items():
         for seed in range(1000, 1000 + int(draws)):
             one_world(name, world, seed, fractions, curves)
-    print(f"6,000 galaxies, 300 gold labels, {draws} catalogues: disk fraction in octiles of α\n")
-    header("world", "choice and estimate", "rms", "covered (worst bin)", "width", "mean bias", "largest bias of a bin")
-    for (name, method), results in fractions.items():
-        one = stacked(results)
-        bias, covered = one["error"].mean(axis=0), one["covered"].mean(axis=0)
-        row(name, method, f"{rms(one['error']):.4f}", f"{covered.mean():.3f} ({covered.min():.2f})",
-            f"{one['width'].mean():.3f}", f"{bias.mean():+.4f}", f"{np.abs(bias).max():.3f}")  # fmt: skip
-    print(f"\nθ = {THETA} of Rayleigh, the same catalogues\n")
-    header("world", "choice", "bias", "rms", "mean stated error", "covered")
-    for (name, method), results in curves.items():
-        error, stated = np.array(results).T
-        row(name, method, f"{error.mean():+.3f} ± {error.std() / np.sqrt(error.size):.3f}", f"{rms(error):.3f}",
-            f"{stated.mean():.3f}", f"{np.mean(np.abs(error) < 1.96 * stated):.2f}")  # fmt: skip
+    print("## gold_worlds")
+    header("world", PLANNED, IGNORED, RANDOM)
+    for name in worlds:
+        row(name, *("{}; {} ({}); {}; {}".format(*of_bins(fractions[name, one])) for one in (PLANNED, IGNORED, RANDOM)))
+    print("\n## gold_theta")
+    header("world", PLANNED, IGNORED, RANDOM)
+    for name in worlds:
+        row(name, *(of_theta(curves[name, one]) for one in (PLANNED, IGNORED, RANDOM)))
+    print("\n## gold_weights")
+    header("world", "log-probability as covariate", INVERSE)
+    for name in worlds:
+        row(name, *("{}; {} ({}); {}; {}".format(*of_bins(fractions[name, one])) for one in (PLANNED, INVERSE)))
+
+
+def of_bins(results):
+    """Rms error, coverage, that of the worst bin, width and mean bias."""
+    one = stacked(results)
+    covered = one["covered"].mean(axis=0)
+    return (f"{rms(one['error']):.3f}", f"{covered.mean():.3f}", f"{covered.min():.2f}", f"{one['width'].mean():.3f}",
+            f"{one['error'].mean():+.3f}")  # fmt: skip
+
+
+def of_theta(results):
+    error, stated = np.array(results).T
+    return f"{error.mean():+.2f}, {rms(error):.2f}, {stated.mean():.2f}, {np.mean(np.abs(error) < 1.96 * stated):.2f}"
 
 
 def one_world(name, world, seed, fractions, curves):
@@ -210,13 +226,12 @@ def one_world(name, world, seed, fractions, curves):
     else:
         chosen, probability = planned(labels, alpha, 300, 10_000 + seed)
     gold = np.where(chosen, truth, -1)
-    start = "" if selected else "planned, "
     results = {
-        start + "log-probability as covariate": by_truemorph(labels, alpha, gold, true, probability),
-        start + "probabilities ignored": by_truemorph(labels, alpha, gold, true),
-        start + INVERSE: by_regression(labels, alpha, gold, true, 1 / probability),
+        PLANNED: by_truemorph(labels, alpha, gold, true, probability),
+        IGNORED: by_truemorph(labels, alpha, gold, true),
+        INVERSE: by_regression(labels, alpha, gold, true, 1 / probability),
     }
-    choices = {start + "with probabilities": (gold, probability), start + "probabilities ignored": (gold, None)}
+    choices = {PLANNED: (gold, probability), IGNORED: (gold, None)}
     known = np.where(at_random(labels.size, int(chosen.sum()), 20_000 + seed), truth, -1)
     results[RANDOM] = by_truemorph(labels, alpha, known, true)
     choices[RANDOM] = known, None

@@ -1,12 +1,12 @@
 """Make the numbers of the documentation: run benchmarks, and keep what they print in docs/numbers/.
 
-    python benchmarks/numbers.py [TABLE ...] [--list] [--since COMMIT]
+    python benchmarks/all_numbers.py [TABLE ...] [--list] [--since COMMIT]
 
-Each table is a Markdown file that pages include. Its last line says when, from which commit, on which machine and by which
-command it was measured. A table is made again if the package or its benchmark has changed since that commit, or if its
-command is another one. If interrupted, run the same command again to resume. With --since, a table is also kept if it was
-measured at COMMIT or later, so that changes that cannot alter numbers do not begin the night again. A table that fails, or
-that needs something which is not there, is reported, and the others go on. Timings need an idle machine.
+Each table is a Markdown file that pages include. Its last line says when, from which commit, on which machine and by
+which command it was measured. A table is made again if the package or its benchmark has changed since that commit, or
+if its command is another one. If interrupted, run the same command again to resume. With --since, a table is also kept
+if it was measured at COMMIT or later, so that changes that cannot alter numbers do not begin the night again. A table
+that fails, or that needs something which is not there, is reported, and the others go on. Timings need an idle machine.
 """
 
 import argparse
@@ -109,16 +109,10 @@ def measure(entry):
     where, load, began = git("rev-parse", "--short", "HEAD"), os.getloadavg()[0], time.perf_counter()
     if git("status", "--porcelain", "--", *entry.sources()):
         where += " with changes"
-    words = os.path.expandvars(entry.command).split()
+    program, *words = os.path.expandvars(entry.command).split()
     environment = os.environ | ({} if entry.timing else ONE_THREAD)
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=ROOT / "benchmarks",
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, f"benchmarks/{program}", *words]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     first, *more = re.split(r"^## (\w+)\n", done.stdout, flags=re.MULTILINE)
     printed = dict(zip(more[::2], more[1::2], strict=True)) if more else {entry.names[0]: first}
     if done.returncode or sorted(printed) != sorted(entry.names):
