@@ -75,6 +75,7 @@ def bars(table, minutes, draws=100):
     return Entry(table, minutes, f"error_bars.py {table} --draws {draws}")
 
 
+TREES = (DATA, "tests/real/test_tree_transition.py")
 ENTRIES = (
     bars("curves", 4),
     bars("fractions", 2),
@@ -86,6 +87,19 @@ ENTRIES = (
     bars("questions", 15, draws=200),
     bars("depth", 2),
     bars("depth_ignored", 3),
+    Entry("gold_planned gold_saved", 9, "gold_planning.py experts ../shared/data 100", (DATA,)),
+    Entry("gold_worlds gold_theta gold_weights", 7, "gold_planning.py coverage 100"),
+    Entry("question_fractions", 2, "question_fractions.py 200", (DATA,)),
+    Entry("tree_coverage", 1, "tree_transition.py coverage 5", ("tests/bias/test_tree.py",)),
+    Entry("tree_networks", 1, "tree_transition.py networks 5", ("tests/bias/test_tree.py",)),
+    Entry("tree_real", 1, "tree_transition.py real 5", TREES),
+    Entry("depth_real", 2, "depth.py 10", TREES),
+    Entry(
+        "other_labels other_labels_with_gold", 1, "other_labels.py 200", (DATA, "benchmarks/question_fractions.py")
+    ),
+    Entry("real_gz1", 3, "real_galaxies.py gz1", (DATA,)),
+    Entry("real_gz2", 0.1, "real_galaxies.py gz2", (DATA,)),
+    Entry("real_ferengi", 0.1, "real_galaxies.py ferengi", (DATA,)),
 )  # fmt: skip
 
 

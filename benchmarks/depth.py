@@ -23,6 +23,8 @@ from truemorph.bias.regressions import dirichlet_multinomial
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 # Votes for an answer, and the question whose paths are fitted.
 ANSWERS = {"disk": "bar", "bar": "bar", "spiral arms": "spiral"}
+SHOWN = {"disk": "features or disk", "bar": "bar, of those who were asked"}
+SHOWN |= {"spiral arms": "spiral arms, of those who were asked"}
 
 
 def scored(transition, votes, argument, classes, answer, rows, groups):
@@ -61,13 +63,16 @@ def compared(question, splits):
 
 def main(splits):
     """Print a row for each answer."""
-    print("votes for | gain in log-likelihood per image | rms by redshift: α | α, μ | rms by μ: α | α, μ")
+    print(
+        "| votes for | log-likelihood per image, T(α, μ) minus T(α) | rms by redshift: T(α) | T(α, μ) | "
+        "rms by μ: T(α) | T(α, μ) |\n|---" + "|---" * 5 + "|"
+    )
     for question in dict.fromkeys(ANSWERS.values()):
         for answer, one in compared(question, splits).items():
             gain = one[:, 1, 0] - one[:, 0, 0]
             numbers = [one[:, t, score] for score in (1, 2) for t in (0, 1)]
             shown = " | ".join(f"{values.mean():.3f} ± {values.std():.3f}" for values in numbers)
-            print(f"{answer} | {gain.mean():+.3f} ± {gain.std():.3f} | {shown}")
+            print(f"| {SHOWN[answer]} | {gain.mean():+.3f} ± {gain.std():.3f} | {shown} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 import polars as pl
-from question_fractions import DATA, draw, line, real
+from question_fractions import DATA, HEAD, draw, line, real
 
 from truemorph.catalogs.other_labels import with_other_labels
 from truemorph.questions import read_tree
@@ -49,22 +49,23 @@ def main():
     sets |= {f"Willett: {name}": among(*some) for name, some in cuts.items()}
     true = case.fractions(case.truth)
     moved = np.abs(barred - frame[f"{TASKS[2]}_weighted_fraction"].to_numpy())[bar + no_bar > 0]
-    print(f"{moved.size} galaxies with votes for bars; debiased minus raw fraction, mean size: {moved.mean():.3f}\n")
+    print("## other_labels")
+    size = f"{moved.mean():.3f}"
+    print(f"{moved.size} galaxies have votes for bars. Debiasing changes their bar fraction by {size} on average.")
     lowest = [[np.sum((cut.index == 0) & (case.truth == k) & (bar + no_bar >= n)) for n in (0, 10)] for k in (1, 2)]
-    print(
-        f"lowest octile: of {lowest[0][0]} face-on disks without a bar {lowest[0][1]} have at least 10 votes, ", end=""
+    few = (
+        "In the lowest octile, {} of {} face-on disks without a bar have at least 10 votes, and {} of {} with a bar.\n"
     )
-    print(f"of {lowest[1][0]} with a bar {lowest[1][1]}\n")
-    print("| labels, octiles of α | rms vs experts | lowest octile | highest |\n|---|---|---|---|")
-    print(f"| experts | | {true[0]:.3f} | {true[-1]:.3f} |")
+    print(few.format(*lowest[0][::-1], *lowest[1][::-1]))
+    print("| bar fraction from | rms error vs experts | lowest octile | highest octile |\n|---|---|---|---|")
+    print(f"| experts | | {true[0]:.2f} | {true[-1]:.2f} |")
     for name, found in sets.items():
-        print(f"| {name} | {np.sqrt(np.nanmean((found - true) ** 2)):.3f} | {found[0]:.3f} | {found[-1]:.3f} |")
-    head = "rms | gold alone | ratio | covered | worst bin | width of range | largest bias | draws |"
-    print(f"\n| {N_GOLD} gold labels, and | {head}\n|---|" + "---|" * 8)
+        print(f"| {name} | {np.sqrt(np.nanmean((found - true) ** 2)):.3f} | {found[0]:.2f} | {found[-1]:.2f} |")
+    print(f"\n## other_labels_with_gold\n| {N_GOLD} gold labels, and | {HEAD}")
     both = replace(case, votes=np.column_stack([case.votes, votes.log_odds]))
     instead = replace(case, votes=votes.log_odds, paths=votes.paths, labels=hard.argmax(axis=1))
-    with ProcessPoolExecutor(2) as pool:
-        for name, one in {"volunteers' votes": case, "both": both, "Willett's": instead}.items():
+    with ProcessPoolExecutor() as pool:
+        for name, one in {"votes": case, "votes and Willett's fractions": both, "Willett's fractions": instead}.items():
             print(line(name, pool.map(partial(draw, one, N_GOLD), range(draws), chunksize=10)), flush=True)
 
 

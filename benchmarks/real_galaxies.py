@@ -1,7 +1,8 @@
 """Corrected disk fractions of real galaxies vs experts' types: the tables of docs/statistics.md.
 
-Run by `make real`; needs the shared data. Rms error over octiles of α (quartiles for GZ2), and the number of
-them inside the range.
+    python benchmarks/real_galaxies.py gz1|gz2|ferengi
+
+Needs ../shared/data. Rms error over octiles of α (quartiles for GZ2), and the number of them inside the range.
 """
 
 import sys
@@ -38,8 +39,7 @@ def experts():
     axis_ratio, uncertain = frame["axis_ratio"].to_numpy(), frame["gz1_uncertain"].to_numpy()
     truths = {name: (t_type >= least).astype(int) for name, least in DEFINITIONS.items()}
     binned = {name: by_bin(truth, alpha, 8) for name, truth in truths.items()}
-    print(f"Galaxy Zoo 1 flags, {labels.size:,} galaxies: rms error (octiles inside the range)\n")
-    print("| estimate | " + " | ".join(truths) + " |\n|---|" + "---|" * len(truths))
+    print(f"| {labels.size:,} galaxies | " + " | ".join(truths) + " |\n|---|" + "---|" * len(truths))
     flat = {name: np.sqrt(np.mean((by_bin(labels, alpha, 8) - one) ** 2)) for name, one in binned.items()}
     print("| observed labels | " + " | ".join(f"{value:.3f}" for value in flat.values()) + " |")
     for family in ("rayleigh", "weibull", "fisk", "monotone"):
@@ -84,7 +84,6 @@ def experts():
 
 def votes():
     table = pl.read_csv(DATA / "gz2_votes.csv", infer_schema_length=None)
-    print("\nGalaxy Zoo 2 majority labels, T ≥ -3, quartiles of α\n")
     heads = ["source (galaxies)", "with type", "θ from labels", "observed labels", "Hart et al. 2016", "labels alone"]
     print("| " + " | ".join([*heads, "half of the types as gold labels"]) + " |")
     print("|---|---|---|---|---|---|---|")
@@ -129,16 +128,11 @@ def ferengi():
         ("rayleigh", "weibull", "fisk", "monotone"),
         gold=pairs["gold"].to_numpy(),
     )
-    print(f"\nFERENGI, {pairs.height:,} images of galaxies that are also seen at z = 0.3; α relative to that image\n")
-    print("| family | log-likelihood | AIC above best | parameters |\n|---|---|---|---|")
+    print(f"| {pairs.height:,} images, family | log-likelihood | AIC above best | parameters |\n|---|---|---|---|")
     for row in found.rows():
         values = ", ".join(f"{k} {v:.3f} ± {row['stderr'][k]:.3f}" for k, v in list(row["values"].items())[:3])
         print(f"| {row['family']} | {row['log_likelihood']:.1f} | {row['delta_aic']:.1f} | {values} |")
 
 
 if __name__ == "__main__":
-    if not DATA.is_dir():
-        sys.exit(f"no real data in {DATA}")
-    experts()
-    votes()
-    ferengi()
+    {"gz1": experts, "gz2": votes, "ferengi": ferengi}[sys.argv[1]]()

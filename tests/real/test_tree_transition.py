@@ -83,7 +83,12 @@ def test_vote_fractions_of_one_half_predict_those_of_the_other(ferengi):
 
 @pytest.fixture(scope="module")
 def bars(shared_data):
-    frame = pl.read_parquet(shared_data / "gz2_tree.parquet").drop_nulls(["bar_nair", "petroR90", "t_type"])
+    return with_expert_bars(shared_data)
+
+
+def with_expert_bars(folder):
+    """Votes, α and gold labels of Galaxy Zoo 2 galaxies."""
+    frame = pl.read_parquet(folder / "gz2_tree.parquet").drop_nulls(["bar_nair", "petroR90", "t_type"])
     votes = replace(read_votes("gz2", "bar", frame), of_paths=("smooth", "edge-on", "no bar", "bar", "smooth"))
     late, round_ = frame["t_type"].to_numpy() >= -3, frame["axis_ratio"].to_numpy() > 0.5
     gold = np.where(~late, 0, np.where(~round_, 1, np.where(frame["bar_nair"].to_numpy() > 0, 3, 2)))
