@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test slow check fuzz matrix covered lint docs wheel bench leaderboard coverage real clean
+.PHONY: setup demo test slow check fuzz matrix covered lint docs wheel numbers clean
 setup: .venv/.installed
 
 # Python may compile what is imported, once; uv compiles nothing, and most of what is installed is never imported.
@@ -69,27 +69,10 @@ wheel: setup
 	$(BIN)/uv build --quiet --out-dir dist
 	$(BIN)/python tests/follow_wheel.py dist
 
-bench: setup
-	$(BIN)/python benchmarks/statistics_speed.py
-	$(BIN)/python benchmarks/simulator.py
-	$(BIN)/python benchmarks/training_speed.py
-	$(BIN)/python benchmarks/labelling_speed.py
-	$(BIN)/python benchmarks/labelling_memory.py
-	$(BIN)/python benchmarks/gradcam_speed.py
-	$(BIN)/python benchmarks/preparing_speed.py
-	$(BIN)/python benchmarks/startup_speed.py
-
-# Hours; if interrupted, run it again to resume. docs/leaderboard.md is made from it.
-leaderboard: setup
-	$(BIN)/truemorph benchmark --data ../shared/data --out leaderboard --jobs 2
-
-# The tables of error bars in docs/statistics.md, also of bars and arms.
-coverage: setup
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/error_bars.py
-
-# The tables of docs/statistics.md, where the real data are.
-real: setup
-	$(BIN)/python benchmarks/real_galaxies.py
+# Every table of numbers in docs/numbers/ that is not current, a night on two idle cores; if interrupted, run it again to
+# resume. `python benchmarks/all_numbers.py --list` says which, and what they need.
+numbers: setup
+	$(BIN)/python benchmarks/all_numbers.py
 
 clean:
 	rm -rf .venv .matrix demo dist docs/_build docs/generated docs/reference/generated

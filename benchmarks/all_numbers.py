@@ -76,6 +76,7 @@ def bars(table, minutes, draws=100):
 
 
 TREES = (DATA, "tests/real/test_tree_transition.py")
+SPEED = "labelling_speed.py --files 32 512 4096 --zoobot $ZOOBOT_PYTHON"  # of an environment with Zoobot 2.9
 ENTRIES = (
     bars("curves", 4),
     bars("fractions", 2),
@@ -100,6 +101,14 @@ ENTRIES = (
     Entry("real_gz1", 3, "real_galaxies.py gz1", (DATA,)),
     Entry("real_gz2", 0.1, "real_galaxies.py gz2", (DATA,)),
     Entry("real_ferengi", 0.1, "real_galaxies.py ferengi", (DATA,)),
+    Entry("leaderboard_catalogues", 1, "leaderboard.py catalogues ../shared/data", (DATA,)),
+    Entry("leaderboard_bar", 20, "leaderboard.py bar ../shared/data", (DATA,)),
+    Entry("leaderboard_networks", 200, "leaderboard.py networks ../shared/data", (DATA,)),
+    Entry("startup_speed", 1, "startup_speed.py", timing=True),
+    Entry("preparing_speed", 3, "preparing_speed.py", timing=True),
+    Entry("report_speed", 1, "report_speed.py demo/report.html", ("demo/report.html",), timing=True),
+    Entry("tile_cutouts", 10, "tile_cutouts.py", timing=True),
+    Entry("labelling_speed", 60, SPEED, ("benchmarks/training_speed.py",), timing=True),
 )  # fmt: skip
 
 
@@ -115,7 +124,8 @@ def machine():
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     found = dict(line.replace("\t", "").split(": ", 1) for line in reversed(lines) if ": " in line)
     able = [one.upper().replace("_", "-") for one in INSTRUCTIONS if one in found["flags"].split()]
-    return f"{len(os.sched_getaffinity(0))} cores of {found['model name']} ({', '.join(able)})"
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} core{'s' * (cores > 1)} of {found['model name']} ({', '.join(able)})"
 
 
 def measure(entry):

@@ -6,12 +6,13 @@ ResNet50 on 424-pixel JPEGs drawn here, at the paper's 207 pixels. Each round ru
 command, from its start to the table. SRC is the folder `src` of a checkout of an earlier version, which is run with the
 packages of this one; PYTHON that of an environment with Zoobot. Both are left out if not given. Without MODEL, random
 weights are used, also in int8: their accuracy says nothing, so that the comparison with float32 is skipped. int8 is
-left out for a MODEL that has not passed it. Networks are converted before, which is timed once. Printed: medians over
-rounds of wall and CPU time (user and system, of all processes), ratios to Zoobot, and what a million images would cost
-in core hours.
+left out for a MODEL that has not passed it. Networks are converted before, which is timed once. Printed are medians
+over rounds: CPU time (user and system, of all processes) of the smallest number of files, images a second on the clock
+and relative to Zoobot of the others, and what a million images would cost in core hours, from the largest.
 """
 
 import argparse
+import contextlib
 import os
 import resource
 import statistics
@@ -25,6 +26,7 @@ import numpy as np
 
 THREADS = os.cpu_count() or 1
 SIZE = 207
+ZOOBOT = "Zoobot 2.9's predict"
 
 
 def model_folder(folder):
@@ -60,7 +62,8 @@ def quantise(folder, images):
     pixels = np.concatenate([np.stack(batch) for _, batch in decoded])
     int8.measure = lambda *_: int8.Gate(int8.GATE_IMAGES, 1.0, [0.0], 0.0, "float32")
     proof = int8.Proof("random weights", lambda *_: iter([(pixels, None)]))
-    int8.int8_engine(model, int8.networks_of(model)[0], proof)
+    with contextlib.redirect_stdout(sys.stderr):  # its progress
+        int8.int8_engine(model, int8.networks_of(model)[0], proof)
 
 
 def zoobot(images, out):
@@ -117,33 +120,43 @@ def compare(folder, files, rounds, model, before, python):
     label = [sys.executable, "-m", "truemorph.cli", "label", str(model), str(images)]
     old = {"PYTHONPATH": before} if before else {}
     contestants = {
-        "truemorph bf16": ([*label, "--precision", "bf16"], {}),
-        "truemorph fp32": ([*label, "--precision", "fp32"], {}),
-        "truemorph int8": ([*label, "--precision", "int8"], {}),
-        "torch bf16": ([*label, "--engine", "torch", "--precision", "bf16"], {}),
-        "torch fp32": ([*label, "--engine", "torch", "--precision", "fp32"], {}),
-        **({"before": (label, old), "before openvino": ([*label, "--engine", "openvino"], old)} if before else {}),
-        **({"zoobot": ([python, __file__, "--one", str(images)], {})} if python else {}),
-    }
+        "int8, after its test": ([*label, "--precision", "int8"], {}),
+        "**bf16 (default)**": ([*label, "--precision", "bf16"], {}),
+        "`--precision fp32`": ([*label, "--precision", "fp32"], {}),
+        "`--engine torch` (bf16)": ([*label, "--engine", "torch", "--precision", "bf16"], {}),
+        "`--engine torch --precision fp32`": ([*label, "--engine", "torch", "--precision", "fp32"], {}),
+        **({"before": (label, old), "before, `--engine openvino`": ([*label, "--engine", "openvino"], old)}
+           if before else {}),
+        **({ZOOBOT: ([python, __file__, "--one", str(images)], {})} if python else {}),
+    }  # fmt: skip
     seconds = {name: [] for name in contestants}
     for number in range(rounds):
         for name in list(seconds):
             command, environment = contestants[name]
-            out = folder / f"{files}-{name.replace(' ', '_')}-{number}.{'csv' if name == 'zoobot' else 'parquet'}"
-            took = timed([*command, str(out)] if name == "zoobot" else [*command, "--out", str(out)], **environment)
+            out = folder / f"{files}-{list(contestants).index(name)}-{number}.{'csv' if name == ZOOBOT else 'parquet'}"
+            took = timed([*command, str(out)] if name == ZOOBOT else [*command, "--out", str(out)], **environment)
             if took is None:
                 del seconds[name]
             else:
                 seconds[name].append(took)
-    print(f"ResNet50, {SIZE} pixels, {files} files, {THREADS} threads, start-up included, {rounds} rounds")
-    middle = {name: [statistics.median(one) for one in zip(*times, strict=True)] for name, times in seconds.items()}
-    for name, (wall, cpu) in middle.items():
-        hours = f"{cpu / files * 1e6 / 3600:6.2f} core hours for 10^6"
-        of_zoobot = ""
-        if "zoobot" in middle:
-            theirs = middle["zoobot"]
-            of_zoobot = f"{theirs[0] / wall:6.2f} / {theirs[1] / cpu:.2f} times Zoobot (wall / CPU)"
-        print(f"{name:16} {wall:7.2f} s {files / wall:7.1f} img/s  {cpu:7.2f} CPU s  {hours}  {of_zoobot}", flush=True)
+    return {name: [statistics.median(one) for one in zip(*times, strict=True)] for name, times in seconds.items()}
+
+
+def show(found):
+    """Print a table of wall and CPU seconds by number of files and engine."""
+    fewest, most = min(found), max(found)
+    heads, rows = [f"{fewest:,} files, CPU s"], {name: [f"{cpu:.1f}"] for name, (_, cpu) in found[fewest].items()}
+    for files in sorted(found)[1:]:
+        heads += [f"{files:,} files, images/s", *(["relative to Zoobot"] if ZOOBOT in found[files] else [])]
+        for name, (wall, _) in found[files].items():
+            rows[name].append(f"{files / wall:.0f}")
+            if ZOOBOT in found[files]:
+                rows[name].append(f"{found[files][ZOOBOT][0] / wall:.1f}")
+    for name, (_, cpu) in found[most].items():
+        rows[name].append(f"{cpu / most * 1e6 / 3600:.1f}")
+    print("| | " + " | ".join([*heads, "core hours for 10⁶ images"]) + " |\n|---" + "|---" * (len(heads) + 1) + "|")
+    for name, cells in rows.items():
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def main():
@@ -165,13 +178,14 @@ def main():
         pictures(folder / "first", 1)
         first = [sys.executable, "-m", "truemorph.cli", "label", str(model), str(folder / "first"), "--out"]
         wall, cpu = timed([*first, str(folder / "first.parquet")])
-        print(f"conversion and first use, one file: {wall:.1f} s, {cpu:.1f} CPU s")
+        print(f"Conversion of the network and the first file: {wall:.1f} s, {cpu:.1f} s of CPU.\n")
         if given.model is None:
             (folder / "calibration").mkdir()
             pictures(folder / "calibration", 512)
             quantise(model, folder / "calibration")
-        for files in given.files:
-            compare(folder, files, given.rounds, model, given.before, given.zoobot)
+        show({
+            files: compare(folder, files, given.rounds, model, given.before, given.zoobot) for files in given.files
+        })  # fmt: skip
 
 
 if __name__ == "__main__":

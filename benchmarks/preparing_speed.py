@@ -5,8 +5,8 @@
 Made-up tables in the archives' formats: zoo2MainSpecz.csv.gz (default 240,000 rows; all 37 answers, six columns each,
 as in SDSS's schema of the table), photometry.parquet (as many rows), table3.parquet of Simard et al. 2011 (1,120,000)
 and a table of positions (1,120,000). Votes are joined with the photometry and table3 by id, with the positions on the
-sky. Printed: seconds of the parts, one after the other in one process, with the peak memory so far; then seconds and
-peak memory of the command. Targets: 20 s and 2 GiB on two cores.
+sky. A table of the seconds of the parts, one after the other in one process, with the peak memory so far, and of the
+command. Targets: 20 s and 2 GiB on two cores.
 """
 
 import os
@@ -82,7 +82,7 @@ def write_tables(folder, rows):
     votes(rng, columns, voters)
     text = pl.DataFrame(columns).write_csv().encode()
     (folder / "zoo2MainSpecz.csv.gz").write_bytes(gzip.compress(text, compresslevel=1))
-    print(f"votes: {len(columns)} columns, {len(text) / 1e6:.0f} MB of text", flush=True)
+    print(f"Votes have {rows:,} rows and {len(columns)} columns, {len(text) / 1e6:.0f} MB of text.\n", flush=True)
 
     alpha, fwhm = rng.lognormal(2.8, 0.45, rows), rng.normal(1.32, 0.1, rows)
     radius = alpha * fwhm / 2.3548
@@ -130,7 +130,7 @@ def time_parts(folder):
         began = time.perf_counter()
         result = work()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{time.perf_counter() - began:6.2f} s, {peak:.2f} GiB  {what}", flush=True)
+        print(f"| {what} | {time.perf_counter() - began:.2f} | {peak:.2f} |", flush=True)
         return result
 
     zoo = timed("read zoo2MainSpecz.csv.gz", lambda: read_table(folder / "zoo2MainSpecz.csv.gz").frame)
@@ -159,9 +159,7 @@ def time_parts(folder):
     wide = zoo.with_columns(label=pl.Series(labels), split=split, sampling_weight=1.0, image=None)
     prepared = Preparation(CatalogTable(wide), wide[:0], [], ())
     timed(f"datasheet of {wide.width} columns", lambda: datasheet(prepared, "wide"))
-    print(describe(on_sky.statistics, "zoo2MainSpecz.csv.gz", "positions.parquet"))
-    if note:
-        print(note)
+    print(describe(on_sky.statistics, "zoo2MainSpecz.csv.gz", "positions.parquet"), note or "", file=sys.stderr)
 
 
 def own_process(*arguments):
@@ -181,8 +179,9 @@ def main(rows=ROWS):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         own_process(__file__, "--write", folder, rows)
+        print("| | seconds | peak memory, GiB |\n|---|---|---|", flush=True)
         peak, seconds = own_process(__file__, "--parts", folder)
-        print(f"parts, one after the other: {seconds:.1f} s with imports, peak {peak:.2f} GiB", flush=True)
+        print(f"| all parts, with imports | {seconds:.2f} | {peak:.2f} |", flush=True)
         prepare = [
             *(
                 "-m",
@@ -196,7 +195,7 @@ def main(rows=ROWS):
             *("--out", folder / "catalogue.parquet"),
         ]
         peak, seconds = own_process(*prepare)
-        print(f"truemorph prepare, {rows:,d} rows, three cross-matches: {seconds:.1f} s (20), peak {peak:.2f} GiB (2)")
+        print(f"| `truemorph prepare` with three cross-matches | {seconds:.2f} | {peak:.2f} |")
 
 
 if __name__ == "__main__":

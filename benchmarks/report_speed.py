@@ -31,7 +31,8 @@ WORK = """async () => {
 def main():
     page_file = Path(sys.argv[1] if len(sys.argv) > 1 else "demo/report.html").resolve()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    print(f"{page_file.name}: {page_file.stat().st_size / 1e6:.1f} MB (limit 15)")
+    print(f"A page of {page_file.stat().st_size / 1e6:.1f} MB; median and slowest of {ROUNDS}.\n")
+    print("| | loaded after | sort to next picture | filter to next picture |\n|---|---|---|---|")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for width in (360, 1400):
@@ -42,11 +43,8 @@ def main():
             times = page.evaluate(WORK)
             middle = {name: sorted(all_of_it)[ROUNDS // 2] for name, all_of_it in times.items()}
             worst = {name: max(all_of_it) for name, all_of_it in times.items()}
-            print(
-                f"{width:5d} px wide, {galaxies} galaxies: loaded after {loaded:.0f} ms; to the next picture, median "
-                f"and worst of {ROUNDS}: sort {middle['sort']:.0f}, {worst['sort']:.0f} ms, filter "
-                f"{middle['filter']:.0f}, {worst['filter']:.0f} ms"
-            )
+            cells = [f"{middle[name]:.0f}, {worst[name]:.0f} ms" for name in ("sort", "filter")]
+            print(f"| {width} pixels wide, {galaxies} galaxies | {loaded:.0f} ms | {' | '.join(cells)} |")
         browser.close()
 
 

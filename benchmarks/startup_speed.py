@@ -1,4 +1,4 @@
-"""Time of `import truemorph` and `truemorph --help`: medians of processes, one after the other.
+"""Time of `import truemorph` and of two helps: medians of processes, one after the other.
 
     python benchmarks/startup_speed.py [processes]
 
@@ -15,7 +15,7 @@ COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "import truemorph": [sys.executable, "-c", "import truemorph"],
     "truemorph --help": [str(Path(sys.executable).with_name("truemorph")), "--help"],
-    "truemorph prepare --help": [str(Path(sys.executable).with_name("truemorph")), "prepare", "--help"],
+    "truemorph label --help": [str(Path(sys.executable).with_name("truemorph")), "label", "--help"],
 }
 
 
@@ -26,8 +26,9 @@ def main(processes: int) -> None:
             began = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             seconds[name].append(time.perf_counter() - began)
+    print("| | median, s | slowest, s |\n|---|---|---|")
     for name, taken in seconds.items():
-        print(f"{name:26s} {statistics.median(taken):6.3f} s  (slowest of {processes}: {max(taken):.3f})")
+        print(f"| `{name}` | {statistics.median(taken):.2f} | {max(taken):.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Speed and memory of statistics and decoding, relative to a plain implementation.
 
-Run by `make bench`. Each pair is timed in turn, A B A B …, and the median ratios of wall and CPU time are printed, for
+Each pair is timed in turn, A B A B …, and the median ratios of wall and CPU time are printed, for
 CV18 also beside a process that keeps one core busy. First calls count. Memory is the peak of a separate process.
 """
 

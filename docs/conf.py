@@ -24,7 +24,7 @@ release = truemorph.__version__
 version = "dev" if "dev" in release else release
 URLS = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
 extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx_design"]
-exclude_patterns = ["_build", "jupyter_execute", "**/README.md"]
+exclude_patterns = ["_build", "jupyter_execute", "numbers", "**/README.md"]  # pages include docs/numbers
 templates_path = ["_templates"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

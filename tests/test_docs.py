@@ -1,6 +1,7 @@
 """The documentation names commands, options, files and names that exist."""
 
 import re
+import runpy
 import shlex
 from functools import reduce
 from operator import getitem
@@ -48,6 +49,15 @@ def test_every_public_name_is_in_the_reference():
     listed = re.findall(r"^   ([\w.]+)$", (ROOT / "docs" / "reference" / "index.rst").read_text(), re.MULTILINE)
     assert set(tm.__all__) <= set(listed)
     assert len(listed) == len(set(listed))
+
+
+def test_pages_include_the_tables_that_benchmarks_make():
+    entries = runpy.run_path(ROOT / "benchmarks" / "all_numbers.py")["ENTRIES"]
+    kept = {one.stem for one in (ROOT / "docs" / "numbers").iterdir()}
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert set(re.findall(r"^```{include} numbers/(\w+)\.md$", text, re.MULTILINE)) <= kept
+    assert kept <= {name for one in entries for name in one.names}
+    assert all((ROOT / "benchmarks" / one.command.split()[0]).is_file() for one in entries)
 
 
 def test_files_that_pages_name_exist():
