@@ -1,12 +1,11 @@
 """Simulated and real Galaxy Zoo 2 images: the numbers of docs/simulator.md, a contact sheet, and speed.
 
-    python benchmarks/simulator.py [SHEET.png]
+    python benchmarks/simulator.py compare [SHEET.png] | speed
 
 Real images: the 246 random ones of ../shared/data/gz2_challenge_images, if they exist. The sheet shows real and
 simulated galaxies in alternate rows; it contains real images, so do not publish it.
 """
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -52,7 +51,8 @@ def growth(image):
 
 
 def compare(sets):
-    print("| brightness (0-255), median over galaxies | " + " | ".join(sets) + " |")
+    counted = (f"{name} ({len(images)})" for name, images in sets.items())
+    print("| brightness (0-255), median over galaxies | " + " | ".join(counted) + " |")
     print("|---" * (len(sets) + 1) + "|")
     profiles = {name: np.median([profile(image) for image in images], axis=0) for name, images in sets.items()}
     labels = [f"at {r} R90" for r in RADII] + ["sky", "sky noise"]
@@ -94,7 +94,7 @@ def sheet(sets, path, across=8, down=3, side=160):
 
 def speed():
     galaxies = simulate_galaxies(400, seed=7)
-    print(f"\nImages a second on {os.cpu_count()} cores:")
+    print("| | images a second |\n|---|---|")
     for size, field, what in (
         (128, FIELD_R90, "whole cutout"),
         (64, CENTRAL_R90, "central crop"),
@@ -104,10 +104,10 @@ def speed():
         began = time.perf_counter()
         for _ in render(some, size, 1, field=field):
             pass
-        print(f"  {size} px, {what}: {some.height / (time.perf_counter() - began):.0f}")
+        print(f"| {size} pixels, {what} | {some.height / (time.perf_counter() - began):.0f} |")
 
 
-if __name__ == "__main__":
+def comparison(path=None):
     simulated = [image for _, image in render(simulate_galaxies(246, seed=5), 424, 1, field=FIELD_R90)]
     pictures = {"simulated": simulated}
     if DATA.is_dir():
@@ -115,6 +115,9 @@ if __name__ == "__main__":
         real = [np.asarray(Image.open(DATA / name).convert("RGB")) for name in table["image"]]
         pictures = {"real": real, **pictures}
     compare(pictures)
-    if len(sys.argv) > 1:
-        sheet(pictures, sys.argv[1])
-    speed()
+    if path is not None:
+        sheet(pictures, path)
+
+
+if __name__ == "__main__":
+    {"compare": comparison, "speed": speed}[sys.argv[1]](*sys.argv[2:])

@@ -216,14 +216,16 @@ def run(name, folder, size, n):
 
 
 def main(rounds=3):
-    for size in (207, 64):
+    rows, sizes = {name: [] for name in CONTESTANTS}, (207, 64)
+    for size in sizes:
         n = (TRAIN + VALIDATION) * MORE_AT[size]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             pictures(folder, n)
             found = {name: [] for name in CONTESTANTS}
             for pictures_asked in (1000, 4000) if size == 207 else ():
-                print(f"memory of {pictures_asked} images, MB: {run('memory', folder, size, pictures_asked)}")
+                memory_used = run("memory", folder, size, pictures_asked)
+                print(f"memory of {pictures_asked} images, MB: {memory_used}", file=sys.stderr)
             for _ in range(rounds):
                 for name in list(found):
                     one = run(name, folder, size, n)
@@ -231,16 +233,20 @@ def main(rounds=3):
                         del found[name]
                     else:
                         found[name].append(one)
-        print(f"\nResNet50, {size} pixels, {n * TRAIN // (TRAIN + VALIDATION)} images per epoch, {THREADS} threads")
         for name, times in found.items():
-            seconds = statistics.median(time[0] for time in times)
-            rate = n / seconds
-            ratios = [theirs[0] / mine[0] for theirs, mine in zip(times, found["truemorph"], strict=True)]
-            print(f"{name:20} {rate:7.1f} img/s   {statistics.median(ratios):5.2f} × our time", flush=True)
+            rate = n / statistics.median(time[0] for time in times)
+            ratio = statistics.median(
+                theirs[0] / mine[0] for theirs, mine in zip(times, found["truemorph"], strict=True)
+            )
+            rows[name].append(f"{rate:.1f} images/s" if name == "truemorph" else f"{ratio:.1f} times as long")
         epoch, decoding, loading = zip(*found["truemorph"], strict=True)
-        print(f"(once, decoding into the cache: {decoding[0]:.2f} s; reading it again: {min(decoding):.2f} s)")
         share = statistics.median(one / whole for one, whole in zip(loading, epoch, strict=True))
-        print(f"(iterating over an epoch's batches without training: {share:.2%} of its time)")
+        rows.setdefault("once, decoding into the cache", []).append(f"{decoding[0]:.2f} s")
+        rows.setdefault("reading images without training", []).append(f"{share:.1%} of the time")
+    print("| | " + " | ".join(f"{size} pixels" for size in sizes) + " |\n|---" + "|---" * len(sizes) + "|")
+    for name, cells in rows.items():
+        if cells:
+            print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Accuracy that `truemorph train` reaches: the numbers of docs/training.md.
 
-    python benchmarks/what_training_reaches.py quick | curve [SIZE ...]
-    python benchmarks/what_training_reaches.py real DATA | precision DATA | presets DATA | challenge DATA OUT
+    python benchmarks/what_training_reaches.py curve [SIZE ...]
+    python benchmarks/what_training_reaches.py quick DATA | precision DATA | presets DATA | challenge DATA OUT
 
-quick: preset "quick" on simulated galaxies, with the true T(α), naive, and on true classes. curve: the same for several
-sizes of the training set, one network each. real: degraded EFIGI galaxies with flipped labels. precision: bf16 and
-float32 on the same galaxies. presets: "paper", "standard" and "quick" at 48 pixels and 10 epochs, three seeds,
-simulated and EFIGI. challenge: five folds on Galaxy Zoo challenge images, bias before and after.
+quick: preset "quick" on simulated galaxies and on degraded EFIGI galaxies with flipped labels, with the true T(α),
+naive, and on true classes. curve: the same for several sizes of the training set, simulated, one network each.
+precision: bf16 and float32 on the same galaxies. presets: "paper", "standard" and "quick" at 48 pixels and 10 epochs,
+three seeds, simulated and EFIGI. challenge: five folds on Galaxy Zoo challenge images, bias before and after. Cells
+have balanced accuracy / AUC / log-loss vs truth.
 """
 
 import sys
@@ -24,6 +25,7 @@ from truemorph.catalogs.sampling import TRAIN
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.config import training_config
 
+TRAINED = {"truth": "trained on true classes", "right T(α)": "true T(α)", "naive": "naive"}
 SHOWN = ("balanced_accuracy", "auc", "log_loss", "fraction_rms_soft", "cv18_excess")
 
 
@@ -64,23 +66,43 @@ def heading(text):
     print(f"\n{text}\n{'':28} {'  '.join(SHOWN)}  seconds", flush=True)
 
 
-def preset_quick(world, title):
-    heading(title)
-    for what in ("truth", "right T(α)", "naive"):
-        model, seconds = trained_on(world, what, training_config("quick", crop=1.0))
-        line(what, scored(world, model), seconds)
+def table(first, heads, rows):
+    """Print a table; rows: cells by their name."""
+    print(f"| {first} | {' | '.join(heads)} |\n|---" + "|---" * len(heads) + "|")
+    for name, cells in rows.items():
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def cell(values):
+    return " / ".join(f"{value:.3f}" for value in values)
+
+
+def main_scores(world, model):
+    found = scored(world, model)
+    return [found[name] for name in SHOWN[:3]]
+
+
+def quick(data):
+    worlds, rows = (
+        {"simulated": make_world("plain", 0, Sizes()), "EFIGI degraded": make_world("real", 0, Sizes(), data)},
+        {},
+    )
+    for what, shown in TRAINED.items():
+        for world in worlds.values():
+            model, _ = trained_on(world, what, training_config("quick", crop=1.0))
+            rows.setdefault(shown, []).append(cell(main_scores(world, model)))
+    table("", [f"{name} ({one.rows(TRAIN).size:,} galaxies)" for name, one in worlds.items()], rows)
 
 
 def curve(sizes):
-    world = make_world("plain", 0, Sizes())
+    world, rows = make_world("plain", 0, Sizes()), {}
     train = np.random.default_rng(0).permutation(world.rows(TRAIN))
     for size in sizes or (500, 1000, 2000, 4000, 8000):
-        heading(f"{size} training galaxies")
         # About as many steps for each size: the smaller sets are seen more often.
         config = training_config("quick", crop=1.0, folds=1, epochs=max(12, 12 * 4000 // size), patience=100)
-        for what in ("truth", "right T(α)", "naive"):
-            model, seconds = trained_on(world, what, config, train[:size])
-            line(what, scored(world, model), seconds)
+        models = (trained_on(world, what, config, train[:size])[0] for what in TRAINED)
+        rows[f"{size:,}"] = [cell(main_scores(world, model)) for model in models]
+    table("training galaxies", TRAINED.values(), rows)
 
 
 def precision(world):
@@ -94,17 +116,27 @@ def precision(world):
 
 def presets(data):
     """Compare presets at a size that two CPU cores can train: 48 pixels, one network, 10 epochs."""
+    heads, rows = [], {}
     for title, name, sizes in (
-        ("simulated, 1,200 + 200 galaxies", "plain", Sizes(1200, 200, 3000, twins=1, pixels=48)),
-        ("EFIGI degraded, 1,552 + 217 galaxies", "real", Sizes(twins=1, pixels=48)),
+        ("simulated", "plain", Sizes(1200, 200, 3000, twins=1, pixels=48)),
+        ("EFIGI degraded", "real", Sizes(twins=1, pixels=48)),
     ):
-        heading(title)
+        found = {preset: [] for preset in ("paper", "standard", "quick")}
         for seed in range(3):
             world = make_world(name, seed, sizes, data)
-            for preset in ("paper", "standard", "quick"):
+            for preset, values in found.items():
                 config = training_config(preset, crop=1.0, folds=1, image_size=48, epochs=10, seed=seed)
                 model, seconds = trained_on(world, "right T(α)", config)
-                line(f"{preset}, seed {seed}", scored(world, model), seconds)
+                values.append([*main_scores(world, model), seconds])
+        heads.append(f"{title} ({world.rows(TRAIN).size:,} galaxies)")
+        for preset, values in found.items():
+            means = np.mean(values, axis=0)
+            rows.setdefault(f"`{preset}`", []).append(f"{cell(means[:3])}; {means[3]:.0f} s")
+        away = np.subtract(found["standard"], found["paper"])[:, :3]
+        errors = zip(away.mean(axis=0), away.std(axis=0, ddof=1) / np.sqrt(len(away)), strict=True)
+        differences = " / ".join(f"{mean:.3f} ± {error:.3f}" for mean, error in errors)
+        rows.setdefault("`standard` minus `paper`, same seed (± standard error)", []).append(differences)
+    table("", heads, rows)
 
 
 def challenge(data, out):
@@ -134,15 +166,11 @@ def challenge(data, out):
 def main(what, *where):
     warnings.filterwarnings("ignore", category=FutureWarning)
     if what == "quick":
-        preset_quick(make_world("plain", 0, Sizes()), "preset quick, 8,000 + 800 simulated galaxies")
+        quick(Path(where[0]))
     elif what == "curve":
         curve([int(size) for size in where])
-    elif what in ("real", "precision"):
-        world = make_world("real", 0, Sizes(), Path(where[0]))
-        if what == "precision":
-            precision(world)
-        else:
-            preset_quick(world, f"preset quick, {world.rows(TRAIN).size} EFIGI galaxies, degraded")
+    elif what == "precision":
+        precision(make_world("real", 0, Sizes(), Path(where[0])))
     elif what == "presets":
         presets(Path(where[0]))
     else:
