@@ -64,15 +64,16 @@ def compare(sets):
     radii = {name: np.array([growth(image) for image in images]) for name, images in sets.items()}
     for k, label in enumerate(("R_petro", "R50", "R90")):
         cells = [", ".join(f"{v:.2f}" for v in np.percentile(one[:, k], [10, 50, 90])) for one in radii.values()]
-        print(f"| {label} in R90, 10, 50, 90 % | " + " | ".join(cells) + " |")
+        print(f"| {label} measured on the image / R90 (10, 50, 90 %) | " + " | ".join(cells) + " |")
     cells = [
         ", ".join(f"{v:.2f}" for v in np.percentile(one[:, 2] / one[:, 1], [10, 50, 90])) for one in radii.values()
     ]
-    print("| R90 / R50, 10, 50, 90 % | " + " | ".join(cells) + " |")
+    print("| R90 / R50 | " + " | ".join(cells) + " |")
     shapes = {name: measure_shapes(np.stack([_central(image) for image in images])) for name, images in sets.items()}
-    for column in ("axis_ratio", "colour", "contrast"):
+    shown = {"axis_ratio": "axis ratio", "colour": "red / blue light (log10)", "contrast": "contrast of structure"}
+    for column, name in shown.items():
         cells = [", ".join(f"{v:.2f}" for v in np.percentile(one[column], [10, 50, 90])) for one in shapes.values()]
-        print(f"| {column.replace('_', ' ')} measured on the image, 10, 50, 90 % | " + " | ".join(cells) + " |")
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def _central(image):
