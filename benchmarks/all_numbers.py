@@ -115,6 +115,8 @@ ENTRIES = (
     Entry("startup_speed", 1, "startup_speed.py", timing=True),
     Entry("preparing_speed", 3, "preparing_speed.py", timing=True),
     Entry("simulator_speed", 1, "simulator.py speed", timing=True),
+    Entry("gradcam_speed", 5, "gradcam_speed.py 3 128", timing=True),
+    Entry("labelling_memory", 20, "labelling_memory.py", timing=True),
     Entry("training_speed", 30, "training_speed.py", timing=True),
     Entry("report_speed", 1, "report_speed.py demo/report.html", ("demo/report.html",), timing=True),
     Entry("tile_cutouts", 10, "tile_cutouts.py", timing=True),
@@ -170,7 +172,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="say which are to be made, and make none")
     parser.add_argument("--since", metavar="COMMIT", help="keep what was measured at this commit or later")
     given = parser.parse_args()
-    failed = 0
+    failed, minutes = 0, 0.0
     for entry in sorted(ENTRIES, key=lambda one: one.minutes):
         if given.tables and not set(entry.names) & set(given.tables):
             continue
@@ -179,11 +181,13 @@ def main():
         elif absent := entry.obstacles():
             state = f"left out, needs {', '.join(absent)}"
         elif given.list:
-            state = f"to be made, about {entry.minutes:g} minutes"
+            state, minutes = f"to be made, about {entry.minutes:g} min", minutes + entry.minutes
         else:
             state = "made" if measure(entry) else "FAILED"
             failed += state == "FAILED"
         print(f"{entry.tables}: {state}", flush=True)
+    if given.list:
+        print(f"about {minutes / 60:.1f} hours on two idle cores")
     return int(failed > 0)
 
 

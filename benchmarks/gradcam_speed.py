@@ -22,6 +22,7 @@ from truemorph.explain.gradcam import GradCam
 from truemorph.explain.study import Galaxies, explain
 
 THREADS = 2
+NAMES = {"predict": "predictions", "maps": "maps", "explain": "galaxies, with prediction, profiles and means"}
 
 
 def resnet50(size):
@@ -38,7 +39,8 @@ def resnet50(size):
 
 def main(rounds=3, galaxies=256):
     torch.set_num_threads(THREADS)
-    print(f"ResNet50, float32, {THREADS} threads, torch {torch.__version__}, medians of {rounds} rounds in turn")
+    print(f"ResNet50, float32, torch {torch.__version__}; medians of {rounds} rounds.\n")
+    print("| pixels | layer (cells) | | a second | × the time of predicting |\n|---|---|---|---|---|")
     for size, n in ((64, galaxies), (207, max(galaxies // 4, 16))):
         model = resnet50(size)
         pixels = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
@@ -63,8 +65,7 @@ def main(rounds=3, galaxies=256):
                 ratio = statistics.median(np.array(times) / seconds["predict"])
                 where = f"{cam.layer} ({cam.grid.cells}×{cam.grid.cells})"
                 print(
-                    f"{size:4} pixels  {where:16} {name:8} {n / statistics.median(times):7.1f} /s   {ratio:5.2f} × "
-                    "the time of predicting",
+                    f"| {size} | {where} | {NAMES[name]} | {n / statistics.median(times):.0f} | {ratio:.2f} |",
                     flush=True,
                 )
 

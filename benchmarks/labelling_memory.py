@@ -3,7 +3,7 @@
     python benchmarks/labelling_memory.py [MANY [MINUTES]]
 
 A tiny network on 64-pixel JPEGs, from tar files and from a folder, each labelling a process of its own. Printed: peak
-resident memory (MB), seconds; the seconds that posteriors of a catalogue of 10^6 rows take; then, from one process that
+resident memory (MB), seconds; those of posteriors of a catalogue of 10^6 rows; then, with MINUTES, from one process that
 labels 1,000 images again and again for so many minutes, its resident memory and number of open files over time.
 """
 
@@ -114,24 +114,26 @@ def again_and_again(model, source, minutes):
             files = len(os.listdir("/proc/self/fd"))
             seconds = time.monotonic() - began
             print(
-                f"after {rounds:5,d} labellings, {seconds:5.0f} s: {megabytes:5.0f} MB, {files} open files", flush=True
+                f"after {rounds:,} labellings, {seconds:.0f} s: {megabytes:.0f} MB, {files} open files", file=sys.stderr
             )
             shown += 1
 
 
-def main(many=100_000, minutes=30):
+def main(many=100_000, minutes=0):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = small_model(folder)
+        print("| | peak memory, MB | seconds |\n|---|---|---|")
         for kind in ("tar", "folder"):
             for n in (FEW, many):
                 source = write_images(folder / f"{kind}-{n}", n, kind)
                 peak, seconds = labelled(model, source, "--out", folder / f"{kind}-{n}.parquet")
-                print(f"{kind:7} {n:8,d} images: peak {peak:6.0f} MB, {seconds:6.1f} s", flush=True)
-        again_and_again(model, folder / f"tar-{FEW}", minutes)
+                print(f"| {kind}, {n:,} images | {peak:.0f} | {seconds:.1f} |", flush=True)
+        if minutes:
+            again_and_again(model, folder / f"tar-{FEW}", minutes)
         path = catalogue(folder, 1_000_000)
         peak, seconds = labelled(folder / "fit.json", path, "--out", folder / "posteriors.parquet")
-        print(f"posteriors of 1,000,000 rows without images: {seconds:.1f} s, peak {peak:.0f} MB")
+        print(f"| posteriors of 1,000,000 rows without images | {peak:.0f} | {seconds:.1f} |")
 
 
 if __name__ == "__main__":
