@@ -3,7 +3,7 @@
     python benchmarks/labelling_memory.py [MANY [MINUTES]]
 
 A tiny network on 64-pixel JPEGs, from tar files and from a folder, each labelling a process of its own. Printed: peak
-resident memory (MB), seconds; those of posteriors of a catalogue of 10^6 rows; then, with MINUTES, from one process that
+resident memory (MB), seconds; also of posteriors of a catalogue of 10^6 rows; with MINUTES, from one process that
 labels 1,000 images again and again for so many minutes, its resident memory and number of open files over time.
 """
 
