@@ -15,6 +15,7 @@ import pytest
 
 import truemorph as tm
 from conftest import ROOT, run
+from truemorph.bias.families import COMPARED
 from truemorph.cli import COMMANDS, command_app
 
 
@@ -107,7 +108,7 @@ def test_transition_compares_families_and_corrects_fractions(capsys, catalogue, 
     assert status == 0
     described = json.loads(fit.read_text())
     assert described["method"] == "gold"
-    assert {row["family"] for row in described["families"]} == {"rayleigh", "weibull", "fisk", "monotone"}
+    assert {row["family"] for row in described["families"]} == set(COMPARED)
     assert described["family"] == described["families"][0]["family"]
     assert described["confounding"]["checked"]
     assert described["definition"] == "disk: truth is 1"

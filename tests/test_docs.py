@@ -10,6 +10,11 @@ import pytest
 
 import truemorph as tm
 from conftest import ROOT
+from truemorph.archives.fetch import ARCHIVES
+from truemorph.bias.families import COMPARED, WITH_FORMULA
+from truemorph.catalogs.columns import NAMED
+from truemorph.catalogs.mapping import PRESETS
+from truemorph.classifiers.engines import ENGINES
 from truemorph.cli import COMMANDS, GROUPS, command_app
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("[ct]*/*.md")]
@@ -58,6 +63,24 @@ def test_pages_include_the_tables_that_benchmarks_make():
     assert set(re.findall(r"^```{include} numbers/(\w+)\.md$", text, re.MULTILINE)) <= kept
     assert kept <= {name for one in entries for name in one.names}
     assert all((ROOT / "benchmarks" / one.command.split()[0]).is_file() for one in entries)
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (("docs/archives.md",), ARCHIVES),
+        (("docs/catalogues.md",), NAMED),
+        (("docs/catalogues.md", "src/truemorph/commands/prepare.py"), PRESETS),
+        (("docs/statistics.md", "src/truemorph/commands/transition.py"), (*COMPARED, "constant", "matrix", "logistic")),
+        (("src/truemorph/commands/train.py",), WITH_FORMULA),
+        (("docs/labelling.md", "src/truemorph/commands/label.py"), ENGINES),
+    ],
+    ids=["archives", "columns", "presets", "families", "known curves", "engines"],
+)
+def test_pages_and_help_name_what_there_is_to_choose_from(places, names):
+    for place in places:
+        words = set(re.findall(r"\w+(?:-\w+)*", (ROOT / place).read_text(encoding="utf-8")))
+        assert set(names) <= words, place
 
 
 def test_files_that_pages_name_exist():

@@ -17,7 +17,7 @@ from truemorph.bias.curves import (
     TabulatedTransition,
     WeibullTransition,
 )
-from truemorph.bias.families import FAMILIES, transition_from_dict, transition_to_dict
+from truemorph.bias.families import FAMILIES, WITH_FORMULA, transition_from_dict, transition_to_dict
 from truemorph.bias.regressions import LogisticTransition
 from truemorph.errors import InputError
 
@@ -26,6 +26,7 @@ alphas = st.lists(st.floats(0, 1e6), min_size=1, max_size=20).map(np.array)
 thetas = st.floats(0.01, 1e4)
 false_disks = st.floats(0, 0.9)
 shapes = st.floats(0.3, 8)
+KINDS = {"scale": thetas, "shape": shapes, "probability": st.floats(0, 1)}
 knots = st.lists(st.floats(0, 200), min_size=2, max_size=9, unique=True).map(sorted)
 
 
@@ -55,10 +56,10 @@ def tabulated(draw):
 
 
 transitions = st.one_of(
-    st.builds(RayleighTransition, thetas, false_disks),
-    st.builds(WeibullTransition, thetas, shapes, false_disks),
-    st.builds(FiskTransition, thetas, shapes, false_disks),
-    st.builds(ConstantTransition, st.floats(0, 1), false_disks),
+    *(
+        st.builds(one, **{name: KINDS[kind] for name, kind in one.free.items()}, false_disk=false_disks)
+        for one in (*map(FAMILIES.get, WITH_FORMULA), ConstantTransition)
+    ),
     monotone(),
     logistic(),
     tabulated(),

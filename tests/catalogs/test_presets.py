@@ -1,11 +1,14 @@
 """Presets: tables with the columns of the surveys' files get the correct labels."""
 
+from importlib import resources
+
 import numpy as np
 import polars as pl
 import pytest
 
 from catalogs.made_up import T01, noted, refused
 from truemorph.catalogs.columns import VOTES
+from truemorph.catalogs.mapping import PRESETS
 from truemorph.catalogs.prepare import prepare
 
 N = 40
@@ -91,6 +94,12 @@ TABLES = [
     ("candels", {**IDS, **question(f"{Q}-candels", FEATURES), "r": RADII / 10}, True, R | {"psf_fwhm": 0.18}),
     ("truemorph", OWN, False, {}),
 ]
+
+
+def test_every_preset_is_listed():
+    """Those that are found by the columns of a table are in `DETECTED`, in order."""
+    files = (resources.files("truemorph.catalogs") / "presets").iterdir()
+    assert {one.name.removesuffix(".toml") for one in files} | {"truemorph"} == set(PRESETS)
 
 
 def frame_of(columns):

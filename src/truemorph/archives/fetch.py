@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from truemorph.archives.addresses import addresses
 from truemorph.archives.provenance import Fetched
 from truemorph.errors import extras_named
 
 # Modules of this package with PER_SECOND (maximum requests per second) and `fetch(session, known, out, *, options)`.
-ARCHIVES = ("gz2", "sdss", "simard", "hst")
+Archive = Literal["gz2", "sdss", "simard", "hst"]
+ARCHIVES = get_args(Archive)
 
 
 def options_of(name: str) -> set[str]:

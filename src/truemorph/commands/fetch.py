@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from truemorph.archives.fetch import ARCHIVES, fetch, options_of
+from truemorph.archives.fetch import ARCHIVES, Archive, fetch, options_of
 from truemorph.archives.provenance import PROVENANCE, Fetched
 from truemorph.arguments import Names, Table, validated
 from truemorph.errors import InputError
 from truemorph.findings import unique
 from truemorph.results import PlainResult, text_facts, text_table
 
-Archive = Literal["gz2", "sdss", "simard", "hst"]
 # Tables that prepare joins to votes.
 _JOINED = {"sdss": "photometry.parquet", "simard": "table3.parquet"}
 
@@ -42,7 +41,7 @@ def fetch_archive(
 
     Parameters
     ----------
-    archives : {"gz2", "sdss", "simard", "hst"}
+    archives : str
         Archives to download; one or more.
     out : path, optional
         Folder; default data/ARCHIVE. For several archives, the folder in which each gets its own.
@@ -81,10 +80,10 @@ def fetch_archive(
 
     Examples
     --------
-    >>> fetch_archive("sdss7")
+    >>> fetch_archive("gz2", fov=60)
     Traceback (most recent call last):
         ...
-    truemorph.errors.InputError: `archives`: input should be 'gz2', 'sdss', 'simard' or 'hst'; got 'sdss7'
+    truemorph.errors.InputError: `fov` is an option of fetch hst, not of fetch gz2
     """
     if not archives:
         raise InputError(f"name what to fetch: {', '.join(ARCHIVES)}")
