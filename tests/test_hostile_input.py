@@ -110,6 +110,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_to_write(tmp_path, full_dis
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing_behind(tmp_path):
     """A limit on the size of files stops the writer as a full disk does."""
     tm.simulate_catalogue(400).write_parquet(tmp_path / "cat.parquet")

@@ -145,6 +145,7 @@ def test_a_table_of_gold_labels_has_the_classes_or_numbers(capsys, mergers, tmp_
     assert silent(err)
 
 
+@pytest.mark.slow
 def test_a_network_of_other_classes(capsys, mergers, tmp_path):
     pytest.importorskip("lightning")
     tiny = {"image_size": 32, "crop": 1.0, "epochs": 1, "batch_size": 16, "hidden": 8, "folds": 1}

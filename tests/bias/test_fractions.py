@@ -73,6 +73,7 @@ def test_few_gold_labels_in_bins_of_a_column_that_determines_the_class():
     assert np.mean(covered) > 0.88
 
 
+@pytest.mark.slow
 def test_a_knot_at_its_bound_does_not_inflate_the_errors():
     """Its logit has a large scatter over resamples, but its probability does not: errors follow the probability."""
     labels, alpha, truth = labels_through(FiskTransition(6.0, 3.0), 3_000, 13)  # almost no flips at high α

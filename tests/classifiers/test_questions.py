@@ -114,6 +114,7 @@ def test_bars_are_learned_through_the_bias(survey):
     assert abs(ours - true) < 0.05 < abs(naive - true)
 
 
+@pytest.mark.slow
 def test_naive_training_takes_the_majority_path_as_correct(survey):
     options = {"naive": True, "question": "bar", "settings": TINY, "out": survey / "naive"}
     model = tm.train_classifier(survey / "catalogue.parquet", **options).model

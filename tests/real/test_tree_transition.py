@@ -73,6 +73,7 @@ def of_halves(votes, alpha, column, classes, galaxy, redshift, seed):
     return found
 
 
+@pytest.mark.slow
 def test_vote_fractions_of_one_half_predict_those_of_the_other(ferengi):
     away = of_halves(*ferengi, seed=0)
     every = np.concatenate([values for one in away for values in one.values()])

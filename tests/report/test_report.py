@@ -109,6 +109,7 @@ def reported_on(capsys, *arguments, out):
     return json.loads(printed)
 
 
+@pytest.mark.slow
 def test_names_that_are_markup_stay_text(runs, catalogue, tmp_path, capsys):
     hostile = 'x"><meta http-equiv="refresh" content="0;url=http://localhost/leak">'
     columns = {hostile: pl.col("radius"), "object_id": pl.format("<script>{}</script>", pl.col("object_id"))}
@@ -180,6 +181,7 @@ def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkey
     assert says in err
 
 
+@pytest.mark.slow
 def test_given_labels_are_used_with_this_catalogues_labels_on_galaxies_that_all_models_label(
     runs, catalogue, tmp_path, capsys
 ):

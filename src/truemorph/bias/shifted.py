@@ -41,6 +41,7 @@ class ShiftedTransition(Transition):
     --------
     A galaxy that is fainter by 2 mag/arcsec² is labelled like one of half the resolution.
 
+    >>> from truemorph import RayleighTransition
     >>> t = ShiftedTransition(RayleighTransition(11.25), slopes=[-0.3466], center=[22.0])
     >>> np.round(t.flip_probability([[10.0, 22.0], [20.0, 24.0]]), 3)
     array([0.674, 0.674])
