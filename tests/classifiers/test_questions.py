@@ -54,6 +54,7 @@ def test_one_network_answers_both_questions(both, survey):
     np.testing.assert_allclose(p[:, spiral.part].sum(axis=1), 1)
 
 
+@pytest.mark.slow
 def test_labels_of_all_questions_in_one_pass(both, survey):
     catalogue = survey / "catalogue.parquet"
     found = tm.label_galaxies(survey / "both", catalogue, out=survey / "labels.parquet")
