@@ -1,5 +1,6 @@
 """Input that no honest user gives: each ends in one clear line, or is shown without harm."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -118,6 +119,7 @@ def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing_behind(tmp_
     done = subprocess.run(
         [sys.executable, "-m", "truemorph", *arguments],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # compiled modules would be cut off for later tests
         capture_output=True,
         text=True,
         check=False,

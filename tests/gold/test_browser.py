@@ -177,9 +177,9 @@ def test_questions_of_a_tree_are_asked_along_the_gates(start, opened, of_bars):
         press(page, keys[-1])
     said = ["bar", "smooth", "edge-on", "cannot tell", "disk, cannot tell", "unclear", "artefact"]
     assert read_answers(folder)["answer"].to_list() == said
-    for _ in said:
+    for number in range(len(said), 0, -1):
         page.keyboard.press("ArrowLeft")
-    sync_api.expect(page.locator("#place")).to_contain_text("1 of")
+        sync_api.expect(page.locator("#place")).to_contain_text(f"{number} of")
     for level, answer in enumerate(["disk", "not edge-on", "bar"]):
         sync_api.expect(text).to_have_text(texts[level])
         sync_api.expect(pressed).to_have_text(f"2 {answer}")

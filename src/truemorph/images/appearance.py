@@ -27,7 +27,8 @@ def appearance(pixels: np.ndarray) -> np.ndarray:
         return np.abs(rows[:, :, distance:][:, both] - rows[:, :, :-distance][:, both])
 
     noise = np.minimum(differences(1, radius > _SKY), _STAR).mean(axis=1) + _FAINTEST
-    fine, middle, coarse = (differences(one, radius < _GALAXY).mean(axis=1) + _FAINTEST for one in (1, 3, 8))
+    distances = (min(one, max(1, side // 4)) for one in (1, 3, 8))  # within the galaxy of small images
+    fine, middle, coarse = (differences(one, radius < _GALAXY).mean(axis=1) + _FAINTEST for one in distances)
     radius, colours = radius[:, some], np.moveaxis(pixels[:, some, some], 3, 0)
     sky = np.array([np.median(one[:, radius > _SKY], axis=1) for one in colours])
     red, green, blue = np.maximum(colours.mean(axis=(2, 3)) - sky, 0) + _FAINTEST
