@@ -206,6 +206,7 @@ def test_false_disks_are_fitted_if_gold_labels_have_them():
     assert abs(from_labels.values["false_disk"] - 0.06) < 4 * from_labels.stderr["false_disk"]
 
 
+@pytest.mark.slow
 def test_k_classes_and_two_observables_in_one_logistic_transition():
     nan = [float("nan")] * 3
     true = LogisticTransition(

@@ -73,6 +73,7 @@ def test_labels_of_all_questions_in_one_pass(both, survey):
         assert np.isfinite(list(given.values())[1:]).all()
 
 
+@pytest.mark.slow
 def test_the_posterior_is_that_of_the_votes(both, survey):
     catalogue = pl.read_parquet(survey / "catalogue.parquet")
     path = survey / "catalogue.parquet"

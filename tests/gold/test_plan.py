@@ -97,6 +97,7 @@ def test_the_wanted_error_is_predicted_for_every_bin(catalogue):
     assert np.all(np.diff(table["planned"]) < 0)
 
 
+@pytest.mark.slow
 def test_a_plan_uses_the_estimate_that_it_is_given(catalogue, tmp_path):
     """That of the labels gives the plan that is made without one; another curve, another plan."""
     table, options = catalogue.frame.select("object_id", "label", "alpha"), {"budget": 200, "seed": 0}

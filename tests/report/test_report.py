@@ -123,6 +123,7 @@ def test_names_that_are_markup_stay_text(runs, catalogue, tmp_path, capsys):
     assert list((tmp_path / "p_files" / "figures").glob("distribution_x_meta_http-equiv_*_1.pdf"))
 
 
+@pytest.mark.slow
 def test_without_images_the_page_adapts(tmp_path, capsys):
     """A catalogue with experts' types and another catalogue's fractions, alone and with a fit as model."""
     world = simulate_catalogue(3000, seed=2, gold=3000).drop("sampling_weight")
