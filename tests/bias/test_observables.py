@@ -100,7 +100,7 @@ def test_what_t_leaves_out_is_noticed_where_it_matters():
     fired, quiet = 0, 0
     for seed in range(4):
         labels, alpha, mu, _, known = world(seed=seed, gold=300)
-        for given in ({}, {"gold": known}):
+        for given in ({}, {"gold": known}, {"method": "binned"}):
             fit = fit_transition(labels, alpha, "fisk", delta=None, **given)
             codes = [one.code for one in ignored_findings(fit, {"surface_brightness": mu, "snr": alpha * np.nan})]
             fired += codes == ["observable-ignored"]
@@ -108,7 +108,7 @@ def test_what_t_leaves_out_is_noticed_where_it_matters():
         for given in ({}, {"gold": known}):
             fit = fit_transition(labels, alpha, "fisk", delta=None, **given)
             quiet += not ignored_findings(fit, {"surface_brightness": mu})
-    assert fired >= 7
+    assert fired >= 11
     assert quiet >= 7
 
 

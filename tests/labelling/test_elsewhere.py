@@ -16,7 +16,7 @@ from truemorph.tables import read_table
 
 
 def another(n, seed, disks=0.5, shift=0.0):
-    """Galaxies whose classes are told apart by a feature, with labels as the truth."""
+    """Galaxies with a feature that differs between the classes; labels are the true classes."""
     rng = np.random.default_rng(seed)
     truth = (rng.random(n) < disks).astype(int)
     columns = {"object_id": np.arange(n), "label": truth, "alpha": rng.lognormal(2.8, 0.3, n), "gold": truth}

@@ -260,7 +260,9 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
         if fit.votes is not None or known.sum() < _FEWEST_IN_GROUP or np.ptp(values[known]) == 0:
             continue
         with suppress(InputError):  # a family that depends on no observables, or not from labels alone
-            p_value, apart = _left_out(fit.sample, fit.settings, name, values, rows)
+            # Bins have no likelihood.
+            settings = replace(fit.settings, method="likelihood") if fit.method == "binned" else fit.settings
+            p_value, apart = _left_out(fit.sample, settings, name, values, rows)
             shown = has_gold and p_value < level
             if has_gold and not shown and fit.sample.n_classes == 2 and fit.sample.nodes is None:
                 labels = replace(fit.sample, gold=None, probability=None)
