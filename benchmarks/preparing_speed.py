@@ -5,12 +5,10 @@
 Made-up tables in the archives' formats: zoo2MainSpecz.csv.gz (default 240,000 rows; all 37 answers, six columns each,
 as in SDSS's schema of the table), photometry.parquet (as many rows), table3.parquet of Simard et al. 2011 (1,120,000)
 and a table of positions (1,120,000). Votes are joined with the photometry and table3 by id, with the positions on the
-sky. A table of the seconds of the parts, one after the other in one process, with the peak memory so far, and of the
-command. Targets: 20 s and 2 GiB on two cores.
+sky. Targets: 20 s and 2 GiB on two cores.
 """
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -114,54 +112,6 @@ def write_tables(folder, rows):
     pl.DataFrame(positions).sample(fraction=1, shuffle=True, seed=3).write_parquet(folder / "positions.parquet")
 
 
-def time_parts(folder):
-    """Each part by itself, on tables already read."""
-    import numpy as np
-    import polars as pl
-
-    from truemorph.catalogs.crossmatch import describe, match_ids, match_sky
-    from truemorph.catalogs.datasheet import datasheet
-    from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc
-    from truemorph.catalogs.prepare import Preparation
-    from truemorph.catalogs.sampling import PAPER_SPLIT, draw_sample, split_galaxies
-    from truemorph.tables import CatalogTable, read_table
-
-    def timed(what, work):
-        began = time.perf_counter()
-        result = work()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"| {what} | {time.perf_counter() - began:.2f} | {peak:.2f} |", flush=True)
-        return result
-
-    zoo = timed("read zoo2MainSpecz.csv.gz", lambda: read_table(folder / "zoo2MainSpecz.csv.gz").frame)
-    photometry, table3, positions = (
-        timed(f"read {name}", lambda name=name: read_table(folder / name).frame)
-        for name in ("photometry.parquet", "table3.parquet", "positions.parquet")
-    )
-    ids = zoo["dr7objid"]
-    by_id = timed("match with photometry by id", lambda: match_ids(ids, photometry["objid"]))
-    timed("match with table3 by id", lambda: match_ids(ids, table3["objID"]))
-    on_sky = timed(
-        "match with positions on the sky",
-        lambda: match_sky(zoo["ra"], zoo["dec"], positions["ra"], positions["dec"], 2),
-    )
-    joined = photometry[by_id.index]
-    radius, redshift, magnitude = (
-        joined[name].to_numpy().astype(float) for name in ("petroRad_r", "redshift", "petroMag_r")
-    )
-    timed("radii in kpc, astropy's import included", lambda: physical_radius_kpc(radius, redshift))
-    timed("absolute magnitudes", lambda: absolute_magnitude(magnitude, redshift, joined["extinction_r"].to_numpy()))
-    labels = (zoo["t01_smooth_or_features_a01_smooth_fraction"] < 0.5).cast(pl.Int64).to_numpy()
-    keys = ids.to_list()
-    chosen, note = timed("draw the paper's sample", lambda: draw_sample(labels, keys))
-    timed("split it", lambda: split_galaxies(ids.filter(pl.Series(chosen)).to_list(), PAPER_SPLIT))
-    split = pl.Series(np.where(chosen, "train", "unused"))
-    wide = zoo.with_columns(label=pl.Series(labels), split=split, sampling_weight=1.0, image=None)
-    prepared = Preparation(CatalogTable(wide), wide[:0], [], ())
-    timed(f"datasheet of {wide.width} columns", lambda: datasheet(prepared, "wide"))
-    print(describe(on_sky.statistics, "zoo2MainSpecz.csv.gz", "positions.parquet"), note or "", file=sys.stderr)
-
-
 def own_process(*arguments):
     """Peak memory in GiB and seconds of a command.
 
@@ -179,29 +129,18 @@ def main(rows=ROWS):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         own_process(__file__, "--write", folder, rows)
-        print("| | seconds | peak memory, GiB |\n|---|---|---|", flush=True)
-        peak, seconds = own_process(__file__, "--parts", folder)
-        print(f"| all parts, with imports | {seconds:.2f} | {peak:.2f} |", flush=True)
         prepare = [
-            *(
-                "-m",
-                "truemorph.cli",
-                "prepare",
-                folder / "zoo2MainSpecz.csv.gz",
-                "--join",
-                folder / "photometry.parquet",
-            ),
+            *("-m", "truemorph.cli", "prepare", folder / "zoo2MainSpecz.csv.gz", "--join", folder / "photometry.parquet"),
             *("--join", f"{folder / 'table3.parquet'}=objID", "--match", folder / "positions.parquet", "--within", 2),
             *("--out", folder / "catalogue.parquet"),
         ]
         peak, seconds = own_process(*prepare)
-        print(f"| `truemorph prepare` with three cross-matches | {seconds:.2f} | {peak:.2f} |")
+        print("| | seconds | peak memory, GiB |\n|---|---|---|")
+        print(f"| `truemorph prepare` with three cross-matches | {seconds:.0f} | {peak:.1f} |")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--write"]:
         write_tables(Path(sys.argv[2]), int(sys.argv[3]))
-    elif sys.argv[1:2] == ["--parts"]:
-        time_parts(Path(sys.argv[2]))
     else:
         main(*map(int, sys.argv[1:]))

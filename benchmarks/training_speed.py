@@ -1,13 +1,14 @@
 """Speed of training from files, compared with (a) a plain PyTorch loop and (b) Zoobot's fine-tuning.
 
-    python benchmarks/training_speed.py [ROUNDS]
+    python benchmarks/training_speed.py [--rounds N] [--zoobot PYTHON]
 
 ResNet50 on 424-pixel JPEGs drawn here, at the paper's 207 pixels and at 64: (a) a plain PyTorch float32 loop with
 Pillow and torchvision transforms in worker processes, (b) FinetuneableZoobotClassifier with galaxy-datasets' default
-augmentation (skipped where zoobot is not installed). Each round runs all of them in turn, each in a process of its own
+augmentation (PYTHON is that of an environment with Zoobot; left out if not given). Each round runs all of them in turn, each in a process of its own
 that trains two epochs; what counts is the second, validation included. Printed: medians over rounds, and ratios.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -205,9 +206,9 @@ def memory(folder, size, n):
 CONTESTANTS = {"truemorph": ours, "plain float32 loop": plain_loop, "zoobot": zoobot}
 
 
-def run(name, folder, size, n):
+def run(name, folder, size, n, python=sys.executable):
     """Run one program in its own process; None if it cannot run."""
-    command = [sys.executable, __file__, "--one", name, str(folder), str(size), str(n)]
+    command = [python, __file__, "--one", name, str(folder), str(size), str(n)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"{name}: left out ({(done.stderr.strip().splitlines() or ['failed'])[-1]})", file=sys.stderr)
@@ -215,20 +216,26 @@ def run(name, folder, size, n):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def main(rounds=3):
-    rows, sizes = {name: [] for name in CONTESTANTS}, (207, 64)
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--zoobot")
+    given = parser.parse_args()
+    pythons = {"zoobot": given.zoobot} if given.zoobot else {}
+    contestants = [name for name in CONTESTANTS if name != "zoobot" or given.zoobot]
+    rows, sizes = {name: [] for name in contestants}, (207, 64)
     for size in sizes:
         n = (TRAIN + VALIDATION) * MORE_AT[size]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             pictures(folder, n)
-            found = {name: [] for name in CONTESTANTS}
+            found = {name: [] for name in contestants}
             for pictures_asked in (1000, 4000) if size == 207 else ():
                 memory_used = run("memory", folder, size, pictures_asked)
                 print(f"memory of {pictures_asked} images, MB: {memory_used}", file=sys.stderr)
-            for _ in range(rounds):
+            for _ in range(given.rounds):
                 for name in list(found):
-                    one = run(name, folder, size, n)
+                    one = run(name, folder, size, n, pythons.get(name, sys.executable))
                     if one is None:
                         del found[name]
                     else:
@@ -254,4 +261,4 @@ if __name__ == "__main__":
         what = {**CONTESTANTS, "memory": memory}[sys.argv[2]]
         print(json.dumps(what(Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))))
     else:
-        main(*map(int, sys.argv[1:]))
+        main()
