@@ -17,6 +17,7 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import truemorph
@@ -33,7 +34,8 @@ class Entry:
     """A command of a benchmark, relative to benchmarks/, and the tables that it prints.
 
     Of several tables, each begins with a line `## NAME`. `needs`: files on which the numbers depend, relative to the
-    root. Environment variables in the command ($NAME) are needed, too. A timing uses all cores, as users do.
+    root. Environment variables in the command ($NAME) and `packages` are needed, too. A timing uses all cores, as users
+    do.
     """
 
     tables: str
@@ -41,6 +43,7 @@ class Entry:
     command: str
     needs: tuple[str, ...] = ()
     timing: bool = False
+    packages: tuple[str, ...] = ()
 
     @property
     def names(self):
@@ -58,6 +61,7 @@ class Entry:
     def obstacles(self):
         """What is needed and not there."""
         absent = [one for one in self.needs if not (ROOT / one).exists()]
+        absent += [one for one in self.packages if find_spec(one) is None]
         return absent + [one for one in re.findall(r"\$\w+", self.command) if one[1:] not in os.environ]
 
     def is_current(self, since):
@@ -98,6 +102,15 @@ ENTRIES = (
     Entry(
         "other_labels other_labels_with_gold", 1, "other_labels.py 200", (DATA, "benchmarks/question_fractions.py")
     ),
+    Entry(
+        "other_ppi other_crowds other_profiles",
+        6,
+        "other_software.py 100",
+        ("benchmarks/error_bars.py", "tests/images/test_sersic.py"),
+        packages=("ppi_py", "crowdkit", "statmorph"),
+    ),
+    Entry("zoobot_accuracy", 60, "beside_zoobot.py ../shared/data $ZOOBOT_PYTHON", (DATA,)),
+    Entry("elsewhere elsewhere_found", 3, "another_survey.py", (DATA,)),
     Entry("real_gz1", 3, "real_galaxies.py gz1", (DATA,)),
     Entry("real_gz2", 0.1, "real_galaxies.py gz2", (DATA,)),
     Entry("real_ferengi", 0.1, "real_galaxies.py ferengi", (DATA,)),
@@ -119,7 +132,7 @@ ENTRIES = (
     Entry("labelling_memory", 20, "labelling_memory.py", timing=True),
     Entry("training_speed", 30, "training_speed.py --zoobot $ZOOBOT_PYTHON", timing=True),
     Entry("report_speed", 1, "report_speed.py demo/report.html", ("demo/report.html",), timing=True),
-    Entry("tile_cutouts", 10, "tile_cutouts.py", timing=True),
+    Entry("tile_cutouts", 10, "tile_cutouts.py", timing=True, packages=("cutana",)),
     Entry("labelling_speed", 60, SPEED, ("benchmarks/training_speed.py",), timing=True),
 )  # fmt: skip
 

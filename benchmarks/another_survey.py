@@ -1,4 +1,4 @@
-"""A model on another survey: table of docs/elsewhere.md.
+"""A model on another survey: tables of docs/elsewhere.md.
 
     python benchmarks/another_survey.py [SEED ...]
 
@@ -143,15 +143,15 @@ def estimates(model, truth, p, alpha, rng):
     """Error and stated error of each estimate of the fraction of late types, over draws of gold labels."""
     labels, mean = (p[:, 1] > 0.5).astype(np.int64), truth.mean()
     again, covariance = reestimated_fractions(p, *training_fractions(model, model.classes))
-    yield "plain mean", [(p[:, 1].mean() - mean, p[:, 1].std() / np.sqrt(len(p)))]
+    yield "mean p", [(p[:, 1].mean() - mean, p[:, 1].std() / np.sqrt(len(p)))]
     yield "re-estimated", [(again[1] - mean, np.sqrt(covariance[1, 1]))]
     for number in GOLD:
-        found = {"gold alone": [], "with predictions": []}
+        found = {"gold labels": [], "with predictions": []}
         for _ in range(DRAWS):
             gold = np.full(truth.size, -1)
             chosen = rng.choice(truth.size, number, replace=False)
             gold[chosen] = truth[chosen]
-            for name, covariate in (("gold alone", None), ("with predictions", p[:, 1:])):
+            for name, covariate in (("gold labels", None), ("with predictions", p[:, 1:])):
                 value, error = fraction_of(labels, alpha, gold, covariate)
                 found[name].append((value - mean, error))
         for name, some in found.items():
@@ -174,18 +174,18 @@ def false_alarms(survey, rng):
             unlike = comparison.unlike(every[order[m:]])
             beyond.append(unlike.count() / len(unlike))
             found.append(comparison.chance(unlike.count(), len(unlike)) <= FALSE_ALARM)
-        print(
-            f"{m} held-out galaxies, {n - m:,} others: {np.mean(beyond):.4f} beyond the limit on average, "
-            f"finding in {np.mean(found):.3f} of {DIVISIONS} divisions"
+        yield (
+            f"- {m:,} held-out galaxies, {n - m:,} others: {np.mean(beyond):.1%} beyond the limit on average, "
+            f"finding in {np.mean(found):.1%} of {DIVISIONS} divisions"
         )
 
 
 def main(seeds):
-    rows, unlike = {}, {}
+    rows, unlike, alarms = {}, {}, []
     for seed in seeds:
         survey, rng = Survey(seed), np.random.default_rng([seed, 21])
         if seed == seeds[0]:
-            false_alarms(survey, rng)
+            alarms = list(false_alarms(survey, rng))
         own, others = np.array_split(rng.permutation(survey.truth.size), 2)
         model, by_features = trained(survey, own, rng)
         comparison = Comparison.of(model, True)
@@ -196,21 +196,25 @@ def main(seeds):
             most = how.drop_nulls().value_counts(sort=True).head(2).rows()
             features = by_features.unlike(images).count() / len(how)
             unlike.setdefault(name, []).append((how.count() / len(how), alarm, features))
-            print(
-                f"seed {seed}: {name:30} accuracy {np.mean((p[:, 1] > 0.5) == truth):.3f}, {how.count()} unlike {most}"
-            )
+            right = np.mean((p[:, 1] > 0.5) == truth)
+            print(f"seed {seed}: {name:30} accuracy {right:.3f}, {how.count()} unlike {most}", file=sys.stderr)
             for estimate, some in estimates(model, truth, p, alpha, rng):
                 rows.setdefault((name, estimate), []).extend(some)
     names = list(dict.fromkeys(estimate for _, estimate in rows))
-    print(f"\n| other survey | unlike (finding) | by features | {' | '.join(names)} |")
-    print("|---" * (len(names) + 3) + "|")
-    for name, some in unlike.items():
-        fraction, alarm, features = np.mean(some, axis=0)
+    print(f"## elsewhere\n| other survey | {' | '.join(names)} |\n|---" + "|---" * len(names) + "|")
+    for name in unlike:
         cells = []
         for estimate in names:
             off, stated = np.array(rows[name, estimate]).T
             cells.append(f"{np.sqrt(np.mean(off**2)):.3f} ({np.sqrt(np.mean(stated**2)):.3f})")
-        print(f"| {name} | {fraction:.1%} ({alarm:.0%}) | {features:.1%} | {' | '.join(cells)} |")
+        print(f"| {name} | {' | '.join(cells)} |")
+    print("\n## elsewhere_found\n| other survey | beyond the limit | finding | beyond that of the network's features |")
+    print("|---|---|---|---|")
+    for name, some in unlike.items():
+        beyond, alarm, features = np.mean(some, axis=0)
+        print(f"| {name} | {beyond:.1%} | {alarm * len(some):.0f} of {len(some)} | {features:.1%} |")
+    print("\nGalaxies like those of training, by random divisions of one survey:\n")
+    print("\n".join(alarms))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/beside_zoobot.py DATA ZOOBOT_PYTHON [SEED ...]
 
 ZOOBOT_PYTHON: the Python of an environment with Zoobot 2.9, whose training from scratch, loss, head, patience and
-prediction are used as they are. All networks have the same backbone, random first weights, images and split of
-truemorph's board of bars (`truemorph benchmark --question bar`), and train until a held-out loss stops falling.
+prediction are used as they are. All networks have the same backbone, random first weights, images and split as on
+truemorph's board of bars (`truemorph benchmark --question bar`). Zoobot's train until a held-out loss stops falling.
 """
 
 import json
@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-PIXELS, TRAIN, TEST, EPOCHS, PATIENCE, BATCH = 64, 4000, 1500, 60, 8, 64
+PIXELS, TRAIN, VALIDATION, TEST, EPOCHS, PATIENCE, BATCH = 64, 2000, 400, 1500, 40, 8, 64
 GOLD = 300
 SEVERAL = 5  # predictions with dropout, whose mean counts
+WORLDS = ("plain", "real bars")  # of the board
 ZOOBOT = {"its augmentation": "default", "flips only": "flips"}
 
 
@@ -50,7 +51,6 @@ def zoobot(folder):
     from galaxy_datasets.pytorch.galaxy_datamodule import CatalogDataModule
     from galaxy_datasets.transforms import get_galaxy_transform
     from zoobot.pytorch.estimators.define_model import ZoobotTree
-    from zoobot.pytorch.predictions.predict_on_catalog import predict
     from zoobot.pytorch.training import finetune, train_with_pytorch_lightning
     from zoobot.shared.schemas import Schema
 
@@ -62,7 +62,6 @@ def zoobot(folder):
     table = pd.read_csv(folder / "table.csv", dtype={"id_str": str})
     schema = Schema(about["questions"], about["dependencies"])
     parts = {name: table[table["split"] == name].reset_index(drop=True) for name in ("train", "validation")}
-    quiet = {"enable_progress_bar": False, "logger": False}
     for kind in ZOOBOT.values():
         configs = views(kind)
         learning, inference = map(get_galaxy_transform, configs)
@@ -74,12 +73,19 @@ def zoobot(folder):
         )  # fmt: skip
         tree = ZoobotTree.load_from_checkpoint(trainer.checkpoint_callback.best_model_path)
         print(f"{kind}: {trainer.current_epoch} epochs", file=sys.stderr)
-        read = {"batch_size": 512, "num_workers": 1}
 
-        def keep(model, name, columns, times, inference=inference, read=read):
+        def keep(model, name, columns, times, inference=inference):
+            """Predictions of all galaxies; ZoobotTree's own `predict_step` does not take its data module's batches."""
+            data = CatalogDataModule(
+                None, predict_catalog=table, test_transform=inference, batch_size=512, num_workers=1
+            )
+            data.setup("predict")
+            model.eval()
             for number in range(times):
-                out = str(folder / f"{name}-{number}.csv")
-                predict(table, model, out, columns, inference, datamodule_kwargs=read, trainer_kwargs=quiet)
+                with torch.inference_mode():
+                    found = torch.cat([model(batch["image"]) for batch in data.predict_dataloader()])
+                found = found.softmax(dim=1) if times == 1 else found
+                pd.DataFrame(found.numpy(), columns=columns).to_csv(folder / f"{name}-{number}.csv", index=False)
 
         keep(tree, kind, schema.label_cols, SEVERAL)
         known = table[table["gold"] >= 0].reset_index(drop=True)
@@ -169,11 +175,18 @@ def compared(name, seed, data, python):
     from truemorph.benchmark.leaderboard import EPOCHS as OUR_EPOCHS
     from truemorph.benchmark.leaderboard import REAL_EPOCHS
     from truemorph.benchmark.methods import Bench, benchmark_config
-    from truemorph.benchmark.questions import answer_scores, certain, make_bar_world, path_votes, raw_counts
-    from truemorph.benchmark.questions import through_gold, trained
+    from truemorph.benchmark.questions import (
+        answer_scores,
+        certain,
+        make_bar_world,
+        path_votes,
+        raw_counts,
+        through_gold,
+        trained,
+    )
     from truemorph.benchmark.worlds import Sizes
 
-    world, found = make_bar_world(name, seed, Sizes(TRAIN, 800, TEST, pixels=PIXELS), data), {}
+    world, found = make_bar_world(name, seed, Sizes(TRAIN, VALIDATION, TEST, pixels=PIXELS), data), {}
     rows = world.scored
 
     def score(title, p):
@@ -190,7 +203,7 @@ def compared(name, seed, data, python):
 
             votes = mean_votes(world, folder, kind)
             score(f"Zoobot on votes, {title}", path_votes(votes))
-            tuned = pl.read_csv(folder / f"{kind}-gold-0.csv").drop("id_str").to_numpy()
+            tuned = pl.read_csv(folder / f"{kind}-gold-0.csv").to_numpy()
             score(f"Zoobot on votes, then on {GOLD} gold labels, {title}", tuned)
             with_gold, alone = with_gold_labels(world, votes, seed)
             found[f"Zoobot's predictions and {GOLD} other gold labels in truemorph, {title}"] = None, with_gold
@@ -207,15 +220,13 @@ def compared(name, seed, data, python):
 
 
 def main(data, python, *seeds):
-    from truemorph.benchmark.questions import BAR_WORLDS
-
     cells = {}
     run = partial(compared, data=Path(data), python=python)
-    for name in BAR_WORLDS:
+    for name in WORLDS:
         for seed in map(int, seeds or (0, 1, 2)):
             for title, values in run(name, seed).items():
                 cells.setdefault(title, {}).setdefault(name, []).append(values)
-    print(f"| | {' | '.join(BAR_WORLDS)} |\n|---" + "|---" * len(BAR_WORLDS) + "|")
+    print(f"| | {' | '.join(WORLDS)} |\n|---" + "|---" * len(WORLDS) + "|")
     for title, worlds in cells.items():
         shown = []
         for values in worlds.values():

@@ -1,14 +1,17 @@
-"""Compare with ppi_py and crowd-kit on simulated catalogues: the numbers of docs/comparison.md.
+"""Compare with ppi_py, crowd-kit and statmorph: tables of docs/comparison.md.
 
-    pip install ppi-python crowd-kit
+    pip install ppi-python crowd-kit statmorph
     python benchmarks/other_software.py [DRAWS]
 
-ppi_py estimates a mean from gold labels and observed labels; crowd-kit combines the answers of single people. Neither
-is needed by truemorph.
+On simulated catalogues, ppi_py estimates a mean from gold labels and observed labels, and crowd-kit combines the
+answers of single people. On simulated images, statmorph fits Sérsic profiles. truemorph needs none of them.
 """
 
 import sys
+import time
+import warnings
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,10 +23,16 @@ from sklearn.metrics import balanced_accuracy_score
 
 import truemorph as tm
 
+sys.path += [str(Path(__file__).parents[1] / "tests" / name) for name in ("", "images")]
+from test_sersic import light
+
 GALAXIES, PEOPLE, ANSWERS = 4000, 200, 20
 # Scatter of the probability of a disk vote: of galaxies (intra-galaxy correlation), and of people (in its logit).
 GALAXY_SCATTER, PEOPLE_SCATTER = 0.15, 0.7
-ROW = "| {} | {:.4f} | {:.3f} | {:.3f} |"
+# Side of the image and σ of the PSF, in pixels: a galaxy in the middle of 65 pixels is centred on one.
+FITTED = {"between pixels, σ 1.2": (64, 1.2), "between pixels, σ 1.5": (64, 1.5), "between pixels, σ 4": (64, 4.0),
+          "on a pixel, σ 1.5": (65, 1.5)}  # fmt: skip
+INDICES, IMAGES = (1.0, 2.5, 4.0), 4
 
 
 def powered(seed, **world):
@@ -70,38 +79,94 @@ def combined(seed):
 
     def corrected(name, fit, labels, likely):
         fractions = tm.debiased_fractions(labels, alpha, fit, bins=BINS).fractions[:, 1]
-        scored(f"{name}, then truemorph", likely.argmax(axis=1), fractions)
+        scored(name, likely.argmax(axis=1), fractions)
 
-    for way in (MajorityVote(), DawidSkene(n_iter=100), GLAD()):
+    ways = {"majority": MajorityVote(), "Dawid–Skene": DawidSkene(n_iter=100), "GLAD": GLAD()}
+    for name, way in ways.items():
         labels = way.fit_predict(table).reindex(np.arange(GALAXIES)).to_numpy().astype(int)
-        scored(type(way).__name__, labels, bin_means(labels, alpha)[0])
+        scored(name, labels, bin_means(labels, alpha)[0])
         fit = tm.fit_transition(labels, alpha)
         prior = np.tile(fit.class_fractions, (GALAXIES, 1))
-        corrected(type(way).__name__, fit, labels, tm.posterior(prior, labels, alpha, fit.transition))
+        corrected(f"{name}, then truemorph", fit, labels, tm.posterior(prior, labels, alpha, fit.transition))
     disk = table.groupby("task")["label"].sum().to_numpy()
     votes = np.column_stack([ANSWERS - disk, disk])
     fit = tm.fit_transition(votes, alpha)
     joint = np.log(fit.class_fractions) + fit.votes.log_probabilities(votes, alpha)
-    corrected("vote counts", fit, (disk > ANSWERS / 2).astype(int), joint)
+    corrected("numbers of votes, in truemorph", fit, (disk > ANSWERS / 2).astype(int), joint)
     return found
 
 
-def main():
-    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    for package in ("ppi-python", "crowd-kit", "truemorph"):
-        print(f"{package} {version(package)}")
-    print("\n| disk fractions, 300 gold of 6,000 | rms | covered | width |\n|---|---|---|---|")
-    for name, world in {"no drift": {}, "drift +0.5": {"drift": 0.5}, "wave": {"trend": "wave"}}.items():
-        each = [powered(1000 + seed, **world) for seed in range(draws)]
-        for who, found in zip(("ppi_py", "truemorph"), zip(*each, strict=True), strict=True):
+def ppi(draws):
+    """Disk fractions of octiles by ppi_py and by truemorph."""
+    print("## other_ppi")
+    print(f"ppi_py {version('ppi-python')}; {draws} catalogues.\n")
+    print("| true disk fraction | rms error: ppi_py, truemorph | coverage | width |\n|---|---|---|---|")
+    worlds = {"constant": {}, "rises with α": {"drift": 0.5}, "a wave in α": {"trend": "wave"}}
+    for name, world in worlds.items():
+        each, cells = [powered(1000 + seed, **world) for seed in range(draws)], []
+        for found in zip(*each, strict=True):
             errors, covered, widths = map(np.array, zip(*found, strict=True))
-            print(ROW.format(f"{name}: {who}", np.sqrt(np.mean(errors**2)), covered.mean(), widths.mean()))
-    print("\n| answers combined by | balanced accuracy | error of disk fractions |\n|---|---|---|")
-    each = [combined(seed) for seed in range(max(draws // 10, 2))]
+            cells.append((np.sqrt(np.mean(errors**2)), covered.mean(), widths.mean()))
+        shown = [f"{one:.{places}f}, {two:.{places}f}" for places, one, two in zip((3, 2, 3), *cells, strict=True)]
+        print(f"| {name} | {' | '.join(shown)} |", flush=True)
+
+
+def crowds(draws):
+    """Labels by each way to combine answers, without and with T(α)."""
+    print("## other_crowds")
+    print(f"crowd-kit {version('crowd-kit')}; {draws} catalogues, ± standard deviation.\n")
+    error = "rms error of disk fractions in octiles of α"
+    print(f"| answers combined by | balanced accuracy vs truth | {error} |\n|---|---|---|")
+    each = [combined(seed) for seed in range(draws)]
     for name in each[0]:
         values = np.array([one[name] for one in each])
         cells = [f"{mean:.3f} ± {scatter:.3f}" for mean, scatter in zip(values.mean(0), values.std(0), strict=True)]
         print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def by_statmorph(image, sigma):
+    """Sérsic index of the central galaxy, whose segment is what is 1.5 times above the noise."""
+    from photutils.segmentation import detect_sources
+    from statmorph import source_morphology
+
+    segments = detect_sources(image, 1.5, n_pixels=9)
+    middle = segments.data[image.shape[0] // 2, image.shape[1] // 2]
+    steps = np.arange(-25, 26.0)
+    core = 2.3548 * sigma / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
+    psf = (1 + (steps[None, :] ** 2 + steps[:, None] ** 2) / core**2) ** -3.5
+    weights = np.ones_like(image)
+    return source_morphology(image, (segments.data == middle).astype(int), weightmap=weights, psf=psf)[0].sersic_n
+
+
+def profiles():
+    """Sérsic indices of simulated galaxies, and the time of a galaxy."""
+    print("## other_profiles")
+    print(f"statmorph {version('statmorph')}; means of {IMAGES} images; statmorph / truemorph.\n")
+    print(
+        f"| galaxy centred, PSF | {' | '.join(f'n = {one:g}' for one in INDICES)} |\n|---" + "|---" * len(INDICES) + "|"
+    )
+    seconds = np.zeros(2)
+    for name, (side, sigma) in FITTED.items():
+        cells = []
+        for index in INDICES:
+            images = [light(index, side=side, sigma=sigma, seed=seed) for seed in range(IMAGES)]
+            began = time.process_time()
+            theirs = [by_statmorph(image, sigma) for image in images]
+            between = time.process_time()
+            ours = tm.measure_sersic(images, sigma, jobs=1)["sersic_n"]
+            seconds += between - began, time.process_time() - between
+            cells.append(f"{np.mean(theirs):.2f} / {ours.mean():.2f}")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    theirs, ours = seconds / (len(FITTED) * len(INDICES) * IMAGES)
+    print(f"\nCPU time of a galaxy: {theirs:.2f} s / {ours:.2f} s. statmorph measures much else in this time.")
+
+
+def main():
+    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    warnings.filterwarnings("ignore")
+    ppi(draws)
+    crowds(max(draws // 10, 2))
+    profiles()
 
 
 if __name__ == "__main__":

@@ -112,13 +112,13 @@ def write_tables(folder, rows):
     pl.DataFrame(positions).sample(fraction=1, shuffle=True, seed=3).write_parquet(folder / "positions.parquet")
 
 
-def own_process(*arguments):
+def own_process(*arguments, shown=True):
     """Peak memory in GiB and seconds of a command.
 
     What a process starts as counts too, so this one keeps small: it imports nothing of size.
     """
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *map(str, arguments)])
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=None if shown else subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(map(str, arguments))} failed")
@@ -130,11 +130,18 @@ def main(rows=ROWS):
         folder = Path(name)
         own_process(__file__, "--write", folder, rows)
         prepare = [
-            *("-m", "truemorph.cli", "prepare", folder / "zoo2MainSpecz.csv.gz", "--join", folder / "photometry.parquet"),
+            *(
+                "-m",
+                "truemorph.cli",
+                "prepare",
+                folder / "zoo2MainSpecz.csv.gz",
+                "--join",
+                folder / "photometry.parquet",
+            ),
             *("--join", f"{folder / 'table3.parquet'}=objID", "--match", folder / "positions.parquet", "--within", 2),
             *("--out", folder / "catalogue.parquet"),
         ]
-        peak, seconds = own_process(*prepare)
+        peak, seconds = own_process(*prepare, shown=False)
         print("| | seconds | peak memory, GiB |\n|---|---|---|")
         print(f"| `truemorph prepare` with three cross-matches | {seconds:.0f} | {peak:.1f} |")
 

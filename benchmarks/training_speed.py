@@ -4,8 +4,9 @@
 
 ResNet50 on 424-pixel JPEGs drawn here, at the paper's 207 pixels and at 64: (a) a plain PyTorch float32 loop with
 Pillow and torchvision transforms in worker processes, (b) FinetuneableZoobotClassifier with galaxy-datasets' default
-augmentation (PYTHON is that of an environment with Zoobot; left out if not given). Each round runs all of them in turn, each in a process of its own
-that trains two epochs; what counts is the second, validation included. Printed: medians over rounds, and ratios.
+augmentation (PYTHON is that of an environment with Zoobot; left out if not given). Each round runs all of them in turn,
+each in a process of its own that trains two epochs; what counts is the second, validation included. Printed: medians
+over rounds, and ratios.
 """
 
 import argparse
