@@ -29,9 +29,7 @@ from test_sersic import light
 GALAXIES, PEOPLE, ANSWERS = 4000, 200, 20
 # Scatter of the probability of a disk vote: of galaxies (intra-galaxy correlation), and of people (in its logit).
 GALAXY_SCATTER, PEOPLE_SCATTER = 0.15, 0.7
-# Side of the image and σ of the PSF, in pixels: a galaxy in the middle of 65 pixels is centred on one.
-FITTED = {"between pixels, σ 1.2": (64, 1.2), "between pixels, σ 1.5": (64, 1.5), "between pixels, σ 4": (64, 4.0),
-          "on a pixel, σ 1.5": (65, 1.5)}  # fmt: skip
+PSFS = (1.2, 1.5, 4.0)  # σ in pixels
 INDICES, IMAGES = (1.0, 2.5, 4.0), 4
 
 
@@ -142,22 +140,20 @@ def profiles():
     """Sérsic indices of simulated galaxies, and the time of a galaxy."""
     print("## other_profiles")
     print(f"statmorph {version('statmorph')}; means of {IMAGES} images; statmorph / truemorph.\n")
-    print(
-        f"| galaxy centred, PSF | {' | '.join(f'n = {one:g}' for one in INDICES)} |\n|---" + "|---" * len(INDICES) + "|"
-    )
+    print(f"| σ of the PSF | {' | '.join(f'n = {one:g}' for one in INDICES)} |\n|---" + "|---" * len(INDICES) + "|")
     seconds = np.zeros(2)
-    for name, (side, sigma) in FITTED.items():
+    for sigma in PSFS:
         cells = []
         for index in INDICES:
-            images = [light(index, side=side, sigma=sigma, seed=seed) for seed in range(IMAGES)]
+            images = [light(index, sigma=sigma, seed=seed) for seed in range(IMAGES)]
             began = time.process_time()
             theirs = [by_statmorph(image, sigma) for image in images]
             between = time.process_time()
             ours = tm.measure_sersic(images, sigma, jobs=1)["sersic_n"]
             seconds += between - began, time.process_time() - between
             cells.append(f"{np.mean(theirs):.2f} / {ours.mean():.2f}")
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    theirs, ours = seconds / (len(FITTED) * len(INDICES) * IMAGES)
+        print(f"| {sigma:g} pixels | {' | '.join(cells)} |", flush=True)
+    theirs, ours = seconds / (len(PSFS) * len(INDICES) * IMAGES)
     print(f"\nCPU time of a galaxy: {theirs:.2f} s / {ours:.2f} s. statmorph measures much else in this time.")
 
 
