@@ -1,7 +1,7 @@
 """Catalogues, fits, models and labels that each release wrote are read by all later ones, with the same numbers.
 
-`versions/RELEASE/` has 240 made-up galaxies: the catalogue, a fit of T(α), a logistic model of two folds and its
-labels, written by that release.
+`versions/RELEASE/` has simulated galaxies: the catalogue, a fit of T(α), a logistic model of two folds and its labels,
+written by that release; since 0.2 an estimate of bars, too. `versions/write.py` writes them.
 """
 
 import json
@@ -22,18 +22,21 @@ from truemorph.config import run_config
 from truemorph.errors import InputError
 from truemorph.tables import write_table
 
-RELEASES = sorted(path for path in (Path(__file__).parent / "versions").iterdir() if path.is_dir())
+VERSIONS = Path(__file__).parent / "versions"
+# Galaxies, and gold labels that are disks, of each release.
+COUNTS = {"0.1": (240, 120), "0.2": (394, 309)}
 
 
-@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
-def test_files_of_a_release_are_read_with_the_same_numbers(release, tmp_path):
+@pytest.mark.parametrize("name", COUNTS)
+def test_files_of_a_release_are_read_with_the_same_numbers(name, tmp_path):
+    release = VERSIONS / name
     catalogue = read_catalogue(release / "catalogue.parquet")
-    assert catalogue.frame.height == 240
-    assert (catalogue.frame["gold"].sum(), catalogue.metadata["gold_definition"]) == (120, "disk: truth is 1")
+    assert (catalogue.frame.height, catalogue.frame["gold"].sum()) == COUNTS[name]
+    assert catalogue.metadata["gold_definition"] == "disk: truth is 1"
     fit = transition_from_dict(read_fit(release / "transition.json"))
     again = tm.estimate_transition(catalogue, compare=False).fit
     assert again.values["theta"] == pytest.approx(fit.theta, rel=1e-4)
-    assert run_config(release / "model" / "run.toml").training.features == ("sersic_n", "M_r")
+    assert "M_r" in run_config(release / "model" / "run.toml").training.features
     labelled = tm.label_galaxies(release / "model", release / "catalogue.parquet", out=tmp_path / "labels.parquet")
     has_checksums = "sha256" in json.loads((release / "model" / "config.json").read_text())
     assert ("model-without-checksums" in codes(labelled)) != has_checksums
@@ -46,8 +49,19 @@ def test_files_of_a_release_are_read_with_the_same_numbers(release, tmp_path):
     assert {"observed labels", "model labels", "gold labels"} <= set(measured.results)
 
 
+def test_an_estimate_of_bars_is_read_with_the_same_numbers():
+    release = VERSIONS / "0.2"
+    before = tm.Estimate.read(release / "bars.json")
+    now = tm.estimate_transition(release / "catalogue.parquet", question="bar", gold="truth_bar", fraction_bins=4)
+    for name in ("fraction", "low", "high", "labelled"):
+        np.testing.assert_allclose(getattr(before["bar fraction"], name), getattr(now["bar fraction"], name), rtol=1e-6)
+    assert codes(before) == codes(now)
+    answers, alpha = before.fit.transition, np.array([5.0, 20.0])
+    np.testing.assert_allclose(answers.matrix(alpha), now.fit.transition.matrix(alpha), rtol=1e-4)
+
+
 def test_files_of_a_later_version_are_refused(tmp_path):
-    release = RELEASES[0]
+    release = VERSIONS / "0.1"
     folder = shutil.copytree(release, tmp_path / "later")
     catalogue = read_catalogue(release / "catalogue.parquet")
     later = replace(catalogue, metadata={**catalogue.metadata, "format_version": 99})
