@@ -125,6 +125,7 @@ ENTRIES = (
     Entry("leaderboard_catalogues", 1, "leaderboard.py catalogues ../shared/data", (DATA,)),
     Entry("leaderboard_bar", 20, "leaderboard.py bar ../shared/data", (DATA,)),
     Entry("leaderboard_networks", 200, "leaderboard.py networks ../shared/data", (DATA,)),
+    Entry("statistics_speed", 1, "statistics_speed.py", timing=True),
     Entry("startup_speed", 1, "startup_speed.py", timing=True),
     Entry("preparing_speed", 3, "preparing_speed.py", timing=True),
     Entry("simulator_speed", 1, "simulator.py speed", timing=True),

@@ -1,54 +1,32 @@
-"""Speed and memory of statistics and decoding, relative to a plain implementation.
+"""Speed of statistics and decoding, relative to a plain implementation: python benchmarks/statistics_speed.py
 
-Each pair is timed in turn, A B A B …, and the median ratios of wall and CPU time are printed, for
-CV18 also beside a process that keeps one core busy. First calls count. Memory is the peak of a separate process.
+Each pair is timed in turn, A B A B …; shown are medians of CPU seconds, and of their ratios. First calls count.
 """
 
-import contextlib
 import io
 import itertools
-import resource
-import subprocess
-import sys
 import time
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from truemorph.bias.fitting import fit_transition
 from truemorph.bias.metrics import cv18
 from truemorph.images.decode import decode
 
 ROWS, DEPTH, BINS, RESAMPLES = 240_000, 9, 8, 100
 
 
-def clocks():
-    """Seconds on the wall, and of CPU of all threads."""
-    return np.array([time.perf_counter(), time.process_time()])
-
-
-def ratio(ours, theirs, rounds):
-    """Medians over rounds: wall and CPU time of theirs divided by those of ours, the seconds of ours, and of theirs."""
+def compared(ours, theirs, rounds):
+    """Medians over rounds: CPU seconds of ours, of theirs, and their ratio."""
     pairs = []
     for _ in range(rounds):
-        began = clocks()
+        began = time.process_time()
         ours()
-        middle = clocks()
+        middle = time.process_time()
         theirs()
-        pairs.append((middle - began, clocks() - middle))
-    return np.median([b / a for a, b in pairs], axis=0), *np.median(pairs, axis=0)
-
-
-@contextlib.contextmanager
-def busy(processes):
-    """Keep so many cores busy."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for one in others:
-            one.kill()
+        pairs.append((middle - began, time.process_time() - middle))
+    return *np.median(pairs, axis=0), np.median([b / a for a, b in pairs])
 
 
 def catalogue(n=ROWS, seed=0):
@@ -87,64 +65,28 @@ def bootstrapped_loop(labels, alpha, intrinsic):
     return value
 
 
-def statistics_of_a_large_catalogue():
-    """Do the work whose memory is measured."""
-    labels, alpha, intrinsic = catalogue()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for name, work in (
-        ("CV18, 100 bootstraps", lambda: cv18(labels, alpha, intrinsic, DEPTH, BINS, bootstrap=RESAMPLES)),
-        ("θ, likelihood", lambda: fit_transition(labels, alpha)),
-        ("θ, conditional on 3 columns", lambda: fit_transition(labels, alpha, intrinsic=intrinsic)),
-    ):
-        began = time.perf_counter()
-        work()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(
-            f"{name}, {ROWS:,} rows: {time.perf_counter() - began:.2f} s first call, "
-            f"peak memory {peak / 2**20:.2f} GiB ({(peak - before) / 2**20:.2f} above start)"
-        )
-
-
 def main():
     sample = catalogue()
-    rng = np.random.default_rng(0)
-    data = simplejpeg.encode_jpeg(rng.integers(0, 256, (424, 424, 3), dtype=np.uint8), quality=90)
-    value = cv18(*sample, DEPTH, BINS, bootstrap=0, permutations=0).value
+    pixels = np.random.default_rng(0).integers(0, 256, (424, 424, 3), dtype=np.uint8)
+    data = simplejpeg.encode_jpeg(pixels, quality=90)
+    value = cv18(*sample, depth=DEPTH, bins=BINS, bootstrap=0, permutations=0).value
     assert abs(value - loop_over_leaves(*sample)) < 1e-9
-
-    def plain_cv18():
-        bootstrapped_loop(*sample)
-
-    def our_cv18():
-        cv18(*sample, DEPTH, BINS, bootstrap=RESAMPLES, permutations=0)
-
-    def many_decoded():
-        return [decode(data) for _ in range(100)]
-
-    def decoded_by_pillow():
-        return [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _ in range(100)]
-
-    of = f"CV18, {RESAMPLES} bootstraps, {ROWS:,} rows, depth {DEPTH}, {BINS} bins: against a loop over leaves"
-    for name, ours, theirs, rounds, others in (
-        (of, our_cv18, plain_cv18, 3, 0),
-        (f"{of}, beside a busy process", our_cv18, plain_cv18, 3, 1),
-        ("JPEG decoding 424×424 × 100: against Pillow", many_decoded, decoded_by_pillow, 5, 0),
-    ):
-        with busy(others):
-            (wall, cpu), seconds, other = ratio(ours, theirs, rounds)
-        print(
-            f"{name}: {wall:.2f}× wall ({seconds[0]:.2f} s, {other[0]:.2f} s), "
-            f"{cpu:.2f}× CPU ({seconds[1]:.2f} s, {other[1]:.2f} s)",
-            flush=True,
-        )
-    for others in (0, 1):
-        with busy(others):
-            began = clocks()
-            fit_transition(*sample[:2])
-            wall, cpu = clocks() - began
-        print(f"θ, likelihood, {ROWS:,} rows, beside {others} busy processes: {wall:.2f} s wall, {cpu:.2f} s CPU")
-    subprocess.run([sys.executable, __file__, "memory"], check=True)
+    cases = {
+        f"CV18 with {RESAMPLES} bootstraps, {ROWS:,} galaxies, depth {DEPTH}, {BINS} bins; a loop over leaves": (
+            lambda: cv18(*sample, depth=DEPTH, bins=BINS, bootstrap=RESAMPLES, permutations=0),
+            lambda: bootstrapped_loop(*sample),
+            3,
+        ),
+        "decoding 100 JPEGs of 424 pixels; Pillow": (
+            lambda: [decode(data) for _ in range(100)],
+            lambda: [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _ in range(100)],
+            5,
+        ),
+    }
+    print("| work; compared with | truemorph, CPU s | the other, CPU s | ratio |\n|---|---|---|---|")
+    for name, case in cases.items():
+        print("| {} | {:.2f} | {:.2f} | {:.1f} |".format(name, *compared(*case)), flush=True)
 
 
 if __name__ == "__main__":
-    statistics_of_a_large_catalogue() if sys.argv[1:] == ["memory"] else main()
+    main()
