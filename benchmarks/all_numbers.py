@@ -121,6 +121,8 @@ ENTRIES = (
     Entry("simulated_images", 1, "simulator.py compare", (DATA,)),
     Entry("training_quick", 25, "what_training_reaches.py quick ../shared/data", (DATA,)),
     Entry("training_presets", 70, "what_training_reaches.py presets ../shared/data", (DATA,)),
+    Entry("training_precision", 10, "what_training_reaches.py precision ../shared/data", (DATA,)),
+    Entry("training_challenge", 10, "what_training_reaches.py challenge ../shared/data", (DATA,)),
     Entry("training_curve", 30, "what_training_reaches.py curve"),
     Entry("leaderboard_catalogues", 1, "leaderboard.py catalogues ../shared/data", (DATA,)),
     Entry("leaderboard_bar", 20, "leaderboard.py bar ../shared/data", (DATA,)),
