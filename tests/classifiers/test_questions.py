@@ -8,6 +8,7 @@ import torch
 import truemorph as tm
 from truemorph.bias.likelihood import posterior
 from truemorph.catalogs.paths import path_observations
+from truemorph.classifiers.callbacks import Unfinished
 from truemorph.errors import InputError
 from truemorph.simulate import simulate_survey
 from truemorph.simulate.pictures import write_jpegs
@@ -125,6 +126,16 @@ def test_naive_training_takes_the_majority_path_as_correct(survey):
         tm.label_galaxies(survey / "naive", survey / "catalogue.parquet", out=survey / "n.parquet").out
     )
     assert "posterior_label_bar" not in table.columns
+
+
+def test_an_unfinished_run_of_another_question_is_not_resumed(survey, tmp_path, monkeypatch):
+    options = {"naive": True, "settings": TINY | {"epochs": 1, "folds": 1}, "out": tmp_path / "naive"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Unfinished, "finish", lambda *_: pytest.fail("cut"))
+        with pytest.raises(pytest.fail.Exception):
+            tm.train_classifier(survey / "catalogue.parquet", question="bar", **options)
+    with pytest.raises(InputError, match="unfinished"):
+        tm.train_classifier(survey / "catalogue.parquet", question="spiral", **options)
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,7 @@ def train_on_catalogue(
         **({"further_transitions": [plain(one["parameters"]) for one in further]} if further else {}),
         "votes": run.votes,
         "vote_count": run.vote_count,
+        **({"question": list(run.question)} if run.question else {}),
         **config.model_dump(mode="json", exclude=NOT_THE_RESULT),
     }
     name = "naive" if run.naive else "debiased" if run.labels is None else "gold"
