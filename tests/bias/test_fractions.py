@@ -144,3 +144,11 @@ def test_fractions_with_several_observables():
     found = debiased_fractions(labels, alpha, t, observables=brightness, by=brightness, bins=4, name="brightness")
     assert found.by == "brightness"
     assert np.all(np.abs(found.fractions[:, 1] - 0.6) < 4 * found.stderr[:, 1])
+
+
+def test_a_curve_by_which_most_disks_are_mislabelled_at_every_alpha_is_unlike_unbiased_labels():
+    for seed in (7, 19, 22, 23):
+        rng = np.random.default_rng(seed)
+        alpha, labels = rng.lognormal(2.8, 0.8, 2000), (rng.random(2000) < 0.6).astype(int)
+        found = debiased_fractions(labels, alpha, RayleighTransition(1e4), bins=1)
+        assert "transition-unlike-labels" in codes(found)

@@ -165,13 +165,23 @@ def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
     except InputError:
         return []
     grid = np.geomspace(max(alpha[alpha > 0].min() / 10, 1e-6), 10 * alpha.max(), 2000)
-    halves = [grid[np.argmax(np.asarray(one.matrix(grid))[:, DISK, SMOOTH] < 0.5)] for one in (transition, own)]
+
+    def half(curve: Transition) -> float:
+        """Return the α at which half of the disks are mislabelled; infinity if it is more at every α."""
+        fewer = np.asarray(curve.matrix(grid))[:, DISK, SMOOTH] < 0.5
+        return float(np.append(grid, np.inf)[np.argmax(np.append(fewer, True))])
+
+    halves = half(transition), half(own)
     ratio = halves[0] / halves[1]
     if 1 / _UNLIKE < ratio < _UNLIKE:
         return []
+    of = f"galaxies of class {sample.classes[DISK]}"
+    by_given = f"half of the {of} are mislabelled at α = {halves[0]:.3g}"
+    if np.isinf(halves[0]):
+        by_given = f"most {of} are mislabelled at every α"
     message = (
-        f"By the given T(α), half of the galaxies of class {sample.classes[DISK]} are mislabelled at α = "
-        f"{halves[0]:.3g}; by one fitted to these labels, at {halves[1]:.3g}. σ and FWHM of the PSF differ by 2.35."
+        f"By the given T(α), {by_given}; by one fitted to these labels, half of them at α = {halves[1]:.3g}. σ and "
+        "FWHM of the PSF differ by 2.35."
     )
     action = "Check that α has the same unit as in the fit of T(α), or fit T(α) to these labels."
     return [Finding("transition-unlike-labels", "caution", message, action)]
