@@ -5,11 +5,13 @@ import pytest
 
 import truemorph as tm
 from conftest import codes, labels_through, some_known
+from truemorph.bias.checks import selection_findings
 from truemorph.bias.estimate import Context, make_estimate
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError
+from truemorph.questions import NOT_APPLICABLE
 
 FLIPS = {"rayleigh": tm.RayleighTransition(11.25), "fisk": tm.FiskTransition(14.0, 2.2)}
 BELOW, ABOVE, LIKELIER_BELOW = (0.0, -np.inf), (-np.inf, 0.0), (np.log(4), 0.0)
@@ -141,3 +143,14 @@ def test_weights_that_nearly_agree_change_nearly_nothing():
         found = debiased_fractions(labels, alpha, gold=gold, weights=1 + spread * rng.normal(size=4000))
         np.testing.assert_allclose(found.fractions, plain.fractions, atol=1e-5 + 3 * spread)
         np.testing.assert_allclose(found.stderr, plain.stderr, rtol=1e-3 + 100 * spread)
+
+
+def test_gold_labels_that_are_not_random_name_the_largest_difference_of_labels():
+    labels = np.repeat([0, 1, 2], [600, 300, 100])  # does not apply, no bar, bar
+    gold = np.full(1000, -1)
+    for k, (first, number) in enumerate([(0, 20), (600, 60), (900, 20)]):
+        gold[first : first + number] = k
+    sample = Sample(labels, np.ones(1000), (NOT_APPLICABLE, "no bar", "bar"), np.ones(1000), gold=gold)
+    [found] = [one for one in selection_findings(sample) if one.code == "gold-not-random"]
+    assert "20.0%" in found.message
+    assert "60.0%" in found.message

@@ -13,6 +13,7 @@ from scipy.special import chdtrc
 from truemorph.bias.binning import Bins
 from truemorph.bias.sample import Sample
 from truemorph.findings import Finding
+from truemorph.questions import NOT_APPLICABLE
 
 # Significance level of the checks, about 2.6 standard errors.
 LEVEL = 0.01
@@ -29,18 +30,15 @@ _FEWEST_COPIES = 10
 def selection_findings(sample: Sample) -> list[Finding]:
     """Return findings on which galaxies have a gold label: other labels than all galaxies, copies of them, gaps in α.
 
-    Labels of gold rows are compared with those of all rows at the same α, unless their selection is known.
-
-    Labels are 0 and 1, or vote fractions. If gold rows are a random part of the rows, their labels are a sample without
-    replacement from their stratum of α. The sum of the excess over strata then has a known variance (Mantel & Haenszel
-    1959, JNCI 22, 719; here for K classes and weights, in four parts of the range of α so that excesses of opposite
-    sign do not cancel). The fraction of gold rows may vary with α.
+    Labels of gold rows are compared with those of all rows at the same α (see `_excess`), unless their selection is
+    known, in four parts of the range of α so that excesses of opposite sign do not cancel. The fraction of gold rows
+    may vary with α.
     """
     copies = _copies(sample)
     if sample.probability is not None:
         return [*copies, *_known_selection(sample.probability, sample.known)]
     return [
-        *_not_random(sample.observed, sample, "of the labels are class {}"),
+        *_not_random(sample.observed, sample, of_votes=sample.votes is not None),
         *copies,
         *_gaps(sample.alpha, sample.known),
     ]
@@ -51,12 +49,12 @@ def vote_findings(votes: np.ndarray, sample: Sample) -> list[Finding]:
 
     Unless their labels, which follow from the votes, show it already.
     """
-    if _not_random(sample.observed, sample, ""):
+    if _not_random(sample.observed, sample, of_votes=False):
         return []
-    return _not_random(np.column_stack([1 - votes, votes]), sample, "of the votes are for class {}")
+    return _not_random(np.column_stack([1 - votes, votes]), sample, of_votes=True)
 
 
-def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding]:
+def _not_random(observed: np.ndarray, sample: Sample, of_votes: bool) -> list[Finding]:
     """Compare labels or votes, shape (N, K), of gold rows with those of all rows at the same α, without rows of NaN."""
     good = np.isfinite(observed).all(axis=1)
     observed, alpha, has_gold, weights = observed[good], sample.alpha[good], sample.known[good], sample.weights[good]
@@ -70,19 +68,27 @@ def _not_random(observed: np.ndarray, sample: Sample, what: str) -> list[Finding
     p_value = float(chdtrc(degrees, max(0.0, sum(chi_squared for chi_squared, _ in excesses))))
     worst = int(np.argmax([chi_squared for chi_squared, _ in excesses]))
     difference, rows = excesses[worst][1], parts[worst]
-    label = 1 + int(np.argmax(np.abs(difference[1:])))  # of two classes the second is sufficient
-    if p_value >= LEVEL or abs(difference[label]) < _NOTICEABLE:
+    if p_value >= LEVEL or np.abs(difference[1:]).max() < _NOTICEABLE:
         return []
+    label = 1 if difference.size == 2 else int(np.argmax(np.abs(difference)))
     fraction = np.average(observed[rows & has_gold, label], weights=weights[rows & has_gold])
-    low, high = alpha[rows].min(), alpha[rows].max()
+    named, gold, every = sample.classes[label], f"{fraction:.1%}", f"{fraction - difference[label]:.1%}"
+    shown = f"{gold} of those with a gold label are labelled {named}, but {every} of all"
+    if of_votes:
+        shown = f"{gold} of the votes for those with a gold label are for {named}, but {every} of the votes for all"
+    elif named == NOT_APPLICABLE:
+        shown = (
+            f"by the labels, the question does not apply to {gold} of those with a gold label, but to {every} of all"
+        )
     message = (
-        f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
-        f"{low:.3g} to {high:.3g}, {fraction:.1%} {what.format(sample.classes[label])}, but "
-        f"{fraction - difference[label]:.1%} of all galaxies there."
+        f"Galaxies with a gold label have other observed {'votes' if of_votes else 'labels'} than all galaxies at the "
+        f"same α (p = {p_value:.1g}): at α from {alpha[rows].min():.3g} to {alpha[rows].max():.3g}, {shown}. So they "
+        "are not a random part of all galaxies, and estimates from them can be biased."
     )
     action = (
-        "Exclude galaxies that could not get a gold label (`where`), or choose galaxies with known probabilities of "
-        "selection (`truemorph gold plan`)."
+        "If only some of the galaxies could get a gold label, such as the brightest, leave out the others (`where`). "
+        "Otherwise give gold labels to a random part of the galaxies, or to galaxies that are selected with known "
+        "probabilities (`truemorph gold plan`)."
     )
     return [Finding("gold-not-random", "problem", message, action)]
 
@@ -190,7 +196,12 @@ def _parts(stratum: np.ndarray, has_gold: np.ndarray) -> np.ndarray:
 def _excess(
     observed: np.ndarray, stratum: np.ndarray, has_gold: np.ndarray, weights: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Return χ² and the mean difference, shape (K,), between labels of gold rows and those of their strata."""
+    """Return χ² and the mean difference, shape (K,), between labels of gold rows and those of their strata.
+
+    If gold rows are a random part of the rows, their labels (0 and 1, or vote fractions) are a sample without
+    replacement, of m of the n rows of a stratum. Their sum then has the variance m (n - m) / (n (n - 1)) Σ (label -
+    mean)² (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights).
+    """
     strata, index, size = np.unique(stratum, return_inverse=True, return_counts=True)
     drawn = np.bincount(index[has_gold], minlength=strata.size)
     total = np.bincount(index, weights=weights)
