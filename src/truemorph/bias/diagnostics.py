@@ -14,12 +14,12 @@ from truemorph.bias.checks import LEVEL
 from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.families import COMPARED, family_of
 from truemorph.bias.fitting import check_variation, settings_for, solve
-from truemorph.bias.fractions import REJECTED, fractions_in_bins
+from truemorph.bias.fractions import fractions_in_bins
 from truemorph.bias.maximum import fit_softmax, log_probabilities
 from truemorph.bias.mixture import RIDGE, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.result import ASSUMPTIONS, FittedCurve, Settings, TransitionFit
+from truemorph.bias.result import ASSUMPTIONS, REJECTED, FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_whole
 from truemorph.bias.transitions import DISK, Array, FlipTransition, Search
 from truemorph.errors import InputError

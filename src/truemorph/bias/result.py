@@ -40,6 +40,8 @@ ASSUMPTIONS = {
 NORMAL_95 = 1.96
 # Half of the 95 % point of chi-squared with one degree of freedom.
 SIGNIFICANT_GAIN = 1.92
+# A family is rejected if its AIC exceeds the best by this.
+REJECTED = 10.0
 
 
 @dataclass(frozen=True)
@@ -261,14 +263,17 @@ class TransitionFit(Result):
         Of `point`; NaN in the rows of parameters at a bound.
     sample : Sample
         Sample of the fit.
+    settings : Settings
+        Method and family, and their options.
     resampled : array, shape (R, P), or None
         The points of R resamples, where errors come from bootstrap.
     drift : DriftRange or None
         From labels alone: the range of the fraction if class fractions do depend on α.
     fraction_samples : array, shape (S, K), or None
         With gold labels: draws of the class fractions.
-    fraction_range : array, shape (K, 2), or None
-        With gold labels that leave doubt: the ranges of the class fractions, instead of those of the draws.
+    ranges_of_draws : array, shape (K, 2), or None
+        Of an estimate with gold labels: the ranges of the class fractions of all bins together, which galaxies whose
+        class people could not tell make wider than those of the draws.
     probabilities : array, shape (N, K), or None
         p(y | z) where intrinsic properties were given.
     votes : VoteModel or None

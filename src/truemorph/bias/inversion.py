@@ -1,0 +1,134 @@
+"""Class fractions in bins from labels alone, by inverting T(α).
+
+In each bin, the fractions f maximise Σ w log Σ_y f_y p(ỹ | y, α).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import numpy as np
+
+from truemorph.bias.binning import Bins
+from truemorph.bias.families import COMPARED
+from truemorph.bias.fitting import refitted
+from truemorph.bias.likelihood import label_columns
+from truemorph.bias.maximum import differences
+from truemorph.bias.result import REJECTED, TransitionFit
+from truemorph.bias.sample import Sample
+from truemorph.bias.transitions import DISK, SMOOTH, Transition
+from truemorph.errors import InputError
+
+_EM_STEPS = 2000
+
+
+def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
+    """Return maximum-likelihood fractions of each bin, shape (B, K), given p(ỹ_n | y, α_n), shape (N, K)."""
+    fractions = np.clip(start, 1e-6, None)
+    fractions /= fractions.sum(axis=1, keepdims=True)
+    if given.shape[1] == 2:
+        return _invert_two(given, bins, fractions[:, DISK])
+    for _ in range(_EM_STEPS):
+        joint = fractions[bins.index] * given
+        total = joint.sum(axis=1, keepdims=True)
+        after = bins.means(np.divide(joint, total, out=np.zeros_like(joint), where=total > 0))
+        after /= after.sum(axis=1, keepdims=True)
+        if np.abs(after - fractions).max() < 1e-9:
+            return after
+        fractions = after
+    return fractions
+
+
+def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
+    """Maximise each bin's concave likelihood for two classes, by Newton's method inside brackets."""
+    contrast = given[:, DISK] - given[:, SMOOTH]
+    low, high, second = np.zeros(bins.count), np.ones(bins.count), np.clip(start, 0.01, 0.99)
+    for _ in range(60):
+        score = contrast / np.maximum(given[:, SMOOTH] + second[bins.index] * contrast, 1e-300)
+        slope, curvature = bins.sums(score), bins.sums(score**2)
+        low, high = np.where(slope > 0, second, low), np.where(slope > 0, high, second)
+        after = second + np.divide(slope, curvature, out=np.zeros(bins.count), where=curvature > 0)
+        inside = (low < after) & (after < high)
+        after = np.where(inside, after, 0.5 * (low + high))
+        if np.abs(after - second).max() < 1e-10:
+            break
+        second = after
+    return np.stack([1 - second, second], axis=1)
+
+
+def _likelihood(transition: Transition, sample: Sample) -> np.ndarray:
+    """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
+    alone = sample.observables is not None and not transition.n_observables
+    return np.exp(label_columns(transition, sample.labels, sample.alpha if alone else sample.argument))
+
+
+def inverted(
+    sample: Sample, bins: Bins, transition: Transition, fit: TransitionFit | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Invert T: return fractions and errors, shape (B, K) each, and the covariance of those of the second class.
+
+    Each galaxy's influence on its bin's fractions is inverse information times score. If T was fitted to the same
+    labels, its influence through T is added before squaring.
+    """
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        """Return sums over galaxies in each bin without weights, shape (B,)."""
+        return np.bincount(bins.index, values, bins.count)
+
+    likelihood = _likelihood(transition, sample)
+    fractions = _invert(likelihood, bins, bins.means(sample.observed))
+    mixture = np.maximum(np.sum(fractions[bins.index] * likelihood, axis=1), 1e-9)
+    scores = (likelihood[:, 1:] - likelihood[:, :1]) / mixture[:, None]  # d log p(ỹ) / d f_k, k >= 1
+    own = np.zeros_like(likelihood)
+    for b in range(bins.count):
+        inside = bins.index == b
+        weighted = scores[inside] * bins.weights[inside, None]
+        own[inside, 1:] = weighted @ np.linalg.pinv(weighted.T @ scores[inside])
+    own[:, 0] = -own[:, 1:].sum(axis=1)
+    covariance = np.array([np.diag(summed(one**2)) for one in own.T])
+    if fit is not None and fit.point.size:
+        known = ~np.isnan(np.diag(fit.covariance))
+
+        def moved(at: np.ndarray) -> np.ndarray:
+            return _invert(_likelihood(fit.transition_at(at), sample), bins, fractions)
+
+        if fit.resampled is not None:
+            # Not by derivatives: a logit near its bound has a huge variance but no effect.
+            scatter = np.array([moved(at) for at in fit.resampled])
+            scatter -= scatter.mean(axis=0)
+            covariance += np.einsum("rbk,rck->kbc", scatter, scatter) / (len(scatter) - 1)
+        elif known.any():
+            slopes = differences(moved, fit.point)[known]
+            covariance += np.einsum("pbk,pq,qck->kbc", slopes, fit.covariance[np.ix_(known, known)], slopes)
+            if fit.influence is not None and fit.made_from(sample):
+                pull = fit.influence()[: fit.point.size][known]
+                for k in range(sample.n_classes):
+                    both = slopes[:, :, k].T @ np.stack([summed(own[:, k] * one) for one in pull])
+                    covariance[k] += both + both.T
+    variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0)
+    return fractions, np.sqrt(variance).T, covariance[DISK]
+
+
+def alternatives(
+    sample: Sample, bins: Bins, fit: TransitionFit, stderr: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the alternatives of the range: trends of class fractions with α, or other families."""
+    if fit.drift is not None:
+        labelled = bins.means(sample.observed)
+        return {
+            name: (_invert(_likelihood(transition, sample), bins, labelled), stderr)
+            for name, (transition, _, _) in fit.drift.alternatives.items()
+        }
+    if fit.method != "gold" or fit.transition.n_classes != 2:
+        return {}
+    others = []
+    for family in COMPARED:
+        if family != fit.family:
+            with suppress(InputError):
+                others.append(refitted(fit, family=family, false_disk=None))
+    least = min([fit.aic, *(one.aic for one in others)])
+    return {
+        f"{one.family}, gold": inverted(sample, bins, one.transition, one)[:2]
+        for one in others
+        if one.aic < least + REJECTED  # not if gold labels reject it
+    }
