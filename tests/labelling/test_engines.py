@@ -15,7 +15,8 @@ import torch
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.engines import Unusable, cuda_devices, engine_for
 from truemorph.classifiers.engines.representation import networks_of
-from truemorph.classifiers.network import GalaxyNetwork, multiplies_bf16, with_folded_norms
+from truemorph.classifiers.engines.torch import with_folded_norms
+from truemorph.classifiers.network import GalaxyNetwork, multiplies_bf16
 from truemorph.commands.export import export_model
 from truemorph.config import training_config
 from truemorph.errors import InputError

@@ -207,7 +207,7 @@ class Classifier:
 
     @cached_property
     def _exact(self) -> Any:
-        from truemorph.classifiers.network import TorchEngine
+        from truemorph.classifiers.engines.torch import TorchEngine
 
         return TorchEngine(self, "fp32")
 

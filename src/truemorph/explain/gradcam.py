@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.network import TorchEngine
+from truemorph.classifiers.engines.torch import TorchEngine
 from truemorph.errors import InputError
 
 # As in the paper. Regions marked by maps of 4 cells or fewer matter half as much (docs/explain.md).

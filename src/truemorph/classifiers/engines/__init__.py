@@ -113,7 +113,8 @@ def cuda_devices() -> int:
 
 def _torch_engine(model: Any, precision: Precision) -> Engine:
     require_extra("networks")
-    from truemorph.classifiers.network import TorchEngine, multiplies_bf16
+    from truemorph.classifiers.engines.torch import TorchEngine
+    from truemorph.classifiers.network import multiplies_bf16
 
     if precision == "int8":
         raise InputError("int8 needs `engine` openvino")
