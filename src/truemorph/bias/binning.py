@@ -59,7 +59,10 @@ def choose_bins(n: int, with_intrinsic: bool) -> tuple[int, int]:
 
 
 def proportion_error(proportion: Any, count: Any) -> Any:
-    """Return the standard error of a proportion, never zero (Agresti & Coull: add one success and one failure)."""
+    """Return the standard error of a proportion p, never zero: √(p̃ (1 - p̃) / (n + 2)) with p̃ = (n p + 1) / (n + 2).
+
+    That is, with one success and one failure more (Agresti & Caffo 2000, Am. Stat. 54, 280).
+    """
     smoothed = (proportion * count + 1) / (count + 2)
     return np.sqrt(smoothed * (1 - smoothed) / (count + 2))
 
@@ -112,6 +115,15 @@ class Bins:
         return cls(index, edges, middles, bins, weights)
 
     @classmethod
+    def at(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> Bins:
+        """Put a column of shape (N,) into bins of known edges; what is beyond them is in the first or the last bin."""
+        count = edges.size - 1
+        index = np.clip(np.searchsorted(edges[1:-1], column, side="right"), 0, count - 1)
+        weights = np.broadcast_to(1.0, column.size) if weights is None else weights
+        bins = cls(index, edges, np.empty(0), count, weights)
+        return replace(bins, middles=bins.averages(column)[0])
+
+    @classmethod
     def of_two(cls, columns: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
         """Divide two columns, shape (N, 2), into at most so many bins: by the first, and each part by the second."""
         first = cls.cut(columns[:, 0], max(1, round(np.sqrt(bins))), weights)
@@ -150,15 +162,6 @@ class Bins:
             return np.arange(self.count)[:, None] * (1 if self.ordered else 1000)
         _, first = np.unique(self.edges[:, 0, 0], return_inverse=True)
         return np.column_stack([first, [np.sum(first[:b] == first[b]) for b in range(self.count)]])
-
-    @classmethod
-    def at(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> Bins:
-        """Put a column of shape (N,) into bins of known edges; what is beyond them is in the first or the last bin."""
-        count = edges.size - 1
-        index = np.clip(np.searchsorted(edges[1:-1], column, side="right"), 0, count - 1)
-        weights = np.broadcast_to(1.0, column.size) if weights is None else weights
-        bins = cls(index, edges, np.empty(0), count, weights)
-        return replace(bins, middles=bins.averages(column)[0])
 
     def find(self, column: np.ndarray) -> np.ndarray:
         """Return the bin of each value of a column, (M,), or of two, (M, 2); the nearest one where it is in none."""
@@ -203,7 +206,7 @@ class Leaves:
     """Leaves of M draws of N objects, divided into bins of J observables; a sample is one draw of each object."""
 
     leaf: np.ndarray  # leaf of each drawn object
-    edges: np.ndarray  # (L, b + 1): edges of the bins of each leaf, in draws
+    edges: np.ndarray  # (L, b + 1): edges of the bins of each leaf, as positions among all draws
     objects: list[np.ndarray]  # of each observable: drawn objects in the order of leaf, then observable
     counts: np.ndarray  # (N,): how often each object was drawn
 

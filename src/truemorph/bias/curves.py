@@ -206,7 +206,7 @@ class MatrixTransition(Transition):
 
     @classmethod
     def identity(cls, n_classes: int = 2) -> MatrixTransition:
-        """Return T = 1, which treats labels as correct (naive training, Table 1, rows c and d)."""
+        """Return the identity, which treats labels as correct: naive training (rows c and d of the paper's Table 1)."""
         return cls(tuples(np.eye(n_classes).tolist()))
 
     @property
@@ -220,7 +220,7 @@ class MatrixTransition(Transition):
         xp = array_namespace(alpha)
         with np.errstate(divide="ignore"):
             log_values = np.log(np.asarray(self.values))
-        log_values = xp.asarray(log_values, dtype=alpha.dtype, device=alpha.device)
+        log_values = xp.asarray(log_values, dtype=alpha.dtype, device=get_device(alpha))
         return xp.broadcast_to(log_values[None, :, :], (alpha.shape[0], self.n_classes, self.n_classes))
 
     @classmethod

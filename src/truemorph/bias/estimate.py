@@ -46,8 +46,9 @@ ABOUT = (
     *("rows_sha256", "question", "tree"),
 )
 _RESAMPLES = 30
-# Gold labels that are only shown test whether class fractions depend on α, with this error or less; of each class.
-_PRECISE, _FEWEST_OF_A_CLASS = 0.05, 20
+# Gold labels that are only shown settle whether class fractions depend on α if so many are of each class, and if the
+# error of the change of the fraction is smaller than this.
+_FEWEST_OF_A_CLASS, _PRECISE = 20, 0.05
 _FEWEST_PER_BIN = 50
 
 

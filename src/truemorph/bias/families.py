@@ -35,16 +35,14 @@ FAMILIES: dict[str, Any] = {
     )
 }
 
+# Curves in α, which can be compared by their likelihood on labels alone, and those of them that have a formula.
 _CURVES = {name: one for name, one in FAMILIES.items() if issubclass(one, FlipTransition) and one.varies}
-
-# Families that can be compared by their likelihood on labels alone, all with a formula in α.
 COMPARED = tuple(_CURVES)
-
 WITH_FORMULA = tuple(name for name, one in _CURVES.items() if one.free)
 
 _KINDS = ("scale", "shape", "probability")
 
-_KNOTS = 400
+_KNOTS = 400  # of the table of your own family
 
 
 def family_of(family: str | type[FlipTransition]) -> Any:
@@ -75,7 +73,7 @@ def transition_to_dict(transition: Transition) -> dict[str, Any]:
     described = {"family": transition.family, "parameters": transition.parameters()}
     if type(transition) in FAMILIES.values():
         return described
-    # T(α) at values of α that are dense near its scales.
+    # At values of α that are dense near its scales.
     free = getattr(transition, "free", {})
     scales = [getattr(transition, name) for name, kind in free.items() if kind == "scale"] or [10.0]
     knots = np.concatenate([[0.0], np.geomspace(0.01 * min(scales), 100 * max(scales), _KNOTS - 1)])

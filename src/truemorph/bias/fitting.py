@@ -103,7 +103,7 @@ def fit_transition(
         labels, the best of "rayleigh", "weibull" and "fisk" (by AIC), otherwise "rayleigh"; with observables,
         "logistic"; of `Votes`, "tree".
     method : {None, "likelihood", "binned", "conditional", "gold", "votes"}
-        Default: "gold" if `gold` is given, "conditional" if `intrinsic` is, "votes" for counts, else "likelihood".
+        Default: "votes" for counts, "gold" if `gold` is given, "conditional" if `intrinsic` is, else "likelihood".
         "likelihood": unbinned maximum likelihood, assuming that class fractions do not depend on α. "binned":
         the paper's least squares over equal-count bins (eq. 16), for reproduction; with few bins it is biased, because
         the midpoint of the wide last bin is not where its galaxies are. "conditional": class fractions may depend on
@@ -133,8 +133,8 @@ def fit_transition(
         standard deviation of ln α, or of its part that intrinsic columns leave. Use 1 if your definition of a disk is
         narrower than that of the labels (for example without lenticulars) or unknown. None omits these trends, which
         saves 0.2 s (with intrinsic columns 3 s).
-    n_classes : int, optional
-        K, if not all classes occur in the labels.
+    classes : sequence of str, optional
+        Names of the K classes. Default: smooth and disk, or the numbers of those that occur.
     knots : int or sequence of float, default 8
         Number of knots of "monotone", or their α.
     bootstrap : int, default 0
@@ -200,12 +200,12 @@ def settings_for(
         method = next((name for name, holds in has.items() if holds), "likelihood")
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    for name, used, users in (
-        ("gold", has["gold"], ("gold", "votes")),
-        ("intrinsic", has["conditional"], ("conditional",)),
+    for name, what, used, users in (
+        ("gold", "gold labels", has["gold"], ("gold", "votes")),
+        ("intrinsic", "intrinsic columns", has["conditional"], ("conditional",)),
     ):
         if not used and method == users[0]:
-            raise InputError(f'method "{method}" needs {name} labels or columns: pass {name}=')
+            raise InputError(f'method "{method}" needs {what}: pass {name}=')
         if used and method not in users:
             raise InputError(f'method "{method}" does not use {name}=: remove it, or use method="{users[0]}"')
     if sample.n_classes != 2 and not has["gold"]:
@@ -221,8 +221,8 @@ def settings_for(
         raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
     cls = None
     if family is not None or method != "gold" or sample.argument.ndim == 2 or sample.n_classes != 2 or sample.nodes:
-        several = "rayleigh" if sample.observables is None else "logistic"
-        cls = family_of(family or (several if sample.nodes is None else "tree"))
+        of_labels = "rayleigh" if sample.observables is None else "logistic"
+        cls = family_of(family or (of_labels if sample.nodes is None else "tree"))
     if cls is TreeTransition and method != "gold":
         raise InputError("T(alpha) of the paths through a decision tree needs gold labels (gold=)")
     if false_disk is not None and cls is not None and not issubclass(cls, FlipTransition):
@@ -232,15 +232,23 @@ def settings_for(
 
 def solve(sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T(α), and its range from labels alone, without findings (see `diagnose`)."""
-    families = WITH_FORMULA if settings.family is None else [settings.family]
-    classes = [family_of(one) for one in families]
-    check_variation(sample, classes[0])
-    rate, from_labels = _false_disk(settings, sample), settings.method in ("likelihood", "binned")
-    free = _flips_seen(sample), from_labels, rate, settings.knots, sample.classes
-    search = Search(sample.argument, *free, sample.nodes, sample.counts is not None, sample.observable_names)
-    spaces = [_space(cls, search, settings.method) for cls in classes]
-    space, cls = spaces[0], classes[0]
-    if len(spaces) > 1:
+    families = [family_of(one) for one in (WITH_FORMULA if settings.family is None else [settings.family])]
+    check_variation(sample, families[0])
+    rate = _false_disk(settings, sample)
+    search = Search(
+        sample.argument,
+        seen=_flips_seen(sample),
+        anchored=settings.method in ("likelihood", "binned"),
+        false_disk=rate,
+        knots=settings.knots,
+        classes=sample.classes,
+        nodes=sample.nodes,
+        counts=sample.counts is not None,
+        observables=sample.observable_names,
+    )
+    spaces = [_space(cls, search, settings.method) for cls in families]
+    space, cls = spaces[0], families[0]
+    if len(spaces) > 1:  # the lowest AIC
         space = min(spaces, key=lambda one: 2 * one.size - 2 * gold_maximum(one, sample).value)
         cls = family_of(space.family)
     fitted_by = by_tree if cls is TreeTransition else METHODS[settings.method]

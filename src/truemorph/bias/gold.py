@@ -124,7 +124,8 @@ class GoldRegression:
             variances = class_variances(np.exp(log_probabilities(part, found)))
             products = information_matrix(part, variances * squares[:, None, None])
             products += np.kron(between, np.diag(precision))
-            # The evidence is that of the labels themselves; with weights there is no likelihood.
+            # ln evidence = ln likelihood - cᵀΛc / 2 + ln |Λ| / 2 - ln |H| / 2, for coefficients c of prior precision Λ
+            # and the curvature H: of the labels themselves, because with weights there is no likelihood.
             at, curvature = fit_softmax(part, targets, precision, ones, found) if weighted else (found, information)
             value = np.sum(ones[:, None] * targets * log_probabilities(part, at))
             value -= 0.5 * np.sum(precision * (at * (between @ at)))
@@ -415,7 +416,7 @@ def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     moved, slope = np.zeros_like(own), np.zeros((space.size, space.size))
     chance = drawn_into[known] - beyond[known] if sample.probability is None else sample.probability[known]
     chance = np.clip(chance, 0.0, 1.0)
-    if n_gold < n and n_gold - 2 * space.size - 1 >= 4 * space.size:
+    if 6 * space.size < n_gold < n:  # fewer do not determine the weights; all need none
         moved = ratio * control()[:, known]
         products = np.linalg.pinv((moved * (1 - chance)) @ moved.T)
         # Over all galaxies, Σ (1 - H) x = 0; the weights make it so over the gold labels.

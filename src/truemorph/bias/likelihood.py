@@ -1,7 +1,7 @@
 """Likelihood of biased labels (eqs 3-4), and posterior of the true class.
 
-Pure functions of arrays, for numpy and torch. The torch loss module is `truemorph.DebiasedLoss`; DCV14 and
-the estimators of θ use the same functions. Equations: Medina-Rosales et al., arXiv:2308.11007.
+Pure functions of arrays, for numpy and torch. The torch loss module is `truemorph.DebiasedLoss`; DCV14 and the
+estimators of θ use the same functions. Equations: Medina-Rosales et al., arXiv:2308.11007.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.transitions import UNKNOWN, Array, Transition, chosen
 from truemorph.errors import InputError
 
+# Log-probability of labels that are impossible under T, in fits.
 _IMPOSSIBLE = -1e4
 # Number of galaxies that are treated at once, to save memory.
 ROWS = 100_000

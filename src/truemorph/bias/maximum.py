@@ -16,8 +16,8 @@ from scipy.optimize import minimize
 from truemorph.bias.likelihood import log_sum_exp
 from truemorph.workers import one_thread
 
-_STEP = 1e-4
-_EDGE = 1e-3
+_STEP = 1e-4  # of central differences
+_EDGE = 1e-3  # distance to a bound within which a parameter is at it
 _NEWTON_STEPS = 50
 
 # Value and gradient at a point of shape (P,).
@@ -46,13 +46,13 @@ class Maximum:
 
 
 def differences(function: Callable[[np.ndarray], np.ndarray], point: np.ndarray) -> np.ndarray:
-    """Return central differences of a function at a point, shape (P, …)."""
+    """Return the derivatives of a function at a point, shape (P, …), by central differences."""
     shifts = np.eye(point.size) * _STEP
     return np.array([(function(point + s) - function(point - s)) / (2 * _STEP) for s in shifts])
 
 
 def with_differences(value: Callable[[np.ndarray], float]) -> Objective:
-    """Return a function that also returns its gradient."""
+    """Return a function of the value and its gradient."""
     return lambda point: (value(point), differences(lambda at: np.array(value(at)), point))
 
 
@@ -69,7 +69,7 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 def climb(
     objective: Objective, starts: np.ndarray, lower: np.ndarray, upper: np.ndarray, scale: float, steps: int = 500
 ) -> tuple[np.ndarray, int]:
-    """Maximise from the two best starts, with tolerances relative to `scale`; return point and number of steps."""
+    """Maximise from the two best starts, with tolerances in units of `scale`; return point and number of steps."""
 
     def negative(point: np.ndarray) -> tuple[float, np.ndarray]:
         value, slopes = objective(point)

@@ -55,7 +55,7 @@ class Mixture:
 
     space: Space  # parameter space of T; of size 0 if T is known
     labels: np.ndarray  # (N,)
-    alpha: np.ndarray  # (N,) or (N, J)
+    alpha: np.ndarray  # (N,), or (N, 1 + J) with observables
     weights: np.ndarray  # (N,)
     design: np.ndarray  # (N, Q): ones, then standardised columns
     ridge: float = 0.0  # penalty on all coefficients except the intercepts
@@ -143,7 +143,8 @@ class Mixture:
     def information(self, point: np.ndarray) -> np.ndarray:
         """Return minus the second derivatives: analytic in coefficients, by differences in T's parameters.
 
-        The former are those of known classes, minus those of the classes given the labels (Louis 1982, JRSS B 44, 226).
+        The former are Σ w (V(p(y | z)) - V(p(y | ỹ, α, z))) ⊗ z zᵀ, with the covariance V of class membership: the
+        information of known classes, minus what labels leave unknown (Louis 1982, JRSS B 44, 226).
         """
         n, rest = self.space.size, point[self.space.size :]
         _, p, posterior = self.after(point)

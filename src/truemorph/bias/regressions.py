@@ -27,6 +27,17 @@ from truemorph.errors import InputError
 from truemorph.questions import Nodes
 
 
+def _standardisation(search: Search) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of ln α and of each other observable, shape (J + 1,), of resolved galaxies."""
+    columns = search.alpha.reshape(len(search.alpha), -1)
+    columns = columns[columns[:, 0] > 0]  # a copy
+    columns[:, 0] = np.log(columns[:, 0])
+    center, scale = columns.mean(axis=0), columns.std(axis=0)
+    if not np.all(scale > 0):
+        raise InputError(f"{search.columns[int(np.argmin(scale))]} is the same for all galaxies; remove it")
+    return center, scale
+
+
 @dataclass(frozen=True, repr=False)
 class LogisticTransition(Transition):
     """Flip probabilities of K classes by multinomial logistic regression on one or several observables.
@@ -130,14 +141,8 @@ class LogisticTransition(Transition):
     @classmethod
     def space(cls, search: Search) -> Space:
         """Return the space of the coefficients of allowed wrong labels; the resolution is used as a logarithm."""
-        observables = search.alpha.reshape(len(search.alpha), -1)
-        n_observables, n_classes = observables.shape[1], len(search.seen)
-        # Rows without a logarithm (unresolved galaxies) are not used to standardise.
-        columns = observables[observables[:, 0] > 0]
-        columns[:, 0] = np.log(columns[:, 0])
-        center, scale = columns.mean(axis=0), columns.std(axis=0)
-        if not np.all(scale > 0):
-            raise InputError(f"{search.columns[int(np.argmin(scale))]} is the same for all galaxies; remove it")
+        center, scale = _standardisation(search)
+        n_observables, n_classes = center.size, len(search.seen)
         log = tuple(j == 0 for j in range(n_observables))
         terms = ["intercept", *(f"slope of {name}" for name in ("ln alpha", *search.observables))]
         pairs = search.flips.tolist()
@@ -315,12 +320,7 @@ class TreeTransition(Transition):
         """
         if search.nodes is None:
             raise InputError('family "tree" needs votes or labels of a question (Votes)')
-        nodes, columns = search.nodes, search.alpha.reshape(len(search.alpha), -1).astype(float)
-        columns = columns[columns[:, 0] > 0]
-        columns[:, 0] = np.log(columns[:, 0])
-        center, scale = columns.mean(axis=0), columns.std(axis=0)
-        if not np.all(scale > 0):
-            raise InputError(f"{search.columns[int(np.argmin(scale))]} is the same for all galaxies; remove it")
+        nodes, (center, scale) = search.nodes, _standardisation(search)
         kinds = ["vote", "label"] if search.counts else ["label"]
         terms = ["", *(f" slope of {name}" for name in ("ln alpha", *search.observables))]
         names = list[str]()
@@ -365,7 +365,10 @@ def check_counts(votes: np.ndarray) -> None:
 
 
 def dirichlet_multinomial(counts: Array, means: Array, concentration: Array) -> Array:
-    """Return log DM(k | n, μ, ρ), shape (N, K): counts (N, 1, A), means (N, K, A), (1 - ρ) / ρ of each class (K,)."""
+    """Return log DM(k | n, μ, ρ), shape (N, K): counts (N, 1, A), means (N, K, A), c = (1 - ρ) / ρ of each class (K,).
+
+    DM = n! Γ(c) / Γ(n + c) Π_a Γ(k_a + c μ_a) / (k_a! Γ(c μ_a)).
+    """
     xp = array_namespace(means)
     log_gamma = gammaln if isinstance(means, np.ndarray) else xp.lgamma
     at = xp.clip(means, min=1e-9) * concentration[:, None]

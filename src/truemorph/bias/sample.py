@@ -21,9 +21,11 @@ from truemorph.workers import one_thread
 FEWEST = 20
 # R² of log α on intrinsic columns above which they are refused.
 REFUSED = 0.999
-# Columns encode classes if so few of their values map to classes, or if a small tree predicts nearly all.
-_ENCODED_VALUES, _ENCODED_FEWEST = 10, 5
-_ENCODED_WRONG, _ENCODED_CHANCE, _ENCODED_LEVEL = 0.005, 0.02, 0.01
+# Columns encode classes if each of at most so many values is of one class, or if a small tree is wrong for less than
+# this part of the galaxies. Classes of fewer galaxies than the last number are not tested.
+_ENCODED_VALUES, _ENCODED_WRONG, _ENCODED_FEWEST = 10, 0.005, 5
+# The tree must be wrong for less than 2 % of all galaxies, with a confidence of 99 %.
+_ENCODED_CHANCE, _ENCODED_LEVEL = 0.02, 0.01
 # Number of galaxies on which columns are tested.
 _TESTED = 20_000
 
@@ -71,11 +73,11 @@ class Sample:
         resolution, votes, of_tree = as_resolution(float_array(alpha, "alpha")), None, dict[str, Any]()
         n = resolution.size
         if isinstance(labels, Votes):
-            counts = labels.columns
+            counts, nodes = labels.columns, labels.nodes
             check_counts(counts)
-            single = {"counts": counts} if counts[:, labels.nodes.parts[0]].sum(axis=1).max(initial=0) > 1 else {}
-            of_tree = {"nodes": labels.nodes, "paths": labels.paths, **single}
-            classes, labels = labels.nodes.classes, labels.labels
+            of_labels = counts[:, nodes.parts[0]].sum(axis=1).max(initial=0) <= 1  # as one vote each
+            of_tree = {"nodes": nodes, "paths": labels.paths, "counts": None if of_labels else counts}
+            classes, labels = nodes.classes, labels.labels
         elif np.ndim(labels) == 2:
             votes = check_votes(labels)
             labels = (votes[:, DISK] > votes[:, SMOOTH]).astype(np.int64)
@@ -100,9 +102,7 @@ class Sample:
             observables=others,
             observable_names=named,
             gold=known,
-            probability=None
-            if known is None or gold_probability is None
-            else check_probability(gold_probability, known),
+            probability=check_probability(gold_probability, known),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
             votes=votes,
             **of_tree,
@@ -193,7 +193,7 @@ def _check_enough(gold: np.ndarray, n_classes: int) -> None:
 
 
 def check_probability(probability: object, gold: np.ndarray | None) -> np.ndarray | None:
-    """Return probabilities of selection as an (N,) float array, above 0 where there is a gold label."""
+    """Return probabilities of selection, (N,), above 0 where there is a gold label; None if either is not given."""
     if probability is None or gold is None:
         return None
     values = float_array(probability, "gold_probability")
@@ -250,7 +250,7 @@ def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what:
     tree = DecisionTreeClassifier(max_depth=4, min_samples_leaf=2, random_state=0)
     right = cross_val_predict(tree, rows, seen, cv=3) == seen
     wrong = np.mean([np.mean(~right[seen == one]) for one in np.unique(seen)])
-    # Even for many predictions that are all right, the accuracy must be certain (99 %) to be above 98 %.
+    # A tree that is wrong for 2 % of all galaxies is right for all n tested ones with probability 0.98^n.
     if wrong < _ENCODED_WRONG and right.size > np.log(_ENCODED_LEVEL) / np.log(1 - _ENCODED_CHANCE):
         raise InputError(f"{name}: the columns predict {what} of {1 - wrong:.1%} of the galaxies; {action}")
 
@@ -266,8 +266,8 @@ def check_whole(least: int, **options: Any) -> None:
 def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray) -> float:
     """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
 
-    The larger value from a cubic polynomial (in columns, and logarithms of positive ones) and boosted trees, which are
-    less exact, but robust against outliers.
+    The larger value from a polynomial in the columns and logarithms of positive ones (cubic, or of more than six
+    quadratic) and from boosted trees, which are less exact, but robust against outliers.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.preprocessing import PolynomialFeatures
@@ -281,10 +281,10 @@ def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray) -> float:
     wide = np.column_stack([columns, *logs])
     wide = (wide - wide.mean(axis=0)) / np.where(wide.std(axis=0) > 0, wide.std(axis=0), 1.0)
     held = np.arange(rows.size) % 3 == 0
-    cubic = PolynomialFeatures(3 if wide.shape[1] <= 6 else 2).fit_transform(wide)
+    powers = PolynomialFeatures(3 if wide.shape[1] <= 6 else 2).fit_transform(wide)
     answers = []
-    if cubic.shape[1] * 3 < rows.size:
-        answers.append(cubic[held] @ np.linalg.lstsq(cubic[~held], target[~held], rcond=None)[0])
+    if powers.shape[1] * 3 < rows.size:
+        answers.append(powers[held] @ np.linalg.lstsq(powers[~held], target[~held], rcond=None)[0])
     if rows.size >= 200:
         # OpenMP comes with scikit-learn. Its threads, too, wait for a busy core, which can take minutes.
         with threadpool_limits(1, "openmp"):

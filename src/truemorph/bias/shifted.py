@@ -12,7 +12,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.transitions import Array, FlipTransition, Search, Space, Transition, as_resolution
 from truemorph.errors import InputError
 
-# Bound of ln α' / α per standard deviation of an observable.
+# Bound of the change of ln α' per standard deviation of an observable.
 _SHIFT_BOUND = 3.0
 
 
@@ -21,7 +21,7 @@ class ShiftedTransition(Transition):
     """A bias curve at an effective resolution, which other observables change: T(α, s) = T(α').
 
     α' = α exp(Σ_j b_j (s_j - c_j)). So a disk that is fainter by a magnitude may look like one of lower resolution.
-    With the log-logistic (Fisk) curve, log-odds are linear in ln α and s; without slopes, T depends on α alone.
+    With the log-logistic (Fisk) curve, log-odds are linear in ln α and s.
 
     Parameters
     ----------

@@ -1,12 +1,11 @@
 """The bias curve T(α) = p(ỹ | y, α): what all families have in common, and their parameter spaces.
 
-Families are in `curves` and `regressions`, and listed in `families`. Estimators use unconstrained parameters: positive
-parameters by their logarithm, probabilities by their logit, so that any point is a valid T(α).
+Families are in `curves`, `shifted` and `regressions`, and listed in `families`. Estimators use unconstrained
+parameters: positive ones by their logarithm, probabilities by their logit, so that any point is a valid T(α).
 
-Equation numbers are those of Medina-Rosales, Cabrera-Vives & Miller, "Mitigating Bias in Deep Learning:
-Training Unbiased Models on Biased Data for the Morphological Classification of Galaxies", MNRAS,
-arXiv:2308.11007. Classes are 0 = smooth and 1 = disk. Formulas are in log space, for numpy
-and torch alike.
+Equation numbers are those of Medina-Rosales, Cabrera-Vives & Miller, "Mitigating Bias in Deep Learning: Training
+Unbiased Models on Biased Data for the Morphological Classification of Galaxies", MNRAS, arXiv:2308.11007. Classes are
+0 = smooth and 1 = disk. Formulas are in log space, for numpy and torch alike.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ FALSE_DISK_START, FALSE_DISK_BOUNDS = -3.0, (-LOGIT_BOUND, 2.0)
 class Search:
     """What a family's parameter space depends on: the data, and what is assumed or fixed."""
 
-    alpha: np.ndarray  # (N,), or (N, J) with the resolution first
+    alpha: np.ndarray  # (N,), or (N, 1 + J) with the resolution first
     # (K, K): allowed pairs of true class and label. By default, smooth galaxies are never labelled disk (eq. 6).
     seen: np.ndarray = field(default_factory=lambda: np.array([[True, False], [True, True]]))
     anchored: bool = False  # assume no bias for the best resolved galaxies; labels alone do not determine it
@@ -147,7 +146,7 @@ class Search:
     classes: Sequence[str] = SMOOTH_OR_DISK  # (K,): names
     nodes: Nodes | None = None  # of labels that are paths through a tree
     counts: bool = False  # whether there are numbers of votes at these nodes
-    observables: Sequence[str] = ()  # (J - 1,): names of the columns of `alpha` after the resolution
+    observables: Sequence[str] = ()  # (J,): names of the columns of `alpha` after the resolution
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -189,8 +188,9 @@ class Space:
 # Bounds of scales, relative to the observed α.
 _SCALE_BELOW, _SCALE_ABOVE = 0.1, 5.0
 
-_SCALE_STARTS = (1.0, 0.5, 2.0)
+_SCALE_STARTS = (1.0, 0.5, 2.0)  # relative to the median α
 
+# Of ln shape; Rayleigh's is ln 2 = 0.7.
 _SHAPE_BOUNDS, _SHAPE_STARTS = (np.log(0.2), np.log(20.0)), (0.7, 0.3, 1.1)
 
 

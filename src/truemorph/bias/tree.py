@@ -1,9 +1,9 @@
 """Fit T(α) of the paths through a decision tree (`TreeTransition`) to gold labels.
 
-At each question, the scores of the answers have a normal prior around a value that all classes share, so that a class
-with few gold labels or votes gets what the other classes have. Its variances maximise the evidence (EM: Dempster, Laird
-& Rubin 1977, JRSS B 39, 1), with one more pseudo-observation. The errors are those of the posterior (Laplace), or, with
-weights, the sandwich.
+At each question, a score of class y is m + d_y: m, which all classes share, and d_y have normal priors of mean 0. So a
+class with few gold labels or votes gets what the other classes have. The variances of d maximise the evidence (EM:
+Dempster, Laird & Rubin 1977, JRSS B 39, 1), with one pseudo-observation more. The errors are those of the posterior
+(Laplace), or, with weights, the sandwich.
 """
 
 from __future__ import annotations
@@ -20,31 +20,29 @@ from truemorph.bias.maximum import class_precision, maximise
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import Space
+from truemorph.bias.transitions import LOGIT_BOUND, Space
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
-# Standard deviations of the value that all classes share, and those that the pseudo-observation has around it: of
-# intercepts, slopes, and logits of ρ, which are around that of ρ = 0.18.
+# Of intercepts, slopes, and logits of ρ: standard deviations of m, and of d in the pseudo-observation.
 _SHARED, _AROUND = (3.0, 1.0, 1.5), (1.5, 0.5, 0.5)
-_CORRELATION = -1.5
-_STEPS, _SETTLED = 30, 0.01
+_CORRELATION = -1.5  # logit of ρ, prior mean: ρ = 0.18
+_STEPS, _SETTLED = 30, 0.01  # of EM; change of ln(standard deviation) at which it ends
 _STEP = 1e-4  # of central differences
 
 
 @dataclass(frozen=True)
 class NodeFit:
-    """Scores of the answers to one question, and logits of ρ, with their covariance."""
+    """Scores of the A answers to one question, given each of K classes, and logits of ρ, with their covariance."""
 
     scores: np.ndarray  # (K, A - 1, J + 2): relative to the first answer
-    correlations: np.ndarray  # (K,), or (0,) for labels
-    covariance: np.ndarray  # (P, P): of the scores, flat, and of the correlations
+    correlations: np.ndarray  # (K,): logits of ρ; (0,) for labels
+    covariance: np.ndarray  # (P, P): of the scores, flat, and of the logits of ρ
     log_likelihood: float
-    spread: np.ndarray  # standard deviations of intercepts, slopes and correlations around the shared value
 
 
 def _precision(n_classes: int, shared: float, spread: float) -> np.ndarray:
-    """Return the inverse of spread² I + shared² J, shape (K, K): deviations from a value that all classes share."""
+    """Return the precision of m + d_y, shape (K, K): the inverse of spread² I + shared² J, where J is all ones."""
     inside = np.eye(n_classes) - 1 / (n_classes + (spread / shared) ** 2)
     return np.asarray(inside / spread**2)
 
@@ -53,14 +51,17 @@ def _precision(n_classes: int, shared: float, spread: float) -> np.ndarray:
 def fit_node(
     counts: np.ndarray, classes: np.ndarray, design: np.ndarray, n_classes: int, weights: np.ndarray, of_votes: bool
 ) -> NodeFit:
-    """Fit one question to galaxies of known classes: counts (n, A) and design (n, J + 2); labels are one vote each."""
+    """Fit one question to galaxies of known classes: counts (n, A) and design (n, J + 2); labels are one vote each.
+
+    Maximises Σ w log DM(k | n, μ(y, α), ρ(y)) (see `TreeTransition`) plus the log-density of the prior.
+    """
     asked = counts.sum(axis=1) > 0
     counts, classes, design, w = counts[asked], classes[asked], design[asked], weights[asked]
     n_answers, n_terms = counts.shape[1], design.shape[1]
     shape = (n_classes, n_answers - 1, n_terms)
     size, total = int(np.prod(shape)), counts.sum(axis=1)
     w = w * w.sum() / np.sum(w**2) if w.size else w  # weights reduce the effective number of galaxies
-    between = class_precision(n_answers - 1)
+    between = class_precision(n_answers - 1)  # whichever answer is the first
     kinds = np.minimum(np.arange(n_terms), 1)  # of each term: intercept or slope
     arranged = gammaln(total + 1) - gammaln(counts + 1).sum(axis=1)
     member = np.eye(n_classes)[classes]
@@ -73,7 +74,7 @@ def fit_node(
         scores[:, 1:] = of_class @ point[:size].reshape(shape).transpose(0, 2, 1).reshape(-1, n_answers - 1)
         mean = np.exp(scores - scores.max(axis=1, keepdims=True))
         mean = np.maximum(mean / mean.sum(axis=1, keepdims=True), 1e-9)
-        whole = np.exp(-point[size:])[classes] if of_votes else np.ones(w.size)
+        whole = np.exp(-point[size:])[classes] if of_votes else np.ones(w.size)  # (1 - ρ) / ρ
         at = mean * whole[:, None]
         value = arranged + gammaln(whole) - gammaln(total + whole) + (gammaln(counts + at) - gammaln(at)).sum(axis=1)
         pull = digamma(counts + at) - digamma(at)
@@ -110,11 +111,11 @@ def fit_node(
 
     middle = np.zeros(size + n_classes * of_votes)
     middle[size:] = _CORRELATION
-    bound = np.concatenate([np.full(size, 27.0), np.full(n_classes * of_votes, 9.0)])
+    bound = np.concatenate([np.full(size, 3 * LOGIT_BOUND), np.full(n_classes * of_votes, LOGIT_BOUND)])
     spread, point, centred = np.array(_AROUND), middle, np.eye(n_classes) - 1 / n_classes
 
     def moments(values: np.ndarray, covariance: np.ndarray, kind: int) -> tuple[float, int]:
-        """Return the expected sum of squares around the shared value, and its degrees of freedom."""
+        """Return the expected sum of squares of d (the E step), and its degrees of freedom."""
         if kind == 2:
             rows, metric = np.arange(size, values.size), np.asarray(centred)
         else:
@@ -149,7 +150,7 @@ def fit_node(
         slopes = np.einsum("nc,na,nt->ncat", member, of_scores, design).reshape(w.size, size)
         slopes = np.concatenate([slopes, member * of_rho], axis=1) if of_votes else slopes
         covariance = covariance @ ((slopes * w[:, None] ** 2).T @ slopes + prior(before)) @ covariance
-    return NodeFit(point[:size].reshape(shape), point[size:], covariance, likelihood(point)[0], spread)
+    return NodeFit(point[:size].reshape(shape), point[size:], covariance, likelihood(point)[0])
 
 
 def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:

@@ -10,11 +10,12 @@ from scipy.special import log_softmax
 from truemorph.bias.maximum import climb, differences, maximise, with_differences
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import Space
+from truemorph.bias.transitions import LOGIT_BOUND, Space
 from truemorph.bias.vote_model import VoteModel
 
+# Logits of ρ: bounds, and where the search starts for smooth galaxies and disks.
 _RHO_BOUNDS, _RHO_START = (-7.0, 4.0), (-1.5, -1.0)
-_FRACTION_BOUND = 9.0
+# The search begins with about so many galaxies.
 _ROUGH = 3_000
 
 
@@ -29,7 +30,7 @@ def _vote_numbers(votes: np.ndarray, most: int = 25) -> tuple[np.ndarray, np.nda
 
 
 def by_votes(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
-    """Maximise the likelihood of counts: Σ log Σ_y f_y BetaBinomial(k; n, μ_y(α), ρ_y).
+    """Maximise the likelihood of counts: Σ w log Σ_y f_y BetaBinomial(k; n, μ_y(α), ρ_y).
 
     A point is [T's point, logit of the disk fraction, logits of ρ]. Rows with a gold label have only that class.
     """
@@ -44,8 +45,8 @@ def by_votes(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         joint = np.where(ruled_out[rows], -np.inf, log_softmax([0.0, point[n]]) + given)
         return np.logaddexp(joint[:, 0], joint[:, 1])
 
-    lower = np.concatenate([space.lower, [-_FRACTION_BOUND], [_RHO_BOUNDS[0]] * 2])
-    upper = np.concatenate([space.upper, [_FRACTION_BOUND], [_RHO_BOUNDS[1]] * 2])
+    lower = np.concatenate([space.lower, [-LOGIT_BOUND], [_RHO_BOUNDS[0]] * 2])
+    upper = np.concatenate([space.upper, [LOGIT_BOUND], [_RHO_BOUNDS[1]] * 2])
     starts = np.array([np.concatenate([start, [0.5], _RHO_START]) for start in space.starts])
     part = slice(None, None, max(1, len(votes) // _ROUGH))
     rough = with_differences(lambda at: float(sample.weights[part] @ terms(at, part)))

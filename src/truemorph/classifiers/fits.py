@@ -1,4 +1,4 @@
-"""Fit T(α) to a catalogue, and write the fit."""
+"""Fit T(α) to the labels of a catalogue."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ from truemorph.questions import columns_of, slug
 if TYPE_CHECKING:
     from truemorph.classifiers.rows import TrainingRows
 
-_AVERAGE_DECAY = 0.99
-_PARTS = 5
+_AVERAGE_DECAY = 0.99  # of the running average of the weights, per step
+_PARTS = 5  # of α, for class fractions
 _TEMPERATURES = (0.2, 5.0)
 
 
@@ -227,23 +227,23 @@ class DebiasedModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a constant learning rate, or with warm-up and cosine decay."""
-        one, network = self.config, self.network
-        if one.finetune == "layers":
-            groups = param_groups_layer_decay(network.backbone, one.weight_decay, layer_decay=one.layer_decay)
+        config, network = self.config, self.network
+        if config.finetune == "layers":
+            groups = param_groups_layer_decay(network.backbone, config.weight_decay, layer_decay=config.layer_decay)
             for group in groups:
-                group["lr"] = one.learning_rate * group.pop("lr_scale")
+                group["lr"] = config.learning_rate * group.pop("lr_scale")
             parameters: Any = [*groups, {"params": list(network.head.parameters())}]
         else:
             parameters = [one for one in network.parameters() if one.requires_grad]
         # Fused saves a tenth of a ResNet50's step at 64 pixels, but Lightning can't clip its gradients.
         optimizer = torch.optim.AdamW(
-            parameters, lr=one.learning_rate, weight_decay=one.weight_decay, fused=one.clip is None
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=config.clip is None
         )
-        if one.schedule == "constant":
+        if config.schedule == "constant":
             return optimizer
         # Lightning's own estimate would set up the loaders before the saved state is read.
-        steps = one.epochs * len(self.train_dataloader()) // one.accumulate
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, one.warm_up))
+        steps = config.epochs * len(self.train_dataloader()) // config.accumulate
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, config.warm_up))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

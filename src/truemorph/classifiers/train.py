@@ -56,8 +56,10 @@ from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_colum
 _PIXELS_IN_MEMORY = 2**30
 _FRACTIONS = ("smooth_fraction", "disk_fraction")
 Problems = list[tuple[str, str]]  # ids of galaxies that are left out, with the reason
-# Findings of a fit that training does not use unless it is given.
-AT_BOUND = ("fraction-at-bound", "drift-reversed")
+# The data, T(α), descriptions of T(α), what labels and α are, galaxies that are left out, and findings.
+Prepared = tuple[TrainingRows, Transition | None, list[dict[str, Any]], dict[str, Any], Problems, list[Finding]]
+# A fit with one of these findings is used only if it is given.
+_UNUSABLE = ("fraction-at-bound", "drift-reversed")
 # Settings that do not change the result.
 NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 
@@ -209,11 +211,13 @@ def train_on_catalogue(
     return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
 
 
-Prepared = tuple[TrainingRows, Transition | None, list[dict[str, Any]], dict[str, Any], Problems, list[Finding]]
+def _named(transition: str | Sequence[str] | None) -> list[str]:
+    """Return the names of files, or known curves."""
+    return [] if transition is None else [transition] if isinstance(transition, str) else list(transition)
 
 
 def _training_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[str, Any]]) -> Prepared:
-    """Return the data, T(α) and its description, what labels and α are, galaxies that are left out, and findings."""
+    """Return what a classifier of the catalogue's classes is trained on."""
     [described] = curves
     network = run.training.classifier == "network"
     frame = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
@@ -237,20 +241,15 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[st
         observed |= votes
     if run.intrinsic:
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
-    columns = [*names, *run.intrinsic, *(run.training.features if network is False else ())]
+    columns = [*names, *run.intrinsic, *(() if network else run.training.features)]
     findings += missing_in(frame, columns, run.catalogue)
     return TrainingRows(frame, inputs, **observed), used, [described], about, problems + more, findings
 
 
-def _named(transition: str | Sequence[str] | None) -> list[str]:
-    """Return the names of files, or known curves."""
-    return [] if transition is None else [transition] if isinstance(transition, str) else list(transition)
-
-
 def _question_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[str, Any]]) -> Prepared:
-    """Return the same for questions: what is learned is p(votes | class, α) of each, for all its classes.
+    """Return what a network that answers questions is trained on: p(votes | class, α) for all classes of each.
 
-    If labels are correct (naive), that is the majority path.
+    If labels are correct (naive), that is 1 for the class of the majority path and 0 for others.
     """
     source = str(catalogue.path or "catalogue")
     if run.training.classifier != "network":
@@ -303,10 +302,10 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
         if run.training.classifier != "network":
             return {}
         fit, described = fit_catalogue(catalogue, where=run.where)
-        stuck = next((one for one in fit.findings if one.code in AT_BOUND), None)
-        if stuck is not None:
+        found = next((one for one in fit.findings if one.code in _UNUSABLE), None)
+        if found is not None:
             raise InputError(
-                f"{run.catalogue}: T(α) can't be fitted to these labels: {stuck.message} Give a fit with gold labels "
+                f"{run.catalogue}: T(α) can't be fitted to these labels: {found.message} Give a fit with gold labels "
                 "or a known T(α) (`transition`). A fit without gold labels is used only if you give it."
             )
         return described
