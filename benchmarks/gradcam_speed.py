@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from truemorph.classifiers.checkpoint import Classifier, describe
+from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.config import training_config
 from truemorph.explain.gradcam import GradCam

@@ -27,7 +27,8 @@ def small_model(folder):
     import polars as pl
     import torch
 
-    from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
+    from truemorph.classifiers.checkpoint import save_classifier
+    from truemorph.classifiers.classifier import Classifier, describe
     from truemorph.classifiers.network import GalaxyNetwork
     from truemorph.config import training_config
 

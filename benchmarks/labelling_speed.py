@@ -34,7 +34,8 @@ def model_folder(folder):
     import polars as pl
     import torch
 
-    from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
+    from truemorph.classifiers.checkpoint import save_classifier
+    from truemorph.classifiers.classifier import Classifier, describe
     from truemorph.classifiers.network import GalaxyNetwork
     from truemorph.config import training_config
 

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 from conftest import TINY, stripes, tiny
 from truemorph.bias.curves import RayleighTransition
 from truemorph.classifiers.callbacks import AtomicCheckpoints, Unfinished
-from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
+from truemorph.classifiers.checkpoint import save_classifier
+from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.module import DebiasedModule
 from truemorph.commands.train import train_classifier

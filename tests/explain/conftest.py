@@ -7,7 +7,7 @@ import torch
 from conftest import tiny
 from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.families import transition_to_dict
-from truemorph.classifiers.checkpoint import Classifier, describe
+from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.images.transforms import normalise
 from truemorph.questions import heads_of

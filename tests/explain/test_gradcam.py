@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from explain.conftest import model_of, pictures
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.gradcam import GradCam, Grid, upsampled
 from truemorph.images.transforms import normalise

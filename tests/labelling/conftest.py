@@ -12,7 +12,8 @@ from PIL import Image
 from conftest import stripes, tiny
 from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.families import transition_to_dict
-from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
+from truemorph.classifiers.checkpoint import load, save_classifier
+from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.classifiers.engines import engine_for
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.images.decode import load_image

@@ -11,7 +11,8 @@ from conftest import codes
 from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.families import transition_to_dict
 from truemorph.bias.likelihood import posterior
-from truemorph.classifiers.checkpoint import Classifier, describe, load
+from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.commands.label import label_galaxies
 from truemorph.config import training_config
 from truemorph.errors import InputError

@@ -12,7 +12,7 @@ from truemorph.bias.estimate import Context, make_estimate
 from truemorph.bias.families import transition_to_dict
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.label_sets import LabelSet
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.config import PRESETS
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.evidence import Evidence, Model, ShownEstimate

@@ -14,7 +14,7 @@ from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.population import PopulationFractions
 from truemorph.catalogs.paths import path_labels, path_observations
-from truemorph.classifiers.checkpoint import Classifier, describe
+from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.report import write_report
 from truemorph.commands.transition import estimate_transition

@@ -17,7 +17,7 @@ import polars as pl
 from truemorph.bias.families import transition_to_dict
 from truemorph.bias.transitions import Transition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
-from truemorph.classifiers.checkpoint import Classifier, describe
+from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import TrainingConfig

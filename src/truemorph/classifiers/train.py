@@ -31,14 +31,8 @@ from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.paths import path_evidence, path_labels, tree_of
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.classifiers.checkpoint import (
-    UNFINISHED,
-    Classifier,
-    check_model_folder,
-    load,
-    logistic_inputs,
-    save_classifier,
-)
+from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, load, save_classifier
+from truemorph.classifiers.classifier import Classifier, logistic_inputs
 from truemorph.classifiers.fits import fit_catalogue
 from truemorph.classifiers.held_out import held_out
 from truemorph.classifiers.members import train_members

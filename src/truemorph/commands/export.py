@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from truemorph.arguments import Model, validated
-from truemorph.classifiers.checkpoint import Classifier, load
+from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import networks_for
 from truemorph.errors import InputError
 from truemorph.results import PlainResult

@@ -8,7 +8,8 @@ from typing import Literal
 
 from truemorph.arguments import BiasCurve, Fraction, Model, Names, Shard, Table, validated
 from truemorph.bias.files import transition_described
-from truemorph.classifiers.checkpoint import Classifier, load
+from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.classifier import Classifier
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.label import LabelReport, label_table
 

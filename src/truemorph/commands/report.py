@@ -8,7 +8,8 @@ from typing import Any
 from truemorph.arguments import Shown, validated
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.population import PopulationFractions
-from truemorph.classifiers.checkpoint import CONFIG, Classifier
+from truemorph.classifiers.checkpoint import CONFIG
+from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.io import read_json
 from truemorph.report.options import ReportOptions

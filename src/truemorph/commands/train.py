@@ -15,7 +15,7 @@ from truemorph.arguments import Names, Rules, Table, Tables, listed, validated
 from truemorph.bias.files import transition_described
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.sampling import TEST
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import engine_for
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
 from truemorph.config import TrainingConfig, run_config, run_toml

@@ -22,7 +22,7 @@ from truemorph.results import Result
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
 
 if TYPE_CHECKING:
-    from truemorph.classifiers.checkpoint import Classifier
+    from truemorph.classifiers.classifier import Classifier
     from truemorph.explain.study import Explanation
 
 _DESCRIBED = ("model_hash", "backbone", "layer", "cells", "image_size", "galaxies")
@@ -121,7 +121,8 @@ def findings_of(explanations: Mapping[str, Explanation]) -> tuple[Finding, ...]:
 
 def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
     """Load models; name them by their folders, or by more of the path if names are not unique."""
-    from truemorph.classifiers.checkpoint import Classifier, load
+    from truemorph.classifiers.checkpoint import load
+    from truemorph.classifiers.classifier import Classifier
 
     # Not the folders of loaded models: those of the Hugging Face hub are named by a hash.
     folders = [one.folder or f"model {k}" if isinstance(one, Classifier) else one for k, one in enumerate(given, 1)]

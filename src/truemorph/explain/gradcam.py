@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines.torch import TorchEngine
 from truemorph.errors import InputError
 
@@ -189,7 +189,7 @@ class GradCam(TorchEngine):
 
     Examples
     --------
-    >>> from truemorph.classifiers.checkpoint import Classifier, describe
+    >>> from truemorph.classifiers.classifier import Classifier, describe
     >>> from truemorph.classifiers.network import GalaxyNetwork
     >>> from truemorph.config import training_config
     >>> config = training_config("quick", image_size=64, folds=1)  # random weights, for brevity

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata, t
 
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.errors import InputError
 from truemorph.explain.gradcam import GradCam, Grid, upsampled

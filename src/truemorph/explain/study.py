@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest
 from truemorph.explain.gradcam import GradCam, upsampled

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.prior import reestimated_fractions
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.held_out import BEYOND, Comparison, training_fractions
 from truemorph.findings import Finding
 from truemorph.labelling.output import UNLIKE, Counts

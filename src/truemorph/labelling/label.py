@@ -25,7 +25,8 @@ from truemorph.bias.transitions import Transition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import vote_column, votes_at_nodes
 from truemorph.catalogs.positions import position_columns
-from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
+from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.classifier import Classifier, logistic_inputs
 from truemorph.classifiers.engines import Precision, engine_for
 from truemorph.errors import InputError, TruemorphError, reason, require_extra
 from truemorph.findings import Finding, unique

@@ -18,7 +18,7 @@ from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.transitions import Transition
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.paths import path_labels, path_observations
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import Engine
 from truemorph.classifiers.held_out import BEYOND, Comparison, measured
 from truemorph.labelling.sources import base_names

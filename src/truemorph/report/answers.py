@@ -23,7 +23,7 @@ from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.paths import gold_column, label_column, path_labels, path_observations, tree_of, votes_at_nodes
 from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.catalogs.selected import filtered, sample_weights
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.labelling.labeller import IN_SAMPLE

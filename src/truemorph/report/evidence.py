@@ -21,7 +21,7 @@ from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated,
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import estimate_catalogue, from_same_images, rows_hash
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
 from truemorph.findings import Finding

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from truemorph.bias.transitions import DISK
 from truemorph.catalogs.catalogue import find_images, image_folder
 from truemorph.catalogs.columns import FRACTIONS
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.decode import DEFAULTS, cropped_and_resized, decode, read_image_file

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.explain.catalogue import findings_of
 from truemorph.findings import Finding
 from truemorph.io import read_toml

@@ -19,7 +19,7 @@ from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS
 from truemorph.catalogs.other_labels import with_other_labels
 from truemorph.catalogs.paths import label_column, tree_of, vote_column
-from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
 from truemorph.findings import Finding
