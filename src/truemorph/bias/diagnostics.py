@@ -15,7 +15,7 @@ from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.families import COMPARED, family_of
 from truemorph.bias.fitting import check_variation, settings_for, solve
 from truemorph.bias.fractions import fractions_in_bins
-from truemorph.bias.maximum import fit_softmax, log_probabilities
+from truemorph.bias.maximum import effective_weights, fit_softmax, log_probabilities
 from truemorph.bias.mixture import RIDGE, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.population import PopulationFractions
@@ -303,7 +303,7 @@ def _left_out(
 def _classes_depend_on(values: np.ndarray, sample: Sample) -> float:
     """Return the p-value of the classes' dependence on a column, shape (n,), at fixed α, of n gold labels."""
     assert sample.gold is not None
-    u = np.log(np.maximum(sample.alpha, sample.alpha[sample.alpha > 0].min()))
+    u = sample.log_alpha
     base = standardised(np.column_stack([u, u**2]))
     wide = np.column_stack([base, (values - values.mean()) / values.std()])
     gain = _gain(wide, base, np.eye(sample.n_classes)[sample.gold], sample.gold_weights)
@@ -312,7 +312,7 @@ def _classes_depend_on(values: np.ndarray, sample: Sample) -> float:
 
 def _gain(wide: np.ndarray, base: np.ndarray, truth: np.ndarray, w: np.ndarray) -> float:
     """Return the gain in log-likelihood of true classes (n, K) by the further columns of a logistic regression."""
-    w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
+    w = effective_weights(w)
 
     def log_likelihood(design: np.ndarray) -> float:
         coefficients = fit_softmax(design, truth, np.full(design.shape[1], 1e-6), w)[0]
@@ -433,8 +433,7 @@ def confounding(sample: Sample, fractions: PopulationFractions | None = None, se
         without = "not checked, without intrinsic columns or gold labels"
         return ConfoundingCheck(False, f"{without}: the estimate assumes that {ASSUMPTIONS['likelihood']}")
     check_variation(sample, RayleighTransition)
-    u = np.log(np.maximum(sample.alpha, sample.alpha[sample.alpha > 0].min()))
-    u, w = (u - u.mean()) / u.std(), sample.weights
+    u, w = (sample.log_alpha - sample.log_alpha.mean()) / sample.log_alpha.std(), sample.weights
     if sample.gold is not None:
         if fractions is None:
             bins = max(1, min(_BINS, u.size // _PER_BIN))

@@ -20,6 +20,7 @@ from truemorph.bias.maximum import (
     class_precision,
     class_variances,
     differences,
+    effective_weights,
     fit_softmax,
     information_matrix,
     log_probabilities,
@@ -104,8 +105,7 @@ class GoldRegression:
         effects = np.linalg.cholesky(np.exp(-apart / _CORRELATED_OVER))
         known = np.flatnonzero(gold != UNKNOWN)
         part = np.column_stack([terms[known], effects[bins.index[known]]])
-        targets, w, ones = np.eye(n_classes)[gold[known]], bins.weights[known], np.ones(known.size)
-        w = w * w.sum() / np.sum(w**2)  # weights reduce the effective number of rows
+        targets, w, ones = np.eye(n_classes)[gold[known]], effective_weights(bins.weights[known]), np.ones(known.size)
         weighted, squares = np.ptp(w) > 0, w**2
         if half_labels or n_classes > 2:
             average = np.zeros((1, part.shape[1]))

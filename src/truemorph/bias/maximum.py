@@ -124,6 +124,14 @@ def polish(
     return Maximum(point, value, information, free, taken)
 
 
+def effective_weights(weights: np.ndarray) -> np.ndarray:
+    """Return weights, (n,), whose sum is the number of galaxies without weights that say as much, (Σ w)² / Σ w².
+
+    Kish 1965, Survey Sampling.
+    """
+    return np.asarray(weights * weights.sum() / np.sum(weights**2)) if weights.size else weights
+
+
 def log_probabilities(design: np.ndarray, coefficients: np.ndarray, offset: np.ndarray | None = None) -> np.ndarray:
     """Return log p(y | z), shape (N, K), from a design (N, Q), coefficients (K - 1, Q), and an offset of class 1."""
     scores = [np.zeros(design.shape[0]), *(design @ row for row in coefficients)]

@@ -386,9 +386,8 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
     # Trends are functions of u, the standardised log α; given intrinsic columns, of its residual from them.
     if sample.intrinsic is None and sample.observables is None:
         few = mixture_of(nothing, sample).grouped(_GROUPS)
-        log_alpha = np.log(np.maximum(sample.alpha, smallest))
-        u = np.log(np.maximum(few.alpha, smallest)) - np.average(log_alpha, weights=sample.weights)
-        u = u / np.sqrt(np.cov(log_alpha, aweights=sample.weights))
+        u = np.log(np.maximum(few.alpha, smallest)) - np.average(sample.log_alpha, weights=sample.weights)
+        u = u / np.sqrt(np.cov(sample.log_alpha, aweights=sample.weights))
     else:
         design = None if sample.intrinsic is None else standardised(sample.intrinsic)
         few = mixture_of(nothing, sample, design, RIDGE).part(-(-sample.labels.size // _PART))

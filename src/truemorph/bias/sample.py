@@ -138,6 +138,11 @@ class Sample:
         """Argument of T: α, shape (N,), or α and the observables, shape (N, 1 + J)."""
         return self.alpha if self.observables is None else np.column_stack([self.alpha, self.observables])
 
+    @cached_property
+    def log_alpha(self) -> np.ndarray:
+        """Logarithm of α, shape (N,); of unresolved galaxies that of the smallest α above 0."""
+        return np.log(np.maximum(self.alpha, self.alpha[self.alpha > 0].min()))
+
     @property
     def observed(self) -> np.ndarray:
         """Labels as 0 and 1, or fractions of votes, shape (N, K)."""

@@ -16,7 +16,7 @@ from scipy.special import digamma, gammaln
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.gold import BINS, PER_BIN, GoldRegression, propensity_columns
-from truemorph.bias.maximum import class_precision, maximise
+from truemorph.bias.maximum import class_precision, effective_weights, maximise
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
@@ -56,11 +56,10 @@ def fit_node(
     Maximises Σ w log DM(k | n, μ(y, α), ρ(y)) (see `TreeTransition`) plus the log-density of the prior.
     """
     asked = counts.sum(axis=1) > 0
-    counts, classes, design, w = counts[asked], classes[asked], design[asked], weights[asked]
+    counts, classes, design, w = counts[asked], classes[asked], design[asked], effective_weights(weights[asked])
     n_answers, n_terms = counts.shape[1], design.shape[1]
     shape = (n_classes, n_answers - 1, n_terms)
     size, total = int(np.prod(shape)), counts.sum(axis=1)
-    w = w * w.sum() / np.sum(w**2) if w.size else w  # weights reduce the effective number of galaxies
     between = class_precision(n_answers - 1)  # whichever answer is the first
     kinds = np.minimum(np.arange(n_terms), 1)  # of each term: intercept or slope
     arranged = gammaln(total + 1) - gammaln(counts + 1).sum(axis=1)
