@@ -38,6 +38,8 @@ def panel(ax, alpha, lines, corrected, title):
         ax.plot(middle, values, label=label, **style)
     ax.plot(middle, fraction, "o-", color=BLUE, label=name)
     ax.set(xscale="log", xlabel=ALPHA, ylim=(0, None), title=title)
+    ax.set_xticks([15, 20, 30, 40, 60], ["15", "20", "30", "40", "60"], minor=False)
+    ax.minorticks_off()
     legend(ax)
 
 
@@ -64,7 +66,7 @@ def bars(ax):
     one = next(iter(found.ratios.values()))
     lines = {
         "volunteers' majority": (case.fractions(case.labels), {"color": RED, "marker": "s"}),
-        "Willett et al., cut": (case.others["Willett's debiased votes, cut"], {"color": GREEN, "marker": "^"}),
+        "debiased votes (Willett et al.), cut": (case.others["Willett's debiased votes, cut"], {"color": GREEN, "marker": "^"}),
         "experts": (case.fractions(case.truth), {"color": BLACK, "linestyle": "--"}),
     }
     corrected = one.fraction, one.low, one.high, f"corrected, {BAR_GOLD} gold labels"
