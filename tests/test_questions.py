@@ -155,6 +155,29 @@ def test_unknown_trees_questions_and_columns_are_refused():
             wrong()
 
 
+def test_a_missing_column_is_named_as_the_others_of_the_table_are():
+    tree = read_tree("gz-desi")
+    every = {gate.name: [some[1] for some in gate.answers.values()] for gate in tree.gates("bar")}
+    existing = {one for some in every.values() for one in some} - {"bar-dr8_weak"}
+    with pytest.raises(InputError, match="bar-dr8_weak"):
+        tree.columns(list(every), existing)
+    fractions = {f"{one}_fraction" for one in existing}
+    with pytest.raises(InputError, match="bar-dr8_weak_fraction"):
+        tree.columns(list(every), fractions)
+
+
+def test_numbers_of_votes_for_one_question_and_fractions_for_another_are_refused():
+    tree = read_tree("gz2")
+    names = [one.name for one in tree.gates("bar")]
+    columns = {
+        template.format(column=some[0])
+        for name, template in zip(names, ("{column}_count", "{column}_count", "{column}_fraction"), strict=True)
+        for some in tree.question(name).answers.values()
+    }
+    with pytest.raises(InputError, match=r"t03_bar.*_count"):
+        tree.columns(names, columns)
+
+
 def test_public_types():
     assert Quantity("x", (0.0, 1.0)).of(np.array([[0.3, 0.7]])) == pytest.approx([0.7])
     assert VoteColumns("counts", {}, None).total is None

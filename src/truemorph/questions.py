@@ -197,10 +197,10 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         def follow(question: Question, before: tuple[tuple[str, str], ...]) -> Iterator[tuple[tuple[str, str], ...]]:
             for answer in question.answers:
                 path = (*before, (question.name, answer))
-                after = [one for one in gates if answer in one.asked_after]
-                if question.name == name or not after:
+                after = [] if question.name == name else [one for one in gates if answer in one.asked_after]
+                if not after:
                     yield path
-                for one in () if question.name == name else after:
+                for one in after:
                     yield from follow(one, path)
 
         paths = list(follow(gates[0], ()))
@@ -247,25 +247,35 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
     def columns(self, names: Sequence[str], existing: Collection[str]) -> VoteColumns:
         """Find the columns of votes for some questions in a table: numbers of votes, or else fractions."""
         needed = [self.question(name) for name in names]
-        for kind, templates in (("counts", self.counts), ("fractions", self.fractions)):
+        kinds = [one for one in (("counts", self.counts), ("fractions", self.fractions)) if one[1]]
+        for kind, templates in kinds:
             found = {one.name: _found(one, templates, existing) for one in needed}
             if all(found.values()):
                 total = next((one for one in self.totals if one in existing), None)
                 return VoteColumns(kind, {name: some for name, some in found.items() if some is not None}, total)
-        without = next(one for one in needed if _found(one, (*self.counts, *self.fractions), existing) is None)
-        template = (*self.counts, *self.fractions)[0]
-        every = [template.format(column=some[0]) for some in without.answers.values()]
-        sought = next((one for one in every if one not in existing), every[0])
+        lacking = [[one for one in needed if _found(one, templates, existing) is None] for _, templates in kinds]
+        (without, *_), (_, templates) = min(zip(lacking, kinds, strict=True), key=lambda one: len(one[0]))
+        absent = next(one for one in _nearest(without, templates, existing) if one not in existing)
         raise InputError(
-            f"no column {sought}, nor others that the tree {self.name} names for the question {without.name!r}; "
-            "describe your columns in a tree of your own (`tree`: a TOML file)"
+            f"no column {absent}, which the tree {self.name} names for the question {without.name!r}: all answers to "
+            f"{', '.join(names)} need numbers of votes, or all need fractions; describe other columns in a tree of "
+            "your own (`tree`: a TOML file)"
         )
 
     def answer_columns(self, name: str, existing: Collection[str]) -> dict[str, tuple[str, ...]] | None:
         """Find columns of another group's answers to a question and its gates: predictions, or else votes; or None."""
-        templates = (*self.predictions, *self.fractions, *self.counts)
-        found = {one.name: _found(one, templates, existing) for one in self.gates(name)}
+        found = {one.name: _found(one, self._answer_templates, existing) for one in self.gates(name)}
         return None if None in found.values() else {gate: some for gate, some in found.items() if some is not None}
+
+    def absent_answer(self, name: str, existing: Collection[str]) -> tuple[int, str]:
+        """Return how many of the columns of `answer_columns` a table has, and the first that it lacks."""
+        sets = [_nearest(one, self._answer_templates, existing) for one in self.gates(name)]
+        every = [one for some in sets for one in some]
+        return sum(one in existing for one in every), next(one for one in every if one not in existing)
+
+    @property
+    def _answer_templates(self) -> tuple[str, ...]:
+        return (*self.predictions, *self.fractions, *self.counts)
 
 
 @dataclass(frozen=True)
@@ -277,14 +287,21 @@ class VoteColumns:
     total: str | None  # column with the number of votes for the first question
 
 
-def _found(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...] | None:
-    """Return the first set of columns that has all answers to a question, or None."""
+def _sets(question: Question, templates: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the columns of all answers to a question, under each of the names that they may have."""
     for template in templates:
         for wording in range(max(map(len, question.answers.values()))):
-            some = [template.format(column=one[min(wording, len(one) - 1)]) for one in question.answers.values()]
-            if all(one in existing for one in some):
-                return tuple(some)
-    return None
+            yield tuple(template.format(column=one[min(wording, len(one) - 1)]) for one in question.answers.values())
+
+
+def _found(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...] | None:
+    """Return the first set of columns that a table has for all answers to a question, or None."""
+    return next((some for some in _sets(question, templates) if all(one in existing for one in some)), None)
+
+
+def _nearest(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...]:
+    """Return the set of columns of which a table has most, by default the first."""
+    return max(_sets(question, templates), key=lambda some: sum(one in existing for one in some))
 
 
 @cache

@@ -163,6 +163,13 @@ def test_tables_that_do_not_fit_are_refused(world):
             wrong()
 
 
+def test_a_missing_column_is_named_in_the_tree_of_the_table(world):
+    path, _, _, table = world
+    names = {one: one.replace("-gz2", "-dr12") for one in table.columns}
+    with pytest.raises(InputError, match="bar-dr12_yes_pred"):
+        measure_bias(path, question="bar", labels=table.rename(names).drop("bar-dr12_yes_pred"))
+
+
 def test_a_catalogue_can_be_made_of_predictions_alone(world, tmp_path):
     _, kind, alpha, _ = world
     _, _, disk, bar = galaxies()

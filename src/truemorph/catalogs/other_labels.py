@@ -89,11 +89,12 @@ def with_other_labels(
 
 def _columns(frame: pl.DataFrame, own: Tree, question: str, about: str) -> tuple[Tree, dict[str, tuple[str, ...]]]:
     """Return the first tree whose columns a table has for a question and its gates, and these columns."""
-    for tree in (own, *packaged_trees()):
-        if question in [one.name for one in tree.questions] and (found := tree.answer_columns(question, frame.columns)):
+    trees = [one for one in (own, *packaged_trees()) if question in [asked.name for asked in one.questions]]
+    for tree in trees:
+        if found := tree.answer_columns(question, frame.columns):
             return tree, found
-    template = (*own.predictions, *own.fractions, *own.counts)[0]
-    first = template.format(column=next(iter(own.question(question).answers.values()))[0])
+    # Of the tree of which the table has most columns.
+    _, first = max((tree.absent_answer(question, frame.columns) for tree in trees), key=lambda one: one[0])
     raise InputError(
         f"{about}: lacks columns of answers to {question!r} or its gates; all answers of a tree are needed, artifacts "
         f"too, such as {first}; add or rename columns, or describe them in the catalogue's tree (`tree`: a TOML file)"
