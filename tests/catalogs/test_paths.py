@@ -315,6 +315,14 @@ def test_a_tree_of_ones_own_names_the_columns_of_votes(tmp_path):
     assert frame["label"].to_list()[:3] == [0, 1, 1]
 
 
+def test_a_survey_whose_tree_is_named_is_not_asked_for_its_columns_and_its_definition():
+    notes = {"votes-read-as", "definition-missing"}
+    assert not notes & set(codes(prepare_catalogue(survey(), question="bar", tree="gz2")))
+    named = {"smooth": "t01_smooth_or_features_a01_smooth_count", "tree": "gz2"}
+    named["disk"] = "t01_smooth_or_features_a02_features_or_disk_count"
+    assert notes <= set(codes(prepare_catalogue(survey(), question="bar", **named)))
+
+
 def test_votes_for_a_question_without_a_tree():
     table = pl.DataFrame({"id": range(60), "n0": [3, 1, 0] * 20, "n1": [1, 4, 1] * 20, "n2": [0, 0, 7] * 20})
     table = table.with_columns(r=6.0, fwhm=1.2)

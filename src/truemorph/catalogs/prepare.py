@@ -67,10 +67,7 @@ class Preparation(Result):
         facts = [
             ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
             (held["classes"][1], held["definition"] or "not defined"),
-            *(
-                (f"{name}", ", ".join(f"{one} {n:,d}" for one, n in of.items()))
-                for name, of in found["questions"].items()
-            ),
+            *((name, ", ".join(f"{one} {n:,d}" for one, n in of.items())) for name, of in found["questions"].items()),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
             ("votes", f"{held['votes']} ({held['preset']})"),
             ("α", held["alpha"]),
@@ -176,7 +173,8 @@ def prepare(
         drawn_from = f"The sample is drawn among {complete.sum():,d} of {complete.size:,d} galaxies: {lacked}."
         drawing.append(Finding("sample-of-complete", "note", drawn_from))
     findings += drawing
-    if not kind.definition:
+    of_survey = described.get("votes") and read_tree(tree).about  # its tree says what it asked for
+    if not (kind.definition or of_survey):
         action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
         findings.append(
             Finding("definition-missing", "note", f"What counts as {kind.classes[1]} is not stated.", action)
@@ -258,6 +256,7 @@ def read_tables(
     mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None,
     joins: Iterable[Any] = (),
     columns: dict[str, str] | None = None,
+    votes: dict[str, str] | None = None,
     psf_fwhm: Any = None,
     keep: str | Iterable[str] = (),
     cosmology: str | None = None,
@@ -269,7 +268,8 @@ def read_tables(
     """Read and join the tables, and combine all settings in one mapping.
 
     `joins` are `Join`, or tables that are joined by object id. `columns` are those that differ from the mapping's,
-    where "smooth", "disk" and "artefact" stand for vote fractions or numbers of votes, depending on the values.
+    where "smooth", "disk" and "artefact" stand for vote fractions or numbers of votes, depending on the values; `votes`
+    are such columns that a tree names.
     """
     if preset is not None and mapping is not None:
         raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')
@@ -277,7 +277,7 @@ def read_tables(
     name = kind_of(table) if source.path is None else source.path.name
     if source.metadata.get("kind") == "catalogue":
         raise InputError(f"{name}: is a prepared catalogue; prepare the table from which it was made")
-    chosen, existing = dict(columns or {}), source.frame.columns
+    chosen, existing = {**(votes or {}), **(columns or {})}, source.frame.columns
     described = preset if mapping is None else mapping
     if described is None:
         telling = ("smooth_fraction" if key == "smooth" else key for key in chosen)
@@ -288,7 +288,7 @@ def read_tables(
     joined = join_tables(source, map(read_join, joins), extended(base, named_columns(keys, existing, name), name), name)
     frame = joined.table.frame
 
-    chosen, findings = vote_columns(chosen, frame, name)
+    chosen, read_as = vote_columns(chosen, frame, name)
     rules = dict.fromkeys([keep] if isinstance(keep, str) else keep)
     options: dict[str, Any] = {
         "cuts": [{"name": " ".join(rule.split()), "keep": rule} for rule in rules],
@@ -307,7 +307,7 @@ def read_tables(
     content = {key: one for key, one in options.items() if one is not None}
     kind = extended(extended(base, named_columns(chosen, frame.columns, name), name), content, name)
     kind = kind.model_copy(update={"definition": kind.definition.removeprefix(f"{kind.classes[1]}:").strip()})
-    return replace(joined, findings=[*joined.findings, *findings]), kind
+    return replace(joined, findings=[*joined.findings, *(() if votes else read_as)]), kind
 
 
 def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Preparation:

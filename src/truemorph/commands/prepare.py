@@ -218,8 +218,8 @@ def prepare_catalogue(
         raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
     if chosen is not None and smooth is None and disk is None and label is None:
         table, asked = read_table(table), read_tree(chosen)
-        columns, names = root_columns(asked, table.frame.columns)
-        options |= {"columns": columns | options["columns"], "classes": classes or names}
+        votes, names = root_columns(asked, table.frame.columns)
+        options |= {"votes": votes, "classes": classes or names}
     survey = None
     if tiles is not None:
         if size is None or out is None:
