@@ -27,7 +27,7 @@ ROOMS = {
 }
 ROOMS["commands"] = set(ROOMS)
 EVERYWHERE = {"_version", "arguments", "arrays", "citation", "config", "errors", "findings", "io", "plotting"}
-EVERYWHERE |= {"progress", "questions", "results", "samp", "tables", "workers"}
+EVERYWHERE |= {"progress", "questions", "results", "samp", "table_formats", "tables", "workers"}
 FLAG = re.compile(r"--[a-z][a-z-]+")
 
 

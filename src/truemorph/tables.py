@@ -1,25 +1,17 @@
 """Read and write astronomical tables: CSV, Parquet, FITS, ECSV and VOTable files, and tables in memory.
 
-Inside truemorph, a table is a polars frame with units and descriptions; astropy reads and writes its formats.
+Inside truemorph, a table is a polars frame with units and descriptions; `truemorph.table_formats` has the formats.
 """
 
 from __future__ import annotations
 
-import base64
-import csv
-import gzip
 import hashlib
-import io
 import json
 import os
-import re
-import warnings
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -31,20 +23,24 @@ from polars.exceptions import PanicException, PolarsError
 from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding
 from truemorph.io import written_whole
+from truemorph.table_formats import (
+    ASTROPY,
+    METADATA,
+    metadata_text,
+    quiet,
+    read_csv,
+    read_metadata,
+    voparquet,
+    write_csv,
+)
 
-_MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
 # Published tables use these values for "not measured", usually without documenting them.
 SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
-# Bytes at the end of a CSV file in which its last line begins.
-_LONGEST_LINE = 2**16
-
 # What `prepare` makes these columns from, beside radius and PSF.
 _MADE_FROM = {"redshift": "a redshift", "radius_kpc": "a redshift", "surface_brightness": "a magnitude"}
 _MADE_FROM |= dict.fromkeys(("M_r", "rest_surface_brightness"), "a magnitude and a redshift")
 
-_OURS, _FITS_KEY = "truemorph", "TRUEMRPH"  # keys of our metadata
-_FITS_NAME = 68  # longest name of a column in FITS
-_CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
+_EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *ASTROPY)
 
 
 @dataclass(frozen=True)
@@ -166,15 +162,11 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
         try:
             if extension == ".parquet":
                 pq.write_table(to_arrow(table), partial)
-            elif extension in _ASTROPY:
-                with _quiet():
-                    _ASTROPY[extension][1](table, partial)
+            elif extension in ASTROPY:
+                with quiet():
+                    ASTROPY[extension][1](_astropy_table(table), partial)
             else:
-                # Spreadsheets would run text that begins with = or @ as a formula.
-                cell = pl.col(pl.String)
-                safe = pl.when(cell.str.contains("^[=@]")).then("'" + cell).otherwise(cell).name.keep()
-                text = table.frame.with_columns(safe).write_csv(separator="\t" if extension == ".tsv" else ",").encode()
-                partial.write_bytes(gzip.compress(text, compresslevel=6, mtime=0) if extension == ".csv.gz" else text)
+                write_csv(table.frame, partial, "\t" if extension == ".tsv" else ",", zipped=extension == ".csv.gz")
         except InputError as problem:
             raise InputError(f"{path}: {problem}") from problem
         except (PolarsError, pa.ArrowException, UnicodeError, TypeError, ValueError, RecursionError) as problem:
@@ -265,7 +257,8 @@ def to_arrow(table: CatalogTable) -> pa.Table:
     texts = {name: {key: held[name] for key, held in known.items() if held.get(name)} for name in arrow.column_names}
     fields = [one.with_metadata(texts[one.name]) if texts[one.name] else one for one in arrow.schema]
     yaml = json.dumps({"datatype": [{"name": name, **text} for name, text in texts.items()]})  # JSON is also YAML
-    metadata = {_OURS: _text(table.metadata), "table_meta_yaml": yaml, **_voparquet(table)}
+    texts_of_vo = voparquet(_plain_frame(table.frame.clear()).schema, table.units, table.descriptions, table.metadata)
+    metadata = {METADATA: metadata_text(table.metadata), "table_meta_yaml": yaml, **texts_of_vo}
     return pa.Table.from_arrays(arrow.columns, schema=pa.schema(fields, metadata=metadata))
 
 
@@ -300,11 +293,11 @@ def _from_file(path: Path) -> CatalogTable:
     try:
         if extension == ".parquet":
             return _from_arrow(pq.ParquetFile(path).read(), str(path), path)
-        if extension in _ASTROPY:
-            with _quiet():
-                table = _ASTROPY[extension][0](path)
+        if extension in ASTROPY:
+            with quiet():
+                table = ASTROPY[extension][0](path)
             return _from_astropy(table, str(path), path)
-        frame = _read_csv(path, "\t" if extension == ".tsv" else ",")
+        frame = read_csv(path, "\t" if extension == ".tsv" else ",")
         # In one chunk, because otherwise each writer copies it.
         return CatalogTable(_plain_frame(frame).rechunk(), path=path)
     except InputError:
@@ -361,33 +354,9 @@ def _narrow(series: pl.Series) -> pl.Series:
     return series.cast(pl.String)
 
 
-def _text(metadata: Mapping[str, Any]) -> str:
-    """Return metadata as JSON; characters that FITS or VOTable files do not keep are escaped."""
-    return re.sub("['&<>]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(metadata))
-
-
-def _metadata(held: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Parse metadata of a file: JSON, a mapping (ECSV), or JSON in base64 (version 0.1)."""
-    try:
-        for key in (_OURS, _FITS_KEY, "description"):  # the last one was used by version 0.1 in VOTable files
-            content = held.get(key, "")
-            if not isinstance(content, Mapping):
-                text = content.decode() if isinstance(content, bytes) else str(content)
-                coded = " ".join(text.split())  # VOTable files wrap lines
-                if coded.startswith(_CODED):
-                    text = base64.b64decode(coded.removeprefix(_CODED)).decode()
-                elif key == "description" or not text:
-                    continue
-                content = json.loads(text)
-            return {**content}
-    except (ValueError, TypeError, RecursionError) as problem:
-        raise InputError(f"{source}: its truemorph metadata are damaged; make the table again") from problem
-    return {}
-
-
 def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> CatalogTable:
     held = {key.decode("utf-8", "replace"): value for key, value in (table.schema.metadata or {}).items()}
-    metadata = _metadata(held, source)
+    metadata = read_metadata(held, source)
     units, descriptions = arrow_texts(table.schema)
     try:
         # Metadata of other programs, such as pandas, are not needed.
@@ -395,90 +364,6 @@ def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> Catal
     except (PolarsError, PanicException) as problem:
         raise InputError(f"{source}: can't be used as a table: {reason(problem)}") from problem
     return CatalogTable(_plain_frame(frame), units, metadata, path, descriptions)
-
-
-def _opened(path: Path) -> Any:
-    return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
-
-
-def _read_csv(path: Path, separator: str) -> pl.DataFrame:
-    with _opened(path) as file:
-        comments = 0  # only above the header, because # may be part of an id below
-        while (header := file.readline()).startswith(b"#"):
-            comments += 1
-        names = next(csv.reader([header.decode("utf-8-sig", "replace")], delimiter=separator), [])
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
-        last = file.read().rpartition(b"\n")[2].decode("latin-1")
-    if last and len(next(csv.reader([last], delimiter=separator))) < len(names):
-        raise InputError(
-            f"{path}: the file seems truncated: its last line has no end, and fewer fields than the header; "
-            "fetch or copy it again"
-        )
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
-    options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_lines": comments}
-    frame = pl.read_csv(path, infer_schema_length=None, **options)
-    # "00012" and "12e4" are text, not numbers. Whole numbers are compared as text by streaming, to save memory.
-    text = pl.scan_csv(path, infer_schema=False, **options).select(
-        one.name for one in frame if one.dtype.is_integer() or (one.dtype.is_float() and (one == one.floor()).all())
-    )
-    digits, coded = (pl.all().str.contains(one) for one in (r"^[+-]?\d+([eE]\d+)?$", r"^[+-]?0\d|[eE]"))
-    coded_names = text.select(digits.all() & coded.any()).collect(engine="streaming")
-    frame = frame.with_columns(text.select(one.name for one in coded_names if one.any()).collect())
-    return frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
-
-
-def _quiet() -> warnings.catch_warnings[None]:
-    """Ignore warnings about harmless violations of formats in archives' files; unknown units are kept as text."""
-    from astropy.utils.exceptions import AstropyWarning
-
-    return warnings.catch_warnings(action="ignore", category=AstropyWarning)
-
-
-def _read_fits(path: Path) -> Any:
-    from astropy.io import fits
-    from astropy.table import MaskedColumn, Table
-
-    with fits.open(path, memmap=False) as units:
-        unit = next((one for one in units if isinstance(one, fits.BinTableHDU | fits.TableHDU)), None)
-        if unit is None:
-            raise InputError(f"{path}: has no table")
-        table, stored = Table.read(unit, format="fits"), np.asarray(unit.data)
-    for name in table.colnames:
-        if table[name].dtype == bool and table[name].ndim == 1:  # astropy reads undefined logicals as false
-            table[name] = MaskedColumn(table[name], mask=~np.isin(stored[name], (ord("T"), ord("F"))))
-    return table
-
-
-def _read_ecsv(path: Path) -> Any:
-    from astropy.io import ascii
-
-    reader = ascii.get_reader(reader_cls=ascii.Ecsv, fill_values=[("", "0")])  # as astropy does
-    reader.data.comment = None  # only above the header, because # may be part of an id below
-    reader.data.start_line = lambda lines: (
-        1 + next(k for k, one in enumerate(lines) if not one.lstrip().startswith("#"))
-    )
-    return reader.read(str(path))
-
-
-def _read_votable(path: Path) -> Any:
-    from astropy.io import votable
-    from astropy.table import Table
-
-    with _opened(path) as opened:
-        content = opened.read()
-    # To astropy, an empty cell of integers is zero before version 1.3.
-    content = re.sub(rb"""(<VOTABLE\b[^>]*?\bversion=)["']1\.[012]["']""", rb'\1"1.3"', content, count=1)
-    warnings.simplefilter("error", votable.exceptions.W51)  # astropy would change these integers
-    try:
-        file = votable.parse(io.BytesIO(content), verify="warn")
-    except votable.exceptions.W51 as problem:
-        why = str(problem).rpartition("W51: ")[2]
-        raise InputError(f"{path}: {why}; give its FIELD a larger datatype, or correct it") from problem
-    table = Table.read(file, format="votable", use_names_over_ids=True)
-    table.meta |= {one.name: one.value for one in file.get_first_table().params}  # astropy's tables do not have them
-    return table
 
 
 def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogTable:
@@ -500,7 +385,7 @@ def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogT
     frame = pl.DataFrame(pl.from_arrow(pa.table(columns)))
     # In FITS and VOTable, missing text is empty text.
     frame = frame.with_columns(pl.col(pl.String).replace({"": None}))
-    return CatalogTable(_plain_frame(frame), units, _metadata(table.meta, source), path, descriptions)
+    return CatalogTable(_plain_frame(frame), units, read_metadata(table.meta, source), path, descriptions)
 
 
 def _arrow_array(column: Any) -> pa.Array:
@@ -543,99 +428,3 @@ def _astropy_table(table: CatalogTable) -> Any:
         known = {"unit": table.units.get(name), "description": table.descriptions.get(name)}
         out[name] = MaskedColumn(data, mask=missing, **known) if missing.any() else Column(data, **known)
     return out
-
-
-def _write_fits(table: CatalogTable, path: Path) -> None:
-    out = _astropy_table(table)
-    if long := next((name for name in out.colnames if len(name) > _FITS_NAME), None):
-        raise InputError(f"column {long}: FITS has names of up to {_FITS_NAME} characters; rename it")
-    out.meta = {_FITS_KEY: _text(table.metadata)} if table.metadata else {}
-    for number, name in enumerate(out.colnames, 1):
-        if hasattr(out[name], "mask") and out[name].dtype.kind in "bi":
-            kind = np.int16 if out[name].dtype == bool else out[name].dtype  # FITS booleans have no missing value
-            out[name] = out[name].astype(kind)
-            out[name].fill_value = np.iinfo(kind).min  # astropy's default 999999 may be a value
-        if out[name].description:
-            out[name].description = out[name].description.encode("ascii", "replace").decode()
-            out.meta[f"TCOMM{number}"] = out[name].description  # for programs other than astropy
-    out.write(path, format="fits", overwrite=True)
-
-
-def _votable(table: CatalogTable) -> Any:
-    """Return an astropy VOTableFile; a PARAM has our metadata."""
-    from astropy.io import votable
-
-    out = _astropy_table(table)
-    out.meta = {"description": str(table.metadata["about"])} if table.metadata.get("about") else {}
-    file = votable.from_table(out)
-    text = _text(table.metadata)
-    about = votable.tree.Param(file, name=_OURS, datatype="unicodeChar", arraysize="*", value=text)
-    file.get_first_table().params.append(about)
-    return file
-
-
-def _write_ecsv(table: CatalogTable, path: Path) -> None:
-    from astropy.io import ascii
-
-    out = _astropy_table(table)
-    out.meta = {_OURS: out.meta}
-    writer = ascii.get_writer(writer_cls=ascii.Ecsv)
-    writer.data.splitter.quoting = csv.QUOTE_NONNUMERIC  # all: other programs skip lines that begin with #
-    path.write_text("\n".join([*writer.write(out), ""]), encoding="utf-8")
-
-
-# Readers and writers of astropy's formats.
-_ASTROPY: dict[str, tuple[Any, Any]] = {
-    **dict.fromkeys((".fits", ".fit", ".fits.gz"), (_read_fits, _write_fits)),
-    ".ecsv": (_read_ecsv, _write_ecsv),
-    **dict.fromkeys(
-        (".vot", ".vot.gz", ".votable", ".xml"), (_read_votable, lambda table, path: _votable(table).to_xml(str(path)))
-    ),
-}
-_EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY)
-
-
-# Types of columns in VOTable.
-_VOTABLE_TYPES = {
-    pl.String: "unicodeChar", pl.Float64: "double", pl.Float32: "float", pl.Int64: "long", pl.Int32: "int",
-    pl.Int16: "short", pl.UInt8: "unsignedByte", pl.Boolean: "bit",
-}  # fmt: skip
-# Units that are written as in astropy.
-_SAME_UNITS = {"arcsec", "arcmin", "deg", "rad", "mag", "pc", "kpc", "Mpc", "s", "d", "yr", "solMass", "Jy"}
-
-
-def _voparquet(table: CatalogTable) -> dict[str, str]:
-    """Return VOParquet metadata (a VOTable without data); none if columns are not supported.
-
-    The text is written here, because astropy takes a second to import.
-    """
-    kinds = {one.name: _VOTABLE_TYPES.get(one.dtype.base_type()) for one in _plain_frame(table.frame.clear())}
-    if None in kinds.values():
-        return {}
-    root = ElementTree.Element("VOTABLE", version="1.4", xmlns="http://www.ivoa.net/xml/VOTable/v1.3")
-    fields = ElementTree.SubElement(ElementTree.SubElement(root, "RESOURCE", type="results"), "TABLE")
-    if about := table.metadata.get("about"):
-        ElementTree.SubElement(fields, "DESCRIPTION").text = str(about)
-    for name, kind in kinds.items():
-        arraysize = {"arraysize": "*"} if kind == "unicodeChar" else {}
-        unit = {"unit": _votable_unit(table.units[name])} if table.units.get(name) else {}
-        field = ElementTree.SubElement(fields, "FIELD", {"name": name, "datatype": str(kind), **arraysize, **unit})
-        if table.descriptions.get(name):
-            ElementTree.SubElement(field, "DESCRIPTION").text = table.descriptions[name]
-    own = {"name": _OURS, "datatype": "unicodeChar", "arraysize": "*", "value": _text(table.metadata)}
-    ElementTree.SubElement(fields, "PARAM", own)
-    text = ElementTree.tostring(root, encoding="unicode")
-    head = '<?xml version="1.0" encoding="utf-8"?>\n'
-    return {"IVOA.VOTable-Parquet.version": "1.0", "IVOA.VOTable-Parquet.content": head + text}
-
-
-def _votable_unit(unit: str) -> str:
-    """Return a unit in the notation of VOTable; one that it does not have, such as mag(AB), is kept."""
-    if unit in _SAME_UNITS:
-        return unit
-    from astropy.units import Unit
-
-    try:
-        return Unit(unit).to_string("vounit")
-    except ValueError:
-        return unit

@@ -1,0 +1,242 @@
+"""Formats of tables: CSV; FITS, ECSV and VOTable, which astropy reads and writes; and the VOTable in Parquet files.
+
+Where a format has room for metadata, truemorph's are a JSON text (a mapping in ECSV).
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import gzip
+import io
+import json
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import polars as pl
+
+from truemorph.errors import InputError
+
+_MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
+# Bytes at the end of a CSV file in which its last line begins.
+_LONGEST_LINE = 2**16
+
+METADATA, _FITS_KEY = "truemorph", "TRUEMRPH"  # keys of our metadata
+_FITS_NAME = 68  # longest name of a column in FITS
+_CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
+
+
+def metadata_text(metadata: Mapping[str, Any]) -> str:
+    """Return metadata as JSON; characters that FITS or VOTable files do not keep are escaped."""
+    return re.sub("['&<>]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(metadata))
+
+
+def read_metadata(held: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Parse metadata of a file: JSON, a mapping (ECSV), or JSON in base64 (version 0.1)."""
+    try:
+        for key in (METADATA, _FITS_KEY, "description"):  # the last one was used by version 0.1 in VOTable files
+            content = held.get(key, "")
+            if not isinstance(content, Mapping):
+                text = content.decode() if isinstance(content, bytes) else str(content)
+                coded = " ".join(text.split())  # VOTable files wrap lines
+                if coded.startswith(_CODED):
+                    text = base64.b64decode(coded.removeprefix(_CODED)).decode()
+                elif key == "description" or not text:
+                    continue
+                content = json.loads(text)
+            return {**content}
+    except (ValueError, TypeError, RecursionError) as problem:
+        raise InputError(f"{source}: its truemorph metadata are damaged; make the table again") from problem
+    return {}
+
+
+def _opened(path: Path) -> Any:
+    return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
+
+
+def read_csv(path: Path, separator: str) -> pl.DataFrame:
+    """Read a CSV file, gzipped or not, with names in its first line."""
+    with _opened(path) as file:
+        comments = 0  # only above the header, because # may be part of an id below
+        while (header := file.readline()).startswith(b"#"):
+            comments += 1
+        names = next(csv.reader([header.decode("utf-8-sig", "replace")], delimiter=separator), [])
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
+        last = file.read().rpartition(b"\n")[2].decode("latin-1")
+    if last and len(next(csv.reader([last], delimiter=separator))) < len(names):
+        raise InputError(
+            f"{path}: the file seems truncated: its last line has no end, and fewer fields than the header; "
+            "fetch or copy it again"
+        )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
+    options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_lines": comments}
+    frame = pl.read_csv(path, infer_schema_length=None, **options)
+    # "00012" and "12e4" are text, not numbers. Whole numbers are compared as text by streaming, to save memory.
+    text = pl.scan_csv(path, infer_schema=False, **options).select(
+        one.name for one in frame if one.dtype.is_integer() or (one.dtype.is_float() and (one == one.floor()).all())
+    )
+    digits, coded = (pl.all().str.contains(one) for one in (r"^[+-]?\d+([eE]\d+)?$", r"^[+-]?0\d|[eE]"))
+    coded_names = text.select(digits.all() & coded.any()).collect(engine="streaming")
+    frame = frame.with_columns(text.select(one.name for one in coded_names if one.any()).collect())
+    return frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
+
+
+def write_csv(frame: pl.DataFrame, path: Path, separator: str, zipped: bool = False) -> None:
+    """Write a CSV file, gzipped or not."""
+    # Spreadsheets would run text that begins with = or @ as a formula.
+    cell = pl.col(pl.String)
+    safe = pl.when(cell.str.contains("^[=@]")).then("'" + cell).otherwise(cell).name.keep()
+    text = frame.with_columns(safe).write_csv(separator=separator).encode()
+    path.write_bytes(gzip.compress(text, compresslevel=6, mtime=0) if zipped else text)
+
+
+def quiet() -> warnings.catch_warnings[None]:
+    """Ignore warnings about harmless violations of formats in archives' files; unknown units are kept as text."""
+    from astropy.utils.exceptions import AstropyWarning
+
+    return warnings.catch_warnings(action="ignore", category=AstropyWarning)
+
+
+def _read_fits(path: Path) -> Any:
+    from astropy.io import fits
+    from astropy.table import MaskedColumn, Table
+
+    with fits.open(path, memmap=False) as units:
+        unit = next((one for one in units if isinstance(one, fits.BinTableHDU | fits.TableHDU)), None)
+        if unit is None:
+            raise InputError(f"{path}: has no table")
+        table, stored = Table.read(unit, format="fits"), np.asarray(unit.data)
+    for name in table.colnames:
+        if table[name].dtype == bool and table[name].ndim == 1:  # astropy reads undefined logicals as false
+            table[name] = MaskedColumn(table[name], mask=~np.isin(stored[name], (ord("T"), ord("F"))))
+    return table
+
+
+def _read_ecsv(path: Path) -> Any:
+    from astropy.io import ascii
+
+    reader = ascii.get_reader(reader_cls=ascii.Ecsv, fill_values=[("", "0")])  # as astropy does
+    reader.data.comment = None  # only above the header, because # may be part of an id below
+    reader.data.start_line = lambda lines: (
+        1 + next(k for k, one in enumerate(lines) if not one.lstrip().startswith("#"))
+    )
+    return reader.read(str(path))
+
+
+def _read_votable(path: Path) -> Any:
+    from astropy.io import votable
+    from astropy.table import Table
+
+    with _opened(path) as opened:
+        content = opened.read()
+    # To astropy, an empty cell of integers is zero before version 1.3.
+    content = re.sub(rb"""(<VOTABLE\b[^>]*?\bversion=)["']1\.[012]["']""", rb'\1"1.3"', content, count=1)
+    warnings.simplefilter("error", votable.exceptions.W51)  # astropy would change these integers
+    try:
+        file = votable.parse(io.BytesIO(content), verify="warn")
+    except votable.exceptions.W51 as problem:
+        why = str(problem).rpartition("W51: ")[2]
+        raise InputError(f"{path}: {why}; give its FIELD a larger datatype, or correct it") from problem
+    table = Table.read(file, format="votable", use_names_over_ids=True)
+    table.meta |= {one.name: one.value for one in file.get_first_table().params}  # astropy's tables do not have them
+    return table
+
+
+def _write_fits(out: Any, path: Path) -> None:
+    if long := next((name for name in out.colnames if len(name) > _FITS_NAME), None):
+        raise InputError(f"column {long}: FITS has names of up to {_FITS_NAME} characters; rename it")
+    out.meta = {_FITS_KEY: metadata_text(out.meta)} if out.meta else {}
+    for number, name in enumerate(out.colnames, 1):
+        if hasattr(out[name], "mask") and out[name].dtype.kind in "bi":
+            kind = np.int16 if out[name].dtype == bool else out[name].dtype  # FITS booleans have no missing value
+            out[name] = out[name].astype(kind)
+            out[name].fill_value = np.iinfo(kind).min  # astropy's default 999999 may be a value
+        if out[name].description:
+            out[name].description = out[name].description.encode("ascii", "replace").decode()
+            out.meta[f"TCOMM{number}"] = out[name].description  # for programs other than astropy
+    out.write(path, format="fits", overwrite=True)
+
+
+def _write_votable(out: Any, path: Path) -> None:
+    from astropy.io import votable
+
+    text, about = metadata_text(out.meta), out.meta.get("about")
+    out.meta = {"description": str(about)} if about else {}
+    file = votable.from_table(out)
+    ours = votable.tree.Param(file, name=METADATA, datatype="unicodeChar", arraysize="*", value=text)
+    file.get_first_table().params.append(ours)
+    file.to_xml(str(path))
+
+
+def _write_ecsv(out: Any, path: Path) -> None:
+    from astropy.io import ascii
+
+    out.meta = {METADATA: out.meta}
+    writer = ascii.get_writer(writer_cls=ascii.Ecsv)
+    writer.data.splitter.quoting = csv.QUOTE_NONNUMERIC  # all: other programs skip lines that begin with #
+    path.write_text("\n".join([*writer.write(out), ""]), encoding="utf-8")
+
+
+# Readers and writers of astropy's formats, of astropy Tables; the metadata are those of the Table.
+ASTROPY: dict[str, tuple[Any, Any]] = {
+    **dict.fromkeys((".fits", ".fit", ".fits.gz"), (_read_fits, _write_fits)),
+    ".ecsv": (_read_ecsv, _write_ecsv),
+    **dict.fromkeys((".vot", ".vot.gz", ".votable", ".xml"), (_read_votable, _write_votable)),
+}
+
+
+# Types of columns in VOTable.
+_VOTABLE_TYPES = {
+    pl.String: "unicodeChar", pl.Float64: "double", pl.Float32: "float", pl.Int64: "long", pl.Int32: "int",
+    pl.Int16: "short", pl.UInt8: "unsignedByte", pl.Boolean: "bit",
+}  # fmt: skip
+# Units that are written as in astropy.
+_SAME_UNITS = {"arcsec", "arcmin", "deg", "rad", "mag", "pc", "kpc", "Mpc", "s", "d", "yr", "solMass", "Jy"}
+
+
+def voparquet(
+    schema: pl.Schema, units: Mapping[str, str], descriptions: Mapping[str, str], metadata: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return VOParquet metadata (a VOTable without data); none if columns are not supported.
+
+    The text is written here, because astropy takes a second to import.
+    """
+    kinds = {name: _VOTABLE_TYPES.get(dtype.base_type()) for name, dtype in schema.items()}
+    if None in kinds.values():
+        return {}
+    root = ElementTree.Element("VOTABLE", version="1.4", xmlns="http://www.ivoa.net/xml/VOTable/v1.3")
+    fields = ElementTree.SubElement(ElementTree.SubElement(root, "RESOURCE", type="results"), "TABLE")
+    if about := metadata.get("about"):
+        ElementTree.SubElement(fields, "DESCRIPTION").text = str(about)
+    for name, kind in kinds.items():
+        arraysize = {"arraysize": "*"} if kind == "unicodeChar" else {}
+        unit = {"unit": _votable_unit(units[name])} if units.get(name) else {}
+        field = ElementTree.SubElement(fields, "FIELD", {"name": name, "datatype": str(kind), **arraysize, **unit})
+        if descriptions.get(name):
+            ElementTree.SubElement(field, "DESCRIPTION").text = descriptions[name]
+    own = {"name": METADATA, "datatype": "unicodeChar", "arraysize": "*", "value": metadata_text(metadata)}
+    ElementTree.SubElement(fields, "PARAM", own)
+    text = ElementTree.tostring(root, encoding="unicode")
+    head = '<?xml version="1.0" encoding="utf-8"?>\n'
+    return {"IVOA.VOTable-Parquet.version": "1.0", "IVOA.VOTable-Parquet.content": head + text}
+
+
+def _votable_unit(unit: str) -> str:
+    """Return a unit in the notation of VOTable; one that it does not have, such as mag(AB), is kept."""
+    if unit in _SAME_UNITS:
+        return unit
+    from astropy.units import Unit
+
+    try:
+        return Unit(unit).to_string("vounit")
+    except ValueError:
+        return unit
