@@ -13,7 +13,8 @@ from conftest import codes
 from truemorph.bias.binning import Bins
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.errors import InputError
-from truemorph.gold.plan import Strata, make_plan
+from truemorph.gold.plan import make_plan
+from truemorph.gold.strata import Strata
 from truemorph.tables import CatalogTable
 
 

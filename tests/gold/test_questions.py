@@ -16,9 +16,10 @@ from truemorph.errors import InputError
 from truemorph.gold.answers import read_answers
 from truemorph.gold.choices import answer_of_path, choices_of, label_of_path, levels_of
 from truemorph.gold.importing import gold_columns_of, with_gold
-from truemorph.gold.plan import Strata, make_plan
+from truemorph.gold.plan import make_plan
 from truemorph.gold.server import make_app
 from truemorph.gold.session import open_session
+from truemorph.gold.strata import Strata
 from truemorph.questions import SMOOTH_OR_DISK, Quantity, read_tree
 from truemorph.tables import CatalogTable
 

@@ -103,7 +103,7 @@ def experts_curve(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK
     weight = 1 / twins.with_columns(n=pl.len().over("galaxy"))["n"].to_numpy()
     missed, alpha = (twins["again"] != classes[1]).to_numpy(), twins["twin_alpha"].to_numpy()
     grid = np.geomspace(0.05, 1000, 2000)
-    flip = np.clip(np.exp(-(alpha**2) / (2 * grid[:, None] ** 2)), 1e-300, 1 - 1e-12)
+    flip = np.clip(np.exp(-(alpha**2) / (2 * grid[:, None] ** 2)), 1e-300, 1 - 1e-12)  # eq. 5
     value = (np.where(missed, np.log(flip), np.log1p(-flip)) * weight).sum(axis=1)
     allowed = grid[value > value.max() - _HALF_CHI_SQUARED]
     return {"theta": float(grid[value.argmax()]), "upper": float(allowed.max()), f"{slug(classes[1])}s": galaxies}

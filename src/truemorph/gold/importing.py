@@ -237,6 +237,7 @@ def _joined(
     gold = combined(given, list(into.classes)).with_columns(value)
     if into.applies is not None:
         asked = answers.with_columns(pl.col("answer").replace_strict(into.applies))
+        # 2 where it is also uncertain whether the question applies.
         more = combined(asked, [NOT_APPLICABLE, APPLIES])["gold_uncertain"]
         gold = gold.with_columns(pl.col("gold_uncertain") + more)
     gold = gold.rename({"object_id": "_id", **named}, strict=False)

@@ -1,9 +1,8 @@
 """Which galaxies should get a gold label, and how many: stratified sampling with known probabilities.
 
 Galaxies are put into strata of α, observed label and, where there is one, p(y | x). Within a stratum they are drawn at
-random, so that every galaxy has a known probability of selection. Strata in which the class is uncertain get more
-labels (Neyman 1934, J. R. Stat. Soc. 97, 558). For a question of a decision tree, galaxies are drawn from all rows,
-also those to which it may not apply: whether volunteers were asked depends on the bias.
+random, so that every galaxy has a known probability of selection. For a question of a decision tree, galaxies are
+drawn from all rows, also those to which it may not apply: whether volunteers were asked depends on the bias.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +31,7 @@ from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.gold.choices import choices_of, choices_of_label
+from truemorph.gold.strata import Strata, rank_among_equal
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.questions import SMOOTH_OR_DISK, Quantity, Tree, read_tree
@@ -46,121 +45,9 @@ _COLUMNS = {
     **dict.fromkeys(("alpha", "probability", "before"), pl.Float64),
     "position": pl.Int64,
 }
-# No weight (inverse probability) above this multiple of the mean of the galaxies that are labelled.
-_MOST_WEIGHT = 10.0
-_FEWEST_IN_STRATUM = 2
 # Part of the galaxies that are shown twice, to measure how consistent the answers are.
 _REPEATED = 0.05
 _BUDGETS = (50, 100, 200, 300, 500, 1000, 2000, 5000)
-# Least variance of a class: that of a fraction of 2 %.
-_LEAST_VARIANCE = 0.02 * 0.98
-
-
-@dataclass(frozen=True)
-class Strata:
-    """Groups of similar galaxies from which gold labels are drawn."""
-
-    index: np.ndarray  # (N,): stratum of each galaxy
-    bins: np.ndarray  # (H,): bin of α of each stratum; 0 for all where the bias curve is wanted
-    sizes: np.ndarray  # (H,): galaxies that can be labelled
-    # (H,): predicted standard deviation of a galaxy's influence on the quantity of its bin, or on the bias curve; on
-    # the fraction of a class it is that of the class, at least that of p = 0.02
-    spread: np.ndarray
-
-    @property
-    def fraction(self) -> np.ndarray:
-        """Fraction of the galaxies of its bin that a stratum has, shape (H,)."""
-        return self.sizes / np.bincount(self.bins, self.sizes)[self.bins]
-
-    @classmethod
-    def of(
-        cls, label: np.ndarray, bins: Bins, probabilities: np.ndarray, quantities: Sequence[Quantity], groups: int = 1
-    ) -> Strata:
-        """Strata of bin, label and `groups` equal-count groups of the last class's p; `probabilities` are (N, K).
-
-        The spread is that of the quantity for which it is the largest.
-        """
-        key = bins.index * probabilities.shape[1] + label
-        if groups > 1:
-            order = np.lexsort([probabilities[:, -1], key])
-            within = np.empty_like(key)
-            within[order] = _rank(key[order])
-            key = key * groups + within * groups // np.bincount(key)[key]
-        _, first, index, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
-        mean = np.stack([np.bincount(index, one) / sizes for one in probabilities.T[1:]])
-        mean = np.concatenate([1 - mean.sum(axis=0, keepdims=True), mean])  # (K, H)
-        of_bin = bins.index[first]
-        variances = [_influence_variance(mean, of_bin, sizes, one) for one in quantities]
-        return cls(index, of_bin, sizes.astype(float), np.sqrt(np.max(variances, axis=0)))
-
-    def for_curve(self, influence: np.ndarray) -> Strata:
-        """The same strata, for the bias curve: `influence`, shape (N,), of a galaxy's class on it."""
-        spread = np.sqrt(np.bincount(self.index, influence**2) / self.sizes)
-        return replace(self, bins=np.zeros_like(self.bins), spread=np.maximum(spread, 1e-3 * spread.max()))
-
-    def errors(self, drawn: np.ndarray) -> np.ndarray:
-        """Standard error of the quantity of each bin if so many galaxies of each stratum are labelled, shape (B,)."""
-        remaining = np.clip(1 / np.maximum(drawn, 1e-9) - 1 / self.sizes, 0, None)
-        return np.sqrt(np.bincount(self.bins, (self.fraction * self.spread) ** 2 * remaining))
-
-    def allocation(self, error: float) -> np.ndarray:
-        """Labels a stratum that give every bin this standard error, shape (H,); not rounded."""
-        scatter = self.fraction * self.spread
-        drawn, part = self.sizes, np.ones(self.sizes.size, bool)  # strata of which a part is labelled
-        while part.any():
-            limit = np.bincount(self.bins, part * scatter**2 / self.sizes)
-            wanted = np.bincount(self.bins, part * scatter) / (error**2 + limit)
-            drawn = np.where(part, wanted[self.bins] * scatter, self.sizes)
-            if not np.any(part & (drawn >= self.sizes)):
-                break
-            part &= drawn < self.sizes  # the others need more
-        for _ in range(3):  # the floor depends on the total
-            drawn = np.clip(drawn, np.minimum(self.fewest(drawn.sum()), self.sizes), self.sizes)
-        return drawn
-
-    def for_budget(self, n: int) -> np.ndarray:
-        """Labels a stratum of the smallest common error that n labels reach, shape (H,) of int."""
-        low, high = 1e-5, 1.0
-        for _ in range(60):
-            middle = np.sqrt(low * high)
-            low, high = (low, middle) if self.allocation(middle).sum() <= n else (middle, high)
-        return self.rounded(self.allocation(high))
-
-    def rounded(self, drawn: np.ndarray) -> np.ndarray:
-        """Whole numbers of labels, none less than asked for, and no larger weight than allowed."""
-        numbers = np.minimum(np.ceil(drawn - 1e-9), self.sizes)
-        while np.any(numbers < np.minimum(self.fewest(numbers.sum()), self.sizes)):
-            numbers = np.clip(np.ceil(self.fewest(numbers.sum())), numbers, self.sizes)
-        return numbers.astype(np.int64)
-
-    def fewest(self, total: float) -> np.ndarray:
-        """Labels that a stratum needs at least if there are so many in total, shape (H,)."""
-        return np.maximum(self.sizes * total / (_MOST_WEIGHT * self.sizes.sum()), _FEWEST_IN_STRATUM)
-
-
-def _influence_variance(mean: np.ndarray, bins: np.ndarray, sizes: np.ndarray, quantity: Quantity) -> np.ndarray:
-    """Variance of a galaxy's influence on the quantity of its bin, shape (H,), from mean class probabilities (K, H).
-
-    The influence of a galaxy of class k on F = N / D, N and D being means over the bin, is (n_k - F d_k) / D.
-    """
-    in_numerator = np.array(quantity.numerator)[:, None]
-    if quantity.denominator is None:
-        influence = np.broadcast_to(in_numerator, mean.shape)
-    else:
-        in_denominator = np.array(quantity.denominator)[:, None]
-        above, below = (np.bincount(bins, sizes * (one * mean).sum(axis=0)) for one in (in_numerator, in_denominator))
-        below = np.maximum(below, 1e-9)
-        influence = (in_numerator - (above / below)[bins] * in_denominator) / (below / np.bincount(bins, sizes))[bins]
-    # Σ_jk p_j p_k (I_j - I_k)² / 2; between that of the mean p and the largest possible, as p is uncertain itself.
-    variance = np.zeros(bins.size)
-    for j, k in combinations(range(len(mean)), 2):
-        variance += mean[j] * mean[k] * (influence[j] - influence[k]) ** 2
-    return np.maximum(variance, _LEAST_VARIANCE * np.ptp(influence, axis=0) ** 2)
-
-
-def _rank(key: np.ndarray) -> np.ndarray:
-    """Place of each element of a sorted array among those that are equal to it, from 0; shape (N,)."""
-    return np.arange(key.size) - np.searchsorted(key, key)
 
 
 @dataclass(frozen=True, repr=False)
@@ -279,21 +166,13 @@ def predicted_probabilities(
     By an estimate (from the labels, if none is given) it is the value nearest to one half that the range of its
     fraction allows: a plan should not rest on the assumption that gold labels are to test.
     """
+    if p is not None and np.isfinite(p).all():
+        return p
     if p is not None:
-        finite = np.isfinite(p)
-        return (
-            p
-            if finite.all()
-            else np.where(finite, p, predicted_probabilities(label, alpha, None, None, curve, observables))
-        )
-    if (
-        curve is None
-        and gold is not None
-        and np.sum(gold != UNKNOWN) >= FEWEST
-        and len(np.unique(gold[gold != UNKNOWN])) == 2
-    ):
+        return np.where(np.isfinite(p), p, predicted_probabilities(label, alpha, None, None, curve, observables))
+    if curve is None and (pilot := _pilot(gold)) is not None:
         bins = Bins.cut(alpha, min(8, label.size // 50))
-        return np.asarray(GoldRegression.fit(label, alpha, gold, bins).probabilities[:, DISK])
+        return np.asarray(GoldRegression.fit(label, alpha, pilot, bins).probabilities[:, DISK])
     fit = fit_transition(label, alpha).curve if curve is None else curve
     low, high = fit.fraction_range[fit.classes[DISK]]
     every = []
@@ -304,13 +183,20 @@ def predicted_probabilities(
     return np.asarray(both[np.argmin(np.abs(both - 0.5), axis=0), np.arange(label.size)])
 
 
+def _pilot(gold: np.ndarray | None) -> np.ndarray | None:
+    """Return gold labels, shape (N,), -1 where unknown, if they are enough to predict classes; otherwise None."""
+    known = np.empty(0) if gold is None else gold[gold != UNKNOWN]
+    return gold if known.size >= FEWEST and np.unique(known).size > 1 else None
+
+
 def influence_on_curve(
     label: np.ndarray, alpha: np.ndarray, p: np.ndarray, curve: FittedCurve | None = None
 ) -> np.ndarray:
     """Standard deviation of a galaxy's influence on the flip probability where this is one half, shape (N,).
 
-    With a gold label a galaxy of class 1 adds its score, ∂ log p(ỹ | y = 1, α) / ∂θ, to the fit of the Rayleigh curve;
-    unknown is the class. The Rayleigh curve is that which misses half of class 1 at the α of the estimate's.
+    With a gold label, a galaxy of class 1 adds its score, ∂ log p(ỹ | y = 1, α) / ∂θ, to the fit of a Rayleigh curve,
+    and others add nothing; before, its class is 1 with probability `p`. Of an estimate of another family, θ is that of
+    the Rayleigh curve that reaches one half at the same α.
     """
     if curve is None:
         theta = float(fit_transition(label, alpha, delta=None).values["theta"])
@@ -318,8 +204,8 @@ def influence_on_curve(
         grid = np.quantile(alpha[alpha > 0], np.linspace(0, 1, 500))
         half = np.asarray(curve.transition.flip_probability(grid)) < 0.5
         theta = float(grid[np.argmax(half)] / np.sqrt(2 * np.log(2)))
-    flip = np.clip(np.exp(-(alpha**2) / (2 * theta**2)), 1e-6, 1 - 1e-6)
-    slope = flip * alpha**2 / theta**3
+    flip = np.clip(np.exp(-(alpha**2) / (2 * theta**2)), 1e-6, 1 - 1e-6)  # eq. 5
+    slope = flip * alpha**2 / theta**3  # ∂ flip / ∂θ
     score = np.where(label == SMOOTH, slope / flip, -slope / (1 - flip))
     information = np.mean(p * slope**2 / (flip * (1 - flip)))
     steepest = np.log(2) / theta  # ∂ flip / ∂θ where the flip probability is one half
@@ -351,11 +237,11 @@ def _of_question(catalogue: CatalogTable, question: str) -> _Prediction:
     if (column := gold_column(question)) in frame.columns:
         named = gold_of_question(frame, tree, question, column, source).classes
         gold = named.replace_strict(number, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
-    if gold is not None and np.sum(gold != UNKNOWN) >= FEWEST and len(np.unique(gold[gold != UNKNOWN])) > 1:
+    if (pilot := _pilot(gold)) is not None:
         bins = Bins.cut(alpha, min(8, label.size // 50))
         votes, n_labels = [observed.votes.log_odds], observed.collapsed.size
-        fit = NestedRegression.fit(observed.chosen, alpha, gold, bins, votes, n_labels, len(classes))
-        probabilities = fit.joint(np.arange(label.size), gold)
+        fit = NestedRegression.fit(observed.chosen, alpha, pilot, bins, votes, n_labels, len(classes))
+        probabilities = fit.joint(np.arange(label.size), pilot)
     else:
         paths = observed.votes.path_probabilities
         probabilities = np.stack([paths[:, observed.collapsed == k].sum(axis=1) for k in range(len(classes))], axis=1)
@@ -446,7 +332,7 @@ def make_plan(
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(rows.size)
     shuffled = shuffled[np.argsort(strata.index[shuffled], kind="stable")]
-    chosen = rng.permutation(rows[shuffled[_rank(strata.index[shuffled]) < drawn[strata.index[shuffled]]]])
+    chosen = rng.permutation(rows[shuffled[rank_among_equal(strata.index[shuffled]) < drawn[strata.index[shuffled]]]])
     position, stratum = np.full((2, label.size), -1)
     position[chosen], stratum[rows] = np.arange(chosen.size), strata.index
     table = pl.DataFrame(
@@ -465,7 +351,7 @@ def make_plan(
             # Of a random choice label and α are used afterwards.
             (n, strata.errors(strata.for_budget(n)).max(), strata.errors(n * strata.sizes / rows.size).max())
             for n in _BUDGETS
-            if strata.sizes.size * _FEWEST_IN_STRATUM <= n < rows.size
+            if strata.fewest(0).sum() <= n < rows.size
         ],
         schema={"labels": pl.Int64, "planned": pl.Float64, "random": pl.Float64},
         orient="row",

@@ -122,11 +122,23 @@ def open_session(
     copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about["seed"])
     places = {"images": str(Path(images).resolve()), "better": None if better is None else str(Path(better).resolve())}
     write_json(folder / SESSION, {"gold_source": used, **places})
-    error = max(about["predicted"])
-    named, levels = (about["classes"], about["definition"]), None
+    levels = None
     if asked is not None:
         levels = levels_of(*asked, {counted[0]: about["definition"]} if len(counted) == 1 else {})
-    return Session(folder, shown, beside, copies, about["repeats"], about["seed"], error, reasons, used, *named, levels)
+    return Session(
+        folder,
+        images=shown,
+        better=beside,
+        twins=copies,
+        repeats=about["repeats"],
+        seed=about["seed"],
+        error=max(about["predicted"]),
+        left_out=reasons,
+        source=used,
+        classes=about["classes"],
+        definition=about["definition"],
+        levels=levels,
+    )
 
 
 def read_session(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""Strata of similar galaxies: how many gold labels each needs, and the errors that follow.
+
+Strata in which the class is uncertain get more labels (Neyman 1934, J. R. Stat. Soc. 97, 558).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from truemorph.bias.binning import Bins
+from truemorph.questions import Quantity
+
+# No weight (inverse probability) above this multiple of the mean of the galaxies that are labelled.
+_MOST_WEIGHT = 10.0
+_FEWEST_IN_STRATUM = 2
+# Least variance of a class: that of a fraction of 2 %.
+_LEAST_VARIANCE = 0.02 * 0.98
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Groups of similar galaxies from which gold labels are drawn."""
+
+    index: np.ndarray  # (N,): stratum of each galaxy
+    bins: np.ndarray  # (H,): bin of α of each stratum; 0 for all where the bias curve is wanted
+    sizes: np.ndarray  # (H,): galaxies that can be labelled
+    # (H,): predicted standard deviation of a galaxy's influence on the quantity of its bin, or on the bias curve; on
+    # the fraction of a class it is that of the class, at least that of p = 0.02
+    spread: np.ndarray
+
+    @property
+    def fraction(self) -> np.ndarray:
+        """Fraction of the galaxies of its bin that a stratum has, shape (H,)."""
+        return self.sizes / np.bincount(self.bins, self.sizes)[self.bins]
+
+    @classmethod
+    def of(
+        cls, label: np.ndarray, bins: Bins, probabilities: np.ndarray, quantities: Sequence[Quantity], groups: int = 1
+    ) -> Strata:
+        """Strata of bin, label and `groups` equal-count groups of the last class's p; `probabilities` are (N, K).
+
+        The spread is that of the quantity for which it is the largest.
+        """
+        key = bins.index * probabilities.shape[1] + label
+        if groups > 1:
+            order = np.lexsort([probabilities[:, -1], key])
+            within = np.empty_like(key)
+            within[order] = rank_among_equal(key[order])
+            key = key * groups + within * groups // np.bincount(key)[key]
+        _, first, index, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+        mean = np.stack([np.bincount(index, one) / sizes for one in probabilities.T[1:]])
+        mean = np.concatenate([1 - mean.sum(axis=0, keepdims=True), mean])  # (K, H)
+        of_bin = bins.index[first]
+        variances = [_influence_variance(mean, of_bin, sizes, one) for one in quantities]
+        return cls(index, of_bin, sizes.astype(float), np.sqrt(np.max(variances, axis=0)))
+
+    def for_curve(self, influence: np.ndarray) -> Strata:
+        """The same strata, for the bias curve: `influence`, shape (N,), of a galaxy's class on it."""
+        spread = np.sqrt(np.bincount(self.index, influence**2) / self.sizes)
+        return replace(self, bins=np.zeros_like(self.bins), spread=np.maximum(spread, 1e-3 * spread.max()))
+
+    def errors(self, drawn: np.ndarray) -> np.ndarray:
+        """Standard error of the quantity of each bin if so many galaxies of each stratum are labelled, shape (B,)."""
+        # Σ_h (W_h s_h)² (1 / n_h - 1 / N_h), with W the fraction and s the spread.
+        remaining = np.clip(1 / np.maximum(drawn, 1e-9) - 1 / self.sizes, 0, None)
+        return np.sqrt(np.bincount(self.bins, (self.fraction * self.spread) ** 2 * remaining))
+
+    def allocation(self, error: float) -> np.ndarray:
+        """Labels a stratum that give every bin this standard error, shape (H,); not rounded."""
+        scatter = self.fraction * self.spread  # W_h s_h
+        drawn, part = self.sizes, np.ones(self.sizes.size, bool)  # strata of which a part is labelled
+        # Neyman: n_h = W_h s_h Σ W s / (error² + Σ (W s)² / N), with sums over such strata of a bin.
+        while part.any():
+            limit = np.bincount(self.bins, part * scatter**2 / self.sizes)
+            wanted = np.bincount(self.bins, part * scatter) / (error**2 + limit)
+            drawn = np.where(part, wanted[self.bins] * scatter, self.sizes)
+            if not np.any(part & (drawn >= self.sizes)):
+                break
+            part &= drawn < self.sizes  # the others need more
+        for _ in range(3):  # the floor depends on the total
+            drawn = np.clip(drawn, np.minimum(self.fewest(drawn.sum()), self.sizes), self.sizes)
+        return drawn
+
+    def for_budget(self, n: int) -> np.ndarray:
+        """Labels a stratum of the smallest common error that n labels reach, shape (H,) of int."""
+        low, high = 1e-5, 1.0
+        for _ in range(60):
+            middle = np.sqrt(low * high)
+            low, high = (low, middle) if self.allocation(middle).sum() <= n else (middle, high)
+        return self.rounded(self.allocation(high))
+
+    def rounded(self, drawn: np.ndarray) -> np.ndarray:
+        """Whole numbers of labels, none less than asked for, and no larger weight than allowed."""
+        numbers = np.minimum(np.ceil(drawn - 1e-9), self.sizes)
+        while np.any(numbers < np.minimum(self.fewest(numbers.sum()), self.sizes)):
+            numbers = np.clip(np.ceil(self.fewest(numbers.sum())), numbers, self.sizes)
+        return numbers.astype(np.int64)
+
+    def fewest(self, total: float) -> np.ndarray:
+        """Labels that a stratum needs at least if there are so many in total, shape (H,)."""
+        return np.maximum(self.sizes * total / (_MOST_WEIGHT * self.sizes.sum()), _FEWEST_IN_STRATUM)
+
+
+def _influence_variance(mean: np.ndarray, bins: np.ndarray, sizes: np.ndarray, quantity: Quantity) -> np.ndarray:
+    """Variance of a galaxy's influence on the quantity of its bin, shape (H,), from mean class probabilities (K, H).
+
+    The influence of a galaxy of class k on F = N / D, N and D being means over the bin, is (n_k - F d_k) / D.
+    """
+    in_numerator = np.array(quantity.numerator)[:, None]
+    if quantity.denominator is None:
+        influence = np.broadcast_to(in_numerator, mean.shape)
+    else:
+        in_denominator = np.array(quantity.denominator)[:, None]
+        above, below = (np.bincount(bins, sizes * (one * mean).sum(axis=0)) for one in (in_numerator, in_denominator))
+        below = np.maximum(below, 1e-9)
+        influence = (in_numerator - (above / below)[bins] * in_denominator) / (below / np.bincount(bins, sizes))[bins]
+    # Σ_jk p_j p_k (I_j - I_k)² / 2; between that of the mean p and the largest possible, as p is uncertain itself.
+    variance = np.zeros(bins.size)
+    for j, k in combinations(range(len(mean)), 2):
+        variance += mean[j] * mean[k] * (influence[j] - influence[k]) ** 2
+    return np.maximum(variance, _LEAST_VARIANCE * np.ptp(influence, axis=0) ** 2)
+
+
+def rank_among_equal(key: np.ndarray) -> np.ndarray:
+    """Place of each element of a sorted array among those that are equal to it, from 0; shape (N,)."""
+    return np.arange(key.size) - np.searchsorted(key, key)
