@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     BiasCurve = Any
     # A path or a Classifier; also an Estimate.
     Model: TypeAlias = Any
+    # What a report shows, or an estimate: a path, or an object in memory.
     Shown: TypeAlias = Any
 else:
     Table = BiasCurve = Model = Shown = Annotated[Path, SkipValidation]

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 _LONGEST = 1900
 # Arguments in messages, such as `gold`.
 _ARGUMENT = re.compile(r"`([^`<>]+)`")
-# Characters in a line of a summary.
-_COLUMNS = 100
+_LINE = 100  # characters in a line of a summary
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
@@ -133,14 +132,14 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Seque
 
 
 def text_facts(facts: Iterable[tuple[str, str]]) -> list[str]:
-    """Return lines of name and text, aligned and broken between words at 100 columns."""
+    """Return lines of name and text, aligned and broken between words at 100 characters."""
     facts = list(facts)
     width = max(len(name) for name, _ in facts)
     return [
         line
         for name, text in facts
         for line in textwrap.wrap(
-            text, _COLUMNS, initial_indent=f"{name:{width}}  ", subsequent_indent=" " * (width + 2),
+            text, _LINE, initial_indent=f"{name:{width}}  ", subsequent_indent=" " * (width + 2),
             break_long_words=False, break_on_hyphens=False,
         )
     ]  # fmt: skip

@@ -36,7 +36,7 @@ def fetch(
 
     `addresses_from` replaces packaged addresses (see `addresses`); `offline` uses existing files only.
     """
-    archive = _module(name)
+    archive = _module(name)  # first, because an InputError says which extra it needs
     from truemorph.archives.http import Session
 
     session = Session(archive.PER_SECOND if per_second is None else per_second, offline=offline)

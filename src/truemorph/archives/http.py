@@ -157,7 +157,7 @@ def download(session: Session, address: Address, path: Path) -> None:
     if path.is_file():
         entry = read_provenance(path.parent).get(path.name, {})
         recorded = f"sha256:{entry['sha256']}" if entry else None
-        known = recorded or address.checksum if session.offline else address.checksum or recorded
+        known = (recorded or address.checksum) if session.offline else (address.checksum or recorded)
         why = _damage(path, path.suffix, known)
         if entry and entry["url"] != address.public_url and not (session.offline or address.checksum):
             why = f"it was downloaded from {entry['url']}"

@@ -130,17 +130,20 @@ def match_nearest(
 
 def describe(statistics: dict[str, Any], left_name: str, right_name: str) -> str:
     """Describe the statistics of a match in one line."""
-    on_sky, nearest = statistics["by"] == "sky", statistics["by"] == "nearest"
-    how, noun = (f"on the sky within {statistics['radius']:g} arcsec", "position") if on_sky else ("by id", "id")
-    how, noun = ("by the nearest position", "position") if nearest else (how, noun)
+    by = statistics["by"]
+    how, noun = {
+        "id": ("by id", "id"),
+        "sky": (f"on the sky within {statistics.get('radius', 0):g} arcsec", "position"),
+        "nearest": ("by the nearest position", "position"),
+    }[by]
     line = f"{left_name} with {right_name} {how}: {statistics['matched']:,d} of {statistics['left']:,d} rows matched"
-    if on_sky and statistics["matched"]:
+    if by == "sky" and statistics["matched"]:
         line += (
             f" (median separation {statistics['median_separation']:.2f} arcsec, 95 % below "
             f"{statistics['p95_separation']:.2f} arcsec); {statistics['by_chance']:,.1f} matches expected by chance; "
             f"{statistics['ambiguous']:,d} rows with several candidates"
         )
-    if nearest and statistics["matched"]:
+    if by == "nearest" and statistics["matched"]:
         line += f" (up to {statistics['largest_separation']:.4g} arcsec away)"
     line += f"; {statistics['right_unused']:,d} rows of {right_name} unused"
     for side, name in (("left", left_name), ("right", right_name)):
@@ -240,9 +243,10 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
             right = replace(right, frame=right.frame.drop(right_keys[0].name))
         else:
             ra, dec, ra2, dec2 = (one.fill_null(np.nan).to_numpy() for one in (*left_keys, *right_keys))
-            places = ra, dec, ra2, dec2
-            nearest = join.by == "nearest"
-            match = match_nearest(*places, sources=names) if nearest else match_sky(*places, join.within, sources=names)
+            if join.by == "sky":
+                match = match_sky(ra, dec, ra2, dec2, join.within, sources=names)
+            else:
+                match = match_nearest(ra, dec, ra2, dec2, sources=names)
         line = describe(match.statistics, *names)
         if match.statistics["matched"] == 0:
             if join.by == "id":

@@ -264,7 +264,10 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
 
 
 def count_votes(columns: dict[str, MappedColumn]) -> tuple[dict[str, MappedColumn], list[Finding]]:
-    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts."""
+    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts.
+
+    Return findings too, if galaxies have very different numbers of votes.
+    """
     columns, findings = dict(columns), list[Finding]()
     answers = [name for name in VOTES if name in columns]
     if "vote_count" not in columns and {"smooth_votes", "disk_votes"} <= set(answers):

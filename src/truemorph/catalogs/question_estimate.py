@@ -123,24 +123,24 @@ def question_rows(
         **({"other_labels": [one.name for one in others]} if others else {}),
     }
     return QuestionRows(
-        sample,
-        in_tree,
-        observed.chosen,
-        np.column_stack([observed.votes.log_odds, *(one.votes(frame).log_odds for one in others)]),
-        quantities,
-        classes,
-        np.squeeze(numeric_columns(frame, binned, source)) if binned and groups is None else groups,
-        numeric_columns(frame, list(intrinsic), source),
-        about,
-        unique(
+        sample=sample,
+        of_paths=in_tree,
+        paths=observed.chosen,
+        log_odds=np.column_stack([observed.votes.log_odds, *(one.votes(frame).log_odds for one in others)]),
+        quantities=quantities,
+        classes=classes,
+        by=np.squeeze(numeric_columns(frame, binned, source)) if binned and groups is None else groups,
+        intrinsic=numeric_columns(frame, list(intrinsic), source),
+        about=about,
+        findings=unique(
             catalogue.findings,
             findings,
             read.findings,
             merging,
             from_same_images(catalogue.metadata, question) if gold == "gold" else (),
         ),
-        properties(catalogue, frame, [*named, *observables, *columns_of_question(frame, rule)]),
-        seen_in_images(frame, observables, source),
+        properties=properties(catalogue, frame, [*named, *observables, *columns_of_question(frame, rule)]),
+        seen=seen_in_images(frame, observables, source),
     )
 
 

@@ -70,25 +70,20 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
             if text not in valid:
                 raise InputError(f"{about}: column {name}: unknown class {text!r}; {nearest(text, list(valid))}")
         classes = texts.replace_strict(valid, default=None)
-        paths = texts.replace_strict({**valid, **{one: one for one in ends}}, default=None)
+        paths = texts.replace_strict(valid | {one: one for one in ends}, default=None)
         return QuestionGold(classes, paths, f"{question}: {name}", from_votes(name))
     meets, findings = dict[str, pl.Series](), from_votes(rule)
-    for part in _SEPARATED.split(name):
+    for part in filter(str.strip, _SEPARATED.split(name)):
         match = _RULE.fullmatch(part)
-        if match is None and part.strip():
+        if match is None:
             raise InputError(
                 f'{about}: {part.strip()!r} is neither a column nor "name: condition"; give rules such as '
-                f'"{APPLIES}: t_type >= -3; {answers[-1]}: bar_length > 0"'
+                f'"{APPLIES}: t_type >= -3; {answers[-1]}: COLUMN > 0"'
             )
-        if match is None:
-            continue
-        if match[1] not in valid or match[1] in meets:
-            why = (
-                "has two rules; join them with OR"
-                if match[1] in meets
-                else f"is no class; {nearest(match[1], [*valid])}"
-            )
-            raise InputError(f"{about}: {match[1]!r} {why}")
+        if match[1] in meets:
+            raise InputError(f"{about}: {match[1]!r} has two rules; join them with OR")
+        if match[1] not in valid:
+            raise InputError(f"{about}: {match[1]!r} is no class; {nearest(match[1], [*valid])}")
         made = {*FRACTIONS, *VOTES, "label", *(label_column(one.name) for one in tree.questions)}
         used = [one for one in read_expression(match[2], about).columns if one in made or one.startswith("votes_")]
         if used:
@@ -99,7 +94,7 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
         meets[match[1]], more = condition(match[2], frame, about)
         findings += more
     if not meets:
-        raise InputError(f'{about}: {rule!r} has no rule; give some, such as "{answers[-1]}: bar_length > 0"')
+        raise InputError(f'{about}: {rule!r} has no rule; give some, such as "{answers[-1]}: COLUMN > 0"')
     classes = _by_rules(meets, valid, answers, len(tree.gates(question)) > 1, about)
     paths = classes
     for one in [name for name in meets if name in ends]:

@@ -168,14 +168,15 @@ def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
     widths = mapped.numbers("psf_fwhm")[kept]
     middle, width = np.median(resolution(mapped.numbers("radius")[kept], widths)), np.median(widths)
     if not low <= middle <= high:
-        found = f"the median of α is {middle:.3g}, outside {low:g} to {high:g}"
+        found = f"median of α is {middle:.3g}, outside {low:g} to {high:g}"
         if radius in mapped.table.frame.columns and radius not in mapped.table.units:
             raise InputError(
-                f"{mapped.table_name}: {found}; is {radius} in arcsec, and {psf} a FWHM in arcsec? Name other columns "
-                f'(`radius`, `psf_fwhm`), convert them ("60 * {radius}"), or confirm the radius as "1 * {radius}"'
+                f"{mapped.table_name}: the {found}; is {radius} in arcsec, and {psf} a FWHM in arcsec? Name other "
+                f'columns (`radius`, `psf_fwhm`), convert them ("60 * {radius}"), or confirm the radius as '
+                f'"1 * {radius}"'
             )
         action = f"Check that {radius} is the Petrosian radius and {psf} the FWHM of the PSF."
-        findings.append(Finding("alpha-unusual", "caution", f"T{found[1:]}.", action))
+        findings.append(Finding("alpha-unusual", "caution", f"The {found}.", action))
     smallest, largest = mapped.mapping.psf_range or (0, np.inf)
     if not smallest <= width <= largest:
         usual = f"this survey ({mapped.mapping.name}) has {smallest:g} to {largest:g} arcsec"

@@ -144,8 +144,7 @@ def decode(data: bytes, source: str = "image", fits: TrainingConfig = DEFAULTS) 
     except UnidentifiedImageError:
         raise InputError(f"{source}: not a readable image (unknown format); replace or remove it") from None
     except Exception as problem:  # decoders raise many types for broken bytes
-        reason = str(problem).strip().splitlines() or [type(problem).__name__]
-        raise InputError(f"{source}: not a readable image ({reason[0]}); replace or remove it") from problem
+        raise InputError(f"{source}: not a readable image ({reason(problem)}); replace or remove it") from problem
 
 
 def rgb(image: Image.Image) -> np.ndarray:

@@ -14,6 +14,7 @@ _BORDER = 0.12  # width of the border where the sky is measured, fraction of the
 _REACH = 0.40  # maximum distance of the galaxy from the centre, fraction of the image
 _DETECTED = 3.0  # in units of the sky noise
 _CLIP = 3.0
+_OUTERMOST = 3.2  # radius of the annuli, in standard deviations along the major axis
 _BATCH = 256
 
 
@@ -60,7 +61,7 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
         scale = np.maximum(np.sqrt(long), 1.5 / side)
 
     radius = _elliptical(x, y, ratio, angle) / scale[:, None, None]  # in units of the major axis' standard deviation
-    bins = np.minimum((radius * (_ANNULI / 3.2)).astype(np.int64), _ANNULI)  # to 3.2 σ; the rest in the last
+    bins = np.minimum((radius * (_ANNULI / _OUTERMOST)).astype(np.int64), _ANNULI)  # the rest in one more
     where = (np.arange(n)[:, None, None] * (_ANNULI + 1) + bins).ravel()
 
     def summed(values: np.ndarray) -> np.ndarray:
@@ -84,9 +85,9 @@ def _measure(images: np.ndarray) -> pl.DataFrame:
     contrast = np.sqrt(np.maximum(variance, 0)) / np.maximum(brightness, noise)
 
     flux = np.clip(np.minimum(grey, 2 * model + 3 * noise[:, None, None]), 0, None)
-    growth = np.cumsum(summed(flux * (near & (radius < 3.2))).reshape(n, -1)[:, :_ANNULI], axis=1)
+    growth = np.cumsum(summed(flux * (near & (radius < _OUTERMOST))).reshape(n, -1)[:, :_ANNULI], axis=1)
     fraction = growth / np.maximum(growth[:, -1:], 1e-6)
-    edges = (np.arange(_ANNULI) + 1) * (3.2 / _ANNULI)
+    edges = (np.arange(_ANNULI) + 1) * (_OUTERMOST / _ANNULI)
     half, most = (np.array([np.interp(level, row, edges) for row in fraction]) for level in (0.5, 0.9))
     light = np.where((weight > 0)[..., None], colour, 0).sum(axis=(1, 2))
     columns = {

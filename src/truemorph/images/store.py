@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError, TruemorphError
+from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.decode import ahead, load_image, pixel_batches, read_image_file
 from truemorph.io import read_json, write_json
 from truemorph.progress import progress
@@ -113,10 +113,8 @@ class ImageFiles:
                     write_json(problems, bad)
             return np.load(file, mmap_mode="r"), {int(row): why for row, why in read_json(problems).items()}
         except (OSError, ValueError) as problem:
-            reason = getattr(problem, "strerror", None) or problem
-            raise TruemorphError(
-                f"{place}: the cache can't be used ({reason}); free disk space, delete it, or train without `cache`"
-            ) from problem
+            why = f"the cache can't be used ({reason(problem)})"
+            raise TruemorphError(f"{place}: {why}; free disk space, delete it, or train without `cache`") from problem
 
 
 Pixels = np.ndarray | ImageFiles  # uint8, (N, S, S, 3)

@@ -327,10 +327,9 @@ def _layer(file: Path, hdu: int | str | None, zero_point: float | None) -> Layer
     except Exception as problem:
         raise InputError(f"{file}: not a readable tile ({reason(problem)}); replace or remove it") from problem
     height, width = shape
-    x, y = (
-        np.array([(width - 1) / 2, -0.5, -0.5, width, width]),
-        np.array([(height - 1) / 2, -0.5, height, -0.5, height]),
-    )
+    # The centre, and the corners, up to half a pixel beyond.
+    x = np.array([(width - 1) / 2, -0.5, -0.5, width, width])
+    y = np.array([(height - 1) / 2, -0.5, height, -0.5, height])
     vectors = unit_vectors(*wcs.all_pix2world(x, y, 0))
     reach = float(np.linalg.norm(vectors[1:] - vectors[0], axis=1).max())
     unit_name = str(header.get("BUNIT", "")).strip().lower()
