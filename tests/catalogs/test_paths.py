@@ -335,6 +335,18 @@ def test_votes_for_a_question_without_a_tree():
         prepare_catalogue(table, experts="n0", **named)
 
 
+def test_a_first_question_of_which_all_answers_are_shown_makes_labels_as_by_default():
+    table = pl.DataFrame({"id": range(60), "n0": [3, 1, 0] * 20, "n1": [1, 4, 1] * 20, "n2": [0, 0, 7] * 20})
+    table = table.with_columns(r=6.0, fwhm=1.2)
+    answers = {"none": ["n0"], "minor": ["n1"], "major": ["n2"]}
+    asked = {"name": "stage", "answers": answers}
+    trees = [{"name": "stage", "questions": [one]} for one in (asked, asked | {"shown": [*answers]})]
+    named = {"question": "stage", "id": "id", "radius": "r", "psf_fwhm": "fwhm"}
+    default, every = (prepare_catalogue(table, tree=one, **named).catalogue for one in trees)
+    assert every.frame["label"].to_list() == default.frame["label"].to_list()
+    assert every.metadata["classes"] == default.metadata["classes"]
+
+
 def test_an_estimate_of_a_question_holds_t_of_paths_and_is_read_as_it_was_written(catalogue, tmp_path):
     found = estimate_transition(catalogue, question="bar", gold=RULES, out=tmp_path / "bars.json", fraction_bins=2)
     assert {one.suffix for one in tmp_path.iterdir()} == {".json", ".npz", ".png"}

@@ -116,7 +116,7 @@ def count_experts(table: CatalogTable, tree: Tree, experts: Sequence[str], ids: 
 def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], tuple[str, str]]:
     """Return columns of votes that make labels 0 and 1 of a tree's first question, and the names of these classes.
 
-    1 are its `shown` answers, by default all but the first.
+    1 are its `shown` answers; if all are shown, all but the first.
     """
     root, kinds = tree.root, root_answers(tree)
     found = dict(zip(root.answers, tree.columns([root.name], existing).columns[root.name], strict=True))
@@ -131,7 +131,9 @@ def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], t
 def root_answers(tree: Tree) -> dict[str, list[str]]:
     """Return the answers to a tree's first question that make the labels 0 (smooth), 1 (disk), or none (artefact)."""
     inside = [one for one in tree.root.answers if one not in tree.outside]
-    shown = [one for one in tree.root.shown or inside[1:] if one in inside]
+    shown = [one for one in tree.root.shown if one in inside]
+    if len(shown) in (0, len(inside)):  # all are shown
+        shown = inside[1:]
     return {"smooth": [one for one in inside if one not in shown], "disk": shown, "artefact": list(tree.outside)}
 
 
