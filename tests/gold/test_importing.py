@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -15,7 +16,7 @@ from truemorph.errors import InputError
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import open_session
 from truemorph.simulate.catalogues import simulate_catalogue
-from truemorph.tables import read_table
+from truemorph.tables import read_table, write_table
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,15 @@ def test_gold_labels_of_a_pilot_stay_when_the_next_plan_is_imported(labelled, id
     before, planned = (one.to_numpy() for one in (pilot.catalogue.frame["gold_probability"], plan.frame["probability"]))
     fraction = len(more) / plan.selected.height
     assert frame["gold_probability"].to_numpy() == pytest.approx(before + (planned - before) * fraction)
+
+
+def test_all_columns_of_the_catalogue_stay(catalogue, truth, out, tmp_path):
+    table = read_table(catalogue)
+    own = table.frame.drop("gold").with_columns(_id=pl.col("object_id"))
+    write_table(replace(table, frame=own), tmp_path / "own.parquet")
+    pl.DataFrame({"object_id": list(truth)[:40], "class": ["disk"] * 40}).write_csv(tmp_path / "gold.csv")
+    tm.import_gold(tmp_path / "gold.csv", catalogue=tmp_path / "own.parquet", out=out)
+    assert pl.read_parquet(out).select(own.columns).equals(own)
 
 
 def test_people_who_do_not_agree_are_counted(capsys, labelled, ids, truth, out):

@@ -230,7 +230,7 @@ def _joined(
 ) -> tuple[CatalogTable, list[Finding]]:
     """Write the gold labels of one question into a catalogue; see `with_gold`."""
     source = str(catalogue.path or "catalogue")
-    frame = catalogue.frame.with_columns(_id=pl.col("object_id").cast(pl.String))
+    frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     given = answers.with_columns(pl.col("answer").replace_strict(into.given), pl.col("time").cast(pl.String))
     value = pl.col("gold").replace_strict(dict(enumerate(into.classes.values())))
     named = dict(zip(_COLUMNS, into.columns, strict=True))
@@ -240,31 +240,32 @@ def _joined(
         # 2 where it is also uncertain whether the question applies.
         more = combined(asked, [NOT_APPLICABLE, APPLIES])["gold_uncertain"]
         gold = gold.with_columns(pl.col("gold_uncertain") + more)
-    gold = gold.rename({"object_id": "_id", **named}, strict=False)
-    if gold.join(frame, on="_id", how="semi").is_empty():
+    gold = gold.rename(named, strict=False)
+    if gold.join(frame, on="object_id", how="semi").is_empty():
         raise InputError(f"{source}: has none of the {gold.height:,} galaxies with gold labels; are the ids the same?")
     joined, every, outside = frame.drop(into.columns, strict=False), gold.height, 0
     if plan is not None:
-        drawn = plan.filter(pl.col("position").is_not_null()).select(_id="object_id")
-        part = drawn["_id"].is_in(answers["galaxy"].implode()).mean()
+        drawn = plan.filter(pl.col("position").is_not_null()).select("object_id")
+        part = drawn["object_id"].is_in(answers["galaxy"].implode()).mean()
         now = pl.col("before") + (pl.col("probability") - pl.col("before")) * part
-        selection = plan.select("before", now.alias(named["gold_probability"]), _id="object_id")
+        selection = plan.select("object_id", "before", now.alias(named["gold_probability"]))
         if (selection["before"] > 0).any() and named["gold"] not in frame.columns:
             raise InputError(
                 f"{source}: lacks the gold labels of the pilot that this plan was made after; give the catalogue that "
                 "the plan was made from"
             )
-        gold = gold.join(drawn, on="_id", how="semi")
+        gold = gold.join(drawn, on="object_id", how="semi")
         outside = every - gold.height
-        earlier = frame.join(selection.filter(pl.col("before") > 0), on="_id", how="semi")
+        earlier = frame.join(selection.filter(pl.col("before") > 0), on="object_id", how="semi")
         kept = [one for one in gold.columns if one in frame.columns]
-        gold = pl.concat([gold, earlier.join(gold, on="_id", how="anti").select(kept)], how="diagonal_relaxed")
-        joined = joined.join(selection.drop("before"), on="_id", how="left", maintain_order="left")
-    missing = gold.join(frame, on="_id", how="anti").height
-    joined = joined.join(gold, on="_id", how="left", maintain_order="left").drop("_id")
+        gold = pl.concat([gold, earlier.join(gold, on="object_id", how="anti").select(kept)], how="diagonal_relaxed")
+        joined = joined.join(selection.drop("before"), on="object_id", how="left", maintain_order="left")
+    missing = gold.join(frame, on="object_id", how="anti").height
+    joined = joined.join(gold, on="object_id", how="left", maintain_order="left")
     lost = f"{missing:,} are not in the catalogue, {outside:,} were not drawn by the plan (probability unknown)"
     action = "Check that ids, catalogue and plan are those of these labels, or import them without the plan (`plan`)."
     left_out = Finding("gold-left-out", "caution", f"Galaxies with a class were left out: {lost}.", action)
+    joined = joined.with_columns(catalogue.frame["object_id"])  # of its type
     return replace(catalogue, frame=joined), [left_out] if missing or outside else []
 
 
