@@ -13,7 +13,7 @@ from conftest import codes
 from truemorph.bias.binning import Bins
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.errors import InputError
-from truemorph.gold.plan import make_plan
+from truemorph.gold.plan import influence_on_curve, make_plan
 from truemorph.gold.strata import Strata
 from truemorph.tables import CatalogTable
 
@@ -183,3 +183,13 @@ def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
 def test_budgets_and_errors_that_cannot_be_are_refused(catalogue, name, value):
     with pytest.raises(InputError, match=f"got {value}"):
         make_plan(catalogue, **{name: value})
+
+
+def test_where_a_curve_misses_more_than_half_of_a_class_its_labels_say_most():
+    """The score of a label is 1 over its probability: at θ = 300, disks are labelled smooth at every α."""
+    frame = tm.simulate_catalogue(2_000, seed=1, transition=tm.RayleighTransition(300.0))
+    alpha, truth = frame["alpha"].to_numpy(), frame["truth"].to_numpy()
+    curve = tm.fit_transition(frame["label"].to_numpy(), alpha, "rayleigh", gold=truth).curve
+    smooth, disk = (influence_on_curve(np.full(2_000, k), alpha, np.full(2_000, 0.5), curve) for k in (0, 1))
+    below = alpha < alpha.max()
+    assert (disk[below] > smooth[below]).all()

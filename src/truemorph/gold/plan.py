@@ -196,14 +196,15 @@ def influence_on_curve(
 
     With a gold label, a galaxy of class 1 adds its score, ∂ log p(ỹ | y = 1, α) / ∂θ, to the fit of a Rayleigh curve,
     and others add nothing; before, its class is 1 with probability `p`. Of an estimate of another family, θ is that of
-    the Rayleigh curve that reaches one half at the same α.
+    the Rayleigh curve that reaches one half at the same α, or at the largest, if none does.
     """
     if curve is None:
         theta = float(fit_transition(label, alpha, delta=None).values["theta"])
     else:
         grid = np.quantile(alpha[alpha > 0], np.linspace(0, 1, 500))
         half = np.asarray(curve.transition.flip_probability(grid)) < 0.5
-        theta = float(grid[np.argmax(half)] / np.sqrt(2 * np.log(2)))
+        middle = grid[np.argmax(half)] if half.any() else grid[-1]
+        theta = float(middle / np.sqrt(2 * np.log(2)))
     flip = np.clip(np.exp(-(alpha**2) / (2 * theta**2)), 1e-6, 1 - 1e-6)  # eq. 5
     slope = flip * alpha**2 / theta**3  # ∂ flip / ∂θ
     score = np.where(label == SMOOTH, slope / flip, -slope / (1 - flip))
