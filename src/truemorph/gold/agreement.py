@@ -13,7 +13,7 @@ from truemorph.gold.answers import FIRST, REPEAT, TWIN
 from truemorph.gold.choices import ARTEFACT, UNCLEAR
 from truemorph.questions import SMOOTH_OR_DISK, slug
 
-# Said wherever gold labels are combined.
+# Printed wherever gold labels are combined.
 RULE = (
     "The gold label is the class that most people chose; there is none if as many chose another class, or if nobody "
     "could tell. A galaxy is uncertain if somebody could not tell, or if people did not agree."

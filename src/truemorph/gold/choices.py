@@ -13,7 +13,8 @@ from typing import Any
 from truemorph.catalogs.paths import root_answers
 from truemorph.questions import CANNOT_TELL, NOT_APPLICABLE, Tree, is_unsure
 
-NEITHER = UNCLEAR, ARTEFACT = "unclear", "artefact"
+UNCLEAR, ARTEFACT = "unclear", "artefact"
+NEITHER = UNCLEAR, ARTEFACT  # no class
 _KEYS = 9
 Path = tuple[tuple[str, str], ...]  # (question, answer), from the first question on
 
@@ -44,6 +45,7 @@ def levels_of(tree: Tree, question: str, definitions: Mapping[str, str]) -> list
 
 
 def _along(tree: Tree, question: str) -> tuple[dict[str, Path], list[dict[str, Any]]]:
+    """Return what `choices_of` returns, and the levels of `levels_of`, without keys and definitions."""
     gates = tree.gates(question)
     names = {one.answers: one.name for one in tree.classes(question)}
     several = sum(path[-1][0] == question for path in names) > len(tree.question(question).answers)

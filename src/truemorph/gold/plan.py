@@ -40,7 +40,7 @@ from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_col
 
 Purpose = Literal["fractions", "transition"]
 PLAN, TABLE = "plan.json", "plan.parquet"
-_COLUMNS = {
+_COLUMNS = {  # of plan.parquet, that are read
     **dict.fromkeys(("object_id", "image"), pl.String),
     **dict.fromkeys(("alpha", "probability", "before"), pl.Float64),
     "position": pl.Int64,

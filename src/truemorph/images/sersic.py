@@ -156,8 +156,8 @@ def _read(image: Any) -> tuple[np.ndarray, np.ndarray]:
     pixels = np.asarray(image)
     if pixels.shape[2:] == (3,) and pixels.dtype == np.uint8:
         ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-        worth_of_a_level = np.gradient(unstretch(ramp)[_GREEN, :, 0].astype(np.float64))
-        noise = _LEVEL * worth_of_a_level[pixels.mean(axis=2).astype(np.uint8)]
+        flux_per_level = np.gradient(unstretch(ramp)[_GREEN, :, 0].astype(np.float64))
+        noise = _LEVEL * flux_per_level[pixels.mean(axis=2).astype(np.uint8)]
         white = pixels.max(axis=2) >= _WHITE
         return unstretch(pixels)[_GREEN].astype(np.float64), np.where(white, np.inf, noise)
     if pixels.ndim != 2 or not np.issubdtype(pixels.dtype, np.floating):

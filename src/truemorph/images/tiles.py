@@ -58,7 +58,7 @@ class Layer:
     by_area: bool
 
     def pixels(self, ra: Any, dec: Any) -> np.ndarray:
-        """Return x and y from 0, shape (2, N)."""
+        """Return the pixels x and y, counted from 0, of positions in degrees, shape (2, N)."""
         return np.array(self.wcs.all_world2pix(ra, dec, 0, quiet=True))
 
     def read(self) -> np.ndarray:
