@@ -185,6 +185,20 @@ def test_budgets_and_errors_that_cannot_be_are_refused(catalogue, name, value):
         make_plan(catalogue, **{name: value})
 
 
+def test_bins_are_of_two_columns_at_most(catalogue):
+    with pytest.raises(InputError, match="`by`"):
+        make_plan(catalogue, budget=60, by="alpha,x2,x3")
+
+
+def test_an_estimate_of_a_question_predicts_no_labels(catalogue):
+    frame = tm.simulate_catalogue(400, seed=1, gold=400)
+    gold = frame["gold"].to_numpy() + (frame["x2"].to_numpy() > 0)  # 0, 1, 2
+    labels = np.where(np.arange(400) % 5, gold, np.arange(400) % 3)
+    curve = tm.fit_transition(labels, frame["alpha"].to_numpy(), "matrix", gold=gold).curve
+    with pytest.raises(InputError, match="`estimate`"):
+        make_plan(catalogue, budget=60, curve=curve)
+
+
 def test_where_a_curve_misses_more_than_half_of_a_class_its_labels_say_most():
     """The score of a label is 1 over its probability: at θ = 300, disks are labelled smooth at every α."""
     frame = tm.simulate_catalogue(2_000, seed=1, transition=tm.RayleighTransition(300.0))

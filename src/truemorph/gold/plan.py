@@ -301,6 +301,10 @@ def make_plan(
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
     if observables and purpose == "transition":
         raise InputError("a plan for the bias curve needs an estimate of α alone (`estimate`)")
+    if curve is not None and len(curve.classes) != 2:
+        raise InputError("the estimate is of a question (`estimate`); leave it out, and name the question (`question`)")
+    if len(names := [one.strip() for one in by.split(",")]) > 2:
+        raise InputError(f"fractions are wanted in bins of one column, or of two (`by`); got {by!r}")
     if question is not None and not (purpose == "fractions" and p is None and curve is None):
         raise InputError(
             f"a plan for the question {question!r} is for fractions, and predicts classes from its votes and the gold "
@@ -312,10 +316,9 @@ def make_plan(
     able = image.is_not_null().to_numpy() | (image.count() == 0)  # images may be named after the ids
     before, labelled = _earlier(frame, question)
     rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
-    names = [one.strip() for one in by.split(",")]
     columns = numeric_columns(frame, names, source)
     _check_wanted(source, error, budget, columns[rows], by)
-    cut_by, column = (Bins.cut, columns[:, 0]) if len(names) == 1 else (Bins.of_two, columns[:, :2])
+    cut_by, column = (Bins.cut, columns[:, 0]) if len(names) == 1 else (Bins.of_two, columns)
     cut = cut_by(column[rows], min(bins, rows.size // 50))
     strata = Strata.of(label[rows], cut, predicted[rows], wanted.quantities, 1 if p is None else 3)
     if purpose == "transition":
