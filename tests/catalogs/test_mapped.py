@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from catalogs.made_up import GZ2, full, noted, refused
+from conftest import codes
 from truemorph.catalogs.mapped import apply_mapping
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import prepare
@@ -95,3 +96,21 @@ def test_sentinels_are_removed_before_an_expression_is_computed():
     assert dict(got.funnel)["q > 0 OR ba < 0"] == -3  # missing values are missing in rules, too
     assert noted(got.findings, "ba", "-99", "5 of 60 rows")
     assert dict(prepare(table, columns={"label": "t > 0"}).funnel)["no label"] == -10
+
+
+@pytest.mark.parametrize("z", [["far"] * 60, [-5.0] * 60])
+def test_a_named_column_that_cannot_be_used_raises_an_error(z):
+    """Of a preset, whose columns are optional, it is a finding."""
+    table = full(z=z)
+    with refused("z"):
+        prepare(table, columns={"redshift": "z"})
+    found = prepare(full(redshift=z))
+    assert "redshift" not in found.catalogue.metadata["columns"]
+    assert "column-not-used" in codes(found)
+
+
+def test_labels_and_votes_are_not_both_named():
+    table = full(mine=[0, 1] * 30)
+    with refused("mine"):
+        prepare(table, mapping={**GZ2, "columns": {"label": "mine"}})
+    assert prepare(table, columns={"label": "mine"}).catalogue.frame["label"].to_list() == [0, 1] * 30

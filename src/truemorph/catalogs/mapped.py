@@ -16,7 +16,7 @@ from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.tables import SENTINELS, CatalogTable, cleaned, without
 
-# Needed for label and α, so that problems are errors. Other columns are left out, with a finding.
+# Needed for label and α, so that problems are errors. Other optional columns are left out, with a finding.
 _REQUIRED = ("object_id", "smooth_fraction", "radius", "psf_fwhm")
 # Numbers of votes are very unequal if their 90th percentile is this many times the 10th.
 _UNEQUAL = 2.5
@@ -74,11 +74,14 @@ def apply_mapping(
 ) -> Mapped:
     """Find, convert and check the columns that a mapping names; those in `own`, not joined, are preferred.
 
-    A column that can't be used is an InputError if labels or α need it, otherwise a finding.
+    A column that can't be used is a finding if it is optional and neither labels nor α need it, else an InputError.
     """
     found = resolve(mapping, table.frame.columns, own)
-    if {"smooth_fraction", "smooth_votes"} & set(found):
-        found.pop("label", None)  # labels are made from votes if there are any
+    if "label" in found and {"smooth_fraction", "smooth_votes"} & set(found):
+        if not mapping.columns["label"].optional:
+            both = f"labels ({found['label'].text}) and votes are both named"
+            raise InputError(f"{table_name}: {both}; leave out one of them (`label`, or `smooth` and `disk`)")
+        del found["label"]  # labels are made from votes if there are any
     if {"alpha", "radius", "psf_fwhm"} <= set(found) and mapping.columns["alpha"].optional:
         del found["alpha"]  # computed again, unless it was named
     columns: dict[str, MappedColumn] = {}
@@ -92,7 +95,7 @@ def apply_mapping(
         try:
             values, more = column_values(table, name, what, rule, table_name)
         except InputError as problem:
-            if name in _VITAL:
+            if name in _VITAL or not rule.optional:
                 raise
             unused = f"{problem}. The column was not used as {name}."
             more = [Finding("column-not-used", "caution", unused, "Correct it, or name another (`columns`).")]
