@@ -89,7 +89,8 @@ def test_a_reader_that_ends_first_gives_no_error():
 
 
 @pytest.fixture
-def full_disk():
+def full_disk(monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # compiled modules would be cut off for later tests
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
