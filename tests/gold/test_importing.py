@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -85,6 +86,14 @@ def test_all_columns_of_the_catalogue_stay(catalogue, truth, out, tmp_path):
     pl.DataFrame({"object_id": list(truth)[:40], "class": ["disk"] * 40}).write_csv(tmp_path / "gold.csv")
     tm.import_gold(tmp_path / "gold.csv", catalogue=tmp_path / "own.parquet", out=out)
     assert pl.read_parquet(out).select(own.columns).equals(own)
+
+
+def test_ids_as_whole_floats_are_those_of_the_catalogue(out, tmp_path):
+    catalogue = tm.simulate_catalogue(100).drop("truth")
+    catalogue.write_parquet(tmp_path / "cat.parquet")
+    pl.DataFrame({"object_id": np.arange(60.0), "class": ["disk"] * 60}).write_parquet(tmp_path / "gold.parquet")
+    found = tm.import_gold(tmp_path / "gold.parquet", catalogue=tmp_path / "cat.parquet", out=out)
+    assert found.classes["disk"] == 60
 
 
 def test_people_who_do_not_agree_are_counted(capsys, labelled, ids, truth, out):

@@ -127,7 +127,7 @@ def check_required(mapped: Mapped) -> None:
         what, near = f"no {name} ({NAMED[name].description})", name
         if sought:
             what = f"no column {' or '.join(one.text for one in sought[:3])} ({name})"
-            near = next(one for one in sought[0].columns if one not in existing)
+            near = next((one for one in sought[0].columns if one not in existing), name)
         kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
         advice = f"{mapping.lacking[name]}; " if name in mapping.lacking else ""
         how = f"with `{argument}`" if argument else "in a mapping"

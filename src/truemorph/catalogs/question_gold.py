@@ -66,9 +66,9 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
             )
         texts = series.cast(pl.String).str.strip_chars()
         texts = texts.set(texts == "", None)
-        for text in texts.drop_nulls().unique():
-            if text not in valid:
-                raise InputError(f"{about}: column {name}: unknown class {text!r}; {nearest(text, list(valid))}")
+        if unknown := sorted({*texts.drop_nulls()} - {*valid}):
+            near = nearest(unknown[0], [*valid], what="classes")
+            raise InputError(f"{about}: column {name}: unknown class {unknown[0]!r}; {near}")
         classes = texts.replace_strict(valid, default=None)
         paths = texts.replace_strict(valid | {one: one for one in ends}, default=None)
         return QuestionGold(classes, paths, f"{question}: {name}", from_votes(name))
@@ -83,7 +83,7 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
         if match[1] in meets:
             raise InputError(f"{about}: {match[1]!r} has two rules; join them with OR")
         if match[1] not in valid:
-            raise InputError(f"{about}: {match[1]!r} is no class; {nearest(match[1], [*valid])}")
+            raise InputError(f"{about}: {match[1]!r} is no class; {nearest(match[1], [*valid], what='classes')}")
         made = {*FRACTIONS, *VOTES, "label", *(label_column(one.name) for one in tree.questions)}
         used = [one for one in read_expression(match[2], about).columns if one in made or one.startswith("votes_")]
         if used:

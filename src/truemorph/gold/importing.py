@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Json
 
-from truemorph.catalogs.catalogue import classes_of
+from truemorph.catalogs.catalogue import as_ids, classes_of
 from truemorph.catalogs.columns import lenticulars
 from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.catalogs.paths import described_path, gold_column, label_column
@@ -141,7 +141,7 @@ def answers_of_table(
                 raise InputError(f"{path}: no column {name!r} (`id`, `column`); it has {', '.join(frame.columns)}")
         given = frame.select(
             annotator="annotator" if "annotator" in frame.columns else pl.lit(path.name),
-            galaxy=id_column,
+            galaxy=as_ids(frame[id_column], str(path)),
             answer=compute(read_expression(class_column, str(path)), frame, str(path)) if computed else class_column,
             time=None,
         )
