@@ -265,6 +265,18 @@ def test_unusual_types_are_preserved_if_the_format_supports_them(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["again.parquet"]
 
 
+@pytest.mark.parametrize("extension", [".fits", ".vot", ".ecsv", ".parquet"])
+def test_integers_of_eight_bits_keep_their_values(tmp_path, extension):
+    """FITS has none with a sign, and its logicals are eight bits, too."""
+    frame = pl.DataFrame(
+        {"gold": pl.Series([0, 1, None, -128], dtype=pl.Int8), "k": pl.Series([1, 2, 3, -1], dtype=pl.Int8)}
+    )
+    path = write_table(CatalogTable(frame, {"k": "mag"}, descriptions={"gold": "a class"}), tmp_path / f"t{extension}")
+    found = read_table(path)
+    assert found.frame.rows() == frame.rows()
+    assert (found.units["k"], found.descriptions["gold"]) == ("mag", "a class")
+
+
 def test_numeric_columns_are_selected_by_name():
     frame = pl.DataFrame({"a": [1, None], "b": [0.5, 2.5], "day": [date(2020, 1, 1)] * 2})
     np.testing.assert_array_equal(numeric_columns(frame, ["b", "a"], "t.csv"), [[0.5, 1], [2.5, np.nan]])

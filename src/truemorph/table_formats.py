@@ -151,7 +151,16 @@ def _read_votable(path: Path) -> Any:
     return table
 
 
-def _write_fits(out: Any, path: Path) -> None:
+def _without_int8(table: Any) -> Any:
+    """Return an astropy Table with 16 bits for integers of eight: FITS takes them for logicals, VOTable has none."""
+    for name in table.colnames:
+        if table[name].dtype == np.int8:
+            table[name] = table[name].astype(np.int16)
+    return table
+
+
+def _write_fits(table: Any, path: Path) -> None:
+    out = _without_int8(table)
     if long := next((name for name in out.colnames if len(name) > _FITS_NAME), None):
         raise InputError(f"column {long}: FITS has names of up to {_FITS_NAME} characters; rename it")
     out.meta = {_FITS_KEY: metadata_text(out.meta)} if out.meta else {}
@@ -166,9 +175,10 @@ def _write_fits(out: Any, path: Path) -> None:
     out.write(path, format="fits", overwrite=True)
 
 
-def _write_votable(out: Any, path: Path) -> None:
+def _write_votable(table: Any, path: Path) -> None:
     from astropy.io import votable
 
+    out = _without_int8(table)
     text, about = metadata_text(out.meta), out.meta.get("about")
     out.meta = {"description": str(about)} if about else {}
     file = votable.from_table(out)
