@@ -266,11 +266,11 @@ def test_unusual_types_are_preserved_if_the_format_supports_them(tmp_path):
 
 
 @pytest.mark.parametrize("extension", [".fits", ".vot", ".ecsv", ".parquet"])
-def test_integers_of_eight_bits_keep_their_values(tmp_path, extension):
-    """FITS has none with a sign, and its logicals are eight bits, too."""
-    frame = pl.DataFrame(
-        {"gold": pl.Series([0, 1, None, -128], dtype=pl.Int8), "k": pl.Series([1, 2, 3, -1], dtype=pl.Int8)}
-    )
+def test_integers_of_few_bits_and_without_a_sign_keep_their_values(tmp_path, extension):
+    """FITS and VOTable have none of eight bits with a sign, and VOTable no larger ones without a sign."""
+    kinds = {"gold": pl.Int8, "k": pl.Int8, "n": pl.UInt16, "m": pl.UInt32}
+    values = {"gold": [0, 1, None, -128], "k": [1, 2, 3, -1], "n": [0, None, 1, 2**16 - 1], "m": [0, 1, 2, 2**32 - 1]}
+    frame = pl.DataFrame(values, schema=kinds)
     path = write_table(CatalogTable(frame, {"k": "mag"}, descriptions={"gold": "a class"}), tmp_path / f"t{extension}")
     found = read_table(path)
     assert found.frame.rows() == frame.rows()

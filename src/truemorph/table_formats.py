@@ -151,16 +151,21 @@ def _read_votable(path: Path) -> Any:
     return table
 
 
-def _without_int8(table: Any) -> Any:
-    """Return an astropy Table with 16 bits for integers of eight: FITS takes them for logicals, VOTable has none."""
+# Types of integers that FITS takes for logicals, or VOTable does not have; and which have the same values.
+_WIDER_IN_FITS: dict[str, type] = {"int8": np.int16}
+_WIDER_IN_VOTABLE: dict[str, type] = {"int8": np.int16, "uint16": np.int32, "uint32": np.int64}
+
+
+def _widened(table: Any, wider: Mapping[str, type]) -> Any:
+    """Return an astropy Table with wider types of integers."""
     for name in table.colnames:
-        if table[name].dtype == np.int8:
-            table[name] = table[name].astype(np.int16)
+        if kind := wider.get(table[name].dtype.name):
+            table[name] = table[name].astype(kind)
     return table
 
 
 def _write_fits(table: Any, path: Path) -> None:
-    out = _without_int8(table)
+    out = _widened(table, _WIDER_IN_FITS)
     if long := next((name for name in out.colnames if len(name) > _FITS_NAME), None):
         raise InputError(f"column {long}: FITS has names of up to {_FITS_NAME} characters; rename it")
     out.meta = {_FITS_KEY: metadata_text(out.meta)} if out.meta else {}
@@ -178,7 +183,7 @@ def _write_fits(table: Any, path: Path) -> None:
 def _write_votable(table: Any, path: Path) -> None:
     from astropy.io import votable
 
-    out = _without_int8(table)
+    out = _widened(table, _WIDER_IN_VOTABLE)
     text, about = metadata_text(out.meta), out.meta.get("about")
     out.meta = {"description": str(about)} if about else {}
     file = votable.from_table(out)
