@@ -277,6 +277,19 @@ def test_integers_of_few_bits_and_without_a_sign_keep_their_values(tmp_path, ext
     assert (found.units["k"], found.descriptions["gold"]) == ("mag", "a class")
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        *((pl.UInt8, [63, 255, 0]), (pl.UInt8, range(256)), (pl.UInt16, [16_959, 2**16 - 1])),
+        *((pl.UInt32, [999_999, 2**32 - 1]), (pl.UInt64, [999_999, 2**64 - 1, 2**63 - 1])),
+        *((pl.Int16, [-(2**15), 7]), (pl.Int16, range(-(2**15), 2**15)), (pl.Int64, [-(2**63), 999_999])),
+    ],
+)
+def test_every_integer_beside_a_missing_value_is_kept_in_fits(tmp_path, kind, values):
+    frame = pl.DataFrame({"n": pl.Series([*values, None], dtype=kind)})
+    assert read_table(write_table(CatalogTable(frame), tmp_path / "t.fits")).frame.rows() == frame.rows()
+
+
 def test_numeric_columns_are_selected_by_name():
     frame = pl.DataFrame({"a": [1, None], "b": [0.5, 2.5], "day": [date(2020, 1, 1)] * 2})
     np.testing.assert_array_equal(numeric_columns(frame, ["b", "a"], "t.csv"), [[0.5, 1], [2.5, np.nan]])

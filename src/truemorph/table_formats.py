@@ -164,16 +164,28 @@ def _widened(table: Any, wider: Mapping[str, type]) -> Any:
     return table
 
 
+def _unused(values: np.ndarray) -> int | None:
+    """Return an integer that is none of the values, from the end of their type's range on; None if there is none."""
+    info = np.iinfo(values.dtype)
+    largest = min(info.max, 2**63 - 1)  # astropy reads no larger ones
+    integers = range(info.min, largest + 1) if info.min < 0 else range(largest, -1, -1)
+    held = set(np.unique(values).tolist()) if (values == integers[0]).any() else set()
+    return next((one for one in integers if one not in held), None)
+
+
 def _write_fits(table: Any, path: Path) -> None:
     out = _widened(table, _WIDER_IN_FITS)
     if long := next((name for name in out.colnames if len(name) > _FITS_NAME), None):
         raise InputError(f"column {long}: FITS has names of up to {_FITS_NAME} characters; rename it")
     out.meta = {_FITS_KEY: metadata_text(out.meta)} if out.meta else {}
     for number, name in enumerate(out.colnames, 1):
-        if hasattr(out[name], "mask") and out[name].dtype.kind in "bi":
-            kind = np.int16 if out[name].dtype == bool else out[name].dtype  # FITS booleans have no missing value
-            out[name] = out[name].astype(kind)
-            out[name].fill_value = np.iinfo(kind).min  # astropy's default 999999 may be a value
+        if hasattr(out[name], "mask") and out[name].dtype.kind in "biu":
+            if out[name].dtype == bool:  # in FITS, booleans have no missing value
+                out[name] = out[name].astype(np.int16)
+            # Of itself, astropy writes 999999, or its last bits, for missing values.
+            if (unused := _unused(np.asarray(out[name].compressed()))) is None:
+                out[name], unused = out[name].astype(np.int32), np.iinfo(np.int32).min
+            out[name].fill_value = unused
         if out[name].description:
             out[name].description = out[name].description.encode("ascii", "replace").decode()
             out.meta[f"TCOMM{number}"] = out[name].description  # for programs other than astropy
