@@ -127,7 +127,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
         findings.append(Finding("class-fraction-missing", "note", lacking))
     elif "artefact_fraction" not in mapped.columns:
         lacking = "The table has no fraction of votes for star or artifact, so no rows were dropped as artifacts."
-        action = "Name the column if there is one (`artifact`)."
+        action = "If there is one, name it beside the other votes (`artifact`, `smooth`, `disk`)."
         findings.append(Finding("artifact-fraction-missing", "note", lacking, action))
     return labels, findings
 
