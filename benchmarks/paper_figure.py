@@ -66,7 +66,10 @@ def bars(ax):
     one = next(iter(found.ratios.values()))
     lines = {
         "volunteers' majority": (case.fractions(case.labels), {"color": RED, "marker": "s"}),
-        "debiased votes (Willett et al.), cut": (case.others["Willett's debiased votes, cut"], {"color": GREEN, "marker": "^"}),
+        "debiased votes (Willett et al.), cut": (
+            case.others["Willett's debiased votes, cut"],
+            {"color": GREEN, "marker": "^"},
+        ),
         "experts": (case.fractions(case.truth), {"color": BLACK, "linestyle": "--"}),
     }
     corrected = one.fraction, one.low, one.high, f"corrected, {BAR_GOLD} gold labels"

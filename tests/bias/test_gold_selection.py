@@ -68,6 +68,9 @@ def test_gold_labels_that_equal_all_labels_are_a_finding_and_have_an_error():
         assert np.all(found.low[:, 1] < found.high[:, 1])
     one_differs = np.where(np.arange(3000) == np.flatnonzero(labels != truth)[0], truth, labels)
     assert codes(debiased_fractions(labels, alpha, gold=one_differs)) == []
+    for family in ("matrix", "logistic"):  # without a curve in α, there is nothing to fit
+        with pytest.raises(InputError):
+            fit_transition(labels, alpha, family, gold=labels)
 
 
 @pytest.mark.parametrize("n_gold", [60, 500])

@@ -272,6 +272,9 @@ def _space(cls: Any, search: Search, method: str) -> Space:
     if n_classes != 2 and is_curve:
         raise InputError(f'{cls.family} is for two classes; for {n_classes} use "matrix" or "logistic"')
     space: Space = curve_space(cls, search) if is_curve else cls.space(search)
+    if not space.size:
+        reason = "all gold labels equal the observed labels, so there are no wrong labels to describe"
+        raise InputError(f"{cls.family}: {reason}; give classes from experts or better images (gold=)")
     return space
 
 
