@@ -227,6 +227,25 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
         write_report(naive, estimates["bar"], out=galaxies / "naive.html", options=given)
 
 
+def test_networks_that_answer_different_questions_are_on_one_page(galaxies):
+    models, estimates = [], []
+    for seed, question in enumerate(("bar", "spiral"), 5):
+        estimate, folder = Estimate.read(galaxies / f"{question}.json"), galaxies / f"net-{question}"
+        folder.mkdir()
+        (folder / "run.toml").touch()
+        pl.DataFrame({"epoch": [0, 1], "held_out_loss": [0.7, 0.6]}).write_csv(folder / "history.csv")
+        model, _ = network(galaxies, folder.name, [estimate.transition.nodes], [estimate.to_dict()], seed)
+        described = model.described | {"catalogue": {"sha256": "of both"}}
+        models.append(replace(model, folder=folder, described=described))
+        estimates.append(estimate)
+    files = [galaxies / f"{one.folder.name}.parquet" for one in models]
+    options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=files, maps=0, bootstrap=0)
+    found = write_report(*models, *estimates, out=galaxies / "apart.html", options=options)
+    rows = {(row["question"], row["labels"]) for row in found.content["fractions"]}
+    assert {("bar", "net-bar"), ("spiral", "net-spiral")} <= rows
+    assert (galaxies / "apart_files" / "figures" / "training_1.pdf").is_file()
+
+
 def test_a_naive_network_that_says_nearly_always_the_same_is_named(galaxies):
     estimate, nodes = Estimate.read(galaxies / "bar.json"), Nodes(read_tree("gz2"), "bar")
     correct = transition_to_dict(MatrixTransition.identity(len(nodes.classes))) | {"question": "bar"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle
 
 import numpy as np
@@ -17,7 +18,7 @@ from truemorph.catalogs.paths import path_labels
 from truemorph.plotting import ALPHA, CYCLE, GREEN, RED, plain_text
 from truemorph.questions import slug
 from truemorph.report.answer_checks import gold_answers
-from truemorph.report.answers import GOLD_LABELS, Answers
+from truemorph.report.answers import GOLD_LABELS, Answers, Network
 from truemorph.report.evidence import TRUTH, argument
 from truemorph.report.figures import STYLE, Style, capital, legend_above, new_panel
 from truemorph.report.lights import FEWEST_OF_A_CLASS
@@ -30,10 +31,10 @@ _COLOURS = (RED, GREEN, "#CC79A7", "#F0E442")
 _MARKERS = "^vXP"
 
 
-def styles_of_networks(answers: Answers) -> dict[str, Style]:
+def styles_of_networks(networks: Sequence[Network]) -> dict[str, Style]:
     """How each network, and each of its label sets, is drawn."""
     styles: dict[str, Style] = {}
-    models = sorted(answers.models, key=lambda one: not one.naive)
+    models = sorted(networks, key=lambda one: not one.naive)
     start = int(not any(one.naive for one in models))
     for k, model in enumerate(models, start):
         look: Style = {"color": _COLOURS[k % len(_COLOURS)], "marker": _MARKERS[k % len(_MARKERS)], "ls": "-"}
@@ -57,7 +58,7 @@ def fractions_figure(one: PopulationFractions, answers: Answers | None) -> Illus
         "observed labels (majority paths), and corrected with gold labels. Bars are standard errors, areas 95 % ranges."
     )
     if answers is not None:
-        styles, quantity, drawn = styles_of_networks(answers), answers.quantity, []
+        styles, quantity, drawn = styles_of_networks(answers.models), answers.quantity, []
         for model in answers.models:
             drawn.append((f"{model.name} (network)", model.probabilities, styles[model.name]))
         if answers.truth is not None and answers.truth.name == TRUTH:
@@ -120,7 +121,7 @@ def curve_by_class(answers: Answers) -> Illustration:
 
 def calibration_panels(answers: Answers) -> Illustration | None:
     """Of p(answer | the question applies): against gold labels, and through T(α) against the votes."""
-    styles, panels, errors, data = styles_of_networks(answers), [], [], []
+    styles, panels, errors, data = styles_of_networks(answers.models), [], [], []
     given = f"p({answers.answer} | {answers.question} applies)"
     found = []
     if answers.truth is not None:

@@ -142,7 +142,9 @@ def report_questions(
     changed = {one.question: changed_answers(one, options.galaxies // len(every)) for one in every}
     maps, of_maps = _maps(evidence, options)
     counted = {one.answer: f"p({one.answer} | applies)" for one in every}
-    trained, of_runs = training(evidence.models, styles_of_networks(every[0]), counted) if evidence.models else ([], [])
+    networks = {network.name: network for one in every for network in one.models}
+    runs = {name: one.classifier for name, one in networks.items()}
+    trained, of_runs = training(runs, styles_of_networks(list(networks.values())), counted)
     judged = lights_of_questions(every, [*evidence.checks, *context], [*of_runs, *of_maps])
     findings = tuple(in_order([finding for one in judged for finding in one.findings]))
     rows = [row for one in given for row in _rows(one, evidence.answers.get(str(one.about["question"])))]
@@ -284,7 +286,7 @@ def _maps(evidence: _Evidence, options: ReportOptions) -> tuple[list[Section], l
             frame,
             one.catalogue,
             options,
-            styles_of_networks(one),
+            styles_of_networks(one.models),
             explained,
             explained,
         )
