@@ -10,8 +10,9 @@ from astropy.table import Table
 
 from conftest import run
 from explain.conftest import model_of
-from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.classifiers.checkpoint import save_classifier
+from truemorph.commands.explain import explain_classifier
 from truemorph.tables import CatalogTable, write_table
 
 
@@ -67,6 +68,14 @@ def test_all_files_are_written_and_consistent(capsys, models, catalogue, tmp_pat
         assert unit.data[2].max() == unit.header["NGAL"] == counts["disk"]
         # The profile of the mean map, in the innermost ring with a radius of two pixels.
         assert unit.data[0, 15:17, 15:17].mean() == pytest.approx(written[0], abs=0.02)
+
+
+def test_a_table_in_memory_is_named_by_its_type(catalogue, monkeypatch, tmp_path):
+    table = read_catalogue(catalogue)
+    monkeypatch.chdir(image_folder(table))
+    given = {"catalogue": table.frame, "rows": "all", "galaxies": 8, "draws": 0, "bootstrap": 5}
+    found = explain_classifier(model_of(size=32), out=tmp_path / "explained", **given)
+    assert found.content["catalogue"] == "polars DataFrame"
 
 
 @pytest.mark.parametrize(

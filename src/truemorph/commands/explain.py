@@ -10,6 +10,7 @@ from truemorph.arguments import AtLeastOne, Count, Model, Names, Seed, Table, va
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import ExplainResult, chosen_galaxies, named_models, with_radii, write_explanations
+from truemorph.tables import kind_of
 
 
 @validated
@@ -94,11 +95,12 @@ def explain_classifier(
 
     named = {name: replace(model, device=device) for name, model in named_models(models).items()}
     table = read_catalogue(catalogue)
-    frame = chosen_galaxies(table, rows, galaxies, seed)
-    frame = with_radii(frame, str(catalogue), radius_column, field)
+    name = str(catalogue) if isinstance(catalogue, str | Path) else str(table.path or kind_of(catalogue))
+    frame = chosen_galaxies(table.frame, name, rows, galaxies, seed)
+    frame = with_radii(frame, name, radius_column, field)
     source = galaxies_of(frame, image_folder(table))
     shown: dict[str, Any] = {"layer": layer, "rings": rings, "align": align, "draws": draws, "classes": classes}
     explanations = explain(named, source, frame.height, **shown, seed=seed)
-    about = {"catalogue": str(catalogue), "rows": rows, "galaxies": frame.height}
+    about = {"catalogue": name, "rows": rows, "galaxies": frame.height}
     about |= {"radius_column": radius_column, "field": field, "bootstrap": bootstrap, "seed": seed}
     return write_explanations(explanations, compare(explanations, bootstrap, seed), out, about)

@@ -135,15 +135,14 @@ def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
     return dict(zip(names, models, strict=True))
 
 
-def chosen_galaxies(table: CatalogTable, rows: str, galaxies: int, seed: int) -> pl.DataFrame:
+def chosen_galaxies(frame: pl.DataFrame, source: str, rows: str, galaxies: int, seed: int) -> pl.DataFrame:
     """Select test galaxies of a catalogue (or all) and draw a random subset; 0 means no limit."""
-    frame = table.frame
     if "image" not in frame.columns or not frame["image"].count():
-        raise InputError(f"{table.path}: has no images; prepare it with `images`")
+        raise InputError(f"{source}: has no images; prepare it with `images`")
     if rows == "test":
         frame = frame.filter(pl.col("split") == TEST)
         if not frame.height:
-            raise InputError(f"{table.path}: has no test galaxies; choose `rows`=all")
+            raise InputError(f"{source}: has no test galaxies; choose `rows`=all")
     if galaxies and frame.height > galaxies:
         frame = frame.sample(galaxies, seed=seed)
     return frame
