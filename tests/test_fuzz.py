@@ -38,7 +38,7 @@ from truemorph.gold.importing import answers_of_table
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import read_session
 from truemorph.images.decode import decode, read_image_file
-from truemorph.labelling.sources import tar_batches
+from truemorph.labelling.parts import tar_batches
 from truemorph.tables import CatalogTable, read_table, write_table
 
 ROUNDS = 30 * int(os.environ.get("TRUEMORPH_FUZZ", "1"))

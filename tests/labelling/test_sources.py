@@ -18,8 +18,8 @@ from truemorph.bias.likelihood import posterior
 from truemorph.classifiers.engines import engine_for
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
-from truemorph.labelling import sources
-from truemorph.labelling.sources import tar_batches
+from truemorph.labelling import parts, sources
+from truemorph.labelling.parts import tar_batches
 from truemorph.tables import CatalogTable, read_table, write_table
 
 from labelling.conftest import write_folder, write_tar  # isort: skip
@@ -293,9 +293,9 @@ def test_large_files_and_headers_in_a_tar_file_are_not_read(model, pictures, tmp
     first, large, *others = list(pictures)[:5]
     content = {first: pictures[first], large: bytes(100_000), **{one: pictures[one] for one in others}}
     path = write_tar(tmp_path / "images.tar.gz", content, "w:gz")
-    monkeypatch.setattr(sources, "MOST_BYTES", 50_000)
+    monkeypatch.setattr(parts, "MOST_BYTES", 50_000)
     found = label_galaxies(model, path, tmp_path / "labels.parquet", max_bad=0.5)
-    assert found.problems == [(large, sources.TOO_LARGE)]
+    assert found.problems == [(large, parts.TOO_LARGE)]
     assert pl.read_parquet(found.out)["object_id"].to_list() == [first, *others]
     with tarfile.open(path, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("a" * (2 << 20) + ".jpg"))

@@ -30,7 +30,7 @@ from truemorph.explain.profiles import (
 from truemorph.explain.sanity_check import Randomisation, randomise
 from truemorph.images.shapes import measure_shapes
 from truemorph.labelling.labeller import Labeller
-from truemorph.labelling.sources import decoded, table_part
+from truemorph.labelling.parts import decoded, table_part
 from truemorph.progress import Progress, progress
 
 _BATCH = 256
@@ -150,11 +150,13 @@ def _explain(
     sums, turned = np.zeros((2, n_classes, 3, size, size))
     parts: list[pl.DataFrame] = []
     problems: list[tuple[Any, str]] = []
+    seen = 0
     for some in source(model.config):
         problems += some.problems
         bar.update(len(some.problems))
         if some.rows.is_empty():
             continue
+        seen += some.rows.height
         labels = labeller.label(some.rows, some.pixels)
         _, fold = labeller.part_in_training(some.rows["object_id"])
         bar.update(some.rows.height)
@@ -180,7 +182,7 @@ def _explain(
             columns = {"object_id": rows["object_id"], "relation": relation, "class": predicted}
             # float32 halves the memory, and is the precision of the maps.
             parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
-    if not parts and wanted:
+    if not parts and seen:
         raise InputError(f"{name} predicts none of these galaxies to be {' or '.join(wanted)}")
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""

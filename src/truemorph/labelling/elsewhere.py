@@ -57,6 +57,7 @@ def class_fractions(model: Classifier, p: np.ndarray) -> tuple[dict[str, Any], .
         for name, k, among in ratios:
             row: dict[str, Any] = {"class": name}
             for kind, (found, covariance) in kinds.items():
+                # Propagated through the derivatives of the ratio found[k] / whole by each fraction.
                 whole = max(found[among].sum(), 1e-300)
                 slope = (np.eye(found.size)[k] - found[k] / whole * np.isin(every, among)) / whole
                 error = np.sqrt(max(slope @ covariance @ slope, 0.0))

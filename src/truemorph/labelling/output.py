@@ -32,7 +32,7 @@ from truemorph.findings import Finding
 from truemorph.io import changed_values, content_hash, file_hash, lock, plain, read_json, write_json, written_whole
 from truemorph.labelling.hats import write_hats
 from truemorph.labelling.labeller import UNLIKE
-from truemorph.labelling.sources import NO_INPUT
+from truemorph.labelling.parts import NO_INPUT
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
 # Row counts: `rows_in` = `labelled` + `listed` (as problems). Of the listed rows, `unreadable` have an image that can't

@@ -1,0 +1,349 @@
+"""A labelling run: its checks, what its labels rest on, and the parts that any process can label."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph._version import __version__
+from truemorph.bias.curves import MatrixTransition
+from truemorph.bias.families import transition_from_dict, transition_to_dict
+from truemorph.bias.likelihood import observables_of
+from truemorph.bias.regressions import TreeTransition
+from truemorph.bias.transitions import Transition
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.paths import vote_column, votes_at_nodes
+from truemorph.catalogs.positions import position_columns
+from truemorph.classifiers.classifier import Classifier, logistic_inputs
+from truemorph.classifiers.engines import Precision, engine_for
+from truemorph.errors import InputError
+from truemorph.findings import Finding, unique
+from truemorph.images.decode import ahead
+from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
+from truemorph.io import FORMAT_VERSION
+from truemorph.labelling.labeller import Labeller
+from truemorph.labelling.output import Batch, Results, is_table
+from truemorph.labelling.parts import IMAGE_COLUMN, NO_FEATURE, Part, Rows, decoded
+from truemorph.labelling.sources import PART_ROWS, Source, open_source, proof_of
+from truemorph.progress import Progress
+from truemorph.questions import columns_of
+from truemorph.tables import CatalogTable, frame_hash, kind_of, missing_in, numeric_columns
+
+_BATCH = 256
+NOT_FINITE = "the model's probabilities are not finite"
+
+PathLike = str | os.PathLike[str]
+# Rows, inputs of the good rows, and the problem of each row.
+Inputs = tuple[pl.DataFrame, np.ndarray, list[str | None]]
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """A labelling run, of which any process can label any part; `findings` are about T(α)."""
+
+    labeller: Labeller
+    source: Source
+    results: Results
+    findings: tuple[Finding, ...]
+
+    def label(self, part: Part, bar: Progress) -> None:
+        """Label a part, unless it is done or another process is working on it."""
+        held = self.results.claim(part.name)
+        if held is None:
+            bar.update(part.rows or 0)
+            return
+        with held:
+            if not self.results.is_done(part.name):
+                marks = self._marks(part)
+                self.results.write(part.name, self._completed(part, marks or {}, bar), marks)
+
+    def _marks(self, part: Part) -> dict[str, str] | None:
+        """Return by id a hash of what the labels of each image rest on; None if the rows are not in memory."""
+        if part.frame is None:
+            return None
+        if not self.labeller.model.uses_images:  # labels of catalogue features take no time
+            return {}
+        used = {"object_id", "image", IMAGE_COLUMN, "label", "alpha", "split"}
+        used |= {*self.labeller.keep, *chain(*self.labeller.observables)}
+        used |= {*_columns_of_labels(self.labeller.model, self.labeller.transitions)}
+        rows = part.frame.select(name for name in part.frame.columns if name in used).iter_rows()
+        digests = (hashlib.sha256(repr(row).encode()).hexdigest()[:16] for row in rows)
+        return dict(zip(part.frame["object_id"].cast(pl.String), digests, strict=True))
+
+    def _completed(self, part: Part, marks: dict[str, str], bar: Progress) -> Iterator[Batch]:
+        """Label the images of a part that have no labels from an earlier run; yield all in order."""
+        kept = self.results.earlier(marks.values())
+        if part.frame is None or kept.is_empty():
+            yield from self._labelled(part, bar)
+            return
+        bar.update(kept.height)
+        others = partial(_other_batches, part, set(kept["object_id"]))
+        new = list(self._labelled(replace(part, batches=others), bar))
+        labels = pl.concat([kept, *(labels for _, labels, _ in new)], how="vertical_relaxed")
+        labels = part.frame.select("object_id").join(labels, on="object_id", maintain_order="left")
+        yield part.frame.height, labels, [one for _, _, listed in new for one in listed]
+
+    def _labelled(self, part: Part, bar: Progress) -> Iterator[Batch]:
+        inputs = ((batch, [batch]) for batch in self._inputs(part))
+        # A batch begins before the one before it has ended.
+        for (frame, _, problems), (labels,) in ahead(self._labels, inputs, threads=self.labeller.engine.at_once):
+            listed = [(one, why) for one, why in zip(frame["object_id"], problems, strict=True) if why is not None]
+            probabilities = pl.col(columns_of("p", self.labeller.model.classes))
+            finite = labels.select(pl.all_horizontal(probabilities.is_finite())).to_series()
+            listed += [(one, NOT_FINITE) for one in labels.filter(~finite)["object_id"]]
+            yield frame.height, labels.filter(finite), listed
+            bar.update(frame.height)
+
+    def _labels(self, batch: Inputs) -> pl.DataFrame:
+        """Label the good rows of a batch."""
+        frame, inputs, problems = batch
+        good = frame.filter(pl.Series(problems, dtype=pl.String).is_null())
+        return self.labeller.label(good, inputs) if good.height else pl.DataFrame(schema=self.labeller.schema)
+
+    def _inputs(self, part: Part) -> Iterator[Inputs]:
+        """Yield batches of rows of a part, inputs of the good rows, and the problem of each row."""
+        model = self.labeller.model
+        if model.uses_images:
+            yield from decoded(model.config, part.batches(_BATCH))
+            return
+        for rows in part.batches(PART_ROWS):
+            features = logistic_inputs(rows.frame, model.config.features, str(self.source.path))
+            finite = np.isfinite(features).all(axis=1)
+            yield rows.frame, features[finite], [None if one else NO_FEATURE for one in finite]
+
+
+def _other_batches(part: Part, labelled: set[Any], size: int) -> Iterator[Rows]:
+    """Yield batches without galaxies that are labelled."""
+    for rows in part.batches(size):
+        chosen = [row for row, one in enumerate(rows.frame["object_id"]) if one not in labelled]
+        if chosen:
+            yield Rows(rows.frame[chosen], [rows.images[row] for row in chosen])
+
+
+def open_labelling(
+    model: Classifier,
+    source: Any,
+    out: PathLike,
+    *,
+    transition: dict[str, Any] | None = None,
+    observed: Any = None,
+    id_column: str | None = None,
+    image_column: str | None = None,
+    images: PathLike | None = None,
+    keep: tuple[str, ...] = (),
+    engine: str = "auto",
+    precision: Precision = "auto",
+    gate: PathLike | None = None,
+    tiles: Any = None,
+    bands: tuple[str, ...] = (),
+    size: str | None = None,
+    zero_point: float | None = None,
+    convert: bool = False,
+    hats: bool = False,
+) -> Labelling:
+    """Check arguments and prepare everything to label parts, by the arguments of `truemorph.label_galaxies`."""
+    out = Path(out)
+    if is_table(out) and hats:  # fail early
+        raise InputError(f"{out}: HATS is a folder; give a name without extension")
+    survey, size = _survey(model, tiles, bands, size, zero_point, convert)
+    path = Path(source if isinstance(source, str | os.PathLike) else kind_of(source))
+    if os.path.realpath(out) == os.path.realpath(path):
+        raise InputError(f"{out}: would overwrite the input; choose another `out`")
+    given = open_source(
+        source,
+        id_column=id_column,
+        image_column=image_column,
+        images=images if model.uses_images else path.parent,  # unused; the catalogue's may be elsewhere
+        keep=keep,
+        tiles=survey,
+        size=size,
+        positions=hats,
+        but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
+    )
+    first, keep = _first_row(given), given.keep
+    stored, trained = given.metadata.get("cutouts"), model.described["catalogue"].get("cutouts")
+    if survey is None and stored and trained and (other := differences(stored, trained)):
+        raise InputError(f"{path}: its cut-outs have {' and '.join(other)}; label them from their tiles (`tiles`)")
+    joined = None if observed is None else read_catalogue(observed)
+    catalogue = given if joined is None else joined
+    has_observed = joined is not None or given.prepared
+    name = str(catalogue.path or kind_of(observed))
+    curves = _curves_for_posteriors(model, transition, catalogue.metadata, name) if has_observed else []
+    used = tuple(map(transition_from_dict, curves))
+    names = tuple(observables_of(curve, one) for curve, one in zip(curves, used, strict=True))
+    every = list(dict.fromkeys(chain(*names)))
+    empty = (first if joined is None else joined.frame).clear()
+    numeric_columns(empty, every, name)  # fail early
+    for one in used:
+        if isinstance(one, TreeTransition):
+            votes_at_nodes(empty, one.nodes, name)
+    wanted = list(dict.fromkeys(["object_id", *(_columns_of_labels(model, used) if has_observed else ()), *every]))
+    proof = None if precision != "int8" else proof_of(given if gate is None else open_source(gate), model.config)
+    labeller = Labeller(
+        model,
+        engine_for(model, engine, precision, proof),
+        transitions=used,
+        observables=names,
+        observed=has_observed,
+        joined=None if joined is None else joined.frame.select(wanted),
+        keep={one: first[one].dtype for one in keep},
+        id_type=first["object_id"].dtype,
+    )
+    ids = [part.frame["object_id"] for part in given.parts if part.frame is not None]
+    if joined is not None and ids and labeller.observed_rows(pl.concat(ids)).null_count() == sum(map(len, ids)):
+        raise no_observed(labeller, given)
+    if clash := set(keep) & set(labeller.columns):
+        raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
+    of_tiles = () if survey is None else survey.findings
+    findings = unique(catalogue.findings, of_tiles, _findings(labeller, catalogue, curves, name))
+    identity = _identity(labeller, catalogue)
+    labels = _empty_labels(labeller, given, catalogue, identity, findings)
+    identity |= {
+        "inputs": [str(one.resolve()) for one in (given.path, given.root)],
+        "observed": None if labeller.joined is None else frame_hash(labeller.joined),
+        "keep": list(keep),
+    }
+    positions = position_columns(keep, str(path)) if hats else None
+    results = Results(out, identity, {part.name: part.mark for part in given.parts}, labels, positions)
+    return Labelling(labeller, given, results, findings)
+
+
+def _survey(
+    model: Classifier, tiles: Any, bands: tuple[str, ...], size: str | None, zero_point: float | None, convert: bool
+) -> tuple[Tiles | None, str]:
+    """Open tiles, by default with the bands and the size of cut-outs that the model was trained on."""
+    if tiles is None:
+        if bands or size:
+            raise InputError("`bands` and `size` are those of cut-outs of tiles; give `tiles`")
+        return None, ""
+    if not model.uses_images:
+        raise InputError("this model uses columns, not images; leave out `tiles`")
+    trained = model.described["catalogue"].get("cutouts")
+    size, bands = size or (trained or {}).get("size"), bands or tuple((trained or {}).get("bands", ()))
+    if size is None:
+        raise InputError("give the `size` of cut-outs, such as 40arcsec, or an expression, such as 6 * radius")
+    return for_model(open_tiles(tiles, bands, zero_point), trained, convert), size
+
+
+def _findings(
+    labeller: Labeller, catalogue: Source | CatalogTable, curves: Sequence[dict[str, Any]], name: str
+) -> list[Finding]:
+    """Return findings about columns that are used, the model and T(α); `name` is that of the catalogue in messages."""
+    model = labeller.model
+    parts: Sequence[Part | CatalogTable] = catalogue.parts if isinstance(catalogue, Source) else [catalogue]
+    used = [*chain(*labeller.observables), *([] if model.uses_images else model.config.features)]
+    found = [one for part in parts if part.frame is not None for one in missing_in(part.frame, used, name)]
+    found += [*model.findings, *(Finding.from_dict(one) for curve in curves for one in curve.get("findings", ()))]
+    if labeller.observed and not curves:
+        lacking = "The model was trained without a bias curve, so there are no posteriors."
+        found.append(Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."))
+    if labeller.comparison is None and model.folder is not None:
+        lacking = "The model has too few held-out training galaxies to compare these galaxies with, or none."
+        action = "Train it again with this version, and with more galaxies or folds (`folds`)."
+        found.append(Finding("training-not-compared", "note", lacking, action))
+    return found
+
+
+def _identity(labeller: Labeller, catalogue: Source | CatalogTable) -> dict[str, Any]:
+    """Return what determines the labels, beside the inputs."""
+    through: list[dict[str, Any]] = []
+    for transition, names in zip(labeller.transitions, labeller.observables, strict=True):
+        one = transition_to_dict(transition)
+        one.pop("table", None)  # of a user-defined class
+        through.append(one | ({"observables": list(names)} if names else {}))
+    return {
+        "kind": "labels",
+        "truemorph_version": __version__,
+        "model_hash": labeller.model.model_hash,
+        "engine": labeller.engine.description,
+        "transition": (through[0] if len(through) == 1 else through) if through else None,
+        "alpha": catalogue.metadata.get("alpha"),
+    }
+
+
+def _empty_labels(
+    labeller: Labeller,
+    given: Source,
+    catalogue: Source | CatalogTable,
+    identity: dict[str, Any],
+    findings: tuple[Finding, ...],
+) -> CatalogTable:
+    """Return a table of labels without rows: columns, units, descriptions and metadata."""
+    model, about = labeller.model, catalogue.metadata
+    defined = ("votes", "label_rule", "classes", "definition", "gold_definition")
+    metadata = {
+        "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
+        "format_version": FORMAT_VERSION,
+        **identity,
+        "source": given.metadata.get("source", str(given.path)),  # of a prepared catalogue
+        **{key: about[key] for key in defined if about.get(key)},
+        "trained_on": model.described["catalogue"],
+        "trained_through": transition_to_dict(model.transition),
+        **({"questions": [one.question for one in model.heads]} if model.described.get("questions") else {}),
+        "findings": [one.to_dict() for one in findings],
+    }
+    # Copied columns have the units and descriptions of the source.
+    origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *labeller.keep), given)
+    if labeller.observed:
+        origins |= dict.fromkeys(("alpha", "split"), catalogue)
+    units = {name: one.units[name] for name, one in origins.items() if name in one.units}
+    descriptions = {name: text for name, (_, text) in labeller.columns.items()}
+    descriptions |= {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
+    return CatalogTable(pl.DataFrame(schema=labeller.schema), units, metadata, descriptions=descriptions)
+
+
+def _first_row(source: Source) -> pl.DataFrame:
+    known = (part.frame.head(1) for part in source.parts if part.frame is not None)  # without reading a tile
+    first = next(known, None)
+    if first is None:
+        first = next((rows.frame for part in source.parts for rows in part.batches(1)), None)
+    if first is None:
+        raise InputError(f"{source.path}: nothing to label")
+    return first
+
+
+def no_observed(labeller: Labeller, source: Source) -> InputError:
+    """Return the error for a catalogue of observed labels that has none of the galaxies."""
+    assert labeller.joined is not None
+    here, there = (frame["object_id"][0] for frame in (_first_row(source), labeller.joined))
+    return InputError(
+        f"{source.path}: none of these galaxies is in the catalogue of observed labels (an id here: {here}, there: "
+        f"{there}); give its ids to the images, or name the column that has them (`id`)"
+    )
+
+
+def _columns_of_labels(model: Classifier, transitions: Sequence[Transition]) -> list[str]:
+    """Return the columns of a catalogue that posteriors need: labels, α, and votes of a question."""
+    trees = [one.nodes for one in transitions if isinstance(one, TreeTransition)]
+    votes = [vote_column(one.name, answer) for nodes in trees for one in nodes.questions for answer in one.answers]
+    return list(dict.fromkeys([*(head.name("label") for head in model.heads), "alpha", "split", *votes]))
+
+
+def _curves_for_posteriors(
+    model: Classifier, transition: dict[str, Any] | None, about: dict[str, Any], source: str
+) -> list[dict[str, Any]]:
+    """Return T(α) of each question in the format of a fit file; none if they would only repeat the observed labels."""
+    if transition is None and model.transition == MatrixTransition.identity(model.transition.n_classes):
+        return []
+    if transition is not None and len(model.heads) > 1:
+        raise InputError("this model answers several questions; posteriors need the T(α) that it was trained through")
+    if transition is not None and transition.get("question") != model.heads[0].question:
+        asked, of = (one or "its two classes" for one in (model.heads[0].question, transition.get("question")))
+        raise InputError(f"the model is of {asked}, but T(α) of {of}; give that of the same question (`transition`)")
+    here = about.get("alpha_psf")
+    fitted = model.described["catalogue"] if transition is None else transition
+    if here != fitted.get("alpha_psf", here):
+        own = f"in units of the PSF's {here}" if here else "of unknown unit"
+        curve = f"that of the bias curve in units of the PSF's {fitted['alpha_psf']}"
+        raise InputError(f"{source}: α is {own}, but {curve}; prepare the catalogue with that unit (`psf`)")
+    return model.curves if transition is None else [transition]
