@@ -1,4 +1,4 @@
-"""The base class of results, and the text and tables that they return."""
+"""The base class of results, and the numbers, text and tables that they return."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from truemorph.errors import InputError
@@ -108,6 +109,32 @@ class Result(ABC):
             text = _ARGUMENT.sub(r"<code>\1</code>", html.escape(f"{one.message} {one.action}".strip()))
             lines.append(f"<p><b>{one.severity}:</b> {text} <code>{one.code}</code></p>")
         return "".join(lines)
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """Format a number; a dash where there is none."""
+    return "–" if value is None or not isfinite(value) else format(value, form)
+
+
+def with_error(value: float | None, error: float | None, form: str = ".3f") -> str:
+    """Format a number and its error, where there is one.
+
+    >>> with_error(0.5, 0.01), with_error(0.5, None), with_error(-0.5, 0.01, "+.3f")
+    ('0.500 ± 0.010', '0.500', '-0.500 ± 0.010')
+    """
+    text = number(value, form)
+    return text if text == "–" or error is None else f"{text} ± {number(error, form.lstrip('+'))}"
+
+
+def percent(fraction: float, error: float | None = None) -> str:
+    """Format a fraction, and its error if there is one, in percent; a dash where there is none.
+
+    >>> percent(0.38), percent(0.38, 0.021)
+    ('38 %', '38 ± 2 %')
+    """
+    if not isfinite(fraction):
+        return "–"
+    return f"{100 * fraction:.0f} ± {100 * error:.0f} %" if error else f"{100 * fraction:.0f} %"
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:

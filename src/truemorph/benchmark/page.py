@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from truemorph.benchmark.worlds import CLASSES
 from truemorph.io import save_figure, write_file, write_json
 from truemorph.plotting import CYCLE, MARKERS
-from truemorph.report.page import Illustration, Page, Section, Table, number, with_error, write_page
+from truemorph.report.page import Illustration, Page, Section, Table, write_page
+from truemorph.results import number, with_error
 
 
 def described_metrics(first: str, second: str) -> dict[str, tuple[str, str]]:

@@ -174,9 +174,10 @@ def trained(bench: Bench, *observed: np.ndarray | None) -> Outcome:
     return Outcome(fit_network(bench, *observed).probabilities)
 
 
-def _votes(world: World) -> Votes:
+def _votes(world: World, rows: Any = slice(None)) -> Votes:
+    """Return the votes for the galaxies of a world, or for some of them."""
     assert world.votes is not None
-    return world.votes
+    return replace(world.votes, counts={name: one[rows] for name, one in world.votes.counts.items()})
 
 
 def path_votes(votes: Votes) -> np.ndarray:
@@ -228,10 +229,8 @@ def matched_votes(world: World) -> Votes:
 def matching(bench: Bench) -> Outcome:
     """Match the fractions of votes of the training galaxies, then train on their majority paths."""
     world, rows = bench.world, bench.world.learning
-    votes = _votes(world)
-    own = replace(votes, counts={name: one[rows] for name, one in votes.counts.items()})
     labels = world.labels.copy()
-    learning = replace(world, votes=own, alpha=world.alpha[rows], intrinsic=world.intrinsic[rows])
+    learning = replace(world, votes=_votes(world, rows), alpha=world.alpha[rows], intrinsic=world.intrinsic[rows])
     labels[rows] = matched_votes(learning).labels
     return trained(bench, certain(labels))
 
@@ -255,9 +254,7 @@ def of_votes(world: World, transition: Transition) -> np.ndarray:
 def through_gold(bench: Bench) -> Outcome:
     """Train on votes through T of paths, fitted to 300 gold labels."""
     world, rows = bench.world, bench.world.learning
-    votes = _votes(world)
-    own = replace(votes, counts={name: one[rows] for name, one in votes.counts.items()})
-    fit = fit_transition(own, world.alpha[rows], gold=world.gold[rows])
+    fit = fit_transition(_votes(world, rows), world.alpha[rows], gold=world.gold[rows])
     return trained(bench, of_votes(world, fit.transition))
 
 

@@ -11,7 +11,7 @@ from truemorph.arguments import AtLeastOne, Names, Seed, validated
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.plotting import CYCLE, MARKERS, axes_or_new, legend, plain_text
-from truemorph.results import Result, quantity_table, shortened, text_facts, text_table
+from truemorph.results import Result, number, quantity_table, shortened, text_facts, text_table
 
 # Scores of the table of a result.
 _SCORES = ("balanced_accuracy", "log_loss", "fraction_rms_soft", "cv18_excess")
@@ -47,8 +47,8 @@ class Leaderboard(Result):
         keys = dict(zip(dict.fromkeys(row["world"] for row in self.content["rows"]), "ABCDEFGHIJ", strict=False))
         found: dict[str, dict[str, str]] = {}
         for row in self.content["rows"]:
-            mean = row["means"].get("balanced_accuracy")
-            found.setdefault(row["method"], {})[row["world"]] = "–" if mean is None else f"{mean:.2f}"
+            mean = number(row["means"].get("balanced_accuracy"), ".2f")
+            found.setdefault(row["method"], {})[row["world"]] = mean
         rows = [[self._title(name), *(row.get(world, "–") for world in keys)] for name, row in found.items()]
         lines = [
             *text_facts([("worlds", "; ".join(f"{key} {world}" for world, key in keys.items()))]),
@@ -78,11 +78,11 @@ class Leaderboard(Result):
     def plot(self, ax: Any = None) -> Any:
         """Draw the balanced accuracy of each method in each world; returns matplotlib axes."""
         ax = axes_or_new(ax, (6.4, 5))
-        for number, world in enumerate(dict.fromkeys(row["world"] for row in self.content["rows"])):
+        for k, world in enumerate(dict.fromkeys(row["world"] for row in self.content["rows"])):
             own = [one for one in self.content["rows"] if one["world"] == world]
             accuracies = [one["means"].get("balanced_accuracy") for one in own]
             titles = [plain_text(self._title(one["method"])) for one in own]
-            color, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
+            color, marker = CYCLE[k % len(CYCLE)], MARKERS[k % len(MARKERS)]
             ax.plot(accuracies, titles, marker, color=color, label=plain_text(world))
         ax.set(xlabel="balanced accuracy vs truth")
         ax.invert_yaxis()

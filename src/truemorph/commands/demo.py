@@ -120,7 +120,7 @@ def run_demo(
     galaxies : int
         Simulated galaxies, at least 300.
     epochs : int
-        Most epochs of training.
+        Largest number of epochs of training.
     folds : int
         Members of each model.
     seed : int

@@ -411,15 +411,20 @@ def import_gold(
     write_table(table, out)
     question = None if asked is None else asked[1]
     found = GoldImport(out, table, measured, page, question=question)
-    counts = found.classes
-    if sum(counts.values()) < FEWEST or sum(n > 0 for n in counts.values()) < 2:
-        listed = " and ".join(f"{n} {one}" for one, n in counts.items()) or "none"
-        few = f"Gold labels: {listed}; an estimate needs {FEWEST}, of two classes or more."
-        action = "Label more galaxies and import again; until then, estimate from labels alone (truemorph transition)."
-        findings.append(Finding("gold-too-few", "caution", few, action))
     meant = about["gold_definition"] if question is None else about["gold_definitions"][question]
-    findings += [*from_same_images(table.metadata, question), *from_votes(f"{meant} {column}")]
+    findings += [*_too_few(found.classes), *from_same_images(table.metadata, question)]
+    findings += from_votes(f"{meant} {column}")
     return replace(found, findings=tuple(findings))
+
+
+def _too_few(counts: dict[str, int]) -> list[Finding]:
+    """Return a finding if there are fewer gold labels, by class, than an estimate needs."""
+    if sum(counts.values()) >= FEWEST and sum(n > 0 for n in counts.values()) >= 2:
+        return []
+    listed = " and ".join(f"{n} {one}" for one, n in counts.items()) or "none"
+    few = f"Gold labels: {listed}; an estimate needs {FEWEST}, of two classes or more."
+    action = "Label more galaxies and import again; until then, estimate from labels alone (truemorph transition)."
+    return [Finding("gold-too-few", "caution", few, action)]
 
 
 def _disagreements_page(

@@ -15,7 +15,7 @@ from truemorph.config import given_settings
 from truemorph.findings import Finding, unique
 from truemorph.plotting import BLUE, GREY, axes_or_new, legend
 from truemorph.reproduce.options import Inputs, ReproduceOptions
-from truemorph.results import Result, quantity_table, text_facts, text_table
+from truemorph.results import Result, quantity_table, text_facts, text_table, with_error
 
 if TYPE_CHECKING:
     GivenInputs = Inputs | dict[str, Any]
@@ -61,10 +61,9 @@ class Reproduction(Result):
         )
         rows = []
         for row in self._rows:
-            here = "–"
-            if row["bootstrap_mean"] is not None:
-                here = f"{row['bootstrap_mean']:.4f} ± {row['bootstrap_std']:.4f}"
-            rows.append([f"{row['letter']}) {row['labels']}", here, f"{row['paper']:.4f} ± {row['paper_std']:.4f}"])
+            here = with_error(row["bootstrap_mean"], row["bootstrap_std"], ".4f")
+            paper = with_error(row["paper"], row["paper_std"], ".4f")
+            rows.append([f"{row['letter']}) {row['labels']}", here, paper])
         if rows:
             measure = self.content["table1"]["measure"]
             lines += text_table(["labels", f"{measure} here", f"{measure} in the paper"], rows)

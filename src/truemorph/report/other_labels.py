@@ -15,7 +15,8 @@ from truemorph.catalogs.selected import filtered
 from truemorph.plotting import ALPHA, BLUE, CYCLE, GREY, MARKERS, SKY, legend, plain_text
 from truemorph.report.figures import new_panel
 from truemorph.report.measures import class_numbers, rows_in_bins
-from truemorph.report.page import Illustration, Section, Table, number, with_error
+from truemorph.report.page import Illustration, Section, Table
+from truemorph.results import number, with_error
 from truemorph.tables import CatalogTable
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -87,21 +86,6 @@ class Table:
         # A pipe inside of a cell would begin another.
         lines += ["| " + " | ".join(one.replace("|", "\\|") for one in row) + " |" for row in self.rows]
         return "\n".join(lines)
-
-
-def number(value: float | None, form: str = ".3f") -> str:
-    """Format a number for a table; a dash where there is none."""
-    return "–" if value is None or not np.isfinite(value) else format(value, form)
-
-
-def with_error(value: float | None, error: float | None, form: str = ".3f") -> str:
-    """Format a number and its error, where there is one.
-
-    >>> with_error(0.5, 0.01), with_error(0.5, None), with_error(-0.5, 0.01, "+.3f")
-    ('0.500 ± 0.010', '0.500', '-0.500 ± 0.010')
-    """
-    text = number(value, form)
-    return text if text == "–" or error is None else f"{text} ± {number(error, form.lstrip('+'))}"
 
 
 @dataclass(frozen=True)

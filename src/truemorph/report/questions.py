@@ -50,13 +50,11 @@ from truemorph.report.page import (
     Section,
     Table,
     in_order,
-    number,
     verdict,
-    with_error,
     write_illustrations,
     write_page,
 )
-from truemorph.results import Result, quantity_table, text_table
+from truemorph.results import Result, number, percent, quantity_table, text_table, with_error
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
 # Votes for a question that selections of published work ask for.
@@ -300,12 +298,8 @@ def _column(name: str) -> str:
     return " and ".join("α" if one == "alpha" else one for one in name.split(","))
 
 
-def _percent(value: float) -> str:
-    return "–" if not np.isfinite(value) else f"{100 * value:.0f} %"
-
-
 def _said(one: QuotedFraction, b: int) -> str:
-    return f"{_percent(one.fraction[b])} (range {_percent(one.low[b])} to {_percent(one.high[b])})"
+    return f"{percent(one.fraction[b])} (range {percent(one.low[b])} to {percent(one.high[b])})"
 
 
 def _gold(one: PopulationFractions) -> np.ndarray:
@@ -328,19 +322,19 @@ def _sentences(evidence: _Evidence, changed: Mapping[str, Changed]) -> tuple[str
     if first.groups:
         of_bins = [f"{by} {first.groups[b]}" for b in (0, -1)]
         where = f"in {of_bins[0]}"
-    shown = f"The labels show a {name} of {_percent(quoted.labelled[0])} {where}; corrected, it is {low}."
-    agreed = f"The {name} is {low} {where}; the labels give {_percent(quoted.labelled[0])}, within two errors."
+    shown = f"The labels show a {name} of {percent(quoted.labelled[0])} {where}; corrected, it is {low}."
+    agreed = f"The {name} is {low} {where}; the labels give {percent(quoted.labelled[0])}, within two errors."
     headline = shown if wrong else agreed
     labelled, value, _, least, most = quoted.total
     said = [
         f"Corrected, it is {low} in {of_bins[0]} and {high} in {of_bins[1]}; the labels give "
-        f"{_percent(quoted.labelled[0])} and {_percent(quoted.labelled[-1])}. Of all galaxies together it is "
-        f"{_percent(value)} (range {_percent(least)} to {_percent(most)}; labels {_percent(labelled)}). The question "
-        f"applies to {_percent(applies.total[1])} of the galaxies."
+        f"{percent(quoted.labelled[0])} and {percent(quoted.labelled[-1])}. Of all galaxies together it is "
+        f"{percent(value)} (range {percent(least)} to {percent(most)}; labels {percent(labelled)}). The question "
+        f"applies to {percent(applies.total[1])} of the galaxies."
     ]
     answers = evidence.answers.get(_question(first))
     for what, row in [] if answers is None else _of_sets(answers):
-        ends = " and ".join(_percent(row[b]) for b in (0, -2))
+        ends = " and ".join(percent(row[b]) for b in (0, -2))
         said.append(f"The truth is {ends}." if what == TRUTH else f"Network {what}: {ends}.")
     for question, one in changed.items():
         of = f" ({question})" if len(changed) > 1 else ""

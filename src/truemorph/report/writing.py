@@ -34,19 +34,8 @@ from truemorph.report.lights import DATA, MODEL, ONE_CLASS, lights
 from truemorph.report.measures import agreement, moved_names
 from truemorph.report.networks import ABOUT_MAPS, looks, training
 from truemorph.report.options import ReportOptions
-from truemorph.report.page import (
-    Illustration,
-    Page,
-    Section,
-    Table,
-    in_order,
-    number,
-    verdict,
-    with_error,
-    write_illustrations,
-    write_page,
-)
-from truemorph.results import Result, text_table
+from truemorph.report.page import Illustration, Page, Section, Table, in_order, verdict, write_illustrations, write_page
+from truemorph.results import Result, number, percent, text_table, with_error
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
 
@@ -155,10 +144,6 @@ def make_report(
     return ReportResult(out, content, evidence, findings)
 
 
-def _percent(value: float, error: float = 0.0) -> str:
-    return f"{100 * value:.0f} ± {100 * error:.0f} %" if error else f"{100 * value:.0f} %"
-
-
 def sentences(evidence: Evidence) -> dict[str, str]:
     """What the first screen says: `headline`, `answer`, `remark`; and `reason` and `next` of a good verdict."""
     by_alpha, counted = evidence.correction, evidence.classes[1]
@@ -168,7 +153,7 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         )
         by_alpha = by_alpha.with_columns(corrected=None, lowest=None)
     low, high = by_alpha.row(0, named=True), by_alpha.row(-1, named=True)
-    both = f"{_percent(low['labelled'])} there and {_percent(high['labelled'])} where galaxies are well resolved"
+    both = f"{percent(low['labelled'])} there and {percent(high['labelled'])} where galaxies are well resolved"
     rise = high["labelled"] - low["labelled"]
     error = float(np.hypot(low["labelled_stderr"], high["labelled_stderr"]))
     if rise > 2 * error and low["corrected"] is not None and low["lowest"] > low["labelled"]:
@@ -179,7 +164,7 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         headline = f"{who} miss {what} where resolution is poor: the {counted} fraction is {both}."
     else:
         course = "does not change" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
-        both = f"{_percent(low['labelled'])} in poorly and {_percent(high['labelled'])} in well resolved galaxies"
+        both = f"{percent(low['labelled'])} in poorly and {percent(high['labelled'])} in well resolved galaxies"
         headline = f"The observed {counted} fraction {course} with resolution: it is {both}."
         headline += " This may be bias or a real trend." if course == "rises" else ""
     answer = []
@@ -188,7 +173,7 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         p = float(model.labels.p.mean())
         if max(p, 1 - p) >= ONE_CLASS:
             answer.append(headline)
-            calls = f"calls {_percent(max(p, 1 - p))} of the galaxies {evidence.classes[round(p)]}"
+            calls = f"calls {percent(max(p, 1 - p))} of the galaxies {evidence.classes[round(p)]}"
             headline = f"{model.name} {calls}: its labels carry little information."
     first, last = (evidence.correction.row(k, named=True) for k in (0, -1))
     if first["corrected"] is not None:
@@ -197,13 +182,13 @@ def sentences(evidence: Evidence) -> dict[str, str]:
             ends_at = evidence.groups or [f"{row['mean']:.3g}" for row in (first, last)]
             places = [f" at {in_words([evidence.by])} {ends_at[k]}" for k in (0, -1)]
         ends = " and ".join(
-            f"{_percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {_percent(row['highest'])}){place}"
+            f"{percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {percent(row['highest'])}){place}"
             for row, place in zip((first, last), places, strict=True)
         )
         alone = evidence.corrector is None and evidence.from_gold
         text = f"Corrected with gold labels, it is {ends}" if alone else f"Corrected, it is {ends}"
         if first["gold"] is not None and not alone:
-            ends = " and ".join(_percent(row["gold"], row["gold_stderr"]) for row in (first, last))
+            ends = " and ".join(percent(row["gold"], row["gold_stderr"]) for row in (first, last))
             text += f"; the truth is {ends}" if evidence.gold_name == TRUTH else f"; gold labels give {ends}"
         answer.append(text + ".")
     if evidence.estimate is not None and model is None:
@@ -218,7 +203,7 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         change, other = (changed_to(evidence.classes, before, 1 - before) for before in (0, 1))
         and_back = f"{back or 'none':{',' if back else ''}} from {other}"
         and_back += ", by assumption" if not back and _never_second(evidence) else ""
-        share = _percent(there / max(galaxies, 1))
+        share = percent(there / max(galaxies, 1))
         answer.append(f"{there:,} of {galaxies:,} galaxies ({share}) change from {change}, {and_back}.")
     remark = (
         f"Poorly and well resolved: the lowest and the highest bin of α ({low['low']:.1f} to {low['high']:.1f} and "

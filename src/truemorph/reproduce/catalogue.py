@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import SMOOTH_OR_DISK
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.mapping import read_mapping
@@ -27,6 +26,7 @@ from truemorph.catalogs.sampling import (
 from truemorph.errors import TruemorphError
 from truemorph.io import file_hash
 from truemorph.progress import tell
+from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.reproduce.options import FETCHED, Inputs
 from truemorph.reproduce.paper import PAPER
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work

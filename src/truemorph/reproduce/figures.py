@@ -31,8 +31,8 @@ from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
 from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, PAPER, TABLE_1
 from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work, files_digest, images_digest, rows_digest
-from truemorph.reproduce.table1 import all_labels, measured
-from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
+from truemorph.reproduce.table1 import all_labels, measured, sersic_indices
+from truemorph.tables import CatalogTable, read_table, write_table
 
 CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
 COLOUR = "u_r"
@@ -55,13 +55,14 @@ _STYLES: dict[str, Style] = {
 
 def sersic_curves(work: Work) -> Distributions | None:
     """Return the distributions of the Sérsic index by label set (Figure 3); None without such a column."""
-    found, options, name = measured(work), work.options, work.inputs.sersic_index
-    if name not in found.frame.columns or found.frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
+    found, options = measured(work), work.options
+    values = sersic_indices(work, found.frame)
+    if values is None:
         return None
     drawn = found.sets if options.every_curve else FIGURE_3
     sets = {TABLE_1[name].labels: one.p for name, one in found.sets.items() if name != GZ2B and name in drawn}
     return compare_distributions(
-        numeric_columns(found.frame, [name], "the sample")[:, 0], found.sets[GZ2B].p, sets, column="sersic_n",
+        values, found.sets[GZ2B].p, sets, column="sersic_n",
         observed_name=TABLE_1[GZ2B].labels, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
     )  # fmt: skip
 

@@ -10,18 +10,7 @@ import polars as pl
 from truemorph.findings import Finding, unique
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.distributions import Distributions
-from truemorph.report.page import (
-    Light,
-    Page,
-    Section,
-    Table,
-    first_sentence,
-    in_order,
-    number,
-    with_error,
-    write_illustrations,
-    write_page,
-)
+from truemorph.report.page import Light, Page, Section, Table, first_sentence, in_order, write_illustrations, write_page
 from truemorph.reproduce.architecture import network_figure
 from truemorph.reproduce.figures import (
     KINDS,
@@ -37,6 +26,7 @@ from truemorph.reproduce.models import NETWORKS
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, SAMPLE, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Work
 from truemorph.reproduce.statements import AGREES, CONTRADICTS, Statement, statements
+from truemorph.results import number, with_error
 
 
 def _answer(work: Work, judged: list[Statement]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, product
@@ -22,19 +22,19 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.distributions import SERSIC_BOUNDARY, share_above
+from truemorph.report.lights import ONE_CLASS
 from truemorph.report.measures import BiasTree, numbers_of, table_one
-from truemorph.report.page import with_error
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.models import LABELS, intrinsic_columns
 from truemorph.reproduce.paper import BINS_CV14, DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1, THETA, TREE
 from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work
+from truemorph.results import with_error
 from truemorph.tables import numeric_columns, read_table
 
 MODELS = (RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB)
 # Label sets with a smaller fraction of the test galaxies do not restrict the galaxies of Table 1.
 _ENOUGH = 0.5
 _FEWEST = 10
-_ONE_CLASS = 0.03
 # Trees of CV18 and bins of CV14 to try, if they leave enough galaxies per bin.
 _TREES = ((1, 4), (1, 8), (2, 4), (2, 8), (3, 5), (3, 8), (4, 4), (4, 8), (5, 8), (6, 4), (6, 7), (6, 8), (7, 8),
           (9, 8))  # fmt: skip
@@ -139,7 +139,7 @@ def table_rows(
 
 def one_class(one: LabelSet) -> bool:
     """Return whether 97 % or more of the labels are of one class, so that their bias is not meaningful."""
-    return not _ONE_CLASS < one.fraction < 1 - _ONE_CLASS
+    return not max(one.fraction, 1 - one.fraction) < ONE_CLASS
 
 
 def _resampled(tree: BiasTree, one: LabelSet, where: np.ndarray) -> np.ndarray:
@@ -282,12 +282,25 @@ def _bins(work: Work, found: Measured) -> Reason:
     return f"{2**tree.depth} × {tree.bins}", *_swept(found, trees)
 
 
+def _labelled_parts(work: Work, splits: Sequence[str]) -> Iterator[tuple[str, str, pl.DataFrame]]:
+    """Yield name of the labels (GZ2B, and GZ2D if there is one), "all" or a split, and its galaxies."""
+    files = {GZ2B: CATALOGUE} if work.inputs.hart is None else {GZ2B: CATALOGUE, GZ2D: DEBIASED}
+    for name, part in product(files, ("all", *splits)):
+        yield name, part, work.catalogue(files[name]).frame.filter(pl.lit(part == "all") | (pl.col("split") == part))
+
+
+def sersic_indices(work: Work, frame: pl.DataFrame) -> np.ndarray | None:
+    """Return the Sérsic index of N galaxies, shape (N,), NaN where unknown; None if fewer than ten have one."""
+    name = work.inputs.sersic_index
+    if name not in frame.columns or frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
+        return None
+    return numeric_columns(frame, [name], "the sample")[:, 0]
+
+
 def _evaluated_on(work: Work, found: Measured) -> Reason:
     """Measure GZ2B and GZ2D in the whole sample and in parts; one tree, because the value grows with its bins."""
-    files = {GZ2B: CATALOGUE} if work.inputs.hart is None else {GZ2B: CATALOGUE, GZ2D: DEBIASED}
     rows, effects = [], []
-    for name, part in product(files, ("all", TEST, TRAIN)):
-        frame = work.catalogue(files[name]).frame.filter(pl.lit(part == "all") | (pl.col("split") == part))
+    for name, part, frame in _labelled_parts(work, (TEST, TRAIN)):
         columns = numeric_columns(frame, found.intrinsic, "the sample") if found.intrinsic else None
         tree = replace(found.tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns)
         bias = numbers_of(
@@ -317,14 +330,11 @@ def _psf(work: Work, found: Measured) -> Reason:
 
 def _figure_3(work: Work, found: Measured) -> Reason:
     """Measure the fraction of smooth galaxies with disk profiles, among test galaxies and in the whole sample."""
-    name = work.inputs.sersic_index
-    if name not in found.frame.columns or found.frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
+    if sersic_indices(work, found.frame) is None:
         return None
     rows, effects = [], []
-    files = {GZ2B: CATALOGUE} if work.inputs.hart is None else {GZ2B: CATALOGUE, GZ2D: DEBIASED}
-    for key, part in product(files, ("all", TEST)):
-        frame = work.catalogue(files[key]).frame.filter(pl.lit(part == "all") | (pl.col("split") == part))
-        index = numeric_columns(frame, [name], "the sample")[:, 0]
+    for key, part, frame in _labelled_parts(work, (TEST,)):
+        index = numeric_columns(frame, [work.inputs.sersic_index], "the sample")[:, 0]
         above, error = share_above(index, SERSIC_BOUNDARY, (frame["label"] == SMOOTH).to_numpy().astype(float))
         rows.append({"name": key, "galaxies_of": part, "disk_like": 1 - above, "stderr": error})
         effects.append(f"{key.upper()}, {part} {with_error(1 - above, error)}")
