@@ -67,6 +67,14 @@ def save_figure(figure: Any, path: Path, dpi: int = 150) -> None:
     write_file(path, content.getvalue())
 
 
+def save_as_pdf_and_png(figure: Any, folder: Path, name: str) -> None:
+    """Write a matplotlib figure in both formats; its layout, which is the same in both, is computed once."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+    for kind in ("pdf", "png"):
+        save_figure(figure, folder / f"{name}.{kind}")
+
+
 def cache_folder() -> Path:
     """Return truemorph's folder in the user's cache directory; it may not exist, and may be deleted at any time."""
     return user_cache_path("truemorph", appauthor=False)

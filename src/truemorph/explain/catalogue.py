@@ -16,7 +16,7 @@ from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError
 from truemorph.explain.profiles import PIXELS, RADIUS
 from truemorph.findings import Finding
-from truemorph.io import plain, save_figure, write_json, written_whole
+from truemorph.io import plain, save_as_pdf_and_png, write_json, written_whole
 from truemorph.plotting import axes_or_new
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
@@ -224,9 +224,5 @@ def _write_figures(
     for unit, table in compared.items():
         figures[f"differences_{unit.lower()}"] = plots.difference_figure(table, unit)
     for name, figure in figures.items():
-        # The layout is the same in both formats: it is computed once.
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)
-        for kind in ("png", "pdf"):
-            save_figure(figure, out / f"{name}.{kind}")
+        save_as_pdf_and_png(figure, out, name)
     return list(figures)

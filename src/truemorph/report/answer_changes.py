@@ -54,18 +54,17 @@ class Changed:
 
 def changed_answers(answers: Answers, galaxies: int) -> Changed:
     """Choose up to so many galaxies whose answer changes, and read their pictures."""
-    classes, after = np.array(answers.after.classes), answers.after
+    classes, after, model = np.array(answers.after.classes), answers.after, answers.corrector
     majority, probable = classes[answers.before], classes[np.maximum(after.labels, 0)]
     text = [changed_to((one, other), 0, 1) for one, other in zip(majority, probable, strict=True)]
     best = np.nan_to_num(after.probabilities).max(axis=1)
     columns = {_BEFORE: majority, _AFTER: probable, CHANGE: np.where(answers.changed, text, "")}
     columns |= {AFTER: best, _CHANCES: after.probabilities}
-    if answers.corrector is not None:
-        head, p = answers.corrector.head, answers.corrector.p
+    if model is not None:
+        head, p = model.head, model.p
         columns[PICTURE] = p[:, answers.number_in(head)] / np.maximum(p[:, head.numbers].sum(axis=1), 1e-300)
     gold = pl.Series(_GOLD, np.append(answers.transition.nodes.classes, "")[answers.known])
     frame = answers.frame.with_columns(*(pl.Series(name, one) for name, one in columns.items()), gold)
-    model = answers.corrector
     shown, bad = with_pictures(
         choose(frame, galaxies, pl.col(AFTER)),
         answers.catalogue,

@@ -10,7 +10,7 @@ from truemorph.bias.likelihood import observables_of
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.label_sets import LabelSet
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding
 from truemorph.report.answers import Answers, Network
 from truemorph.report.evidence import argument
 from truemorph.report.lights import (
@@ -20,6 +20,7 @@ from truemorph.report.lights import (
     compared_numbers,
     drift_compared,
     fractions_compared,
+    grouped,
     labels_compared,
     nearly_one_class,
     not_labelled,
@@ -29,7 +30,7 @@ from truemorph.report.lights import (
     treated_as_correct,
 )
 from truemorph.report.measures import accuracy_gain, chance_calibration_error, ratio_gain
-from truemorph.report.page import Light, in_order
+from truemorph.report.page import Light
 from truemorph.tables import numeric_columns
 
 ESTIMATE = "Estimate"
@@ -38,19 +39,13 @@ ESTIMATE = "Estimate"
 def lights_of_questions(
     every: Sequence[Answers], estimates: Sequence[Check], more_checks: Iterable[Check] = ()
 ) -> tuple[Light, ...]:
-    """Checks of gold labels, of the estimates and of networks, one light a group; no finding is in two of them."""
+    """Checks of gold labels, of the estimates and of networks, one light a group."""
     groups: Mapping[str, list[Check]] = {
         GOLD: [one for answers in every for one in _of_gold(answers)],
         ESTIMATE: list(estimates),
         MODEL: [*(one for answers in every for one in _of_networks(answers)), *more_checks],
     }
-    out, seen = list[Light](), set[Finding]()
-    for name, checks in groups.items():
-        findings = unique(one for one in checks if isinstance(one, Finding) and one not in seen)
-        seen.update(findings)
-        if checks:
-            out.append(Light(name, in_order(findings), [one for one in checks if not isinstance(one, Finding)]))
-    return tuple(out)
+    return grouped({name: checks for name, checks in groups.items() if checks})
 
 
 def _named(answers: Answers, model: Network) -> str:

@@ -7,25 +7,33 @@ from itertools import cycle
 
 import numpy as np
 import polars as pl
+from matplotlib.figure import Figure
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.scores import calibration_error
 from truemorph.catalogs.label_sets import FIFTHS
 from truemorph.catalogs.paths import path_labels
 from truemorph.plotting import ALPHA, CYCLE, GREEN, RED, plain_text
 from truemorph.questions import slug
 from truemorph.report.answer_checks import gold_answers
-from truemorph.report.answers import GOLD_LABELS, Answers, Network
-from truemorph.report.evidence import TRUTH, argument
-from truemorph.report.figures import STYLE, Style, capital, legend_above, new_panel
+from truemorph.report.answers import Answers, Network
+from truemorph.report.evidence import GOLD_LABELS, TRUTH, argument
+from truemorph.report.figures import (
+    CALIBRATION_BINS,
+    STYLE,
+    Style,
+    by_name,
+    calibration_panel,
+    capital,
+    legend_above,
+    new_panel,
+)
 from truemorph.report.lights import FEWEST_OF_A_CLASS
 from truemorph.report.page import Illustration
 from truemorph.tables import numeric_columns
 
-_POINTS = 10
 # Colours of networks, which are not those of the estimate; the naive ones' first.
 _COLOURS = (RED, GREEN, "#CC79A7", "#F0E442")
 _MARKERS = "^vXP"
@@ -46,7 +54,7 @@ def styles_of_networks(networks: Sequence[Network]) -> dict[str, Style]:
 
 def fractions_figure(one: PopulationFractions, answers: Answers | None) -> Illustration:
     """Fractions in the bins of the estimate; of networks and the truth those of the first answer."""
-    axes, by = plot_fractions(one, new_panel(5.2, 3.9), {}), " and ".join(_by(one))
+    axes, by = plot_fractions(one, new_panel(5.2, 3.9), {}), by_name(one.by)
     data = pl.DataFrame({"galaxies": one.counts, "gold_labels": one.gold_counts})
     for name, each in one.quoted.items():
         parts = {"observed": each.labelled, "corrected": each.fraction, "stderr": each.stderr}
@@ -74,10 +82,6 @@ def fractions_figure(one: PopulationFractions, answers: Answers | None) -> Illus
             p = f"Σ p({answers.answer}) / Σ p({answers.question} applies)"
             caption += f" {capital(' and '.join(label for label, *_ in drawn))}: {p}, of {answers.which}."
     return Illustration(f"fractions_{slug(str(one.about['question']))}", axes.figure, caption, data)
-
-
-def _by(one: PopulationFractions) -> list[str]:
-    return ["α" if name == "alpha" else name for name in one.by.split(",")]
 
 
 def curve_by_class(answers: Answers) -> Illustration:
@@ -121,7 +125,8 @@ def curve_by_class(answers: Answers) -> Illustration:
 
 def calibration_panels(answers: Answers) -> Illustration | None:
     """Of p(answer | the question applies): against gold labels, and through T(α) against the votes."""
-    styles, panels, errors, data = styles_of_networks(answers.models), [], [], []
+    styles = styles_of_networks(answers.models)
+    panels, errors, data = list[Figure](), list[str](), list[pl.DataFrame]()
     given = f"p({answers.answer} | {answers.question} applies)"
     found = []
     if answers.truth is not None:
@@ -137,23 +142,15 @@ def calibration_panels(answers: Answers) -> Illustration | None:
         voted = f"fraction of votes for {answers.answer}"
         found.append((f"{voted} predicted through T", f"{voted}, observed", answers.votes, predicted))
     for xlabel, ylabel, outcome, probabilities in found:
-        axes = new_panel(4.2, 4.2)
-        axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
-        for name, p in probabilities.items():
-            usable = np.isfinite(p) & np.isfinite(outcome)
-            if usable.sum() < _POINTS:
-                continue
-            cut = Bins.cut(p[usable], _POINTS)
-            value, error, n = cut.averages(outcome[usable])
-            axes.errorbar(cut.middles, value, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
-            errors.append(f"{name} {calibration_error(outcome, p):.3f} ({ylabel})")
-            columns = {"labels": name, "against": ylabel, "mean": cut.middles, "fraction": value, "stderr": error}
-            data.append(pl.DataFrame(columns | {"galaxies": n}))
-        axes.set(xlabel=plain_text(xlabel), ylabel=plain_text(ylabel), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.set_aspect("equal")
-        if len(axes.lines) > 1:
-            axes.legend(frameon=False, fontsize=8, loc="lower right")
+        enough = {
+            name: p for name, p in probabilities.items()
+            if np.sum(np.isfinite(p) & np.isfinite(outcome)) >= CALIBRATION_BINS
+        }  # fmt: skip
+        axes, some, tables = calibration_panel(outcome, enough, styles, ylabel)
+        axes.set(xlabel=plain_text(xlabel), ylabel=plain_text(ylabel))
         panels.append(axes.figure)
+        errors += some
+        data += [one.select("labels", "against", "mean", "fraction", "stderr", "galaxies") for one in tables]
     if not data:
         return None
     return Illustration(

@@ -26,14 +26,12 @@ from truemorph.catalogs.selected import filtered, sample_weights
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.questions import NOT_APPLICABLE, Head, Quantity, Tree, columns_of, is_unsure, slug
-from truemorph.report.evidence import OBSERVED, TRUTH, argument, measured_rows
+from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, argument
+from truemorph.report.gather import labelled_rows, measured_rows, unseen_probabilities
 from truemorph.report.measures import BiasTree, class_numbers, rows_in_bins
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, numeric_columns
-
-GOLD_LABELS = "gold labels"
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,21 @@ class Network:
 
     @property
     def probabilities(self) -> LabelSet:
-        """Without the votes."""
+        """Class probabilities from images or features alone."""
         return LabelSet(f"{self.name}: p", "probabilities", self.p, self.head.classes, self.name)
 
     @property
     def posterior(self) -> LabelSet | None:
-        """None of a naive network."""
+        """Class probabilities given the votes too; None if the network is naive."""
         if self.naive:
             return None
         return LabelSet(f"{self.name}: posterior", "posterior", self.after, self.head.classes, self.name)
+
+
+def _numbers_in(fractions: PopulationFractions, tree: Tree, question: str, classes: Sequence[str]) -> np.ndarray:
+    """Return the class of fractions of each path to an answer, or of each answer."""
+    ends = {path.name: path.answer or path.name for path in tree.classes(question)}
+    return class_numbers(fractions.classes, [ends.get(name, name) for name in classes])
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Answers:
 
     @property
     def fractions(self) -> PopulationFractions:
-        """Those of the estimate."""
+        """Fractions of the estimate."""
         return self.estimate.fractions
 
     @property
@@ -116,13 +120,12 @@ class Answers:
 
     def shown_among(self, classes: Sequence[str]) -> list[int]:
         """Numbers of the classes that are the first answer, or were merged in it."""
-        ends = {path.name: path.answer or path.name for path in self.tree.classes(self.question)}
-        numbers = class_numbers(self.fractions.classes, [ends.get(name, name) for name in classes])
+        numbers = _numbers_in(self.fractions, self.tree, self.question, classes)
         return np.flatnonzero(np.array(self.quantity.numerator)[numbers]).tolist()
 
     @property
     def source(self) -> str:
-        """The catalogue."""
+        """The catalogue, for messages."""
         return str(self.catalogue.path or "catalogue")
 
     @property
@@ -137,7 +140,7 @@ class Answers:
 
     @cached_property
     def observed(self) -> LabelSet:
-        """Majority paths."""
+        """The majority path of each galaxy."""
         paths = self.tree.classes(self.question)
         number = {one.name: k for k, one in enumerate(paths)}
         chosen = self.frame[label_column(self.question)].replace_strict(number, return_dtype=pl.Int64).to_numpy()
@@ -159,8 +162,7 @@ class Answers:
 
     def collapsed(self, one: LabelSet) -> np.ndarray:
         """Probabilities in the classes of fractions, shape (M, K), of the galaxies that are measured."""
-        ends = {path.name: path.answer or path.name for path in self.tree.classes(self.question)}
-        numbers = class_numbers(self.fractions.classes, [ends.get(name, name) for name in one.classes])
+        numbers = _numbers_in(self.fractions, self.tree, self.question, one.classes)
         return np.asarray(one.probabilities[self.rows] @ np.eye(len(self.fractions.classes))[numbers])
 
     def fractions_of(self, one: LabelSet, quantity: Quantity) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +182,7 @@ class Answers:
     def given_applies(self, one: LabelSet) -> np.ndarray:
         """p(answer | the question applies) of the first answer, shape (M,), of galaxies to which it does by this set.
 
-        NaN where the most probable class is one to which it does not apply, or unknown.
+        NaN where the probability that the question applies is ½ or less, or unknown.
         """
         p = self.collapsed(one)
         applies = p[:, 1:].sum(axis=1)
@@ -245,6 +247,14 @@ class Answers:
         return np.asarray(self.after.known & (self.after.labels != self.before))
 
 
+def question_of(one: Estimate | PopulationFractions) -> str:
+    """Return the question of an estimate, or of its fractions; InputError if they are of none."""
+    fractions = one.fractions if isinstance(one, Estimate) else one
+    if fractions.applies is None or "question" not in fractions.about:
+        raise InputError("these are no fractions of a question; make them with truemorph transition and `question`")
+    return str(fractions.about["question"])
+
+
 def answers_to(
     estimate: Estimate,
     catalogue: CatalogTable,
@@ -277,37 +287,32 @@ def answers_to(
                 f"{', '.join(fractions.classes[1:])}; give the estimate that it was trained through"
             )
     rows, which = measured_rows(frame, options, source, bool(networks))
-    left_out, chosen = {}, rows
-    for one in networks:
-        labelled = np.isfinite(one.p).all(axis=1)
-        left_out[one.name] = int((~labelled[chosen]).sum())
-        rows = rows[labelled[rows]]
+    labelled = {one.name: np.isfinite(one.p).all(axis=1) for one in networks}
+    rows, which, left_out = labelled_rows(rows, which, labelled)
     if not rows.size:
         raise InputError(
             f"{source}: no galaxy to measure on has a label by every network of {question!r} (galaxies that a "
             "network's only member was trained on have none: train with `folds` 2 or more)"
         )
-    if any(left_out.values()):
-        which = f"{rows.size:,} of {which}"
     corrector = next((one for one in reversed(networks) if not one.naive), None)
     after = _alone(estimate, frame, source) if corrector is None else corrector.posterior
     assert after is not None
     truth, known, of_gold = _gold(estimate, catalogue, frame, tree, gold)
     return Answers(
-        question,
-        estimate,
-        catalogue,
-        tree,
-        frame,
-        networks,
-        options,
-        rows,
-        which,
-        after,
-        truth,
-        known,
-        left_out,
-        [one for one in (*findings, *of_gold) if one not in estimate.findings],
+        question=question,
+        estimate=estimate,
+        catalogue=catalogue,
+        tree=tree,
+        frame=frame,
+        models=networks,
+        options=options,
+        rows=rows,
+        which=which,
+        after=after,
+        truth=truth,
+        known=known,
+        left_out=left_out,
+        findings=[one for one in (*findings, *of_gold) if one not in estimate.findings],
     )
 
 
@@ -319,10 +324,7 @@ def _network(
     The posterior follows from these probabilities, this catalogue's votes and the network's T(α).
     """
     head, curve = model.heads[number], model.curves[number]
-    columns = columns_of("p", head.columns)
-    unseen = labels.filter(pl.col("relation") != IN_SAMPLE).select(pl.col("object_id").cast(pl.String), *columns)
-    joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
-    p = joined.select(pl.col(columns).cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    p = unseen_probabilities(frame, labels, columns_of("p", head.columns))
     transition = transition_from_dict(curve)
     after = np.full(p.shape, np.nan)
     if isinstance(transition, TreeTransition):
@@ -357,9 +359,8 @@ def _alone(estimate: Estimate, frame: pl.DataFrame, source: str) -> LabelSet:
     """What the estimate alone says of each galaxy: from its class fractions at this α, and the votes."""
     transition, fractions = estimate.transition, estimate.fractions
     assert isinstance(transition, TreeTransition)
-    ends = {path.name: path.answer or path.name for path in transition.nodes.tree.classes(transition.nodes.question)}
-    classes = transition.nodes.classes
-    of = class_numbers(fractions.classes, [ends.get(one, one) for one in classes])
+    nodes = transition.nodes
+    of = _numbers_in(fractions, nodes.tree, nodes.question, nodes.classes)
     # T may tell apart paths to which the question does not apply; these have the same ratio at all α.
     total = estimate.curve.class_fractions
     parts = total / np.maximum(total @ (of[:, None] == of), 1e-12)
@@ -371,7 +372,7 @@ def _alone(estimate: Estimate, frame: pl.DataFrame, source: str) -> LabelSet:
     prior = np.maximum(by_galaxy[:, of] * parts, 0)
     prior /= prior.sum(axis=1, keepdims=True)
     after = given_votes(prior, frame, transition, observables_of(estimate.about, transition), source)
-    return LabelSet("estimate: posterior", "posterior", after, classes)
+    return LabelSet("estimate: posterior", "posterior", after, nodes.classes)
 
 
 def rules_for(catalogue: CatalogTable, rules: Sequence[str], questions: Sequence[str]) -> dict[str, list[str]]:

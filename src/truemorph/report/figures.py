@@ -31,6 +31,7 @@ STYLE: dict[str, Style] = {
 _COLOURS = (BLUE, GREEN, "#CC79A7", SKY, ORANGE, "#F0E442")
 _MARKERS = "DPX*<>"
 _LINES = {"probabilities": "-", "labels": "-", "posterior": ":", "column": "-."}
+CALIBRATION_BINS = 10
 
 
 def styles_of(evidence: Evidence) -> dict[str, Style]:
@@ -59,6 +60,11 @@ def capital(text: str) -> str:
 def in_words(columns: Sequence[str]) -> str:
     """What columns are, in words; a column of the user's own by its name."""
     return ", ".join(NAMED[one].description if one in NAMED else one for one in columns)
+
+
+def by_name(by: str) -> str:
+    """What the columns are called in whose bins fractions are, such as "α and redshift"."""
+    return " and ".join("α" if one == "alpha" else one for one in by.split(","))
 
 
 def axis_label(evidence: Evidence, column: str) -> str:
@@ -262,6 +268,29 @@ def among_similar(evidence: Evidence) -> Illustration:
     )
 
 
+def calibration_panel(
+    outcome: np.ndarray, probabilities: Mapping[str, np.ndarray], styles: Mapping[str, Style], against: str
+) -> tuple[Any, list[str], list[pl.DataFrame]]:
+    """Draw how often an outcome, 0 or 1 or a fraction, occurs against its probability, all (N,), NaN where unknown.
+
+    `against` names the outcome. Returns axes, the calibration error of each probability as text, and what is drawn.
+    """
+    axes, errors, data = new_panel(4.2, 4.2), [], []
+    axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
+    for name, p in probabilities.items():
+        usable = np.isfinite(outcome) & np.isfinite(p)
+        found = LabelSet.of_two(name, "labels", outcome[usable], ("", ""))
+        table = fractions_by(p[usable], [found], CALIBRATION_BINS)
+        x, y, error = (table[column] for column in ("mean", "fraction", "stderr"))
+        axes.errorbar(x, y, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
+        errors.append(f"{name} {calibration_error(outcome, p):.3f} ({against})")
+        data.append(table.with_columns(pl.lit(against).alias("against")))
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    if data:
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return axes, errors, data
+
+
 def reliability_panels(evidence: Evidence) -> Illustration:
     """Observed frequency against probability: a panel for each thing that was compared with."""
     styles, counted = styles_of(evidence), evidence.classes[1]
@@ -269,22 +298,14 @@ def reliability_panels(evidence: Evidence) -> Illustration:
     against = [(truth, {one.name: one.p for one in soft}) for truth in evidence.truths.values()]
     of_labels = {model.name: model.observed_probability(evidence.alpha) for model in evidence.models}
     against.append((evidence.observed, of_labels))
-    panels, errors, data = [], [], []
+    panels, errors, data = list[Figure](), list[str](), list[pl.DataFrame]()
     for outcome, probabilities in against:
-        axes = new_panel(4.2, 4.2)
-        axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
-        for name, p in probabilities.items():
-            usable = outcome.known & np.isfinite(p)
-            table = fractions_by(p[usable], [outcome.of(usable)], 10)
-            x, y, error = (table[column] for column in ("mean", "fraction", "stderr"))
-            axes.errorbar(x, y, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
-            errors.append(f"{name} {calibration_error(outcome.p, p):.3f} ({outcome.name})")
-            data.append(table.with_columns(pl.lit(name).alias("labels"), pl.lit(outcome.name).alias("against")))
+        axes, some, tables = calibration_panel(outcome.p, probabilities, styles, outcome.name)
         predicted = f"predicted probability of the label {counted}" if outcome is evidence.observed else f"p({counted})"
-        axes.set(xlabel=predicted, ylabel=f"{evidence.quantity}: {plain_text(outcome.name)}", aspect="equal")
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.set(xlabel=predicted, ylabel=f"{evidence.quantity}: {plain_text(outcome.name)}")
         panels.append(axes.figure)
+        errors += some
+        data += tables
     return Illustration(
         "calibration",
         panels,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,18 +33,21 @@ Check = Finding | tuple[str, str]
 
 
 def lights(evidence: Evidence, more_checks: Mapping[str, Iterable[Check]] | None = None) -> tuple[Light, ...]:
-    """All checks of a report, one light a group: `GOLD`, `CURVE`, `MODEL`, `DATA`; no finding is in two of them.
+    """All checks of a report, one light a group: `GOLD`, `CURVE`, `MODEL`, `DATA`.
 
     `more_checks` were made elsewhere, by the name of their group.
     """
     groups = {GOLD: _of_gold, CURVE: _of_transition, MODEL: _of_models, DATA: _of_sample}
-    out: list[Light] = []
-    seen: set[Finding] = set()
+    return grouped({name: [*checks(evidence), *(more_checks or {}).get(name, ())] for name, checks in groups.items()})
+
+
+def grouped(groups: Mapping[str, Sequence[Check]]) -> tuple[Light, ...]:
+    """Return a light for each group of checks; a finding that several groups have is only in the first."""
+    out, seen = list[Light](), set[Finding]()
     for name, checks in groups.items():
-        some = [*checks(evidence), *(more_checks or {}).get(name, ())]
-        findings = unique(one for one in some if isinstance(one, Finding) and one not in seen)
+        findings = unique(one for one in checks if isinstance(one, Finding) and one not in seen)
         seen.update(findings)
-        out.append(Light(name, in_order(findings), [one for one in some if not isinstance(one, Finding)]))
+        out.append(Light(name, in_order(findings), [one for one in checks if not isinstance(one, Finding)]))
     return tuple(out)
 
 

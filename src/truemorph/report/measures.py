@@ -129,8 +129,7 @@ def table_one(
     `labels`, `kind`, `galaxies`, the fraction of the second class (`disk_fraction`); numbers of `bias`, None where a
     set has too few galaxies; of each class (`to_disk`) labels that differ from the observed ones; `accuracy` and
     `precision` (of probabilities: of the more probable class) against the set in `references`, by default the observed
-    labels; and by definition
-    `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
+    labels; and for each definition of the truth `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α).
     """
     observed = next(one for one in sets if one.kind == "observed")
     if references is None:

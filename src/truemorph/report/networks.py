@@ -105,12 +105,8 @@ def looks(
     options: ReportOptions,
     styles: Mapping[str, Style],
     classes: Sequence[str],
-    explained: Sequence[str] = (),
 ) -> tuple[list[Illustration], list[Check]]:
-    """Mean maps and profiles of at most `maps` galaxies, and checks.
-
-    `classes` is what the galaxies are called; those predicted to be of the classes `explained` are used (default: all).
-    """
+    """Mean maps and profiles of at most `maps` galaxies that are predicted to be of these classes, and checks."""
     models = {name: one for name, one in models.items() if one.uses_images}
     if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
         return [], []
@@ -121,7 +117,7 @@ def looks(
     if frame.height > options.maps:
         frame = frame.sample(options.maps, seed=options.seed)
     source = galaxies_of(frame, image_folder(catalogue))
-    explanations = explain(models, source, frame.height, draws=_DRAWS, seed=options.seed, classes=explained)
+    explanations = explain(models, source, frame.height, draws=_DRAWS, seed=options.seed, classes=classes)
     # Maps are an illustration here: labels and fractions do not depend on them.
     made: list[Check] = [replace(one, severity="note") for one in findings_of(explanations)]
     for name, one in explanations.items():

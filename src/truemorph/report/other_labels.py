@@ -70,7 +70,7 @@ def _figure(one: PopulationFractions, found: dict[str, dict[str, np.ndarray]]) -
     axes.fill_between(x, quoted.low, quoted.high, color=SKY, alpha=0.3, lw=0, label="95 % range")
     axes.errorbar(x, quoted.fraction, quoted.stderr, marker="D", ms=4, color=BLUE, label="corrected")
     axes.plot(x, quoted.labelled, "s--", ms=4, color=GREY, label="observed labels")
-    for k, (title, values) in enumerate(sets.items()):
+    for k, (title, values) in enumerate(sets.items()):  # of each group, dotted by majority and solid by fractions
         color = CYCLE[1 + k // 2 % (len(CYCLE) - 3)]
         axes.plot(x, values, marker=MARKERS[k % 2], ls=":-"[k % 2], ms=4, color=color, label=plain_text(title))
     axes.set(xlabel=ALPHA if one.by == "alpha" else plain_text(one.by), ylabel=name, ylim=(-0.02, 1.02))

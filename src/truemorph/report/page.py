@@ -24,8 +24,9 @@ from matplotlib.figure import Figure
 
 from truemorph._version import __version__, installed_versions
 from truemorph.citation import BIBTEX
+from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.io import save_figure, write_file
+from truemorph.io import save_as_pdf_and_png, write_file
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.tables import CatalogTable, write_table
 
@@ -209,6 +210,19 @@ def in_order(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda one: _SEVERITIES.index(one.severity))
 
 
+def findings_of(lights: Sequence[Light]) -> tuple[Finding, ...]:
+    """Findings of all lights, problems first."""
+    return tuple(in_order([finding for one in lights for finding in one.findings]))
+
+
+def checks_told(lights: Sequence[Light]) -> dict[str, Any]:
+    """Findings and passed checks of all lights, for JSON."""
+    return {
+        "findings": [one.to_dict() for one in findings_of(lights)],
+        "passed": [{"name": name, "measured": measured} for one in lights for name, measured in one.passed],
+    }
+
+
 def verdict(findings: Sequence[Finding], reason: str = "", action: str = "") -> dict[str, str]:
     """All findings in one: `status` ("problem", "caution" or "good") and its `text`, the main `reason`, what is `next`.
 
@@ -245,11 +259,7 @@ def write_illustrations(illustrations: Sequence[Illustration], folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     for one in illustrations:
         for name, figure in one.panels.items():
-            # The layout is the same in every format: it is computed once.
-            figure.draw_without_rendering()
-            figure.set_layout_engine(None)
-            for kind in ("pdf", "png"):
-                save_figure(figure, folder / f"{name}.{kind}")
+            save_as_pdf_and_png(figure, folder, name)
         if one.data is not None:
             write_table(CatalogTable(one.data, metadata={"figure": one.name}), folder / f"{one.name}.ecsv")
 
@@ -278,6 +288,13 @@ def render_page(page: Page) -> str:
         version=__version__,
         libraries={"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")},
     )
+
+
+def folder_beside(page: Path) -> Path:
+    """Return the folder of a page's files; InputError if the page has not the name of an HTML file."""
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{page}: a report is an .html file")
+    return page.with_name(f"{page.stem}_files")
 
 
 def write_page(page: Page, path: Path) -> Path:

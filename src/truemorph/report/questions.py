@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from truemorph.bias.binning import Bins
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.population import PopulationFractions, QuotedFraction
-from truemorph.bias.scores import balanced_accuracy
-from truemorph.catalogs.catalogue import read_catalogue, rows_where
-from truemorph.catalogs.label_sets import FIFTHS
+from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import label_column, tree_of, vote_column
+from truemorph.catalogs.paths import tree_of
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
@@ -33,13 +29,24 @@ from truemorph.report.answer_changes import (
     pairs_of_changes,
     table_of_changes,
 )
-from truemorph.report.answer_checks import gold_answers, hard_answers, lights_of_questions
+from truemorph.report.answer_checks import lights_of_questions
 from truemorph.report.answer_figures import calibration_panels, curve_by_class, fractions_figure, styles_of_networks
-from truemorph.report.answers import Answers, answers_to, rules_for
-from truemorph.report.evidence import TRUTH, labels_by, rests_on, trained_on
-from truemorph.report.figures import capital
+from truemorph.report.answer_tables import (
+    ENDS,
+    asked_table,
+    bins_table,
+    fraction_rows,
+    fractions_of_sets,
+    gold_counts,
+    label_sets_table,
+    overview_table,
+    range_cell,
+)
+from truemorph.report.answers import Answers, answers_to, question_of, rules_for
+from truemorph.report.evidence import TRUTH
+from truemorph.report.figures import by_name, capital
+from truemorph.report.gather import check_better, labels_by, rests_on, trained_on
 from truemorph.report.lights import Check
-from truemorph.report.measures import numbers_of
 from truemorph.report.networks import ABOUT_MAPS, looks, training
 from truemorph.report.options import ReportOptions
 from truemorph.report.other_labels import fractions_of_others, section_of_others
@@ -48,18 +55,15 @@ from truemorph.report.page import (
     Page,
     Pair,
     Section,
-    Table,
-    in_order,
+    checks_told,
+    findings_of,
+    folder_beside,
     verdict,
     write_illustrations,
     write_page,
 )
-from truemorph.results import Result, number, percent, quantity_table, text_table, with_error
-from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
-
-# Votes for a question that selections of published work ask for.
-_USUAL_CUT = 10
-_ENDS = ("lowest", "highest", "all")
+from truemorph.results import Result, percent, quantity_table, text_table
+from truemorph.tables import CatalogTable, read_table, write_table
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,7 +81,7 @@ class QuestionReport(Result):
     def summary(self) -> str:
         """Return the table of fractions and the verdict as text."""
         every = self.content["fractions"]
-        rows = [[row["fraction"], row["labels"], *(_cell(row, end) for end in _ENDS)] for row in every]
+        rows = [[row["fraction"], row["labels"], *(range_cell(row, end) for end in ENDS)] for row in every]
         head = ["fraction", "labels", "lowest bin", "highest bin", "all galaxies"]
         said, judged = self.content, self.content["verdict"]
         after = [said["headline"], said["answer"], f"{judged['text']} {judged['reason']}", f"open {self.out}"]
@@ -129,12 +133,10 @@ def report_questions(
     `<name>_files` beside the page. `context` is what is known about these data beforehand.
     """
     options = options or ReportOptions()
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"{out}: a report is an .html file")
     if options.also or options.distributions:
         name = "also" if options.also else "distributions"
         raise InputError(f"`{name}` is an option of reports on two classes, not on questions; leave it out")
-    files = out.with_name(f"{out.stem}_files")
+    files = folder_beside(out)
     evidence = _gather(sources, options, files)
     given, every = evidence.given, list(evidence.answers.values())
     changed = {one.question: changed_answers(one, options.galaxies // len(every)) for one in every}
@@ -144,8 +146,8 @@ def report_questions(
     runs = {name: one.classifier for name, one in networks.items()}
     trained, of_runs = training(runs, styles_of_networks(list(networks.values())), counted)
     judged = lights_of_questions(every, [*evidence.checks, *context], [*of_runs, *of_maps])
-    findings = tuple(in_order([finding for one in judged for finding in one.findings]))
-    rows = [row for one in given for row in _rows(one, evidence.answers.get(str(one.about["question"])))]
+    findings = findings_of(judged)
+    rows = [row for one in given for row in fraction_rows(one, evidence.answers.get(str(one.about["question"])))]
     first = given[0]
     figures = {str(one.about["question"]): _figure(one, evidence) for one in given}
     headline, answer = _sentences(evidence, changed)
@@ -153,7 +155,7 @@ def report_questions(
     gallery = gallery_of_changes(list(changed.values()))
     if gallery is not None:
         sections.append(Section("Look at galaxies whose answer changes", gallery=gallery))
-    sections += [section_of_others(one, _column(one.by), found) for one, found in evidence.others]
+    sections += [section_of_others(one, by_name(one.by), found) for one, found in evidence.others]
     page = Page(
         title=title or f"{', '.join(figures)}: fractions of answers",
         headline=headline,
@@ -165,7 +167,7 @@ def report_questions(
             "Quote the fractions with their ranges, and with the definition of the gold labels.",
         ),
         first=next(iter(figures.values())),
-        table=_overview(rows),
+        table=overview_table(rows),
         lights=judged,
         sections=sections,
         appendix=[*maps, *trained],
@@ -185,8 +187,7 @@ def report_questions(
             "fractions": rows,
             "changed": {question: one.count for question, one in changed.items()},
             **({"other_labels": others} if others else {}),
-            "findings": [one.to_dict() for one in findings],
-            "passed": [{"name": name, "measured": measured} for one in judged for name, measured in one.passed],
+            **checks_told(judged),
         }
     )
     write_json(files / "report.json", content)
@@ -194,7 +195,7 @@ def report_questions(
 
 
 def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evidence:
-    """Read estimates, runs and catalogue, and label what isn't labelled (into the folder `files`)."""
+    """Read estimates, runs and a catalogue, and label what is not labelled (into the folder `files`)."""
     estimates, runs = list[Estimate | PopulationFractions](), list[Any]()
     for one in sources:
         if isinstance(one, Estimate | PopulationFractions):
@@ -204,7 +205,7 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
         else:
             runs.append(one)
     models = named_models(runs)
-    given = {_question(one): one for one in estimates}
+    given = {question_of(one): one for one in estimates}
     if len(given) < len(estimates):
         raise InputError("these are several estimates of one question; write a page for each")
     for name, model in models.items():
@@ -216,11 +217,10 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
     if options.labels and path is None:
         raise InputError("to show the labels of others, give the catalogue of these fractions too (`catalogue`)")
     checks: list[Check] = [finding for one in given.values() for finding in one.findings]
-    checks.append(("Gold labels", f"{sum(int(_gold(one).sum()) for one in fractions):,}"))
+    checks.append(("Gold labels", f"{sum(int(gold_counts(one).sum()) for one in fractions):,}"))
     if path is None:
         return _Evidence(fractions, {}, models, None, [], checks)
-    if options.better is not None and not options.better.is_dir():
-        raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
+    check_better(options)
     catalogue = read_catalogue(path)
     tables = {one: read_table(one) for one in options.labels}
     hashes = {one.model_hash for one in models.values()}
@@ -239,19 +239,11 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
     others = []
     tables_of_others = [one for one, table in tables.items() if "model_hash" not in table.metadata]
     for each in fractions if tables_of_others else ():
-        question = _question(each)
+        question = question_of(each)
         table, sets = with_other_labels(catalogue, tree_of(catalogue, question), question, tables_of_others)
         others.append((each, fractions_of_others(table, each, sets)))
         checks += table.findings
     return _Evidence(fractions, answers, models, catalogue, others, checks)
-
-
-def _question(one: Estimate | PopulationFractions) -> str:
-    """The question of an estimate."""
-    fractions = one.fractions if isinstance(one, Estimate) else one
-    if fractions.applies is None or "question" not in fractions.about:
-        raise InputError("these are no fractions of a question; make them with truemorph transition and `question`")
-    return str(fractions.about["question"])
 
 
 def _trained_through(name: str, model: Classifier, question: str) -> Estimate:
@@ -260,7 +252,7 @@ def _trained_through(name: str, model: Classifier, question: str) -> Estimate:
     if model.folder is not None and (model.folder / "run.toml").is_file():
         named = read_toml(model.folder / "run.toml").get("transition")
     for file in [named] if isinstance(named, str) else named or ():
-        if Path(file).is_file() and file.endswith(".json") and _question(one := Estimate.read(file)) == question:
+        if Path(file).is_file() and file.endswith(".json") and question_of(one := Estimate.read(file)) == question:
             return one
     raise InputError(f"{name} answers {question!r}; give an estimate of it too (truemorph transition with `question`)")
 
@@ -286,7 +278,6 @@ def _maps(evidence: _Evidence, options: ReportOptions) -> tuple[list[Section], l
             options,
             styles_of_networks(one.models),
             explained,
-            explained,
         )
         checks += more
         named = [replace(figure, name=f"{figure.name}_{slug(one.question)}") for figure in found]
@@ -294,24 +285,15 @@ def _maps(evidence: _Evidence, options: ReportOptions) -> tuple[list[Section], l
     return sections, checks
 
 
-def _column(name: str) -> str:
-    return " and ".join("α" if one == "alpha" else one for one in name.split(","))
-
-
 def _said(one: QuotedFraction, b: int) -> str:
     return f"{percent(one.fraction[b])} (range {percent(one.low[b])} to {percent(one.high[b])})"
-
-
-def _gold(one: PopulationFractions) -> np.ndarray:
-    assert one.gold_counts is not None
-    return one.gold_counts
 
 
 def _sentences(evidence: _Evidence, changed: Mapping[str, Changed]) -> tuple[str, str]:
     """Headline and answer, about the first question."""
     first = evidence.given[0]
     name, quoted = next(iter(first.ratios.items()))
-    by, applies = _column(first.by), first.applies
+    by, applies = by_name(first.by), first.applies
     assert applies is not None
     low, high = (_said(quoted, b) for b in (0, -1))
     wrong = abs(quoted.labelled[0] - quoted.fraction[0]) > 2 * quoted.stderr[0]
@@ -332,8 +314,8 @@ def _sentences(evidence: _Evidence, changed: Mapping[str, Changed]) -> tuple[str
         f"{percent(value)} (range {percent(least)} to {percent(most)}; labels {percent(labelled)}). The question "
         f"applies to {percent(applies.total[1])} of the galaxies."
     ]
-    answers = evidence.answers.get(_question(first))
-    for what, row in [] if answers is None else _of_sets(answers):
+    answers = evidence.answers.get(question_of(first))
+    for what, row in [] if answers is None else fractions_of_sets(answers):
         ends = " and ".join(percent(row[b]) for b in (0, -2))
         said.append(f"The truth is {ends}." if what == TRUTH else f"Network {what}: {ends}.")
     for question, one in changed.items():
@@ -342,175 +324,34 @@ def _sentences(evidence: _Evidence, changed: Mapping[str, Changed]) -> tuple[str
     return headline, " ".join(said)
 
 
-def _of_sets(answers: Answers) -> list[tuple[str, np.ndarray]]:
-    """The first quantity by each network and the truth of simulated galaxies, in each bin, and last of all galaxies."""
-    sets = [(model.name, model.probabilities) for model in answers.models]
-    if answers.truth is not None and answers.truth.name == TRUTH:
-        sets.append((TRUTH, answers.truth))
-    return [(name, answers.fractions_of(one, answers.quantity)[0]) for name, one in sets]
-
-
-def _rows(one: PopulationFractions, answers: Answers | None) -> list[dict[str, Any]]:
-    """Each fraction by labels, corrected, by networks and truth: in the lowest and highest bin, and of all galaxies."""
-    rows, question = list[dict[str, Any]](), _question(one)
-    for name, each in one.ratios.items():
-        about = {"question": question, "fraction": name}
-        labels, corrected, low, high = (
-            [*(array[b] for b in (0, -1)), each.total[k]]
-            for k, array in ((0, each.labelled), (1, each.fraction), (3, each.low), (4, each.high))
-        )
-        ranges = {f"{end}_range": pair for end, pair in zip(_ENDS, zip(low, high, strict=True), strict=True)}
-        rows.append(about | {"labels": "observed"} | dict(zip(_ENDS, labels, strict=True)))
-        rows.append(about | {"labels": "corrected"} | dict(zip(_ENDS, corrected, strict=True)) | ranges)
-        if answers is not None and name == answers.quantity.name:
-            for what, row in _of_sets(answers):
-                rows.append(about | {"labels": what} | dict(zip(_ENDS, (row[0], row[-2], row[-1]), strict=True)))
-    return rows
-
-
-def _overview(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The table of all questions: each fraction by label set, in the lowest and highest bin, and of all galaxies."""
-    sets = list(dict.fromkeys(row["labels"] for row in rows))
-    by_set = {(row["fraction"], row["labels"]): row for row in rows}
-    shown, cells = {one: _ENDS if one == "corrected" else _ENDS[:2] for one in sets}, []
-    for name in dict.fromkeys(row["fraction"] for row in rows):
-        cells.append([name, *(_cell(by_set.get((name, one)), end) for one in sets for end in shown[one])])
-    head = ["fraction", *(end for one in sets for end in shown[one])]
-    groups = [("", 1), *((one, len(shown[one])) for one in sets)]
-    note = "In the lowest and highest bin of each estimate, and of all galaxies; corrected fractions with 95 % ranges."
-    return Table("Fractions", head, cells, note, groups)
-
-
-def _cell(row: Mapping[str, Any] | None, end: str) -> str:
-    if row is None:
-        return "–"
-    around = row.get(f"{end}_range")
-    return number(row[end]) + ("" if around is None else f" ({number(around[0], '.2f')} to {number(around[1], '.2f')})")
-
-
 def _remark(one: PopulationFractions) -> str:
     about = one.about
     return (
         f"Gold labels of {about['question']}: {about['gold_definition'].partition(': ')[2]}; "
-        f"{int(_gold(one).sum()):,} galaxies to which it applies. α: {about['alpha'] or 'definition not known'}."
+        f"{int(gold_counts(one).sum()):,} galaxies to which it applies. α: {about['alpha'] or 'definition not known'}."
     )
 
 
 def _figure(one: PopulationFractions, evidence: _Evidence) -> Illustration:
-    return fractions_figure(one, evidence.answers.get(_question(one)))
+    return fractions_figure(one, evidence.answers.get(question_of(one)))
 
 
 def _section(
     one: PopulationFractions, figures: Mapping[str, Illustration], evidence: _Evidence, changed: Mapping[str, Changed]
 ) -> Section:
     """A question: figures but that at the top of the page, its bins, label sets, who was asked, and what changes."""
-    question = _question(one)
+    question = question_of(one)
     answers = evidence.answers.get(question)
     beside = one is not evidence.given[0]
-    drawn, tables = [figures[question]] if beside else [], [_bins(one, answers)]
+    drawn, tables = [figures[question]] if beside else [], [bins_table(one, answers)]
     pairs = list[Pair]()
     if answers is not None:
         calibrated = calibration_panels(answers)
         drawn += [curve_by_class(answers), *([] if calibrated is None else [calibrated])]
-        tables.append(_label_sets(answers))
+        tables.append(label_sets_table(answers))
     if evidence.catalogue is not None:
-        tables.insert(0 if beside else len(tables), _asked(evidence.catalogue, one))
+        tables.insert(0 if beside else len(tables), asked_table(evidence.catalogue, one))
     if answers is not None:
         said, pairs = pairs_of_changes(changed[question])
         tables.append(table_of_changes(changed[question], said))
     return Section(capital(question), figures=drawn, tables=tables, pairs=pairs, beside=beside)
-
-
-def _bins(one: PopulationFractions, answers: Answers | None) -> Table:
-    """Fractions in the bins of the estimate; the first also by networks, and the truth."""
-    applies = one.applies
-    assert applies is not None
-    alone, sets = len(one.ratios) == 1, [] if answers is None else _of_sets(answers)
-    head = [*([] if alone else ["fraction"]), _column(one.by), "galaxies", "applies to", "gold labels"]
-    rows = []
-    for k, (name, each) in enumerate(one.ratios.items()):
-        for b in range(one.counts.size):
-            rows.append(
-                [
-                    *([] if alone else [name]),
-                    one.bin_name(b),
-                    f"{one.counts[b]:,}",
-                    with_error(applies.fraction[b], applies.stderr[b], ".2f"),
-                    f"{_gold(one)[b]:,}",
-                    number(each.labelled[b]),
-                    with_error(each.fraction[b], each.stderr[b]),
-                    f"{number(each.low[b])} to {number(each.high[b])}",
-                    *(number(values[b]) if k == 0 else "–" for _, values in sets),
-                ]
-            )
-    head += ["observed", "corrected", "range", *(name for name, _ in sets)]
-    note = f"Assumed: {one.assumption}."
-    if answers is not None and sets:
-        note += f" Networks: Σ p({answers.answer}) / Σ p({answers.question} applies) of {answers.which}."
-    return Table("Bins", head, rows, note)
-
-
-def _label_sets(answers: Answers) -> Table:
-    """Drift with α of each label set, and how it compares with gold labels."""
-    tree, quantity = answers.tree_of_bias, answers.quantity
-    head, groups = ["labels", quantity.name], [("", 2)]
-    head += ["above floor", "value", "floor"]
-    groups.append((f"drift with α ({tree.measure})", 3))
-    truth = answers.truth
-    rows_of_gold, right = gold_answers(answers) if truth is not None else (np.array([], dtype=int), np.array([]))
-    right_fractions = None if truth is None else answers.fractions_of(truth, quantity)[0][:-1]
-    if truth is not None:
-        head += ["balanced accuracy", f"error of {quantity.name} (rms)"]
-        groups.append((f"vs {truth.name}", 2))
-    rows = []
-    for one in answers.sets:
-        value, drift = answers.fractions_of(one, quantity)[0], answers.drift[one.name]
-        cells = [one.name, number(value[-1])]
-        measured = numbers_of(drift)
-        cells += [number(measured["excess"]), number(measured["value"])]
-        cells.append(with_error(measured["floor"], measured["floor_std"]))
-        if right_fractions is not None:
-            accuracy = balanced_accuracy(right, hard_answers(answers, one, rows_of_gold))
-            off = float(np.sqrt(np.nanmean((value[:-1] - right_fractions) ** 2)))
-            cells += ["–", "–"] if one is truth else [number(accuracy), number(off)]
-        rows.append(cells)
-    note = (
-        f"On {answers.which}. Drift: of the answers where the question applies by the most probable class of each set, "
-        f"in {f'{2**tree.depth} leaves, ' if tree.depth else ''}{tree.bins} bins of α; noise alone gives the floor."
-    )
-    if truth is not None:
-        note += f" vs {truth.name}: {rows_of_gold.size:,} galaxies to which the question applies by these."
-    return Table("Labels", head, rows, note, groups)
-
-
-def _asked(table: CatalogTable, one: PopulationFractions) -> Table:
-    """Who was asked at which resolution: the selection that cuts in the number of votes make."""
-    question = _question(one)
-    tree = tree_of(table, question)
-    chosen, _ = rows_where(table.frame, one.about["where"], "catalogue")
-    frame = table.frame.filter(pl.Series(chosen))
-    ends = {each.name: each.answer is not None for each in tree.classes(question)}
-    path = np.array([ends[name] for name in frame[label_column(question)].to_list()], dtype=float)
-    answers = list(tree.question(question).answers)
-    votes = numeric_columns(frame, [vote_column(question, answer) for answer in answers], "catalogue")
-    total = votes.sum(axis=1)
-    enough = total >= _USUAL_CUT
-    alpha = frame["alpha"].to_numpy()
-    cut = Bins.cut(alpha, FIFTHS)
-    shown = tree.question(question).shown or answers[:1]
-    majority = np.isin(votes.argmax(axis=1), [answers.index(answer) for answer in shown])
-    columns = [
-        cut.averages(values)[0]
-        for values in (path, total, enough.astype(float), np.where(enough, majority.astype(float), np.nan))
-    ]
-    rows = [
-        [f"{low:.1f} to {high:.1f}", number(asked), number(mean, ".1f"), number(part), number(answered)]
-        for low, high, asked, mean, part, answered in zip(cut.edges[:-1], cut.edges[1:], *columns, strict=True)
-    ]
-    head = ["α", "on the majority path", "votes for the question", f"at least {_USUAL_CUT} votes"]
-    head.append(f"{' or '.join(shown)} among these, by majority")
-    note = (
-        "A selection by the number of votes selects by α, and by how the answer changes what volunteers say before. "
-        "The corrected fractions use all galaxies."
-    )
-    return Table("Who was asked (fraction of the galaxies)", head, rows, note)

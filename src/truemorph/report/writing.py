@@ -18,7 +18,7 @@ from truemorph.io import plain, write_json
 from truemorph.questions import slug
 from truemorph.report.changes import CHANGE, changed_to
 from truemorph.report.distributions import distributions
-from truemorph.report.evidence import TRUTH, Evidence, argument, gather
+from truemorph.report.evidence import TRUTH, Evidence, argument
 from truemorph.report.figures import (
     among_similar,
     at_fixed_alpha,
@@ -30,11 +30,23 @@ from truemorph.report.figures import (
     styles_of,
 )
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
+from truemorph.report.gather import gather
 from truemorph.report.lights import DATA, MODEL, ONE_CLASS, lights
 from truemorph.report.measures import agreement, moved_names
 from truemorph.report.networks import ABOUT_MAPS, looks, training
 from truemorph.report.options import ReportOptions
-from truemorph.report.page import Illustration, Page, Section, Table, in_order, verdict, write_illustrations, write_page
+from truemorph.report.page import (
+    Illustration,
+    Page,
+    Section,
+    Table,
+    checks_told,
+    findings_of,
+    folder_beside,
+    verdict,
+    write_illustrations,
+    write_page,
+)
 from truemorph.results import Result, number, percent, text_table, with_error
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
@@ -91,9 +103,7 @@ def make_report(
     label changes go to `<name>_files` beside the page. `context` is what is known about these data beforehand.
     """
     options = options or ReportOptions()
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"{out}: a report is an .html file")
-    files = out.with_name(f"{out.stem}_files")
+    files = folder_beside(out)
     evidence = gather(sources, options, files)
     models = {one.name: one.classifier for one in evidence.models}
     styles, counted = styles_of(evidence), evidence.classes[1]
@@ -101,7 +111,7 @@ def make_report(
     curves, of_columns = distributions(evidence)
     maps, of_maps = looks(models, evidence.frame, evidence.catalogue, options, styles, evidence.classes)
     judged = lights(evidence, {MODEL: [*of_runs, *of_maps], DATA: [*of_columns, *context]})
-    findings = tuple(in_order([finding for one in judged for finding in one.findings]))
+    findings = findings_of(judged)
     examples, changed, drawn = changed_galaxies_section(evidence)
     names = ", ".join(one.name for one in evidence.models) or "labels and resolution"
     said = sentences(evidence)
@@ -127,8 +137,7 @@ def make_report(
             "headline": page.headline,
             "answer": page.answer,
             "verdict": page.verdict,
-            "findings": [one.to_dict() for one in findings],
-            "passed": [{"name": name, "measured": measured} for one in judged for name, measured in one.passed],
+            **checks_told(judged),
             "measured_on": evidence.which,
             "classes": evidence.classes,
             "definition": evidence.catalogue.metadata.get("definition"),
@@ -153,21 +162,7 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         )
         by_alpha = by_alpha.with_columns(corrected=None, lowest=None)
     low, high = by_alpha.row(0, named=True), by_alpha.row(-1, named=True)
-    both = f"{percent(low['labelled'])} there and {percent(high['labelled'])} where galaxies are well resolved"
-    rise = high["labelled"] - low["labelled"]
-    error = float(np.hypot(low["labelled_stderr"], high["labelled_stderr"]))
-    if rise > 2 * error and low["corrected"] is not None and low["lowest"] > low["labelled"]:
-        missed = 1 - low["labelled"] / max(low["corrected"], 1e-9)
-        many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
-        who = "The simulated labels" if evidence.gold_name == TRUTH else "The observed labels"
-        what = f"{many} {counted} galaxies"
-        headline = f"{who} miss {what} where resolution is poor: the {counted} fraction is {both}."
-    else:
-        course = "does not change" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
-        both = f"{percent(low['labelled'])} in poorly and {percent(high['labelled'])} in well resolved galaxies"
-        headline = f"The observed {counted} fraction {course} with resolution: it is {both}."
-        headline += " This may be bias or a real trend." if course == "rises" else ""
-    answer = []
+    headline, answer = _headline(evidence, low, high), list[str]()
     model = evidence.principal
     if model is not None:
         p = float(model.labels.p.mean())
@@ -215,6 +210,23 @@ def sentences(evidence: Evidence) -> dict[str, str]:
     if own.get("definition"):
         remark = f"Definition of {counted}: {own['definition'].rstrip('.')}. {remark}"
     return {"headline": headline, "answer": " ".join(answer), "remark": remark} | _when_good(evidence)
+
+
+def _headline(evidence: Evidence, low: dict[str, Any], high: dict[str, Any]) -> str:
+    """How the observed labels change with resolution, from the rows of the lowest and the highest bin of α."""
+    counted = evidence.classes[1]
+    rise = high["labelled"] - low["labelled"]
+    error = float(np.hypot(low["labelled_stderr"], high["labelled_stderr"]))
+    if rise > 2 * error and low["corrected"] is not None and low["lowest"] > low["labelled"]:
+        missed = 1 - low["labelled"] / max(low["corrected"], 1e-9)
+        many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
+        who = "The simulated labels" if evidence.gold_name == TRUTH else "The observed labels"
+        both = f"{percent(low['labelled'])} there and {percent(high['labelled'])} where galaxies are well resolved"
+        return f"{who} miss {many} {counted} galaxies where resolution is poor: the {counted} fraction is {both}."
+    course = "does not change" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
+    both = f"{percent(low['labelled'])} in poorly and {percent(high['labelled'])} in well resolved galaxies"
+    why = " This may be bias or a real trend." if course == "rises" else ""
+    return f"The observed {counted} fraction {course} with resolution: it is {both}.{why}"
 
 
 def _never_second(evidence: Evidence) -> bool:
