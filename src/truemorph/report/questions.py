@@ -297,10 +297,8 @@ def _sentences(evidence: _Evidence, changed: Mapping[str, Changed]) -> tuple[str
     assert applies is not None
     low, high = (_said(quoted, b) for b in (0, -1))
     wrong = abs(quoted.labelled[0] - quoted.fraction[0]) > 2 * quoted.stderr[0]
-    where, of_bins = (
-        f"where {by} {'are' if ',' in first.by else 'is'} lowest",
-        [f"the lowest bin of {by}", "the highest"],
-    )
+    where = f"where {by} {'are' if ',' in first.by else 'is'} lowest"
+    of_bins = [f"the lowest bin of {by}", "the highest"]
     if first.groups:
         of_bins = [f"{by} {first.groups[b]}" for b in (0, -1)]
         where = f"in {of_bins[0]}"
