@@ -47,6 +47,20 @@ def test_errors_include_sampling_weights():
     assert np.mean(np.abs(pulls) < 1.96) > 0.9
 
 
+def test_galaxies_of_hardly_any_weight_do_not_make_errors_smaller():
+    rng, n, kept = np.random.default_rng(0), 4000, slice(1000)
+    column, alpha = rng.normal(size=n), rng.lognormal(2.7, 0.4, n)
+    disk = rng.random(n) < 1 / (1 + np.exp(-2.5 * column))
+    labels = (disk & (rng.random(n) > FLIPS["rayleigh"].flip_probability(alpha))).astype(int)
+    weights = np.where(np.arange(n) < kept.stop, 1.0, 1e-9)
+    every = tm.fit_transition(labels, alpha, intrinsic=column, weights=weights)
+    alone = tm.fit_transition(labels[kept], alpha[kept], intrinsic=column[kept])
+    assert every.values["theta"] == pytest.approx(alone.values["theta"], rel=1e-3)
+    # Without weights, errors are those of the likelihood; with them, of the scatter of its derivatives.
+    for name in ("theta", "disk_fraction"):
+        assert every.stderr[name] == pytest.approx(alone.stderr[name], rel=0.06)
+
+
 def test_every_gold_label_is_counted_as_it_is():
     _, labels, alpha, gold, truth = arrays(n=1000, seed=1, gold=1000, drift=0.5)
     found = tm.debiased_fractions(labels, alpha, gold=gold)

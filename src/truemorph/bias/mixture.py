@@ -304,8 +304,9 @@ def _estimate_of(
     """Make a result from T and p(y | z) at a point, and the covariance of this point."""
     n, best = fitted.mixture.space.size, fitted.maximum
     probabilities, share = fitted.probabilities(), sample.weights / sample.weights.sum()
-    # The fraction is the mean of p(y | z); its error is from the delta method plus the scatter of the mean.
-    variance = fitted.contrast(share, covariance)[1] + np.var(probabilities[:, DISK]) / len(share)
+    # The fraction is the weighted mean of p(y | z); its error is from the delta method plus the scatter of this mean.
+    away = probabilities[:, DISK] - share @ probabilities[:, DISK]
+    variance = fitted.contrast(share, covariance)[1] + np.sum((share * away) ** 2)
     error = fitted.fraction_error(variance, sample.weights)
     return TransitionFit.of(
         fitted.mixture.space,
