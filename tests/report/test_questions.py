@@ -13,6 +13,7 @@ from truemorph.bias.families import transition_to_dict
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.population import PopulationFractions
+from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import path_labels, path_observations
 from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.commands.prepare import prepare_catalogue
@@ -22,6 +23,9 @@ from truemorph.config import training_config
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.questions import Nodes, columns_of, heads_of, read_tree
+from truemorph.report.answer_changes import changed_answers
+from truemorph.report.answers import answers_to
+from truemorph.report.changes import PICTURE
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, read_table, write_table
 
@@ -225,6 +229,21 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
     assert not any(code == "labels-treated-as-correct" for code, _ in problems)
     with pytest.raises(InputError):  # labels of a network that is not given
         write_report(naive, estimates["bar"], out=galaxies / "naive.html", options=given)
+
+
+def test_a_pictures_p_of_a_merged_answer_is_the_sum_of_what_was_merged(galaxies):
+    estimate = Estimate.read(galaxies / "bar.json")
+    model, labels = network(galaxies, "merged", [estimate.transition.nodes], [estimate.to_dict()], 6)
+    rows = labels.with_columns(pl.col("object_id").cast(pl.String))
+    catalogue, of_bars = read_catalogue(galaxies / "cat.parquet"), estimate.fractions.quantities[0]
+    p, ratios = labels.select("p_bar", "p_no_bar").to_numpy(), []
+    for numerator in (of_bars.numerator, of_bars.denominator):  # bars; all answers merged into one
+        quantities = (replace(of_bars, numerator=numerator), *estimate.fractions.quantities[1:])
+        one = replace(estimate, fractions=replace(estimate.fractions, quantities=quantities))
+        answers = answers_to(one, catalogue, {"merged": model}, {"merged": rows}, ReportOptions(maps=0), [])
+        ratios.append(changed_answers(answers, 0).frame[PICTURE].to_numpy())
+    np.testing.assert_allclose(ratios[0], p[:, 0] / p.sum(axis=1))
+    np.testing.assert_allclose(ratios[1], 1.0)
 
 
 def test_networks_that_answer_different_questions_are_on_one_page(galaxies):

@@ -62,7 +62,8 @@ def changed_answers(answers: Answers, galaxies: int) -> Changed:
     columns |= {AFTER: best, _CHANCES: after.probabilities}
     if model is not None:
         head, p = model.head, model.p
-        columns[PICTURE] = p[:, answers.number_in(head)] / np.maximum(p[:, head.numbers].sum(axis=1), 1e-300)
+        answered = p[:, answers.shown_among(head.classes)].sum(axis=1)
+        columns[PICTURE] = answered / np.maximum(p[:, head.numbers].sum(axis=1), 1e-300)
     gold = pl.Series(_GOLD, np.append(answers.transition.nodes.classes, "")[answers.known])
     frame = answers.frame.with_columns(*(pl.Series(name, one) for name, one in columns.items()), gold)
     shown, bad = with_pictures(

@@ -115,7 +115,7 @@ class Answers:
         return self.quantity.name.removesuffix(" fraction")
 
     def number_in(self, head: Head) -> int:
-        """Number of the first answer among the classes of a network."""
+        """Number of the first answer, or the first merged in it, among the classes of a network: maps explain it."""
         return self.shown_among(head.classes)[0]
 
     def shown_among(self, classes: Sequence[str]) -> list[int]:
