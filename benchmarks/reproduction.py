@@ -64,7 +64,6 @@ def archive():
             for row in found["rows"]
         ],
     )
-    print(f"\n{told['answer']}")
     print("## reproduced_statements")
     rows = [[one["text"], one["here"], one["paper"], one["verdict"]] for one in told["statements"]]
     table(["statement of the paper", "here", "in the paper", "here it is"], rows)
