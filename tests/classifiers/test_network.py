@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.models.resnet import Bottleneck
 
 from conftest import stripes, tiny
 from truemorph.bias.curves import MatrixTransition, RayleighTransition
@@ -29,10 +30,12 @@ def test_the_papers_network_is_resnet50_dense_1024_relu_and_classes():
     assert network.head[2].p == 0.0
     for block in (network.backbone.layer2[0], network.backbone.layer3[0]):
         assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))  # ResNet50 v1
-    # Initial weights and batch norms of keras.applications.ResNet50.
+    # Initial weights and batch norms of keras.applications.ResNet50, except the last batch norm of each block.
+    last = [block.bn3 for block in network.modules() if isinstance(block, Bottleneck)]
+    assert len(last) == 16
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
-            assert (layer.weight == 1).all()
+            assert (layer.weight == (not any(layer is one for one in last))).all()
             assert (1 - layer.momentum, layer.eps) == (0.99, 1.001e-5)
         elif isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
             out, inputs, *window = layer.weight.shape

@@ -27,7 +27,10 @@ _HUB = "hf_hub:"
 def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
     """ResNet50 as in Keras: blocks downsample in their first 1×1 convolution (He et al. 2016), not as in v1.5.
 
-    So do initial weights and batch norms (`as_in_keras`). Keras' convolutions have biases, which batch norms cancel.
+    So are initial weights and batch norms (`as_in_keras`), except that the last batch norm of each block starts with a
+    factor of 0 (Goyal et al. 2017, section 5.1). With 1, as in Keras, Adam's first step moves logits by about 5, and
+    training through T(α) hardly leaves p(disk) = 1: smooth labels are then explained by flips, and gradients vanish.
+    Keras' convolutions have biases, which batch norms cancel.
     """
     if pretrained:
         raise ValueError("there are no published weights of resnet50_v1; resnet50 has them")
@@ -47,7 +50,6 @@ def as_in_keras(network: nn.Module) -> nn.Module:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.ones_(layer.weight)  # timm starts with 0 in the last of each block
             layer.momentum, layer.eps = 0.01, 1.001e-5  # Keras calls this a momentum of 0.99
     return network
 
