@@ -129,8 +129,8 @@ _KERAS = "as in Keras"
 SOURCES = {
     **dict.fromkeys(("classifier", "hidden", "image_size", "crop"), _STATED),
     "backbone": f"ResNet50, {_STATED}; with the stride in the 1×1 convolution and a random start, {_LINEAGE}; initial "
-    f"weights and batch norms {_KERAS}, except the last batch norm of each block, which starts at 0 (docs/training.md), "
-    "and biases of convolutions, which batch norms cancel",
+    f"weights and batch norms {_KERAS}, but the last batch norm of each block starts at 0 (docs/training.md), and "
+    "without biases of convolutions, which batch norms cancel",
     "precision": f"{_KERAS}; convolutions of newer GPUs use TF32 in both",
     "learning_rate": f"{_LINEAGE}; ε of Adam is 1e-8 (in Keras 1e-7)",
     **dict.fromkeys(
