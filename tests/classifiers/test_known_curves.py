@@ -90,6 +90,19 @@ def test_explicit_settings_of_the_curve_replace_those_of_a_run_file(tmp_path):
         assert (again.transition, again.naive, again.labels) == expected
 
 
+def test_a_classifier_that_calls_nearly_all_galaxies_the_same_says_so_unless_its_labels_do(prepared, tmp_path):
+    frame, rng = read_catalogue(prepared).frame, np.random.default_rng(3)
+    noise, rare = pl.Series(rng.normal(size=frame.height)), pl.Series((rng.random(frame.height) < 0.01).astype(int))
+    told = {}
+    for name, table in {
+        "informed": frame,
+        "noise": frame.with_columns(x2=noise, x3=noise**2, bulge_fraction=noise**3),
+        "rare": frame.with_columns(label=rare),
+    }.items():
+        told[name] = "nearly-one-class" in codes(train_classifier(table, out=tmp_path / name, naive=True, **DCV14))
+    assert told == {"informed": False, "noise": True, "rare": False}
+
+
 def test_training_on_gold_labels_uses_only_these_and_treats_them_as_correct(prepared, tmp_path):
     settings = {"features": FEATURES, "folds": 1}
     trained = train_classifier(prepared, out=tmp_path / "m", labels="gold", preset="dcv14", settings=settings)

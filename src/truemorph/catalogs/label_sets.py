@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from truemorph.tables import CatalogTable, kind_of, read_table
 Kind = Literal["observed", "column", "labels", "probabilities", "posterior", "truth"]
 # Bins of α, or of another column, in tables and figures.
 FIFTHS = 5
+# From this fraction of one class on, labels say so little that their bias is not meaningful.
+ONE_CLASS = 0.97
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,17 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int | np.nd
         }
         tables.append(pl.DataFrame({"labels": [one.name] * cut.count, **columns}))
     return pl.concat(tables)
+
+
+def nearly_one_class(name: str, fraction: float, kind: str) -> Iterator[Finding]:
+    """Whether a model gives nearly all galaxies the same label."""
+    if fraction >= ONE_CLASS:
+        text = (
+            f"{name} calls {fraction:.1%} of the galaxies {kind}, so its "
+            "labels carry little information. Such labels have a small bias metric, which means nothing."
+        )
+        action = "Use its probabilities instead of its labels, or train for more epochs or on more galaxies."
+        yield Finding("nearly-one-class", "caution", text, action)
 
 
 def label_sets(frame: pl.DataFrame, classes: Sequence[str]) -> list[LabelSet]:

@@ -58,6 +58,13 @@ def training_fractions(model: Any, classes: Sequence[str]) -> tuple[np.ndarray, 
     return mean, scatter.T @ scatter
 
 
+def most_predicted(model: Any) -> tuple[str, float]:
+    """Return the class that most held-out galaxies are predicted to have, and their fraction."""
+    p = model.held_out.select(map(_P.format, model.classes)).to_numpy()
+    fractions = np.bincount(p.argmax(axis=1), minlength=len(model.classes)) / len(p)
+    return model.classes[int(fractions.argmax())], float(fractions.max())
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Compare galaxies with held-out training galaxies."""

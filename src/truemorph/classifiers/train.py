@@ -29,12 +29,13 @@ from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue, rows_where
+from truemorph.catalogs.label_sets import ONE_CLASS, nearly_one_class
 from truemorph.catalogs.paths import path_evidence, path_labels, tree_of
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, load, save_classifier
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
 from truemorph.classifiers.fits import fit_catalogue
-from truemorph.classifiers.held_out import held_out
+from truemorph.classifiers.held_out import held_out, most_predicted
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import RunConfig, run_toml
@@ -202,6 +203,10 @@ def train_on_catalogue(
             f"observable of T(α); they are listed, each with the reason, in {folder / 'left_out.csv'}."
         )
         findings += (Finding("galaxies-left-out", "note", message),)
+    if not of_questions and model.held_out is not None:
+        kind, fraction = most_predicted(model)
+        if np.mean(rows.column("label") == model.classes.index(kind)) < ONE_CLASS:  # its labels differ
+            findings += tuple(nearly_one_class("In validation, the classifier", fraction, kind))
     return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
 
 

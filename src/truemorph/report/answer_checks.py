@@ -9,7 +9,7 @@ import numpy as np
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.scores import balanced_accuracy
-from truemorph.catalogs.label_sets import LabelSet
+from truemorph.catalogs.label_sets import LabelSet, nearly_one_class
 from truemorph.findings import Finding
 from truemorph.report.answers import Answers, Network
 from truemorph.report.evidence import argument
@@ -22,7 +22,6 @@ from truemorph.report.lights import (
     fractions_compared,
     grouped,
     labels_compared,
-    nearly_one_class,
     not_labelled,
     overconfident,
     predicted_labels,

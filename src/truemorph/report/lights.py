@@ -10,7 +10,7 @@ import numpy as np
 from truemorph.bias.checks import LEVEL
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import DISK
-from truemorph.catalogs.label_sets import LabelSet
+from truemorph.catalogs.label_sets import LabelSet, nearly_one_class
 from truemorph.findings import Finding, unique
 from truemorph.report.evidence import Evidence, Model, argument
 from truemorph.report.measures import accuracy_gain, chance_calibration_error, fraction_gain
@@ -19,8 +19,6 @@ from truemorph.tables import numeric_columns
 
 # Of class fractions, which are quoted to two digits.
 _SMALL = 0.05
-# A model that calls this fraction of the galaxies one class.
-ONE_CLASS = 0.97
 # Galaxies of each class that a statement about the dependence of classes on α needs.
 FEWEST_OF_A_CLASS = 20
 # Gold labels with which a correction through T(α) can be compared.
@@ -174,17 +172,6 @@ def not_labelled(name: str, missing: int, labelled: int) -> Iterator[Finding]:
             "here: no readable image, no value of a feature, or a label that its only member was trained on."
         )
         yield Finding("rows-not-labelled", "caution", text, "Check why they are missing; train with `folds` 2 or more.")
-
-
-def nearly_one_class(name: str, fraction: float, kind: str) -> Iterator[Finding]:
-    """Whether a model gives nearly all galaxies the same label."""
-    if fraction >= ONE_CLASS:
-        text = (
-            f"{name} calls {fraction:.1%} of the galaxies {kind}, so its "
-            "labels carry little information. Such labels have a small bias metric, which means nothing."
-        )
-        action = "Use its probabilities instead of its labels, or train for more epochs or on more galaxies."
-        yield Finding("nearly-one-class", "caution", text, action)
 
 
 def treated_as_correct(name: str) -> Finding:

@@ -11,7 +11,7 @@ import numpy as np
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.transitions import DISK, SMOOTH
-from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
+from truemorph.catalogs.label_sets import FIFTHS, ONE_CLASS, LabelSet, fractions_by
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
@@ -31,7 +31,7 @@ from truemorph.report.figures import (
 )
 from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
 from truemorph.report.gather import gather
-from truemorph.report.lights import DATA, MODEL, ONE_CLASS, lights
+from truemorph.report.lights import DATA, MODEL, lights
 from truemorph.report.measures import agreement, moved_names
 from truemorph.report.networks import ABOUT_MAPS, looks, training
 from truemorph.report.options import ReportOptions

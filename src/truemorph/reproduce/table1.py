@@ -16,13 +16,12 @@ from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.metrics import BiasResult
 from truemorph.bias.transitions import DISK, SMOOTH
-from truemorph.catalogs.label_sets import LabelSet
+from truemorph.catalogs.label_sets import ONE_CLASS, LabelSet
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.distributions import SERSIC_BOUNDARY, share_above
-from truemorph.report.lights import ONE_CLASS
 from truemorph.report.measures import BiasTree, numbers_of, table_one
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.models import LABELS, intrinsic_columns
