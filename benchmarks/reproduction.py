@@ -35,7 +35,7 @@ def table(heads, rows):
 
 
 def with_error(value, error, form=".3f"):
-    return f"{value:{form}} ± {error:{form.lstrip('+')}}"
+    return f"{value:{form}} ± {error:{form}}"
 
 
 def archive():

@@ -206,7 +206,7 @@ def train_on_catalogue(
     if not of_questions and model.held_out is not None:
         kind, fraction = most_predicted(model)
         if np.mean(rows.column("label") == model.classes.index(kind)) < ONE_CLASS:  # its labels differ
-            findings += tuple(nearly_one_class("In validation, the classifier", fraction, kind))
+            findings += tuple(nearly_one_class("On held-out galaxies, the classifier", fraction, kind))
     return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
 
 
