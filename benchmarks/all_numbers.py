@@ -118,6 +118,8 @@ ENTRIES = (
     Entry("bars_efigi", 30, "known_bars.py efigi", (DATA,)),
     Entry("bars_gz2", 10, "known_bars.py real", (DATA,)),
     Entry("twins twins_octiles", 10, "twins.py"),
+    Entry("sersic_of_pictures", 5, "sersic_of_pictures.py ../shared/data", (DATA,)),
+    Entry("labelling_precision", 20, "labelling_precision.py ../shared/data", (DATA,)),
     Entry("simulated_images", 1, "simulator.py compare", (DATA,)),
     Entry("reproduced_votes", 1, "reproduction.py votes ../shared/data", (DATA,)),
     Entry("reproduced_table reproduced_statements", 12, "reproduction.py archive", ("tests/archives/simulated.py",)),
