@@ -151,7 +151,10 @@ def test_more_knots_do_not_decrease_the_likelihood(experts):
     assert fine.log_likelihood > coarse.log_likelihood - 0.1
 
 
-@pytest.mark.parametrize(("family", "most"), [("rayleigh", 0.153), ("weibull", 0.15), ("fisk", 0.211)])
+MORE = [pytest.param(*one, marks=pytest.mark.slow) for one in (("weibull", 0.15), ("fisk", 0.211))]
+
+
+@pytest.mark.parametrize(("family", "most"), [("rayleigh", 0.153), *MORE])
 def test_labels_alone_without_columns(experts, family, most):
     fit = fit_transition(experts.flagged, experts.alpha, family)
     found = debiased_fractions(experts.flagged, experts.alpha, fit)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import polars as pl
+import pytest
 import simplejpeg
 from PIL import Image
 from scipy import ndimage
@@ -46,6 +47,7 @@ def through(image, size, quality):
     return simplejpeg.decode_jpeg(data)
 
 
+@pytest.mark.slow
 def test_stars_have_the_width_that_the_field_gives_them(shared_data):
     """Galaxies of known R90 and PSF; stars are wider than the PSF, so simulated images go through the same steps."""
     known = pl.col("petroR90").is_not_null() & (pl.col("psf_fwhm") != 1.32)  # 1.32 is assumed
