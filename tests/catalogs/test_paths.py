@@ -14,7 +14,7 @@ from truemorph.commands.bias import measure_bias
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.transition import estimate_transition
 from truemorph.errors import InputError
-from truemorph.questions import read_tree
+from truemorph.questions import packaged_trees, read_tree
 from truemorph.report.measures import rows_in_bins
 
 GZ2 = read_tree("gz2")
@@ -53,6 +53,23 @@ def catalogue(tmp_path_factory):
     out = tmp_path_factory.mktemp("bars") / "cat.parquet"
     prepare_catalogue(survey(), question="bar", out=out)
     return out
+
+
+@pytest.mark.parametrize("tree", list(packaged_trees()), ids=lambda one: one.name)
+def test_tables_of_surveys_are_recognised_by_the_columns_of_their_tree(tree):
+    """Under the last of the names that a tree has for each column, which are those of one survey only."""
+    rng, votes = np.random.default_rng(0), {}
+    template = (tree.counts or tree.fractions)[0]
+    for asked in tree.gates("bar"):
+        drawn = rng.multinomial(40, [1 / len(asked.answers)] * len(asked.answers), 200)
+        names = [template.format(column=one[-1]) for one in asked.answers.values()]
+        votes |= dict(zip(names, (drawn if tree.counts else drawn / 40).T, strict=True))
+    total = {tree.totals[0]: np.full(200, 40)} if tree.totals else {}
+    frame = pl.DataFrame({"id": np.arange(200), "alpha": rng.uniform(2, 20, 200), **votes, **total})
+    got = prepare_catalogue(frame, id="id", alpha="alpha", question="bar").catalogue
+    assert got.metadata["tree"]["name"] == tree.name
+    assert got.metadata["about"].startswith(tree.about.partition(" (")[0].partition(",")[0])
+    assert got.frame["label_bar"].n_unique() > 2
 
 
 def test_prepare_adds_majority_paths_and_votes_of_a_question(catalogue):

@@ -173,8 +173,7 @@ def prepare(
         drawn_from = f"The sample is drawn among {complete.sum():,d} of {complete.size:,d} galaxies: {lacked}."
         drawing.append(Finding("sample-of-complete", "note", drawn_from))
     findings += drawing
-    of_survey = described.get("votes") and read_tree(tree).about  # its tree says what it asked for
-    if not (kind.definition or of_survey):
+    if not (kind.definition or described.get("about")):
         action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
         findings.append(
             Finding("definition-missing", "note", f"What counts as {kind.classes[1]} is not stated.", action)
@@ -257,6 +256,7 @@ def read_tables(
     joins: Iterable[Any] = (),
     columns: dict[str, str] | None = None,
     votes: dict[str, str] | None = None,
+    about: str | None = None,
     psf_fwhm: Any = None,
     keep: str | Iterable[str] = (),
     cosmology: str | None = None,
@@ -269,7 +269,7 @@ def read_tables(
 
     `joins` are `Join`, or tables that are joined by object id. `columns` are those that differ from the mapping's,
     where "smooth", "disk" and "artefact" stand for vote fractions or numbers of votes, depending on the values; `votes`
-    are such columns that a tree names.
+    are such columns that a tree names, and `about` says of which survey.
     """
     if preset is not None and mapping is not None:
         raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')
@@ -297,6 +297,8 @@ def read_tables(
         "cosmology": cosmology,
         "classes": classes,
         "definition": definition,
+        "about": about,
+        "votes": f"columns that the tree names: {', '.join(votes.values())}" if votes else None,
     }
     if psf_fwhm is not None:
         try:

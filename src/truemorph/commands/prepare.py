@@ -13,7 +13,7 @@ from pydantic import SkipValidation
 from truemorph.arguments import Names, Rules, Seed, Table, validated
 from truemorph.catalogs.crossmatch import Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping
-from truemorph.catalogs.paths import count_experts, flat_tree, root_columns
+from truemorph.catalogs.paths import count_experts, flat_tree, recognised_tree, root_columns
 from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
 from truemorph.errors import InputError
 from truemorph.findings import unique
@@ -153,7 +153,8 @@ def prepare_catalogue(
     question : sequence of str
         Questions of the decision tree, comma-separated, such as bar,spiral, whose labels and votes are added.
     tree : path, Tree or dict, optional
-        Decision tree: a survey's name or a TOML file; default that of the preset.
+        Decision tree: a survey's name or a TOML file; default that of the preset, or of the first survey whose columns
+        the table has.
     answers : sequence of str
         Of a question without a tree: its answers, such as none,minor,major, each with the column of its votes, as in
         none=n_none.
@@ -206,6 +207,14 @@ def prepare_catalogue(
     if dry_run:
         return _mapping(table, options)
     chosen: Any = tree
+    if (
+        question
+        and table is not None
+        and not answers
+        and all(one is None for one in (tree, preset, mapping, smooth, disk, label))
+    ):
+        table = read_table(table)
+        chosen = recognised_tree(question, table.frame.columns, options["columns"])
     if answers:
         if len(question) != 1 or tree is not None:
             raise InputError("`answers` are those of one question (`question`), without a tree; name it")
@@ -219,7 +228,7 @@ def prepare_catalogue(
     if chosen is not None and smooth is None and disk is None and label is None:
         table, asked = read_table(table), read_tree(chosen)
         votes, names = root_columns(asked, table.frame.columns)
-        options |= {"votes": votes, "classes": classes or names}
+        options |= {"votes": votes, "about": asked.about, "classes": classes or names}
     survey = None
     if tiles is not None:
         if size is None or out is None:
