@@ -124,6 +124,7 @@ def main(many=100_000, minutes=0):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = small_model(folder)
+        labelled(model, write_images(folder / "first", 1, "folder"), "--out", folder / "first.parquet")  # converts it
         print("| | peak memory, MB | seconds |\n|---|---|---|")
         for kind in ("tar", "folder"):
             for n in (FEW, many):
