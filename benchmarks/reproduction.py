@@ -101,10 +101,10 @@ def full():
         + [f"{with_error(row['bootstrap_mean'], row['bootstrap_std'])} ({row['floor']:.3f})" for row in (one, other)]
         for one, other in zip(told["table1"]["rows"], more["table1"]["rows"], strict=True)
     ]
-    table(
-        ["CV18 of 12,192 test galaxies (floor)", "8 leaves, 8 bins, as in the lineage's code", "64 leaves, 7 bins"],
-        rows,
-    )
+    heads = ["CV18 of 12,192 test galaxies (floor)", "8 leaves, 8 bins, as in the lineage's code", "64 leaves, 7 bins"]
+    table(heads, rows)
+    thetas = {one["name"]: with_error(one["theta"], one["stderr"], ".2f") for one in told["table1"]["theta"]}
+    print(f"\nθ is {thetas['dcv14']} by DCV14 and {thetas['ddb']} as DDB fits it, both without weights.")
     print("## reproduced_choices")
     chosen = ("intrinsic columns", "leaves and bins", "galaxies on which bias is measured", "estimator of θ")
     rows = [[one["what"], one["here"], one["effect"]] for one in told["reasons"] if one["what"] in chosen]
