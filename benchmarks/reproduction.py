@@ -2,7 +2,7 @@
 
     python benchmarks/reproduction.py archive | full | votes DATA
 
-archive: 7,000 galaxies with θ = 11.25, whose class fractions do not depend on α, fetched from a local server and
+archive: 7,000 galaxies with θ = 11.25, whose true disk fraction rises with α, fetched from a local server and
 reproduced at scale "quick". full: 240,000 of them at scale "paper", without networks. votes: CV14 of Galaxy Zoo 2's
 votes and of Hart et al.'s, and θ, without networks.
 """
