@@ -19,7 +19,7 @@ from truemorph.catalogs.sampling import SPLITS
 from truemorph.config import by_commas
 from truemorph.errors import InputError, nearest
 from truemorph.io import checked, read_toml
-from truemorph.questions import SMOOTH_OR_DISK, check_class_names
+from truemorph.questions import SMOOTH_OR_DISK, Tree, check_class_names, packaged_trees
 
 # Presets tried, in this order, if no mapping is named. gz2-debiased is not among them, because debiased votes must be
 # chosen explicitly.
@@ -225,6 +225,30 @@ def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: I
         f"{table_name}: unknown kind of catalogue, with columns {', '.join(existing[:12])}; name its columns (`id`, "
         "`smooth` and `disk`, or `label`), or describe the table in a mapping (`preset`=gz2 with `dry_run` shows one)"
     )
+
+
+def recognised_tree(questions: Sequence[str], existing: Sequence[str], named: Iterable[str] = ()) -> Tree | None:
+    """Return the first survey's tree whose columns a table has for some questions; None if that of its preset does.
+
+    `named` are the columns that the user named, by truemorph's names.
+    """
+
+    def fits(tree: Tree) -> bool:
+        gates = {gate.name for one in questions for gate in tree.gates(one)}
+        try:
+            tree.columns(list(gates), existing)
+        except InputError:
+            return False
+        return True
+
+    try:
+        own = detect_mapping(existing, chosen=named).tree
+    except InputError:  # no preset
+        own = None
+    trees = [one for one in packaged_trees() if set(questions) <= {asked.name for asked in one.questions}]
+    if own is not None and any(one.name == own and fits(one) for one in trees):
+        return None
+    return next(filter(fits, trees), None)
 
 
 def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: str = "table") -> dict[str, Any]:

@@ -6,7 +6,7 @@ A catalogue has, for each question, `label_<question>`, the name of the class by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,11 +17,10 @@ from truemorph.bias.regressions import TreeTransition
 from truemorph.catalogs.catalogue import ID_COLUMNS
 from truemorph.catalogs.columns import ADDED, vote_findings
 from truemorph.catalogs.label_sets import Kind, LabelSet
-from truemorph.catalogs.mapping import detect_mapping
 from truemorph.catalogs.other_labels import OtherLabels
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
-from truemorph.questions import NOT_APPLICABLE, Nodes, Tree, Votes, packaged_trees, read_tree, slug
+from truemorph.questions import NOT_APPLICABLE, Nodes, Tree, Votes, read_tree, slug
 from truemorph.tables import CatalogTable, numeric_columns
 
 
@@ -112,30 +111,6 @@ def count_experts(table: CatalogTable, tree: Tree, experts: Sequence[str], ids: 
         others = [one for one in frame.columns if one not in (key, *answers.values())]
         frame = frame.group_by(key, maintain_order=True).agg(pl.col(others).first(), pl.col(*answers.values()).sum())
     return replace(table, frame=frame)
-
-
-def recognised_tree(questions: Sequence[str], existing: Sequence[str], named: Iterable[str] = ()) -> Tree | None:
-    """Return the first survey's tree whose columns a table has for some questions; None if that of its preset does.
-
-    `named` are the columns that the user named, by truemorph's names.
-    """
-
-    def fits(tree: Tree) -> bool:
-        gates = {gate.name for one in questions for gate in tree.gates(one)}
-        try:
-            tree.columns(list(gates), existing)
-        except InputError:
-            return False
-        return True
-
-    try:
-        own = detect_mapping(existing, chosen=named).tree
-    except InputError:  # no preset
-        own = None
-    trees = [one for one in packaged_trees() if set(questions) <= {asked.name for asked in one.questions}]
-    if own is not None and any(one.name == own and fits(one) for one in trees):
-        return None
-    return next(filter(fits, trees), None)
 
 
 def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], tuple[str, str]]:

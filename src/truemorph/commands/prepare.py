@@ -12,8 +12,8 @@ from pydantic import SkipValidation
 
 from truemorph.arguments import Names, Rules, Seed, Table, validated
 from truemorph.catalogs.crossmatch import Join, read_join
-from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping
-from truemorph.catalogs.paths import count_experts, flat_tree, recognised_tree, root_columns
+from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping, recognised_tree
+from truemorph.catalogs.paths import count_experts, flat_tree, root_columns
 from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
 from truemorph.errors import InputError
 from truemorph.findings import unique
