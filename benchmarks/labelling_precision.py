@@ -3,7 +3,7 @@
     python benchmarks/labelling_precision.py DATA
 
 Preset "quick" on simulated galaxies, and ResNet50 of preset "standard" (3 epochs, one network) on the images of Galaxy
-Zoo 2 in DATA, which it was trained on: differences between engines don't depend on it.
+Zoo 2 in DATA. They are also its training images, which does not matter for differences between engines.
 """
 
 import sys

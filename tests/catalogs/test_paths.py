@@ -66,7 +66,9 @@ def test_tables_of_surveys_are_recognised_by_the_columns_of_their_tree(tree):
         votes |= dict(zip(names, (drawn if tree.counts else drawn / 40).T, strict=True))
     total = {tree.totals[0]: np.full(200, 40)} if tree.totals else {}
     frame = pl.DataFrame({"id": np.arange(200), "alpha": rng.uniform(2, 20, 200), **votes, **total})
-    got = prepare_catalogue(frame, id="id", alpha="alpha", question="bar").catalogue
+    named = {"id": "id", "alpha": "alpha", "question": "bar"}
+    got = prepare_catalogue(frame, **named).catalogue
+    assert prepare_catalogue(frame, **named, dry_run=True).to_dict()["about"] == got.metadata["about"]
     assert got.metadata["tree"]["name"] == tree.name
     assert got.metadata["about"].startswith(tree.about.partition(" (")[0].partition(",")[0])
     assert got.frame["label_bar"].n_unique() > 2

@@ -204,8 +204,6 @@ def prepare_catalogue(
         "classes": classes,
         "definition": definition,
     }
-    if dry_run:
-        return _mapping(table, options)
     chosen: Any = tree
     if (
         question
@@ -223,12 +221,14 @@ def prepare_catalogue(
         if chosen is None:
             raise InputError("name the answers that experts gave (`answers`), and the question (`question`)")
         table = count_experts(read_table(table), read_tree(chosen), experts, id)
-    if table is None:
+    if table is None and not dry_run:
         raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
-    if chosen is not None and smooth is None and disk is None and label is None:
+    if table is not None and chosen is not None and smooth is None and disk is None and label is None:
         table, asked = read_table(table), read_tree(chosen)
         votes, names = root_columns(asked, table.frame.columns)
         options |= {"votes": votes, "about": asked.about, "classes": classes or names}
+    if dry_run:
+        return _mapping(table, options)
     survey = None
     if tiles is not None:
         if size is None or out is None:

@@ -155,8 +155,8 @@ class Alignment:
 def quantised(network: Any, pixels: np.ndarray) -> Any:
     """Quantise a network to an int8 OpenVINO model, calibrated on uint8 images (N, S, S, 3).
 
-    The first layer is not quantised: bf16 represents pixels exactly. The bias from rounding is corrected layer by
-    layer: independent corrections changed three times as many labels.
+    The first layer is not quantised: bf16 represents pixels exactly. The mean rounding error is corrected in one
+    layer after the other: independent corrections changed three times as many labels.
     """
     import nncf  # takes seconds
 
