@@ -11,7 +11,7 @@ import pytest
 import truemorph as tm
 from conftest import ROOT
 from truemorph.archives.fetch import ARCHIVES
-from truemorph.bias.families import COMPARED, WITH_FORMULA
+from truemorph.bias.families import COMPARED, KNOWN_CURVES
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.mapping import PRESETS
 from truemorph.classifiers.engines import ENGINES
@@ -72,7 +72,7 @@ def test_pages_include_the_tables_that_benchmarks_make():
         (("docs/catalogues.md",), NAMED),
         (("docs/catalogues.md", "src/truemorph/commands/prepare.py"), PRESETS),
         (("docs/statistics.md", "src/truemorph/commands/transition.py"), (*COMPARED, "constant", "matrix", "logistic")),
-        (("src/truemorph/commands/train.py",), WITH_FORMULA),
+        (("src/truemorph/commands/train.py",), KNOWN_CURVES),
         (("docs/labelling.md", "src/truemorph/commands/label.py"), ENGINES),
     ],
     ids=["archives", "columns", "presets", "families", "known curves", "engines"],

@@ -17,7 +17,7 @@ from truemorph.bias.curves import (
     TabulatedTransition,
     WeibullTransition,
 )
-from truemorph.bias.families import FAMILIES, WITH_FORMULA, transition_from_dict, transition_to_dict
+from truemorph.bias.families import FAMILIES, KNOWN_CURVES, transition_from_dict, transition_to_dict
 from truemorph.bias.regressions import LogisticTransition
 from truemorph.errors import InputError
 
@@ -58,7 +58,7 @@ def tabulated(draw):
 transitions = st.one_of(
     *(
         st.builds(one, **{name: KINDS[kind] for name, kind in one.free.items()}, false_disk=false_disks)
-        for one in (*map(FAMILIES.get, WITH_FORMULA), ConstantTransition)
+        for one in (*map(FAMILIES.get, KNOWN_CURVES), ConstantTransition)
     ),
     monotone(),
     logistic(),

@@ -22,7 +22,7 @@ from truemorph.benchmark.worlds import GZ2, HART, SIMULATED, WITH_PICTURES, Worl
 from truemorph.bias.binning import RankedTable
 from truemorph.bias.curves import ConstantTransition, MatrixTransition
 from truemorph.bias.diagnostics import compare_families
-from truemorph.bias.families import WITH_FORMULA
+from truemorph.bias.families import IN_RANGES
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.result import TransitionFit
@@ -102,7 +102,7 @@ Estimate = Callable[[World], TransitionFit]
 def _best_of_families(world: World, observed: np.ndarray, **options: Any) -> TransitionFit:
     """Fit all families and return the one of lowest AIC."""
     rows = world.learning
-    found = compare_families(observed[rows], world.alpha[rows], WITH_FORMULA, **options)
+    found = compare_families(observed[rows], world.alpha[rows], IN_RANGES, **options)
     return found.fits[found.best]
 
 
@@ -285,7 +285,7 @@ def twin_transition(bench: Bench) -> Transition:
         labels.append((rng.random(sharp.size) < emulator.predict_proba(pictures)[:, 1]).astype(np.int64))
     observed, gold = np.concatenate(labels), np.tile(world.labels[sharp], _TWIN_LEVELS)
     false_disk = "fit" if np.any((gold == 0) & (observed == 1)) else 0.0
-    found = compare_families(observed, np.repeat(levels, sharp.size), WITH_FORMULA, gold=gold, false_disk=false_disk)
+    found = compare_families(observed, np.repeat(levels, sharp.size), IN_RANGES, gold=gold, false_disk=false_disk)
     return found.fits[found.best].transition
 
 
@@ -344,7 +344,7 @@ def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: 
         return DebiasedLogisticRegression(family).fit(columns[rows], world.labels[rows], alpha=world.alpha[rows])
 
     if family is None:
-        whole = {one: fitted(one, np.arange(world.truth.size)) for one in WITH_FORMULA}
+        whole = {one: fitted(one, np.arange(world.truth.size)) for one in IN_RANGES}
         # AIC, as families have one or two parameters.
         family = min(whole, key=lambda one: len(whole[one].stderr_) - whole[one].log_likelihood_)
     fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)

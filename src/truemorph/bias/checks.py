@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import chdtrc
 
 from truemorph.bias.binning import Bins
+from truemorph.bias.fields import field_findings
 from truemorph.bias.sample import Sample
 from truemorph.findings import Finding
 from truemorph.questions import NOT_APPLICABLE
@@ -30,17 +31,19 @@ _FEWEST_COPIES = 10
 def selection_findings(sample: Sample) -> list[Finding]:
     """Return findings on which galaxies have a gold label: other labels than all galaxies, copies of them, gaps in α.
 
-    Labels of gold rows are compared with those of all rows at the same α (see `_excess`), unless their selection is
-    known, in four parts of the range of α so that excesses of opposite sign do not cancel. The fraction of gold rows
-    may vary with α.
+    Labels of gold rows are compared with those of all rows at the same α and intrinsic columns (see `_excess`), unless
+    their selection is known, in four parts of the range of α so that excesses of opposite sign do not cancel. The
+    fraction of gold rows may vary with α and these columns.
     """
-    copies = _copies(sample)
+    findings = [*_copies(sample), *field_findings(sample)]
     if sample.probability is not None:
-        return [*copies, *_known_selection(sample.probability, sample.known)]
+        return [*findings, *_known_selection(sample.probability, sample.known)]
+    columns = [] if sample.intrinsic is None else sample.intrinsic.T
     return [
         *_not_random(sample.observed, sample, of_votes=sample.votes is not None),
-        *copies,
-        *_gaps(sample.alpha, sample.known),
+        *findings,
+        *_gaps("α", sample.alpha, sample.known),
+        *(gap for k, one in enumerate(columns, 1) for gap in _gaps(f"intrinsic column {k}", one, sample.known)),
     ]
 
 
@@ -62,8 +65,8 @@ def _not_random(observed: np.ndarray, sample: Sample, of_votes: bool) -> list[Fi
         return []
     stratum = _strata(alpha, has_gold)
     part = _parts(stratum, has_gold)
-    parts = [part == one for one in np.unique(part[has_gold])]
-    excesses = [_excess(observed[rows], stratum[rows], has_gold[rows], weights[rows]) for rows in parts]
+    parts, given = [part == one for one in np.unique(part[has_gold])], _columns_given(sample)[good]
+    excesses = [_excess(observed[rows], stratum[rows], has_gold[rows], weights[rows], given[rows]) for rows in parts]
     degrees = len(excesses) * (observed.shape[1] - 1)
     p_value = float(chdtrc(degrees, max(0.0, sum(chi_squared for chi_squared, _ in excesses))))
     worst = int(np.argmax([chi_squared for chi_squared, _ in excesses]))
@@ -87,8 +90,8 @@ def _not_random(observed: np.ndarray, sample: Sample, of_votes: bool) -> list[Fi
     )
     action = (
         "If only some of the galaxies could get a gold label, such as the brightest, leave out the others (`where`). "
-        "Otherwise give gold labels to a random part of the galaxies, or to galaxies that are selected with known "
-        "probabilities (`truemorph gold plan`)."
+        "If they were selected by a column, give it (`intrinsic`). Otherwise give gold labels to a random part of the "
+        "galaxies, or to galaxies that are selected with known probabilities (`truemorph gold plan`)."
     )
     return [Finding("gold-not-random", "problem", message, action)]
 
@@ -113,8 +116,8 @@ def _copies(sample: Sample) -> list[Finding]:
     return [Finding("gold-equals-labels", "caution", message, action)]
 
 
-def _gaps(alpha: np.ndarray, has_gold: np.ndarray) -> list[Finding]:
-    """Say where no galaxy has a gold label: runs of galaxies in α that are longer than chance would give."""
+def _gaps(name: str, alpha: np.ndarray, has_gold: np.ndarray) -> list[Finding]:
+    """Say where no galaxy has a gold label: runs of galaxies in α or a column that are longer than chance would give."""
     n, n_gold = alpha.size, int(has_gold.sum())
     # At random, one of n gold labels begins a gap longer than a fraction t with probability n (1 - t)^n at most.
     longest = max(_GAP, 1 - (LEVEL / n_gold) ** (1 / n_gold))
@@ -126,7 +129,7 @@ def _gaps(alpha: np.ndarray, has_gold: np.ndarray) -> list[Finding]:
         return []
     where = ", ".join(f"from {order[begin[k]]:.3g} to {order[end[k] - 1]:.3g}" for k in wide)
     message = (
-        f"No galaxy has a gold label at α {where}, where {(end - begin)[wide].sum() / n:.0%} of the galaxies are. "
+        f"No galaxy has a gold label at {name} {where}, where {(end - begin)[wide].sum() / n:.0%} of the galaxies are. "
         "Fractions and T(α) there are extrapolations, and fractions of all galaxies rest on them."
     )
     action = "Give gold labels there too, or leave these galaxies out (`where`)."
@@ -152,11 +155,13 @@ def _known_selection(probability: np.ndarray, has_gold: np.ndarray) -> list[Find
 def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[Finding]:
     """Warn if gold rows differ from all rows at the same α in a column that the estimate does not use.
 
-    Each is tested as in `selection_findings`, at a level of 1 % divided by the number of columns; NaN are left out.
+    Each is tested as in `selection_findings`, at fixed label too, at a level of 1 % divided by the number of columns;
+    NaN are left out.
     """
     from scipy.stats import rankdata  # takes a second
 
     has_gold, stratum = sample.known, _strata(sample.alpha, sample.known)
+    given = np.column_stack([sample.observed[:, 1:], _columns_given(sample)])
     unbalanced = []
     for name, values in columns.items():
         good = np.isfinite(values)
@@ -164,7 +169,7 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
             continue
         ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1
         both = np.column_stack([-ranks, ranks])
-        chi_squared, difference = _excess(both, stratum[good], has_gold[good], sample.weights[good])
+        chi_squared, difference = _excess(both, stratum[good], has_gold[good], sample.weights[good], given[good])
         if chdtrc(1, max(0.0, chi_squared)) < LEVEL / len(columns) and abs(difference[1]) > _NOTICEABLE:
             unbalanced.append((name, difference[1]))
     if not unbalanced:
@@ -177,6 +182,13 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
     )
     action = "Give these columns as covariates (`intrinsic`), or sampling weights (`weights`)."
     return [Finding("gold-unbalanced", "caution", message, action)]
+
+
+def _columns_given(sample: Sample) -> np.ndarray:
+    """Return the intrinsic columns and their squares, standardised, shape (N, 2 P)."""
+    columns = np.empty((sample.labels.size, 0)) if sample.intrinsic is None else sample.intrinsic
+    standard = (columns - columns.mean(axis=0)) / np.where(columns.std(axis=0) > 0, columns.std(axis=0), 1.0)
+    return np.concatenate([standard, standard**2], axis=1)
 
 
 def _strata(alpha: np.ndarray, has_gold: np.ndarray) -> np.ndarray:
@@ -194,19 +206,28 @@ def _parts(stratum: np.ndarray, has_gold: np.ndarray) -> np.ndarray:
 
 
 def _excess(
-    observed: np.ndarray, stratum: np.ndarray, has_gold: np.ndarray, weights: np.ndarray
+    observed: np.ndarray, stratum: np.ndarray, has_gold: np.ndarray, weights: np.ndarray, given: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Return χ² and the mean difference, shape (K,), between labels of gold rows and those of their strata.
 
     If gold rows are a random part of the rows, their labels (0 and 1, or vote fractions) are a sample without
     replacement, of m of the n rows of a stratum. Their sum then has the variance m (n - m) / (n (n - 1)) Σ (label -
-    mean)² (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights).
+    mean)² (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights). What columns `given`, shape (N, Q),
+    predict of the labels within strata is subtracted.
     """
     strata, index, size = np.unique(stratum, return_inverse=True, return_counts=True)
     drawn = np.bincount(index[has_gold], minlength=strata.size)
     total = np.bincount(index, weights=weights)
-    mean = np.stack([np.bincount(index, weights=weights * column) / total for column in observed.T], axis=1)
-    residual = weights[:, None] * (observed - mean[index])
+
+    def centred(columns: np.ndarray) -> np.ndarray:
+        sums = [np.bincount(index, weights=weights * column) for column in columns.T]
+        return columns - (np.stack(sums, axis=1) / total[:, None])[index] if sums else columns
+
+    left, scale = centred(observed), np.sqrt(weights)[:, None]
+    if given.shape[1]:
+        design = centred(given)
+        left = left - design @ np.linalg.lstsq(scale * design, scale * left, rcond=None)[0]
+    residual = weights[:, None] * left
     excess = residual[has_gold].sum(axis=0)
     scale = drawn * (size - drawn) / (size * np.maximum(size - 1.0, 1.0))
     covariance = residual.T @ (residual * scale[index, None])

@@ -10,6 +10,7 @@ from scipy.special import xlogy
 from truemorph.bias.calibration import Calibration, calibration
 from truemorph.bias.checks import selection_findings
 from truemorph.bias.result import SIGNIFICANT_GAIN, TransitionFit
+from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.findings import Finding, unique
 
@@ -27,13 +28,17 @@ class Diagnosis:
     calibration: Calibration
 
 
-def diagnose(fit: TransitionFit, rejected: Finding | None = None, tested: str = "") -> Diagnosis:
+def diagnose(
+    fit: TransitionFit, rejected: Finding | None = None, tested: str = "", sample: Sample | None = None
+) -> Diagnosis:
     """Return what limits an estimate, most important first.
 
     `rejected` says that another family describes it better, `tested` that gold labels show constant class fractions.
+    The `sample`, by default that of the fit, has the columns by which gold labels may have been selected.
     """
+    sample = sample or fit.sample
     flat = [] if fit.method == "gold" else [_flat_fractions_assumed(fit, tested)]  # first: it limits everything
-    selected = [] if fit.sample.gold is None else selection_findings(fit.sample)
+    selected = [] if sample.gold is None else selection_findings(sample)
     drift = _drift_findings(fit) if fit.method in ("likelihood", "binned") and fit.sample.observables is None else []
     fitted = calibration(fit)
     # Both may reject the family; the comparison names a better one.

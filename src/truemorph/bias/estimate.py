@@ -261,7 +261,7 @@ def make_estimate(
         check = None if has_gold else _check_with_shown(sample, context.shown, seed)
         settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
         rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-        diagnosis = diagnose(fit, rejected, check.statement if check is not None and settled else "")
+        diagnosis = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)
         fit = replace(fit, findings=diagnosis.findings)
         steps.update(1)
         experts = context.about.get("gold_experts")
@@ -299,7 +299,8 @@ def make_estimate(
         fractions,
         gold_fractions,
         unique(
-            _contradiction(fractions, gold_fractions, gold_stderr),
+            # Gold labels may be selected by intrinsic columns.
+            () if has_gold and sample.intrinsic is not None else _contradiction(fractions, gold_fractions, gold_stderr),
             context.findings,
             fit.findings,
             ignored_findings(fit, context.seen),
@@ -373,14 +374,15 @@ def _with_total(fit: TransitionFit, fractions: PopulationFractions) -> Transitio
     if fractions.samples is None:
         return fit
     weight = fractions.bin_weights / fractions.bin_weights.sum()
+    assert fractions.of_total is not None
     total = np.einsum("b,sbk->sk", weight, fractions.samples)
-    errors = {name: float(total[:, k].std()) for name, k in fraction_names(fit.sample.classes).items()}
+    errors = {name: float(fractions.of_total[0, 0, k]) for name, k in fraction_names(fit.sample.classes).items()}
     return replace(
         fit,
         class_fractions=weight @ fractions.fractions,
         stderr={**fit.stderr, **errors},
         fraction_samples=total,
-        ranges_of_draws=fractions.range_of_total,
+        of_total=fractions.of_total,
     )
 
 
@@ -422,8 +424,6 @@ def _contradiction(
         f"{stderr[worst]:.2f} of the galaxies with a gold label are {counted}."
     )
     action = "Estimate with the gold labels (`gold`)."
-    if fractions.method == "gold":
-        action = "Leave out columns that are measured only for galaxies with a gold label (`intrinsic`)."
     return (Finding("gold-contradicted", "problem", message, action),)
 
 

@@ -35,10 +35,12 @@ FAMILIES: dict[str, Any] = {
     )
 }
 
-# Curves in α, which can be compared by their likelihood on labels alone, and those of them that have a formula.
-_CURVES = {name: one for name, one in FAMILIES.items() if issubclass(one, FlipTransition) and one.varies}
-COMPARED = tuple(_CURVES)
-WITH_FORMULA = tuple(name for name, one in _CURVES.items() if one.free)
+# Curves that can be given with their parameters, such as "rayleigh:11.25".
+KNOWN_CURVES = ("rayleigh", "weibull", "fisk")
+# Candidates, which are compared by their likelihood.
+COMPARED = ("rayleigh", "weibull", "fisk", "monotone")
+# Families that the range from labels alone spans, unless the labels reject them.
+IN_RANGES = ("rayleigh", "weibull", "fisk")
 
 _KINDS = ("scale", "shape", "probability")
 

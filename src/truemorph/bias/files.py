@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import numpy as np
 from pydantic import AfterValidator, BaseModel
 
-from truemorph.bias.families import WITH_FORMULA, family_of, transition_from_dict, transition_to_dict
+from truemorph.bias.families import KNOWN_CURVES, family_of, transition_from_dict, transition_to_dict
 from truemorph.bias.transitions import Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -65,7 +65,7 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
     PSF width in the definition of α, if the catalogue's must be the same.
     """
     name, *rest = str(source).split(":")
-    if rest and name in WITH_FORMULA:
+    if rest and name in KNOWN_CURVES:
         family, (values, *psf) = family_of(name), rest
         try:
             curve = family(**dict(zip(family.free, map(float, values.split(",")), strict=True)))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.diagnosis import diagnose
-from truemorph.bias.families import WITH_FORMULA, family_of
+from truemorph.bias.families import COMPARED, family_of
 from truemorph.bias.gold import by_gold, gold_maximum
 from truemorph.bias.mixture import DELTA, by_bins, by_likelihood, drift_range
 from truemorph.bias.regressions import LogisticTransition, TreeTransition
@@ -84,6 +84,7 @@ def fit_transition(
     delta: float | None = DELTA,
     classes: Sequence[str] | None = None,
     knots: int | Sequence[float] = 8,
+    alpha_error: float = 0.0,
     bootstrap: int = 0,
     seed: int = 0,
 ) -> TransitionFit:
@@ -135,6 +136,9 @@ def fit_transition(
         saves 0.2 s (with intrinsic columns 3 s).
     classes : sequence of str, optional
         Names of the K classes. Default: smooth and disk, or the numbers of those that occur.
+    alpha_error : float, default 0
+        Relative error of α (standard deviation). From labels alone, the range then also spans curves that this error
+        has blurred. Class fractions from gold labels do not need it.
     knots : int or sequence of float, default 8
         Number of knots of "monotone", or their α.
     bootstrap : int, default 0
@@ -177,7 +181,7 @@ def fit_transition(
         gold_probability=gold_probability,
         weights=weights,
     )
-    fit = solve(sample, settings_for(sample, family, method, bins, false_disk, delta, knots, seed))
+    fit = solve(sample, settings_for(sample, family, method, bins, false_disk, delta, knots, seed, alpha_error))
     if bootstrap:
         fit = with_bootstrap_errors(fit, bootstrap, seed)
     return replace(fit, findings=diagnose(fit).findings)
@@ -192,6 +196,7 @@ def settings_for(
     delta: float | None = DELTA,
     knots: Any = 8,
     seed: int = 0,
+    alpha_error: float = 0.0,
 ) -> Settings:
     """Choose the method and family by what a sample has, and check that they suit each other and the sample."""
     has = {"votes": sample.votes is not None, "gold": sample.gold is not None}
@@ -227,12 +232,14 @@ def settings_for(
         raise InputError("T(alpha) of the paths through a decision tree needs gold labels (gold=)")
     if false_disk is not None and cls is not None and not issubclass(cls, FlipTransition):
         raise InputError(f"{cls.family} fits all flip probabilities: remove false_disk")
-    return Settings(method, cls, bins, false_disk, delta, knots, seed)
+    return Settings(method, cls, bins, false_disk, delta, knots, seed, alpha_error)
 
 
 def solve(sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T(α), and its range from labels alone, without findings (see `diagnose`)."""
-    families = [family_of(one) for one in (WITH_FORMULA if settings.family is None else [settings.family])]
+    families = [family_of(one) for one in (COMPARED if settings.family is None else [settings.family])]
+    if settings.family is None:  # of those with a formula
+        families = [one for one in families if one.free]
     check_variation(sample, families[0])
     rate = _false_disk(settings, sample)
     search = Search(
@@ -255,7 +262,7 @@ def solve(sample: Sample, settings: Settings) -> TransitionFit:
     fit = fitted_by(space, sample, replace(settings, family=cls))
     if settings.method == "gold" or settings.delta is None:
         return fit
-    return replace(fit, drift=drift_range(sample, cls, rate, settings.delta))
+    return replace(fit, drift=drift_range(sample, cls, rate, settings.delta, settings.alpha_error))
 
 
 def _space(cls: Any, search: Search, method: str) -> Space:

@@ -30,8 +30,6 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.questions import Quantity, class_names
 
-# Part of the galaxies of a bin with gold labels above which a note says whose errors are given.
-_MOSTLY_GOLD = 0.5
 # Two T(α) are inconsistent if the α at which half of the galaxies are missed differs by this factor.
 _UNLIKE = 1.6
 
@@ -97,12 +95,16 @@ def _through(
         others = alternatives(sample, bins, fit, stderr) if systematic else {}
         assumption, findings = fit.assumption, _fit_findings(fit)
     everything = [(fractions, stderr), *others.values()]
+    low = np.clip(np.min([value - NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
+    high = np.clip(np.max([value + NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
     return {
         "fractions": fractions,
         "stderr": stderr,
         "covariance": covariance,
-        "low": np.clip(np.min([value - NORMAL_95 * error for value, error in everything], axis=0), 0, 1),
-        "high": np.clip(np.max([value + NORMAL_95 * error for value, error in everything], axis=0), 0, 1),
+        "low": low,
+        "high": high,
+        # The error includes the sampling of galaxies; it is not less by much for these galaxies alone.
+        "population": np.stack([stderr, low, high]),
         "method": "inversion of T",
         "assumption": assumption,
         "alternatives": others,
@@ -118,44 +120,52 @@ def _from_gold(
     seed: int,
     paths: np.ndarray | None = None,
     quantities: Sequence[Quantity] = (),
-    population: bool = False,
 ) -> dict[str, Any]:
     """Return the fractions from gold labels, which miss a part of the second class in each bin, if that is known.
 
-    `paths`, shape (N,), are labels that tell more classes apart than gold labels. With `population`, the draws are of
-    the population of which the galaxies are a random sample.
+    `paths`, shape (N,), are labels that tell more classes apart than gold labels.
     """
     assert sample.gold is not None
 
     weight = bins.totals / bins.totals.sum()
     copies = equal_labels(sample)
 
-    def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return fractions, draws, and lowest and highest values in each bin and, in the last row, of all bins."""
+    def regressed(gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return fractions, draws, and the errors of classes and quantities, shape (2, 3, B + 1, K + Q).
+
+        The errors are those of these galaxies, and of the population of which they are a random sample: standard error,
+        lowest and highest value, in each bin and, in the last row, of all bins.
+        """
         labels, n_labels = (sample.labels, sample.n_classes) if paths is None else (paths, int(paths.max()) + 1)
         nested = any(one.denominator is not None for one in quantities)
         regression = NestedRegression if nested else GoldRegression
-        fit = regression.fit(labels, sample.argument, gold, bins, columns, n_labels, sample.n_classes)
+        fit = regression.fit(
+            labels, sample.argument, gold, bins, columns, n_labels, sample.n_classes, fields=sample.fields
+        )
         fractions, samples = fit.fractions(gold, seed)
-        if population:
-            counts = bins.effective_counts()[:, None] * samples
-            # Dirichlet: the population of which a draw of these galaxies is a sample.
-            samples = np.random.default_rng(seed).gamma(np.maximum(counts, 1e-9))
-            samples /= samples.sum(axis=2, keepdims=True)
         if copies:  # these gold labels say nothing on how far the classes are from the labels
             counts = np.bincount(bins.index, gold != UNKNOWN)[:, None]
             scatter = np.random.default_rng(seed).normal(size=samples.shape)
             samples = np.clip(samples + scatter * proportion_error(fractions, counts), 1e-9, None)
             samples /= samples.sum(axis=2, keepdims=True)
-        total = np.concatenate([samples, np.einsum("b,sbk->sk", weight, samples)[:, None]], axis=1)
-        middle = np.concatenate([fractions, (weight @ fractions)[None]])
-        if quantities:  # classes come first
-            total = np.concatenate([total, np.stack([one.of(total) for one in quantities], axis=-1)], axis=-1)
-            middle = np.concatenate([middle, np.stack([one.of(middle) for one in quantities], axis=-1)], axis=-1)
-        low, high = np.nanquantile(total, [0.025, 0.975], axis=0)
-        return fractions, samples, np.fmin(low, middle), np.fmax(high, middle)
 
-    fractions, samples, low, high = regressed(sample.gold)
+        def with_all(values: np.ndarray) -> np.ndarray:
+            """Add all bins together as a last row, and quantities after the classes."""
+            of_all = np.einsum("b,...bk->...k", weight, values)[..., None, :]
+            both = np.concatenate([values, of_all], axis=-2)
+            return np.concatenate([both, *(one.of(both)[..., None] for one in quantities)], axis=-1)
+
+        # Dirichlet: the population of which a draw of these galaxies is a sample.
+        population = np.random.default_rng(seed).gamma(np.maximum(bins.effective_counts()[:, None] * samples, 1e-9))
+        population /= population.sum(axis=2, keepdims=True)
+        middle, errors = with_all(fractions), []
+        for draws in map(with_all, (samples, population)):
+            low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
+            errors.append([np.nanstd(draws, axis=0), np.fmin(low, middle), np.fmax(high, middle)])
+        return fractions, samples, np.array(errors)
+
+    fractions, samples, errors = regressed(sample.gold)
+    low, high = errors[:, 1], errors[:, 2]  # views
     findings, uncertain = list[Finding](), np.zeros(1) if sample.uncertain is None else sample.uncertain
     if uncertain.any():
         for k in range(sample.n_classes):
@@ -163,8 +173,8 @@ def _from_gold(
             rows = uncertain > (1 if quantities and k == 0 else 0)
             if not rows.any():
                 continue
-            _, _, least, most = regressed(np.where(rows, k, sample.gold))
-            low, high = np.minimum(low, least), np.maximum(high, most)
+            others = regressed(np.where(rows, k, sample.gold))[2]
+            low[:], high[:] = np.minimum(low, others[:, 1]), np.maximum(high, others[:, 2])
         message = (
             f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on it. "
             "All ranges contain the results with all of them in any one class."
@@ -172,37 +182,28 @@ def _from_gold(
         findings.append(Finding("gold-uncertain", "caution", message, "Find better images of them."))
     if missed is not None:
         every = np.append(missed, weight @ missed)
-        implied = np.minimum(high[:, DISK] / np.maximum(1 - every, 1e-9), 1.0)
-        high = np.column_stack([high[:, SMOOTH], np.maximum(high[:, DISK], implied)])
-        low = np.column_stack([np.minimum(low[:, SMOOTH], 1 - implied), low[:, DISK]])
+        implied = np.minimum(high[..., DISK] / np.maximum(1 - every, 1e-9), 1.0)
+        high[..., DISK] = np.maximum(high[..., DISK], implied)
+        low[..., SMOOTH] = np.minimum(low[..., SMOOTH], 1 - implied)
         message = (
             "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
             f"{missed.max():.0%} of class {sample.classes[DISK]} in a bin of α. The range reaches what this implies."
         )
         findings.append(Finding("gold-misses", "caution", message, "Label better images of the same galaxies."))
-    low, of_quantities_low = np.split(low, [sample.n_classes], axis=1)
-    high, of_quantities_high = np.split(high, [sample.n_classes], axis=1)
     selection = "known for a random part of the rows"
     if sample.probability is not None:
         selection = "their probabilities of selection are known"
-    if quantities:
-        selection += f"; errors are those of {'the population' if population else 'these galaxies'}"
-    largest = float(np.max(bins.sums(sample.gold >= 0) / bins.totals))
-    if quantities and not population and largest > _MOSTLY_GOLD:
-        message = (
-            f"In a bin, {largest:.0%} of the galaxies have gold labels. Errors are those of these galaxies, and go to "
-            "zero as gold labels approach all of them."
-        )
-        action = "For the population of which they are a sample, ask for its errors (`population`)."
-        findings.append(Finding("errors-of-these-galaxies", "note", message, action))
+    of_classes, of_quantities = np.split(errors, [sample.n_classes], axis=3)
+    (stderr, lowest, highest), population = of_classes[:, :, :-1]
     return {
         "fractions": fractions,
-        "stderr": samples.std(axis=0),
+        "stderr": stderr,
         "covariance": np.cov(samples[:, :, DISK], rowvar=False).reshape(bins.count, -1),
-        "low": low[:-1],
-        "high": high[:-1],
-        "range_of_total": np.column_stack([low[-1], high[-1]]),
-        "quantity_ranges": np.stack([of_quantities_low, of_quantities_high], axis=-1) if quantities else None,
+        "low": lowest,
+        "high": highest,
+        "population": population,
+        "of_total": of_classes[:, :, -1],
+        "of_quantities": of_quantities if quantities else None,
         "quantities": tuple(quantities),
         "gold_counts": np.bincount(bins.index, sample.gold > 0, bins.count).astype(int) if quantities else None,
         "samples": samples,
@@ -241,6 +242,7 @@ def debiased_fractions(
     *,
     gold_probability: Array | None = None,
     gold_uncertain: Array | None = None,
+    gold_field: Array | None = None,
     gold_transition: Transition | None = None,
     covariates: Array | None = None,
     votes: Array | None = None,
@@ -251,7 +253,6 @@ def debiased_fractions(
     seed: int = 0,
     paths: Array | None = None,
     quantities: Sequence[Quantity] = (),
-    population: bool = False,
 ) -> PopulationFractions:
     """Estimate true class fractions in bins of α or of any column, with errors.
 
@@ -278,6 +279,9 @@ def debiased_fractions(
     gold_uncertain : array of bool, shape (N,), optional
         Galaxies whose class people could not tell, or on which they did not agree. The range contains the results with
         all of them smooth, and with all of them disk.
+    gold_field : array of int or str, shape (N,), optional
+        Field on the sky of each gold label, where these are from few fields: errors then include the scatter between
+        fields.
     gold_transition : Transition, optional
         T(α) of the gold labels themselves, where experts saw the volunteers' images: measured with degraded copies
         (`collect_gold`, twins). The range then reaches up to the disk fraction that it implies.
@@ -300,8 +304,6 @@ def debiased_fractions(
     quantities : sequence of Quantity, optional
         Ratios of sums of classes, such as the bar fraction of the galaxies to which this question applies. They need
         gold labels. Bins in which a denominator may be empty are merged.
-    population : bool, default False
-        With gold labels: errors for the population of which the galaxies are a random sample, not for these galaxies.
 
     Returns
     -------
@@ -325,10 +327,8 @@ def debiased_fractions(
     """
     if transition is None and gold is None:
         raise InputError("debiased_fractions needs a transition, gold labels (gold=), or both")
-    if gold is None and (covariates is not None or quantities or population or paths is not None):
-        raise InputError(
-            "covariates, paths, quantities and population need gold labels: pass gold= too, or remove them"
-        )
+    if gold is None and (covariates is not None or quantities or paths is not None):
+        raise InputError("covariates, paths and quantities need gold labels: pass gold= too, or remove them")
     if any(len(one.numerator) != len(quantities[0].numerator) for one in quantities):
         raise InputError("quantities must be ratios of the same classes")
     transition = transition.fit if isinstance(transition, HasFit) else transition
@@ -348,16 +348,18 @@ def debiased_fractions(
         gold=gold,
         gold_probability=gold_probability,
         gold_uncertain=gold_uncertain,
+        gold_field=gold_field,
         weights=weights,
     )
     if weights is None and fit is not None and fit.made_from(sample):
         sample = replace(sample, weights=fit.sample.weights)
+    given = None if covariates is None else check_columns(covariates, "covariates", sample.labels.size)
     found = fractions_in_bins(
         sample,
         used if fit is None else fit,
         by=None if by is None else np.squeeze(float_array(by, name)),
         bins=bins,
-        covariates=None if covariates is None else check_columns(covariates, "covariates", sample.labels.size),
+        covariates=given,
         votes=None if votes is None else check_columns(votes, "votes", sample.labels.size),
         gold_transition=gold_transition,
         systematic=systematic,
@@ -365,9 +367,10 @@ def debiased_fractions(
         seed=seed,
         paths=None if paths is None else check_paths(paths, sample.labels.size),
         quantities=quantities,
-        population=population,
     )
-    before = selection_findings(sample) if gold is not None else [] if fit is None else fit.findings
+    before = [] if fit is None else fit.findings
+    if gold is not None:
+        before = selection_findings(replace(sample, intrinsic=given))
     return replace(found, findings=unique(before, found.findings))
 
 
@@ -385,7 +388,6 @@ def fractions_in_bins(
     seed: int = 0,
     paths: np.ndarray | None = None,
     quantities: Sequence[Quantity] = (),
-    population: bool = False,
 ) -> PopulationFractions:
     """Estimate class fractions of a sample, as `debiased_fractions`, without the findings of its fit and selection."""
     n, fit = sample.labels.size, transition if isinstance(transition, TransitionFit) else None
@@ -416,11 +418,11 @@ def fractions_in_bins(
         missed = None
         if gold_transition is not None and sample.n_classes == 2:
             missed = cut.means(np.asarray(gold_transition.matrix(sample.alpha))[:, DISK, [SMOOTH]])[:, 0]
-        found = _from_gold(sample, cut, columns, missed, seed, paths, quantities, population)
+        found = _from_gold(sample, cut, columns, missed, seed, paths, quantities)
         asked, before = cut.count, found["findings"]
         while cut.count > 1 and (empty := _empty_denominators(found, cut)).size:
             cut = cut.merged(int(empty[0]), column)
-            found = _from_gold(sample, cut, columns, missed, seed, paths, quantities, population)
+            found = _from_gold(sample, cut, columns, missed, seed, paths, quantities)
         if cut.count < asked:
             message = (
                 f"{asked} bins were merged into {cut.count}: in the others, the question may apply to no galaxy, and "

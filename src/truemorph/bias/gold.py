@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from truemorph.bias.binning import Bins, Groups
+from truemorph.bias.fields import FEWEST_FIELDS
 from truemorph.bias.likelihood import ROWS, label_columns
 from truemorph.bias.maximum import (
     Maximum,
@@ -46,6 +47,8 @@ _LEAST_LEFT = 0.1
 # Number of galaxies per bin on which draws are evaluated; the others follow their mean.
 _DRAWN_ON = 400
 _CLIP = 500.0
+# Different probabilities of selection up to which each has an indicator.
+_MOST_LEVELS = 10
 
 
 def quadratic(column: np.ndarray) -> np.ndarray:
@@ -58,12 +61,15 @@ def quadratic(column: np.ndarray) -> np.ndarray:
 
 
 def propensity_columns(probability: np.ndarray) -> np.ndarray:
-    """Covariates for the regression on gold labels, shape (N, 2): log probability of selection, and its square.
+    """Covariates for the regression on gold labels, shape (N, P): log probability of selection, and its square.
 
-    Given them, gold labels are a random part of the rows (Rosenbaum & Rubin 1983, Biometrika 70, 41). If the selection
-    is related to class, the errors are 15 % smaller than with inverse-probability weights (docs/statistics.md).
+    Of few different probabilities, such as those of fields or samples, an indicator of each. Given them, gold labels
+    are a random part of the rows (Rosenbaum & Rubin 1983, Biometrika 70, 41). If the selection is related to class,
+    the errors are 15 % smaller than with inverse-probability weights (docs/statistics.md).
     """
-    return quadratic(np.log(np.maximum(probability, probability[probability > 0].min())))
+    values = np.maximum(probability, probability[probability > 0].min())
+    levels, index = np.unique(values, return_inverse=True)
+    return np.eye(levels.size)[index] if levels.size <= _MOST_LEVELS else quadratic(np.log(values))
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ class GoldRegression:
     evidence: np.ndarray  # (S,): weight of each standard deviation of the effects
     coefficients: np.ndarray  # (S, K - 1, R + B)
     covariances: np.ndarray  # (S, (K - 1) (R + B), (K - 1) (R + B))
+    # (S, (K - 1) (R + B), F (K - 1)): how much the coefficients change by a standard deviation of each field's effect
+    of_fields: np.ndarray | None = None
 
     @classmethod
     def fit(
@@ -93,11 +101,13 @@ class GoldRegression:
         n_labels: int = 2,
         n_classes: int = 2,
         half_labels: bool = False,
+        fields: np.ndarray | None = None,
     ) -> GoldRegression:
         """Fit to galaxies with a gold label; with weights (of the bins), the covariance is that of a weighted sum.
 
-        With `half_labels`, and of more than two classes, half a gold label of each class is added (Jeffreys' prior), so
-        that a class without gold labels may be rare, not absent.
+        With `half_labels`, of more than two classes, and if a class has no gold label, half a gold label of each class
+        is added (Jeffreys' prior), so that a class without gold labels may be rare, not absent. `fields`, shape (N,),
+        are numbers of the fields that the gold labels are from: draws include the scatter between fields.
         """
         terms = _terms(labels, alpha, n_labels, columns)
         places = bins.positions
@@ -107,19 +117,26 @@ class GoldRegression:
         part = np.column_stack([terms[known], effects[bins.index[known]]])
         targets, w, ones = np.eye(n_classes)[gold[known]], effective_weights(bins.weights[known]), np.ones(known.size)
         weighted, squares = np.ptp(w) > 0, w**2
-        if half_labels or n_classes > 2:
+        if half_labels or n_classes > 2 or not targets.any(axis=0).all():
             average = np.zeros((1, part.shape[1]))
             average[0, 0] = 1.0
             part = np.concatenate([part, average])
             targets = np.concatenate([targets, np.full((1, n_classes), 1 / n_classes)])
             w, ones, squares = (np.append(one, n_classes / 2) for one in (w, ones, squares))
+        of_fields = np.full(len(part), -1)
+        if fields is not None:
+            of_fields[: known.size] = fields[known]
+        in_fields = np.unique(of_fields[of_fields >= 0]).size >= FEWEST_FIELDS
         fixed = np.concatenate([[_INTERCEPT], np.full(terms.shape[1] - 1, _COEFFICIENT)])
         between = class_precision(n_classes - 1)
         fits: list[tuple[float, np.ndarray, np.ndarray]] = []
+        moves = list[np.ndarray]()
         for effect in _EFFECTS:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
             found, information = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
             covariance = np.linalg.inv(information)
+            if in_fields:
+                moves.append(_moves_by_fields(part, targets, w, found, covariance, of_fields))
             # Without weights, the products are the information.
             variances = class_variances(np.exp(log_probabilities(part, found)))
             products = information_matrix(part, variances * squares[:, None, None])
@@ -133,7 +150,8 @@ class GoldRegression:
             fits.append((value, found, covariance @ products @ covariance))
         log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
         evidence = np.exp(log_evidence - log_evidence.max())
-        return cls(terms, effects, bins, evidence / evidence.sum(), coefficients, covariances)
+        by_field = np.array(moves) if moves else None
+        return cls(terms, effects, bins, evidence / evidence.sum(), coefficients, covariances, by_field)
 
     def _design(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return terms and effects of some galaxies; those of all at once would need much memory."""
@@ -159,8 +177,19 @@ class GoldRegression:
     def draws(self, rng: np.random.Generator) -> np.ndarray:
         """Return draws of the coefficients, shape (S, K - 1, R + B)."""
         how_many = rng.multinomial(SAMPLES, self.evidence)
-        fits = zip(self.coefficients, self.covariances, how_many, strict=True)
-        return np.concatenate([one + _moves(rng, covariance, n, one.shape) for one, covariance, n in fits])
+        return np.concatenate([one + self._moves(rng, s, how_many[s]) for s, one in enumerate(self.coefficients)])
+
+    def _moves(self, rng: np.random.Generator, s: int, n: int) -> np.ndarray:
+        """Return n errors of the coefficients at one standard deviation of the effects, shape (n, K - 1, R + B)."""
+        shape, of_fields = self.coefficients[s].shape, self.of_fields
+        moves = _moves(rng, self.covariances[s], n, shape)
+        if of_fields is None:
+            return moves
+        number = of_fields.shape[2] // shape[0]
+        # Few fields leave their scatter uncertain: Student's t.
+        spread = np.sqrt((number - 1) / rng.chisquare(number - 1, n))
+        effects = rng.normal(size=(n, of_fields.shape[2])) * spread[:, None]
+        return moves + (effects @ of_fields[s].T).reshape(moves.shape)
 
     @one_thread
     def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -177,10 +206,8 @@ class GoldRegression:
         rest = [shuffled[bins.index[shuffled] == b] for b in range(bins.count)]
         how_many = rng.multinomial(SAMPLES, self.evidence)
         found = []
-        for coefficients, covariance, evidence, n in zip(
-            self.coefficients, self.covariances, self.evidence, how_many, strict=True
-        ):
-            moves = _moves(rng, covariance, n, coefficients.shape)
+        for s, (coefficients, evidence, n) in enumerate(zip(self.coefficients, self.evidence, how_many, strict=True)):
+            moves = self._moves(rng, s, n)
             sums = np.tile(counted, (n, 1, 1))
             for b, others in enumerate(rest):
                 if others.size == 0:
@@ -220,14 +247,15 @@ class NestedRegression:
         columns: Sequence[np.ndarray],
         n_labels: int,
         n_classes: int,
+        fields: np.ndarray | None = None,
     ) -> NestedRegression:
         """Fit to galaxies with a gold label."""
         whether = np.where(gold == UNKNOWN, UNKNOWN, gold != 0)
         answered = np.where(gold > 0, gold - 1, UNKNOWN)
         applies = None
         if np.any(gold == 0):
-            applies = GoldRegression.fit(labels, alpha, whether, bins, columns, n_labels, 2, half_labels=True)
-        answers = GoldRegression.fit(labels, alpha, answered, bins, columns, n_labels, n_classes - 1, half_labels=True)
+            applies = GoldRegression.fit(labels, alpha, whether, bins, columns, n_labels, 2, True, fields)
+        answers = GoldRegression.fit(labels, alpha, answered, bins, columns, n_labels, n_classes - 1, True, fields)
         return cls(applies, answers)
 
     def joint(
@@ -266,6 +294,38 @@ class NestedRegression:
             mean += np.column_stack([-noise.sum(axis=1), noise])
             drawn[:, b] += _not_negative(mean, w.sum())
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
+
+
+def _moves_by_fields(
+    design: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    coefficients: np.ndarray,
+    covariance: np.ndarray,
+    fields: np.ndarray,
+) -> np.ndarray:
+    """Return how much coefficients change by a standard deviation of each field's effect, ((K - 1) Q, F (K - 1)).
+
+    A field changes the log-odds of its galaxies by u, of covariance τ² (I + J) / 2. Sums of residuals over its gold
+    labels are then A u plus noise, with the projection A of the regression that absorbed a part of it. τ² follows
+    from the sum of their squares (the method of moments; it is 0 if they are no larger than noise).
+    """
+    p = np.exp(log_probabilities(design, coefficients))
+    variances = class_variances(p) * weights[:, None, None]
+    residuals = (weights[:, None] * (targets - p))[:, 1:]
+    numbers, k = np.unique(fields[fields >= 0]), coefficients.shape[0]
+    inside = (fields[:, None] == numbers).astype(np.float64)
+    # Derivatives of each field's sum of scores, ((K - 1) Q, F, K - 1), and of its sum of residuals by its own u.
+    slopes = np.einsum("nq,nf,nab->aqfb", design, inside, variances).reshape(-1, numbers.size * k)
+    own = np.einsum("nf,nab->fab", inside, variances)
+    projection = -slopes.T @ covariance @ slopes
+    for f, block in enumerate(own):
+        projection[f * k : (f + 1) * k, f * k : (f + 1) * k] += block
+    sums = np.einsum("nf,na->fa", inside, residuals).ravel()
+    of_classes = np.kron(np.eye(numbers.size), 0.5 * (np.eye(k) + 1))
+    expected = np.trace(projection @ of_classes @ projection.T)
+    variance = max(0.0, float(sums @ sums - np.trace(projection))) / max(float(expected), 1e-12)
+    return np.asarray(np.sqrt(variance) * covariance @ slopes @ np.linalg.cholesky(of_classes))
 
 
 def _moves(rng: np.random.Generator, covariance: np.ndarray, n: int, shape: tuple[int, ...]) -> np.ndarray:

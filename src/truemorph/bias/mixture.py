@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves import MatrixTransition
-from truemorph.bias.families import WITH_FORMULA, family_of
+from truemorph.bias.families import IN_RANGES, family_of
 from truemorph.bias.likelihood import label_columns, log_marginal
 from truemorph.bias.maximum import (
     Maximum,
@@ -30,9 +30,9 @@ from truemorph.bias.maximum import (
     maximise,
     polish,
 )
-from truemorph.bias.result import NORMAL_95, SIGNIFICANT_GAIN, DriftRange, Settings, TransitionFit
+from truemorph.bias.result import NORMAL_95, REJECTED, SIGNIFICANT_GAIN, DriftRange, Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.shifted import curve_space
+from truemorph.bias.shifted import BlurredTransition, curve_space
 from truemorph.bias.transitions import DISK, LOGIT_BOUND, FlipTransition, Search, Space, Transition
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
@@ -43,6 +43,10 @@ RIDGE = 1e-3
 _FEWEST_BINS = 12
 # Default of δ; trends are fitted to this many bins of α, or, given intrinsic columns, to this many galaxies.
 DELTA, _GROUPS, _PART = 0.5, 256, 10_000
+# Fraction of the first class with a false label that the range allows, where none is assumed.
+FALSE_LABELS = 0.03
+# Trends under which such labels, and errors of α, are tried.
+_FEW_TRENDS = ("no trend", "rising with α, 1 δ", "falling with α")
 # Intercept of log-odds above which a class is nearly empty.
 _EDGE = 8.9
 # Of more galaxies, neighbours are merged where the likelihood is maximised many times.
@@ -366,7 +370,9 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
 
 
 @one_thread
-def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:
+def drift_range(
+    sample: Sample, family: Any, false_disk: float | None, delta: float, alpha_error: float = 0.0
+) -> DriftRange | None:
     """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted.
 
     With observables, also T of α alone, and trends with each of them: so they never narrow the range.
@@ -375,7 +381,7 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
         return None
     alternatives = dict[str, tuple[Transition, float, float]]()
     if sample.observables is not None:
-        without = drift_range(sample.without_observables(), family, false_disk, delta)
+        without = drift_range(sample.without_observables(), family, false_disk, delta, alpha_error)
         alternatives = (
             {} if without is None else {f"{name}, α alone": one for name, one in without.alternatives.items()}
         )
@@ -411,15 +417,30 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
             trends |= {f"rising with {name}": delta * step, f"falling with {name}": -delta * step}
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
     own = [family] if issubclass(family, FlipTransition) and family.free else []
-    for family in dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]):
-        space = curve_space(family, search)
-        start = None
-        for name, offset in trends.items():
-            fit = fit_mixture(replace(few, space=space, offset=offset), start)
+    families = list(dict.fromkeys([*own, *map(family_of, IN_RANGES)]))
+    kinds = {one.family: curve_space(one, search) for one in families}
+    more = dict[str, Space]()
+    if false_disk == 0:
+        of_false = replace(search, false_disk=FALSE_LABELS)
+        more |= {f"{one.family}, {FALSE_LABELS:.0%} false": curve_space(one, of_false) for one in families}
+    if alpha_error:
+        more |= {
+            f"{name}, errors of α": BlurredTransition.space(space, alpha_error, sample.log_alpha)
+            for name, space in kinds.items()
+        }
+    found, aic = dict[str, dict[str, tuple[Transition, float, float]]](), dict[str, float]()
+    for kind, space in (kinds | more).items():
+        start, found[kind], aic[kind] = None, {}, np.inf
+        for name in _FEW_TRENDS if kind in more else trends:
+            fit = fit_mixture(replace(few, space=space, offset=trends[name]), start)
             start = fit.maximum.point if start is None else start
             value, variance = fit.contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
             error = fit.fraction_error(stretch**2 * variance, sample.weights)
-            alternatives[f"{family.family}, {name}"] = fit.transition, value, error
+            found[kind][f"{kind}, {name}"] = fit.transition, value, error
+            aic[kind] = min(aic[kind], 2 * space.size - 2 * fit.log_likelihood / stretch**2)
+    least = min(aic.values())
+    for kind, fits in found.items():
+        alternatives |= fits if aic[kind] < least + REJECTED else {}
     design = np.column_stack([few.design, *steps])
     # Without bias the labels are the classes, and their trends are the slopes of a logistic regression.
     slopes = fit_softmax(design, np.eye(2)[few.labels], np.full(design.shape[1], 1e-6), few.weights)[0][0]
@@ -428,4 +449,8 @@ def drift_range(sample: Sample, family: Any, false_disk: float | None, delta: fl
         labelled = float(np.average(sample.labels == DISK, weights=sample.weights))
         error = float(stretch * np.sqrt(labelled * (1 - labelled) / sample.labels.size))
         alternatives["labels without bias"] = MatrixTransition.identity(), labelled, error
-    return DriftRange(delta, float(max(slope, 0.0)), alternatives) if alternatives else None
+        if false_disk == 0:
+            only_false = MatrixTransition(((1 - FALSE_LABELS, FALSE_LABELS), (0.0, 1.0)))
+            value = max(labelled - FALSE_LABELS, 0.0) / (1 - FALSE_LABELS)
+            alternatives[f"labels without bias, {FALSE_LABELS:.0%} false"] = only_false, value, error
+    return DriftRange(delta, float(max(slope, 0.0)), alternatives, alpha_error) if alternatives else None

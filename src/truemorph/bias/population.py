@@ -23,25 +23,41 @@ QUESTION = ("question", "tree", "gold_definition", "alpha", "where", "other_labe
 
 @dataclass(frozen=True)
 class QuotedFraction:
-    """A fraction in B bins, by the observed labels and corrected, with error and range; the same of all galaxies."""
+    """A fraction in B bins, by the observed labels and corrected, with error and range; the same of all galaxies.
+
+    The error and the range are those of these galaxies, and of the population of which they are a random sample.
+    """
 
     labelled: np.ndarray
     fraction: np.ndarray
     stderr: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    total: tuple[float, ...] = ()  # the same five numbers
+    population_stderr: np.ndarray
+    population_low: np.ndarray
+    population_high: np.ndarray
+    total: tuple[float, ...] = ()  # the same eight numbers
 
     def cells(self, b: int | None) -> list[str]:
         """Return the numbers of a bin, or of all galaxies (None), as text."""
-        bins = zip(self.labelled, self.fraction, self.stderr, self.low, self.high, strict=True)
+        bins = zip(*(getattr(self, name) for name in _NUMBERS), strict=True)
         numbers = self.total if b is None else list(bins)[b]
-        labelled, value, stderr, low, high = (f"{one:.3f}" for one in numbers)
-        return [labelled, f"{value} ± {stderr}", f"{low} to {high}"]
+        labelled, value, stderr, low, high, *population = (f"{one:.3f}" for one in numbers)
+        cells = [labelled, f"{value} ± {stderr}", f"{low} to {high}"]
+        return [*cells, "± {}, {} to {}".format(*population)] if self.tells_apart else cells
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether these galaxies and their population have different errors."""
+        return not np.array_equal(self.stderr, self.population_stderr, equal_nan=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+_NUMBERS = tuple(one.name for one in fields(QuotedFraction) if one.name != "total")
+_POPULATION = ("population_stderr", "population_low", "population_high")
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,11 +67,14 @@ class PopulationFractions(Result):
     Attributes
     ----------
     fractions, stderr : array, shape (B, K)
-        Corrected class fractions of the galaxies in each bin, and their statistical error.
+        Corrected class fractions of the galaxies in each bin, and their statistical error. From labels alone, the error
+        includes the sampling of galaxies.
     covariance : array, shape (B, B)
         Covariance of the second class's fractions: bins share the errors of T, or of the regression on gold labels.
     low, high : array, shape (B, K)
         With gold labels, the 95 % interval. From labels alone, the range also spans all `alternatives`.
+    population : array, shape (3, B, K)
+        The same error and ends of the range for the population of which these galaxies are a random sample.
     labelled : array, shape (B, K)
         Fractions of the observed labels.
     edges : array, shape (B + 1,)
@@ -78,14 +97,15 @@ class PopulationFractions(Result):
         Sum of the sampling weights in each bin.
     samples : array, shape (S, B, K), or None
         Draws of the fractions, with gold labels.
-    range_of_total : array, shape (K, 2), or None
-        With gold labels, the ranges of the class fractions of all bins together.
+    of_total : array, shape (2, 3, K), or None
+        With gold labels: error, lowest and highest class fraction of all bins together, of these galaxies and of their
+        population.
     classes : tuple of str
         Names of the classes.
     quantities : tuple of Quantity
         Ratios of sums of classes that are quoted.
-    quantity_ranges : array, shape (B + 1, Q, 2), or None
-        The ranges of ratios in each bin, and of all bins together.
+    of_quantities : array, shape (2, 3, B + 1, Q), or None
+        The same of ratios in each bin, and of all bins together.
     gold_counts : array of int, shape (B,), or None
         Of a question: galaxies with gold labels to which it applies.
     about : dict
@@ -117,10 +137,11 @@ class PopulationFractions(Result):
     covariance: np.ndarray
     bin_weights: np.ndarray
     classes: tuple[str, ...]
+    population: np.ndarray
     samples: np.ndarray | None = None
-    range_of_total: np.ndarray | None = None
+    of_total: np.ndarray | None = None
     quantities: tuple[Quantity, ...] = ()
-    quantity_ranges: np.ndarray | None = None
+    of_quantities: np.ndarray | None = None
     gold_counts: np.ndarray | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
@@ -129,26 +150,17 @@ class PopulationFractions(Result):
     def quoted(self) -> dict[str, QuotedFraction]:
         """Return what is quoted, by name: quantities, or class fractions (of two classes that of the second)."""
         if not self.quantities:
+            arrays = (self.labelled, self.fractions, self.stderr, self.low, self.high, *self.population)
             return {
-                name: QuotedFraction(
-                    self.labelled[:, k], self.fractions[:, k], self.stderr[:, k], self.low[:, k], self.high[:, k]
-                )
-                for name, k in fraction_names(self.classes).items()
+                name: QuotedFraction(*(one[:, k] for one in arrays)) for name, k in fraction_names(self.classes).items()
             }
-        assert self.samples is not None
-        assert self.quantity_ranges is not None
-        share = self.bin_weights / self.bin_weights.sum()
-        whole, found = np.einsum("b,sbk->sk", share, self.samples), {}
-        for one, (low, high) in zip(self.quantities, np.moveaxis(self.quantity_ranges, 0, 2), strict=True):
-            of_all = [float(one.of(share @ array)) for array in (self.labelled, self.fractions)]
-            found[one.name] = QuotedFraction(
-                one.of(self.labelled),
-                one.of(self.fractions),
-                np.nanstd(one.of(self.samples), axis=0),
-                low[:-1],
-                high[:-1],
-                (*of_all, float(np.nanstd(one.of(whole))), float(low[-1]), float(high[-1])),
-            )
+        assert self.of_quantities is not None
+        share, found = self.bin_weights / self.bin_weights.sum(), {}
+        errors = self.of_quantities.reshape(6, -1, len(self.quantities))
+        for k, one in enumerate(self.quantities):
+            of_all = (float(one.of(share @ array)) for array in (self.labelled, self.fractions))
+            values, of_bins = (one.of(self.labelled), one.of(self.fractions)), errors[:, :-1, k]
+            found[one.name] = QuotedFraction(*values, *of_bins, total=(*of_all, *errors[:, -1, k].tolist()))
         return found
 
     @property
@@ -216,6 +228,7 @@ class PopulationFractions(Result):
         header = [f"{name if alone else 'fraction' if self.quantities else 'class fraction'} at {by}"]
         header += [*([] if alone else ["of" if self.quantities else "class"]), "galaxies"]
         header += [*([] if applies is None else ["applies to", "gold"]), "observed", "corrected", "range"]
+        header += ["of a population"] if any(one.tells_apart for one in shown.values()) else []
         header += [] if gold is None else ["gold labels"]
         rows = []
         for b in [*range(counts.size), *([None] if applies is not None else [])]:
@@ -245,6 +258,10 @@ class PopulationFractions(Result):
             "stderr": (self.stderr, "statistical standard error"),
             "low": (self.low, "lower end of the range"),
             "high": (self.high, "upper end of the range"),
+            **{
+                name: (values, f"the same {name.removeprefix('population_')} for the population of these galaxies")
+                for name, values in zip(_POPULATION, self.population, strict=True)
+            },
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -285,10 +302,16 @@ class PopulationFractions(Result):
             given = np.array(values, dtype=np.float64)
             return given if given.ndim == 2 else np.column_stack([given if ends else 1 - given, given])
 
-        low, high = (whole(described[name]) for name in ("low", "high"))
-        if np.ndim(described["low"]) == 1:
-            low[:, SMOOTH], high[:, SMOOTH] = 1 - high[:, DISK], 1 - low[:, DISK]
-        stderr = whole(described["stderr"], ends=True)
+        def ends(prefix: str) -> list[np.ndarray]:
+            """Return error, lowest and highest fraction; NaN of a population, which files of version 0.2 lack."""
+            absent = np.full(np.shape(described["low"]), np.nan)
+            given = [described.get(prefix + name, absent) for name in ("stderr", "low", "high")]
+            error, low, high = whole(given[0], ends=True), *map(whole, given[1:])
+            if np.ndim(given[1]) == 1:
+                low[:, SMOOTH], high[:, SMOOTH] = 1 - high[:, DISK], 1 - low[:, DISK]
+            return [error, low, high]
+
+        stderr, low, high = ends("")
         # Files of version 0.1 name no classes.
         classes = tuple(described.get("classes", class_names(stderr.shape[1])))
         arrays: dict[str, Any] = {
@@ -296,13 +319,19 @@ class PopulationFractions(Result):
         }
         if "quantities" in described:
             quoted = described["quantities"]
-            ends = [[[*one[end], one["total"][k]] for k, end in ((3, "low"), (4, "high"))] for one in quoted.values()]
+            of_quantities = [
+                [[*one.get(name, none), (one["total"] + 3 * [np.nan])[k]] for k, name in enumerate(_NUMBERS[2:], 2)]
+                for one in quoted.values()
+                for none in ([np.nan] * len(one["low"]),)
+            ]
             arrays |= {
                 "quantities": tuple(
                     Quantity(name, tuple(one["numerator"]), one["denominator"] and tuple(one["denominator"]))
                     for name, one in quoted.items()
                 ),
-                "quantity_ranges": np.moveaxis(np.array(ends, dtype=np.float64), 2, 0),
+                "of_quantities": np.moveaxis(np.array(of_quantities, dtype=np.float64), 0, 2).reshape(
+                    2, 3, -1, len(quoted)
+                ),
                 "gold_counts": np.array(described["gold_labels"]),
                 "about": {name: described[name] for name in QUESTION if name in described},
             }
@@ -317,6 +346,7 @@ class PopulationFractions(Result):
             findings=tuple(map(Finding.from_dict, described["findings"])),
             samples=samples,
             classes=classes,
+            population=np.array(ends("population_")),
             groups=tuple(described.get("groups", ())),
             **arrays,
             **{name: described[name] for name in ("method", "assumption", "by")},

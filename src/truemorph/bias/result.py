@@ -49,12 +49,13 @@ class Settings:
     """How T(α) is fitted to a sample."""
 
     method: str
-    family: Any  # class of the family; None for that of lowest AIC among those with a formula
+    family: Any  # class of the family; None for that of lowest AIC among candidates with a formula
     bins: int | None = None  # of "binned"; None for `bins_of_64`
     false_disk: float | str | None = None  # fixed p(ỹ = disk | y = smooth), "fit", or None for the default
     delta: float | None = None  # trends of class fractions that the range spans without gold labels
     knots: Any = 8  # of "monotone"
     seed: int = 0
+    alpha_error: float = 0.0  # relative error of α, for the range
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,18 @@ class DriftRange:
 
     Labels alone cannot separate bias from a real trend. The trend is therefore assumed: the logit of the fraction may
     change by ± δ per standard deviation of ln α, linearly or quadratically; given intrinsic columns, per standard
-    deviation of the part of ln α that is not linear in them. T(α) is fitted under such trends, in every family with a
-    formula. The range spans all of them, and also the observed labels if a trend alone can explain them. The likelihood
-    is not used to narrow it, because it prefers trends whose shape resembles that of T(α).
+    deviation of the part of ln α that is not linear in them. T(α) is fitted under such trends, in several
+    families, also with some false labels of the second class, and with errors of α, if they are known. The range spans
+    all of these that the labels do not reject under every trend (by an AIC higher by 10), and the observed labels if a
+    trend alone can explain them. The likelihood does not choose among trends, because it prefers those whose shape
+    resembles that of T(α).
     """
 
     delta: float  # δ: change of the logit of the fraction per standard deviation of ln α
     delta_unbiased: float  # the δ that explains the labels without bias, from the observed fraction
     # T(α), fraction and its standard error for each family and trend.
     alternatives: dict[str, tuple[Transition, float, float]]
+    alpha_error: float = 0.0  # relative error of α
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -84,13 +88,14 @@ class DriftRange:
     def statement(self) -> str:
         """Description of the range."""
         trends = f"trends up to δ = {self.delta:g} (logit per σ of ln α)"
-        return f"{trends}; above δ = {self.delta_unbiased:.2f}, the labels need no bias"
+        errors = f"errors of α of {self.alpha_error:.0%}" if self.alpha_error else "no errors of α"
+        return f"{trends}, {errors}; above δ = {self.delta_unbiased:.2f}, the labels need no bias"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         fractions = {name: value for name, (_, value, _) in self.alternatives.items()}
-        values = {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "fractions": fractions}
-        return values | {"statement": self.statement}
+        values = {name: getattr(self, name) for name in ("delta", "delta_unbiased", "alpha_error", "statement")}
+        return values | {"fractions": fractions}
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,6 +112,8 @@ class FittedCurve(Result):
         True class fractions, and those of the observed labels.
     ranges : array, shape (K, 2)
         Lowest and highest class fractions.
+    population : array, shape (3, K)
+        Standard error, lowest and highest class fraction of the population of which the galaxies are a random sample.
     galaxies : int
         Number of galaxies.
     drift : dict or None
@@ -123,6 +130,7 @@ class FittedCurve(Result):
     class_fractions: np.ndarray
     labelled: np.ndarray
     ranges: np.ndarray
+    population: np.ndarray
     galaxies: int
     log_likelihood: float
     aic: float
@@ -138,6 +146,8 @@ class FittedCurve(Result):
             ranges, labelled = [[1 - high, 1 - low], [low, high]], [1 - second, second]
         else:
             ranges, labelled = described["class_fraction_ranges"], described["labelled_fractions"]
+        # Files of version 0.2 have no errors of a population.
+        population = described.get("population", np.full((3, len(classes)), np.nan))
         same = ("method", "assumption", "values", "galaxies", "log_likelihood", "aic", "drift")
         values: dict[str, Any] = {name: described[name] for name in same}
         return cls(
@@ -148,6 +158,7 @@ class FittedCurve(Result):
             class_fractions=np.array(fractions),
             labelled=np.array(labelled),
             ranges=np.array(ranges),
+            population=np.array(population, dtype=np.float64),
             findings=tuple(map(Finding.from_dict, described["findings"])),
             **values,
         )
@@ -176,7 +187,12 @@ class FittedCurve(Result):
         facts = []
         for name, k in fraction_names(self.classes).items():
             value = f"{self.class_fractions[k]:.3f} ± {self.stderr[name]:.3f}"
-            value += f" (range {self.ranges[k, 0]:.3f} to {self.ranges[k, 1]:.3f})"
+            spans = "{:.3f} to {:.3f}".format(*self.ranges[k])
+            if self.method == "gold":
+                of_all = "± {:.3f}, {:.3f} to {:.3f}".format(*self.population[:, k])
+                value += f", range {spans}, of these galaxies ({of_all} of a population)"
+            else:  # the ± rests on an assumption that labels alone cannot test
+                value = f"{spans}; {value} if {self.assumption.replace('alpha', 'α')}"
             labelled = f"{self.labelled[k]:.3f} by the labels of {self.galaxies:,} galaxies"
             facts.append((name.replace("_", " "), f"{value}; {labelled}"))
         facts += [
@@ -204,6 +220,7 @@ class FittedCurve(Result):
                 "class_fractions": dict(zip(self.classes, self.class_fractions, strict=True)),
                 **own,
                 "drift": self.drift,
+                "population": self.population,
                 **{name: getattr(self, name) for name in names},
                 "findings": [one.to_dict() for one in self.findings],
             }
@@ -271,9 +288,9 @@ class TransitionFit(Result):
         From labels alone: the range of the fraction if class fractions do depend on α.
     fraction_samples : array, shape (S, K), or None
         With gold labels: draws of the class fractions.
-    ranges_of_draws : array, shape (K, 2), or None
-        Of an estimate with gold labels: the ranges of the class fractions of all bins together, which galaxies whose
-        class people could not tell make wider than those of the draws.
+    of_total : array, shape (2, 3, K), or None
+        Of an estimate with gold labels: error, lowest and highest class fraction of all bins together, of these
+        galaxies and of their population (see `PopulationFractions`).
     probabilities : array, shape (N, K), or None
         p(y | z) where intrinsic properties were given.
     votes : VoteModel or None
@@ -310,7 +327,7 @@ class TransitionFit(Result):
     settings: Settings
     drift: DriftRange | None = None
     fraction_samples: np.ndarray | None = None
-    ranges_of_draws: np.ndarray | None = None
+    of_total: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     votes: VoteModel | None = None
     resampled: np.ndarray | None = None
@@ -420,7 +437,8 @@ class TransitionFit(Result):
     @property
     def curve(self) -> FittedCurve:
         """What this fit says, without the galaxies that it was made from."""
-        weights = self.sample.weights
+        weights, ranges = self.sample.weights, self._ranges()
+        errors = np.broadcast_to([self.stderr[name] for name in fraction_names(self.classes)], len(self.classes))
         same = ("transition", "family", "method", "assumption", "values", "stderr", "class_fractions")
         return FittedCurve(
             **{name: getattr(self, name) for name in (*same, "log_likelihood", "aic", "findings")},
@@ -428,7 +446,8 @@ class TransitionFit(Result):
             labelled=np.array(
                 [np.average(self.labels == k, weights=weights) for k in range(self.class_fractions.size)]
             ),
-            ranges=self._ranges(),
+            ranges=ranges,
+            population=np.stack([errors, *ranges.T]) if self.of_total is None else self.of_total[1],
             galaxies=self.labels.size,
             drift=None if self.drift is None else self.drift.to_dict(),
         )
@@ -438,8 +457,8 @@ class TransitionFit(Result):
 
         The 95 % intervals; from labels alone they span trends of class fractions with α, too (see `drift`).
         """
-        if self.ranges_of_draws is not None:
-            ranges = self.ranges_of_draws
+        if self.of_total is not None:
+            ranges = self.of_total[0, 1:].T
         elif self.fraction_samples is not None:
             ranges = np.quantile(self.fraction_samples, [0.025, 0.975], axis=0).T
         else:

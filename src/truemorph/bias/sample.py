@@ -48,6 +48,7 @@ class Sample:
     votes: np.ndarray | None = None  # (N, 2)
     nodes: Nodes | None = None  # of labels that are paths through a tree
     paths: np.ndarray | None = None  # (N,): majority path through these nodes
+    fields: np.ndarray | None = None  # (N,): field on the sky of each gold label, -1 without; None if they are spread
     counts: np.ndarray | None = None  # (N, A): votes for the answers at these nodes; None for labels alone
 
     @classmethod
@@ -62,6 +63,7 @@ class Sample:
         gold: Array | None = None,
         gold_probability: Array | None = None,
         gold_uncertain: Array | None = None,
+        gold_field: Array | None = None,
         weights: Array | None = None,
         of_question: bool = False,
     ) -> Sample:
@@ -104,6 +106,7 @@ class Sample:
             gold=known,
             probability=check_probability(gold_probability, known),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
+            fields=None if gold_field is None or known is None else numbered_fields(gold_field, known != UNKNOWN),
             votes=votes,
             **of_tree,
         )
@@ -121,7 +124,7 @@ class Sample:
         if self.intrinsic is not None:
             chosen["intrinsic"] = np.asfortranarray(chosen["intrinsic"])
         if self.gold is not None:
-            _check_enough(chosen["gold"], self.n_classes)
+            _check_enough(chosen["gold"])
         return replace(self, **chosen)
 
     def without_observables(self) -> Sample:
@@ -176,25 +179,21 @@ class Sample:
 
 
 def check_gold(gold: object, n: int, n_classes: int, least: int = UNKNOWN) -> np.ndarray:
-    """Return gold labels as an (N,) int array, -1 if unknown; there must be some of two classes."""
+    """Return gold labels as an (N,) int array, -1 if unknown; there must be 20."""
     values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
     if values.shape != (n,):
         raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
     if np.issubdtype(values.dtype, np.floating):
         values = np.where(np.isfinite(values), values, UNKNOWN)
     classes = check_classes(values, n_classes, "gold", least)
-    _check_enough(classes, n_classes)
+    _check_enough(classes)
     return classes
 
 
-def _check_enough(gold: np.ndarray, n_classes: int) -> None:
-    counts = np.bincount(gold[gold >= 0], minlength=n_classes)
-    if counts.sum() < FEWEST:
-        raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
-    if n_classes > 2 and np.count_nonzero(counts) > 1:
-        return  # fractions need no gold label of a class that is rare; T does
-    if np.any(counts == 0):
-        raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
+def _check_enough(gold: np.ndarray) -> None:
+    number = np.count_nonzero(gold >= 0)
+    if number < FEWEST:
+        raise InputError(f"only {number} gold labels; a fit needs at least {FEWEST}")
 
 
 def check_probability(probability: object, gold: np.ndarray | None) -> np.ndarray | None:
@@ -209,6 +208,14 @@ def check_probability(probability: object, gold: np.ndarray | None) -> np.ndarra
         first = f"{bad.size} are not (first: row {bad[0]}, {values[bad[0]]:g})"
         raise InputError(f"gold_probability must be 0 to 1, and above 0 where there is a gold label; {first}")
     return values
+
+
+def numbered_fields(fields: Array, has_gold: np.ndarray) -> np.ndarray:
+    """Return the field of each gold label as a number, shape (N,), -1 elsewhere; `fields` are numbers or names."""
+    names = np.asarray(fields)
+    if names.shape != has_gold.shape:
+        raise InputError(f"gold_field must have one value per galaxy; got shape {names.shape} for {has_gold.size}")
+    return np.where(has_gold, np.unique(names.astype(str), return_inverse=True)[1], -1)
 
 
 def check_votes(votes: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Bias curves in α that other observables shift, such as surface brightness."""
+"""Bias curves in α that other observables shift, such as surface brightness, and curves that errors of α blur."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from truemorph.arrays import float_array
-from truemorph.bias.transitions import Array, FlipTransition, Search, Space, Transition, as_resolution
+from truemorph.bias.transitions import Array, FlipTransition, Search, Space, Transition, as_resolution, floored_log
 from truemorph.errors import InputError
 
 # Bound of the change of ln α' per standard deviation of an observable.
@@ -118,6 +118,60 @@ class ShiftedTransition(Transition):
             np.concatenate([of_curve.upper, bound]),
             np.pad(of_curve.starts, ((0, 0), (0, center.size))),
         )
+
+
+# Nodes of Gauss-Hermite quadrature.
+_NODES = 7
+# Errors are at most this part of the scatter of ln α.
+_MOST_ERROR = 0.9
+
+
+@dataclass(frozen=True, repr=False)
+class BlurredTransition(Transition):
+    """A bias curve of the true α as a function of the measured one, whose logarithm has a normal error.
+
+    ln α of galaxies is taken to be normal, so that given the measured value it is normal, too (regression dilution:
+    Fuller 1987, Measurement Error Models).
+    """
+
+    curve: Transition
+    error: float  # standard deviation of ln α_measured - ln α
+    mean: float  # of ln α_measured
+    scatter: float  # standard deviation of ln α_measured, larger than the error
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "family", self.curve.family)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes K."""
+        return self.curve.n_classes
+
+    @property
+    def n_observables(self) -> int:
+        """Number of observables in addition to α."""
+        return self.curve.n_observables
+
+    def log_matrix(self, alpha: Array) -> Array:
+        """Return log p(ỹ | y, α) for the measured α, shape (N, K, K)."""
+        values = np.asarray(alpha, dtype=np.float64)
+        kept = 1 - (self.error / self.scatter) ** 2
+        resolution = values if values.ndim == 1 else values[:, 0]
+        middle = self.mean + kept * (floored_log(resolution) - self.mean)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+        total = np.zeros((len(values), self.n_classes, self.n_classes))
+        for node, weight in zip(nodes, weights / weights.sum(), strict=True):
+            true = np.exp(middle + np.sqrt(kept) * self.error * node)
+            at = true if values.ndim == 1 else np.column_stack([true, values[:, 1:]])
+            total += weight * self.curve.matrix(at)
+        return floored_log(total)
+
+    @classmethod
+    def space(cls, of_curve: Space, error: float, log_alpha: np.ndarray) -> Space:
+        """Return the space of a curve that errors of α blur; `log_alpha`, shape (N,), is measured."""
+        mean, scatter = float(log_alpha.mean()), float(log_alpha.std())
+        error = min(error, _MOST_ERROR * scatter)
+        return replace(of_curve, build=lambda point: cls(of_curve.build(point), error, mean, scatter))
 
 
 def curve_space(family: type[FlipTransition], search: Search) -> Space:

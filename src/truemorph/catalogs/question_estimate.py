@@ -27,6 +27,7 @@ from truemorph.catalogs.selected import (
     rows_hash,
     sample_weights,
     seen_in_images,
+    with_fields,
 )
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -92,6 +93,7 @@ def question_rows(
     probability, uncertain = (
         planned(frame, gold, gold_column(question, one)) for one in ("gold_probability", "gold_uncertain")
     )
+    columns = numeric_columns(frame, list(intrinsic), source)
     sample = Sample.of(
         observed.labels,
         frame["alpha"].to_numpy(),
@@ -102,6 +104,7 @@ def question_rows(
         weights=sample_weights(frame, weights, source),
         of_question=True,
     )
+    sample = replace(with_fields(sample, frame, source), intrinsic=columns if intrinsic else None)
     of_paths, numbers = path_classes(read.paths, tree, question, merged)
     votes = replace(observed.votes, of_paths=of_paths)
     in_tree = Sample.of(
@@ -130,7 +133,7 @@ def question_rows(
         quantities=quantities,
         classes=classes,
         by=np.squeeze(numeric_columns(frame, binned, source)) if binned and groups is None else groups,
-        intrinsic=numeric_columns(frame, list(intrinsic), source),
+        intrinsic=columns,
         about=about,
         findings=unique(
             catalogue.findings,
@@ -169,7 +172,6 @@ def question_estimate(
     intrinsic: Sequence[str] = (),
     observables: Sequence[str] = (),
     weights: str = "balance",
-    population: bool = False,
     fraction_bins: int = 8,
     seed: int = 0,
     others: Sequence[OtherLabels] = (),
@@ -190,7 +192,6 @@ def question_estimate(
         seed=seed,
         paths=rows.paths,
         quantities=rows.quantities,
-        population=population,
     )
     findings = unique(
         rows.findings,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,18 @@ import polars as pl
 
 from truemorph.bias.binning import Groups
 from truemorph.bias.estimate import Context, Estimate, make_estimate
-from truemorph.bias.sample import Sample
+from truemorph.bias.fields import fields_on_sky
+from truemorph.bias.sample import Sample, numbered_fields
 from truemorph.catalogs.catalogue import checksum, classes_of, columns_of_rule, gold_classes, is_simulated, rows_where
 from truemorph.catalogs.columns import ADDED, FRACTIONS, OBSERVABLES, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
+from truemorph.catalogs.positions import positions_of, unit_vectors
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.tables import SENTINELS, CatalogTable, missing_in, numeric_columns, without
 
+_WORD = re.compile(r"\w+")
 # Rank correlation above which columns are the same quantity; number of galaxies to tell.
 _SAME_ORDER, _FEWEST_RANKED = 0.99, 10
 _SURVEY_COLUMNS, _MOST_GROUPS, _FEWEST_IN_GROUP = ("survey", "source"), 12, 50
@@ -100,6 +104,7 @@ def select_rows(
         gold_probability=planned(frame, gold, "gold_probability"),
         gold_uncertain=planned(frame, gold, "gold_uncertain"),
     )
+    sample = with_fields(sample, frame, source)
     context = Context(
         shown=known,
         columns={} if classes is None else properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
@@ -110,6 +115,28 @@ def select_rows(
         findings=unique(findings),
     )
     return SelectedRows(sample, context, values[by] if by and groups is None else groups)
+
+
+def with_fields(sample: Sample, frame: pl.DataFrame, source: str) -> Sample:
+    """Return a sample with the field of each gold label: of a column gold_field, or by positions, if there are any."""
+    if sample.gold is None:
+        return sample
+    if "gold_field" in frame.columns:
+        names = frame["gold_field"].cast(pl.String).fill_null("").to_numpy()
+        return replace(sample, fields=numbered_fields(names, sample.known & (names != "")))
+    with suppress(InputError):  # no positions
+        return replace(sample, fields=fields_on_sky(unit_vectors(*positions_of(frame, source)), sample.known))
+    return sample
+
+
+def gold_sources(catalogue: CatalogTable) -> set[str]:
+    """Return the columns of a catalogue that its stored gold labels came from, by the stored definitions."""
+    metadata = catalogue.metadata
+    texts = [metadata.get("gold_definition"), *metadata.get("gold_definitions", {}).values()]
+    words = {word for text in texts for word in _WORD.findall(str(text or "").partition(": ")[2])}
+    mapped = metadata.get("columns", {})
+    words |= {word for name in words for word in _WORD.findall(str(mapped.get(name, "")))}
+    return words | {f"{word}_input" for word in words}
 
 
 def seen_in_images(frame: pl.DataFrame, without: Sequence[str], source: str) -> dict[str, np.ndarray]:
@@ -195,9 +222,9 @@ def sample_weights(frame: pl.DataFrame, weights: str, source: str) -> np.ndarray
 def properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -> dict[str, np.ndarray]:
     """Return numeric columns that may be properties of the galaxies, except those that are named.
 
-    These are not: ids, positions, votes, labels, gold labels, and what α is made of.
+    These are not: ids, positions, votes, labels, gold labels and what they are made of, and what α is made of.
     """
-    made = {*FRACTIONS, *VOTES, *ADDED, *RESERVED, "vote_count", "radius", "psf_fwhm", *named}
+    made = {*FRACTIONS, *VOTES, *ADDED, *RESERVED, "vote_count", "radius", "psf_fwhm", *named, *gold_sources(catalogue)}
     found = {}
     for name, kind in frame.schema.items():
         of_votes, in_degrees = names_votes(name), catalogue.units.get(name) == "deg"

@@ -50,7 +50,6 @@ def estimate_transition(
     weights: str = "balance",
     question: str | None = None,
     labels: Tables = (),
-    population: bool = False,
     bootstrap: Count = 0,
     seed: Seed = 0,
 ) -> Estimate:
@@ -107,8 +106,6 @@ def estimate_transition(
     labels : path or table, optional
         Of a question: tables of other groups' answers, such as debiased votes or predictions of Zoobot, with the
         columns that a tree names (repeatable). They help the votes to predict the true answer.
-    population : bool
-        Of a question: errors for the population of which the galaxies are a random sample, not for these galaxies.
     bootstrap : int
         Number of bootstrap resamples, to check the error.
     seed : int
@@ -139,9 +136,8 @@ def estimate_transition(
     if question is not None and (given := [name for name, value in unused.items() if value is not None]):
         raise InputError(f"`{given[0]}` is an option of bias curves, not of fractions of a question; leave it out")
     others = listed(labels)
-    if question is None and (population or others):
-        name = "population" if population else "labels"
-        raise InputError(f"`{name}` is an option of fractions of a question; name one (`question`), or leave it out")
+    if question is None and others:
+        raise InputError("`labels` is an option of fractions of a question; name one (`question`), or leave it out")
     if question is not None:
         table, joined = with_other_labels(table, tree_of(table, question), question, others)
         estimate = question_estimate(
@@ -153,7 +149,6 @@ def estimate_transition(
             intrinsic=intrinsic,
             observables=observables,
             weights=weights,
-            population=population,
             fraction_bins=fraction_bins,
             seed=seed,
             others=joined,
