@@ -22,7 +22,7 @@ from truemorph.benchmark.methods import benchmark_config
 from truemorph.benchmark.worlds import degraded_efigi
 from truemorph.bias.prior import reestimated_fractions
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.classifiers.held_out import Comparison, held_out, measured, training_fractions
+from truemorph.classifiers.held_out import Comparison, held_out, held_out_galaxies, measured
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.images.degrade import degrade
@@ -135,15 +135,15 @@ def fraction_of(labels, alpha, gold, p=None):
         return known.mean(), np.sqrt(known.mean() * (1 - known.mean()) / known.size)
     found = tm.debiased_fractions(labels, alpha, gold=gold, covariates=p, bins=4)
     weight = found.bin_weights / found.bin_weights.sum()
-    low, high = found.range_of_total[1]
+    low, high = found.of_total[0, 1:, 1]
     return weight @ found.fractions[:, 1], (high - low) / 3.92
 
 
 def estimates(model, truth, p, alpha, rng):
     """Error and stated error of each estimate of the fraction of late types, over draws of gold labels."""
     labels, mean = (p[:, 1] > 0.5).astype(np.int64), truth.mean()
-    again, covariance = reestimated_fractions(p, *training_fractions(model, model.classes))
-    yield "mean p", [(p[:, 1].mean() - mean, p[:, 1].std() / np.sqrt(len(p)))]
+    again, covariance = reestimated_fractions(p, held_out_galaxies(model, model.classes))
+    yield "mean p", [(p[:, 1].mean() - mean, np.nan)]
     yield "re-estimated", [(again[1] - mean, np.sqrt(covariance[1, 1]))]
     for number in GOLD:
         found = {"gold labels": [], "with predictions": []}

@@ -135,7 +135,7 @@ def test_the_range_of_the_headline_contains_all_uncertain_galaxies():
     low, high = make_estimate(sample, compare=False).fraction_range["disk"]
     for one in (0, 1):
         bound = debiased_fractions(labels, alpha, gold=np.where(doubt, one, gold))
-        assert low <= bound.range_of_total[1, 0] <= bound.total[0] <= bound.range_of_total[1, 1] <= high
+        assert low <= bound.of_total[0, 1, 1] <= bound.total[0] <= bound.of_total[0, 2, 1] <= high
 
 
 def test_weights_that_nearly_agree_change_nearly_nothing():

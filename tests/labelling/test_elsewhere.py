@@ -51,8 +51,8 @@ def test_class_fractions_are_reestimated(folder, tmp_path):
     p = pl.read_parquet(report.out)["p_disk"].to_numpy()
     truth = galaxies["gold"].mean()
     assert disk["mean"] == pytest.approx(p.mean())
-    assert disk["mean_stderr"] == pytest.approx(p.std() / np.sqrt(p.size))
-    assert disk["mean"] - truth > 5 * disk["mean_stderr"]
+    assert "mean_stderr" not in disk
+    assert disk["mean"] - truth > 5 * p.std() / np.sqrt(p.size)
     assert abs(disk["reestimated"] - truth) < 3 * disk["reestimated_stderr"] < 0.06
     stored = read_table(report.out).metadata
     assert stored["fractions"] == list(report.fractions)
@@ -114,7 +114,7 @@ def test_predictions_and_gold_labels_give_fractions_of_another_survey(folder, tm
     ]
     for one in found:
         total = one.bin_weights @ one.fractions[:, 1] / one.bin_weights.sum()
-        low, high = one.range_of_total[1]
+        low, high = one.of_total[0, 1:, 1]
         assert low < truth < high
         assert abs(total - truth) < abs(labels.fractions[1]["mean"] - truth)
         assert (high - low) / 3.92 < 0.9 * np.sqrt(truth * (1 - truth) / 200)  # of the gold labels alone

@@ -38,7 +38,7 @@ def selection_findings(sample: Sample) -> list[Finding]:
     findings = [*_copies(sample), *field_findings(sample)]
     if sample.probability is not None:
         return [*findings, *_known_selection(sample.probability, sample.known)]
-    columns = [] if sample.intrinsic is None else sample.intrinsic.T
+    columns = np.empty((0, 0)) if sample.intrinsic is None else sample.intrinsic.T
     return [
         *_not_random(sample.observed, sample, of_votes=sample.votes is not None),
         *findings,
@@ -117,7 +117,7 @@ def _copies(sample: Sample) -> list[Finding]:
 
 
 def _gaps(name: str, alpha: np.ndarray, has_gold: np.ndarray) -> list[Finding]:
-    """Say where no galaxy has a gold label: runs of galaxies in α or a column that are longer than chance would give."""
+    """Say where no galaxy has a gold label: runs in α, or in a column, that are longer than chance would give."""
     n, n_gold = alpha.size, int(has_gold.sum())
     # At random, one of n gold labels begins a gap longer than a fraction t with probability n (1 - t)^n at most.
     longest = max(_GAP, 1 - (LEVEL / n_gold) ** (1 / n_gold))

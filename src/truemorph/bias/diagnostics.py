@@ -15,6 +15,7 @@ from truemorph.bias.curves import RayleighTransition
 from truemorph.bias.families import COMPARED, family_of
 from truemorph.bias.fitting import check_variation, settings_for, solve
 from truemorph.bias.fractions import fractions_in_bins
+from truemorph.bias.gold import quadratic
 from truemorph.bias.maximum import effective_weights, fit_softmax, log_probabilities
 from truemorph.bias.mixture import RIDGE, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
@@ -250,8 +251,8 @@ def group_findings(sample: Sample, name: str, groups: np.ndarray) -> tuple[Findi
 def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list[Finding]:
     """Warn if labels depend on properties of the images that T leaves out, shape (N,) each, NaN if unknown.
 
-    T with and without each is compared by the ratio of their likelihoods (1 % for all together). Where gold labels are
-    too few to show a difference, all labels are tested, and whether the classes of the gold labels explain it.
+    T with and without each and its square is compared by the ratio of likelihoods (1 % for all together). Where gold
+    labels are too few to show a difference, all labels are tested, and whether the gold labels' classes explain it.
     """
     found = []
     for name, values in seen.items():
@@ -262,17 +263,21 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
         with suppress(InputError):  # a family that depends on no observables, or not from labels alone
             # Bins have no likelihood.
             settings = replace(fit.settings, method="likelihood") if fit.method == "binned" else fit.settings
-            p_value, apart = _left_out(fit.sample, settings, name, values, rows)
+            p_value, apart, curved = _left_out(fit.sample, settings, name, values, rows)
             shown = has_gold and p_value < level
             if has_gold and not shown and fit.sample.n_classes == 2 and fit.sample.nodes is None:
                 labels = replace(fit.sample, gold=None, probability=None)
-                p_value, apart = _left_out(labels, Settings("likelihood", fit.settings.family), name, values, known)
+                p_value, apart, curved = _left_out(
+                    labels, Settings("likelihood", fit.settings.family), name, values, known
+                )
                 if p_value < level and _classes_depend_on(values[rows], fit.sample.take(rows)) < level:
                     continue
             if p_value >= level or apart < _NOTICEABLE:
                 continue
             message = f"Galaxies of the same α have other labels where {name} differs (p = {p_value:.1g}). "
             column = f'`observables`="{name}"'
+            if curved < level:
+                column = f"`observables`: {name}, and a column of its square"
             if has_gold:
                 message += f"T that depends on it, too, differs from this one by {apart:.2f} on average."
                 message += "" if shown else " Gold labels do not show that the classes depend on it instead."
@@ -286,28 +291,41 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
 
 def _left_out(
     sample: Sample, settings: Settings, name: str, values: np.ndarray, rows: np.ndarray
-) -> tuple[float, float]:
-    """Return the p-value of T's dependence on a column, and the mean of the largest difference that it makes to T."""
+) -> tuple[float, float, float]:
+    """Return the p-value of T's dependence on a column and its square, what they change, and the p-value of the square.
+
+    What they change is the mean of the largest difference that they make to T.
+    """
     rows = np.arange(sample.labels.size)[rows]
     rows = rows[:: max(1, rows.size // _TESTED)]
     alone = sample.take(rows)
-    columns = np.column_stack([*([] if alone.observables is None else [alone.observables]), values[rows]])
-    wide = replace(alone, observables=columns, observable_names=(*alone.observable_names, name))
-    fits = [solve(one, replace(settings, delta=None)) for one in (alone, wide)]
-    gain = (fits[1].log_likelihood - fits[0].log_likelihood) / np.mean(alone.gold_weights**2)
-    change = np.subtract(*(one.transition.matrix(one.sample.argument) for one in fits))
-    p_value = float(chdtrc(fits[1].n_parameters - fits[0].n_parameters, 2 * max(gain, 0.0)))
-    return p_value, float(np.abs(change).max(axis=(1, 2)).mean())
+    others = np.empty((rows.size, 0)) if alone.observables is None else alone.observables
+    powers = quadratic(values[rows])
+    names = (*alone.observable_names, name, f"{name} squared")
+    wide = [
+        replace(
+            alone, observables=np.column_stack([others, powers[:, :k]]), observable_names=names[: others.shape[1] + k]
+        )
+        for k in (1, 2)
+    ]
+    fits = [solve(one, replace(settings, delta=None)) for one in (alone, *wide)]
+
+    def by_chance(narrow: TransitionFit) -> float:
+        gain = (fits[-1].log_likelihood - narrow.log_likelihood) / np.mean(alone.gold_weights**2)
+        return float(chdtrc(fits[-1].n_parameters - narrow.n_parameters, 2 * max(gain, 0.0)))
+
+    change = np.subtract(*(one.transition.matrix(one.sample.argument) for one in (fits[0], fits[-1])))
+    return by_chance(fits[0]), float(np.abs(change).max(axis=(1, 2)).mean()), by_chance(fits[1])
 
 
 def _classes_depend_on(values: np.ndarray, sample: Sample) -> float:
-    """Return the p-value of the classes' dependence on a column, shape (n,), at fixed α, of n gold labels."""
+    """Return the p-value of the classes' dependence on a column and its square at fixed α, of n gold labels."""
     assert sample.gold is not None
     u = sample.log_alpha
     base = standardised(np.column_stack([u, u**2]))
-    wide = np.column_stack([base, (values - values.mean()) / values.std()])
+    wide = np.column_stack([base, quadratic(values)])
     gain = _gain(wide, base, np.eye(sample.n_classes)[sample.gold], sample.gold_weights)
-    return float(chdtrc(sample.n_classes - 1, 2 * gain))
+    return float(chdtrc(2 * (sample.n_classes - 1), 2 * gain))
 
 
 def _gain(wide: np.ndarray, base: np.ndarray, truth: np.ndarray, w: np.ndarray) -> float:

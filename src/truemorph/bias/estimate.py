@@ -321,7 +321,9 @@ def estimate_of_paths(
     """Fit T(α) of the paths to a question's answers, beside the fractions of these answers."""
     fit = solve(sample, settings_for(sample, seed=seed))
     checked = calibration(fit)
-    fit = replace(_with_same_total(fit, fractions), findings=checked.findings)
+    # Fractions do not rest on T(α).
+    notes = tuple(replace(one, severity="note") for one in checked.findings)
+    fit = replace(_with_same_total(fit, fractions), findings=notes)
     findings = unique(fractions.findings, fit.findings, ignored_findings(fit, seen))
     return Estimate(fit, None, None, checked, fractions, None, findings, about=about)
 

@@ -23,11 +23,11 @@ FEWEST_FIELDS = 3
 
 
 def fields_on_sky(points: np.ndarray, has_gold: np.ndarray) -> np.ndarray | None:
-    """Return the field of each gold label, shape (N,), -1 elsewhere; None if gold labels are spread like the galaxies.
+    """Return the field of each gold label, shape (N,), -1 elsewhere; None if they are spread like the galaxies.
 
-    Positions are unit vectors, shape (N, 3), NaN if unknown.
-    Gold labels are clustered if more of the galaxies nearest to them have gold labels than chance explains (Cuzick & Edwards
-    1990, JRSS B 52, 73). Fields are then groups of neighbouring gold labels (friends of friends).
+    Positions are unit vectors, shape (N, 3), NaN if unknown. Gold labels are clustered if more of the galaxies nearest
+    to them have gold labels than chance explains (Cuzick & Edwards 1990, JRSS B 52, 73). Fields are then groups of
+    neighbouring gold labels (friends of friends).
     """
     rows = np.flatnonzero(np.isfinite(points).all(axis=1))
     points, gold = points[rows], has_gold[rows]

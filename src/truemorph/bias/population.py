@@ -38,11 +38,13 @@ class QuotedFraction:
     population_high: np.ndarray
     total: tuple[float, ...] = ()  # the same eight numbers
 
-    def cells(self, b: int | None) -> list[str]:
-        """Return the numbers of a bin, or of all galaxies (None), as text."""
+    def cells(self, b: int | None, assumed: bool = False) -> list[str]:
+        """Return the numbers of a bin, or of all galaxies (None), as text; the range first if they are `assumed`."""
         bins = zip(*(getattr(self, name) for name in _NUMBERS), strict=True)
         numbers = self.total if b is None else list(bins)[b]
         labelled, value, stderr, low, high, *population = (f"{one:.3f}" for one in numbers)
+        if assumed:
+            return [labelled, f"{low} to {high}", f"{value} ± {stderr}"]
         cells = [labelled, f"{value} ± {stderr}", f"{low} to {high}"]
         return [*cells, "± {}, {} to {}".format(*population)] if self.tells_apart else cells
 
@@ -159,8 +161,9 @@ class PopulationFractions(Result):
         errors = self.of_quantities.reshape(6, -1, len(self.quantities))
         for k, one in enumerate(self.quantities):
             of_all = (float(one.of(share @ array)) for array in (self.labelled, self.fractions))
-            values, of_bins = (one.of(self.labelled), one.of(self.fractions)), errors[:, :-1, k]
-            found[one.name] = QuotedFraction(*values, *of_bins, total=(*of_all, *errors[:, -1, k].tolist()))
+            of_bins = one.of(self.labelled), one.of(self.fractions), *errors[:, :-1, k]
+            numbers = dict(zip(_NUMBERS, of_bins, strict=True))
+            found[one.name] = QuotedFraction(**numbers, total=(*of_all, *errors[:, -1, k].tolist()))
         return found
 
     @property
@@ -227,7 +230,9 @@ class PopulationFractions(Result):
         alone = len(shown) == 1
         header = [f"{name if alone else 'fraction' if self.quantities else 'class fraction'} at {by}"]
         header += [*([] if alone else ["of" if self.quantities else "class"]), "galaxies"]
-        header += [*([] if applies is None else ["applies to", "gold"]), "observed", "corrected", "range"]
+        assumed = self.samples is None
+        header += [*([] if applies is None else ["applies to", "gold"]), "observed"]
+        header += ["range", "by the assumption"] if assumed else ["corrected", "range"]
         header += ["of a population"] if any(one.tells_apart for one in shown.values()) else []
         header += [] if gold is None else ["gold labels"]
         rows = []
@@ -237,7 +242,8 @@ class PopulationFractions(Result):
             of_all = [] if applies is None else [applies.cells(b)[1], self._gold_labels(b)]
             for what, one in shown.items():
                 of = [] if alone else [what.removeprefix("fraction_").removesuffix(" fraction")]
-                rows.append([at, *of, galaxies, *of_all, *one.cells(b), *([] if gold is None else [f"{gold[b]:.3f}"])])
+                of_gold = [] if gold is None else [f"{gold[b]:.3f}"]
+                rows.append([at, *of, galaxies, *of_all, *one.cells(b, assumed), *of_gold])
         return text_table(header, rows, left=())
 
     def bin_name(self, b: int, digits: str = ".2f") -> str:

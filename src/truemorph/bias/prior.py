@@ -2,19 +2,82 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 _STEPS, _CLOSE = 10_000, 1e-8
+# Range of the logarithm of the factor by which logits are too small, and the step of its derivatives.
+_LARGEST, _STEP = 2.0, 0.02
+# Log-odds of the most probable class above which galaxies are equally certain.
+_CERTAIN = 10.0
 
 
-def reestimated_fractions(
-    p: np.ndarray, trained: np.ndarray, uncertain: np.ndarray | float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out training galaxies: p(y | x) and log p(observed | y, α), shape (M, K) each, and weights, (M,)."""
+
+    p: np.ndarray
+    evidence: np.ndarray
+    weights: np.ndarray
+
+    def sharpness(self) -> tuple[float, float]:
+        """Return the logarithm of the factor by which logits should be multiplied, and its standard error.
+
+        The factor maximises Σ w log Σ_y p(observed | y, α) p(y | x), so classes are known through T(α) only. The error
+        is the sandwich's (White 1982); it is infinite if the labels do not depend on p.
+        """
+        likelihood = np.exp(self.evidence - self.evidence.max(axis=1, keepdims=True))
+
+        def terms(at: float) -> np.ndarray:
+            return np.log(np.maximum(np.sum(likelihood * sharpened(self.p, at), axis=1), 1e-300))
+
+        found = minimize_scalar(
+            lambda at: -float(self.weights @ terms(at)), bounds=(-_LARGEST, _LARGEST), method="bounded"
+        )
+        below, middle, above = (terms(found.x + step) for step in (-_STEP, 0.0, _STEP))
+        scores = self.weights * (above - below) / (2 * _STEP)
+        information = -float(self.weights @ (above - 2 * middle + below)) / _STEP**2
+        error = np.sqrt(np.sum(scores**2)) / information if information > 0 else np.inf
+        return float(found.x), float(error)
+
+    def fractions(self, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean of p(y | x), (K,), and its covariance."""
+        part, p = (self.weights / self.weights.sum())[:, None], sharpened(self.p, sharpness)
+        mean = np.sum(part * p, axis=0)
+        scatter = part * (p - mean)
+        return mean, scatter.T @ scatter
+
+
+def sharpened(p: np.ndarray, sharpness: float) -> np.ndarray:
+    """Return class probabilities, (N, K), whose logits are multiplied by a factor, given by its logarithm."""
+    logits = np.log(np.maximum(p, 1e-300)) * np.exp(sharpness)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+
+def reestimated_fractions(p: np.ndarray, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray]:
     """Return class fractions π, (K,), that differ from those of training, and their covariance, from p(y | x), (N, K).
 
+    p(x | y) must be the same as in training. Logits are multiplied by the factor that calibrates held-out galaxies,
+    whose error is included. The covariance is NaN if p does not depend on x.
+    """
+    factor, error = held_out.sharpness()
+
+    def at(sharpness: float) -> tuple[np.ndarray, np.ndarray]:
+        return _of_another_sample(sharpened(p, sharpness), *held_out.fractions(sharpness))
+
+    fractions, covariance = at(factor)
+    slope = (at(factor + _STEP)[0] - at(factor - _STEP)[0]) / (2 * _STEP)
+    return fractions, covariance + (np.multiply.outer(slope, slope) * error**2 if np.isfinite(error) else np.nan)
+
+
+def _of_another_sample(p: np.ndarray, trained: np.ndarray, uncertain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return class fractions π, (K,), and their covariance, from calibrated p(y | x), (N, K).
+
     π maximises Π_i Σ_k p(k | x_i) π_k / trained_k (Saerens, Latinne & Decaestecker 2002, Neural Computation 14, 21).
-    p(y | x) must be calibrated, and p(x | y) the same as in training. `uncertain` is the covariance of `trained`. The
-    covariance follows from the observed information; it is NaN if p does not depend on x.
+    `uncertain` is the covariance of `trained`. The covariance follows from the observed information.
     """
     k, ratio, fractions, step = trained.size, p / trained, trained, 1.0
     for _ in range(_STEPS):
@@ -30,4 +93,24 @@ def reestimated_fractions(
         return fractions, np.full((k, k), np.nan)
     covariance = free @ np.linalg.inv(within) @ free.T
     moved = covariance @ (information * (fractions / trained) - np.diag(part.sum(axis=0) / trained))  # by `trained`
-    return fractions, covariance + moved @ (uncertain * np.ones((k, k))) @ moved.T
+    return fractions, covariance + moved @ uncertain @ moved.T
+
+
+def certainty(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> tuple[float, float]:
+    """Return the ratio of the mean certainty of galaxies to that expected from held-out ones, and its error.
+
+    Certainty is the log-odds of the most probable class. If only class fractions differ, p of held-out galaxies,
+    weighted with π_y / trained_y, are distributed as those of the others.
+    """
+
+    def certain(some: np.ndarray) -> np.ndarray:
+        largest = some.max(axis=1)
+        return np.asarray(np.clip(np.log(largest) - np.log(np.maximum(1 - largest, 1e-12)), 0, _CERTAIN))
+
+    trained, _ = held_out.fractions(0.0)
+    weights = held_out.weights * (held_out.p @ (fractions / trained))
+    weights = weights / weights.sum()
+    own, others = certain(p), certain(held_out.p)
+    expected = float(weights @ others)
+    variance = own.var() / own.size + np.sum((weights * (others - expected)) ** 2)
+    return float(own.mean() / expected), float(np.sqrt(variance) / expected)

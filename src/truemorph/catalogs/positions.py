@@ -7,14 +7,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy.spatial import KDTree
 
 from truemorph.arrays import float_array
 from truemorph.catalogs.columns import which_rows
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 
 # Names of right ascension and declination in SDSS and most tables, VizieR, SExtractor, TOPCAT, Euclid and Rubin.
 RA = ("ra", "raj2000", "ra_icrs", "_ra", "_raj2000", "alpha_j2000", "ra_deg", "right_ascension", "coord_ra")
 DEC = ("dec", "dej2000", "de_icrs", "_de", "_dej2000", "delta_j2000", "dec_deg", "declination", "coord_dec")
+
+
+# Rows within so many arcsec are the same galaxy; pairs of galaxies are fewer than this part of all.
+_SAME, _FEW = 1.0, 0.005
 
 
 def position_columns(columns: Sequence[str], source: str) -> tuple[str, str]:
@@ -44,6 +50,26 @@ def checked_positions(ra: Any, dec: Any, source: str) -> tuple[np.ndarray, np.nd
             wrong = which_rows(bad, values)
             raise InputError(f"{source}: {name} should be from {low} to {high} degrees, or empty; wrong in {wrong}")
     return longitude, latitude
+
+
+def repeated_positions(frame: pl.DataFrame, source: str) -> list[Finding]:
+    """Warn if many rows of a table are within 1 arcsec of another: the same galaxies under other ids."""
+    try:
+        points = unit_vectors(*positions_of(frame, source))
+    except InputError:  # no positions, or not in degrees
+        return []
+    points = points[np.isfinite(points).all(axis=1)]
+    if len(points) < 2:
+        return []
+    nearest = KDTree(points).query(points, 2, distance_upper_bound=np.radians(_SAME / 3600))[0][:, 1]
+    twice = int(np.count_nonzero(np.isfinite(nearest)))
+    if twice <= _FEW * len(points):
+        return []
+    message = (
+        f"{twice:,} of {len(points):,} galaxies are within {_SAME:g} arcsec of another, probably the same under two "
+        "ids. Errors are those of independent galaxies, and too small."
+    )
+    return [Finding("galaxies-repeated", "caution", message, "Keep one row of each galaxy.")]
 
 
 def unit_vectors(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
 from truemorph.catalogs.paths import described_path, gold_column, label_column, path_columns
+from truemorph.catalogs.positions import repeated_positions
 from truemorph.catalogs.question_gold import gold_of_question, is_of_question
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.catalogs.selected import from_votes
@@ -233,11 +234,13 @@ def prepare(
             made[gold_column(questions[0])] = of_question.paths
             metadata["gold_definitions"] = {questions[0]: of_question.definition}
         metadata |= {"tree": asked.model_dump(mode="json", exclude_defaults=True), "questions": list(questions)}
+    catalogue = _catalogue(mapped, kept, made, metadata)
+    repeated = repeated_positions(catalogue.frame, name)
     return Preparation(
-        _catalogue(mapped, kept, made, metadata),
+        catalogue,
         funnel.dropped(),
         funnel.steps(),
-        unique(joined.findings, mapped.findings, selection, sizes, findings),
+        unique(joined.findings, mapped.findings, selection, sizes, findings, repeated),
         {str(file): origin(file) for file in joined.files},
     )
 
@@ -344,6 +347,13 @@ def _derived(mapped: Mapped, cosmology: str) -> dict[str, MappedColumn]:
     if lacks("radius_kpc", "redshift", "radius"):
         kpc = physical.physical_radius_kpc(mapped.numbers("radius"), redshift, cosmology)
         add("radius_kpc", kpc, f"{columns['radius'].source} {at}", f"{columns['radius'].description}, in kpc")
+    if lacks("alpha_error", "radius_error", "radius", "psf_fwhm"):
+        relative = mapped.numbers("radius_error") / mapped.numbers("radius")
+        source = columns["radius_error"].source
+        if "psf_error" in columns:
+            relative = np.hypot(relative, mapped.numbers("psf_error") / mapped.numbers("psf_fwhm"))
+            source = f"{source} and {columns['psf_error'].source}"
+        add("alpha_error", relative, source)
     if lacks("M_r", "redshift", "magnitude"):
         luminosity = physical.absolute_magnitude(mapped.numbers("magnitude"), redshift, dust, cosmology)
         add("M_r", luminosity, f"{columns['magnitude'].source}, {dusty}, {at}; no K-correction")

@@ -20,8 +20,8 @@ from truemorph.catalogs.paths import gold_column, label_column, question_votes, 
 from truemorph.catalogs.question_gold import columns_of_question, gold_of_question, path_classes, sparse_answers
 from truemorph.catalogs.selected import (
     filtered,
-    from_same_images,
     groups_of,
+    images_of_gold,
     planned,
     properties,
     rows_hash,
@@ -87,6 +87,14 @@ def question_rows(
     if not answered or len(answered) + (NOT_APPLICABLE in counts) < 2:
         have = ", ".join(f"{count:,} {one}" for one, count in counts.items()) or "none"
         raise InputError(f"{source}: gold labels of {question!r} are {have}; there must be some of two classes")
+    if NOT_APPLICABLE not in counts and (outside := np.count_nonzero(observed.labels == 0)):
+        inside = ", ".join(f"'{one.name}'" for one in tree.classes(question) if one.answer is not None)
+        raise InputError(
+            f"{source}: no gold label says that {question!r} does not apply, but by the volunteers' answers it does "
+            f"not for {outside:,} of {observed.labels.size:,} galaxies; give gold labels of such galaxies, too, or "
+            "select those to which it applies by the volunteers' answers (`where`, such as "
+            f'"{label_column(question)} IN ({inside})")'
+        )
     numbers |= {APPLIES: ANSWER_UNKNOWN, CANNOT_TELL: ANSWER_UNKNOWN}
     known = read.classes.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
     unsure = (read.classes == CANNOT_TELL).fill_null(False).to_numpy()
@@ -136,11 +144,7 @@ def question_rows(
         intrinsic=columns,
         about=about,
         findings=unique(
-            catalogue.findings,
-            findings,
-            read.findings,
-            merging,
-            from_same_images(catalogue.metadata, question) if gold == "gold" else (),
+            catalogue.findings, findings, read.findings, merging, images_of_gold(catalogue.metadata, gold, question)
         ),
         properties=properties(catalogue, frame, [*named, *observables, *columns_of_question(frame, rule)]),
         seen=seen_in_images(frame, observables, source),

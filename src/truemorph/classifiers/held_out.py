@@ -16,13 +16,15 @@ import numpy as np
 import polars as pl
 from scipy.special import betaln
 
+from truemorph.bias.likelihood import label_columns
+from truemorph.bias.prior import HeldOut
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.images.appearance import APPEARANCE, appearance
 
 BEYOND = 0.01  # fraction of galaxies like those of training that are beyond the limit
 _MOST = 4_000
 _BATCH = 256
-_ALPHA, _WEIGHT, _P = "alpha", "sampling weight", "p of {}"
+_ALPHA, _WEIGHT, _P, _EVIDENCE = "alpha", "sampling weight", "p of {}", "evidence of {}"
 
 
 def measured(model: Any, inputs: np.ndarray, alpha: Any = None) -> pl.DataFrame:
@@ -34,7 +36,10 @@ def measured(model: Any, inputs: np.ndarray, alpha: Any = None) -> pl.DataFrame:
 
 
 def held_out(model: Any, rows: TrainingRows) -> pl.DataFrame | None:
-    """Measure at most 4,000 held-out training galaxies, with p by members that did not see them; None without any."""
+    """Measure at most 4,000 held-out training galaxies, with p by members that did not see them; None without any.
+
+    Of each class, also log p(observed | y, α).
+    """
     every = rows.frame.select("object_id").with_row_index("row").join(model.seen, "object_id", maintain_order="left")
     chosen = every.filter(pl.col("role") != "in_sample")
     chosen = chosen.sample(min(_MOST, chosen.height), shuffle=True, seed=model.config.seed)
@@ -43,19 +48,29 @@ def held_out(model: Any, rows: TrainingRows) -> pl.DataFrame | None:
         row = part["row"].to_numpy()
         inputs = rows.inputs[row]
         p, _ = model.out_of_fold(inputs, part["fold"].to_numpy(), model.member_probabilities)
+        evidence = _evidence(model, rows, row)
         columns = dict(zip(map(_P.format, model.classes), p.T, strict=True))
+        columns |= dict(zip(map(_EVIDENCE.format, model.classes), evidence.T, strict=True))
         frame = measured(model, inputs, rows.column(_ALPHA)[row])
         found.append(frame.with_columns(**columns, **{_WEIGHT: rows.weights[row]}))
     return pl.concat(found) if found else None
 
 
-def training_fractions(model: Any, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the class fractions that a model was trained on, (K,), from held-out galaxies, and their covariance."""
-    p, weight = model.held_out.select(map(_P.format, classes)).to_numpy(), model.held_out[_WEIGHT].to_numpy()[:, None]
-    part = weight / weight.sum()
-    mean = np.sum(part * p, axis=0)
-    scatter = part * (p - mean)
-    return mean, scatter.T @ scatter
+def _evidence(model: Any, rows: TrainingRows, row: np.ndarray) -> np.ndarray:
+    """Return log p(observed | y, α) of training galaxies, (n, K)."""
+    if rows.evidence is not None:
+        return rows.evidence[row]
+    resolution = rows.column(_ALPHA) if rows.resolution is None else rows.resolution
+    return np.asarray(label_columns(model.transition, rows.column("label")[row], resolution[row]))
+
+
+def held_out_galaxies(model: Any, classes: Sequence[str]) -> HeldOut | None:
+    """Return p and evidence of a model's held-out galaxies; None if an earlier version, without evidence, made it."""
+    frame = model.held_out
+    if frame is None or _EVIDENCE.format(classes[0]) not in frame.columns:
+        return None
+    p, evidence = (frame.select(map(one.format, classes)).to_numpy() for one in (_P, _EVIDENCE))
+    return HeldOut(p, evidence, frame[_WEIGHT].to_numpy())
 
 
 def most_predicted(model: Any) -> tuple[str, float]:

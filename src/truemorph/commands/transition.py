@@ -41,6 +41,7 @@ def estimate_transition(
     intrinsic: Names = (),
     observables: Names = (),
     delta: NotNegative = 0.5,
+    alpha_error: float | str | None = None,
     false_disk: float | Literal["fit"] | None = None,
     bins: AtLeastOne | None = None,
     by: str | None = None,
@@ -85,6 +86,9 @@ def estimate_transition(
     delta : float
         From labels alone, the range spans trends in which the logit of the class fraction changes by so much per
         standard deviation of ln α; use 1 where your definition of the class is narrower than the labels', or unknown.
+    alpha_error : float or str, optional
+        Relative error of α, a number such as 0.1 or a column; default the catalogue's `alpha_error`, if there is one.
+        From labels alone, the range then spans what such errors do to the curve.
     false_disk : float or "fit", optional
         p(disk | smooth): a number, or fit.
     bins : int, optional
@@ -132,7 +136,7 @@ def estimate_transition(
         check_fit_name(out)  # before the fit, not after
     table = read_catalogue(catalogue)
     unused = {"family": family, "method": method, "false_disk": false_disk}
-    unused |= {"bootstrap": bootstrap or None}
+    unused |= {"bootstrap": bootstrap or None, "alpha_error": alpha_error}
     if question is not None and (given := [name for name, value in unused.items() if value is not None]):
         raise InputError(f"`{given[0]}` is an option of bias curves, not of fractions of a question; leave it out")
     others = listed(labels)
@@ -169,6 +173,7 @@ def estimate_transition(
             seed=seed,
             method=method,
             delta=delta,
+            alpha_error=alpha_error,
             false_disk=false_disk,
             bins=bins,
         )

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from truemorph.bias.prior import reestimated_fractions
+from truemorph.bias.prior import HeldOut, certainty, reestimated_fractions
+from truemorph.catalogs.selected import rows_hash
 from truemorph.classifiers.classifier import Classifier
-from truemorph.classifiers.held_out import BEYOND, Comparison, training_fractions
+from truemorph.classifiers.held_out import BEYOND, Comparison, held_out_galaxies
 from truemorph.findings import Finding
+from truemorph.io import plain
 from truemorph.labelling.output import UNLIKE, Counts
+from truemorph.questions import fraction_names
 from truemorph.results import text_table
+from truemorph.tables import CatalogTable
 
 FALSE_ALARM = 0.01  # probability of the finding for galaxies like those of training
 ASSUMED = "galaxies of a class look as in training, p(x | y), and only class fractions differ (Saerens et al. 2002)"
 _SHOWN = 3
 _LARGEST_ERROR = 0.5
+_OF_ESTIMATE = ("estimate", "estimate_stderr", "estimate_low", "estimate_high")
+# Least part of an estimate's galaxies that are labelled.
+_MOST_LABELLED = 0.95
+# Standard errors of a finding; least logarithms of factors that matter.
+_SIGNIFICANT, _NOT_CALIBRATED, _OTHER_CERTAINTY = 2.58, 0.1, 0.05
+# Part of the variance of classes that p(y | x) explains if something was learned.
+_LEARNED = 0.02
 
 
 def unlike_training(comparison: Comparison | None, counts: Counts) -> list[Finding]:
@@ -40,39 +51,129 @@ def unlike_training(comparison: Comparison | None, counts: Counts) -> list[Findi
     return [Finding("unlike-training", "caution", message, action)]
 
 
-def class_fractions(model: Classifier, p: np.ndarray) -> tuple[dict[str, Any], ...]:
-    """Return the fraction of each class by the mean of p(y | x), (N, K), and re-estimated, with standard errors.
+def own_estimates(
+    model: Classifier, catalogue: CatalogTable | None, labelled: int
+) -> dict[str, dict[str, float | None]]:
+    """Return what the estimates that a model was trained through say of galaxies that are their own, by class.
 
-    Of a question also those of its answers if it applies.
+    Values are `estimate` and its error and range; the error is None if it rests on an assumption (labels alone).
     """
-    rows = []
+    found = dict[str, dict[str, float | None]]()
+    for head, curve in zip(model.heads, model.curves, strict=True):
+        galaxies, where = curve.get("galaxies") or 0, curve.get("where", ())
+        if catalogue is None or not _MOST_LABELLED * galaxies <= labelled <= galaxies:
+            continue
+        if curve.get("rows_sha256") != rows_hash(catalogue, where):
+            continue
+        numbers = dict[str, Sequence[float | None]]()
+        if head.question is not None:
+            quoted = curve["fractions"]["quantities"]
+            for name in (head.classes[k] for k in head.numbers):
+                if f"{name} fraction" in quoted:
+                    numbers[f"{name} if {head.question} applies"] = quoted[f"{name} fraction"]["total"][1:5]
+        elif len(head.classes) == 2:
+            name = next(iter(fraction_names(head.classes)))
+            second, (low, high) = curve["class_fractions"][head.classes[1]], curve[f"{name}_range"]
+            error = curve["stderr"][name] if curve["method"] == "gold" else None
+            numbers[head.columns[0]] = 1 - second, error, 1 - high, 1 - low
+            numbers[head.columns[1]] = second, error, low, high
+        found |= {name: dict(zip(_OF_ESTIMATE, values, strict=True)) for name, values in numbers.items()}
+    return found
+
+
+def class_fractions(
+    model: Classifier, p: np.ndarray, own: Mapping[str, Mapping[str, Any]]
+) -> tuple[tuple[dict[str, Any], ...], list[Finding]]:
+    """Return the fraction of each class, with findings: the mean of p(y | x), (N, K), and others with their errors.
+
+    These are re-estimated ones, and those of the model's `own` estimates. Of a question also those of its answers if it
+    applies. The mean has no error: how far training and calibration are off is not known.
+    """
+    rows, findings = list[dict[str, Any]](), list[Finding]()
     for head in model.heads:
-        own, every = p[:, head.part], list(range(len(head.classes)))
-        scatter = (own - own.mean(axis=0)) / len(own)
-        kinds = {"mean": (own.mean(axis=0), scatter.T @ scatter)}
-        kinds["reestimated"] = reestimated_fractions(own, *training_fractions(model, head.columns))
+        mine, every = p[:, head.part], list(range(len(head.classes)))
+        mean, held_out = mine.mean(axis=0), held_out_galaxies(model, head.columns)
+        again, covariance = np.full(mean.size, np.nan), np.full((mean.size, mean.size), np.nan)
+        if held_out is not None:
+            again, covariance = reestimated_fractions(mine, held_out)
+            findings += _calibration_findings(mine, again, held_out)
+        if mine.var(axis=0).sum() < _LEARNED * (mean * (1 - mean)).sum():
+            message = (
+                f"p(y | x) hardly varies from image to image (standard deviation {mine.std(axis=0).max():.3f}), so its "
+                "mean is a fraction of the training galaxies, and says nothing of these."
+            )
+            action = "Train longer, or on more or better images; use the fractions of an estimate."
+            findings.append(Finding("nothing-learned", "caution", message, action))
         ratios = [(name, k, every) for k, name in enumerate(head.columns)]
         if head.question is not None:
             ratios += [(f"{head.classes[k]} if {head.question} applies", k, head.numbers) for k in head.numbers]
         for name, k, among in ratios:
-            row: dict[str, Any] = {"class": name}
-            for kind, (found, covariance) in kinds.items():
-                # Propagated through the derivatives of the ratio found[k] / whole by each fraction.
-                whole = max(found[among].sum(), 1e-300)
-                slope = (np.eye(found.size)[k] - found[k] / whole * np.isin(every, among)) / whole
-                error = np.sqrt(max(slope @ covariance @ slope, 0.0))
-                row |= {kind: float(found[k] / whole), f"{kind}_stderr": float(error)}
-            rows.append(row)
-    return tuple(rows)
+            whole = max(again[among].sum(), 1e-300)
+            # Propagated through the derivatives of the ratio again[k] / whole by each fraction.
+            slope = (np.eye(again.size)[k] - again[k] / whole * np.isin(every, among)) / whole
+            row: dict[str, Any] = {"class": name, "mean": float(mean[k] / mean[among].sum())}
+            row |= {"reestimated": float(again[k] / whole)}
+            row |= {"reestimated_stderr": float(np.sqrt(np.fmax(slope @ covariance @ slope, 0.0)))}
+            rows.append(plain({**row, **dict.fromkeys(_OF_ESTIMATE), **own.get(name, {})}))
+    return tuple(rows), findings + _disagreement(rows)
+
+
+def _calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> list[Finding]:
+    """Return findings if p(y | x) is not calibrated on held-out galaxies, or is as sure as no held-out galaxies are."""
+    findings, (factor, error) = [], held_out.sharpness()
+    if abs(factor) > max(_SIGNIFICANT * error, _NOT_CALIBRATED):
+        message = (
+            "p(y | x) is not calibrated: by held-out galaxies, its logits should be "
+            f"{np.exp(factor):.2f} ± {np.exp(factor) * error:.2f} times as large. Re-estimated fractions allow for "
+            "this, p(y | x) itself does not."
+        )
+        action = "Train again with a preset that calibrates, such as quick (`preset`)."
+        findings.append(Finding("not-calibrated", "caution", message, action))
+    ratio, error = certainty(p, fractions, held_out)
+    if abs(ratio - 1) > _SIGNIFICANT * error and abs(np.log(ratio)) > _OTHER_CERTAINTY:
+        message = (
+            f"The model is {ratio:.2f} times as sure of these galaxies (mean log-odds) as other class fractions alone "
+            "explain. So their images differ otherwise, and re-estimated fractions are wrong by more than their error."
+        )
+        action = "Correct fractions with gold labels of these galaxies."
+        findings.append(Finding("certainty-differs", "caution", message, action))
+    return findings
+
+
+def _disagreement(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Return a finding where a mean of p(y | x) is outside the range of the model's own estimate."""
+    apart = [one for one in rows if one["estimate"] is not None]
+    apart = [one for one in apart if not one["estimate_low"] <= one["mean"] <= one["estimate_high"]]
+    if not apart:
+        return []
+    listed = "; ".join(
+        f"{one['class']} {one['mean']:.3f}, by the estimate {one['estimate_low']:.3f} to {one['estimate_high']:.3f}"
+        for one in apart
+    )
+    message = f"The mean of p(y | x) disagrees with the estimate that the model was trained through: {listed}."
+    action = "Use the fractions of the estimate; train longer, or on more galaxies."
+    return [Finding("fractions-disagree", "caution", message, action)]
 
 
 def fractions_told(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the lines of a table of class fractions."""
 
-    def cell(value: float, error: float) -> str:
-        # p(y | x) that hardly depends on x says nothing of other class fractions.
-        return f"{value:.3f} ± {error:.3f}" if error < _LARGEST_ERROR else "not determined"
+    def estimated(row: Mapping[str, Any]) -> str:
+        spans = "{estimate_low:.3f} to {estimate_high:.3f}".format(**row)
+        error = row["estimate_stderr"]
+        return spans if error is None else f"{row['estimate']:.3f} ± {error:.3f}, {spans}"
 
-    kinds = ("mean", "reestimated")
-    cells = [[one["class"], *(cell(one[kind], one[f"{kind}_stderr"]) for kind in kinds)] for one in rows]
-    return [*text_table(["class", "mean p", "re-estimated"], cells), f"re-estimated: if {ASSUMED}"] if rows else []
+    def again(row: Mapping[str, Any]) -> str:
+        # p(y | x) that hardly depends on x says nothing of other class fractions.
+        value, error = row["reestimated"], row["reestimated_stderr"]
+        return "not determined" if error is None or error > _LARGEST_ERROR else f"{value:.3f} ± {error:.3f}"
+
+    if not rows:
+        return []
+    with_estimate = any(one["estimate"] is not None for one in rows)
+    header = ["class", "mean p", *(["estimate"] if with_estimate else []), "re-estimated"]
+    cells = []
+    for one in rows:
+        of_estimate = "" if one["estimate"] is None else estimated(one)
+        cells.append([one["class"], f"{one['mean']:.3f}", *([of_estimate] if with_estimate else []), again(one)])
+    return [*text_table(header, cells), f"re-estimated: if {ASSUMED}"]

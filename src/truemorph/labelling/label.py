@@ -18,7 +18,7 @@ from truemorph.classifiers.engines import Precision
 from truemorph.errors import InputError, TruemorphError, reason, require_extra
 from truemorph.findings import Finding
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
-from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
+from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, own_estimates, unlike_training
 from truemorph.labelling.output import Counts, Results
 from truemorph.labelling.parts import NO_INPUT
 from truemorph.labelling.run import Labelling, PathLike, no_observed, open_labelling
@@ -45,7 +45,8 @@ class LabelReport(Result):
     complete: bool  # False if other processes or shards still have parts to label
     findings: tuple[Finding, ...]  # about T(α) and about this labelling
     classes: tuple[str, ...]  # of the model
-    # Of each class, or answer of those to which a question applies: `mean` of p(y | x), and `reestimated`, with errors.
+    # Of each class, or answer of those to which a question applies: `mean` of p(y | x); `reestimated`, with its error;
+    # `estimate`, that of the estimate that the model was trained through, if these are its galaxies.
     fractions: tuple[dict[str, Any], ...] = ()
 
     def summary(self) -> str:
@@ -178,7 +179,7 @@ def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
 def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> LabelReport:
     """Count rows; when all parts are done, combine them if the output is one table."""
     results, findings, model = work.results, [*work.findings, *damaged], work.labeller.model
-    fractions: tuple[dict[str, Any], ...] = ()
+    fractions, of_fractions = tuple[dict[str, Any], ...](), list[Finding]()
     with results.alone():
         if not results.is_there:
             findings.append(Finding("written-elsewhere", "note", f"Another process has written {results.out}."))
@@ -195,10 +196,12 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
                 raise no_observed(work.labeller, work.source)
             about: dict[str, Any] = {}
             if model.held_out is not None:
-                fractions = class_fractions(model, results.sampled(columns_of("p", model.classes), _MOST_ROWS))
+                own = own_estimates(model, work.catalogue, counts["labelled"])
+                p = results.sampled(columns_of("p", model.classes), _MOST_ROWS)
+                fractions, of_fractions = class_fractions(model, p, own)
                 about = {"fractions": fractions, "assumption_of_reestimated": ASSUMED}
-            results.conclude(**about, findings=(*work.findings, *unlike))
-    findings += unlike
+            results.conclude(**about, findings=(*work.findings, *unlike, *of_fractions))
+    findings += [*unlike, *of_fractions]
     if left:
         parts_left = f"{left} of {len(results.parts)} parts are left for other processes or shards."
         findings.append(Finding("parts-left", "note", parts_left))

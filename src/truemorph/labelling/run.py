@@ -55,6 +55,7 @@ class Labelling:
     source: Source
     results: Results
     findings: tuple[Finding, ...]
+    catalogue: CatalogTable | None  # of observed labels, if it is in memory
 
     def label(self, part: Part, bar: Progress) -> None:
         """Label a part, unless it is done or another process is working on it."""
@@ -215,7 +216,10 @@ def open_labelling(
     }
     positions = position_columns(keep, str(path)) if hats else None
     results = Results(out, identity, {part.name: part.mark for part in given.parts}, labels, positions)
-    return Labelling(labeller, given, results, findings)
+    frames = [part.frame for part in given.parts if part.frame is not None]
+    if joined is None and given.prepared and frames:
+        joined = CatalogTable(pl.concat(frames))
+    return Labelling(labeller, given, results, findings, joined)
 
 
 def _survey(

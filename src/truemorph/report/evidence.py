@@ -186,7 +186,7 @@ class Evidence:
 
     @property
     def corrector(self) -> Model | None:
-        """The model whose class fractions are the corrected ones: the principal one, unless it is naive."""
+        """The model that corrects labels: the principal one, unless it is naive."""
         return None if self.principal is None or self.principal.naive else self.principal
 
     @property
@@ -253,14 +253,14 @@ class Evidence:
         """Fractions in bins of α, or of the column of the estimate: what the page's first figure and table show.
 
         `low`, `high`, `mean` (of the column), `galaxies`; `labelled`, `labelled_stderr`; `corrected`, `stderr`,
-        `lowest`, `highest`; `gold`, `gold_stderr`. Without a model, corrected fractions and their range are those of
-        the estimate, of its galaxies. With one, they are the model's, of the galaxies that are measured, and the range
-        spans its errors and the range of the estimate. Null where there are none.
+        `lowest`, `highest`; `gold`, `gold_stderr`; `model`. Corrected fractions, their error and their range are those
+        of the estimate, of its galaxies. The model's are means over the galaxies that are measured; they have no error,
+        because that of training and calibration is not known. Null where there are none.
         """
         names = ["low", "high", "mean", "galaxies"]
         estimate, model = self.estimate, self.corrector
         table = self.fractions_of([self.observed]).select(*names, labelled="fraction", labelled_stderr="stderr")
-        value = error = low = high = gold = gold_error = np.full(table.height, np.nan)
+        value = error = low = high = gold = gold_error = by_model = np.full(table.height, np.nan)
         if estimate is not None:
             own = estimate.fractions
             value, error, low, high = (one[:, DISK] for one in (own.fractions, own.stderr, own.low, own.high))
@@ -276,9 +276,7 @@ class Evidence:
             gold = by_bin["fraction"].to_numpy()
             gold_error = np.zeros(table.height) if self.truth.known.all() else by_bin["stderr"].to_numpy()
         if model is not None:
-            by_bin = self.fractions_of([model.best])
-            value, error = by_bin["fraction"].to_numpy(), by_bin["stderr"].to_numpy()
-            low, high = np.fmin(low, value - 1.96 * error), np.fmax(high, value + 1.96 * error)
+            by_model = self.fractions_of([model.best])["fraction"].to_numpy()
         shown = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
-        shown |= {"gold": gold, "gold_stderr": gold_error}
+        shown |= {"gold": gold, "gold_stderr": gold_error, "model": by_model}
         return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in shown.items())

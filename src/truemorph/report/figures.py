@@ -86,14 +86,15 @@ def _draw_fractions(axes: Any, evidence: Evidence) -> None:
     table, styles = evidence.correction, styles_of(evidence)
     x = table["mean"]
     model = evidence.corrector
-    colour = BLUE if model is None else styles[model.name]["color"]
     between = {"ls": "none"} if evidence.groups else {}  # no lines between groups
     if table["corrected"].is_not_null().all():
         area, width = (axes.vlines, 8) if evidence.groups else (axes.fill_between, 0)
-        area(x, table["lowest"], table["highest"], color=colour, alpha=0.18, lw=width, label="range")
-        look = {"color": colour, "marker": "D", "ms": 5, "lw": 2, **between}
+        area(x, table["lowest"], table["highest"], color=BLUE, alpha=0.18, lw=width, label="range")
+        look = {"color": BLUE, "marker": "D", "ms": 5, "lw": 2, **between}
         axes.errorbar(x, table["corrected"], table["stderr"], label="corrected", **look)
     others = {one.name: one for one in evidence.columns}
+    if model is not None:
+        axes.plot(x, table["model"], ms=5, lw=1.5, label=plain_text(model.name), **styles[model.name] | between)
     for other in evidence.models:
         if other is not model:
             others[other.name + (" (no correction)" if other.naive else "")] = other.probabilities
@@ -102,7 +103,7 @@ def _draw_fractions(axes: Any, evidence: Evidence) -> None:
         axes.plot(x, fraction, ms=4, lw=1, label=plain_text(name), **styles[one.name] | between)
     observed = STYLE["observed"] | between
     axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed", **observed)
-    if table["gold"].is_not_null().all() and (model is not None or not evidence.from_gold):
+    if table["gold"].is_not_null().all() and not evidence.from_gold:
         truth = STYLE["truth"] | between
         axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=evidence.gold_name, **truth)
     axes.set(xlabel=axis_label(evidence, evidence.by), ylabel=evidence.quantity, ylim=(0, 1.02))
@@ -124,17 +125,14 @@ def fractions(evidence: Evidence) -> Illustration:
     whose = evidence.which if model is not None or estimate is None else f"{estimate.curve.galaxies:,} galaxies"
     by = "α" if evidence.by == "alpha" else in_words([evidence.by])
     caption = f"{capital(evidence.quantity)} of {whose} in bins of {by}. "
-    caption += "Errors are statistical."
-    if table["corrected"].count():
-        by, range_of = "the estimate", []
-        if model is not None:
-            by = f"{'the posterior' if model.posterior else f'mean p({evidence.classes[1]})'} of model {model.name!r}"
-            range_of.append("its error")
-        if estimate is not None:
-            how = "from gold labels" if evidence.from_gold else "from the observed labels through T(α)"
-            trends = "" if estimate.curve.drift is None else ", for trends of the true fraction with α up to δ"
-            range_of.append(f"the range of the estimate {how}{trends}")
-        caption += f" Corrected: {by}. The range spans {' and '.join(range_of)}."
+    if estimate is not None:
+        how = "from gold labels" if evidence.from_gold else "from the observed labels through T(α)"
+        trends = "" if estimate.curve.drift is None else ", for trends of the true fraction with α up to δ"
+        caption += f"Corrected: the estimate {how}, of its {estimate.curve.galaxies:,} galaxies, with its statistical "
+        caption += f"error and its range{trends}."
+    if model is not None:
+        what = "the posterior" if model.posterior else f"p({evidence.classes[1]})"
+        caption += f" {model.name!r}: mean of {what} by this model, whose error is not known."
     others = [one.name for one in evidence.models if one is not model]
     if others:
         caption += f" Mean p({evidence.classes[1]}) is shown for {', '.join(map(repr, others))}."

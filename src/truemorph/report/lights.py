@@ -282,9 +282,12 @@ def _of_transition(evidence: Evidence) -> Iterator[Check]:
     numbers = f"{widths.mean():.2f} wide (mean over bins; up to {widths.max():.2f})"
     if widths.mean() < 2 * _SMALL:
         yield what, numbers
-    elif evidence.from_gold:  # from labels alone, another finding gives the range
+    elif evidence.from_gold:
         text = f"{what}: {numbers}, because there are few gold labels."
         yield Finding("range-wide", "note", text, "Quote the range, or use more gold labels (`gold`).")
+    else:
+        text = f"Labels alone leave the {evidence.quantity}s undetermined: their range is {numbers}."
+        yield Finding("range-wide", "caution", text, "Quote the range, or give gold labels (`gold`).")
 
 
 def _of_sample(evidence: Evidence) -> Iterator[Check]:

@@ -176,20 +176,25 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         if evidence.by != "alpha":
             ends_at = evidence.groups or [f"{row['mean']:.3g}" for row in (first, last)]
             places = [f" at {in_words([evidence.by])} {ends_at[k]}" for k in (0, -1)]
-        ends = " and ".join(
-            f"{percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {percent(row['highest'])}){place}"
-            for row, place in zip((first, last), places, strict=True)
-        )
-        alone = evidence.corrector is None and evidence.from_gold
-        text = f"Corrected with gold labels, it is {ends}" if alone else f"Corrected, it is {ends}"
-        if first["gold"] is not None and not alone:
+        ends = []
+        for row, place in zip((first, last), places, strict=True):
+            value, spans = percent(row["corrected"]), f"{100 * row['lowest']:.0f} to {percent(row['highest'])}"
+            ends.append(f"{value} (range {spans}){place}" if evidence.from_gold else f"{spans} ({value}){place}")
+        text = f"Corrected with gold labels, it is {' and '.join(ends)}"
+        if not evidence.from_gold:
+            text = f"Corrected from labels alone, it is {' and '.join(ends)}; in brackets by the estimate's assumption"
+        if evidence.corrector is not None:
+            by_model = " and ".join(percent(row["model"]) for row in (first, last))
+            text += f"; model {evidence.corrector.name} gives {by_model}"
+        if first["gold"] is not None and not evidence.from_gold:
             ends = " and ".join(percent(row["gold"], row["gold_stderr"]) for row in (first, last))
             text += f"; the truth is {ends}" if evidence.gold_name == TRUTH else f"; gold labels give {ends}"
         answer.append(text + ".")
     if evidence.estimate is not None and model is None:
         curve = evidence.estimate.curve
         low_total, high_total = curve.fraction_range[curve.classes[DISK]]
-        total = f"{curve.class_fractions[DISK]:.3f} (range {low_total:.3f} to {high_total:.3f})"
+        value, spans = f"{curve.class_fractions[DISK]:.3f}", f"{low_total:.3f} to {high_total:.3f}"
+        total = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
         answer.append(f"Of all galaxies of the estimate, it is {total}.")
     if evidence.corrected is not None:
         row = evidence.row(evidence.corrected)
@@ -248,7 +253,7 @@ def _when_good(evidence: Evidence) -> dict[str, str]:
         for definition, truth in list(evidence.truths.items())[:1]:
             sets = evidence.corrector.best, evidence.observed
             own, labelled = (f"{evidence.row(one)[f'fraction_rms: {definition}']:.3f}" for one in sets)
-            reason = f"Corrected {evidence.quantity}s differ from the {truth.name} by {own} (rms over fifths of α), "
+            reason = f"The model's {evidence.quantity}s differ from the {truth.name} by {own} (rms over fifths of α), "
             reason += f"the observed ones by {labelled}."
         folder = evidence.corrector.classifier.folder
         step = f"Label more galaxies: truemorph label {folder} SOURCE --out labels.parquet"
@@ -286,10 +291,12 @@ def _fractions_table(evidence: Evidence) -> Table:
         "error",
         "lowest",
         "highest",
+        *([] if evidence.corrector is None else [evidence.corrector.name]),
     ]
     rows = []
     for b, row in enumerate(evidence.correction.iter_rows(named=True)):
-        values = [row[name] for name in ("labelled", "corrected", "stderr", "lowest", "highest")]
+        names = ["labelled", "corrected", "stderr", "lowest", "highest"]
+        values = [row[name] for name in names + ([] if evidence.corrector is None else ["model"])]
         digits = ".1f" if evidence.by == "alpha" else ".3g"
         of_bin = evidence.groups[b] if evidence.groups else f"{row['low']:{digits}} to {row['high']:{digits}}"
         cells = [of_bin, f"{row['galaxies']:,}", *map(number, values)]
