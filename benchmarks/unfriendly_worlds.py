@@ -8,7 +8,7 @@ Simulated catalogues, as in `error_bars.py`: 8 bins of α, and the truth of a bi
 
 import argparse
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -56,13 +56,14 @@ def of_fractions(found, true, prefix=""):
     return of_bins(found.low[:, 1], found.high[:, 1], true, prefix, found.fractions[:, 1])
 
 
+@contextmanager
 def before(*, false_labels=True):
     """Ranges from labels alone as they were: of all families, whatever their likelihood, and without false labels."""
-    changed = ExitStack()
-    changed.enter_context(patch.object(mixture, "REJECTED", np.inf))
-    if false_labels:
-        changed.enter_context(patch.object(mixture, "FALSE_LABELS", 0.0))
-    return changed
+    with ExitStack() as changed:
+        changed.enter_context(patch.object(mixture, "REJECTED", np.inf))
+        if false_labels:
+            changed.enter_context(patch.object(mixture, "FALSE_LABELS", 0.0))
+        yield
 
 
 def sky_of_fields(scatter, fields, step, seed, per_side=SIDE, n=GALAXIES):
@@ -129,7 +130,7 @@ def from_labels_in_bins(**world):
     table = simulate_catalogue(n=12_000, **world)
     truth, given = table["truth"].to_numpy(), table.select("object_id", "label", "alpha", "split")
     true, found = bin_means(truth, table["alpha"].to_numpy())[0], {}
-    for prefix, change in (("", ExitStack()), ("before_", before())):
+    for prefix, change in (("", nullcontext()), ("before_", before())):
         with change:
             estimate = tm.estimate_transition(given, compare=False)
         found |= of_fractions(estimate.fractions, true, prefix)
@@ -157,7 +158,7 @@ def with_and_without_rejected(truth, *given, **options):
         fits.append(fit_mixture(*arguments))
         return fits[-1]
 
-    for prefix, change, fitted in (("", ExitStack(), kept), ("before_", before(false_labels=False), fits)):
+    for prefix, change, fitted in (("", nullcontext(), kept), ("before_", before(false_labels=False), fits)):
         with change, patch.object(mixture, "fit_mixture", side_effect=fitted):  # the second time nothing is fitted anew
             fit = tm.fit_transition(*given, **options)
         found |= of_bins(*fit.fraction_range["disk"], truth.mean(), prefix)

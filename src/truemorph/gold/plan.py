@@ -321,6 +321,8 @@ def make_plan(
     cut_by, column = (Bins.cut, columns[:, 0]) if len(names) == 1 else (Bins.of_two, columns)
     cut = cut_by(column[rows], min(bins, rows.size // 50))
     strata = Strata.of(label[rows], cut, predicted[rows], wanted.quantities, 1 if p is None else 3)
+    if pilot.size:
+        strata = strata.with_labels(label[pilot], cut.find(column[pilot]), label[rows])
     if purpose == "transition":
         strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows, DISK], curve))
     drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
@@ -377,9 +379,15 @@ def make_plan(
     lacking = f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label"
     message = f"{lacking}, so results hold for the others only."
     left_out = Finding("galaxies-left-out", "note", message, "Check why their images are missing.")
-    of_column = missing_in(frame, names, source)
-    findings = (*catalogue.findings, *of_column, *(() if able.all() else (left_out,)))
-    return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, findings)
+    findings = [*catalogue.findings, *missing_in(frame, names, source), *([] if able.all() else [left_out])]
+    probability_column = "gold_probability" if question is None else gold_column(question, "gold_probability")
+    if pilot.size and probability_column not in frame.columns:
+        message = (
+            f"{pilot.size:,} galaxies have gold labels without a probability of selection. They are taken as a random "
+            "part of all galaxies, and count as labels in hand."
+        )
+        findings.append(Finding("gold-taken-as-random", "note", message))
+    return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, tuple(findings))
 
 
 def _check_wanted(source: str, error: float, budget: int | None, column: np.ndarray, by: str) -> None:
@@ -401,11 +409,13 @@ def _earlier(frame: pl.DataFrame, question: str | None) -> tuple[np.ndarray, np.
     """Probability of selection by earlier plans, and which galaxies were labelled then; shapes (N,)."""
     kinds = ("gold", "gold_probability", "gold_uncertain")
     gold, probability, uncertain = kinds if question is None else (gold_column(question, one) for one in kinds)
-    if not {gold, probability} <= set(frame.columns):
+    if gold not in frame.columns:
         return np.zeros(frame.height), np.zeros(frame.height, dtype=bool)
     labelled = frame[gold].is_not_null()
     if uncertain in frame.columns:  # also known where people could not tell the class
         labelled |= frame[uncertain].is_not_null()
+    if probability not in frame.columns:  # taken as a random part
+        return np.full(frame.height, labelled.mean()), labelled.to_numpy()
     return frame[probability].fill_null(0.0).to_numpy(), labelled.to_numpy()
 
 

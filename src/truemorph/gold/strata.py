@@ -17,8 +17,10 @@ from truemorph.questions import Quantity
 # No weight (inverse probability) above this multiple of the mean of the galaxies that are labelled.
 _MOST_WEIGHT = 10.0
 _FEWEST_IN_STRATUM = 2
-# Least variance of a class: that of a fraction of 2 %.
-_LEAST_VARIANCE = 0.02 * 0.98
+# Least variance of a class: that of a fraction of 11 %.
+_LEAST_VARIANCE = 0.10
+# Halvings of the logarithm of a number of labels.
+_STEPS = 80
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,19 @@ class Strata:
     bins: np.ndarray  # (H,): bin of α of each stratum; 0 for all where the bias curve is wanted
     sizes: np.ndarray  # (H,): galaxies that can be labelled
     # (H,): predicted standard deviation of a galaxy's influence on the quantity of its bin, or on the bias curve; on
-    # the fraction of a class it is that of the class, at least that of p = 0.02
+    # the fraction of a class it is that of the class, at least `_LEAST_VARIANCE`
     spread: np.ndarray
+    given: np.ndarray  # (H,): galaxies that have a gold label already
+
+    @property
+    def totals(self) -> np.ndarray:
+        """Galaxies of each stratum, with and without a gold label, shape (H,)."""
+        return self.sizes + self.given
 
     @property
     def fraction(self) -> np.ndarray:
         """Fraction of the galaxies of its bin that a stratum has, shape (H,)."""
-        return self.sizes / np.bincount(self.bins, self.sizes)[self.bins]
+        return self.totals / np.bincount(self.bins, self.totals)[self.bins]
 
     @classmethod
     def of(
@@ -56,7 +64,18 @@ class Strata:
         mean = np.concatenate([1 - mean.sum(axis=0, keepdims=True), mean])  # (K, H)
         of_bin = bins.index[first]
         variances = [_influence_variance(mean, of_bin, sizes, one) for one in quantities]
-        return cls(index, of_bin, sizes.astype(float), np.sqrt(np.max(variances, axis=0)))
+        spread = np.sqrt(np.max(variances, axis=0))
+        return cls(index, of_bin, sizes.astype(float), spread, np.zeros(sizes.size))
+
+    def with_labels(self, label: np.ndarray, bins: np.ndarray, of: np.ndarray) -> Strata:
+        """The same strata, with galaxies that are labelled already, by observed label and bin, shape (P,) each.
+
+        `of`, shape (N,), are the observed labels of the others. Where they make several strata, each gets a part.
+        """
+        first = np.unique(self.index, return_index=True)[1]
+        alike = (of[first][:, None] == label) & (self.bins[:, None] == bins)
+        part = self.sizes[:, None] * alike
+        return replace(self, given=(part / np.maximum(part.sum(axis=0), 1)).sum(axis=1))
 
     def for_curve(self, influence: np.ndarray) -> Strata:
         """The same strata, for the bias curve: `influence`, shape (N,), of a galaxy's class on it."""
@@ -64,23 +83,20 @@ class Strata:
         return replace(self, bins=np.zeros_like(self.bins), spread=np.maximum(spread, 1e-3 * spread.max()))
 
     def errors(self, drawn: np.ndarray) -> np.ndarray:
-        """Standard error of the quantity of each bin if so many galaxies of each stratum are labelled, shape (B,)."""
+        """Standard error of the quantity of each bin if so many more galaxies of each stratum are labelled, (B,)."""
         # Σ_h (W_h s_h)² (1 / n_h - 1 / N_h), with W the fraction and s the spread.
-        remaining = np.clip(1 / np.maximum(drawn, 1e-9) - 1 / self.sizes, 0, None)
+        remaining = np.clip(1 / np.maximum(drawn + self.given, 1e-9) - 1 / self.totals, 0, None)
         return np.sqrt(np.bincount(self.bins, (self.fraction * self.spread) ** 2 * remaining))
 
     def allocation(self, error: float) -> np.ndarray:
-        """Labels a stratum that give every bin this standard error, shape (H,); not rounded."""
+        """Further labels of each stratum that give every bin this standard error, shape (H,); not rounded."""
         scatter = self.fraction * self.spread  # W_h s_h
-        drawn, part = self.sizes, np.ones(self.sizes.size, bool)  # strata of which a part is labelled
-        # Neyman: n_h = W_h s_h Σ W s / (error² + Σ (W s)² / N), with sums over such strata of a bin.
-        while part.any():
-            limit = np.bincount(self.bins, part * scatter**2 / self.sizes)
-            wanted = np.bincount(self.bins, part * scatter) / (error**2 + limit)
-            drawn = np.where(part, wanted[self.bins] * scatter, self.sizes)
-            if not np.any(part & (drawn >= self.sizes)):
-                break
-            part &= drawn < self.sizes  # the others need more
+        low, high = np.full((2, self.bins.max() + 1), [[1e-6], [1e12]])
+        for _ in range(_STEPS):  # Neyman: in a bin, n_h is proportional to W_h s_h, within its limits
+            middle = np.sqrt(low * high)
+            drawn = np.clip(middle[self.bins] * scatter, self.given, self.totals) - self.given
+            fewer = self.errors(drawn) > error
+            low, high = np.where(fewer, middle, low), np.where(fewer, high, middle)
         for _ in range(3):  # the floor depends on the total
             drawn = np.clip(drawn, np.minimum(self.fewest(drawn.sum()), self.sizes), self.sizes)
         return drawn

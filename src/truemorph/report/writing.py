@@ -187,8 +187,8 @@ def sentences(evidence: Evidence) -> dict[str, str]:
             by_model = " and ".join(percent(row["model"]) for row in (first, last))
             text += f"; model {evidence.corrector.name} gives {by_model}"
         if first["gold"] is not None and not evidence.from_gold:
-            ends = " and ".join(percent(row["gold"], row["gold_stderr"]) for row in (first, last))
-            text += f"; the truth is {ends}" if evidence.gold_name == TRUTH else f"; gold labels give {ends}"
+            by_gold = " and ".join(percent(row["gold"], row["gold_stderr"]) for row in (first, last))
+            text += f"; the truth is {by_gold}" if evidence.gold_name == TRUTH else f"; gold labels give {by_gold}"
         answer.append(text + ".")
     if evidence.estimate is not None and model is None:
         curve = evidence.estimate.curve
