@@ -106,7 +106,7 @@ def gold_in_fields(named=False, **world):
     }  # fmt: skip
 
 
-def gold_of_samples(probabilities, fractions, n=GALAXIES, gold=GOLD, seed=0):
+def gold_of_samples(probabilities, fractions, gold, n=GALAXIES, seed=0):
     """Disk fractions of octiles from gold labels of samples, whose probabilities of selection are known.
 
     Before: probabilities that differ a little within each sample, so that they are not of a few levels.
@@ -116,7 +116,7 @@ def gold_of_samples(probabilities, fractions, n=GALAXIES, gold=GOLD, seed=0):
     truth = (rng.random(n) < np.asarray(fractions)[sample]).astype(int)
     labels = observed_labels(truth, alpha, tm.RayleighTransition(11.25, FALSE), seed)
     chance = np.asarray(probabilities)[sample]
-    chance = chance * (1.0 if gold is None else gold / chance.sum())
+    chance = chance * gold / chance.sum()
     known = np.where(rng.random(n) < chance, truth, -1)
     true, found = bin_means(truth, alpha)[0], {}
     for prefix, p in (("", chance), ("before_", chance * (1 + 1e-6 * rng.normal(size=n)))):
@@ -237,16 +237,16 @@ TABLES = {
         [("rms, bias; " + COVERAGE, "{rms:.4f}, {bias:+.3f}; " + in_bins(), 0),
          ("before: the same", "{before_rms:.4f}, {before_bias:+.3f}; " + in_bins("before_"), 0)],
         {
-            "six, disk fractions 0.1 and 0.9 in turn": [
-                (gold_of_samples, {"probabilities": SIX, "fractions": (0.1, 0.9) * 3})
-            ],
-            "the same, 630 gold labels": [
-                (gold_of_samples, {"probabilities": SIX, "fractions": (0.1, 0.9) * 3, "gold": None})
-            ],
-            "three, disk fractions 0.5, 0.7 and 0.9": [
-                (gold_of_samples, {"probabilities": (1, 2, 4), "fractions": (0.5, 0.7, 0.9)})
-            ],
-            "six, disk fraction 0.7 in all": [(gold_of_samples, {"probabilities": SIX, "fractions": (0.7,) * 6})],
+            f"{name} ({labels} gold labels)": [
+                (gold_of_samples, {"probabilities": chances, "fractions": fractions, "gold": labels})
+            ]
+            for name, labels, chances, fractions in (
+                ("six, disk fractions 0.1 and 0.9 in turn", 630, SIX, (0.1, 0.9) * 3),
+                ("the same", 300, SIX, (0.1, 0.9) * 3),
+                ("three, disk fractions 0.5, 0.7 and 0.9", 300, SIX[:3], (0.5, 0.7, 0.9)),
+                ("six, disk fraction 0.7 in all", 300, SIX, (0.7,) * 6),
+                ("ten, disk fraction 0.7 in all", 100, range(1, 11), (0.7,) * 10),
+            )
         },
     ),
     "rare_class": (

@@ -126,6 +126,12 @@ class Quantity:
         below = np.asarray(fractions @ np.array(self.denominator))
         return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
+    def scatter(self, fractions: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of a galaxy's influence on the quantity, from class fractions, (…, K) → (…)."""
+        in_denominator = np.ones(len(self.numerator)) if self.denominator is None else np.array(self.denominator)
+        influence = np.array(self.numerator) - self.of(fractions)[..., None] * in_denominator
+        return np.asarray(np.sqrt(np.sum(fractions * influence**2, axis=-1)) / (fractions @ in_denominator))
+
 
 class Tree(BaseModel, frozen=True, extra="forbid"):
     """The decision tree of a survey."""

@@ -130,12 +130,13 @@ def _from_gold(
     weight = bins.totals / bins.totals.sum()
     copies = equal_labels(sample)
 
-    def regressed(gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return fractions, draws, and the errors of classes and quantities, shape (2, 3, B + 1, K + Q).
+    def with_all(values: np.ndarray) -> np.ndarray:
+        """Add all bins together as a last row, and quantities after the classes, (…, B, K) → (…, B + 1, K + Q)."""
+        both = np.concatenate([values, np.einsum("b,...bk->...k", weight, values)[..., None, :]], axis=-2)
+        return np.concatenate([both, *(one.of(both)[..., None] for one in quantities)], axis=-1)
 
-        The errors are those of these galaxies, and of the population of which they are a random sample: standard error,
-        lowest and highest value, in each bin and, in the last row, of all bins.
-        """
+    def regressed(gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return fractions, draws, and standard error, lowest and highest value, shape (3, B + 1, K + Q)."""
         labels, n_labels = (sample.labels, sample.n_classes) if paths is None else (paths, int(paths.max()) + 1)
         nested = any(one.denominator is not None for one in quantities)
         regression = NestedRegression if nested else GoldRegression
@@ -148,24 +149,12 @@ def _from_gold(
             scatter = np.random.default_rng(seed).normal(size=samples.shape)
             samples = np.clip(samples + scatter * proportion_error(fractions, counts), 1e-9, None)
             samples /= samples.sum(axis=2, keepdims=True)
-
-        def with_all(values: np.ndarray) -> np.ndarray:
-            """Add all bins together as a last row, and quantities after the classes."""
-            of_all = np.einsum("b,...bk->...k", weight, values)[..., None, :]
-            both = np.concatenate([values, of_all], axis=-2)
-            return np.concatenate([both, *(one.of(both)[..., None] for one in quantities)], axis=-1)
-
-        # Dirichlet: the population of which a draw of these galaxies is a sample.
-        population = np.random.default_rng(seed).gamma(np.maximum(bins.effective_counts()[:, None] * samples, 1e-9))
-        population /= population.sum(axis=2, keepdims=True)
-        middle, errors = with_all(fractions), []
-        for draws in map(with_all, (samples, population)):
-            low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
-            errors.append([np.nanstd(draws, axis=0), np.fmin(low, middle), np.fmax(high, middle)])
-        return fractions, samples, np.array(errors)
+        middle, draws = with_all(fractions), with_all(samples)
+        low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
+        return fractions, samples, np.array([np.nanstd(draws, axis=0), np.fmin(low, middle), np.fmax(high, middle)])
 
     fractions, samples, errors = regressed(sample.gold)
-    low, high = errors[:, 1], errors[:, 2]  # views
+    _, low, high = errors  # views
     findings, uncertain = list[Finding](), np.zeros(1) if sample.uncertain is None else sample.uncertain
     if uncertain.any():
         for k in range(sample.n_classes):
@@ -173,8 +162,8 @@ def _from_gold(
             rows = uncertain > (1 if quantities and k == 0 else 0)
             if not rows.any():
                 continue
-            others = regressed(np.where(rows, k, sample.gold))[2]
-            low[:], high[:] = np.minimum(low, others[:, 1]), np.maximum(high, others[:, 2])
+            _, least, most = regressed(np.where(rows, k, sample.gold))[2]
+            low[:], high[:] = np.minimum(low, least), np.maximum(high, most)
         message = (
             f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on it. "
             "All ranges contain the results with all of them in any one class."
@@ -182,9 +171,9 @@ def _from_gold(
         findings.append(Finding("gold-uncertain", "caution", message, "Find better images of them."))
     if missed is not None:
         every = np.append(missed, weight @ missed)
-        implied = np.minimum(high[..., DISK] / np.maximum(1 - every, 1e-9), 1.0)
-        high[..., DISK] = np.maximum(high[..., DISK], implied)
-        low[..., SMOOTH] = np.minimum(low[..., SMOOTH], 1 - implied)
+        implied = np.minimum(high[:, DISK] / np.maximum(1 - every, 1e-9), 1.0)
+        high[:, DISK] = np.maximum(high[:, DISK], implied)
+        low[:, SMOOTH] = np.minimum(low[:, SMOOTH], 1 - implied)
         message = (
             "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
             f"{missed.max():.0%} of class {sample.classes[DISK]} in a bin of α. The range reaches what this implies."
@@ -193,7 +182,10 @@ def _from_gold(
     selection = "known for a random part of the rows"
     if sample.probability is not None:
         selection = "their probabilities of selection are known"
-    of_classes, of_quantities = np.split(errors, [sample.n_classes], axis=3)
+    counts = np.append(bins.effective_counts(), bins.totals.sum() ** 2 / bins.sums(bins.weights).sum())
+    classes = [Quantity(name, tuple(one)) for name, one in zip(sample.classes, np.eye(sample.n_classes), strict=True)]
+    both = np.array([errors, _of_population(errors, with_all(fractions), counts, [*classes, *quantities])])
+    of_classes, of_quantities = np.split(both, [sample.n_classes], axis=3)
     (stderr, lowest, highest), population = of_classes[:, :, :-1]
     return {
         "fractions": fractions,
@@ -212,6 +204,28 @@ def _from_gold(
         "assumption": f"gold labels are correct, and {selection}",
         "findings": findings,
     }
+
+
+def _of_population(
+    errors: np.ndarray, values: np.ndarray, counts: np.ndarray, quantities: Sequence[Quantity]
+) -> np.ndarray:
+    """Return the errors of these galaxies, (3, B + 1, C), with the scatter of a random sample of so many galaxies.
+
+    The first of the `values`, (B + 1, C), are class fractions. Half a galaxy of each class is added to them (Jeffreys'
+    prior), so that a class without galaxies may be rare in the population.
+    """
+    n_classes, n = len(quantities[0].numerator), counts[:, None]
+    smoothed = (n * values[:, :n_classes] + 0.5) / (n + 0.5 * n_classes)
+    scatter = np.stack([one.scatter(smoothed) for one in quantities], axis=1) / np.sqrt(n)
+    stderr, low, high = errors
+    largest = [max(one.numerator) for one in quantities]
+    return np.array(
+        [
+            np.hypot(stderr, scatter),
+            np.maximum(values - np.hypot(values - low, NORMAL_95 * scatter), 0),
+            np.minimum(values + np.hypot(high - values, NORMAL_95 * scatter), largest),
+        ]
+    )
 
 
 def check_paths(paths: Array, n: int) -> np.ndarray:

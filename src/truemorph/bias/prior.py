@@ -34,7 +34,10 @@ class HeldOut:
             return np.log(np.maximum(np.sum(likelihood * sharpened(self.p, at), axis=1), 1e-300))
 
         found = minimize_scalar(
-            lambda at: -float(self.weights @ terms(at)), bounds=(-_LARGEST, _LARGEST), method="bounded"
+            lambda at: -float(self.weights @ terms(at)),
+            bounds=(-_LARGEST, _LARGEST),
+            method="bounded",
+            options={"xatol": _CLOSE},
         )
         below, middle, above = (terms(found.x + step) for step in (-_STEP, 0.0, _STEP))
         scores = self.weights * (above - below) / (2 * _STEP)
