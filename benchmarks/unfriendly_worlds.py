@@ -66,16 +66,17 @@ def before(*, false_labels=True):
         yield
 
 
-def sky_of_fields(scatter, fields, step, seed, per_side=SIDE, n=GALAXIES):
+def sky_of_fields(scatter, fields, step, seed, per_side=SIDE, n=GALAXIES, half=False):
     """A catalogue of square fields of 1 degree, every `step` degrees, whose log-odds of disks scatter, and its truth.
 
-    `fields`: how many of them the gold labels come from; 0: they are of random galaxies.
+    `fields`: how many of them the gold labels come from; 0: they are of random galaxies, of one half of the sky if
+    `half`.
     """
     rng = np.random.default_rng(seed)
     field, alpha = rng.integers(per_side**2, size=n), np.exp(2.8 + 0.45 * rng.normal(size=n))
     truth = (rng.random(n) < expit(logit(0.7) + scatter * rng.normal(size=per_side**2)[field])).astype(int)
     labels = observed_labels(truth, alpha, tm.RayleighTransition(11.25, FALSE), seed)
-    chosen = np.isin(field, rng.permutation(per_side**2)[:fields]) if fields else np.ones(n, dtype=bool)
+    chosen = np.isin(field, rng.permutation(per_side**2)[:fields]) if fields else field >= half * per_side**2 // 2
     known = np.zeros(n, dtype=bool)
     for one in np.unique(field[chosen]) if fields else [None]:
         inside = np.flatnonzero(field == one if fields else chosen)
@@ -102,6 +103,8 @@ def gold_in_fields(named=False, **world):
     codes = {one.code for one in estimate.findings}
     return {
         **of_fractions(estimate.fractions, true), **of_fractions(without.fractions, true, "before_"),
+        **of_bins(*estimate.fraction_range["disk"], truth.mean(), "total_"),
+        **of_bins(*without.fraction_range["disk"], truth.mean(), "before_total_"),
         "in_fields": "gold-in-fields" in codes, "in_few": "gold-in-few-fields" in codes,
     }  # fmt: skip
 
@@ -216,8 +219,9 @@ IN_TOTAL = "in range, width"
 TABLES = {
     "gold_fields": (
         "gold labels from, σ of log-odds between fields",
-        [(COVERAGE, in_bins(), 0), (f"before: {COVERAGE}", in_bins("before_"), 0),
-         ("rms", "{rms:.3f}", 0), ("before: rms", "{before_rms:.3f}", 0),
+        [(f"rms; {COVERAGE}", "{rms:.3f}; " + in_bins(), 0),
+         ("before: the same", "{before_rms:.3f}; " + in_bins("before_"), 0),
+         (f"all galaxies: {IN_TOTAL}", of_total("total_"), 0), ("before: the same", of_total("before_total_"), 0),
          ("`gold-in-fields`", "{in_fields:.2f}", 0), ("`gold-in-few-fields`", "{in_few:.2f}", 0)],
         {
             name: case
@@ -230,7 +234,8 @@ TABLES = {
         | fields_of("1 of 16 fields, 0.8", 1, 0.8, per_side=4)
         | fields_of("random galaxies, 0.8", 0, 0.8)
         | fields_of("random galaxies, side by side, 0.8", 0, 0.8, 1.0)
-        | fields_of("random galaxies, 0", 0, 0.0),
+        | fields_of("random galaxies, 0", 0, 0.0)
+        | fields_of("random galaxies of one half, side by side, 0.8", 0, 0.8, 1.0, half=True),
     ),
     "gold_levels": (
         "samples",

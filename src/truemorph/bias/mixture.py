@@ -418,29 +418,30 @@ def drift_range(
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
     own = [family] if issubclass(family, FlipTransition) and family.free else []
     families = list(dict.fromkeys([*own, *map(family_of, IN_RANGES)]))
-    kinds = {one.family: curve_space(one, search) for one in families}
-    more = dict[str, Space]()
+    kinds = {(one.family, ""): curve_space(one, search) for one in families}
+    more = dict[tuple[str, str], Space]()
     if false_disk == 0:
         of_false = replace(search, false_disk=FALSE_LABELS)
-        more |= {f"{one.family}, {FALSE_LABELS:.0%} false": curve_space(one, of_false) for one in families}
+        more |= {(one.family, f", {FALSE_LABELS:.0%} false"): curve_space(one, of_false) for one in families}
     if alpha_error:
         more |= {
-            f"{name}, errors of α": BlurredTransition.space(space, alpha_error, sample.log_alpha)
-            for name, space in kinds.items()
+            (name, ", errors of α"): BlurredTransition.space(space, alpha_error, sample.log_alpha)
+            for (name, _), space in kinds.items()
         }
-    found, aic = dict[str, dict[str, tuple[Transition, float, float]]](), dict[str, float]()
-    for kind, space in (kinds | more).items():
-        start, found[kind], aic[kind] = None, {}, np.inf
-        for name in _FEW_TRENDS if kind in more else trends:
-            fit = fit_mixture(replace(few, space=space, offset=trends[name]), start)
-            start = fit.maximum.point if start is None else start
+    found, starts = dict[str, dict[str, tuple[Transition, float, float]]](), dict[str, np.ndarray]()
+    aic = dict[str, dict[str, float]]()
+    for (family_name, how), space in (kinds | more).items():
+        for trend in _FEW_TRENDS if how else trends:
+            fit = fit_mixture(replace(few, space=space, offset=trends[trend]), starts.get(family_name))
+            starts.setdefault(family_name, fit.maximum.point)
             value, variance = fit.contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
             error = fit.fraction_error(stretch**2 * variance, sample.weights)
-            found[kind][f"{kind}, {name}"] = fit.transition, value, error
-            aic[kind] = min(aic[kind], 2 * space.size - 2 * fit.log_likelihood / stretch**2)
-    least = min(aic.values())
-    for kind, fits in found.items():
-        alternatives |= fits if aic[kind] < least + REJECTED else {}
+            name = f"{family_name}{how}, {trend}"
+            found.setdefault(trend, {})[name] = fit.transition, value, error
+            aic.setdefault(trend, {})[name] = 2 * space.size - 2 * fit.log_likelihood / stretch**2
+    for trend, fits in found.items():  # under a trend, the labels may reject a family
+        least = min(aic[trend].values())
+        alternatives |= {name: fit for name, fit in fits.items() if aic[trend][name] < least + REJECTED}
     design = np.column_stack([few.design, *steps])
     # Without bias the labels are the classes, and their trends are the slopes of a logistic regression.
     slopes = fit_softmax(design, np.eye(2)[few.labels], np.full(design.shape[1], 1e-6), few.weights)[0][0]

@@ -66,8 +66,8 @@ class DriftRange:
     change by ± δ per standard deviation of ln α, linearly or quadratically; given intrinsic columns, per standard
     deviation of the part of ln α that is not linear in them. T(α) is fitted under such trends, in several
     families, also with some false labels of the second class, and with errors of α, if they are known. The range spans
-    all of these that the labels do not reject under every trend (by an AIC higher by 10), and the observed labels if a
-    trend alone can explain them. The likelihood does not choose among trends, because it prefers those whose shape
+    all of these that the labels do not reject under the same trend (by an AIC higher by 10), and the observed labels if
+    a trend alone can explain them. The likelihood does not choose among trends, because it prefers those whose shape
     resembles that of T(α).
     """
 
