@@ -45,7 +45,7 @@ def of_octiles(frame, **options):
 
 def test_gold_labels_of_five_fields_have_wider_ranges_which_hold():
     covered, before = [], []
-    for seed in range(6):
+    for seed in range(4):
         frame = in_fields(seed, 0.8, 5)
         found, holds, width = of_octiles(frame)
         assert "gold-in-fields" in codes(found)
@@ -144,7 +144,7 @@ def test_a_class_without_gold_labels_has_an_upper_limit():
 
 def test_a_rare_class_with_false_labels_is_inside_the_range_from_labels_alone():
     inside = []
-    for seed in range(4):
+    for seed in range(2):
         flips = tm.RayleighTransition(11.25, false_disk=0.03)
         table = simulate_catalogue(12_000, seed, transition=flips, disk_fraction=0.08).drop("gold")
         found = tm.estimate_transition(table, compare=False).fractions
@@ -162,10 +162,9 @@ def test_false_labels_that_the_labels_exclude_are_left_out():
     assert not any("false, no trend" in name for name in drift.alternatives)
 
 
-@pytest.mark.parametrize("error", [0.25])
-def test_errors_of_alpha_are_spanned_by_the_range(error):
-    truth, narrow, wide = [], [], []
-    for seed in range(4):
+def test_errors_of_alpha_are_spanned_by_the_range():
+    error, truth, narrow, wide = 0.25, [], [], []
+    for seed in range(2):
         table = simulate_catalogue(12_000, seed, alpha_error=error, disk_fraction=0.5)
         labels, alpha = table["label"].to_numpy(), table["alpha"].to_numpy()
         plain = tm.fit_transition(labels, alpha)
@@ -180,7 +179,7 @@ def test_errors_of_alpha_are_spanned_by_the_range(error):
 
 
 def test_an_error_of_alpha_is_a_number_or_a_column_and_gold_labels_do_not_take_it():
-    table = simulate_catalogue(3000, 1, gold=300)
+    table = simulate_catalogue(1000, 1, gold=300)
     by_number = tm.estimate_transition(table.drop("gold"), alpha_error=0.2, compare=False)
     in_column = table.drop("gold").with_columns(alpha_error=pl.lit(0.2))
     by_column = tm.estimate_transition(in_column, compare=False)
@@ -205,7 +204,7 @@ class StepTransition(tm.FlipTransition):
 
 
 def test_families_that_the_labels_reject_are_not_in_the_range():
-    table = simulate_catalogue(6000, 3, transition=tm.WeibullTransition(20.0, 1.3))
+    table = simulate_catalogue(3000, 3, transition=tm.WeibullTransition(20.0, 1.3))
     labels, alpha, column = (table[name].to_numpy() for name in ("label", "alpha", "bulge_fraction"))
     fit = tm.fit_transition(labels, alpha, StepTransition, intrinsic=column)
     assert tm.compare_families(labels, alpha, ("weibull", StepTransition), intrinsic=column).delta_aic("step") > 10

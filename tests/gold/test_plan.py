@@ -19,7 +19,8 @@ from truemorph.tables import CatalogTable
 
 
 def strata_of(bins, sizes, spread):
-    return Strata(np.array([], dtype=int), np.array(bins), np.array(sizes, dtype=float), np.array(spread))
+    none = np.zeros(len(sizes))
+    return Strata(np.array([], dtype=int), np.array(bins), np.array(sizes, dtype=float), np.array(spread), none)
 
 
 def world(n=3000, seed=0, **options):

@@ -406,7 +406,7 @@ def _check_wanted(source: str, error: float, budget: int | None, column: np.ndar
 
 
 def _earlier(frame: pl.DataFrame, question: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of selection by earlier plans, and which galaxies were labelled then; shapes (N,)."""
+    """Probability of selection before this plan, and which galaxies have a gold label in hand; shapes (N,)."""
     kinds = ("gold", "gold_probability", "gold_uncertain")
     gold, probability, uncertain = kinds if question is None else (gold_column(question, one) for one in kinds)
     if gold not in frame.columns:
@@ -414,8 +414,9 @@ def _earlier(frame: pl.DataFrame, question: str | None) -> tuple[np.ndarray, np.
     labelled = frame[gold].is_not_null()
     if uncertain in frame.columns:  # also known where people could not tell the class
         labelled |= frame[uncertain].is_not_null()
-    if probability not in frame.columns:  # taken as a random part
-        return np.full(frame.height, labelled.mean()), labelled.to_numpy()
+    if probability not in frame.columns:  # taken as a random part; if all have one, the plan is a rehearsal
+        in_hand = labelled.to_numpy() & (not labelled.all())
+        return np.full(frame.height, in_hand.mean()), in_hand
     return frame[probability].fill_null(0.0).to_numpy(), labelled.to_numpy()
 
 

@@ -19,8 +19,8 @@ _MOST_WEIGHT = 10.0
 _FEWEST_IN_STRATUM = 2
 # Least variance of a class: that of a fraction of 11 %.
 _LEAST_VARIANCE = 0.10
-# Halvings of the logarithm of a number of labels.
-_STEPS = 80
+# Most steps of a search.
+_STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,21 @@ class Strata:
     def allocation(self, error: float) -> np.ndarray:
         """Further labels of each stratum that give every bin this standard error, shape (H,); not rounded."""
         scatter = self.fraction * self.spread  # W_h s_h
-        low, high = np.full((2, self.bins.max() + 1), [[1e-6], [1e12]])
-        for _ in range(_STEPS):  # Neyman: in a bin, n_h is proportional to W_h s_h, within its limits
-            middle = np.sqrt(low * high)
-            drawn = np.clip(middle[self.bins] * scatter, self.given, self.totals) - self.given
-            fewer = self.errors(drawn) > error
-            low, high = np.where(fewer, middle, low), np.where(fewer, high, middle)
+        # Neyman: in a bin, n_h is W_h s_h / x within its limits, with the x that gives the error. Σ (W s)² / n is linear
+        # in x between the limits, so Newton's method needs few steps.
+        wanted = error**2 + np.bincount(self.bins, scatter**2 / self.totals)
+        low, high = np.full((2, wanted.size), [[1e-6], [1e3]])
+        x = low
+        for _ in range(_STEPS):
+            drawn = np.clip(scatter / x[self.bins], self.given, self.totals)
+            off = np.bincount(self.bins, scatter**2 / np.maximum(drawn, 1e-9)) - wanted
+            low, high = np.where(off <= 0, x, low), np.where(off <= 0, high, x)
+            if np.all((np.abs(off) < 1e-12 * wanted) | (high - low < 1e-9 * high)):
+                break
+            slope = np.bincount(self.bins, ((self.given < drawn) & (drawn < self.totals)) * scatter)
+            x = x - np.divide(off, slope, out=np.full(x.shape, np.inf), where=slope > 0)
+            x = np.where((low < x) & (x < high), x, np.sqrt(low * high))
+        drawn = drawn - self.given
         for _ in range(3):  # the floor depends on the total
             drawn = np.clip(drawn, np.minimum(self.fewest(drawn.sum()), self.sizes), self.sizes)
         return drawn
@@ -104,14 +113,14 @@ class Strata:
     def for_budget(self, n: int) -> np.ndarray:
         """Labels a stratum of the smallest common error that n labels reach, shape (H,) of int."""
         low, high = 1e-5, 1.0
-        for _ in range(60):
+        for _ in range(_STEPS):
             middle = np.sqrt(low * high)
             low, high = (low, middle) if self.allocation(middle).sum() <= n else (middle, high)
         return self.rounded(self.allocation(high))
 
     def rounded(self, drawn: np.ndarray) -> np.ndarray:
         """Whole numbers of labels, none less than asked for, and no larger weight than allowed."""
-        numbers = np.minimum(np.ceil(drawn - 1e-9), self.sizes)
+        numbers = np.minimum(np.ceil(drawn - 1e-6), self.sizes)
         while np.any(numbers < np.minimum(self.fewest(numbers.sum()), self.sizes)):
             numbers = np.clip(np.ceil(self.fewest(numbers.sum())), numbers, self.sizes)
         return numbers.astype(np.int64)

@@ -287,7 +287,7 @@ def _of_transition(evidence: Evidence) -> Iterator[Check]:
         yield Finding("range-wide", "note", text, "Quote the range, or use more gold labels (`gold`).")
     else:
         text = f"Labels alone leave the {evidence.quantity}s undetermined: their range is {numbers}."
-        yield Finding("range-wide", "caution", text, "Quote the range, or give gold labels (`gold`).")
+        yield Finding("fractions-undetermined", "caution", text, "Quote the range, or give gold labels (`gold`).")
 
 
 def _of_sample(evidence: Evidence) -> Iterator[Check]:

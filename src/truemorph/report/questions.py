@@ -305,7 +305,7 @@ def _sentences(evidence: _Evidence, changed: Mapping[str, Changed]) -> tuple[str
     shown = f"The labels show a {name} of {percent(quoted.labelled[0])} {where}; corrected, it is {low}."
     agreed = f"The {name} is {low} {where}; the labels give {percent(quoted.labelled[0])}, within two errors."
     headline = shown if wrong else agreed
-    labelled, value, _, least, most = quoted.total
+    labelled, value, _, least, most, *_ = quoted.total
     said = [
         f"Corrected, it is {low} in {of_bins[0]} and {high} in {of_bins[1]}; the labels give "
         f"{percent(quoted.labelled[0])} and {percent(quoted.labelled[-1])}. Of all galaxies together it is "
