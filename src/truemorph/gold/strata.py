@@ -91,8 +91,8 @@ class Strata:
     def allocation(self, error: float) -> np.ndarray:
         """Further labels of each stratum that give every bin this standard error, shape (H,); not rounded."""
         scatter = self.fraction * self.spread  # W_h s_h
-        # Neyman: in a bin, n_h is W_h s_h / x within its limits, with the x that gives the error. Σ (W s)² / n is linear
-        # in x between the limits, so Newton's method needs few steps.
+        # Neyman: in a bin, n_h is W_h s_h / x within its limits, with the x that gives the error. Between them,
+        # Σ (W s)² / n is linear in x, so Newton's method needs few steps.
         wanted = error**2 + np.bincount(self.bins, scatter**2 / self.totals)
         low, high = np.full((2, wanted.size), [[1e-6], [1e3]])
         x = low
@@ -116,6 +116,8 @@ class Strata:
         for _ in range(_STEPS):
             middle = np.sqrt(low * high)
             low, high = (low, middle) if self.allocation(middle).sum() <= n else (middle, high)
+            if high < low * (1 + 1e-9):
+                break
         return self.rounded(self.allocation(high))
 
     def rounded(self, drawn: np.ndarray) -> np.ndarray:
