@@ -90,6 +90,19 @@ ENTRIES = (
     bars("labels_alone", 3),
     bars("intrinsic_columns", 3, draws=30),
     bars("questions", 15, draws=200),
+    *(
+        Entry(table, minutes, f"unfriendly_worlds.py {table} --draws {draws}", ("benchmarks/error_bars.py",))
+        for table, minutes, draws in (
+            ("gold_fields", 20, 100),
+            ("gold_levels", 3, 100),
+            ("rare_class", 15, 100),
+            ("alpha_errors", 20, 100),
+            ("families_rejected", 15, 40),
+            ("population_errors", 1, 200),
+            ("temperature", 1, 200),
+        )
+    ),
+    Entry("plan_errors plan_in_hand", 10, "plan_errors.py 100"),
     bars("depth", 2),
     bars("depth_ignored", 3),
     Entry("gold_planned gold_saved", 9, "gold_planning.py experts ../shared/data 100", (DATA,)),

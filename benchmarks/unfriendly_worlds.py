@@ -21,6 +21,9 @@ from scipy.stats import norm
 import truemorph as tm
 from truemorph.bias import mixture
 from truemorph.bias.binning import Bins
+from truemorph.bias.likelihood import label_columns
+from truemorph.bias.prior import HeldOut, _of_another_sample, reestimated_fractions
+from truemorph.labelling.elsewhere import calibration_findings
 from truemorph.simulate import observed_labels, simulate_galaxies
 from truemorph.simulate.catalogues import simulate_catalogue
 
@@ -197,6 +200,29 @@ def of_a_population(drift=0.3, **world):
     }  # fmt: skip
 
 
+def with_wrong_logits(factor, of_new_only, seed, held=3000, new=4000, fractions=(0.7, 0.3)):
+    """Re-estimated disk fraction where logits are wrong by a factor; before: without that of held-out galaxies."""
+    rng, both = np.random.default_rng(seed), []
+    for n, fraction in zip((held, new), fractions, strict=True):
+        truth = (rng.random(n) < fraction).astype(int)
+        logits = 2 * (rng.normal(size=n) + 2 * truth) - 2 + logit(fractions[0])
+        both.append((truth, expit(logits * (1.0 if of_new_only and n == held else factor))))
+    (truth, p), (true, p_new) = both
+    alpha = np.exp(2.8 + 0.45 * rng.normal(size=held))
+    labels, curve = observed_labels(truth, alpha, FLIPS["rayleigh"], seed), FLIPS["rayleigh"]
+    held_out = HeldOut(np.column_stack([1 - p, p]), label_columns(curve, labels, alpha), np.ones(held))
+    p_new, found = np.column_stack([1 - p_new, p_new]), {}
+    results = {
+        "": reestimated_fractions(p_new, held_out),
+        "before_": _of_another_sample(p_new, *held_out.fractions(0.0)),
+    }
+    for prefix, (value, covariance) in results.items():
+        error = 1.96 * np.sqrt(covariance[1, 1])
+        found |= of_bins(value[1] - error, value[1] + error, true.mean(), prefix, value[1])
+    codes = {one.code for one in calibration_findings(p_new, results[""][0], held_out)}
+    return found | {"calibrated": "not-calibrated" in codes, "certain": "certainty-differs" in codes}
+
+
 def in_bins(prefix=""):
     return f"{{{prefix}in_range:.3f}} ({{worst_{prefix}in_range:.2f}}); {{{prefix}range:.3f}}"
 
@@ -209,9 +235,9 @@ def fields_of(name, k, scatter, step=3.0, **options):
     return {name: [(gold_in_fields, {"fields": k, "scatter": scatter, "step": step, **options})]}
 
 
-DRIFTING = {f"drift {drift:+.2f}": {"drift": drift} for drift in (-0.5, -0.25, 0.0, 0.25, 0.5)}
+DRIFTING = {f"drift {drift:+.1f}": {"drift": drift} for drift in (-0.5, 0.0, 0.5)}
 SIX = tuple(0.01 * 2**k for k in range(6))
-SIZES = (3000, 12_000, 60_000)
+SIZES = (3000, 12_000)
 COVERAGE = "coverage (worst bin); width"
 IN_TOTAL = "in range, width"
 # Tables: head of the first column; heads of the others, with the format of their cells and which case of a row they
@@ -296,6 +322,18 @@ TABLES = {
                 (of_own_family, {"n": n, "intrinsic": list(names)}) for n in SIZES
             ]
             for names in (("radius_kpc", "M_r", "redshift"), ("M_r", "redshift"))
+        },
+    ),
+    "temperature": (
+        "factor of the logits",
+        [("bias, rms; coverage; width", "{bias:+.3f}, {rms:.3f}; {in_range:.2f}; {range:.3f}", 0),
+         ("before: the same", "{before_bias:+.3f}, {before_rms:.3f}; {before_in_range:.2f}; {before_range:.3f}", 0),
+         ("`not-calibrated`", "{calibrated:.2f}", 0), ("`certainty-differs`", "{certain:.2f}", 0)],
+        {
+            f"{factor:g}, {where}": [(with_wrong_logits, {"factor": factor, "of_new_only": only})]
+            for where, only in (("held-out and new galaxies", False), ("new galaxies only", True))
+            for factor in (0.8, 0.9, 1.0, 1.1, 1.25)
+            if factor != 1 or not only
         },
     ),
     "population_errors": (

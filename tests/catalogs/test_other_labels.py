@@ -92,7 +92,7 @@ def test_predictions_beside_votes_make_corrected_fractions_better(world):
     alone, both = (
         estimate_transition(path, question="bar", gold=RULE, fraction_bins=4, labels=one) for one in ((), table)
     )
-    _, fraction, stderr, low, high = both["bar fraction"].total
+    _, fraction, stderr, low, high, *_ = both["bar fraction"].total
     assert abs(fraction - true) < 3 * stderr
     assert low < true < high
     assert stderr < 0.85 * alone["bar fraction"].total[2]
@@ -178,5 +178,5 @@ def test_a_catalogue_can_be_made_of_predictions_alone(world, tmp_path):
     named = {"id": "id_str", "alpha": "alpha", "columns": {"vote_count": "40"}}
     prepare_catalogue(table, question="bar", tree="gz2", **named, out=tmp_path / "zoo.parquet")
     found = estimate_transition(tmp_path / "zoo.parquet", question="bar", gold=RULE, fraction_bins=4)
-    _, fraction, stderr, _, _ = found["bar fraction"].total
+    _, fraction, stderr, *_ = found["bar fraction"].total
     assert abs(fraction - np.sum(kind == 2) / np.sum(kind > 0)) < 3 * stderr

@@ -107,7 +107,7 @@ def test_fractions_of_a_question_from_the_command(catalogue, tmp_path):
     truth = survey()["known"].to_numpy()
     found = estimate_transition(catalogue, question="bar", gold=RULES, out=tmp_path / "bars.json", fraction_bins=4)
     one = found["bar fraction"]
-    labelled, fraction, stderr, _, _ = one.total
+    labelled, fraction, stderr, *_ = one.total
     true = np.sum(truth == 2) / np.sum(truth > 0)
     assert abs(fraction - true) < 3 * stderr
     assert abs(labelled - true) > 3 * stderr
@@ -207,7 +207,7 @@ def test_answers_may_be_known_for_a_part_of_the_galaxies_to_which_a_question_app
     path = tmp_path / "part.parquet"
     prepare_catalogue(table, question="bar", out=path)
     found = estimate_transition(path, question="bar", gold="applies: seen = 1; bar: barred = 1", fraction_bins=2)
-    _, fraction, stderr, _, _ = found["bar fraction"].total
+    _, fraction, stderr, *_ = found["bar fraction"].total
     assert abs(fraction - np.sum(known == 2) / np.sum(known > 0)) < 3 * stderr
     assert abs(found.fractions.applies.total[1] - np.mean(known > 0)) < 3 * found.fractions.applies.total[2]
     assert "gold-not-random" not in codes(found)
@@ -237,12 +237,22 @@ def test_votes_that_predict_the_answer_perfectly_are_used(tmp_path):
     assert abs(found["bar fraction"].total[1] - np.sum(known == 2) / np.sum(known > 0)) < 0.03
 
 
-def test_a_note_says_whose_errors_are_given_where_most_galaxies_have_gold_labels(catalogue):
-    rule = "applies: known >= 1; bar: known = 2"
-    assert "errors-of-these-galaxies" in codes(estimate_transition(catalogue, question="bar", gold=rule))
-    found = estimate_transition(catalogue, question="bar", gold=rule, population=True)
-    assert "errors-of-these-galaxies" not in codes(found)
-    assert found["bar fraction"].total[2] > 0.01
+def test_where_all_galaxies_have_gold_labels_only_their_population_has_an_error(catalogue):
+    found = estimate_transition(catalogue, question="bar", gold="applies: known >= 1; bar: known = 2")
+    bars = found["bar fraction"]
+    assert bars.total[2] < 1e-9
+    assert bars.total[5] > 0.01
+    assert found.to_table()["bar fraction, population_stderr"].min() > 0.01
+
+
+def test_gold_labels_of_galaxies_to_which_a_question_applies_do_not_say_where_it_does(catalogue):
+    """Unless only galaxies are selected to which it applies by the volunteers' answers."""
+    disks = ["kind > 0 OR kind IS NULL"]
+    with pytest.raises(InputError):
+        estimate_transition(catalogue, question="bar", gold=RULES, where=disks)
+    by_volunteers = [*disks, "label_bar IN ('bar', 'no bar')"]
+    found = estimate_transition(catalogue, question="bar", gold=RULES, where=by_volunteers)
+    assert found.fractions.applies.total[1] == 1.0
 
 
 def test_answers_with_few_gold_labels_are_merged(tmp_path):
@@ -291,7 +301,6 @@ def test_a_question_needs_a_tree_and_a_catalogue_prepared_for_it(catalogue, tmp_
         lambda: estimate_transition(catalogue, question="bar", gold="gold"),
         lambda: estimate_transition(pl.read_parquet(catalogue), question="bar", gold=RULES),
         lambda: estimate_transition(catalogue, question="bar", gold=RULES, family="fisk"),
-        lambda: estimate_transition(catalogue, gold="kind", population=True),
         lambda: estimate_transition(catalogue, question="bar", gold="applies: kind > 9; bar: kind = 2"),
     ):
         with pytest.raises(InputError):

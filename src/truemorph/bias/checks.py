@@ -180,7 +180,7 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
         f"The galaxies with a gold label differ from all galaxies at the same α in {named}. If the true class depends "
         "on such a column, the class fractions are biased."
     )
-    action = "Give these columns as covariates (`intrinsic`), or sampling weights (`weights`)."
+    action = "Give these columns as covariates (`intrinsic`), or the probabilities of selection (`gold_probability`)."
     return [Finding("gold-unbalanced", "caution", message, action)]
 
 

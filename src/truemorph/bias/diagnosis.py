@@ -104,7 +104,7 @@ def _vote_findings(fit: TransitionFit) -> list[Finding]:
         return []
     first, second = fit.sample.classes
     message = f"The votes do not separate two classes: {wrong:.0%} of the votes for {first} would be {second}."
-    action = "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes."
+    action = "Fit the majority labels instead of the votes, with gold labels (`gold`) if there are some."
     return [Finding("classes-not-separated", "problem", message, action)]
 
 

@@ -299,8 +299,7 @@ def make_estimate(
         fractions,
         gold_fractions,
         unique(
-            # Gold labels may be selected by intrinsic columns.
-            () if has_gold and sample.intrinsic is not None else _contradiction(fractions, gold_fractions, gold_stderr),
+            () if has_gold else _contradiction(fractions, gold_fractions, gold_stderr),
             context.findings,
             fit.findings,
             ignored_findings(fit, context.seen),

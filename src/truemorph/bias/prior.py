@@ -110,8 +110,9 @@ def certainty(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> tuple[
         largest = some.max(axis=1)
         return np.asarray(np.clip(np.log(largest) - np.log(np.maximum(1 - largest, 1e-12)), 0, _CERTAIN))
 
-    trained, _ = held_out.fractions(0.0)
-    weights = held_out.weights * (held_out.p @ (fractions / trained))
+    factor, _ = held_out.sharpness()
+    trained, _ = held_out.fractions(factor)
+    weights = held_out.weights * (sharpened(held_out.p, factor) @ (fractions / trained))
     weights = weights / weights.sum()
     own, others = certain(p), certain(held_out.p)
     expected = float(weights @ others)

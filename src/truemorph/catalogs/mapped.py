@@ -18,8 +18,6 @@ from truemorph.tables import SENTINELS, CatalogTable, cleaned, without
 
 # Needed for label and α, so that problems are errors. Other optional columns are left out, with a finding.
 _REQUIRED = ("object_id", "smooth_fraction", "radius", "psf_fwhm")
-# Numbers of votes are very unequal if their 90th percentile is this many times the 10th.
-_UNEQUAL = 2.5
 _VITAL = {*_REQUIRED, "label", "alpha", *FRACTIONS, *VOTES, "vote_count"}
 # Names of columns that are something else: the name of truemorph's column, a pattern, and what it seems to be.
 _NAMES = {
@@ -106,9 +104,9 @@ def apply_mapping(
         constant = pl.Series([mapping.psf_fwhm]).new_from_index(0, table.frame.height)
         about = f"{NAMED['psf_fwhm'].description}, the same for all galaxies"
         columns["psf_fwhm"] = MappedColumn(constant, f"{mapping.psf_fwhm} arcsec", about)
-    columns, more = count_votes(columns)
+    columns = count_votes(columns)
     columns = {name: columns[name] for name in NAMED if name in columns}
-    return Mapped(table, table_name, mapping, columns, known, findings + more)
+    return Mapped(table, table_name, mapping, columns, known, findings)
 
 
 def check_required(mapped: Mapped) -> None:
@@ -266,12 +264,9 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
     return named, [Finding("votes-read-as", "note", f"Votes were read as {counted} from {', '.join(texts.values())}.")]
 
 
-def count_votes(columns: dict[str, MappedColumn]) -> tuple[dict[str, MappedColumn], list[Finding]]:
-    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts.
-
-    Return findings too, if galaxies have very different numbers of votes.
-    """
-    columns, findings = dict(columns), list[Finding]()
+def count_votes(columns: dict[str, MappedColumn]) -> dict[str, MappedColumn]:
+    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts."""
+    columns = dict(columns)
     answers = [name for name in VOTES if name in columns]
     if "vote_count" not in columns and {"smooth_votes", "disk_votes"} <= set(answers):
         # A missing count of artefacts means no votes.
@@ -281,22 +276,14 @@ def count_votes(columns: dict[str, MappedColumn]) -> tuple[dict[str, MappedColum
         source = " + ".join(columns[name].source for name in answers)
         columns["vote_count"] = MappedColumn(total, source, NAMED["vote_count"].description)
     if "vote_count" not in columns or "smooth_votes" not in answers:
-        return columns, findings
+        return columns
     total = columns["vote_count"].values.cast(pl.Float64)
-    few, many = (total.filter(total > 0).quantile(one) or 0.0 for one in (0.1, 0.9))
-    if many > _UNEQUAL * few:
-        unequal = (
-            f"The number of votes varies strongly between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
-            "(90th). Majorities of few votes are wrong more often, so one bias curve does not describe all."
-        )
-        action = 'Select galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").'
-        findings.append(Finding("vote-counts-differ", "caution", unequal, action))
     if "smooth_fraction" in columns and columns["smooth_fraction"].values.count():
-        return columns, findings
+        return columns
     # The two kinds of fractions must not be mixed.
     columns = {name: one for name, one in columns.items() if name not in FRACTIONS}
     for votes in answers:
         part = pl.select(pl.when(total > 0).then(columns[votes].values.cast(pl.Float64) / total)).to_series()
         name = votes.replace("votes", "fraction")
         columns[name] = MappedColumn(part, f"{votes} / vote_count", NAMED[name].description)
-    return columns, findings
+    return columns

@@ -25,7 +25,7 @@ from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_
 from truemorph.catalogs.paths import described_path, gold_column, label_column, path_columns
 from truemorph.catalogs.positions import repeated_positions
 from truemorph.catalogs.question_gold import gold_of_question, is_of_question
-from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
+from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequal_votes
 from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -159,7 +159,7 @@ def prepare(
         classes, rule, more = gold_classes(named.filter(kept), gold, name)
         definition = f"{kind.classes[1]}: {rule}"
         selection += more
-    sizes = check_sizes(mapped, kept)
+    sizes = [*unequal_votes(mapped, kept), *check_sizes(mapped, kept)]
     ids = funnel.ids.filter(kept)
     if cut is None:
         root, paths, findings = _images(joined, mapped, ids, kept, images)

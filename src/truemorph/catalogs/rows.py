@@ -26,6 +26,8 @@ LABEL_RULE = (
 _LARGEST_SUM = 1.01  # maximum sum of a row's fractions; published fractions are rounded
 # Range of the median α of surveys in which galaxies can be classified by eye.
 _USUAL_ALPHA = (2.0, 100.0)
+# Numbers of votes are very unequal if their 90th percentile is this many times the 10th.
+_UNEQUAL = 2.5
 
 
 class Funnel:
@@ -149,6 +151,22 @@ def labels_from_votes(
     reasons[np.isnan(first)] = "no vote fractions"
     labels[reasons != ""] = -1
     return labels, reasons
+
+
+def unequal_votes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
+    """Return a finding if the galaxies that are kept have very different numbers of votes."""
+    if not {"vote_count", "smooth_votes"} <= set(mapped.columns):
+        return []
+    total = pl.Series(mapped.numbers("vote_count")[kept])
+    few, many = (total.filter(total > 0).quantile(one) or 0.0 for one in (0.1, 0.9))
+    if many <= _UNEQUAL * few:
+        return []
+    unequal = (
+        f"The number of votes varies strongly between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
+        "(90th). Majorities of few votes are wrong more often, so one bias curve does not describe all."
+    )
+    action = 'Select galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").'
+    return [Finding("vote-counts-differ", "caution", unequal, action)]
 
 
 def check_sizes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:

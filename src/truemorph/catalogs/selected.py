@@ -96,7 +96,12 @@ def select_rows(
         if gold is None and not is_simulated(catalogue.metadata) and (count := np.isfinite(known).sum()):
             unused = f"T(α) was estimated without the {count:,} gold labels of its catalogue."
             findings.append(Finding("gold-unused", "caution", unused, 'Estimate it with them (`gold`="gold").'))
-    if "psf_fwhm" in frame.columns and frame["psf_fwhm"].n_unique() == 1 and frame["psf_fwhm"].null_count() == 0:
+    if (
+        gold is None
+        and "psf_fwhm" in frame.columns
+        and frame["psf_fwhm"].n_unique() == 1
+        and frame["psf_fwhm"].null_count() == 0
+    ):
         findings.append(ALPHA_IS_SIZE)
     sample = Sample.of(
         frame["label"].to_numpy(),
@@ -229,6 +234,8 @@ def from_same_images(metadata: Mapping[str, Any], question: str | None = None) -
     """Warn of gold labels that people made from the images of the observed labels, if the catalogue's are such."""
     of_question = metadata.get("gold_same_images", {}).get(question)
     if not (count := metadata.get("gold_from_same_images") if question is None else of_question):
+        return []
+    if question is None and metadata.get("gold_experts"):  # the range includes their own bias
         return []
     message = (
         f"{count:,} gold labels come from the images that were labelled before, so experts miss some of the same "

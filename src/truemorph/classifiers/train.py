@@ -445,7 +445,8 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
     from truemorph.images.store import ImageFiles
 
     root = image_folder(catalogue)
-    frame, problems = _kept(frame, frame["image"].is_not_null(), "no image")
+    named = frame["image"] if "image" in frame.columns else pl.repeat(None, frame.height, eager=True)
+    frame, problems = _kept(frame, named.is_not_null(), "no image")
     if frame.height == 0:
         raise InputError(
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"

@@ -96,7 +96,7 @@ def class_fractions(
         again, covariance = np.full(mean.size, np.nan), np.full((mean.size, mean.size), np.nan)
         if held_out is not None:
             again, covariance = reestimated_fractions(mine, held_out)
-            findings += _calibration_findings(mine, again, held_out)
+            findings += calibration_findings(mine, again, held_out)
         if mine.var(axis=0).sum() < _LEARNED * (mean * (1 - mean)).sum():
             message = (
                 f"p(y | x) hardly varies from image to image (standard deviation {mine.std(axis=0).max():.3f}), so its "
@@ -118,7 +118,7 @@ def class_fractions(
     return tuple(rows), findings + _disagreement(rows)
 
 
-def _calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> list[Finding]:
+def calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> list[Finding]:
     """Return findings if p(y | x) is not calibrated on held-out galaxies, or is as sure as no held-out galaxies are."""
     findings, (factor, error) = [], held_out.sharpness()
     if abs(factor) > max(_SIGNIFICANT * error, _NOT_CALIBRATED):
@@ -127,7 +127,7 @@ def _calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOu
             f"{np.exp(factor):.2f} ± {np.exp(factor) * error:.2f} times as large. Re-estimated fractions allow for "
             "this, p(y | x) itself does not."
         )
-        action = "Train again with a preset that calibrates, such as quick (`preset`)."
+        action = "Train on more galaxies, or with a preset that calibrates, such as quick (`preset`)."
         findings.append(Finding("not-calibrated", "caution", message, action))
     ratio, error = certainty(p, fractions, held_out)
     if abs(ratio - 1) > _SIGNIFICANT * error and abs(np.log(ratio)) > _OTHER_CERTAINTY:

@@ -27,6 +27,7 @@ from truemorph.tables import CatalogTable
 OBSERVED = "observed labels"
 TRUTH = "truth"
 GOLD_LABELS = "gold labels"
+UNSTATED = "column gold"  # definition of gold labels that state none
 
 
 def argument(alpha: np.ndarray, observables: np.ndarray, along: bool = False) -> np.ndarray:

@@ -27,13 +27,12 @@ from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.questions import columns_of
 from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changes
-from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, Evidence, Model, ShownEstimate
+from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, UNSTATED, Evidence, Model, ShownEstimate
 from truemorph.report.measures import BiasTree
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
 
 _ENOUGH_TO_TEST = 1000
-_UNSTATED = "column gold"
 _FEWEST = 10
 
 
@@ -263,14 +262,14 @@ def _truths(
         definition = f"{classes[1]}: {definition}"
         findings += more
         if rule == "gold":
-            definition = str(catalogue.metadata.get("gold_definition") or _UNSTATED)
-            definition = _UNSTATED if definition.startswith("not stated") else definition
+            definition = str(catalogue.metadata.get("gold_definition") or UNSTATED)
+            definition = UNSTATED if definition.startswith("not stated") else definition
         if not (known >= 0).any():
             text = f"No galaxy has a gold label by {rule}, so nothing is compared with it."
             findings.append(Finding("gold-empty", "caution", text, "Check the column or rule (`gold`)."))
             continue
         simulated = rule == "gold" and is_simulated(catalogue.metadata)
-        name = TRUTH if simulated else GOLD_LABELS if definition == _UNSTATED else f"gold labels ({definition})"
+        name = TRUTH if simulated else GOLD_LABELS if definition == UNSTATED else f"gold labels ({definition})"
         out[definition] = LabelSet.of_two(name, "truth", np.where(known < 0, np.nan, known.astype(np.float64)), classes)
     return out, findings
 

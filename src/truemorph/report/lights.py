@@ -12,7 +12,7 @@ from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import DISK
 from truemorph.catalogs.label_sets import LabelSet, nearly_one_class
 from truemorph.findings import Finding, unique
-from truemorph.report.evidence import Evidence, Model, argument
+from truemorph.report.evidence import UNSTATED, Evidence, Model, argument
 from truemorph.report.measures import accuracy_gain, chance_calibration_error, fraction_gain
 from truemorph.report.page import Light, in_order
 from truemorph.tables import numeric_columns
@@ -92,7 +92,7 @@ def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSe
     estimate = evidence.estimate
     if estimate is None or truth.known.sum() < _FEWEST_GOLD:
         return
-    if evidence.from_gold and estimate.about.get("definition") == definition:
+    if evidence.from_gold and definition in (estimate.about.get("definition"), UNSTATED):
         return
     fractions, sets = estimate.fractions, (truth, evidence.observed)
     table = evidence.fractions_of(sets)
@@ -136,7 +136,7 @@ def labels_compared(what: str, gain: float, error: float, numbers: str, galaxies
     """Labels against the observed ones, by two errors; of a model that knows `galaxies`, or class fractions only."""
     if gain < -2 * error:
         text = "The model's labels agree less with the gold labels than the observed labels do."
-        action = "Do not use these labels; train a network for more epochs, or on more galaxies."
+        action = "Do not use these labels; check T(α) (`transition`), or train for more epochs, or on more galaxies."
         worse = Finding("labels-worse", "problem", f"{text} {what}: {numbers}.", action)
         action = "Use its class fractions and probabilities instead of its labels."
         return worse if galaxies else replace(worse, severity="caution", action=action)
@@ -208,10 +208,13 @@ def predicted_labels(name: str, labels: np.ndarray, seen: np.ndarray, by_chance:
         return what, numbers
     if beyond < 1.5 * _SMALL:
         text = f"{what}: {numbers}. Its probabilities and T(α) together describe the labels only roughly."
-        action = "Train for more epochs, or through a T(α) that was fitted to these labels (`transition`)."
+        action = "Train for more epochs, on more galaxies, or through a T(α) of these labels (`transition`)."
         return Finding("labels-poorly-predicted", "caution", text, action)
     text = f"{what}: {numbers}. Its probabilities and T(α) together do not describe the labels of these galaxies."
-    action = "Check that it was trained through their T(α) (`transition`), on galaxies not selected by their votes."
+    action = (
+        "Check that it was trained through their T(α) (`transition`), on galaxies not selected by their votes, and on "
+        "enough of them."
+    )
     return Finding("labels-not-predicted", "problem", text, action)
 
 
@@ -237,7 +240,9 @@ def drift_compared(name: str, measure: str, before: float, after: float, error: 
         return what, numbers
     fell = "by less than half" if before - after > 2 * error else "by no more than the error"
     text = f"The drift with α falls {fell}. {what}: {numbers}."
-    action = "Compare with gold labels (`gold`), or give columns on which classes depend (`intrinsic`)."
+    action = (
+        "Check T(α) (`transition`), or give columns on which classes depend (`intrinsic`), or gold labels (`gold`)."
+    )
     return Finding("bias-remains", "caution", text, action)
 
 
