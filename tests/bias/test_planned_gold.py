@@ -61,7 +61,7 @@ def test_fractions_with_galaxies_selected_by_a_column_related_to_class():
 
 
 def test_probabilities_that_are_known_are_a_note_instead_of_a_caution():
-    labels, alpha, _, gold, probability = planned(1)
+    labels, alpha, _, gold, probability = by_column(1)
     assert "gold-not-random" in codes(make_estimate(Sample.of(labels, alpha, gold=gold), compare=False))
     study = make_estimate(Sample.of(labels, alpha, gold=gold, gold_probability=probability), compare=False)
     assert "selection-known" in codes(study)

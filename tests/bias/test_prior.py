@@ -41,7 +41,7 @@ def test_probabilities_that_do_not_depend_on_the_galaxy_say_nothing():
     fractions, covariance = reestimated_fractions(
         np.tile(TRAINED, (20, 1)), with_classes(np.tile(TRAINED, (20, 1)), truth)
     )
-    np.testing.assert_allclose(fractions, TRAINED)
+    np.testing.assert_allclose(fractions, TRAINED, atol=1e-6)  # derivatives are differences
     assert np.isnan(covariance).all()
 
 

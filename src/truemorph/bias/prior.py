@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 _STEPS, _CLOSE = 10_000, 1e-8
 # Range of the logarithm of the factor by which logits are too small, and the step of its derivatives.
-_LARGEST, _STEP = 2.0, 0.02
+_LARGEST, _STEP = 2.0, 1e-3
+_NEWTON_STEPS, _LARGEST_STEP = 50, 0.5
 # Log-odds of the most probable class above which galaxies are equally certain.
 _CERTAIN = 10.0
 
@@ -33,17 +33,18 @@ class HeldOut:
         def terms(at: float) -> np.ndarray:
             return np.log(np.maximum(np.sum(likelihood * sharpened(self.p, at), axis=1), 1e-300))
 
-        found = minimize_scalar(
-            lambda at: -float(self.weights @ terms(at)),
-            bounds=(-_LARGEST, _LARGEST),
-            method="bounded",
-            options={"xatol": _CLOSE},
-        )
-        below, middle, above = (terms(found.x + step) for step in (-_STEP, 0.0, _STEP))
-        scores = self.weights * (above - below) / (2 * _STEP)
-        information = -float(self.weights @ (above - 2 * middle + below)) / _STEP**2
-        error = np.sqrt(np.sum(scores**2)) / information if information > 0 else np.inf
-        return float(found.x), float(error)
+        at, step = 0.0, 1.0
+        for _ in range(_NEWTON_STEPS):
+            below, middle, above = (terms(at + move) for move in (-_STEP, 0.0, _STEP))
+            scores = self.weights * (above - below) / (2 * _STEP)
+            information = -float(self.weights @ (above - 2 * middle + below)) / _STEP**2
+            if abs(step) < _CLOSE:
+                break
+            slope = float(scores.sum())
+            step = slope / information if information > 0 else np.sign(slope) * _LARGEST_STEP
+            step = float(np.clip(step, -_LARGEST_STEP, _LARGEST_STEP))
+            at = float(np.clip(at + step, -_LARGEST, _LARGEST))
+        return at, float(np.sqrt(np.sum(scores**2)) / information) if information > 0 else np.inf
 
     def fractions(self, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean of p(y | x), (K,), and its covariance."""
@@ -102,19 +103,19 @@ def _of_another_sample(p: np.ndarray, trained: np.ndarray, uncertain: np.ndarray
 def certainty(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> tuple[float, float]:
     """Return the ratio of the mean certainty of galaxies to that expected from held-out ones, and its error.
 
-    Certainty is the log-odds of the most probable class. If only class fractions differ, p of held-out galaxies,
+    Certainty is the log-odds of the most probable class against the next. If only class fractions differ, p of held-out galaxies,
     weighted with π_y / trained_y, are distributed as those of the others.
     """
 
     def certain(some: np.ndarray) -> np.ndarray:
-        largest = some.max(axis=1)
-        return np.asarray(np.clip(np.log(largest) - np.log(np.maximum(1 - largest, 1e-12)), 0, _CERTAIN))
+        second, first = np.log(np.maximum(np.sort(some, axis=1)[:, -2:], 1e-12)).T
+        return np.asarray(np.minimum(first - second, _CERTAIN))
 
     factor, _ = held_out.sharpness()
     trained, _ = held_out.fractions(factor)
     weights = held_out.weights * (sharpened(held_out.p, factor) @ (fractions / trained))
     weights = weights / weights.sum()
     own, others = certain(p), certain(held_out.p)
-    expected = float(weights @ others)
+    expected = max(float(weights @ others), 1e-12)
     variance = own.var() / own.size + np.sum((weights * (others - expected)) ** 2)
     return float(own.mean() / expected), float(np.sqrt(variance) / expected)

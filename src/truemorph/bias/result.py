@@ -88,8 +88,8 @@ class DriftRange:
     def statement(self) -> str:
         """Description of the range."""
         trends = f"trends up to δ = {self.delta:g} (logit per σ of ln α)"
-        errors = f"errors of α of {self.alpha_error:.0%}" if self.alpha_error else "no errors of α"
-        return f"{trends}, {errors}; above δ = {self.delta_unbiased:.2f}, the labels need no bias"
+        errors = f"α to {self.alpha_error:.0%}" if self.alpha_error else "α exact"
+        return f"{trends}, {errors}; no bias needed above δ = {self.delta_unbiased:.2f}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

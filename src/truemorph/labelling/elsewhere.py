@@ -111,7 +111,7 @@ def class_fractions(
             whole = max(again[among].sum(), 1e-300)
             # Propagated through the derivatives of the ratio again[k] / whole by each fraction.
             slope = (np.eye(again.size)[k] - again[k] / whole * np.isin(every, among)) / whole
-            row: dict[str, Any] = {"class": name, "mean": float(mean[k] / mean[among].sum())}
+            row: dict[str, Any] = {"class": name, "mean": float(mean[k] / max(mean[among].sum(), 1e-300))}
             row |= {"reestimated": float(again[k] / whole)}
             row |= {"reestimated_stderr": float(np.sqrt(np.fmax(slope @ covariance @ slope, 0.0)))}
             rows.append(plain({**row, **dict.fromkeys(_OF_ESTIMATE), **own.get(name, {})}))

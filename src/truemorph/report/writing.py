@@ -183,9 +183,9 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         text = f"Corrected with gold labels, it is {' and '.join(ends)}"
         if not evidence.from_gold:
             text = f"Corrected from labels alone, it is {' and '.join(ends)}; in brackets by the estimate's assumption"
-        if evidence.corrector is not None:
+        if None not in (first["model"], last["model"]):
             by_model = " and ".join(percent(row["model"]) for row in (first, last))
-            text += f"; model {evidence.corrector.name} gives {by_model}"
+            text += f"; the mean of the model's probabilities is {by_model}"
         if first["gold"] is not None and not evidence.from_gold:
             by_gold = " and ".join(percent(row["gold"], row["gold_stderr"]) for row in (first, last))
             text += f"; the truth is {by_gold}" if evidence.gold_name == TRUTH else f"; gold labels give {by_gold}"
