@@ -103,8 +103,8 @@ def _of_another_sample(p: np.ndarray, trained: np.ndarray, uncertain: np.ndarray
 def certainty(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> tuple[float, float]:
     """Return the ratio of the mean certainty of galaxies to that expected from held-out ones, and its error.
 
-    Certainty is the log-odds of the most probable class against the next. If only class fractions differ, p of held-out galaxies,
-    weighted with π_y / trained_y, are distributed as those of the others.
+    Certainty is the log-odds of the most probable class against the next. If only class fractions differ, p of held-out
+    galaxies, weighted with π_y / trained_y, are distributed as those of the others.
     """
 
     def certain(some: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.prior import HeldOut, certainty, reestimated_fractions
-from truemorph.catalogs.selected import rows_hash
 from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.held_out import BEYOND, Comparison, held_out_galaxies
 from truemorph.findings import Finding
@@ -63,6 +62,8 @@ def own_estimates(
         galaxies, where = curve.get("galaxies") or 0, curve.get("where", ())
         if catalogue is None or not _MOST_LABELLED * galaxies <= labelled <= galaxies:
             continue
+        from truemorph.catalogs.selected import rows_hash  # with all of estimates, which take a second to import
+
         if curve.get("rows_sha256") != rows_hash(catalogue, where):
             continue
         numbers = dict[str, Sequence[float | None]]()
