@@ -98,8 +98,8 @@ ENTRIES = (
             ("rare_class", 15, 100),
             ("alpha_errors", 20, 100),
             ("families_rejected", 15, 40),
-            ("population_errors", 1, 200),
-            ("temperature", 1, 200),
+            ("population_errors", 1, 100),
+            ("temperature", 1, 100),
         )
     ),
     Entry("plan_errors plan_in_hand", 10, "plan_errors.py 100"),

@@ -94,7 +94,8 @@ def _draw_fractions(axes: Any, evidence: Evidence) -> None:
         axes.errorbar(x, table["corrected"], table["stderr"], label="corrected", **look)
     others = {one.name: one for one in evidence.columns}
     if model is not None:
-        axes.plot(x, table["model"], ms=5, lw=1.5, label=plain_text(model.name), **styles[model.name] | between)
+        look = styles[model.name] | {"ls": ":", "marker": "o", "mfc": "white"} | between
+        axes.plot(x, table["model"], ms=6, lw=1.5, label=f"{plain_text(model.name)}, mean p", **look)
     for other in evidence.models:
         if other is not model:
             others[other.name + (" (no correction)" if other.naive else "")] = other.probabilities
