@@ -95,8 +95,8 @@ ENTRIES = (
         for table, minutes, draws in (
             ("gold_fields", 20, 100),
             ("gold_levels", 3, 100),
-            ("rare_class", 15, 100),
-            ("alpha_errors", 20, 100),
+            ("rare_class", 5, 100),
+            ("alpha_errors", 10, 100),
             ("families_rejected", 15, 40),
             ("population_errors", 1, 100),
             ("temperature", 1, 100),

@@ -289,7 +289,7 @@ TABLES = {
                 (from_labels_in_bins, {"disk_fraction": fraction, "drift": drift,
                                        "transition": tm.RayleighTransition(11.25, false)})
             ]
-            for fraction in (0.08, 0.7)
+            for fraction in (0.08,)
             for drift in (0.0,)
             for false in (FALSE, 0.0)
         },
