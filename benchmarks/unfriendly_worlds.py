@@ -303,7 +303,7 @@ TABLES = {
             f"{family}, {error:g}, {drift:g}": [
                 (with_errors_of_alpha, {"family": family, "error": error, "drift": drift, "n": 12_000})
             ]
-            for family in ("rayleigh", "fisk")
+            for family in ("rayleigh",)
             for error in (0.1, 0.25)
             for drift in (0.0,)
         },
