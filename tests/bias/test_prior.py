@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import truemorph as tm
-from truemorph.bias.prior import HeldOut, certainty, reestimated_fractions
+from truemorph.bias.prior import HeldOut, certainty, reestimated_fractions, sharpened
 
 MEANS = np.array([[0.0, 0.0], [2.0, 0.0], [0.5, 1.5]])
 TRAINED, NEW = np.array([0.5, 0.3, 0.2]), np.array([0.15, 0.25, 0.6])
@@ -34,6 +34,16 @@ def test_a_shifted_prior_is_recovered_with_errors_that_cover():
     np.testing.assert_allclose(np.mean(off, axis=0), 0, atol=0.25)
     np.testing.assert_allclose(np.std(off, axis=0), 1, atol=0.15)
     assert 0.9 < np.mean(np.abs(off) < 1.96) < 0.99
+
+
+def test_the_estimate_is_the_fixed_point_of_the_em_algorithm():
+    rng = np.random.default_rng(1)
+    held_out, (p, _) = with_classes(*drawn(TRAINED, 500, rng)), drawn(NEW, 500, rng)
+    fractions, covariance = reestimated_fractions(p, held_out)
+    factor, _ = held_out.sharpness()
+    again = sharpened(p, factor) * fractions / held_out.fractions(factor)[0]  # eq. 2.4 of Saerens et al.
+    np.testing.assert_allclose((again / again.sum(axis=1, keepdims=True)).mean(axis=0), fractions, atol=1e-7)
+    np.testing.assert_allclose(covariance.sum(axis=0), 0, atol=1e-6)
 
 
 def test_probabilities_that_do_not_depend_on_the_galaxy_say_nothing():
