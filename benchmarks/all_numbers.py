@@ -100,6 +100,7 @@ ENTRIES = (
             ("families_rejected", 15, 40),
             ("population_errors", 1, 100),
             ("temperature", 1, 100),
+            ("reestimated", 10, 100),
         )
     ),
     Entry("plan_errors plan_in_hand", 10, "plan_errors.py 100"),

@@ -10,6 +10,7 @@ import argparse
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
@@ -223,6 +224,27 @@ def with_wrong_logits(factor, of_new_only, seed, held=3000, new=4000, fractions=
     return found | {"calibrated": "not-calibrated" in codes, "certain": "certainty-differs" in codes}
 
 
+def with_estimated_curve(gold, fraction, seed, n=4000):
+    """Re-estimated disk fraction of another survey, T(α) from gold labels; before: without the error of T(α)."""
+    ours, others = (
+        simulate_catalogue(n, gold=gold, seed=seed),
+        simulate_catalogue(n, disk_fraction=fraction, seed=-seed),
+    )
+    with TemporaryDirectory() as folder:
+        curve, model = f"{folder}/curve.json", f"{folder}/model"
+        estimate = tm.estimate_transition(ours, gold="gold", out=curve, compare=False)
+        settings = {"features": ["covariate"], "folds": 5}
+        tm.train_classifier(ours, out=model, transition=curve, preset="dcv14", settings=settings)
+        report = tm.label_galaxies(model, others, f"{folder}/labels.parquet")
+    disk = next(one for one in report.fractions if one["class"] == "disk")
+    value, error, trained = disk["reestimated"], disk["reestimated_stderr"], estimate.fit.class_fractions[1]
+    of_curve = estimate.fit.stderr["disk_fraction"] * value * (1 - value) / (trained * (1 - trained))
+    found = {}
+    for prefix, stderr in (("", error), ("before_", np.sqrt(error**2 - of_curve**2))):
+        found |= of_bins(value - 1.96 * stderr, value + 1.96 * stderr, others["truth"].mean(), prefix, value)
+    return found
+
+
 def in_bins(prefix=""):
     return f"{{{prefix}in_range:.3f}} ({{worst_{prefix}in_range:.2f}}); {{{prefix}range:.3f}}"
 
@@ -334,6 +356,15 @@ TABLES = {
             for where, only in (("held-out and new galaxies", False), ("new galaxies only", True))
             for factor in (0.8, 0.9, 1.0, 1.1, 1.25)
             if factor != 1 or not only
+        },
+    ),
+    "reestimated": (
+        "gold labels in training, disk fraction of the other survey (0.7 in training)",
+        [("bias, rms; coverage; width", "{bias:+.3f}, {rms:.3f}; {in_range:.2f}; {range:.3f}", 0),
+         ("before: the same", "{before_bias:+.3f}, {before_rms:.3f}; {before_in_range:.2f}; {before_range:.3f}", 0)],
+        {
+            f"{gold}, {fraction:g}": [(with_estimated_curve, {"gold": gold, "fraction": fraction})]
+            for gold in (100, 300) for fraction in (0.35, 0.7)
         },
     ),
     "population_errors": (

@@ -1,5 +1,6 @@
 """Questions of decision trees: their classes, the columns of votes, majority paths, and quantities."""
 
+import itertools
 from importlib import resources
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truemorph.errors import InputError
-from truemorph.questions import Quantity, Tree, VoteColumns, Votes, read_tree
+from truemorph.questions import MOST_PATHS, Quantity, Question, Tree, VoteColumns, Votes, read_tree
 
 TREES = sorted(one.name.removesuffix(".toml") for one in (resources.files("truemorph") / "trees").iterdir())
 OWN = {
@@ -142,6 +143,49 @@ def test_inconsistent_trees_are_refused(changed):
 def test_trees_that_name_no_columns_are_refused(changed):
     with pytest.raises(InputError):
         read_tree({**OWN, **changed})
+
+
+def random_tree(rng):
+    """Four or five questions of two answers, each asked after some earlier answers."""
+    questions, earlier = [], []
+    for k in range(rng.integers(4, 6)):
+        some = rng.choice(earlier, rng.integers(1, min(4, len(earlier)) + 1), replace=False).tolist() if k else []
+        questions.append({"name": f"q{k}", "answers": {f"{x}{k}": [f"{x}{k}"] for x in "ab"}, "asked_after": some})
+        earlier += questions[-1]["answers"]
+    return questions
+
+
+def numbers_of_paths(tree, question):
+    """On how many paths to a question each combination of answers lies."""
+    gates, paths = tree.gates(question), tree.classes(question)
+    for answers in itertools.product(*(gate.answers for gate in gates)):
+        given = set(zip((gate.name for gate in gates), answers, strict=True))
+        yield sum(set(path.answers) <= given for path in paths)
+
+
+def test_each_combination_of_answers_lies_on_one_path_or_the_tree_is_refused():
+    rng, read = np.random.default_rng(60), []
+    for _ in range(200):
+        questions = random_tree(rng)
+        try:
+            tree = read_tree({"name": "random", "questions": questions})
+        except InputError:
+            tree = Tree.model_construct(name="random", questions=tuple(Question(**one) for one in questions))
+            assert any(n != 1 for one in tree.questions for n in numbers_of_paths(tree, one.name))
+            read.append(False)
+        else:
+            assert all(n == 1 for one in tree.questions for n in numbers_of_paths(tree, one.name))
+            read.append(True)
+    assert 20 < sum(read) < 180
+
+
+def test_twenty_questions_each_asked_after_both_answers_are_refused():
+    questions = [{"name": "q0", "answers": {"a0": ["a0"], "b0": ["b0"]}}]
+    for k in range(1, 20):
+        answers = {f"{x}{k}": [f"{x}{k}"] for x in "ab"}
+        questions.append({"name": f"q{k}", "answers": answers, "asked_after": [f"a{k - 1}", f"b{k - 1}"]})
+    with pytest.raises(InputError, match=str(MOST_PATHS)):
+        read_tree({"name": "long", "questions": questions})
 
 
 def test_unknown_trees_questions_and_columns_are_refused():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
 import os
+import shutil
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +28,39 @@ shortest = Repr().repr  # long values are abbreviated
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+def partial_path(path: Path) -> Path:
+    """Return the hidden name under which this process writes a file or folder; remove what killed processes left."""
+    for left in path.parent.glob(f".*.{glob.escape(path.name)}"):
+        process = left.name[1 : -len(path.name) - 1]
+        if process.isdigit() and os.name == "posix" and not _is_running(int(process)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return path.with_name(f".{os.getpid()}.{path.name}")
+
+
+@contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, for the block to fill and to rename; the rest of it is removed."""
+    partial = partial_path(path)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 @contextmanager
 def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
     """Write a file atomically; its folder is created if missing.
@@ -37,7 +72,8 @@ def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterat
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is a folder or a device; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    # Durable files are many in a folder, which removes what was left when it is finished.
+    partial = path.with_name(f".{os.getpid()}.{path.name}") if durable else partial_path(path)
     try:
         yield partial
         if durable:

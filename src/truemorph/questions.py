@@ -27,6 +27,7 @@ NOT_APPLICABLE = "does not apply"
 APPLIES = "applies"  # the question, but the answer is not known
 CANNOT_TELL = "cannot tell"
 SMOOTH_OR_DISK = ("smooth", "disk")  # classes where none are named
+MOST_PATHS = 200  # to the answers of a question; those of surveys have at most 30
 
 
 def slug(text: str) -> str:
@@ -171,7 +172,29 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
                 if sum(answer in other.answers for other in self.questions) > 1:
                     raise ValueError(f"several questions have the answer {answer!r}, so none can be asked after it")
             earlier.update(one.answers)
+        for one in self.questions:
+            self._check_paths(one)
         return self
+
+    def _check_paths(self, question: Question) -> None:
+        """Raise a ValueError unless each combination of answers lies on one path to a question, of a limited number."""
+        gates, paths = self.gates(question.name), dict[str, int]()
+        for gate in reversed(gates):
+            paths[gate.name] = 0
+            for answer in gate.answers:
+                after = [] if gate is question else [one.name for one in gates if answer in one.asked_after]
+                if len(after) > 1:
+                    raise ValueError(
+                        f"question {question.name!r}: both {after[0]!r} and {after[1]!r} are asked after {answer!r} on "
+                        "the way to it, so galaxies would have two classes; name in `asked_after` only the last answer "
+                        "before a question"
+                    )
+                paths[gate.name] += paths[after[0]] if after else 1
+        if paths[gates[0].name] > MOST_PATHS:
+            raise ValueError(
+                f"question {question.name!r}: there are {paths[gates[0].name]:,} paths to its answers, at most "
+                f"{MOST_PATHS} can be told apart; ask it after fewer answers"
+            )
 
     @property
     def root(self) -> Question:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file
 from conftest import TINY, stripes, tiny
 from truemorph.bias.curves import RayleighTransition
 from truemorph.classifiers.callbacks import AtomicCheckpoints, Unfinished
-from truemorph.classifiers.checkpoint import save_classifier
+from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.module import DebiasedModule
@@ -211,6 +212,30 @@ def test_a_terminated_command_resumes(catalogue, tmp_path, capsys):
     assert "resuming after epoch" in capsys.readouterr().err
     assert_same(cut, whole)
     assert not (tmp_path / "cut" / "unfinished").exists()
+
+
+def test_training_that_is_killed_while_it_saves_resumes_by_the_same_command(catalogue, tmp_path, monkeypatch):
+    """Files of the model replace the state of training one by one."""
+    settings, out, rename = FAST | {"epochs": 1}, tmp_path / "cut", Path.rename
+    for name in ("run.toml", "model.safetensors", "config.json", "unfinished"):
+
+        def cut(path, target, name=name):
+            if path.name == name and out in (path.parent, Path(target).parent):
+                pytest.fail("cut")
+            return rename(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", cut)
+            with pytest.raises(pytest.fail.Exception):
+                train_classifier(catalogue, out=out, settings=settings)
+        assert (out / "unfinished").exists()
+        assert (out / "config.json").exists() == (name == "unfinished")
+    train_classifier(catalogue, out=out, settings=settings)
+    assert not (out / "unfinished").exists()
+    load(out)
+    with pytest.raises(InputError, match="overwrite"):
+        train_classifier(catalogue, out=out, settings=settings)
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
 
 
 @pytest.mark.slow

@@ -60,6 +60,25 @@ def test_class_fractions_are_reestimated(folder, tmp_path):
     assert json.loads(json.dumps(report.to_dict()))["fractions"] == list(report.fractions)
 
 
+@pytest.mark.parametrize("way", ["gold", "alone", "naive"])
+def test_reestimated_fractions_have_an_error_only_if_training_fractions_rest_on_gold_labels(way, tmp_path):
+    """A network that was trained on labels of volunteers gave ± 0.013 on a value that was off by 0.34."""
+    ours, others = tm.simulate_catalogue(4000, gold=300), tm.simulate_catalogue(4000, disk_fraction=0.35, seed=1)
+    how = {"naive": True}
+    if way != "naive":
+        tm.estimate_transition(ours, gold="gold" if way == "gold" else None, out=tmp_path / "t.json", compare=False)
+        how = {"transition": tmp_path / "t.json"}
+    settings = {"features": ["covariate"], "folds": 5}
+    tm.train_classifier(ours, out=tmp_path / "model", preset="dcv14", settings=settings, **how)
+    report = tm.label_galaxies(tmp_path / "model", others, tmp_path / "labels.parquet")
+    disk = next(one for one in report.fractions if one["class"] == "disk")
+    assert (disk["reestimated_stderr"] is None) == (way != "gold")
+    assert disk["estimate"] is None  # of other galaxies
+    if way == "gold":
+        assert abs(disk["reestimated"] - others["truth"].mean()) < 3 * disk["reestimated_stderr"] < 0.2
+    assert ("±" in report.summary()) == (way == "gold")
+
+
 def test_shards_and_parts_give_the_result_of_one_process(folder, tmp_path, monkeypatch):
     galaxies = another(1000, 4, disks=0.3, shift=1.5)
     whole = tm.label_galaxies(folder, galaxies, tmp_path / "whole.parquet")

@@ -1,5 +1,7 @@
 """Labels straight from survey tiles are those of stored cut-outs; HATS catalogues are read and written."""
 
+import shutil
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -15,7 +17,7 @@ from truemorph.commands.train import train_classifier
 from truemorph.errors import InputError
 from truemorph.images.tiles import INCOMPLETE, OUTSIDE, UNUSABLE
 from truemorph.labelling import hats
-from truemorph.labelling.hats import healpix_29, write_hats
+from truemorph.labelling.hats import NO_POSITION, healpix_29, write_hats
 from truemorph.tables import read_table
 
 from images.test_tiles import positions, survey  # isort: skip
@@ -163,6 +165,107 @@ def test_a_hats_catalogue_is_labelled_as_one_that_hats_and_lsdb_read(model, vote
     with pytest.raises(InputError, match="extension"):
         label_galaxies(model, votes, tmp_path / "labels.parquet", hats=True, **options)
     assert report.labelled == expected.labelled
+
+
+def files_in(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_hats_catalogues_of_labels_are_replaced_and_never_what_is_read(model, votes, tiles, tmp_path):
+    """`label MODEL CAT/dataset --out CAT --hats` deleted the survey's catalogue."""
+    options = {"tiles": tiles, "bands": "i,r,g", "size": SIZE, "precision": "fp32", "hats": True}
+    survey_ = tmp_path / "sky"
+    write_hats([votes], survey_, pq.read_schema(votes), ("ra", "dec"))
+    properties = (survey_ / "hats.properties").read_text()
+    own = [line for line in properties.splitlines() if "truemorph" not in line]
+    (survey_ / "hats.properties").write_text("\n".join(own) + "\n")
+    before = files_in(survey_)
+    for source in (survey_, survey_ / "dataset", votes):
+        with pytest.raises(InputError, match="out"):
+            label_galaxies(model, source, survey_, **options)
+        assert files_in(survey_) == before
+    # Labels are replaced, unless they are read.
+    labels = tmp_path / "labels"
+    label_galaxies(model, survey_, labels, **options)
+    label_galaxies(model, votes, labels, **options)
+    before = files_in(labels)
+    with pytest.raises(InputError, match="overwrite"):
+        label_galaxies(model, labels / "dataset", labels, **options)
+    shutil.copytree(model.folder, labels / "model")
+    with pytest.raises(InputError, match="overwrite"):
+        label_galaxies(labels / "model", survey_, labels, **options)
+    assert files_in(labels).items() >= before.items()
+
+
+def some_hats(votes, folder):
+    """A HATS catalogue with partitions of one order, and the number of its rows."""
+    write_hats([votes], folder, pq.read_schema(votes), ("ra", "dec"))
+    return sorted(path for path in folder.rglob("Npix=*.parquet")), pq.read_metadata(votes).num_rows
+
+
+def lacks_a_partition(parts, folder):
+    parts[0].unlink()
+
+
+def lacks_rows(parts, folder):
+    pq.write_table(pq.read_table(parts[0], partitioning=None).slice(1), parts[0])
+
+
+def has_a_partition_twice(parts, folder):
+    other = parts[0].parent.with_name("Dir=10000") / parts[0].name
+    other.parent.mkdir()
+    shutil.copy(parts[0], other)
+    (folder / "hats.properties").unlink()
+
+
+def has_a_finer_partition(parts, folder):
+    (folder / "partition_info.csv").unlink()
+    order, pixel = (int(part.rpartition("=")[2]) for part in (parts[0].parts[-3], parts[0].stem))
+    other = folder / "dataset" / f"Norder={order + 1}" / "Dir=0" / f"Npix={4 * pixel}.parquet"
+    other.parent.mkdir(parents=True)
+    shutil.copy(parts[0], other)
+
+
+def has_a_margin(parts, folder):
+    margin = folder / "margin" / "dataset" / parts[0].relative_to(folder / "dataset")
+    margin.parent.mkdir(parents=True)
+    shutil.copy(parts[0], margin)
+
+
+def has_no_list(parts, folder):
+    (folder / "partition_info.csv").write_bytes(b"\xff\x00,1\n")
+
+
+DAMAGES = [lacks_a_partition, lacks_rows, has_a_partition_twice, has_a_finer_partition, has_a_margin, has_no_list]
+
+
+@pytest.mark.parametrize("part", ["", "dataset"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_hats_catalogue_that_is_not_whole_is_refused(damage, part, model, votes, tiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(hats, "MOST_ROWS", 30)
+    parts, rows = some_hats(votes, tmp_path / "sky")
+    options = {"tiles": tiles, "bands": "i,r,g", "size": SIZE, "precision": "fp32"}
+    source = tmp_path / "sky" / part
+    assert label_galaxies(model, source, tmp_path / "whole.parquet", **options).rows_in == rows
+    damage(parts, tmp_path / "sky")
+    if (damage, part) == (has_a_margin, "dataset"):  # which lies outside
+        assert label_galaxies(model, source, tmp_path / "labels.parquet", **options).rows_in == rows
+        return
+    with pytest.raises(InputError, match="sky"):
+        label_galaxies(model, source, tmp_path / "labels.parquet", **options)
+
+
+@pytest.mark.parametrize("index", [pl.lit(None, pl.Int64), pl.lit("a"), pl.lit(0.5)])
+def test_the_spatial_index_comes_from_positions_and_rows_without_one_are_listed(index, model, pictures, tmp_path):
+    names = list(pictures)[:8]
+    ra, dec = [10.0] * 7 + [None], [1000.0, -90.0, 90.0, float("nan"), 0.0, 1.0, 2.0, 3.0]
+    table = pl.DataFrame({"object_id": names, "image": [pictures[one] for one in names], "ra": ra, "dec": dec})
+    table.with_columns(index.alias("_healpix_29")).write_parquet(tmp_path / "images.parquet")
+    report = label_galaxies(model, tmp_path / "images.parquet", tmp_path / "labels", hats=True)
+    assert report.problems == [(names[row], NO_POSITION) for row in (0, 3, 7)]
+    found = pl.read_parquet(tmp_path / "labels" / "dataset" / "**" / "*.parquet", hive_partitioning=False)
+    assert found.height == report.labelled == 5
+    np.testing.assert_array_equal(found["_healpix_29"], healpix_29(*found.select("ra", "dec").to_numpy().T))
 
 
 @pytest.mark.slow  # importing both takes eight seconds

@@ -13,9 +13,18 @@ from pydantic import AfterValidator, BaseModel
 
 from truemorph.bias.families import KNOWN_CURVES, family_of, transition_from_dict, transition_to_dict
 from truemorph.bias.transitions import Transition
-from truemorph.errors import InputError
+from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
-from truemorph.io import FORMAT_VERSION, check_format, checked, read_json, save_figure, write_json, written_whole
+from truemorph.io import (
+    FORMAT_VERSION,
+    check_format,
+    checked,
+    file_hash,
+    read_json,
+    save_figure,
+    write_json,
+    written_whole,
+)
 from truemorph.results import Result
 
 
@@ -90,14 +99,18 @@ def check_fit_name(out: str | os.PathLike[str]) -> None:
 def write_fit(
     described: Mapping[str, Any], figure: Any, path: str | os.PathLike[str], draws: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a fit as JSON; beside it its matplotlib figure as PNG, and draws of class fractions, if any, as NPZ."""
+    """Write a fit as JSON; beside it its matplotlib figure as PNG, and draws of class fractions, if any, as NPZ.
+
+    The JSON is last and has the checksum of the draws, so that draws of another estimate are never taken for its own.
+    """
     out = Path(path)
     beside = out.with_suffix(".npz")
+    named = {}
     if draws:
         with written_whole(beside) as partial:
             np.savez_compressed(partial, **draws)
+            named = {"draws": beside.name, "draws_sha256": file_hash(partial)}
     save_figure(figure, out.with_suffix(".png"))
-    named = {"draws": beside.name} if draws else {}
     write_json(out, {"format_version": FORMAT_VERSION, **described, **named})
 
 
@@ -107,10 +120,20 @@ def read_draws(described: Mapping[str, Any], path: str | os.PathLike[str]) -> np
         return None
     beside = Path(path).with_name(Path(str(described["draws"])).name)
     try:
+        own = file_hash(beside)
         with np.load(beside, allow_pickle=False) as arrays:
-            return np.asarray(arrays["fractions"])
-    except (OSError, ValueError, KeyError) as problem:
-        raise InputError(f"{beside}: the draws of {path} can't be read ({problem}); copy both files") from problem
+            draws = np.asarray(arrays["fractions"], dtype=np.float64)
+        # Errors are the scatter of draws; version 0.2 wrote no checksum.
+        stderr, scatter = np.array(described["fractions"]["stderr"], dtype=np.float64), np.nanstd(draws, axis=0)
+        is_own = scatter.shape == stderr.shape and np.allclose(scatter, stderr, rtol=1e-3, equal_nan=True)
+        if described.get("draws_sha256", own) != own or not is_own:
+            raise ValueError("they belong to another estimate")
+    except Exception as problem:  # damaged archives raise many types
+        raise InputError(
+            f"{beside}: the draws of {path} can't be used ({reason(problem)}); copy both files, or make them again "
+            "with `truemorph transition`"
+        ) from problem
+    return draws
 
 
 def _checked_fractions(fractions: Any) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +25,13 @@ from truemorph.bias.files import check_fit, read_fit
 from truemorph.classifiers.classifier import AGAIN, Classifier, describe, facts
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason
-from truemorph.io import changed_values, check_format, checked, checksums, content_hash, read_json
+from truemorph.io import changed_values, check_format, checked, checksums, content_hash, read_json, written_folder
 from truemorph.questions import SMOOTH_OR_DISK, check_class_names
 from truemorph.tables import read_columns, read_table
 
 _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md", "held_out.parquet")
 CONFIG, WEIGHTS, SEEN, CARD, HELD_OUT = _FILES
-_SEALED = (WEIGHTS, SEEN, HELD_OUT)  # the last is not in models of version 0.1
+SEALED = (WEIGHTS, SEEN, HELD_OUT)  # the last is not in models of version 0.1
 # Files that a training run adds.
 RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
 UNFINISHED = "unfinished"
@@ -101,43 +100,42 @@ def save_classifier(
 ) -> Path:
     """Write the checkpoint folder, replacing an older checkpoint; other files in the folder are kept.
 
-    `beside` writes more files. All are complete before one is replaced; if that is interrupted, `load` says so.
+    `beside` writes more files. All are complete before one is replaced; if that is interrupted, `load` says so, and
+    training resumes.
     """
     folder = check_model_folder(folder)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        partial.mkdir(parents=True)
-        tensors = {
-            f"members.{number}.{name}": np.ascontiguousarray(value)
-            for number, weights in enumerate(model.members)
-            for name, value in weights.items()
-        }
-        save_file(tensors, partial / WEIGHTS)
-        model.seen.write_parquet(partial / SEEN)
-        if model.held_out is not None:
-            model.held_out.write_parquet(partial / HELD_OUT)
-        sealed = [one for one in _SEALED if (partial / one).is_file()]
-        content = {**model.described, "sha256": checksums(partial, CONFIG, model.described, sealed)}
-        (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (partial / CARD).write_text(_model_card(model.described), encoding="utf-8")
-        if beside is not None:
-            beside(partial)
-        if not folder.exists():
-            partial.rename(folder)
-            return folder
-        for name in (*_FILES, *RUN_FILES, UNFINISHED):
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
-            if (partial / name).exists():
-                (partial / name).replace(folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
+        with written_folder(folder) as partial:
+            tensors = {
+                f"members.{number}.{name}": np.ascontiguousarray(value)
+                for number, weights in enumerate(model.members)
+                for name, value in weights.items()
+            }
+            save_file(tensors, partial / WEIGHTS)
+            model.seen.write_parquet(partial / SEEN)
+            if model.held_out is not None:
+                model.held_out.write_parquet(partial / HELD_OUT)
+            sealed = [one for one in SEALED if (partial / one).is_file()]
+            content = {**model.described, "sha256": checksums(partial, CONFIG, model.described, sealed)}
+            (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            (partial / CARD).write_text(_model_card(model.described), encoding="utf-8")
+            if beside is not None:
+                beside(partial)
+            if not folder.exists():
+                partial.rename(folder)
+                return folder
+            replaced = partial / "replaced"
+            replaced.mkdir()
+            # A folder with the state of training is unfinished, until all other files are there.
+            for name in (*RUN_FILES, *_FILES[1:], CONFIG, UNFINISHED):
+                if (folder / name).exists():
+                    (folder / name).rename(replaced / name)
+                if (partial / name).exists():
+                    (partial / name).rename(folder / name)
     except (OSError, *_UNREADABLE) as problem:
         raise CheckpointError(
             f"{folder}: can't write the model ({reason(problem)}); free disk space and run the same command again"
         ) from problem
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -187,7 +185,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     check_format(described, folder)
     try:
         about = checked(ModelFile, described, f"{CONFIG}:")
-        sealed = [one for one in _SEALED if (folder / one).is_file()]
+        sealed = [one for one in SEALED if (folder / one).is_file()]
         sums = checksums(folder, CONFIG, described, sealed)
         if about.sha256 and (changed := changed_values(about.sha256, sums)):
             raise ValueError(f"its files have changed since the model was written: {changed}")

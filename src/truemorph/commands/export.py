@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from truemorph.arguments import Model, validated
-from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.checkpoint import CONFIG, SEALED, load
 from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import networks_for
 from truemorph.errors import InputError
+from truemorph.io import written_folder
 from truemorph.results import PlainResult
 
 
@@ -51,12 +51,16 @@ def export_model(model: Model, out: Path) -> PlainResult:
     if out.exists():
         raise InputError(f"{out}: exists; choose another folder (`out`)")
     folder, networks = networks_for(model)
-    partial = out.with_name(f".{os.getpid()}.{out.name}")
-    try:
-        shutil.copytree(model.folder, partial, ignore=shutil.ignore_patterns(networks, ".*"))
+    left_out = shutil.ignore_patterns(networks, ".*")
+
+    def ignored(place: str, names: list[str]) -> set[str]:
+        # A link may lead to any file; those of a model itself, as in caches of the hub, have checksums.
+        links = {one for one in names if Path(place, one).is_symlink() and one not in (CONFIG, *SEALED)}
+        return links | left_out(place, names)
+
+    with written_folder(out) as partial:
+        shutil.copytree(model.folder, partial, ignore=ignored, dirs_exist_ok=True)
         shutil.copytree(folder, partial / networks, ignore=shutil.ignore_patterns(".*"))
         partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     size = sum(one.stat().st_size for one in out.rglob("*"))
     return PlainResult(f"wrote {out} ({size / 1e6:.0f} MB)", {"out": str(out), "bytes": size})

@@ -15,6 +15,7 @@ from truemorph.arguments import Names, Rules, Table, Tables, listed, validated
 from truemorph.bias.files import transition_described
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.sampling import TEST
+from truemorph.classifiers.checkpoint import CONFIG, UNFINISHED
 from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import engine_for
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
@@ -145,7 +146,8 @@ def train_classifier(
     )
     if dry_run:
         return PlainResult(run_toml(run).rstrip(), run.model_dump(mode="json"))
-    if (Path(run.out) / "config.json").is_file() and not overwrite:
+    folder = Path(run.out)
+    if (folder / CONFIG).is_file() and not (folder / UNFINISHED).exists() and not overwrite:
         raise InputError(
             f"{run.out}: holds a finished model; choose another folder (`out`), or replace it (`overwrite`)"
         )

@@ -13,7 +13,7 @@ from truemorph.classifiers.held_out import BEYOND, Comparison, held_out_galaxies
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.labelling.output import UNLIKE, Counts
-from truemorph.questions import fraction_names
+from truemorph.questions import Head, fraction_names
 from truemorph.results import text_table
 from truemorph.tables import CatalogTable
 
@@ -50,48 +50,44 @@ def unlike_training(comparison: Comparison | None, counts: Counts) -> list[Findi
     return [Finding("unlike-training", "caution", message, action)]
 
 
-def own_estimates(
-    model: Classifier, catalogue: CatalogTable | None, labelled: int
-) -> dict[str, dict[str, float | None]]:
-    """Return what the estimates that a model was trained through say of galaxies that are their own, by class.
+def _is_own(curve: Mapping[str, Any], catalogue: CatalogTable | None, labelled: int) -> bool:
+    """Whether the galaxies of a catalogue are those of an estimate that a model was trained through."""
+    galaxies = curve.get("galaxies") or 0
+    if catalogue is None or not _MOST_LABELLED * galaxies <= labelled <= galaxies:
+        return False
+    from truemorph.catalogs.selected import rows_hash  # with all of estimates, which take a second to import
 
-    Values are `estimate` and its error and range; the error is None if it rests on an assumption (labels alone).
+    return bool(curve.get("rows_sha256") == rows_hash(catalogue, curve.get("where", ())))
+
+
+def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | None]]:
+    """Return what an estimate says of the classes of a model, by name: value, error, lowest and highest value.
+
+    The error is None if it rests on an assumption (labels alone).
     """
-    found = dict[str, dict[str, float | None]]()
-    for head, curve in zip(model.heads, model.curves, strict=True):
-        galaxies, where = curve.get("galaxies") or 0, curve.get("where", ())
-        if catalogue is None or not _MOST_LABELLED * galaxies <= labelled <= galaxies:
-            continue
-        from truemorph.catalogs.selected import rows_hash  # with all of estimates, which take a second to import
-
-        if curve.get("rows_sha256") != rows_hash(catalogue, where):
-            continue
-        numbers = dict[str, Sequence[float | None]]()
-        if head.question is not None:
-            quoted = curve["fractions"]["quantities"]
-            for name in (head.classes[k] for k in head.numbers):
-                if f"{name} fraction" in quoted:
-                    numbers[f"{name} if {head.question} applies"] = quoted[f"{name} fraction"]["total"][1:5]
-        elif len(head.classes) == 2:
-            name = next(iter(fraction_names(head.classes)))
-            second, (low, high) = curve["class_fractions"][head.classes[1]], curve[f"{name}_range"]
-            error = curve["stderr"][name] if curve["method"] == "gold" else None
-            numbers[head.columns[0]] = 1 - second, error, 1 - high, 1 - low
-            numbers[head.columns[1]] = second, error, low, high
-        found |= {name: dict(zip(_OF_ESTIMATE, values, strict=True)) for name, values in numbers.items()}
-    return found
+    if head.question is not None:
+        quoted = curve.get("fractions", {}).get("quantities", {})
+        names = {f"{name} fraction": f"{name} if {head.question} applies" for name in head.answers}
+        return {names[one]: quoted[one]["total"][1:5] for one in quoted if one in names}
+    if len(head.classes) != 2 or "method" not in curve:
+        return {}
+    name = next(iter(fraction_names(head.classes)))
+    value, (low, high) = curve["class_fractions"][head.classes[1]], curve[f"{name}_range"]
+    error = curve["stderr"][name] if curve["method"] == "gold" else None
+    return {head.columns[0]: [1 - value, error, 1 - high, 1 - low], head.columns[1]: [value, error, low, high]}
 
 
 def class_fractions(
-    model: Classifier, p: np.ndarray, own: Mapping[str, Mapping[str, Any]]
+    model: Classifier, p: np.ndarray, catalogue: CatalogTable | None, labelled: int
 ) -> tuple[tuple[dict[str, Any], ...], list[Finding]]:
     """Return the fraction of each class, with findings: the mean of p(y | x), (N, K), and others with their errors.
 
-    These are re-estimated ones, and those of the model's `own` estimates. Of a question also those of its answers if it
-    applies. The mean has no error: how far training and calibration are off is not known.
+    These are re-estimated ones, and those of the model's estimates if the `labelled` galaxies of the `catalogue` are
+    their own. Of a question also those of its answers if it applies. The mean has no error: how far training and
+    calibration are off is not known. Re-estimated fractions have one only if those of training rest on gold labels.
     """
     rows, findings = list[dict[str, Any]](), list[Finding]()
-    for head in model.heads:
+    for head, curve in zip(model.heads, model.curves, strict=True):
         mine, every = p[:, head.part], list(range(len(head.classes)))
         mean, held_out = mine.mean(axis=0), held_out_galaxies(model, head.columns)
         again, covariance = np.full(mean.size, np.nan), np.full((mean.size, mean.size), np.nan)
@@ -108,14 +104,20 @@ def class_fractions(
         ratios = [(name, k, every) for k, name in enumerate(head.columns)]
         if head.question is not None:
             ratios += [(f"{head.classes[k]} if {head.question} applies", k, head.numbers) for k in head.numbers]
+        estimates, is_own = _estimated(head, curve), _is_own(curve, catalogue, labelled)
         for name, k, among in ratios:
             whole = max(again[among].sum(), 1e-300)
             # Propagated through the derivatives of the ratio again[k] / whole by each fraction.
             slope = (np.eye(again.size)[k] - again[k] / whole * np.isin(every, among)) / whole
-            row: dict[str, Any] = {"class": name, "mean": float(mean[k] / max(mean[among].sum(), 1e-300))}
-            row |= {"reestimated": float(again[k] / whole)}
-            row |= {"reestimated_stderr": float(np.sqrt(np.fmax(slope @ covariance @ slope, 0.0)))}
-            rows.append(plain({**row, **dict.fromkeys(_OF_ESTIMATE), **own.get(name, {})}))
+            value, error = again[k] / whole, np.sqrt(np.fmax(slope @ covariance @ slope, 0.0))
+            trained, of_trained, *_ = estimate = estimates.get(name, [None] * 4)
+            if trained is not None and of_trained is not None:  # the logit is off as that of training
+                error = np.hypot(error, of_trained * value * (1 - value) / max(trained * (1 - trained), 1e-9))
+            elif not model.described["catalogue"].get("gold_definition"):  # trained on gold labels
+                error = np.nan
+            row = {"class": name, "mean": float(mean[k] / max(mean[among].sum(), 1e-300))}
+            row |= {"reestimated": value, "reestimated_stderr": error}
+            rows.append(plain({**row, **dict(zip(_OF_ESTIMATE, estimate if is_own else [None] * 4, strict=True))}))
     return tuple(rows), findings + _disagreement(rows)
 
 
@@ -167,7 +169,9 @@ def fractions_told(rows: Sequence[dict[str, Any]]) -> list[str]:
     def again(row: Mapping[str, Any]) -> str:
         # p(y | x) that hardly depends on x says nothing of other class fractions.
         value, error = row["reestimated"], row["reestimated_stderr"]
-        return "not determined" if error is None or error > _LARGEST_ERROR else f"{value:.3f} ± {error:.3f}"
+        if value is None or (error is not None and error > _LARGEST_ERROR):
+            return "not determined"
+        return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
 
     if not rows:
         return []

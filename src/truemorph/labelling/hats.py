@@ -1,25 +1,31 @@
-"""Write a HATS catalogue: Parquet files by HEALPix pixel, in nested order (https://hats.readthedocs.io)."""
+"""HATS catalogues: Parquet files by HEALPix pixel, in nested order (https://hats.readthedocs.io)."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from polars.exceptions import PolarsError
 
-from truemorph.errors import InputError
-from truemorph.io import write_file
-from truemorph.labelling.sources import HEALPIX
+from truemorph._version import __version__
+from truemorph.errors import InputError, reason
+from truemorph.io import write_file, written_folder
 
+HEALPIX = "_healpix_29"  # the spatial index of HATS
+NO_POSITION = "no position on the sky"  # why a galaxy has no pixel
 _ORDER = 29  # of `_healpix_29`
 _FINEST = 8  # smallest partitions, 0.05 square degrees
 MOST_ROWS = 1_000_000  # of a partition, unless it is one of the smallest
 _DIR = 10_000  # pixels in a folder
+_PARTITION = re.compile(r"(?P<folder>.*?)Norder=(?P<order>\d+)/(?:Dir=\d+/)?Npix=(?P<pixel>\d+)(?:\.parquet$|/)")
+_BUILDER = "hats_builder=truemorph"  # a line of the properties of catalogues that are replaced
 
 
 def healpix_29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
@@ -62,67 +68,122 @@ def _spread(bits: np.ndarray) -> np.ndarray:
     return bits
 
 
+def is_partition(name: str) -> bool:
+    """Whether a file is a partition, by its path."""
+    return _PARTITION.match(name) is not None
+
+
+def check_partitions(root: Path, names: Sequence[str], rows: int) -> None:
+    """Raise an InputError if files are partitions of HATS, but not all of one catalogue, each once, with all rows."""
+    matched = [one for one in map(_PARTITION.match, names) if one]
+    if not matched:
+        return
+    folders = sorted({one["folder"] for one in matched})
+    if len(folders) > 1:
+        raise InputError(f"{root}: holds several HATS catalogues ({', '.join(folders[:3])}); give the folder of one")
+    place = (root / folders[0]).resolve()
+    place = place.parent if place.name == "dataset" else place
+    # A partition is a file, or a folder of files.
+    where = {one[0]: (int(one["order"]), int(one["pixel"])) for one in matched}
+    pixels, listed = {*where.values()}, _listed(place / "partition_info.csv")
+    wrong = {
+        "is twice there": [one for one, number in Counter(where.values()).items() if number > 1],
+        "is there, and others inside of it": [
+            above for order, pixel in pixels for k in range(order) if (above := (k, pixel >> 2 * (order - k))) in pixels
+        ],
+        "is missing": sorted(listed - pixels),
+        "is not in partition_info.csv": sorted(pixels - listed) if listed else [],
+    }
+    for what, some in wrong.items():
+        if some:
+            order, pixel = some[0]
+            raise InputError(f"{place}: the partition Norder={order}, Npix={pixel} {what}; copy the catalogue again")
+    properties = place / "hats.properties"
+    lines = properties.read_text(encoding="utf-8", errors="replace").splitlines() if properties.is_file() else []
+    whole = next((line.partition("=")[2].strip() for line in lines if line.startswith("hats_nrows")), "")
+    if whole.isdigit() and int(whole) != rows:
+        raise InputError(f"{place}: has {rows:,} rows, but {properties.name} says {int(whole):,}; copy it again")
+
+
+def _listed(path: Path) -> set[tuple[int, int]]:
+    """Read order and pixel of each partition in a list of them; empty if there is none."""
+    if not path.is_file():
+        return set()
+    try:
+        frame = pl.read_csv(path, columns=["Norder", "Npix"], schema_overrides={"Norder": pl.Int64, "Npix": pl.Int64})
+    except (OSError, PolarsError) as problem:
+        raise InputError(f"{path}: can't be read as a list of partitions ({reason(problem)}); replace it") from problem
+    return set(frame.drop_nulls().rows())
+
+
+def check_replaceable(out: Path) -> None:
+    """Raise an InputError unless a folder is absent, empty, or a HATS catalogue that truemorph wrote."""
+    properties = out / "hats.properties"
+    own = properties.is_file() and f"\n{_BUILDER}" in properties.read_text(encoding="utf-8", errors="replace")
+    if out.exists() and not own and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists, and is no HATS catalogue of labels by truemorph; choose another `out`")
+
+
 def write_hats(parts: list[Path], out: Path, schema: pa.Schema, positions: tuple[str, str]) -> None:
-    """Write a HATS catalogue of the rows of Parquet files, whole or not at all; it replaces an earlier one.
+    """Write a HATS catalogue of the rows of Parquet files, whole or not at all; it replaces an earlier one of ours.
 
     `positions` are its columns of right ascension and declination. Memory is that of one partition.
     """
-    if out.exists() and not (out / "hats.properties").is_file() and any(out.iterdir()):
-        raise InputError(f"{out}: exists but is no HATS catalogue; choose another `out`")
+    check_replaceable(out)
     counts, of_pixel = np.zeros(12 * 4**_FINEST, np.int64), defaultdict[int, list[Path]](list)
     for path in parts:
         pixels, rows = np.unique(_indexed(path, positions)[1] >> 2 * (_ORDER - _FINEST), return_counts=True)
         counts[pixels] += rows
         for pixel in pixels:
             of_pixel[int(pixel)].append(path)
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
     own = pa.schema([pa.field(HEALPIX, pa.int64()), *(one for one in schema if one.name != HEALPIX)], schema.metadata)
     written: list[pq.FileMetaData] = []
     partitions = _partitions(counts)
-    for order, pixel in partitions:
-        first, last = (one << 2 * (_FINEST - order) for one in (pixel, pixel + 1))
-        tables = []
-        for path in dict.fromkeys(one for fine in range(first, last) for one in of_pixel.get(fine, ())):
-            table, index = _indexed(path, positions)
-            tables.append(table.filter(pa.array(index >> 2 * (_ORDER - order) == pixel)).select(own.names).cast(own))
-        table = pa.concat_tables(tables).sort_by(HEALPIX)
-        name = f"Norder={order}/Dir={pixel // _DIR * _DIR}/Npix={pixel}.parquet"
-        place = partial / "dataset" / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, place, metadata_collector=written)
-        written[-1].set_file_path(name)
-    pq.write_metadata(own, partial / "dataset" / "_metadata", written)
-    pq.write_metadata(own, partial / "dataset" / "_common_metadata")
-    lines = ["Norder,Npix", *(f"{order},{pixel}" for order, pixel in partitions)]
-    write_file(partial / "partition_info.csv", "\n".join(lines) + "\n")
-    properties = {
-        "obs_collection": out.name,
-        "dataproduct_type": "object",
-        "hats_nrows": int(counts.sum()),
-        "hats_col_ra": positions[0],
-        "hats_col_dec": positions[1],
-        "hats_col_healpix": HEALPIX,
-        "hats_col_healpix_order": _ORDER,
-        "hats_max_rows": MOST_ROWS,
-        "hats_order": max(order for order, _ in partitions),
-        "hats_version": "v1.0",
-    }
-    for name in ("hats.properties", "properties"):  # the second for older readers
-        write_file(partial / name, "".join(f"{key}={value}\n" for key, value in properties.items()))
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    with written_folder(out) as partial:
+        new = partial / "new"
+        for order, pixel in partitions:
+            first, last = (one << 2 * (_FINEST - order) for one in (pixel, pixel + 1))
+            tables = []
+            for path in dict.fromkeys(one for fine in range(first, last) for one in of_pixel.get(fine, ())):
+                table, index = _indexed(path, positions)
+                inside = pa.array(index >> 2 * (_ORDER - order) == pixel)
+                tables.append(table.filter(inside).select(own.names).cast(own))
+            table = pa.concat_tables(tables).sort_by(HEALPIX)
+            name = f"Norder={order}/Dir={pixel // _DIR * _DIR}/Npix={pixel}.parquet"
+            place = new / "dataset" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, place, metadata_collector=written)
+            written[-1].set_file_path(name)
+        pq.write_metadata(own, new / "dataset" / "_metadata", written)
+        pq.write_metadata(own, new / "dataset" / "_common_metadata")
+        lines = ["Norder,Npix", *(f"{order},{pixel}" for order, pixel in partitions)]
+        write_file(new / "partition_info.csv", "\n".join(lines) + "\n")
+        properties = {
+            "obs_collection": out.name,
+            "dataproduct_type": "object",
+            "hats_nrows": int(counts.sum()),
+            "hats_col_ra": positions[0],
+            "hats_col_dec": positions[1],
+            "hats_col_healpix": HEALPIX,
+            "hats_col_healpix_order": _ORDER,
+            "hats_max_rows": MOST_ROWS,
+            "hats_order": max(order for order, _ in partitions),
+            "hats_version": "v1.0",
+            "hats_builder": f"truemorph {__version__}",
+        }
+        for name in ("hats.properties", "properties"):  # the second for older readers
+            write_file(new / name, "".join(f"{key}={value}\n" for key, value in properties.items()))
+        if out.exists():
+            out.rename(partial / "replaced")
+        new.rename(out)
 
 
 def _indexed(path: Path, positions: tuple[str, str]) -> tuple[pa.Table, np.ndarray]:
-    """Read a part with the column `_healpix_29`, copied or computed from positions."""
+    """Read a part with the column `_healpix_29`, computed from positions."""
     table = pq.read_table(path, partitioning=None)
-    if HEALPIX not in table.column_names:
-        ra, dec = (pc.cast(table[name], pa.float64()).to_numpy() for name in positions)
-        if not np.isfinite([ra, dec]).all():
-            raise InputError(f"{path}: some galaxies have no position, which HATS needs; remove them from the source")
-        table = table.append_column(HEALPIX, pa.array(healpix_29(ra, dec)))
-    return table, table[HEALPIX].to_numpy()
+    index = healpix_29(*(pc.cast(table[name], pa.float64()).to_numpy() for name in positions))
+    others = [name for name in table.column_names if name != HEALPIX]
+    return table.select(others).append_column(HEALPIX, pa.array(index)), index
 
 
 def _partitions(counts: np.ndarray) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from truemorph.classifiers.engines import Precision
 from truemorph.errors import InputError, TruemorphError, reason, require_extra
 from truemorph.findings import Finding
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
-from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, own_estimates, unlike_training
+from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
 from truemorph.labelling.output import Counts, Results
 from truemorph.labelling.parts import NO_INPUT
 from truemorph.labelling.run import Labelling, PathLike, no_observed, open_labelling
@@ -196,9 +196,8 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
                 raise no_observed(work.labeller, work.source)
             about: dict[str, Any] = {}
             if model.held_out is not None:
-                own = own_estimates(model, work.catalogue, counts["labelled"])
                 p = results.sampled(columns_of("p", model.classes), _MOST_ROWS)
-                fractions, of_fractions = class_fractions(model, p, own)
+                fractions, of_fractions = class_fractions(model, p, work.catalogue, counts["labelled"])
                 about = {"fractions": fractions, "assumption_of_reestimated": ASSUMED}
             results.conclude(**about, findings=(*work.findings, *unlike, *of_fractions))
     findings += [*unlike, *of_fractions]

@@ -11,7 +11,6 @@ labels are taken from there.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -29,7 +28,17 @@ from filelock import AcquireReturnProxy, FileLock
 
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
-from truemorph.io import changed_values, content_hash, file_hash, lock, plain, read_json, write_json, written_whole
+from truemorph.io import (
+    changed_values,
+    content_hash,
+    file_hash,
+    lock,
+    partial_path,
+    plain,
+    read_json,
+    write_json,
+    written_whole,
+)
 from truemorph.labelling.hats import write_hats
 from truemorph.labelling.labeller import UNLIKE
 from truemorph.labelling.parts import NO_INPUT
@@ -299,6 +308,6 @@ class Results:
         else:
             frame = pl.concat([pl.read_parquet(self._path(part)) for part in self.parts])
             write_table(replace(self._labels, frame=frame), self.out)
-        gone = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
+        gone = partial_path(self.folder)
         self.folder.rename(gone)
         shutil.rmtree(gone)

@@ -23,11 +23,12 @@ from truemorph.errors import InputError, reason
 from truemorph.images.decode import MAXIMUM_PIXELS, ahead, fits_picture, pixels_or_reason
 from truemorph.images.tiles import OUTSIDE, UNUSABLE, Cut, Tiles
 from truemorph.io import content_hash, shown_path
+from truemorph.labelling.hats import NO_POSITION
 from truemorph.tables import frame_hash
 
 NO_IMAGE, NO_FEATURE, TOO_LARGE = "no image", "a feature is missing", "the file is too large for an image"
 # Reasons that reading the input again would not change.
-NO_INPUT = (NO_IMAGE, NO_FEATURE, *UNUSABLE)
+NO_INPUT = (NO_IMAGE, NO_FEATURE, NO_POSITION, *UNUSABLE)
 IMAGE_COLUMN = "image file"
 _BLOCK = 1 << 20
 # Of an image in a tar file, and of a batch of them, because a small compressed file may hold any number of bytes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -31,6 +31,7 @@ from truemorph.findings import Finding, unique
 from truemorph.images.decode import ahead
 from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
 from truemorph.io import FORMAT_VERSION
+from truemorph.labelling.hats import NO_POSITION, check_replaceable
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Results, is_table
 from truemorph.labelling.parts import IMAGE_COLUMN, NO_FEATURE, Part, Rows, decoded
@@ -99,10 +100,14 @@ class Labelling:
         # A batch begins before the one before it has ended.
         for (frame, _, problems), (labels,) in ahead(self._labels, inputs, threads=self.labeller.engine.at_once):
             listed = [(one, why) for one, why in zip(frame["object_id"], problems, strict=True) if why is not None]
-            probabilities = pl.col(columns_of("p", self.labeller.model.classes))
-            finite = labels.select(pl.all_horizontal(probabilities.is_finite())).to_series()
-            listed += [(one, NOT_FINITE) for one in labels.filter(~finite)["object_id"]]
-            yield frame.height, labels.filter(finite), listed
+            bad = {NOT_FINITE: ~pl.all_horizontal(pl.col(columns_of("p", self.labeller.model.classes)).is_finite())}
+            if self.results.hats is not None:
+                ra, dec = (pl.col(name).cast(pl.Float64, strict=False) for name in self.results.hats)
+                bad[NO_POSITION] = ~(ra.is_finite() & dec.is_between(-90, 90)).fill_null(value=False)
+            for why, rows in bad.items():
+                listed += [(one, why) for one in labels.filter(rows)["object_id"]]
+                labels = labels.filter(~rows)
+            yield frame.height, labels, listed
             bar.update(frame.height)
 
     def _labels(self, batch: Inputs) -> pl.DataFrame:
@@ -156,10 +161,9 @@ def open_labelling(
     out = Path(out)
     if is_table(out) and hats:  # fail early
         raise InputError(f"{out}: HATS is a folder; give a name without extension")
+    _check_not_read(out, (source, observed, images, tiles, gate, model.folder), hats)
     survey, size = _survey(model, tiles, bands, size, zero_point, convert)
     path = Path(source if isinstance(source, str | os.PathLike) else kind_of(source))
-    if os.path.realpath(out) == os.path.realpath(path):
-        raise InputError(f"{out}: would overwrite the input; choose another `out`")
     given = open_source(
         source,
         id_column=id_column,
@@ -220,6 +224,18 @@ def open_labelling(
     if joined is None and given.prepared and frames:
         joined = CatalogTable(pl.concat(frames))
     return Labelling(labeller, given, results, findings, joined)
+
+
+def _check_not_read(out: Path, read: Iterable[Any], hats: bool) -> None:
+    """Raise an InputError if results would replace something that is read."""
+    if hats:
+        check_replaceable(out)
+    place = out.resolve()
+    for one in read:
+        if isinstance(one, str | os.PathLike):
+            other = Path(one).resolve()
+            if place == other or (hats and place in other.parents):
+                raise InputError(f"{out}: would overwrite the input; choose another `out`")
 
 
 def _survey(

@@ -26,6 +26,7 @@ from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding
 from truemorph.images.tiles import Tiles, cutout_sizes, size_columns
 from truemorph.io import content_hash, shown_path
+from truemorph.labelling.hats import check_partitions, is_partition
 from truemorph.labelling.parts import (
     IMAGE_COLUMN,
     Part,
@@ -42,7 +43,6 @@ from truemorph.tables import CatalogTable, arrow_texts, check_names, kind_of, re
 
 PART_ROWS = 16_384
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
-HEALPIX = "_healpix_29"  # the spatial index of HATS
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 
@@ -80,8 +80,7 @@ class _Options:
         """Return the columns to copy, with those of positions, which HATS needs, if they are wanted."""
         if not self.positions:
             return self.keep
-        own = [*position_columns(names, str(path)), *([HEALPIX] if HEALPIX in names else [])]
-        return tuple(dict.fromkeys([*self.keep, *own]))
+        return tuple(dict.fromkeys([*self.keep, *position_columns(names, str(path))]))
 
 
 def open_source(
@@ -121,7 +120,7 @@ def open_source(
     if (keep or tiles or positions) and (kind in ("images", "tar files") or path.suffix.lower() == ".txt"):
         raise InputError(f"{path}: this source has no columns to copy, or positions; give a table")
     if tiles is not None and kind:
-        table = _gathered([root / name for name in files], options)
+        table = _gathered(root, files, options)
         return _table(table, path, replace(options, image_column=None, images=None))
     if kind == "tar files":
         tars = [
@@ -154,18 +153,20 @@ def _primary(path: Path) -> Path:
     return primary
 
 
-def _gathered(files: list[Path], options: _Options) -> CatalogTable:
+def _gathered(root: Path, files: list[str], options: _Options) -> CatalogTable:
     """Read ids, positions and other columns of Parquet files, such as partitions of HATS."""
-    schema = _schema(files[0])
+    first = root / files[0]
+    schema = _schema(first)
     names, (units, descriptions) = schema.names, arrow_texts(schema)
     ids = options.id_column or _usual(ID_COLUMNS, names) or "id"
-    wanted = [*options.keep, *size_columns(options.size), *position_columns(names, str(files[0])), ids]
-    _check_columns(wanted, names, files[0])
-    own = [name for name in names if name in {*wanted, HEALPIX}]
+    wanted = [*options.keep, *size_columns(options.size), *position_columns(names, str(first)), ids]
+    _check_columns(wanted, names, first)
+    own = [name for name in names if name in wanted]
     try:
-        frame = pl.scan_parquet(files, hive_partitioning=False).select(own).collect()
+        frame = pl.scan_parquet([root / name for name in files], hive_partitioning=False).select(own).collect()
     except (OSError, PolarsError) as problem:
-        raise InputError(f"{files[0].parent}: can't be read as Parquet ({reason(problem)}); replace it") from problem
+        raise InputError(f"{first.parent}: can't be read as Parquet ({reason(problem)}); replace it") from problem
+    check_partitions(root, files, frame.height)
     return CatalogTable(frame, units, descriptions=descriptions)
 
 
@@ -185,7 +186,7 @@ def _content(path: Path, but: set[Path]) -> tuple[str, list[str]]:
             kind = _kind(name)
             if kind and not name.startswith((".", "_")) and here / name not in but:  # such as _metadata
                 kinds.setdefault(kind, []).append(os.path.relpath(os.path.join(place, name), path))
-    pixels = [name for name in kinds.get("Parquet files", ()) if "Norder=" in name and "Npix=" in name]
+    pixels = list(filter(is_partition, kinds.get("Parquet files", ())))
     if pixels:  # HATS: other files there describe the partitions
         kinds = {"Parquet files": pixels}
     if not kinds:
@@ -322,6 +323,7 @@ def _partitions(path: Path, root: Path, files: list[str], options: _Options) -> 
             described = described or (units, _with_ids(descriptions, ids))
     if described is None:
         raise InputError(f"{path}: the tables have no rows")
+    check_partitions(root, files, sum(rows for _, rows, *_ in readers))
     id_type = types[0][0] if len({kind for kind, *_ in types}) == 1 else pl.String
     kind = str(id_type)
     parts = [Part(name, rows, partial(read, id_type), content_hash([mark, kind])) for name, rows, read, mark in readers]

@@ -6,7 +6,6 @@ in its own folder, which is read only where they can't be made: where torch is n
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from filelock import FileLock
 
 from truemorph.classifiers.engines import Unusable
 from truemorph.errors import TruemorphError, reason
-from truemorph.io import cache_folder, checksums, read_json, write_json
+from truemorph.io import cache_folder, checksums, read_json, write_json, written_folder
 from truemorph.progress import tell
 
 # Increase this when `conversion.py` makes other networks of the same model.
@@ -92,26 +91,22 @@ def _make(model: Any, place: Path) -> None:
     """Convert a model's networks into a folder, unless another process does it in the meantime."""
     from truemorph.classifiers.engines.conversion import converted
 
-    partial = place.with_name(f".{os.getpid()}.{place.name}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_name(f".{place.name}.lock")):
             if _is_whole(place, model):
                 return
             tell(f"converting the model for OpenVINO, once; the result is kept in {place}")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            save_networks(converted(model), partial)
-            for one in partial.glob("*.xml"):
-                _keep_first_layer(one)
-            about = {"model_hash": model.model_hash, "conversion": CONVERSION, "openvino": version("openvino")}
-            sums = checksums(partial, _ABOUT, about, network_files(len(model.members)))
-            write_json(partial / _ABOUT, {**about, "sha256": sums})
-            shutil.rmtree(place, ignore_errors=True)  # damaged
-            partial.rename(place)
+            with written_folder(place) as partial:
+                save_networks(converted(model), partial)
+                for one in partial.glob("*.xml"):
+                    _keep_first_layer(one)
+                about = {"model_hash": model.model_hash, "conversion": CONVERSION, "openvino": version("openvino")}
+                sums = checksums(partial, _ABOUT, about, network_files(len(model.members)))
+                write_json(partial / _ABOUT, {**about, "sha256": sums})
+                shutil.rmtree(place, ignore_errors=True)  # damaged
+                partial.rename(place)
     except TruemorphError:
         raise
     except Exception as problem:  # torch's exporter raises many types
         raise Unusable(f"OpenVINO's networks can't be made or kept in {place} ({reason(problem)})") from problem
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
