@@ -38,6 +38,7 @@ NOT_TESTED = {
     "theta-shifted-by-selection": "Its action is to compare a number with the paper's only.",
     "tiles-converted": "Its action is to compare labels with gold labels.",
     "tiles-incomplete": "Its action is to add images.",
+    "tiles-unreadable": "Its action is to replace files.",
     "tiles-not-compared": "Its action is to look at images, or to train a network on others.",
 }
 FLIPS, WIDE, OTHER = tm.RayleighTransition(11.25), tm.RayleighTransition(25.0), tm.FiskTransition(12.0, 1.6)

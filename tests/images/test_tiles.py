@@ -173,12 +173,63 @@ def test_bad_tiles_and_sizes_have_one_clear_line(tmp_path):
     next(tmp_path.glob("*-r_TILE0-*")).unlink()
     tiles = open_tiles(pattern, ["i", "r", "g"])
     assert (len(tiles.layers), [one.code for one in tiles.findings]) == (3, ["tiles-incomplete"])
-    (tmp_path / "EUC-i_TILE9.fits").write_bytes(b"no tile")
-    with pytest.raises(InputError, match="EUC-i_TILE9"):
-        open_tiles(pattern, ["i", "r", "g"])
     frame = pl.DataFrame({"radius": [2.0, None]})
     np.testing.assert_array_equal(cutout_sizes("6 * radius", frame, "cat"), [12, np.nan])
     np.testing.assert_array_equal(cutout_sizes("0.5 arcmin", frame, "cat"), [30, 30])
     for wrong in ("40", "6 * petro", "3 kg"):
         with pytest.raises(InputError):
             cutout_sizes(wrong, frame, "cat")
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def in_b1950(path):
+    with fits.open(path, mode="update") as units:
+        units[0].header["RADESYS"], units[0].header["EQUINOX"] = "FK4", 1950.0
+
+
+def no_tile(path):
+    path.write_bytes(b"no tile")
+
+
+@pytest.mark.parametrize(("kind", "damage"), [("gzip", cut_off), ("plain", in_b1950), ("plain", no_tile)])
+def test_tiles_that_cannot_be_read_are_left_out_and_said(kind, damage, tmp_path, capsys):
+    pattern = survey(tmp_path, kind)
+    damage(next(tmp_path.glob("*-r_TILE0-*")))
+    tiles = open_tiles(pattern, ["i", "r", "g"])
+    assert "3 tiles from 12 files" in capsys.readouterr().err
+    assert (len(tiles.layers), [one.code for one in tiles.findings]) == (3, ["tiles-unreadable", "tiles-incomplete"])
+    for one in tmp_path.glob("*-r_TILE*"):
+        damage(one)
+    with pytest.raises(InputError, match="-r_TILE"):
+        open_tiles(pattern, ["i", "r", "g"])
+
+
+def with_zero_points(folder, values):
+    """A tile of three bands with these values of MAGZERO; None: it is not there."""
+    for band, value in zip("irg", values, strict=True):
+        header = {} if value is None else {"MAGZERO": value}
+        write_tile(folder / f"{band}.fits", sky(), np.ones((SIDE, SIDE), np.float32), **header)
+    return str(folder / "{band}.fits"), ["i", "r", "g"]
+
+
+@pytest.mark.parametrize("values", [(25.0, None, 25.0), (25.0, 0, 25.0), (True, 25, 25), (None, None, 22.5)])
+def test_zero_points_that_only_some_bands_state_are_refused(values, tmp_path):
+    pattern, bands = with_zero_points(tmp_path, values)
+    with pytest.raises(InputError, match="zero_point"):
+        open_tiles(pattern, bands)
+    assert open_tiles(pattern, bands, 22.5).zero_point == 22.5
+
+
+def test_zero_points_that_only_the_model_or_only_the_tiles_state_are_said(tmp_path):
+    (tmp_path / "0").mkdir()
+    without = open_tiles(*with_zero_points(tmp_path / "0", (0, None, True)))
+    stated = open_tiles(*with_zero_points(tmp_path, (25, 25.0, 22.5)))
+    assert (without.zero_point, stated.zero_point) == (None, 25)
+    with pytest.raises(InputError, match="zero_point"):
+        for_model(without, stated.to_dict(), False)
+    assert [one.code for one in for_model(stated, without.to_dict(), False).findings] == ["tiles-not-compared"]
+    for one in (stated, without):
+        assert not for_model(one, one.to_dict(), False).findings

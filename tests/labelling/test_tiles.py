@@ -1,6 +1,7 @@
 """Labels straight from survey tiles are those of stored cut-outs; HATS catalogues are read and written."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -58,6 +59,7 @@ def test_labels_from_tiles_are_those_of_stored_cutouts_also_if_resumed(model, vo
         report = label_galaxies(model, stored.out, tmp_path / "labels", shard=shard, **options)
     assert (report.complete, report.rows_in, report.labelled) == (True, 80, expected.labelled)
     assert "tiles-not-compared" in codes(report)
+    assert (bool(report.failure), bool(replace(report, max_bad=0.9).failure)) == (True, False)  # the exit status
     problems = pl.read_csv(tmp_path / "labels" / "problems.csv")
     assert problems.sort("object_id").equals(lacking.sort("object_id"))
     assert {OUTSIDE, INCOMPLETE} <= {*problems["reason"]} <= {*UNUSABLE}

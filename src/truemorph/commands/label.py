@@ -100,7 +100,7 @@ def label_galaxies(
     shard : (int, int)
         K/N, such as 3/64: label only the K-th of N groups of parts.
     max_bad : float
-        Largest fraction of images that may be unreadable.
+        Largest fraction of images that may be unreadable, and of rows that may have no label for any reason.
 
     Returns
     -------

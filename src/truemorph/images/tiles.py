@@ -21,7 +21,7 @@ from truemorph.catalogs.positions import positions_of, unit_vectors
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.images.decode import MAXIMUM_PIXELS, image_unit
-from truemorph.progress import progress
+from truemorph.progress import progress, tell
 from truemorph.tables import CatalogTable, kind_of, read_table, write_table
 
 OUTSIDE, NO_SIZE = "outside all tiles, or no position", "no size, or too large a size"
@@ -31,6 +31,7 @@ ZEROS = "a band has only zeros"
 UNUSABLE = (OUTSIDE, NO_SIZE, NO_CENTRE, INCOMPLETE, ZEROS)
 _MISSING = 0.1  # largest fraction of pixels without data
 _SHIFT = 0.1  # pixels at the edge of a cut-out, above which it is resampled
+_EQUINOX = 2000.0
 _SCALES = 0.01  # largest relative difference of pixel scales that counts as none
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "ZEROPNT", "ZEROPOINT", "PHOTZP", "ZP")
 _UNITS = {"nanomaggy": 22.5, "nanomaggies": 22.5, "nmgy": 22.5, "njy": 31.4, "ujy": 23.9, "jy": 8.9}  # AB
@@ -269,7 +270,17 @@ def open_tiles(tiles: Any, bands: Sequence[str], zero_point: float | None = None
         raise InputError(f"name one or three different `bands`, red first; got {', '.join(bands) or 'none'}")
     warnings.filterwarnings("ignore", module=r"astropy\.(io\.fits|wcs)")  # as in decode.fits_values
     name = str(tiles) if isinstance(tiles, str | os.PathLike) else kind_of(tiles)
-    found = [[_layer(file, hdu, zero_point) for file, hdu in files] for files in _files(tiles, bands, name)]
+    found, damaged = list[list[Layer]](), list[InputError]()
+    files = _files(tiles, bands, name)
+    for of_band in files:
+        found.append([])
+        for file, hdu in of_band:
+            try:
+                found[-1].append(_layer(file, hdu, zero_point))
+            except InputError as problem:
+                damaged.append(problem)
+    if [] in found:
+        raise damaged[0]
     first, *others = found
     layers = [[one] for one in first]
     for more in others:
@@ -280,10 +291,19 @@ def open_tiles(tiles: Any, bands: Sequence[str], zero_point: float | None = None
     whole = tuple(tuple(tile) for tile in layers if len(tile) == len(bands))
     if not whole:
         raise InputError(f"{name}: no tile has all of the bands {', '.join(bands)}; name others (`bands`)")
+    tell(f"{len(whole):,} tiles from {sum(map(len, files)):,} files that match {name}")
+    stated = {one.zero_point is not None: one.file for tile in whole for one in tile}
+    if len(stated) > 1:
+        raise InputError(f"{stated[False]}: states no zero point, others do; give that of all tiles (`zero_point`)")
     findings: tuple[Finding, ...] = ()
+    if damaged:
+        message = f"{len(damaged):,} files of tiles are not used: {damaged[0]}"
+        findings += (
+            Finding("tiles-unreadable", "caution", message, "Galaxies there are listed as outside all tiles."),
+        )
     if lacking := len(layers) - len(whole):
         message = f"{lacking:,} of {len(layers):,} tiles lack a band and are not used."
-        findings = (Finding("tiles-incomplete", "caution", message, "Add the images of all bands (`tiles`)."),)
+        findings += (Finding("tiles-incomplete", "caution", message, "Add the images of all bands (`tiles`)."),)
     return Tiles(whole, tuple(bands), whole[0][0].scale, whole[0][0].zero_point, findings)
 
 
@@ -313,9 +333,10 @@ def _files(tiles: Any, bands: Sequence[str], name: str) -> list[list[tuple[Path,
 
 def _layer(file: Path, hdu: int | str | None, zero_point: float | None) -> Layer:
     """Read the header of an image."""
+    from astropy.coordinates import FK5, ICRS
     from astropy.io import fits
     from astropy.wcs import WCS
-    from astropy.wcs.utils import proj_plane_pixel_area
+    from astropy.wcs.utils import proj_plane_pixel_area, wcs_to_celestial_frame
 
     try:
         with fits.open(file, memmap=False) as units:
@@ -324,6 +345,9 @@ def _layer(file: Path, hdu: int | str | None, zero_point: float | None) -> Layer
         wcs = WCS(header, naxis=2)
         if len(shape) != 2 or (wcs.wcs.lng, wcs.wcs.lat, wcs.wcs.lngtyp) != (0, 1, "RA"):
             raise ValueError(f"needs an image (height, width) with a WCS of RA and Dec; found shape {shape}")
+        frame = wcs_to_celestial_frame(wcs)
+        if not isinstance(frame, ICRS) and not (isinstance(frame, FK5) and frame.equinox.jyear == _EQUINOX):
+            raise ValueError(f"its positions must be in ICRS or FK5 (J2000), not {frame.name.upper()}")
     except Exception as problem:
         raise InputError(f"{file}: not a readable tile ({reason(problem)}); replace or remove it") from problem
     height, width = shape
@@ -333,7 +357,7 @@ def _layer(file: Path, hdu: int | str | None, zero_point: float | None) -> Layer
     vectors = unit_vectors(*wcs.all_pix2world(x, y, 0))
     reach = float(np.linalg.norm(vectors[1:] - vectors[0], axis=1).max())
     unit_name = str(header.get("BUNIT", "")).strip().lower()
-    known = [header[key] for key in _ZERO_POINTS if isinstance(header.get(key), int | float)]
+    known = [header[key] for key in _ZERO_POINTS if type(header.get(key)) in (int, float) and header[key] > 0]
     zero_point = zero_point if zero_point is not None else next(iter(known), _UNITS.get(unit_name))
     scale = 3600 * float(np.sqrt(proj_plane_pixel_area(wcs)))
     by_area = any(one in unit_name for one in ("sr", "arcsec"))
@@ -359,13 +383,21 @@ def for_model(tiles: Tiles, model: dict[str, Any] | None, convert: bool) -> Tile
         message = "The model was not trained on tiles, so their bands, pixel scale and stretch can't be compared."
         action = "Check them on images with gold labels, or train on cut-outs of these tiles (`truemorph prepare`)."
         return replace(tiles, findings=(*tiles.findings, Finding("tiles-not-compared", "caution", message, action)))
-    other = differences(tiles.to_dict(), model)
+    other, findings = differences(tiles.to_dict(), model), tiles.findings
+    if model["zero_point"] is not None and tiles.zero_point is None:
+        raise InputError(
+            f"the tiles state no zero point, but those that the model was trained on do ({model['zero_point']:g} mag); "
+            "give it (`zero_point`)"
+        )
+    if model["zero_point"] is None and tiles.zero_point is not None:
+        message = "The images that the model was trained on stated no zero point, so their flux can't be compared."
+        action = "Check labels against gold labels, or train on cut-outs with a zero point (`zero_point`)."
+        findings += (Finding("tiles-not-compared", "caution", message, action),)
     if other and not convert:
         raise InputError(
             f"the tiles have {' and '.join(other)}; train on such tiles, or have them converted (`convert`)"
         )
     zero_point = tiles.zero_point if model["zero_point"] is None else model["zero_point"]
-    findings = tiles.findings
     if other:
         message = f"The tiles have {' and '.join(other)}, and were converted to what the model was trained on."
         action = "Compare labels with gold labels before you use them: depth, noise and PSF still differ."

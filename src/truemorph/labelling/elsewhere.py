@@ -20,6 +20,7 @@ from truemorph.tables import CatalogTable
 FALSE_ALARM = 0.01  # probability of the finding for galaxies like those of training
 ASSUMED = "galaxies of a class look as in training, p(x | y), and only class fractions differ (Saerens et al. 2002)"
 _SHOWN = 3
+# Error above which a re-estimated fraction is not determined.
 _LARGEST_ERROR = 0.5
 _OF_ESTIMATE = ("estimate", "estimate_stderr", "estimate_low", "estimate_high")
 # Least part of an estimate's galaxies that are labelled.
@@ -69,9 +70,9 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
         quoted = curve.get("fractions", {}).get("quantities", {})
         names = {f"{name} fraction": f"{name} if {head.question} applies" for name in head.answers}
         return {names[one]: quoted[one]["total"][1:5] for one in quoted if one in names}
-    if len(head.classes) != 2 or "method" not in curve:
-        return {}
     name = next(iter(fraction_names(head.classes)))
+    if len(head.classes) != 2 or f"{name}_range" not in curve:  # the latter is no estimate
+        return {}
     value, (low, high) = curve["class_fractions"][head.classes[1]], curve[f"{name}_range"]
     error = curve["stderr"][name] if curve["method"] == "gold" else None
     return {head.columns[0]: [1 - value, error, 1 - high, 1 - low], head.columns[1]: [value, error, low, high]}
@@ -110,6 +111,8 @@ def class_fractions(
             # Propagated through the derivatives of the ratio again[k] / whole by each fraction.
             slope = (np.eye(again.size)[k] - again[k] / whole * np.isin(every, among)) / whole
             value, error = again[k] / whole, np.sqrt(np.fmax(slope @ covariance @ slope, 0.0))
+            if not error <= _LARGEST_ERROR:  # p(y | x) that hardly depends on x says nothing of other class fractions
+                value = np.nan
             trained, of_trained, *_ = estimate = estimates.get(name, [None] * 4)
             if trained is not None and of_trained is not None:  # the logit is off as that of training
                 error = np.hypot(error, of_trained * value * (1 - value) / max(trained * (1 - trained), 1e-9))
@@ -167,9 +170,8 @@ def fractions_told(rows: Sequence[dict[str, Any]]) -> list[str]:
         return spans if error is None else f"{row['estimate']:.3f} ± {error:.3f}, {spans}"
 
     def again(row: Mapping[str, Any]) -> str:
-        # p(y | x) that hardly depends on x says nothing of other class fractions.
         value, error = row["reestimated"], row["reestimated_stderr"]
-        if value is None or (error is not None and error > _LARGEST_ERROR):
+        if value is None:
             return "not determined"
         return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
 

@@ -48,6 +48,17 @@ class LabelReport(Result):
     # Of each class, or answer of those to which a question applies: `mean` of p(y | x); `reestimated`, with its error;
     # `estimate`, that of the estimate that the model was trained through, if these are its galaxies.
     fractions: tuple[dict[str, Any], ...] = ()
+    max_bad: float = 1.0  # largest part of the rows that may have no label
+
+    @property
+    def failure(self) -> str:
+        """Why the command line exits with status 1: too few rows have a label."""
+        if not self.complete or len(self.problems) <= self.max_bad * self.rows_in:
+            return ""
+        return (
+            f"{len(self.problems):,d} of {self.rows_in:,d} rows have no label, more than {self.max_bad:.0%}; read the "
+            "reasons in the list of problems, correct the input, or allow more (`max_bad`)"
+        )
 
     def summary(self) -> str:
         """Return the row counts as text."""
@@ -58,7 +69,7 @@ class LabelReport(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         own = super().to_dict() | {"problems": len(self.problems)}
-        return {name: one for name, one in own.items() if name != "classes"}  # names of columns say it
+        return {name: one for name, one in own.items() if name not in ("classes", "max_bad")}
 
     def to_table(self) -> Any:
         """Read the labels as an astropy table with units and descriptions."""
@@ -206,7 +217,8 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
         findings.append(Finding("parts-left", "note", parts_left))
     findings += _about_rows(work, counts, problems)
     rows_in, labelled = counts["rows_in"], counts["labelled"]
-    return LabelReport(results.out, rows_in, labelled, problems, not left, tuple(findings), model.classes, fractions)
+    about_run = not left, tuple(findings), model.classes, fractions, max_bad
+    return LabelReport(results.out, rows_in, labelled, problems, *about_run)
 
 
 def _about_rows(work: Labelling, counts: Counts, problems: list[tuple[Any, str]]) -> list[Finding]:
