@@ -17,9 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 import tomli_w
+from astropy.io import fits
+from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
@@ -27,6 +30,7 @@ from safetensors.numpy import load_file, save
 import truemorph as tm
 from conftest import json_values
 from truemorph.archives.provenance import is_recorded
+from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import mapping_toml, read_mapping
@@ -38,12 +42,35 @@ from truemorph.gold.importing import answers_of_table
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import read_session
 from truemorph.images.decode import decode, read_image_file
+from truemorph.images.tiles import open_tiles
+from truemorph.labelling.hats import write_hats
 from truemorph.labelling.parts import tar_batches
+from truemorph.labelling.sources import open_source
+from truemorph.questions import read_tree
 from truemorph.tables import CatalogTable, read_table, write_table
 
 ROUNDS = 30 * int(os.environ.get("TRUEMORPH_FUZZ", "1"))
 WORDS = (b"1e999", b"-1", b"null", b"NaN", b"[]", b"{}", b'"', 21 * b"9", b"\x00", b"\xff\xfe", b",", b"\n")
 OLD_MODEL = Path(__file__).parent / "versions" / "0.1" / "model"
+HATS = ("partition_info.csv", "dataset/Norder=0/Dir=0/Npix=4.parquet")
+
+
+def read_all_paths(path):
+    tree = read_tree(path)
+    return [tree.classes(one.name) for one in tree.questions]
+
+
+def read_hats(path):
+    """Read all rows of the catalogue to which a file belongs."""
+    source = open_source(next(one for one in path.parents if one.name == "sky"))
+    return [rows.frame for part in source.parts for rows in part.batches(8)]
+
+
+def cut_from_tile(path):
+    tiles = open_tiles(str(path.with_name(f"[t]{path.name[1:]}")), ["r"])  # a pattern; otherwise it is a table of tiles
+    return [cut() for cut in tiles.cuts(0, *np.array([[150.0], [2.0], [5.0]]))]
+
+
 # Every kind of file that truemorph reads, with the function that reads it; the old model has no checksums.
 READERS = {
     **{
@@ -67,6 +94,10 @@ READERS = {
     "zooniverse.csv": lambda path: answers_of_table(path, "object_id", "class"),
     "provenance.json": lambda path: is_recorded(path.with_name("t.csv"), "https://x.org/t.csv"),
     "mapping.toml": read_mapping,
+    **{f"estimate.{ending}": lambda path: Estimate.read(path.with_suffix(".json")) for ending in ("json", "npz")},
+    "tree.toml": read_all_paths,
+    **{f"sky/{name}": read_hats for name in HATS},
+    **{f"tile.{ending}": cut_from_tile for ending in ("fits", "fits.gz")},
     "a.jpg": lambda path: decode(read_image_file(path), str(path)),
     "all.tar": lambda path: list(tar_batches(path, 2)),
 }
@@ -85,6 +116,7 @@ def folder(tmp_path_factory):
     tm.train_classifier(galaxies[:500], out=folder / "model", preset="dcv14", settings=options)
     shutil.copytree(OLD_MODEL, folder / "old")
     tm.estimate_transition(galaxies, compare=False, out=folder / "fit.json")
+    tm.estimate_transition(galaxies, gold="gold", compare=False, out=folder / "estimate.json")
     tm.plan_gold(galaxies.with_columns(image=pl.lit("a.jpg")), budget=60, out=folder / "plan")
     record_answer(folder / "plan", "Ann", "1", "first", "disk", "a bar", 2.5)
     pl.DataFrame({"object_id": ["1"], "image": ["1.png"], "twin_alpha": [4.5]}).write_parquet(
@@ -101,6 +133,20 @@ def folder(tmp_path_factory):
     (folder / "mapping.toml").write_text(mapping_toml(read_mapping("paper")))
     picture = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     (folder / "a.jpg").write_bytes(simplejpeg.encode_jpeg(picture, colorspace="RGB"))
+    shutil.copy(Path(tm.__file__).parent / "trees" / "gz2.toml", folder / "tree.toml")
+    sky = {"id": range(9), "ra": [10.0] * 9, "dec": [5.0] * 9, "image": [(folder / "a.jpg").read_bytes()] * 9}
+    pl.DataFrame(sky).write_parquet(folder / "sky.parquet")
+    write_hats([folder / "sky.parquet"], folder / "sky", pq.read_schema(folder / "sky.parquet"), ("ra", "dec"))
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cdelt = (
+        ["RA---TAN", "DEC--TAN"],
+        [150, 2],
+        [20, 20],
+        [-1e-4, 1e-4],
+    )
+    for ending in ("fits", "fits.gz"):
+        values = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
+        fits.PrimaryHDU(values, wcs.to_header()).writeto(folder / f"tile.{ending}")
     with tarfile.open(folder / "all.tar", "w") as tar:
         for number in range(3):
             tar.add(folder / "a.jpg", f"g{number}.jpg")

@@ -1,5 +1,6 @@
 """Labels of a question in a catalogue: prepared from votes, gold labels by rules, and the commands that use them."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -392,6 +393,31 @@ def test_an_estimate_of_a_question_holds_t_of_paths_and_is_read_as_it_was_writte
     share = found.fractions.bin_weights / found.fractions.bin_weights.sum()
     np.testing.assert_allclose(found.fit.class_fractions, share @ found.fractions.fractions, atol=1e-9)
     assert found.summary() == again.summary()
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_draws_of_another_estimate_or_changed_ones_are_refused(checksum, catalogue, tmp_path):
+    """Without a checksum, as version 0.2 wrote them, they must have the scatter that the errors are."""
+    options = {"question": "bar", "gold": RULES, "fraction_bins": 2}
+    for name, more in (("bars", {}), ("some", {"where": ["redshift > 0.05"]})):
+        estimate_transition(catalogue, **options, **more, out=tmp_path / f"{name}.json")
+    described = json.loads((tmp_path / "bars.json").read_text())
+    if not checksum:
+        del described["draws_sha256"]
+        (tmp_path / "bars.json").write_text(json.dumps(described))
+    assert Estimate.read(tmp_path / "bars.json").fractions.samples.shape[1:] == (2, 3)
+    beside = tmp_path / "bars.npz"
+    content, draws = beside.read_bytes(), np.load(beside)["fractions"]
+    changed = {"permuted": draws[:, :, ::-1], "nan": np.full_like(draws, np.nan), "fewer": draws[:, :1]}
+    changed |= {"other": np.load(tmp_path / "some.npz")["fractions"], "narrow": draws.mean(axis=0) + 0.5 * draws}
+    for values in changed.values():
+        np.savez_compressed(beside, fractions=values)
+        with pytest.raises(InputError, match=r"bars\.npz"):
+            Estimate.read(tmp_path / "bars.json")
+    for damaged in (content[:-100], content[:50], b""):
+        beside.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"bars\.npz"):
+            Estimate.read(tmp_path / "bars.json")
 
 
 def test_t_tells_apart_the_paths_that_gold_labels_name(tmp_path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,27 @@ def test_an_exported_model_labels_without_torch(image_model, folder, own_cache, 
     frame, predicted = read_table(tmp_path / "labels.parquet").frame[5:], load(image_model).predict(folder.glob("*"))
     predicted = predicted.sort("image")[5:]  # those before were used in training
     np.testing.assert_allclose(frame["p_disk"], predicted["p_disk"], atol=1e-6)
+
+
+def test_an_export_follows_no_links_out_of_the_model_and_removes_what_killed_ones_left(image_model, tmp_path):
+    secret, model = tmp_path / "secret", tmp_path / "model"
+    secret.mkdir()
+    (secret / "key").write_text("key")
+    shutil.copytree(image_model, model)
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors").symlink_to(image_model / "model.safetensors")  # as in caches of the hub
+    (model / "notes").symlink_to(secret / "key")
+    (model / "logs").symlink_to(secret, target_is_directory=True)
+    no_process = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
+    left = [tmp_path / f".{no_process}.exported", tmp_path / f".{os.getpid()}.other"]
+    for one in left:
+        (one / "part").mkdir(parents=True)
+    export_model(model, tmp_path / "exported")
+    names = {one.name for one in (tmp_path / "exported").iterdir()}
+    assert {"config.json", "model.safetensors", "openvino"} <= names
+    assert not {"notes", "logs"} & names
+    assert [one.exists() for one in left] == [False, True]
+    assert load(tmp_path / "exported").model_hash == load(image_model).model_hash
 
 
 def test_the_first_convolution_computes_in_float32_also_in_bf16(image_model):

@@ -12,11 +12,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from polars.exceptions import PolarsError
 
 from truemorph._version import __version__
-from truemorph.errors import InputError, reason
+from truemorph.errors import InputError
 from truemorph.io import write_file, written_folder
+from truemorph.tables import read_columns
 
 HEALPIX = "_healpix_29"  # the spatial index of HATS
 NO_POSITION = "no position on the sky"  # why a galaxy has no pixel
@@ -109,11 +109,7 @@ def _listed(path: Path) -> set[tuple[int, int]]:
     """Read order and pixel of each partition in a list of them; empty if there is none."""
     if not path.is_file():
         return set()
-    try:
-        frame = pl.read_csv(path, columns=["Norder", "Npix"], schema_overrides={"Norder": pl.Int64, "Npix": pl.Int64})
-    except (OSError, PolarsError) as problem:
-        raise InputError(f"{path}: can't be read as a list of partitions ({reason(problem)}); replace it") from problem
-    return set(frame.drop_nulls().rows())
+    return set(read_columns(path, {"Norder": pl.Int64, "Npix": pl.Int64}).rows())
 
 
 def check_replaceable(out: Path) -> None:

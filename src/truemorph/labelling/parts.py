@@ -188,7 +188,7 @@ def parquet_batches(
                         f"{path}: column {ids} ({row_ids.dtype}) can't be an id; give every row an integer or text"
                     )
                 yield Rows(frame.with_columns(object_id=row_ids.cast(id_type)), values.to_pylist())
-    except (OSError, pa.ArrowException) as problem:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as problem:
         raise InputError(f"{path}: not a readable Parquet file ({reason(problem)}); replace it") from problem
 
 

@@ -274,7 +274,7 @@ def _usual(usual: Sequence[str], names: Sequence[str]) -> str | None:
 def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
-    except (OSError, pa.ArrowInvalid) as problem:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as problem:
         raise InputError(f"{path}: can't be read as Parquet: {problem}") from problem
 
 
