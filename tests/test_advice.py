@@ -569,6 +569,46 @@ def test_one_row_of_each_galaxy():
     return estimate(twice), estimate(twice.unique(["ra", "dec"], maintain_order=True))
 
 
+@advice("positions-repeated")
+def test_one_row_of_each_position():
+    votes = {"id": range(60), "s": [0.9, 0.1] * 30, "d": [0.1, 0.9] * 30, "radius": 4.0, "ra": range(60), "dec": 0.0}
+    psf = pl.DataFrame({"ra": [*range(60), 5], "dec": 0.0, "FWHM": 1.1})
+    columns = {"id": "id", "smooth": "s", "disk": "d", "radius": "radius", "psf_fwhm": "FWHM"}
+    return tuple(tm.prepare_catalogue(pl.DataFrame(votes), **columns, nearest=[one]) for one in (psf, psf.head(60)))
+
+
+def bars(asked=40, **changed):
+    """Votes for disks, and for bars of disks; bars were not asked of half of the galaxies."""
+    disk = np.where(np.arange(60) < 30, 0, 35)
+    bar = np.where(np.arange(60) % 3, 0.2, 0.8) * disk * asked // 40
+    table = pl.DataFrame({"id": range(60), "s": 40 - disk, "d": disk, "no": disk - bar, "bar": bar, "alpha": 6.0})
+    return table.with_columns(**changed)
+
+
+OWN_TREE = {
+    "name": "mine",
+    "questions": [
+        {"name": "smooth", "answers": {"smooth": ["s"], "disk": ["d"]}, "shown": ["disk"]},
+        {"name": "bar", "asked_after": ["disk"], "answers": {"no bar": ["no"], "bar": ["bar"]}},
+    ],
+}
+
+
+@advice("galaxies-not-asked")
+def test_the_questions_before():
+    named = {"question": "bar", "id": "id", "alpha": "alpha"}
+    ways = {"answers": {"no bar": "no", "bar": "bar"}}, {"tree": OWN_TREE}
+    return tuple(tm.prepare_catalogue(bars(), **named, **one) for one in ways)
+
+
+@advice("votes-impossible")
+def test_fractions_as_fractions():
+    table = bars().with_columns(pl.col("s", "d") / 40, pl.col("no", "bar") / pl.max_horizontal("d", 1), n=40)
+    named = {"question": "bar", "id": "id", "alpha": "alpha", "columns": {"vote_count": "n"}}
+    trees = OWN_TREE, OWN_TREE | {"counts": [], "fractions": ["{column}"]}
+    return tuple(tm.prepare_catalogue(table, **named, tree=one) for one in trees)
+
+
 @advice("vote-counts-differ")
 def test_galaxies_with_similar_numbers_of_votes():
     rng = np.random.default_rng(11)

@@ -127,6 +127,8 @@ def test_fractions_of_votes_become_numbers_along_the_path():
         {"answers": {"no bar": ["n"], "bar": []}},
         {"answers": {"no bar": ["n"], "bar: strong": ["b"]}},
         {"answers": {"no bar": ["n"], "applies": ["b"]}},
+        {"answers": {"no bar": ["n"], "\x1b[31mbar": ["b"]}},
+        {"name": "\x1b[31mbar"},
         {"answers": {"no bar": ["n"], "bar": ["b"], "cannot tell": ["c"]}, "shown": ["cannot tell"]},
     ],
 )

@@ -145,10 +145,11 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
         return ""
     from truemorph.config import by_commas
 
-    if command in ("gold import", "prepare") and (asked := by_commas(arguments.get("question") or "")[0]):
-        following += f" --question {shlex.quote(asked)}"
     words = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
-    return following.format_map({name: shlex.join(map(str, value)) for name, value in words.items()})
+    filled = following.format_map({name: shlex.join(map(str, value)) for name, value in words.items()})
+    if command in ("gold import", "prepare") and (asked := by_commas(arguments.get("question") or "")[0]):
+        filled += f" --question {shlex.quote(asked)}"
+    return filled
 
 
 def options_of(app: App, command: str | None) -> dict[str, str]:

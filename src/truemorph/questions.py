@@ -27,6 +27,7 @@ NOT_APPLICABLE = "does not apply"
 APPLIES = "applies"  # the question, but the answer is not known
 CANNOT_TELL = "cannot tell"
 SMOOTH_OR_DISK = ("smooth", "disk")  # classes where none are named
+_ARTIFACT = re.compile(r"(star or )?art[ei]facts?", re.IGNORECASE)
 MOST_PATHS = 200  # to the answers of a question; those of surveys have at most 30
 
 
@@ -62,9 +63,20 @@ def fraction_names(classes: Sequence[str]) -> dict[str, int]:
     return {f"fraction_{slug(name)}": k for k, name in enumerate(classes)}
 
 
+def plain_answer(text: str) -> str:
+    """Return an answer as it is compared with others: in lower case, without extra spaces; "can't" is "cannot"."""
+    return re.sub("can.?t tell", CANNOT_TELL, " ".join(text.split()).casefold())
+
+
 def is_unsure(answer: str) -> bool:
     """Whether an answer says that the question could not be answered."""
     return answer.casefold().startswith(CANNOT_TELL)
+
+
+def artifacts_of(questions: Sequence[Question]) -> tuple[str, ...]:
+    """Return the answers that are called artifact, or star or artifact."""
+    answers = dict.fromkeys(answer for one in questions for answer in one.answers)
+    return tuple(one for one in answers if _ARTIFACT.fullmatch(one))
 
 
 class Question(BaseModel, frozen=True, extra="forbid"):
@@ -81,6 +93,9 @@ class Question(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _consistent(self) -> Question:
+        for text in (self.name, *self.answers):
+            if not text.isprintable():
+                raise ValueError(f"question {self.name!r}: {text!r} has characters that can't be printed; rename it")
         if len(self.answers) < 2:
             raise ValueError(f"question {self.name!r}: give at least two answers")
         for answer, columns in self.answers.items():
@@ -140,7 +155,8 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
     name: str = Field(min_length=1)
     about: str = ""  # the survey, and the source of questions and columns
     questions: tuple[Question, ...]
-    outside: tuple[str, ...] = ()  # answers of galaxies that are in no denominator, such as artifacts
+    # Answers of galaxies that are in no denominator; by default those called artifact.
+    outside: tuple[str, ...] = Field(default_factory=lambda tree: artifacts_of(tree.get("questions", ())))
     # How columns of votes are called: numbers of votes, or fractions of the votes for the same question.
     counts: tuple[str, ...] = ("{column}",)
     fractions: tuple[str, ...] = ()
@@ -282,6 +298,11 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
             if all(found.values()):
                 total = next((one for one in self.totals if one in existing), None)
                 return VoteColumns(kind, {name: some for name, some in found.items() if some is not None}, total)
+        if other := self.other_answers(existing):
+            raise InputError(
+                f"column {other} has answers of others (a network's, or debiased ones), not votes; prepare a table of "
+                "votes and give this one to bias, transition or report (`labels`), or name columns (`smooth`, `disk`)"
+            )
         lacking = [[one for one in needed if _found(one, templates, existing) is None] for _, templates in kinds]
         (without, *_), (_, templates) = min(zip(lacking, kinds, strict=True), key=lambda one: len(one[0]))
         absent = next(one for one in _nearest(without, templates, existing) if one not in existing)
@@ -290,6 +311,11 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
             f"{', '.join(names)} need numbers of votes, or all need fractions; describe other columns in a tree of "
             "your own (`tree`: a TOML file)"
         )
+
+    def other_answers(self, existing: Collection[str]) -> str | None:
+        """Return a column of another group's answers to the first question, if a table has them."""
+        found = _found(self.root, self.predictions, existing)
+        return found[0] if found else None
 
     def answer_columns(self, name: str, existing: Collection[str]) -> dict[str, tuple[str, ...]] | None:
         """Find columns of another group's answers to a question and its gates: predictions, or else votes; or None."""
@@ -472,7 +498,7 @@ class Nodes:
         ]
         every = {answer for one in self.questions for answer in one.answers}
         outside = [one for one in self.tree.outside if one in every]
-        tree = {"name": self.tree.name, "questions": asked} | ({"outside": outside} if outside else {})
+        tree = {"name": self.tree.name, "questions": asked, "outside": outside}
         return {"tree": tree, "question": self.question, "of_paths": list(self.of_paths)}
 
     @classmethod

@@ -180,7 +180,9 @@ def table_extension(path: Path) -> str:
     for extension in sorted(_EXTENSIONS, key=len, reverse=True):
         if name.endswith(extension):
             return extension
-    raise InputError(f"{path}: unknown kind of table; use one of {' '.join(_EXTENSIONS)}")
+    raise InputError(
+        f"{path}: unknown kind of table; save it as .csv (also from a spreadsheet), or as {' '.join(_EXTENSIONS[1:])}"
+    )
 
 
 def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.ndarray:

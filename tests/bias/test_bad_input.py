@@ -72,6 +72,7 @@ def test_invalid_input_of_a_fit_raises_errors(options, says):
         ({"bins": N + 1}, "number of galaxies"),
         ({"gold": TRUTH, "covariates": np.ones(7)}, "covariates must have shape"),
         ({"weights": np.zeros(N)}, "weights must be positive"),
+        ({"weights": np.where(np.arange(N) == 3, 1e300, 1.0)}, "row 4"),
     ],
 )
 def test_invalid_input_of_fractions_raises_errors(options, says):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalogs.made_up import GZ2, IDS, full, refused
+from conftest import codes
 from truemorph.catalogs.crossmatch import Join, describe, join_tables, match_ids, match_nearest, match_sky
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import prepare
@@ -186,3 +187,18 @@ def test_each_row_takes_the_nearest_row_within_a_degree():
     columns = {"id": "id", "smooth": "smooth", "disk": "1 - smooth", "radius": "radius"}
     prepared = prepare_catalogue(votes, **columns, psf_fwhm="FWHM", nearest=[psf])
     assert prepared.catalogue.frame["psf_fwhm"].to_list() == [0.8] * 4 + [1.1] * 4
+    assert not {"columns-renamed", "positions-repeated"} & set(codes(prepared))
+
+
+def test_columns_of_the_same_name_and_rows_at_one_place_are_said():
+    votes = pl.DataFrame({"id": range(8), "smooth": [0.9, 0.1] * 4, "radius": 4.0, "seeing": 1.3, "dec": 0.0})
+    votes = votes.with_columns(ra=np.linspace(9, 11, 8))
+    psf = pl.DataFrame({"ra": [9.5, 10.5, 10.5], "dec": [0.0] * 3, "seeing": [0.8, 1.1, 9.0]})
+    columns = {"id": "id", "smooth": "smooth", "disk": "1 - smooth", "radius": "radius"}
+    prepared = prepare_catalogue(votes, **columns, psf_fwhm="seeing", nearest=[psf])
+    assert prepared.catalogue.frame["psf_fwhm"].to_list() == [1.3] * 8
+    assert {"columns-renamed", "positions-repeated"} <= set(codes(prepared))
+    named = next(one.message for one in prepared.findings if one.code == "columns-renamed")
+    assert "seeing is seeing_joined" in named
+    again = prepare_catalogue(votes, **columns, psf_fwhm="seeing_joined", nearest=[psf.head(2)])
+    assert again.catalogue.frame["psf_fwhm"].to_list() == [0.8] * 4 + [1.1] * 4

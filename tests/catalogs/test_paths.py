@@ -333,6 +333,64 @@ def test_answers_of_a_handful_of_experts_are_votes(by_row):
     assert (frame["label"].to_numpy() == (rest > none)).all()
 
 
+def test_experts_answers_are_read_whatever_their_case_and_each_expert_counts_once():
+    others = {"id": range(60), "r": 6.0, "fwhm": 1.2}
+    plain = pl.DataFrame(others | {"anna": ["none", "minor", None] * 20, "ben": ["none", "none", "minor"] * 20})
+    odd = plain.with_columns(anna=pl.Series([" None ", "MINOR", "can\u2019t tell"] * 20))
+    named = {"question": "stage", "answers": "none,minor", "id": "id", "radius": "r", "psf_fwhm": "fwhm"}
+    frames = [
+        prepare_catalogue(table, experts=experts, **named).catalogue.frame.select("object_id", "label", "^votes.*$")
+        for table in (plain, odd)
+        for experts in ("anna,ben", "anna,anna,ben")
+    ]
+    assert all(one.equals(frames[0]) for one in frames)
+    wrong = plain.with_columns(pl.when(pl.col("id") == 6).then(pl.lit("foo")).otherwise("ben").alias("ben"))
+    with pytest.raises(InputError, match=r"'foo' \(ben, row 7\)"):
+        prepare_catalogue(wrong, experts="anna,ben", **named)
+
+
+def test_answers_of_ones_own_that_are_called_artifact_are_outside_unless_the_tree_says_otherwise():
+    table = pl.DataFrame({"id": range(90), "s": [8, 1, 0] * 30, "d": [1, 8, 1] * 30, "art": [0, 0, 9] * 30})
+    table = table.with_columns(alpha=6.0 + pl.int_range(90) / 10)
+    root = {"name": "smooth", "answers": {"smooth": ["s"], "disk": ["d"], "Artifact": ["art"]}}
+    for outside, labels in (({}, [0, 1]), ({"outside": []}, [0, 1, 1])):
+        tree = {"name": "mine", "questions": [root], **outside}
+        prepared = prepare_catalogue(table, question="smooth", tree=tree, id="id", alpha="alpha")
+        assert prepared.catalogue.frame["label"].to_list()[: len(labels)] == labels
+        assert prepared.catalogue.frame.height == 30 * len(labels)
+        assert ("artifact-fraction-missing" in codes(prepared)) == bool(outside)
+
+
+def test_tables_of_other_votes_are_told_how_to_be_read():
+    named = {"id": "id", "alpha": "alpha"}
+    table = pl.DataFrame({"id": range(60), "n0": [3, 1, 0] * 20, "n1": [1, 4, 0] * 20, "alpha": 6.0})
+    with pytest.raises(InputError) as problem:
+        prepare_catalogue(table, **named)
+    assert all(f"`{option}`" in str(problem.value) for option in ("answers", "tree", "question"))
+    # Of bars, only galaxies that are not edge-on were asked.
+    answers = {"no": "n0", "bar": "n1"}
+    prepared = prepare_catalogue(table, question="bar", answers=answers, **named)
+    assert "galaxies-not-asked" in codes(prepared)
+    again = prepare_catalogue(table, question="bar", answers="no=n0,bar=n1", **named)
+    assert prepared.catalogue.frame.equals(again.catalogue.frame)
+    predicted = pl.DataFrame(
+        {f"smooth-or-featured-dr8_{one}_pred": [0.3] * 9 for one in ("smooth", "featured-or-disk", "artifact")}
+    )
+    for options in ({}, {"question": "smooth", "tree": "gz-desi"}):
+        with pytest.raises(InputError, match="`labels`"):
+            prepare_catalogue(predicted.with_columns(id=1, alpha=6.0), **named, **options)
+
+
+def test_impossible_numbers_of_votes_are_said():
+    asked = {"no_bar": "t03_bar_a07_no_bar_count", "bar": "t03_bar_a06_bar_count"}
+    found = survey()
+    assert "votes-impossible" not in codes(prepare_catalogue(found, question="bar"))
+    many = found.with_columns(pl.lit(500).alias(asked["bar"]))
+    as_fractions = found.with_columns(pl.col("^t0.*_count$") / 40)
+    for table in (many, as_fractions):
+        assert "votes-impossible" in codes(prepare_catalogue(table, question="bar"))
+
+
 def test_a_tree_of_ones_own_names_the_columns_of_votes(tmp_path):
     table = pl.DataFrame({"id": range(90), "sv": [8, 1, 2] * 30, "dv": [1, 8, 7] * 30, "bv": [0, 6, 1] * 30})
     table = table.with_columns(nv=pl.col("dv") - pl.col("bv"), alpha=6.0 + pl.int_range(90) / 10)

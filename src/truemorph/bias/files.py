@@ -121,7 +121,7 @@ def read_draws(described: Mapping[str, Any], path: str | os.PathLike[str]) -> np
     beside = Path(path).with_name(Path(str(described["draws"])).name)
     try:
         own = file_hash(beside)
-        with np.load(beside, allow_pickle=False) as arrays:
+        with open(beside, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             draws = np.asarray(arrays["fractions"], dtype=np.float64)
         # Errors are the scatter of draws; version 0.2 wrote no checksum.
         stderr, scatter = np.array(described["fractions"]["stderr"], dtype=np.float64), np.nanstd(draws, axis=0)

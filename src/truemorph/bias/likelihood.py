@@ -111,7 +111,13 @@ def check_weights(weights: Array, n: int) -> np.ndarray:
     values = float_array(weights, "weights")
     if values.shape != (n,) or not np.all((values > 0) & np.isfinite(values)):
         raise InputError("weights must be positive and finite, one per galaxy")
-    return values / values.mean()
+    scaled = values / values.max()
+    if n > 1 and scaled.sum() < 2:
+        raise InputError(
+            f"weights: one galaxy (row {values.argmax() + 1}) has {1 / scaled.sum():.0%} of the sum; correct it, or "
+            "leave this galaxy out (`where`)"
+        )
+    return scaled / scaled.mean()
 
 
 def log_sum_exp(terms: list[Array]) -> Array:

@@ -318,6 +318,8 @@ class PopulationFractions(Result):
             return [error, low, high]
 
         stderr, low, high = ends("")
+        if not isinstance(described["by"], str):
+            raise TypeError(f"`by` should name a column; got {described['by']!r}")
         # Files of version 0.1 name no classes.
         classes = tuple(described.get("classes", class_names(stderr.shape[1])))
         arrays: dict[str, Any] = {

@@ -16,7 +16,7 @@ from truemorph.catalogs.catalogue import as_ids, object_ids
 from truemorph.catalogs.columns import NAMED, free_name
 from truemorph.catalogs.expressions import column_expression
 from truemorph.catalogs.mapped import column_values
-from truemorph.catalogs.mapping import PRESETS, Column, Mapping, read_mapping, resolve
+from truemorph.catalogs.mapping import Column, Mapping, read_mapping, resolve
 from truemorph.catalogs.positions import DEC, RA, checked_positions, unit_vectors
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
@@ -253,7 +253,13 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
                 first = " and ".join(str(one[0].drop_nulls().first()) for one in (left_keys, right_keys))
                 line += f"; the first ids are {first}: are both tables from the same data release?"
             raise InputError(f"no row of {join.name} matches {table_name}: {line}")
-        beside = _side_by_side(result, right, match, join)
+        if join.by == "nearest":
+            findings += _at_one_place(ra2, dec2, join.name)
+        beside, renamed = _side_by_side(result, right, match, join)
+        key_names = {one.name for one in right_keys}
+        if columns := ", ".join(f"{name} is {new}" for name, new in renamed.items() if name not in key_names):
+            clash = f"Columns of {join.name} that {table_name} has too have other names: {columns}."
+            findings.append(Finding("columns-renamed", "note", clash, "Name the one that is meant."))
         result = replace(
             beside,
             files=(*result.files, *(() if right.path is None else (right.path,))),
@@ -261,6 +267,17 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
             findings=[*result.findings, Finding("tables-matched", "note", f"{line}."), *findings],
         )
     return result
+
+
+def _at_one_place(ra: np.ndarray, dec: np.ndarray, name: str) -> list[Finding]:
+    """Say how many rows of a table have the position of an earlier row, so that either may be the nearest."""
+    places = pl.DataFrame({"ra": ra, "dec": dec}).drop_nans()
+    repeated = places.height - places.n_unique()
+    if not repeated:
+        return []
+    ambiguous = f"{repeated:,d} rows of {name} are at the position of another row; one of them was taken."
+    action = "Keep one row of each position, such as that of one band."
+    return [Finding("positions-repeated", "caution", ambiguous, action)]
 
 
 def _keys(
@@ -295,12 +312,12 @@ def _keys(
 
 def _usual_names(name: str) -> Sequence[str]:
     if name == "object_id":
-        return [one.lower() for preset in PRESETS for one in read_mapping(preset).columns["object_id"].column]
+        return [one.lower() for one in read_mapping("truemorph").columns["object_id"].column]
     return RA if name == "ra" else DEC
 
 
-def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> Joined:
-    """Add the right table's columns to the left one, in its row order."""
+def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> tuple[Joined, dict[str, str]]:
+    """Add the right table's columns to the left one, in its row order; return new names of those that clash, too."""
     frame, stem = right.frame, join.name.partition(".")[0] if right.path is not None else "joined"
     own = left.table.frame
     own = own.select(one for one in own if one.name not in frame.columns or one.null_count() < len(one))
@@ -320,4 +337,4 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
     both = pl.concat([own, gathered], how="horizontal")
     table = replace(left.table, frame=both, units=units, descriptions=about)
     added = left.added | dict.fromkeys(gathered.columns, (join.name, right.path))
-    return replace(left, table=table, added=added)
+    return replace(left, table=table, added=added), clashing

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -112,7 +113,7 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     votes: str = "votes as in the table"  # what the vote fractions are
     classes: Annotated[tuple[str, str], BeforeValidator(by_commas)] = SMOOTH_OR_DISK  # names of classes 0 and 1
     definition: str = ""  # what counts as the second class
-    tree: str | None = None  # decision tree of the survey
+    tree: str | Tree | None = None  # decision tree of the survey
     psf_fwhm: float | None = Field(None, gt=0)  # arcsec, if the table has no such column
     psf_range: tuple[float, float] | None = None  # of the median PSF FWHM in this survey, arcsec
     columns: dict[str, Annotated[Column, BeforeValidator(_short_form)]]  # by truemorph's name
@@ -169,13 +170,23 @@ def _preset(name: str) -> Mapping:
         raise InputError(f"unknown preset {name!r}; {near}; your own mapping must be a .toml file")
     if name == "truemorph":  # tables with truemorph's own column names
         columns = {
-            name: {"column": name, "unit": one.unit or None, "optional": name not in _NEEDED}
+            name: {
+                "column": ["object_id", *usual_ids()] if name == "object_id" else name,
+                "unit": one.unit or None,
+                "optional": name not in _NEEDED,
+            }
             for name, one in NAMED.items()
         }
         about = "truemorph's own names, in its units unless the table has other units"
         return Mapping.model_validate({"name": name, "about": about, "columns": columns})
     with resources.as_file(resources.files("truemorph.catalogs") / "presets" / f"{name}.toml") as file:
         return _validated(read_toml(file), f"preset {name}")
+
+
+def usual_ids() -> list[str]:
+    """Return the names of the surveys' columns of ids."""
+    surveys = (_preset(name).columns["object_id"].column for name in PRESETS if name != "truemorph")
+    return list(dict.fromkeys(chain.from_iterable(surveys)))
 
 
 def _validated(content: dict[str, Any], source: str) -> Mapping:
@@ -199,21 +210,16 @@ def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None
 
 
 def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: Iterable[str] = ()) -> Mapping:
-    """Find the preset that fits a table's id and vote columns; `chosen` are the columns that the user named.
+    """Find the preset that fits a table's columns of votes; `chosen` are the columns that the user named.
 
-    Debiased votes alone are an InputError, because they must be chosen explicitly.
+    Of surveys with the same columns of votes, it is the first whose ids the table has too. Debiased votes alone are an
+    InputError, because they must be chosen explicitly.
     """
-    given = set(chosen)
-    fitting = []
-    for name in DETECTED:
-        found = set(resolve(_preset(name), existing))
-        has_id, has_votes = "object_id" in found, bool(_ANY_VOTES & found)
-        # Only the table's own columns identify the survey, not those named by the user.
-        if (has_id or has_votes) and (has_id or "object_id" in given) and (has_votes or _ANY_VOTES & given):
-            fitting.append((not has_id, name))
-    if fitting:  # several surveys have the same vote columns, but different id columns
-        return _preset(min(fitting, key=lambda one: one[0])[1])
-    if given & _ANY_VOTES:
+    columns = {name: resolve(_preset(name), existing) for name in DETECTED}
+    fitting = [name for name in DETECTED if _ANY_VOTES & columns[name].keys()]
+    if fitting:
+        return _preset(next((name for name in fitting if "object_id" in columns[name]), fitting[0]))
+    if _ANY_VOTES & set(chosen):
         return _preset("truemorph")
     debiased = resolve(_preset("gz2-debiased"), existing).get("smooth_fraction")
     if debiased is not None:
@@ -221,9 +227,13 @@ def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: I
             f"{table_name}: has debiased vote fractions ({debiased.text}) but no raw ones under a known name; name the "
             "raw ones (`smooth`, `disk`), or use the debiased ones with `preset`=gz2-debiased"
         )
+    for tree in packaged_trees():
+        if tree.other_answers(existing):
+            tree.columns([tree.root.name], existing)  # says what to do
     raise InputError(
         f"{table_name}: unknown kind of catalogue, with columns {', '.join(existing[:12])}; name its columns (`id`, "
-        "`smooth` and `disk`, or `label`), or describe the table in a mapping (`preset`=gz2 with `dry_run` shows one)"
+        "with `smooth` and `disk`, or `label`), or those of a question (`question`, with `answers` or a `tree`), or "
+        "describe the table in a mapping (`preset`=gz2 with `dry_run` shows one)"
     )
 
 

@@ -15,13 +15,17 @@ import polars as pl
 from truemorph.bias.likelihood import ROWS, label_evidence
 from truemorph.bias.regressions import TreeTransition
 from truemorph.catalogs.catalogue import ID_COLUMNS
-from truemorph.catalogs.columns import ADDED, vote_findings
+from truemorph.catalogs.columns import ADDED, vote_findings, which_rows
 from truemorph.catalogs.label_sets import Kind, LabelSet
 from truemorph.catalogs.other_labels import OtherLabels
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
-from truemorph.questions import NOT_APPLICABLE, Nodes, Tree, Votes, read_tree, slug
+from truemorph.questions import NOT_APPLICABLE, Nodes, Tree, Votes, is_unsure, plain_answer, read_tree, slug
 from truemorph.tables import CatalogTable, numeric_columns
+
+_MOST_CELLS = 10  # in a message
+_LARGEST_SUM = 1.01  # of fractions, which are rounded
+_MORE_VOTES = 1.5  # times the votes of the answers before a question, and so many more: impossible
 
 
 def label_column(question: str) -> str:
@@ -65,6 +69,8 @@ def path_columns(
         )
     findings = vote_findings(np.column_stack(list(values.values())), question)
     votes = Votes.from_columns(tree, question, found, values, total)
+    if found.kind == "counts":
+        findings += _impossible_numbers(votes)
     classes = [one.name for one in tree.classes(question)]
     columns = {label_column(question): pl.Series([classes[k] for k in votes.paths], dtype=pl.String)}
     for name, counts in votes.counts.items():
@@ -73,6 +79,27 @@ def path_columns(
             for answer, part in zip(tree.question(name).answers, counts.T, strict=True)
         }
     return pl.DataFrame(columns), findings
+
+
+def _impossible_numbers(votes: Votes) -> list[Finding]:
+    """Say whether a question has more votes than the answers before it, and whether numbers are fractions."""
+    gates, findings = votes.tree.gates(votes.question), list[Finding]()
+    of_answer = {
+        answer: numbers for one in gates for answer, numbers in zip(one.answers, votes.counts[one.name].T, strict=True)
+    }
+    if 0 < votes.counts[gates[0].name].sum(axis=1).max() <= _LARGEST_SUM:
+        message = f"Numbers of votes for {gates[0].name!r} sum to at most 1: they seem to be fractions."
+        action = "Describe them as `fractions` in a tree of your own (`tree`), with the number of votes."
+        findings.append(Finding("votes-impossible", "caution", message, action))
+    for one in gates[1:]:
+        before = [answer for answer in one.asked_after if answer in of_answer]
+        more = votes.counts[one.name].sum(axis=1) > _MORE_VOTES * (sum(of_answer[name] for name in before) + 1)
+        if more.any():
+            message = (
+                f"{one.name!r} has more votes than {' or '.join(before)}, after which it is asked: {which_rows(more)}."
+            )
+            findings.append(Finding("votes-impossible", "caution", message, "Check the columns of votes."))
+    return findings
 
 
 def flat_tree(question: str, answers: Sequence[str]) -> Tree:
@@ -85,20 +112,18 @@ def flat_tree(question: str, answers: Sequence[str]) -> Tree:
 def count_experts(table: CatalogTable, tree: Tree, experts: Sequence[str], ids: str | None) -> CatalogTable:
     """Add numbers of votes of experts: each a column of answers, or one column of a table with a row for each expert.
 
-    In the latter the first row of a galaxy gives all other columns. Empty answers are no votes.
+    In the latter the first row of a galaxy gives all other columns. Empty answers are no votes, nor is "cannot tell" if
+    it is not one of the answers.
     """
     name, frame = str(table.path or "table"), table.frame
     answers = {answer: columns[0] for answer, columns in tree.root.answers.items()}
+    experts = list(dict.fromkeys(experts))
     for column in experts:
         if column not in frame.columns:
             raise InputError(f"{name}: no column {column!r} of an expert's answers; {nearest(column, frame.columns)}")
-        unknown = set(frame[column].cast(pl.String).drop_nulls()) - {*answers, ""}
-        if unknown:
-            raise InputError(
-                f"{name}: column {column}: {min(unknown)!r} is not one of {', '.join(answers)} (`answers`)"
-            )
+    frame = frame.with_columns(_expert_answers(frame.select(experts), list(answers), name))
     counts = [
-        pl.sum_horizontal((pl.col(one).cast(pl.String) == answer).fill_null(False) for one in experts).alias(votes)
+        pl.sum_horizontal((pl.col(one) == answer).fill_null(False) for one in experts).alias(votes)
         for answer, votes in answers.items()
     ]
     frame = frame.with_columns(counts)
@@ -111,6 +136,25 @@ def count_experts(table: CatalogTable, tree: Tree, experts: Sequence[str], ids: 
         others = [one for one in frame.columns if one not in (key, *answers.values())]
         frame = frame.group_by(key, maintain_order=True).agg(pl.col(others).first(), pl.col(*answers.values()).sum())
     return replace(table, frame=frame)
+
+
+def _expert_answers(cells: pl.DataFrame, answers: Sequence[str], source: str) -> pl.DataFrame:
+    """Return the answers that experts' cells say, whatever their case and spaces; null if there is none."""
+    by_name = {plain_answer(one): one for one in answers}
+    texts, odd = cells.cast(pl.String), list[str]()
+    for column in texts.columns:
+        for row, cell in enumerate(texts[column], 1):
+            plain = plain_answer(cell or "")
+            if plain and plain not in by_name and not is_unsure(plain):
+                odd.append(f"{cell!r} ({column}, row {row})")
+    if odd:
+        more = f" and {len(odd) - _MOST_CELLS:,d} more" if len(odd) > _MOST_CELLS else ""
+        listed = ", ".join(odd[:_MOST_CELLS]) + more
+        raise InputError(
+            f"{source}: not one of {', '.join(answers)} (`answers`): {listed}; correct or empty these cells"
+        )
+    read = pl.all().map_elements(lambda cell: by_name.get(plain_answer(cell)), return_dtype=pl.String)
+    return texts.select(read)
 
 
 def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], tuple[str, str]]:
@@ -130,11 +174,11 @@ def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], t
 
 def root_answers(tree: Tree) -> dict[str, list[str]]:
     """Return the answers to a tree's first question that make the labels 0 (smooth), 1 (disk), or none (artefact)."""
-    inside = [one for one in tree.root.answers if one not in tree.outside]
+    inside, outside = ([one for one in tree.root.answers if (one in tree.outside) is out] for out in (False, True))
     shown = [one for one in tree.root.shown if one in inside]
     if len(shown) in (0, len(inside)):  # all are shown
         shown = inside[1:]
-    return {"smooth": [one for one in inside if one not in shown], "disk": shown, "artefact": list(tree.outside)}
+    return {"smooth": [one for one in inside if one not in shown], "disk": shown, "artefact": outside}
 
 
 def tree_of(catalogue: CatalogTable, question: str) -> Tree:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
@@ -17,7 +17,7 @@ from truemorph.archives.provenance import origin
 from truemorph.arrays import float_array
 from truemorph.catalogs import physical, sampling
 from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes
-from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, free_name, percent_of_light
+from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name, percent_of_light
 from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
@@ -31,12 +31,13 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import FORMAT_VERSION, write_file
 from truemorph.plotting import axes_or_new
-from truemorph.questions import read_tree
+from truemorph.questions import Tree, read_tree
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, table_extension, to_astropy, write_table
 
 # The first columns of a catalogue; truemorph's other columns and those of the table follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
+_BEFORE_QUESTIONS = "of the rows out: ties and artifacts at the first question were dropped before"
 # If these are only renamed or in truemorph's unit, the table's own columns are not copied too.
 _STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
 
@@ -69,8 +70,10 @@ class Preparation(Result):
             ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
             (held["classes"][1], held["definition"] or "not defined"),
             *((name, ", ".join(f"{one} {n:,d}" for one, n in of.items())) for name, of in found["questions"].items()),
+            *([("questions", _BEFORE_QUESTIONS)] if found["questions"] else []),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
             ("votes", f"{held['votes']} ({held['preset']})"),
+            ("read from", ", ".join(held["columns"][name] for name in _vote_sources(held["columns"]))),
             ("α", held["alpha"]),
         ]
         if self.out is not None:
@@ -123,7 +126,6 @@ def prepare(
     gold: str | None = None,
     seed: int = 0,
     questions: Sequence[str] = (),
-    tree: Any = None,
     cut: Cutting | None = None,
     **described: Any,
 ) -> Preparation:
@@ -147,7 +149,7 @@ def prepare(
     funnel, labels, selection = choose_rows(named, mapped, conditions)
     kept, asked, of_question = funnel.kept, None, None
     if questions:
-        asked = read_tree(_tree_of_survey(kind, name) if tree is None else tree)
+        asked = read_tree(_tree_of_survey(kind, name))
         if gold is not None and is_of_question(gold, named):
             if len(questions) > 1:
                 raise InputError(
@@ -245,7 +247,13 @@ def prepare(
     )
 
 
-def _tree_of_survey(kind: Mapping, table_name: str) -> str:
+def _vote_sources(columns: Container[str]) -> list[str]:
+    """Return which of truemorph's columns labels were read from: a label, numbers of votes, or fractions."""
+    kinds = (("label",), VOTES, FRACTIONS)
+    return next(([name for name in some if name in columns] for some in kinds if some[0] in columns), [])
+
+
+def _tree_of_survey(kind: Mapping, table_name: str) -> Tree | str:
     if kind.tree is None:
         raise InputError(f"{table_name}: {kind.name} has no decision tree; name one (`tree`), or a TOML file")
     return kind.tree
@@ -260,6 +268,7 @@ def read_tables(
     columns: dict[str, str] | None = None,
     votes: dict[str, str] | None = None,
     about: str | None = None,
+    tree: Tree | str | None = None,
     psf_fwhm: Any = None,
     keep: str | Iterable[str] = (),
     cosmology: str | None = None,
@@ -272,7 +281,7 @@ def read_tables(
 
     `joins` are `Join`, or tables that are joined by object id. `columns` are those that differ from the mapping's,
     where "smooth", "disk" and "artefact" stand for vote fractions or numbers of votes, depending on the values; `votes`
-    are such columns that a tree names, and `about` says of which survey.
+    are such columns that a `tree` names, and `about` says of which survey.
     """
     if preset is not None and mapping is not None:
         raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')
@@ -301,6 +310,7 @@ def read_tables(
         "classes": classes,
         "definition": definition,
         "about": about,
+        "tree": tree,
         "votes": f"columns that the tree names: {', '.join(votes.values())}" if votes else None,
     }
     if psf_fwhm is not None:

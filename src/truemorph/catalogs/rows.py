@@ -119,6 +119,13 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
         findings.append(Finding("fractions-above-one", "caution", above, "Check that they belong to one question."))
     first, second = mapped.mapping.classes
     labels, reasons = labels_from_votes(*(fractions[name] for name in FRACTIONS), classes=(first, second))
+    unasked = selected & (np.nan_to_num(np.stack(list(fractions.values()))) == 0).all(axis=0)
+    if n_unasked := np.count_nonzero(unasked):
+        lacking = (
+            f"{n_unasked:,d} of {selected.sum():,d} galaxies have no votes for {first} or {second} and were dropped."
+        )
+        action = "If people were asked only after another answer, describe the questions before it too (`tree`)."
+        findings.append(Finding("galaxies-not-asked", "caution", lacking, action))
     for reason in np.unique(reasons[reasons != ""]):
         funnel.drop(str(reason), reasons == reason)
     if unknown := int((np.isnan(fractions[FRACTIONS[1]]) & funnel.kept).sum()):

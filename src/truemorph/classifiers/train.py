@@ -141,9 +141,7 @@ def train_on_catalogue(
         from truemorph.classifiers.callbacks import Unfinished, is_first_process  # torch takes seconds to import
 
         unfinished = Unfinished(Path(run.out).resolve() / UNFINISHED)
-    _check(run, transitions is not None)
-    curves = [read_fit(one) for one in _named(run.transition)] if transitions is None else list(map(dict, transitions))
-    _check_questions(run, curves)
+    curves = read_curves(run, transitions)
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # fails before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
@@ -251,8 +249,6 @@ def _question_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[st
     If labels are correct (naive), that is 1 for the class of the majority path and 0 for others.
     """
     source = str(catalogue.path or "catalogue")
-    if run.training.classifier != "network":
-        raise InputError("logistic regression tells two classes apart; questions need a network (`preset`)")
     frame = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
     about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "definition")}
     if run.naive:
@@ -345,11 +341,24 @@ def _environment(network: bool) -> dict[str, Any]:
     return about
 
 
+def read_curves(run: RunConfig, transitions: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """Return the estimates that a run names, or `transitions`, once they can be trained on together."""
+    _check(run, transitions is not None)
+    curves = [read_fit(one) for one in _named(run.transition)] if transitions is None else list(map(dict, transitions))
+    _check_questions(run, curves)
+    return curves
+
+
 def _check_questions(run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> None:
     """Check that several estimates are of questions, and that nothing else is given with them."""
     of_questions = [one for one in curves if "question" in one]
     if len(curves) > 1 and len(of_questions) < len(curves):
         raise InputError("several estimates must be of questions (truemorph transition with `question`)")
+    if (run.question or of_questions) and run.training.classifier != "network":
+        raise InputError("logistic regression tells two classes apart; questions need a network (`preset`)")
+    names = [one["question"] for one in of_questions] or list(run.question or ())
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"the question {twice[0]!r} is given twice; give one estimate of each question")
     if run.question and not run.naive:
         raise InputError("estimates name their questions: give `question` with `naive` only")
     if (run.question or of_questions) and (run.votes != "labels" or run.labels is not None):

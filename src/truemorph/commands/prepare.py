@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import SkipValidation
+from pydantic import BeforeValidator, SkipValidation
 
 from truemorph.arguments import Names, Rules, Seed, Table, validated
 from truemorph.catalogs.crossmatch import Join, read_join
@@ -18,9 +18,14 @@ from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_
 from truemorph.errors import InputError
 from truemorph.findings import unique
 from truemorph.images.tiles import open_tiles, write_cutouts
-from truemorph.questions import read_tree
+from truemorph.questions import packaged_trees, read_tree
 from truemorph.results import PlainResult
 from truemorph.tables import read_table
+
+
+def _as_texts(answers: Any) -> Any:
+    return [f"{name}={column}" for name, column in answers.items()] if isinstance(answers, Mapping) else answers
+
 
 if TYPE_CHECKING:
     Columns = Mapping[str, str]
@@ -28,10 +33,13 @@ if TYPE_CHECKING:
     Joins = Sequence[Join | str | Path | Any]
     Number = Any
     Numbers = Any
+    Answers = Sequence[str] | Mapping[str, str]
 else:
     Columns, Described = Annotated[dict[str, str], SkipValidation], Annotated[Path, SkipValidation]
     Joins, Number = Annotated[Rules, SkipValidation], Annotated[str, SkipValidation]
     Numbers = Number
+    # In Python also {"none": "n_none"}.
+    Answers = Annotated[Names, BeforeValidator(_as_texts)]
 
 
 @validated
@@ -70,7 +78,7 @@ def prepare_catalogue(
     gold: str | None = None,
     question: Names = (),
     tree: Described | None = None,
-    answers: Names = (),
+    answers: Answers = (),
     experts: Names = (),
     dry_run: bool = False,
     seed: Seed = 0,
@@ -155,9 +163,9 @@ def prepare_catalogue(
     tree : path, Tree or dict, optional
         Decision tree: a survey's name or a TOML file; default that of the preset, or of the first survey whose columns
         the table has.
-    answers : sequence of str
+    answers : sequence of str or dict
         Of a question without a tree: its answers, such as none,minor,major, each with the column of its votes, as in
-        none=n_none.
+        none=n_none, or {"none": "n_none"}.
     experts : sequence of str
         Columns with the answer of each expert, instead of votes; or one such column of a table with a row for each.
     dry_run : bool
@@ -216,7 +224,7 @@ def prepare_catalogue(
     if answers:
         if len(question) != 1 or tree is not None:
             raise InputError("`answers` are those of one question (`question`), without a tree; name it")
-        chosen = flat_tree(question[0], answers)
+        chosen = flat_tree(question[0], _as_texts(answers))
     if experts and table is not None:
         if chosen is None:
             raise InputError("name the answers that experts gave (`answers`), and the question (`question`)")
@@ -227,6 +235,9 @@ def prepare_catalogue(
         table, asked = read_table(table), read_tree(chosen)
         votes, names = root_columns(asked, table.frame.columns)
         options |= {"votes": votes, "about": asked.about, "classes": classes or names}
+    if chosen is not None:
+        asked = read_tree(chosen)
+        options["tree"] = asked.name if asked in packaged_trees() else asked
     if dry_run:
         return _mapping(table, options)
     survey = None
@@ -236,9 +247,7 @@ def prepare_catalogue(
         survey = open_tiles(tiles, tuple(bands), zero_point)
         folder = out.with_name(f"{out.stem}.cutouts") if images is None else images
         options["cut"] = partial(write_cutouts, survey, size, folder.resolve())
-    prepared = prepare(
-        table, **options, psf=psf, images=images, where=where, gold=gold, questions=question, tree=chosen, seed=seed
-    )
+    prepared = prepare(table, **options, psf=psf, images=images, where=where, gold=gold, questions=question, seed=seed)
     if survey is not None:
         about = {"cutouts": survey.to_dict() | {"size": size}}
         catalogue = replace(prepared.catalogue, metadata=prepared.catalogue.metadata | about)

@@ -18,7 +18,7 @@ from truemorph.catalogs.sampling import TEST
 from truemorph.classifiers.checkpoint import CONFIG, UNFINISHED
 from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import engine_for
-from truemorph.classifiers.train import TrainingResult, train_on_catalogue
+from truemorph.classifiers.train import TrainingResult, read_curves, train_on_catalogue
 from truemorph.config import TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -144,14 +144,15 @@ def train_classifier(
         intrinsic=tuple(intrinsic) or None,
         cache=None if cache is None else str(cache),
     )
+    known = [transition_described(one) for one in curves] if len(paths) < len(curves) else None
     if dry_run:
+        read_curves(run, known)
         return PlainResult(run_toml(run).rstrip(), run.model_dump(mode="json"))
     folder = Path(run.out)
     if (folder / CONFIG).is_file() and not (folder / UNFINISHED).exists() and not overwrite:
         raise InputError(
             f"{run.out}: holds a finished model; choose another folder (`out`), or replace it (`overwrite`)"
         )
-    known = [transition_described(one) for one in curves] if len(paths) < len(curves) else None
     table = read_catalogue(catalogue) if in_memory else None
     result = train_on_catalogue(run, table, known)
     if result is None or not result.model.uses_images:

@@ -67,6 +67,8 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
         if label_column(gate.name) in catalogue.frame.columns:
             gates = [one.name for one in tree.gates(gate.name)]
             given = {name: answer_of_path(gate.name, path, gates) for name, path in choices.items()}
+            if gate.name == question:  # in tables also without the answer that says so
+                given[NOT_APPLICABLE] = NOT_APPLICABLE
             names = [one for one in dict.fromkeys(given.values()) if one not in NEITHER]
             columns = tuple(gold_column(gate.name, one) for one in _COLUMNS)
             reached = {name for name, path in choices.items() if path and path[-1][0] == gate.name}
@@ -128,7 +130,7 @@ def answers_of_table(
     if question is not None:
         choices = choices_of(*question)
         names = {", ".join(answer for _, answer in way).lower(): one for one, way in choices.items() if len(way) > 1}
-        names |= {one.lower(): one for one in choices}
+        names |= {one.lower(): one for one in (*choices, NOT_APPLICABLE)}
     frame = read_table(path).frame
     if of_zooniverse := set(_ZOONIVERSE) <= set(frame.columns):
         given = _of_zooniverse(frame, workflow, str(path), 1 if question is None else None)
@@ -150,7 +152,8 @@ def answers_of_table(
     unknown = [word for word, one in class_by_word.items() if one is None]
     listed = ", ".join(map(repr, unknown[:5]))
     if unknown and question is not None:
-        raise InputError(f"{path}: unknown classes {listed}; use {'; '.join(choices)}, or an expression (`column`)")
+        known = "; ".join((*choices, NOT_APPLICABLE))
+        raise InputError(f"{path}: unknown classes {listed}; use {known}, or an expression (`column`)")
     if unknown:
         raise InputError(
             f"{path}: unknown classes {listed}; use {', '.join(classes)}, unclear or artefact (or 0 and 1), or an "
@@ -231,12 +234,15 @@ def _joined(
     """Write the gold labels of one question into a catalogue; see `with_gold`."""
     source = str(catalogue.path or "catalogue")
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
-    given = answers.with_columns(pl.col("answer").replace_strict(into.given), pl.col("time").cast(pl.String))
+    answer = pl.col("answer")
+    # Answers that leave a gate open, as "does not apply" does, are none for it.
+    given = answers.with_columns(answer.replace_strict(into.given, default=None), pl.col("time").cast(pl.String))
+    given = given.drop_nulls("answer")
     value = pl.col("gold").replace_strict(dict(enumerate(into.classes.values())))
     named = dict(zip(_COLUMNS, into.columns, strict=True))
     gold = combined(given, list(into.classes)).with_columns(value)
     if into.applies is not None:
-        asked = answers.with_columns(pl.col("answer").replace_strict(into.applies))
+        asked = answers.with_columns(answer.replace_strict(into.applies, default=None)).drop_nulls("answer")
         # 2 where it is also uncertain whether the question applies.
         more = combined(asked, [NOT_APPLICABLE, APPLIES])["gold_uncertain"]
         gold = gold.with_columns(pl.col("gold_uncertain") + more)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.prior import HeldOut, certainty, reestimated_fractions
-from truemorph.classifiers.classifier import Classifier
+from truemorph.classifiers.classifier import AGAIN, Classifier
 from truemorph.classifiers.held_out import BEYOND, Comparison, held_out_galaxies
+from truemorph.errors import CheckpointError, reason
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.labelling.output import UNLIKE, Counts
@@ -61,21 +62,34 @@ def _is_own(curve: Mapping[str, Any], catalogue: CatalogTable | None, labelled: 
     return bool(curve.get("rows_sha256") == rows_hash(catalogue, curve.get("where", ())))
 
 
+def _fraction(value: Any) -> Any:
+    """Check a fraction, or its error, that an estimate states; None if it states none."""
+    if value is not None and not 0 <= value <= 1:
+        raise ValueError(f"{value} is no fraction")
+    return value
+
+
 def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | None]]:
     """Return what an estimate says of the classes of a model, by name: value, error, lowest and highest value.
 
     The error is None if it rests on an assumption (labels alone).
     """
-    if head.question is not None:
-        quoted = curve.get("fractions", {}).get("quantities", {})
-        names = {f"{name} fraction": f"{name} if {head.question} applies" for name in head.answers}
-        return {names[one]: quoted[one]["total"][1:5] for one in quoted if one in names}
-    name = next(iter(fraction_names(head.classes)))
-    if len(head.classes) != 2 or f"{name}_range" not in curve:  # the latter is no estimate
-        return {}
-    value, (low, high) = curve["class_fractions"][head.classes[1]], curve[f"{name}_range"]
-    error = curve["stderr"][name] if curve["method"] == "gold" else None
-    return {head.columns[0]: [1 - value, error, 1 - high, 1 - low], head.columns[1]: [value, error, low, high]}
+    try:
+        if head.question is not None:
+            quoted = curve.get("fractions", {}).get("quantities", {})
+            names = {f"{name} fraction": f"{name} if {head.question} applies" for name in head.answers}
+            return {names[one]: list(map(_fraction, quoted[one]["total"][1:5])) for one in quoted if one in names}
+        name = next(iter(fraction_names(head.classes)))
+        if len(head.classes) != 2 or f"{name}_range" not in curve:  # the latter is no estimate
+            return {}
+        value, (low, high) = (
+            _fraction(curve["class_fractions"][head.classes[1]]),
+            map(_fraction, curve[f"{name}_range"]),
+        )
+        error = _fraction(curve["stderr"][name]) if curve["method"] == "gold" else None
+        return {head.columns[0]: [1 - value, error, 1 - high, 1 - low], head.columns[1]: [value, error, low, high]}
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise CheckpointError(f"the model's estimate is damaged ({reason(problem)}); {AGAIN}") from problem
 
 
 def class_fractions(
