@@ -18,7 +18,7 @@ from truemorph.questions import Quantity, class_names, fraction_names, slug
 from truemorph.results import Result, quantity_table, text_table
 
 # What else fractions of a question say.
-QUESTION = ("question", "tree", "gold_definition", "alpha", "where", "other_labels")
+QUESTION = ("question", "tree", "gold_definition", "gold_rule", "alpha", "where", "other_labels")
 
 
 @dataclass(frozen=True)

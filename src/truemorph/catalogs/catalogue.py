@@ -157,8 +157,8 @@ def checksum(frame: pl.DataFrame) -> str:
 
 
 def is_simulated(metadata: Mapping[str, Any]) -> bool:
-    """Whether a catalogue's gold labels are the truth of simulated galaxies: those of a column `truth`."""
-    return str(metadata.get("gold_definition")).partition(": ")[2].startswith("truth ")
+    """Whether a catalogue's gold labels are the truth of simulated galaxies, as the simulator's table says."""
+    return bool(metadata.get("simulated"))
 
 
 def image_folder(catalogue: CatalogTable) -> Path:

@@ -216,6 +216,8 @@ def prepare(
     sources = {name: one for name, made_from in mapped.columns.items() for one in made_from.columns}
     tables = {name: joined.added[one][0] for name, one in sources.items() if one in joined.added}
     metadata |= {key: value for key, value in (("tables", tables), ("where", conditions)) if value}
+    if source.metadata.get("simulated"):
+        metadata["simulated"] = True
     if {"radius_kpc", "M_r"} & derived.keys():
         metadata["cosmology"] = cosmology
     if gold is not None:

@@ -129,6 +129,7 @@ def question_rows(
         "gold_definition": catalogue.metadata.get("gold_definitions", {}).get(question, read.definition)
         if gold == "gold"
         else read.definition,
+        "gold_rule": rule,
         "alpha": catalogue.metadata.get("alpha"),
         "where": list(where),
         **({"other_labels": [one.name for one in others]} if others else {}),

@@ -8,6 +8,7 @@ bars, the same from votes along the tree and a few hundred gold labels.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +44,7 @@ from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, write_jpegs
 from truemorph.simulate.population import at_resolution, simulate_galaxies
 from truemorph.simulate.survey import INTRINSIC, simulate_survey, survey_table
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable, read_table, write_table
 from truemorph.workers import worker_pool
 
 TRUE_THETA = 11.25
@@ -61,6 +62,8 @@ _SIMULATED = Finding(
     f"fractions do not depend on α, so the assumptions of the method hold by construction. The true θ is {TRUE_THETA}; "
     "disks are spirals and lenticulars.",
 )
+# Of tables whose gold labels are the truth.
+_SIMULATED_TABLE = {"simulated": True}
 _SIMULATED_SURVEY = Finding(
     "simulated-galaxies",
     "note",
@@ -158,7 +161,8 @@ def run_demo(
     votes = write_simulated(out, galaxies, seed, PRESETS["quick"].image_size)
     tell("demo: prepare, measure the bias, estimate T(α)")
     path = out / _CATALOGUE
-    prepare_catalogue(votes, images=out / "images", split=(0.6, 0.1, 0.3), gold="truth", out=path, seed=seed)
+    table = replace(read_table(votes), metadata=_SIMULATED_TABLE)
+    prepare_catalogue(table, images=out / "images", split=(0.6, 0.1, 0.3), gold="truth", out=path, seed=seed)
     measure_bias(path, intrinsic=INTRINSIC, bootstrap=20, out=out / "bias.json", seed=seed)
     estimate_transition(path, out=out / _CURVE, compare=False)
     estimate = Estimate.read(out / _CURVE)
@@ -223,8 +227,8 @@ def _demo_of_question(question: str, out: Path, galaxies: int, settings: dict[st
     table = CatalogTable(votes.with_columns(experts=pl.when(known).then(truth)))
     tell("demo: prepare, estimate fractions and T(α) of the paths")
     options: dict[str, Any] = {"split": (0.6, 0.1, 0.3), "gold": truth, "seed": seed}
-    votes_file = write_table(table, out / "votes.csv")
-    prepare_catalogue(votes_file, question=(question,), images=out / "images", out=path, **options)
+    table = replace(read_table(write_table(table, out / "votes.csv")), metadata=_SIMULATED_TABLE)
+    prepare_catalogue(table, question=(question,), images=out / "images", out=path, **options)
     estimate = estimate_transition(path, question=question, gold="experts", fraction_bins=_BINS, out=curve, seed=seed)
     tell(f"demo: train {' and '.join(_MODELS)}, a process each, and label")
     _train_both(out, settings, question)

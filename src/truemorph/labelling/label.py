@@ -118,7 +118,7 @@ def label_table(
     work = open_labelling(model, **options)
     parts = work.source.parts
     if on_cluster and model.uses_images:  # all machines use the engine that the metadata name
-        options["engine"], _, options["precision"] = work.labeller.engine.description.split()
+        options |= {"engine": work.labeller.engine.name, "precision": work.labeller.engine.precision}
     own = range(k - 1, len(parts), n)
     damaged = work.results.begin([parts[number].name for number in own])
     left = [number for number in own if not work.results.is_done(parts[number].name)]

@@ -19,6 +19,7 @@ from truemorph.bias.metrics import BiasResult
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.transitions import UNKNOWN, Transition
+from truemorph.catalogs.catalogue import is_simulated
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.paths import gold_column, label_column, path_labels, path_observations, tree_of, votes_at_nodes
 from truemorph.catalogs.question_gold import gold_of_question
@@ -26,7 +27,7 @@ from truemorph.catalogs.selected import filtered, sample_weights
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.questions import NOT_APPLICABLE, Head, Quantity, Tree, columns_of, is_unsure, slug
+from truemorph.questions import NOT_APPLICABLE, Head, Quantity, Tree, columns_of, is_unsure
 from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, argument
 from truemorph.report.gather import labelled_rows, measured_rows, unseen_probabilities
 from truemorph.report.measures import BiasTree, class_numbers, rows_in_bins
@@ -400,16 +401,16 @@ def _gold(
     fractions, source = estimate.fractions, str(catalogue.path or "catalogue")
     question, column = str(fractions.about["question"]), gold_column(str(fractions.about["question"]))
     own = [column] if column in frame.columns and frame[column].count() else []
-    by_estimate = str(fractions.about["gold_definition"]).partition(": ")[2]
-    rule = next(iter([*rules, *own, by_estimate]))
+    # Version 0.2 wrote no rule, which is the end of the definition then.
+    by_estimate = fractions.about.get("gold_rule") or str(fractions.about["gold_definition"]).partition(": ")[2]
+    rule = next(iter([*rules, *own, str(by_estimate)]))
     assert isinstance(estimate.transition, TreeTransition)
     nodes, read = estimate.transition.nodes, None
     with suppress(InputError):  # a definition in words
         read = gold_of_question(frame, tree, question, rule, source)
     if read is None or not read.classes.count():
         return None, np.full(frame.height, UNKNOWN), []
-    definition = catalogue.metadata.get("gold_definitions", {}).get(question, "") if rule == column else read.definition
-    simulated = definition.partition(": ")[2] == f"truth_{slug(question)}"
+    simulated = rule == column and is_simulated(catalogue.metadata)
     names = [NOT_APPLICABLE, *tree.gold_answers(question)]
     numbers = dict(zip(names, class_numbers(fractions.classes, names).tolist(), strict=True))
     p = np.full((frame.height, len(fractions.classes)), np.nan)

@@ -47,6 +47,8 @@ class Engine(Protocol):
     `member` at the same time.
     """
 
+    name: str
+    precision: str
     description: str
     at_once: int
 
@@ -61,6 +63,7 @@ class FeatureEngine:
     at_once = 1
 
     def __init__(self, model: Any) -> None:
+        self.name, self.precision = "numpy", "fp64"
         self.member, self.description = model.member_probabilities, "numpy"
 
 

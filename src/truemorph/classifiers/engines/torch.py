@@ -64,6 +64,7 @@ class TorchEngine:
         self._mean, self._std = (
             torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
         )
+        self.name, self.precision = "torch", precision
         self.description = f"torch {self._device.type} {precision}"
 
     def _placed(self, network: torch.nn.Module) -> torch.nn.Module:
