@@ -14,7 +14,8 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -90,13 +91,16 @@ def read_csv(path: Path, separator: str) -> pl.DataFrame:
     return frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
 
 
-def write_csv(frame: pl.DataFrame, path: Path, separator: str, zipped: bool = False) -> None:
-    """Write a CSV file, gzipped or not."""
+def write_csv(frames: Iterable[pl.DataFrame], path: Path, separator: str, zipped: bool = False) -> None:
+    """Write pieces of one table to a CSV file, gzipped or not."""
     # Spreadsheets would run text that begins with = or @ as a formula.
     cell = pl.col(pl.String)
     safe = pl.when(cell.str.contains("^[=@]")).then("'" + cell).otherwise(cell).name.keep()
-    text = frame.with_columns(safe).write_csv(separator=separator).encode()
-    path.write_bytes(gzip.compress(text, compresslevel=6, mtime=0) if zipped else text)
+    with open(path, "wb") as raw:
+        zipping: Any = gzip.GzipFile("", "wb", 6, raw, mtime=0) if zipped else nullcontext(raw)
+        with zipping as file:
+            for number, frame in enumerate(frames):
+                frame.with_columns(safe).write_csv(file, separator=separator, include_header=number == 0)
 
 
 def quiet() -> warnings.catch_warnings[None]:

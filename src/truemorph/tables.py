@@ -127,7 +127,9 @@ def frame_hash(frame: pl.DataFrame) -> str:
     return hashlib.sha256(frame.select(~(cs.nested() | cs.binary())).write_csv().encode()).hexdigest()
 
 
-def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
+def write_table(
+    table: CatalogTable, path: str | os.PathLike[str], pieces: Iterable[pl.DataFrame] | None = None
+) -> Path:
     """Write a table atomically, in the format given by the extension.
 
     Parameters
@@ -138,6 +140,9 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
         not in CSV. There, an apostrophe marks text that begins with = or @, which spreadsheets would run. Metadata are
         a JSON text: `truemorph` in Parquet, a PARAM of that name in VOTable, TRUEMRPH in FITS; in ECSV they are a
         mapping, `truemorph`. Descriptions of FITS columns are in TCOMM.
+
+    pieces : iterable of polars.DataFrame, optional
+        Rows, in place of those of `table`; CSV is written piece by piece, to save memory.
 
     Returns
     -------
@@ -158,6 +163,9 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     """
     path, table = Path(path), table if isinstance(table, CatalogTable) else read_table(table)
     extension = table_extension(path)
+    is_csv = extension not in (".parquet", *ASTROPY)
+    if pieces is not None and not is_csv:
+        table = replace(table, frame=pl.concat(pieces))
     with written_whole(path) as partial:
         try:
             if extension == ".parquet":
@@ -166,7 +174,8 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
                 with quiet():
                     ASTROPY[extension][1](_astropy_table(table), partial)
             else:
-                write_csv(table.frame, partial, "\t" if extension == ".tsv" else ",", zipped=extension == ".csv.gz")
+                frames = [table.frame] if pieces is None else pieces
+                write_csv(frames, partial, "\t" if extension == ".tsv" else ",", zipped=extension == ".csv.gz")
         except InputError as problem:
             raise InputError(f"{path}: {problem}") from problem
         except (PolarsError, pa.ArrowException, UnicodeError, TypeError, ValueError, RecursionError) as problem:

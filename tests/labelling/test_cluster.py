@@ -6,9 +6,10 @@ import signal
 import polars as pl
 import pytest
 
+from conftest import codes
 from truemorph.commands.label import label_galaxies
-from truemorph.errors import TruemorphError
-from truemorph.labelling import label
+from truemorph.errors import InputError, TruemorphError
+from truemorph.labelling import cluster
 from truemorph.tables import read_table
 
 from images.test_tiles import positions, survey  # isort: skip
@@ -26,7 +27,7 @@ def test_a_cluster_survives_the_death_of_an_actor_and_raises_its_errors(
     source, died = tars(pictures, tmp_path / "tars", 4), tmp_path / "died"
     label_galaxies(model, source, tmp_path / "whole.parquet", precision="fp32")
 
-    class Dying(label.PartLabeller):
+    class Dying(cluster.PartLabeller):
         def label(self, number):
             done = super().label(number)
             if not died.exists():
@@ -34,7 +35,7 @@ def test_a_cluster_survives_the_death_of_an_actor_and_raises_its_errors(
                 os.kill(os.getpid(), signal.SIGKILL)
             return done
 
-    monkeypatch.setattr(label, "PartLabeller", Dying)
+    monkeypatch.setattr(cluster, "PartLabeller", Dying)
     monkeypatch.chdir(tmp_path)  # actors run in another folder
     assert label_galaxies(model, "tars", "cluster.parquet", precision="fp32", engine="ray").complete
     assert died.exists()
@@ -51,4 +52,47 @@ def test_a_cluster_survives_the_death_of_an_actor_and_raises_its_errors(
     assert read_table(one.out).frame.equals(read_table(many.out).frame)
     (source / "003.tar").write_bytes(bytes(range(200)) * 10)
     with pytest.raises(TruemorphError, match=r"003\.tar"):
-        label_galaxies(model, "tars", "other.parquet", precision="fp32", engine="ray")
+        label_galaxies(model, "tars", "other.parquet", precision="fp32", engine="ray", max_bad=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray[.]")
+def test_a_busy_cluster_labels_with_the_engine_of_its_machines(model, pictures, tmp_path, monkeypatch, request):
+    class OnTorch(cluster.PartLabeller):
+        def __init__(self, folder, device, options):
+            super().__init__(folder, device, {**options, "engine": "torch", "precision": "fp32"})
+
+    monkeypatch.setattr(cluster, "PartLabeller", OnTorch)  # on machines without OpenVINO
+    request.addfinalizer(ray.shutdown)
+    ray.init(num_cpus=3, log_to_driver=False, include_dashboard=False)
+
+    @ray.remote(num_cpus=2)
+    class Busy:
+        def started(self):
+            return True
+
+    busy = Busy.remote()
+    ray.get(busy.started.remote())  # one of two workers never starts
+    source = tars(dict(list(pictures.items())[:5]), tmp_path / "tars", 4)
+    for out, parts in ((tmp_path / "labels", 4), (tmp_path / "labels", 0), (tmp_path / "labels.parquet", 4)):
+        done = [one.stat().st_mtime_ns for one in sorted(out.glob("*.parquet"))]
+        report = label_galaxies(model, source, out, engine="ray")
+        assert (report.labelled, report.complete) == (20, True)
+        assert "part-damaged" not in codes(report)
+        assert parts == 4 or [one.stat().st_mtime_ns for one in sorted(out.glob("*.parquet"))] == done
+    assert read_table(tmp_path / "labels.parquet").metadata["engine"] == "torch cpu fp32"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:10001", "auto", "nowhere.invalid:6379", "x"])
+def test_addresses_without_a_cluster_are_an_error_at_once(model, pictures, tmp_path, monkeypatch, address):
+    if address == "auto":  # there may be one on this machine
+        monkeypatch.setattr("ray.init", fails)
+    source = tars(dict(list(pictures.items())[:1]), tmp_path / "tars", 1)
+    for engine in ("ray", "auto"):  # of which only Ray takes an address
+        with pytest.raises(InputError):
+            label_galaxies(model, source, tmp_path / "labels.parquet", engine=engine, address=address)
+    assert [one.name for one in tmp_path.iterdir()] == ["tars"]
+
+
+def fails(**_):
+    raise ConnectionError("no cluster")

@@ -14,7 +14,7 @@ import pytest
 from conftest import codes
 from truemorph.classifiers.engines import engine_for
 from truemorph.commands.label import label_galaxies
-from truemorph.errors import TruemorphError
+from truemorph.errors import InputError, TruemorphError
 from truemorph.labelling import labeller, output
 from truemorph.tables import read_table
 
@@ -23,7 +23,7 @@ from labelling.conftest import tars, write_tar  # isort: skip
 
 def parts_of(out):
     """Finished parts of a table."""
-    return sorted(out.parent.glob(f"{out.name}.*.parts/[!.]*.parquet"))
+    return sorted(out.parent.glob(f"{out.name}.parts/[!.]*.parquet"))
 
 
 def test_a_damaged_part_is_labelled_again_and_reported(model, pictures, tmp_path):
@@ -44,6 +44,27 @@ def test_a_damaged_part_is_labelled_again_and_reported(model, pictures, tmp_path
     assert (report.rows_in, report.labelled) == (whole.rows_in, whole.labelled)
     for one in sorted(out.glob("*.parquet")):
         assert pl.read_parquet(one).equals(pl.read_parquet(tmp_path / "whole" / one.name))
+
+
+def test_a_shard_checks_its_own_parts(model, folder, tmp_path):
+    out = tmp_path / "out"
+    label_galaxies(model, folder, out)
+    first, *_ = sorted(out.glob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:-300])
+    damaged = first.stat().st_mtime_ns
+    report = label_galaxies(model, folder, out, shard=(2, 4))
+    assert (report.labelled, report.complete, first.stat().st_mtime_ns) == (44, False, damaged)
+    assert "part-damaged" not in codes(report)
+    report = label_galaxies(model, folder, out, shard=(1, 4))
+    assert codes(report).count("part-damaged") == 1
+    assert (report.labelled, report.complete) == (60, True)
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "tsv", "fits"])
+def test_tables_of_several_parts_have_the_rows_of_parquet(model, folder, tmp_path, ending):
+    one, other = (label_galaxies(model, folder, tmp_path / f"labels.{kind}").out for kind in ("parquet", ending))
+    columns = ["object_id", "p_disk", "label"]
+    assert read_table(other).frame.select(columns).equals(read_table(one).frame.select(columns))
 
 
 def test_probabilities_that_are_not_finite_are_listed(model, folder, tmp_path, monkeypatch):
@@ -167,14 +188,18 @@ def test_problems_are_listed_and_the_run_is_described_while_shards_are_left(mode
     assert "4 parts" in about
 
 
-def test_two_labellings_of_one_table_do_not_mix(model, folder, tmp_path):
-    out = tmp_path / "labels.parquet"
-    for precision in ("fp32", "bf16"):
-        label_galaxies(model, folder, out, precision=precision, shard=(1, 2))
+@pytest.mark.parametrize("name", ["labels.parquet", "labels"])
+def test_labels_of_two_settings_do_not_mix(model, folder, tmp_path, name):
+    """Such as those of unlike machines, of which one has no OpenVINO."""
+    out = tmp_path / name
+    label_galaxies(model, folder, out, precision="fp32", shard=(1, 2))
+    for settings in ({"precision": "bf16"}, {"engine": "torch", "precision": "fp32"}):
+        with pytest.raises(InputError, match="engine"):
+            label_galaxies(model, folder, out, **settings, shard=(2, 2))
     assert label_galaxies(model, folder, out, precision="fp32").labelled == 60
-    named = [engine_for(model, precision=precision).description for precision in ("fp32", "bf16")]
-    assert read_table(out).metadata["engine"] == named[0]
-    assert {read_table(one).metadata["engine"] for one in parts_of(out)} == {named[1]}
+    tables = [out] if out.is_file() else sorted(out.glob("*.parquet"))
+    named = engine_for(model, precision="fp32").description
+    assert {read_table(one).metadata["engine"] for one in tables} == {named}
 
 
 def test_a_process_that_starts_after_the_end_leaves_no_files(model, folder, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from truemorph.labelling import parts, sources
 from truemorph.labelling.parts import tar_batches
 from truemorph.tables import CatalogTable, read_table, write_table
 
-from labelling.conftest import write_folder, write_tar  # isort: skip
+from labelling.conftest import tars, write_folder, write_tar  # isort: skip
 
 
 def as_folders_of_folders(content, place):
@@ -246,14 +246,34 @@ def test_images_of_training_galaxies_are_recognised_in_any_folder_of_a_tar_file(
     assert pl.read_csv(tmp_path / "labels.csv")["relation"].to_list() == ["new", "out_of_fold"]
 
 
-def test_repeated_ids_in_a_tar_or_parquet_file_are_a_finding(model, pictures, tmp_path):
+def test_repeated_ids_in_one_or_several_files_are_a_finding(model, pictures, tmp_path):
+    some = dict(list(pictures.items())[:3])
     table = pa.table({"id": [7, 8, 7], "image": pa.array([pictures["g00"]] * 3, pa.binary())})
     pq.write_table(table, tmp_path / "a.parquet")
-    write_tar(tmp_path / "b.tar", {"./g00": pictures["g00"], "g00": b"broken"})
-    for source, rows in (("a.parquet", 3), ("b.tar", 2)):
-        report = label_galaxies(model, tmp_path / source, tmp_path / f"{source}.csv", max_bad=0.5)
+    tars = write_folder(tmp_path / "tars", {})
+    for name in ("0.tar", "1.tar"):  # as WebDataset's writers number the images of each file
+        write_tar(tars / name, some)
+    for source, rows in (("a.parquet", 3), ("tars", 6)):
+        report = label_galaxies(model, tmp_path / source, tmp_path / f"{source}.csv")
         assert "ids-repeated" in codes(report)
-        assert (report.rows_in, report.labelled + len(report.problems)) == (rows, rows)
+        assert report.rows_in == report.labelled == rows
+
+
+def test_a_damaged_tar_file_is_listed_and_the_others_labelled(model, pictures, tmp_path):
+    some = dict(list(pictures.items())[:10])
+    source, out = tars(some, tmp_path / "tars", 6), tmp_path / "labels"
+    content = (source / "002.tar").read_bytes()
+    (source / "000.tar").write_bytes(b"no tar file")
+    (source / "002.tar").write_bytes(content[: len(content) // 2])
+    report = label_galaxies(model, source, out)
+    assert (report.rows_in, report.labelled, [one for one, _ in report.problems]) == (42, 40, ["000", "002"])
+    assert "rows-not-labelled" in codes(report)
+    with pytest.raises(InputError):
+        label_galaxies(model, source, tmp_path / "other", max_bad=0.01)
+    (source / "000.tar").unlink()
+    (source / "002.tar").write_bytes(content)
+    report = label_galaxies(model, source, out)
+    assert (report.labelled, report.problems) == (50, [])
 
 
 @pytest.mark.parametrize("damage", ["header", "zeroed header", "two files", "cut in data", "Parquet"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import Precision
-from truemorph.errors import InputError, TruemorphError, reason, require_extra
+from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
+from truemorph.labelling.cluster import Cluster
 from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
 from truemorph.labelling.output import Counts, Results
 from truemorph.labelling.parts import NO_INPUT
 from truemorph.labelling.run import Labelling, PathLike, no_observed, open_labelling
 from truemorph.plotting import axes_or_new
-from truemorph.progress import SILENT, progress, tell
+from truemorph.progress import progress, tell
 from truemorph.questions import columns_of
 from truemorph.results import Result
 from truemorph.tables import read_table, to_astropy
@@ -32,6 +32,7 @@ from truemorph.tables import read_table, to_astropy
 _ENOUGH = 1_000
 # From more rows, class fractions would not be noticeably more precise.
 _MOST_ROWS = 100_000
+_MOST_IDS = 2_000_000  # that are held in memory at once, to find repeated ones
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,18 +84,6 @@ class LabelReport(Result):
         return ax
 
 
-class PartLabeller:
-    """Cluster actor that labels parts; if it dies, its part is labelled again from the start."""
-
-    def __init__(self, folder: str, options: dict[str, Any]) -> None:
-        self._work = open_labelling(load(folder), **options)
-
-    def label(self, number: int) -> int:
-        """Label the part with this number."""
-        self._work.label(self._work.source.parts[number], SILENT)
-        return number
-
-
 def label_table(
     model: Classifier,
     source: Any,
@@ -111,21 +100,23 @@ def label_table(
     k, n = shard
     if not 1 <= k <= n:
         raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")
-    on_cluster = engine == "ray"
-    if on_cluster:
-        engine = "auto"
-    options |= {"source": source, "out": out, "engine": engine, "precision": precision}
-    work = open_labelling(model, **options)
+    if address is not None and engine != "ray":
+        raise InputError('`address` is that of a Ray cluster; give `engine`="ray", or leave it out')
+    options |= {"source": source, "out": out}
+    cluster = None
+    if engine == "ray":
+        cluster = Cluster(model, {**options, "precision": precision}, address)
+        work = open_labelling(model, engine=cluster.engine, **options)
+    else:
+        work = open_labelling(model, engine=engine, precision=precision, **options)
     parts = work.source.parts
-    if on_cluster and model.uses_images:  # all machines use the engine that the metadata name
-        options |= {"engine": work.labeller.engine.name, "precision": work.labeller.engine.precision}
     own = range(k - 1, len(parts), n)
     damaged = work.results.begin([parts[number].name for number in own])
     left = [number for number in own if not work.results.is_done(parts[number].name)]
-    runs = f"{'ray, ' if on_cluster else ''}{work.labeller.engine.description}"
+    runs = f"{'ray, ' if cluster else ''}{work.labeller.engine.description}"
     tell(f"label: engine {runs}; {len(parts):,d} parts, of which this process labels {len(left):,d}")
     so_far: Counts = Counter()
-    for number in _on_cluster(model, left, options, address) if on_cluster else _here(work, left):
+    for number in _here(work, left) if cluster is None else cluster.label(left):
         so_far += work.results.counts(parts[number].name)
         if so_far["labelled"] + so_far["unreadable"] >= _ENOUGH:
             _check_bad(work.results, so_far, max_bad)
@@ -136,51 +127,18 @@ def _here(work: Labelling, left: list[int]) -> Iterator[int]:
     """Label parts that no other process is working on; yield their numbers."""
     rows = [work.source.parts[number].rows for number in left]
     with progress(None if None in rows else sum(filter(None, rows)), "label", "gal") as bar:
-        for number in left:
+        for k, number in enumerate(left, 1):
+            if bar.total is None:  # of tar files, only their number is known
+                bar.set_description(f"label, part {k:,} of {len(left):,}", refresh=False)
             work.label(work.source.parts[number], bar)
             yield number
-
-
-def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], address: str | None) -> Iterator[int]:
-    """Label parts on a Ray cluster, by default a local one; yield their numbers.
-
-    Actors that die are restarted, and their parts repeated.
-    """
-    require_extra("ray")
-    import ray
-    from ray.util import ActorPool
-
-    if model.folder is None:
-        raise InputError("engine ray needs a model loaded from a folder that all machines can read")
-    if not left:
-        return
-    # Workers run in other folders.
-    paths = {name: options.get(name) for name in ("source", "out", "observed", "images", "gate", "tiles")}
-    absolute = {name: Path(path).resolve() for name, path in paths.items() if isinstance(path, str | os.PathLike)}
-    if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False, include_dashboard=False)
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    # Leave one core for Ray itself.
-    size = min(len(left), gpus or max(1, int(resources["CPU"]) - 1))
-    device: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-    options |= {"engine": "torch"} if gpus else {}
-    actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **device)(PartLabeller)
-    pool = ActorPool([actor.remote(str(model.folder.resolve()), {**options, **absolute}) for _ in range(size)])
-    try:
-        done = pool.map_unordered(lambda worker, part: worker.label.remote(part), left)
-        yield from progress(len(left), "label", "part", of=done)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    except ray.exceptions.RayError as error:
-        raise TruemorphError(f"the cluster failed: {reason(error)}") from error
 
 
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
     images = counts["labelled"] + counts["unreadable"]
     if counts["unreadable"] > max_bad * images:
-        results.write_problems()
-        first = next((why for _, why in results.listed() if why not in NO_INPUT), "not known")
+        _, listed, _ = results.so_far()
+        first = next((why for _, why in listed if why not in NO_INPUT), "not known")
         raise InputError(
             f"{counts['unreadable']} of {images} images can't be read, more than {max_bad:.0%} (first: {first}; more "
             f"in {results.problems}); replace them, or allow more (`max_bad`)"
@@ -190,15 +148,15 @@ def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
 def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> LabelReport:
     """Count rows; when all parts are done, combine them if the output is one table."""
     results, findings, model = work.results, [*work.findings, *damaged], work.labeller.model
-    fractions, of_fractions = tuple[dict[str, Any], ...](), list[Finding]()
-    with results.alone():
+    fractions, unlike, of_fractions, repeated = tuple[dict[str, Any], ...](), list[Finding](), list[Finding](), 0
+    counts, problems, left = results.so_far() if results.is_there else (Counter[str](), [], 0)
+    with nullcontext() if left else results.alone():  # with parts left, another process concludes
         if not results.is_there:
             findings.append(Finding("written-elsewhere", "note", f"Another process has written {results.out}."))
             return LabelReport(results.out, 0, 0, [], True, tuple(findings), model.classes)
-        counts, left = results.total(), sum(not results.is_done(part) for part in results.parts)
+        if not left:  # unless another process has begun in the meantime, and set parts aside
+            counts, problems, left = results.so_far()
         unlike = unlike_training(work.labeller.comparison, counts)
-        problems = results.listed()
-        results.write_problems()
         if not left:
             _check_bad(results, counts, max_bad)
             if counts["labelled"] == 0:
@@ -207,22 +165,27 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
                 raise no_observed(work.labeller, work.source)
             about: dict[str, Any] = {}
             if model.held_out is not None:
-                p = results.sampled(columns_of("p", model.classes), _MOST_ROWS)
+                p = results.sampled(columns_of("p", model.classes), -(-counts["labelled"] // _MOST_ROWS))
                 fractions, of_fractions = class_fractions(model, p, work.catalogue, counts["labelled"])
                 about = {"fractions": fractions, "assumption_of_reestimated": ASSUMED}
-            results.conclude(**about, findings=(*work.findings, *unlike, *of_fractions))
+            repeated = results.repeated(-(-counts["labelled"] // _MOST_IDS))
+            results.conclude(problems, **about, findings=(*work.findings, *unlike, *of_fractions))
     findings += [*unlike, *of_fractions]
     if left:
         parts_left = f"{left} of {len(results.parts)} parts are left for other processes or shards."
         findings.append(Finding("parts-left", "note", parts_left))
     findings += _about_rows(work, counts, problems)
+    if repeated:
+        message = f"At least {repeated:,} rows have the id of an earlier row."
+        action = "Give each galaxy its own id: a join by id would mix them up."
+        findings.append(Finding("ids-repeated", "caution", message, action))
     rows_in, labelled = counts["rows_in"], counts["labelled"]
     about_run = not left, tuple(findings), model.classes, fractions, max_bad
     return LabelReport(results.out, rows_in, labelled, problems, *about_run)
 
 
 def _about_rows(work: Labelling, counts: Counts, problems: list[tuple[Any, str]]) -> list[Finding]:
-    """Return findings about rows without labels, repeated ids, posteriors that are missing, and observed labels."""
+    """Return findings about rows without labels, posteriors that are missing, and observed labels."""
     findings = []
     if problems:
         first, why = problems[0]
@@ -230,10 +193,6 @@ def _about_rows(work: Labelling, counts: Counts, problems: list[tuple[Any, str]]
         message = f"{rows}; they are listed in {work.results.problems}."
         action = "Read the reasons there, correct these rows and label them again."
         findings.append(Finding("rows-not-labelled", "caution", message, action))
-    if counts["repeated"]:
-        message = f"{counts['repeated']:,} rows have the id of an earlier row of the same file."
-        action = "Give each galaxy its own id: a join by id would mix them up."
-        findings.append(Finding("ids-repeated", "caution", message, action))
     if counts["no_posterior"]:
         why = "because they were used to train the only member"
         if names := ", ".join(dict.fromkeys(chain(*work.labeller.observables))):

@@ -1,7 +1,7 @@
 """Write labels: parts, each written atomically, and one table or HATS catalogue of all parts.
 
 A folder of results holds `run.json` (which identifies the labelling) and a Parquet file per part, whose metadata has
-its row counts and the rows that could not be labelled. For one table, the folder is `labels.parquet.<digest>.parts`
+its row counts and the rows that could not be labelled. For one table, the folder is `labels.parquet.parts`
 until all parts are done. A part in progress is locked, so that several processes can share the work.
 
 When a survey grows, images belong to other parts than before; files of earlier parts are then set aside, and their
@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import AcquireReturnProxy, FileLock
 
-from truemorph.errors import InputError, reason
+from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.findings import Finding
 from truemorph.io import (
     changed_values,
@@ -45,9 +45,8 @@ from truemorph.labelling.parts import NO_INPUT
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
 # Row counts: `rows_in` = `labelled` + `listed` (as problems). Of the listed rows, `unreadable` have an image that can't
-# be read. `repeated` have the id of an earlier row of their part. Of the labelled galaxies, `matched` have an observed
-# label, of which `no_posterior` lack a posterior. Others, such as `unlike_training noise high`, count galaxies that are
-# unlike those of training.
+# be read. Of the labelled galaxies, `matched` have an observed label, of which `no_posterior` lack a posterior. Others,
+# such as `unlike_training noise high`, count galaxies that are unlike those of training.
 Counts = Counter[str]
 # A batch of a part: its number of rows, the labels, and (id, reason) of each row that could not be labelled.
 Batch = tuple[int, pl.DataFrame, Sequence[tuple[Any, str]]]
@@ -64,6 +63,11 @@ def is_table(out: Path) -> bool:
         return False
     table_extension(out)
     return True
+
+
+def parts_folder(out: Path) -> Path:
+    """Return the folder that holds the parts of a table until all are done."""
+    return out.with_name(f"{out.name}.parts")
 
 
 def _counted(batch: Batch) -> Counts:
@@ -99,8 +103,7 @@ class Results:
     ) -> None:
         self.out, self.parts, self._labels, self._identity = out, parts, labels, plain(identity)
         self.hats, self.is_table = hats, hats is not None or is_table(out)
-        digest = content_hash(identity)[:8]
-        self.folder = out.with_name(f"{out.name}.{digest}.parts") if self.is_table else out
+        self.folder = parts_folder(out) if self.is_table else out
         self._run, self._locks = self.folder / "run.json", self.folder / ".locks"
         self.problems = self.folder / "problems.csv"
 
@@ -118,14 +121,13 @@ class Results:
     def begin(self, own: Collection[str]) -> list[Finding]:
         """Make the folder, or check that it belongs to this labelling; return findings about damaged parts.
 
-        Parts of other inputs than now, and those of `own` with unreadable images, are set aside to be labelled again.
+        Of the parts `own`, those of other inputs than now, and those with unreadable images, are set aside to be
+        labelled again; others are left to the processes to which they belong.
         """
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with self.alone():
             self._identify()
-            findings = self._set_aside(own)
-            self.write_problems()
-        return findings
+            return self._set_aside(own)
 
     def _identify(self) -> None:
         if not self._run.is_file():
@@ -134,14 +136,19 @@ class Results:
                 raise InputError(f"{self.folder}: exists but holds no labels; choose another `out`")
             self._locks.mkdir(parents=True, exist_ok=True)
             write_json(self._run, self._identity)
-        if changed := changed_values(read_json(self._run), self._identity):
+        self.check()
+
+    def check(self) -> None:
+        """Raise an InputError if the folder, if it is there, belongs to other settings."""
+        if self.is_there and (changed := changed_values(read_json(self._run), self._identity)):
             other = f"holds labels of another run ({changed})"
-            raise InputError(f"{self.folder}: {other}; delete this folder, or choose another `out`")
+            same = "set `engine` and `precision` everywhere, " if "engine was" in changed else ""
+            raise InputError(f"{self.folder}: {other}; {same}delete this folder, or choose another `out`")
 
     def _set_aside(self, own: Collection[str]) -> list[Finding]:
         findings = []
         gone = (path.stem for path in self.folder.glob("part-?????.parquet") if path.stem not in self.parts)
-        for part in (*self.parts, *gone):
+        for part in (*own, *gone):
             path = self._path(part)
             if not path.is_file():
                 continue
@@ -153,7 +160,7 @@ class Results:
             marks = self._marks(path)
             if marks is None and part not in self.parts:  # labels of a file that was moved away
                 continue
-            if not self.is_done(part) or (marks is not None and part in own and self.counts(part)["unreadable"]):
+            if not self.is_done(part) or (marks is not None and self.counts(part)["unreadable"]):
                 if marks:
                     path.rename(path.with_name(f"{_EARLIER}.{file_hash(path)[:8]}.{path.name}"))
                 else:
@@ -178,10 +185,10 @@ class Results:
         return self.folder / f"{part}.parquet"
 
     def _record(self, part: str) -> dict[str, Any]:
-        """Return counts and problems of a part; nothing if it is not finished, or the folder is gone."""
+        """Return counts and problems of a part; nothing if it is not finished, can't be read, or is gone."""
         try:
             record = json.loads(pq.read_metadata(self._path(part)).metadata[_RECORD])
-        except FileNotFoundError:
+        except (OSError, pa.ArrowException):
             return {}
         return record if record["input"] == self.parts.get(part) else {}
 
@@ -202,17 +209,22 @@ class Results:
         """Return the row counts of a part."""
         return Counter(self._record(part).get("counts", {}))
 
-    def total(self) -> Counts:
-        """Return the row counts of all finished parts."""
-        return sum(map(self.counts, self.parts), Counter())
+    def so_far(self) -> tuple[Counts, list[tuple[str, str]], int]:
+        """Return row counts of all finished parts, rows that could not be labelled, and how many parts are left.
 
-    def listed(self) -> list[tuple[str, str]]:
-        """Return the id of each row of the finished parts that could not be labelled, with the reason."""
-        return [(one, why) for part in self.parts for one, why in self._record(part).get("problems", ())]
+        These rows, an id and a reason each, are written to `problems`.
+        """
+        counts, listed, left = Counter[str](), list[tuple[str, str]](), 0
+        for part in self.parts:
+            record = self._record(part)
+            left += not record
+            counts.update(record.get("counts", {}))
+            listed += [(one, why) for one, why in record.get("problems", ())]
+        self._write_problems(listed)
+        return counts, listed, left
 
-    def write_problems(self) -> None:
-        """Write the table of rows that could not be labelled."""
-        problems = pl.DataFrame(self.listed(), {"object_id": pl.String, "reason": pl.String}, orient="row")
+    def _write_problems(self, listed: list[tuple[str, str]]) -> None:
+        problems = pl.DataFrame(listed, {"object_id": pl.String, "reason": pl.String}, orient="row")
         write_table(CatalogTable(problems), self.problems)
 
     @cached_property
@@ -249,7 +261,7 @@ class Results:
         `marks` are those of its rows by id, empty if labels need not be used again; None if rows are not in memory.
         """
         path, counts, listed = self._path(part), Counter[str](), list[tuple[str, str]]()
-        ids, rows = set[str](), list[str]()
+        rows = list[str]()
         schema = to_arrow(self._labels).schema
         with (
             written_whole(path, durable=True) as partial,
@@ -261,11 +273,8 @@ class Results:
                 listed += [(str(one), why) for one, why in problems]
                 table = labels.select(pl.col(name).cast(kind) for name, kind in self._labels.frame.schema.items())
                 writer.write_table(table.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
-                labelled_ids = table["object_id"].cast(pl.String).to_list()
-                ids.update(labelled_ids, (str(one) for one, _ in problems))
-                rows += [marks[one] for one in labelled_ids] if marks else []
+                rows += [marks[one] for one in table["object_id"].cast(pl.String)] if marks else []
             rows_in, labelled, problem_rows = (counts[name] for name in ("rows_in", "labelled", "listed"))
-            counts["repeated"] = rows_in - len(ids)
             if rows_in != labelled + problem_rows:
                 raise AssertionError(f"{path}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
             record: dict[str, Any] = {"counts": counts, "problems": listed, "input": self.parts[part]}
@@ -273,16 +282,34 @@ class Results:
             record["seal"] = content_hash([self._identity, part, record, stored_marks])
             writer.add_key_value_metadata({_RECORD: json.dumps(record), _ROWS: json.dumps(stored_marks)})
 
-    def sampled(self, columns: list[str], most: int) -> np.ndarray:
-        """Return columns of numbers of all finished parts, (N, C), at most of so many rows, at equal distances."""
-        step, first, found = -(-self.total()["labelled"] // most) or 1, 0, []
+    def _stored(self, part: str, columns: list[str] | None = None) -> pa.Table:
+        """Read the labels of a part, which may have been damaged since its process checked it."""
+        path = self._path(part)
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:  # read_table() would import pandas
+                return file.read(columns)
+        except (OSError, pa.ArrowException) as problem:
+            raise TruemorphError(f"{path}: damaged ({reason(problem)}); delete it, and label again") from problem
+
+    def sampled(self, columns: list[str], step: int) -> np.ndarray:
+        """Return columns of numbers of all parts, (N, C), of one in `step` rows."""
+        first, found = 0, []
         for part in self.parts:
-            values = pl.read_parquet(self._path(part), columns=columns).to_numpy()
+            values = pl.DataFrame(self._stored(part, columns)).to_numpy()
             found.append(values[-first % step :: step])
             first += len(values)
         return np.concatenate(found)
 
-    def conclude(self, **metadata: Any) -> None:
+    def repeated(self, step: int) -> int:
+        """Return how many rows have the id of an earlier one, for one in `step` ids, chosen by their hash."""
+        hashes = [pl.Series([], dtype=pl.UInt64)]
+        for part in self.parts:
+            one = pl.DataFrame(self._stored(part, ["object_id"]))["object_id"].cast(pl.String).hash()
+            hashes.append(one.filter(one % step == 0))
+        every = pl.concat(hashes)
+        return len(every) - every.n_unique()
+
+    def conclude(self, listed: list[tuple[str, str]], **metadata: Any) -> None:
         """Write the table of problems; combine all parts in order if the output is one table.
 
         `metadata` are those that are known at the end; beside parts in a folder, they are written to `summary.json`.
@@ -290,7 +317,7 @@ class Results:
         self._labels = replace(self._labels, metadata=self._labels.metadata | plain(metadata))
         if self.is_table:
             self.problems = self.out.with_name(f"{self.out.stem}.problems.csv")
-        self.write_problems()
+        self._write_problems(listed)
         if not self.is_table:
             write_json(self.folder / "summary.json", metadata)
             shutil.rmtree(self._locks, ignore_errors=True)
@@ -303,11 +330,9 @@ class Results:
             schema = to_arrow(self._labels).schema
             with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
                 for part in self.parts:
-                    with pq.ParquetFile(self._path(part)) as file:  # read_table() would import pandas
-                        writer.write_table(file.read().cast(schema))
+                    writer.write_table(self._stored(part).cast(schema))
         else:
-            frame = pl.concat([pl.read_parquet(self._path(part)) for part in self.parts])
-            write_table(replace(self._labels, frame=frame), self.out)
+            write_table(self._labels, self.out, (pl.DataFrame(self._stored(part)) for part in self.parts))
         gone = partial_path(self.folder)
         self.folder.rename(gone)
         shutil.rmtree(gone)

@@ -34,6 +34,11 @@ _BLOCK = 1 << 20
 # Of an image in a tar file, and of a batch of them, because a small compressed file may hold any number of bytes.
 MOST_BYTES = 4 * MAXIMUM_PIXELS
 
+
+class DamagedFile(InputError):
+    """A tar or Parquet file that can't be read to its end."""
+
+
 # A path, the content of a file, a function that cuts it out of a tile, why it was not read, or no image.
 Image = Path | bytes | Cut | str | None
 
@@ -164,7 +169,7 @@ def tar_batches(path: Path, size: int) -> Iterator[Rows]:
                 if block.strip(b"\0"):
                     raise tarfile.ReadError("data after the end marker; are these two files joined into one?")
     except (tarfile.TarError, OSError, EOFError, ValueError, MemoryError, zlib.error) as problem:
-        raise InputError(f"{path}: not a readable tar file ({reason(problem)}); replace it") from problem
+        raise DamagedFile(f"{path}: not a readable tar file ({reason(problem)}); replace it") from problem
     if keys:
         yield Rows(pl.DataFrame({"object_id": keys}), images)
 
@@ -189,7 +194,7 @@ def parquet_batches(
                     )
                 yield Rows(frame.with_columns(object_id=row_ids.cast(id_type)), values.to_pylist())
     except (OSError, UnicodeDecodeError, pa.ArrowException) as problem:
-        raise InputError(f"{path}: not a readable Parquet file ({reason(problem)}); replace it") from problem
+        raise DamagedFile(f"{path}: not a readable Parquet file ({reason(problem)}); replace it") from problem
 
 
 def without_ending(name: str, endings: Sequence[str]) -> str:

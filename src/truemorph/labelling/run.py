@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import vote_column, votes_at_nodes
 from truemorph.catalogs.positions import position_columns
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
-from truemorph.classifiers.engines import Precision, engine_for
+from truemorph.classifiers.engines import Engine, Precision, engine_for
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import ahead
@@ -33,8 +32,8 @@ from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
 from truemorph.io import FORMAT_VERSION
 from truemorph.labelling.hats import NO_POSITION, check_replaceable
 from truemorph.labelling.labeller import Labeller
-from truemorph.labelling.output import Batch, Results, is_table
-from truemorph.labelling.parts import IMAGE_COLUMN, NO_FEATURE, Part, Rows, decoded
+from truemorph.labelling.output import Batch, Results, is_table, parts_folder
+from truemorph.labelling.parts import IMAGE_COLUMN, NO_FEATURE, DamagedFile, Part, Rows, decoded
 from truemorph.labelling.sources import PART_ROWS, Source, open_source, proof_of
 from truemorph.progress import Progress
 from truemorph.questions import columns_of
@@ -59,15 +58,20 @@ class Labelling:
     catalogue: CatalogTable | None  # of observed labels, if it is in memory
 
     def label(self, part: Part, bar: Progress) -> None:
-        """Label a part, unless it is done or another process is working on it."""
+        """Label a part, unless it is done or another process is working on it; list a damaged file instead."""
         held = self.results.claim(part.name)
         if held is None:
             bar.update(part.rows or 0)
             return
         with held:
-            if not self.results.is_done(part.name):
-                marks = self._marks(part)
+            if self.results.is_done(part.name):
+                return
+            marks = self._marks(part)
+            try:
                 self.results.write(part.name, self._completed(part, marks or {}, bar), marks)
+            except DamagedFile as problem:  # labels of its other images are not trusted
+                nothing = pl.DataFrame(schema=self.labeller.schema)
+                self.results.write(part.name, [(1, nothing, [(part.name, str(problem))])], marks)
 
     def _marks(self, part: Part) -> dict[str, str] | None:
         """Return by id a hash of what the labels of each image rest on; None if the rows are not in memory."""
@@ -147,7 +151,7 @@ def open_labelling(
     image_column: str | None = None,
     images: PathLike | None = None,
     keep: tuple[str, ...] = (),
-    engine: str = "auto",
+    engine: str | Engine = "auto",
     precision: Precision = "auto",
     gate: PathLike | None = None,
     tiles: Any = None,
@@ -157,7 +161,10 @@ def open_labelling(
     convert: bool = False,
     hats: bool = False,
 ) -> Labelling:
-    """Check arguments and prepare everything to label parts, by the arguments of `truemorph.label_galaxies`."""
+    """Check arguments and prepare everything to label parts, by the arguments of `truemorph.label_galaxies`.
+
+    `engine` may be that of other machines.
+    """
     out = Path(out)
     if is_table(out) and hats:  # fail early
         raise InputError(f"{out}: HATS is a folder; give a name without extension")
@@ -173,7 +180,7 @@ def open_labelling(
         tiles=survey,
         size=size,
         positions=hats,
-        but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
+        but=[out, out.with_name(f"{out.stem}.problems.csv"), parts_folder(out)],
     )
     first, keep = _first_row(given), given.keep
     stored, trained = given.metadata.get("cutouts"), model.described["catalogue"].get("cutouts")
@@ -196,7 +203,7 @@ def open_labelling(
     proof = None if precision != "int8" else proof_of(given if gate is None else open_source(gate), model.config)
     labeller = Labeller(
         model,
-        engine_for(model, engine, precision, proof),
+        engine_for(model, engine, precision, proof) if isinstance(engine, str) else engine,
         transitions=used,
         observables=names,
         observed=has_observed,
@@ -325,10 +332,16 @@ def _empty_labels(
 def _first_row(source: Source) -> pl.DataFrame:
     known = (part.frame.head(1) for part in source.parts if part.frame is not None)  # without reading a tile
     first = next(known, None)
+    problem: DamagedFile | None = None
+    for part in source.parts if first is None else ():
+        try:
+            first = next((rows.frame for rows in part.batches(1)), None)
+        except DamagedFile as damage:
+            problem = problem or damage
+        if first is not None:
+            break
     if first is None:
-        first = next((rows.frame for part in source.parts for rows in part.batches(1)), None)
-    if first is None:
-        raise InputError(f"{source.path}: nothing to label")
+        raise problem or InputError(f"{source.path}: nothing to label")
     return first
 
 
