@@ -206,7 +206,8 @@ def main(seeds):
         cells = []
         for estimate in names:
             off, stated = np.array(rows[name, estimate]).T
-            cells.append(f"{np.sqrt(np.mean(off**2)):.3f} ({np.sqrt(np.mean(stated**2)):.3f})")
+            error = "" if np.isnan(stated).all() else f" ({np.sqrt(np.mean(stated**2)):.3f})"
+            cells.append(f"{np.sqrt(np.mean(off**2)):.3f}{error}")
         print(f"| {name} | {' | '.join(cells)} |")
     print("\n## elsewhere_found\n| other survey | beyond the limit | finding | beyond that of the network's features |")
     print("|---|---|---|---|")

@@ -228,7 +228,7 @@ def with_estimated_curve(gold, fraction, seed, n=4000):
     """Re-estimated disk fraction of another survey, T(α) from gold labels; before: without the error of T(α)."""
     ours, others = (
         simulate_catalogue(n, gold=gold, seed=seed),
-        simulate_catalogue(n, disk_fraction=fraction, seed=-seed),
+        simulate_catalogue(n, disk_fraction=fraction, seed=seed + 10_000),
     )
     with TemporaryDirectory() as folder:
         curve, model = f"{folder}/curve.json", f"{folder}/model"
