@@ -1,5 +1,7 @@
 """Networks that answer questions of a decision tree: training through T(α) of paths, and tables of labels."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -126,6 +128,20 @@ def test_naive_training_takes_the_majority_path_as_correct(survey):
         tm.label_galaxies(survey / "naive", survey / "catalogue.parquet", out=survey / "n.parquet").out
     )
     assert "posterior_label_bar" not in table.columns
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_estimates_that_cannot_be_trained_together_are_refused_before_training(survey, tmp_path, dry_run):
+    bars, labels = tmp_path / "bars.json", tmp_path / "labels.json"
+    tm.estimate_transition(survey / "catalogue.parquet", question="bar", gold="truth_bar", out=bars)
+    labels.write_text(json.dumps({"family": "rayleigh", "parameters": {"theta": 9.0}}))
+    options = {"out": tmp_path / "model", "dry_run": dry_run}
+    for curves, more in (([bars, bars], {}), ([bars, labels], {}), ([bars], {"preset": "dcv14"})):
+        with pytest.raises(InputError):
+            tm.train_classifier(survey / "catalogue.parquet", transition=curves, **more, **options)
+    with pytest.raises(InputError):
+        tm.train_classifier(survey / "catalogue.parquet", naive=True, question=["bar", "bar"], **options)
+    assert not (tmp_path / "model").exists()
 
 
 def test_an_unfinished_run_of_another_question_is_not_resumed(survey, tmp_path, monkeypatch):

@@ -292,6 +292,12 @@ def test_tables_have_the_classes_of_a_question(of_bars, tmp_path):
     alone = tm.import_gold(tmp_path / "mine.csv", catalogue=table, question="bar", out=tmp_path / "alone.parquet")
     assert alone.to_dict()["classes"] == found.to_dict()["classes"]
     assert "gold_probability_bar" not in alone.catalogue.frame.columns
+    # What was written is read again, with "does not apply", which says nothing of the gates.
+    found.catalogue.frame.select("object_id", "gold_bar").drop_nulls().write_csv(tmp_path / "written.csv")
+    again = tm.import_gold(
+        tmp_path / "written.csv", catalogue=table, question="bar", column="gold_bar", out=tmp_path / "again.parquet"
+    )
+    assert again.catalogue.frame["gold_bar"].to_list() == found.catalogue.frame["gold_bar"].to_list()
     pl.DataFrame({"object_id": list(classes), "class": "ring"}).write_csv(tmp_path / "rings.csv")
     for file, options in (("rings.csv", {}), ("../bars", {"question": "spiral"})):
         with pytest.raises(InputError):
