@@ -10,6 +10,7 @@ from truemorph.commands.prepare import prepare_catalogue
 from truemorph.questions import packaged_trees
 
 N = 60
+GIVEN = ("recognised", "tree", "tree twice", "without a question")
 NAMED = {"id": "id", "radius": "r", "psf_fwhm": "fwhm"}
 SIZES = {"id": "dr7objid", "radius": "petroRad_r", "psf_fwhm": "psfWidth_r"}
 
@@ -58,10 +59,16 @@ def test_of_each_preset(tmp_path, name, columns, options, by_name):
     same_catalogue(tmp_path, frame_of(columns), options, {})
 
 
-@pytest.mark.parametrize("given", ["recognised", "tree", "tree twice", "tree, without a question"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "tree",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("recognised", "tree twice", "without a question")),
+    ],
+)
 @pytest.mark.parametrize(("tree", "columns", "kind"), [*tables_of_trees()])
 def test_of_each_tree(tmp_path, tree, columns, kind, given):
-    question = {} if given.endswith("without a question") else {"question": tree.questions[-1].name}
+    question = {} if given == "without a question" else {"question": tree.questions[-1].name}
     if kind == "fractions" and not tree.totals:
         question["columns"] = {"vote_count": "40"}
     options = {**NAMED, **question} | ({} if given == "recognised" else {"tree": tree.name})

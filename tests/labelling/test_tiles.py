@@ -16,9 +16,10 @@ from truemorph.commands.label import label_galaxies
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.train import train_classifier
 from truemorph.errors import InputError
-from truemorph.images.tiles import INCOMPLETE, OUTSIDE, UNUSABLE
+from truemorph.images.tiles import INCOMPLETE, OUTSIDE, UNUSABLE, open_tiles
 from truemorph.labelling import hats
 from truemorph.labelling.hats import NO_POSITION, healpix_29, write_hats
+from truemorph.labelling.sources import open_source
 from truemorph.tables import read_table
 
 from images.test_tiles import positions, survey  # isort: skip
@@ -241,20 +242,21 @@ def has_no_list(parts, folder):
 DAMAGES = [lacks_a_partition, lacks_rows, has_a_partition_twice, has_a_finer_partition, has_a_margin, has_no_list]
 
 
-@pytest.mark.parametrize("part", ["", "dataset"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_hats_catalogue_that_is_not_whole_is_refused(damage, part, model, votes, tiles, tmp_path, monkeypatch):
+def test_a_hats_catalogue_that_is_not_whole_is_refused(damage, votes, tiles, tmp_path, monkeypatch):
     monkeypatch.setattr(hats, "MOST_ROWS", 30)
     parts, rows = some_hats(votes, tmp_path / "sky")
-    options = {"tiles": tiles, "bands": "i,r,g", "size": SIZE, "precision": "fp32"}
-    source = tmp_path / "sky" / part
-    assert label_galaxies(model, source, tmp_path / "whole.parquet", **options).rows_in == rows
+    cut = {"tiles": open_tiles(tiles, ["r"]), "size": SIZE}
+    sources = tmp_path / "sky", tmp_path / "sky" / "dataset"
+    for one in sources:
+        assert sum(part.rows for part in open_source(one, **cut).parts) == rows
     damage(parts, tmp_path / "sky")
-    if (damage, part) == (has_a_margin, "dataset"):  # which lies outside
-        assert label_galaxies(model, source, tmp_path / "labels.parquet", **options).rows_in == rows
-        return
-    with pytest.raises(InputError, match="sky"):
-        label_galaxies(model, source, tmp_path / "labels.parquet", **options)
+    for one in sources:
+        if damage is has_a_margin and one is sources[1]:  # which lies outside
+            assert sum(part.rows for part in open_source(one, **cut).parts) == rows
+            continue
+        with pytest.raises(InputError, match="sky"):
+            open_source(one, **cut)
 
 
 @pytest.mark.parametrize("index", [pl.lit(None, pl.Int64), pl.lit("a"), pl.lit(0.5)])
