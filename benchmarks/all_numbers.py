@@ -97,10 +97,10 @@ ENTRIES = (
             ("gold_levels", 3, 100),
             ("rare_class", 5, 100),
             ("alpha_errors", 10, 100),
-            ("families_rejected", 15, 40),
+            ("families_rejected", 12, 40),
             ("population_errors", 1, 100),
             ("temperature", 1, 100),
-            ("reestimated", 10, 100),
+            ("reestimated", 8, 50),
         )
     ),
     Entry("plan_errors plan_in_hand", 10, "plan_errors.py 100"),

@@ -259,7 +259,7 @@ def fields_of(name, k, scatter, step=3.0, **options):
 
 DRIFTING = {f"drift {drift:+.1f}": {"drift": drift} for drift in (-0.5, 0.0, 0.5)}
 SIX = tuple(0.01 * 2**k for k in range(6))
-SIZES = (3000, 12_000)
+SIZES = (12_000,)
 COVERAGE = "coverage (worst bin); width"
 IN_TOTAL = "in range, width"
 # Tables: head of the first column; heads of the others, with the format of their cells and which case of a row they
