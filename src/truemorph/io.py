@@ -31,7 +31,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # of another user
         return True
@@ -54,6 +54,7 @@ def partial_path(path: Path) -> Path:
 def written_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, for the block to fill and to rename; the rest of it is removed."""
     partial = partial_path(path)
+    shutil.rmtree(partial, ignore_errors=True)  # of an earlier process with this number
     try:
         partial.mkdir(parents=True)
         yield partial

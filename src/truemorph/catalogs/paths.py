@@ -174,7 +174,8 @@ def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], t
 
 def root_answers(tree: Tree) -> dict[str, list[str]]:
     """Return the answers to a tree's first question that make the labels 0 (smooth), 1 (disk), or none (artefact)."""
-    inside, outside = ([one for one in tree.root.answers if (one in tree.outside) is out] for out in (False, True))
+    inside = [one for one in tree.root.answers if one not in tree.outside]
+    outside = [one for one in tree.root.answers if one in tree.outside]
     shown = [one for one in tree.root.shown if one in inside]
     if len(shown) in (0, len(inside)):  # all are shown
         shown = inside[1:]
