@@ -90,6 +90,9 @@ def test_a_model_knows_its_tiles(votes, tiles, tmp_path):
     assert "tiles-not-compared" not in codes(reports[0])
     same, other = (read_table(one.out).frame["p_disk"] for one in reports)
     assert (same - other).abs().max() > 1e-4
+    with pytest.raises(InputError, match="zero_point"):
+        label_galaxies(model, votes, tmp_path / "no.parquet", **options)
+    options["zero_point"] = 25.0
     with pytest.raises(InputError, match="convert"):
         label_galaxies(model, votes, tmp_path / "no.parquet", bands="g,r,i", **options)
     report = label_galaxies(model, votes, tmp_path / "yes.parquet", bands="g,r,i", convert=True, **options)
