@@ -178,7 +178,7 @@ class Estimate(Result):
         samples = read_draws(described, path)
         try:
             return cls.from_dict(described, samples)
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        except (LookupError, TypeError, ValueError, AttributeError) as problem:
             raise InputError(
                 f"{path}: holds T(α), but not a whole estimate of this version ({reason(problem)}); make it again with "
                 "`truemorph transition`"
