@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -50,6 +51,17 @@ _RESAMPLES = 30
 # error of the change of the fraction is smaller than this.
 _FEWEST_OF_A_CLASS, _PRECISE = 20, 0.05
 _FEWEST_PER_BIN = 50
+
+
+def _are_draws_of(fractions: PopulationFractions, draws: np.ndarray) -> bool:
+    """Whether draws scatter as the errors of class fractions say, and about them; version 0.2 wrote no checksum."""
+    errors, values = fractions.stderr, fractions.fractions
+    if draws.shape[1:] != values.shape:
+        return False
+    with warnings.catch_warnings(action="ignore"):  # of values that are missing in all draws
+        scatter, middle = np.nanstd(draws, axis=0), np.nanmean(draws, axis=0)
+    is_near = np.abs(middle - values) <= 3 * errors + 1e-3
+    return bool(np.allclose(scatter, errors, rtol=1e-3, equal_nan=True) and np.all(is_near | np.isnan(values)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,7 +189,10 @@ class Estimate(Result):
         described = read_fit(path)
         samples = read_draws(described, path)
         try:
-            return cls.from_dict(described, samples)
+            estimate = cls.from_dict(described, samples)
+            if samples is not None and not _are_draws_of(estimate.fractions, samples):
+                raise ValueError(f"{described['draws']} has draws of another estimate")
+            return estimate
         except (LookupError, TypeError, ValueError, AttributeError) as problem:
             raise InputError(
                 f"{path}: holds T(α), but not a whole estimate of this version ({reason(problem)}); make it again with "

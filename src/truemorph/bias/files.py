@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel
 
 from truemorph.bias.families import KNOWN_CURVES, family_of, transition_from_dict, transition_to_dict
-from truemorph.bias.transitions import DISK, Transition
+from truemorph.bias.transitions import Transition
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.io import (
@@ -123,11 +123,7 @@ def read_draws(described: Mapping[str, Any], path: str | os.PathLike[str]) -> np
         own = file_hash(beside)
         with open(beside, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             draws = np.asarray(arrays["fractions"], dtype=np.float64)
-        # Errors are the scatter of draws; version 0.2 wrote no checksum.
-        stderr, scatter = np.array(described["fractions"]["stderr"], dtype=np.float64), np.nanstd(draws, axis=0)
-        scatter = scatter[:, DISK] if stderr.ndim == 1 else scatter  # of two classes, that of the second
-        is_own = scatter.shape == stderr.shape and np.allclose(scatter, stderr, rtol=1e-3, equal_nan=True)
-        if described.get("draws_sha256", own) != own or not is_own:
+        if described.get("draws_sha256", own) != own:
             raise ValueError("they belong to another estimate")
     except Exception as problem:  # damaged archives raise many types
         raise InputError(
