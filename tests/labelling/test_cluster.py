@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
@@ -92,6 +94,20 @@ def test_addresses_without_a_cluster_are_an_error_at_once(model, pictures, tmp_p
         with pytest.raises(InputError):
             label_galaxies(model, source, tmp_path / "labels.parquet", engine=engine, address=address)
     assert [one.name for one in tmp_path.iterdir()] == ["tars"]
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", None])
+def test_another_program_at_the_address_is_an_error_at_once(model, pictures, tmp_path, monkeypatch, answer):
+    monkeypatch.setattr(cluster, "CONNECTING", 0.5)
+    monkeypatch.setattr("ray.init", fails)
+    source = tars(dict(list(pictures.items())[:1]), tmp_path / "tars", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+        accepted = pool.submit(server.accept)
+        pool.submit(lambda: accepted.result()[0].sendall(answer) if answer is not None else None)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(InputError, match="no Ray cluster"):
+            label_galaxies(model, source, tmp_path / "out", engine="ray", address=address)
+        accepted.result()[0].close()
 
 
 def fails(**_):

@@ -1,5 +1,6 @@
 """Interrupted and shared labelling: no row is lost, duplicated or changed."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -176,6 +177,37 @@ def test_tar_files_that_are_added_or_replaced_are_labelled_and_the_others_kept(m
     (source / "000.tar").unlink()
     assert label_galaxies(model, source, out).labelled == 74
     assert labels_in(out).height == 134  # labels of a file that was moved away stay
+    evaluated.clear()
+    kept = labels_in(out)
+    for file in source.iterdir():  # copied, with another time
+        os.utime(file, ns=(0, 0))
+    for _ in range(2):
+        report = label_galaxies(model, source, out)
+        assert (report.labelled, report.complete, evaluated) == (74, True, [])
+        assert labels_in(out).equals(kept)
+
+
+def test_a_finished_folder_is_concluded_once(model, folder, tmp_path, monkeypatch):
+    out, concluded, conclude = tmp_path / "out", [], output.Results.conclude
+    (folder / "g03.jpg").write_bytes(b"broken")
+
+    def counted(*arguments):
+        concluded.append(arguments)
+        return conclude(*arguments)
+
+    monkeypatch.setattr(output.Results, "conclude", counted)
+    options = {"precision": "fp32", "max_bad": 0.1}
+    shards = [label_galaxies(model, folder, out, shard=(k, 2), **options) for k in (1, 2)]
+    again = label_galaxies(model, folder, out, shard=(2, 2), **options)
+    assert [one.complete for one in (*shards, again)] == [False, True, True]
+    assert again == shards[1]
+    assert len(concluded) == 1
+    (folder / "g03.jpg").write_bytes((folder / "g04.jpg").read_bytes())
+    assert label_galaxies(model, folder, out, shard=(1, 2), **options).labelled == 60
+    (out / "part-00003.parquet").unlink()
+    assert not label_galaxies(model, folder, out, shard=(1, 2), **options).complete
+    assert label_galaxies(model, folder, out, shard=(2, 2), **options).complete
+    assert len(concluded) == 3
 
 
 def test_problems_are_listed_and_the_run_is_described_while_shards_are_left(model, folder, tmp_path, capsys):

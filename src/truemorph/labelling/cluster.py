@@ -20,7 +20,9 @@ from truemorph.errors import InputError, TruemorphError, reason, require_extra
 from truemorph.labelling.run import Labelling, open_labelling
 from truemorph.progress import SILENT, progress, tell
 
-_CONNECTING = 10  # seconds
+CONNECTING = 10  # seconds
+# Ray rests on HTTP/2, whose clients begin with a text and empty settings; servers answer with their settings.
+_PREFACE, _SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), 4
 _PATIENCE = 60  # seconds without a finished part, after which a line says what is waited for
 _PATHS = ("source", "out", "observed", "images", "gate", "tiles")
 
@@ -136,7 +138,10 @@ def _connect(address: str | None) -> None:
     try:
         if address not in (None, "auto", "local"):
             host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=_CONNECTING).close()
+            with socket.create_connection((host, int(port)), timeout=CONNECTING) as connection:
+                connection.sendall(_PREFACE)
+                if connection.recv(4, socket.MSG_WAITALL)[3:] != bytes((_SETTINGS,)):
+                    raise ValueError("another program listens there")
         ray.init(address=address, log_to_driver=False, include_dashboard=False)
     except (OSError, ValueError, RuntimeError) as problem:
         where = "give that of a running cluster, HOST:PORT, or none to start one on this machine (`address`)"

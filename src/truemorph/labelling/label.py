@@ -147,41 +147,47 @@ def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
 
 def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> LabelReport:
     """Count rows; when all parts are done, combine them if the output is one table."""
-    results, findings, model = work.results, [*work.findings, *damaged], work.labeller.model
-    fractions, unlike, of_fractions, repeated = tuple[dict[str, Any], ...](), list[Finding](), list[Finding](), 0
+    results, labeller, classes = work.results, work.labeller, work.labeller.model.classes
     counts, problems, left = results.so_far() if results.is_there else (Counter[str](), [], 0)
     with nullcontext() if left else results.alone():  # with parts left, another process concludes
         if not results.is_there:
-            findings.append(Finding("written-elsewhere", "note", f"Another process has written {results.out}."))
-            return LabelReport(results.out, 0, 0, [], True, tuple(findings), model.classes)
-        if not left:  # unless another process has begun in the meantime, and set parts aside
-            counts, problems, left = results.so_far()
-        unlike = unlike_training(work.labeller.comparison, counts)
-        if not left:
-            _check_bad(results, counts, max_bad)
-            if counts["labelled"] == 0:
-                raise InputError(f"{work.source.path}: nothing to label ({problems[0][1]})")
-            if work.labeller.joined is not None and not counts["matched"]:
-                raise no_observed(work.labeller, work.source)
-            about: dict[str, Any] = {}
-            if model.held_out is not None:
-                p = results.sampled(columns_of("p", model.classes), -(-counts["labelled"] // _MOST_ROWS))
-                fractions, of_fractions = class_fractions(model, p, work.catalogue, counts["labelled"])
-                about = {"fractions": fractions, "assumption_of_reestimated": ASSUMED}
-            repeated = results.repeated(-(-counts["labelled"] // _MOST_IDS))
-            results.conclude(problems, **about, findings=(*work.findings, *unlike, *of_fractions))
-    findings += [*unlike, *of_fractions]
-    if left:
+            elsewhere = Finding("written-elsewhere", "note", f"Another process has written {results.out}.")
+            return LabelReport(results.out, 0, 0, [], True, (*work.findings, *damaged, elsewhere), classes)
+        about = None if left else results.concluded()
+        if about is None and not left:
+            counts, problems, left = results.so_far()  # another process may have begun, and set parts aside
+            about = None if left else _conclude(work, counts, problems, max_bad)
+    if about is None:
         parts_left = f"{left} of {len(results.parts)} parts are left for other processes or shards."
+        findings = [*work.findings, *unlike_training(labeller.comparison, counts)]
         findings.append(Finding("parts-left", "note", parts_left))
-    findings += _about_rows(work, counts, problems)
-    if repeated:
+    else:
+        _check_bad(results, counts, max_bad)
+        findings = list(map(Finding.from_dict, about["findings"]))
+    findings += [*damaged, *_about_rows(work, counts, problems)]
+    about_run = not left, tuple(findings), classes, tuple((about or {}).get("fractions", ())), max_bad
+    return LabelReport(results.out, counts["rows_in"], counts["labelled"], problems, *about_run)
+
+
+def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]], max_bad: float) -> dict[str, Any]:
+    """Combine all parts, if the output is one table; return fractions and findings."""
+    results, model = work.results, work.labeller.model
+    _check_bad(results, counts, max_bad)
+    if counts["labelled"] == 0:
+        raise InputError(f"{work.source.path}: nothing to label ({problems[0][1]})")
+    if work.labeller.joined is not None and not counts["matched"]:
+        raise no_observed(work.labeller, work.source)
+    about: dict[str, Any] = {}
+    findings = [*work.findings, *unlike_training(work.labeller.comparison, counts)]
+    if model.held_out is not None:
+        p = results.sampled(columns_of("p", model.classes), -(-counts["labelled"] // _MOST_ROWS))
+        fractions, of_fractions = class_fractions(model, p, work.catalogue, counts["labelled"])
+        about, findings = {"fractions": fractions, "assumption_of_reestimated": ASSUMED}, [*findings, *of_fractions]
+    if repeated := results.repeated(-(-counts["labelled"] // _MOST_IDS)):
         message = f"At least {repeated:,} rows have the id of an earlier row."
         action = "Give each galaxy its own id: a join by id would mix them up."
         findings.append(Finding("ids-repeated", "caution", message, action))
-    rows_in, labelled = counts["rows_in"], counts["labelled"]
-    about_run = not left, tuple(findings), model.classes, fractions, max_bad
-    return LabelReport(results.out, rows_in, labelled, problems, *about_run)
+    return results.conclude(problems, about | {"findings": findings})
 
 
 def _about_rows(work: Labelling, counts: Counts, problems: list[tuple[Any, str]]) -> list[Finding]:

@@ -41,7 +41,7 @@ from truemorph.io import (
 )
 from truemorph.labelling.hats import write_hats
 from truemorph.labelling.labeller import UNLIKE
-from truemorph.labelling.parts import NO_INPUT
+from truemorph.labelling.parts import NO_INPUT, Part
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
 # Row counts: `rows_in` = `labelled` + `listed` (as problems). Of the listed rows, `unreadable` have an image that can't
@@ -89,23 +89,24 @@ class Results:
     """Results of one labelling, shared by all its processes.
 
     `out` is a table, a folder, or, with `hats` (its columns of positions), a HATS catalogue. `identity` determines the
-    labels together with the inputs, of which `parts` has a mark for each part. `labels` is an empty table; `problems`
-    the file of rows that could not be labelled, up to now.
+    labels together with the inputs, which are those of `parts`. `labels` is an empty table; `problems` the file of rows
+    that could not be labelled, up to now.
     """
 
     def __init__(
         self,
         out: Path,
         identity: dict[str, Any],
-        parts: dict[str, str],
+        parts: Sequence[Part],
         labels: CatalogTable,
         hats: tuple[str, str] | None = None,
     ) -> None:
-        self.out, self.parts, self._labels, self._identity = out, parts, labels, plain(identity)
+        self.out, self._labels, self._identity = out, labels, plain(identity)
+        self.parts = {part.name: part for part in parts}
         self.hats, self.is_table = hats, hats is not None or is_table(out)
         self.folder = parts_folder(out) if self.is_table else out
         self._run, self._locks = self.folder / "run.json", self.folder / ".locks"
-        self.problems = self.folder / "problems.csv"
+        self._summary, self.problems = self.folder / "summary.json", self.folder / "problems.csv"
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -153,19 +154,31 @@ class Results:
             if not path.is_file():
                 continue
             if problem := self._damage(part):
+                self._summary.unlink(missing_ok=True)
                 path.unlink()
                 message = f"Part {part} of an earlier run was damaged ({problem}) and was labelled again."
                 findings.append(Finding("part-damaged", "caution", message, "Check the disk of this folder."))
                 continue
             marks = self._marks(path)
-            if marks is None and part not in self.parts:  # labels of a file that was moved away
+            if marks is None and (part not in self.parts or self._renewed(part)):  # its file was moved away, or copied
                 continue
             if not self.is_done(part) or (marks is not None and self.counts(part)["unreadable"]):
+                self._summary.unlink(missing_ok=True)
                 if marks:
                     path.rename(path.with_name(f"{_EARLIER}.{file_hash(path)[:8]}.{path.name}"))
                 else:
                     path.unlink()
         return findings
+
+    def _renewed(self, part: str) -> bool:
+        """Write a part whose input has the same content, but another mark, with the new mark; return whether it has."""
+        record, now = self._stored_record(part), self.parts[part]
+        if record["input"] == now.mark or now.content is None or record["content"] != now.content():
+            return False
+        with self._writer(part) as writer:
+            writer.write_table(self._stored(part).cast(self._schema))
+            self._seal(writer, part, record | {"input": now.mark}, None)
+        return True
 
     def _damage(self, part: str) -> str:
         """Return what is wrong with a part's file; empty if its checksums and row counts agree."""
@@ -181,16 +194,27 @@ class Results:
             return "its record is missing" if isinstance(problem, KeyError) else reason(problem)
         return ""
 
+    @property
+    def _schema(self) -> pa.Schema:
+        return to_arrow(self._labels).schema
+
     def _path(self, part: str) -> Path:
         return self.folder / f"{part}.parquet"
+
+    @property
+    def _paths(self) -> list[Path]:
+        return list(map(self._path, self.parts))
 
     def _record(self, part: str) -> dict[str, Any]:
         """Return counts and problems of a part; nothing if it is not finished, can't be read, or is gone."""
         try:
-            record = json.loads(pq.read_metadata(self._path(part)).metadata[_RECORD])
+            record = self._stored_record(part)
         except (OSError, pa.ArrowException):
             return {}
-        return record if record["input"] == self.parts.get(part) else {}
+        return record if part in self.parts and record["input"] == self.parts[part].mark else {}
+
+    def _stored_record(self, part: str) -> dict[str, Any]:
+        return json.loads(pq.read_metadata(self._path(part)).metadata[_RECORD])
 
     def _marks(self, path: Path) -> list[str] | None:
         """Return the marks of the rows in a part's file; None if its rows were not in memory."""
@@ -260,13 +284,10 @@ class Results:
 
         `marks` are those of its rows by id, empty if labels need not be used again; None if rows are not in memory.
         """
-        path, counts, listed = self._path(part), Counter[str](), list[tuple[str, str]]()
-        rows = list[str]()
-        schema = to_arrow(self._labels).schema
-        with (
-            written_whole(path, durable=True) as partial,
-            pq.ParquetWriter(partial, schema, write_page_checksum=True) as writer,
-        ):
+        counts, listed, rows = Counter[str](), list[tuple[str, str]](), list[str]()
+        schema, content = self._schema, self.parts[part].content
+        self._summary.unlink(missing_ok=True)
+        with self._writer(part) as writer:
             for batch in batches:
                 counts += _counted(batch)
                 _, labels, problems = batch
@@ -276,11 +297,28 @@ class Results:
                 rows += [marks[one] for one in table["object_id"].cast(pl.String)] if marks else []
             rows_in, labelled, problem_rows = (counts[name] for name in ("rows_in", "labelled", "listed"))
             if rows_in != labelled + problem_rows:
-                raise AssertionError(f"{path}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
-            record: dict[str, Any] = {"counts": counts, "problems": listed, "input": self.parts[part]}
-            stored_marks = None if marks is None else rows
-            record["seal"] = content_hash([self._identity, part, record, stored_marks])
-            writer.add_key_value_metadata({_RECORD: json.dumps(record), _ROWS: json.dumps(stored_marks)})
+                raise AssertionError(f"{part}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
+            record = {
+                "counts": counts,
+                "problems": listed,
+                "input": self.parts[part].mark,
+                "content": None if content is None else content(),
+            }
+            self._seal(writer, part, record, None if marks is None else rows)
+
+    @contextmanager
+    def _writer(self, part: str) -> Iterator[pq.ParquetWriter]:
+        with (
+            written_whole(self._path(part), durable=True) as partial,
+            pq.ParquetWriter(partial, self._schema, write_page_checksum=True) as writer,
+        ):
+            yield writer
+
+    def _seal(self, writer: pq.ParquetWriter, part: str, record: dict[str, Any], marks: list[str] | None) -> None:
+        """Add to a part what it holds, and marks of its rows, if they were in memory, with a checksum of both."""
+        record = {key: value for key, value in record.items() if key != "seal"}
+        record["seal"] = content_hash([self._identity, part, record, marks])
+        writer.add_key_value_metadata({_RECORD: json.dumps(record), _ROWS: json.dumps(marks)})
 
     def _stored(self, part: str, columns: list[str] | None = None) -> pa.Table:
         """Read the labels of a part, which may have been damaged since its process checked it."""
@@ -309,30 +347,42 @@ class Results:
         every = pl.concat(hashes)
         return len(every) - every.n_unique()
 
-    def conclude(self, listed: list[tuple[str, str]], **metadata: Any) -> None:
+    def concluded(self) -> dict[str, Any] | None:
+        """Return the metadata that `conclude` wrote beside the parts in a folder; None if they don't hold any more."""
+        if self.is_table or not self._summary.is_file() or not all(map(Path.is_file, self._paths)):
+            return None
+        summary = read_json(self._summary)
+        return summary if summary.pop("sha256", None) == self._checksum(summary) else None
+
+    def _checksum(self, summary: dict[str, Any]) -> str:
+        return content_hash([summary, {name: part.mark for name, part in self.parts.items()}])
+
+    def conclude(self, listed: list[tuple[str, str]], metadata: dict[str, Any]) -> dict[str, Any]:
         """Write the table of problems; combine all parts in order if the output is one table.
 
         `metadata` are those that are known at the end; beside parts in a folder, they are written to `summary.json`.
+        Return them as plain values.
         """
-        self._labels = replace(self._labels, metadata=self._labels.metadata | plain(metadata))
+        metadata = plain(metadata)
+        self._labels = replace(self._labels, metadata=self._labels.metadata | metadata)
         if self.is_table:
             self.problems = self.out.with_name(f"{self.out.stem}.problems.csv")
         self._write_problems(listed)
         if not self.is_table:
-            write_json(self.folder / "summary.json", metadata)
+            write_json(self._summary, metadata | {"sha256": self._checksum(metadata)})
             shutil.rmtree(self._locks, ignore_errors=True)
             for one in self.folder.rglob(".*.parquet"):  # set aside, or left by killed processes
                 one.unlink(missing_ok=True)
-            return
+            return metadata
         if self.hats is not None:
-            write_hats(list(map(self._path, self.parts)), self.out, to_arrow(self._labels).schema, self.hats)
+            write_hats(self._paths, self.out, self._schema, self.hats)
         elif self.out.suffix.lower() == ".parquet":
-            schema = to_arrow(self._labels).schema
-            with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
+            with written_whole(self.out) as partial, pq.ParquetWriter(partial, self._schema) as writer:
                 for part in self.parts:
-                    writer.write_table(self._stored(part).cast(schema))
+                    writer.write_table(self._stored(part).cast(self._schema))
         else:
             write_table(self._labels, self.out, (pl.DataFrame(self._stored(part)) for part in self.parts))
         gone = partial_path(self.folder)
         self.folder.rename(gone)
         shutil.rmtree(gone)
+        return metadata

@@ -22,7 +22,7 @@ from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, reason
 from truemorph.images.decode import MAXIMUM_PIXELS, ahead, fits_picture, pixels_or_reason
 from truemorph.images.tiles import OUTSIDE, UNUSABLE, Cut, Tiles
-from truemorph.io import content_hash, shown_path
+from truemorph.io import content_hash, file_hash, shown_path
 from truemorph.labelling.hats import NO_POSITION
 from truemorph.tables import frame_hash
 
@@ -73,7 +73,8 @@ class Part:
     """Galaxies that are labelled and written as a whole, read in batches; `name` is the path below a results folder.
 
     `rows` is None if unknown before reading; `frame` has all rows, if they are in memory. `mark` changes when the
-    inputs change, except images under the same name.
+    inputs change, except images under the same name; if it changed, an equal `content`, which is read from all of a
+    file, shows that the inputs are the same.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Part:
     batches: Callable[[int], Iterator[Rows]]
     mark: str
     frame: pl.DataFrame | None = None
+    content: Callable[[], str] | None = None
 
 
 def table_part(name: str, frame: pl.DataFrame, root: Path | None, column: str | None) -> Part:
@@ -203,7 +205,18 @@ def without_ending(name: str, endings: Sequence[str]) -> str:
     return name[: len(name) - len(ending)]
 
 
-def mark_of(file: Path, *columns: str | None) -> str:
-    """Return a hash of a file's size and time, and of the columns to read, to detect changes."""
+def mark_of(file: Path, *settings: str | None) -> str:
+    """Return a hash of a file's size and time, and of settings of its reader, to detect changes."""
     status = file.stat()
-    return content_hash([status.st_size, status.st_mtime_ns, columns])
+    return content_hash([status.st_size, status.st_mtime_ns, settings])
+
+
+def file_part(
+    name: str, file: Path, rows: int | None, batches: Callable[[int], Iterator[Rows]], *settings: str | None
+) -> Part:
+    """Make a part of all rows of a file, which are read by `batches`, on which the `settings` have an effect."""
+
+    def content() -> str:
+        return content_hash([file_hash(file), settings])
+
+    return Part(name, rows, batches, mark_of(file, *settings), content=content)

@@ -226,7 +226,7 @@ def open_labelling(
         "keep": list(keep),
     }
     positions = position_columns(keep, str(path)) if hats else None
-    results = Results(out, identity, {part.name: part.mark for part in given.parts}, labels, positions)
+    results = Results(out, identity, given.parts, labels, positions)
     frames = [part.frame for part in given.parts if part.frame is not None]
     if joined is None and given.prepared and frames:
         joined = CatalogTable(pl.concat(frames))

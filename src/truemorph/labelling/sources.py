@@ -25,14 +25,14 @@ from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding
 from truemorph.images.tiles import Tiles, cutout_sizes, size_columns
-from truemorph.io import content_hash, shown_path
+from truemorph.io import shown_path
 from truemorph.labelling.hats import check_partitions, is_partition
 from truemorph.labelling.parts import (
     IMAGE_COLUMN,
     Part,
     Rows,
     decoded,
-    mark_of,
+    file_part,
     parquet_batches,
     table_part,
     tar_batches,
@@ -124,7 +124,7 @@ def open_source(
         return _table(table, path, replace(options, image_column=None, images=None))
     if kind == "tar files":
         tars = [
-            Part(without_ending(name, _TAR_ENDINGS), None, partial(tar_batches, root / name), mark_of(root / name))
+            file_part(without_ending(name, _TAR_ENDINGS), root / name, None, partial(tar_batches, root / name))
             for name in files
         ]
         return Source(tars, root, path)
@@ -297,7 +297,7 @@ def _partitions(path: Path, root: Path, files: list[str], options: _Options) -> 
 
     Ids are text if the files have them in several types: as integers, 007 and 7 would be one galaxy.
     """
-    readers: list[tuple[str, int, Callable[..., Iterator[Rows]], str]] = []
+    readers: list[tuple[str, int, Callable[..., Iterator[Rows]], tuple[str, str]]] = []
     types: list[list[Any]] = []
     described: tuple[dict[str, str], dict[str, str]] | None = None
     keep = options.copied(_schema(root / files[0]).names, path)
@@ -318,15 +318,17 @@ def _partitions(path: Path, root: Path, files: list[str], options: _Options) -> 
             if types[-1][1:] != types[0][1:]:
                 raise InputError(f"{file}: {', '.join(keep)} have other types than in {readers[0][0]}; write one type")
             read = partial(parquet_batches, file, ids, images, keep)
-            readers.append((name.removesuffix(".parquet"), rows, read, mark_of(file, ids, images)))
+            readers.append((name, rows, read, (ids, images)))
             units, descriptions = arrow_texts(schema)
             described = described or (units, _with_ids(descriptions, ids))
     if described is None:
         raise InputError(f"{path}: the tables have no rows")
     check_partitions(root, files, sum(rows for _, rows, *_ in readers))
     id_type = types[0][0] if len({kind for kind, *_ in types}) == 1 else pl.String
-    kind = str(id_type)
-    parts = [Part(name, rows, partial(read, id_type), content_hash([mark, kind])) for name, rows, read, mark in readers]
+    parts = [
+        file_part(name.removesuffix(".parquet"), root / name, rows, partial(read, id_type), *columns, str(id_type))
+        for name, rows, read, columns in readers
+    ]
     return Source(parts, root, path, {}, False, *described, keep=keep)
 
 
