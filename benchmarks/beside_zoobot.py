@@ -117,9 +117,9 @@ def write_for_zoobot(world, folder):
     import polars as pl
     from PIL import Image
 
-    nodes = world.votes.nodes
+    asked = world.votes.asked
     columns = {}
-    for question in nodes.questions:
+    for question in asked.questions:
         counts = world.votes.counts[question.name]
         columns |= {f"{question.name}_{one}": k for one, k in zip(question.answers, counts.T, strict=True)}
     ids = [str(number) for number in range(world.truth.size)]
@@ -128,12 +128,12 @@ def write_for_zoobot(world, folder):
         Image.fromarray(image).save(file)
     table = pl.DataFrame({"id_str": ids, "file_loc": files, "split": world.split, "gold": world.gold, **columns})
     table.write_csv(folder / "table.csv")
-    after = {one.name: next(iter(one.asked_after), None) for one in nodes.questions}
-    gates = {answer: f"{one.name}_{answer}" for one in nodes.questions for answer in one.answers}
+    after = {one.name: next(iter(one.asked_after), None) for one in asked.questions}
+    gates = {answer: f"{one.name}_{answer}" for one in asked.questions for answer in one.answers}
     about = {
         "seed": world.seed,
-        "classes": len(nodes.classes),
-        "questions": {one.name: [f"_{answer}" for answer in one.answers] for one in nodes.questions},
+        "classes": len(asked.classes),
+        "questions": {one.name: [f"_{answer}" for answer in one.answers] for one in asked.questions},
         "dependencies": {name: gates[answer] if answer else None for name, answer in after.items()},
     }
     (folder / "about.json").write_text(json.dumps(about))
@@ -144,7 +144,7 @@ def mean_votes(world, folder, kind):
     import polars as pl
 
     counts, reached = {}, {}
-    for question in world.votes.nodes.questions:
+    for question in world.votes.asked.questions:
         names = [f"{question.name}_{one}" for one in question.answers]
         draws = [pl.read_csv(folder / f"{kind}-{number}.csv").select(names).to_numpy() for number in range(SEVERAL)]
         fractions = np.mean([one / one.sum(axis=1, keepdims=True) for one in draws], axis=0)
@@ -158,12 +158,12 @@ def with_gold_labels(world, votes, seed):
     """Rms errors of the bar fractions of test galaxies from 300 of their gold labels: with predictions, and alone."""
     from question_fractions import Case, draw
 
-    rows, nodes = world.scored, world.votes.nodes
+    rows, asked = world.scored, world.votes.asked
     own = replace(votes, counts={name: one[rows] for name, one in votes.counts.items()})
     # Classes of the question: 0 where it does not apply.
-    of_class = np.array([0 if one not in world.classes else 1 + world.classes.index(one) for one in nodes.classes])
+    of_class = np.array([0 if one not in world.classes else 1 + world.classes.index(one) for one in asked.classes])
     case = Case(
-        of_class[own.labels], world.alpha[rows], of_class[world.truth[rows]], nodes.tree.quantities("bar")[1],
+        of_class[own.labels], world.alpha[rows], of_class[world.truth[rows]], asked.quantities,
         own.labels, own.log_odds, bins=5,
     )  # fmt: skip
     errors, alone, *_ = draw(case, GOLD, seed)

@@ -29,13 +29,13 @@ SHOWN |= {"spiral arms": "spiral arms, of those who were asked"}
 
 def scored(transition, votes, argument, classes, answer, rows, groups):
     """Log-likelihood per image at the question of an answer, and rms error of its fraction in each set of groups."""
-    nodes = transition.nodes
-    at = next(q for q, one in enumerate(nodes.questions) if answer in one.answers)
-    counts, mean = votes.counts[nodes.questions[at].name], np.exp(transition.log_answers(argument, votes=True)[at])
+    asked = transition.asked
+    at = next(q for q, one in enumerate(asked.questions) if answer in one.answers)
+    counts, mean = votes.counts[asked.questions[at].name], np.exp(transition.log_answers(argument, votes=True)[at])
     rho, of_class = np.array(transition.overdispersion[at]), (np.arange(len(classes)), classes)
     likelihood = dirichlet_multinomial(counts[:, None].astype(float), mean, (1 - rho) / rho)[of_class]
     rows = rows & (counts.sum(axis=1) > 0)
-    k = list(nodes.questions[at].answers).index(answer)
+    k = list(asked.questions[at].answers).index(answer)
     away = counts[rows, k] / counts[rows].sum(axis=1) - mean[of_class][rows, k]
     every = ([away[of[rows] == one].mean() for one in np.unique(of[rows])] for of in groups)
     return np.array([likelihood[rows].mean(), *(np.sqrt(np.mean(np.square(one))) for one in every)])

@@ -19,7 +19,7 @@ from scipy.special import logit, softmax
 from truemorph import DebiasedLoss, fit_transition
 from truemorph.benchmark.methods import Bench, benchmark_config
 from truemorph.benchmark.questions import (
-    NODES,
+    ASKED,
     certain,
     draw_votes,
     fit_network,
@@ -42,7 +42,7 @@ from truemorph.simulate.population import ALPHA, ALPHA_SPREAD
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PIXELS, EPOCHS, FOLDS = 48, 15, 2
 OF_MAJORITIES = 20_000  # simulated galaxies to which T of majority paths is fitted
-NO_BAR, BAR = (NODES.classes.index(one) for one in ("no bar", "bar"))
+NO_BAR, BAR = (ASKED.classes.index(one) for one in ("no bar", "bar"))
 
 
 def out_of_fold(bench, *observed):
@@ -50,7 +50,7 @@ def out_of_fold(bench, *observed):
     model, images = fit_network(bench, *observed), bench.world.images
     seen = model.seen.filter(pl.col("fold") >= 0)
     rows, fold = seen["object_id"].to_numpy(), seen["fold"].to_numpy()
-    p = np.full((len(images), len(NODES.classes)), np.nan)
+    p = np.full((len(images), len(ASKED.classes)), np.nan)
     for member in range(FOLDS):
         p[rows[fold == member]] = model.member_probabilities(images[rows[fold == member]], member)
     return p
@@ -65,7 +65,7 @@ def fractions(p, alpha, bins):
 def scores(p, truth, alpha):
     """Rms and mean error of the bar fraction over quartiles of α; of bar given applies: accuracy, calibration."""
     some = np.isfinite(p).all(axis=1)
-    off = fractions(p[some], alpha[some], 4) - fractions(np.eye(len(NODES.classes))[truth], alpha, 4)
+    off = fractions(p[some], alpha[some], 4) - fractions(np.eye(len(ASKED.classes))[truth], alpha, 4)
     inside = some & (truth >= NO_BAR)
     given, bar = (p[:, BAR] / (p[:, BAR] + p[:, NO_BAR]))[inside], (truth[inside] == BAR).astype(int)
     accuracy = balanced_accuracy(bar, (given > 0.5).astype(int))
@@ -75,10 +75,10 @@ def scores(p, truth, alpha):
 def of_majorities(transition):
     """T of paths whose labels are the majority of 40 volunteers who follow T, from many galaxies of known class."""
     rng = np.random.default_rng(0)
-    classes = rng.integers(0, len(NODES.classes), OF_MAJORITIES)
+    classes = rng.integers(0, len(ASKED.classes), OF_MAJORITIES)
     alpha = rng.lognormal(transition.center[0], transition.scale[0], OF_MAJORITIES)
     votes = draw_votes(transition, classes, alpha, 0)
-    labels = Votes.of_labels(votes.tree, votes.question, votes.paths, votes.of_paths)
+    labels = Votes.of_labels(votes.asked, votes.paths)
     return fit_transition(labels, alpha, gold=classes).transition
 
 
@@ -144,7 +144,7 @@ def dirichlet_multinomial(counts, concentration):
 def of_zoobot(design, votes):
     """p(bar | asked) of Zoobot's likelihood: Dirichlet-multinomials at each question, with concentrations 1 to 101."""
     counts = torch.tensor(votes.columns, dtype=torch.float64)
-    parts = votes.nodes.parts
+    parts = votes.asked.parts
 
     def loss(values):
         concentration = 1 + 100 * torch.sigmoid(values)
@@ -152,7 +152,7 @@ def of_zoobot(design, votes):
 
     concentration = 1 + 100 / (1 + np.exp(-regressed(design, counts.shape[1], loss)))
     disk, face, bar = (concentration[:, one] / concentration[:, one].sum(axis=1, keepdims=True) for one in parts)
-    p = np.zeros((len(bar), len(NODES.classes)))
+    p = np.zeros((len(bar), len(ASKED.classes)))
     p[:, [NO_BAR, BAR]] = bar * (disk[:, 1] * face[:, 1])[:, None]
     return p
 
@@ -165,14 +165,14 @@ def trees(seeds):
             galaxies, table = simulate_survey(GALAXIES, seed, world=world, confounded=False)
             columns = [one for one in table.columns if one.endswith("_count")]
             values = {one: table[one].cast(pl.Float64).to_numpy() for one in columns}
-            gates = [one.name for one in NODES.questions]
-            votes = Votes.from_columns(NODES.tree, "bar", NODES.tree.columns(gates, columns), values, None)
-            votes = replace(votes, of_paths=NODES.of_paths)
-            truth = np.array([NODES.classes.index(one) for one in table["truth_bar"]])
+            gates = [one.name for one in ASKED.questions]
+            votes = Votes.from_columns(ASKED.tree, "bar", ASKED.tree.columns(gates, columns), values, None)
+            votes = replace(votes, asked=ASKED)
+            truth = np.array([ASKED.classes.index(one) for one in table["truth_bar"]])
             alpha = galaxies["alpha"].to_numpy()
             u = np.log(alpha / ALPHA) / ALPHA_SPREAD
             # Features that tell as much as an image might: p(class | features) follows from Bayes' theorem.
-            hot = np.eye(len(NODES.classes))
+            hot = np.eye(len(ASKED.classes))
             rng = np.random.default_rng([seed, 16])
             features = hot[truth] + NOISE * rng.normal(size=(GALAXIES, len(hot)))
             prior = np.tile(np.bincount(truth) / GALAXIES, (GALAXIES, 1))
@@ -217,13 +217,13 @@ def trees(seeds):
 def gz2_votes(name):
     """Votes of Galaxy Zoo 2 for the question, and the table, of a file."""
     table = pl.read_parquet(SHARED / name)
-    gates = [one.name for one in NODES.questions]
-    found = NODES.tree.columns(gates, table.columns)
+    gates = [one.name for one in ASKED.questions]
+    found = ASKED.tree.columns(gates, table.columns)
     names = [one for some in found.columns.values() for one in some]
     values = {one: table[one].cast(pl.Float64).fill_null(np.nan).to_numpy() for one in names}
     total = table["total_classifications"].cast(pl.Float64).to_numpy()
-    votes = Votes.from_columns(NODES.tree, "bar", found, values, total)
-    return replace(votes, of_paths=NODES.of_paths), table
+    votes = Votes.from_columns(ASKED.tree, "bar", found, values, total)
+    return replace(votes, asked=ASKED), table
 
 
 def real():
@@ -241,7 +241,7 @@ def real():
     own = replace(votes, counts={name: one[rows] for name, one in votes.counts.items()})
     curve = fit_transition(own, alpha[rows], gold=gold[rows]).transition
     print(
-        f"T from {rows.size} galaxies: {np.bincount(gold[rows]).tolist()} of {', '.join(NODES.classes)}",
+        f"T from {rows.size} galaxies: {np.bincount(gold[rows]).tolist()} of {', '.join(ASKED.classes)}",
         file=sys.stderr,
     )
 
@@ -253,7 +253,7 @@ def real():
     config = benchmark_config(PIXELS, 2 * EPOCHS).model_copy(update={"folds": FOLDS})
     images, good, _ = ImageFiles([SHARED / one for one in joined["image"]], config).load()
     assert good.all()
-    votes = Votes(votes.tree, "bar", {name: np.rint(one) for name, one in votes.counts.items()}, NODES.of_paths)
+    votes = Votes(ASKED, {name: np.rint(one) for name, one in votes.counts.items()})
     n = alpha.size
     world = World(
         "gz2_images", "", 0, alpha, votes.labels, np.empty((n, 0)), np.full(n, TRAIN), votes=votes, images=images

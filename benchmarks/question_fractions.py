@@ -67,9 +67,8 @@ def votes_case(tree, question, frame, truth, alpha, **options):
     columns = tree.columns([one.name for one in tree.gates(question)], frame.columns)
     values = {name: frame[name].to_numpy().astype(float) for some in columns.columns.values() for name in some}
     votes = Votes.from_columns(tree, question, columns, values, None)
-    classes, quantities = tree.quantities(question)
-    ends = [one.answer for one in tree.classes(question)]
-    labels = np.array([classes.index(end) if end in classes else 0 for end in ends])[votes.paths]
+    quantities = votes.asked.quantities
+    labels = np.array(votes.asked.answers_of_paths)[votes.paths]
     return Case(labels, alpha, truth, quantities, votes.paths, votes.log_odds, **options)
 
 

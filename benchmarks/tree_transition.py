@@ -75,7 +75,7 @@ def networks(repeats):
         scores = [np.array(one) for one in t.votes]
         scores[0][3] = scores[0][2]  # bars do not change the answers to the first question
         scores[1][3] = scores[1][2]
-        apart = type(t)(t.nodes, scores, scores, t.overdispersion, t.center, t.scale)
+        apart = type(t)(t.asked, scores, scores, t.overdispersion, t.center, t.scale)
         curves = {
             "the true T of paths": t,
             f"T of paths from {GOLD} gold labels": of_gold,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truemorph.errors import InputError
-from truemorph.questions import MOST_PATHS, Quantity, Question, Tree, VoteColumns, Votes, read_tree
+from truemorph.questions import MOST_PATHS, Asked, Quantity, Question, Tree, VoteColumns, Votes, read_tree
 
 TREES = sorted(one.name.removesuffix(".toml") for one in (resources.files("truemorph") / "trees").iterdir())
 OWN = {
@@ -52,30 +52,32 @@ def test_classes_are_paths_through_the_gates():
 
 
 def test_a_quantity_is_a_ratio_of_sums_of_classes():
-    classes, quantities = read_tree("gz2").quantities("bar")
+    asked = Asked(read_tree("gz2"), "bar")
+    classes, quantities = asked.answers, asked.quantities
     assert classes == ("does not apply", "no bar", "bar")
     fractions = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])
     by_name = {one.name: one.of(fractions) for one in quantities}
     np.testing.assert_allclose(by_name["bar fraction"], [0.4, np.nan])
     np.testing.assert_allclose(by_name["fraction to which 'bar' applies"], [0.5, 0.0])
     # The answer "cannot tell" is none that gold labels can have; artifacts are in no denominator.
-    assert "cannot tell" not in read_tree("gz2").quantities("arms")[0]
-    assert read_tree("gz2").quantities("smooth")[0] == ("does not apply", "smooth", "disk")
+    assert "cannot tell" not in Asked(read_tree("gz2"), "arms").answers
+    assert Asked(read_tree("gz2"), "smooth").answers == ("does not apply", "smooth", "disk")
 
 
 def test_ordered_answers_have_cumulative_fractions_and_a_mean_rank():
-    _, quantities = read_tree("gz2").quantities("bulge")
+    quantities = Asked(read_tree("gz2"), "bulge").quantities
     values = {one.name: float(one.of(np.array([0.2, 0.4, 0.2, 0.1, 0.1]))) for one in quantities}
     assert values["fraction of at least obvious bulge"] == pytest.approx(0.25)
     assert values["mean rank"] == pytest.approx((0.4 + 0.4 + 0.3 + 0.4) / 0.8)
 
 
 def test_merged_answers_are_one_class():
-    tree = read_tree("gz-jwst")
-    bars = {"weak bar": "bar", "strong bar": "bar"}
-    classes, quantities = tree.quantities("bar", bars)
-    assert classes == ("does not apply", "no bar", "bar")
-    assert quantities[0].name == "bar fraction"
+    asked = Asked(read_tree("gz-jwst"), "bar")
+    weak, strong, none = (asked.numbers[one] for one in ("weak bar", "strong bar", "no bar"))
+    merged = asked.merged([[none], [weak, strong]])
+    assert [merged.numbers[one] for one in ("weak bar", "strong bar", "no bar")] == [2, 2, 1]
+    fractions = np.array([0.4, 0.3, 0.3])
+    assert merged.quantities[merged.shown.index(2)].of(fractions) == pytest.approx(0.5)
 
 
 @given(st.lists(st.lists(st.integers(0, 20), min_size=7, max_size=7), min_size=2, max_size=20))
@@ -99,7 +101,7 @@ def test_ties_get_the_more_frequent_answer():
     tree = Tree.model_validate(OWN)
     counts = {"smooth": np.array([[5, 5, 0], [0, 9, 1], [0, 7, 0], [9, 0, 0]]),
               "bar": np.array([[2, 2], [1, 3], [0, 0], [0, 4]])}  # fmt: skip
-    votes = Votes(tree, "bar", {name: some.astype(float) for name, some in counts.items()})
+    votes = Votes(Asked(tree, "bar"), {name: some.astype(float) for name, some in counts.items()})
     assert [tree.classes("bar")[k].name for k in votes.paths] == ["bar", "bar", "bar", "smooth"]
 
 

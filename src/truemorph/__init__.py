@@ -54,7 +54,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "commands.train": ["train_classifier"],
         "commands.transition": ["estimate_transition"],
         "findings": ["Finding"],
-        "questions": ["Votes", "read_tree"],
+        "questions": ["Asked", "Votes", "read_tree"],
         "report.options": ["ReportOptions"],
         "reproduce.options": ["ReproduceOptions"],
         "catalogs.physical": ["resolution"],

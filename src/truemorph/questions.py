@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib import resources
 from itertools import chain
@@ -61,6 +61,16 @@ def fraction_names(classes: Sequence[str]) -> dict[str, int]:
     if len(classes) == 2:
         return {f"{slug(classes[1])}_fraction": 1}
     return {f"fraction_{slug(name)}": k for k, name in enumerate(classes)}
+
+
+def different(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names of which no two are the same, by appending underscores."""
+    out = list[str]()
+    for name in names:
+        while name in out:
+            name += "_"
+        out.append(name)
+    return tuple(out)
 
 
 def plain_answer(text: str) -> str:
@@ -261,34 +271,6 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         """Return the answers that gold labels can have: neither outside nor unsure."""
         return [one for one in self.question(name).answers if one not in self.outside and not is_unsure(one)]
 
-    def quantities(
-        self, name: str, merged: Mapping[str, str] | None = None
-    ) -> tuple[tuple[str, ...], tuple[Quantity, ...]]:
-        """Return the classes that gold labels tell apart for a question, and the quantities that are ratios of them.
-
-        The first class is that of all galaxies to which the question does not apply. `merged` renames answers; those of
-        one name become one class.
-        """
-        question = self.question(name)
-        renamed = {answer: (merged or {}).get(answer, answer) for answer in self.gold_answers(name)}
-        answers = tuple(dict.fromkeys(renamed.values()))
-        classes, applies = (NOT_APPLICABLE, *answers), (0.0, *(1.0 for _ in answers))
-        shown = dict.fromkeys(renamed[one] for one in question.shown or renamed)
-
-        def counted(some: Collection[str]) -> tuple[float, ...]:
-            return tuple(float(one in some) for one in classes)
-
-        found = [Quantity(f"{one} fraction", counted({one}), applies) for one in shown]
-        if question.ordered:
-            found += [
-                Quantity(f"fraction of at least {one}", counted(answers[k:]), applies)
-                for k, one in enumerate(answers[2:], 2)
-            ]
-            if not merged:  # ranks of merged answers are not those of the question
-                ranks = (0.0, *(float(k) for k in range(1, len(answers) + 1)))
-                found.append(Quantity("mean rank", ranks, applies))
-        return classes, (*found, Quantity(f"fraction to which {name!r} applies", applies))
-
     def columns(self, names: Sequence[str], existing: Collection[str]) -> VoteColumns:
         """Find the columns of votes for some questions in a table: numbers of votes, or else fractions."""
         needed = [self.question(name) for name in names]
@@ -416,16 +398,24 @@ def read_tree(source: Tree | Mapping[str, Any] | str | os.PathLike[str]) -> Tree
 
 
 @dataclass(frozen=True)
-class Nodes:
-    """The questions on the paths to a question's answers, and the class that each path counts as.
+class Asked:
+    """A question with its classes, as numbers: of which class each path is, and which answer each class counts as.
+
+    A class of T(α) has one or several paths. Answers are those whose fractions are counted: 0 is "does not apply", also
+    of answers that are outside all fractions, or unsure; merged answers have one number. Names are for people.
 
     Parameters
     ----------
     tree : Tree
     question : str
-    of_paths : tuple of str
-        Class of each path, in the order of `tree.classes(question)`; default the paths themselves. Paths that gold
-        labels do not tell apart count as one class.
+    of_paths : tuple of int
+        Class of each path, in the order of `tree.classes(question)`; default: each path is a class.
+    classes : tuple of str
+        Names of the K classes.
+    answers_of_paths, answers_of_classes : tuple of int
+        Answer of each path, and of each class.
+    answers : tuple of str
+        Names of the answers, "does not apply" first.
 
     Raises
     ------
@@ -434,30 +424,83 @@ class Nodes:
 
     Examples
     --------
-    >>> nodes = Nodes(read_tree("gz2"), "bar", ("other", "other", "no bar", "bar", "other"))
-    >>> nodes.classes, [one.name for one in nodes.questions]
-    (('other', 'no bar', 'bar'), ['smooth', 'edge-on', 'bar'])
+    >>> asked = Asked.named(read_tree("gz2"), "bar", ("other", "other", "no bar", "bar", "other"))
+    >>> asked.classes, asked.of_paths, asked.answers_of_classes
+    (('other', 'no bar', 'bar'), (0, 0, 1, 2, 0), (0, 1, 2))
+    >>> asked.answers, [one.name for one in asked.questions]
+    (('does not apply', 'no bar', 'bar'), ['smooth', 'edge-on', 'bar'])
     """
 
     tree: Tree
     question: str
-    of_paths: tuple[str, ...] = ()
+    of_paths: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+    answers_of_paths: tuple[int, ...] = ()
+    answers_of_classes: tuple[int, ...] = ()
+    answers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        paths = [one.name for one in self.tree.classes(self.question)]
-        if self.of_paths and len(self.of_paths) != len(paths):
-            raise InputError(f"name the class of each of the {len(paths)} paths: {', '.join(paths)}")
-        object.__setattr__(self, "of_paths", tuple(self.of_paths or paths))
+        given = dict[str, Any]()
+        if not self.answers:
+            counted = self.tree.gold_answers(self.question)
+            numbers = {name: k for k, name in enumerate(counted, 1)}
+            of_answers = tuple(numbers.get(path.answer or "", 0) for path in self.paths)
+            given |= {"answers": (NOT_APPLICABLE, *counted), "answers_of_paths": of_answers}
+        if not self.of_paths:
+            given |= {"of_paths": tuple(range(len(self.paths))), "classes": tuple(path.name for path in self.paths)}
+            given["answers_of_classes"] = given.get("answers_of_paths", self.answers_of_paths)
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+        if len(self.of_paths) != len(self.paths) or {*self.of_paths} != {*range(len(self.classes))}:
+            listed = ", ".join(path.name for path in self.paths)
+            raise InputError(f"give the class of each of the {len(self.paths)} paths: {listed}")
+
+    @classmethod
+    def named(cls, tree: Tree, question: str, names: Sequence[str]) -> Asked:
+        """Return a question with the class of each path by name: paths of one name are one class."""
+        classes = tuple(dict.fromkeys(names))
+        asked = replace(cls(tree, question), of_paths=tuple(map(classes.index, names)), classes=classes)
+        every = list(zip(asked.paths, asked.of_paths, asked.answers_of_paths, strict=True))
+        answers = list[int]()  # that of the path whose name a class has, or else of its first path with an answer
+        for k, name in enumerate(classes):
+            own = [n for path, of, n in every if of == k and path.name == name]
+            joined = [n for _, of, n in every if of == k and n and name != NOT_APPLICABLE]
+            answers.append(next(iter(own + joined), 0))
+        groups = list[list[int]]()
+        for number in range(1, len(asked.answers)):
+            others = {n for _, k, one in every if one == number and answers[k] for _, of, n in every if of == k}
+            group = next((group for group in groups if others.intersection(group)), None)
+            if group is None:
+                groups.append([number])
+            else:
+                group.append(number)
+        return replace(asked, answers_of_classes=tuple(answers)).merged(groups)
+
+    def merged(self, groups: Sequence[Sequence[int]]) -> Asked:
+        """Return the question with each group of answers as one answer."""
+        numbers = {0: 0} | {n: k for k, group in enumerate(groups, 1) for n in group}
+        names = [self.answers[0], *(" or ".join(self.answers[n] for n in group) for group in groups)]
+        return replace(
+            self,
+            answers_of_paths=tuple(numbers[n] for n in self.answers_of_paths),
+            answers_of_classes=tuple(numbers[n] for n in self.answers_of_classes),
+            answers=different(names),
+        )
+
+    @cached_property
+    def paths(self) -> tuple[PathClass, ...]:
+        """Paths through the gates to the answers."""
+        return self.tree.classes(self.question)
 
     @cached_property
     def questions(self) -> tuple[Question, ...]:
         """Gates of the question, and the question."""
         return self.tree.gates(self.question)
 
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the K classes."""
-        return tuple(dict.fromkeys(self.of_paths))
+    @property
+    def asked(self) -> Question:
+        """The question itself."""
+        return self.questions[-1]
 
     @cached_property
     def parts(self) -> tuple[slice, ...]:
@@ -469,21 +512,59 @@ class Nodes:
     def along(self) -> np.ndarray:
         """Whether an answer is on a path, shape (number of paths, number of answers)."""
         steps = [(one.name, answer) for one in self.questions for answer in one.answers]
-        return np.array([[step in one.answers for step in steps] for one in self.tree.classes(self.question)])
+        return np.array([[step in path.answers for step in steps] for path in self.paths])
 
     @cached_property
-    def answers(self) -> tuple[str, ...]:
-        """Classes to which the question applies, without those outside all denominators; first those that are shown."""
-        asked = self.tree.question(self.question)
-        inside = [one for one in asked.answers if one not in self.tree.outside]
-        ends = zip(self.tree.classes(self.question), self.of_paths, strict=True)
-        of = {name for path, name in ends if path.answer in inside}
-        return tuple(sorted((one for one in self.classes if one in of), key=lambda one: one not in asked.shown))
+    def applies(self) -> tuple[int, ...]:
+        """Classes to which the question applies, unsure answers too; first those that are shown."""
+        shown = dict[int, bool]()
+        for path, k in zip(self.paths, self.of_paths, strict=True):
+            if path.answer is not None and path.answer not in self.tree.outside:
+                shown[k] = shown.get(k, False) or path.answer in self.asked.shown
+        return tuple(sorted(shown, key=lambda k: (not shown[k], k)))
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Number of each answer of the tree to this question."""
+        return {path.answer: n for path, n in zip(self.paths, self.answers_of_paths, strict=True) if path.answer}
+
+    def answers_in(self, other: Asked) -> tuple[int, ...]:
+        """Return the answer of each class of the same question with other classes; InputError if it has several."""
+        every = list(zip(other.of_paths, other.answers_of_paths, self.answers_of_paths, strict=True))
+        found = list[int]()
+        for number, (name, answer) in enumerate(zip(other.classes, other.answers_of_classes, strict=True)):
+            ours = {n for k, theirs, n in every if k == number and theirs == answer}
+            if len(ours) > 1:
+                apart = ", ".join(self.answers[n] for n in sorted(ours))
+                raise InputError(f"{name!r} is one answer to {self.question!r}, but {apart} are told apart elsewhere")
+            found.append(ours.pop())
+        return tuple(found)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Numbers of the answers whose fractions are shown."""
+        shown = dict.fromkeys(self.numbers[name] for name in self.asked.shown)
+        return tuple(shown or range(1, len(self.answers)))
+
+    @cached_property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """What is quoted of the fractions of answers: ratios, and last the fraction to which the question applies."""
+        n = len(self.answers)
+        every, applies = np.eye(n), (0.0, *(1.0 for _ in self.answers[1:]))
+        found = [Quantity(f"{self.answers[k]} fraction", tuple(every[k].tolist()), applies) for k in self.shown]
+        if self.asked.ordered:
+            found += [
+                Quantity(f"fraction of at least {self.answers[k]}", tuple(every[k:].sum(axis=0).tolist()), applies)
+                for k in range(3, n)
+            ]
+            if n == 1 + len(self.tree.gold_answers(self.question)):  # ranks of merged answers are not those of all
+                found.append(Quantity("mean rank", tuple(map(float, range(n))), applies))
+        return (*found, Quantity(f"fraction to which {self.question!r} applies", applies))
 
     def votes(self, columns: np.ndarray) -> Votes:
         """Return votes from numbers for the answers to all questions, shape (N, A)."""
         counts = {one.name: columns[:, part] for one, part in zip(self.questions, self.parts, strict=True)}
-        return Votes(self.tree, self.question, counts, self.of_paths)
+        return Votes(self, counts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -498,13 +579,20 @@ class Nodes:
         ]
         every = {answer for one in self.questions for answer in one.answers}
         outside = [one for one in self.tree.outside if one in every]
+        numbers = {name: list(getattr(self, name)) for name in _OF_ASKED}
         tree = {"name": self.tree.name, "questions": asked, "outside": outside}
-        return {"tree": tree, "question": self.question, "of_paths": list(self.of_paths)}
+        return {"tree": tree, "question": self.question, **numbers}
 
     @classmethod
-    def from_dict(cls, described: Mapping[str, Any]) -> Nodes:
-        """Rebuild it from what `to_dict` returns."""
-        return cls(read_tree(described["tree"]), described["question"], tuple(described["of_paths"]))
+    def from_dict(cls, described: Mapping[str, Any]) -> Asked:
+        """Rebuild it from what `to_dict` returns; version 0.2 named the class of each path."""
+        tree, question = read_tree(described["tree"]), described["question"]
+        if "classes" not in described:
+            return cls.named(tree, question, described["of_paths"])
+        return cls(tree, question, **{name: tuple(described[name]) for name in _OF_ASKED})
+
+
+_OF_ASKED = ("of_paths", "classes", "answers_of_paths", "answers_of_classes", "answers")
 
 
 @dataclass(frozen=True)
@@ -513,9 +601,10 @@ class Head:
 
     question: str | None  # None: the two classes of a catalogue, such as smooth and disk
     classes: tuple[str, ...]
-    answers: tuple[str, ...]  # classes whose fractions are counted: the answers, or the second of two classes
+    numbers: tuple[int, ...]  # of the classes whose fractions are counted: to which it applies, or the second of two
     columns: tuple[str, ...]  # names of the classes that no other question has
     start: int = 0
+    asked: Asked | None = None
 
     @property
     def part(self) -> slice:
@@ -523,21 +612,21 @@ class Head:
         return slice(self.start, self.start + len(self.classes))
 
     @property
-    def numbers(self) -> list[int]:
-        """Numbers of the answers among these classes."""
-        return [self.classes.index(one) for one in self.answers]
+    def answers(self) -> tuple[str, ...]:
+        """Names of the classes whose fractions are counted."""
+        return tuple(self.classes[k] for k in self.numbers)
 
     def name(self, what: str) -> str:
         """Return the name of a column about this question."""
         return what if self.question is None else f"{what}_{slug(self.question)}"
 
 
-def heads_of(questions: Sequence[Nodes]) -> tuple[Head, ...]:
+def heads_of(questions: Sequence[Asked]) -> tuple[Head, ...]:
     """Return the classes of questions side by side; where two questions share a name, columns have the question too."""
-    every, heads, start = [one for nodes in questions for one in nodes.classes], list[Head](), 0
-    for nodes in questions:
-        columns = tuple(f"{one} {nodes.question}" if every.count(one) > 1 else one for one in nodes.classes)
-        heads.append(Head(nodes.question, nodes.classes, nodes.answers, columns, start))
+    every, heads, start = [name for asked in questions for name in asked.classes], list[Head](), 0
+    for asked in questions:
+        columns = tuple(f"{name} {asked.question}" if every.count(name) > 1 else name for name in asked.classes)
+        heads.append(Head(asked.question, asked.classes, asked.applies, columns, start, asked))
         start += len(columns)
     return tuple(heads)
 
@@ -553,50 +642,39 @@ class Votes:
 
     Parameters
     ----------
-    tree : Tree
-        As `read_tree` returns it.
-    question : str
+    asked : Asked
+        The question, and the classes of the paths through its gates.
     counts : dict of str to array, shape (N, A)
-        Votes for the A answers to each question, by its name.
-    of_paths : tuple of str, optional
-        Class of each path in the order of `tree.classes(question)`, where gold labels do not tell all of them apart.
+        Votes for the A answers to each of its questions, by name.
 
     Examples
     --------
     >>> counts = {"smooth": [[9, 30, 1]], "edge-on": [[2, 28]], "bar": [[8, 20]]}
-    >>> votes = Votes(read_tree("gz2"), "bar", {name: np.array(some) for name, some in counts.items()})
-    >>> votes.columns.shape, votes.nodes.classes[votes.labels[0]]
+    >>> votes = Votes(Asked(read_tree("gz2"), "bar"), {name: np.array(some) for name, some in counts.items()})
+    >>> votes.columns.shape, votes.asked.classes[votes.labels[0]]
     ((1, 7), 'bar')
     """
 
-    tree: Tree
-    question: str
+    asked: Asked
     counts: dict[str, np.ndarray]
-    of_paths: tuple[str, ...] = ()
-
-    @cached_property
-    def nodes(self) -> Nodes:
-        """The questions, and the classes of the paths through them."""
-        return Nodes(self.tree, self.question, self.of_paths)
 
     @property
     def columns(self) -> np.ndarray:
         """Votes for the answers to all questions, shape (N, A)."""
-        return np.column_stack([self.counts[one.name] for one in self.nodes.questions])
+        return np.column_stack([self.counts[one.name] for one in self.asked.questions])
 
     @property
     def labels(self) -> np.ndarray:
         """Class of the majority path, shape (N,)."""
-        return np.array([self.nodes.classes.index(one) for one in self.nodes.of_paths])[self.paths]
+        return np.array(self.asked.of_paths)[self.paths]
 
     def __repr__(self) -> str:
-        return f"Votes({len(self.columns)} galaxies, {self.question!r} of the tree {self.tree.name})"
+        return f"Votes({len(self.columns)} galaxies, {self.asked.question!r} of the tree {self.asked.tree.name})"
 
     @classmethod
-    def of_labels(cls, tree: Tree, question: str, paths: np.ndarray, of_paths: tuple[str, ...] = ()) -> Votes:
+    def of_labels(cls, asked: Asked, paths: np.ndarray) -> Votes:
         """Return labels as votes: one for each answer on the path of a galaxy, whose numbers have the shape (N,)."""
-        nodes = Nodes(tree, question, of_paths)
-        return nodes.votes(nodes.along[paths].astype(float))
+        return asked.votes(asked.along[paths].astype(float))
 
     @cached_property
     def paths(self) -> np.ndarray:
@@ -611,12 +689,11 @@ class Votes:
             often = np.bincount(most[clear].argmax(axis=1), minlength=votes.shape[1])
             # Among tied answers, the most frequent: its count decides where the votes are equal.
             chosen[name] = np.where(most, often + 1, 0).argmax(axis=1)
-        classes = self.tree.classes(self.question)
         found = np.full(len(next(iter(chosen.values()))), -1)
-        for number, one in enumerate(classes):
+        for number, path in enumerate(self.asked.paths):
             along = np.ones(found.size, dtype=bool)
-            for name, answer in one.answers:
-                along &= chosen[name] == list(self.tree.question(name).answers).index(answer)
+            for name, answer in path.answers:
+                along &= chosen[name] == list(self.asked.tree.question(name).answers).index(answer)
             found[along] = number
         return found
 
@@ -627,10 +704,10 @@ class Votes:
         One vote more is shared by all answers to a question, so that a galaxy without votes has equal fractions.
         """
         fractions = {name: (k + 1 / k.shape[1]) / (k.sum(axis=1, keepdims=True) + 1) for name, k in self.counts.items()}
-        numbers = {name: list(self.tree.question(name).answers) for name in self.counts}
+        numbers = {name: list(self.asked.tree.question(name).answers) for name in self.counts}
         products = [
-            np.prod([fractions[name][:, numbers[name].index(answer)] for name, answer in one.answers], axis=0)
-            for one in self.tree.classes(self.question)
+            np.prod([fractions[name][:, numbers[name].index(answer)] for name, answer in path.answers], axis=0)
+            for path in self.asked.paths
         ]
         return np.stack(products, axis=1)
 
@@ -638,14 +715,15 @@ class Votes:
     def log_odds(self) -> np.ndarray:
         """Log-odds of the votes at every gate and for every answer but the most frequent one, shape (N, P).
 
-        ln[(k + ½) / (n - k + ½)] for k of n votes: a galaxy without votes has 0.
+        ln[(k + ½) / (n - k + ½)] for k of n votes: a galaxy without votes has 0. Answers that nobody gave have none.
         """
         columns = []
         for votes in self.counts.values():
             n = votes.sum(axis=1)
-            some = np.delete(votes, votes.sum(axis=0).argmax(), axis=1)
+            total = votes.sum(axis=0)
+            some = votes[:, (total > 0) & (np.arange(total.size) != total.argmax())]
             columns += [np.log((k + 0.5) / (n - k + 0.5)) for k in some.T]
-        return np.column_stack(columns)
+        return np.column_stack(columns) if columns else np.empty((self.columns.shape[0], 0))
 
     @classmethod
     def from_columns(
@@ -673,4 +751,4 @@ class Votes:
                     ]
                     reached[one.name] = np.sum(before, axis=0)
             arrays = {name: part * reached[name][:, None] for name, part in arrays.items()}
-        return cls(tree, question, arrays)
+        return cls(Asked(tree, question), arrays)

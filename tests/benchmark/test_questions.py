@@ -8,9 +8,9 @@ import pytest
 
 from truemorph.benchmark.leaderboard import BOARDS, Plan, run_plan
 from truemorph.benchmark.questions import (
+    ASKED,
     BAR,
     BAR_METHODS,
-    NODES,
     answer_scores,
     draw_votes,
     known_transition,
@@ -33,7 +33,7 @@ def test_votes_follow_the_known_transition():
     transition = known_transition()
     classes, alpha = np.random.default_rng(0).integers(0, 4, 20_000), np.full(20_000, 11.0)
     votes = draw_votes(transition, classes, alpha, 0)
-    for question, log_mean in zip(NODES.questions, transition.log_answers(alpha[:1], votes=True), strict=True):
+    for question, log_mean in zip(ASKED.questions, transition.log_answers(alpha[:1], votes=True), strict=True):
         for k in range(4):
             counts = votes.counts[question.name][classes == k].sum(axis=0)
             np.testing.assert_allclose(counts / counts.sum(), np.exp(log_mean[0, k]), atol=0.02)

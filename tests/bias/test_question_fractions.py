@@ -7,9 +7,9 @@ from conftest import codes, some_known
 from truemorph.bias.binning import Bins
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.errors import InputError
-from truemorph.questions import Quantity, read_tree
+from truemorph.questions import Asked, Quantity, read_tree
 
-BAR = read_tree("gz2").quantities("bar")[1]
+BAR = Asked(read_tree("gz2"), "bar").quantities
 
 
 def barred(n=2_000, seed=0, p_bar=0.35, p_disk=0.6):

@@ -17,11 +17,11 @@ from truemorph.bias.curves import ConstantTransition
 from truemorph.bias.families import transition_from_dict
 from truemorph.bias.vote_model import VoteModel
 from truemorph.errors import InputError
-from truemorph.questions import Nodes
+from truemorph.questions import Asked
 
 TREE = read_tree("gz2")
 OF_PATHS = ("smooth", "edge-on", "no bar", "bar", "smooth")  # artifacts count as smooth
-NODES = Nodes(TREE, "bar", OF_PATHS)
+ASKED = Asked.named(TREE, "bar", OF_PATHS)
 # Scores relative to the first answer, (class, answer, term), of each question: bars show in the first question, too.
 TRUE = [
     np.array([[[-3, 0.1], [-3, 0]], [[0.5, 0.8], [-3, 0]], [[0.3, 1], [-3, 0]], [[1.6, 0.6], [-3, 0]]], dtype=float),
@@ -36,7 +36,7 @@ CENTER, SCALE = np.log(14), 0.45
 def known(labels=None):
     """T(α) of these scores; of labels, by default the same."""
     full = [np.pad(one, ((0, 0), (1, 0), (0, 0))).tolist() for one in TRUE]
-    return TreeTransition(NODES, labels or full, full, RHO, (CENTER,), (SCALE,))
+    return TreeTransition(ASKED, labels or full, full, RHO, (CENTER,), (SCALE,))
 
 
 def voted(n, seed, classes=None):
@@ -45,7 +45,7 @@ def voted(n, seed, classes=None):
     u = rng.normal(size=n)
     classes = rng.choice(4, n, p=SHARES) if classes is None else classes
     reached, counts = rng.integers(30, 50, n), {}
-    for question, scores, rho in zip(NODES.questions, TRUE, RHO, strict=True):
+    for question, scores, rho in zip(ASKED.questions, TRUE, RHO, strict=True):
         given_class = scores[classes]
         at = np.pad(given_class[..., 0] + given_class[..., 1] * u[:, None], ((0, 0), (1, 0)))
         concentration = ((1 - np.array(rho)) / rho)[classes]
@@ -53,7 +53,7 @@ def voted(n, seed, classes=None):
         p = gammas / gammas.sum(axis=1, keepdims=True)
         counts[question.name] = rng.multinomial(reached, p)
         reached = counts[question.name][:, 1]
-    return Votes(TREE, "bar", counts, OF_PATHS), np.exp(CENTER + SCALE * u), classes
+    return Votes(ASKED, counts), np.exp(CENTER + SCALE * u), classes
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_log_votes_is_the_dirichlet_multinomial_of_scipy(fitted):
     found = t.log_votes(votes.columns[rows], alpha[rows])
     means = [np.exp(one) for one in t.log_answers(alpha[rows], votes=True)]
     expected = np.zeros((50, 4))
-    for question, mean, rho in zip(NODES.questions, means, RHO, strict=True):
+    for question, mean, rho in zip(ASKED.questions, means, RHO, strict=True):
         for k in range(4):
             k_of = votes.counts[question.name][rows]
             expected[:, k] += dirichlet_multinomial(mean[:, k] * (1 - rho[k]) / rho[k], k_of.sum(axis=1)).logpmf(k_of)
@@ -134,7 +134,7 @@ def test_labels_are_products_along_their_path(fitted):
 def test_labels_alone_give_the_t_of_labels(fitted):
     votes, alpha, classes, fit = fitted
     gold = np.where(np.arange(alpha.size) < 900, classes, -1)
-    labels = Votes.of_labels(TREE, "bar", votes.paths, OF_PATHS)
+    labels = Votes.of_labels(ASKED, votes.paths)
     alone = fit_transition(labels, alpha, gold=gold)
     np.testing.assert_allclose(alone.transition.matrix(alpha), fit.transition.matrix(alpha), atol=1e-6)
     with pytest.raises(InputError, match="of labels"):
@@ -142,13 +142,13 @@ def test_labels_alone_give_the_t_of_labels(fitted):
 
 
 def test_one_question_with_two_classes_is_the_model_of_votes_for_two_classes():
-    nodes = Nodes(
+    asked = Asked(
         read_tree({"name": "flat", "questions": [{"name": "smooth", "answers": {"smooth": ["a"], "disk": ["b"]}}]}),
         "smooth",
     )
     flip, false, rho = 0.3, 0.1, (0.15, 0.25)
     scores = [[[[0, 0], [np.log(false / (1 - false)), 0]], [[0, 0], [np.log((1 - flip) / flip), 0]]]]
-    t = TreeTransition(nodes, scores, scores, [rho])
+    t = TreeTransition(asked, scores, scores, [rho])
     model = VoteModel(ConstantTransition(flip, false), np.array(rho), (np.array([40]), np.array([1.0])), SHARES[:2])
     votes, alpha = np.random.default_rng(0).integers(0, 40, (30, 2)), np.linspace(3, 50, 30)
     np.testing.assert_allclose(t.log_votes(votes, alpha), model.log_probabilities(votes, alpha), atol=1e-9)
@@ -165,7 +165,7 @@ def test_one_question_with_two_classes_is_the_model_of_votes_for_two_classes():
 def test_the_loss_does_not_depend_on_the_order_of_classes_and_has_the_right_gradient(logits, votes, alpha, order):
     t, order = known(), list(order)
     tables = [np.array(one)[order].tolist() for one in t.votes]
-    other = TreeTransition(NODES, tables, tables, np.array(RHO)[:, order].tolist(), (CENTER,), (SCALE,))
+    other = TreeTransition(ASKED, tables, tables, np.array(RHO)[:, order].tolist(), (CENTER,), (SCALE,))
     given_logits = torch.tensor(logits, requires_grad=True)
     observed = torch.tensor(votes), torch.tensor(alpha)
     losses = DebiasedLoss(t, "none")(given_logits, *observed)
@@ -177,7 +177,7 @@ def test_the_loss_does_not_depend_on_the_order_of_classes_and_has_the_right_grad
     losses.sum().backward()
     after = posterior(p, votes, alpha, t)
     np.testing.assert_allclose(given_logits.grad, p - after, atol=1e-8)
-    np.testing.assert_allclose(label_quality(p, votes, alpha, t), after[np.arange(6), NODES.votes(votes).labels])
+    np.testing.assert_allclose(label_quality(p, votes, alpha, t), after[np.arange(6), ASKED.votes(votes).labels])
 
 
 def test_a_node_without_votes_gives_a_factor_of_1(fitted):
@@ -186,7 +186,7 @@ def test_a_node_without_votes_gives_a_factor_of_1(fitted):
     alpha = np.array([9.0, 30.0])
     found = t.log_votes(votes, alpha)
     np.testing.assert_array_equal(found[1], 0)
-    alone = Nodes(TREE, "smooth", ("smooth", "no bar", "smooth"))
+    alone = Asked.named(TREE, "smooth", ("smooth", "no bar", "smooth"))
     of_root = [np.array(t.votes[0])[[0, 2]].tolist()]
     root = TreeTransition(alone, of_root, of_root, [[RHO[0][0], RHO[0][2]]], (CENTER,), (SCALE,))
     np.testing.assert_allclose(found[:1, [0, 2]], root.log_votes(votes[:1, :3], alpha[:1]), atol=1e-12)

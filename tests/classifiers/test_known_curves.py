@@ -16,7 +16,7 @@ from truemorph.commands.label import label_galaxies
 from truemorph.commands.train import train_classifier
 from truemorph.config import run_config, run_toml
 from truemorph.errors import InputError
-from truemorph.questions import Votes, read_tree
+from truemorph.questions import Asked, Votes, read_tree
 from truemorph.simulate.catalogues import simulate_catalogue
 from truemorph.tables import CatalogTable, read_table, write_table
 
@@ -140,7 +140,9 @@ def test_gold_labels_that_were_selected_by_label_have_inverse_probability_weight
 def test_a_model_folder_holds_t_of_paths(prepared, tmp_path):
     trained = train_classifier(prepared, out=tmp_path / "m", naive=True, **DCV14)
     frame = read_catalogue(prepared).frame
-    votes = Votes.of_labels(read_tree("gz2"), "smooth", frame["label"].to_numpy(), ("smooth", "disk", "smooth"))
+    votes = Votes.of_labels(
+        Asked.named(read_tree("gz2"), "smooth", ("smooth", "disk", "smooth")), frame["label"].to_numpy()
+    )
     fit = fit_transition(votes, frame["alpha"].to_numpy(), gold=frame["gold"].fill_null(-1).to_numpy())
     described = {**trained.model.described, "transition": fit.to_dict()}
     again = load(save_classifier(replace(trained.model, described=described), tmp_path / "tree"))

@@ -16,7 +16,7 @@ from truemorph.questions import heads_of
 def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, questions=(), **config):
     """A model with random weights that assigns half of `pictures` to each class; `change` modifies it.
 
-    Or one that answers `questions` (Nodes).
+    Or one that answers `questions` (Asked).
     """
     settings = tiny(backbone=backbone, image_size=size, folds=members, **config)
     torch.manual_seed(1)

@@ -11,7 +11,7 @@ from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.explain.profiles import RADIUS, aligned, radial_profiles
 from truemorph.explain.study import PIXELS, RADII, Galaxies, compare, explain, galaxies_of
 from truemorph.images.shapes import measure_shapes
-from truemorph.questions import Nodes, read_tree
+from truemorph.questions import Asked, read_tree
 
 N = 24
 
@@ -104,7 +104,7 @@ def test_one_galaxy_is_explained_and_none_raises_an_error(model):
 
 
 def test_classes_of_questions_are_explained_by_name():
-    model = model_of(questions=[Nodes(read_tree("gz2"), one) for one in ("bar", "spiral")])
+    model = model_of(questions=[Asked(read_tree("gz2"), one) for one in ("bar", "spiral")])
     pixels, (bar, spiral) = pictures(N), model.heads
     p = model.probabilities(pixels)
     barred = np.flatnonzero(p[:, bar.part].argmax(axis=1) == bar.classes.index("bar"))

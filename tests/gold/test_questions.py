@@ -20,11 +20,12 @@ from truemorph.gold.plan import make_plan
 from truemorph.gold.server import make_app
 from truemorph.gold.session import open_session
 from truemorph.gold.strata import Strata
-from truemorph.questions import SMOOTH_OR_DISK, Quantity, read_tree
+from truemorph.questions import SMOOTH_OR_DISK, Asked, Quantity, read_tree
 from truemorph.tables import CatalogTable
 
 GZ2 = read_tree("gz2")
-CLASSES, QUANTITIES = GZ2.quantities("bar")
+BAR = Asked(GZ2, "bar")
+CLASSES, QUANTITIES = BAR.answers, BAR.quantities
 
 
 @pytest.fixture(scope="module")

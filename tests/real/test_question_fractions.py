@@ -29,9 +29,8 @@ def bars(shared_data):
 @pytest.mark.parametrize(("n_gold", "most"), [(150, 0.075), (300, 0.050)])
 def test_bar_fractions_with_resolution(bars, n_gold, most):
     votes, truth, alpha = bars
-    classes, quantities = votes.tree.quantities("bar")
-    ends = [one.answer for one in votes.tree.classes("bar")]
-    labels = np.array([classes.index(end) if end in classes else 0 for end in ends])[votes.paths]
+    quantities = votes.asked.quantities
+    labels = np.array(votes.asked.answers_of_paths)[votes.paths]
     bins = Bins.cut(alpha, 8)
     true = bins.sums(truth == 2) / bins.sums(truth > 0)
     errors, alone, inside = [], [], []

@@ -15,7 +15,7 @@ from truemorph.bias.calibration import calibration
 from truemorph.bias.fitting import fit_transition
 from truemorph.commands.bias import measure_bias
 from truemorph.commands.prepare import prepare_catalogue
-from truemorph.questions import Votes, read_tree
+from truemorph.questions import Asked, Votes, read_tree
 
 # Standard deviation of the PSF of HST's ACS, in arcsec.
 SIGMA = 0.1 / 2.3548
@@ -48,7 +48,7 @@ def redshifted(folder, question="bar"):
     for name, counts in votes.counts.items():
         summed[name] = np.zeros((lowest.size, counts.shape[1]))
         np.add.at(summed[name], galaxy[first], counts[first])
-    classes = Votes(votes.tree, question, summed).paths[galaxy]
+    classes = Votes(Asked(votes.asked.tree, question), summed).paths[galaxy]
     return votes, alpha, frame["mu_max_i"].to_numpy().astype(float), classes, galaxy, after
 
 
@@ -90,7 +90,8 @@ def bars(shared_data):
 def with_expert_bars(folder):
     """Votes, α and gold labels of Galaxy Zoo 2 galaxies."""
     frame = pl.read_parquet(folder / "gz2_tree.parquet").drop_nulls(["bar_nair", "petroR90", "t_type"])
-    votes = replace(read_votes("gz2", "bar", frame), of_paths=("smooth", "edge-on", "no bar", "bar", "smooth"))
+    votes = read_votes("gz2", "bar", frame)
+    votes = replace(votes, asked=Asked.named(votes.asked.tree, "bar", ("smooth", "edge-on", "no bar", "bar", "smooth")))
     late, round_ = frame["t_type"].to_numpy() >= -3, frame["axis_ratio"].to_numpy() > 0.5
     gold = np.where(~late, 0, np.where(~round_, 1, np.where(frame["bar_nair"].to_numpy() > 0, 3, 2)))
     return votes, frame["petroR90"].to_numpy() / (1.1 / 2.3548), gold

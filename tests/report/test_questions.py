@@ -22,7 +22,7 @@ from truemorph.commands.transition import estimate_transition
 from truemorph.config import training_config
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.questions import Nodes, columns_of, heads_of, read_tree
+from truemorph.questions import Asked, columns_of, heads_of, read_tree
 from truemorph.report.answer_changes import changed_answers
 from truemorph.report.answers import answers_to
 from truemorph.report.changes import PICTURE
@@ -127,7 +127,7 @@ def test_labels_of_others_are_shown_in_the_bins_of_the_estimate(galaxies):
 def test_fractions_are_read_as_they_were_written(galaxies):
     again = Estimate.read(galaxies / "bar.json").fractions
     assert again.to_dict() == PopulationFractions.from_dict(again.to_dict(), again.samples).to_dict()
-    assert again.quantities == read_tree("gz2").quantities("bar")[1]
+    assert again.quantities == Asked(read_tree("gz2"), "bar").quantities
     assert again.draws(5).shape == (5, 4, 3)
 
 
@@ -151,10 +151,10 @@ def test_galaxies_whose_answer_changes_follow_from_the_estimate_and_their_votes(
     found = write_report(estimate, out=galaxies / "changes.html", options=options)
     frame = pl.read_parquet(galaxies / "cat.parquet")
     fractions, transition, alpha = estimate.fractions, estimate.transition, frame["alpha"].to_numpy()
-    assert transition.nodes.classes == fractions.classes == ("does not apply", "no bar", "bar")
+    assert transition.asked.classes == fractions.classes == ("does not apply", "no bar", "bar")
     prior = fractions.fractions[np.digitize(alpha, fractions.edges[1:-1])]
     p = posterior(prior, path_observations(frame, transition, "here"), alpha, transition)
-    changed = p.argmax(axis=1) != path_labels(frame, transition.nodes, "here")
+    changed = p.argmax(axis=1) != path_labels(frame, transition.asked, "here")
     assert 0 < changed.sum() == found.content["changed"]["bar"] < frame.height
     listed = read_table(galaxies / "changes_files" / "changed_bar.ecsv").frame
     assert sorted(listed["object_id"]) == sorted(frame["object_id"].cast(pl.String).filter(pl.Series(changed)))
@@ -164,18 +164,18 @@ def test_galaxies_whose_answer_changes_follow_from_the_estimate_and_their_votes(
     assert listed["most_probable"].to_list() == [fractions.classes[k] for k in expected.argmax(axis=1)]
     assert (np.diff(expected.max(axis=1)) <= 1e-12).all()
     page = (galaxies / "changes.html").read_text(encoding="utf-8")
-    lost = (path_labels(frame, transition.nodes, "here") == 0) & (p.argmax(axis=1) == 2)
+    lost = (path_labels(frame, transition.asked, "here") == 0) & (p.argmax(axis=1) == 2)
     assert f"<td>{lost.sum():,}</td>" in page
 
 
-def network(folder, name, nodes, curves, seed):
+def network(folder, name, questions, curves, seed):
     """A network that answers questions, without weights, and a table of its labels with random probabilities."""
-    heads = heads_of(nodes)
+    heads = heads_of(questions)
     described = describe(
         training_config("quick"),
         curves[0],
         further_transitions=curves[1:],
-        questions=[one.to_dict() for one in nodes],
+        questions=[one.to_dict() for one in questions],
         classes=[one for head in heads for one in head.columns],
         catalogue={},
         members=1,
@@ -196,9 +196,12 @@ def network(folder, name, nodes, curves, seed):
 def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
     frame, tree = pl.read_parquet(galaxies / "cat.parquet"), read_tree("gz2")
     estimates = {one: Estimate.read(galaxies / f"{one}.json") for one in ("bar", "spiral")}
-    curves, nodes = [one.to_dict() for one in estimates.values()], [one.transition.nodes for one in estimates.values()]
-    both, labels = network(galaxies, "both", nodes, curves, 1)
-    whole = Nodes(tree, "bar")
+    curves, questions = (
+        [one.to_dict() for one in estimates.values()],
+        [one.transition.asked for one in estimates.values()],
+    )
+    both, labels = network(galaxies, "both", questions, curves, 1)
+    whole = Asked(tree, "bar")
     correct = transition_to_dict(MatrixTransition.identity(len(whole.classes))) | {"question": "bar"}
     naive, of_naive = network(galaxies, "naive", [whole], [correct], 2)
     files = [galaxies / f"{one}.parquet" for one in ("both", "naive")]
@@ -222,7 +225,7 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
     p = labels.select(columns_of("p", both.heads[0].columns)).to_numpy()
     transition = estimates["bar"].transition
     after = posterior(p, path_observations(frame, transition, "here"), frame["alpha"].to_numpy(), transition)
-    changed = after.argmax(axis=1) != path_labels(frame, transition.nodes, "here")
+    changed = after.argmax(axis=1) != path_labels(frame, transition.asked, "here")
     assert found.content["changed"]["bar"] == changed.sum()
     problems = {(one["code"], one["severity"]) for one in found.content["findings"]}
     assert ("labels-not-predicted", "problem") in problems  # random probabilities do not predict the votes
@@ -233,13 +236,13 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
 
 def test_a_pictures_p_of_a_merged_answer_is_the_sum_of_what_was_merged(galaxies):
     estimate = Estimate.read(galaxies / "bar.json")
-    model, labels = network(galaxies, "merged", [estimate.transition.nodes], [estimate.to_dict()], 6)
+    model, labels = network(galaxies, "merged", [estimate.transition.asked], [estimate.to_dict()], 6)
     rows = labels.with_columns(pl.col("object_id").cast(pl.String))
-    catalogue, of_bars = read_catalogue(galaxies / "cat.parquet"), estimate.fractions.quantities[0]
+    catalogue, transition = read_catalogue(galaxies / "cat.parquet"), estimate.transition
     p, ratios = labels.select("p_bar", "p_no_bar").to_numpy(), []
-    for numerator in (of_bars.numerator, of_bars.denominator):  # bars; all answers merged into one
-        quantities = (replace(of_bars, numerator=numerator), *estimate.fractions.quantities[1:])
-        one = replace(estimate, fractions=replace(estimate.fractions, quantities=quantities))
+    for groups in ([[1], [2]], [[1, 2]]):  # bars; all answers merged into one
+        merged = replace(transition, asked=transition.asked.merged(groups))
+        one = replace(estimate, fit=replace(estimate.fit, transition=merged))
         answers = answers_to(one, catalogue, {"merged": model}, {"merged": rows}, ReportOptions(maps=0), [])
         ratios.append(changed_answers(answers, 0).frame[PICTURE].to_numpy())
     np.testing.assert_allclose(ratios[0], p[:, 0] / p.sum(axis=1))
@@ -253,7 +256,7 @@ def test_networks_that_answer_different_questions_are_on_one_page(galaxies):
         folder.mkdir()
         (folder / "run.toml").touch()
         pl.DataFrame({"epoch": [0, 1], "held_out_loss": [0.7, 0.6]}).write_csv(folder / "history.csv")
-        model, _ = network(galaxies, folder.name, [estimate.transition.nodes], [estimate.to_dict()], seed)
+        model, _ = network(galaxies, folder.name, [estimate.transition.asked], [estimate.to_dict()], seed)
         described = model.described | {"catalogue": {"sha256": "of both"}}
         models.append(replace(model, folder=folder, described=described))
         estimates.append(estimate)
@@ -266,10 +269,10 @@ def test_networks_that_answer_different_questions_are_on_one_page(galaxies):
 
 
 def test_a_naive_network_that_says_nearly_always_the_same_is_named(galaxies):
-    estimate, nodes = Estimate.read(galaxies / "bar.json"), Nodes(read_tree("gz2"), "bar")
-    correct = transition_to_dict(MatrixTransition.identity(len(nodes.classes))) | {"question": "bar"}
-    model, labels = network(galaxies, "same", [nodes], [correct], 3)
-    p = zip(columns_of("p", nodes.classes), (0.1, 0.1, 0.2, 0.6, 0.0), strict=True)
+    estimate, questions = Estimate.read(galaxies / "bar.json"), Asked(read_tree("gz2"), "bar")
+    correct = transition_to_dict(MatrixTransition.identity(len(questions.classes))) | {"question": "bar"}
+    model, labels = network(galaxies, "same", [questions], [correct], 3)
+    p = zip(columns_of("p", questions.classes), (0.1, 0.1, 0.2, 0.6, 0.0), strict=True)
     same = labels.with_columns(pl.lit(value).alias(name) for name, value in p)
     write_table(CatalogTable(same, metadata={"model_hash": "same"}), galaxies / "same.parquet")
     options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "same.parquet"], maps=0, bootstrap=0)
@@ -295,7 +298,7 @@ def test_what_does_not_go_together_is_refused(given, options, galaxies, tmp_path
 
 def test_networks_without_their_estimate_are_refused(galaxies):
     estimate = Estimate.read(galaxies / "spiral.json")
-    model, _ = network(galaxies, "lone", [estimate.transition.nodes], [estimate.to_dict()], 4)
+    model, _ = network(galaxies, "lone", [estimate.transition.asked], [estimate.to_dict()], 4)
     options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "lone.parquet"])
     with pytest.raises(InputError, match="spiral"):
         write_report(model, Estimate.read(galaxies / "bar.json"), out=galaxies / "no.html", options=options)

@@ -33,7 +33,7 @@ from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.scores import score
 from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.sampling import TRAIN, UNUSED, VALIDATION
-from truemorph.questions import Nodes, Votes, read_tree
+from truemorph.questions import Asked, Votes, read_tree
 from truemorph.simulate.annotate import VOLUNTEERS
 from truemorph.simulate.survey import INTRINSIC, TREE, simulate_survey
 
@@ -41,7 +41,7 @@ BAR = "bar"
 BAR_CLASSES = ("no bar", "bar")
 BAR_WORLDS = ("plain", "gate by bar", "real bars")
 # Artifacts, of which the worlds have none, count as smooth.
-NODES = Nodes(read_tree(TREE), BAR, ("smooth", "edge-on", *BAR_CLASSES, "smooth"))
+ASKED = Asked.named(read_tree(TREE), BAR, ("smooth", "edge-on", *BAR_CLASSES, "smooth"))
 _FEWEST_VOTES = 10  # for the question, in samples that are cut (Willett et al. 2013)
 # Rotations and shifts that interpolate blur small training images. Others look sharper, so that too many have bars:
 # +0.03 of the bar fraction, even of networks trained on true classes (docs/validation.md).
@@ -63,17 +63,17 @@ _OVERDISPERSION = 0.2
 def known_transition() -> TreeTransition:
     """Return T of paths of the volunteers who look at degraded EFIGI images."""
     scores = [[[[0, 0], *answers] for answers in every] for every in _SCORES]
-    rho = ((_OVERDISPERSION,) * len(NODES.classes),) * len(NODES.questions)
-    return TreeTransition(NODES, tuple(scores), tuple(scores), rho, (np.log(EFIGI_ALPHA),), (EFIGI_SPREAD,))
+    rho = ((_OVERDISPERSION,) * len(ASKED.classes),) * len(ASKED.questions)
+    return TreeTransition(ASKED, tuple(scores), tuple(scores), rho, (np.log(EFIGI_ALPHA),), (EFIGI_SPREAD,))
 
 
 def draw_votes(transition: TreeTransition, classes: np.ndarray, alpha: np.ndarray, seed: int) -> Votes:
     """Draw the answers of 40 volunteers, who are each asked what follows from their answers before."""
     assert transition.overdispersion is not None
-    rng, nodes, n = np.random.default_rng([seed, 14]), transition.nodes, classes.size
+    rng, asked_of, n = np.random.default_rng([seed, 14]), transition.asked, classes.size
     reached: dict[str, np.ndarray] = {}
     counts: dict[str, np.ndarray] = {}
-    every = zip(nodes.questions, transition.log_answers(alpha, votes=True), transition.overdispersion, strict=True)
+    every = zip(asked_of.questions, transition.log_answers(alpha, votes=True), transition.overdispersion, strict=True)
     for question, log_mean, rho in every:
         before = [reached[one] for one in question.asked_after]
         asked = np.sum(before, axis=0) if before else np.full(n, VOLUNTEERS)
@@ -82,7 +82,7 @@ def draw_votes(transition: TreeTransition, classes: np.ndarray, alpha: np.ndarra
         p = rng.standard_gamma(np.exp(log_mean)[np.arange(n), classes] * concentration[:, None] + 1e-9) + 1e-12
         counts[question.name] = rng.multinomial(asked, p / p.sum(axis=1, keepdims=True))
         reached |= dict(zip(question.answers, counts[question.name].T, strict=True))
-    return Votes(nodes.tree, nodes.question, counts, nodes.of_paths)
+    return Votes(asked_of, counts)
 
 
 def make_bar_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = None) -> World:
@@ -93,16 +93,16 @@ def make_bar_world(name: str, seed: int, sizes: Sizes | None, data: Path | None 
         return _efigi_bars(name, seed, sizes, data)
     n = sizes.train + sizes.validation + sizes.test
     galaxies, table = simulate_survey(n, seed, world=name, confounded=False)
-    gates = [one.name for one in NODES.questions]
+    gates = [one.name for one in ASKED.questions]
     values = {one: table[one].cast(pl.Float64).to_numpy() for one in table.columns if one.endswith("_count")}
-    votes = Votes.from_columns(NODES.tree, BAR, NODES.tree.columns(gates, list(values)), values, None)
+    votes = Votes.from_columns(ASKED.tree, BAR, ASKED.tree.columns(gates, list(values)), values, None)
     return World(
         name=name,
         definition="as simulated",
         seed=seed,
         alpha=galaxies["alpha"].to_numpy(),
-        truth=np.array([NODES.classes.index(one) for one in table["truth_bar"]]),
-        votes=replace(votes, of_paths=NODES.of_paths),
+        truth=np.array([ASKED.classes.index(one) for one in table["truth_bar"]]),
+        votes=replace(votes, asked=ASKED),
         intrinsic=table.select(INTRINSIC).to_numpy(),
         split=split_of(sizes.train, sizes.validation, n),
         images=drawn(galaxies, sizes.pixels, seed),
@@ -140,7 +140,7 @@ def _efigi_bars(name: str, seed: int, sizes: Sizes, data: Path) -> World:
 
 def certain(classes: np.ndarray) -> np.ndarray:
     """Return the evidence of classes that are known, shape (N, K)."""
-    return np.where(np.eye(len(NODES.classes), dtype=bool)[classes], 0.0, -np.inf)
+    return np.where(np.eye(len(ASKED.classes), dtype=bool)[classes], 0.0, -np.inf)
 
 
 def fit_network(
@@ -160,13 +160,13 @@ def fit_network(
     changes = {"seed": world.seed, "epochs": round(bench.training.epochs / fewer), **_SHARP}
     config = bench.training.model_copy(update=changes)
     columns = {"label": world.labels[rows], "alpha": world.alpha[rows], "split": world.split[rows]}
-    observed: dict[str, Any] = {"classes": NODES.classes}
+    observed: dict[str, Any] = {"classes": ASKED.classes}
     if evidence is not None:
-        observed |= {"evidence": evidence[rows], "questions": (NODES,)}
+        observed |= {"evidence": evidence[rows], "questions": (ASKED,)}
     elif votes is not None:
         observed["votes"] = votes[rows]
     training = TrainingRows(pl.DataFrame({"object_id": rows, **columns}), world.images[rows], **observed)
-    return train_members(training, MatrixTransition.identity(len(NODES.classes)), config, f"{world.name} {world.seed}")
+    return train_members(training, MatrixTransition.identity(len(ASKED.classes)), config, f"{world.name} {world.seed}")
 
 
 def trained(bench: Bench, *observed: np.ndarray | None) -> Outcome:
@@ -182,10 +182,10 @@ def _votes(world: World, rows: Any = slice(None)) -> Votes:
 
 def path_votes(votes: Votes) -> np.ndarray:
     """Return the fractions of volunteers whose answers end in each class, shape (N, K)."""
-    ends = [one.answers[-1] for one in votes.tree.classes(votes.question)]
-    each = [votes.counts[name][:, list(votes.tree.question(name).answers).index(one)] for name, one in ends]
-    joined = [[one == name for one in votes.of_paths] for name in votes.nodes.classes]
-    counts = np.stack(each, axis=1) @ np.array(joined, dtype=float).T
+    asked = votes.asked
+    ends = [path.answers[-1] for path in asked.paths]
+    each = [votes.counts[name][:, list(asked.tree.question(name).answers).index(answer)] for name, answer in ends]
+    counts = np.stack(each, axis=1) @ np.eye(len(asked.classes))[list(asked.of_paths)]
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
@@ -202,7 +202,7 @@ def majority_with_cuts(bench: Bench) -> Outcome:
     """Train on the majority of galaxies with at least 10 votes for the question; only such galaxies are counted."""
     world, counts = bench.world, _votes(bench.world).counts[BAR]
     asked = counts.sum(axis=1) >= _FEWEST_VOTES
-    of_answers = np.array([NODES.classes.index(one) for one in NODES.tree.question(BAR).answers])
+    of_answers = np.array([ASKED.classes.index(one) for one in ASKED.tree.question(BAR).answers])
     evidence = certain(of_answers[counts.argmax(axis=1)])
     split = np.where(asked | (world.split != TRAIN) & (world.split != VALIDATION), world.split, UNUSED)
     model = fit_network(bench, evidence, split=split)
@@ -213,7 +213,7 @@ def majority_with_cuts(bench: Bench) -> Outcome:
 def matched_votes(world: World) -> Votes:
     """Match the fractions of votes at each question to those of the best-resolved galaxies that were asked."""
     votes, counts = _votes(world), {}
-    for question in NODES.questions:
+    for question in ASKED.questions:
         numbers = votes.counts[question.name]
         total, out = numbers.sum(axis=1), np.zeros(numbers.shape)
         yes = list(question.answers).index(question.shown[0])
@@ -286,13 +286,13 @@ def answer_scores(world: World, p: np.ndarray | None, labels: np.ndarray) -> dic
     """
     rows = world.scored
     truth, alpha = world.truth[rows], world.alpha[rows]
-    no, yes = map(NODES.classes.index, BAR_CLASSES)
+    no, yes = map(ASKED.classes.index, BAR_CLASSES)
     inside, bar = np.isin(truth, (no, yes)), (truth == yes).astype(np.int64)
     given = None if p is None else p[:, yes] / np.maximum(p[:, yes] + p[:, no], 1e-12)
     own = (labels == yes if given is None else given > 0.5).astype(np.int64)
     some = None if given is None else given[inside]
     found = score(bar[inside], alpha[inside], own[inside], some, world.intrinsic[rows][inside], world.seed)
-    bins, one_hot = Bins.cut(alpha, 5), np.eye(len(NODES.classes))
+    bins, one_hot = Bins.cut(alpha, 5), np.eye(len(ASKED.classes))
 
     def fractions(values: np.ndarray) -> np.ndarray:
         barred, other = (bins.averages(values[:, k])[0] for k in (yes, no))

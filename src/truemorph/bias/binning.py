@@ -80,10 +80,10 @@ class Groups(np.ndarray[Any, np.dtype[np.float64]]):
         found.names = tuple(map(str, names))
         return found
 
-    def of_bins(self, edges: np.ndarray) -> tuple[str, ...]:
-        """Return the name of the group in each bin, of those that were merged "a or b"."""
+    def of_bins(self, edges: np.ndarray) -> tuple[tuple[str, ...], ...]:
+        """Return the names of the groups in each bin; several were merged."""
         inside = ((low < k < high for k in range(len(self.names))) for low, high in pairwise(edges))
-        return tuple(" or ".join(compress(self.names, one)) for one in inside)
+        return tuple(tuple(compress(self.names, one)) for one in inside)
 
 
 @dataclass(frozen=True)

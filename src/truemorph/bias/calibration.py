@@ -220,28 +220,28 @@ def _of_votes(fit: TransitionFit, rng: np.random.Generator) -> _Outcomes:
     return _Outcomes(names, classes, *tested, differences(given, fit.point), covariance)
 
 
-def _of_nodes(fit: TransitionFit, transition: TreeTransition) -> Calibration:
+def _of_paths(fit: TransitionFit, transition: TreeTransition) -> Calibration:
     """Fractions of votes for each answer to each question, given the true class, in bins of α.
 
     A galaxy's fraction k / n has the variance μ (1 - μ) / v with v = n / (1 + (n - 1) ρ), and is weighted by v.
     """
-    sample, nodes = fit.sample, transition.nodes
+    sample, asked = fit.sample, transition.asked
     assert sample.gold is not None
     assert sample.paths is not None
     rows = np.flatnonzero(sample.known)
     rows = rows[np.argsort(sample.alpha[rows], kind="stable")]
     design, means = transition.design(sample.argument[rows]), transition.log_answers(sample.argument[rows], votes=True)
-    votes = nodes.along[sample.paths[rows]].astype(float) if sample.counts is None else sample.counts[rows]
+    votes = asked.along[sample.paths[rows]].astype(float) if sample.counts is None else sample.counts[rows]
     chi_squared, degrees, begin = 0.0, 0, 0
     what: list[str] = []
     columns: list[np.ndarray] = []
-    for q, (asked, part) in enumerate(zip(nodes.questions, nodes.parts, strict=True)):
-        counts, answers = votes[:, part], list(asked.answers)
+    for q, (question, part) in enumerate(zip(asked.questions, asked.parts, strict=True)):
+        counts, answers = votes[:, part], list(question.answers)
         shape = (sample.n_classes, len(answers) - 1, design.shape[1])
         size = int(np.prod(shape))
         of_scores = fit.covariance[begin : begin + size, begin : begin + size]
         begin += size + (0 if transition.overdispersion is None else sample.n_classes)
-        for true, name in enumerate(nodes.classes):
+        for true, name in enumerate(asked.classes):
             rho = 0.0 if transition.overdispersion is None else transition.overdispersion[q][true]
             here = np.flatnonzero((sample.gold[rows] == true) & (counts.sum(axis=1) > 0))
             n, mean = counts[here].sum(axis=1), np.exp(means[q][here, true])
@@ -391,7 +391,7 @@ def calibration(fit: TransitionFit) -> Calibration:
     True
     """
     if isinstance(fit.transition, TreeTransition):
-        return _of_nodes(fit, fit.transition)
+        return _of_paths(fit, fit.transition)
     rng = np.random.default_rng(0)
     if fit.votes is not None:
         outcomes = _of_votes(fit, rng)
@@ -441,7 +441,7 @@ def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
         message = f"The vote counts reject the model of votes with constant class fractions {reason}."
         action = "Give gold labels (`gold`), and fit the majority labels instead of the votes."
         return (Finding("votes-unlike-model", "caution", message, action),)
-    if fit.sample.nodes is not None and fit.family == "tree":
+    if fit.sample.asked is not None and fit.family == "tree":
         message = (
             f"Votes of galaxies with gold labels differ from the T(α) of paths by more than their errors {reason}."
         )

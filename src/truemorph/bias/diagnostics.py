@@ -265,7 +265,7 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
             settings = replace(fit.settings, method="likelihood") if fit.method == "binned" else fit.settings
             p_value, apart, curved = _left_out(fit.sample, settings, name, values, rows)
             shown = has_gold and p_value < level
-            if has_gold and not shown and fit.sample.n_classes == 2 and fit.sample.nodes is None:
+            if has_gold and not shown and fit.sample.n_classes == 2 and fit.sample.asked is None:
                 labels = replace(fit.sample, gold=None, probability=None)
                 p_value, apart, curved = _left_out(
                     labels, Settings("likelihood", fit.settings.family), name, values, known

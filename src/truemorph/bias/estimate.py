@@ -288,8 +288,8 @@ def make_estimate(
         }
         fractions = fractions_in_bins(sample, fit, by=by, name=by_name, **of_bins)
         selected = selection_findings(sample) if has_gold else fit.findings
-        groups = by.of_bins(fractions.edges) if isinstance(by, Groups) else ()
-        fractions = replace(fractions, findings=unique(selected, fractions.findings), groups=groups)
+        members = by.of_bins(fractions.edges) if isinstance(by, Groups) else ()
+        fractions = replace(fractions, findings=unique(selected, fractions.findings), members=members)
         steps.update(1)
         by_alpha = fractions
         if check is None:
@@ -344,13 +344,10 @@ def estimate_of_paths(
 
 def _with_same_total(fit: TransitionFit, fractions: PopulationFractions) -> TransitionFit:
     """Return a fit whose class fractions sum to those of a question's classes, of which T may tell apart more."""
-    nodes = fit.sample.nodes
-    assert nodes is not None
+    assert fit.sample.asked is not None
     assert fractions.samples is not None
     assert fit.fraction_samples is not None
-    ends = {one.name: one.answer for one in nodes.tree.classes(nodes.question)}
-    numbers = {name: k for k, name in enumerate(fractions.classes)}
-    of = np.array([numbers.get(one, numbers.get(ends.get(one) or "", 0)) for one in nodes.classes])
+    of = np.array(fit.sample.asked.answers_of_classes)
     share = fractions.bin_weights / fractions.bin_weights.sum()
 
     def divided(total: np.ndarray, parts: np.ndarray) -> np.ndarray:

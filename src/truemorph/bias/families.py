@@ -89,6 +89,8 @@ def transition_from_dict(described: dict[str, Any]) -> Transition:
         raise InputError(f"unknown transition family {family!r}; known: {', '.join(FAMILIES)}")
     try:
         parameters = dict(described[key])
+        if family == "tree" and "nodes" in parameters:  # their name in version 0.2
+            parameters["asked"] = parameters.pop("nodes")
         shifts = {name: one for name, one in described["parameters"].items() if name in ("slopes", "center")}
         if "slopes" not in shifts:
             return FAMILIES[family](**parameters)

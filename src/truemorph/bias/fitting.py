@@ -116,7 +116,7 @@ def fit_transition(
         Properties on which classes depend and that do not depend on resolution.
     gold : array of int, shape (N,), optional
         Gold labels: classes from experts or better images, -1 if unknown. They should be a random part of the rows. Of
-        `Votes`, numbers of `votes.nodes.classes`.
+        `Votes`, numbers of `votes.asked.classes`.
     gold_probability : array, shape (N,), optional
         Probability with which each galaxy was to be selected for a gold label, where the choice was planned
         (`plan_gold`). Gold labels then need not be of random galaxies.
@@ -225,9 +225,9 @@ def settings_for(
     if has["votes"] and sample.observables is not None:
         raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
     cls = None
-    if family is not None or method != "gold" or sample.argument.ndim == 2 or sample.n_classes != 2 or sample.nodes:
+    if family is not None or method != "gold" or sample.argument.ndim == 2 or sample.n_classes != 2 or sample.asked:
         of_labels = "rayleigh" if sample.observables is None else "logistic"
-        cls = family_of(family or (of_labels if sample.nodes is None else "tree"))
+        cls = family_of(family or (of_labels if sample.asked is None else "tree"))
     if cls is TreeTransition and method != "gold":
         raise InputError("T(alpha) of the paths through a decision tree needs gold labels (gold=)")
     if false_disk is not None and cls is not None and not issubclass(cls, FlipTransition):
@@ -249,7 +249,7 @@ def solve(sample: Sample, settings: Settings) -> TransitionFit:
         false_disk=rate,
         knots=settings.knots,
         classes=sample.classes,
-        nodes=sample.nodes,
+        asked=sample.asked,
         counts=sample.counts is not None,
         observables=sample.observable_names,
     )

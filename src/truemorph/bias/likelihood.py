@@ -181,7 +181,7 @@ def posterior(
         posterior would count it twice.
     labels : array of int, shape (N,); or array, shape (N, A)
         Observed labels ỹ; or, if T is of the paths through a decision tree (`TreeTransition`), numbers of votes for the
-        answers at its nodes (`Votes.columns`).
+        answers at its gates (`Votes.columns`).
     alpha : array, shape (N,)
         Resolution.
     transition : Transition, TransitionFit, Estimate, path or dict
@@ -271,5 +271,5 @@ def label_quality(
     transition = load_transition(transition)
     after = posterior(probabilities, labels, alpha, transition, observables=observables)
     if np.ndim(labels) == 2:  # votes; the label is their majority path
-        labels = transition.nodes.votes(np.asarray(labels)).labels
+        labels = transition.asked.votes(np.asarray(labels)).labels
     return chosen(after[:, None, :], array_namespace(after).asarray(labels))[0]

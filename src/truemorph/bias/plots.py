@@ -18,7 +18,7 @@ _BINS = 12
 def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     """Draw the labels and the bias curve; from labels alone with its range, beside other families as one band."""
     ax = axes_or_new(ax)
-    if fit.class_fractions.size != 2 or fit.sample.nodes is not None:
+    if fit.class_fractions.size != 2 or fit.sample.asked is not None:
         return _plot_matrix(fit, ax)
     first, second = fit.sample.classes
     alpha, gold, weights = fit.sample.alpha, fit.sample.gold, fit.sample.gold_weights
@@ -75,7 +75,7 @@ def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: n
     """Draw the fraction: observed, corrected with its error and range, and those of gold labels."""
     ax = axes_or_new(ax)
     ranges = "95 % range" if result.method == "gold" else "range with systematics"
-    shown, named, parts = result.ratios, result.by.split(","), [(slice(None), "")]
+    shown, named, parts = result.ratios, result.columns, [(slice(None), "")]
     if result.edges.ndim == 3:  # a line for each part of the first column
         lows, index = np.unique(result.edges[:, 0, 0], return_inverse=True)
         means = [result.middles[index == k, 0].mean() for k in range(lows.size)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -58,6 +58,11 @@ class QuotedFraction:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
+def _members(group: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a group in a file; version 0.2 joined those of merged groups."""
+    return tuple(group) if not isinstance(group, str) else tuple(dict.fromkeys([group, *group.split(" or ")]))
+
+
 _NUMBERS = tuple(one.name for one in fields(QuotedFraction) if one.name != "total")
 _POPULATION = ("population_stderr", "population_low", "population_high")
 
@@ -91,8 +96,8 @@ class PopulationFractions(Result):
         Findings, including those of the fit.
     by : str
         Name of the binning column.
-    groups : tuple of str
-        If this column has text: the name of each bin. Edges and middles are then numbers of the groups.
+    members : tuple of tuple of str
+        If this column has text: its values in each bin. Edges and middles are then numbers of the groups.
     middles : array, shape (B,)
         Mean of the binning column in each bin.
     bin_weights : array, shape (B,)
@@ -146,7 +151,17 @@ class PopulationFractions(Result):
     of_quantities: np.ndarray | None = None
     gold_counts: np.ndarray | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
-    groups: tuple[str, ...] = ()
+    members: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the one or two columns of the bins."""
+        return (self.by,) if self.edges.ndim == 1 else tuple(self.by.split(","))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Name of each bin, if the column has text."""
+        return tuple(map(" or ".join, self.members))
 
     @cached_property
     def quoted(self) -> dict[str, QuotedFraction]:
@@ -224,7 +239,7 @@ class PopulationFractions(Result):
 
         Of two classes the fraction of the second is shown, of more that of each.
         """
-        by = " and ".join("α" if one == "alpha" else one for one in self.by.split(","))
+        by = " and ".join("α" if one == "alpha" else one for one in self.columns)
         shown, applies, counts = self.ratios, self.applies, self.counts
         name = next(iter(shown)).replace("_", " ")
         alone = len(shown) == 1
@@ -241,7 +256,7 @@ class PopulationFractions(Result):
             galaxies = f"{counts.sum() if b is None else counts[b]:,}"
             of_all = [] if applies is None else [applies.cells(b)[1], self._gold_labels(b)]
             for what, one in shown.items():
-                of = [] if alone else [what.removeprefix("fraction_").removesuffix(" fraction")]
+                of = [] if alone else [what.removeprefix("fraction_").removesuffix(" fraction")]  # to be shorter
                 of_gold = [] if gold is None else [f"{gold[b]:.3f}"]
                 rows.append([at, *of, galaxies, *of_all, *one.cells(b, assumed), *of_gold])
         return text_table(header, rows, left=())
@@ -276,7 +291,7 @@ class PopulationFractions(Result):
         return plain(
             {
                 "by": self.by,
-                **({"groups": self.groups} if self.groups else {}),
+                **({"groups": self.members} if self.members else {}),
                 "classes": self.classes,
                 "edges": self.edges,
                 "middles": self.middles,
@@ -355,7 +370,7 @@ class PopulationFractions(Result):
             samples=samples,
             classes=classes,
             population=np.array(ends("population_")),
-            groups=tuple(described.get("groups", ())),
+            members=tuple(map(_members, described.get("groups", ()))),
             **arrays,
             **{name: described[name] for name in ("method", "assumption", "by")},
         )
@@ -371,7 +386,7 @@ class PopulationFractions(Result):
         )
         if self.groups:
             columns[self.by] = (list(self.groups), "", "group")
-        for number, name in enumerate([] if self.groups else self.by.split(",")):
+        for number, name in enumerate([] if self.groups else self.columns):
             end = "" if low.shape[1] == 1 else f"_{name}"
             columns[f"low_edge{end}"] = (low[:, number], "", f"lower edge of the bin in {name}")
             columns[f"high_edge{end}"] = (high[:, number], "", f"upper edge of the bin in {name}")

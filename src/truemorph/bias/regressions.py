@@ -24,7 +24,7 @@ from truemorph.bias.transitions import (
     tuples,
 )
 from truemorph.errors import InputError
-from truemorph.questions import Nodes
+from truemorph.questions import Asked
 
 
 def _standardisation(search: Search) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +176,7 @@ class TreeTransition(Transition):
 
     Parameters
     ----------
-    nodes : Nodes or dict
+    asked : Asked or dict
         The questions, and the classes of the paths through them.
     coefficients : sequence, one for each of the Q questions, of shape (K, A, J + 2)
         Intercept and slopes of the scores of A answers given each class, for a label: a path of one answer a question.
@@ -199,7 +199,7 @@ class TreeTransition(Transition):
     >>> flat = {"name": "one", "questions": [{"name": "smooth", "answers": {"smooth": ["a"], "disk": ["b"]}}]}
     >>> given = [[[[0, 0], [-3, 0]], [[0, 0], [0, 1.5]]]]
     >>> t = TreeTransition(
-    ...     {"tree": flat, "question": "smooth", "of_paths": ["smooth", "disk"]}, given, given, [[0.2, 0.2]],
+    ...     {"tree": flat, "question": "smooth"}, given, given, [[0.2, 0.2]],
     ...     center=(2.302585,), scale=(0.5,),
     ... )
     >>> np.round(t.matrix(np.array([10.0, 20.0]))[:, 1], 3)
@@ -210,7 +210,7 @@ class TreeTransition(Transition):
            [1.   , 1.   ]])
     """
 
-    nodes: Nodes
+    asked: Asked
     coefficients: tuple[Any, ...]
     votes: tuple[Any, ...] | None = None
     overdispersion: tuple[tuple[float, ...], ...] | None = None
@@ -220,8 +220,8 @@ class TreeTransition(Transition):
     family: ClassVar[str] = "tree"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.nodes, Nodes):
-            object.__setattr__(self, "nodes", Nodes.from_dict(self.nodes))
+        if not isinstance(self.asked, Asked):
+            object.__setattr__(self, "asked", Asked.from_dict(self.asked))
         terms = len(self.center) + 1
         if (self.votes is None) != (self.overdispersion is None) or len(self.scale) != terms - 1:
             raise InputError("give votes and overdispersion together, and a scale for each center")
@@ -229,13 +229,13 @@ class TreeTransition(Transition):
             if getattr(self, name) is None:
                 continue
             tables = [float_array(one, name) for one in getattr(self, name)]
-            shapes = [(self.n_classes, len(one.answers), terms) for one in self.nodes.questions]
+            shapes = [(self.n_classes, len(one.answers), terms) for one in self.asked.questions]
             if [one.shape for one in tables] != shapes:
                 raise InputError(f"{name} must have the shapes {shapes}; got {[one.shape for one in tables]}")
             object.__setattr__(self, name, tuple(tuples(one.tolist()) for one in tables))
         if self.overdispersion is not None:
             rho = float_array(self.overdispersion, "overdispersion")
-            if rho.shape != (len(self.nodes.questions), self.n_classes) or not np.all((rho > 0) & (rho < 1)):
+            if rho.shape != (len(self.asked.questions), self.n_classes) or not np.all((rho > 0) & (rho < 1)):
                 raise InputError(f"overdispersion must be between 0 and 1 for each question and class; got {rho}")
             object.__setattr__(self, "overdispersion", tuples(rho.tolist()))
         for name in ("center", "scale"):
@@ -244,7 +244,7 @@ class TreeTransition(Transition):
     @property
     def n_classes(self) -> int:
         """Number of classes K."""
-        return len(self.nodes.classes)
+        return len(self.asked.classes)
 
     @property
     def n_observables(self) -> int:
@@ -254,7 +254,7 @@ class TreeTransition(Transition):
     @property
     def n_votes(self) -> int:
         """Number of columns of votes: the answers to all questions."""
-        return self.nodes.parts[-1].stop
+        return self.asked.parts[-1].stop
 
     def design(self, alpha: Array) -> Array:
         """Return one and the standardised ln α and observables, shape (N, J + 2)."""
@@ -287,11 +287,10 @@ class TreeTransition(Transition):
         every = self.log_answers(alpha)
         xp = array_namespace(every[0])
         flat = xp.concat(every, axis=-1)
-        paths = [sum(flat[..., int(k)] for k in np.flatnonzero(on)) for on in self.nodes.along]
-        of = self.nodes.of_paths
+        paths = [sum(flat[..., int(k)] for k in np.flatnonzero(on)) for on in self.asked.along]
         labels = [
-            xp.log(sum(xp.exp(path) for path, one in zip(paths, of, strict=True) if one == name))
-            for name in self.nodes.classes
+            xp.log(sum(xp.exp(path) for path, of in zip(paths, self.asked.of_paths, strict=True) if of == k))
+            for k in range(self.n_classes)
         ]
         return xp.stack(labels, axis=-1)
 
@@ -307,7 +306,7 @@ class TreeTransition(Transition):
         xp = array_namespace(means[0])
         votes = xp.astype(votes, means[0].dtype)
         found = xp.zeros_like(means[0][..., 0])
-        for part, log_mean, rho in zip(self.nodes.parts, means, self.overdispersion, strict=True):
+        for part, log_mean, rho in zip(self.asked.parts, means, self.overdispersion, strict=True):
             concentration = xp.asarray((1 - np.array(rho)) / rho, dtype=log_mean.dtype, device=get_device(log_mean))
             found = found + dirichlet_multinomial(votes[:, None, part], xp.exp(log_mean), concentration)
         return found
@@ -318,41 +317,41 @@ class TreeTransition(Transition):
 
         A point has the parameters of votes, if there are any, and then those of labels; in each, question by question.
         """
-        if search.nodes is None:
+        if search.asked is None:
             raise InputError('family "tree" needs votes or labels of a question (Votes)')
-        nodes, (center, scale) = search.nodes, _standardisation(search)
+        asked, (center, scale) = search.asked, _standardisation(search)
         kinds = ["vote", "label"] if search.counts else ["label"]
         terms = ["", *(f" slope of {name}" for name in ("ln alpha", *search.observables))]
         names = list[str]()
         for kind in kinds:
-            for one in nodes.questions:
+            for one in asked.questions:
                 names += [
                     f"{one.name}: {answer}|{true}{term}{' of labels' if kind == 'label' and search.counts else ''}"
-                    for true in nodes.classes
+                    for true in asked.classes
                     for answer in list(one.answers)[1:]
                     for term in terms
                 ]
-                names += [f"{one.name}: overdispersion|{true}" for true in nodes.classes if kind == "vote"]
+                names += [f"{one.name}: overdispersion|{true}" for true in asked.classes if kind == "vote"]
         correlations = np.array([": overdispersion|" in name for name in names])
 
         def build(point: np.ndarray) -> TreeTransition:
             rest, tables, rho = point, dict[str, list[Any]](), []
             for kind in kinds:
-                for one in nodes.questions:
-                    shape = (len(nodes.classes), len(one.answers) - 1, len(terms))
+                for one in asked.questions:
+                    shape = (len(asked.classes), len(one.answers) - 1, len(terms))
                     table, rest = np.split(rest, [int(np.prod(shape))])
                     tables.setdefault(kind, []).append(np.pad(table.reshape(shape), ((0, 0), (1, 0), (0, 0))).tolist())
                     if kind == "vote":
                         of_node, rest = np.split(rest, [shape[0]])
                         rho.append(expit(of_node).tolist())
             votes, correlation = (tuple(tables["vote"]), tuple(rho)) if search.counts else (None, None)
-            return cls(nodes, tuple(tables["label"]), votes, correlation, tuple(center), tuple(scale))
+            return cls(asked, tuple(tables["label"]), votes, correlation, tuple(center), tuple(scale))
 
         bound = np.full(len(names), 3 * LOGIT_BOUND)
         bound[correlations] = LOGIT_BOUND
         start = np.where(correlations, -1.5, 0.0)[None]
         return Space(
-            cls.family, len(nodes.classes), names, build,
+            cls.family, len(asked.classes), names, build,
             lambda point: np.where(correlations, expit(point), point), -bound, bound, start,
         )  # fmt: skip
 

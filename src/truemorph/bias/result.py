@@ -179,7 +179,7 @@ class FittedCurve(Result):
         alpha = np.exp([middle - scale, middle + scale])
         standard = np.broadcast_to(transition.center[1:], (2, len(transition.center) - 1))
         right = np.diagonal(transition.matrix(np.column_stack([alpha, standard])), axis1=1, axis2=2).T
-        of_classes = (f"{name} {a:.2f}, {b:.2f}" for name, (a, b) in zip(transition.nodes.classes, right, strict=True))
+        of_classes = (f"{name} {a:.2f}, {b:.2f}" for name, (a, b) in zip(transition.asked.classes, right, strict=True))
         return f"labels that are right at α = {alpha[0]:.3g} and {alpha[1]:.3g}: {'; '.join(of_classes)}"
 
     def facts(self) -> list[tuple[str, str]]:

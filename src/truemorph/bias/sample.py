@@ -14,7 +14,7 @@ from truemorph.bias.likelihood import check_classes, check_columns, check_labels
 from truemorph.bias.regressions import check_counts
 from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution
 from truemorph.errors import InputError
-from truemorph.questions import Nodes, Votes, class_names
+from truemorph.questions import Asked, Votes, class_names
 from truemorph.workers import one_thread
 
 # Fewest gold labels of a fit.
@@ -46,10 +46,10 @@ class Sample:
     # (N,): nonzero where people could not tell the class, or did not agree; above 1 where a question may not apply.
     uncertain: np.ndarray | None = None
     votes: np.ndarray | None = None  # (N, 2)
-    nodes: Nodes | None = None  # of labels that are paths through a tree
-    paths: np.ndarray | None = None  # (N,): majority path through these nodes
+    asked: Asked | None = None  # of labels that are paths through a tree
+    paths: np.ndarray | None = None  # (N,): majority path to its answers
     fields: np.ndarray | None = None  # (N,): field on the sky of each gold label, -1 without; None if they are spread
-    counts: np.ndarray | None = None  # (N, A): votes for the answers at these nodes; None for labels alone
+    counts: np.ndarray | None = None  # (N, A): votes for the answers at its gates; None for labels alone
 
     @classmethod
     def of(
@@ -75,11 +75,11 @@ class Sample:
         resolution, votes, of_tree = as_resolution(float_array(alpha, "alpha")), None, dict[str, Any]()
         n = resolution.size
         if isinstance(labels, Votes):
-            counts, nodes = labels.columns, labels.nodes
+            counts, asked = labels.columns, labels.asked
             check_counts(counts)
-            of_labels = counts[:, nodes.parts[0]].sum(axis=1).max(initial=0) <= 1  # as one vote each
-            of_tree = {"nodes": nodes, "paths": labels.paths, "counts": None if of_labels else counts}
-            classes, labels = nodes.classes, labels.labels
+            of_labels = counts[:, asked.parts[0]].sum(axis=1).max(initial=0) <= 1  # as one vote each
+            of_tree = {"asked": asked, "paths": labels.paths, "counts": None if of_labels else counts}
+            classes, labels = asked.classes, labels.labels
         elif np.ndim(labels) == 2:
             votes = check_votes(labels)
             labels = (votes[:, DISK] > votes[:, SMOOTH]).astype(np.int64)

@@ -25,7 +25,7 @@ from scipy.special import expit
 from truemorph.arrays import float_array
 from truemorph.errors import InputError
 from truemorph.io import plain
-from truemorph.questions import SMOOTH_OR_DISK, Nodes
+from truemorph.questions import SMOOTH_OR_DISK, Asked
 
 SMOOTH, DISK = 0, 1
 
@@ -144,8 +144,8 @@ class Search:
     false_disk: float | None = 0.0  # p(ỹ = disk | y = smooth) of two classes; None to fit it
     knots: int | Sequence[float] = 8  # of families without a formula: their number, or their α
     classes: Sequence[str] = SMOOTH_OR_DISK  # (K,): names
-    nodes: Nodes | None = None  # of labels that are paths through a tree
-    counts: bool = False  # whether there are numbers of votes at these nodes
+    asked: Asked | None = None  # of labels that are paths through a tree
+    counts: bool = False  # whether there are numbers of votes at its gates
     observables: Sequence[str] = ()  # (J,): names of the columns of `alpha` after the resolution
 
     @property

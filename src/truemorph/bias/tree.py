@@ -158,25 +158,25 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     Class fractions are those of the regression on gold labels (`truemorph.bias.gold`).
     """
     assert sample.gold is not None
-    assert sample.nodes is not None
+    assert sample.asked is not None
     assert sample.paths is not None
     counted = np.bincount(sample.gold[sample.known], minlength=sample.n_classes)
     if not counted.all():
-        lacking = sample.nodes.classes[int(np.argmin(counted))]
+        lacking = sample.asked.classes[int(np.argmin(counted))]
         raise InputError(f"no gold label of {lacking!r}; count its path as another class, or give some")
     start = space.build(space.starts[0])
     assert isinstance(start, TreeTransition)
     rows = np.flatnonzero(sample.known)
     design = start.design(sample.argument[rows])
-    single = sample.nodes.along[sample.paths[rows]].astype(float)
+    single = sample.asked.along[sample.paths[rows]].astype(float)
     given = ([] if sample.counts is None else [(sample.counts[rows], True)]) + [(single, False)]
     fits = [
         fit_node(counts[:, part], sample.gold[rows], design, sample.n_classes, sample.gold_weights[rows], of_votes)
         for counts, of_votes in given
-        for part in sample.nodes.parts
+        for part in sample.asked.parts
     ]
     bins = Bins.cut(sample.alpha, max(1, min(BINS, sample.labels.size // PER_BIN)), sample.weights)
-    columns = [] if sample.counts is None else [sample.nodes.votes(sample.counts).log_odds]
+    columns = [] if sample.counts is None else [sample.asked.votes(sample.counts).log_odds]
     columns += [] if sample.probability is None else [propensity_columns(sample.probability)]
     regression = GoldRegression.fit(
         sample.labels, sample.argument, sample.gold, bins, columns, sample.n_classes, sample.n_classes
@@ -193,7 +193,7 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         share @ fractions,
         samples.std(axis=0),
         # Of the votes where there are some: labels are made of them.
-        log_likelihood=sum(one.log_likelihood for one in fits[: len(sample.nodes.parts)]),
-        n_parameters=sum(len(one.covariance) for one in fits[: len(sample.nodes.parts)]),
+        log_likelihood=sum(one.log_likelihood for one in fits[: len(sample.asked.parts)]),
+        n_parameters=sum(len(one.covariance) for one in fits[: len(sample.asked.parts)]),
         fraction_samples=samples,
     )

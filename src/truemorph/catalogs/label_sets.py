@@ -12,10 +12,13 @@ import polars as pl
 from truemorph.bias.binning import Bins
 from truemorph.bias.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import classes_of
+from truemorph.catalogs.other_labels import OtherLabels
+from truemorph.catalogs.paths import gold_column, majority_paths
+from truemorph.catalogs.question_gold import QuestionGold
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import check_format
-from truemorph.questions import columns_of
+from truemorph.questions import Asked, columns_of
 from truemorph.tables import CatalogTable, kind_of, read_table
 
 Kind = Literal["observed", "column", "labels", "probabilities", "posterior", "truth"]
@@ -132,6 +135,39 @@ def label_sets(frame: pl.DataFrame, classes: Sequence[str]) -> list[LabelSet]:
     if "gold" in frame.columns and frame["gold"].count():
         sets.append(LabelSet.of_two("gold labels", "truth", values("gold")[:, 0], classes))
     return sets
+
+
+def answer_sets(
+    frame: pl.DataFrame, asked: Asked, others: Sequence[OtherLabels] = (), source: str = "catalogue"
+) -> tuple[list[LabelSet], list[LabelSet]]:
+    """Return the answers on the majority path, and gold ones, as label sets, NaN where the question was not asked.
+
+    Those of other groups are on their own majority path, once by majority and once as fractions of the answers. The
+    second list has the same for each answer that is shown, against all others.
+    """
+    every = np.eye(len(asked.answers))
+    given: list[tuple[str, Kind, np.ndarray]] = []
+    paths = majority_paths(frame, asked, source)
+    given.append(("observed labels", "observed", every[np.array(asked.answers_of_paths)[paths]]))
+    column = gold_column(asked.question)
+    if column in frame.columns and frame[column].count():
+        answers = QuestionGold(frame[column], "", []).answers(asked)
+        given.append(("gold labels", "truth", every[np.maximum(answers, 0)]))
+    for other in others:
+        chosen, p = other.probabilities(frame, asked)
+        given.append((other.name, "labels", chosen))
+        on_path = (chosen[:, :1] == 0) & (p[:, 1:] > 0).any(axis=1, keepdims=True)
+        given.append((f"{other.name}, fractions", "probabilities", on_path * p))
+    names, sets, shown = asked.answers[1:], [], []
+    for name, kind, of_all in given:
+        of_answers = of_all[:, 1:]
+        total = of_answers.sum(axis=1, keepdims=True)
+        values = np.divide(of_answers, total, out=np.full(of_answers.shape, np.nan), where=total > 0)
+        sets.append(LabelSet(name, kind, values, names))
+        for answer, k in zip((asked.answers[n] for n in asked.shown), asked.shown, strict=True):
+            title = name if len(asked.shown) == 1 else f"{name}: {answer}"
+            shown.append(LabelSet.of_two(title, kind, values[:, k - 1], (f"not {answer}", answer), answer))
+    return sets, shown
 
 
 def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, list[Finding]]:

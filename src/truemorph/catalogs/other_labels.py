@@ -19,7 +19,7 @@ from truemorph.catalogs.columns import vote_findings
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import check_format
-from truemorph.questions import Tree, VoteColumns, Votes, packaged_trees, slug
+from truemorph.questions import Asked, Tree, VoteColumns, Votes, packaged_trees, slug
 from truemorph.tables import CatalogTable, kind_of, numeric_columns, read_table
 
 # Number of votes that fractions count as: about as many as Galaxy Zoo collects for each galaxy.
@@ -42,20 +42,18 @@ class OtherLabels:
         found = VoteColumns("fractions", self.columns, None)
         return Votes.from_columns(self.tree, self.question, found, values, np.full(frame.height, _VOTES))
 
-    def probabilities(self, frame: pl.DataFrame, numbers: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return classes by majority, shape (N, K), 0 or 1, and p(class), from the fractions along each path.
+    def probabilities(self, frame: pl.DataFrame, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+        """Return answers by majority, shape (N, K), 0 or 1, and p(answer), from the fractions along each path.
 
-        `numbers` are the classes of the answers, by the catalogue's names; class 0: the question does not apply.
+        They are those of the catalogue's question, as `asked`.
         """
-        votes, k = self.votes(frame), max(numbers.values()) + 1
-        number = {one: numbers[ours] for one, ours in self.answers.items()}
-        paths = self.tree.classes(self.question)
-        chosen = np.array([number.get(one.answer or "", 0) for one in paths])[votes.paths]
+        votes, k = self.votes(frame), len(asked.answers)
+        numbers = {theirs: asked.numbers[ours] for theirs, ours in self.answers.items()}
+        chosen = np.array([numbers.get(path.answer or "", 0) for path in votes.asked.paths])[votes.paths]
         p = np.zeros((frame.height, k))
-        asked = self.tree.question(self.question)
-        for answer, column in zip(asked.answers, votes.counts[self.question].T, strict=True):
-            if answer in number:
-                p[:, number[answer]] += column / _VOTES
+        for answer, column in zip(votes.asked.asked.answers, votes.counts[self.question].T, strict=True):
+            if answer in numbers:
+                p[:, numbers[answer]] += column / _VOTES
         p[:, 0] = 1 - p[:, 1:].sum(axis=1)
         return np.eye(k)[chosen], p
 

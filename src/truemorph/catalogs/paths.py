@@ -6,8 +6,8 @@ A catalogue has, for each question, `label_<question>`, the name of the class by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -16,11 +16,9 @@ from truemorph.bias.likelihood import ROWS, label_evidence
 from truemorph.bias.regressions import TreeTransition
 from truemorph.catalogs.catalogue import ID_COLUMNS
 from truemorph.catalogs.columns import ADDED, vote_findings, which_rows
-from truemorph.catalogs.label_sets import Kind, LabelSet
-from truemorph.catalogs.other_labels import OtherLabels
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
-from truemorph.questions import NOT_APPLICABLE, Nodes, Tree, Votes, is_unsure, plain_answer, read_tree, slug
+from truemorph.questions import Asked, Tree, Votes, is_unsure, plain_answer, read_tree, slug
 from truemorph.tables import CatalogTable, numeric_columns
 
 _MOST_CELLS = 10  # in a message
@@ -71,8 +69,8 @@ def path_columns(
     votes = Votes.from_columns(tree, question, found, values, total)
     if found.kind == "counts":
         findings += _impossible_numbers(votes)
-    classes = [one.name for one in tree.classes(question)]
-    columns = {label_column(question): pl.Series([classes[k] for k in votes.paths], dtype=pl.String)}
+    names = [path.name for path in votes.asked.paths]
+    columns = {label_column(question): pl.Series([names[k] for k in votes.paths], dtype=pl.String)}
     for name, counts in votes.counts.items():
         columns |= {
             vote_column(name, answer): pl.Series(part)
@@ -83,7 +81,7 @@ def path_columns(
 
 def _impossible_numbers(votes: Votes) -> list[Finding]:
     """Say whether a question has more votes than the answers before it, and whether numbers are fractions."""
-    gates, findings = votes.tree.gates(votes.question), list[Finding]()
+    gates, findings = votes.asked.questions, list[Finding]()
     of_answer = {
         answer: numbers for one in gates for answer, numbers in zip(one.answers, votes.counts[one.name].T, strict=True)
     }
@@ -198,63 +196,37 @@ def tree_of(catalogue: CatalogTable, question: str) -> Tree:
     return read_tree(described)
 
 
-@dataclass(frozen=True)
-class QuestionVotes:
-    """Votes and majority paths of N galaxies for a question, beside the classes that gold labels tell apart."""
-
-    votes: Votes
-    chosen: np.ndarray  # (N,): class by the majority path
-    collapsed: np.ndarray  # (number of paths,): class that gold labels tell apart, of each path
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Majority paths as classes that gold labels tell apart, shape (N,)."""
-        return np.asarray(self.collapsed[self.chosen])
-
-
-def question_votes(
-    frame: pl.DataFrame, tree: Tree, question: str, numbers: Mapping[str, int], source: str
-) -> QuestionVotes:
-    """Read the votes and majority paths of a question from a catalogue; `numbers` are the classes of its answers."""
-    counts = {
-        one.name: numeric_columns(frame, [vote_column(one.name, answer) for answer in one.answers], source)
-        for one in tree.gates(question)
-    }
-    paths = tree.classes(question)
-    number = {one.name: k for k, one in enumerate(paths)}
-    chosen = np.array([number[name] for name in frame[label_column(question)].to_list()])
-    # Observed answers that gold labels do not have, such as "cannot tell", are outside the denominators.
-    collapsed = np.array([numbers.get(one.answer or NOT_APPLICABLE, 0) for one in paths])
-    return QuestionVotes(Votes(tree, question, counts), chosen, collapsed)
-
-
-def votes_at_nodes(frame: pl.DataFrame, nodes: Nodes, source: str) -> Votes:
-    """Return the votes of a catalogue's galaxies at the nodes of a question; missing ones count as none."""
+def votes_at_gates(frame: pl.DataFrame, asked: Asked, source: str) -> Votes:
+    """Return the votes of a catalogue's galaxies at the gates of a question and for it; missing ones count as none."""
     counts = {}
-    for one in nodes.questions:
+    for one in asked.questions:
         columns = [vote_column(one.name, answer) for answer in one.answers]
         lacking = [name for name in columns if name not in frame.columns]
         if lacking:
             raise InputError(f"{source}: has no column {lacking[0]}; prepare it with this question (`question`)")
         counts[one.name] = np.nan_to_num(numeric_columns(frame, columns, source))
-    return Votes(nodes.tree, nodes.question, counts, nodes.of_paths)
+    return Votes(asked, counts)
 
 
-def path_labels(frame: pl.DataFrame, nodes: Nodes, source: str) -> np.ndarray:
-    """Return the class of each galaxy's majority path among those that T(α) tells apart, shape (N,)."""
-    name = label_column(nodes.question)
+def majority_paths(frame: pl.DataFrame, asked: Asked, source: str) -> np.ndarray:
+    """Return the number of each galaxy's majority path, shape (N,)."""
+    name = label_column(asked.question)
     if name not in frame.columns:
         raise InputError(f"{source}: has no column {name}; prepare it with this question (`question`)")
-    of = zip(nodes.tree.classes(nodes.question), nodes.of_paths, strict=True)
-    numbers = {path.name: nodes.classes.index(one) for path, one in of}
+    numbers = {path.name: k for k, path in enumerate(asked.paths)}
     return frame[name].replace_strict(numbers, return_dtype=pl.Int64).to_numpy()
 
 
+def path_labels(frame: pl.DataFrame, asked: Asked, source: str) -> np.ndarray:
+    """Return the class of each galaxy's majority path among those that T(α) tells apart, shape (N,)."""
+    return np.array(asked.of_paths)[majority_paths(frame, asked, source)]
+
+
 def path_observations(frame: pl.DataFrame, transition: TreeTransition, source: str) -> np.ndarray:
-    """Return what T(α) is of: votes at its nodes, shape (N, A), or labels, shape (N,)."""
+    """Return what T(α) is of: votes at its gates, shape (N, A), or labels, shape (N,)."""
     if transition.overdispersion is None:
-        return path_labels(frame, transition.nodes, source)
-    return votes_at_nodes(frame, transition.nodes, source).columns
+        return path_labels(frame, transition.asked, source)
+    return votes_at_gates(frame, transition.asked, source).columns
 
 
 def path_evidence(frame: pl.DataFrame, transition: TreeTransition, argument: np.ndarray, source: str) -> np.ndarray:
@@ -264,40 +236,3 @@ def path_evidence(frame: pl.DataFrame, transition: TreeTransition, argument: np.
         part = slice(begin, begin + ROWS)
         out.append(np.asarray(label_evidence(transition, given[part], argument[part])))
     return np.concatenate(out) if out else np.empty((0, transition.n_classes))
-
-
-def answer_sets(
-    frame: pl.DataFrame, tree: Tree, question: str, others: Sequence[OtherLabels] = ()
-) -> tuple[list[LabelSet], list[LabelSet]]:
-    """Return the answers on the majority path, and gold ones, as label sets, NaN where the question was not asked.
-
-    Those of other groups are on their own majority path, once by majority and once as fractions of the answers. The
-    second list has the same for each answer that is shown, against all others.
-    """
-    asked = tree.question(question)
-    answers = tree.gold_answers(question)
-    ends = {one.name: one.answer for one in tree.classes(question)}
-    given: list[tuple[str, Kind, np.ndarray]] = []
-    kinds: list[tuple[str, Kind, str]] = [
-        ("observed labels", "observed", label_column(question)),
-        ("gold labels", "truth", gold_column(question)),
-    ]
-    for name, kind, column in kinds:
-        if column in frame.columns and frame[column].count():
-            end = frame[column].replace_strict(ends, default=pl.first(), return_dtype=pl.String)
-            parts = [(end == answer).fill_null(False).to_numpy() for answer in answers]
-            given.append((name, kind, np.stack(parts, axis=1)))
-    for other in others:
-        chosen, p = other.probabilities(frame, {answer: k for k, answer in enumerate(answers, 1)})
-        given.append((other.name, "labels", chosen[:, 1:] > 0))
-        on_path = (chosen[:, :1] == 0) & (p[:, 1:] > 0).any(axis=1, keepdims=True)
-        given.append((f"{other.name}, fractions", "probabilities", on_path * p[:, 1:]))
-    sets, shown = [], []
-    for name, kind, of_answers in given:
-        total = of_answers.sum(axis=1, keepdims=True)
-        values = np.divide(of_answers, total, out=np.full(of_answers.shape, np.nan), where=total > 0)
-        sets.append(LabelSet(name, kind, values, tuple(answers)))
-        for one in asked.shown or answers:
-            title = name if len(asked.shown) == 1 else f"{name}: {one}"
-            shown.append(LabelSet.of_two(title, kind, values[:, answers.index(one)], (f"not {one}", one), one))
-    return sets, shown

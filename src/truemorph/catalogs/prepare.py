@@ -31,7 +31,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import FORMAT_VERSION, write_file
 from truemorph.plotting import axes_or_new
-from truemorph.questions import Tree, read_tree
+from truemorph.questions import Asked, Tree, read_tree
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, table_extension, to_astropy, write_table
 
@@ -155,7 +155,7 @@ def prepare(
                 raise InputError(
                     f"{name}: `gold` has rules for one question of {len(questions)}; give them to transition"
                 )
-            of_question, gold = gold_of_question(named.filter(kept), asked, questions[0], gold, name), None
+            of_question, gold = gold_of_question(named.filter(kept), Asked(asked, questions[0]), gold, name), None
             selection += of_question.findings
     if gold is not None:
         classes, rule, more = gold_classes(named.filter(kept), gold, name)
@@ -235,7 +235,7 @@ def prepare(
             made |= columns.to_dict()
             findings += more
         if of_question is not None:
-            made[gold_column(questions[0])] = of_question.paths
+            made[gold_column(questions[0])] = of_question.names
             metadata["gold_definitions"] = {questions[0]: of_question.definition}
         metadata |= {"tree": asked.model_dump(mode="json", exclude_defaults=True), "questions": list(questions)}
     catalogue = _catalogue(mapped, kept, made, metadata)

@@ -7,17 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from truemorph.bias.binning import Groups
 from truemorph.bias.checks import balance_findings, selection_findings
 from truemorph.bias.estimate import Estimate, estimate_of_paths
 from truemorph.bias.fractions import fractions_in_bins
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN
 from truemorph.catalogs.other_labels import OtherLabels
-from truemorph.catalogs.paths import gold_column, label_column, question_votes, tree_of
-from truemorph.catalogs.question_gold import columns_of_question, gold_of_question, path_classes, sparse_answers
+from truemorph.catalogs.paths import gold_column, label_column, majority_paths, tree_of, votes_at_gates
+from truemorph.catalogs.question_gold import columns_of_question, gold_of_question, sparse_answers, told_apart
 from truemorph.catalogs.selected import (
     filtered,
     groups_of,
@@ -31,7 +29,7 @@ from truemorph.catalogs.selected import (
 )
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Quantity
+from truemorph.questions import Asked, Quantity
 from truemorph.tables import CatalogTable, numeric_columns
 
 
@@ -70,56 +68,55 @@ def question_rows(
     The log-odds of other groups' answers stand beside those of the votes.
     """
     source, tree = str(catalogue.path or "catalogue"), tree_of(catalogue, question)
-    binned = [] if by in (None, "alpha") else [one.strip() for one in by.split(",")]
+    binned = [by] if by in catalogue.frame.columns else [one.strip() for one in (by or "").split(",") if by]
+    binned = [] if binned == ["alpha"] else binned
     named = [*binned, *intrinsic]
     frame, findings = filtered(catalogue.frame, list(where), [*named, *observables], source)
     groups = groups_of(frame, by, source)
     rule = gold_column(question) if gold == "gold" else gold
     if gold == "gold" and rule not in frame.columns:
         raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {question!r} (`gold`)")
-    read = gold_of_question(frame, tree, question, rule, source)
-    merged, merging = sparse_answers(read.classes, tree, question)
-    classes, quantities = tree.quantities(question, merged)
-    numbers = {one: k for k, one in enumerate(classes)} | {one: classes.index(name) for one, name in merged.items()}
-    observed = question_votes(frame, tree, question, numbers, source)
-    counts = dict(read.classes.drop_nulls().value_counts().iter_rows())
-    answered = [one for one in tree.gold_answers(question) if counts.get(one)]
-    if not answered or len(answered) + (NOT_APPLICABLE in counts) < 2:
-        have = ", ".join(f"{count:,} {one}" for one, count in counts.items()) or "none"
+    asked = Asked(tree, question)
+    read = gold_of_question(frame, asked, rule, source)
+    asked, merging = sparse_answers(asked, read.answers(asked))
+    known, paths = read.answers(asked), majority_paths(frame, asked, source)
+    counts = dict(
+        zip(asked.answers, np.bincount(known[known >= 0], minlength=len(asked.answers)).tolist(), strict=True)
+    )
+    observed = np.array(asked.answers_of_paths)[paths]
+    if sum(counts[name] > 0 for name in asked.answers) < 2 or not sum(list(counts.values())[1:]):
+        have = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "none"
         raise InputError(f"{source}: gold labels of {question!r} are {have}; there must be some of two classes")
-    if NOT_APPLICABLE not in counts and (outside := np.count_nonzero(observed.labels == 0)):
-        inside = ", ".join(f"'{one.name}'" for one in tree.classes(question) if one.answer is not None)
+    if not counts[asked.answers[0]] and (outside := np.count_nonzero(observed == 0)):
+        inside = ", ".join(f"'{path.name}'" for path in asked.paths if path.answer is not None)
         raise InputError(
             f"{source}: no gold label says that {question!r} does not apply, but by the volunteers' answers it does "
-            f"not for {outside:,} of {observed.labels.size:,} galaxies; give gold labels of such galaxies, too, or "
+            f"not for {outside:,} of {observed.size:,} galaxies; give gold labels of such galaxies, too, or "
             "select those to which it applies by the volunteers' answers (`where`, such as "
             f'"{label_column(question)} IN ({inside})")'
         )
-    numbers |= {APPLIES: ANSWER_UNKNOWN, CANNOT_TELL: ANSWER_UNKNOWN}
-    known = read.classes.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
-    unsure = (read.classes == CANNOT_TELL).fill_null(False).to_numpy()
     probability, uncertain = (
         planned(frame, gold, gold_column(question, one)) for one in ("gold_probability", "gold_uncertain")
     )
     columns = numeric_columns(frame, list(intrinsic), source)
     sample = Sample.of(
-        observed.labels,
+        observed,
         frame["alpha"].to_numpy(),
-        classes=classes,
+        classes=asked.answers,
         gold=known,
         gold_probability=probability,
-        gold_uncertain=unsure if uncertain is None else np.maximum(unsure, uncertain),
+        gold_uncertain=read.unsure if uncertain is None else np.maximum(read.unsure, uncertain),
         weights=sample_weights(frame, weights, source),
         of_question=True,
     )
     sample = replace(with_fields(sample, frame, source), intrinsic=columns if intrinsic else None)
-    of_paths, numbers = path_classes(read.paths, tree, question, merged)
-    votes = replace(observed.votes, of_paths=of_paths)
+    asked, gold_of_t = told_apart(asked, known, read.paths(asked))
+    votes = votes_at_gates(frame, asked, source)
     in_tree = Sample.of(
         votes,
         sample.alpha,
         observables={one: numeric_columns(frame, [one], source)[:, 0] for one in observables} or None,
-        gold=read.paths.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy(),
+        gold=gold_of_t,
         gold_probability=probability,
         weights=sample.weights,
     )
@@ -137,10 +134,10 @@ def question_rows(
     return QuestionRows(
         sample=sample,
         of_paths=in_tree,
-        paths=observed.chosen,
-        log_odds=np.column_stack([observed.votes.log_odds, *(one.votes(frame).log_odds for one in others)]),
-        quantities=quantities,
-        classes=classes,
+        paths=paths,
+        log_odds=np.column_stack([votes.log_odds, *(one.votes(frame).log_odds for one in others)]),
+        quantities=asked.quantities,
+        classes=asked.answers,
         by=np.squeeze(numeric_columns(frame, binned, source)) if binned and groups is None else groups,
         intrinsic=columns,
         about=about,
@@ -154,9 +151,9 @@ def question_rows(
 
 def _why_no_number(catalogue: CatalogTable, question: str) -> str:
     """Say why labels alone give no fraction of a question, and which errors how many gold labels give."""
-    tree = tree_of(catalogue, question)
-    ends = {one.name: one.answer is not None for one in tree.classes(question)}
-    applies = float(np.mean([ends[name] for name in catalogue.frame[label_column(question)].to_list()]))
+    asked = Asked(tree_of(catalogue, question), question)
+    paths = majority_paths(catalogue.frame, asked, str(catalogue.path or "catalogue"))
+    applies = float(np.mean(np.array([path.answer is not None for path in asked.paths])[paths]))
     # Half of the error of gold labels alone, as measured for bars (docs/statistics.md).
     errors = {n: 0.55 * np.sqrt(0.25 * 8 / max(n * applies, 1.0)) for n in (150, 300, 600)}
     expected = ", ".join(f"{n} of random galaxies {error:.2f}" for n, error in errors.items())
@@ -204,8 +201,8 @@ def question_estimate(
         balance_findings(rows.properties, rows.sample) if rows.sample.probability is None else (),
         found.findings,
     )
-    groups = rows.by.of_bins(found.edges) if isinstance(rows.by, Groups) else ()
-    found = replace(found, about=rows.about, findings=findings, groups=groups)
+    members = rows.by.of_bins(found.edges) if isinstance(rows.by, Groups) else ()
+    found = replace(found, about=rows.about, findings=findings, members=members)
     about = rows.about | {"alpha_psf": catalogue.metadata.get("alpha_psf"), "observables": list(observables)}
     about["rows_sha256"] = rows_hash(catalogue, where)
     return estimate_of_paths(rows.of_paths, found, about, seed, rows.seen)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
+from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN
 from truemorph.catalogs.catalogue import condition
 from truemorph.catalogs.columns import FRACTIONS, VOTES
 from truemorph.catalogs.expressions import read_expression
@@ -16,7 +17,7 @@ from truemorph.catalogs.paths import label_column
 from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
-from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Tree, is_unsure
+from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Asked, different, is_unsure
 
 # Fewest gold labels of an answer; sparser ones are merged with others.
 _FEWEST_OF_AN_ANSWER = 5
@@ -27,12 +28,35 @@ _SEPARATED = re.compile(r";(?=(?:[^']*'[^']*')*[^']*$)")
 
 @dataclass(frozen=True)
 class QuestionGold:
-    """Gold labels of a question, shape (N,): names of classes or answers, null if unknown."""
+    """Gold labels of a question, shape (N,): names of paths or answers, null if unknown."""
 
-    classes: pl.Series
-    paths: pl.Series  # the same, but whole paths where gold labels name them
+    names: pl.Series
     definition: str
     findings: list[Finding]
+
+    def answers(self, asked: Asked) -> np.ndarray:
+        """Return numbers of answers, shape (N,), `ANSWER_UNKNOWN` if the question applies, `UNKNOWN` if not known."""
+        return self._numbers({name: n for name, (_, n) in _numbers_of_names(asked).items()})
+
+    def paths(self, asked: Asked) -> np.ndarray:
+        """Return numbers of the paths that are named, shape (N,), `UNKNOWN` elsewhere."""
+        return self._numbers({name: k for name, (k, _) in _numbers_of_names(asked).items()})
+
+    @property
+    def unsure(self) -> np.ndarray:
+        """Whether people could not tell the answer, bool of shape (N,)."""
+        return (self.names == CANNOT_TELL).fill_null(False).to_numpy()
+
+    def _numbers(self, of_names: dict[str, int]) -> np.ndarray:
+        return self.names.replace_strict(of_names, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
+
+
+def _numbers_of_names(asked: Asked) -> dict[str, tuple[int, int]]:
+    """Return the number of the path, `UNKNOWN` if it is not named, and of the answer of each name of gold labels."""
+    numbers = dict.fromkeys((APPLIES, CANNOT_TELL), (UNKNOWN, ANSWER_UNKNOWN))
+    numbers |= {NOT_APPLICABLE: (UNKNOWN, 0)} | {name: (UNKNOWN, n) for name, n in asked.numbers.items() if n}
+    every = zip(asked.paths, asked.answers_of_paths, strict=True)
+    return numbers | {path.name: (k, n) for k, (path, n) in enumerate(every) if path.name not in numbers or n}
 
 
 def is_of_question(rule: str, frame: pl.DataFrame) -> bool:
@@ -43,15 +67,16 @@ def is_of_question(rule: str, frame: pl.DataFrame) -> bool:
     return _RULE.fullmatch(text.split(";")[0]) is not None
 
 
-def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, source: str) -> QuestionGold:
+def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) -> QuestionGold:
     """Read gold labels: a column of names, or rules "name: condition", separated by semicolons.
 
     Names are those of classes and answers, "applies", "does not apply" and "cannot tell". Where the question applies,
     one answer may lack a rule: it is given to galaxies for which all other rules are false. Where no rule for an answer
     is met, or one is null, it is only known that the question applies ("applies"). Other galaxies are unknown.
     """
+    tree, question = asked.tree, asked.question
     about = f"{source}: gold labels of {question!r}"
-    ends = {one.name: one.answer or NOT_APPLICABLE for one in tree.classes(question)}
+    ends = {path.name: path.answer or NOT_APPLICABLE for path in asked.paths}
     answers = tree.gold_answers(question)
     unsure = {one: CANNOT_TELL for one in tree.question(question).answers if is_unsure(one)}
     outside = {one: NOT_APPLICABLE for one in tree.question(question).answers if one in tree.outside}
@@ -69,9 +94,8 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
         if unknown := sorted({*texts.drop_nulls()} - {*valid}):
             near = nearest(unknown[0], [*valid], what="classes")
             raise InputError(f"{about}: column {name}: unknown class {unknown[0]!r}; {near}")
-        classes = texts.replace_strict(valid, default=None)
-        paths = texts.replace_strict(valid | {one: one for one in ends}, default=None)
-        return QuestionGold(classes, paths, f"{question}: {name}", from_votes(name))
+        names = texts.replace_strict(valid | {one: one for one in ends}, default=None)
+        return QuestionGold(names, f"{question}: {name}", from_votes(name))
     meets, findings = dict[str, pl.Series](), from_votes(rule)
     for part in filter(str.strip, _SEPARATED.split(name)):
         match = _RULE.fullmatch(part)
@@ -99,7 +123,7 @@ def gold_of_question(frame: pl.DataFrame, tree: Tree, question: str, rule: str, 
     paths = classes
     for one in [name for name in meets if name in ends]:
         paths = paths.set((meets[one] & (classes == ends[one])).fill_null(False), one)
-    return QuestionGold(classes, paths, f"{question}: {name}", findings)
+    return QuestionGold(paths, f"{question}: {name}", findings)
 
 
 def _by_rules(
@@ -142,52 +166,67 @@ def columns_of_question(frame: pl.DataFrame, rule: str) -> list[str]:
     return [name for match in matches if match for name in read_expression(match[2], "gold").columns]
 
 
-def sparse_answers(gold: pl.Series, tree: Tree, question: str) -> tuple[dict[str, str], list[Finding]]:
+def sparse_answers(asked: Asked, answers: np.ndarray) -> tuple[Asked, list[Finding]]:
     """Merge answers with few gold labels, with their sparser neighbour if they have an order, else with each other."""
-    asked = tree.question(question)
-    counts = dict(gold.drop_nulls().value_counts().iter_rows())
-    groups = [[one] for one in tree.gold_answers(question)]
+    counts = np.bincount(answers[answers > 0], minlength=len(asked.answers))
+    groups = [[n] for n in range(1, len(asked.answers))]
 
-    def total(group: Sequence[str]) -> int:
-        return sum(counts.get(one, 0) for one in group)
+    def total(group: Sequence[int]) -> int:
+        return int(counts[group].sum())
 
     while len(groups) > 2 and total(sparse := min(groups, key=total)) < _FEWEST_OF_AN_ANSWER:
         at = groups.index(sparse)
-        others = [one for k, one in enumerate(groups) if k != at and (abs(k - at) == 1 or not asked.ordered)]
+        others = [one for k, one in enumerate(groups) if k != at and (abs(k - at) == 1 or not asked.asked.ordered)]
         near = min(others, key=total)
         first, second = sorted((at, groups.index(near)))
-        groups[first : first + 1], groups[second : second + 1] = [groups[first] + groups[second]], []
-    merged = {one: " or ".join(group) for group in groups if len(group) > 1 for one in group}
-    if not merged:
-        return {}, []
-    names = "; ".join(sorted(set(merged.values())))
-    message = f"Answers with fewer than {_FEWEST_OF_AN_ANSWER} gold labels were merged: {names}."
+        groups[first : second + 1] = [groups[first] + groups[second], *groups[first + 1 : second]]
+    merged = asked.merged(groups)
+    names = [merged.answers[k] for k, group in enumerate(groups, 1) if len(group) > 1]
+    if not names:
+        return asked, []
+    message = f"Answers with fewer than {_FEWEST_OF_AN_ANSWER} gold labels were merged: {'; '.join(sorted(names))}."
     return merged, [Finding("answers-merged", "note", message, "Add gold labels of these answers.")]
 
 
-def path_classes(
-    gold: pl.Series, tree: Tree, question: str, merged: Mapping[str, str]
-) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the class of each path that T(α) tells apart, and the number of the class of each name of gold labels.
+def told_apart(asked: Asked, answers: np.ndarray, paths: np.ndarray) -> tuple[Asked, np.ndarray]:
+    """Return a question with the classes that gold labels tell apart, for T(α), and the class of each gold label.
 
-    Paths are classes of their own if all gold labels of such galaxies name them. Paths of sparse answers are joined as
-    these. One without gold labels counts as another path to which the question does not apply, too, if there is one.
+    Paths are classes of their own if all gold labels of galaxies with their answer name a path. Others are one class an
+    answer. One without gold labels counts as another path of its answer, if there is one, as to which the question does
+    not apply. `answers` and `paths`, shape (N,), are numbers of the gold labels.
     """
-    counts = dict(gold.drop_nulls().value_counts().iter_rows())
-    answers, paths = tree.gold_answers(question), tree.classes(question)
-    wholes = [merged.get(one.answer, one.answer) if one.answer in answers else NOT_APPLICABLE for one in paths]
-    names = []
-    for path, whole in zip(paths, wholes, strict=True):
-        of_whole = {one.answer for one, other in zip(paths, wholes, strict=True) if other == whole} | {whole}
-        unnamed = sum(counts.get(one, 0) for one in of_whole if one != path.name)
-        alone = unnamed == 0 and counts.get(path.name, 0) >= _FEWEST_OF_AN_ANSWER
-        names.append(path.name if alone else whole)
-    of = {one.name: name for one, name in zip(paths, names, strict=True)}
-    of |= {whole: whole for whole in wholes} | {one: merged.get(one, one) for one in answers}
-    of = {one: of[one] for one in of if one in counts}
-    settled = list[str]()
-    for name, whole in zip(names, wholes, strict=True):
-        alike = [one for one, other in zip(names, wholes, strict=True) if one in of.values() and other == whole]
-        settled.append(name if name in of.values() else next(iter(alike or of.values())))
-    classes = list(dict.fromkeys(settled))
-    return tuple(settled), {one: classes.index(name) for one, name in of.items()}
+    of_paths = np.array(asked.answers_of_paths)
+    named = np.bincount(paths[paths >= 0], minlength=of_paths.size)
+    unnamed = np.bincount(answers[(paths < 0) & (answers >= 0)], minlength=len(asked.answers))
+    is_merged = np.bincount(list(asked.numbers.values()), minlength=unnamed.size) > 1
+    is_merged[0] = False
+    alone = (unnamed[of_paths] == 0) & (named >= _FEWEST_OF_AN_ANSWER) & ~is_merged[of_paths]
+    # Paths alone are numbered after the answers.
+    keys = np.where(alone, unnamed.size + np.arange(of_paths.size), of_paths)
+    known = np.bincount(keys, named, minlength=unnamed.size + of_paths.size)
+    known[: unnamed.size] += unnamed
+    settled = list[int]()
+    for key, answer in zip(keys, of_paths, strict=True):
+        alike = keys[(known[keys] > 0) & (of_paths == answer)]
+        others = np.concatenate([keys[named > 0], np.flatnonzero(known)])
+        settled.append(int(key if known[key] else (alike if alike.size else others)[0]))
+    every = list(dict.fromkeys(settled))
+    names = [asked.answers[key] if key < unnamed.size else asked.paths[key - unnamed.size].name for key in every]
+    classes = tuple(every.index(key) for key in settled)
+    told = replace(
+        asked,
+        of_paths=classes,
+        classes=different(names),
+        answers_of_classes=tuple(key if key < unnamed.size else int(of_paths[key - unnamed.size]) for key in every),
+    )
+    return told, class_of_gold(told, answers, paths)
+
+
+def class_of_gold(asked: Asked, answers: np.ndarray, paths: np.ndarray) -> np.ndarray:
+    """Return the class of gold labels, shape (N,), from numbers of their answers, and of paths where they are named."""
+    of_answers = np.full(len(asked.answers), UNKNOWN)
+    for answer, k in reversed(list(zip(asked.answers_of_paths, asked.of_paths, strict=True))):
+        if asked.answers_of_classes[k] == answer:
+            of_answers[answer] = k
+    gold = np.where(answers >= 0, of_answers[np.maximum(answers, 0)], UNKNOWN)
+    return np.where(paths >= 0, np.array(asked.of_paths)[np.maximum(paths, 0)], gold)

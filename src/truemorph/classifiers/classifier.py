@@ -21,7 +21,7 @@ from truemorph.errors import CheckpointError, InputError, reason
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import image_names, listed, pixel_batches
 from truemorph.io import FORMAT_VERSION
-from truemorph.questions import SMOOTH_OR_DISK, Head, Nodes, columns_of, heads_of
+from truemorph.questions import SMOOTH_OR_DISK, Asked, Head, columns_of, heads_of
 from truemorph.results import shortened
 from truemorph.tables import numeric_columns
 
@@ -96,8 +96,8 @@ class Classifier:
     @cached_property
     def heads(self) -> tuple[Head, ...]:
         """The classes of each question that it answers; a single one of two classes, or of one question."""
-        questions = [Nodes.from_dict(one) for one in self.described.get("questions", ())]
-        return heads_of(questions) or (Head(None, self.classes, self.classes[1:], self.classes),)
+        questions = [Asked.from_dict(one) for one in self.described.get("questions", ())]
+        return heads_of(questions) or (Head(None, self.classes, tuple(range(1, len(self.classes))), self.classes),)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -288,7 +288,7 @@ def facts(described: dict[str, Any]) -> list[str]:
         reads = f"{config.backbone} on {config.image_size}-pixel images"
     through = f"{transition['family']} {transition['parameters']}" if transition else "no T(alpha)"
     metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
-    heads = heads_of([Nodes.from_dict(one) for one in described.get("questions", ())])
+    heads = heads_of([Asked.from_dict(one) for one in described.get("questions", ())])
     told = [f"predicts {head.question} ({', '.join(head.classes)})" for head in heads]
     if heads:
         curves = [transition, *described.get("further_transitions", ())]

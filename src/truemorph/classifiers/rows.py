@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.transitions import Transition
-from truemorph.questions import SMOOTH_OR_DISK, Head, Nodes, heads_of
+from truemorph.questions import SMOOTH_OR_DISK, Asked, Head, heads_of
 
 if TYPE_CHECKING:
     import torch
@@ -29,12 +29,12 @@ class TrainingRows:
     resolution: np.ndarray | None = None  # columns on which T depends, if more than `alpha`, which is the first
     intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
     classes: tuple[str, ...] = SMOOTH_OR_DISK  # names of classes 0, 1, …; of several questions side by side
-    questions: tuple[Nodes, ...] = ()  # whose classes these are; evidence is then of their answers
+    questions: tuple[Asked, ...] = ()  # whose classes these are; evidence is then of their answers
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """The classes of each question."""
-        return heads_of(self.questions) or (Head(None, self.classes, self.classes[1:], self.classes),)
+        return heads_of(self.questions) or (Head(None, self.classes, tuple(range(1, len(self.classes))), self.classes),)
 
     def column(self, name: str) -> np.ndarray:
         """Return one column as a numpy array."""

@@ -43,7 +43,7 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
-from truemorph.questions import Nodes, heads_of
+from truemorph.questions import Asked, heads_of
 from truemorph.results import Result, quantity_table, text_facts
 from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_columns, write_table
 
@@ -253,15 +253,15 @@ def _question_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[st
     about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "definition")}
     if run.naive:
         correct = {"assumption": "the observed labels are correct (naive training)"}
-        nodes = [Nodes(tree_of(catalogue, one), one) for one in run.question]
-        transitions: list[Transition] = [MatrixTransition.identity(len(one.classes)) for one in nodes]
+        questions = [Asked(tree_of(catalogue, one), one) for one in run.question]
+        transitions: list[Transition] = [MatrixTransition.identity(len(asked.classes)) for asked in questions]
         curves = [
             transition_to_dict(one) | correct | {"question": name}
             for one, name in zip(transitions, run.question, strict=True)
         ]
     else:
         transitions = [transition_from_dict(one) for one in curves]
-        nodes = [one.nodes for one in transitions if isinstance(one, TreeTransition)]
+        questions = [one.asked for one in transitions if isinstance(one, TreeTransition)]
         for one in curves:
             _check_unit(one, catalogue, source)
     names = [observables_of(one, t) for one, t in zip(curves, transitions, strict=True)]
@@ -270,7 +270,7 @@ def _question_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[st
     frame, problems = _kept(frame, complete, "an observable of T(α) is missing")
     frame, inputs, more = _pixels(frame, catalogue, run)
     evidence = []
-    for asked, transition, own in zip(nodes, transitions, names, strict=True):
+    for asked, transition, own in zip(questions, transitions, names, strict=True):
         if isinstance(transition, TreeTransition):
             columns = numeric_columns(frame, ["alpha", *own], source)
             found = path_evidence(frame, transition, columns if own else columns[:, 0], source)
@@ -278,8 +278,8 @@ def _question_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[st
         else:
             labels = path_labels(frame, asked, source)
             evidence.append(np.where(np.eye(len(asked.classes), dtype=bool)[labels], 0.0, -np.inf))
-    observed: dict[str, Any] = {"evidence": np.concatenate(evidence, axis=1), "questions": tuple(nodes)}
-    observed["classes"] = tuple(chain(*(one.columns for one in heads_of(nodes))))
+    observed: dict[str, Any] = {"evidence": np.concatenate(evidence, axis=1), "questions": tuple(questions)}
+    observed["classes"] = tuple(chain(*(one.columns for one in heads_of(questions))))
     if run.intrinsic:
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, source)
     findings = missing_in(frame, [*every, *run.intrinsic], source)

@@ -15,14 +15,15 @@ from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult, Reference
 from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
 from truemorph.catalogs.columns import NAMED
-from truemorph.catalogs.label_sets import LabelSet, fractions_by, join_labels, label_sets
+from truemorph.catalogs.label_sets import LabelSet, answer_sets, fractions_by, join_labels, label_sets
 from truemorph.catalogs.other_labels import OtherLabels, with_other_labels
-from truemorph.catalogs.paths import answer_sets, tree_of
+from truemorph.catalogs.paths import tree_of
 from truemorph.catalogs.selected import lacking_values
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import write_json
 from truemorph.progress import progress
+from truemorph.questions import Asked
 from truemorph.report.measures import BiasTree
 from truemorph.results import Result, text_facts, text_table
 from truemorph.tables import missing_in, numeric_columns
@@ -237,7 +238,7 @@ def measure_bias(
         shown = sets = label_sets(frame, classes)
         quantity = f"{classes[1]} fraction"
     else:
-        sets, shown = answer_sets(frame, tree_of(table, question), question, others)
+        sets, shown = answer_sets(frame, Asked(tree_of(table, question), question), others, source)
         quantity = "fraction" if len(shown) > len(sets) else f"{shown[0].model} fraction"
     del table, frame  # the other columns of a large catalogue
     tree = BiasTree.fitting(alpha, fixed if intrinsic else None, bootstrap, seed, depth, bins)

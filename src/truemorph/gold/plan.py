@@ -26,7 +26,7 @@ from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import checksum, classes_of, find_images, object_ids
-from truemorph.catalogs.paths import gold_column, question_votes, tree_of
+from truemorph.catalogs.paths import gold_column, majority_paths, tree_of, votes_at_gates
 from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -34,7 +34,7 @@ from truemorph.gold.choices import choices_of, choices_of_label
 from truemorph.gold.strata import Strata, rank_among_equal
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
-from truemorph.questions import SMOOTH_OR_DISK, Quantity, Tree, read_tree
+from truemorph.questions import SMOOTH_OR_DISK, Asked, Quantity, Tree, read_tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
@@ -230,31 +230,29 @@ def _of_question(catalogue: CatalogTable, question: str) -> _Prediction:
     The classes are "does not apply" and the answers; galaxies that were not asked have probabilities too. Votes alone
     would be too certain, as they are biased.
     """
-    frame, source, tree = catalogue.frame, str(catalogue.path or "catalogue"), tree_of(catalogue, question)
-    classes, quantities = tree.quantities(question)
-    number = {one: k for k, one in enumerate(classes)}
-    observed = question_votes(frame, tree, question, number, source)
-    alpha, label, gold = frame["alpha"].to_numpy(), observed.labels, None
+    frame, source = catalogue.frame, str(catalogue.path or "catalogue")
+    asked = Asked(tree_of(catalogue, question), question)
+    classes, of_paths = asked.answers, np.array(asked.answers_of_paths)
+    votes, paths = votes_at_gates(frame, asked, source), majority_paths(frame, asked, source)
+    alpha, label, gold = frame["alpha"].to_numpy(), of_paths[paths], None
     if (column := gold_column(question)) in frame.columns:
-        named = gold_of_question(frame, tree, question, column, source).classes
-        gold = named.replace_strict(number, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
+        answers = gold_of_question(frame, asked, column, source).answers(asked)
+        gold = np.where(answers >= 0, answers, UNKNOWN)
     if (pilot := _pilot(gold)) is not None:
         bins = Bins.cut(alpha, min(8, label.size // 50))
-        votes, n_labels = [observed.votes.log_odds], observed.collapsed.size
-        fit = NestedRegression.fit(observed.chosen, alpha, pilot, bins, votes, n_labels, len(classes))
+        fit = NestedRegression.fit(paths, alpha, pilot, bins, [votes.log_odds], of_paths.size, len(classes))
         probabilities = fit.joint(np.arange(label.size), pilot)
     else:
-        paths = observed.votes.path_probabilities
-        probabilities = np.stack([paths[:, observed.collapsed == k].sum(axis=1) for k in range(len(classes))], axis=1)
-        possible = np.isin(np.arange(len(classes)), observed.collapsed)
+        probabilities = votes.path_probabilities @ np.eye(len(classes))[of_paths]
+        possible = np.isin(np.arange(len(classes)), of_paths)
         probabilities = 0.5 * probabilities + 0.5 * possible / possible.sum()
-    shown = tuple(one for one in quantities[:-1] if one.name.endswith(" fraction"))
+    shown = asked.quantities[: len(asked.shown)]
     name = shown[0].name if len(shown) == 1 else f"fractions of the answers to {question!r}"
     about = {
         "question": question,
-        "tree": tree.model_dump(mode="json", exclude_defaults=True),
+        "tree": asked.tree.model_dump(mode="json", exclude_defaults=True),
         "quantity": name,
-        "choices": list(choices_of(tree, question)),
+        "choices": list(choices_of(asked.tree, question)),
         "classes": classes,
     }
     return _Prediction(label, probabilities, shown, gold, about)

@@ -76,9 +76,17 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
     """
     try:
         if head.question is not None:
-            quoted = curve.get("fractions", {}).get("quantities", {})
-            names = {f"{name} fraction": f"{name} if {head.question} applies" for name in head.answers}
-            return {names[one]: list(map(_fraction, quoted[one]["total"][1:5])) for one in quoted if one in names}
+            assert head.asked is not None
+            # A ratio of one answer to all; the first of those that are equal.
+            quoted = [one for one in curve.get("fractions", {}).get("quantities", {}).values() if one["denominator"]]
+            totals = {tuple(one["numerator"]): one["total"][1:5] for one in reversed(quoted)}
+            every = np.eye(len(head.asked.answers)).tolist()
+            of_classes = ((k, tuple(every[head.asked.answers_of_classes[k]])) for k in head.numbers)
+            return {
+                f"{head.classes[k]} if {head.question} applies": list(map(_fraction, totals[one]))
+                for k, one in of_classes
+                if one in totals
+            }
         name = next(iter(fraction_names(head.classes)))
         if len(head.classes) != 2 or f"{name}_range" not in curve:  # the latter is no estimate
             return {}
@@ -103,7 +111,7 @@ def class_fractions(
     """
     rows, findings = list[dict[str, Any]](), list[Finding]()
     for head, curve in zip(model.heads, model.curves, strict=True):
-        mine, every = p[:, head.part], list(range(len(head.classes)))
+        mine, every = p[:, head.part], tuple(range(len(head.classes)))
         mean, held_out = mine.mean(axis=0), held_out_galaxies(model, head.columns)
         again, covariance = np.full(mean.size, np.nan), np.full((mean.size, mean.size), np.nan)
         if held_out is not None:
@@ -121,9 +129,10 @@ def class_fractions(
             ratios += [(f"{head.classes[k]} if {head.question} applies", k, head.numbers) for k in head.numbers]
         estimates, is_own = _estimated(head, curve), _is_own(curve, catalogue, labelled)
         for name, k, among in ratios:
-            whole = max(again[among].sum(), 1e-300)
+            inside = np.isin(np.arange(again.size), among)
+            whole = max(again[inside].sum(), 1e-300)
             # Propagated through the derivatives of the ratio again[k] / whole by each fraction.
-            slope = (np.eye(again.size)[k] - again[k] / whole * np.isin(every, among)) / whole
+            slope = (np.eye(again.size)[k] - again[k] / whole * inside) / whole
             value, error = again[k] / whole, np.sqrt(np.fmax(slope @ covariance @ slope, 0.0))
             if not error <= _LARGEST_ERROR:  # p(y | x) that hardly depends on x says nothing of other class fractions
                 value = np.nan
@@ -132,7 +141,7 @@ def class_fractions(
                 error = np.hypot(error, of_trained * value * (1 - value) / max(trained * (1 - trained), 1e-9))
             elif not model.described["catalogue"].get("gold_definition"):  # trained on gold labels
                 error = np.nan
-            row = {"class": name, "mean": float(mean[k] / max(mean[among].sum(), 1e-300))}
+            row = {"class": name, "mean": float(mean[k] / max(mean[inside].sum(), 1e-300))}
             row |= {"reestimated": value, "reestimated_stderr": error}
             rows.append(plain({**row, **dict(zip(_OF_ESTIMATE, estimate if is_own else [None] * 4, strict=True))}))
     return tuple(rows), findings + _disagreement(rows)

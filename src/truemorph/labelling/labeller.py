@@ -157,7 +157,7 @@ class Labeller:
         alpha = known["alpha"].to_numpy()
         observables = values[rows] if names else None
         if isinstance(t, TreeTransition):
-            chosen = path_labels(known, t.nodes, "the catalogue")
+            chosen = path_labels(known, t.asked, "the catalogue")
             given = path_observations(known, t, "the catalogue")
         else:
             given = chosen = known["label"].to_numpy()

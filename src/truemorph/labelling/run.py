@@ -21,7 +21,7 @@ from truemorph.bias.likelihood import observables_of
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.transitions import Transition
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.paths import vote_column, votes_at_nodes
+from truemorph.catalogs.paths import vote_column, votes_at_gates
 from truemorph.catalogs.positions import position_columns
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
 from truemorph.classifiers.engines import Engine, Precision, engine_for
@@ -198,7 +198,7 @@ def open_labelling(
     numeric_columns(empty, every, name)  # fail early
     for one in used:
         if isinstance(one, TreeTransition):
-            votes_at_nodes(empty, one.nodes, name)
+            votes_at_gates(empty, one.asked, name)
     wanted = list(dict.fromkeys(["object_id", *(_columns_of_labels(model, used) if has_observed else ()), *every]))
     proof = None if precision != "int8" else proof_of(given if gate is None else open_source(gate), model.config)
     labeller = Labeller(
@@ -357,8 +357,9 @@ def no_observed(labeller: Labeller, source: Source) -> InputError:
 
 def _columns_of_labels(model: Classifier, transitions: Sequence[Transition]) -> list[str]:
     """Return the columns of a catalogue that posteriors need: labels, α, and votes of a question."""
-    trees = [one.nodes for one in transitions if isinstance(one, TreeTransition)]
-    votes = [vote_column(one.name, answer) for nodes in trees for one in nodes.questions for answer in one.answers]
+    questions = [one.asked for one in transitions if isinstance(one, TreeTransition)]
+    gates = [gate for asked in questions for gate in asked.questions]
+    votes = [vote_column(gate.name, answer) for gate in gates for answer in gate.answers]
     return list(dict.fromkeys([*(head.name("label") for head in model.heads), "alpha", "split", *votes]))
 
 

@@ -62,16 +62,16 @@ def changed_answers(answers: Answers, galaxies: int) -> Changed:
     columns |= {AFTER: best, _CHANCES: after.probabilities}
     if model is not None:
         head, p = model.head, model.p
-        answered = p[:, answers.shown_among(head.classes)].sum(axis=1)
+        answered = p[:, answers.shown_in(model)].sum(axis=1)
         columns[PICTURE] = answered / np.maximum(p[:, head.numbers].sum(axis=1), 1e-300)
-    gold = pl.Series(_GOLD, np.append(answers.transition.nodes.classes, "")[answers.known])
+    gold = pl.Series(_GOLD, np.append(answers.transition.asked.classes, "")[answers.known])
     frame = answers.frame.with_columns(*(pl.Series(name, one) for name, one in columns.items()), gold)
     shown, bad = with_pictures(
         choose(frame, galaxies, pl.col(AFTER)),
         answers.catalogue,
         answers.options,
         None if model is None else model.classifier,
-        0 if model is None else model.head.start + answers.number_in(model.head),
+        0 if model is None else model.head.start + answers.number_in(model),
     )
     return Changed(answers, frame, shown, about_better(shown, bad, answers.options))
 
@@ -127,7 +127,7 @@ def pairs_of_changes(changed: Changed) -> tuple[str, list[Pair]]:
 def _votes(answers: Answers, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Votes at each question, in words."""
     said = []
-    for one in answers.transition.nodes.questions:
+    for one in answers.transition.asked.questions:
         counts = {answer: float(row[vote_column(one.name, answer)] or 0) for answer in one.answers}
         some = ", ".join(f"{number:.0f} {answer}" for answer, number in counts.items() if number > 0)
         said.append((f"votes: {one.name}", some or "nobody was asked"))

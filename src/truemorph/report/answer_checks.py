@@ -108,7 +108,7 @@ def _of_networks(answers: Answers) -> Iterator[Check]:
 
 def _one_class(answers: Answers, model: Network, name: str) -> Iterator[Finding]:
     """Whether a network gives nearly all galaxies one class, or nearly all to which the question applies one answer."""
-    p = answers.collapsed(model.probabilities)
+    p = answers.measured(model.probabilities)
     for some in (p, p[p[:, 0] < 0.5, 1:]):
         found = np.bincount(some.argmax(axis=1), minlength=some.shape[1]) / max(len(some), 1)
         kind = answers.fractions.classes[-some.shape[1] :][int(found.argmax())]
@@ -141,7 +141,7 @@ def _against_estimate(answers: Answers, model: Network, name: str) -> Iterator[C
     """The T(α) that a network was trained through, beside that of the estimate."""
     own, fitted, frame = model.transition, answers.transition, answers.frame[answers.rows]
     assert isinstance(own, TreeTransition)
-    if own.nodes.classes != fitted.nodes.classes:
+    if own.asked != fitted.asked:
         return
     matrices = []
     for one, about in ((own, model.curve), (fitted, answers.estimate.about)):

@@ -87,16 +87,16 @@ def fractions_figure(one: PopulationFractions, answers: Answers | None) -> Illus
 def curve_by_class(answers: Answers) -> Illustration:
     """T(α) by true class: how often the majority path is right, and how often it reaches the question."""
     transition, alpha, panels = answers.transition, answers.alpha, (new_panel(), new_panel())
-    nodes = transition.nodes
+    asked = transition.asked
     grid = np.linspace(max(alpha.min(), 0.1), float(np.quantile(alpha, 0.99)), 120)
     names = observables_of(answers.estimate.about, transition)
     at = argument(grid, numeric_columns(answers.frame, names, answers.source), along=True)
     matrix, data = np.asarray(transition.matrix(at)), []
-    labels = path_labels(answers.frame, nodes, answers.source)
-    reached = np.array([one in nodes.answers for one in nodes.classes])
-    for k, (name, colour) in enumerate(zip(nodes.classes, cycle(CYCLE))):
+    labels = path_labels(answers.frame, asked, answers.source)
+    reached = np.isin(np.arange(len(asked.classes)), asked.applies)
+    for k, (name, colour) in enumerate(zip(asked.classes, cycle(CYCLE))):
         rows = answers.known == k
-        shown = {"right": (np.arange(len(nodes.classes)) == k), "reached": reached}
+        shown = {"right": (np.arange(len(asked.classes)) == k), "reached": reached}
         for (what, counted), axes in zip(shown.items(), panels, strict=True):
             curve = matrix[:, k] @ counted
             axes.plot(grid, curve, color=colour, label=plain_text(name))

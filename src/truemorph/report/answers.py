@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,16 +21,23 @@ from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.catalogue import is_simulated
 from truemorph.catalogs.label_sets import LabelSet
-from truemorph.catalogs.paths import gold_column, label_column, path_labels, path_observations, tree_of, votes_at_nodes
-from truemorph.catalogs.question_gold import gold_of_question
+from truemorph.catalogs.paths import (
+    gold_column,
+    majority_paths,
+    path_labels,
+    path_observations,
+    tree_of,
+    votes_at_gates,
+)
+from truemorph.catalogs.question_gold import class_of_gold, gold_of_question
 from truemorph.catalogs.selected import filtered, sample_weights
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.questions import NOT_APPLICABLE, Head, Quantity, Tree, columns_of, is_unsure
+from truemorph.questions import Asked, Head, Quantity, columns_of
 from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, argument
 from truemorph.report.gather import labelled_rows, measured_rows, unseen_probabilities
-from truemorph.report.measures import BiasTree, class_numbers, rows_in_bins
+from truemorph.report.measures import BiasTree, rows_in_bins
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, numeric_columns
 
@@ -45,6 +52,7 @@ class Network:
     curve: dict[str, Any]  # T(α) of this question, in the format of a fit file
     p: np.ndarray  # (N, K), NaN where it was trained on the label
     after: np.ndarray  # (N, K), given the galaxy's own votes too
+    asked: Asked  # the question as the estimate asks it
 
     @cached_property
     def transition(self) -> Transition:
@@ -56,23 +64,27 @@ class Network:
         """Whether the observed answers are correct in its training."""
         return not isinstance(self.transition, TreeTransition)
 
+    @cached_property
+    def answers(self) -> np.ndarray:
+        """Answer of the estimate of each class, shape (K,)."""
+        assert self.head.asked is not None
+        return np.array(self.asked.answers_in(self.head.asked))
+
     @property
     def probabilities(self) -> LabelSet:
-        """Class probabilities from images or features alone."""
-        return LabelSet(f"{self.name}: p", "probabilities", self.p, self.head.classes, self.name)
+        """Probabilities of the answers from images or features alone."""
+        return LabelSet(f"{self.name}: p", "probabilities", self._of_answers(self.p), self.asked.answers, self.name)
 
     @property
     def posterior(self) -> LabelSet | None:
-        """Class probabilities given the votes too; None if the network is naive."""
+        """Probabilities of the answers given the votes too; None if the network is naive."""
         if self.naive:
             return None
-        return LabelSet(f"{self.name}: posterior", "posterior", self.after, self.head.classes, self.name)
+        p = self._of_answers(self.after)
+        return LabelSet(f"{self.name}: posterior", "posterior", p, self.asked.answers, self.name)
 
-
-def _numbers_in(fractions: PopulationFractions, tree: Tree, question: str, classes: Sequence[str]) -> np.ndarray:
-    """Return the class of fractions of each path to an answer, or of each answer."""
-    ends = {path.name: path.answer or path.name for path in tree.classes(question)}
-    return class_numbers(fractions.classes, [ends.get(name, name) for name in classes])
+    def _of_answers(self, p: np.ndarray) -> np.ndarray:
+        return np.asarray(p @ np.eye(len(self.asked.answers))[self.answers])
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ class Answers:
     question: str
     estimate: Estimate
     catalogue: CatalogTable
-    tree: Tree
+    asked: Asked  # as the estimate asks it
     frame: pl.DataFrame  # all N galaxies that the estimate's conditions select, with ids as text
     models: Sequence[Network]
     options: ReportOptions
@@ -113,16 +125,15 @@ class Answers:
     @property
     def answer(self) -> str:
         """The answer whose fraction this is."""
-        return self.quantity.name.removesuffix(" fraction")
+        return self.asked.answers[self.asked.shown[0]]
 
-    def number_in(self, head: Head) -> int:
+    def number_in(self, model: Network) -> int:
         """Number of the first answer, or the first merged in it, among the classes of a network: maps explain it."""
-        return self.shown_among(head.classes)[0]
+        return int(self.shown_in(model)[0])
 
-    def shown_among(self, classes: Sequence[str]) -> list[int]:
-        """Numbers of the classes that are the first answer, or were merged in it."""
-        numbers = _numbers_in(self.fractions, self.tree, self.question, classes)
-        return np.flatnonzero(np.array(self.quantity.numerator)[numbers]).tolist()
+    def shown_in(self, model: Network) -> np.ndarray:
+        """Numbers of the classes of a network that are the first answer, or were merged in it."""
+        return np.flatnonzero(model.answers == self.asked.shown[0])
 
     @property
     def source(self) -> str:
@@ -142,14 +153,13 @@ class Answers:
     @cached_property
     def observed(self) -> LabelSet:
         """The majority path of each galaxy."""
-        paths = self.tree.classes(self.question)
-        number = {one.name: k for k, one in enumerate(paths)}
-        chosen = self.frame[label_column(self.question)].replace_strict(number, return_dtype=pl.Int64).to_numpy()
-        return LabelSet(OBSERVED, "observed", np.eye(len(paths))[chosen], tuple(number))
+        paths = majority_paths(self.frame, self.asked, self.source)
+        answers = np.array(self.asked.answers_of_paths)[paths]
+        return LabelSet(OBSERVED, "observed", np.eye(len(self.asked.answers))[answers], self.asked.answers)
 
     @cached_property
     def sets(self) -> list[LabelSet]:
-        """Every label set of all galaxies, in the order of tables; each has classes of its own."""
+        """Every label set of all galaxies, in the order of tables."""
         own = [one for model in self.models for one in (model.probabilities, model.posterior)]
         return [one for one in (self.observed, *own, self.truth) if one is not None]
 
@@ -161,14 +171,13 @@ class Answers:
         weighted = bins if weights is None else bins * weights
         return np.concatenate([weighted, np.max(weighted, axis=0, keepdims=True)]).astype(float)
 
-    def collapsed(self, one: LabelSet) -> np.ndarray:
-        """Probabilities in the classes of fractions, shape (M, K), of the galaxies that are measured."""
-        numbers = _numbers_in(self.fractions, self.tree, self.question, one.classes)
-        return np.asarray(one.probabilities[self.rows] @ np.eye(len(self.fractions.classes))[numbers])
+    def measured(self, one: LabelSet) -> np.ndarray:
+        """Probabilities of the answers, shape (M, K), of the galaxies that are measured."""
+        return one.probabilities[self.rows]
 
     def fractions_of(self, one: LabelSet, quantity: Quantity) -> tuple[np.ndarray, np.ndarray]:
         """A quantity of a label set in each bin, and last of all galaxies, and standard errors, shape (B + 1,) each."""
-        p = self.collapsed(one)
+        p = self.measured(one)
         known = np.isfinite(p).all(axis=1)
         weights, p = self.inside[:, known], p[known]
         above = p @ np.array(quantity.numerator)
@@ -185,7 +194,7 @@ class Answers:
 
         NaN where the probability that the question applies is ½ or less, or unknown.
         """
-        p = self.collapsed(one)
+        p = self.measured(one)
         applies = p[:, 1:].sum(axis=1)
         with np.errstate(invalid="ignore"):
             return np.where(applies > 0.5, p @ np.array(self.quantity.numerator) / applies, np.nan)
@@ -194,16 +203,19 @@ class Answers:
         """Numerator and denominator of the first quantity, shape (M, 2)."""
         assert self.quantity.denominator is not None
         weights = np.column_stack([self.quantity.numerator, self.quantity.denominator])
-        return np.asarray(self.collapsed(one) @ weights)
+        return np.asarray(self.measured(one) @ weights)
 
     @cached_property
     def votes(self) -> np.ndarray:
         """Fraction of the votes for the first answer, shape (M,), NaN where nobody was asked."""
-        nodes = self.transition.nodes
-        counts = votes_at_nodes(self.frame[self.rows], nodes, self.source).columns[:, nodes.parts[-1]]
-        total = counts.sum(axis=1)
-        shown = self.shown_among(list(self.tree.question(self.question).answers))
+        counts = votes_at_gates(self.frame[self.rows], self.asked, self.source).columns[:, self.asked.parts[-1]]
+        total, shown = counts.sum(axis=1), self._shown_answers
         return np.divide(counts[:, shown].sum(axis=1), total, out=np.full(total.size, np.nan), where=total > 0)
+
+    @property
+    def _shown_answers(self) -> np.ndarray:
+        """Whether an answer of the tree is the first that is shown, or was merged in it, bool of shape (A,)."""
+        return np.array(list(self.asked.numbers.values())) == self.asked.shown[0]
 
     def predicted_votes(self, model: Network) -> np.ndarray:
         """Fraction of the votes for the first answer that a network predicts, shape (M,).
@@ -218,8 +230,7 @@ class Answers:
         p = given_votes(model.p[self.rows], frame, transition, names, self.source, of_gates=True)
         at = argument(frame["alpha"].to_numpy(), numeric_columns(frame, names, self.source))
         means = np.exp(np.asarray(transition.log_answers(at, votes=True)[-1]))
-        shown = self.shown_among(list(self.tree.question(self.question).answers))
-        return np.asarray(np.sum(p * means[:, :, shown].sum(axis=2), axis=1))
+        return np.asarray(np.sum(p * means[:, :, self._shown_answers].sum(axis=2), axis=1))
 
     @cached_property
     def tree_of_bias(self) -> BiasTree:
@@ -240,7 +251,7 @@ class Answers:
         """Class of the majority path, among those of `after`, shape (N,)."""
         through = self.transition if self.corrector is None else self.corrector.transition
         assert isinstance(through, TreeTransition)
-        return path_labels(self.frame, through.nodes, self.source)
+        return path_labels(self.frame, through.asked, self.source)
 
     @cached_property
     def changed(self) -> np.ndarray:
@@ -270,22 +281,23 @@ def answers_to(
     """
     fractions, source = estimate.fractions, str(catalogue.path or "catalogue")
     question = str(fractions.about["question"])
-    tree = tree_of(catalogue, question)
+    assert isinstance(estimate.transition, TreeTransition)
+    asked = replace(estimate.transition.asked, tree=tree_of(catalogue, question))
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
-    by = [] if fractions.by == "alpha" else [one for one in fractions.by.split(",") if one != "alpha"]
+    by = [] if fractions.by == "alpha" else [one for one in fractions.columns if one != "alpha"]
     frame, findings = filtered(frame, list(fractions.about["where"]), by, source)
     networks = [
-        _network(name, model, number, frame, labels[name], source)
+        _network(name, model, number, asked, frame, labels[name], source)
         for name, model in classifiers.items()
         for number, head in enumerate(model.heads)
         if head.question == question
     ]
     for one in networks:
-        of = class_numbers(fractions.classes, one.head.answers)
-        if unknown := [name for name, k in zip(one.head.answers, of, strict=True) if k == 0 and not is_unsure(name)]:
+        assert one.head.asked is not None
+        if [path.answers for path in one.head.asked.paths] != [path.answers for path in asked.paths]:
             raise InputError(
-                f"{one.name} has the answer {unknown[0]!r} to {question!r}, the estimate only "
-                f"{', '.join(fractions.classes[1:])}; give the estimate that it was trained through"
+                f"{one.name} has other answers to {question!r} and its gates than the estimate; give the estimate that "
+                "it was trained through"
             )
     rows, which = measured_rows(frame, options, source, bool(networks))
     labelled = {one.name: np.isfinite(one.p).all(axis=1) for one in networks}
@@ -296,14 +308,17 @@ def answers_to(
             "network's only member was trained on have none: train with `folds` 2 or more)"
         )
     corrector = next((one for one in reversed(networks) if not one.naive), None)
-    after = _alone(estimate, frame, source) if corrector is None else corrector.posterior
-    assert after is not None
-    truth, known, of_gold = _gold(estimate, catalogue, frame, tree, gold)
+    if corrector is None:
+        after = _alone(estimate, frame, source)
+    else:
+        name, classes = f"{corrector.name}: posterior", corrector.head.classes
+        after = LabelSet(name, "posterior", corrector.after, classes, corrector.name)
+    truth, known, of_gold = _gold(estimate, catalogue, frame, asked, gold)
     return Answers(
         question=question,
         estimate=estimate,
         catalogue=catalogue,
-        tree=tree,
+        asked=asked,
         frame=frame,
         models=networks,
         options=options,
@@ -318,7 +333,7 @@ def answers_to(
 
 
 def _network(
-    name: str, model: Classifier, number: int, frame: pl.DataFrame, labels: pl.DataFrame, source: str
+    name: str, model: Classifier, number: int, asked: Asked, frame: pl.DataFrame, labels: pl.DataFrame, source: str
 ) -> Network:
     """What a network says of all galaxies, NaN where it was trained on their labels.
 
@@ -330,7 +345,7 @@ def _network(
     after = np.full(p.shape, np.nan)
     if isinstance(transition, TreeTransition):
         after = given_votes(p, frame, transition, observables_of(curve, transition), source)
-    return Network(name, model, head, curve, p, after)
+    return Network(name, model, head, curve, p, after, asked)
 
 
 def given_votes(
@@ -350,7 +365,7 @@ def given_votes(
     known, out = frame.filter(pl.Series(usable)), np.full(p.shape, np.nan)
     votes = path_observations(known, transition, source)
     if of_gates:
-        votes[:, transition.nodes.parts[-1]] = 0
+        votes[:, transition.asked.parts[-1]] = 0
     more = values[usable] if observables else None
     out[usable] = posterior(p[usable], votes, known["alpha"].to_numpy(), transition, observables=more)
     return out
@@ -360,8 +375,7 @@ def _alone(estimate: Estimate, frame: pl.DataFrame, source: str) -> LabelSet:
     """What the estimate alone says of each galaxy: from its class fractions at this α, and the votes."""
     transition, fractions = estimate.transition, estimate.fractions
     assert isinstance(transition, TreeTransition)
-    nodes = transition.nodes
-    of = _numbers_in(fractions, nodes.tree, nodes.question, nodes.classes)
+    of = np.array(transition.asked.answers_of_classes)
     # T may tell apart paths to which the question does not apply; these have the same ratio at all α.
     total = estimate.curve.class_fractions
     parts = total / np.maximum(total @ (of[:, None] == of), 1e-12)
@@ -373,7 +387,7 @@ def _alone(estimate: Estimate, frame: pl.DataFrame, source: str) -> LabelSet:
     prior = np.maximum(by_galaxy[:, of] * parts, 0)
     prior /= prior.sum(axis=1, keepdims=True)
     after = given_votes(prior, frame, transition, observables_of(estimate.about, transition), source)
-    return LabelSet("estimate: posterior", "posterior", after, nodes.classes)
+    return LabelSet("estimate: posterior", "posterior", after, transition.asked.classes)
 
 
 def rules_for(catalogue: CatalogTable, rules: Sequence[str], questions: Sequence[str]) -> dict[str, list[str]]:
@@ -384,7 +398,7 @@ def rules_for(catalogue: CatalogTable, rules: Sequence[str], questions: Sequence
         problems = []
         for question, some in found.items():
             try:
-                gold_of_question(catalogue.frame, tree_of(catalogue, question), question, rule, source)
+                gold_of_question(catalogue.frame, Asked(tree_of(catalogue, question), question), rule, source)
             except InputError as problem:
                 problems.append(problem)
             else:
@@ -395,29 +409,23 @@ def rules_for(catalogue: CatalogTable, rules: Sequence[str], questions: Sequence
 
 
 def _gold(
-    estimate: Estimate, catalogue: CatalogTable, frame: pl.DataFrame, tree: Tree, rules: Sequence[str]
+    estimate: Estimate, catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked, rules: Sequence[str]
 ) -> tuple[LabelSet | None, np.ndarray, list[Finding]]:
     """Gold labels: by the rule that is given, or those of the catalogue, or those of the estimate; see `Answers`."""
     fractions, source = estimate.fractions, str(catalogue.path or "catalogue")
-    question, column = str(fractions.about["question"]), gold_column(str(fractions.about["question"]))
+    column = gold_column(asked.question)
     own = [column] if column in frame.columns and frame[column].count() else []
     # Version 0.2 wrote no rule, which is the end of the definition then.
     by_estimate = fractions.about.get("gold_rule") or str(fractions.about["gold_definition"]).partition(": ")[2]
     rule = next(iter([*rules, *own, str(by_estimate)]))
-    assert isinstance(estimate.transition, TreeTransition)
-    nodes, read = estimate.transition.nodes, None
+    read = None
     with suppress(InputError):  # a definition in words
-        read = gold_of_question(frame, tree, question, rule, source)
-    if read is None or not read.classes.count():
+        read = gold_of_question(frame, asked, rule, source)
+    if read is None or not read.names.count():
         return None, np.full(frame.height, UNKNOWN), []
     simulated = rule == column and is_simulated(catalogue.metadata)
-    names = [NOT_APPLICABLE, *tree.gold_answers(question)]
-    numbers = dict(zip(names, class_numbers(fractions.classes, names).tolist(), strict=True))
-    p = np.full((frame.height, len(fractions.classes)), np.nan)
-    chosen = read.classes.replace_strict(numbers, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
-    p[chosen >= 0] = np.eye(len(fractions.classes))[chosen[chosen >= 0]]
-    known = {one: k for k, one in enumerate(nodes.classes)}
-    for path, one in zip(tree.classes(question), nodes.of_paths, strict=True):
-        known |= {path.name: nodes.classes.index(one), path.answer or path.name: nodes.classes.index(one)}
-    paths = read.paths.replace_strict(known, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
-    return LabelSet(TRUTH if simulated else GOLD_LABELS, "truth", p, fractions.classes), paths, read.findings
+    answers, paths = read.answers(asked), read.paths(asked)
+    p = np.full((answers.size, len(asked.answers)), np.nan)
+    p[answers >= 0] = np.eye(len(asked.answers))[answers[answers >= 0]]
+    classes = class_of_gold(asked, answers, paths)
+    return LabelSet(TRUTH if simulated else GOLD_LABELS, "truth", p, asked.answers), classes, read.findings

@@ -227,14 +227,8 @@ def ratio_gain(weights: np.ndarray, truth: np.ndarray, ours: np.ndarray, theirs:
 
 def rows_in_bins(one: PopulationFractions, frame: pl.DataFrame, source: str) -> np.ndarray:
     """Return which galaxies are in which bin of an estimate, shape (B, N)."""
-    if one.groups:  # those that were merged are "a or b"
-        return np.array([frame[one.by].is_in([name, *name.split(" or ")]).to_numpy() for name in one.groups])
-    values = numeric_columns(frame, one.by.split(","), source)
+    if one.members:
+        return np.array([frame[one.by].is_in(names).to_numpy() for names in one.members])
+    values = numeric_columns(frame, one.columns, source)
     edges = one.edges if one.edges.ndim == 3 else np.stack([one.edges[:-1], one.edges[1:]], axis=1)[:, None]
     return np.array([((low <= values) & (values <= high)).all(axis=1) for low, high in np.moveaxis(edges, 2, 1)])
-
-
-def class_numbers(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Return the class of each name; answers that were merged are in one, "a or b"; the first has all other names."""
-    every = list(enumerate(classes))
-    return np.array([next((k for k, one in every if f" or {name} or " in f" or {one} or "), 0) for name in names])

@@ -10,32 +10,29 @@ import polars as pl
 
 from truemorph.bias.population import PopulationFractions
 from truemorph.catalogs.other_labels import OtherLabels
-from truemorph.catalogs.paths import tree_of
 from truemorph.catalogs.selected import filtered
 from truemorph.plotting import ALPHA, BLUE, CYCLE, GREY, MARKERS, SKY, legend, plain_text
+from truemorph.questions import Asked
 from truemorph.report.figures import new_panel
-from truemorph.report.measures import class_numbers, rows_in_bins
+from truemorph.report.measures import rows_in_bins
 from truemorph.report.page import Illustration, Section, Table
 from truemorph.results import number, with_error
 from truemorph.tables import CatalogTable
 
 
 def fractions_of_others(
-    catalogue: CatalogTable, one: PopulationFractions, others: Sequence[OtherLabels]
+    catalogue: CatalogTable, one: PopulationFractions, asked: Asked, others: Sequence[OtherLabels]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the fractions of other groups in the bins of an estimate, shape (B,), by quantity and label set.
 
     By majority paths, and as sums of fractions: Σ p(answer) / Σ p(the question applies).
     """
     source = str(catalogue.path or "catalogue")
-    frame, _ = filtered(catalogue.frame, list(one.about["where"]), one.by.split(","), source)
+    frame, _ = filtered(catalogue.frame, list(one.about["where"]), list(one.columns), source)
     inside = rows_in_bins(one, frame, source)
-    tree, question = tree_of(catalogue, one.about["question"]), one.about["question"]
-    answers = tree.gold_answers(question)
-    numbers = dict(zip(answers, class_numbers(one.classes, answers).tolist(), strict=True))
     found: dict[str, dict[str, np.ndarray]] = {name: {} for name in one.ratios}
     for other in others:
-        for title, p in zip((other.name, f"{other.name}, fractions"), other.probabilities(frame, numbers), strict=True):
+        for title, p in zip((other.name, f"{other.name}, fractions"), other.probabilities(frame, asked), strict=True):
             for quantity in one.quantities:
                 if quantity.name in found:
                     found[quantity.name][title] = quantity.of(inside @ p)

@@ -20,7 +20,7 @@ from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
 from truemorph.findings import Finding
 from truemorph.io import plain, read_toml, write_json
-from truemorph.questions import slug
+from truemorph.questions import Asked, slug
 from truemorph.report.answer_changes import (
     Changed,
     changed_answers,
@@ -241,7 +241,8 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
     for each in fractions if tables_of_others else ():
         question = question_of(each)
         table, sets = with_other_labels(catalogue, tree_of(catalogue, question), question, tables_of_others)
-        others.append((each, fractions_of_others(table, each, sets)))
+        asked = answers[question].asked if question in answers else Asked(tree_of(catalogue, question), question)
+        others.append((each, fractions_of_others(table, each, asked, sets)))
         checks += table.findings
     return _Evidence(fractions, answers, models, catalogue, others, checks)
 
@@ -263,14 +264,14 @@ def _maps(evidence: _Evidence, options: ReportOptions) -> tuple[list[Section], l
     for one in evidence.answers.values():
         if not options.maps or not one.models or "image" not in one.frame.columns:
             continue
-        calls = np.stack([model.p.argmax(axis=1)[one.rows] == one.number_in(model.head) for model in one.models])
+        calls = np.stack([model.p.argmax(axis=1)[one.rows] == one.number_in(model) for model in one.models])
         drawn = np.flatnonzero(calls.any(axis=0) & one.frame["image"].is_not_null().to_numpy()[one.rows])
         drawn = np.sort(np.random.default_rng(options.seed).permutation(drawn)[: options.maps])
         models = [model for model, called in zip(one.models, calls[:, drawn], strict=True) if called.any()]
         if not models:
             continue
         frame = one.frame[one.rows[drawn]]
-        explained = list(dict.fromkeys(model.head.columns[one.number_in(model.head)] for model in models))
+        explained = list(dict.fromkeys(model.head.columns[one.number_in(model)] for model in models))
         found, more = looks(
             {model.name: model.classifier for model in models},
             frame,
