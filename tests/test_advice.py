@@ -14,8 +14,9 @@ import truemorph as tm
 from catalogs.made_up import ARTEFACT, full
 from conftest import ROOT, codes, confounded_labels, labels_through, some_known
 from test_findings import findings_of
+from truemorph.bias.estimate import make_estimate
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.selected import estimate_catalogue
+from truemorph.catalogs.selected import rows_of
 from truemorph.gold.plan import make_plan
 from truemorph.report.gather import gather
 from truemorph.report.lights import lights
@@ -102,9 +103,10 @@ def fit(*given, **options):
 
 def estimate(table, **options):
     """As `estimate_transition`, for curves that are Rayleigh's."""
-    return estimate_catalogue(
-        read_catalogue(table), **{"family": "rayleigh", "compare": False, "delta": None, **options}
-    )
+    of_rows = ("gold", "where", "by", "intrinsic", "observables", "weights", "alpha_error")
+    sample, context = rows_of(read_catalogue(table), **{one: options.pop(one) for one in of_rows if one in options})
+    chosen = {"family": "rayleigh", "compare": False, "delta": None, **options}
+    return make_estimate(sample, context=context, **chosen)
 
 
 def catalogue(labels, alpha, **columns):

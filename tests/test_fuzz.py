@@ -34,7 +34,7 @@ from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import mapping_toml, read_mapping
-from truemorph.catalogs.selected import select_rows
+from truemorph.catalogs.selected import rows_of
 from truemorph.config import run_config
 from truemorph.errors import TruemorphError
 from truemorph.gold.answers import read_answers, record_answer
@@ -74,7 +74,7 @@ def cut_from_tile(path):
 # Every kind of file that truemorph reads, with the function that reads it; the old model has no checksums.
 READERS = {
     **{
-        f"catalogue.{ending}": lambda path: select_rows(read_catalogue(path))
+        f"catalogue.{ending}": lambda path: rows_of(read_catalogue(path))
         for ending in ("parquet", "csv", "fits", "ecsv", "vot")
     },
     **{f"table.{ending}": read_table for ending in ("parquet", "csv", "fits", "ecsv", "vot")},

@@ -5,13 +5,12 @@ import polars as pl
 import pytest
 import torch
 
-from truemorph import compare_families, fit_transition
+from truemorph import compare_families, estimate_transition, fit_transition
 from truemorph.bias.calibration import calibration
 from truemorph.bias.curves import FiskTransition, RayleighTransition
 from truemorph.bias.diagnostics import ignored_findings
 from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.shifted import ShiftedTransition
-from truemorph.catalogs.selected import estimate_catalogue
 from truemorph.errors import InputError
 from truemorph.gold.plan import make_plan
 from truemorph.tables import CatalogTable
@@ -128,9 +127,9 @@ def catalogue(**options):
 
 def test_a_catalogue_with_surface_brightness_says_so_until_it_is_used():
     table = catalogue(gold=300)
-    alone = estimate_catalogue(table, "fisk", gold="gold", compare=False)
+    alone = estimate_transition(table, family="fisk", gold="gold", compare=False)
     assert "observable-ignored" in {one.code for one in alone.findings}
-    both = estimate_catalogue(table, gold="gold", observables=["surface_brightness"])
+    both = estimate_transition(table, gold="gold", observables=["surface_brightness"])
     assert "observable-ignored" not in {one.code for one in both.findings}
     assert {"fisk", "rayleigh", "logistic"} <= set(both.families.fits)
     assert "slope of surface_brightness" in both.families.fits["fisk"].values
@@ -143,6 +142,6 @@ def test_gold_labels_are_planned_in_bins_of_both():
     assert plan.edges.shape[1:] == (2, 2)
     again = catalogue(n=3_000, gold=100)
     assert make_plan(again, budget=300, by="alpha,surface_brightness").selected.height >= 300
-    estimate = estimate_catalogue(table, "fisk", observables=["surface_brightness"], compare=False)
+    estimate = estimate_transition(table, family="fisk", observables=["surface_brightness"], compare=False)
     planned = make_plan(table, budget=300, curve=estimate.curve, observables=["surface_brightness"])
     assert planned.selected.height >= 300

@@ -7,7 +7,7 @@ import pytest
 import truemorph as tm
 from conftest import codes
 from truemorph.catalogs.sampling import draw_sample, sampling_weights
-from truemorph.catalogs.selected import select_rows
+from truemorph.catalogs.selected import rows_of
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable
 
@@ -21,14 +21,13 @@ def test_galaxies_outside_the_sample_are_not_used_and_weights_undo_the_selection
     weights = np.where(chosen, sampling_weights(labels, chosen), 1.0)
     columns = {"object_id": range(20_000), "label": labels, "alpha": alpha, "split": split, "sampling_weight": weights}
     table = CatalogTable(pl.DataFrame(columns))
-    rows = select_rows(table)
-    sample = rows.sample
+    sample, context = rows_of(table)
     assert sample.labels.size == 3000
-    assert [one.code for one in rows.context.findings] == ["galaxies-not-in-sample"]
-    assert "17,000 of 20,000" in rows.context.findings[0].message
-    assert select_rows(table, ["split=unused"]).sample.labels.size == 17_000
+    assert [one.code for one in context.findings] == ["galaxies-not-in-sample"]
+    assert "17,000 of 20,000" in context.findings[0].message
+    assert rows_of(table, where=["split=unused"])[0].labels.size == 17_000
     assert np.average(sample.labels, weights=sample.weights) == pytest.approx(labels.mean(), abs=1e-9)
-    assert np.ptp(select_rows(table, weights="none").sample.weights) == 0
+    assert np.ptp(rows_of(table, weights="none")[0].weights) == 0
 
 
 def test_only_properties_of_galaxies_are_tested_for_balance():
@@ -49,7 +48,7 @@ def test_only_properties_of_galaxies_are_tested_for_balance():
         mass=covariate**3,
     )
     table = CatalogTable(frame, units={"mass": "", "covariate": ""})
-    assert set(select_rows(table, gold="mine").context.columns) == {
+    assert set(rows_of(table, gold="mine")[1].columns) == {
         *("covariate", "mass", "plate", "bulge_fraction", "x2", "x3", "survey", "mine_weight")
     }
     study = tm.estimate_transition(table, gold="mine", compare=False)
@@ -114,7 +113,7 @@ def test_fractions_of_groups_that_a_column_names(tmp_path):
     for name, part in zip(one.groups, one.labelled[:, 1], strict=True):
         assert part == pytest.approx(table.filter(tier=name)["label"].mean())
     assert "surveys-differ" in codes(found)
-    assert found.to_dict()["fractions"]["groups"] == ["deep", "wide"]
+    assert found.to_dict()["fractions"]["groups"] == [["deep"], ["wide"]]
     assert list(one.to_table()["tier"]) == ["deep", "wide"]
     assert [one.get_text() for one in found.plot().get_xticklabels()] == ["deep", "wide"]
     again = tm.Estimate.read(tmp_path / "fit.json").fractions
@@ -169,7 +168,7 @@ PREPARED = {"smooth": "smooth", "disk": "disk", "radius": "petroRad_r", "psf_fwh
 def test_the_column_that_stored_gold_labels_came_from_is_no_property():
     catalogue = tm.prepare_catalogue(votes_with_experts(), gold="expert", **PREPARED).catalogue
     assert "expert" in catalogue.frame.columns
-    columns = select_rows(catalogue, gold="gold").context.columns
+    columns = rows_of(catalogue, gold="gold")[1].columns
     assert "expert" not in columns
     assert "colour" in columns
     assert "gold-unbalanced" not in codes(tm.estimate_transition(catalogue, gold="gold", compare=False))
@@ -196,4 +195,4 @@ def test_errors_of_radius_and_psf_give_that_of_alpha():
     columns = {"radius_error": "radius_err", "psf_error": "psf_err"}
     catalogue = tm.prepare_catalogue(table, columns=columns, **PREPARED).catalogue
     np.testing.assert_allclose(catalogue.frame["alpha_error"], np.hypot(0.1, 0.05), rtol=1e-6)
-    assert select_rows(catalogue).alpha_error == pytest.approx(np.hypot(0.1, 0.05))
+    assert rows_of(catalogue)[1].alpha_error == pytest.approx(np.hypot(0.1, 0.05))

@@ -29,7 +29,7 @@ from truemorph.bias.files import read_draws, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
 from truemorph.bias.fractions import fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
-from truemorph.bias.population import PopulationFractions, QuotedFraction
+from truemorph.bias.population import QUESTION, PopulationFractions, QuotedFraction
 from truemorph.bias.regressions import LogisticTransition
 from truemorph.bias.result import FittedCurve, TransitionFit
 from truemorph.bias.sample import Sample
@@ -38,7 +38,7 @@ from truemorph.errors import InputError, reason
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
 from truemorph.progress import progress
-from truemorph.questions import fraction_names
+from truemorph.questions import Asked, fraction_names
 from truemorph.results import Result, text_facts
 
 # What else an estimate says: definitions of α and of labels, and the rows that it rests on.
@@ -249,6 +249,14 @@ class Context:
     # `import_gold` measures it with twins.
     about: Mapping[str, Any] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()  # on the selection of these galaxies
+    by: np.ndarray | None = None  # columns to bin by, (N,) or (N, 2), or `Groups`; default α
+    by_name: str = "alpha"
+    alpha_error: float = 0.0  # relative error of α
+    # Of a question that is asked after others; the sample has the answers whose fractions are counted.
+    asked: Asked | None = None
+    of_paths: Sample | None = None  # with votes and gold labels of the paths that gold labels tell apart, for T(α)
+    paths: np.ndarray | None = None  # (N,): majority path
+    log_odds: np.ndarray | None = None  # (N, P): of the votes at each gate and at the question
 
 
 def make_estimate(
@@ -256,8 +264,6 @@ def make_estimate(
     family: str | type[FlipTransition] | None = None,
     *,
     context: Context | None = None,
-    by: np.ndarray | None = None,
-    by_name: str = "alpha",
     fraction_bins: int = 8,
     compare: bool = True,
     bootstrap: int = 0,
@@ -269,15 +275,22 @@ def make_estimate(
     `family` may be "best", that of lowest AIC. Further options are those of `settings_for`.
     """
     context, has_gold = context or Context(), sample.gold is not None
+    asked, by = context.asked, context.by
+    options |= {"seed": seed, "alpha_error": context.alpha_error}
     with progress(3, "estimating T(α)", "steps") as steps:
         # With gold labels, intrinsic columns go into the check and the regression on gold labels.
         fitted = replace(sample, intrinsic=None) if has_gold and options.get("method") in (None, "gold") else sample
-        fit, families, scatter = _fitted(fitted, family, compare, bootstrap, {**options, "seed": seed})
+        fitted = fitted if context.of_paths is None else context.of_paths
+        fit, families, scatter = _fitted(fitted, family, compare, bootstrap, options)
         check = None if has_gold else _check_with_shown(sample, context.shown, seed)
-        settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
-        rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-        diagnosis = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)
-        fit = replace(fit, findings=diagnosis.findings)
+        if asked is None:
+            settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
+            rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
+            diagnosis = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)
+            fit, calibrated = replace(fit, findings=diagnosis.findings), diagnosis.calibration
+        else:  # whose fractions do not rest on T(α)
+            calibrated = calibration(fit)
+            fit = replace(fit, findings=tuple(replace(one, severity="note") for one in calibrated.findings))
         steps.update(1)
         experts = context.about.get("gold_experts")
         of_bins: dict[str, Any] = {
@@ -285,32 +298,39 @@ def make_estimate(
             "covariates": sample.intrinsic if has_gold else None,
             "gold_transition": None if experts is None else RayleighTransition(experts["upper"]),
             "seed": seed,
+            "votes": context.log_odds,
+            "paths": context.paths,
+            "quantities": () if asked is None else asked.quantities,
         }
-        fractions = fractions_in_bins(sample, fit, by=by, name=by_name, **of_bins)
+        fractions = fractions_in_bins(sample, fit, by=by, name=context.by_name, **of_bins)
         selected = selection_findings(sample) if has_gold else fit.findings
         members = by.of_bins(fractions.edges) if isinstance(by, Groups) else ()
         fractions = replace(fractions, findings=unique(selected, fractions.findings), members=members)
+        if asked is not None:
+            fractions = replace(
+                fractions, about={name: context.about[name] for name in QUESTION if name in context.about}
+            )
         steps.update(1)
         by_alpha = fractions
-        if check is None:
+        if check is None and asked is None:
             if has_gold and by is not None:
                 by_alpha = fractions_in_bins(sample, fit, **of_bins)
             check = confounding(sample, by_alpha if has_gold else None, seed)
         steps.update(1)
     shown = context.shown
-    if shown is None and has_gold and sample.n_classes == 2:
+    if shown is None and has_gold and sample.n_classes == 2 and asked is None:
         shown = np.where(sample.known, sample.gold == DISK, np.nan)
     gold_fractions = gold_stderr = None
     if shown is not None:
         column = sample.alpha if by is None else by
         gold_fractions, gold_stderr = _gold_fractions(shown, fractions, column, sample.probability)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
-    biased = check.unexplained if fit.method == "conditional" else check.confounded
+    biased = check is not None and (check.unexplained if fit.method == "conditional" else check.confounded)
     return Estimate(
-        _with_total(fit, fractions),
+        _with_total(fit, fractions, asked),
         families,
         check,
-        diagnosis.calibration,
+        calibrated,
         fractions,
         gold_fractions,
         unique(
@@ -321,7 +341,7 @@ def make_estimate(
             *(group_findings(sample, *one) for one in context.groups.items()),
             _unbalanced(sample, context),
             fractions.findings,
-            check.findings if biased and fit.method != "gold" else (),
+            check.findings if check is not None and biased and fit.method != "gold" else (),
         ),
         gold_stderr,
         scatter,
@@ -329,43 +349,12 @@ def make_estimate(
     )
 
 
-def estimate_of_paths(
-    sample: Sample, fractions: PopulationFractions, about: Mapping[str, Any], seed: int, seen: Mapping[str, np.ndarray]
-) -> Estimate:
-    """Fit T(α) of the paths to a question's answers, beside the fractions of these answers."""
-    fit = solve(sample, settings_for(sample, seed=seed))
-    checked = calibration(fit)
-    # Fractions do not rest on T(α).
-    notes = tuple(replace(one, severity="note") for one in checked.findings)
-    fit = replace(_with_same_total(fit, fractions), findings=notes)
-    findings = unique(fractions.findings, fit.findings, ignored_findings(fit, seen))
-    return Estimate(fit, None, None, checked, fractions, None, findings, about=about)
-
-
-def _with_same_total(fit: TransitionFit, fractions: PopulationFractions) -> TransitionFit:
-    """Return a fit whose class fractions sum to those of a question's classes, of which T may tell apart more."""
-    assert fit.sample.asked is not None
-    assert fractions.samples is not None
-    assert fit.fraction_samples is not None
-    of = np.array(fit.sample.asked.answers_of_classes)
-    share = fractions.bin_weights / fractions.bin_weights.sum()
-
-    def divided(total: np.ndarray, parts: np.ndarray) -> np.ndarray:
-        found = total[..., of] * parts / np.maximum(parts @ (of[:, None] == of), 1e-12)
-        return np.asarray(found / found.sum(axis=-1, keepdims=True))
-
-    samples = divided(np.einsum("b,sbk->sk", share, fractions.samples), fit.fraction_samples)
-    errors = {name: float(samples[:, k].std()) for name, k in fraction_names(fit.sample.classes).items()}
-    middle = divided(share @ fractions.fractions, fit.class_fractions)
-    return replace(fit, class_fractions=middle, stderr=fit.stderr | errors, fraction_samples=samples)
-
-
 def _fitted(
     sample: Sample, family: Any, compare: bool, bootstrap: int, options: dict[str, Any]
 ) -> tuple[TransitionFit, FamilyComparison | None, dict[str, float]]:
     """Fit T(α), and the other families; also return the scatter of each parameter over bootstrap resamples, if any."""
     families = None
-    if (compare and sample.n_classes == 2) or family == "best":
+    if (compare and sample.n_classes == 2 and sample.asked is None) or family == "best":
         own = [] if family in (None, "best") else [family_of(family)]
         if sample.observables is not None:
             own.append(LogisticTransition)
@@ -382,21 +371,30 @@ def _fitted(
     return replace(fit, failed_resamples=again.failed_resamples), families, scatter
 
 
-def _with_total(fit: TransitionFit, fractions: PopulationFractions) -> TransitionFit:
-    """Return a fit whose class fractions, with gold labels, are those of all bins together."""
+def _with_total(fit: TransitionFit, fractions: PopulationFractions, asked: Asked | None) -> TransitionFit:
+    """Return a fit whose class fractions, with gold labels, are those of all bins together.
+
+    T may tell apart more classes than the fractions of a question's answers: these then sum to the fractions.
+    """
     if fractions.samples is None:
         return fit
-    weight = fractions.bin_weights / fractions.bin_weights.sum()
-    assert fractions.of_total is not None
-    total = np.einsum("b,sbk->sk", weight, fractions.samples)
-    errors = {name: float(fractions.of_total[0, 0, k]) for name, k in fraction_names(fit.sample.classes).items()}
-    return replace(
-        fit,
-        class_fractions=weight @ fractions.fractions,
-        stderr={**fit.stderr, **errors},
-        fraction_samples=total,
-        of_total=fractions.of_total,
-    )
+    share = fractions.bin_weights / fractions.bin_weights.sum()
+    middle, samples = share @ fractions.fractions, np.einsum("b,sbk->sk", share, fractions.samples)
+    if asked is None:
+        assert fractions.of_total is not None
+        errors, of_total = fractions.of_total[0, 0], fractions.of_total
+    else:
+        assert fit.fraction_samples is not None
+        of, of_total = np.array(asked.answers_of_classes), None
+
+        def divided(total: np.ndarray, parts: np.ndarray) -> np.ndarray:
+            found = total[..., of] * parts / np.maximum(parts @ (of[:, None] == of), 1e-12)
+            return np.asarray(found / found.sum(axis=-1, keepdims=True))
+
+        middle, samples = divided(middle, fit.class_fractions), divided(samples, fit.fraction_samples)
+        errors = samples.std(axis=0)
+    stderr = {name: float(errors[k]) for name, k in fraction_names(fit.sample.classes).items()}
+    return replace(fit, class_fractions=middle, stderr=fit.stderr | stderr, fraction_samples=samples, of_total=of_total)
 
 
 def _unbalanced(sample: Sample, context: Context) -> list[Finding]:

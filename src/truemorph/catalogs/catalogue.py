@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, VOTES, lenticulars, which_rows
+from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, VOTES, lenticulars, names_votes, which_rows
 from truemorph.catalogs.sampling import SPLITS, split_galaxies
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -286,3 +286,13 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
         )
     definition = f"{expression.text} is 1" if expression.lone else expression.tree.sql()
     return values.astype(np.int64), definition, findings
+
+
+def from_votes(definition: str) -> list[Finding]:
+    """Return a problem if gold labels are made of columns of votes, whose names are in their definition."""
+    if not names_votes(definition):
+        return []
+    message = (
+        f"The gold labels are made of volunteers' votes ({definition}), and have the bias that they are to measure."
+    )
+    return [Finding("gold-from-votes", "problem", message, "Give classes from experts or better images (`gold`).")]

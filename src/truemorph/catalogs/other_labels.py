@@ -59,12 +59,13 @@ class OtherLabels:
 
 
 def with_other_labels(
-    catalogue: CatalogTable, own: Tree, question: str, sources: Sequence[Any]
+    catalogue: CatalogTable, asked: Asked, sources: Sequence[Any]
 ) -> tuple[CatalogTable, list[OtherLabels]]:
     """Add other groups' answers to a catalogue, by id, as columns of fractions; galaxies without them are left out.
 
-    `own` is the catalogue's tree; a table may also have the columns of another survey's.
+    Beside those of the catalogue's tree, a table may have the columns of another survey's.
     """
+    own, question = asked.tree, asked.question
     others = list[OtherLabels]()
     for source in sources:
         table = read_table(source)

@@ -14,7 +14,8 @@ import polars as pl
 
 from truemorph.bias.likelihood import ROWS, label_evidence
 from truemorph.bias.regressions import TreeTransition
-from truemorph.catalogs.catalogue import ID_COLUMNS
+from truemorph.bias.transitions import UNKNOWN
+from truemorph.catalogs.catalogue import ID_COLUMNS, classes_of
 from truemorph.catalogs.columns import ADDED, vote_findings, which_rows
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
@@ -180,8 +181,35 @@ def root_answers(tree: Tree) -> dict[str, list[str]]:
     return {"smooth": [one for one in inside if one not in shown], "disk": shown, "artefact": outside}
 
 
-def tree_of(catalogue: CatalogTable, question: str) -> Tree:
-    """Return the tree of a catalogue that was prepared for a question."""
+def tree_of_classes(classes: Sequence[str]) -> Tree:
+    """Return the tree of a label without one: its classes are the answers to one question."""
+    return flat_tree(" or ".join(classes), [f"{name}={slug(name)}_votes" for name in classes])
+
+
+def root_of(catalogue: CatalogTable) -> Asked:
+    """Return the first question of a catalogue's tree; without one, that of its label."""
+    described = catalogue.metadata.get("tree")
+    tree = tree_of_classes(classes_of(catalogue)) if described is None else read_tree(described)
+    return Asked(tree, tree.root.name)
+
+
+def labels_of_answers(root: Asked) -> np.ndarray:
+    """Return the label, 0 or 1, of each number of an answer to the first question of a tree; others are unknown."""
+    labels = np.full(len(root.answers), UNKNOWN)
+    for label, answers in enumerate(list(root_answers(root.tree).values())[:2]):
+        labels[[root.numbers[answer] for answer in answers]] = label
+    return labels
+
+
+def asked_of(catalogue: CatalogTable, question: str | None) -> Asked | None:
+    """Return a question of a catalogue's tree; None for the first, whose answers are its labels 0 and 1."""
+    if question is None or question == root_of(catalogue).question:
+        return None
+    return asked_in(catalogue, question)
+
+
+def asked_in(catalogue: CatalogTable, question: str) -> Asked:
+    """Return a question for which a catalogue has columns of labels and votes."""
     source = str(catalogue.path or "catalogue")
     described, labelled = catalogue.metadata.get("tree"), label_column(question) in catalogue.frame.columns
     if described is None and labelled:
@@ -193,7 +221,7 @@ def tree_of(catalogue: CatalogTable, question: str) -> Tree:
         raise InputError(
             f"{source}: has no labels of the question {question!r}; prepare it with this question (`question`)"
         )
-    return read_tree(described)
+    return Asked(read_tree(described), question)
 
 
 def votes_at_gates(frame: pl.DataFrame, asked: Asked, source: str) -> Votes:

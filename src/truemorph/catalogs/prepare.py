@@ -16,17 +16,16 @@ from truemorph._version import __version__
 from truemorph.archives.provenance import origin
 from truemorph.arrays import float_array
 from truemorph.catalogs import physical, sampling
-from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes
+from truemorph.catalogs.catalogue import as_ids, find_images, from_votes, gold_classes
 from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name, percent_of_light
 from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
-from truemorph.catalogs.paths import described_path, gold_column, label_column, path_columns
+from truemorph.catalogs.paths import described_path, gold_column, label_column, path_columns, tree_of_classes
 from truemorph.catalogs.positions import repeated_positions
 from truemorph.catalogs.question_gold import gold_of_question, is_of_question
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequal_votes
-from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import FORMAT_VERSION, write_file
@@ -147,16 +146,12 @@ def prepare(
     named = source.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
     funnel, labels, selection = choose_rows(named, mapped, conditions)
-    kept, asked, of_question = funnel.kept, None, None
-    if questions:
-        asked = read_tree(_tree_of_survey(kind, name))
-        if gold is not None and is_of_question(gold, named):
-            if len(questions) > 1:
-                raise InputError(
-                    f"{name}: `gold` has rules for one question of {len(questions)}; give them to transition"
-                )
-            of_question, gold = gold_of_question(named.filter(kept), Asked(asked, questions[0]), gold, name), None
-            selection += of_question.findings
+    kept, tree, of_question = funnel.kept, _tree(kind, name, questions), None
+    if questions and gold is not None and is_of_question(gold, named):
+        if len(questions) > 1:
+            raise InputError(f"{name}: `gold` has rules for one question of {len(questions)}; give them to transition")
+        of_question, gold = gold_of_question(named.filter(kept), Asked(tree, questions[0]), gold, name), None
+        selection += of_question.findings
     if gold is not None:
         classes, rule, more = gold_classes(named.filter(kept), gold, name)
         definition = f"{kind.classes[1]}: {rule}"
@@ -228,16 +223,17 @@ def prepare(
     elif "gold" in source.frame.columns:
         unused = "The column gold is kept as gold_input and is not used."
         findings.append(Finding("gold-column-kept", "note", unused, "If it has gold labels, name it (`gold`)."))
-    if asked is not None:
+    if questions:
         total = mapped.numbers("vote_count")[kept] if "vote_count" in mapped.columns else None
         for question in questions:
-            columns, more = path_columns(named.filter(kept), asked, question, total, name)
+            columns, more = path_columns(named.filter(kept), tree, question, total, name)
             made |= columns.to_dict()
             findings += more
         if of_question is not None:
             made[gold_column(questions[0])] = of_question.names
             metadata["gold_definitions"] = {questions[0]: of_question.definition}
-        metadata |= {"tree": asked.model_dump(mode="json", exclude_defaults=True), "questions": list(questions)}
+        metadata["questions"] = list(questions)
+    metadata["tree"] = tree.model_dump(mode="json", exclude_defaults=True)
     catalogue = _catalogue(mapped, kept, made, metadata)
     repeated = repeated_positions(catalogue.frame, name)
     return Preparation(
@@ -255,10 +251,12 @@ def _vote_sources(columns: Container[str]) -> list[str]:
     return next(([name for name in some if name in columns] for some in kinds if some[0] in columns), [])
 
 
-def _tree_of_survey(kind: Mapping, table_name: str) -> Tree | str:
-    if kind.tree is None:
+def _tree(kind: Mapping, table_name: str, questions: Sequence[str]) -> Tree:
+    """Return the tree of a survey; without one, that of the two classes of labels."""
+    if kind.tree is None and questions:
         raise InputError(f"{table_name}: {kind.name} has no decision tree; name one (`tree`), or a TOML file")
-    return kind.tree
+    tree = None if kind.tree is None else read_tree(kind.tree)
+    return tree_of_classes(kind.classes) if tree is None else tree
 
 
 def read_tables(

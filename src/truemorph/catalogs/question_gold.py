@@ -10,11 +10,10 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN
-from truemorph.catalogs.catalogue import condition
+from truemorph.catalogs.catalogue import condition, from_votes
 from truemorph.catalogs.columns import FRACTIONS, VOTES
 from truemorph.catalogs.expressions import read_expression
 from truemorph.catalogs.paths import label_column
-from truemorph.catalogs.selected import from_votes
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.questions import APPLIES, CANNOT_TELL, NOT_APPLICABLE, Asked, different, is_unsure

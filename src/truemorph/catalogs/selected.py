@@ -12,16 +12,43 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Groups
-from truemorph.bias.estimate import Context, Estimate, make_estimate
+from truemorph.bias.estimate import Context
 from truemorph.bias.fields import fields_on_sky
 from truemorph.bias.sample import Sample, numbered_fields
-from truemorph.catalogs.catalogue import checksum, classes_of, columns_of_rule, gold_classes, is_simulated, rows_where
+from truemorph.bias.transitions import UNKNOWN
+from truemorph.catalogs.catalogue import (
+    checksum,
+    classes_of,
+    columns_of_rule,
+    from_votes,
+    gold_classes,
+    is_simulated,
+    rows_where,
+)
 from truemorph.catalogs.columns import ADDED, FRACTIONS, OBSERVABLES, RESERVED, VOTES, names_position, names_votes
+from truemorph.catalogs.other_labels import OtherLabels
+from truemorph.catalogs.paths import (
+    asked_of,
+    gold_column,
+    label_column,
+    labels_of_answers,
+    majority_paths,
+    root_of,
+    votes_at_gates,
+)
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.positions import positions_of, repeated_positions, unit_vectors
+from truemorph.catalogs.question_gold import (
+    columns_of_question,
+    gold_of_question,
+    is_of_question,
+    sparse_answers,
+    told_apart,
+)
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
+from truemorph.questions import Asked
 from truemorph.tables import SENTINELS, CatalogTable, missing_in, numeric_columns, without
 
 _ERRORS = ("alpha_error", "radius_error", "psf_error")
@@ -32,100 +59,228 @@ _SURVEY_COLUMNS, _MOST_GROUPS, _FEWEST_IN_GROUP = ("survey", "source"), 12, 50
 
 
 @dataclass(frozen=True)
-class SelectedRows:
-    """The selected galaxies of a catalogue: what an estimate uses, what else is known, and a column to bin by."""
+class GoldLabels:
+    """Gold labels of N galaxies."""
 
-    sample: Sample
-    context: Context
-    by: np.ndarray | None  # (N,); `Groups` of a column of text
-    alpha_error: float  # relative error of α, 0 if unknown
+    numbers: np.ndarray  # (N,): class, `UNKNOWN`, or `ANSWER_UNKNOWN`
+    unsure: np.ndarray  # (N,) of bool: whether people could not tell the answer
+    definition: str
+    rule: str
+    columns: list[str]  # that the rule uses
+    findings: list[Finding]
+    paths: np.ndarray | None = None  # (N,): path that a gold label names, `UNKNOWN` elsewhere
 
 
-def select_rows(
+def rows_of(
     catalogue: CatalogTable,
-    where: Iterable[str] = (),
-    intrinsic: Sequence[str] = (),
+    question: str | None = None,
+    *,
     gold: str | None = None,
+    where: Iterable[str] = (),
     by: str | None = None,
+    intrinsic: Sequence[str] = (),
     observables: Sequence[str] = (),
     weights: str = "balance",
     alpha_error: float | str | None = None,
-) -> SelectedRows:
+    others: Sequence[OtherLabels] = (),
+) -> tuple[Sample, Context]:
     """Select the galaxies of the sample that meet all conditions and have values in all named columns.
 
-    Galaxies with split "unused" are not in the sample; they are selected only by a condition on `split`. `gold` is a
-    column or a rule (see `gold_classes`), `observables` are columns on which the flip probability depends in addition
-    to α, and `weights` says which weights to use (see `sample_weights`). The relative error of α is a number or a
-    column, by default the catalogue's `alpha_error`.
+    Their labels and gold labels are those of a question, by default the first of the catalogue's tree. Galaxies with
+    split "unused" are not in the sample; they are selected only by a condition on `split`. `gold` is a column or a rule
+    (see `gold_labels`), `by` one or two columns, comma-separated. `observables` are columns on which the flip
+    probability depends in addition to α, and `weights` says which weights to use (see `sample_weights`). The relative
+    error of α is a number or a column, by default the catalogue's `alpha_error`. `others` are other groups' answers.
     """
     source, conditions = str(catalogue.path or "catalogue"), list(where)
-    named = [*intrinsic, *([by] if by else []), *observables]
-    names = classes_of(catalogue)
-    about = {
-        "classes": names,
-        "definition": f"{names[1]}: {catalogue.metadata.get('definition') or 'as in the labels'}",
-        "alpha": catalogue.metadata.get("alpha"),
-        "alpha_psf": catalogue.metadata.get("alpha_psf"),
-        "where": conditions,
-    }
-    about |= {name: list(some) for name, some in (("observables", observables), ("intrinsic", intrinsic)) if some}
-    about["rows_sha256"] = rows_hash(catalogue, conditions)
-    classes, known = None, None
+    asked = asked_of(catalogue, question)
+    if asked is not None and gold is None:
+        raise InputError(_why_no_number(catalogue, asked))
+    binned = [by] if by in catalogue.frame.columns else [name.strip() for name in (by or "").split(",") if by]
+    binned = [] if binned == ["alpha"] else binned
+    named = [*intrinsic, *binned, *observables]
     frame, findings = filtered(catalogue.frame, conditions, named, source)
-    findings = [*catalogue.findings, *findings]
     groups = groups_of(frame, by, source)
-    numbers = named if groups is None else [*intrinsic, *observables]
-    values = {name: numeric_columns(frame, [name], source)[:, 0] for name in numbers}
-    if gold is not None:
-        classes, definition, more = gold_classes(frame, gold, source)
-        about["definition"] = f"{names[1]}: {definition}"
-        findings += more
-    if gold == "gold":
-        about["definition"] = str(catalogue.metadata.get("gold_definition") or about["definition"])
-        if catalogue.metadata.get("gold_experts"):
-            about["gold_experts"] = catalogue.metadata["gold_experts"]
-    if gold is not None:
-        findings += images_of_gold(catalogue.metadata, gold)
-    if gold is None:
-        findings += partial_radius(str(about["alpha"] or "").split("/")[0].strip())
+    read = None if gold is None else gold_labels(catalogue, frame, asked, gold, source)
+    weighted = sample_weights(frame, weights, source)
+    columns = {name: numeric_columns(frame, [name], source)[:, 0] for name in (*intrinsic, *observables)}
+    seen = {name: columns[name] for name in observables} or None
+    kind, of_asked, classes = None, dict[str, Any](), tuple(classes_of(catalogue))
+    if asked is None:
+        labels = frame["label"].to_numpy()
+        if others:
+            of_asked = {"log_odds": np.column_stack([one.votes(frame).log_odds for one in others])}
     else:
-        findings += from_votes(str(about["definition"]))
-    if "gold" in frame.columns:
-        known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-        about["gold_definition"] = str(catalogue.metadata.get("gold_definition", "not stated"))
-        if gold is None and not is_simulated(catalogue.metadata) and (count := np.isfinite(known).sum()):
-            unused = f"T(α) was estimated without the {count:,} gold labels of its catalogue."
-            findings.append(Finding("gold-unused", "caution", unused, 'Estimate it with them (`gold`="gold").'))
-    if (
-        gold is None
-        and "psf_fwhm" in frame.columns
-        and frame["psf_fwhm"].n_unique() == 1
-        and frame["psf_fwhm"].null_count() == 0
-    ):
-        findings.append(ALPHA_IS_SIZE)
+        kind = asked.question
+        assert read is not None
+        asked, merging = sparse_answers(asked, read.numbers)
+        read = gold_labels(catalogue, frame, asked, gold or "", source)
+        paths = majority_paths(frame, asked, source)
+        labels, classes = np.array(asked.answers_of_paths)[paths], asked.answers
+        _check_gold_of_question(asked, read.numbers, labels, source)
+        findings += merging
+        of_asked = {"paths": paths}
+    probability, uncertain = (
+        planned(frame, gold, name if kind is None else gold_column(kind, name))
+        for name in ("gold_probability", "gold_uncertain")
+    )
+    if asked is not None and read is not None:
+        uncertain = read.unsure if uncertain is None else np.maximum(read.unsure, uncertain)
     sample = Sample.of(
-        frame["label"].to_numpy(),
+        labels,
         frame["alpha"].to_numpy(),
-        classes=names,
-        weights=sample_weights(frame, weights, source),
-        intrinsic=np.stack([values[name] for name in intrinsic], axis=1) if intrinsic else None,
-        observables={name: values[name] for name in observables} or None,
-        gold=classes,
-        gold_probability=planned(frame, gold, "gold_probability"),
-        gold_uncertain=planned(frame, gold, "gold_uncertain"),
+        classes=classes,
+        weights=weighted,
+        intrinsic=np.stack([columns[name] for name in intrinsic], axis=1) if intrinsic else None,
+        observables=seen if asked is None else None,
+        gold=None if read is None else read.numbers,
+        gold_probability=probability,
+        gold_uncertain=uncertain,
+        of_question=asked is not None,
     )
     sample = with_fields(sample, frame, source)
+    if asked is not None:
+        assert read is not None
+        assert read.paths is not None
+        asked, classes_of_gold = told_apart(asked, read.numbers, read.paths)
+        votes = votes_at_gates(frame, asked, source)
+        of_asked |= {
+            "asked": asked,
+            "log_odds": np.column_stack([votes.log_odds, *(one.votes(frame).log_odds for one in others)]),
+            "of_paths": Sample.of(
+                votes,
+                sample.alpha,
+                observables=seen,
+                gold=classes_of_gold,
+                gold_probability=probability,
+                weights=sample.weights,
+            ),
+        }
+    about = _about(catalogue, asked, read, conditions, intrinsic, observables, others)
+    findings += [] if read is None else [*read.findings, *images_of_gold(catalogue.metadata, str(gold), kind)]
+    known = None
+    if asked is None:
+        if "gold" in frame.columns:
+            known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        findings += _of_label(catalogue, frame, known, gold, str(about["definition"]))
     context = Context(
         shown=known,
-        columns={} if classes is None else properties(catalogue, frame, [*named, *columns_of_rule(frame, gold)]),
-        votes=_votes(frame),
+        columns={} if read is None else properties(catalogue, frame, [*named, *read.columns]),
+        votes=_votes(frame) if asked is None else None,
         seen=seen_in_images(frame, observables, source),
         groups=_surveys(frame) | ({} if groups is None else {str(by): frame[str(by)].to_numpy()}),
         about=about,
-        findings=unique(findings),
+        findings=unique(catalogue.findings, findings),
+        by=np.squeeze(numeric_columns(frame, binned, source)) if groups is None and binned else groups,
+        by_name=by or "alpha",
+        alpha_error=mean_alpha_error(frame, alpha_error, gold is not None, source),
+        **of_asked,
     )
-    error = mean_alpha_error(frame, alpha_error, gold is not None, source)
-    return SelectedRows(sample, context, values[by] if by and groups is None else groups, error)
+    return sample, context
+
+
+def gold_labels(
+    catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, gold: str, source: str
+) -> GoldLabels:
+    """Read gold labels of a question: "gold" for the catalogue's own, a column, or a rule.
+
+    Of labels 0 and 1 (`asked` is None) see `gold_classes`, of answers, also those to the first question, see
+    `gold_of_question`.
+    """
+    metadata = catalogue.metadata
+    if asked is None and not is_of_question(gold, frame):
+        numbers, definition, findings = gold_classes(frame, gold, source)
+        if gold == "gold" and metadata.get("gold_definition"):
+            definition = str(metadata["gold_definition"])
+        else:
+            definition = f"{classes_of(catalogue)[1]}: {definition}"
+        unsure = np.zeros(numbers.size, dtype=bool)
+        return GoldLabels(numbers, unsure, definition, gold, columns_of_rule(frame, gold), findings)
+    own = asked is not None and gold == "gold"
+    rule = gold_column(asked.question) if asked is not None and own else gold
+    if own and rule not in frame.columns:
+        raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {rule!r} (`gold`)")
+    of = root_of(catalogue) if asked is None else asked
+    read = gold_of_question(frame, of, rule, source)
+    numbers, columns = read.answers(of), columns_of_question(frame, rule)
+    if asked is None:  # answers as labels
+        numbers = np.where(numbers > 0, labels_of_answers(of)[np.maximum(numbers, 0)], UNKNOWN)
+    definition = metadata.get("gold_definitions", {}).get(of.question, read.definition) if own else read.definition
+    return GoldLabels(numbers, read.unsure, definition, rule, columns, read.findings, read.paths(of))
+
+
+def _check_gold_of_question(asked: Asked, gold: np.ndarray, labels: np.ndarray, source: str) -> None:
+    """Raise an InputError unless gold labels are of two classes, and tell where the question does not apply."""
+    question, counts = asked.question, np.bincount(gold[gold >= 0], minlength=len(asked.answers))
+    if np.count_nonzero(counts) < 2 or not counts[1:].any():
+        counted = zip(asked.answers, counts, strict=True)
+        have = ", ".join(f"{count:,} {name}" for name, count in counted if count) or "none"
+        raise InputError(f"{source}: gold labels of {question!r} are {have}; there must be some of two classes")
+    if not counts[0] and (outside := np.count_nonzero(labels == 0)):
+        inside = ", ".join(f"'{path.name}'" for path in asked.paths if path.answer is not None)
+        raise InputError(
+            f"{source}: no gold label says that {question!r} does not apply, but by the volunteers' answers it does "
+            f"not for {outside:,} of {labels.size:,} galaxies; give gold labels of such galaxies, too, or "
+            "select those to which it applies by the volunteers' answers (`where`, such as "
+            f'"{label_column(question)} IN ({inside})")'
+        )
+
+
+def _about(
+    catalogue: CatalogTable,
+    asked: Asked | None,
+    gold: GoldLabels | None,
+    conditions: list[str],
+    intrinsic: Sequence[str],
+    observables: Sequence[str],
+    others: Sequence[OtherLabels],
+) -> dict[str, Any]:
+    """Return what an estimate of these rows rests on; see `ABOUT`."""
+    metadata, classes = catalogue.metadata, classes_of(catalogue)
+    about: dict[str, Any] = {name: metadata.get(name) for name in ("alpha", "alpha_psf")} | {"where": conditions}
+    about |= {name: list(some) for name, some in (("observables", observables), ("intrinsic", intrinsic)) if some}
+    about["rows_sha256"] = rows_hash(catalogue, conditions)
+    if gold is not None:
+        about["gold_rule"] = gold.rule
+    if asked is not None:
+        about |= {"question": asked.question, "tree": asked.tree.name}
+        about |= {"other_labels": [one.name for one in others]} if others else {}
+        return about | {"gold_definition": None if gold is None else gold.definition}
+    definition = f"{classes[1]}: {metadata.get('definition') or 'as in the labels'}"
+    about |= {"classes": classes, "definition": definition if gold is None else gold.definition}
+    if "gold" in catalogue.frame.columns:
+        about["gold_definition"] = str(metadata.get("gold_definition", "not stated"))
+    if gold is not None and gold.rule == "gold" and metadata.get("gold_experts"):
+        about["gold_experts"] = metadata["gold_experts"]
+    return about
+
+
+def _of_label(
+    catalogue: CatalogTable, frame: pl.DataFrame, known: np.ndarray | None, gold: str | None, definition: str
+) -> list[Finding]:
+    """Return findings about radii, and gold labels that are not used or are made of votes."""
+    if gold is not None:
+        return from_votes(definition)
+    findings = partial_radius(str(catalogue.metadata.get("alpha") or "").split("/")[0].strip())
+    if known is not None and not is_simulated(catalogue.metadata) and (count := np.isfinite(known).sum()):
+        unused = f"T(α) was estimated without the {count:,} gold labels of its catalogue."
+        findings.append(Finding("gold-unused", "caution", unused, 'Estimate it with them (`gold`="gold").'))
+    widths = frame["psf_fwhm"] if "psf_fwhm" in frame.columns else pl.Series([1, 2])
+    return findings + ([ALPHA_IS_SIZE] if widths.n_unique() == 1 and widths.null_count() == 0 else [])
+
+
+def _why_no_number(catalogue: CatalogTable, asked: Asked) -> str:
+    """Say why labels alone give no fraction of a question, and which errors how many gold labels give."""
+    paths = majority_paths(catalogue.frame, asked, str(catalogue.path or "catalogue"))
+    applies = float(np.mean(np.array([path.answer is not None for path in asked.paths])[paths]))
+    # Half of the error of gold labels alone, as measured for bars (docs/statistics.md).
+    errors = {n: 0.55 * np.sqrt(0.25 * 8 / max(n * applies, 1.0)) for n in (150, 300, 600)}
+    expected = ", ".join(f"{n} of random galaxies {error:.2f}" for n, error in errors.items())
+    return (
+        f"labels alone give no fraction for {asked.question!r}: who was asked depends on the bias, and bars break what "
+        "an inversion assumes (a constant fraction, no false answers, the right family): it is off by 0.2 to 0.9. Give "
+        f"gold labels (`gold`); expected errors in 8 bins: {expected}. truemorph bias measures how answers drift with α"
+    )
 
 
 def mean_alpha_error(frame: pl.DataFrame, error: float | str | None, has_gold: bool, source: str) -> float:
@@ -246,16 +401,6 @@ def from_same_images(metadata: Mapping[str, Any], question: str | None = None) -
     return [Finding("gold-from-same-images", "caution", message, action)]
 
 
-def from_votes(definition: str) -> list[Finding]:
-    """Return a problem if gold labels are made of columns of votes, whose names are in their definition."""
-    if not names_votes(definition):
-        return []
-    message = (
-        f"The gold labels are made of volunteers' votes ({definition}), and have the bias that they are to measure."
-    )
-    return [Finding("gold-from-votes", "problem", message, "Give classes from experts or better images (`gold`).")]
-
-
 def planned(frame: pl.DataFrame, gold: str | None, name: str) -> np.ndarray | None:
     """Return a column that `truemorph gold import` wrote beside `gold`, if these gold labels are used."""
     if gold != "gold" or name not in frame.columns:
@@ -340,28 +485,6 @@ def groups_of(frame: pl.DataFrame, by: str | None, source: str) -> Groups | None
             f"{_FEWEST_IN_GROUP}; merge it with another, or leave it out (`where`)"
         )
     return groups
-
-
-def estimate_catalogue(
-    catalogue: CatalogTable,
-    family: Any = None,
-    *,
-    where: Iterable[str] = (),
-    intrinsic: Sequence[str] = (),
-    gold: str | None = None,
-    by: str | None = None,
-    observables: Sequence[str] = (),
-    weights: str = "balance",
-    alpha_error: float | str | None = None,
-    **options: Any,
-) -> Estimate:
-    """Estimate T(α) and class fractions from the selected rows of a catalogue; `options` are those of `make_estimate`.
-
-    The other arguments are those of `select_rows`.
-    """
-    rows = select_rows(catalogue, where, intrinsic, gold, by, observables, weights, alpha_error)
-    options |= {"by": rows.by, "by_name": by or "alpha", "alpha_error": rows.alpha_error}
-    return make_estimate(rows.sample, family, context=rows.context, **options)
 
 
 def rows_hash(catalogue: CatalogTable, where: Iterable[str] = ()) -> str:

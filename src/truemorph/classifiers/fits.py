@@ -9,7 +9,7 @@ from typing import Any
 from truemorph.bias.diagnosis import diagnose
 from truemorph.bias.fitting import settings_for, solve
 from truemorph.bias.result import TransitionFit
-from truemorph.catalogs.selected import select_rows
+from truemorph.catalogs.selected import rows_of
 from truemorph.findings import unique
 from truemorph.tables import CatalogTable
 
@@ -21,8 +21,8 @@ def fit_catalogue(
 
     `where` has conditions that select rows; `options` are those of `settings_for`, for Rayleigh's family by default.
     """
-    rows = select_rows(catalogue, where)
-    fit = solve(rows.sample, settings_for(rows.sample, **{"family": "rayleigh", **options}))
+    sample, context = rows_of(catalogue, where=where)
+    fit = solve(sample, settings_for(sample, **{"family": "rayleigh", **options}))
     fit = replace(fit, findings=diagnose(fit).findings)
-    findings = [one.to_dict() for one in unique(rows.context.findings, fit.findings)]
-    return fit, fit.to_dict() | dict(rows.context.about) | {"findings": findings}
+    findings = [one.to_dict() for one in unique(context.findings, fit.findings)]
+    return fit, fit.to_dict() | dict(context.about) | {"findings": findings}

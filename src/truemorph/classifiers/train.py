@@ -30,7 +30,7 @@ from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import ONE_CLASS, nearly_one_class
-from truemorph.catalogs.paths import path_evidence, path_labels, tree_of
+from truemorph.catalogs.paths import asked_in, path_evidence, path_labels
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, load, save_classifier
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
@@ -43,7 +43,7 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
-from truemorph.questions import Asked, heads_of
+from truemorph.questions import heads_of
 from truemorph.results import Result, quantity_table, text_facts
 from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_columns, write_table
 
@@ -253,7 +253,7 @@ def _question_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[st
     about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "definition")}
     if run.naive:
         correct = {"assumption": "the observed labels are correct (naive training)"}
-        questions = [Asked(tree_of(catalogue, one), one) for one in run.question]
+        questions = [asked_in(catalogue, one) for one in run.question]
         transitions: list[Transition] = [MatrixTransition.identity(len(asked.classes)) for asked in questions]
         curves = [
             transition_to_dict(one) | correct | {"question": name}

@@ -17,13 +17,12 @@ from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.label_sets import LabelSet, answer_sets, fractions_by, join_labels, label_sets
 from truemorph.catalogs.other_labels import OtherLabels, with_other_labels
-from truemorph.catalogs.paths import tree_of
+from truemorph.catalogs.paths import asked_in, asked_of
 from truemorph.catalogs.selected import lacking_values
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import write_json
 from truemorph.progress import progress
-from truemorph.questions import Asked
 from truemorph.report.measures import BiasTree
 from truemorph.results import Result, text_facts, text_table
 from truemorph.tables import missing_in, numeric_columns
@@ -210,12 +209,13 @@ def measure_bias(
         raise InputError(f"`observables`: {twice[0]} is measured already, or an intrinsic column; leave it out")
     named = [*intrinsic, *seen_best]
     given, others, unlabelled = listed(labels), list[OtherLabels](), list[Finding]()
-    if question is not None:
-        table, others = with_other_labels(table, tree_of(table, question), question, given)
+    asked = asked_of(table, question) if question is None or not given else asked_in(table, question)
+    if asked is not None:
+        table, others = with_other_labels(table, asked, given)
     elif len(given) > 1:
         raise InputError("`labels` takes one table of a model's labels; measure others apart")
     frame = table.frame
-    if question is None and given:
+    if asked is None and given:
         frame, unlabelled = join_labels(table, given[0])
     everything = frame.height
     chosen, sentinels = rows_where(frame, where, source)
@@ -233,12 +233,12 @@ def measure_bias(
     fixed, values = np.split(columns, [len(intrinsic)], axis=1)
     noted, defined = table.findings, table.metadata.get("alpha")
     alpha = frame["alpha"].to_numpy()
-    if question is None:
+    if asked is None:
         classes = classes_of(table)
         shown = sets = label_sets(frame, classes)
         quantity = f"{classes[1]} fraction"
     else:
-        sets, shown = answer_sets(frame, Asked(tree_of(table, question), question), others, source)
+        sets, shown = answer_sets(frame, asked, others, source)
         quantity = "fraction" if len(shown) > len(sets) else f"{shown[0].model} fraction"
     del table, frame  # the other columns of a large catalogue
     tree = BiasTree.fitting(alpha, fixed if intrinsic else None, bootstrap, seed, depth, bins)

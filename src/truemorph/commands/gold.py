@@ -17,7 +17,7 @@ from truemorph.bias.estimate import Estimate
 from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import classes_of, read_catalogue
 from truemorph.catalogs.label_sets import join_labels
-from truemorph.catalogs.paths import gold_column, tree_of
+from truemorph.catalogs.paths import asked_in, gold_column
 from truemorph.catalogs.selected import from_same_images, from_votes
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -363,7 +363,7 @@ def import_gold(
     if source.is_dir() and question not in (None, plan_of.get("question")):
         raise InputError(f"{source}: its answers are not to {question!r} (`question`)")
     if question is not None and (asked is None or question != asked[1]):
-        asked = tree_of(into, question), question
+        asked = asked_in(into, question).tree, question
     if plan_of.get("sha256") not in (None, checksum(into.frame)):
         raise InputError(
             f"{into.path or 'catalogue'}: ids, labels or alpha are not those of the catalogue from which {folder} was "

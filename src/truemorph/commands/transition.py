@@ -20,13 +20,12 @@ from truemorph.arguments import (
     listed,
     validated,
 )
-from truemorph.bias.estimate import Estimate
+from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.files import check_fit_name
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import tree_of
-from truemorph.catalogs.question_estimate import question_estimate
-from truemorph.catalogs.selected import estimate_catalogue
+from truemorph.catalogs.paths import asked_of, root_of
+from truemorph.catalogs.selected import rows_of
 from truemorph.errors import InputError
 
 
@@ -135,48 +134,38 @@ def estimate_transition(
     if out is not None:
         check_fit_name(out)  # before the fit, not after
     table = read_catalogue(catalogue)
+    asked = asked_of(table, question)
     unused = {"family": family, "method": method, "false_disk": false_disk}
     unused |= {"bootstrap": bootstrap or None, "alpha_error": alpha_error}
-    if question is not None and (given := [name for name, value in unused.items() if value is not None]):
+    if asked is not None and (given := [name for name, value in unused.items() if value is not None]):
         raise InputError(f"`{given[0]}` is an option of bias curves, not of fractions of a question; leave it out")
     others = listed(labels)
-    if question is None and others:
-        raise InputError("`labels` is an option of fractions of a question; name one (`question`), or leave it out")
-    if question is not None:
-        table, joined = with_other_labels(table, tree_of(table, question), question, others)
-        estimate = question_estimate(
-            table,
-            question,
-            gold,
-            where=where,
-            by=by,
-            intrinsic=intrinsic,
-            observables=observables,
-            weights=weights,
-            fraction_bins=fraction_bins,
-            seed=seed,
-            others=joined,
-        )
-    else:
-        estimate = estimate_catalogue(
-            table,
-            family,
-            where=where,
-            intrinsic=intrinsic,
-            gold=gold,
-            by=by,
-            observables=observables,
-            weights=weights,
-            fraction_bins=fraction_bins,
-            compare=compare,
-            bootstrap=bootstrap,
-            seed=seed,
-            method=method,
-            delta=delta,
-            alpha_error=alpha_error,
-            false_disk=false_disk,
-            bins=bins,
-        )
+    if others and gold is None:
+        raise InputError("`labels` help gold labels to predict the true classes; give some (`gold`), or leave it out")
+    table, joined = with_other_labels(table, asked or root_of(table), others)
+    sample, context = rows_of(
+        table,
+        question,
+        gold=gold,
+        where=where,
+        by=by,
+        intrinsic=intrinsic,
+        observables=observables,
+        weights=weights,
+        alpha_error=alpha_error,
+        others=joined,
+    )
+    of_curve = {"method": method, "delta": delta, "false_disk": false_disk, "bins": bins}
+    estimate = make_estimate(
+        sample,
+        family,
+        context=context,
+        fraction_bins=fraction_bins,
+        compare=compare,
+        bootstrap=bootstrap,
+        seed=seed,
+        **of_curve,
+    )
     if out is not None:
         estimate.write(out)
     return estimate

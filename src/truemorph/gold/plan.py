@@ -26,7 +26,7 @@ from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import checksum, classes_of, find_images, object_ids
-from truemorph.catalogs.paths import gold_column, majority_paths, tree_of, votes_at_gates
+from truemorph.catalogs.paths import asked_in, gold_column, majority_paths, votes_at_gates
 from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -34,7 +34,7 @@ from truemorph.gold.choices import choices_of, choices_of_label
 from truemorph.gold.strata import Strata, rank_among_equal
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
-from truemorph.questions import SMOOTH_OR_DISK, Asked, Quantity, Tree, read_tree
+from truemorph.questions import SMOOTH_OR_DISK, Quantity, Tree, read_tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
@@ -231,7 +231,7 @@ def _of_question(catalogue: CatalogTable, question: str) -> _Prediction:
     would be too certain, as they are biased.
     """
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
-    asked = Asked(tree_of(catalogue, question), question)
+    asked = asked_in(catalogue, question)
     classes, of_paths = asked.answers, np.array(asked.answers_of_paths)
     votes, paths = votes_at_gates(frame, asked, source), majority_paths(frame, asked, source)
     alpha, label, gold = frame["alpha"].to_numpy(), of_paths[paths], None

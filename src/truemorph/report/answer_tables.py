@@ -13,7 +13,7 @@ from truemorph.bias.population import PopulationFractions
 from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import rows_where
 from truemorph.catalogs.label_sets import FIFTHS
-from truemorph.catalogs.paths import label_column, tree_of, vote_column
+from truemorph.catalogs.paths import asked_in, label_column, vote_column
 from truemorph.report.answer_checks import gold_answers, hard_answers
 from truemorph.report.answers import Answers, question_of
 from truemorph.report.evidence import TRUTH
@@ -146,7 +146,7 @@ def label_sets_table(answers: Answers) -> Table:
 def asked_table(table: CatalogTable, one: PopulationFractions) -> Table:
     """Who was asked at which resolution: the selection that cuts in the number of votes make."""
     question = question_of(one)
-    tree = tree_of(table, question)
+    tree = asked_in(table, question).tree
     chosen, _ = rows_where(table.frame, one.about["where"], "catalogue")
     frame = table.frame.filter(pl.Series(chosen))
     ends = {each.name: each.answer is not None for each in tree.classes(question)}

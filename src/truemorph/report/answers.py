@@ -22,11 +22,11 @@ from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.catalogue import is_simulated
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.paths import (
+    asked_in,
     gold_column,
     majority_paths,
     path_labels,
     path_observations,
-    tree_of,
     votes_at_gates,
 )
 from truemorph.catalogs.question_gold import class_of_gold, gold_of_question
@@ -282,7 +282,7 @@ def answers_to(
     fractions, source = estimate.fractions, str(catalogue.path or "catalogue")
     question = str(fractions.about["question"])
     assert isinstance(estimate.transition, TreeTransition)
-    asked = replace(estimate.transition.asked, tree=tree_of(catalogue, question))
+    asked = replace(estimate.transition.asked, tree=asked_in(catalogue, question).tree)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     by = [] if fractions.by == "alpha" else [one for one in fractions.columns if one != "alpha"]
     frame, findings = filtered(frame, list(fractions.about["where"]), by, source)
@@ -398,7 +398,7 @@ def rules_for(catalogue: CatalogTable, rules: Sequence[str], questions: Sequence
         problems = []
         for question, some in found.items():
             try:
-                gold_of_question(catalogue.frame, Asked(tree_of(catalogue, question), question), rule, source)
+                gold_of_question(catalogue.frame, asked_in(catalogue, question), rule, source)
             except InputError as problem:
                 problems.append(problem)
             else:

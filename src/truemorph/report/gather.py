@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.estimate import Estimate
+from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.likelihood import observables_of, posterior
 from truemorph.bias.transitions import DISK, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet
 from truemorph.catalogs.sampling import TEST
-from truemorph.catalogs.selected import estimate_catalogue, from_same_images, rows_hash
+from truemorph.catalogs.selected import from_same_images, rows_hash, rows_of
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
@@ -149,9 +149,9 @@ def _shown_estimate(
         offered = []
     findings: list[Finding] = []
     for gold in (*offered, None):
-        wanted: Any = {"where": options.where, "intrinsic": options.intrinsic, "gold": gold, "seed": options.seed}
         try:
-            made = estimate_catalogue(catalogue, fraction_bins=FIFTHS, **wanted)
+            sample, context = rows_of(catalogue, gold=gold, where=options.where, intrinsic=options.intrinsic)
+            made = make_estimate(sample, context=context, fraction_bins=FIFTHS, seed=options.seed)
             return ShownEstimate(made, f"made by this report{' with the gold labels' if gold else ''}"), findings
         except InputError as problem:
             what = "T(α) could not be estimated with the gold labels" if gold else "T(α) could not be estimated"

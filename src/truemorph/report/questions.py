@@ -14,13 +14,13 @@ from truemorph.bias.plots import plot_fractions
 from truemorph.bias.population import PopulationFractions, QuotedFraction
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import tree_of
+from truemorph.catalogs.paths import asked_in
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
 from truemorph.findings import Finding
 from truemorph.io import plain, read_toml, write_json
-from truemorph.questions import Asked, slug
+from truemorph.questions import slug
 from truemorph.report.answer_changes import (
     Changed,
     changed_answers,
@@ -240,8 +240,8 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
     tables_of_others = [one for one, table in tables.items() if "model_hash" not in table.metadata]
     for each in fractions if tables_of_others else ():
         question = question_of(each)
-        table, sets = with_other_labels(catalogue, tree_of(catalogue, question), question, tables_of_others)
-        asked = answers[question].asked if question in answers else Asked(tree_of(catalogue, question), question)
+        asked = answers[question].asked if question in answers else asked_in(catalogue, question)
+        table, sets = with_other_labels(catalogue, asked, tables_of_others)
         others.append((each, fractions_of_others(table, each, asked, sets)))
         checks += table.findings
     return _Evidence(fractions, answers, models, catalogue, others, checks)
