@@ -86,7 +86,6 @@ ENTRIES = (
     bars("fractions", 2),
     bars("worlds", 4),
     bars("rejected", 2),
-    bars("votes", 5),
     bars("labels_alone", 3),
     bars("intrinsic_columns", 3, draws=30),
     bars("questions", 15, draws=200),

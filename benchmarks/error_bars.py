@@ -153,20 +153,6 @@ def fit_is_rejected(family, rising=0.0, n_classes=2, drifting=False, **world):
     return {"found": [calibration(fit).p_value < 0.01]}
 
 
-def from_votes(shared, gold=0, n=3000, seed=0):
-    """Disk fraction from 40 votes a galaxy; `shared`: all volunteers miss the same disks."""
-    _, _, alpha, known, truth = columns(n=n, gold=gold, seed=seed)
-    rng = np.random.default_rng([seed, 6])
-    flips = FLIPS["rayleigh"].flip_probability(alpha)
-    missed = rng.random(n) < flips
-    of_disks = np.where(missed, 0.1, 0.85) if shared else 1 - flips
-    mean, rho = np.clip(np.where(truth == 1, of_disks, 0.1), 1e-3, 1 - 1e-3), 0.12
-    disk = rng.binomial(40, rng.beta(mean * (1 - rho) / rho, (1 - mean) * (1 - rho) / rho))
-    votes = np.column_stack([40 - disk, disk])
-    fit = tm.fit_transition(votes, alpha, method="votes", gold=known if gold else None)
-    return of_fraction(fit, truth) | {"found": [calibration(fit).p_value < 0.01]}
-
-
 def answers_from_gold(question, answer, world, n=4000, gold=300, seed=0):
     """Fractions of an answer in octiles, from votes along a tree and random gold labels, as the commands find them."""
     _, votes = simulate_survey(n, seed, world=world)
@@ -339,15 +325,6 @@ TABLES = {
                 (fit_is_rejected, {"family": "matrix", "n_classes": 3, "drifting": drifting, "n": 6000, "gold": 500})
             ]
             for name, drifting in (("constant flips", False), ("flips that fall with α", True))
-        },
-    ),
-    "votes": (
-        "volunteers",
-        [("rms error", "{rms:.3f}", 0), ("coverage", "{covered:.2f}", 0), ("rejected at 1 %", "{found:.2f}", 0)],
-        {
-            "err independently, 300 gold of 3,000": [(from_votes, {"shared": False, "gold": 300})],
-            "all miss the same disks, 300 gold of 3,000": [(from_votes, {"shared": True, "gold": 300})],
-            "all miss the same disks, no gold": [(from_votes, {"shared": True})],
         },
     ),
     "labels_alone": (

@@ -464,43 +464,6 @@ def test_gold_labels_with_the_observable_that_t_left_out(alone, curved):
     return before, estimate(table, gold="mine", observables=names)
 
 
-def voted(n=600):
-    """Votes, α and truth; all volunteers miss the same disks."""
-    rng = np.random.default_rng(8)
-    alpha, truth = rng.lognormal(2.8, 0.45, n), (rng.random(n) < 0.7).astype(int)
-    missed = rng.random(n) < FLIPS.flip_probability(alpha)
-    mean = np.where((truth == 1) & ~missed, 0.85, 0.1)
-    disk = rng.binomial(40, rng.beta(7 * mean, 7 * (1 - mean)))
-    return np.column_stack([40 - disk, disk]), alpha, truth
-
-
-@advice("votes-rejected", "problem")
-def test_majority_labels_where_gold_labels_reject_the_model_of_votes():
-    votes, alpha, truth = voted()
-    gold = np.where(np.arange(truth.size) < 200, truth, -1)
-    after = fit((votes[:, 1] > 20).astype(int), alpha, gold=gold)
-    return fit(votes, alpha, method="votes", gold=gold), after
-
-
-@advice("votes-unlike-model")
-def test_majority_labels_with_gold_labels_where_votes_reject_their_model():
-    votes, alpha, truth = voted()
-    gold = np.where(np.arange(truth.size) < 200, truth, -1)
-    return fit(votes, alpha), fit((votes[:, 1] > 20).astype(int), alpha, gold=gold)
-
-
-@pytest.mark.parametrize("with_gold", [False, True])
-@advice("classes-not-separated", "problem")
-def test_majority_labels_where_votes_do_not_separate_classes(with_gold):
-    rng, few = np.random.default_rng(11), slice(250)
-    alpha, truth = rng.lognormal(np.log(14), 0.45, 2000), (rng.random(2000) < 0.7).astype(int)
-    mean = np.where(truth == 1, 0.75 * (1 - 0.5 * FLIPS.flip_probability(alpha)), 0.35)
-    disk = rng.binomial(40, rng.beta(4 * mean, 4 * (1 - mean)))
-    votes = np.column_stack([40 - disk, disk])
-    gold = {"gold": some_known(truth[few], 0.6, 1)} if with_gold else {}
-    return fit(votes[few], alpha[few]), fit((disk > 20)[few].astype(int), alpha[few], **gold)
-
-
 # Metrics.
 
 

@@ -157,10 +157,6 @@ class RunConfig(BaseModel):
     labels: str | None = Field(None, description="gold labels for training: a column, or a rule such as t_type>=-3")
     naive: bool = Field(False, description="treat the observed labels as correct")
     where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")
-    votes: Literal["labels", "soft", "counts"] = Field(
-        "labels", description="train on labels, vote fractions, or vote counts (beta-binomial in each class)"
-    )
-    vote_count: int | str | None = Field(None, description="number of votes: a column, or one number for all")
     intrinsic: tuple[str, ...] = Field((), description="columns for CV18 of held-out galaxies")
     cache: str | None = Field(None, description="folder for decoded images, used by the next run")
     training: TrainingConfig = TrainingConfig()

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp, softmax
-from scipy.stats import dirichlet_multinomial
+from scipy.stats import betabinom, dirichlet_multinomial
 
 from truemorph import DebiasedLoss, TreeTransition, Votes, fit_transition, label_quality, posterior, read_tree
 from truemorph.bias.calibration import calibration
 from truemorph.bias.curves import ConstantTransition
 from truemorph.bias.families import transition_from_dict
-from truemorph.bias.vote_model import VoteModel
 from truemorph.errors import InputError
 from truemorph.questions import Asked
 
@@ -141,7 +140,7 @@ def test_labels_alone_give_the_t_of_labels(fitted):
         posterior(np.full((5, 4), 0.25), votes.columns[:5], alpha[:5], alone)
 
 
-def test_one_question_with_two_classes_is_the_model_of_votes_for_two_classes():
+def test_votes_for_two_answers_are_beta_binomial():
     asked = Asked(
         read_tree({"name": "flat", "questions": [{"name": "smooth", "answers": {"smooth": ["a"], "disk": ["b"]}}]}),
         "smooth",
@@ -149,10 +148,12 @@ def test_one_question_with_two_classes_is_the_model_of_votes_for_two_classes():
     flip, false, rho = 0.3, 0.1, (0.15, 0.25)
     scores = [[[[0, 0], [np.log(false / (1 - false)), 0]], [[0, 0], [np.log((1 - flip) / flip), 0]]]]
     t = TreeTransition(asked, scores, scores, [rho])
-    model = VoteModel(ConstantTransition(flip, false), np.array(rho), (np.array([40]), np.array([1.0])), SHARES[:2])
     votes, alpha = np.random.default_rng(0).integers(0, 40, (30, 2)), np.linspace(3, 50, 30)
-    np.testing.assert_allclose(t.log_votes(votes, alpha), model.log_probabilities(votes, alpha), atol=1e-9)
-    np.testing.assert_allclose(t.matrix(alpha), model.transition.matrix(alpha), atol=1e-12)
+    for k, (mean, correlation) in enumerate(zip((false, 1 - flip), rho, strict=True)):
+        whole = (1 - correlation) / correlation
+        expected = betabinom.logpmf(votes[:, 1], votes.sum(axis=1), mean * whole, (1 - mean) * whole)
+        np.testing.assert_allclose(t.log_votes(votes, alpha)[:, k], expected, atol=1e-9)
+    np.testing.assert_allclose(t.matrix(alpha), ConstantTransition(flip, false).matrix(alpha), atol=1e-12)
 
 
 @settings(max_examples=25, deadline=None)

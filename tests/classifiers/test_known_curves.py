@@ -70,7 +70,6 @@ def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
         ({"transition": "rayleigh:-1"}, "theta must be a positive number"),
         ({"transition": "rayleigh:11.25", "naive": True}, "`transition` and `naive` exclude each other"),
         ({"labels": "gold", "transition": RayleighTransition(9.0)}, "`transition` and `labels` exclude each other"),
-        ({"labels": "gold", "votes": "counts", "vote_count": 40}, "logistic regression learns from labels"),
     ],
 )
 def test_invalid_curves_raise_errors(prepared, tmp_path, given, says):

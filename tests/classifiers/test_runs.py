@@ -1,7 +1,6 @@
 """Training runs: one settings file, a complete run folder, and comparison of runs."""
 
 import json
-import shutil
 import tomllib
 
 import numpy as np
@@ -10,18 +9,15 @@ import pytest
 from astropy.io import fits
 
 import truemorph as tm
-from conftest import TINY, codes, run
+from conftest import TINY, run
 from truemorph.bias.curves import MatrixTransition
-from truemorph.bias.fitting import fit_transition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
-from truemorph.classifiers.members import TrainingRows
 from truemorph.commands.train import train_classifier
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.images.decode import decode
 from truemorph.io import lock
-from truemorph.tables import CatalogTable, write_table
 
 SMALL = {**TINY, "folds": 1}
 SET = [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '-')}", str(value))]
@@ -93,52 +89,6 @@ def test_a_run_folder_is_complete(catalogue, tmp_path):
     assert json.loads((folder / "metrics.json").read_text())["held_out_loss"] == pytest.approx(
         history.group_by("member").agg(pl.col("held_out_loss").min())["held_out_loss"].mean()
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("votes", ["soft", "counts"])
-def test_training_on_votes(catalogue, tmp_path, monkeypatch, votes):
-    """One image can't be read."""
-    table, images = read_catalogue(catalogue), tmp_path / "images"
-    shutil.copytree(table.metadata["image_root"], images)
-    broken, image = table.frame.filter(pl.col("split") == "train").select("object_id", "image").row(5)
-    (images / image).write_bytes(b"broken")
-    metadata = {**table.metadata, "image_root": str(images)}
-    frame = table.frame.with_columns(number=pl.lit(40))
-    path = write_table(CatalogTable(frame, table.units, metadata), tmp_path / "cat.parquet")
-    learned, columns = [], ("smooth_fraction", "disk_fraction")
-
-    def kept(*values, **named):
-        learned.append(TrainingRows(*values, **named))
-        return learned[0]
-
-    monkeypatch.setattr("truemorph.classifiers.train.TrainingRows", kept)
-    settings = {**SMALL, "epochs": 1}
-    trained = train_classifier(path, out=tmp_path / "m", votes=votes, vote_count="number", settings=settings)
-    assert "galaxies-left-out" in codes(trained)
-    assert pl.read_csv(tmp_path / "m" / "left_out.csv")["object_id"].to_list() == [broken]
-    assert broken not in trained.model.seen["object_id"].to_list()
-    whole, (rows,) = read_catalogue(path).frame, learned
-    counts = np.rint(40 * whole.select(columns).to_numpy()).astype(int)
-    fit = fit_transition(counts, whole["alpha"].to_numpy(), method="votes")
-    # Each galaxy has its own votes, also after the one with a broken image.
-    own = rows.frame.select("object_id").join(whole, on="object_id", maintain_order="left")
-    fractions, alpha = own.select(columns).to_numpy(), own["alpha"].to_numpy()
-    if votes == "soft":
-        np.testing.assert_allclose(rows.votes, fractions)
-        # T(α) of one vote is less steep than that of a majority.
-        assert rows.of_one_vote == fit.votes.transition
-    else:
-        evidence = fit.votes.log_probabilities(np.rint(40 * fractions).astype(int), alpha)
-        np.testing.assert_allclose(np.diff(rows.evidence, axis=1), np.diff(evidence, axis=1), rtol=1e-6)
-    # Labels of a catalogue are majorities, so posteriors use their T(α).
-    assert trained.model.transition == fit.transition
-
-
-@pytest.mark.parametrize("more", [{"votes": "counts"}, {"votes": "soft", "vote_count": 40, "transition": "fit.json"}])
-def test_training_on_votes_needs_their_number_and_no_transition_of_labels(catalogue, tmp_path, more):
-    with pytest.raises(InputError, match="vote_count"):
-        train_classifier(catalogue, out=tmp_path / "m", **more)
 
 
 def test_a_second_process_does_not_train_in_the_same_folder(catalogue, tmp_path):

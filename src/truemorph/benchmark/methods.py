@@ -31,7 +31,6 @@ from truemorph.catalogs.sampling import TRAIN, UNUSED
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
-from truemorph.simulate.annotate import VOLUNTEERS
 
 NETWORKS, TABLES = "networks", "tables"  # with images and without
 _PER_BIN = 64  # galaxies in each of the paper's bins
@@ -239,16 +238,6 @@ def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
     return lambda bench: bench.trained(bench.world.labels, estimate(bench.world).transition)
 
 
-def with_votes(bench: Bench) -> Outcome:
-    """Train on vote counts, beta-binomial in each class and fitted to votes alone; family by AIC."""
-    world = bench.world
-    second = np.rint(VOLUNTEERS * world.vote_fraction).astype(np.int64)
-    counts = np.column_stack([VOLUNTEERS - second, second])
-    votes = _best_of_families(world, counts, method="votes", seed=world.seed).votes
-    assert votes is not None
-    return bench.trained(world.labels, evidence=votes.log_probabilities(counts, world.alpha))
-
-
 def with_gold_and_votes(bench: Bench) -> Outcome:
     """Train on votes, whose likelihood comes from regressions of 300 gold labels; gold labels are used as known.
 
@@ -389,7 +378,6 @@ METHODS = {
         Method("ddb-conditional", "DDB, T(α) given intrinsic columns", ddb(conditional)),
         Method("ddb-gold", "DDB, T(α) from 300 gold labels", ddb(with_gold)),
         Method("ddb-observables", "DDB, T(α, features) from 300 gold labels", ddb(with_observables)),
-        Method("ddb-votes", "DDB on vote counts", with_votes),
         Method("ddb-gold-votes", "DDB on votes and 300 gold labels", with_gold_and_votes),
         Method("ddb-twins", "DDB, T(α) from degraded twins", twins),
         Method(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,6 @@ from truemorph.bias.maximum import differences
 from truemorph.bias.mixture import standardised
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import DISK
-from truemorph.bias.vote_model import beta_binomial_log_probability
 from truemorph.findings import Finding
 from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend
 from truemorph.results import Result, quantity_table
@@ -32,12 +30,10 @@ _BINS, _INFORMATION = 12, 8.0
 _LEAST_INFORMATION, _TOO_OFTEN = 1.0, 3
 # Directions of the differences with a smaller part of their variance are left out: the parameters follow the labels.
 _PART_LEFT = 0.2
-# Of more galaxies, a random part of this size is tested; of vote counts, so many pairs of galaxy and count.
-_MOST, _MOST_COUNTS = 200_000, 40_000
+# Of more galaxies, a random part of this size is tested.
+_MOST = 200_000
 # Kinds of labels that the legend of a figure names.
 _NAMED = 8
-# Vote counts are tested in parts of the range of the fraction of votes.
-_VOTE_EDGES = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,7 +62,7 @@ class Calibration(Result):
     observables : dict of str to array, shape (B,)
         Mean of each other observable in the bin.
     findings : tuple of Finding
-        "family-rejected", "votes-rejected" or "votes-unlike-model" if the p-value is below 0.01.
+        "family-rejected" if the p-value is below 0.01.
     """
 
     what: tuple[str, ...]
@@ -183,41 +179,6 @@ def _of_labels(fit: TransitionFit, rows: np.ndarray) -> _Outcomes:
     tested = sample.alpha[rows], sample.weights[rows], sample.labels[rows], fitted
     others, part = None if sample.observables is None else sample.observables[rows], rows.size / sample.labels.size
     return _Outcomes(((*of, ""),), nobody, *tested, np.concatenate([of_t, of_z]), part=part, observables=others)
-
-
-def _of_votes(fit: TransitionFit, rng: np.random.Generator) -> _Outcomes:
-    """Fractions of votes for the second class: of galaxies with a gold label, given the true class; else of all."""
-    sample, model = fit.sample, fit.votes
-    assert model is not None
-    assert sample.votes is not None
-    total = sample.votes.sum(axis=1)
-    rows = np.arange(total.size) if sample.gold is None else np.flatnonzero(sample.known)
-    rows = _some(rows, _MOST_COUNTS // (int(total.max()) + 1), rng)
-    n, counts = total[rows], np.arange(total[rows].max() + 1)
-    part_of = np.searchsorted(_VOTE_EDGES, counts / n[:, None], side="right")  # (n, M): part of the range
-    possible, numbers = counts <= n[:, None], len(_VOTE_EDGES) + 1
-    classes = np.zeros(rows.size, dtype=np.int64) if sample.gold is None else sample.gold[rows]
-
-    def given(point: np.ndarray) -> np.ndarray:
-        at = model.at(fit.space, point, model.numbers)
-        means = np.asarray(at.transition.matrix(sample.argument[rows]))[:, :, DISK]
-        of_class = []
-        for mean, rho in zip(means.T, at.overdispersion, strict=True):
-            p = beta_binomial_log_probability(np.minimum(counts, n[:, None]), n[:, None], mean[:, None], rho)
-            p = np.where(possible, np.exp(p), 0.0)
-            of_class.append(np.stack([np.sum(p * (part_of == k), axis=1) for k in range(numbers)], axis=1))
-        if sample.gold is None:
-            return at.class_fractions @ np.array(of_class).transpose(1, 0, 2)
-        return np.array(of_class)[classes, np.arange(rows.size)]
-
-    limits = [0.0, *_VOTE_EDGES, 1.0]
-    parts = [f"{low:.0%} to {high:.0%} {sample.classes[DISK]} votes" for low, high in list(pairwise(limits))[:-1]]
-    of = [""] if sample.gold is None else [f"{true}, " for true in sample.classes]
-    names = tuple((*(f"{true}{one}" for one in parts), "") for true in of)
-    happened = part_of[np.arange(rows.size), sample.votes[rows, DISK]]
-    covariance = np.nan_to_num(fit.covariance)
-    tested = sample.alpha[rows], sample.weights[rows], happened, given(fit.point)
-    return _Outcomes(names, classes, *tested, differences(given, fit.point), covariance)
 
 
 def _of_paths(fit: TransitionFit, transition: TreeTransition) -> Calibration:
@@ -368,9 +329,9 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
 def calibration(fit: TransitionFit) -> Calibration:
     """Compare the labels with the probabilities that a fit gives them, in bins.
 
-    With gold labels, p(ỹ | y, α) of each wrong label; without, p(ỹ | α) of all galaxies; of vote counts, the fraction
-    of votes; of paths through a tree, the fractions of votes for each answer, given the true class. The p-value takes
-    account of the fitted parameters, with any family.
+    With gold labels, p(ỹ | y, α) of each wrong label; without, p(ỹ | α) of all galaxies; of paths through a tree, the
+    fractions of votes for each answer, given the true class. The p-value takes account of the fitted parameters, with
+    any family.
 
     Parameters
     ----------
@@ -393,9 +354,7 @@ def calibration(fit: TransitionFit) -> Calibration:
     if isinstance(fit.transition, TreeTransition):
         return _of_paths(fit, fit.transition)
     rng = np.random.default_rng(0)
-    if fit.votes is not None:
-        outcomes = _of_votes(fit, rng)
-    elif fit.sample.gold is not None:
+    if fit.sample.gold is not None:
         outcomes = _of_gold(fit)
     else:
         outcomes = _of_labels(fit, _some(np.arange(fit.labels.size), _MOST, rng))
@@ -431,16 +390,6 @@ def calibration(fit: TransitionFit) -> Calibration:
 
 def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
     reason = f"(calibration p = {p_value:.1g})"
-    if fit.votes is not None and fit.sample.gold is not None:
-        message = (
-            f"Galaxies with a gold label have other vote counts than the model of votes gives their class {reason}."
-        )
-        action = "Fit the majority labels with these gold labels instead of the votes."
-        return (Finding("votes-rejected", "problem", message, action),)
-    if fit.votes is not None:
-        message = f"The vote counts reject the model of votes with constant class fractions {reason}."
-        action = "Give gold labels (`gold`), and fit the majority labels instead of the votes."
-        return (Finding("votes-unlike-model", "caution", message, action),)
     if fit.sample.asked is not None and fit.family == "tree":
         message = (
             f"Votes of galaxies with gold labels differ from the T(α) of paths by more than their errors {reason}."

@@ -40,7 +40,7 @@ def selection_findings(sample: Sample) -> list[Finding]:
         return [*findings, *_known_selection(sample.probability, sample.known)]
     columns = np.empty((0, 0)) if sample.intrinsic is None else sample.intrinsic.T
     return [
-        *_not_random(sample.observed, sample, of_votes=sample.votes is not None),
+        *_not_random(sample.observed, sample, of_votes=False),
         *findings,
         *_gaps("α", sample.alpha, sample.known),
         *(gap for k, one in enumerate(columns, 1) for gap in _gaps(f"intrinsic column {k}", one, sample.known)),

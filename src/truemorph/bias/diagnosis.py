@@ -11,11 +11,9 @@ from truemorph.bias.calibration import Calibration, calibration
 from truemorph.bias.checks import selection_findings
 from truemorph.bias.result import SIGNIFICANT_GAIN, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.bias.transitions import DISK
 from truemorph.findings import Finding, unique
 
-# Part of votes for the wrong class from which votes do not separate the classes.
-_MAJORITY = 0.5
 # R² of log α on intrinsic columns above which bias is hard to separate.
 _EXPLAINED = 0.95
 
@@ -42,12 +40,11 @@ def diagnose(
     drift = _drift_findings(fit) if fit.method in ("likelihood", "binned") and fit.sample.observables is None else []
     fitted = calibration(fit)
     # Both may reject the family; the comparison names a better one.
-    of_shape = fitted.findings if rejected is None or fit.votes is not None else ()
+    of_shape = fitted.findings if rejected is None else ()
     findings = unique(
         flat,
         _identification_findings(fit),
         selected,
-        _vote_findings(fit),
         _estimate_findings(fit),
         drift,
         _resample_findings(fit),
@@ -94,20 +91,6 @@ def _identification_findings(fit: TransitionFit) -> list[Finding]:
     return findings
 
 
-def _vote_findings(fit: TransitionFit) -> list[Finding]:
-    """Return a problem if most votes for galaxies of the first class would be for the second."""
-    if fit.votes is None:
-        return []
-    middle = np.median(fit.alpha, keepdims=True)
-    wrong = float(fit.votes.transition.matrix(middle)[0, SMOOTH, DISK])
-    if wrong < _MAJORITY:
-        return []
-    first, second = fit.sample.classes
-    message = f"The votes do not separate two classes: {wrong:.0%} of the votes for {first} would be {second}."
-    action = "Fit the majority labels instead of the votes, with gold labels (`gold`) if there are some."
-    return [Finding("classes-not-separated", "problem", message, action)]
-
-
 def _resample_findings(fit: TransitionFit) -> list[Finding]:
     if not fit.failed_resamples:
         return []
@@ -118,7 +101,7 @@ def _resample_findings(fit: TransitionFit) -> list[Finding]:
 def _estimate_findings(fit: TransitionFit) -> list[Finding]:
     """Return findings where the data may not determine the estimate."""
     findings = []
-    for name in getattr(fit.transition if fit.votes is None else fit.votes.transition, "free", ()):
+    for name in getattr(fit.transition, "free", ()):
         value, error = fit.values[name], fit.stderr[name]
         if not error < 0.5 * value:
             stated = f"{error:.2g}" if np.isfinite(error) else "unknown"

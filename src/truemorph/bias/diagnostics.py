@@ -258,7 +258,7 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
     for name, values in seen.items():
         known, has_gold, level = np.isfinite(values), fit.method == "gold", LEVEL / len(seen)
         rows = np.flatnonzero(known & fit.sample.known if has_gold else known)
-        if fit.votes is not None or known.sum() < _FEWEST_IN_GROUP or np.ptp(values[known]) == 0:
+        if known.sum() < _FEWEST_IN_GROUP or np.ptp(values[known]) == 0:
             continue
         with suppress(InputError):  # a family that depends on no observables, or not from labels alone
             # Bins have no likelihood.

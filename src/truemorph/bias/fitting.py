@@ -1,8 +1,8 @@
-"""Estimate T(α): one function with five methods.
+"""Estimate T(α): one function with four methods.
 
 `binned` is the paper's method (Medina-Rosales et al., arXiv:2308.11007, section 2.3.3). `likelihood` makes the same
 assumption without bins. `conditional` lets class fractions depend on intrinsic properties. `gold` uses gold labels.
-`votes` models vote counts. Every result states its assumption.
+Every result states its assumption.
 """
 
 from __future__ import annotations
@@ -24,17 +24,10 @@ from truemorph.bias.sample import Sample, check_whole
 from truemorph.bias.shifted import curve_space
 from truemorph.bias.transitions import DISK, SMOOTH, Array, FlipTransition, Search, Space
 from truemorph.bias.tree import by_tree
-from truemorph.bias.votes import by_votes
 from truemorph.errors import InputError
 from truemorph.questions import SMOOTH_OR_DISK, fraction_names
 
-METHODS = {
-    "likelihood": by_likelihood,
-    "binned": by_bins,
-    "conditional": by_likelihood,
-    "gold": by_gold,
-    "votes": by_votes,
-}
+METHODS = {"likelihood": by_likelihood, "binned": by_bins, "conditional": by_likelihood, "gold": by_gold}
 
 
 def check_variation(sample: Sample, cls: Any) -> None:
@@ -65,7 +58,7 @@ def _false_disk(settings: Settings, sample: Sample) -> Any:
     if settings.false_disk is not None:
         return None if settings.false_disk == "fit" else settings.false_disk
     seen = sample.gold is not None and np.any((sample.gold == SMOOTH) & (sample.labels == DISK))
-    return None if seen or settings.method == "votes" else 0.0  # single votes for a disk occur for any galaxy
+    return None if seen else 0.0
 
 
 def fit_transition(
@@ -92,9 +85,9 @@ def fit_transition(
 
     Parameters
     ----------
-    labels : array of int, shape (N,), or (N, 2); or Votes
-        Observed labels, 0 = smooth, 1 = disk (0 … K-1 with K classes); or counts of smooth and disk votes; or votes for
-        the answers on the way to those of a question (`Votes`), or labels of it (`Votes.of_labels`).
+    labels : array of int, shape (N,); or Votes
+        Observed labels, 0 = smooth, 1 = disk (0 … K-1 with K classes); or votes for the answers on the way to those of
+        a question (`Votes`), or labels of it (`Votes.of_labels`).
     alpha : array, shape (N,)
         Resolution; θ is in the same unit. T is a function of this α: measurement errors of α make it flatter.
     family : str or subclass of FlipTransition, optional
@@ -103,12 +96,12 @@ def fit_transition(
         your own. With observables, curves in α are at an effective resolution (`ShiftedTransition`). Default: with gold
         labels, the best of "rayleigh", "weibull" and "fisk" (by AIC), otherwise "rayleigh"; with observables,
         "logistic"; of `Votes`, "tree".
-    method : {None, "likelihood", "binned", "conditional", "gold", "votes"}
-        Default: "votes" for counts, "gold" if `gold` is given, "conditional" if `intrinsic` is, else "likelihood".
+    method : {None, "likelihood", "binned", "conditional", "gold"}
+        Default: "gold" if `gold` is given, "conditional" if `intrinsic` is, else "likelihood".
         "likelihood": unbinned maximum likelihood, assuming that class fractions do not depend on α. "binned":
         the paper's least squares over equal-count bins (eq. 16), for reproduction; with few bins it is biased, because
         the midpoint of the wide last bin is not where its galaxies are. "conditional": class fractions may depend on
-        α through `intrinsic`. "gold": no assumption on class fractions. "votes": beta-binomial counts.
+        α through `intrinsic`. "gold": no assumption on class fractions.
     bins : int, optional
         Number of bins of "binned", at most one per galaxy; default: 64 galaxies in each, as in the paper (1525 bins of
         97,600 galaxies), but at least twelve bins.
@@ -127,8 +120,7 @@ def fit_transition(
         Other quantities on which the flip probability depends, such as surface brightness or bulge fraction; with names
         for the slopes.
     false_disk : float, "fit" or None
-        p(ỹ = disk | y = smooth), constant in α (eq. 6 has 0). Default: 0, but fitted for votes, and if gold labels show
-        such galaxies.
+        p(ỹ = disk | y = smooth), constant in α (eq. 6 has 0). Default: 0, but fitted if gold labels show such galaxies.
     delta : float or None, default 0.5
         Without gold labels, `fraction_range` spans trends in which logit p(disk | α) changes by ± delta per
         standard deviation of ln α, or of its part that intrinsic columns leave. Use 1 if your definition of a disk is
@@ -199,20 +191,16 @@ def settings_for(
     alpha_error: float = 0.0,
 ) -> Settings:
     """Choose the method and family by what a sample has, and check that they suit each other and the sample."""
-    has = {"votes": sample.votes is not None, "gold": sample.gold is not None}
-    has["conditional"] = sample.intrinsic is not None
+    has = {"gold": sample.gold is not None, "conditional": sample.intrinsic is not None}
     if method is None:
         method = next((name for name, holds in has.items() if holds), "likelihood")
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    for name, what, used, users in (
-        ("gold", "gold labels", has["gold"], ("gold", "votes")),
-        ("intrinsic", "intrinsic columns", has["conditional"], ("conditional",)),
-    ):
-        if not used and method == users[0]:
+    for user, name, what in (("gold", "gold", "gold labels"), ("conditional", "intrinsic", "intrinsic columns")):
+        if not has[user] and method == user:
             raise InputError(f'method "{method}" needs {what}: pass {name}=')
-        if used and method not in users:
-            raise InputError(f'method "{method}" does not use {name}=: remove it, or use method="{users[0]}"')
+        if has[user] and method != user:
+            raise InputError(f'method "{method}" does not use {name}=: remove it, or use method="{user}"')
     if sample.n_classes != 2 and not has["gold"]:
         raise InputError(
             f"labels alone cannot tell the fractions of {sample.n_classes} classes from their bias; give gold labels "
@@ -220,10 +208,6 @@ def settings_for(
         )
     if method == "conditional":
         _ = sample.explained  # an error if the columns determine α
-    if method == "votes" and not has["votes"]:
-        raise InputError('method "votes" needs counts of smooth and disk, shape (N, 2), instead of labels')
-    if has["votes"] and sample.observables is not None:
-        raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
     cls = None
     if family is not None or method != "gold" or sample.argument.ndim == 2 or sample.n_classes != 2 or sample.asked:
         of_labels = "rayleigh" if sample.observables is None else "logistic"
@@ -270,7 +254,7 @@ def _space(cls: Any, search: Search, method: str) -> Space:
     n_classes = len(search.seen)
     if not hasattr(cls, "space"):
         raise InputError(f"{cls.family} can't be fitted; choose another family")
-    if not cls.varies and method not in ("gold", "votes"):
+    if not cls.varies and method != "gold":
         reason = "a flip probability that is constant in alpha can't be separated from class fractions"
         raise InputError(f"{cls.family}: {reason}; give gold labels (gold=)")
     is_curve = issubclass(cls, FlipTransition)
@@ -290,7 +274,7 @@ def refitted(fit: TransitionFit, rows: np.ndarray | None = None, **changes: Any)
     same: dict[str, Any] = {"delta": None}
     if "false_disk" in fit.values:  # also where these rows show none
         same["false_disk"] = "fit"
-    if fit.family == "monotone" and fit.votes is None:
+    if fit.family == "monotone":
         same["knots"] = fit.transition.parameters()["knots"]
     sample = fit.sample if rows is None else fit.sample.take(rows)
     return solve(sample, replace(fit.settings, **{**same, **changes}))

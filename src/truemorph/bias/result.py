@@ -15,7 +15,6 @@ from truemorph.bias.plots import plot_fit
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import DISK, Space, Transition
-from truemorph.bias.vote_model import VoteModel
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.questions import fraction_names
@@ -32,10 +31,6 @@ ASSUMPTIONS = {
     "binned": "true class fractions do not depend on alpha",
     "conditional": "class fractions at fixed intrinsic columns are constant",
     "gold": "gold labels are right, and of random galaxies",
-    "votes": (
-        "true class fractions do not depend on alpha; votes are beta-binomial around the mean of a class, so "
-        "volunteers do not all miss the same galaxies"
-    ),
 }
 NORMAL_95 = 1.96
 # Half of the 95 % point of chi-squared with one degree of freedom.
@@ -152,7 +147,7 @@ class FittedCurve(Result):
         values: dict[str, Any] = {name: described[name] for name in same}
         return cls(
             transition=transition_from_dict(dict(described)),
-            family=described.get("family_of_votes", described["family"]),
+            family=described["family"],
             stderr={name: np.nan if error is None else error for name, error in described["stderr"].items()},
             classes=classes,
             class_fractions=np.array(fractions),
@@ -214,7 +209,6 @@ class FittedCurve(Result):
         return plain(
             {
                 **transition_to_dict(self.transition),
-                **({} if self.family == self.transition.family else {"family_of_votes": self.family}),
                 "values": self.values,
                 "stderr": self.stderr,
                 "class_fractions": dict(zip(self.classes, self.class_fractions, strict=True)),
@@ -257,7 +251,7 @@ class TransitionFit(Result):
     Attributes
     ----------
     transition : Transition
-        T(α) at the best parameters; of the majority label where vote counts were fitted.
+        T(α) at the best parameters.
     class_fractions : array, shape (K,)
         True class fractions, in the order of the classes; averaged over galaxies where they depend on z.
     stderr : dict of str to float
@@ -275,7 +269,7 @@ class TransitionFit(Result):
     space : Space
         How the parameters were searched.
     point : array, shape (P,)
-        The unconstrained parameters; where votes were fitted, those of the vote model too.
+        The unconstrained parameters.
     covariance : array, shape (P, P)
         Of `point`; NaN in the rows of parameters at a bound.
     sample : Sample
@@ -293,8 +287,6 @@ class TransitionFit(Result):
         galaxies and of their population (see `PopulationFractions`).
     probabilities : array, shape (N, K), or None
         p(y | z) where intrinsic properties were given.
-    votes : VoteModel or None
-        Where vote counts were fitted: the transition of a single vote, and the over-dispersion.
     at_bound : bool
         Whether a class fraction is 0 or 1.
     failed_resamples : int
@@ -329,7 +321,6 @@ class TransitionFit(Result):
     fraction_samples: np.ndarray | None = None
     of_total: np.ndarray | None = None
     probabilities: np.ndarray | None = None
-    votes: VoteModel | None = None
     resampled: np.ndarray | None = None
     influence: Callable[[], np.ndarray] | None = None
     at_bound: bool = False
@@ -345,8 +336,6 @@ class TransitionFit(Result):
         covariance: np.ndarray,
         fractions: np.ndarray,
         fraction_stderr: float | np.ndarray,
-        *,
-        votes: VoteModel | None = None,
         **found: Any,
     ) -> TransitionFit:
         """Return the result of a method: its parameters with their errors."""
@@ -363,7 +352,7 @@ class TransitionFit(Result):
         of_fractions = np.broadcast_to(fraction_stderr, fractions.shape)
         stderr |= {name: float(of_fractions[k]) for name, k in fraction_names(sample.classes).items()}
         return cls(
-            transition=space.build(at) if votes is None else votes.label_transition(sample.argument),
+            transition=space.build(at),
             class_fractions=fractions,
             stderr=stderr,
             findings=(),
@@ -373,7 +362,6 @@ class TransitionFit(Result):
             covariance=covariance,
             sample=sample,
             settings=settings,
-            votes=votes,
             **found,
         )
 
@@ -384,7 +372,7 @@ class TransitionFit(Result):
 
     @property
     def labels(self) -> np.ndarray:
-        """Observed labels, shape (N,); the majority where votes were fitted."""
+        """Observed labels, shape (N,)."""
         return self.sample.labels
 
     @property
@@ -399,7 +387,7 @@ class TransitionFit(Result):
 
     @property
     def family(self) -> str:
-        """Family of T(α), or of T(α) of a single vote."""
+        """Family of T(α)."""
         return self.space.family
 
     @property
@@ -425,9 +413,7 @@ class TransitionFit(Result):
 
     def transition_at(self, point: np.ndarray) -> Transition:
         """T(α) at another point of the unconstrained parameters, shape (P,)."""
-        if self.votes is None:
-            return self.space.build(point)
-        return self.votes.at(self.space, point, self.votes.numbers).label_transition(self.sample.argument)
+        return self.space.build(point)
 
     def made_from(self, sample: Sample) -> bool:
         """Whether these are the labels and α of the fit."""
@@ -492,8 +478,7 @@ class TransitionFit(Result):
         if self.resampled is not None:
             return [self.transition_at(self.resampled[row]) for row in rng.integers(0, len(self.resampled), n)]
         points = rng.multivariate_normal(self.point, np.nan_to_num(self.covariance), n)
-        if self.votes is None:
-            points = np.clip(points, self.space.lower, self.space.upper)
+        points = np.clip(points, self.space.lower, self.space.upper)
         return [self.transition_at(point) for point in points]
 
     def summary(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
 from truemorph.bias.regressions import check_counts
-from truemorph.bias.transitions import ANSWER_UNKNOWN, DISK, SMOOTH, UNKNOWN, Array, as_resolution
+from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN, Array, as_resolution
 from truemorph.errors import InputError
 from truemorph.questions import Asked, Votes, class_names
 from truemorph.workers import one_thread
@@ -34,7 +34,7 @@ _TESTED = 20_000
 class Sample:
     """Arrays of N galaxies, checked once; `take` indexes them by rows."""
 
-    labels: np.ndarray  # (N,): observed labels; the majority where there are votes
+    labels: np.ndarray  # (N,): observed labels
     alpha: np.ndarray  # (N,): resolution
     classes: tuple[str, ...]  # (K,): names
     weights: np.ndarray  # (N,): sampling weights of mean 1; ones where none were given
@@ -45,7 +45,6 @@ class Sample:
     probability: np.ndarray | None = None  # (N,): of selection for a gold label; None for random selection
     # (N,): nonzero where people could not tell the class, or did not agree; above 1 where a question may not apply.
     uncertain: np.ndarray | None = None
-    votes: np.ndarray | None = None  # (N, 2)
     asked: Asked | None = None  # of labels that are paths through a tree
     paths: np.ndarray | None = None  # (N,): majority path to its answers
     fields: np.ndarray | None = None  # (N,): field on the sky of each gold label, -1 without; None if they are spread
@@ -69,10 +68,10 @@ class Sample:
     ) -> Sample:
         """Check shapes and values; without names of `classes`, labels and gold labels determine K.
 
-        Labels may be counts of votes, shape (N, 2), or `Votes` of a question. Intrinsic columns must not encode the
+        Labels may be `Votes` of a question. Intrinsic columns must not encode the
         labels. Of a question, class 0 is that to which it does not apply, and gold labels may be `ANSWER_UNKNOWN`.
         """
-        resolution, votes, of_tree = as_resolution(float_array(alpha, "alpha")), None, dict[str, Any]()
+        resolution, of_tree = as_resolution(float_array(alpha, "alpha")), dict[str, Any]()
         n = resolution.size
         if isinstance(labels, Votes):
             counts, asked = labels.columns, labels.asked
@@ -80,9 +79,6 @@ class Sample:
             of_labels = counts[:, asked.parts[0]].sum(axis=1).max(initial=0) <= 1  # as one vote each
             of_tree = {"asked": asked, "paths": labels.paths, "counts": None if of_labels else counts}
             classes, labels = asked.classes, labels.labels
-        elif np.ndim(labels) == 2:
-            votes = check_votes(labels)
-            labels = (votes[:, DISK] > votes[:, SMOOTH]).astype(np.int64)
         if classes is None:
             classes = class_names(classes_in(labels, *([] if gold is None else [gold])))
         n_classes = len(classes)
@@ -107,7 +103,6 @@ class Sample:
             probability=check_probability(gold_probability, known),
             uncertain=None if gold_uncertain is None else check_columns(gold_uncertain, "gold_uncertain", n)[:, 0],
             fields=None if gold_field is None or known is None else numbered_fields(gold_field, known != UNKNOWN),
-            votes=votes,
             **of_tree,
         )
         if intrinsic is None:
@@ -148,10 +143,8 @@ class Sample:
 
     @property
     def observed(self) -> np.ndarray:
-        """Labels as 0 and 1, or fractions of votes, shape (N, K)."""
-        if self.votes is None:
-            return np.eye(self.n_classes)[self.labels]
-        return self.votes / self.votes.sum(axis=1, keepdims=True)
+        """Labels as 0 and 1, shape (N, K)."""
+        return np.eye(self.n_classes)[self.labels]
 
     @property
     def known(self) -> np.ndarray:
@@ -216,21 +209,6 @@ def numbered_fields(fields: Array, has_gold: np.ndarray) -> np.ndarray:
     if names.shape != has_gold.shape:
         raise InputError(f"gold_field must have one value per galaxy; got shape {names.shape} for {has_gold.size}")
     return np.where(has_gold, np.unique(names.astype(str), return_inverse=True)[1], -1)
-
-
-def check_votes(votes: Any) -> np.ndarray:
-    """Return vote counts as an (N, 2) int array: smooth, disk."""
-    counts = np.asarray(votes)
-    if counts.ndim != 2 or counts.shape[1] != 2:
-        raise InputError(f"votes must have shape (N, 2), counts of smooth and disk; got {counts.shape}")
-    whole = np.rint(counts)
-    bad = np.flatnonzero(np.any((counts < 0) | ~np.isfinite(counts) | (np.abs(counts - whole) > 1e-6), axis=1))
-    if bad.size:
-        raise InputError(f"votes must be integers, 0 or more; row {bad[0]} is {counts[bad[0]]}")
-    empty = np.flatnonzero(whole.sum(axis=1) == 0)
-    if empty.size:
-        raise InputError(f"{empty.size} galaxies have no votes (first: row {empty[0]}); remove them")
-    return whole.astype(np.int64)
 
 
 def check_intrinsic(intrinsic: object, n: int) -> np.ndarray:

@@ -130,7 +130,7 @@ class DebiasedModule(lightning.LightningModule):
         self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False) if config.averaging else None
         self.config, self.seed = config, seed
         self._rows, self._train, self._validation = rows, train, validation
-        self._loss = DebiasedLoss(transition if rows.of_one_vote is None else rows.of_one_vote, "none")
+        self._loss = DebiasedLoss(transition, "none")
         self._observed, self.held_out = rows.observed(train), rows.observed(validation)
         self.held_out_weights = torch.tensor(rows.weights[validation], dtype=torch.float32)
         self._gathered = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes

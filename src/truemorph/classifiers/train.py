@@ -22,13 +22,12 @@ from truemorph._version import __version__, installed_versions
 from truemorph.bias.curves import MatrixTransition
 from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.files import read_fit
-from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.sample import Sample
 from truemorph.bias.transitions import UNKNOWN, Transition
-from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue, rows_where
+from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue
 from truemorph.catalogs.label_sets import ONE_CLASS, nearly_one_class
 from truemorph.catalogs.paths import asked_in, path_evidence, path_labels
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
@@ -155,8 +154,6 @@ def train_on_catalogue(
         "galaxies": frame_hash(rows.frame)[:16],
         "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
         **({"further_transitions": [plain(one["parameters"]) for one in further]} if further else {}),
-        "votes": run.votes,
-        "vote_count": run.vote_count,
         **({"question": list(run.question)} if run.question else {}),
         **config.model_dump(mode="json", exclude=NOT_THE_RESULT),
     }
@@ -233,9 +230,6 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[st
     observed: dict[str, Any] = {"classes": classes_of(catalogue)}
     if names:
         observed["resolution"] = numeric_columns(frame, ["alpha", *names], run.catalogue)
-    if run.votes != "labels":
-        votes, used, described = _observed_votes(frame, catalogue, run, described)
-        observed |= votes
     if run.intrinsic:
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
     columns = [*names, *run.intrinsic, *(() if network else run.training.features)]
@@ -291,8 +285,6 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
     if run.naive or run.labels is not None:
         which = "observed labels are correct (naive training)" if run.naive else "gold labels are correct"
         return {**transition_to_dict(MatrixTransition.identity()), "assumption": f"the {which}"}
-    if run.votes != "labels":
-        return {}  # fitted to the votes
     if given is None:
         if run.training.classifier != "network":
             return {}
@@ -361,69 +353,16 @@ def _check_questions(run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> Non
         raise InputError(f"the question {twice[0]!r} is given twice; give one estimate of each question")
     if run.question and not run.naive:
         raise InputError("estimates name their questions: give `question` with `naive` only")
-    if (run.question or of_questions) and (run.votes != "labels" or run.labels is not None):
-        raise InputError("a question is learned from its votes; leave out `votes` and `labels`")
+    if (run.question or of_questions) and run.labels is not None:
+        raise InputError("a question is learned from its votes; leave out `labels`")
 
 
 def _check(run: RunConfig, has_transition: bool) -> None:
-    """Check that at most one source of T(α) is given, and that it suits the votes."""
+    """Check that at most one source of T(α) is given."""
     ways = {"transition": has_transition or run.transition, "naive": run.naive, "labels": run.labels is not None}
     given = [f"`{name}`" for name, holds in ways.items() if holds]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
-    if run.votes == "labels":
-        return
-    if run.training.classifier != "network":
-        raise InputError(f"logistic regression learns from labels; got votes = {run.votes}")
-    if not (run.naive and run.votes == "soft") and (run.vote_count is None or given):
-        # T(α) of labels can't be used: the flip probability of a majority is steeper than that of one vote.
-        raise InputError(
-            f"votes = {run.votes} needs T(α) of single votes: give vote_count, the column with the number of votes (or "
-            "one number for all), and none of transition, naive and labels"
-        )
-
-
-def _observed_votes(
-    frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig, described: dict[str, Any]
-) -> tuple[dict[str, Any], Transition, dict[str, Any]]:
-    """Return votes for `TrainingRows`, T(α) of the votes, and T(α) of labels in the format of a fit file."""
-    whole, alpha = catalogue.frame, frame["alpha"].to_numpy()
-    lacking = np.count_nonzero(~(whole.select(_FRACTIONS).to_numpy().sum(axis=1) > 0))
-    if lacking:
-        raise InputError(f"{run.catalogue}: {lacking} galaxies lack vote fractions; train on labels instead")
-
-    def soft(of_one_vote: Transition) -> dict[str, Any]:
-        fractions = frame.select(_FRACTIONS).to_numpy()
-        votes = fractions / fractions.sum(axis=1, keepdims=True)
-        return {"votes": votes, "of_one_vote": of_one_vote}
-
-    def counted(galaxies: pl.DataFrame) -> np.ndarray:
-        number: Any = run.vote_count
-        if isinstance(number, str):
-            number = numeric_columns(galaxies, [number], run.catalogue)
-        return np.rint(galaxies.select(_FRACTIONS).to_numpy() * number).astype(np.int64)
-
-    if run.naive:
-        return soft(MatrixTransition.identity()), MatrixTransition.identity(), described
-    fitted = whole.filter(rows_where(whole, run.where, str(catalogue.path))[0])
-    fit = fit_transition(counted(fitted), fitted["alpha"].to_numpy(), method="votes")
-    assert fit.votes is not None
-    problem = next((one for one in fit.findings if one.severity == "problem"), None)
-    if problem is not None:
-        raise InputError(f"votes = {run.votes} can't be used: {problem.message} {problem.action}")
-    described = {
-        **transition_to_dict(fit.transition),
-        "of_one_vote": transition_to_dict(fit.votes.transition),
-        **plain({"overdispersion": fit.votes.overdispersion, "class_fractions": fit.class_fractions}),
-        "assumption": fit.assumption,
-        "alpha": catalogue.metadata.get("alpha"),
-        "alpha_psf": catalogue.metadata.get("alpha_psf"),
-        "where": list(run.where),
-    }
-    if run.votes == "soft":
-        return soft(fit.votes.transition), fit.transition, described
-    evidence = fit.votes.log_probabilities(counted(frame), alpha)
-    return {"evidence": evidence - evidence.max(axis=1, keepdims=True)}, fit.transition, described
 
 
 def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Problems]:

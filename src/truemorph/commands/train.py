@@ -43,8 +43,6 @@ def train_classifier(
     naive: bool | None = None,
     where: Rules = (),
     preset: Literal["quick", "standard", "paper", "dcv14"] | None = None,
-    votes: Literal["labels", "soft", "counts"] | None = None,
-    vote_count: int | str | None = None,
     intrinsic: Names = (),
     cache: Path | None = None,
     settings: Annotated[
@@ -87,10 +85,6 @@ def train_classifier(
     preset : str, optional
         Settings that are not given come from this preset: standard (default with a GPU), quick (default without),
         paper (only to compare with the paper's Table 1), or dcv14 (logistic regression).
-    votes : str, optional
-        Train on labels, vote fractions (soft) or vote counts.
-    vote_count : int or str, optional
-        Number of votes of each galaxy, or the column with it; for votes.
     intrinsic : sequence of str
         Columns of intrinsic properties for CV18 of each epoch, comma-separated.
     cache : path, optional
@@ -139,8 +133,6 @@ def train_classifier(
         naive=naive,
         where=tuple(where) or None,
         preset=preset,
-        votes=votes,
-        vote_count=vote_count,
         intrinsic=tuple(intrinsic) or None,
         cache=None if cache is None else str(cache),
     )
