@@ -587,9 +587,9 @@ class Asked:
     def from_dict(cls, described: Mapping[str, Any]) -> Asked:
         """Rebuild it from what `to_dict` returns; version 0.2 named the class of each path."""
         tree, question = read_tree(described["tree"]), described["question"]
-        if "classes" not in described:
+        if "of_paths" in described and "classes" not in described:
             return cls.named(tree, question, described["of_paths"])
-        return cls(tree, question, **{name: tuple(described[name]) for name in _OF_ASKED})
+        return cls(tree, question, **{name: tuple(described.get(name, ())) for name in _OF_ASKED})
 
 
 _OF_ASKED = ("of_paths", "classes", "answers_of_paths", "answers_of_classes", "answers")
