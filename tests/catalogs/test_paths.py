@@ -13,10 +13,14 @@ from truemorph.bias.files import load_transition
 from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.commands.bias import measure_bias
 from truemorph.commands.prepare import prepare_catalogue
+from truemorph.commands.report import write_report
+from truemorph.commands.train import train_classifier
 from truemorph.commands.transition import estimate_transition
 from truemorph.errors import InputError
+from truemorph.gold.plan import make_plan
 from truemorph.questions import Asked, packaged_trees, read_tree
 from truemorph.report.measures import rows_in_bins
+from truemorph.report.options import ReportOptions
 
 GZ2 = read_tree("gz2")
 RULES = "applies: kind >= 1; bar: kind = 2"
@@ -328,13 +332,15 @@ def test_answers_of_a_handful_of_experts_are_votes(by_row):
         table, question="stage", answers="none,minor,major", experts=experts, id="id", radius="r", psf_fwhm="fwhm"
     )
     frame = prepared.catalogue.frame
-    assert prepared.catalogue.metadata["classes"] == ["none", "minor or major"]
+    assert prepared.catalogue.metadata["classes"] == ["none", "minor", "major"]
+    assert frame.height == 80  # ties are no reason to drop a galaxy
     for answer in ("none", "minor", "major"):
         expected = (given[frame["object_id"].to_numpy()] == answer).sum(axis=1)
         assert frame[f"votes_stage_{answer}"].to_list() == expected.tolist()
-    none = (given[frame["object_id"].to_numpy()] == "none").sum(axis=1)
-    rest = np.isin(given[frame["object_id"].to_numpy()].astype(str), ["minor", "major"]).sum(axis=1)
-    assert (frame["label"].to_numpy() == (rest > none)).all()
+    votes = frame.select("^votes_stage_.*$").to_numpy()
+    clear = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) == 1
+    assert (frame["label"].to_numpy() == votes.argmax(axis=1))[clear].all()
+    assert (votes[np.arange(80), frame["label"]] == votes.max(axis=1)).all()
 
 
 def test_experts_answers_are_read_whatever_their_case_and_each_expert_counts_once():
@@ -357,7 +363,7 @@ def test_answers_of_ones_own_that_are_called_artifact_are_outside_unless_the_tre
     table = pl.DataFrame({"id": range(90), "s": [8, 1, 0] * 30, "d": [1, 8, 1] * 30, "art": [0, 0, 9] * 30})
     table = table.with_columns(alpha=6.0 + pl.int_range(90) / 10)
     root = {"name": "smooth", "answers": {"smooth": ["s"], "disk": ["d"], "Artifact": ["art"]}}
-    for outside, labels in (({}, [0, 1]), ({"outside": []}, [0, 1, 1])):
+    for outside, labels in (({}, [0, 1]), ({"outside": []}, [0, 1, 2])):
         tree = {"name": "mine", "questions": [root], **outside}
         prepared = prepare_catalogue(table, question="smooth", tree=tree, id="id", alpha="alpha")
         assert prepared.catalogue.frame["label"].to_list()[: len(labels)] == labels
@@ -420,6 +426,8 @@ def test_votes_for_a_question_without_a_tree():
     named = {"question": "stage", "id": "id", "radius": "r", "psf_fwhm": "fwhm"}
     frame = prepare_catalogue(table, answers="none=n0,minor=n1,major=n2", **named).catalogue.frame
     assert frame["label_stage"].to_list()[:3] == ["none", "minor", "major"]
+    assert frame["label"].to_list()[:3] == [0, 1, 2]
+    assert not {"smooth_votes", "smooth_fraction"} & set(frame.columns)
     with pytest.raises(InputError):
         prepare_catalogue(table, answers="none=n0,minor=n9", **named)
     with pytest.raises(InputError):
@@ -518,3 +526,30 @@ def test_fractions_of_a_question_in_groups_that_a_column_names(tmp_path):
     assert rows_in_bins(replace(found, members=(("deep", "wide"),)), table, "cat").all()
     with pytest.raises(InputError, match="tier"):
         estimate_transition(tmp_path / "cat.parquet", question="bar", gold=RULES, by="tier,redshift")
+
+
+def test_the_first_question_is_the_label_however_many_answers_it_has(tmp_path):
+    rng = np.random.default_rng(4)
+    n = 900
+    kind = rng.choice(3, n, p=(0.6, 0.25, 0.15))
+    chances = np.array([[0.8, 0.15, 0.05], [0.3, 0.5, 0.2], [0.2, 0.3, 0.5]])
+    votes = np.array([rng.multinomial(15, chances[k]) for k in kind])
+    gold = np.where(rng.random(n) < 0.3, np.array(["none", "minor", "major"])[kind], "")
+    table = pl.DataFrame({"id": range(n), "a": rng.lognormal(2.5, 0.45, n), "n0": votes[:, 0], "n1": votes[:, 1],
+                          "n2": votes[:, 2], "experts": gold})  # fmt: skip
+    named = {"question": "stage", "answers": "none=n0,minor=n1,major=n2", "id": "id", "alpha": "a", "gold": "experts"}
+    catalogue = prepare_catalogue(table, **named, out=tmp_path / "stages.parquet").catalogue
+    first, asked = (estimate_transition(catalogue, gold="gold", question=one, seed=1) for one in (None, "stage"))
+    assert first.to_dict() == asked.to_dict()
+    assert first.fractions.classes == ("does not apply", "none", "minor", "major")
+    true = np.bincount(kind) / n
+    off = np.abs([first[f"{one} fraction"].total[1] for one in ("none", "minor", "major")] - true)
+    assert off.max() < 0.06
+    plans = [make_plan(catalogue, budget=60, question=one) for one in (None, "stage")]
+    assert plans[0].selected.equals(plans[1].selected)
+    with pytest.raises(InputError, match="3 classes"):
+        write_report(out=tmp_path / "page.html", options=ReportOptions(catalogue=tmp_path / "stages.parquet"))
+    with pytest.raises(InputError, match="3 classes"):
+        train_classifier(catalogue, out=tmp_path / "m", naive=True, preset="dcv14")
+    with pytest.raises(InputError):
+        prepare_catalogue(table, smooth="n0", disk="n1", classes="a,b,c", id="id", alpha="a")

@@ -27,12 +27,12 @@ ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID"
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
 _WEIGHTS = ("sampling_weight", "draw_weight")
 # Allowed values of a catalogue's columns.
+_LABELS = ("label", "gold")
 _LIMITS = {
-    **dict.fromkeys(("label", "gold"), (0, 1, "0 or 1")),
     **dict.fromkeys(("alpha", *_WEIGHTS), (0, np.finfo(float).max, "finite and at least 0")),
     **dict.fromkeys(FRACTIONS, (-1e-6, 1 + 1e-6, "between 0 and 1")),
 }
-_NUMBERS = {*_LIMITS, *(name for name, one in NAMED.items() if one.kind in ("number", "count"))}
+_NUMBERS = {*_LABELS, *_LIMITS, *(name for name, one in NAMED.items() if one.kind in ("number", "count"))}
 _SQL = re.compile(r"['\"<>=]|\b(and|or)\b", re.IGNORECASE)
 
 
@@ -55,7 +55,7 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     if "truth_definition" in metadata and "truth" in frame.columns and "gold" not in frame.columns:
         frame = frame.rename({"truth": "gold"})
         metadata["gold_definition"] = metadata.pop("truth_definition")
-    if problems := _problems(frame, path, labelled):
+    if problems := _problems(frame, path, labelled, len(label_classes(table))):
         raise InputError("\n".join(problems) + "; prepare the catalogue again, or correct those rows")
     whole = [pl.col(name).cast(pl.Int64, strict=False) for name in ("label", "gold") if name in frame.columns]
     return replace(table, frame=frame.with_columns(whole), metadata=metadata, findings=findings)
@@ -78,8 +78,9 @@ def _completed(frame: pl.DataFrame, source: str) -> tuple[pl.DataFrame, tuple[Fi
     return frame, (Finding("catalogue-completed", "note", message, action),) if made else ()
 
 
-def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
+def _problems(frame: pl.DataFrame, source: str, labelled: bool, n_classes: int) -> list[str]:
     """Return why a catalogue can't be used, one line per kind of problem."""
+    of_labels = (0, n_classes - 1, " or ".join(map(str, range(n_classes))))
     lines = []
     try:
         object_ids(frame["object_id"], source)
@@ -92,14 +93,14 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
         lines.append(f"{source}: column split: not one of {', '.join(SPLITS)} in {which_rows(bad, split)}")
     complete = {"alpha", *_WEIGHTS, *(["label"] if labelled else [])}
     for name in (one for one in frame.columns if one in _NUMBERS):
-        low, high, what = _LIMITS.get(name, (-np.inf, np.inf, "numbers"))
+        low, high, what = of_labels if name in _LABELS else _LIMITS.get(name, (-np.inf, np.inf, "numbers"))
         if not _numeric(frame[name]):
             lines.append(f"{source}: column {name} holds {frame[name].dtype}, not {what}")
             continue
         values = frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
         good = (values >= low) & (values <= high) | (np.isnan(values) & (name not in complete))
-        if name in ("label", "gold"):
-            good &= np.isnan(values) | np.isin(values, (0, 1))
+        if name in _LABELS:
+            good &= np.isnan(values) | (values == np.round(values))
         if not good.all():
             lines.append(f"{source}: column {name}: not {what} in {which_rows(~good, frame[name])}")
     if "image" in frame.columns and frame["image"].dtype not in (pl.String, pl.Null):
@@ -249,9 +250,17 @@ def columns_of_rule(frame: pl.DataFrame, rule: str | None) -> list[str]:
     return list(read_expression(rule, "gold").columns)
 
 
+def label_classes(catalogue: CatalogTable) -> tuple[str, ...]:
+    """Return the names of the classes of a catalogue's labels, in the order of their numbers."""
+    return tuple(catalogue.metadata.get("classes", SMOOTH_OR_DISK))
+
+
 def classes_of(catalogue: CatalogTable) -> tuple[str, str]:
-    """Return the names of the classes of a catalogue's labels 0 and 1."""
-    first, second = catalogue.metadata.get("classes", SMOOTH_OR_DISK)
+    """Return the names of the classes of labels 0 and 1; InputError if there are more."""
+    first, second, *others = label_classes(catalogue)
+    if others:
+        source = str(catalogue.path or "catalogue")
+        raise InputError(f"{source}: has labels of {2 + len(others)} classes; name their question (`question`)")
     return first, second
 
 

@@ -81,7 +81,7 @@ NAMED: dict[str, NamedColumn] = {
 
 # Columns that `prepare` adds. FITS headers hold ASCII only, so descriptions have no Greek letters.
 ADDED = {
-    "label": "observed label, the majority of the votes: 0 or 1, for the first or second class",
+    "label": "observed label, the majority of the votes: the number of its class, from 0",
     "alpha": "resolution: Petrosian radius over the width of the PSF; its definition is in the metadata",
     "split": "train, validation or test; unused if the galaxy is not in the sample",
     "sampling_weight": "weight that corrects for selecting the sample by label",

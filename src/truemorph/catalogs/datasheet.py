@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 import polars as pl
 
-from truemorph.catalogs.catalogue import classes_of
+from truemorph.catalogs.catalogue import label_classes
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.crossmatch import describe
 from truemorph.catalogs.sampling import SPLITS
@@ -47,8 +47,8 @@ def datasheet(
         metadata=metadata,
         rows=frame.height,
         known={column: frame.height - frame[column].null_count() for column in frame.columns},
-        splits=_splits(frame),
-        classes=classes_of(catalogue),
+        splits=_splits(frame, len(label_classes(catalogue))),
+        classes=label_classes(catalogue),
         columns=[_column(series, catalogue) for series in frame],
         provenance={"/".join(Path(file).parts[-2:]): entry for file, entry in origins.items()},
         funnel=funnel,
@@ -74,11 +74,11 @@ def _column(series: pl.Series, catalogue: CatalogTable) -> tuple[str, ...]:
     )
 
 
-def _splits(frame: pl.DataFrame) -> list[tuple[str, ...]]:
+def _splits(frame: pl.DataFrame, n_classes: int) -> list[tuple[str, ...]]:
     """Count galaxies by label in each split and in total."""
     parts = [(split, frame.filter(pl.col("split") == split)["label"]) for split in SPLITS]
     return [
-        (split, f"{labels.len():,d}", *(_part(int((labels == label).sum()), labels.len()) for label in (0, 1)))
+        (split, f"{labels.len():,d}", *(_part(int((labels == k).sum()), labels.len()) for k in range(n_classes)))
         for split, labels in [*parts, ("all", frame["label"])]
         if labels.len()
     ]

@@ -109,11 +109,11 @@ def apply_mapping(
     return Mapped(table, table_name, mapping, columns, known, findings)
 
 
-def check_required(mapped: Mapped) -> None:
-    """Check that a table has all columns that a catalogue needs or its mapping requires."""
+def check_required(mapped: Mapped, has_labels: bool = False) -> None:
+    """Check that a table has all columns that a catalogue needs or its mapping requires, unless it has labels."""
     mapping, table_name, existing = mapped.mapping, mapped.table_name, mapped.table.frame.columns
     names, have = list(NAMED), set(mapped.columns)
-    if "label" in have:
+    if has_labels or "label" in have:
         have |= {"smooth_fraction"}
     if "alpha" in have:
         have |= {"radius", "psf_fwhm"}

@@ -35,9 +35,9 @@ def _as_tuple(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
 
-def _two_names(value: Any) -> Any:
-    """Split "a,b"; names in a list of two may have commas."""
-    return value if isinstance(value, list | tuple) and len(value) == 2 else by_commas(value)
+def _names(value: Any) -> Any:
+    """Split "a,b"; names in a list of several may have commas."""
+    return value if isinstance(value, list | tuple) and len(value) > 1 else by_commas(value)
 
 
 def _short_form(value: Any) -> Any:
@@ -116,7 +116,9 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     name: str = Field("mapping", min_length=1)
     about: str = ""  # the survey and the source of the column names
     votes: str = "votes as in the table"  # what the vote fractions are
-    classes: Annotated[tuple[str, str], BeforeValidator(_two_names)] = SMOOTH_OR_DISK  # names of classes 0 and 1
+    classes: Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=2)] = (
+        SMOOTH_OR_DISK  # of labels 0, 1, …
+    )
     definition: str = ""  # what counts as the second class
     tree: str | Tree | None = None  # decision tree of the survey
     psf_fwhm: float | None = Field(None, gt=0)  # arcsec, if the table has no such column

@@ -15,7 +15,7 @@ import polars as pl
 from truemorph.bias.likelihood import ROWS, label_evidence
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.transitions import UNKNOWN
-from truemorph.catalogs.catalogue import ID_COLUMNS, classes_of
+from truemorph.catalogs.catalogue import ID_COLUMNS, label_classes
 from truemorph.catalogs.columns import ADDED, vote_findings, which_rows
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
@@ -51,10 +51,10 @@ def described_path(name: str) -> str:
     return f"{kinds[kind]}: {name.removeprefix(f'{kind}_')}" if kind else name
 
 
-def path_columns(
+def read_votes(
     frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str
-) -> tuple[pl.DataFrame, list[Finding]]:
-    """Return the label and the votes of a question from a survey's table; `total` are votes on the first question."""
+) -> tuple[Votes, list[Finding]]:
+    """Return the votes for a question and its gates from a survey's table; `total` are those for the first question."""
     gates = [one.name for one in tree.gates(question)]
     found = tree.columns(gates, frame.columns)
     names = list(dict.fromkeys(name for some in found.columns.values() for name in some))
@@ -68,8 +68,14 @@ def path_columns(
         )
     findings = vote_findings(np.column_stack(list(values.values())), question)
     votes = Votes.from_columns(tree, question, found, values, total)
-    if found.kind == "counts":
-        findings += _impossible_numbers(votes)
+    return votes, findings + (_impossible_numbers(votes) if found.kind == "counts" else [])
+
+
+def path_columns(
+    frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str
+) -> tuple[pl.DataFrame, list[Finding]]:
+    """Return the label and the votes of a question as columns of a catalogue, from a survey's table."""
+    votes, findings = read_votes(frame, tree, question, total, source)
     names = [path.name for path in votes.asked.paths]
     columns = {label_column(question): pl.Series([names[k] for k in votes.paths], dtype=pl.String)}
     for name, counts in votes.counts.items():
@@ -156,10 +162,15 @@ def _expert_answers(cells: pl.DataFrame, answers: Sequence[str], source: str) ->
     return texts.select(read)
 
 
+def answers_inside(tree: Tree) -> tuple[str, ...]:
+    """Return the answers to a tree's first question that are classes of labels."""
+    return tuple(answer for answer in tree.root.answers if answer not in tree.outside)
+
+
 def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], tuple[str, str]]:
     """Return columns of votes that make labels 0 and 1 of a tree's first question, and the names of these classes.
 
-    1 are its `shown` answers; if all are shown, all but the first.
+    1 is the answer that is `shown`; if both are, the second.
     """
     root, kinds = tree.root, root_answers(tree)
     found = dict(zip(root.answers, tree.columns([root.name], existing).columns[root.name], strict=True))
@@ -173,7 +184,7 @@ def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], t
 
 def root_answers(tree: Tree) -> dict[str, list[str]]:
     """Return the answers to a tree's first question that make the labels 0 (smooth), 1 (disk), or none (artefact)."""
-    inside = [one for one in tree.root.answers if one not in tree.outside]
+    inside = list(answers_inside(tree))
     outside = [one for one in tree.root.answers if one in tree.outside]
     shown = [one for one in tree.root.shown if one in inside]
     if len(shown) in (0, len(inside)):  # all are shown
@@ -189,7 +200,7 @@ def tree_of_classes(classes: Sequence[str]) -> Tree:
 def root_of(catalogue: CatalogTable) -> Asked:
     """Return the first question of a catalogue's tree; without one, that of its label."""
     described = catalogue.metadata.get("tree")
-    tree = tree_of_classes(classes_of(catalogue)) if described is None else read_tree(described)
+    tree = tree_of_classes(label_classes(catalogue)) if described is None else read_tree(described)
     return Asked(tree, tree.root.name)
 
 
@@ -202,10 +213,11 @@ def labels_of_answers(root: Asked) -> np.ndarray:
 
 
 def asked_of(catalogue: CatalogTable, question: str | None) -> Asked | None:
-    """Return a question of a catalogue's tree; None for the first, whose answers are its labels 0 and 1."""
-    if question is None or question == root_of(catalogue).question:
+    """Return a question of a catalogue's tree, by default the first; None for that if it has two classes (labels)."""
+    root = root_of(catalogue).question
+    if question in (None, root) and len(label_classes(catalogue)) == 2:
         return None
-    return asked_in(catalogue, question)
+    return asked_in(catalogue, question or root)
 
 
 def asked_in(catalogue: CatalogTable, question: str) -> Asked:

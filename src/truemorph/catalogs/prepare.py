@@ -22,7 +22,15 @@ from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, MappedColumn, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import Mapping, detect_mapping, extended, named_columns, read_mapping
-from truemorph.catalogs.paths import described_path, gold_column, label_column, path_columns, tree_of_classes
+from truemorph.catalogs.paths import (
+    answers_inside,
+    described_path,
+    gold_column,
+    label_column,
+    path_columns,
+    read_votes,
+    tree_of_classes,
+)
 from truemorph.catalogs.positions import repeated_positions
 from truemorph.catalogs.question_gold import gold_of_question, is_of_question
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequal_votes
@@ -63,16 +71,17 @@ class Preparation(Result):
     def summary(self) -> str:
         """Return counts of rows, labels and splits, and α, as text."""
         found, held = self.to_dict(), self.catalogue.metadata
+        sources = _vote_sources(held["columns"])
         lines = [f"{rule:32s} {count:>9,d}" for rule, count in self.funnel]
         splits = {name: found["splits"][name] for name in sampling.SPLITS if name in found["splits"]}
         facts = [
             ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
-            (held["classes"][1], held["definition"] or "not defined"),
+            *([(held["classes"][1], held["definition"] or "not defined")] if len(held["classes"]) == 2 else []),
             *((name, ", ".join(f"{one} {n:,d}" for one, n in of.items())) for name, of in found["questions"].items()),
-            *([("questions", _BEFORE_QUESTIONS)] if found["questions"] else []),
+            *([("questions", _BEFORE_QUESTIONS)] if found["questions"] and len(held["classes"]) == 2 else []),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
             ("votes", f"{held['votes']} ({held['preset']})"),
-            ("read from", ", ".join(held["columns"][name] for name in _vote_sources(held["columns"]))),
+            *([("read from", ", ".join(held["columns"][one] for one in sources))] if sources else []),
             ("α", held["alpha"]),
         ]
         if self.out is not None:
@@ -138,15 +147,24 @@ def prepare(
     cosmology = kind.cosmology or physical.COSMOLOGY
 
     mapped = apply_mapping(source, kind, table_name=name, own=joined.own)
-    check_required(mapped)
+    tree = _tree(kind, name, questions)
+    has_more = len(kind.classes) > 2
+    if has_more and kind.classes != answers_inside(tree):
+        raise InputError(f"{name}: name two classes (`classes`); those of more are answers to a question (`answers`)")
+    check_required(mapped, has_more)
     derived = _derived(mapped, cosmology)
     mapped = replace(mapped, columns=mapped.columns | derived)
     alpha = _alpha(mapped, psf)
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
     named = source.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
-    funnel, labels, selection = choose_rows(named, mapped, conditions)
-    kept, tree, of_question = funnel.kept, _tree(kind, name, questions), None
+    votes, of_votes, columns_read = None, list[Finding](), tuple[str, ...]()
+    if has_more:
+        votes, of_votes = read_votes(named, tree, tree.root.name, _total(mapped), name)
+        columns_read = tree.columns([tree.root.name], named.columns).columns[tree.root.name]
+    funnel, labels, selection = choose_rows(named, mapped, conditions, votes)
+    kept, of_question = funnel.kept, None
+    selection += of_votes
     if questions and gold is not None and is_of_question(gold, named):
         if len(questions) > 1:
             raise InputError(f"{name}: `gold` has rules for one question of {len(questions)}; give them to transition")
@@ -171,7 +189,7 @@ def prepare(
         drawn_from = f"The sample is drawn among {complete.sum():,d} of {complete.size:,d} galaxies: {lacked}."
         drawing.append(Finding("sample-of-complete", "note", drawn_from))
     findings += drawing
-    if not (kind.definition or described.get("about")):
+    if not (has_more or kind.definition or described.get("about")):
         action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
         findings.append(
             Finding("definition-missing", "note", f"What counts as {kind.classes[1]} is not stated.", action)
@@ -185,7 +203,6 @@ def prepare(
         "split": split,
         "sampling_weight": weights,
     }
-    of_column = mapped.sources["label"] if "label" in mapped.columns else None
     metadata: dict[str, Any] = {
         "kind": "catalogue",
         "format_version": FORMAT_VERSION,
@@ -193,12 +210,12 @@ def prepare(
         "source": name,
         "preset": kind.name,
         "about": kind.about,
-        "votes": kind.votes,
+        "votes": kind.votes if votes is None else f"columns that the tree names: {', '.join(columns_read)}",
         "classes": list(kind.classes),
         "definition": kind.definition,
         "columns": mapped.sources,
         "mapping": kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"}),
-        "label_rule": LABEL_RULE if of_column is None else f"{of_column}: 0 {kind.classes[0]}, 1 {kind.classes[1]}",
+        "label_rule": _label_rule(kind, mapped),
         "alpha": _definition_of_alpha(mapped.columns, psf),
         "alpha_psf": psf,
         "observables": [name for name in NAMED if NAMED[name].best and name in {"alpha", *mapped.columns}],
@@ -224,7 +241,7 @@ def prepare(
         unused = "The column gold is kept as gold_input and is not used."
         findings.append(Finding("gold-column-kept", "note", unused, "If it has gold labels, name it (`gold`)."))
     if questions:
-        total = mapped.numbers("vote_count")[kept] if "vote_count" in mapped.columns else None
+        total = None if (every := _total(mapped)) is None else every[kept]
         for question in questions:
             columns, more = path_columns(named.filter(kept), tree, question, total, name)
             made |= columns.to_dict()
@@ -243,6 +260,19 @@ def prepare(
         unique(joined.findings, mapped.findings, selection, sizes, findings, repeated),
         {str(file): origin(file) for file in joined.files},
     )
+
+
+def _total(mapped: Mapped) -> np.ndarray | None:
+    """Return the number of votes on the first question, shape (N,), if it is known."""
+    return mapped.numbers("vote_count") if "vote_count" in mapped.columns else None
+
+
+def _label_rule(kind: Mapping, mapped: Mapped) -> str:
+    if len(kind.classes) > 2:
+        return "the answer with most votes; of tied ones, that which most galaxies have"
+    if "label" not in mapped.columns:
+        return LABEL_RULE
+    return f"{mapped.sources['label']}: 0 {kind.classes[0]}, 1 {kind.classes[1]}"
 
 
 def _vote_sources(columns: Container[str]) -> list[str]:
@@ -452,7 +482,8 @@ def _catalogue(mapped: Mapped, kept: np.ndarray, made: dict[str, Any], metadata:
     """Assemble the computed columns, the mapped columns, and the table's other columns."""
     own = {**mapped.frame.filter(kept).to_dict(), **made}
     absent = pl.Series([None], dtype=pl.Float64).new_from_index(0, int(kept.sum()))
-    own = {name: own.get(name, absent) for name in (*_FIRST, *(name for name in own if name not in _FIRST))}
+    first = _FIRST if len(metadata["classes"]) == 2 else [name for name in _FIRST if name not in FRACTIONS]
+    own = {name: own.get(name, absent) for name in (*first, *(name for name in own if name not in first))}
     same = {
         one.source
         for name, one in mapped.columns.items()

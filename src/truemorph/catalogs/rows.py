@@ -7,6 +7,7 @@ classes exchanged; here a majority of "smooth" votes means smooth.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ from truemorph.catalogs.mapped import Mapped
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius, resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.questions import SMOOTH_OR_DISK
+from truemorph.questions import SMOOTH_OR_DISK, Votes
 
 LABEL_RULE = (
     "the larger of smooth_fraction and disk_fraction (0.5 where disk_fraction is missing); ties, and galaxies whose "
@@ -63,10 +64,13 @@ class Funnel:
         return pl.DataFrame({"row": gone + 1, "object_id": self.ids[gone], "reason": reasons})
 
 
-def choose_rows(named: pl.DataFrame, mapped: Mapped, where: Sequence[str]) -> tuple[Funnel, np.ndarray, list[Finding]]:
+def choose_rows(
+    named: pl.DataFrame, mapped: Mapped, where: Sequence[str], votes: Votes | None = None
+) -> tuple[Funnel, np.ndarray, list[Finding]]:
     """Select rows by the user's conditions, the mapping's cuts, and a valid label and resolution.
 
-    `named` has the table's columns and truemorph's, with alpha. Labels, shape (N,), are -1 for dropped rows.
+    `named` has the table's columns and truemorph's, with alpha. Labels, shape (N,), are -1 for dropped rows; of more
+    than two classes, they follow from `votes` for the first question of a tree.
     """
     findings, table_name = list[Finding](), mapped.table_name
     funnel = Funnel(as_ids(mapped.columns["object_id"].values.alias(mapped.sources["object_id"]), table_name))
@@ -82,7 +86,10 @@ def choose_rows(named: pl.DataFrame, mapped: Mapped, where: Sequence[str]) -> tu
             findings.append(Finding("rule-without-value", "note", lacking))
     # Ids are not checked in rows that are not selected.
     object_ids(funnel.ids.filter(funnel.kept), table_name, np.flatnonzero(funnel.kept))
-    if "label" in mapped.columns:
+    if votes is not None:
+        labels, more = _labels_of_answers(funnel, votes)
+        findings += more
+    elif "label" in mapped.columns:
         labels = mapped.columns["label"].values.fill_null(-1).to_numpy()
         funnel.drop("no label", labels < 0)
     else:
@@ -93,13 +100,32 @@ def choose_rows(named: pl.DataFrame, mapped: Mapped, where: Sequence[str]) -> tu
     else:
         for rule, name in (("no positive radius", "radius"), ("no positive PSF width", "psf_fwhm")):
             funnel.drop(rule, ~(mapped.numbers(name) > 0))
-    counts = np.bincount(labels[funnel.kept], minlength=2)
-    if not counts.all():
+    counts = np.bincount(labels[funnel.kept], minlength=len(mapped.mapping.classes))
+    if np.count_nonzero(counts) < 2:
         account = ", ".join(f"{rule}: {n:,d}" for rule, n in funnel.steps())
-        first, second = mapped.mapping.classes
-        left = f"{counts[0]} {first} and {counts[1]} {second} galaxies are left, and both are needed ({account})"
+        have = " and ".join(f"{n} {name}" for n, name in zip(counts, mapped.mapping.classes, strict=True))
+        left = f"{have} galaxies are left, and galaxies of two classes are needed ({account})"
         raise InputError(f"{table_name}: {left}; check the rules (`where`, `keep`) and the columns of votes")
     return funnel, np.where(funnel.kept, labels, -1), findings
+
+
+def _labels_of_answers(funnel: Funnel, votes: Votes) -> tuple[np.ndarray, list[Finding]]:
+    """Label galaxies by the answer with most votes; galaxies without votes, and artifacts, are dropped."""
+    asked = votes.asked
+    unasked = votes.columns.sum(axis=1) == 0
+    findings, selected = list[Finding](), funnel.kept
+    if dropped := np.count_nonzero(unasked & selected):
+        lacking = f"{dropped:,d} of {selected.sum():,d} galaxies have no votes for {asked.question!r} and were dropped."
+        action = "If people were asked only after another answer, describe the questions before it too (`tree`)."
+        findings.append(Finding("galaxies-not-asked", "caution", lacking, action))
+    funnel.drop(f"no votes for {asked.question}", unasked)
+    inside = [answer for answer in asked.asked.answers if answer not in asked.tree.outside]
+    of_paths = np.array([inside.index(path.answer) if path.answer in inside else -1 for path in asked.paths])
+    labels = np.full(unasked.size, -1)
+    kept = np.flatnonzero(funnel.kept)
+    labels[kept] = of_paths[replace(votes, counts={name: one[kept] for name, one in votes.counts.items()}).paths]
+    funnel.drop("majority star or artefact", labels < 0)
+    return labels, findings
 
 
 def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list[Finding]]:
@@ -117,7 +143,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped) -> tuple[np.ndarray, list
     if many.any():
         above = f"{mapped.table_name}: vote fractions sum to more than 1 in {which_rows(many, sums.round(3))}."
         findings.append(Finding("fractions-above-one", "caution", above, "Check that they belong to one question."))
-    first, second = mapped.mapping.classes
+    first, second = mapped.mapping.classes[:2]
     labels, reasons = labels_from_votes(*(fractions[name] for name in FRACTIONS), classes=(first, second))
     unasked = selected & (np.nan_to_num(np.stack(list(fractions.values()))) == 0).all(axis=0)
     if n_unasked := np.count_nonzero(unasked):

@@ -46,7 +46,7 @@ def candidates(frame: pl.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, l
 def draw_sample(
     labels: np.ndarray,
     object_ids: Sequence[object],
-    counts: tuple[int, int] | Literal["balanced"] = PAPER_SAMPLE,
+    counts: Sequence[int] | Literal["balanced"] = PAPER_SAMPLE,
     seed: int = 0,
 ) -> tuple[np.ndarray, Finding | None]:
     """Draw numbers of galaxies of each label, or as many as possible in the same ratio (with a finding).
@@ -54,14 +54,17 @@ def draw_sample(
     "balanced" draws as many of each as the rarer label has. With the same seed, a smaller sample is part of a larger
     one. Drawing by the observed label changes p(ỹ | α); `sampling_weights` corrects for it.
     """
-    have = [int((labels == label).sum()) for label in (0, 1)]
-    wanted = [min(have), min(have)] if counts == "balanced" else [int(count) for count in counts]
-    scarce = int(have[1] * wanted[0] < have[0] * wanted[1])
+    have = [int((labels == label).sum()) for label in range(max(2, int(labels.max()) + 1))]
+    wanted = len(have) * [min(have)] if counts == "balanced" else [int(count) for count in counts]
+    if len(wanted) != len(have):
+        raise InputError(f"a sample of {len(have)} classes needs so many numbers; got {len(wanted)} (`sample`)")
+    scarce = min(range(len(have)), key=lambda k: have[k] / max(wanted[k], 1))
     drawn = wanted
     if have[scarce] < wanted[scarce]:
         # In integers, so that rounding is the same on every machine.
         drawn = [(2 * count * have[scarce] + wanted[scarce]) // (2 * wanted[scarce]) for count in wanted]
-    shortage = f"{wanted[0]:,d} and {wanted[1]:,d} were requested, and the table has {have[0]:,d} and {have[1]:,d}"
+    asked, there, smaller = (" and ".join(f"{n:,d}" for n in some) for some in (wanted, have, drawn))
+    shortage = f"{asked} were requested, and the table has {there}"
     if min(drawn) == 0:
         raise InputError(f"no sample can be drawn: {shortage}; choose other numbers (`sample`)")
     ranks = id_ranks(object_ids, seed, "balance")
@@ -71,9 +74,9 @@ def draw_sample(
         chosen[members[np.argsort(ranks[members], kind="stable")[:count]]] = True
     if drawn == wanted:
         return chosen, None
-    smaller = f"The sample has {drawn[0]:,d} and {drawn[1]:,d} galaxies of the two classes: {shortage}."
+    message = f"The sample has {smaller} galaxies of the classes: {shortage}."
     action = "Use a larger table, or choose smaller numbers (`sample`)."
-    return chosen, Finding("sample-smaller", "caution", smaller, action)
+    return chosen, Finding("sample-smaller", "caution", message, action)
 
 
 def sampling_weights(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:

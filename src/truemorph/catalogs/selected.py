@@ -23,6 +23,7 @@ from truemorph.catalogs.catalogue import (
     from_votes,
     gold_classes,
     is_simulated,
+    label_classes,
     rows_where,
 )
 from truemorph.catalogs.columns import ADDED, FRACTIONS, OBSERVABLES, RESERVED, VOTES, names_position, names_votes
@@ -105,7 +106,7 @@ def rows_of(
     weighted = sample_weights(frame, weights, source)
     columns = {name: numeric_columns(frame, [name], source)[:, 0] for name in (*intrinsic, *observables)}
     seen = {name: columns[name] for name in observables} or None
-    kind, of_asked, classes = None, dict[str, Any](), tuple(classes_of(catalogue))
+    kind, of_asked, classes = None, dict[str, Any](), label_classes(catalogue)
     if asked is None:
         labels = frame["label"].to_numpy()
         if others:
@@ -236,7 +237,7 @@ def _about(
     others: Sequence[OtherLabels],
 ) -> dict[str, Any]:
     """Return what an estimate of these rows rests on; see `ABOUT`."""
-    metadata, classes = catalogue.metadata, classes_of(catalogue)
+    metadata, classes = catalogue.metadata, label_classes(catalogue)
     about: dict[str, Any] = {name: metadata.get(name) for name in ("alpha", "alpha_psf")} | {"where": conditions}
     about |= {name: list(some) for name, some in (("observables", observables), ("intrinsic", intrinsic)) if some}
     about["rows_sha256"] = rows_hash(catalogue, conditions)

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, SkipValidation
 from truemorph.arguments import Names, Rules, Seed, Table, validated
 from truemorph.catalogs.crossmatch import Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping, recognised_tree
-from truemorph.catalogs.paths import count_experts, flat_tree, root_columns
+from truemorph.catalogs.paths import answers_inside, count_experts, flat_tree, root_columns
 from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
 from truemorph.errors import InputError
 from truemorph.findings import unique
@@ -233,8 +233,13 @@ def prepare_catalogue(
         raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
     if table is not None and chosen is not None and smooth is None and disk is None and label is None:
         table, asked = read_table(table), read_tree(chosen)
-        votes, names = root_columns(asked, table.frame.columns)
-        options |= {"votes": votes, "about": asked.about, "classes": classes or names}
+        inside = answers_inside(asked)
+        if len(inside) > 2:  # labels are the answers
+            options |= {"about": asked.about, "classes": inside}
+            options |= {"preset": "truemorph"} if preset is None and mapping is None else {}
+        else:
+            votes, names = root_columns(asked, table.frame.columns)
+            options |= {"votes": votes, "about": asked.about, "classes": classes or names}
     if chosen is not None:
         asked = read_tree(chosen)
         options["tree"] = asked.name if asked in packaged_trees() else asked

@@ -26,7 +26,7 @@ from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import checksum, classes_of, find_images, object_ids
-from truemorph.catalogs.paths import asked_in, gold_column, majority_paths, votes_at_gates
+from truemorph.catalogs.paths import asked_of, gold_column, majority_paths, votes_at_gates
 from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -34,7 +34,7 @@ from truemorph.gold.choices import choices_of, choices_of_label
 from truemorph.gold.strata import Strata, rank_among_equal
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
-from truemorph.questions import SMOOTH_OR_DISK, Quantity, Tree, read_tree
+from truemorph.questions import SMOOTH_OR_DISK, Asked, Quantity, Tree, read_tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
@@ -224,14 +224,13 @@ class _Prediction:
     about: dict[str, Any]  # which question the plan is for
 
 
-def _of_question(catalogue: CatalogTable, question: str) -> _Prediction:
+def _of_question(catalogue: CatalogTable, asked: Asked) -> _Prediction:
     """Class probabilities of all galaxies for a question: from a pilot's gold labels, or half votes and half uniform.
 
     The classes are "does not apply" and the answers; galaxies that were not asked have probabilities too. Votes alone
     would be too certain, as they are biased.
     """
-    frame, source = catalogue.frame, str(catalogue.path or "catalogue")
-    asked = asked_in(catalogue, question)
+    frame, source, question = catalogue.frame, str(catalogue.path or "catalogue"), asked.question
     classes, of_paths = asked.answers, np.array(asked.answers_of_paths)
     votes, paths = votes_at_gates(frame, asked, source), majority_paths(frame, asked, source)
     alpha, label, gold = frame["alpha"].to_numpy(), of_paths[paths], None
@@ -303,12 +302,14 @@ def make_plan(
         raise InputError("the estimate is of a question (`estimate`); leave it out, and name the question (`question`)")
     if len(names := [one.strip() for one in by.split(",")]) > 2:
         raise InputError(f"fractions are wanted in bins of one column, or of two (`by`); got {by!r}")
-    if question is not None and not (purpose == "fractions" and p is None and curve is None):
+    asked = asked_of(catalogue, question)
+    question = None if asked is None else asked.question
+    if asked is not None and not (purpose == "fractions" and p is None and curve is None):
         raise InputError(
             f"a plan for the question {question!r} is for fractions, and predicts classes from its votes and the gold "
             "labels of a pilot; leave out `purpose`, `labels` and `estimate`"
         )
-    wanted = _of_label(catalogue, p, curve, observables) if question is None else _of_question(catalogue, question)
+    wanted = _of_label(catalogue, p, curve, observables) if asked is None else _of_question(catalogue, asked)
     label, alpha, predicted = wanted.label, frame["alpha"].to_numpy(), wanted.probabilities
     image = frame["image"] if "image" in frame.columns else pl.repeat(None, label.size, dtype=pl.String, eager=True)
     able = image.is_not_null().to_numpy() | (image.count() == 0)  # images may be named after the ids
