@@ -116,10 +116,15 @@ class Bins:
 
     @classmethod
     def at(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> Bins:
-        """Put a column of shape (N,) into bins of known edges; what is beyond them is in the first or the last bin."""
+        """Put a column of shape (N,), or two, into bins of known edges; what is beyond is in the first or last bin."""
+        weights = np.broadcast_to(1.0, len(column)) if weights is None else weights
+        if edges.ndim == 3:  # of the bins of two columns, in order, a value at an edge is in the last that has it
+            inside = [((low <= column) & (column <= high)).all(axis=1) for low, high in np.moveaxis(edges, 2, 1)]
+            index = len(edges) - 1 - np.argmax(inside[::-1], axis=0)
+            bins = cls(index, edges, np.empty(0), len(edges), weights)
+            return replace(bins, middles=bins.means(column))
         count = edges.size - 1
         index = np.clip(np.searchsorted(edges[1:-1], column, side="right"), 0, count - 1)
-        weights = np.broadcast_to(1.0, column.size) if weights is None else weights
         bins = cls(index, edges, np.empty(0), count, weights)
         return replace(bins, middles=bins.averages(column)[0])
 

@@ -196,11 +196,11 @@ def settings_for(
         method = next((name for name, holds in has.items() if holds), "likelihood")
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    for user, name, what in (("gold", "gold", "gold labels"), ("conditional", "intrinsic", "intrinsic columns")):
+    for user, name in (("gold", "gold"), ("conditional", "intrinsic")):
         if not has[user] and method == user:
-            raise InputError(f'method "{method}" needs {what}: pass {name}=')
+            raise InputError(f"the method {method} needs `{name}`; give it, or choose another `method`")
         if has[user] and method != user:
-            raise InputError(f'method "{method}" does not use {name}=: remove it, or use method="{user}"')
+            raise InputError(f"the method {method} does not use `{name}`; leave it out, or choose {user} (`method`)")
     if sample.n_classes != 2 and not has["gold"]:
         raise InputError(
             f"labels alone cannot tell the fractions of {sample.n_classes} classes from their bias; give gold labels "

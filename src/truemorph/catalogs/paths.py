@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.likelihood import ROWS, label_evidence
+from truemorph.bias.methods import Kind
 from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import ID_COLUMNS, label_classes
@@ -218,6 +219,13 @@ def asked_of(catalogue: CatalogTable, question: str | None) -> Asked | None:
     if question in (None, root) and len(label_classes(catalogue)) == 2:
         return None
     return asked_in(catalogue, question or root)
+
+
+def kind_of(asked: Asked | None) -> Kind:
+    """Return the kind of a question, as `asked_of` returns it."""
+    if asked is None:
+        return "two answers"
+    return "asked after others" if len(asked.questions) > 1 else "more answers"
 
 
 def asked_in(catalogue: CatalogTable, question: str) -> Asked:

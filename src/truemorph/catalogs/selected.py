@@ -272,6 +272,11 @@ def _of_label(
 
 def _why_no_number(catalogue: CatalogTable, asked: Asked) -> str:
     """Say why labels alone give no fraction of a question, and which errors how many gold labels give."""
+    if len(asked.questions) == 1:
+        return (
+            f"labels alone cannot tell fractions of the {len(asked.answers) - 1} answers to {asked.question!r} from "
+            "their bias; give gold labels (`gold`). truemorph bias measures how answers drift with α"
+        )
     paths = majority_paths(catalogue.frame, asked, str(catalogue.path or "catalogue"))
     applies = float(np.mean(np.array([path.answer is not None for path in asked.paths])[paths]))
     # Half of the error of gold labels alone, as measured for bars (docs/statistics.md).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -22,11 +22,12 @@ from truemorph.arguments import (
 )
 from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.files import check_fit_name
+from truemorph.bias.methods import method_for
+from truemorph.bias.mixture import DELTA
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import asked_of, root_of
+from truemorph.catalogs.paths import asked_of, kind_of, root_of
 from truemorph.catalogs.selected import rows_of
-from truemorph.errors import InputError
 
 
 @validated
@@ -39,18 +40,18 @@ def estimate_transition(
     gold: str | None = None,
     intrinsic: Names = (),
     observables: Names = (),
-    delta: NotNegative = 0.5,
+    delta: NotNegative | None = None,
     alpha_error: float | str | None = None,
     false_disk: float | Literal["fit"] | None = None,
     bins: AtLeastOne | None = None,
     by: str | None = None,
     fraction_bins: AtLeastOne = 8,
-    compare: Annotated[bool, Parameter(negative="--no-compare")] = True,
+    compare: Annotated[bool | None, Parameter(negative="--no-compare")] = None,
     where: Rules = (),
     weights: str = "balance",
     question: str | None = None,
     labels: Tables = (),
-    bootstrap: Count = 0,
+    bootstrap: Count | None = None,
     seed: Seed = 0,
 ) -> Estimate:
     """Estimate the bias curve T(α), with errors and checks; or the fractions of a question's answers.
@@ -82,9 +83,10 @@ def estimate_transition(
         Columns of intrinsic properties that classes may depend on, comma-separated.
     observables : sequence of str
         Columns that the flip probability depends on beside α, comma-separated.
-    delta : float
+    delta : float, optional
         From labels alone, the range spans trends in which the logit of the class fraction changes by so much per
-        standard deviation of ln α; use 1 where your definition of the class is narrower than the labels', or unknown.
+        standard deviation of ln α, by default 0.5; use 1 where your definition of the class is narrower than the
+        labels', or unknown.
     alpha_error : float or str, optional
         Relative error of α, a number such as 0.1 or a column; default the catalogue's `alpha_error`, if there is one.
         From labels alone, the range then spans what such errors do to the curve.
@@ -97,8 +99,8 @@ def estimate_transition(
         group. Of a question also two columns, such as "redshift,mass".
     fraction_bins : int
         Largest number of bins of the fractions; each has 50 galaxies or more.
-    compare : bool
-        Fit the other families too.
+    compare : bool, optional
+        Fit the other families of curves too; default yes, if there are others.
     where : sequence of str
         Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
     weights : str
@@ -109,8 +111,8 @@ def estimate_transition(
     labels : path or table, optional
         Of a question: tables of other groups' answers, such as debiased votes or predictions of Zoobot, with the
         columns that a tree names (repeatable). They help the votes to predict the true answer.
-    bootstrap : int
-        Number of bootstrap resamples, to check the error.
+    bootstrap : int, optional
+        Number of bootstrap resamples, to check the error; default none.
     seed : int
         Random seed.
 
@@ -134,14 +136,11 @@ def estimate_transition(
     if out is not None:
         check_fit_name(out)  # before the fit, not after
     table = read_catalogue(catalogue)
-    asked = asked_of(table, question)
-    unused = {"family": family, "method": method, "false_disk": false_disk}
-    unused |= {"bootstrap": bootstrap or None, "alpha_error": alpha_error}
-    if asked is not None and (given := [name for name, value in unused.items() if value is not None]):
-        raise InputError(f"`{given[0]}` is an option of bias curves, not of fractions of a question; leave it out")
-    others = listed(labels)
-    if others and gold is None:
-        raise InputError("`labels` help gold labels to predict the true classes; give some (`gold`), or leave it out")
+    asked, others = asked_of(table, question), listed(labels)
+    given: dict[str, Any] = {"gold": gold, "intrinsic": intrinsic, "observables": observables, "labels": others}
+    given |= {"family": family, "false_disk": false_disk, "compare": compare, "bootstrap": bootstrap}
+    given |= {"delta": delta, "alpha_error": alpha_error, "bins": bins}
+    chosen = method_for(kind_of(asked), given, method)
     table, joined = with_other_labels(table, asked or root_of(table), others)
     sample, context = rows_of(
         table,
@@ -155,16 +154,18 @@ def estimate_transition(
         alpha_error=alpha_error,
         others=joined,
     )
-    of_curve = {"method": method, "delta": delta, "false_disk": false_disk, "bins": bins}
     estimate = make_estimate(
         sample,
         family,
         context=context,
         fraction_bins=fraction_bins,
-        compare=compare,
-        bootstrap=bootstrap,
+        compare=compare is not False,
+        bootstrap=bootstrap or 0,
         seed=seed,
-        **of_curve,
+        method=chosen,
+        delta=DELTA if delta is None else delta,
+        false_disk=false_disk,
+        bins=bins,
     )
     if out is not None:
         estimate.write(out)
