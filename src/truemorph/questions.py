@@ -636,6 +636,13 @@ def _possible(votes: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(votes) & (votes >= 0), votes, 0.0)
 
 
+def log_odds(votes: np.ndarray) -> np.ndarray:
+    """Return the log-odds of votes, shape (N, A), for every answer that somebody gave but the most frequent, (N, P)."""
+    n, total = votes.sum(axis=1, keepdims=True), votes.sum(axis=0)
+    some = votes[:, (total > 0) & (np.arange(total.size) != total.argmax())]
+    return np.asarray(np.log((some + 0.5) / (n - some + 0.5)))
+
+
 @dataclass(frozen=True, repr=False)
 class Votes:
     """Numbers of votes of N galaxies for the gates of a question and the question itself.
@@ -717,13 +724,7 @@ class Votes:
 
         ln[(k + ½) / (n - k + ½)] for k of n votes: a galaxy without votes has 0. Answers that nobody gave have none.
         """
-        columns = []
-        for votes in self.counts.values():
-            n = votes.sum(axis=1)
-            total = votes.sum(axis=0)
-            some = votes[:, (total > 0) & (np.arange(total.size) != total.argmax())]
-            columns += [np.log((k + 0.5) / (n - k + 0.5)) for k in some.T]
-        return np.column_stack(columns) if columns else np.empty((self.columns.shape[0], 0))
+        return np.concatenate(list(map(log_odds, self.counts.values())), axis=1)
 
     @classmethod
     def from_columns(

@@ -10,15 +10,18 @@ import pytest
 from conftest import codes
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import load_transition
+from truemorph.bias.likelihood import posterior
+from truemorph.catalogs.paths import path_observations
 from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.commands.bias import measure_bias
+from truemorph.commands.label import label_galaxies
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.report import write_report
 from truemorph.commands.train import train_classifier
 from truemorph.commands.transition import estimate_transition
 from truemorph.errors import InputError
 from truemorph.gold.plan import make_plan
-from truemorph.questions import Asked, packaged_trees, read_tree
+from truemorph.questions import Asked, columns_of, packaged_trees, read_tree
 from truemorph.report.measures import rows_in_bins
 from truemorph.report.options import ReportOptions
 
@@ -553,3 +556,16 @@ def test_the_first_question_is_the_label_however_many_answers_it_has(tmp_path):
         train_classifier(catalogue, out=tmp_path / "m", naive=True, preset="dcv14")
     with pytest.raises(InputError):
         prepare_catalogue(table, smooth="n0", disk="n1", classes="a,b,c", id="id", alpha="a")
+
+
+def test_an_estimate_of_a_question_labels_a_catalogue(catalogue, tmp_path):
+    found = estimate_transition(catalogue, question="bar", gold=RULES, out=tmp_path / "bars.json")
+    report = label_galaxies(tmp_path / "bars.json", catalogue, tmp_path / "labels.parquet")
+    labels, frame = pl.read_parquet(report.out), pl.read_parquet(catalogue)
+    asked, p = found.transition.asked, np.tile(found.fit.class_fractions, (frame.height, 1))
+    votes = path_observations(frame, found.transition, "here")
+    after = posterior(p, votes, frame["alpha"].to_numpy(), found.transition)
+    columns = columns_of("posterior", asked.classes)
+    np.testing.assert_allclose(labels.select(columns).to_numpy(), after, atol=1e-12)
+    assert labels["posterior_label_bar"].to_list() == [asked.classes[k] for k in after.argmax(axis=1)]
+    assert labels["observed_label_bar"].to_list() == frame["label_bar"].to_list()

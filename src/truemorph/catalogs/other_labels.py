@@ -23,7 +23,7 @@ from truemorph.questions import Asked, Tree, VoteColumns, Votes, packaged_trees,
 from truemorph.tables import CatalogTable, kind_of, numeric_columns, read_table
 
 # Number of votes that fractions count as: about as many as Galaxy Zoo collects for each galaxy.
-_VOTES = 40.0
+USUAL_VOTES = 40.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class OtherLabels:
         """Return the fractions as numbers of votes: of 40 for the first question."""
         values = {name: frame[name].to_numpy() for some in self.columns.values() for name in some}
         found = VoteColumns("fractions", self.columns, None)
-        return Votes.from_columns(self.tree, self.question, found, values, np.full(frame.height, _VOTES))
+        return Votes.from_columns(self.tree, self.question, found, values, np.full(frame.height, USUAL_VOTES))
 
     def probabilities(self, frame: pl.DataFrame, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """Return answers by majority, shape (N, K), 0 or 1, and p(answer), from the fractions along each path.
@@ -53,7 +53,7 @@ class OtherLabels:
         p = np.zeros((frame.height, k))
         for answer, column in zip(votes.asked.asked.answers, votes.counts[self.question].T, strict=True):
             if answer in numbers:
-                p[:, numbers[answer]] += column / _VOTES
+                p[:, numbers[answer]] += column / USUAL_VOTES
         p[:, 0] = 1 - p[:, 1:].sum(axis=1)
         return np.eye(k)[chosen], p
 

@@ -27,7 +27,7 @@ from truemorph.catalogs.catalogue import (
     rows_where,
 )
 from truemorph.catalogs.columns import ADDED, FRACTIONS, OBSERVABLES, RESERVED, VOTES, names_position, names_votes
-from truemorph.catalogs.other_labels import OtherLabels
+from truemorph.catalogs.other_labels import USUAL_VOTES, OtherLabels
 from truemorph.catalogs.paths import (
     asked_of,
     gold_column,
@@ -49,7 +49,7 @@ from truemorph.catalogs.question_gold import (
 from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.questions import Asked
+from truemorph.questions import Asked, log_odds
 from truemorph.tables import SENTINELS, CatalogTable, missing_in, numeric_columns, without
 
 _ERRORS = ("alpha_error", "radius_error", "psf_error")
@@ -109,8 +109,10 @@ def rows_of(
     kind, of_asked, classes = None, dict[str, Any](), label_classes(catalogue)
     if asked is None:
         labels = frame["label"].to_numpy()
-        if others:
-            of_asked = {"log_odds": np.column_stack([one.votes(frame).log_odds for one in others])}
+        votes_of_label = (
+            [] if read is None else [*_log_odds_of_label(frame), *(one.votes(frame).log_odds for one in others)]
+        )
+        of_asked = {"log_odds": np.column_stack(votes_of_label)} if votes_of_label else {}
     else:
         kind = asked.question
         assert read is not None
@@ -464,6 +466,20 @@ def _votes(frame: pl.DataFrame) -> np.ndarray | None:
     votes = frame.select(pl.col("smooth_fraction", "disk_fraction").cast(pl.Float64).fill_null(np.nan)).to_numpy()
     total = votes.sum(axis=1)
     return np.divide(votes[:, 1], total, out=np.full(total.size, np.nan), where=total > 0)
+
+
+def _log_odds_of_label(frame: pl.DataFrame) -> list[np.ndarray]:
+    """Return the log-odds of the votes of which labels were made, shape (N, P), if they are known.
+
+    Fractions count as those of 40 votes where their number is unknown.
+    """
+    if not set(FRACTIONS) <= set(frame.columns) or not frame["smooth_fraction"].count():
+        return []
+    fractions = frame.select(pl.col(FRACTIONS).cast(pl.Float64).fill_nan(None).fill_null(0.0)).to_numpy()
+    number = frame["vote_count"] if "vote_count" in frame.columns else pl.repeat(None, frame.height, eager=True)
+    number = number.cast(pl.Float64).fill_nan(None).fill_null(USUAL_VOTES)
+    counts = np.maximum(fractions, 0.0) * number.to_numpy()[:, None]
+    return [log_odds(counts)]
 
 
 def _surveys(frame: pl.DataFrame) -> dict[str, np.ndarray]:

@@ -21,7 +21,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from truemorph.bias.families import transition_from_dict
 from truemorph.bias.files import check_fit, read_fit
+from truemorph.bias.regressions import TreeTransition
 from truemorph.classifiers.classifier import AGAIN, Classifier, describe, facts
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason
@@ -221,7 +223,10 @@ def _from_fit(path: Path) -> Classifier:
     """Make a classifier whose probabilities are the class fractions of a fit."""
     fit = read_fit(path)
     fractions = fit.get("class_fractions")
+    transition, questions = transition_from_dict(fit), list[dict[str, Any]]()
     classes = fit.get("classes") or SMOOTH_OR_DISK
+    if isinstance(transition, TreeTransition):
+        classes, questions = transition.asked.classes, [transition.asked.to_dict()]
     if not isinstance(fractions, dict) or not fractions.keys() >= set(classes):
         raise InputError(f"{path}: has no class fractions, so it can't label galaxies; use a trained model")
     values = np.array([fractions[name] for name in classes], np.float64)
@@ -229,7 +234,7 @@ def _from_fit(path: Path) -> Classifier:
     source |= {key: fit.get(key) for key in ("alpha", "alpha_psf")}
     config = training_config("dcv14", features=(), folds=1)
     about = {"classes": list(classes), "catalogue": source, "members": 1, "metrics": {}, "normalisation": {}}
-    described = describe(config, fit, **about)
+    described = describe(config, fit, **about) | ({"questions": questions} if questions else {})
     with np.errstate(divide="ignore"):
         member = {"coef": np.zeros((values.size, 1)), "intercept": np.log(values)}
     seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})
