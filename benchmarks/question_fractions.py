@@ -17,7 +17,7 @@ import polars as pl
 
 from truemorph import debiased_fractions
 from truemorph.bias.binning import Bins
-from truemorph.questions import Votes, read_tree
+from truemorph.questions import Asked, Votes, read_tree
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -109,7 +109,7 @@ def real():
         experts[name].to_numpy() for name in ("t_type", "axis_ratio", "bar_manga", "bar_nair", "petroR90_g")
     )
     faces = (t_type >= -3) & (axis_ratio > 0.5)
-    quantities = tree.quantities("bar")[1]
+    quantities = Asked(tree, "bar").quantities
     cases = {f"gz2_tree × bar_nair, {n} gold": (bars, n) for n in (150, 300, 500)}
     cases["spiral arms (T ≥ 1), quartiles, 300 gold"] = (arms, 300)
     path = np.where(t_type < -3, 0, np.where(axis_ratio <= 0.5, 1, 2 + (shallow > 0)))
