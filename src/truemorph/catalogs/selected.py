@@ -103,73 +103,32 @@ def rows_of(
     frame, findings = filtered(catalogue.frame, conditions, named, source)
     groups = groups_of(frame, by, source)
     read = None if gold is None else gold_labels(catalogue, frame, asked, gold, source)
-    weighted = sample_weights(frame, weights, source)
     columns = {name: numeric_columns(frame, [name], source)[:, 0] for name in (*intrinsic, *observables)}
-    seen = {name: columns[name] for name in observables} or None
-    kind, of_asked, classes = None, dict[str, Any](), label_classes(catalogue)
+    given: dict[str, Any] = {
+        "weights": sample_weights(frame, weights, source),
+        "intrinsic": np.stack([columns[name] for name in intrinsic], axis=1) if intrinsic else None,
+        "observables": {name: columns[name] for name in observables} or None,
+    }
+    given |= {
+        name: planned(frame, gold, name if asked is None else gold_column(asked.question, name))
+        for name in ("gold_probability", "gold_uncertain")
+    }
     if asked is None:
-        labels = frame["label"].to_numpy()
-        votes_of_label = (
-            [] if read is None else [*_log_odds_of_label(frame), *(one.votes(frame).log_odds for one in others)]
-        )
-        of_asked = {"log_odds": np.column_stack(votes_of_label)} if votes_of_label else {}
+        sample, known = _sample_of_labels(catalogue, frame, read, given, others)
     else:
-        kind = asked.question
         assert read is not None
         asked, merging = sparse_answers(asked, read.numbers)
-        read = gold_labels(catalogue, frame, asked, gold or "", source)
-        paths = majority_paths(frame, asked, source)
-        labels, classes = np.array(asked.answers_of_paths)[paths], asked.answers
-        _check_gold_of_question(asked, read.numbers, labels, source)
         findings += merging
-        of_asked = {"paths": paths}
-    probability, uncertain = (
-        planned(frame, gold, name if kind is None else gold_column(kind, name))
-        for name in ("gold_probability", "gold_uncertain")
-    )
-    if asked is not None and read is not None:
-        uncertain = read.unsure if uncertain is None else np.maximum(read.unsure, uncertain)
-    sample = Sample.of(
-        labels,
-        frame["alpha"].to_numpy(),
-        classes=classes,
-        weights=weighted,
-        intrinsic=np.stack([columns[name] for name in intrinsic], axis=1) if intrinsic else None,
-        observables=seen if asked is None else None,
-        gold=None if read is None else read.numbers,
-        gold_probability=probability,
-        gold_uncertain=uncertain,
-        of_question=asked is not None,
-    )
-    sample = with_fields(sample, frame, source)
-    if asked is not None:
-        assert read is not None
-        assert read.paths is not None
-        asked, classes_of_gold = told_apart(asked, read.numbers, read.paths)
-        votes = votes_at_gates(frame, asked, source)
-        of_asked |= {
-            "asked": asked,
-            "log_odds": np.column_stack([votes.log_odds, *(one.votes(frame).log_odds for one in others)]),
-            "of_paths": Sample.of(
-                votes,
-                sample.alpha,
-                observables=seen,
-                gold=classes_of_gold,
-                gold_probability=probability,
-                weights=sample.weights,
-            ),
-        }
+        read = gold_labels(catalogue, frame, asked, str(gold), source)
+        sample, known = _sample_of_answers(frame, asked, read, given, others, source)
     about = _about(catalogue, asked, read, conditions, intrinsic, observables, others)
-    findings += [] if read is None else [*read.findings, *images_of_gold(catalogue.metadata, str(gold), kind)]
-    known = None
+    if read is not None:
+        of = None if asked is None else asked.question
+        findings += [*read.findings, *images_of_gold(catalogue.metadata, str(gold), of)]
     if asked is None:
-        if "gold" in frame.columns:
-            known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-        findings += _of_label(catalogue, frame, known, gold, str(about["definition"]))
+        findings += _of_label(catalogue, frame, known["shown"], gold, str(about["definition"]))
     context = Context(
-        shown=known,
         columns={} if read is None else properties(catalogue, frame, [*named, *read.columns]),
-        votes=_votes(frame) if asked is None else None,
         seen=seen_in_images(frame, observables, source),
         groups=_surveys(frame) | ({} if groups is None else {str(by): frame[str(by)].to_numpy()}),
         about=about,
@@ -177,9 +136,54 @@ def rows_of(
         by=np.squeeze(numeric_columns(frame, binned, source)) if groups is None and binned else groups,
         by_name=by or "alpha",
         alpha_error=mean_alpha_error(frame, alpha_error, gold is not None, source),
-        **of_asked,
+        **known,
     )
-    return sample, context
+    return with_fields(sample, frame, source), context
+
+
+def _sample_of_labels(
+    catalogue: CatalogTable,
+    frame: pl.DataFrame,
+    gold: GoldLabels | None,
+    given: Mapping[str, Any],
+    others: Sequence[OtherLabels],
+) -> tuple[Sample, dict[str, Any]]:
+    """Return the sample of labels of two classes, and what `Context` says of them; `given` is for `Sample.of`."""
+    known: dict[str, Any] = {"votes": _votes(frame)}
+    known["shown"] = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy() if "gold" in frame.columns else None
+    if gold is not None:  # votes help to predict the true class
+        every = [*_log_odds_of_label(frame), *(other.votes(frame).log_odds for other in others)]
+        known["log_odds"] = np.column_stack(every) if every else None
+    numbers = None if gold is None else gold.numbers
+    labels, alpha = frame["label"].to_numpy(), frame["alpha"].to_numpy()
+    return Sample.of(labels, alpha, classes=label_classes(catalogue), gold=numbers, **given), known
+
+
+def _sample_of_answers(
+    frame: pl.DataFrame,
+    asked: Asked,
+    gold: GoldLabels,
+    given: dict[str, Any],
+    others: Sequence[OtherLabels],
+    source: str,
+) -> tuple[Sample, dict[str, Any]]:
+    """Return the sample of answers to a question, and what `Context` says of them; `given` is for `Sample.of`."""
+    assert gold.paths is not None
+    paths, alpha, uncertain = majority_paths(frame, asked, source), frame["alpha"].to_numpy(), given["gold_uncertain"]
+    labels = np.array(asked.answers_of_paths)[paths]
+    _check_gold_of_question(asked, gold.numbers, labels, source)
+    given = given | {"gold_uncertain": gold.unsure if uncertain is None else np.maximum(gold.unsure, uncertain)}
+    of_t = {name: given[name] for name in ("observables", "gold_probability", "weights")}
+    given["observables"] = None
+    sample = Sample.of(labels, alpha, classes=asked.answers, gold=gold.numbers, of_question=True, **given)
+    told, classes_of_gold = told_apart(asked, gold.numbers, gold.paths)
+    votes = votes_at_gates(frame, told, source)
+    return sample, {
+        "asked": told,
+        "paths": paths,
+        "log_odds": np.column_stack([votes.log_odds, *(other.votes(frame).log_odds for other in others)]),
+        "of_paths": Sample.of(votes, alpha, gold=classes_of_gold, **of_t),
+    }
 
 
 def gold_labels(
