@@ -126,6 +126,7 @@ ENTRIES = (
     Entry("elsewhere elsewhere_found", 3, "another_survey.py", (DATA,)),
     Entry("real_gz1", 3, "real_galaxies.py gz1", (DATA,)),
     Entry("real_gz2", 0.1, "real_galaxies.py gz2", (DATA,)),
+    Entry("real_covariates", 15, "real_galaxies.py covariates", (DATA,)),
     Entry("real_ferengi", 0.1, "real_galaxies.py ferengi", (DATA,)),
     Entry("bars_surveys", 5, "known_bars.py trees"),
     Entry("bars_efigi", 30, "known_bars.py efigi", (DATA,)),

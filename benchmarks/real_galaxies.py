@@ -1,21 +1,25 @@
 """Corrected disk fractions of real galaxies vs experts' types: the tables of docs/statistics.md.
 
-    python benchmarks/real_galaxies.py gz1|gz2|ferengi
+    python benchmarks/real_galaxies.py gz1|gz2|covariates|ferengi
 
 Needs ../shared/data. Rms error over octiles of α (quartiles for GZ2), and the number of them inside the range.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from truemorph.bias.binning import Bins
 from truemorph.bias.fitting import fit_transition
-from truemorph.bias.fractions import debiased_fractions
+from truemorph.bias.fractions import debiased_fractions, fractions_in_bins
+from truemorph.catalogs.selected import rows_of
+from truemorph.commands.prepare import prepare_catalogue
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-DRAWS, GOLD = 20, 500
+DRAWS, GOLD, COVARIATE_DRAWS = 20, 500, 200
 DEFINITIONS = {"T ≥ -3": -3, "T ≥ 1": 1}
 
 
@@ -111,6 +115,40 @@ def votes():
         )
 
 
+def covariates():
+    """Gold labels of random galaxies with types, with and without votes as covariates, as `transition` takes them."""
+    prepared = {
+        "Stripe 82, each question": ("gz2_tree.parquet", {"psf_fwhm": "psf_fwhm"}, ()),
+        "Stripe 82 coadds": ("gz2_votes.csv", {}, ["source=S82coadd"]),
+    }
+    print("| galaxies | definition | gold labels | labels alone as covariates | and votes |\n|---|---|---|---|---|")
+    for name, (file, options, where) in prepared.items():
+        catalogue = prepare_catalogue(DATA / file, radius="petroR90", **options).catalogue
+        for definition, least in DEFINITIONS.items():
+            sample, context = rows_of(catalogue, gold=f"t_type >= {least}", where=where)
+            known = np.flatnonzero(sample.known)
+            typed, votes = sample.take(known), context.log_odds[known]
+            cut = Bins.cut(typed.alpha, 8, typed.weights)
+            true = cut.averages((typed.gold == 1).astype(float))[0]
+            for number in (150, 300):
+                found = {False: [], True: []}
+                for seed in range(COVARIATE_DRAWS):
+                    gold = np.full(known.size, -1)
+                    chosen = np.random.default_rng(seed).choice(known.size, number, replace=False)
+                    gold[chosen] = typed.gold[chosen]
+                    for with_votes, draws in found.items():
+                        drawn, of_votes = replace(typed, gold=gold), votes if with_votes else None
+                        one = fractions_in_bins(drawn, None, bins=8, votes=of_votes, seed=seed)
+                        inside = (one.low[:, 1] - 1e-9 <= true) & (true <= one.high[:, 1] + 1e-9)
+                        draws.append((one.fractions[:, 1] - true, inside))
+                cells = []
+                for draws in found.values():
+                    off, inside = (np.array(values) for values in zip(*draws, strict=True))
+                    covered = f"{inside.mean():.3f} ({inside.mean(axis=0).min():.2f})"
+                    cells.append(f"{np.sqrt(np.mean(off**2)):.4f}; {covered}")
+                print(f"| {name} ({known.size}) | {definition} | {number} | {' | '.join(cells)} |")
+
+
 def ferengi():
     from astropy.cosmology import WMAP9
 
@@ -135,4 +173,4 @@ def ferengi():
 
 
 if __name__ == "__main__":
-    {"gz1": experts, "gz2": votes, "ferengi": ferengi}[sys.argv[1]]()
+    {"gz1": experts, "gz2": votes, "covariates": covariates, "ferengi": ferengi}[sys.argv[1]]()
