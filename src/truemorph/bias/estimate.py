@@ -275,59 +275,29 @@ def make_estimate(
     `family` may be "best", that of lowest AIC. Further options are those of `settings_for`.
     """
     context, has_gold = context or Context(), sample.gold is not None
-    asked, by = context.asked, context.by
     options |= {"seed": seed, "alpha_error": context.alpha_error}
+    most = max(1, min(fraction_bins, sample.labels.size // _FEWEST_PER_BIN))
     with progress(3, "estimating T(α)", "steps") as steps:
         # With gold labels, intrinsic columns go into the check and the regression on gold labels.
         fitted = replace(sample, intrinsic=None) if has_gold and options.get("method") in (None, "gold") else sample
-        fitted = fitted if context.of_paths is None else context.of_paths
-        fit, families, scatter = _fitted(fitted, family, compare, bootstrap, options)
+        of_t = fitted if context.of_paths is None else context.of_paths
+        fit, families, scatter = _fitted(of_t, family, compare, bootstrap, options)
         check = None if has_gold else _check_with_shown(sample, context.shown, seed)
-        if asked is None:
-            settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
-            rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-            diagnosis = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)
-            fit, calibrated = replace(fit, findings=diagnosis.findings), diagnosis.calibration
-        else:  # whose fractions do not rest on T(α)
-            calibrated = calibration(fit)
-            fit = replace(fit, findings=tuple(replace(one, severity="note") for one in calibrated.findings))
+        fit, calibrated = _with_findings(fit, families, check, sample, context)
         steps.update(1)
-        experts = context.about.get("gold_experts")
-        of_bins: dict[str, Any] = {
-            "bins": max(1, min(fraction_bins, sample.labels.size // _FEWEST_PER_BIN)),
-            "covariates": sample.intrinsic if has_gold else None,
-            "gold_transition": None if experts is None else RayleighTransition(experts["upper"]),
-            "seed": seed,
-            "votes": context.log_odds,
-            "paths": context.paths,
-            "quantities": () if asked is None else asked.quantities,
-        }
-        fractions = fractions_in_bins(sample, fit, by=by, name=context.by_name, **of_bins)
+        fractions = _in_bins(sample, fit, context, most, seed)
         selected = selection_findings(sample) if has_gold else fit.findings
-        members = by.of_bins(fractions.edges) if isinstance(by, Groups) else ()
-        fractions = replace(fractions, findings=unique(selected, fractions.findings), members=members)
-        if asked is not None:
-            fractions = replace(
-                fractions, about={name: context.about[name] for name in QUESTION if name in context.about}
-            )
+        fractions = replace(fractions, findings=unique(selected, fractions.findings))
         steps.update(1)
-        by_alpha = fractions
-        if check is None and asked is None:
-            if has_gold and by is not None:
-                by_alpha = fractions_in_bins(sample, fit, **of_bins)
+        if check is None and context.asked is None:
+            by_alpha = fractions if context.by is None else _in_bins(sample, fit, replace(context, by=None), most, seed)
             check = confounding(sample, by_alpha if has_gold else None, seed)
         steps.update(1)
-    shown = context.shown
-    if shown is None and has_gold and sample.n_classes == 2 and asked is None:
-        shown = np.where(sample.known, sample.gold == DISK, np.nan)
-    gold_fractions = gold_stderr = None
-    if shown is not None:
-        column = sample.alpha if by is None else by
-        gold_fractions, gold_stderr = _gold_fractions(shown, fractions, column, sample.probability)
+    gold_fractions, gold_stderr = _gold_fractions(sample, fractions, context)
     # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
     biased = check is not None and (check.unexplained if fit.method == "conditional" else check.confounded)
     return Estimate(
-        _with_total(fit, fractions, asked),
+        _with_total(fit, fractions, context.asked),
         families,
         check,
         calibrated,
@@ -347,6 +317,44 @@ def make_estimate(
         scatter,
         context.about,
     )
+
+
+def _with_findings(
+    fit: TransitionFit,
+    families: FamilyComparison | None,
+    check: ConfoundingCheck | None,
+    sample: Sample,
+    context: Context,
+) -> tuple[TransitionFit, Calibration]:
+    """Return a fit with findings on what limits it, and its calibration."""
+    if context.asked is not None:  # fractions of answers do not rest on T(α)
+        calibrated = calibration(fit)
+        return replace(fit, findings=tuple(replace(one, severity="note") for one in calibrated.findings)), calibrated
+    settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
+    rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
+    diagnosis = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)
+    return replace(fit, findings=diagnosis.findings), diagnosis.calibration
+
+
+def _in_bins(sample: Sample, fit: TransitionFit, context: Context, bins: int, seed: int) -> PopulationFractions:
+    """Return class fractions in at most so many bins of the columns that the context names, by default of α."""
+    by, asked, experts = context.by, context.asked, context.about.get("gold_experts")
+    found = fractions_in_bins(
+        sample,
+        fit,
+        by=by,
+        bins=bins,
+        covariates=None if sample.gold is None else sample.intrinsic,
+        votes=context.log_odds,
+        gold_transition=None if experts is None else RayleighTransition(experts["upper"]),
+        name="alpha" if by is None else context.by_name,
+        seed=seed,
+        paths=context.paths,
+        quantities=() if asked is None else asked.quantities,
+    )
+    members = by.of_bins(found.edges) if isinstance(by, Groups) else ()
+    about = {} if asked is None else {name: context.about[name] for name in QUESTION if name in context.about}
+    return replace(found, members=members, about=about)
 
 
 def _fitted(
@@ -439,12 +447,21 @@ def _contradiction(
 
 
 def _gold_fractions(
-    gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray, probability: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fraction by gold labels, weighted by inverse probability, in the bins of corrected ones, and its error."""
+    sample: Sample, fractions: PopulationFractions, context: Context
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Fraction by gold labels, weighted by inverse probability, in the bins of corrected ones, and its error.
+
+    Of two classes, and of gold labels that are only shown, too; otherwise None.
+    """
+    gold, probability = context.shown, sample.probability
+    if gold is None and sample.gold is not None and sample.n_classes == 2 and context.asked is None:
+        gold = np.where(sample.known, sample.gold == DISK, np.nan)
+    if gold is None:
+        return None, None
     weights = None
     if probability is not None:
         gold = np.where(probability > 0, gold, np.nan)
         weights = 1 / np.where(probability > 0, probability, 1.0)
+    column = sample.alpha if context.by is None else context.by
     mean, error, _ = Bins.at(column, fractions.edges, weights).averages(gold)
     return mean, error

@@ -8,7 +8,7 @@ includes the sampling of galaxies.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,80 +112,91 @@ def _through(
     }
 
 
-def _from_gold(
-    sample: Sample,
-    bins: Bins,
-    columns: list[np.ndarray],
-    missed: np.ndarray | None,
-    seed: int,
-    paths: np.ndarray | None = None,
-    quantities: Sequence[Quantity] = (),
-) -> dict[str, Any]:
-    """Return the fractions from gold labels, which miss a part of the second class in each bin, if that is known.
+@dataclass(frozen=True)
+class _Regression:
+    """Regression of gold labels in bins, from which fractions follow.
 
     `paths`, shape (N,), are labels that tell more classes apart than gold labels.
     """
-    assert sample.gold is not None
 
-    weight = bins.totals / bins.totals.sum()
-    copies = equal_labels(sample)
+    sample: Sample
+    bins: Bins
+    columns: list[np.ndarray]
+    seed: int
+    paths: np.ndarray | None
+    quantities: Sequence[Quantity]
 
-    def with_all(values: np.ndarray) -> np.ndarray:
+    def with_all(self, values: np.ndarray) -> np.ndarray:
         """Add all bins together as a last row, and quantities after the classes, (…, B, K) → (…, B + 1, K + Q)."""
+        weight = self.bins.totals / self.bins.totals.sum()
         both = np.concatenate([values, np.einsum("b,...bk->...k", weight, values)[..., None, :]], axis=-2)
-        return np.concatenate([both, *(one.of(both)[..., None] for one in quantities)], axis=-1)
+        return np.concatenate([both, *(one.of(both)[..., None] for one in self.quantities)], axis=-1)
 
-    def regressed(gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def fractions(self, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return fractions, draws, and standard error, lowest and highest value, shape (3, B + 1, K + Q)."""
-        labels, n_labels = (sample.labels, sample.n_classes) if paths is None else (paths, int(paths.max()) + 1)
-        nested = any(one.denominator is not None for one in quantities)
-        regression = NestedRegression if nested else GoldRegression
-        fit = regression.fit(
-            labels, sample.argument, gold, bins, columns, n_labels, sample.n_classes, fields=sample.fields
+        sample, bins = self.sample, self.bins
+        labels, n_labels = sample.labels, sample.n_classes
+        if self.paths is not None:
+            labels, n_labels = self.paths, int(self.paths.max()) + 1
+        nested = any(one.denominator is not None for one in self.quantities)
+        fit = (NestedRegression if nested else GoldRegression).fit(
+            labels, sample.argument, gold, bins, self.columns, n_labels, sample.n_classes, fields=sample.fields
         )
-        fractions, samples = fit.fractions(gold, seed)
-        if copies:  # these gold labels say nothing on how far the classes are from the labels
+        fractions, samples = fit.fractions(gold, self.seed)
+        if equal_labels(sample):  # these gold labels say nothing on how far the classes are from the labels
             counts = np.bincount(bins.index, gold != UNKNOWN)[:, None]
-            scatter = np.random.default_rng(seed).normal(size=samples.shape)
+            scatter = np.random.default_rng(self.seed).normal(size=samples.shape)
             samples = np.clip(samples + scatter * proportion_error(fractions, counts), 1e-9, None)
             samples /= samples.sum(axis=2, keepdims=True)
-        middle, draws = with_all(fractions), with_all(samples)
+        middle, draws = self.with_all(fractions), self.with_all(samples)
         low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
         return fractions, samples, np.array([np.nanstd(draws, axis=0), np.fmin(low, middle), np.fmax(high, middle)])
 
-    fractions, samples, errors = regressed(sample.gold)
-    _, low, high = errors  # views
-    findings, uncertain = list[Finding](), np.zeros(1) if sample.uncertain is None else sample.uncertain
-    if uncertain.any():
-        for k in range(sample.n_classes):
+    def widen_by_uncertain(self, low: np.ndarray, high: np.ndarray) -> list[Finding]:
+        """Extend ranges, in place, to the results with all uncertain gold labels in any one class."""
+        uncertain, gold = self.sample.uncertain, self.sample.gold
+        if uncertain is None or gold is None or not uncertain.any():
+            return []
+        for k in range(self.sample.n_classes):
             # A galaxy to which a question applies has one of the answers.
-            rows = uncertain > (1 if quantities and k == 0 else 0)
-            if not rows.any():
-                continue
-            _, least, most = regressed(np.where(rows, k, sample.gold))[2]
-            low[:], high[:] = np.minimum(low, least), np.maximum(high, most)
+            rows = uncertain > (1 if self.quantities and k == 0 else 0)
+            if rows.any():
+                _, least, most = self.fractions(np.where(rows, k, gold))[2]
+                low[:], high[:] = np.minimum(low, least), np.maximum(high, most)
         message = (
             f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on it. "
             "All ranges contain the results with all of them in any one class."
         )
-        findings.append(Finding("gold-uncertain", "caution", message, "Find better images of them."))
-    if missed is not None:
-        every = np.append(missed, weight @ missed)
+        return [Finding("gold-uncertain", "caution", message, "Find better images of them.")]
+
+    def widen_by_missed(self, missed: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[Finding]:
+        """Extend ranges, in place, by the part of the second class that gold labels miss in each bin, shape (B,)."""
+        every = np.append(missed, self.bins.totals / self.bins.totals.sum() @ missed)
         implied = np.minimum(high[:, DISK] / np.maximum(1 - every, 1e-9), 1.0)
         high[:, DISK] = np.maximum(high[:, DISK], implied)
         low[:, SMOOTH] = np.minimum(low[:, SMOOTH], 1 - implied)
         message = (
             "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
-            f"{missed.max():.0%} of class {sample.classes[DISK]} in a bin of α. The range reaches what this implies."
+            f"{missed.max():.0%} of class {self.sample.classes[DISK]} in a bin of α. The range reaches that far."
         )
-        findings.append(Finding("gold-misses", "caution", message, "Label better images of the same galaxies."))
+        return [Finding("gold-misses", "caution", message, "Label better images of the same galaxies.")]
+
+
+def _from_gold(regression: _Regression, missed: np.ndarray | None) -> dict[str, Any]:
+    """Return the fractions from gold labels, which miss a part of the second class in each bin, if that is known."""
+    sample, bins, quantities = regression.sample, regression.bins, regression.quantities
+    assert sample.gold is not None
+    fractions, samples, errors = regression.fractions(sample.gold)
+    _, low, high = errors  # views
+    findings = regression.widen_by_uncertain(low, high)
+    findings += [] if missed is None else regression.widen_by_missed(missed, low, high)
     selection = "known for a random part of the rows"
     if sample.probability is not None:
         selection = "their probabilities of selection are known"
     counts = np.append(bins.effective_counts(), bins.totals.sum() ** 2 / bins.sums(bins.weights).sum())
     classes = [Quantity(name, tuple(one)) for name, one in zip(sample.classes, np.eye(sample.n_classes), strict=True)]
-    both = np.array([errors, _of_population(errors, with_all(fractions), counts, [*classes, *quantities])])
-    of_classes, of_quantities = np.split(both, [sample.n_classes], axis=3)
+    of_population = _of_population(errors, regression.with_all(fractions), counts, [*classes, *quantities])
+    of_classes, of_quantities = np.split(np.array([errors, of_population]), [sample.n_classes], axis=3)
     (stderr, lowest, highest), population = of_classes[:, :, :-1]
     return {
         "fractions": fractions,
@@ -432,11 +443,12 @@ def fractions_in_bins(
         missed = None
         if gold_transition is not None and sample.n_classes == 2:
             missed = cut.means(np.asarray(gold_transition.matrix(sample.alpha))[:, DISK, [SMOOTH]])[:, 0]
-        found = _from_gold(sample, cut, columns, missed, seed, paths, quantities)
+        regression = _Regression(sample, cut, columns, seed, paths, quantities)
+        found = _from_gold(regression, missed)
         asked, before = cut.count, found["findings"]
         while cut.count > 1 and (empty := _empty_denominators(found, cut)).size:
             cut = cut.merged(int(empty[0]), column)
-            found = _from_gold(sample, cut, columns, missed, seed, paths, quantities)
+            found = _from_gold(replace(regression, bins=cut), missed)
         if cut.count < asked:
             message = (
                 f"{asked} bins were merged into {cut.count}: in the others, the question may apply to no galaxy, and "
