@@ -385,52 +385,12 @@ def drift_range(
         alternatives = (
             {} if without is None else {f"{name}, α alone": one for name, one in without.alternatives.items()}
         )
-    smallest = sample.alpha[sample.alpha > 0].min()
-    search = Search(
-        sample.argument, anchored=sample.intrinsic is None, false_disk=false_disk, observables=sample.observable_names
-    )
-    nothing = Space.fixed(MatrixTransition.identity())
-    # Trends are functions of u, the standardised log α; given intrinsic columns, of its residual from them.
-    if sample.intrinsic is None and sample.observables is None:
-        few = mixture_of(nothing, sample).grouped(_GROUPS)
-        u = np.log(np.maximum(few.alpha, smallest)) - np.average(sample.log_alpha, weights=sample.weights)
-        u = u / np.sqrt(np.cov(sample.log_alpha, aweights=sample.weights))
-    else:
-        design = None if sample.intrinsic is None else standardised(sample.intrinsic)
-        few = mixture_of(nothing, sample, design, RIDGE).part(-(-sample.labels.size // _PART))
-        u = np.log(np.maximum(few.alpha.reshape(len(few.alpha), -1)[:, 0], smallest))
-        u = u - few.design @ np.linalg.lstsq(few.design, u, rcond=None)[0]
-        u = u / np.sqrt(np.average(u**2, weights=few.weights))
-    bend = (u**2 - 1) / np.sqrt(2)  # Hermite polynomial: for normal u of variance 1 and uncorrelated with u
-    trends = {
-        "no trend": 0 * u,
-        # The fraction decreases with this trend; above some δ, another solution is more likely.
-        **{f"rising with α, {part:g} δ": part * delta * u for part in (0.5, 0.75, 1.0)},
-        "falling with α": -delta * u,
-        "higher at both ends": delta * bend,
-        "lower at both ends": -delta * bend,
-    }
-    steps = [u]
-    if sample.observables is not None:
-        steps += list(standardised(few.alpha[:, 1:]).T[1:])
-        for name, step in zip(sample.observable_names, steps[1:], strict=True):
-            trends |= {f"rising with {name}": delta * step, f"falling with {name}": -delta * step}
+    few, steps = _trending(sample)
+    trends = _trends(steps, sample.observable_names, delta)
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
-    own = [family] if issubclass(family, FlipTransition) and family.free else []
-    families = list(dict.fromkeys([*own, *map(family_of, IN_RANGES)]))
-    kinds = {(one.family, ""): curve_space(one, search) for one in families}
-    more = dict[tuple[str, str], Space]()
-    if false_disk == 0:
-        of_false = replace(search, false_disk=FALSE_LABELS)
-        more |= {(one.family, f", {FALSE_LABELS:.0%} false"): curve_space(one, of_false) for one in families}
-    if alpha_error:
-        more |= {
-            (name, ", errors of α"): BlurredTransition.space(space, alpha_error, sample.log_alpha)
-            for (name, _), space in kinds.items()
-        }
     found, starts = dict[str, dict[str, tuple[Transition, float, float]]](), dict[str, np.ndarray]()
     aic = dict[str, dict[str, float]]()
-    for (family_name, how), space in (kinds | more).items():
+    for (family_name, how), space in _spaces_in_range(sample, family, false_disk, alpha_error).items():
         for trend in _FEW_TRENDS if how else trends:
             fit = fit_mixture(replace(few, space=space, offset=trends[trend]), starts.get(family_name))
             starts.setdefault(family_name, fit.maximum.point)
@@ -447,11 +407,78 @@ def drift_range(
     slopes = fit_softmax(design, np.eye(2)[few.labels], np.full(design.shape[1], 1e-6), few.weights)[0][0]
     slope, *others = slopes[-len(steps) :]
     if slope <= delta and np.abs(others).max(initial=0.0) <= delta:  # a trend alone can explain the labels
-        labelled = float(np.average(sample.labels == DISK, weights=sample.weights))
-        error = float(stretch * np.sqrt(labelled * (1 - labelled) / sample.labels.size))
-        alternatives["labels without bias"] = MatrixTransition.identity(), labelled, error
-        if false_disk == 0:
-            only_false = MatrixTransition(((1 - FALSE_LABELS, FALSE_LABELS), (0.0, 1.0)))
-            value = max(labelled - FALSE_LABELS, 0.0) / (1 - FALSE_LABELS)
-            alternatives[f"labels without bias, {FALSE_LABELS:.0%} false"] = only_false, value, error
+        alternatives |= _without_bias(sample, false_disk)
     return DriftRange(delta, float(max(slope, 0.0)), alternatives, alpha_error) if alternatives else None
+
+
+def _trending(sample: Sample) -> tuple[Mixture, list[np.ndarray]]:
+    """Return a mixture of few rows, and the columns in which fractions may have a trend, shape (n,) each.
+
+    The first is u, the standardised log α; given intrinsic columns, of its residual from them.
+    """
+    nothing = Space.fixed(MatrixTransition.identity())
+    smallest = sample.alpha[sample.alpha > 0].min()
+    if sample.intrinsic is None and sample.observables is None:
+        few = mixture_of(nothing, sample).grouped(_GROUPS)
+        u = np.log(np.maximum(few.alpha, smallest)) - np.average(sample.log_alpha, weights=sample.weights)
+        return few, [u / np.sqrt(np.cov(sample.log_alpha, aweights=sample.weights))]
+    design = None if sample.intrinsic is None else standardised(sample.intrinsic)
+    few = mixture_of(nothing, sample, design, RIDGE).part(-(-sample.labels.size // _PART))
+    u = np.log(np.maximum(few.alpha.reshape(len(few.alpha), -1)[:, 0], smallest))
+    u = u - few.design @ np.linalg.lstsq(few.design, u, rcond=None)[0]
+    others = [] if sample.observables is None else list(standardised(few.alpha[:, 1:]).T[1:])
+    return few, [u / np.sqrt(np.average(u**2, weights=few.weights)), *others]
+
+
+def _trends(steps: list[np.ndarray], names: tuple[str, ...], delta: float) -> dict[str, np.ndarray]:
+    """Return what trends add to the logit of the second class, shape (n,), by name."""
+    u, *others = steps
+    bend = (u**2 - 1) / np.sqrt(2)  # Hermite polynomial: for normal u of variance 1 and uncorrelated with u
+    trends = {
+        "no trend": 0 * u,
+        # The fraction decreases with this trend; above some δ, another solution is more likely.
+        **{f"rising with α, {part:g} δ": part * delta * u for part in (0.5, 0.75, 1.0)},
+        "falling with α": -delta * u,
+        "higher at both ends": delta * bend,
+        "lower at both ends": -delta * bend,
+    }
+    for name, step in zip(names, others, strict=True):
+        trends |= {f"rising with {name}": delta * step, f"falling with {name}": -delta * step}
+    return trends
+
+
+def _spaces_in_range(
+    sample: Sample, family: Any, false_disk: float | None, alpha_error: float
+) -> dict[tuple[str, str], Space]:
+    """Return the spaces of families that the range spans, also with false labels and errors of α."""
+    search = Search(
+        sample.argument, anchored=sample.intrinsic is None, false_disk=false_disk, observables=sample.observable_names
+    )
+    own = [family] if issubclass(family, FlipTransition) and family.free else []
+    families = list(dict.fromkeys([*own, *map(family_of, IN_RANGES)]))
+    kinds = {(one.family, ""): curve_space(one, search) for one in families}
+    more = dict[tuple[str, str], Space]()
+    if false_disk == 0:
+        of_false = replace(search, false_disk=FALSE_LABELS)
+        more |= {(one.family, f", {FALSE_LABELS:.0%} false"): curve_space(one, of_false) for one in families}
+    if alpha_error:
+        more |= {
+            (name, ", errors of α"): BlurredTransition.space(space, alpha_error, sample.log_alpha)
+            for (name, _), space in kinds.items()
+        }
+    return kinds | more
+
+
+def _without_bias(sample: Sample, false_disk: float | None) -> dict[str, tuple[Transition, float, float]]:
+    """Return the fractions of the observed labels as alternatives, also with false labels if none are fitted."""
+    labelled = float(np.average(sample.labels == DISK, weights=sample.weights))
+    stretch = np.sqrt(np.mean(sample.weights**2))
+    error = float(stretch * np.sqrt(labelled * (1 - labelled) / sample.labels.size))
+    found: dict[str, tuple[Transition, float, float]] = {
+        "labels without bias": (MatrixTransition.identity(), labelled, error)
+    }
+    if false_disk == 0:
+        only_false = MatrixTransition(((1 - FALSE_LABELS, FALSE_LABELS), (0.0, 1.0)))
+        value = max(labelled - FALSE_LABELS, 0.0) / (1 - FALSE_LABELS)
+        found[f"labels without bias, {FALSE_LABELS:.0%} false"] = only_false, value, error
+    return found
