@@ -296,24 +296,15 @@ def make_plan(
     not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
     """
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
-    if observables and purpose == "transition":
-        raise InputError("a plan for the bias curve needs an estimate of α alone (`estimate`)")
-    if curve is not None and len(curve.classes) != 2:
-        raise InputError("the estimate is of a question (`estimate`); leave it out, and name the question (`question`)")
-    if len(names := [one.strip() for one in by.split(",")]) > 2:
+    asked, names = asked_of(catalogue, question), [name.strip() for name in by.split(",")]
+    _check_sources(asked, purpose, p, curve, observables)
+    if len(names) > 2:
         raise InputError(f"fractions are wanted in bins of one column, or of two (`by`); got {by!r}")
-    asked = asked_of(catalogue, question)
-    question = None if asked is None else asked.question
-    if asked is not None and not (purpose == "fractions" and p is None and curve is None):
-        raise InputError(
-            f"a plan for the question {question!r} is for fractions, and predicts classes from its votes and the gold "
-            "labels of a pilot; leave out `purpose`, `labels` and `estimate`"
-        )
     wanted = _of_label(catalogue, p, curve, observables) if asked is None else _of_question(catalogue, asked)
     label, alpha, predicted = wanted.label, frame["alpha"].to_numpy(), wanted.probabilities
     image = frame["image"] if "image" in frame.columns else pl.repeat(None, label.size, dtype=pl.String, eager=True)
     able = image.is_not_null().to_numpy() | (image.count() == 0)  # images may be named after the ids
-    before, labelled = _earlier(frame, question)
+    before, labelled = _earlier(frame, None if asked is None else asked.question)
     rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
     columns = numeric_columns(frame, names, source)
     _check_wanted(source, error, budget, columns[rows], by)
@@ -333,11 +324,7 @@ def make_plan(
         place = np.column_stack([10 * cell, predicted[:, 1:]])
         _, nearest = KDTree(place[rows]).query(place[pilot], distance_upper_bound=2)
         probability[pilot] += (1 - before[pilot]) * np.append(now, 0)[nearest]
-    # The first of a random order within each stratum.
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(rows.size)
-    shuffled = shuffled[np.argsort(strata.index[shuffled], kind="stable")]
-    chosen = rng.permutation(rows[shuffled[rank_among_equal(strata.index[shuffled]) < drawn[strata.index[shuffled]]]])
+    chosen = rows[_first_of_each(strata.index, drawn, seed)]
     position, stratum = np.full((2, label.size), -1)
     position[chosen], stratum[rows] = np.arange(chosen.size), strata.index
     table = pl.DataFrame(
@@ -350,16 +337,6 @@ def make_plan(
             "before": before,
             "position": pl.Series(position).replace(-1, None),
         }
-    )
-    comparison = pl.DataFrame(
-        [
-            # Of a random choice label and α are used afterwards.
-            (n, strata.errors(strata.for_budget(n)).max(), strata.errors(n * strata.sizes / rows.size).max())
-            for n in _BUDGETS
-            if strata.fewest(0).sum() <= n < rows.size
-        ],
-        schema={"labels": pl.Int64, "planned": pl.Float64, "random": pl.Float64},
-        orient="row",
     )
     about = {
         "purpose": purpose,
@@ -375,18 +352,59 @@ def make_plan(
         "pilot": 0 if wanted.gold is None else int((wanted.gold != UNKNOWN).sum()),
     }
     repeats = int(np.ceil(_REPEATED * chosen.size))
-    lacking = f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label"
-    message = f"{lacking}, so results hold for the others only."
-    left_out = Finding("galaxies-left-out", "note", message, "Check why their images are missing.")
-    findings = [*catalogue.findings, *missing_in(frame, names, source), *([] if able.all() else [left_out])]
-    probability_column = "gold_probability" if question is None else gold_column(question, "gold_probability")
-    if pilot.size and probability_column not in frame.columns:
+    findings = (*catalogue.findings, *missing_in(frame, names, source), *_who_is_left_out(frame, asked, able, pilot))
+    return GoldPlan(None, table, cut.edges, strata.errors(drawn), _compared(strata), repeats, about, findings)
+
+
+def _first_of_each(stratum: np.ndarray, drawn: np.ndarray, seed: int) -> np.ndarray:
+    """Return rows of so many galaxies of each stratum, shape (S,), in a random order."""
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(stratum.size)
+    shuffled = shuffled[np.argsort(stratum[shuffled], kind="stable")]
+    return rng.permutation(shuffled[rank_among_equal(stratum[shuffled]) < drawn[stratum[shuffled]]])
+
+
+def _compared(strata: Strata) -> pl.DataFrame:
+    """Return the largest errors of planned and random choices of the same size; a random one uses label and α, too."""
+    n = strata.sizes.sum()
+    rows = [
+        (some, strata.errors(strata.for_budget(some)).max(), strata.errors(some * strata.sizes / n).max())
+        for some in _BUDGETS
+        if strata.fewest(0).sum() <= some < n
+    ]
+    return pl.DataFrame(rows, schema={"labels": pl.Int64, "planned": pl.Float64, "random": pl.Float64}, orient="row")
+
+
+def _who_is_left_out(frame: pl.DataFrame, asked: Asked | None, able: np.ndarray, pilot: np.ndarray) -> list[Finding]:
+    """Return findings about galaxies without an image, and gold labels in hand without a probability of selection."""
+    findings = []
+    if not able.all():
+        lacking = f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label"
+        message = f"{lacking}, so results hold for the others only."
+        findings.append(Finding("galaxies-left-out", "note", message, "Check why their images are missing."))
+    column = "gold_probability" if asked is None else gold_column(asked.question, "gold_probability")
+    if pilot.size and column not in frame.columns:
         message = (
             f"{pilot.size:,} galaxies have gold labels without a probability of selection. They are taken as a random "
             "part of all galaxies, and count as labels in hand."
         )
         findings.append(Finding("gold-taken-as-random", "note", message))
-    return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, tuple(findings))
+    return findings
+
+
+def _check_sources(
+    asked: Asked | None, purpose: Purpose, p: np.ndarray | None, curve: FittedCurve | None, observables: Sequence[str]
+) -> None:
+    """Check that what predicts classes suits the question and the purpose."""
+    if observables and purpose == "transition":
+        raise InputError("a plan for the bias curve needs an estimate of α alone (`estimate`)")
+    if curve is not None and len(curve.classes) != 2:
+        raise InputError("the estimate is of a question (`estimate`); leave it out, and name the question (`question`)")
+    if asked is not None and not (purpose == "fractions" and p is None and curve is None):
+        raise InputError(
+            f"a plan for the question {asked.question!r} is for fractions, and predicts classes from its votes and the "
+            "gold labels of a pilot; leave out `purpose`, `labels` and `estimate`"
+        )
 
 
 def _check_wanted(source: str, error: float, budget: int | None, column: np.ndarray, by: str) -> None:
