@@ -9,6 +9,7 @@ import pytest
 from astropy import units as u
 from astropy.cosmology import WMAP9, Planck18
 
+import truemorph as tm
 from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes
 from conftest import codes
 from truemorph.catalogs.catalogue import read_catalogue
@@ -41,6 +42,18 @@ def test_a_prepared_catalogue_has_labels_alpha_split_and_other_columns(tmp_path)
     fwhm = prepare(table, psf="fwhm").catalogue
     np.testing.assert_allclose(fwhm.frame["alpha"], table["petroRad_r"] / table["psfWidth_r"])
     assert fwhm.metadata["alpha"] == "petroRad_r / FWHM_PSF, FWHM_PSF = psfWidth_r"
+
+
+def test_cautions_of_the_preparation_are_found_wherever_the_catalogue_is_used(tmp_path):
+    rng = np.random.default_rng(11)
+    number = rng.choice([5, 41], 400)
+    disk = rng.binomial(number, 0.5)
+    table = pl.DataFrame({"id": np.arange(400), "s": number - disk, "d": disk, "a": rng.lognormal(2.8, 0.4, 400)})
+    prepared = tm.prepare_catalogue(table, id="id", smooth="s", disk="d", alpha="a")
+    assert "vote-counts-differ" in codes(prepared)
+    write_preparation(prepared, tmp_path / "cat.parquet")
+    assert "vote-counts-differ" in codes(tm.estimate_transition(tmp_path / "cat.parquet", compare=False))
+    assert "definition-missing" not in codes(read_catalogue(tmp_path / "cat.parquet"))
 
 
 @pytest.mark.parametrize(

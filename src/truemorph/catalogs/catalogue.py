@@ -50,7 +50,8 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     for name in ("label", "alpha"):
         if name not in frame.columns:
             raise InputError(f"{path}: not a prepared catalogue (no column {name}); make one with truemorph prepare")
-    frame, findings = _completed(frame, path)
+    frame, completed = _completed(frame, path)
+    findings = (*map(Finding.from_dict, table.metadata.get("findings", ())), *completed)
     metadata = dict(table.metadata)
     if "truth_definition" in metadata and "truth" in frame.columns and "gold" not in frame.columns:
         frame = frame.rename({"truth": "gold"})

@@ -16,7 +16,7 @@ from truemorph._version import __version__
 from truemorph.archives.provenance import origin
 from truemorph.arrays import float_array
 from truemorph.catalogs import physical, sampling
-from truemorph.catalogs.catalogue import as_ids, find_images, from_votes, gold_classes
+from truemorph.catalogs.catalogue import as_ids, columns_of_rule, find_images, from_votes, gold_classes
 from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name, percent_of_light
 from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
@@ -32,7 +32,7 @@ from truemorph.catalogs.paths import (
     tree_of_classes,
 )
 from truemorph.catalogs.positions import repeated_positions
-from truemorph.catalogs.question_gold import gold_of_question, is_of_question
+from truemorph.catalogs.question_gold import columns_of_question, gold_of_question, is_of_question
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequal_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -144,73 +144,124 @@ def prepare(
     joined, kind = read_tables(table, **described)
     source, name = joined.table, joined.name
     conditions = [where] if isinstance(where, str) else list(where)
-    cosmology = kind.cosmology or physical.COSMOLOGY
-
     mapped = apply_mapping(source, kind, table_name=name, own=joined.own)
     tree = _tree(kind, name, questions)
     has_more = len(kind.classes) > 2
-    if has_more and kind.classes != answers_inside(tree):
-        raise InputError(f"{name}: name two classes (`classes`); those of more are answers to a question (`answers`)")
     check_required(mapped, has_more)
-    derived = _derived(mapped, cosmology)
+    derived = _derived(mapped, kind.cosmology or physical.COSMOLOGY)
     mapped = replace(mapped, columns=mapped.columns | derived)
     alpha = _alpha(mapped, psf)
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
     named = source.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
-    votes, of_votes, columns_read = None, list[Finding](), tuple[str, ...]()
+    votes, of_votes = None, list[Finding]()
     if has_more:
         votes, of_votes = read_votes(named, tree, tree.root.name, _total(mapped), name)
-        columns_read = tree.columns([tree.root.name], named.columns).columns[tree.root.name]
     funnel, labels, selection = choose_rows(named, mapped, conditions, votes)
-    kept, of_question = funnel.kept, None
-    selection += of_votes
-    if questions and gold is not None and is_of_question(gold, named):
-        if len(questions) > 1:
-            raise InputError(f"{name}: `gold` has rules for one question of {len(questions)}; give them to transition")
-        of_question, gold = gold_of_question(named.filter(kept), Asked(tree, questions[0]), gold, name), None
-        selection += of_question.findings
-    if gold is not None:
-        classes, rule, more = gold_classes(named.filter(kept), gold, name)
-        definition = f"{kind.classes[1]}: {rule}"
-        selection += more
-    sizes = [*unequal_votes(mapped, kept), *check_sizes(mapped, kept)]
-    ids = funnel.ids.filter(kept)
+    kept = funnel.kept
+    ids, galaxies = funnel.ids.filter(kept), named.filter(kept)
+    gold_columns, of_gold, found = _gold(galaxies, kind, tree, questions, gold, name)
     if cut is None:
-        root, paths, findings = _images(joined, mapped, ids, kept, images)
+        root, paths, of_images = _images(joined, mapped, ids, kept, images)
     else:
-        root, paths, findings = cut(named.filter(kept).with_columns(object_id=ids))
-    complete, lacking = sampling.candidates(
-        mapped.frame.filter(kept).with_columns(image=pl.Series(paths, dtype=pl.String)), kind.drawn_with
-    )
-    split, weights, drawing = _draw(labels[kept], ids.to_list(), complete, kind, seed)
-    if not complete.all():
-        lacked = ", ".join(f"{n:,d} lack {column}" for column, n in lacking)
-        drawn_from = f"The sample is drawn among {complete.sum():,d} of {complete.size:,d} galaxies: {lacked}."
-        drawing.append(Finding("sample-of-complete", "note", drawn_from))
-    findings += drawing
-    if not (has_more or kind.definition or described.get("about")):
-        action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
-        findings.append(
-            Finding("definition-missing", "note", f"What counts as {kind.classes[1]} is not stated.", action)
-        )
-
-    made: dict[str, Any] = {
+        root, paths, of_images = cut(galaxies.with_columns(object_id=ids))
+    split, weights, drawing = _draw(labels[kept], ids.to_list(), mapped.frame.filter(kept), paths, kind, seed)
+    total = None if (every := _total(mapped)) is None else every[kept]
+    asked, of_questions = dict[str, Any](), list[Finding]()
+    for question in questions:
+        columns, more = path_columns(galaxies, tree, question, total, name)
+        asked |= columns.to_dict()
+        of_questions += more
+    made = {
         "object_id": as_ids(ids, name),
         "image": pl.Series(paths, dtype=pl.String),
         "label": labels[kept],
         "alpha": alpha[kept],
         "split": split,
         "sampling_weight": weights,
+        **asked,
+        **gold_columns,
     }
+    about_votes = [*of_votes, *unequal_votes(mapped, kept), *of_questions]  # they limit every use of the catalogue
+    metadata = _metadata(joined, mapped, kind, psf, conditions)
+    metadata |= {
+        **({} if votes is None else {"votes": f"columns that the tree names: {', '.join(_read_from(tree, named))}"}),
+        **({"cosmology": kind.cosmology or physical.COSMOLOGY} if {"radius_kpc", "M_r"} & derived.keys() else {}),
+        **({"questions": list(questions)} if questions else {}),
+        "tree": tree.model_dump(mode="json", exclude_defaults=True),
+        "image_root": str(root),
+        "seed": int(seed),
+        "drawn": bool((split == sampling.UNUSED).any()),
+        "findings": [one.to_dict() for one in unique(about_votes) if one.severity != "note"],
+        **of_gold,
+    }
+    found += [] if has_more or kind.definition or described.get("about") else [_not_defined(kind)]
+    catalogue = _catalogue(mapped, kept, made, metadata)
+    return Preparation(
+        catalogue,
+        funnel.dropped(),
+        funnel.steps(),
+        unique(
+            joined.findings,
+            mapped.findings,
+            selection,
+            about_votes,
+            check_sizes(mapped, kept),
+            of_images,
+            drawing,
+            found,
+            repeated_positions(catalogue.frame, name),
+        ),
+        {str(file): origin(file) for file in joined.files},
+    )
+
+
+def _read_from(tree: Tree, frame: pl.DataFrame) -> tuple[str, ...]:
+    """Return the columns with the votes for the first question of a tree."""
+    return tree.columns([tree.root.name], frame.columns).columns[tree.root.name]
+
+
+def _not_defined(kind: Mapping) -> Finding:
+    action = "Say it in a few words (`definition`), for whoever labels or uses these galaxies."
+    return Finding("definition-missing", "note", f"What counts as {kind.classes[1]} is not stated.", action)
+
+
+def _gold(
+    galaxies: pl.DataFrame, kind: Mapping, tree: Tree, questions: Sequence[str], gold: str | None, name: str
+) -> tuple[dict[str, Any], dict[str, Any], list[Finding]]:
+    """Return columns of gold labels by a rule, of the label or of a question, what is recorded of them, findings."""
+    if gold is None:
+        if "gold" not in galaxies.columns:
+            return {}, {}, []
+        unused = "The column gold is kept as gold_input and is not used."
+        action = "If it has gold labels, name it (`gold`)."
+        return {}, {}, [Finding("gold-column-kept", "note", unused, action)]
+    if questions and is_of_question(gold, galaxies):
+        if len(questions) > 1:
+            raise InputError(f"{name}: `gold` has rules for one question of {len(questions)}; give them to transition")
+        read, question = gold_of_question(galaxies, Asked(tree, questions[0]), gold, name), questions[0]
+        about = {"gold_definitions": {question: read.definition}, "gold_columns": columns_of_question(galaxies, gold)}
+        return {gold_column(question): read.names}, about, read.findings
+    classes, rule, findings = gold_classes(galaxies, gold, name)
+    definition = f"{kind.classes[1]}: {rule}"
+    counted = f"{(classes >= 0).sum():,d} of {classes.size:,d} galaxies have gold labels."
+    findings += [Finding("gold-labels", "note", counted), *from_votes(definition)]
+    about = {"gold_definition": definition, "gold_columns": columns_of_rule(galaxies, gold)}
+    return {"gold": pl.Series(classes).replace(-1, None)}, about, findings
+
+
+def _metadata(
+    joined: Joined, mapped: Mapped, kind: Mapping, psf: physical.PsfUnit, conditions: list[str]
+) -> dict[str, Any]:
+    """Return what a catalogue says of its table: names, definitions and settings."""
     metadata: dict[str, Any] = {
         "kind": "catalogue",
         "format_version": FORMAT_VERSION,
         "truemorph_version": __version__,
-        "source": name,
+        "source": joined.name,
         "preset": kind.name,
         "about": kind.about,
-        "votes": kind.votes if votes is None else f"columns that the tree names: {', '.join(columns_read)}",
+        "votes": kind.votes,
         "classes": list(kind.classes),
         "definition": kind.definition,
         "columns": mapped.sources,
@@ -220,46 +271,12 @@ def prepare(
         "alpha_psf": psf,
         "observables": [name for name in NAMED if NAMED[name].best and name in {"alpha", *mapped.columns}],
         "properties": [name for name in NAMED if NAMED[name].of_galaxy and name in mapped.columns],
-        "image_root": str(root),
-        "seed": int(seed),
-        "drawn": bool((split == sampling.UNUSED).any()),
         "matches": joined.matches,
     }
     sources = {name: one for name, made_from in mapped.columns.items() for one in made_from.columns}
     tables = {name: joined.added[one][0] for name, one in sources.items() if one in joined.added}
     metadata |= {key: value for key, value in (("tables", tables), ("where", conditions)) if value}
-    if source.metadata.get("simulated"):
-        metadata["simulated"] = True
-    if {"radius_kpc", "M_r"} & derived.keys():
-        metadata["cosmology"] = cosmology
-    if gold is not None:
-        made["gold"] = pl.Series(classes).replace(-1, None)
-        metadata["gold_definition"] = definition
-        counted = f"{(classes >= 0).sum():,d} of {kept.sum():,d} galaxies have gold labels."
-        findings += [Finding("gold-labels", "note", counted), *from_votes(definition)]
-    elif "gold" in source.frame.columns:
-        unused = "The column gold is kept as gold_input and is not used."
-        findings.append(Finding("gold-column-kept", "note", unused, "If it has gold labels, name it (`gold`)."))
-    if questions:
-        total = None if (every := _total(mapped)) is None else every[kept]
-        for question in questions:
-            columns, more = path_columns(named.filter(kept), tree, question, total, name)
-            made |= columns.to_dict()
-            findings += more
-        if of_question is not None:
-            made[gold_column(questions[0])] = of_question.names
-            metadata["gold_definitions"] = {questions[0]: of_question.definition}
-        metadata["questions"] = list(questions)
-    metadata["tree"] = tree.model_dump(mode="json", exclude_defaults=True)
-    catalogue = _catalogue(mapped, kept, made, metadata)
-    repeated = repeated_positions(catalogue.frame, name)
-    return Preparation(
-        catalogue,
-        funnel.dropped(),
-        funnel.steps(),
-        unique(joined.findings, mapped.findings, selection, sizes, findings, repeated),
-        {str(file): origin(file) for file in joined.files},
-    )
+    return metadata | ({"simulated": True} if joined.table.metadata.get("simulated") else {})
 
 
 def _total(mapped: Mapped) -> np.ndarray | None:
@@ -285,8 +302,12 @@ def _tree(kind: Mapping, table_name: str, questions: Sequence[str]) -> Tree:
     """Return the tree of a survey; without one, that of the two classes of labels."""
     if kind.tree is None and questions:
         raise InputError(f"{table_name}: {kind.name} has no decision tree; name one (`tree`), or a TOML file")
-    tree = None if kind.tree is None else read_tree(kind.tree)
-    return tree_of_classes(kind.classes) if tree is None else tree
+    tree = tree_of_classes(kind.classes) if kind.tree is None else read_tree(kind.tree)
+    if len(kind.classes) > 2 and (kind.tree is None or kind.classes != answers_inside(tree)):
+        raise InputError(
+            f"{table_name}: name two classes (`classes`); those of more are answers to a question (`answers`)"
+        )
+    return tree
 
 
 def read_tables(
@@ -451,9 +472,11 @@ def _images(
 
 
 def _draw(
-    labels: np.ndarray, ids: list[Any], complete: np.ndarray, kind: Mapping, seed: int
+    labels: np.ndarray, ids: list[Any], frame: pl.DataFrame, paths: list[str | None], kind: Mapping, seed: int
 ) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
-    """Draw the mapping's sample among `complete` galaxies; return split ("unused" if not drawn), weights, findings."""
+    """Draw the mapping's sample among complete galaxies; return split ("unused" if not drawn), weights, findings."""
+    images = pl.Series(paths, dtype=pl.String)
+    complete, lacking = sampling.candidates(frame.with_columns(image=images), kind.drawn_with)
     chosen, weights, drawing = complete, np.ones(labels.size), None
     if kind.sample is not None and kind.sample != "all":
         chosen, drawing = sampling.draw_sample(np.where(complete, labels, -1), ids, kind.sample, seed)
@@ -461,7 +484,12 @@ def _draw(
     split = np.full(labels.size, sampling.UNUSED, dtype="<U10")
     drawn = [one for one, taken in zip(ids, chosen, strict=True) if taken]
     split[chosen], splitting = sampling.split_galaxies(drawn, kind.split or sampling.FRACTIONS_OF_SPLIT, seed)
-    return split, weights, [one for one in (drawing, splitting) if one is not None]
+    findings = [one for one in (drawing, splitting) if one is not None]
+    if not complete.all():
+        lacked = ", ".join(f"{n:,d} lack {column}" for column, n in lacking)
+        drawn_from = f"The sample is drawn among {complete.sum():,d} of {complete.size:,d} galaxies: {lacked}."
+        findings.append(Finding("sample-of-complete", "note", drawn_from))
+    return split, weights, findings
 
 
 def _definition_of_alpha(columns: dict[str, MappedColumn], psf: physical.PsfUnit) -> str:

@@ -198,7 +198,7 @@ def unequal_votes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
         f"The number of votes varies strongly between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
         "(90th). Majorities of few votes are wrong more often, so one bias curve does not describe all."
     )
-    action = 'Select galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").'
+    action = 'Prepare only galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").'
     return [Finding("vote-counts-differ", "caution", unequal, action)]
 
 

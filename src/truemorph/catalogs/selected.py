@@ -326,10 +326,12 @@ def with_fields(sample: Sample, frame: pl.DataFrame, source: str) -> Sample:
 
 
 def gold_sources(catalogue: CatalogTable) -> set[str]:
-    """Return the columns of a catalogue that its stored gold labels came from, by the stored definitions."""
+    """Return the columns of a catalogue that its stored gold labels came from."""
     metadata = catalogue.metadata
-    texts = [metadata.get("gold_definition"), *metadata.get("gold_definitions", {}).values()]
-    words = {word for text in texts for word in _WORD.findall(str(text or "").partition(": ")[2])}
+    words = {*metadata.get("gold_columns", ())}
+    if "gold_columns" not in metadata:  # version 0.2 kept definitions only
+        texts = [metadata.get("gold_definition"), *metadata.get("gold_definitions", {}).values()]
+        words = {word for text in texts for word in _WORD.findall(str(text or "").partition(": ")[2])}
     mapped = metadata.get("columns", {})
     words |= {word for name in words for word in _WORD.findall(str(mapped.get(name, "")))}
     return words | {f"{word}_input" for word in words}
