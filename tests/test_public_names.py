@@ -23,9 +23,11 @@ def made(model):
     labels, alpha, truth = flipped_labels(3000, seed=0)
     fit = tm.fit_transition(labels, alpha)
     knots = np.linspace(0, 50, 400)
-    votes = tm.Votes.of_labels(tm.Asked.named(tm.read_tree("gz2"), "smooth", ("smooth", "disk", "smooth")), labels)
+    asked = tm.Asked.named(tm.read_tree("gz2"), "smooth", ("smooth", "disk", "smooth"))
+    votes = tm.Votes.of_labels(asked, labels)
     tree = tm.fit_transition(votes, alpha, gold=truth)
     return [
+        asked,
         fit,
         model,
         tm.measure_bias(tm.simulate_catalogue(1000), bootstrap=0),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from truemorph.errors import InputError
 from truemorph.io import checked, read_toml
@@ -160,6 +160,16 @@ class RunConfig(BaseModel):
     intrinsic: tuple[str, ...] = Field((), description="columns for CV18 of held-out galaxies")
     cache: str | None = Field(None, description="folder for decoded images, used by the next run")
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_0_2(cls, values: Any) -> Any:
+        """Read a `run.toml` of version 0.2, in which labels were one of three kinds of votes."""
+        if not isinstance(values, Mapping) or "votes" not in values:
+            return values
+        if values["votes"] != "labels" or values.get("vote_count") is not None:
+            raise ValueError("votes: training on vote fractions or counts is gone; delete votes and vote_count")
+        return {name: value for name, value in values.items() if name != "votes"}
 
 
 _EXCLUSIVE = ("transition", "naive", "labels")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import resources
 from itertools import chain
@@ -431,7 +431,7 @@ class Asked:
     (('does not apply', 'no bar', 'bar'), ['smooth', 'edge-on', 'bar'])
     """
 
-    tree: Tree
+    tree: Tree = field(repr=False)
     question: str
     of_paths: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()

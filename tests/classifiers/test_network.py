@@ -150,16 +150,15 @@ def test_with_fine_tuning_only_the_head_changes_or_early_layers_change_less():
     assert moved(first, finetune="layers", layer_decay=0.1) < 0.1 * moved(first)
 
 
-def test_a_network_learns_with_the_debiasing_loss_from_labels_votes_and_evidence():
+def test_a_network_learns_with_the_debiasing_loss_from_labels_and_evidence():
     rows, every = stripes(240)[0], np.arange(240)
     labels, alpha = rows.column("label"), rows.column("alpha")
     transition, other = RayleighTransition(11.25, false_disk=0.02), RayleighTransition(5.0)
     evidence = replace(rows, evidence=transition.log_matrix(alpha)[every, :, labels])
-    votes = replace(rows, votes=np.eye(2)[labels], of_one_vote=transition)
     logits = torch.randn(240, 2, generator=torch.Generator().manual_seed(0))
     expected = DebiasedLoss(transition, "none")(logits, torch.tensor(labels), torch.tensor(alpha))
     config = tiny(image_size=16)
-    for given, through in ((rows, transition), (evidence, other), (votes, other)):
+    for given, through in ((rows, transition), (evidence, other)):
         module = DebiasedModule(GalaxyNetwork(config), config, given, through, every, every, 0)
         torch.testing.assert_close(module.loss(logits, **given.observed(every)), expected)
 

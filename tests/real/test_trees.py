@@ -18,14 +18,14 @@ def votes_of(name, question, frame):
     tree = read_tree(name)
     found = tree.columns([one.name for one in tree.gates(question)], frame.columns)
     values = {one: frame[one].to_numpy().astype(float) for columns in found.columns.values() for one in columns}
-    return found, Votes.from_columns(
-        tree, question, found, values, frame[found.total].to_numpy() if found.total else None
-    )
+    total = frame[found.total].to_numpy() if found.total else None
+    return found, Votes.from_columns(tree, question, found, values, total)
 
 
 def asked(votes):
     """Votes for the answers after which the question is asked, shape (N,)."""
-    gates, question = votes.tree.gates(votes.question), votes.tree.question(votes.question)
+    tree = votes.asked.tree
+    gates, question = tree.gates(votes.asked.question), tree.question(votes.asked.question)
     return sum(
         votes.counts[gate.name][:, list(gate.answers).index(answer)]
         for gate in gates
