@@ -45,8 +45,8 @@ def test_estimates(mergers, options, tmp_path):
     estimate = tm.estimate_transition(mergers, out=tmp_path / "t.json", **options)
     described = json.loads((tmp_path / "t.json").read_text())
     assert described["class_fractions"].keys() == set(CLASSES)
-    assert described["merger_fraction_range"] == pytest.approx(list(estimate.fraction_range["merger"]))
-    assert len(described["fractions"]["merger"]) == len(estimate.fractions.counts)
+    assert described["class_fraction_ranges"][1] == pytest.approx(list(estimate.fraction_range["merger"]))
+    assert len(described["fractions"]["quantities"]["merger fraction"]["fraction"]) == len(estimate.fractions.counts)
     again = type(estimate).read(tmp_path / "t.json")
     assert again.fraction_range["merger"] == pytest.approx(estimate.fraction_range["merger"])
     assert again.fractions.classes == CLASSES

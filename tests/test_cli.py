@@ -91,7 +91,7 @@ def test_transition_from_labels_alone_writes_fit_and_figure(capsys, catalogue, t
     assert "flat-fractions-tested" in found  # with the truth of these simulated galaxies
     assert len(err.splitlines()) == len(found)
     assert described["confounding"]["checked"]
-    low, high = described["disk_fraction_range"]
+    low, high = described["class_fraction_ranges"][1]
     assert low < described["class_fractions"]["disk"] < high
     assert described["drift"]["delta"] == 0.5
     assert len(described["drift"]["fractions"]) > 5
@@ -113,7 +113,7 @@ def test_transition_compares_families_and_corrects_fractions(capsys, catalogue, 
     assert described["confounding"]["checked"]
     assert described["definition"] == "disk: truth is 1"
     assert described["fractions"]["by"] == "M_r"
-    assert len(described["fractions"]["disk"]) == 3
+    assert len(described["fractions"]["quantities"]["disk fraction"]["fraction"]) == 3
     assert described["fractions"]["gold"][0] is not None
     assert "disk fraction at M_r" in out
     assert "AIC above best" in out

@@ -10,7 +10,7 @@ import truemorph as tm
 from truemorph.bias.estimate import Estimate
 from truemorph.simulate import simulate_catalogue
 
-SHOWN = {"corrected": "disk", "stderr": "stderr", "lowest": "low", "highest": "high", "labelled": "labelled"}
+SHOWN = {"corrected": "fraction", "stderr": "stderr", "lowest": "low", "highest": "high", "labelled": "labelled"}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,11 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
     options = tm.ReportOptions(catalogue=catalogue, maps=0, bootstrap=0)
     report = tm.write_report(fit, out=folder / f"{name}.html", options=options)
     content, written = report.content, json.loads(fit.read_text())
+    quoted = written["fractions"]["quantities"]["disk fraction"]
     shown = {key: [row[key] for row in content["fractions"]] for key in SHOWN}
-    assert shown == {key: written["fractions"][of] for key, of in SHOWN.items()}
+    assert shown == {key: quoted[of] for key, of in SHOWN.items()}
     page = (folder / f"{name}.html").read_text()
-    assert all(f"<td>{one:.3f}</td>" in page for one in written["fractions"]["disk"])
+    assert all(f"<td>{one:.3f}</td>" in page for one in quoted["fraction"])
     if case == "by groups":
         assert all(f">{name}<" in page for name in ("deep", "wide"))
     low, high = estimate.fraction_range["disk"]

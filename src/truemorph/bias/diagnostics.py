@@ -26,7 +26,7 @@ from truemorph.bias.transitions import DISK, Array, FlipTransition, Search
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
-from truemorph.questions import SMOOTH_OR_DISK, fraction_names
+from truemorph.questions import SMOOTH_OR_DISK, Quantity, fraction_names
 from truemorph.results import Result, quantity_table, text_facts, text_table
 
 _NOTICEABLE = 0.02
@@ -474,27 +474,33 @@ def confounding(sample: Sample, fractions: PopulationFractions | None = None, se
 
 
 def _check_with_gold(sample: Sample, u: np.ndarray, fractions: PopulationFractions) -> ConfoundingCheck:
+    """Check the first fraction that is quoted, among the galaxies to which its question applies."""
     assert sample.gold is not None
-    has_gold = sample.known
-    truth, at, w = np.eye(sample.n_classes)[sample.gold[has_gold]], u[has_gold], sample.gold_weights[has_gold]
+    assert fractions.samples is not None
+    of = f"{sample.classes[DISK]} fraction" if sample.n_classes == 2 else f"fraction of class {sample.classes[DISK]}"
+    alone = Quantity(of, tuple(np.eye(sample.n_classes)[DISK]))
+    drifting = fractions.quantities[0] if fractions.quantities else alone
+    counted = np.ones(sample.n_classes) if drifting.denominator is None else np.array(drifting.denominator)
+    rows = sample.known & (counted[sample.gold] > 0)
+    if fractions.counts.size == 1 or not rows.any():
+        return ConfoundingCheck(False, "not checked: there are too few galaxies for bins of α")
+    truth, at, w = np.eye(sample.n_classes)[sample.gold[rows]][:, counted > 0], u[rows], sample.gold_weights[rows]
     base = np.ones((at.size, 1))
     if sample.intrinsic is not None:
-        base = standardised(sample.intrinsic)[has_gold]
+        base = standardised(sample.intrinsic)[rows]
     gain = _gain(np.column_stack([base, at, at**2 - 1]), base, truth, w)
     p_value = float(chdtrc(2 * (truth.shape[1] - 1), 2 * gain))
     # Of all galaxies, as in the table of fractions, not of those with a gold label.
     edges = np.concatenate([[0.0], np.cumsum(fractions.bin_weights) / fractions.bin_weights.sum()])
     worst, best = (np.diff(np.clip(edges, *third)) for third in ((0, 1 / 3), (2 / 3, 1)))
     contrast = 3 * (best - worst)
-    drift = float(contrast @ fractions.fractions[:, DISK])
+    drift = float(contrast @ drifting.of(fractions.fractions))
     # And the scatter of the classes themselves: fractions are those of these galaxies, the question is about any.
-    p = fractions.fractions[:, DISK]
-    scatter = np.sum(contrast**2 * p * (1 - p) / fractions.counts)
-    error = float(np.sqrt(contrast @ fractions.covariance @ contrast + scatter))
+    scatter = np.sum(contrast**2 * drifting.scatter(fractions.fractions) ** 2 / fractions.counts)
+    covariance = np.cov(drifting.of(fractions.samples), rowvar=False)
+    error = float(np.sqrt(contrast @ covariance @ contrast + scatter))
     explained = _BY_COLUMNS if sample.intrinsic is not None else "a quadratic curve in ln α fits better than a constant"
-    of = f"{sample.classes[DISK]} fraction" if sample.n_classes == 2 else f"fraction of class {sample.classes[DISK]}"
-    who = f"gold labels show a {of}"
-    return _verdict(drift, error, p_value, who, explained)
+    return _verdict(drift, error, p_value, f"gold labels show a {drifting.name}", explained)
 
 
 def _verdict(drift: float, error: float, p_value: float, who: str, explained: str) -> ConfoundingCheck:

@@ -74,7 +74,7 @@ class Estimate(Result):
         The latter if the estimate was read from a file.
     families : FamilyComparison or None
     check : ConfoundingCheck or None
-        None for a question, whose estimate rests on gold labels alone.
+        Whether class fractions depend on α; None in files of version 0.2, for a question.
     calibration : Calibration
     fractions : PopulationFractions
         Class fractions in bins of α, or of another column; of a question with its quantities.
@@ -126,13 +126,12 @@ class Estimate(Result):
         """Return class fractions, parameters, families and fractions by bin; of a question fractions and T(α)."""
         if self.fractions.quantities:
             said = [("T(α)", self.curve.statement), ("calibration", f"p = {self.calibration.p_value:.2g}")]
-            return "\n".join([self.fractions.summary(), *text_facts(said)])
+            return "\n".join([self.fractions.summary(), *text_facts([*said, *self._checked()])])
         facts = self.curve.facts()
         if self.bootstrap_std:
             scatter = ", ".join(f"{name} ± {value:.3f}" for name, value in self.bootstrap_std.items())
             facts.append(("bootstrap", scatter))
-        if self.check is not None and (self.check.confounded or self.check.unexplained):
-            facts.append(("check", self.check.statement))
+        facts += self._checked()
         if self.about.get("alpha"):
             facts.append(("α", self.about["alpha"]))
         if self.about.get("definition"):
@@ -140,6 +139,10 @@ class Estimate(Result):
             facts.append((counted, self.about["definition"].removeprefix(f"{counted}: ")))
         families = [] if self.families is None else ["", self.families.summary()]
         return "\n".join([*text_facts(facts), *families, "", *self.fractions.lines(self.gold_fractions)])
+
+    def _checked(self) -> list[tuple[str, str]]:
+        drifts = self.check is not None and (self.check.confounded or self.check.unexplained)
+        return [("check", self.check.statement)] if self.check is not None and drifts else []
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
@@ -166,7 +169,7 @@ class Estimate(Result):
         fractions = described["fractions"]
         findings = tuple(map(Finding.from_dict, described["findings"]))
         about = {name: described[name] for name in ABOUT if name in described}
-        if fractions["gold_definition"] is not None and "quantities" not in fractions:
+        if fractions["gold_definition"] is not None and "question" not in fractions:
             about["gold_definition"] = fractions["gold_definition"]
         gold = (fractions[name] for name in ("gold", "gold_stderr"))
         values, stderr = (None if one is None else np.array(one, dtype=np.float64) for one in gold)
@@ -231,7 +234,7 @@ class Estimate(Result):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         curve, fraction, calibrated = figure.subplots(1, 3)
         plot_fit(self.fit, curve, None if self.families is None else self.families.fits).set_title("Bias curve")
-        self.plot(fraction).set_title(next(iter(self.fractions.ratios)).replace("_", " ").capitalize())
+        self.plot(fraction).set_title(next(iter(self.fractions.ratios)).capitalize())
         self.calibration.plot(calibrated).set_title("Calibration of the fit")
         return figure
 
@@ -289,7 +292,7 @@ def make_estimate(
         selected = selection_findings(sample) if has_gold else fit.findings
         fractions = replace(fractions, findings=unique(selected, fractions.findings))
         steps.update(1)
-        if check is None and context.asked is None:
+        if check is None:
             by_alpha = fractions if context.by is None else _in_bins(sample, fit, replace(context, by=None), most, seed)
             check = confounding(sample, by_alpha if has_gold else None, seed)
         steps.update(1)

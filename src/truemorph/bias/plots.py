@@ -85,7 +85,7 @@ def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: n
     lines = ((name, one, rows, of) for name, one in shown.items() for rows, of in parts)
     for (name, one, rows, of), color, line in zip(lines, cycle((BLUE, ORANGE, RED, SKY)), cycle(("-", ":", "-."))):
         x = result.middles[rows] if result.edges.ndim == 1 else result.middles[rows, 1]
-        of = of or ("" if alone else f", {name.removesuffix(' fraction').replace('fraction_', 'class ')}")
+        of = of or ("" if alone else f", {name.removesuffix(' fraction').replace('fraction ', 'class ')}")
         low, high, value, stderr, labelled = (
             array[rows] for array in (one.low, one.high, one.fraction, one.stderr, one.labelled)
         )
@@ -97,8 +97,7 @@ def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: n
     for label, values in gold.items():
         ax.errorbar(result.middles, np.asarray(values), gold_stderr, fmt="o", ms=4, color=BLACK, label=label)
     by = ALPHA if named[-1] == "alpha" else plain_text(named[-1])
-    first = next(iter(shown)).replace("_", " ")
-    ylabel = first if len(shown) == 1 else "fraction" if result.quantities else "class fraction"
+    ylabel = next(iter(shown)) if len(shown) == 1 else "fraction" if result.quantities else "class fraction"
     ax.set(xlabel=by, ylabel=ylabel, ylim=(-0.02, max(1.02, ax.get_ylim()[1])))
     if result.groups:
         ax.set_xticks(result.middles, map(plain_text, result.groups))

@@ -166,19 +166,24 @@ class PopulationFractions(Result):
     @cached_property
     def quoted(self) -> dict[str, QuotedFraction]:
         """Return what is quoted, by name: quantities, or class fractions (of two classes that of the second)."""
+        share, found = self.bin_weights / self.bin_weights.sum(), {}
         if not self.quantities:
             arrays = (self.labelled, self.fractions, self.stderr, self.low, self.high, *self.population)
-            return {
-                name: QuotedFraction(*(one[:, k] for one in arrays)) for name, k in fraction_names(self.classes).items()
-            }
+            unknown = [float("nan")] * 6
+            for name, k in fraction_names(self.classes).items():
+                of_bins = dict(zip(_NUMBERS, (array[:, k] for array in arrays), strict=True))
+                errors_of_all = unknown if self.of_total is None else self.of_total[:, :, k].ravel().tolist()
+                of_all = (*(float(share @ array[:, k]) for array in arrays[:2]), *errors_of_all)
+                found[name.replace("_", " ")] = QuotedFraction(**of_bins, total=of_all)
+            return found
         assert self.of_quantities is not None
-        share, found = self.bin_weights / self.bin_weights.sum(), {}
         errors = self.of_quantities.reshape(6, -1, len(self.quantities))
         for k, one in enumerate(self.quantities):
-            of_all = (float(one.of(share @ array)) for array in (self.labelled, self.fractions))
-            of_bins = one.of(self.labelled), one.of(self.fractions), *errors[:, :-1, k]
-            numbers = dict(zip(_NUMBERS, of_bins, strict=True))
-            found[one.name] = QuotedFraction(**numbers, total=(*of_all, *errors[:, -1, k].tolist()))
+            values = (float(one.of(share @ array)) for array in (self.labelled, self.fractions))
+            of_bins = dict(
+                zip(_NUMBERS, (one.of(self.labelled), one.of(self.fractions), *errors[:, :-1, k]), strict=True)
+            )
+            found[one.name] = QuotedFraction(**of_bins, total=(*values, *errors[:, -1, k].tolist()))
         return found
 
     @property
@@ -241,7 +246,7 @@ class PopulationFractions(Result):
         """
         by = " and ".join("α" if one == "alpha" else one for one in self.columns)
         shown, applies, counts = self.ratios, self.applies, self.counts
-        name = next(iter(shown)).replace("_", " ")
+        name = next(iter(shown))
         alone = len(shown) == 1
         header = [f"{name if alone else 'fraction' if self.quantities else 'class fraction'} at {by}"]
         header += [*([] if alone else ["of" if self.quantities else "class"]), "galaxies"]
@@ -256,7 +261,7 @@ class PopulationFractions(Result):
             galaxies = f"{counts.sum() if b is None else counts[b]:,}"
             of_all = [] if applies is None else [applies.cells(b)[1], self._gold_labels(b)]
             for what, one in shown.items():
-                of = [] if alone else [what.removeprefix("fraction_").removesuffix(" fraction")]  # to be shorter
+                of = [] if alone else [what.removeprefix("fraction ").removesuffix(" fraction")]  # to be shorter
                 of_gold = [] if gold is None else [f"{gold[b]:.3f}"]
                 rows.append([at, *of, galaxies, *of_all, *one.cells(b, assumed), *of_gold])
         return text_table(header, rows, left=())
@@ -272,10 +277,9 @@ class PopulationFractions(Result):
     @property
     def _columns(self) -> dict[str, tuple[np.ndarray, str]]:
         """Values, shape (B, K), and descriptions, by the names that they have in tables and JSON."""
-        corrected = slug(self.classes[DISK]) if len(self.classes) == 2 else "fractions"
         return {
             "labelled": (self.labelled, "fraction of {} by the observed labels"),
-            corrected: (self.fractions, "corrected fraction of {}"),
+            "fractions": (self.fractions, "corrected fraction of {}"),
             "stderr": (self.stderr, "statistical standard error"),
             "low": (self.low, "lower end of the range"),
             "high": (self.high, "upper end of the range"),
@@ -286,8 +290,7 @@ class PopulationFractions(Result):
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fractions as plain values, for JSON: of the second of two classes, shape (B,), or of K, (B, K)."""
-        of = slice(None) if len(self.classes) != 2 else DISK
+        """Return the fractions as plain values, for JSON."""
         return plain(
             {
                 "by": self.by,
@@ -296,30 +299,32 @@ class PopulationFractions(Result):
                 "edges": self.edges,
                 "middles": self.middles,
                 "galaxies": self.counts,
-                **{name: values[:, of] for name, (values, _) in self._columns.items()},
+                **{name: values for name, (values, _) in self._columns.items()},
                 "covariance": self.covariance,
                 "bin_weights": self.bin_weights,
-                **({} if not self.quantities else self._described()),
+                **self.about,
+                "class_fractions": self.bin_weights / self.bin_weights.sum() @ self.fractions,
+                "of_total": self.of_total,
+                "quantities": {name: one.to_dict() | self._weights(name) for name, one in self.quoted.items()},
+                "gold_labels": self.gold_counts,
                 "method": self.method,
                 "assumption": self.assumption,
-                "alternatives": {name: value[:, of] for name, (value, _) in self.alternatives.items()},
+                "alternatives": {name: value for name, (value, _) in self.alternatives.items()},
                 "findings": [one.to_dict() for one in self.findings],
             }
         )
 
-    def _described(self) -> dict[str, Any]:
-        """Return classes and quantities as plain values."""
-        totals = {"class_fractions": self.bin_weights / self.bin_weights.sum() @ self.fractions}
-        weights = {one.name: {"numerator": one.numerator, "denominator": one.denominator} for one in self.quantities}
-        quoted = {name: one.to_dict() | weights[name] for name, one in self.quoted.items()}
-        return {**self.about, **totals, "quantities": quoted, "gold_labels": self.gold_counts}
+    def _weights(self, name: str) -> dict[str, Any]:
+        """Return the weights of the classes in a quantity, by which it is read again; class fractions have none."""
+        of = (one for one in self.quantities if one.name == name)
+        return {part: getattr(one, part) for one in of for part in ("numerator", "denominator")}
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> PopulationFractions:
         """Rebuild them from what `to_dict` returns; `samples` are stored apart."""
 
         def whole(values: Any, ends: bool = False) -> np.ndarray:
-            """Return values of all classes, shape (B, K); those of the first of two follow."""
+            """Return values of all classes, shape (B, K); files of version 0.2 have those of the second of two."""
             given = np.array(values, dtype=np.float64)
             return given if given.ndim == 2 else np.column_stack([given if ends else 1 - given, given])
 
@@ -340,8 +345,8 @@ class PopulationFractions(Result):
         arrays: dict[str, Any] = {
             name: np.array(described[name]) for name in ("edges", "middles", "covariance", "bin_weights")
         }
-        if "quantities" in described:
-            quoted = described["quantities"]
+        quoted = {name: one for name, one in described.get("quantities", {}).items() if "numerator" in one}
+        if quoted:
             of_quantities = [
                 [[*one.get(name, none), (one["total"] + 3 * [np.nan])[k]] for k, name in enumerate(_NUMBERS[2:], 2)]
                 for one in quoted.values()
@@ -359,7 +364,7 @@ class PopulationFractions(Result):
                 "about": {name: described[name] for name in QUESTION if name in described},
             }
         return cls(
-            whole(described[slug(classes[DISK]) if len(classes) == 2 else "fractions"]),
+            whole(described["fractions"] if "fractions" in described else described[slug(classes[DISK])]),
             stderr,
             low,
             high,
@@ -368,6 +373,7 @@ class PopulationFractions(Result):
             alternatives={name: (whole(value), stderr) for name, value in described["alternatives"].items()},
             findings=tuple(map(Finding.from_dict, described["findings"])),
             samples=samples,
+            of_total=None if described.get("of_total") is None else np.array(described["of_total"]),
             classes=classes,
             population=np.array(ends("population_")),
             members=tuple(map(_members, described.get("groups", ()))),
@@ -396,8 +402,10 @@ class PopulationFractions(Result):
             columns |= {f"{name}, {what}": (values, "", f"{name}: {what}") for what, values in parts.items()}
         for name, k in fraction_names(self.classes).items():
             end, of = "" if len(self.classes) == 2 else name.removeprefix("fraction"), f"class {self.classes[k]}"
+            names = {"fractions": slug(self.classes[DISK])} if len(self.classes) == 2 else {}
             columns |= {
-                part + end: (values[:, k], "", what.format(of)) for part, (values, what) in self._columns.items()
+                names.get(part, part) + end: (values[:, k], "", what.format(of))
+                for part, (values, what) in self._columns.items()
             }
         return quantity_table(columns, method=self.method, assumption=self.assumption)
 

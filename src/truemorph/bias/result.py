@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,12 +19,6 @@ from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.questions import fraction_names
 from truemorph.results import Result, quantity_table, text_facts
-
-
-def _range_of(classes: Sequence[str]) -> str:
-    """Return the name in files of the range of two classes' fraction."""
-    return f"{next(iter(fraction_names(classes)))}_range"
-
 
 ASSUMPTIONS = {
     "likelihood": "true class fractions do not depend on alpha",
@@ -136,8 +130,9 @@ class FittedCurve(Result):
     def from_dict(cls, described: Mapping[str, Any]) -> FittedCurve:
         """Rebuild it from what `to_dict` returns."""
         classes, fractions = tuple(described["class_fractions"]), list(described["class_fractions"].values())
-        if len(classes) == 2:
-            (low, high), second = described[_range_of(classes)], described["labelled_fraction"]
+        if "labelled_fraction" in described:  # of two classes, in files of version 0.2
+            second = described["labelled_fraction"]
+            low, high = described[f"{next(iter(fraction_names(classes)))}_range"]
             ranges, labelled = [[1 - high, 1 - low], [low, high]], [1 - second, second]
         else:
             ranges, labelled = described["class_fraction_ranges"], described["labelled_fractions"]
@@ -202,9 +197,6 @@ class FittedCurve(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return family, parameters, errors and findings as plain values."""
-        own: dict[str, Any] = {"class_fraction_ranges": self.ranges, "labelled_fractions": self.labelled}
-        if len(self.classes) == 2:
-            own = {_range_of(self.classes): self.ranges[DISK], "labelled_fraction": self.labelled[DISK]}
         names = ("method", "assumption", "galaxies", "log_likelihood", "aic")
         return plain(
             {
@@ -212,7 +204,8 @@ class FittedCurve(Result):
                 "values": self.values,
                 "stderr": self.stderr,
                 "class_fractions": dict(zip(self.classes, self.class_fractions, strict=True)),
-                **own,
+                "class_fraction_ranges": self.ranges,
+                "labelled_fractions": self.labelled,
                 "drift": self.drift,
                 "population": self.population,
                 **{name: getattr(self, name) for name in names},

@@ -77,10 +77,10 @@ def _of_question(source: Any) -> bool:
     if isinstance(source, Classifier):
         return source.heads[0].question is not None
     if isinstance(source, Estimate | PopulationFractions):
-        return isinstance(source, PopulationFractions) or bool(source.fractions.quantities)
+        return isinstance(source, PopulationFractions) or "question" in source.fractions.about
     if (Path(source) / CONFIG).is_file():
         return bool(read_json(Path(source) / CONFIG).get("questions"))
     if not str(source).endswith(".json") or not Path(source).is_file():
         return False
     fractions = read_json(source).get("fractions")
-    return isinstance(fractions, dict) and "quantities" in fractions
+    return isinstance(fractions, dict) and "question" in fractions

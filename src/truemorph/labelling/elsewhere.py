@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.prior import HeldOut, certainty, reestimated_fractions
+from truemorph.bias.result import FittedCurve
 from truemorph.classifiers.classifier import AGAIN, Classifier
 from truemorph.classifiers.held_out import BEYOND, Comparison, held_out_galaxies
 from truemorph.errors import CheckpointError, reason
@@ -87,15 +88,13 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
                 for k, one in of_classes
                 if one in totals
             }
-        name = next(iter(fraction_names(head.classes)))
-        if len(head.classes) != 2 or f"{name}_range" not in curve:  # the latter is no estimate
+        if len(head.classes) != 2 or "log_likelihood" not in curve:  # the latter is no estimate
             return {}
-        value, (low, high) = (
-            _fraction(curve["class_fractions"][head.classes[1]]),
-            map(_fraction, curve[f"{name}_range"]),
-        )
-        error = _fraction(curve["stderr"][name]) if curve["method"] == "gold" else None
-        return {head.columns[0]: [1 - value, error, 1 - high, 1 - low], head.columns[1]: [value, error, low, high]}
+        estimated = FittedCurve.from_dict(curve)
+        [error] = (estimated.stderr[name] for name in fraction_names(head.classes))
+        known = _fraction(error) if estimated.method == "gold" else None
+        values = zip(head.columns, estimated.class_fractions.tolist(), estimated.ranges.tolist(), strict=True)
+        return {name: [_fraction(value), known, *map(_fraction, ends)] for name, value, ends in values}
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise CheckpointError(f"the model's estimate is damaged ({reason(problem)}); {AGAIN}") from problem
 
