@@ -86,9 +86,11 @@ def test_columns_that_encode_classes_are_refused(n_gold):
         truth.mean(), abs=0.1
     )
     votes = 0.5 * labels + 0.5 * rng.random(4000)
-    for options in ({}, {"gold": gold}):
-        with pytest.raises(InputError, match="observed label"):
-            Sample.of(labels, alpha, intrinsic=votes, **options)
+    with pytest.raises(InputError, match="observed label"):
+        Sample.of(labels, alpha, intrinsic=votes)
+    noisy = votes + rng.normal(0, 0.3, 4000)
+    with_votes = make_estimate(Sample.of(labels, alpha, intrinsic=noisy, gold=gold), compare=False)
+    assert with_votes.fractions.total[0] == pytest.approx(truth.mean(), abs=0.1)
 
 
 def test_fractions_far_from_the_gold_labels_of_their_bins_are_a_problem():

@@ -196,3 +196,13 @@ def test_errors_of_radius_and_psf_give_that_of_alpha():
     catalogue = tm.prepare_catalogue(table, columns=columns, **PREPARED).catalogue
     np.testing.assert_allclose(catalogue.frame["alpha_error"], np.hypot(0.1, 0.05), rtol=1e-6)
     assert rows_of(catalogue)[1].alpha_error == pytest.approx(np.hypot(0.1, 0.05))
+
+
+def test_votes_are_intrinsic_columns_only_beside_gold_labels():
+    table = tm.simulate_catalogue(3000, gold=300)
+    votes = np.where(table["label"] == 1, 0.7, 0.3) + np.random.default_rng(1).normal(0, 0.25, 3000)
+    table = table.with_columns(disk_fraction=pl.Series(votes.clip(0, 1)))
+    estimate = tm.estimate_transition(table, gold="gold", intrinsic=["disk_fraction"], compare=False)
+    assert abs(estimate.fractions.total[0] - table["truth"].mean()) < 4 * estimate.fractions.total[1]
+    with pytest.raises(InputError, match="disk_fraction"):
+        tm.estimate_transition(table, intrinsic=["disk_fraction"])

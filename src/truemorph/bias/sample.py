@@ -68,8 +68,8 @@ class Sample:
     ) -> Sample:
         """Check shapes and values; without names of `classes`, labels and gold labels determine K.
 
-        Labels may be `Votes` of a question. Intrinsic columns must not encode the
-        labels. Of a question, class 0 is that to which it does not apply, and gold labels may be `ANSWER_UNKNOWN`.
+        Labels may be `Votes` of a question. Without gold labels, intrinsic columns must not encode the labels. Of a
+        question, class 0 is that to which it does not apply, and gold labels may be `ANSWER_UNKNOWN`.
         """
         resolution, of_tree = as_resolution(float_array(alpha, "alpha")), dict[str, Any]()
         n = resolution.size
@@ -108,7 +108,8 @@ class Sample:
         if intrinsic is None:
             return sample
         columns = check_intrinsic(intrinsic, n)
-        check_not_encoded(columns, observed, "intrinsic", "the observed label")
+        if gold is None:  # with gold labels, votes and predictions help to predict the true class
+            check_not_encoded(columns, observed, "intrinsic", "the observed label")
         return replace(sample, intrinsic=columns)
 
     def take(self, rows: np.ndarray) -> Sample:

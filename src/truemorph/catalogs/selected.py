@@ -97,6 +97,11 @@ def rows_of(
     asked = asked_of(catalogue, question)
     if asked is not None and gold is None:
         raise InputError(_why_no_number(catalogue, asked))
+    if gold is None and (votes := [one for one in intrinsic if one in {*FRACTIONS, *VOTES} or names_votes(one)]):
+        raise InputError(
+            f"{source}: {votes[0]} has votes, and the labels follow from votes; without gold labels intrinsic columns "
+            "must be properties of galaxies, so leave it out, or give gold labels (`gold`)"
+        )
     binned = [by] if by in catalogue.frame.columns else [name.strip() for name in (by or "").split(",") if by]
     binned = [] if binned == ["alpha"] else binned
     named = [*intrinsic, *binned, *observables]
