@@ -108,6 +108,23 @@ def test_a_pilot_predicts_the_classes(bars):
     assert second["probability"].min() > 0.2
 
 
+def test_an_estimate_predicts_the_answers(bars):
+    catalogue, truth = bars
+    known = np.random.default_rng(1).random(truth.size) < 0.2
+    gold = pl.Series("gold_bar", np.where(known, ENDS[truth], "")).replace("", None)
+    pilot = CatalogTable(catalogue.frame.with_columns(gold), metadata=catalogue.metadata)
+    estimate = tm.estimate_transition(pilot, question="bar", gold="gold_bar", fraction_bins=4)
+    plan, blind = (
+        tm.plan_gold(catalogue, budget=100, bins=4, question="bar", estimate=one) for one in (estimate, None)
+    )
+    # The error that gold labels of random galaxies have by the estimate itself, scaled to as many labels.
+    reached = estimate.fractions["bar fraction"].stderr * np.sqrt(known.sum() / plan.selected.height)
+    assert 0.5 < plan.predicted.max() / reached.max() < 1.3
+    assert (plan.predicted != blind.predicted).all()
+    with pytest.raises(InputError):
+        tm.plan_gold(catalogue, budget=100, estimate=estimate)
+
+
 def test_what_a_plan_for_a_question_cannot_use_is_refused(bars, catalogue):
     labels = pl.DataFrame({"object_id": bars[0].frame["object_id"], "label": 1, "p_disk": 0.5})
     for table, options in (

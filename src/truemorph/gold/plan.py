@@ -22,11 +22,12 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.gold import GoldRegression, NestedRegression
 from truemorph.bias.likelihood import posterior
+from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import checksum, classes_of, find_images, object_ids
-from truemorph.catalogs.paths import asked_of, gold_column, majority_paths, votes_at_gates
+from truemorph.catalogs.paths import asked_of, gold_column, majority_paths, path_observations, votes_at_gates
 from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -34,7 +35,7 @@ from truemorph.gold.choices import choices_of, choices_of_label
 from truemorph.gold.strata import Strata, rank_among_equal
 from truemorph.io import file_hash, plain, read_json, save_figure, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
-from truemorph.questions import SMOOTH_OR_DISK, Asked, Quantity, Tree, read_tree
+from truemorph.questions import SMOOTH_OR_DISK, Asked, Quantity, Question, Tree, read_tree
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_columns, write_table
 
@@ -224,20 +225,29 @@ class _Prediction:
     about: dict[str, Any]  # which question the plan is for
 
 
-def _of_question(catalogue: CatalogTable, asked: Asked) -> _Prediction:
-    """Class probabilities of all galaxies for a question: from a pilot's gold labels, or half votes and half uniform.
+def _of_question(
+    catalogue: CatalogTable, asked: Asked, curve: FittedCurve | None, observables: Sequence[str]
+) -> _Prediction:
+    """Class probabilities of all galaxies for a question: by an estimate or a pilot's gold labels, or from votes.
 
     The classes are "does not apply" and the answers; galaxies that were not asked have probabilities too. Votes alone
-    would be too certain, as they are biased.
+    would be too certain, as they are biased, so half of the probability is uniform.
     """
     frame, source, question = catalogue.frame, str(catalogue.path or "catalogue"), asked.question
+    transition = None if curve is None else _of_estimate(curve, asked)
+    asked = asked if transition is None else transition.asked
     classes, of_paths = asked.answers, np.array(asked.answers_of_paths)
     votes, paths = votes_at_gates(frame, asked, source), majority_paths(frame, asked, source)
     alpha, label, gold = frame["alpha"].to_numpy(), of_paths[paths], None
     if (column := gold_column(question)) in frame.columns:
         answers = gold_of_question(frame, asked, column, source).answers(asked)
         gold = np.where(answers >= 0, answers, UNKNOWN)
-    if (pilot := _pilot(gold)) is not None:
+    if curve is not None and transition is not None:
+        given, values = path_observations(frame, transition, source), _observables(frame, observables, source)
+        fractions = np.tile(curve.class_fractions, (label.size, 1))
+        of_classes = posterior(fractions, given, alpha, transition, observables=values)
+        probabilities = of_classes @ np.eye(len(classes))[list(asked.answers_of_classes)]
+    elif (pilot := _pilot(gold)) is not None:
         bins = Bins.cut(alpha, min(8, label.size // 50))
         fit = NestedRegression.fit(paths, alpha, pilot, bins, [votes.log_odds], of_paths.size, len(classes))
         probabilities = fit.joint(np.arange(label.size), pilot)
@@ -257,17 +267,35 @@ def _of_question(catalogue: CatalogTable, asked: Asked) -> _Prediction:
     return _Prediction(label, probabilities, shown, gold, about)
 
 
+def _of_estimate(curve: FittedCurve, asked: Asked) -> TreeTransition:
+    """Return T(α) of an estimate, which must be of the question that is asked; its answers may be merged."""
+    transition = curve.transition
+    told = transition.asked.questions if isinstance(transition, TreeTransition) else ()
+    if not isinstance(transition, TreeTransition) or [*map(_answers, told)] != [*map(_answers, asked.questions)]:
+        raise InputError(f"the estimate is of another question (`estimate`) than the plan, {asked.question!r}")
+    return transition
+
+
+def _answers(question: Question) -> tuple[str, ...]:
+    return question.name, *question.answers
+
+
+def _observables(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.ndarray | None:
+    """Return the columns on which the curve of an estimate depends beside α, shape (N, J); None without."""
+    values = numeric_columns(frame, names, source) if names else None
+    if values is not None and not np.isfinite(values).all():
+        raise InputError(f"{source}: some galaxies have no {' or '.join(names)}; select those that have (`where`)")
+    return values
+
+
 def _of_label(
     catalogue: CatalogTable, p: np.ndarray | None, curve: FittedCurve | None, observables: Sequence[str]
 ) -> _Prediction:
     """Probabilities of the two classes of all galaxies; see `predicted_probabilities`."""
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
-    values = numeric_columns(frame, observables, source) if observables else None
-    if values is not None and not np.isfinite(values).all():
-        raise InputError(
-            f"{source}: some galaxies have no {' or '.join(observables)}; select those that have (`where`)"
-        )
-    label = frame["label"].to_numpy()
+    if curve is not None and len(curve.classes) != 2:
+        raise InputError("the estimate is of a question (`estimate`); name the question (`question`)")
+    label, values = frame["label"].to_numpy(), _observables(frame, observables, source)
     gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
     predicted = predicted_probabilities(label, frame["alpha"].to_numpy(), gold, p, curve, values)
     classes = classes_of(catalogue)
@@ -297,10 +325,13 @@ def make_plan(
     """
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
     asked, names = asked_of(catalogue, question), [name.strip() for name in by.split(",")]
-    _check_sources(asked, purpose, p, curve, observables)
+    _check_sources(asked, purpose, p, observables)
     if len(names) > 2:
         raise InputError(f"fractions are wanted in bins of one column, or of two (`by`); got {by!r}")
-    wanted = _of_label(catalogue, p, curve, observables) if asked is None else _of_question(catalogue, asked)
+    if asked is None:
+        wanted = _of_label(catalogue, p, curve, observables)
+    else:
+        wanted = _of_question(catalogue, asked, curve, observables)
     label, alpha, predicted = wanted.label, frame["alpha"].to_numpy(), wanted.probabilities
     image = frame["image"] if "image" in frame.columns else pl.repeat(None, label.size, dtype=pl.String, eager=True)
     able = image.is_not_null().to_numpy() | (image.count() == 0)  # images may be named after the ids
@@ -392,18 +423,14 @@ def _who_is_left_out(frame: pl.DataFrame, asked: Asked | None, able: np.ndarray,
     return findings
 
 
-def _check_sources(
-    asked: Asked | None, purpose: Purpose, p: np.ndarray | None, curve: FittedCurve | None, observables: Sequence[str]
-) -> None:
+def _check_sources(asked: Asked | None, purpose: Purpose, p: np.ndarray | None, observables: Sequence[str]) -> None:
     """Check that what predicts classes suits the question and the purpose."""
     if observables and purpose == "transition":
         raise InputError("a plan for the bias curve needs an estimate of α alone (`estimate`)")
-    if curve is not None and len(curve.classes) != 2:
-        raise InputError("the estimate is of a question (`estimate`); leave it out, and name the question (`question`)")
-    if asked is not None and not (purpose == "fractions" and p is None and curve is None):
+    if asked is not None and not (purpose == "fractions" and p is None):
         raise InputError(
-            f"a plan for the question {asked.question!r} is for fractions, and predicts classes from its votes and the "
-            "gold labels of a pilot; leave out `purpose`, `labels` and `estimate`"
+            f"a plan for the question {asked.question!r} is for fractions, and predicts classes from its votes, an "
+            "estimate (`estimate`) or the gold labels of a pilot; leave out `purpose` and `labels`"
         )
 
 
