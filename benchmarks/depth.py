@@ -18,7 +18,7 @@ import test_tree_transition as real
 
 from truemorph import fit_transition
 from truemorph.bias.binning import Bins
-from truemorph.bias.regressions import dirichlet_multinomial
+from truemorph.bias.curves.paths import dirichlet_multinomial
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 # Votes for an answer, and the question whose paths are fitted.

@@ -15,8 +15,8 @@ import polars as pl
 
 import truemorph as tm
 from truemorph.bias.binning import Bins
-from truemorph.bias.calibration import calibration
-from truemorph.bias.diagnostics import ignored_findings
+from truemorph.bias.checks.calibration import calibration
+from truemorph.bias.checks.diagnostics import ignored_findings
 from truemorph.errors import InputError
 from truemorph.questions import class_names, read_tree
 from truemorph.simulate import observed_labels, simulate_galaxies, simulate_survey

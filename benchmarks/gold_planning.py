@@ -20,7 +20,7 @@ from scipy.optimize import brentq
 
 import truemorph as tm
 from truemorph.bias.binning import Bins
-from truemorph.bias.gold import GoldRegression
+from truemorph.bias.regression.gold import GoldRegression
 from truemorph.gold.plan import make_plan
 from truemorph.simulate.catalogues import simulate_catalogue
 from truemorph.tables import CatalogTable

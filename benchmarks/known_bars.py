@@ -31,7 +31,7 @@ from truemorph.benchmark.questions import (
 from truemorph.benchmark.worlds import Sizes, World
 from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import label_evidence
-from truemorph.bias.scores import balanced_accuracy, calibration_error
+from truemorph.bias.metrics.scores import balanced_accuracy, calibration_error
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.images.store import ImageFiles

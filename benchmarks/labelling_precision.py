@@ -15,7 +15,7 @@ import polars as pl
 from what_training_reaches import trained_on
 
 from truemorph.benchmark.worlds import Sizes, make_world
-from truemorph.bias.curves import MatrixTransition
+from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.engines import engine_for

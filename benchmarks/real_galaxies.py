@@ -152,7 +152,7 @@ def covariates():
 def ferengi():
     from astropy.cosmology import WMAP9
 
-    from truemorph.bias.diagnostics import compare_families
+    from truemorph.bias.checks.diagnostics import compare_families
 
     table = pl.read_csv(DATA / "ferengi.csv")
     near = table.filter(pl.col("sim_redshift") < 0.31).select(

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from truemorph.bias.metrics import cv18
+from truemorph.bias.metrics.label_bias import cv18
 from truemorph.images.decode import decode
 
 ROWS, DEPTH, BINS, RESAMPLES = 240_000, 9, 8, 100

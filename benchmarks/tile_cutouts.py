@@ -28,7 +28,7 @@ from astropy.io import fits
 from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
 
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.config import TrainingConfig
 from truemorph.images.decode import cropped_and_resized, fits_picture
 from truemorph.images.tiles import open_tiles

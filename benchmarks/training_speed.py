@@ -46,7 +46,7 @@ def ours(folder, size, n):
     import polars as pl
     import torch
 
-    from truemorph.bias.curves import RayleighTransition
+    from truemorph.bias.curves.formulas import RayleighTransition
     from truemorph.classifiers.members import TrainingRows, train_members
     from truemorph.config import training_config
     from truemorph.images.dataset import GalaxyBatches

@@ -19,7 +19,7 @@ import test_tree as simulated
 import test_tree_transition as real
 
 from truemorph import DebiasedLoss, fit_transition
-from truemorph.bias.calibration import calibration
+from truemorph.bias.checks.calibration import calibration
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 GALAXIES, GOLD = 20_000, 600

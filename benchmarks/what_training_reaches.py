@@ -21,8 +21,8 @@ import polars as pl
 
 import truemorph as tm
 from truemorph.benchmark.worlds import Sizes, make_world
-from truemorph.bias.curves import MatrixTransition
-from truemorph.bias.scores import score
+from truemorph.bias.curves.formulas import MatrixTransition
+from truemorph.bias.metrics.scores import score
 from truemorph.catalogs.sampling import TRAIN
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.config import training_config

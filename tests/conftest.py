@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.commands.demo import write_simulated
 from truemorph.config import PRESETS, TrainingConfig

@@ -15,7 +15,7 @@ import pytest
 
 import truemorph as tm
 from conftest import ROOT, run
-from truemorph.bias.families import COMPARED
+from truemorph.bias.curves.families import COMPARED
 from truemorph.cli import COMMANDS, command_app
 
 

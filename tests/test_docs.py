@@ -11,7 +11,7 @@ import pytest
 import truemorph as tm
 from conftest import ROOT
 from truemorph.archives.fetch import ARCHIVES
-from truemorph.bias.families import COMPARED, KNOWN_CURVES
+from truemorph.bias.curves.families import COMPARED, KNOWN_CURVES
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.mapping import PRESETS
 from truemorph.classifiers.engines import ENGINES

@@ -10,7 +10,7 @@ import pytest
 import truemorph as tm
 from conftest import run
 from gold.conftest import give
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.gold.answers import read_answers

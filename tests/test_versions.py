@@ -15,7 +15,7 @@ import pytest
 
 import truemorph as tm
 from conftest import codes
-from truemorph.bias.families import transition_from_dict
+from truemorph.bias.curves.families import transition_from_dict
 from truemorph.bias.files import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.config import run_config

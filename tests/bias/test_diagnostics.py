@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from conftest import codes, confounded_labels, flipped_labels, labels_through, some_known
-from truemorph.bias.calibration import calibration
-from truemorph.bias.checks import selection_findings
-from truemorph.bias.curves import ConstantTransition, FiskTransition, RayleighTransition, WeibullTransition
-from truemorph.bias.diagnostics import compare_families, confounding_check
+from truemorph.bias.checks.calibration import calibration
+from truemorph.bias.checks.diagnostics import compare_families, confounding_check
+from truemorph.bias.checks.selection import selection_findings
+from truemorph.bias.curves.formulas import ConstantTransition, FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError
@@ -156,7 +156,7 @@ def test_without_confounding_there_is_no_finding():
 
 @pytest.mark.parametrize(("n_classes", "weighted"), [(2, False), (3, True)])
 def test_gold_labels_selected_by_alpha_alone_give_no_finding(n_classes, weighted, monkeypatch):
-    monkeypatch.setattr("truemorph.bias.checks._NOTICEABLE", 0.0)
+    monkeypatch.setattr("truemorph.bias.checks.selection._NOTICEABLE", 0.0)
     alarms = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from conftest import codes, labels_through, some_known
 from truemorph.bias.binning import Bins
-from truemorph.bias.calibration import calibration
-from truemorph.bias.curves import FiskTransition, MatrixTransition, RayleighTransition
+from truemorph.bias.checks.calibration import calibration
+from truemorph.bias.curves.formulas import FiskTransition, MatrixTransition, RayleighTransition
+from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.fitting import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import debiased_fractions
-from truemorph.bias.gold import GoldRegression
-from truemorph.bias.regressions import LogisticTransition
+from truemorph.bias.regression.gold import GoldRegression
 
 TRUE = RayleighTransition(11.25)
 

@@ -5,7 +5,7 @@ import pytest
 
 import truemorph as tm
 from conftest import codes, labels_through, some_known
-from truemorph.bias.checks import selection_findings
+from truemorph.bias.checks.selection import selection_findings
 from truemorph.bias.estimate import Context, make_estimate
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import truemorph as tm
-from truemorph.bias.curves import MatrixTransition, RayleighTransition
+from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
 from truemorph.bias.likelihood import observed_log_probabilities, posterior
 from truemorph.errors import InputError
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import codes
 from truemorph.bias.binning import RankedTable
-from truemorph.bias.metrics import cv14, cv18
+from truemorph.bias.metrics.label_bias import cv14, cv18
 from truemorph.commands.bias import measure_bias
 from truemorph.errors import InputError
 from truemorph.simulate.catalogues import simulate_catalogue

@@ -11,7 +11,7 @@ from threadpoolctl import ThreadpoolController
 
 import truemorph as tm
 from conftest import labels_through, some_known
-from truemorph.bias.families import COMPARED, transition_from_dict
+from truemorph.bias.curves.families import COMPARED, transition_from_dict
 from truemorph.bias.files import read_fit
 from truemorph.errors import InputError
 

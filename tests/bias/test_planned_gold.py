@@ -5,7 +5,7 @@ import pytest
 
 import truemorph as tm
 from conftest import binned, codes, labels_through
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.estimate import make_estimate
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from truemorph.benchmark.invariance import resolution_drift
-from truemorph.bias.scores import calibration_error, drift, fraction_error, score
+from truemorph.bias.metrics.scores import calibration_error, drift, fraction_error, score
 
 
 def test_scores_of_perfect_and_constant_predictions():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import truemorph as tm
 from truemorph.bias.binning import Bins
 from truemorph.bias.fractions import debiased_fractions
-from truemorph.bias.scores import fraction_error
+from truemorph.bias.metrics.scores import fraction_error
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.integers(1, 12), st.randoms(use_true_random=False))

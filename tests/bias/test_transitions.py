@@ -8,7 +8,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from truemorph.bias.curves import (
+from truemorph.bias.curves.families import FAMILIES, KNOWN_CURVES, transition_from_dict, transition_to_dict
+from truemorph.bias.curves.formulas import (
     ConstantTransition,
     FiskTransition,
     MatrixTransition,
@@ -17,8 +18,7 @@ from truemorph.bias.curves import (
     TabulatedTransition,
     WeibullTransition,
 )
-from truemorph.bias.families import FAMILIES, KNOWN_CURVES, transition_from_dict, transition_to_dict
-from truemorph.bias.regressions import LogisticTransition
+from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.errors import InputError
 
 NAN = float("nan")

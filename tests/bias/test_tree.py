@@ -12,9 +12,9 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import betabinom, dirichlet_multinomial
 
 from truemorph import DebiasedLoss, TreeTransition, Votes, fit_transition, label_quality, posterior, read_tree
-from truemorph.bias.calibration import calibration
-from truemorph.bias.curves import ConstantTransition
-from truemorph.bias.families import transition_from_dict
+from truemorph.bias.checks.calibration import calibration
+from truemorph.bias.curves.families import transition_from_dict
+from truemorph.bias.curves.formulas import ConstantTransition
 from truemorph.errors import InputError
 from truemorph.questions import Asked
 

@@ -6,7 +6,7 @@ import pytest
 
 import truemorph as tm
 from conftest import binned, codes
-from truemorph.bias.checks import balance_findings
+from truemorph.bias.checks.selection import balance_findings
 from truemorph.bias.sample import Sample
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.simulate.catalogues import simulate_catalogue

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from conftest import codes, run
-from truemorph.bias.curves import MatrixTransition, RayleighTransition, WeibullTransition
+from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition, WeibullTransition
 from truemorph.bias.fitting import fit_transition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load, save_classifier

@@ -7,7 +7,7 @@ import torch
 from astropy.table import QTable
 from torch.nn.functional import cross_entropy
 
-from truemorph.bias.curves import MatrixTransition, RayleighTransition
+from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
 from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.errors import InputError
 

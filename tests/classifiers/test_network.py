@@ -10,7 +10,7 @@ import torch
 from timm.models.resnet import Bottleneck
 
 from conftest import stripes, tiny
-from truemorph.bias.curves import MatrixTransition, RayleighTransition
+from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.classifiers.members import TrainingRows, train_members

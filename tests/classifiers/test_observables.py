@@ -7,10 +7,10 @@ import torch
 from scipy.special import expit
 
 from conftest import codes
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.regressions import LogisticTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.classifiers.loss import DebiasedLoss

@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import load_file
 
 from conftest import TINY, stripes, tiny
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.classifiers.callbacks import AtomicCheckpoints, Unfinished
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.classifier import Classifier, describe

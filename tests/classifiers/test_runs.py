@@ -10,7 +10,7 @@ from astropy.io import fits
 
 import truemorph as tm
 from conftest import TINY, run
-from truemorph.bias.curves import MatrixTransition
+from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.commands.train import train_classifier

@@ -10,7 +10,7 @@ import pytest
 
 import truemorph as tm
 from conftest import codes, stripes, tiny
-from truemorph.bias.curves import MatrixTransition, RayleighTransition
+from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.train import train_on_catalogue

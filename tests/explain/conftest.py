@@ -5,8 +5,8 @@ import polars as pl
 import torch
 
 from conftest import tiny
-from truemorph.bias.curves import RayleighTransition
-from truemorph.bias.families import transition_to_dict
+from truemorph.bias.curves.families import transition_to_dict
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.images.transforms import normalise

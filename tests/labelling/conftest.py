@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from conftest import stripes, tiny
-from truemorph.bias.curves import RayleighTransition
-from truemorph.bias.families import transition_to_dict
+from truemorph.bias.curves.families import transition_to_dict
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.classifiers.engines import engine_for

@@ -8,8 +8,8 @@ import pytest
 from scipy.special import expit
 
 from conftest import codes
-from truemorph.bias.curves import RayleighTransition
-from truemorph.bias.families import transition_to_dict
+from truemorph.bias.curves.families import transition_to_dict
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.likelihood import posterior
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier, describe

@@ -13,7 +13,7 @@ import pytest
 from astropy.io import fits
 
 from conftest import codes
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.likelihood import posterior
 from truemorph.classifiers.engines import engine_for
 from truemorph.commands.label import label_galaxies

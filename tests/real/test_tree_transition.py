@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from astropy.cosmology import FlatLambdaCDM
 
-from truemorph.bias.calibration import calibration
+from truemorph.bias.checks.calibration import calibration
 from truemorph.bias.fitting import fit_transition
 from truemorph.commands.bias import measure_bias
 from truemorph.commands.prepare import prepare_catalogue

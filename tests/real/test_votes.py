@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from truemorph.bias.fitting import fit_transition
-from truemorph.bias.metrics import cv14
+from truemorph.bias.metrics.label_bias import cv14
 from truemorph.catalogs.prepare import prepare
 
 

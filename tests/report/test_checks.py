@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from conftest import flipped_labels
-from truemorph.bias.curves import MatrixTransition, RayleighTransition
+from truemorph.bias.curves.families import transition_to_dict
+from truemorph.bias.curves.formulas import MatrixTransition, RayleighTransition
 from truemorph.bias.estimate import Context, make_estimate
-from truemorph.bias.families import transition_to_dict
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.classifiers.classifier import Classifier

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from conftest import codes
-from truemorph.bias.curves import MatrixTransition
+from truemorph.bias.curves.families import transition_to_dict
+from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.families import transition_to_dict
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.population import PopulationFractions

@@ -10,7 +10,7 @@ from markupsafe import escape
 
 import truemorph as tm
 from conftest import run, tiny
-from truemorph.bias.scores import balanced_accuracy
+from truemorph.bias.metrics.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.train import train_on_catalogue

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from truemorph.bias.metrics import cv14
+from truemorph.bias.metrics.label_bias import cv14
 from truemorph.bias.mixture import bins_of_64
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.classifiers.network import GalaxyNetwork

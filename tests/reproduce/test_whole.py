@@ -14,7 +14,7 @@ from archives.simulated import write_archive
 from conftest import run
 from truemorph.archives import gz2, hst, sdss, simard
 from truemorph.bias.fitting import fit_transition
-from truemorph.bias.metrics import cv18
+from truemorph.bias.metrics.label_bias import cv18
 from truemorph.reproduce.experiment import STAGES
 from truemorph.tables import read_table
 

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from scipy.stats import ks_2samp, spearmanr
 
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.fitting import fit_transition
 from truemorph.catalogs.physical import resolution
 from truemorph.simulate.annotate import observed_labels

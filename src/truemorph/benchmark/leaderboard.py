@@ -26,7 +26,7 @@ from truemorph.benchmark.questions import (
     make_bar_world,
 )
 from truemorph.benchmark.worlds import CLASSES, FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, World, make_world
-from truemorph.bias.scores import drift, score
+from truemorph.bias.metrics.scores import drift, score
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import FindingWarning
 from truemorph.io import content_hash, file_hash, plain, read_json, write_json

@@ -20,13 +20,13 @@ from sklearn.preprocessing import StandardScaler
 
 from truemorph.benchmark.worlds import GZ2, HART, SIMULATED, WITH_PICTURES, World, catalogue_features
 from truemorph.bias.binning import RankedTable
-from truemorph.bias.curves import ConstantTransition, MatrixTransition
-from truemorph.bias.diagnostics import compare_families
-from truemorph.bias.families import IN_RANGES
+from truemorph.bias.checks.diagnostics import compare_families
+from truemorph.bias.curves.families import IN_RANGES
+from truemorph.bias.curves.formulas import ConstantTransition, MatrixTransition
+from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.sampling import TRAIN, UNUSED
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config

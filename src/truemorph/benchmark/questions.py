@@ -26,12 +26,12 @@ from truemorph.benchmark.worlds import (
     split_of,
 )
 from truemorph.bias.binning import Bins
-from truemorph.bias.curves import MatrixTransition
+from truemorph.bias.curves.formulas import MatrixTransition
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.likelihood import label_evidence
-from truemorph.bias.regressions import TreeTransition
-from truemorph.bias.scores import score
-from truemorph.bias.transitions import UNKNOWN, Transition
+from truemorph.bias.metrics.scores import score
 from truemorph.catalogs.sampling import TRAIN, UNUSED, VALIDATION
 from truemorph.questions import Asked, Votes, read_tree
 from truemorph.simulate.annotate import VOLUNTEERS

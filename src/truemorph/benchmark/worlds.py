@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.curves import FiskTransition, RayleighTransition
-from truemorph.bias.transitions import UNKNOWN, Transition
+from truemorph.bias.curves.formulas import FiskTransition, RayleighTransition
+from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
 from truemorph.config import TrainingConfig

@@ -12,11 +12,9 @@ import numpy as np
 from scipy.special import chdtrc
 
 from truemorph.bias.binning import Bins, Groups
-from truemorph.bias.calibration import Calibration, calibration
-from truemorph.bias.checks import LEVEL, balance_findings, selection_findings, vote_findings
-from truemorph.bias.curves import RayleighTransition
-from truemorph.bias.diagnosis import diagnose
-from truemorph.bias.diagnostics import (
+from truemorph.bias.checks.calibration import Calibration, calibration
+from truemorph.bias.checks.diagnosis import diagnose
+from truemorph.bias.checks.diagnostics import (
     ConfoundingCheck,
     FamilyComparison,
     compared,
@@ -24,16 +22,18 @@ from truemorph.bias.diagnostics import (
     group_findings,
     ignored_findings,
 )
-from truemorph.bias.families import COMPARED, family_of
+from truemorph.bias.checks.selection import LEVEL, balance_findings, selection_findings, vote_findings
+from truemorph.bias.curves.families import COMPARED, family_of
+from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph.bias.curves.logistic import LogisticTransition
+from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, FlipTransition, Transition
 from truemorph.bias.files import read_draws, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
 from truemorph.bias.fractions import fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
 from truemorph.bias.population import QUESTION, PopulationFractions, QuotedFraction
-from truemorph.bias.regressions import LogisticTransition
 from truemorph.bias.result import FittedCurve, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN, FlipTransition, Transition
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding, unique
 from truemorph.io import plain

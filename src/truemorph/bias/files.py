@@ -11,8 +11,8 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import numpy as np
 from pydantic import AfterValidator, BaseModel
 
-from truemorph.bias.families import KNOWN_CURVES, family_of, transition_from_dict, transition_to_dict
-from truemorph.bias.transitions import Transition
+from truemorph.bias.curves.families import KNOWN_CURVES, family_of, transition_from_dict, transition_to_dict
+from truemorph.bias.curves.transitions import Transition
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.io import (

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.diagnosis import diagnose
-from truemorph.bias.families import COMPARED, family_of
-from truemorph.bias.gold import by_gold, gold_maximum
+from truemorph.bias.checks.diagnosis import diagnose
+from truemorph.bias.curves.families import COMPARED, family_of
+from truemorph.bias.curves.logistic import LogisticTransition
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.shifted import curve_space
+from truemorph.bias.curves.transitions import DISK, SMOOTH, Array, FlipTransition, Search, Space
 from truemorph.bias.mixture import DELTA, by_bins, by_likelihood, drift_range
-from truemorph.bias.regressions import LogisticTransition, TreeTransition
+from truemorph.bias.regression.curve import by_gold, gold_maximum
+from truemorph.bias.regression.paths import by_tree
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_whole
-from truemorph.bias.shifted import curve_space
-from truemorph.bias.transitions import DISK, SMOOTH, Array, FlipTransition, Search, Space
-from truemorph.bias.tree import by_tree
 from truemorph.errors import InputError
 from truemorph.questions import SMOOTH_OR_DISK, fraction_names
 

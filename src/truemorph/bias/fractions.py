@@ -1,7 +1,7 @@
 """Class fractions of populations, corrected for labelling bias.
 
-The estimand is the class fraction of these galaxies, a finite population: with gold labels (`truemorph.bias.gold`), the
-error goes to zero as they approach all galaxies. Without them T is inverted (`truemorph.bias.inversion`), and the error
+The estimand is the class fraction of these galaxies, a finite population: with gold labels (`bias.regression.gold`),
+the error goes to zero as they approach all galaxies. Without them T is inverted (`bias.inversion`), and the error
 includes the sampling of galaxies.
 """
 
@@ -15,17 +15,18 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins, proportion_error
-from truemorph.bias.checks import equal_labels, selection_findings
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.checks.selection import equal_labels, selection_findings
+from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Array, Transition
 from truemorph.bias.files import load_transition
 from truemorph.bias.fitting import solve
-from truemorph.bias.gold import GoldRegression, NestedRegression, propensity_columns, quadratic
 from truemorph.bias.inversion import alternatives, inverted
 from truemorph.bias.likelihood import check_columns
 from truemorph.bias.population import PopulationFractions
+from truemorph.bias.regression.gold import GoldRegression, propensity_columns, quadratic
+from truemorph.bias.regression.nested import NestedRegression
 from truemorph.bias.result import NORMAL_95, FittedCurve, HasFit, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_not_encoded
-from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN, Array, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.questions import Quantity, class_names

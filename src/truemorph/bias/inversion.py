@@ -10,13 +10,13 @@ from contextlib import suppress
 import numpy as np
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.families import COMPARED
+from truemorph.bias.curves.families import COMPARED
+from truemorph.bias.curves.transitions import DISK, SMOOTH, Transition
 from truemorph.bias.fitting import refitted
 from truemorph.bias.likelihood import label_columns
-from truemorph.bias.maximum import differences
+from truemorph.bias.regression.maximum import differences
 from truemorph.bias.result import REJECTED, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
 
 _EM_STEPS = 2000

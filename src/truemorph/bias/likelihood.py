@@ -15,9 +15,9 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from truemorph.arrays import float_array
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import UNKNOWN, Array, Transition, chosen
 from truemorph.bias.files import load_transition
-from truemorph.bias.regressions import TreeTransition
-from truemorph.bias.transitions import UNKNOWN, Array, Transition, chosen
 from truemorph.errors import InputError
 
 # Log-probability of labels that are impossible under T, in fits.
@@ -203,7 +203,7 @@ def posterior(
 
     Examples
     --------
-    >>> from truemorph.bias.curves import RayleighTransition
+    >>> from truemorph.bias.curves.formulas import RayleighTransition
     >>> p = np.array([[0.5, 0.5], [0.5, 0.5]])
     >>> np.round(posterior(p, np.array([0, 1]), np.array([5.0, 5.0]), RayleighTransition(10.0)), 3)
     array([[0.531, 0.469],
@@ -263,7 +263,7 @@ def label_quality(
 
     Examples
     --------
-    >>> from truemorph.bias.curves import RayleighTransition
+    >>> from truemorph.bias.curves.formulas import RayleighTransition
     >>> p = np.array([[0.3, 0.7], [0.3, 0.7]])
     >>> np.round(label_quality(p, np.array([0, 1]), np.array([5.0, 5.0]), RayleighTransition(10.0)), 3)
     array([0.327, 1.   ])

@@ -16,10 +16,12 @@ from scipy.optimize import brentq, least_squares
 from scipy.special import softmax
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.curves import MatrixTransition
-from truemorph.bias.families import IN_RANGES, family_of
+from truemorph.bias.curves.families import IN_RANGES, family_of
+from truemorph.bias.curves.formulas import MatrixTransition
+from truemorph.bias.curves.shifted import BlurredTransition, curve_space
+from truemorph.bias.curves.transitions import DISK, LOGIT_BOUND, FlipTransition, Search, Space, Transition
 from truemorph.bias.likelihood import label_columns, log_marginal
-from truemorph.bias.maximum import (
+from truemorph.bias.regression.maximum import (
     Maximum,
     class_variances,
     climb,
@@ -32,8 +34,6 @@ from truemorph.bias.maximum import (
 )
 from truemorph.bias.result import NORMAL_95, REJECTED, SIGNIFICANT_GAIN, DriftRange, Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.shifted import BlurredTransition, curve_space
-from truemorph.bias.transitions import DISK, LOGIT_BOUND, FlipTransition, Search, Space, Transition
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.binning import Bins, proportion_error
-from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.bias.curves.transitions import DISK, SMOOTH
 from truemorph.plotting import ALPHA, BLACK, BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
 
 _BINS = 12

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from truemorph.bias.curves.transitions import DISK, SMOOTH, Array
 from truemorph.bias.plots import plot_fractions
-from truemorph.bias.transitions import DISK, SMOOTH, Array
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.io import plain

@@ -8,13 +8,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from truemorph.bias.families import transition_from_dict, transition_to_dict
+from truemorph.bias.curves.families import transition_from_dict, transition_to_dict
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import DISK, Space, Transition
 from truemorph.bias.likelihood import observed_log_probabilities
-from truemorph.bias.maximum import differences
 from truemorph.bias.plots import plot_fit
-from truemorph.bias.regressions import TreeTransition
+from truemorph.bias.regression.maximum import differences
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import DISK, Space, Transition
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.questions import fraction_names

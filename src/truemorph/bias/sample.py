@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from truemorph.arrays import float_array
+from truemorph.bias.curves.paths import check_counts
+from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN, Array, as_resolution
 from truemorph.bias.likelihood import check_classes, check_columns, check_labels, check_weights, classes_in
-from truemorph.bias.regressions import check_counts
-from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN, Array, as_resolution
 from truemorph.errors import InputError
 from truemorph.questions import Asked, Votes, class_names
 from truemorph.workers import one_thread

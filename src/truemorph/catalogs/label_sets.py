@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.transitions import UNKNOWN
+from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import classes_of
 from truemorph.catalogs.other_labels import OtherLabels
 from truemorph.catalogs.paths import gold_column, majority_paths

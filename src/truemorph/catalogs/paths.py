@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.likelihood import ROWS, label_evidence
 from truemorph.bias.methods import Kind
-from truemorph.bias.regressions import TreeTransition
-from truemorph.bias.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import ID_COLUMNS, label_classes
 from truemorph.catalogs.columns import ADDED, vote_findings, which_rows
 from truemorph.errors import InputError, nearest

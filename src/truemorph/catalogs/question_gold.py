@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN
+from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN
 from truemorph.catalogs.catalogue import condition, from_votes
 from truemorph.catalogs.columns import FRACTIONS, VOTES
 from truemorph.catalogs.expressions import read_expression

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Groups
+from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.estimate import Context
-from truemorph.bias.fields import fields_on_sky
+from truemorph.bias.regression.fields import fields_on_sky
 from truemorph.bias.sample import Sample, numbered_fields
-from truemorph.bias.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import (
     checksum,
     classes_of,

@@ -21,9 +21,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from truemorph.bias.families import transition_from_dict
+from truemorph.bias.curves.families import transition_from_dict
+from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.files import check_fit, read_fit
-from truemorph.bias.regressions import TreeTransition
 from truemorph.classifiers.classifier import AGAIN, Classifier, describe, facts
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason

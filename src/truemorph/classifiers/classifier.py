@@ -14,8 +14,8 @@ import polars as pl
 from scipy.special import softmax
 
 from truemorph._version import __version__
-from truemorph.bias.families import transition_from_dict
-from truemorph.bias.transitions import Transition
+from truemorph.bias.curves.families import transition_from_dict
+from truemorph.bias.curves.transitions import Transition
 from truemorph.config import TrainingConfig
 from truemorph.errors import CheckpointError, InputError, reason
 from truemorph.findings import Finding, unique

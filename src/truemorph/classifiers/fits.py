@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from truemorph.bias.diagnosis import diagnose
+from truemorph.bias.checks.diagnosis import diagnose
 from truemorph.bias.fitting import settings_for, solve
 from truemorph.bias.result import TransitionFit
 from truemorph.catalogs.selected import rows_of

@@ -16,14 +16,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from truemorph.bias.curves import MatrixTransition
-from truemorph.bias.families import family_of
+from truemorph.bias.curves.families import family_of
+from truemorph.bias.curves.formulas import MatrixTransition
+from truemorph.bias.curves.transitions import FlipTransition, Search, Space, as_resolution
 from truemorph.bias.files import load_transition
 from truemorph.bias.likelihood import argument_of
-from truemorph.bias.maximum import differences
 from truemorph.bias.mixture import Mixture, fit_mixture
+from truemorph.bias.regression.maximum import differences
 from truemorph.bias.result import SIGNIFICANT_GAIN
-from truemorph.bias.transitions import FlipTransition, Search, Space, as_resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding, FindingWarning
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from truemorph.arrays import float_array
+from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.files import load_transition
 from truemorph.bias.likelihood import argument_of, label_evidence, log_marginal, observed_log_probabilities
-from truemorph.bias.regressions import TreeTransition
 from truemorph.errors import InputError
 
 
@@ -36,7 +36,7 @@ class DebiasedLoss(torch.nn.Module):
 
     Examples
     --------
-    >>> from truemorph.bias.curves import RayleighTransition
+    >>> from truemorph.bias.curves.formulas import RayleighTransition
     >>> loss = DebiasedLoss(RayleighTransition(theta=11.25))
     >>> logits = torch.tensor([[0.2, 1.0], [1.5, -0.3]])
     >>> loss(logits, torch.tensor([1, 0]), torch.tensor([20.0, 6.0])).round(decimals=4)

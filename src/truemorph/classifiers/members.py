@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.families import transition_to_dict
-from truemorph.bias.transitions import Transition
+from truemorph.bias.curves.families import transition_to_dict
+from truemorph.bias.curves.transitions import Transition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
 from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.classifiers.logistic import DebiasedLogisticRegression

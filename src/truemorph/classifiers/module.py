@@ -26,9 +26,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import CatMetric, MeanMetric
 
 from truemorph.bias.binning import Bins, choose_bins
+from truemorph.bias.curves.transitions import Transition
 from truemorph.bias.likelihood import log_marginal
-from truemorph.bias.metrics import cv14, cv18
-from truemorph.bias.transitions import Transition
+from truemorph.bias.metrics.label_bias import cv14, cv18
 from truemorph.classifiers.callbacks import TERMINATED, AtomicCheckpoints, Endings, Story, Unfinished, is_first_process
 from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.classifiers.network import GalaxyNetwork, class_probabilities, settled_precision

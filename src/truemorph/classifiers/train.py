@@ -19,14 +19,14 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__, installed_versions
-from truemorph.bias.curves import MatrixTransition
-from truemorph.bias.families import transition_from_dict, transition_to_dict
+from truemorph.bias.curves.families import transition_from_dict, transition_to_dict
+from truemorph.bias.curves.formulas import MatrixTransition
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.bias.files import read_fit
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.likelihood import observables_of
-from truemorph.bias.regressions import TreeTransition
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue
 from truemorph.catalogs.label_sets import ONE_CLASS, nearly_one_class
 from truemorph.catalogs.paths import asked_in, path_evidence, path_labels

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.arguments import Count, Names, Rules, Seed, Table, Tables, listed, validated
-from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult, Reference
+from truemorph.bias.metrics.label_bias import COLUMNS, FLOOR, BiasResult, Reference
 from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
 from truemorph.catalogs.columns import NAMED

@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 
 from truemorph.arguments import AtLeastOne, Seed, validated
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.scores import balanced_accuracy, fraction_error
+from truemorph.bias.metrics.scores import balanced_accuracy, fraction_error
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.label_sets import join_labels
 from truemorph.catalogs.sampling import TEST

@@ -19,13 +19,14 @@ from pydantic import BaseModel, Field
 from scipy.spatial import KDTree
 
 from truemorph.bias.binning import Bins
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.bias.fitting import fit_transition
-from truemorph.bias.gold import GoldRegression, NestedRegression
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.regressions import TreeTransition
+from truemorph.bias.regression.gold import GoldRegression
+from truemorph.bias.regression.nested import NestedRegression
 from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
-from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import checksum, classes_of, find_images, object_ids
 from truemorph.catalogs.paths import asked_of, gold_column, majority_paths, path_observations, votes_at_gates
 from truemorph.catalogs.question_gold import gold_of_question

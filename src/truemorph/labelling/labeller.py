@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import Transition
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.regressions import TreeTransition
-from truemorph.bias.transitions import Transition
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.paths import path_labels, path_observations
 from truemorph.classifiers.classifier import Classifier

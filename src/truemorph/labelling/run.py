@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.bias.curves import MatrixTransition
-from truemorph.bias.families import transition_from_dict, transition_to_dict
+from truemorph.bias.curves.families import transition_from_dict, transition_to_dict
+from truemorph.bias.curves.formulas import MatrixTransition
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import Transition
 from truemorph.bias.likelihood import observables_of
-from truemorph.bias.regressions import TreeTransition
-from truemorph.bias.transitions import Transition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import vote_column, votes_at_gates
 from truemorph.catalogs.positions import position_columns

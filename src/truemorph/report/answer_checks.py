@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.likelihood import observables_of
-from truemorph.bias.regressions import TreeTransition
-from truemorph.bias.scores import balanced_accuracy
+from truemorph.bias.metrics.scores import balanced_accuracy
 from truemorph.catalogs.label_sets import LabelSet, nearly_one_class
 from truemorph.findings import Finding
 from truemorph.report.answers import Answers, Network

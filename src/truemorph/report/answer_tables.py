@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Bins
+from truemorph.bias.metrics.scores import balanced_accuracy
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import rows_where
 from truemorph.catalogs.label_sets import FIFTHS
 from truemorph.catalogs.paths import asked_in, label_column, vote_column

@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Bins
+from truemorph.bias.curves.families import transition_from_dict
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.families import transition_from_dict
 from truemorph.bias.likelihood import observables_of, posterior
-from truemorph.bias.metrics import BiasResult
+from truemorph.bias.metrics.label_bias import BiasResult
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.regressions import TreeTransition
-from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.catalogue import is_simulated
 from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.paths import (

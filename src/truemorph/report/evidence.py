@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import proportion_error
+from truemorph.bias.curves.transitions import DISK, Transition
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.likelihood import observed_log_probabilities
-from truemorph.bias.metrics import BiasResult
-from truemorph.bias.transitions import DISK, Transition
+from truemorph.bias.metrics.label_bias import BiasResult
 from truemorph.catalogs.catalogue import classes_of
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.classifiers.classifier import Classifier

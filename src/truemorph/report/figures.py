@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
+from truemorph.bias.curves.transitions import DISK
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.scores import calibration_error
-from truemorph.bias.transitions import DISK
+from truemorph.bias.metrics.scores import calibration_error
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.label_sets import LabelSet, fractions_by
 from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text

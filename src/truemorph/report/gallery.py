@@ -14,7 +14,7 @@ import polars as pl
 import simplejpeg
 from PIL import Image, ImageDraw, ImageFont
 
-from truemorph.bias.transitions import DISK
+from truemorph.bias.curves.transitions import DISK
 from truemorph.catalogs.catalogue import find_images, image_folder
 from truemorph.catalogs.columns import FRACTIONS
 from truemorph.classifiers.classifier import Classifier

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.bias.curves.transitions import DISK, Transition
 from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.likelihood import observables_of, posterior
-from truemorph.bias.transitions import DISK, Transition
 from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet
 from truemorph.catalogs.sampling import TEST

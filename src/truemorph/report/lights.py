@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from truemorph.bias.checks import LEVEL
-from truemorph.bias.scores import calibration_error
-from truemorph.bias.transitions import DISK
+from truemorph.bias.checks.selection import LEVEL
+from truemorph.bias.curves.transitions import DISK
+from truemorph.bias.metrics.scores import calibration_error
 from truemorph.catalogs.label_sets import LabelSet, nearly_one_class
 from truemorph.findings import Finding, unique
 from truemorph.report.evidence import UNSTATED, Evidence, Model, argument

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import Bins, choose_bins
-from truemorph.bias.metrics import BiasResult, Reference, cv18
+from truemorph.bias.metrics.label_bias import BiasResult, Reference, cv18
+from truemorph.bias.metrics.scores import balanced_accuracy, fraction_error
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.errors import InputError
 from truemorph.questions import fraction_names, slug

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.bias.curves.transitions import DISK, SMOOTH
 from truemorph.catalogs.label_sets import FIFTHS, ONE_CLASS, LabelSet, fractions_by
 from truemorph.errors import InputError
 from truemorph.findings import Finding

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.bias.curves.transitions import DISK, SMOOTH
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.catalogs.physical import FIELD_R90
 from truemorph.classifiers.checkpoint import load

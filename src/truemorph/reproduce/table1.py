@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph.bias.curves.transitions import DISK, SMOOTH
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.metrics import BiasResult
-from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.bias.metrics.label_bias import BiasResult
 from truemorph.catalogs.label_sets import ONE_CLASS, LabelSet
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit, ndtri
 
-from truemorph.bias.transitions import DISK, Array, Transition
+from truemorph.bias.curves.transitions import DISK, Array, Transition
 from truemorph.errors import InputError
 from truemorph.images.shapes import measure_shapes
 
@@ -34,7 +34,7 @@ def observed_labels(truth: Array, alpha: Array, transition: Transition, seed: in
 
     Examples
     --------
-    >>> from truemorph.bias.curves import RayleighTransition
+    >>> from truemorph.bias.curves.formulas import RayleighTransition
     >>> observed_labels([1, 1, 0], [0.0, 1e3, 5.0], RayleighTransition(10.0))
     array([0, 1, 0])
     """

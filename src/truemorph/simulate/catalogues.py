@@ -10,9 +10,9 @@ from pydantic import Field, FiniteFloat, SkipValidation
 from scipy.special import expit, logit
 
 from truemorph.arguments import AtLeastOne, Count, Seed, validated
-from truemorph.bias.curves import RayleighTransition
+from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph.bias.curves.transitions import Transition
 from truemorph.bias.files import load_transition
-from truemorph.bias.transitions import Transition
 from truemorph.errors import InputError
 
 # ln α is normal, as in Galaxy Zoo 2.

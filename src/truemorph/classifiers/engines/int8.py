@@ -21,7 +21,7 @@ import polars as pl
 from filelock import FileLock
 from scipy.special import softmax
 
-from truemorph.bias.transitions import DISK
+from truemorph.bias.curves.transitions import DISK
 from truemorph.classifiers.engines import Engine, Proof
 from truemorph.classifiers.engines.openvino import AT_ONCE, OpenVinoEngine, check_runs
 from truemorph.classifiers.engines.representation import network_files, networks_of, save_networks
@@ -77,7 +77,7 @@ class Gate:
 
 def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.ndarray) -> Gate:
     """Compare the probabilities (N, 2) of a faster engine with those in float32; true classes are -1 if unknown."""
-    from truemorph.bias.scores import calibration_error
+    from truemorph.bias.metrics.scores import calibration_error
 
     before, after = exact.argmax(axis=1), fast.argmax(axis=1)
     changes = []
@@ -139,7 +139,7 @@ class Alignment:
     @classmethod
     def fit(cls, fast: np.ndarray, exact: np.ndarray) -> Alignment:
         """Fit `fast` to `exact`, both (N, 2), by minimum cross-entropy, which makes their mean probabilities equal."""
-        from truemorph.bias.maximum import fit_softmax
+        from truemorph.bias.regression.maximum import fit_softmax
 
         design = np.column_stack([np.ones(len(fast)), _logit(fast)])
         coefficients, _ = fit_softmax(design, exact, np.zeros(2), np.ones(len(fast)))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import xlogy
 
-from truemorph.bias.calibration import Calibration, calibration
-from truemorph.bias.checks import selection_findings
+from truemorph.bias.checks.calibration import Calibration, calibration
+from truemorph.bias.checks.selection import selection_findings
+from truemorph.bias.curves.transitions import DISK
 from truemorph.bias.result import SIGNIFICANT_GAIN, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import DISK
 from truemorph.findings import Finding, unique
 
 # R² of log α on intrinsic columns above which bias is hard to separate.

@@ -12,7 +12,7 @@ from array_api_compat import device as get_device
 from scipy.special import expit
 
 from truemorph.arrays import float_array
-from truemorph.bias.transitions import (
+from truemorph.bias.curves.transitions import (
     FALSE_DISK_BOUNDS,
     FALSE_DISK_START,
     LOGIT_BOUND,

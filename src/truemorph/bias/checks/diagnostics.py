@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtrc, ndtri
 
-from truemorph.bias.checks import LEVEL
-from truemorph.bias.curves import RayleighTransition
-from truemorph.bias.families import COMPARED, family_of
+from truemorph.bias.checks.selection import LEVEL
+from truemorph.bias.curves.families import COMPARED, family_of
+from truemorph.bias.curves.formulas import RayleighTransition
+from truemorph.bias.curves.transitions import DISK, Array, FlipTransition, Search
 from truemorph.bias.fitting import check_variation, settings_for, solve
 from truemorph.bias.fractions import fractions_in_bins
-from truemorph.bias.gold import quadratic
-from truemorph.bias.maximum import effective_weights, fit_softmax, log_probabilities
 from truemorph.bias.mixture import RIDGE, fit_mixture, mixture_of, standardised
 from truemorph.bias.plots import plot_fit
 from truemorph.bias.population import PopulationFractions
+from truemorph.bias.regression.gold import quadratic
+from truemorph.bias.regression.maximum import effective_weights, fit_softmax, log_probabilities
 from truemorph.bias.result import ASSUMPTIONS, REJECTED, FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_whole
-from truemorph.bias.transitions import DISK, Array, FlipTransition, Search
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain

@@ -1,36 +1,29 @@
-"""Use gold labels to estimate class fractions and T(α), without assumptions on class fractions.
+"""Use gold labels to estimate class fractions, without assumptions on them.
 
 Gold labels are expert classifications, or classes from better images, of a random part of the galaxies. p(y | ỹ, α, z)
-is fitted to them by regression. Class fractions use gold labels where known, and predictions for the other galaxies.
-T(α) is fitted to the gold labels, weighted with the help of the regression over all galaxies, which reduces its
-variance (Robins, Rotnitzky & Zhao 1994, JASA 89, 846; Deville & Särndal 1992, JASA 87, 376).
+is fitted to them by regression. Class fractions use gold labels where known, and predictions for the other galaxies
+(Robins, Rotnitzky & Zhao 1994, JASA 89, 846).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from truemorph.bias.binning import Bins, Groups
-from truemorph.bias.fields import FEWEST_FIELDS
-from truemorph.bias.likelihood import ROWS, label_columns
-from truemorph.bias.maximum import (
-    Maximum,
+from truemorph.bias.curves.transitions import UNKNOWN
+from truemorph.bias.likelihood import ROWS
+from truemorph.bias.regression.fields import FEWEST_FIELDS
+from truemorph.bias.regression.maximum import (
     class_precision,
     class_variances,
-    differences,
     effective_weights,
     fit_softmax,
     information_matrix,
     log_probabilities,
-    maximise,
 )
-from truemorph.bias.result import Settings, TransitionFit
-from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import ANSWER_UNKNOWN, UNKNOWN, Space
-from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
 SAMPLES = 1000
@@ -40,12 +33,8 @@ BINS, PER_BIN = 8, 50
 _EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
 # Bins over which the correlation of two effects falls by a factor of e.
 _CORRELATED_OVER = 2.0
-# Knots of the function of α that the control variate is centred on.
-_KNOTS, _CHUNK = 17, 10_000
-# Least part of a label's scatter that is left after it has entered the fit.
-_LEAST_LEFT = 0.1
 # Number of galaxies per bin on which draws are evaluated; the others follow their mean.
-_DRAWN_ON = 400
+DRAWN_ON = 400
 _CLIP = 500.0
 # Different probabilities of selection up to which each has an indicator.
 _MOST_LEVELS = 10
@@ -215,84 +204,14 @@ class GoldRegression:
                 design, w = self._design(others), bins.weights[others]
                 q = np.exp(log_probabilities(design, coefficients))
                 expected[b] += evidence * (w @ q)
-                each = _probabilities(design[:_DRAWN_ON], coefficients + moves)[:, :, 1:]
-                share = w[:_DRAWN_ON] / w[:_DRAWN_ON].sum()
-                mean = w @ q[:, 1:] + w.sum() * np.tensordot(share, each - q[:_DRAWN_ON, None, 1:], axes=1)
+                each = _probabilities(design[:DRAWN_ON], coefficients + moves)[:, :, 1:]
+                share = w[:DRAWN_ON] / w[:DRAWN_ON].sum()
+                mean = w @ q[:, 1:] + w.sum() * np.tensordot(share, each - q[:DRAWN_ON, None, 1:], axes=1)
                 spread = np.einsum("n,nk,nj->kj", w**2, q[:, 1:], -q[:, 1:]) + np.diag(w**2 @ q[:, 1:])
                 mean = mean + rng.multivariate_normal(np.zeros(n_classes - 1), spread, n)
-                sums[:, b] += _not_negative(np.column_stack([w.sum() - mean.sum(axis=1), mean]), w.sum())
+                sums[:, b] += not_negative(np.column_stack([w.sum() - mean.sum(axis=1), mean]), w.sum())
             found.append(sums / bins.totals[:, None])
         drawn = np.concatenate(found)
-        return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
-
-
-@dataclass(frozen=True)
-class NestedRegression:
-    """Whether a question applies, class 0 or another, and its answer where it does: p(applies) p(answer | applies).
-
-    Two regressions, each with bin effects of its own size. Galaxies for which it is only known that the question
-    applies (`ANSWER_UNKNOWN`) enter the first.
-    """
-
-    applies: GoldRegression | None  # None: it applies to all galaxies
-    answers: GoldRegression
-
-    @classmethod
-    def fit(
-        cls,
-        labels: np.ndarray,
-        alpha: np.ndarray,
-        gold: np.ndarray,
-        bins: Bins,
-        columns: Sequence[np.ndarray],
-        n_labels: int,
-        n_classes: int,
-        fields: np.ndarray | None = None,
-    ) -> NestedRegression:
-        """Fit to galaxies with a gold label."""
-        whether = np.where(gold == UNKNOWN, UNKNOWN, gold != 0)
-        answered = np.where(gold > 0, gold - 1, UNKNOWN)
-        applies = None
-        if np.any(gold == 0):
-            applies = GoldRegression.fit(labels, alpha, whether, bins, columns, n_labels, 2, True, fields)
-        answers = GoldRegression.fit(labels, alpha, answered, bins, columns, n_labels, n_classes - 1, True, fields)
-        return cls(applies, answers)
-
-    def joint(
-        self, rows: np.ndarray, gold: np.ndarray, draws: tuple[np.ndarray | None, np.ndarray] | None = None
-    ) -> np.ndarray:
-        """Return probabilities of all classes, shape (n, K), or for draws of the coefficients, (n, S, K)."""
-        of_applies, of_answers = (None, None) if draws is None else draws
-        answers = self.answers.predicted(rows, of_answers)
-        applies = np.ones(answers.shape[:-1])
-        if self.applies is not None:
-            applies = self.applies.predicted(rows, of_applies)[..., 1]
-            applies[gold[rows] == ANSWER_UNKNOWN] = 1.0
-        return np.concatenate([1 - applies[..., None], applies[..., None] * answers], axis=-1)
-
-    @one_thread
-    def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return class fractions in each bin and draws of them, as `GoldRegression.fractions`."""
-        rng, bins = np.random.default_rng(seed), self.answers.bins
-        n_classes = self.answers.coefficients.shape[1] + 2
-        counted = np.stack([bins.sums(gold == k) for k in range(n_classes)], axis=1)
-        draws = None if self.applies is None else self.applies.draws(rng), rng.permutation(self.answers.draws(rng))
-        expected, drawn = counted.copy(), np.tile(counted, (SAMPLES, 1, 1))
-        shuffled = rng.permutation(np.flatnonzero(gold < 0))
-        for b in range(bins.count):
-            others = shuffled[bins.index[shuffled] == b]
-            if others.size == 0:
-                continue
-            w, q = bins.weights[others], self.joint(others, gold)
-            expected[b] += w @ q
-            some, share = others[:_DRAWN_ON], w[:_DRAWN_ON] / w[:_DRAWN_ON].sum()
-            each = self.joint(some, gold, draws)
-            mean = w @ q + w.sum() * np.tensordot(share, each - q[:_DRAWN_ON, None], axes=1)
-            free = q[:, 1:]
-            spread = np.diag(w**2 @ free) - np.einsum("n,nk,nj->kj", w**2, free, free)
-            noise = rng.multivariate_normal(np.zeros(n_classes - 1), spread, SAMPLES)
-            mean += np.column_stack([-noise.sum(axis=1), noise])
-            drawn[:, b] += _not_negative(mean, w.sum())
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
 
 
@@ -342,7 +261,7 @@ def _probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     return np.concatenate([1 / total, odds / total], axis=2)
 
 
-def _not_negative(drawn: np.ndarray, total: float) -> np.ndarray:
+def not_negative(drawn: np.ndarray, total: float) -> np.ndarray:
     """Return drawn class counts, shape (S, K), with negative ones set to 0 and the others scaled to the same total."""
     bad = np.flatnonzero((drawn < 0).any(axis=1))
     counts = np.maximum(drawn[bad], 0.0)
@@ -374,138 +293,3 @@ def _terms(labels: np.ndarray, alpha: np.ndarray, n_labels: int, columns: Sequen
         column /= column.std() or 1.0
         column *= scale
     return terms
-
-
-def _gold_terms(space: Space, sample: Sample) -> Callable[[np.ndarray], np.ndarray]:
-    """Return log p(ỹ | y, α) of galaxies with a gold label, shape (n,), as a function of T's parameters."""
-    assert sample.gold is not None
-    known = np.flatnonzero(sample.known)
-    classes, labels, alpha = sample.gold[known], sample.labels[known], sample.argument[known]
-
-    def terms(point: np.ndarray) -> np.ndarray:
-        columns = label_columns(space.build(point), labels, alpha)
-        return np.asarray(columns[np.arange(known.size), classes])
-
-    return terms
-
-
-def gold_maximum(space: Space, sample: Sample, calibration: np.ndarray | float = 1.0) -> Maximum:
-    """Maximise the likelihood of the observed labels given gold labels, Σ w log p(ỹ | y, α)."""
-    terms, w = _gold_terms(space, sample), sample.gold_weights[sample.known] * calibration
-
-    def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
-        return float(w @ terms(point)), differences(terms, point) @ w
-
-    return maximise(objective, space.starts, space.lower, space.upper, w.size)
-
-
-def _projected(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the part of values that is a function of α (and of each other observable), both of shape (P, N).
-
-    The function is linear between knots with equal numbers of galaxies, fitted by least squares.
-    """
-    columns = alpha.reshape(len(alpha), -1).T
-    knots = [np.unique(np.quantile(column, np.linspace(0, 1, _KNOTS))) for column in columns]
-
-    def design(rows: slice) -> np.ndarray:
-        """Return triangles of height 1 around each knot, as many as knots, shape (Q, n)."""
-        numbers = [np.arange(at.size) for at in knots]
-        parts = zip(columns, knots, numbers, strict=True)
-        return np.concatenate(
-            [np.maximum(1 - np.abs(np.interp(one[rows], at, k) - k[:, None]), 0.0) for one, at, k in parts]
-        )
-
-    chunks = [slice(begin, begin + _CHUNK) for begin in range(0, len(alpha), _CHUNK)]
-    products = sum(one @ one.T for one in map(design, chunks))
-    moments = sum(design(rows) @ values[:, rows].T for rows in chunks)
-    coefficients = np.linalg.pinv(products, hermitian=True) @ moments
-    return np.concatenate([coefficients.T @ design(rows) for rows in chunks], axis=1)
-
-
-@one_thread
-def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
-    """Fit T to gold labels, weighted so that their labels, given α, are distributed as those of all galaxies.
-
-    The weights follow the influence on T that the regression expects of a galaxy with such a label (calibration:
-    Deville & Särndal 1992, JASA 87, 376), which reduces the variance.
-    """
-    gold, known, n = sample.gold, sample.known, sample.labels.size
-    assert gold is not None
-    counts = np.bincount(gold[known], minlength=sample.n_classes)
-    if not counts.all():
-        raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
-    bins = Bins.cut(sample.alpha, max(1, min(BINS, n // PER_BIN)), sample.weights)
-    columns = [] if sample.probability is None else [propensity_columns(sample.probability)]
-
-    def regression(bins: Bins) -> GoldRegression:
-        return GoldRegression.fit(
-            sample.labels, sample.argument, gold, bins, columns, sample.n_classes, sample.n_classes
-        )
-
-    fractions, drawn = regression(bins).fractions(gold, settings.seed)
-    share = bins.totals / sample.weights.sum()
-    samples = np.einsum("b,sbk->sk", share, drawn)
-    first = best = gold_maximum(space, sample)
-    inverse = np.nan_to_num(first.covariance())
-
-    def influences(at: Maximum) -> np.ndarray:
-        """Return the influence of each gold label on the parameters, shape (P, n)."""
-        slopes = differences(_gold_terms(space, sample), at.point)
-        return np.nan_to_num(at.covariance()) @ (slopes * sample.gold_weights[known])
-
-    ratio = sample.gold_weights[known] / sample.weights[known]  # how much more a gold label weighs than its galaxy
-    drawn_into = np.zeros(n)
-    drawn_into[known] = ratio
-    # How much more often galaxies have a gold label than others of their α do: (1 - H) g, where H projects on functions
-    # of α. Only this may enter: the gold labels' own distribution of α carries no information on T.
-    beyond = drawn_into - _projected(sample.argument, drawn_into[None])[0]
-
-    def control() -> np.ndarray:
-        """Return the expected influence of every galaxy given its label, minus that given α alone, shape (P, N)."""
-        # Without bin effects, which would follow the gold labels and hide some of their scatter.
-        plain = regression(Bins.cut(sample.alpha, 1, sample.weights)).probabilities
-
-        def expected(at: np.ndarray) -> np.ndarray:
-            return np.einsum("nk,nk->n", plain, label_columns(space.build(at), sample.labels, sample.argument))
-
-        found = inverse @ (differences(expected, first.point) * sample.weights)
-        return found - _projected(sample.argument, found)
-
-    own = influences(first)
-    n_gold = own.shape[1]
-    moved, slope = np.zeros_like(own), np.zeros((space.size, space.size))
-    chance = drawn_into[known] - beyond[known] if sample.probability is None else sample.probability[known]
-    chance = np.clip(chance, 0.0, 1.0)
-    if 6 * space.size < n_gold < n:  # fewer do not determine the weights; all need none
-        moved = ratio * control()[:, known]
-        products = np.linalg.pinv((moved * (1 - chance)) @ moved.T)
-        # Over all galaxies, Σ (1 - H) x = 0; the weights make it so over the gold labels.
-        calibration = np.maximum(1 - (1 - chance) * (moved.sum(axis=1) @ products @ moved), 0.0)
-        best = gold_maximum(space, sample, calibration)
-        own = influences(best) * calibration
-        slope = (own * (1 - chance)) @ moved.T @ products
-    # A label that determines the parameters hides its own scatter (HC3: MacKinnon & White 1985, J. Econom. 29, 305).
-    leverage = np.einsum("pn,pq,qn->n", own, np.linalg.pinv(own @ own.T), own)
-    scale = np.maximum(1 - leverage, _LEAST_LEFT)
-    left, whole = (own - slope @ moved) / scale, own / scale
-    covariance = (left * (1 - chance)) @ left.T + (whole * chance) @ whole.T
-    covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
-
-    def influence() -> np.ndarray:
-        pulls = -slope @ (control() * beyond)
-        pulls[:, known] += own
-        return pulls
-
-    return TransitionFit.of(
-        space,
-        sample,
-        settings,
-        best.point,
-        covariance,
-        share @ fractions,
-        np.array([column.std() for column in samples.T]),
-        log_likelihood=first.value,
-        n_parameters=space.size,
-        influence=influence,
-        fraction_samples=samples,
-    )

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import chdtrc
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.fields import field_findings
+from truemorph.bias.regression.fields import field_findings
 from truemorph.bias.sample import Sample
 from truemorph.findings import Finding
 from truemorph.questions import NOT_APPLICABLE

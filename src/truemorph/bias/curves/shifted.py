@@ -9,7 +9,15 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from truemorph.arrays import float_array
-from truemorph.bias.transitions import Array, FlipTransition, Search, Space, Transition, as_resolution, floored_log
+from truemorph.bias.curves.transitions import (
+    Array,
+    FlipTransition,
+    Search,
+    Space,
+    Transition,
+    as_resolution,
+    floored_log,
+)
 from truemorph.errors import InputError
 
 # Bound of the change of ln α' per standard deviation of an observable.

@@ -16,12 +16,12 @@ from scipy.linalg import block_diag
 from scipy.special import digamma, gammaln
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.gold import BINS, PER_BIN, GoldRegression, propensity_columns
-from truemorph.bias.maximum import class_precision, effective_weights, maximise
-from truemorph.bias.regressions import TreeTransition
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import LOGIT_BOUND, Space
+from truemorph.bias.regression.gold import BINS, PER_BIN, GoldRegression, propensity_columns
+from truemorph.bias.regression.maximum import class_precision, effective_weights, maximise
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.bias.transitions import LOGIT_BOUND, Space
 from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
@@ -217,7 +217,7 @@ def fit_node(
 def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T of paths to the votes, and to the majority paths, of the galaxies with gold labels.
 
-    Class fractions are those of the regression on gold labels (`truemorph.bias.gold`).
+    Class fractions are those of the regression on gold labels (`truemorph.bias.regression.gold`).
     """
     assert sample.gold is not None
     assert sample.asked is not None

@@ -14,11 +14,11 @@ import numpy as np
 from scipy.special import chdtrc
 
 from truemorph.bias.binning import limits_of_bins
-from truemorph.bias.checks import LEVEL
-from truemorph.bias.gold import gold_maximum
-from truemorph.bias.maximum import differences
+from truemorph.bias.checks.selection import LEVEL
+from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.mixture import standardised
-from truemorph.bias.regressions import TreeTransition
+from truemorph.bias.regression.curve import gold_maximum
+from truemorph.bias.regression.maximum import differences
 from truemorph.bias.result import TransitionFit
 from truemorph.findings import Finding
 from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from truemorph.bias.binning import Bins, choose_bins
-from truemorph.bias.metrics import cv18
+from truemorph.bias.metrics.label_bias import cv18
 
 _LEAST = 1e-4  # a probability of 0 would give an infinite log loss
 

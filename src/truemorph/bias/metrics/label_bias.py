@@ -19,9 +19,9 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.binning import MINIMUM_PER_BIN, RankedTable
+from truemorph.bias.curves.transitions import Array
 from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.bias.sample import check_whole
-from truemorph.bias.transitions import Array
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain

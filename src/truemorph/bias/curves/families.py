@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.curves import (
+from truemorph.bias.curves.formulas import (
     ConstantTransition,
     FiskTransition,
     MatrixTransition,
@@ -15,9 +15,10 @@ from truemorph.bias.curves import (
     TabulatedTransition,
     WeibullTransition,
 )
-from truemorph.bias.regressions import LogisticTransition, TreeTransition
-from truemorph.bias.shifted import ShiftedTransition
-from truemorph.bias.transitions import FlipTransition, Transition
+from truemorph.bias.curves.logistic import LogisticTransition
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.shifted import ShiftedTransition
+from truemorph.bias.curves.transitions import FlipTransition, Transition
 from truemorph.errors import InputError, reason
 
 FAMILIES: dict[str, Any] = {

@@ -1,0 +1,184 @@
+"""Fit T(α) to gold labels, whose weights are calibrated with the help of all galaxies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from truemorph.bias.binning import Bins
+from truemorph.bias.curves.transitions import Space
+from truemorph.bias.likelihood import label_columns
+from truemorph.bias.regression.gold import BINS, PER_BIN, GoldRegression, propensity_columns
+from truemorph.bias.regression.maximum import Maximum, differences, maximise
+from truemorph.bias.result import Settings, TransitionFit
+from truemorph.bias.sample import Sample
+from truemorph.errors import InputError
+from truemorph.workers import one_thread
+
+# Knots of the function of α that the control variate is centred on.
+_KNOTS, _CHUNK = 17, 10_000
+# Least part of a label's scatter that is left after it has entered the fit.
+_LEAST_LEFT = 0.1
+
+
+def _gold_terms(space: Space, sample: Sample) -> Callable[[np.ndarray], np.ndarray]:
+    """Return log p(ỹ | y, α) of galaxies with a gold label, shape (n,), as a function of T's parameters."""
+    assert sample.gold is not None
+    known = np.flatnonzero(sample.known)
+    classes, labels, alpha = sample.gold[known], sample.labels[known], sample.argument[known]
+
+    def terms(point: np.ndarray) -> np.ndarray:
+        columns = label_columns(space.build(point), labels, alpha)
+        return np.asarray(columns[np.arange(known.size), classes])
+
+    return terms
+
+
+def gold_maximum(space: Space, sample: Sample, calibration: np.ndarray | float = 1.0) -> Maximum:
+    """Maximise the likelihood of the observed labels given gold labels, Σ w log p(ỹ | y, α)."""
+    terms, w = _gold_terms(space, sample), sample.gold_weights[sample.known] * calibration
+
+    def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(w @ terms(point)), differences(terms, point) @ w
+
+    return maximise(objective, space.starts, space.lower, space.upper, w.size)
+
+
+def _projected(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the part of values that is a function of α (and of each other observable), both of shape (P, N).
+
+    The function is linear between knots with equal numbers of galaxies, fitted by least squares.
+    """
+    columns = alpha.reshape(len(alpha), -1).T
+    knots = [np.unique(np.quantile(column, np.linspace(0, 1, _KNOTS))) for column in columns]
+
+    def design(rows: slice) -> np.ndarray:
+        """Return triangles of height 1 around each knot, as many as knots, shape (Q, n)."""
+        numbers = [np.arange(at.size) for at in knots]
+        parts = zip(columns, knots, numbers, strict=True)
+        return np.concatenate(
+            [np.maximum(1 - np.abs(np.interp(one[rows], at, k) - k[:, None]), 0.0) for one, at, k in parts]
+        )
+
+    chunks = [slice(begin, begin + _CHUNK) for begin in range(0, len(alpha), _CHUNK)]
+    products = sum(one @ one.T for one in map(design, chunks))
+    moments = sum(design(rows) @ values[:, rows].T for rows in chunks)
+    coefficients = np.linalg.pinv(products, hermitian=True) @ moments
+    return np.concatenate([coefficients.T @ design(rows) for rows in chunks], axis=1)
+
+
+@dataclass(frozen=True)
+class _Uncalibrated:
+    """T at the maximum of the gold labels' likelihood, and what all galaxies say of it; P parameters."""
+
+    space: Space
+    sample: Sample
+    maximum: Maximum
+
+    def regression(self, bins: Bins) -> GoldRegression:
+        """Return p(y | ỹ, α) of all galaxies, with effects of these bins."""
+        sample, k = self.sample, self.sample.n_classes
+        assert sample.gold is not None
+        columns = [] if sample.probability is None else [propensity_columns(sample.probability)]
+        return GoldRegression.fit(sample.labels, sample.argument, sample.gold, bins, columns, k, k)
+
+    def influences(self, at: Maximum) -> np.ndarray:
+        """Return the influence of each gold label on the parameters, shape (P, n)."""
+        slopes = differences(_gold_terms(self.space, self.sample), at.point)
+        return np.nan_to_num(at.covariance()) @ (slopes * self.sample.gold_weights[self.sample.known])
+
+    @cached_property
+    def ratio(self) -> np.ndarray:
+        """How much more a gold label weighs than its galaxy, shape (n,)."""
+        known = self.sample.known
+        return np.asarray(self.sample.gold_weights[known] / self.sample.weights[known])
+
+    @cached_property
+    def beyond(self) -> np.ndarray:
+        """How much more often galaxies have a gold label than others of their α do, shape (N,).
+
+        (1 - H) g, where H projects on functions of α. Only this may enter: the gold labels' own distribution of α
+        carries no information on T.
+        """
+        drawn = np.zeros(self.sample.labels.size)
+        drawn[self.sample.known] = self.ratio
+        return np.asarray(drawn - _projected(self.sample.argument, drawn[None])[0])
+
+    @property
+    def chance(self) -> np.ndarray:
+        """Probability that a galaxy with a gold label was selected, shape (n,)."""
+        known, probability = self.sample.known, self.sample.probability
+        return np.clip(self.ratio - self.beyond[known] if probability is None else probability[known], 0.0, 1.0)
+
+    def control(self) -> np.ndarray:
+        """Return the expected influence of every galaxy given its label, minus that given α alone, shape (P, N)."""
+        sample = self.sample
+        # Without bin effects, which would follow the gold labels and hide some of their scatter.
+        plain = self.regression(Bins.cut(sample.alpha, 1, sample.weights)).probabilities
+
+        def expected(at: np.ndarray) -> np.ndarray:
+            return np.einsum("nk,nk->n", plain, label_columns(self.space.build(at), sample.labels, sample.argument))
+
+        inverse = np.nan_to_num(self.maximum.covariance())
+        influences = inverse @ (differences(expected, self.maximum.point) * sample.weights)
+        return np.asarray(influences - _projected(sample.argument, influences))
+
+    def calibrated(self) -> tuple[Maximum, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the maximum with calibrated weights; influences, and what α explains of them, (P, n); its slope."""
+        own, size = self.influences(self.maximum), self.space.size
+        if not 6 * size < own.shape[1] < self.sample.labels.size:  # fewer do not determine weights; all need none
+            return self.maximum, own, np.zeros_like(own), np.zeros((size, size))
+        chance, moved = self.chance, self.ratio * self.control()[:, self.sample.known]
+        products = np.linalg.pinv((moved * (1 - chance)) @ moved.T)
+        # Over all galaxies, Σ (1 - H) x = 0; the weights make it so over the gold labels.
+        weights = np.maximum(1 - (1 - chance) * (moved.sum(axis=1) @ products @ moved), 0.0)
+        best = gold_maximum(self.space, self.sample, weights)
+        own = self.influences(best) * weights
+        return best, own, moved, (own * (1 - chance)) @ moved.T @ products
+
+
+@one_thread
+def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
+    """Fit T to gold labels, weighted so that their labels, given α, are distributed as those of all galaxies.
+
+    The weights follow the influence on T that the regression expects of a galaxy with such a label (calibration:
+    Deville & Särndal 1992, JASA 87, 376), which reduces the variance.
+    """
+    assert sample.gold is not None
+    counts = np.bincount(sample.gold[sample.known], minlength=sample.n_classes)
+    if not counts.all():
+        raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
+    fit = _Uncalibrated(space, sample, gold_maximum(space, sample))
+    bins = Bins.cut(sample.alpha, max(1, min(BINS, sample.labels.size // PER_BIN)), sample.weights)
+    fractions, drawn = fit.regression(bins).fractions(sample.gold, settings.seed)
+    share = bins.totals / sample.weights.sum()
+    samples = np.einsum("b,sbk->sk", share, drawn)
+    best, own, moved, slope = fit.calibrated()
+    # A label that determines the parameters hides its own scatter (HC3: MacKinnon & White 1985, J. Econom. 29, 305).
+    leverage = np.einsum("pn,pq,qn->n", own, np.linalg.pinv(own @ own.T), own)
+    scale = np.maximum(1 - leverage, _LEAST_LEFT)
+    left, whole = (own - slope @ moved) / scale, own / scale
+    covariance = (left * (1 - fit.chance)) @ left.T + (whole * fit.chance) @ whole.T
+    covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
+
+    def influence() -> np.ndarray:
+        pulls = -slope @ (fit.control() * fit.beyond)
+        pulls[:, sample.known] += own
+        return pulls
+
+    return TransitionFit.of(
+        space,
+        sample,
+        settings,
+        best.point,
+        covariance,
+        share @ fractions,
+        np.array([column.std() for column in samples.T]),
+        log_likelihood=fit.maximum.value,
+        n_parameters=space.size,
+        influence=influence,
+        fraction_samples=samples,
+    )

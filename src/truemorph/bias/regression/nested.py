@@ -1,0 +1,83 @@
+"""The regression on gold labels of a question that does not apply to all galaxies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from truemorph.bias.binning import Bins
+from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN
+from truemorph.bias.regression.gold import DRAWN_ON, SAMPLES, GoldRegression, not_negative
+from truemorph.workers import one_thread
+
+
+@dataclass(frozen=True)
+class NestedRegression:
+    """Whether a question applies, class 0 or another, and its answer where it does: p(applies) p(answer | applies).
+
+    Two regressions, each with bin effects of its own size. Galaxies for which it is only known that the question
+    applies (`ANSWER_UNKNOWN`) enter the first.
+    """
+
+    applies: GoldRegression | None  # None: it applies to all galaxies
+    answers: GoldRegression
+
+    @classmethod
+    def fit(
+        cls,
+        labels: np.ndarray,
+        alpha: np.ndarray,
+        gold: np.ndarray,
+        bins: Bins,
+        columns: Sequence[np.ndarray],
+        n_labels: int,
+        n_classes: int,
+        fields: np.ndarray | None = None,
+    ) -> NestedRegression:
+        """Fit to galaxies with a gold label."""
+        whether = np.where(gold == UNKNOWN, UNKNOWN, gold != 0)
+        answered = np.where(gold > 0, gold - 1, UNKNOWN)
+        applies = None
+        if np.any(gold == 0):
+            applies = GoldRegression.fit(labels, alpha, whether, bins, columns, n_labels, 2, True, fields)
+        answers = GoldRegression.fit(labels, alpha, answered, bins, columns, n_labels, n_classes - 1, True, fields)
+        return cls(applies, answers)
+
+    def joint(
+        self, rows: np.ndarray, gold: np.ndarray, draws: tuple[np.ndarray | None, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Return probabilities of all classes, shape (n, K), or for draws of the coefficients, (n, S, K)."""
+        of_applies, of_answers = (None, None) if draws is None else draws
+        answers = self.answers.predicted(rows, of_answers)
+        applies = np.ones(answers.shape[:-1])
+        if self.applies is not None:
+            applies = self.applies.predicted(rows, of_applies)[..., 1]
+            applies[gold[rows] == ANSWER_UNKNOWN] = 1.0
+        return np.concatenate([1 - applies[..., None], applies[..., None] * answers], axis=-1)
+
+    @one_thread
+    def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return class fractions in each bin and draws of them, as `GoldRegression.fractions`."""
+        rng, bins = np.random.default_rng(seed), self.answers.bins
+        n_classes = self.answers.coefficients.shape[1] + 2
+        counted = np.stack([bins.sums(gold == k) for k in range(n_classes)], axis=1)
+        draws = None if self.applies is None else self.applies.draws(rng), rng.permutation(self.answers.draws(rng))
+        expected, drawn = counted.copy(), np.tile(counted, (SAMPLES, 1, 1))
+        shuffled = rng.permutation(np.flatnonzero(gold < 0))
+        for b in range(bins.count):
+            others = shuffled[bins.index[shuffled] == b]
+            if others.size == 0:
+                continue
+            w, q = bins.weights[others], self.joint(others, gold)
+            expected[b] += w @ q
+            some, share = others[:DRAWN_ON], w[:DRAWN_ON] / w[:DRAWN_ON].sum()
+            each = self.joint(some, gold, draws)
+            mean = w @ q + w.sum() * np.tensordot(share, each - q[:DRAWN_ON, None], axes=1)
+            free = q[:, 1:]
+            spread = np.diag(w**2 @ free) - np.einsum("n,nk,nj->kj", w**2, free, free)
+            noise = rng.multivariate_normal(np.zeros(n_classes - 1), spread, SAMPLES)
+            mean += np.column_stack([-noise.sum(axis=1), noise])
+            drawn[:, b] += not_negative(mean, w.sum())
+        return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
