@@ -15,6 +15,7 @@ from catalogs.made_up import ARTEFACT, full
 from conftest import ROOT, codes, confounded_labels, labels_through, some_known
 from test_findings import findings_of
 from truemorph.bias.estimate import make_estimate
+from truemorph.bias.result import Settings
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.selected import rows_of
 from truemorph.gold.plan import make_plan
@@ -105,8 +106,9 @@ def estimate(table, **options):
     """As `estimate_transition`, for curves that are Rayleigh's."""
     of_rows = ("gold", "where", "by", "intrinsic", "observables", "weights", "alpha_error")
     sample, context = rows_of(read_catalogue(table), **{one: options.pop(one) for one in of_rows if one in options})
-    chosen = {"family": "rayleigh", "compare": False, "delta": None, **options}
-    return make_estimate(sample, context=context, **chosen)
+    bins = options.pop("fraction_bins", 8)
+    settings = Settings(**{"family": "rayleigh", "delta": None, **options})
+    return make_estimate(sample, settings, context=context, compare=False, fraction_bins=bins)
 
 
 def catalogue(labels, alpha, **columns):

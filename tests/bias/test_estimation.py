@@ -10,6 +10,7 @@ from truemorph.bias.curves.formulas import FiskTransition, MatrixTransition, Ray
 from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.estimate import make_estimate
 from truemorph.bias.fitting import fit_transition, with_bootstrap_errors
+from truemorph.bias.result import Settings
 from truemorph.bias.sample import Sample, explained_variance
 from truemorph.errors import InputError
 from truemorph.simulate import observed_labels, simulate_galaxies
@@ -144,7 +145,7 @@ def test_the_error_at_a_bound_is_that_of_the_likelihood():
 
 def test_the_monotone_family_prints_one_range():
     labels, alpha, _ = flipped_labels(2_000, seed=4, median=12)
-    study = make_estimate(Sample.of(labels, alpha), "monotone", compare=False, bootstrap=5)
+    study = make_estimate(Sample.of(labels, alpha), Settings(family="monotone"), compare=False, bootstrap=5)
     message = next(one.message for one in study.findings if one.code == "flat-fractions-assumed")
     for limit in study.fraction_range["disk"]:
         assert f"{limit:.2f}" in message

@@ -26,13 +26,13 @@ from truemorph.bias.checks.selection import LEVEL, balance_findings, selection_f
 from truemorph.bias.curves.families import COMPARED, family_of
 from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.logistic import LogisticTransition
-from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, FlipTransition, Transition
+from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Transition
 from truemorph.bias.files import read_draws, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
 from truemorph.bias.fractions import fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
 from truemorph.bias.population import QUESTION, PopulationFractions, QuotedFraction
-from truemorph.bias.result import FittedCurve, TransitionFit
+from truemorph.bias.result import FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding, unique
@@ -264,27 +264,26 @@ class Context:
 
 def make_estimate(
     sample: Sample,
-    family: str | type[FlipTransition] | None = None,
+    settings: Settings | None = None,
     *,
     context: Context | None = None,
     fraction_bins: int = 8,
     compare: bool = True,
     bootstrap: int = 0,
-    seed: int = 0,
-    **options: Any,
 ) -> Estimate:
     """Fit T(α), compare families, check calibration and confounding, and correct class fractions.
 
-    `family` may be "best", that of lowest AIC. Further options are those of `settings_for`.
+    The family may be "best", that of lowest AIC. The error of α is that of the context.
     """
     context, has_gold = context or Context(), sample.gold is not None
-    options |= {"seed": seed, "alpha_error": context.alpha_error}
+    settings = replace(settings or Settings(), alpha_error=context.alpha_error)
+    seed = settings.seed
     most = max(1, min(fraction_bins, sample.labels.size // _FEWEST_PER_BIN))
     with progress(3, "estimating T(α)", "steps") as steps:
         # With gold labels, intrinsic columns go into the check and the regression on gold labels.
-        fitted = replace(sample, intrinsic=None) if has_gold and options.get("method") in (None, "gold") else sample
+        fitted = replace(sample, intrinsic=None) if has_gold and settings.method in ("", "gold") else sample
         of_t = fitted if context.of_paths is None else context.of_paths
-        fit, families, scatter = _fitted(of_t, family, compare, bootstrap, options)
+        fit, families, scatter = _fitted(of_t, settings, compare, bootstrap)
         check = None if has_gold else _check_with_shown(sample, context.shown, seed)
         fit, calibrated = _with_findings(fit, families, check, sample, context)
         steps.update(1)
@@ -361,21 +360,21 @@ def _in_bins(sample: Sample, fit: TransitionFit, context: Context, bins: int, se
 
 
 def _fitted(
-    sample: Sample, family: Any, compare: bool, bootstrap: int, options: dict[str, Any]
+    sample: Sample, settings: Settings, compare: bool, bootstrap: int
 ) -> tuple[TransitionFit, FamilyComparison | None, dict[str, float]]:
     """Fit T(α), and the other families; also return the scatter of each parameter over bootstrap resamples, if any."""
-    families = None
+    families, family = None, settings.family
     if (compare and sample.n_classes == 2 and sample.asked is None) or family == "best":
         own = [] if family in (None, "best") else [family_of(family)]
         if sample.observables is not None:
             own.append(LogisticTransition)
         kinds = [*(one for one in own if one.family not in COMPARED), *map(family_of, COMPARED)]
-        families = compared(sample, kinds, **options)
+        families = compared(sample, kinds, settings)
         family = families.best if family == "best" else family
-    fit = solve(sample, settings_for(sample, family, **options))
+    fit = solve(sample, settings_for(sample, replace(settings, family=family)))
     if fit.family != "monotone" and not bootstrap:
         return fit, families, {}
-    again = with_bootstrap_errors(fit, bootstrap or _RESAMPLES, options["seed"])
+    again = with_bootstrap_errors(fit, bootstrap or _RESAMPLES, settings.seed)
     scatter = {name: again.stderr[name] for name in fit.values} if bootstrap else {}
     if fit.family == "monotone":  # the curvature gives no error where neighbouring knots are level
         return again, families, scatter

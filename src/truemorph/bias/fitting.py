@@ -20,10 +20,10 @@ from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.shifted import curve_space
 from truemorph.bias.curves.transitions import DISK, SMOOTH, Array, FlipTransition, Search, Space
-from truemorph.bias.mixture import DELTA, by_bins, by_likelihood, drift_range
+from truemorph.bias.mixture import by_bins, by_likelihood, drift_range
 from truemorph.bias.regression.curve import by_gold, gold_maximum
 from truemorph.bias.regression.paths import by_tree
-from truemorph.bias.result import Settings, TransitionFit
+from truemorph.bias.result import DELTA, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_whole
 from truemorph.errors import InputError
 from truemorph.questions import SMOOTH_OR_DISK, fraction_names
@@ -174,26 +174,18 @@ def fit_transition(
         gold_probability=gold_probability,
         weights=weights,
     )
-    fit = solve(sample, settings_for(sample, family, method, bins, false_disk, delta, knots, seed, alpha_error))
+    wanted = Settings(method or "", family, bins, false_disk, delta, knots, seed, alpha_error)
+    fit = solve(sample, settings_for(sample, wanted))
     if bootstrap:
         fit = with_bootstrap_errors(fit, bootstrap, seed)
     return replace(fit, findings=diagnose(fit).findings)
 
 
-def settings_for(
-    sample: Sample,
-    family: str | type[FlipTransition] | None = None,
-    method: str | None = None,
-    bins: int | None = None,
-    false_disk: float | str | None = None,
-    delta: float | None = DELTA,
-    knots: Any = 8,
-    seed: int = 0,
-    alpha_error: float = 0.0,
-) -> Settings:
+def settings_for(sample: Sample, wanted: Settings) -> Settings:
     """Choose the method and family by what a sample has, and check that they suit each other and the sample."""
+    method, family = wanted.method, wanted.family
     has = {"gold": sample.gold is not None, "conditional": sample.intrinsic is not None}
-    if method is None:
+    if not method:
         method = next((name for name, holds in has.items() if holds), "likelihood")
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
@@ -215,9 +207,9 @@ def settings_for(
         cls = family_of(family or (of_labels if sample.asked is None else "tree"))
     if cls is TreeTransition and method != "gold":
         raise InputError("T(alpha) of the paths through a decision tree needs gold labels (gold=)")
-    if false_disk is not None and cls is not None and not issubclass(cls, FlipTransition):
+    if wanted.false_disk is not None and cls is not None and not issubclass(cls, FlipTransition):
         raise InputError(f"{cls.family} fits all flip probabilities: remove false_disk")
-    return Settings(method, cls, bins, false_disk, delta, knots, seed, alpha_error)
+    return replace(wanted, method=method, family=cls)
 
 
 def solve(sample: Sample, settings: Settings) -> TransitionFit:

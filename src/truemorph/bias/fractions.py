@@ -42,7 +42,7 @@ def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
     alpha = sample.alpha
     try:
         alone = Sample(sample.labels, alpha, sample.classes, np.broadcast_to(1.0, alpha.size))
-        own = solve(alone, Settings("likelihood", RayleighTransition)).transition
+        own = solve(alone, Settings("likelihood", RayleighTransition, delta=None)).transition
     except InputError:
         return []
     grid = np.geomspace(max(alpha[alpha > 0].min() / 10, 1e-6), 10 * alpha.max(), 2000)

@@ -42,7 +42,7 @@ _ROUGH = 20_000
 RIDGE = 1e-3
 _FEWEST_BINS = 12
 # Default of δ; trends are fitted to this many bins of α, or, given intrinsic columns, to this many galaxies.
-DELTA, _GROUPS, _PART = 0.5, 256, 10_000
+_GROUPS, _PART = 256, 10_000
 # Fraction of the first class with a false label that the range allows, where none is assumed.
 FALSE_LABELS = 0.03
 # Trends under which such labels, and errors of α, are tried.

@@ -33,15 +33,19 @@ SIGNIFICANT_GAIN = 1.92
 REJECTED = 10.0
 
 
+# Trends of class fractions that ranges span, unless told otherwise.
+DELTA = 0.5
+
+
 @dataclass(frozen=True)
 class Settings:
     """How T(α) is fitted to a sample."""
 
-    method: str
-    family: Any  # class of the family; None for that of lowest AIC among candidates with a formula
+    method: str = ""  # empty: by what the sample has (`settings_for`)
+    family: Any = None  # class of the family, or its name; None for that of lowest AIC among candidates with a formula
     bins: int | None = None  # of "binned"; None for `bins_of_64`
     false_disk: float | str | None = None  # fixed p(ỹ = disk | y = smooth), "fit", or None for the default
-    delta: float | None = None  # trends of class fractions that the range spans without gold labels
+    delta: float | None = DELTA  # trends of class fractions that the range spans without gold labels
     knots: Any = 8  # of "monotone"
     seed: int = 0
     alpha_error: float = 0.0  # relative error of α, for the range

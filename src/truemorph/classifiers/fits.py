@@ -8,21 +8,23 @@ from typing import Any
 
 from truemorph.bias.checks.diagnosis import diagnose
 from truemorph.bias.fitting import settings_for, solve
-from truemorph.bias.result import TransitionFit
+from truemorph.bias.result import Settings, TransitionFit
 from truemorph.catalogs.selected import rows_of
 from truemorph.findings import unique
 from truemorph.tables import CatalogTable
 
+_RAYLEIGH = Settings(family="rayleigh")
+
 
 def fit_catalogue(
-    catalogue: CatalogTable, *, where: Iterable[str] = (), **options: Any
+    catalogue: CatalogTable, settings: Settings = _RAYLEIGH, where: Iterable[str] = ()
 ) -> tuple[TransitionFit, dict[str, Any]]:
     """Fit T(α) to a catalogue's labels; also return the fit as it is written to a file.
 
-    `where` has conditions that select rows; `options` are those of `settings_for`, for Rayleigh's family by default.
+    `where` has conditions that select rows.
     """
     sample, context = rows_of(catalogue, where=where)
-    fit = solve(sample, settings_for(sample, **{"family": "rayleigh", **options}))
+    fit = solve(sample, settings_for(sample, settings))
     fit = replace(fit, findings=diagnose(fit).findings)
     findings = [one.to_dict() for one in unique(context.findings, fit.findings)]
     return fit, fit.to_dict() | dict(context.about) | {"findings": findings}

@@ -23,7 +23,7 @@ from truemorph.arguments import (
 from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.files import check_fit_name
 from truemorph.bias.methods import method_for
-from truemorph.bias.mixture import DELTA
+from truemorph.bias.result import DELTA, Settings
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
 from truemorph.catalogs.paths import asked_of, kind_of, root_of
@@ -154,18 +154,14 @@ def estimate_transition(
         alpha_error=alpha_error,
         others=joined,
     )
+    settings = Settings(chosen, family, bins, false_disk, DELTA if delta is None else delta, seed=seed)
     estimate = make_estimate(
         sample,
-        family,
+        settings,
         context=context,
         fraction_bins=fraction_bins,
         compare=compare is not False,
         bootstrap=bootstrap or 0,
-        seed=seed,
-        method=chosen,
-        delta=DELTA if delta is None else delta,
-        false_disk=false_disk,
-        bins=bins,
     )
     if out is not None:
         estimate.write(out)

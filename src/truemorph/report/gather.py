@@ -14,6 +14,7 @@ import polars as pl
 from truemorph.bias.curves.transitions import DISK, Transition
 from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.likelihood import observables_of, posterior
+from truemorph.bias.result import Settings
 from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet
 from truemorph.catalogs.sampling import TEST
@@ -151,7 +152,7 @@ def _shown_estimate(
     for gold in (*offered, None):
         try:
             sample, context = rows_of(catalogue, gold=gold, where=options.where, intrinsic=options.intrinsic)
-            made = make_estimate(sample, context=context, fraction_bins=FIFTHS, seed=options.seed)
+            made = make_estimate(sample, Settings(seed=options.seed), context=context, fraction_bins=FIFTHS)
             return ShownEstimate(made, f"made by this report{' with the gold labels' if gold else ''}"), findings
         except InputError as problem:
             what = "T(α) could not be estimated with the gold labels" if gold else "T(α) could not be estimated"

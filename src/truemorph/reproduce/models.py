@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.files import write_fit
+from truemorph.bias.result import Settings
 from truemorph.catalogs.sampling import TRAIN, UNUSED
 from truemorph.classifiers.fits import fit_catalogue
 from truemorph.classifiers.train import NOT_THE_RESULT, train_on_catalogue
@@ -45,27 +47,27 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     """Fit θ of DDB with the paper's estimator on the training set (section 2.3.3), and with others for comparison."""
     catalogue = work.catalogue()
     training = int((catalogue.frame["split"] == TRAIN).sum())
-    fit, described = fit_catalogue(catalogue, method="binned", where=_TRAINING_ROWS)
+    fit, described = fit_catalogue(catalogue, Settings("binned", "rayleigh"), _TRAINING_ROWS)
     write_fit(described, fit.plot().figure, folder / FIT)
 
-    likelihood = {"method": "likelihood", "where": _TRAINING_ROWS}
-    others: list[tuple[str, CatalogTable, dict[str, Any]]] = [
-        (_UNWEIGHTED, catalogue, likelihood),
-        ("the same, all galaxies", catalogue, {"method": "likelihood"}),
+    likelihood = Settings("likelihood", "rayleigh", delta=None)  # only θ is compared
+    others: list[tuple[str, CatalogTable, Settings, Sequence[str]]] = [
+        (_UNWEIGHTED, catalogue, likelihood, _TRAINING_ROWS),
+        ("the same, all galaxies", catalogue, likelihood, ()),
     ]
     for n in (one for one in _PER_BIN if training // one > 4):
-        bins_of_n = {"method": "binned", "bins": training // n, "where": _TRAINING_ROWS}
-        others.append((f"{training // n:,} bins of {n:,}", catalogue, bins_of_n))
+        bins_of_n = replace(likelihood, method="binned", bins=training // n)
+        others.append((f"{training // n:,} bins of {n:,}", catalogue, bins_of_n, _TRAINING_ROWS))
     changed = {_WEIGHTED: pl.col("draw_weight").alias("sampling_weight")}
     if "psfWidth_r_best" in catalogue.frame.columns:
         changed["likelihood, best PSF of all fields"] = BEST_ALPHA.alias("alpha")
     for how, column in changed.items():
         frame = catalogue.frame.with_columns(column).drop_nulls("alpha")
-        others.append((how, replace(catalogue, frame=frame), likelihood))
+        others.append((how, replace(catalogue, frame=frame), likelihood, _TRAINING_ROWS))
     compared = []
-    for how, rows, settings in others:
+    for how, table, settings, where in others:
         with suppress(InputError):
-            found = fit_catalogue(rows, **settings, delta=None)[1]  # only θ is compared
+            found = fit_catalogue(table, settings, where)[1]
             compared.append({"how": how, "theta": found["parameters"]["theta"], "stderr": found["stderr"].get("theta")})
     return {
         "theta": described["parameters"]["theta"],

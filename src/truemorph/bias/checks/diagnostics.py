@@ -192,16 +192,16 @@ def compare_families(
     kinds = [family_of(one) for one in families]
     if all(issubclass(one, FlipTransition) for one in kinds):
         given.setdefault("classes", SMOOTH_OR_DISK)
-    return compared(Sample.of(labels, alpha, **given), kinds, **options)
+    return compared(Sample.of(labels, alpha, **given), kinds, Settings(**options))
 
 
-def compared(sample: Sample, families: Sequence[Any], **options: Any) -> FamilyComparison:
-    """Fit several families to a sample (see `compare_families`); options are those of `settings_for`."""
+def compared(sample: Sample, families: Sequence[Any], settings: Settings) -> FamilyComparison:
+    """Fit several families to a sample (see `compare_families`)."""
     fits: dict[str, TransitionFit] = {}
     failed: dict[str, str] = {}
     for cls in dict.fromkeys(families):
         try:
-            fits[cls.family] = solve(sample, settings_for(sample, cls, **{**options, "delta": None}))
+            fits[cls.family] = solve(sample, settings_for(sample, replace(settings, family=cls, delta=None)))
         except InputError as problem:
             failed[cls.family] = str(problem)
     if not fits:
@@ -268,7 +268,7 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
             if has_gold and not shown and fit.sample.n_classes == 2 and fit.sample.asked is None:
                 labels = replace(fit.sample, gold=None, probability=None)
                 p_value, apart, curved = _left_out(
-                    labels, Settings("likelihood", fit.settings.family), name, values, known
+                    labels, Settings("likelihood", fit.settings.family, delta=None), name, values, known
                 )
                 if p_value < level and _classes_depend_on(values[rows], fit.sample.take(rows)) < level:
                     continue
