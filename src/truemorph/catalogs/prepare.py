@@ -142,17 +142,15 @@ def prepare(
     `cut` makes the images of the galaxies that are kept, if they are not in a folder.
     """
     joined, kind = read_tables(table, **described)
-    source, name = joined.table, joined.name
-    conditions = [where] if isinstance(where, str) else list(where)
-    mapped = apply_mapping(source, kind, table_name=name, own=joined.own)
-    tree = _tree(kind, name, questions)
-    has_more = len(kind.classes) > 2
+    name, conditions = joined.name, [where] if isinstance(where, str) else list(where)
+    mapped = apply_mapping(joined.table, kind, table_name=name, own=joined.own)
+    tree, has_more = _tree(kind, name, questions), len(kind.classes) > 2
     check_required(mapped, has_more)
     derived = _derived(mapped, kind.cosmology or physical.COSMOLOGY)
     mapped = replace(mapped, columns=mapped.columns | derived)
     alpha = _alpha(mapped, psf)
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
-    named = source.frame.with_columns(**mapped.cleaned)
+    named = joined.table.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
     votes, of_votes = None, list[Finding]()
     if has_more:
@@ -166,12 +164,7 @@ def prepare(
     else:
         root, paths, of_images = cut(galaxies.with_columns(object_id=ids))
     split, weights, drawing = _draw(labels[kept], ids.to_list(), mapped.frame.filter(kept), paths, kind, seed)
-    total = None if (every := _total(mapped)) is None else every[kept]
-    asked, of_questions = dict[str, Any](), list[Finding]()
-    for question in questions:
-        columns, more = path_columns(galaxies, tree, question, total, name)
-        asked |= columns.to_dict()
-        of_questions += more
+    asked, of_questions = _answers(galaxies, tree, questions, mapped, kept, name)
     made = {
         "object_id": as_ids(ids, name),
         "image": pl.Series(paths, dtype=pl.String),
@@ -197,23 +190,24 @@ def prepare(
     }
     found += [] if has_more or kind.definition or described.get("about") else [_not_defined(kind)]
     catalogue = _catalogue(mapped, kept, made, metadata)
-    return Preparation(
-        catalogue,
-        funnel.dropped(),
-        funnel.steps(),
-        unique(
-            joined.findings,
-            mapped.findings,
-            selection,
-            about_votes,
-            check_sizes(mapped, kept),
-            of_images,
-            drawing,
-            found,
-            repeated_positions(catalogue.frame, name),
-        ),
-        {str(file): origin(file) for file in joined.files},
-    )
+    of_rows = [*about_votes, *check_sizes(mapped, kept), *of_images, *drawing, *found]
+    of_rows += repeated_positions(catalogue.frame, name)
+    findings = unique(joined.findings, mapped.findings, selection, of_rows)
+    origins = {str(file): origin(file) for file in joined.files}
+    return Preparation(catalogue, funnel.dropped(), funnel.steps(), findings, origins)
+
+
+def _answers(
+    galaxies: pl.DataFrame, tree: Tree, questions: Sequence[str], mapped: Mapped, kept: np.ndarray, name: str
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Return columns of labels and votes of questions, and findings about them."""
+    total = None if (every := _total(mapped)) is None else every[kept]
+    answers, findings = dict[str, Any](), list[Finding]()
+    for question in questions:
+        columns, about = path_columns(galaxies, tree, question, total, name)
+        answers |= columns.to_dict()
+        findings += about
+    return answers, findings
 
 
 def _read_from(tree: Tree, frame: pl.DataFrame) -> tuple[str, ...]:

@@ -304,6 +304,18 @@ def _of_label(
     return _Prediction(label, np.column_stack([1 - predicted, predicted]), (counted,), gold, {"classes": classes})
 
 
+def _predicted(
+    catalogue: CatalogTable,
+    asked: Asked | None,
+    p: np.ndarray | None,
+    curve: FittedCurve | None,
+    observables: Sequence[str],
+) -> _Prediction:
+    if asked is None:
+        return _of_label(catalogue, p, curve, observables)
+    return _of_question(catalogue, asked, curve, observables)
+
+
 def make_plan(
     catalogue: CatalogTable,
     error: float = 0.03,
@@ -329,13 +341,9 @@ def make_plan(
     _check_sources(asked, purpose, p, observables)
     if len(names) > 2:
         raise InputError(f"fractions are wanted in bins of one column, or of two (`by`); got {by!r}")
-    if asked is None:
-        wanted = _of_label(catalogue, p, curve, observables)
-    else:
-        wanted = _of_question(catalogue, asked, curve, observables)
+    wanted = _predicted(catalogue, asked, p, curve, observables)
     label, alpha, predicted = wanted.label, frame["alpha"].to_numpy(), wanted.probabilities
-    image = frame["image"] if "image" in frame.columns else pl.repeat(None, label.size, dtype=pl.String, eager=True)
-    able = image.is_not_null().to_numpy() | (image.count() == 0)  # images may be named after the ids
+    image, able = _images(frame)
     before, labelled = _earlier(frame, None if asked is None else asked.question)
     rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
     columns = numeric_columns(frame, names, source)
@@ -386,6 +394,12 @@ def make_plan(
     repeats = int(np.ceil(_REPEATED * chosen.size))
     findings = (*catalogue.findings, *missing_in(frame, names, source), *_who_is_left_out(frame, asked, able, pilot))
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), _compared(strata), repeats, about, findings)
+
+
+def _images(frame: pl.DataFrame) -> tuple[pl.Series, np.ndarray]:
+    """Return names of images, and which galaxies can be labelled: all, if images are named after the ids."""
+    image = frame["image"] if "image" in frame.columns else pl.repeat(None, frame.height, dtype=pl.String, eager=True)
+    return image, image.is_not_null().to_numpy() | (image.count() == 0)
 
 
 def _first_of_each(stratum: np.ndarray, drawn: np.ndarray, seed: int) -> np.ndarray:
