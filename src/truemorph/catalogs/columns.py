@@ -45,11 +45,15 @@ NAMED: dict[str, NamedColumn] = {
     "image": NamedColumn("image file, relative to the folder image_root in the metadata", kind="file"),
     "label": NamedColumn("observed label: 0 or 1, for the first or second class", kind="label", argument="label"),
     "hart_label": NamedColumn("label by the debiased votes of Hart et al. (2016): 0 or 1", kind="label"),
-    "smooth_fraction": NamedColumn('fraction of votes for "smooth"', argument="smooth"),
-    "disk_fraction": NamedColumn('fraction of votes for "features or disk"', argument="disk"),
+    "smooth_fraction": NamedColumn("fraction of votes for the first class, such as smooth", argument="smooth"),
+    "disk_fraction": NamedColumn("fraction of votes for the second class, such as features or disk", argument="disk"),
     "artefact_fraction": NamedColumn('fraction of votes for "star or artefact"', argument="artifact"),
-    "smooth_votes": NamedColumn('number of votes for "smooth"', kind="count", argument="smooth", limits=_COUNTS),
-    "disk_votes": NamedColumn('number of votes for "features or disk"', kind="count", argument="disk", limits=_COUNTS),
+    "smooth_votes": NamedColumn(
+        "number of votes for the first class, such as smooth", kind="count", argument="smooth", limits=_COUNTS
+    ),
+    "disk_votes": NamedColumn(
+        "number of votes for the second class, such as features or disk", kind="count", argument="disk", limits=_COUNTS
+    ),
     "artefact_votes": NamedColumn(
         'number of votes for "star or artefact"', kind="count", argument="artifact", limits=_COUNTS
     ),
