@@ -33,9 +33,9 @@ def label_column(question: str) -> str:
     return f"label_{slug(question)}"
 
 
-def gold_column(question: str, kind: str = "gold") -> str:
-    """Return the name of a catalogue's column of gold labels of a question, or another `kind` beside it."""
-    return f"{kind}_{slug(question)}"
+def gold_column(question: str | None, kind: str = "gold") -> str:
+    """Return the name of a catalogue's column of gold labels of a question (None: of the label), or `kind` of it."""
+    return kind if question is None else f"{kind}_{slug(question)}"
 
 
 def vote_column(question: str, answer: str) -> str:

@@ -95,6 +95,7 @@ def rows_of(
     """
     source, conditions = str(catalogue.path or "catalogue"), list(where)
     asked = asked_of(catalogue, question)
+    of = None if asked is None else asked.question
     if asked is not None and gold is None:
         raise InputError(_why_no_number(catalogue, asked))
     if gold is None and (votes := [one for one in intrinsic if one in {*FRACTIONS, *VOTES} or names_votes(one)]):
@@ -115,7 +116,7 @@ def rows_of(
         "observables": {name: columns[name] for name in observables} or None,
     }
     given |= {
-        name: planned(frame, gold, name if asked is None else gold_column(asked.question, name))
+        name: planned(frame, gold, gold_column(of, name))
         for name in ("gold_probability", "gold_uncertain")
     }
     if asked is None:
@@ -128,7 +129,6 @@ def rows_of(
         sample, known = _sample_of_answers(frame, asked, read, given, others, source)
     about = _about(catalogue, asked, read, conditions, intrinsic, observables, others)
     if read is not None:
-        of = None if asked is None else asked.question
         findings += [*read.findings, *images_of_gold(catalogue.metadata, str(gold), of)]
     if asked is None:
         findings += _of_label(catalogue, frame, known["shown"], gold, str(about["definition"]))

@@ -267,7 +267,7 @@ class GoldImport(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        uncertain = "gold_uncertain" if self.question is None else gold_column(self.question, "gold_uncertain")
+        uncertain = gold_column(self.question, "gold_uncertain")
         counts = self.classes
         return plain(
             {

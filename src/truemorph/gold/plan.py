@@ -428,7 +428,7 @@ def _who_is_left_out(frame: pl.DataFrame, asked: Asked | None, able: np.ndarray,
         lacking = f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label"
         message = f"{lacking}, so results hold for the others only."
         findings.append(Finding("galaxies-left-out", "note", message, "Check why their images are missing."))
-    column = "gold_probability" if asked is None else gold_column(asked.question, "gold_probability")
+    column = gold_column(None if asked is None else asked.question, "gold_probability")
     if pilot.size and column not in frame.columns:
         message = (
             f"{pilot.size:,} galaxies have gold labels without a probability of selection. They are taken as a random "
@@ -467,7 +467,7 @@ def _check_wanted(source: str, error: float, budget: int | None, column: np.ndar
 def _earlier(frame: pl.DataFrame, question: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Probability of selection before this plan, and which galaxies have a gold label in hand; shapes (N,)."""
     kinds = ("gold", "gold_probability", "gold_uncertain")
-    gold, probability, uncertain = kinds if question is None else (gold_column(question, one) for one in kinds)
+    gold, probability, uncertain = (gold_column(question, kind) for kind in kinds)
     if gold not in frame.columns:
         return np.zeros(frame.height), np.zeros(frame.height, dtype=bool)
     labelled = frame[gold].is_not_null()
