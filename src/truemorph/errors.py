@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 
 class TruemorphError(Exception):
@@ -87,3 +88,10 @@ def nearest(name: str, existing: Sequence[str], what: str = "columns") -> str:
     more = [f"and {len(existing) - 12} more"] if len(existing) > 12 else []
     shown = [by_case[c] for c in close] or [*list(existing)[:12], *more]
     return f"nearest: {', '.join(shown)}" if close else f"{what} are: {', '.join(shown)}"
+
+
+def check_used(by: str, is_given: bool, **options: Any) -> None:
+    """Refuse options that change nothing, because another one `by` which they are used is not given."""
+    unused = [f"`{name}`" for name, value in options.items() if value not in (None, (), "")]
+    if unused and not is_given:
+        raise InputError(f"{' and '.join(unused)} would change nothing without `{by}`; give that, too, or leave it out")

@@ -115,10 +115,7 @@ def rows_of(
         "intrinsic": np.stack([columns[name] for name in intrinsic], axis=1) if intrinsic else None,
         "observables": {name: columns[name] for name in observables} or None,
     }
-    given |= {
-        name: planned(frame, gold, gold_column(of, name))
-        for name in ("gold_probability", "gold_uncertain")
-    }
+    given |= {name: planned(frame, gold, gold_column(of, name)) for name in ("gold_probability", "gold_uncertain")}
     if asked is None:
         sample, known = _sample_of_labels(catalogue, frame, read, given, others)
     else:

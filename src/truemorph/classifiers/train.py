@@ -363,6 +363,8 @@ def _check(run: RunConfig, has_transition: bool) -> None:
     given = [f"`{name}`" for name, holds in ways.items() if holds]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
+    if given and run.where:
+        raise InputError(f"`where` selects galaxies to fit T(α) to, and {given[0]} leaves nothing to fit; leave it out")
 
 
 def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Problems]:

@@ -55,7 +55,7 @@ from truemorph.tables import CatalogTable, to_astropy, write_table
 def plan_gold(
     catalogue: Table,
     *,
-    error: float = 0.03,
+    error: float | None = None,
     budget: AtLeastOne | None = None,
     bins: AtLeastOne = 8,
     labels: Table | None = None,
@@ -77,9 +77,9 @@ def plan_gold(
     ----------
     catalogue : path or table
         Prepared catalogue.
-    error : float
-        Wanted standard error of the fraction of the second class (such as the disk fraction), the largest over the bins
-        of α; for the bias curve, that of the flip probability where it is one half.
+    error : float, optional
+        Wanted standard error, by default 0.03, of the fraction of the second class (such as the disk fraction), the
+        largest over the bins of α; for the bias curve, that of the flip probability where it is one half.
     budget : int, optional
         Number of galaxies to label, instead of an error.
     bins : int
@@ -118,6 +118,9 @@ def plan_gold(
     >>> 300 <= plan.selected.height <= 320
     True
     """
+    if error is not None and budget is not None:
+        raise InputError("a plan is for an `error` or for a `budget` of labels; give one of them")
+    error = 0.03 if error is None else error
     table = read_catalogue(catalogue)
     p = None if labels is None else _probabilities(table, labels)
     read = estimate if estimate is None or isinstance(estimate, Estimate) else Estimate.read(estimate)

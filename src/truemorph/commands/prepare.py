@@ -15,7 +15,7 @@ from truemorph.catalogs.crossmatch import Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping, recognised_tree
 from truemorph.catalogs.paths import answers_inside, count_experts, flat_tree, root_columns
 from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
-from truemorph.errors import InputError
+from truemorph.errors import InputError, check_used
 from truemorph.findings import unique
 from truemorph.images.tiles import open_tiles, write_cutouts
 from truemorph.questions import packaged_trees, read_tree
@@ -51,7 +51,7 @@ def prepare_catalogue(
     mapping: Described | None = None,
     join: Joins = (),
     match: Joins = (),
-    within: float = 2.0,
+    within: float | None = None,
     nearest: Joins = (),
     id: str | None = None,
     smooth: str | None = None,
@@ -104,8 +104,8 @@ def prepare_catalogue(
         Tables to add by object id, FILE or FILE=COLUMN (repeatable).
     match : sequence of str, path, table or Join
         Tables to add by position, FILE or FILE=RA,DEC (repeatable).
-    within : float
-        Largest separation for match, arcsec.
+    within : float, optional
+        Largest separation for match, arcsec; default 2.
     nearest : sequence of str, path, table or Join
         Tables of which each galaxy takes the nearest row within a degree, such as the PSF at positions on the sky or of
         each tile, FILE or FILE=RA,DEC (repeatable).
@@ -193,6 +193,8 @@ def prepare_catalogue(
     >>> prepared.catalogue.frame["label"].to_list()
     [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
     """
+    check_used("tiles", tiles is not None, bands=bands, size=size, zero_point=zero_point)
+    check_used("match", bool(match), within=within)
     named = {"object_id": id, "smooth": smooth, "disk": disk, "artefact": artifact, "label": label, "radius": radius}
     named |= {"alpha": alpha}
     options: dict[str, Any] = {
@@ -200,7 +202,7 @@ def prepare_catalogue(
         "mapping": mapping,
         "joins": [
             *join,
-            *(read_join(one, "sky", within) for one in match),
+            *(read_join(one, "sky", 2.0 if within is None else within) for one in match),
             *(read_join(one, "nearest") for one in nearest),
         ],
         "columns": {**(columns or {}), **{name: column for name, column in named.items() if column is not None}},

@@ -25,7 +25,7 @@ from truemorph.catalogs.paths import vote_column, votes_at_gates
 from truemorph.catalogs.positions import position_columns
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
 from truemorph.classifiers.engines import Engine, Precision, engine_for
-from truemorph.errors import InputError
+from truemorph.errors import InputError, check_used
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import ahead
 from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
@@ -250,8 +250,7 @@ def _survey(
 ) -> tuple[Tiles | None, str]:
     """Open tiles, by default with the bands and the size of cut-outs that the model was trained on."""
     if tiles is None:
-        if bands or size:
-            raise InputError("`bands` and `size` are those of cut-outs of tiles; give `tiles`")
+        check_used("tiles", False, bands=bands, size=size, zero_point=zero_point)
         return None, ""
     if not model.uses_images:
         raise InputError("this model uses columns, not images; leave out `tiles`")
