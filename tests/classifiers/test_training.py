@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+from contextlib import suppress
 
 import numpy as np
 import polars as pl
@@ -85,7 +86,11 @@ def test_a_flipped_bit_in_a_model_is_refused(model_folder, tmp_path, name):
     checksums = places[places > content.find(b'"sha256"')] if name == "config.json" else []
     for place in [*rng.choice(places, 40), *checksums]:
         flipped = bytes([content[place] ^ (1 << rng.integers(5))])
-        (copy / name).write_bytes(content[:place] + flipped + content[place + 1 :])
+        changed = content[:place] + flipped + content[place + 1 :]
+        with suppress(ValueError):  # another last digit may be the same number
+            if json.loads(changed) == json.loads(content):
+                continue
+        (copy / name).write_bytes(changed)
         with pytest.raises((CheckpointError, InputError)):
             load(copy)
 
