@@ -55,13 +55,13 @@ class Entry:
 
     def sources(self):
         """Files and folders of the repository on which the numbers depend."""
-        files = [one for one in self.needs if not one.startswith("..") and git("ls-files", one)]
+        files = [need for need in self.needs if not need.startswith("..") and git("ls-files", need)]
         return ["src", f"benchmarks/{self.command.split()[0]}", *files]
 
     def obstacles(self):
         """What is needed and not there."""
-        absent = [one for one in self.needs if not (ROOT / one).exists()]
-        absent += [one for one in self.packages if find_spec(one) is None]
+        absent = [need for need in self.needs if not (ROOT / need).exists()]
+        absent += [package for package in self.packages if find_spec(package) is None]
         return absent + [one for one in re.findall(r"\$\w+", self.command) if one[1:] not in os.environ]
 
     def is_current(self, since):
@@ -170,7 +170,9 @@ def succeeds(*words):
 def machine():
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     found = dict(line.replace("\t", "").split(": ", 1) for line in reversed(lines) if ": " in line)
-    able = [one.upper().replace("_", "-") for one in INSTRUCTIONS if one in found["flags"].split()]
+    able = [
+        instruction.upper().replace("_", "-") for instruction in INSTRUCTIONS if instruction in found["flags"].split()
+    ]
     cores = len(os.sched_getaffinity(0))
     return f"{cores} core{'s' * (cores > 1)} of {found['model name']} ({', '.join(able)})"
 

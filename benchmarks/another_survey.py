@@ -53,7 +53,7 @@ def enlarged(images, part):
     side = images.shape[1]
     first = round(side * (1 - part) / 2)
     box = (first, first, side - first, side - first)
-    return np.stack([np.asarray(Image.fromarray(one).resize((side, side), box=box)) for one in images])
+    return np.stack([np.asarray(Image.fromarray(image).resize((side, side), box=box)) for image in images])
 
 
 class Survey:

@@ -101,7 +101,7 @@ def zoobot(folder):
             str(folder / f"{kind}-gold"), max_epochs=100, accelerator="cpu", patience=10, enable_progress_bar=False,
             num_sanity_val_steps=0, log_every_n_steps=1,
         )  # fmt: skip
-        tuner.callbacks = [one for one in tuner.callbacks if type(one).__name__ != "LearningRateMonitor"]
+        tuner.callbacks = [callback for callback in tuner.callbacks if type(callback).__name__ != "LearningRateMonitor"]
         tuner.fit(model, data)
         best = torch.load(tuner.checkpoint_callback.best_model_path, weights_only=False)["state_dict"]
         model.load_state_dict(best)
@@ -121,19 +121,19 @@ def write_for_zoobot(world, folder):
     columns = {}
     for question in asked.questions:
         counts = world.votes.counts[question.name]
-        columns |= {f"{question.name}_{one}": k for one, k in zip(question.answers, counts.T, strict=True)}
+        columns |= {f"{question.name}_{answer}": k for answer, k in zip(question.answers, counts.T, strict=True)}
     ids = [str(number) for number in range(world.truth.size)]
     files = [str(folder / f"{one}.png") for one in ids]
     for file, image in zip(files, world.images, strict=True):
         Image.fromarray(image).save(file)
     table = pl.DataFrame({"id_str": ids, "file_loc": files, "split": world.split, "gold": world.gold, **columns})
     table.write_csv(folder / "table.csv")
-    after = {one.name: next(iter(one.asked_after), None) for one in asked.questions}
-    gates = {answer: f"{one.name}_{answer}" for one in asked.questions for answer in one.answers}
+    after = {question.name: next(iter(question.asked_after), None) for question in asked.questions}
+    gates = {answer: f"{question.name}_{answer}" for question in asked.questions for answer in question.answers}
     about = {
         "seed": world.seed,
         "classes": len(asked.classes),
-        "questions": {one.name: [f"_{answer}" for answer in one.answers] for one in asked.questions},
+        "questions": {question.name: [f"_{answer}" for answer in question.answers] for question in asked.questions},
         "dependencies": {name: gates[answer] if answer else None for name, answer in after.items()},
     }
     (folder / "about.json").write_text(json.dumps(about))
@@ -145,7 +145,7 @@ def mean_votes(world, folder, kind):
 
     counts, reached = {}, {}
     for question in world.votes.asked.questions:
-        names = [f"{question.name}_{one}" for one in question.answers]
+        names = [f"{question.name}_{answer}" for answer in question.answers]
         draws = [pl.read_csv(folder / f"{kind}-{number}.csv").select(names).to_numpy() for number in range(SEVERAL)]
         fractions = np.mean([one / one.sum(axis=1, keepdims=True) for one in draws], axis=0)
         asked = sum(reached[one] for one in question.asked_after) if question.asked_after else 40.0
@@ -159,7 +159,7 @@ def with_gold_labels(world, votes, seed):
     from question_fractions import Case, draw
 
     rows, asked = world.scored, world.votes.asked
-    own = replace(votes, counts={name: one[rows] for name, one in votes.counts.items()})
+    own = replace(votes, counts={name: count[rows] for name, count in votes.counts.items()})
     # Classes of the question: 0 where it does not apply.
     of_class = np.array([0 if one not in world.classes else 1 + world.classes.index(one) for one in asked.classes])
     case = Case(

@@ -30,7 +30,7 @@ SHOWN |= {"spiral arms": "spiral arms, of those who were asked"}
 def scored(transition, votes, argument, classes, answer, rows, groups):
     """Log-likelihood per image at the question of an answer, and rms error of its fraction in each set of groups."""
     asked = transition.asked
-    at = next(q for q, one in enumerate(asked.questions) if answer in one.answers)
+    at = next(q for q, question in enumerate(asked.questions) if answer in question.answers)
     counts, mean = votes.counts[asked.questions[at].name], np.exp(transition.log_answers(argument, votes=True)[at])
     rho, of_class = np.array(transition.overdispersion[at]), (np.arange(len(classes)), classes)
     likelihood = dirichlet_multinomial(counts[:, None].astype(float), mean, (1 - rho) / rho)[of_class]

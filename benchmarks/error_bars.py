@@ -393,7 +393,7 @@ def numbers(results):
     """Rms of errors, mean of the rest, and of bins the lowest mean."""
     found = {}
     for key in results[0]:
-        values = np.array([one[key] for one in results], dtype=float)
+        values = np.array([result[key] for result in results], dtype=float)
         if key.endswith("error"):
             found[key.replace("error", "rms")] = np.sqrt(np.mean(values**2))
         else:

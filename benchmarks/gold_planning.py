@@ -85,7 +85,7 @@ def header(*cells):
 
 
 def stacked(results):
-    return {key: np.array([one[key] for one in results]) for key in results[0]}
+    return {key: np.array([result[key] for result in results]) for key in results[0]}
 
 
 def experts(data, draws=20):
@@ -119,9 +119,9 @@ def experts(data, draws=20):
         for n in NUMBERS:
             results = [stacked([result[method] for result in found[name, n]]) for method in methods]
             cells = (
-                f"{rms(one['error']):.3f} ({largest(one['error']):.3f}); {one['covered'].mean():.2f}, "
-                f"{one['width'].mean():.3f}"
-                for one in results
+                f"{rms(result['error']):.3f} ({largest(result['error']):.3f}); {result['covered'].mean():.2f}, "
+                f"{result['width'].mean():.3f}"
+                for result in results
             )
             row(name, f"{counts[n]:,}", *cells)
     print("\n## gold_saved")
@@ -131,7 +131,7 @@ def experts(data, draws=20):
     )  # fmt: skip
     for name in truths:
         errors = {
-            (method, n): np.array([one[method]["error"] for one in results])
+            (method, n): np.array([result[method]["error"] for result in results])
             for (of, n), results in found.items()
             for method in results[0]
             if of == name

@@ -75,7 +75,7 @@ def main(galaxies, catalogue, *folders):
         pixels = np.concatenate([some.pixels for some in galaxies_of(frame, image_folder(table))(model.config)])
         for name, cells in list(GradCam(model).layers.items())[1:]:
             numbers = scores(model, name, pixels)
-            row = " ".join(f"{one:{width}.2f}" for one, width in zip(numbers, (7, 7, 7, 8, 7), strict=True))
+            row = " ".join(f"{number:{width}.2f}" for number, width in zip(numbers, (7, 7, 7, 8, 7), strict=True))
             print(f"{Path(folder).name:16} {name:7} {cells:5} {row}", flush=True)
 
 

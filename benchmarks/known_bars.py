@@ -148,10 +148,10 @@ def of_zoobot(design, votes):
 
     def loss(values):
         concentration = 1 + 100 * torch.sigmoid(values)
-        return -sum(dirichlet_multinomial(counts[:, one], concentration[:, one]) for one in parts).mean()
+        return -sum(dirichlet_multinomial(counts[:, part], concentration[:, part]) for part in parts).mean()
 
     concentration = 1 + 100 / (1 + np.exp(-regressed(design, counts.shape[1], loss)))
-    disk, face, bar = (concentration[:, one] / concentration[:, one].sum(axis=1, keepdims=True) for one in parts)
+    disk, face, bar = (concentration[:, part] / concentration[:, part].sum(axis=1, keepdims=True) for part in parts)
     p = np.zeros((len(bar), len(ASKED.classes)))
     p[:, [NO_BAR, BAR]] = bar * (disk[:, 1] * face[:, 1])[:, None]
     return p
@@ -163,9 +163,9 @@ def trees(seeds):
         rows = {}
         for seed in range(seeds):
             galaxies, table = simulate_survey(GALAXIES, seed, world=world, confounded=False)
-            columns = [one for one in table.columns if one.endswith("_count")]
-            values = {one: table[one].cast(pl.Float64).to_numpy() for one in columns}
-            gates = [one.name for one in ASKED.questions]
+            columns = [column for column in table.columns if column.endswith("_count")]
+            values = {column: table[column].cast(pl.Float64).to_numpy() for column in columns}
+            gates = [question.name for question in ASKED.questions]
             votes = Votes.from_columns(ASKED.tree, "bar", ASKED.tree.columns(gates, columns), values, None)
             votes = replace(votes, asked=ASKED)
             truth = np.array([ASKED.classes.index(one) for one in table["truth_bar"]])
@@ -217,10 +217,10 @@ def trees(seeds):
 def gz2_votes(name):
     """Votes of Galaxy Zoo 2 for the question, and the table, of a file."""
     table = pl.read_parquet(SHARED / name)
-    gates = [one.name for one in ASKED.questions]
+    gates = [question.name for question in ASKED.questions]
     found = ASKED.tree.columns(gates, table.columns)
     names = [one for some in found.columns.values() for one in some]
-    values = {one: table[one].cast(pl.Float64).fill_null(np.nan).to_numpy() for one in names}
+    values = {name: table[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in names}
     total = table["total_classifications"].cast(pl.Float64).to_numpy()
     votes = Votes.from_columns(ASKED.tree, "bar", found, values, total)
     return replace(votes, asked=ASKED), table
@@ -238,7 +238,7 @@ def real():
     face = disk & (ratio > 0.5)
     gold = np.select([t_type <= -4, disk & (ratio < 0.35), face & (bar == 0), face & (bar > 0)], [0, 1, 2, 3], -1)
     rows = np.flatnonzero((gold >= 0) & np.isfinite(alpha))
-    own = replace(votes, counts={name: one[rows] for name, one in votes.counts.items()})
+    own = replace(votes, counts={name: count[rows] for name, count in votes.counts.items()})
     curve = fit_transition(own, alpha[rows], gold=gold[rows]).transition
     print(
         f"T from {rows.size} galaxies: {np.bincount(gold[rows]).tolist()} of {', '.join(ASKED.classes)}",
@@ -253,7 +253,7 @@ def real():
     config = benchmark_config(PIXELS, 2 * EPOCHS).model_copy(update={"folds": FOLDS})
     images, good, _ = ImageFiles([SHARED / one for one in joined["image"]], config).load()
     assert good.all()
-    votes = Votes(ASKED, {name: np.rint(one) for name, one in votes.counts.items()})
+    votes = Votes(ASKED, {name: np.rint(count) for name, count in votes.counts.items()})
     n = alpha.size
     world = World(
         "gz2_images", "", 0, alpha, votes.labels, np.empty((n, 0)), np.full(n, TRAIN), votes=votes, images=images
@@ -279,7 +279,7 @@ def real():
     print("| bar fraction of | all | thirds of α, lowest first |\n|---|---|---|")
     for name, p in found.items():
         p = np.asarray(p, dtype=float)[some]
-        thirds = ", ".join(f"{one:.2f}" for one in fractions(p, alpha[some], 3))
+        thirds = ", ".join(f"{fraction:.2f}" for fraction in fractions(p, alpha[some], 3))
         print(f"| {name} | {p[:, BAR].sum() / p[:, NO_BAR:].sum():.2f} | {thirds} |")
 
 

@@ -70,14 +70,14 @@ def compared(model, images):
 
 def main(data):
     sets = {"`quick`, {:,} simulated galaxies": simulated(), "ResNet50, {:,} images of Galaxy Zoo 2": real(Path(data))}
-    tables = [compared(*one) for one in sets.values()]
+    tables = [compared(*label_set) for label_set in sets.values()]
     heads = [
         f"{name.format(len(images))}: largest difference | mean | labels that differ"
         for name, (_, images) in sets.items()
     ]
     print("| | " + " | ".join(heads) + " |\n|---" + "|---" * 3 * len(heads) + "|")
     for name, precision in ENGINES:
-        cells = [cell for one in tables for cell in one[name, precision]]
+        cells = [cell for table in tables for cell in table[name, precision]]
         print(f"| {name}, {precision} | {' | '.join(cells)} |")
 
 

@@ -90,7 +90,7 @@ def zoobot(images, out):
         encoder=timm.create_model("resnet50", num_classes=0), num_classes=2, label_col="label"
     )
     predict_on_catalog.predict(
-        pd.DataFrame({"id_str": [one.stem for one in paths], "file_loc": [str(one) for one in paths]}),
+        pd.DataFrame({"id_str": [path.stem for path in paths], "file_loc": [str(path) for path in paths]}),
         model,
         str(out),
         ["smooth", "disk"],

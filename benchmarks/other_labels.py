@@ -32,7 +32,7 @@ def main():
     votes = willett.votes(table.frame)
     hard, soft = willett.probabilities(table.frame, {"no bar": 1, "bar": 2})
     bar, no_bar = (frame[f"t03_bar_{one}_count"].to_numpy() for one in ("a06_bar", "a07_no_bar"))
-    features, face, barred = (frame[f"{one}_debiased"].to_numpy() for one in TASKS)
+    features, face, barred = (frame[f"{task}_debiased"].to_numpy() for task in TASKS)
 
     def of(classes):
         return quantity.of(np.stack([cut.sums(one) for one in classes.T], axis=1))

@@ -140,7 +140,7 @@ def profiles():
     """Sérsic indices of simulated galaxies, and the time of a galaxy."""
     print("## other_profiles")
     print(f"statmorph {version('statmorph')}; means of {IMAGES} images; statmorph / truemorph.\n")
-    print(f"| σ of the PSF | {' | '.join(f'n = {one:g}' for one in INDICES)} |\n|---" + "|---" * len(INDICES) + "|")
+    print(f"| σ of the PSF | {' | '.join(f'n = {index:g}' for index in INDICES)} |\n|---" + "|---" * len(INDICES) + "|")
     seconds = np.zeros(2)
     for sigma in PSFS:
         cells = []

@@ -64,7 +64,7 @@ def draw(case, n_gold, seed):
 
 def votes_case(tree, question, frame, truth, alpha, **options):
     """A case whose labels are majority paths and whose `votes` are log-odds of the votes."""
-    columns = tree.columns([one.name for one in tree.gates(question)], frame.columns)
+    columns = tree.columns([gate.name for gate in tree.gates(question)], frame.columns)
     values = {name: frame[name].to_numpy().astype(float) for some in columns.columns.values() for name in some}
     votes = Votes.from_columns(tree, question, columns, values, None)
     quantities = votes.asked.quantities

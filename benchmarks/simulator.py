@@ -72,7 +72,7 @@ def compare(sets):
     shapes = {name: measure_shapes(np.stack([_central(image) for image in images])) for name, images in sets.items()}
     shown = {"axis_ratio": "axis ratio", "colour": "red / blue light (log10)", "contrast": "contrast of structure"}
     for column, name in shown.items():
-        cells = [", ".join(f"{v:.2f}" for v in np.percentile(one[column], [10, 50, 90])) for one in shapes.values()]
+        cells = [", ".join(f"{v:.2f}" for v in np.percentile(shape[column], [10, 50, 90])) for shape in shapes.values()]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 

@@ -178,7 +178,9 @@ METHODS = {
 
 def memory(key):
     """Resident memory in MiB: VmRSS now, VmHWM at most."""
-    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(key))
+    line = next(
+        splitline for splitline in Path("/proc/self/status").read_text().splitlines() if splitline.startswith(key)
+    )
     return int(line.split()[1]) / 1024
 
 

@@ -72,7 +72,7 @@ def networks(repeats):
         t, columns = simulated.known(), torch.tensor(votes.columns, dtype=torch.float64)
         design, resolution = torch.tensor(x), torch.tensor(alpha)
         of_gold = fit_transition(votes, alpha, gold=gold).transition
-        scores = [np.array(one) for one in t.votes]
+        scores = [np.array(vote) for vote in t.votes]
         scores[0][3] = scores[0][2]  # bars do not change the answers to the first question
         scores[1][3] = scores[1][2]
         apart = type(t)(t.asked, scores, scores, t.overdispersion, t.center, t.scale)
@@ -81,8 +81,8 @@ def networks(repeats):
             f"T of paths from {GOLD} gold labels": of_gold,
             "T in which bars change only their own question": apart,
         }
-        found = {name: regression(design, DebiasedLoss(one), columns, resolution) for name, one in curves.items()}
-        every = (one / np.maximum(one.sum(axis=1, keepdims=True), 1) for one in votes.counts.values())
+        found = {name: regression(design, DebiasedLoss(curve), columns, resolution) for name, curve in curves.items()}
+        every = (count / np.maximum(count.sum(axis=1, keepdims=True), 1) for count in votes.counts.values())
         root, edge, bar = map(torch.tensor, every)
         disk, face = root[:, 1], root[:, 1] * edge[:, 1]
         paths = torch.stack([root[:, 0] + root[:, 2], disk * edge[:, 0], face * bar[:, 0], face * bar[:, 1]], dim=1)

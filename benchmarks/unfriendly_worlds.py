@@ -104,7 +104,7 @@ def gold_in_fields(named=False, **world):
     given = table.drop("ra", "dec") if named else table.drop("gold_field")
     estimate = tm.estimate_transition(given, gold="gold", compare=False)
     without = tm.estimate_transition(table.drop("ra", "dec", "gold_field"), gold="gold", compare=False)
-    codes = {one.code for one in estimate.findings}
+    codes = {finding.code for finding in estimate.findings}
     return {
         **of_fractions(estimate.fractions, true), **of_fractions(without.fractions, true, "before_"),
         **of_bins(*estimate.fraction_range["disk"], truth.mean(), "total_"),
@@ -220,7 +220,7 @@ def with_wrong_logits(factor, of_new_only, seed, held=3000, new=4000, fractions=
     for prefix, (value, covariance) in results.items():
         error = 1.96 * np.sqrt(covariance[1, 1])
         found |= of_bins(value[1] - error, value[1] + error, true.mean(), prefix, value[1])
-    codes = {one.code for one in calibration_findings(p_new, results[""][0], held_out)}
+    codes = {calibration_finding.code for calibration_finding in calibration_findings(p_new, results[""][0], held_out)}
     return found | {"calibrated": "not-calibrated" in codes, "certain": "certainty-differs" in codes}
 
 

@@ -146,9 +146,9 @@ def challenge(data):
         every, some = (tm.measure_bias(catalogue, labels=labels, where=where) for where in ((), whole))
     print(f"{every.galaxies:,} galaxies, of which {some.galaxies} were not selected by their votes.\n")
     rows = {}
-    for name, one in some.results.items():
+    for name, result in some.results.items():
         fractions = ", ".join(f"{value:.2f}" for value in some.fractions_by_alpha[name])
-        rows[name] = [f"{every.results[name].excess:.3f}", f"{one.excess:.3f}", fractions]
+        rows[name] = [f"{every.results[name].excess:.3f}", f"{result.excess:.3f}", fractions]
     heads = ["CV14 above floor, all", "CV14 above floor, not selected", "disk fractions, not selected"]
     table("", heads, rows)
 

@@ -142,7 +142,7 @@ def json_values(other):
 
 def codes(result):
     """Return the codes of a result's findings."""
-    return [one.code for one in result.findings]
+    return [finding.code for finding in result.findings]
 
 
 def run(capsys, *arguments):
@@ -150,7 +150,7 @@ def run(capsys, *arguments):
     try:
         from truemorph.cli import main
 
-        main([str(one) for one in arguments])
+        main([str(argument) for argument in arguments])
         status = 0
     except SystemExit as stop:
         status = stop.code or 0

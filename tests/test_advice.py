@@ -48,16 +48,16 @@ FEATURES = ("x2", "x3", "bulge_fraction")
 
 
 def worst(findings, code):
-    return max((RANK[one.severity] for one in findings if one.code == code), default=0)
+    return max((RANK[finding.severity] for finding in findings if finding.code == code), default=0)
 
 
 def problems(findings):
-    return {one.code for one in findings if one.severity == "problem"}
+    return {finding.code for finding in findings if finding.severity == "problem"}
 
 
 def check(code, severity, *results):
     """Compare results, or findings, before and after the action of a finding was followed."""
-    before, after = (one if isinstance(one, list) else list(one.findings) for one in results)
+    before, after = (result if isinstance(result, list) else list(result.findings) for result in results)
     assert worst(before, code) == RANK[severity]
     assert worst(after, code) < RANK[severity]
     assert not problems(after) - problems(before)
@@ -105,7 +105,7 @@ def fit(*given, **options):
 def estimate(table, **options):
     """As `estimate_transition`, for curves that are Rayleigh's."""
     of_rows = ("gold", "where", "by", "intrinsic", "observables", "weights", "alpha_error")
-    sample, context = rows_of(read_catalogue(table), **{one: options.pop(one) for one in of_rows if one in options})
+    sample, context = rows_of(read_catalogue(table), **{row: options.pop(row) for row in of_rows if row in options})
     bins = options.pop("fraction_bins", 8)
     settings = Settings(**{"family": "rayleigh", "delta": None, **options})
     return make_estimate(sample, settings, context=context, compare=False, fraction_bins=bins)
@@ -565,7 +565,7 @@ OWN_TREE = {
 def test_the_questions_before():
     named = {"question": "bar", "id": "id", "alpha": "alpha"}
     ways = {"answers": {"no bar": "no", "bar": "bar"}}, {"tree": OWN_TREE}
-    return tuple(tm.prepare_catalogue(bars(), **named, **one) for one in ways)
+    return tuple(tm.prepare_catalogue(bars(), **named, **way) for way in ways)
 
 
 @advice("votes-impossible")
@@ -573,7 +573,7 @@ def test_fractions_as_fractions():
     table = bars().with_columns(pl.col("s", "d") / 40, pl.col("no", "bar") / pl.max_horizontal("d", 1), n=40)
     named = {"question": "bar", "id": "id", "alpha": "alpha", "columns": {"vote_count": "n"}}
     trees = OWN_TREE, OWN_TREE | {"counts": [], "fractions": ["{column}"]}
-    return tuple(tm.prepare_catalogue(table, **named, tree=one) for one in trees)
+    return tuple(tm.prepare_catalogue(table, **named, tree=tree) for tree in trees)
 
 
 @advice("vote-counts-differ")
@@ -712,7 +712,7 @@ def test_a_regression_with_resolutions():
     table = with_features()
     X, y = table.select(FEATURES).to_numpy(), table["label"].to_numpy()
     models = tm.DebiasedLogisticRegression().fit(X, y), tm.DebiasedLogisticRegression().fit(X, y, alpha=table["alpha"])
-    return tuple(list(one.findings_) for one in models)
+    return tuple(list(model.findings_) for model in models)
 
 
 @pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")
@@ -742,7 +742,7 @@ def judged(tmp_path_factory):
         metadata = {"gold_definition": definition} if definition else {}
         path = write_table(CatalogTable(table, metadata=metadata), folder / "catalogue.parquet")
         evidence = gather(sources, tm.ReportOptions(catalogue=path, bootstrap=0, **options), folder / "files")
-        return [one for light in lights(evidence) for one in light.findings]
+        return [finding for light in lights(evidence) for finding in light.findings]
 
     return found
 
@@ -832,7 +832,7 @@ def test_a_curve_that_is_not_too_wide(train, judged):
     table = catalogue(labels, alpha, gold=some_known(truth, 0.2, 1), bulge=bulge, size=size, square=size**2)
     made = estimate(table, gold="gold")
     models = (train(table, features=["bulge", "size", "square"], transition=one) for one in (WIDE, made))
-    return tuple(judged(table, one, made) for one in models)
+    return tuple(judged(table, model, made) for model in models)
 
 
 @pytest.mark.parametrize("definition", ["disk: by experts", None])
@@ -874,26 +874,26 @@ def test_more_gold_labels_show_that_labels_are_better(train, judged):
 def test_a_model_of_more_galaxies_has_better_labels(train, judged):
     table = with_features(3000)
     models = (train(table, some=one, features=["x3"], transition=FLIPS) for one in (50, None))
-    return tuple(judged(table, one, estimate(table, gold="gold")) for one in models)
+    return tuple(judged(table, model, estimate(table, gold="gold")) for model in models)
 
 
 @advice("labels-worse", "problem")
 def test_a_model_trained_through_the_right_curve_has_better_labels(train, judged):
     models = (train(with_features(), some=1000, transition=one) for one in (WIDE, FLIPS))
-    return tuple(judged(with_features(), one, by_gold()) for one in models)
+    return tuple(judged(with_features(), model, by_gold()) for model in models)
 
 
 @advice("nearly-one-class")
 def test_a_model_of_more_galaxies_tells_the_classes_apart(train, judged):
     table = simulated(1500, 7, disk_fraction=0.75).drop("gold", "bulge_fraction", "x2", "x3")
     models = (train(table, some=one, features=["covariate"], transition=FLIPS) for one in (30, None))
-    return tuple(judged(table, one, estimate(table)) for one in models)
+    return tuple(judged(table, model, estimate(table)) for model in models)
 
 
 @advice("bias-remains")
 def test_the_right_curve_instead_of_one_that_is_too_narrow(train, judged):
     models = (train(with_features(), transition=one) for one in (tm.RayleighTransition(6.0), FLIPS))
-    return tuple(judged(with_features(), one, by_gold()) for one in models)
+    return tuple(judged(with_features(), model, by_gold()) for model in models)
 
 
 @advice("bias-remains")

@@ -45,7 +45,7 @@ def texts(node):
     """Line and content of all one-line strings in a file; f-strings as a whole."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.JoinedStr):
-            yield child.lineno, "".join(str(one.value) for one in child.values if isinstance(one, ast.Constant))
+            yield child.lineno, "".join(str(value.value) for value in child.values if isinstance(value, ast.Constant))
         elif isinstance(child, ast.Constant):
             if isinstance(child.value, str) and "\n" not in child.value:
                 yield child.lineno, child.value

@@ -69,9 +69,9 @@ def test_catalogues_statistics_and_dcv14_work_without_torch(simulated, tmp_path)
     told = json.loads(done.stdout)
     assert [told[one][0] for one in WORK] == [0] * len(WORK), told
     assert {one.name for one in tmp_path.iterdir()} >= {"cat.parquet", "fit.json", "labels.parquet", "report.html"}
-    for one in NEED_NETWORKS:
-        status, out, err = told[one]
-        assert (status, out, err.count("\n")) == (2, "", 1), (one, err)
+    for need_network in NEED_NETWORKS:
+        status, out, err = told[need_network]
+        assert (status, out, err.count("\n")) == (2, "", 1), (need_network, err)
         assert "truemorph[networks]" in err
     assert "truemorph[networks]" in told["name"]
 

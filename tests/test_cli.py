@@ -26,7 +26,7 @@ def test_help_is_the_docstring_of_the_public_function(capsys, verb):
     assert f"Example: truemorph {verb}" in " ".join(out.split())
     assert "--json" in out
     arguments = reduce(getitem, verb.split(), command_app(verb)).assemble_argument_collection(parse_docstring=True)
-    without = [one.name for one in arguments if one.show and not one.parameter.help]
+    without = [argument.name for argument in arguments if argument.show and not argument.parameter.help]
     assert without == []
 
 

@@ -40,7 +40,9 @@ SHOWN = [(page.relative_to(ROOT).as_posix(), one) for page in PAGES for one in c
 def test_every_option_of_a_shown_command_exists(page, words):
     name = " ".join(words[: 2 if words[0] in GROUPS else 1])
     arguments = reduce(getitem, name.split(), command_app(name)).assemble_argument_collection()
-    existing = {option for one in arguments for option in one.names} | {"--json", "--quiet", "--help"} | DOTTED
+    existing = (
+        {option for argument in arguments for option in argument.names} | {"--json", "--quiet", "--help"} | DOTTED
+    )
     assert {found[0] for found in map(OPTION.match, words) if found} <= existing
 
 
@@ -61,8 +63,8 @@ def test_pages_include_the_tables_that_benchmarks_make():
     kept = {one.stem for one in (ROOT / "docs" / "numbers").iterdir()}
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert set(re.findall(r"^```{include} numbers/(\w+)\.md$", text, re.MULTILINE)) <= kept
-    assert kept <= {name for one in entries for name in one.names}
-    assert all((ROOT / "benchmarks" / one.command.split()[0]).is_file() for one in entries)
+    assert kept <= {name for entry in entries for name in entry.names}
+    assert all((ROOT / "benchmarks" / entry.command.split()[0]).is_file() for entry in entries)
 
 
 @pytest.mark.parametrize(

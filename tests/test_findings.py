@@ -50,4 +50,4 @@ def test_results_report_values_treated_as_missing():
     study = truemorph.estimate_transition(frame, intrinsic=["size"], compare=False)
     for result in (bias, study):
         assert codes(result).count("values-treated-as-missing") == 1
-        assert any("7 of 3,000" in one.message for one in result.findings)
+        assert any("7 of 3,000" in finding.message for finding in result.findings)

@@ -57,12 +57,12 @@ HATS = ("partition_info.csv", "dataset/Norder=0/Dir=0/Npix=4.parquet")
 
 def read_all_paths(path):
     tree = read_tree(path)
-    return [tree.classes(one.name) for one in tree.questions]
+    return [tree.classes(question.name) for question in tree.questions]
 
 
 def read_hats(path):
     """Read all rows of the catalogue to which a file belongs."""
-    source = open_source(next(one for one in path.parents if one.name == "sky"))
+    source = open_source(next(parent for parent in path.parents if parent.name == "sky"))
     return [rows.frame for part in source.parts for rows in part.batches(8)]
 
 
@@ -191,12 +191,14 @@ def test_a_damaged_file_gives_a_result_or_one_clear_error(folder, name):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [one for one in READERS if re.fullmatch("(catalogue|old|plan).*parquet", one)])
+@pytest.mark.parametrize(
+    "name", [reader for reader in READERS if re.fullmatch("(catalogue|old|plan).*parquet", reader)]
+)
 def test_a_column_that_lacks_or_has_another_type_gives_a_result_or_one_clear_error(folder, name):
     frame, variants = pl.read_parquet(folder / name), []
     for column in frame.columns:
         others = [None, True, 7, -1.5, float("nan"), "x", b"\xff", datetime.date(2026, 1, 1)]
-        made = [frame.with_columns(pl.lit(one).alias(column)) for one in others]
+        made = [frame.with_columns(pl.lit(other).alias(column)) for other in others]
         made += [frame.with_columns(one(column).alias(column)) for one in (pl.concat_list, pl.struct)]
         for other in (frame.drop(column), *made):
             other.write_parquet(buffer := io.BytesIO())
@@ -208,7 +210,7 @@ def test_weights_of_other_names_or_shapes_are_refused(folder):
     weights = load_file(folder / "old/model.safetensors")
     others = [
         {name: value[:-1] for name, value in weights.items()},
-        {f"{name}s": one for name, one in weights.items()},
+        {f"{name}s": weight for name, weight in weights.items()},
         {},
     ]
     read_all(folder / "old/model.safetensors", READERS["old/config.json"], map(save, others))
@@ -222,7 +224,9 @@ def places(content, above=()):
     return [path for key, one in items for path in [(*above, key), *places(one, (*above, key))]]
 
 
-@pytest.mark.parametrize("name", [one for one in READERS if one.endswith(("json", "toml")) and "model/" not in one])
+@pytest.mark.parametrize(
+    "name", [reader for reader in READERS if reader.endswith(("json", "toml")) and "model/" not in reader]
+)
 def test_a_changed_value_gives_a_result_or_one_clear_error(folder, name):
     path, read = folder / name, READERS[name]
     whole = path.read_text()

@@ -24,7 +24,7 @@ OTHERS = re.compile("(?<!false_)disk|smooth", re.IGNORECASE)  # false_disk is a 
 
 def silent(*texts):
     """Whether no text names the classes that these galaxies do not have."""
-    return not any(OTHERS.search(one) for one in texts)
+    return not any(OTHERS.search(text) for text in texts)
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,9 @@ def test_a_plan_of_gold_labels_and_their_import(capsys, mergers, tmp_path):
     give(folder, "Ann", words)
     assert set(read_answers(folder)["answer"]) == set(CLASSES)
     twins = list(open_session(folder, twins=30).twins)
-    give(folder, "Ann", {one: "none" if k < 10 else words[one] for k, one in enumerate(twins)}, "twin")
-    mergers_among_them = sum(words[one] == "merger" for one in twins)
-    missed = sum(words[one] == "merger" for one in twins[:10])
+    give(folder, "Ann", {twin: "none" if k < 10 else words[twin] for k, twin in enumerate(twins)}, "twin")
+    mergers_among_them = sum(words[twin] == "merger" for twin in twins)
+    missed = sum(words[twin] == "merger" for twin in twins[:10])
     status, said, err = run(capsys, "gold", "import", folder, "--out", out, "--json")
     assert status == 0
     assert silent(said, err)
@@ -110,7 +110,7 @@ def test_a_plan_of_gold_labels_and_their_import(capsys, mergers, tmp_path):
     assert table.metadata["gold_definition"].startswith("merger: two nuclei, or tails")
     assert table.metadata["gold_experts"]["mergers"] == mergers_among_them
     known = table.frame.drop_nulls("gold")
-    assert dict(known.select("object_id", "gold").rows()) == {one: truth[one] for one in words}
+    assert dict(known.select("object_id", "gold").rows()) == {word: truth[word] for word in words}
 
 
 def test_the_page_for_gold_labels_offers_the_classes(mergers, tmp_path):
@@ -123,7 +123,7 @@ def test_the_page_for_gold_labels_offers_the_classes(mergers, tmp_path):
     assert (state["classes"], state["definition"]) == (list(CLASSES), "two nuclei, or tails")
     assert silent(client.get("/token/").text)
     answers = {one: client.post("/token/answer", params={"name": "Ann", "item": 0, "answer": one}) for one in CLASSES}
-    assert {one.status_code for one in answers.values()} == {200}
+    assert {answer.status_code for answer in answers.values()} == {200}
     assert read_answers(tmp_path)["answer"].to_list() == ["merger"]
     assert client.post("/token/answer", params={"name": "Ann", "item": 0, "answer": "disk"}).status_code == 400
 

@@ -44,7 +44,7 @@ def test_classes_are_paths_through_the_gates():
     assert names(gz2, "smooth") == ["smooth", "disk", "artifact"]
     assert names(gz2, "bar") == ["smooth", "edge-on", "no bar", "bar", "artifact"]
     # The bar question is shown before, but does not decide whether that for arms is asked.
-    assert [one.name for one in gz2.gates("arms")] == ["smooth", "edge-on", "spiral", "arms"]
+    assert [gate.name for gate in gz2.gates("arms")] == ["smooth", "edge-on", "spiral", "arms"]
     # Paths from two parents stay apart.
     assert names(Tree.model_validate(OWN), "merging") == [
         "smooth, no", "smooth, merging", "featured, no", "featured, merging", "artifact",
@@ -56,7 +56,7 @@ def test_a_quantity_is_a_ratio_of_sums_of_classes():
     classes, quantities = asked.answers, asked.quantities
     assert classes == ("does not apply", "no bar", "bar")
     fractions = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])
-    by_name = {one.name: one.of(fractions) for one in quantities}
+    by_name = {quantity.name: quantity.of(fractions) for quantity in quantities}
     np.testing.assert_allclose(by_name["bar fraction"], [0.4, np.nan])
     np.testing.assert_allclose(by_name["fraction to which 'bar' applies"], [0.5, 0.0])
     # The answer "cannot tell" is none that gold labels can have; artifacts are in no denominator.
@@ -66,7 +66,7 @@ def test_a_quantity_is_a_ratio_of_sums_of_classes():
 
 def test_ordered_answers_have_cumulative_fractions_and_a_mean_rank():
     quantities = Asked(read_tree("gz2"), "bulge").quantities
-    values = {one.name: float(one.of(np.array([0.2, 0.4, 0.2, 0.1, 0.1]))) for one in quantities}
+    values = {quantity.name: float(quantity.of(np.array([0.2, 0.4, 0.2, 0.1, 0.1]))) for quantity in quantities}
     assert values["fraction of at least obvious bulge"] == pytest.approx(0.25)
     assert values["mean rank"] == pytest.approx((0.4 + 0.4 + 0.3 + 0.4) / 0.8)
 
@@ -89,7 +89,7 @@ def test_the_majority_path_does_not_depend_on_the_order_of_answers(rows):
     ]}  # fmt: skip
     found = []
     for tree in (Tree.model_validate(OWN), Tree.model_validate(reverse)):
-        columns = tree.columns([one.name for one in tree.gates("bar")], values)
+        columns = tree.columns([gate.name for gate in tree.gates("bar")], values)
         votes = Votes.from_columns(tree, "bar", columns, values, None)
         found.append([tree.classes("bar")[k].name for k in votes.paths])
         assert np.isfinite(votes.log_odds).all()
@@ -108,7 +108,7 @@ def test_ties_get_the_more_frequent_answer():
 def test_fractions_of_votes_become_numbers_along_the_path():
     tree = Tree.model_validate({**OWN, "fractions": ["{column}_fraction"], "totals": ["n"], "counts": []})
     values = {"s_fraction": [0.5], "f_fraction": [0.4], "a_fraction": [0.1], "n_fraction": [0.25], "b_fraction": [0.75]}
-    arrays = {name: np.array(one) for name, one in values.items()}
+    arrays = {name: np.array(value) for name, value in values.items()}
     columns = tree.columns(["smooth", "bar"], arrays)
     assert columns.kind == "fractions"
     votes = Votes.from_columns(tree, "bar", columns, arrays, np.array([40]))
@@ -174,11 +174,11 @@ def test_each_combination_of_answers_lies_on_one_path_or_the_tree_is_refused():
         try:
             tree = read_tree({"name": "random", "questions": questions})
         except InputError:
-            tree = Tree.model_construct(name="random", questions=tuple(Question(**one) for one in questions))
-            assert any(n != 1 for one in tree.questions for n in numbers_of_paths(tree, one.name))
+            tree = Tree.model_construct(name="random", questions=tuple(Question(**question) for question in questions))
+            assert any(n != 1 for question in tree.questions for n in numbers_of_paths(tree, question.name))
             read.append(False)
         else:
-            assert all(n == 1 for one in tree.questions for n in numbers_of_paths(tree, one.name))
+            assert all(n == 1 for question in tree.questions for n in numbers_of_paths(tree, question.name))
             read.append(True)
     assert 20 < sum(read) < 180
 
@@ -216,7 +216,7 @@ def test_a_missing_column_is_named_as_the_others_of_the_table_are():
 
 def test_numbers_of_votes_for_one_question_and_fractions_for_another_are_refused():
     tree = read_tree("gz2")
-    names = [one.name for one in tree.gates("bar")]
+    names = [gate.name for gate in tree.gates("bar")]
     columns = {
         template.format(column=some[0])
         for name, template in zip(names, ("{column}_count", "{column}_count", "{column}_fraction"), strict=True)

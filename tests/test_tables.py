@@ -158,9 +158,9 @@ def test_every_kind_of_table_in_memory_gives_the_same_frame(tmp_path):
     frame = pl.DataFrame(columns)
     kinds = [frame, frame.lazy(), to_arrow(CatalogTable(frame)), CatalogTable(frame), Table(columns), QTable(columns)]
     kinds += [pd.DataFrame(columns), pd.DataFrame(columns).set_index("objid"), pd.DataFrame(columns).iloc[:]]
-    for one in kinds:
-        assert read_table(one).frame.equals(frame), type(one)
-        assert read_table(write_table(one, tmp_path / "t.parquet")).frame.equals(frame), type(one)
+    for kind in kinds:
+        assert read_table(kind).frame.equals(frame), type(kind)
+        assert read_table(write_table(kind, tmp_path / "t.parquet")).frame.equals(frame), type(kind)
 
 
 def test_missing_values_of_pandas_are_null():
@@ -216,7 +216,7 @@ def test_other_programs_find_units_descriptions_and_metadata(tmp_path):
     file = votable.parse_single_table(paths["vot"])
     assert file.description == "radii of two galaxies"
     texts = [header["TRUEMRPH"], file.params[0].value, held.metadata[b"truemorph"]]
-    assert [json.loads(one) for one in texts] == [table.metadata] * 3
+    assert [json.loads(text) for text in texts] == [table.metadata] * 3
     assert seen[2].meta["truemorph"] == table.metadata
 
 

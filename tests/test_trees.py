@@ -18,7 +18,9 @@ def columns_in(preset, name):
     entry = entry if isinstance(entry, dict) else {"column": entry}
     [value] = [entry[key] for key in ("column", "expression") if key in entry]
     values = [value] if isinstance(value, str) else value
-    return {column for one in values for column in (re.findall('"([^"]+)"', one) if "expression" in entry else [one])}
+    return {
+        column for value in values for column in (re.findall('"([^"]+)"', value) if "expression" in entry else [value])
+    }
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def columns_in(preset, name):
 def test_presets_read_the_columns_of_the_first_question(preset, trees):
     read = tomllib.loads((PACKAGE / "catalogs" / "presets" / f"{preset}.toml").read_text(encoding="utf-8"))
     found = [read_tree(name) for name in trees]
-    totals = {one for tree in found for one in tree.totals}
+    totals = {total for tree in found for total in tree.totals}
     for answer, name in NAMES.items():
         for kind, templates in (("votes", "counts"), ("fraction", "fractions")):
             known = {
@@ -73,11 +75,11 @@ def test_columns_with_the_campaign_in_each_question_are_found(tree, campaign):
     """As in the package galaxy-datasets: bar-dr5_strong."""
     read = read_tree(tree)
     existing = {
-        one
+        name
         for question in read.questions
         for names in question.answers.values()
-        for one in names
-        if f"-{campaign}_" in one
+        for name in names
+        if f"-{campaign}_" in name
     }
     for question in read.gates("arms"):
         found = read.columns([question.name], existing)

@@ -79,7 +79,9 @@ def _pair(given: Any) -> Any:
     return given.split("/") if isinstance(given, str) else given
 
 
-_AS_GIVEN = Parameter(converter=lambda _, tokens: ",".join(one.value for one in tokens), n_tokens=1, show_default=False)
+_AS_GIVEN = Parameter(
+    converter=lambda _, tokens: ",".join(token.value for token in tokens), n_tokens=1, show_default=False
+)
 # Also as text, "a,b" and "3/64", as on the command line.
 Names = Annotated[Sequence[str], BeforeValidator(by_commas), _AS_GIVEN]
 Shard = Annotated[tuple[int, int], BeforeValidator(_pair), _AS_GIVEN]

@@ -141,7 +141,7 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     of_question = command in ("bias", "transition") and arguments.get("question")
     if arguments.get("dry_run") or of_question or None in given.values():
         return ""
-    if not all(one.endswith(".parquet") for one in tables):
+    if not all(table.endswith(".parquet") for table in tables):
         return ""
     from truemorph.config import by_commas
 
@@ -157,7 +157,7 @@ def options_of(app: App, command: str | None) -> dict[str, str]:
     if command not in COMMANDS:
         return {}
     arguments = reduce(getitem, command.split(), app).assemble_argument_collection()
-    return {one.field_info.name: one.name for one in arguments if one.name.startswith("--")}
+    return {argument.field_info.name: argument.name for argument in arguments if argument.name.startswith("--")}
 
 
 def in_options(text: str, options: Mapping[str, str]) -> str:
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "" in given:
         say(f"truemorph: the argument after {given[given.index('') - 1]} is empty; give a value")
         sys.exit(2)
-    chosen = " ".join(words[: 2 if words[:1] in ([one] for one in GROUPS) else 1]) or None
+    chosen = " ".join(words[: 2 if words[:1] in ([group] for group in GROUPS) else 1]) or None
     app = command_app(chosen)
     try:
         with extras_named():

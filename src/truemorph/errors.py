@@ -58,7 +58,7 @@ def extras_named() -> Iterator[None]:
     try:
         yield
     except ImportError as problem:
-        missing = next((one.name for one in _causes(problem) if isinstance(one, ModuleNotFoundError)), None)
+        missing = next((cause.name for cause in _causes(problem) if isinstance(cause, ModuleNotFoundError)), None)
         package = (missing or "").partition(".")[0]
         for extra, packages in _EXTRAS.items():
             if package in packages:
@@ -74,9 +74,9 @@ def _causes(problem: BaseException | None) -> Iterator[BaseException]:
 
 def reason(problem: BaseException) -> str:
     """Return a one-line reason; for errors of a writer, the system's message (such as a full disk)."""
-    for one in _causes(problem):
-        if isinstance(one, OSError) and one.strerror:
-            return one.strerror
+    for cause in _causes(problem):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
     lines = str(problem).strip().splitlines()
     return lines[0][:300] if lines else type(problem).__name__
 

@@ -139,7 +139,7 @@ def file_hash(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 def checksums(folder: Path, name: str, content: Mapping[str, Any], others: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of the JSON content of one file of a folder, without its key `sha256`, and of other files."""
     own = content_hash({key: value for key, value in content.items() if key != "sha256"})
-    return {name: own, **{one: file_hash(folder / one) for one in others}}
+    return {name: own, **{other: file_hash(folder / other) for other in others}}
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:

@@ -86,7 +86,7 @@ def is_unsure(answer: str) -> bool:
 def artifacts_of(questions: Sequence[Question]) -> tuple[str, ...]:
     """Return the answers that are called artifact, or star or artifact."""
     answers = dict.fromkeys(answer for one in questions for answer in one.answers)
-    return tuple(one for one in answers if _ARTIFACT.fullmatch(one))
+    return tuple(answer for answer in answers if _ARTIFACT.fullmatch(answer))
 
 
 class Question(BaseModel, frozen=True, extra="forbid"):
@@ -208,7 +208,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         for gate in reversed(gates):
             paths[gate.name] = 0
             for answer in gate.answers:
-                after = [] if gate is question else [one.name for one in gates if answer in one.asked_after]
+                after = [] if gate is question else [gate.name for gate in gates if answer in gate.asked_after]
                 if len(after) > 1:
                     raise ValueError(
                         f"question {question.name!r}: both {after[0]!r} and {after[1]!r} are asked after {answer!r} on "
@@ -252,7 +252,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         def follow(question: Question, before: tuple[tuple[str, str], ...]) -> Iterator[tuple[tuple[str, str], ...]]:
             for answer in question.answers:
                 path = (*before, (question.name, answer))
-                after = [] if question.name == name else [one for one in gates if answer in one.asked_after]
+                after = [] if question.name == name else [gate for gate in gates if answer in gate.asked_after]
                 if not after:
                     yield path
                 for one in after:
@@ -269,7 +269,9 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
 
     def gold_answers(self, name: str) -> list[str]:
         """Return the answers that gold labels can have: neither outside nor unsure."""
-        return [one for one in self.question(name).answers if one not in self.outside and not is_unsure(one)]
+        return [
+            answer for answer in self.question(name).answers if answer not in self.outside and not is_unsure(answer)
+        ]
 
     def columns(self, names: Sequence[str], existing: Collection[str]) -> VoteColumns:
         """Find the columns of votes for some questions in a table: numbers of votes, or else fractions."""
@@ -278,7 +280,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         for kind, templates in kinds:
             found = {one.name: _found(one, templates, existing) for one in needed}
             if all(found.values()):
-                total = next((one for one in self.totals if one in existing), None)
+                total = next((total for total in self.totals if total in existing), None)
                 return VoteColumns(kind, {name: some for name, some in found.items() if some is not None}, total)
         if other := self.other_answers(existing):
             raise InputError(
@@ -301,12 +303,12 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
 
     def answer_columns(self, name: str, existing: Collection[str]) -> dict[str, tuple[str, ...]] | None:
         """Find columns of another group's answers to a question and its gates: predictions, or else votes; or None."""
-        found = {one.name: _found(one, self._answer_templates, existing) for one in self.gates(name)}
+        found = {gate.name: _found(gate, self._answer_templates, existing) for gate in self.gates(name)}
         return None if None in found.values() else {gate: some for gate, some in found.items() if some is not None}
 
     def absent_answer(self, name: str, existing: Collection[str]) -> tuple[int, str]:
         """Return how many of the columns of `answer_columns` a table has, and the first that it lacks."""
-        sets = [_nearest(one, self._answer_templates, existing) for one in self.gates(name)]
+        sets = [_nearest(gate, self._answer_templates, existing) for gate in self.gates(name)]
         every = [one for some in sets for one in some]
         return sum(one in existing for one in every), next(one for one in every if one not in existing)
 
@@ -328,7 +330,9 @@ def _sets(question: Question, templates: Sequence[str]) -> Iterator[tuple[str, .
     """Yield the columns of all answers to a question, under each of the names that they may have."""
     for template in templates:
         for wording in range(max(map(len, question.answers.values()))):
-            yield tuple(template.format(column=one[min(wording, len(one) - 1)]) for one in question.answers.values())
+            yield tuple(
+                template.format(column=answer[min(wording, len(answer) - 1)]) for answer in question.answers.values()
+            )
 
 
 def _found(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...] | None:
@@ -354,7 +358,7 @@ def _packaged(name: str) -> Tree:
 def _names() -> list[str]:
     """Return the names of the surveys' trees."""
     files = (resources.files("truemorph") / "trees").iterdir()
-    return sorted(one.name.removesuffix(".toml") for one in files if one.name.endswith(".toml"))
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
 def packaged_trees() -> Iterator[Tree]:
@@ -736,20 +740,20 @@ class Votes:
         are fractions times the votes of the first question, `total`, times the fractions on the way.
         """
         arrays = {
-            name: _possible(np.column_stack([values[one] for one in columns]))
+            name: _possible(np.column_stack([values[column] for column in columns]))
             for name, columns in found.columns.items()
         }
         if found.kind == "fractions":
             assert total is not None
             reached = {tree.root.name: _possible(total)}
-            for one in tree.gates(question):
-                if one.name not in reached:
+            for gate in tree.gates(question):
+                if gate.name not in reached:
                     before = [
                         reached[other.name] * arrays[other.name][:, list(other.answers).index(answer)]
                         for other in tree.gates(question)
-                        for answer in one.asked_after
+                        for answer in gate.asked_after
                         if answer in other.answers
                     ]
-                    reached[one.name] = np.sum(before, axis=0)
+                    reached[gate.name] = np.sum(before, axis=0)
             arrays = {name: part * reached[name][:, None] for name, part in arrays.items()}
         return cls(Asked(tree, question), arrays)

@@ -98,16 +98,16 @@ class Result(ABC):
     def __repr__(self) -> str:
         whole = "\n".join([self.summary(), *map(str, self.findings)])
         if len(whole) > _LONGEST and self.findings:
-            codes = ", ".join(f"{one.severity} {one.code}" for one in self.findings)
+            codes = ", ".join(f"{finding.severity} {finding.code}" for finding in self.findings)
             whole = f"{self.summary()}\nfindings: {codes}"
         return f"{type(self).__name__}\n{shortened(whole)}"
 
     def _repr_html_(self) -> str:
         """Return the summary and the findings as Jupyter shows them."""
         lines = [f"<pre>{html.escape(shortened(self.summary()))}</pre>"]
-        for one in self.findings:
-            text = _ARGUMENT.sub(r"<code>\1</code>", html.escape(f"{one.message} {one.action}".strip()))
-            lines.append(f"<p><b>{one.severity}:</b> {text} <code>{one.code}</code></p>")
+        for finding in self.findings:
+            text = _ARGUMENT.sub(r"<code>\1</code>", html.escape(f"{finding.message} {finding.action}".strip()))
+            lines.append(f"<p><b>{finding.severity}:</b> {text} <code>{finding.code}</code></p>")
         return "".join(lines)
 
 

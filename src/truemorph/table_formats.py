@@ -115,7 +115,7 @@ def _read_fits(path: Path) -> Any:
     from astropy.table import MaskedColumn, Table
 
     with fits.open(path, memmap=False) as units:
-        unit = next((one for one in units if isinstance(one, fits.BinTableHDU | fits.TableHDU)), None)
+        unit = next((unit for unit in units if isinstance(unit, fits.BinTableHDU | fits.TableHDU)), None)
         if unit is None:
             raise InputError(f"{path}: has no table")
         table, stored = Table.read(unit, format="fits"), np.asarray(unit.data)
@@ -131,7 +131,7 @@ def _read_ecsv(path: Path) -> Any:
     reader = ascii.get_reader(reader_cls=ascii.Ecsv, fill_values=[("", "0")])  # as astropy does
     reader.data.comment = None  # only above the header, because # may be part of an id below
     reader.data.start_line = lambda lines: (
-        1 + next(k for k, one in enumerate(lines) if not one.lstrip().startswith("#"))
+        1 + next(k for k, line in enumerate(lines) if not line.lstrip().startswith("#"))
     )
     return reader.read(str(path))
 
@@ -151,7 +151,9 @@ def _read_votable(path: Path) -> Any:
         why = str(problem).rpartition("W51: ")[2]
         raise InputError(f"{path}: {why}; give its FIELD a larger datatype, or correct it") from problem
     table = Table.read(file, format="votable", use_names_over_ids=True)
-    table.meta |= {one.name: one.value for one in file.get_first_table().params}  # astropy's tables do not have them
+    table.meta |= {
+        parameter.name: parameter.value for parameter in file.get_first_table().params
+    }  # astropy's tables do not have them
     return table
 
 
@@ -174,7 +176,7 @@ def _unused(values: np.ndarray) -> int | None:
     largest = min(info.max, 2**63 - 1)  # astropy reads no larger ones
     integers = range(info.min, largest + 1) if info.min < 0 else range(largest, -1, -1)
     held = set(np.unique(values).tolist()) if (values == integers[0]).any() else set()
-    return next((one for one in integers if one not in held), None)
+    return next((integer for integer in integers if integer not in held), None)
 
 
 def _write_fits(table: Any, path: Path) -> None:

@@ -221,7 +221,7 @@ def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Serie
     numbers = texts.cast(pl.Float64, strict=False).drop_nulls().to_list()
     if series.dtype.is_numeric():
         if series.dtype.is_integer():
-            numbers = [int(one) for one in numbers if float(one).is_integer()]
+            numbers = [int(number) for number in numbers if float(number).is_integer()]
         gone = series.is_in(pl.Series(numbers, dtype=series.dtype, strict=False).to_list())
     elif series.dtype == pl.String:
         gone = series.is_in(texts.to_list())
@@ -249,7 +249,7 @@ def cleaned(
         gone = kept.is_null() & known.is_not_null()
         if gone.any():
             values = known.filter(gone).unique().sort().to_list()
-            shown = ", ".join(f"{float(one):.6g}" for one in values[:3])
+            shown = ", ".join(f"{float(value):.6g}" for value in values[:3])
             rows = f"{gone.sum():,d} of {len(gone):,d} rows"
             found = f"{source}: column {name}: {shown} was treated as missing in {rows}."
             findings.append(Finding("values-treated-as-missing", "note", found))
@@ -285,8 +285,10 @@ def arrow_texts(schema: pa.Schema) -> tuple[dict[str, str], dict[str, str]]:
 
         try:
             columns = get_header_from_yaml(header.decode().splitlines())["datatype"]
-            units = {one["name"]: str(one["unit"]) for one in columns if one.get("unit")}
-            descriptions = {one["name"]: str(one["description"]) for one in columns if one.get("description")}
+            units = {column["name"]: str(column["unit"]) for column in columns if column.get("unit")}
+            descriptions = {
+                column["name"]: str(column["description"]) for column in columns if column.get("description")
+            }
         except Exception as problem:  # its parser raises many types
             raise InputError(f"the units of the table (table_meta_yaml) can't be read: {reason(problem)}") from problem
     return units, descriptions

@@ -94,11 +94,11 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
             f"petroMag_{band}": r + 0.874 * extinction * (band == "u") + colour for band, colour in _colours(population)
         },
     }
-    values = {name: np.where(population["measured"], one, UNMEASURED) for name, one in values.items()}
+    values = {name: np.where(population["measured"], value, UNMEASURED) for name, value in values.items()}
     own = population.select("galaxy", "field", psf="psf_fwhm", run=1000 + pl.col("field"), mode=1).with_columns(
         ra=pl.Series(place[:, 0]).round(8), dec=pl.Series(place[:, 1]).round(8), extinction_r=pl.Series(extinction)
     )
-    own = own.with_columns(pl.Series(name, one) for name, one in values.items())
+    own = own.with_columns(pl.Series(name, value) for name, value in values.items())
     seeing = pl.Series(np.clip(1.3 * np.exp(0.14 * rng.normal(size=fields)), 0.9, 2.4))
     over = own.filter(pl.Series((rng.random(fields) < 0.5)[population["field"]]))
     over = over.with_columns(
@@ -178,7 +178,7 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
     def shares(sharper: float) -> np.ndarray:
         """Fractions of votes at a higher resolution, shape (n, 3)."""
         answers = vote_fractions(population["truth"].to_numpy(), sharper * alpha, RayleighTransition(11.25), seed)
-        return np.column_stack([*(one * (1 - artefact) for one in answers), artefact])
+        return np.column_stack([*(answer * (1 - artefact) for answer in answers), artefact])
 
     total = rng.integers(34, 57, n)
     counts = rng.multinomial(total, shares(1) / shares(1).sum(axis=1, keepdims=True))

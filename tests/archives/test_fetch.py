@@ -28,7 +28,7 @@ def test_every_archive_is_fetched_by_command(capsys, sky, tmp_path, monkeypatch)
     status, out, err = run(capsys, "fetch", "gz2", "sdss", "simard", "--no-images", *fast)
     assert status == 0, err
     results = json.loads(out)["archives"]
-    assert [one["folder"] for one in results] == ["data/gz2", "data/sdss", "data/simard"]
+    assert [result["folder"] for result in results] == ["data/gz2", "data/sdss", "data/simard"]
     assert "Simard et al. 2011" in out
     assert {one.name for one in (tmp_path / "data/gz2").iterdir()}.isdisjoint({"images", "images.parquet"})
     assert len(sky.asked(SQL)) == 2  # the ids are those of the vote tables

@@ -155,7 +155,7 @@ def test_a_requested_wait_is_respected_up_to_five_minutes(server, session, monke
     url = server.put("/t.csv", b"a\n1\n")
     server.script("/t.csv", busy(503, "120"), busy(429, "soon"))
     assert session.read(url, {"x": "é&b"}) == b"a\n1\n"
-    assert [one.params for one in server.requests] == [{"x": "é&b"}] * 3
+    assert [request.params for request in server.requests] == [{"x": "é&b"}] * 3
     assert max(waits) == 120
     for value in ("3600", "99999999999", "Fri, 31 Dec 2100 23:59:59 GMT"):
         server.script("/t.csv", busy(429, value))

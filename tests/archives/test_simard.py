@@ -26,7 +26,7 @@ def published(sky):
 
 def slices(sky):
     queries = [one.params["QUERY"] for one in sky.asked(SYNC)]
-    found = [re.search(r"recno BETWEEN (\d+) AND (\d+)", one) for one in queries]
+    found = [re.search(r"recno BETWEEN (\d+) AND (\d+)", query) for query in queries]
     return [(int(one[1]), int(one[2])) for one in found if one]
 
 

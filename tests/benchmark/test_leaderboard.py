@@ -74,7 +74,7 @@ def test_summaries_are_means_over_seeds_sorted_by_accuracy():
 
 
 def test_scores_of_methods_on_real_catalogues(shared_data, tmp_path):
-    worlds = [one for one in WITHOUT_PICTURES if one in FILES]
+    worlds = [without_picture for without_picture in WITHOUT_PICTURES if without_picture in FILES]
     plan = Plan(tuple(worlds), tuple(methods_of(TABLES)), (0,), None, data=shared_data)
     by = {(row["world"], row["method"]): row["scores"] for row in run_plan(plan, tmp_path)}
     paper = "GZ2 votes, T >= -3"

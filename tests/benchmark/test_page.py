@@ -18,13 +18,13 @@ DOCS = ROOT / "docs"
 )
 def test_the_docs_tables_and_the_figure_have_the_scores_of_the_csv_files(file, board):
     frame = pl.read_csv(DOCS / file)
-    there = [one for one in METRICS if one in frame.columns]
+    there = [metric for metric in METRICS if metric in frame.columns]
     rows = [
         {key: line[key] for key in ("world", "definition", "method", "seeds")}
         | {"means": {one: line[one] for one in there}, "stds": {one: line[f"{one}_std"] for one in there}}
         for line in frame.iter_rows(named=True)
     ]
-    titles = {one.name: one.title for one in BOARDS[board].methods}
+    titles = {method.name: method.title for method in BOARDS[board].methods}
     table = (DOCS / "numbers" / file).with_suffix(".md").read_text(encoding="utf-8")
     assert summary_table(rows, titles).markdown() in table
     assert scores_frame(rows, titles).equals(frame)

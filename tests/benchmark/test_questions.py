@@ -77,9 +77,9 @@ def test_perfect_answers_have_perfect_scores_and_shifted_ones_their_shift(world)
 
 @pytest.mark.slow
 def test_every_method_answers_and_an_interrupted_run_resumes(tmp_path):
-    plan = Plan(("gate by bar",), tuple(one.name for one in BAR_METHODS), (0,), TINY, 1, question=BAR)
+    plan = Plan(("gate by bar",), tuple(bar_method.name for bar_method in BAR_METHODS), (0,), TINY, 1, question=BAR)
     rows = run_plan(plan, tmp_path)
-    assert {row["method"] for row in rows} == {one.name for one in BAR_METHODS} - {"ddb-right"}
+    assert {row["method"] for row in rows} == {bar_method.name for bar_method in BAR_METHODS} - {"ddb-right"}
     for row in rows:
         assert 0 <= row["scores"]["balanced_accuracy"] <= 1
         assert np.isfinite(row["scores"].get("fraction_rms_soft", row["scores"]["fraction_rms_hard"]))

@@ -94,7 +94,7 @@ def test_labels_without_drift_give_a_finding():
 def test_labels_whose_disk_fraction_falls_with_alpha_are_a_problem():
     labels, alpha, _ = flipped_labels(2_000, seed=4)
     exchanged = fit_transition(1 - labels, alpha)
-    assert "drift-reversed" in [one.code for one in exchanged.findings if one.severity == "problem"]
+    assert "drift-reversed" in [finding.code for finding in exchanged.findings if finding.severity == "problem"]
     assert "drift-reversed" not in codes(fit_transition(labels, alpha))
 
 
@@ -146,7 +146,7 @@ def test_the_error_at_a_bound_is_that_of_the_likelihood():
 def test_the_monotone_family_prints_one_range():
     labels, alpha, _ = flipped_labels(2_000, seed=4, median=12)
     study = make_estimate(Sample.of(labels, alpha), Settings(family="monotone"), compare=False, bootstrap=5)
-    message = next(one.message for one in study.findings if one.code == "flat-fractions-assumed")
+    message = next(finding.message for finding in study.findings if finding.code == "flat-fractions-assumed")
     for limit in study.fraction_range["disk"]:
         assert f"{limit:.2f}" in message
 
@@ -223,7 +223,7 @@ def test_k_classes_and_two_observables_in_one_logistic_transition():
     fit = fit_transition(labels, observables[:, 0], gold=some_known(truth, 0.5, 6), observables=observables[:, 1])
     assert len(fit.values) == 9
     # Draws of the fit scatter around it as it scatters around the truth; labels that never occur are exact.
-    drawn = np.array([one.matrix(observables) for one in fit.draws(30)])
+    drawn = np.array([draw.matrix(observables) for draw in fit.draws(30)])
     off = (fit.transition.matrix(observables) - true.matrix(observables)) / np.maximum(drawn.std(axis=0), 1e-9)
     assert 0.3 < np.sqrt(np.mean(off[:, 1:, 0] ** 2)) < 2.5
     assert np.all(off[:, 0] == 0)

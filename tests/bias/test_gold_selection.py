@@ -156,6 +156,10 @@ def test_gold_labels_that_are_not_random_name_the_largest_difference_of_labels()
     for k, (first, number) in enumerate([(0, 20), (600, 60), (900, 20)]):
         gold[first : first + number] = k
     sample = Sample(labels, np.ones(1000), (NOT_APPLICABLE, "no bar", "bar"), np.ones(1000), gold=gold)
-    [found] = [one for one in selection_findings(sample) if one.code == "gold-not-random"]
+    [found] = [
+        selection_finding
+        for selection_finding in selection_findings(sample)
+        if selection_finding.code == "gold-not-random"
+    ]
     assert "20.0%" in found.message
     assert "60.0%" in found.message

@@ -169,7 +169,11 @@ def test_errors_of_alpha_are_spanned_by_the_range():
         labels, alpha = table["label"].to_numpy(), table["alpha"].to_numpy()
         plain = tm.fit_transition(labels, alpha)
         fit = tm.fit_transition(labels, alpha, alpha_error=error)
-        middle = [one for name, one in fit.drift.alternatives.items() if name == "rayleigh, errors of α, no trend"]
+        middle = [
+            alternative
+            for name, alternative in fit.drift.alternatives.items()
+            if name == "rayleigh, errors of α, no trend"
+        ]
         truth.append(table["truth"].mean())
         narrow.append(plain.class_fractions[1])
         wide.append(middle[0][1])
@@ -222,5 +226,5 @@ def test_a_dependence_on_the_square_of_a_column_is_seen(with_gold):
     labels = truth * (rng.random(n) > bent)
     gold = {"gold": some_known(truth, 0.1, 2)} if with_gold else {}
     fit = tm.fit_transition(labels, alpha, "rayleigh", delta=None, **gold)
-    assert [one.code for one in ignored_findings(fit, {"snr": s})] == ["observable-ignored"]
+    assert [ignored_finding.code for ignored_finding in ignored_findings(fit, {"snr": s})] == ["observable-ignored"]
     assert ignored_findings(fit, {"snr": rng.normal(size=n)}) == []

@@ -62,7 +62,7 @@ def estimated(catalogues, method, kind, options):
     return estimate_transition(catalogue, question=question, method=method, **given)
 
 
-@pytest.mark.parametrize(("method", "kind", "option"), [one for one in CELLS if not is_used(*one)])
+@pytest.mark.parametrize(("method", "kind", "option"), [cell for cell in CELLS if not is_used(*cell)])
 def test_an_option_that_would_change_nothing_is_refused(catalogues, method, kind, option):
     needed = {option, *([NEEDS[method]] if method in NEEDS else [])}
     with pytest.raises(InputError):
@@ -70,7 +70,7 @@ def test_an_option_that_would_change_nothing_is_refused(catalogues, method, kind
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "kind", "option"), [one for one in CELLS if is_used(*one)])
+@pytest.mark.parametrize(("method", "kind", "option"), [cell for cell in CELLS if is_used(*cell)])
 def test_an_option_of_a_method_changes_the_estimate(catalogues, method, kind, option):
     needed = [NEEDS[method]] if method in NEEDS else []
     found = estimated(catalogues, method, kind, {option, *needed}).to_dict()
@@ -80,7 +80,7 @@ def test_an_option_of_a_method_changes_the_estimate(catalogues, method, kind, op
     assert found["method"] == method
 
 
-@pytest.mark.parametrize("method", [one for one in NEEDS if one in OPTIONS])
+@pytest.mark.parametrize("method", [need for need in NEEDS if need in OPTIONS])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_method_needs_what_it_rests_on(catalogues, method, kind):
     with pytest.raises(InputError):

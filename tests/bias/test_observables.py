@@ -101,7 +101,10 @@ def test_what_t_leaves_out_is_noticed_where_it_matters():
         labels, alpha, mu, _, known = world(seed=seed, gold=300)
         for given in ({}, {"gold": known}, {"method": "binned"}):
             fit = fit_transition(labels, alpha, "fisk", delta=None, **given)
-            codes = [one.code for one in ignored_findings(fit, {"surface_brightness": mu, "snr": alpha * np.nan})]
+            codes = [
+                ignored_finding.code
+                for ignored_finding in ignored_findings(fit, {"surface_brightness": mu, "snr": alpha * np.nan})
+            ]
             fired += codes == ["observable-ignored"]
         labels, alpha, mu, _, known = world(seed=seed, transition=FiskTransitionOfAlpha(), gold=300)
         for given in ({}, {"gold": known}):
@@ -128,9 +131,9 @@ def catalogue(**options):
 def test_a_catalogue_with_surface_brightness_says_so_until_it_is_used():
     table = catalogue(gold=300)
     alone = estimate_transition(table, family="fisk", gold="gold", compare=False)
-    assert "observable-ignored" in {one.code for one in alone.findings}
+    assert "observable-ignored" in {finding.code for finding in alone.findings}
     both = estimate_transition(table, gold="gold", observables=["surface_brightness"])
-    assert "observable-ignored" not in {one.code for one in both.findings}
+    assert "observable-ignored" not in {finding.code for finding in both.findings}
     assert {"fisk", "rayleigh", "logistic"} <= set(both.families.fits)
     assert "slope of surface_brightness" in both.families.fits["fisk"].values
 

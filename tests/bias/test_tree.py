@@ -66,7 +66,7 @@ def test_log_votes_is_the_dirichlet_multinomial_of_scipy(fitted):
     votes, alpha, *_ = fitted
     t, rows = known(), slice(0, 50)
     found = t.log_votes(votes.columns[rows], alpha[rows])
-    means = [np.exp(one) for one in t.log_answers(alpha[rows], votes=True)]
+    means = [np.exp(log_answer) for log_answer in t.log_answers(alpha[rows], votes=True)]
     expected = np.zeros((50, 4))
     for question, mean, rho in zip(ASKED.questions, means, RHO, strict=True):
         for k in range(4):
@@ -93,7 +93,7 @@ def test_parameters_are_recovered_with_their_errors():
         found.append(pulls(fit))
     # 5 × 44 values: 0.95 ± 0.015.
     assert 0.93 <= np.mean(np.abs(found) < 1.96) <= 0.98
-    drawn = np.array([one.votes[2] for one in fit.draws(300)])[:, :, 1].std(axis=0)
+    drawn = np.array([draw.votes[2] for draw in fit.draws(300)])[:, :, 1].std(axis=0)
     np.testing.assert_allclose(drawn.ravel(), list(fit.stderr.values())[32:40], rtol=0.25)
 
 
@@ -108,7 +108,9 @@ def test_gold_labels_chosen_by_class_and_resolution_do_not_bias_t():
 
 def test_a_class_without_votes_at_a_node_gets_what_the_others_have():
     votes, alpha, classes = voted(800, 4)
-    counts = {name: np.where((classes == 0)[:, None] & (name == "bar"), 0, one) for name, one in votes.counts.items()}
+    counts = {
+        name: np.where((classes == 0)[:, None] & (name == "bar"), 0, count) for name, count in votes.counts.items()
+    }
     t = fit_transition(replace(votes, counts=counts), alpha, gold=classes).transition
     p = np.exp(t.log_answers(np.array([14.0]), votes=True)[2])[0, :, 1]
     assert p[1:].min() < p[0] < p[1:].max()
@@ -119,14 +121,16 @@ def test_labels_are_products_along_their_path(fitted):
     alpha = np.array([6.0, 14.0, 40.0])
     matrix = t.matrix(alpha)
     np.testing.assert_allclose(matrix.sum(axis=2), 1)
-    root, edge, bar = (np.exp(one) for one in t.log_answers(alpha))
+    root, edge, bar = (np.exp(log_answer) for log_answer in t.log_answers(alpha))
     np.testing.assert_allclose(matrix[:, :, 3], root[..., 1] * edge[..., 1] * bar[..., 1])
     np.testing.assert_allclose(matrix[:, :, 0], root[..., 0] + root[..., 2])
     # The T of labels is that of majorities, which are more often right than a vote.
     votes, at, classes, fit = fitted
     observed = np.mean(votes.labels[classes == 3] == 3)
     assert abs(fit.transition.matrix(at[classes == 3])[:, 3, 3].mean() - observed) < 0.05
-    single = np.prod([np.exp(one)[:, 3, 1] for one in fit.transition.log_answers(at[classes == 3], votes=True)], axis=0)
+    single = np.prod(
+        [np.exp(log_answer)[:, 3, 1] for log_answer in fit.transition.log_answers(at[classes == 3], votes=True)], axis=0
+    )
     assert single.mean() < observed - 0.05
 
 
@@ -165,7 +169,7 @@ def test_votes_for_two_answers_are_beta_binomial():
 )
 def test_the_loss_does_not_depend_on_the_order_of_classes_and_has_the_right_gradient(logits, votes, alpha, order):
     t, order = known(), list(order)
-    tables = [np.array(one)[order].tolist() for one in t.votes]
+    tables = [np.array(vote)[order].tolist() for vote in t.votes]
     other = TreeTransition(ASKED, tables, tables, np.array(RHO)[:, order].tolist(), (CENTER,), (SCALE,))
     given_logits = torch.tensor(logits, requires_grad=True)
     observed = torch.tensor(votes), torch.tensor(alpha)
@@ -216,7 +220,7 @@ def test_it_needs_gold_labels_of_every_class():
         fit_transition(votes, alpha)
     with pytest.raises(InputError, match="'bar'"):
         fit_transition(votes, alpha, gold=np.where(classes == 3, -1, classes))
-    negative = {name: np.where(np.arange(300)[:, None] == 2, -1, one) for name, one in votes.counts.items()}
+    negative = {name: np.where(np.arange(300)[:, None] == 2, -1, count) for name, count in votes.counts.items()}
     with pytest.raises(InputError, match="row 2"):
         fit_transition(replace(votes, counts=negative), alpha, gold=classes)
     with pytest.raises(InputError, match="row 1"):

@@ -93,7 +93,7 @@ def test_draws_have_the_errors_and_correlations_of_the_result():
         drawn_correlation = np.corrcoef(drawn[:, :, 1], rowvar=False)
         np.testing.assert_allclose(drawn_correlation, found.covariance / scale, atol=0.12)
     fit = tm.fit_transition(labels, alpha, "rayleigh", gold=gold)
-    assert np.std([one.theta for one in fit.draws(500)]) == pytest.approx(fit.stderr["theta"], rel=0.15)
+    assert np.std([draw.theta for draw in fit.draws(500)]) == pytest.approx(fit.stderr["theta"], rel=0.15)
 
 
 @pytest.mark.slow

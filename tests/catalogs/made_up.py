@@ -60,5 +60,5 @@ def photometry(n=60, **changes):
 
 def full(n=60, **changes):
     """Votes and photometry in one table."""
-    added = {name: pl.lit(pl.Series(one)) if np.ndim(one) else pl.lit(one) for name, one in changes.items()}
+    added = {name: pl.lit(pl.Series(change)) if np.ndim(change) else pl.lit(change) for name, change in changes.items()}
     return votes(n).hstack(photometry(n).drop("objid")).with_columns(**added)

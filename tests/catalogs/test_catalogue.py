@@ -68,7 +68,7 @@ def test_sentinels_in_rules_are_missing_with_a_finding():
     table = pl.DataFrame({"t_type": [-5, -99, 4]})
     classes, _, findings = gold_classes(table, "t_type >= -3", "experts")
     assert classes.tolist() == [0, -1, 1]
-    assert [one.code for one in findings] == ["values-treated-as-missing"]
+    assert [finding.code for finding in findings] == ["values-treated-as-missing"]
 
 
 # --- reading a catalogue ----------------------------------------------------------------------------------------------

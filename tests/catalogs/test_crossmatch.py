@@ -198,7 +198,7 @@ def test_columns_of_the_same_name_and_rows_at_one_place_are_said():
     prepared = prepare_catalogue(votes, **columns, psf_fwhm="seeing", nearest=[psf])
     assert prepared.catalogue.frame["psf_fwhm"].to_list() == [1.3] * 8
     assert {"columns-renamed", "positions-repeated"} <= set(codes(prepared))
-    named = next(one.message for one in prepared.findings if one.code == "columns-renamed")
+    named = next(finding.message for finding in prepared.findings if finding.code == "columns-renamed")
     assert "seeing is seeing_joined" in named
     again = prepare_catalogue(votes, **columns, psf_fwhm="seeing_joined", nearest=[psf.head(2)])
     assert again.catalogue.frame["psf_fwhm"].to_list() == [0.8] * 4 + [1.1] * 4

@@ -72,7 +72,7 @@ def measured(naming, folder):
     of_gold = np.array([called["smooth"], called["edge-on"], called["tail"], called["shell"], called["artifact"], ""])
     table = pl.DataFrame({
         "id": np.arange(alpha.size), "alpha": alpha, "nobody": 0,
-        **{columns[one]: counts for one, counts in zip(ANSWERS, votes, strict=True)},
+        **{columns[answer]: counts for answer, counts in zip(ANSWERS, votes, strict=True)},
         "experts say": of_gold[gold],
         naming.tier: np.where(deep, *naming.groups),
     })  # fmt: skip
@@ -90,7 +90,7 @@ def measured(naming, folder):
     assert observables_of(found.about, found.transition) == ()
     after = posterior(p, path_observations(frame, found.transition, "here"), argument, found.transition)
     drift = measure_bias(catalogue.catalogue, question="q2", bootstrap=0)
-    members = [groups.fractions.groups.index(one) for one in naming.groups]
+    members = [groups.fractions.groups.index(group) for group in naming.groups]
     return {
         "fractions": found.fractions.fractions[:, answers],
         "errors": found.fractions.stderr[:, answers],
@@ -99,7 +99,7 @@ def measured(naming, folder):
         "of T": found.fit.class_fractions[classes],
         "T": np.asarray(found.transition.matrix(np.array([6.0, 20.0])))[:, classes][:, :, classes],
         "posterior": after[:, classes],
-        "drift": [one.value for one in drift.results.values()],
+        "drift": [result.value for result in drift.results.values()],
     }, [one.code for one in (*catalogue.findings, *found.findings, *drift.findings)]
 
 
@@ -120,7 +120,7 @@ def test_names_change_no_number_and_no_finding(plain, tmp_path_factory, data):
     answers = data.draw(different(7))
     columns = data.draw(st.lists(st.sampled_from([*WORDS, ":", ";", "votes"]), min_size=7, max_size=7, unique=True))
     tier, *groups = data.draw(different(3))
-    naming = Naming(tuple(answers), tuple(f"n {one}" for one in columns), f"tier {tier}", tuple(groups))
+    naming = Naming(tuple(answers), tuple(f"n {column}" for column in columns), f"tier {tier}", tuple(groups))
     found, codes = measured(naming, tmp_path_factory.mktemp("named"))
     same(found, plain[0])
     assert codes == plain[1]

@@ -66,7 +66,7 @@ def world(tmp_path_factory):
 def kept(path, *columns):
     """Columns of the galaxies that are in the catalogue, in its order."""
     ids = pl.read_parquet(path)["object_id"].to_numpy()
-    return [one[ids] for one in columns]
+    return [column[ids] for column in columns]
 
 
 def test_predictions_drift_as_they_were_made_to(world):
@@ -150,7 +150,7 @@ def test_several_tables_have_names_of_their_own_and_may_be_files(world, tmp_path
 
 def test_tables_that_do_not_fit_are_refused(world):
     path, _, _, table = world
-    odd = {one: one.replace("bar-gz2", "ring-gz2") for one in table.columns}
+    odd = {column: column.replace("bar-gz2", "ring-gz2") for column in table.columns}
     for wrong in (
         lambda: measure_bias(path, question="bar", labels=table.rename(odd)),
         lambda: measure_bias(path, question="bar", labels=table.with_columns(id_str=pl.lit("galaxy"))),
@@ -165,7 +165,7 @@ def test_tables_that_do_not_fit_are_refused(world):
 
 def test_a_missing_column_is_named_in_the_tree_of_the_table(world):
     path, _, _, table = world
-    names = {one: one.replace("-gz2", "-dr12") for one in table.columns}
+    names = {column: column.replace("-gz2", "-dr12") for column in table.columns}
     with pytest.raises(InputError, match="bar-dr12_yes_pred"):
         measure_bias(path, question="bar", labels=table.rename(names).drop("bar-dr12_yes_pred"))
 

@@ -70,7 +70,7 @@ def test_tables_of_surveys_are_recognised_by_the_columns_of_their_tree(tree):
     template = (tree.counts or tree.fractions)[0]
     for asked in tree.gates("bar"):
         drawn = rng.multinomial(40, [1 / len(asked.answers)] * len(asked.answers), 200)
-        names = [template.format(column=one[-1]) for one in asked.answers.values()]
+        names = [template.format(column=answer[-1]) for answer in asked.answers.values()]
         votes |= dict(zip(names, (drawn if tree.counts else drawn / 40).T, strict=True))
     total = {tree.totals[0]: np.full(200, 40)} if tree.totals else {}
     frame = pl.DataFrame({"id": np.arange(200), "alpha": rng.uniform(2, 20, 200), **votes, **total})
@@ -356,7 +356,7 @@ def test_experts_answers_are_read_whatever_their_case_and_each_expert_counts_onc
         for table in (plain, odd)
         for experts in ("anna,ben", "anna,anna,ben")
     ]
-    assert all(one.equals(frames[0]) for one in frames)
+    assert all(frame.equals(frames[0]) for frame in frames)
     wrong = plain.with_columns(pl.when(pl.col("id") == 6).then(pl.lit("foo")).otherwise("ben").alias("ben"))
     with pytest.raises(InputError, match=r"'foo' \(ben, row 7\)"):
         prepare_catalogue(wrong, experts="anna,ben", **named)
@@ -444,7 +444,7 @@ def test_a_first_question_of_which_all_answers_are_shown_makes_labels_as_by_defa
     asked = {"name": "stage", "answers": answers}
     trees = [{"name": "stage", "questions": [one]} for one in (asked, asked | {"shown": [*answers]})]
     named = {"question": "stage", "id": "id", "radius": "r", "psf_fwhm": "fwhm"}
-    default, every = (prepare_catalogue(table, tree=one, **named).catalogue for one in trees)
+    default, every = (prepare_catalogue(table, tree=tree, **named).catalogue for tree in trees)
     assert every.frame["label"].to_list() == default.frame["label"].to_list()
     assert every.metadata["classes"] == default.metadata["classes"]
 

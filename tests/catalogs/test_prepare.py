@@ -93,7 +93,7 @@ def test_the_papers_sample_is_drawn_if_the_table_is_large_enough():
     drawn = frame.filter(pl.col("split") != "unused")
     assert [(drawn["label"] == k).sum() for k in (0, 1)] == [62_225, 59_759]
     assert dict(drawn["split"].value_counts().rows()) == {"train": 97_600, "validation": 12_192, "test": 12_192}
-    assert {"sample-smaller", "split-scaled"}.isdisjoint(one.code for one in prepared.findings)
+    assert {"sample-smaller", "split-scaled"}.isdisjoint(finding.code for finding in prepared.findings)
     # With weights, the class fractions of the sample are those of all galaxies.
     weighted = np.average(drawn["label"], weights=drawn["sampling_weight"])
     assert weighted == pytest.approx(frame["label"].mean(), abs=1e-9)
@@ -148,7 +148,7 @@ def test_gold_labels_from_a_rule_or_a_column():
     assert got.metadata["gold_definition"] == "disk: gold is 1"
     unasked = prepare(full(gold=classes))
     assert unasked.catalogue.frame["gold_input"].to_list() == classes.tolist()
-    assert "gold-column-kept" in {one.code for one in unasked.findings}
+    assert "gold-column-kept" in {finding.code for finding in unasked.findings}
 
 
 @pytest.fixture

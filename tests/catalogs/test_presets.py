@@ -99,7 +99,7 @@ TABLES = [
 def test_every_preset_is_listed():
     """Those that are found by the columns of a table are in `DETECTED`, in order."""
     files = (resources.files("truemorph.catalogs") / "presets").iterdir()
-    assert {one.name.removesuffix(".toml") for one in files} | {"truemorph"} == set(PRESETS)
+    assert {file.name.removesuffix(".toml") for file in files} | {"truemorph"} == set(PRESETS)
 
 
 def frame_of(columns):

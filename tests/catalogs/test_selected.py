@@ -23,7 +23,7 @@ def test_galaxies_outside_the_sample_are_not_used_and_weights_undo_the_selection
     table = CatalogTable(pl.DataFrame(columns))
     sample, context = rows_of(table)
     assert sample.labels.size == 3000
-    assert [one.code for one in context.findings] == ["galaxies-not-in-sample"]
+    assert [finding.code for finding in context.findings] == ["galaxies-not-in-sample"]
     assert "17,000 of 20,000" in context.findings[0].message
     assert rows_of(table, where=["split=unused"])[0].labels.size == 17_000
     assert np.average(sample.labels, weights=sample.weights) == pytest.approx(labels.mean(), abs=1e-9)
@@ -52,7 +52,7 @@ def test_only_properties_of_galaxies_are_tested_for_balance():
         *("covariate", "mass", "plate", "bulge_fraction", "x2", "x3", "survey", "mine_weight")
     }
     study = tm.estimate_transition(table, gold="mine", compare=False)
-    unbalanced = next(one.message for one in study.findings if one.code == "gold-unbalanced")
+    unbalanced = next(finding.message for finding in study.findings if finding.code == "gold-unbalanced")
     assert "covariate" in unbalanced
     assert "debiased" not in unbalanced
 
@@ -115,7 +115,7 @@ def test_fractions_of_groups_that_a_column_names(tmp_path):
     assert "surveys-differ" in codes(found)
     assert found.to_dict()["fractions"]["groups"] == [["deep"], ["wide"]]
     assert list(one.to_table()["tier"]) == ["deep", "wide"]
-    assert [one.get_text() for one in found.plot().get_xticklabels()] == ["deep", "wide"]
+    assert [get_xticklabel.get_text() for get_xticklabel in found.plot().get_xticklabels()] == ["deep", "wide"]
     again = tm.Estimate.read(tmp_path / "fit.json").fractions
     assert again.groups == one.groups
     assert again.summary() == one.summary()

@@ -58,7 +58,7 @@ def test_galaxies_are_unlike_where_they_differ_and_what_is_unknown_is_not_compar
     without = comparison(every[:1000], with_alpha=False)
     assert found[500:].equals(without.unlike(new)[500:])
     # One galaxy at a time gives the same.
-    assert found.equals(pl.concat([compared.unlike(one) for one in far.iter_slices(1)]))
+    assert found.equals(pl.concat([compared.unlike(iter_slice) for iter_slice in far.iter_slices(1)]))
 
 
 def test_few_held_out_galaxies_are_not_compared():

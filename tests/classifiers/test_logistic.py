@@ -74,7 +74,7 @@ def test_labels_that_do_not_constrain_theta_give_a_finding():
         model = DebiasedLogisticRegression().fit(
             rng.normal(size=(400, 1)), rng.integers(0, 2, 400), alpha=rng.lognormal(3, 0.2, 400)
         )
-    assert [one.code for one in model.findings_] == ["transition-undetermined"]
+    assert [finding.code for finding in model.findings_] == ["transition-undetermined"]
     assert [one.message.finding for one in given] == list(model.findings_)
 
 
@@ -82,6 +82,6 @@ def test_labels_that_do_not_constrain_theta_give_a_finding():
 def test_without_alpha_it_is_logistic_regression_with_a_finding():
     X, _, truth, _ = flipped_catalogue(2_000, seed=4)
     model = DebiasedLogisticRegression(C=1e6).fit(X, truth)
-    assert [one.code for one in model.findings_] == ["labels-treated-as-correct"]
+    assert [finding.code for finding in model.findings_] == ["labels-treated-as-correct"]
     plain = LogisticRegression(C=1e6).fit(X, truth)
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=2e-3)

@@ -128,7 +128,7 @@ def test_synchronised_batch_norms_keep_their_activations(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     spread = across_devices(net, config)
-    assert any(isinstance(one, torch.nn.SyncBatchNorm) for one in spread.modules())
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in spread.modules())
     torch.testing.assert_close(spread(images), alone)
 
 
@@ -185,7 +185,7 @@ def test_an_ensemble_is_the_mean_of_its_networks():
     np.testing.assert_allclose(model.probabilities(rows.inputs[:5]), np.mean(each, axis=0))
     assert not np.allclose(each[0], each[1])
     # Probabilities use the temperature of each member.
-    hot = {**model.described, "temperatures": [2 * one for one in model.temperatures]}
+    hot = {**model.described, "temperatures": [2 * temperature for temperature in model.temperatures]}
     flatter = replace(model, described=hot).member_probabilities(rows.inputs[:5], 0)
     np.testing.assert_allclose(
         2 * np.log(flatter[:, 1] / flatter[:, 0]), np.log(each[0][:, 1] / each[0][:, 0]), rtol=1e-4

@@ -50,7 +50,7 @@ def test_one_network_answers_both_questions(both, survey):
     history = pl.read_csv(survey / "both" / "history.csv")
     assert {"fraction_bar_1", "fraction_spiral_arms_5", "cv14_excess_bar", "cv14_excess_spiral"} <= set(history.columns)
     again = tm.load(survey / "both")
-    assert [one.question for one in again.heads] == ["bar", "spiral"]
+    assert [head.question for head in again.heads] == ["bar", "spiral"]
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     p = again.probabilities(pixels)
     np.testing.assert_allclose(p[:, bar.part].sum(axis=1), 1)
@@ -64,14 +64,18 @@ def test_labels_of_all_questions_in_one_pass(both, survey):
     table = pl.read_parquet(found.out)
     assert table.height == found.rows_in == pl.read_parquet(catalogue).height
     for head in both.heads:
-        p = table.select(f"p_{one.replace(' ', '_').replace('-', '_')}" for one in head.columns).to_numpy()
+        p = table.select(f"p_{column.replace(' ', '_').replace('-', '_')}" for column in head.columns).to_numpy()
         np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)  # engines compute in float32
         applies = p[:, head.numbers].sum(axis=1)
         np.testing.assert_allclose(table[head.name("p_applies")], applies)
         answer = head.columns[head.numbers[0]].replace(" ", "_")
         np.testing.assert_allclose(table[f"p_{answer}_given_applies"], p[:, head.numbers[0]] / applies)
         assert table[head.name("label")].to_list() == [head.classes[k] for k in p.argmax(axis=1)]
-        given = next(one for one in found.fractions if one["class"] == f"{head.answers[0]} if {head.question} applies")
+        given = next(
+            fraction
+            for fraction in found.fractions
+            if fraction["class"] == f"{head.answers[0]} if {head.question} applies"
+        )
         assert given["mean"] == pytest.approx(p[:, head.numbers[0]].sum() / applies.sum())
         assert given["estimate_low"] < given["estimate"] < given["estimate_high"]
 

@@ -55,8 +55,8 @@ def train(folder, **changes):
 
 
 def assert_same(first, second):
-    for one, other in zip(first.members, second.members, strict=True):
-        for name, value in one.items():
+    for member, other in zip(first.members, second.members, strict=True):
+        for name, value in member.items():
             np.testing.assert_array_equal(value, other[name], err_msg=name)
     for one, other in zip(first.history, second.history, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}

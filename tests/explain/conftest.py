@@ -20,7 +20,7 @@ def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, q
     """
     settings = tiny(backbone=backbone, image_size=size, folds=members, **config)
     torch.manual_seed(1)
-    classes = [one for head in heads_of(questions) for one in head.columns] or ["smooth", "disk"]
+    classes = [column for head in heads_of(questions) for column in head.columns] or ["smooth", "disk"]
     networks = [GalaxyNetwork(settings, len(classes)).eval() for _ in range(members)]
     for network in networks:
         torch.nn.init.normal_(network.head[-1].weight, std=0.5)
@@ -36,12 +36,12 @@ def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, q
         catalogue={"alpha": "R / sigma_PSF", "alpha_psf": "sigma", "source": "a test", "rows": 2},
         members=members,
         classes=classes,
-        questions=[one.to_dict() for one in questions],
+        questions=[question.to_dict() for question in questions],
         metrics={},
         normalisation={"mean": networks[0].mean, "std": networks[0].std},
         built=networks[0].built,
     )
-    weights = [{name: value.detach().numpy() for name, value in one.state_dict().items()} for one in networks]
+    weights = [{name: value.detach().numpy() for name, value in network.state_dict().items()} for network in networks]
     schema = {"object_id": pl.Int64, "role": pl.String, "fold": pl.Int64}
     return Classifier(described, weights, pl.DataFrame(list(seen), schema=schema, orient="row"))
 

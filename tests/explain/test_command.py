@@ -62,7 +62,7 @@ def test_all_files_are_written_and_consistent(capsys, models, catalogue, tmp_pat
     assert disks["profile_r_petro"].to_numpy().shape == (counts["disk"], 8)
 
     with fits.open(out / "maps.fits") as units:
-        found = {(one.header["MODEL"], one.header["CLASS"], one.name.split("_")[0]): one for one in units[1:]}
+        found = {(unit.header["MODEL"], unit.header["CLASS"], unit.name.split("_")[0]): unit for unit in units[1:]}
         assert ("naive", "disk", "ALIGNED") in found
         unit = found["naive", "disk", "MEAN"]
         assert unit.data[2].max() == unit.header["NGAL"] == counts["disk"]

@@ -58,7 +58,7 @@ def by_hand(model, pixels, classes, layer, form="first", before=0):
 
 @pytest.mark.parametrize(
     ("backbone", "size", "layer", "grid", "form", "before"),
-    [pytest.param(*one, id=one[0], marks=() if one[0].startswith("test_") else pytest.mark.slow) for one in KINDS],
+    [pytest.param(*kind, id=kind[0], marks=() if kind[0].startswith("test_") else pytest.mark.slow) for kind in KINDS],
 )
 def test_maps_equal_their_definition(backbone, size, layer, grid, form, before):
     model = model_of(backbone, size)

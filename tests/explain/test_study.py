@@ -61,8 +61,8 @@ def test_means_use_galaxies_of_a_predicted_class_and_members_that_did_not_see_th
 @pytest.mark.parametrize(("crop", "radius"), [(1.0, 0.25), (0.5, 0.125)])
 def test_radii_are_fractions_of_an_image_before_cropping(tmp_path, crop, radius):
     """Here two radii equal half of the cropped width, so that profiles in radii and in pixels are the same."""
-    for k, one in enumerate(pictures(8)):
-        Image.fromarray(one).save(tmp_path / f"{k}.png")
+    for k, picture in enumerate(pictures(8)):
+        Image.fromarray(picture).save(tmp_path / f"{k}.png")
     frame = pl.DataFrame({"object_id": np.arange(9), "image": [f"{k}.png" for k in range(8)] + [None]})
     frame = frame.with_columns(pl.Series(RADIUS, [0.0, -1.0, np.nan, np.inf, None] + [radius] * 4))
     found = explain({"a": model_of(crop=crop)}, galaxies_of(frame, tmp_path))["a"]

@@ -44,7 +44,7 @@ def of_people(seed, people=("Ann", "Ben"), n=80, alike=0.7):
     (["artefact", "disk", "disk"], 1, 1),
 ])  # fmt: skip
 def test_the_class_that_most_people_chose(answers, gold, uncertain):
-    found = combined(rows(*((f"person {k}", "a", "first", one) for k, one in enumerate(answers))))
+    found = combined(rows(*((f"person {k}", "a", "first", answer) for k, answer in enumerate(answers))))
     assert found.select("gold", "gold_uncertain").row(0) == (gold, uncertain)
     assert found["gold_time"][0] == len(answers) - 1
 
@@ -56,7 +56,7 @@ def test_cohens_kappa_is_that_of_scikit_learn_on_the_galaxies_that_both_labelled
     assert (pair["people"], pair["galaxies"]) == (["Ann", "Ben"], 60)
     assert pair["agree"] == pytest.approx(np.mean(ann == ben))
     assert pair["kappa"] == pytest.approx(cohen_kappa_score(ann, ben))
-    chance = sum(np.mean(ann == one) * np.mean(ben == one) for one in CHOICES)
+    chance = sum(np.mean(ann == choice) * np.mean(ben == choice) for choice in CHOICES)
     # Error for large samples, from the scatter of the agreement alone.
     rough = np.sqrt(pair["agree"] * (1 - pair["agree"]) / 60) / (1 - chance)
     assert pair["kappa_stderr"] == pytest.approx(rough, rel=0.3)
@@ -99,7 +99,7 @@ def of_twins(theta, n, seed=0, disk=0.7):
     seen = is_disk & (rng.random(n) > RayleighTransition(theta).flip_probability(alpha))
     words = np.array(["smooth", "disk"])
     first, twins = (
-        rows(*(("Ann", str(k), occasion, str(words[int(one)])) for k, one in enumerate(disks)))
+        rows(*(("Ann", str(k), occasion, str(words[int(disk)])) for k, disk in enumerate(disks)))
         for occasion, disks in (("first", is_disk), ("twin", seen))
     )
     return pl.concat([first, twins.with_columns(twin_alpha=alpha)])

@@ -156,7 +156,7 @@ def test_questions_of_a_tree_are_asked_along_the_gates(start, opened, of_bars):
     """By keyboard alone, a level back at a time, and again with what was answered marked."""
     folder, _ = of_bars
     page = opened(start(folder=folder)[1], "Ann")
-    texts = [one.text for one in read_tree("gz2").gates("bar")]
+    texts = [gate.text for gate in read_tree("gz2").gates("bar")]
     text, pressed = page.locator("#text"), page.locator("[aria-pressed=true]")
     buttons = page.locator("#choices button")
     sync_api.expect(text).to_have_text(texts[0])

@@ -111,7 +111,7 @@ def test_people_who_do_not_agree_are_counted(capsys, labelled, ids, truth, out):
 
 def test_twins_bring_the_experts_own_curve_into_the_range(labelled, ids, truth, out):
     twins = list(open_session(labelled, twins=20).twins)
-    give(labelled, "Ann", {one: "smooth" if k < 8 else WORDS[truth[one]] for k, one in enumerate(twins)}, "twin")
+    give(labelled, "Ann", {twin: "smooth" if k < 8 else WORDS[truth[twin]] for k, twin in enumerate(twins)}, "twin")
     found = tm.import_gold(labelled, out=out)
     assert found.to_dict()["gold"] == len(ids)
     assert "gold-misses" in codes(tm.estimate_transition(found.out, gold="gold", compare=False))
@@ -273,7 +273,7 @@ def test_the_numbers_of_gold_labels_of_an_import_agree(labelled, ids, out):
     found = tm.import_gold(labelled, out=out, gold_source="same-images")
     gold = found.to_dict()["gold"]
     assert gold == len(ids) - 3
-    same = next(one.message for one in found.findings if one.code == "gold-from-same-images")
+    same = next(finding.message for finding in found.findings if finding.code == "gold-from-same-images")
     assert int(re.search(r"\d+", same)[0]) == gold == found.catalogue.metadata["gold_from_same_images"]
 
 

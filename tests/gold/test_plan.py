@@ -40,7 +40,7 @@ def test_no_other_allocation_of_the_same_number_of_labels_has_a_clearly_smaller_
     strata = strata_of(bins, sizes, spread)
     found = strata.for_budget(40)
     others = product(range(2, 40), repeat=len(sizes) - 1)
-    every = np.array([[*one, found.sum() - sum(one)] for one in others if sum(one) <= found.sum() - 2])
+    every = np.array([[*other, found.sum() - sum(other)] for other in others if sum(other) <= found.sum() - 2])
     best = min(strata.errors(one).max() for one in every)
     # Numbers of labels are rounded up, by less than one a stratum.
     assert strata.errors(found).max() < best * 1.04
@@ -54,7 +54,7 @@ def test_no_other_allocation_of_the_same_number_of_labels_has_a_clearly_smaller_
 )
 @example([(0, 5, 0.5), (0, 5, 0.25)], 0.03125)  # the first stratum is labelled whole
 def test_an_allocation_has_the_wanted_error_and_no_large_weight(groups, error):
-    names = {name: number for number, name in enumerate(sorted({one[0] for one in groups}))}
+    names = {name: number for number, name in enumerate(sorted({group[0] for group in groups}))}
     bins, sizes, spread = zip(*((names[name], size, sigma) for name, size, sigma in groups), strict=True)
     strata = strata_of(bins, sizes, spread)
     drawn = strata.allocation(error)

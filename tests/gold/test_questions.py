@@ -206,7 +206,7 @@ def test_one_session_gives_gold_labels_of_every_question_on_the_way(of_bars, tmp
     give(folder, "Ann", odd)
     found = tm.import_gold(folder, out=tmp_path / "gold.parquet", definition="bar: longer than a quarter of the disk")
     frame = found.catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
-    rows = {one["object_id"]: one for one in frame.iter_rows(named=True)}
+    rows = {row["object_id"]: row for row in frame.iter_rows(named=True)}
     for one in ids[4:]:
         told = {"gold": int(classes[one] != "smooth"), "gold_uncertain": 0}
         told["gold_bar"] = classes[one] if "bar" in classes[one] else "does not apply"
@@ -282,7 +282,7 @@ def test_people_agree_on_four_classes(of_bars, tmp_path):
     page = found.page.read_text()
     assert {one for one in classes if one in page} == differ
     # Nobody differs on the question if all say that it does not apply, or give the same answer.
-    rows = {str(one["object_id"]): one for one in found.catalogue.frame.iter_rows(named=True)}
+    rows = {str(row["object_id"]): row for row in found.catalogue.frame.iter_rows(named=True)}
     for one, *said in zip(classes, *people.values(), strict=True):
         meant = [each if "bar" in each else "does not apply" for each in said]
         apply = {each != "does not apply" for each in meant}
@@ -300,7 +300,7 @@ def test_tables_have_the_classes_of_a_question(of_bars, tmp_path):
     pl.DataFrame({"object_id": list(classes), "class": words}).write_csv(tmp_path / "mine.csv")
     found = tm.import_gold(tmp_path / "mine.csv", plan=folder, out=tmp_path / "out.parquet")
     frame = found.catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
-    rows = {one["object_id"]: one for one in frame.iter_rows(named=True)}
+    rows = {row["object_id"]: row for row in frame.iter_rows(named=True)}
     assert [(rows[one]["gold_bar"], rows[one]["gold"]) for one in list(classes)[:3]] == [
         (None, 1), (None, None), ("does not apply", None),
     ]  # fmt: skip
@@ -330,7 +330,7 @@ def test_an_export_of_zooniverse_has_classes_or_answers_along_the_gates(of_bars,
     rows = [
         {
             "user_name": "anna", "workflow_id": 1, "created_at": "2026-03-01 10:00:00 UTC",
-            "annotations": json.dumps([{"task": f"T{k}", "value": one} for k, one in enumerate(answers)]),
+            "annotations": json.dumps([{"task": f"T{k}", "value": answer} for k, answer in enumerate(answers)]),
             "subject_data": json.dumps({"9": {"#object_id": galaxy}}),
         }
         for galaxy, answers in zip(classes, said, strict=True)
@@ -400,8 +400,8 @@ def test_the_page_is_asked_level_by_level(of_bars):
     client = testclient.TestClient(make_app(open_session(folder), "secret"), "http://127.0.0.1:8642")
     state = client.get("/secret/state?name=Ann").json()
     levels = state["levels"]
-    assert [one["question"] for one in levels] == ["smooth", "edge-on", "bar"]
-    assert [one["text"] for one in levels] == [one.text for one in GZ2.gates("bar")]
+    assert [level["question"] for level in levels] == ["smooth", "edge-on", "bar"]
+    assert [level["text"] for level in levels] == [gate.text for gate in GZ2.gates("bar")]
     shown, at = [], 0
     for key in "222":
         chosen = next(one for one in levels[at]["answers"] if one["key"] == key)

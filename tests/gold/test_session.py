@@ -40,7 +40,7 @@ def test_the_part_that_is_labelled_first_is_random():
     for number in range(people):
         items = items_of(galaxies, galaxies[:10], 5, 3, f"person {number}")
         firsts = [galaxy for galaxy, occasion in items if occasion == "first"]
-        early[[int(one) for one in firsts[:10]]] += 1
+        early[[int(first) for first in firsts[:10]]] += 1
     expected, variance = people / 4, people * 0.25 * 0.75
     assert np.sum((early - expected) ** 2 / variance) < 75  # χ² of 39 degrees of freedom, 4 σ above its mean
     assert abs(early[:10].sum() - 10 * expected) < 4 * np.sqrt(10 * variance)
@@ -76,7 +76,7 @@ def test_the_petrosian_radius_of_a_picture():
     galaxies = simulate_galaxies(80, 3, confounded=False)
     truth = (galaxies["radius"] / galaxies["r90"]).to_numpy() * 64 / CENTRAL_R90
     pictures = np.stack([picture for _, picture in render(galaxies, 64, 3, field=CENTRAL_R90)])
-    ratio = np.array([petrosian_radius(one) for one in pictures]) / truth
+    ratio = np.array([petrosian_radius(picture) for picture in pictures]) / truth
     assert 0 < np.median(ratio) - 1 < 0.2  # the PSF and rings of a pixel make radii larger
     assert np.std(np.log(ratio)) < 0.25
     assert petrosian_radius(np.zeros((40, 40, 3), np.uint8)) > 0

@@ -45,8 +45,8 @@ def test_every_kind_gives_the_same_pixels(tmp_path):
     }
     expected = image[10:30, 10:30]
     for name, images in kinds.items():
-        for one in pixels(images):
-            np.testing.assert_array_equal(one, expected, err_msg=name)
+        for pixel in pixels(images):
+            np.testing.assert_array_equal(pixel, expected, err_msg=name)
     # An array of images that have the network's size is not cropped.
     np.testing.assert_array_equal(pixels(whole, size=40)[1], image)
     assert image_names([tmp_path / "a.jpg", image]) == [str(tmp_path / "a.jpg"), 1]

@@ -100,8 +100,8 @@ def test_an_interrupted_build_is_not_used_and_two_processes_share_the_next(tmp_p
     os.kill(interrupted.pid, signal.SIGKILL)
     interrupted.join()
     builders = [context.Process(target=ImageFiles(paths, SMALL).load, args=(cache,)) for _ in range(2)]
-    for one in builders:
-        one.start()
+    for builder in builders:
+        builder.start()
     for one in builders:
         one.join()
         assert one.exitcode == 0

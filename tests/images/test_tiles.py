@@ -68,7 +68,7 @@ def test_pixels_equal_cutout2d_and_what_is_missing_is_listed(kind, tmp_path):
     ra, dec = positions(n_sources)
     size = np.random.default_rng(5).uniform(3, 12, n_sources)
     tile, cuts = all_cuts(tiles, ra, dec, size)
-    planes = [[one.read() for one in layers] for layers in tiles.layers]
+    planes = [[layer.read() for layer in layers] for layers in tiles.layers]
     reasons = []
     where = SkyCoord(ra, dec, unit="deg")
     for k in range(n_sources):
@@ -122,7 +122,7 @@ def test_bands_without_data_and_impossible_sizes_are_noticed(tmp_path):
     ra, dec = wcs.pixel_to_world_values(x, y)
     size = np.array([5, 10, 5, 5, 5, np.nan, 1e9])
     _, cuts = all_cuts(tiles, ra, dec, size)
-    found = [one if isinstance(one, str) else one.shape for one in cuts]
+    found = [cut if isinstance(cut, str) else cut.shape for cut in cuts]
     fine = (3, 20, 20)
     assert found == [module.NO_CENTRE, (3, 40, 40), fine, module.ZEROS, fine, module.NO_SIZE, module.NO_SIZE]
 
@@ -162,7 +162,7 @@ def test_other_scales_and_rotations_are_resampled_and_conserve_flux(tmp_path):
         for_model(tiles, model | {"scale": 0.5}, False)
     with pytest.raises(InputError, match="bands"):
         for_model(tiles, model | {"bands": ["g", "r", "z"]}, False)
-    assert [one.code for one in for_model(tiles, None, False).findings] == ["tiles-not-compared"]
+    assert [finding.code for finding in for_model(tiles, None, False).findings] == ["tiles-not-compared"]
 
 
 def test_bad_tiles_and_sizes_have_one_clear_line(tmp_path):
@@ -172,7 +172,7 @@ def test_bad_tiles_and_sizes_have_one_clear_line(tmp_path):
             open_tiles(given, bands)
     next(tmp_path.glob("*-r_TILE0-*")).unlink()
     tiles = open_tiles(pattern, ["i", "r", "g"])
-    assert (len(tiles.layers), [one.code for one in tiles.findings]) == (3, ["tiles-incomplete"])
+    assert (len(tiles.layers), [finding.code for finding in tiles.findings]) == (3, ["tiles-incomplete"])
     frame = pl.DataFrame({"radius": [2.0, None]})
     np.testing.assert_array_equal(cutout_sizes("6 * radius", frame, "cat"), [12, np.nan])
     np.testing.assert_array_equal(cutout_sizes("0.5 arcmin", frame, "cat"), [30, 30])
@@ -200,7 +200,10 @@ def test_tiles_that_cannot_be_read_are_left_out_and_said(kind, damage, tmp_path,
     damage(next(tmp_path.glob("*-r_TILE0-*")))
     tiles = open_tiles(pattern, ["i", "r", "g"])
     assert "3 tiles from 12 files" in capsys.readouterr().err
-    assert (len(tiles.layers), [one.code for one in tiles.findings]) == (3, ["tiles-unreadable", "tiles-incomplete"])
+    assert (len(tiles.layers), [finding.code for finding in tiles.findings]) == (
+        3,
+        ["tiles-unreadable", "tiles-incomplete"],
+    )
     for one in tmp_path.glob("*-r_TILE*"):
         damage(one)
     with pytest.raises(InputError, match="-r_TILE"):
@@ -230,6 +233,6 @@ def test_zero_points_that_only_the_model_or_only_the_tiles_state_are_said(tmp_pa
     assert (without.zero_point, stated.zero_point) == (None, 25)
     with pytest.raises(InputError, match="zero_point"):
         for_model(without, stated.to_dict(), False)
-    assert [one.code for one in for_model(stated, without.to_dict(), False).findings] == ["tiles-not-compared"]
+    assert [finding.code for finding in for_model(stated, without.to_dict(), False).findings] == ["tiles-not-compared"]
     for one in (stated, without):
         assert not for_model(one, one.to_dict(), False).findings

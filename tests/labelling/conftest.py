@@ -36,7 +36,7 @@ def image_model(tmp_path_factory):
         metrics={},
         normalisation={"mean": networks[0].mean, "std": networks[0].std},
     )
-    members = [{name: value.numpy() for name, value in one.state_dict().items()} for one in networks]
+    members = [{name: value.numpy() for name, value in network.state_dict().items()} for network in networks]
     seen = pl.DataFrame({"object_id": ["g03", "g04"], "role": ["out_of_fold"] * 2, "fold": [0, 1]})
     return save_classifier(Classifier(described, members, seen), tmp_path_factory.mktemp("model") / "model")
 

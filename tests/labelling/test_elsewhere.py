@@ -47,7 +47,7 @@ def test_galaxies_like_those_of_training_have_no_finding_and_others_have_one(fol
 def test_class_fractions_are_reestimated(folder, tmp_path):
     galaxies = another(4000, 3, disks=0.15)
     report = tm.label_galaxies(folder, galaxies, tmp_path / "labels.parquet")
-    disk = next(one for one in report.fractions if one["class"] == "disk")
+    disk = next(fraction for fraction in report.fractions if fraction["class"] == "disk")
     p = pl.read_parquet(report.out)["p_disk"].to_numpy()
     truth = galaxies["gold"].mean()
     assert disk["mean"] == pytest.approx(p.mean())
@@ -71,7 +71,7 @@ def test_reestimated_fractions_have_an_error_only_if_training_fractions_rest_on_
     settings = {"features": ["covariate"], "folds": 5}
     tm.train_classifier(ours, out=tmp_path / "model", preset="dcv14", settings=settings, **how)
     report = tm.label_galaxies(tmp_path / "model", others, tmp_path / "labels.parquet")
-    disk = next(one for one in report.fractions if one["class"] == "disk")
+    disk = next(fraction for fraction in report.fractions if fraction["class"] == "disk")
     assert (disk["reestimated_stderr"] is None) == (way != "gold")
     assert disk["estimate"] is None  # of other galaxies
     if way == "gold":
@@ -84,16 +84,18 @@ def test_shards_and_parts_give_the_result_of_one_process(folder, tmp_path, monke
     whole = tm.label_galaxies(folder, galaxies, tmp_path / "whole.parquet")
     monkeypatch.setattr(sources, "PART_ROWS", 150)
     reports = [tm.label_galaxies(folder, galaxies, tmp_path / "parts", shard=(k, 3)) for k in (2, 1, 3)]
-    assert [one.complete for one in reports] == [False, False, True]
-    for one, other in zip(reports[-1].fractions, whole.fractions, strict=True):
-        assert one.pop("class") == other.pop("class")
-        assert one == pytest.approx(other)
-    message = [[one for one in report.findings if one.code == "unlike-training"] for report in (whole, reports[-1])]
+    assert [report.complete for report in reports] == [False, False, True]
+    for fraction, other in zip(reports[-1].fractions, whole.fractions, strict=True):
+        assert fraction.pop("class") == other.pop("class")
+        assert fraction == pytest.approx(other)
+    message = [
+        [finding for finding in report.findings if finding.code == "unlike-training"] for report in (whole, reports[-1])
+    ]
     assert message[0] == message[1] != []
     parts = pl.concat([pl.read_parquet(one) for one in sorted((tmp_path / "parts").glob("*.parquet"))])
     assert parts["unlike_training"].equals(pl.read_parquet(whole.out)["unlike_training"])
     summary = read_json(tmp_path / "parts" / "summary.json")
-    assert [one["mean"] for one in summary["fractions"]] == [one["mean"] for one in reports[-1].fractions]
+    assert [one["mean"] for one in summary["fractions"]] == [fraction["mean"] for fraction in reports[-1].fractions]
     assert "unlike-training" in {one["code"] for one in summary["findings"]}
 
 
@@ -106,7 +108,7 @@ def test_models_without_held_out_galaxies_label_as_before(folder, tmp_path):
     assert load(old).held_out is None
     galaxies = another(300, 5)
     reports = [tm.label_galaxies(one, galaxies, tmp_path / f"{one.name}.parquet") for one in (folder, old)]
-    new, before = (pl.read_parquet(one.out) for one in reports)
+    new, before = (pl.read_parquet(report.out) for report in reports)
     assert before.drop("model_hash").equals(new.drop("unlike_training", "model_hash"))
     assert reports[1].fractions == ()
     assert "training-not-compared" in codes(reports[1])

@@ -138,7 +138,7 @@ def test_the_first_convolution_computes_in_float32_also_in_bf16(image_model):
     _, (network, *_) = networks_of(load(image_model))
     compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
     layers = [one.get_rt_info() for one in compiled.get_runtime_model().get_ordered_ops()]
-    first, *others = (one["runtimePrecision"].value for one in layers if one["layerType"].value == "Convolution")
+    first, *others = (layer["runtimePrecision"].value for layer in layers if layer["layerType"].value == "Convolution")
     assert (first, set(others)) == ("f32", {"bf16"})
 
 

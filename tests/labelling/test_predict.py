@@ -172,7 +172,7 @@ def test_tables_in_memory_are_labelled_like_files(tmp_path):
     assert all(codes(one) == ["catalogue-completed"] for one in found)
     first, *others = (read_table(one.out).frame for one in found)
     assert first["object_id"].to_list() == [1, 2, 3]
-    assert all(one.equals(first) for one in others)
+    assert all(other.equals(first) for other in others)
     plain = pl.DataFrame({"id": [1, 2, 3], "n": [0.0, 0.1, 0.2], "image": ["a", "b", "c"]})
     joined = {"transition": T, "observed": bare, "id": "id", "copy": "n"}
     again = label_galaxies(logistic_model([0.0], []), plain, tmp_path / "new.parquet", **joined)

@@ -231,7 +231,7 @@ def test_labels_of_two_settings_do_not_mix(model, folder, tmp_path, name):
     assert label_galaxies(model, folder, out, precision="fp32").labelled == 60
     tables = [out] if out.is_file() else sorted(out.glob("*.parquet"))
     named = engine_for(model, precision="fp32").description
-    assert {read_table(one).metadata["engine"] for one in tables} == {named}
+    assert {read_table(table).metadata["engine"] for table in tables} == {named}
 
 
 def test_a_process_that_starts_after_the_end_leaves_no_files(model, folder, tmp_path, monkeypatch):

@@ -195,7 +195,7 @@ def test_too_many_unreadable_images_raise_an_error_until_replaced(model, picture
 
 
 def test_training_galaxies_are_known_by_their_ids_also_as_text(model, pictures, tmp_path):
-    folder = write_folder(tmp_path / "images", {str(k): one for k, one in enumerate(pictures.values())})
+    folder = write_folder(tmp_path / "images", {str(k): picture for k, picture in enumerate(pictures.values())})
     model = replace(model, seen=model.seen.with_columns(object_id=pl.Series([3, 4])))
     label_galaxies(model, folder, tmp_path / "labels.parquet")
     labels = pl.read_parquet(tmp_path / "labels.parquet")
@@ -210,7 +210,9 @@ def test_a_catalogue_of_observed_labels_gives_the_posterior(model, pictures, fol
     table = CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"})
     observed = write_table(table, tmp_path / "observed.parquet")
     report = label_galaxies(model, folder, tmp_path / "labels.parquet", observed=observed, precision="fp32")
-    assert "59 of 60" in next(one.message for one in report.findings if one.code == "observed-labels-matched")
+    assert "59 of 60" in next(
+        finding.message for finding in report.findings if finding.code == "observed-labels-matched"
+    )
     got = read_table(tmp_path / "labels.parquet").frame
     assert got.row(7, named=True)["observed_label"] is got.row(7, named=True)["posterior_disk"] is None
     got = got.filter(pl.col("object_id") != "g07")
@@ -311,7 +313,7 @@ def test_the_content_of_a_gzipped_tar_file_is_checked_to_its_end(pictures, tmp_p
 def test_large_files_and_headers_in_a_tar_file_are_not_read(model, pictures, tmp_path, monkeypatch):
     """A small compressed file may hold any number of bytes."""
     first, large, *others = list(pictures)[:5]
-    content = {first: pictures[first], large: bytes(100_000), **{one: pictures[one] for one in others}}
+    content = {first: pictures[first], large: bytes(100_000), **{other: pictures[other] for other in others}}
     path = write_tar(tmp_path / "images.tar.gz", content, "w:gz")
     monkeypatch.setattr(parts, "MOST_BYTES", 50_000)
     found = label_galaxies(model, path, tmp_path / "labels.parquet", max_bad=0.5)

@@ -88,7 +88,7 @@ def test_a_model_knows_its_tiles(votes, tiles, tmp_path):
     options = {"precision": "fp32", "tiles": tiles}
     reports = [label_galaxies(model, votes, tmp_path / f"{z}.parquet", zero_point=z, **options) for z in (25, 22.5)]
     assert "tiles-not-compared" not in codes(reports[0])
-    same, other = (read_table(one.out).frame["p_disk"] for one in reports)
+    same, other = (read_table(report.out).frame["p_disk"] for report in reports)
     assert (same - other).abs().max() > 1e-4
     with pytest.raises(InputError, match="zero_point"):
         label_galaxies(model, votes, tmp_path / "no.parquet", **options)
@@ -251,8 +251,8 @@ def test_a_hats_catalogue_that_is_not_whole_is_refused(damage, votes, tiles, tmp
     parts, rows = some_hats(votes, tmp_path / "sky")
     cut = {"tiles": open_tiles(tiles, ["r"]), "size": SIZE}
     sources = tmp_path / "sky", tmp_path / "sky" / "dataset"
-    for one in sources:
-        assert sum(part.rows for part in open_source(one, **cut).parts) == rows
+    for source in sources:
+        assert sum(part.rows for part in open_source(source, **cut).parts) == rows
     damage(parts, tmp_path / "sky")
     for one in sources:
         if damage is has_a_margin and one is sources[1]:  # which lies outside
@@ -266,7 +266,7 @@ def test_a_hats_catalogue_that_is_not_whole_is_refused(damage, votes, tiles, tmp
 def test_the_spatial_index_comes_from_positions_and_rows_without_one_are_listed(index, model, pictures, tmp_path):
     names = list(pictures)[:8]
     ra, dec = [10.0] * 7 + [None], [1000.0, -90.0, 90.0, float("nan"), 0.0, 1.0, 2.0, 3.0]
-    table = pl.DataFrame({"object_id": names, "image": [pictures[one] for one in names], "ra": ra, "dec": dec})
+    table = pl.DataFrame({"object_id": names, "image": [pictures[name] for name in names], "ra": ra, "dec": dec})
     table.with_columns(index.alias("_healpix_29")).write_parquet(tmp_path / "images.parquet")
     report = label_galaxies(model, tmp_path / "images.parquet", tmp_path / "labels", hats=True)
     assert report.problems == [(names[row], NO_POSITION) for row in (0, 3, 7)]

@@ -18,7 +18,7 @@ DRAWS = 40
 def bars(shared_data):
     frame = pl.read_parquet(shared_data / "gz2_tree.parquet").drop_nulls(["bar_nair", "petroR90", "t_type"])
     tree = read_tree("gz2")
-    columns = tree.columns([one.name for one in tree.gates("bar")], frame.columns)
+    columns = tree.columns([gate.name for gate in tree.gates("bar")], frame.columns)
     values = {name: frame[name].to_numpy().astype(float) for some in columns.columns.values() for name in some}
     votes = Votes.from_columns(tree, "bar", columns, values, None)
     applies = (frame["t_type"].to_numpy() >= -3) & (frame["axis_ratio"].to_numpy() > 0.5)

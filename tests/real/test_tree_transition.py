@@ -23,7 +23,7 @@ SIGMA = 0.1 / 2.3548
 
 def read_votes(name, question, frame, total=None):
     tree = read_tree(name)
-    found = tree.columns([one.name for one in tree.gates(question)], frame.columns)
+    found = tree.columns([gate.name for gate in tree.gates(question)], frame.columns)
     values = {one: frame[one].to_numpy().astype(float) for some in found.columns.values() for one in some}
     return Votes.from_columns(tree, question, found, values, total)
 

@@ -11,13 +11,15 @@ EQUAL = {"edge-on": 0.98, "odd": 0.96, "roundness": 0.96}
 
 
 def questions_of(name):
-    return [one.name for one in read_tree(name).questions]
+    return [question.name for question in read_tree(name).questions]
 
 
 def votes_of(name, question, frame):
     tree = read_tree(name)
-    found = tree.columns([one.name for one in tree.gates(question)], frame.columns)
-    values = {one: frame[one].to_numpy().astype(float) for columns in found.columns.values() for one in columns}
+    found = tree.columns([gate.name for gate in tree.gates(question)], frame.columns)
+    values = {
+        column: frame[column].to_numpy().astype(float) for columns in found.columns.values() for column in columns
+    }
     total = frame[found.total].to_numpy() if found.total else None
     return found, Votes.from_columns(tree, question, found, values, total)
 
@@ -59,7 +61,8 @@ def test_ferengi(shared_data, question):
     found, votes = votes_of("gz-ferengi", question, frame)
     assert (found.kind, found.total) == ("fractions", "classification_count")
     added = {
-        name: np.sum([frame[one].to_numpy() for one in columns], axis=0) for name, columns in found.columns.items()
+        name: np.sum([frame[column].to_numpy() for column in columns], axis=0)
+        for name, columns in found.columns.items()
     }
     use = added[question] > 0
     for name in added.keys() - {question}:

@@ -104,8 +104,8 @@ def shown(page):
 
 
 def by(galaxies, key):
-    known = sorted((one for one in galaxies if one.keys[key] is not None), key=lambda one: -one.keys[key])
-    return [one.name for one in known] + [one.name for one in galaxies if one.keys[key] is None]
+    known = sorted((galaxy for galaxy in galaxies if galaxy.keys[key] is not None), key=lambda one: -one.keys[key])
+    return [one.name for one in known] + [galaxy.name for galaxy in galaxies if galaxy.keys[key] is None]
 
 
 def test_galaxies_are_sorted_and_filtered(opened, galaxies):
@@ -119,7 +119,9 @@ def test_galaxies_are_sorted_and_filtered(opened, galaxies):
     page.fill("input[data-key=alpha][data-end=low]", "5.5")
     page.fill("input[data-key=alpha][data-end=high]", "20")
     page.select_option("select[data-key=split]", "test")
-    expected = {one.name for one in galaxies if 5.5 <= one.keys["alpha"] <= 20 and one.keys["split"] == "test"}
+    expected = {
+        galaxy.name for galaxy in galaxies if 5.5 <= galaxy.keys["alpha"] <= 20 and galaxy.keys["split"] == "test"
+    }
     assert set(shown(page)) == expected
     assert page.inner_text("#count") == f"{len(expected)} of {N} shown"
     page.click("button[type=reset]")
@@ -185,7 +187,7 @@ def test_text_stands_out_from_its_ground(opened, scheme):
           return [getComputedStyle(one).color, getComputedStyle(ground).backgroundColor];
         })"""
     )
-    assert min(contrast(*one) for one in {tuple(one) for one in pairs}) >= 4.5  # WCAG AA
+    assert min(contrast(*one) for one in {tuple(pair) for pair in pairs}) >= 4.5  # WCAG AA
     line = page.evaluate("getComputedStyle(document.querySelector('figure svg')).color")
     assert contrast(line, page.evaluate("getComputedStyle(document.querySelector('figure')).backgroundColor")) > 10
 

@@ -56,7 +56,7 @@ def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, gold=None
 
 
 def findings_of(found):
-    return in_order([finding for one in lights(found) for finding in one.findings])
+    return in_order([finding for light in lights(found) for finding in light.findings])
 
 
 def codes(found, severity=None):
@@ -64,7 +64,7 @@ def codes(found, severity=None):
 
 
 def passed(found):
-    return [name for one in lights(found) for name, _ in one.passed]
+    return [name for light in lights(found) for name, _ in light.passed]
 
 
 def calibrated(truth, seed=1):
@@ -90,7 +90,7 @@ def test_a_right_correction_passes(plain):
     headline = sentences(found)["headline"]
     assert all(f"{100 * fifths[k].mean():.0f} %" in headline for k in (0, -1))
     table = found.correction
-    np.testing.assert_allclose(table["labelled"], [one.mean() for one in fifths])
+    np.testing.assert_allclose(table["labelled"], [fifth.mean() for fifth in fifths])
     assert (table["lowest"] <= table["gold"]).all()
     assert (table["gold"] <= table["highest"]).all()
     assert f"{100 * table['corrected'][0]:.0f} %" in sentences(found)["answer"]
@@ -102,7 +102,7 @@ def test_over_correction_is_a_problem(plain):
     found = evidence(labels, alpha, calibrated(truth), {"all": truth, "late": narrow})
     findings = findings_of(found)
     assert "fractions-worse" in codes(found, "problem")
-    assert all("late" in one.message for one in findings if one.severity == "problem")
+    assert all("late" in finding.message for finding in findings if finding.severity == "problem")
     assert verdict(findings)["status"] == "problem"
 
 
@@ -136,7 +136,7 @@ def test_what_could_not_be_checked_is_a_caution_told_once(plain):
     found = evidence(labels, alpha, calibrated(truth))
     assert codes(found, "caution") >= {"gold-missing", "flat-fractions-assumed", "intrinsic-missing"}
     assert verdict(findings_of(found))["status"] == "caution"
-    again = [one for light in lights(found, {DATA: found.estimate.findings}) for one in light.findings]
+    again = [finding for light in lights(found, {DATA: found.estimate.findings}) for finding in light.findings]
     assert len(again) == len(set(again)) == len(findings_of(found))
 
 

@@ -109,7 +109,7 @@ def test_the_figure_shows_every_sample_and_its_data():
     row = found.table.row(by_predicate=(pl.col("labels") == "A $ B") & (pl.col("panel") == "disk"), named=True)
     assert (row["n"], row["total"]) == (2000, pytest.approx(500))  # probabilities are weights
     panels = cumulative_panels(found, dict.fromkeys(found.table["labels"], STYLE["observed"]))
-    assert [len(one.axes[0].get_legend().get_texts()) for one in panels] == [3, 3, 3]
+    assert [len(panel.axes[0].get_legend().get_texts()) for panel in panels] == [3, 3, 3]
     data = found.data()
     assert set(data.columns) == {*found.table.columns, "value", "share"}
     assert data.group_by("panel", "labels").agg(pl.col("share").last())["share"].to_list() == 9 * [1]

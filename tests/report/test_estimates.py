@@ -59,9 +59,9 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
     value, spans = f"{estimate.fit.class_fractions[1]:.3f}", f"{low:.3f} to {high:.3f}"
     from_gold = estimate.fractions.method == "gold"
     assert (f"{value} (range {spans})" if from_gold else f"{spans} ({value})") in content["answer"]
-    assert {one["code"] for one in written["findings"]} <= {one.code for one in report.findings}
-    assert {one.code for one in report.findings if one.severity == "problem"} <= {
-        one.code for one in estimate.findings if one.severity == "problem"
+    assert {one["code"] for one in written["findings"]} <= {finding.code for finding in report.findings}
+    assert {finding.code for finding in report.findings if finding.severity == "problem"} <= {
+        finding.code for finding in estimate.findings if finding.severity == "problem"
     }
     assert content["transition"]["values"] == written["values"]
 
@@ -94,7 +94,7 @@ def test_an_estimate_of_other_galaxies_and_a_fit_of_0_1_are_not_taken_as_this_on
     tm.estimate_transition(half[:2000], out=folder / "half.json", compare=False)
     options = tm.ReportOptions(catalogue=folder / "whole.parquet", maps=0, bootstrap=0)
     report = tm.write_report(folder / "half.json", out=folder / "half.html", options=options)
-    assert "estimate-of-other-galaxies" in [one.code for one in report.findings]
+    assert "estimate-of-other-galaxies" in [finding.code for finding in report.findings]
     (folder / "old.json").write_text('{"family": "rayleigh", "parameters": {"theta": 9.0}}')
     with pytest.raises(tm.errors.InputError, match=r"old\.json"):
         tm.write_report(folder / "old.json", out=folder / "old.html", options=options)

@@ -76,7 +76,7 @@ def test_table_one_against_scikit_learn():
     few = two("few", "truth", np.where(np.arange(LABELS.size) < 40, TRUTH, np.nan))
     tree = BiasTree.fitting(ALPHA, COLUMNS, bootstrap=10, seed=0)
     sets = [OBSERVED, own, soft, truth, few]
-    table = table_one(sets, ALPHA, {one.name: tree.bias(one) for one in sets}, {"all": truth})
+    table = table_one(sets, ALPHA, {label_set.name: tree.bias(label_set) for label_set in sets}, {"all": truth})
     rows = {row["labels"]: row for row in table.iter_rows(named=True)}
     labels = own.labels
     assert rows["model: labels"]["accuracy"] == pytest.approx(metrics.accuracy_score(LABELS, labels))

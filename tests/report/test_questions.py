@@ -80,7 +80,7 @@ def test_the_page_has_all_findings_of_an_estimate(galaxies):
 def test_several_questions_begin_with_one_table_and_a_catalogue_shows_who_was_asked(galaxies):
     names = ("bar", "spiral")
     options = ReportOptions(catalogue=galaxies / "cat.parquet")
-    found = write_report(*(galaxies / f"{one}.json" for one in names), out=galaxies / "two.html", options=options)
+    found = write_report(*(galaxies / f"{name}.json" for name in names), out=galaxies / "two.html", options=options)
     assert [one["question"] for one in found.content["questions"]] == list(names)
     assert len(found.to_table()) == 2
     page = (galaxies / "two.html").read_text(encoding="utf-8")
@@ -175,8 +175,8 @@ def network(folder, name, questions, curves, seed):
         training_config("quick"),
         curves[0],
         further_transitions=curves[1:],
-        questions=[one.to_dict() for one in questions],
-        classes=[one for head in heads for one in head.columns],
+        questions=[question.to_dict() for question in questions],
+        classes=[column for head in heads for column in head.columns],
         catalogue={},
         members=1,
         metrics={},
@@ -197,8 +197,8 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
     frame, tree = pl.read_parquet(galaxies / "cat.parquet"), read_tree("gz2")
     estimates = {one: Estimate.read(galaxies / f"{one}.json") for one in ("bar", "spiral")}
     curves, questions = (
-        [one.to_dict() for one in estimates.values()],
-        [one.transition.asked for one in estimates.values()],
+        [estimate.to_dict() for estimate in estimates.values()],
+        [estimate.transition.asked for estimate in estimates.values()],
     )
     both, labels = network(galaxies, "both", questions, curves, 1)
     whole = Asked(tree, "bar")
@@ -260,7 +260,7 @@ def test_networks_that_answer_different_questions_are_on_one_page(galaxies):
         described = model.described | {"catalogue": {"sha256": "of both"}}
         models.append(replace(model, folder=folder, described=described))
         estimates.append(estimate)
-    files = [galaxies / f"{one.folder.name}.parquet" for one in models]
+    files = [galaxies / f"{model.folder.name}.parquet" for model in models]
     options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=files, maps=0, bootstrap=0)
     found = write_report(*models, *estimates, out=galaxies / "apart.html", options=options)
     rows = {(row["question"], row["labels"]) for row in found.content["fractions"]}
@@ -277,7 +277,7 @@ def test_a_naive_network_that_says_nearly_always_the_same_is_named(galaxies):
     write_table(CatalogTable(same, metadata={"model_hash": "same"}), galaxies / "same.parquet")
     options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "same.parquet"], maps=0, bootstrap=0)
     found = write_report(model, estimate, out=galaxies / "same.html", options=options)
-    assert {"nearly-one-class", "labels-treated-as-correct"} <= {one.code for one in found.findings}
+    assert {"nearly-one-class", "labels-treated-as-correct"} <= {finding.code for finding in found.findings}
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_naive_network_that_says_nearly_always_the_same_is_named(galaxies):
     ],
 )
 def test_what_does_not_go_together_is_refused(given, options, galaxies, tmp_path):
-    options = {name: galaxies / one if name == "better" else one for name, one in options.items()}
+    options = {name: galaxies / option if name == "better" else option for name, option in options.items()}
     chosen = ReportOptions(catalogue=galaxies / "cat.parquet", **options)
     with pytest.raises(InputError):
         write_report(*(galaxies / one for one in given), out=tmp_path / "page.html", options=chosen)

@@ -177,7 +177,7 @@ def test_experts_own_labels_have_their_definition_and_no_volunteers(tmp_path, ca
 )
 def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status, _, err = run(capsys, "report", *(one.format(runs=runs) for one in arguments), "--maps", "0")
+    status, _, err = run(capsys, "report", *(argument.format(runs=runs) for argument in arguments), "--maps", "0")
     assert (status, err.count("truemorph:")) == (2, 1)
     assert says in err
 
@@ -224,4 +224,4 @@ def test_a_run_on_columns_through_several_observables_knows_its_catalogue(tmp_pa
     options = tm.ReportOptions(maps=0, bootstrap=0, gold=["gold"])
     report = tm.write_report(model.out, out=tmp_path / "report.html", options=options)
     assert any(row["labels"] == "model: posterior" for row in report.content["table"])
-    assert "labels-treated-as-correct" not in [one.code for one in report.findings]
+    assert "labels-treated-as-correct" not in [finding.code for finding in report.findings]

@@ -62,7 +62,7 @@ def run_counting(work, *, fails=(), lacks=(), broken=(), b="b"):
         for name in "abcd"
     ]
     run_stages(stages, needs.keys(), work)
-    return "".join(made), [one.status for one in work.outcomes.values()]
+    return "".join(made), [outcome.status for outcome in work.outcomes.values()]
 
 
 def test_finished_stages_are_cached_until_a_file_or_a_used_result_changes(work):
@@ -109,7 +109,10 @@ def measured():
 
 
 def test_paired_differences_agree_with_an_independent_computation(measured):
-    pairs = {(one["earlier"], one["later"]): one for one in compare_pairs(measured, measured.tree)}
+    pairs = {
+        (compare_pair["earlier"], compare_pair["later"]): compare_pair
+        for compare_pair in compare_pairs(measured, measured.tree)
+    }
     assert len(pairs) == 6
     assert (pairs["gz2b", "resnet-gz2b"]["difference"], pairs["gz2b", "resnet-gz2b"]["stderr"]) == (0, 0)  # same labels
     alpha, (observed, truth) = measured.tree.alpha, (measured.sets[name].labels for name in ("gz2b", "ddb"))
@@ -124,7 +127,7 @@ def test_paired_differences_agree_with_an_independent_computation(measured):
 
 
 def rows_of(measured):
-    bias = {one.name: measured.tree.bias(one) for one in measured.sets.values()}
+    bias = {label_set.name: measured.tree.bias(label_set) for label_set in measured.sets.values()}
     return table_rows(measured, bias, compare_pairs(measured, measured.tree))
 
 
@@ -135,7 +138,7 @@ def test_pairs_count_if_they_differ_in_the_paper_and_have_two_classes(measured):
     tree = replace(measured.tree, intrinsic=np.ones((3000, 1)), bootstrap=0)
     # GZ2B and the network trained on it agree within their errors in the paper.
     pairs = compare_pairs(measured, tree)
-    counted = {frozenset((one["earlier"], one["later"])) for one in pairs if one["as_in_the_paper"] is not None}
+    counted = {frozenset((pair["earlier"], pair["later"])) for pair in pairs if pair["as_in_the_paper"] is not None}
     assert counted == {frozenset(("gz2b", "ddb")), frozenset(("resnet-gz2b", "ddb"))}
     assert order(pairs) == {"pairs": 2, "as_in_the_paper": 2}
     six = dict.fromkeys(TABLE_1, measured.sets["gz2b"])
@@ -147,11 +150,14 @@ def test_a_pair_is_compared_on_the_galaxies_that_have_both_labels(measured):
     some = alpha > np.median(alpha)
     part = LabelSet.of_two(truth.name, truth.kind, np.where(some, truth.p, np.nan), SMOOTH_OR_DISK)
     found = replace(measured, sets={"gz2b": observed, "dcv14": part, "ddb": truth})
-    pairs = {(one["earlier"], one["later"]): one for one in compare_pairs(found, measured.tree)}
+    pairs = {
+        (compare_pair["earlier"], compare_pair["later"]): compare_pair
+        for compare_pair in compare_pairs(found, measured.tree)
+    }
     values = [cv14(one.labels[some], alpha[some], 10, bootstrap=0).value for one in (observed, truth)]
     assert pairs["gz2b", "dcv14"]["difference"] == pytest.approx(values[1] - values[0])
     assert pairs["dcv14", "ddb"]["difference"] == 0  # on these galaxies they are the same
-    assert [one["galaxies"] for one in pairs.values()] == [some.sum(), 3000, some.sum()]
+    assert [pair["galaxies"] for pair in pairs.values()] == [some.sum(), 3000, some.sum()]
     assert [row["from_gz2b"] for row in rows_of(found)[1:]] == [
         pairs["gz2b", name]["difference"] for name in ("dcv14", "ddb")
     ]
@@ -180,5 +186,5 @@ def test_figure_2_shows_the_layers_of_the_network_itself():
     network = GalaxyNetwork(PRESETS["paper"]).eval()
     layers = layers_of(network, 207)
     shapes = [(3, 207, 207), (64, 104, 104), (64, 52, 52), (256, 52, 52), (512, 26, 26), (1024, 13, 13), (2048, 7, 7)]
-    assert [one.shape for one in layers] == [*shapes, (2048,), (1024,), (2,)]
-    assert sum(one.weights for one in layers) == sum(one.numel() for one in network.parameters())
+    assert [layer.shape for layer in layers] == [*shapes, (2048,), (1024,), (2,)]
+    assert sum(layer.weights for layer in layers) == sum(parameter.numel() for parameter in network.parameters())

@@ -19,9 +19,9 @@ def test_images_with_debiased_votes(capsys, shared_data, tmp_path):
     assert status == 0, err
     result = json.loads(said)
     stages = {one["name"]: one for one in result["stages"]}
-    lacking = {name for name, one in stages.items() if one["status"] == "lacks"}
+    lacking = {name for name, stage in stages.items() if stage["status"] == "lacks"}
     assert lacking == {"dcv14", "figure4"}
-    assert all(one["status"] == "done" for name, one in stages.items() if name not in lacking)
+    assert all(stage["status"] == "done" for name, stage in stages.items() if name not in lacking)
     assert result["table1"]["measure"] == "CV14"
     rows = {row["letter"]: row for row in result["table1"]["rows"]}
     assert list(rows) == list("abcdf")

@@ -39,10 +39,10 @@ class Fetched:
             "archive": self.archive,
             "folder": str(self.folder),
             "counts": self.counts,
-            "findings": [one.to_dict() for one in self.findings],
+            "findings": [finding.to_dict() for finding in self.findings],
             "sources": [
-                {"name": one.name, "url": one.public_url, "licence": one.licence, "citation": one.citation}
-                for one in self.sources
+                {"name": source.name, "url": source.public_url, "licence": source.licence, "citation": source.citation}
+                for source in self.sources
             ],
         }
 

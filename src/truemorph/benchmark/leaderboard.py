@@ -84,8 +84,8 @@ class Plan:
 
     def methods_in(self, world: str) -> list[Method]:
         """Return the methods that can run in a world."""
-        known = {one.name: one for one in self.board.methods}
-        return [known[one] for one in self.methods if world in (known[one].worlds or [world])]
+        known = {method.name: method for method in self.board.methods}
+        return [known[method] for method in self.methods if world in (known[method].worlds or [world])]
 
 
 def _row(bench: Bench, method: Method) -> dict[str, Any]:
@@ -153,8 +153,10 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
 
     Returns `world`, `definition`, `seed`, `method` and `scores` of each run.
     """
-    there, known = plan.board.worlds, [one.name for one in plan.board.methods]
-    unknown = [one for one in plan.worlds if one not in there] + [one for one in plan.methods if one not in known]
+    there, known = plan.board.worlds, [method.name for method in plan.board.methods]
+    unknown = [world for world in plan.worlds if world not in there] + [
+        method for method in plan.methods if method not in known
+    ]
     if unknown:
         raise InputError(f"no world or method {unknown[0]!r}; worlds: {', '.join(there)}; methods: {', '.join(known)}")
     for world in plan.worlds:

@@ -364,7 +364,7 @@ class Method:
 
 
 # Worlds whose labels follow a T(α).
-_WITH_TRUE_T = [one for one in WITH_PICTURES if SIMULATED.get(one, "real")]
+_WITH_TRUE_T = [picture for picture in WITH_PICTURES if SIMULATED.get(picture, "real")]
 _LABELS = Method("labels", "observed labels", lambda one: Outcome(labels=one.world.labels))
 METHODS = {
     NETWORKS: (

@@ -88,12 +88,12 @@ ANSWERED = (
 
 
 def _metrics_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [one for one in METRICS if any(row["means"].get(one) is not None for row in rows)]
+    return [metric for metric in METRICS if any(row["means"].get(metric) is not None for row in rows)]
 
 
 def _first_of(row: Mapping[str, Any], metrics: Sequence[str]) -> tuple[float | None, float]:
     """Return mean and standard deviation of the first of the metrics that a row has."""
-    known = next((one for one in metrics if row["means"].get(one) is not None), metrics[0])
+    known = next((metric for metric in metrics if row["means"].get(metric) is not None), metrics[0])
     return row["means"].get(known), row["stds"].get(known) or 0.0
 
 
@@ -105,7 +105,7 @@ def _by_world(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[
 
 
 def _methods_of(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
-    return [one for one in titles if any(one == row["method"] for row in rows)]
+    return [title for title in titles if any(title == row["method"] for row in rows)]
 
 
 def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], of: str = CLASSES[1]) -> Figure:
@@ -124,7 +124,7 @@ def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, s
             color, marker = CYCLE[k % len(CYCLE)], MARKERS[k % len(MARKERS)]
             panel.errorbar(x, places, xerr=errors, fmt=marker, color=color, ms=4.5, lw=1, label=world)
         panel.set(ylim=(len(methods) - 0.5, -0.5), xlabel=label)
-        panel.set_yticks(range(len(methods)), [fill(titles[one], 24) for one in methods])
+        panel.set_yticks(range(len(methods)), [fill(titles[method], 24) for method in methods])
         panel.tick_params(axis="y", length=0)
         panel.grid(axis="x", color="0.85", lw=0.6)
         panel.set_axisbelow(True)
@@ -152,7 +152,10 @@ def world_tables(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -
         columns = _metrics_of(here)
         head = ["method", *(METRICS[metric][0] for metric in columns)]
         lines = [
-            [titles[row["method"]], *(with_error(row["means"].get(one), row["stds"].get(one)) for one in columns)]
+            [
+                titles[row["method"]],
+                *(with_error(row["means"].get(column), row["stds"].get(column)) for column in columns),
+            ]
             for row in here
         ]
         note = f"{here[0]['definition']}; mean ± standard deviation over seeds ({max(row['seeds'] for row in here)})."

@@ -93,8 +93,10 @@ def make_bar_world(name: str, seed: int, sizes: Sizes | None, data: Path | None 
         return _efigi_bars(name, seed, sizes, data)
     n = sizes.train + sizes.validation + sizes.test
     galaxies, table = simulate_survey(n, seed, world=name, confounded=False)
-    gates = [one.name for one in ASKED.questions]
-    values = {one: table[one].cast(pl.Float64).to_numpy() for one in table.columns if one.endswith("_count")}
+    gates = [question.name for question in ASKED.questions]
+    values = {
+        column: table[column].cast(pl.Float64).to_numpy() for column in table.columns if column.endswith("_count")
+    }
     votes = Votes.from_columns(ASKED.tree, BAR, ASKED.tree.columns(gates, list(values)), values, None)
     return World(
         name=name,
@@ -177,7 +179,7 @@ def trained(bench: Bench, *observed: np.ndarray | None) -> Outcome:
 def _votes(world: World, rows: Any = slice(None)) -> Votes:
     """Return the votes for the galaxies of a world, or for some of them."""
     assert world.votes is not None
-    return replace(world.votes, counts={name: one[rows] for name, one in world.votes.counts.items()})
+    return replace(world.votes, counts={name: count[rows] for name, count in world.votes.counts.items()})
 
 
 def path_votes(votes: Votes) -> np.ndarray:
@@ -202,7 +204,7 @@ def majority_with_cuts(bench: Bench) -> Outcome:
     """Train on the majority of galaxies with at least 10 votes for the question; only such galaxies are counted."""
     world, counts = bench.world, _votes(bench.world).counts[BAR]
     asked = counts.sum(axis=1) >= _FEWEST_VOTES
-    of_answers = np.array([ASKED.classes.index(one) for one in ASKED.tree.question(BAR).answers])
+    of_answers = np.array([ASKED.classes.index(answer) for answer in ASKED.tree.question(BAR).answers])
     evidence = certain(of_answers[counts.argmax(axis=1)])
     split = np.where(asked | (world.split != TRAIN) & (world.split != VALIDATION), world.split, UNUSED)
     model = fit_network(bench, evidence, split=split)

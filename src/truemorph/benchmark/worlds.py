@@ -41,7 +41,7 @@ SIMULATED: dict[str, Transition | None] = {
     "image annotator": None,
 }
 _DEFINITIONS = {"T >= -3": -3, "T >= 1": 1}
-GZ1, GZ2 = ([f"{what}, {one}" for one in _DEFINITIONS] for what in ("GZ1 flags", "GZ2 votes"))
+GZ1, GZ2 = ([f"{what}, {definition}" for definition in _DEFINITIONS] for what in ("GZ1 flags", "GZ2 votes"))
 WITH_PICTURES = (*SIMULATED, "real")
 WITHOUT_PICTURES = (*SIMULATED, *GZ1, *GZ2)
 # Files of real data.

@@ -147,7 +147,7 @@ class Estimate(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
         described = self.fit.to_dict() | dict(self.about)
-        described["findings"] = [one.to_dict() for one in self.findings]
+        described["findings"] = [finding.to_dict() for finding in self.findings]
         described["confounding"] = self.check
         if self.families is not None:
             compared = self.families.to_dict()
@@ -331,7 +331,9 @@ def _with_findings(
     """Return a fit with findings on what limits it, and its calibration."""
     if context.asked is not None:  # fractions of answers do not rest on T(α)
         calibrated = calibration(fit)
-        return replace(fit, findings=tuple(replace(one, severity="note") for one in calibrated.findings)), calibrated
+        return replace(
+            fit, findings=tuple(replace(finding, severity="note") for finding in calibrated.findings)
+        ), calibrated
     settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
     rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
     diagnosis = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)

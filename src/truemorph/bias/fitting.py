@@ -216,7 +216,7 @@ def solve(sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T(α), and its range from labels alone, without findings (see `diagnose`)."""
     families = [family_of(one) for one in (COMPARED if settings.family is None else [settings.family])]
     if settings.family is None:  # of those with a formula
-        families = [one for one in families if one.free]
+        families = [family for family in families if family.free]
     check_variation(sample, families[0])
     rate = _false_disk(settings, sample)
     search = Search(

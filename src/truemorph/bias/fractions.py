@@ -131,7 +131,7 @@ class _Regression:
         """Add all bins together as a last row, and quantities after the classes, (…, B, K) → (…, B + 1, K + Q)."""
         weight = self.bins.totals / self.bins.totals.sum()
         both = np.concatenate([values, np.einsum("b,...bk->...k", weight, values)[..., None, :]], axis=-2)
-        return np.concatenate([both, *(one.of(both)[..., None] for one in self.quantities)], axis=-1)
+        return np.concatenate([both, *(quantity.of(both)[..., None] for quantity in self.quantities)], axis=-1)
 
     def fractions(self, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return fractions, draws, and standard error, lowest and highest value, shape (3, B + 1, K + Q)."""
@@ -139,7 +139,7 @@ class _Regression:
         labels, n_labels = sample.labels, sample.n_classes
         if self.paths is not None:
             labels, n_labels = self.paths, int(self.paths.max()) + 1
-        nested = any(one.denominator is not None for one in self.quantities)
+        nested = any(quantity.denominator is not None for quantity in self.quantities)
         fit = (NestedRegression if nested else GoldRegression).fit(
             labels, sample.argument, gold, bins, self.columns, n_labels, sample.n_classes, fields=sample.fields
         )
@@ -228,9 +228,9 @@ def _of_population(
     """
     n_classes, n = len(quantities[0].numerator), counts[:, None]
     smoothed = (n * values[:, :n_classes] + 0.5) / (n + 0.5 * n_classes)
-    scatter = np.stack([one.scatter(smoothed) for one in quantities], axis=1) / np.sqrt(n)
+    scatter = np.stack([quantity.scatter(smoothed) for quantity in quantities], axis=1) / np.sqrt(n)
     stderr, low, high = errors
-    largest = [max(one.numerator) for one in quantities]
+    largest = [max(quantity.numerator) for quantity in quantities]
     return np.array(
         [
             np.hypot(stderr, scatter),
@@ -355,7 +355,7 @@ def debiased_fractions(
         raise InputError("debiased_fractions needs a transition, gold labels (gold=), or both")
     if gold is None and (covariates is not None or quantities or paths is not None):
         raise InputError("covariates, paths and quantities need gold labels: pass gold= too, or remove them")
-    if any(len(one.numerator) != len(quantities[0].numerator) for one in quantities):
+    if any(len(quantity.numerator) != len(quantities[0].numerator) for quantity in quantities):
         raise InputError("quantities must be ratios of the same classes")
     transition = transition.fit if isinstance(transition, HasFit) else transition
     fit = transition if isinstance(transition, TransitionFit) else None
@@ -369,7 +369,7 @@ def debiased_fractions(
         labels,
         alpha,
         classes=classes,
-        of_question=any(one.denominator is not None for one in quantities),
+        of_question=any(quantity.denominator is not None for quantity in quantities),
         observables=observables,
         gold=gold,
         gold_probability=gold_probability,

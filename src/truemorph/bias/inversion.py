@@ -126,9 +126,9 @@ def alternatives(
         if family != fit.family:
             with suppress(InputError):
                 others.append(refitted(fit, family=family, false_disk=None))
-    least = min([fit.aic, *(one.aic for one in others)])
+    least = min([fit.aic, *(other.aic for other in others)])
     return {
-        f"{one.family}, gold": inverted(sample, bins, one.transition, one)[:2]
-        for one in others
-        if one.aic < least + REJECTED  # not if gold labels reject it
+        f"{other.family}, gold": inverted(sample, bins, other.transition, other)[:2]
+        for other in others
+        if other.aic < least + REJECTED  # not if gold labels reject it
     }

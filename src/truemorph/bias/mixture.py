@@ -383,7 +383,9 @@ def drift_range(
     if sample.observables is not None:
         without = drift_range(sample.without_observables(), family, false_disk, delta, alpha_error)
         alternatives = (
-            {} if without is None else {f"{name}, α alone": one for name, one in without.alternatives.items()}
+            {}
+            if without is None
+            else {f"{name}, α alone": alternative for name, alternative in without.alternatives.items()}
         )
     few, steps = _trending(sample)
     trends = _trends(steps, sample.observable_names, delta)
@@ -456,11 +458,11 @@ def _spaces_in_range(
     )
     own = [family] if issubclass(family, FlipTransition) and family.free else []
     families = list(dict.fromkeys([*own, *map(family_of, IN_RANGES)]))
-    kinds = {(one.family, ""): curve_space(one, search) for one in families}
+    kinds = {(family.family, ""): curve_space(family, search) for family in families}
     more = dict[tuple[str, str], Space]()
     if false_disk == 0:
         of_false = replace(search, false_disk=FALSE_LABELS)
-        more |= {(one.family, f", {FALSE_LABELS:.0%} false"): curve_space(one, of_false) for one in families}
+        more |= {(family.family, f", {FALSE_LABELS:.0%} false"): curve_space(family, of_false) for family in families}
     if alpha_error:
         more |= {
             (name, ", errors of α"): BlurredTransition.space(space, alpha_error, sample.log_alpha)

@@ -31,7 +31,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
         return _binned_mean(alpha[rows], np.asarray(transition.flip_probability(fit.sample.argument[rows])))
 
     def band(transitions: Any, label: str, color: str) -> None:
-        drawn = [curve(one) for one in transitions]
+        drawn = [curve(transition) for transition in transitions]
         if drawn:
             values = [y for _, y in drawn]
             low, high = np.min(values, axis=0), np.max(values, axis=0)
@@ -79,7 +79,7 @@ def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: n
     if result.edges.ndim == 3:  # a line for each part of the first column
         lows, index = np.unique(result.edges[:, 0, 0], return_inverse=True)
         means = [result.middles[index == k, 0].mean() for k in range(lows.size)]
-        parts = [(index == k, f", {plain_text(named[0])} = {one:.3g}") for k, one in enumerate(means)]
+        parts = [(index == k, f", {plain_text(named[0])} = {mean:.3g}") for k, mean in enumerate(means)]
         shown = dict([next(iter(shown.items()))])
     alone = len(shown) * len(parts) == 1
     lines = ((name, one, rows, of) for name, one in shown.items() for rows, of in parts)

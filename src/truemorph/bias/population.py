@@ -42,7 +42,7 @@ class QuotedFraction:
         """Return the numbers of a bin, or of all galaxies (None), as text; the range first if they are `assumed`."""
         bins = zip(*(getattr(self, name) for name in _NUMBERS), strict=True)
         numbers = self.total if b is None else list(bins)[b]
-        labelled, value, stderr, low, high, *population = (f"{one:.3f}" for one in numbers)
+        labelled, value, stderr, low, high, *population = (f"{number:.3f}" for number in numbers)
         if assumed:
             return [labelled, f"{low} to {high}", f"{value} ± {stderr}"]
         cells = [labelled, f"{value} ± {stderr}", f"{low} to {high}"]
@@ -178,12 +178,14 @@ class PopulationFractions(Result):
             return found
         assert self.of_quantities is not None
         errors = self.of_quantities.reshape(6, -1, len(self.quantities))
-        for k, one in enumerate(self.quantities):
-            values = (float(one.of(share @ array)) for array in (self.labelled, self.fractions))
+        for k, quantity in enumerate(self.quantities):
+            values = (float(quantity.of(share @ array)) for array in (self.labelled, self.fractions))
             of_bins = dict(
-                zip(_NUMBERS, (one.of(self.labelled), one.of(self.fractions), *errors[:, :-1, k]), strict=True)
+                zip(
+                    _NUMBERS, (quantity.of(self.labelled), quantity.of(self.fractions), *errors[:, :-1, k]), strict=True
+                )
             )
-            found[one.name] = QuotedFraction(**of_bins, total=(*values, *errors[:, -1, k].tolist()))
+            found[quantity.name] = QuotedFraction(**of_bins, total=(*values, *errors[:, -1, k].tolist()))
         return found
 
     @property
@@ -194,7 +196,7 @@ class PopulationFractions(Result):
     @property
     def applies(self) -> QuotedFraction | None:
         """Return the fraction of all galaxies to which a question applies: the quantity that is no ratio."""
-        return next((self.quoted[one.name] for one in self.quantities if one.denominator is None), None)
+        return next((self.quoted[quantity.name] for quantity in self.quantities if quantity.denominator is None), None)
 
     def __getitem__(self, name: str) -> QuotedFraction:
         """Return what is quoted under a name, such as "bar fraction"."""
@@ -244,7 +246,7 @@ class PopulationFractions(Result):
 
         Of two classes the fraction of the second is shown, of more that of each.
         """
-        by = " and ".join("α" if one == "alpha" else one for one in self.columns)
+        by = " and ".join("α" if column == "alpha" else column for column in self.columns)
         shown, applies, counts = self.ratios, self.applies, self.counts
         name = next(iter(shown))
         alone = len(shown) == 1
@@ -310,13 +312,13 @@ class PopulationFractions(Result):
                 "method": self.method,
                 "assumption": self.assumption,
                 "alternatives": {name: value for name, (value, _) in self.alternatives.items()},
-                "findings": [one.to_dict() for one in self.findings],
+                "findings": [finding.to_dict() for finding in self.findings],
             }
         )
 
     def _weights(self, name: str) -> dict[str, Any]:
         """Return the weights of the classes in a quantity, by which it is read again; class fractions have none."""
-        of = (one for one in self.quantities if one.name == name)
+        of = (quantity for quantity in self.quantities if quantity.name == name)
         return {part: getattr(one, part) for one in of for part in ("numerator", "denominator")}
 
     @classmethod

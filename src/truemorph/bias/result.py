@@ -213,7 +213,7 @@ class FittedCurve(Result):
                 "drift": self.drift,
                 "population": self.population,
                 **{name: getattr(self, name) for name in names},
-                "findings": [one.to_dict() for one in self.findings],
+                "findings": [finding.to_dict() for finding in self.findings],
             }
         )
 

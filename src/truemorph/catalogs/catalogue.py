@@ -93,7 +93,7 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool, n_classes: int) 
     elif (bad := ~split.is_in(SPLITS).fill_null(False)).any():
         lines.append(f"{source}: column split: not one of {', '.join(SPLITS)} in {which_rows(bad, split)}")
     complete = {"alpha", *_WEIGHTS, *(["label"] if labelled else [])}
-    for name in (one for one in frame.columns if one in _NUMBERS):
+    for name in (column for column in frame.columns if column in _NUMBERS):
         low, high, what = of_labels if name in _LABELS else _LIMITS.get(name, (-np.inf, np.inf, "numbers"))
         if not _numeric(frame[name]):
             lines.append(f"{source}: column {name} holds {frame[name].dtype}, not {what}")
@@ -278,7 +278,7 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     if name == "gold" and name not in frame.columns:
         raise InputError(f"{source}: no column 'gold'; add it with truemorph gold import, or give a rule (`gold`)")
     expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
-    if biased := [one for one in expression.columns if one in ("label", *FRACTIONS, *VOTES)]:
+    if biased := [column for column in expression.columns if column in ("label", *FRACTIONS, *VOTES)]:
         advice = "give classes from experts or better images"
         raise InputError(
             f"{about}: {expression.text} uses {biased[0]}, which has the bias of the observed labels; {advice}"

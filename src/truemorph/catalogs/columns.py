@@ -133,7 +133,7 @@ _LENTICULAR = re.compile(r"(e/)?s[ab]{0,2}0.*|lenticulars?", re.IGNORECASE)
 
 def lenticulars(words: Iterable[object], classes: Sequence[str] = SMOOTH_OR_DISK) -> str:
     """Return what to do about class names such as S0 among these words; empty if there are none."""
-    found = sorted({str(one) for one in words if _LENTICULAR.fullmatch(str(one).strip())})
+    found = sorted({str(word) for word in words if _LENTICULAR.fullmatch(str(word).strip())})
     if not found:
         return ""
     return (

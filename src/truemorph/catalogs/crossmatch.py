@@ -256,7 +256,7 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
         if join.by == "nearest":
             findings += _at_one_place(ra2, dec2, join.name)
         beside, renamed = _side_by_side(result, right, match, join)
-        key_names = {one.name for one in right_keys}
+        key_names = {key.name for key in right_keys}
         if columns := ", ".join(f"{name} is {new}" for name, new in renamed.items() if name not in key_names):
             clash = f"Columns of {join.name} that {table_name} has too have other names: {columns}."
             findings.append(Finding("columns-renamed", "note", clash, "Name the one that is meant."))

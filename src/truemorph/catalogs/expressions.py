@@ -193,8 +193,8 @@ def _value(node: exp.Expr, frame: pl.DataFrame) -> pl.Series:
 def _case(node: exp.Case, frame: pl.DataFrame) -> pl.Series:
     tests = [exp.EQ(this=node.this, expression=one.this) if node.this else one.this for one in node.args["ifs"]]
     results = [*(one.args["true"] for one in node.args["ifs"]), node.args.get("default") or exp.Null()]
-    conditions = _arguments(_TRUTH, [_value(one, frame) for one in tests])
-    *values, result = _arguments(_ALIKE, [_value(one, frame) for one in results])
+    conditions = _arguments(_TRUTH, [_value(test, frame) for test in tests])
+    *values, result = _arguments(_ALIKE, [_value(result, frame) for result in results])
     for condition, value in zip(reversed(conditions), reversed(values), strict=True):
         result = _where(condition, value, result)
     return result

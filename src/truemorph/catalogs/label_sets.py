@@ -93,8 +93,8 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int | np.nd
     equal = not isinstance(bins, np.ndarray)
     cut = Bins.cut(column, int(bins)) if equal else Bins.at(column, np.asarray(bins))
     tables = []
-    for one in sets:
-        mean, error, counts = cut.averages(one.p[finite])
+    for label_set in sets:
+        mean, error, counts = cut.averages(label_set.p[finite])
         columns = {
             "bin": np.arange(1, cut.count + 1),
             "low": cut.edges[:-1],
@@ -104,7 +104,7 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int | np.nd
             "fraction": mean,
             "stderr": error,
         }
-        tables.append(pl.DataFrame({"labels": [one.name] * cut.count, **columns}))
+        tables.append(pl.DataFrame({"labels": [label_set.name] * cut.count, **columns}))
     return pl.concat(tables)
 
 

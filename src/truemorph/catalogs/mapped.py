@@ -53,12 +53,12 @@ class Mapped:
     @property
     def frame(self) -> pl.DataFrame:
         """Values of all columns."""
-        return pl.DataFrame([one.values.alias(name) for name, one in self.columns.items()])
+        return pl.DataFrame([column.values.alias(name) for name, column in self.columns.items()])
 
     @property
     def sources(self) -> dict[str, str]:
         """The source of each column."""
-        return {name: one.source for name, one in self.columns.items()}
+        return {name: column.source for name, column in self.columns.items()}
 
     def numbers(self, name: str) -> np.ndarray:
         """Return the values of a column, shape (N,); NaN if missing or not found."""
@@ -117,7 +117,7 @@ def check_required(mapped: Mapped, has_labels: bool = False) -> None:
         have |= {"smooth_fraction"}
     if "alpha" in have:
         have |= {"radius", "psf_fwhm"}
-    promised = {name for name, one in mapping.columns.items() if not one.optional}
+    promised = {name for name, column in mapping.columns.items() if not column.optional}
     # Columns that the mapping requires come first: a misspelt one explains the others.
     for name in sorted({*promised, *_REQUIRED} - have, key=lambda name: (name not in promised, names.index(name))):
         argument = NAMED[name].argument
@@ -125,7 +125,7 @@ def check_required(mapped: Mapped, has_labels: bool = False) -> None:
         what, near = f"no {name} ({NAMED[name].description})", name
         if sought:
             what = f"no column {' or '.join(one.text for one in sought[:3])} ({name})"
-            near = next((one for one in sought[0].columns if one not in existing), name)
+            near = next((column for column in sought[0].columns if column not in existing), name)
         kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
         advice = f"{mapping.lacking[name]}; " if name in mapping.lacking else ""
         how = f"with `{argument}`" if argument else "in a mapping"
@@ -281,7 +281,7 @@ def count_votes(columns: dict[str, MappedColumn]) -> dict[str, MappedColumn]:
     if "smooth_fraction" in columns and columns["smooth_fraction"].values.count():
         return columns
     # The two kinds of fractions must not be mixed.
-    columns = {name: one for name, one in columns.items() if name not in FRACTIONS}
+    columns = {name: column for name, column in columns.items() if name not in FRACTIONS}
     for votes in answers:
         part = pl.select(pl.when(total > 0).then(columns[votes].values.cast(pl.Float64) / total)).to_series()
         name = votes.replace("votes", "fraction")

@@ -210,7 +210,7 @@ def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None
     mine = there if own is None else set(own) & there
     found = {}
     for name, column in mapping.columns.items():
-        known = [one for one in column.candidates() if there.issuperset(one.columns)]
+        known = [candidate for candidate in column.candidates() if there.issuperset(candidate.columns)]
         if known:
             found[name] = min(known, key=lambda one: not mine.issuperset(one.columns))
     return found
@@ -251,7 +251,7 @@ def recognised_tree(questions: Sequence[str], existing: Sequence[str], named: It
     """
 
     def fits(tree: Tree) -> bool:
-        gates = {gate.name for one in questions for gate in tree.gates(one)}
+        gates = {gate.name for question in questions for gate in tree.gates(question)}
         try:
             tree.columns(list(gates), existing)
         except InputError:
@@ -262,8 +262,8 @@ def recognised_tree(questions: Sequence[str], existing: Sequence[str], named: It
         own = detect_mapping(existing, chosen=named).tree
     except InputError:  # no preset
         own = None
-    trees = [one for one in packaged_trees() if set(questions) <= {asked.name for asked in one.questions}]
-    if own is not None and any(one.name == own and fits(one) for one in trees):
+    trees = [tree for tree in packaged_trees() if set(questions) <= {asked.name for asked in tree.questions}]
+    if own is not None and any(tree.name == own and fits(tree) for tree in trees):
         return None
     return next(filter(fits, trees), None)
 

@@ -72,11 +72,11 @@ def with_other_labels(
         about = str(table.path or kind_of(source))
         check_format(table.metadata, about)
         stem = Path(about).stem if table.path else f"labels {len(others) + 1}"
-        name = stem if stem not in [one.name for one in others] else f"{stem} {len(others) + 1}"
+        name = stem if stem not in [other.name for other in others] else f"{stem} {len(others) + 1}"
         tree, columns = _columns(table.frame, own, question, about)
         fractions, findings = _fractions(table.frame, columns, question, about)
         named = {
-            gate: tuple(f"votes_{slug(gate)}_{slug(one)}: {name}" for one in tree.question(gate).answers)
+            gate: tuple(f"votes_{slug(gate)}_{slug(answer)}: {name}" for answer in tree.question(gate).answers)
             for gate in columns
         }
         added = [pl.DataFrame(fractions[gate], schema=list(some)) for gate, some in named.items()]
@@ -119,7 +119,7 @@ def _joined(
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Return the galaxies of a catalogue that a table has, with the added columns."""
     frame = catalogue.with_columns(pl.col("object_id").cast(pl.String))
-    for name in (one for one in ID_COLUMNS if one in table.columns):
+    for name in (column for column in ID_COLUMNS if column in table.columns):
         ids = as_ids(table[name], about).cast(pl.String).alias("object_id")
         rows = added.with_columns(ids).filter(ids.is_in(frame["object_id"].implode()))
         if not rows.height:

@@ -48,7 +48,7 @@ def described_path(name: str) -> str:
     kinds = {one: ADDED[one] for one in ("gold_probability", "gold_uncertain")}
     kinds |= {"gold_people": "people who gave the gold label", "gold_time": "time of their last answer"}
     kinds |= {"votes": "number of votes", "gold": "gold label", "label": "class by the majority of the votes"}
-    kind = next((one for one in kinds if name.startswith(f"{one}_")), "")
+    kind = next((kind for kind in kinds if name.startswith(f"{kind}_")), "")
     return f"{kinds[kind]}: {name.removeprefix(f'{kind}_')}" if kind else name
 
 
@@ -56,7 +56,7 @@ def read_votes(
     frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str
 ) -> tuple[Votes, list[Finding]]:
     """Return the votes for a question and its gates from a survey's table; `total` are those for the first question."""
-    gates = [one.name for one in tree.gates(question)]
+    gates = [gate.name for gate in tree.gates(question)]
     found = tree.columns(gates, frame.columns)
     names = list(dict.fromkeys(name for some in found.columns.values() for name in some))
     values = dict(zip(names, numeric_columns(frame, names, source).T, strict=True))
@@ -91,18 +91,20 @@ def _impossible_numbers(votes: Votes) -> list[Finding]:
     """Say whether a question has more votes than the answers before it, and whether numbers are fractions."""
     gates, findings = votes.asked.questions, list[Finding]()
     of_answer = {
-        answer: numbers for one in gates for answer, numbers in zip(one.answers, votes.counts[one.name].T, strict=True)
+        answer: numbers
+        for gate in gates
+        for answer, numbers in zip(gate.answers, votes.counts[gate.name].T, strict=True)
     }
     if 0 < votes.counts[gates[0].name].sum(axis=1).max() <= _LARGEST_SUM:
         message = f"Numbers of votes for {gates[0].name!r} sum to at most 1: they seem to be fractions."
         action = "Describe them as `fractions` in a tree of your own (`tree`), with the number of votes."
         findings.append(Finding("votes-impossible", "caution", message, action))
-    for one in gates[1:]:
-        before = [answer for answer in one.asked_after if answer in of_answer]
-        more = votes.counts[one.name].sum(axis=1) > _MORE_VOTES * (sum(of_answer[name] for name in before) + 1)
+    for gate in gates[1:]:
+        before = [answer for answer in gate.asked_after if answer in of_answer]
+        more = votes.counts[gate.name].sum(axis=1) > _MORE_VOTES * (sum(of_answer[name] for name in before) + 1)
         if more.any():
             message = (
-                f"{one.name!r} has more votes than {' or '.join(before)}, after which it is asked: {which_rows(more)}."
+                f"{gate.name!r} has more votes than {' or '.join(before)}, after which it is asked: {which_rows(more)}."
             )
             findings.append(Finding("votes-impossible", "caution", message, "Check the columns of votes."))
     return findings
@@ -129,24 +131,24 @@ def count_experts(table: CatalogTable, tree: Tree, experts: Sequence[str], ids: 
             raise InputError(f"{name}: no column {column!r} of an expert's answers; {nearest(column, frame.columns)}")
     frame = frame.with_columns(_expert_answers(frame.select(experts), list(answers), name))
     counts = [
-        pl.sum_horizontal((pl.col(one) == answer).fill_null(False) for one in experts).alias(votes)
+        pl.sum_horizontal((pl.col(expert) == answer).fill_null(False) for expert in experts).alias(votes)
         for answer, votes in answers.items()
     ]
     frame = frame.with_columns(counts)
     if len(experts) == 1:
-        key = ids if ids in frame.columns else next((one for one in ID_COLUMNS if one in frame.columns), None)
+        key = ids if ids in frame.columns else next((column for column in ID_COLUMNS if column in frame.columns), None)
         if key is None:
             raise InputError(
                 f"{name}: name the column of ids (`id`), so that the experts' rows of a galaxy are counted"
             )
-        others = [one for one in frame.columns if one not in (key, *answers.values())]
+        others = [column for column in frame.columns if column not in (key, *answers.values())]
         frame = frame.group_by(key, maintain_order=True).agg(pl.col(others).first(), pl.col(*answers.values()).sum())
     return replace(table, frame=frame)
 
 
 def _expert_answers(cells: pl.DataFrame, answers: Sequence[str], source: str) -> pl.DataFrame:
     """Return the answers that experts' cells say, whatever their case and spaces; null if there is none."""
-    by_name = {plain_answer(one): one for one in answers}
+    by_name = {plain_answer(answer): answer for answer in answers}
     texts, odd = cells.cast(pl.String), list[str]()
     for column in texts.columns:
         for row, cell in enumerate(texts[column], 1):
@@ -186,7 +188,7 @@ def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], t
 def root_answers(tree: Tree) -> dict[str, list[str]]:
     """Return the answers to a tree's first question that make the labels 0 (smooth), 1 (disk), or none (artefact)."""
     inside = list(answers_inside(tree))
-    outside = [one for one in tree.root.answers if one in tree.outside]
+    outside = [answer for answer in tree.root.answers if answer in tree.outside]
     shown = [one for one in tree.root.shown if one in inside]
     if len(shown) in (0, len(inside)):  # all are shown
         shown = inside[1:]
@@ -247,12 +249,12 @@ def asked_in(catalogue: CatalogTable, question: str) -> Asked:
 def votes_at_gates(frame: pl.DataFrame, asked: Asked, source: str) -> Votes:
     """Return the votes of a catalogue's galaxies at the gates of a question and for it; missing ones count as none."""
     counts = {}
-    for one in asked.questions:
-        columns = [vote_column(one.name, answer) for answer in one.answers]
+    for question in asked.questions:
+        columns = [vote_column(question.name, answer) for answer in question.answers]
         lacking = [name for name in columns if name not in frame.columns]
         if lacking:
             raise InputError(f"{source}: has no column {lacking[0]}; prepare it with this question (`question`)")
-        counts[one.name] = np.nan_to_num(numeric_columns(frame, columns, source))
+        counts[question.name] = np.nan_to_num(numeric_columns(frame, columns, source))
     return Votes(asked, counts)
 
 

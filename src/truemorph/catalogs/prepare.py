@@ -81,7 +81,7 @@ class Preparation(Result):
             *([("questions", _BEFORE_QUESTIONS)] if found["questions"] and len(held["classes"]) == 2 else []),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
             ("votes", f"{held['votes']} ({held['preset']})"),
-            *([("read from", ", ".join(held["columns"][one] for one in sources))] if sources else []),
+            *([("read from", ", ".join(held["columns"][source] for source in sources))] if sources else []),
             ("α", held["alpha"]),
         ]
         if self.out is not None:
@@ -106,7 +106,7 @@ class Preparation(Result):
             "alpha": self.catalogue.metadata["alpha"],
             "matches": self.catalogue.metadata["matches"],
             "datasheet": None if self.out is None else f"{self.out.stem}.datasheet.md",
-            "findings": [one.to_dict() for one in self.findings],
+            "findings": [finding.to_dict() for finding in self.findings],
         }
 
     def to_table(self) -> Any:
@@ -267,8 +267,8 @@ def _metadata(
         "properties": [name for name in NAMED if NAMED[name].of_galaxy and name in mapped.columns],
         "matches": joined.matches,
     }
-    sources = {name: one for name, made_from in mapped.columns.items() for one in made_from.columns}
-    tables = {name: joined.added[one][0] for name, one in sources.items() if one in joined.added}
+    sources = {name: column for name, made_from in mapped.columns.items() for column in made_from.columns}
+    tables = {name: joined.added[source][0] for name, source in sources.items() if source in joined.added}
     metadata |= {key: value for key, value in (("tables", tables), ("where", conditions)) if value}
     return metadata | ({"simulated": True} if joined.table.metadata.get("simulated") else {})
 
@@ -364,7 +364,7 @@ def read_tables(
             options |= {"psf_fwhm": width, "columns": {"psf_fwhm": False}}
         except InputError:
             chosen["psf_fwhm"] = str(psf_fwhm)  # a column
-    content = {key: one for key, one in options.items() if one is not None}
+    content = {key: option for key, option in options.items() if option is not None}
     kind = extended(extended(base, named_columns(chosen, frame.columns, name), name), content, name)
     kind = kind.model_copy(update={"definition": kind.definition.removeprefix(f"{kind.classes[1]}:").strip()})
     return replace(joined, findings=[*joined.findings, *(() if votes else read_as)]), kind
@@ -507,9 +507,9 @@ def _catalogue(mapped: Mapped, kept: np.ndarray, made: dict[str, Any], metadata:
     first = _FIRST if len(metadata["classes"]) == 2 else [name for name in _FIRST if name not in FRACTIONS]
     own = {name: own.get(name, absent) for name in (*first, *(name for name in own if name not in first))}
     same = {
-        one.source
-        for name, one in mapped.columns.items()
-        if one.columns == (one.source,) and name in {*_STAND_FOR_SOURCE, one.source}
+        column.source
+        for name, column in mapped.columns.items()
+        if column.columns == (column.source,) and name in {*_STAND_FOR_SOURCE, column.source}
     }
     carried = mapped.table.frame.filter(kept).drop(same)
     reserved = {*own, *ADDED, *NAMED, *RESERVED}
@@ -520,7 +520,7 @@ def _catalogue(mapped: Mapped, kept: np.ndarray, made: dict[str, Any], metadata:
     )
     named = {name: ADDED.get(name) or NAMED[name].description for name in own if name in ADDED or name in NAMED}
     descriptions |= {name: described_path(name) for name in own} | named
-    descriptions |= {name: one.description for name, one in mapped.columns.items()}
+    descriptions |= {name: column.description for name, column in mapped.columns.items()}
     units |= {name: NAMED[name].unit for name in mapped.columns if NAMED[name].unit}
     frame = pl.concat([pl.DataFrame(own), carried.rename(renamed)], how="horizontal")
     return CatalogTable(frame, units, metadata, descriptions=descriptions)

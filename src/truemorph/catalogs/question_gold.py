@@ -77,8 +77,8 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
     about = f"{source}: gold labels of {question!r}"
     ends = {path.name: path.answer or NOT_APPLICABLE for path in asked.paths}
     answers = tree.gold_answers(question)
-    unsure = {one: CANNOT_TELL for one in tree.question(question).answers if is_unsure(one)}
-    outside = {one: NOT_APPLICABLE for one in tree.question(question).answers if one in tree.outside}
+    unsure = {answer: CANNOT_TELL for answer in tree.question(question).answers if is_unsure(answer)}
+    outside = {answer: NOT_APPLICABLE for answer in tree.question(question).answers if answer in tree.outside}
     valid = {**ends, **{one: one for one in (*answers, NOT_APPLICABLE, CANNOT_TELL, APPLIES)}, **unsure, **outside}
     name = rule.strip()
     if name in frame.columns:
@@ -93,7 +93,7 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
         if unknown := sorted({*texts.drop_nulls()} - {*valid}):
             near = nearest(unknown[0], [*valid], what="classes")
             raise InputError(f"{about}: column {name}: unknown class {unknown[0]!r}; {near}")
-        names = texts.replace_strict(valid | {one: one for one in ends}, default=None)
+        names = texts.replace_strict(valid | {end: end for end in ends}, default=None)
         return QuestionGold(names, f"{question}: {name}", from_votes(name))
     meets, findings = dict[str, pl.Series](), from_votes(rule)
     for part in filter(str.strip, _SEPARATED.split(name)):
@@ -107,8 +107,12 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
             raise InputError(f"{about}: {match[1]!r} has two rules; join them with OR")
         if match[1] not in valid:
             raise InputError(f"{about}: {match[1]!r} is no class; {nearest(match[1], [*valid], what='classes')}")
-        made = {*FRACTIONS, *VOTES, "label", *(label_column(one.name) for one in tree.questions)}
-        used = [one for one in read_expression(match[2], about).columns if one in made or one.startswith("votes_")]
+        made = {*FRACTIONS, *VOTES, "label", *(label_column(question.name) for question in tree.questions)}
+        used = [
+            column
+            for column in read_expression(match[2], about).columns
+            if column in made or column.startswith("votes_")
+        ]
         if used:
             raise InputError(
                 f"{about}: {match[2]} uses {used[0]}, which has the bias of the observed labels; give classes from "
@@ -131,7 +135,7 @@ def _by_rules(
     """Return the class of each galaxy from the rules that it meets; see `gold_of_question`."""
     outside = [name for name in meets if valid[name] == NOT_APPLICABLE]
     answered = [name for name in meets if valid[name] not in (APPLIES, NOT_APPLICABLE)]
-    without = [one for one in answers if one not in meets]
+    without = [answer for answer in answers if answer not in meets]
     if has_gates and APPLIES not in meets and not outside:
         raise InputError(f'{about}: say where the question applies, such as "{APPLIES}: t_type >= -3"')
     if len(without) > 1:
@@ -175,7 +179,7 @@ def sparse_answers(asked: Asked, answers: np.ndarray) -> tuple[Asked, list[Findi
 
     while len(groups) > 2 and total(sparse := min(groups, key=total)) < _FEWEST_OF_AN_ANSWER:
         at = groups.index(sparse)
-        others = [one for k, one in enumerate(groups) if k != at and (abs(k - at) == 1 or not asked.asked.ordered)]
+        others = [group for k, group in enumerate(groups) if k != at and (abs(k - at) == 1 or not asked.asked.ordered)]
         near = min(others, key=total)
         first, second = sorted((at, groups.index(near)))
         groups[first : second + 1] = [groups[first] + groups[second], *groups[first + 1 : second]]

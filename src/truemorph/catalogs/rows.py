@@ -123,7 +123,7 @@ def _labels_of_answers(funnel: Funnel, votes: Votes) -> tuple[np.ndarray, list[F
     of_paths = np.array([inside.index(path.answer) if path.answer in inside else -1 for path in asked.paths])
     labels = np.full(unasked.size, -1)
     kept = np.flatnonzero(funnel.kept)
-    labels[kept] = of_paths[replace(votes, counts={name: one[kept] for name, one in votes.counts.items()}).paths]
+    labels[kept] = of_paths[replace(votes, counts={name: count[kept] for name, count in votes.counts.items()}).paths]
     funnel.drop("majority star or artefact", labels < 0)
     return labels, findings
 

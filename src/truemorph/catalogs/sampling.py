@@ -36,7 +36,7 @@ def candidates(frame: pl.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, l
     Columns that the table lacks, or that are empty, do not count.
     """
     complete, lacking = np.ones(frame.height, dtype=bool), []
-    for name in (one for one in names if one in frame.columns and frame[one].count()):
+    for name in (name for name in names if name in frame.columns and frame[name].count()):
         without = complete & frame[name].is_null().to_numpy()
         complete &= ~without
         lacking.append((name, int(without.sum())))

@@ -253,7 +253,7 @@ def _about(
         about["gold_rule"] = gold.rule
     if asked is not None:
         about |= {"question": asked.question, "tree": asked.tree.name}
-        about |= {"other_labels": [one.name for one in others]} if others else {}
+        about |= {"other_labels": [other.name for other in others]} if others else {}
         return about | {"gold_definition": None if gold is None else gold.definition}
     definition = f"{classes[1]}: {metadata.get('definition') or 'as in the labels'}"
     about |= {"classes": classes, "definition": definition if gold is None else gold.definition}
@@ -341,7 +341,7 @@ def gold_sources(catalogue: CatalogTable) -> set[str]:
 
 def seen_in_images(frame: pl.DataFrame, without: Sequence[str], source: str) -> dict[str, np.ndarray]:
     """Return the properties of images that a catalogue has beside resolution, shape (N,), without those named."""
-    names = [one for one in OBSERVABLES if one in frame.columns and one not in without]
+    names = [observable for observable in OBSERVABLES if observable in frame.columns and observable not in without]
     return {name: numeric_columns(frame, [name], source)[:, 0] for name in names}
 
 
@@ -353,7 +353,7 @@ def filtered(
     frame = frame.filter(pl.Series(chosen))
     findings += repeated_positions(frame, source)
     unused = frame["split"] == UNUSED
-    if unused.any() and not any("split" in one for one in conditions):
+    if unused.any() and not any("split" in condition for condition in conditions):
         left = f"{unused.sum():,} of {frame.height:,} galaxies are not in the sample (split {UNUSED}); not used here."
         findings.append(Finding("galaxies-not-in-sample", "note", left))
         frame = frame.filter(~unused)
@@ -361,7 +361,7 @@ def filtered(
     numbers = [one for one in named if one not in texts]
     findings += missing_in(frame, numbers, source)
     known = np.isfinite(numeric_columns(frame, numbers, source))
-    known = np.column_stack([known, *(frame[one].is_not_null() for one in texts)])
+    known = np.column_stack([known, *(frame[text].is_not_null() for text in texts)])
     complete = known.all(axis=1)
     if not complete.any():
         raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")

@@ -73,7 +73,7 @@ _UNREADABLE = (SafetensorError, pl.exceptions.PolarsError)
 
 
 def _model_card(described: dict[str, Any]) -> str:
-    lines = "\n".join(f"- {one}" for one in facts(described))
+    lines = "\n".join(f"- {fact}" for fact in facts(described))
     return f"""# truemorph model
 
 {lines}

@@ -218,8 +218,8 @@ class Classifier:
         probabilities = np.full((len(images), len(self.classes)), np.nan)
         problems: list[str | None] = []
         for rows, pixels in pixel_batches(images, self.config):
-            problems += [one if isinstance(one, str) else None for one in pixels]
-            good = [i for i, one in enumerate(pixels) if not isinstance(one, str)]
+            problems += [pixel if isinstance(pixel, str) else None for pixel in pixels]
+            good = [i for i, pixel in enumerate(pixels) if not isinstance(pixel, str)]
             if good:
                 inputs = np.stack([pixels[i] for i in good])
                 p = [self._engine.member(inputs, member) for member in members]
@@ -295,7 +295,7 @@ def facts(described: dict[str, Any]) -> list[str]:
         through = "observed answers treated as correct"
         if transition["family"] == "tree":
             through = f"T(alpha) of the paths to {' and '.join(str(head.question) for head in heads)}"
-        golds = [one.get("fractions", {}).get("gold_definition") for one in curves]
+        golds = [curve.get("fractions", {}).get("gold_definition") for curve in curves]
         defined = [f"gold labels of {one}" for one in golds if one]
     else:
         counted = described["classes"][1]

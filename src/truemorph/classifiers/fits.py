@@ -26,5 +26,5 @@ def fit_catalogue(
     sample, context = rows_of(catalogue, where=where)
     fit = solve(sample, settings_for(sample, settings))
     fit = replace(fit, findings=diagnose(fit).findings)
-    findings = [one.to_dict() for one in unique(context.findings, fit.findings)]
+    findings = [finding.to_dict() for finding in unique(context.findings, fit.findings)]
     return fit, fit.to_dict() | dict(context.about) | {"findings": findings}

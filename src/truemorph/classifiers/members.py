@@ -65,7 +65,7 @@ def train_members(
         members, through, about = _regressions(rows, train, parts, transition)
     arrays, classes = {"source": "arrays", "rows": seen.height}, list(rows.classes)
     if rows.questions:
-        about["questions"] = [one.to_dict() for one in rows.questions]
+        about["questions"] = [question.to_dict() for question in rows.questions]
     described = describe(config, through, classes=classes, catalogue=arrays, members=len(members), **about)
     return Classifier(described, members, seen, history=history)
 
@@ -151,6 +151,6 @@ def _regressions(
             "stderr": whole.stderr_,
             "method": "logistic regression and θ, fitted together (DCV14)",
             "assumption": "p(y | features) is logistic, the flip probability depends only on the true class and alpha",
-            "findings": [one.to_dict() for one in whole.findings_],
+            "findings": [finding.to_dict() for finding in whole.findings_],
         }
     return members, through, {"metrics": metrics, "normalisation": {}}

@@ -174,8 +174,10 @@ class DebiasedModule(lightning.LightningModule):
         if not self._rows.questions:
             return self._loss(logits, **observed)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        parts = [one.part for one in self._rows.heads]
-        every = [log_marginal(torch.log_softmax(logits[:, one], 1), observed["evidence"][:, one])[0] for one in parts]
+        parts = [head.part for head in self._rows.heads]
+        every = [
+            log_marginal(torch.log_softmax(logits[:, part], 1), observed["evidence"][:, part])[0] for part in parts
+        ]
         return -sum(every[1:], every[0])
 
     def _losses(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -234,7 +236,7 @@ class DebiasedModule(lightning.LightningModule):
                 group["lr"] = config.learning_rate * group.pop("lr_scale")
             parameters: Any = [*groups, {"params": list(network.head.parameters())}]
         else:
-            parameters = [one for one in network.parameters() if one.requires_grad]
+            parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         # Fused saves a tenth of a ResNet50's step at 64 pixels, but Lightning can't clip its gradients.
         optimizer = torch.optim.AdamW(
             parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=config.clip is None
@@ -255,7 +257,7 @@ def loggers_for(config: TrainingConfig, folder: Path, name: str) -> list[Any]:
         "mlflow": lambda: loggers.MLFlowLogger("truemorph", run_name=name, save_dir=str(folder / "mlruns")),
     }
     try:
-        return [made_by_name[one]() for one in config.loggers]
+        return [made_by_name[logger]() for logger in config.loggers]
     except ModuleNotFoundError as problem:
         raise InputError(f"a logger is not installed: pip install {problem.name}") from problem
 

@@ -206,4 +206,4 @@ def settled_precision(precision: str) -> Literal["32-true", "bf16-mixed"]:
 
 def class_probabilities(logits: torch.Tensor, temperature: float, heads: Sequence[Head]) -> torch.Tensor:
     """Return p(y | x), shape (N, K), from a network's logits: the classes of each question sum to 1."""
-    return torch.cat([torch.softmax(logits[:, one.part] / temperature, dim=1) for one in heads], dim=1)
+    return torch.cat([torch.softmax(logits[:, head.part] / temperature, dim=1) for head in heads], dim=1)

@@ -83,12 +83,12 @@ class TrainingResult(Result):
         transition = self.model.described["transition"]
         values = {name: one for name, one in transition["parameters"].items() if isinstance(one, float) and one}
         asked = [str(head.question) for head in self.model.heads if head.question is not None]
-        curve = ", ".join([*asked, *(f"{name} = {one:.3f}" for name, one in values.items())])
+        curve = ", ".join([*asked, *(f"{name} = {value:.3f}" for name, value in values.items())])
         left_out = f", {self.left_out:,} left out" if self.left_out else ""
         facts = [
             ("galaxies", f"{self.rows:,} trained on{left_out}"),
             ("bias curve", f"{transition['family']}{': ' if curve else ''}{curve}"),
-            ("metrics", ", ".join(f"{name.replace('_', ' ')} {one:.4g}" for name, one in self.metrics.items())),
+            ("metrics", ", ".join(f"{name.replace('_', ' ')} {metric:.4g}" for name, metric in self.metrics.items())),
             ("time", ", ".join(f"{name} {one:.1f} s" for name, one in self.seconds.items())),
             ("model", str(self.out)),
         ]
@@ -98,7 +98,7 @@ class TrainingResult(Result):
         """Return plain values, for JSON."""
         own = {"out": str(self.out), "rows": self.rows, "left_out": self.left_out, "seconds": self.seconds}
         of_model = {name: self.model.described[name] for name in ("transition", "metrics")}
-        return plain({**own, **of_model, "findings": [one.to_dict() for one in self.findings]})
+        return plain({**own, **of_model, "findings": [finding.to_dict() for finding in self.findings]})
 
     def to_table(self) -> Any:
         """Return a table with one row per metric."""
@@ -144,7 +144,7 @@ def train_on_catalogue(
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # fails before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
-    of_questions = bool(run.question) or any("question" in one for one in curves)
+    of_questions = bool(run.question) or any("question" in curve for curve in curves)
     if not of_questions:
         curves = [_transition_for(catalogue, run, curves[0] if curves else None)]
     prepared = (_question_rows if of_questions else _training_rows)(catalogue, run, curves)
@@ -250,15 +250,15 @@ def _question_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[st
         questions = [asked_in(catalogue, one) for one in run.question]
         transitions: list[Transition] = [MatrixTransition.identity(len(asked.classes)) for asked in questions]
         curves = [
-            transition_to_dict(one) | correct | {"question": name}
-            for one, name in zip(transitions, run.question, strict=True)
+            transition_to_dict(transition) | correct | {"question": name}
+            for transition, name in zip(transitions, run.question, strict=True)
         ]
     else:
-        transitions = [transition_from_dict(one) for one in curves]
-        questions = [one.asked for one in transitions if isinstance(one, TreeTransition)]
-        for one in curves:
-            _check_unit(one, catalogue, source)
-    names = [observables_of(one, t) for one, t in zip(curves, transitions, strict=True)]
+        transitions = [transition_from_dict(curve) for curve in curves]
+        questions = [transition.asked for transition in transitions if isinstance(transition, TreeTransition)]
+        for curve in curves:
+            _check_unit(curve, catalogue, source)
+    names = [observables_of(curve, t) for curve, t in zip(curves, transitions, strict=True)]
     every = list(dict.fromkeys(chain(*names)))
     complete = np.isfinite(numeric_columns(frame, every, source)).all(axis=1) if every else np.ones(frame.height, bool)
     frame, problems = _kept(frame, complete, "an observable of T(α) is missing")
@@ -289,7 +289,7 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
         if run.training.classifier != "network":
             return {}
         fit, described = fit_catalogue(catalogue, where=run.where)
-        found = next((one for one in fit.findings if one.code in _UNUSABLE), None)
+        found = next((finding for finding in fit.findings if finding.code in _UNUSABLE), None)
         if found is not None:
             raise InputError(
                 f"{run.catalogue}: T(α) can't be fitted to these labels: {found.message} Give a fit with gold labels "
@@ -343,12 +343,12 @@ def read_curves(run: RunConfig, transitions: Sequence[Mapping[str, Any]] | None 
 
 def _check_questions(run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> None:
     """Check that several estimates are of questions, and that nothing else is given with them."""
-    of_questions = [one for one in curves if "question" in one]
+    of_questions = [curve for curve in curves if "question" in curve]
     if len(curves) > 1 and len(of_questions) < len(curves):
         raise InputError("several estimates must be of questions (truemorph transition with `question`)")
     if (run.question or of_questions) and run.training.classifier != "network":
         raise InputError("logistic regression tells two classes apart; questions need a network (`preset`)")
-    names = [one["question"] for one in of_questions] or list(run.question or ())
+    names = [question["question"] for question in of_questions] or list(run.question or ())
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"the question {twice[0]!r} is given twice; give one estimate of each question")
     if run.question and not run.naive:

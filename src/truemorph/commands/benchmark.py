@@ -72,7 +72,7 @@ class Leaderboard(Result):
         }
         for metric in _SCORES:
             values = [row["means"].get(metric) for row in rows]
-            columns[metric] = ([float("nan") if one is None else one for one in values], "", "mean over seeds")
+            columns[metric] = ([float("nan") if value is None else value for value in values], "", "mean over seeds")
         return quantity_table(columns)
 
     def plot(self, ax: Any = None) -> Any:
@@ -172,7 +172,9 @@ def run_benchmark(
     board = BOARDS[question or (TABLES if catalogue_only else NETWORKS)]
     every = ("plain", board.real) if quick else board.worlds
     chosen = tuple(worlds) or tuple(one for one in every if data is not None or one not in FILES)
-    titles = {one.name: one.title for one in board.methods if not one.worlds or set(one.worlds) & set(chosen)}
+    titles = {
+        method.name: method.title for method in board.methods if not method.worlds or set(method.worlds) & set(chosen)
+    }
     plan = Plan(
         worlds=chosen,
         methods=tuple(methods) or tuple(board.quick if quick else titles),

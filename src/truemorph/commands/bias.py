@@ -87,8 +87,8 @@ class BiasMeasurement(Result):
 
     def summary(self) -> str:
         """Return the values and the fractions by α as text."""
-        used = max(one.n_objects for one in self.results.values())
-        named = ", ".join(["α", *(one for one in self.observables if one != "alpha")])
+        used = max(result.n_objects for result in self.results.values())
+        named = ", ".join(["α", *(observable for observable in self.observables if observable != "alpha")])
         cut = f"{self.bins} bins of {named}"
         cut = cut if self.depth == 0 else f"{2**self.depth} leaves × {cut}"
         fixed = f" at fixed {', '.join(self.intrinsic)}" if self.intrinsic else ""
@@ -105,7 +105,7 @@ class BiasMeasurement(Result):
             header = [at, *(f"{value:.1f}" for value in of[name])]
             rows = [[one, *(f"{value:.3f}" for value in values)] for one, values in of.items() if one != name]
             tables += ["", *text_table(header, rows)]
-        cells = [one.cells(name) for name, one in self._rows.items()]
+        cells = [row.cells(name) for name, row in self._rows.items()]
         return "\n".join([*text_facts(facts), "", *text_table(COLUMNS, cells), *tables])
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class BiasMeasurement(Result):
         """Return a table with one row per label set."""
         from astropy.table import vstack
 
-        table = vstack([one.to_table() for one in self._rows.values()])
+        table = vstack([row.to_table() for row in self._rows.values()])
         table.add_column(list(self._rows), name="labels", index=0)
         table["labels"].info.description = "label set"
         return table
@@ -250,15 +250,15 @@ def measure_bias(
         tree = replace(tree, alpha=every, reference=list(seen_best.values()))
     results, too_few, by_observable = {}, [], {name: dict[str, BiasResult]() for name in alone}
     with progress(len(sets), "measuring bias", "label sets") as bar:
-        for one in sets:
+        for label_set in sets:
             try:
-                results[one.name] = tree.metric(one.values)
+                results[label_set.name] = tree.metric(label_set.values)
                 for name, own in alone.items():
-                    by_observable[name][one.name] = own.metric(one.values)
+                    by_observable[name][label_set.name] = own.metric(label_set.values)
             except InputError as problem:
-                if one.known.all() or len(sets) == 1:  # then the tree is wrong for all galaxies
+                if label_set.known.all() or len(sets) == 1:  # then the tree is wrong for all galaxies
                     raise
-                too_few.append(_not_measured(one, problem))
+                too_few.append(_not_measured(label_set, problem))
             bar.update(1)
     measured = BiasMeasurement(
         measure=tree.measure,
@@ -300,7 +300,7 @@ def _with_reference(observable: str) -> tuple[str, Reference]:
 def _fractions_by(name: str, column: np.ndarray, sets: Sequence[LabelSet]) -> dict[str, list[float]]:
     """Return the fraction of every label set in fifths of a column, and the mean of the column in each."""
     table = fractions_by(column, sets)
-    by_set = {one.name: table.filter(labels=one.name) for one in sets}
+    by_set = {label_set.name: table.filter(labels=label_set.name) for label_set in sets}
     means = next(iter(by_set.values()))["mean"].to_list()
     return {name: means} | {of: own["fraction"].to_list() for of, own in by_set.items()}
 
@@ -315,10 +315,10 @@ def _not_measured(labels: LabelSet, problem: InputError) -> Finding:
 def _of_label_sets(results: dict[str, BiasResult]) -> list[Finding]:
     """Return the findings of all label sets, with the name of the label set unless all share it."""
     found = []
-    without_columns = min(one.n_dropped for one in results.values())
+    without_columns = min(result.n_dropped for result in results.values())
     for name, result in results.items():
-        for one in result.findings:
-            if not (one.code == "rows-left-out" and result.n_dropped == without_columns):
-                shared = all(one in other.findings for other in results.values())
-                found.append(one if shared else replace(one, message=f"{name}: {one.message}"))
+        for finding in result.findings:
+            if not (finding.code == "rows-left-out" and result.n_dropped == without_columns):
+                shared = all(finding in other.findings for other in results.values())
+                found.append(finding if shared else replace(finding, message=f"{name}: {finding.message}"))
     return found

@@ -177,8 +177,8 @@ def run_demo(
             path, labels=labels, intrinsic=INTRINSIC, where=[f"split={TEST}"], bootstrap=0, seed=seed
         )
         bias = {
-            of: {score: getattr(one, score) for score in ("value", "floor", "floor_std", "excess")}
-            for of, one in measured.results.items()
+            of: {score: getattr(result, score) for score in ("value", "floor", "floor_std", "excess")}
+            for of, result in measured.results.items()
         }
         truth, alpha = tested["gold"].to_numpy(), tested["alpha"].to_numpy()
         models[name] = {
@@ -210,7 +210,7 @@ def run_demo(
         "cv18_of_labels": {"observed": bias["observed labels"], "truth": bias["gold labels"]},
         "galaxies": {"all": galaxies, "test": tested.height},
         "cv18_bins": {"depth": measured.depth, "bins": measured.bins, "intrinsic": list(INTRINSIC)},
-        "findings": [one.to_dict() for one in estimate.findings],
+        "findings": [finding.to_dict() for finding in estimate.findings],
         "seed": seed,
     }
     write_json(out / "summary.json", summary)
@@ -245,7 +245,7 @@ def _demo_of_question(question: str, out: Path, galaxies: int, settings: dict[st
     sources = [*(out / name for name in _MODELS), estimate]
     report = report_questions(sources, out / "report.html", shown, title=title, context=(_SIMULATED_SURVEY,))
     summary = {"fractions": report.content["fractions"], "question": question, "galaxies": galaxies, "seed": seed}
-    summary["findings"] = [one.to_dict() for one in report.findings]
+    summary["findings"] = [finding.to_dict() for finding in report.findings]
     write_json(out / "summary.json", summary)
     return PlainResult(report.summary(), plain(summary), report.findings)
 

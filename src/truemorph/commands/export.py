@@ -55,7 +55,7 @@ def export_model(model: Model, out: Path) -> PlainResult:
 
     def ignored(place: str, names: list[str]) -> set[str]:
         # A link may lead to any file; those of a model itself, as in caches of the hub, have checksums.
-        links = {one for one in names if Path(place, one).is_symlink() and one not in (CONFIG, *SEALED)}
+        links = {name for name in names if Path(place, name).is_symlink() and name not in (CONFIG, *SEALED)}
         return links | left_out(place, names)
 
     with written_folder(out) as partial:

@@ -107,26 +107,26 @@ def fetch_archive(
         folder = out if out is None or len(archives) == 1 else out / archive
         own = {name: value for name, value in options.items() if name in options_of(archive)}
         results.append(fetch(archive, folder, addresses_from=addresses, per_second=rate, offline=offline, **own))
-    values = [one.to_dict() for one in results]
+    values = [result.to_dict() for result in results]
     return PlainResult(
         _summary(results),
         values[0] if len(values) == 1 else {"archives": values},
-        unique(*(one.findings for one in results)),
+        unique(*(result.findings for result in results)),
     )
 
 
 def _summary(archives: Sequence[Fetched]) -> str:
     """Counts, licences and what to do next, as text."""
-    rows = [[one.archive, what, f"{count:,}"] for one in archives for what, count in one.counts.items()]
+    rows = [[archive.archive, what, f"{count:,}"] for archive in archives for what, count in archive.counts.items()]
     credit = []
-    for one in archives:
-        licences = "; ".join(dict.fromkeys(source.licence for source in one.sources))
-        works = [work for source in one.sources for work in source.citation.split("; ")]
+    for archive in archives:
+        licences = "; ".join(dict.fromkeys(source.licence for source in archive.sources))
+        works = [work for source in archive.sources for work in source.citation.split("; ")]
         # Without bibcodes and DOIs.
         cited = "; ".join(dict.fromkeys(re.sub(r" \(.*?\)", "", work) for work in works))
-        where = one.folder / PROVENANCE
-        credit.append((one.archive, f"licence: {licences}. Cite: {cited} (in full: {where})"))
-    folders = {one.archive: one.folder for one in archives}
+        where = archive.folder / PROVENANCE
+        credit.append((archive.archive, f"licence: {licences}. Cite: {cited} (in full: {where})"))
+    folders = {archive.archive: archive.folder for archive in archives}
     if list(folders) == ["hst"]:
         following = f"report MODEL --better {folders['hst']}"
     else:

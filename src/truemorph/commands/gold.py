@@ -203,7 +203,7 @@ def collect_gold(
     annotators = (
         answers.group_by("annotator")
         .agg(
-            *(((pl.col("answer") == one) & first).sum().alias(one) for one in choices),
+            *(((pl.col("answer") == choice) & first).sum().alias(choice) for choice in choices),
             (~first).sum().alias("repeats and twins"),
             pl.col("seconds").median().alias("seconds"),
         )
@@ -217,7 +217,7 @@ def collect_gold(
         header[header.index("unclear")] = "can't tell"
         lines += ["", *text_table(header, rows)]
     values = {"plan": str(plan), "gold_source": session.source, "galaxies": galaxies}
-    found = {"annotators": annotators.to_dicts(), "findings": [one.to_dict() for one in findings]}
+    found = {"annotators": annotators.to_dicts(), "findings": [finding.to_dict() for finding in findings]}
     return PlainResult("\n".join(lines), values | found, findings)
 
 
@@ -235,7 +235,7 @@ class GoldImport(Result):
     @property
     def complete(self) -> bool:
         """Whether there are enough gold labels for an estimate."""
-        return not any(one.code == "gold-too-few" for one in self.findings)
+        return not any(finding.code == "gold-too-few" for finding in self.findings)
 
     @property
     def classes(self) -> dict[str, int]:
@@ -279,7 +279,7 @@ class GoldImport(Result):
                 **(counts if self.question is None else {"question": self.question, "classes": counts}),
                 "uncertain": int((self.catalogue.frame[uncertain] > 0).sum()),
                 "agreement": self.agreement,
-                "findings": [one.to_dict() for one in self.findings],
+                "findings": [finding.to_dict() for finding in self.findings],
             }
         )
 
@@ -398,12 +398,12 @@ def import_gold(
         about = about_questions(into, *asked, columns, definition, where)
     elif "gold_along" in into.metadata:
         about["gold_along"] = {name: one for name, one in into.metadata["gold_along"].items() if name != "gold"}
-    if columns_of_label in (one.columns for one in columns):
+    if columns_of_label in (column.columns for column in columns):
         about |= {"gold_source": gold_source, "gold_definition": of_label if asked else definition or of_label}
     about |= {"gold_experts": experts} if experts else {}
     chosen_by = None if folder is None else read_chosen(folder)
     table, findings = with_gold(into, first, chosen_by, about, columns)
-    labels = table.frame.select("object_id", *(one.columns[0] for one in columns))
+    labels = table.frame.select("object_id", *(column.columns[0] for column in columns))
     in_same = labels.filter(pl.col("object_id").cast(pl.String).is_in(same.implode()))
     if "gold" in labels.columns:
         about["gold_from_same_images"] = in_same["gold"].count()
@@ -443,12 +443,12 @@ def _disagreements_page(
     root = Path(images or about.get("image_root") or plan)
     files = images_of(selected, root) if root.is_dir() else {}
     pairs = []
-    for one in galaxies:
-        said = first.filter(pl.col("galaxy") == one).sort("annotator").select("annotator", "answer").rows()
+    for galaxy in galaxies:
+        said = first.filter(pl.col("galaxy") == galaxy).sort("annotator").select("annotator", "answer").rows()
         picture = ""
         with suppress(InputError, KeyError):  # an image that is gone, or can't be read
-            picture = jpeg_source(whole_picture(files[one]))
-        caption = f"{one}: " + "; ".join(f"{who}: {answer}" for who, answer in said)
+            picture = jpeg_source(whole_picture(files[galaxy]))
+        caption = f"{galaxy}: " + "; ".join(f"{who}: {answer}" for who, answer in said)
         pairs.append(Pair(caption, [("image" if picture else "no readable image", picture)]))
     page = Page(
         title=f"Gold labels of {plan.name}",
@@ -491,5 +491,5 @@ def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> PlainRe
     """
     manifest, galaxies, findings = export_subjects(plan, out, images)
     text = f"{galaxies:,} galaxies for Zooniverse: upload {manifest} with the images beside it"
-    values = {"out": str(manifest), "galaxies": galaxies, "findings": [one.to_dict() for one in findings]}
+    values = {"out": str(manifest), "galaxies": galaxies, "findings": [finding.to_dict() for finding in findings]}
     return PlainResult(text, values, findings)

@@ -64,7 +64,7 @@ def write_report(
     """
     if not runs and options.catalogue is None:
         raise InputError("give run folders, such as: truemorph report model-naive model-debiased; or a `catalogue`")
-    questions = [one for one in runs if _of_question(one)]
+    questions = [run for run in runs if _of_question(run)]
     if not questions:
         return make_report(runs, out, options)
     if len(questions) < len(runs):

@@ -54,8 +54,8 @@ class Reproduction(Result):
         """Return the status of each stage, Table 1 beside the paper's, and the answer as text."""
         stages = self.content["stages"]
         alike: dict[tuple[str, str], list[str]] = {}
-        for one in sorted(stages, key=lambda one: bool(one["text"])):
-            alike.setdefault((one["status"], one["text"]), []).append(one["name"])
+        for stage in sorted(stages, key=lambda one: bool(one["text"])):
+            alike.setdefault((stage["status"], stage["text"]), []).append(stage["name"])
         lines = text_facts(
             [(status, ", ".join(names) + (f": {text}" if text else "")) for (status, text), names in alike.items()]
         )
@@ -69,7 +69,7 @@ class Reproduction(Result):
             lines += text_table(["labels", f"{measure} here", f"{measure} in the paper"], rows)
         lines += textwrap.wrap(self.content["answer"], 100)
         pages = [name for name in self.content.get("published", ()) if name.endswith(".html")]
-        return "\n".join([*lines, *(f"Next: open {self.out / one}" for one in pages)])
+        return "\n".join([*lines, *(f"Next: open {self.out / page}" for page in pages)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `reproduce.json`."""
@@ -87,13 +87,13 @@ class Reproduction(Result):
     def plot(self, ax: Any = None) -> Any:
         """Draw Table 1: the bias metric here against the paper's; returns matplotlib axes."""
         ax = axes_or_new(ax)
-        rows = [one for one in self._rows if one["bootstrap_mean"] is not None]
+        rows = [row for row in self._rows if row["bootstrap_mean"] is not None]
         names = ("paper", "bootstrap_mean", "bootstrap_std", "paper_std")
-        x, y, yerr, xerr = ([one[name] for one in rows] for name in names)
+        x, y, yerr, xerr = ([row[name] for row in rows] for name in names)
         ax.errorbar(x, y, yerr, xerr, fmt="o", ms=4, color=BLUE)
         ax.axline((0, 0), slope=1, color=GREY, lw=1, ls="--", label="as in the paper")
-        for one in rows:
-            ax.annotate(one["letter"], (one["paper"], one["bootstrap_mean"]), (5, 5), textcoords="offset points")
+        for row in rows:
+            ax.annotate(row["letter"], (row["paper"], row["bootstrap_mean"]), (5, 5), textcoords="offset points")
         most = 1.1 * max([*x, *y], default=1.0)
         ax.set(xlabel="CV18 in the paper", ylabel="CV18 here", xlim=(0, most), ylim=(0, most))
         legend(ax)

@@ -122,7 +122,7 @@ def train_classifier(
     if dry_run and out is None and not str(catalogue).endswith(".toml"):
         out = Path("model")
     curves = listed(transition)
-    paths = tuple(str(one) for one in curves if isinstance(one, str | Path))
+    paths = tuple(str(curve) for curve in curves if isinstance(curve, str | Path))
     run = run_config(
         "table in memory" if in_memory else catalogue,
         settings,
@@ -136,7 +136,7 @@ def train_classifier(
         intrinsic=tuple(intrinsic) or None,
         cache=None if cache is None else str(cache),
     )
-    known = [transition_described(one) for one in curves] if len(paths) < len(curves) else None
+    known = [transition_described(curve) for curve in curves] if len(paths) < len(curves) else None
     if dry_run:
         read_curves(run, known)
         return PlainResult(run_toml(run).rstrip(), run.model_dump(mode="json"))

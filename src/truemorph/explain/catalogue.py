@@ -40,17 +40,17 @@ class ExplainResult(Result):
     def summary(self) -> str:
         """Return models, numbers of galaxies and the check with random weights as text."""
         lines = []
-        for name, one in self.explanations.items():
-            maps = f"maps of {one.layer} ({one.cells}×{one.cells} cells)"
-            lines.append(f"{name}: {one.backbone} at {one.image_size} pixels, {maps}")
-            lines += [f"  predicted {some.name:8s} {some.galaxies:7,d} galaxies" for some in one.classes]
+        for name, explanation in self.explanations.items():
+            maps = f"maps of {explanation.layer} ({explanation.cells}×{explanation.cells} cells)"
+            lines.append(f"{name}: {explanation.backbone} at {explanation.image_size} pixels, {maps}")
+            lines += [f"  predicted {some.name:8s} {some.galaxies:7,d} galaxies" for some in explanation.classes]
             if name in self.content["random_weights"]:
                 lines.append(f"  {self.content['random_weights'][name]['statement']}")
         return "\n".join([*lines, f"wrote {self.out}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `summary.json` with the findings."""
-        return plain(self.content | {"findings": [one.to_dict() for one in self.findings]})
+        return plain(self.content | {"findings": [finding.to_dict() for finding in self.findings]})
 
     def to_table(self) -> Any:
         """Return the mean intensity of maps against distance from the centre in pixels."""
@@ -59,8 +59,8 @@ class ExplainResult(Result):
     def plot(self, ax: Any = None) -> Any:
         """Draw mean intensity against distance from the centre, by predicted class; returns matplotlib axes."""
         ax = axes_or_new(ax)
-        for name, one in self.explanations.items():
-            for some in one.classes:
+        for name, explanation in self.explanations.items():
+            for some in explanation.classes:
                 rings = some.rings[PIXELS]
                 ax.plot(rings.middles, rings.average.mean, label=f"{name}, predicted {some.name}")
         ax.set(xlabel="distance from the centre (pixels)", ylabel="mean intensity of maps")
@@ -77,9 +77,12 @@ def write_explanations(
     _write_maps(explanations, out / "maps.fits")
     content = {
         "models": {
-            name: {key: getattr(one, key) for key in _DESCRIBED}
-            | {"problems": len(one.problems), "classes": {some.name: some.galaxies for some in one.classes}}
-            for name, one in explanations.items()
+            name: {key: getattr(explanation, key) for key in _DESCRIBED}
+            | {
+                "problems": len(explanation.problems),
+                "classes": {some.name: some.galaxies for some in explanation.classes},
+            }
+            for name, explanation in explanations.items()
         },
         "random_weights": {
             name: {
@@ -105,15 +108,15 @@ def write_explanations(
 def findings_of(explanations: Mapping[str, Explanation]) -> tuple[Finding, ...]:
     """Report galaxies without maps, and maps that were not or could not be shown to depend on the weights."""
     findings = []
-    for name, one in explanations.items():
-        if one.problems:
-            text = f"{name}: {len(one.problems):,} galaxies without a readable image were left out."
+    for name, explanation in explanations.items():
+        if explanation.problems:
+            text = f"{name}: {len(explanation.problems):,} galaxies without a readable image were left out."
             findings.append(Finding("galaxies-left-out", "note", text))
-        if one.unchecked:
-            text = f"{name}: Grad-CAM maps could not be compared with those of random weights: {one.unchecked}."
+        if explanation.unchecked:
+            text = f"{name}: Grad-CAM maps could not be compared with those of random weights: {explanation.unchecked}."
             findings.append(Finding("maps-not-checked", "caution", text, "Do not interpret these maps."))
-        if one.check is not None and not one.check.passes:
-            text = f"{name}: {one.check.statement}"
+        if explanation.check is not None and not explanation.check.passes:
+            text = f"{name}: {explanation.check.statement}"
             action = "Do not interpret these maps as what the model has learned; try another layer (`layer`)."
             findings.append(Finding("maps-not-specific", "caution", text, action))
     return tuple(findings)
@@ -126,9 +129,11 @@ def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
 
     # Not the folders of loaded models: those of the Hugging Face hub are named by a hash.
     folders = [one.folder or f"model {k}" if isinstance(one, Classifier) else one for k, one in enumerate(given, 1)]
-    names = [Path(os.path.realpath(one)).name.removesuffix(".json") for one in folders]  # a fit stands for a model
+    names = [
+        Path(os.path.realpath(folder)).name.removesuffix(".json") for folder in folders
+    ]  # a fit stands for a model
     if len(set(names)) < len(names):
-        names = [str(one) for one in folders]
+        names = [str(folder) for folder in folders]
     if len(set(names)) < len(names):
         raise InputError("a model is given twice; give each once")
     models = [one if isinstance(one, Classifier) else load(one) for one in given]
@@ -171,8 +176,8 @@ def _write_tables(explanations: Mapping[str, Explanation], compared: Mapping[str
 
     metadata = {"kind": "explanation", "truemorph_version": __version__}
     galaxies = []
-    for name, one in explanations.items():
-        for some in one.classes:
+    for name, explanation in explanations.items():
+        for some in explanation.classes:
             if some.galaxies:
                 columns = {f"profile_{unit.lower()}": rings.profiles for unit, rings in some.rings.items()}
                 ids = {"object_id": some.table["object_id"].cast(pl.String), "relation": some.table["relation"]}
@@ -191,18 +196,18 @@ def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
     from astropy.io import fits
 
     units = [fits.PrimaryHDU()]
-    for one in explanations.values():
-        for some in one.classes:
+    for explanation in explanations.values():
+        for some in explanation.classes:
             for what, averaged in (("mean", some.mean), ("aligned", some.aligned)):
                 if averaged is None or not some.galaxies:
                     continue
                 # FITS rows start at the bottom.
                 planes = np.stack([averaged.mean, averaged.stderr, averaged.count])[:, ::-1].astype(np.float32)
                 unit = fits.ImageHDU(planes, name=f"{what}_{len(units)}")
-                unit.header["MODEL"] = (one.model[-60:], "model")
+                unit.header["MODEL"] = (explanation.model[-60:], "model")
                 unit.header["CLASS"] = (some.name, "predicted class")
-                unit.header["LAYER"] = (one.layer, "layer of the backbone")
-                unit.header["CELLS"] = (one.cells, "cells per side of a map")
+                unit.header["LAYER"] = (explanation.layer, "layer of the backbone")
+                unit.header["CELLS"] = (explanation.cells, "cells per side of a map")
                 unit.header["NGAL"] = (some.galaxies, "galaxies")
                 unit.header["PLANES"] = "mean, standard error, galaxies"
                 units.append(unit)

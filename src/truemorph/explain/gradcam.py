@@ -98,7 +98,7 @@ def layers_of(network: Any, size: int) -> list[Layer]:
 
     stages = [(name, module) for name, module in backbone.named_modules() if name in channels]
     hooks = [module.register_forward_hook(partial(keep, name)) for name, module in stages]
-    hooks += [one.register_forward_hook(note) for one in backbone.modules() if isinstance(one, _RESAMPLING)]
+    hooks += [module.register_forward_hook(note) for module in backbone.modules() if isinstance(module, _RESAMPLING)]
     generator, device = torch.Generator().manual_seed(0), next(backbone.parameters()).device
     picture = torch.randn(1, 3, size, size, generator=generator).to(device)
     try:
@@ -145,7 +145,7 @@ def _grid(size: int, cells: int, steps: list[_Resampled]) -> Grid:
     """Compute positions of cells from the convolutions, or else spread them evenly."""
     first, step, side = 0.0, 1, size
     while side > cells:
-        onward = [one for one in steps if one.before == side > one.after >= cells]
+        onward = [step for step in steps if step.before == side > step.after >= cells]
         if not onward:
             return Grid(cells, (size / cells - 1) / 2, size / cells)
         side = max(one.after for one in onward)

@@ -47,7 +47,7 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
             ax.tick_params(labelsize=7)
         across = "along the major axis" if turned else "from the centre"
         axes[-1, column].set_xlabel(f"{across} (pixels)\n{model.layer}, {model.cells}×{model.cells} cells", fontsize=8)
-    scale = Normalize(min(one.norm.vmin for one in images), max(one.norm.vmax for one in images))
+    scale = Normalize(min(image.norm.vmin for image in images), max(image.norm.vmax for image in images))
     for image in images:
         image.set_norm(scale)
     bar = figure.colorbar(images[0], ax=axes, shrink=0.8)

@@ -72,8 +72,8 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
 def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Spearman's correlation of each pair of maps, shape (N, ...); 0 if one is constant."""
     ranks = [rankdata(one.reshape(len(one), -1), axis=1) for one in (first, second)]
-    ranks = [one - one.mean(axis=1, keepdims=True) for one in ranks]
-    norms = [np.sqrt((one**2).sum(axis=1)) for one in ranks]
+    ranks = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
+    norms = [np.sqrt((rank**2).sum(axis=1)) for rank in ranks]
     product = norms[0] * norms[1]
     return np.where(product > 0, (ranks[0] * ranks[1]).sum(axis=1) / np.maximum(product, 1e-300), 0.0)
 

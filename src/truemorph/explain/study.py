@@ -181,7 +181,9 @@ def _explain(
             relation = labels["relation"].filter(pl.Series(chosen))
             columns = {"object_id": rows["object_id"], "relation": relation, "class": predicted}
             # float32 halves the memory, and is the precision of the maps.
-            parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
+            parts.append(
+                pl.DataFrame(columns | {unit: profile.astype(np.float32) for unit, profile in profiles.items()})
+            )
     if not parts and seen:
         raise InputError(f"{name} predicts none of these galaxies to be {' or '.join(wanted)}")
     if not parts:
@@ -206,8 +208,8 @@ def _explain(
 def profile_table(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:
     """Return mean profiles of models and predicted classes, with a row per ring (`inner` to `outer`)."""
     tables = []
-    for name, one in explanations.items():
-        for some in one.classes:
+    for name, explanation in explanations.items():
+        for some in explanation.classes:
             rings, average = some.rings[unit], some.rings[unit].average
             about = {"model": name, "class": some.name, "inner": rings.edges[:-1], "outer": rings.edges[1:]}
             measured = {"mean": average.mean, "stderr": average.stderr, "galaxies": average.count}

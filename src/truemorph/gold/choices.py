@@ -65,12 +65,12 @@ def _along(tree: Tree, question: str) -> tuple[dict[str, Path], list[dict[str, A
         asked, number = tree.question(name), len(levels)
         answers: list[dict[str, Any]] = []
         levels.append({"question": name, "text": asked.text or name, "answers": answers})
-        offered = [one for one in asked.answers if one not in tree.outside]
+        offered = [answer for answer in asked.answers if answer not in tree.outside]
         if not any(map(is_unsure, offered)):
             offered.append(CANNOT_TELL)
         for answer in offered:
             path = (*before, (name, answer))
-            after = [] if name == question else [one.name for one in gates if answer in one.asked_after]
+            after = [] if name == question else [gate.name for gate in gates if answer in gate.asked_after]
             answers.append({"answer": answer})  # before the levels that follow
             answers[-1] |= {"level": follow(after[0], path)} if after else {"choice": chosen(path)}
         answers.append({"answer": ARTEFACT, "choice": ARTEFACT})

@@ -70,15 +70,15 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
             if gate.name == question:  # in tables also without the answer that says so
                 given[NOT_APPLICABLE] = NOT_APPLICABLE
             names = [one for one in dict.fromkeys(given.values()) if one not in NEITHER]
-            columns = tuple(gold_column(gate.name, one) for one in _COLUMNS)
+            columns = tuple(gold_column(gate.name, column) for column in _COLUMNS)
             reached = {name for name, path in choices.items() if path and path[-1][0] == gate.name}
             applies = {name: APPLIES if name in reached or one in gate.answers else one for name, one in given.items()}
-            found.append(GoldColumns(columns, {one: one for one in names}, given, applies))
+            found.append(GoldColumns(columns, {name: name for name in names}, given, applies))
     classes = classes_of(catalogue)
     given = {name: label_of_path(tree, path, classes) for name, path in choices.items()}
     found.append(replace(gold_columns_of_label(classes), given=given))
     along = catalogue.metadata.get("gold_along", {})
-    kept = {one for one in catalogue.frame.columns if along.get(one) != question} - {gold_column(question)}
+    kept = {column for column in catalogue.frame.columns if along.get(column) != question} - {gold_column(question)}
     return [one for one in found if one.columns[0] not in kept]
 
 
@@ -91,9 +91,9 @@ def about_questions(
     where: str,
 ) -> dict[str, Any]:
     """Return a catalogue's metadata on gold labels of a question and of those on the way (`columns`)."""
-    written = {one.columns[0] for one in columns}
-    of_gates = [one.name for one in tree.gates(question) if gold_column(one.name) in written]
-    definitions = {one: f"{one}: as labelled ({where})" for one in of_gates}
+    written = {column.columns[0] for column in columns}
+    of_gates = [gate.name for gate in tree.gates(question) if gold_column(gate.name) in written]
+    definitions = {gate: f"{gate}: as labelled ({where})" for gate in of_gates}
     definitions |= {question: definition or definitions[question]}
     along = dict.fromkeys(sorted(written - {gold_column(question)}), question)
     return {
@@ -194,7 +194,7 @@ def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str, tasks
         columns = {name.lstrip("#!").lower(): value for name, value in subject.items()}
         if "object_id" not in columns:
             raise InputError(f"{source}: subjects have no metadata object_id; upload them with truemorph gold export")
-        values = [one.get("value") for one in given.annotations[:tasks]]
+        values = [annotation.get("value") for annotation in given.annotations[:tasks]]
         several = [one for value in values for one in (value if isinstance(value, list) else [value])]
         if not all(isinstance(one, str | None) for one in several):
             raise InputError(f"{source}: row {number}: an answer is {several[0]!r}, not text; export texts of answers")
@@ -219,8 +219,8 @@ def with_gold(
     """
     first, *others = columns or [gold_columns_of_label(classes_of(catalogue))]
     table, findings = _joined(catalogue, answers, plan, first)
-    for one in others:  # of questions on the way
-        table, _ = _joined(table, answers, plan, one)
+    for other in others:  # of questions on the way
+        table, _ = _joined(table, answers, plan, other)
     metadata = {**catalogue.metadata, **about}
     of_questions = [name for one in (first, *others) for name in one.columns if name not in _COLUMNS]
     of_questions = [name for name in of_questions if name in table.frame.columns]
@@ -263,7 +263,7 @@ def _joined(
         gold = gold.join(drawn, on="object_id", how="semi")
         outside = every - gold.height
         earlier = frame.join(selection.filter(pl.col("before") > 0), on="object_id", how="semi")
-        kept = [one for one in gold.columns if one in frame.columns]
+        kept = [column for column in gold.columns if column in frame.columns]
         gold = pl.concat([gold, earlier.join(gold, on="object_id", how="anti").select(kept)], how="diagonal_relaxed")
         joined = joined.join(selection.drop("before"), on="object_id", how="left", maintain_order="left")
     missing = gold.join(frame, on="object_id", how="anti").height

@@ -126,7 +126,7 @@ class GoldPlan(Result):
                 "edges": self.edges,
                 "predicted": self.predicted,
                 "comparison": self.comparison.to_dicts(),
-                "findings": [one.to_dict() for one in self.findings],
+                "findings": [finding.to_dict() for finding in self.findings],
             }
         )
 

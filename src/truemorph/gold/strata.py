@@ -63,7 +63,7 @@ class Strata:
         mean = np.stack([np.bincount(index, one) / sizes for one in probabilities.T[1:]])
         mean = np.concatenate([1 - mean.sum(axis=0, keepdims=True), mean])  # (K, H)
         of_bin = bins.index[first]
-        variances = [_influence_variance(mean, of_bin, sizes, one) for one in quantities]
+        variances = [_influence_variance(mean, of_bin, sizes, quantity) for quantity in quantities]
         spread = np.sqrt(np.max(variances, axis=0))
         return cls(index, of_bin, sizes.astype(float), spread, np.zeros(sizes.size))
 

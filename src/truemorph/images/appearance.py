@@ -28,9 +28,9 @@ def appearance(pixels: np.ndarray) -> np.ndarray:
 
     noise = np.minimum(differences(1, radius > _SKY), _STAR).mean(axis=1) + _FAINTEST
     distances = (min(one, max(1, side // 4)) for one in (1, 3, 8))  # within the galaxy of small images
-    fine, middle, coarse = (differences(one, radius < _GALAXY).mean(axis=1) + _FAINTEST for one in distances)
+    fine, middle, coarse = (differences(distance, radius < _GALAXY).mean(axis=1) + _FAINTEST for distance in distances)
     radius, colours = radius[:, some], np.moveaxis(pixels[:, some, some], 3, 0)
-    sky = np.array([np.median(one[:, radius > _SKY], axis=1) for one in colours])
+    sky = np.array([np.median(colour[:, radius > _SKY], axis=1) for colour in colours])
     red, green, blue = np.maximum(colours.mean(axis=(2, 3)) - sky, 0) + _FAINTEST
     light = np.maximum(colours[1] - (sky[1] + 2 * noise)[:, None, None], 0)
     total = light.sum(axis=(1, 2)) + _FAINTEST

@@ -55,7 +55,7 @@ def is_fits(data: bytes) -> bool:
 def image_unit(units: Any, hdu: int | str | None = None) -> Any:
     """Return an HDU of a FITS file, by default the first with an image; astropy reads headers and data lazily."""
     if hdu is None:
-        hdu = next((n for n, one in enumerate(units) if one.is_image and one.shape and 0 not in one.shape), 0)
+        hdu = next((n for n, unit in enumerate(units) if unit.is_image and unit.shape and 0 not in unit.shape), 0)
     return units[hdu]
 
 
@@ -270,7 +270,8 @@ def image_names(images: Any) -> list[Any]:
     if hasattr(images, "shape"):
         return list(range(len(images)))
     return [
-        shown_path(Path(one)) if isinstance(one, str | os.PathLike) else number for number, one in enumerate(images)
+        shown_path(Path(image)) if isinstance(image, str | os.PathLike) else number
+        for number, image in enumerate(images)
     ]
 
 

@@ -114,7 +114,7 @@ def measure_sersic(
     with worker_pool(jobs) if jobs > 1 else nullcontext() as pool:
         measured = pool.map(_measured, *each, chunksize=_PER_TASK) if pool else map(_measured, *each)
         rows = list(progress(count, "Sérsic profiles", "galaxies", of=measured))
-    files = count > 0 and all(isinstance(one, str | os.PathLike) for one in images)
+    files = count > 0 and all(isinstance(image, str | os.PathLike) for image in images)
     names = pl.Series("object_id", map(shown_path, images)) if files else pl.Series("row", range(count), pl.Int64)
     return pl.DataFrame(rows, schema=_SCHEMA).insert_column(0, names)
 

@@ -93,7 +93,7 @@ class Tiles:
 
     def names(self) -> list[str]:
         """Return a unique name for each tile, that of its first file."""
-        names = [one[0].file.name.partition(".fit")[0] for one in self.layers]
+        names = [layer[0].file.name.partition(".fit")[0] for layer in self.layers]
         count = Counter(names)
         return [f"{name}-{k}" if count[name] > 1 else name for k, name in enumerate(names)]
 
@@ -118,7 +118,7 @@ class Tiles:
         `scale`: such bands are resampled, by a map that is linear across the cut-out, and flux is conserved.
         """
         layers = self.layers[number]
-        planes = [one.read() for one in layers]
+        planes = [layer.read() for layer in layers]
         side = np.round(size / self.scale)
         good = (side > 0) & (side**2 <= MAXIMUM_PIXELS)
         side = np.where(good, side, 1).astype(np.int64)

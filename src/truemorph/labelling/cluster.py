@@ -102,7 +102,7 @@ class Cluster:
         n_workers = min(len(numbers), self._most)
         self._workers += [self._new(*self._model, self._options) for _ in range(n_workers - 1)]
         # A worker starts whenever its machine is free; until then, no part waits for it.
-        tasks: dict[Any, tuple[Any, int | None]] = {one.engine.remote(): (one, None) for one in self._workers}
+        tasks: dict[Any, tuple[Any, int | None]] = {worker.engine.remote(): (worker, None) for worker in self._workers}
         todo, n_left = numbers[::-1], len(numbers)
         while n_left:
             task = self._ended(list(tasks), sum(number is not None for _, number in tasks.values()))

@@ -170,7 +170,7 @@ def calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut
 
 def _disagreement(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """Return a finding where a mean of p(y | x) is outside the range of the model's own estimate."""
-    apart = [one for one in rows if one["estimate"] is not None]
+    apart = [row for row in rows if row["estimate"] is not None]
     apart = [one for one in apart if not one["estimate_low"] <= one["mean"] <= one["estimate_high"]]
     if not apart:
         return []
@@ -199,7 +199,7 @@ def fractions_told(rows: Sequence[dict[str, Any]]) -> list[str]:
 
     if not rows:
         return []
-    with_estimate = any(one["estimate"] is not None for one in rows)
+    with_estimate = any(row["estimate"] is not None for row in rows)
     header = ["class", "mean p", *(["estimate"] if with_estimate else []), "re-estimated"]
     cells = []
     for one in rows:

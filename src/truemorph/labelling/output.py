@@ -75,7 +75,7 @@ def _counted(batch: Batch) -> Counts:
     counts = Counter(rows_in=rows_in, labelled=labels.height, listed=len(problems))
     counts["unreadable"] = sum(why not in NO_INPUT for _, why in problems)
     for kind, name in (("matched", "observed_label"), ("posterior", "posterior_label")):  # of the first question
-        column = next((one for one in labels.columns if one == name or one.startswith(f"{name}_")), None)
+        column = next((column for column in labels.columns if column == name or column.startswith(f"{name}_")), None)
         if column is not None:
             counts[kind] = labels[column].count()
     if UNLIKE in labels.columns:

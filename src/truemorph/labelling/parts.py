@@ -201,7 +201,7 @@ def parquet_batches(
 
 def without_ending(name: str, endings: Sequence[str]) -> str:
     """Remove the first of these endings that a name has."""
-    ending = next((one for one in endings if name.lower().endswith(one)), "")
+    ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
     return name[: len(name) - len(ending)]
 
 

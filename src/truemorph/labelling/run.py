@@ -315,16 +315,16 @@ def _empty_labels(
         **{key: about[key] for key in defined if about.get(key)},
         "trained_on": model.described["catalogue"],
         "trained_through": transition_to_dict(model.transition),
-        **({"questions": [one.question for one in model.heads]} if model.described.get("questions") else {}),
-        "findings": [one.to_dict() for one in findings],
+        **({"questions": [head.question for head in model.heads]} if model.described.get("questions") else {}),
+        "findings": [finding.to_dict() for finding in findings],
     }
     # Copied columns have the units and descriptions of the source.
     origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *labeller.keep), given)
     if labeller.observed:
         origins |= dict.fromkeys(("alpha", "split"), catalogue)
-    units = {name: one.units[name] for name, one in origins.items() if name in one.units}
+    units = {name: origin.units[name] for name, origin in origins.items() if name in origin.units}
     descriptions = {name: text for name, (_, text) in labeller.columns.items()}
-    descriptions |= {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
+    descriptions |= {name: origin.descriptions[name] for name, origin in origins.items() if name in origin.descriptions}
     return CatalogTable(pl.DataFrame(schema=labeller.schema), units, metadata, descriptions=descriptions)
 
 
@@ -356,7 +356,7 @@ def no_observed(labeller: Labeller, source: Source) -> InputError:
 
 def _columns_of_labels(model: Classifier, transitions: Sequence[Transition]) -> list[str]:
     """Return the columns of a catalogue that posteriors need: labels, α, and votes of a question."""
-    questions = [one.asked for one in transitions if isinstance(one, TreeTransition)]
+    questions = [transition.asked for transition in transitions if isinstance(transition, TreeTransition)]
     gates = [gate for asked in questions for gate in asked.questions]
     votes = [vote_column(gate.name, answer) for gate in gates for answer in gate.answers]
     return list(dict.fromkeys([*(head.name("label") for head in model.heads), "alpha", "split", *votes]))

@@ -307,7 +307,7 @@ def _partitions(path: Path, root: Path, files: list[str], options: _Options) -> 
         images, names = _image_column(schema, options.image_column), schema.names
         if images is None:
             raise InputError(f"{file}: no column with the content of image files; name it with `image_column`")
-        _check_columns([options.id_column, *keep], [one for one in names if one != images], file)
+        _check_columns([options.id_column, *keep], [name for name in names if name != images], file)
         ids = options.id_column or _usual(ID_COLUMNS, names)
         if ids is None:
             raise InputError(f"{file}: no id column ({', '.join(ID_COLUMNS)}); name yours with `id`")
@@ -344,7 +344,7 @@ def proof_of(source: Source, config: TrainingConfig) -> Proof:
         wanted = slice(1) if calibrate else slice(1, None)
         batches = (rows for part in source.parts for rows in part.batches(every))
         for frame, pixels, problems in decoded(
-            config, (Rows(one.frame[wanted], one.images[wanted]) for one in batches)
+            config, (Rows(batch.frame[wanted], batch.images[wanted]) for batch in batches)
         ):
             readable = frame.filter(pl.Series(problems, dtype=pl.String).is_null())[:most]
             most -= readable.height

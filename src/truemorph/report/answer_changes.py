@@ -65,7 +65,7 @@ def changed_answers(answers: Answers, galaxies: int) -> Changed:
         answered = p[:, answers.shown_in(model)].sum(axis=1)
         columns[PICTURE] = answered / np.maximum(p[:, head.numbers].sum(axis=1), 1e-300)
     gold = pl.Series(_GOLD, np.append(answers.transition.asked.classes, "")[answers.known])
-    frame = answers.frame.with_columns(*(pl.Series(name, one) for name, one in columns.items()), gold)
+    frame = answers.frame.with_columns(*(pl.Series(name, column) for name, column in columns.items()), gold)
     shown, bad = with_pictures(
         choose(frame, galaxies, pl.col(AFTER)),
         answers.catalogue,
@@ -127,10 +127,10 @@ def pairs_of_changes(changed: Changed) -> tuple[str, list[Pair]]:
 def _votes(answers: Answers, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Votes at each question, in words."""
     said = []
-    for one in answers.transition.asked.questions:
-        counts = {answer: float(row[vote_column(one.name, answer)] or 0) for answer in one.answers}
+    for question in answers.transition.asked.questions:
+        counts = {answer: float(row[vote_column(question.name, answer)] or 0) for answer in question.answers}
         some = ", ".join(f"{number:.0f} {answer}" for answer, number in counts.items() if number > 0)
-        said.append((f"votes: {one.name}", some or "nobody was asked"))
+        said.append((f"votes: {question.name}", some or "nobody was asked"))
     return said
 
 

@@ -42,7 +42,7 @@ def lights_of_questions(
     groups: Mapping[str, list[Check]] = {
         GOLD: [one for answers in every for one in _of_gold(answers)],
         ESTIMATE: list(estimates),
-        MODEL: [*(one for answers in every for one in _of_networks(answers)), *more_checks],
+        MODEL: [*(network for answers in every for network in _of_networks(answers)), *more_checks],
     }
     return grouped({name: checks for name, checks in groups.items() if checks})
 
@@ -72,7 +72,7 @@ def _of_gold(answers: Answers) -> Iterator[Check]:
         return
     rows, right = gold_answers(answers)
     known = truth.of(answers.rows).known
-    for model in [one for one in answers.models if not one.naive] or list(answers.models):
+    for model in [model for model in answers.models if not model.naive] or list(answers.models):
         if not rows.size:
             continue
         best = model.posterior or model.probabilities
@@ -90,7 +90,7 @@ def _of_gold(answers: Answers) -> Iterator[Check]:
 
 
 def _of_networks(answers: Answers) -> Iterator[Check]:
-    judged = [one for one in answers.models if not one.naive]
+    judged = [model for model in answers.models if not model.naive]
     for model in answers.models:
         name = _named(answers, model)
         yield from not_labelled(name, answers.left_out.get(model.name, 0), answers.rows.size)

@@ -43,7 +43,7 @@ def styles_of_networks(networks: Sequence[Network]) -> dict[str, Style]:
     """How each network, and each of its label sets, is drawn."""
     styles: dict[str, Style] = {}
     models = sorted(networks, key=lambda one: not one.naive)
-    start = int(not any(one.naive for one in models))
+    start = int(not any(model.naive for model in models))
     for k, model in enumerate(models, start):
         look: Style = {"color": _COLOURS[k % len(_COLOURS)], "marker": _MARKERS[k % len(_MARKERS)], "ls": "-"}
         styles |= {model.name: look, model.probabilities.name: look}
@@ -133,11 +133,11 @@ def calibration_panels(answers: Answers) -> Illustration | None:
         rows, right = gold_answers(answers)
         sets = [one for model in answers.models for one in (model.probabilities, model.posterior) if one is not None]
         soft = {}
-        for one in sets:
-            above, below = answers.answered(one)[rows].T
-            soft[one.name] = np.divide(above, below, out=np.full(rows.size, np.nan), where=below > 0)
+        for label_set in sets:
+            above, below = answers.answered(label_set)[rows].T
+            soft[label_set.name] = np.divide(above, below, out=np.full(rows.size, np.nan), where=below > 0)
         found.append((given, f"{answers.quantity.name}: {answers.truth.name}", right.astype(float), soft))
-    predicted = {one.name: answers.predicted_votes(one) for one in answers.models if not one.naive}
+    predicted = {model.name: answers.predicted_votes(model) for model in answers.models if not model.naive}
     if any(np.isfinite(one).any() for one in predicted.values()):
         voted = f"fraction of votes for {answers.answer}"
         found.append((f"{voted} predicted through T", f"{voted}, observed", answers.votes, predicted))
@@ -150,7 +150,7 @@ def calibration_panels(answers: Answers) -> Illustration | None:
         axes.set(xlabel=plain_text(xlabel), ylabel=plain_text(ylabel))
         panels.append(axes.figure)
         errors += some
-        data += [one.select("labels", "against", "mean", "fraction", "stderr", "galaxies") for one in tables]
+        data += [table.select("labels", "against", "mean", "fraction", "stderr", "galaxies") for table in tables]
     if not data:
         return None
     return Illustration(

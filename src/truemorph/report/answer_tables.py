@@ -58,11 +58,13 @@ def overview_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The table of all questions: each fraction by label set, in the lowest and highest bin, and of all galaxies."""
     sets = list(dict.fromkeys(row["labels"] for row in rows))
     by_set = {(row["fraction"], row["labels"]): row for row in rows}
-    shown, cells = {one: ENDS if one == "corrected" else ENDS[:2] for one in sets}, []
+    shown, cells = {label_set: ENDS if label_set == "corrected" else ENDS[:2] for label_set in sets}, []
     for name in dict.fromkeys(row["fraction"] for row in rows):
-        cells.append([name, *(range_cell(by_set.get((name, one)), end) for one in sets for end in shown[one])])
-    head = ["fraction", *(end for one in sets for end in shown[one])]
-    groups = [("", 1), *((one, len(shown[one])) for one in sets)]
+        cells.append(
+            [name, *(range_cell(by_set.get((name, label_set)), end) for label_set in sets for end in shown[label_set])]
+        )
+    head = ["fraction", *(end for label_set in sets for end in shown[label_set])]
+    groups = [("", 1), *((label_set, len(shown[label_set])) for label_set in sets)]
     note = "In the lowest and highest bin of each estimate, and of all galaxies; corrected fractions with 95 % ranges."
     return Table("Fractions", head, cells, note, groups)
 
@@ -123,16 +125,16 @@ def label_sets_table(answers: Answers) -> Table:
         head += ["balanced accuracy", f"error of {quantity.name} (rms)"]
         groups.append((f"vs {truth.name}", 2))
     rows = []
-    for one in answers.sets:
-        value, drift = answers.fractions_of(one, quantity)[0], answers.drift[one.name]
-        cells = [one.name, number(value[-1])]
+    for label_set in answers.sets:
+        value, drift = answers.fractions_of(label_set, quantity)[0], answers.drift[label_set.name]
+        cells = [label_set.name, number(value[-1])]
         measured = numbers_of(drift)
         cells += [number(measured["excess"]), number(measured["value"])]
         cells.append(with_error(measured["floor"], measured["floor_std"]))
         if right_fractions is not None:
-            accuracy = balanced_accuracy(right, hard_answers(answers, one, rows_of_gold))
+            accuracy = balanced_accuracy(right, hard_answers(answers, label_set, rows_of_gold))
             off = float(np.sqrt(np.nanmean((value[:-1] - right_fractions) ** 2)))
-            cells += ["–", "–"] if one is truth else [number(accuracy), number(off)]
+            cells += ["–", "–"] if label_set is truth else [number(accuracy), number(off)]
         rows.append(cells)
     note = (
         f"On {answers.which}. Drift: of the answers where the question applies by the most probable class of each set, "

@@ -148,7 +148,7 @@ class Answers:
     @property
     def corrector(self) -> Network | None:
         """The last network that is not naive."""
-        return next((one for one in reversed(self.models) if not one.naive), None)
+        return next((model for model in reversed(self.models) if not model.naive), None)
 
     @cached_property
     def observed(self) -> LabelSet:
@@ -243,7 +243,10 @@ class Answers:
     def drift(self) -> dict[str, BiasResult | None]:
         """CV18 (CV14) of the first answer by label set, of galaxies to which the question applies by this set."""
         classes = (f"not {self.answer}", self.answer)
-        given = (LabelSet.of_two(one.name, one.kind, self.given_applies(one), classes) for one in self.sets)
+        given = (
+            LabelSet.of_two(label_set.name, label_set.kind, self.given_applies(label_set), classes)
+            for label_set in self.sets
+        )
         return {one.name: self.tree_of_bias.bias(one) for one in given}
 
     @cached_property
@@ -284,7 +287,7 @@ def answers_to(
     assert isinstance(estimate.transition, TreeTransition)
     asked = replace(estimate.transition.asked, tree=asked_in(catalogue, question).tree)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
-    by = [] if fractions.by == "alpha" else [one for one in fractions.columns if one != "alpha"]
+    by = [] if fractions.by == "alpha" else [column for column in fractions.columns if column != "alpha"]
     frame, findings = filtered(frame, list(fractions.about["where"]), by, source)
     networks = [
         _network(name, model, number, asked, frame, labels[name], source)
@@ -292,22 +295,22 @@ def answers_to(
         for number, head in enumerate(model.heads)
         if head.question == question
     ]
-    for one in networks:
-        assert one.head.asked is not None
-        if [path.answers for path in one.head.asked.paths] != [path.answers for path in asked.paths]:
+    for network in networks:
+        assert network.head.asked is not None
+        if [path.answers for path in network.head.asked.paths] != [path.answers for path in asked.paths]:
             raise InputError(
-                f"{one.name} has other answers to {question!r} and its gates than the estimate; give the estimate that "
+                f"{network.name} has other answers to {question!r} and its gates than the estimate; give that which "
                 "it was trained through"
             )
     rows, which = measured_rows(frame, options, source, bool(networks))
-    labelled = {one.name: np.isfinite(one.p).all(axis=1) for one in networks}
+    labelled = {network.name: np.isfinite(network.p).all(axis=1) for network in networks}
     rows, which, left_out = labelled_rows(rows, which, labelled)
     if not rows.size:
         raise InputError(
             f"{source}: no galaxy to measure on has a label by every network of {question!r} (galaxies that a "
             "network's only member was trained on have none: train with `folds` 2 or more)"
         )
-    corrector = next((one for one in reversed(networks) if not one.naive), None)
+    corrector = next((network for network in reversed(networks) if not network.naive), None)
     if corrector is None:
         after = _alone(estimate, frame, source)
     else:
@@ -392,7 +395,7 @@ def _alone(estimate: Estimate, frame: pl.DataFrame, source: str) -> LabelSet:
 
 def rules_for(catalogue: CatalogTable, rules: Sequence[str], questions: Sequence[str]) -> dict[str, list[str]]:
     """Return the rules for gold labels that are of each question; InputError if one is of none of them."""
-    found: dict[str, list[str]] = {one: [] for one in questions}
+    found: dict[str, list[str]] = {question: [] for question in questions}
     source = str(catalogue.path or "catalogue")
     for rule in rules:
         problems = []

@@ -141,13 +141,13 @@ def compare_distributions(
     before, own = np.nan_to_num(1.0 - observed), np.nan_to_num(1.0 * observed)
     # Of the original labels none switched; those of the second class are drawn for comparison.
     weights = {observed_name: {first: before, changed: own, second: own}}
-    for name, one in label_sets.items():
-        after = np.nan_to_num(1.0 * one)
+    for name, label_set in label_sets.items():
+        after = np.nan_to_num(1.0 * label_set)
         # Probabilities of two label sets are multiplied, as if each were drawn on its own.
-        weights[name] = {first: np.nan_to_num(1.0 - one), changed: before * after, second: after}
+        weights[name] = {first: np.nan_to_num(1.0 - label_set), changed: before * after, second: after}
     rows, curves = [], []
     for panel in panels:
-        present = {name: one[panel] for name, one in weights.items() if one[panel][finite].sum() >= 1}
+        present = {name: weight[panel] for name, weight in weights.items() if weight[panel][finite].sum() >= 1}
         if panel == changed and not present.keys() - {observed_name}:
             continue
         beside = present.get(observed_name)
@@ -234,7 +234,11 @@ def distributions(evidence: Evidence) -> tuple[list[Illustration], list[Finding]
 
 def _distribution(evidence: Evidence, column: str) -> Illustration:
     values = numeric_columns(evidence.frame, [column], str(evidence.path))[:, 0]
-    sets = {one.name: one.p for one in evidence.sets if one.kind not in ("observed", "probabilities")}
+    sets = {
+        label_set.name: label_set.p
+        for label_set in evidence.sets
+        if label_set.kind not in ("observed", "probabilities")
+    }
     what = "Sérsic index" if column == _SERSIC else column
     compared = compare_distributions(
         values, evidence.observed.p, sets, column=column, classes=evidence.classes,

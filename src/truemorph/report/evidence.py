@@ -183,7 +183,7 @@ class Evidence:
     def principal(self) -> Model | None:
         """The model that a report speaks of first: the last that is not naive, or the last."""
         models = self.models
-        return next((one for one in reversed(models) if not one.naive), models[-1] if models else None)
+        return next((model for model in reversed(models) if not model.naive), models[-1] if models else None)
 
     @property
     def corrector(self) -> Model | None:
@@ -207,7 +207,7 @@ class Evidence:
     @cached_property
     def bias(self) -> dict[str, BiasResult | None]:
         """CV18 (CV14) by label set; None where a set has too few galaxies."""
-        return {one.name: self.tree.bias(one) for one in self.sets}
+        return {label_set.name: self.tree.bias(label_set) for label_set in self.sets}
 
     @cached_property
     def table(self) -> pl.DataFrame:

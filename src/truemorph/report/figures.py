@@ -41,14 +41,18 @@ def styles_of(evidence: Evidence) -> dict[str, Style]:
     """
     naive = next((model.name for model in evidence.models if model.naive), None)
     styles: dict[str, Style] = {evidence.observed.name: STYLE["observed"]}
-    for one, marker, line in zip(evidence.truths.values(), cycle("ov^s"), cycle(("-", "--", ":", "-.")), strict=False):
-        styles[one.name] = {**STYLE["truth"], "marker": marker, "ls": line}
-    others = [one.name for one in evidence.columns] + [model.name for model in evidence.models if model.name != naive]
+    for truth, marker, line in zip(
+        evidence.truths.values(), cycle("ov^s"), cycle(("-", "--", ":", "-.")), strict=False
+    ):
+        styles[truth.name] = {**STYLE["truth"], "marker": marker, "ls": line}
+    others = [column.name for column in evidence.columns] + [
+        model.name for model in evidence.models if model.name != naive
+    ]
     looks = {name: (colour, marker) for name, colour, marker in zip(others, cycle(_COLOURS), cycle(_MARKERS))}
-    for one in evidence.sets:
-        if one.kind in _LINES:
-            colour, marker = looks.get(one.model or one.name, (RED, "^"))
-            styles[one.name] = {"color": colour, "marker": marker, "ls": _LINES[one.kind]}
+    for label_set in evidence.sets:
+        if label_set.kind in _LINES:
+            colour, marker = looks.get(label_set.model or label_set.name, (RED, "^"))
+            styles[label_set.name] = {"color": colour, "marker": marker, "ls": _LINES[label_set.kind]}
     return styles | {model.name: styles[model.probabilities.name] for model in evidence.models}
 
 
@@ -59,7 +63,7 @@ def capital(text: str) -> str:
 
 def in_words(columns: Sequence[str]) -> str:
     """What columns are, in words; a column of the user's own by its name."""
-    return ", ".join(NAMED[one].description if one in NAMED else one for one in columns)
+    return ", ".join(NAMED[column].description if column in NAMED else column for column in columns)
 
 
 def by_name(by: str) -> str:
@@ -92,7 +96,7 @@ def _draw_fractions(axes: Any, evidence: Evidence) -> None:
         area(x, table["lowest"], table["highest"], color=BLUE, alpha=0.18, lw=width, label="range")
         look = {"color": BLUE, "marker": "D", "ms": 5, "lw": 2, **between}
         axes.errorbar(x, table["corrected"], table["stderr"], label="corrected", **look)
-    others = {one.name: one for one in evidence.columns}
+    others = {column.name: column for column in evidence.columns}
     if model is not None:
         look = styles[model.name] | {"ls": ":", "marker": "o", "mfc": "white"} | between
         axes.plot(x, table["model"], ms=6, lw=1.5, label=f"{plain_text(model.name)}, mean p", **look)
@@ -147,7 +151,7 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
     fits = {fit.family: fit} if estimate.families is None else {fit.family: fit, **estimate.families.fits}
     names = list(estimate.about.get("observables", ()))
     at = argument(grid, numeric_columns(evidence.frame, names, str(evidence.path)), along=True)
-    curves = {name: np.asarray(one.transition.flip_probability(at), np.float64) for name, one in fits.items()}
+    curves = {name: np.asarray(fit.transition.flip_probability(at), np.float64) for name, fit in fits.items()}
     data = []
     axes = new_panel(6, 3.9)
     if len(curves) > 1:
@@ -245,9 +249,9 @@ def among_similar(evidence: Evidence) -> Illustration:
     for column in evidence.options.intrinsic:
         table = halves_by(evidence.frame[column].cast(pl.Float64).to_numpy(), evidence.alpha, list(sets.values()))
         axes = new_panel()
-        for name, one in sets.items():
-            style = styles[one.name]
-            poorly, well = (table.filter(labels=one.name, bin=half) for half in (1, 2))
+        for name, label_set in sets.items():
+            style = styles[label_set.name]
+            poorly, well = (table.filter(labels=label_set.name, bin=half) for half in (1, 2))
             both: Any = (well, {"ls": "-", "label": name}), (poorly, {"ls": ":", "mfc": "none"})
             for part, look in both:
                 x, y, error = part["value"], part["fraction"], part["stderr"]

@@ -40,8 +40,8 @@ _FEWEST = 10
 def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evidence:
     """Read runs, an estimate and a catalogue, label what is not labelled (into the folder `files`), and join all."""
     runs, given = list[Any](), list[Any]()
-    for one in sources:
-        (given if isinstance(one, Estimate) or str(one).endswith(".json") else runs).append(one)
+    for source in sources:
+        (given if isinstance(source, Estimate) or str(source).endswith(".json") else runs).append(source)
     if len(given) > 1:
         raise InputError("a report shows one estimate of T(α); write a page for each")
     classifiers = named_models(runs)
@@ -57,7 +57,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
     by = [] if fractions is None or fractions.by == "alpha" or fractions.groups else [fractions.by]
     numeric_columns(frame, [*options.intrinsic, *options.distributions, *by], str(path))
     check_better(options)
-    every = [OBSERVED, TRUTH, *classifiers, *(one.name for one in columns)]
+    every = [OBSERVED, TRUTH, *classifiers, *(column.name for column in columns)]
     twice = next((name for name in every if every.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
@@ -68,7 +68,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
             raise InputError(f"{name}: its classes are {', '.join(one.classes)}, those of the catalogue {wanted}")
     tables = {file: read_table(file) for file in options.labels}
     for file, table in tables.items():
-        if table.metadata.get("model_hash") not in {one.model_hash for one in classifiers.values()}:
+        if table.metadata.get("model_hash") not in {classifier.model_hash for classifier in classifiers.values()}:
             raise InputError(
                 f"{file}: was not made by a model of this report; give the folder of the model that made these labels"
             )
@@ -81,7 +81,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
         of = f"p({model.classes[1]})"
         said = {f"{of} of the picture": model.p, f"posterior {of}": model.after}
         frame = frame.with_columns(pl.Series(f"{OURS}{name}: {what}", one).fill_nan(None) for what, one in said.items())
-    rows, which, left_out = labelled_rows(rows, which, {one.name: np.isfinite(one.p) for one in models})
+    rows, which, left_out = labelled_rows(rows, which, {model.name: np.isfinite(model.p) for model in models})
     if rows.size < _FEWEST:
         raise InputError(
             f"{path}: {rows.size} galaxies to measure on have a label by every model, at least {_FEWEST} are needed "
@@ -92,8 +92,8 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
         catalogue=catalogue,
         frame=frame,
         models=models,
-        columns=[one.of(rows) for one in columns],
-        truths={name: one.of(rows) for name, one in truths.items() if one.known[rows].any()},
+        columns=[column.of(rows) for column in columns],
+        truths={name: truth.of(rows) for name, truth in truths.items() if truth.known[rows].any()},
         options=options,
         tree=BiasTree.fitting(frame["alpha"].to_numpy()[rows], intrinsic, options.bootstrap, options.seed),
         shown=shown if not given or models else _with_posterior(shown, frame, str(path)),
@@ -107,7 +107,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evide
     measured = evidence.shown
     if measured is not None and measured.posterior is not None:
         measured = replace(measured, posterior=measured.posterior.of(rows))
-    models = [one.of(rows) for one in models]
+    models = [model.of(rows) for model in models]
     return replace(evidence, frame=everything[rows], models=models, shown=measured, everything=everything)
 
 
@@ -294,8 +294,8 @@ def _with_changes(evidence: Evidence, truths: Mapping[str, LabelSet]) -> pl.Data
     frame, model = evidence.everything, evidence.principal
     classes = dict(enumerate(evidence.classes))
     words = {
-        OURS + one.name: pl.Series(one.labels).replace_strict(classes, default=None, return_dtype=pl.String)
-        for one in truths.values()
+        OURS + truth.name: pl.Series(truth.labels).replace_strict(classes, default=None, return_dtype=pl.String)
+        for truth in truths.values()
     }
     picture = np.full(frame.height, np.nan) if model is None else model.p
     after = picture if evidence.corrected is None else evidence.corrected.p

@@ -43,9 +43,9 @@ def grouped(groups: Mapping[str, Sequence[Check]]) -> tuple[Light, ...]:
     """Return a light for each group of checks; a finding that several groups have is only in the first."""
     out, seen = list[Light](), set[Finding]()
     for name, checks in groups.items():
-        findings = unique(one for one in checks if isinstance(one, Finding) and one not in seen)
+        findings = unique(check for check in checks if isinstance(check, Finding) and check not in seen)
         seen.update(findings)
-        out.append(Light(name, in_order(findings), [one for one in checks if not isinstance(one, Finding)]))
+        out.append(Light(name, in_order(findings), [check for check in checks if not isinstance(check, Finding)]))
     return tuple(out)
 
 
@@ -61,7 +61,7 @@ def compared_numbers(ours: float, theirs: float, error: float, truth: LabelSet) 
 
 def _judged(evidence: Evidence) -> list[Model]:
     """Models that are to correct something; naive ones too where there are no others."""
-    return [one for one in evidence.models if not one.naive] or list(evidence.models)
+    return [model for model in evidence.models if not model.naive] or list(evidence.models)
 
 
 def _of_gold(evidence: Evidence) -> Iterator[Check]:
@@ -74,7 +74,7 @@ def _of_gold(evidence: Evidence) -> Iterator[Check]:
             yield from _correction_against_gold(evidence, definition, truth)
     yield from evidence.findings
     # Where a fit to labels alone is all there is, its own finding says the same.
-    if not evidence.truths and evidence.models and "gold-empty" not in {one.code for one in evidence.findings}:
+    if not evidence.truths and evidence.models and "gold-empty" not in {finding.code for finding in evidence.findings}:
         text = "No galaxy that is measured here has a gold label, so the correction is not compared with one."
         yield Finding("gold-missing", "caution", text, "Give gold labels (`gold`); a few hundred are enough.")
 
@@ -96,7 +96,7 @@ def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSe
         return
     fractions, sets = estimate.fractions, (truth, evidence.observed)
     table = evidence.fractions_of(sets)
-    by_gold, labelled = (table.filter(labels=one.name)["fraction"].to_numpy() for one in sets)
+    by_gold, labelled = (table.filter(labels=label_set.name)["fraction"].to_numpy() for label_set in sets)
     after, error = _rms(fractions.fractions[:, DISK] - by_gold), _rms(fractions.stderr[:, DISK])
     before = _rms(labelled - by_gold)
     what = f"Error of the corrected {evidence.quantity}s (rms over {by_gold.size} bins)"

@@ -32,7 +32,9 @@ def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -
     for fifth, value in enumerate(fifths.middles):
         rows = finite[fifths.index == fifth]
         if rows.size > 1:
-            halves.append(fractions_by(alpha[rows], [one.of(rows) for one in sets], 2).with_columns(value=value))
+            halves.append(
+                fractions_by(alpha[rows], [label_set.of(rows) for label_set in sets], 2).with_columns(value=value)
+            )
     return pl.concat(halves)
 
 
@@ -131,29 +133,29 @@ def table_one(
     `precision` (of probabilities: of the more probable class) against the set in `references`, by default the observed
     labels; and for each definition of the truth `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α).
     """
-    observed = next(one for one in sets if one.kind == "observed")
+    observed = next(label_set for label_set in sets if label_set.kind == "observed")
     if references is None:
-        references = {one.name: observed for one in sets if one.kind not in ("observed", "truth")}
+        references = {label_set.name: observed for label_set in sets if label_set.kind not in ("observed", "truth")}
     rows = []
-    for one in sets:
-        moved = {} if one.kind in ("observed", "truth") else agreement(one, observed)
-        agreed = agreement(one, references[one.name]) if one.name in references else {}
+    for label_set in sets:
+        moved = {} if label_set.kind in ("observed", "truth") else agreement(label_set, observed)
+        agreed = agreement(label_set, references[label_set.name]) if label_set.name in references else {}
         row: dict[str, Any] = {
-            "labels": one.name,
-            "kind": one.kind,
-            "galaxies": int(one.known.sum()),
-            next(iter(fraction_names(one.classes))): one.fraction if one.known.any() else None,
-            **numbers_of(bias[one.name]),
+            "labels": label_set.name,
+            "kind": label_set.kind,
+            "galaxies": int(label_set.known.sum()),
+            next(iter(fraction_names(label_set.classes))): label_set.fraction if label_set.known.any() else None,
+            **numbers_of(bias[label_set.name]),
             **{name: agreed.get(name) for name in ("accuracy", "precision")},
-            **{name: moved.get(name) for name in moved_names(one.classes)},
+            **{name: moved.get(name) for name in moved_names(label_set.classes)},
         }
         for definition, truth in truths.items():
-            both = one.known & truth.known
+            both = label_set.known & truth.known
             accuracy = rms = None
-            if one.kind != "truth" and both.any():
+            if label_set.kind != "truth" and both.any():
                 right = truth.labels[both]
-                accuracy = balanced_accuracy(right, one.labels[both])
-                rms = fraction_error(right, one.p[both], alpha[both])
+                accuracy = balanced_accuracy(right, label_set.labels[both])
+                rms = fraction_error(right, label_set.p[both], alpha[both])
             # NaN: a class is missing.
             row[f"balanced_accuracy: {definition}"] = None if accuracy is None or np.isnan(accuracy) else accuracy
             row[f"fraction_rms: {definition}"] = rms
@@ -217,7 +219,7 @@ def ratio_gain(weights: np.ndarray, truth: np.ndarray, ours: np.ndarray, theirs:
         sums = (weights * counts) @ np.concatenate([truth, ours, theirs], axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             right, *others = (sums[:, k] / sums[:, k + 1] for k in (0, 2, 4))
-        return np.array([np.sqrt(np.nanmean((one - right) ** 2)) for one in others])
+        return np.array([np.sqrt(np.nanmean((other - right) ** 2)) for other in others])
 
     own, other = errors(1.0)
     rng, n = np.random.default_rng(0), len(truth)

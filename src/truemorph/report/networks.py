@@ -107,7 +107,7 @@ def looks(
     classes: Sequence[str],
 ) -> tuple[list[Illustration], list[Check]]:
     """Mean maps and profiles of at most `maps` galaxies that are predicted to be of these classes, and checks."""
-    models = {name: one for name, one in models.items() if one.uses_images}
+    models = {name: model for name, model in models.items() if model.uses_images}
     if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
         return [], []
     from truemorph.explain.plots import mean_map_figure, profile_figure
@@ -120,11 +120,18 @@ def looks(
     explanations = explain(models, source, frame.height, draws=_DRAWS, seed=options.seed, classes=classes)
     # Maps are an illustration here: labels and fractions do not depend on them.
     made: list[Check] = [replace(one, severity="note") for one in findings_of(explanations)]
-    for name, one in explanations.items():
-        if one.check is not None and one.check.passes:
-            made.append((f"Maps of {name} against random weights", one.check.statement))
-    what = "; ".join(f"{name}: layer {one.layer}, {one.cells}×{one.cells} cells" for name, one in explanations.items())
-    kinds = list(dict.fromkeys(some.name for one in explanations.values() for some in one.classes if some.galaxies))
+    for name, explanation in explanations.items():
+        if explanation.check is not None and explanation.check.passes:
+            made.append((f"Maps of {name} against random weights", explanation.check.statement))
+    what = "; ".join(
+        f"{name}: layer {explanation.layer}, {explanation.cells}×{explanation.cells} cells"
+        for name, explanation in explanations.items()
+    )
+    kinds = list(
+        dict.fromkeys(
+            some.name for explanation in explanations.values() for some in explanation.classes if some.galaxies
+        )
+    )
     colours = {name: style["color"] for name, style in styles.items()}
     maps = Illustration(
         "maps",

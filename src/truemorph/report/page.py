@@ -121,7 +121,7 @@ class Gallery:
 
     def values(self, key: str) -> list[str]:
         """Words that a key takes."""
-        return sorted({str(one.keys[key]) for one in self.galaxies if one.keys.get(key) is not None})
+        return sorted({str(galaxy.keys[key]) for galaxy in self.galaxies if galaxy.keys.get(key) is not None})
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Light:
     @property
     def text(self) -> str:
         """The main finding in a sentence, or what passed."""
-        main = [one for one in self.findings if one.severity != "note"]
+        main = [finding for finding in self.findings if finding.severity != "note"]
         if main:
             more = len(main) - 1
             return first_sentence(main[0].message) + (f" And {more} more." if more else "")
@@ -188,7 +188,7 @@ class Page:
     def figures(self) -> list[Illustration]:
         """All figures in the order of their numbers."""
         first = [] if self.first is None else [self.first]
-        return first + [one for section in (*self.sections, *self.appendix) for one in section.figures]
+        return first + [figure for section in (*self.sections, *self.appendix) for figure in section.figures]
 
     def caption(self, one: Illustration) -> str:
         """Number of a figure, and its caption."""
@@ -197,7 +197,7 @@ class Page:
     @property
     def gallery(self) -> Gallery | None:
         """The gallery that one of the sections has."""
-        return next((one.gallery for one in self.sections if one.gallery is not None), None)
+        return next((section.gallery for section in self.sections if section.gallery is not None), None)
 
 
 def first_sentence(text: str) -> str:
@@ -212,14 +212,14 @@ def in_order(findings: Sequence[Finding]) -> list[Finding]:
 
 def findings_of(lights: Sequence[Light]) -> tuple[Finding, ...]:
     """Findings of all lights, problems first."""
-    return tuple(in_order([finding for one in lights for finding in one.findings]))
+    return tuple(in_order([finding for light in lights for finding in light.findings]))
 
 
 def checks_told(lights: Sequence[Light]) -> dict[str, Any]:
     """Findings and passed checks of all lights, for JSON."""
     return {
         "findings": [one.to_dict() for one in findings_of(lights)],
-        "passed": [{"name": name, "measured": measured} for one in lights for name, measured in one.passed],
+        "passed": [{"name": name, "measured": measured} for light in lights for name, measured in light.passed],
     }
 
 
@@ -257,11 +257,14 @@ def inline_svg(figure: Figure, name: str, caption: str) -> Markup:
 def write_illustrations(illustrations: Sequence[Illustration], folder: Path) -> None:
     """Write each figure as PDF and PNG, and what is drawn as ECSV."""
     folder.mkdir(parents=True, exist_ok=True)
-    for one in illustrations:
-        for name, figure in one.panels.items():
+    for illustration in illustrations:
+        for name, figure in illustration.panels.items():
             save_as_pdf_and_png(figure, folder, name)
-        if one.data is not None:
-            write_table(CatalogTable(one.data, metadata={"figure": one.name}), folder / f"{one.name}.ecsv")
+        if illustration.data is not None:
+            write_table(
+                CatalogTable(illustration.data, metadata={"figure": illustration.name}),
+                folder / f"{illustration.name}.ecsv",
+            )
 
 
 def _code(text: str) -> Markup:

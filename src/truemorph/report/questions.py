@@ -93,7 +93,7 @@ class QuestionReport(Result):
 
     def to_table(self) -> Any:
         """Return the corrected fractions of all galaxies."""
-        quoted = {name: one.total for each in self.fractions for name, one in each.ratios.items()}
+        quoted = {name: ratio.total for each in self.fractions for name, ratio in each.ratios.items()}
         columns: dict[str, Any] = {"fraction": (list(quoted), "", "fraction of an answer where the question applies")}
         names = ("observed labels", "corrected", "standard error", "lower end of the range", "upper end of the range")
         columns |= {name: ([one[k] for one in quoted.values()], "", name) for k, name in enumerate(names)}
@@ -143,7 +143,7 @@ def report_questions(
     maps, of_maps = _maps(evidence, options)
     counted = {one.answer: f"p({one.answer} | applies)" for one in every}
     networks = {network.name: network for one in every for network in one.models}
-    runs = {name: one.classifier for name, one in networks.items()}
+    runs = {name: network.classifier for name, network in networks.items()}
     trained, of_runs = training(runs, styles_of_networks(list(networks.values())), counted)
     judged = lights_of_questions(every, [*evidence.checks, *context], [*of_runs, *of_maps])
     findings = findings_of(judged)
@@ -197,15 +197,15 @@ def report_questions(
 def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evidence:
     """Read estimates, runs and a catalogue, and label what is not labelled (into the folder `files`)."""
     estimates, runs = list[Estimate | PopulationFractions](), list[Any]()
-    for one in sources:
-        if isinstance(one, Estimate | PopulationFractions):
-            estimates.append(one)
-        elif str(one).endswith(".json"):
-            estimates.append(Estimate.read(one))
+    for source in sources:
+        if isinstance(source, Estimate | PopulationFractions):
+            estimates.append(source)
+        elif str(source).endswith(".json"):
+            estimates.append(Estimate.read(source))
         else:
-            runs.append(one)
+            runs.append(source)
     models = named_models(runs)
-    given = {question_of(one): one for one in estimates}
+    given = {question_of(estimate): estimate for estimate in estimates}
     if len(given) < len(estimates):
         raise InputError("these are several estimates of one question; write a page for each")
     for name, model in models.items():
@@ -217,17 +217,17 @@ def _gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> _Evi
     if options.labels and path is None:
         raise InputError("to show the labels of others, give the catalogue of these fractions too (`catalogue`)")
     checks: list[Check] = [finding for one in given.values() for finding in one.findings]
-    checks.append(("Gold labels", f"{sum(int(gold_counts(one).sum()) for one in fractions):,}"))
+    checks.append(("Gold labels", f"{sum(int(gold_counts(fraction).sum()) for fraction in fractions):,}"))
     if path is None:
         return _Evidence(fractions, {}, models, None, [], checks)
     check_better(options)
     catalogue = read_catalogue(path)
-    tables = {one: read_table(one) for one in options.labels}
-    hashes = {one.model_hash for one in models.values()}
+    tables = {label: read_table(label) for label in options.labels}
+    hashes = {model.model_hash for model in models.values()}
     for file, table in tables.items():
         if (made_by := table.metadata.get("model_hash")) is not None and made_by not in hashes:
             raise InputError(f"{file}: was made by no model of this report; give the folder of that model too")
-    own = [one for one in tables.values() if "model_hash" in one.metadata]
+    own = [table for table in tables.values() if "model_hash" in table.metadata]
     labels = {name: labels_by(name, model, Path(path), own, files) for name, model in models.items()}
     rules = rules_for(catalogue, options.gold, list(given))
     answers = {}
@@ -261,28 +261,28 @@ def _trained_through(name: str, model: Classifier, question: str) -> Estimate:
 def _maps(evidence: _Evidence, options: ReportOptions) -> tuple[list[Section], list[Check]]:
     """A section with mean maps of the galaxies that networks predict to have the first answer to each question."""
     sections, checks = list[Section](), list[Check]()
-    for one in evidence.answers.values():
-        if not options.maps or not one.models or "image" not in one.frame.columns:
+    for answer in evidence.answers.values():
+        if not options.maps or not answer.models or "image" not in answer.frame.columns:
             continue
-        calls = np.stack([model.p.argmax(axis=1)[one.rows] == one.number_in(model) for model in one.models])
-        drawn = np.flatnonzero(calls.any(axis=0) & one.frame["image"].is_not_null().to_numpy()[one.rows])
+        calls = np.stack([model.p.argmax(axis=1)[answer.rows] == answer.number_in(model) for model in answer.models])
+        drawn = np.flatnonzero(calls.any(axis=0) & answer.frame["image"].is_not_null().to_numpy()[answer.rows])
         drawn = np.sort(np.random.default_rng(options.seed).permutation(drawn)[: options.maps])
-        models = [model for model, called in zip(one.models, calls[:, drawn], strict=True) if called.any()]
+        models = [model for model, called in zip(answer.models, calls[:, drawn], strict=True) if called.any()]
         if not models:
             continue
-        frame = one.frame[one.rows[drawn]]
-        explained = list(dict.fromkeys(model.head.columns[one.number_in(model)] for model in models))
+        frame = answer.frame[answer.rows[drawn]]
+        explained = list(dict.fromkeys(model.head.columns[answer.number_in(model)] for model in models))
         found, more = looks(
             {model.name: model.classifier for model in models},
             frame,
-            one.catalogue,
+            answer.catalogue,
             options,
-            styles_of_networks(one.models),
+            styles_of_networks(answer.models),
             explained,
         )
         checks += more
-        named = [replace(figure, name=f"{figure.name}_{slug(one.question)}") for figure in found]
-        sections.append(Section(f"Where the networks look: {one.question} (Grad-CAM)", ABOUT_MAPS, named))
+        named = [replace(figure, name=f"{figure.name}_{slug(answer.question)}") for figure in found]
+        sections.append(Section(f"Where the networks look: {answer.question} (Grad-CAM)", ABOUT_MAPS, named))
     return sections, checks
 
 

@@ -105,7 +105,7 @@ def make_report(
     options = options or ReportOptions()
     files = folder_beside(out)
     evidence = gather(sources, options, files)
-    models = {one.name: one.classifier for one in evidence.models}
+    models = {model.name: model.classifier for model in evidence.models}
     styles, counted = styles_of(evidence), evidence.classes[1]
     trained, of_runs = training(models, styles, {counted: f"p({counted})"})
     curves, of_columns = distributions(evidence)
@@ -113,7 +113,7 @@ def make_report(
     judged = lights(evidence, {MODEL: [*of_runs, *of_maps], DATA: [*of_columns, *context]})
     findings = findings_of(judged)
     examples, changed, drawn = changed_galaxies_section(evidence)
-    names = ", ".join(one.name for one in evidence.models) or "labels and resolution"
+    names = ", ".join(model.name for model in evidence.models) or "labels and resolution"
     said = sentences(evidence)
     page = Page(
         title=title or f"{evidence.catalogue.metadata.get('source') or evidence.path.name}: {names}",
@@ -252,7 +252,7 @@ def _when_good(evidence: Evidence) -> dict[str, str]:
     if evidence.corrector is not None:
         for definition, truth in list(evidence.truths.items())[:1]:
             sets = evidence.corrector.best, evidence.observed
-            own, labelled = (f"{evidence.row(one)[f'fraction_rms: {definition}']:.3f}" for one in sets)
+            own, labelled = (f"{evidence.row(label_set)[f'fraction_rms: {definition}']:.3f}" for label_set in sets)
             reason = f"The model's {evidence.quantity}s differ from the {truth.name} by {own} (rms over fifths of α), "
             reason += f"the observed ones by {labelled}."
         folder = evidence.corrector.classifier.folder
@@ -312,7 +312,7 @@ def _confusion_table(evidence: Evidence, truth: LabelSet) -> Table:
     best = [model.best for model in evidence.models] or ([] if evidence.corrected is None else [evidence.corrected])
     sets = [evidence.observed, *evidence.columns, *best]
     fifths, (first, second) = Bins.cut(evidence.alpha, FIFTHS), evidence.classes
-    head, groups, cells = ["labels"], [("", 1)], {one.name: [one.name] for one in sets}
+    head, groups, cells = ["labels"], [("", 1)], {label_set.name: [label_set.name] for label_set in sets}
     for fifth in (0, fifths.count - 1):
         rows = fifths.index == fifth
         alpha = evidence.alpha[rows]
@@ -329,9 +329,9 @@ def _confusion_table(evidence: Evidence, truth: LabelSet) -> Table:
 def _table_one(evidence: Evidence) -> Table:
     tree = evidence.tree
     head, groups = ["labels", "galaxies", evidence.quantity], [("", 3)]
-    for one in evidence.truths.values():
+    for truth in evidence.truths.values():
         head += ["balanced accuracy", f"error of {evidence.quantity} (rms)"]
-        groups.append((f"vs {one.name}", 2))
+        groups.append((f"vs {truth.name}", 2))
     head += ["above floor", "value", "bootstrap", "floor"]
     groups.append((f"drift with α ({tree.measure})", 4))
     head += ["accuracy", "precision", *(f"to {one}" for one in reversed(evidence.classes))]
@@ -385,15 +385,15 @@ def _settings(evidence: Evidence) -> Table:
         fit = evidence.shown.estimate.curve
         rows["estimate"] = evidence.shown.origin
         rows["T(α)"] = f"{fit.family} family, fitted by the {fit.method} method, assuming that {fit.assumption}"
-    for one in evidence.models:
-        through = one.classifier.described["transition"]
+    for model in evidence.models:
+        through = model.classifier.described["transition"]
         errors = through.get("stderr") or {}
         values = [
             f"{name} = {with_error(value, errors.get(name), '.3f')}"
             for name, value in through["parameters"].items()
             if isinstance(value, int | float)
         ]
-        how = "without a bias curve" if one.naive else f"through a {through['family']} T(α), {', '.join(values)}"
+        how = "without a bias curve" if model.naive else f"through a {through['family']} T(α), {', '.join(values)}"
         assumed = through.get("assumption") or "no assumption recorded"
-        rows[f"model {one.name}"] = f"{one.classifier.model_hash}, trained {how}; {assumed}"
+        rows[f"model {model.name}"] = f"{model.classifier.model_hash}, trained {how}; {assumed}"
     return Table("", (), [[name, str(value)] for name, value in rows.items()])

@@ -55,7 +55,7 @@ def layers_of(network: Any, size: int) -> list[Layer]:
             found[-1].steps += [what] if what else []
         else:
             found.append(Layer([what], shape))
-        found[-1].weights += sum(one.numel() for one in layer.parameters())
+        found[-1].weights += sum(parameter.numel() for parameter in layer.parameters())
 
     hooks = [one.register_forward_hook(passed) for part in (network.backbone, network.head) for one in part.children()]
     with torch.inference_mode():
@@ -75,18 +75,18 @@ def network_figure(work: Work) -> list[Illustration]:
     layers.append(Layer(["softmax"], (len(model.classes),)))
     figure = Figure(figsize=(11, 2.7), layout="constrained")
     axes: Any = figure.subplots()
-    for k, one in enumerate(layers):
-        channels, *area = one.shape
+    for k, layer in enumerate(layers):
+        channels, *area = layer.shape
         height = 0.12 + (np.log2(area[0]) / 8 if area else 0)
         colour = GREY if k in (0, len(layers) - 1) else BLUE if area else ORANGE if len(layers) - k > 3 else GREEN
         axes.add_patch(Rectangle((k - 0.28, -height / 2), 0.56, height, color=colour, alpha=0.55, lw=0))
         axes.text(k, height / 2 + 0.04, "×".join(map(str, (channels, *area))), ha="center", va="bottom", fontsize=8)
-        axes.text(k, -0.62, "\n".join(one.steps), ha="center", va="top", fontsize=8)
+        axes.text(k, -0.62, "\n".join(layer.steps), ha="center", va="top", fontsize=8)
         if k:
             axes.annotate("", (k - 0.29, 0), (k - 0.71, 0), arrowprops={"arrowstyle": "->", "color": GREY, "lw": 0.8})
     axes.set(xlim=(-0.6, len(layers) - 0.4), ylim=(-1.15, 0.75))
     axes.set_axis_off()
-    weights = sum(one.weights for one in layers)
+    weights = sum(layer.weights for layer in layers)
     loss = "the likelihood of eq. 4 through T(α)" if name == DDB else "cross-entropy"
     text = (
         f"The paper's Figure 2: the network of {TABLE_1[name].labels}, as it was trained ({model.config.backbone}, "
@@ -94,7 +94,8 @@ def network_figure(work: Work) -> list[Illustration]:
         f"p({model.classes[1]}) at the end. Its loss is {loss}."
     )
     data = pl.DataFrame(
-        {"layers": [" + ".join(one.steps).replace("\n", " ") for one in layers],
-         "output": ["×".join(map(str, one.shape)) for one in layers], "weights": [one.weights for one in layers]}
+        {"layers": [" + ".join(layer.steps).replace("\n", " ") for layer in layers],
+         "output": ["×".join(map(str, layer.shape)) for layer in layers],
+         "weights": [layer.weights for layer in layers]}
     )  # fmt: skip
     return [Illustration("figure2", figure, text, data)]

@@ -95,7 +95,11 @@ def _sample_settings(work: Work) -> dict[str, Any]:
     hart = inputs.hart and [file_hash(inputs.hart), read_mapping(inputs.hart_mapping).model_dump(mode="json")]
     return {
         "rows": frame_hash(prepared.catalogue.frame),
-        "prepared": [prepared.catalogue.metadata, prepared.funnel, [one.to_dict() for one in prepared.findings]],
+        "prepared": [
+            prepared.catalogue.metadata,
+            prepared.funnel,
+            [finding.to_dict() for finding in prepared.findings],
+        ],
         "columns": [inputs.intrinsic, inputs.features],
         "hart": hart,
         "sample": [work.options.fraction, work.options.seed],
@@ -157,7 +161,7 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
         write_table(replace(catalogue, frame=debiased, metadata=metadata), folder / DEBIASED)
     return {
         "funnel": dict(prepared.funnel),
-        "findings": [one.to_dict() for one in prepared.findings],
+        "findings": [finding.to_dict() for finding in prepared.findings],
         "galaxies": sample.height,
         "labels": {name: int((sample["label"] == k).sum()) for k, name in enumerate(SMOOTH_OR_DISK)},
         "splits": dict(sorted(sample["split"].value_counts().rows())),

@@ -52,9 +52,9 @@ def run_experiment(
             "scale": options.fraction,
             "seed": options.seed,
             "stages": [
-                {key: getattr(one, key) for key in ("name", "status", "text", "seconds")}
-                | {"folder": None if one.folder is None else str(one.folder.relative_to(out))}
-                for one in work.outcomes.values()
+                {key: getattr(outcome, key) for key in ("name", "status", "text", "seconds")}
+                | {"folder": None if outcome.folder is None else str(outcome.folder.relative_to(out))}
+                for outcome in work.outcomes.values()
             ],
             **{name: work.result(name) for name in _TOLD if work.have(name)},
             "reasons": work.result("reasons")["reasons"] if work.have("reasons") else [],

@@ -60,7 +60,9 @@ def sersic_curves(work: Work) -> Distributions | None:
     if values is None:
         return None
     drawn = found.sets if options.every_curve else FIGURE_3
-    sets = {TABLE_1[name].labels: one.p for name, one in found.sets.items() if name != GZ2B and name in drawn}
+    sets = {
+        TABLE_1[name].labels: label_set.p for name, label_set in found.sets.items() if name != GZ2B and name in drawn
+    }
     return compare_distributions(
         values, found.sets[GZ2B].p, sets, column="sersic_n",
         observed_name=TABLE_1[GZ2B].labels, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
@@ -155,7 +157,7 @@ def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
     return {
         "changed": work.result("changed")["changed"],
         "with_better": table.height,
-        "verdicts": {one: int((table["verdict"] == one).sum()) for one in KINDS},
+        "verdicts": {kind: int((table["verdict"] == kind).sum()) for kind in KINDS},
     }
 
 
@@ -179,7 +181,7 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
         name, title_of = row["object_id"], f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
         with suppress(InputError):  # skip unreadable images
             pictures = whole_picture(root / row["image"]), whole_picture(folder / row["better"])
-            seen, better = (annotated(one, name, row["fov"]) for one in pictures)
+            seen, better = (annotated(picture, name, row["fov"]) for picture in pictures)
             rows.append({"title": f"({letter}) {title_of}", "seen": seen, "better": better})
             sources = [("seen by volunteers", jpeg_source(seen)), ("HST", jpeg_source(better))]
             on_page.append(Pair(f"({letter}) {name}: {title_of}", sources))
@@ -270,12 +272,16 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     frame = test.frame.filter(pl.col("image").is_not_null())
     models = {TABLE_1[name].labels: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
     explanations = explain(models, galaxies_of(frame, image_folder(test)), frame.height)
-    for number, one in enumerate(explanations.values()):
-        for some in one.classes:
+    for number, explanation in enumerate(explanations.values()):
+        for some in explanation.classes:
             rings = some.rings[PIXELS]
             np.savez(folder / f"{number}-{some.name}.npz", **vars(some.mean), edges=rings.edges, rings=rings.profiles)
     names = ("model_hash", "backbone", "layer", "cells", "image_size")
-    return {"models": {model: {name: getattr(one, name) for name in names} for model, one in explanations.items()}}
+    return {
+        "models": {
+            model: {name: getattr(explanation, name) for name in names} for model, explanation in explanations.items()
+        }
+    }
 
 
 def explained(work: Work, kind: str) -> dict[str, Explanation]:

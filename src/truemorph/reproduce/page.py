@@ -100,7 +100,7 @@ def _table_1(work: Work) -> Table:
     leaves = f"{2 ** table['depth']} leaves in {', '.join(table['intrinsic'])}, " if table["intrinsic"] else ""
     both = measure if measure == "CV18" else f"{measure}, CV18 (not comparable)"
     networks = [work.result(name) for name in NETWORKS if work.have(name)]
-    epochs = ", ".join(str(one["epochs"]) for one in networks)
+    epochs = ", ".join(str(network["epochs"]) for network in networks)
     trained = f"Networks: {networks[0]['network']}, {epochs} epochs (settings: run.toml). " if networks else ""
     note = (
         f"{measure} on {table['galaxies']:,} test galaxies, {leaves}{table['bins']} bins of α, "
@@ -172,14 +172,14 @@ def _reasons(work: Work) -> Section:
     reasons = [*work.result("reasons")["reasons"], *([_archive_of_hst(work)] if work.have("figure4") else [])]
     text = "{what}. In the paper: {paper}. Here: {here}. Measured effect of other choices: {effect}."
     tables = []
-    swept = next(one["numbers"]["settings"] for one in reasons if one["what"] == "leaves and bins")
+    swept = next(reason["numbers"]["settings"] for reason in reasons if reason["what"] == "leaves and bins")
     if swept:
         rows = [[one["setting"], *(number(row["bootstrap_mean"]) for row in one["rows"])] for one in swept]
         head = ["leaves × bins", *(TABLE_1[row["name"]].labels for row in swept[0]["rows"])]
         note = "Bootstrap means. Compare the order of the label sets, which should not depend on this choice."
         tables.append(Table("Table 1 with other numbers of leaves and bins", head, rows, note))
     return Section(
-        "Why values may differ from the paper's", items=[text.format(**one) for one in reasons], tables=tables
+        "Why values may differ from the paper's", items=[text.format(**reason) for reason in reasons], tables=tables
     )
 
 

@@ -149,7 +149,7 @@ def run_stages(stages: Sequence[Stage], wanted: Collection[str], work: Work) -> 
     """
     for number, stage in enumerate(stages, 1):
         where = f"reproduce {number}/{len(stages)} {stage.name}"
-        told = {one.text for one in work.outcomes.values()} - {""}
+        told = {outcome.text for outcome in work.outcomes.values()} - {""}
         outcome = _run(stage, work, where) if stage.name in wanted else Outcome(stage.name, LEFT_OUT)
         work.outcomes[stage.name] = outcome
         text = f": {outcome.text}" if outcome.text else f", {outcome.seconds:.1f} s" if outcome.status == DONE else ""

@@ -199,7 +199,7 @@ def _findings(table: dict[str, Any]) -> list[Finding]:
 
 def _make_table(work: Work, folder: Path) -> dict[str, Any]:
     found = measured(work)
-    bias = {one.name: found.tree.bias(one) for one in found.sets.values()}
+    bias = {label_set.name: found.tree.bias(label_set) for label_set in found.sets.values()}
     pairs = compare_pairs(found, found.tree)
     rows, of_observed = table_rows(found, bias, pairs), bias[found.sets[GZ2B].name]
     thetas = [(name, work.result(stage)) for name, stage in ((DCV14, DCV14), (DDB, "theta")) if work.have(stage)]
@@ -219,7 +219,7 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
         ],
     }
     findings = [*_findings(result), *(() if of_observed is None else of_observed.findings)]
-    return result | {"findings": [one.to_dict() for one in findings]}
+    return result | {"findings": [finding.to_dict() for finding in findings]}
 
 
 # What is chosen here, the effect of other choices, and the numbers behind it; None if it can't be measured.
@@ -231,8 +231,8 @@ def _swept(found: Measured, trees: dict[str, BiasTree]) -> tuple[str, dict[str, 
     swept: list[dict[str, Any]] = []
     for setting, tree in trees.items():
         rows: list[dict[str, Any]] = []
-        for key, one in found.sets.items():
-            bias = numbers_of(replace(tree, bootstrap=min(_RESAMPLES, found.tree.bootstrap)).bias(one))
+        for key, label_set in found.sets.items():
+            bias = numbers_of(replace(tree, bootstrap=min(_RESAMPLES, found.tree.bootstrap)).bias(label_set))
             kept = {name: bias[name] for name in ("value", "bootstrap_mean", "floor")}
             rows.append({"name": key, **kept})
         if any(row["value"] is not None for row in rows):
@@ -259,7 +259,9 @@ def _intrinsic(work: Work, found: Measured) -> Reason:
         return here, "CV14 instead of CV18: not comparable with the paper's values", {}
     values = numeric_columns(found.frame, names, "the sample")
     others = {", ".join(reversed(names)): values[:, ::-1]}
-    for chosen in (one for size in range(1, len(names)) for one in combinations(range(len(names)), size)):
+    for chosen in (
+        combination for size in range(1, len(names)) for combination in combinations(range(len(names)), size)
+    ):
         others[", ".join(names[k] for k in chosen)] = values[:, list(chosen)]
     if "M_r" in names and "redshift" in found.frame.columns:
         # About z mag in r for early types, less for late types (Chilingarian et al. 2010, MNRAS 405, 1409).

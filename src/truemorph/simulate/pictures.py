@@ -231,12 +231,12 @@ def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Gala
             angle = turn + quarter * np.pi / 2
             _add_points(light, x + reach * np.cos(angle), y + reach * np.sin(angle), arm)
     others = _magnitudes(rng, area, _GALAXIES, _GALAXY_SLOPE)
-    for one in others:
+    for other in others:
         colour = rng.normal(0.8, 0.25)
-        radius = float(np.clip(1.3 * 10 ** (-0.12 * (one - 20)) * rng.lognormal(0, 0.3), 0.3, 4))
+        radius = float(np.clip(1.3 * 10 ** (-0.12 * (other - 20)) * rng.lognormal(0, 0.3), 0.3, 4))
         shape = (float(rng.choice([1.0, 2.5])), radius, float(rng.uniform(0.3, 1.0)), float(rng.uniform(0, np.pi)))
         x, y = place(1)[:, 0]
-        _add_galaxy(light, pixel, x, y, _fluxes(one, colour, 0.45 * colour), shape)
+        _add_galaxy(light, pixel, x, y, _fluxes(other, colour, 0.45 * colour), shape)
     if rng.random() < _COMPANIONS:
         # The companion is similar to the central galaxy.
         distance, towards = rng.uniform(1.5, 6) * galaxy["r50"] / pixel, rng.uniform(0, 2 * np.pi)

@@ -114,7 +114,7 @@ def simulate_survey(
         barred = (rng.random(n) < of.bars(u)) & true["smooth"] & ~true["edge-on"]
         galaxies = galaxies.with_columns(bar_fraction=np.where(barred, rng.uniform(*BAR_LIGHT, n), 0.0))
     true = _features(galaxies)
-    truth = {f"truth_{slug(one)}": _classes(tree, one, true) for one in QUESTIONS}
+    truth = {f"truth_{slug(question)}": _classes(tree, question, true) for question in QUESTIONS}
     votes = _walk(tree, _probabilities(galaxies, true, of, rng), rng)
     return galaxies, survey_table(galaxies, votes).with_columns(galaxies["axis_ratio"], **truth)
 
@@ -147,14 +147,14 @@ def _features(galaxies: pl.DataFrame) -> dict[str, np.ndarray]:
 def _answers(question: Question) -> tuple[str, str]:
     """Return the answers to a question: "no" and "yes"."""
     (yes,) = question.shown
-    return next(one for one in question.answers if one != yes), yes
+    return next(answer for answer in question.answers if answer != yes), yes
 
 
 def _classes(tree: Tree, question: str, true: Mapping[str, np.ndarray]) -> pl.Series:
     """Return the name of each galaxy's true class."""
-    given = {one.name: np.where(true[one.name], *_answers(one)[::-1]) for one in tree.gates(question)}
+    given = {gate.name: np.where(true[gate.name], *_answers(gate)[::-1]) for gate in tree.gates(question)}
     paths = tree.classes(question)
-    along = [np.all([given[name] == answer for name, answer in one.answers], axis=0) for one in paths]
+    along = [np.all([given[name] == answer for name, answer in path.answers], axis=0) for path in paths]
     return pl.Series([paths[k].name for k in np.argmax(along, axis=0)])
 
 

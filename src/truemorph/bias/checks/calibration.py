@@ -289,10 +289,10 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
     """
     p, w, slopes = outcomes.probabilities, outcomes.weights, outcomes.slopes
     residual, jacobian, with_score, blocks = [], [], [], []
-    for one in cells:
-        k, rows, weight = one.outcome, one.rows, w[one.rows]
+    for cell in cells:
+        k, rows, weight = cell.outcome, cell.rows, w[cell.rows]
 
-        def summed(values: np.ndarray, one: _Cells = one) -> np.ndarray:
+        def summed(values: np.ndarray, one: _Cells = cell) -> np.ndarray:
             return np.bincount(one.index, values, one.count)
 
         residual.append(summed(weight * ((outcomes.happened[rows] == k) - p[rows, k])))
@@ -300,10 +300,10 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
         with_score.append(np.stack([summed(weight**2 * slope[rows, k]) for slope in slopes], axis=1))
         row = []
         for other in cells:
-            block: np.ndarray = np.zeros((one.count, other.count))
+            block: np.ndarray = np.zeros((cell.count, other.count))
             if outcomes.group[rows[0]] == outcomes.group[other.rows[0]]:  # the same rows in the same order
                 scatter = p[rows, k] * ((k == other.outcome) - p[rows, other.outcome])
-                flat = np.bincount(one.index * other.count + other.index, weight**2 * scatter, block.size)
+                flat = np.bincount(cell.index * other.count + other.index, weight**2 * scatter, block.size)
                 block = flat.reshape(block.shape)
             row.append(block)
         blocks.append(row)
@@ -359,7 +359,9 @@ def calibration(fit: TransitionFit) -> Calibration:
     else:
         outcomes = _of_labels(fit, _some(np.arange(fit.labels.size), _MOST, rng))
     observables = np.empty((0, outcomes.alpha.size)) if outcomes.observables is None else outcomes.observables.T
-    shown = [_cells(outcomes, outcomes.alpha, one) for one in observables] or [_cells(outcomes, outcomes.alpha)]
+    shown = [_cells(outcomes, outcomes.alpha, observable) for observable in observables] or [
+        _cells(outcomes, outcomes.alpha)
+    ]
     tested = [_cells(outcomes, outcomes.alpha), *shown] if observables.size else list(shown)
     if observables.size or fit.probabilities is not None:  # not a function of α alone
         tested.append(_cells(outcomes, outcomes.probabilities[np.arange(outcomes.alpha.size), outcomes.group]))

@@ -189,8 +189,8 @@ def compare_families(
     'fisk'
     """
     given = {name: options.pop(name) for name in _OF_SAMPLE if name in options}
-    kinds = [family_of(one) for one in families]
-    if all(issubclass(one, FlipTransition) for one in kinds):
+    kinds = [family_of(family) for family in families]
+    if all(issubclass(kind, FlipTransition) for kind in kinds):
         given.setdefault("classes", SMOOTH_OR_DISK)
     return compared(Sample.of(labels, alpha, **given), kinds, Settings(**options))
 

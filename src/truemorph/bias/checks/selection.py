@@ -43,7 +43,7 @@ def selection_findings(sample: Sample) -> list[Finding]:
         *_not_random(sample.observed, sample, of_votes=False),
         *findings,
         *_gaps("α", sample.alpha, sample.known),
-        *(gap for k, one in enumerate(columns, 1) for gap in _gaps(f"intrinsic column {k}", one, sample.known)),
+        *(gap for k, column in enumerate(columns, 1) for gap in _gaps(f"intrinsic column {k}", column, sample.known)),
     ]
 
 

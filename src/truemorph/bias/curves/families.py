@@ -95,7 +95,7 @@ def transition_from_dict(described: dict[str, Any]) -> Transition:
         shifts = {name: one for name, one in described["parameters"].items() if name in ("slopes", "center")}
         if "slopes" not in shifts:
             return FAMILIES[family](**parameters)
-        curve = FAMILIES[family](**{name: one for name, one in parameters.items() if name not in shifts})
+        curve = FAMILIES[family](**{name: parameter for name, parameter in parameters.items() if name not in shifts})
         return ShiftedTransition(curve, **shifts)
     except (KeyError, TypeError) as problem:
         raise InputError(

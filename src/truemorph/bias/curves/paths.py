@@ -94,10 +94,10 @@ class TreeTransition(Transition):
             if getattr(self, name) is None:
                 continue
             tables = [float_array(one, name) for one in getattr(self, name)]
-            shapes = [(self.n_classes, len(one.answers), terms) for one in self.asked.questions]
-            if [one.shape for one in tables] != shapes:
-                raise InputError(f"{name} must have the shapes {shapes}; got {[one.shape for one in tables]}")
-            object.__setattr__(self, name, tuple(tuples(one.tolist()) for one in tables))
+            shapes = [(self.n_classes, len(question.answers), terms) for question in self.asked.questions]
+            if [table.shape for table in tables] != shapes:
+                raise InputError(f"{name} must have the shapes {shapes}; got {[table.shape for table in tables]}")
+            object.__setattr__(self, name, tuple(tuples(table.tolist()) for table in tables))
         if self.overdispersion is not None:
             rho = float_array(self.overdispersion, "overdispersion")
             if rho.shape != (len(self.asked.questions), self.n_classes) or not np.all((rho > 0) & (rho < 1)):
@@ -131,7 +131,7 @@ class TreeTransition(Transition):
         xp = array_namespace(resolution)
         others = (xp.astype(columns[:, j], resolution.dtype) for j in range(1, columns.shape[1]))
         terms = [floored_log(resolution), *others]
-        standard = [(one - center) / s for one, center, s in zip(terms, self.center, self.scale, strict=True)]
+        standard = [(term - center) / s for term, center, s in zip(terms, self.center, self.scale, strict=True)]
         standard[0] = xp.clip(standard[0], -_FARTHEST, _FARTHEST)
         return xp.stack([xp.ones_like(resolution), *standard], axis=-1)
 
@@ -189,21 +189,21 @@ class TreeTransition(Transition):
         terms = ["", *(f" slope of {name}" for name in ("ln alpha", *search.observables))]
         names = list[str]()
         for kind in kinds:
-            for one in asked.questions:
+            for question in asked.questions:
                 names += [
-                    f"{one.name}: {answer}|{true}{term}{' of labels' if kind == 'label' and search.counts else ''}"
+                    f"{question.name}: {answer}|{true}{term}{' of labels' if kind == 'label' and search.counts else ''}"
                     for true in asked.classes
-                    for answer in list(one.answers)[1:]
+                    for answer in list(question.answers)[1:]
                     for term in terms
                 ]
-                names += [f"{one.name}: overdispersion|{true}" for true in asked.classes if kind == "vote"]
+                names += [f"{question.name}: overdispersion|{true}" for true in asked.classes if kind == "vote"]
         correlations = np.array([": overdispersion|" in name for name in names])
 
         def build(point: np.ndarray) -> TreeTransition:
             rest, tables, rho = point, dict[str, list[Any]](), []
             for kind in kinds:
-                for one in asked.questions:
-                    shape = (len(asked.classes), len(one.answers) - 1, len(terms))
+                for question in asked.questions:
+                    shape = (len(asked.classes), len(question.answers) - 1, len(terms))
                     table, rest = np.split(rest, [int(np.prod(shape))])
                     tables.setdefault(kind, []).append(np.pad(table.reshape(shape), ((0, 0), (1, 0), (0, 0))).tolist())
                     if kind == "vote":

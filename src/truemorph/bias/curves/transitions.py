@@ -70,7 +70,7 @@ def chosen(matrix: Array, labels: Array) -> list[Array]:
     columns = [matrix[:, y, 0] for y in range(matrix.shape[1])]
     for seen in range(1, matrix.shape[-1]):
         is_seen = labels == seen
-        columns = [xp.where(is_seen, matrix[:, y, seen], one) for y, one in enumerate(columns)]
+        columns = [xp.where(is_seen, matrix[:, y, seen], column) for y, column in enumerate(columns)]
     return columns
 
 

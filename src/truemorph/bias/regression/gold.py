@@ -159,14 +159,16 @@ class GoldRegression:
         for begin in range(0, rows.size, ROWS):
             part = slice(begin, begin + ROWS)
             design = self._design(rows[part])
-            for weight, one in zip(self.evidence, self.coefficients, strict=True):
-                out[part] += weight * np.exp(log_probabilities(design, one))
+            for weight, coefficient in zip(self.evidence, self.coefficients, strict=True):
+                out[part] += weight * np.exp(log_probabilities(design, coefficient))
         return out
 
     def draws(self, rng: np.random.Generator) -> np.ndarray:
         """Return draws of the coefficients, shape (S, K - 1, R + B)."""
         how_many = rng.multinomial(SAMPLES, self.evidence)
-        return np.concatenate([one + self._moves(rng, s, how_many[s]) for s, one in enumerate(self.coefficients)])
+        return np.concatenate(
+            [coefficient + self._moves(rng, s, how_many[s]) for s, coefficient in enumerate(self.coefficients)]
+        )
 
     def _moves(self, rng: np.random.Generator, s: int, n: int) -> np.ndarray:
         """Return n errors of the coefficients at one standard deviation of the effects, shape (n, K - 1, R + B)."""

@@ -250,12 +250,12 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         space,
         sample,
         settings,
-        np.concatenate([part for one in fits for part in (one.scores.ravel(), one.correlations)]),
-        block_diag(*(one.covariance for one in fits)),
+        np.concatenate([part for fit in fits for part in (fit.scores.ravel(), fit.correlations)]),
+        block_diag(*(fit.covariance for fit in fits)),
         share @ fractions,
         samples.std(axis=0),
         # Of the votes where there are some: labels are made of them.
-        log_likelihood=sum(one.log_likelihood for one in fits[: len(sample.asked.parts)]),
-        n_parameters=sum(len(one.covariance) for one in fits[: len(sample.asked.parts)]),
+        log_likelihood=sum(fit.log_likelihood for fit in fits[: len(sample.asked.parts)]),
+        n_parameters=sum(len(fit.covariance) for fit in fits[: len(sample.asked.parts)]),
         fraction_samples=samples,
     )

@@ -180,7 +180,7 @@ def quantised(network: Any, pixels: np.ndarray) -> Any:
 def int8_members(model: Any, pixels: np.ndarray) -> Members:
     """Quantise the members of a `Classifier`, and align them with those in float32, on these uint8 images."""
     _, files = networks_of(model)
-    networks = [quantised(openvino.Core().read_model(one), pixels) for one in files]
+    networks = [quantised(openvino.Core().read_model(file), pixels) for file in files]
     rough = OpenVinoEngine(networks, "int8")
     exact, members = model.member_probabilities, range(len(files))
     return networks, [Alignment.fit(rough.member(pixels, member), exact(pixels, member)) for member in members]
@@ -229,7 +229,7 @@ def _made(model: Any, proof: Proof | None, place: Path) -> Members:
     place.mkdir()
     save_networks(networks, place)
     about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": proof.name}
-    about = plain({**about, **asdict(gate), "alignments": [asdict(one) for one in alignments]})
+    about = plain({**about, **asdict(gate), "alignments": [asdict(alignment) for alignment in alignments]})
     # Last, because without this file the folder is not used.
     write_json(place / _GATE, {**about, "sha256": checksums(place, _GATE, about, network_files(len(networks)))})
     return networks, alignments
