@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.prior import HeldOut, certainty, reestimated_fractions
-from truemorph.bias.result import FittedCurve
 from truemorph.classifiers.classifier import AGAIN, Classifier
 from truemorph.classifiers.held_out import BEYOND, Comparison, held_out_galaxies
 from truemorph.errors import CheckpointError, reason
@@ -75,6 +74,8 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
 
     The error is None if it rests on an assumption (labels alone).
     """
+    from truemorph.bias.result import FittedCurve  # scipy's optimiser takes a second
+
     try:
         if head.question is not None:
             assert head.asked is not None
