@@ -20,7 +20,7 @@ from scipy.optimize import brentq
 
 import truemorph as tm
 from truemorph.bias.binning import Bins
-from truemorph.bias.regression.gold import GoldRegression
+from truemorph.bias.regression.gold import GoldRegression, regression_terms
 from truemorph.gold.plan import make_plan
 from truemorph.simulate.catalogues import simulate_catalogue
 from truemorph.tables import CatalogTable
@@ -60,7 +60,7 @@ def by_truemorph(labels, alpha, gold, truth, probability=None):
 def by_regression(labels, alpha, gold, truth, weights):
     """The same regression, with weights of the gold labels."""
     cut = Bins.cut(alpha, BINS)
-    regression = GoldRegression.fit(labels, alpha, gold, replace(cut, weights=weights))
+    regression = GoldRegression.fit(regression_terms(labels, alpha), gold, replace(cut, weights=weights))
     fractions, samples = replace(regression, bins=cut).fractions(gold, 0)
     low, high = np.quantile(samples[:, :, 1], [0.025, 0.975], axis=0)
     return compared(fractions[:, 1], low, high, truth)

@@ -106,9 +106,9 @@ def estimate(table, **options):
     """As `estimate_transition`, for curves that are Rayleigh's."""
     of_rows = ("gold", "where", "by", "intrinsic", "observables", "weights", "alpha_error")
     sample, context = rows_of(read_catalogue(table), **{row: options.pop(row) for row in of_rows if row in options})
-    bins = options.pop("fraction_bins", 8)
+    bins, compare = options.pop("fraction_bins", 8), options.pop("compare", False)
     settings = Settings(**{"family": "rayleigh", "delta": None, **options})
-    return make_estimate(sample, settings, context=context, compare=False, fraction_bins=bins)
+    return make_estimate(sample, settings, context=context, compare=compare, fraction_bins=bins)
 
 
 def catalogue(labels, alpha, **columns):

@@ -12,7 +12,7 @@ from truemorph.bias.curves.formulas import FiskTransition, MatrixTransition, Ray
 from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.fitting import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import debiased_fractions
-from truemorph.bias.regression.gold import GoldRegression
+from truemorph.bias.regression.gold import GoldRegression, regression_terms
 
 TRUE = RayleighTransition(11.25)
 
@@ -108,7 +108,7 @@ def test_fractions_from_gold_labels_do_not_depend_on_the_order_of_classes_or_lab
     bins = Bins.cut(alpha, 4)
 
     def fractions(gold, labels):
-        return GoldRegression.fit(labels, alpha, gold, bins, [], 4, 3).fractions(gold, 0)
+        return GoldRegression.fit(regression_terms(labels, alpha, 4), gold, bins, 3).fractions(gold, 0)
 
     expected, drawn = fractions(gold, labels)
     renumbered = np.where(gold == -1, -1, np.array(order)[gold])

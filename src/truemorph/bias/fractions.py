@@ -23,7 +23,7 @@ from truemorph.bias.fitting import solve
 from truemorph.bias.inversion import alternatives, inverted
 from truemorph.bias.likelihood import check_columns
 from truemorph.bias.population import PopulationFractions
-from truemorph.bias.regression.gold import GoldRegression, propensity_columns, quadratic
+from truemorph.bias.regression.gold import GoldRegression, propensity_columns, quadratic, regression_terms
 from truemorph.bias.regression.nested import NestedRegression
 from truemorph.bias.result import NORMAL_95, FittedCurve, HasFit, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_not_encoded
@@ -117,14 +117,13 @@ def _through(
 class _Regression:
     """Regression of gold labels in bins, from which fractions follow.
 
-    `paths`, shape (N,), are labels that tell more classes apart than gold labels.
+    `terms`, shape (N, R), are those of labels, α and what else predicts the true class.
     """
 
     sample: Sample
     bins: Bins
-    columns: list[np.ndarray]
+    terms: np.ndarray
     seed: int
-    paths: np.ndarray | None
     quantities: Sequence[Quantity]
 
     def with_all(self, values: np.ndarray) -> np.ndarray:
@@ -136,12 +135,9 @@ class _Regression:
     def fractions(self, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return fractions, draws, and standard error, lowest and highest value, shape (3, B + 1, K + Q)."""
         sample, bins = self.sample, self.bins
-        labels, n_labels = sample.labels, sample.n_classes
-        if self.paths is not None:
-            labels, n_labels = self.paths, int(self.paths.max()) + 1
         nested = any(quantity.denominator is not None for quantity in self.quantities)
         fit = (NestedRegression if nested else GoldRegression).fit(
-            labels, sample.argument, gold, bins, self.columns, n_labels, sample.n_classes, fields=sample.fields
+            self.terms, gold, bins, sample.n_classes, fields=sample.fields
         )
         fractions, samples = fit.fractions(gold, self.seed)
         if equal_labels(sample):  # these gold labels say nothing on how far the classes are from the labels
@@ -444,7 +440,9 @@ def fractions_in_bins(
         missed = None
         if gold_transition is not None and sample.n_classes == 2:
             missed = cut.means(np.asarray(gold_transition.matrix(sample.alpha))[:, DISK, [SMOOTH]])[:, 0]
-        regression = _Regression(sample, cut, columns, seed, paths, quantities)
+        labels, n_labels = (sample.labels, sample.n_classes) if paths is None else (paths, int(paths.max()) + 1)
+        terms = regression_terms(labels, sample.argument, n_labels, columns)
+        regression = _Regression(sample, cut, terms, seed, quantities)
         found = _from_gold(regression, missed)
         asked, before = cut.count, found["findings"]
         while cut.count > 1 and (empty := _empty_denominators(found, cut)).size:

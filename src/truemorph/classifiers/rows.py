@@ -23,6 +23,7 @@ class TrainingRows:
     # log p(observed | y), (N, K), for observations richer than a label, such as vote counts: networks then learn from
     # it, and labels only define the classes.
     evidence: np.ndarray | None = None
+    votes: np.ndarray | None = None  # fractions of votes for each class, (N, K), instead of labels
     resolution: np.ndarray | None = None  # columns on which T depends, if more than `alpha`, which is the first
     intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
     classes: tuple[str, ...] = SMOOTH_OR_DISK  # names of classes 0, 1, …; of several questions side by side
@@ -43,13 +44,13 @@ class TrainingRows:
         return self.column("sampling_weight") if "sampling_weight" in self.frame.columns else np.ones(len(self.frame))
 
     def observed(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Return what `DebiasedLoss` learns from for some rows: labels, α and observables; or evidence."""
+        """Return what `DebiasedLoss` learns from for some rows: labels or votes, α and observables; or evidence."""
         import torch
 
         if self.evidence is not None:
             return {"evidence": torch.tensor(self.evidence[rows], dtype=torch.float32)}
         resolution = self.column("alpha")[:, None] if self.resolution is None else self.resolution
         columns = torch.tensor(resolution[rows], dtype=torch.float32)
-        labels = self.column("label").astype(np.int64)
+        labels = self.column("label").astype(np.int64) if self.votes is None else self.votes.astype(np.float32)
         tensors = {"labels": torch.tensor(labels[rows]), "alpha": columns[:, 0].contiguous()}
         return tensors if columns.shape[1] == 1 else {**tensors, "observables": columns[:, 1:].contiguous()}

@@ -23,7 +23,7 @@ from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.regression.gold import GoldRegression
+from truemorph.bias.regression.gold import GoldRegression, regression_terms
 from truemorph.bias.regression.nested import NestedRegression
 from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
@@ -174,7 +174,7 @@ def predicted_probabilities(
         return np.where(np.isfinite(p), p, predicted_probabilities(label, alpha, None, None, curve, observables))
     if curve is None and (pilot := _pilot(gold)) is not None:
         bins = Bins.cut(alpha, min(8, label.size // 50))
-        return np.asarray(GoldRegression.fit(label, alpha, pilot, bins).probabilities[:, DISK])
+        return np.asarray(GoldRegression.fit(regression_terms(label, alpha), pilot, bins).probabilities[:, DISK])
     fit = fit_transition(label, alpha).curve if curve is None else curve
     low, high = fit.fraction_range[fit.classes[DISK]]
     every = []
@@ -250,7 +250,8 @@ def _of_question(
         probabilities = of_classes @ np.eye(len(classes))[list(asked.answers_of_classes)]
     elif (pilot := _pilot(gold)) is not None:
         bins = Bins.cut(alpha, min(8, label.size // 50))
-        fit = NestedRegression.fit(paths, alpha, pilot, bins, [votes.log_odds], of_paths.size, len(classes))
+        terms = regression_terms(paths, alpha, of_paths.size, [votes.log_odds])
+        fit = NestedRegression.fit(terms, pilot, bins, len(classes))
         probabilities = fit.joint(np.arange(label.size), pilot)
     else:
         probabilities = votes.path_probabilities @ np.eye(len(classes))[of_paths]

@@ -11,7 +11,7 @@ import numpy as np
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import Space
 from truemorph.bias.likelihood import label_columns
-from truemorph.bias.regression.gold import BINS, PER_BIN, GoldRegression, propensity_columns
+from truemorph.bias.regression.gold import GoldRegression, fractions_of_all, propensity_columns, regression_terms
 from truemorph.bias.regression.maximum import Maximum, differences, maximise
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
@@ -78,12 +78,12 @@ class _Uncalibrated:
     sample: Sample
     maximum: Maximum
 
-    def regression(self, bins: Bins) -> GoldRegression:
-        """Return p(y | ỹ, α) of all galaxies, with effects of these bins."""
-        sample, k = self.sample, self.sample.n_classes
-        assert sample.gold is not None
+    @cached_property
+    def terms(self) -> np.ndarray:
+        """Terms of the regression of gold labels, shape (N, R)."""
+        sample = self.sample
         columns = [] if sample.probability is None else [propensity_columns(sample.probability)]
-        return GoldRegression.fit(sample.labels, sample.argument, sample.gold, bins, columns, k, k)
+        return regression_terms(sample.labels, sample.argument, sample.n_classes, columns)
 
     def influences(self, at: Maximum) -> np.ndarray:
         """Return the influence of each gold label on the parameters, shape (P, n)."""
@@ -116,8 +116,10 @@ class _Uncalibrated:
     def control(self) -> np.ndarray:
         """Return the expected influence of every galaxy given its label, minus that given α alone, shape (P, N)."""
         sample = self.sample
+        assert sample.gold is not None
         # Without bin effects, which would follow the gold labels and hide some of their scatter.
-        plain = self.regression(Bins.cut(sample.alpha, 1, sample.weights)).probabilities
+        together = Bins.cut(sample.alpha, 1, sample.weights)
+        plain = GoldRegression.fit(self.terms, sample.gold, together, sample.n_classes).probabilities
 
         def expected(at: np.ndarray) -> np.ndarray:
             return np.einsum("nk,nk->n", plain, label_columns(self.space.build(at), sample.labels, sample.argument))
@@ -152,10 +154,7 @@ def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     if not counts.all():
         raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
     fit = _Uncalibrated(space, sample, gold_maximum(space, sample))
-    bins = Bins.cut(sample.alpha, max(1, min(BINS, sample.labels.size // PER_BIN)), sample.weights)
-    fractions, drawn = fit.regression(bins).fractions(sample.gold, settings.seed)
-    share = bins.totals / sample.weights.sum()
-    samples = np.einsum("b,sbk->sk", share, drawn)
+    fractions, samples = fractions_of_all(sample, fit.terms, settings.seed)
     best, own, moved, slope = fit.calibrated()
     # A label that determines the parameters hides its own scatter (HC3: MacKinnon & White 1985, J. Econom. 29, 305).
     leverage = np.einsum("pn,pq,qn->n", own, np.linalg.pinv(own @ own.T), own)
@@ -175,7 +174,7 @@ def by_gold(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         settings,
         best.point,
         covariance,
-        share @ fractions,
+        fractions,
         np.array([column.std() for column in samples.T]),
         log_likelihood=fit.maximum.value,
         n_parameters=space.size,

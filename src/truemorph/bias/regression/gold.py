@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from truemorph.bias.regression.maximum import (
     log_probabilities,
 )
 from truemorph.workers import one_thread
+
+if TYPE_CHECKING:
+    from truemorph.bias.sample import Sample
 
 SAMPLES = 1000
 # Number of bins of α, and minimum number of galaxies in each.
@@ -82,23 +86,21 @@ class GoldRegression:
     @classmethod
     def fit(
         cls,
-        labels: np.ndarray,
-        alpha: np.ndarray,
+        terms: np.ndarray,
         gold: np.ndarray,
         bins: Bins,
-        columns: Sequence[np.ndarray] = (),
-        n_labels: int = 2,
         n_classes: int = 2,
         half_labels: bool = False,
         fields: np.ndarray | None = None,
     ) -> GoldRegression:
         """Fit to galaxies with a gold label; with weights (of the bins), the covariance is that of a weighted sum.
 
+        `terms` are those of all galaxies (`regression_terms`).
+
         With `half_labels`, of more than two classes, and if a class has no gold label, half a gold label of each class
         is added (Jeffreys' prior), so that a class without gold labels may be rare, not absent. `fields`, shape (N,),
         are numbers of the fields that the gold labels are from: draws include the scatter between fields.
         """
-        terms = _terms(labels, alpha, n_labels, columns)
         places = bins.positions
         apart = np.abs(places[:, None] - places[None]).sum(axis=2)
         effects = np.linalg.cholesky(np.exp(-apart / _CORRELATED_OVER))
@@ -275,7 +277,18 @@ def not_negative(drawn: np.ndarray, total: float) -> np.ndarray:
     return drawn
 
 
-def _terms(labels: np.ndarray, alpha: np.ndarray, n_labels: int, columns: Sequence[np.ndarray]) -> np.ndarray:
+def fractions_of_all(sample: Sample, terms: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return class fractions of all galaxies, shape (K,), by regression in bins of α, and draws of them, (S, K)."""
+    assert sample.gold is not None
+    bins = Bins.cut(sample.alpha, max(1, min(BINS, sample.labels.size // PER_BIN)), sample.weights)
+    fractions, drawn = GoldRegression.fit(terms, sample.gold, bins, sample.n_classes).fractions(sample.gold, seed)
+    share = bins.totals / sample.weights.sum()
+    return share @ fractions, np.einsum("b,sbk->sk", share, drawn)
+
+
+def regression_terms(
+    labels: np.ndarray, alpha: np.ndarray, n_labels: int = 2, columns: Sequence[np.ndarray] = ()
+) -> np.ndarray:
     """Return one, and the standardised terms of the regression, shape (N, R)."""
     observables = alpha[:, None] if alpha.ndim == 1 else alpha
     u = observables.copy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,23 +25,15 @@ class NestedRegression:
 
     @classmethod
     def fit(
-        cls,
-        labels: np.ndarray,
-        alpha: np.ndarray,
-        gold: np.ndarray,
-        bins: Bins,
-        columns: Sequence[np.ndarray],
-        n_labels: int,
-        n_classes: int,
-        fields: np.ndarray | None = None,
+        cls, terms: np.ndarray, gold: np.ndarray, bins: Bins, n_classes: int, fields: np.ndarray | None = None
     ) -> NestedRegression:
-        """Fit to galaxies with a gold label."""
+        """Fit to galaxies with a gold label, as `GoldRegression.fit`."""
         whether = np.where(gold == UNKNOWN, UNKNOWN, gold != 0)
         answered = np.where(gold > 0, gold - 1, UNKNOWN)
         applies = None
         if np.any(gold == 0):
-            applies = GoldRegression.fit(labels, alpha, whether, bins, columns, n_labels, 2, True, fields)
-        answers = GoldRegression.fit(labels, alpha, answered, bins, columns, n_labels, n_classes - 1, True, fields)
+            applies = GoldRegression.fit(terms, whether, bins, 2, True, fields)
+        answers = GoldRegression.fit(terms, answered, bins, n_classes - 1, True, fields)
         return cls(applies, answers)
 
     def joint(

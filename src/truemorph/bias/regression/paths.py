@@ -15,10 +15,9 @@ import numpy as np
 from scipy.linalg import block_diag
 from scipy.special import digamma, gammaln
 
-from truemorph.bias.binning import Bins
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import LOGIT_BOUND, Space
-from truemorph.bias.regression.gold import BINS, PER_BIN, GoldRegression, propensity_columns
+from truemorph.bias.regression.gold import fractions_of_all, propensity_columns, regression_terms
 from truemorph.bias.regression.maximum import class_precision, effective_weights, maximise
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
@@ -237,22 +236,17 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
         for counts, of_votes in given
         for part in sample.asked.parts
     ]
-    bins = Bins.cut(sample.alpha, max(1, min(BINS, sample.labels.size // PER_BIN)), sample.weights)
     columns = [] if sample.counts is None else [sample.asked.votes(sample.counts).log_odds]
     columns += [] if sample.probability is None else [propensity_columns(sample.probability)]
-    regression = GoldRegression.fit(
-        sample.labels, sample.argument, sample.gold, bins, columns, sample.n_classes, sample.n_classes
-    )
-    fractions, drawn = regression.fractions(sample.gold, settings.seed)
-    share = bins.totals / sample.weights.sum()
-    samples = np.einsum("b,sbk->sk", share, drawn)
+    terms = regression_terms(sample.labels, sample.argument, sample.n_classes, columns)
+    fractions, samples = fractions_of_all(sample, terms, settings.seed)
     return TransitionFit.of(
         space,
         sample,
         settings,
         np.concatenate([part for fit in fits for part in (fit.scores.ravel(), fit.correlations)]),
         block_diag(*(fit.covariance for fit in fits)),
-        share @ fractions,
+        fractions,
         samples.std(axis=0),
         # Of the votes where there are some: labels are made of them.
         log_likelihood=sum(fit.log_likelihood for fit in fits[: len(sample.asked.parts)]),
