@@ -126,6 +126,13 @@ class Question(BaseModel, frozen=True, extra="forbid"):
                 )
         return self
 
+    def columns(self, templates: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """Yield the columns of all answers, under each of the names that they may have."""
+        for template in templates:
+            for wording in range(max(map(len, self.answers.values()))):
+                names = (columns[min(wording, len(columns) - 1)] for columns in self.answers.values())
+                yield tuple(template.format(column=name) for name in names)
+
 
 @dataclass(frozen=True)
 class PathClass:
@@ -326,23 +333,14 @@ class VoteColumns:
     total: str | None  # column with the number of votes for the first question
 
 
-def _sets(question: Question, templates: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield the columns of all answers to a question, under each of the names that they may have."""
-    for template in templates:
-        for wording in range(max(map(len, question.answers.values()))):
-            yield tuple(
-                template.format(column=answer[min(wording, len(answer) - 1)]) for answer in question.answers.values()
-            )
-
-
 def _found(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...] | None:
     """Return the first set of columns that a table has for all answers to a question, or None."""
-    return next((some for some in _sets(question, templates) if all(one in existing for one in some)), None)
+    return next((some for some in question.columns(templates) if all(one in existing for one in some)), None)
 
 
 def _nearest(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...]:
     """Return the set of columns of which a table has most, by default the first."""
-    return max(_sets(question, templates), key=lambda some: sum(one in existing for one in some))
+    return max(question.columns(templates), key=lambda some: sum(one in existing for one in some))
 
 
 @cache

@@ -20,7 +20,7 @@ from truemorph.catalogs.sampling import SPLITS
 from truemorph.config import by_commas
 from truemorph.errors import InputError, nearest
 from truemorph.io import checked, read_toml
-from truemorph.questions import SMOOTH_OR_DISK, Tree, check_class_names, packaged_trees
+from truemorph.questions import SMOOTH_OR_DISK, Tree, check_class_names, packaged_trees, read_tree
 
 # Presets tried, in this order, if no mapping is named. gz2-debiased is not among them, because debiased votes must be
 # chosen explicitly.
@@ -187,7 +187,22 @@ def _preset(name: str) -> Mapping:
         about = "truemorph's own names, in its units unless the table has other units"
         return Mapping.model_validate({"name": name, "about": about, "columns": columns})
     with resources.as_file(resources.files("truemorph.catalogs") / "presets" / f"{name}.toml") as file:
-        return _validated(read_toml(file), f"preset {name}")
+        content = read_toml(file)
+    if "tree" in content:
+        tree = read_tree(content["tree"])
+        of_tree = {column: {"column": names, "optional": True} for column, names in _votes_of_root(tree).items()}
+        content["columns"] = of_tree | content["columns"]
+    return _validated(content, f"preset {name}")
+
+
+def _votes_of_root(tree: Tree) -> dict[str, list[str]]:
+    """Return the columns that tables may have of the votes for a tree's first question, by truemorph's names."""
+    columns: dict[str, list[str]] = {}
+    for kinds, templates in ((VOTES, tree.counts), (FRACTIONS, tree.fractions)):
+        for answers in tree.root.columns(templates):
+            for name, column in zip(kinds, answers, strict=True):
+                columns.setdefault(name, []).append(column)
+    return columns
 
 
 def usual_ids() -> list[str]:
