@@ -38,7 +38,7 @@ from truemorph.classifiers.held_out import held_out, most_predicted
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import RunConfig, run_toml
-from truemorph.errors import InputError, require_extra
+from truemorph.errors import InputError, check_used, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
@@ -365,6 +365,7 @@ def _check(run: RunConfig, has_transition: bool) -> None:
         raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
     if given and run.where:
         raise InputError(f"`where` selects galaxies to fit T(α) to, and {given[0]} leaves nothing to fit; leave it out")
+    check_used("network", run.training.classifier == "network", where=run.where, intrinsic=run.intrinsic)
 
 
 def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Problems]:

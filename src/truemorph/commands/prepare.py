@@ -237,6 +237,8 @@ def prepare_catalogue(
         table, asked = read_table(table), read_tree(chosen)
         inside = answers_inside(asked)
         if len(inside) > 2:  # labels are the answers
+            if classes is not None:
+                raise InputError("the classes are the answers to the question; leave out `classes`")
             options |= {"about": asked.about, "classes": inside}
             options |= {"preset": "truemorph"} if preset is None and mapping is None else {}
         else:
