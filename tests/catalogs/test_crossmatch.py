@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from catalogs.made_up import GZ2, IDS, full, refused
 from conftest import codes
+from truemorph import prepare_catalogue as prepare
 from truemorph.catalogs.crossmatch import Join, describe, join_tables, match_ids, match_nearest, match_sky
 from truemorph.catalogs.mapping import read_mapping
-from truemorph.catalogs.prepare import prepare
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, write_table
@@ -170,7 +170,7 @@ def test_ids_and_positions_are_those_that_the_user_or_the_mapping_names():
     by_id = pl.DataFrame({"gid": names, "y": np.arange(60)})
     mapping = {**GZ2, "columns": {"ra": {"column": "alpha_h", "unit": "hourangle"}}}
     joins = [Join(sky, "sky"), Join(by_id, columns=("gid",))]
-    got = prepare(table, mapping=mapping, columns={"dec": "delta", "object_id": "other"}, joins=joins).catalogue
+    got = prepare(table, mapping=mapping, columns={"dec": "delta", "object_id": "other"}, join=joins).catalogue
     assert got.frame["x"].to_list() == got.frame["y"].to_list() == list(range(60))
 
 

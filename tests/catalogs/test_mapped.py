@@ -6,9 +6,9 @@ import pytest
 
 from catalogs.made_up import GZ2, full, noted, refused
 from conftest import codes
+from truemorph import prepare_catalogue as prepare
 from truemorph.catalogs.mapped import apply_mapping
 from truemorph.catalogs.mapping import read_mapping
-from truemorph.catalogs.prepare import prepare
 from truemorph.tables import CatalogTable
 
 
@@ -91,7 +91,7 @@ def test_columns_named_like_truemorphs_own_are_renamed():
 def test_sentinels_are_removed_before_an_expression_is_computed():
     table = full(ba=[-99.0] * 5 + [0.4] * 55, q=[-1.0] * 3 + [0.4] * 57, t=[-99] * 10 + [5, -5] * 25)
     columns = {"ellipticity": {"expression": "1 - ba"}, "sersic_n": {"column": "q", "missing": [-1]}}
-    got = prepare(table, mapping={**GZ2, "columns": columns}, keep="q > 0 OR ba < 0")
+    got = prepare(table, mapping={**GZ2, "columns": columns}, keep=["q > 0 OR ba < 0"])
     assert got.catalogue.frame["ellipticity"].null_count() == 2
     assert dict(got.funnel)["q > 0 OR ba < 0"] == -3  # missing values are missing in rules, too
     assert noted(got.findings, "ba", "-99", "5 of 60 rows")

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from catalogs.made_up import refused
+from truemorph import prepare_catalogue as prepare
 from truemorph.catalogs.mapping import mapping_toml, read_mapping
-from truemorph.catalogs.prepare import prepare
 
 MINE = """
 about = "a survey of my own"

@@ -12,9 +12,10 @@ from astropy.cosmology import WMAP9, Planck18
 import truemorph as tm
 from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes
 from conftest import codes
+from truemorph import prepare_catalogue as prepare
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
-from truemorph.catalogs.prepare import prepare, write_preparation
+from truemorph.catalogs.prepare import write_preparation
 from truemorph.tables import CatalogTable, write_table
 
 COUNTED = {"smooth_fraction": False, "smooth_votes": "s", "disk_votes": "d", "vote_count": "total"}
@@ -59,7 +60,7 @@ def test_cautions_of_the_preparation_are_found_wherever_the_catalogue_is_used(tm
 @pytest.mark.parametrize(
     ("asked", "mentioned"),
     [
-        ({"keep": "petroMag < 17"}, ("petroMag", "nearest: petroMag_r")),
+        ({"keep": ["petroMag < 17"]}, ("petroMag", "nearest: petroMag_r")),
         ({"psf_fwhm": [1.3] * 60}, ("psf_fwhm",)),
         ({"table": full(**{SMOOTH: 0.98})}, ("disk",)),
         ({"table": full(petroRad_r=["big", *["5"] * 59])}, ("petroRad_r", "row 1", "big")),
@@ -88,7 +89,7 @@ def test_the_papers_sample_is_drawn_if_the_table_is_large_enough():
     n = 160_000
     smooth = np.where(np.random.default_rng(0).random(n) < 0.55, 0.8, 0.2)
     shuffled = votes(n, **{SMOOTH: smooth, DISK: 0.98 - smooth}).sample(fraction=1, shuffle=True)
-    prepared = prepare(photometry(n), preset="paper", joins=[Join(shuffled)], seed=3)
+    prepared = prepare(photometry(n), preset="paper", join=[Join(shuffled)], seed=3)
     frame = prepared.catalogue.frame
     drawn = frame.filter(pl.col("split") != "unused")
     assert [(drawn["label"] == k).sum() for k in (0, 1)] == [62_225, 59_759]
@@ -143,7 +144,7 @@ def test_alpha_itself_instead_of_radius_and_psf(tmp_path):
 
 def test_gold_labels_from_a_rule_or_a_column():
     classes = np.array([-1, 0, 1] * 20)
-    got = prepare(full(), joins=[pl.DataFrame({"objid": IDS + np.arange(60), "gold": classes})], gold="gold").catalogue
+    got = prepare(full(), join=[pl.DataFrame({"objid": IDS + np.arange(60), "gold": classes})], gold="gold").catalogue
     assert got.frame["gold"].to_list() == [None, 0, 1] * 20
     assert got.metadata["gold_definition"] == "disk: gold is 1"
     unasked = prepare(full(gold=classes))
@@ -184,13 +185,13 @@ def test_an_image_belongs_to_one_galaxy_if_only_the_end_of_its_path_is_known(tmp
         prepare(full(image=names), images=tmp_path)
     names = names[:2] + [f"survey/{k}.jpg" for k in range(2, 60)]  # the second galaxy is left out
     (tmp_path / "2.jpg").write_bytes(b"")
-    found = prepared_frame(full(image=names), images=tmp_path, where=f"object_id <> {IDS + 1}")["image"]
+    found = prepared_frame(full(image=names), images=tmp_path, where=[f"object_id <> {IDS + 1}"])["image"]
     assert found[:3].to_list() == [None, "2.jpg", None]
 
 
 def test_images_named_in_a_joined_table_are_relative_to_it(images):
     listed = pl.DataFrame({"objid": IDS + np.arange(59), "image": [f"{IDS + k}.jpg" for k in range(59)]})
-    got = prepare(full(), joins=[write_table(CatalogTable(listed), images / "list.parquet")])
+    got = prepare(full(), join=[write_table(CatalogTable(listed), images / "list.parquet")])
     assert got.catalogue.metadata["image_root"] == str(images.resolve())
     assert noted(got.findings, "1 of 60")
 
@@ -210,7 +211,7 @@ def test_catalogue_datasheet_and_dropped_rows_are_written(tmp_path):
         (tmp_path / folder).mkdir()
         table.write_csv(tmp_path / folder / "t.csv")
     asked = {"where": ["redshift > 0"], "keep": ["redshift > 0.05"], "sample": (6, 4), "split": (5, 3, 2)}
-    prepared = prepare(tmp_path / "a" / "t.csv", joins=[tmp_path / "b" / "t.csv"], **asked)
+    prepared = prepare(tmp_path / "a" / "t.csv", join=[tmp_path / "b" / "t.csv"], **asked)
     out = write_preparation(prepared, tmp_path / "out" / "c.parquet").out
     assert read_catalogue(out).metadata["where"] == ["redshift > 0"]
     page = (tmp_path / "out" / "c.datasheet.md").read_text()

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from catalogs.made_up import T01, noted, refused
+from truemorph import prepare_catalogue as prepare
 from truemorph.catalogs.columns import VOTES
 from truemorph.catalogs.mapping import PRESETS
-from truemorph.catalogs.prepare import prepare
 
 N = 40
 SMOOTH = np.arange(N) % 20 + 1  # of 24 votes, 4 of which are "artefact" except for two galaxies

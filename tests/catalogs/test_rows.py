@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from catalogs.made_up import ARTEFACT, DISK, IDS, SMOOTH, full, noted, refused, votes
-from truemorph.catalogs.prepare import prepare
+from truemorph import prepare_catalogue as prepare
 from truemorph.catalogs.rows import labels_from_votes
 from truemorph.tables import CatalogTable
 
@@ -57,7 +57,7 @@ def test_every_row_is_kept_or_listed_under_one_reason():
     changed = {SMOOTH: smooth, DISK: disk, ARTEFACT: np.where(row < 6, 0.97, 0.01)}
     changed |= {"petroRad_r": np.where(row == 6, -5.0, 5.0), "psfWidth_r": np.where(row == 10, 0.0, 1.2)}
     table = full(row=row, kind=kind, flag=flag, **changed)
-    got = prepare(table, where="kind=a", keep=["flag = 1", "row > -1", "row < 57"])
+    got = prepare(table, where=["kind=a"], keep=["flag = 1", "row > -1", "row < 57"])
     assert got.funnel == [
         ("rows in", 60),
         ("not selected (where)", -30),

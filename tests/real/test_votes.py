@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from truemorph import prepare_catalogue as prepare
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.metrics.label_bias import cv14
-from truemorph.catalogs.prepare import prepare
 
 
 @pytest.fixture(scope="module")

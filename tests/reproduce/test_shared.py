@@ -5,7 +5,8 @@ import json
 import pytest
 
 from conftest import run
-from truemorph.catalogs.prepare import prepare, write_preparation
+from truemorph import prepare_catalogue as prepare
+from truemorph.catalogs.prepare import write_preparation
 
 
 @pytest.mark.slow

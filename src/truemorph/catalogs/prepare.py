@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
@@ -127,22 +127,22 @@ class Preparation(Result):
 
 def prepare(
     table: Any,
+    settings: TableSettings,
     *,
     psf: physical.PsfUnit = "sigma",
     images: str | os.PathLike[str] | None = None,
-    where: str | Iterable[str] = (),
+    where: Sequence[str] = (),
     gold: str | None = None,
     seed: int = 0,
     questions: Sequence[str] = (),
     cut: Cutting | None = None,
-    **described: Any,
 ) -> Preparation:
-    """Make a catalogue; see `truemorph.prepare_catalogue`. `described` are the arguments of `read_tables`.
+    """Make a catalogue; see `truemorph.prepare_catalogue`.
 
     `cut` makes the images of the galaxies that are kept, if they are not in a folder.
     """
-    joined, kind = read_tables(table, **described)
-    name, conditions = joined.name, [where] if isinstance(where, str) else list(where)
+    joined, kind = read_tables(table, settings)
+    name, conditions = joined.name, list(where)
     mapped = apply_mapping(joined.table, kind, table_name=name, own=joined.own)
     tree, has_more = _tree(kind, name, questions), len(kind.classes) > 2
     check_required(mapped, has_more)
@@ -188,7 +188,7 @@ def prepare(
         "findings": [one.to_dict() for one in unique(about_votes) if one.severity != "note"],
         **of_gold,
     }
-    found += [] if has_more or kind.definition or described.get("about") else [_not_defined(kind)]
+    found += [] if has_more or kind.definition or settings.about else [_not_defined(kind)]
     catalogue = _catalogue(mapped, kept, made, metadata)
     of_rows = [*about_votes, *check_sizes(mapped, kept), *of_images, *drawing, *found]
     of_rows += repeated_positions(catalogue.frame, name)
@@ -304,70 +304,69 @@ def _tree(kind: Mapping, table_name: str, questions: Sequence[str]) -> Tree:
     return tree
 
 
-def read_tables(
-    table: Any,
-    *,
-    preset: str | None = None,
-    mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None,
-    joins: Iterable[Any] = (),
-    columns: dict[str, str] | None = None,
-    votes: dict[str, str] | None = None,
-    about: str | None = None,
-    tree: Tree | str | None = None,
-    psf_fwhm: Any = None,
-    keep: str | Iterable[str] = (),
-    cosmology: str | None = None,
-    sample: Any = None,
-    split: Any = None,
-    classes: Any = None,
-    definition: str | None = None,
-) -> tuple[Joined, Mapping]:
-    """Read and join the tables, and combine all settings in one mapping.
+@dataclass(frozen=True)
+class TableSettings:
+    """How a table is read: a preset or mapping, and what differs from it."""
 
-    `joins` are `Join`, or tables that are joined by object id. `columns` are those that differ from the mapping's,
-    where "smooth", "disk" and "artefact" stand for vote fractions or numbers of votes, depending on the values; `votes`
-    are such columns that a `tree` names, and `about` says of which survey.
-    """
-    if preset is not None and mapping is not None:
+    preset: str | None = None
+    mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None
+    joins: Sequence[Any] = ()  # `Join`, or tables that are joined by object id
+    # Columns that differ from the mapping's, where "smooth", "disk" and "artefact" stand for vote fractions or numbers
+    # of votes, depending on the values; `votes` are such columns that a `tree` names, and `about` says of which survey.
+    columns: dict[str, str] = field(default_factory=dict)
+    votes: dict[str, str] = field(default_factory=dict)
+    about: str | None = None
+    tree: Tree | str | None = None
+    psf_fwhm: Any = None
+    keep: Sequence[str] = ()
+    cosmology: str | None = None
+    sample: Any = None
+    split: Any = None
+    classes: Any = None
+    definition: str | None = None
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What is not a column, as content of a mapping."""
+        rules = dict.fromkeys(self.keep)
+        names = ("sample", "split", "cosmology", "classes", "definition", "about", "tree")
+        options = {name: getattr(self, name) for name in names}
+        options["cuts"] = [{"name": " ".join(rule.split()), "keep": rule} for rule in rules]
+        options["votes"] = f"columns that the tree names: {', '.join(self.votes.values())}" if self.votes else None
+        return {name: option for name, option in options.items() if option is not None}
+
+
+def read_tables(table: Any, settings: TableSettings) -> tuple[Joined, Mapping]:
+    """Read and join the tables, and combine all settings in one mapping."""
+    if settings.preset is not None and settings.mapping is not None:
         raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')
     source = read_table(table)
     name = kind_of(table) if source.path is None else source.path.name
     if source.metadata.get("kind") == "catalogue":
         raise InputError(f"{name}: is a prepared catalogue; prepare the table from which it was made")
-    chosen, existing = {**(votes or {}), **(columns or {})}, source.frame.columns
-    described = preset if mapping is None else mapping
+    chosen, existing = settings.votes | settings.columns, source.frame.columns
+    described = settings.preset if settings.mapping is None else settings.mapping
     if described is None:
         telling = ("smooth_fraction" if key == "smooth" else key for key in chosen)
         base = detect_mapping(existing, name, telling)
     else:
         base = read_mapping(described)
     keys = {key: text for key, text in chosen.items() if key in ("object_id", "ra", "dec")}
-    joined = join_tables(source, map(read_join, joins), extended(base, named_columns(keys, existing, name), name), name)
+    with_keys = extended(base, named_columns(keys, existing, name), name)
+    joined = join_tables(source, map(read_join, settings.joins), with_keys, name)
     frame = joined.table.frame
 
     chosen, read_as = vote_columns(chosen, frame, name)
-    rules = dict.fromkeys([keep] if isinstance(keep, str) else keep)
-    options: dict[str, Any] = {
-        "cuts": [{"name": " ".join(rule.split()), "keep": rule} for rule in rules],
-        "sample": sample,
-        "split": split,
-        "cosmology": cosmology,
-        "classes": classes,
-        "definition": definition,
-        "about": about,
-        "tree": tree,
-        "votes": f"columns that the tree names: {', '.join(votes.values())}" if votes else None,
-    }
-    if psf_fwhm is not None:
+    content = settings.content
+    if settings.psf_fwhm is not None:
         try:
-            width = float_array(psf_fwhm, "psf_fwhm", "arcsec").tolist()
-            options |= {"psf_fwhm": width, "columns": {"psf_fwhm": False}}
+            width = float_array(settings.psf_fwhm, "psf_fwhm", "arcsec").tolist()
+            content |= {"psf_fwhm": width, "columns": {"psf_fwhm": False}}
         except InputError:
-            chosen["psf_fwhm"] = str(psf_fwhm)  # a column
-    content = {key: option for key, option in options.items() if option is not None}
+            chosen["psf_fwhm"] = str(settings.psf_fwhm)  # a column
     kind = extended(extended(base, named_columns(chosen, frame.columns, name), name), content, name)
     kind = kind.model_copy(update={"definition": kind.definition.removeprefix(f"{kind.classes[1]}:").strip()})
-    return replace(joined, findings=[*joined.findings, *(() if votes else read_as)]), kind
+    return replace(joined, findings=[*joined.findings, *(() if settings.votes else read_as)]), kind
 
 
 def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Preparation:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, SkipValidation
 
@@ -14,13 +14,13 @@ from truemorph.arguments import Names, Rules, Seed, Table, validated
 from truemorph.catalogs.crossmatch import Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping, recognised_tree
 from truemorph.catalogs.paths import answers_inside, count_experts, flat_tree, root_columns
-from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
+from truemorph.catalogs.prepare import Preparation, TableSettings, prepare, read_tables, write_preparation
 from truemorph.errors import InputError, check_used
 from truemorph.findings import unique
 from truemorph.images.tiles import open_tiles, write_cutouts
-from truemorph.questions import packaged_trees, read_tree
+from truemorph.questions import Tree, packaged_trees, read_tree
 from truemorph.results import PlainResult
-from truemorph.tables import read_table
+from truemorph.tables import CatalogTable, read_table
 
 
 def _as_texts(answers: Any) -> Any:
@@ -197,66 +197,43 @@ def prepare_catalogue(
     check_used("match", bool(match), within=within)
     named = {"object_id": id, "smooth": smooth, "disk": disk, "artefact": artifact, "label": label, "radius": radius}
     named |= {"alpha": alpha}
-    options: dict[str, Any] = {
-        "preset": preset,
-        "mapping": mapping,
-        "joins": [
-            *join,
-            *(read_join(one, "sky", 2.0 if within is None else within) for one in match),
-            *(read_join(one, "nearest") for one in nearest),
-        ],
-        "columns": {**(columns or {}), **{name: column for name, column in named.items() if column is not None}},
-        "psf_fwhm": psf_fwhm,
-        "keep": keep,
-        "cosmology": cosmology,
-        "sample": sample,
-        "split": split,
-        "classes": classes,
-        "definition": definition,
-    }
-    chosen: Any = tree
-    if (
-        question
-        and table is not None
-        and not answers
-        and all(one is None for one in (tree, preset, mapping, smooth, disk, label))
-    ):
-        table = read_table(table)
-        chosen = recognised_tree(question, table.frame.columns, options["columns"])
-    if answers:
-        if len(question) != 1 or tree is not None:
-            raise InputError("`answers` are those of one question (`question`), without a tree; name it")
-        chosen = flat_tree(question[0], _as_texts(answers))
-    if experts and table is not None:
-        if chosen is None:
-            raise InputError("name the answers that experts gave (`answers`), and the question (`question`)")
-        table = count_experts(read_table(table), read_tree(chosen), experts, id)
+    by_position = [read_join(one, "sky", 2.0 if within is None else within) for one in match]
+    described, own_tree = cast(Any, mapping), cast(Any, tree)
+    settings = TableSettings(
+        preset=preset,
+        mapping=described,
+        joins=[*join, *by_position, *(read_join(one, "nearest") for one in nearest)],
+        columns={**(columns or {}), **{name: column for name, column in named.items() if column is not None}},
+        tree=own_tree,
+        psf_fwhm=psf_fwhm,
+        keep=keep,
+        cosmology=cosmology,
+        sample=sample,
+        split=split,
+        classes=classes,
+        definition=definition,
+    )
     if table is None and not dry_run:
         raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
-    if table is not None and chosen is not None and smooth is None and disk is None and label is None:
-        table, asked = read_table(table), read_tree(chosen)
-        inside = answers_inside(asked)
-        if len(inside) > 2:  # labels are the answers
-            if classes is not None:
-                raise InputError("the classes are the answers to the question; leave out `classes`")
-            options |= {"about": asked.about, "classes": inside}
-            options |= {"preset": "truemorph"} if preset is None and mapping is None else {}
-        else:
-            votes, names = root_columns(asked, table.frame.columns)
-            options |= {"votes": votes, "about": asked.about, "classes": classes or names}
-    if chosen is not None:
-        asked = read_tree(chosen)
-        options["tree"] = asked.name if asked in packaged_trees() else asked
+    source = None if table is None else read_table(table)
+    settings = replace(settings, tree=_tree(source, settings, question, _as_texts(answers)))
+    if experts and source is not None:
+        if settings.tree is None:
+            raise InputError("name the answers that experts gave (`answers`), and the question (`question`)")
+        source = count_experts(source, read_tree(settings.tree), experts, id)
+    if source is not None and settings.tree is not None:
+        settings = _of_tree(read_tree(settings.tree), settings, source.frame.columns)
     if dry_run:
-        return _mapping(table, options)
-    survey = None
+        return _mapping(source, settings)
+    survey = cut = None
     if tiles is not None:
         if size is None or out is None:
             raise InputError("cut-outs of tiles need a `size`, such as 40arcsec, and `out`")
         survey = open_tiles(tiles, tuple(bands), zero_point)
         folder = out.with_name(f"{out.stem}.cutouts") if images is None else images
-        options["cut"] = partial(write_cutouts, survey, size, folder.resolve())
-    prepared = prepare(table, **options, psf=psf, images=images, where=where, gold=gold, questions=question, seed=seed)
+        cut = partial(write_cutouts, survey, size, folder.resolve())
+    rules: dict[str, Any] = {"where": where, "gold": gold, "questions": question}
+    prepared = prepare(source, settings, psf=psf, images=images, seed=seed, cut=cut, **rules)
     if survey is not None:
         about = {"cutouts": survey.to_dict() | {"size": size}}
         catalogue = replace(prepared.catalogue, metadata=prepared.catalogue.metadata | about)
@@ -264,12 +241,47 @@ def prepare_catalogue(
     return prepared if out is None else write_preparation(prepared, out)
 
 
-def _mapping(table: Any, options: dict[str, Any]) -> PlainResult:
+def _tree(
+    table: CatalogTable | None, settings: TableSettings, questions: Sequence[str], answers: Sequence[str]
+) -> Tree | str | None:
+    """Return the tree that was named, that of a question's answers, or the first survey's whose columns a table has."""
+    if answers:
+        if len(questions) != 1 or settings.tree is not None:
+            raise InputError("`answers` are those of one question (`question`), without a tree; name it")
+        return flat_tree(questions[0], answers)
+    described = (settings.tree, settings.preset, settings.mapping)
+    if table is None or not questions or any(one is not None for one in described) or _names_labels(settings):
+        return settings.tree
+    return recognised_tree(questions, table.frame.columns, settings.columns)
+
+
+def _names_labels(settings: TableSettings) -> bool:
+    """Whether the user named the columns of labels, or of votes for two classes."""
+    return bool({"smooth", "disk", "label"} & settings.columns.keys())
+
+
+def _of_tree(tree: Tree, settings: TableSettings, existing: Sequence[str]) -> TableSettings:
+    """Let labels be the answers to a tree's first question, unless the user named other labels."""
+    settings = replace(settings, tree=tree.name if tree in packaged_trees() else tree)
+    if _names_labels(settings):
+        return settings
+    inside = answers_inside(tree)
+    if len(inside) <= 2:
+        votes, names = root_columns(tree, existing)
+        return replace(settings, votes=votes, about=tree.about, classes=settings.classes or names)
+    if settings.classes is not None:
+        raise InputError("the classes are the answers to the question; leave out `classes`")
+    own = settings.preset is None and settings.mapping is None
+    preset = "truemorph" if own else settings.preset
+    return replace(settings, about=tree.about, classes=inside, preset=preset)
+
+
+def _mapping(table: CatalogTable | None, settings: TableSettings) -> PlainResult:
     """Return how a table would be read; without a table, a preset or mapping as it is."""
     if table is not None:
-        joined, mapping = read_tables(table, **options)
+        joined, mapping = read_tables(table, settings)
         mapping = narrowed(mapping, joined.table.frame.columns, joined.own)
-    elif described := options["preset"] or options["mapping"]:
+    elif described := settings.preset or settings.mapping:
         mapping = read_mapping(described)
     else:
         raise InputError(f"give a table, a preset (`preset`: {', '.join(PRESETS)}) or a `mapping`")

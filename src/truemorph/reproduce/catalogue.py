@@ -14,7 +14,7 @@ import polars as pl
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.mapping import read_mapping
-from truemorph.catalogs.prepare import Preparation, prepare, write_preparation
+from truemorph.catalogs.prepare import Preparation, TableSettings, prepare, write_preparation
 from truemorph.catalogs.sampling import (
     FRACTIONS_OF_SPLIT,
     TEST,
@@ -85,7 +85,9 @@ def _prepared(work: Work) -> Preparation:
     if (data / _REDSHIFTS).exists():
         redshifts = read_table(data / _REDSHIFTS).frame.select("OBJID", "REDSHIFT").unique("OBJID")
         joins.append(Join(redshifts, columns=("OBJID",)))
-    prepared = prepare(data / _VOTES, preset=PAPER, joins=joins, sample="all", split=FRACTIONS_OF_SPLIT, seed=seed)
+    prepared = prepare(
+        data / _VOTES, TableSettings(PAPER, joins=joins, sample="all", split=FRACTIONS_OF_SPLIT), seed=seed
+    )
     frame = prepared.catalogue.frame.select(~pl.selectors.matches(_LATER_QUESTIONS))
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))
 
@@ -113,10 +115,12 @@ def _with_hart(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     geometry = frame.select("object_id", sample_radius="radius", sample_psf_fwhm="psf_fwhm")
     prepared = prepare(
         replace(table, frame=table.frame.drop("image", strict=False)),  # use the sample's images
-        mapping=work.inputs.hart_mapping,
-        joins=[Join(geometry, columns=("object_id",))],
-        columns={"radius": "sample_radius"},
-        psf_fwhm="sample_psf_fwhm",
+        TableSettings(
+            mapping=work.inputs.hart_mapping,
+            joins=[Join(geometry, columns=("object_id",))],
+            columns={"radius": "sample_radius"},
+            psf_fwhm="sample_psf_fwhm",
+        ),
         seed=work.options.seed,
     )
     labels = prepared.catalogue.frame.select(_ID, pl.col(_LABELS).name.prefix("hart_"))
