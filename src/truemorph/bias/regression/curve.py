@@ -78,9 +78,9 @@ class _Uncalibrated:
     sample: Sample
     maximum: Maximum
 
-    @cached_property
+    @property
     def terms(self) -> np.ndarray:
-        """Terms of the regression of gold labels, shape (N, R)."""
+        """Terms of the regression of gold labels, shape (N, R); they are not kept, because they are large."""
         sample = self.sample
         columns = [] if sample.probability is None else [propensity_columns(sample.probability)]
         return regression_terms(sample.labels, sample.argument, sample.n_classes, columns)
