@@ -49,7 +49,7 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
     report = tm.write_report(fit, out=folder / f"{name}.html", options=options)
     content, written = report.content, json.loads(fit.read_text())
     quoted = written["fractions"]["quantities"]["disk fraction"]
-    shown = {key: [row[key] for row in content["fractions"]] for key in SHOWN}
+    shown = {key: [row[key] for row in content["questions"][0]["bins"]] for key in SHOWN}
     assert shown == {key: quoted[of] for key, of in SHOWN.items()}
     page = (folder / f"{name}.html").read_text()
     assert all(f"<td>{one:.3f}</td>" in page for one in quoted["fraction"])
@@ -63,7 +63,7 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
     assert {finding.code for finding in report.findings if finding.severity == "problem"} <= {
         finding.code for finding in estimate.findings if finding.severity == "problem"
     }
-    assert content["transition"]["values"] == written["values"]
+    assert content["questions"][0]["transition"]["values"] == written["values"]
 
 
 def test_an_estimate_is_the_same_after_it_was_written(world):
@@ -84,7 +84,7 @@ def test_without_an_estimate_one_is_made_with_the_gold_labels(world):
     options = tm.ReportOptions(catalogue=folder / "own.parquet", maps=0, bootstrap=0)
     content = tm.write_report(out=folder / "own.html", options=options).content
     own = tm.estimate_transition(folder / "own.parquet", gold="gold", fraction_bins=5)
-    assert [row["corrected"] for row in content["fractions"]] == own.fractions.fractions[:, 1].tolist()
+    assert [row["corrected"] for row in content["questions"][0]["bins"]] == own.fractions.fractions[:, 1].tolist()
 
 
 def test_an_estimate_of_other_galaxies_and_a_fit_of_0_1_are_not_taken_as_this_ones(world):

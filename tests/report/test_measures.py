@@ -111,15 +111,34 @@ def test_gains_and_their_errors_against_the_bootstrap():
     gain, error = accuracy_gain(TRUTH, ours, LABELS)
     right, wrong = (metrics.balanced_accuracy_score(TRUTH, one) for one in (ours, LABELS))
     assert gain == pytest.approx(right - wrong)
-    nearer, nearer_error = fraction_gain(truth, p, theirs, ALPHA)
+    parts = [np.column_stack([one, np.ones(one.size)]) for one in (truth, p, theirs)]
+    nearer, nearer_error = fraction_gain(*parts, ALPHA)
     drawn = []
     for _ in range(300):
         rows = rng.integers(0, TRUTH.size, TRUTH.size)
         accuracy = accuracy_gain(TRUTH[rows], ours[rows], LABELS[rows])[0]
-        drawn.append((accuracy, fraction_gain(truth[rows], p[rows], theirs[rows], ALPHA[rows])[0]))
+        drawn.append((accuracy, fraction_gain(*(one[rows] for one in parts), ALPHA[rows])[0]))
     # 300 resamples know a standard deviation to 4 %.
     assert error == pytest.approx(np.std(drawn, axis=0)[0], rel=0.2)
     assert nearer_error == pytest.approx(np.std(drawn, axis=0)[1], rel=0.2)
     assert nearer == pytest.approx(np.mean(drawn, axis=0)[1], abs=3 * nearer_error)
     assert np.isnan(accuracy_gain(np.ones(5, int), np.ones(5, int), np.zeros(5, int))[0])  # without a class
-    assert fraction_gain(np.ones(9), np.zeros(9), np.zeros(9), np.arange(9.0)) == (0, 0)
+    wrong = np.column_stack([np.zeros(9), np.ones(9)])
+    assert fraction_gain(np.ones((9, 2)), wrong, wrong, np.arange(9.0)) == (0, 0)
+
+
+def test_the_error_of_the_gain_of_a_ratio_is_the_scatter_of_resampled_galaxies():
+    """Of the galaxies to which a question applies, by the truth and by both sets."""
+    rng = np.random.default_rng(8)
+    applies, n = 0.3 + 0.5 * (np.median(ALPHA) < ALPHA), ALPHA.size
+    true = rng.random(n) < applies
+    truth = np.column_stack([true & (TRUTH == 1), true]).astype(float)
+    ours, theirs = (np.clip(truth * (1 - 2 * noise) + rng.uniform(0, 2 * noise, (n, 2)), 0, 1) for noise in (0.05, 0.2))
+    ours[:, 0], theirs[:, 0] = np.minimum(*ours.T), np.minimum(*theirs.T)
+    gain, error = fraction_gain(truth, ours, theirs, ALPHA)
+    drawn = [
+        fraction_gain(*(one[rows] for one in (truth, ours, theirs, ALPHA)))[0]
+        for rows in (rng.integers(0, n, n) for _ in range(300))
+    ]
+    assert error == pytest.approx(np.std(drawn), rel=0.2)
+    assert gain == pytest.approx(np.mean(drawn), abs=3 * error)

@@ -12,9 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from truemorph.findings import Finding
-from truemorph.questions import SMOOTH_OR_DISK
-from truemorph.report.changes import AFTER, CHANGE, changes
-from truemorph.report.gallery import choose, jpeg_source
+from truemorph.report.gallery import AFTER, CHANGE, changed_to, choose, jpeg_source
 from truemorph.report.page import (
     Illustration,
     Light,
@@ -82,9 +80,9 @@ def test_pictures_keep_to_their_budget():
     assert Image.open(io.BytesIO(base64.b64decode(small.split(",")[1]))).size[0] < 250
 
 
-def test_changes_and_whom_to_show():
-    label, after = np.array([0, 0, 1, 1, 0]), np.array([0.9, 0.2, 0.1, np.nan, 0.6])
-    assert changes(label, after, SMOOTH_OR_DISK) == ["smooth to disk", "", "disk to smooth", "", "smooth to disk"]
-    frame = pl.DataFrame({"object_id": list("abcde"), AFTER: after, CHANGE: changes(label, after, SMOOTH_OR_DISK)})
-    assert choose(frame, 10)["object_id"].to_list() == ["a", "c", "e"]  # surest first
+def test_the_surest_changes_are_shown_first():
+    there, back = changed_to("smooth", "disk"), changed_to("disk", "smooth")
+    changes, after = [there, "", back, "", there], [0.91, 0.8, 0.9, 0.0, 0.6]
+    frame = pl.DataFrame({"object_id": list("abcde"), AFTER: after, CHANGE: changes})
+    assert choose(frame, 10)["object_id"].to_list() == ["a", "c", "e"]
     assert choose(frame, 2)["object_id"].to_list() == ["a", "e"]

@@ -13,7 +13,6 @@ from truemorph.bias.estimate import Estimate
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.population import PopulationFractions
-from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import path_labels, path_observations
 from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.commands.prepare import prepare_catalogue
@@ -23,9 +22,8 @@ from truemorph.config import training_config
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.questions import Asked, columns_of, heads_of, read_tree
-from truemorph.report.answer_changes import changed_answers
-from truemorph.report.answers import answers_to
-from truemorph.report.changes import PICTURE
+from truemorph.report.gallery import PICTURE, changed_galaxies
+from truemorph.report.gather import gather
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, read_table, write_table
 
@@ -62,11 +60,11 @@ def test_the_page_quotes_the_fractions_that_it_is_given(galaxies):
     page = (galaxies / "page.html").read_text(encoding="utf-8")
     one = given["bar fraction"]
     for b in range(4):
-        assert f"{one.fraction[b]:.3f}" in page
-        assert f"{one.low[b]:.3f} to {one.high[b]:.3f}" in page
+        assert all(f"<td>{values[b]:.3f}</td>" in page for values in (one.fraction, one.stderr, one.low, one.high))
         assert f"{given.gold_counts[b]}" in page
-    assert f"{100 * one.total[1]:.0f} %" in found.content["answer"]
-    assert found.content["questions"][0] == given.to_dict()
+    assert f"{one.total[1]:.3f}" in found.content["answer"]
+    told = found.content["questions"][0]["transition"]["fractions"]
+    assert {name: told[name] for name in given.to_dict()} == given.to_dict()
     assert (galaxies / "page_files" / "report.json").is_file()
     assert {path.suffix for path in (galaxies / "page_files" / "figures").iterdir()} == {".pdf", ".png", ".ecsv"}
 
@@ -74,7 +72,7 @@ def test_the_page_quotes_the_fractions_that_it_is_given(galaxies):
 def test_the_page_has_all_findings_of_an_estimate(galaxies):
     rejected = Finding("family-rejected", "caution", "Votes differ from T(α).", "Give observables.")
     estimate = replace(Estimate.read(galaxies / "bar.json"), findings=(rejected,))
-    assert codes(write_report(estimate, out=galaxies / "rejected.html")) == ["family-rejected"]
+    assert "family-rejected" in codes(write_report(estimate, out=galaxies / "rejected.html"))
 
 
 def test_several_questions_begin_with_one_table_and_a_catalogue_shows_who_was_asked(galaxies):
@@ -82,7 +80,6 @@ def test_several_questions_begin_with_one_table_and_a_catalogue_shows_who_was_as
     options = ReportOptions(catalogue=galaxies / "cat.parquet")
     found = write_report(*(galaxies / f"{name}.json" for name in names), out=galaxies / "two.html", options=options)
     assert [one["question"] for one in found.content["questions"]] == list(names)
-    assert len(found.to_table()) == 2
     page = (galaxies / "two.html").read_text(encoding="utf-8")
     frame = pl.read_parquet(galaxies / "cat.parquet").sort("alpha")
     lowest = frame.head(round(frame.height / 5))["label_bar"].is_in(["bar", "no bar"]).mean()
@@ -110,9 +107,11 @@ def test_labels_of_others_are_shown_in_the_bins_of_the_estimate(galaxies):
     b = np.digitize(alpha, given.edges[1:-1])
     soft = [np.sum((p["disk"] * p["bar"])[b == k]) / np.sum(p["disk"][b == k]) for k in range(4)]
     hard = [np.mean(p["bar"][(b == k) & (p["disk"] > 0.5)] > 0.5) for k in range(4)]
-    shown = found.content["other_labels"]["bar"]["bar fraction"]
+    shown = read_table(galaxies / "others_files" / "figures" / "fractions_bar.ecsv").frame
     np.testing.assert_allclose(shown["zoobot, fractions"], soft, rtol=1e-6)
     np.testing.assert_allclose(shown["zoobot"], hard, atol=0.02)  # ties at p(disk) = 1/2
+    rows = {row["labels"]: row for row in found.content["fractions"]}
+    assert rows["zoobot, fractions"]["lowest"] == pytest.approx(soft[0])
     one = given["bar fraction"]
     assert all(f"{value:.3f} ({value - one.fraction[k]:+.3f})" in page for k, value in enumerate(soft))
     with pytest.raises(InputError):
@@ -121,7 +120,8 @@ def test_labels_of_others_are_shown_in_the_bins_of_the_estimate(galaxies):
         galaxies / "cat.parquet", question="bar", gold="applies: kind >= 1; bar: kind = 2", by="votes_smooth_disk,alpha"
     )
     again = write_report(by_two, out=galaxies / "two_columns.html", options=options)
-    assert len(again.content["other_labels"]["bar"]["bar fraction"]["zoobot"]) == by_two.fractions.counts.size
+    drawn = read_table(galaxies / "two_columns_files" / "figures" / "fractions_bar.ecsv").frame
+    assert drawn["zoobot"].len() == len(again.content["questions"][0]["bins"]) == by_two.fractions.counts.size
 
 
 def test_fractions_are_read_as_they_were_written(galaxies):
@@ -131,7 +131,7 @@ def test_fractions_are_read_as_they_were_written(galaxies):
     assert again.draws(5).shape == (5, 4, 3)
 
 
-def test_questions_and_runs_are_not_mixed_and_other_files_are_refused(galaxies, tmp_path):
+def test_other_files_are_refused(galaxies, tmp_path):
     with pytest.raises(InputError):
         write_report(galaxies / "bar.json", tmp_path / "model", out=tmp_path / "page.html")
     with pytest.raises(InputError):
@@ -155,7 +155,7 @@ def test_galaxies_whose_answer_changes_follow_from_the_estimate_and_their_votes(
     prior = fractions.fractions[np.digitize(alpha, fractions.edges[1:-1])]
     p = posterior(prior, path_observations(frame, transition, "here"), alpha, transition)
     changed = p.argmax(axis=1) != path_labels(frame, transition.asked, "here")
-    assert 0 < changed.sum() == found.content["changed"]["bar"] < frame.height
+    assert 0 < changed.sum() == found.content["questions"][0]["changed"] < frame.height
     listed = read_table(galaxies / "changes_files" / "changed_bar.ecsv").frame
     assert sorted(listed["object_id"]) == sorted(frame["object_id"].cast(pl.String).filter(pl.Series(changed)))
     of = dict(zip(frame["object_id"].cast(pl.String), p, strict=True))
@@ -211,8 +211,12 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
     rows = {(row["fraction"], row["labels"]): row for row in found.content["fractions"]}
     index = np.digitize(frame["alpha"].to_numpy(), estimates["bar"].fractions.edges[1:-1])
     shares = {("bar fraction", "model 1"): of_naive.select("p_bar", "p_no_bar")}
-    shares["bar fraction", "model 2"] = labels.select("p_bar", "p_no_bar")
-    shares["spiral arms fraction", "model 2"] = labels.select("p_spiral_arms", "p_no_spiral_arms")
+    # Of the network through T those given the votes.
+    for head, answers in zip(both.heads, (["bar", "no bar"], ["spiral arms", "no spiral arms"]), strict=True):
+        p, through = labels.select(columns_of("p", head.columns)).to_numpy(), estimates[head.question].transition
+        after = posterior(p, path_observations(frame, through, "here"), frame["alpha"].to_numpy(), through)
+        chosen = after[:, [head.classes.index(answer) for answer in answers]]
+        shares[f"{answers[0]} fraction", "model 2"] = pl.DataFrame(chosen, schema=answers)
     for key, p in shares.items():
         sums = np.array([p.to_numpy()[index == b].sum(axis=0) for b in range(4)])
         by_bin = sums[:, 0] / sums.sum(axis=1)
@@ -226,7 +230,7 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
     transition = estimates["bar"].transition
     after = posterior(p, path_observations(frame, transition, "here"), frame["alpha"].to_numpy(), transition)
     changed = after.argmax(axis=1) != path_labels(frame, transition.asked, "here")
-    assert found.content["changed"]["bar"] == changed.sum()
+    assert found.content["questions"][0]["changed"] == changed.sum()
     problems = {(one["code"], one["severity"]) for one in found.content["findings"]}
     assert ("labels-not-predicted", "problem") in problems  # random probabilities do not predict the votes
     assert not any(code == "labels-treated-as-correct" for code, _ in problems)
@@ -237,14 +241,14 @@ def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
 def test_a_pictures_p_of_a_merged_answer_is_the_sum_of_what_was_merged(galaxies):
     estimate = Estimate.read(galaxies / "bar.json")
     model, labels = network(galaxies, "merged", [estimate.transition.asked], [estimate.to_dict()], 6)
-    rows = labels.with_columns(pl.col("object_id").cast(pl.String))
-    catalogue, transition = read_catalogue(galaxies / "cat.parquet"), estimate.transition
+    transition = estimate.transition
     p, ratios = labels.select("p_bar", "p_no_bar").to_numpy(), []
     for groups in ([[1], [2]], [[1, 2]]):  # bars; all answers merged into one
         merged = replace(transition, asked=transition.asked.merged(groups))
         one = replace(estimate, fit=replace(estimate.fit, transition=merged))
-        answers = answers_to(one, catalogue, {"merged": model}, {"merged": rows}, ReportOptions(maps=0), [])
-        ratios.append(changed_answers(answers, 0).frame[PICTURE].to_numpy())
+        options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "merged.parquet"], maps=0)
+        (evidence,) = gather([model, one], options, galaxies)
+        ratios.append(changed_galaxies(evidence, 0).frame[PICTURE].to_numpy())
     np.testing.assert_allclose(ratios[0], p[:, 0] / p.sum(axis=1))
     np.testing.assert_allclose(ratios[1], 1.0)
 
@@ -286,7 +290,6 @@ def test_a_naive_network_that_says_nearly_always_the_same_is_named(galaxies):
         (("bar.json", "bar.json"), {}),  # one question twice
         (("bar.json",), {"gold": ["nothing: alpha > 3"]}),  # of no question
         (("bar.json",), {"better": "no folder"}),
-        (("bar.json",), {"also": ["Hart=votes_bar_bar"]}),
     ],
 )
 def test_what_does_not_go_together_is_refused(given, options, galaxies, tmp_path):

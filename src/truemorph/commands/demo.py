@@ -33,11 +33,9 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_file, write_json
 from truemorph.progress import tell
-from truemorph.questions import SMOOTH_OR_DISK, slug
-from truemorph.report.changes import AFTER, CHANGE, changes
-from truemorph.report.gallery import choose
+from truemorph.questions import slug
+from truemorph.report.gallery import AFTER, CHANGE, choose
 from truemorph.report.options import ReportOptions
-from truemorph.report.questions import report_questions
 from truemorph.report.writing import make_report
 from truemorph.results import PlainResult, text_table
 from truemorph.simulate.annotate import vote_fractions
@@ -195,10 +193,7 @@ def run_demo(
         better=out / "better",
         seed=seed,
     )
-    after = everything["posterior_disk"].cast(pl.Float64).fill_null(float("nan"))
-    changed = pl.Series(CHANGE, changes(everything["label"].to_numpy(), after.to_numpy(), SMOOTH_OR_DISK))
-    ids = choose(everything.with_columns(changed, after.alias(AFTER)), shown.galaxies)["object_id"]
-    _better_images(out, simulate_galaxies(galaxies, seed, confounded=False), seed, ids)
+    _better_images(out, simulate_galaxies(galaxies, seed, confounded=False), seed, shown.galaxies)
     title = "truemorph demo: simulated galaxies of known truth"
     make_report(
         [out / "naive", out / "debiased", out / _CURVE], out / "report.html", shown, title=title, context=(_SIMULATED,)
@@ -235,15 +230,10 @@ def _demo_of_question(question: str, out: Path, galaxies: int, settings: dict[st
     tell("demo: report")
     labels = [out / f"labels_{name}.parquet" for name in _MODELS]
     shown = ReportOptions(catalogue=path, labels=labels, better=out / "better", seed=seed)
-    after = pl.read_parquet(labels[-1])
-    before, label = (after[f"{name}_{slug(question)}"] for name in ("observed_label", "posterior_label"))
-    posteriors = pl.max_horizontal(pl.selectors.starts_with("posterior_") - pl.selectors.string())
-    changed = (before != label).cast(pl.String).replace("false", "").alias(CHANGE)
-    after = after.with_columns(posteriors.alias(AFTER), changed)
-    _better_images(out, population, seed, choose(after, shown.galaxies, pl.col(AFTER))["object_id"])
+    _better_images(out, population, seed, shown.galaxies, f"_{slug(question)}")
     title = f"truemorph demo: {question}s of simulated galaxies"
     sources = [*(out / name for name in _MODELS), estimate]
-    report = report_questions(sources, out / "report.html", shown, title=title, context=(_SIMULATED_SURVEY,))
+    report = make_report(sources, out / "report.html", shown, title=title, context=(_SIMULATED_SURVEY,))
     summary = {"fractions": report.content["fractions"], "question": question, "galaxies": galaxies, "seed": seed}
     summary["findings"] = [finding.to_dict() for finding in report.findings]
     write_json(out / "summary.json", summary)
@@ -272,8 +262,15 @@ def _train(name: str, out: Path, settings: dict[str, Any], question: str | None)
     label_galaxies(out / name, out / _CATALOGUE, out / f"labels_{name}.parquet")
 
 
-def _better_images(out: Path, population: pl.DataFrame, seed: int, ids: pl.Series) -> None:
+def _better_images(out: Path, population: pl.DataFrame, seed: int, most: int, of: str = "") -> None:
     """Draw galaxies that the report shows again, as a telescope without an atmosphere would see them."""
+    labels = pl.read_parquet(out / f"labels_{_MODELS[-1]}.parquet")
+    changed = labels[f"observed_label{of}"] != labels[f"posterior_label{of}"]
+    kinds = pl.selectors.starts_with("posterior_") & ~pl.selectors.starts_with("posterior_label")
+    labels = labels.with_columns(
+        pl.max_horizontal(kinds).alias(AFTER), changed.cast(pl.String).replace("false", "").alias(CHANGE)
+    )
+    ids = choose(labels, most)["object_id"]
     shutil.rmtree(out / "better", ignore_errors=True)
     chosen = population.filter(pl.col("object_id").cast(pl.String).is_in(ids.cast(pl.String).implode()))
     sharp = at_resolution(chosen, np.maximum(chosen["alpha"].to_numpy(), _SHARP))

@@ -1,4 +1,4 @@
-"""The galaxies of a report with all their label sets, and what is measured of them."""
+"""What a report shows of one question: label sets of the galaxies that it measures, and what is measured of them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph.bias.binning import proportion_error
+from truemorph.bias.binning import Bins, proportion_error
+from truemorph.bias.curves.families import transition_from_dict
+from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import DISK, Transition
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.likelihood import observed_log_probabilities
+from truemorph.bias.likelihood import observables_of, observed_log_probabilities, posterior
 from truemorph.bias.metrics.label_bias import BiasResult
-from truemorph.catalogs.catalogue import classes_of
-from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
+from truemorph.bias.population import PopulationFractions, QuotedFraction
+from truemorph.catalogs.label_sets import FIFTHS, LabelSet
+from truemorph.catalogs.paths import path_observations, votes_at_gates
+from truemorph.catalogs.selected import sample_weights
 from truemorph.classifiers.classifier import Classifier
 from truemorph.findings import Finding
-from truemorph.questions import fraction_names
-from truemorph.report.measures import BiasTree, rows_in_bins, table_one
+from truemorph.questions import Asked, Head, Quantity, fraction_names
+from truemorph.report.measures import BiasTree, bins_of, table_one
 from truemorph.report.options import ReportOptions
-from truemorph.tables import CatalogTable
+from truemorph.tables import CatalogTable, numeric_columns
 
 OBSERVED = "observed labels"
 TRUTH = "truth"
@@ -42,25 +47,47 @@ def argument(alpha: np.ndarray, observables: np.ndarray, along: bool = False) ->
     return np.column_stack([alpha, others])
 
 
+def given_labels(
+    p: np.ndarray, frame: pl.DataFrame, transition: Transition, names: Sequence[str], source: str, gates: bool = False
+) -> np.ndarray:
+    """p(class | observed labels, α) from p(class) without them, shape (N, K); NaN where an observable is unknown.
+
+    The observed labels are what T is of: labels, or votes; if `gates`, only the votes that decide who is asked.
+    `names` are the columns on which T depends beside α.
+    """
+    values = numeric_columns(frame, names, source)
+    usable = np.isfinite(p).all(axis=1) & np.isfinite(values).all(axis=1)
+    known, out = frame.filter(pl.Series(usable)), np.full(p.shape, np.nan)
+    if isinstance(transition, TreeTransition):
+        seen = path_observations(known, transition, source)
+        if gates:
+            seen[:, transition.asked.parts[-1]] = 0
+    else:
+        seen = known["label"].to_numpy()
+    more = values[usable] if names else None
+    out[usable] = posterior(p[usable], seen, known["alpha"].to_numpy(), transition, observables=more)
+    return out
+
+
 @dataclass(frozen=True)
 class Model:
-    """A model in the report, with its class probabilities of the N galaxies that are measured."""
+    """A model's answer to a question: class probabilities of N galaxies."""
 
     name: str
     classifier: Classifier
-    p: np.ndarray  # (N,), of the second class, from the image or features
-    after: np.ndarray  # (N,), given the observed label too
+    head: Head
+    curve: Mapping[str, Any]  # T(α) that it was trained through, in the format of a fit file
+    p: np.ndarray  # (N, K), from the image or features; NaN where it was trained on the label
+    after: np.ndarray  # (N, K), given the observed labels too; NaN where these are not known
     observables: np.ndarray  # (N, J), what T depends on beside α
+    classes: tuple[str, ...]  # (A,), whose fractions the report counts
+    answers: np.ndarray  # (K,): which of these each class of the model is
+    counted: str  # the one that is named first
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of its classes."""
-        return self.classifier.classes
-
-    @property
+    @cached_property
     def transition(self) -> Transition:
         """T(α) that it was trained through."""
-        return self.classifier.transition
+        return transition_from_dict(dict(self.curve))
 
     @cached_property
     def naive(self) -> bool:
@@ -73,66 +100,81 @@ class Model:
     @property
     def probabilities(self) -> LabelSet:
         """Class probabilities from images or features alone."""
-        return LabelSet.of_two(f"{self.name}: p({self.classes[1]})", "probabilities", self.p, self.classes, self.name)
+        return self._labels(f"p({self.counted})", "probabilities", self.p)
 
     @property
     def labels(self) -> LabelSet:
         """The more probable classes."""
-        hard = np.where(self.probabilities.known, self.probabilities.labels, np.nan)
-        return LabelSet.of_two(f"{self.name}: labels", "labels", hard, self.classes, self.name)
+        hard = np.eye(self.p.shape[1])[np.nan_to_num(self.p).argmax(axis=1)]
+        return self._labels("labels", "labels", np.where(np.isfinite(self.p), hard, np.nan))
 
     @property
     def posterior(self) -> LabelSet | None:
         """Class probabilities given the observed labels too; None if the model is naive, or no galaxy has any."""
         if self.naive or not np.isfinite(self.after).any():
             return None
-        return LabelSet.of_two(f"{self.name}: posterior", "posterior", self.after, self.classes, self.name)
+        return self._labels("posterior", "posterior", self.after)
 
     @property
     def best(self) -> LabelSet:
         """The posterior if there is one, otherwise the probabilities."""
         return self.posterior or self.probabilities
 
+    @property
+    def explained(self) -> np.ndarray:
+        """Numbers of its classes that are the one that is named first, or were merged in it."""
+        return np.flatnonzero(self.answers == self.classes.index(self.counted))
+
     def of(self, rows: np.ndarray) -> Model:
         """The model, with the probabilities of some galaxies only."""
         return replace(self, p=self.p[rows], after=self.after[rows], observables=self.observables[rows])
 
-    def observed_probability(self, alpha: np.ndarray) -> np.ndarray:
-        """p(ỹ = the second class | x, α) (eq. 3), shape (N,): testable without gold labels."""
-        with np.errstate(divide="ignore"):
-            log_p = np.log(self.probabilities.probabilities)
-            log_observed = observed_log_probabilities(log_p, argument(alpha, self.observables), self.transition)
-        return np.exp(log_observed)[:, DISK]
-
-
-@dataclass(frozen=True)
-class ShownEstimate:
-    """The estimate of T(α) and of class fractions that a report shows, and where it is from."""
-
-    estimate: Estimate
-    origin: str  # in words, such as "fit.json"
-    posterior: LabelSet | None = None  # given label and α, of the galaxies that are measured; of an estimate alone
+    def _labels(self, what: str, kind: Any, p: np.ndarray) -> LabelSet:
+        of_classes = p @ np.eye(len(self.classes))[self.answers]
+        return LabelSet(f"{self.name}: {what}", kind, of_classes, self.classes, self.name)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The galaxies that a report measures, and all their label sets."""
+    """The galaxies that a report measures, and all their label sets for one question.
 
+    Label sets are of all N galaxies of the catalogue that the question's estimate selects. Without a catalogue there is
+    only the estimate.
+    """
+
+    question: str | None  # None: the labels 0 and 1 of the catalogue
+    classes: tuple[str, ...]  # (A,), whose fractions are counted
+    quantity: Quantity  # that is named first, such as the disk fraction
     catalogue: CatalogTable
-    frame: pl.DataFrame  # rows that are measured
-    models: Sequence[Model]
-    columns: Sequence[LabelSet]  # other labels in columns of the catalogue (option `also`)
-    truths: Mapping[str, LabelSet]  # gold labels by their definition
+    everything: pl.DataFrame  # all N galaxies, with ids as text
+    rows: np.ndarray  # (M,): numbers of those that are measured, which every model labels
+    which: str  # these, in words
+    observed: LabelSet
     options: ReportOptions
-    tree: BiasTree
-    shown: ShownEstimate | None
-    which: str  # which galaxies these are, in words: those that every model labels
-    # All galaxies of the catalogue, with ids as text. Columns whose names begin with `OURS` have what each model says,
-    # gold labels (the gallery shows both under the rest of the name), and how the label of each galaxy changes.
-    everything: pl.DataFrame
+    tree: BiasTree  # of the galaxies that are measured
+    models: Sequence[Model] = ()
+    others: Sequence[LabelSet] = ()  # of other groups
+    truths: Mapping[str, LabelSet] = field(default_factory=dict)  # gold labels by their definition
+    asked: Asked | None = None  # the question as the estimate asks it
+    known: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))  # (N,): class of T by gold labels, or -1
+    estimate: Estimate | None = None
+    origin: str = ""  # of the estimate, in words, such as "fit.json"
+    after: LabelSet | None = None  # what the report says of each galaxy, in classes of T
+    before: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))  # (N,): observed, of the same classes
+    names: Sequence[str] = ()  # of all models of the page
     left_out: Mapping[str, int] = field(default_factory=dict)  # by model: galaxies to measure without a label of it
-    findings: Sequence[Finding] = ()  # about gold labels
+    findings: Sequence[Finding] = ()  # about gold labels and the galaxies
     of_estimate: Sequence[Finding] = ()  # why there is no estimate, or none with gold labels, or one of other galaxies
+
+    @property
+    def has_galaxies(self) -> bool:
+        """Whether there is a catalogue."""
+        return self.everything.height > 0
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The galaxies that are measured."""
+        return self.everything[self.rows]
 
     @property
     def path(self) -> Path:
@@ -140,44 +182,77 @@ class Evidence:
         return Path(self.catalogue.path or "catalogue")
 
     @property
-    def classes(self) -> tuple[str, str]:
-        """Names of labels 0 and 1."""
-        return classes_of(self.catalogue)
+    def title(self) -> str:
+        """What the question is called on the page."""
+        return self.question or f"{self.classes[0]} or {self.classes[1]}"
 
     @property
-    def quantity(self) -> str:
-        """Which fraction is measured, such as "disk fraction"."""
-        return f"{self.classes[1]} fraction"
+    def answer(self) -> str:
+        """The class that is named first, such as disk."""
+        return self.classes[int(np.argmax(self.quantity.numerator))]
+
+    @property
+    def other(self) -> str:
+        """What galaxies are that do not have this answer."""
+        rest = [name for name, part in zip(self.classes, self.of_question, strict=True) if part and name != self.answer]
+        return rest[0] if len(rest) == 1 else f"not {self.answer}"
+
+    @property
+    def of_question(self) -> tuple[float, ...]:
+        """Weights of the classes to which the question applies."""
+        return self.quantity.denominator or (1.0,) * len(self.classes)
 
     @property
     def fraction_column(self) -> str:
-        """Name of this fraction in tables, such as disk_fraction."""
-        return next(iter(fraction_names(self.classes)))
+        """Name of the quantity in tables, such as disk_fraction."""
+        return next(iter(fraction_names((self.other, self.answer))))
 
     @property
     def alpha(self) -> np.ndarray:
-        """Resolution, shape (N,)."""
-        return self.tree.alpha
+        """Resolution of the galaxies that are measured, shape (M,)."""
+        return self.frame["alpha"].to_numpy()
 
     @property
-    def estimate(self) -> Estimate | None:
-        """The estimate that the report shows."""
-        return None if self.shown is None else self.shown.estimate
+    def fractions(self) -> PopulationFractions | None:
+        """Fractions of the estimate that the report shows."""
+        return None if self.estimate is None else self.estimate.fractions
+
+    @property
+    def quoted(self) -> QuotedFraction | None:
+        """What the estimate says of the quantity."""
+        return None if self.fractions is None else next(iter(self.fractions.ratios.values()))
 
     @property
     def from_gold(self) -> bool:
         """Whether the estimate's class fractions are those of gold labels."""
-        return self.estimate is not None and self.estimate.fractions.method == "gold"
+        return self.fractions is not None and self.fractions.method == "gold"
 
-    @cached_property
-    def observed(self) -> LabelSet:
-        """The observed labels."""
-        return LabelSet.of_two(OBSERVED, "observed", self.frame["label"].to_numpy().astype(np.float64), self.classes)
+    @property
+    def total(self) -> tuple[float, float, float] | None:
+        """The quantity of all galaxies of the estimate, and its range."""
+        if self.estimate is None or self.quoted is None:
+            return None
+        if self.question is not None:
+            _, value, _, low, high, *_ = self.quoted.total
+            return value, low, high
+        curve = self.estimate.curve
+        return float(curve.class_fractions[DISK]), *curve.fraction_range[curve.classes[DISK]]
 
     @property
     def truth(self) -> LabelSet | None:
         """Gold labels by the first definition."""
         return next(iter(self.truths.values()), None)
+
+    @property
+    def beside(self) -> dict[str, LabelSet]:
+        """What stands beside the estimate, by its name: models, other groups, and gold labels that are not in it."""
+        gold = [one for one in self.truths.values() if one.name == TRUTH or not self.from_gold]
+        return {model.name: model.best for model in self.models} | {one.name: one for one in (*self.others, *gold)}
+
+    @property
+    def gold_name(self) -> str:
+        """What gold labels are called: the truth, where galaxies are simulated."""
+        return TRUTH if any(one.name == TRUTH for one in self.truths.values()) else GOLD_LABELS
 
     @property
     def principal(self) -> Model | None:
@@ -191,18 +266,65 @@ class Evidence:
         return None if self.principal is None or self.principal.naive else self.principal
 
     @property
-    def corrected(self) -> LabelSet | None:
-        """What the report says of each galaxy: by the principal model, or by the estimate alone."""
-        if self.principal is not None:
-            return self.principal.best
-        return None if self.shown is None else self.shown.posterior
+    def judged(self) -> list[Model]:
+        """Models that are to correct something; naive ones too where there are no others."""
+        return [model for model in self.models if not model.naive] or list(self.models)
+
+    @cached_property
+    def changed(self) -> np.ndarray:
+        """Whether the report says another class than the observed labels, shape (N,)."""
+        if self.after is None:
+            return np.zeros(self.everything.height, dtype=bool)
+        return np.asarray(self.after.known & (self.after.labels != self.before))
+
+    @cached_property
+    def whole(self) -> list[LabelSet]:
+        """Every label set of all galaxies, with all classes that are counted, in the order of tables."""
+        own = [one for model in self.models for one in (model.labels, model.probabilities, model.posterior)]
+        if self.after is not None and not self.after.model and self.after.classes == self.classes:
+            own.append(self.after)
+        return [self.observed, *self.others, *(one for one in own if one is not None), *self.truths.values()]
 
     @cached_property
     def sets(self) -> list[LabelSet]:
-        """Every label set, in the order of tables."""
-        own = [one for model in self.models for one in (model.labels, model.probabilities, model.posterior)]
-        own.append(None if self.shown is None else self.shown.posterior)
-        return [self.observed, *self.columns, *(one for one in own if one is not None), *self.truths.values()]
+        """The same of the galaxies that are measured, as two classes: the answer that is named first, and others.
+
+        NaN where the question does not apply by the more probable class of a set.
+        """
+        return [self.view(one) for one in self.whole]
+
+    def view(self, one: LabelSet) -> LabelSet:
+        """A label set of the galaxies that are measured, as one of `sets`."""
+        with np.errstate(invalid="ignore"):
+            p = np.where(self.parts(one)[:, 1] > 0.5, self.given(one), np.nan)
+        return LabelSet.of_two(one.name, one.kind, p, (self.other, self.answer), one.model)
+
+    def parts(self, one: LabelSet) -> np.ndarray:
+        """Numerator and denominator of the quantity, of a label set of the galaxies that are measured, shape (M, 2)."""
+        return np.asarray(one.probabilities[self.rows] @ np.column_stack([self.quantity.numerator, self.of_question]))
+
+    def given(self, one: LabelSet) -> np.ndarray:
+        """p(answer | the question applies) by a label set, shape (M,), NaN where it can't apply."""
+        above, below = self.parts(one).T
+        return np.divide(above, below, out=np.full(above.size, np.nan), where=below > 0)
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """Weight of each measured galaxy in the bins of fractions, and last in all of them, shape (B + 1, M)."""
+        bins = bins_of(self.fractions, self.frame, str(self.path))
+        weights = sample_weights(self.frame, "balance", str(self.path))
+        weighted = bins if weights is None else bins * weights
+        return np.concatenate([weighted, np.max(weighted, axis=0, keepdims=True)]).astype(float)
+
+    def in_bins(self, one: LabelSet) -> tuple[np.ndarray, np.ndarray]:
+        """The quantity by a label set in each bin, and last of all galaxies, and binomial errors, shape (B + 1,)."""
+        parts = self.parts(one)
+        known = np.isfinite(parts).all(axis=1)
+        weights, (above, below) = self.inside[:, known], parts[known].T
+        with np.errstate(invalid="ignore", divide="ignore"):  # bins without such galaxies
+            total = weights @ below
+            value = weights @ above / total
+            return value, proportion_error(value, total**2 / (weights**2 @ below**2))
 
     @cached_property
     def bias(self) -> dict[str, BiasResult | None]:
@@ -212,72 +334,84 @@ class Evidence:
     @cached_property
     def table(self) -> pl.DataFrame:
         """Table 1 (see `table_one`)."""
-        return table_one(self.sets, self.alpha, self.bias, self.truths)
+        parts = {one.name: self.parts(one) for one in self.whole}
+        truths = {definition: self.view(truth) for definition, truth in self.truths.items()}
+        return table_one(self.sets, self.alpha, self.bias, truths, parts=parts)
 
     def row(self, one: LabelSet) -> dict[str, float]:
         """Row of Table 1 of a label set."""
         return self.table.row(by_predicate=pl.col("labels") == one.name, named=True)
 
     @property
-    def gold_name(self) -> str:
-        """What gold labels are called: the truth, where galaxies are simulated."""
-        return TRUTH if any(one.name == TRUTH for one in self.truths.values()) else GOLD_LABELS
-
-    @property
     def by(self) -> str:
-        """The column in whose bins fractions are shown: that of the estimate, or α."""
-        return "alpha" if self.estimate is None else self.estimate.fractions.by
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of the estimate's bins, where its column has text."""
-        return () if self.estimate is None else self.estimate.fractions.groups
-
-    @property
-    def bins(self) -> int | np.ndarray:
-        """Edges of the estimate's bins, or a number of bins."""
-        return FIFTHS if self.estimate is None else self.estimate.fractions.edges
-
-    def fractions_of(self, sets: Sequence[LabelSet]) -> pl.DataFrame:
-        """Fractions of the galaxies that are measured, in the bins of the estimate (see `fractions_by`)."""
-        if self.groups:
-            assert self.estimate is not None
-            column = np.full(self.alpha.size, np.nan)
-            for number, rows in enumerate(rows_in_bins(self.estimate.fractions, self.frame, str(self.path))):
-                column[rows] = self.estimate.fractions.middles[number]
-        else:
-            column = self.alpha if self.by == "alpha" else self.frame[self.by].cast(pl.Float64).to_numpy()
-        return fractions_by(column, sets, self.bins)
+        """The columns in whose bins fractions are shown: those of the estimate, or α."""
+        return "alpha" if self.fractions is None else self.fractions.by
 
     @cached_property
     def correction(self) -> pl.DataFrame:
-        """Fractions in bins of α, or of the column of the estimate: what the page's first figure and table show.
+        """The quantity in bins of the estimate, or fifths of α: what the first figure and table show.
 
-        `low`, `high`, `mean` (of the column), `galaxies`; `labelled`, `labelled_stderr`; `corrected`, `stderr`,
-        `lowest`, `highest`; `gold`, `gold_stderr`; `model`. Corrected fractions, their error and their range are those
-        of the estimate, of its galaxies. The model's are means over the galaxies that are measured; they have no error,
+        `bin` (its name), `low`, `high`, `mean` (of the column), `galaxies`; `labelled`, `labelled_stderr`; `corrected`,
+        `stderr`, `lowest`, `highest`; `gold`, `gold_stderr`; `model`. What the estimate says is of its galaxies, gold
+        labels and models are of those that are measured. The model's are means of probabilities; they have no error,
         because that of training and calibration is not known. Null where there are none.
         """
-        names = ["low", "high", "mean", "galaxies"]
-        estimate, model = self.estimate, self.corrector
-        table = self.fractions_of([self.observed]).select(*names, labelled="fraction", labelled_stderr="stderr")
-        value = error = low = high = gold = gold_error = by_model = np.full(table.height, np.nan)
-        if estimate is not None:
-            own = estimate.fractions
-            value, error, low, high = (one[:, DISK] for one in (own.fractions, own.stderr, own.low, own.high))
-            if model is None:
-                labelled = own.labelled[:, DISK]
-                columns = own.edges[:-1], own.edges[1:], own.middles, own.counts, labelled
-                stderr = proportion_error(labelled, own.counts)
-                table = pl.DataFrame(dict(zip(table.columns, (*columns, stderr), strict=True)))
-        if self.from_gold:
-            gold, gold_error = value, error
+        own, quoted, columns = self.fractions, self.quoted, dict[str, Any]()
+        if own is None or quoted is None:
+            cut = Bins.cut(self.alpha, FIFTHS)
+            low, high, mean, galaxies = cut.edges[:-1], cut.edges[1:], cut.middles, np.bincount(cut.index)
+            labelled, error = (one[:-1] for one in self.in_bins(self.observed))
+            columns = {"bin": [f"{middle:.2f}" for middle in mean]}
+        else:
+            plane = own.edges.ndim == 3
+            low, high = (np.full(own.counts.size, np.nan) if plane else own.edges[k : k - 1 or None] for k in (0, 1))
+            mean, galaxies, labelled = np.full(low.size, np.nan) if plane else own.middles, own.counts, quoted.labelled
+            applies = 1.0 if own.applies is None else own.applies.labelled
+            error = proportion_error(labelled, galaxies * applies)
+            columns = {"bin": [own.bin_name(b) for b in range(own.counts.size)]}
+        columns |= {"low": low, "high": high, "mean": mean, "galaxies": galaxies}
+        columns |= {"labelled": labelled, "labelled_stderr": error}
+        nothing = np.full(len(galaxies), np.nan)
+        names = {"corrected": "fraction", "stderr": "stderr", "lowest": "low", "highest": "high"}
+        columns |= {name: nothing if quoted is None else getattr(quoted, of) for name, of in names.items()}
+        columns |= {"gold": nothing, "gold_stderr": nothing, "model": nothing}
+        if self.from_gold and self.gold_name != TRUTH:
+            columns |= {"gold": columns["corrected"], "gold_stderr": columns["stderr"]}
         elif self.truth is not None:
-            by_bin = self.fractions_of([self.truth])
-            gold = by_bin["fraction"].to_numpy()
-            gold_error = np.zeros(table.height) if self.truth.known.all() else by_bin["stderr"].to_numpy()
-        if model is not None:
-            by_model = self.fractions_of([model.best])["fraction"].to_numpy()
-        shown = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
-        shown |= {"gold": gold, "gold_stderr": gold_error, "model": by_model}
-        return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in shown.items())
+            columns["gold"], error = (one[:-1] for one in self.in_bins(self.truth))
+            columns["gold_stderr"] = nothing * 0 if self.view(self.truth).known.all() else error
+        if self.corrector is not None:
+            columns["model"] = self.in_bins(self.corrector.best)[0][:-1]
+        return pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
+
+    def voted(self) -> np.ndarray:
+        """What models predict through T: the observed label, or the fraction of votes for the answer, shape (M,)."""
+        if self.asked is None:
+            return self.given(self.observed)
+        counts = votes_at_gates(self.frame, self.asked, str(self.path)).columns[:, self.asked.parts[-1]]
+        total, shown = counts.sum(axis=1), self._shown_answers
+        return np.divide(counts[:, shown].sum(axis=1), total, out=np.full(total.size, np.nan), where=total > 0)
+
+    def predicted(self, model: Model) -> np.ndarray:
+        """The same as a model predicts it, shape (M,) (eq. 3): testable without gold labels.
+
+        Votes of galaxies are predicted with their votes at the gates, since these decide who is asked. NaN where T is
+        of labels along a tree, or says nothing.
+        """
+        transition, p = model.transition, model.p[self.rows]
+        at = argument(self.alpha, model.observables[self.rows])
+        if self.asked is None:
+            with np.errstate(divide="ignore"):
+                return np.exp(observed_log_probabilities(np.log(p), at, transition))[:, DISK]
+        if not isinstance(transition, TreeTransition) or transition.overdispersion is None:
+            return np.full(self.rows.size, np.nan)
+        names = observables_of(model.curve, transition)
+        p = given_labels(p, self.frame, transition, names, str(self.path), gates=True)
+        means = np.exp(np.asarray(transition.log_answers(at, votes=True)[-1]))
+        return np.asarray(np.sum(p * means[:, :, self._shown_answers].sum(axis=2), axis=1))
+
+    @property
+    def _shown_answers(self) -> np.ndarray:
+        """Whether an answer of the tree is the one that is named first, or was merged in it, bool of shape (A,)."""
+        assert self.asked is not None
+        return np.array(list(self.asked.numbers.values())) == self.asked.shown[0]

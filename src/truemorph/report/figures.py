@@ -10,13 +10,19 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
+from truemorph.bias.binning import Bins
+from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import DISK
 from truemorph.bias.estimate import Estimate
+from truemorph.bias.likelihood import observables_of
 from truemorph.bias.metrics.scores import calibration_error
+from truemorph.bias.plots import plot_fractions
 from truemorph.catalogs.columns import NAMED
-from truemorph.catalogs.label_sets import LabelSet, fractions_by
-from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text
-from truemorph.report.evidence import Evidence, argument
+from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
+from truemorph.catalogs.paths import path_labels
+from truemorph.plotting import ALPHA, BLACK, BLUE, CYCLE, GREEN, ORANGE, RED, SKY, plain_text
+from truemorph.questions import slug
+from truemorph.report.evidence import OBSERVED, TRUTH, Evidence, argument
 from truemorph.report.lights import FEWEST_OF_A_CLASS
 from truemorph.report.measures import halves_by
 from truemorph.report.page import Illustration
@@ -31,7 +37,7 @@ STYLE: dict[str, Style] = {
 _COLOURS = (BLUE, GREEN, "#CC79A7", SKY, ORANGE, "#F0E442")
 _MARKERS = "DPX*<>"
 _LINES = {"probabilities": "-", "labels": "-", "posterior": ":", "column": "-."}
-CALIBRATION_BINS = 10
+_CELLS = 10
 
 
 def styles_of(evidence: Evidence) -> dict[str, Style]:
@@ -45,11 +51,9 @@ def styles_of(evidence: Evidence) -> dict[str, Style]:
         evidence.truths.values(), cycle("ov^s"), cycle(("-", "--", ":", "-.")), strict=False
     ):
         styles[truth.name] = {**STYLE["truth"], "marker": marker, "ls": line}
-    others = [column.name for column in evidence.columns] + [
-        model.name for model in evidence.models if model.name != naive
-    ]
+    others = [column.name for column in evidence.others] + [name for name in evidence.names if name != naive]
     looks = {name: (colour, marker) for name, colour, marker in zip(others, cycle(_COLOURS), cycle(_MARKERS))}
-    for label_set in evidence.sets:
+    for label_set in evidence.whole:
         if label_set.kind in _LINES:
             colour, marker = looks.get(label_set.model or label_set.name, (RED, "^"))
             styles[label_set.name] = {"color": colour, "marker": marker, "ls": _LINES[label_set.kind]}
@@ -85,35 +89,36 @@ def new_panel(width: float = 4.6, height: float = 3.5) -> Any:
     return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
-def _draw_fractions(axes: Any, evidence: Evidence) -> None:
-    """Fraction against α, or the column of the estimate: observed, corrected with its range, and gold labels."""
-    table, styles = evidence.correction, styles_of(evidence)
-    x = table["mean"]
-    model = evidence.corrector
-    between = {"ls": "none"} if evidence.groups else {}  # no lines between groups
-    if table["corrected"].is_not_null().all():
-        area, width = (axes.vlines, 8) if evidence.groups else (axes.fill_between, 0)
-        area(x, table["lowest"], table["highest"], color=BLUE, alpha=0.18, lw=width, label="range")
-        look = {"color": BLUE, "marker": "D", "ms": 5, "lw": 2, **between}
-        axes.errorbar(x, table["corrected"], table["stderr"], label="corrected", **look)
-    others = {column.name: column for column in evidence.columns}
-    if model is not None:
-        look = styles[model.name] | {"ls": ":", "marker": "o", "mfc": "white"} | between
-        axes.plot(x, table["model"], ms=6, lw=1.5, label=f"{plain_text(model.name)}, mean p", **look)
+def _draw_fractions(axes: Any, evidence: Evidence) -> dict[str, np.ndarray]:
+    """Draw fractions by the estimate, models, other groups and gold labels; returns those that it has not."""
+    styles, table, own, drawn = styles_of(evidence), evidence.correction, evidence.fractions, dict[str, np.ndarray]()
+    if own is None:
+        axes.errorbar(table["mean"], table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed labels",
+                      **STYLE["observed"])  # fmt: skip
+        axes.set(xlabel=axis_label(evidence, "alpha"), ylabel=evidence.quantity.name, ylim=(0, 1.02))
+    else:
+        plot_fractions(own, axes, {})
+        axes.get_legend().remove()
+        if own.by in evidence.catalogue.frame.columns and not own.groups:
+            axes.set_xlabel(axis_label(evidence, own.by))
+    between = {"ls": "none"} if own is not None and own.groups else {}  # no lines between groups
     for other in evidence.models:
-        if other is not model:
-            others[other.name + (" (no correction)" if other.naive else "")] = other.probabilities
-    for name, one in others.items():
-        fraction = evidence.fractions_of([one])["fraction"]
-        axes.plot(x, fraction, ms=4, lw=1, label=plain_text(name), **styles[one.name] | between)
-    observed = STYLE["observed"] | between
-    axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed", **observed)
-    if table["gold"].is_not_null().all() and not evidence.from_gold:
-        truth = STYLE["truth"] | between
-        axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=evidence.gold_name, **truth)
-    axes.set(xlabel=axis_label(evidence, evidence.by), ylabel=evidence.quantity, ylim=(0, 1.02))
-    if evidence.groups:
-        axes.set_xticks(x, map(plain_text, evidence.groups))
+        best = other.best if other is evidence.corrector else other.probabilities
+        name = other.name + (" (no correction)" if other.naive else ", mean p")
+        drawn[name] = evidence.in_bins(best)[0][:-1]
+        look = styles[other.name] | ({"ls": ":", "mfc": "white"} if other is evidence.corrector else {}) | between
+        if own is None or own.edges.ndim == 1:
+            axes.plot(table["mean"], drawn[name], ms=6, lw=1.5, label=plain_text(name), **look)
+    for labels in evidence.others:
+        drawn[labels.name] = evidence.in_bins(labels)[0][:-1]
+        if own is None or own.edges.ndim == 1:
+            axes.plot(table["mean"], drawn[labels.name], ms=4, lw=1, label=plain_text(labels.name),
+                      **styles[labels.name] | between)  # fmt: skip
+    if table["gold"].is_not_null().all() and (evidence.gold_name == TRUTH or not evidence.from_gold):
+        look = STYLE["truth"] | between
+        gold = table["gold"], table["gold_stderr"]
+        axes.errorbar(table["mean"], *gold, ms=5, lw=1.2, label=evidence.gold_name, **look)
+    return drawn
 
 
 def legend_above(axes: Any) -> None:
@@ -122,31 +127,46 @@ def legend_above(axes: Any) -> None:
 
 
 def fractions(evidence: Evidence) -> Illustration:
-    """Figure 1: the fraction against α, or against the column of the estimate."""
-    table, model, estimate = evidence.correction, evidence.corrector, evidence.estimate
-    axes = new_panel(5.2, 3.9)
-    _draw_fractions(axes, evidence)
+    """The fractions against α, or against the column of the estimate; of models and others that is named first."""
+    axes, own, name = new_panel(5.2, 3.9), evidence.fractions, evidence.quantity.name
+    drawn = _draw_fractions(axes, evidence)
     legend_above(axes)
-    whose = evidence.which if model is not None or estimate is None else f"{estimate.curve.galaxies:,} galaxies"
-    by = "α" if evidence.by == "alpha" else in_words([evidence.by])
-    caption = f"{capital(evidence.quantity)} of {whose} in bins of {by}. "
-    if estimate is not None:
-        how = "from gold labels" if evidence.from_gold else "from the observed labels through T(α)"
-        trends = "" if estimate.curve.drift is None else ", for trends of the true fraction with α up to δ"
-        caption += f"Corrected: the estimate {how}, of its {estimate.curve.galaxies:,} galaxies, with its statistical "
-        caption += f"error and its range{trends}."
-    if model is not None:
-        what = "the posterior" if model.posterior else f"p({evidence.classes[1]})"
-        caption += f" {model.name!r}: mean of {what} by this model, whose error is not known."
-    others = [one.name for one in evidence.models if one is not model]
-    if others:
-        caption += f" Mean p({evidence.classes[1]}) is shown for {', '.join(map(repr, others))}."
-    return Illustration("fractions", axes.figure, caption, table)
+    data = evidence.correction.with_columns(pl.Series(what, values) for what, values in drawn.items())
+    by = by_name(evidence.by)
+    if own is None:
+        caption = f"{capital(name)} of {evidence.which} in fifths of α, by the observed labels."
+    else:
+        assert evidence.estimate is not None
+        for other, quoted in list(own.quoted.items())[1:]:
+            columns = {"labelled": quoted.labelled, "corrected": quoted.fraction, "stderr": quoted.stderr}
+            columns |= {"lowest": quoted.low, "highest": quoted.high}
+            data = data.with_columns(pl.Series(f"{other}, {what}", values) for what, values in columns.items())
+        curve = evidence.estimate.curve
+        names, galaxies = ", ".join(own.ratios), f"{own.counts.sum():,} galaxies"
+        where = "" if evidence.question is None else ", where the question applies"
+        how = "with gold labels" if evidence.from_gold else "from the observed labels through T(α)"
+        trends = "" if curve.drift is None else ", for trends of the true fraction with α up to δ"
+        caption = f"{capital(names)} of {galaxies} in bins of {by}{where}: by the observed labels, and corrected {how}."
+        caption += f" Bars are standard errors, areas ranges{trends}."
+    if evidence.models:
+        whose = ", ".join(repr(model.name) for model in evidence.models)
+        caption += f" Of {evidence.which}: mean p of {whose}, whose error is not known."
+    return Illustration(_named("fractions", evidence), axes.figure, caption, data)
+
+
+def _named(name: str, evidence: Evidence) -> str:
+    """The name of a figure of a question."""
+    return name if evidence.question is None else f"{name}_{slug(evidence.question)}"
 
 
 def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
+    """T(α) of labels, or of the paths through a tree."""
+    return _curve_of_labels(evidence, estimate) if evidence.asked is None else _curve_of_paths(evidence, estimate)
+
+
+def _curve_of_labels(evidence: Evidence, estimate: Estimate) -> Illustration:
     """T(α): the fitted family bold, the others as a band, gold labels as points, and the curves of models."""
-    fit, styles, (first, second) = estimate.curve, styles_of(evidence), evidence.classes
+    fit, styles, (first, second) = estimate.curve, styles_of(evidence), evidence.classes[:2]
     grid = np.linspace(0, float(np.quantile(evidence.alpha, 0.99)), 200)
     fits = {fit.family: fit} if estimate.families is None else {fit.family: fit, **estimate.families.fits}
     names = list(estimate.about.get("observables", ()))
@@ -163,15 +183,15 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
     for model in evidence.models:
         if not model.naive:
             name = f"{model.name}, trained through"
-            curve = np.asarray(
-                model.transition.flip_probability(argument(grid, model.observables, along=True)), np.float64
-            )
+            others = model.observables[evidence.rows]
+            curve = np.asarray(model.transition.flip_probability(argument(grid, others, along=True)), np.float64)
             drawn[name] = curve
             axes.plot(grid, curve, lw=1.5, ls="--", color=styles[model.name]["color"], label=plain_text(name))
+    observed = evidence.view(evidence.observed)
     for definition, truth in evidence.truths.items():
-        rows = truth.labels == DISK
+        rows = evidence.view(truth).labels == DISK
         if rows.sum() >= FEWEST_OF_A_CLASS:
-            missed = LabelSet.of_two(evidence.observed.name, "observed", 1 - evidence.observed.p[rows], (second, first))
+            missed = LabelSet.of_two(observed.name, "observed", 1 - observed.p[rows], (second, first))
             table = fractions_by(evidence.alpha[rows], [missed], min(12, int(rows.sum()) // FEWEST_OF_A_CLASS))
             x, y, error = (table[name] for name in ("mean", "fraction", "stderr"))
             label = f"{plain_text(truth.name)}: {second} labelled {first}"
@@ -188,7 +208,7 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
     )
     fitted = f"{fit.family} family, {parameters or 'no parameters'}"
     return Illustration(
-        "bias_curve",
+        _named("bias_curve", evidence),
         axes.figure,
         f"The bias curve T(α): how often {second} galaxies are labelled {first} ({fitted}; by the {fit.method} method)."
         + (" Grey: the other families." if len(curves) > 1 else "")
@@ -198,9 +218,48 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
     )
 
 
+def _curve_of_paths(evidence: Evidence, estimate: Estimate) -> Illustration:
+    """How often the majority path is right by true class, and how often it reaches the question."""
+    transition, asked = estimate.transition, evidence.asked
+    assert isinstance(transition, TreeTransition)
+    assert asked is not None
+    alpha, source, data = evidence.everything["alpha"].to_numpy(), str(evidence.path), list[pl.DataFrame]()
+    grid = np.linspace(max(alpha.min(), 0.1), float(np.quantile(alpha, 0.99)), 120)
+    names = observables_of(estimate.about, transition)
+    at = argument(grid, numeric_columns(evidence.everything, names, source), along=True)
+    matrix, panels = np.asarray(transition.matrix(at)), (new_panel(), new_panel())
+    labels, classes = path_labels(evidence.everything, asked, source), np.arange(len(asked.classes))
+    reached = np.isin(classes, asked.applies)
+    for k, (name, colour) in enumerate(zip(asked.classes, cycle(CYCLE))):
+        rows = evidence.known == k
+        for what, counted, axes in zip(("right", "reached"), (classes == k, reached), panels, strict=True):
+            curve, about = matrix[:, k] @ counted, {"class": name, "what": what}
+            axes.plot(grid, curve, color=colour, label=plain_text(name))
+            data.append(pl.DataFrame(about | {"by": "T(α)", "alpha": grid, "share": curve}))
+            if rows.sum() >= FEWEST_OF_A_CLASS:
+                cut = Bins.cut(alpha[rows], min(FIFTHS, int(rows.sum()) // FEWEST_OF_A_CLASS))
+                share, error, _ = cut.averages(counted[labels[rows]].astype(float))
+                axes.errorbar(cut.middles, share, error, fmt="o", ms=4, color=colour)
+                points = {"by": "gold labels", "alpha": cut.middles, "share": share, "stderr": error}
+                data.append(pl.DataFrame(about | points))
+    said = ("majority path is right", f"majority path reaches {evidence.question}")
+    for axes, what in zip(panels, said, strict=True):
+        axes.set(xlabel=ALPHA, ylabel=f"probability that the\n{what}", ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
+        legend_above(axes)
+    return Illustration(
+        _named("bias_curve", evidence),
+        [axes.figure for axes in panels],
+        "T(α) by true class: how often the majority of the votes finds the whole path of a galaxy (left), and how "
+        f"often it leads to the question {evidence.question} (right). Lines: the estimate. Points: galaxies by the "
+        f"{evidence.gold_name}, with binomial errors."
+        + (" Other columns that it depends on are at their means." if names else ""),
+        pl.concat(data, how="diagonal"),
+    )
+
+
 def at_fixed_alpha(evidence: Evidence, estimate: Estimate) -> Illustration:
     """Observed labels, and T, against each observable beside α: in thirds of α, two panels an observable."""
-    names, (first, second) = estimate.about["observables"], evidence.classes
+    names, (first, second), seen = estimate.about["observables"], evidence.classes[:2], evidence.view(evidence.observed)
     columns = numeric_columns(evidence.frame, names, str(evidence.path))
     thirds = np.array_split(np.argsort(evidence.alpha, kind="stable"), 3)
     panels, data = [], []
@@ -209,7 +268,7 @@ def at_fixed_alpha(evidence: Evidence, estimate: Estimate) -> Illustration:
         for rows, color, marker in zip(thirds, (RED, ORANGE, BLUE), "os^", strict=True):
             usable = rows[np.isfinite(columns[rows]).all(axis=1)]
             alpha, values = float(np.median(evidence.alpha[usable])), columns[usable, k]
-            table = fractions_by(values, [evidence.observed.of(usable)], max(1, min(6, usable.size // 50)))
+            table = fractions_by(values, [seen.of(usable)], max(1, min(6, usable.size // 50)))
             x, y, error = (table[column] for column in ("mean", "fraction", "stderr"))
             labels.errorbar(x, y, error, color=color, marker=marker, ms=5, lw=1.3, label=f"α ≈ {alpha:.3g}")
             low, high = np.quantile(values, [0.01, 0.99])
@@ -222,7 +281,7 @@ def at_fixed_alpha(evidence: Evidence, estimate: Estimate) -> Illustration:
             observed = {"value": x, "what": "observed labels", "fraction": y, "stderr": error}
             bias = {"value": grid, "what": f"{second} labelled {first}", "fraction": flips}
             data += [pl.DataFrame(one | about) for one in (observed, bias)]
-        labels.set(xlabel=axis_label(evidence, name), ylabel=f"{evidence.quantity}, observed", ylim=(0, 1.02))
+        labels.set(xlabel=axis_label(evidence, name), ylabel=f"{evidence.quantity.name}, observed", ylim=(0, 1.02))
         curves.set(xlabel=axis_label(evidence, name), ylim=(-0.02, 1.02))
         curves.set(ylabel=f"probability that {second}\nis labelled {first}")
         for axes in (labels, curves):
@@ -231,7 +290,7 @@ def at_fixed_alpha(evidence: Evidence, estimate: Estimate) -> Illustration:
     return Illustration(
         "observables",
         panels,
-        f"Drift with {in_words(names)} at fixed resolution, in thirds of α: {evidence.quantity} by the observed "
+        f"Drift with {in_words(names)} at fixed resolution, in thirds of α: {evidence.quantity.name} by the observed "
         f"labels, with binomial errors, and how often {second} galaxies are labelled {first} by the estimate.",
         pl.concat(data, how="diagonal"),
     )
@@ -240,11 +299,11 @@ def at_fixed_alpha(evidence: Evidence, estimate: Estimate) -> Illustration:
 def among_similar(evidence: Evidence) -> Illustration:
     """Fraction of poorly and of well resolved galaxies against each intrinsic column, one panel a column."""
     styles = styles_of(evidence)
-    sets = {"observed": evidence.observed}
+    sets = {"observed": evidence.view(evidence.observed)}
     if evidence.corrector is not None:
-        sets["corrected"] = evidence.corrector.best
+        sets["corrected"] = evidence.view(evidence.corrector.best)
     if evidence.truth is not None:
-        sets[evidence.gold_name] = evidence.truth
+        sets[evidence.gold_name] = evidence.view(evidence.truth)
     panels, data = [], []
     for column in evidence.options.intrinsic:
         table = halves_by(evidence.frame[column].cast(pl.Float64).to_numpy(), evidence.alpha, list(sets.values()))
@@ -256,22 +315,22 @@ def among_similar(evidence: Evidence) -> Illustration:
             for part, look in both:
                 x, y, error = part["value"], part["fraction"], part["stderr"]
                 axes.errorbar(x, y, error, **{**style, **look, "ms": 5, "lw": 1.3})
-        axes.set(xlabel=axis_label(evidence, column), ylabel=evidence.quantity, ylim=(0, 1.02))
+        axes.set(xlabel=axis_label(evidence, column), ylabel=evidence.quantity.name, ylim=(0, 1.02))
         legend_above(axes)
         panels.append(axes.figure)
         data.append(table.select(pl.lit(column).alias("column"), pl.all()))
     return Illustration(
-        "similar_galaxies",
+        _named("similar_galaxies", evidence),
         panels,
-        f"{capital(evidence.quantity)} of {evidence.which} in fifths of {in_words(evidence.options.intrinsic)}: of the "
-        "better resolved half of each fifth (filled, solid) and of the other half (open, dotted). Where they agree, "
+        f"{capital(evidence.quantity.name)} of {evidence.which} in fifths of {in_words(evidence.options.intrinsic)}: "
+        "of the better resolved half of each fifth (filled, solid) and of the other (open, dotted). Where they agree, "
         "the fraction of similar galaxies does not depend on their resolution. One property is held fixed at a time, "
         "so those of the truth need not agree exactly. Errors: binomial.",
         pl.concat(data),
     )
 
 
-def calibration_panel(
+def _calibration_panel(
     outcome: np.ndarray, probabilities: Mapping[str, np.ndarray], styles: Mapping[str, Style], against: str
 ) -> tuple[Any, list[str], list[pl.DataFrame]]:
     """Draw how often an outcome, 0 or 1 or a fraction, occurs against its probability, all (N,), NaN where unknown.
@@ -283,7 +342,7 @@ def calibration_panel(
     for name, p in probabilities.items():
         usable = np.isfinite(outcome) & np.isfinite(p)
         found = LabelSet.of_two(name, "labels", outcome[usable], ("", ""))
-        table = fractions_by(p[usable], [found], CALIBRATION_BINS)
+        table = fractions_by(p[usable], [found], _CELLS)
         x, y, error = (table[column] for column in ("mean", "fraction", "stderr"))
         axes.errorbar(x, y, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
         errors.append(f"{name} {calibration_error(outcome, p):.3f} ({against})")
@@ -294,26 +353,36 @@ def calibration_panel(
     return axes, errors, data
 
 
-def reliability_panels(evidence: Evidence) -> Illustration:
+def calibration(evidence: Evidence) -> Illustration | None:
     """Observed frequency against probability: a panel for each thing that was compared with."""
-    styles, counted = styles_of(evidence), evidence.classes[1]
+    styles, name = styles_of(evidence), f"p({evidence.answer})"
+    name = name if evidence.question is None else f"p({evidence.answer} | {evidence.question} applies)"
     soft = [one for model in evidence.models for one in (model.probabilities, model.posterior) if one is not None]
-    against = [(truth, {one.name: one.p for one in soft}) for truth in evidence.truths.values()]
-    of_labels = {model.name: model.observed_probability(evidence.alpha) for model in evidence.models}
-    against.append((evidence.observed, of_labels))
+    against = []
+    for truth in evidence.truths.values():
+        title = f"{evidence.quantity.name}: {truth.name}"
+        given = {one.name: evidence.given(one) for one in soft}
+        against.append((name, title, truth.name, evidence.given(truth), given))
+    seen = {model.name: evidence.predicted(model) for model in evidence.models}
+    seen = {name: p for name, p in seen.items() if np.isfinite(p).any()}
+    if seen:
+        voted = f"label {evidence.answer}" if evidence.asked is None else f"fraction of votes for {evidence.answer}"
+        against.append((f"{voted}, predicted through T", f"{voted}, observed", OBSERVED, evidence.voted(), seen))
     panels, errors, data = list[Figure](), list[str](), list[pl.DataFrame]()
-    for outcome, probabilities in against:
-        axes, some, tables = calibration_panel(outcome.p, probabilities, styles, outcome.name)
-        predicted = f"predicted probability of the label {counted}" if outcome is evidence.observed else f"p({counted})"
-        axes.set(xlabel=predicted, ylabel=f"{evidence.quantity}: {plain_text(outcome.name)}")
+    for xlabel, ylabel, what, outcome, probabilities in against:
+        known = {one: p for one, p in probabilities.items() if np.sum(np.isfinite(p) & np.isfinite(outcome)) >= _CELLS}
+        axes, some, tables = _calibration_panel(outcome, known, styles, what)
+        axes.set(xlabel=plain_text(xlabel), ylabel=plain_text(ylabel))
         panels.append(axes.figure)
         errors += some
         data += tables
+    if not data:
+        return None
     return Illustration(
-        "calibration",
+        _named("calibration", evidence),
         panels,
-        f"Of galaxies with p({counted}) = 0.7, are 70 % {counted}? Calibration error (mean distance of probability and "
-        f"fraction): {'; '.join(errors)}. For the comparison with the observed labels, p is passed through "
+        f"Of galaxies with {name} = 0.7, are 70 % {evidence.answer}? Calibration error (mean distance of probability "
+        f"and fraction): {'; '.join(errors)}. For the comparison with the observed labels, p is passed through "
         "T(α), so it needs no gold labels.",
         pl.concat(data),
     )
@@ -357,7 +426,7 @@ def overview(evidence: Evidence, examples: Sequence[Mapping[str, Any]]) -> Illus
         axes.spines[:].set_visible(False)
     for column, row in enumerate(examples):
         _draw_pair(panels[0, column], panels[1, column], row)
-    panels[0, 0].set_ylabel(f"as it was labelled:\nlabelled {evidence.classes[0]}", fontsize=9)
-    panels[1, 0].set_ylabel(f"a better image:\n{evidence.classes[1]}", fontsize=9)
-    text = f"{capital(evidence.quantity)} against resolution, beside galaxies as labelled and in better images."
+    panels[0, 0].set_ylabel(f"as it was labelled:\nlabelled {evidence.other}", fontsize=9)
+    panels[1, 0].set_ylabel(f"a better image:\n{evidence.answer}", fontsize=9)
+    text = f"{capital(evidence.quantity.name)} against resolution, beside galaxies as labelled and in better images."
     return Illustration("overview", figure, text)

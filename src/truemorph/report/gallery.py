@@ -14,28 +14,30 @@ import polars as pl
 import simplejpeg
 from PIL import Image, ImageDraw, ImageFont
 
-from truemorph.bias.curves.transitions import DISK
 from truemorph.catalogs.catalogue import find_images, image_folder
 from truemorph.catalogs.columns import FRACTIONS
+from truemorph.catalogs.paths import vote_column
 from truemorph.classifiers.classifier import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.decode import DEFAULTS, cropped_and_resized, decode, read_image_file
-from truemorph.questions import columns_of
-from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changed_to
+from truemorph.questions import columns_of, slug
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import overview, pairs_figure
 from truemorph.report.options import ReportOptions
-from truemorph.report.page import Galaxy, Gallery, Illustration, Pair, Section
+from truemorph.report.page import Galaxy, Gallery, Illustration, Pair, Section, Table
 from truemorph.tables import CatalogTable
 
+# Columns that a report adds to a catalogue's own, under names that no catalogue has: the probability of the most
+# probable class, p(answer) from the picture alone, and the change of the label in words, empty where there is none.
+OURS = "truemorph:"
+AFTER, PICTURE, CHANGE = (OURS + name for name in ("after", "picture", "change"))
+_BEFORE, _NOW, _CHANCES = (OURS + name for name in ("observed", "most probable", "p"))
 # What all pictures of a page may take; the page's limit is 15 MB.
 _BUDGET = 9_000_000
 _SIDES = (256, 207, 160, 128, 112, 96, 64)
 _THUMBNAIL = 112
 _PAIRS, _EXAMPLES = 12, 4
-_SURE = (pl.col(AFTER) - 0.5).abs()  # of the probability of the second of two classes
-_CHOICES = {"change": "change", "split": "split", "truth": "gold label"}
 SEEN, BETTER, MAP = "as it was labelled", "better image", "what raises the score"
 
 
@@ -88,10 +90,15 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.round(255 * np.clip((1 - strength) * grey + strength * colour, 0, 1)).astype(np.uint8)
 
 
-def choose(frame: pl.DataFrame, most: int, sure: pl.Expr = _SURE) -> pl.DataFrame:
+def changed_to(before: str, after: str) -> str:
+    """Return the description of a change of label, such as "smooth to disk"."""
+    return f"{before} to {after}"
+
+
+def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
     """Galaxies with a `CHANGE`, surest first by `AFTER`; if there are more than `most`, evenly from all of them."""
     changed = frame.filter(pl.col(CHANGE) != "").sort(
-        sure, pl.col("object_id").cast(pl.String), descending=[True, False]
+        AFTER, pl.col("object_id").cast(pl.String), descending=[True, False]
     )
     if changed.height <= most:
         return changed
@@ -105,15 +112,6 @@ def better_pictures(folder: Path, ids: Iterable[Any]) -> dict[str, str]:
     return {name: file for name, file in zip(names, files, strict=True) if file is not None}
 
 
-def changed_galaxies(evidence: Evidence) -> pl.DataFrame:
-    """All galaxies whose label changes, surest first: their label, and the probability before and after it."""
-    every, p = evidence.everything, columns_of("p", evidence.classes)[1]
-    wanted = {"object_id": "object_id", "label": "observed_label", "alpha": "alpha", FRACTIONS[1]: FRACTIONS[1],
-              "ra": "ra", "dec": "dec", PICTURE: p, AFTER: f"{p}_after", CHANGE: "change"}  # fmt: skip
-    chosen = choose(every, every.height)
-    return chosen.select(pl.col(name).alias(to) for name, to in wanted.items() if name in every.columns)
-
-
 @dataclass(frozen=True)
 class Shown:
     """A galaxy whose label changes, with its pictures in memory."""
@@ -123,7 +121,7 @@ class Shown:
     cropped: np.ndarray | None  # as networks see it, uint8
 
 
-def with_pictures(
+def _with_pictures(
     chosen: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions, model: Classifier | None, explained: int
 ) -> tuple[list[Shown], list[str]]:
     """Galaxies with their pictures, and maps of a class that is `explained`; and better images that can't be read."""
@@ -165,52 +163,14 @@ def _add_maps(shown: Mapping[str, Shown], model: Classifier, explained: int) -> 
             one.pictures[MAP] = overlaid(cropped, heat)
 
 
-def _gallery(shown: Sequence[Shown], evidence: Evidence) -> Gallery:
-    limit, names, counted = largest_picture(shown), _described(evidence), evidence.classes[1]
-    ranges = {"posterior": f"p({counted}) after", "p": f"p({counted}) of the picture", "alpha": "α"}
-    ranges["votes"] = f"votes for {counted}"
-    note = (
-        "From the surest to the least sure. Choose a galaxy for larger pictures and its values; the arrow keys go to "
-        "the next. changed.ecsv among the page's files lists all that change."
-    )
-    return Gallery(note, [_galaxy(one, evidence, names, limit) for one in shown], ranges, _CHOICES)
-
-
-def largest_picture(shown: Sequence[Shown]) -> int:
+def _largest_picture(shown: Sequence[Shown]) -> int:
     """How many characters each picture may take."""
     # A thumbnail besides.
     most = max(1 + len(one.pictures) for one in shown)
     return int(_BUDGET / len(shown) / most)
 
 
-def _described(evidence: Evidence) -> dict[str, str]:
-    """Columns that a galaxy's details give, and what they are called."""
-    columns = evidence.everything.columns
-    votes = dict(zip(FRACTIONS, (f"votes for {one}" for one in evidence.classes), strict=False))
-    out = {"alpha": "α", **votes, CHANGE: "change"}
-    ours = [name for name in columns if name.startswith(OURS) and name not in (AFTER, PICTURE)]
-    out |= {name: name.removeprefix(OURS) for name in ours}
-    out |= {name: name for name in (*evidence.options.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")}
-    return {name: said for name, said in out.items() if name in columns}
-
-
-def _gold(row: Mapping[str, Any], evidence: Evidence) -> str | None:
-    """The class by the first definition, in words."""
-    return None if evidence.truth is None else row[OURS + evidence.truth.name]
-
-
-def _galaxy(galaxy: Shown, evidence: Evidence, names: Mapping[str, str], limit: int) -> Galaxy:
-    row, gold = galaxy.row, _gold(galaxy.row, evidence)
-    keys = {"posterior": row.get(AFTER), "p": row.get(PICTURE), "alpha": row["alpha"]}
-    keys |= {"votes": row.get(FRACTIONS[1]), "split": row.get("split"), "change": row[CHANGE], "truth": gold}
-    caption = [f"α {row['alpha']:.1f}, p({evidence.classes[1]}) {row[AFTER]:.2f}", row[CHANGE]]
-    if gold is not None:
-        caption.append(f"gold: {gold}")
-    details = [(name, formatted(row[column])) for column, name in names.items()]
-    return in_gallery(galaxy, caption, keys, details, limit)
-
-
-def in_gallery(
+def _in_gallery(
     galaxy: Shown, caption: Sequence[str], keys: Mapping[str, Any], details: Sequence[tuple[str, str]], limit: int
 ) -> Galaxy:
     """A galaxy with its pictures, each of at most `limit` characters."""
@@ -225,7 +185,7 @@ def in_gallery(
     )
 
 
-def formatted(value: Any) -> str:
+def _formatted(value: Any) -> str:
     """A value as text, numbers with four digits."""
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "unknown"
@@ -239,40 +199,196 @@ def _sky(row: Mapping[str, Any]) -> str:
     return f"https://www.legacysurvey.org/viewer?ra={ra:.5f}&dec={dec:.5f}&zoom=15"
 
 
-def changed_galaxies_section(evidence: Evidence) -> tuple[list[Pair], list[Section], list[Illustration]]:
-    """Galaxies that change: four for the first screen, the section about them, and figures for the files alone."""
-    if evidence.corrected is None:
-        return [], [], []
-    chosen = choose(evidence.everything, evidence.options.galaxies)
-    model = None if evidence.principal is None else evidence.principal.classifier
-    shown, bad = with_pictures(chosen, evidence.catalogue, evidence.options, model, DISK)
+@dataclass(frozen=True)
+class Changed:
+    """The galaxies whose label a report changes."""
+
+    evidence: Evidence
+    frame: pl.DataFrame  # all galaxies, with what changes
+    shown: Sequence[Shown]  # some of those that change, with pictures where there are any
+    note: str  # about better images
+
+    @property
+    def count(self) -> int:
+        """Number of galaxies that change."""
+        return int(self.evidence.changed.sum())
+
+    @property
+    def imaged(self) -> list[Shown]:
+        """Those that are shown with a picture."""
+        return [one for one in self.shown if one.cropped is not None]
+
+    @property
+    def best(self) -> list[Shown]:
+        """The surest galaxies with a picture that change to the answer, or else of all that change."""
+        return _surest([one for one in self.shown if one.row[_NOW] == self.evidence.answer]) or _surest(self.shown)
+
+    @property
+    def examples(self) -> list[Pair]:
+        """A few of them for the first screen."""
+        return [_pair(one, _caption(one.row, self.evidence), (SEEN, BETTER)) for one in self.best[:_EXAMPLES]]
+
+    def listed(self) -> pl.DataFrame:
+        """All galaxies that change, surest first: labels before and after, and probabilities."""
+        evidence, chosen = self.evidence, choose(self.frame, self.frame.height)
+        assert evidence.after is not None
+        names = columns_of("posterior", evidence.after.classes)
+        chances = np.array(chosen[_CHANCES].to_list()).reshape(-1, len(names))
+        chosen = chosen.with_columns(pl.Series(name, one) for name, one in zip(names, chances.T, strict=True))
+        wanted = {"object_id": "object_id", _BEFORE: "observed_label", _NOW: "most_probable", "alpha": "alpha"}
+        wanted |= {name: name for name in (FRACTIONS[1], "ra", "dec")}
+        wanted |= {PICTURE: columns_of("p", [evidence.answer])[0], **{name: name for name in names}}
+        return chosen.select(pl.col(name).alias(to) for name, to in wanted.items() if name in chosen.columns)
+
+    def section(self) -> Section:
+        """How many galaxies change from which class to which, and the surest of them."""
+        evidence, after = self.evidence, self.evidence.after
+        assert after is not None
+        rows = []
+        for k, name in enumerate(after.classes):
+            counts = np.bincount(after.labels[(evidence.before == k) & after.known], minlength=len(after.classes))
+            rows.append([name, *(f"{one:,}" for one in counts), f"{counts.sum() - counts[k]:,}"])
+        model = evidence.principal if after.model else None
+        given = "the class fractions of the estimate" if model is None else f"p(class) of {model.name}"
+        note = f"From {given} and the observed labels, through T(α). {self.file} among the page's files lists all."
+        table = Table("Labels before and after", ["observed", *after.classes, "changed"], rows, note)
+        title = f"{self.count:,} of {after.known.sum():,} galaxies change their label"
+        title += "" if evidence.question is None else f": {evidence.question}"
+        best, n = self.best, sum(BETTER in one.pictures for one in self.shown)
+        if not best:
+            return Section(title, "" if self.imaged else "This catalogue has no images.", tables=[table])
+        middle = "Middle: a better image. " if n else ""
+        if any(MAP in one.pictures for one in best):
+            middle += f"Right: what raises the score of {evidence.answer} (Grad-CAM). "
+        said = f"The surest changes to {evidence.answer}. Left: the image that was labelled. {middle}{self.note}"
+        kinds = (SEEN, BETTER, MAP)
+        pairs = [_pair(one, _caption(one.row, evidence), kinds, tell_missing=n > 0) for one in best]
+        return Section(title, said, tables=[table], pairs=pairs)
+
+    @property
+    def file(self) -> str:
+        """Name of the list of all that change."""
+        return "changed.ecsv" if self.evidence.question is None else f"changed_{slug(self.evidence.question)}.ecsv"
+
+    def drawn(self) -> list[Illustration]:
+        """Figures for the folder of pairs with a better image: the paper's Figure 4, and one beside Figure 1."""
+        pairs, data, p = [], [], columns_of("p", [self.evidence.answer])[0]
+        for one in self.best:
+            if BETTER in one.pictures:
+                about = {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], p: one.row[AFTER]}
+                title = f"α {about['alpha']:.1f}, p {about[p]:.2f}"
+                pairs.append({"seen": one.pictures[SEEN], "better": one.pictures[BETTER], "title": title})
+                data.append(about)
+        if not pairs:
+            return []
+        text = f"Galaxies that changed to {self.evidence.answer}: above as they were labelled, below a better image."
+        figures = [Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data))]
+        return [*figures, overview(self.evidence, pairs[:_EXAMPLES])]
+
+
+def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed | None:
+    """Choose up to so many galaxies whose label changes, and read their pictures; None if nothing is said of them."""
+    after, model = evidence.after, evidence.principal
+    if after is None:
+        return None
+    classes = np.array(after.classes)
+    before, now = classes[evidence.before], classes[np.maximum(after.labels, 0)]
+    text = [changed_to(*pair) for pair in zip(before, now, strict=True)]
+    columns: dict[str, Any] = {_BEFORE: before, _NOW: now, CHANGE: np.where(evidence.changed, text, "")}
+    columns |= {AFTER: np.nan_to_num(after.probabilities).max(axis=1), _CHANCES: after.probabilities}
+    for name, one in _said_by_models(evidence).items():
+        columns[name] = pl.Series(one).fill_nan(None)
+    for truth in evidence.truths.values():
+        names = dict(enumerate(truth.classes))
+        gold = pl.Series(truth.labels).replace_strict(names, default=None, return_dtype=pl.String)
+        columns[OURS + truth.name] = gold
+    frame = evidence.everything.with_columns(*(pl.Series(name, column) for name, column in columns.items()))
+    explained = 0 if model is None else model.head.start + int(model.explained[0])
+    classifier = None if model is None else model.classifier
+    shown, bad = _with_pictures(choose(frame, galaxies), evidence.catalogue, evidence.options, classifier, explained)
+    return Changed(evidence, frame, shown, _about_better(shown, bad, evidence.options))
+
+
+def _said_by_models(evidence: Evidence) -> dict[str, np.ndarray]:
+    """p(answer | the question applies) of all galaxies by each model, (N,), and by the principal one's picture."""
+    weights = np.column_stack([evidence.quantity.numerator, evidence.of_question])
+
+    def given(p: np.ndarray) -> np.ndarray:
+        above, below = (p @ weights).T
+        return np.divide(above, below, out=np.full(above.size, np.nan), where=below > 0)
+
+    said = {}
+    for model in evidence.models:
+        if model is evidence.principal:
+            said[PICTURE] = given(model.probabilities.probabilities)
+        for what, one in (("of the picture", model.probabilities), ("after", model.posterior)):
+            if one is not None:
+                said[f"{OURS}{model.name}: p({evidence.answer}) {what}"] = given(one.probabilities)
+    return said
+
+
+def gallery_of(every: Sequence[Changed]) -> Gallery | None:
+    """The galaxies that change, with pictures, of all questions."""
+    shown = [one for changed in every for one in changed.imaged]
     if not shown:
-        return [], [], []
-    changed = int((evidence.everything[CHANGE] != "").sum())
-    title = f"{changed:,} of {evidence.everything.height:,} galaxies change their label"
-    if all(one.cropped is None for one in shown):
-        return [], [Section(title, "This catalogue has no images. changed.ecsv among the page's files lists all.")], []
-    change = changed_to(evidence.classes, 0, 1)
-    best = surest([one for one in shown if one.row[CHANGE] == change])
-    n = sum(BETTER in one.pictures for one in shown)
-    note = about_better(shown, bad, evidence.options)
-    middle = "Middle: a better image. " if n else ""
+        return None
+    limit, several = _largest_picture(shown), len(every) > 1
+    counted = "the answer" if several else every[0].evidence.answer
+    ranges = {"posterior": "p of the most probable class", "p": f"p({counted}) of the picture", "alpha": "α"}
+    ranges |= {} if several else {"votes": f"votes for {counted}"}
+    choices = {"question": "question"} if several else {}
+    choices |= {"change": "change", "truth": "gold label", "split": "split"}
+    galaxies = [_galaxy(one, changed.evidence, limit) for changed in every for one in changed.imaged]
     note = (
-        f"The surest changes from {change}. Left: the image that was labelled. {middle}Right: what raises the "
-        f"score of {evidence.classes[1]} (Grad-CAM). {note}"
+        "From the surest to the least sure. Choose a galaxy for larger pictures and its values; the arrow keys go to "
+        "the next. The page's files list all that change."
     )
-    pairs = [pair(one, _caption(one.row, evidence), (SEEN, BETTER, MAP), tell_missing=n > 0) for one in best]
-    examples = [pair(one, _caption(one.row, evidence), (SEEN, BETTER)) for one in best[:_EXAMPLES]]
-    return examples, [Section(title, note, pairs=pairs, gallery=_gallery(shown, evidence))], _drawn(best, evidence)
+    return Gallery(note, galaxies, ranges, choices)
 
 
-def surest(shown: Sequence[Shown]) -> list[Shown]:
+def _gold(row: Mapping[str, Any], evidence: Evidence) -> str | None:
+    """The class by the first definition, in words."""
+    return None if evidence.truth is None else row[OURS + evidence.truth.name]
+
+
+def _votes(row: Mapping[str, Any], evidence: Evidence) -> dict[str, str]:
+    """Votes at each question, or fractions of votes for each class, in words."""
+    if evidence.asked is None:
+        known = ((name, row.get(column)) for name, column in zip(evidence.classes, FRACTIONS, strict=False))
+        return {f"votes for {name}": f"{value:.3g}" for name, value in known if value is not None}
+    said = {}
+    for question in evidence.asked.questions:
+        counts = {answer: float(row[vote_column(question.name, answer)] or 0) for answer in question.answers}
+        some = ", ".join(f"{number:.0f} {answer}" for answer, number in counts.items() if number > 0)
+        said[f"votes: {question.name}"] = some or "nobody was asked"
+    return said
+
+
+def _galaxy(galaxy: Shown, evidence: Evidence, limit: int) -> Galaxy:
+    row, gold = galaxy.row, _gold(galaxy.row, evidence)
+    assert evidence.after is not None
+    keys = {"posterior": row[AFTER], "p": row.get(PICTURE), "alpha": row["alpha"], "votes": row.get(FRACTIONS[1])}
+    keys |= {"split": row.get("split"), "change": row[CHANGE], "truth": gold, "question": evidence.title}
+    caption = [f"α {row['alpha']:.1f}, p {row[AFTER]:.2f}", row[CHANGE], *([f"gold: {gold}"] if gold else [])]
+    details = [("α", _formatted(row["alpha"])), ("observed label", row[_BEFORE]), ("change", row[CHANGE])]
+    details += [*_votes(row, evidence).items()]
+    chances = zip(evidence.after.classes, row[_CHANCES], strict=True)
+    details += [(f"p({name}) given the label", _formatted(float(p))) for name, p in chances]
+    known = (AFTER, PICTURE, CHANGE, _BEFORE, _NOW, _CHANCES)
+    ours = (name for name in row if name.startswith(OURS) and name not in known)
+    details += [(name.removeprefix(OURS), _formatted(row[name])) for name in ours]
+    more = (*evidence.options.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")
+    details += [(name, _formatted(row[name])) for name in more if name in row]
+    return _in_gallery(galaxy, caption, keys, details, limit)
+
+
+def _surest(shown: Sequence[Shown]) -> list[Shown]:
     """The twelve surest of galaxies with a picture; first those with a better one."""
     seen = [one for one in shown if SEEN in one.pictures]
     return sorted(seen, key=lambda one: (BETTER not in one.pictures, -one.row[AFTER]))[:_PAIRS]
 
 
-def about_better(shown: Sequence[Shown], bad: Sequence[str], options: ReportOptions) -> str:
+def _about_better(shown: Sequence[Shown], bad: Sequence[str], options: ReportOptions) -> str:
     """How many galaxies have a better image."""
     if options.better is None:
         return "Give better images (`better`: a folder of files named after the ids) to see what these are."
@@ -281,7 +397,7 @@ def about_better(shown: Sequence[Shown], bad: Sequence[str], options: ReportOpti
     return note + (f" {len(bad)} can't be read (first: {bad[0]})." if bad else "")
 
 
-def pair(galaxy: Shown, caption: str, wanted: Sequence[str], tell_missing: bool = False) -> Pair:
+def _pair(galaxy: Shown, caption: str, wanted: Sequence[str], tell_missing: bool = False) -> Pair:
     """The wanted pictures of a galaxy; if `tell_missing`, also that a better picture is missing."""
     pictures = [(what, jpeg_source(galaxy.pictures[what])) for what in wanted if what in galaxy.pictures]
     if tell_missing and BETTER not in galaxy.pictures:
@@ -291,25 +407,9 @@ def pair(galaxy: Shown, caption: str, wanted: Sequence[str], tell_missing: bool 
 
 def _caption(row: Mapping[str, Any], evidence: Evidence) -> str:
     """The labels of a galaxy."""
-    first, second = evidence.classes
-    votes = "" if row.get(FRACTIONS[1]) is None else f" ({100 * row[FRACTIONS[1]]:.0f} % voted {second})"
+    asked = [said if evidence.asked else f"{name} {said}" for name, said in _votes(row, evidence).items()]
+    votes = "; ".join(said for said in asked if said != "nobody was asked")
     gold = _gold(row, evidence)
     truth = "" if gold is None else f"; {evidence.gold_name.removesuffix('s')}: {gold}"
-    said = f"α = {row['alpha']:.1f}. Labelled {first}{votes}; corrected: {second} (p = {row[AFTER]:.2f}){truth}"
-    return f"{said}. {row['object_id']}"
-
-
-def _drawn(chosen: Sequence[Shown], evidence: Evidence) -> list[Illustration]:
-    """Figures for the folder of pairs with a better image: the paper's Figure 4, and one beside Figure 1."""
-    pairs, data, p = [], [], columns_of("p", evidence.classes)[1]
-    for one in chosen:
-        if BETTER in one.pictures:
-            about = {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], p: one.row[AFTER]}
-            title = f"α {about['alpha']:.1f}, p {about[p]:.2f}"
-            pairs.append({"seen": one.pictures[SEEN], "better": one.pictures[BETTER], "title": title})
-            data.append(about)
-    if not pairs:
-        return []
-    change = changed_to(evidence.classes, 0, 1)
-    text = f"Galaxies that changed from {change}: above as they were labelled, below a better image."
-    return [Illustration("pairs", pairs_figure(pairs), text, pl.DataFrame(data)), overview(evidence, pairs[:_EXAMPLES])]
+    said = f"α = {row['alpha']:.1f}. Labelled {row[_BEFORE]}{f' ({votes})' if votes else ''}; corrected: {row[_NOW]}"
+    return f"{said} (p = {row[AFTER]:.2f}){truth}. {row['object_id']}"

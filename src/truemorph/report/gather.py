@@ -1,24 +1,32 @@
-"""Gather the evidence of a report: read runs, an estimate and a catalogue, label what is not labelled, and join."""
+"""Gather the evidence of a report: read runs, estimates and a catalogue, label what is not labelled, and join."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph.bias.curves.transitions import DISK, Transition
+from truemorph.bias.binning import Bins
+from truemorph.bias.curves.families import transition_from_dict
+from truemorph.bias.curves.formulas import MatrixTransition
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.estimate import Estimate, make_estimate
-from truemorph.bias.likelihood import observables_of, posterior
+from truemorph.bias.likelihood import observables_of
 from truemorph.bias.result import Settings
 from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet
+from truemorph.catalogs.other_labels import with_other_labels
+from truemorph.catalogs.paths import asked_in, gold_column, labels_of_answers, majority_paths, path_labels, root_of
+from truemorph.catalogs.question_gold import class_of_gold, gold_of_question
 from truemorph.catalogs.sampling import TEST
-from truemorph.catalogs.selected import from_same_images, rows_hash, rows_of
+from truemorph.catalogs.selected import filtered, from_same_images, rows_hash, rows_of
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
@@ -26,9 +34,8 @@ from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
-from truemorph.questions import columns_of
-from truemorph.report.changes import AFTER, CHANGE, OURS, PICTURE, changes
-from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, UNSTATED, Evidence, Model, ShownEstimate
+from truemorph.questions import Asked, Quantity, columns_of
+from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, UNSTATED, Evidence, Model, given_labels
 from truemorph.report.measures import BiasTree
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
@@ -37,82 +44,208 @@ _ENOUGH_TO_TEST = 1000
 _FEWEST = 10
 
 
-def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> Evidence:
-    """Read runs, an estimate and a catalogue, label what is not labelled (into the folder `files`), and join all."""
-    runs, given = list[Any](), list[Any]()
-    for source in sources:
-        (given if isinstance(source, Estimate) or str(source).endswith(".json") else runs).append(source)
-    if len(given) > 1:
-        raise InputError("a report shows one estimate of T(α); write a page for each")
-    classifiers = named_models(runs)
-    path = Path(options.catalogue or trained_on(runs))
-    catalogue = read_catalogue(path)
-    frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
-    # Before hours of labelling, not after.
-    shown, of_estimate = _shown_estimate(given, classifiers, catalogue, options)
-    truths, findings = _truths(frame, catalogue, options, str(path))
-    columns = _columns(frame, options, classes_of(catalogue), str(path))
-    rows, which = measured_rows(frame, options, str(path), bool(runs))
-    fractions = None if shown is None else shown.estimate.fractions
-    by = [] if fractions is None or fractions.by == "alpha" or fractions.groups else [fractions.by]
-    numeric_columns(frame, [*options.intrinsic, *options.distributions, *by], str(path))
-    check_better(options)
-    every = [OBSERVED, TRUTH, *classifiers, *(column.name for column in columns)]
-    twice = next((name for name in every if every.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
+@dataclass(frozen=True)
+class _Shown:
+    """The estimate of a question that a report shows, and where it is from, in words."""
 
-    for name, one in classifiers.items():
-        if tuple(one.classes) != classes_of(catalogue):
-            wanted = " and ".join(classes_of(catalogue))
-            raise InputError(f"{name}: its classes are {', '.join(one.classes)}, those of the catalogue {wanted}")
+    estimate: Estimate | None
+    origin: str = ""
+    findings: Sequence[Finding] = ()  # why there is none, or none with gold labels, or one of other galaxies
+    given: bool = False
+
+
+def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[Evidence]:
+    """Read runs, estimates and a catalogue, label what is not labelled (into the folder `files`), and join all.
+
+    There is one evidence for each question: of the estimates in their order, then of the runs.
+    """
+    given, runs = dict[str | None, _Shown](), list[Any]()
+    for source in sources:
+        if not isinstance(source, Estimate | str | Path | Classifier):
+            raise InputError(f"{type(source).__name__}: a report takes run folders, classifiers and estimates")
+        if isinstance(source, Classifier) or (not isinstance(source, Estimate) and Path(source).suffix != ".json"):
+            runs.append(source)
+            continue
+        read = source if isinstance(source, Estimate) else Estimate.read(source)
+        if (question := read.fractions.about.get("question")) in given:
+            raise InputError("these are several estimates of one question; write a page for each")
+        given[question] = _Shown(read, "the given estimate" if read is source else Path(str(source)).name, given=True)
+    classifiers = named_models(runs)
+    path = options.catalogue or (trained_on(runs) if runs else None)
+    for name, model in classifiers.items():
+        for head in model.heads:
+            if head.question is not None and head.question not in given:
+                given[head.question] = _trained_through(name, model, head.question)
+    if path is None:
+        if options.labels:
+            raise InputError("to show the labels of others, give the catalogue of these fractions too (`catalogue`)")
+        return [_alone(question, shown, options) for question, shown in given.items()]
+    catalogue = read_catalogue(path)
+    _check_better(options)
+    if not given or any(head.question is None for model in classifiers.values() for head in model.heads):
+        given.setdefault(None, _Shown(None))
     tables = {file: read_table(file) for file in options.labels}
+    hashes = {model.model_hash for model in classifiers.values()}
     for file, table in tables.items():
-        if table.metadata.get("model_hash") not in {classifier.model_hash for classifier in classifiers.values()}:
+        if table.metadata.get("model_hash", next(iter(hashes), None)) not in {*hashes, None}:
             raise InputError(
                 f"{file}: was not made by a model of this report; give the folder of the model that made these labels"
             )
+    own = [table for table in tables.values() if "model_hash" in table.metadata]
+    others = [table for table in tables.values() if "model_hash" not in table.metadata]
+    rules = _rules_for(catalogue, options.gold, list(given))
+    # Before hours of labelling, not after.
+    begun = [_begin(question, shown, catalogue, classifiers, others, rules[question], options)
+             for question, shown in given.items()]  # fmt: skip
+    labels = {name: _labels_by(name, model, Path(path), own, files) for name, model in classifiers.items()}
+    return [_finish(evidence, given[evidence.question].given, classifiers, labels) for evidence in begun]
 
-    models = []
-    for name, classifier in classifiers.items():
-        labels = labels_by(name, classifier, path, list(tables.values()), files)
-        model = _model(name, classifier, frame, labels)
-        models.append(model)
-        of = f"p({model.classes[1]})"
-        said = {f"{of} of the picture": model.p, f"posterior {of}": model.after}
-        frame = frame.with_columns(pl.Series(f"{OURS}{name}: {what}", one).fill_nan(None) for what, one in said.items())
-    rows, which, left_out = labelled_rows(rows, which, {model.name: np.isfinite(model.p) for model in models})
-    if rows.size < _FEWEST:
-        raise InputError(
-            f"{path}: {rows.size} galaxies to measure on have a label by every model, at least {_FEWEST} are needed "
-            "(galaxies that a model's only member was trained on have none: train with `folds` 2 or more)"
-        )
-    intrinsic = numeric_columns(frame[rows], options.intrinsic, str(path)) if options.intrinsic else None
-    evidence = Evidence(
+
+def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evidence:
+    """Evidence without galaxies."""
+    assert shown.estimate is not None
+    fractions = shown.estimate.fractions
+    nothing, none = np.empty(0), np.empty(0, dtype=int)
+    observed = LabelSet(OBSERVED, "observed", np.empty((0, len(fractions.classes))), fractions.classes)
+    return Evidence(
+        question=question,
+        classes=fractions.classes,
+        quantity=next(iter(fractions.quantities), _of_two(fractions.classes)),
+        catalogue=CatalogTable(pl.DataFrame()),
+        everything=pl.DataFrame(),
+        rows=none,
+        which="",
+        observed=observed,
+        options=options,
+        tree=BiasTree(nothing, None, 0, 2),
+        estimate=shown.estimate,
+        origin=shown.origin,
+    )
+
+
+def _of_two(classes: Sequence[str]) -> Quantity:
+    return Quantity(f"{classes[1]} fraction", (0.0, 1.0))
+
+
+def _begin(
+    question: str | None,
+    shown: _Shown,
+    catalogue: CatalogTable,
+    classifiers: Mapping[str, Classifier],
+    tables: Sequence[CatalogTable],
+    rules: Sequence[str],
+    options: ReportOptions,
+) -> Evidence:
+    """Join what a catalogue, gold labels and other groups say of a question; models are added later."""
+    source, asked, where, by = str(catalogue.path or "catalogue"), None, list[str](), list[str]()
+    for name, model in classifiers.items():
+        if question is None and model.heads[0].question is None and tuple(model.classes) != classes_of(catalogue):
+            wanted = " and ".join(classes_of(catalogue))
+            raise InputError(f"{name}: its classes are {', '.join(model.classes)}, those of the catalogue {wanted}")
+    if question is None:
+        shown = shown if shown.given else _shown_estimate(classifiers, catalogue, options)
+    if shown.estimate is not None:
+        fractions, transition = shown.estimate.fractions, shown.estimate.transition
+        by = [] if fractions.by == "alpha" else [column for column in fractions.columns if column != "alpha"]
+        if question is not None:
+            assert isinstance(transition, TreeTransition)
+            asked = replace(transition.asked, tree=asked_in(catalogue, question).tree)
+            where = list(fractions.about["where"])
+    frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
+    findings = missing_in(frame, options.intrinsic, source)
+    if question is None:
+        numeric_columns(frame, [*options.intrinsic, *(one for one in by if frame[one].dtype != pl.String)], source)
+        classes: tuple[str, ...] = classes_of(catalogue)
+        quantity, known = _of_two(classes), np.empty(0, dtype=int)
+        hard = frame["label"].to_numpy().astype(np.int64)
+        truths, of_gold = _gold_of_labels(frame, catalogue, rules, classes, source)
+    else:
+        assert asked is not None
+        assert shown.estimate is not None
+        frame, more = filtered(frame, where, by, source)
+        findings += [one for one in more if one not in shown.estimate.findings]
+        classes, quantity = asked.answers, asked.quantities[0]
+        hard = np.array(asked.answers_of_paths)[majority_paths(frame, asked, source)]
+        truths, known, of_gold = _gold_of_answers(shown.estimate, catalogue, frame, asked, rules)
+    rows, which = _measured_rows(frame, options, source, bool(classifiers))
+    others, of_others = _others(catalogue, frame, asked, classes, tables)
+    names = [OBSERVED, TRUTH, *classifiers, *(one.name for one in others)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or a file of labels")
+    intrinsic = numeric_columns(frame[rows], options.intrinsic, source) if options.intrinsic else None
+    rests = [] if shown.estimate is None or not shown.given else _rests_on(shown.estimate, catalogue)
+    return Evidence(
+        question=question,
+        classes=classes,
+        quantity=quantity,
         catalogue=catalogue,
-        frame=frame,
-        models=models,
-        columns=[column.of(rows) for column in columns],
-        truths={name: truth.of(rows) for name, truth in truths.items() if truth.known[rows].any()},
+        everything=frame,
+        rows=rows,
+        which=which,
+        observed=LabelSet(OBSERVED, "observed", np.eye(len(classes))[hard], classes),
         options=options,
         tree=BiasTree.fitting(frame["alpha"].to_numpy()[rows], intrinsic, options.bootstrap, options.seed),
-        shown=shown if not given or models else _with_posterior(shown, frame, str(path)),
-        which=which,
-        everything=frame,
-        left_out=left_out,
-        findings=findings,
-        of_estimate=of_estimate,
+        others=others,
+        truths={name: truth for name, truth in truths.items() if truth.known[rows].any()},
+        asked=asked,
+        known=known,
+        estimate=shown.estimate,
+        origin=shown.origin,
+        names=list(classifiers),
+        findings=[*findings, *of_gold, *of_others],
+        of_estimate=[*rests, *shown.findings],
     )
-    everything = _with_changes(evidence, truths)
-    measured = evidence.shown
-    if measured is not None and measured.posterior is not None:
-        measured = replace(measured, posterior=measured.posterior.of(rows))
-    models = [model.of(rows) for model in models]
-    return replace(evidence, frame=everything[rows], models=models, shown=measured, everything=everything)
 
 
-def check_better(options: ReportOptions) -> None:
-    """Raise an error if the folder of better images is absent."""
+def _finish(
+    evidence: Evidence, given: bool, classifiers: Mapping[str, Classifier], labels: Mapping[str, pl.DataFrame]
+) -> Evidence:
+    """Add models, and what the report says of each galaxy; measure on the galaxies that all models label."""
+    models = [
+        _model(name, model, number, evidence, labels[name])
+        for name, model in classifiers.items()
+        for number, head in enumerate(model.heads)
+        if head.question == evidence.question
+    ]
+    rows, which = evidence.rows, evidence.which
+    labelled = {model.name: np.isfinite(model.p).all(axis=1) for model in models}
+    left_out = {name: int((~one[rows]).sum()) for name, one in labelled.items()}
+    if models:
+        rows = rows[np.all([one[rows] for one in labelled.values()], axis=0)]
+        which = f"{rows.size:,} of {which}" if rows.size < evidence.rows.size else which
+    if rows.size < _FEWEST:
+        raise InputError(
+            f"{evidence.path}: {rows.size} galaxies to measure on have a label by every model, at least {_FEWEST} are "
+            "needed (galaxies that a model's only member was trained on have none: train with `folds` 2 or more)"
+        )
+    tree = evidence.tree
+    if rows.size < evidence.rows.size:
+        intrinsic = None
+        if evidence.options.intrinsic:
+            intrinsic = numeric_columns(evidence.everything[rows], evidence.options.intrinsic, str(evidence.path))
+        alpha = evidence.everything["alpha"].to_numpy()[rows]
+        tree = BiasTree.fitting(alpha, intrinsic, tree.bootstrap, tree.seed)
+    evidence = replace(evidence, models=models, rows=rows, which=which, left_out=left_out, tree=tree)
+    after, corrector = None, evidence.corrector
+    if corrector is not None and corrector.posterior is not None:
+        name, classes = corrector.posterior.name, corrector.head.classes
+        after = LabelSet(name, "posterior", corrector.after, classes, corrector.name)
+    elif given:
+        after = _by_estimate(evidence)
+    elif evidence.principal is not None:
+        after = evidence.principal.probabilities
+    if after is None:
+        return evidence
+    if evidence.asked is None:
+        before = evidence.observed.labels
+    else:
+        through = evidence.asked if corrector is None else corrector.head.asked
+        assert through is not None
+        before = path_labels(evidence.everything, through, str(evidence.path))
+    return replace(evidence, after=after, before=before)
+
+
+def _check_better(options: ReportOptions) -> None:
     if options.better is not None and not options.better.is_dir():
         raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
 
@@ -120,7 +253,7 @@ def check_better(options: ReportOptions) -> None:
 def trained_on(sources: Sequence[Path]) -> Path:
     """Return the catalogue that the first run was trained on."""
     for source in sources:
-        if (Path(source) / "run.toml").is_file():
+        if not isinstance(source, Classifier) and (Path(source) / "run.toml").is_file():
             named = Path(str(read_toml(Path(source) / "run.toml").get("catalogue") or ""))
             if not named.is_file():
                 raise InputError(f"{named}: the catalogue of run {source} is not there; give `catalogue`")
@@ -128,23 +261,30 @@ def trained_on(sources: Sequence[Path]) -> Path:
     raise InputError("no run says which catalogue it was trained on; give one with `catalogue`")
 
 
-def _shown_estimate(
-    given: Sequence[Any], models: Mapping[str, Classifier], catalogue: CatalogTable, options: ReportOptions
-) -> tuple[ShownEstimate | None, list[Finding]]:
-    """The estimate that was given, or else that a model was trained through, or else one that is made here.
+def _trained_through(name: str, model: Classifier, question: str) -> _Shown:
+    """The estimate of a question that a run was trained through, from the file that the run names."""
+    named: Any = None
+    if model.folder is not None and (model.folder / "run.toml").is_file():
+        named = read_toml(model.folder / "run.toml").get("transition")
+    for file in [named] if isinstance(named, str) else named or ():
+        if Path(file).is_file() and file.endswith(".json"):
+            one = Estimate.read(Path(file))
+            if one.fractions.about.get("question") == question:
+                return _Shown(one, f"the estimate that {name} was trained through", given=True)
+    raise InputError(f"{name} answers {question!r}; give an estimate of it too (truemorph transition with `question`)")
+
+
+def _shown_estimate(models: Mapping[str, Classifier], catalogue: CatalogTable, options: ReportOptions) -> _Shown:
+    """The estimate of labels that a model was trained through, or else one that is made here.
 
     That is made of all that the catalogue offers: with its gold labels, unless they are the truth of simulated
     galaxies, which is there to compare with.
     """
-    for one in given:
-        read = one if isinstance(one, Estimate) else Estimate.read(Path(one))
-        return ShownEstimate(read, "the given estimate" if one is read else Path(one).name), rests_on(read, catalogue)
     for name, model in models.items():
         described = model.described["transition"]
-        if "fractions" in described and described.get("rows_sha256") == rows_hash(
-            catalogue, described.get("where", ())
-        ):
-            return ShownEstimate(Estimate.from_dict(described), f"the estimate that {name} was trained through"), []
+        of_labels = model.heads[0].question is None and "fractions" in described
+        if of_labels and described.get("rows_sha256") == rows_hash(catalogue, described.get("where", ())):
+            return _Shown(Estimate.from_dict(described), f"the estimate that {name} was trained through")
     offered = [*options.gold, *(["gold"] if "gold" in catalogue.frame.columns else [])][:1]
     if is_simulated(catalogue.metadata) or (offered == ["gold"] and not catalogue.frame["gold"].count()):
         offered = []
@@ -153,16 +293,15 @@ def _shown_estimate(
         try:
             sample, context = rows_of(catalogue, gold=gold, where=options.where, intrinsic=options.intrinsic)
             made = make_estimate(sample, Settings(seed=options.seed), context=context, fraction_bins=FIFTHS)
-            return ShownEstimate(made, f"made by this report{' with the gold labels' if gold else ''}"), findings
+            return _Shown(made, f"made by this report{' with the gold labels' if gold else ''}", findings)
         except InputError as problem:
             what = "T(α) could not be estimated with the gold labels" if gold else "T(α) could not be estimated"
-            text = f"{what}: {problem}."
             action = "Use more galaxies, or correct what this message names."
-            findings.append(Finding("fit-failed", "caution", text, action))
-    return None, findings
+            findings.append(Finding("fit-failed", "caution", f"{what}: {problem}.", action))
+    return _Shown(None, findings=findings)
 
 
-def rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
+def _rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
     """Warn if an estimate rests on other galaxies than those of this catalogue."""
     if estimate.about.get("rows_sha256") == rows_hash(catalogue, estimate.about.get("where", ())):
         return []
@@ -174,29 +313,31 @@ def rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
     return [Finding("estimate-of-other-galaxies", "caution", message, action)]
 
 
-def _with_posterior(shown: ShownEstimate | None, frame: pl.DataFrame, source: str) -> ShownEstimate | None:
-    """Add what the estimate alone says of each galaxy, from its label and α: a correction without images."""
-    if shown is None or len(shown.estimate.curve.classes) != 2:
-        return shown
-    curve = shown.estimate.curve
-    names = observables_of(shown.estimate.about, curve.transition)
-    p = np.full(frame.height, curve.class_fractions[DISK])
-    after = _after(p, frame, curve.transition, numeric_columns(frame, names, source))
-    name = f"{Path(shown.origin).stem}: posterior"
-    return replace(shown, posterior=LabelSet.of_two(name, "posterior", after, curve.classes))
+def _by_estimate(evidence: Evidence) -> LabelSet | None:
+    """What the estimate alone says of each galaxy, from its class fractions and the observed labels."""
+    estimate, source = evidence.estimate, str(evidence.path)
+    assert estimate is not None
+    transition, total, fractions = estimate.transition, estimate.curve.class_fractions, estimate.fractions
+    prior = np.tile(total, (evidence.everything.height, 1))
+    classes, name = estimate.curve.classes, f"{Path(evidence.origin).stem}: posterior"
+    if isinstance(transition, TreeTransition):
+        of = np.array(transition.asked.answers_of_classes)
+        # T may tell apart paths to which the question does not apply; these have the same ratio at all α.
+        parts = total / np.maximum(total @ (of[:, None] == of), 1e-12)
+        if fractions.by == "alpha":
+            index = Bins.at(evidence.everything["alpha"].to_numpy(), fractions.edges).index
+            by_galaxy = fractions.fractions[index]
+        else:
+            share = fractions.bin_weights / fractions.bin_weights.sum()
+            by_galaxy = np.tile(share @ fractions.fractions, (evidence.everything.height, 1))
+        prior = np.maximum(by_galaxy[:, of] * parts, 0)
+        prior /= prior.sum(axis=1, keepdims=True)
+        classes = transition.asked.classes
+    names = observables_of(estimate.about, transition)
+    return LabelSet(name, "posterior", given_labels(prior, evidence.everything, transition, names, source), classes)
 
 
-def _after(p: np.ndarray, frame: pl.DataFrame, transition: Transition, observables: np.ndarray) -> np.ndarray:
-    """p(second class) given the observed label too, shape (N,), from that without, the catalogue's labels and T(α)."""
-    usable, after = np.isfinite(p) & np.isfinite(observables).all(axis=1), np.full(p.size, np.nan)
-    label, alpha = (frame[name].to_numpy()[usable] for name in ("label", "alpha"))
-    more = observables[usable] if observables.shape[1] else None
-    given = np.column_stack([1 - p, p])[usable]
-    after[usable] = posterior(given, label, alpha, transition, observables=more)[:, DISK]
-    return after
-
-
-def labels_by(name: str, model: Classifier, path: Path, given: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
+def _labels_by(name: str, model: Classifier, path: Path, given: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
     """A model's labels of the catalogue: those given, those of an earlier report, or new ones."""
     kept = files / "labels" / f"{name.replace(os.sep, '_')}.parquet"
     fresh = [kept] if kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime else []
@@ -209,25 +350,37 @@ def labels_by(name: str, model: Classifier, path: Path, given: Sequence[CatalogT
     return read_table(kept).frame
 
 
-def unseen_probabilities(frame: pl.DataFrame, labels: pl.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Return columns of a model's labels for N galaxies, shape (N, C), NaN where it was trained on their labels."""
-    unseen = labels.filter(pl.col("relation") != IN_SAMPLE).select(pl.col("object_id").cast(pl.String), *columns)
-    joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
-    return joined.select(pl.col(columns).cast(pl.Float64).fill_null(np.nan)).to_numpy()
-
-
-def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFrame) -> Model:
+def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels: pl.DataFrame) -> Model:
     """What a model says of all galaxies, NaN where it was trained on their labels.
 
     The posterior follows from these probabilities, this catalogue's labels and the model's T(α).
     """
-    p = unseen_probabilities(frame, labels, columns_of("p", model.classes)[1:])[:, 0]
-    names = observables_of(model.described["transition"], model.transition)
-    observables = numeric_columns(frame, names, "the catalogue")
-    return Model(name, model, p, _after(p, frame, model.transition, observables), observables)
+    head, curve, frame = model.heads[number], model.curves[number], evidence.everything
+    unseen = labels.filter(pl.col("relation") != IN_SAMPLE)
+    columns = columns_of("p", head.columns)
+    if columns[0] not in labels.columns and len(columns) == 2:  # of version 0.1
+        unseen = unseen.with_columns((1 - pl.col(columns[1])).alias(columns[0]))
+    unseen = unseen.select(pl.col("object_id").cast(pl.String), *columns)
+    joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
+    p = joined.select(pl.col(columns).cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    transition, answers = transition_from_dict(dict(curve)), np.arange(len(evidence.classes))
+    if evidence.asked is not None:
+        assert head.asked is not None
+        if [path.answers for path in head.asked.paths] != [path.answers for path in evidence.asked.paths]:
+            raise InputError(
+                f"{name} has other answers to {evidence.question!r} and its gates than the estimate; give that which "
+                "it was trained through"
+            )
+        answers = np.array(evidence.asked.answers_in(head.asked))
+    names = observables_of(curve, transition)
+    after = np.full(p.shape, np.nan)
+    if not isinstance(transition, MatrixTransition) or transition.n_observables:
+        after = given_labels(p, frame, transition, names, str(evidence.path))
+    observables = numeric_columns(frame, names, str(evidence.path))
+    return Model(name, model, head, curve, p, after, observables, evidence.classes, answers, evidence.answer)
 
 
-def measured_rows(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
+def _measured_rows(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
     """Rows to measure on, and what they are called: of models on test galaxies, where these are enough."""
     chosen, _ = rows_where(frame, options.where, source)
     what, test = "galaxies", chosen & (frame["split"] == TEST).to_numpy()
@@ -237,28 +390,35 @@ def measured_rows(frame: pl.DataFrame, options: ReportOptions, source: str, mode
     return np.flatnonzero(chosen), f"{chosen.sum():,} {what}{conditions}"
 
 
-def labelled_rows(
-    rows: np.ndarray, which: str, labelled: Mapping[str, np.ndarray]
-) -> tuple[np.ndarray, str, dict[str, int]]:
-    """Keep the rows that all models label, so that every label set is measured on the same galaxies.
+def _rules_for(
+    catalogue: CatalogTable, rules: Sequence[str], questions: Sequence[str | None]
+) -> dict[str | None, list[str]]:
+    """Return the rules for gold labels that are of each question; InputError if one is of none of them."""
+    found: dict[str | None, list[str]] = {question: [] for question in questions}
+    source = str(catalogue.path or "catalogue")
+    for rule in rules:
+        problems = []
+        for question, some in found.items():
+            try:
+                if question is None:
+                    gold_classes(catalogue.frame, rule, source)
+                else:
+                    gold_of_question(catalogue.frame, asked_in(catalogue, question), rule, source)
+            except InputError as problem:
+                problems.append(problem)
+            else:
+                some.append(rule)
+        if len(problems) == len(found):
+            raise problems[0]
+    return found
 
-    `labelled` says for each model which galaxies it labels, shape (N,). Returns these rows, what they are called, and
-    how many of the given rows each model lacks.
-    """
-    left_out = {name: int((~one[rows]).sum()) for name, one in labelled.items()}
-    kept = rows[np.all([one[rows] for one in labelled.values()], axis=0)] if labelled else rows
-    return kept, f"{kept.size:,} of {which}" if kept.size < rows.size else which, left_out
 
-
-def _truths(
-    frame: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions, source: str
+def _gold_of_labels(
+    frame: pl.DataFrame, catalogue: CatalogTable, rules: Sequence[str], classes: Sequence[str], source: str
 ) -> tuple[dict[str, LabelSet], list[Finding]]:
-    """Gold labels by their definition, and findings about them."""
-    classes, out = classes_of(catalogue), dict[str, LabelSet]()
-    findings = missing_in(frame, [*options.intrinsic, *options.distributions], source)
-    if not options.gold:
-        findings += from_same_images(catalogue.metadata)
-    for rule in options.gold or (["gold"] if "gold" in frame.columns else []):
+    """Gold labels of two classes by their definition, and findings about them."""
+    out, findings = dict[str, LabelSet](), [] if rules else from_same_images(catalogue.metadata)
+    for rule in rules or (["gold"] if "gold" in frame.columns else []):
         known, definition, more = gold_classes(frame, rule, source)
         definition = f"{classes[1]}: {definition}"
         findings += more
@@ -271,34 +431,69 @@ def _truths(
             continue
         simulated = rule == "gold" and is_simulated(catalogue.metadata)
         name = TRUTH if simulated else GOLD_LABELS if definition == UNSTATED else f"gold labels ({definition})"
-        out[definition] = LabelSet.of_two(name, "truth", np.where(known < 0, np.nan, known.astype(np.float64)), classes)
+        out[definition] = LabelSet(name, "truth", _one_hot(known, len(classes)), tuple(classes))
     return out, findings
 
 
-def _columns(frame: pl.DataFrame, options: ReportOptions, classes: Sequence[str], source: str) -> list[LabelSet]:
-    """Return the labels of the option `also`."""
-    out = []
-    for given in options.also:
-        name, equals, column = (part.strip() for part in given.partition("="))
-        if not equals or not name or not column:
-            raise InputError(f"`also` takes NAME=COLUMN, such as Hart2016=debiased_fraction; got {given!r}")
-        values = numeric_columns(frame, [column], source)[:, 0]
-        if np.any((values < 0) | (values > 1)):
-            raise InputError(f"{source}: `also` takes labels or fractions of votes, 0 to 1; {column} has others")
-        out.append(LabelSet.of_two(name, "column", values, classes))
-    return out
+def _gold_of_answers(
+    estimate: Estimate, catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked, rules: Sequence[str]
+) -> tuple[dict[str, LabelSet], np.ndarray, list[Finding]]:
+    """Gold labels of a question: by the rule that is given, or those of the catalogue, or those of the estimate.
+
+    Also the class of T of each galaxy by these, `UNKNOWN` where there are none.
+    """
+    fractions, source = estimate.fractions, str(catalogue.path or "catalogue")
+    column = gold_column(asked.question)
+    own = [column] if column in frame.columns and frame[column].count() else []
+    # Version 0.2 wrote no rule, which is the end of the definition then.
+    by_estimate = fractions.about.get("gold_rule") or str(fractions.about["gold_definition"]).partition(": ")[2]
+    rule = next(iter([*rules, *own, str(by_estimate)]))
+    read = None
+    with suppress(InputError):  # a definition in words
+        read = gold_of_question(frame, asked, rule, source)
+    if read is None or not read.names.count():
+        return {}, np.full(frame.height, UNKNOWN), []
+    simulated = rule == column and is_simulated(catalogue.metadata)
+    answers = read.answers(asked)
+    labels = LabelSet(
+        TRUTH if simulated else GOLD_LABELS, "truth", _one_hot(answers, len(asked.answers)), asked.answers
+    )
+    own_rule = rules[:1] == [rule]
+    definition = read.definition if own_rule else str(fractions.about["gold_definition"])
+    return {definition: labels}, class_of_gold(asked, answers, read.paths(asked)), read.findings
 
 
-def _with_changes(evidence: Evidence, truths: Mapping[str, LabelSet]) -> pl.DataFrame:
-    """All galaxies, with what the correction makes of each, and gold labels in words."""
-    frame, model = evidence.everything, evidence.principal
-    classes = dict(enumerate(evidence.classes))
-    words = {
-        OURS + truth.name: pl.Series(truth.labels).replace_strict(classes, default=None, return_dtype=pl.String)
-        for truth in truths.values()
-    }
-    picture = np.full(frame.height, np.nan) if model is None else model.p
-    after = picture if evidence.corrected is None else evidence.corrected.p
-    changed = pl.Series(changes(frame["label"].to_numpy(), after, evidence.classes), dtype=pl.String)
-    ours = {PICTURE: pl.Series(picture).fill_nan(None), AFTER: pl.Series(after), CHANGE: changed}
-    return frame.with_columns(**words, **ours)
+def _one_hot(numbers: np.ndarray, n: int) -> np.ndarray:
+    """Return numbers of classes as probabilities, shape (N, n), NaN where they are negative."""
+    p = np.full((numbers.size, n), np.nan)
+    p[numbers >= 0] = np.eye(n)[numbers[numbers >= 0]]
+    return p
+
+
+def _others(
+    catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, classes: Sequence[str], tables: Sequence[Any]
+) -> tuple[list[LabelSet], list[Finding]]:
+    """Return other groups' answers, by majority and as fractions, NaN where a galaxy has none; and findings."""
+    if not tables:
+        return [], []
+    root = root_of(catalogue) if asked is None else asked
+    joined, others = with_other_labels(catalogue, root, tables)
+    sets = list[LabelSet]()
+    of_answers = np.eye(len(root.answers))
+    if asked is None:  # labels 0 and 1
+        labels = labels_of_answers(root)
+        of_answers = np.stack([labels == k for k in range(len(classes))], axis=1).astype(float)
+    for other in others:
+        found = other.probabilities(joined.frame, root)
+        for name, given in zip((other.name, f"{other.name}, fractions"), found, strict=True):
+            values = given @ of_answers
+            total = values.sum(axis=1, keepdims=True)
+            values = np.divide(values, total, out=np.full(values.shape, np.nan), where=total > 0)
+            ids = joined.frame["object_id"].cast(pl.String)
+            columns = [pl.Series(str(k), one) for k, one in enumerate(values.T)]
+            here = frame.select("object_id").join(
+                pl.DataFrame([ids, *columns]), on="object_id", how="left", maintain_order="left"
+            )
+            p = here.drop("object_id").cast(pl.Float64).fill_null(np.nan).to_numpy()
+            sets.append(LabelSet(name, "column", p, tuple(classes), other.name))
+    return sets, [one for one in joined.findings if one not in catalogue.findings]

@@ -11,14 +11,12 @@ import polars as pl
 
 from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics.label_bias import BiasResult, Reference, cv18
-from truemorph.bias.metrics.scores import balanced_accuracy, fraction_error
+from truemorph.bias.metrics.scores import balanced_accuracy
 from truemorph.bias.population import PopulationFractions
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.errors import InputError
 from truemorph.questions import fraction_names, slug
 from truemorph.tables import numeric_columns
-
-_RESAMPLES = 200
 
 
 def halves_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet]) -> pl.DataFrame:
@@ -125,6 +123,7 @@ def table_one(
     bias: Mapping[str, BiasResult | None],
     truths: Mapping[str, LabelSet],
     references: Mapping[str, LabelSet] | None = None,
+    parts: Mapping[str, np.ndarray] | None = None,
 ) -> pl.DataFrame:
     """Table 1 of the paper for these label sets, and what the truth says where it is known; one row a set.
 
@@ -132,7 +131,10 @@ def table_one(
     set has too few galaxies; of each class (`to_disk`) labels that differ from the observed ones; `accuracy` and
     `precision` (of probabilities: of the more probable class) against the set in `references`, by default the observed
     labels; and for each definition of the truth `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α).
+    `parts` are numerator and denominator of the fraction by set, (N, 2), if not all galaxies are in the denominator.
     """
+    if parts is None:
+        parts = {one.name: np.column_stack([one.p, np.ones(one.p.size)]) for one in (*sets, *truths.values())}
     observed = next(label_set for label_set in sets if label_set.kind == "observed")
     if references is None:
         references = {label_set.name: observed for label_set in sets if label_set.kind not in ("observed", "truth")}
@@ -150,12 +152,12 @@ def table_one(
             **{name: moved.get(name) for name in moved_names(label_set.classes)},
         }
         for definition, truth in truths.items():
-            both = label_set.known & truth.known
+            own, right = parts[label_set.name], parts[truth.name]
+            both = np.isfinite(own).all(axis=1) & (np.nan_to_num(right[:, 1]) > 0)
             accuracy = rms = None
             if label_set.kind != "truth" and both.any():
-                right = truth.labels[both]
-                accuracy = balanced_accuracy(right, label_set.labels[both])
-                rms = fraction_error(right, label_set.p[both], alpha[both])
+                accuracy = balanced_accuracy(has_answer(right[both]), has_answer(own[both]))
+                rms = float(np.sqrt(np.mean(_off(right[both], own[both], Bins.cut(alpha[both], FIFTHS)) ** 2)))
             # NaN: a class is missing.
             row[f"balanced_accuracy: {definition}"] = None if accuracy is None or np.isnan(accuracy) else accuracy
             row[f"fraction_rms: {definition}"] = rms
@@ -194,43 +196,53 @@ def accuracy_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tu
     return float(np.mean(gains)), float(np.sqrt(np.sum(variances)) / 2)
 
 
+def has_answer(parts: np.ndarray) -> np.ndarray:
+    """Whether galaxies have the answer, if the question applies, from numerators and denominators, (N, 2): 0 or 1."""
+    return (parts[:, 0] > 0.5 * parts[:, 1]).astype(np.int64)
+
+
+def _ratio(parts: np.ndarray, bins: Bins) -> np.ndarray:
+    """Ratio of sums in bins, shape (B,), of numerators and denominators, shape (N, 2)."""
+    above, below = map(bins.sums, parts.T)
+    return np.divide(above, below, out=np.full(bins.count, np.nan), where=below > 0)
+
+
+def _off(truth: np.ndarray, parts: np.ndarray, bins: Bins) -> np.ndarray:
+    """How far ratios are off in bins, shape (B,); bins without a denominator are left out as 0."""
+    return np.nan_to_num(_ratio(parts, bins) - _ratio(truth, bins))
+
+
 def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
-    """How much nearer to the truth fractions are than others (labels or probabilities of the same galaxies).
+    """How much nearer to the truth fractions are than others; each numerators and denominators, shape (N, 2).
 
     Rms error of theirs over fifths of α minus that of ours; its error by propagation of the scatter in each fifth.
     """
     bins = Bins.cut(alpha, FIFTHS)
-    off = bins.means(np.column_stack([ours - truth, theirs - truth]))
-    rms = np.sqrt(np.mean(off**2, axis=0))
-    own, other = (off / (bins.count * np.maximum(rms, 1e-9)))[bins.index].T
-    moved = other * (theirs - truth) - own * (ours - truth)
-    scatter = moved - bins.means(moved[:, None])[bins.index, 0]
-    return float(rms[1] - rms[0]), float(np.sqrt(np.sum(bins.sums(scatter**2) / bins.totals**2)))
+    influences, rms = [], []
+    for one in (ours, theirs):
+        off = _off(truth, one, bins)
+        rms.append(np.sqrt(np.mean(off**2)))
+        pulls = [
+            (parts[:, 0] - _ratio(parts, bins)[bins.index] * parts[:, 1]) / bins.sums(parts[:, 1])[bins.index]
+            for parts in (one, truth)
+        ]
+        weight = off / (bins.count * np.maximum(rms[-1], 1e-9))
+        influences.append(weight[bins.index] * np.nan_to_num(pulls[0] - pulls[1]))
+    moved = influences[1] - influences[0]
+    return float(rms[1] - rms[0]), float(np.sqrt(np.sum(moved**2)))
 
 
-def ratio_gain(weights: np.ndarray, truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, ...]:
-    """How much nearer to the truth ratios of sums in bins are than others, and rms errors of ours and of theirs.
-
-    Each is a numerator and a denominator of every galaxy, shape (N, 2); `weights` are those of the galaxies in each
-    bin, shape (B, N). The difference of the errors is followed by its own error, from resampled galaxies.
-    """
-
-    def errors(counts: np.ndarray | float) -> np.ndarray:
-        sums = (weights * counts) @ np.concatenate([truth, ours, theirs], axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            right, *others = (sums[:, k] / sums[:, k + 1] for k in (0, 2, 4))
-        return np.array([np.sqrt(np.nanmean((other - right) ** 2)) for other in others])
-
-    own, other = errors(1.0)
-    rng, n = np.random.default_rng(0), len(truth)
-    resampled = [errors(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(_RESAMPLES)]
-    return float(other - own), float(np.std(np.diff(resampled, axis=1))), float(own), float(other)
-
-
-def rows_in_bins(one: PopulationFractions, frame: pl.DataFrame, source: str) -> np.ndarray:
-    """Return which galaxies are in which bin of an estimate, shape (B, N)."""
-    if one.members:
+def bins_of(one: PopulationFractions | None, frame: pl.DataFrame, source: str) -> np.ndarray:
+    """Return which galaxies are in which bin of an estimate, or in fifths of α, bool of shape (B, N)."""
+    if one is not None and one.members:
         return np.array([frame[one.by].is_in(names).to_numpy() for names in one.members])
-    values = numeric_columns(frame, one.columns, source)
-    edges = one.edges if one.edges.ndim == 3 else np.stack([one.edges[:-1], one.edges[1:]], axis=1)[:, None]
-    return np.array([((low <= values) & (values <= high)).all(axis=1) for low, high in np.moveaxis(edges, 2, 1)])
+    values = numeric_columns(frame, ("alpha",) if one is None else one.columns, source)
+    if one is not None and one.edges.ndim == 3:
+        return np.array(
+            [((low <= values) & (values <= high)).all(axis=1) for low, high in np.moveaxis(one.edges, 2, 1)]
+        )
+    finite = np.isfinite(values[:, 0])
+    cut = Bins.cut(values[finite, 0], FIFTHS) if one is None else Bins.at(values[finite, 0], one.edges)
+    inside = np.zeros((cut.count, finite.size), dtype=bool)
+    inside[cut.index, np.flatnonzero(finite)] = True
+    return inside

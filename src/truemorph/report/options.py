@@ -20,19 +20,15 @@ class ReportOptions:
     catalogue : Path, optional
         Prepared catalogue; default: that of the first run.
     labels : sequence of Path
-        Label files of the runs (from truemorph label); others are computed. For questions also tables of other groups'
-        answers, such as debiased votes or predictions of Zoobot, with the columns that a tree names.
+        Label files of the runs (from truemorph label); others are computed. Also tables of other groups' answers, such
+        as debiased votes or predictions of Zoobot, with the columns that a tree names.
     gold : sequence of str
-        Gold labels: columns or rules ("t_type>=-3"); default: column `gold`, if there is one. Of questions: columns of
-        class names or rules for any of them; default: `gold_<question>`, or those of the estimate.
+        Gold labels of any of the questions: columns or rules ("t_type>=-3"); default: columns `gold` and
+        `gold_<question>`, or those of the estimate.
     intrinsic : sequence of str
         Columns that true classes may depend on.
-    also : sequence of str
-        "NAME=COLUMN": other labels or fractions of votes of the catalogue, such as Hart et al.'s.
     where : sequence of str
         "COLUMN=VALUE": galaxies to measure on; without a condition on `split`, test galaxies if there are 1,000.
-    distributions : sequence of str
-        Columns whose distributions are compared between classes (Figure 3); `sersic_n` if there is one.
     better : Path, optional
         Folder of better images, OBJECT_ID.jpg.
     galaxies : int
@@ -54,9 +50,7 @@ class ReportOptions:
     labels: Paths = ()
     gold: Rules = ()
     intrinsic: Names = ()
-    also: Rules = ()
     where: Rules = ()
-    distributions: Names = ()
     better: Path | None = None
     galaxies: Count = 200
     maps: Count = 500

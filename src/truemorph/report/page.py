@@ -182,7 +182,7 @@ class Page:
     sections: Sequence[Section] = ()
     appendix: Sequence[Section] = ()  # folded
     wide: bool = False
-    classes: tuple[str, str] = SMOOTH_OR_DISK  # of the labels
+    classes: tuple[str, str] = SMOOTH_OR_DISK  # what galaxies are before and after the correction, among the examples
 
     @property
     def figures(self) -> list[Illustration]:

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
-from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import DISK, SMOOTH
-from truemorph.catalogs.label_sets import FIFTHS, ONE_CLASS, LabelSet, fractions_by
+from truemorph.catalogs.label_sets import ONE_CLASS, fractions_by
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.questions import slug
-from truemorph.report.changes import CHANGE, changed_to
-from truemorph.report.distributions import distributions
 from truemorph.report.evidence import TRUTH, Evidence, argument
 from truemorph.report.figures import (
     among_similar,
     at_fixed_alpha,
     bias_curve,
+    by_name,
+    calibration,
     capital,
     fractions,
-    in_words,
-    reliability_panels,
     styles_of,
 )
-from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
+from truemorph.report.gallery import Changed, changed_galaxies, gallery_of
 from truemorph.report.gather import gather
-from truemorph.report.lights import DATA, MODEL, lights
-from truemorph.report.measures import agreement, moved_names
+from truemorph.report.lights import DATA, MODEL, Check, lights
 from truemorph.report.networks import ABOUT_MAPS, looks, training
 from truemorph.report.options import ReportOptions
 from truemorph.report.page import (
-    Illustration,
     Page,
     Section,
-    Table,
     checks_told,
     findings_of,
     folder_beside,
@@ -47,7 +42,19 @@ from truemorph.report.page import (
     write_illustrations,
     write_page,
 )
-from truemorph.results import Result, number, percent, text_table, with_error
+from truemorph.report.tables import (
+    ENDS,
+    asked_table,
+    bins_table,
+    confusion_table,
+    fraction_rows,
+    label_sets_table,
+    others_table,
+    overview_table,
+    range_cell,
+    settings_table,
+)
+from truemorph.results import Result, percent, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
 
@@ -55,22 +62,22 @@ from truemorph.tables import CatalogTable, to_astropy, write_table
 class ReportResult(Result):
     """What a report says.
 
-    `content` has `headline`, `answer`, `verdict`, `findings`, `passed`, `measured_on`, `measure`, `table`, `fractions`,
-    `transition` and `changed`.
+    `content` has `headline`, `answer`, `verdict`, `findings`, `passed`, `fractions` (in the lowest and the highest bin,
+    and of all galaxies), and `questions`: of each question `question`, `classes`, `measured_on`, `measure`, `table`
+    (Table 1), `bins`, `transition` (the estimate), `estimate` (where it is from) and `changed`.
     """
 
     out: Path  # the page
     content: dict[str, Any]
-    evidence: Evidence  # the label sets and what was measured of them
+    evidence: tuple[Evidence, ...]  # of each question
     findings: tuple[Finding, ...]
 
     def summary(self) -> str:
-        """Return Table 1's main columns, the answer and the verdict as text."""
-        fraction, name = self.evidence.fraction_column, self.evidence.quantity
-        rows = [[row["labels"], number(row[fraction]), number(row["excess"])] for row in self.content["table"]]
-        lines = text_table(["labels", name, f"{self.content['measure']} above floor"], rows)
-        said, verdict = self.content, self.content["verdict"]
-        after = [said["headline"], said["answer"], f"{verdict['text']} {verdict['reason']}", f"Next: {verdict['next']}"]
+        """Return the table of fractions, the answer and the verdict as text."""
+        said, judged = self.content, self.content["verdict"]
+        rows = [[row["fraction"], row["labels"], *(range_cell(row, end) for end in ENDS)] for row in said["fractions"]]
+        lines = text_table(["fraction", "labels", "lowest bin", "highest bin", "all galaxies"], rows, left=(0, 1))
+        after = [said["headline"], said["answer"], f"{judged['text']} {judged['reason']}", f"Next: {judged['next']}"]
         return "\n".join([*lines, *after, f"open {self.out}"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,14 +85,15 @@ class ReportResult(Result):
         return self.content
 
     def to_table(self) -> Any:
-        """Return Table 1 of the report."""
-        return to_astropy(CatalogTable(self.evidence.table))
+        """Return Table 1 of the first question; without galaxies its fractions."""
+        first = self.evidence[0]
+        return to_astropy(CatalogTable(first.table if first.has_galaxies else first.correction))
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the corrected fraction against α, where T(α) could be fitted; returns matplotlib axes."""
-        if self.evidence.estimate is None:
+        """Draw the corrected fractions of the first question, where there is an estimate; returns matplotlib axes."""
+        if self.evidence[0].estimate is None:
             raise InputError("this report has no estimate of T(α) to draw")
-        return self.evidence.estimate.plot(ax)
+        return self.evidence[0].estimate.plot(ax)
 
 
 def make_report(
@@ -96,40 +104,60 @@ def make_report(
     title: str = "",
     context: Sequence[Finding] = (),
 ) -> ReportResult:
-    """Write a page about runs, an estimate, or a catalogue alone.
+    """Write a page about runs, estimates, or a catalogue alone.
 
-    Sources are run folders of `truemorph train`, and an estimate of `truemorph transition` (.json, or in memory), whose
-    numbers the page quotes. Figures as PDF and PNG, the data behind them, labels, and a list of all galaxies whose
-    label changes go to `<name>_files` beside the page. `context` is what is known about these data beforehand.
+    Sources are run folders of `truemorph train`, and estimates of `truemorph transition` (.json, or in memory), one of
+    each question, whose numbers the page quotes. Figures as PDF and PNG, the data behind them, labels, and lists of all
+    galaxies whose label changes go to `<name>_files` beside the page. `context` is what is known about these data
+    beforehand.
     """
     options = options or ReportOptions()
     files = folder_beside(out)
-    evidence = gather(sources, options, files)
-    models = {model.name: model.classifier for model in evidence.models}
-    styles, counted = styles_of(evidence), evidence.classes[1]
-    trained, of_runs = training(models, styles, {counted: f"p({counted})"})
-    curves, of_columns = distributions(evidence)
-    maps, of_maps = looks(models, evidence.frame, evidence.catalogue, options, styles, evidence.classes)
-    judged = lights(evidence, {MODEL: [*of_runs, *of_maps], DATA: [*of_columns, *context]})
+    every = gather(sources, options, files)
+    models = {model.name: model for evidence in every for model in evidence.models}
+    styles = {name: look for evidence in every for name, look in styles_of(evidence).items()}
+    counted = {evidence.answer: f"p({evidence.answer}{_given(evidence)})" for evidence in every}
+    trained, of_runs = training({name: model.classifier for name, model in models.items()}, styles, counted)
+    maps, of_maps = _maps(every, options)
+    judged = lights(every, {MODEL: [*of_runs, *of_maps], DATA: context})
     findings = findings_of(judged)
-    examples, changed, drawn = changed_galaxies_section(evidence)
-    names = ", ".join(model.name for model in evidence.models) or "labels and resolution"
-    said = sentences(evidence)
+    changed = [one for one in (changed_galaxies(each, options.galaxies // len(every)) for each in every) if one]
+    rows = [row for evidence in every for row in fraction_rows(evidence)]
+    first, names = every[0], ", ".join(models) or "labels and resolution"
+    said, examples = sentences(first), changed[0].examples if changed and changed[0].evidence is first else []
+    source = first.catalogue.metadata.get("source") or first.path.name
+    figures = [fractions(evidence) for evidence in every]
+    sections = [
+        section
+        for k, (evidence, figure) in enumerate(zip(every, figures, strict=True))
+        for section in _sections(evidence, figure if k else None, changed, len(every) > 1)
+    ]
+    if gallery := gallery_of(changed):
+        sections.append(Section("Look at galaxies whose label changes", gallery=gallery))
     page = Page(
-        title=title or f"{evidence.catalogue.metadata.get('source') or evidence.path.name}: {names}",
+        title=title or f"{source}: {names}" if first.has_galaxies else title or f"{first.quantity.name}s",
         headline=said["headline"],
         answer=said["answer"],
         remark=" ".join([said["remark"], *(one.message for one in context)]),
         verdict=verdict(findings, said["reason"], said["next"]),
-        first=fractions(evidence),
+        first=figures[0],
+        table=overview_table(rows),
         examples=examples,
-        classes=evidence.classes,
+        classes=(first.other, first.answer),
         lights=judged,
-        sections=_sections(evidence, changed, curves),
-        appendix=_appendix(evidence, maps, trained),
+        sections=sections,
+        appendix=[
+            *maps,
+            *trained,
+            Section("Settings", tables=[settings_table(every)]),
+            Section("Methods", include="equations.html"),
+            Section("How to cite", include="citation.html"),
+        ],
     )
+    drawn = [figure for one in changed[:1] for figure in one.drawn()]
     write_illustrations([*page.figures, *drawn], files / "figures")
-    write_table(CatalogTable(changed_galaxies(evidence)), files / "changed.ecsv")
+    for one in changed:
+        write_table(CatalogTable(one.listed()), files / one.file)
     write_page(page, out)
     content: dict[str, Any] = plain(
         {
@@ -138,109 +166,163 @@ def make_report(
             "answer": page.answer,
             "verdict": page.verdict,
             **checks_told(judged),
-            "measured_on": evidence.which,
-            "classes": evidence.classes,
-            "definition": evidence.catalogue.metadata.get("definition"),
-            "measure": evidence.tree.measure,
-            "table": evidence.table.to_dicts(),
-            "fractions": evidence.correction.to_dicts(),
-            "transition": None if evidence.estimate is None else evidence.estimate.to_dict(),
-            "estimate": None if evidence.shown is None else evidence.shown.origin,
-            "changed": int((evidence.everything[CHANGE] != "").sum()),
+            "fractions": rows,
+            "questions": [_told(evidence) for evidence in every],
         }
     )
     write_json(files / "report.json", content)
-    return ReportResult(out, content, evidence, findings)
+    return ReportResult(out, content, tuple(every), findings)
+
+
+def _given(evidence: Evidence) -> str:
+    return "" if evidence.question is None else " | applies"
+
+
+def _told(evidence: Evidence) -> dict[str, Any]:
+    """What a page says of a question, for JSON."""
+    about = {"question": evidence.question, "classes": evidence.classes, "quantity": evidence.quantity.name}
+    measured: dict[str, Any] = {}
+    if evidence.has_galaxies:
+        measured = {
+            "definition": evidence.catalogue.metadata.get("definition"),
+            "measured_on": evidence.which,
+            "measure": evidence.tree.measure,
+            "table": evidence.table.to_dicts(),
+            "changed": int(evidence.changed.sum()),
+        }
+    return {
+        **about,
+        **measured,
+        "bins": evidence.correction.to_dicts(),
+        "transition": None if evidence.estimate is None else evidence.estimate.to_dict(),
+        "estimate": evidence.origin or None,
+    }
 
 
 def sentences(evidence: Evidence) -> dict[str, str]:
     """What the first screen says: `headline`, `answer`, `remark`; and `reason` and `next` of a good verdict."""
-    by_alpha, counted = evidence.correction, evidence.classes[1]
-    if evidence.by != "alpha":
-        by_alpha = fractions_by(evidence.alpha, [evidence.observed]).rename(
-            {"fraction": "labelled", "stderr": "labelled_stderr"}
-        )
-        by_alpha = by_alpha.with_columns(corrected=None, lowest=None)
-    low, high = by_alpha.row(0, named=True), by_alpha.row(-1, named=True)
-    headline, answer = _headline(evidence, low, high), list[str]()
-    model = evidence.principal
+    first, last = (evidence.correction.row(k, named=True) for k in (0, -1))
+    answer, model = list[str](), evidence.principal
+    headline, places = _headline(evidence, first, last), _places(evidence, first, last)
     if model is not None:
-        p = float(model.labels.p.mean())
+        p = float(np.nanmean(evidence.view(model.labels).p))
         if max(p, 1 - p) >= ONE_CLASS:
             answer.append(headline)
-            calls = f"calls {percent(max(p, 1 - p))} of the galaxies {evidence.classes[round(p)]}"
+            calls = f"calls {percent(max(p, 1 - p))} of the galaxies {(evidence.other, evidence.answer)[round(p)]}"
             headline = f"{model.name} {calls}: its labels carry little information."
-    first, last = (evidence.correction.row(k, named=True) for k in (0, -1))
     if first["corrected"] is not None:
-        places = ["", ""]
-        if evidence.by != "alpha":
-            ends_at = evidence.groups or [f"{row['mean']:.3g}" for row in (first, last)]
-            places = [f" at {in_words([evidence.by])} {ends_at[k]}" for k in (0, -1)]
         ends = []
         for row, place in zip((first, last), places, strict=True):
             value, spans = percent(row["corrected"]), f"{100 * row['lowest']:.0f} to {percent(row['highest'])}"
             ends.append(f"{value} (range {spans}){place}" if evidence.from_gold else f"{spans} ({value}){place}")
-        text = f"Corrected with gold labels, it is {' and '.join(ends)}"
+        text = f"Corrected with gold labels, the {evidence.quantity.name} is {' and '.join(ends)}"
         if not evidence.from_gold:
-            text = f"Corrected from labels alone, it is {' and '.join(ends)}; in brackets by the estimate's assumption"
+            text = f"Corrected from labels alone, the {evidence.quantity.name} is {' and '.join(ends)}"
+            text += "; in brackets by the estimate's assumption"
         if None not in (first["model"], last["model"]):
             by_model = " and ".join(percent(row["model"]) for row in (first, last))
             text += f"; the mean of the model's probabilities is {by_model}"
-        if first["gold"] is not None and not evidence.from_gold:
+        if first["gold"] is not None and (evidence.gold_name == TRUTH or not evidence.from_gold):
             by_gold = " and ".join(percent(row["gold"], row["gold_stderr"]) for row in (first, last))
             text += f"; the truth is {by_gold}" if evidence.gold_name == TRUTH else f"; gold labels give {by_gold}"
         answer.append(text + ".")
-    if evidence.estimate is not None and model is None:
-        curve = evidence.estimate.curve
-        low_total, high_total = curve.fraction_range[curve.classes[DISK]]
-        value, spans = f"{curve.class_fractions[DISK]:.3f}", f"{low_total:.3f} to {high_total:.3f}"
-        total = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
-        answer.append(f"Of all galaxies of the estimate, it is {total}.")
-    if evidence.corrected is not None:
-        row = evidence.row(evidence.corrected)
-        names = ("galaxies", *moved_names(evidence.classes))
-        galaxies, there, back = (int(row[name] or 0) for name in names)
-        change, other = (changed_to(evidence.classes, before, 1 - before) for before in (0, 1))
-        and_back = f"{back or 'none':{',' if back else ''}} from {other}"
-        and_back += ", by assumption" if not back and _never_second(evidence) else ""
-        share = percent(there / max(galaxies, 1))
-        answer.append(f"{there:,} of {galaxies:,} galaxies ({share}) change from {change}, {and_back}.")
-    remark = (
-        f"Poorly and well resolved: the lowest and the highest bin of α ({low['low']:.1f} to {low['high']:.1f} and "
-        f"{high['low']:.1f} to {high['high']:.1f}) of {evidence.which}."
-    )
-    if evidence.shown is not None:
-        remark += f" Estimate: {evidence.shown.origin}."
-    own = evidence.catalogue.metadata
-    if own.get("definition"):
-        remark = f"Definition of {counted}: {own['definition'].rstrip('.')}. {remark}"
-    return {"headline": headline, "answer": " ".join(answer), "remark": remark} | _when_good(evidence)
+    answer += _of_all(evidence)
+    answer += _of_changes(evidence)
+    return {"headline": headline, "answer": " ".join(answer), "remark": _remark(evidence)} | _when_good(evidence)
 
 
-def _headline(evidence: Evidence, low: dict[str, Any], high: dict[str, Any]) -> str:
+def _places(evidence: Evidence, first: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
+    """Where the lowest and the highest bin are, unless that is α."""
+    if evidence.by == "alpha":
+        return ["", ""]
+    return [f" at {by_name(evidence.by)} {row['bin']}" for row in (first, last)]
+
+
+def _of_all(evidence: Evidence) -> Iterator[str]:
+    """The fraction of all galaxies of the estimate, and to how many the question applies."""
+    total, own = evidence.total, evidence.fractions
+    if total is None or own is None:
+        return
+    value, spans = f"{total[0]:.3f}", f"{total[1]:.3f} to {total[2]:.3f}"
+    told = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
+    yield f"Of all galaxies of the estimate, it is {told}."
+    if own.applies is not None:
+        yield f"The question applies to {percent(own.applies.total[1])} of the galaxies."
+
+
+def _of_changes(evidence: Evidence) -> Iterator[str]:
+    """How many galaxies change their label."""
+    after = evidence.after
+    if after is None:
+        return
+    galaxies = int(after.known.sum())
+    if len(after.classes) > 2:
+        yield f"{evidence.changed.sum():,} of {galaxies:,} galaxies change their label."
+        return
+    there, back = (int(np.sum(evidence.changed & (evidence.before == k))) for k in (0, 1))
+    and_back = f"{back or 'none':{',' if back else ''}} from {after.classes[1]} to {after.classes[0]}"
+    and_back += ", by assumption" if not back and _never_second(evidence) else ""
+    share = percent(there / max(galaxies, 1))
+    change = f"change from {after.classes[0]} to {after.classes[1]}"
+    yield f"{there:,} of {galaxies:,} galaxies ({share}) {change}, {and_back}."
+
+
+def _remark(evidence: Evidence) -> str:
+    """Definitions, and what the bins are of."""
+    own, said = evidence.catalogue.metadata, list[str]()
+    about = {} if evidence.fractions is None else evidence.fractions.about
+    if evidence.question is not None:
+        said.append(f"Gold labels of {evidence.question}: {about['gold_definition'].partition(': ')[2]}.")
+        said.append(f"α: {about['alpha'] or 'definition not known'}.")
+    elif own.get("definition"):
+        said.append(f"Definition of {evidence.answer}: {own['definition'].rstrip('.')}.")
+    first, last = (evidence.correction.row(k, named=True) for k in (0, -1))
+    if evidence.by == "alpha":
+        said.append(
+            f"Poorly and well resolved: the lowest and the highest bin of α ({first['low']:.1f} to {first['high']:.1f} "
+            f"and {last['low']:.1f} to {last['high']:.1f})."
+        )
+    if evidence.models:
+        said.append(f"Models are measured on {evidence.which}.")
+    return " ".join([*said, *([f"Estimate: {evidence.origin}."] if evidence.origin else [])])
+
+
+def _headline(evidence: Evidence, low: Mapping[str, Any], high: Mapping[str, Any]) -> str:
     """How the observed labels change with resolution, from the rows of the lowest and the highest bin of α."""
-    counted = evidence.classes[1]
+    counted, name = evidence.answer, evidence.quantity.name
+    corrected, lowest = low["corrected"], low["lowest"]
+    if evidence.by != "alpha":
+        if not evidence.has_galaxies:
+            places = _places(evidence, low, high)
+            ends = (f"{percent(row['labelled'])}{place}" for row, place in zip((low, high), places, strict=True))
+            return f"The observed {name} is {' and '.join(ends)}."
+        table = fractions_by(evidence.alpha, [evidence.view(evidence.observed)])
+        table = table.rename({"fraction": "labelled", "stderr": "labelled_stderr"})
+        low, high, corrected = table.row(0, named=True), table.row(-1, named=True), None
     rise = high["labelled"] - low["labelled"]
     error = float(np.hypot(low["labelled_stderr"], high["labelled_stderr"]))
-    if rise > 2 * error and low["corrected"] is not None and low["lowest"] > low["labelled"]:
-        missed = 1 - low["labelled"] / max(low["corrected"], 1e-9)
+    if rise > 2 * error and corrected is not None and lowest > low["labelled"]:
+        missed = 1 - low["labelled"] / max(corrected, 1e-9)
         many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
         who = "The simulated labels" if evidence.gold_name == TRUTH else "The observed labels"
         both = f"{percent(low['labelled'])} there and {percent(high['labelled'])} where galaxies are well resolved"
-        return f"{who} miss {many} {counted} galaxies where resolution is poor: the {counted} fraction is {both}."
+        return f"{who} miss {many} {counted} galaxies where resolution is poor: the {name} is {both}."
+    if corrected is not None and not lowest <= low["labelled"] <= low["highest"]:
+        value = f"corrected, it is {percent(corrected)} (range {100 * lowest:.0f} to {percent(low['highest'])})"
+        return f"The labels show a {name} of {percent(low['labelled'])} where resolution is poor; {value}."
     course = "does not change" if abs(rise) <= 2 * error else "rises" if rise > 0 else "falls"
     both = f"{percent(low['labelled'])} in poorly and {percent(high['labelled'])} in well resolved galaxies"
     why = " This may be bias or a real trend." if course == "rises" else ""
-    return f"The observed {counted} fraction {course} with resolution: it is {both}.{why}"
+    return f"The observed {name} {course} with resolution: it is {both}.{why}"
 
 
 def _never_second(evidence: Evidence) -> bool:
     """Whether the T(α) that corrects says that galaxies of the first class never get the label of the second."""
     model, alpha = evidence.principal, np.array([1.0, 20.0])
     if model is not None:
-        matrix = model.transition.matrix(argument(alpha, model.observables, along=True))
+        matrix = model.transition.matrix(argument(alpha, model.observables[evidence.rows], along=True))
     elif evidence.estimate is not None and not evidence.estimate.about.get("observables"):
-        matrix = evidence.estimate.curve.transition.matrix(alpha)
+        matrix = evidence.estimate.transition.matrix(alpha)
     else:
         return False
     return bool(np.all(np.asarray(matrix)[:, SMOOTH, DISK] == 0))
@@ -248,13 +330,13 @@ def _never_second(evidence: Evidence) -> bool:
 
 def _when_good(evidence: Evidence) -> dict[str, str]:
     """Reason why a result is good, and what to do next."""
-    reason, step = "", "Quote the corrected fractions with their range."
+    reason, step = "", "Quote the corrected fractions with their range, and with the definition of the gold labels."
     if evidence.corrector is not None:
         for definition, truth in list(evidence.truths.items())[:1]:
             sets = evidence.corrector.best, evidence.observed
             own, labelled = (f"{evidence.row(label_set)[f'fraction_rms: {definition}']:.3f}" for label_set in sets)
-            reason = f"The model's {evidence.quantity}s differ from the {truth.name} by {own} (rms over fifths of α), "
-            reason += f"the observed ones by {labelled}."
+            reason = f"The model's {evidence.quantity.name}s differ from the {truth.name} by {own} (rms over fifths of "
+            reason += f"α), the observed ones by {labelled}."
         folder = evidence.corrector.classifier.folder
         step = f"Label more galaxies: truemorph label {folder} SOURCE --out labels.parquet"
         if evidence.gold_name == TRUTH:
@@ -262,138 +344,53 @@ def _when_good(evidence: Evidence) -> dict[str, str]:
     return {"reason": reason, "next": step}
 
 
-def _sections(evidence: Evidence, changed: Sequence[Section], curves: Sequence[Illustration]) -> list[Section]:
-    """What is not folded, with sections about galaxies that change, and distributions of further columns."""
-    out = []
-    if evidence.estimate is not None:
-        tables = [_fractions_table(evidence)]
-        figures = [bias_curve(evidence, evidence.estimate)]
-        if evidence.estimate.about.get("observables"):
-            figures.append(at_fixed_alpha(evidence, evidence.estimate))
-        out.append(Section("The bias curve", figures=figures, tables=tables))
+def _sections(evidence: Evidence, figure: Any, changed: Sequence[Changed], several: bool) -> Iterator[Section]:
+    """What is not folded, of one question; `figure` has its fractions, unless it is at the top of the page."""
+    of = f"{capital(evidence.title)}: " if several else ""
+    figures, tables = [] if figure is None else [figure], [bins_table(evidence)]
+    if evidence.has_galaxies:
+        if evidence.estimate is not None:
+            figures.append(bias_curve(evidence, evidence.estimate))
+            if evidence.asked is None and evidence.estimate.about.get("observables"):
+                figures.append(at_fixed_alpha(evidence, evidence.estimate))
+            tables += [others_table(evidence)] if evidence.others else []
+        tables += [] if evidence.asked is None else [asked_table(evidence)]
+    yield Section(f"{of}Fractions and the bias curve", figures=figures, tables=tables, beside=figure is not None)
+    if not evidence.has_galaxies:
+        return
     if evidence.options.intrinsic:
-        out.append(Section("Does it hold among similar galaxies?", figures=[among_similar(evidence)]))
+        yield Section(f"{of}Does it hold among similar galaxies?", figures=[among_similar(evidence)])
     if evidence.models:
-        tables = [] if evidence.truth is None else [_confusion_table(evidence, evidence.truth)]
-        out.append(Section("Calibration and confusion", figures=[reliability_panels(evidence)], tables=tables))
-    out += changed
-    if curves:
-        out.append(Section("Do galaxies look like their class?", figures=curves))
-    return [*out, Section("Table 1", tables=[_table_one(evidence)])]
+        calibrated = calibration(evidence)
+        tables = [] if evidence.truth is None else [confusion_table(evidence)]
+        yield Section(
+            f"{of}Calibration and confusion", figures=[] if calibrated is None else [calibrated], tables=tables
+        )
+    yield from (one.section() for one in changed if one.evidence is evidence)
+    yield Section(f"{of}Table 1", tables=[label_sets_table(evidence)])
 
 
-def _fractions_table(evidence: Evidence) -> Table:
-    head = [
-        "α" if evidence.by == "alpha" else in_words([evidence.by]),
-        "galaxies",
-        "observed",
-        "corrected",
-        "error",
-        "lowest",
-        "highest",
-        *([] if evidence.corrector is None else [evidence.corrector.name]),
-    ]
-    rows = []
-    for b, row in enumerate(evidence.correction.iter_rows(named=True)):
-        names = ["labelled", "corrected", "stderr", "lowest", "highest"]
-        values = [row[name] for name in names + ([] if evidence.corrector is None else ["model"])]
-        digits = ".1f" if evidence.by == "alpha" else ".3g"
-        of_bin = evidence.groups[b] if evidence.groups else f"{row['low']:{digits}} to {row['high']:{digits}}"
-        cells = [of_bin, f"{row['galaxies']:,}", *map(number, values)]
-        rows.append(cells + ([with_error(row["gold"], row["gold_stderr"] or None)] if evidence.truths else []))
-    note = "Error: standard error. Lowest and highest: the range of Figure 1."
-    if evidence.estimate is not None:
-        note += f" Assumed: {evidence.estimate.fractions.assumption}."
-    return Table(f"{capital(evidence.quantity)}s", head + ([evidence.gold_name] if evidence.truths else []), rows, note)
-
-
-def _confusion_table(evidence: Evidence, truth: LabelSet) -> Table:
-    """Labels against gold labels in the lowest and the highest fifth of α."""
-    best = [model.best for model in evidence.models] or ([] if evidence.corrected is None else [evidence.corrected])
-    sets = [evidence.observed, *evidence.columns, *best]
-    fifths, (first, second) = Bins.cut(evidence.alpha, FIFTHS), evidence.classes
-    head, groups, cells = ["labels"], [("", 1)], {label_set.name: [label_set.name] for label_set in sets}
-    for fifth in (0, fifths.count - 1):
-        rows = fifths.index == fifth
-        alpha = evidence.alpha[rows]
-        head += [f"{one} called {one}" for one in (second, first)]
-        groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}", 2))
-        for each in sets:
-            # Of galaxies of a class by gold labels, those that the label set calls so.
-            shares = agreement(truth.of(rows), each.of(rows))
-            cells[each.name] += [number(shares[f"precision_{slug(one)}"]) for one in (second, first)]
-    note = f"Of the galaxies that are {second} ({first}) by the {truth.name}, the fraction labelled {second} ({first})."
-    return Table("Confusion at the lowest and the highest resolution", head, list(cells.values()), note, groups)
-
-
-def _table_one(evidence: Evidence) -> Table:
-    tree = evidence.tree
-    head, groups = ["labels", "galaxies", evidence.quantity], [("", 3)]
-    for truth in evidence.truths.values():
-        head += ["balanced accuracy", f"error of {evidence.quantity} (rms)"]
-        groups.append((f"vs {truth.name}", 2))
-    head += ["above floor", "value", "bootstrap", "floor"]
-    groups.append((f"drift with α ({tree.measure})", 4))
-    head += ["accuracy", "precision", *(f"to {one}" for one in reversed(evidence.classes))]
-    groups.append(("vs observed labels", 4))
-    rows = []
-    for row in evidence.table.iter_rows(named=True):
-        cells = [row["labels"], number(row["galaxies"], ",d"), number(row[evidence.fraction_column])]
-        for name in evidence.truths:
-            cells += [number(row[f"balanced_accuracy: {name}"]), number(row[f"fraction_rms: {name}"])]
-        cells += [number(row["excess"]), number(row["value"])]
-        cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"]), with_error(row["floor"], row["floor_std"])]
-        cells += [number(row["accuracy"]), number(row["precision"])]
-        rows.append([*cells, *(number(row[name], ",d") for name in moved_names(evidence.classes))])
-    of = f" of similar {in_words(evidence.options.intrinsic)}" if evidence.options.intrinsic else ""
-    note = (
-        f"On {evidence.which}. {tree.measure} in {2**tree.depth} leaves{of}, {tree.bins} bins of α. Noise alone gives "
-        "the floor; above floor is √(value² − floor²): bias, or a real change of class with α among similar galaxies. "
-        f"Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1. Accuracy and "
-        "precision vs observed labels say how alike labels are, not how good."
-    )
-    return Table("", head, rows, note, groups)
-
-
-def _appendix(evidence: Evidence, maps: Sequence[Illustration], trained: Sequence[Section]) -> list[Section]:
-    """Maps, intrinsic properties, training, settings, methods and how to cite."""
-    out = []
-    if maps:
-        out.append(Section("Where the networks look (Grad-CAM)", ABOUT_MAPS, maps))
-    out += trained
-    return [
-        *out,
-        Section("Settings", tables=[_settings(evidence)]),
-        Section("Methods", include="equations.html"),
-        Section("How to cite", include="citation.html"),
-    ]
-
-
-def _settings(evidence: Evidence) -> Table:
-    about = evidence.catalogue.metadata
-    rows = {
-        "catalogue": evidence.path.name,
-        "α": about.get("alpha", "not stated"),
-        "labels": f"{about.get('label_rule', 'not stated')}; votes: {about.get('votes', 'not stated')}",
-        "definitions of gold labels": "; ".join(evidence.truths) or "none",
-        "intrinsic columns": ", ".join(evidence.options.intrinsic) or "none",
-        "measured on": evidence.which,
-        "bootstrap resamples": evidence.tree.bootstrap,
-        "seed": evidence.tree.seed,
-    }
-    if evidence.shown is not None:
-        fit = evidence.shown.estimate.curve
-        rows["estimate"] = evidence.shown.origin
-        rows["T(α)"] = f"{fit.family} family, fitted by the {fit.method} method, assuming that {fit.assumption}"
-    for model in evidence.models:
-        through = model.classifier.described["transition"]
-        errors = through.get("stderr") or {}
-        values = [
-            f"{name} = {with_error(value, errors.get(name), '.3f')}"
-            for name, value in through["parameters"].items()
-            if isinstance(value, int | float)
-        ]
-        how = "without a bias curve" if model.naive else f"through a {through['family']} T(α), {', '.join(values)}"
-        assumed = through.get("assumption") or "no assumption recorded"
-        rows[f"model {model.name}"] = f"{model.classifier.model_hash}, trained {how}; {assumed}"
-    return Table("", (), [[name, str(value)] for name, value in rows.items()])
+def _maps(every: Sequence[Evidence], options: ReportOptions) -> tuple[list[Section], list[Check]]:
+    """Mean maps of the galaxies that networks predict to have the first answer to each question, or any class."""
+    sections, checks = list[Section](), list[Check]()
+    for evidence in every:
+        models = {model.name: model.classifier for model in evidence.models if model.classifier.uses_images}
+        if not options.maps or not models or "image" not in evidence.everything.columns:
+            continue
+        frame, columns, of = evidence.frame, list(evidence.classes), ""
+        if evidence.question is not None:
+            of = f" ({evidence.question})"
+            called = [model.p.argmax(axis=1)[evidence.rows] == model.explained[0] for model in evidence.models]
+            frame = frame.filter(pl.Series(np.any(called, axis=0)))
+            models = {
+                model.name: models[model.name]
+                for model, one in zip(evidence.models, called, strict=True)
+                if one.any() and model.name in models
+            }
+            columns = list(dict.fromkeys(model.head.columns[model.explained[0]] for model in evidence.models))
+        found, more = looks(models, frame, evidence.catalogue, options, styles_of(evidence), columns)
+        checks += more
+        named = [one if not of else replace(one, name=f"{one.name}_{slug(evidence.title)}") for one in found]
+        if found:
+            sections.append(Section(f"Where the networks look (Grad-CAM){of}", ABOUT_MAPS, named))
+    return sections, checks

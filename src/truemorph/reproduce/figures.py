@@ -23,11 +23,11 @@ from truemorph.explain.profiles import MeanMap, Profiles
 from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of, profile_table
 from truemorph.io import written_whole
 from truemorph.plotting import BLUE, GREEN, GREY, MARKERS, ORANGE, RED, SKY
-from truemorph.report.distributions import Distributions, compare_distributions, cumulative_panels
 from truemorph.report.figures import Style, new_panel, pairs_figure
 from truemorph.report.gallery import annotated, better_pictures, jpeg_source, whole_picture
 from truemorph.report.page import Illustration, Pair, Section
 from truemorph.reproduce.catalogue import fetch_archive
+from truemorph.reproduce.distributions import Distributions, compare_distributions, cumulative_panels
 from truemorph.reproduce.models import MODEL, NETWORKS
 from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, PAPER, TABLE_1
 from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work, files_digest, images_digest, rows_digest

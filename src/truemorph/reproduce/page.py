@@ -9,9 +9,9 @@ import polars as pl
 
 from truemorph.findings import Finding, unique
 from truemorph.questions import SMOOTH_OR_DISK
-from truemorph.report.distributions import Distributions
 from truemorph.report.page import Light, Page, Section, Table, first_sentence, in_order, write_illustrations, write_page
 from truemorph.reproduce.architecture import network_figure
+from truemorph.reproduce.distributions import Distributions
 from truemorph.reproduce.figures import (
     KINDS,
     colour_magnitude,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from truemorph.explain.study import PIXELS, Explanation
-from truemorph.report.distributions import Distributions, panels_of
+from truemorph.reproduce.distributions import Distributions, panels_of
 from truemorph.reproduce.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1, THETA
 from truemorph.reproduce.stages import Work
 from truemorph.results import with_error

@@ -21,9 +21,9 @@ from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.questions import SMOOTH_OR_DISK
-from truemorph.report.distributions import SERSIC_BOUNDARY, share_above
 from truemorph.report.measures import BiasTree, numbers_of, table_one
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
+from truemorph.reproduce.distributions import SERSIC_BOUNDARY, share_above
 from truemorph.reproduce.models import LABELS, intrinsic_columns
 from truemorph.reproduce.paper import BINS_CV14, DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1, THETA, TREE
 from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from truemorph.errors import InputError
-from truemorph.report.distributions import compare_distributions, cumulative, cumulative_panels, distance, share_above
 from truemorph.report.figures import STYLE
+from truemorph.reproduce.distributions import (
+    compare_distributions,
+    cumulative,
+    cumulative_panels,
+    distance,
+    share_above,
+)
 
 # Few distinct values, so that ties happen.
 samples = st.lists(st.integers(-20, 20).map(lambda x: x / 4), min_size=4, max_size=40).map(np.array)

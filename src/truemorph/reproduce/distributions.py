@@ -23,13 +23,9 @@ from matplotlib.transforms import ScaledTranslation
 
 from truemorph.bias.binning import proportion_error
 from truemorph.errors import InputError
-from truemorph.findings import Finding
 from truemorph.plotting import plain_text
 from truemorph.questions import SMOOTH_OR_DISK, slug
-from truemorph.report.evidence import Evidence
-from truemorph.report.figures import Style, axis_label, in_words, new_panel, styles_of
-from truemorph.report.page import Illustration
-from truemorph.tables import numeric_columns
+from truemorph.report.figures import Style, in_words, new_panel
 
 # Sérsic index above which galaxies are mostly smooth.
 SERSIC_BOUNDARY = 3.0
@@ -218,52 +214,3 @@ def _legend(row: dict[str, Any], what: str, boundary: float | None) -> str:
     if row["ks"] is not None:
         text += f"\nKS distance {row['ks']:.3f} ± {row['ks_stderr']:.3f} (by chance {row['ks_floor']:.3f})"
     return text
-
-
-def distributions(evidence: Evidence) -> tuple[list[Illustration], list[Finding]]:
-    """Columns among galaxies of each label, and relabelled ones: those asked for, or the Sérsic index."""
-    every, findings = [], []
-    for name in evidence.options.distributions or ([_SERSIC] if _SERSIC in evidence.frame.columns else []):
-        try:
-            every.append(_distribution(evidence, name))
-        except InputError as problem:
-            text = f"Column {name} was not compared between classes: {problem}."
-            findings.append(Finding("column-not-compared", "note", text))
-    return every, findings
-
-
-def _distribution(evidence: Evidence, column: str) -> Illustration:
-    values = numeric_columns(evidence.frame, [column], str(evidence.path))[:, 0]
-    sets = {
-        label_set.name: label_set.p
-        for label_set in evidence.sets
-        if label_set.kind not in ("observed", "probabilities")
-    }
-    what = "Sérsic index" if column == _SERSIC else column
-    compared = compare_distributions(
-        values, evidence.observed.p, sets, column=column, classes=evidence.classes,
-        observed_name=evidence.observed.name, bootstrap=_RESAMPLES,
-        seed=evidence.options.seed,
-    )  # fmt: skip
-    first, second = evidence.classes
-    labelled, changed, _ = panels_of(evidence.classes)
-    places = {labelled: first, changed: f"{first} to {second}, beside observed {second}"}
-    apart = "; ".join(
-        f"{row['labels']} ({places[row['panel']]}) {row['ks']:.2f} ± {row['ks_stderr']:.2f} (chance "
-        f"{row['ks_floor']:.2f})"
-        for row in compared.table.filter(pl.col("ks").is_not_null()).iter_rows(named=True)
-        if row["panel"] in places
-    )
-    dropped = f" {compared.n_dropped:,} galaxies without a value are left out." if compared.n_dropped else ""
-    more = (
-        f" Dotted: {SERSIC_BOUNDARY:g}, above which galaxies are mostly smooth."
-        if compared.boundary is not None
-        else ""
-    )
-    return Illustration(
-        f"distribution_{_NO_NAME.sub('_', column)}",
-        cumulative_panels(compared, styles_of(evidence), axis_label(evidence, column)),
-        f"{what} among galaxies labelled {first}, changed, and labelled {second} (paper, Figure 3). Largest distance "
-        f"from the curve of the observed labels (Kolmogorov-Smirnov): {apart or 'none'}.{more}{dropped}",
-        compared.data(),
-    )

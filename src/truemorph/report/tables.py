@@ -1,0 +1,240 @@
+"""Tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from truemorph.bias.binning import Bins
+from truemorph.catalogs.label_sets import FIFTHS
+from truemorph.catalogs.paths import label_column, vote_column
+from truemorph.questions import slug
+from truemorph.report.evidence import Evidence
+from truemorph.report.figures import by_name, capital, in_words
+from truemorph.report.measures import agreement, moved_names
+from truemorph.report.page import Table
+from truemorph.results import number, with_error
+from truemorph.tables import numeric_columns
+
+# Votes for a question that selections of published work ask for.
+_USUAL_CUT = 10
+ENDS = ("lowest", "highest", "all")
+
+
+def fraction_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Each fraction by the labels, corrected, by models and others: in the lowest and highest bin, and of all galaxies.
+
+    Those of models, other groups and gold labels are of the galaxies that are measured, of the fraction named first.
+    """
+    rows, question = list[dict[str, Any]](), evidence.question
+    own = {} if evidence.fractions is None else evidence.fractions.ratios
+    for name, quoted in own.items():
+        about = {"question": question, "fraction": name}
+        labels, corrected, low, high = (
+            [*(array[b] for b in (0, -1)), quoted.total[k]]
+            for k, array in ((0, quoted.labelled), (1, quoted.fraction), (3, quoted.low), (4, quoted.high))
+        )
+        ranges = {f"{end}_range": pair for end, pair in zip(ENDS, zip(low, high, strict=True), strict=True)}
+        rows.append(about | {"labels": "observed"} | dict(zip(ENDS, labels, strict=True)))
+        rows.append(about | {"labels": "corrected"} | dict(zip(ENDS, corrected, strict=True)) | ranges)
+    sets = {} if evidence.fractions is not None else {"observed": evidence.observed}
+    for name, one in (sets | evidence.beside).items():
+        value = evidence.in_bins(one)[0]
+        about = {"question": question, "fraction": evidence.quantity.name, "labels": name}
+        rows.append(about | dict(zip(ENDS, (value[0], value[-2], value[-1]), strict=True)))
+    return rows
+
+
+def overview_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The table of all questions: each fraction by label set, in the lowest and highest bin, and of all galaxies."""
+    sets = list(dict.fromkeys(row["labels"] for row in rows))
+    by_set = {(row["fraction"], row["labels"]): row for row in rows}
+    shown, cells = {label_set: ENDS if label_set == "corrected" else ENDS[:2] for label_set in sets}, []
+    for name in dict.fromkeys(row["fraction"] for row in rows):
+        cells.append(
+            [name, *(range_cell(by_set.get((name, label_set)), end) for label_set in sets for end in shown[label_set])]
+        )
+    head = ["fraction", *(end for label_set in sets for end in shown[label_set])]
+    groups = [("", 1), *((label_set, len(shown[label_set])) for label_set in sets)]
+    note = "In the lowest and highest bin of each estimate, and of all galaxies; corrected fractions with their ranges."
+    return Table("Fractions", head, cells, note, groups)
+
+
+def range_cell(row: Mapping[str, Any] | None, end: str) -> str:
+    """A fraction with its range in brackets, if it has one; a dash without a row."""
+    if row is None:
+        return "–"
+    low, high = row.get(f"{end}_range") or (np.nan, np.nan)
+    around = f" ({number(low, '.2f')} to {number(high, '.2f')})" if np.isfinite([low, high]).all() else ""
+    return number(row[end]) + around
+
+
+def bins_table(evidence: Evidence) -> Table:
+    """Fractions in the bins of the estimate, or fifths of α; the one named first also by models, others and gold."""
+    own, table, rows = evidence.fractions, evidence.correction, list[list[str]]()
+    quoted = {} if own is None else own.ratios
+    applies, several = None if own is None else own.applies, len(quoted) > 1
+    beside = [(name, evidence.in_bins(one)[0]) for name, one in evidence.beside.items()]
+    head = [*(["fraction"] if several else []), by_name(evidence.by), "galaxies"]
+    head += [] if applies is None else ["applies to", "gold labels"]
+    head += ["observed", "corrected", "error", "lowest", "highest", *(name for name, _ in beside)]
+    for k, name in enumerate(quoted or [evidence.quantity.name]):
+        one = quoted.get(name)
+        for b, row in enumerate(table.iter_rows(named=True)):
+            named = row["low"] is None or (own is not None and bool(own.groups))
+            of_bin = row["bin"] if named else f"{row['low']:.3g} to {row['high']:.3g}"
+            cells = [*([name] if several else []), of_bin, f"{row['galaxies']:,}"]
+            if own is not None and applies is not None and own.gold_counts is not None:
+                cells += [with_error(applies.fraction[b], applies.stderr[b], ".2f"), f"{own.gold_counts[b]:,}"]
+            values = [row["labelled"], *[None] * 4]
+            if one is not None:
+                values = [one.labelled[b], one.fraction[b], one.stderr[b], one.low[b], one.high[b]]
+            rows.append([*cells, *map(number, values), *(number(of[b]) if k == 0 else "–" for _, of in beside)])
+    note = "Error: standard error. Lowest and highest: the range."
+    if own is not None:
+        note += f" Assumed: {own.assumption}."
+    if beside:
+        note += f" {capital(', '.join(name for name, _ in beside))}: of {evidence.which}."
+    return Table(f"{capital(evidence.quantity.name)}s", head, rows, note)
+
+
+def confusion_table(evidence: Evidence) -> Table:
+    """Labels against gold labels in the lowest and the highest fifth of α."""
+    assert evidence.truth is not None
+    truth, first, second = evidence.view(evidence.truth), evidence.other, evidence.answer
+    sets = [evidence.view(one) for one in (evidence.observed, *evidence.others)]
+    sets += [evidence.view(model.best) for model in evidence.models]
+    fifths = Bins.cut(evidence.alpha, FIFTHS)
+    head, groups, cells = ["labels"], [("", 1)], {label_set.name: [label_set.name] for label_set in sets}
+    for fifth in (0, fifths.count - 1):
+        rows = fifths.index == fifth
+        alpha = evidence.alpha[rows]
+        head += [f"{one} called {one}" for one in (second, first)]
+        groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}", 2))
+        for each in sets:
+            # Of galaxies of a class by gold labels, those that the label set calls so.
+            shares = agreement(truth.of(rows), each.of(rows))
+            cells[each.name] += [number(shares[f"precision_{slug(one)}"]) for one in (second, first)]
+    note = f"Of the galaxies that are {second} ({first}) by the {truth.name}, the fraction labelled {second} ({first})."
+    return Table("Confusion at the lowest and the highest resolution", head, list(cells.values()), note, groups)
+
+
+def label_sets_table(evidence: Evidence) -> Table:
+    """Table 1: drift with α of each label set, and how it compares with gold labels and the observed ones."""
+    tree, name = evidence.tree, evidence.quantity.name
+    head, groups = ["labels", "galaxies", name], [("", 3)]
+    for truth in evidence.truths.values():
+        head += ["balanced accuracy", f"error of {name} (rms)"]
+        groups.append((f"vs {truth.name}", 2))
+    head += ["above floor", "value", "bootstrap", "floor"]
+    groups.append((f"drift with α ({tree.measure})", 4))
+    head += ["accuracy", "precision", *(f"to {one}" for one in (evidence.answer, evidence.other))]
+    groups.append(("vs observed labels", 4))
+    rows = []
+    for row in evidence.table.iter_rows(named=True):
+        cells = [row["labels"], number(row["galaxies"], ",d"), number(row[evidence.fraction_column])]
+        for definition in evidence.truths:
+            cells += [number(row[f"balanced_accuracy: {definition}"]), number(row[f"fraction_rms: {definition}"])]
+        cells += [number(row["excess"]), number(row["value"])]
+        cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"]), with_error(row["floor"], row["floor_std"])]
+        cells += [number(row["accuracy"]), number(row["precision"])]
+        rows.append([*cells, *(number(row[moved], ",d") for moved in moved_names((evidence.other, evidence.answer)))])
+    of = f" of similar {in_words(evidence.options.intrinsic)}" if evidence.options.intrinsic else ""
+    where = "" if evidence.question is None else ", where the question applies by the more probable class of each set"
+    note = (
+        f"On {evidence.which}{where}. {tree.measure} in {2**tree.depth} leaves{of}, {tree.bins} bins of α. Noise alone "
+        "gives the floor; above floor is √(value² − floor²): bias, or a real change of class with α among similar "
+        f"galaxies. Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1. "
+        "Accuracy and precision vs observed labels say how alike labels are, not how good."
+    )
+    return Table("", head, rows, note, groups)
+
+
+def asked_table(evidence: Evidence) -> Table:
+    """Who was asked at which resolution: the selection that cuts in the number of votes make."""
+    frame, question, asked = evidence.everything, str(evidence.question), evidence.asked
+    assert asked is not None
+    ends = {path.name: path.answer is not None for path in asked.paths}
+    path = np.array([ends[name] for name in frame[label_column(question)].to_list()], dtype=float)
+    answers = list(asked.asked.answers)
+    votes = numeric_columns(frame, [vote_column(question, answer) for answer in answers], str(evidence.path))
+    total = votes.sum(axis=1)
+    enough = total >= _USUAL_CUT
+    cut = Bins.cut(frame["alpha"].to_numpy(), FIFTHS)
+    shown = asked.asked.shown or answers[:1]
+    majority = np.isin(votes.argmax(axis=1), [answers.index(answer) for answer in shown])
+    columns = [
+        cut.averages(values)[0]
+        for values in (path, total, enough.astype(float), np.where(enough, majority.astype(float), np.nan))
+    ]
+    rows = [
+        [f"{low:.1f} to {high:.1f}", number(reached), number(mean, ".1f"), number(part), number(answered)]
+        for low, high, reached, mean, part, answered in zip(cut.edges[:-1], cut.edges[1:], *columns, strict=True)
+    ]
+    head = ["α", "on the majority path", "votes for the question", f"at least {_USUAL_CUT} votes"]
+    head.append(f"{' or '.join(shown)} among these, by majority")
+    note = (
+        "A selection by the number of votes selects by α, and by how the answer changes what volunteers say before. "
+        "The corrected fractions use all galaxies."
+    )
+    return Table("Who was asked (fraction of the galaxies)", head, rows, note)
+
+
+def others_table(evidence: Evidence) -> Table:
+    """Other groups' fractions beside the observed and the corrected ones."""
+    quoted, own = evidence.quoted, evidence.fractions
+    assert quoted is not None
+    assert own is not None
+    sets = {"observed labels": quoted.labelled}
+    sets |= {one.name: evidence.in_bins(one)[0][:-1] for one in evidence.others}
+    rows = []
+    for b in range(own.counts.size):
+        shown = [f"{number(one[b])} ({number(one[b] - quoted.fraction[b], '+.3f')})" for one in sets.values()]
+        rows.append([own.bin_name(b), *shown, with_error(quoted.fraction[b], quoted.stderr[b])])
+    rms = [np.sqrt(np.nanmean((one - quoted.fraction) ** 2)) for one in sets.values()]
+    rows.append(["rms difference", *map(number, rms), ""])
+    note = (
+        "In brackets: minus the corrected fraction. Each set is once by the majority at each gate, once as the sum of "
+        "its fractions for the answer over the sum of those to which the question applies."
+    )
+    return Table(f"Labels of others: {evidence.title}", [by_name(own.by), *sets, "corrected"], rows, note)
+
+
+def settings_table(every: Sequence[Evidence]) -> Table:
+    """What a page rests on."""
+    first = every[0]
+    about = first.catalogue.metadata
+    rows = dict[str, Any]()
+    if first.has_galaxies:
+        rows |= {
+            "catalogue": first.path.name,
+            "α": about.get("alpha", "not stated"),
+            "labels": f"{about.get('label_rule', 'not stated')}; votes: {about.get('votes', 'not stated')}",
+            "intrinsic columns": ", ".join(first.options.intrinsic) or "none",
+            "bootstrap resamples": first.tree.bootstrap,
+            "seed": first.tree.seed,
+        }
+    for evidence in every:
+        of = f" ({evidence.title})" if len(every) > 1 else ""
+        if evidence.has_galaxies:
+            rows[f"measured on{of}"] = evidence.which
+            rows[f"definitions of gold labels{of}"] = "; ".join(evidence.truths) or "none"
+        if evidence.estimate is not None:
+            fit = evidence.estimate.curve
+            rows[f"estimate{of}"] = evidence.origin
+            how = f"fitted by the {fit.method} method, assuming that {fit.assumption}"
+            rows[f"T(α){of}"] = f"{fit.family} family, {how}"
+        for model in evidence.models:
+            through = model.curve
+            errors = through.get("stderr") or {}
+            values = [
+                f"{name} = {with_error(value, errors.get(name), '.3f')}"
+                for name, value in through["parameters"].items()
+                if isinstance(value, int | float)
+            ]
+            how = "without a bias curve" if model.naive else f"through a {through['family']} T(α) {', '.join(values)}"
+            assumed = through.get("assumption") or "no assumption recorded"
+            rows[f"model {model.name}{of}"] = f"{model.classifier.model_hash}, trained {how}; {assumed}"
+    return Table("", (), [[name, str(value)] for name, value in rows.items()])
