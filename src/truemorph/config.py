@@ -153,7 +153,7 @@ class RunConfig(BaseModel):
         description="estimate of truemorph transition (of several questions a list), or a curve such as "
         "rayleigh:11.25; default: fitted to the labels",
     )
-    question: tuple[str, ...] = Field((), description="questions whose observed answers are correct (naive)")
+    question: tuple[str, ...] = Field((), description="questions whose observed answers, or gold labels, are correct")
     labels: str | None = Field(None, description="gold labels for training: a column, or a rule such as t_type>=-3")
     naive: bool = Field(False, description="treat the observed labels as correct")
     where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")

@@ -623,13 +623,20 @@ class Head:
         return what if self.question is None else f"{what}_{slug(self.question)}"
 
 
-def heads_of(questions: Sequence[Asked]) -> tuple[Head, ...]:
-    """Return the classes of questions side by side; where two questions share a name, columns have the question too."""
-    every, heads, start = [name for asked in questions for name in asked.classes], list[Head](), 0
+def heads_of(questions: Sequence[Asked | None], label: Sequence[str] = SMOOTH_OR_DISK) -> tuple[Head, ...]:
+    """Return the classes of questions side by side, of None those of a `label`.
+
+    Where two questions share a name of a class, columns have the question too.
+    """
+    every = [name for asked in questions for name in (label if asked is None else asked.classes)]
+    heads, start = list[Head](), 0
     for asked in questions:
-        columns = tuple(f"{name} {asked.question}" if every.count(name) > 1 else name for name in asked.classes)
-        heads.append(Head(asked.question, asked.classes, asked.applies, columns, start, asked))
-        start += len(columns)
+        if asked is None:
+            heads.append(Head(None, tuple(label), tuple(range(1, len(label))), tuple(label), start))
+        else:
+            columns = tuple(f"{name} {asked.question}" if every.count(name) > 1 else name for name in asked.classes)
+            heads.append(Head(asked.question, asked.classes, asked.applies, columns, start, asked))
+        start += len(heads[-1].classes)
     return tuple(heads)
 
 

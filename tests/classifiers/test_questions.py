@@ -12,6 +12,7 @@ from truemorph.bias.likelihood import posterior
 from truemorph.catalogs.paths import path_observations
 from truemorph.classifiers.callbacks import Unfinished
 from truemorph.errors import InputError
+from truemorph.questions import columns_of
 from truemorph.simulate import simulate_survey
 from truemorph.simulate.pictures import write_jpegs
 
@@ -95,6 +96,50 @@ def test_the_posterior_is_that_of_the_votes(both, survey):
     assert table["posterior_label_bar"].to_list() == [bar.classes[k] for k in expected.argmax(axis=1)]
 
 
+@pytest.fixture(scope="module")
+def with_label(survey):
+    """One network for smooth or disk, and for bars."""
+    curves = ["rayleigh:11.25", survey / "bar.json"]
+    out = survey / "with_label"
+    return tm.train_classifier(survey / "catalogue.parquet", transition=curves, out=out, settings=TINY).model
+
+
+@pytest.mark.slow
+def test_one_network_answers_the_first_question_and_another(with_label, survey):
+    label, bar = with_label.heads
+    assert (label.question, label.columns, bar.question) == (None, ("smooth", "disk"), "bar")
+    assert tm.load(survey / "with_label").heads == with_label.heads
+    path = survey / "catalogue.parquet"
+    table = pl.read_parquet(tm.label_galaxies(survey / "with_label", path, out=survey / "two.parquet").out)
+    catalogue, curves = (
+        pl.read_parquet(path),
+        (tm.RayleighTransition(11.25), tm.Estimate.read(survey / "bar.json").transition),
+    )
+    seen = (catalogue["label"].to_numpy(), path_observations(catalogue, curves[1], "here"))
+    for head, curve, given in zip((label, bar), curves, seen, strict=True):
+        p = table.select(columns_of("p", head.columns)).to_numpy()
+        np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
+        after = table.select(columns_of("posterior", head.columns)).to_numpy()
+        np.testing.assert_allclose(after, posterior(p, given, catalogue["alpha"].to_numpy(), curve), rtol=1e-9)
+    assert table["label"].to_list() == table.select("p_smooth", "p_disk").to_numpy().argmax(axis=1).tolist()
+    estimates = [tm.estimate_transition(path, compare=False), survey / "bar.json"]
+    options = tm.ReportOptions(labels=[survey / "two.parquet"], catalogue=path, maps=0, bootstrap=0)
+    report = tm.write_report(survey / "with_label", *estimates, out=survey / "two.html", options=options)
+    told = {one["question"]: {row["labels"] for row in one["table"]} for one in report.content["questions"]}
+    assert {"with_label: posterior"} <= told[None] & told["bar"]
+
+
+@pytest.mark.slow
+def test_gold_labels_of_a_question_are_learned_as_correct(survey):
+    options = {"labels": "bar_known", "question": "bar", "settings": TINY, "out": survey / "of_gold"}
+    found = tm.train_classifier(survey / "catalogue.parquet", **options)
+    used = pl.read_parquet(survey / "catalogue.parquet").filter(pl.col("split") != "test")
+    assert found.left_out == used["bar_known"].null_count()
+    head = found.model.heads[0]
+    assert (head.question, set(head.answers)) == ("bar", {"bar", "no bar"})
+    assert found.model.curves[0]["family"] == "matrix"
+
+
 def test_bars_are_learned_through_the_bias(survey):
     """From features that tell the true class, p(bar | applies) is right where volunteers see half of the bars."""
     estimate = tm.estimate_transition(survey / "catalogue.parquet", question="bar", gold="truth_bar")
@@ -140,7 +185,7 @@ def test_estimates_that_cannot_be_trained_together_are_refused_before_training(s
     tm.estimate_transition(survey / "catalogue.parquet", question="bar", gold="truth_bar", out=bars)
     labels.write_text(json.dumps({"family": "rayleigh", "parameters": {"theta": 9.0}}))
     options = {"out": tmp_path / "model", "dry_run": dry_run}
-    for curves, more in (([bars, bars], {}), ([bars, labels], {}), ([bars], {"preset": "dcv14"})):
+    for curves, more in (([bars, bars], {}), ([labels, labels], {}), ([bars], {"preset": "dcv14"})):
         with pytest.raises(InputError):
             tm.train_classifier(survey / "catalogue.parquet", transition=curves, **more, **options)
     with pytest.raises(InputError):
@@ -164,7 +209,8 @@ def test_an_unfinished_run_of_another_question_is_not_resumed(survey, tmp_path, 
     ("options", "says"),
     [
         ({"question": "bar"}, "naive"),
-        ({"transition": ["bar.json", "rayleigh:11"]}, "questions"),
+        ({"transition": ["rayleigh:11", "bar.json", "rayleigh:12"]}, "twice"),
+        ({"labels": "bar_known", "question": ["bar", "spiral"]}, "one question"),
         ({"transition": "bar.json", "labels": "gold"}, "labels"),
         ({"transition": "bar.json", "preset": "dcv14", "settings": {}}, "network"),
         ({"naive": True, "question": "merger"}, "merger"),

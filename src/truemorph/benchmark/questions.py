@@ -162,7 +162,7 @@ def fit_network(
     changes = {"seed": world.seed, "epochs": round(bench.training.epochs / fewer), **_SHARP}
     config = bench.training.model_copy(update=changes)
     columns = {"label": world.labels[rows], "alpha": world.alpha[rows], "split": world.split[rows]}
-    observed: dict[str, Any] = {"classes": ASKED.classes}
+    observed: dict[str, Any] = {"label": ASKED.classes}
     if evidence is not None:
         observed |= {"evidence": evidence[rows], "questions": (ASKED,)}
     elif votes is not None:

@@ -62,7 +62,7 @@ class ModelFile(BaseModel):
     normalisation: dict[Literal["mean", "std"], list[float]]
     transition: dict[str, Any]
     further_transitions: list[dict[str, Any]] = []  # of the other questions
-    questions: list[dict[str, Any]] = []  # whose classes stand side by side; none for two classes of a catalogue
+    questions: list[dict[str, Any] | None] = [None]  # whose classes stand side by side; None: the label
     catalogue: dict[str, Any]
     metrics: dict[str, StrictFloat | None]
     training: TrainingConfig

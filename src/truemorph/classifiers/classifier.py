@@ -95,9 +95,8 @@ class Classifier:
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:
-        """The classes of each question that it answers; a single one of two classes, or of one question."""
-        questions = [Asked.from_dict(one) for one in self.described.get("questions", ())]
-        return heads_of(questions) or (Head(None, self.classes, tuple(range(1, len(self.classes))), self.classes),)
+        """The classes of each question that it answers."""
+        return _heads(self.described)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -279,6 +278,17 @@ def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -
     }
 
 
+def _heads(described: dict[str, Any]) -> tuple[Head, ...]:
+    """Return the classes of each question, from the content of `config.json`; None is the label."""
+    questions = [one and Asked.from_dict(one) for one in described.get("questions", [None])]
+    label = list(described["classes"])
+    if len(questions) > 1:
+        others = [one for one in questions if one is not None]
+        before = sum(len(one.classes) for one in others[: questions.index(None)]) if None in questions else 0
+        label = label[before : before + len(label) - sum(len(one.classes) for one in others)]
+    return heads_of(questions, label)
+
+
 def facts(described: dict[str, Any]) -> list[str]:
     """Return inputs, members, T(α), catalogue and metrics as lines of text, from the content of `config.json`."""
     config = TrainingConfig(**described["training"])
@@ -288,22 +298,22 @@ def facts(described: dict[str, Any]) -> list[str]:
         reads = f"{config.backbone} on {config.image_size}-pixel images"
     through = f"{transition['family']} {transition['parameters']}" if transition else "no T(alpha)"
     metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
-    heads = heads_of([Asked.from_dict(one) for one in described.get("questions", ())])
-    told = [f"predicts {head.question} ({', '.join(head.classes)})" for head in heads]
-    if heads:
-        curves = [transition, *described.get("further_transitions", ())]
-        through = "observed answers treated as correct"
-        if transition["family"] == "tree":
-            through = f"T(alpha) of the paths to {' and '.join(str(head.question) for head in heads)}"
-        golds = [curve.get("fractions", {}).get("gold_definition") for curve in curves]
-        defined = [f"gold labels of {one}" for one in golds if one]
-    else:
-        counted = described["classes"][1]
-        told = [f"predicts {' or '.join(described['classes'])}"]
-        meant = f"{catalogue.get('definition') or 'as in the labels of that catalogue'} ({catalogue.get('votes')})"
-        if catalogue.get("gold_definition"):
-            meant = str(catalogue["gold_definition"]).removeprefix(f"{counted}: ") + ", from gold labels"
-        defined = [f"definition of {counted}: {meant}"]
+    told, defined, curves = list[str](), list[str](), [transition, *described.get("further_transitions", ())]
+    for head, curve in zip(_heads(described), curves, strict=True):
+        if head.question is None:
+            counted = head.classes[1]
+            told.append(f"predicts {' or '.join(head.classes)}")
+            meant = f"{catalogue.get('definition') or 'as in the labels of that catalogue'} ({catalogue.get('votes')})"
+            if catalogue.get("gold_definition"):
+                meant = str(catalogue["gold_definition"]).removeprefix(f"{counted}: ") + ", from gold labels"
+            defined.append(f"definition of {counted}: {meant}")
+            continue
+        told.append(f"predicts {head.question} ({', '.join(head.classes)})")
+        paths = f"T(alpha) of the paths to {head.question}"
+        of_paths = paths if curve["family"] == "tree" else "observed answers treated as correct"
+        through = of_paths if len(told) == 1 else f"{through}; {of_paths}"
+        if gold := curve.get("fractions", {}).get("gold_definition"):
+            defined.append(f"gold labels of {gold}")
     return [
         f"{'; '.join(told)}: {reads}; members: {described['members']}",
         f"trained through {shortened(through, 300)}",

@@ -64,8 +64,8 @@ def train_members(
     else:
         members, through, about = _regressions(rows, train, parts, transition)
     arrays, classes = {"source": "arrays", "rows": seen.height}, list(rows.classes)
-    if rows.questions:
-        about["questions"] = [question.to_dict() for question in rows.questions]
+    if rows.questions != (None,):
+        about["questions"] = [question and question.to_dict() for question in rows.questions]
     described = describe(config, through, classes=classes, catalogue=arrays, members=len(members), **about)
     return Classifier(described, members, seen, history=history)
 
@@ -81,7 +81,7 @@ def _divided(rows: TrainingRows, config: TrainingConfig) -> tuple[np.ndarray, np
     if not train.size or (network and not validation.size):
         lacking = VALIDATION if train.size else TRAIN
         raise InputError(f"the catalogue has no {lacking} galaxies; prepare it with another `split`")
-    for k, class_name in enumerate(() if rows.questions else rows.classes):
+    for k, class_name in enumerate(rows.label if None in rows.questions else ()):
         if not np.any(labels[train] == k):
             raise InputError(f"no training galaxy is labelled {class_name}; two classes are needed")
     if train.size < 2 * max(config.folds, config.batch_size if network else 1):

@@ -171,7 +171,7 @@ class DebiasedModule(lightning.LightningModule):
 
     def loss(self, logits: torch.Tensor, **observed: torch.Tensor) -> torch.Tensor:
         """Return minus the log-likelihood of each galaxy; of several questions, the sum."""
-        if not self._rows.questions:
+        if self._rows.questions == (None,):
             return self._loss(logits, **observed)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         parts = [head.part for head in self._rows.heads]

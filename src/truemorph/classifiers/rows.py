@@ -26,13 +26,18 @@ class TrainingRows:
     votes: np.ndarray | None = None  # fractions of votes for each class, (N, K), instead of labels
     resolution: np.ndarray | None = None  # columns on which T depends, if more than `alpha`, which is the first
     intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
-    classes: tuple[str, ...] = SMOOTH_OR_DISK  # names of classes 0, 1, …; of several questions side by side
-    questions: tuple[Asked, ...] = ()  # whose classes these are; evidence is then of their answers
+    label: tuple[str, ...] = SMOOTH_OR_DISK  # names of labels 0, 1, …
+    questions: tuple[Asked | None, ...] = (None,)  # that are learned, from evidence; None: the label
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """The classes of each question."""
-        return heads_of(self.questions) or (Head(None, self.classes, tuple(range(1, len(self.classes))), self.classes),)
+        return heads_of(self.questions, self.label)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all classes, side by side."""
+        return tuple(name for head in self.heads for name in head.columns)
 
     def column(self, name: str) -> np.ndarray:
         """Return one column as a numpy array."""

@@ -25,11 +25,12 @@ from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.bias.files import read_fit
 from truemorph.bias.fractions import unlike_labels
-from truemorph.bias.likelihood import observables_of
+from truemorph.bias.likelihood import label_evidence, observables_of
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue
 from truemorph.catalogs.label_sets import ONE_CLASS, nearly_one_class
-from truemorph.catalogs.paths import asked_in, path_evidence, path_labels
+from truemorph.catalogs.paths import asked_in, gold_column, path_evidence, path_labels
+from truemorph.catalogs.question_gold import gold_of_question, told_apart
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, load, save_classifier
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
@@ -42,7 +43,7 @@ from truemorph.errors import InputError, check_used, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
-from truemorph.questions import heads_of
+from truemorph.questions import Asked
 from truemorph.results import Result, quantity_table, text_facts
 from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_columns, write_table
 
@@ -50,12 +51,40 @@ from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_colum
 _PIXELS_IN_MEMORY = 2**30
 _FRACTIONS = ("smooth_fraction", "disk_fraction")
 Problems = list[tuple[str, str]]  # ids of galaxies that are left out, with the reason
-# The data, T(α), descriptions of T(α), what labels and α are, galaxies that are left out, and findings.
-Prepared = tuple[TrainingRows, Transition | None, list[dict[str, Any]], dict[str, Any], Problems, list[Finding]]
+# The data, what labels and α are, galaxies that are left out, and findings.
+Prepared = tuple[TrainingRows, dict[str, Any], Problems, list[Finding]]
+_ABOUT = ("alpha", "alpha_psf", "votes", "label_rule", "classes", "definition")
 # A fit with one of these findings is used only if it is given.
 _UNUSABLE = ("fraction-at-bound", "drift-reversed")
 # Settings that do not change the result.
 NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A question that a classifier learns, and T(α) of what was observed."""
+
+    asked: Asked | None  # None: the label
+    curve: dict[str, Any]  # T(α) in the format of a fit file
+    transition: Transition | None  # None: fitted with a logistic regression
+    names: tuple[str, ...] = ()  # columns on which it depends in addition to α
+    gold: np.ndarray | None = None  # gold labels of all galaxies of the catalogue, which are learned instead
+    definition: str = ""  # of these
+    findings: Sequence[Finding] = ()
+
+    def evidence(self, frame: pl.DataFrame, source: str) -> np.ndarray:
+        """Return log p(observed | class, α), shape (N, K), up to a constant of each galaxy."""
+        assert self.transition is not None
+        columns = numeric_columns(frame, ["alpha", *self.names], source)
+        argument = columns if self.names else columns[:, 0]
+        if isinstance(self.transition, TreeTransition):
+            found = path_evidence(frame, self.transition, argument, source)
+            return found - found.max(axis=1, keepdims=True)
+        if self.asked is None or self.gold is not None:
+            labels = frame["label"].to_numpy()
+        else:
+            labels = path_labels(frame, self.asked, source)
+        return np.asarray(label_evidence(self.transition, labels, argument))
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,11 +173,9 @@ def train_on_catalogue(
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # fails before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
-    of_questions = bool(run.question) or any("question" in curve for curve in curves)
-    if not of_questions:
-        curves = [_transition_for(catalogue, run, curves[0] if curves else None)]
-    prepared = (_question_rows if of_questions else _training_rows)(catalogue, run, curves)
-    rows, used, (described, *further), about, problems, of_rows = prepared
+    learned = _learned(catalogue, run, curves)
+    rows, about, problems, of_rows = _training_rows(catalogue, run, learned)
+    used, (described, *further) = learned[0].transition, [one.curve for one in learned]
     loaded = time.perf_counter()
     identity = {
         "galaxies": frame_hash(rows.frame)[:16],
@@ -198,7 +225,7 @@ def train_on_catalogue(
             f"observable of T(α); they are listed, each with the reason, in {folder / 'left_out.csv'}."
         )
         findings += (Finding("galaxies-left-out", "note", message),)
-    if not of_questions and model.held_out is not None:
+    if rows.questions == (None,) and model.held_out is not None:
         kind, fraction = most_predicted(model)
         if np.mean(rows.column("label") == model.classes.index(kind)) < ONE_CLASS:  # its labels differ
             findings += tuple(nearly_one_class("On held-out galaxies, the classifier", fraction, kind))
@@ -210,98 +237,72 @@ def _named(transition: str | Sequence[str] | None) -> list[str]:
     return [] if transition is None else [transition] if isinstance(transition, str) else list(transition)
 
 
-def _training_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[str, Any]]) -> Prepared:
-    """Return what a classifier of the catalogue's classes is trained on."""
-    [described] = curves
-    network = run.training.classifier == "network"
-    frame = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
-    defined = ("alpha", "alpha_psf", "votes", "label_rule", "classes", "definition")
-    about = {key: catalogue.metadata.get(key) for key in defined}
-    problems, findings = Problems(), list[Finding]()
-    if run.labels is not None:
-        frame, about["gold_definition"], problems, findings = _with_gold(frame, catalogue, run.labels)
-    used: Transition | None = transition_from_dict(described) if described else None
-    names = () if used is None else observables_of(described, used)
+def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[_Learned]) -> Prepared:
+    """Return what a classifier is trained on: labels, or log p(observed | class, α) of each question."""
+    network, source = run.training.classifier == "network", str(catalogue.path or "catalogue")
+    frame, first = catalogue.frame, learned[0]
+    about = {key: catalogue.metadata.get(key) for key in _ABOUT}
+    problems, findings = Problems(), list(first.findings)
+    if first.gold is not None:
+        about["gold_definition"] = first.definition
+        frame = frame.with_columns(label=pl.Series(first.gold))
+    frame = frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
+    if first.gold is not None:
+        frame, problems = _kept(frame, frame["label"] != UNKNOWN, "no gold label")
+        frame = _weighted(frame, str(run.labels), gold_column(None if first.asked is None else first.asked.question))
+    names = list(dict.fromkeys(chain(*(one.names for one in learned))))
     if names:
-        complete = np.isfinite(numeric_columns(frame, names, run.catalogue)).all(axis=1)
+        complete = np.isfinite(numeric_columns(frame, names, source)).all(axis=1)
         frame, more = _kept(frame, complete, "an observable of T(α) is missing")
         problems += more
     frame, inputs, more = (_pixels if network else _features)(frame, catalogue, run)
-    observed: dict[str, Any] = {"classes": classes_of(catalogue)}
-    if names:
-        observed["resolution"] = numeric_columns(frame, ["alpha", *names], run.catalogue)
-    if run.intrinsic:
-        observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
-    columns = [*names, *run.intrinsic, *(() if network else run.training.features)]
-    findings += missing_in(frame, columns, run.catalogue)
-    return TrainingRows(frame, inputs, **observed), used, [described], about, problems + more, findings
-
-
-def _question_rows(catalogue: CatalogTable, run: RunConfig, curves: list[dict[str, Any]]) -> Prepared:
-    """Return what a network that answers questions is trained on: p(votes | class, α) for all classes of each.
-
-    If labels are correct (naive), that is 1 for the class of the majority path and 0 for others.
-    """
-    source = str(catalogue.path or "catalogue")
-    frame = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
-    about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "definition")}
-    if run.naive:
-        correct = {"assumption": "the observed labels are correct (naive training)"}
-        questions = [asked_in(catalogue, one) for one in run.question]
-        transitions: list[Transition] = [MatrixTransition.identity(len(asked.classes)) for asked in questions]
-        curves = [
-            transition_to_dict(transition) | correct | {"question": name}
-            for transition, name in zip(transitions, run.question, strict=True)
-        ]
-    else:
-        transitions = [transition_from_dict(curve) for curve in curves]
-        questions = [transition.asked for transition in transitions if isinstance(transition, TreeTransition)]
-        for curve in curves:
-            _check_unit(curve, catalogue, source)
-    names = [observables_of(curve, t) for curve, t in zip(curves, transitions, strict=True)]
-    every = list(dict.fromkeys(chain(*names)))
-    complete = np.isfinite(numeric_columns(frame, every, source)).all(axis=1) if every else np.ones(frame.height, bool)
-    frame, problems = _kept(frame, complete, "an observable of T(α) is missing")
-    frame, inputs, more = _pixels(frame, catalogue, run)
-    evidence = []
-    for asked, transition, own in zip(questions, transitions, names, strict=True):
-        if isinstance(transition, TreeTransition):
-            columns = numeric_columns(frame, ["alpha", *own], source)
-            found = path_evidence(frame, transition, columns if own else columns[:, 0], source)
-            evidence.append(found - found.max(axis=1, keepdims=True))
-        else:
-            labels = path_labels(frame, asked, source)
-            evidence.append(np.where(np.eye(len(asked.classes), dtype=bool)[labels], 0.0, -np.inf))
-    observed: dict[str, Any] = {"evidence": np.concatenate(evidence, axis=1), "questions": tuple(questions)}
-    observed["classes"] = tuple(chain(*(one.columns for one in heads_of(questions))))
+    questions = tuple(one.asked for one in learned)
+    observed: dict[str, Any] = {"label": classes_of(catalogue), "questions": questions}
+    if questions != (None,):
+        observed["evidence"] = np.concatenate([one.evidence(frame, source) for one in learned], axis=1)
+    elif names:
+        observed["resolution"] = numeric_columns(frame, ["alpha", *names], source)
     if run.intrinsic:
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, source)
-    findings = missing_in(frame, [*every, *run.intrinsic], source)
-    return TrainingRows(frame, inputs, **observed), transitions[0], curves, about, problems + more, findings
+    columns = [*names, *run.intrinsic, *(() if network else run.training.features)]
+    findings += missing_in(frame, columns, source)
+    return TrainingRows(frame, inputs, **observed), about, problems + more, findings
 
 
-def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return T(α) for training, in the format of a fit file; empty if it is fitted during training."""
-    if run.naive or run.labels is not None:
-        which = "observed labels are correct (naive training)" if run.naive else "gold labels are correct"
-        return {**transition_to_dict(MatrixTransition.identity()), "assumption": f"the {which}"}
-    if given is None:
-        if run.training.classifier != "network":
-            return {}
+def _learned(catalogue: CatalogTable, run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> list[_Learned]:
+    """Return the questions to learn, with T(α) of each; none for a logistic regression that fits it."""
+    questions = [None if one is None else asked_in(catalogue, one) for one in run.question or (None,)]
+    if run.labels is not None:
+        return [_gold(catalogue, run.labels, questions[0])]
+    if run.naive:
+        return [
+            _Learned(asked, *_correct(asked, "observed labels are correct (naive training)")) for asked in questions
+        ]
+    if not curves and run.training.classifier != "network":
+        return [_Learned(None, {}, None)]
+    is_given = bool(curves)
+    if not is_given:
         fit, described = fit_catalogue(catalogue, where=run.where)
-        found = next((finding for finding in fit.findings if finding.code in _UNUSABLE), None)
-        if found is not None:
+        problem = next((finding for finding in fit.findings if finding.code in _UNUSABLE), None)
+        if problem is not None:
             raise InputError(
-                f"{run.catalogue}: T(α) can't be fitted to these labels: {found.message} Give a fit with gold labels "
+                f"{run.catalogue}: T(α) can't be fitted to these labels: {problem.message} Give a fit with gold labels "
                 "or a known T(α) (`transition`). A fit without gold labels is used only if you give it."
             )
-        return described
-    described = dict(given)
+        curves = [described]
+    return [_through(catalogue, run, dict(curve), is_given) for curve in curves]
+
+
+def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any], is_given: bool) -> _Learned:
+    """Return a question to learn through an estimate, with a finding if its T(α) is unlike the labels."""
     _check_unit(described, catalogue, run.catalogue)
-    labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
-    sample = Sample.of(labels, alpha)
-    unlike = [one.to_dict() for one in unlike_labels(transition_from_dict(described), sample)]
-    return described | {"findings": [*described.get("findings", ()), *unlike]} if unlike else described
+    transition = transition_from_dict(described)
+    asked = transition.asked if isinstance(transition, TreeTransition) else None
+    if asked is None and is_given:
+        labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
+        unlike = [one.to_dict() for one in unlike_labels(transition, Sample.of(labels, alpha))]
+        described |= {"findings": [*described.get("findings", ()), *unlike]} if unlike else {}
+    return _Learned(asked, described, transition, tuple(observables_of(described, transition)))
 
 
 def _check_unit(described: Mapping[str, Any], catalogue: CatalogTable, source: str) -> None:
@@ -342,19 +343,17 @@ def read_curves(run: RunConfig, transitions: Sequence[Mapping[str, Any]] | None 
 
 
 def _check_questions(run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> None:
-    """Check that several estimates are of questions, and that nothing else is given with them."""
-    of_questions = [curve for curve in curves if "question" in curve]
-    if len(curves) > 1 and len(of_questions) < len(curves):
-        raise InputError("several estimates must be of questions (truemorph transition with `question`)")
-    if (run.question or of_questions) and run.training.classifier != "network":
+    """Check that several estimates are of different questions, and that nothing else is given with them."""
+    names = [curve.get("question") for curve in curves] or list(run.question or ())
+    if set(names) - {None} and run.training.classifier != "network":
         raise InputError("logistic regression tells two classes apart; questions need a network (`preset`)")
-    names = [question["question"] for question in of_questions] or list(run.question or ())
     if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"the question {twice[0]!r} is given twice; give one estimate of each question")
-    if run.question and not run.naive:
-        raise InputError("estimates name their questions: give `question` with `naive` only")
-    if (run.question or of_questions) and run.labels is not None:
-        raise InputError("a question is learned from its votes; leave out `labels`")
+        what = "the label" if twice[0] is None else f"the question {twice[0]!r}"
+        raise InputError(f"{what} is given twice; give one estimate of each question")
+    if run.question and not run.naive and run.labels is None:
+        raise InputError("estimates name their questions: give `question` with `naive` or `labels` only")
+    if run.labels is not None and len(run.question or ()) > 1:
+        raise InputError("gold labels (`labels`) are of one question; name it alone (`question`)")
 
 
 def _check(run: RunConfig, has_transition: bool) -> None:
@@ -374,21 +373,36 @@ def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Pr
     return frame.filter(kept), [(str(one), reason) for one in frame.filter(~kept)["object_id"]]
 
 
-def _with_gold(
-    frame: pl.DataFrame, catalogue: CatalogTable, rule: str
-) -> tuple[pl.DataFrame, str, Problems, list[Finding]]:
-    """Use gold labels as labels; also return the definition of class 1."""
-    gold, definition, findings = gold_classes(frame, rule, str(catalogue.path or "catalogue"))
-    definition = f"{classes_of(catalogue)[1]}: {definition}"
-    if rule == "gold":
-        definition = str(catalogue.metadata.get("gold_definition", definition))
-    frame, problems = _kept(frame.with_columns(label=pl.Series(gold)), gold != UNKNOWN, "no gold label")
-    if rule == "gold" and "gold_probability" in frame.columns and frame["gold_probability"].null_count() == 0:
-        # Galaxies were not selected at random; each stands for as many as its probability says.
-        inverse = 1 / pl.col("gold_probability")
-        weight = pl.col("sampling_weight") if "sampling_weight" in frame.columns else pl.lit(1.0)
-        frame = frame.with_columns(sampling_weight=weight * inverse / inverse.mean())
-    return frame, definition, problems, findings
+def _correct(asked: Asked | None, which: str) -> tuple[dict[str, Any], Transition]:
+    """Return the identity as T(α), described as in a fit file."""
+    transition = MatrixTransition.identity(2 if asked is None else len(asked.classes))
+    described = {**transition_to_dict(transition), "assumption": f"the {which}"}
+    return described | ({} if asked is None else {"question": asked.question}), transition
+
+
+def _gold(catalogue: CatalogTable, rule: str, asked: Asked | None) -> _Learned:
+    """Return a question of which gold labels are learned."""
+    source = str(catalogue.path or "catalogue")
+    if asked is None:
+        gold, definition, findings = gold_classes(catalogue.frame, rule, source)
+        definition = f"{classes_of(catalogue)[1]}: {definition}"
+        if rule == "gold":
+            definition = str(catalogue.metadata.get("gold_definition", definition))
+    else:
+        read = gold_of_question(catalogue.frame, asked, rule, source)
+        asked, gold = told_apart(asked, read.answers(asked), read.paths(asked))
+        definition, findings = f"{asked.question}: {read.definition}", read.findings
+    return _Learned(asked, *_correct(asked, "gold labels are correct"), (), gold, definition, findings)
+
+
+def _weighted(frame: pl.DataFrame, rule: str, column: str) -> pl.DataFrame:
+    """Let a galaxy that was selected for a gold label stand for as many as its probability of selection says."""
+    chance = column.replace("gold", "gold_probability", 1)
+    if rule != column or chance not in frame.columns or frame[chance].null_count():
+        return frame
+    inverse = 1 / pl.col(chance)
+    weight = pl.col("sampling_weight") if "sampling_weight" in frame.columns else pl.lit(1.0)
+    return frame.with_columns(sampling_weight=weight * inverse / inverse.mean())
 
 
 def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:

@@ -138,10 +138,11 @@ def _begin(
 ) -> Evidence:
     """Join what a catalogue, gold labels and other groups say of a question; models are added later."""
     source, asked, where, by = str(catalogue.path or "catalogue"), None, list[str](), list[str]()
-    for name, model in classifiers.items():
-        if question is None and model.heads[0].question is None and tuple(model.classes) != classes_of(catalogue):
-            wanted = " and ".join(classes_of(catalogue))
-            raise InputError(f"{name}: its classes are {', '.join(model.classes)}, those of the catalogue {wanted}")
+    for name, model in classifiers.items() if question is None else ():
+        for head in model.heads:
+            if head.question is None and head.classes != classes_of(catalogue):
+                wanted = " and ".join(classes_of(catalogue))
+                raise InputError(f"{name}: its classes are {', '.join(head.classes)}, those of the catalogue {wanted}")
     if question is None:
         shown = shown if shown.given else _shown_estimate(classifiers, catalogue, options)
     if shown.estimate is not None:
@@ -281,9 +282,11 @@ def _shown_estimate(models: Mapping[str, Classifier], catalogue: CatalogTable, o
     galaxies, which is there to compare with.
     """
     for name, model in models.items():
-        described = model.described["transition"]
-        of_labels = model.heads[0].question is None and "fractions" in described
-        if of_labels and described.get("rows_sha256") == rows_hash(catalogue, described.get("where", ())):
+        curves = zip(model.heads, model.curves, strict=True)
+        described = next((curve for head, curve in curves if head.question is None), {})
+        if "fractions" in described and described.get("rows_sha256") == rows_hash(
+            catalogue, described.get("where", ())
+        ):
             return _Shown(Estimate.from_dict(described), f"the estimate that {name} was trained through")
     offered = [*options.gold, *(["gold"] if "gold" in catalogue.frame.columns else [])][:1]
     if is_simulated(catalogue.metadata) or (offered == ["gold"] and not catalogue.frame["gold"].count()):
