@@ -767,7 +767,7 @@ def test_gold_labels_of_a_report(train, judged):
 
 @advice("intrinsic-missing")
 def test_intrinsic_columns_of_a_report(judged):
-    table, made = with_features(), by_gold()
+    table, made = with_features(), by_labels()
     return judged(table, made), judged(table, made, intrinsic=FEATURES)
 
 

@@ -57,10 +57,11 @@ def test_report(mergers, tmp_path):
     estimate = tm.estimate_transition(mergers, gold="gold", out=tmp_path / "t.json")
     page = tmp_path / "page.html"
     result = tm.write_report(tmp_path / "t.json", out=page, options=ReportOptions(catalogue=mergers))
-    rows = result.to_dict()["table"]
+    rows = result.to_dict()["questions"][0]["table"]
     assert {"merger_fraction", "to_merger", "to_none"} <= rows[0].keys()
     changed = pl.read_csv(tmp_path / "page_files" / "changed.ecsv", comment_prefix="#", separator=" ")
-    assert {"p_merger", "p_merger_after"} <= set(changed.columns)
-    assert set(changed["change"]) == {"none to merger"}
+    assert {"posterior_none", "posterior_merger"} <= set(changed.columns)
+    assert set(changed["observed_label"]) == {"none"}
+    assert set(changed["most_probable"]) == {"merger"}
     assert estimate.curve.classes == CLASSES
     has_no_other_names(page.read_text(), (tmp_path / "page_files" / "report.json").read_text(), result.summary())

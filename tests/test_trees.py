@@ -1,26 +1,19 @@
 """Decision trees of surveys agree with the presets, which read the same tables."""
 
 import re
-import tomllib
-from importlib import resources
 
 import pytest
 
+from truemorph.catalogs.mapping import read_mapping
 from truemorph.questions import read_tree
 
-PACKAGE = resources.files("truemorph")
 NAMES = {"smooth": "smooth", "disk": "disk", "artifact": "artefact"}  # of answers, and in presets
 
 
 def columns_in(preset, name):
     """Columns that a preset reads for a quantity; its expressions quote them."""
-    entry = preset["columns"].get(name, [])
-    entry = entry if isinstance(entry, dict) else {"column": entry}
-    [value] = [entry[key] for key in ("column", "expression") if key in entry]
-    values = [value] if isinstance(value, str) else value
-    return {
-        column for value in values for column in (re.findall('"([^"]+)"', value) if "expression" in entry else [value])
-    }
+    column = preset.columns.get(name)
+    return set() if column is None else {*column.column, *(re.findall('"([^"]+)"', " ".join(column.expression)))}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +27,7 @@ def columns_in(preset, name):
     ],
 )
 def test_presets_read_the_columns_of_the_first_question(preset, trees):
-    read = tomllib.loads((PACKAGE / "catalogs" / "presets" / f"{preset}.toml").read_text(encoding="utf-8"))
+    read = read_mapping(preset)
     found = [read_tree(name) for name in trees]
     totals = {total for tree in found for total in tree.totals}
     for answer, name in NAMES.items():

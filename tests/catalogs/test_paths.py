@@ -22,7 +22,7 @@ from truemorph.commands.transition import estimate_transition
 from truemorph.errors import InputError
 from truemorph.gold.plan import make_plan
 from truemorph.questions import Asked, columns_of, packaged_trees, read_tree
-from truemorph.report.measures import rows_in_bins
+from truemorph.report.measures import bins_of
 from truemorph.report.options import ReportOptions
 
 GZ2 = read_tree("gz2")
@@ -524,9 +524,9 @@ def test_fractions_of_a_question_in_groups_that_a_column_names(tmp_path):
     found = estimate_transition(tmp_path / "cat.parquet", question="bar", gold=RULES, by="tier").fractions
     assert (found.groups, found.counts.tolist()) == (("deep", "wide"), [500, 1000])
     assert list(found.to_table()["tier"]) == ["deep", "wide"]
-    inside = rows_in_bins(found, table, "cat")
+    inside = bins_of(found, table, "cat")
     np.testing.assert_array_equal(inside, [table["tier"] == name for name in found.groups])
-    assert rows_in_bins(replace(found, members=(("deep", "wide"),)), table, "cat").all()
+    assert bins_of(replace(found, members=(("deep", "wide"),)), table, "cat").all()
     with pytest.raises(InputError, match="tier"):
         estimate_transition(tmp_path / "cat.parquet", question="bar", gold=RULES, by="tier,redshift")
 

@@ -311,6 +311,7 @@ def _of_sample(evidence: Evidence) -> Iterator[Check]:
         text = "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias."
         action = "Give columns such as luminosity, physical size and redshift (`intrinsic`)."
         # Fractions from gold labels do not rest on how bias is measured.
-        yield Finding("intrinsic-missing", "note" if evidence.from_gold else "caution", text, action)
+        missing = Finding("intrinsic-missing", "caution", text, action)
+        yield replace(missing, severity="note") if evidence.from_gold else missing
     else:
         yield "Bias measured at fixed intrinsic properties", ", ".join(evidence.options.intrinsic)
