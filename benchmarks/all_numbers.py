@@ -116,11 +116,11 @@ ENTRIES = (
         "other_labels other_labels_with_gold", 1, "other_labels.py 200", (DATA, "benchmarks/question_fractions.py")
     ),
     Entry(
-        "other_ppi other_crowds other_profiles",
+        "other_ppi other_crowds",
         6,
         "other_software.py 100",
-        ("benchmarks/error_bars.py", "tests/images/test_sersic.py"),
-        packages=("ppi_py", "crowdkit", "statmorph"),
+        ("benchmarks/error_bars.py",),
+        packages=("ppi_py", "crowdkit"),
     ),
     Entry("zoobot_accuracy", 60, "beside_zoobot.py ../shared/data $ZOOBOT_PYTHON", (DATA,)),
     Entry("elsewhere elsewhere_found", 3, "another_survey.py", (DATA,)),
@@ -132,7 +132,6 @@ ENTRIES = (
     Entry("bars_efigi", 30, "known_bars.py efigi", (DATA,)),
     Entry("bars_gz2", 10, "known_bars.py real", (DATA,)),
     Entry("twins twins_octiles", 10, "twins.py"),
-    Entry("sersic_of_pictures", 5, "sersic_of_pictures.py ../shared/data", (DATA,)),
     Entry("labelling_precision", 20, "labelling_precision.py ../shared/data", (DATA,)),
     Entry("simulated_images", 1, "simulator.py compare", (DATA,)),
     Entry("reproduced_votes", 1, "reproduction.py votes ../shared/data", (DATA,)),

@@ -1,17 +1,15 @@
-"""Compare with ppi_py, crowd-kit and statmorph: tables of docs/comparison.md.
+"""Compare with ppi_py and crowd-kit: tables of docs/comparison.md.
 
-    pip install ppi-python crowd-kit statmorph
+    pip install ppi-python crowd-kit
     python benchmarks/other_software.py [DRAWS]
 
 On simulated catalogues, ppi_py estimates a mean from gold labels and observed labels, and crowd-kit combines the
-answers of single people. On simulated images, statmorph fits Sérsic profiles. truemorph needs none of them.
+answers of single people. truemorph needs none of them.
 """
 
 import sys
-import time
 import warnings
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,14 +21,9 @@ from sklearn.metrics import balanced_accuracy_score
 
 import truemorph as tm
 
-sys.path += [str(Path(__file__).parents[1] / "tests" / name) for name in ("", "images")]
-from test_sersic import light
-
 GALAXIES, PEOPLE, ANSWERS = 4000, 200, 20
 # Scatter of the probability of a disk vote: of galaxies (intra-galaxy correlation), and of people (in its logit).
 GALAXY_SCATTER, PEOPLE_SCATTER = 0.15, 0.7
-PSFS = (1.2, 1.5, 4.0)  # σ in pixels
-INDICES, IMAGES = (1.0, 2.5, 4.0), 4
 
 
 def powered(seed, **world):
@@ -122,47 +115,11 @@ def crowds(draws):
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def by_statmorph(image, sigma):
-    """Sérsic index of the central galaxy, whose segment is what is 1.5 times above the noise."""
-    from photutils.segmentation import detect_sources
-    from statmorph import source_morphology
-
-    segments = detect_sources(image, 1.5, n_pixels=9)
-    middle = segments.data[image.shape[0] // 2, image.shape[1] // 2]
-    steps = np.arange(-25, 26.0)
-    core = 2.3548 * sigma / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
-    psf = (1 + (steps[None, :] ** 2 + steps[:, None] ** 2) / core**2) ** -3.5
-    weights = np.ones_like(image)
-    return source_morphology(image, (segments.data == middle).astype(int), weightmap=weights, psf=psf)[0].sersic_n
-
-
-def profiles():
-    """Sérsic indices of simulated galaxies, and the time of a galaxy."""
-    print("## other_profiles")
-    print(f"statmorph {version('statmorph')}; means of {IMAGES} images; statmorph / truemorph.\n")
-    print(f"| σ of the PSF | {' | '.join(f'n = {index:g}' for index in INDICES)} |\n|---" + "|---" * len(INDICES) + "|")
-    seconds = np.zeros(2)
-    for sigma in PSFS:
-        cells = []
-        for index in INDICES:
-            images = [light(index, sigma=sigma, seed=seed) for seed in range(IMAGES)]
-            began = time.process_time()
-            theirs = [by_statmorph(image, sigma) for image in images]
-            between = time.process_time()
-            ours = tm.measure_sersic(images, sigma, jobs=1)["sersic_n"]
-            seconds += between - began, time.process_time() - between
-            cells.append(f"{np.mean(theirs):.2f} / {ours.mean():.2f}")
-        print(f"| {sigma:g} pixels | {' | '.join(cells)} |", flush=True)
-    theirs, ours = seconds / (len(PSFS) * len(INDICES) * IMAGES)
-    print(f"\nCPU time of a galaxy: {theirs:.2f} s / {ours:.2f} s. statmorph measures much else in this time.")
-
-
 def main():
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     warnings.filterwarnings("ignore")
     ppi(draws)
     crowds(max(draws // 10, 2))
-    profiles()
 
 
 if __name__ == "__main__":

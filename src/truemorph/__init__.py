@@ -67,7 +67,6 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "classifiers.loss": ["DebiasedLoss"],
         "explain.gradcam": ["GradCam"],
         "images.degrade": ["degrade"],
-        "images.sersic": ["measure_sersic"],
     },
 )
 

@@ -36,7 +36,6 @@ _EXTRAS = {
     "fast": ("nncf",),
     "gold": ("starlette", "uvicorn"),
     "ray": ("ray",),
-    "morphology": ("photutils", "skimage"),
     "benchmark": ("cleanlab",),
 }
 

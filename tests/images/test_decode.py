@@ -15,7 +15,6 @@ from PIL import Image
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.decode import central_crop, decode, load_image
-from truemorph.images.sersic import measure_sersic
 from truemorph.images.transforms import normalise
 
 
@@ -109,7 +108,6 @@ def test_images_of_more_than_100_megapixels_raise_errors_before_using_memory(hug
         load_image(path, TrainingConfig())
     with pytest.raises(InputError, match="pixels"):
         decode(huge(10_001, 10_000), "galaxy", TrainingConfig(fits_hdu=0))
-    assert "pixels" in measure_sersic([path], jobs=1)["problem"].item()
 
 
 def fits_bytes(*units):

@@ -15,7 +15,6 @@ from truemorph.errors import InputError, TruemorphError
 from truemorph.images import decode as decode_module
 from truemorph.images import store as store_module
 from truemorph.images.decode import load_image
-from truemorph.images.sersic import measure_sersic
 from truemorph.images.store import ImageFiles
 
 SMALL = TrainingConfig(image_size=16, crop=1.0)
@@ -50,7 +49,6 @@ def test_few_unreadable_images_are_skipped_and_listed_and_files_on_demand_give_t
     assert files.load(memory=100)[2] == problems
     with pytest.raises(TruemorphError, match=r"4\.jpg"):
         files[np.array([4])]
-    assert measure_sersic([tmp_path / "pipe.jpg"], jobs=1)["flag"].item() == 2
 
 
 def test_too_few_readable_images_raise_an_error(tmp_path):
