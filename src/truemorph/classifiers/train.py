@@ -27,11 +27,12 @@ from truemorph.bias.files import read_fit
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.likelihood import label_evidence, observables_of
 from truemorph.bias.sample import Sample
-from truemorph.catalogs.catalogue import classes_of, gold_classes, image_folder, read_catalogue
+from truemorph.catalogs.catalogue import classes_of, image_folder, read_catalogue
 from truemorph.catalogs.label_sets import ONE_CLASS, nearly_one_class
 from truemorph.catalogs.paths import asked_in, gold_column, path_evidence, path_labels
-from truemorph.catalogs.question_gold import gold_of_question, told_apart
+from truemorph.catalogs.question_gold import told_apart
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
+from truemorph.catalogs.selected import gold_labels
 from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, load, save_classifier
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
 from truemorph.classifiers.fits import fit_catalogue
@@ -382,17 +383,12 @@ def _correct(asked: Asked | None, which: str) -> tuple[dict[str, Any], Transitio
 
 def _gold(catalogue: CatalogTable, rule: str, asked: Asked | None) -> _Learned:
     """Return a question of which gold labels are learned."""
-    source = str(catalogue.path or "catalogue")
-    if asked is None:
-        gold, definition, findings = gold_classes(catalogue.frame, rule, source)
-        definition = f"{classes_of(catalogue)[1]}: {definition}"
-        if rule == "gold":
-            definition = str(catalogue.metadata.get("gold_definition", definition))
-    else:
-        read = gold_of_question(catalogue.frame, asked, rule, source)
-        asked, gold = told_apart(asked, read.answers(asked), read.paths(asked))
-        definition, findings = f"{asked.question}: {read.definition}", read.findings
-    return _Learned(asked, *_correct(asked, "gold labels are correct"), (), gold, definition, findings)
+    read = gold_labels(catalogue, catalogue.frame, asked, rule, str(catalogue.path or "catalogue"))
+    gold, definition = read.numbers, read.definition
+    if asked is not None and read.paths is not None:
+        asked, gold = told_apart(asked, gold, read.paths)
+        definition = f"{asked.question}: {definition}"
+    return _Learned(asked, *_correct(asked, "gold labels are correct"), (), gold, definition, read.findings)
 
 
 def _weighted(frame: pl.DataFrame, rule: str, column: str) -> pl.DataFrame:

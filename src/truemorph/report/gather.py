@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.result import Settings
-from truemorph.catalogs.catalogue import classes_of, gold_classes, is_simulated, read_catalogue, rows_where
+from truemorph.catalogs.catalogue import classes_of, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet
 from truemorph.catalogs.other_labels import with_other_labels
 from truemorph.catalogs.paths import asked_in, gold_column, labels_of_answers, majority_paths, path_labels, root_of
-from truemorph.catalogs.question_gold import class_of_gold, gold_of_question
+from truemorph.catalogs.question_gold import class_of_gold
 from truemorph.catalogs.sampling import TEST
-from truemorph.catalogs.selected import filtered, from_same_images, rows_hash, rows_of
+from truemorph.catalogs.selected import filtered, from_same_images, gold_labels, rows_hash, rows_of
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
@@ -157,9 +156,7 @@ def _begin(
     if question is None:
         numeric_columns(frame, [*options.intrinsic, *(one for one in by if frame[one].dtype != pl.String)], source)
         classes: tuple[str, ...] = classes_of(catalogue)
-        quantity, known = _of_two(classes), np.empty(0, dtype=int)
-        hard = frame["label"].to_numpy().astype(np.int64)
-        truths, of_gold = _gold_of_labels(frame, catalogue, rules, classes, source)
+        quantity, hard = _of_two(classes), frame["label"].to_numpy().astype(np.int64)
     else:
         assert asked is not None
         assert shown.estimate is not None
@@ -167,7 +164,7 @@ def _begin(
         findings += [one for one in more if one not in shown.estimate.findings]
         classes, quantity = asked.answers, asked.quantities[0]
         hard = np.array(asked.answers_of_paths)[majority_paths(frame, asked, source)]
-        truths, known, of_gold = _gold_of_answers(shown.estimate, catalogue, frame, asked, rules)
+    truths, known, of_gold = _gold(catalogue, frame, asked, shown.estimate, rules)
     rows, which = _measured_rows(frame, options, source, bool(classifiers))
     others, of_others = _others(catalogue, frame, asked, classes, tables)
     names = [OBSERVED, TRUTH, *classifiers, *(one.name for one in others)]
@@ -403,10 +400,8 @@ def _rules_for(
         problems = []
         for question, some in found.items():
             try:
-                if question is None:
-                    gold_classes(catalogue.frame, rule, source)
-                else:
-                    gold_of_question(catalogue.frame, asked_in(catalogue, question), rule, source)
+                asked = None if question is None else asked_in(catalogue, question)
+                gold_labels(catalogue, catalogue.frame, asked, rule, source)
             except InputError as problem:
                 problems.append(problem)
             else:
@@ -416,54 +411,44 @@ def _rules_for(
     return found
 
 
-def _gold_of_labels(
-    frame: pl.DataFrame, catalogue: CatalogTable, rules: Sequence[str], classes: Sequence[str], source: str
-) -> tuple[dict[str, LabelSet], list[Finding]]:
-    """Gold labels of two classes by their definition, and findings about them."""
-    out, findings = dict[str, LabelSet](), [] if rules else from_same_images(catalogue.metadata)
-    for rule in rules or (["gold"] if "gold" in frame.columns else []):
-        known, definition, more = gold_classes(frame, rule, source)
-        definition = f"{classes[1]}: {definition}"
-        findings += more
-        if rule == "gold":
-            definition = str(catalogue.metadata.get("gold_definition") or UNSTATED)
-            definition = UNSTATED if definition.startswith("not stated") else definition
-        if not (known >= 0).any():
+def _gold(
+    catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, estimate: Estimate | None, rules: Sequence[str]
+) -> tuple[dict[str, LabelSet], np.ndarray, list[Finding]]:
+    """Gold labels by their definition: by rules, or those of the catalogue, or those of the estimate.
+
+    Also the class of T of each galaxy by the first of them, `UNKNOWN` where there is none, and findings.
+    """
+    source, column = str(catalogue.path or "catalogue"), gold_column(None if asked is None else asked.question)
+    classes = classes_of(catalogue) if asked is None else asked.answers
+    out, known = dict[str, LabelSet](), np.full(frame.height, UNKNOWN)
+    findings = [] if rules or asked is not None else from_same_images(catalogue.metadata)
+    tried = list(rules) or ([column] if column in frame.columns and (asked is None or frame[column].count()) else [])
+    if not tried and asked is not None and estimate is not None:
+        about = estimate.fractions.about  # version 0.2 wrote no rule, which is the end of the definition then
+        tried = [about.get("gold_rule") or str(about["gold_definition"]).partition(": ")[2]]
+        try:
+            gold_labels(catalogue, frame, asked, tried[0], source)
+        except InputError:  # a definition in words
+            return out, known, findings
+    for rule in tried:
+        read = gold_labels(catalogue, frame, asked, rule, source)
+        definition, own = read.definition, catalogue.metadata.get("gold_definition") or "not stated"
+        if asked is None and rule == column and own.startswith("not stated"):
+            definition = UNSTATED
+        elif asked is not None and not rules and estimate is not None:
+            definition = str(estimate.fractions.about["gold_definition"])
+        findings += read.findings
+        if not (read.numbers >= 0).any():
             text = f"No galaxy has a gold label by {rule}, so nothing is compared with it."
             findings.append(Finding("gold-empty", "caution", text, "Check the column or rule (`gold`)."))
             continue
-        simulated = rule == "gold" and is_simulated(catalogue.metadata)
-        name = TRUTH if simulated else GOLD_LABELS if definition == UNSTATED else f"gold labels ({definition})"
-        out[definition] = LabelSet(name, "truth", _one_hot(known, len(classes)), tuple(classes))
-    return out, findings
-
-
-def _gold_of_answers(
-    estimate: Estimate, catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked, rules: Sequence[str]
-) -> tuple[dict[str, LabelSet], np.ndarray, list[Finding]]:
-    """Gold labels of a question: by the rule that is given, or those of the catalogue, or those of the estimate.
-
-    Also the class of T of each galaxy by these, `UNKNOWN` where there are none.
-    """
-    fractions, source = estimate.fractions, str(catalogue.path or "catalogue")
-    column = gold_column(asked.question)
-    own = [column] if column in frame.columns and frame[column].count() else []
-    # Version 0.2 wrote no rule, which is the end of the definition then.
-    by_estimate = fractions.about.get("gold_rule") or str(fractions.about["gold_definition"]).partition(": ")[2]
-    rule = next(iter([*rules, *own, str(by_estimate)]))
-    read = None
-    with suppress(InputError):  # a definition in words
-        read = gold_of_question(frame, asked, rule, source)
-    if read is None or not read.names.count():
-        return {}, np.full(frame.height, UNKNOWN), []
-    simulated = rule == column and is_simulated(catalogue.metadata)
-    answers = read.answers(asked)
-    labels = LabelSet(
-        TRUTH if simulated else GOLD_LABELS, "truth", _one_hot(answers, len(asked.answers)), asked.answers
-    )
-    own_rule = rules[:1] == [rule]
-    definition = read.definition if own_rule else str(fractions.about["gold_definition"])
-    return {definition: labels}, class_of_gold(asked, answers, read.paths(asked)), read.findings
+        unnamed = asked is not None or definition == UNSTATED
+        name = GOLD_LABELS if unnamed else f"gold labels ({definition})"
+        name = TRUTH if rule == column and is_simulated(catalogue.metadata) else name
+        out[definition] = LabelSet(name, "truth", _one_hot(read.numbers, len(classes)), tuple(classes))
+        if asked is not None and read.paths is not None and len(out) == 1:
+            known = class_of_gold(asked, read.numbers, read.paths)
+    return out, known, findings
 
 
 def _one_hot(numbers: np.ndarray, n: int) -> np.ndarray:
