@@ -36,6 +36,13 @@ def slug(text: str) -> str:
     return re.sub(r"[^0-9a-zA-Z]+", "_", text).strip("_")
 
 
+# Columns of a table of labels beside those of each class (p_disk, posterior_disk).
+LABEL_COLUMNS = (
+    *("p_spread", "label", "relation", "observed_label", "alpha", "split", "unlike_training"),
+    *("posterior_label", "label_quality", "model_hash"),
+)
+
+
 def columns_of(what: str, classes: Sequence[str]) -> list[str]:
     """Return the names of columns with one number per class, such as p_no_bar and p_bar."""
     return [f"{what}_{slug(one)}" for one in classes]
@@ -43,9 +50,9 @@ def columns_of(what: str, classes: Sequence[str]) -> list[str]:
 
 def check_class_names(classes: Sequence[str]) -> None:
     """Raise a ValueError unless names of classes stay apart as names of columns and as answers of experts."""
-    slugs = list(map(slug, classes))
-    # p_spread and posterior_label are other columns of a table of labels; unclear and artefact are other answers.
-    if len(set(slugs)) < len(slugs) or {"", "spread", "label", "unclear", "artefact"} & set(slugs):
+    slugs, others = list(map(slug, classes)), {"", "unclear", "artefact"}  # that are other answers
+    taken = {name for what in ("p", "posterior") for name in columns_of(what, classes) if name in LABEL_COLUMNS}
+    if len(set(slugs)) < len(slugs) or taken or others & set(slugs):
         raise ValueError("must be different names with letters, and not spread, label, unclear or artefact")
     if not all(one.isprintable() and len(one) <= 60 for one in classes):
         raise ValueError("must be names of at most 60 characters that can be printed")

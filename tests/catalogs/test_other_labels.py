@@ -156,11 +156,22 @@ def test_tables_that_do_not_fit_are_refused(world):
         lambda: measure_bias(path, question="bar", labels=table.with_columns(id_str=pl.lit("galaxy"))),
         lambda: measure_bias(path, question="bar", labels=pl.concat([table, table])),
         lambda: measure_bias(path, question="bar", labels=table.drop("id_str")),
-        lambda: measure_bias(path, labels=[table, table]),
         lambda: estimate_transition(path, gold="kind", labels=table),
     ):
         with pytest.raises(InputError):
             wrong()
+
+
+def test_answers_of_others_to_the_first_question_are_label_sets_like_a_models(world):
+    path, _, alpha, table = world
+    _, _, disk, _ = galaxies()
+    measured = measure_bias(path, labels=table, bins=4, bootstrap=0)
+    assert list(measured.results) == ["observed labels", "labels 1", "labels 1, fractions"]
+    fifths = np.array_split(np.argsort(alpha, kind="stable"), 5)
+    by_alpha = measured.fractions_by_alpha["labels 1, fractions"]
+    np.testing.assert_allclose(by_alpha, [disk[rows].mean() for rows in fifths], atol=1e-6)
+    hard = measured.fractions_by_alpha["labels 1"]
+    np.testing.assert_allclose(hard, [(disk[rows] > 0.5).mean() for rows in fifths], atol=0.02)
 
 
 def test_a_missing_column_is_named_in_the_tree_of_the_table(world):

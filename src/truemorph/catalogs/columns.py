@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.findings import Finding
-from truemorph.questions import SMOOTH_OR_DISK
+from truemorph.questions import LABEL_COLUMNS, SMOOTH_OR_DISK, columns_of
 
 FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
@@ -99,8 +99,10 @@ OBSERVED_LABEL = ("observed_label", "crowd_label")
 
 # Columns that later commands add to a catalogue.
 RESERVED = (
-    *("p_smooth", "p_disk", "p_spread", "relation", *OBSERVED_LABEL, "model_label"),
-    *("posterior_smooth", "posterior_disk", "posterior_label", "label_quality", "draw_weight"),
+    *LABEL_COLUMNS,
+    *columns_of("p", SMOOTH_OR_DISK),
+    *columns_of("posterior", SMOOTH_OR_DISK),
+    *(*OBSERVED_LABEL, "model_label", "draw_weight"),
 )
 
 _PERCENT_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)

@@ -13,7 +13,7 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import classes_of
 from truemorph.catalogs.other_labels import OtherLabels
-from truemorph.catalogs.paths import gold_column, majority_paths
+from truemorph.catalogs.paths import gold_column, labels_of_answers, majority_paths
 from truemorph.catalogs.question_gold import QuestionGold
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -168,6 +168,25 @@ def answer_sets(
             title = name if len(asked.shown) == 1 else f"{name}: {answer}"
             shown.append(LabelSet.of_two(title, kind, values[:, k - 1], (f"not {answer}", answer), answer))
     return sets, shown
+
+
+def sets_of_others(
+    frame: pl.DataFrame, asked: Asked, others: Sequence[OtherLabels], label: Sequence[str] | None = None
+) -> list[LabelSet]:
+    """Return other groups' answers, each by majority and as fractions: of all answers, or as classes of a `label`."""
+    of_answers, classes = np.eye(len(asked.answers)), asked.answers
+    if label is not None:
+        labels, classes = labels_of_answers(asked), tuple(label)
+        of_answers = np.stack([labels == k for k in range(len(label))], axis=1).astype(float)
+    sets = []
+    for other in others:
+        found = other.probabilities(frame, asked)
+        for name, p in zip((other.name, f"{other.name}, fractions"), found, strict=True):
+            values = p @ of_answers
+            total = values.sum(axis=1, keepdims=True)
+            values = np.divide(values, total, out=np.full(values.shape, np.nan), where=total > 0)
+            sets.append(LabelSet(name, "column", values, classes, other.name))
+    return sets
 
 
 def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, list[Finding]]:

@@ -15,17 +15,18 @@ from truemorph.bias.metrics.label_bias import COLUMNS, FLOOR, BiasResult, Refere
 from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
 from truemorph.catalogs.columns import NAMED
-from truemorph.catalogs.label_sets import LabelSet, answer_sets, fractions_by, join_labels, label_sets
+from truemorph.catalogs.label_sets import LabelSet, answer_sets, fractions_by, join_labels, label_sets, sets_of_others
 from truemorph.catalogs.other_labels import OtherLabels, with_other_labels
-from truemorph.catalogs.paths import asked_in, asked_of
+from truemorph.catalogs.paths import asked_of, root_of
 from truemorph.catalogs.selected import lacking_values
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import write_json
 from truemorph.progress import progress
+from truemorph.questions import Asked
 from truemorph.report.measures import BiasTree
 from truemorph.results import Result, text_facts, text_table
-from truemorph.tables import missing_in, numeric_columns
+from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,8 +155,8 @@ def measure_bias(
     catalogue : path or table
         Prepared catalogue.
     labels : path or table, optional
-        Labels of a model, from truemorph label. Of a question, tables of other groups' answers, such as debiased votes
-        or predictions of Zoobot, with the columns that a tree names (repeatable).
+        Labels of a model, from truemorph label; tables of other groups' answers, such as debiased votes or predictions
+        of Zoobot, with the columns that a tree names (repeatable).
     intrinsic : sequence of str
         Columns of intrinsic properties for CV18, comma-separated.
     observables : sequence of str
@@ -172,7 +173,7 @@ def measure_bias(
         Number of bootstrap resamples for the error.
     question : str, optional
         Question of the catalogue's decision tree, such as bar, whose answers are measured, of the galaxies on whose
-        majority path it was asked; default smooth or disk.
+        majority path it was asked; default its first, such as smooth or disk.
     out : path, optional
         Write the result here (.json).
     seed : int
@@ -208,34 +209,16 @@ def measure_bias(
     if twice := [one for one in seen_best if one in ("alpha", *intrinsic)]:
         raise InputError(f"`observables`: {twice[0]} is measured already, or an intrinsic column; leave it out")
     named = [*intrinsic, *seen_best]
-    given, others, unlabelled = listed(labels), list[OtherLabels](), list[Finding]()
-    asked = asked_of(table, question) if question is None or not given else asked_in(table, question)
-    if asked is not None:
-        table, others = with_other_labels(table, asked, given)
-    elif len(given) > 1:
-        raise InputError("`labels` takes one table of a model's labels; measure others apart")
-    frame = table.frame
-    if asked is None and given:
-        frame, unlabelled = join_labels(table, given[0])
-    everything = frame.height
-    chosen, sentinels = rows_where(frame, where, source)
-    frame = frame.filter(pl.Series(chosen))
-    columns = numeric_columns(frame, named, source)
-    sentinels += missing_in(frame, named, source)
-    selected, lacking = frame.height, []
-    if named:  # all numbers are of the same galaxies
-        complete = np.isfinite(columns)
-        lacking = lacking_values(complete, named)
-        rows = complete.all(axis=1)
-        if not rows.any():
-            raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
-        frame, columns = frame.filter(pl.Series(rows)), columns[rows]
+    asked = asked_of(table, question)
+    table, others, more = _with_labels(table, asked, listed(labels))
+    everything = table.frame.height
+    frame, columns, noted = _selected(table, where, named)
     fixed, values = np.split(columns, [len(intrinsic)], axis=1)
-    noted, defined = table.findings, table.metadata.get("alpha")
+    noted, defined, selected = [*table.findings, *more, *noted], table.metadata.get("alpha"), frame.height
     alpha = frame["alpha"].to_numpy()
     if asked is None:
         classes = classes_of(table)
-        shown = sets = label_sets(frame, classes)
+        shown = sets = [*label_sets(frame, classes), *sets_of_others(frame, root_of(table), others, classes)]
         quantity = f"{classes[1]} fraction"
     else:
         sets, shown = answer_sets(frame, asked, others, source)
@@ -270,7 +253,7 @@ def measure_bias(
         bins=tree.bins,
         galaxies=alpha.size,
         galaxies_not_selected=everything - selected,
-        findings=unique(noted, unlabelled, sentinels, lacking, _of_label_sets(results), too_few),
+        findings=unique(noted, _of_label_sets(results), too_few),
         quantity=quantity,
         observables=seen_best,
         by_observable=by_observable,
@@ -281,6 +264,40 @@ def measure_bias(
     if out is not None:
         write_json(out, measured.to_dict())
     return measured
+
+
+def _with_labels(
+    table: CatalogTable, asked: Asked | None, tables: Sequence[Any]
+) -> tuple[CatalogTable, list[OtherLabels], list[Finding]]:
+    """Add a model's labels, and other groups' answers, to a catalogue; galaxies without them are left out."""
+    read, findings = [read_table(one) for one in tables], list[Finding]()
+    by_model = [one for one in read if {"label", "p_spread"} & set(one.frame.columns)] if asked is None else []
+    if len(by_model) > 1:
+        raise InputError("`labels` takes one table of a model's labels; measure others apart")
+    for one in by_model:
+        frame, findings = join_labels(table, one)
+        table = replace(table, frame=frame)
+    rest = [one for one in read if one not in by_model]
+    if not rest:
+        return table, [], findings
+    table, others = with_other_labels(table, root_of(table) if asked is None else asked, rest)
+    return table, others, findings
+
+
+def _selected(
+    table: CatalogTable, where: Sequence[str], named: Sequence[str]
+) -> tuple[pl.DataFrame, np.ndarray, list[Finding]]:
+    """Return the galaxies that meet all conditions and have values in all named columns, (N, P), and findings."""
+    source = str(table.path or "catalogue")
+    chosen, findings = rows_where(table.frame, where, source)
+    frame = table.frame.filter(pl.Series(chosen))
+    columns, missing = numeric_columns(frame, named, source), missing_in(frame, named, source)
+    complete = np.isfinite(columns)
+    rows = complete.all(axis=1)
+    if not rows.any():
+        raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
+    findings = [*findings, *missing, *lacking_values(complete, named)]
+    return frame.filter(pl.Series(rows)), columns[rows], findings
 
 
 def _with_reference(observable: str) -> tuple[str, Reference]:

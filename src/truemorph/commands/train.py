@@ -70,13 +70,14 @@ def train_classifier(
     out : path
         Run folder to write.
     transition : path, fit or dict, optional
-        Estimate of truemorph transition (of questions such as bars also several, repeatable: one network then answers
-        all), or a known T(α): rayleigh:THETA, weibull:SCALE,SHAPE or fisk:SCALE,SHAPE, with
-        :sigma or :fwhm if the catalogue's α must be in units of that width. Default: T(α) is fitted to the labels here.
+        Estimate of truemorph transition (repeatable, one of each question: one network then answers all), or a known
+        T(α): rayleigh:THETA, weibull:SCALE,SHAPE or fisk:SCALE,SHAPE, with :sigma or :fwhm if the catalogue's α must be
+        in units of that width. Default: T(α) is fitted to the labels here.
     question : sequence of str
-        With naive: questions of the catalogue's decision tree, such as bar,spiral, whose observed answers are correct.
+        With naive or labels: questions of the catalogue's decision tree, such as bar,spiral, whose observed answers, or
+        gold labels, are correct; default its first, such as smooth or disk.
     labels : str, optional
-        Gold labels to train on, instead of the observed ones: a column such as gold, or a rule such as "t_type>=-3".
+        Gold labels to train on, instead of the observed ones: a column such as gold, or rules as for transition.
         Galaxies without a gold label are left out.
     naive : bool, optional
         Treat the observed labels as correct.

@@ -54,13 +54,11 @@ def estimate_transition(
     bootstrap: Count | None = None,
     seed: Seed = 0,
 ) -> Estimate:
-    """Estimate the bias curve T(α), with errors and checks; or the fractions of a question's answers.
+    """Estimate the bias curve T(α) and the corrected fractions of a question's answers, with errors and checks.
 
-    Gives the bias curve, the corrected class fractions with their range, also in bins. Labels alone cannot
-    separate bias from a real trend with resolution; a few hundred gold labels can.
-
-    Of a question of a decision tree, such as bars, it gives the fraction of each answer among the galaxies to which the
-    question applies, and T(α) of the paths to these answers, from gold labels.
+    Labels alone cannot separate bias from a real trend with resolution; a few hundred gold labels can. Where a question
+    is asked after others, such as bars, gold labels are needed; fractions are then those of the galaxies to which it
+    applies, and T(α) is that of the paths to its answers.
 
     Example: truemorph transition cat.parquet --gold "t_type>=-3" --out transition.json
 
@@ -76,9 +74,8 @@ def estimate_transition(
     method : str, optional
         Default: gold, conditional or likelihood, depending on what is given; binned is the paper's.
     gold : str, optional
-        Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3". Of a question, a column of class names, or
-        rules such as "applies: t_type>=-3 AND axis_ratio>0.5; bar: bar_length>0". T(α) tells apart the paths
-        that they name.
+        Gold labels: a column of 0 and 1 or of class names, a rule such as "t_type>=-3", or rules with names such as
+        "applies: t_type>=-3 AND axis_ratio>0.5; bar: bar_length>0". T(α) tells apart the paths that they name.
     intrinsic : sequence of str
         Columns of intrinsic properties that classes may depend on, comma-separated.
     observables : sequence of str
@@ -95,8 +92,8 @@ def estimate_transition(
     bins : int, optional
         Bins of the binned method; default: 64 galaxies in each, as in the paper.
     by : str, optional
-        Column to bin the fractions by; default α. A column of text, such as depth_tier, gives the fractions of each
-        group. Of a question also two columns, such as "redshift,mass".
+        Column to bin the fractions by, or two, such as "redshift,mass"; default α. A column of text, such as
+        depth_tier, gives the fractions of each group.
     fraction_bins : int
         Largest number of bins of the fractions; each has 50 galaxies or more.
     compare : bool, optional
@@ -107,10 +104,10 @@ def estimate_transition(
         balance uses the sampling weights of a sample that was drawn by label; none does not, as in the paper. Or a
         column of weights, such as 1 / Vmax.
     question : str, optional
-        Question of the catalogue's decision tree, such as bar; default smooth or disk.
+        Question of the catalogue's decision tree, such as bar; default its first, such as smooth or disk.
     labels : path or table, optional
-        Of a question: tables of other groups' answers, such as debiased votes or predictions of Zoobot, with the
-        columns that a tree names (repeatable). They help the votes to predict the true answer.
+        Tables of other groups' answers, such as debiased votes or predictions of Zoobot, with the columns that a tree
+        names (repeatable). With gold labels, they help the votes to predict the true answer.
     bootstrap : int, optional
         Number of bootstrap resamples, to check the error; default none.
     seed : int

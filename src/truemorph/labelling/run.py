@@ -224,6 +224,7 @@ def open_labelling(
         "inputs": [str(one.resolve()) for one in (given.path, given.root)],
         "observed": None if labeller.joined is None else frame_hash(labeller.joined),
         "keep": list(keep),
+        "columns": list(labeller.schema),
     }
     positions = position_columns(keep, str(path)) if hats else None
     results = Results(out, identity, given.parts, labels, positions)

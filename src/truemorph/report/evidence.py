@@ -379,7 +379,7 @@ class Evidence:
             columns |= {"gold": columns["corrected"], "gold_stderr": columns["stderr"]}
         elif self.truth is not None:
             columns["gold"], error = (one[:-1] for one in self.in_bins(self.truth))
-            columns["gold_stderr"] = nothing * 0 if self.view(self.truth).known.all() else error
+            columns["gold_stderr"] = np.zeros(len(galaxies)) if self.truth.of(self.rows).known.all() else error
         if self.corrector is not None:
             columns["model"] = self.in_bins(self.corrector.best)[0][:-1]
         return pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))

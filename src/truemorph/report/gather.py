@@ -20,9 +20,9 @@ from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.result import Settings
 from truemorph.catalogs.catalogue import classes_of, is_simulated, read_catalogue, rows_where
-from truemorph.catalogs.label_sets import FIFTHS, LabelSet
+from truemorph.catalogs.label_sets import FIFTHS, LabelSet, sets_of_others
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import asked_in, gold_column, labels_of_answers, majority_paths, path_labels, root_of
+from truemorph.catalogs.paths import asked_in, gold_column, majority_paths, path_labels, root_of
 from truemorph.catalogs.question_gold import class_of_gold
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import filtered, from_same_images, gold_labels, rows_hash, rows_of
@@ -466,22 +466,11 @@ def _others(
         return [], []
     root = root_of(catalogue) if asked is None else asked
     joined, others = with_other_labels(catalogue, root, tables)
-    sets = list[LabelSet]()
-    of_answers = np.eye(len(root.answers))
-    if asked is None:  # labels 0 and 1
-        labels = labels_of_answers(root)
-        of_answers = np.stack([labels == k for k in range(len(classes))], axis=1).astype(float)
-    for other in others:
-        found = other.probabilities(joined.frame, root)
-        for name, given in zip((other.name, f"{other.name}, fractions"), found, strict=True):
-            values = given @ of_answers
-            total = values.sum(axis=1, keepdims=True)
-            values = np.divide(values, total, out=np.full(values.shape, np.nan), where=total > 0)
-            ids = joined.frame["object_id"].cast(pl.String)
-            columns = [pl.Series(str(k), one) for k, one in enumerate(values.T)]
-            here = frame.select("object_id").join(
-                pl.DataFrame([ids, *columns]), on="object_id", how="left", maintain_order="left"
-            )
-            p = here.drop("object_id").cast(pl.Float64).fill_null(np.nan).to_numpy()
-            sets.append(LabelSet(name, "column", p, tuple(classes), other.name))
+    sets, ids = list[LabelSet](), joined.frame.select(pl.col("object_id").cast(pl.String))
+    for one in sets_of_others(joined.frame, root, others, classes if asked is None else None):
+        columns = [pl.Series(str(k), column) for k, column in enumerate(one.probabilities.T)]
+        there = frame.select("object_id").join(
+            ids.with_columns(columns), on="object_id", how="left", maintain_order="left"
+        )
+        sets.append(replace(one, probabilities=there.drop("object_id").fill_null(np.nan).to_numpy()))
     return sets, [one for one in joined.findings if one not in catalogue.findings]
