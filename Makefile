@@ -24,7 +24,7 @@ demo: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
-# Tests that train networks, kill processes or repeat a fit over many catalogues. A file is run by one process, because
+# Tests that take more than a second or two: they train networks, kill processes, fit many catalogues. A file is run by one process, because
 # its tests share what was trained; files with slow tests go first (tests/conftest.py), not those with many tests.
 slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m slow

@@ -870,6 +870,7 @@ def test_more_gold_labels_show_that_labels_are_better(train, judged):
     return tuple(judged(one.drop("truth"), model, made) for one in known)
 
 
+@pytest.mark.slow
 @advice("labels-worse", "problem")
 def test_a_model_of_more_galaxies_has_better_labels(train, judged):
     table = with_features(3000)

@@ -40,6 +40,7 @@ def test_drift(mergers):
     has_no_other_names(found.summary(), json.dumps(found.to_dict()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"gold": "gold"}, {"gold": "gold", "family": "matrix", "compare": False}])
 def test_estimates(mergers, options, tmp_path):
     estimate = tm.estimate_transition(mergers, out=tmp_path / "t.json", **options)

@@ -51,6 +51,7 @@ def test_bibtex_has_the_papers_and_this_version_of_the_software(capsys):
     assert eprint in cff
 
 
+@pytest.mark.slow
 def test_summaries_fit_on_a_screen_and_name_the_next_command(capsys, catalogue, tmp_path):
     columns, fit = ["--intrinsic", "radius_kpc,M_r,redshift"], tmp_path / "my fit.json"
     for following, arguments in (
@@ -77,6 +78,7 @@ def test_bias_with_and_without_intrinsic_columns(capsys, catalogue, tmp_path):
     assert result["results"]["gold labels"]["bootstrap_mean"] is None
 
 
+@pytest.mark.slow
 def test_transition_from_labels_alone_writes_fit_and_figure(capsys, catalogue, tmp_path):
     fit = tmp_path / "t.json"
     status, out, err = run(capsys, "transition", catalogue, "--out", fit, "--bootstrap", 3, "--no-compare")
@@ -119,6 +121,7 @@ def test_transition_compares_families_and_corrects_fractions(capsys, catalogue, 
     assert "AIC above best" in out
 
 
+@pytest.mark.slow
 def test_selected_gold_labels_give_one_finding(capsys, simulated, tmp_path):
     table = pl.read_csv(simulated / "votes.csv")
     share = pl.col("t01_smooth_or_features_a02_features_or_disk_weighted_fraction")
@@ -154,6 +157,7 @@ def test_features_without_images(capsys, simulated, tmp_path):
     assert (status, "damaged" in err) == (1, True)
 
 
+@pytest.mark.slow
 def test_mistakes_give_one_line_and_exit_status_2(capsys, catalogue, simulated, tmp_path):
     votes, out = simulated / "votes.csv", tmp_path / "x.parquet"
     nested = 100_000 * "[" + 100_000 * "]"

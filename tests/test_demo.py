@@ -35,7 +35,9 @@ def test_a_small_demo_of_bars_quotes_its_labels(tmp_path):
     catalogue = pl.read_parquet(tmp_path / "catalogue.parquet")
     for name in ("naive", "debiased"):
         labels = pl.read_parquet(tmp_path / f"labels_{name}.parquet")
-        assert rows[name]["all"] == pytest.approx(labels["p_bar"].sum() / labels["p_applies_bar"].sum())
+        of = "p" if name == "naive" else "posterior"  # given the votes, through T
+        bar, other = (labels[f"{of}_{answer}"].sum() for answer in ("bar", "no_bar"))
+        assert rows[name]["all"] == pytest.approx(bar / (bar + other))
     applies = catalogue["gold_bar"].is_in(["bar", "no bar"])
     assert rows["truth"]["all"] == pytest.approx((catalogue["gold_bar"] == "bar").sum() / applies.sum())
     assert catalogue["experts"].count() < 400 < catalogue["gold_bar"].count()

@@ -43,6 +43,7 @@ def test_codes_are_slugs_and_problems_and_cautions_have_an_action(made):
         assert acts or severity == "note", code
 
 
+@pytest.mark.slow
 def test_results_report_values_treated_as_missing():
     size = pl.when(pl.int_range(pl.len()) < 7).then(-99.0).otherwise("covariate")
     frame = truemorph.simulate_catalogue(3000).with_columns(size=size)

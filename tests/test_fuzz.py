@@ -190,6 +190,7 @@ def test_a_damaged_file_gives_a_result_or_one_clear_error(folder, name):
     read_all(folder / name, READERS[name], damaged)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name", [reader for reader in READERS if re.fullmatch("(catalogue|old|plan).*parquet", reader)]

@@ -84,6 +84,7 @@ def test_the_class_fractions_of_an_estimate_label_galaxies(mergers, tmp_path):
     assert (labels.filter(pl.col("observed_label") == 1)["posterior_merger"] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_plan_of_gold_labels_and_their_import(capsys, mergers, tmp_path):
     folder, out = tmp_path / "gold", tmp_path / "out.parquet"
     status, said, err = run(capsys, "gold", "plan", mergers, "--budget", 100, "--out", folder)

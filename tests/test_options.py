@@ -184,6 +184,7 @@ def test_every_option_is_tried_here_or_belongs_to_images_networks_or_archives():
         assert values.keys() <= options_of(command), command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "option"), CASES)
 def test_an_option_changes_the_result_or_is_refused(command, option, data):
     changed = 0

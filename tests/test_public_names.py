@@ -58,6 +58,7 @@ def made(model):
 NOT_MADE = {"FlipTransition", "Leaderboard", "ResolutionDrift"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")
 def test_representations_of_public_objects_fit_on_a_screen(model):
     objects = made(model)

@@ -13,6 +13,8 @@ from truemorph.archives.fetch import ARCHIVES, fetch
 from truemorph.archives.provenance import origin, read_provenance, record
 from truemorph.errors import InputError, TruemorphError
 
+pytestmark = pytest.mark.slow
+
 
 def options(sky, name):
     positions = sky.truth.filter(pl.col("hst") == "image").select("objid", "ra", "dec")[:2]

@@ -21,6 +21,8 @@ from truemorph.benchmark.questions import (
 from truemorph.benchmark.worlds import Sizes
 from truemorph.cli import main
 
+pytestmark = pytest.mark.slow
+
 TINY = Sizes(train=400, validation=80, test=160, twins=0, pixels=32)
 
 
@@ -75,7 +77,6 @@ def test_perfect_answers_have_perfect_scores_and_shifted_ones_their_shift(world)
     assert answer_scores(world, None, truth)["fraction_rms_hard"] == 0
 
 
-@pytest.mark.slow
 def test_every_method_answers_and_an_interrupted_run_resumes(tmp_path):
     plan = Plan(("gate by bar",), tuple(bar_method.name for bar_method in BAR_METHODS), (0,), TINY, 1, question=BAR)
     rows = run_plan(plan, tmp_path)
@@ -86,7 +87,6 @@ def test_every_method_answers_and_an_interrupted_run_resumes(tmp_path):
     assert run_plan(plan, tmp_path) == rows
 
 
-@pytest.mark.slow
 def test_real_bars_are_those_of_the_experts(shared_data):
     world = make_bar_world("real bars", 0, Sizes(pixels=32), shared_data)
     assert np.bincount(world.truth).tolist() == [211, 936, 979, 976]
@@ -94,7 +94,6 @@ def test_real_bars_are_those_of_the_experts(shared_data):
     assert bars[world.truth == 3].mean() > 3 * bars[world.truth == 2].mean()
 
 
-@pytest.mark.slow
 def test_the_command_writes_a_board_of_bars(tmp_path, capsys):
     out = tmp_path / "board"
     arguments = ["--question", "bar", "--worlds", "plain", "--methods", "labels", "--seeds", "1"]

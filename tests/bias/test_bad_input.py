@@ -80,6 +80,7 @@ def test_invalid_input_of_fractions_raises_errors(options, says):
         debiased_fractions(**GIVEN | INVERTED | options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["likelihood", "binned", "conditional"])
 @pytest.mark.parametrize("label", [0, 1])
 def test_alpha_zero_is_valid(method, label):

@@ -66,6 +66,7 @@ def test_families_that_cannot_be_fitted_are_listed():
         compare_families(labels, alpha, ("matrix",))
 
 
+@pytest.mark.slow
 def test_calibration_of_a_correct_and_a_wrong_family():
     labels, alpha, truth = labels_through(FiskTransition(12, 1.6), 40_000, 3)
     gold = some_known(truth, 0.3, 3)

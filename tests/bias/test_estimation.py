@@ -91,6 +91,7 @@ def test_labels_without_drift_give_a_finding():
     assert "no-drift" in codes(fit)
 
 
+@pytest.mark.slow
 def test_labels_whose_disk_fraction_falls_with_alpha_are_a_problem():
     labels, alpha, _ = flipped_labels(2_000, seed=4)
     exchanged = fit_transition(1 - labels, alpha)
@@ -98,6 +99,7 @@ def test_labels_whose_disk_fraction_falls_with_alpha_are_a_problem():
     assert "drift-reversed" not in codes(fit_transition(labels, alpha))
 
 
+@pytest.mark.slow
 def test_the_range_given_intrinsic_columns_spans_trends_at_fixed_columns():
     """In a population like a survey's, where luminosity and size do not explain all of the trend of class with α."""
     galaxies = simulate_galaxies(4_000, 4)
@@ -113,6 +115,7 @@ def test_the_range_given_intrinsic_columns_spans_trends_at_fixed_columns():
     assert high - low < alone[1] - alone[0]
 
 
+@pytest.mark.slow
 def test_a_disk_fraction_of_one_at_high_alpha_gives_a_finding():
     labels, alpha, _ = flipped_labels(3_000, seed=9, smooth=0.0, median=6)
     fit = fit_transition(labels, alpha)
@@ -143,6 +146,7 @@ def test_the_error_at_a_bound_is_that_of_the_likelihood():
     assert loss(limit) - loss(1 - 1e-4) == pytest.approx(1.92, abs=0.15)
 
 
+@pytest.mark.slow
 def test_the_monotone_family_prints_one_range():
     labels, alpha, _ = flipped_labels(2_000, seed=4, median=12)
     study = make_estimate(Sample.of(labels, alpha), Settings(family="monotone"), compare=False, bootstrap=5)
@@ -151,6 +155,7 @@ def test_the_monotone_family_prints_one_range():
         assert f"{limit:.2f}" in message
 
 
+@pytest.mark.slow
 def test_fractions_and_probabilities_given_intrinsic_columns_agree_with_the_truth():
     labels, alpha, truth, columns = confounded_labels(20_000, 5)
     rng = np.random.default_rng(5)

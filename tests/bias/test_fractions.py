@@ -58,6 +58,7 @@ def test_sampling_weights_of_the_fit_are_used_in_all_results():
     assert np.all(np.abs(trusted.fractions[:, 1] - 0.7) < 4 * trusted.stderr[:, 1])
 
 
+@pytest.mark.slow
 def test_few_gold_labels_in_bins_of_a_column_that_determines_the_class():
     """The binning column is used in the regression, so ranges cover the truth with only a few gold labels per bin."""
     covered = []
@@ -98,6 +99,7 @@ def test_fractions_of_three_classes():
     assert np.all(np.abs(with_gold.fractions - [0.3, 0.3, 0.4]) < 4.5 * with_gold.stderr)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.permutations(range(3)), st.permutations(range(4)))
 @settings(max_examples=15)
 def test_fractions_from_gold_labels_do_not_depend_on_the_order_of_classes_or_labels(seed, order, order_of_labels):

@@ -73,6 +73,7 @@ def test_gold_labels_that_equal_all_labels_are_a_finding_and_have_an_error():
             fit_transition(labels, alpha, family, gold=labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_gold", [60, 500])
 def test_columns_that_encode_classes_are_refused(n_gold):
     labels, alpha, truth = labels_through(FLIPS["rayleigh"], 4000, 3, median=16.4)

@@ -43,6 +43,7 @@ def of_octiles(frame, **options):
     return found, np.mean((low <= true) & (true <= high)), np.mean(high - low)
 
 
+@pytest.mark.slow
 def test_gold_labels_of_five_fields_have_wider_ranges_which_hold():
     covered, before = [], []
     for seed in range(4):
@@ -142,6 +143,7 @@ def test_a_class_without_gold_labels_has_an_upper_limit():
     assert 0.002 < found.of_total[0, 2, 1] < 0.1
 
 
+@pytest.mark.slow
 def test_a_rare_class_with_false_labels_is_inside_the_range_from_labels_alone():
     inside = []
     for seed in range(2):
@@ -162,6 +164,7 @@ def test_false_labels_that_the_labels_exclude_are_left_out():
     assert not any("false, no trend" in name for name in drift.alternatives)
 
 
+@pytest.mark.slow
 def test_errors_of_alpha_are_spanned_by_the_range():
     error, truth, narrow, wide = 0.25, [], [], []
     for seed in range(2):
@@ -182,6 +185,7 @@ def test_errors_of_alpha_are_spanned_by_the_range():
     assert abs(np.mean(wide) - np.mean(truth)) < 0.5 * abs(np.mean(narrow) - np.mean(truth))
 
 
+@pytest.mark.slow
 def test_an_error_of_alpha_is_a_number_or_a_column_and_gold_labels_do_not_take_it():
     table = simulate_catalogue(1000, 1, gold=300)
     by_number = tm.estimate_transition(table.drop("gold"), alpha_error=0.2, compare=False)
@@ -193,6 +197,7 @@ def test_an_error_of_alpha_is_a_number_or_a_column_and_gold_labels_do_not_take_i
         tm.estimate_transition(table, gold="gold", alpha_error=0.2)
 
 
+@pytest.mark.slow
 @dataclass(frozen=True)
 class StepTransition(tm.FlipTransition):
     """Nested in Weibull, with a shape that these labels reject."""

@@ -46,6 +46,7 @@ def test_the_posterior_equals_bayes_theorem(p_disk, alpha):
     assert after[1, 1] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("p", "labels", "transition", "says"),
     [

@@ -9,6 +9,7 @@ import truemorph as tm
 N, BYTES_PER_GALAXY = 100_000, 250
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gold", [None, "gold"])
 def test_bias_curve_and_class_fractions_need_little_memory_per_galaxy(gold):
     catalogue = tm.simulate_catalogue(N, gold=300)

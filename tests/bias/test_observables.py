@@ -52,6 +52,7 @@ def test_a_family_of_your_own_is_shifted_and_read_back_from_its_table():
     np.testing.assert_allclose(transition_from_dict(transition_to_dict(t)).matrix(at), TRUE.matrix(at), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gold", [0, 600])
 def test_slopes_are_recovered_by_name(gold):
     labels, alpha, mu, _, known = world(10_000, gold=gold)
@@ -75,6 +76,7 @@ def test_families_are_compared_with_the_observable():
         fit_transition(labels, alpha, "constant", observables={"mu": mu}, gold=labels)
 
 
+@pytest.mark.slow
 def test_the_range_from_labels_spans_trends_with_the_observable():
     labels, alpha, mu, disk, _ = world(drift=-0.4)
     with_mu = fit_transition(labels, alpha, "fisk", observables={"mu": mu})
@@ -83,6 +85,7 @@ def test_the_range_from_labels_spans_trends_with_the_observable():
     assert {"fisk, rising with mu", "fisk, falling with mu"} <= set(with_mu.drift.alternatives)
 
 
+@pytest.mark.slow
 def test_calibration_is_tested_in_both_dimensions():
     labels, alpha, mu, _, known = world(20_000, gold=2_000)
     right = calibration(fit_transition(labels, alpha, "fisk", observables={"mu": mu}, gold=known))
@@ -95,6 +98,7 @@ def test_calibration_is_tested_in_both_dimensions():
     assert calibration(wrong).p_value < 0.01
 
 
+@pytest.mark.slow
 def test_what_t_leaves_out_is_noticed_where_it_matters():
     fired, quiet = 0, 0
     for seed in range(4):
@@ -128,6 +132,7 @@ def catalogue(**options):
     return CatalogTable(frame.with_columns(gold=pl.when(pl.col("gold") >= 0).then("gold")))
 
 
+@pytest.mark.slow
 def test_a_catalogue_with_surface_brightness_says_so_until_it_is_used():
     table = catalogue(gold=300)
     alone = estimate_transition(table, family="fisk", gold="gold", compare=False)

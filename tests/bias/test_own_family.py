@@ -58,6 +58,7 @@ def gold_fit(flipped):
     return tm.fit_transition(labels, alpha, Exponential, gold=some_known(truth, 0.1, seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_gold", [False, True])
 def test_linear_algebra_uses_one_thread_in_a_fit_and_as_many_as_before_after_it(flipped, with_gold):
     libraries, seen = ThreadpoolController().select(user_api="blas"), []
@@ -88,6 +89,7 @@ def test_an_own_family_is_compared_with_those_of_the_package(flipped):
     assert set(study.families.fits) == {"exponential", *COMPARED}
 
 
+@pytest.mark.slow
 def test_fractions_posteriors_and_quality_use_the_own_family(flipped, gold_fit):
     labels, alpha, truth = flipped
     for name in ("scale", "floor"):

@@ -23,6 +23,7 @@ def with_classes(p, truth):
     return HeldOut(p, np.where(np.eye(3, dtype=bool)[truth], 0.0, -np.inf), np.ones(len(p)))
 
 
+@pytest.mark.slow
 def test_a_shifted_prior_is_recovered_with_errors_that_cover():
     """200 samples, each with class fractions of training from 1,000 held-out galaxies."""
     rng, off = np.random.default_rng(0), []

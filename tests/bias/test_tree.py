@@ -85,6 +85,7 @@ def pulls(fit):
     return (values - true) / errors
 
 
+@pytest.mark.slow
 def test_parameters_are_recovered_with_their_errors():
     found = []
     for seed in range(5):
@@ -231,6 +232,7 @@ def test_it_needs_gold_labels_of_every_class():
         fit_transition(votes.labels, alpha, "tree", gold=classes)
 
 
+@pytest.mark.slow
 def test_unresolved_galaxies_questions_without_votes_and_bootstrap_errors():
     votes, alpha, classes = voted(400, 6)
     alpha[:5] = 0

@@ -21,6 +21,7 @@ def arrays(**world):
     return table, table["label"].to_numpy(), table["alpha"].to_numpy(), gold, table["truth"].to_numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "world", [TREND_UP, TREND_DOWN, {"trend": "wave"}, {"trend": "step"}, {"disk_fraction": 0.98}], ids=str
 )
@@ -47,6 +48,7 @@ def test_errors_include_sampling_weights():
     assert np.mean(np.abs(pulls) < 1.96) > 0.9
 
 
+@pytest.mark.slow
 def test_galaxies_of_hardly_any_weight_do_not_make_errors_smaller():
     rng, n, kept = np.random.default_rng(0), 4000, slice(1000)
     column, alpha = rng.normal(size=n), rng.lognormal(2.7, 0.4, n)
@@ -165,12 +167,14 @@ def test_random_gold_labels_give_no_finding():
     assert alarms <= 6  # 150 at 1 %: seven or more have a probability of 0.0005
 
 
+@pytest.mark.slow
 def test_pooled_surveys_give_a_finding():
     for second, differs in ((tm.RayleighTransition(16.0), True), (FLIPS["rayleigh"], False)):
         table = simulate_catalogue(n=6000, seed=7, second_survey=second).drop("truth", "sampling_weight")
         assert ("surveys-differ" in codes(tm.estimate_transition(table, compare=False))) == differs
 
 
+@pytest.mark.slow
 def test_observables_from_labels_alone_give_a_finding():
     table, labels, alpha, gold, _ = arrays(n=4000, seed=9, gold=400)
     bulge = table["bulge_fraction"].to_numpy()

@@ -13,6 +13,8 @@ from truemorph.bias.likelihood import observables_of
 from truemorph.catalogs.paths import path_observations
 from truemorph.questions import slug
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = ("smooth", "disk", "artifact", "edge-on", "face-on", "tail", "shell")
 GATES = (("smooth", "disk", "artifact"), ("edge-on", "face-on"), ("tail", "shell"))
 # Words of which names are made: those that parts of names are joined by elsewhere, and what files have to quote.
@@ -113,7 +115,6 @@ def same(found, expected):
         np.testing.assert_allclose(found[what], values, rtol=0, atol=1e-9 * (what == "of groups"), err_msg=what)
 
 
-@pytest.mark.slow
 @settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.data())
 def test_names_change_no_number_and_no_finding(plain, tmp_path_factory, data):

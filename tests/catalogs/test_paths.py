@@ -111,6 +111,7 @@ def test_missing_and_impossible_votes_are_reported(tmp_path):
     assert not {"votes-missing", "values-impossible"} & set(codes(prepare_catalogue(table, question="bar")))
 
 
+@pytest.mark.slow
 def test_fractions_of_a_question_from_the_command(catalogue, tmp_path):
     truth = survey()["known"].to_numpy()
     found = estimate_transition(catalogue, question="bar", gold=RULES, out=tmp_path / "bars.json", fraction_bins=4)
@@ -124,6 +125,7 @@ def test_fractions_of_a_question_from_the_command(catalogue, tmp_path):
     assert by_redshift.fractions.edges.shape == (4, 2, 2)
 
 
+@pytest.mark.slow
 def test_gold_labels_of_a_question_can_be_prepared(catalogue, tmp_path):
     path = tmp_path / "gold.parquet"
     prepare_catalogue(survey(), question="bar", gold=RULES, out=path)
@@ -145,6 +147,7 @@ def test_labels_alone_give_no_fraction_of_a_question_but_its_drift(catalogue):
     assert measured.results["observed labels"].n_objects == asked
 
 
+@pytest.mark.slow
 def test_weights_of_a_column_count_galaxies_in_proportion(tmp_path):
     table = survey().with_columns(vmax=pl.when(pl.col("known") == 2).then(3.0).otherwise(1.0))
     path = tmp_path / "w.parquet"
@@ -206,6 +209,7 @@ def test_wrong_rules_are_refused(rule):
         gold_of_question(frame, Asked(GZ2, "bar"), rule, "t")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["answers", "answers outside"])
 def test_answers_may_be_known_for_a_part_of_the_galaxies_to_which_a_question_applies(tmp_path, missing):
     """Experts looked for bars in a third of the galaxies: of all, or of those where the question applies."""
@@ -249,6 +253,7 @@ def test_votes_that_predict_the_answer_perfectly_are_used(tmp_path):
     assert abs(found["bar fraction"].total[1] - np.sum(known == 2) / np.sum(known > 0)) < 0.03
 
 
+@pytest.mark.slow
 def test_where_all_galaxies_have_gold_labels_only_their_population_has_an_error(catalogue):
     found = estimate_transition(catalogue, question="bar", gold="applies: known >= 1; bar: known = 2")
     bars = found["bar fraction"]
@@ -449,6 +454,7 @@ def test_a_first_question_of_which_all_answers_are_shown_makes_labels_as_by_defa
     assert every.metadata["classes"] == default.metadata["classes"]
 
 
+@pytest.mark.slow
 def test_an_estimate_of_a_question_holds_t_of_paths_and_is_read_as_it_was_written(catalogue, tmp_path):
     found = estimate_transition(catalogue, question="bar", gold=RULES, out=tmp_path / "bars.json", fraction_bins=2)
     assert {one.suffix for one in tmp_path.iterdir()} == {".json", ".npz", ".png"}
@@ -468,6 +474,7 @@ def test_an_estimate_of_a_question_holds_t_of_paths_and_is_read_as_it_was_writte
     assert found.summary() == again.summary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checksum", [True, False])
 def test_draws_of_another_estimate_or_changed_ones_are_refused(checksum, catalogue, tmp_path):
     """Without a checksum, as version 0.2 wrote them, they must have the scatter that the errors are."""

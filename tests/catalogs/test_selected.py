@@ -102,6 +102,7 @@ def tiers(gold, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_fractions_of_groups_that_a_column_names(tmp_path):
     table = tiers(800)
     found = tm.estimate_transition(table, gold="known", by="tier", compare=False, out=tmp_path / "fit.json")

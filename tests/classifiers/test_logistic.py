@@ -59,6 +59,7 @@ def test_the_fit_agrees_with_direct_maximisation():
     assert model.stderr_["theta"] == pytest.approx(np.exp(direct.x[3]) * np.sqrt(direct.hess_inv[3, 3]), rel=0.1)
 
 
+@pytest.mark.slow
 def test_without_features_the_result_is_that_of_fit_transition():
     labels, alpha, _ = flipped_labels(50_000, seed=1)
     model = DebiasedLogisticRegression().fit(np.zeros((labels.size, 1)), labels, alpha=alpha)

@@ -132,6 +132,7 @@ def test_synchronised_batch_norms_keep_their_activations(monkeypatch):
     torch.testing.assert_close(spread(images), alone)
 
 
+@pytest.mark.slow
 def test_with_fine_tuning_only_the_head_changes_or_early_layers_change_less():
     def moved(name, **settings):
         """Mean change of weights whose name begins so."""

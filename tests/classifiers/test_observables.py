@@ -21,6 +21,8 @@ from truemorph.errors import InputError
 from truemorph.simulate.catalogues import simulate_catalogue
 from truemorph.tables import CatalogTable, read_table, write_table
 
+pytestmark = pytest.mark.slow
+
 NAN = float("nan")
 FEATURES = ("bulge_fraction", "x2", "x3")
 

@@ -16,6 +16,8 @@ from truemorph.questions import columns_of
 from truemorph.simulate import simulate_survey
 from truemorph.simulate.pictures import write_jpegs
 
+pytestmark = pytest.mark.slow
+
 N = 400
 TINY = {"backbone": "test_resnet", "image_size": 32, "epochs": 2, "folds": 2, "batch_size": 32, "device": "cpu"}
 
@@ -58,7 +60,6 @@ def test_one_network_answers_both_questions(both, survey):
     np.testing.assert_allclose(p[:, spiral.part].sum(axis=1), 1)
 
 
-@pytest.mark.slow
 def test_labels_of_all_questions_in_one_pass(both, survey):
     catalogue = survey / "catalogue.parquet"
     found = tm.label_galaxies(survey / "both", catalogue, out=survey / "labels.parquet")
@@ -81,7 +82,6 @@ def test_labels_of_all_questions_in_one_pass(both, survey):
         assert given["estimate_low"] < given["estimate"] < given["estimate_high"]
 
 
-@pytest.mark.slow
 def test_the_posterior_is_that_of_the_votes(both, survey):
     catalogue = pl.read_parquet(survey / "catalogue.parquet")
     path = survey / "catalogue.parquet"
@@ -104,7 +104,6 @@ def with_label(survey):
     return tm.train_classifier(survey / "catalogue.parquet", transition=curves, out=out, settings=TINY).model
 
 
-@pytest.mark.slow
 def test_one_network_answers_the_first_question_and_another(with_label, survey):
     label, bar = with_label.heads
     assert (label.question, label.columns, bar.question) == (None, ("smooth", "disk"), "bar")
@@ -129,7 +128,6 @@ def test_one_network_answers_the_first_question_and_another(with_label, survey):
     assert {"with_label: posterior"} <= told[None] & told["bar"]
 
 
-@pytest.mark.slow
 def test_gold_labels_of_a_question_are_learned_as_correct(survey):
     options = {"labels": "bar_known", "question": "bar", "settings": TINY, "out": survey / "of_gold"}
     found = tm.train_classifier(survey / "catalogue.parquet", **options)
@@ -168,7 +166,6 @@ def test_bars_are_learned_through_the_bias(survey):
     assert abs(ours - true) < 0.05 < abs(naive - true)
 
 
-@pytest.mark.slow
 def test_naive_training_takes_the_majority_path_as_correct(survey):
     options = {"naive": True, "question": "bar", "settings": TINY, "out": survey / "naive"}
     model = tm.train_classifier(survey / "catalogue.parquet", **options).model

@@ -120,6 +120,7 @@ def damage(path):
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 64]) + content[middle + 1 :])
 
 
+@pytest.mark.slow
 def test_if_a_state_is_damaged_the_previous_one_is_used(tmp_path, cut, capsys):
     cut(30, epochs=3)
     damage(Unfinished(tmp_path / "cut").state(0))

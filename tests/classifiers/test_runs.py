@@ -55,6 +55,7 @@ def test_settings_are_the_same_after_writing_and_reading(tmp_path):
     assert (own.training.backbone, own.training.epochs) == ("resnet18", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -91,6 +92,7 @@ def test_a_run_folder_is_complete(catalogue, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_second_process_does_not_train_in_the_same_folder(catalogue, tmp_path):
     with lock(tmp_path / "m" / "unfinished" / ".lock"), pytest.raises(InputError, match=str(tmp_path / "m")):
         train_classifier(catalogue, out=tmp_path / "m", settings=SMALL)

@@ -20,6 +20,8 @@ from truemorph.errors import CheckpointError, InputError, TruemorphError
 from truemorph.findings import Finding
 from truemorph.tables import CatalogTable, read_table, write_table
 
+pytestmark = pytest.mark.slow
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 
@@ -62,7 +64,6 @@ def test_saved_and_loaded_models_agree_and_a_new_model_replaces_an_old_one(model
     assert [p.name for p in tmp_path.iterdir()] == ["copy"]
 
 
-@pytest.mark.slow
 def test_predict_accepts_paths_and_reports_unreadable_ones(model_folder, simulated, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
     good = sorted((simulated / "images").iterdir())[:3]
@@ -192,7 +193,6 @@ def test_logistic_regression_trains_on_validation_galaxies_too(catalogue, tmp_pa
     assert set(result.model.seen["role"]) == {"out_of_fold"}
 
 
-@pytest.mark.slow
 def test_a_fit_at_its_bound_is_not_used_for_training_unless_it_is_given(catalogue, tmp_path):
     """Labels of disks only, most of them flipped: all could be disks."""
     frame = read_table(catalogue).frame

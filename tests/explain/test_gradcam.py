@@ -103,6 +103,7 @@ def test_without_evidence_for_a_class_the_map_is_zero():
     assert maps.max(axis=(1, 2)).tolist() == [0, 1, 0]
 
 
+@pytest.mark.slow
 def test_the_deepest_layer_with_seven_cells_is_the_default():
     assert GradCam(model_of("test_resnet", 64)).layer == "layer2"
     # As in the paper; cells are at positions given by the strides, not evenly spaced.

@@ -39,6 +39,7 @@ def test_a_plan_that_was_interrupted_is_made_again(catalogue, tmp_path, monkeypa
     assert tm.plan_gold(catalogue, budget=60, out=tmp_path).out == tmp_path
 
 
+@pytest.mark.slow
 def test_a_models_probabilities_change_the_plan(catalogue):
     frame = read_table(catalogue).frame
     p_disk = np.where(frame["label"] == 1, 0.999, 0.001)

@@ -67,6 +67,7 @@ def test_an_allocation_has_the_wanted_error_and_no_large_weight(groups, error):
     assert np.max(strata.sizes / labels) < 10.0001 * strata.sizes.sum() / labels.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"budget": 150, "by": "covariate"}, {"budget": 400}, {"error": 0.05}, {"purpose": "transition"}]
 )

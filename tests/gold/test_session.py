@@ -17,6 +17,7 @@ from truemorph.images.decode import load_image
 from truemorph.simulate import CENTRAL_R90, render, simulate_galaxies
 
 
+@pytest.mark.slow
 @given(n=st.integers(1, 130), repeats=st.integers(0, 12), twins=st.integers(0, 12), name=st.text(min_size=1))
 def test_everything_is_shown_and_the_second_time_comes_late(n, repeats, twins, name):
     galaxies = [str(k) for k in range(n)]

@@ -60,6 +60,7 @@ def test_class_fractions_are_reestimated(folder, tmp_path):
     assert json.loads(json.dumps(report.to_dict()))["fractions"] == list(report.fractions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["gold", "alone", "naive"])
 def test_reestimated_fractions_have_an_error_only_if_training_fractions_rest_on_gold_labels(way, tmp_path):
     """A network that was trained on labels of volunteers gave ± 0.013 on a value that was off by 0.34."""

@@ -40,6 +40,7 @@ def own_cache(image_model, tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 @pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-6), ("bf16", 0.003)])
 def test_engines_agree_with_the_model(image_model, pixels, name, precision, within):

@@ -98,6 +98,7 @@ def test_families_on_all_expert_disks(experts):
         (LATE, "fisk", 0.036), (LATE, "monotone", 0.020),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_inversion_with_all_gold_labels(experts, least, family, most):
     fit = fit_transition(experts.flagged, experts.alpha, family, gold=experts.disk(least))
     found = debiased_fractions(experts.flagged, experts.alpha, fit)
@@ -154,6 +155,7 @@ def test_more_knots_do_not_decrease_the_likelihood(experts):
 MORE = [pytest.param(*one, marks=pytest.mark.slow) for one in (("weibull", 0.15), ("fisk", 0.211))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "most"), [("rayleigh", 0.153), *MORE])
 def test_labels_alone_without_columns(experts, family, most):
     fit = fit_transition(experts.flagged, experts.alpha, family)
@@ -191,6 +193,7 @@ def votes_by_source(shared_data):
         yield source, (smooth < 0.5).astype(int), hart, alpha, t_type
 
 
+@pytest.mark.slow
 def test_gz2_votes_by_source(shared_data):
     theta, rivals = {}, {}
     for source, labels, hart, alpha, t_type in votes_by_source(shared_data):

@@ -26,6 +26,7 @@ def bars(shared_data):
     return votes, truth, frame["petroR90"].to_numpy() / (1.1 / 2.3548)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_gold", "most"), [(150, 0.075), (300, 0.050)])
 def test_bar_fractions_with_resolution(bars, n_gold, most):
     votes, truth, alpha = bars

@@ -10,6 +10,8 @@ from truemorph.catalogs.prepare import write_preparation
 from truemorph.report.options import ReportOptions
 from truemorph.report.writing import make_report
 
+pytestmark = pytest.mark.slow
+
 PAPERS, LATE = "disk: t_type >= -3", "disk: t_type >= 1"
 
 

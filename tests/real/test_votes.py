@@ -49,6 +49,7 @@ def inverted(labels, alpha, transition):
     ("rule", "observed", "rms_corrected"),
     [("half", [0.29, 0.50, 0.58, 0.65, 0.78], 0.076), ("majority", [0.265, 0.485, 0.58, 0.64, 0.75], 0.054)],
 )
+@pytest.mark.slow
 def test_rows_with_expert_types(shared_data, votes, rule, observed, rms_corrected):
     if rule == "majority":
         frame = votes.catalogue.frame

@@ -91,6 +91,7 @@ def calibrated(truth, seed=1):
     return 1 / (1 + np.exp(-(prior + 2 * score / 0.8**2)))
 
 
+@pytest.mark.slow
 @pytest.fixture(scope="module")
 def plain():
     return flipped_labels(N, seed=21, smooth=0.3, median=16.8)
@@ -148,6 +149,7 @@ def test_the_labels_of_a_model_without_features_are_not_a_problem(plain):
     assert "labels-worse" in codes(replace(found, models=[fit]), "caution")
 
 
+@pytest.mark.slow
 def test_what_could_not_be_checked_is_a_caution_told_once(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth))
@@ -175,6 +177,7 @@ def test_of_two_models_the_naive_one_is_not_judged(plain):
         assert not any("naive" in text for text in (*(one.message for one in findings_of(both)), *passed(both)))
 
 
+@pytest.mark.slow
 def test_the_volunteers_probability_follows_from_the_flips():
     p = np.array([0.0, 1.0, 0.5])
     model = model_of("net", FLIPS, np.resize(p, 300))

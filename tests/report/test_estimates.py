@@ -36,6 +36,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_page_has_the_numbers_of_its_estimate(world, case):
     table, folder = world
@@ -78,6 +79,7 @@ def test_an_estimate_is_the_same_after_it_was_written(world):
         Estimate.read(folder / "again.json")
 
 
+@pytest.mark.slow
 def test_without_an_estimate_one_is_made_with_the_gold_labels(world):
     table, folder = world
     table.drop("truth").write_parquet(folder / "own.parquet")
@@ -87,6 +89,7 @@ def test_without_an_estimate_one_is_made_with_the_gold_labels(world):
     assert [row["corrected"] for row in content["questions"][0]["bins"]] == own.fractions.fractions[:, 1].tolist()
 
 
+@pytest.mark.slow
 def test_an_estimate_of_other_galaxies_and_a_fit_of_0_1_are_not_taken_as_this_ones(world):
     table, folder = world
     half = table.drop("truth", "gold", "gold_definition", strict=False)

@@ -75,6 +75,7 @@ def test_the_page_has_all_findings_of_an_estimate(galaxies):
     assert "family-rejected" in codes(write_report(estimate, out=galaxies / "rejected.html"))
 
 
+@pytest.mark.slow
 def test_several_questions_begin_with_one_table_and_a_catalogue_shows_who_was_asked(galaxies):
     names = ("bar", "spiral")
     options = ReportOptions(catalogue=galaxies / "cat.parquet")
@@ -193,6 +194,7 @@ def network(folder, name, questions, curves, seed):
     return model, labels
 
 
+@pytest.mark.slow
 def test_networks_stand_beside_the_estimates_of_their_questions(galaxies):
     frame, tree = pl.read_parquet(galaxies / "cat.parquet"), read_tree("gz2")
     estimates = {one: Estimate.read(galaxies / f"{one}.json") for one in ("bar", "spiral")}
@@ -253,6 +255,7 @@ def test_a_pictures_p_of_a_merged_answer_is_the_sum_of_what_was_merged(galaxies)
     np.testing.assert_allclose(ratios[1], 1.0)
 
 
+@pytest.mark.slow
 def test_networks_that_answer_different_questions_are_on_one_page(galaxies):
     models, estimates = [], []
     for seed, question in enumerate(("bar", "spiral"), 5):

@@ -21,6 +21,8 @@ from truemorph.report.writing import make_report
 from truemorph.simulate import simulate_catalogue
 from truemorph.tables import CatalogTable, read_table, write_table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(catalogue, tmp_path_factory):
@@ -53,7 +55,6 @@ def reported(runs, catalogue, tmp_path_factory):
     return made.content, folder
 
 
-@pytest.mark.slow
 def test_the_page_and_its_files_have_the_numbers_of_the_labels(reported, runs, catalogue, tmp_path):
     result, folder = reported
     label_galaxies(load(runs / "debiased"), catalogue, tmp_path / "labels.parquet")
@@ -113,7 +114,6 @@ def reported_on(capsys, *arguments, out):
     return json.loads(printed)
 
 
-@pytest.mark.slow
 def test_names_that_are_markup_stay_text(runs, catalogue, tmp_path, capsys):
     hostile = 'x"><meta http-equiv="refresh" content="0;url=http://localhost/leak">'
     columns = {hostile: pl.col("radius"), "object_id": pl.format("<script>{}</script>", pl.col("object_id"))}
@@ -126,7 +126,6 @@ def test_names_that_are_markup_stay_text(runs, catalogue, tmp_path, capsys):
     assert 'data-name="&lt;script&gt;' in page
 
 
-@pytest.mark.slow
 def test_without_images_the_page_adapts(tmp_path, capsys):
     """A catalogue with experts' types and another catalogue's fractions, alone and with a fit as model."""
     world = simulate_catalogue(3000, seed=2, gold=3000).drop("sampling_weight")
@@ -191,7 +190,6 @@ def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkey
     assert says in err
 
 
-@pytest.mark.slow
 def test_given_labels_are_used_with_this_catalogues_labels_on_galaxies_that_all_models_label(
     runs, catalogue, tmp_path, capsys
 ):
@@ -212,7 +210,6 @@ def test_given_labels_are_used_with_this_catalogues_labels_on_galaxies_that_all_
     assert [one.stem for one in (tmp_path / "p_files" / "labels").glob("*.parquet")] == ["naive"]
 
 
-@pytest.mark.slow
 def test_few_gold_labels_volunteers_labels_of_one_class_and_an_empty_column(runs, catalogue, tmp_path, capsys):
     few = pl.when(pl.int_range(pl.len()) < 12).then(pl.col("gold")).otherwise(None)
     columns = {"gold": few, "none": pl.lit(None, pl.Int64), "sersic_n": pl.lit(None, pl.Float64), "label": pl.lit(0)}

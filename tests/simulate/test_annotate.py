@@ -39,6 +39,7 @@ def test_classes_that_do_not_fit_raise_errors():
         vote_fractions([1], [5.0], MatrixTransition.identity(3))
 
 
+@pytest.mark.slow
 def test_votes_from_images_find_disks_only_if_they_are_resolved():
     galaxies = simulate_galaxies(300, seed=2, confounded=False)
     images = np.stack([image for _, image in render(galaxies, 64, 2)])

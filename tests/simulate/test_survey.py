@@ -25,6 +25,7 @@ def plain():
     return simulate_survey(N, seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["plain", "wave"])
 def test_images_have_bars_and_arms_where_the_truth_says_so(world):
     galaxies, votes = simulate_survey(60, seed=8, world=world)
