@@ -12,6 +12,7 @@ from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.label import LabelReport, label_table
+from truemorph.labelling.run import LabelOptions
 
 
 @validated
@@ -142,23 +143,25 @@ def label_galaxies(
     """
     return label_table(
         replace(model, device=device) if isinstance(model, Classifier) else load(model, device),
-        source,
-        out,
-        transition=None if transition is None else transition_described(transition),
-        observed=observed,
-        id_column=id,
-        image_column=image_column,
-        images=images,
-        tiles=tiles,
-        bands=tuple(bands),
-        size=size,
-        zero_point=zero_point,
-        convert=convert,
-        hats=hats,
-        keep=tuple(copy),
-        engine=engine,
-        precision=precision,
-        gate=gate,
+        LabelOptions(
+            source,
+            out,
+            transition=None if transition is None else transition_described(transition),
+            observed=observed,
+            id_column=id,
+            image_column=image_column,
+            images=images,
+            keep=tuple(copy),
+            tiles=tiles,
+            bands=tuple(bands),
+            size=size,
+            zero_point=zero_point,
+            convert=convert,
+            hats=hats,
+            engine=engine,
+            precision=precision,
+            gate=gate,
+        ),
         address=address,
         shard=shard,
         max_bad=max_bad,

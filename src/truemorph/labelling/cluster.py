@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError, TruemorphError, reason, require_extra
-from truemorph.labelling.run import Labelling, open_labelling
+from truemorph.labelling.run import Labelling, LabelOptions, open_labelling
 from truemorph.progress import SILENT, progress, tell
 
 CONNECTING = 10  # seconds
@@ -44,14 +44,14 @@ class RemoteEngine:
 class PartLabeller:
     """Cluster actor that labels parts; if it dies, its part is labelled again from the start."""
 
-    def __init__(self, folder: str, device: str, options: dict[str, Any]) -> None:
+    def __init__(self, folder: str, device: str, options: LabelOptions) -> None:
         self._folder, self._device, self._options = folder, device, options
         self._opened: Labelling | None = None
 
     def _labelling(self) -> Labelling:
         """Open the labelling once; errors of `__init__` would not reach the driver as they are."""
         if self._opened is None:
-            self._opened = open_labelling(load(self._folder, self._device), **self._options)
+            self._opened = open_labelling(load(self._folder, self._device), self._options)
         return self._opened
 
     def engine(self) -> RemoteEngine:
@@ -69,16 +69,17 @@ class PartLabeller:
 class Cluster:
     """Workers on a Ray cluster, by default a local one; all use the engine that the first one has chosen."""
 
-    def __init__(self, model: Classifier, options: dict[str, Any], address: str | None) -> None:
+    def __init__(self, model: Classifier, options: LabelOptions, address: str | None) -> None:
         if model.folder is None:
             raise InputError("engine ray needs a model loaded from a folder that all machines can read")
         _connect(address or os.environ.get("RAY_ADDRESS"))
         import ray
 
         # Workers run in other folders.
-        paths = {name: options.get(name) for name in _PATHS}
-        absolute = {name: Path(path).resolve() for name, path in paths.items() if isinstance(path, str | os.PathLike)}
-        self._options = options | absolute
+        paths = {name: getattr(options, name) for name in _PATHS}
+        files = {name: path for name, path in paths.items() if isinstance(path, str | os.PathLike)}
+        absolute: Any = {name: Path(path).resolve() for name, path in files.items()}
+        self._options = replace(options, **absolute)
         self._model = str(model.folder.resolve()), model.device
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if model.uses_images and model.device != "cpu" else 0
@@ -92,7 +93,8 @@ class Cluster:
         task = first.engine.remote()
         self.engine: RemoteEngine = _result(self._ended([task], 0))
         if model.uses_images:
-            self._options |= {"engine": self.engine.name, "precision": self.engine.precision}
+            precision: Any = self.engine.precision
+            self._options = replace(self._options, engine=self.engine.name, precision=precision)
 
     def label(self, numbers: list[int]) -> Iterator[int]:
         """Label parts; yield their numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from truemorph.classifiers.classifier import Classifier
-from truemorph.classifiers.engines import Precision
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
@@ -21,7 +20,7 @@ from truemorph.labelling.cluster import Cluster
 from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
 from truemorph.labelling.output import Counts, Results
 from truemorph.labelling.parts import NO_INPUT
-from truemorph.labelling.run import Labelling, PathLike, no_observed, open_labelling
+from truemorph.labelling.run import Labelling, LabelOptions, no_observed, open_labelling
 from truemorph.plotting import axes_or_new
 from truemorph.progress import progress, tell
 from truemorph.questions import columns_of
@@ -86,29 +85,23 @@ class LabelReport(Result):
 
 def label_table(
     model: Classifier,
-    source: Any,
-    out: PathLike,
+    options: LabelOptions,
     *,
-    engine: str = "auto",
-    precision: Precision = "auto",
     shard: tuple[int, int] = (1, 1),
     address: str | None = None,
     max_bad: float = MAXIMUM_BAD_FRACTION,
-    **options: Any,
 ) -> LabelReport:
     """Label galaxies as `truemorph.label_galaxies`; the report counts all parts that are finished so far."""
     k, n = shard
     if not 1 <= k <= n:
         raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")
-    if address is not None and engine != "ray":
+    if address is not None and options.engine != "ray":
         raise InputError('`address` is that of a Ray cluster; give `engine`="ray", or leave it out')
-    options |= {"source": source, "out": out}
     cluster = None
-    if engine == "ray":
-        cluster = Cluster(model, {**options, "precision": precision}, address)
-        work = open_labelling(model, engine=cluster.engine, **options)
-    else:
-        work = open_labelling(model, engine=engine, precision=precision, **options)
+    if options.engine == "ray":
+        cluster = Cluster(model, replace(options, engine="auto"), address)
+        options = replace(options, engine=cluster.engine)
+    work = open_labelling(model, options)
     parts = work.source.parts
     own = range(k - 1, len(parts), n)
     damaged = work.results.begin([parts[number].name for number in own])

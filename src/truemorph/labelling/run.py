@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -140,81 +140,94 @@ def _other_batches(part: Part, labelled: set[Any], size: int) -> Iterator[Rows]:
             yield Rows(rows.frame[chosen], [rows.images[row] for row in chosen])
 
 
-def open_labelling(
-    model: Classifier,
-    source: Any,
-    out: PathLike,
-    *,
-    transition: dict[str, Any] | None = None,
-    observed: Any = None,
-    id_column: str | None = None,
-    image_column: str | None = None,
-    images: PathLike | None = None,
-    keep: tuple[str, ...] = (),
-    engine: str | Engine = "auto",
-    precision: Precision = "auto",
-    gate: PathLike | None = None,
-    tiles: Any = None,
-    bands: tuple[str, ...] = (),
-    size: str | None = None,
-    zero_point: float | None = None,
-    convert: bool = False,
-    hats: bool = False,
-) -> Labelling:
-    """Check arguments and prepare everything to label parts, by the arguments of `truemorph.label_galaxies`.
+@dataclass(frozen=True)
+class LabelOptions:
+    """What is labelled, with what, and where labels go; see `truemorph.label_galaxies`."""
 
-    `engine` may be that of other machines.
-    """
-    out = Path(out)
-    if is_table(out) and hats:  # fail early
-        raise InputError(f"{out}: HATS is a folder; give a name without extension")
-    _check_not_read(out, (source, observed, images, tiles, gate, model.folder), hats)
-    survey, size = _survey(model, tiles, bands, size, zero_point, convert)
-    path = Path(source if isinstance(source, str | os.PathLike) else kind_of(source))
-    given = open_source(
-        source,
-        id_column=id_column,
-        image_column=image_column,
-        images=images if model.uses_images else path.parent,  # unused; the catalogue's may be elsewhere
-        keep=keep,
-        tiles=survey,
-        size=size,
-        positions=hats,
-        but=[out, out.with_name(f"{out.stem}.problems.csv"), parts_folder(out)],
-    )
-    first, keep = _first_row(given), given.keep
+    source: Any
+    out: PathLike
+    transition: dict[str, Any] | None = None
+    observed: Any = None
+    id_column: str | None = None
+    image_column: str | None = None
+    images: PathLike | None = None
+    keep: tuple[str, ...] = ()
+    tiles: Any = None
+    bands: tuple[str, ...] = ()
+    size: str | None = None
+    zero_point: float | None = None
+    convert: bool = False
+    hats: bool = False
+    engine: str | Engine = "auto"  # also that of other machines
+    precision: Precision = "auto"
+    gate: PathLike | None = None
+
+    def check(self, model: Classifier) -> None:
+        """Raise an InputError if the results would replace something that is read."""
+        out, place = Path(self.out), Path(self.out).resolve()
+        if self.hats and is_table(out):
+            raise InputError(f"{out}: HATS is a folder; give a name without extension")
+        if self.hats:
+            check_replaceable(out)
+        for one in (self.source, self.observed, self.images, self.tiles, self.gate, model.folder):
+            if isinstance(one, str | os.PathLike):
+                other = Path(one).resolve()
+                if place == other or (self.hats and place in other.parents):
+                    raise InputError(f"{out}: would overwrite the input; choose another `out`")
+
+    @property
+    def path(self) -> Path:
+        """File or folder of the source."""
+        return Path(self.source if isinstance(self.source, str | os.PathLike) else kind_of(self.source))
+
+    def survey(self, model: Classifier) -> tuple[Tiles | None, str]:
+        """Open tiles, by default with the bands and the size of cut-outs that the model was trained on."""
+        if self.tiles is None:
+            check_used("tiles", False, bands=self.bands, size=self.size, zero_point=self.zero_point)
+            return None, ""
+        if not model.uses_images:
+            raise InputError("this model uses columns, not images; leave out `tiles`")
+        trained = model.described["catalogue"].get("cutouts")
+        size = self.size or (trained or {}).get("size")
+        bands = self.bands or tuple((trained or {}).get("bands", ()))
+        if size is None:
+            raise InputError("give the `size` of cut-outs, such as 40arcsec, or an expression, such as 6 * radius")
+        return for_model(open_tiles(self.tiles, bands, self.zero_point), trained, self.convert), size
+
+    def opened(self, model: Classifier, survey: Tiles | None, size: str) -> Source:
+        """Open the source."""
+        out = Path(self.out)
+        return open_source(
+            self.source,
+            id_column=self.id_column,
+            image_column=self.image_column,
+            images=self.images if model.uses_images else self.path.parent,  # unused; the catalogue's may be elsewhere
+            keep=self.keep,
+            tiles=survey,
+            size=size,
+            positions=self.hats,
+            but=[out, out.with_name(f"{out.stem}.problems.csv"), parts_folder(out)],
+        )
+
+
+def open_labelling(model: Classifier, options: LabelOptions) -> Labelling:
+    """Check options and prepare everything to label parts."""
+    options.check(model)
+    survey, size = options.survey(model)
+    given, path = options.opened(model, survey, size), options.path
     stored, trained = given.metadata.get("cutouts"), model.described["catalogue"].get("cutouts")
     if survey is None and stored and trained and (other := differences(stored, trained)):
         raise InputError(f"{path}: its cut-outs have {' and '.join(other)}; label them from their tiles (`tiles`)")
-    joined = None if observed is None else read_catalogue(observed)
+    joined = None if options.observed is None else read_catalogue(options.observed)
     catalogue = given if joined is None else joined
+    name = str(catalogue.path or kind_of(options.observed))
     has_observed = joined is not None or given.prepared
-    name = str(catalogue.path or kind_of(observed))
-    curves = _curves_for_posteriors(model, transition, catalogue.metadata, name) if has_observed else []
-    used = tuple(map(transition_from_dict, curves))
-    names = tuple(observables_of(curve, one) for curve, one in zip(curves, used, strict=True))
-    every = list(dict.fromkeys(chain(*names)))
-    empty = (first if joined is None else joined.frame).clear()
-    numeric_columns(empty, every, name)  # fail early
-    for one in used:
-        if isinstance(one, TreeTransition):
-            votes_at_gates(empty, one.asked, name)
-    wanted = list(dict.fromkeys(["object_id", *(_columns_of_labels(model, used) if has_observed else ()), *every]))
-    proof = None if precision != "int8" else proof_of(given if gate is None else open_source(gate), model.config)
-    labeller = Labeller(
-        model,
-        engine_for(model, engine, precision, proof) if isinstance(engine, str) else engine,
-        transitions=used,
-        observables=names,
-        observed=has_observed,
-        joined=None if joined is None else joined.frame.select(wanted),
-        keep={one: first[one].dtype for one in keep},
-        id_type=first["object_id"].dtype,
-    )
+    curves = _curves_for_posteriors(model, options.transition, catalogue.metadata, name) if has_observed else []
+    labeller = _labeller(model, options, given, joined, curves)
     ids = [part.frame["object_id"] for part in given.parts if part.frame is not None]
     if joined is not None and ids and labeller.observed_rows(pl.concat(ids)).null_count() == sum(map(len, ids)):
         raise no_observed(labeller, given)
-    if clash := set(keep) & set(labeller.columns):
+    if clash := set(given.keep) & set(labeller.columns):
         raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
     of_tiles = () if survey is None else survey.findings
     findings = unique(catalogue.findings, of_tiles, _findings(labeller, catalogue, curves, name))
@@ -223,43 +236,50 @@ def open_labelling(
     identity |= {
         "inputs": [str(one.resolve()) for one in (given.path, given.root)],
         "observed": None if labeller.joined is None else frame_hash(labeller.joined),
-        "keep": list(keep),
+        "keep": list(given.keep),
         "columns": list(labeller.schema),
     }
-    positions = position_columns(keep, str(path)) if hats else None
-    results = Results(out, identity, given.parts, labels, positions)
+    positions = position_columns(given.keep, str(path)) if options.hats else None
+    results = Results(Path(options.out), identity, given.parts, labels, positions)
     frames = [part.frame for part in given.parts if part.frame is not None]
     if joined is None and given.prepared and frames:
         joined = CatalogTable(pl.concat(frames))
     return Labelling(labeller, given, results, findings, joined)
 
 
-def _check_not_read(out: Path, read: Iterable[Any], hats: bool) -> None:
-    """Raise an InputError if results would replace something that is read."""
-    if hats:
-        check_replaceable(out)
-    place = out.resolve()
-    for one in read:
-        if isinstance(one, str | os.PathLike):
-            other = Path(one).resolve()
-            if place == other or (hats and place in other.parents):
-                raise InputError(f"{out}: would overwrite the input; choose another `out`")
-
-
-def _survey(
-    model: Classifier, tiles: Any, bands: tuple[str, ...], size: str | None, zero_point: float | None, convert: bool
-) -> tuple[Tiles | None, str]:
-    """Open tiles, by default with the bands and the size of cut-outs that the model was trained on."""
-    if tiles is None:
-        check_used("tiles", False, bands=bands, size=size, zero_point=zero_point)
-        return None, ""
-    if not model.uses_images:
-        raise InputError("this model uses columns, not images; leave out `tiles`")
-    trained = model.described["catalogue"].get("cutouts")
-    size, bands = size or (trained or {}).get("size"), bands or tuple((trained or {}).get("bands", ()))
-    if size is None:
-        raise InputError("give the `size` of cut-outs, such as 40arcsec, or an expression, such as 6 * radius")
-    return for_model(open_tiles(tiles, bands, zero_point), trained, convert), size
+def _labeller(
+    model: Classifier,
+    options: LabelOptions,
+    given: Source,
+    joined: CatalogTable | None,
+    curves: Sequence[dict[str, Any]],
+) -> Labeller:
+    """Return what computes labels, with an engine, and the columns that posteriors need."""
+    used = tuple(map(transition_from_dict, curves))
+    names = tuple(observables_of(curve, one) for curve, one in zip(curves, used, strict=True))
+    every, first = list(dict.fromkeys(chain(*names))), _first_row(given)
+    empty, source = (first if joined is None else joined.frame).clear(), str((joined or given).path or "catalogue")
+    numeric_columns(empty, every, source)  # fail early
+    for one in used:
+        if isinstance(one, TreeTransition):
+            votes_at_gates(empty, one.asked, source)
+    has_observed = joined is not None or given.prepared
+    wanted = list(dict.fromkeys(["object_id", *(_columns_of_labels(model, used) if has_observed else ()), *every]))
+    engine = options.engine
+    if isinstance(engine, str):
+        images = given if options.gate is None else open_source(options.gate)
+        proof = proof_of(images, model.config) if options.precision == "int8" else None
+        engine = engine_for(model, engine, options.precision, proof)
+    return Labeller(
+        model,
+        engine,
+        transitions=used,
+        observables=names,
+        observed=has_observed,
+        joined=None if joined is None else joined.frame.select(wanted),
+        keep={one: first[one].dtype for one in given.keep},
+        id_type=first["object_id"].dtype,
+    )
 
 
 def _findings(

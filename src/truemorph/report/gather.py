@@ -33,6 +33,7 @@ from truemorph.findings import Finding
 from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
+from truemorph.labelling.run import LabelOptions
 from truemorph.questions import Asked, Quantity, columns_of
 from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, UNSTATED, Evidence, Model, given_labels
 from truemorph.report.measures import BiasTree
@@ -346,7 +347,7 @@ def _labels_by(name: str, model: Classifier, path: Path, given: Sequence[Catalog
         if table.metadata.get("model_hash") == model.model_hash and column in table.frame.columns:
             return table.frame
     kept.parent.mkdir(parents=True, exist_ok=True)
-    label_table(model, path, kept, max_bad=1.0)
+    label_table(model, LabelOptions(path, kept), max_bad=1.0)
     return read_table(kept).frame
 
 

@@ -208,6 +208,7 @@ def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | N
     from truemorph.classifiers.checkpoint import load
     from truemorph.classifiers.module import several_devices
     from truemorph.labelling.label import label_table
+    from truemorph.labelling.run import LabelOptions
 
     if not (folder / MODEL / "config.json").is_file():
         if run.training.classifier == "network" and several_devices(run.training):
@@ -215,7 +216,7 @@ def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | N
         else:
             train_on_catalogue(run, catalogue)
     model = load(folder / MODEL)
-    label_table(model, work.file("catalogue", TEST_ROWS), folder / LABELS, max_bad=1.0)
+    label_table(model, LabelOptions(work.file("catalogue", TEST_ROWS), folder / LABELS), max_bad=1.0)
     transition, history = model.described["transition"], folder / MODEL / "history.csv"
     return {
         "model_hash": model.model_hash,
