@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -62,7 +63,7 @@ def test_a_cluster_survives_the_death_of_an_actor_and_raises_its_errors(
 def test_a_busy_cluster_labels_with_the_engine_of_its_machines(model, pictures, tmp_path, monkeypatch, request):
     class OnTorch(cluster.PartLabeller):
         def __init__(self, folder, device, options):
-            super().__init__(folder, device, {**options, "engine": "torch", "precision": "fp32"})
+            super().__init__(folder, device, replace(options, engine="torch", precision="fp32"))
 
     monkeypatch.setattr(cluster, "PartLabeller", OnTorch)  # on machines without OpenVINO
     request.addfinalizer(ray.shutdown)
