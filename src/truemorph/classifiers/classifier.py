@@ -280,7 +280,7 @@ def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -
 
 def _heads(described: dict[str, Any]) -> tuple[Head, ...]:
     """Return the classes of each question, from the content of `config.json`; None is the label."""
-    questions = [one and Asked.from_dict(one) for one in described.get("questions", [None])]
+    questions = [one and Asked.from_dict(one) for one in described.get("questions") or [None]]
     label = list(described["classes"])
     if len(questions) > 1:
         others = [one for one in questions if one is not None]

@@ -66,8 +66,8 @@ def range_cell(row: Mapping[str, Any] | None, end: str) -> str:
     """A fraction with its range in brackets, if it has one; a dash without a row."""
     if row is None:
         return "–"
-    low, high = row.get(f"{end}_range") or (np.nan, np.nan)
-    around = f" ({number(low, '.2f')} to {number(high, '.2f')})" if np.isfinite([low, high]).all() else ""
+    ends = np.array(row.get(f"{end}_range") or (None, None), dtype=float)
+    around = f" ({number(ends[0], '.2f')} to {number(ends[1], '.2f')})" if np.isfinite(ends).all() else ""
     return number(row[end]) + around
 
 
