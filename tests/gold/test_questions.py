@@ -108,6 +108,19 @@ def test_a_pilot_predicts_the_classes(bars):
     assert second["probability"].min() > 0.2
 
 
+def test_a_model_of_the_question_predicts_the_answers(bars):
+    catalogue, truth = bars
+    names, known = np.array(ENDS)[truth], pl.Series(np.arange(truth.size) % 10 > 0)
+    applies = np.clip(np.isin(names, ["bar", "no bar"]), 0.02, 0.98)
+    bar = np.clip(names == "bar", 0.05, 0.95)
+    labels = {"p_applies_bar": applies, "p_bar_given_applies": bar, "p_no_bar_given_applies": 1 - bar}
+    table = catalogue.frame.select("object_id").with_columns(**labels).filter(known)
+    with_model, blind = (tm.plan_gold(catalogue, question="bar", error=0.06, **one) for one in ({"labels": table}, {}))
+    assert with_model.selected.height < blind.selected.height
+    with pytest.raises(InputError, match="p_applies_bar"):
+        tm.plan_gold(catalogue, question="bar", labels=table.drop("p_applies_bar"))
+
+
 def test_an_estimate_predicts_the_answers(bars):
     catalogue, truth = bars
     known = np.random.default_rng(1).random(truth.size) < 0.2

@@ -17,7 +17,7 @@ from truemorph.bias.estimate import Estimate
 from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import classes_of, read_catalogue
 from truemorph.catalogs.label_sets import join_labels
-from truemorph.catalogs.paths import asked_in, gold_column
+from truemorph.catalogs.paths import asked_in, asked_of, gold_column
 from truemorph.catalogs.selected import from_same_images, from_votes
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -46,9 +46,9 @@ from truemorph.gold.plan import (
 from truemorph.gold.session import Source, open_session, read_session, without_images
 from truemorph.io import plain
 from truemorph.progress import tell
-from truemorph.questions import columns_of, slug
+from truemorph.questions import Asked, columns_of, slug
 from truemorph.results import PlainResult, Result, text_facts, text_table
-from truemorph.tables import CatalogTable, to_astropy, write_table
+from truemorph.tables import CatalogTable, read_table, to_astropy, write_table
 
 
 @validated
@@ -85,7 +85,7 @@ def plan_gold(
     bins : int
         Number of bins of α.
     labels : path or table, optional
-        Labels of a model, from truemorph label.
+        Labels of a model, from truemorph label, which predict the classes; of a question, of a model that answers it.
     estimate : path or Estimate, optional
         Estimate of truemorph transition (.json) that predicts the classes; default one from the labels, or from the
         gold labels of a pilot.
@@ -122,20 +122,35 @@ def plan_gold(
         raise InputError("a plan is for an `error` or for a `budget` of labels; give one of them")
     error = 0.03 if error is None else error
     table = read_catalogue(catalogue)
-    p = None if labels is None else _probabilities(table, labels)
+    p = None if labels is None else _probabilities(table, labels, asked_of(table, question))
     read = estimate if estimate is None or isinstance(estimate, Estimate) else Estimate.read(estimate)
     curve, others = (None, ()) if read is None else (read.curve, read.about.get("observables", ()))
     plan = make_plan(table, error, budget, bins, p, seed, purpose, by, curve, question, others)
     return plan if out is None else write_plan(plan, out)
 
 
-def _probabilities(catalogue: CatalogTable, labels: Any) -> np.ndarray:
-    """A model's p of the second class of each galaxy of a catalogue, shape (N,), NaN where it has none."""
-    known, _ = join_labels(catalogue, labels)
-    name = columns_of("p", classes_of(catalogue))[1]
+def _probabilities(catalogue: CatalogTable, labels: Any, asked: Asked | None) -> np.ndarray:
+    """A model's p of the second class of each galaxy, shape (N,), NaN where it has none.
+
+    Of a question p of "does not apply" and of the answers, shape (N, K).
+    """
+    if asked is None:
+        known, _ = join_labels(catalogue, labels)
+        names = columns_of("p", classes_of(catalogue))[1:]
+    else:
+        table = read_table(labels)
+        known = table.frame.with_columns(pl.col("object_id").cast(pl.String))
+        applies = gold_column(asked.question, "p_applies")
+        names = [applies, *(f"{name}_given_applies" for name in columns_of("p", asked.answers[1:]))]
+        if lacking := [name for name in names if name not in known.columns]:
+            raise InputError(
+                f"{table.path or 'labels'}: no column {lacking[0]}; give labels of a model that answers the question "
+                f"{asked.question!r} (`labels`)"
+            )
     ids = catalogue.frame.select(pl.col("object_id").cast(pl.String))
-    joined = ids.join(known.select("object_id", name), on="object_id", how="left", maintain_order="left")
-    return joined[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    joined = ids.join(known.select("object_id", *names), on="object_id", how="left", maintain_order="left")
+    p = joined.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    return p[:, 0] if asked is None else np.column_stack([1 - p[:, 0], p[:, :1] * p[:, 1:]])
 
 
 @validated

@@ -227,9 +227,9 @@ class _Prediction:
 
 
 def _of_question(
-    catalogue: CatalogTable, asked: Asked, curve: FittedCurve | None, observables: Sequence[str]
+    catalogue: CatalogTable, asked: Asked, p: np.ndarray | None, curve: FittedCurve | None, observables: Sequence[str]
 ) -> _Prediction:
-    """Class probabilities of all galaxies for a question: by an estimate or a pilot's gold labels, or from votes.
+    """Class probabilities of all galaxies for a question: by a model, an estimate, a pilot's gold labels, or votes.
 
     The classes are "does not apply" and the answers; galaxies that were not asked have probabilities too. Votes alone
     would be too certain, as they are biased, so half of the probability is uniform.
@@ -257,6 +257,10 @@ def _of_question(
         probabilities = votes.path_probabilities @ np.eye(len(classes))[of_paths]
         possible = np.isin(np.arange(len(classes)), of_paths)
         probabilities = 0.5 * probabilities + 0.5 * possible / possible.sum()
+    if p is not None:
+        if p.shape[1] != len(classes):
+            raise InputError("the labels (`labels`) and the estimate tell other answers apart; leave out one of them")
+        probabilities = np.where(np.isfinite(p).all(axis=1, keepdims=True), p, probabilities)
     shown = asked.quantities[: len(asked.shown)]
     name = shown[0].name if len(shown) == 1 else f"fractions of the answers to {question!r}"
     about = {
@@ -314,7 +318,7 @@ def _predicted(
 ) -> _Prediction:
     if asked is None:
         return _of_label(catalogue, p, curve, observables)
-    return _of_question(catalogue, asked, curve, observables)
+    return _of_question(catalogue, asked, p, curve, observables)
 
 
 def make_plan(
@@ -330,7 +334,9 @@ def make_plan(
     question: str | None = None,
     observables: Sequence[str] = (),
 ) -> GoldPlan:
-    """Choose the galaxies that should get a gold label; arguments as in `plan_gold`, with `p` of class 1, shape (N,).
+    """Choose the galaxies that should get a gold label; arguments as in `plan_gold`.
+
+    `p` is a model's: of class 1, shape (N,), or of "does not apply" and the answers to a question, (N, K).
 
     `observables` are columns on which the curve depends beside α.
 
@@ -339,7 +345,7 @@ def make_plan(
     """
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
     asked, names = asked_of(catalogue, question), [name.strip() for name in by.split(",")]
-    _check_sources(asked, purpose, p, observables)
+    _check_sources(asked, purpose, observables)
     if len(names) > 2:
         raise InputError(f"fractions are wanted in bins of one column, or of two (`by`); got {by!r}")
     wanted = _predicted(catalogue, asked, p, curve, observables)
@@ -439,15 +445,12 @@ def _who_is_left_out(frame: pl.DataFrame, asked: Asked | None, able: np.ndarray,
     return findings
 
 
-def _check_sources(asked: Asked | None, purpose: Purpose, p: np.ndarray | None, observables: Sequence[str]) -> None:
+def _check_sources(asked: Asked | None, purpose: Purpose, observables: Sequence[str]) -> None:
     """Check that what predicts classes suits the question and the purpose."""
     if observables and purpose == "transition":
         raise InputError("a plan for the bias curve needs an estimate of α alone (`estimate`)")
-    if asked is not None and not (purpose == "fractions" and p is None):
-        raise InputError(
-            f"a plan for the question {asked.question!r} is for fractions, and predicts classes from its votes, an "
-            "estimate (`estimate`) or the gold labels of a pilot; leave out `purpose` and `labels`"
-        )
+    if asked is not None and purpose != "fractions":
+        raise InputError(f"a plan for the question {asked.question!r} is for fractions; leave out `purpose`")
 
 
 def _check_wanted(source: str, error: float, budget: int | None, column: np.ndarray, by: str) -> None:
