@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -231,18 +231,7 @@ def measure_bias(
         every = np.column_stack([alpha, values])
         alone = {one: replace(tree, alpha=every[:, k], reference=seen_best[one]) for k, one in enumerate(seen_best)}
         tree = replace(tree, alpha=every, reference=list(seen_best.values()))
-    results, too_few, by_observable = {}, [], {name: dict[str, BiasResult]() for name in alone}
-    with progress(len(sets), "measuring bias", "label sets") as bar:
-        for label_set in sets:
-            try:
-                results[label_set.name] = tree.metric(label_set.values)
-                for name, own in alone.items():
-                    by_observable[name][label_set.name] = own.metric(label_set.values)
-            except InputError as problem:
-                if label_set.known.all() or len(sets) == 1:  # then the tree is wrong for all galaxies
-                    raise
-                too_few.append(_not_measured(label_set, problem))
-            bar.update(1)
+    results, by_observable, too_few = _measured(sets, tree, alone)
     measured = BiasMeasurement(
         measure=tree.measure,
         results=results,
@@ -264,6 +253,26 @@ def measure_bias(
     if out is not None:
         write_json(out, measured.to_dict())
     return measured
+
+
+def _measured(
+    sets: Sequence[LabelSet], tree: BiasTree, alone: Mapping[str, BiasTree]
+) -> tuple[dict[str, BiasResult], dict[str, dict[str, BiasResult]], list[Finding]]:
+    """Measure label sets, also by each of several observables; return findings about those that are too small."""
+    results, too_few = dict[str, BiasResult](), list[Finding]()
+    by_observable = {name: dict[str, BiasResult]() for name in alone}
+    with progress(len(sets), "measuring bias", "label sets") as bar:
+        for label_set in sets:
+            try:
+                results[label_set.name] = tree.metric(label_set.values)
+                for name, own in alone.items():
+                    by_observable[name][label_set.name] = own.metric(label_set.values)
+            except InputError as problem:
+                if label_set.known.all() or len(sets) == 1:  # then the tree is wrong for all galaxies
+                    raise
+                too_few.append(_not_measured(label_set, problem))
+            bar.update(1)
+    return results, by_observable, too_few
 
 
 def _with_labels(
