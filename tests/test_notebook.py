@@ -7,7 +7,6 @@ import truemorph as tm
 from conftest import TINY, codes
 
 
-@pytest.mark.slow
 @pytest.fixture(scope="module")
 def prepared(simulated):
     votes = pl.read_csv(simulated / "votes.csv")

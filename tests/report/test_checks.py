@@ -91,7 +91,6 @@ def calibrated(truth, seed=1):
     return 1 / (1 + np.exp(-(prior + 2 * score / 0.8**2)))
 
 
-@pytest.mark.slow
 @pytest.fixture(scope="module")
 def plain():
     return flipped_labels(N, seed=21, smooth=0.3, median=16.8)

@@ -165,7 +165,7 @@ class LabelOptions:
     def check(self, model: Classifier) -> None:
         """Raise an InputError if the results would replace something that is read."""
         out, place = Path(self.out), Path(self.out).resolve()
-        if self.hats and is_table(out):
+        if is_table(out) and self.hats:  # the first refuses what names no table or folder
             raise InputError(f"{out}: HATS is a folder; give a name without extension")
         if self.hats:
             check_replaceable(out)
