@@ -212,9 +212,9 @@ def measure_bias(
     asked = asked_of(table, question)
     table, others, more = _with_labels(table, asked, listed(labels))
     everything = table.frame.height
-    frame, columns, noted = _selected(table, where, named)
+    frame, columns, selected, noted = _selected(table, where, named)
     fixed, values = np.split(columns, [len(intrinsic)], axis=1)
-    noted, defined, selected = [*table.findings, *more, *noted], table.metadata.get("alpha"), frame.height
+    noted, defined = [*table.findings, *more, *noted], table.metadata.get("alpha")
     alpha = frame["alpha"].to_numpy()
     if asked is None:
         classes = classes_of(table)
@@ -295,8 +295,11 @@ def _with_labels(
 
 def _selected(
     table: CatalogTable, where: Sequence[str], named: Sequence[str]
-) -> tuple[pl.DataFrame, np.ndarray, list[Finding]]:
-    """Return the galaxies that meet all conditions and have values in all named columns, (N, P), and findings."""
+) -> tuple[pl.DataFrame, np.ndarray, int, list[Finding]]:
+    """Return the galaxies that meet all conditions and have values in all named columns, shape (N, P).
+
+    Also how many meet the conditions, and findings.
+    """
     source = str(table.path or "catalogue")
     chosen, findings = rows_where(table.frame, where, source)
     frame = table.frame.filter(pl.Series(chosen))
@@ -306,7 +309,7 @@ def _selected(
     if not rows.any():
         raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
     findings = [*findings, *missing, *lacking_values(complete, named)]
-    return frame.filter(pl.Series(rows)), columns[rows], findings
+    return frame.filter(pl.Series(rows)), columns[rows], frame.height, findings
 
 
 def _with_reference(observable: str) -> tuple[str, Reference]:
