@@ -127,6 +127,20 @@ def test_gains_and_their_errors_against_the_bootstrap():
     assert fraction_gain(np.ones((9, 2)), wrong, wrong, np.arange(9.0)) == (0, 0)
 
 
+def test_a_bin_in_which_a_set_has_no_answer_is_left_out():
+    """Nobody was asked among the least resolved fifth: its error is not known, and not 0."""
+    rng = np.random.default_rng(5)
+    order = np.argsort(np.argsort(ALPHA))
+    truth = np.column_stack([rng.random(ALPHA.size) < 0.5, np.ones(ALPHA.size)]).astype(float)
+    half = np.column_stack([0.9 * truth[:, 0], truth[:, 1]])
+    asked = half * (order >= ALPHA.size / 5)[:, None]
+    gain, error = fraction_gain(truth, half, asked, ALPHA)
+    off = [0.1 * part.mean() for part in np.array_split(truth[np.argsort(ALPHA), 0], 5)]
+    expected = np.sqrt(np.mean(np.square(off[1:]))) - np.sqrt(np.mean(np.square(off)))
+    assert gain == pytest.approx(expected, abs=1e-3)
+    assert np.isfinite(error)
+
+
 def test_the_error_of_the_gain_of_a_ratio_is_the_scatter_of_resampled_galaxies():
     """Of the galaxies to which a question applies, by the truth and by both sets."""
     rng = np.random.default_rng(8)

@@ -193,7 +193,7 @@ class Evidence:
 
     @property
     def other(self) -> str:
-        """What galaxies are that do not have this answer."""
+        """What galaxies are called that the question applies to, but that have another answer."""
         rest = [name for name, part in zip(self.classes, self.of_question, strict=True) if part and name != self.answer]
         return rest[0] if len(rest) == 1 else f"not {self.answer}"
 

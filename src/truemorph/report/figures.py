@@ -90,7 +90,7 @@ def new_panel(width: float = 4.6, height: float = 3.5) -> Any:
 
 
 def _draw_fractions(axes: Any, evidence: Evidence) -> dict[str, np.ndarray]:
-    """Draw fractions by the estimate, models, other groups and gold labels; returns those that it has not."""
+    """Draw fractions by the estimate, models, other groups and gold labels; return those of models and groups."""
     styles, table, own, drawn = styles_of(evidence), evidence.correction, evidence.fractions, dict[str, np.ndarray]()
     if own is None:
         axes.errorbar(table["mean"], table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed labels",
@@ -127,7 +127,7 @@ def legend_above(axes: Any) -> None:
 
 
 def fractions(evidence: Evidence) -> Illustration:
-    """The fractions against α, or against the column of the estimate; of models and others that is named first."""
+    """All fractions against α, or the column of the estimate; by models and other groups only the first one."""
     axes, own, name = new_panel(5.2, 3.9), evidence.fractions, evidence.quantity.name
     drawn = _draw_fractions(axes, evidence)
     legend_above(axes)

@@ -287,7 +287,7 @@ class Changed:
 
 
 def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed | None:
-    """Choose up to so many galaxies whose label changes, and read their pictures; None if nothing is said of them."""
+    """Find the galaxies whose label changes, with pictures of some `galaxies`; None if no label is corrected."""
     after, model = evidence.after, evidence.principal
     if after is None:
         return None

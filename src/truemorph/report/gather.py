@@ -78,7 +78,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
                 given[head.question] = _trained_through(name, model, head.question)
     if path is None:
         if options.labels:
-            raise InputError("to show the labels of others, give the catalogue of these fractions too (`catalogue`)")
+            raise InputError("labels (`labels`) are shown for the galaxies of a catalogue; give it, too (`catalogue`)")
         return [_alone(question, shown, options) for question, shown in given.items()]
     catalogue = read_catalogue(path)
     _check_better(options)

@@ -81,6 +81,9 @@ def _against_gold(evidence: Evidence, model: Model, definition: str, truth: Labe
     """Fractions and labels of a model, of galaxies to which the question applies by gold labels."""
     best, right = model.best, evidence.parts(truth)
     known = np.isfinite(right).all(axis=1)
+    applies = right[known, 1] > 0
+    if not applies.any():
+        return
     ours, theirs = (evidence.parts(one)[known] for one in (best, evidence.observed))
     gain, error = fraction_gain(right[known], ours, theirs, evidence.alpha[known])
     of_gold, rows = truth.of(evidence.rows), (evidence.row(one) for one in (best, evidence.observed))
@@ -88,8 +91,8 @@ def _against_gold(evidence: Evidence, model: Model, definition: str, truth: Labe
         (row[f"fraction_rms: {definition}"], row[f"balanced_accuracy: {definition}"]) for row in rows
     )
     what = f"Error of the {evidence.quantity.name}s of {best.name} (rms over fifths of α)"
-    yield _fractions_compared(what, gain, error, off, _numbers(off, before, error, of_gold))
-    applies = right[known, 1] > 0
+    if np.isfinite(gain):
+        yield _fractions_compared(what, gain, error, off, _numbers(off, before, error, of_gold))
     labels = [has_answer(one[applies]) for one in (right[known], ours, theirs)]
     gain, error = accuracy_gain(*labels)
     if np.isfinite(gain):  # else gold labels are of one class

@@ -157,10 +157,10 @@ def table_one(
             accuracy = rms = None
             if label_set.kind != "truth" and both.any():
                 accuracy = balanced_accuracy(has_answer(right[both]), has_answer(own[both]))
-                rms = float(np.sqrt(np.mean(_off(right[both], own[both], Bins.cut(alpha[both], FIFTHS)) ** 2)))
-            # NaN: a class is missing.
+                rms = _rms(_off(right[both], own[both], Bins.cut(alpha[both], FIFTHS)))
+            # NaN: a class, or an answer in all bins, is missing.
             row[f"balanced_accuracy: {definition}"] = None if accuracy is None or np.isnan(accuracy) else accuracy
-            row[f"fraction_rms: {definition}"] = rms
+            row[f"fraction_rms: {definition}"] = None if rms is None or np.isnan(rms) else rms
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 
@@ -208,8 +208,14 @@ def _ratio(parts: np.ndarray, bins: Bins) -> np.ndarray:
 
 
 def _off(truth: np.ndarray, parts: np.ndarray, bins: Bins) -> np.ndarray:
-    """How far ratios are off in bins, shape (B,); bins without a denominator are left out as 0."""
-    return np.nan_to_num(_ratio(parts, bins) - _ratio(truth, bins))
+    """How far ratios are off in bins, shape (B,); NaN where nothing is in a denominator."""
+    return _ratio(parts, bins) - _ratio(truth, bins)
+
+
+def _rms(off: np.ndarray) -> float:
+    """Root mean square over the bins in which both ratios exist; NaN if there is none."""
+    known = np.isfinite(off)
+    return float(np.sqrt(np.mean(off[known] ** 2))) if known.any() else float("nan")
 
 
 def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
@@ -221,12 +227,12 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
     influences, rms = [], []
     for one in (ours, theirs):
         off = _off(truth, one, bins)
-        rms.append(np.sqrt(np.mean(off**2)))
+        rms.append(_rms(off))
         pulls = [
             (parts[:, 0] - _ratio(parts, bins)[bins.index] * parts[:, 1]) / bins.sums(parts[:, 1])[bins.index]
             for parts in (one, truth)
         ]
-        weight = off / (bins.count * np.maximum(rms[-1], 1e-9))
+        weight = np.nan_to_num(off / (np.isfinite(off).sum() * np.maximum(rms[-1], 1e-9)))
         influences.append(weight[bins.index] * np.nan_to_num(pulls[0] - pulls[1]))
     moved = influences[1] - influences[0]
     return float(rms[1] - rms[0]), float(np.sqrt(np.sum(moved**2)))
