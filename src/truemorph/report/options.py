@@ -24,7 +24,7 @@ class ReportOptions:
         as debiased votes or predictions of Zoobot, with the columns that a tree names.
     gold : sequence of str
         Gold labels of any of the questions: columns or rules ("t_type>=-3"); default: columns `gold` and
-        `gold_<question>`, or those of the estimate.
+        `gold_<question>`, or, of a question asked after others, those of its estimate.
     intrinsic : sequence of str
         Columns that true classes may depend on.
     where : sequence of str

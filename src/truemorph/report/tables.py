@@ -141,10 +141,10 @@ def label_sets_table(evidence: Evidence) -> Table:
         cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"]), with_error(row["floor"], row["floor_std"])]
         cells += [number(row["accuracy"]), number(row["precision"])]
         rows.append([*cells, *(number(row[moved], ",d") for moved in moved_names((evidence.other, evidence.answer)))])
-    of = f" of similar {in_words(evidence.options.intrinsic)}" if evidence.options.intrinsic else ""
+    of = f"{2**tree.depth} leaves of similar {in_words(evidence.options.intrinsic)}, " if tree.depth else ""
     where = "" if evidence.question is None else ", where the question applies by the more probable class of each set"
     note = (
-        f"On {evidence.which}{where}. {tree.measure} in {2**tree.depth} leaves{of}, {tree.bins} bins of α. Noise alone "
+        f"On {evidence.which}{where}. {tree.measure} in {of}{tree.bins} bins of α. Noise alone "
         "gives the floor; above floor is √(value² − floor²): bias, or a real change of class with α among similar "
         f"galaxies. Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1. "
         "Accuracy and precision vs observed labels say how alike labels are, not how good."

@@ -355,7 +355,7 @@ def _sections(evidence: Evidence, figure: Any, changed: Sequence[Changed], sever
                 figures.append(at_fixed_alpha(evidence, evidence.estimate))
             tables += [others_table(evidence)] if evidence.others else []
         tables += [] if evidence.asked is None else [asked_table(evidence)]
-    yield Section(f"{of}Fractions and the bias curve", figures=figures, tables=tables, beside=figure is not None)
+    yield Section(f"{of}Fractions and the bias curve", figures=figures, tables=tables)
     if not evidence.has_galaxies:
         return
     if evidence.options.intrinsic:
