@@ -163,7 +163,6 @@ class Section:
     gallery: Gallery | None = None
     items: Sequence[str] = ()
     include: str = ""  # template of fixed text: equations.html or citation.html
-    beside: bool = False  # the first figure and the first table, side by side above the others
 
 
 @dataclass(frozen=True)
