@@ -58,6 +58,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "questions": ["Asked", "Votes", "read_tree"],
         "report.options": ["ReportOptions"],
         "reproduce.options": ["ReproduceOptions"],
+        "catalogs.paths": ["read_votes"],
         "catalogs.physical": ["resolution"],
         "simulate.catalogues": ["simulate_catalogue"],
         "tables": ["read_table", "write_table"],

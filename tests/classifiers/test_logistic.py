@@ -7,7 +7,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from conftest import flipped_labels
+from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.fitting import fit_transition
+from truemorph.bias.likelihood import label_evidence
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.findings import FindingWarning
 
@@ -86,3 +88,13 @@ def test_without_alpha_it_is_logistic_regression_with_a_finding():
     assert [finding.code for finding in model.findings_] == ["labels-treated-as-correct"]
     plain = LogisticRegression(C=1e6).fit(X, truth)
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=2e-3)
+
+
+def test_evidence_of_labels_gives_the_same_fit_as_the_labels():
+    X, alpha, _, labels = flipped_catalogue(3_000, seed=2)
+    transition = RayleighTransition(9.0)
+    of_labels = DebiasedLogisticRegression(transition=transition).fit(X, labels, alpha=alpha)
+    evidence = label_evidence(transition, labels, alpha)
+    of_evidence = DebiasedLogisticRegression().fit(X, None, evidence=evidence)
+    np.testing.assert_allclose(of_evidence.predict_proba(X), of_labels.predict_proba(X), atol=1e-6)
+    assert of_evidence.log_likelihood_ == pytest.approx(of_labels.log_likelihood_)

@@ -1,6 +1,7 @@
 """Networks that answer questions of a decision tree: training through T(α) of paths, and tables of labels."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -164,6 +165,27 @@ def test_bars_are_learned_through_the_bias(survey):
     true = np.mean(truth[known] == 3)
     ours = p[:, 3].sum() / p[:, 2:].sum()
     assert abs(ours - true) < 0.05 < abs(naive - true)
+    path, names = survey / "features.parquet", [f"f{k}" for k in range(4)]
+    frame = catalogue.with_columns(**dict(zip(names, features.T, strict=True)), split=pl.lit("train"))
+    tm.write_table(replace(tm.read_table(survey / "catalogue.parquet"), frame=frame), path)
+    options = {"preset": "dcv14", "settings": {"features": names, "folds": 1}, "out": survey / "regression"}
+    model = tm.train_classifier(path, transition=estimate.to_dict(), **options).model
+    p = model.probabilities(features)
+    assert abs(p[:, 3].sum() / p[:, 2:].sum() - true) < 0.05
+
+
+def test_logistic_regression_answers_several_questions(survey):
+    """Each question has its own coefficients, those that it would have alone."""
+    files = [survey / "bar.json", "rayleigh:11.25"]
+    options = {"preset": "dcv14", "settings": {"features": ["M_r", "redshift"], "folds": 1}}
+    both, *single = (
+        tm.train_classifier(survey / "catalogue.parquet", transition=some, out=survey / f"dcv14_{k}", **options).model
+        for k, some in enumerate((files, *files))
+    )
+    x = np.random.default_rng(3).normal(size=(5, 2))
+    np.testing.assert_allclose(both.probabilities(x), np.hstack([one.probabilities(x) for one in single]), rtol=1e-6)
+    found = tm.label_galaxies(survey / "dcv14_0", survey / "catalogue.parquet", out=survey / "dcv14.parquet")
+    assert {"p_bar_given_applies", "p_disk", "posterior_bar", "posterior_disk"} <= {*pl.read_parquet(found.out).columns}
 
 
 def test_naive_training_takes_the_majority_path_as_correct(survey):
@@ -182,9 +204,9 @@ def test_estimates_that_cannot_be_trained_together_are_refused_before_training(s
     tm.estimate_transition(survey / "catalogue.parquet", question="bar", gold="truth_bar", out=bars)
     labels.write_text(json.dumps({"family": "rayleigh", "parameters": {"theta": 9.0}}))
     options = {"out": tmp_path / "model", "dry_run": dry_run}
-    for curves, more in (([bars, bars], {}), ([labels, labels], {}), ([bars], {"preset": "dcv14"})):
+    for curves in ([bars, bars], [labels, labels]):
         with pytest.raises(InputError):
-            tm.train_classifier(survey / "catalogue.parquet", transition=curves, **more, **options)
+            tm.train_classifier(survey / "catalogue.parquet", transition=curves, **options)
     with pytest.raises(InputError):
         tm.train_classifier(survey / "catalogue.parquet", naive=True, question=["bar", "bar"], **options)
     assert not (tmp_path / "model").exists()
@@ -209,7 +231,6 @@ def test_an_unfinished_run_of_another_question_is_not_resumed(survey, tmp_path, 
         ({"transition": ["rayleigh:11", "bar.json", "rayleigh:12"]}, "twice"),
         ({"labels": "bar_known", "question": ["bar", "spiral"]}, "one question"),
         ({"transition": "bar.json", "labels": "gold"}, "labels"),
-        ({"transition": "bar.json", "preset": "dcv14", "settings": {}}, "network"),
         ({"naive": True, "question": "merger"}, "merger"),
     ],
 )

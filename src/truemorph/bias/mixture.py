@@ -64,6 +64,7 @@ class Mixture:
     design: np.ndarray  # (N, Q): ones, then standardised columns
     ridge: float = 0.0  # penalty on all coefficients except the intercepts
     offset: np.ndarray | None = None  # (N,): assumed trend, added to the logit of the second class
+    evidence: np.ndarray | None = None  # (N, K): log p(observed | y), if it is known, instead of labels and T
 
     @property
     def _penalty(self) -> np.ndarray:
@@ -77,7 +78,7 @@ class Mixture:
     @property
     def can_be_grouped(self) -> bool:
         """Whether galaxies differ only in label and α, because T and class fractions depend on nothing else."""
-        return self.same_for_all and self.alpha.ndim == 1
+        return self.same_for_all and self.alpha.ndim == 1 and self.evidence is None
 
     def grouped(self, most: int = 512) -> Mixture:
         """Merge neighbours in α with the same label into `most` rows per label, if class fractions are constant.
@@ -96,8 +97,9 @@ class Mixture:
 
     def part(self, step: int) -> Mixture:
         """Keep every `step`-th galaxy."""
-        names = ["labels", "alpha", "weights", "design", *([] if self.offset is None else ["offset"])]
-        return replace(self, **{name: getattr(self, name)[::step] for name in names})
+        names = ("labels", "alpha", "weights", "design", "offset", "evidence")
+        columns = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: column[::step] for name, column in columns.items() if column is not None})
 
     def split(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return T's point, and coefficients of shape (K - 1, Q)."""
@@ -110,7 +112,7 @@ class Mixture:
 
     def log_labels(self, at: np.ndarray) -> np.ndarray:
         """Return log p(ỹ_n | y, α_n) for every y, shape (N, K)."""
-        return label_columns(self.space.build(at), self.labels, self.alpha)
+        return label_columns(self.space.build(at), self.labels, self.alpha) if self.evidence is None else self.evidence
 
     def after(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return log p(ỹ | z, α), shape (N,), and p(y | z) and the posterior p(y | ỹ, α, z), shape (N, K) each."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.likelihood import ROWS, label_evidence
 from truemorph.bias.methods import Kind
-from truemorph.catalogs.catalogue import ID_COLUMNS, label_classes
+from truemorph.catalogs.catalogue import ID_COLUMNS, label_classes, read_catalogue
 from truemorph.catalogs.columns import ADDED, vote_findings, which_rows
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
@@ -52,7 +53,7 @@ def described_path(name: str) -> str:
     return f"{kinds[kind]}: {name.removeprefix(f'{kind}_')}" if kind else name
 
 
-def read_votes(
+def votes_of_survey(
     frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str
 ) -> tuple[Votes, list[Finding]]:
     """Return the votes for a question and its gates from a survey's table; `total` are those for the first question."""
@@ -76,7 +77,7 @@ def path_columns(
     frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Return the label and the votes of a question as columns of a catalogue, from a survey's table."""
-    votes, findings = read_votes(frame, tree, question, total, source)
+    votes, findings = votes_of_survey(frame, tree, question, total, source)
     names = [path.name for path in votes.asked.paths]
     columns = {label_column(question): pl.Series([names[k] for k in votes.paths], dtype=pl.String)}
     for name, counts in votes.counts.items():
@@ -244,6 +245,40 @@ def asked_in(catalogue: CatalogTable, question: str) -> Asked:
             f"{source}: has no labels of the question {question!r}; prepare it with this question (`question`)"
         )
     return Asked(read_tree(described), question)
+
+
+def read_votes(catalogue: Any, question: str) -> Votes:
+    """Read the votes for a question of a decision tree, and for its gates, from a prepared catalogue.
+
+    Parameters
+    ----------
+    catalogue : path or table
+        Catalogue of `truemorph prepare`, with this question.
+    question : str
+        Name of the question in the tree, such as "bar".
+
+    Returns
+    -------
+    Votes
+        Its `columns`, numbers of votes of shape (N, A), are what `fit_transition`, `posterior` and `DebiasedLoss` take
+        in place of labels. Missing numbers are 0.
+
+    Raises
+    ------
+    InputError
+        If the catalogue was prepared without this question.
+
+    Examples
+    --------
+    >>> from truemorph import prepare_catalogue
+    >>> from truemorph.simulate import simulate_survey
+    >>> _, table = simulate_survey(200, seed=0)
+    >>> votes = read_votes(prepare_catalogue(table, question="bar").catalogue, "bar")
+    >>> votes.columns.shape, [question.name for question in votes.asked.questions]
+    ((196, 7), ['smooth', 'edge-on', 'bar'])
+    """
+    table = read_catalogue(catalogue)
+    return votes_at_gates(table.frame, asked_in(table, question), str(table.path or "catalogue"))
 
 
 def votes_at_gates(frame: pl.DataFrame, asked: Asked, source: str) -> Votes:

@@ -28,8 +28,8 @@ from truemorph.catalogs.paths import (
     gold_column,
     label_column,
     path_columns,
-    read_votes,
     tree_of_classes,
+    votes_of_survey,
 )
 from truemorph.catalogs.positions import repeated_positions
 from truemorph.catalogs.question_gold import columns_of_question, gold_of_question, is_of_question
@@ -154,7 +154,7 @@ def prepare(
     named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
     votes, of_votes = None, list[Finding]()
     if has_more:
-        votes, of_votes = read_votes(named, tree, tree.root.name, _total(mapped), name)
+        votes, of_votes = votes_of_survey(named, tree, tree.root.name, _total(mapped), name)
     funnel, labels, selection = choose_rows(named, mapped, conditions, votes)
     kept = funnel.kept
     ids, galaxies = funnel.ids.filter(kept), named.filter(kept)

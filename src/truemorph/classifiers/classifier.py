@@ -160,8 +160,8 @@ class Classifier:
     def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """p(y | x) of one member, (N, K), of pixels of the network's size, or of features (N, P), in float32."""
         if not self.uses_images:
-            weights = self.members[member]
-            return softmax(inputs @ weights["coef"].T + weights["intercept"], axis=1)
+            logits = inputs @ self.members[member]["coef"].T + self.members[member]["intercept"]
+            return np.concatenate([softmax(logits[:, head.part], axis=1) for head in self.heads], axis=1)
         return self._exact.member(inputs, member)
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:

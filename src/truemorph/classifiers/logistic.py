@@ -21,7 +21,7 @@ from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.curves.transitions import FlipTransition, Search, Space, as_resolution
 from truemorph.bias.files import load_transition
 from truemorph.bias.likelihood import argument_of
-from truemorph.bias.mixture import Mixture, fit_mixture
+from truemorph.bias.mixture import Mixture, MixtureFit, fit_mixture
 from truemorph.bias.regression.maximum import differences
 from truemorph.bias.result import SIGNIFICANT_GAIN
 from truemorph.errors import InputError
@@ -84,7 +84,13 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         self.max_iter = max_iter
 
     def fit(
-        self, X: Any, y: Any, alpha: Any = None, sample_weight: Any = None, observables: Any = None
+        self,
+        X: Any,
+        y: Any,
+        alpha: Any = None,
+        sample_weight: Any = None,
+        observables: Any = None,
+        evidence: Any = None,
     ) -> DebiasedLogisticRegression:
         """Fit the regression and T(α).
 
@@ -92,7 +98,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         ----------
         X : array, shape (N, P)
             Features of each galaxy, finite.
-        y : array, shape (N,)
+        y : array, shape (N,); or None with `evidence`
             Observed labels; integers 0, 1, … if α is given.
         alpha : array, shape (N,), optional
             Resolution. Without it the labels are treated as correct (plain logistic regression), with a finding.
@@ -100,6 +106,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             Sampling weights; they should have mean 1, or the standard errors are wrong.
         observables : array, shape (N,) or (N, J), optional
             Columns on which a fixed `transition` depends in addition to α. They may also be features.
+        evidence : array, shape (N, K), optional
+            log p(observed | class) of each galaxy, such as that of its votes, instead of labels, α and T(α).
 
         Raises
         ------
@@ -107,72 +115,70 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             If α has the wrong length, is negative or missing, labels are not 0 and 1, or observables are given
             without a T(α) that uses them.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        self.findings_: tuple[Finding, ...] = ()
+        if evidence is None:
+            X, y = validate_data(self, X, y, dtype=np.float64)
+            space, labels, alpha = self._observed(y, alpha, observables)
+        else:
+            X, evidence = validate_data(self, X, dtype=np.float64), np.asarray(evidence, np.float64)
+            if evidence.shape[:1] != X.shape[:1] or evidence.ndim != 2:
+                raise InputError(f"evidence must have shape ({len(X)}, K); got {evidence.shape}")
+            self.classes_ = np.arange(evidence.shape[1])
+            space, labels, alpha = _identity(evidence.shape[1]), evidence.argmax(axis=1), np.ones(len(X))
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        mean = np.average(X, axis=0, weights=weights)
+        scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+        scale = np.where(scale > 0, scale, 1.0)
+        design = np.column_stack([np.ones(len(X)), (X - mean) / scale])
+        mixture = Mixture(space, labels, alpha, weights, design, 1 / self.C, evidence=evidence)
+        fitted = fit_mixture(mixture, steps=self.max_iter)
+        self.transition_ = fitted.transition
+        self.n_iter_, self.log_likelihood_ = fitted.maximum.steps, fitted.log_likelihood
+        slopes = np.diag(differences(space.values, fitted.point_of_t)) if space.size else np.empty(0)
+        errors = np.abs(slopes) * np.sqrt(np.diag(fitted.covariance)[: space.size])
+        self.stderr_ = dict(zip(space.names, errors.tolist(), strict=True))
+        self.coef_ = fitted.coefficients[:, 1:] / scale
+        self.intercept_ = fitted.coefficients[:, 0] - self.coef_ @ mean
+        if self.classes_.size > 2:
+            of_classes = self.class_weights()
+            self.coef_, self.intercept_ = of_classes["coef"], of_classes["intercept"]
+        self.findings_ += tuple(_undetermined(fitted, self.stderr_))
+        for finding in self.findings_:
+            warnings.warn(FindingWarning(finding), stacklevel=2)
+        return self
+
+    def _observed(self, y: np.ndarray, alpha: Any, observables: Any) -> tuple[Space, np.ndarray, np.ndarray]:
+        """Return the space of T(α), labels, and the argument of T; `findings_` says if there is no α."""
         check_classification_targets(y)
         self.classes_ = unique_labels(y)
         if self.classes_.size < 2:
             raise InputError(f"needs two classes, got one class only: {self.classes_[0]!r}")
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        labels, identity = np.searchsorted(self.classes_, y), MatrixTransition.identity(self.classes_.size)
-        findings: list[Finding] = []
+        labels = np.searchsorted(self.classes_, y)
         if observables is not None and (alpha is None or self.transition is None):
             raise InputError("observables need alpha, and a T(alpha) that was fitted with them (`transition`)")
         if alpha is None:
             message = "No resolution was given, so the labels are treated as correct and no bias is removed."
             action = "Give the resolution of each galaxy (`alpha`)."
-            findings.append(Finding("labels-treated-as-correct", "caution", message, action))
-            alpha, space = np.ones(y.size), Space.fixed(identity)
+            self.findings_ = (Finding("labels-treated-as-correct", "caution", message, action),)
+            return _identity(self.classes_.size), labels, np.ones(y.size)
+        alpha = as_resolution(alpha)
+        if alpha.size != y.size or not np.all(np.isfinite(alpha)):
+            raise InputError(f"alpha needs one finite value per galaxy; got {alpha.size} for {y.size}")
+        if self.transition is not None:
+            transition = load_transition(self.transition)
+            space, alpha = Space.fixed(transition), argument_of(transition, alpha, observables)
+        elif not np.any(alpha > 0):
+            raise InputError("alpha is zero for every galaxy, so T(alpha) can't be fitted; check the column")
         else:
-            alpha = as_resolution(alpha)
-            if alpha.size != y.size or not np.all(np.isfinite(alpha)):
-                raise InputError(f"alpha needs one finite value per galaxy; got {alpha.size} for {y.size}")
-            if self.transition is not None:
-                transition = load_transition(self.transition)
-                space, alpha = Space.fixed(transition), argument_of(transition, alpha, observables)
-            elif not np.any(alpha > 0):
-                raise InputError("alpha is zero for every galaxy, so T(alpha) can't be fitted; check the column")
-            else:
-                family = family_of(self.family)
-                if not getattr(family, "free", None):
-                    raise InputError(f"{family.family} has no parameters that can be fitted with the regression")
-                space = family.space(Search(alpha))
-            if not np.array_equal(self.classes_, np.arange(space.n_classes)):
-                raise InputError(
-                    f"with alpha, labels must be the integers 0 to {space.n_classes - 1}; got {self.classes_.tolist()}"
-                )
-
-        mean = np.average(X, axis=0, weights=weights)
-        scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
-        scale = np.where(scale > 0, scale, 1.0)
-        design = np.column_stack([np.ones(y.size), (X - mean) / scale])
-        mixture = Mixture(space, labels, alpha, weights, design, 1 / self.C)
-        fitted = fit_mixture(mixture, steps=self.max_iter)
-        n = space.size
-        self.transition_ = fitted.transition
-        self.n_iter_, self.log_likelihood_ = fitted.maximum.steps, fitted.log_likelihood
-        slopes = np.diag(differences(space.values, fitted.point_of_t)) if n else np.empty(0)
-        errors = np.abs(slopes) * np.sqrt(np.diag(fitted.covariance)[:n])
-        self.stderr_ = dict(zip(space.names, errors.tolist(), strict=True))
-        if n:
-            # Baseline: the labels treated as correct.
-            gain = self.log_likelihood_ - fit_mixture(replace(mixture, space=Space.fixed(identity))).log_likelihood
-            for name, value in zip(space.names, space.values(fitted.point_of_t).tolist(), strict=True):
-                if gain < SIGNIFICANT_GAIN or not self.stderr_[name] < 0.5 * value:
-                    message = (
-                        f"The labels do not constrain {name} = {value:.3g} ± {self.stderr_[name]:.2g}: the "
-                        f"log-likelihood is only {gain:.1f} above that of labels treated as correct."
-                    )
-                    action = "Use more galaxies, or give a bias curve fitted with gold labels (`transition`)."
-                    findings.append(Finding("transition-undetermined", "caution", message, action))
-        self.coef_ = fitted.coefficients[:, 1:] / scale
-        self.intercept_ = fitted.coefficients[:, 0] - self.coef_ @ mean
-        if self.classes_.size > 2:
-            weights_of = self.class_weights()
-            self.coef_, self.intercept_ = weights_of["coef"], weights_of["intercept"]
-        self.findings_ = tuple(findings)
-        for finding in findings:
-            warnings.warn(FindingWarning(finding), stacklevel=2)
-        return self
+            family = family_of(self.family)
+            if not getattr(family, "free", None):
+                raise InputError(f"{family.family} has no parameters that can be fitted with the regression")
+            space = family.space(Search(alpha))
+        if not np.array_equal(self.classes_, np.arange(space.n_classes)):
+            raise InputError(
+                f"with alpha, labels must be the integers 0 to {space.n_classes - 1}; got {self.classes_.tolist()}"
+            )
+        return space, labels, alpha
 
     def class_weights(self) -> dict[str, np.ndarray]:
         """Return `coef`, shape (K, P), and `intercept`, shape (K,), with a row for class 0, as in model files."""
@@ -191,3 +197,26 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         """Most probable true class, shape (N,)."""
         probabilities = self.predict_proba(X)
         return self.classes_[np.argmax(probabilities, axis=1)]
+
+
+def _identity(n_classes: int) -> Space:
+    """Return the space of labels that are correct."""
+    return Space.fixed(MatrixTransition.identity(n_classes))
+
+
+def _undetermined(fitted: MixtureFit, errors: dict[str, float]) -> list[Finding]:
+    """Return findings about parameters of T that labels hardly determine."""
+    space, findings = fitted.mixture.space, list[Finding]()
+    if space.size == 0:
+        return findings
+    correct = fit_mixture(replace(fitted.mixture, space=_identity(space.n_classes)))  # the labels treated as correct
+    gain = fitted.log_likelihood - correct.log_likelihood
+    for name, value in zip(space.names, space.values(fitted.point_of_t).tolist(), strict=True):
+        if gain < SIGNIFICANT_GAIN or not errors[name] < 0.5 * value:
+            message = (
+                f"The labels do not constrain {name} = {value:.3g} ± {errors[name]:.2g}: the log-likelihood is only "
+                f"{gain:.1f} above that of labels treated as correct."
+            )
+            action = "Use more galaxies, or give a bias curve fitted with gold labels (`transition`)."
+            findings.append(Finding("transition-undetermined", "caution", message, action))
+    return findings

@@ -23,6 +23,7 @@ from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.findings import FindingWarning
+from truemorph.questions import Head
 
 if TYPE_CHECKING:
     from truemorph.classifiers.callbacks import Unfinished
@@ -132,25 +133,37 @@ def _regressions(
     rows: TrainingRows, train: np.ndarray, parts: list[np.ndarray], transition: Transition | None
 ) -> tuple[Members, dict[str, Any], dict[str, Any]]:
     """Fit logistic regressions to all training galaxies and to each part; return weights, T(α), and metrics."""
-
-    def fitted(which: np.ndarray) -> DebiasedLogisticRegression:
-        observables = None if rows.resolution is None else rows.resolution[which, 1:]
-        labels, alpha = rows.column("label")[which], rows.column("alpha")[which]
-        with warnings.catch_warnings(action="ignore", category=FindingWarning):  # they are stored in `findings_`
-            return DebiasedLogisticRegression(transition=transition).fit(
-                rows.inputs[which], labels, alpha, rows.weights[which], observables
-            )
-
-    whole = fitted(train)
-    members = [one.class_weights() for one in ([whole] if len(parts) == 1 else map(fitted, parts))]
-    metrics = {"log_likelihood": whole.log_likelihood_, "iterations": whole.n_iter_}
-    metrics |= {f"{name}_stderr": error for name, error in whole.stderr_.items()}
-    through = transition_to_dict(whole.transition_)
+    whole = [_regression(rows, train, head, transition) for head in rows.heads]
+    several = [[_regression(rows, part, head, transition) for head in rows.heads] for part in parts]
+    members = []
+    for regressions in several if len(parts) > 1 else [whole]:
+        of_heads = [regression.class_weights() for regression in regressions]
+        members.append({name: np.concatenate([weights[name] for weights in of_heads]) for name in of_heads[0]})
+    metrics = {
+        "log_likelihood": sum(regression.log_likelihood_ for regression in whole),
+        "iterations": sum(regression.n_iter_ for regression in whole),
+        **{f"{name}_stderr": error for name, error in whole[0].stderr_.items()},
+    }
+    through = transition_to_dict(transition or whole[0].transition_)
     if transition is None:
         through |= {
-            "stderr": whole.stderr_,
+            "stderr": whole[0].stderr_,
             "method": "logistic regression and θ, fitted together (DCV14)",
             "assumption": "p(y | features) is logistic, the flip probability depends only on the true class and alpha",
-            "findings": [finding.to_dict() for finding in whole.findings_],
+            "findings": [finding.to_dict() for finding in whole[0].findings_],
         }
     return members, through, {"metrics": metrics, "normalisation": {}}
+
+
+def _regression(
+    rows: TrainingRows, part: np.ndarray, head: Head, transition: Transition | None
+) -> DebiasedLogisticRegression:
+    """Fit the regression of one question to a part of the galaxies; without T, of the label, together with T."""
+    X, weights = rows.inputs[part], rows.weights[part]
+    with warnings.catch_warnings(action="ignore", category=FindingWarning):  # they are stored in `findings_`
+        if rows.evidence is not None:
+            evidence = rows.evidence[part, head.part]
+            return DebiasedLogisticRegression().fit(X, None, sample_weight=weights, evidence=evidence)
+        observables = None if rows.resolution is None else rows.resolution[part, 1:]
+        labels, alpha = rows.column("label")[part], rows.column("alpha")[part]
+        return DebiasedLogisticRegression(transition=transition).fit(X, labels, alpha, weights, observables)

@@ -346,8 +346,6 @@ def read_curves(run: RunConfig, transitions: Sequence[Mapping[str, Any]] | None 
 def _check_questions(run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> None:
     """Check that several estimates are of different questions, and that nothing else is given with them."""
     names = [curve.get("question") for curve in curves] or list(run.question or ())
-    if set(names) - {None} and run.training.classifier != "network":
-        raise InputError("logistic regression tells two classes apart; questions need a network (`preset`)")
     if twice := [name for name in names if names.count(name) > 1]:
         what = "the label" if twice[0] is None else f"the question {twice[0]!r}"
         raise InputError(f"{what} is given twice; give one estimate of each question")
