@@ -21,7 +21,7 @@ from scipy.optimize import brentq
 import truemorph as tm
 from truemorph.bias.binning import Bins
 from truemorph.bias.regression.gold import GoldRegression, regression_terms
-from truemorph.gold.plan import make_plan
+from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.simulate.catalogues import simulate_catalogue
 from truemorph.tables import CatalogTable
 
@@ -37,7 +37,7 @@ def planned(labels, alpha, budget, seed, types=None):
     frame = pl.DataFrame({"object_id": np.arange(labels.size), "label": labels, "alpha": alpha})
     if types is not None:
         frame = frame.with_columns(gold=types)
-    plan = make_plan(CatalogTable(frame), budget=budget, bins=BINS, seed=seed)
+    plan = make_plan(CatalogTable(frame), PlanOptions(budget=budget, bins=BINS, seed=seed))
     return plan.frame["position"].is_not_null().to_numpy(), plan.frame["probability"].to_numpy()
 
 

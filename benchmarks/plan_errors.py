@@ -19,7 +19,7 @@ import polars as pl
 import truemorph as tm
 from truemorph.bias.binning import Bins
 from truemorph.gold import strata
-from truemorph.gold.plan import make_plan
+from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.simulate.catalogues import simulate_catalogue
 from truemorph.tables import CatalogTable
 
@@ -32,7 +32,7 @@ def one(world, least, seed):
     table = simulate_catalogue(6000, seed, gold=0, **world)
     labels, alpha, truth = (table[name].to_numpy() for name in ("label", "alpha", "truth"))
     strata._LEAST_VARIANCE = least or LEAST[0]
-    plan = make_plan(CatalogTable(table.drop("gold")), budget=BUDGET, bins=BINS, seed=seed)
+    plan = make_plan(CatalogTable(table.drop("gold")), PlanOptions(budget=BUDGET, bins=BINS, seed=seed))
     chosen, probability = plan.frame["position"].is_not_null().to_numpy(), plan.frame["probability"].to_numpy()
     if not least:
         chosen, probability = np.random.default_rng(seed).permutation(6000) < chosen.sum(), None
@@ -58,7 +58,7 @@ def labels_asked(seed):
     asked = []
     for number in (0, 400, 800):
         some = table.with_columns(gold=pl.when(pl.Series(order <= number)).then("gold"))
-        asked.append(make_plan(CatalogTable(some), error=0.04, bins=BINS).selected.height)
+        asked.append(make_plan(CatalogTable(some), PlanOptions(error=0.04, bins=BINS)).selected.height)
     return asked
 
 

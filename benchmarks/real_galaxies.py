@@ -15,7 +15,7 @@ import polars as pl
 from truemorph.bias.binning import Bins
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions, fractions_in_bins
-from truemorph.catalogs.selected import rows_of
+from truemorph.catalogs.selected import SampleOptions, rows_of
 from truemorph.commands.prepare import prepare_catalogue
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -125,9 +125,9 @@ def covariates():
     for name, (file, options, where) in prepared.items():
         catalogue = prepare_catalogue(DATA / file, radius="petroR90", **options).catalogue
         for definition, least in DEFINITIONS.items():
-            sample, context = rows_of(catalogue, gold=f"t_type >= {least}", where=where)
+            sample, _ = rows_of(catalogue, SampleOptions(gold=f"t_type >= {least}", where=where))
             known = np.flatnonzero(sample.known)
-            typed, votes = sample.take(known), context.log_odds[known]
+            typed = sample.take(known)
             cut = Bins.cut(typed.alpha, 8, typed.weights)
             true = cut.averages((typed.gold == 1).astype(float))[0]
             for number in (150, 300):
@@ -137,8 +137,8 @@ def covariates():
                     chosen = np.random.default_rng(seed).choice(known.size, number, replace=False)
                     gold[chosen] = typed.gold[chosen]
                     for with_votes, draws in found.items():
-                        drawn, of_votes = replace(typed, gold=gold), votes if with_votes else None
-                        one = fractions_in_bins(drawn, None, bins=8, votes=of_votes, seed=seed)
+                        drawn = replace(typed, gold=gold, log_odds=typed.log_odds if with_votes else None)
+                        one = fractions_in_bins(drawn, None, bins=8, seed=seed)
                         inside = (one.low[:, 1] - 1e-9 <= true) & (true <= one.high[:, 1] + 1e-9)
                         draws.append((one.fractions[:, 1] - true, inside))
                 cells = []

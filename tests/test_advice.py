@@ -17,8 +17,8 @@ from test_findings import findings_of
 from truemorph.bias.estimate import make_estimate
 from truemorph.bias.result import Settings
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.selected import rows_of
-from truemorph.gold.plan import make_plan
+from truemorph.catalogs.selected import SampleOptions, rows_of
+from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.report.gather import gather
 from truemorph.report.lights import lights
 from truemorph.tables import CatalogTable, write_table
@@ -105,7 +105,8 @@ def fit(*given, **options):
 def estimate(table, **options):
     """As `estimate_transition`, for curves that are Rayleigh's."""
     of_rows = ("gold", "where", "by", "intrinsic", "observables", "weights", "alpha_error")
-    sample, context = rows_of(read_catalogue(table), **{row: options.pop(row) for row in of_rows if row in options})
+    chosen = SampleOptions(**{row: options.pop(row) for row in of_rows if row in options})
+    sample, context = rows_of(read_catalogue(table), chosen)
     bins, compare = options.pop("fraction_bins", 8), options.pop("compare", False)
     settings = Settings(**{"family": "rayleigh", "delta": None, **options})
     return make_estimate(sample, settings, context=context, compare=compare, fraction_bins=bins)
@@ -159,7 +160,7 @@ def test_gold_labels_of_random_or_planned_galaxies_mend_those_of_disks(planned):
     before = estimate(catalogue(labels, alpha, gold=np.where(chosen, truth, -1)), gold="gold")
     if not planned:
         return before, estimate(catalogue(labels, alpha, gold=some_known(truth, 0.1, 1)), gold="gold")
-    plan = make_plan(read_catalogue(catalogue(labels, alpha)), budget=300).frame
+    plan = make_plan(read_catalogue(catalogue(labels, alpha)), PlanOptions(budget=300)).frame
     gold = np.where(plan["position"].is_not_null(), truth, -1)
     return before, estimate(catalogue(labels, alpha, gold=gold, gold_probability=plan["probability"]), gold="gold")
 

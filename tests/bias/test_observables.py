@@ -12,7 +12,7 @@ from truemorph.bias.curves.families import transition_from_dict, transition_to_d
 from truemorph.bias.curves.formulas import FiskTransition, RayleighTransition
 from truemorph.bias.curves.shifted import ShiftedTransition
 from truemorph.errors import InputError
-from truemorph.gold.plan import make_plan
+from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.tables import CatalogTable
 
 TRUE = ShiftedTransition(FiskTransition(14.0, 2.2), slopes=(-0.35,), center=(22.0,))
@@ -145,11 +145,11 @@ def test_a_catalogue_with_surface_brightness_says_so_until_it_is_used():
 
 def test_gold_labels_are_planned_in_bins_of_both():
     table = catalogue(n=3_000)
-    plan = make_plan(table, budget=300, by="alpha,surface_brightness")
+    plan = make_plan(table, PlanOptions(budget=300, by="alpha,surface_brightness"))
     assert plan.predicted.shape == (len(plan.edges),)
     assert plan.edges.shape[1:] == (2, 2)
     again = catalogue(n=3_000, gold=100)
-    assert make_plan(again, budget=300, by="alpha,surface_brightness").selected.height >= 300
+    assert make_plan(again, PlanOptions(budget=300, by="alpha,surface_brightness")).selected.height >= 300
     estimate = estimate_transition(table, family="fisk", observables=["surface_brightness"], compare=False)
-    planned = make_plan(table, budget=300, curve=estimate.curve, observables=["surface_brightness"])
+    planned = make_plan(table, PlanOptions(budget=300), curve=estimate.curve, observables=["surface_brightness"])
     assert planned.selected.height >= 300

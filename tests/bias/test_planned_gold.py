@@ -12,7 +12,7 @@ from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.sample import Sample
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.errors import InputError
-from truemorph.gold.plan import make_plan
+from truemorph.gold.plan import PlanOptions, make_plan
 
 THETA = 11.25
 
@@ -20,7 +20,7 @@ THETA = 11.25
 def planned(seed, n=4000, budget=300):
     """A catalogue whose disk fraction falls with α, and the gold labels of a plan: (labels, α, truth, gold, p)."""
     frame = tm.simulate_catalogue(n, seed=seed, drift=-0.4)
-    plan = make_plan(read_catalogue(frame.drop("truth")), budget=budget, seed=seed).frame
+    plan = make_plan(read_catalogue(frame.drop("truth")), PlanOptions(budget=budget, seed=seed)).frame
     labels, alpha, truth = (frame[name].to_numpy() for name in ("label", "alpha", "truth"))
     return labels, alpha, truth, np.where(plan["position"].is_not_null(), truth, -1), plan["probability"].to_numpy()
 

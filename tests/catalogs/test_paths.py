@@ -20,7 +20,7 @@ from truemorph.commands.report import write_report
 from truemorph.commands.train import train_classifier
 from truemorph.commands.transition import estimate_transition
 from truemorph.errors import InputError
-from truemorph.gold.plan import make_plan
+from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.questions import Asked, columns_of, packaged_trees, read_tree
 from truemorph.report.measures import bins_of
 from truemorph.report.options import ReportOptions
@@ -555,7 +555,7 @@ def test_the_first_question_is_the_label_however_many_answers_it_has(tmp_path):
     true = np.bincount(kind) / n
     off = np.abs([first[f"{one} fraction"].total[1] for one in ("none", "minor", "major")] - true)
     assert off.max() < 0.06
-    plans = [make_plan(catalogue, budget=60, question=one) for one in (None, "stage")]
+    plans = [make_plan(catalogue, PlanOptions(budget=60, question=one)) for one in (None, "stage")]
     assert plans[0].selected.equals(plans[1].selected)
     with pytest.raises(InputError, match="3 classes"):
         write_report(out=tmp_path / "page.html", options=ReportOptions(catalogue=tmp_path / "stages.parquet"))

@@ -7,7 +7,7 @@ import pytest
 import truemorph as tm
 from conftest import codes
 from truemorph.catalogs.sampling import draw_sample, sampling_weights
-from truemorph.catalogs.selected import rows_of
+from truemorph.catalogs.selected import SampleOptions, rows_of
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable
 
@@ -25,9 +25,9 @@ def test_galaxies_outside_the_sample_are_not_used_and_weights_undo_the_selection
     assert sample.labels.size == 3000
     assert [finding.code for finding in context.findings] == ["galaxies-not-in-sample"]
     assert "17,000 of 20,000" in context.findings[0].message
-    assert rows_of(table, where=["split=unused"])[0].labels.size == 17_000
+    assert rows_of(table, SampleOptions(where=["split=unused"]))[0].labels.size == 17_000
     assert np.average(sample.labels, weights=sample.weights) == pytest.approx(labels.mean(), abs=1e-9)
-    assert np.ptp(rows_of(table, weights="none")[0].weights) == 0
+    assert np.ptp(rows_of(table, SampleOptions(weights="none"))[0].weights) == 0
 
 
 def test_only_properties_of_galaxies_are_tested_for_balance():
@@ -48,7 +48,7 @@ def test_only_properties_of_galaxies_are_tested_for_balance():
         mass=covariate**3,
     )
     table = CatalogTable(frame, units={"mass": "", "covariate": ""})
-    assert set(rows_of(table, gold="mine")[1].columns) == {
+    assert set(rows_of(table, SampleOptions(gold="mine"))[1].columns) == {
         *("covariate", "mass", "plate", "bulge_fraction", "x2", "x3", "survey", "mine_weight")
     }
     study = tm.estimate_transition(table, gold="mine", compare=False)
@@ -169,7 +169,7 @@ PREPARED = {"smooth": "smooth", "disk": "disk", "radius": "petroRad_r", "psf_fwh
 def test_the_column_that_stored_gold_labels_came_from_is_no_property():
     catalogue = tm.prepare_catalogue(votes_with_experts(), gold="expert", **PREPARED).catalogue
     assert "expert" in catalogue.frame.columns
-    columns = rows_of(catalogue, gold="gold")[1].columns
+    columns = rows_of(catalogue, SampleOptions(gold="gold"))[1].columns
     assert "expert" not in columns
     assert "colour" in columns
     assert "gold-unbalanced" not in codes(tm.estimate_transition(catalogue, gold="gold", compare=False))

@@ -13,7 +13,7 @@ from conftest import codes
 from truemorph.bias.binning import Bins
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.errors import InputError
-from truemorph.gold.plan import influence_on_curve, make_plan
+from truemorph.gold.plan import PlanOptions, influence_on_curve, make_plan
 from truemorph.gold.strata import Strata
 from truemorph.tables import CatalogTable
 
@@ -72,7 +72,7 @@ def test_an_allocation_has_the_wanted_error_and_no_large_weight(groups, error):
     "options", [{"budget": 150, "by": "covariate"}, {"budget": 400}, {"error": 0.05}, {"purpose": "transition"}]
 )
 def test_every_galaxy_can_be_selected_and_no_weight_is_large(catalogue, options):
-    plan = make_plan(catalogue, bins=4, **options)
+    plan = make_plan(catalogue, PlanOptions(bins=4, **options))
     assert plan.frame["probability"].min() > 0
     assert plan.frame["probability"].max() <= 1
     weights = 1 / plan.selected["probability"].to_numpy()
@@ -85,14 +85,16 @@ def test_every_galaxy_can_be_selected_and_no_weight_is_large(catalogue, options)
 
 
 def test_the_wanted_error_is_predicted_for_every_bin(catalogue):
-    plan = make_plan(catalogue, error=0.06, seed=0)
-    again, other = (make_plan(catalogue, error=0.06, seed=seed).frame for seed in (0, 1))
+    plan = make_plan(catalogue, PlanOptions(error=0.06, seed=0))
+    again, other = (make_plan(catalogue, PlanOptions(error=0.06, seed=seed)).frame for seed in (0, 1))
     assert plan.frame.equals(again)
     assert not plan.frame.equals(other)
     assert plan.predicted.size == 8
     assert 0.05 < plan.predicted.max() <= 0.06
-    assert make_plan(catalogue, error=0.03).selected.height > plan.selected.height
-    few, many = (make_plan(catalogue, budget=budget, purpose="transition").predicted for budget in (60, 120))
+    assert make_plan(catalogue, PlanOptions(error=0.03)).selected.height > plan.selected.height
+    few, many = (
+        make_plan(catalogue, PlanOptions(budget=budget, purpose="transition")).predicted for budget in (60, 120)
+    )
     assert few.size == many.size == 1  # of the bias curve
     assert many < few
     table = plan.comparison
@@ -129,7 +131,7 @@ def test_predicted_errors_are_the_scatter_over_plans():
     pulls = np.empty((30, 4))
     for seed in range(30):
         truth = np.random.default_rng([seed, 5]).random(2000) < p_disk
-        plan = make_plan(CatalogTable(frame), budget=200, bins=4, p=p_disk, seed=seed)
+        plan = make_plan(CatalogTable(frame), PlanOptions(budget=200, bins=4, seed=seed), p=p_disk)
         weights = plan.frame["position"].is_not_null().to_numpy() / plan.frame["probability"].to_numpy()
         pulls[seed] = np.bincount(cut.index, weights * truth - truth) / np.bincount(cut.index) / plan.predicted
     # The rms of 30 plans of 4 bins has an error of 6 %.
@@ -140,7 +142,7 @@ def test_predicted_errors_are_the_scatter_over_plans():
 def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
     has = np.arange(3000) % 5 > 0
     image = pl.Series([f"{k}.jpg" if one else None for k, one in enumerate(has)])
-    plan = make_plan(CatalogTable(catalogue.frame.with_columns(image=image)), budget=200)
+    plan = make_plan(CatalogTable(catalogue.frame.with_columns(image=image)), PlanOptions(budget=200))
     assert codes(plan) == ["galaxies-left-out"]
     assert "600 of 3,000" in plan.findings[0].message
     probability = plan.frame["probability"].to_numpy()
@@ -150,22 +152,22 @@ def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
 
 def test_a_catalogue_prepared_without_images_has_the_plan_of_one_without_the_column(catalogue):
     image = pl.lit(None, pl.String)
-    plan = make_plan(CatalogTable(catalogue.frame.with_columns(image=image)), budget=200)
+    plan = make_plan(CatalogTable(catalogue.frame.with_columns(image=image)), PlanOptions(budget=200))
     assert plan.findings == ()
-    assert plan.frame.equals(make_plan(catalogue, budget=200).frame)
+    assert plan.frame.equals(make_plan(catalogue, PlanOptions(budget=200)).frame)
 
 
 def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
     """A galaxy has a gold label unless neither selected it: 1 - (1 - p₁)(1 - p₂), those of the pilot too."""
     table = world(seed=4)
-    first = make_plan(table, budget=100, bins=4, seed=1)
+    first = make_plan(table, PlanOptions(budget=100, bins=4, seed=1))
     chosen = first.frame["position"].is_not_null().to_numpy()
     truth = tm.simulate_catalogue(3000, seed=4)["truth"].to_numpy()
     before = first.frame["probability"].to_numpy()
     frame = table.frame.with_columns(
         gold=pl.Series(np.where(chosen, truth, -1)).replace(-1, None), gold_probability=before
     )
-    second = make_plan(CatalogTable(frame), budget=200, bins=4, seed=2)
+    second = make_plan(CatalogTable(frame), PlanOptions(budget=200, bins=4, seed=2))
     again = second.frame["position"].is_not_null().to_numpy()
     assert not np.any(chosen & again)
     assert second.about["pilot"] == chosen.sum()
@@ -184,12 +186,12 @@ def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
 @pytest.mark.parametrize(("name", "value"), [("budget", 19), ("budget", 3001), ("error", 0.0), ("error", 0.5)])
 def test_budgets_and_errors_that_cannot_be_are_refused(catalogue, name, value):
     with pytest.raises(InputError, match=f"got {value}"):
-        make_plan(catalogue, **{name: value})
+        make_plan(catalogue, PlanOptions(**{name: value}))
 
 
 def test_bins_are_of_two_columns_at_most(catalogue):
     with pytest.raises(InputError, match="`by`"):
-        make_plan(catalogue, budget=60, by="alpha,x2,x3")
+        make_plan(catalogue, PlanOptions(budget=60, by="alpha,x2,x3"))
 
 
 def test_an_estimate_of_a_question_predicts_no_labels(catalogue):
@@ -198,7 +200,7 @@ def test_an_estimate_of_a_question_predicts_no_labels(catalogue):
     labels = np.where(np.arange(400) % 5, gold, np.arange(400) % 3)
     curve = tm.fit_transition(labels, frame["alpha"].to_numpy(), "matrix", gold=gold).curve
     with pytest.raises(InputError, match="`estimate`"):
-        make_plan(catalogue, budget=60, curve=curve)
+        make_plan(catalogue, PlanOptions(budget=60), curve=curve)
 
 
 def test_where_a_curve_misses_more_than_half_of_a_class_its_labels_say_most():

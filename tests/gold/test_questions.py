@@ -16,7 +16,7 @@ from truemorph.errors import InputError
 from truemorph.gold.answers import read_answers
 from truemorph.gold.choices import answer_of_path, choices_of, label_of_path, levels_of
 from truemorph.gold.importing import gold_columns_of, with_gold
-from truemorph.gold.plan import make_plan
+from truemorph.gold.plan import PlanOptions, make_plan
 from truemorph.gold.server import make_app
 from truemorph.gold.session import open_session
 from truemorph.gold.strata import Strata
@@ -99,11 +99,13 @@ def test_a_pilot_predicts_the_classes(bars):
     known = np.random.default_rng(1).random(truth.size) < 0.2
     gold = pl.Series("gold_bar", np.where(known, ENDS[truth], "")).replace("", None)
     pilot = CatalogTable(catalogue.frame.with_columns(gold), metadata=catalogue.metadata)
-    plan, blind = (make_plan(one, error=0.08, bins=4, question="bar") for one in (pilot, catalogue))
+    plan, blind = (make_plan(one, PlanOptions(error=0.08, bins=4, question="bar")) for one in (pilot, catalogue))
     assert (plan.about["pilot"], blind.about["pilot"]) == (known.sum(), 0)
     assert plan.selected.height != blind.selected.height
     again = pilot.frame.with_columns(gold_probability_bar=pl.lit(0.2))
-    second = make_plan(CatalogTable(again, metadata=catalogue.metadata), budget=100, bins=4, question="bar").frame
+    second = make_plan(
+        CatalogTable(again, metadata=catalogue.metadata), PlanOptions(budget=100, bins=4, question="bar")
+    ).frame
     assert second.filter(pl.Series(known))["position"].count() == 0
     assert second["probability"].min() > 0.2
 
@@ -397,7 +399,7 @@ def test_planned_gold_labels_of_a_question_cover_the_truth():
     inside, pulls = [], []
     for seed in range(30):
         catalogue, truth = prepared(3_000, seed)
-        plan = make_plan(catalogue, budget=350, bins=4, seed=seed, question="bar")
+        plan = make_plan(catalogue, PlanOptions(budget=350, bins=4, seed=seed, question="bar"))
         drawn = plan.frame["position"].is_not_null()
         answers = pl.DataFrame({
             "annotator": "Ann", "galaxy": plan.frame["object_id"], "answer": ENDS[truth].tolist(), "time": None,

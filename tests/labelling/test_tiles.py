@@ -19,7 +19,7 @@ from truemorph.errors import InputError
 from truemorph.images.tiles import INCOMPLETE, OUTSIDE, UNUSABLE, open_tiles
 from truemorph.labelling import hats
 from truemorph.labelling.hats import NO_POSITION, healpix_29, write_hats
-from truemorph.labelling.sources import open_source
+from truemorph.labelling.sources import SourceOptions, open_source
 from truemorph.tables import read_table
 
 from images.test_tiles import positions, survey  # isort: skip
@@ -249,17 +249,17 @@ DAMAGES = [lacks_a_partition, lacks_rows, has_a_partition_twice, has_a_finer_par
 def test_a_hats_catalogue_that_is_not_whole_is_refused(damage, votes, tiles, tmp_path, monkeypatch):
     monkeypatch.setattr(hats, "MOST_ROWS", 30)
     parts, rows = some_hats(votes, tmp_path / "sky")
-    cut = {"tiles": open_tiles(tiles, ["r"]), "size": SIZE}
+    cut = SourceOptions(tiles=open_tiles(tiles, ["r"]), size=SIZE)
     sources = tmp_path / "sky", tmp_path / "sky" / "dataset"
     for source in sources:
-        assert sum(part.rows for part in open_source(source, **cut).parts) == rows
+        assert sum(part.rows for part in open_source(source, cut).parts) == rows
     damage(parts, tmp_path / "sky")
     for one in sources:
         if damage is has_a_margin and one is sources[1]:  # which lies outside
-            assert sum(part.rows for part in open_source(one, **cut).parts) == rows
+            assert sum(part.rows for part in open_source(one, cut).parts) == rows
             continue
         with pytest.raises(InputError, match="sky"):
-            open_source(one, **cut)
+            open_source(one, cut)
 
 
 @pytest.mark.parametrize("index", [pl.lit(None, pl.Int64), pl.lit("a"), pl.lit(0.5)])

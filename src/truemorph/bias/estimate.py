@@ -258,8 +258,6 @@ class Context:
     # Of a question that is asked after others; the sample has the answers whose fractions are counted.
     asked: Asked | None = None
     of_paths: Sample | None = None  # with votes and gold labels of the paths that gold labels tell apart, for T(α)
-    paths: np.ndarray | None = None  # (N,): majority path
-    log_odds: np.ndarray | None = None  # (N, P): of the votes at each gate and at the question
 
 
 def make_estimate(
@@ -348,17 +346,13 @@ def _in_bins(sample: Sample, fit: TransitionFit, context: Context, bins: int, se
         fit,
         by=by,
         bins=bins,
-        covariates=None if sample.gold is None else sample.intrinsic,
-        votes=context.log_odds,
         gold_transition=None if experts is None else RayleighTransition(experts["upper"]),
-        name="alpha" if by is None else context.by_name,
         seed=seed,
-        paths=context.paths,
         quantities=() if asked is None else asked.quantities,
     )
     members = by.of_bins(found.edges) if isinstance(by, Groups) else ()
     about = {} if asked is None else {name: context.about[name] for name in QUESTION if name in context.about}
-    return replace(found, members=members, about=about)
+    return replace(found, by="alpha" if by is None else context.by_name, members=members, about=about)
 
 
 def _fitted(

@@ -375,25 +375,26 @@ def debiased_fractions(
     )
     if weights is None and fit is not None and fit.made_from(sample):
         sample = replace(sample, weights=fit.sample.weights)
-    given = None if covariates is None else check_columns(covariates, "covariates", sample.labels.size)
+    n = sample.labels.size
+    sample = replace(
+        sample,
+        intrinsic=None if covariates is None else check_columns(covariates, "covariates", n),
+        log_odds=None if votes is None else check_columns(votes, "votes", n),
+        paths=None if paths is None else check_paths(paths, n),
+    )
     found = fractions_in_bins(
         sample,
         used if fit is None else fit,
         by=None if by is None else np.squeeze(float_array(by, name)),
         bins=bins,
-        covariates=given,
-        votes=None if votes is None else check_columns(votes, "votes", sample.labels.size),
         gold_transition=gold_transition,
         systematic=systematic,
-        name=name,
         seed=seed,
-        paths=None if paths is None else check_paths(paths, sample.labels.size),
         quantities=quantities,
     )
-    before = [] if fit is None else fit.findings
-    if gold is not None:
-        before = selection_findings(replace(sample, intrinsic=given))
-    return replace(found, findings=unique(before, found.findings))
+    before = selection_findings(sample) if gold is not None else [] if fit is None else fit.findings
+    named = found.by if by is None or name == "alpha" else name
+    return replace(found, by=named, findings=unique(before, found.findings))
 
 
 def fractions_in_bins(
@@ -402,47 +403,32 @@ def fractions_in_bins(
     *,
     by: np.ndarray | None = None,
     bins: int = 8,
-    covariates: np.ndarray | None = None,
-    votes: np.ndarray | None = None,
     gold_transition: Transition | None = None,
     systematic: bool = True,
-    name: str = "alpha",
     seed: int = 0,
-    paths: np.ndarray | None = None,
     quantities: Sequence[Quantity] = (),
 ) -> PopulationFractions:
-    """Estimate class fractions of a sample, as `debiased_fractions`, without the findings of its fit and selection."""
+    """Estimate class fractions of a sample, as `debiased_fractions`, without the findings of its fit and selection.
+
+    With gold labels, its intrinsic columns and log-odds help to predict the true class.
+    """
     n, fit = sample.labels.size, transition if isinstance(transition, TransitionFit) else None
     column = sample.alpha if by is None else np.atleast_1d(by)
     if len(column) != n or column.shape[1:] not in ((), (2,)):
         raise InputError(f"by must have one value per galaxy, or two; got shape {column.shape} for {n} galaxies")
     if not np.all(np.isfinite(column)):
-        raise InputError(f"{name} has {int(np.sum(~np.isfinite(column)))} missing values; remove those rows")
+        raise InputError(f"by has {int(np.sum(~np.isfinite(column)))} missing values; remove those rows")
     if not 1 <= bins <= n or bins != int(bins):
         raise InputError(f"bins must be between 1 and the number of galaxies ({n}); got {bins}")
-    if by is not None and name == "alpha":
-        name = "by"
     cut = (Bins.cut if column.ndim == 1 else Bins.of_two)(column, int(bins), sample.weights)
     if sample.gold is None:
         assert transition is not None
         found = _through(sample, cut, load_transition(transition), fit, systematic)
     else:
-        columns = []
-        if covariates is not None:
-            columns.append(covariates)
-            check_not_encoded(covariates, sample.gold, "covariates", "the gold label")
-        if votes is not None:
-            columns.append(votes)
-        if sample.probability is not None:
-            columns.append(propensity_columns(sample.probability))
-        if by is not None:  # it may have more information on the class than label and α
-            columns += [quadratic(one) for one in column.reshape(n, -1).T]
         missed = None
         if gold_transition is not None and sample.n_classes == 2:
             missed = cut.means(np.asarray(gold_transition.matrix(sample.alpha))[:, DISK, [SMOOTH]])[:, 0]
-        labels, n_labels = (sample.labels, sample.n_classes) if paths is None else (paths, int(paths.max()) + 1)
-        terms = regression_terms(labels, sample.argument, n_labels, columns)
-        regression = _Regression(sample, cut, terms, seed, quantities)
+        regression = _Regression(sample, cut, _terms(sample, by), seed, quantities)
         found = _from_gold(regression, missed)
         asked, before = cut.count, found["findings"]
         while cut.count > 1 and (empty := _empty_denominators(found, cut)).size:
@@ -460,8 +446,26 @@ def fractions_in_bins(
         labelled=cut.means(sample.observed),
         edges=cut.edges,
         counts=np.bincount(cut.index),
-        by=name,
+        by="alpha" if by is None else "by",
         middles=cut.middles,
         bin_weights=cut.totals,
         classes=sample.classes,
     )
+
+
+def _terms(sample: Sample, by: np.ndarray | None) -> np.ndarray:
+    """Return the terms of the regression on gold labels: of labels or paths, α, and other columns, shape (N, R)."""
+    assert sample.gold is not None
+    columns, labels, n_labels = list[np.ndarray](), sample.labels, sample.n_classes
+    if sample.intrinsic is not None:
+        columns.append(sample.intrinsic)
+        check_not_encoded(sample.intrinsic, sample.gold, "covariates", "the gold label")
+    if sample.log_odds is not None:
+        columns.append(sample.log_odds)
+    if sample.probability is not None:
+        columns.append(propensity_columns(sample.probability))
+    if by is not None:  # it may have more information on the class than label and α
+        columns += [quadratic(column) for column in np.atleast_1d(by).reshape(labels.size, -1).T]
+    if sample.paths is not None:
+        labels, n_labels = sample.paths, int(sample.paths.max()) + 1
+    return regression_terms(labels, sample.argument, n_labels, columns)

@@ -46,7 +46,8 @@ class Sample:
     # (N,): nonzero where people could not tell the class, or did not agree; above 1 where a question may not apply.
     uncertain: np.ndarray | None = None
     asked: Asked | None = None  # of labels that are paths through a tree
-    paths: np.ndarray | None = None  # (N,): majority path to its answers
+    paths: np.ndarray | None = None  # (N,): majority path to the answers of a question
+    log_odds: np.ndarray | None = None  # (N, P): of the votes at each gate and for the question
     fields: np.ndarray | None = None  # (N,): field on the sky of each gold label, -1 without; None if they are spread
     counts: np.ndarray | None = None  # (N, A): votes for the answers at its gates; None for labels alone
 

@@ -129,12 +129,8 @@ def prepare(
     table: Any,
     settings: TableSettings,
     *,
-    psf: physical.PsfUnit = "sigma",
     images: str | os.PathLike[str] | None = None,
-    where: Sequence[str] = (),
-    gold: str | None = None,
     seed: int = 0,
-    questions: Sequence[str] = (),
     cut: Cutting | None = None,
 ) -> Preparation:
     """Make a catalogue; see `truemorph.prepare_catalogue`.
@@ -142,13 +138,13 @@ def prepare(
     `cut` makes the images of the galaxies that are kept, if they are not in a folder.
     """
     joined, kind = read_tables(table, settings)
-    name, conditions = joined.name, list(where)
+    name, conditions, questions = joined.name, list(settings.where), settings.questions
     mapped = apply_mapping(joined.table, kind, table_name=name, own=joined.own)
     tree, has_more = _tree(kind, name, questions), len(kind.classes) > 2
     check_required(mapped, has_more)
     derived = _derived(mapped, kind.cosmology or physical.COSMOLOGY)
     mapped = replace(mapped, columns=mapped.columns | derived)
-    alpha = _alpha(mapped, psf)
+    alpha = _alpha(mapped, settings.psf)
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
     named = joined.table.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame).with_columns(pl.Series("alpha", alpha).fill_nan(None))
@@ -158,7 +154,7 @@ def prepare(
     funnel, labels, selection = choose_rows(named, mapped, conditions, votes)
     kept = funnel.kept
     ids, galaxies = funnel.ids.filter(kept), named.filter(kept)
-    gold_columns, of_gold, found = _gold(galaxies, kind, tree, questions, gold, name)
+    gold_columns, of_gold, found = _gold(galaxies, kind, tree, questions, settings.gold, name)
     if cut is None:
         root, paths, of_images = _images(joined, mapped, ids, kept, images)
     else:
@@ -176,7 +172,7 @@ def prepare(
         **gold_columns,
     }
     about_votes = [*of_votes, *unequal_votes(mapped, kept), *of_questions]  # they limit every use of the catalogue
-    metadata = _metadata(joined, mapped, kind, psf, conditions)
+    metadata = _metadata(joined, mapped, kind, settings.psf, conditions)
     metadata |= {
         **({} if votes is None else {"votes": f"columns that the tree names: {', '.join(_read_from(tree, named))}"}),
         **({"cosmology": kind.cosmology or physical.COSMOLOGY} if {"radius_kpc", "M_r"} & derived.keys() else {}),
@@ -324,6 +320,10 @@ class TableSettings:
     split: Any = None
     classes: Any = None
     definition: str | None = None
+    psf: physical.PsfUnit = "sigma"  # unit of α
+    where: Sequence[str] = ()  # conditions
+    gold: str | None = None  # column or rule of gold labels
+    questions: Sequence[str] = ()  # of the tree, of which labels and votes are kept
 
     @property
     def content(self) -> dict[str, Any]:

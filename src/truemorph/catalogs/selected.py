@@ -72,120 +72,135 @@ class GoldLabels:
     paths: np.ndarray | None = None  # (N,): path that a gold label names, `UNKNOWN` elsewhere
 
 
-def rows_of(
-    catalogue: CatalogTable,
-    question: str | None = None,
-    *,
-    gold: str | None = None,
-    where: Iterable[str] = (),
-    by: str | None = None,
-    intrinsic: Sequence[str] = (),
-    observables: Sequence[str] = (),
-    weights: str = "balance",
-    alpha_error: float | str | None = None,
-    others: Sequence[OtherLabels] = (),
-) -> tuple[Sample, Context]:
+@dataclass(frozen=True)
+class SampleOptions:
+    """Which galaxies of a catalogue are in a sample, and what is used of them."""
+
+    question: str | None = None  # by default the first of the catalogue's tree
+    gold: str | None = None  # column or rule of gold labels; see `gold_labels`
+    where: Sequence[str] = ()  # conditions
+    by: str | None = None  # one or two columns of bins, comma-separated
+    intrinsic: Sequence[str] = ()
+    observables: Sequence[str] = ()  # columns on which the flip probability depends in addition to α
+    weights: str = "balance"  # see `sample_weights`
+    alpha_error: float | str | None = None  # relative error of α or its column; by default the catalogue's
+    others: Sequence[OtherLabels] = ()  # other groups' answers
+
+    def binned(self, frame: pl.DataFrame) -> list[str]:
+        """Return the columns to bin by; none for α."""
+        by = self.by or ""
+        columns = [by] if by in frame.columns else [name.strip() for name in by.split(",") if by]
+        return [] if columns == ["alpha"] else columns
+
+    def check(self, catalogue: CatalogTable, asked: Asked | None, source: str) -> None:
+        """Raise an InputError if labels without gold labels cannot give this estimate."""
+        if self.gold is not None:
+            return
+        if asked is not None:
+            raise InputError(_why_no_number(catalogue, asked))
+        if votes := [name for name in self.intrinsic if name in {*FRACTIONS, *VOTES} or names_votes(name)]:
+            raise InputError(
+                f"{source}: {votes[0]} has votes, and the labels follow from votes; without gold labels intrinsic "
+                "columns must be properties of galaxies, so leave it out, or give gold labels (`gold`)"
+            )
+
+
+def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tuple[Sample, Context]:
     """Select the galaxies of the sample that meet all conditions and have values in all named columns.
 
-    Their labels and gold labels are those of a question, by default the first of the catalogue's tree. Galaxies with
-    split "unused" are not in the sample; they are selected only by a condition on `split`. `gold` is a column or a rule
-    (see `gold_labels`), `by` one or two columns, comma-separated. `observables` are columns on which the flip
-    probability depends in addition to α, and `weights` says which weights to use (see `sample_weights`). The relative
-    error of α is a number or a column, by default the catalogue's `alpha_error`. `others` are other groups' answers.
+    Galaxies with split "unused" are not in the sample; they are selected only by a condition on `split`.
     """
-    source, conditions = str(catalogue.path or "catalogue"), list(where)
-    asked = asked_of(catalogue, question)
+    options, source = options or SampleOptions(), str(catalogue.path or "catalogue")
+    asked, gold = asked_of(catalogue, options.question), options.gold
     of = None if asked is None else asked.question
-    if asked is not None and gold is None:
-        raise InputError(_why_no_number(catalogue, asked))
-    if gold is None and (votes := [one for one in intrinsic if one in {*FRACTIONS, *VOTES} or names_votes(one)]):
-        raise InputError(
-            f"{source}: {votes[0]} has votes, and the labels follow from votes; without gold labels intrinsic columns "
-            "must be properties of galaxies, so leave it out, or give gold labels (`gold`)"
-        )
-    binned = [by] if by in catalogue.frame.columns else [name.strip() for name in (by or "").split(",") if by]
-    binned = [] if binned == ["alpha"] else binned
-    named = [*intrinsic, *binned, *observables]
-    frame, findings = filtered(catalogue.frame, conditions, named, source)
-    groups = groups_of(frame, by, source)
+    options.check(catalogue, asked, source)
+    binned = options.binned(catalogue.frame)
+    named = [*options.intrinsic, *binned, *options.observables]
+    frame, findings = filtered(catalogue.frame, list(options.where), named, source)
+    groups = groups_of(frame, options.by, source)
     read = None if gold is None else gold_labels(catalogue, frame, asked, gold, source)
-    columns = {name: numeric_columns(frame, [name], source)[:, 0] for name in (*intrinsic, *observables)}
-    given: dict[str, Any] = {
-        "weights": sample_weights(frame, weights, source),
-        "intrinsic": np.stack([columns[name] for name in intrinsic], axis=1) if intrinsic else None,
-        "observables": {name: columns[name] for name in observables} or None,
-    }
-    given |= {name: planned(frame, gold, gold_column(of, name)) for name in ("gold_probability", "gold_uncertain")}
+    arrays = _arrays(frame, options, of, source)
     if asked is None:
-        sample, known = _sample_of_labels(catalogue, frame, read, given, others)
+        sample, known = _sample_of_labels(catalogue, frame, read, arrays, options.others)
     else:
         assert read is not None
         asked, merging = sparse_answers(asked, read.numbers)
         findings += merging
         read = gold_labels(catalogue, frame, asked, str(gold), source)
-        sample, known = _sample_of_answers(frame, asked, read, given, others, source)
-    about = _about(catalogue, asked, read, conditions, intrinsic, observables, others)
+        sample, known = _sample_of_answers(frame, asked, read, arrays, options.others, source)
+    about = _about(catalogue, asked, read, options)
     if read is not None:
         findings += [*read.findings, *images_of_gold(catalogue.metadata, str(gold), of)]
     if asked is None:
         findings += _of_label(catalogue, frame, known["shown"], gold, str(about["definition"]))
     context = Context(
         columns={} if read is None else properties(catalogue, frame, [*named, *read.columns]),
-        seen=seen_in_images(frame, observables, source),
-        groups=_surveys(frame) | ({} if groups is None else {str(by): frame[str(by)].to_numpy()}),
+        seen=seen_in_images(frame, options.observables, source),
+        groups=_surveys(frame) | ({} if groups is None else {str(options.by): frame[str(options.by)].to_numpy()}),
         about=about,
         findings=unique(catalogue.findings, findings),
         by=np.squeeze(numeric_columns(frame, binned, source)) if groups is None and binned else groups,
-        by_name=by or "alpha",
-        alpha_error=mean_alpha_error(frame, alpha_error, gold is not None, source),
+        by_name=options.by or "alpha",
+        alpha_error=mean_alpha_error(frame, options.alpha_error, gold is not None, source),
         **known,
     )
     return with_fields(sample, frame, source), context
+
+
+def _arrays(frame: pl.DataFrame, options: SampleOptions, question: str | None, source: str) -> dict[str, Any]:
+    """Return the arguments of `Sample.of` that are the same for labels and for answers."""
+    columns = {
+        name: numeric_columns(frame, [name], source)[:, 0] for name in (*options.intrinsic, *options.observables)
+    }
+    plan = ("gold_probability", "gold_uncertain")
+    return {
+        "weights": sample_weights(frame, options.weights, source),
+        "intrinsic": np.stack([columns[name] for name in options.intrinsic], axis=1) if options.intrinsic else None,
+        "observables": {name: columns[name] for name in options.observables} or None,
+        **{name: planned(frame, options.gold, gold_column(question, name)) for name in plan},
+    }
 
 
 def _sample_of_labels(
     catalogue: CatalogTable,
     frame: pl.DataFrame,
     gold: GoldLabels | None,
-    given: Mapping[str, Any],
+    arrays: Mapping[str, Any],
     others: Sequence[OtherLabels],
 ) -> tuple[Sample, dict[str, Any]]:
-    """Return the sample of labels of two classes, and what `Context` says of them; `given` is for `Sample.of`."""
-    known: dict[str, Any] = {"votes": _votes(frame)}
-    known["shown"] = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy() if "gold" in frame.columns else None
-    if gold is not None:  # votes help to predict the true class
-        every = [*_log_odds_of_label(frame), *(other.votes(frame).log_odds for other in others)]
-        known["log_odds"] = np.column_stack(every) if every else None
+    """Return the sample of labels of two classes, and what `Context` says of them; `arrays` are for `Sample.of`."""
+    shown = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy() if "gold" in frame.columns else None
     numbers = None if gold is None else gold.numbers
     labels, alpha = frame["label"].to_numpy(), frame["alpha"].to_numpy()
-    return Sample.of(labels, alpha, classes=label_classes(catalogue), gold=numbers, **given), known
+    sample = Sample.of(labels, alpha, classes=label_classes(catalogue), gold=numbers, **arrays)
+    if gold is not None:  # votes help to predict the true class
+        votes = [*_log_odds_of_label(frame), *(other.votes(frame).log_odds for other in others)]
+        sample = replace(sample, log_odds=np.column_stack(votes) if votes else None)
+    return sample, {"votes": _votes(frame), "shown": shown}
 
 
 def _sample_of_answers(
     frame: pl.DataFrame,
     asked: Asked,
     gold: GoldLabels,
-    given: dict[str, Any],
+    arrays: Mapping[str, Any],
     others: Sequence[OtherLabels],
     source: str,
 ) -> tuple[Sample, dict[str, Any]]:
-    """Return the sample of answers to a question, and what `Context` says of them; `given` is for `Sample.of`."""
+    """Return the sample of answers to a question, and what `Context` says of them; `arrays` are for `Sample.of`."""
     assert gold.paths is not None
-    paths, alpha, uncertain = majority_paths(frame, asked, source), frame["alpha"].to_numpy(), given["gold_uncertain"]
+    paths, alpha, uncertain = majority_paths(frame, asked, source), frame["alpha"].to_numpy(), arrays["gold_uncertain"]
     labels = np.array(asked.answers_of_paths)[paths]
     _check_gold_of_question(asked, gold.numbers, labels, source)
-    given = given | {"gold_uncertain": gold.unsure if uncertain is None else np.maximum(gold.unsure, uncertain)}
-    of_t = {name: given[name] for name in ("observables", "gold_probability", "weights")}
-    given["observables"] = None
-    sample = Sample.of(labels, alpha, classes=asked.answers, gold=gold.numbers, of_question=True, **given)
+    unsure = gold.unsure if uncertain is None else np.maximum(gold.unsure, uncertain)
+    of_answers = {**arrays, "gold_uncertain": unsure, "observables": None}
+    sample = Sample.of(labels, alpha, classes=asked.answers, gold=gold.numbers, of_question=True, **of_answers)
     told, classes_of_gold = told_apart(asked, gold.numbers, gold.paths)
     votes = votes_at_gates(frame, told, source)
-    return sample, {
-        "asked": told,
-        "paths": paths,
-        "log_odds": np.column_stack([votes.log_odds, *(other.votes(frame).log_odds for other in others)]),
-        "of_paths": Sample.of(votes, alpha, gold=classes_of_gold, **of_t),
-    }
+    log_odds = np.column_stack([votes.log_odds, *(other.votes(frame).log_odds for other in others)])
+    of_t = {name: arrays[name] for name in ("observables", "gold_probability", "weights")}
+    of_paths = Sample.of(votes, alpha, gold=classes_of_gold, **of_t)
+    return replace(sample, paths=paths, log_odds=log_odds), {"asked": told, "of_paths": of_paths}
 
 
 def gold_labels(
@@ -236,24 +251,19 @@ def _check_gold_of_question(asked: Asked, gold: np.ndarray, labels: np.ndarray, 
 
 
 def _about(
-    catalogue: CatalogTable,
-    asked: Asked | None,
-    gold: GoldLabels | None,
-    conditions: list[str],
-    intrinsic: Sequence[str],
-    observables: Sequence[str],
-    others: Sequence[OtherLabels],
+    catalogue: CatalogTable, asked: Asked | None, gold: GoldLabels | None, options: SampleOptions
 ) -> dict[str, Any]:
     """Return what an estimate of these rows rests on; see `ABOUT`."""
     metadata, classes = catalogue.metadata, label_classes(catalogue)
-    about: dict[str, Any] = {name: metadata.get(name) for name in ("alpha", "alpha_psf")} | {"where": conditions}
-    about |= {name: list(some) for name, some in (("observables", observables), ("intrinsic", intrinsic)) if some}
-    about["rows_sha256"] = rows_hash(catalogue, conditions)
+    about: dict[str, Any] = {name: metadata.get(name) for name in ("alpha", "alpha_psf")}
+    about["where"] = list(options.where)
+    about |= {name: list(getattr(options, name)) for name in ("observables", "intrinsic") if getattr(options, name)}
+    about["rows_sha256"] = rows_hash(catalogue, options.where)
     if gold is not None:
         about["gold_rule"] = gold.rule
     if asked is not None:
         about |= {"question": asked.question, "tree": asked.tree.name}
-        about |= {"other_labels": [other.name for other in others]} if others else {}
+        about |= {"other_labels": [other.name for other in options.others]} if options.others else {}
         return about | {"gold_definition": None if gold is None else gold.definition}
     definition = f"{classes[1]}: {metadata.get('definition') or 'as in the labels'}"
     about |= {"classes": classes, "definition": definition if gold is None else gold.definition}

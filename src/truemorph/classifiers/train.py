@@ -197,11 +197,8 @@ def train_on_catalogue(
         "sha256": frame_hash(catalogue.frame.select("object_id", "label", "alpha", "split")),
         **({"cutouts": catalogue.metadata["cutouts"]} if "cutouts" in catalogue.metadata else {}),  # of tiles
     }
-    own = {
-        "transition": described,
-        **({"further_transitions": further} if further else {}),
-        "catalogue": model.described["catalogue"] | source | about,
-    }
+    own = {"transition": described, "catalogue": model.described["catalogue"] | source | about}
+    own |= {"further_transitions": further} if further else {}
     model = replace(model, described=plain(model.described | own), held_out=held_out(model, rows))
     seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
 
@@ -219,18 +216,24 @@ def train_on_catalogue(
             shutil.copytree(unfinished.folder / "logs", partial / "logs")
 
     saved = replace(load(save_classifier(model, folder, beside)), history=model.history)
-    findings = unique(catalogue.findings, of_rows, saved.findings)
-    if problems:
+    findings = unique(catalogue.findings, of_rows, saved.findings, _of_training(model, rows, len(problems), folder))
+    return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
+
+
+def _of_training(model: Classifier, rows: TrainingRows, left_out: int, folder: Path) -> list[Finding]:
+    """Return findings about galaxies that were left out, and about predictions of nearly one class."""
+    findings = []
+    if left_out:
         message = (
-            f"{len(problems):,} galaxies were left out because they lack an image, a feature, a gold label or an "
+            f"{left_out:,} galaxies were left out because they lack an image, a feature, a gold label or an "
             f"observable of T(α); they are listed, each with the reason, in {folder / 'left_out.csv'}."
         )
-        findings += (Finding("galaxies-left-out", "note", message),)
+        findings.append(Finding("galaxies-left-out", "note", message))
     if rows.questions == (None,) and model.held_out is not None:
         kind, fraction = most_predicted(model)
         if np.mean(rows.column("label") == model.classes.index(kind)) < ONE_CLASS:  # its labels differ
-            findings += tuple(nearly_one_class("On held-out galaxies, the classifier", fraction, kind))
-    return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
+            findings += nearly_one_class("On held-out galaxies, the classifier", fraction, kind)
+    return findings
 
 
 def _named(transition: str | Sequence[str] | None) -> list[str]:

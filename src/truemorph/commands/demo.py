@@ -23,7 +23,7 @@ from truemorph.bias.metrics.scores import balanced_accuracy, fraction_error
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.label_sets import join_labels
 from truemorph.catalogs.sampling import TEST
-from truemorph.commands.bias import measure_bias
+from truemorph.commands.bias import BiasMeasurement, measure_bias
 from truemorph.commands.label import label_galaxies
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.train import train_classifier
@@ -166,25 +166,10 @@ def run_demo(
     estimate = Estimate.read(out / _CURVE)
     tell(f"demo: train {' and '.join(_MODELS)}, a process each, and label")
     _train_both(out, settings)
-    models: dict[str, dict[str, Any]] = {}
+    models, measured = dict[str, dict[str, Any]](), dict[str, BiasMeasurement]()
     for name in _MODELS:
-        labels = out / f"labels_{name}.parquet"
-        everything, _ = join_labels(read_catalogue(path), labels)
-        tested = everything.filter(pl.col("split") == TEST)
-        measured = measure_bias(
-            path, labels=labels, intrinsic=INTRINSIC, where=[f"split={TEST}"], bootstrap=0, seed=seed
-        )
-        bias = {
-            of: {score: getattr(result, score) for score in ("value", "floor", "floor_std", "excess")}
-            for of, result in measured.results.items()
-        }
-        truth, alpha = tested["gold"].to_numpy(), tested["alpha"].to_numpy()
-        models[name] = {
-            "balanced_accuracy": balanced_accuracy(truth, tested["model_label"].to_numpy()),
-            "fraction_rms_hard": fraction_error(truth, tested["model_label"].to_numpy(), alpha),
-            "fraction_rms_soft": fraction_error(truth, tested["p_disk"].to_numpy(), alpha),
-            "cv18": bias["model labels"],
-        }
+        models[name], measured[name] = _scores(path, out / f"labels_{name}.parquet", seed)
+    drift = measured[_MODELS[0]]
     tell("demo: report")
     shown = ReportOptions(
         catalogue=path,
@@ -202,14 +187,34 @@ def run_demo(
     summary = {
         "models": models,
         "theta": {"true": TRUE_THETA, **theta},
-        "cv18_of_labels": {"observed": bias["observed labels"], "truth": bias["gold labels"]},
-        "galaxies": {"all": galaxies, "test": tested.height},
-        "cv18_bins": {"depth": measured.depth, "bins": measured.bins, "intrinsic": list(INTRINSIC)},
+        "cv18_of_labels": {"observed": _cv18(drift, "observed labels"), "truth": _cv18(drift, "gold labels")},
+        "galaxies": {"all": galaxies, "test": drift.results["model labels"].n_objects},
+        "cv18_bins": {"depth": drift.depth, "bins": drift.bins, "intrinsic": list(INTRINSIC)},
         "findings": [finding.to_dict() for finding in estimate.findings],
         "seed": seed,
     }
     write_json(out / "summary.json", summary)
     return PlainResult(_summary(out, summary), plain(summary), estimate.findings)
+
+
+def _scores(path: Path, labels: Path, seed: int) -> tuple[dict[str, Any], BiasMeasurement]:
+    """Return scores of a model's labels of test galaxies, against the truth, and their drift with resolution."""
+    everything, _ = join_labels(read_catalogue(path), labels)
+    tested = everything.filter(pl.col("split") == TEST)
+    measured = measure_bias(path, labels=labels, intrinsic=INTRINSIC, where=[f"split={TEST}"], bootstrap=0, seed=seed)
+    truth, alpha = tested["gold"].to_numpy(), tested["alpha"].to_numpy()
+    scores = {
+        "balanced_accuracy": balanced_accuracy(truth, tested["model_label"].to_numpy()),
+        "fraction_rms_hard": fraction_error(truth, tested["model_label"].to_numpy(), alpha),
+        "fraction_rms_soft": fraction_error(truth, tested["p_disk"].to_numpy(), alpha),
+        "cv18": _cv18(measured, "model labels"),
+    }
+    return scores, measured
+
+
+def _cv18(measured: BiasMeasurement, labels: str) -> dict[str, float]:
+    result = measured.results[labels]
+    return {score: getattr(result, score) for score in ("value", "floor", "floor_std", "excess")}
 
 
 def _demo_of_question(question: str, out: Path, galaxies: int, settings: dict[str, Any]) -> PlainResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from truemorph.arguments import AtLeastOne, Count, Model, Names, Seed, Table, validated
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
@@ -91,7 +91,7 @@ def explain_classifier(
         raise InputError("`draws` is 0 (no check of the maps) or at least 2; got 1")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder (`out`)")
-    from truemorph.explain.study import compare, explain, galaxies_of  # needs the networks
+    from truemorph.explain.study import checked, compare, explain, galaxies_of  # needs the networks
 
     named = {name: replace(model, device=device) for name, model in named_models(models).items()}
     table = read_catalogue(catalogue)
@@ -99,8 +99,9 @@ def explain_classifier(
     frame = chosen_galaxies(table.frame, name, rows, galaxies, seed)
     frame = with_radii(frame, name, radius_column, field)
     source = galaxies_of(frame, image_folder(table))
-    shown: dict[str, Any] = {"layer": layer, "rings": rings, "align": align, "draws": draws, "classes": classes}
-    explanations = explain(named, source, frame.height, **shown, seed=seed)
+    explanations = explain(named, source, frame.height, layer=layer, rings=rings, align=align, classes=classes)
+    if draws:
+        explanations = {name: checked(one, named[name], source, draws, seed) for name, one in explanations.items()}
     about = {"catalogue": name, "rows": rows, "galaxies": frame.height}
     about |= {"radius_column": radius_column, "field": field, "bootstrap": bootstrap, "seed": seed}
     return write_explanations(explanations, compare(explanations, bootstrap, seed), out, about)

@@ -33,6 +33,7 @@ from truemorph.gold.importing import (
 )
 from truemorph.gold.plan import (
     GoldPlan,
+    PlanOptions,
     Purpose,
     checksum,
     choices_of_plan,
@@ -120,12 +121,12 @@ def plan_gold(
     """
     if error is not None and budget is not None:
         raise InputError("a plan is for an `error` or for a `budget` of labels; give one of them")
-    error = 0.03 if error is None else error
     table = read_catalogue(catalogue)
     p = None if labels is None else _probabilities(table, labels, asked_of(table, question))
     read = estimate if estimate is None or isinstance(estimate, Estimate) else Estimate.read(estimate)
     curve, others = (None, ()) if read is None else (read.curve, read.about.get("observables", ()))
-    plan = make_plan(table, error, budget, bins, p, seed, purpose, by, curve, question, others)
+    options = PlanOptions(0.03 if error is None else error, budget, bins, seed, purpose, by, question)
+    plan = make_plan(table, options, p=p, curve=curve, observables=others)
     return plan if out is None else write_plan(plan, out)
 
 
@@ -387,22 +388,20 @@ def import_gold(
             f"{into.path or 'catalogue'}: ids, labels or alpha are not those of the catalogue from which {folder} was "
             f"planned ({plan_of['catalogue']}), so probabilities of selection do not hold; give that one (`catalogue`)"
         )
-    measured: dict[str, Any] = {}
-    experts, page = None, None
+    measured, experts, page = dict[str, Any](), None, None
     if source.is_dir():
-        answers = read_answers(source)
+        answers, recorded = read_answers(source), read_session(source)
         first = answers.filter(pl.col("occasion") == FIRST)
         if not first.height:
             raise InputError(f"{source}: has no answers yet; collect them with truemorph gold label")
         measured, experts = agreement(answers, classes), experts_curve(answers, classes)
-        recorded = read_session(source)
         page = _disagreements_page(source, first, measured["disagreements"], recorded.get("images"), out)
         gold_source = gold_source or recorded.get("gold_source")
-        same = first.filter(~pl.col("better"))["galaxy"] if gold_source != "literature" else first["galaxy"][:0]
+        same = first.filter(~pl.col("better") & (gold_source != "literature"))["galaxy"]
     else:
         first = answers_of_table(source, id, column, workflow, classes, asked)
         gold_source = gold_source or "literature"
-        same = first["galaxy"] if gold_source == "same-images" else first["galaxy"][:0]
+        same = first.filter(gold_source == "same-images")["galaxy"]
     shown = plan_of.get("definition") if source.is_dir() else ""
     where = str(gold_source) if source.is_dir() or column == "class" else f"{gold_source}, column {column}"
     of_label = f"{classes[1]}: {shown or 'as labelled'} ({where})"

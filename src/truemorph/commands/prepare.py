@@ -212,11 +212,15 @@ def prepare_catalogue(
         split=split,
         classes=classes,
         definition=definition,
+        psf=psf,
+        where=where,
+        gold=gold,
+        questions=question,
     )
     if table is None and not dry_run:
         raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
     source = None if table is None else read_table(table)
-    settings = replace(settings, tree=_tree(source, settings, question, _as_texts(answers)))
+    settings = replace(settings, tree=_tree(source, settings, _as_texts(answers)))
     if experts and source is not None:
         if settings.tree is None:
             raise InputError("name the answers that experts gave (`answers`), and the question (`question`)")
@@ -232,8 +236,7 @@ def prepare_catalogue(
         survey = open_tiles(tiles, tuple(bands), zero_point)
         folder = out.with_name(f"{out.stem}.cutouts") if images is None else images
         cut = partial(write_cutouts, survey, size, folder.resolve())
-    rules: dict[str, Any] = {"where": where, "gold": gold, "questions": question}
-    prepared = prepare(source, settings, psf=psf, images=images, seed=seed, cut=cut, **rules)
+    prepared = prepare(source, settings, images=images, seed=seed, cut=cut)
     if survey is not None:
         about = {"cutouts": survey.to_dict() | {"size": size}}
         catalogue = replace(prepared.catalogue, metadata=prepared.catalogue.metadata | about)
@@ -241,18 +244,16 @@ def prepare_catalogue(
     return prepared if out is None else write_preparation(prepared, out)
 
 
-def _tree(
-    table: CatalogTable | None, settings: TableSettings, questions: Sequence[str], answers: Sequence[str]
-) -> Tree | str | None:
+def _tree(table: CatalogTable | None, settings: TableSettings, answers: Sequence[str]) -> Tree | str | None:
     """Return the tree that was named, that of a question's answers, or the first survey's whose columns a table has."""
     if answers:
-        if len(questions) != 1 or settings.tree is not None:
+        if len(settings.questions) != 1 or settings.tree is not None:
             raise InputError("`answers` are those of one question (`question`), without a tree; name it")
-        return flat_tree(questions[0], answers)
+        return flat_tree(settings.questions[0], answers)
     described = (settings.tree, settings.preset, settings.mapping)
-    if table is None or not questions or any(one is not None for one in described) or _names_labels(settings):
+    if table is None or not settings.questions or any(one is not None for one in described) or _names_labels(settings):
         return settings.tree
-    return recognised_tree(questions, table.frame.columns, settings.columns)
+    return recognised_tree(settings.questions, table.frame.columns, settings.columns)
 
 
 def _names_labels(settings: TableSettings) -> bool:

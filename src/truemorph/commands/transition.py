@@ -27,7 +27,7 @@ from truemorph.bias.result import DELTA, Settings
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
 from truemorph.catalogs.paths import asked_of, kind_of, root_of
-from truemorph.catalogs.selected import rows_of
+from truemorph.catalogs.selected import SampleOptions, rows_of
 
 
 @validated
@@ -139,18 +139,8 @@ def estimate_transition(
     given |= {"delta": delta, "alpha_error": alpha_error, "bins": bins}
     chosen = method_for(kind_of(asked), given, method)
     table, joined = with_other_labels(table, asked or root_of(table), others)
-    sample, context = rows_of(
-        table,
-        question,
-        gold=gold,
-        where=where,
-        by=by,
-        intrinsic=intrinsic,
-        observables=observables,
-        weights=weights,
-        alpha_error=alpha_error,
-        others=joined,
-    )
+    options = SampleOptions(question, gold, where, by, intrinsic, observables, weights, alpha_error, joined)
+    sample, context = rows_of(table, options)
     settings = Settings(chosen, family, bins, false_disk, DELTA if delta is None else delta, seed=seed)
     estimate = make_estimate(
         sample,

@@ -107,15 +107,13 @@ def explain(
     layer: str | None = None,
     rings: int = 16,
     align: bool = False,
-    draws: int = 0,
-    seed: int = 0,
     classes: Sequence[str] = (),
 ) -> dict[str, Explanation]:
     """Explain models on galaxies, each galaxy for its predicted class, and show progress.
 
     Galaxies used in training are explained by members that did not see their labels. `rings` is the number from the
-    centre to the edge of the image, or to 2 R_petro; `draws`, that of networks with random weights to compare with.
-    Of several questions a galaxy has a predicted class each. Only galaxies of these `classes` are explained, if given.
+    centre to the edge of the image, or to 2 R_petro. Of several questions a galaxy has a predicted class each. Only
+    galaxies of these `classes` are explained, if given.
     """
     every = list(dict.fromkeys(name for model in models.values() for name in model.classes))
     for one in classes:
@@ -125,13 +123,11 @@ def explain(
     cams = {name: GradCam(model, layer) for name, model in models.items()}
     total = None if galaxies is None else galaxies * len(models)
     with progress(total, "explaining", "galaxies") as bar:
-        explained = {name: _explain(name, cam, source, rings, align, bar, classes) for name, cam in cams.items()}
-    if draws:
-        explained = {name: _checked(one, models[name], source, draws, seed) for name, one in explained.items()}
-    return explained
+        return {name: _explain(name, cam, source, rings, align, bar, classes) for name, cam in cams.items()}
 
 
-def _checked(explanation: Explanation, model: Classifier, source: Source, draws: int, seed: int) -> Explanation:
+def checked(explanation: Explanation, model: Classifier, source: Source, draws: int, seed: int) -> Explanation:
+    """Return maps with their test against so many networks with random weights."""
     pixels = next(some.pixels for some in source(model.config) if len(some.pixels))[:_CHECKED]
     try:
         return replace(explanation, check=randomise(model, pixels, explanation.layer, draws, seed))

@@ -309,75 +309,135 @@ def _of_label(
     return _Prediction(label, np.column_stack([1 - predicted, predicted]), (counted,), gold, {"classes": classes})
 
 
-def _predicted(
-    catalogue: CatalogTable,
-    asked: Asked | None,
-    p: np.ndarray | None,
-    curve: FittedCurve | None,
-    observables: Sequence[str],
-) -> _Prediction:
-    if asked is None:
-        return _of_label(catalogue, p, curve, observables)
-    return _of_question(catalogue, asked, p, curve, observables)
+@dataclass(frozen=True)
+class PlanOptions:
+    """What is wanted of a plan; see `plan_gold`."""
+
+    error: float = 0.03
+    budget: int | None = None
+    bins: int = 8
+    seed: int = 0
+    purpose: Purpose = "fractions"
+    by: str = "alpha"
+    question: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Columns in whose bins the fraction is wanted."""
+        names = [name.strip() for name in self.by.split(",")]
+        if len(names) > 2:
+            raise InputError(f"fractions are wanted in bins of one column, or of two (`by`); got {self.by!r}")
+        return names
+
+    def bins_of(self, column: np.ndarray, rows: np.ndarray) -> Bins:
+        """Cut these rows into bins of one column, shape (N,), or two, (N, 2)."""
+        return (Bins.cut if column.ndim == 1 else Bins.of_two)(column[rows], min(self.bins, rows.size // 50))
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Which galaxies of a catalogue can be chosen, and what they are binned by."""
+
+    able: np.ndarray  # (N,): whether they can be shown
+    before: np.ndarray  # (N,): probability of selection by earlier plans
+    rows: np.ndarray  # of those that can be chosen
+    pilot: np.ndarray  # rows of those that have a gold label
+    column: np.ndarray  # (N,) or (N, 2)
+
+
+def _candidates(catalogue: CatalogTable, asked: Asked | None, options: PlanOptions, source: str) -> _Candidates:
+    """Return the galaxies that can be chosen, once what is wanted of the plan suits them."""
+    frame, names = catalogue.frame, options.names
+    able = _images(frame)[1]
+    before, labelled = _earlier(frame, None if asked is None else asked.question)
+    columns = numeric_columns(frame, names, source)
+    rows = np.flatnonzero(able & ~labelled)
+    _check_wanted(source, options.error, options.budget, columns[rows], options.by)
+    column = columns[:, 0] if len(names) == 1 else columns
+    return _Candidates(able, before, rows, np.flatnonzero(able & labelled), column)
 
 
 def make_plan(
     catalogue: CatalogTable,
-    error: float = 0.03,
-    budget: int | None = None,
-    bins: int = 8,
+    options: PlanOptions | None = None,
+    *,
     p: np.ndarray | None = None,
-    seed: int = 0,
-    purpose: Purpose = "fractions",
-    by: str = "alpha",
     curve: FittedCurve | None = None,
-    question: str | None = None,
     observables: Sequence[str] = (),
 ) -> GoldPlan:
-    """Choose the galaxies that should get a gold label; arguments as in `plan_gold`.
+    """Choose the galaxies that should get a gold label.
 
     `p` is a model's: of class 1, shape (N,), or of "does not apply" and the answers to a question, (N, K).
-
     `observables` are columns on which the curve depends beside α.
 
     Gold labels in the catalogue (of a pilot) predict how uncertain the classes of the others are; their galaxies are
     not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
     """
-    frame, source = catalogue.frame, str(catalogue.path or "catalogue")
-    asked, names = asked_of(catalogue, question), [name.strip() for name in by.split(",")]
-    _check_sources(asked, purpose, observables)
-    if len(names) > 2:
-        raise InputError(f"fractions are wanted in bins of one column, or of two (`by`); got {by!r}")
-    wanted = _predicted(catalogue, asked, p, curve, observables)
+    options, frame, source = options or PlanOptions(), catalogue.frame, str(catalogue.path or "catalogue")
+    asked = asked_of(catalogue, options.question)
+    _check_sources(asked, options.purpose, observables)
+    if asked is None:
+        wanted = _of_label(catalogue, p, curve, observables)
+    else:
+        wanted = _of_question(catalogue, asked, p, curve, observables)
     label, alpha, predicted = wanted.label, frame["alpha"].to_numpy(), wanted.probabilities
-    image, able = _images(frame)
-    before, labelled = _earlier(frame, None if asked is None else asked.question)
-    rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
-    columns = numeric_columns(frame, names, source)
-    _check_wanted(source, error, budget, columns[rows], by)
-    cut_by, column = (Bins.cut, columns[:, 0]) if len(names) == 1 else (Bins.of_two, columns)
-    cut = cut_by(column[rows], min(bins, rows.size // 50))
+    galaxies = _candidates(catalogue, asked, options, source)
+    rows, pilot = galaxies.rows, galaxies.pilot
+    cut = options.bins_of(galaxies.column, rows)
     strata = Strata.of(label[rows], cut, predicted[rows], wanted.quantities, 1 if p is None else 3)
     if pilot.size:
-        strata = strata.with_labels(label[pilot], cut.find(column[pilot]), label[rows])
-    if purpose == "transition":
+        strata = strata.with_labels(label[pilot], cut.find(galaxies.column[pilot]), label[rows])
+    if options.purpose == "transition":
         strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows, DISK], curve))
-    drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
-    probability = before.copy()
-    now = (drawn / strata.sizes)[strata.index]
+    if options.budget is None:
+        drawn = strata.rounded(strata.allocation(options.error))
+    else:
+        drawn = strata.for_budget(options.budget)
+    table = _planned(frame, galaxies, wanted, strata, drawn, cut, options.seed)
+    about = {
+        "purpose": options.purpose,
+        "by": options.by,
+        "catalogue": source if catalogue.path is None else str(Path(catalogue.path).resolve()),
+        "sha256": checksum(frame),
+        "image_root": catalogue.metadata.get("image_root"),
+        **wanted.about,
+        "definition": catalogue.metadata.get("definition", ""),
+        "error": options.error if options.budget is None else None,
+        "budget": options.budget,
+        "seed": options.seed,
+        "pilot": 0 if wanted.gold is None else int((wanted.gold != UNKNOWN).sum()),
+    }
+    repeats = int(np.ceil(_REPEATED * table["position"].count()))
+    left_out = _who_is_left_out(frame, asked, galaxies.able, pilot)
+    findings = (*catalogue.findings, *missing_in(frame, options.names, source), *left_out)
+    return GoldPlan(None, table, cut.edges, strata.errors(drawn), _compared(strata), repeats, about, findings)
+
+
+def _planned(
+    frame: pl.DataFrame,
+    galaxies: _Candidates,
+    wanted: _Prediction,
+    strata: Strata,
+    drawn: np.ndarray,
+    cut: Bins,
+    seed: int,
+) -> pl.DataFrame:
+    """Return the table of a plan, with so many galaxies drawn from each stratum; see `GoldPlan`."""
+    rows, pilot, before = galaxies.rows, galaxies.pilot, galaxies.before
+    probability, now = before.copy(), (drawn / strata.sizes)[strata.index]
     probability[rows] += (1 - before[rows]) * now
     if pilot.size:  # as the galaxy of the same bin and label with the nearest probabilities; 0 if there is none
-        cell = label + predicted.shape[1] * cut.find(column)
-        place = np.column_stack([10 * cell, predicted[:, 1:]])
+        cell = wanted.label + wanted.probabilities.shape[1] * cut.find(galaxies.column)
+        place = np.column_stack([10 * cell, wanted.probabilities[:, 1:]])
         _, nearest = KDTree(place[rows]).query(place[pilot], distance_upper_bound=2)
         probability[pilot] += (1 - before[pilot]) * np.append(now, 0)[nearest]
     chosen = rows[_first_of_each(strata.index, drawn, seed)]
-    position, stratum = np.full((2, label.size), -1)
+    position, stratum = np.full((2, frame.height), -1)
     position[chosen], stratum[rows] = np.arange(chosen.size), strata.index
-    table = pl.DataFrame(
+    return pl.DataFrame(
         {
             "object_id": frame["object_id"].cast(pl.String),
-            "image": image,
+            "image": _images(frame)[0],
             "alpha": frame["alpha"].cast(pl.Float64),
             "stratum": pl.Series(stratum).replace(-1, None),
             "probability": probability,
@@ -385,22 +445,6 @@ def make_plan(
             "position": pl.Series(position).replace(-1, None),
         }
     )
-    about = {
-        "purpose": purpose,
-        "by": by,
-        "catalogue": source if catalogue.path is None else str(Path(catalogue.path).resolve()),
-        "sha256": checksum(frame),
-        "image_root": catalogue.metadata.get("image_root"),
-        **wanted.about,
-        "definition": catalogue.metadata.get("definition", ""),
-        "error": error if budget is None else None,
-        "budget": budget,
-        "seed": seed,
-        "pilot": 0 if wanted.gold is None else int((wanted.gold != UNKNOWN).sum()),
-    }
-    repeats = int(np.ceil(_REPEATED * chosen.size))
-    findings = (*catalogue.findings, *missing_in(frame, names, source), *_who_is_left_out(frame, asked, able, pilot))
-    return GoldPlan(None, table, cut.edges, strata.errors(drawn), _compared(strata), repeats, about, findings)
 
 
 def _images(frame: pl.DataFrame) -> tuple[pl.Series, np.ndarray]:

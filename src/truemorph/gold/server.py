@@ -10,7 +10,9 @@ import socket
 import sqlite3
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -34,6 +36,7 @@ _HOST = "127.0.0.1"
 # Another port where it is forwarded from another computer.
 _HOSTS = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?")
 _LONGEST_NAME = 60
+_HEADERS = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-store"}
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 
 
@@ -65,33 +68,31 @@ def serve(session: Session, port: int) -> None:
         thread.join()
 
 
-def make_app(session: Session, token: str) -> Starlette:
-    """The page and what it asks for, all below `/token/`; other addresses, and other sites, get a 404."""
-    from starlette.applications import Starlette
-    from starlette.middleware import Middleware
-    from starlette.middleware.base import BaseHTTPMiddleware
-    from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-    from starlette.routing import Mount, Route
+@dataclass(frozen=True)
+class _Pages:
+    """What the page asks for."""
 
-    items = lru_cache(session.items)
-    html = (files("truemorph.gold") / "templates" / "label.html").read_text(encoding="utf-8")
-    headers = {"Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-store"}
+    session: Session
+    items: Callable[[str], Sequence[tuple[str, str]]]  # galaxies and occasions of a person, in order
 
-    def item_of(request: Request) -> tuple[str, str, str]:
+    def _item(self, request: Request) -> tuple[str, str, str]:
         """Person, galaxy and occasion."""
         annotator, number = _name(request), request.query_params.get("item", "")
-        if not number.isdecimal() or int(number) >= len(items(annotator)):
+        if not number.isdecimal() or int(number) >= len(self.items(annotator)):
             raise InputError(f"there is no picture {number!r}")
-        return annotator, *items(annotator)[int(number)]
+        return annotator, *self.items(annotator)[int(number)]
 
-    def better_of(galaxy: str, occasion: str) -> Path | None:
-        return None if occasion == TWIN else session.better.get(galaxy)  # a twin tests the degraded picture alone
+    def _better(self, galaxy: str, occasion: str) -> Path | None:
+        return None if occasion == TWIN else self.session.better.get(galaxy)  # a twin tests the degraded picture alone
 
-    def state_of(annotator: str, **more: int | None) -> Response:
+    def _state(self, annotator: str, **more: int | None) -> Response:
+        from starlette.responses import JSONResponse
+
+        session, items = self.session, self.items(annotator)
         given, labelled = answers_of(session.folder, annotator)
         content = {
-            "answers": [given.get(item) for item in items(annotator)],
-            "better": [better_of(*item) is not None for item in items(annotator)],
+            "answers": [given.get(item) for item in items],
+            "better": [self._better(*item) is not None for item in items],
             "labelled": labelled,
             "galaxies": len(session.images),
             "error": session.error,
@@ -100,45 +101,69 @@ def make_app(session: Session, token: str) -> Starlette:
         }
         if session.levels is not None:
             content["levels"] = session.levels
-        return JSONResponse(content | more, headers=headers)
+        return JSONResponse(content | more, headers=_HEADERS)
 
-    def page(_: Request) -> Response:
+    def state(self, request: Request) -> Response:
+        """What a person has answered, and what is asked."""
+        return self._state(_name(request))
+
+    def page(self, _: Request) -> Response:
+        """The page itself."""
+        from starlette.responses import HTMLResponse
+
+        html = (files("truemorph.gold") / "templates" / "label.html").read_text(encoding="utf-8")
         nonce = secrets.token_urlsafe(16)  # the page's own style and script alone
         policy = (
             f"default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'nonce-{nonce}'; "
             f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        return HTMLResponse(html.replace("NONCE", nonce), headers=headers | {"Content-Security-Policy": policy})
+        return HTMLResponse(html.replace("NONCE", nonce), headers=_HEADERS | {"Content-Security-Policy": policy})
 
-    def image(request: Request) -> Response:
-        _, galaxy, occasion = item_of(request)
-        path: Path | None = session.twins[galaxy] if occasion == TWIN else session.images[galaxy]
+    def image(self, request: Request) -> Response:
+        """The picture of a galaxy, or its better one."""
+        from starlette.responses import Response
+
+        _, galaxy, occasion = self._item(request)
+        path: Path | None = self.session.twins[galaxy] if occasion == TWIN else self.session.images[galaxy]
         if "better" in request.query_params:
-            path = better_of(galaxy, occasion)
+            path = self._better(galaxy, occasion)
         if path is None:
             raise InputError("this galaxy has no better image")
         content, kind = _for_browsers(path)
         # Another session has another token, and so other addresses.
-        return Response(content, media_type=kind, headers=headers | {"Cache-Control": "private, max-age=86400"})
+        return Response(content, media_type=kind, headers=_HEADERS | {"Cache-Control": "private, max-age=86400"})
 
-    def answer(request: Request) -> Response:
-        (annotator, galaxy, occasion), sent = item_of(request), request.query_params
-        seconds, better = float(sent.get("seconds", 0)), better_of(galaxy, occasion) is not None
+    def answer(self, request: Request) -> Response:
+        """Record an answer."""
+        (annotator, galaxy, occasion), sent = self._item(request), request.query_params
+        seconds, better = float(sent.get("seconds", 0)), self._better(galaxy, occasion) is not None
         note = sent.get("note", "")
-        record_answer(session.folder, annotator, galaxy, occasion, sent.get("answer", ""), note, seconds, better)
-        return state_of(annotator)
+        record_answer(self.session.folder, annotator, galaxy, occasion, sent.get("answer", ""), note, seconds, better)
+        return self._state(annotator)
 
-    def undo(request: Request) -> Response:
+    def undo(self, request: Request) -> Response:
+        """Withdraw a person's last answer."""
         annotator = _name(request)
-        undone = undo_answer(session.folder, annotator)
-        return state_of(annotator, item=items(annotator).index(undone) if undone in items(annotator) else None)
+        undone, items = undo_answer(self.session.folder, annotator), self.items(annotator)
+        return self._state(annotator, item=items.index(undone) if undone in items else None)
+
+
+def make_app(session: Session, token: str) -> Starlette:
+    """The page and what it asks for, all below `/token/`; other addresses, and other sites, get a 404."""
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
+    from starlette.responses import JSONResponse, PlainTextResponse
+    from starlette.routing import Mount, Route
+
+    pages = _Pages(session, lru_cache(session.items))
 
     def refused(_: Request, problem: Exception) -> Response:
-        return JSONResponse({"error": str(problem)}, 400 if isinstance(problem, ValueError) else 500, headers=headers)
+        return JSONResponse({"error": str(problem)}, 400 if isinstance(problem, ValueError) else 500, headers=_HEADERS)
 
     def absent(_: Request, __: Exception) -> Response:
         text = "Nothing here. Open the address that truemorph gold label has printed, as it is."
-        return PlainTextResponse(text, 404, headers=headers)
+        return PlainTextResponse(text, 404, headers=_HEADERS)
 
     async def own_site(request: Request, follow: RequestResponseEndpoint) -> Response:
         """Refuse what a browser sends for another site: under its name (Host), or from one of its pages (Origin)."""
@@ -147,8 +172,8 @@ def make_app(session: Session, token: str) -> Starlette:
             return await follow(request)
         return absent(request, InputError("another site"))
 
-    inside = [Route("/", page), Route("/state", lambda request: state_of(_name(request))), Route("/image", image)]
-    inside += [Route("/answer", answer, methods=["POST"]), Route("/undo", undo, methods=["POST"])]
+    inside = [Route("/", pages.page), Route("/state", pages.state), Route("/image", pages.image)]
+    inside += [Route("/answer", pages.answer, methods=["POST"]), Route("/undo", pages.undo, methods=["POST"])]
     return Starlette(
         routes=[Mount(f"/{token}", routes=inside)],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=own_site)],

@@ -34,7 +34,7 @@ from truemorph.labelling.hats import NO_POSITION, check_replaceable
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Results, is_table, parts_folder
 from truemorph.labelling.parts import IMAGE_COLUMN, NO_FEATURE, DamagedFile, Part, Rows, decoded
-from truemorph.labelling.sources import PART_ROWS, Source, open_source, proof_of
+from truemorph.labelling.sources import PART_ROWS, Source, SourceOptions, open_source, proof_of
 from truemorph.progress import Progress
 from truemorph.questions import columns_of
 from truemorph.tables import CatalogTable, frame_hash, kind_of, missing_in, numeric_columns
@@ -196,18 +196,11 @@ class LabelOptions:
 
     def opened(self, model: Classifier, survey: Tiles | None, size: str) -> Source:
         """Open the source."""
-        out = Path(self.out)
-        return open_source(
-            self.source,
-            id_column=self.id_column,
-            image_column=self.image_column,
-            images=self.images if model.uses_images else self.path.parent,  # unused; the catalogue's may be elsewhere
-            keep=self.keep,
-            tiles=survey,
-            size=size,
-            positions=self.hats,
-            but=[out, out.with_name(f"{out.stem}.problems.csv"), parts_folder(out)],
-        )
+        out, images = Path(self.out), None if self.images is None else Path(self.images)
+        if not model.uses_images:  # unused; the catalogue's may be elsewhere
+            images = self.path.parent
+        options = SourceOptions(self.id_column, self.image_column, images, self.keep, survey, size, self.hats)
+        return open_source(self.source, options, [out, out.with_name(f"{out.stem}.problems.csv"), parts_folder(out)])
 
 
 def open_labelling(model: Classifier, options: LabelOptions) -> Labelling:

@@ -65,16 +65,16 @@ class Source:
 
 
 @dataclass(frozen=True)
-class _Options:
-    """What `open_source` is told about the columns and images of a source."""
+class SourceOptions:
+    """Columns and images of a source; for columns that are not given, usual names are tried."""
 
-    id_column: str | None
-    image_column: str | None
-    images: Path | None
-    keep: tuple[str, ...]
-    tiles: Tiles | None
-    size: str
-    positions: bool
+    id_column: str | None = None
+    image_column: str | None = None
+    images: Path | None = None  # folder of relative paths in a list or table, by default its own
+    keep: tuple[str, ...] = ()  # columns of a table to copy to the labels
+    tiles: Tiles | None = None  # from which images are cut out
+    size: str = ""  # of cut-outs (`cutout_sizes`)
+    positions: bool = False  # whether columns of positions are copied too
 
     def copied(self, names: Sequence[str], path: Path) -> tuple[str, ...]:
         """Return the columns to copy, with those of positions, which HATS needs, if they are wanted."""
@@ -83,27 +83,13 @@ class _Options:
         return tuple(dict.fromkeys([*self.keep, *position_columns(names, str(path))]))
 
 
-def open_source(
-    source: Any,
-    *,
-    id_column: str | None = None,
-    image_column: str | None = None,
-    images: str | os.PathLike[str] | None = None,
-    keep: Sequence[str] = (),
-    but: Collection[Path] = (),
-    tiles: Tiles | None = None,
-    size: str = "",
-    positions: bool = False,
-) -> Source:
+def open_source(source: Any, options: SourceOptions | None = None, but: Collection[Path] = ()) -> Source:
     """Open a source of galaxies to label: one of those of docs/labelling.md, or a table in memory.
 
-    For columns that are not given, usual names are tried. `images` is the folder of relative paths in a list or table,
-    by default its own; `keep` are columns of a table to copy to the labels, and `positions` adds those of positions;
-    `but` are result files, which are ignored. Images are cut out of `tiles`, if there are any, with `size`
-    (`cutout_sizes`).
+    `but` are result files, which are ignored.
     """
-    folder = None if images is None else Path(images)
-    options = _Options(id_column, image_column, folder, tuple(keep), tiles, size, positions)
+    options = options or SourceOptions()
+    tiles, has_columns = options.tiles, options.keep or options.tiles or options.positions
     if not isinstance(source, str | os.PathLike):
         return _table(source, Path(kind_of(source)), options)
     path = Path(source)
@@ -113,11 +99,13 @@ def open_source(
     elif path.is_file():
         kind, files = _kind(path.name), [path.name]
         parquet = kind == "Parquet files"
-        if kind == "images" or (parquet and (tiles is not None or not _image_column(_schema(path), image_column))):
+        if kind == "images" or (
+            parquet and (tiles is not None or not _image_column(_schema(path), options.image_column))
+        ):
             kind = ""  # a table; no single image has this extension
     else:
         raise InputError(f"{path}: no such file or folder")
-    if (keep or tiles or positions) and (kind in ("images", "tar files") or path.suffix.lower() == ".txt"):
+    if has_columns and (kind in ("images", "tar files") or path.suffix.lower() == ".txt"):
         raise InputError(f"{path}: this source has no columns to copy, or positions; give a table")
     if tiles is not None and kind:
         table = _gathered(root, files, options)
@@ -137,7 +125,7 @@ def open_source(
         names = [line for line in text.splitlines() if line.strip()]
         if not names:
             raise InputError(f"{path}: the list is empty")
-        return _files(path, folder or root, names)
+        return _files(path, options.images or root, names)
     return _table(path, path, options)
 
 
@@ -153,7 +141,7 @@ def _primary(path: Path) -> Path:
     return primary
 
 
-def _gathered(root: Path, files: list[str], options: _Options) -> CatalogTable:
+def _gathered(root: Path, files: list[str], options: SourceOptions) -> CatalogTable:
     """Read ids, positions and other columns of Parquet files, such as partitions of HATS."""
     first = root / files[0]
     schema = _schema(first)
@@ -218,7 +206,7 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     return Source(_cut(frame, root, "image"), root, path)
 
 
-def _table(given: Any, path: Path, options: _Options) -> Source:
+def _table(given: Any, path: Path, options: SourceOptions) -> Source:
     """Make a source of a catalogue, or of another table with paths or positions; `path` is its name in messages."""
     table, tiles = read_table(given), options.tiles
     names = table.frame.columns
@@ -292,7 +280,7 @@ def _image_column(schema: pa.Schema, chosen: str | None) -> str | None:
     return _usual(PATH_COLUMNS, of_bytes)
 
 
-def _partitions(path: Path, root: Path, files: list[str], options: _Options) -> Source:
+def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions) -> Source:
     """Make a source of Parquet files with the content of images; units and descriptions are those of the first.
 
     Ids are text if the files have them in several types: as integers, 007 and 7 would be one galaxy.

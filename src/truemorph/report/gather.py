@@ -25,7 +25,7 @@ from truemorph.catalogs.other_labels import with_other_labels
 from truemorph.catalogs.paths import asked_in, gold_column, majority_paths, path_labels, root_of
 from truemorph.catalogs.question_gold import class_of_gold
 from truemorph.catalogs.sampling import TEST
-from truemorph.catalogs.selected import filtered, from_same_images, gold_labels, rows_hash, rows_of
+from truemorph.catalogs.selected import SampleOptions, filtered, from_same_images, gold_labels, rows_hash, rows_of
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
@@ -292,7 +292,9 @@ def _shown_estimate(models: Mapping[str, Classifier], catalogue: CatalogTable, o
     findings: list[Finding] = []
     for gold in (*offered, None):
         try:
-            sample, context = rows_of(catalogue, gold=gold, where=options.where, intrinsic=options.intrinsic)
+            sample, context = rows_of(
+                catalogue, SampleOptions(gold=gold, where=options.where, intrinsic=options.intrinsic)
+            )
             made = make_estimate(sample, Settings(seed=options.seed), context=context, fraction_bins=FIFTHS)
             return _Shown(made, f"made by this report{' with the gold labels' if gold else ''}", findings)
         except InputError as problem:

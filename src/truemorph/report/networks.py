@@ -111,13 +111,16 @@ def looks(
     if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
         return [], []
     from truemorph.explain.plots import mean_map_figure, profile_figure
-    from truemorph.explain.study import PIXELS, explain, galaxies_of, profile_table
+    from truemorph.explain.study import PIXELS, checked, explain, galaxies_of, profile_table
 
     frame = frame.filter(pl.col("image").is_not_null())
     if frame.height > options.maps:
         frame = frame.sample(options.maps, seed=options.seed)
     source = galaxies_of(frame, image_folder(catalogue))
-    explanations = explain(models, source, frame.height, draws=_DRAWS, seed=options.seed, classes=classes)
+    explanations = {
+        name: checked(explanation, models[name], source, _DRAWS, options.seed)
+        for name, explanation in explain(models, source, frame.height, classes=classes).items()
+    }
     # Maps are an illustration here: labels and fractions do not depend on them.
     made: list[Check] = [replace(one, severity="note") for one in findings_of(explanations)]
     for name, explanation in explanations.items():

@@ -159,17 +159,9 @@ def make_report(
     for one in changed:
         write_table(CatalogTable(one.listed()), files / one.file)
     write_page(page, out)
-    content: dict[str, Any] = plain(
-        {
-            "out": str(out),
-            "headline": page.headline,
-            "answer": page.answer,
-            "verdict": page.verdict,
-            **checks_told(judged),
-            "fractions": rows,
-            "questions": [_told(evidence) for evidence in every],
-        }
-    )
+    of_page = {"out": str(out), "headline": page.headline, "answer": page.answer, "verdict": page.verdict}
+    of_questions = {"fractions": rows, "questions": [_told(evidence) for evidence in every]}
+    content = plain({**of_page, **checks_told(judged), **of_questions})
     write_json(files / "report.json", content)
     return ReportResult(out, content, tuple(every), findings)
 

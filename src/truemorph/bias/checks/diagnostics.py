@@ -455,7 +455,7 @@ def confounding(sample: Sample, fractions: PopulationFractions | None = None, se
     if sample.gold is not None:
         if fractions is None:
             bins = max(1, min(_BINS, u.size // _PER_BIN))
-            fractions = fractions_in_bins(sample, None, bins=bins, covariates=sample.intrinsic, seed=seed)
+            fractions = fractions_in_bins(sample, None, bins=bins, seed=seed)
         return _check_with_gold(sample, u, fractions)
     assert sample.intrinsic is not None
     alone = sample.without_observables()

@@ -335,23 +335,10 @@ def cv18(
     # Variances add, so the floor to subtract in quadrature is the root mean square.
     floor = float(np.sqrt(np.mean(permuted**2))) if permutations else float("nan")
     smallest = int(np.diff(cut.edges, axis=1).min())
-    findings = []
-    if len(resampled) < bootstrap:
-        failed = f"{bootstrap - len(resampled)} of {bootstrap} bootstrap resamples"
-        message = f"{failed} had a leaf too small for {bins} bins and were left out."
-        action = "Use fewer bins (`bins`) or a smaller tree (`depth`)."
-        findings.append(Finding("resamples-failed", "note", message, action))
+    findings = _limits(bootstrap - len(resampled), bootstrap, bins, smallest, n_dropped)
     if n_classes < 2:
         message = "All labels are of one class, so they cannot show any drift."
         findings.append(Finding("one-class", "problem", message, "Check them; for a model, use its probabilities."))
-    if smallest < MINIMUM_PER_BIN:
-        smaller = f"{smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended)"
-        message = f"The smallest bin has {smaller}: the value is mostly sampling noise."
-        action = "Quote the excess above the floor, or use fewer bins (`bins`) or a smaller tree (`depth`)."
-        findings.append(Finding("few-galaxies-per-bin", "caution", message, action))
-    if n_dropped:
-        message = f"{n_dropped:,} galaxies were left out because a label or column is missing."
-        findings.append(Finding("rows-left-out", "note", message))
     return BiasResult(
         measure="CV14" if intrinsic is None else "CV18",
         value=value,
@@ -365,3 +352,21 @@ def cv18(
         n_dropped=n_dropped,
         findings=tuple(findings),
     )
+
+
+def _limits(failed: int, bootstrap: int, bins: int, smallest: int, n_dropped: int) -> list[Finding]:
+    """Return findings about resamples that failed, the smallest bin, and galaxies that were left out."""
+    findings = []
+    if failed:
+        message = f"{failed} of {bootstrap} bootstrap resamples had a leaf too small for {bins} bins and were left out."
+        action = "Use fewer bins (`bins`) or a smaller tree (`depth`)."
+        findings.append(Finding("resamples-failed", "note", message, action))
+    if smallest < MINIMUM_PER_BIN:
+        smaller = f"{smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended)"
+        message = f"The smallest bin has {smaller}: the value is mostly sampling noise."
+        action = "Quote the excess above the floor, or use fewer bins (`bins`) or a smaller tree (`depth`)."
+        findings.append(Finding("few-galaxies-per-bin", "caution", message, action))
+    if n_dropped:
+        message = f"{n_dropped:,} galaxies were left out because a label or column is missing."
+        findings.append(Finding("rows-left-out", "note", message))
+    return findings
