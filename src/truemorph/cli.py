@@ -122,7 +122,7 @@ def _about(function: str) -> str:
     """Return the first line of a command's docstring, without importing it."""
     module, _, name = function.partition(":")
     tree = ast.parse((files("truemorph.commands") / f"{module}.py").read_text(encoding="utf-8"))
-    (found,) = (one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name)
+    (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
     return (ast.get_docstring(found) or "").partition("\n")[0]
 
 
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
     given = list(sys.argv[1:] if arguments is None else arguments)
-    words = [one for one in given if not one.startswith("-")]
+    words = [argument for argument in given if not argument.startswith("-")]
     if "" in given:
         say(f"truemorph: the argument after {given[given.index('') - 1]} is empty; give a value")
         sys.exit(2)

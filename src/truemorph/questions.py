@@ -45,7 +45,7 @@ LABEL_COLUMNS = (
 
 def columns_of(what: str, classes: Sequence[str]) -> list[str]:
     """Return the names of columns with one number per class, such as p_no_bar and p_bar."""
-    return [f"{what}_{slug(one)}" for one in classes]
+    return [f"{what}_{slug(name)}" for name in classes]
 
 
 def check_class_names(classes: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ def check_class_names(classes: Sequence[str]) -> None:
     taken = {name for what in ("p", "posterior") for name in columns_of(what, classes) if name in LABEL_COLUMNS}
     if len(set(slugs)) < len(slugs) or taken or others & set(slugs):
         raise ValueError("must be different names with letters, and not spread, label, unclear or artefact")
-    if not all(one.isprintable() and len(one) <= 60 for one in classes):
+    if not all(name.isprintable() and len(name) <= 60 for name in classes):
         raise ValueError("must be names of at most 60 characters that can be printed")
 
 
@@ -92,7 +92,7 @@ def is_unsure(answer: str) -> bool:
 
 def artifacts_of(questions: Sequence[Question]) -> tuple[str, ...]:
     """Return the answers that are called artifact, or star or artifact."""
-    answers = dict.fromkeys(answer for one in questions for answer in one.answers)
+    answers = dict.fromkeys(answer for question in questions for answer in question.answers)
     return tuple(answer for answer in answers if _ARTIFACT.fullmatch(answer))
 
 
@@ -124,7 +124,7 @@ class Question(BaseModel, frozen=True, extra="forbid"):
                 raise ValueError(f"question {self.name!r}: name a column with the votes for {answer!r}")
         for kind, some in (("answers", list(map(slug, self.answers))), ("columns", [*chain(*self.answers.values())])):
             if len(set(some)) < len(some):
-                twice = next(one for one in some if some.count(one) > 1)
+                twice = next(name for name in some if some.count(name) > 1)
                 raise ValueError(f"question {self.name!r}: two {kind} have the name {twice!r}")
         for answer in (*self.shown, *self.definitions):
             if answer not in self.answers or (answer in self.shown and is_unsure(answer)):
@@ -191,7 +191,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _consistent(self) -> Tree:
-        names = [slug(one.name) for one in self.questions]
+        names = [slug(question.name) for question in self.questions]
         if len(set(names)) < len(names) or not all(names):
             raise ValueError("give questions, each with a name of its own")
         for template in (*self.counts, *self.fractions, *self.predictions):
@@ -200,20 +200,20 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         if not names or not (self.counts or self.fractions):
             raise ValueError("give questions, and `counts` or `fractions`")
         for answer in self.outside:
-            if not any(answer in one.answers for one in self.questions):
+            if not any(answer in question.answers for question in self.questions):
                 raise ValueError(f"outside: no question has the answer {answer!r}")
         earlier: set[str] = set()
-        for number, one in enumerate(self.questions):
-            if bool(one.asked_after) != bool(number):
-                raise ValueError(f"question {one.name!r}: only the first question has no `asked_after`")
-            for answer in one.asked_after:
+        for number, question in enumerate(self.questions):
+            if bool(question.asked_after) != bool(number):
+                raise ValueError(f"question {question.name!r}: only the first question has no `asked_after`")
+            for answer in question.asked_after:
                 if answer not in earlier:
-                    raise ValueError(f"question {one.name!r}: no earlier question has the answer {answer!r}")
+                    raise ValueError(f"question {question.name!r}: no earlier question has the answer {answer!r}")
                 if sum(answer in other.answers for other in self.questions) > 1:
                     raise ValueError(f"several questions have the answer {answer!r}, so none can be asked after it")
-            earlier.update(one.answers)
-        for one in self.questions:
-            self._check_paths(one)
+            earlier.update(question.answers)
+        for question in self.questions:
+            self._check_paths(question)
         return self
 
     def _check_paths(self, question: Question) -> None:
@@ -243,7 +243,7 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
 
     def question(self, name: str) -> Question:
         """Return a question by its name."""
-        names = [one.name for one in self.questions]
+        names = [question.name for question in self.questions]
         if name not in names:
             raise InputError(
                 f"unknown question {name!r}; {nearest(name, names, what=f'questions of the tree {self.name}')}"
@@ -254,10 +254,10 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         """Return the questions that decide whether a question is asked, and last the question itself."""
         question = self.question(name)
         needed = {name}
-        for one in reversed(self.questions[: self.questions.index(question) + 1]):
-            if one.name in needed:
-                needed |= {other.name for other in self.questions if set(other.answers) & set(one.asked_after)}
-        return tuple(one for one in self.questions if one.name in needed)
+        for gate in reversed(self.questions[: self.questions.index(question) + 1]):
+            if gate.name in needed:
+                needed |= {other.name for other in self.questions if set(other.answers) & set(gate.asked_after)}
+        return tuple(question for question in self.questions if question.name in needed)
 
     def classes(self, name: str) -> tuple[PathClass, ...]:
         """Return the classes of a question: all paths through its gates, in the order of the tree's answers."""
@@ -269,8 +269,8 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
                 after = [] if question.name == name else [gate for gate in gates if answer in gate.asked_after]
                 if not after:
                     yield path
-                for one in after:
-                    yield from follow(one, path)
+                for gate in after:
+                    yield from follow(gate, path)
 
         paths = list(follow(gates[0], ()))
         ends = [path[-1][1] for path in paths]
@@ -290,9 +290,9 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
     def columns(self, names: Sequence[str], existing: Collection[str]) -> VoteColumns:
         """Find the columns of votes for some questions in a table: numbers of votes, or else fractions."""
         needed = [self.question(name) for name in names]
-        kinds = [one for one in (("counts", self.counts), ("fractions", self.fractions)) if one[1]]
+        kinds = [kind for kind in (("counts", self.counts), ("fractions", self.fractions)) if kind[1]]
         for kind, templates in kinds:
-            found = {one.name: _found(one, templates, existing) for one in needed}
+            found = {question.name: _found(question, templates, existing) for question in needed}
             if all(found.values()):
                 total = next((total for total in self.totals if total in existing), None)
                 return VoteColumns(kind, {name: some for name, some in found.items() if some is not None}, total)
@@ -301,7 +301,9 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
                 f"column {other} has answers of others (a network's, or debiased ones), not votes; prepare a table of "
                 "votes and give this one to bias, transition or report (`labels`), or name columns (`smooth`, `disk`)"
             )
-        lacking = [[one for one in needed if _found(one, templates, existing) is None] for _, templates in kinds]
+        lacking = [
+            [question for question in needed if _found(question, templates, existing) is None] for _, templates in kinds
+        ]
         (without, *_), (_, templates) = min(zip(lacking, kinds, strict=True), key=lambda one: len(one[0]))
         absent = next(one for one in _nearest(without, templates, existing) if one not in existing)
         raise InputError(
@@ -323,8 +325,8 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
     def absent_answer(self, name: str, existing: Collection[str]) -> tuple[int, str]:
         """Return how many of the columns of `answer_columns` a table has, and the first that it lacks."""
         sets = [_nearest(gate, self._answer_templates, existing) for gate in self.gates(name)]
-        every = [one for some in sets for one in some]
-        return sum(one in existing for one in every), next(one for one in every if one not in existing)
+        every = [column for some in sets for column in some]
+        return sum(column in existing for column in every), next(column for column in every if column not in existing)
 
     @property
     def _answer_templates(self) -> tuple[str, ...]:
@@ -342,12 +344,12 @@ class VoteColumns:
 
 def _found(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...] | None:
     """Return the first set of columns that a table has for all answers to a question, or None."""
-    return next((some for some in question.columns(templates) if all(one in existing for one in some)), None)
+    return next((some for some in question.columns(templates) if all(column in existing for column in some)), None)
 
 
 def _nearest(question: Question, templates: Sequence[str], existing: Collection[str]) -> tuple[str, ...]:
     """Return the set of columns of which a table has most, by default the first."""
-    return max(question.columns(templates), key=lambda some: sum(one in existing for one in some))
+    return max(question.columns(templates), key=lambda some: sum(column in existing for column in some))
 
 
 @cache
@@ -477,7 +479,7 @@ class Asked:
             answers.append(next(iter(own + joined), 0))
         groups = list[list[int]]()
         for number in range(1, len(asked.answers)):
-            others = {n for _, k, one in every if one == number and answers[k] for _, of, n in every if of == k}
+            others = {n for _, k, own in every if own == number and answers[k] for _, of, n in every if of == k}
             group = next((group for group in groups if others.intersection(group)), None)
             if group is None:
                 groups.append([number])
@@ -514,13 +516,15 @@ class Asked:
     @cached_property
     def parts(self) -> tuple[slice, ...]:
         """Columns of each question's answers among those of all questions."""
-        ends = np.cumsum([len(one.answers) for one in self.questions]).tolist()
-        return tuple(slice(end - len(one.answers), end) for one, end in zip(self.questions, ends, strict=True))
+        ends = np.cumsum([len(question.answers) for question in self.questions]).tolist()
+        return tuple(
+            slice(end - len(question.answers), end) for question, end in zip(self.questions, ends, strict=True)
+        )
 
     @cached_property
     def along(self) -> np.ndarray:
         """Whether an answer is on a path, shape (number of paths, number of answers)."""
-        steps = [(one.name, answer) for one in self.questions for answer in one.answers]
+        steps = [(question.name, answer) for question in self.questions for answer in question.answers]
         return np.array([[step in path.answers for step in steps] for path in self.paths])
 
     @cached_property
@@ -572,22 +576,22 @@ class Asked:
 
     def votes(self, columns: np.ndarray) -> Votes:
         """Return votes from numbers for the answers to all questions, shape (N, A)."""
-        counts = {one.name: columns[:, part] for one, part in zip(self.questions, self.parts, strict=True)}
+        counts = {question.name: columns[:, part] for question, part in zip(self.questions, self.parts, strict=True)}
         return Votes(self, counts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         asked = [
             {
-                "name": one.name,
-                "answers": {name: [name] for name in one.answers},
-                "asked_after": list(one.asked_after),
-                **({"shown": list(one.shown)} if one.shown else {}),
+                "name": question.name,
+                "answers": {name: [name] for name in question.answers},
+                "asked_after": list(question.asked_after),
+                **({"shown": list(question.shown)} if question.shown else {}),
             }
-            for one in self.questions
+            for question in self.questions
         ]
-        every = {answer for one in self.questions for answer in one.answers}
-        outside = [one for one in self.tree.outside if one in every]
+        every = {answer for question in self.questions for answer in question.answers}
+        outside = [answer for answer in self.tree.outside if answer in every]
         numbers = {name: list(getattr(self, name)) for name in _OF_ASKED}
         tree = {"name": self.tree.name, "questions": asked, "outside": outside}
         return {"tree": tree, "question": self.question, **numbers}
@@ -684,7 +688,7 @@ class Votes:
     @property
     def columns(self) -> np.ndarray:
         """Votes for the answers to all questions, shape (N, A)."""
-        return np.column_stack([self.counts[one.name] for one in self.asked.questions])
+        return np.column_stack([self.counts[question.name] for question in self.asked.questions])
 
     @property
     def labels(self) -> np.ndarray:

@@ -51,7 +51,7 @@ class Result(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values, for JSON."""
-        return dict(plain({one.name: getattr(self, one.name) for one in fields(self)}))  # type: ignore[arg-type]
+        return dict(plain({field.name: getattr(self, field.name) for field in fields(self)}))  # type: ignore[arg-type]
 
     @abstractmethod
     def to_table(self) -> QTable:

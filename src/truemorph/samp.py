@@ -61,7 +61,7 @@ def sent(source: Any, name: str, to: str | None = None) -> tuple[str, dict[str, 
 
 def _receivers(client: Any, to: str | None) -> dict[str, str]:
     """Return ids and names of the programs to send to."""
-    names = {one: str(client.get_metadata(one).get("samp.name", one)) for one in client.get_subscribed_clients(_LOAD)}
+    names = {key: str(client.get_metadata(key).get("samp.name", key)) for key in client.get_subscribed_clients(_LOAD)}
     if not names:
         raise TruemorphError(f"no program that loads tables is connected to the SAMP hub: {_START}")
     chosen = {one: name for one, name in names.items() if to is None or to.lower() in name.lower()}

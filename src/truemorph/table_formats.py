@@ -83,11 +83,13 @@ def read_csv(path: Path, separator: str) -> pl.DataFrame:
     frame = pl.read_csv(path, infer_schema_length=None, **options)
     # "00012" and "12e4" are text, not numbers. Whole numbers are compared as text by streaming, to save memory.
     text = pl.scan_csv(path, infer_schema=False, **options).select(
-        one.name for one in frame if one.dtype.is_integer() or (one.dtype.is_float() and (one == one.floor()).all())
+        column.name
+        for column in frame
+        if column.dtype.is_integer() or (column.dtype.is_float() and (column == column.floor()).all())
     )
     digits, coded = (pl.all().str.contains(one) for one in (r"^[+-]?\d+([eE]\d+)?$", r"^[+-]?0\d|[eE]"))
     coded_names = text.select(digits.all() & coded.any()).collect(engine="streaming")
-    frame = frame.with_columns(text.select(one.name for one in coded_names if one.any()).collect())
+    frame = frame.with_columns(text.select(column.name for column in coded_names if column.any()).collect())
     return frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
 
 

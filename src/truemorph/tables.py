@@ -217,7 +217,7 @@ def missing_in(frame: pl.DataFrame, names: Iterable[str], source: str) -> list[F
 
 def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Series:
     """Replace values that mean missing by null; numbers also match in single precision (-99.99), and as text."""
-    texts = pl.Series([str(one) for one in missing], dtype=pl.String)
+    texts = pl.Series([str(mark) for mark in missing], dtype=pl.String)
     numbers = texts.cast(pl.Float64, strict=False).drop_nulls().to_list()
     if series.dtype.is_numeric():
         if series.dtype.is_integer():
@@ -266,7 +266,7 @@ def to_arrow(table: CatalogTable) -> pa.Table:
     arrow = table.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
     known = {"unit": table.units, "description": table.descriptions}
     texts = {name: {key: held[name] for key, held in known.items() if held.get(name)} for name in arrow.column_names}
-    fields = [one.with_metadata(texts[one.name]) if texts[one.name] else one for one in arrow.schema]
+    fields = [field.with_metadata(texts[field.name]) if texts[field.name] else field for field in arrow.schema]
     yaml = json.dumps({"datatype": [{"name": name, **text} for name, text in texts.items()]})  # JSON is also YAML
     texts_of_vo = voparquet(_plain_frame(table.frame.clear()).schema, table.units, table.descriptions, table.metadata)
     metadata = {METADATA: metadata_text(table.metadata), "table_meta_yaml": yaml, **texts_of_vo}
@@ -276,7 +276,11 @@ def to_arrow(table: CatalogTable) -> pa.Table:
 def arrow_texts(schema: pa.Schema) -> tuple[dict[str, str], dict[str, str]]:
     """Return units and descriptions of an Arrow schema, by column; those of tables that astropy wrote too."""
     units, descriptions = (
-        {one.name: one.metadata[key].decode("utf-8", "replace") for one in schema if (one.metadata or {}).get(key)}
+        {
+            field.name: field.metadata[key].decode("utf-8", "replace")
+            for field in schema
+            if (field.metadata or {}).get(key)
+        }
         for key in (b"unit", b"description")
     )
     header = (schema.metadata or {}).get(b"table_meta_yaml")

@@ -107,7 +107,7 @@ def read_positions(source: Any, fov: float) -> pl.DataFrame:
     if frame[identifier].dtype.is_float():
         raise InputError(f"{what}: ids in {identifier} are floats, which may have lost digits; write them as integers")
     try:
-        degrees = [units.Unit(table.units.get(one) or "deg").to("deg") for one in (ra, dec)]
+        degrees = [units.Unit(table.units.get(column) or "deg").to("deg") for column in (ra, dec)]
     except (ValueError, units.UnitConversionError) as problem:
         raise InputError(f"{what}: {ra} and {dec} are not angles ({problem}); give degrees") from problem
     if "fov" not in frame.columns:

@@ -146,7 +146,7 @@ def _dr7_ids(given: Any, column: str | None, out: Path) -> pl.Series:
             name = find_column(frame, [column] if column else _ID_NAMES, f"{what} (`id`)")
             what, values = f"{what}: column {name}", frame[name].cast(pl.String)
         else:
-            values = pl.Series([str(one) for one in given if one is not None], dtype=pl.String)
+            values = pl.Series([str(value) for value in given if value is not None], dtype=pl.String)
         ids = values.str.strip_chars().replace({"": None}).drop_nulls().cast(pl.Int64).unique().sort().alias("objid")
     except pl.exceptions.PolarsError as problem:
         raise InputError(f"{what}: not integers (floats lose digits); name another column (`id`)") from problem
@@ -183,7 +183,7 @@ def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
             petroRad_r=pl.when(pl.col("petroRad_r") > 0).then("petroRad_r"),
         )
     )
-    seeing = pl.concat([one.select("objid", width) for one in (table, detections)])
+    seeing = pl.concat([part.select("objid", width) for part in (table, detections)])
     best = seeing.group_by("objid").agg(psfWidth_r_best=pl.col("psfWidth_r").min())
     return table.join(best, on="objid", how="left", maintain_order="left").select(*COLUMNS)
 

@@ -63,7 +63,7 @@ class ResolutionDrift(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return {key: one for key, one in super().to_dict().items() if key != "name"}
+        return {key: item for key, item in super().to_dict().items() if key != "name"}
 
     def to_table(self) -> Any:
         """Return a table with one row per factor."""

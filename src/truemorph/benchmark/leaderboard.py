@@ -98,7 +98,7 @@ def _row(bench: Bench, method: Method) -> dict[str, Any]:
         p = outcome.p[rows]
     if world.images is not None:
         if outcome.predict is not None:
-            p, *twins = [outcome.predict(one) for one in (world.images[rows], *world.twins)]
+            p, *twins = [outcome.predict(images) for images in (world.images[rows], *world.twins)]
             if twins:
                 n = len(world.twins[0])
                 measured["drift"] = drift(p[:n], twins, world.truth[rows][:n])

@@ -154,8 +154,8 @@ def matched_fractions(
     leaf = np.empty(n, dtype=np.int64)
     leaf[table.rows] = table.cut(depth, bins).leaf
     out = fraction.astype(np.float64)
-    for one in np.unique(leaf):
-        members = np.flatnonzero(leaf == one)
+    for number in np.unique(leaf):
+        members = np.flatnonzero(leaf == number)
         *parts, sharp = np.array_split(members[np.argsort(alpha[members], kind="stable")], bins)
         best = np.sort(fraction[sharp])
         for part in parts:
@@ -333,7 +333,7 @@ def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: 
         return DebiasedLogisticRegression(family).fit(columns[rows], world.labels[rows], alpha=world.alpha[rows])
 
     if family is None:
-        whole = {one: fitted(one, np.arange(world.truth.size)) for one in IN_RANGES}
+        whole = {family: fitted(family, np.arange(world.truth.size)) for family in IN_RANGES}
         # AIC, as families have one or two parameters.
         family = min(whole, key=lambda one: len(whole[one].stderr_) - whole[one].log_likelihood_)
     fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)
@@ -404,4 +404,4 @@ QUICK = ("labels", "naive", "constant", "ddb-paper", "ddb-right", "truth")
 
 def methods_of(board: str) -> dict[str, Method]:
     """Return the methods of a board by name, in the order of its figure."""
-    return {one.name: one for one in METHODS[board]}
+    return {method.name: method for method in METHODS[board]}

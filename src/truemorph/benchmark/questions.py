@@ -75,7 +75,7 @@ def draw_votes(transition: TreeTransition, classes: np.ndarray, alpha: np.ndarra
     counts: dict[str, np.ndarray] = {}
     every = zip(asked_of.questions, transition.log_answers(alpha, votes=True), transition.overdispersion, strict=True)
     for question, log_mean, rho in every:
-        before = [reached[one] for one in question.asked_after]
+        before = [reached[answer] for answer in question.asked_after]
         asked = np.sum(before, axis=0) if before else np.full(n, VOLUNTEERS)
         concentration = (1 / np.array(rho) - 1)[classes]
         # Gamma variates need positive parameters.
@@ -103,7 +103,7 @@ def make_bar_world(name: str, seed: int, sizes: Sizes | None, data: Path | None 
         definition="as simulated",
         seed=seed,
         alpha=galaxies["alpha"].to_numpy(),
-        truth=np.array([ASKED.classes.index(one) for one in table["truth_bar"]]),
+        truth=np.array([ASKED.classes.index(name) for name in table["truth_bar"]]),
         votes=replace(votes, asked=ASKED),
         intrinsic=table.select(INTRINSIC).to_numpy(),
         split=split_of(sizes.train, sizes.validation, n),

@@ -171,7 +171,7 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
         transition=flips,
         images=images,
         radius=(galaxies["radius"] / galaxies["r90"]).to_numpy() * size.pixels / CENTRAL_R90,
-        twins=tuple(drawn(one, size.pixels, seed, exposure) for exposure, one in enumerate(farther, 1)),
+        twins=tuple(drawn(galaxies, size.pixels, seed, exposure) for exposure, galaxies in enumerate(farther, 1)),
     )
 
 

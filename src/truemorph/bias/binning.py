@@ -83,7 +83,7 @@ class Groups(np.ndarray[Any, np.dtype[np.float64]]):
     def of_bins(self, edges: np.ndarray) -> tuple[tuple[str, ...], ...]:
         """Return the names of the groups in each bin; several were merged."""
         inside = ((low < k < high for k in range(len(self.names))) for low, high in pairwise(edges))
-        return tuple(tuple(compress(self.names, one)) for one in inside)
+        return tuple(tuple(compress(self.names, members)) for members in inside)
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,11 @@ class Bins:
 
     def merged(self, number: int, column: np.ndarray) -> Bins:
         """Merge a bin with its smaller neighbour; of two columns, if possible, in the same part of the first."""
-        near = [one for one in (number - 1, number + 1) if 0 <= one < self.count]
+        near = [neighbour for neighbour in (number - 1, number + 1) if 0 <= neighbour < self.count]
         if self.edges.ndim == 3:
-            near = [one for one in near if np.array_equal(self.edges[one, 0], self.edges[number, 0])] or near
+            near = [
+                neighbour for neighbour in near if np.array_equal(self.edges[neighbour, 0], self.edges[number, 0])
+            ] or near
         low, high = sorted((number, min(near, key=lambda one: self.totals[one])))
         if self.edges.ndim == 1:
             edges = np.delete(self.edges, high)

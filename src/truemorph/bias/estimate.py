@@ -172,7 +172,7 @@ class Estimate(Result):
         if fractions["gold_definition"] is not None and "question" not in fractions:
             about["gold_definition"] = fractions["gold_definition"]
         gold = (fractions[name] for name in ("gold", "gold_stderr"))
-        values, stderr = (None if one is None else np.array(one, dtype=np.float64) for one in gold)
+        values, stderr = (None if values is None else np.array(values, dtype=np.float64) for values in gold)
         return cls(
             FittedCurve.from_dict(described),
             FamilyComparison.from_dict(described) if "families" in described else None,
@@ -308,7 +308,7 @@ def make_estimate(
             context.findings,
             fit.findings,
             ignored_findings(fit, context.seen),
-            *(group_findings(sample, *one) for one in context.groups.items()),
+            *(group_findings(sample, *named_groups) for named_groups in context.groups.items()),
             _unbalanced(sample, context),
             fractions.findings,
             check.findings if check is not None and biased and fit.method != "gold" else (),
@@ -364,7 +364,7 @@ def _fitted(
         own = [] if family in (None, "best") else [family_of(family)]
         if sample.observables is not None:
             own.append(LogisticTransition)
-        kinds = [*(one for one in own if one.family not in COMPARED), *map(family_of, COMPARED)]
+        kinds = [*(family for family in own if family.family not in COMPARED), *map(family_of, COMPARED)]
         families = compared(sample, kinds, settings)
         family = families.best if family == "best" else family
     fit = solve(sample, settings_for(sample, replace(settings, family=family)))

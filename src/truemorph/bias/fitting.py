@@ -214,7 +214,7 @@ def settings_for(sample: Sample, wanted: Settings) -> Settings:
 
 def solve(sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T(α), and its range from labels alone, without findings (see `diagnose`)."""
-    families = [family_of(one) for one in (COMPARED if settings.family is None else [settings.family])]
+    families = [family_of(family) for family in (COMPARED if settings.family is None else [settings.family])]
     if settings.family is None:  # of those with a formula
         families = [family for family in families if family.free]
     check_variation(sample, families[0])
@@ -282,11 +282,11 @@ def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 
             again.append(refitted(fit, rng.integers(0, n, n)))
     if len(again) < 2:
         raise InputError(f"only {len(again)} of {resamples} resamples could be fitted; the sample is too small")
-    values = {name: [one.values.get(name, np.nan) for one in again] for name in fit.values}
+    values = {name: [resample.values.get(name, np.nan) for resample in again] for name in fit.values}
     for name, k in fraction_names(fit.sample.classes).items():
-        values[name] = [one.class_fractions[k] for one in again]
+        values[name] = [resample.class_fractions[k] for resample in again]
     stderr = {name: float(np.std(drawn, ddof=1)) for name, drawn in values.items()}
-    points = np.array([one.point for one in again if one.point.shape == fit.point.shape])
+    points = np.array([resample.point for resample in again if resample.point.shape == fit.point.shape])
     changes: dict[str, Any] = {"stderr": {**fit.stderr, **stderr}, "failed_resamples": resamples - len(again)}
     if len(points) > 1:
         changes |= {"covariance": np.cov(points.T).reshape(fit.point.size, -1), "resampled": points}

@@ -191,7 +191,7 @@ def _from_gold(regression: _Regression, missed: np.ndarray | None) -> dict[str, 
     if sample.probability is not None:
         selection = "their probabilities of selection are known"
     counts = np.append(bins.effective_counts(), bins.totals.sum() ** 2 / bins.sums(bins.weights).sum())
-    classes = [Quantity(name, tuple(one)) for name, one in zip(sample.classes, np.eye(sample.n_classes), strict=True)]
+    classes = [Quantity(name, tuple(row)) for name, row in zip(sample.classes, np.eye(sample.n_classes), strict=True)]
     of_population = _of_population(errors, regression.with_all(fractions), counts, [*classes, *quantities])
     of_classes, of_quantities = np.split(np.array([errors, of_population]), [sample.n_classes], axis=3)
     (stderr, lowest, highest), population = of_classes[:, :, :-1]

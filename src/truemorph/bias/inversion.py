@@ -85,7 +85,7 @@ def inverted(
         weighted = scores[inside] * bins.weights[inside, None]
         own[inside, 1:] = weighted @ np.linalg.pinv(weighted.T @ scores[inside])
     own[:, 0] = -own[:, 1:].sum(axis=1)
-    covariance = np.array([np.diag(summed(one**2)) for one in own.T])
+    covariance = np.array([np.diag(summed(influence**2)) for influence in own.T])
     if fit is not None and fit.point.size:
         known = ~np.isnan(np.diag(fit.covariance))
 
@@ -103,7 +103,7 @@ def inverted(
             if fit.influence is not None and fit.made_from(sample):
                 pull = fit.influence()[: fit.point.size][known]
                 for k in range(sample.n_classes):
-                    both = slopes[:, :, k].T @ np.stack([summed(own[:, k] * one) for one in pull])
+                    both = slopes[:, :, k].T @ np.stack([summed(own[:, k] * residual) for residual in pull])
                     covariance[k] += both + both.T
     variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0)
     return fractions, np.sqrt(variance).T, covariance[DISK]

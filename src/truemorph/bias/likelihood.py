@@ -52,8 +52,8 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
 def classes_in(*several: object) -> int:
     """Return the number of classes in arrays of labels (ignoring NaN and masked entries), at least two."""
     kinds = {0, 1}
-    for one in several:
-        values = np.ma.filled(one, UNKNOWN) if isinstance(one, np.ma.MaskedArray) else np.asarray(one)
+    for array in several:
+        values = np.ma.filled(array, UNKNOWN) if isinstance(array, np.ma.MaskedArray) else np.asarray(array)
         if np.issubdtype(values.dtype, np.number):
             kinds |= set(np.unique(values[np.isfinite(values) & (values >= 0)]).tolist())
     n_classes = int(max(kinds)) + 1

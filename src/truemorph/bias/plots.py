@@ -38,7 +38,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
             ax.fill_between(drawn[0][0], low, high, color=color, alpha=0.3, lw=0, label=label)
 
     if fit.drift is not None:
-        band((one for one, _, _ in fit.drift.alternatives.values()), "range of the bias curve", SKY)
+        band((curve for curve, _, _ in fit.drift.alternatives.values()), "range of the bias curve", SKY)
     band((one.transition for name, one in (others or {}).items() if name != fit.family), "other families", ORANGE)
     ax.plot(*curve(fit.transition), color=BLUE, lw=2.2, label=f"bias curve ({fit.family})")
     if gold is not None:
@@ -82,7 +82,7 @@ def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: n
         parts = [(index == k, f", {plain_text(named[0])} = {mean:.3g}") for k, mean in enumerate(means)]
         shown = dict([next(iter(shown.items()))])
     alone = len(shown) * len(parts) == 1
-    lines = ((name, one, rows, of) for name, one in shown.items() for rows, of in parts)
+    lines = ((name, fit, rows, of) for name, fit in shown.items() for rows, of in parts)
     for (name, one, rows, of), color, line in zip(lines, cycle((BLUE, ORANGE, RED, SKY)), cycle(("-", ":", "-."))):
         x = result.middles[rows] if result.edges.ndim == 1 else result.middles[rows, 1]
         of = of or ("" if alone else f", {name.removesuffix(' fraction').replace('fraction ', 'class ')}")

@@ -55,7 +55,7 @@ class QuotedFraction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def _members(group: str | Sequence[str]) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def _members(group: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(group) if not isinstance(group, str) else tuple(dict.fromkeys([group, *group.split(" or ")]))
 
 
-_NUMBERS = tuple(one.name for one in fields(QuotedFraction) if one.name != "total")
+_NUMBERS = tuple(field.name for field in fields(QuotedFraction) if field.name != "total")
 _POPULATION = ("population_stderr", "population_low", "population_high")
 
 
@@ -191,7 +191,7 @@ class PopulationFractions(Result):
     @property
     def ratios(self) -> dict[str, QuotedFraction]:
         """Return what is quoted, without the fraction to which a question applies."""
-        return {name: one for name, one in self.quoted.items() if self.applies is not one}
+        return {name: fraction for name, fraction in self.quoted.items() if self.applies is not fraction}
 
     @property
     def applies(self) -> QuotedFraction | None:
@@ -255,22 +255,26 @@ class PopulationFractions(Result):
         assumed = self.samples is None
         header += [*([] if applies is None else ["applies to", "gold"]), "observed"]
         header += ["range", "by the assumption"] if assumed else ["corrected", "range"]
-        header += ["of a population"] if any(one.tells_apart for one in shown.values()) else []
+        header += ["of a population"] if any(fraction.tells_apart for fraction in shown.values()) else []
         header += [] if gold is None else ["gold labels"]
         rows = []
         for b in [*range(counts.size), *([None] if applies is not None else [])]:
             at = "all" if b is None else self.bin_name(b)
             galaxies = f"{counts.sum() if b is None else counts[b]:,}"
             of_all = [] if applies is None else [applies.cells(b)[1], self._gold_labels(b)]
-            for what, one in shown.items():
+            for what, fraction in shown.items():
                 of = [] if alone else [what.removeprefix("fraction ").removesuffix(" fraction")]  # to be shorter
                 of_gold = [] if gold is None else [f"{gold[b]:.3f}"]
-                rows.append([at, *of, galaxies, *of_all, *one.cells(b, assumed), *of_gold])
+                rows.append([at, *of, galaxies, *of_all, *fraction.cells(b, assumed), *of_gold])
         return text_table(header, rows, left=())
 
     def bin_name(self, b: int, digits: str = ".2f") -> str:
         """Return the mean of the binning column in a bin as text, or the name of its group."""
-        return self.groups[b] if self.groups else ", ".join(f"{one:{digits}}" for one in np.atleast_1d(self.middles[b]))
+        return (
+            self.groups[b]
+            if self.groups
+            else ", ".join(f"{middle:{digits}}" for middle in np.atleast_1d(self.middles[b]))
+        )
 
     def _gold_labels(self, b: int | None) -> str:
         assert self.gold_counts is not None
@@ -307,7 +311,9 @@ class PopulationFractions(Result):
                 **self.about,
                 "class_fractions": self.bin_weights / self.bin_weights.sum() @ self.fractions,
                 "of_total": self.of_total,
-                "quantities": {name: one.to_dict() | self._weights(name) for name, one in self.quoted.items()},
+                "quantities": {
+                    name: fraction.to_dict() | self._weights(name) for name, fraction in self.quoted.items()
+                },
                 "gold_labels": self.gold_counts,
                 "method": self.method,
                 "assumption": self.assumption,
@@ -319,7 +325,7 @@ class PopulationFractions(Result):
     def _weights(self, name: str) -> dict[str, Any]:
         """Return the weights of the classes in a quantity, by which it is read again; class fractions have none."""
         of = (quantity for quantity in self.quantities if quantity.name == name)
-        return {part: getattr(one, part) for one in of for part in ("numerator", "denominator")}
+        return {part: getattr(quantity, part) for quantity in of for part in ("numerator", "denominator")}
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any], samples: np.ndarray | None = None) -> PopulationFractions:
@@ -350,14 +356,19 @@ class PopulationFractions(Result):
         quoted = {name: one for name, one in described.get("quantities", {}).items() if "numerator" in one}
         if quoted:
             of_quantities = [
-                [[*one.get(name, none), (one["total"] + 3 * [np.nan])[k]] for k, name in enumerate(_NUMBERS[2:], 2)]
-                for one in quoted.values()
-                for none in ([np.nan] * len(one["low"]),)
+                [
+                    [*fraction.get(name, none), (fraction["total"] + 3 * [np.nan])[k]]
+                    for k, name in enumerate(_NUMBERS[2:], 2)
+                ]
+                for fraction in quoted.values()
+                for none in ([np.nan] * len(fraction["low"]),)
             ]
             arrays |= {
                 "quantities": tuple(
-                    Quantity(name, tuple(one["numerator"]), one["denominator"] and tuple(one["denominator"]))
-                    for name, one in quoted.items()
+                    Quantity(
+                        name, tuple(fraction["numerator"]), fraction["denominator"] and tuple(fraction["denominator"])
+                    )
+                    for name, fraction in quoted.items()
                 ),
                 "of_quantities": np.moveaxis(np.array(of_quantities, dtype=np.float64), 0, 2).reshape(
                     2, 3, -1, len(quoted)
@@ -399,8 +410,8 @@ class PopulationFractions(Result):
             columns[f"low_edge{end}"] = (low[:, number], "", f"lower edge of the bin in {name}")
             columns[f"high_edge{end}"] = (high[:, number], "", f"upper edge of the bin in {name}")
         columns["galaxies"] = (self.counts, "", "number of galaxies")
-        for name, one in self.quoted.items() if self.quantities else ():
-            parts = {what: values for what, values in one.to_dict().items() if what != "total"}
+        for name, fraction in self.quoted.items() if self.quantities else ():
+            parts = {what: values for what, values in fraction.to_dict().items() if what != "total"}
             columns |= {f"{name}, {what}": (values, "", f"{name}: {what}") for what, values in parts.items()}
         for name, k in fraction_names(self.classes).items():
             end, of = "" if len(self.classes) == 2 else name.removeprefix("fraction"), f"class {self.classes[k]}"

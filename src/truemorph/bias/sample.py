@@ -115,7 +115,7 @@ class Sample:
 
     def take(self, rows: np.ndarray) -> Sample:
         """Return the sample of some rows, which may repeat; an error if too few have gold labels."""
-        arrays = {one.name: getattr(self, one.name) for one in fields(self)}
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         chosen = {name: values[rows] for name, values in arrays.items() if isinstance(values, np.ndarray)}
         chosen["weights"] = chosen["weights"] / chosen["weights"].mean()
         if self.intrinsic is not None:
@@ -241,7 +241,7 @@ def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what:
 
     tree = DecisionTreeClassifier(max_depth=4, min_samples_leaf=2, random_state=0)
     right = cross_val_predict(tree, rows, seen, cv=3) == seen
-    wrong = np.mean([np.mean(~right[seen == one]) for one in np.unique(seen)])
+    wrong = np.mean([np.mean(~right[seen == value]) for value in np.unique(seen)])
     # A tree that is wrong for 2 % of all galaxies is right for all n tested ones with probability 0.98^n.
     if wrong < _ENCODED_WRONG and right.size > np.log(_ENCODED_LEVEL) / np.log(1 - _ENCODED_CHANCE):
         raise InputError(f"{name}: the columns predict {what} of {1 - wrong:.1%} of the galaxies; {action}")

@@ -32,7 +32,7 @@ _LIMITS = {
     **dict.fromkeys(("alpha", *_WEIGHTS), (0, np.finfo(float).max, "finite and at least 0")),
     **dict.fromkeys(FRACTIONS, (-1e-6, 1 + 1e-6, "between 0 and 1")),
 }
-_NUMBERS = {*_LABELS, *_LIMITS, *(name for name, one in NAMED.items() if one.kind in ("number", "count"))}
+_NUMBERS = {*_LABELS, *_LIMITS, *(name for name, column in NAMED.items() if column.kind in ("number", "count"))}
 _SQL = re.compile(r"['\"<>=]|\b(and|or)\b", re.IGNORECASE)
 
 
@@ -197,7 +197,7 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
         some = ([end for end in ends[name] if end and (end == name or often[end] == 1)] for name in given)
     else:
         endings = [ending for lower in IMAGE_ENDINGS for ending in (lower, lower.upper())]
-        some = ([f"{one}{ending}" for ending in endings] for one in ids.to_list())
+        some = ([f"{name}{ending}" for ending in endings] for name in ids.to_list())
     return [next(filter(exists, one), None) for one in some]
 
 

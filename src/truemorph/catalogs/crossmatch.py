@@ -242,7 +242,7 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
             match = match_ids(*left_keys, *right_keys, sources=names)
             right = replace(right, frame=right.frame.drop(right_keys[0].name))
         else:
-            ra, dec, ra2, dec2 = (one.fill_null(np.nan).to_numpy() for one in (*left_keys, *right_keys))
+            ra, dec, ra2, dec2 = (key.fill_null(np.nan).to_numpy() for key in (*left_keys, *right_keys))
             if join.by == "sky":
                 match = match_sky(ra, dec, ra2, dec2, join.within, sources=names)
             else:
@@ -250,7 +250,7 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
         line = describe(match.statistics, *names)
         if match.statistics["matched"] == 0:
             if join.by == "id":
-                first = " and ".join(str(one[0].drop_nulls().first()) for one in (left_keys, right_keys))
+                first = " and ".join(str(keys[0].drop_nulls().first()) for keys in (left_keys, right_keys))
                 line += f"; the first ids are {first}: are both tables from the same data release?"
             raise InputError(f"no row of {join.name} matches {table_name}: {line}")
         if join.by == "nearest":
@@ -297,7 +297,7 @@ def _keys(
         if mapping is not None and resolved.keys() >= set(names):
             what, rule = resolved[name], mapping.columns[name]
         else:
-            usual = [by_case[one] for one in _usual_names(name) if one in by_case]
+            usual = [by_case[usual_name] for usual_name in _usual_names(name) if usual_name in by_case]
             column = chosen[number] if chosen else next(iter(usual), name)
             if column not in existing:
                 how = "`id` or `join`=FILE=COLUMN" if name == "object_id" else "a mapping or `match`=FILE=RA,DEC"
@@ -312,7 +312,7 @@ def _keys(
 
 def _usual_names(name: str) -> Sequence[str]:
     if name == "object_id":
-        return [one.lower() for one in read_mapping("truemorph").columns["object_id"].column]
+        return [name.lower() for name in read_mapping("truemorph").columns["object_id"].column]
     return RA if name == "ra" else DEC
 
 
@@ -320,7 +320,7 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
     """Add the right table's columns to the left one, in its row order; return new names of those that clash, too."""
     frame, stem = right.frame, join.name.partition(".")[0] if right.path is not None else "joined"
     own = left.table.frame
-    own = own.select(one for one in own if one.name not in frame.columns or one.null_count() < len(one))
+    own = own.select(column for column in own if column.name not in frame.columns or column.null_count() < len(column))
     taken = {*own.columns, *frame.columns}
     clashing = {name: free_name(f"{name}_{stem}", taken) for name in frame.columns if name in own.columns}
     rows = pl.Series(match.index)

@@ -191,8 +191,10 @@ def _value(node: exp.Expr, frame: pl.DataFrame) -> pl.Series:
 
 
 def _case(node: exp.Case, frame: pl.DataFrame) -> pl.Series:
-    tests = [exp.EQ(this=node.this, expression=one.this) if node.this else one.this for one in node.args["ifs"]]
-    results = [*(one.args["true"] for one in node.args["ifs"]), node.args.get("default") or exp.Null()]
+    tests = [
+        exp.EQ(this=node.this, expression=branch.this) if node.this else branch.this for branch in node.args["ifs"]
+    ]
+    results = [*(branch.args["true"] for branch in node.args["ifs"]), node.args.get("default") or exp.Null()]
     conditions = _arguments(_TRUTH, [_value(test, frame) for test in tests])
     *values, result = _arguments(_ALIKE, [_value(result, frame) for result in results])
     for condition, value in zip(reversed(conditions), reversed(values), strict=True):
@@ -204,14 +206,14 @@ def _arguments(wanted: str, values: Sequence[pl.Series]) -> list[pl.Series]:
     """Check the kind of values; untyped nulls get that kind, and booleans among numbers become 1 and 0."""
     if wanted == _ANY:
         return list(values)
-    kinds = {_kind(one) for one in values if one.dtype != pl.Null}
+    kinds = {_kind(series) for series in values if series.dtype != pl.Null}
     if wanted == _ALIKE and kinds == {_NUMBERS, _TRUTH}:  # flag = 1
-        values = [one.cast(pl.Int128) if one.dtype == pl.Boolean else one for one in values]
+        values = [series.cast(pl.Int128) if series.dtype == pl.Boolean else series for series in values]
         kinds = {_NUMBERS}
     kind = next(iter(kinds), _TRUTH) if wanted == _ALIKE else wanted
     if not kinds <= {kind}:
         raise ValueError(f"needs {wanted}, not {' and '.join(sorted(kinds))}")
-    return [one.cast(_DTYPES[kind]) if one.dtype == pl.Null and kind in _DTYPES else one for one in values]
+    return [series.cast(_DTYPES[kind]) if series.dtype == pl.Null and kind in _DTYPES else series for series in values]
 
 
 def _kind(series: pl.Series) -> str:
@@ -249,7 +251,7 @@ def _where(condition: pl.Series, values: pl.Series, others: pl.Series | None = N
 def _numeric(function: Callable[..., np.ndarray], *values: pl.Series) -> pl.Series:
     """Compute in float64 with numpy, whose division rounds correctly (that of polars differs in the last bit)."""
     with np.errstate(all="ignore"):
-        result = function(*(one.cast(pl.Float64).to_numpy() for one in values))  # null becomes NaN
+        result = function(*(series.cast(pl.Float64).to_numpy() for series in values))  # null becomes NaN
     return _plain(pl.Series(result))
 
 
@@ -263,7 +265,7 @@ def _arithmetic(function: Callable[..., Any], a: pl.Series, b: pl.Series) -> pl.
 
 
 def _like(text: pl.Series, pattern: pl.Series) -> pl.Series:
-    body = "".join({"%": ".*", "_": "."}.get(one, re.escape(one)) for one in pattern[0])
+    body = "".join({"%": ".*", "_": "."}.get(character, re.escape(character)) for character in pattern[0])
     return text.str.contains(f"(?s)^{body}$")
 
 
@@ -305,5 +307,8 @@ FUNCTIONS: dict[str, tuple[str, Callable[..., pl.Series]]] = {
     "coalesce": (_ALIKE, lambda first, *others: pl.select(pl.coalesce(first, *others)).to_series()),
     "nullif": (_ALIKE, lambda x, value: _where((x != value).fill_null(True), x)),
     "lower": (_TEXT, lambda text: text.str.to_lowercase()),
-    "concat": (_ANY, lambda first, *others: reduce(operator.add, (one.cast(pl.String) for one in (first, *others)))),
+    "concat": (
+        _ANY,
+        lambda first, *others: reduce(operator.add, (column.cast(pl.String) for column in (first, *others))),
+    ),
 }

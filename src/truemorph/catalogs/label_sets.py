@@ -202,7 +202,7 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     names = ("label", first, second, *columns_of("posterior", classes))
     known = frame.select(pl.col(name).cast(pl.Float64, strict=False) for name in names if name in frame.columns)
     lacking = [name for name in ("object_id", "label", second) if name not in frame.columns]
-    lacking += [one.name for one in known if one.null_count() > frame[one.name].null_count()]
+    lacking += [column.name for column in known if column.null_count() > frame[column.name].null_count()]
     if lacking:
         raise InputError(
             f"{source}: has no numbers in {', '.join(lacking)}; make labels with truemorph label, or, for votes and "
@@ -210,7 +210,9 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
         )
     if first not in known.columns:
         known = known.with_columns((1 - pl.col(second)).alias(first))
-    others = frame.select(pl.col("object_id").cast(pl.String), *(one for one in ["relation"] if one in frame.columns))
+    others = frame.select(
+        pl.col("object_id").cast(pl.String), *(column for column in ["relation"] if column in frame.columns)
+    )
     chosen = others.hstack(known.rename({"label": "model_label"}))
     repeated = chosen.filter(pl.col("object_id").is_duplicated())
     if repeated.height:

@@ -124,7 +124,7 @@ def check_required(mapped: Mapped, has_labels: bool = False) -> None:
         sought = list(mapping.columns[name].candidates()) if name in mapping.columns else []
         what, near = f"no {name} ({NAMED[name].description})", name
         if sought:
-            what = f"no column {' or '.join(one.text for one in sought[:3])} ({name})"
+            what = f"no column {' or '.join(expression.text for expression in sought[:3])} ({name})"
             near = next((column for column in sought[0].columns if column not in existing), name)
         kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
         advice = f"{mapping.lacking[name]}; " if name in mapping.lacking else ""

@@ -163,10 +163,12 @@ def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
     merged = under | content
     for key in ("columns", "lacking"):
         if isinstance(content.get(key), dict):
-            merged[key] = {name: one for name, one in (under.get(key, {}) | content[key]).items() if one is not False}
+            merged[key] = {
+                name: option for name, option in (under.get(key, {}) | content[key]).items() if option is not False
+            }
     if isinstance(content.get("cuts"), list | tuple):
         cuts = under.get("cuts", ())
-        merged["cuts"] = [*cuts, *(one for one in content["cuts"] if one not in cuts)]
+        merged["cuts"] = [*cuts, *(rule for rule in content["cuts"] if rule not in cuts)]
     return _validated(merged, source)
 
 
@@ -179,10 +181,10 @@ def _preset(name: str) -> Mapping:
         columns = {
             name: {
                 "column": ["object_id", *usual_ids()] if name == "object_id" else name,
-                "unit": one.unit or None,
+                "unit": column.unit or None,
                 "optional": name not in _NEEDED,
             }
-            for name, one in NAMED.items()
+            for name, column in NAMED.items()
         }
         about = "truemorph's own names, in its units unless the table has other units"
         return Mapping.model_validate({"name": name, "about": about, "columns": columns})
@@ -214,7 +216,7 @@ def usual_ids() -> list[str]:
 def _validated(content: dict[str, Any], source: str) -> Mapping:
     if "extends" in content:
         base = _preset(str(content["extends"]))
-        changes = {key: one for key, one in content.items() if key != "extends"}
+        changes = {key: option for key, option in content.items() if key != "extends"}
         return extended(base, {"name": f"{base.name}, changed", **changes}, source)
     return checked(Mapping, content, f"{source}:")
 

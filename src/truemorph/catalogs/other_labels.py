@@ -88,7 +88,7 @@ def with_other_labels(
 
 def _columns(frame: pl.DataFrame, own: Tree, question: str, about: str) -> tuple[Tree, dict[str, tuple[str, ...]]]:
     """Return the first tree whose columns a table has for a question and its gates, and these columns."""
-    trees = [one for one in (own, *packaged_trees()) if question in [asked.name for asked in one.questions]]
+    trees = [tree for tree in (own, *packaged_trees()) if question in [asked.name for asked in tree.questions]]
     for tree in trees:
         if found := tree.answer_columns(question, frame.columns):
             return tree, found
@@ -142,11 +142,11 @@ def _same_answers(own: Tree, other: Tree, question: str, about: str) -> dict[str
     """
     ours, theirs = own.gold_answers(question), other.gold_answers(question)
     if set(theirs) <= set(ours):
-        return {one: one for one in theirs}
+        return {answer: answer for answer in theirs}
     shown, of_others = own.question(question).shown, other.question(question).shown
     if len(ours) == 2 and len(shown) == 1 and of_others:
-        rest = next(one for one in ours if one not in shown)
-        return {one: shown[0] if one in of_others else rest for one in theirs}
+        rest = next(answer for answer in ours if answer not in shown)
+        return {answer: shown[0] if answer in of_others else rest for answer in theirs}
     raise InputError(
         f"{about}: its answers to {question!r} are {', '.join(theirs)} (tree {other.name}), but those of the catalogue "
         f"are {', '.join(ours)}; prepare the catalogue with a tree that has the same answers (`tree`)"

@@ -46,7 +46,7 @@ def vote_column(question: str, answer: str) -> str:
 
 def described_path(name: str) -> str:
     """Return the description of a catalogue's column of a question."""
-    kinds = {one: ADDED[one] for one in ("gold_probability", "gold_uncertain")}
+    kinds = {kind: ADDED[kind] for kind in ("gold_probability", "gold_uncertain")}
     kinds |= {"gold_people": "people who gave the gold label", "gold_time": "time of their last answer"}
     kinds |= {"votes": "number of votes", "gold": "gold label", "label": "class by the majority of the votes"}
     kind = next((kind for kind in kinds if name.startswith(f"{kind}_")), "")
@@ -190,10 +190,10 @@ def root_answers(tree: Tree) -> dict[str, list[str]]:
     """Return the answers to a tree's first question that make the labels 0 (smooth), 1 (disk), or none (artefact)."""
     inside = list(answers_inside(tree))
     outside = [answer for answer in tree.root.answers if answer in tree.outside]
-    shown = [one for one in tree.root.shown if one in inside]
+    shown = [answer for answer in tree.root.shown if answer in inside]
     if len(shown) in (0, len(inside)):  # all are shown
         shown = inside[1:]
-    return {"smooth": [one for one in inside if one not in shown], "disk": shown, "artefact": outside}
+    return {"smooth": [answer for answer in inside if answer not in shown], "disk": shown, "artefact": outside}
 
 
 def tree_of_classes(classes: Sequence[str]) -> Tree:

@@ -26,7 +26,7 @@ _SAME, _FEW = 1.0, 0.005
 def position_columns(columns: Sequence[str], source: str) -> tuple[str, str]:
     """Return the columns of right ascension and declination, degrees, by their usual names."""
     by_case = {name.lower(): name for name in reversed(columns)}
-    ra, dec = (next((by_case[one] for one in usual if one in by_case), None) for usual in (RA, DEC))
+    ra, dec = (next((by_case[name] for name in usual if name in by_case), None) for usual in (RA, DEC))
     if ra is None or dec is None:
         raise InputError(f"{source}: no columns of positions in degrees; call them ra and dec")
     return ra, dec

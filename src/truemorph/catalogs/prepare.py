@@ -77,7 +77,7 @@ class Preparation(Result):
         facts = [
             ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
             *([(held["classes"][1], held["definition"] or "not defined")] if len(held["classes"]) == 2 else []),
-            *((name, ", ".join(f"{one} {n:,d}" for one, n in of.items())) for name, of in found["questions"].items()),
+            *((name, ", ".join(f"{name} {n:,d}" for name, n in of.items())) for name, of in found["questions"].items()),
             *([("questions", _BEFORE_QUESTIONS)] if found["questions"] and len(held["classes"]) == 2 else []),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
             ("votes", f"{held['votes']} ({held['preset']})"),
@@ -181,7 +181,7 @@ def prepare(
         "image_root": str(root),
         "seed": int(seed),
         "drawn": bool((split == sampling.UNUSED).any()),
-        "findings": [one.to_dict() for one in unique(about_votes) if one.severity != "note"],
+        "findings": [finding.to_dict() for finding in unique(about_votes) if finding.severity != "note"],
         **of_gold,
     }
     found += [] if has_more or kind.definition or settings.about else [_not_defined(kind)]
@@ -443,7 +443,7 @@ def _images(
     column = mapped.columns.get("image")
     names = None if column is None or not column.values.filter(kept).count() else column.values
     # Names are relative to the table that has them.
-    files = [joined.added[one][1] for one in (column.columns if column else ()) if one in joined.added]
+    files = [joined.added[name][1] for name in (column.columns if column else ()) if name in joined.added]
     path = files[0] if files else joined.table.path
     beside = Path.cwd() if path is None else path.resolve().parent
     total = len(ids)
@@ -475,9 +475,9 @@ def _draw(
         chosen, drawing = sampling.draw_sample(np.where(complete, labels, -1), ids, kind.sample, seed)
         weights[complete] = sampling.sampling_weights(labels[complete], chosen[complete])
     split = np.full(labels.size, sampling.UNUSED, dtype="<U10")
-    drawn = [one for one, taken in zip(ids, chosen, strict=True) if taken]
+    drawn = [galaxy for galaxy, taken in zip(ids, chosen, strict=True) if taken]
     split[chosen], splitting = sampling.split_galaxies(drawn, kind.split or sampling.FRACTIONS_OF_SPLIT, seed)
-    findings = [one for one in (drawing, splitting) if one is not None]
+    findings = [finding for finding in (drawing, splitting) if finding is not None]
     if not complete.all():
         lacked = ", ".join(f"{n:,d} lack {column}" for column, n in lacking)
         drawn_from = f"The sample is drawn among {complete.sum():,d} of {complete.size:,d} galaxies: {lacked}."

@@ -79,7 +79,12 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
     answers = tree.gold_answers(question)
     unsure = {answer: CANNOT_TELL for answer in tree.question(question).answers if is_unsure(answer)}
     outside = {answer: NOT_APPLICABLE for answer in tree.question(question).answers if answer in tree.outside}
-    valid = {**ends, **{one: one for one in (*answers, NOT_APPLICABLE, CANNOT_TELL, APPLIES)}, **unsure, **outside}
+    valid = {
+        **ends,
+        **{answer: answer for answer in (*answers, NOT_APPLICABLE, CANNOT_TELL, APPLIES)},
+        **unsure,
+        **outside,
+    }
     name = rule.strip()
     if name in frame.columns:
         series = frame[name]
@@ -124,8 +129,8 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
         raise InputError(f'{about}: {rule!r} has no rule; give some, such as "{answers[-1]}: COLUMN > 0"')
     classes = _by_rules(meets, valid, answers, len(tree.gates(question)) > 1, about)
     paths = classes
-    for one in [name for name in meets if name in ends]:
-        paths = paths.set((meets[one] & (classes == ends[one])).fill_null(False), one)
+    for path in [name for name in meets if name in ends]:
+        paths = paths.set((meets[path] & (classes == ends[path])).fill_null(False), path)
     return QuestionGold(paths, f"{question}: {name}", findings)
 
 
@@ -141,8 +146,8 @@ def _by_rules(
     if len(without) > 1:
         raise InputError(f"{about}: {', '.join(without)} have no rule; only one answer may lack one")
     n = len(next(iter(meets.values())))
-    true = {name: one.fill_null(False).to_numpy() for name, one in meets.items()}
-    false = {name: (~one).fill_null(False).to_numpy() for name, one in meets.items()}
+    true = {name: met.fill_null(False).to_numpy() for name, met in meets.items()}
+    false = {name: (~met).fill_null(False).to_numpy() for name, met in meets.items()}
     # Known to apply, and known not to.
     inside = np.all([true.get(APPLIES, np.ones(n, bool)), *(false[name] for name in outside)], axis=0)
     never = np.any([np.zeros(n, bool), *(true[name] for name in outside)], axis=0)

@@ -191,7 +191,7 @@ def unequal_votes(mapped: Mapped, kept: np.ndarray) -> list[Finding]:
     if not {"vote_count", "smooth_votes"} <= set(mapped.columns):
         return []
     total = pl.Series(mapped.numbers("vote_count")[kept])
-    few, many = (total.filter(total > 0).quantile(one) or 0.0 for one in (0.1, 0.9))
+    few, many = (total.filter(total > 0).quantile(part) or 0.0 for part in (0.1, 0.9))
     if many <= _UNEQUAL * few:
         return []
     unequal = (

@@ -26,7 +26,7 @@ PAPER_SAMPLE, PAPER_SPLIT = (62_225, 59_759), (97_600, 12_192, 12_192)
 def id_ranks(object_ids: Sequence[object], seed: int, purpose: str) -> np.ndarray:
     """Return random 64-bit numbers that depend only on (seed, purpose, id), shape (N,)."""
     key = f"{seed}/{purpose}".encode()
-    digests = (hashlib.blake2b(str(one).encode(), key=key, digest_size=8).digest() for one in object_ids)
+    digests = (hashlib.blake2b(str(name).encode(), key=key, digest_size=8).digest() for name in object_ids)
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
 
 

@@ -367,8 +367,8 @@ def filtered(
         left = f"{unused.sum():,} of {frame.height:,} galaxies are not in the sample (split {UNUSED}); not used here."
         findings.append(Finding("galaxies-not-in-sample", "note", left))
         frame = frame.filter(~unused)
-    texts = [one for one in named if frame.schema.get(one) == pl.String]
-    numbers = [one for one in named if one not in texts]
+    texts = [name for name in named if frame.schema.get(name) == pl.String]
+    numbers = [name for name in named if name not in texts]
     findings += missing_in(frame, numbers, source)
     known = np.isfinite(numeric_columns(frame, numbers, source))
     known = np.column_stack([known, *(frame[text].is_not_null() for text in texts)])
@@ -460,7 +460,9 @@ def properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -
         if name.startswith("gold") or (kind.is_integer() and series.drop_nulls().is_unique().all()):  # an id
             continue
         values = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
-        if not any(_same_order(values, frame[one]) for one in ("alpha", "radius", "psf_fwhm") if one in frame.columns):
+        if not any(
+            _same_order(values, frame[column]) for column in ("alpha", "radius", "psf_fwhm") if column in frame.columns
+        ):
             found[name] = values
     return found
 

@@ -91,7 +91,7 @@ def check_model_folder(folder: str | os.PathLike[str]) -> Path:
     if folder.exists():
         if not folder.is_dir():
             raise InputError(f"{folder}: is a file; `out` must be a folder for the model")
-        content = {one.name for one in folder.iterdir()}
+        content = {path.name for path in folder.iterdir()}
         if content and not ({"config.json", "seen.parquet"} <= content or UNFINISHED in content):
             raise InputError(f"{folder}: exists and is not a truemorph model; choose another folder (`out`)")
     return folder
@@ -117,7 +117,7 @@ def save_classifier(
             model.seen.write_parquet(partial / SEEN)
             if model.held_out is not None:
                 model.held_out.write_parquet(partial / HELD_OUT)
-            sealed = [one for one in SEALED if (partial / one).is_file()]
+            sealed = [file for file in SEALED if (partial / file).is_file()]
             content = {**model.described, "sha256": checksums(partial, CONFIG, model.described, sealed)}
             (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             (partial / CARD).write_text(_model_card(model.described), encoding="utf-8")
@@ -187,7 +187,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     check_format(described, folder)
     try:
         about = checked(ModelFile, described, f"{CONFIG}:")
-        sealed = [one for one in SEALED if (folder / one).is_file()]
+        sealed = [file for file in SEALED if (folder / file).is_file()]
         sums = checksums(folder, CONFIG, described, sealed)
         if about.sha256 and (changed := changed_values(about.sha256, sums)):
             raise ValueError(f"its files have changed since the model was written: {changed}")
@@ -205,7 +205,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
         members = [by_number[number] for number in sorted(by_number)]
         k, columns = len(about.classes), max(1, len(about.training.features))
         shapes = {"coef": (k, columns), "intercept": (k,)}  # networks check theirs when they are made
-        if logistic and any({name: one.shape for name, one in some.items()} != shapes for some in members):
+        if logistic and any({name: weights.shape for name, weights in some.items()} != shapes for some in members):
             raise ValueError(f"{WEIGHTS} has weights of other shapes")
         if len(members) != about.members:
             raise ValueError(f"{len(members)} members, but {CONFIG} has {about.members}")

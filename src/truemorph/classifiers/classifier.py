@@ -101,7 +101,7 @@ class Classifier:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Limitations of T(α) and of the training."""
-        own = [Finding.from_dict(one) for curve in self.curves for one in curve.get("findings", ())]
+        own = [Finding.from_dict(finding) for curve in self.curves for finding in curve.get("findings", ())]
         if self.folder is not None and not self.described.get("sha256"):
             message = f"{self.folder} has no checksums, so damage would not be noticed."
             own.append(Finding("model-without-checksums", "note", message, "Train it again with this version."))
@@ -280,12 +280,12 @@ def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -
 
 def _heads(described: dict[str, Any]) -> tuple[Head, ...]:
     """Return the classes of each question, from the content of `config.json`; None is the label."""
-    questions = [one and Asked.from_dict(one) for one in described.get("questions") or [None]]
+    questions = [question and Asked.from_dict(question) for question in described.get("questions") or [None]]
     label = list(described["classes"])
     if len(questions) > 1:
-        others = [one for one in questions if one is not None]
+        others = [question for question in questions if question is not None]
         before = sum(len(one.classes) for one in others[: questions.index(None)]) if None in questions else 0
-        label = label[before : before + len(label) - sum(len(one.classes) for one in others)]
+        label = label[before : before + len(label) - sum(len(question.classes) for question in others)]
     return heads_of(questions, label)
 
 
@@ -297,7 +297,9 @@ def facts(described: dict[str, Any]) -> list[str]:
     if config.classifier == "network":
         reads = f"{config.backbone} on {config.image_size}-pixel images"
     through = f"{transition['family']} {transition['parameters']}" if transition else "no T(alpha)"
-    metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
+    metrics = {
+        name: round(score, 4) if isinstance(score, float) else score for name, score in described["metrics"].items()
+    }
     told, defined, curves = list[str](), list[str](), [transition, *described.get("further_transitions", ())]
     for head, curve in zip(_heads(described), curves, strict=True):
         if head.question is None:

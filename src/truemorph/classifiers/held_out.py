@@ -69,7 +69,7 @@ def held_out_galaxies(model: Any, classes: Sequence[str]) -> HeldOut | None:
     frame = model.held_out
     if frame is None or _EVIDENCE.format(classes[0]) not in frame.columns:
         return None
-    p, evidence = (frame.select(map(one.format, classes)).to_numpy() for one in (_P, _EVIDENCE))
+    p, evidence = (frame.select(map(column.format, classes)).to_numpy() for column in (_P, _EVIDENCE))
     return HeldOut(p, evidence, frame[_WEIGHT].to_numpy())
 
 

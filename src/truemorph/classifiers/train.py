@@ -106,12 +106,16 @@ class TrainingResult(Result):
     @property
     def metrics(self) -> dict[str, Any]:
         """Metrics of the model that are numbers."""
-        return {name: one for name, one in self.model.described["metrics"].items() if one is not None}
+        return {name: score for name, score in self.model.described["metrics"].items() if score is not None}
 
     def summary(self) -> str:
         """Return rows, T(α), metrics and the folder as text."""
         transition = self.model.described["transition"]
-        values = {name: one for name, one in transition["parameters"].items() if isinstance(one, float) and one}
+        values = {
+            name: parameter
+            for name, parameter in transition["parameters"].items()
+            if isinstance(parameter, float) and parameter
+        }
         asked = [str(head.question) for head in self.model.heads if head.question is not None]
         curve = ", ".join([*asked, *(f"{name} = {value:.3f}" for name, value in values.items())])
         left_out = f", {self.left_out:,} left out" if self.left_out else ""
@@ -119,7 +123,7 @@ class TrainingResult(Result):
             ("galaxies", f"{self.rows:,} trained on{left_out}"),
             ("bias curve", f"{transition['family']}{': ' if curve else ''}{curve}"),
             ("metrics", ", ".join(f"{name.replace('_', ' ')} {metric:.4g}" for name, metric in self.metrics.items())),
-            ("time", ", ".join(f"{name} {one:.1f} s" for name, one in self.seconds.items())),
+            ("time", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())),
             ("model", str(self.out)),
         ]
         return "\n".join(text_facts(facts))
@@ -146,9 +150,11 @@ class TrainingResult(Result):
         if not history:
             return super().plot(ax)
         ax = axes_or_new(ax)
-        for member in dict.fromkeys(one["member"] for one in history):
-            own = [one for one in history if one["member"] == member]
-            ax.plot([one["epoch"] for one in own], [one["held_out_loss"] for one in own], label=f"member {member}")
+        for member in dict.fromkeys(epoch["member"] for epoch in history):
+            own = [epoch for epoch in history if epoch["member"] == member]
+            ax.plot(
+                [epoch["epoch"] for epoch in own], [epoch["held_out_loss"] for epoch in own], label=f"member {member}"
+            )
         ax.set(xlabel="epoch", ylabel="held-out loss")
         ax.legend(frameon=False, fontsize=8)
         return ax
@@ -176,12 +182,12 @@ def train_on_catalogue(
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
     learned = _learned(catalogue, run, curves)
     rows, about, problems, of_rows = _training_rows(catalogue, run, learned)
-    used, (described, *further) = learned[0].transition, [one.curve for one in learned]
+    used, (described, *further) = learned[0].transition, [question.curve for question in learned]
     loaded = time.perf_counter()
     identity = {
         "galaxies": frame_hash(rows.frame)[:16],
         "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
-        **({"further_transitions": [plain(one["parameters"]) for one in further]} if further else {}),
+        **({"further_transitions": [plain(curve["parameters"]) for curve in further]} if further else {}),
         **({"question": list(run.question)} if run.question else {}),
         **config.model_dump(mode="json", exclude=NOT_THE_RESULT),
     }
@@ -254,16 +260,16 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[_L
     if first.gold is not None:
         frame, problems = _kept(frame, frame["label"] != UNKNOWN, "no gold label")
         frame = _weighted(frame, str(run.labels), gold_column(None if first.asked is None else first.asked.question))
-    names = list(dict.fromkeys(chain(*(one.names for one in learned))))
+    names = list(dict.fromkeys(chain(*(question.names for question in learned))))
     if names:
         complete = np.isfinite(numeric_columns(frame, names, source)).all(axis=1)
         frame, more = _kept(frame, complete, "an observable of T(α) is missing")
         problems += more
     frame, inputs, more = (_pixels if network else _features)(frame, catalogue, run)
-    questions = tuple(one.asked for one in learned)
+    questions = tuple(question.asked for question in learned)
     observed: dict[str, Any] = {"label": classes_of(catalogue), "questions": questions}
     if questions != (None,):
-        observed["evidence"] = np.concatenate([one.evidence(frame, source) for one in learned], axis=1)
+        observed["evidence"] = np.concatenate([question.evidence(frame, source) for question in learned], axis=1)
     elif names:
         observed["resolution"] = numeric_columns(frame, ["alpha", *names], source)
     if run.intrinsic:
@@ -275,7 +281,7 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[_L
 
 def _learned(catalogue: CatalogTable, run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> list[_Learned]:
     """Return the questions to learn, with T(α) of each; none for a logistic regression that fits it."""
-    questions = [None if one is None else asked_in(catalogue, one) for one in run.question or (None,)]
+    questions = [None if question is None else asked_in(catalogue, question) for question in run.question or (None,)]
     if run.labels is not None:
         return [_gold(catalogue, run.labels, questions[0])]
     if run.naive:
@@ -304,7 +310,7 @@ def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any],
     asked = transition.asked if isinstance(transition, TreeTransition) else None
     if asked is None and is_given:
         labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
-        unlike = [one.to_dict() for one in unlike_labels(transition, Sample.of(labels, alpha))]
+        unlike = [finding.to_dict() for finding in unlike_labels(transition, Sample.of(labels, alpha))]
         described |= {"findings": [*described.get("findings", ()), *unlike]} if unlike else {}
     return _Learned(asked, described, transition, tuple(observables_of(described, transition)))
 
@@ -341,7 +347,9 @@ def _environment(network: bool) -> dict[str, Any]:
 def read_curves(run: RunConfig, transitions: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
     """Return the estimates that a run names, or `transitions`, once they can be trained on together."""
     _check(run, transitions is not None)
-    curves = [read_fit(one) for one in _named(run.transition)] if transitions is None else list(map(dict, transitions))
+    curves = (
+        [read_fit(name) for name in _named(run.transition)] if transitions is None else list(map(dict, transitions))
+    )
     _check_questions(run, curves)
     return curves
 
@@ -372,7 +380,7 @@ def _check(run: RunConfig, has_transition: bool) -> None:
 def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Problems]:
     """Return the galaxies to keep, and the others with the reason."""
     kept = pl.Series(kept)
-    return frame.filter(kept), [(str(one), reason) for one in frame.filter(~kept)["object_id"]]
+    return frame.filter(kept), [(str(galaxy), reason) for galaxy in frame.filter(~kept)["object_id"]]
 
 
 def _correct(asked: Asked | None, which: str) -> tuple[dict[str, Any], Transition]:
@@ -416,7 +424,7 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
     files = ImageFiles([root / name for name in frame["image"]], run.training)
     pixels, good, unreadable = files.load(run.cache, _PIXELS_IN_MEMORY)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
-    problems += [(str(one), why) for one, (_, why) in zip(bad, unreadable, strict=True)]
+    problems += [(str(galaxy), why) for galaxy, (_, why) in zip(bad, unreadable, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.
     split = pl.when(pl.Series(good)).then("split").otherwise(pl.lit("left_out"))
     return frame.with_columns(split=split), pixels, problems

@@ -79,7 +79,7 @@ class Leaderboard(Result):
         """Draw the balanced accuracy of each method in each world; returns matplotlib axes."""
         ax = axes_or_new(ax, (6.4, 5))
         for k, world in enumerate(dict.fromkeys(row["world"] for row in self.content["rows"])):
-            own = [one for one in self.content["rows"] if one["world"] == world]
+            own = [row for row in self.content["rows"] if row["world"] == world]
             accuracies = [one["means"].get("balanced_accuracy") for one in own]
             titles = [plain_text(self._title(one["method"])) for one in own]
             color, marker = CYCLE[k % len(CYCLE)], MARKERS[k % len(MARKERS)]

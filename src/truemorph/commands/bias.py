@@ -83,7 +83,11 @@ class BiasMeasurement(Result):
     @property
     def _rows(self) -> dict[str, BiasResult]:
         """Results of all observables together, and of each."""
-        each = {f"{one}, {name}": found for name, of in self.by_observable.items() for one, found in of.items()}
+        each = {
+            f"{class_name}, {name}": found
+            for name, of in self.by_observable.items()
+            for class_name, found in of.items()
+        }
         return self.results | each
 
     def summary(self) -> str:
@@ -104,7 +108,11 @@ class BiasMeasurement(Result):
         for name, of in ({"alpha": self.fractions_by_alpha} | self.fractions_by_observable).items():
             at = f"{self.quantity} at {'α' if name == 'alpha' else name} ="
             header = [at, *(f"{value:.1f}" for value in of[name])]
-            rows = [[one, *(f"{value:.3f}" for value in values)] for one, values in of.items() if one != name]
+            rows = [
+                [class_name, *(f"{value:.3f}" for value in values)]
+                for class_name, values in of.items()
+                if class_name != name
+            ]
             tables += ["", *text_table(header, rows)]
         cells = [row.cells(name) for name, row in self._rows.items()]
         return "\n".join([*text_facts(facts), "", *text_table(COLUMNS, cells), *tables])
@@ -206,7 +214,7 @@ def measure_bias(
     if depth is not None and not intrinsic:
         raise InputError("`depth` is the depth of a tree of intrinsic columns; name these columns too (`intrinsic`)")
     seen_best: dict[str, Reference] = dict(map(_with_reference, observables))
-    if twice := [one for one in seen_best if one in ("alpha", *intrinsic)]:
+    if twice := [column for column in seen_best if column in ("alpha", *intrinsic)]:
         raise InputError(f"`observables`: {twice[0]} is measured already, or an intrinsic column; leave it out")
     named = [*intrinsic, *seen_best]
     asked = asked_of(table, question)
@@ -229,7 +237,9 @@ def measure_bias(
     if observables:
         seen_best = {"alpha": "last", **seen_best}
         every = np.column_stack([alpha, values])
-        alone = {one: replace(tree, alpha=every[:, k], reference=seen_best[one]) for k, one in enumerate(seen_best)}
+        alone = {
+            column: replace(tree, alpha=every[:, k], reference=seen_best[column]) for k, column in enumerate(seen_best)
+        }
         tree = replace(tree, alpha=every, reference=list(seen_best.values()))
     results, by_observable, too_few = _measured(sets, tree, alone)
     measured = BiasMeasurement(
@@ -283,8 +293,8 @@ def _with_labels(
     by_model = [one for one in read if {"label", "p_spread"} & set(one.frame.columns)] if asked is None else []
     if len(by_model) > 1:
         raise InputError("`labels` takes one table of a model's labels; measure others apart")
-    for one in by_model:
-        frame, findings = join_labels(table, one)
+    for labels_of_model in by_model:
+        frame, findings = join_labels(table, labels_of_model)
         table = replace(table, frame=frame)
     rest = [one for one in read if one not in by_model]
     if not rest:

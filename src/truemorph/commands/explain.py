@@ -101,7 +101,9 @@ def explain_classifier(
     source = galaxies_of(frame, image_folder(table))
     explanations = explain(named, source, frame.height, layer=layer, rings=rings, align=align, classes=classes)
     if draws:
-        explanations = {name: checked(one, named[name], source, draws, seed) for name, one in explanations.items()}
+        explanations = {
+            name: checked(explanation, named[name], source, draws, seed) for name, explanation in explanations.items()
+        }
     about = {"catalogue": name, "rows": rows, "galaxies": frame.height}
     about |= {"radius_column": radius_column, "field": field, "bootstrap": bootstrap, "seed": seed}
     return write_explanations(explanations, compare(explanations, bootstrap, seed), out, about)

@@ -62,5 +62,5 @@ def export_model(model: Model, out: Path) -> PlainResult:
         shutil.copytree(model.folder, partial, ignore=ignored, dirs_exist_ok=True)
         shutil.copytree(folder, partial / networks, ignore=shutil.ignore_patterns(".*"))
         partial.rename(out)
-    size = sum(one.stat().st_size for one in out.rglob("*"))
+    size = sum(path.stat().st_size for path in out.rglob("*"))
     return PlainResult(f"wrote {out} ({size / 1e6:.0f} MB)", {"out": str(out), "bytes": size})

@@ -258,13 +258,13 @@ class GoldImport(Result):
         """Number of gold labels of each class."""
         frame = self.catalogue.frame
         if self.question is None:
-            return {one: int((frame["gold"] == k).sum()) for k, one in enumerate(classes_of(self.catalogue))}
+            return {name: int((frame["gold"] == k).sum()) for k, name in enumerate(classes_of(self.catalogue))}
         return dict(frame[gold_column(self.question)].drop_nulls().value_counts().sort(pl.nth(0)).rows())
 
     def summary(self) -> str:
         """Return the number of gold labels and the agreement as text."""
         count, found = self.to_dict(), self.agreement
-        each = ", ".join(f"{n:,} {one}" for one, n in self.classes.items())
+        each = ", ".join(f"{n:,} {name}" for name, n in self.classes.items())
         gold = f"{count['gold']:,}: {each}; {count['uncertain']:,} uncertain"
         facts = [("gold labels", gold), ("rule", RULE)]
         for one in found.get("pairs", []):
@@ -273,9 +273,9 @@ class GoldImport(Result):
         if every := found.get("fleiss"):
             kappa = f"Fleiss' kappa {every['kappa']:.2f} ± {every['kappa_stderr']:.2f}"
             facts.append(("all people", f"{every['galaxies']:,} galaxies, {kappa}"))
-        for one in found.get("self_consistency", []):
-            alike = f"{one['alike']:.0%} of {one['repeats']} repeats answered alike"
-            facts.append(("consistency", f"{one['annotator']}: {alike}"))
+        for person in found.get("self_consistency", []):
+            alike = f"{person['alike']:.0%} of {person['repeats']} repeats answered alike"
+            facts.append(("consistency", f"{person['annotator']}: {alike}"))
         first, second = classes_of(self.catalogue)
         if twins := found.get("twins", {}).get(f"{slug(second)}s"):
             missed = found["twins"][f"called_{slug(first)}"]
@@ -411,7 +411,7 @@ def import_gold(
         columns = gold_columns_of(*asked, into)
         about = about_questions(into, *asked, columns, definition, where)
     elif "gold_along" in into.metadata:
-        about["gold_along"] = {name: one for name, one in into.metadata["gold_along"].items() if name != "gold"}
+        about["gold_along"] = {name: rule for name, rule in into.metadata["gold_along"].items() if name != "gold"}
     if columns_of_label in (column.columns for column in columns):
         about |= {"gold_source": gold_source, "gold_definition": of_label if asked else definition or of_label}
     about |= {"gold_experts": experts} if experts else {}
@@ -438,7 +438,7 @@ def _too_few(counts: dict[str, int]) -> list[Finding]:
     """Return a finding if there are fewer gold labels, by class, than an estimate needs."""
     if sum(counts.values()) >= FEWEST and sum(n > 0 for n in counts.values()) >= 2:
         return []
-    listed = " and ".join(f"{n} {one}" for one, n in counts.items()) or "none"
+    listed = " and ".join(f"{n} {name}" for name, n in counts.items()) or "none"
     few = f"Gold labels: {listed}; an estimate needs {FEWEST}, of two classes or more."
     action = "Label more galaxies and import again; until then, estimate from labels alone (truemorph transition)."
     return [Finding("gold-too-few", "caution", few, action)]

@@ -197,12 +197,12 @@ def prepare_catalogue(
     check_used("match", bool(match), within=within)
     named = {"object_id": id, "smooth": smooth, "disk": disk, "artefact": artifact, "label": label, "radius": radius}
     named |= {"alpha": alpha}
-    by_position = [read_join(one, "sky", 2.0 if within is None else within) for one in match]
+    by_position = [read_join(table, "sky", 2.0 if within is None else within) for table in match]
     described, own_tree = cast(Any, mapping), cast(Any, tree)
     settings = TableSettings(
         preset=preset,
         mapping=described,
-        joins=[*join, *by_position, *(read_join(one, "nearest") for one in nearest)],
+        joins=[*join, *by_position, *(read_join(table, "nearest") for table in nearest)],
         columns={**(columns or {}), **{name: column for name, column in named.items() if column is not None}},
         tree=own_tree,
         psf_fwhm=psf_fwhm,
@@ -251,7 +251,12 @@ def _tree(table: CatalogTable | None, settings: TableSettings, answers: Sequence
             raise InputError("`answers` are those of one question (`question`), without a tree; name it")
         return flat_tree(settings.questions[0], answers)
     described = (settings.tree, settings.preset, settings.mapping)
-    if table is None or not settings.questions or any(one is not None for one in described) or _names_labels(settings):
+    if (
+        table is None
+        or not settings.questions
+        or any(source is not None for source in described)
+        or _names_labels(settings)
+    ):
         return settings.tree
     return recognised_tree(settings.questions, table.frame.columns, settings.columns)
 

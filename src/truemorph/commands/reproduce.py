@@ -40,7 +40,7 @@ class Reproduction(Result):
     @property
     def failure(self) -> str:
         """Stages that failed, in one line."""
-        failed = [one["name"] for one in self.content["stages"] if one["status"] == "failed"]
+        failed = [stage["name"] for stage in self.content["stages"] if stage["status"] == "failed"]
         if not failed:
             return ""
         return f"{len(failed)} stages failed: {', '.join(failed)} (see above, or {self.out / 'reproduce.json'})"
@@ -152,5 +152,5 @@ def reproduce_paper(
     from truemorph.reproduce.experiment import run_experiment  # needs the networks
 
     content = run_experiment(data, out, options, config, given_settings(inputs))
-    known = [one for found in content.values() if isinstance(found, dict) for one in found.get("findings", ())]
+    known = [finding for found in content.values() if isinstance(found, dict) for finding in found.get("findings", ())]
     return Reproduction(out, content, unique(map(Finding.from_dict, known)))

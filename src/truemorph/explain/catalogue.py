@@ -128,7 +128,9 @@ def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
     from truemorph.classifiers.classifier import Classifier
 
     # Not the folders of loaded models: those of the Hugging Face hub are named by a hash.
-    folders = [one.folder or f"model {k}" if isinstance(one, Classifier) else one for k, one in enumerate(given, 1)]
+    folders = [
+        model.folder or f"model {k}" if isinstance(model, Classifier) else model for k, model in enumerate(given, 1)
+    ]
     names = [
         Path(os.path.realpath(folder)).name.removesuffix(".json") for folder in folders
     ]  # a fit stands for a model

@@ -23,7 +23,7 @@ _AXES = {PIXELS: "distance from the centre (pixels)", RADII: r"distance from the
 
 
 def _names(explanations: Iterable[Explanation]) -> list[str]:
-    return list(dict.fromkeys(one.name for model in explanations for one in model.classes))
+    return list(dict.fromkeys(of_class.name for model in explanations for of_class in model.classes))
 
 
 def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = False) -> Figure:
@@ -35,7 +35,7 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
     images = []
     for column, model in enumerate(every):
         for ax, name in zip(axes[:, column], names, strict=True):
-            one = next((one for one in model.classes if one.name == name and one.galaxies), None)
+            one = next((of_class for of_class in model.classes if of_class.name == name and of_class.galaxies), None)
             ax.set_title(f"{plain_text(model.model)}: {name} ({one.galaxies if one else 0:,})", fontsize=9)
             if one is None:
                 ax.set_axis_off()
@@ -69,10 +69,10 @@ def profile_figure(
     for number, model in enumerate(explanations.values()):
         colour = (colours or {}).get(model.model, _COLOURS[number % len(_COLOURS)])
         line = _LINES[number % len(_LINES)]
-        for one in model.classes:
-            if one.galaxies and one.name in names:
-                ax, rings = axes[names.index(one.name)], one.rings[unit]
-                label = f"{plain_text(model.model)} ({one.galaxies:,})"
+        for of_class in model.classes:
+            if of_class.galaxies and of_class.name in names:
+                ax, rings = axes[names.index(of_class.name)], of_class.rings[unit]
+                label = f"{plain_text(model.model)} ({of_class.galaxies:,})"
                 mean, error = rings.average.mean, np.nan_to_num(rings.average.stderr)
                 ax.plot(rings.middles, mean, line, color=colour, label=label)
                 ax.fill_between(rings.middles, mean - error, mean + error, color=colour, alpha=0.25, lw=0)

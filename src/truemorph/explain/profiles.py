@@ -151,5 +151,5 @@ def aligned(maps: np.ndarray, angle: np.ndarray) -> np.ndarray:
     """Rotate each map by an angle (rad, from columns to rows) so that the major axis is along x; NaN outside."""
     degrees = np.degrees(angle)
     return np.stack(
-        [rotate(one, turned, reshape=False, order=1, cval=np.nan) for one, turned in zip(maps, degrees, strict=True)]
+        [rotate(heat, turned, reshape=False, order=1, cval=np.nan) for heat, turned in zip(maps, degrees, strict=True)]
     )

@@ -71,7 +71,7 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Spearman's correlation of each pair of maps, shape (N, ...); 0 if one is constant."""
-    ranks = [rankdata(one.reshape(len(one), -1), axis=1) for one in (first, second)]
+    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
     ranks = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
     norms = [np.sqrt((rank**2).sum(axis=1)) for rank in ranks]
     product = norms[0] * norms[1]
@@ -117,8 +117,8 @@ def randomise(
 def _partners(classes: np.ndarray, seed: int) -> np.ndarray:
     """Draw another galaxy of the same class; -1 if there is none."""
     rng, out = np.random.default_rng([seed, 1]), np.full(len(classes), -1)
-    for one in np.unique(classes):
-        rows = rng.permutation(np.flatnonzero(classes == one))
+    for number in np.unique(classes):
+        rows = rng.permutation(np.flatnonzero(classes == number))
         if rows.size > 1:
             out[rows] = np.roll(rows, 1)
     return out

@@ -56,7 +56,7 @@ def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
     def galaxies(config: TrainingConfig) -> Iterator[Galaxies]:
         part = table_part("galaxies", frame, root, "image")
         for rows, pixels, problems in decoded(config, part.batches(_BATCH)):
-            listed = [(one, why) for one, why in zip(rows["object_id"], problems, strict=True) if why is not None]
+            listed = [(galaxy, why) for galaxy, why in zip(rows["object_id"], problems, strict=True) if why is not None]
             yield Galaxies(rows.filter(pl.Series(problems, dtype=pl.String).is_null()), pixels, listed)
 
     return galaxies
@@ -96,7 +96,7 @@ class Explanation:
     @property
     def galaxies(self) -> int:
         """Number of galaxies."""
-        return sum(one.galaxies for one in self.classes)
+        return sum(of_class.galaxies for of_class in self.classes)
 
 
 def explain(
@@ -116,9 +116,9 @@ def explain(
     galaxies of these `classes` are explained, if given.
     """
     every = list(dict.fromkeys(name for model in models.values() for name in model.classes))
-    for one in classes:
-        if one not in every:
-            raise InputError(f"no class {one!r}; {nearest(one, every, what='classes')}")
+    for class_name in classes:
+        if class_name not in every:
+            raise InputError(f"no class {class_name!r}; {nearest(class_name, every, what='classes')}")
     # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
     total = None if galaxies is None else galaxies * len(models)
@@ -139,7 +139,7 @@ def _explain(
     name: str, cam: GradCam, source: Source, rings: int, align: bool, bar: Progress, wanted: Sequence[str]
 ) -> Explanation:
     model = cam.model
-    numbers = [k for k, one in enumerate(model.classes) if not wanted or one in wanted]
+    numbers = [k for k, name in enumerate(model.classes) if not wanted or name in wanted]
     size, n_classes = model.config.image_size, len(model.classes)
     edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
     labeller = Labeller(model, cam)
@@ -159,7 +159,9 @@ def _explain(
         for head in model.heads:
             of_head = labels[head.name("label")]
             if head.question is not None:
-                of_head = of_head.replace_strict({one: k for k, one in enumerate(head.classes)}, return_dtype=pl.Int64)
+                of_head = of_head.replace_strict(
+                    {name: k for k, name in enumerate(head.classes)}, return_dtype=pl.Int64
+                )
             predicted = head.start + of_head.to_numpy()
             chosen = np.isin(predicted, numbers)
             if not chosen.any():

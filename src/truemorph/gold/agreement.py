@@ -30,8 +30,8 @@ def combined(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> 
     An answer is a class, unclear or artefact. Returns `object_id`, `gold` (number of the class, or null),
     `gold_uncertain` (0, 1), `gold_people`, `gold_time` (of the last answer).
     """
-    each = [(pl.col("answer") == one).sum() for one in classes]
-    unclear, artefact = ((pl.col("answer") == one).sum() for one in (UNCLEAR, ARTEFACT))
+    each = [(pl.col("answer") == name).sum() for name in classes]
+    unclear, artefact = ((pl.col("answer") == answer).sum() for answer in (UNCLEAR, ARTEFACT))
     told, most = pl.sum_horizontal(each), pl.max_horizontal(each)
     whole = artefact <= told + unclear
     differ = (told > most) | ((artefact > 0) & (told > 0))

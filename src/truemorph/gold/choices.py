@@ -37,17 +37,17 @@ def levels_of(tree: Tree, question: str, definitions: Mapping[str, str]) -> list
     """
     levels = _along(tree, question)[1]
     for level in levels:
-        for key, one in enumerate(level["answers"], 1):
-            one["key"] = str(key) if key <= _KEYS else ""
-            of_tree = tree.question(level["question"]).definitions.get(one["answer"], "")
-            one["definition"] = of_tree or definitions.get(one["answer"], "")
+        for key, answer in enumerate(level["answers"], 1):
+            answer["key"] = str(key) if key <= _KEYS else ""
+            of_tree = tree.question(level["question"]).definitions.get(answer["answer"], "")
+            answer["definition"] = of_tree or definitions.get(answer["answer"], "")
     return levels
 
 
 def _along(tree: Tree, question: str) -> tuple[dict[str, Path], list[dict[str, Any]]]:
     """Return what `choices_of` returns, and the levels of `levels_of`, without keys and definitions."""
     gates = tree.gates(question)
-    names = {one.answers: one.name for one in tree.classes(question)}
+    names = {path.answers: path.name for path in tree.classes(question)}
     several = sum(path[-1][0] == question for path in names) > len(tree.question(question).answers)
     choices, levels = dict[str, Path](), list[dict[str, Any]]()
 

@@ -52,8 +52,8 @@ class GoldColumns:
 
 def gold_columns_of_label(classes: Sequence[str]) -> GoldColumns:
     """Return the gold labels that answers about two classes give: 0 and 1."""
-    given = {one: one for one in choices_of_label(classes)}
-    return GoldColumns(_COLUMNS, {one: k for k, one in enumerate(classes)}, given)
+    given = {choice: choice for choice in choices_of_label(classes)}
+    return GoldColumns(_COLUMNS, {name: k for k, name in enumerate(classes)}, given)
 
 
 def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[GoldColumns]:
@@ -65,21 +65,23 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
     choices, found = choices_of(tree, question), list[GoldColumns]()
     for gate in reversed(tree.gates(question)):
         if label_column(gate.name) in catalogue.frame.columns:
-            gates = [one.name for one in tree.gates(gate.name)]
+            gates = [before.name for before in tree.gates(gate.name)]
             given = {name: answer_of_path(gate.name, path, gates) for name, path in choices.items()}
             if gate.name == question:  # in tables also without the answer that says so
                 given[NOT_APPLICABLE] = NOT_APPLICABLE
-            names = [one for one in dict.fromkeys(given.values()) if one not in NEITHER]
+            names = [question for question in dict.fromkeys(given.values()) if question not in NEITHER]
             columns = tuple(gold_column(gate.name, column) for column in _COLUMNS)
             reached = {name for name, path in choices.items() if path and path[-1][0] == gate.name}
-            applies = {name: APPLIES if name in reached or one in gate.answers else one for name, one in given.items()}
+            applies = {
+                name: APPLIES if name in reached or answer in gate.answers else answer for name, answer in given.items()
+            }
             found.append(GoldColumns(columns, {name: name for name in names}, given, applies))
     classes = classes_of(catalogue)
     given = {name: label_of_path(tree, path, classes) for name, path in choices.items()}
     found.append(replace(gold_columns_of_label(classes), given=given))
     along = catalogue.metadata.get("gold_along", {})
     kept = {column for column in catalogue.frame.columns if along.get(column) != question} - {gold_column(question)}
-    return [one for one in found if one.columns[0] not in kept]
+    return [gold for gold in found if gold.columns[0] not in kept]
 
 
 def about_questions(
@@ -125,12 +127,12 @@ def answers_of_table(
     Each row without a name is of another person. Of several answers in an export, the latest one of a person counts.
     Answers about a question are its classes, or the answers along its gates, separated by commas.
     """
-    names = {number: one for k, one in enumerate(classes) for number in (str(k), f"{k}.0")}
-    names |= {one.lower(): one for one in classes}
+    names = {number: name for k, name in enumerate(classes) for number in (str(k), f"{k}.0")}
+    names |= {name.lower(): name for name in classes}
     if question is not None:
         choices = choices_of(*question)
-        names = {", ".join(answer for _, answer in way).lower(): one for one, way in choices.items() if len(way) > 1}
-        names |= {one.lower(): one for one in (*choices, NOT_APPLICABLE)}
+        names = {", ".join(answer for _, answer in way).lower(): word for word, way in choices.items() if len(way) > 1}
+        names |= {word.lower(): word for word in (*choices, NOT_APPLICABLE)}
     frame = read_table(path).frame
     if of_zooniverse := set(_ZOONIVERSE) <= set(frame.columns):
         given = _of_zooniverse(frame, workflow, str(path), 1 if question is None else None)
@@ -149,7 +151,7 @@ def answers_of_table(
         )
     given = given.cast(pl.String).filter(~pl.col("answer").str.strip_chars().str.to_lowercase().is_in(_NONE))
     class_by_word = {word: class_of(word, names) for word in given["answer"].unique().sort()}
-    unknown = [word for word, one in class_by_word.items() if one is None]
+    unknown = [word for word, name in class_by_word.items() if name is None]
     listed = ", ".join(map(repr, unknown[:5]))
     if unknown and question is not None:
         known = "; ".join((*choices, NOT_APPLICABLE))
@@ -195,10 +197,10 @@ def _of_zooniverse(frame: pl.DataFrame, workflow: int | None, source: str, tasks
         if "object_id" not in columns:
             raise InputError(f"{source}: subjects have no metadata object_id; upload them with truemorph gold export")
         values = [annotation.get("value") for annotation in given.annotations[:tasks]]
-        several = [one for value in values for one in (value if isinstance(value, list) else [value])]
-        if not all(isinstance(one, str | None) for one in several):
+        several = [text for value in values for text in (value if isinstance(value, list) else [value])]
+        if not all(isinstance(text, str | None) for text in several):
             raise InputError(f"{source}: row {number}: an answer is {several[0]!r}, not text; export texts of answers")
-        answer = ", ".join(one for one in several if one is not None)
+        answer = ", ".join(text for text in several if text is not None)
         rows.append((given.created_at, [row["user_name"], str(columns["object_id"]), answer, row["created_at"]]))
     names = ("annotator", "galaxy", "answer", "time")
     ordered = [values for _, values in sorted(rows, key=lambda one: one[0])]
@@ -222,7 +224,7 @@ def with_gold(
     for other in others:  # of questions on the way
         table, _ = _joined(table, answers, plan, other)
     metadata = {**catalogue.metadata, **about}
-    of_questions = [name for one in (first, *others) for name in one.columns if name not in _COLUMNS]
+    of_questions = [name for column in (first, *others) for name in column.columns if name not in _COLUMNS]
     of_questions = [name for name in of_questions if name in table.frame.columns]
     described = dict(table.descriptions) | {name: described_path(name) for name in of_questions}
     return CatalogTable(table.frame, catalogue.units, metadata, descriptions=described), findings

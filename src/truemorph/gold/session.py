@@ -209,7 +209,9 @@ def _twins(folder: Path, n: int, plan: pl.DataFrame, images: dict[str, Path], se
     table = read_twins(folder)
     if n not in (0, table.height):
         raise InputError(f"{folder}: has {table.height} twins already, not {n}; leave their number out (`twins`)")
-    return {one: folder / name for one, name in table.select("object_id", "image").iter_rows() if one in images}
+    return {
+        galaxy: folder / name for galaxy, name in table.select("object_id", "image").iter_rows() if galaxy in images
+    }
 
 
 def petrosian_radius(picture: np.ndarray) -> float:

@@ -142,7 +142,7 @@ def _influence_variance(mean: np.ndarray, bins: np.ndarray, sizes: np.ndarray, q
         influence = np.broadcast_to(in_numerator, mean.shape)
     else:
         in_denominator = np.array(quantity.denominator)[:, None]
-        above, below = (np.bincount(bins, sizes * (one * mean).sum(axis=0)) for one in (in_numerator, in_denominator))
+        above, below = (np.bincount(bins, sizes * (part * mean).sum(axis=0)) for part in (in_numerator, in_denominator))
         below = np.maximum(below, 1e-9)
         influence = (in_numerator - (above / below)[bins] * in_denominator) / (below / np.bincount(bins, sizes))[bins]
     # Σ_jk p_j p_k (I_j - I_k)² / 2; between that of the mean p and the largest possible, as p is uncertain itself.

@@ -240,7 +240,7 @@ def _window(plane: np.ndarray, corner: np.ndarray, shape: Sequence[int]) -> np.n
         tuple(slice(max(first, 0), max(min(first + n, end), 0)) for first, n, end in zip(*some, strict=True))
         for some in ((corner, shape, plane.shape), (-corner, plane.shape, shape))
     )
-    if min(one.stop - one.start for one in inside) > 0:
+    if min(rows.stop - rows.start for rows in inside) > 0:
         out[own] = plane[inside]
     return out
 
@@ -282,17 +282,17 @@ def open_tiles(tiles: Any, bands: Sequence[str], zero_point: float | None = None
     if [] in found:
         raise damaged[0]
     first, *others = found
-    layers = [[one] for one in first]
+    layers = [[file] for file in first]
     for more in others:
-        tree = cKDTree([one.centre for one in more])
-        for tile, separation, k in zip(layers, *tree.query([one.centre for one in first]), strict=True):
+        tree = cKDTree([other.centre for other in more])
+        for tile, separation, k in zip(layers, *tree.query([file.centre for file in first]), strict=True):
             if separation < tile[0].reach / 2:
                 tile.append(more[k])
     whole = tuple(tuple(tile) for tile in layers if len(tile) == len(bands))
     if not whole:
         raise InputError(f"{name}: no tile has all of the bands {', '.join(bands)}; name others (`bands`)")
     tell(f"{len(whole):,} tiles from {sum(map(len, files)):,} files that match {name}")
-    stated = {one.zero_point is not None: one.file for tile in whole for one in tile}
+    stated = {band.zero_point is not None: band.file for tile in whole for band in tile}
     if len(stated) > 1:
         raise InputError(f"{stated[False]}: states no zero point, others do; give that of all tiles (`zero_point`)")
     findings: tuple[Finding, ...] = ()
@@ -360,7 +360,7 @@ def _layer(file: Path, hdu: int | str | None, zero_point: float | None) -> Layer
     known = [header[key] for key in _ZERO_POINTS if type(header.get(key)) in (int, float) and header[key] > 0]
     zero_point = zero_point if zero_point is not None else next(iter(known), _UNITS.get(unit_name))
     scale = 3600 * float(np.sqrt(proj_plane_pixel_area(wcs)))
-    by_area = any(one in unit_name for one in ("sr", "arcsec"))
+    by_area = any(unit in unit_name for unit in ("sr", "arcsec"))
     return Layer(file, hdu, wcs, (height, width), vectors[0], reach, scale, zero_point, by_area)
 
 

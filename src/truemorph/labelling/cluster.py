@@ -125,7 +125,9 @@ class Cluster:
             ended, _ = ray.wait(tasks, timeout=_PATIENCE)
             if ended:
                 return ended[0]
-            free, every = (int(one().get(self._unit, 0)) for one in (ray.available_resources, ray.cluster_resources))
+            free, every = (
+                int(resources().get(self._unit, 0)) for resources in (ray.available_resources, ray.cluster_resources)
+            )
             waiting = f"{n_busy} workers are labelling, {len(tasks) - n_busy} wait for a free {self._unit}"
             tell(f"label: no part finished for {_PATIENCE} s; {waiting} ({free} of {every} are free)")
 

@@ -34,7 +34,7 @@ _LEARNED = 0.02
 
 def unlike_training(comparison: Comparison | None, counts: Counts) -> list[Finding]:
     """Return a finding if more galaxies than chance explains are unlike held-out training galaxies."""
-    how = {one.removeprefix(f"{UNLIKE} "): number for one, number in counts.items() if one.startswith(UNLIKE)}
+    how = {name.removeprefix(f"{UNLIKE} "): number for name, number in counts.items() if name.startswith(UNLIKE)}
     beyond, labelled = sum(how.values()), counts["labelled"]
     if comparison is None or comparison.chance(beyond, labelled) > FALSE_ALARM:
         return []
@@ -80,8 +80,12 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
         if head.question is not None:
             assert head.asked is not None
             # A ratio of one answer to all; the first of those that are equal.
-            quoted = [one for one in curve.get("fractions", {}).get("quantities", {}).values() if one["denominator"]]
-            totals = {tuple(one["numerator"]): one["total"][1:5] for one in reversed(quoted)}
+            quoted = [
+                quantity
+                for quantity in curve.get("fractions", {}).get("quantities", {}).values()
+                if quantity["denominator"]
+            ]
+            totals = {tuple(fraction["numerator"]): fraction["total"][1:5] for fraction in reversed(quoted)}
             every = np.eye(len(head.asked.answers)).tolist()
             of_classes = ((k, tuple(every[head.asked.answers_of_classes[k]])) for k in head.numbers)
             return {

@@ -75,19 +75,19 @@ def is_partition(name: str) -> bool:
 
 def check_partitions(root: Path, names: Sequence[str], rows: int) -> None:
     """Raise an InputError if files are partitions of HATS, but not all of one catalogue, each once, with all rows."""
-    matched = [one for one in map(_PARTITION.match, names) if one]
+    matched = [match for match in map(_PARTITION.match, names) if match]
     if not matched:
         return
-    folders = sorted({one["folder"] for one in matched})
+    folders = sorted({match["folder"] for match in matched})
     if len(folders) > 1:
         raise InputError(f"{root}: holds several HATS catalogues ({', '.join(folders[:3])}); give the folder of one")
     place = (root / folders[0]).resolve()
     place = place.parent if place.name == "dataset" else place
     # A partition is a file, or a folder of files.
-    where = {one[0]: (int(one["order"]), int(one["pixel"])) for one in matched}
+    where = {match[0]: (int(match["order"]), int(match["pixel"])) for match in matched}
     pixels, listed = {*where.values()}, _listed(place / "partition_info.csv")
     wrong = {
-        "is twice there": [one for one, number in Counter(where.values()).items() if number > 1],
+        "is twice there": [order for order, number in Counter(where.values()).items() if number > 1],
         "is there, and others inside of it": [
             above for order, pixel in pixels for k in range(order) if (above := (k, pixel >> 2 * (order - k))) in pixels
         ],
@@ -132,13 +132,15 @@ def write_hats(parts: list[Path], out: Path, schema: pa.Schema, positions: tuple
         counts[pixels] += rows
         for pixel in pixels:
             of_pixel[int(pixel)].append(path)
-    own = pa.schema([pa.field(HEALPIX, pa.int64()), *(one for one in schema if one.name != HEALPIX)], schema.metadata)
+    own = pa.schema(
+        [pa.field(HEALPIX, pa.int64()), *(field for field in schema if field.name != HEALPIX)], schema.metadata
+    )
     written: list[pq.FileMetaData] = []
     partitions = _partitions(counts)
     with written_folder(out) as partial:
         new = partial / "new"
         for order, pixel in partitions:
-            first, last = (one << 2 * (_FINEST - order) for one in (pixel, pixel + 1))
+            first, last = (number << 2 * (_FINEST - order) for number in (pixel, pixel + 1))
             tables = []
             for path in dict.fromkeys(one for fine in range(first, last) for one in of_pixel.get(fine, ())):
                 table, index = _indexed(path, positions)

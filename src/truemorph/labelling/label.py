@@ -69,7 +69,7 @@ class LabelReport(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         own = super().to_dict() | {"problems": len(self.problems)}
-        return {name: one for name, one in own.items() if name not in ("classes", "max_bad")}
+        return {name: item for name, item in own.items() if name not in ("classes", "max_bad")}
 
     def to_table(self) -> Any:
         """Read the labels as an astropy table with units and descriptions."""

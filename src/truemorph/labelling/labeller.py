@@ -106,7 +106,7 @@ class Labeller:
     def part_in_training(self, ids: pl.Series) -> tuple[list[str], np.ndarray]:
         """Return each galaxy's role and fold in training, by id or base name; "new" and -1 if it was not used."""
         names = zip(ids.cast(pl.String), base_names(ids), strict=True)
-        seen = [self._seen.get(one) or self._seen.get(base, (NEW, -1)) for one, base in names]
+        seen = [self._seen.get(name) or self._seen.get(base, (NEW, -1)) for name, base in names]
         return [role for role, _ in seen], np.array([fold for _, fold in seen], dtype=np.int64)
 
     def label(self, frame: pl.DataFrame, inputs: np.ndarray) -> pl.DataFrame:
@@ -142,7 +142,7 @@ class Labeller:
 
     def observed_rows(self, ids: pl.Series) -> pl.Series:
         """Return the row of each galaxy in the catalogue of observed labels; null if it is not there."""
-        return pl.Series([self._row.get(one) for one in ids.cast(pl.String)], dtype=pl.UInt32)
+        return pl.Series([self._row.get(galaxy) for galaxy in ids.cast(pl.String)], dtype=pl.UInt32)
 
     def _posterior(self, observed: pl.DataFrame, p: np.ndarray, fresh: pl.Series, number: int) -> dict[str, Any]:
         """Return the posterior's columns for a question; null without a label, in-sample, or without T's observables.
@@ -166,7 +166,9 @@ class Labeller:
         quality = np.full(len(p), np.nan)
         quality[rows] = after[rows, chosen]
         columns = columns_of("posterior", head.columns)
-        out = {name: pl.Series(one).fill_nan(None) for name, one in zip(columns, after.T, strict=True)}
+        out = {
+            name: pl.Series(column_values).fill_nan(None) for name, column_values in zip(columns, after.T, strict=True)
+        }
         largest = _named(head, np.nan_to_num(after).argmax(axis=1))
         out[head.name("posterior_label")] = pl.select(pl.when(usable).then(largest)).to_series()
         return out | {head.name("label_quality"): pl.Series(quality).fill_nan(None)}
@@ -190,7 +192,7 @@ def _named(head: Head, labels: np.ndarray) -> pl.Series:
 
 
 def _given_applies(head: Head) -> list[str]:
-    return [f"{one}_given_applies" for one in columns_of("p", [head.columns[k] for k in head.numbers])]
+    return [f"{column}_given_applies" for column in columns_of("p", [head.columns[k] for k in head.numbers])]
 
 
 def _chances(head: Head, p: np.ndarray) -> dict[str, Any]:

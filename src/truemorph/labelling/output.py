@@ -79,7 +79,7 @@ def _counted(batch: Batch) -> Counts:
         if column is not None:
             counts[kind] = labels[column].count()
     if UNLIKE in labels.columns:
-        counts |= Counter(f"{UNLIKE} {one}" for one in labels[UNLIKE].drop_nulls())
+        counts |= Counter(f"{UNLIKE} {text}" for text in labels[UNLIKE].drop_nulls())
     if "posterior" in counts:
         counts["no_posterior"] = counts["matched"] - counts.pop("posterior")
     return counts
@@ -132,7 +132,7 @@ class Results:
 
     def _identify(self) -> None:
         if not self._run.is_file():
-            content = [one for one in self.folder.glob("*") if not one.name.startswith(".")]
+            content = [path for path in self.folder.glob("*") if not path.name.startswith(".")]
             if content and not self.is_table:
                 raise InputError(f"{self.folder}: exists but holds no labels; choose another `out`")
             self._locks.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ class Results:
             record = self._record(part)
             left += not record
             counts.update(record.get("counts", {}))
-            listed += [(one, why) for one, why in record.get("problems", ())]
+            listed += [(galaxy, why) for galaxy, why in record.get("problems", ())]
         self._write_problems(listed)
         return counts, listed, left
 
@@ -291,10 +291,10 @@ class Results:
             for batch in batches:
                 counts += _counted(batch)
                 _, labels, problems = batch
-                listed += [(str(one), why) for one, why in problems]
+                listed += [(str(galaxy), why) for galaxy, why in problems]
                 table = labels.select(pl.col(name).cast(kind) for name, kind in self._labels.frame.schema.items())
                 writer.write_table(table.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
-                rows += [marks[one] for one in table["object_id"].cast(pl.String)] if marks else []
+                rows += [marks[galaxy] for galaxy in table["object_id"].cast(pl.String)] if marks else []
             rows_in, labelled, problem_rows = (counts[name] for name in ("rows_in", "labelled", "listed"))
             if rows_in != labelled + problem_rows:
                 raise AssertionError(f"{part}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
@@ -371,8 +371,8 @@ class Results:
         if not self.is_table:
             write_json(self._summary, metadata | {"sha256": self._checksum(metadata)})
             shutil.rmtree(self._locks, ignore_errors=True)
-            for one in self.folder.rglob(".*.parquet"):  # set aside, or left by killed processes
-                one.unlink(missing_ok=True)
+            for path in self.folder.rglob(".*.parquet"):  # set aside, or left by killed processes
+                path.unlink(missing_ok=True)
             return metadata
         if self.hats is not None:
             write_hats(self._paths, self.out, self._schema, self.hats)

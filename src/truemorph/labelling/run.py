@@ -97,19 +97,21 @@ class Labelling:
         new = list(self._labelled(replace(part, batches=others), bar))
         labels = pl.concat([kept, *(labels for _, labels, _ in new)], how="vertical_relaxed")
         labels = part.frame.select("object_id").join(labels, on="object_id", maintain_order="left")
-        yield part.frame.height, labels, [one for _, _, listed in new for one in listed]
+        yield part.frame.height, labels, [galaxy for _, _, listed in new for galaxy in listed]
 
     def _labelled(self, part: Part, bar: Progress) -> Iterator[Batch]:
         inputs = ((batch, [batch]) for batch in self._inputs(part))
         # A batch begins before the one before it has ended.
         for (frame, _, problems), (labels,) in ahead(self._labels, inputs, threads=self.labeller.engine.at_once):
-            listed = [(one, why) for one, why in zip(frame["object_id"], problems, strict=True) if why is not None]
+            listed = [
+                (galaxy, why) for galaxy, why in zip(frame["object_id"], problems, strict=True) if why is not None
+            ]
             bad = {NOT_FINITE: ~pl.all_horizontal(pl.col(columns_of("p", self.labeller.model.classes)).is_finite())}
             if self.results.hats is not None:
                 ra, dec = (pl.col(name).cast(pl.Float64, strict=False) for name in self.results.hats)
                 bad[NO_POSITION] = ~(ra.is_finite() & dec.is_between(-90, 90)).fill_null(value=False)
             for why, rows in bad.items():
-                listed += [(one, why) for one in labels.filter(rows)["object_id"]]
+                listed += [(galaxy, why) for galaxy in labels.filter(rows)["object_id"]]
                 labels = labels.filter(~rows)
             yield frame.height, labels, listed
             bar.update(frame.height)
@@ -129,13 +131,13 @@ class Labelling:
         for rows in part.batches(PART_ROWS):
             features = logistic_inputs(rows.frame, model.config.features, str(self.source.path))
             finite = np.isfinite(features).all(axis=1)
-            yield rows.frame, features[finite], [None if one else NO_FEATURE for one in finite]
+            yield rows.frame, features[finite], [None if is_finite else NO_FEATURE for is_finite in finite]
 
 
 def _other_batches(part: Part, labelled: set[Any], size: int) -> Iterator[Rows]:
     """Yield batches without galaxies that are labelled."""
     for rows in part.batches(size):
-        chosen = [row for row, one in enumerate(rows.frame["object_id"]) if one not in labelled]
+        chosen = [row for row, galaxy in enumerate(rows.frame["object_id"]) if galaxy not in labelled]
         if chosen:
             yield Rows(rows.frame[chosen], [rows.images[row] for row in chosen])
 
@@ -227,7 +229,7 @@ def open_labelling(model: Classifier, options: LabelOptions) -> Labelling:
     identity = _identity(labeller, catalogue)
     labels = _empty_labels(labeller, given, catalogue, identity, findings)
     identity |= {
-        "inputs": [str(one.resolve()) for one in (given.path, given.root)],
+        "inputs": [str(path.resolve()) for path in (given.path, given.root)],
         "observed": None if labeller.joined is None else frame_hash(labeller.joined),
         "keep": list(given.keep),
         "columns": list(labeller.schema),
@@ -249,7 +251,7 @@ def _labeller(
 ) -> Labeller:
     """Return what computes labels, with an engine, and the columns that posteriors need."""
     used = tuple(map(transition_from_dict, curves))
-    names = tuple(observables_of(curve, one) for curve, one in zip(curves, used, strict=True))
+    names = tuple(observables_of(curve, transition) for curve, transition in zip(curves, used, strict=True))
     every, first = list(dict.fromkeys(chain(*names))), _first_row(given)
     empty, source = (first if joined is None else joined.frame).clear(), str((joined or given).path or "catalogue")
     numeric_columns(empty, every, source)  # fail early
@@ -270,7 +272,7 @@ def _labeller(
         observables=names,
         observed=has_observed,
         joined=None if joined is None else joined.frame.select(wanted),
-        keep={one: first[one].dtype for one in given.keep},
+        keep={column: first[column].dtype for column in given.keep},
         id_type=first["object_id"].dtype,
     )
 
@@ -282,8 +284,11 @@ def _findings(
     model = labeller.model
     parts: Sequence[Part | CatalogTable] = catalogue.parts if isinstance(catalogue, Source) else [catalogue]
     used = [*chain(*labeller.observables), *([] if model.uses_images else model.config.features)]
-    found = [one for part in parts if part.frame is not None for one in missing_in(part.frame, used, name)]
-    found += [*model.findings, *(Finding.from_dict(one) for curve in curves for one in curve.get("findings", ()))]
+    found = [finding for part in parts if part.frame is not None for finding in missing_in(part.frame, used, name)]
+    found += [
+        *model.findings,
+        *(Finding.from_dict(finding) for curve in curves for finding in curve.get("findings", ())),
+    ]
     if labeller.observed and not curves:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
         found.append(Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."))
@@ -385,7 +390,9 @@ def _curves_for_posteriors(
     if transition is not None and len(model.heads) > 1:
         raise InputError("this model answers several questions; posteriors need the T(α) that it was trained through")
     if transition is not None and transition.get("question") != model.heads[0].question:
-        asked, of = (one or "its two classes" for one in (model.heads[0].question, transition.get("question")))
+        asked, of = (
+            question or "its two classes" for question in (model.heads[0].question, transition.get("question"))
+        )
         raise InputError(f"the model is of {asked}, but T(α) of {of}; give that of the same question (`transition`)")
     here = about.get("alpha_psf")
     fitted = model.described["catalogue"] if transition is None else transition

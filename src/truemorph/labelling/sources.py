@@ -95,7 +95,7 @@ def open_source(source: Any, options: SourceOptions | None = None, but: Collecti
     path = Path(source)
     root = _primary(path) if path.is_dir() else path.parent
     if path.is_dir():
-        kind, files = _content(root, {one.resolve() for one in but})
+        kind, files = _content(root, {path.resolve() for path in but})
     elif path.is_file():
         kind, files = _kind(path.name), [path.name]
         parquet = kind == "Parquet files"
@@ -274,7 +274,7 @@ def _image_column(schema: pa.Schema, chosen: str | None) -> str | None:
             return any(kind.field(k).name == "bytes" for k in range(kind.num_fields))
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
-    of_bytes = [one.name for one in schema if holds_bytes(one.type)]
+    of_bytes = [field.name for field in schema if holds_bytes(field.type)]
     if chosen is not None:
         return chosen if chosen in of_bytes else None
     return _usual(PATH_COLUMNS, of_bytes)

@@ -246,13 +246,15 @@ class Evidence:
     @property
     def beside(self) -> dict[str, LabelSet]:
         """What stands beside the estimate, by its name: models, other groups, and gold labels that are not in it."""
-        gold = [one for one in self.truths.values() if one.name == TRUTH or not self.from_gold]
-        return {model.name: model.best for model in self.models} | {one.name: one for one in (*self.others, *gold)}
+        gold = [truth for truth in self.truths.values() if truth.name == TRUTH or not self.from_gold]
+        return {model.name: model.best for model in self.models} | {
+            labels.name: labels for labels in (*self.others, *gold)
+        }
 
     @property
     def gold_name(self) -> str:
         """What gold labels are called: the truth, where galaxies are simulated."""
-        return TRUTH if any(one.name == TRUTH for one in self.truths.values()) else GOLD_LABELS
+        return TRUTH if any(truth.name == TRUTH for truth in self.truths.values()) else GOLD_LABELS
 
     @property
     def principal(self) -> Model | None:
@@ -280,7 +282,7 @@ class Evidence:
     @cached_property
     def whole(self) -> list[LabelSet]:
         """Every label set of all galaxies, with all classes that are counted, in the order of tables."""
-        own = [one for model in self.models for one in (model.labels, model.probabilities, model.posterior)]
+        own = [labels for model in self.models for labels in (model.labels, model.probabilities, model.posterior)]
         if self.after is not None and not self.after.model and self.after.classes == self.classes:
             own.append(self.after)
         return [self.observed, *self.others, *(one for one in own if one is not None), *self.truths.values()]
@@ -291,7 +293,7 @@ class Evidence:
 
         NaN where the question does not apply by the more probable class of a set.
         """
-        return [self.view(one) for one in self.whole]
+        return [self.view(labels) for labels in self.whole]
 
     def view(self, one: LabelSet) -> LabelSet:
         """A label set of the galaxies that are measured, as one of `sets`."""
@@ -334,7 +336,7 @@ class Evidence:
     @cached_property
     def table(self) -> pl.DataFrame:
         """Table 1 (see `table_one`)."""
-        parts = {one.name: self.parts(one) for one in self.whole}
+        parts = {labels.name: self.parts(labels) for labels in self.whole}
         truths = {definition: self.view(truth) for definition, truth in self.truths.items()}
         return table_one(self.sets, self.alpha, self.bias, truths, parts=parts)
 
@@ -360,7 +362,7 @@ class Evidence:
         if own is None or quoted is None:
             cut = Bins.cut(self.alpha, FIFTHS)
             low, high, mean, galaxies = cut.edges[:-1], cut.edges[1:], cut.middles, np.bincount(cut.index)
-            labelled, error = (one[:-1] for one in self.in_bins(self.observed))
+            labelled, error = (array[:-1] for array in self.in_bins(self.observed))
             columns = {"bin": [f"{middle:.2f}" for middle in mean]}
         else:
             plane = own.edges.ndim == 3
@@ -378,7 +380,7 @@ class Evidence:
         if self.from_gold and self.gold_name != TRUTH:
             columns |= {"gold": columns["corrected"], "gold_stderr": columns["stderr"]}
         elif self.truth is not None:
-            columns["gold"], error = (one[:-1] for one in self.in_bins(self.truth))
+            columns["gold"], error = (array[:-1] for array in self.in_bins(self.truth))
             columns["gold_stderr"] = np.zeros(len(galaxies)) if self.truth.of(self.rows).known.all() else error
         if self.corrector is not None:
             columns["model"] = self.in_bins(self.corrector.best)[0][:-1]

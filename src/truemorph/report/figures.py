@@ -72,7 +72,7 @@ def in_words(columns: Sequence[str]) -> str:
 
 def by_name(by: str) -> str:
     """What the columns are called in whose bins fractions are, such as "α and redshift"."""
-    return " and ".join("α" if one == "alpha" else one for one in by.split(","))
+    return " and ".join("α" if column == "alpha" else column for column in by.split(","))
 
 
 def axis_label(evidence: Evidence, column: str) -> str:
@@ -280,7 +280,7 @@ def at_fixed_alpha(evidence: Evidence, estimate: Estimate) -> Illustration:
             about = {"column": name, "alpha": alpha}
             observed = {"value": x, "what": "observed labels", "fraction": y, "stderr": error}
             bias = {"value": grid, "what": f"{second} labelled {first}", "fraction": flips}
-            data += [pl.DataFrame(one | about) for one in (observed, bias)]
+            data += [pl.DataFrame(columns | about) for columns in (observed, bias)]
         labels.set(xlabel=axis_label(evidence, name), ylabel=f"{evidence.quantity.name}, observed", ylim=(0, 1.02))
         curves.set(xlabel=axis_label(evidence, name), ylim=(-0.02, 1.02))
         curves.set(ylabel=f"probability that {second}\nis labelled {first}")
@@ -357,11 +357,13 @@ def calibration(evidence: Evidence) -> Illustration | None:
     """Observed frequency against probability: a panel for each thing that was compared with."""
     styles, name = styles_of(evidence), f"p({evidence.answer})"
     name = name if evidence.question is None else f"p({evidence.answer} | {evidence.question} applies)"
-    soft = [one for model in evidence.models for one in (model.probabilities, model.posterior) if one is not None]
+    soft = [
+        labels for model in evidence.models for labels in (model.probabilities, model.posterior) if labels is not None
+    ]
     against = []
     for truth in evidence.truths.values():
         title = f"{evidence.quantity.name}: {truth.name}"
-        given = {one.name: evidence.given(one) for one in soft}
+        given = {labels.name: evidence.given(labels) for labels in soft}
         against.append((name, title, truth.name, evidence.given(truth), given))
     seen = {model.name: evidence.predicted(model) for model in evidence.models}
     seen = {name: p for name, p in seen.items() if np.isfinite(p).any()}
@@ -370,7 +372,9 @@ def calibration(evidence: Evidence) -> Illustration | None:
         against.append((f"{voted}, predicted through T", f"{voted}, observed", OBSERVED, evidence.voted(), seen))
     panels, errors, data = list[Figure](), list[str](), list[pl.DataFrame]()
     for xlabel, ylabel, what, outcome, probabilities in against:
-        known = {one: p for one, p in probabilities.items() if np.sum(np.isfinite(p) & np.isfinite(outcome)) >= _CELLS}
+        known = {
+            name: p for name, p in probabilities.items() if np.sum(np.isfinite(p) & np.isfinite(outcome)) >= _CELLS
+        }
         axes, some, tables = _calibration_panel(outcome, known, styles, what)
         axes.set(xlabel=plain_text(xlabel), ylabel=plain_text(ylabel))
         panels.append(axes.figure)

@@ -145,7 +145,9 @@ def _with_pictures(
                 bad.append(str(problem))
         shown.append(Shown(row, pictures, cropped))
     if options.maps and images is not None:
-        _add_maps({one.row["object_id"]: one for one in shown if one.cropped is not None}, images, explained)
+        _add_maps(
+            {picture.row["object_id"]: picture for picture in shown if picture.cropped is not None}, images, explained
+        )
     return shown, bad
 
 
@@ -153,11 +155,11 @@ def _add_maps(shown: Mapping[str, Shown], model: Classifier, explained: int) -> 
     """Add what speaks for a class in each picture; galaxies by id."""
     from truemorph.explain.gradcam import GradCam, upsampled
 
-    pixels = [one.cropped for one in shown.values() if one.cropped is not None]
+    pixels = [picture.cropped for picture in shown.values() if picture.cropped is not None]
     if pixels:
         folds = dict(zip(model.seen["object_id"].cast(pl.String), model.seen["fold"], strict=True))
         cam = GradCam(model)
-        maps = cam.maps(np.stack(pixels), explained, np.array([folds.get(one, -1) for one in shown]))
+        maps = cam.maps(np.stack(pixels), explained, np.array([folds.get(galaxy, -1) for galaxy in shown]))
         drawn = upsampled(maps, model.config.image_size, cam.grid)
         for one, cropped, heat in zip(shown.values(), pixels, drawn, strict=True):
             one.pictures[MAP] = overlaid(cropped, heat)
@@ -166,7 +168,7 @@ def _add_maps(shown: Mapping[str, Shown], model: Classifier, explained: int) -> 
 def _largest_picture(shown: Sequence[Shown]) -> int:
     """How many characters each picture may take."""
     # A thumbnail besides.
-    most = max(1 + len(one.pictures) for one in shown)
+    most = max(1 + len(picture.pictures) for picture in shown)
     return int(_BUDGET / len(shown) / most)
 
 
@@ -216,17 +218,21 @@ class Changed:
     @property
     def imaged(self) -> list[Shown]:
         """Those that are shown with a picture."""
-        return [one for one in self.shown if one.cropped is not None]
+        return [picture for picture in self.shown if picture.cropped is not None]
 
     @property
     def best(self) -> list[Shown]:
         """The surest galaxies with a picture that change to the answer, or else of all that change."""
-        return _surest([one for one in self.shown if one.row[_NOW] == self.evidence.answer]) or _surest(self.shown)
+        return _surest([picture for picture in self.shown if picture.row[_NOW] == self.evidence.answer]) or _surest(
+            self.shown
+        )
 
     @property
     def examples(self) -> list[Pair]:
         """A few of them for the first screen."""
-        return [_pair(one, _caption(one.row, self.evidence), (SEEN, BETTER)) for one in self.best[:_EXAMPLES]]
+        return [
+            _pair(picture, _caption(picture.row, self.evidence), (SEEN, BETTER)) for picture in self.best[:_EXAMPLES]
+        ]
 
     def listed(self) -> pl.DataFrame:
         """All galaxies that change, surest first: labels before and after, and probabilities."""
@@ -234,7 +240,7 @@ class Changed:
         assert evidence.after is not None
         names = columns_of("posterior", evidence.after.classes)
         chances = np.array(chosen[_CHANCES].to_list()).reshape(-1, len(names))
-        chosen = chosen.with_columns(pl.Series(name, one) for name, one in zip(names, chances.T, strict=True))
+        chosen = chosen.with_columns(pl.Series(name, chance) for name, chance in zip(names, chances.T, strict=True))
         wanted = {"object_id": "object_id", _BEFORE: "observed_label", _NOW: "most_probable", "alpha": "alpha"}
         wanted |= {name: name for name in (FRACTIONS[1], "ra", "dec")}
         wanted |= {PICTURE: columns_of("p", [evidence.answer])[0], **{name: name for name in names}}
@@ -247,22 +253,22 @@ class Changed:
         rows = []
         for k, name in enumerate(after.classes):
             counts = np.bincount(after.labels[(evidence.before == k) & after.known], minlength=len(after.classes))
-            rows.append([name, *(f"{one:,}" for one in counts), f"{counts.sum() - counts[k]:,}"])
+            rows.append([name, *(f"{count:,}" for count in counts), f"{counts.sum() - counts[k]:,}"])
         model = evidence.principal if after.model else None
         given = "the class fractions of the estimate" if model is None else f"p(class) of {model.name}"
         note = f"From {given} and the observed labels, through T(α). {self.file} among the page's files lists all."
         table = Table("Labels before and after", ["observed", *after.classes, "changed"], rows, note)
         title = f"{self.count:,} of {after.known.sum():,} galaxies change their label"
         title += "" if evidence.question is None else f": {evidence.question}"
-        best, n = self.best, sum(BETTER in one.pictures for one in self.shown)
+        best, n = self.best, sum(BETTER in picture.pictures for picture in self.shown)
         if not best:
             return Section(title, "" if self.imaged else "This catalogue has no images.", tables=[table])
         middle = "Middle: a better image. " if n else ""
-        if any(MAP in one.pictures for one in best):
+        if any(MAP in picture.pictures for picture in best):
             middle += f"Right: what raises the score of {evidence.answer} (Grad-CAM). "
         said = f"The surest changes to {evidence.answer}. Left: the image that was labelled. {middle}{self.note}"
         kinds = (SEEN, BETTER, MAP)
-        pairs = [_pair(one, _caption(one.row, evidence), kinds, tell_missing=n > 0) for one in best]
+        pairs = [_pair(picture, _caption(picture.row, evidence), kinds, tell_missing=n > 0) for picture in best]
         return Section(title, said, tables=[table], pairs=pairs)
 
     @property
@@ -273,11 +279,15 @@ class Changed:
     def drawn(self) -> list[Illustration]:
         """Figures for the folder of pairs with a better image: the paper's Figure 4, and one beside Figure 1."""
         pairs, data, p = [], [], columns_of("p", [self.evidence.answer])[0]
-        for one in self.best:
-            if BETTER in one.pictures:
-                about = {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], p: one.row[AFTER]}
+        for picture in self.best:
+            if BETTER in picture.pictures:
+                about = {
+                    "object_id": str(picture.row["object_id"]),
+                    "alpha": picture.row["alpha"],
+                    p: picture.row[AFTER],
+                }
                 title = f"α {about['alpha']:.1f}, p {about[p]:.2f}"
-                pairs.append({"seen": one.pictures[SEEN], "better": one.pictures[BETTER], "title": title})
+                pairs.append({"seen": picture.pictures[SEEN], "better": picture.pictures[BETTER], "title": title})
                 data.append(about)
         if not pairs:
             return []
@@ -321,15 +331,15 @@ def _said_by_models(evidence: Evidence) -> dict[str, np.ndarray]:
     for model in evidence.models:
         if model is evidence.principal:
             said[PICTURE] = given(model.probabilities.probabilities)
-        for what, one in (("of the picture", model.probabilities), ("after", model.posterior)):
-            if one is not None:
-                said[f"{OURS}{model.name}: p({evidence.answer}) {what}"] = given(one.probabilities)
+        for what, labels in (("of the picture", model.probabilities), ("after", model.posterior)):
+            if labels is not None:
+                said[f"{OURS}{model.name}: p({evidence.answer}) {what}"] = given(labels.probabilities)
     return said
 
 
 def gallery_of(every: Sequence[Changed]) -> Gallery | None:
     """The galaxies that change, with pictures, of all questions."""
-    shown = [one for changed in every for one in changed.imaged]
+    shown = [picture for changed in every for picture in changed.imaged]
     if not shown:
         return None
     limit, several = _largest_picture(shown), len(every) > 1
@@ -338,7 +348,7 @@ def gallery_of(every: Sequence[Changed]) -> Gallery | None:
     ranges |= {} if several else {"votes": f"votes for {counted}"}
     choices = {"question": "question"} if several else {}
     choices |= {"change": "change", "truth": "gold label", "split": "split"}
-    galaxies = [_galaxy(one, changed.evidence, limit) for changed in every for one in changed.imaged]
+    galaxies = [_galaxy(picture, changed.evidence, limit) for changed in every for picture in changed.imaged]
     note = (
         "From the surest to the least sure. Choose a galaxy for larger pictures and its values; the arrow keys go to "
         "the next. The page's files list all that change."
@@ -384,7 +394,7 @@ def _galaxy(galaxy: Shown, evidence: Evidence, limit: int) -> Galaxy:
 
 def _surest(shown: Sequence[Shown]) -> list[Shown]:
     """The twelve surest of galaxies with a picture; first those with a better one."""
-    seen = [one for one in shown if SEEN in one.pictures]
+    seen = [picture for picture in shown if SEEN in picture.pictures]
     return sorted(seen, key=lambda one: (BETTER not in one.pictures, -one.row[AFTER]))[:_PAIRS]
 
 
@@ -392,7 +402,7 @@ def _about_better(shown: Sequence[Shown], bad: Sequence[str], options: ReportOpt
     """How many galaxies have a better image."""
     if options.better is None:
         return "Give better images (`better`: a folder of files named after the ids) to see what these are."
-    n = sum(BETTER in one.pictures for one in shown)
+    n = sum(BETTER in picture.pictures for picture in shown)
     note = f"{n} of the {len(shown)} galaxies shown have a better image."
     return note + (f" {len(bad)} can't be read (first: {bad[0]})." if bad else "")
 

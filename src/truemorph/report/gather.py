@@ -155,20 +155,22 @@ def _begin(
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     findings = missing_in(frame, options.intrinsic, source)
     if question is None:
-        numeric_columns(frame, [*options.intrinsic, *(one for one in by if frame[one].dtype != pl.String)], source)
+        numeric_columns(
+            frame, [*options.intrinsic, *(column for column in by if frame[column].dtype != pl.String)], source
+        )
         classes: tuple[str, ...] = classes_of(catalogue)
         quantity, hard = _of_two(classes), frame["label"].to_numpy().astype(np.int64)
     else:
         assert asked is not None
         assert shown.estimate is not None
         frame, more = filtered(frame, where, by, source)
-        findings += [one for one in more if one not in shown.estimate.findings]
+        findings += [finding for finding in more if finding not in shown.estimate.findings]
         classes, quantity = asked.answers, asked.quantities[0]
         hard = np.array(asked.answers_of_paths)[majority_paths(frame, asked, source)]
     truths, known, of_gold = _gold(catalogue, frame, asked, shown.estimate, rules)
     rows, which = _measured_rows(frame, options, source, bool(classifiers))
     others, of_others = _others(catalogue, frame, asked, classes, tables)
-    names = [OBSERVED, TRUTH, *classifiers, *(one.name for one in others)]
+    names = [OBSERVED, TRUTH, *classifiers, *(other.name for other in others)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or a file of labels")
     intrinsic = numeric_columns(frame[rows], options.intrinsic, source) if options.intrinsic else None
@@ -208,9 +210,9 @@ def _finish(
     ]
     rows, which = evidence.rows, evidence.which
     labelled = {model.name: np.isfinite(model.p).all(axis=1) for model in models}
-    left_out = {name: int((~one[rows]).sum()) for name, one in labelled.items()}
+    left_out = {name: int((~has_label[rows]).sum()) for name, has_label in labelled.items()}
     if models:
-        rows = rows[np.all([one[rows] for one in labelled.values()], axis=0)]
+        rows = rows[np.all([has_label[rows] for has_label in labelled.values()], axis=0)]
         which = f"{rows.size:,} of {which}" if rows.size < evidence.rows.size else which
     if rows.size < _FEWEST:
         raise InputError(
@@ -387,7 +389,7 @@ def _measured_rows(frame: pl.DataFrame, options: ReportOptions, source: str, mod
     """Rows to measure on, and what they are called: of models on test galaxies, where these are enough."""
     chosen, _ = rows_where(frame, options.where, source)
     what, test = "galaxies", chosen & (frame["split"] == TEST).to_numpy()
-    if models and test.sum() >= _ENOUGH_TO_TEST and not any("split" in one for one in options.where):
+    if models and test.sum() >= _ENOUGH_TO_TEST and not any("split" in rule for rule in options.where):
         what, chosen = "test galaxies", test
     conditions = f" ({' and '.join(options.where)})" if options.where else ""
     return np.flatnonzero(chosen), f"{chosen.sum():,} {what}{conditions}"
@@ -476,4 +478,4 @@ def _others(
             ids.with_columns(columns), on="object_id", how="left", maintain_order="left"
         )
         sets.append(replace(one, probabilities=there.drop("object_id").fill_null(np.nan).to_numpy()))
-    return sets, [one for one in joined.findings if one not in catalogue.findings]
+    return sets, [finding for finding in joined.findings if finding not in catalogue.findings]

@@ -38,7 +38,7 @@ def lights(every: Sequence[Evidence], more_checks: Mapping[str, Iterable[Check]]
     `more_checks` were made elsewhere, by the name of their group.
     """
     groups = {GOLD: _of_gold, ESTIMATE: _of_estimate, MODEL: _of_models, DATA: _of_sample}
-    found = {name: [check for one in every for check in checks(one)] for name, checks in groups.items()}
+    found = {name: [check for evidence in every for check in checks(evidence)] for name, checks in groups.items()}
     found = {name: [*checks, *(more_checks or {}).get(name, ())] for name, checks in found.items()}
     return grouped({name: checks for name, checks in found.items() if checks})
 
@@ -84,16 +84,16 @@ def _against_gold(evidence: Evidence, model: Model, definition: str, truth: Labe
     applies = right[known, 1] > 0
     if not applies.any():
         return
-    ours, theirs = (evidence.parts(one)[known] for one in (best, evidence.observed))
+    ours, theirs = (evidence.parts(labels)[known] for labels in (best, evidence.observed))
     gain, error = fraction_gain(right[known], ours, theirs, evidence.alpha[known])
-    of_gold, rows = truth.of(evidence.rows), (evidence.row(one) for one in (best, evidence.observed))
+    of_gold, rows = truth.of(evidence.rows), (evidence.row(labels) for labels in (best, evidence.observed))
     (off, own), (before, labelled) = (
         (row[f"fraction_rms: {definition}"], row[f"balanced_accuracy: {definition}"]) for row in rows
     )
     what = f"Error of the {evidence.quantity.name}s of {best.name} (rms over fifths of α)"
     if np.isfinite(gain):
         yield _fractions_compared(what, gain, error, off, _numbers(off, before, error, of_gold))
-    labels = [has_answer(one[applies]) for one in (right[known], ours, theirs)]
+    labels = [has_answer(values[applies]) for values in (right[known], ours, theirs)]
     gain, error = accuracy_gain(*labels)
     if np.isfinite(gain):  # else gold labels are of one class
         galaxies = model.classifier.uses_images or bool(model.classifier.config.features)
@@ -109,7 +109,7 @@ def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSe
     own = evidence.estimate.about.get("definition"), evidence.estimate.fractions.about.get("gold_definition"), UNSTATED
     if evidence.from_gold and truth.name != TRUTH and definition in own:
         return
-    by_gold, labelled = (evidence.in_bins(one)[0][:-1] for one in (truth, evidence.observed))
+    by_gold, labelled = (evidence.in_bins(labels)[0][:-1] for labels in (truth, evidence.observed))
     after, error, before = _rms(quoted.fraction - by_gold), _rms(quoted.stderr), _rms(labelled - by_gold)
     what = f"Error of the corrected {evidence.quantity.name}s (rms over {by_gold.size} bins)"
     numbers = _numbers(after, before, error, evidence.view(truth))
@@ -258,13 +258,13 @@ def _against_estimate(evidence: Evidence, model: Model, name: str) -> Iterator[C
     if evidence.estimate is None:
         return
     estimate, curves = evidence.estimate, (model.transition, evidence.estimate.transition)
-    kinds = [one.asked if isinstance(one, TreeTransition) else None for one in curves]
+    kinds = [curve.asked if isinstance(curve, TreeTransition) else None for curve in curves]
     if kinds[0] != kinds[1]:
         return
     values = []
-    for one, about in zip(curves, (model.curve, estimate.about), strict=True):
-        others = numeric_columns(evidence.frame, observables_of(about, one), str(evidence.path))
-        matrix = np.asarray(one.matrix(argument(evidence.alpha, others)))
+    for curve, about in zip(curves, (model.curve, estimate.about), strict=True):
+        others = numeric_columns(evidence.frame, observables_of(about, curve), str(evidence.path))
+        matrix = np.asarray(curve.matrix(argument(evidence.alpha, others)))
         values.append(matrix[:, DISK, SMOOTH] if kinds[0] is None else matrix)
     apart = float(np.mean(np.abs(values[0] - values[1])))
     what = f"T(α) of {name} against that of the estimate ({estimate.curve.family}, {estimate.curve.method})"

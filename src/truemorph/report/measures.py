@@ -101,7 +101,7 @@ def agreement(labels: LabelSet, reference: LabelSet) -> dict[str, Any]:
     """
     both = labels.known & reference.known
     own, other = labels.labels[both], reference.labels[both]
-    names = [slug(one) for one in labels.classes]
+    names = [slug(name) for name in labels.classes]
     shares = [float((other[own == k] == k).mean()) if np.any(own == k) else None for k in range(len(names))]
     defined = [share for share in shares if share is not None]
     return {
@@ -114,7 +114,7 @@ def agreement(labels: LabelSet, reference: LabelSet) -> dict[str, Any]:
 
 def moved_names(classes: Sequence[str]) -> list[str]:
     """Return the columns of Table 1 with the numbers of labels that changed, to the second class first."""
-    return [f"to_{slug(one)}" for one in reversed(classes)]
+    return [f"to_{slug(name)}" for name in reversed(classes)]
 
 
 def table_one(
@@ -134,7 +134,9 @@ def table_one(
     `parts` are numerator and denominator of the fraction by set, (N, 2), if not all galaxies are in the denominator.
     """
     if parts is None:
-        parts = {one.name: np.column_stack([one.p, np.ones(one.p.size)]) for one in (*sets, *truths.values())}
+        parts = {
+            labels.name: np.column_stack([labels.p, np.ones(labels.p.size)]) for labels in (*sets, *truths.values())
+        }
     observed = next(label_set for label_set in sets if label_set.kind == "observed")
     if references is None:
         references = {label_set.name: observed for label_set in sets if label_set.kind not in ("observed", "truth")}

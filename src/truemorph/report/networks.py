@@ -70,7 +70,7 @@ def _epochs(
     histories: Mapping[str, pl.DataFrame], styles: Mapping[str, Style], counted: Mapping[str, str]
 ) -> Illustration:
     """Held-out loss, class probabilities at both ends of α, and bias, by epoch."""
-    shown = [f"fraction_{slug(one)}_{end}" for one in counted for end in (1, 5)]
+    shown = [f"fraction_{slug(answer)}_{end}" for answer in counted for end in (1, 5)]
     mean_p = f"mean {' or '.join(counted.values())}"
     left, middle, right = (new_panel() for _ in range(3))
     for name, history in histories.items():
@@ -91,7 +91,7 @@ def _epochs(
     data = [history.select(pl.lit(name).alias("run"), pl.all()) for name, history in histories.items()]
     return Illustration(
         "training",
-        [one.figure for one in (left, middle, right)],
+        [panel.figure for panel in (left, middle, right)],
         f"By epoch, mean over members that were still training: held-out loss; {mean_p} of the least (dashed) "
         "and the best resolved fifth (solid) of held-out galaxies; drift with α above the floor.",
         pl.concat(data, how="diagonal_relaxed"),
@@ -122,7 +122,7 @@ def looks(
         for name, explanation in explain(models, source, frame.height, classes=classes).items()
     }
     # Maps are an illustration here: labels and fractions do not depend on them.
-    made: list[Check] = [replace(one, severity="note") for one in findings_of(explanations)]
+    made: list[Check] = [replace(finding, severity="note") for finding in findings_of(explanations)]
     for name, explanation in explanations.items():
         if explanation.check is not None and explanation.check.passes:
             made.append((f"Maps of {name} against random weights", explanation.check.statement))

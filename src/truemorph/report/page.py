@@ -63,7 +63,7 @@ class Illustration:
         """Figures by the name of their files."""
         if isinstance(self.figure, Figure):
             return {self.name: self.figure}
-        return {f"{self.name}_{number}": one for number, one in enumerate(self.figure, 1)}
+        return {f"{self.name}_{number}": figure for number, figure in enumerate(self.figure, 1)}
 
     @property
     def broad(self) -> bool:
@@ -85,7 +85,7 @@ class Table:
         """Head and rows as Markdown."""
         lines = [f"| {' | '.join(self.head)} |", "|---" * len(self.head) + "|"]
         # A pipe inside of a cell would begin another.
-        lines += ["| " + " | ".join(one.replace("|", "\\|") for one in row) + " |" for row in self.rows]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
         return "\n".join(lines)
 
 
@@ -217,7 +217,7 @@ def findings_of(lights: Sequence[Light]) -> tuple[Finding, ...]:
 def checks_told(lights: Sequence[Light]) -> dict[str, Any]:
     """Findings and passed checks of all lights, for JSON."""
     return {
-        "findings": [one.to_dict() for one in findings_of(lights)],
+        "findings": [finding.to_dict() for finding in findings_of(lights)],
         "passed": [{"name": name, "measured": measured} for light in lights for name, measured in light.passed],
     }
 

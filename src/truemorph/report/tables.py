@@ -40,8 +40,8 @@ def fraction_rows(evidence: Evidence) -> list[dict[str, Any]]:
         rows.append(about | {"labels": "observed"} | dict(zip(ENDS, labels, strict=True)))
         rows.append(about | {"labels": "corrected"} | dict(zip(ENDS, corrected, strict=True)) | ranges)
     sets = {} if evidence.fractions is not None else {"observed": evidence.observed}
-    for name, one in (sets | evidence.beside).items():
-        value = evidence.in_bins(one)[0]
+    for name, label_set in (sets | evidence.beside).items():
+        value = evidence.in_bins(label_set)[0]
         about = {"question": question, "fraction": evidence.quantity.name, "labels": name}
         rows.append(about | dict(zip(ENDS, (value[0], value[-2], value[-1]), strict=True)))
     return rows
@@ -76,7 +76,7 @@ def bins_table(evidence: Evidence) -> Table:
     own, table, rows = evidence.fractions, evidence.correction, list[list[str]]()
     quoted = {} if own is None else own.ratios
     applies, several = None if own is None else own.applies, len(quoted) > 1
-    beside = [(name, evidence.in_bins(one)[0]) for name, one in evidence.beside.items()]
+    beside = [(name, evidence.in_bins(labels)[0]) for name, labels in evidence.beside.items()]
     head = [*(["fraction"] if several else []), by_name(evidence.by), "galaxies"]
     head += [] if applies is None else ["applies to", "gold labels"]
     head += ["observed", "corrected", "error", "lowest", "highest", *(name for name, _ in beside)]
@@ -104,19 +104,19 @@ def confusion_table(evidence: Evidence) -> Table:
     """Labels against gold labels in the lowest and the highest fifth of α."""
     assert evidence.truth is not None
     truth, first, second = evidence.view(evidence.truth), evidence.other, evidence.answer
-    sets = [evidence.view(one) for one in (evidence.observed, *evidence.others)]
+    sets = [evidence.view(labels) for labels in (evidence.observed, *evidence.others)]
     sets += [evidence.view(model.best) for model in evidence.models]
     fifths = Bins.cut(evidence.alpha, FIFTHS)
     head, groups, cells = ["labels"], [("", 1)], {label_set.name: [label_set.name] for label_set in sets}
     for fifth in (0, fifths.count - 1):
         rows = fifths.index == fifth
         alpha = evidence.alpha[rows]
-        head += [f"{one} called {one}" for one in (second, first)]
+        head += [f"{name} called {name}" for name in (second, first)]
         groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}", 2))
         for each in sets:
             # Of galaxies of a class by gold labels, those that the label set calls so.
             shares = agreement(truth.of(rows), each.of(rows))
-            cells[each.name] += [number(shares[f"precision_{slug(one)}"]) for one in (second, first)]
+            cells[each.name] += [number(shares[f"precision_{slug(name)}"]) for name in (second, first)]
     note = f"Of the galaxies that are {second} ({first}) by the {truth.name}, the fraction labelled {second} ({first})."
     return Table("Confusion at the lowest and the highest resolution", head, list(cells.values()), note, groups)
 
@@ -130,7 +130,7 @@ def label_sets_table(evidence: Evidence) -> Table:
         groups.append((f"vs {truth.name}", 2))
     head += ["above floor", "value", "bootstrap", "floor"]
     groups.append((f"drift with α ({tree.measure})", 4))
-    head += ["accuracy", "precision", *(f"to {one}" for one in (evidence.answer, evidence.other))]
+    head += ["accuracy", "precision", *(f"to {name}" for name in (evidence.answer, evidence.other))]
     groups.append(("vs observed labels", 4))
     rows = []
     for row in evidence.table.iter_rows(named=True):
@@ -188,12 +188,15 @@ def others_table(evidence: Evidence) -> Table:
     assert quoted is not None
     assert own is not None
     sets = {"observed labels": quoted.labelled}
-    sets |= {one.name: evidence.in_bins(one)[0][:-1] for one in evidence.others}
+    sets |= {labels.name: evidence.in_bins(labels)[0][:-1] for labels in evidence.others}
     rows = []
     for b in range(own.counts.size):
-        shown = [f"{number(one[b])} ({number(one[b] - quoted.fraction[b], '+.3f')})" for one in sets.values()]
+        shown = [
+            f"{number(fractions[b])} ({number(fractions[b] - quoted.fraction[b], '+.3f')})"
+            for fractions in sets.values()
+        ]
         rows.append([own.bin_name(b), *shown, with_error(quoted.fraction[b], quoted.stderr[b])])
-    rms = [np.sqrt(np.nanmean((one - quoted.fraction) ** 2)) for one in sets.values()]
+    rms = [np.sqrt(np.nanmean((fractions - quoted.fraction) ** 2)) for fractions in sets.values()]
     rows.append(["rms difference", *map(number, rms), ""])
     note = (
         "In brackets: minus the corrected fraction. Each set is once by the majority at each gate, once as the sum of "

@@ -138,7 +138,7 @@ def make_report(
         title=title or f"{source}: {names}" if first.has_galaxies else title or f"{first.quantity.name}s",
         headline=said["headline"],
         answer=said["answer"],
-        remark=" ".join([said["remark"], *(one.message for one in context)]),
+        remark=" ".join([said["remark"], *(finding.message for finding in context)]),
         verdict=verdict(findings, said["reason"], said["next"]),
         first=figures[0],
         table=overview_table(rows),
@@ -154,10 +154,10 @@ def make_report(
             Section("How to cite", include="citation.html"),
         ],
     )
-    drawn = [figure for one in changed[:1] for figure in one.drawn()]
+    drawn = [figure for listed in changed[:1] for figure in listed.drawn()]
     write_illustrations([*page.figures, *drawn], files / "figures")
-    for one in changed:
-        write_table(CatalogTable(one.listed()), files / one.file)
+    for listed in changed:
+        write_table(CatalogTable(listed.listed()), files / listed.file)
     write_page(page, out)
     of_page = {"out": str(out), "headline": page.headline, "answer": page.answer, "verdict": page.verdict}
     of_questions = {"fractions": rows, "questions": [_told(evidence) for evidence in every]}
@@ -358,7 +358,7 @@ def _sections(evidence: Evidence, figure: Any, changed: Sequence[Changed], sever
         yield Section(
             f"{of}Calibration and confusion", figures=[] if calibrated is None else [calibrated], tables=tables
         )
-    yield from (one.section() for one in changed if one.evidence is evidence)
+    yield from (listed.section() for listed in changed if listed.evidence is evidence)
     yield Section(f"{of}Table 1", tables=[label_sets_table(evidence)])
 
 
@@ -376,8 +376,8 @@ def _maps(every: Sequence[Evidence], options: ReportOptions) -> tuple[list[Secti
             frame = frame.filter(pl.Series(np.any(called, axis=0)))
             models = {
                 model.name: models[model.name]
-                for model, one in zip(evidence.models, called, strict=True)
-                if one.any() and model.name in models
+                for model, is_called in zip(evidence.models, called, strict=True)
+                if is_called.any() and model.name in models
             }
             columns = list(dict.fromkeys(model.head.columns[model.explained[0]] for model in evidence.models))
         found, more = looks(models, frame, evidence.catalogue, options, styles_of(evidence), columns)

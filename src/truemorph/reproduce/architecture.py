@@ -38,7 +38,7 @@ def _described(layer: nn.Module) -> str:
         return f"{layer.kernel_size[0]}×{layer.kernel_size[1]} conv.{stride}"
     if isinstance(layer, nn.MaxPool2d):
         return f"{layer.kernel_size}×{layer.kernel_size} maximum\nstride {layer.stride}"
-    if isinstance(layer, nn.Sequential) and len({type(one) for one in layer}) == 1:
+    if isinstance(layer, nn.Sequential) and len({type(part) for part in layer}) == 1:
         return f"{len(layer)} ×\n{type(layer[0]).__name__}"
     names = {nn.Linear: "dense", nn.BatchNorm2d: "batch norm"}
     kind = next((name for known, name in names.items() if isinstance(layer, known)), type(layer).__name__)
@@ -57,7 +57,9 @@ def layers_of(network: Any, size: int) -> list[Layer]:
             found.append(Layer([what], shape))
         found[-1].weights += sum(parameter.numel() for parameter in layer.parameters())
 
-    hooks = [one.register_forward_hook(passed) for part in (network.backbone, network.head) for one in part.children()]
+    hooks = [
+        layer.register_forward_hook(passed) for part in (network.backbone, network.head) for layer in part.children()
+    ]
     with torch.inference_mode():
         network(torch.zeros(1, 3, size, size))
     for hook in hooks:
@@ -67,7 +69,7 @@ def layers_of(network: Any, size: int) -> list[Layer]:
 
 def network_figure(work: Work) -> list[Illustration]:
     """Draw Figure 2 of DDB's network, or of another if there is none."""
-    name = next((one for one in (DDB, *NETWORKS) if work.have(one)), None)
+    name = next((name for name in (DDB, *NETWORKS) if work.have(name)), None)
     if name is None:
         return []
     model = load(work.file(name, MODEL))

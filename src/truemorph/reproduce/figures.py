@@ -48,8 +48,8 @@ _LETTERS = ascii_lowercase[:24]
 _COLOURS = (GREY, ORANGE, RED, SKY, GREEN, BLUE)
 _LINES = ("--", "-.", "-", "--", ":", "-")
 _STYLES: dict[str, Style] = {
-    one.labels: {"color": color, "marker": marker, "ls": line}
-    for one, color, marker, line in zip(TABLE_1.values(), _COLOURS, MARKERS, _LINES, strict=False)
+    row.labels: {"color": color, "marker": marker, "ls": line}
+    for row, color, marker, line in zip(TABLE_1.values(), _COLOURS, MARKERS, _LINES, strict=False)
 }
 
 
@@ -303,9 +303,12 @@ def maps_and_profiles(explanations: Mapping[str, dict[str, Explanation]]) -> lis
     maps, profiles = [], []
     for name, of_map, letter in (("disk", 5, "a"), ("smooth", 6, "b")):
         found = explanations.get(name, {})
-        if not any(one.galaxies for one in found.values()):
+        if not any(explanation.galaxies for explanation in found.values()):
             continue
-        about = "; ".join(f"{model}: {one.layer}, {one.cells}×{one.cells} cells" for model, one in found.items())
+        about = "; ".join(
+            f"{model}: {explanation.layer}, {explanation.cells}×{explanation.cells} cells"
+            for model, explanation in found.items()
+        )
         text = f"mean Grad-CAM maps of test galaxies predicted {name}"
         caption = f"The paper's Figure {of_map}: {text}. {about}. truemorph explain compares maps with random weights."
         maps.append(Illustration(f"figure{of_map}", mean_map_figure(found), caption))

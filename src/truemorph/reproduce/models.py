@@ -55,7 +55,7 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
         (_UNWEIGHTED, catalogue, likelihood, _TRAINING_ROWS),
         ("the same, all galaxies", catalogue, likelihood, ()),
     ]
-    for n in (one for one in _PER_BIN if training // one > 4):
+    for n in (per_bin for per_bin in _PER_BIN if training // per_bin > 4):
         bins_of_n = replace(likelihood, method="binned", bins=training // n)
         others.append((f"{training // n:,} bins of {n:,}", catalogue, bins_of_n, _TRAINING_ROWS))
     changed = {_WEIGHTED: pl.col("draw_weight").alias("sampling_weight")}
@@ -74,14 +74,14 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
         "stderr": described["stderr"].get("theta"),
         "bins": fit.settings.bins,
         **{name: described[name] for name in ("class_fractions", "galaxies", "alpha", "alpha_psf")},
-        "findings": [*described["findings"], *(one.to_dict() for one in _shifted_by_selection(compared))],
+        "findings": [*described["findings"], *(finding.to_dict() for finding in _shifted_by_selection(compared))],
         "others": compared,
     }
 
 
 def _shifted_by_selection(compared: list[dict[str, Any]]) -> list[Finding]:
     """Return a finding if weights that undo the selection by label change θ by more than its error."""
-    found = {one["how"]: (one["theta"], one["stderr"]) for one in compared}
+    found = {fit["how"]: (fit["theta"], fit["stderr"]) for fit in compared}
     if not {_UNWEIGHTED, _WEIGHTED} <= found.keys():
         return []
     (plain, _), (weighted, error) = found[_UNWEIGHTED], found[_WEIGHTED]

@@ -53,10 +53,10 @@ def _answer(work: Work, judged: list[Statement]) -> str:
             "errors in the paper have the same order here."
         )
     if judged:
-        against = [one.text for one in judged if one.verdict == CONTRADICTS]
+        against = [statement.text for statement in judged if statement.verdict == CONTRADICTS]
         text += (
             f" Statements of the paper about its results: tested {len(judged)}, hold here "
-            f"{sum(one.verdict == AGREES for one in judged)}, contradicted {len(against)}"
+            f"{sum(statement.verdict == AGREES for statement in judged)}, contradicted {len(against)}"
             f"{': ' if against else ''}{'; '.join(against)}."
         )
     return f"{text} Sample: {sample}."
@@ -64,7 +64,11 @@ def _answer(work: Work, judged: list[Statement]) -> str:
 
 def _findings(work: Work) -> list[Finding]:
     """Return the findings of all stages, and stages without a result, problems first."""
-    found = [Finding.from_dict(one) for outcome in work.outcomes.values() for one in outcome.result.get("findings", ())]
+    found = [
+        Finding.from_dict(finding)
+        for outcome in work.outcomes.values()
+        for finding in outcome.result.get("findings", ())
+    ]
     for outcome in work.outcomes.values():
         if outcome.status == FAILED:
             text = f"Stage {outcome.name} failed: {outcome.text}."
@@ -72,7 +76,7 @@ def _findings(work: Work) -> list[Finding]:
         elif outcome.status == LACKS:
             text, action = f"Stage {outcome.name} lacks data: {outcome.text}.", "Provide the data, and run it again."
             found.append(Finding("stage-lacks-input", "caution", text, action))
-    return in_order([one for one in unique(found) if one.severity != "note"])
+    return in_order([finding for finding in unique(found) if finding.severity != "note"])
 
 
 def _table_1(work: Work) -> Table:
@@ -120,9 +124,9 @@ def _table_1(work: Work) -> Table:
 def _other_values(work: Work, curves: Distributions | None) -> Table:
     """The paper's other values, here and in the paper."""
     lines = []
-    for one in work.result("table1")["theta"]:
-        here = with_error(one["theta"], one["stderr"], ".2f")
-        lines.append([f"θ of {one['name'].upper()}", here, f"{one['paper']:.2f}"])
+    for row in work.result("table1")["theta"]:
+        here = with_error(row["theta"], row["stderr"], ".2f")
+        lines.append([f"θ of {row['name'].upper()}", here, f"{row['paper']:.2f}"])
     if curves is not None:
         smooth = curves.table.filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.observed_name))
         disk_like = 1 - smooth["share_above"][0] if smooth.height else None
@@ -140,12 +144,12 @@ def _other_values(work: Work, curves: Distributions | None) -> Table:
 def _pairs(work: Work) -> Table:
     """Differences of all pairs of rows of Table 1, here and in the paper."""
     lines = []
-    for one in work.result("table1")["pairs"]:
-        first, second = (TABLE_1[one[name]] for name in ("earlier", "later"))
-        same = {True: "yes", False: "no", None: "–"}[one["as_in_the_paper"]]
-        here = with_error(one["difference"], one["stderr"], "+.3f")
-        paper = with_error(one["paper"], one["paper_stderr"], "+.3f")
-        lines.append([f"{second.letter} - {first.letter}", f"{one['galaxies']:,}", here, paper, same])
+    for pair in work.result("table1")["pairs"]:
+        first, second = (TABLE_1[pair[name]] for name in ("earlier", "later"))
+        same = {True: "yes", False: "no", None: "–"}[pair["as_in_the_paper"]]
+        here = with_error(pair["difference"], pair["stderr"], "+.3f")
+        paper = with_error(pair["paper"], pair["paper_stderr"], "+.3f")
+        lines.append([f"{second.letter} - {first.letter}", f"{pair['galaxies']:,}", here, paper, same])
     note = (
         "Bias of the later row minus that of the earlier one, for the galaxies that have both labels. Errors are from "
         "paired resamples; those of the paper are added in quadrature. The order counts for pairs that differ by more "
@@ -174,7 +178,7 @@ def _reasons(work: Work) -> Section:
     tables = []
     swept = next(reason["numbers"]["settings"] for reason in reasons if reason["what"] == "leaves and bins")
     if swept:
-        rows = [[one["setting"], *(number(row["bootstrap_mean"]) for row in one["rows"])] for one in swept]
+        rows = [[setting["setting"], *(number(row["bootstrap_mean"]) for row in setting["rows"])] for setting in swept]
         head = ["leaves × bins", *(TABLE_1[row["name"]].labels for row in swept[0]["rows"])]
         note = "Bootstrap means. Compare the order of the label sets, which should not depend on this choice."
         tables.append(Table("Table 1 with other numbers of leaves and bins", head, rows, note))
@@ -220,4 +224,4 @@ def make_page(work: Work, folder: Path) -> dict[str, Any]:
     )
     write_illustrations(figures + figure4, folder / "figures")
     write_page(page, folder / "reproduction.html")
-    return {"answer": answer, "statements": [one._asdict() for one in judged]}
+    return {"answer": answer, "statements": [statement._asdict() for statement in judged]}

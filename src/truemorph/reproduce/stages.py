@@ -190,7 +190,7 @@ def _made(stage: Stage, work: Work, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     result = plain(stage.make(work, folder))
     seconds = round(time.perf_counter() - began, 2)
-    files = {str(one.relative_to(folder)): one.stat().st_size for one in sorted(folder.rglob("*")) if one.is_file()}
+    files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     made = {"truemorph_version": __version__, "seconds": seconds, "files": files, "result": result}
     write_json(folder / "stage.json", made)
     return made

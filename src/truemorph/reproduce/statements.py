@@ -15,7 +15,7 @@ from truemorph.results import with_error
 
 AGREES, CONTRADICTS, OPEN = "agrees", "contradicts", "not significant"
 # Networks as texts name them.
-_SHORT = {one.labels: one.labels if name == DDB else f"network {one.letter}" for name, one in TABLE_1.items()}
+_SHORT = {row.labels: row.labels if name == DDB else f"network {row.letter}" for name, row in TABLE_1.items()}
 
 
 class Statement(NamedTuple):
@@ -43,9 +43,9 @@ def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator
     """Section 3.1: pairs of rows of Table 1, each for the galaxies that have both labels."""
     place = "3.1, Table 1"
     found = {
-        (one["earlier"], one["later"]): one
-        for one in table["pairs"]
-        if table["measure"] == "CV18" and one["stderr"] is not None and {one["earlier"], one["later"]} <= rows.keys()
+        (pair["earlier"], pair["later"]): pair
+        for pair in table["pairs"]
+        if table["measure"] == "CV18" and pair["stderr"] is not None and {pair["earlier"], pair["later"]} <= rows.keys()
     }
     for pair in ((GZ2B, RESNET_GZ2B), (GZ2D, RESNET_GZ2D), (GZ2D, DCV14), (GZ2D, DDB), (DCV14, DDB)):
         if pair in found:
@@ -60,13 +60,13 @@ def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator
     if {RESNET_GZ2B, RESNET_GZ2D} <= rows.keys():
         ours = [rows[name] for name in (RESNET_GZ2B, RESNET_GZ2D)]
         # Added in quadrature, as if the galaxies were independent.
-        error = float(np.sqrt(sum(one["accuracy"] * (1 - one["accuracy"]) / one["galaxies"] for one in ours)))
+        error = float(np.sqrt(sum(row["accuracy"] * (1 - row["accuracy"]) / row["galaxies"] for row in ours)))
         papers = [TABLE_1[name].accuracy or np.nan for name in (RESNET_GZ2B, RESNET_GZ2D)]
         text = "networks recreate GZ2B better than GZ2D (accuracy, c - d)"
         yield Statement.of(text, "3.1", ours[0]["accuracy"] - ours[1]["accuracy"], error, f"{-np.diff(papers)[0]:+.3f}")
-    theta = {one["name"]: one for one in table["theta"] if one["stderr"] is not None}
+    theta = {row["name"]: row for row in table["theta"] if row["stderr"] is not None}
     if {DDB, DCV14} <= theta.keys():
-        value, error = theta[DDB]["theta"] - theta[DCV14]["theta"], np.hypot(*(one["stderr"] for one in theta.values()))
+        value, error = theta[DDB]["theta"] - theta[DCV14]["theta"], np.hypot(*(row["stderr"] for row in theta.values()))
         paper = f"{THETA[DDB] - THETA[DCV14]:+.2f}"
         yield Statement.of("θ of DDB is larger than that of DCV14", "3.1", value, float(error), paper)
 
@@ -99,12 +99,12 @@ def _maps(maps: Mapping[str, Mapping[str, Explanation]], usable: set[str]) -> It
     ours = TABLE_1[DDB].labels
     for kind, letter in (("disk", "a"), ("smooth", "b")):
         halves = {
-            name: _halves(one)
-            for name, one in maps.get(kind, {}).items()
-            if name in usable and one.classes[0].galaxies > 1
+            name: _halves(profile)
+            for name, profile in maps.get(kind, {}).items()
+            if name in usable and profile.classes[0].galaxies > 1
         }
         place, errors = f"3.4, Fig. 7{letter}", {name: _error(outer) for name, (_, outer) in halves.items()}
-        for name in (one for one in halves if ours in halves and one != ours):
+        for name in (name for name in halves if ours in halves and name != ours):
             text = f"{kind} maps of DDB are brighter in the outer half of the radius than those of {_SHORT[name]}"
             value = float(halves[ours][1].mean() - halves[name][1].mean())
             yield Statement.of(text, place, value, float(np.hypot(errors[ours], errors[name])))

@@ -190,7 +190,7 @@ def _findings(table: dict[str, Any]) -> list[Finding]:
     if measure != "CV18":
         text = f"Bias is measured by {measure}, not CV18, because intrinsic columns are missing."
         found.append(Finding("intrinsic-missing", "caution", text, "Fetch the tables with these columns (`fetch`)."))
-    for row in (one for one in table["rows"] if one["one_class"]):
+    for row in (row for row in table["rows"] if row["one_class"]):
         text = f"{row['labels']}: {row['disk_fraction']:.1%} are labelled disk: {measure} is meaningless."
         action = "Train for more epochs, or at a larger `scale`."
         found.append(Finding("nearly-one-class", "caution", text, action))
@@ -215,7 +215,7 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
         "pairs": pairs,
         "order": order(pairs),
         "theta": [
-            {"name": name, "theta": one["theta"], "stderr": one["stderr"], "paper": THETA[name]} for name, one in thetas
+            {"name": name, "theta": fit["theta"], "stderr": fit["stderr"], "paper": THETA[name]} for name, fit in thetas
         ],
     }
     findings = [*_findings(result), *(() if of_observed is None else of_observed.findings)]
@@ -238,11 +238,11 @@ def _swept(found: Measured, trees: dict[str, BiasTree]) -> tuple[str, dict[str, 
         if any(row["value"] is not None for row in rows):
             ranked = order(compare_pairs(found, replace(tree, bootstrap=0)))
             swept.append({"setting": setting, "rows": rows, "order": ranked})
-    means = [row["bootstrap_mean"] for one in swept for row in one["rows"] if row["name"] == GZ2B]
+    means = [row["bootstrap_mean"] for setting in swept for row in setting["rows"] if row["name"] == GZ2B]
     known = [mean for mean in means if mean is not None]
     effect = f"GZ2B {_range(known, '.3f')}" if known else "too few galaxies"
-    if pairs := max((one["order"]["pairs"] for one in swept), default=0):
-        same = _range([one["order"]["as_in_the_paper"] for one in swept], "d")
+    if pairs := max((setting["order"]["pairs"] for setting in swept), default=0):
+        same = _range([setting["order"]["as_in_the_paper"] for setting in swept], "d")
         effect += f"; {same} of {pairs} pairs of rows in the paper's order"
     return effect, {"settings": swept}
 
@@ -315,7 +315,9 @@ def _evaluated_on(work: Work, found: Measured) -> Reason:
 def _theta(work: Work, found: Measured) -> Reason:
     fit = work.result("theta")
     theta = with_error(fit["theta"], fit["stderr"], ".2f")
-    effect = "; ".join(f"{one['how']} {with_error(one['theta'], one['stderr'], '.2f')}" for one in fit["others"])
+    effect = "; ".join(
+        f"{other['how']} {with_error(other['theta'], other['stderr'], '.2f')}" for other in fit["others"]
+    )
     here = f"{fit['bins']:,} bins of {fit['galaxies'] // fit['bins']} galaxies: {theta}"
     return here, effect, {"others": fit["others"]}
 
@@ -346,7 +348,7 @@ def _figure_3(work: Work, found: Measured) -> Reason:
 def _posterior(work: Work, found: Measured) -> Reason:
     """Measure the labels of models trained through T(α) by their posterior after the volunteers' label."""
     observed, effects, rows = found.sets[GZ2B].labels, [], []
-    for name in (one for one in (DCV14, DDB) if one in found.sets):
+    for name in (name for name in (DCV14, DDB) if name in found.sets):
         p = found.frame[f"p {name}"].fill_null(np.nan).to_numpy()
         known, transition = np.isfinite(p), RayleighTransition(work.result(name)["theta"])
         after = np.full(p.size, np.nan)

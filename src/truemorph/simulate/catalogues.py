@@ -98,7 +98,7 @@ def simulate_catalogue(
     }[trend]
     truth = (rng.random(n) < p).astype(np.int64)
     survey = (rng.random(n) < 0.5).astype(np.int64) if second_survey is not None else np.zeros(n, dtype=np.int64)
-    first, second = (_disk_labels(one, alpha, bulge, truth) for one in (transition, second_survey or transition))
+    first, second = (_disk_labels(curve, alpha, bulge, truth) for curve in (transition, second_survey or transition))
     labels = (rng.random(n) < np.where(survey == 1, second, first)).astype(np.int64)
     covariate = truth + rng.normal(size=n)
     # The largest of the log-weights plus Gumbel noise are a sample without replacement (Efraimidis & Spirakis 2006).

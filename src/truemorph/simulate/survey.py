@@ -141,7 +141,7 @@ def _features(galaxies: pl.DataFrame) -> dict[str, np.ndarray]:
         "bar": pl.col("bar_fraction") > 0,
         "spiral": (pl.col("arm_strength") > 0) & (pl.col("young_fraction") > 0),
     }
-    return {name: galaxies.select(one).to_series().to_numpy() for name, one in has.items()}
+    return {name: galaxies.select(column).to_series().to_numpy() for name, column in has.items()}
 
 
 def _answers(question: Question) -> tuple[str, str]:

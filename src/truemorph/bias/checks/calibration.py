@@ -80,7 +80,7 @@ class Calibration(Result):
     def from_dict(cls, described: Mapping[str, Any]) -> Calibration:
         """Rebuild it from what `to_dict` returns."""
         arrays: dict[str, Any] = {name: np.array(described[name]) for name in ("alpha", "fitted", "observed", "stderr")}
-        arrays["observables"] = {name: np.array(one) for name, one in described.get("observables", {}).items()}
+        arrays["observables"] = {name: np.array(values) for name, values in described.get("observables", {}).items()}
         findings = tuple(map(Finding.from_dict, described["findings"]))
         return cls(**{**described, **arrays, "what": tuple(described["what"]), "findings": findings})
 
@@ -113,7 +113,7 @@ class Calibration(Result):
         for kind, color, marker in zip(
             kinds, (BLUE, ORANGE, RED, SKY) * len(kinds), "os^vD<>" * len(kinds), strict=False
         ):
-            rows = np.array([one == kind for one in self.what])
+            rows = np.array([what == kind for what in self.what])
             values = self.fitted[rows], self.observed[rows], self.stderr[rows]
             ax.errorbar(*values, fmt=marker, ms=4, color=color, label=kind if len(kinds) <= _NAMED else None)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="fitted fraction", ylabel="observed fraction")
@@ -373,14 +373,14 @@ def calibration(fit: TransitionFit) -> Calibration:
     p_value = min(1.0, len(tests) * p_value)
     what: list[str] = []
     columns: list[np.ndarray] = []
-    for one in chain(*shown):
-        w = outcomes.weights[one.rows]
-        total = np.bincount(one.index, w)
-        happened = outcomes.happened == one.outcome
-        values = outcomes.alpha, outcomes.probabilities[:, one.outcome], happened, *observables
-        means = [np.bincount(one.index, w * value[one.rows]) / total for value in values]
-        counts, p = total**2 / np.bincount(one.index, w**2), means[1]
-        what += [one.name] * one.count
+    for bins in chain(*shown):
+        w = outcomes.weights[bins.rows]
+        total = np.bincount(bins.index, w)
+        happened = outcomes.happened == bins.outcome
+        values = outcomes.alpha, outcomes.probabilities[:, bins.outcome], happened, *observables
+        means = [np.bincount(bins.index, w * value[bins.rows]) / total for value in values]
+        counts, p = total**2 / np.bincount(bins.index, w**2), means[1]
+        what += [bins.name] * bins.count
         means.insert(3, np.sqrt(np.clip(p * (1 - p), 1 / (counts + 2) ** 2, None) / counts))
         columns.append(np.stack(means))
     empty = np.empty((4 + len(observables), 0))

@@ -144,7 +144,7 @@ class FamilyComparison(Result):
                 "name": name,
                 **self.fits[name].to_dict(),
                 "delta_aic": self.delta_aic(name),
-                **{one: float(self.fits[name].class_fractions[k]) for one, k in self._fractions.items()},
+                **{fraction: float(self.fits[name].class_fractions[k]) for fraction, k in self._fractions.items()},
             }
             for name in self.in_order
         ]
@@ -308,13 +308,13 @@ def _left_out(
         )
         for k in (1, 2)
     ]
-    fits = [solve(one, replace(settings, delta=None)) for one in (alone, *wide)]
+    fits = [solve(sample, replace(settings, delta=None)) for sample in (alone, *wide)]
 
     def by_chance(narrow: TransitionFit) -> float:
         gain = (fits[-1].log_likelihood - narrow.log_likelihood) / np.mean(alone.gold_weights**2)
         return float(chdtrc(fits[-1].n_parameters - narrow.n_parameters, 2 * max(gain, 0.0)))
 
-    change = np.subtract(*(one.transition.matrix(one.sample.argument) for one in (fits[0], fits[-1])))
+    change = np.subtract(*(fit.transition.matrix(fit.sample.argument) for fit in (fits[0], fits[-1])))
     return by_chance(fits[0]), float(np.abs(change).max(axis=(1, 2)).mean()), by_chance(fits[1])
 
 
@@ -461,7 +461,7 @@ def confounding(sample: Sample, fractions: PopulationFractions | None = None, se
     alone = sample.without_observables()
     space, design = RayleighTransition.space(Search(alone.alpha)), np.column_stack([standardised(sample.intrinsic), u])
     _ = sample.explained  # an error if they determine α
-    wide, narrow = (fit_mixture(mixture_of(space, alone, one, RIDGE)) for one in (design, design[:, :-1]))
+    wide, narrow = (fit_mixture(mixture_of(space, alone, columns, RIDGE)) for columns in (design, design[:, :-1]))
     gain = max(0.0, wide.log_likelihood - narrow.log_likelihood)
     p_value = float(chdtrc(1, 2 * gain * u.size / np.sum(w**2)))  # weighted rows weigh as fewer
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)

@@ -65,7 +65,7 @@ def _not_random(observed: np.ndarray, sample: Sample, of_votes: bool) -> list[Fi
         return []
     stratum = _strata(alpha, has_gold)
     part = _parts(stratum, has_gold)
-    parts, given = [part == one for one in np.unique(part[has_gold])], _columns_given(sample)[good]
+    parts, given = [part == number for number in np.unique(part[has_gold])], _columns_given(sample)[good]
     excesses = [_excess(observed[rows], stratum[rows], has_gold[rows], weights[rows], given[rows]) for rows in parts]
     degrees = len(excesses) * (observed.shape[1] - 1)
     p_value = float(chdtrc(degrees, max(0.0, sum(chi_squared for chi_squared, _ in excesses))))

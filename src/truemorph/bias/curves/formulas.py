@@ -258,7 +258,7 @@ def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
     if isinstance(alpha, np.ndarray) and np.ndim(values) == 1:
         return np.interp(alpha, knots, values).astype(alpha.dtype)
     xp = array_namespace(alpha)
-    at, value = (xp.asarray(one, dtype=alpha.dtype, device=get_device(alpha)) for one in (knots, values))
+    at, value = (xp.asarray(array, dtype=alpha.dtype, device=get_device(alpha)) for array in (knots, values))
     left = xp.clip(xp.searchsorted(at, alpha, side="right") - 1, 0, at.shape[0] - 2)
     low, high = xp.take(at, left), xp.take(at, left + 1)
     # Clip before dividing by a width that may be tiny; knots that are equal in float32 make a step.

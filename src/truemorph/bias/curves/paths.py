@@ -93,7 +93,7 @@ class TreeTransition(Transition):
         for name in ("coefficients", "votes"):
             if getattr(self, name) is None:
                 continue
-            tables = [float_array(one, name) for one in getattr(self, name)]
+            tables = [float_array(table, name) for table in getattr(self, name)]
             shapes = [(self.n_classes, len(question.answers), terms) for question in self.asked.questions]
             if [table.shape for table in tables] != shapes:
                 raise InputError(f"{name} must have the shapes {shapes}; got {[table.shape for table in tables]}")

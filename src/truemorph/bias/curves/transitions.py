@@ -120,7 +120,7 @@ class Transition(ABC):
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters by name, for JSON."""
-        return {one.name: plain(getattr(self, one.name)) for one in fields(self)}  # type: ignore[arg-type]
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         shown = (f"{name}={_SHORT.repr(value)}" for name, value in self.parameters().items())

@@ -166,11 +166,11 @@ def _finite_rows(
     labels, observables = float_array(labels, "labels"), float_array(alpha, "alpha")
     n = observables.shape[0]
     columns = np.zeros(n) if intrinsic is None else float_array(intrinsic, "intrinsic")
-    columns, observables, by_label = (np.atleast_2d(one.T).T for one in (columns, observables, labels))
+    columns, observables, by_label = (np.atleast_2d(array.T).T for array in (columns, observables, labels))
     if not len(labels) == n == len(columns):
         sizes = f"{len(labels)}, {n} and {len(columns)}"
         raise InputError(f"labels, alpha and intrinsic must have one row a galaxy; got {sizes} rows")
-    finite = [np.isfinite(one).all(axis=1) for one in (by_label, observables, columns)]
+    finite = [np.isfinite(array).all(axis=1) for array in (by_label, observables, columns)]
     rows = np.flatnonzero(np.all(finite, axis=0))
     if rows.size == 0:
         raise InputError(f"none of the {n} galaxies has finite values in every column")

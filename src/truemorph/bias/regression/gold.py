@@ -113,7 +113,7 @@ class GoldRegression:
             average[0, 0] = 1.0
             part = np.concatenate([part, average])
             targets = np.concatenate([targets, np.full((1, n_classes), 1 / n_classes)])
-            w, ones, squares = (np.append(one, n_classes / 2) for one in (w, ones, squares))
+            w, ones, squares = (np.append(array, n_classes / 2) for array in (w, ones, squares))
         of_fields = np.full(len(part), -1)
         if fields is not None:
             of_fields[: known.size] = fields[known]
@@ -299,7 +299,7 @@ def regression_terms(
     # the difference between two labels has the same prior as where there are no others.
     member = np.eye(n_labels)[labels][:, 1 if n_labels == 2 else 0 :] - 1 / n_labels
     of_label = 1.0 if n_labels == 2 else np.sqrt(0.5)
-    parts = [(member, of_label), (u, 1.0), (u**2 - 1, 1.0), *((member * one[:, None], of_label) for one in u.T)]
+    parts = [(member, of_label), (u, 1.0), (u**2 - 1, 1.0), *((member * column[:, None], of_label) for column in u.T)]
     parts += [(column, 1.0) for column in columns]
     terms = np.column_stack([np.ones(labels.size), *(part for part, _ in parts)])
     scales = np.concatenate([np.full(part[0].size, scale) for part, scale in parts])

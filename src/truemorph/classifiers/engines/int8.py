@@ -205,9 +205,9 @@ def passed_int8(model: Any, folder: Path) -> Members | None:
         stored, core = read_json(place / _GATE), openvino.Core()
         sums = checksums(place, _GATE, stored, network_files(len(model.members)))
         made = {"model_hash": model.model_hash, "openvino": version("openvino"), "sha256": sums}
-        if stored != stored | made or not Gate(**{one.name: stored[one.name] for one in fields(Gate)}).passed:
+        if stored != stored | made or not Gate(**{field.name: stored[field.name] for field in fields(Gate)}).passed:
             return None
-        alignments = [Alignment(**one) for one in stored["alignments"]]
+        alignments = [Alignment(**alignment) for alignment in stored["alignments"]]
         return [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))], alignments
     except (OSError, ValueError, LookupError, TypeError, RuntimeError):  # damaged: make them again
         return None

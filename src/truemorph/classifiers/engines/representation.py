@@ -99,8 +99,8 @@ def _make(model: Any, place: Path) -> None:
             tell(f"converting the model for OpenVINO, once; the result is kept in {place}")
             with written_folder(place) as partial:
                 save_networks(converted(model), partial)
-                for one in partial.glob("*.xml"):
-                    _keep_first_layer(one)
+                for path in partial.glob("*.xml"):
+                    _keep_first_layer(path)
                 about = {"model_hash": model.model_hash, "conversion": CONVERSION, "openvino": version("openvino")}
                 sums = checksums(partial, _ABOUT, about, network_files(len(model.members)))
                 write_json(partial / _ABOUT, {**about, "sha256": sums})
