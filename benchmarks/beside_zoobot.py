@@ -172,18 +172,10 @@ def with_gold_labels(world, votes, seed):
 
 def compared(name, seed, data, python):
     """(Balanced accuracy or None, rms error of the bar fraction) by method."""
+    from truemorph.benchmark.bars import answer_scores, make_bar_world
     from truemorph.benchmark.leaderboard import EPOCHS as OUR_EPOCHS
     from truemorph.benchmark.leaderboard import REAL_EPOCHS
-    from truemorph.benchmark.methods import Bench, benchmark_config
-    from truemorph.benchmark.questions import (
-        answer_scores,
-        certain,
-        make_bar_world,
-        path_votes,
-        raw_counts,
-        through_gold,
-        trained,
-    )
+    from truemorph.benchmark.methods import Bench, benchmark_config, ddb, path_votes, raw_counts, with_gold
     from truemorph.benchmark.worlds import Sizes
 
     world, found = make_bar_world(name, seed, Sizes(TRAIN, VALIDATION, TEST, pixels=PIXELS), data), {}
@@ -211,8 +203,8 @@ def compared(name, seed, data, python):
     bench = Bench(world, benchmark_config(PIXELS, REAL_EPOCHS if world.transition else OUR_EPOCHS))
     ours = {
         "truemorph on votes, without T": raw_counts,
-        f"truemorph on votes, T of paths from {GOLD} gold labels": through_gold,
-        "truemorph on true classes": lambda one: trained(one, certain(one.world.truth)),
+        f"truemorph on votes, T of paths from {GOLD} gold labels": ddb(with_gold),
+        "truemorph on true classes": lambda bench: bench.trained(bench.world.truth),
     }
     for title, run in ours.items():
         score(title, run(bench).predict(world.images))

@@ -17,17 +17,8 @@ import torch
 from scipy.special import logit, softmax
 
 from truemorph import DebiasedLoss, fit_transition
-from truemorph.benchmark.methods import Bench, benchmark_config
-from truemorph.benchmark.questions import (
-    ASKED,
-    certain,
-    draw_votes,
-    fit_network,
-    known_transition,
-    make_bar_world,
-    of_votes,
-    path_votes,
-)
+from truemorph.benchmark.bars import ASKED, SHARP, draw_votes, known_transition, make_bar_world
+from truemorph.benchmark.methods import Bench, benchmark_config, of_votes, path_votes
 from truemorph.benchmark.worlds import Sizes, World
 from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import label_evidence
@@ -45,9 +36,9 @@ OF_MAJORITIES = 20_000  # simulated galaxies to which T of majority paths is fit
 NO_BAR, BAR = (ASKED.classes.index(one) for one in ("no bar", "bar"))
 
 
-def out_of_fold(bench, *observed):
+def out_of_fold(bench, labels=None, **observed):
     """p of all classes by networks that did not see a galaxy's label, (N, K); NaN for galaxies of no fold."""
-    model, images = fit_network(bench, *observed), bench.world.images
+    model, images = bench.network(labels, folds=FOLDS, **observed), bench.world.images
     seen = model.seen.filter(pl.col("fold") >= 0)
     rows, fold = seen["object_id"].to_numpy(), seen["fold"].to_numpy()
     p = np.full((len(images), len(ASKED.classes)), np.nan)
@@ -87,20 +78,20 @@ def efigi(seeds):
     for seed in seeds:
         world = make_bar_world("real bars", seed, Sizes(pixels=PIXELS), SHARED)
         world = replace(world, split=np.where(world.split == VALIDATION, VALIDATION, TRAIN))
-        bench = Bench(world, benchmark_config(PIXELS, EPOCHS).model_copy(update={"folds": FOLDS}))
+        bench = Bench(world, benchmark_config(PIXELS, EPOCHS))
         votes = world.votes.counts["bar"]
         cut = np.where((votes.sum(axis=1) >= 10) | (world.split == VALIDATION), world.split, "unused")
         of_labels = label_evidence(curve, world.labels, world.alpha)
         observed = {
-            "true classes": (certain(world.truth),),
-            "40 votes, through T": (of_votes(world, world.transition),),
-            "majority paths, through T": (of_labels - of_labels.max(axis=1, keepdims=True),),
-            "majority paths, naive": (certain(world.labels),),
-            "majority of at least 10 votes": (certain(NO_BAR + (votes[:, 1] > votes[:, 0])), None, cut),
-            "raw counts of votes": (None, path_votes(world.votes)),
+            "true classes": {"labels": world.truth},
+            "40 votes, through T": {"evidence": of_votes(world, world.transition)},
+            "majority paths, through T": {"evidence": of_labels - of_labels.max(axis=1, keepdims=True)},
+            "majority paths, naive": {"labels": world.labels},
+            "majority of at least 10 votes": {"labels": NO_BAR + (votes[:, 1] > votes[:, 0]), "split": cut},
+            "raw counts of votes": {"votes": path_votes(world.votes)},
         }
-        for name, one in observed.items():
-            found = scores(out_of_fold(bench, *one), world.truth, world.alpha)
+        for name, learned in observed.items():
+            found = scores(out_of_fold(bench, **learned), world.truth, world.alpha)
             rows.setdefault(name, []).append(found)
             print(f"seed {seed}: {name:36}", " ".join(f"{value:+.3f}" for value in found), file=sys.stderr)
     accurate = "balanced accuracy of bars, where the question applies"
@@ -250,13 +241,22 @@ def real():
     joined = table.join(listed.select("dr7objid", "image", "petroR90_est"), "dr7objid", maintain_order="left")
     assert joined.height == table.height
     alpha = joined["petroR90_est"].to_numpy() * FWHM_PER_SIGMA / 1.32
-    config = benchmark_config(PIXELS, 2 * EPOCHS).model_copy(update={"folds": FOLDS})
+    config = benchmark_config(PIXELS, 2 * EPOCHS)
     images, good, _ = ImageFiles([SHARED / one for one in joined["image"]], config).load()
     assert good.all()
     votes = Votes(ASKED, {name: np.rint(count) for name, count in votes.counts.items()})
     n = alpha.size
     world = World(
-        "gz2_images", "", 0, alpha, votes.labels, np.empty((n, 0)), np.full(n, TRAIN), votes=votes, images=images
+        "gz2_images",
+        "",
+        0,
+        alpha,
+        votes.labels,
+        np.empty((n, 0)),
+        np.full(n, TRAIN),
+        votes=votes,
+        images=images,
+        training=SHARP,
     )
     held_out = np.random.default_rng(0).random(n) < 0.1
     bench = Bench(replace(world, split=np.where(held_out, VALIDATION, TRAIN)), config)
@@ -272,8 +272,8 @@ def real():
         "votes, fractions on paths": soft,
         "votes, majority of at least 10": np.column_stack([none, many & ~most, many & most]),
         "debiased votes of Hart et al.": np.column_stack([none, weight * (1 - debiased[2]), weight * debiased[2]]),
-        "network on raw counts, out of fold": out_of_fold(bench, None, soft),
-        "network through T, out of fold": out_of_fold(bench, of_votes(world, curve)),
+        "network on raw counts, out of fold": out_of_fold(bench, votes=soft),
+        "network through T, out of fold": out_of_fold(bench, evidence=of_votes(world, curve)),
     }
     some = ~held_out
     print("| bar fraction of | all | thirds of α, lowest first |\n|---|---|---|")

@@ -4,10 +4,10 @@ import polars as pl
 import pytest
 
 from conftest import ROOT
+from truemorph.benchmark.bars import BAR
 from truemorph.benchmark.leaderboard import BOARDS
 from truemorph.benchmark.methods import NETWORKS, TABLES
 from truemorph.benchmark.page import METRICS, leaderboard_figure, scores_frame, summary_table
-from truemorph.benchmark.questions import BAR
 
 DOCS = ROOT / "docs"
 

@@ -15,16 +15,8 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
+from truemorph.benchmark.bars import BAR, BAR_CLASSES, BAR_WORLDS, answer_scores, make_bar_world
 from truemorph.benchmark.methods import METHODS, NETWORKS, QUICK, TABLES, Bench, Method, benchmark_config
-from truemorph.benchmark.questions import (
-    BAR,
-    BAR_CLASSES,
-    BAR_METHODS,
-    BAR_QUICK,
-    BAR_WORLDS,
-    answer_scores,
-    make_bar_world,
-)
 from truemorph.benchmark.worlds import CLASSES, FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, World, make_world
 from truemorph.bias.metrics.scores import drift, score
 from truemorph.errors import InputError, require_extra
@@ -47,14 +39,18 @@ class Board:
     methods: Sequence[Method]
     make: Callable[[str, int, Sizes | None, Path | None], World]
     classes: tuple[str, str] = CLASSES  # whose second one is scored
-    quick: Sequence[str] = ()  # methods
     real: str = "real"  # world of quick runs beside "plain"
+
+    @property
+    def quick(self) -> list[str]:
+        """Methods of quick runs."""
+        return [method.name for method in self.methods if method.name in QUICK]
 
 
 BOARDS = {
-    NETWORKS: Board(WITH_PICTURES, METHODS[NETWORKS], make_world, quick=QUICK),
+    NETWORKS: Board(WITH_PICTURES, METHODS[NETWORKS], make_world),
     TABLES: Board(WITHOUT_PICTURES, METHODS[TABLES], make_world),
-    BAR: Board(BAR_WORLDS, BAR_METHODS, make_bar_world, BAR_CLASSES, BAR_QUICK, BAR_WORLDS[-1]),
+    BAR: Board(BAR_WORLDS, METHODS[BAR], make_bar_world, BAR_CLASSES, BAR_WORLDS[-1]),
 }
 
 

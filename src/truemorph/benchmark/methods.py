@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from truemorph.benchmark.bars import BAR
 from truemorph.benchmark.worlds import GZ2, HART, SIMULATED, WITH_PICTURES, World, catalogue_features
 from truemorph.bias.binning import RankedTable
 from truemorph.bias.checks.diagnostics import compare_families
@@ -25,14 +26,17 @@ from truemorph.bias.curves.families import IN_RANGES
 from truemorph.bias.curves.formulas import ConstantTransition, MatrixTransition
 from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.bias.fitting import fit_transition
-from truemorph.bias.likelihood import posterior
+from truemorph.bias.likelihood import label_evidence, posterior
 from truemorph.bias.result import TransitionFit
-from truemorph.catalogs.sampling import TRAIN, UNUSED
+from truemorph.catalogs.sampling import TRAIN, UNUSED, VALIDATION
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
+from truemorph.questions import Votes
 
 NETWORKS, TABLES = "networks", "tables"  # with images and without
+_FEWEST_VOTES = 10  # for the question, in samples that are cut (Willett et al. 2013)
+_HELD_OUT = 5  # one of so many gold labels decides when training stops, if there are no other labels
 _PER_BIN = 64  # galaxies in each of the paper's bins
 _TWIN_LEVELS = 6
 _FOLDS = 3
@@ -67,30 +71,70 @@ class Bench:
         *,
         folds: int = 1,
         evidence: np.ndarray | None = None,
+        votes: np.ndarray | None = None,
+        split: np.ndarray | None = None,
     ) -> Any:
         """Train a classifier on the world's training galaxies.
 
-        T may be in α or in α and features; without it, labels are treated as correct. `evidence`, log p(votes | y) of
-        shape (N, 2), replaces the labels.
+        T may be in α or in α and features; without it, labels are treated as correct. `evidence`, log p(observed | y),
+        or fractions of `votes` for each class replace the labels, shape (N, K). With fewer training galaxies than the
+        world has (`split`) there are more epochs, so that the number of steps is about the same.
         """
         from truemorph.classifiers.members import train_members
         from truemorph.classifiers.rows import TrainingRows
 
-        world, rows = self.world, self.world.learning
+        world = self.world if split is None else replace(self.world, split=split)
         assert self.training is not None
-        config = self.training.model_copy(update={"folds": folds, "seed": world.seed})
-        columns = {"label": labels[rows], "alpha": world.alpha[rows], "split": world.split[rows]}
+        rows, fewer = world.learning, world.rows(TRAIN).size / self.world.rows(TRAIN).size
+        changes = {"folds": folds, "seed": world.seed, "epochs": round(self.training.epochs / fewer), **world.training}
+        config = self.training.model_copy(update=changes)
+        columns = {"label": world.labels[rows], "alpha": world.alpha[rows], "split": world.split[rows]}
+        through, observed = transition or MatrixTransition.identity(len(world.names)), dict[str, Any]()
+        if votes is not None:
+            observed = {"votes": votes[rows]}
+        elif world.asked is not None:
+            observed = {"questions": (world.asked,)}
+            evidence = certain(labels, len(world.names)) if evidence is None else evidence
+        else:
+            columns["label"] = labels[rows]
+        if evidence is not None:
+            observed["evidence"] = evidence[rows]
+        if through.n_observables:
+            observed["resolution"] = np.column_stack([world.alpha, world.features])[rows]
         frame = pl.DataFrame({"object_id": rows, **columns})
-        observed = None if evidence is None else evidence[rows]
-        through = transition or MatrixTransition.identity()
-        resolution = np.column_stack([world.alpha, world.features])[rows] if through.n_observables else None
-        training = TrainingRows(frame, world.images[rows], observed, resolution=resolution)
+        training = TrainingRows(frame, world.images[rows], label=world.names, **observed)
         return train_members(training, through, config, f"{world.name} {world.seed}")
 
     def trained(self, labels: np.ndarray, transition: Transition | None = None, **options: Any) -> Outcome:
         """Train a classifier, with the options of `network`, and predict with it."""
         model = self.network(labels, transition, **options)
+        if self.world.asked is not None:
+            return Outcome(model.probabilities)
         return Outcome(lambda images: model.predict_proba(images)[:, 1])
+
+    def through(self, transition: Transition | None) -> Outcome:
+        """Train through a T(α) of the labels, or of the votes of a question."""
+        assert transition is not None
+        if self.world.asked is None:
+            return self.trained(self.world.labels, transition)
+        return self.trained(self.world.labels, evidence=of_votes(self.world, transition))
+
+
+def certain(classes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return the evidence of classes that are known, shape (N, K)."""
+    return np.where(np.eye(n_classes, dtype=bool)[classes], 0.0, -np.inf)
+
+
+def of_votes(world: World, transition: Transition) -> np.ndarray:
+    """Return log p(votes | class, α), shape (N, K), relative to the likeliest class."""
+    evidence = label_evidence(transition, _votes(world).columns, world.alpha)
+    return np.asarray(evidence - evidence.max(axis=1, keepdims=True))
+
+
+def _votes(world: World, rows: Any = slice(None)) -> Votes:
+    """Return the votes for the galaxies of a world, or for some of them."""
+    assert world.votes is not None
+    return replace(world.votes, counts={name: count[rows] for name, count in world.votes.counts.items()})
 
 
 # Estimates of T(α) from labels and columns of the training galaxies
@@ -122,7 +166,10 @@ def conditional(world: World) -> TransitionFit:
 
 
 def with_gold(world: World) -> TransitionFit:
-    """Estimate T(α) from 300 gold labels; family by AIC."""
+    """Estimate T(α) from 300 gold labels; family by AIC, of a question that of paths."""
+    if world.asked is not None:
+        rows = world.learning
+        return fit_transition(_votes(world, rows), world.alpha[rows], gold=world.gold[rows])
     return _best_of_families(world, world.labels, gold=world.gold[world.learning], seed=world.seed)
 
 
@@ -165,6 +212,31 @@ def matched_fractions(
     return out
 
 
+def matched_votes(world: World) -> Votes:
+    """Match the fractions of votes at each question to those of the best-resolved galaxies that were asked."""
+    votes, counts = _votes(world), {}
+    for question in votes.asked.questions:
+        numbers = votes.counts[question.name]
+        total, out = numbers.sum(axis=1), np.zeros(numbers.shape)
+        yes = list(question.answers).index(question.shown[0])
+        asked = np.flatnonzero(total)
+        fraction = numbers[asked, yes] / total[asked]
+        matched = matched_fractions(fraction, world.alpha[asked], world.intrinsic[asked], seed=world.seed)
+        out[asked, yes] = total[asked] * matched
+        out[asked, 1 - yes] = total[asked] * (1 - matched)
+        counts[question.name] = out
+    return replace(votes, counts=counts)
+
+
+def path_votes(votes: Votes) -> np.ndarray:
+    """Return the fractions of volunteers whose answers end in each class, shape (N, K)."""
+    asked = votes.asked
+    ends = [path.answers[-1] for path in asked.paths]
+    each = [votes.counts[name][:, list(asked.tree.question(name).answers).index(answer)] for name, answer in ends]
+    counts = np.stack(each, axis=1) @ np.eye(len(asked.classes))[list(asked.of_paths)]
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
 def regressed_on_votes(world: World, *, votes: bool = True) -> np.ndarray:
     """Return the logit of p(class 1), shape (N,), from a logistic regression of gold labels, without T(α).
 
@@ -179,6 +251,16 @@ def regressed_on_votes(world: World, *, votes: bool = True) -> np.ndarray:
 
 
 # Networks
+
+
+def naive(bench: Bench) -> Outcome:
+    """Treat the labels as correct."""
+    return bench.trained(bench.world.labels)
+
+
+def right(bench: Bench) -> Outcome:
+    """Train through the true T(α)."""
+    return bench.through(bench.world.transition)
 
 
 def constant(bench: Bench) -> Outcome:
@@ -219,11 +301,47 @@ def pruned(bench: Bench) -> Outcome:
 
 
 def matched(bench: Bench) -> Outcome:
-    """Match vote fractions, then train on their majorities."""
+    """Match vote fractions, at each question, then train on their majorities."""
     world, rows = bench.world, bench.world.learning
-    labels = world.labels.copy()
-    labels[rows] = matched_fractions(world.vote_fraction[rows], world.alpha[rows], world.intrinsic[rows]) > 0.5
+    labels, alpha, intrinsic = world.labels.copy(), world.alpha[rows], world.intrinsic[rows]
+    if world.asked is None:
+        labels[rows] = matched_fractions(world.vote_fraction[rows], alpha, intrinsic) > 0.5
+    else:
+        learning = replace(world, votes=_votes(world, rows), alpha=alpha, intrinsic=intrinsic)
+        labels[rows] = matched_votes(learning).labels
     return bench.trained(labels)
+
+
+def raw_counts(bench: Bench) -> Outcome:
+    """Train on numbers of votes, whose log-likelihood is Σ k log p of the paths on which volunteers ended.
+
+    Zoobot (Walmsley et al. 2022, MNRAS 509, 3966) fits raw counts too, by a Dirichlet-multinomial at each question; its
+    errors are compared in benchmarks/known_bars.py.
+    """
+    return bench.trained(bench.world.labels, votes=path_votes(_votes(bench.world)))
+
+
+def majority_with_cuts(bench: Bench) -> Outcome:
+    """Train on the majority of galaxies with at least 10 votes for the question; only such galaxies are counted."""
+    world, votes = bench.world, _votes(bench.world)
+    question = votes.asked.asked
+    counts = votes.counts[question.name]
+    asked = counts.sum(axis=1) >= _FEWEST_VOTES
+    of_answers = np.array([world.names.index(answer) for answer in question.answers])
+    split = np.where(asked | (world.split != TRAIN) & (world.split != VALIDATION), world.split, UNUSED)
+    model = bench.network(of_answers[counts.argmax(axis=1)], split=split)
+    # A weight that hardly counts in the fraction keeps p(bar | the question applies) of the others.
+    return Outcome(p=model.probabilities(world.images) * np.where(asked, 1.0, 1e-9)[:, None])
+
+
+def gold_alone(bench: Bench) -> Outcome:
+    """Train on 300 gold labels, of which a fifth decides when to stop."""
+    world, gold = bench.world, bench.world.gold
+    known = np.flatnonzero(gold != UNKNOWN)
+    split = np.where(np.isin(world.split, [TRAIN, VALIDATION]), UNUSED, world.split)
+    split[known] = TRAIN
+    split[known[::_HELD_OUT]] = VALIDATION
+    return bench.trained(np.maximum(gold, 0), split=split)
 
 
 def measured_shapes(bench: Bench) -> Outcome:
@@ -235,7 +353,7 @@ def measured_shapes(bench: Bench) -> Outcome:
 
 def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
     """Return a method that trains through an estimate of T(α)."""
-    return lambda bench: bench.trained(bench.world.labels, estimate(bench.world).transition)
+    return lambda bench: bench.through(estimate(bench.world).transition)
 
 
 def with_gold_and_votes(bench: Bench) -> Outcome:
@@ -335,11 +453,11 @@ def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: 
     if family is None:
         whole = {family: fitted(family, np.arange(world.truth.size)) for family in IN_RANGES}
         # AIC, as families have one or two parameters.
-        family = min(whole, key=lambda one: len(whole[one].stderr_) - whole[one].log_likelihood_)
+        family = min(whole, key=lambda name: len(whole[name].stderr_) - whole[name].log_likelihood_)
     fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)
     p = np.empty(world.truth.size)
-    for one in range(_FOLDS):
-        left = fold == one
+    for number in range(_FOLDS):
+        left = fold == number
         model = fitted(family, ~left)
         p[left] = model.predict_proba(columns[left])[:, 1]
         if own_label:
@@ -365,11 +483,12 @@ class Method:
 
 # Worlds whose labels follow a T(α).
 _WITH_TRUE_T = [picture for picture in WITH_PICTURES if SIMULATED.get(picture, "real")]
-_LABELS = Method("labels", "observed labels", lambda one: Outcome(labels=one.world.labels))
+_LABELS = Method("labels", "observed labels", lambda bench: Outcome(labels=bench.world.labels))
+_TRUTH = Method("truth", "trained on true classes", lambda bench: bench.trained(bench.world.truth))
 METHODS = {
     NETWORKS: (
         _LABELS,
-        Method("naive", "naive training", lambda one: one.trained(one.world.labels)),
+        Method("naive", "naive training", naive),
         Method("constant", "one flip rate for all α", constant),
         Method("cleanlab", "cleanlab, then naive", pruned),
         Method("matching", "vote-fraction matching, then naive", matched),
@@ -380,26 +499,35 @@ METHODS = {
         Method("ddb-observables", "DDB, T(α, features) from 300 gold labels", ddb(with_observables)),
         Method("ddb-gold-votes", "DDB on votes and 300 gold labels", with_gold_and_votes),
         Method("ddb-twins", "DDB, T(α) from degraded twins", twins),
-        Method(
-            "ddb-right", "DDB, true T(α)", lambda one: one.trained(one.world.labels, one.world.transition), _WITH_TRUE_T
-        ),
-        Method("truth", "trained on true classes", lambda one: one.trained(one.world.truth)),
+        Method("ddb-right", "DDB, true T(α)", right, _WITH_TRUE_T),
+        _TRUTH,
     ),
     TABLES: (
         _LABELS,
         Method("matching", "vote-fraction matching", matching),
-        Method("dcv14", "DCV14, p(y | x)", lambda one: dcv14(one.world, one.world.features, own_label=False)),
-        Method("dcv14-posterior", "DCV14, posterior", lambda one: dcv14(one.world, one.world.features)),
+        Method("dcv14", "DCV14, p(y | x)", lambda bench: dcv14(bench.world, bench.world.features, own_label=False)),
+        Method("dcv14-posterior", "DCV14, posterior", lambda bench: dcv14(bench.world, bench.world.features)),
         Method("dcv14-all", "DCV14, all columns, posterior", dcv14_all),
         Method("likelihood", "θ from labels alone, posterior", posterior_of(labels_alone)),
         Method("conditional", "T(α) given intrinsic columns, posterior", posterior_of(conditional)),
         Method("gold", "T(α), 300 gold labels, posterior", posterior_of(with_gold)),
         Method("gold-observables", "T(α, features), gold labels, posterior", posterior_of(with_observables)),
         Method("gold-votes", "300 gold labels regressed on votes", votes_regressed),
-        Method(HART, HART, lambda one: Outcome(p=one.world.hart), GZ2),
+        Method(HART, HART, lambda bench: Outcome(p=bench.world.hart), GZ2),
+    ),
+    BAR: (
+        replace(_LABELS, title="majority paths"),
+        Method("naive", "majority paths, naive training", naive),
+        Method("counts", "raw counts of votes", raw_counts),
+        Method("cuts", "majority of at least 10 votes", majority_with_cuts),
+        Method("matching", "vote-fraction matching at each question", matched),
+        Method("gold", "300 gold labels alone", gold_alone),
+        Method("ddb-gold", "DDB, T of paths from 300 gold labels", ddb(with_gold)),
+        Method("ddb-right", "DDB, true T of paths", right, ("real bars",)),
+        _TRUTH,
     ),
 }
-QUICK = ("labels", "naive", "constant", "ddb-paper", "ddb-right", "truth")
+QUICK = ("labels", "naive", "constant", "counts", "ddb-paper", "ddb-gold", "ddb-right", "truth")
 
 
 def methods_of(board: str) -> dict[str, Method]:

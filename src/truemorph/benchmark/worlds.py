@@ -11,7 +11,8 @@ one, where only 289 of 4,458 galaxies are ellipticals. Real catalogues are score
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from truemorph.config import TrainingConfig
 from truemorph.images.degrade import degrade
 from truemorph.images.shapes import measure_shapes
 from truemorph.images.store import ImageFiles
-from truemorph.questions import SMOOTH_OR_DISK, Votes
+from truemorph.questions import SMOOTH_OR_DISK, Asked, Votes
 from truemorph.simulate.annotate import image_votes, vote_fractions
 from truemorph.simulate.pictures import CENTRAL_R90, render
 from truemorph.simulate.population import at_resolution, simulate_galaxies
@@ -98,6 +99,17 @@ class World:
     radius: Any = None  # Petrosian, in pixels
     twins: tuple[np.ndarray, ...] = ()  # images of the first test galaxies moved away, to α / 1.5 and α / 2.5
     classes: tuple[str, str] = CLASSES
+    training: Mapping[str, Any] = field(default_factory=dict)  # settings of its networks
+
+    @property
+    def asked(self) -> Asked | None:
+        """The question of the tree; None of two classes."""
+        return None if self.votes is None else self.votes.asked
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all classes."""
+        return self.classes if self.asked is None else self.asked.classes
 
     @property
     def labels(self) -> np.ndarray:

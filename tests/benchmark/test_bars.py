@@ -6,18 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from truemorph.benchmark.bars import ASKED, BAR, answer_scores, draw_votes, known_transition, make_bar_world
 from truemorph.benchmark.leaderboard import BOARDS, Plan, run_plan
-from truemorph.benchmark.questions import (
-    ASKED,
-    BAR,
-    BAR_METHODS,
-    answer_scores,
-    draw_votes,
-    known_transition,
-    make_bar_world,
-    matched_votes,
-    path_votes,
-)
+from truemorph.benchmark.methods import matched_votes, methods_of, path_votes
 from truemorph.benchmark.worlds import Sizes
 from truemorph.cli import main
 
@@ -78,9 +69,9 @@ def test_perfect_answers_have_perfect_scores_and_shifted_ones_their_shift(world)
 
 
 def test_every_method_answers_and_an_interrupted_run_resumes(tmp_path):
-    plan = Plan(("gate by bar",), tuple(bar_method.name for bar_method in BAR_METHODS), (0,), TINY, 1, question=BAR)
+    plan = Plan(("gate by bar",), tuple(methods_of(BAR)), (0,), TINY, 1, question=BAR)
     rows = run_plan(plan, tmp_path)
-    assert {row["method"] for row in rows} == {bar_method.name for bar_method in BAR_METHODS} - {"ddb-right"}
+    assert {row["method"] for row in rows} == {*methods_of(BAR)} - {"ddb-right"}
     for row in rows:
         assert 0 <= row["scores"]["balanced_accuracy"] <= 1
         assert np.isfinite(row["scores"].get("fraction_rms_soft", row["scores"]["fraction_rms_hard"]))

@@ -1,0 +1,158 @@
+"""Bars: worlds whose volunteers follow a decision tree, and scores of answers to a question of it.
+
+Classes are the paths to the answers: smooth, edge-on, no bar and bar. Networks learn all of them; p(bar | the question
+applies) is scored where it truly applies, the bar fraction is a ratio of sums over all galaxies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from truemorph.benchmark.worlds import (
+    EFIGI_ALPHA,
+    EFIGI_SPREAD,
+    FILES,
+    Sizes,
+    World,
+    catalogue_features,
+    degraded_efigi,
+    drawn,
+    split_of,
+)
+from truemorph.bias.binning import Bins
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import UNKNOWN
+from truemorph.bias.metrics.scores import score
+from truemorph.questions import Asked, Votes, read_tree
+from truemorph.simulate.annotate import VOLUNTEERS
+from truemorph.simulate.survey import INTRINSIC, TREE, simulate_survey
+
+BAR = "bar"
+BAR_CLASSES = ("no bar", "bar")
+BAR_WORLDS = ("plain", "gate by bar", "real bars")
+# Artifacts, of which the worlds have none, count as smooth.
+ASKED = Asked.named(read_tree(TREE), BAR, ("smooth", "edge-on", *BAR_CLASSES, "smooth"))
+# Rotations and shifts that interpolate blur small training images. Others look sharper, so that too many have bars:
+# +0.03 of the bar fraction, even of networks trained on true classes (docs/validation.md).
+SHARP = {"rotation": "quarter", "shift": 0.0}
+
+# T of paths of degraded EFIGI: scores of the answers relative to the first one, [class, answer, (1, u)], where u is the
+# standardised ln α. As fitted to Galaxy Zoo 2's votes for 312 galaxies with bars of MaNGA's experts
+# (bar_manga >= 0.5), but better-resolved bars are seen more often.
+_RARELY = [-6, 0]
+_SCORES = (
+    ([[-1.7, 0], _RARELY], [[0.5, 0.3], _RARELY], [[0.1, 0.6], _RARELY], [[1.3, 0.4], _RARELY]),
+    ([[2.8, 0]], [[-0.7, 0]], [[2.8, 0]], [[3.5, 0]]),
+    ([[-2.6, 0]], [[-0.6, 0]], [[-1.7, 0]], [[-0.2, 0.6]]),
+)
+_OVERDISPERSION = 0.2
+
+
+def known_transition() -> TreeTransition:
+    """Return T of paths of the volunteers who look at degraded EFIGI images."""
+    scores = [[[[0, 0], *answers] for answers in every] for every in _SCORES]
+    rho = ((_OVERDISPERSION,) * len(ASKED.classes),) * len(ASKED.questions)
+    return TreeTransition(ASKED, tuple(scores), tuple(scores), rho, (np.log(EFIGI_ALPHA),), (EFIGI_SPREAD,))
+
+
+def draw_votes(transition: TreeTransition, classes: np.ndarray, alpha: np.ndarray, seed: int) -> Votes:
+    """Draw the answers of 40 volunteers, who are each asked what follows from their answers before."""
+    assert transition.overdispersion is not None
+    rng, asked_of, n = np.random.default_rng([seed, 14]), transition.asked, classes.size
+    reached: dict[str, np.ndarray] = {}
+    counts: dict[str, np.ndarray] = {}
+    every = zip(asked_of.questions, transition.log_answers(alpha, votes=True), transition.overdispersion, strict=True)
+    for question, log_mean, rho in every:
+        before = [reached[answer] for answer in question.asked_after]
+        asked = np.sum(before, axis=0) if before else np.full(n, VOLUNTEERS)
+        concentration = (1 / np.array(rho) - 1)[classes]
+        # Gamma variates need positive parameters.
+        p = rng.standard_gamma(np.exp(log_mean)[np.arange(n), classes] * concentration[:, None] + 1e-9) + 1e-12
+        counts[question.name] = rng.multinomial(asked, p / p.sum(axis=1, keepdims=True))
+        reached |= dict(zip(question.answers, counts[question.name].T, strict=True))
+    return Votes(asked_of, counts)
+
+
+def make_bar_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = None) -> World:
+    """Make a world of `BAR_WORLDS`, always with images; otherwise as `make_world`."""
+    assert sizes is not None
+    if name in FILES:
+        assert data is not None
+        return _efigi_bars(name, seed, sizes, data)
+    n = sizes.train + sizes.validation + sizes.test
+    galaxies, table = simulate_survey(n, seed, world=name, confounded=False)
+    gates = [question.name for question in ASKED.questions]
+    values = {
+        column: table[column].cast(pl.Float64).to_numpy() for column in table.columns if column.endswith("_count")
+    }
+    votes = Votes.from_columns(ASKED.tree, BAR, ASKED.tree.columns(gates, list(values)), values, None)
+    return World(
+        name=name,
+        definition="as simulated",
+        seed=seed,
+        alpha=galaxies["alpha"].to_numpy(),
+        truth=np.array([ASKED.classes.index(name) for name in table["truth_bar"]]),
+        votes=replace(votes, asked=ASKED),
+        intrinsic=table.select(INTRINSIC).to_numpy(),
+        split=split_of(sizes.train, sizes.validation, n),
+        images=drawn(galaxies, sizes.pixels, seed),
+        classes=BAR_CLASSES,
+        training=SHARP,
+    )
+
+
+def _efigi_bars(name: str, seed: int, sizes: Sizes, data: Path) -> World:
+    """EFIGI images of known bars, degraded to random α, with votes that follow a known T of paths."""
+    files = pl.read_csv(data / FILES["real"], infer_schema_length=None).select("pgc_name", "image")
+    table = files.join(pl.read_parquet(data / FILES[name]), on="pgc_name", how="left", maintain_order="left")
+    disk, tilt, bar = pl.col("t") >= -3, pl.col("inclination"), pl.col("bar_length")
+    known = pl.when(pl.col("t") <= -4).then(0).when(disk & (tilt >= 0.75)).then(1)
+    known = known.when(disk & tilt.is_between(0, 0.5) & (bar >= 0)).then(2 + (bar > 0).cast(pl.Int64))
+    classes = table.select(known.otherwise(UNKNOWN).fill_null(UNKNOWN)).to_series().to_numpy()
+    found = degraded_efigi(table["image"], classes != UNKNOWN, seed, sizes.pixels, data)
+    truth, transition = classes[found.order].astype(np.int64), known_transition()
+    return World(
+        name=name,
+        definition="experts' bar_length > 0",
+        seed=seed,
+        alpha=found.alpha,
+        truth=truth,
+        votes=draw_votes(transition, truth, found.alpha, seed),
+        intrinsic=catalogue_features(found.sharp)[:, [0, 3]],
+        split=split_of(found.train, found.validation, truth.size),
+        transition=transition,
+        images=found.images,
+        classes=BAR_CLASSES,
+        training=SHARP,
+    )
+
+
+def answer_scores(world: World, p: np.ndarray | None, labels: np.ndarray) -> dict[str, float]:
+    """Score p of all classes, shape (M, K), or labels, on test galaxies.
+
+    p(bar | the question applies) is scored where it truly applies; fraction errors are those of the ratio of sums over
+    all galaxies in fifths of α.
+    """
+    rows = world.scored
+    truth, alpha = world.truth[rows], world.alpha[rows]
+    no, yes = map(ASKED.classes.index, BAR_CLASSES)
+    inside, bar = np.isin(truth, (no, yes)), (truth == yes).astype(np.int64)
+    given = None if p is None else p[:, yes] / np.maximum(p[:, yes] + p[:, no], 1e-12)
+    own = (labels == yes if given is None else given > 0.5).astype(np.int64)
+    some = None if given is None else given[inside]
+    found = score(bar[inside], alpha[inside], own[inside], some, world.intrinsic[rows][inside], world.seed)
+    bins, one_hot = Bins.cut(alpha, 5), np.eye(len(ASKED.classes))
+
+    def fractions(values: np.ndarray) -> np.ndarray:
+        barred, other = (bins.averages(values[:, k])[0] for k in (yes, no))
+        return barred / np.maximum(barred + other, 1e-12)
+
+    for name, values in (("hard", one_hot[labels]), ("soft", p)):
+        if values is not None:
+            off = fractions(values) - fractions(one_hot[truth])
+            found[f"fraction_rms_{name}"] = float(np.sqrt(np.mean(off**2)))
+    return found
