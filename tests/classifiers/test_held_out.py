@@ -21,7 +21,7 @@ def galaxies(n, rng):
 
 
 def comparison(held_out, with_alpha=True):
-    model = SimpleNamespace(uses_images=False, config=SimpleNamespace(features=FEATURES), held_out=held_out)
+    model = SimpleNamespace(uses_images=False, features=FEATURES, held_out=held_out)
     return Comparison.of(model, with_alpha)
 
 

@@ -11,7 +11,6 @@ from conftest import codes
 from truemorph.bias.curves.families import transition_to_dict
 from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.likelihood import posterior
-from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.commands.label import label_galaxies
 from truemorph.config import training_config
@@ -153,7 +152,7 @@ def test_a_fit_gives_posteriors_without_a_model(tmp_path):
     }  # fmt: skip
     write_json(tmp_path / "fit.json", fit)
     path = catalogue(tmp_path, label=[0, 0, 1, 0, 0, 1])
-    label_galaxies(load(tmp_path / "fit.json"), path, tmp_path / "labels.parquet")
+    label_galaxies(tmp_path / "fit.json", path, tmp_path / "labels.parquet")
     got = read_table(tmp_path / "labels.parquet").frame
     assert got["p_disk"].to_list() == pytest.approx([0.7] * 6)
     flip = T.flip_probability(got["alpha"].to_numpy())

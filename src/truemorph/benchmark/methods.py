@@ -26,13 +26,15 @@ from truemorph.bias.curves.families import IN_RANGES
 from truemorph.bias.curves.formulas import ConstantTransition, MatrixTransition
 from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.bias.fitting import fit_transition
+from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import label_evidence, posterior
 from truemorph.bias.result import TransitionFit
 from truemorph.catalogs.sampling import TRAIN, UNUSED, VALIDATION
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
-from truemorph.questions import Votes
+from truemorph.questions import Votes, log_odds
+from truemorph.simulate.annotate import VOLUNTEERS
 
 NETWORKS, TABLES = "networks", "tables"  # with images and without
 _FEWEST_VOTES = 10  # for the question, in samples that are cut (Willett et al. 2013)
@@ -444,6 +446,16 @@ def votes_regressed(bench: Bench) -> Outcome:
     return Outcome(p=expit(regressed_on_votes(bench.world)))
 
 
+def regressed(bench: Bench) -> Outcome:
+    """Regress 300 gold labels on labels, votes, α and intrinsic columns with truemorph, as estimates do."""
+    world = bench.world
+    counts = VOLUNTEERS * np.column_stack([1 - world.vote_fraction, world.vote_fraction])
+    others = {"covariates": world.intrinsic, "votes": log_odds(counts)}
+    found = debiased_fractions(world.labels, world.alpha, gold=world.gold, **others)
+    assert found.probabilities is not None
+    return Outcome(p=found.probabilities[:, 1])
+
+
 def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: str | None = "rayleigh") -> Outcome:
     """Return p(y | x) of DCV14 out of fold, or the posterior with the galaxy's own label; default family by AIC."""
 
@@ -513,6 +525,7 @@ METHODS = {
         Method("gold", "T(α), 300 gold labels, posterior", posterior_of(with_gold)),
         Method("gold-observables", "T(α, features), gold labels, posterior", posterior_of(with_observables)),
         Method("gold-votes", "300 gold labels regressed on votes", votes_regressed),
+        Method("gold-regression", "300 gold labels, regression of an estimate", regressed),
         Method(HART, HART, lambda bench: Outcome(p=bench.world.hart), GZ2),
     ),
     BAR: (

@@ -27,7 +27,7 @@ from truemorph.bias.curves.families import COMPARED, family_of
 from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Transition
-from truemorph.bias.files import read_draws, read_fit, write_fit
+from truemorph.bias.files import read_arrays, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
 from truemorph.bias.fractions import fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
@@ -84,6 +84,9 @@ class Estimate(Result):
         Scatter of each parameter over bootstrap resamples, if requested.
     about : dict
         Definitions of α, of the labels and of gold labels; stored in files.
+    galaxies : dict of str to array, or None
+        With gold labels: `object_id`, shape (N,), and `probabilities`, shape (N, K), of each galaxy's classes by the
+        regression (see `PopulationFractions`). Files have them too, for `label_galaxies`.
     findings : tuple of Finding
 
     Examples
@@ -107,6 +110,7 @@ class Estimate(Result):
     gold_stderr: np.ndarray | None = None
     bootstrap_std: dict[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    galaxies: Mapping[str, np.ndarray] | None = None
 
     @property
     def transition(self) -> Transition:
@@ -190,9 +194,10 @@ class Estimate(Result):
     def read(cls, path: str | os.PathLike[str]) -> Estimate:
         """Read an estimate that `write` wrote, with its draws; a fit of T(α) alone is an InputError."""
         described = read_fit(path)
-        samples = read_draws(described, path)
+        samples, ids, p = read_arrays(described, path, "fractions", "object_id", "probabilities")
+        galaxies = None if ids is None or p is None else {"object_id": ids, "probabilities": p}
         try:
-            estimate = cls.from_dict(described, samples)
+            estimate = replace(cls.from_dict(described, samples), galaxies=galaxies)
             if samples is not None and not _are_draws_of(estimate.fractions, samples):
                 raise ValueError(f"{described['draws']} has draws of another estimate")
             return estimate
@@ -204,8 +209,8 @@ class Estimate(Result):
 
     def write(self, out: str | os.PathLike[str]) -> None:
         """Write the estimate as JSON, with draws of its fractions (.npz) and its figure (.png) beside it."""
-        samples = self.fractions.samples
-        write_fit(self.to_dict(), self.figure(), out, None if samples is None else {"fractions": samples})
+        arrays = {} if self.fractions.samples is None else {"fractions": self.fractions.samples}
+        write_fit(self.to_dict(), self.figure(), out, arrays | dict(self.galaxies or {}))
 
     @property
     def curve(self) -> FittedCurve:
@@ -255,6 +260,7 @@ class Context:
     by: np.ndarray | None = None  # columns to bin by, (N,) or (N, 2), or `Groups`; default α
     by_name: str = "alpha"
     alpha_error: float = 0.0  # relative error of α
+    ids: np.ndarray | None = None  # of the galaxies
     # Of a question that is asked after others; the sample has the answers whose fractions are counted.
     asked: Asked | None = None
     of_paths: Sample | None = None  # with votes and gold labels of the paths that gold labels tell apart, for T(α)
@@ -316,7 +322,15 @@ def make_estimate(
         gold_stderr,
         scatter,
         context.about,
+        _galaxies(fractions, context),
     )
+
+
+def _galaxies(fractions: PopulationFractions, context: Context) -> dict[str, np.ndarray] | None:
+    """Return ids and class probabilities of each galaxy, with gold labels."""
+    if fractions.probabilities is None or context.ids is None:
+        return None
+    return {"object_id": context.ids, "probabilities": fractions.probabilities.astype(np.float32)}
 
 
 def _with_findings(

@@ -114,15 +114,15 @@ def write_fit(
     write_json(out, {"format_version": FORMAT_VERSION, **described, **named})
 
 
-def read_draws(described: Mapping[str, Any], path: str | os.PathLike[str]) -> np.ndarray | None:
-    """Read the draws of class fractions, shape (S, B, K), that were written beside a fit; None if it has none."""
+def read_arrays(described: Mapping[str, Any], path: str | os.PathLike[str], *names: str) -> list[np.ndarray | None]:
+    """Read arrays that were written beside a fit, such as `fractions`, draws of shape (S, B, K); None if absent."""
     if "draws" not in described:
-        return None
+        return [None] * len(names)
     beside = Path(path).with_name(Path(str(described["draws"])).name)
     try:
         own = file_hash(beside)
-        with open(beside, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            draws = np.asarray(arrays["fractions"], dtype=np.float64)
+        with open(beside, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = [np.asarray(stored[name]) if name in stored else None for name in names]
         if described.get("draws_sha256", own) != own:
             raise ValueError("they belong to another estimate")
     except Exception as problem:  # damaged archives raise many types
@@ -130,7 +130,7 @@ def read_draws(described: Mapping[str, Any], path: str | os.PathLike[str]) -> np
             f"{beside}: the draws of {path} can't be used ({reason(problem)}); copy both files, or make them again "
             "with `truemorph transition`"
         ) from problem
-    return draws
+    return arrays
 
 
 def _checked_fractions(fractions: Any) -> Any:

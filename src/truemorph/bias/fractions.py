@@ -132,14 +132,18 @@ class _Regression:
         both = np.concatenate([values, np.einsum("b,...bk->...k", weight, values)[..., None, :]], axis=-2)
         return np.concatenate([both, *(quantity.of(both)[..., None] for quantity in self.quantities)], axis=-1)
 
-    def fractions(self, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def fit(self, gold: np.ndarray) -> GoldRegression | NestedRegression:
+        """Fit it to gold labels, shape (N,)."""
+        nested = any(quantity.denominator is not None for quantity in self.quantities)
+        regression = NestedRegression if nested else GoldRegression
+        return regression.fit(self.terms, gold, self.bins, self.sample.n_classes, fields=self.sample.fields)
+
+    def fractions(
+        self, gold: np.ndarray, fit: GoldRegression | NestedRegression | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return fractions, draws, and standard error, lowest and highest value, shape (3, B + 1, K + Q)."""
         sample, bins = self.sample, self.bins
-        nested = any(quantity.denominator is not None for quantity in self.quantities)
-        fit = (NestedRegression if nested else GoldRegression).fit(
-            self.terms, gold, bins, sample.n_classes, fields=sample.fields
-        )
-        fractions, samples = fit.fractions(gold, self.seed)
+        fractions, samples = (fit or self.fit(gold)).fractions(gold, self.seed)
         if equal_labels(sample):  # these gold labels say nothing on how far the classes are from the labels
             counts = np.bincount(bins.index, gold != UNKNOWN)[:, None]
             scatter = np.random.default_rng(self.seed).normal(size=samples.shape)
@@ -183,7 +187,8 @@ def _from_gold(regression: _Regression, missed: np.ndarray | None) -> dict[str, 
     """Return the fractions from gold labels, which miss a part of the second class in each bin, if that is known."""
     sample, bins, quantities = regression.sample, regression.bins, regression.quantities
     assert sample.gold is not None
-    fractions, samples, errors = regression.fractions(sample.gold)
+    fit = regression.fit(sample.gold)
+    fractions, samples, errors = regression.fractions(sample.gold, fit)
     _, low, high = errors  # views
     findings = regression.widen_by_uncertain(low, high)
     findings += [] if missed is None else regression.widen_by_missed(missed, low, high)
@@ -207,6 +212,7 @@ def _from_gold(regression: _Regression, missed: np.ndarray | None) -> dict[str, 
         "quantities": tuple(quantities),
         "gold_counts": np.bincount(bins.index, sample.gold > 0, bins.count).astype(int) if quantities else None,
         "samples": samples,
+        "probabilities": fit.probabilities(sample.gold),
         "alternatives": {},
         "method": "gold",
         "assumption": f"gold labels are correct, and {selection}",

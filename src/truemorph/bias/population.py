@@ -104,6 +104,9 @@ class PopulationFractions(Result):
         Sum of the sampling weights in each bin.
     samples : array, shape (S, B, K), or None
         Draws of the fractions, with gold labels.
+    probabilities : array, shape (N, K), or None
+        With gold labels: p(class | label, votes, α, …) of each galaxy by the regression, 0 or 1 where its gold label is
+        known. None in an estimate that was read from a file.
     of_total : array, shape (2, 3, K), or None
         With gold labels: error, lowest and highest class fraction of all bins together, of these galaxies and of their
         population.
@@ -146,6 +149,7 @@ class PopulationFractions(Result):
     classes: tuple[str, ...]
     population: np.ndarray
     samples: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
     of_total: np.ndarray | None = None
     quantities: tuple[Quantity, ...] = ()
     of_quantities: np.ndarray | None = None

@@ -142,9 +142,16 @@ def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tu
         by=np.squeeze(numeric_columns(frame, binned, source)) if groups is None and binned else groups,
         by_name=options.by or "alpha",
         alpha_error=mean_alpha_error(frame, options.alpha_error, gold is not None, source),
+        ids=None if gold is None else _ids(frame),
         **known,
     )
     return with_fields(sample, frame, source), context
+
+
+def _ids(frame: pl.DataFrame) -> np.ndarray:
+    """Return ids as an array that can be stored without pickling."""
+    ids = frame["object_id"]
+    return ids.to_numpy() if ids.dtype.is_integer() else ids.cast(pl.String).to_numpy().astype(np.str_)
 
 
 def _arrays(frame: pl.DataFrame, options: SampleOptions, question: str | None, source: str) -> dict[str, Any]:

@@ -21,14 +21,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from truemorph.bias.curves.families import transition_from_dict
-from truemorph.bias.curves.paths import TreeTransition
-from truemorph.bias.files import check_fit, read_fit
-from truemorph.classifiers.classifier import AGAIN, Classifier, describe, facts
-from truemorph.config import TrainingConfig, training_config
+from truemorph.bias.files import check_fit
+from truemorph.classifiers.classifier import AGAIN, Classifier, facts
+from truemorph.config import TrainingConfig
 from truemorph.errors import CheckpointError, InputError, reason
-from truemorph.io import changed_values, check_format, checked, checksums, content_hash, read_json, written_folder
-from truemorph.questions import SMOOTH_OR_DISK, check_class_names
+from truemorph.io import changed_values, check_format, checked, checksums, read_json, written_folder
+from truemorph.questions import check_class_names
 from truemorph.tables import read_columns, read_table
 
 _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md", "held_out.parquet")
@@ -147,9 +145,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     Parameters
     ----------
     folder : path or str
-        A checkpoint folder written by `truemorph train`; a model on the Hugging Face hub,
-        "hf_hub:someone/model"; or a fit written by `truemorph transition` (.json), which gives every galaxy the true
-        class fractions as probabilities, and a posterior if it has an observed label.
+        A checkpoint folder written by `truemorph train`, or a model on the Hugging Face hub, "hf_hub:someone/model".
     device : str
         Device for networks: "auto" (a GPU if available), or a torch device such as "cpu" or "cuda:1".
 
@@ -175,8 +171,6 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     ('smooth', 'disk')
     """
     folder = _fetched(str(folder)) if str(folder).startswith(_HUB) else Path(folder)
-    if folder.suffix == ".json":
-        return _from_fit(folder)
     missing = [name for name in _FILES[:3] if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: not a truemorph model folder (no {missing[0]}); make one with `truemorph train`")
@@ -217,28 +211,6 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, *_UNREADABLE) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); {AGAIN}") from problem
     return Classifier(described, members, seen, digest, folder, device, held_out=held_out)
-
-
-def _from_fit(path: Path) -> Classifier:
-    """Make a classifier whose probabilities are the class fractions of a fit."""
-    fit = read_fit(path)
-    fractions = fit.get("class_fractions")
-    transition, questions = transition_from_dict(fit), list[dict[str, Any]]()
-    classes = fit.get("classes") or SMOOTH_OR_DISK
-    if isinstance(transition, TreeTransition):
-        classes, questions = transition.asked.classes, [transition.asked.to_dict()]
-    if not isinstance(fractions, dict) or not fractions.keys() >= set(classes):
-        raise InputError(f"{path}: has no class fractions, so it can't label galaxies; use a trained model")
-    values = np.array([fractions[name] for name in classes], np.float64)
-    source = {"source": path.name, "rows": fit.get("galaxies")}
-    source |= {key: fit.get(key) for key in ("alpha", "alpha_psf")}
-    config = training_config("dcv14", features=(), folds=1)
-    about = {"classes": list(classes), "catalogue": source, "members": 1, "metrics": {}, "normalisation": {}}
-    described = describe(config, fit, **about) | ({"questions": questions} if questions else {})
-    with np.errstate(divide="ignore"):
-        member = {"coef": np.zeros((values.size, 1)), "intercept": np.log(values)}
-    seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})
-    return Classifier(described, [member], seen, content_hash(fit)[:16])
 
 
 def _fetched(name: str) -> Path:

@@ -118,6 +118,16 @@ class Classifier:
         return f"<pre>{html.escape(shortened(self.summary()))}</pre>"
 
     @property
+    def trained_on(self) -> dict[str, Any]:
+        """What its catalogue was."""
+        return dict(self.described["catalogue"])
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Catalogue columns that are its inputs; none for images."""
+        return () if self.uses_images else self.config.features
+
+    @property
     def uses_images(self) -> bool:
         """Whether the inputs are pixels (otherwise catalogue features)."""
         return self.config.classifier == "network"

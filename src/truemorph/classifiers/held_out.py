@@ -29,7 +29,7 @@ _ALPHA, _WEIGHT, _P, _EVIDENCE = "alpha", "sampling weight", "p of {}", "evidenc
 
 def measured(model: Any, inputs: np.ndarray, alpha: Any = None) -> pl.DataFrame:
     """Return what is compared of galaxies: ln α (NaN if unknown), and measures of their images or their features."""
-    names = APPEARANCE if model.uses_images else model.config.features
+    names = APPEARANCE if model.uses_images else model.features
     values = appearance(inputs) if model.uses_images else inputs[:, : len(names)]
     known = {} if alpha is None else {_ALPHA: pl.Series(alpha).cast(pl.Float64).clip(1e-3).log().fill_null(np.nan)}
     return pl.DataFrame({**known, **dict(zip(names, values.T, strict=True))})
@@ -92,7 +92,7 @@ class Comparison:
     @classmethod
     def of(cls, model: Any, with_alpha: bool) -> Comparison | None:
         """Return that of a model; None if it has too few held-out galaxies, or nothing to compare."""
-        names = [*([_ALPHA] if with_alpha else []), *(APPEARANCE if model.uses_images else model.config.features)]
+        names = [*([_ALPHA] if with_alpha else []), *(APPEARANCE if model.uses_images else model.features)]
         if model.held_out is None or not names or int(BEYOND * (model.held_out.height // 2 + 1)) == 0:
             return None
         values = model.held_out.select(names).to_numpy()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from truemorph.arguments import BiasCurve, Fraction, Model, Names, Shard, Table, validated
+from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import transition_described
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
+from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.label import LabelReport, label_table
 from truemorph.labelling.run import LabelOptions
 
@@ -52,8 +54,8 @@ def label_galaxies(
 
     Parameters
     ----------
-    model : path or Classifier
-        Model folder; or a fit of truemorph transition (.json), which labels catalogues without images.
+    model : path, Classifier or Estimate
+        Model folder; or an estimate of truemorph transition (.json), which labels catalogues without images.
     source : path or table
         Catalogue; folder, list (.txt) or table of images; tar files; Parquet with images in it; HATS.
     out : path
@@ -114,7 +116,9 @@ def label_galaxies(
     (standard deviation of p over members), `label` (argmax), `relation` ("new", "out_of_fold", "early_stopping",
     "in_sample"); where there are observed labels `observed_label`, `alpha`, `split`, `posterior_CLASS` (p(y | x, ỹ,
     α)), `posterior_label`, `label_quality` (posterior probability that the observed label is right); `unlike_training`
-    (in what a galaxy differs from training galaxies; null if it is like them); and `model_hash`.
+    (in what a galaxy differs from training galaxies; null if it is like them); and `model_hash`. By an estimate, p(y |
+    x) is the class fraction, and with gold labels there is `regression_CLASS`, p(y | label, votes, α, …) by its
+    regression, for its own galaxies (docs/labelling.md says when to use which).
     The posterior is null for galaxies whose label the model has seen (`relation` "in_sample"), or that lack a column
     that T depends on. Every column has a description, and copied columns keep their units and descriptions.
     Metadata of the table: model hash, T(α) of the posterior (`transition`) and of training (`trained_through`),
@@ -142,7 +146,7 @@ def label_galaxies(
     [0.679, 1.0]
     """
     return label_table(
-        replace(model, device=device) if isinstance(model, Classifier) else load(model, device),
+        _labeller(model, device),
         LabelOptions(
             source,
             out,
@@ -166,3 +170,12 @@ def label_galaxies(
         shard=shard,
         max_bad=max_bad,
     )
+
+
+def _labeller(model: Any, device: str) -> Classifier | Estimated:
+    """Return what labels galaxies: a classifier, or an estimate."""
+    if isinstance(model, Classifier):
+        return replace(model, device=device)
+    if isinstance(model, Estimate) or str(model).endswith(".json"):
+        return Estimated.of(model)
+    return load(model, device)

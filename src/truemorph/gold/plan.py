@@ -174,7 +174,8 @@ def predicted_probabilities(
         return np.where(np.isfinite(p), p, predicted_probabilities(label, alpha, None, None, curve, observables))
     if curve is None and (pilot := _pilot(gold)) is not None:
         bins = Bins.cut(alpha, min(8, label.size // 50))
-        return np.asarray(GoldRegression.fit(regression_terms(label, alpha), pilot, bins).probabilities[:, DISK])
+        regression = GoldRegression.fit(regression_terms(label, alpha), pilot, bins)
+        return regression.predicted(np.arange(label.size))[:, DISK]
     fit = fit_transition(label, alpha).curve if curve is None else curve
     low, high = fit.fraction_range[fit.classes[DISK]]
     every = []

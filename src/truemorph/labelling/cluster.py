@@ -17,6 +17,7 @@ import numpy as np
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier
 from truemorph.errors import InputError, TruemorphError, reason, require_extra
+from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.run import Labelling, LabelOptions, open_labelling
 from truemorph.progress import SILENT, progress, tell
 
@@ -69,7 +70,7 @@ class PartLabeller:
 class Cluster:
     """Workers on a Ray cluster, by default a local one; all use the engine that the first one has chosen."""
 
-    def __init__(self, model: Classifier, options: LabelOptions, address: str | None) -> None:
+    def __init__(self, model: Classifier | Estimated, options: LabelOptions, address: str | None) -> None:
         if model.folder is None:
             raise InputError("engine ray needs a model loaded from a folder that all machines can read")
         _connect(address or os.environ.get("RAY_ADDRESS"))

@@ -143,7 +143,7 @@ def class_fractions(
             trained, of_trained, *_ = estimate = estimates.get(name, [None] * 4)
             if trained is not None and of_trained is not None:  # the logit is off as that of training
                 error = np.hypot(error, of_trained * value * (1 - value) / max(trained * (1 - trained), 1e-9))
-            elif not model.described["catalogue"].get("gold_definition"):  # trained on gold labels
+            elif not model.trained_on.get("gold_definition"):  # trained on gold labels
                 error = np.nan
             row = {"class": name, "mean": float(mean[k] / max(mean[inside].sum(), 1e-300))}
             row |= {"reestimated": value, "reestimated_stderr": error}

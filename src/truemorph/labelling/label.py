@@ -18,6 +18,7 @@ from truemorph.findings import Finding
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.cluster import Cluster
 from truemorph.labelling.elsewhere import ASSUMED, class_fractions, fractions_told, unlike_training
+from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.output import Counts, Results
 from truemorph.labelling.parts import NO_INPUT
 from truemorph.labelling.run import Labelling, LabelOptions, no_observed, open_labelling
@@ -84,7 +85,7 @@ class LabelReport(Result):
 
 
 def label_table(
-    model: Classifier,
+    model: Classifier | Estimated,
     options: LabelOptions,
     *,
     shard: tuple[int, int] = (1, 1),

@@ -21,6 +21,7 @@ from truemorph.catalogs.paths import path_labels, path_observations
 from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import Engine
 from truemorph.classifiers.held_out import BEYOND, Comparison, measured
+from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.sources import base_names
 from truemorph.questions import Head, columns_of
 from truemorph.tables import numeric_columns
@@ -41,7 +42,7 @@ def _by_name(ids: pl.Series, values: list[Value]) -> dict[str, Value]:
 class Labeller:
     """Compute labels from rows of a source."""
 
-    model: Classifier
+    model: Classifier | Estimated
     engine: Engine
     transitions: tuple[Transition, ...] = ()  # T(α) of each question, for posteriors
     observables: tuple[tuple[str, ...], ...] = ()  # columns on which each depends in addition to α
@@ -85,7 +86,16 @@ class Labeller:
             out[head.name("posterior_label")] = _kind(head), largest
             correct = "posterior probability that the observed label is correct"
             out[head.name("label_quality")] = pl.Float64, correct
+        if self.regression is not None:
+            by = "by regression on gold labels; missing for galaxies that are not the estimate's"
+            names = zip(self.regression.columns[1:], self.model.described["fractions"]["classes"], strict=True)
+            out |= {column: (pl.Float64, f"probability of {name} {by}") for column, name in names}
         return out | {"model_hash": (pl.String, "hash of the model's files")}
+
+    @cached_property
+    def regression(self) -> pl.DataFrame | None:
+        """Probabilities of an estimate's galaxies by its regression on gold labels."""
+        return self.model.by_regression if isinstance(self.model, Estimated) else None
 
     @cached_property
     def comparison(self) -> Comparison | None:
@@ -130,6 +140,9 @@ class Labeller:
                 out[head.name("observed_label")] = observed[head.name("label")]
                 if self.transitions:
                     out |= self._posterior(observed, p[:, head.part], pl.Series(roles) != IN_SAMPLE, k)
+        if self.regression is not None:
+            ids = frame.select(pl.col("object_id").cast(pl.String))
+            out |= ids.join(self.regression, "object_id", how="left", maintain_order="left").drop("object_id").to_dict()
         if self.comparison is not None:
             out[UNLIKE] = self.comparison.unlike(measured(self.model, inputs, out["alpha"] if self.observed else None))
         return pl.DataFrame(out).select(list(self.schema))

@@ -30,6 +30,7 @@ from truemorph.findings import Finding, unique
 from truemorph.images.decode import ahead
 from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
 from truemorph.io import FORMAT_VERSION
+from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.hats import NO_POSITION, check_replaceable
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Results, is_table, parts_folder
@@ -125,11 +126,11 @@ class Labelling:
     def _inputs(self, part: Part) -> Iterator[Inputs]:
         """Yield batches of rows of a part, inputs of the good rows, and the problem of each row."""
         model = self.labeller.model
-        if model.uses_images:
+        if isinstance(model, Classifier) and model.uses_images:
             yield from decoded(model.config, part.batches(_BATCH))
             return
         for rows in part.batches(PART_ROWS):
-            features = logistic_inputs(rows.frame, model.config.features, str(self.source.path))
+            features = logistic_inputs(rows.frame, model.features, str(self.source.path))
             finite = np.isfinite(features).all(axis=1)
             yield rows.frame, features[finite], [None if is_finite else NO_FEATURE for is_finite in finite]
 
@@ -164,7 +165,7 @@ class LabelOptions:
     precision: Precision = "auto"
     gate: PathLike | None = None
 
-    def check(self, model: Classifier) -> None:
+    def check(self, model: Classifier | Estimated) -> None:
         """Raise an InputError if the results would replace something that is read."""
         out, place = Path(self.out), Path(self.out).resolve()
         if is_table(out) and self.hats:  # the first refuses what names no table or folder
@@ -182,21 +183,21 @@ class LabelOptions:
         """File or folder of the source."""
         return Path(self.source if isinstance(self.source, str | os.PathLike) else kind_of(self.source))
 
-    def survey(self, model: Classifier) -> tuple[Tiles | None, str]:
+    def survey(self, model: Classifier | Estimated) -> tuple[Tiles | None, str]:
         """Open tiles, by default with the bands and the size of cut-outs that the model was trained on."""
         if self.tiles is None:
             check_used("tiles", False, bands=self.bands, size=self.size, zero_point=self.zero_point)
             return None, ""
         if not model.uses_images:
             raise InputError("this model uses columns, not images; leave out `tiles`")
-        trained = model.described["catalogue"].get("cutouts")
+        trained = model.trained_on.get("cutouts")
         size = self.size or (trained or {}).get("size")
         bands = self.bands or tuple((trained or {}).get("bands", ()))
         if size is None:
             raise InputError("give the `size` of cut-outs, such as 40arcsec, or an expression, such as 6 * radius")
         return for_model(open_tiles(self.tiles, bands, self.zero_point), trained, self.convert), size
 
-    def opened(self, model: Classifier, survey: Tiles | None, size: str) -> Source:
+    def opened(self, model: Classifier | Estimated, survey: Tiles | None, size: str) -> Source:
         """Open the source."""
         out, images = Path(self.out), None if self.images is None else Path(self.images)
         if not model.uses_images:  # unused; the catalogue's may be elsewhere
@@ -205,12 +206,12 @@ class LabelOptions:
         return open_source(self.source, options, [out, out.with_name(f"{out.stem}.problems.csv"), parts_folder(out)])
 
 
-def open_labelling(model: Classifier, options: LabelOptions) -> Labelling:
+def open_labelling(model: Classifier | Estimated, options: LabelOptions) -> Labelling:
     """Check options and prepare everything to label parts."""
     options.check(model)
     survey, size = options.survey(model)
     given, path = options.opened(model, survey, size), options.path
-    stored, trained = given.metadata.get("cutouts"), model.described["catalogue"].get("cutouts")
+    stored, trained = given.metadata.get("cutouts"), model.trained_on.get("cutouts")
     if survey is None and stored and trained and (other := differences(stored, trained)):
         raise InputError(f"{path}: its cut-outs have {' and '.join(other)}; label them from their tiles (`tiles`)")
     joined = None if options.observed is None else read_catalogue(options.observed)
@@ -243,7 +244,7 @@ def open_labelling(model: Classifier, options: LabelOptions) -> Labelling:
 
 
 def _labeller(
-    model: Classifier,
+    model: Classifier | Estimated,
     options: LabelOptions,
     given: Source,
     joined: CatalogTable | None,
@@ -262,8 +263,9 @@ def _labeller(
     wanted = list(dict.fromkeys(["object_id", *(_columns_of_labels(model, used) if has_observed else ()), *every]))
     engine = options.engine
     if isinstance(engine, str):
-        images = given if options.gate is None else open_source(options.gate)
-        proof = proof_of(images, model.config) if options.precision == "int8" else None
+        proof = None
+        if options.precision == "int8" and isinstance(model, Classifier):
+            proof = proof_of(given if options.gate is None else open_source(options.gate), model.config)
         engine = engine_for(model, engine, options.precision, proof)
     return Labeller(
         model,
@@ -283,7 +285,7 @@ def _findings(
     """Return findings about columns that are used, the model and T(α); `name` is that of the catalogue in messages."""
     model = labeller.model
     parts: Sequence[Part | CatalogTable] = catalogue.parts if isinstance(catalogue, Source) else [catalogue]
-    used = [*chain(*labeller.observables), *([] if model.uses_images else model.config.features)]
+    used = [*chain(*labeller.observables), *model.features]
     found = [finding for part in parts if part.frame is not None for finding in missing_in(part.frame, used, name)]
     found += [
         *model.findings,
@@ -332,9 +334,9 @@ def _empty_labels(
         **identity,
         "source": given.metadata.get("source", str(given.path)),  # of a prepared catalogue
         **{key: about[key] for key in defined if about.get(key)},
-        "trained_on": model.described["catalogue"],
+        "trained_on": model.trained_on,
         "trained_through": transition_to_dict(model.transition),
-        **({"questions": [head.question for head in model.heads]} if model.described.get("questions") else {}),
+        **({"questions": asked} if any(asked := [head.question for head in model.heads]) else {}),
         "findings": [finding.to_dict() for finding in findings],
     }
     # Copied columns have the units and descriptions of the source.
@@ -373,7 +375,7 @@ def no_observed(labeller: Labeller, source: Source) -> InputError:
     )
 
 
-def _columns_of_labels(model: Classifier, transitions: Sequence[Transition]) -> list[str]:
+def _columns_of_labels(model: Classifier | Estimated, transitions: Sequence[Transition]) -> list[str]:
     """Return the columns of a catalogue that posteriors need: labels, α, and votes of a question."""
     questions = [transition.asked for transition in transitions if isinstance(transition, TreeTransition)]
     gates = [gate for asked in questions for gate in asked.questions]
@@ -382,7 +384,7 @@ def _columns_of_labels(model: Classifier, transitions: Sequence[Transition]) -> 
 
 
 def _curves_for_posteriors(
-    model: Classifier, transition: dict[str, Any] | None, about: dict[str, Any], source: str
+    model: Classifier | Estimated, transition: dict[str, Any] | None, about: dict[str, Any], source: str
 ) -> list[dict[str, Any]]:
     """Return T(α) of each question in the format of a fit file; none if they would only repeat the observed labels."""
     if transition is None and model.transition == MatrixTransition.identity(model.transition.n_classes):
@@ -395,7 +397,7 @@ def _curves_for_posteriors(
         )
         raise InputError(f"the model is of {asked}, but T(α) of {of}; give that of the same question (`transition`)")
     here = about.get("alpha_psf")
-    fitted = model.described["catalogue"] if transition is None else transition
+    fitted = model.trained_on if transition is None else transition
     if here != fitted.get("alpha_psf", here):
         own = f"in units of the PSF's {here}" if here else "of unknown unit"
         curve = f"that of the bias curve in units of the PSF's {fitted['alpha_psf']}"

@@ -96,7 +96,7 @@ def _against_gold(evidence: Evidence, model: Model, definition: str, truth: Labe
     labels = [has_answer(values[applies]) for values in (right[known], ours, theirs)]
     gain, error = accuracy_gain(*labels)
     if np.isfinite(gain):  # else gold labels are of one class
-        galaxies = model.classifier.uses_images or bool(model.classifier.config.features)
+        galaxies = model.classifier.uses_images or bool(model.classifier.features)
         what = f"Balanced accuracy of {best.name}"
         yield _labels_compared(what, gain, error, _numbers(own, labelled, error, evidence.view(truth)), galaxies)
 
@@ -156,7 +156,7 @@ def _of_models(evidence: Evidence) -> Iterator[Check]:
         yield from _one_class(evidence, model, name)
     for model in evidence.judged:
         name = _named(evidence, model)
-        if model.naive and not model.classifier.described["catalogue"].get("gold_definition"):
+        if model.naive and not model.classifier.trained_on.get("gold_definition"):
             text = f"{name} was trained without a bias curve, so it treats the observed labels as correct."
             yield Finding("labels-treated-as-correct", "caution", text, "Train with a bias curve (`transition`).")
         yield from _predicted_labels(evidence, model, name)

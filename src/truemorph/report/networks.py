@@ -49,7 +49,7 @@ def training(
             settings[name] = run
             history = histories[name] = read_table(folder / "history.csv").frame
             numeric_columns(history, ["epoch", "held_out_loss", *history.columns], str(folder / "history.csv"))
-            catalogues.add(model.described["catalogue"]["sha256"])
+            catalogues.add(model.trained_on["sha256"])
     if not histories:
         return [], []
     findings = []

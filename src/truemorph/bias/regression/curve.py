@@ -119,7 +119,8 @@ class _Uncalibrated:
         assert sample.gold is not None
         # Without bin effects, which would follow the gold labels and hide some of their scatter.
         together = Bins.cut(sample.alpha, 1, sample.weights)
-        plain = GoldRegression.fit(self.terms, sample.gold, together, sample.n_classes).probabilities
+        fit = GoldRegression.fit(self.terms, sample.gold, together, sample.n_classes)
+        plain = fit.predicted(np.arange(sample.gold.size))
 
         def expected(at: np.ndarray) -> np.ndarray:
             return np.einsum("nk,nk->n", plain, label_columns(self.space.build(at), sample.labels, sample.argument))

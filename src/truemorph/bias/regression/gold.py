@@ -15,7 +15,6 @@ import numpy as np
 
 from truemorph.bias.binning import Bins, Groups
 from truemorph.bias.curves.transitions import UNKNOWN
-from truemorph.bias.likelihood import ROWS
 from truemorph.bias.regression.fields import FEWEST_FIELDS
 from truemorph.bias.regression.maximum import (
     class_precision,
@@ -39,6 +38,8 @@ _EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
 _CORRELATED_OVER = 2.0
 # Number of galaxies per bin on which draws are evaluated; the others follow their mean.
 DRAWN_ON = 400
+# Number of galaxies that are predicted at once.
+_AT_ONCE = 10_000
 _CLIP = 500.0
 # Different probabilities of selection up to which each has an indicator.
 _MOST_LEVELS = 10
@@ -148,18 +149,17 @@ class GoldRegression:
         """Return terms and effects of some galaxies; those of all at once would need much memory."""
         return np.column_stack([self.terms[rows], self.effects[self.bins.index[rows]]])
 
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Return p(y | ỹ, α, z), shape (N, K)."""
-        return self.predicted(np.arange(len(self.terms)))
+    def probabilities(self, gold: np.ndarray) -> np.ndarray:
+        """Return p(y | ỹ, α, z) of all galaxies, shape (N, K); those with a gold label are certainly of its class."""
+        return as_labelled(self.predicted(np.arange(len(self.terms))), gold)
 
     def predicted(self, rows: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
         """Return p(y | ỹ, α, z) of some galaxies, shape (n, K), or for draws of the coefficients, shape (n, S, K)."""
         if draws is not None:
             return _probabilities(self._design(rows), draws)
         out = np.zeros((rows.size, self.coefficients.shape[1] + 1))
-        for begin in range(0, rows.size, ROWS):
-            part = slice(begin, begin + ROWS)
+        for begin in range(0, rows.size, _AT_ONCE):  # the design of all would need much memory
+            part = slice(begin, begin + _AT_ONCE)
             design = self._design(rows[part])
             for weight, coefficient in zip(self.evidence, self.coefficients, strict=True):
                 out[part] += weight * np.exp(log_probabilities(design, coefficient))
@@ -217,6 +217,13 @@ class GoldRegression:
             found.append(sums / bins.totals[:, None])
         drawn = np.concatenate(found)
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
+
+
+def as_labelled(p: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Return probabilities, shape (N, K), after those of galaxies with a gold label are set to 0 and 1, in place."""
+    known = gold >= 0
+    p[known] = np.eye(p.shape[1])[gold[known]]
+    return p
 
 
 def _moves_by_fields(

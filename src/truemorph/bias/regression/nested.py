@@ -8,7 +8,7 @@ import numpy as np
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN
-from truemorph.bias.regression.gold import DRAWN_ON, SAMPLES, GoldRegression, not_negative
+from truemorph.bias.regression.gold import DRAWN_ON, SAMPLES, GoldRegression, as_labelled, not_negative
 from truemorph.workers import one_thread
 
 
@@ -47,6 +47,10 @@ class NestedRegression:
             applies = self.applies.predicted(rows, of_applies)[..., 1]
             applies[gold[rows] == ANSWER_UNKNOWN] = 1.0
         return np.concatenate([1 - applies[..., None], applies[..., None] * answers], axis=-1)
+
+    def probabilities(self, gold: np.ndarray) -> np.ndarray:
+        """Return the probabilities of all galaxies, shape (N, K), as `GoldRegression.probabilities`."""
+        return as_labelled(self.joint(np.arange(gold.size), gold), gold)
 
     @one_thread
     def fractions(self, gold: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,119 @@
+"""Labels by an estimate alone, without a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.curves.families import transition_from_dict
+from truemorph.bias.curves.paths import TreeTransition
+from truemorph.bias.curves.transitions import Transition
+from truemorph.bias.files import read_arrays, read_fit, transition_described
+from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.io import content_hash
+from truemorph.questions import SMOOTH_OR_DISK, Head, columns_of, heads_of
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """An estimate that labels galaxies as a `Classifier` does: class fractions stand for p(y | x).
+
+    Posteriors follow from them, labels or votes, and T(α). Of its own galaxies, an estimate with gold labels also knows
+    p(y | label, votes, α, …) by regression.
+    """
+
+    described: Mapping[str, Any]  # in the format of a fit file
+    source: str  # for messages
+    ids: np.ndarray | None = None  # (N,): of its galaxies
+    regression: np.ndarray | None = None  # (N, K): their probabilities
+
+    uses_images = False
+    features = ()
+    folder = None
+    device = "cpu"
+    held_out = None
+    seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})
+
+    @classmethod
+    def of(cls, estimate: Any) -> Estimated:
+        """Return that of a file (.json), or of what `estimate_transition` returns."""
+        if isinstance(estimate, str | Path):
+            described = read_fit(estimate)
+            ids, p = read_arrays(described, estimate, "object_id", "probabilities")
+            made = cls(described, str(estimate), ids, p)
+        else:
+            galaxies = estimate.galaxies or {}
+            own = galaxies.get("object_id"), galaxies.get("probabilities")
+            made = cls(transition_described(estimate), "the estimate", *own)
+        _ = made.fractions  # an error if it has none
+        return made
+
+    @cached_property
+    def transition(self) -> Transition:
+        """T(α)."""
+        return transition_from_dict(dict(self.described))
+
+    @property
+    def curves(self) -> list[dict[str, Any]]:
+        """T(α) in the format of a fit file."""
+        return [dict(self.described)]
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """The classes of its question."""
+        if isinstance(self.transition, TreeTransition):
+            return heads_of([self.transition.asked])
+        return heads_of([None], self.described.get("classes") or SMOOTH_OR_DISK)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.heads[0].columns
+
+    @cached_property
+    def fractions(self) -> np.ndarray:
+        """Class fractions, shape (K,)."""
+        fractions = self.described.get("class_fractions")
+        if not isinstance(fractions, dict) or not fractions.keys() >= set(self.heads[0].classes):
+            raise InputError(f"{self.source}: has no class fractions, so it can't label galaxies; use a trained model")
+        return np.array([fractions[name] for name in self.heads[0].classes], np.float64)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Limitations of the estimate."""
+        return tuple(map(Finding.from_dict, self.described.get("findings", ())))
+
+    @property
+    def model_hash(self) -> str:
+        """Hash of its content."""
+        return content_hash(dict(self.described))[:16]
+
+    @property
+    def trained_on(self) -> dict[str, Any]:
+        """What its catalogue was."""
+        about = {key: self.described.get(key) for key in ("alpha", "alpha_psf")}
+        return {"source": Path(self.source).name, "rows": self.described.get("galaxies"), **about}
+
+    def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
+        """Return the class fractions of each galaxy, (N, K)."""
+        return np.tile(self.fractions, (len(inputs), 1))
+
+    def out_of_fold(self, inputs: np.ndarray, fold: np.ndarray, member: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the class fractions of each galaxy, and no spread."""
+        return member(inputs, 0), np.full(len(inputs), np.nan)
+
+    @cached_property
+    def by_regression(self) -> pl.DataFrame | None:
+        """Probabilities of its galaxies by the regression on gold labels: `object_id`, `regression_CLASS`."""
+        if self.ids is None or self.regression is None:
+            return None
+        names = columns_of("regression", self.described["fractions"]["classes"])
+        columns = {name: pl.Series(p, dtype=pl.Float64) for name, p in zip(names, self.regression.T, strict=True)}
+        return pl.DataFrame({"object_id": pl.Series(self.ids).cast(pl.String), **columns})
