@@ -103,6 +103,7 @@ ENTRIES = (
         )
     ),
     Entry("plan_errors plan_in_hand", 10, "plan_errors.py 100"),
+    Entry("predictions_fractions predictions_galaxies", 3, "predictions.py 100"),
     bars("depth", 2),
     bars("depth_ignored", 3),
     Entry("gold_planned gold_saved", 9, "gold_planning.py experts ../shared/data 100", (DATA,)),

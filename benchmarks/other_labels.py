@@ -16,7 +16,7 @@ import polars as pl
 from question_fractions import DATA, HEAD, draw, line, real
 
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.questions import read_tree
+from truemorph.questions import Asked, read_tree
 from truemorph.tables import CatalogTable
 
 N_GOLD = 300
@@ -28,9 +28,10 @@ def main():
     case, _ = real()[f"gz2_tree × bar_nair, {N_GOLD} gold"]
     frame = pl.read_parquet(DATA / "gz2_tree.parquet").drop_nulls(["bar_nair", "petroR90", "t_type"])
     tree, quantity, cut = read_tree("gz2"), case.quantities[0], case.cut()
-    table, [willett] = with_other_labels(CatalogTable(frame.select(object_id="objid")), tree, "bar", [frame])
+    asked = Asked(tree, "bar")
+    table, [willett] = with_other_labels(CatalogTable(frame.select(object_id="objid")), asked, [frame])
     votes = willett.votes(table.frame)
-    hard, soft = willett.probabilities(table.frame, {"no bar": 1, "bar": 2})
+    hard, soft = willett.probabilities(table.frame, asked)
     bar, no_bar = (frame[f"t03_bar_{one}_count"].to_numpy() for one in ("a06_bar", "a07_no_bar"))
     features, face, barred = (frame[f"{task}_debiased"].to_numpy() for task in TASKS)
 

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from conftest import codes
+from truemorph import ReportOptions, label_galaxies, simulate_catalogue, train_classifier, write_report
 from truemorph.commands.bias import measure_bias
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.transition import estimate_transition
@@ -191,3 +192,67 @@ def test_a_catalogue_can_be_made_of_predictions_alone(world, tmp_path):
     found = estimate_transition(tmp_path / "zoo.parquet", question="bar", gold=RULE, fraction_bins=4)
     _, fraction, stderr, *_ = found["bar fraction"].total
     assert abs(fraction - np.sum(kind == 2) / np.sum(kind > 0)) < 3 * stderr
+
+
+def logits(truth, seed, apart=1.466):
+    """Calibrated logits of a network with AUC 0.85 for a prior of one half."""
+    x = np.random.default_rng([seed, 3]).normal(size=truth.size) + apart * truth
+    return apart * x - apart**2 / 2
+
+
+def labels_of_a_network(table, seed, **columns):
+    p = 1 / (1 + np.exp(-logits(table["truth"].to_numpy(), seed)))
+    return table.select("object_id", label=pl.Series(p > 0.5).cast(pl.Int64), p_smooth=1 - p, p_disk=p, **columns)
+
+
+def test_predictions_of_a_network_make_the_fraction_of_disks_better():
+    off, errors = [], []
+    for seed in range(6):
+        table = simulate_catalogue(3_000, seed, gold=150).drop("sampling_weight")
+        alone, both = (
+            estimate_transition(table, gold="gold", labels=labels, compare=False).fractions
+            for labels in ((), labels_of_a_network(table, seed))
+        )
+        true = np.average(table["truth"].to_numpy())
+        off.append([alone.total[0] - true, both.total[0] - true])
+        errors.append([alone.total[1], both.total[1]])
+    without, with_predictions = np.sqrt(np.mean(np.square(off), axis=0))
+    assert with_predictions < without
+    assert np.mean(errors, axis=0)[1] < 0.9 * np.mean(errors, axis=0)[0]
+    assert with_predictions < 2 * np.mean(errors, axis=0)[1]
+
+
+def test_galaxies_whose_label_a_network_has_seen_are_left_out():
+    table = simulate_catalogue(1_500, 0, gold=300)
+    labels = labels_of_a_network(table, 0, relation=pl.lit("out_of_fold"))
+    seen = labels.with_columns(relation=pl.Series(["in_sample"] * 500 + ["out_of_fold"] * 1_000))
+    estimate = estimate_transition(table, gold="gold", labels=seen, compare=False)
+    assert estimate.curve.galaxies == 1_000
+    assert "rows-left-out" in codes(estimate)
+    assert estimate.about["other_labels"] == ["labels 1"]
+    with pytest.raises(InputError, match="folds"):
+        estimate_transition(table, gold="gold", labels=labels.with_columns(relation=pl.lit("in_sample")))
+    with pytest.raises(InputError, match="gold"):
+        estimate_transition(table, labels=labels)
+
+
+def test_a_run_gives_the_labels_that_it_would_write(tmp_path):
+    table = simulate_catalogue(2_000, 1, gold=200)
+    table.write_parquet(tmp_path / "cat.parquet")
+    settings = {"features": ["covariate"], "folds": 3}
+    train_classifier(tmp_path / "cat.parquet", preset="dcv14", settings=settings, out=tmp_path / "run")
+    written = label_galaxies(tmp_path / "run", tmp_path / "cat.parquet", tmp_path / "labels.parquet").out
+    options = {"gold": "gold", "compare": False}
+    by_run, by_labels = (
+        estimate_transition(tmp_path / "cat.parquet", labels=one, **options) for one in (tmp_path / "run", written)
+    )
+    np.testing.assert_array_equal(by_run.fractions.fractions, by_labels.fractions.fractions)
+    by_run.write(tmp_path / "fit.json")
+    quoted = label_galaxies(tmp_path / "run", table, tmp_path / "again.parquet", transition=tmp_path / "fit.json")
+    disk = next(row for row in quoted.fractions if row["class"] == "disk")
+    assert disk["estimate"] == pytest.approx(by_run.fit.class_fractions[1])
+    options = ReportOptions(catalogue=tmp_path / "cat.parquet", bootstrap=0, maps=0)
+    estimate = estimate_transition(tmp_path / "cat.parquet", gold="gold", compare=False)
+    report = write_report(tmp_path / "run", estimate, out=tmp_path / "page.html", options=options)
+    row = next(row for row in report.content["fractions"] if row["labels"] == "with predictions")
+    assert row["all"] == pytest.approx(by_run.fractions["disk fraction"].total[1])

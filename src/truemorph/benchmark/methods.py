@@ -450,8 +450,8 @@ def regressed(bench: Bench) -> Outcome:
     """Regress 300 gold labels on labels, votes, α and intrinsic columns with truemorph, as estimates do."""
     world = bench.world
     counts = VOLUNTEERS * np.column_stack([1 - world.vote_fraction, world.vote_fraction])
-    others = {"covariates": world.intrinsic, "votes": log_odds(counts)}
-    found = debiased_fractions(world.labels, world.alpha, gold=world.gold, **others)
+    columns = world.intrinsic, log_odds(counts)
+    found = debiased_fractions(world.labels, world.alpha, gold=world.gold, covariates=columns[0], votes=columns[1])
     assert found.probabilities is not None
     return Outcome(p=found.probabilities[:, 1])
 

@@ -44,7 +44,7 @@ from truemorph.results import Result, text_facts
 # What else an estimate says: definitions of α and of labels, and the rows that it rests on.
 ABOUT = (
     *("classes", "definition", "alpha", "alpha_psf", "where", "observables", "intrinsic", "gold_experts"),
-    *("rows_sha256", "question", "tree", "gold_rule"),
+    *("rows_sha256", "question", "tree", "gold_rule", "other_labels", "weights"),
 )
 _RESAMPLES = 30
 # Gold labels that are only shown settle whether class fractions depend on α if so many are of each class, and if the

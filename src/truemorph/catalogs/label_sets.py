@@ -12,7 +12,7 @@ import polars as pl
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import classes_of
-from truemorph.catalogs.other_labels import OtherLabels
+from truemorph.catalogs.other_labels import OtherLabels, Predictions
 from truemorph.catalogs.paths import gold_column, labels_of_answers, majority_paths
 from truemorph.catalogs.question_gold import QuestionGold
 from truemorph.errors import InputError
@@ -138,7 +138,7 @@ def label_sets(frame: pl.DataFrame, classes: Sequence[str]) -> list[LabelSet]:
 
 
 def answer_sets(
-    frame: pl.DataFrame, asked: Asked, others: Sequence[OtherLabels] = (), source: str = "catalogue"
+    frame: pl.DataFrame, asked: Asked, others: Sequence[OtherLabels | Predictions] = (), source: str = "catalogue"
 ) -> tuple[list[LabelSet], list[LabelSet]]:
     """Return the answers on the majority path, and gold ones, as label sets, NaN where the question was not asked.
 
@@ -171,7 +171,7 @@ def answer_sets(
 
 
 def sets_of_others(
-    frame: pl.DataFrame, asked: Asked, others: Sequence[OtherLabels], label: Sequence[str] | None = None
+    frame: pl.DataFrame, asked: Asked, others: Sequence[OtherLabels | Predictions], label: Sequence[str] | None = None
 ) -> list[LabelSet]:
     """Return other groups' answers, each by majority and as fractions: of all answers, or as classes of a `label`."""
     of_answers, classes = np.eye(len(asked.answers)), asked.answers

@@ -1,7 +1,8 @@
-"""Answers of other groups to a question: published fractions of votes, debiased ones, and predictions of networks.
+"""Answers of others to a question: published fractions of votes, debiased ones, and predictions of networks.
 
-Their tables are read by the columns that trees name. In each, values of a question's answers divided by their sum are
-fractions: this holds for numbers of votes, fractions, and concentrations of Dirichlet distributions.
+Tables of other groups are read by the columns that trees name. In each, values of a question's answers divided by their
+sum are fractions: this holds for numbers of votes, fractions, and concentrations of Dirichlet distributions. Labels of
+`truemorph label` have probabilities.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.catalogue import ID_COLUMNS, as_ids
+from truemorph.catalogs.catalogue import ID_COLUMNS, as_ids, classes_of
 from truemorph.catalogs.columns import vote_findings
+from truemorph.catalogs.paths import root_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import check_format
-from truemorph.questions import Asked, Tree, VoteColumns, Votes, packaged_trees, slug
+from truemorph.questions import Asked, Tree, VoteColumns, Votes, columns_of, packaged_trees, slug
 from truemorph.tables import CatalogTable, kind_of, numeric_columns, read_table
 
 # Number of votes that fractions count as: about as many as Galaxy Zoo collects for each galaxy.
 USUAL_VOTES = 40.0
+# Smallest probability of a model whose log-odds are used.
+_LEAST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class OtherLabels:
     question: str
     columns: dict[str, tuple[str, ...]]  # of each gate
     answers: dict[str, str]  # to the question, and what the catalogue's tree calls them
+
+    def log_odds(self, frame: pl.DataFrame) -> np.ndarray:
+        """Return the log-odds of the answers, shape (N, P), as of 40 votes."""
+        return self.votes(frame).log_odds
 
     def votes(self, frame: pl.DataFrame) -> Votes:
         """Return the fractions as numbers of votes: of 40 for the first question."""
@@ -58,32 +66,99 @@ class OtherLabels:
         return np.eye(k)[chosen], p
 
 
-def with_other_labels(
-    catalogue: CatalogTable, asked: Asked, sources: Sequence[Any]
-) -> tuple[CatalogTable, list[OtherLabels]]:
-    """Add other groups' answers to a catalogue, by id, as columns of fractions; galaxies without them are left out.
+@dataclass(frozen=True)
+class Predictions:
+    """A model's probabilities of a question's answers, in columns that a catalogue has been given."""
 
-    Beside those of the catalogue's tree, a table may have the columns of another survey's.
+    name: str
+    applies: str | None  # column of p(the question applies); None of two classes
+    answers: tuple[str, ...]  # columns of p(answer | it applies); of two classes p(second class)
+
+    def log_odds(self, frame: pl.DataFrame) -> np.ndarray:
+        """Return the log-odds of the probabilities, shape (N, P), without the most frequent of several answers."""
+        p = frame.select(self.answers).to_numpy()
+        if self.applies is not None:
+            p = np.column_stack([frame[self.applies].to_numpy(), np.delete(p, p.mean(axis=0).argmax(), axis=1)])
+        p = np.clip(p, _LEAST, 1 - _LEAST)
+        return np.asarray(np.log(p / (1 - p)))
+
+    def probabilities(self, frame: pl.DataFrame, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+        """Return the most probable answers, shape (N, K), 0 or 1, and the probabilities of all, as `OtherLabels`."""
+        assert self.applies is not None
+        applies = frame[self.applies].to_numpy()[:, None]
+        p = np.column_stack([1 - applies, applies * frame.select(self.answers).to_numpy()])
+        return np.eye(len(asked.answers))[p.argmax(axis=1)], p
+
+
+def is_of_model(table: CatalogTable) -> bool:
+    """Whether a table has labels by a model of truemorph."""
+    has_p = any(name.startswith("p_") for name in table.frame.columns)
+    return "model_hash" in table.metadata or ("label" in table.frame.columns and has_p)
+
+
+# What a table says, its values as columns that a catalogue can be given, the rows that have them, and findings.
+_Read = tuple[OtherLabels | Predictions, pl.DataFrame, pl.DataFrame, list[Finding]]
+
+
+def with_other_labels(
+    catalogue: CatalogTable, asked: Asked | None, sources: Sequence[Any]
+) -> tuple[CatalogTable, list[OtherLabels | Predictions]]:
+    """Add answers of others to a catalogue, by id, as columns; galaxies without them are left out.
+
+    They are answers to a question, by default the first (None of two classes): of a model (`truemorph label`), or in
+    the columns that the catalogue's tree, or another survey's, names.
     """
-    own, question = asked.tree, asked.question
-    others = list[OtherLabels]()
+    others = list[OtherLabels | Predictions]()
     for source in sources:
         table = read_table(source)
         about = str(table.path or kind_of(source))
         check_format(table.metadata, about)
         stem = Path(about).stem if table.path else f"labels {len(others) + 1}"
         name = stem if stem not in [other.name for other in others] else f"{stem} {len(others) + 1}"
-        tree, columns = _columns(table.frame, own, question, about)
-        fractions, findings = _fractions(table.frame, columns, question, about)
-        named = {
-            gate: tuple(f"votes_{slug(gate)}_{slug(answer)}: {name}" for answer in tree.question(gate).answers)
-            for gate in columns
-        }
-        added = [pl.DataFrame(fractions[gate], schema=list(some)) for gate, some in named.items()]
-        frame, left = _joined(catalogue.frame, table.frame, pl.concat(added, how="horizontal"), about)
+        if is_of_model(table):
+            read = _of_model(table.frame, asked, classes_of(catalogue), name, about)
+        else:
+            read = _of_group(table.frame, root_of(catalogue) if asked is None else asked, name, about)
+        other, added, rows, findings = read
+        frame, left = _joined(catalogue.frame, rows, added, about)
         catalogue = replace(catalogue, frame=frame, findings=unique(catalogue.findings, findings, left))
-        others.append(OtherLabels(name, tree, question, named, _same_answers(own, tree, question, about)))
+        others.append(other)
     return catalogue, others
+
+
+def _of_model(frame: pl.DataFrame, asked: Asked | None, classes: Sequence[str], name: str, about: str) -> _Read:
+    """Read a model's probabilities, of galaxies whose labels it has not seen."""
+    columns = columns_of("p", classes)[1:]
+    if asked is not None:
+        answers = columns_of("p", asked.answers[1:])
+        columns = [f"p_applies_{slug(asked.question)}", *(f"{column}_given_applies" for column in answers)]
+    if lacking := [column for column in columns if column not in frame.columns]:
+        what = "these classes" if asked is None else f"the question {asked.question!r}"
+        raise InputError(f"{about}: no column {lacking[0]}; give labels of a model that answers {what} (`labels`)")
+    p = numeric_columns(frame, columns, about)
+    usable = np.isfinite(p).all(axis=1)
+    if "relation" in frame.columns:
+        usable &= frame["relation"].ne_missing("in_sample").to_numpy()
+    if not usable.any():
+        raise InputError(f"{about}: the model has seen the labels of all these galaxies; train with 5 folds (`folds`)")
+    named = [f"{name}: {column}" for column in columns]
+    applies, answers = (None, named) if asked is None else (named[0], named[1:])
+    other = Predictions(name, applies, tuple(answers))
+    return other, pl.DataFrame(p[usable], schema=named), frame.filter(pl.Series(usable)), []
+
+
+def _of_group(frame: pl.DataFrame, asked: Asked, name: str, about: str) -> _Read:
+    """Read another group's answers, as fractions."""
+    own, question = asked.tree, asked.question
+    tree, columns = _columns(frame, own, question, about)
+    fractions, findings = _fractions(frame, columns, question, about)
+    named = {
+        gate: tuple(f"votes_{slug(gate)}_{slug(answer)}: {name}" for answer in tree.question(gate).answers)
+        for gate in columns
+    }
+    other = OtherLabels(name, tree, question, named, _same_answers(own, tree, question, about))
+    added = [pl.DataFrame(fractions[gate], schema=list(some)) for gate, some in named.items()]
+    return other, pl.concat(added, how="horizontal"), frame, findings
 
 
 def _columns(frame: pl.DataFrame, own: Tree, question: str, about: str) -> tuple[Tree, dict[str, tuple[str, ...]]]:

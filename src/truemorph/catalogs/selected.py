@@ -27,7 +27,7 @@ from truemorph.catalogs.catalogue import (
     rows_where,
 )
 from truemorph.catalogs.columns import ADDED, FRACTIONS, OBSERVABLES, RESERVED, VOTES, names_position, names_votes
-from truemorph.catalogs.other_labels import USUAL_VOTES, OtherLabels
+from truemorph.catalogs.other_labels import USUAL_VOTES, OtherLabels, Predictions
 from truemorph.catalogs.paths import (
     asked_of,
     gold_column,
@@ -84,7 +84,7 @@ class SampleOptions:
     observables: Sequence[str] = ()  # columns on which the flip probability depends in addition to α
     weights: str = "balance"  # see `sample_weights`
     alpha_error: float | str | None = None  # relative error of α or its column; by default the catalogue's
-    others: Sequence[OtherLabels] = ()  # other groups' answers
+    others: Sequence[OtherLabels | Predictions] = ()  # other groups' answers
 
     def binned(self, frame: pl.DataFrame) -> list[str]:
         """Return the columns to bin by; none for α."""
@@ -173,7 +173,7 @@ def _sample_of_labels(
     frame: pl.DataFrame,
     gold: GoldLabels | None,
     arrays: Mapping[str, Any],
-    others: Sequence[OtherLabels],
+    others: Sequence[OtherLabels | Predictions],
 ) -> tuple[Sample, dict[str, Any]]:
     """Return the sample of labels of two classes, and what `Context` says of them; `arrays` are for `Sample.of`."""
     shown = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy() if "gold" in frame.columns else None
@@ -181,7 +181,7 @@ def _sample_of_labels(
     labels, alpha = frame["label"].to_numpy(), frame["alpha"].to_numpy()
     sample = Sample.of(labels, alpha, classes=label_classes(catalogue), gold=numbers, **arrays)
     if gold is not None:  # votes help to predict the true class
-        votes = [*_log_odds_of_label(frame), *(other.votes(frame).log_odds for other in others)]
+        votes = [*_log_odds_of_label(frame), *(other.log_odds(frame) for other in others)]
         sample = replace(sample, log_odds=np.column_stack(votes) if votes else None)
     return sample, {"votes": _votes(frame), "shown": shown}
 
@@ -191,7 +191,7 @@ def _sample_of_answers(
     asked: Asked,
     gold: GoldLabels,
     arrays: Mapping[str, Any],
-    others: Sequence[OtherLabels],
+    others: Sequence[OtherLabels | Predictions],
     source: str,
 ) -> tuple[Sample, dict[str, Any]]:
     """Return the sample of answers to a question, and what `Context` says of them; `arrays` are for `Sample.of`."""
@@ -204,7 +204,7 @@ def _sample_of_answers(
     sample = Sample.of(labels, alpha, classes=asked.answers, gold=gold.numbers, of_question=True, **of_answers)
     told, classes_of_gold = told_apart(asked, gold.numbers, gold.paths)
     votes = votes_at_gates(frame, told, source)
-    log_odds = np.column_stack([votes.log_odds, *(other.votes(frame).log_odds for other in others)])
+    log_odds = np.column_stack([votes.log_odds, *(other.log_odds(frame) for other in others)])
     of_t = {name: arrays[name] for name in ("observables", "gold_probability", "weights")}
     of_paths = Sample.of(votes, alpha, gold=classes_of_gold, **of_t)
     return replace(sample, paths=paths, log_odds=log_odds), {"asked": told, "of_paths": of_paths}
@@ -265,12 +265,13 @@ def _about(
     about: dict[str, Any] = {name: metadata.get(name) for name in ("alpha", "alpha_psf")}
     about["where"] = list(options.where)
     about |= {name: list(getattr(options, name)) for name in ("observables", "intrinsic") if getattr(options, name)}
+    about |= {"other_labels": [other.name for other in options.others]} if options.others else {}
+    about |= {"weights": options.weights} if options.weights != SampleOptions.weights else {}
     about["rows_sha256"] = rows_hash(catalogue, options.where)
     if gold is not None:
         about["gold_rule"] = gold.rule
     if asked is not None:
         about |= {"question": asked.question, "tree": asked.tree.name}
-        about |= {"other_labels": [other.name for other in options.others]} if options.others else {}
         return about | {"gold_definition": None if gold is None else gold.definition}
     definition = f"{classes[1]}: {metadata.get('definition') or 'as in the labels'}"
     about |= {"classes": classes, "definition": definition if gold is None else gold.definition}

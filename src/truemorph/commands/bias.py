@@ -16,7 +16,7 @@ from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.label_sets import LabelSet, answer_sets, fractions_by, join_labels, label_sets, sets_of_others
-from truemorph.catalogs.other_labels import OtherLabels, with_other_labels
+from truemorph.catalogs.other_labels import OtherLabels, Predictions, is_of_model, with_other_labels
 from truemorph.catalogs.paths import asked_of, root_of
 from truemorph.catalogs.selected import lacking_values
 from truemorph.errors import InputError
@@ -287,10 +287,10 @@ def _measured(
 
 def _with_labels(
     table: CatalogTable, asked: Asked | None, tables: Sequence[Any]
-) -> tuple[CatalogTable, list[OtherLabels], list[Finding]]:
+) -> tuple[CatalogTable, list[OtherLabels | Predictions], list[Finding]]:
     """Add a model's labels, and other groups' answers, to a catalogue; galaxies without them are left out."""
     read, findings = [read_table(one) for one in tables], list[Finding]()
-    by_model = [one for one in read if {"label", "p_spread"} & set(one.frame.columns)] if asked is None else []
+    by_model = [one for one in read if is_of_model(one)] if asked is None else []
     if len(by_model) > 1:
         raise InputError("`labels` takes one table of a model's labels; measure others apart")
     for labels_of_model in by_model:
@@ -299,7 +299,7 @@ def _with_labels(
     rest = [one for one in read if one not in by_model]
     if not rest:
         return table, [], findings
-    table, others = with_other_labels(table, root_of(table) if asked is None else asked, rest)
+    table, others = with_other_labels(table, asked, rest)
     return table, others, findings
 
 

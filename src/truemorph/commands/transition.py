@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -26,8 +28,9 @@ from truemorph.bias.methods import method_for
 from truemorph.bias.result import DELTA, Settings
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import asked_of, kind_of, root_of
+from truemorph.catalogs.paths import asked_of, kind_of
 from truemorph.catalogs.selected import SampleOptions, rows_of
+from truemorph.tables import read_table
 
 
 @validated
@@ -106,8 +109,9 @@ def estimate_transition(
     question : str, optional
         Question of the catalogue's decision tree, such as bar; default its first, such as smooth or disk.
     labels : path or table, optional
-        Tables of other groups' answers, such as debiased votes or predictions of Zoobot, with the columns that a tree
-        names (repeatable). With gold labels, they help the votes to predict the true answer.
+        Answers of others, which with gold labels help the votes to predict the true answer (repeatable): the folder of
+        a run of truemorph train, or its labels of these galaxies, out of fold; tables such as debiased votes or
+        predictions of Zoobot, with the columns that a tree names.
     bootstrap : int, optional
         Number of bootstrap resamples, to check the error; default none.
     seed : int
@@ -138,7 +142,7 @@ def estimate_transition(
     given |= {"family": family, "false_disk": false_disk, "compare": compare, "bootstrap": bootstrap}
     given |= {"delta": delta, "alpha_error": alpha_error, "bins": bins}
     chosen = method_for(kind_of(asked), given, method)
-    table, joined = with_other_labels(table, asked or root_of(table), others)
+    table, joined = with_other_labels(table, asked, [_answers(source, catalogue) for source in others])
     options = SampleOptions(question, gold, where, by, intrinsic, observables, weights, alpha_error, joined)
     sample, context = rows_of(table, options)
     settings = Settings(chosen, family, bins, false_disk, DELTA if delta is None else delta, seed=seed)
@@ -153,3 +157,17 @@ def estimate_transition(
     if out is not None:
         estimate.write(out)
     return estimate
+
+
+def _answers(source: Any, catalogue: Any) -> Any:
+    """Return a table of answers; of a run, a model's labels of the catalogue."""
+    if not isinstance(source, str | Path) or not (Path(source) / "config.json").is_file():
+        return source
+    from truemorph.classifiers.checkpoint import load
+    from truemorph.labelling.label import label_table  # engines take a second to import
+    from truemorph.labelling.run import LabelOptions
+
+    with TemporaryDirectory(prefix="truemorph-") as folder:
+        out = Path(folder) / "labels.parquet"
+        label_table(load(source), LabelOptions(catalogue, out), max_bad=1.0)
+        return replace(read_table(out), path=Path(source))

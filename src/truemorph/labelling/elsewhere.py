@@ -105,16 +105,21 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
 
 
 def class_fractions(
-    model: Classifier, p: np.ndarray, catalogue: CatalogTable | None, labelled: int
+    model: Classifier,
+    p: np.ndarray,
+    catalogue: CatalogTable | None,
+    labelled: int,
+    curves: Sequence[Mapping[str, Any]] | None = None,
 ) -> tuple[tuple[dict[str, Any], ...], list[Finding]]:
     """Return the fraction of each class, with findings: the mean of p(y | x), (N, K), and others with their errors.
 
-    These are re-estimated ones, and those of the model's estimates if the `labelled` galaxies of the `catalogue` are
-    their own. Of a question also those of its answers if it applies. The mean has no error: how far training and
-    calibration are off is not known. Re-estimated fractions have one only if those of training rest on gold labels.
+    These are re-estimated ones, and those of estimates (`curves`, by default those that the model was trained through)
+    if the `labelled` galaxies of the `catalogue` are their own. Of a question also those of its answers if it applies.
+    The mean has no error: how far training and calibration are off is not known. Re-estimated fractions have one only
+    if those of training rest on gold labels.
     """
     rows, findings = list[dict[str, Any]](), list[Finding]()
-    for head, curve in zip(model.heads, model.curves, strict=True):
+    for head, curve, quoted in zip(model.heads, model.curves, curves or model.curves, strict=True):
         mine, every = p[:, head.part], tuple(range(len(head.classes)))
         mean, held_out = mine.mean(axis=0), held_out_galaxies(model, head.columns)
         again, covariance = np.full(mean.size, np.nan), np.full((mean.size, mean.size), np.nan)
@@ -131,7 +136,9 @@ def class_fractions(
         ratios = [(name, k, every) for k, name in enumerate(head.columns)]
         if head.question is not None:
             ratios += [(f"{head.classes[k]} if {head.question} applies", k, head.numbers) for k in head.numbers]
-        estimates, is_own = _estimated(head, curve), _is_own(curve, catalogue, labelled)
+        estimates, stated = _estimated(head, curve), dict[str, list[float | None]]()
+        if _is_own(quoted, catalogue, labelled):
+            stated = _estimated(head, quoted)
         for name, k, among in ratios:
             inside = np.isin(np.arange(again.size), among)
             whole = max(again[inside].sum(), 1e-300)
@@ -140,14 +147,14 @@ def class_fractions(
             value, error = again[k] / whole, np.sqrt(np.fmax(slope @ covariance @ slope, 0.0))
             if not error <= _LARGEST_ERROR:  # p(y | x) that hardly depends on x says nothing of other class fractions
                 value = np.nan
-            trained, of_trained, *_ = estimate = estimates.get(name, [None] * 4)
+            trained, of_trained, *_ = estimates.get(name, [None] * 4)
             if trained is not None and of_trained is not None:  # the logit is off as that of training
                 error = np.hypot(error, of_trained * value * (1 - value) / max(trained * (1 - trained), 1e-9))
             elif not model.trained_on.get("gold_definition"):  # trained on gold labels
                 error = np.nan
             row = {"class": name, "mean": float(mean[k] / max(mean[inside].sum(), 1e-300))}
             row |= {"reestimated": value, "reestimated_stderr": error}
-            rows.append(plain({**row, **dict(zip(_OF_ESTIMATE, estimate if is_own else [None] * 4, strict=True))}))
+            rows.append(plain({**row, **dict(zip(_OF_ESTIMATE, stated.get(name, [None] * 4), strict=True))}))
     return tuple(rows), findings + _disagreement(rows)
 
 

@@ -175,7 +175,7 @@ def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]], 
     findings = [*work.findings, *unlike_training(work.labeller.comparison, counts)]
     if model.held_out is not None:
         p = results.sampled(columns_of("p", model.classes), -(-counts["labelled"] // _MOST_ROWS))
-        fractions, of_fractions = class_fractions(model, p, work.catalogue, counts["labelled"])
+        fractions, of_fractions = class_fractions(model, p, work.catalogue, counts["labelled"], work.curves)
         about, findings = {"fractions": fractions, "assumption_of_reestimated": ASSUMED}, [*findings, *of_fractions]
     if repeated := results.repeated(-(-counts["labelled"] // _MOST_IDS)):
         message = f"At least {repeated:,} rows have the id of an earlier row."

@@ -57,6 +57,7 @@ class Labelling:
     results: Results
     findings: tuple[Finding, ...]
     catalogue: CatalogTable | None  # of observed labels, if it is in memory
+    curves: Sequence[dict[str, Any]]  # T(α) of each question, of posteriors
 
     def label(self, part: Part, bar: Progress) -> None:
         """Label a part, unless it is done or another process is working on it; list a damaged file instead."""
@@ -240,7 +241,7 @@ def open_labelling(model: Classifier | Estimated, options: LabelOptions) -> Labe
     frames = [part.frame for part in given.parts if part.frame is not None]
     if joined is None and given.prepared and frames:
         joined = CatalogTable(pl.concat(frames))
-    return Labelling(labeller, given, results, findings, joined)
+    return Labelling(labeller, given, results, findings, joined, curves)
 
 
 def _labeller(

@@ -158,6 +158,7 @@ class Evidence:
     asked: Asked | None = None  # the question as the estimate asks it
     known: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))  # (N,): class of T by gold labels, or -1
     estimate: Estimate | None = None
+    with_predictions: PopulationFractions | None = None  # by its gold labels, with the models' predictions beside votes
     origin: str = ""  # of the estimate, in words, such as "fit.json"
     after: LabelSet | None = None  # what the report says of each galaxy, in classes of T
     before: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))  # (N,): observed, of the same classes

@@ -18,11 +18,12 @@ from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.likelihood import observables_of
+from truemorph.bias.population import PopulationFractions
 from truemorph.bias.result import Settings
 from truemorph.catalogs.catalogue import classes_of, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, sets_of_others
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import asked_in, gold_column, majority_paths, path_labels, root_of
+from truemorph.catalogs.paths import asked_in, asked_of, gold_column, majority_paths, path_labels, root_of
 from truemorph.catalogs.question_gold import class_of_gold
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import SampleOptions, filtered, from_same_images, gold_labels, rows_hash, rows_of
@@ -226,7 +227,10 @@ def _finish(
             intrinsic = numeric_columns(evidence.everything[rows], evidence.options.intrinsic, str(evidence.path))
         alpha = evidence.everything["alpha"].to_numpy()[rows]
         tree = BiasTree.fitting(alpha, intrinsic, tree.bootstrap, tree.seed)
-    evidence = replace(evidence, models=models, rows=rows, which=which, left_out=left_out, tree=tree)
+    predicted = _with_predictions(evidence, {model.name: labels[model.name] for model in models})
+    evidence = replace(
+        evidence, models=models, rows=rows, which=which, left_out=left_out, tree=tree, with_predictions=predicted
+    )
     after, corrector = None, evidence.corrector
     if corrector is not None and corrector.posterior is not None:
         name, classes = corrector.posterior.name, corrector.head.classes
@@ -244,6 +248,27 @@ def _finish(
         assert through is not None
         before = path_labels(evidence.everything, through, str(evidence.path))
     return replace(evidence, after=after, before=before)
+
+
+def _with_predictions(evidence: Evidence, labels: Mapping[str, pl.DataFrame]) -> PopulationFractions | None:
+    """Fractions by the estimate's gold labels with the predictions of models beside votes; None without either."""
+    if evidence.estimate is None or not labels or evidence.estimate.about.get("other_labels"):
+        return None
+    about, catalogue = evidence.estimate.about, evidence.catalogue
+    if "gold_rule" not in about:
+        return None
+    tables = [CatalogTable(frame, metadata={"model_hash": name}, path=Path(name)) for name, frame in labels.items()]
+    named = {name: about[name] for name in ("where", "intrinsic", "observables", "weights") if name in about}
+    by = evidence.estimate.fractions.by
+    try:
+        asked = asked_of(catalogue, about.get("question"))
+        catalogue, others = with_other_labels(catalogue, asked, tables)
+        options = SampleOptions(about.get("question"), about["gold_rule"], by=by, others=others, **named)
+        sample, context = rows_of(catalogue, options)
+        bins = evidence.estimate.fractions.counts.size
+        return make_estimate(sample, context=context, fraction_bins=bins, compare=False).fractions
+    except InputError:  # its columns or galaxies are not there
+        return None
 
 
 def _check_better(options: ReportOptions) -> None:
@@ -470,7 +495,7 @@ def _others(
     if not tables:
         return [], []
     root = root_of(catalogue) if asked is None else asked
-    joined, others = with_other_labels(catalogue, root, tables)
+    joined, others = with_other_labels(catalogue, asked, tables)
     sets, ids = list[LabelSet](), joined.frame.select(pl.col("object_id").cast(pl.String))
     for one in sets_of_others(joined.frame, root, others, classes if asked is None else None):
         columns = [pl.Series(str(k), column) for k, column in enumerate(one.probabilities.T)]

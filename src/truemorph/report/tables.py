@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from truemorph.bias.binning import Bins
+from truemorph.bias.population import QuotedFraction
 from truemorph.catalogs.label_sets import FIFTHS
 from truemorph.catalogs.paths import label_column, vote_column
 from truemorph.questions import slug
@@ -21,6 +23,8 @@ from truemorph.tables import numeric_columns
 # Votes for a question that selections of published work ask for.
 _USUAL_CUT = 10
 ENDS = ("lowest", "highest", "all")
+WITH_PREDICTIONS = "with predictions"
+_ESTIMATES = ("corrected", WITH_PREDICTIONS)
 
 
 def fraction_rows(evidence: Evidence) -> list[dict[str, Any]]:
@@ -29,16 +33,15 @@ def fraction_rows(evidence: Evidence) -> list[dict[str, Any]]:
     Those of models, other groups and gold labels are of the galaxies that are measured, of the fraction named first.
     """
     rows, question = list[dict[str, Any]](), evidence.question
-    own = {} if evidence.fractions is None else evidence.fractions.ratios
-    for name, quoted in own.items():
-        about = {"question": question, "fraction": name}
-        labels, corrected, low, high = (
-            [*(array[b] for b in (0, -1)), quoted.total[k]]
-            for k, array in ((0, quoted.labelled), (1, quoted.fraction), (3, quoted.low), (4, quoted.high))
-        )
-        ranges = {f"{end}_range": pair for end, pair in zip(ENDS, zip(low, high, strict=True), strict=True)}
-        rows.append(about | {"labels": "observed"} | dict(zip(ENDS, labels, strict=True)))
-        rows.append(about | {"labels": "corrected"} | dict(zip(ENDS, corrected, strict=True)) | ranges)
+    estimates = dict(zip(_ESTIMATES, (evidence.fractions, evidence.with_predictions), strict=True))
+    for labels, fractions in estimates.items():
+        for name, quoted in ({} if fractions is None else fractions.ratios).items():
+            about = {"question": question, "fraction": name}
+            if labels == "corrected":
+                rows.append(about | {"labels": "observed"} | _at_ends(quoted, "labelled"))
+            pairs = zip(*(_at_ends(quoted, end).values() for end in ("low", "high")), strict=True)
+            ranges = {f"{end}_range": pair for end, pair in zip(ENDS, pairs, strict=True)}
+            rows.append(about | {"labels": labels} | _at_ends(quoted, "fraction") | ranges)
     sets = {} if evidence.fractions is not None else {"observed": evidence.observed}
     for name, label_set in (sets | evidence.beside).items():
         value = evidence.in_bins(label_set)[0]
@@ -47,11 +50,19 @@ def fraction_rows(evidence: Evidence) -> list[dict[str, Any]]:
     return rows
 
 
+def _at_ends(quoted: QuotedFraction, name: str) -> dict[str, float]:
+    """Numbers of a fraction in the lowest and highest bin, and of all galaxies."""
+    numbers = getattr(quoted, name)
+    of_all = quoted.total[[field.name for field in fields(quoted)].index(name)]
+    return dict(zip(ENDS, (numbers[0], numbers[-1], of_all), strict=True))
+
+
 def overview_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The table of all questions: each fraction by label set, in the lowest and highest bin, and of all galaxies."""
     sets = list(dict.fromkeys(row["labels"] for row in rows))
     by_set = {(row["fraction"], row["labels"]): row for row in rows}
-    shown, cells = {label_set: ENDS if label_set == "corrected" else ENDS[:2] for label_set in sets}, []
+    ends = {"corrected": ENDS, WITH_PREDICTIONS: ENDS[-1:]}
+    shown, cells = {label_set: ends.get(label_set, ENDS[:2]) for label_set in sets}, []
     for name in dict.fromkeys(row["fraction"] for row in rows):
         cells.append(
             [name, *(range_cell(by_set.get((name, label_set)), end) for label_set in sets for end in shown[label_set])]
@@ -59,6 +70,8 @@ def overview_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     head = ["fraction", *(end for label_set in sets for end in shown[label_set])]
     groups = [("", 1), *((label_set, len(shown[label_set])) for label_set in sets)]
     note = "In the lowest and highest bin of each estimate, and of all galaxies; corrected fractions with their ranges."
+    if WITH_PREDICTIONS in sets:
+        note += " With predictions: by the same gold labels, where the models' predictions help to predict classes."
     return Table("Fractions", head, cells, note, groups)
 
 
