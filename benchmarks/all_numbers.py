@@ -75,8 +75,11 @@ class Entry:
         return later or succeeds("diff", "--quiet", stamp[1], "--", *self.sources())
 
 
+PLAIN = "benchmarks/plain_regression.py"
+
+
 def bars(table, minutes, draws=100):
-    return Entry(table, minutes, f"error_bars.py {table} --draws {draws}")
+    return Entry(table, minutes, f"error_bars.py {table} --draws {draws}", (PLAIN,))
 
 
 TREES = (DATA, "tests/real/test_tree_transition.py")
@@ -84,7 +87,7 @@ SPEED = "labelling_speed.py --files 32 512 4096 --zoobot $ZOOBOT_PYTHON"  # of a
 ENTRIES = (
     bars("curves", 4),
     bars("fractions", 2),
-    bars("worlds", 4),
+    bars("worlds", 15),
     bars("rejected", 2),
     bars("labels_alone", 3),
     bars("intrinsic_columns", 3, draws=30),
@@ -103,12 +106,13 @@ ENTRIES = (
         )
     ),
     Entry("plan_errors plan_in_hand", 10, "plan_errors.py 100"),
-    Entry("predictions_fractions predictions_galaxies", 3, "predictions.py 100"),
+    Entry("predictions_fractions predictions_galaxies", 15, "predictions.py 100", (PLAIN,)),
     bars("depth", 2),
     bars("depth_ignored", 3),
     Entry("gold_planned gold_saved", 9, "gold_planning.py experts ../shared/data 100", (DATA,)),
     Entry("gold_worlds gold_theta gold_weights", 7, "gold_planning.py coverage 100"),
-    Entry("question_fractions", 2, "question_fractions.py 200", (DATA,)),
+    Entry("question_fractions", 15, "question_fractions.py 200", (DATA, PLAIN)),
+    Entry("small_catalogues", 8, "question_fractions.py small 60", (DATA,)),
     Entry("tree_coverage", 1, "tree_transition.py coverage 5", ("tests/bias/test_tree.py",)),
     Entry("tree_networks", 1, "tree_transition.py networks 5", ("tests/bias/test_tree.py",)),
     Entry("tree_real", 1, "tree_transition.py real 5", TREES),
@@ -127,7 +131,7 @@ ENTRIES = (
     Entry("elsewhere elsewhere_found", 3, "another_survey.py", (DATA,)),
     Entry("real_gz1", 3, "real_galaxies.py gz1", (DATA,)),
     Entry("real_gz2", 0.1, "real_galaxies.py gz2", (DATA,)),
-    Entry("real_covariates", 15, "real_galaxies.py covariates", (DATA,)),
+    Entry("real_covariates", 25, "real_galaxies.py covariates", (DATA, PLAIN)),
     Entry("real_ferengi", 0.1, "real_galaxies.py ferengi", (DATA,)),
     Entry("bars_surveys", 5, "known_bars.py trees"),
     Entry("bars_efigi", 30, "known_bars.py efigi", (DATA,)),

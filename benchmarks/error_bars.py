@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
+import plain_regression
 import polars as pl
 
 import truemorph as tm
@@ -83,11 +84,15 @@ def fractions_from_gold(family="rayleigh", weighted=False, covariate=False, **wo
     error, stated = found.fractions[:, 1] - true, found.stderr[:, 1]
     low, high = found.low[:, 1], found.high[:, 1]
     others = np.array([powered(labels, truth, gold, part, weights) for part in parts])
+    terms = plain_regression.design(labels, alpha, [column[:, None] for column in more.values()])
+    cut = Bins.cut(alpha, BINS, np.ones(alpha.size) if weights is None else weights)
+    plain = plain_regression.scores(terms, gold, cut, true, seed=world.get("seed", 0))
     return {
         "error": error, "covered": np.abs(error) < 1.96 * stated, "width": 2 * 1.96 * stated,
         "in_range": (low <= true + 1e-9) & (true <= high + 1e-9), "range": high - low,
         "ppi_error": others[:, 0] - true, "ppi_covered": np.abs(others[:, 0] - true) < 1.96 * others[:, 1],
         "ppi_width": 2 * 1.96 * others[:, 1], "gold_error": others[:, 2] - true,
+        "plain_error": plain[0], "plain_in_range": plain[1], "plain_width": plain[2],
     }  # fmt: skip
 
 
@@ -275,6 +280,10 @@ TABLES = {
         "world",
         [
             ("corrected: rms; coverage (worst bin); width", f"{{rms:.3f}}; {IN_BINS}; {{range:.3f}}", 0),
+            (
+                "plain regression: rms; coverage (worst bin); width",
+                "{plain_rms:.3f}; {plain_in_range:.3f} ({worst_plain_in_range:.2f}); {plain_width:.3f}", 0,
+            ),
             ("PPI++: rms, coverage, width", "{ppi_rms:.3f}, {ppi_covered:.3f}, {ppi_width:.3f}", 0),
             ("gold labels alone: rms", "{gold_rms:.3f}", 0),
         ],

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import plain_regression
 import polars as pl
 
 from truemorph.bias.binning import Bins
@@ -121,7 +122,10 @@ def covariates():
         "Stripe 82, each question": ("gz2_tree.parquet", {"psf_fwhm": "psf_fwhm"}, ()),
         "Stripe 82 coadds": ("gz2_votes.csv", {}, ["source=S82coadd"]),
     }
-    print("| galaxies | definition | gold labels | labels alone as covariates | and votes |\n|---|---|---|---|---|")
+    print(
+        "| galaxies | definition | gold labels | labels alone as covariates | and votes | plain regression |\n"
+        "|---|---|---|---|---|---|"
+    )
     for name, (file, options, where) in prepared.items():
         catalogue = prepare_catalogue(DATA / file, radius="petroR90", **options).catalogue
         for definition, least in DEFINITIONS.items():
@@ -131,18 +135,20 @@ def covariates():
             cut = Bins.cut(typed.alpha, 8, typed.weights)
             true = cut.averages((typed.gold == 1).astype(float))[0]
             for number in (150, 300):
-                found = {False: [], True: []}
+                found, plain = {False: [], True: []}, []
+                terms = plain_regression.design(typed.labels, typed.alpha, (typed.log_odds,))
                 for seed in range(COVARIATE_DRAWS):
                     gold = np.full(known.size, -1)
                     chosen = np.random.default_rng(seed).choice(known.size, number, replace=False)
                     gold[chosen] = typed.gold[chosen]
+                    plain.append(plain_regression.scores(terms, gold, cut, true, seed=seed)[:2])
                     for with_votes, draws in found.items():
                         drawn = replace(typed, gold=gold, log_odds=typed.log_odds if with_votes else None)
                         one = fractions_in_bins(drawn, None, bins=8, seed=seed)
                         inside = (one.low[:, 1] - 1e-9 <= true) & (true <= one.high[:, 1] + 1e-9)
                         draws.append((one.fractions[:, 1] - true, inside))
                 cells = []
-                for draws in found.values():
+                for draws in (*found.values(), plain):
                     off, inside = (np.array(values) for values in zip(*draws, strict=True))
                     covered = f"{inside.mean():.3f} ({inside.mean(axis=0).min():.2f})"
                     cells.append(f"{np.sqrt(np.mean(off**2)):.4f}; {covered}")

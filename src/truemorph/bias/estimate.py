@@ -29,7 +29,7 @@ from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Transition
 from truemorph.bias.files import read_arrays, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
-from truemorph.bias.fractions import fractions_in_bins
+from truemorph.bias.fractions import default_bins, fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
 from truemorph.bias.population import QUESTION, PopulationFractions, QuotedFraction
 from truemorph.bias.result import FittedCurve, Settings, TransitionFit
@@ -50,7 +50,6 @@ _RESAMPLES = 30
 # Gold labels that are only shown settle whether class fractions depend on α if so many are of each class, and if the
 # error of the change of the fraction is smaller than this.
 _FEWEST_OF_A_CLASS, _PRECISE = 20, 0.05
-_FEWEST_PER_BIN = 50
 
 
 def _are_draws_of(fractions: PopulationFractions, draws: np.ndarray) -> bool:
@@ -282,7 +281,7 @@ def make_estimate(
     context, has_gold = context or Context(), sample.gold is not None
     settings = replace(settings or Settings(), alpha_error=context.alpha_error)
     seed = settings.seed
-    most = max(1, min(fraction_bins, sample.labels.size // _FEWEST_PER_BIN))
+    most = default_bins(sample.labels.size, fraction_bins)
     with progress(3, "estimating T(α)", "steps") as steps:
         # With gold labels, intrinsic columns go into the check and the regression on gold labels.
         fitted = replace(sample, intrinsic=None) if has_gold and settings.method in ("", "gold") else sample

@@ -31,8 +31,15 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.questions import Quantity, class_names
 
+# Fewest galaxies of a bin, unless the number of bins is given; fewest of an answer, by the estimate.
+_FEWEST_PER_BIN, _FEWEST_OF_AN_ANSWER = 50, 5
 # Two T(α) are inconsistent if the α at which half of the galaxies are missed differs by this factor.
 _UNLIKE = 1.6
+
+
+def default_bins(n: int, most: int = 8) -> int:
+    """Return the number of bins of so many galaxies, at most `most`."""
+    return max(1, min(most, n // _FEWEST_PER_BIN))
 
 
 def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
@@ -250,13 +257,18 @@ def check_paths(paths: Array, n: int) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _empty_denominators(found: Mapping[str, Any], bins: Bins) -> np.ndarray:
-    """Return the bins in which the denominator of a quantity may contain no galaxy (95 %)."""
-    lowest = np.full(bins.count, np.inf)
-    for one in found.get("quantities", ()):
-        if one.denominator is not None:
-            part = np.quantile(found["samples"] @ np.array(one.denominator), 0.025, axis=0)
-            lowest = np.minimum(lowest, part * bins.effective_counts())
+def _too_few(found: Mapping[str, Any], bins: Bins) -> np.ndarray:
+    """Return the bins in which a question may apply to no galaxy (95 %), or with few of one of two answers.
+
+    Of more answers, rare ones would leave no bins.
+    """
+    lowest, counts = np.full(bins.count, np.inf), bins.effective_counts()
+    ratios = [quantity for quantity in found.get("quantities", ()) if quantity.denominator is not None]
+    for quantity in ratios:
+        numerator, denominator = np.array(quantity.numerator), np.array(quantity.denominator)
+        lowest = np.minimum(lowest, np.quantile(found["samples"] @ denominator, 0.025, axis=0) * counts)
+        for answer in (numerator, denominator - numerator) if len(ratios) == 1 else ():
+            lowest = np.minimum(lowest, found["fractions"] @ answer * counts / _FEWEST_OF_AN_ANSWER)
     return np.flatnonzero(lowest < 1)
 
 
@@ -265,7 +277,7 @@ def debiased_fractions(
     alpha: Array,
     transition: Any = None,
     by: Array | None = None,
-    bins: int = 8,
+    bins: int | None = None,
     gold: Array | None = None,
     *,
     gold_probability: Array | None = None,
@@ -295,8 +307,9 @@ def debiased_fractions(
         class fractions with α (see `fit_transition`); others are treated as exact. Not used with `gold`.
     by : array, shape (N,) or (N, 2), optional
         Column to bin, or two; default α.
-    bins : int, default 8
-        Largest number of equal-count bins (without weights); galaxies of equal α share a bin.
+    bins : int, optional
+        Largest number of equal-count bins (without weights); default 8, or fewer, so that each has 50 galaxies.
+        Galaxies of equal α share a bin.
     gold : array of int, shape (N,), optional
         Gold labels of a random part of the rows, -1 elsewhere. The fractions then follow their definition of a disk,
         and are valid whether or not T is correct. Of a question, class 0 is that to which it does not apply, and -2
@@ -392,7 +405,7 @@ def debiased_fractions(
         sample,
         used if fit is None else fit,
         by=None if by is None else np.squeeze(float_array(by, name)),
-        bins=bins,
+        bins=default_bins(sample.labels.size) if bins is None else bins,
         gold_transition=gold_transition,
         systematic=systematic,
         seed=seed,
@@ -437,13 +450,13 @@ def fractions_in_bins(
         regression = _Regression(sample, cut, _terms(sample, by), seed, quantities)
         found = _from_gold(regression, missed)
         asked, before = cut.count, found["findings"]
-        while cut.count > 1 and (empty := _empty_denominators(found, cut)).size:
-            cut = cut.merged(int(empty[0]), column)
+        while cut.count > 1 and (few := _too_few(found, cut)).size:
+            cut = cut.merged(int(few[0]), column)
             found = _from_gold(replace(regression, bins=cut), missed)
         if cut.count < asked:
             message = (
-                f"{asked} bins were merged into {cut.count}: in the others, the question may apply to no galaxy, and "
-                "the fraction would be undefined."
+                f"{asked} bins were merged into {cut.count}: in the others, few galaxies have one of the answers, or "
+                "the question may apply to none."
             )
             action = "Use fewer bins (`bins`), or gold labels of galaxies to which the question applies."
             found["findings"] = [*before, Finding("bins-merged", "note", message, action)]
