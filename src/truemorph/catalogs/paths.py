@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.curves.paths import TreeTransition
-from truemorph.bias.curves.transitions import UNKNOWN
-from truemorph.bias.likelihood import ROWS, label_evidence
+from truemorph.bias.curves.transitions import UNKNOWN, Transition
+from truemorph.bias.likelihood import ROWS, label_evidence, posterior
 from truemorph.bias.methods import Kind
 from truemorph.catalogs.catalogue import ID_COLUMNS, label_classes, read_catalogue
 from truemorph.catalogs.columns import ADDED, vote_findings, which_rows
@@ -312,6 +312,28 @@ def path_observations(frame: pl.DataFrame, transition: TreeTransition, source: s
     if transition.overdispersion is None:
         return path_labels(frame, transition.asked, source)
     return votes_at_gates(frame, transition.asked, source).columns
+
+
+def given_labels(
+    p: np.ndarray, frame: pl.DataFrame, transition: Transition, names: Sequence[str], source: str, gates: bool = False
+) -> np.ndarray:
+    """Return p(class | observed, α) from p(class) without it, shape (N, K); NaN where that or an observable is unknown.
+
+    What is observed is what T is of: labels, or votes; if `gates`, only the votes that decide who is asked. `names` are
+    the columns on which T depends beside α.
+    """
+    values = numeric_columns(frame, names, source)
+    usable = np.isfinite(p).all(axis=1) & np.isfinite(values).all(axis=1)
+    known, out = frame.filter(pl.Series(usable)), np.full(p.shape, np.nan)
+    if isinstance(transition, TreeTransition):
+        observed = path_observations(known, transition, source)
+        if gates:
+            observed[:, transition.asked.parts[-1]] = 0
+    else:
+        observed = known["label"].to_numpy()
+    others = values[usable] if names else None
+    out[usable] = posterior(p[usable], observed, known["alpha"].to_numpy(), transition, observables=others)
+    return out
 
 
 def path_evidence(frame: pl.DataFrame, transition: TreeTransition, argument: np.ndarray, source: str) -> np.ndarray:

@@ -15,16 +15,14 @@ import polars as pl
 
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import Transition
-from truemorph.bias.likelihood import posterior
 from truemorph.catalogs.columns import ADDED, NAMED
-from truemorph.catalogs.paths import path_labels, path_observations
+from truemorph.catalogs.paths import given_labels, path_labels
 from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import Engine
 from truemorph.classifiers.held_out import BEYOND, Comparison, measured
 from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.sources import base_names
 from truemorph.questions import Head, columns_of
-from truemorph.tables import numeric_columns
 
 NEW, IN_SAMPLE = "new", "in_sample"
 UNLIKE = "unlike_training"  # name of a column
@@ -162,22 +160,17 @@ class Labeller:
 
         Of a question, the votes at its gates are used, and not only the label.
         """
-        head, t, names = self.model.heads[number], self.transitions[number], self.observables[number]
-        values = numeric_columns(observed, names, "the catalogue")
-        label = observed[head.name("label")]
-        usable = label.is_not_null() & fresh & pl.Series(np.isfinite(values).all(axis=1))
+        head, transition, names = self.model.heads[number], self.transitions[number], self.observables[number]
+        has_label = (observed[head.name("label")].is_not_null() & fresh).to_numpy()
+        after = given_labels(np.where(has_label[:, None], p, np.nan), observed, transition, names, "the catalogue")
+        usable = pl.Series(np.isfinite(after).all(axis=1))
         rows, known = usable.to_numpy(), observed.filter(usable)
-        alpha = known["alpha"].to_numpy()
-        observables = values[rows] if names else None
-        if isinstance(t, TreeTransition):
-            chosen = path_labels(known, t.asked, "the catalogue")
-            given = path_observations(known, t, "the catalogue")
+        if isinstance(transition, TreeTransition):
+            labels = path_labels(known, transition.asked, "the catalogue")
         else:
-            given = chosen = known["label"].to_numpy()
-        after = np.full(p.shape, np.nan)
-        after[rows] = posterior(p[rows], given, alpha, t, observables=observables)
+            labels = known["label"].to_numpy()
         quality = np.full(len(p), np.nan)
-        quality[rows] = after[rows, chosen]
+        quality[rows] = after[rows, labels]
         columns = columns_of("posterior", head.columns)
         out = {
             name: pl.Series(column_values).fill_nan(None) for name, column_values in zip(columns, after.T, strict=True)

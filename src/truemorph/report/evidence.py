@@ -16,18 +16,18 @@ from truemorph.bias.curves.families import transition_from_dict
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import DISK, Transition
 from truemorph.bias.estimate import Estimate
-from truemorph.bias.likelihood import observables_of, observed_log_probabilities, posterior
+from truemorph.bias.likelihood import observables_of, observed_log_probabilities
 from truemorph.bias.metrics.label_bias import BiasResult
 from truemorph.bias.population import PopulationFractions, QuotedFraction
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet
-from truemorph.catalogs.paths import path_observations, votes_at_gates
+from truemorph.catalogs.paths import given_labels, votes_at_gates
 from truemorph.catalogs.selected import sample_weights
 from truemorph.classifiers.classifier import Classifier
 from truemorph.findings import Finding
 from truemorph.questions import Asked, Head, Quantity, fraction_names
 from truemorph.report.measures import BiasTree, bins_of, table_one
 from truemorph.report.options import ReportOptions
-from truemorph.tables import CatalogTable, numeric_columns
+from truemorph.tables import CatalogTable
 
 OBSERVED = "observed labels"
 TRUTH = "truth"
@@ -45,28 +45,6 @@ def argument(alpha: np.ndarray, observables: np.ndarray, along: bool = False) ->
     mean = np.nanmean(observables, axis=0)
     others = np.tile(mean, (alpha.size, 1)) if along else np.where(np.isfinite(observables), observables, mean)
     return np.column_stack([alpha, others])
-
-
-def given_labels(
-    p: np.ndarray, frame: pl.DataFrame, transition: Transition, names: Sequence[str], source: str, gates: bool = False
-) -> np.ndarray:
-    """p(class | observed labels, α) from p(class) without them, shape (N, K); NaN where an observable is unknown.
-
-    The observed labels are what T is of: labels, or votes; if `gates`, only the votes that decide who is asked.
-    `names` are the columns on which T depends beside α.
-    """
-    values = numeric_columns(frame, names, source)
-    usable = np.isfinite(p).all(axis=1) & np.isfinite(values).all(axis=1)
-    known, out = frame.filter(pl.Series(usable)), np.full(p.shape, np.nan)
-    if isinstance(transition, TreeTransition):
-        seen = path_observations(known, transition, source)
-        if gates:
-            seen[:, transition.asked.parts[-1]] = 0
-    else:
-        seen = known["label"].to_numpy()
-    more = values[usable] if names else None
-    out[usable] = posterior(p[usable], seen, known["alpha"].to_numpy(), transition, observables=more)
-    return out
 
 
 @dataclass(frozen=True)

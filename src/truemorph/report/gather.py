@@ -23,7 +23,7 @@ from truemorph.bias.result import Settings
 from truemorph.catalogs.catalogue import classes_of, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, sets_of_others
 from truemorph.catalogs.other_labels import with_other_labels
-from truemorph.catalogs.paths import asked_in, asked_of, gold_column, majority_paths, path_labels, root_of
+from truemorph.catalogs.paths import asked_in, asked_of, given_labels, gold_column, majority_paths, path_labels, root_of
 from truemorph.catalogs.question_gold import class_of_gold
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import SampleOptions, filtered, from_same_images, gold_labels, rows_hash, rows_of
@@ -36,7 +36,7 @@ from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.run import LabelOptions
 from truemorph.questions import Asked, Quantity, columns_of
-from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, UNSTATED, Evidence, Model, given_labels
+from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, UNSTATED, Evidence, Model
 from truemorph.report.measures import BiasTree
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
