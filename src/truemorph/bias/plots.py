@@ -39,7 +39,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
 
     if fit.drift is not None:
         band((curve for curve, _, _ in fit.drift.alternatives.values()), "range of the bias curve", SKY)
-    band((one.transition for name, one in (others or {}).items() if name != fit.family), "other families", ORANGE)
+    band((other.transition for name, other in (others or {}).items() if name != fit.family), "other families", ORANGE)
     ax.plot(*curve(fit.transition), color=BLUE, lw=2.2, label=f"bias curve ({fit.family})")
     if gold is not None:
         ax.errorbar(*points, fmt="o", ms=4, color=BLACK, label="gold labels")
@@ -83,11 +83,12 @@ def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: n
         shown = dict([next(iter(shown.items()))])
     alone = len(shown) * len(parts) == 1
     lines = ((name, fit, rows, of) for name, fit in shown.items() for rows, of in parts)
-    for (name, one, rows, of), color, line in zip(lines, cycle((BLUE, ORANGE, RED, SKY)), cycle(("-", ":", "-."))):
+    for (name, fraction, rows, of), color, line in zip(lines, cycle((BLUE, ORANGE, RED, SKY)), cycle(("-", ":", "-."))):
         x = result.middles[rows] if result.edges.ndim == 1 else result.middles[rows, 1]
         of = of or ("" if alone else f", {name.removesuffix(' fraction').replace('fraction ', 'class ')}")
         low, high, value, stderr, labelled = (
-            array[rows] for array in (one.low, one.high, one.fraction, one.stderr, one.labelled)
+            array[rows]
+            for array in (fraction.low, fraction.high, fraction.fraction, fraction.stderr, fraction.labelled)
         )
         # No lines between groups.
         line, dashed, area = ("none", "none", ax.vlines) if result.groups else (line, "--", ax.fill_between)

@@ -289,14 +289,14 @@ def _with_labels(
     table: CatalogTable, asked: Asked | None, tables: Sequence[Any]
 ) -> tuple[CatalogTable, list[OtherLabels | Predictions], list[Finding]]:
     """Add a model's labels, and other groups' answers, to a catalogue; galaxies without them are left out."""
-    read, findings = [read_table(one) for one in tables], list[Finding]()
-    by_model = [one for one in read if is_of_model(one)] if asked is None else []
+    read, findings = [read_table(source) for source in tables], list[Finding]()
+    by_model = [answers for answers in read if is_of_model(answers)] if asked is None else []
     if len(by_model) > 1:
         raise InputError("`labels` takes one table of a model's labels; measure others apart")
     for labels_of_model in by_model:
         frame, findings = join_labels(table, labels_of_model)
         table = replace(table, frame=frame)
-    rest = [one for one in read if one not in by_model]
+    rest = [answers for answers in read if answers not in by_model]
     if not rest:
         return table, [], findings
     table, others = with_other_labels(table, asked, rest)

@@ -86,15 +86,15 @@ def write_explanations(
         },
         "random_weights": {
             name: {
-                "passes": one.passes,
-                "statement": one.statement,
-                "random_weights": one.mean,
-                "threshold": one.threshold,
-                "another_galaxy": one.other.mean(),
-                "same_galaxy_turned": one.same.mean(),
+                "passes": check.passes,
+                "statement": check.statement,
+                "random_weights": check.mean,
+                "threshold": check.threshold,
+                "another_galaxy": check.other.mean(),
+                "same_galaxy_turned": check.same.mean(),
             }
-            for name, one in ((name, some.check) for name, some in explanations.items())
-            if one is not None
+            for name, check in ((name, some.check) for name, some in explanations.items())
+            if check is not None
         },
         **about,
         "truemorph_version": __version__,
@@ -138,7 +138,7 @@ def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
         names = [str(folder) for folder in folders]
     if len(set(names)) < len(names):
         raise InputError("a model is given twice; give each once")
-    models = [one if isinstance(one, Classifier) else load(one) for one in given]
+    models = [model if isinstance(model, Classifier) else load(model) for model in given]
     return dict(zip(names, models, strict=True))
 
 

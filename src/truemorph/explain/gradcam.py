@@ -148,11 +148,11 @@ def _grid(size: int, cells: int, steps: list[_Resampled]) -> Grid:
         onward = [step for step in steps if step.before == side > step.after >= cells]
         if not onward:
             return Grid(cells, (size / cells - 1) / 2, size / cells)
-        side = max(one.after for one in onward)
+        side = max(stage.after for stage in onward)
         # Branches may place their cells differently: the shortcut of a ResNet-D averages two pixels, where its
         # convolution is centred on the first.
-        beside = [one for one in onward if one.after == side]
-        first += step * sum(one.first for one in beside) / len(beside)
+        beside = [stage for stage in onward if stage.after == side]
+        first += step * sum(stage.first for stage in beside) / len(beside)
         step *= beside[0].stride
     return Grid(cells, first, float(step))
 
@@ -209,7 +209,7 @@ class GradCam(TorchEngine):
         for network in self.networks:
             network.requires_grad_(False)
         there = layers_of(self.networks[0], model.config.image_size)
-        self.layers = {one.name: one.grid.cells for one in there}
+        self.layers = {stage.name: stage.grid.cells for stage in there}
         self._layer = _chosen(there, layer, model.config.backbone)
         self.layer: str = self._layer.name
         self.grid: Grid = self._layer.grid
@@ -288,9 +288,9 @@ def _chosen(there: list[Layer], name: str | None, backbone: str) -> Layer:
     if not there:
         raise InputError(f"backbone {backbone} has no layer with a map, so Grad-CAM can't explain it")
     if name is None:
-        return next((one for one in reversed(there) if one.grid.cells >= _CELLS), there[0])
-    by_name = {one.name: one for one in there}
+        return next((stage for stage in reversed(there) if stage.grid.cells >= _CELLS), there[0])
+    by_name = {stage.name: stage for stage in there}
     if name not in by_name:
-        listed = ", ".join(f"{one.name} ({one.grid.cells}×{one.grid.cells})" for one in there)
+        listed = ", ".join(f"{stage.name} ({stage.grid.cells}×{stage.grid.cells})" for stage in there)
         raise InputError(f"no layer {name!r} with a map in backbone {backbone}; available: {listed}")
     return by_name[name]

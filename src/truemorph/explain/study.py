@@ -191,14 +191,14 @@ def _explain(
     classes = []
     for k in numbers:
         own = galaxies.filter(pl.col("class") == k)
-        one = Explained(
+        of_class = Explained(
             name=model.classes[k],
             table=own.select("object_id", "relation"),
             mean=MeanMap.of(sums[k]),
             aligned=MeanMap.of(turned[k]) if align else None,
             rings={unit: Profiles(edges[unit], own[unit].to_numpy()) for unit in edges if unit in own.columns},
         )
-        classes.append(one)
+        classes.append(of_class)
     backbone = model.config.backbone
     return Explanation(name, model.model_hash, backbone, cam.layer, cam.grid.cells, size, tuple(classes), problems)
 
@@ -222,15 +222,15 @@ def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed
     """
     tables: dict[str, list[pl.DataFrame]] = {}
     for first, second in combinations(explanations.values(), 2):
-        for one, other in product(first.classes, second.classes):
-            if one.name != other.name or not one.galaxies or not other.galaxies:
+        for own, other in product(first.classes, second.classes):
+            if own.name != other.name or not own.galaxies or not other.galaxies:
                 continue
-            ids = (one.table["object_id"].to_list(), other.table["object_id"].to_list())
-            for unit, mine in one.rings.items():
+            ids = (own.table["object_id"].to_list(), other.table["object_id"].to_list())
+            for unit, mine in own.rings.items():
                 theirs = other.rings[unit]
                 if np.array_equal(mine.edges, theirs.edges):
                     difference = profile_difference(mine.profiles, theirs.profiles, ids, bootstrap, seed)
-                    about = {"first": first.model, "second": second.model, "class": one.name}
+                    about = {"first": first.model, "second": second.model, "class": own.name}
                     edges = {"inner": mine.edges[:-1], "outer": mine.edges[1:]}
                     tables.setdefault(unit, []).append(pl.DataFrame({**about, **edges, **difference}))
     return {unit: pl.concat(parts) for unit, parts in tables.items()}

@@ -35,8 +35,8 @@ def combined(answers: pl.DataFrame, classes: Sequence[str] = SMOOTH_OR_DISK) -> 
     told, most = pl.sum_horizontal(each), pl.max_horizontal(each)
     whole = artefact <= told + unclear
     differ = (told > most) | ((artefact > 0) & (told > 0))
-    alone = pl.sum_horizontal((one == most).cast(pl.Int64) for one in each) == 1
-    gold = pl.coalesce(pl.when(whole & alone & (one == most)).then(k) for k, one in enumerate(each))
+    alone = pl.sum_horizontal((count == most).cast(pl.Int64) for count in each) == 1
+    gold = pl.coalesce(pl.when(whole & alone & (count == most)).then(k) for k, count in enumerate(each))
     return (
         answers.group_by(pl.col("galaxy").alias("object_id"))
         .agg(
@@ -133,14 +133,14 @@ def _with_error(
 def cohen_kappa(both: np.ndarray) -> float:
     """Return Cohen's kappa (1960, Educational and Psychological Measurement 20, 37) of answers, shape (galaxies, 2)."""
     alike = float(np.mean(both[:, 0] == both[:, 1]))
-    chance = float(np.sum(np.prod([(both == one).mean(axis=0) for one in np.unique(both)], axis=1)))
+    chance = float(np.sum(np.prod([(both == answer).mean(axis=0) for answer in np.unique(both)], axis=1)))
     return 1.0 if chance == 1 else (alike - chance) / (1 - chance)
 
 
 def fleiss_kappa(every: np.ndarray) -> float:
     """Return Fleiss' kappa (1971, Psychological Bulletin 76, 378) of answers, shape (galaxies, people)."""
     people = every.shape[1]
-    counts = np.stack([(every == one).sum(axis=1) for one in np.unique(every)], axis=1)
+    counts = np.stack([(every == answer).sum(axis=1) for answer in np.unique(every)], axis=1)
     alike = ((counts**2).sum(axis=1) - people) / (people * (people - 1))
     chance = float(np.sum((counts.sum(axis=0) / counts.sum()) ** 2))
     return 1.0 if chance == 1 else float((alike.mean() - chance) / (1 - chance))

@@ -79,13 +79,13 @@ def items_of(
     shuffled = sorted(galaxies, key=draw)
     n = len(shuffled)
     apart = min(_FAR_APART, n // 2)
-    places = [(float(k), one, FIRST) for k, one in enumerate(shuffled)]
+    places = [(float(k), galaxy, FIRST) for k, galaxy in enumerate(shuffled)]
     again = sorted(range(n - apart), key=lambda k: draw(shuffled[k], REPEAT))[:repeats]
     places += [(k + apart + 0.5, shuffled[k], REPEAT) for k in again]
-    for k, one in enumerate(shuffled):
-        if one in twins:
-            further = apart + draw(one, TWIN) / 2**64 * (n - 2 * apart)
-            places.append(((k + further) % n + 0.25, one, TWIN))
+    for k, galaxy in enumerate(shuffled):
+        if galaxy in twins:
+            further = apart + draw(galaxy, TWIN) / 2**64 * (n - 2 * apart)
+            places.append(((k + further) % n + 0.25, galaxy, TWIN))
     return [(galaxy, occasion) for _, galaxy, occasion in sorted(places)]
 
 
@@ -117,8 +117,8 @@ def open_session(
     beside = {} if better is None else images_of(plan.with_columns(image=pl.lit(None, pl.String)), Path(better))
     if better is not None and not beside:
         raise InputError(f"{better}: has images of none of the galaxies of the plan; name them after the ids")
-    for one in _unreadable(beside):
-        del beside[one]
+    for galaxy in _unreadable(beside):
+        del beside[galaxy]
     copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about["seed"])
     places = {"images": str(Path(images).resolve()), "better": None if better is None else str(Path(better).resolve())}
     write_json(folder / SESSION, {"gold_source": used, **places})
@@ -165,8 +165,8 @@ def without_images(folder: Path, reasons: dict[str, str], galaxies: int) -> tupl
     """Return the finding about galaxies of a plan without a readable image, if there are any."""
     if not reasons:
         return ()
-    one, why = next(iter(reasons.items()))
-    hidden = f"{len(reasons):,} of {galaxies:,} galaxies of the plan cannot be shown (first: {one}, {why})"
+    galaxy, why = next(iter(reasons.items()))
+    hidden = f"{len(reasons):,} of {galaxies:,} galaxies of the plan cannot be shown (first: {galaxy}, {why})"
     message = f"{hidden}; they are listed in {folder / LEFT_OUT}."
     action = "Add their images (`images`), and run the same command again."
     return (Finding("galaxies-left-out", "note", message, action),)
@@ -176,10 +176,10 @@ def _unreadable(files: dict[str, Path]) -> dict[str, str]:
     """Reasons, by galaxy, why pictures can't be decoded."""
     galaxies = list(files)
     return {
-        galaxies[rows.start + k]: one
+        galaxies[rows.start + k]: picture
         for rows, decoded in pixel_batches(list(files.values()), TrainingConfig(image_size=16, crop=1.0))
-        for k, one in enumerate(decoded)
-        if isinstance(one, str)
+        for k, picture in enumerate(decoded)
+        if isinstance(picture, str)
     }
 
 

@@ -38,11 +38,11 @@ def unlike_training(comparison: Comparison | None, counts: Counts) -> list[Findi
     beyond, labelled = sum(how.values()), counts["labelled"]
     if comparison is None or comparison.chance(beyond, labelled) > FALSE_ALARM:
         return []
-    most = sorted(how, key=lambda one: (-how[one], one))[:_SHOWN]
+    most = sorted(how, key=lambda way: (-how[way], way))[:_SHOWN]
     message = (
         f"{beyond:,} of {labelled:,} galaxies ({beyond / labelled:.1%}) are unlike training galaxies: beyond a limit "
         f"that {BEYOND:.0%} of held-out ones exceed. They differ most in "
-        f"{', '.join(f'{one} ({how[one] / beyond:.0%})' for one in most)}. Class fractions from p(y | x) may be wrong, "
+        f"{', '.join(f'{way} ({how[way] / beyond:.0%})' for way in most)}. Class fractions from p(y | x) may be wrong, "
         "also if re-estimated."
     )
     action = (
@@ -89,9 +89,9 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
             every = np.eye(len(head.asked.answers)).tolist()
             of_classes = ((k, tuple(every[head.asked.answers_of_classes[k]])) for k in head.numbers)
             return {
-                f"{head.classes[k]} if {head.question} applies": list(map(_fraction, totals[one]))
-                for k, one in of_classes
-                if one in totals
+                f"{head.classes[k]} if {head.question} applies": list(map(_fraction, totals[numerator]))
+                for k, numerator in of_classes
+                if numerator in totals
             }
         if len(head.classes) != 2 or "log_likelihood" not in curve:  # the latter is no estimate
             return {}
@@ -183,12 +183,12 @@ def calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut
 def _disagreement(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """Return a finding where a mean of p(y | x) is outside the range of the model's own estimate."""
     apart = [row for row in rows if row["estimate"] is not None]
-    apart = [one for one in apart if not one["estimate_low"] <= one["mean"] <= one["estimate_high"]]
+    apart = [row for row in apart if not row["estimate_low"] <= row["mean"] <= row["estimate_high"]]
     if not apart:
         return []
     listed = "; ".join(
-        f"{one['class']} {one['mean']:.3f}, by the estimate {one['estimate_low']:.3f} to {one['estimate_high']:.3f}"
-        for one in apart
+        f"{row['class']} {row['mean']:.3f}, by the estimate {row['estimate_low']:.3f} to {row['estimate_high']:.3f}"
+        for row in apart
     )
     message = f"The mean of p(y | x) disagrees with the estimate that the model was trained through: {listed}."
     action = "Use the fractions of the estimate; train longer, or on more galaxies."
@@ -214,7 +214,7 @@ def fractions_told(rows: Sequence[dict[str, Any]]) -> list[str]:
     with_estimate = any(row["estimate"] is not None for row in rows)
     header = ["class", "mean p", *(["estimate"] if with_estimate else []), "re-estimated"]
     cells = []
-    for one in rows:
-        of_estimate = "" if one["estimate"] is None else estimated(one)
-        cells.append([one["class"], f"{one['mean']:.3f}", *([of_estimate] if with_estimate else []), again(one)])
+    for row in rows:
+        of_estimate = "" if row["estimate"] is None else estimated(row)
+        cells.append([row["class"], f"{row['mean']:.3f}", *([of_estimate] if with_estimate else []), again(row)])
     return [*text_table(header, cells), f"re-estimated: if {ASSUMED}"]

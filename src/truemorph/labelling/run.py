@@ -173,9 +173,9 @@ class LabelOptions:
             raise InputError(f"{out}: HATS is a folder; give a name without extension")
         if self.hats:
             check_replaceable(out)
-        for one in (self.source, self.observed, self.images, self.tiles, self.gate, model.folder):
-            if isinstance(one, str | os.PathLike):
-                other = Path(one).resolve()
+        for given in (self.source, self.observed, self.images, self.tiles, self.gate, model.folder):
+            if isinstance(given, str | os.PathLike):
+                other = Path(given).resolve()
                 if place == other or (self.hats and place in other.parents):
                     raise InputError(f"{out}: would overwrite the input; choose another `out`")
 
@@ -257,9 +257,9 @@ def _labeller(
     every, first = list(dict.fromkeys(chain(*names))), _first_row(given)
     empty, source = (first if joined is None else joined.frame).clear(), str((joined or given).path or "catalogue")
     numeric_columns(empty, every, source)  # fail early
-    for one in used:
-        if isinstance(one, TreeTransition):
-            votes_at_gates(empty, one.asked, source)
+    for transition in used:
+        if isinstance(transition, TreeTransition):
+            votes_at_gates(empty, transition.asked, source)
     has_observed = joined is not None or given.prepared
     wanted = list(dict.fromkeys(["object_id", *(_columns_of_labels(model, used) if has_observed else ()), *every]))
     engine = options.engine
@@ -306,9 +306,9 @@ def _identity(labeller: Labeller, catalogue: Source | CatalogTable) -> dict[str,
     """Return what determines the labels, beside the inputs."""
     through: list[dict[str, Any]] = []
     for transition, names in zip(labeller.transitions, labeller.observables, strict=True):
-        one = transition_to_dict(transition)
-        one.pop("table", None)  # of a user-defined class
-        through.append(one | ({"observables": list(names)} if names else {}))
+        described = transition_to_dict(transition)
+        described.pop("table", None)  # of a user-defined class
+        through.append(described | ({"observables": list(names)} if names else {}))
     return {
         "kind": "labels",
         "truemorph_version": __version__,

@@ -264,7 +264,7 @@ class Evidence:
         own = [labels for model in self.models for labels in (model.labels, model.probabilities, model.posterior)]
         if self.after is not None and not self.after.model and self.after.classes == self.classes:
             own.append(self.after)
-        return [self.observed, *self.others, *(one for one in own if one is not None), *self.truths.values()]
+        return [self.observed, *self.others, *(labels for labels in own if labels is not None), *self.truths.values()]
 
     @cached_property
     def sets(self) -> list[LabelSet]:
@@ -274,19 +274,21 @@ class Evidence:
         """
         return [self.view(labels) for labels in self.whole]
 
-    def view(self, one: LabelSet) -> LabelSet:
+    def view(self, labels: LabelSet) -> LabelSet:
         """A label set of the galaxies that are measured, as one of `sets`."""
         with np.errstate(invalid="ignore"):
-            p = np.where(self.parts(one)[:, 1] > 0.5, self.given(one), np.nan)
-        return LabelSet.of_two(one.name, one.kind, p, (self.other, self.answer), one.model)
+            p = np.where(self.parts(labels)[:, 1] > 0.5, self.given(labels), np.nan)
+        return LabelSet.of_two(labels.name, labels.kind, p, (self.other, self.answer), labels.model)
 
-    def parts(self, one: LabelSet) -> np.ndarray:
+    def parts(self, labels: LabelSet) -> np.ndarray:
         """Numerator and denominator of the quantity, of a label set of the galaxies that are measured, shape (M, 2)."""
-        return np.asarray(one.probabilities[self.rows] @ np.column_stack([self.quantity.numerator, self.of_question]))
+        return np.asarray(
+            labels.probabilities[self.rows] @ np.column_stack([self.quantity.numerator, self.of_question])
+        )
 
-    def given(self, one: LabelSet) -> np.ndarray:
+    def given(self, labels: LabelSet) -> np.ndarray:
         """p(answer | the question applies) by a label set, shape (M,), NaN where it can't apply."""
-        above, below = self.parts(one).T
+        above, below = self.parts(labels).T
         return np.divide(above, below, out=np.full(above.size, np.nan), where=below > 0)
 
     @cached_property
@@ -297,9 +299,9 @@ class Evidence:
         weighted = bins if weights is None else bins * weights
         return np.concatenate([weighted, np.max(weighted, axis=0, keepdims=True)]).astype(float)
 
-    def in_bins(self, one: LabelSet) -> tuple[np.ndarray, np.ndarray]:
+    def in_bins(self, labels: LabelSet) -> tuple[np.ndarray, np.ndarray]:
         """The quantity by a label set in each bin, and last of all galaxies, and binomial errors, shape (B + 1,)."""
-        parts = self.parts(one)
+        parts = self.parts(labels)
         known = np.isfinite(parts).all(axis=1)
         weights, (above, below) = self.inside[:, known], parts[known].T
         with np.errstate(invalid="ignore", divide="ignore"):  # bins without such galaxies
@@ -319,9 +321,9 @@ class Evidence:
         truths = {definition: self.view(truth) for definition, truth in self.truths.items()}
         return table_one(self.sets, self.alpha, self.bias, truths, parts=parts)
 
-    def row(self, one: LabelSet) -> dict[str, float]:
+    def row(self, labels: LabelSet) -> dict[str, float]:
         """Row of Table 1 of a label set."""
-        return self.table.row(by_predicate=pl.col("labels") == one.name, named=True)
+        return self.table.row(by_predicate=pl.col("labels") == labels.name, named=True)
 
     @property
     def by(self) -> str:

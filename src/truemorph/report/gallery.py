@@ -56,7 +56,7 @@ def whole_picture(path: Path, crop: float = 1.0) -> np.ndarray:
 
 def jpeg_source(pixels: np.ndarray, limit: int | None = None, side: int = _SIDES[0]) -> str:
     """A uint8 RGB picture, (S, S, 3), as a data URL of at most `limit` characters; it is made smaller for that."""
-    for most in (one for one in _SIDES if one <= side):
+    for most in (size for size in _SIDES if size <= side):
         small = min(most, len(pixels))
         picture = Image.fromarray(pixels).resize((small, small), Image.Resampling.LANCZOS)
         data = simplejpeg.encode_jpeg(np.asarray(picture), quality=85, colorspace="RGB")
@@ -161,8 +161,8 @@ def _add_maps(shown: Mapping[str, Shown], model: Classifier, explained: int) -> 
         cam = GradCam(model)
         maps = cam.maps(np.stack(pixels), explained, np.array([folds.get(galaxy, -1) for galaxy in shown]))
         drawn = upsampled(maps, model.config.image_size, cam.grid)
-        for one, cropped, heat in zip(shown.values(), pixels, drawn, strict=True):
-            one.pictures[MAP] = overlaid(cropped, heat)
+        for picture, cropped, heat in zip(shown.values(), pixels, drawn, strict=True):
+            picture.pictures[MAP] = overlaid(cropped, heat)
 
 
 def _largest_picture(shown: Sequence[Shown]) -> int:
@@ -306,8 +306,8 @@ def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed | None:
     text = [changed_to(*pair) for pair in zip(before, now, strict=True)]
     columns: dict[str, Any] = {_BEFORE: before, _NOW: now, CHANGE: np.where(evidence.changed, text, "")}
     columns |= {AFTER: np.nan_to_num(after.probabilities).max(axis=1), _CHANCES: after.probabilities}
-    for name, one in _said_by_models(evidence).items():
-        columns[name] = pl.Series(one).fill_nan(None)
+    for name, chances in _said_by_models(evidence).items():
+        columns[name] = pl.Series(chances).fill_nan(None)
     for truth in evidence.truths.values():
         names = dict(enumerate(truth.classes))
         gold = pl.Series(truth.labels).replace_strict(names, default=None, return_dtype=pl.String)
@@ -395,7 +395,7 @@ def _galaxy(galaxy: Shown, evidence: Evidence, limit: int) -> Galaxy:
 def _surest(shown: Sequence[Shown]) -> list[Shown]:
     """The twelve surest of galaxies with a picture; first those with a better one."""
     seen = [picture for picture in shown if SEEN in picture.pictures]
-    return sorted(seen, key=lambda one: (BETTER not in one.pictures, -one.row[AFTER]))[:_PAIRS]
+    return sorted(seen, key=lambda picture: (BETTER not in picture.pictures, -picture.row[AFTER]))[:_PAIRS]
 
 
 def _about_better(shown: Sequence[Shown], bad: Sequence[str], options: ReportOptions) -> str:

@@ -69,10 +69,10 @@ class BiasTree:
         """CV18, or CV14 without intrinsic columns."""
         return "CV14" if self.intrinsic is None else "CV18"
 
-    def bias(self, one: LabelSet, rows: np.ndarray | None = None, **options: Any) -> BiasResult | None:
+    def bias(self, label_set: LabelSet, rows: np.ndarray | None = None, **options: Any) -> BiasResult | None:
         """Of a label set where it is known, or of some rows, with repeats; None if these are too few for the tree."""
-        chosen = np.flatnonzero(one.known) if rows is None else rows[one.known[rows]]
-        labels = one.labels if one.is_hard else one.probabilities
+        chosen = np.flatnonzero(label_set.known) if rows is None else rows[label_set.known[rows]]
+        labels = label_set.labels if label_set.is_hard else label_set.probabilities
         try:
             return self.metric(labels[chosen], chosen, **options)
         except InputError:
@@ -227,12 +227,12 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
     """
     bins = Bins.cut(alpha, FIFTHS)
     influences, rms = [], []
-    for one in (ours, theirs):
-        off = _off(truth, one, bins)
+    for others in (ours, theirs):
+        off = _off(truth, others, bins)
         rms.append(_rms(off))
         pulls = [
             (parts[:, 0] - _ratio(parts, bins)[bins.index] * parts[:, 1]) / bins.sums(parts[:, 1])[bins.index]
-            for parts in (one, truth)
+            for parts in (others, truth)
         ]
         weight = np.nan_to_num(off / (np.isfinite(off).sum() * np.maximum(rms[-1], 1e-9)))
         influences.append(weight[bins.index] * np.nan_to_num(pulls[0] - pulls[1]))
@@ -240,17 +240,17 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
     return float(rms[1] - rms[0]), float(np.sqrt(np.sum(moved**2)))
 
 
-def bins_of(one: PopulationFractions | None, frame: pl.DataFrame, source: str) -> np.ndarray:
+def bins_of(fractions: PopulationFractions | None, frame: pl.DataFrame, source: str) -> np.ndarray:
     """Return which galaxies are in which bin of an estimate, or in fifths of α, bool of shape (B, N)."""
-    if one is not None and one.members:
-        return np.array([frame[one.by].is_in(names).to_numpy() for names in one.members])
-    values = numeric_columns(frame, ("alpha",) if one is None else one.columns, source)
-    if one is not None and one.edges.ndim == 3:
+    if fractions is not None and fractions.members:
+        return np.array([frame[fractions.by].is_in(names).to_numpy() for names in fractions.members])
+    values = numeric_columns(frame, ("alpha",) if fractions is None else fractions.columns, source)
+    if fractions is not None and fractions.edges.ndim == 3:
         return np.array(
-            [((low <= values) & (values <= high)).all(axis=1) for low, high in np.moveaxis(one.edges, 2, 1)]
+            [((low <= values) & (values <= high)).all(axis=1) for low, high in np.moveaxis(fractions.edges, 2, 1)]
         )
     finite = np.isfinite(values[:, 0])
-    cut = Bins.cut(values[finite, 0], FIFTHS) if one is None else Bins.at(values[finite, 0], one.edges)
+    cut = Bins.cut(values[finite, 0], FIFTHS) if fractions is None else Bins.at(values[finite, 0], fractions.edges)
     inside = np.zeros((cut.count, finite.size), dtype=bool)
     inside[cut.index, np.flatnonzero(finite)] = True
     return inside

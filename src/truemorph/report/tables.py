@@ -94,7 +94,7 @@ def bins_table(evidence: Evidence) -> Table:
     head += [] if applies is None else ["applies to", "gold labels"]
     head += ["observed", "corrected", "error", "lowest", "highest", *(name for name, _ in beside)]
     for k, name in enumerate(quoted or [evidence.quantity.name]):
-        one = quoted.get(name)
+        fraction = quoted.get(name)
         for b, row in enumerate(table.iter_rows(named=True)):
             named = row["low"] is None or (own is not None and bool(own.groups))
             of_bin = row["bin"] if named else f"{row['low']:.3g} to {row['high']:.3g}"
@@ -102,8 +102,14 @@ def bins_table(evidence: Evidence) -> Table:
             if own is not None and applies is not None and own.gold_counts is not None:
                 cells += [with_error(applies.fraction[b], applies.stderr[b], ".2f"), f"{own.gold_counts[b]:,}"]
             values = [row["labelled"], *[None] * 4]
-            if one is not None:
-                values = [one.labelled[b], one.fraction[b], one.stderr[b], one.low[b], one.high[b]]
+            if fraction is not None:
+                values = [
+                    fraction.labelled[b],
+                    fraction.fraction[b],
+                    fraction.stderr[b],
+                    fraction.low[b],
+                    fraction.high[b],
+                ]
             rows.append([*cells, *map(number, values), *(number(of[b]) if k == 0 else "–" for _, of in beside)])
     note = "Error: standard error. Lowest and highest: the range."
     if own is not None:

@@ -120,13 +120,13 @@ def table_rows(
     table = table_one(list(found.sets.values()), found.tree.alpha, bias, {}, references)
     from_gz2b = {pair["later"]: (pair["difference"], pair["stderr"]) for pair in pairs if pair["earlier"] == GZ2B}
     rows = []
-    for (name, one), row in zip(found.sets.items(), table.iter_rows(named=True), strict=True):
+    for (name, labels), row in zip(found.sets.items(), table.iter_rows(named=True), strict=True):
         paper = TABLE_1[name]
         difference, error = from_gz2b.get(name, (None, None))
         added = {
             "name": name,
             "letter": paper.letter,
-            "one_class": one_class(one),
+            "one_class": one_class(labels),
             "from_gz2b": difference,
             "from_gz2b_std": error,
             "paper": paper.cv18,
@@ -136,14 +136,14 @@ def table_rows(
     return rows
 
 
-def one_class(one: LabelSet) -> bool:
+def one_class(labels: LabelSet) -> bool:
     """Return whether 97 % or more of the labels are of one class, so that their bias is not meaningful."""
-    return not max(one.fraction, 1 - one.fraction) < ONE_CLASS
+    return not max(labels.fraction, 1 - labels.fraction) < ONE_CLASS
 
 
-def _resampled(tree: BiasTree, one: LabelSet, where: np.ndarray) -> np.ndarray:
+def _resampled(tree: BiasTree, labels: LabelSet, where: np.ndarray) -> np.ndarray:
     """Return CV18 of a label set for the galaxies `where`, then for the same resamples of each set; NaN if too few."""
-    chosen = replace(one, probabilities=np.where(where[:, None], one.probabilities, np.nan))
+    chosen = replace(labels, probabilities=np.where(where[:, None], labels.probabilities, np.nan))
     n, rng = where.size, np.random.default_rng([tree.seed, 18])
     draws = (None, *(rng.integers(0, n, n) for _ in range(tree.bootstrap)))
     found = [tree.bias(chosen, rows, bootstrap=0, permutations=0) for rows in draws]
