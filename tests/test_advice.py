@@ -152,6 +152,7 @@ def test_leaving_out_galaxies_that_could_not_get_a_gold_label_mends_them():
     return estimate(bright(), gold="gold"), estimate(bright(), gold="gold", where=["magnitude < 17"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planned", [False, True])
 @advice("gold-not-random", "problem")
 def test_gold_labels_of_random_or_planned_galaxies_mend_those_of_disks(planned):
@@ -186,6 +187,7 @@ def test_classes_from_experts_instead_of_copies_of_the_labels():
     return tuple(tm.debiased_fractions(labels, alpha, gold=some_known(one, 0.1, 1)) for one in (labels, truth))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [True, False])
 @advice("gold-gap")
 def test_gold_labels_in_the_gap_or_a_selection_without_it(more):
@@ -205,6 +207,7 @@ def test_a_selection_of_galaxies_that_could_get_a_gold_label():
     return estimate(table, gold="gold"), estimate(table, gold="gold", where=["gold_probability > 0"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [6, 0])
 @advice("gold-in-few-fields")
 def test_gold_labels_in_more_fields_or_over_the_whole_area(fields):
@@ -318,6 +321,7 @@ def test_gold_labels_have_a_definition():
     return before, tm.debiased_fractions(labels, alpha, gold=some_known(truth, 0.1, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instead", ["axis ratio", "gold"])
 @advice("columns-determine-alpha")
 def test_columns_that_do_not_set_alpha_or_gold_labels(instead):
@@ -328,6 +332,7 @@ def test_columns_that_do_not_set_alpha_or_gold_labels(instead):
     return fit(labels, alpha, intrinsic=size), after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["gold", "intrinsic"])
 @advice("observables-not-identified")
 def test_gold_labels_or_intrinsic_columns_beside_observables(given):
@@ -453,6 +458,7 @@ def test_an_estimate_for_each_survey(survey):
     return estimate(table), estimate(table, where=[f"survey={survey}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alone", "curved"), [(False, False), (True, False), (False, True)])
 @advice("observable-ignored")
 def test_gold_labels_with_the_observable_that_t_left_out(alone, curved):
@@ -605,6 +611,7 @@ PREPARED = {
 TESTED |= {(code, "caution") for code in PREPARED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", PREPARED)
 def test_tables_and_columns_that_are_corrected(code):
     given = (one if isinstance(one, dict) else {"table": one} for one in PREPARED[code])
@@ -666,6 +673,7 @@ def test_gold_labels_correct_fractions_where_a_model_is_too_sure(train, label):
     return label(model, wide), estimate(wide, gold="gold", intrinsic=FEATURES)
 
 
+@pytest.mark.slow
 @advice("nothing-learned")
 def test_a_model_that_learns_from_better_features(train, label):
     table, rng = with_features(), np.random.default_rng(12)
@@ -695,6 +703,7 @@ def test_posteriors_of_a_model_with_folds(train, label):
     return tuple(label(train(table, folds=one), table) for one in (1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reported", [False, True])
 @advice("rows-not-labelled")
 def test_rows_that_are_corrected_or_labelled_by_other_folds(train, label, judged, reported):
@@ -716,6 +725,7 @@ def test_a_regression_with_resolutions():
     return tuple(list(model.findings_) for model in models)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")
 @pytest.mark.parametrize("given", [False, True])
 @advice("transition-undetermined")
@@ -798,17 +808,20 @@ def test_an_estimate_of_the_same_galaxies(judged):
     return judged(table, estimate(other)), judged(table, by_labels())
 
 
+@pytest.mark.slow
 @advice("labels-treated-as-correct")
 def test_training_with_a_bias_curve(train, judged, through):
     table = with_features()
     return judged(table, train(table, naive=True), by_gold()), through()
 
 
+@pytest.mark.slow
 @advice("labels-not-predicted", "problem")
 def test_training_through_the_curve_of_the_labels_predicts_them(through):
     return through(WIDE), through()
 
 
+@pytest.mark.slow
 @advice("labels-poorly-predicted")
 def test_training_through_a_curve_that_was_fitted_to_the_labels_predicts_them_better(through):
     return through(tm.RayleighTransition(14.0)), through()
@@ -824,6 +837,7 @@ def test_training_through_the_curve_from_gold_labels_makes_fractions_accurate(th
     return through(tm.RayleighTransition(14.0)), through()
 
 
+@pytest.mark.slow
 @advice("bias-increased", "problem")
 def test_a_curve_that_is_not_too_wide(train, judged):
     rng, n = np.random.default_rng(0), 3000
@@ -836,6 +850,7 @@ def test_a_curve_that_is_not_too_wide(train, judged):
     return tuple(judged(table, model, made) for model in models)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("definition", ["disk: by experts", None])
 @advice("fractions-inaccurate")
 def test_an_estimate_with_the_gold_labels_of_the_report(judged, definition):
@@ -879,6 +894,7 @@ def test_a_model_of_more_galaxies_has_better_labels(train, judged):
     return tuple(judged(table, model, estimate(table, gold="gold")) for model in models)
 
 
+@pytest.mark.slow
 @advice("labels-worse", "problem")
 def test_a_model_trained_through_the_right_curve_has_better_labels(train, judged):
     models = (train(with_features(), some=1000, transition=one) for one in (WIDE, FLIPS))
@@ -892,6 +908,7 @@ def test_a_model_of_more_galaxies_tells_the_classes_apart(train, judged):
     return tuple(judged(table, model, estimate(table)) for model in models)
 
 
+@pytest.mark.slow
 @advice("bias-remains")
 def test_the_right_curve_instead_of_one_that_is_too_narrow(train, judged):
     models = (train(with_features(), transition=one) for one in (tm.RayleighTransition(6.0), FLIPS))

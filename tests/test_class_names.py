@@ -54,6 +54,7 @@ def test_estimates(mergers, options, tmp_path):
     has_no_other_names(estimate.summary(), (tmp_path / "t.json").read_text(), str(estimate.findings))
 
 
+@pytest.mark.slow
 def test_report(mergers, tmp_path):
     estimate = tm.estimate_transition(mergers, gold="gold", out=tmp_path / "t.json")
     page = tmp_path / "page.html"

@@ -19,6 +19,7 @@ from truemorph.bias.curves.families import COMPARED
 from truemorph.cli import COMMANDS, command_app
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_help_is_the_docstring_of_the_public_function(capsys, verb):
     status, out, _ = run(capsys, *verb.split(), "--help")
@@ -103,6 +104,7 @@ def test_transition_from_labels_alone_writes_fit_and_figure(capsys, catalogue, t
     assert json.loads(binned[1])["method"] == "binned"
 
 
+@pytest.mark.slow
 def test_transition_compares_families_and_corrects_fractions(capsys, catalogue, tmp_path):
     fit = tmp_path / "t.json"
     options = ["--gold", "gold", "--intrinsic", "M_r,redshift", "--family", "best", "--by", "M_r"]
@@ -137,6 +139,7 @@ def test_selected_gold_labels_give_one_finding(capsys, simulated, tmp_path):
     assert len(err.splitlines()) == len(found)
 
 
+@pytest.mark.slow
 def test_features_without_images(capsys, simulated, tmp_path):
     """The user's own column p_disk does not replace that of the model."""
     pl.read_csv(simulated / "votes.csv").with_columns(p_disk=pl.lit(0.9)).write_csv(tmp_path / "votes.csv")

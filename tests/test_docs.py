@@ -36,6 +36,7 @@ def commands_of(page):
 SHOWN = [(page.relative_to(ROOT).as_posix(), one) for page in PAGES for one in commands_of(page)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "words"), SHOWN, ids=lambda one: one if isinstance(one, str) else one[0])
 def test_every_option_of_a_shown_command_exists(page, words):
     name = " ".join(words[: 2 if words[0] in GROUPS else 1])

@@ -182,6 +182,7 @@ def read_all(path: Path, read, variants) -> None:
     assert 0 < max(lengths, default=0) < 1500
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_file_gives_a_result_or_one_clear_error(folder, name):
@@ -225,6 +226,7 @@ def places(content, above=()):
     return [path for key, one in items for path in [(*above, key), *places(one, (*above, key))]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [reader for reader in READERS if reader.endswith(("json", "toml")) and "model/" not in reader]
 )

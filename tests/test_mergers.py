@@ -76,6 +76,7 @@ def test_gold_labels_train_a_model_and_define_its_classes(mergers, tmp_path):
     assert silent(model.summary())
 
 
+@pytest.mark.slow
 def test_the_class_fractions_of_an_estimate_label_galaxies(mergers, tmp_path):
     estimate = tm.estimate_transition(mergers, gold="expert", compare=False, out=tmp_path / "fit.json")
     tm.label_galaxies(tmp_path / "fit.json", mergers, tmp_path / "labels.parquet")
@@ -114,6 +115,7 @@ def test_a_plan_of_gold_labels_and_their_import(capsys, mergers, tmp_path):
     assert dict(known.select("object_id", "gold").rows()) == {word: truth[word] for word in words}
 
 
+@pytest.mark.slow
 def test_the_page_for_gold_labels_offers_the_classes(mergers, tmp_path):
     testclient = pytest.importorskip("starlette.testclient", reason="starlette is not installed")
     from truemorph.gold.server import make_app

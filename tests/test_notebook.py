@@ -13,6 +13,7 @@ def prepared(simulated):
     return tm.prepare_catalogue(votes, images=simulated / "images", gold="truth")
 
 
+@pytest.mark.slow
 def test_a_catalogue_in_memory_is_measured_and_corrected(prepared):
     measured = tm.measure_bias(prepared, intrinsic=["M_r", "redshift"], bootstrap=0)
     assert measured.measure == "CV18"

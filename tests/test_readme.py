@@ -79,6 +79,7 @@ def test_step_by_step_on_the_demos_files(run_block, tmp_path, monkeypatch, capsy
         assert (tmp_path / made).is_file()
 
 
+@pytest.mark.slow
 def test_the_first_example_prints_the_numbers_of_the_readme(run_block):
     promised, printed = numbers(PRINTED), run_block("first")
     assert numbers(printed) == pytest.approx(promised, abs=0.002)
@@ -87,6 +88,7 @@ def test_the_first_example_prints_the_numbers_of_the_readme(run_block):
     assert low < promised[1] < high  # the truth
 
 
+@pytest.mark.slow
 def test_python_snippet(run_block):
     theta, error = (float(x) for x in run_block("python").split()[:2])
     assert abs(theta - 11.25) < 4 * error

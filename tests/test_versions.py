@@ -27,6 +27,7 @@ VERSIONS = Path(__file__).parent / "versions"
 COUNTS = {"0.1": (240, 120), "0.2": (394, 309)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_files_of_a_release_are_read_with_the_same_numbers(name, tmp_path):
     release = VERSIONS / name

@@ -80,6 +80,7 @@ def test_a_second_run_requests_missing_images(sky, tmp_path, some):
         get(sky, tmp_path, some, pixels=128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "answers"),
     [

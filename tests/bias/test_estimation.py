@@ -172,6 +172,7 @@ def test_fractions_and_probabilities_given_intrinsic_columns_agree_with_the_trut
         assert abs(both[0] - both[1]) < 4 * fit.stderr["disk_fraction"] + 0.02
 
 
+@pytest.mark.slow
 def test_columns_that_determine_alpha_raise_an_error_or_give_a_finding():
     labels, alpha, _, columns = confounded_labels(6_000, 6)
     fit = fit_transition(labels, alpha, intrinsic=columns)

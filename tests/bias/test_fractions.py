@@ -120,6 +120,7 @@ def test_fractions_from_gold_labels_do_not_depend_on_the_order_of_classes_or_lab
     np.testing.assert_allclose(drawn_again.std(axis=0)[:, order], drawn.std(axis=0), rtol=0.25, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_range_from_labels_alone_spans_trends_and_families():
     labels, alpha, _ = labels_through(FiskTransition(12.0, 2.0), 20_000, 6)
     fit = fit_transition(labels, alpha)

@@ -46,6 +46,7 @@ def test_the_bias_curve_does_not_depend_on_the_distribution_of_alpha_among_gold_
         assert np.mean(np.abs(pulls) < 1.96) > 0.85  # 0.95 ± 0.034
 
 
+@pytest.mark.slow
 def test_a_range_of_alpha_without_gold_labels_is_a_finding():
     labels, alpha, truth, gold = selected("rayleigh", BELOW, 1)
     assert "gold-gap" in codes(fit_transition(labels, alpha, gold=gold))
@@ -94,6 +95,7 @@ def test_columns_that_encode_classes_are_refused(n_gold):
     assert with_votes.fractions.total[0] == pytest.approx(truth.mean(), abs=0.1)
 
 
+@pytest.mark.slow
 def test_fractions_far_from_the_gold_labels_of_their_bins_are_a_problem():
     """From labels alone, with a definition of a disk that is narrower than that of the labels."""
     labels, alpha, truth = labels_through(FLIPS["rayleigh"], 6000, 4, median=16.4)

@@ -155,6 +155,7 @@ def test_a_rare_class_with_false_labels_is_inside_the_range_from_labels_alone():
     assert np.mean(inside) > 0.95
 
 
+@pytest.mark.slow
 def test_false_labels_that_the_labels_exclude_are_left_out():
     """Where nearly no poorly resolved galaxy is labelled a disk, there can be no 3 % of false disks."""
     labels, alpha, _ = labels_through(tm.RayleighTransition(40.0), 10_000, 1, disk=0.3, median=16, width=0.8)
@@ -212,6 +213,7 @@ class StepTransition(tm.FlipTransition):
         return -np.minimum((alpha / self.scale) ** 6, 500.0)
 
 
+@pytest.mark.slow
 def test_families_that_the_labels_reject_are_not_in_the_range():
     table = simulate_catalogue(3000, 3, transition=tm.WeibullTransition(20.0, 1.3))
     labels, alpha, column = (table[name].to_numpy() for name in ("label", "alpha", "bulge_fraction"))
@@ -221,6 +223,7 @@ def test_families_that_the_labels_reject_are_not_in_the_range():
     assert {"weibull", "fisk"} <= without_trend <= {"weibull", "fisk", "rayleigh"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_gold", [True, False])
 def test_a_dependence_on_the_square_of_a_column_is_seen(with_gold):
     rng = np.random.default_rng(2)

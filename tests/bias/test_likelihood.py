@@ -60,6 +60,7 @@ def test_invalid_input_raises_errors(p, labels, transition, says):
         posterior(p, labels, np.ones(len(p)), transition)
 
 
+@pytest.mark.slow
 def test_every_form_of_a_fit_gives_the_same_posterior(tmp_path):
     galaxies = tm.simulate_catalogue(500)
     study = tm.estimate_transition(galaxies, compare=False, out=tmp_path / "fit.json")

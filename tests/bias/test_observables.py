@@ -143,6 +143,7 @@ def test_a_catalogue_with_surface_brightness_says_so_until_it_is_used():
     assert "slope of surface_brightness" in both.families.fits["fisk"].values
 
 
+@pytest.mark.slow
 def test_gold_labels_are_planned_in_bins_of_both():
     table = catalogue(n=3_000)
     plan = make_plan(table, PlanOptions(budget=300, by="alpha,surface_brightness"))

@@ -78,6 +78,7 @@ def test_linear_algebra_uses_one_thread_in_a_fit_and_as_many_as_before_after_it(
     assert seen.count(1) > 0.9 * len(seen)
 
 
+@pytest.mark.slow
 def test_an_own_family_is_compared_with_those_of_the_package(flipped):
     labels, alpha, truth = flipped
     found = tm.compare_families(labels, alpha, ("rayleigh", Exponential), gold=some_known(truth, 0.1, seed=1))

@@ -74,6 +74,7 @@ def through_flips(p, truth, rng):
     return HeldOut(p, evidence, np.ones(truth.size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
 def test_errors_hold_where_logits_of_all_galaxies_are_wrong_by_a_factor(factor):
     rng, covered, seen = np.random.default_rng(1), [], []

@@ -200,6 +200,7 @@ def test_a_node_without_votes_gives_a_factor_of_1(fitted):
     assert loss[1] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_observables_written_fits_and_calibration(fitted):
     votes, alpha, classes, fit = fitted
     again = transition_from_dict(fit.to_dict())

@@ -36,6 +36,7 @@ def test_ranges_from_gold_labels_cover_the_truth_of_each_bin(world):
     assert np.mean(inside) > 0.89
 
 
+@pytest.mark.slow
 def test_errors_include_sampling_weights():
     pulls = []
     for seed in range(30):
@@ -81,6 +82,7 @@ def test_the_total_fraction_equals_the_sum_of_the_bins():
     assert study.fit.stderr["disk_fraction"] == pytest.approx(study.fractions.total[1], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_draws_have_the_errors_and_correlations_of_the_result():
     _, labels, alpha, gold, _ = arrays(n=6000, seed=3, gold=400)
     for found in (
@@ -146,6 +148,7 @@ def test_noise_as_an_observable_never_narrows_the_range_from_labels_alone(drift)
     assert np.all(wide.high > bins.high - bins.stderr)
 
 
+@pytest.mark.slow
 def test_gold_labels_selected_by_a_column_give_a_finding_and_the_column_corrects_them():
     table = simulate_catalogue(n=6000, seed=6, gold=500, gold_choice=0.7)
     frame = table.drop("truth", "sampling_weight")
@@ -158,6 +161,7 @@ def test_gold_labels_selected_by_a_column_give_a_finding_and_the_column_corrects
     assert mended < 4 * given.fractions.total[1]
 
 
+@pytest.mark.slow
 def test_random_gold_labels_give_no_finding():
     alarms = 0
     for seed in range(150):

@@ -49,6 +49,7 @@ def same_catalogue(tmp_path, table, options, again):
     assert_frame_equal(prepare_catalogue(table, **again, mapping=file).catalogue.frame, direct.catalogue.frame)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "columns", "options"),
     [pytest.param(name, columns, options, id=f"{name}-{n}") for n, (name, columns, _, options) in enumerate(TABLES)],

@@ -86,6 +86,7 @@ def test_predictions_drift_as_they_were_made_to(world):
         assert measured.results[title].value > measured.results[title].floor
 
 
+@pytest.mark.slow
 def test_predictions_beside_votes_make_corrected_fractions_better(world):
     path, kind, _, table = world
     [kind] = kept(path, kind)
@@ -205,6 +206,7 @@ def labels_of_a_network(table, seed, **columns):
     return table.select("object_id", label=pl.Series(p > 0.5).cast(pl.Int64), p_smooth=1 - p, p_disk=p, **columns)
 
 
+@pytest.mark.slow
 def test_predictions_of_a_network_make_the_fraction_of_disks_better():
     off, errors = [], []
     for seed in range(6):
@@ -236,6 +238,7 @@ def test_galaxies_whose_label_a_network_has_seen_are_left_out():
         estimate_transition(table, labels=labels)
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_labels_that_it_would_write(tmp_path):
     table = simulate_catalogue(2_000, 1, gold=200)
     table.write_parquet(tmp_path / "cat.parquet")

@@ -63,6 +63,7 @@ def catalogue(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tree", list(packaged_trees()), ids=lambda one: one.name)
 def test_tables_of_surveys_are_recognised_by_the_columns_of_their_tree(tree):
     """Under the last of the names that a tree has for each column, which are those of one survey only."""
@@ -500,6 +501,7 @@ def test_draws_of_another_estimate_or_changed_ones_are_refused(checksum, catalog
             Estimate.read(tmp_path / "bars.json")
 
 
+@pytest.mark.slow
 def test_t_tells_apart_the_paths_that_gold_labels_name(tmp_path):
     table = survey(3_000, 9)
     kind, rng = table["known"].to_numpy(), np.random.default_rng(9)

@@ -45,6 +45,7 @@ def test_a_prepared_catalogue_has_labels_alpha_split_and_other_columns(tmp_path)
     assert fwhm.metadata["alpha"] == "petroRad_r / FWHM_PSF, FWHM_PSF = psfWidth_r"
 
 
+@pytest.mark.slow
 def test_cautions_of_the_preparation_are_found_wherever_the_catalogue_is_used(tmp_path):
     rng = np.random.default_rng(11)
     number = rng.choice([5, 41], 400)

@@ -106,6 +106,7 @@ def frame_of(columns):
     return pl.select(**{name: pl.lit(pl.Series(v)) if np.ndim(v) else pl.lit(v) for name, v in columns.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "columns", "counted", "options"), TABLES, ids=[f"{t[0]}-{n}" for n, t in enumerate(TABLES)]
 )

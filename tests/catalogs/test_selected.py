@@ -129,6 +129,7 @@ def test_fractions_of_groups_that_a_column_names(tmp_path):
     np.testing.assert_allclose(other.fractions[::-1], one.fractions, atol=0.002)
 
 
+@pytest.mark.slow
 def test_missing_names_many_groups_and_small_groups():
     table = tiers(0)
     first = pl.int_range(pl.len())
@@ -182,6 +183,7 @@ def test_gold_labels_by_a_rule_say_that_their_images_are_not_recorded():
     assert "gold-images-unknown" not in codes(tm.estimate_transition(in_memory, gold="gold", compare=False))
 
 
+@pytest.mark.slow
 def test_galaxies_that_are_there_twice_are_a_finding():
     table = votes_with_experts(1000)
     twice = pl.concat([table, table.with_columns(pl.col("objid") + 5000, pl.col("ra") + 0.3 / 3600)])

@@ -178,6 +178,7 @@ def test_with_a_transition_a_network_predicts_the_truth_and_without_it_the_label
     assert debiased.mean() == pytest.approx(truth.mean(), abs=0.03)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_networks():
     rows, _ = stripes(300)
     model = train_members(rows, THETA, tiny(image_size=16, folds=2, seeds=2))

@@ -69,6 +69,7 @@ def whole(tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [5, 12, 19])
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, cut, whole, steps):
     """Two epochs of twelve half steps: it is cut in the first epoch, at the start of the second, and within it."""
@@ -76,6 +77,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, cut, whole, ste
     assert_same(train(tmp_path / "cut"), whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_is_not_trained_further(tmp_path, monkeypatch):
     changes = {"epochs": 12, "patience": 1, "learning_rate": 3e-2}
     whole = train(tmp_path / "whole", **changes)
@@ -102,6 +104,7 @@ def test_several_interruptions_with_several_members(tmp_path, cut):
         train(tmp_path / "cut", folds=2)
 
 
+@pytest.mark.slow
 def test_states_of_two_members_that_were_swapped_are_refused(tmp_path, cut):
     cut(20, folds=2)  # the first member is finished, the second has a state
     first, second = (Unfinished(tmp_path / "cut").state(member) for member in (0, 1))
@@ -215,6 +218,7 @@ def test_a_terminated_command_resumes(catalogue, tmp_path, capsys):
     assert not (tmp_path / "cut" / "unfinished").exists()
 
 
+@pytest.mark.slow
 def test_training_that_is_killed_while_it_saves_resumes_by_the_same_command(catalogue, tmp_path, monkeypatch):
     """Files of the model replace the state of training one by one."""
     settings, out, rename = FAST | {"epochs": 1}, tmp_path / "cut", Path.rename

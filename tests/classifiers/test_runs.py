@@ -69,6 +69,7 @@ def test_wrong_settings_raise_errors(settings, says):
         run_config("cat.parquet", **{"out": "m", **settings})
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_complete(catalogue, tmp_path):
     folder = tmp_path / "model"
     train_classifier(catalogue, out=folder, intrinsic=("M_r", "radius_kpc"), settings={**SMALL, "seeds": 2})

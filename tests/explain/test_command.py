@@ -70,6 +70,7 @@ def test_all_files_are_written_and_consistent(capsys, models, catalogue, tmp_pat
         assert unit.data[0, 15:17, 15:17].mean() == pytest.approx(written[0], abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_table_in_memory_is_named_by_its_type(catalogue, monkeypatch, tmp_path):
     table = read_catalogue(catalogue)
     monkeypatch.chdir(image_folder(table))

@@ -151,6 +151,7 @@ def test_ten_answers_are_imported_and_are_too_few_for_an_estimate(capsys, plan, 
     assert read_table(out).frame["gold"].count() == 10
 
 
+@pytest.mark.slow
 def test_names_and_definition_of_the_classes_go_from_prepare_to_the_page_and_the_gold_labels(tmp_path):
     table = simulate_catalogue(300).select("object_id", "label", "alpha", "truth")
     asked = {"classes": "early,late", "definition": "late: spirals and S0"}
@@ -322,6 +323,7 @@ def test_only_images_inside_the_folder_are_exported(plan, ids, simulated, tmp_pa
     assert len(list((tmp_path / "subjects").iterdir())) == 1 + manifest.height
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(capsys, plan, catalogue, ids, out, tmp_path):
     rings = pl.DataFrame({"object_id": ids[:4], "class": ["disk", "ring", "smooth", "7"]})
     rings.write_csv(tmp_path / "rings.csv")

@@ -84,6 +84,7 @@ def test_every_galaxy_can_be_selected_and_no_weight_is_large(catalogue, options)
     np.testing.assert_allclose(by_stratum["drawn"] / by_stratum["len"], by_stratum["probability"])
 
 
+@pytest.mark.slow
 def test_the_wanted_error_is_predicted_for_every_bin(catalogue):
     plan = make_plan(catalogue, PlanOptions(error=0.06, seed=0))
     again, other = (make_plan(catalogue, PlanOptions(error=0.06, seed=seed)).frame for seed in (0, 1))
@@ -117,6 +118,7 @@ def test_a_plan_uses_the_estimate_that_it_is_given(catalogue, tmp_path):
     assert not np.allclose(other.frame["probability"], own.frame["probability"], rtol=0.1)
 
 
+@pytest.mark.slow
 def test_predicted_errors_are_the_scatter_over_plans():
     """Errors of stratified means over plans, in units of those predicted; classes follow p(disk)."""
     rng = np.random.default_rng(3)
@@ -150,6 +152,7 @@ def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
     assert plan.selected["image"].null_count() == 0
 
 
+@pytest.mark.slow
 def test_a_catalogue_prepared_without_images_has_the_plan_of_one_without_the_column(catalogue):
     image = pl.lit(None, pl.String)
     plan = make_plan(CatalogTable(catalogue.frame.with_columns(image=image)), PlanOptions(budget=200))
@@ -157,6 +160,7 @@ def test_a_catalogue_prepared_without_images_has_the_plan_of_one_without_the_col
     assert plan.frame.equals(make_plan(catalogue, PlanOptions(budget=200)).frame)
 
 
+@pytest.mark.slow
 def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
     """A galaxy has a gold label unless neither selected it: 1 - (1 - p₁)(1 - p₂), those of the pilot too."""
     table = world(seed=4)
@@ -183,6 +187,7 @@ def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
     assert abs(weights.sum() - 3000) < 4 * np.sqrt(np.sum(weights**2 * (1 - after[chosen | again])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("budget", 19), ("budget", 3001), ("error", 0.0), ("error", 0.5)])
 def test_budgets_and_errors_that_cannot_be_are_refused(catalogue, name, value):
     with pytest.raises(InputError, match=f"got {value}"):

@@ -93,6 +93,7 @@ def test_of_two_classes_the_spread_is_that_of_the_class():
     np.testing.assert_array_equal(strata.spread, np.sqrt(np.clip(mean * (1 - mean), 0.02 * 0.98, None)))
 
 
+@pytest.mark.slow
 def test_a_pilot_predicts_the_classes(bars):
     """Its galaxies are not drawn again if their probability of selection is known."""
     catalogue, truth = bars
@@ -130,6 +131,7 @@ def test_a_model_of_the_question_predicts_the_answers(bars):
         tm.plan_gold(catalogue, question="bar", labels=table.drop("p_applies_bar"))
 
 
+@pytest.mark.slow
 def test_an_estimate_predicts_the_answers(bars):
     catalogue, truth = bars
     known = np.random.default_rng(1).random(truth.size) < 0.2
@@ -220,6 +222,7 @@ def test_twins_are_for_smooth_or_disk(of_bars):
         open_session(of_bars[0], twins=4)
 
 
+@pytest.mark.slow
 def test_one_session_gives_gold_labels_of_every_question_on_the_way(of_bars, tmp_path):
     folder, classes = of_bars
     give(folder, "Ann", classes)
@@ -269,6 +272,7 @@ def test_gold_labels_of_disks_from_elsewhere_stay(of_bars, tmp_path):
     assert len({found.catalogue.descriptions[name] for name in of_question}) == len(of_question) > 1
 
 
+@pytest.mark.slow
 def test_gold_labels_of_a_pilot_for_a_question_stay(of_bars, tmp_path):
     folder, classes = of_bars
     give(folder, "Ann", classes)
@@ -286,6 +290,7 @@ def test_gold_labels_of_a_pilot_for_a_question_stay(of_bars, tmp_path):
     assert frame["gold_probability_bar"].to_numpy() == pytest.approx(plan.frame["probability"].to_numpy())
 
 
+@pytest.mark.slow
 def test_people_agree_on_four_classes(of_bars, tmp_path):
     folder, classes = of_bars
     rng = np.random.default_rng(0)
@@ -377,6 +382,7 @@ def test_few_gold_labels_of_a_question_are_a_finding(of_bars, tmp_path):
     assert "gold-too-few" in codes(tm.import_gold(folder, out=tmp_path / "out.parquet"))
 
 
+@pytest.mark.slow
 def test_galaxies_to_which_a_question_may_not_apply_widen_the_range_of_where_it_applies(bars):
     catalogue, truth = bars
     known = np.random.default_rng(2).random(truth.size) < 0.2

@@ -71,6 +71,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_never_learns_what_would_steer
     }
 
 
+@pytest.mark.slow
 def test_pictures_are_those_of_the_persons_order(ask, session):
     for item, (galaxy, occasion) in enumerate(session.items("Ann")):
         path = session.twins[galaxy] if occasion == "twin" else session.images[galaxy]

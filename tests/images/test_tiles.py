@@ -61,6 +61,7 @@ def all_cuts(tiles, ra, dec, size):
     return tile, out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "gzip", "rice"])
 def test_pixels_equal_cutout2d_and_what_is_missing_is_listed(kind, tmp_path):
     tiles = open_tiles(survey(tmp_path, kind), ["i", "r", "g"])

@@ -115,6 +115,7 @@ def test_models_without_held_out_galaxies_label_as_before(folder, tmp_path):
     assert "training-not-compared" in codes(reports[1])
 
 
+@pytest.mark.slow
 def test_predictions_and_gold_labels_give_fractions_of_another_survey(folder, tmp_path):
     """The ways of docs/elsewhere.md: predictions as labels, beside volunteers' labels, and from arrays."""
     new = another(3000, 6, disks=0.3, shift=-0.7)

@@ -111,6 +111,7 @@ def test_an_exported_model_labels_without_torch(image_model, folder, own_cache, 
     np.testing.assert_allclose(frame["p_disk"], predicted["p_disk"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_export_follows_no_links_out_of_the_model_and_removes_what_killed_ones_left(image_model, tmp_path):
     secret, model = tmp_path / "secret", tmp_path / "model"
     secret.mkdir()

@@ -56,6 +56,7 @@ def test_an_estimate_from_labels_alone_has_no_regression(tmp_path):
     assert {"posterior_smooth", "posterior_disk"} <= set(table.columns)
 
 
+@pytest.mark.slow
 def test_answers_to_a_question_are_labelled_by_its_estimate(tmp_path):
     _, votes = simulate_survey(1_500, seed=2, confounded=False)
     known = pl.Series(np.random.default_rng(0).random(votes.height) < 0.3)

@@ -27,6 +27,7 @@ def parts_of(out):
     return sorted(out.parent.glob(f"{out.name}.parts/[!.]*.parquet"))
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_labelled_again_and_reported(model, pictures, tmp_path):
     source = tars(pictures, tmp_path / "tars", 4)
     whole = label_galaxies(model, source, tmp_path / "whole", precision="fp32")
@@ -61,6 +62,7 @@ def test_a_shard_checks_its_own_parts(model, folder, tmp_path):
     assert (report.labelled, report.complete) == (60, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "tsv", "fits"])
 def test_tables_of_several_parts_have_the_rows_of_parquet(model, folder, tmp_path, ending):
     one, other = (label_galaxies(model, folder, tmp_path / f"labels.{kind}").out for kind in ("parquet", ending))
@@ -133,6 +135,7 @@ def labels_in(folder):
     return pl.concat([pl.read_parquet(one) for one in sorted(folder.glob("[!.]*.parquet"))])
 
 
+@pytest.mark.slow
 def test_images_that_are_added_or_replaced_are_labelled_and_the_others_kept(
     model, pictures, folder, tmp_path, evaluated
 ):
@@ -165,6 +168,7 @@ def test_an_image_under_another_path_is_labelled_again(model, pictures, folder, 
     assert evaluated == [1, 1]  # by two members
 
 
+@pytest.mark.slow
 def test_tar_files_that_are_added_or_replaced_are_labelled_and_the_others_kept(model, pictures, tmp_path, evaluated):
     source, out = tars(pictures, tmp_path / "tars", 3), tmp_path / "out"
     label_galaxies(model, source, out)
@@ -187,6 +191,7 @@ def test_tar_files_that_are_added_or_replaced_are_labelled_and_the_others_kept(m
         assert labels_in(out).equals(kept)
 
 
+@pytest.mark.slow
 def test_a_finished_folder_is_concluded_once(model, folder, tmp_path, monkeypatch):
     out, concluded, conclude = tmp_path / "out", [], output.Results.conclude
     (folder / "g03.jpg").write_bytes(b"broken")
@@ -220,6 +225,7 @@ def test_problems_are_listed_and_the_run_is_described_while_shards_are_left(mode
     assert "4 parts" in about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["labels.parquet", "labels"])
 def test_labels_of_two_settings_do_not_mix(model, folder, tmp_path, name):
     """Such as those of unlike machines, of which one has no OpenVINO."""

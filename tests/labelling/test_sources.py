@@ -97,6 +97,7 @@ def as_hats(content, place):
 KINDS = [as_folders_of_folders, as_list, as_table, as_own_table, as_tar, as_packed_tars, as_parquet, as_hats]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_container_gives_the_same_labels_and_problems(kind, model, pictures, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
@@ -331,6 +332,7 @@ def test_lists_from_windows_are_read(model, pictures, folder, tmp_path):
     assert label_galaxies(model, tmp_path / "list.txt", tmp_path / "labels.csv", images=tmp_path).labelled == 60
 
 
+@pytest.mark.slow
 def test_results_in_the_input_folder_are_not_labelled(model, pictures, folder, tmp_path):
     table, _ = as_hats(pictures, tmp_path)
     for source, out in ((folder, folder / "labels.parquet"), (table, table / "labels")):

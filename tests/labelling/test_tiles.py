@@ -48,6 +48,7 @@ def prepared(votes, tiles, out, bands="i,r,g", **options):
     return prepare_catalogue(votes, **columns, out=out, tiles=tiles, bands=bands, size=SIZE, **options)
 
 
+@pytest.mark.slow
 def test_labels_from_tiles_are_those_of_stored_cutouts_also_if_resumed(model, votes, tiles, tmp_path, monkeypatch):
     stored = prepared(votes, tiles, tmp_path / "cat.parquet")
     assert "images-missing" in codes(stored)
@@ -159,6 +160,7 @@ def test_partitions_have_the_rows_of_their_pixel_in_order(tmp_path, monkeypatch)
         write_hats([tmp_path / "0.parquet"], tmp_path / "own", table.schema, ("RA", "dec"))
 
 
+@pytest.mark.slow
 def test_a_hats_catalogue_is_labelled_as_one_that_hats_and_lsdb_read(model, votes, tiles, tmp_path):
     write_hats([votes], tmp_path / "sky", pq.read_schema(votes), ("ra", "dec"))
     options = {"tiles": tiles, "bands": "i,r,g", "size": SIZE, "precision": "fp32"}
@@ -177,6 +179,7 @@ def files_in(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_only_hats_catalogues_of_labels_are_replaced_and_never_what_is_read(model, votes, tiles, tmp_path):
     """`label MODEL CAT/dataset --out CAT --hats` deleted the survey's catalogue."""
     options = {"tiles": tiles, "bands": "i,r,g", "size": SIZE, "precision": "fp32", "hats": True}
@@ -262,6 +265,7 @@ def test_a_hats_catalogue_that_is_not_whole_is_refused(damage, votes, tiles, tmp
             open_source(one, cut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [pl.lit(None, pl.Int64), pl.lit("a"), pl.lit(0.5)])
 def test_the_spatial_index_comes_from_positions_and_rows_without_one_are_listed(index, model, pictures, tmp_path):
     names = list(pictures)[:8]

@@ -73,6 +73,7 @@ def test_galaxies_with_confident_votes_are_not_a_random_part(experts):
     assert said == {"random": False, "sure": True}
 
 
+@pytest.mark.slow
 def test_families_on_all_expert_disks(experts):
     found = compare_families(experts.flagged, experts.alpha, ("rayleigh", "weibull", "fisk"), gold=experts.disk(PAPERS))
     for family, value in (("rayleigh", -4455.5), ("weibull", -4191.8), ("fisk", -4149.0)):

@@ -72,6 +72,7 @@ def test_rows_with_expert_types(shared_data, votes, rule, observed, rms_correcte
     assert np.sqrt(np.mean((corrected - truth) ** 2)) == pytest.approx(rms_corrected, abs=0.015)
 
 
+@pytest.mark.slow
 def test_expert_flags_of_galaxy_zoo_1(shared_data):
     frame = pl.read_csv(shared_data / "expert_vs_crowd.csv")
     labels = frame["gz1_spiral"].to_numpy()

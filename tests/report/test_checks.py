@@ -96,6 +96,7 @@ def plain():
     return flipped_labels(N, seed=21, smooth=0.3, median=16.8)
 
 
+@pytest.mark.slow
 def test_a_right_correction_passes(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
@@ -158,6 +159,7 @@ def test_what_could_not_be_checked_is_a_caution_told_once(plain):
     assert len(again) == len(set(again)) == len(findings_of(found))
 
 
+@pytest.mark.slow
 def test_gold_labels_answer_what_labels_alone_cannot(plain):
     """Many gold labels test that class fractions are constant; a few leave it as it was."""
     labels, alpha, truth = plain
@@ -194,6 +196,7 @@ def test_without_a_model_the_corrected_labels_are_compared(plain):
     assert any(name.startswith("Error of the corrected disk fractions") for name in passed(found))
 
 
+@pytest.mark.slow
 def test_without_a_model_some_gold_labels_are_the_correction(plain):
     """Of a catalogue alone the fractions are those of its gold labels, with their range."""
     labels, alpha, truth = plain

@@ -67,6 +67,7 @@ def test_the_page_has_the_numbers_of_its_estimate(world, case):
     assert content["questions"][0]["transition"]["values"] == written["values"]
 
 
+@pytest.mark.slow
 def test_an_estimate_is_the_same_after_it_was_written(world):
     table, folder = world
     made = tm.estimate_transition(table.drop("truth"), gold="gold", out=folder / "again.json")

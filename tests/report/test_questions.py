@@ -91,6 +91,7 @@ def test_several_questions_begin_with_one_table_and_a_catalogue_shows_who_was_as
     assert f"{(asked['votes_bar_bar'] > asked['votes_bar_no_bar']).mean():.3f}" in page
 
 
+@pytest.mark.slow
 def test_labels_of_others_are_shown_in_the_bins_of_the_estimate(galaxies):
     frame = pl.read_parquet(galaxies / "cat.parquet")
     ids, alpha, disk = (frame[one].to_numpy() for one in ("object_id", "alpha", "votes_smooth_disk"))
@@ -146,6 +147,7 @@ def test_other_files_are_refused(galaxies, tmp_path):
         write_report(tmp_path / "other.json", out=tmp_path / "page.html")
 
 
+@pytest.mark.slow
 def test_galaxies_whose_answer_changes_follow_from_the_estimate_and_their_votes(galaxies):
     estimate = Estimate.read(galaxies / "bar.json")
     options = ReportOptions(catalogue=galaxies / "cat.parquet", bootstrap=0)
@@ -275,6 +277,7 @@ def test_networks_that_answer_different_questions_are_on_one_page(galaxies):
     assert (galaxies / "apart_files" / "figures" / "training_1.pdf").is_file()
 
 
+@pytest.mark.slow
 def test_a_naive_network_that_says_nearly_always_the_same_is_named(galaxies):
     estimate, questions = Estimate.read(galaxies / "bar.json"), Asked(read_tree("gz2"), "bar")
     correct = transition_to_dict(MatrixTransition.identity(len(questions.classes))) | {"question": "bar"}

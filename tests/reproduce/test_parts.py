@@ -108,6 +108,7 @@ def measured():
     return Measured(pl.DataFrame({"alpha": alpha}), sets, BiasTree(alpha, None, 0, 10, 60), ())
 
 
+@pytest.mark.slow
 def test_paired_differences_agree_with_an_independent_computation(measured):
     pairs = {
         (compare_pair["earlier"], compare_pair["later"]): compare_pair
@@ -131,6 +132,7 @@ def rows_of(measured):
     return table_rows(measured, bias, compare_pairs(measured, measured.tree))
 
 
+@pytest.mark.slow
 def test_pairs_count_if_they_differ_in_the_paper_and_have_two_classes(measured):
     assert {row["name"] for row in rows_of(measured) if row["one_class"]} == {"dcv14"}
     # The paper's values are CV18, which needs intrinsic columns.
@@ -145,6 +147,7 @@ def test_pairs_count_if_they_differ_in_the_paper_and_have_two_classes(measured):
     assert order(compare_pairs(replace(measured, sets=six), tree))["pairs"] == 11
 
 
+@pytest.mark.slow
 def test_a_pair_is_compared_on_the_galaxies_that_have_both_labels(measured):
     observed, truth, alpha = measured.sets["gz2b"], measured.sets["ddb"], measured.tree.alpha
     some = alpha > np.median(alpha)
@@ -182,6 +185,7 @@ def test_a_statement_holds_or_is_contradicted_by_its_errors():
     assert judged == [AGREES, AGREES, OPEN, CONTRADICTS]
 
 
+@pytest.mark.slow
 def test_figure_2_shows_the_layers_of_the_network_itself():
     network = GalaxyNetwork(PRESETS["paper"]).eval()
     layers = layers_of(network, 207)

@@ -36,6 +36,7 @@ def test_another_exposure_only_changes_the_noise(galaxies):
     assert np.corrcoef(coarse[0].ravel(), coarse[1].ravel())[0, 1] > 0.995
 
 
+@pytest.mark.slow
 def test_the_components_of_a_galaxy_sum_to_its_flux():
     for row in simulate_galaxies(40, seed=8).iter_rows(named=True):
         galaxy = {name: value for name, value in row.items() if not isinstance(value, str)}
@@ -100,6 +101,7 @@ def test_invalid_sizes_and_resolutions_raise_errors(galaxies):
         at_resolution(galaxies, np.array([1.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["seeing", "distance"])
 def test_degrading_an_image_equals_rendering_the_galaxy_again(how):
     """Two ways to a lower α: blurring the light before the camera, and degrading the final image."""

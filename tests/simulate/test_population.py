@@ -30,6 +30,7 @@ def test_the_same_seed_gives_the_same_galaxies():
     assert not simulate_galaxies(300, seed=9).equals(simulate_galaxies(300, seed=10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["confounded", "plain"])
 def test_columns_are_consistent(world, request):
     galaxies = request.getfixturevalue(world)
@@ -61,6 +62,7 @@ def test_the_flux_limited_population_resembles_sdss(confounded):
     assert np.median(kpc[near]) == pytest.approx(expected, rel=5 * 1.25 * 0.37 / np.sqrt(near.sum()) + 0.03)
 
 
+@pytest.mark.slow
 def test_class_correlates_with_luminosity_and_resolution(confounded):
     luminous, faint = (confounded.filter(which) for which in (pl.col("M_r") < -22, pl.col("M_r") > -20.5))
     assert luminous["truth"].mean() < faint["truth"].mean() - 0.2
@@ -94,6 +96,7 @@ def test_radii_of_a_circular_sersic_profile(n, petrosian, concentration):
     assert r90 / r50 == pytest.approx(concentration, abs=0.04)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "ratio"), [(0.0, 0.15), (0.0, 0.6), (0.4, 0.3), (1.0, 0.5)])
 def test_radii_equal_those_measured_on_pixels(share, ratio):
     r50, r90, r_petro = radii(share, 0.6, 2.5, ratio)

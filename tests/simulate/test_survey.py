@@ -96,6 +96,7 @@ def test_what_volunteers_miss_depends_on_the_length_of_the_bar_in_the_image(plai
         assert seen[long].mean() > seen[short].mean() + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", list(WORLDS)[1:])
 def test_a_world_is_what_its_name_says(world, plain):
     galaxies, votes = simulate_survey(N, seed=3, world=world)
@@ -123,6 +124,7 @@ def test_a_world_is_what_its_name_says(world, plain):
         assert 0 < false < 0.035
 
 
+@pytest.mark.slow
 def test_a_catalogue_of_two_questions_gives_the_true_bar_fraction():
     votes = simulate_survey(3000, seed=5, world="drift down")[1]
     experts = pl.when(pl.int_range(pl.len()) < 500).then("truth_bar")
