@@ -146,6 +146,8 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     from truemorph.config import by_commas
 
     words = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
+    if command == "label" and str(given["model"]).endswith(".json"):  # a report of an estimate has its labels
+        following = following.replace(" --labels {out}", "")
     filled = following.format_map({name: shlex.join(map(str, value)) for name, value in words.items()})
     if command in ("gold import", "prepare") and (asked := by_commas(arguments.get("question") or "")[0]):
         filled += f" --question {shlex.quote(asked)}"

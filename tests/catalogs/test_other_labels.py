@@ -230,21 +230,26 @@ def test_galaxies_whose_label_a_network_has_seen_are_left_out():
     seen = labels.with_columns(relation=pl.Series(["in_sample"] * 500 + ["out_of_fold"] * 1_000))
     estimate = estimate_transition(table, gold="gold", labels=seen, compare=False)
     assert estimate.curve.galaxies == 1_000
-    assert "rows-left-out" in codes(estimate)
+    assert {"rows-left-out", "predictions-missing"} <= set(codes(estimate))
+    whole = estimate_transition(table, gold="gold", compare=False)
+    assert estimate.about["rows_sha256"] == whole.about["rows_sha256"]
     assert estimate.about["other_labels"] == ["labels 1"]
     with pytest.raises(InputError, match="folds"):
         estimate_transition(table, gold="gold", labels=labels.with_columns(relation=pl.lit("in_sample")))
     with pytest.raises(InputError, match="gold"):
         estimate_transition(table, labels=labels)
+    with pytest.raises(InputError, match="probabilities"):
+        estimate_transition(table, gold="gold", labels=labels.with_columns(pl.col("p_disk") * 100))
 
 
 @pytest.mark.slow
-def test_a_run_gives_the_labels_that_it_would_write(tmp_path):
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_run_gives_the_labels_that_it_would_write(ending, tmp_path):
     table = simulate_catalogue(2_000, 1, gold=200)
     table.write_parquet(tmp_path / "cat.parquet")
     settings = {"features": ["covariate"], "folds": 3}
     train_classifier(tmp_path / "cat.parquet", preset="dcv14", settings=settings, out=tmp_path / "run")
-    written = label_galaxies(tmp_path / "run", tmp_path / "cat.parquet", tmp_path / "labels.parquet").out
+    written = label_galaxies(tmp_path / "run", tmp_path / "cat.parquet", tmp_path / f"labels.{ending}").out
     options = {"gold": "gold", "compare": False}
     by_run, by_labels = (
         estimate_transition(tmp_path / "cat.parquet", labels=one, **options) for one in (tmp_path / "run", written)
@@ -254,7 +259,7 @@ def test_a_run_gives_the_labels_that_it_would_write(tmp_path):
     quoted = label_galaxies(tmp_path / "run", table, tmp_path / "again.parquet", transition=tmp_path / "fit.json")
     disk = next(row for row in quoted.fractions if row["class"] == "disk")
     assert disk["estimate"] == pytest.approx(by_run.fit.class_fractions[1])
-    options = ReportOptions(catalogue=tmp_path / "cat.parquet", bootstrap=0, maps=0)
+    options = ReportOptions(catalogue=tmp_path / "cat.parquet", labels=[written], bootstrap=0, maps=0)
     estimate = estimate_transition(tmp_path / "cat.parquet", gold="gold", compare=False)
     report = write_report(tmp_path / "run", estimate, out=tmp_path / "page.html", options=options)
     row = next(row for row in report.content["fractions"] if row["labels"] == "with predictions")

@@ -6,6 +6,7 @@ import pytest
 from sklearn.metrics import log_loss
 
 import truemorph as tm
+from conftest import codes
 from truemorph.errors import InputError
 from truemorph.simulate import simulate_survey
 
@@ -37,8 +38,10 @@ def test_single_galaxies_have_the_probabilities_of_the_regression(labelled):
 def test_other_galaxies_have_posteriors_but_no_regression(labelled):
     folder, galaxies, estimate, before = labelled
     others = galaxies.head(3).with_columns(object_id=pl.lit("other") + pl.col("object_id").cast(pl.String))
-    table = pl.read_parquet(tm.label_galaxies(estimate, others, folder / "others.parquet").out)
+    found = tm.label_galaxies(estimate, others, folder / "others.parquet")
+    table = pl.read_parquet(found.out)
     assert table["regression_disk"].null_count() == 3
+    assert "regression-missing" in codes(found)
     np.testing.assert_allclose(table["posterior_disk"], before["posterior_disk"][:3], rtol=1e-6)
 
 
@@ -79,3 +82,13 @@ def test_a_curve_without_class_fractions_labels_nothing(labelled):
     (folder / "curve.json").write_text('{"family": "rayleigh", "parameters": {"theta": 9.0}}')
     with pytest.raises(InputError):
         tm.label_galaxies(folder / "curve.json", galaxies, folder / "no.parquet")
+
+
+def test_other_galaxies_of_the_same_ids_have_no_probability_by_regression(labelled):
+    folder, _, estimate, _ = labelled
+    others = tm.simulate_catalogue(4_000, seed=2)
+    found = tm.label_galaxies(estimate, others, folder / "same_ids.parquet")
+    table = pl.read_parquet(found.out)
+    assert table["regression_disk"].null_count() == table.height
+    assert table["posterior_disk"].null_count() == 0
+    assert "regression-missing" in codes(found)

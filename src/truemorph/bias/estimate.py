@@ -84,7 +84,7 @@ class Estimate(Result):
     about : dict
         Definitions of α, of the labels and of gold labels; stored in files.
     galaxies : dict of str to array, or None
-        With gold labels: `object_id`, shape (N,), and `probabilities`, shape (N, K), of each galaxy's classes by the
+        With gold labels: `object_id`, `alpha`, shape (N,), and `probabilities`, shape (N, K), of classes by the
         regression (see `PopulationFractions`). Files have them too, for `label_galaxies`.
     findings : tuple of Finding
 
@@ -193,8 +193,9 @@ class Estimate(Result):
     def read(cls, path: str | os.PathLike[str]) -> Estimate:
         """Read an estimate that `write` wrote, with its draws; a fit of T(α) alone is an InputError."""
         described = read_fit(path)
-        samples, ids, p = read_arrays(described, path, "fractions", "object_id", "probabilities")
-        galaxies = None if ids is None or p is None else {"object_id": ids, "probabilities": p}
+        samples, *arrays = read_arrays(described, path, "fractions", "object_id", "alpha", "probabilities")
+        named = zip(("object_id", "alpha", "probabilities"), arrays, strict=True)
+        galaxies = {name: array for name, array in named if array is not None} or None
         try:
             estimate = replace(cls.from_dict(described, samples), galaxies=galaxies)
             if samples is not None and not _are_draws_of(estimate.fractions, samples):
@@ -321,15 +322,16 @@ def make_estimate(
         gold_stderr,
         scatter,
         context.about,
-        _galaxies(fractions, context),
+        _galaxies(sample, fractions, context),
     )
 
 
-def _galaxies(fractions: PopulationFractions, context: Context) -> dict[str, np.ndarray] | None:
-    """Return ids and class probabilities of each galaxy, with gold labels."""
+def _galaxies(sample: Sample, fractions: PopulationFractions, context: Context) -> dict[str, np.ndarray] | None:
+    """Return ids, α and class probabilities of each galaxy, with gold labels."""
     if fractions.probabilities is None or context.ids is None:
         return None
-    return {"object_id": context.ids, "probabilities": fractions.probabilities.astype(np.float32)}
+    p = fractions.probabilities.astype(np.float32)
+    return {"object_id": context.ids, "alpha": sample.alpha, "probabilities": p}
 
 
 def _with_findings(

@@ -95,7 +95,7 @@ def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: n
         area(x, low, high, color=SKY if alone else color, alpha=0.3, lw=8 if result.groups else 0, label=ranges + of)
         ax.errorbar(x, value, stderr, marker="D", ls=line, ms=4, color=color, label=f"corrected{of}")
         ax.plot(x, labelled, marker="s", ls=dashed, ms=4, color=GREY if alone else color, label=f"observed labels{of}")
-    for label, values in gold.items():
+    for label, values in gold.items() if result.edges.ndim == 1 else ():
         ax.errorbar(result.middles, np.asarray(values), gold_stderr, fmt="o", ms=4, color=BLACK, label=label)
     by = ALPHA if named[-1] == "alpha" else plain_text(named[-1])
     ylabel = next(iter(shown)) if len(shown) == 1 else "fraction" if result.quantities else "class fraction"

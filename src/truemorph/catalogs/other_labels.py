@@ -17,7 +17,7 @@ import polars as pl
 
 from truemorph.catalogs.catalogue import ID_COLUMNS, as_ids, classes_of
 from truemorph.catalogs.columns import vote_findings
-from truemorph.catalogs.paths import root_of
+from truemorph.catalogs.paths import labels_of_answers, root_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import check_format
@@ -84,16 +84,27 @@ class Predictions:
 
     def probabilities(self, frame: pl.DataFrame, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """Return the most probable answers, shape (N, K), 0 or 1, and the probabilities of all, as `OtherLabels`."""
-        assert self.applies is not None
-        applies = frame[self.applies].to_numpy()[:, None]
-        p = np.column_stack([1 - applies, applies * frame.select(self.answers).to_numpy()])
+        given = frame.select(self.answers).to_numpy()
+        if self.applies is None:  # of the labels 0 and 1, each as the first answer that makes it
+            labels, p = labels_of_answers(asked), np.zeros((frame.height, len(asked.answers)))
+            p[:, [list(labels).index(0), list(labels).index(1)]] = np.column_stack([1 - given, given])
+        else:
+            applies = frame[self.applies].to_numpy()[:, None]
+            p = np.column_stack([1 - applies, applies * given])
         return np.eye(len(asked.answers))[p.argmax(axis=1)], p
 
 
 def is_of_model(table: CatalogTable) -> bool:
     """Whether a table has labels by a model of truemorph."""
-    has_p = any(name.startswith("p_") for name in table.frame.columns)
-    return "model_hash" in table.metadata or ("label" in table.frame.columns and has_p)
+    columns = table.frame.columns
+    by_hand = "label" in columns and any(name.startswith("p_") for name in columns)
+    return "model_hash" in table.metadata or "p_spread" in columns or by_hand
+
+
+def hash_of_model(table: CatalogTable) -> Any:
+    """Return the hash of the model that made labels, which CSV has in a column only; None if there is none."""
+    own = table.frame["model_hash"].unique().to_list() if "model_hash" in table.frame.columns else []
+    return table.metadata.get("model_hash", own[0] if len(own) == 1 else None)
 
 
 # What a table says, its values as columns that a catalogue can be given, the rows that have them, and findings.
@@ -136,15 +147,24 @@ def _of_model(frame: pl.DataFrame, asked: Asked | None, classes: Sequence[str], 
         what = "these classes" if asked is None else f"the question {asked.question!r}"
         raise InputError(f"{about}: no column {lacking[0]}; give labels of a model that answers {what} (`labels`)")
     p = numeric_columns(frame, columns, about)
-    usable = np.isfinite(p).all(axis=1)
+    has_p, seen = np.isfinite(p).all(axis=1), np.zeros(frame.height, dtype=bool)
+    if np.any((p < 0) | (p > 1)):
+        raise InputError(f"{about}: {' and '.join(columns)} must be probabilities, from 0 to 1")
     if "relation" in frame.columns:
-        usable &= frame["relation"].ne_missing("in_sample").to_numpy()
+        seen = frame["relation"].eq_missing("in_sample").to_numpy()
+    usable, findings = has_p & ~seen, list[Finding]()
+    if not usable.all():
+        lacking = [f"{seen.sum():,} are of galaxies whose label the model has seen"] if seen.any() else []
+        lacking += [f"{(~has_p).sum():,} have no number"] if not has_p.all() else []
+        text = f"Predictions of {about} are not used for {(~usable).sum():,} galaxies: {'; '.join(lacking)}."
+        action = "Train with 5 folds (`folds`), and label again, or leave these predictions out."
+        findings.append(Finding("predictions-missing", "caution", text, action))
     if not usable.any():
-        raise InputError(f"{about}: the model has seen the labels of all these galaxies; train with 5 folds (`folds`)")
+        raise InputError(f"{findings[0].message} Train with 5 folds (`folds`), and label again")
     named = [f"{name}: {column}" for column in columns]
     applies, answers = (None, named) if asked is None else (named[0], named[1:])
     other = Predictions(name, applies, tuple(answers))
-    return other, pl.DataFrame(p[usable], schema=named), frame.filter(pl.Series(usable)), []
+    return other, pl.DataFrame(p[usable], schema=named), frame.filter(pl.Series(usable)), findings
 
 
 def _of_group(frame: pl.DataFrame, asked: Asked, name: str, about: str) -> _Read:

@@ -278,7 +278,8 @@ def read_votes(catalogue: Any, question: str) -> Votes:
     ((196, 7), ['smooth', 'edge-on', 'bar'])
     """
     table = read_catalogue(catalogue)
-    return votes_at_gates(table.frame, asked_in(table, question), str(table.path or "catalogue"))
+    source, tree = str(table.path or "catalogue"), root_of(table).tree
+    return votes_at_gates(table.frame, Asked(tree, question), source)
 
 
 def votes_at_gates(frame: pl.DataFrame, asked: Asked, source: str) -> Votes:

@@ -84,7 +84,8 @@ class SampleOptions:
     observables: Sequence[str] = ()  # columns on which the flip probability depends in addition to α
     weights: str = "balance"  # see `sample_weights`
     alpha_error: float | str | None = None  # relative error of α or its column; by default the catalogue's
-    others: Sequence[OtherLabels | Predictions] = ()  # other groups' answers
+    others: Sequence[OtherLabels | Predictions] = ()  # answers of others
+    whole: CatalogTable | None = None  # the catalogue with the galaxies of which others have no answers
 
     def binned(self, frame: pl.DataFrame) -> list[str]:
         """Return the columns to bin by; none for α."""
@@ -267,7 +268,7 @@ def _about(
     about |= {name: list(getattr(options, name)) for name in ("observables", "intrinsic") if getattr(options, name)}
     about |= {"other_labels": [other.name for other in options.others]} if options.others else {}
     about |= {"weights": options.weights} if options.weights != SampleOptions.weights else {}
-    about["rows_sha256"] = rows_hash(catalogue, options.where)
+    about["rows_sha256"] = rows_hash(options.whole or catalogue, options.where)
     if gold is not None:
         about["gold_rule"] = gold.rule
     if asked is not None:

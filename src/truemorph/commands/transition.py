@@ -142,9 +142,9 @@ def estimate_transition(
     given |= {"family": family, "false_disk": false_disk, "compare": compare, "bootstrap": bootstrap}
     given |= {"delta": delta, "alpha_error": alpha_error, "bins": bins}
     chosen = method_for(kind_of(asked), given, method)
-    table, joined = with_other_labels(table, asked, [_answers(source, catalogue) for source in others])
-    options = SampleOptions(question, gold, where, by, intrinsic, observables, weights, alpha_error, joined)
-    sample, context = rows_of(table, options)
+    some, joined = with_other_labels(table, asked, [_answers(source, catalogue) for source in others])
+    options = SampleOptions(question, gold, where, by, intrinsic, observables, weights, alpha_error, joined, table)
+    sample, context = rows_of(some, options)
     settings = Settings(chosen, family, bins, false_disk, DELTA if delta is None else delta, seed=seed)
     estimate = make_estimate(
         sample,

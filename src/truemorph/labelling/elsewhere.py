@@ -155,7 +155,9 @@ def class_fractions(
             row = {"class": name, "mean": float(mean[k] / max(mean[inside].sum(), 1e-300))}
             row |= {"reestimated": value, "reestimated_stderr": error}
             rows.append(plain({**row, **dict(zip(_OF_ESTIMATE, stated.get(name, [None] * 4), strict=True))}))
-    return tuple(rows), findings + _disagreement(rows)
+    weights = None if catalogue is None else catalogue.frame.get_column("sampling_weight", default=None)
+    is_plain = weights is None or weights.n_unique() == 1  # otherwise the mean p is not of the same population
+    return tuple(rows), findings + (_disagreement(rows) if is_plain else [])
 
 
 def calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut) -> list[Finding]:
@@ -181,7 +183,7 @@ def calibration_findings(p: np.ndarray, fractions: np.ndarray, held_out: HeldOut
 
 
 def _disagreement(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """Return a finding where a mean of p(y | x) is outside the range of the model's own estimate."""
+    """Return a finding where a mean of p(y | x) is outside the range of an estimate of these galaxies."""
     apart = [row for row in rows if row["estimate"] is not None]
     apart = [row for row in apart if not row["estimate_low"] <= row["mean"] <= row["estimate_high"]]
     if not apart:
@@ -190,7 +192,7 @@ def _disagreement(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
         f"{row['class']} {row['mean']:.3f}, by the estimate {row['estimate_low']:.3f} to {row['estimate_high']:.3f}"
         for row in apart
     )
-    message = f"The mean of p(y | x) disagrees with the estimate that the model was trained through: {listed}."
+    message = f"The mean of p(y | x) disagrees with the estimate of these galaxies: {listed}."
     action = "Use the fractions of the estimate; train longer, or on more galaxies."
     return [Finding("fractions-disagree", "caution", message, action)]
 

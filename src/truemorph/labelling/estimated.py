@@ -20,6 +20,9 @@ from truemorph.findings import Finding
 from truemorph.io import content_hash
 from truemorph.questions import SMOOTH_OR_DISK, Head, columns_of, heads_of
 
+GALAXIES = ("object_id", "alpha", "probabilities")
+_ALPHA, _SAME_ALPHA = "alpha of the estimate", 1e-6
+
 
 @dataclass(frozen=True)
 class Estimated:
@@ -31,8 +34,7 @@ class Estimated:
 
     described: Mapping[str, Any]  # in the format of a fit file
     source: str  # for messages
-    ids: np.ndarray | None = None  # (N,): of its galaxies
-    regression: np.ndarray | None = None  # (N, K): their probabilities
+    galaxies: Mapping[str, np.ndarray | None] | None = None  # `Estimate.galaxies`
 
     uses_images = False
     features = ()
@@ -46,12 +48,10 @@ class Estimated:
         """Return that of a file (.json), or of what `estimate_transition` returns."""
         if isinstance(estimate, str | Path):
             described = read_fit(estimate)
-            ids, p = read_arrays(described, estimate, "object_id", "probabilities")
-            made = cls(described, str(estimate), ids, p)
+            galaxies = dict(zip(GALAXIES, read_arrays(described, estimate, *GALAXIES), strict=True))
+            made = cls(described, str(estimate), galaxies)
         else:
-            galaxies = estimate.galaxies or {}
-            own = galaxies.get("object_id"), galaxies.get("probabilities")
-            made = cls(transition_described(estimate), "the estimate", *own)
+            made = cls(transition_described(estimate), "the estimate", estimate.galaxies)
         _ = made.fractions  # an error if it has none
         return made
 
@@ -111,9 +111,19 @@ class Estimated:
 
     @cached_property
     def by_regression(self) -> pl.DataFrame | None:
-        """Probabilities of its galaxies by the regression on gold labels: `object_id`, `regression_CLASS`."""
-        if self.ids is None or self.regression is None:
+        """Probabilities of its galaxies by the regression on gold labels: `object_id`, `alpha`, `regression_CLASS`."""
+        if self.galaxies is None or any(self.galaxies.get(name) is None for name in GALAXIES):
             return None
+        ids, alpha, p = (np.asarray(self.galaxies[name]) for name in GALAXIES)
         names = columns_of("regression", self.described["fractions"]["classes"])
-        columns = {name: pl.Series(p, dtype=pl.Float64) for name, p in zip(names, self.regression.T, strict=True)}
-        return pl.DataFrame({"object_id": pl.Series(self.ids).cast(pl.String), **columns})
+        columns = {name: pl.Series(values, dtype=pl.Float64) for name, values in zip(names, p.T, strict=True)}
+        return pl.DataFrame({"object_id": pl.Series(ids).cast(pl.String), _ALPHA: pl.Series(alpha), **columns})
+
+    def regressed(self, ids: pl.Series, alpha: pl.Series) -> pl.DataFrame:
+        """Return `regression_CLASS` of galaxies; null for those that are not its own, by id and α."""
+        assert self.by_regression is not None
+        own = pl.DataFrame({"object_id": ids.cast(pl.String), "alpha": alpha.cast(pl.Float64)})
+        found = own.join(self.by_regression, "object_id", how="left", maintain_order="left")
+        names = self.by_regression.columns[2:]
+        same = (pl.col("alpha") - pl.col(_ALPHA)).abs() <= _SAME_ALPHA * pl.col(_ALPHA)
+        return found.select(pl.when(same).then(pl.col(name)).alias(name) for name in names)

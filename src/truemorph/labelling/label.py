@@ -200,6 +200,14 @@ def _about_rows(work: Labelling, counts: Counts, problems: list[tuple[Any, str]]
         message = f"{counts['no_posterior']:,} galaxies with an observed label have no posterior, {why}."
         action = "Train with 5 folds (`folds`), or add the missing values, and label again."
         findings.append(Finding("posterior-missing", "caution", message, action))
+    if work.labeller.regression is not None and counts["regression"] < counts["labelled"]:
+        left = counts["labelled"] - counts["regression"]
+        message = (
+            f"{left:,} of {counts['labelled']:,} galaxies have no probability by regression, because they are not "
+            "those of the estimate, by id and α."
+        )
+        action = "Use the posterior for them, or make an estimate of these galaxies (`truemorph transition`)."
+        findings.append(Finding("regression-missing", "caution", message, action))
     if work.labeller.joined is not None:
         matched = f"{counts['matched']:,d} of {counts['labelled']:,d} galaxies are in the catalogue of observed labels."
         findings.append(Finding("observed-labels-matched", "note", matched))

@@ -85,15 +85,15 @@ class Labeller:
             correct = "posterior probability that the observed label is correct"
             out[head.name("label_quality")] = pl.Float64, correct
         if self.regression is not None:
-            by = "by regression on gold labels; missing for galaxies that are not the estimate's"
-            names = zip(self.regression.columns[1:], self.model.described["fractions"]["classes"], strict=True)
+            by = "by regression, 0 or 1 with a gold label; missing for galaxies that are not the estimate's"
+            names = zip(self.regression.columns[2:], self.model.described["fractions"]["classes"], strict=True)
             out |= {column: (pl.Float64, f"probability of {name} {by}") for column, name in names}
         return out | {"model_hash": (pl.String, "hash of the model's files")}
 
     @cached_property
     def regression(self) -> pl.DataFrame | None:
         """Probabilities of an estimate's galaxies by its regression on gold labels."""
-        return self.model.by_regression if isinstance(self.model, Estimated) else None
+        return self.model.by_regression if isinstance(self.model, Estimated) and self.observed else None
 
     @cached_property
     def comparison(self) -> Comparison | None:
@@ -138,9 +138,8 @@ class Labeller:
                 out[head.name("observed_label")] = observed[head.name("label")]
                 if self.transitions:
                     out |= self._posterior(observed, p[:, head.part], pl.Series(roles) != IN_SAMPLE, k)
-        if self.regression is not None:
-            ids = frame.select(pl.col("object_id").cast(pl.String))
-            out |= ids.join(self.regression, "object_id", how="left", maintain_order="left").drop("object_id").to_dict()
+        if isinstance(self.model, Estimated) and self.regression is not None:
+            out |= self.model.regressed(frame["object_id"], out["alpha"]).to_dict()
         if self.comparison is not None:
             out[UNLIKE] = self.comparison.unlike(measured(self.model, inputs, out["alpha"] if self.observed else None))
         return pl.DataFrame(out).select(list(self.schema))

@@ -74,7 +74,8 @@ def _counted(batch: Batch) -> Counts:
     rows_in, labels, problems = batch
     counts = Counter(rows_in=rows_in, labelled=labels.height, listed=len(problems))
     counts["unreadable"] = sum(why not in NO_INPUT for _, why in problems)
-    for kind, name in (("matched", "observed_label"), ("posterior", "posterior_label")):  # of the first question
+    kinds = {"matched": "observed_label", "posterior": "posterior_label", "regression": "regression"}
+    for kind, name in kinds.items():  # of the first question, or class
         column = next((column for column in labels.columns if column == name or column.startswith(f"{name}_")), None)
         if column is not None:
             counts[kind] = labels[column].count()

@@ -397,6 +397,13 @@ def _curves_for_posteriors(
             question or "its two classes" for question in (model.heads[0].question, transition.get("question"))
         )
         raise InputError(f"the model is of {asked}, but T(α) of {of}; give that of the same question (`transition`)")
+    if transition is not None:
+        classes = transition_from_dict(transition).n_classes
+        if classes != len(model.heads[0].classes):
+            raise InputError(
+                f"the model tells {len(model.heads[0].classes)} classes apart, but T(α) {classes}; give the estimate "
+                "that it was trained through (`transition`)"
+            )
     here = about.get("alpha_psf")
     fitted = model.trained_on if transition is None else transition
     if here != fitted.get("alpha_psf", here):

@@ -22,7 +22,7 @@ from truemorph.bias.population import PopulationFractions
 from truemorph.bias.result import Settings
 from truemorph.catalogs.catalogue import classes_of, is_simulated, read_catalogue, rows_where
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, sets_of_others
-from truemorph.catalogs.other_labels import with_other_labels
+from truemorph.catalogs.other_labels import hash_of_model, is_of_model, with_other_labels
 from truemorph.catalogs.paths import asked_in, asked_of, given_labels, gold_column, majority_paths, path_labels, root_of
 from truemorph.catalogs.question_gold import class_of_gold
 from truemorph.catalogs.sampling import TEST
@@ -88,12 +88,12 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
     tables = {file: read_table(file) for file in options.labels}
     hashes = {model.model_hash for model in classifiers.values()}
     for file, table in tables.items():
-        if table.metadata.get("model_hash", next(iter(hashes), None)) not in {*hashes, None}:
+        if is_of_model(table) and hash_of_model(table) not in {*hashes, None}:
             raise InputError(
                 f"{file}: was not made by a model of this report; give the folder of the model that made these labels"
             )
-    own = [table for table in tables.values() if "model_hash" in table.metadata]
-    others = [table for table in tables.values() if "model_hash" not in table.metadata]
+    own = [table for table in tables.values() if is_of_model(table)]
+    others = [table for table in tables.values() if not is_of_model(table)]
     rules = _rules_for(catalogue, options.gold, list(given))
     # Before hours of labelling, not after.
     begun = [_begin(question, shown, catalogue, classifiers, others, rules[question], options)
@@ -251,11 +251,14 @@ def _finish(
 
 
 def _with_predictions(evidence: Evidence, labels: Mapping[str, pl.DataFrame]) -> PopulationFractions | None:
-    """Fractions by the estimate's gold labels with the predictions of models beside votes; None without either."""
+    """Fractions by the estimate's gold labels with the predictions of models beside votes; None without either.
+
+    Also None if they are not of the same galaxies.
+    """
     if evidence.estimate is None or not labels or evidence.estimate.about.get("other_labels"):
         return None
     about, catalogue = evidence.estimate.about, evidence.catalogue
-    if "gold_rule" not in about:
+    if "gold_rule" not in about or about.get("rows_sha256") != rows_hash(catalogue, about.get("where", ())):
         return None
     tables = [CatalogTable(frame, metadata={"model_hash": name}, path=Path(name)) for name, frame in labels.items()]
     named = {name: about[name] for name in ("where", "intrinsic", "observables", "weights") if name in about}
@@ -265,6 +268,8 @@ def _with_predictions(evidence: Evidence, labels: Mapping[str, pl.DataFrame]) ->
         catalogue, others = with_other_labels(catalogue, asked, tables)
         options = SampleOptions(about.get("question"), about["gold_rule"], by=by, others=others, **named)
         sample, context = rows_of(catalogue, options)
+        if sample.labels.size != evidence.estimate.curve.galaxies:  # a model has no predictions of some
+            return None
         bins = evidence.estimate.fractions.counts.size
         return make_estimate(sample, context=context, fraction_bins=bins, compare=False).fractions
     except InputError:  # its columns or galaxies are not there
@@ -373,7 +378,7 @@ def _labels_by(name: str, model: Classifier, path: Path, given: Sequence[Catalog
     fresh = [kept] if kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime else []
     column = columns_of("p", model.classes)[1]
     for table in (*given, *map(read_table, fresh)):
-        if table.metadata.get("model_hash") == model.model_hash and column in table.frame.columns:
+        if hash_of_model(table) == model.model_hash and column in table.frame.columns:
             return table.frame
     kept.parent.mkdir(parents=True, exist_ok=True)
     label_table(model, LabelOptions(path, kept), max_bad=1.0)
