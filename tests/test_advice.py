@@ -703,6 +703,21 @@ def test_posteriors_of_a_model_with_folds(train, label):
     return tuple(label(train(table, folds=one), table) for one in (1, 2))
 
 
+@advice("predictions-missing")
+def test_predictions_of_a_model_with_folds(train, label):
+    table, results = simulated(1500, 3, gold=200), []
+    for folds in (1, 2):
+        labels = label(train(table, some=1000, folds=folds), table).out
+        results.append(tm.estimate_transition(table, gold="gold", labels=labels, compare=False))
+    return tuple(results)
+
+
+@advice("regression-missing")
+def test_labels_by_an_estimate_of_these_galaxies(label):
+    here, there = simulated(1500, 3, gold=200), simulated(1500, 4, gold=200)
+    return tuple(label(tm.estimate_transition(one, gold="gold", compare=False), here) for one in (there, here))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("reported", [False, True])
 @advice("rows-not-labelled")
