@@ -22,7 +22,7 @@ from truemorph.bias.checks.diagnostics import (
     group_findings,
     ignored_findings,
 )
-from truemorph.bias.checks.selection import LEVEL, balance_findings, selection_findings, vote_findings
+from truemorph.bias.checks.selection import LEVEL, balance_findings, depends_on_votes, selection_findings
 from truemorph.bias.curves.families import COMPARED, family_of
 from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.logistic import LogisticTransition
@@ -423,7 +423,7 @@ def _unbalanced(sample: Sample, context: Context) -> list[Finding]:
     if sample.gold is None or sample.probability is not None:
         return []
     findings = balance_findings(context.columns, sample)
-    return findings if context.votes is None else findings + vote_findings(context.votes, sample)
+    return findings if context.votes is None else findings + depends_on_votes(context.votes, sample)
 
 
 def _check_with_shown(sample: Sample, shown: np.ndarray | None, seed: int) -> ConfoundingCheck | None:

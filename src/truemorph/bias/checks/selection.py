@@ -47,7 +47,7 @@ def selection_findings(sample: Sample) -> list[Finding]:
     ]
 
 
-def vote_findings(votes: np.ndarray, sample: Sample) -> list[Finding]:
+def depends_on_votes(votes: np.ndarray, sample: Sample) -> list[Finding]:
     """Warn if gold rows have other fractions of votes for the second class, shape (N,), than all rows at the same α.
 
     Unless their labels, which follow from the votes, show it already.
