@@ -31,7 +31,7 @@ def test_make_demo_keeps_its_promise():
 def test_a_small_demo_of_bars_quotes_its_labels(tmp_path):
     said = run_demo(question="bar", out=tmp_path, galaxies=600, epochs=1).to_dict()
     rows = {row["labels"]: row for row in said["fractions"]}
-    assert set(rows) == {"observed", "corrected", "naive", "debiased", "truth"}
+    assert set(rows) == {"observed", "corrected", "with predictions", "naive", "debiased", "truth"}
     catalogue = pl.read_parquet(tmp_path / "catalogue.parquet")
     for name in ("naive", "debiased"):
         labels = pl.read_parquet(tmp_path / f"labels_{name}.parquet")

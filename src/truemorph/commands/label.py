@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from truemorph.arguments import BiasCurve, Fraction, Model, Names, Shard, Table, validated
-from truemorph.bias.estimate import Estimate
 from truemorph.bias.files import transition_described
 from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.classifier import Classifier
@@ -15,6 +14,7 @@ from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.label import LabelReport, label_table
 from truemorph.labelling.run import LabelOptions
+from truemorph.results import Result
 
 
 @validated
@@ -176,6 +176,6 @@ def _labeller(model: Any, device: str) -> Classifier | Estimated:
     """Return what labels galaxies: a classifier, or an estimate."""
     if isinstance(model, Classifier):
         return replace(model, device=device)
-    if isinstance(model, Estimate) or str(model).endswith(".json"):
+    if isinstance(model, Result) or str(model).endswith(".json"):  # an estimate, whose module takes a second to import
         return Estimated.of(model)
     return load(model, device)
