@@ -97,9 +97,8 @@ def in_lightning(network, data, folder):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "train", [in_a_plain_loop, *(pytest.param(one, marks=pytest.mark.slow) for one in (in_timms_script, in_lightning))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [in_a_plain_loop, in_timms_script, in_lightning])
 def test_other_loops_recover_the_disks(data, tmp_path, train):
     network = train(small_network(), data, tmp_path).eval()
     with torch.inference_mode():

@@ -158,6 +158,7 @@ def test_damaged_networks_are_made_again_and_others_not_used(image_model, pixels
         engine_for(unsaved, "openvino")
 
 
+@pytest.mark.slow
 def test_a_crash_of_openvino_is_remembered_and_torch_used(image_model, own_cache, tmp_path, monkeypatch):
     model = load(image_model)
     for one in cache_folder().glob("openvino/survived/*"):
