@@ -144,9 +144,7 @@ def _explain(
     edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
     labeller = Labeller(model, cam)
     sums, turned = np.zeros((2, n_classes, 3, size, size))
-    parts: list[pl.DataFrame] = []
-    problems: list[tuple[Any, str]] = []
-    seen = 0
+    parts, problems, seen = list[pl.DataFrame](), list[tuple[Any, str]](), 0
     for some in source(model.config):
         problems += some.problems
         bar.update(len(some.problems))
@@ -159,9 +157,8 @@ def _explain(
         for head in model.heads:
             of_head = labels[head.name("label")]
             if head.question is not None:
-                of_head = of_head.replace_strict(
-                    {name: k for k, name in enumerate(head.classes)}, return_dtype=pl.Int64
-                )
+                numbered = {class_name: k for k, class_name in enumerate(head.classes)}
+                of_head = of_head.replace_strict(numbered, return_dtype=pl.Int64)
             predicted = head.start + of_head.to_numpy()
             chosen = np.isin(predicted, numbers)
             if not chosen.any():
@@ -191,16 +188,16 @@ def _explain(
     classes = []
     for k in numbers:
         own = galaxies.filter(pl.col("class") == k)
-        of_class = Explained(
+        made = Explained(
             name=model.classes[k],
             table=own.select("object_id", "relation"),
             mean=MeanMap.of(sums[k]),
             aligned=MeanMap.of(turned[k]) if align else None,
             rings={unit: Profiles(edges[unit], own[unit].to_numpy()) for unit in edges if unit in own.columns},
         )
-        classes.append(of_class)
-    backbone = model.config.backbone
-    return Explanation(name, model.model_hash, backbone, cam.layer, cam.grid.cells, size, tuple(classes), problems)
+        classes.append(made)
+    about = name, model.model_hash, model.config.backbone, cam.layer, cam.grid.cells, size
+    return Explanation(*about, tuple(classes), problems)
 
 
 def profile_table(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:
