@@ -157,10 +157,12 @@ def _of_model(frame: pl.DataFrame, asked: Asked | None, classes: Sequence[str], 
         lacking = [f"{seen.sum():,} are of galaxies whose label the model has seen"] if seen.any() else []
         lacking += [f"{(~has_p).sum():,} have no number"] if not has_p.all() else []
         text = f"Predictions of {about} are not used for {(~usable).sum():,} galaxies: {'; '.join(lacking)}."
-        action = "Train with 5 folds (`folds`), and label again, or leave these predictions out."
+        action = (
+            "Train with 5 folds (`folds`), and label again." if seen.any() else "Give numbers, or leave this table out."
+        )
         findings.append(Finding("predictions-missing", "caution", text, action))
     if not usable.any():
-        raise InputError(f"{findings[0].message} Train with 5 folds (`folds`), and label again")
+        raise InputError(f"{findings[0].message} {findings[0].action}")
     named = [f"{name}: {column}" for column in columns]
     applies, answers = (None, named) if asked is None else (named[0], named[1:])
     other = Predictions(name, applies, tuple(answers))
