@@ -827,7 +827,7 @@ def test_an_estimate_of_the_same_galaxies(judged):
 @advice("labels-treated-as-correct")
 def test_training_with_a_bias_curve(train, judged, through):
     table = with_features()
-    return judged(table, train(table, naive=True), by_gold()), through()
+    return judged(table, train(table, labels="naive"), by_gold()), through()
 
 
 @pytest.mark.slow

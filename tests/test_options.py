@@ -74,7 +74,7 @@ VALUES = {
         "question": "spiral", "seed": 5,
     },
     "train": {
-        "transition": "rayleigh:20", "question": ["bar"], "labels": "gold", "naive": True, "where": ["alpha > 15"],
+        "transition": "rayleigh:20", "question": ["bar"], "labels": "gold", "where": ["alpha > 15"],
         "preset": "quick", "intrinsic": ["covariate"], "settings": {"features": ["alpha"]},
     },
     "label": {

@@ -140,6 +140,9 @@ SOURCES = {
 }  # fmt: skip
 
 
+OBSERVED, NAIVE = "observed", "naive"  # labels to train on that are no gold labels
+
+
 class RunConfig(BaseModel):
     """Settings of `truemorph train` (`run.toml`); those of the classifier are in its table `training`."""
 
@@ -154,8 +157,11 @@ class RunConfig(BaseModel):
         "rayleigh:11.25; default: fitted to the labels",
     )
     question: tuple[str, ...] = Field((), description="questions whose observed answers, or gold labels, are correct")
-    labels: str | None = Field(None, description="gold labels for training: a column, or a rule such as t_type>=-3")
-    naive: bool = Field(False, description="treat the observed labels as correct")
+    labels: str | None = Field(
+        None,
+        description="observed (through T(α) alone), naive (observed, as if correct), or gold labels alone: a column or "
+        "rules; default: observed, then the gold labels of the estimate",
+    )
     where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")
     intrinsic: tuple[str, ...] = Field((), description="columns for CV18 of held-out galaxies")
     cache: str | None = Field(None, description="folder for decoded images, used by the next run")
@@ -164,15 +170,26 @@ class RunConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_0_2(cls, values: Any) -> Any:
-        """Read a `run.toml` of version 0.2, in which labels were one of three kinds of votes."""
-        if not isinstance(values, Mapping) or "votes" not in values:
+        """Read a `run.toml` of version 0.2, with `naive`, and labels as one of three kinds of votes."""
+        if not isinstance(values, Mapping):
             return values
-        if values["votes"] != "labels" or values.get("vote_count") is not None:
+        if values.get("votes", "labels") != "labels" or values.get("vote_count") is not None:
             raise ValueError("votes: training on vote fractions or counts is gone; delete votes and vote_count")
-        return {name: value for name, value in values.items() if name != "votes"}
+        labels = {"labels": NAIVE} if values.get("naive") else {}
+        return {name: value for name, value in values.items() if name not in ("votes", "naive")} | labels
+
+    @property
+    def naive(self) -> bool:
+        """Whether observed labels are treated as correct."""
+        return self.labels == NAIVE
+
+    @property
+    def gold_alone(self) -> str | None:
+        """The column or rules of gold labels that are learned instead of the observed ones."""
+        return None if self.labels in (OBSERVED, NAIVE) else self.labels
 
 
-_EXCLUSIVE = ("transition", "naive", "labels")
+_EXCLUSIVE = ("transition", "labels", "naive")  # the last in version 0.2
 
 
 def _of_preset(name: str) -> dict[str, Any]:
@@ -215,7 +232,7 @@ def run_config(
     if "preset" in given and "preset" in settings:
         before = TrainingConfig(**_of_preset(settings["preset"])).model_dump(mode="json")
         training = {name: value for name, value in training.items() if before.get(name) != value}
-    if any(given.get(name) for name in _EXCLUSIVE):
+    if given.get("transition") or given.get("labels", OBSERVED) != OBSERVED:
         settings = {name: value for name, value in settings.items() if name not in _EXCLUSIVE}
     settings |= {name: value for name, value in given.items() if name in RunConfig.model_fields}
     training |= {name: value for name, value in given.items() if name not in RunConfig.model_fields}

@@ -562,7 +562,7 @@ def test_the_first_question_is_the_label_however_many_answers_it_has(tmp_path):
     with pytest.raises(InputError, match="3 classes"):
         write_report(out=tmp_path / "page.html", options=ReportOptions(catalogue=tmp_path / "stages.parquet"))
     with pytest.raises(InputError, match="3 classes"):
-        train_classifier(catalogue, out=tmp_path / "m", naive=True, preset="dcv14")
+        train_classifier(catalogue, out=tmp_path / "m", labels="naive", preset="dcv14")
     with pytest.raises(InputError):
         prepare_catalogue(table, smooth="n0", disk="n1", classes="a,b,c", id="id", alpha="a")
 

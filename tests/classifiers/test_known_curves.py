@@ -53,7 +53,7 @@ def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
     assert run(capsys, "train", tmp_path / "known" / "run.toml", "--out", tmp_path / "again")[0] == 0
     for name, value in load(tmp_path / "known").members[0].items():
         np.testing.assert_array_equal(load(tmp_path / "again").members[0][name], value)
-    train_classifier(prepared, out=tmp_path / "naive", naive=True, **DCV14)
+    train_classifier(prepared, out=tmp_path / "naive", labels="naive", **DCV14)
     assert run(capsys, "label", tmp_path / "naive", prepared, "--out", tmp_path / "a.parquet", *known)[0] == 0
     label_galaxies(tmp_path / "naive", prepared, tmp_path / "b.parquet", transition=RayleighTransition(11.25))
     given, own = (read_table(tmp_path / f"{name}.parquet").frame for name in "ab")
@@ -68,8 +68,8 @@ def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
     [
         ({"transition": "weibull:11.25"}, "must be weibull:SCALE,SHAPE"),
         ({"transition": "rayleigh:-1"}, "theta must be a positive number"),
-        ({"transition": "rayleigh:11.25", "naive": True}, "`transition` and `naive` exclude each other"),
-        ({"labels": "gold", "transition": RayleighTransition(9.0)}, "`transition` and `labels` exclude each other"),
+        ({"transition": "rayleigh:11.25", "labels": "naive"}, "`transition` and `labels` naive exclude each other"),
+        ({"labels": "gold", "transition": RayleighTransition(9.0)}, "and `labels` gold exclude each other"),
     ],
 )
 def test_invalid_curves_raise_errors(prepared, tmp_path, given, says):
@@ -80,13 +80,20 @@ def test_invalid_curves_raise_errors(prepared, tmp_path, given, says):
 def test_explicit_settings_of_the_curve_replace_those_of_a_run_file(tmp_path):
     (tmp_path / "run.toml").write_text(run_toml(run_config("cat.parquet", out="m", transition="fit.json")))
     for given, expected in (
-        ({}, ("fit.json", False, None)),
-        ({"transition": "rayleigh:9"}, ("rayleigh:9", False, None)),
-        ({"naive": True}, (None, True, None)),
-        ({"labels": "gold"}, (None, False, "gold")),
+        ({}, ("fit.json", None)),
+        ({"transition": "rayleigh:9"}, ("rayleigh:9", None)),
+        ({"labels": "naive"}, (None, "naive")),
+        ({"labels": "gold"}, (None, "gold")),
+        ({"labels": "observed"}, ("fit.json", "observed")),
     ):
         again = run_config(tmp_path / "run.toml", **given)
-        assert (again.transition, again.naive, again.labels) == expected
+        assert (again.transition, again.labels) == expected
+
+
+def test_naive_settings_of_version_0_2_are_read(tmp_path):
+    (tmp_path / "run.toml").write_text('catalogue = "cat.parquet"\nout = "m"\nnaive = true\n')
+    assert run_config(tmp_path / "run.toml").labels == "naive"
+    assert run_config(tmp_path / "run.toml", transition="rayleigh:9").labels is None
 
 
 def test_a_classifier_that_calls_nearly_all_galaxies_the_same_says_so_unless_its_labels_do(prepared, tmp_path):
@@ -98,7 +105,7 @@ def test_a_classifier_that_calls_nearly_all_galaxies_the_same_says_so_unless_its
         "noise": frame.with_columns(x2=noise, x3=noise**2, bulge_fraction=noise**3),
         "rare": frame.with_columns(label=rare),
     }.items():
-        told[name] = "nearly-one-class" in codes(train_classifier(table, out=tmp_path / name, naive=True, **DCV14))
+        told[name] = "nearly-one-class" in codes(train_classifier(table, out=tmp_path / name, labels="naive", **DCV14))
     assert told == {"informed": False, "noise": True, "rare": False}
 
 
@@ -137,7 +144,7 @@ def test_gold_labels_that_were_selected_by_label_have_inverse_probability_weight
 
 
 def test_a_model_folder_holds_t_of_paths(prepared, tmp_path):
-    trained = train_classifier(prepared, out=tmp_path / "m", naive=True, **DCV14)
+    trained = train_classifier(prepared, out=tmp_path / "m", labels="naive", **DCV14)
     frame = read_catalogue(prepared).frame
     votes = Votes.of_labels(
         Asked.named(read_tree("gz2"), "smooth", ("smooth", "disk", "smooth")), frame["label"].to_numpy()

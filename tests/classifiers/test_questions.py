@@ -10,8 +10,11 @@ import torch
 
 import truemorph as tm
 from truemorph.bias.likelihood import posterior
+from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import path_observations
 from truemorph.classifiers.callbacks import Unfinished
+from truemorph.classifiers.learned import PLACE, all_gold, learned_questions
+from truemorph.config import run_config
 from truemorph.errors import InputError
 from truemorph.questions import columns_of
 from truemorph.simulate import simulate_survey
@@ -59,6 +62,26 @@ def test_one_network_answers_both_questions(both, survey):
     p = again.probabilities(pixels)
     np.testing.assert_allclose(p[:, bar.part].sum(axis=1), 1)
     np.testing.assert_allclose(p[:, spiral.part].sum(axis=1), 1)
+
+
+def test_gold_labels_of_one_of_two_questions_leave_the_votes_of_the_other(survey):
+    """Networks are tuned on gold labels of bars, and learn arms from votes as before."""
+    path = survey / "catalogue.parquet"
+    catalogue, curves = (
+        tm.read_table(path),
+        [json.loads((survey / f"{one}.json").read_text()) for one in ("bar", "spiral")],
+    )
+    del curves[1]["gold_rule"]
+    learned = learned_questions(read_catalogue(path), run_config(path, out="m"), curves)
+    frame = catalogue.frame.with_row_index(PLACE)
+    gold, observed = all_gold(learned, frame, "here"), [one.evidence(frame, "here") for one in learned]
+    known = frame["bar_known"].is_not_null().to_numpy()
+    np.testing.assert_array_equal(gold.known, known)
+    np.testing.assert_array_equal(gold.evidence[:, 4:], observed[1])
+    np.testing.assert_array_equal(gold.evidence[~known, :4], observed[0][~known])
+    classes = [list(learned[0].asked.classes).index(name) for name in frame["bar_known"].drop_nulls()]
+    certain = np.where(np.eye(4, dtype=bool)[classes], 0, -np.inf)
+    np.testing.assert_array_equal(gold.evidence[known, :4], certain)
 
 
 def test_labels_of_all_questions_in_one_pass(both, survey):
@@ -189,7 +212,7 @@ def test_logistic_regression_answers_several_questions(survey):
 
 
 def test_naive_training_takes_the_majority_path_as_correct(survey):
-    options = {"naive": True, "question": "bar", "settings": TINY, "out": survey / "naive"}
+    options = {"labels": "naive", "question": "bar", "settings": TINY, "out": survey / "naive"}
     model = tm.train_classifier(survey / "catalogue.parquet", **options).model
     assert model.heads[0].classes == ("smooth", "edge-on", "no bar", "bar", "artifact")
     table = pl.read_parquet(
@@ -208,12 +231,12 @@ def test_estimates_that_cannot_be_trained_together_are_refused_before_training(s
         with pytest.raises(InputError):
             tm.train_classifier(survey / "catalogue.parquet", transition=curves, **options)
     with pytest.raises(InputError):
-        tm.train_classifier(survey / "catalogue.parquet", naive=True, question=["bar", "bar"], **options)
+        tm.train_classifier(survey / "catalogue.parquet", labels="naive", question=["bar", "bar"], **options)
     assert not (tmp_path / "model").exists()
 
 
 def test_an_unfinished_run_of_another_question_is_not_resumed(survey, tmp_path, monkeypatch):
-    options = {"naive": True, "settings": TINY | {"epochs": 1, "folds": 1}, "out": tmp_path / "naive"}
+    options = {"labels": "naive", "settings": TINY | {"epochs": 1, "folds": 1}, "out": tmp_path / "naive"}
     with monkeypatch.context() as patch:
         patch.setattr(Unfinished, "finish", lambda *_: pytest.fail("cut"))
         with pytest.raises(pytest.fail.Exception):
@@ -231,7 +254,7 @@ def test_an_unfinished_run_of_another_question_is_not_resumed(survey, tmp_path, 
         ({"transition": ["rayleigh:11", "bar.json", "rayleigh:12"]}, "twice"),
         ({"labels": "bar_known", "question": ["bar", "spiral"]}, "one question"),
         ({"transition": "bar.json", "labels": "gold"}, "labels"),
-        ({"naive": True, "question": "merger"}, "merger"),
+        ({"labels": "naive", "question": "merger"}, "merger"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, says, survey):

@@ -110,7 +110,7 @@ def test_fits_images_in_training_and_labelling(simulated, tmp_path):
     pl.read_csv(simulated / "votes.csv").drop("image", strict=False).write_csv(tmp_path / "votes.csv")
     catalogue = tm.prepare_catalogue(tmp_path / "votes.csv", images=folder, out=tmp_path / "cat.parquet").out
     settings = {**SMALL, "fits_stretch": "linear", "fits_limits": (0, 255)}
-    trained = train_classifier(catalogue, out=tmp_path / "m", naive=True, settings=settings)
+    trained = train_classifier(catalogue, out=tmp_path / "m", labels="naive", settings=settings)
     assert trained.left_out == 0
     tm.label_galaxies(tmp_path / "m", folder, tmp_path / "labels.parquet")
     labels = pl.read_parquet(tmp_path / "labels.parquet")
@@ -126,9 +126,9 @@ def test_a_finished_model_is_replaced_only_on_request_and_other_files_are_kept(c
     train_classifier(catalogue, out=out, **config)
     (out / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=str(out)):
-        train_classifier(catalogue, out=out, naive=True, **config)
+        train_classifier(catalogue, out=out, labels="naive", **config)
     assert load(out).transition != MatrixTransition.identity()
-    train_classifier(catalogue, out=out, naive=True, overwrite=True, **config)
+    train_classifier(catalogue, out=out, labels="naive", overwrite=True, **config)
     assert load(out).transition == MatrixTransition.identity()
     assert (out / "notes.txt").read_text() == "mine"
     assert not list(tmp_path.glob(".m*"))

@@ -65,7 +65,7 @@ def test_class_fractions_are_reestimated(folder, tmp_path):
 def test_reestimated_fractions_have_an_error_only_if_training_fractions_rest_on_gold_labels(way, tmp_path):
     """A network that was trained on labels of volunteers gave ± 0.013 on a value that was off by 0.34."""
     ours, others = tm.simulate_catalogue(4000, gold=300), tm.simulate_catalogue(4000, disk_fraction=0.35, seed=1)
-    how = {"naive": True}
+    how = {"labels": "naive"}
     if way != "naive":
         tm.estimate_transition(ours, gold="gold" if way == "gold" else None, out=tmp_path / "t.json", compare=False)
         how = {"transition": tmp_path / "t.json"}

@@ -29,7 +29,7 @@ def runs(catalogue, tmp_path_factory):
     """A naive and a debiased run, two folds each, and the estimate that the second was trained through."""
     folder, settings = tmp_path_factory.mktemp("runs"), tiny(folds=2, epochs=1)
     tm.estimate_transition(catalogue, compare=False, out=folder / "fit.json", fraction_bins=5)
-    for name, how in (("naive", {"naive": True}), ("debiased", {"transition": str(folder / "fit.json")})):
+    for name, how in (("naive", {"labels": "naive"}), ("debiased", {"transition": str(folder / "fit.json")})):
         train_on_catalogue(RunConfig(catalogue=str(catalogue), out=str(folder / name), training=settings, **how))
     stem = "t01_smooth_or_features_a0"
     answers = {f"{stem}1_smooth": 0.3, f"{stem}2_features_or_disk": 0.6, f"{stem}3_star_or_artifact": 0.1}

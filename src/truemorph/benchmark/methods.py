@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -75,15 +74,17 @@ class Bench:
         evidence: np.ndarray | None = None,
         votes: np.ndarray | None = None,
         split: np.ndarray | None = None,
+        tuned: bool = False,
     ) -> Any:
         """Train a classifier on the world's training galaxies.
 
         T may be in α or in α and features; without it, labels are treated as correct. `evidence`, log p(observed | y),
         or fractions of `votes` for each class replace the labels, shape (N, K). With fewer training galaxies than the
-        world has (`split`) there are more epochs, so that the number of steps is about the same.
+        world has (`split`) there are more epochs, so that the number of steps is about the same. With `tuned`, the
+        network is tuned on the 300 gold labels.
         """
         from truemorph.classifiers.members import train_members
-        from truemorph.classifiers.rows import TrainingRows
+        from truemorph.classifiers.rows import Gold, TrainingRows
 
         world = self.world if split is None else replace(self.world, split=split)
         assert self.training is not None
@@ -103,6 +104,9 @@ class Bench:
             observed["evidence"] = evidence[rows]
         if through.n_observables:
             observed["resolution"] = np.column_stack([world.alpha, world.features])[rows]
+        if tuned:
+            gold = world.gold[rows]
+            observed["gold"] = Gold((gold != UNKNOWN).astype(float), certain(gold, len(world.names)))
         frame = pl.DataFrame({"object_id": rows, **columns})
         training = TrainingRows(frame, world.images[rows], label=world.names, **observed)
         return train_members(training, through, config, f"{world.name} {world.seed}")
@@ -114,17 +118,17 @@ class Bench:
             return Outcome(model.probabilities)
         return Outcome(lambda images: model.predict_proba(images)[:, 1])
 
-    def through(self, transition: Transition | None) -> Outcome:
+    def through(self, transition: Transition | None, *, tuned: bool = False) -> Outcome:
         """Train through a T(α) of the labels, or of the votes of a question."""
         assert transition is not None
         if self.world.asked is None:
-            return self.trained(self.world.labels, transition)
-        return self.trained(self.world.labels, evidence=of_votes(self.world, transition))
+            return self.trained(self.world.labels, transition, tuned=tuned)
+        return self.trained(self.world.labels, evidence=of_votes(self.world, transition), tuned=tuned)
 
 
 def certain(classes: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return the evidence of classes that are known, shape (N, K)."""
-    return np.where(np.eye(n_classes, dtype=bool)[classes], 0.0, -np.inf)
+    """Return the evidence of classes that are known, shape (N, K); 0 of those that are not."""
+    return np.where(np.eye(n_classes, dtype=bool)[classes] | (classes == UNKNOWN)[:, None], 0.0, -np.inf)
 
 
 def of_votes(world: World, transition: Transition) -> np.ndarray:
@@ -239,17 +243,15 @@ def path_votes(votes: Votes) -> np.ndarray:
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
-def regressed_on_votes(world: World, *, votes: bool = True) -> np.ndarray:
-    """Return the logit of p(class 1), shape (N,), from a logistic regression of gold labels, without T(α).
-
-    Regresses on votes, α and intrinsic columns, or without the votes.
-    """
+def votes_regressed(bench: Bench) -> Outcome:
+    """Regress 300 gold labels on votes, α and intrinsic columns, without T(α)."""
+    world = bench.world
     gold, fraction, log_alpha = world.gold, world.vote_fraction, np.log(world.alpha)
-    columns = [fraction, fraction**2, fraction * log_alpha] if votes else []
-    design = np.column_stack([*columns, log_alpha, log_alpha**2, *world.intrinsic.T])
+    columns = [fraction, fraction**2, fraction * log_alpha, log_alpha, log_alpha**2]
+    design = np.column_stack([*columns, *world.intrinsic.T])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
     known = gold != UNKNOWN
-    return np.asarray(model.fit(design[known], gold[known]).decision_function(design))
+    return Outcome(p=model.fit(design[known], gold[known]).predict_proba(design)[:, 1])
 
 
 # Networks
@@ -353,25 +355,9 @@ def measured_shapes(bench: Bench) -> Outcome:
     return Outcome(lambda images: model.predict_proba(catalogue_features(images))[:, 1])
 
 
-def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
-    """Return a method that trains through an estimate of T(α)."""
-    return lambda bench: bench.through(estimate(bench.world).transition)
-
-
-def with_gold_and_votes(bench: Bench) -> Outcome:
-    """Train on votes, whose likelihood comes from regressions of 300 gold labels; gold labels are used as known.
-
-    p(y | votes, α, z) / p(y | α, z) is proportional to p(votes | y, α, z), where z are intrinsic columns. No family of
-    T and no distribution of votes is assumed.
-    """
-    world, gold = bench.world, bench.world.gold
-    evidence = np.zeros((gold.size, 2))
-    evidence[:, 1] = regressed_on_votes(world) - regressed_on_votes(world, votes=False)
-    evidence -= evidence.max(axis=1, keepdims=True)
-    known = np.flatnonzero(gold != UNKNOWN)
-    evidence[known] = -np.inf
-    evidence[known, gold[known]] = 0.0
-    return bench.trained(world.labels, evidence=evidence)
+def ddb(estimate: Estimate, *, tuned: bool = False) -> Callable[[Bench], Outcome]:
+    """Return a method that trains through an estimate of T(α), and tunes the network on gold labels."""
+    return lambda bench: bench.through(estimate(bench.world).transition, tuned=tuned)
 
 
 def twin_transition(bench: Bench) -> Transition:
@@ -441,11 +427,6 @@ def matching(bench: Bench) -> Outcome:
     return Outcome(p=matched_fractions(world.vote_fraction, world.alpha, world.intrinsic, seed=world.seed))
 
 
-def votes_regressed(bench: Bench) -> Outcome:
-    """Regress 300 gold labels on votes, α and intrinsic columns, without T(α)."""
-    return Outcome(p=expit(regressed_on_votes(bench.world)))
-
-
 def regressed(bench: Bench) -> Outcome:
     """Regress 300 gold labels on labels, votes, α and intrinsic columns with truemorph, as estimates do."""
     world = bench.world
@@ -508,8 +489,8 @@ METHODS = {
         Method("ddb-paper", "DDB, paper's θ", ddb(papers_bins)),
         Method("ddb-conditional", "DDB, T(α) given intrinsic columns", ddb(conditional)),
         Method("ddb-gold", "DDB, T(α) from 300 gold labels", ddb(with_gold)),
+        Method("ddb-tuned", "the same, tuned on these gold labels", ddb(with_gold, tuned=True)),
         Method("ddb-observables", "DDB, T(α, features) from 300 gold labels", ddb(with_observables)),
-        Method("ddb-gold-votes", "DDB on votes and 300 gold labels", with_gold_and_votes),
         Method("ddb-twins", "DDB, T(α) from degraded twins", twins),
         Method("ddb-right", "DDB, true T(α)", right, _WITH_TRUE_T),
         _TRUTH,
@@ -536,6 +517,7 @@ METHODS = {
         Method("matching", "vote-fraction matching at each question", matched),
         Method("gold", "300 gold labels alone", gold_alone),
         Method("ddb-gold", "DDB, T of paths from 300 gold labels", ddb(with_gold)),
+        Method("ddb-tuned", "the same, tuned on these gold labels", ddb(with_gold, tuned=True)),
         Method("ddb-right", "DDB, true T of paths", right, ("real bars",)),
         _TRUTH,
     ),

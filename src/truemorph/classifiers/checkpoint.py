@@ -63,6 +63,7 @@ class ModelFile(BaseModel):
     questions: list[dict[str, Any] | None] = [None]  # whose classes stand side by side; None: the label
     catalogue: dict[str, Any]
     metrics: dict[str, StrictFloat | None]
+    tuning: list[dict[str, StrictFloat | int | None] | None] = []  # on gold labels, of each network
     training: TrainingConfig
     sha256: dict[str, str] = {}
 

@@ -26,6 +26,7 @@ from truemorph.results import shortened
 from truemorph.tables import numeric_columns
 
 AGAIN = "train it again or restore a copy"
+_BY_CHANCE = 3  # standard errors
 
 
 @dataclass(repr=False)
@@ -105,7 +106,7 @@ class Classifier:
         if self.folder is not None and not self.described.get("sha256"):
             message = f"{self.folder} has no checksums, so damage would not be noticed."
             own.append(Finding("model-without-checksums", "note", message, "Train it again with this version."))
-        return unique(own)
+        return unique(own, contradictions(self.described))
 
     def summary(self) -> str:
         """Return inputs, members, T(α), catalogue and metrics as text."""
@@ -299,6 +300,48 @@ def _heads(described: dict[str, Any]) -> tuple[Head, ...]:
     return heads_of(questions, label)
 
 
+def _tuning(described: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what gold labels changed in each network (`truemorph.classifiers.tuning`)."""
+    return [one for one in described.get("tuning", ()) if one is not None]
+
+
+def contradictions(described: dict[str, Any]) -> list[Finding]:
+    """Say so if tuning on gold labels improved networks by more than chance and recalibration explain."""
+    every = _tuning(described)
+    gain, error, before, after = (
+        float(np.mean([tuning[name] for tuning in every])) if every else 0.0
+        for name in ("beyond", "beyond_stderr", "before", "after")
+    )
+    if gain <= _BY_CHANCE * error:
+        return []
+    message = (
+        "T(α) does not explain the gold labels: the log-loss of those that a network had not seen fell from "
+        f"{before:.2f} to {after:.2f} when it was tuned on the others. Flips depend on more than α, or gold labels "
+        "have another definition. The network rests on its gold labels now, and posteriors given the "
+        "observed labels, which need T(α), are worse than p(y | x)."
+    )
+    action = "Use p(y | x); add gold labels, or let T(α) depend on what decides (`observables` of the estimate)."
+    return [Finding("curve-contradicted", "caution", message, action)]
+
+
+def _tuned(described: dict[str, Any]) -> list[str]:
+    """Return how networks were tuned, as lines of text."""
+    every = _tuning(described)
+    if not every:
+        return []
+    how = [
+        "left as it is"
+        if tuning["epochs"] is None
+        else f"{tuning['epochs']} epochs"
+        if tuning["epochs"]
+        else "recalibrated"
+        for tuning in every
+    ]
+    before, after = (np.mean([tuning[name] for tuning in every]) for name in ("before", "after"))
+    numbers = f"their log-loss in networks that had not seen them: {before:.3f}, after it {after:.3f}"
+    return [f"tuned on {every[0]['gold_labels']:,} gold labels ({', '.join(dict.fromkeys(how))}); {numbers}"]
+
+
 def facts(described: dict[str, Any]) -> list[str]:
     """Return inputs, members, T(α), catalogue and metrics as lines of text, from the content of `config.json`."""
     config = TrainingConfig(**described["training"])
@@ -329,6 +372,7 @@ def facts(described: dict[str, Any]) -> list[str]:
     return [
         f"{'; '.join(told)}: {reads}; members: {described['members']}",
         f"trained through {shortened(through, 300)}",
+        *_tuned(described),
         f"assumption behind T(alpha): {transition.get('assumption', 'given by the user')}",
         f"alpha: {catalogue.get('alpha')}",
         f"catalogue: {catalogue.get('source')}, {catalogue.get('rows')} rows, sha256 {catalogue.get('sha256')}",

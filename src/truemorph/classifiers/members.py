@@ -108,6 +108,7 @@ def _networks(
     # Imported here because logistic regression needs no torch.
     from truemorph.classifiers.callbacks import Unfinished
     from truemorph.classifiers.module import train_network
+    from truemorph.classifiers.tuning import tuned
 
     each = [part for part in parts for _ in range(config.seeds)]
     trained = []
@@ -115,13 +116,16 @@ def _networks(
         keep = unfinished or Unfinished(Path(scratch))
         for number, part in enumerate(each):
             title = name if len(each) == 1 else f"{name} {number + 1}/{len(each)}"
-            trained.append(train_network(rows, part, validation, transition, config, number, title, keep))
+            result = train_network(rows, part, validation, transition, config, number, title, keep)
+            trained.append(tuned(result, rows, part, transition, config, number, title, keep))
     about = {
         "metrics": {"held_out_loss": float(np.mean([member["best"] for member in trained]))},
         "normalisation": {key: trained[0][key] for key in ("mean", "std")},
         "temperatures": [member["temperature"] for member in trained],
         "built": trained[0]["built"],
     }
+    if any(member["tuning"] for member in trained):
+        about["tuning"] = [member["tuning"] for member in trained]
     members = [{key: value.numpy() for key, value in member["weights"].items()} for member in trained]
     history = [
         {"member": float(number), **epoch} for number, member in enumerate(trained) for epoch in member["history"]

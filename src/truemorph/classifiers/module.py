@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,11 +106,21 @@ def fit_temperature(
     return float(np.exp(minimum.x)) if np.isfinite(minimum.fun) else 1.0
 
 
+def evidence_loss(logits: torch.Tensor, evidence: torch.Tensor, parts: Sequence[slice]) -> torch.Tensor:
+    """Return -log Σ_y p(observed | y) p(y | x) of each galaxy, summed over questions, each with a part of the columns.
+
+    `evidence` is log p(observed | y), like the logits of shape (N, K).
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    every = [log_marginal(torch.log_softmax(logits[:, part], 1), evidence[:, part])[0] for part in parts]
+    return -sum(every[1:], every[0])
+
+
 class DebiasedModule(lightning.LightningModule):
     """Train a network on the observations of each galaxy.
 
-    `train` and `validation` are indices of `rows`. Order, augmentation and dropout depend only on the seed and the
-    step, so that a resumed run gives the same result as an uninterrupted one.
+    `train` and `validation` are indices of `rows`; without validation, nothing is measured. Order, augmentation and
+    dropout depend only on the seed and the step, so that a resumed run gives the same result as an uninterrupted one.
     """
 
     def __init__(
@@ -171,14 +181,9 @@ class DebiasedModule(lightning.LightningModule):
 
     def loss(self, logits: torch.Tensor, **observed: torch.Tensor) -> torch.Tensor:
         """Return minus the log-likelihood of each galaxy; of several questions, the sum."""
-        if self._rows.questions == (None,):
+        if self._rows.evidence is None:
             return self._loss(logits, **observed)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        parts = [head.part for head in self._rows.heads]
-        every = [
-            log_marginal(torch.log_softmax(logits[:, part], 1), observed["evidence"][:, part])[0] for part in parts
-        ]
-        return -sum(every[1:], every[0])
+        return evidence_loss(logits, observed["evidence"], [head.part for head in self._rows.heads])
 
     def _losses(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self.loss(logits, **{name: batch[name] for name in self.held_out})
@@ -274,8 +279,25 @@ def across_devices(network: GalaxyNetwork, config: TrainingConfig) -> Any:
     return convert_sync_batchnorm(network) if torch.cuda.is_available() and several_devices(config) else network
 
 
+def fit_module(
+    module: DebiasedModule, callbacks: list[Any], folder: Path, name: str, checkpoint: Path | None = None
+) -> None:
+    """Train a module, from a checkpoint if there is one, with one process per device."""
+    trainer = _trainer(module.config, [*callbacks, Endings()], folder, name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+        try:
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as ending:
+            if ending.code != TERMINATED and trainer.interrupted:  # Lightning turns Ctrl-C into exit status 1
+                raise KeyboardInterrupt from None
+            raise
+
+
 def _trainer(config: TrainingConfig, callbacks: list[Any], folder: Path, name: str) -> lightning.Trainer:
-    """Make Lightning's trainer, with one process per device."""
+    """Make Lightning's trainer."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     plugins: list[Any] = [AtomicCheckpoints()]
@@ -336,17 +358,7 @@ def train_network(
     network = across_devices(network, config)
     module = DebiasedModule(network, config, rows, transition, train, validation, seed)
     if not story.done:
-        trainer = _trainer(config, [story, Endings()], unfinished.folder, name)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
-            try:
-                trainer.fit(module, ckpt_path=path, weights_only=True)
-            except SystemExit as ending:
-                if ending.code != TERMINATED and trainer.interrupted:  # Lightning turns Ctrl-C into exit status 1
-                    raise KeyboardInterrupt from None
-                raise
+        fit_module(module, [story], unfinished.folder, name, path)
     if not story.weights:
         if is_first_process():
             unfinished.drop()

@@ -149,7 +149,7 @@ class GalaxyNetwork(nn.Module):
         else:
             self.backbone, self.built = _backbone_for(config.backbone, pretrained, config.image_size)
         _see_pixels_exactly(self.backbone)
-        self.head_alone = config.finetune == "head"
+        self.head_alone, self.keeps_norms = config.finetune == "head", False
         if self.head_alone:
             self.backbone.requires_grad_(False)
         settings = self.backbone.pretrained_cfg if config.standardise else {"mean": (0.0,) * 3, "std": (1.0,) * 3}
@@ -168,11 +168,22 @@ class GalaxyNetwork(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> GalaxyNetwork:
-        """Switch to training mode; a frozen backbone keeps its batch statistics."""
+        """Switch to training mode; a frozen backbone keeps its batch statistics, and `keeps_norms` keeps all."""
         super().train(mode)
         if self.head_alone:
             self.backbone.eval()
+        for module in self.modules() if self.keeps_norms else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         return self
+
+    def rescale(self, factor: torch.Tensor | float, offset: torch.Tensor | float = 0.0) -> None:
+        """Multiply the logits by a factor, and add an offset, (K,) or for all."""
+        last: Any = self.head[-1]
+        by, more = (torch.as_tensor(some).to(last.bias).expand(last.out_features) for some in (factor, offset))
+        with torch.no_grad():
+            last.weight.mul_(by[:, None])
+            last.bias.mul_(by).add_(more)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits, shape (B, K), of normalised images (B, 3, S, S)."""

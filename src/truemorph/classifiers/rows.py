@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,24 @@ from truemorph.questions import SMOOTH_OR_DISK, Asked, Head, heads_of
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True)
+class Gold:
+    """Gold labels of N galaxies, of all questions."""
+
+    probability: np.ndarray  # (N,): of being selected for one; 0 where there is none
+    evidence: np.ndarray  # log p(label and gold label | y), (N, K)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which galaxies have one, (N,) of bool."""
+        return self.probability > 0
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """Everything as columns."""
+        return pl.DataFrame(np.column_stack([self.probability, self.evidence]))
 
 
 @dataclass(frozen=True)
@@ -28,6 +46,7 @@ class TrainingRows:
     intrinsic: np.ndarray | None = None  # properties for CV18 of held-out galaxies, (N, P)
     label: tuple[str, ...] = SMOOTH_OR_DISK  # names of labels 0, 1, …
     questions: tuple[Asked | None, ...] = (None,)  # that are learned, from evidence; None: the label
+    gold: Gold | None = None  # gold labels beside what was observed, on which networks are tuned
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -47,6 +66,13 @@ class TrainingRows:
     def weights(self) -> np.ndarray:
         """Sampling weights; 1 if there are none."""
         return self.column("sampling_weight") if "sampling_weight" in self.frame.columns else np.ones(len(self.frame))
+
+    def with_gold(self) -> TrainingRows:
+        """Return the same galaxies with the evidence of gold labels too, and weights 1 / probability of selection."""
+        assert self.gold is not None
+        weights = self.weights / np.where(self.gold.known, self.gold.probability, 1)
+        frame = self.frame.with_columns(sampling_weight=pl.Series(weights))
+        return replace(self, frame=frame, evidence=self.gold.evidence, votes=None, resolution=None, gold=None)
 
     def observed(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """Return what `DebiasedLoss` learns from for some rows: labels or votes, α and observables; or evidence."""

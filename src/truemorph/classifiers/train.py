@@ -19,32 +19,21 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__, installed_versions
-from truemorph.bias.curves.families import transition_from_dict, transition_to_dict
-from truemorph.bias.curves.formulas import MatrixTransition
-from truemorph.bias.curves.paths import TreeTransition
-from truemorph.bias.curves.transitions import UNKNOWN, Transition
 from truemorph.bias.files import read_fit
-from truemorph.bias.fractions import unlike_labels
-from truemorph.bias.likelihood import label_evidence, observables_of
-from truemorph.bias.sample import Sample
 from truemorph.catalogs.catalogue import classes_of, image_folder, read_catalogue
 from truemorph.catalogs.label_sets import ONE_CLASS, nearly_one_class
-from truemorph.catalogs.paths import asked_in, gold_column, path_evidence, path_labels
-from truemorph.catalogs.question_gold import told_apart
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.catalogs.selected import gold_labels
 from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, load, save_classifier
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
-from truemorph.classifiers.fits import fit_catalogue
 from truemorph.classifiers.held_out import held_out, most_predicted
+from truemorph.classifiers.learned import PLACE, Learned, all_gold, learned_questions
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.rows import TrainingRows
-from truemorph.config import RunConfig, run_toml
+from truemorph.config import OBSERVED, RunConfig, run_toml
 from truemorph.errors import InputError, check_used, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
-from truemorph.questions import Asked
 from truemorph.results import Result, quantity_table, text_facts
 from truemorph.tables import CatalogTable, frame_hash, missing_in, numeric_columns, write_table
 
@@ -55,37 +44,8 @@ Problems = list[tuple[str, str]]  # ids of galaxies that are left out, with the 
 # The data, what labels and α are, galaxies that are left out, and findings.
 Prepared = tuple[TrainingRows, dict[str, Any], Problems, list[Finding]]
 _ABOUT = ("alpha", "alpha_psf", "votes", "label_rule", "classes", "definition")
-# A fit with one of these findings is used only if it is given.
-_UNUSABLE = ("fraction-at-bound", "drift-reversed")
 # Settings that do not change the result.
 NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
-
-
-@dataclass(frozen=True)
-class _Learned:
-    """A question that a classifier learns, and T(α) of what was observed."""
-
-    asked: Asked | None  # None: the label
-    curve: dict[str, Any]  # T(α) in the format of a fit file
-    transition: Transition | None  # None: fitted with a logistic regression
-    names: tuple[str, ...] = ()  # columns on which it depends in addition to α
-    gold: np.ndarray | None = None  # gold labels of all galaxies of the catalogue, which are learned instead
-    definition: str = ""  # of these
-    findings: Sequence[Finding] = ()
-
-    def evidence(self, frame: pl.DataFrame, source: str) -> np.ndarray:
-        """Return log p(observed | class, α), shape (N, K), up to a constant of each galaxy."""
-        assert self.transition is not None
-        columns = numeric_columns(frame, ["alpha", *self.names], source)
-        argument = columns if self.names else columns[:, 0]
-        if isinstance(self.transition, TreeTransition):
-            found = path_evidence(frame, self.transition, argument, source)
-            return found - found.max(axis=1, keepdims=True)
-        if self.asked is None or self.gold is not None:
-            labels = frame["label"].to_numpy()
-        else:
-            labels = path_labels(frame, self.asked, source)
-        return np.asarray(label_evidence(self.transition, labels, argument))
 
 
 @dataclass(frozen=True, repr=False)
@@ -180,7 +140,7 @@ def train_on_catalogue(
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # fails before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
-    learned = _learned(catalogue, run, curves)
+    learned = learned_questions(catalogue, run, curves)
     rows, about, problems, of_rows = _training_rows(catalogue, run, learned)
     used, (described, *further) = learned[0].transition, [question.curve for question in learned]
     loaded = time.perf_counter()
@@ -189,9 +149,10 @@ def train_on_catalogue(
         "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
         **({"further_transitions": [plain(curve["parameters"]) for curve in further]} if further else {}),
         **({"question": list(run.question)} if run.question else {}),
+        **({} if rows.gold is None else {"gold_labels": frame_hash(rows.gold.frame)[:16]}),
         **config.model_dump(mode="json", exclude=NOT_THE_RESULT),
     }
-    name = "naive" if run.naive else "debiased" if run.labels is None else "gold"
+    name = "naive" if run.naive else "gold" if run.gold_alone else "debiased"
     with unfinished.alone(identity) if unfinished is not None else nullcontext():
         model = train_members(rows, used, config, name, unfinished)
     if network and not is_first_process():
@@ -247,19 +208,20 @@ def _named(transition: str | Sequence[str] | None) -> list[str]:
     return [] if transition is None else [transition] if isinstance(transition, str) else list(transition)
 
 
-def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[_Learned]) -> Prepared:
+def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Learned]) -> Prepared:
     """Return what a classifier is trained on: labels, or log p(observed | class, α) of each question."""
     network, source = run.training.classifier == "network", str(catalogue.path or "catalogue")
-    frame, first = catalogue.frame, learned[0]
+    frame, first = catalogue.frame.with_row_index(PLACE), learned[0]
     about = {key: catalogue.metadata.get(key) for key in _ABOUT}
-    problems, findings = Problems(), list(first.findings)
-    if first.gold is not None:
-        about["gold_definition"] = first.definition
-        frame = frame.with_columns(label=pl.Series(first.gold))
+    problems, findings = Problems(), [finding for question in learned for finding in question.findings]
+    alone = first.gold if first.gold_alone else None
+    if alone is not None:
+        about["gold_definition"] = alone.definition
+        frame = frame.with_columns(label=pl.Series(alone.numbers))
     frame = frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
-    if first.gold is not None:
-        frame, problems = _kept(frame, frame["label"] != UNKNOWN, "no gold label")
-        frame = _weighted(frame, str(run.labels), gold_column(None if first.asked is None else first.asked.question))
+    if alone is not None:
+        frame, problems = _kept(frame, frame["label"] >= 0, "no gold label")
+        frame = first.weighted(frame)
     names = list(dict.fromkeys(chain(*(question.names for question in learned))))
     if names:
         complete = np.isfinite(numeric_columns(frame, names, source)).all(axis=1)
@@ -276,53 +238,8 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[_L
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, source)
     columns = [*names, *run.intrinsic, *(() if network else run.training.features)]
     findings += missing_in(frame, columns, source)
-    return TrainingRows(frame, inputs, **observed), about, problems + more, findings
-
-
-def _learned(catalogue: CatalogTable, run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> list[_Learned]:
-    """Return the questions to learn, with T(α) of each; none for a logistic regression that fits it."""
-    questions = [None if question is None else asked_in(catalogue, question) for question in run.question or (None,)]
-    if run.labels is not None:
-        return [_gold(catalogue, run.labels, questions[0])]
-    if run.naive:
-        return [
-            _Learned(asked, *_correct(asked, "observed labels are correct (naive training)")) for asked in questions
-        ]
-    if not curves and run.training.classifier != "network":
-        return [_Learned(None, {}, None)]
-    is_given = bool(curves)
-    if not is_given:
-        fit, described = fit_catalogue(catalogue, where=run.where)
-        problem = next((finding for finding in fit.findings if finding.code in _UNUSABLE), None)
-        if problem is not None:
-            raise InputError(
-                f"{run.catalogue}: T(α) can't be fitted to these labels: {problem.message} Give a fit with gold labels "
-                "or a known T(α) (`transition`). A fit without gold labels is used only if you give it."
-            )
-        curves = [described]
-    return [_through(catalogue, run, dict(curve), is_given) for curve in curves]
-
-
-def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any], is_given: bool) -> _Learned:
-    """Return a question to learn through an estimate, with a finding if its T(α) is unlike the labels."""
-    _check_unit(described, catalogue, run.catalogue)
-    transition = transition_from_dict(described)
-    asked = transition.asked if isinstance(transition, TreeTransition) else None
-    if asked is None and is_given:
-        labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
-        unlike = [finding.to_dict() for finding in unlike_labels(transition, Sample.of(labels, alpha))]
-        described |= {"findings": [*described.get("findings", ()), *unlike]} if unlike else {}
-    return _Learned(asked, described, transition, tuple(observables_of(described, transition)))
-
-
-def _check_unit(described: Mapping[str, Any], catalogue: CatalogTable, source: str) -> None:
-    """Refuse T(α) for α in another unit than the catalogue's."""
-    here = catalogue.metadata.get("alpha_psf")
-    if described.get("alpha_psf") not in (None, here):
-        raise InputError(
-            f"{source}: T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, but this catalogue has "
-            f"units of the PSF's {here}; fit it again or prepare with the same `psf`"
-        )
+    rows = TrainingRows(frame.drop(PLACE), inputs, gold=all_gold(learned, frame, source), **observed)
+    return rows, about, problems + more, findings
 
 
 def _environment(network: bool) -> dict[str, Any]:
@@ -360,18 +277,18 @@ def _check_questions(run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> Non
     if twice := [name for name in names if names.count(name) > 1]:
         what = "the label" if twice[0] is None else f"the question {twice[0]!r}"
         raise InputError(f"{what} is given twice; give one estimate of each question")
-    if run.question and not run.naive and run.labels is None:
-        raise InputError("estimates name their questions: give `question` with `naive` or `labels` only")
-    if run.labels is not None and len(run.question or ()) > 1:
+    if run.question and run.labels in (None, OBSERVED):
+        raise InputError("estimates name their questions: give `question` with `labels` naive, or gold labels, only")
+    if run.gold_alone is not None and len(run.question or ()) > 1:
         raise InputError("gold labels (`labels`) are of one question; name it alone (`question`)")
 
 
 def _check(run: RunConfig, has_transition: bool) -> None:
     """Check that at most one source of T(α) is given."""
-    ways = {"transition": has_transition or run.transition, "naive": run.naive, "labels": run.labels is not None}
+    ways = {"transition": has_transition or run.transition, "labels": run.labels not in (None, OBSERVED)}
     given = [f"`{name}`" for name, holds in ways.items() if holds]
     if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
+        raise InputError(f"{' and '.join(given)} {run.labels} exclude each other; give one of them")
     if given and run.where:
         raise InputError(f"`where` selects galaxies to fit T(α) to, and {given[0]} leaves nothing to fit; leave it out")
     check_used("network", run.training.classifier == "network", where=run.where, intrinsic=run.intrinsic)
@@ -381,33 +298,6 @@ def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Pr
     """Return the galaxies to keep, and the others with the reason."""
     kept = pl.Series(kept)
     return frame.filter(kept), [(str(galaxy), reason) for galaxy in frame.filter(~kept)["object_id"]]
-
-
-def _correct(asked: Asked | None, which: str) -> tuple[dict[str, Any], Transition]:
-    """Return the identity as T(α), described as in a fit file."""
-    transition = MatrixTransition.identity(2 if asked is None else len(asked.classes))
-    described = {**transition_to_dict(transition), "assumption": f"the {which}"}
-    return described | ({} if asked is None else {"question": asked.question}), transition
-
-
-def _gold(catalogue: CatalogTable, rule: str, asked: Asked | None) -> _Learned:
-    """Return a question of which gold labels are learned."""
-    read = gold_labels(catalogue, catalogue.frame, asked, rule, str(catalogue.path or "catalogue"))
-    gold, definition = read.numbers, read.definition
-    if asked is not None and read.paths is not None:
-        asked, gold = told_apart(asked, gold, read.paths)
-        definition = f"{asked.question}: {definition}"
-    return _Learned(asked, *_correct(asked, "gold labels are correct"), (), gold, definition, read.findings)
-
-
-def _weighted(frame: pl.DataFrame, rule: str, column: str) -> pl.DataFrame:
-    """Let a galaxy that was selected for a gold label stand for as many as its probability of selection says."""
-    chance = column.replace("gold", "gold_probability", 1)
-    if rule != column or chance not in frame.columns or frame[chance].null_count():
-        return frame
-    inverse = 1 / pl.col(chance)
-    weight = pl.col("sampling_weight") if "sampling_weight" in frame.columns else pl.lit(1.0)
-    return frame.with_columns(sampling_weight=weight * inverse / inverse.mean())
 
 
 def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:

@@ -28,7 +28,7 @@ from truemorph.commands.label import label_galaxies
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.commands.train import train_classifier
 from truemorph.commands.transition import estimate_transition
-from truemorph.config import PRESETS
+from truemorph.config import NAIVE, PRESETS
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_file, write_json
@@ -258,7 +258,7 @@ def _train(name: str, out: Path, settings: dict[str, Any], question: str | None)
         out=out / name,
         transition=None if naive else out / _CURVE,
         question=(question,) if naive and question is not None else (),
-        naive=naive,
+        labels=NAIVE if naive else None,
         preset="quick",
         intrinsic=INTRINSIC,
         settings=settings,

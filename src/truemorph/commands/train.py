@@ -40,7 +40,6 @@ def train_classifier(
     transition: Tables | None = None,
     question: Names = (),
     labels: str | None = None,
-    naive: bool | None = None,
     where: Rules = (),
     preset: Literal["quick", "standard", "paper", "dcv14"] | None = None,
     intrinsic: Names = (),
@@ -74,13 +73,12 @@ def train_classifier(
         T(α): rayleigh:THETA, weibull:SCALE,SHAPE or fisk:SCALE,SHAPE, with :sigma or :fwhm if the catalogue's α must be
         in units of that width. Default: T(α) is fitted to the labels here.
     question : sequence of str
-        With naive or labels: questions of the catalogue's decision tree, such as bar,spiral, whose observed answers, or
-        gold labels, are correct; default its first, such as smooth or disk.
+        With labels naive or gold: questions of the catalogue's decision tree, such as bar,spiral; default its first,
+        such as smooth or disk.
     labels : str, optional
-        Gold labels to train on, instead of the observed ones: a column such as gold, or rules as for transition.
-        Galaxies without a gold label are left out.
-    naive : bool, optional
-        Treat the observed labels as correct.
+        What to train on. By default the observed labels, through T(α); then the gold labels behind the estimate, if
+        that improves the prediction of those left out. observed: without these gold labels. naive: the observed labels
+        as if they were correct. A column such as gold, or rules as for transition: gold labels alone.
     where : sequence of str
         Fit T(α) only to these galaxies: COLUMN=VALUE, or SQL (repeatable).
     preset : str, optional
@@ -131,7 +129,6 @@ def train_classifier(
         transition=paths[0] if len(paths) == 1 else paths or None,
         question=tuple(question) or None,
         labels=labels,
-        naive=naive,
         where=tuple(where) or None,
         preset=preset,
         intrinsic=tuple(intrinsic) or None,

@@ -20,7 +20,7 @@ from truemorph.bias.result import Settings
 from truemorph.catalogs.sampling import TRAIN, UNUSED
 from truemorph.classifiers.fits import fit_catalogue
 from truemorph.classifiers.train import NOT_THE_RESULT, train_on_catalogue
-from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, training_config
+from truemorph.config import NAIVE, RunConfig, TrainingConfig, run_config, run_toml, training_config
 from truemorph.errors import InputError, TruemorphError
 from truemorph.findings import Finding
 from truemorph.io import write_file
@@ -160,7 +160,7 @@ def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
         out=str(folder / MODEL),
         preset=_preset(work.options),
         transition=str(work.file("theta", FIT)) if name == DDB else None,
-        naive=name != DDB,
+        labels=None if name == DDB else NAIVE,
         intrinsic=intrinsic_columns(work, work.catalogue().frame),
         cache=None if work.options.cache is None else str(work.options.cache),
         training=network_config(work.inputs, work.options),
