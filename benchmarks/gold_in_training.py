@@ -2,8 +2,8 @@
 
     python benchmarks/gold_in_training.py worlds SEEDS [DATA] | selected DRAWS [DATA]
 
-worlds: in each world of the leaderboards, with its sizes, a network through T(α) from 300 gold labels, the same network
-tuned on them, and one that was trained on true classes. Results are kept in leaderboard/ to resume.
+worlds: in each world of the leaderboards, with its sizes, a network through T(α) from 300 gold labels, and the same
+network tuned on them. Results are kept in leaderboard/ to resume.
 selected: networks of 4,000 galaxies, tuned on other draws of 300 gold labels: random ones; ones selected by label and
 α, or by α alone, with and without their probabilities; and how often tuning says that T(α) does not explain them.
 """
@@ -108,7 +108,7 @@ def quietly(function, task):
 
 
 def in_a_world(world, seed, data):
-    """Scores through T(α), tuned, and of true classes; resumes."""
+    """Scores through T(α), and tuned; resumes."""
     folder = ROOT / "leaderboard" / f"gold-{truemorph.__version__}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{world}-{seed}.json"
@@ -116,8 +116,7 @@ def in_a_world(world, seed, data):
         bench = bench_of(world, seed, sizes_of(world), data)
         through = through_gold(bench)
         gold = tune(bench, through, bench.world.gold)
-        truth = bench.network(bench.world.truth)
-        models = {"through T(α)": through, "tuned on gold labels": gold, "true classes": truth}
+        models = {"through T(α)": through, "tuned on gold labels": gold}
         tuning = gold.described["tuning"][0]
         row = {
             "scores": {name: scores(bench, model) for name, model in models.items()},
@@ -172,7 +171,7 @@ def drawn_again(world, seed, draws, data):
     for draw in range(draws):
         for way in ("random", "by α", "by label and α"):
             gold, chance = selection(bench.world, way, 100 * seed + draw)
-            for weighted in (True, False) if way != "random" else (True,):
+            for weighted in (True, False) if way == "by label and α" else (True,):
                 again = tune(bench, model, gold, chance if weighted else 1.0)
                 told = bool(contradictions(again.described))
                 out.append((world, way, weighted, told, before, scores(bench, again)))
