@@ -1,9 +1,9 @@
 """Networks that are tuned on gold labels after training through T(α): tables of docs/training.md.
 
-    python benchmarks/gold_in_training.py worlds SEEDS [DATA] | selected DRAWS [DATA]
+    python benchmarks/gold_in_training.py worlds SEEDS DATA [WORLD ...] | selected DRAWS DATA
 
 worlds: in each world of the leaderboards, with its sizes, a network through T(α) from 300 gold labels, and the same
-network tuned on them. Results are kept in leaderboard/ to resume.
+network tuned on them. Results are kept in leaderboard/ to resume. WORLD, such as image_annotator, is one of them.
 selected: networks of 4,000 galaxies, tuned on other draws of 300 gold labels: random ones; ones selected by label and
 α, or by α alone, with and without their probabilities; and how often tuning says that T(α) does not explain them.
 """
@@ -35,7 +35,6 @@ from truemorph.classifiers.tuning import tuned
 from truemorph.workers import worker_pool
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared" / "data"
 BARS = "real bars"
 WORLDS = (*WITH_PICTURES, BARS)
 SCORES = {
@@ -127,13 +126,14 @@ def in_a_world(world, seed, data):
     return world, json.loads(path.read_text())
 
 
-def worlds(seeds, data):
-    tasks = [(world, seed, data) for seed, world in product(range(seeds), WORLDS)]
+def worlds(seeds, data, *names):
+    chosen = [name.replace("_", " ") for name in names] or WORLDS
+    tasks = [(world, seed, data) for seed, world in product(range(seeds), chosen)]
     with worker_pool(2) as pool:
         rows = list(pool.map(quietly, [in_a_world] * len(tasks), tasks))
     print(f"| world | network | {' | '.join(SCORES.values())} | epochs of tuning | said that T(α) does not explain |")
     print("|---|---|" + "---|" * (len(SCORES) + 2))
-    for world in WORLDS:
+    for world in chosen:
         of_world = [row for name, row in rows if name == world]
         for network in of_world[0]["scores"]:
             cells = []
@@ -202,5 +202,5 @@ def selected(draws, data):
 
 
 if __name__ == "__main__":
-    what, number, *rest = sys.argv[1:]
-    {"worlds": worlds, "selected": selected}[what](int(number), Path(rest[0]) if rest else SHARED)
+    what, number, data, *names = sys.argv[1:]
+    {"worlds": worlds, "selected": selected}[what](int(number), Path(data), *names)

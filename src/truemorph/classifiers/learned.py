@@ -158,7 +158,7 @@ def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any],
         gold = _gold(catalogue, str(rule), asked)
     except InputError as problem:
         message = f"The gold labels behind T(α) can't be learned from this catalogue: {problem}."
-        action = "Train on the catalogue of the estimate; without them (`labels` observed) nothing is missing."
+        action = "Train on the catalogue of the estimate, or say that you do without (`labels` observed)."
         return replace(learned, findings=[Finding("gold-not-learned", "note", message, action)])
     experts = catalogue.metadata.get("gold_experts") if asked is None and rule == "gold" else None
     return replace(learned, gold=gold, experts=experts and experts["theta"])
