@@ -12,7 +12,7 @@ import pytest
 
 import truemorph as tm
 from catalogs.made_up import ARTEFACT, full
-from conftest import ROOT, TINY, codes, confounded_labels, labels_through, some_known
+from conftest import ROOT, codes, confounded_labels, labels_through, some_known
 from test_findings import findings_of
 from truemorph.bias.estimate import make_estimate
 from truemorph.bias.result import Settings
@@ -730,21 +730,6 @@ def test_rows_that_are_corrected_or_labelled_by_other_folds(train, label, judged
     lacking = table.with_columns(x2=pl.when(pl.int_range(pl.len()) > 20).then("x2"))
     model = train(table)
     return label(model, lacking), label(model, table)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("without", [False, True])
-@advice("gold-not-learned", "note")
-def test_training_on_the_catalogue_of_the_estimate_or_without_its_gold_labels(catalogue, tmp_path, without):
-    whole = tm.read_table(catalogue)
-    lacking = CatalogTable(whole.frame.drop("gold"), metadata=whole.metadata, path=whole.path)
-    curve = {"family": "rayleigh", "parameters": {"theta": 11.25}, "gold_rule": "gold"}
-    options = {"transition": curve, "settings": TINY | {"folds": 1, "epochs": 1}}
-    after = (lacking, "observed") if without else (whole, None)
-    return tuple(
-        tm.train_classifier(table, out=tmp_path / str(k), labels=labels, **options)
-        for k, (table, labels) in enumerate([(lacking, None), after])
-    )
 
 
 @pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")

@@ -142,6 +142,21 @@ def test_what_is_wrong_with_a_model_is_found(plain, probabilities, transition, p
     assert sentences(found)["headline"].startswith("net") == ("nearly-one-class" in cautions)
 
 
+def test_a_model_whose_curve_gold_labels_contradict_is_judged_by_its_probabilities(plain):
+    """Its T(α) is known to be wrong, so that it need not predict the observed labels."""
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, calibrated(truth), {"all": truth}, RayleighTransition(40.0))
+    (model,) = found.models
+    model = replace(model, after=np.column_stack([1 - labels, labels]).astype(float))
+    tuning = {"gold_labels": 300, "epochs": 32, "before": 1.0, "after": 0.2, "beyond": 0.5, "beyond_stderr": 0.05}
+    described = model.classifier.described | {"tuning": [tuning]}
+    tuned = replace(model, classifier=replace(model.classifier, described=described))
+    assert (model.best.kind, tuned.best.kind) == ("posterior", "probabilities")
+    before, after = (codes(replace(found, models=[one])) for one in (model, tuned))
+    assert {"labels-not-predicted", "curve-contradicted"} & before == {"labels-not-predicted"}
+    assert {"labels-not-predicted", "curve-contradicted"} & after == {"curve-contradicted"}
+
+
 def test_the_labels_of_a_model_without_features_are_not_a_problem(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, abs(labels - SOME), {"all": truth}, NAIVE)

@@ -22,7 +22,7 @@ from truemorph.bias.population import PopulationFractions, QuotedFraction
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet
 from truemorph.catalogs.paths import given_labels, votes_at_gates
 from truemorph.catalogs.selected import sample_weights
-from truemorph.classifiers.classifier import Classifier
+from truemorph.classifiers.classifier import Classifier, contradictions
 from truemorph.findings import Finding
 from truemorph.questions import Asked, Head, Quantity, fraction_names
 from truemorph.report.measures import BiasTree, bins_of, table_one
@@ -93,10 +93,15 @@ class Model:
             return None
         return self._labels("posterior", "posterior", self.after)
 
+    @cached_property
+    def contradictions(self) -> list[Finding]:
+        """What gold labels on which it was tuned say against its T(α); posteriors, which need it, are then worse."""
+        return contradictions(self.classifier.described)
+
     @property
     def best(self) -> LabelSet:
-        """The posterior if there is one, otherwise the probabilities."""
-        return self.posterior or self.probabilities
+        """The posterior if there is one, and T(α) is not contradicted; otherwise the probabilities."""
+        return self.probabilities if self.contradictions else self.posterior or self.probabilities
 
     @property
     def explained(self) -> np.ndarray:

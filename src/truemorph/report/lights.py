@@ -159,11 +159,11 @@ def _of_models(evidence: Evidence) -> Iterator[Check]:
         if model.naive and not model.classifier.trained_on.get("gold_definition"):
             text = f"{name} was trained without a bias curve, so it treats the observed labels as correct."
             yield Finding("labels-treated-as-correct", "caution", text, "Train with a bias curve (`transition`).")
-        yield from _predicted_labels(evidence, model, name)
+        yield from model.contradictions or _predicted_labels(evidence, model, name)
         yield from _drift(evidence, model, name)
         if not model.naive:
             yield from _against_estimate(evidence, model, name)
-        if model.posterior is not None and model.classifier.uses_images:
+        if model.best.kind == "posterior" and model.classifier.uses_images:
             text = (
                 f"The posterior of {name} treats image and label as independent. They are not, because "
                 "whoever labelled these galaxies saw the same pixels as the network, so it is slightly overconfident."
