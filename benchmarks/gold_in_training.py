@@ -44,7 +44,7 @@ SCORES = {
     "fraction_rms_soft": "rms of the fraction",
 }
 GOLD, MORE = 300, 6  # gold labels; times as often as others galaxies are selected
-SMALL = Sizes(4000, 400, 2000, 0, 48)
+SMALL = Sizes(4000, 400, 2000, 10, 48)
 
 
 def bench_of(world, seed, sizes, data):

@@ -13,7 +13,7 @@ from truemorph.bias.likelihood import posterior
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.paths import path_observations
 from truemorph.classifiers.callbacks import Unfinished
-from truemorph.classifiers.learned import PLACE, all_gold, learned_questions
+from truemorph.classifiers.learned import gold_evidence, learned_questions
 from truemorph.config import run_config
 from truemorph.errors import InputError
 from truemorph.questions import columns_of
@@ -73,8 +73,8 @@ def test_gold_labels_of_one_of_two_questions_leave_the_votes_of_the_other(survey
     )
     del curves[1]["gold_rule"]
     learned = learned_questions(read_catalogue(path), run_config(path, out="m"), curves)
-    frame = catalogue.frame.with_row_index(PLACE)
-    gold, observed = all_gold(learned, frame, "here"), [one.evidence(frame, "here") for one in learned]
+    frame = catalogue.frame
+    gold, observed = gold_evidence(learned, catalogue, frame), [one.evidence(frame, "here") for one in learned]
     known = frame["bar_known"].is_not_null().to_numpy()
     np.testing.assert_array_equal(gold.known, known)
     np.testing.assert_array_equal(gold.evidence[:, 4:], observed[1])

@@ -13,7 +13,7 @@ from truemorph.bias.curves.formulas import ConstantTransition, MatrixTransition,
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers import tuning
 from truemorph.classifiers.classifier import contradictions
-from truemorph.classifiers.learned import PLACE, all_gold, learned_questions
+from truemorph.classifiers.learned import gold_evidence, learned_questions
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.module import evidence_loss
 from truemorph.classifiers.rows import Gold
@@ -157,11 +157,11 @@ def test_gold_labels_contradict_a_curve_if_tuning_helps_by_more_than_chance(gain
 
 
 def read_gold(frame, curve, tmp_path, metadata=None, **options):
-    """Gold labels that a network would be tuned on, and the findings."""
+    """Gold labels that a network would be tuned on."""
     path = write_table(CatalogTable(frame, metadata=metadata or {}), tmp_path / "gold.parquet")
     catalogue = read_catalogue(path)
     learned = learned_questions(catalogue, run_config(path, out="m", **options), [curve])
-    return all_gold(learned, catalogue.frame.with_row_index(PLACE), "here"), [f for q in learned for f in q.findings]
+    return gold_evidence(learned, catalogue, catalogue.frame)
 
 
 def test_gold_labels_of_the_estimate_are_read_with_their_probability_and_doubt(tmp_path):
@@ -174,7 +174,7 @@ def test_gold_labels_of_the_estimate_are_read_with_their_probability_and_doubt(t
         gold_uncertain=pl.Series(np.isin(np.arange(500), unsure).astype(int)),
     )
     curve = {"family": "rayleigh", "parameters": {"theta": 11.25}, "gold_rule": "gold"}
-    found, _ = read_gold(beside, curve, tmp_path)
+    found = read_gold(beside, curve, tmp_path)
     certainly = known & ~np.isin(np.arange(500), unsure)
     np.testing.assert_array_equal(found.known, certainly)
     np.testing.assert_allclose(found.probability[certainly], 0.25)
@@ -186,15 +186,15 @@ def test_gold_labels_of_the_estimate_are_read_with_their_probability_and_doubt(t
     np.testing.assert_allclose(
         np.exp(found.evidence[left]), np.exp(expected - expected.max(axis=1, keepdims=True))[left], atol=1e-12
     )
-    assert read_gold(beside, curve, tmp_path, labels="observed")[0] is None
-    assert read_gold(beside, curve | {"gold_rule": None}, tmp_path)[0] is None
+    assert read_gold(beside, curve, tmp_path, labels="observed") is None
+    assert read_gold(beside, curve | {"gold_rule": None}, tmp_path) is None
 
 
 def test_experts_who_miss_disks_leave_a_smooth_gold_label_in_doubt(tmp_path):
     frame = tm.simulate_catalogue(500, seed=1, gold=100)
     curve = {"family": "rayleigh", "parameters": {"theta": 11.25}, "gold_rule": "gold"}
     metadata = {"gold_experts": {"theta": 5.0, "upper": 8.0}}
-    found, _ = read_gold(frame, curve, tmp_path, metadata)
+    found = read_gold(frame, curve, tmp_path, metadata)
     gold, alpha = frame["gold"].to_numpy(), frame["alpha"].to_numpy()
     smooth, disk = (frame["gold"] == k for k in (0, 1))
     labels = RayleighTransition(11.25).flip_probability(alpha)
@@ -205,12 +205,12 @@ def test_experts_who_miss_disks_leave_a_smooth_gold_label_in_doubt(tmp_path):
     assert gold.size == 500
 
 
-def test_a_catalogue_without_the_gold_labels_of_an_estimate_says_so(tmp_path):
+def test_a_catalogue_without_the_gold_labels_of_an_estimate_is_refused(tmp_path):
     frame = tm.simulate_catalogue(500, seed=1)
     curve = {"family": "rayleigh", "parameters": {"theta": 11.25}, "gold_rule": "expert"}
-    gold, findings = read_gold(frame, curve, tmp_path)
-    assert gold is None
-    assert [finding.code for finding in findings] == ["gold-not-learned"]
+    with pytest.raises(InputError, match=r"expert.*observed"):
+        read_gold(frame, curve, tmp_path)
+    assert read_gold(frame, curve, tmp_path, labels="observed") is None
 
 
 @pytest.mark.slow
@@ -243,6 +243,8 @@ def test_a_run_is_not_resumed_with_other_gold_labels(catalogue, tmp_path, monkey
     table = read_catalogue(catalogue)
     fewer = table.frame.with_columns(gold=pl.when(pl.int_range(pl.len()) > 100).then("gold"))
     monkeypatch.setattr(tuning, "EPOCHS", ())
-    with pytest.raises(InputError, match="gold_labels"):
+    with pytest.raises(InputError, match="galaxies"):
         tm.train_classifier(replace(table, frame=fewer), **options)
+    with pytest.raises(InputError, match="gold_labels"):
+        tm.train_classifier(catalogue, labels="observed", **options)
     assert tm.train_classifier(catalogue, **options).model.described["tuning"] is not None

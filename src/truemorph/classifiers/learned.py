@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -30,38 +30,6 @@ from truemorph.tables import CatalogTable, numeric_columns
 # A fit with one of these findings is used only if it is given.
 _UNUSABLE = ("fraction-at-bound", "drift-reversed")
 _IMPOSSIBLE = -1e4  # log-probability of labels that are impossible under T, so that a gold label can be their class
-PLACE = "place in the catalogue"  # column of the row number, while galaxies are selected
-
-
-@dataclass(frozen=True)
-class GoldOfQuestion:
-    """Gold labels of a question, for all N galaxies of a catalogue."""
-
-    numbers: np.ndarray  # (N,): class, `UNKNOWN`, or `ANSWER_UNKNOWN`
-    probability: np.ndarray  # (N,): of being selected for a gold label; 0 where there is none
-    definition: str
-    unsure: np.ndarray  # (N,) of bool: whether people could not tell the class
-    findings: Sequence[Finding] = ()
-
-    def at(self, places: np.ndarray) -> GoldOfQuestion:
-        """Return those of some galaxies."""
-        numbers, probability, unsure = (some[places] for some in (self.numbers, self.probability, self.unsure))
-        return replace(self, numbers=numbers, probability=probability, unsure=unsure)
-
-    def evidence(self, learned: Learned, alpha: np.ndarray) -> np.ndarray:
-        """Return log p(gold label | class), shape (N, K); 0 where there is none, or people could not tell the class.
-
-        Gold labels are correct, except those of experts whose own bias curve was measured.
-        """
-        assert learned.transition is not None
-        out = np.zeros((self.numbers.size, learned.transition.n_classes))
-        known = (self.numbers >= 0) & ~self.unsure
-        experts = RayleighTransition(learned.experts) if learned.experts else MatrixTransition.identity(out.shape[1])
-        out[known] = label_evidence(experts, self.numbers[known], alpha[known])
-        if learned.asked is not None:
-            inside = np.array(learned.asked.answers_of_classes) > 0
-            out[np.ix_(self.numbers == ANSWER_UNKNOWN, ~inside)] = -np.inf
-        return out
 
 
 @dataclass(frozen=True)
@@ -72,9 +40,9 @@ class Learned:
     curve: dict[str, Any]  # T(α) in the format of a fit file
     transition: Transition | None  # None: fitted with a logistic regression
     names: tuple[str, ...] = ()  # columns on which it depends in addition to α
-    gold: GoldOfQuestion | None = None
-    gold_alone: bool = False  # gold labels are learned instead of the observed ones
-    experts: float | None = None  # θ of the experts' own bias curve
+    gold_rule: str | None = None  # of gold labels that are learned beside what was observed
+    gold_alone: pl.DataFrame | None = None  # the catalogue, with gold labels as labels, if these are learned instead
+    gold_definition: str = ""  # of these
     findings: Sequence[Finding] = ()
 
     def evidence(self, frame: pl.DataFrame, source: str) -> np.ndarray:
@@ -85,20 +53,11 @@ class Learned:
         if isinstance(self.transition, TreeTransition):
             found = path_evidence(frame, self.transition, argument, source)
             return found - found.max(axis=1, keepdims=True)
-        if self.asked is None or self.gold_alone:
+        if self.asked is None or self.gold_alone is not None:
             labels = frame["label"].to_numpy()
         else:
             labels = path_labels(frame, self.asked, source)
         return np.asarray(label_evidence(self.transition, labels, argument))
-
-    def weighted(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Let a galaxy that was selected for a gold label stand for as many as its probability of selection says."""
-        assert self.gold is not None
-        probability = self.gold.probability[frame[PLACE]]
-        if np.all(probability == 1):
-            return frame
-        weight = frame["sampling_weight"].to_numpy() if "sampling_weight" in frame.columns else 1.0
-        return frame.with_columns(sampling_weight=pl.Series(weight / probability / np.mean(1 / probability)))
 
 
 def learned_questions(catalogue: CatalogTable, run: RunConfig, curves: Sequence[Mapping[str, Any]]) -> list[Learned]:
@@ -123,22 +82,27 @@ def learned_questions(catalogue: CatalogTable, run: RunConfig, curves: Sequence[
     return [_through(catalogue, run, dict(curve), is_given) for curve in curves]
 
 
-def all_gold(learned: Sequence[Learned], frame: pl.DataFrame, source: str) -> Gold | None:
-    """Return the evidence of labels and gold labels of all questions; None if no galaxy has a gold label to learn."""
-    if all(question.gold is None or question.gold_alone for question in learned):
-        return None
-    place, alpha = frame[PLACE].to_numpy(), frame["alpha"].to_numpy()
-    unselected, every = np.ones(place.size), []
-    for question in learned:
+def gold_evidence(learned: Sequence[Learned], catalogue: CatalogTable, frame: pl.DataFrame) -> Gold | None:
+    """Return what labels and gold labels say of some galaxies of a catalogue; None without gold labels to learn.
+
+    Gold labels are correct, but for those of experts whose own bias curve was measured. Where people could not tell the
+    class, they say nothing.
+    """
+    source = str(catalogue.path or "catalogue")
+    unselected, every = np.ones(frame.height), []
+    for question in learned if any(question.gold_rule for question in learned) else ():
         evidence = np.maximum(question.evidence(frame, source), _IMPOSSIBLE)
-        if question.gold is not None:
-            own = question.gold.at(place)
-            of_gold = own.evidence(question, alpha)
-            unselected *= 1 - np.where(of_gold.any(axis=1), own.probability, 0)
-            evidence = evidence + of_gold
+        if question.gold_rule is not None:
+            gold = _of_estimate(catalogue, frame, question.gold_rule, question.asked)
+            known, experts = gold.numbers >= 0, catalogue.metadata.get("gold_experts") if gold.rule == "gold" else None
+            seen = RayleighTransition(experts["theta"]) if experts else MatrixTransition.identity(evidence.shape[1])
+            evidence[known] += label_evidence(seen, gold.numbers[known], frame["alpha"].to_numpy()[known])
+            if question.asked is not None:
+                outside = np.array(question.asked.answers_of_classes) == 0
+                evidence[np.ix_(gold.numbers == ANSWER_UNKNOWN, outside)] = -np.inf
+            unselected *= 1 - gold.probability
         every.append(evidence - evidence.max(axis=1, keepdims=True))
-    gold = Gold(1 - unselected, np.concatenate(every, axis=1))
-    return gold if gold.known.any() else None
+    return Gold(1 - unselected, np.concatenate(every, axis=1)) if np.any(unselected < 1) else None
 
 
 def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any], is_given: bool) -> Learned:
@@ -150,18 +114,8 @@ def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any],
         labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
         unlike = [finding.to_dict() for finding in unlike_labels(transition, Sample.of(labels, alpha))]
         described |= {"findings": [*described.get("findings", ()), *unlike]} if unlike else {}
-    learned = Learned(asked, described, transition, tuple(observables_of(described, transition)))
-    rule = described.get("gold_rule")
-    if rule is None or run.labels == OBSERVED or run.training.classifier != "network":
-        return learned
-    try:
-        gold = _gold(catalogue, str(rule), asked)
-    except InputError as problem:
-        message = f"The gold labels behind T(α) can't be learned from this catalogue: {problem}."
-        action = "Train on the catalogue of the estimate, or say that you do without (`labels` observed)."
-        return replace(learned, findings=[Finding("gold-not-learned", "note", message, action)])
-    experts = catalogue.metadata.get("gold_experts") if asked is None and rule == "gold" else None
-    return replace(learned, gold=gold, experts=experts and experts["theta"])
+    rule = described.get("gold_rule") if run.labels != OBSERVED and run.training.classifier == "network" else None
+    return Learned(asked, described, transition, tuple(observables_of(described, transition)), rule)
 
 
 def _check_unit(described: Mapping[str, Any], catalogue: CatalogTable, source: str) -> None:
@@ -181,32 +135,60 @@ def _correct(asked: Asked | None, which: str) -> tuple[dict[str, Any], Transitio
     return described | ({} if asked is None else {"question": asked.question}), transition
 
 
-def _gold(catalogue: CatalogTable, rule: str, asked: Asked | None) -> GoldOfQuestion:
-    """Read gold labels of a question, as classes of T."""
-    frame, question = catalogue.frame, None if asked is None else asked.question
+class _Gold(NamedTuple):
+    numbers: np.ndarray  # (N,): class, `UNKNOWN`, or `ANSWER_UNKNOWN`; unknown where people could not tell it
+    probability: np.ndarray  # (N,): of being selected for a gold label; 0 where there is none
+    rule: str
+    definition: str
+    findings: list[Finding]
+
+
+def _of_estimate(catalogue: CatalogTable, frame: pl.DataFrame, rule: str, asked: Asked | None) -> _Gold:
+    """Read the gold labels behind an estimate."""
+    try:
+        return _read_gold(catalogue, frame, rule, asked)
+    except InputError as problem:
+        raise InputError(
+            f"{problem}; these gold labels are behind T(α): train on the catalogue of the estimate, or without them "
+            "(`labels` observed)"
+        ) from problem
+
+
+def _read_gold(catalogue: CatalogTable, frame: pl.DataFrame, rule: str, asked: Asked | None) -> _Gold:
+    """Read gold labels of some galaxies of a catalogue, as classes."""
+    question = None if asked is None else asked.question
     read = gold_labels(catalogue, frame, asked, rule, str(catalogue.path or "catalogue"))
-    numbers = read.numbers
+    numbers, own = read.numbers, "gold" if rule in ("gold", gold_column(question)) else rule
     if asked is not None and read.paths is not None:
         numbers = class_of_gold(asked, numbers, read.paths)
         numbers[(numbers == UNKNOWN) & (read.numbers == ANSWER_UNKNOWN)] = ANSWER_UNKNOWN
-    own = "gold" if rule in ("gold", gold_column(question)) else rule
     selected, unsure = (
         planned(frame, own, gold_column(question, f"gold_{kind}")) for kind in ("probability", "uncertain")
     )
+    if unsure is not None:
+        numbers = np.where(unsure > 0, UNKNOWN, numbers)
     labelled = numbers != UNKNOWN
     if selected is None or not selected[labelled].all():  # gold labels that were not planned are among them
         selected = np.ones(numbers.size)
-    unsure = read.unsure if unsure is None else read.unsure | (unsure > 0)
-    return GoldOfQuestion(numbers, np.where(labelled, selected, 0.0), read.definition, unsure, read.findings)
+    return _Gold(numbers, np.where(labelled, selected, 0.0), read.rule, read.definition, read.findings)
 
 
 def _gold_alone(catalogue: CatalogTable, rule: str, asked: Asked | None) -> Learned:
-    """Return a question of which gold labels are learned instead of the observed ones."""
+    """Return a question of which gold labels are learned instead of the observed ones.
+
+    A galaxy that was selected for a gold label stands for as many as its probability of selection says.
+    """
+    frame = catalogue.frame
     if asked is not None:
-        read = gold_labels(catalogue, catalogue.frame, asked, rule, str(catalogue.path or "catalogue"))
+        read = gold_labels(catalogue, frame, asked, rule, str(catalogue.path or "catalogue"))
         if read.paths is not None:
             asked, _ = told_apart(asked, read.numbers, read.paths)
-    gold = _gold(catalogue, rule, asked)
-    if asked is not None:
-        gold = replace(gold, definition=f"{asked.question}: {gold.definition}")
-    return Learned(asked, *_correct(asked, "gold labels are correct"), (), gold, True, findings=gold.findings)
+    gold = _read_gold(catalogue, frame, rule, asked)
+    definition = gold.definition if asked is None else f"{asked.question}: {gold.definition}"
+    frame = frame.with_columns(label=pl.Series(gold.numbers))
+    if np.any(gold.probability[gold.numbers >= 0] < 1):
+        weight = frame["sampling_weight"] if "sampling_weight" in frame.columns else 1.0
+        frame = frame.with_columns(
+            sampling_weight=weight / pl.Series(np.where(gold.probability > 0, gold.probability, 1))
+        )
+    return Learned(asked, *_correct(asked, "gold labels are correct"), (), None, frame, definition, gold.findings)

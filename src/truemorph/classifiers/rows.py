@@ -26,11 +26,6 @@ class Gold:
         """Which galaxies have one, (N,) of bool."""
         return self.probability > 0
 
-    @property
-    def frame(self) -> pl.DataFrame:
-        """Everything as columns."""
-        return pl.DataFrame(np.column_stack([self.probability, self.evidence]))
-
 
 @dataclass(frozen=True)
 class TrainingRows:

@@ -26,7 +26,7 @@ from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, load, save_classifier
 from truemorph.classifiers.classifier import Classifier, logistic_inputs
 from truemorph.classifiers.held_out import held_out, most_predicted
-from truemorph.classifiers.learned import PLACE, Learned, all_gold, learned_questions
+from truemorph.classifiers.learned import Learned, gold_evidence, learned_questions
 from truemorph.classifiers.members import train_members
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import OBSERVED, RunConfig, run_toml
@@ -149,7 +149,7 @@ def train_on_catalogue(
         "transition": {key: plain(described.get(key)) for key in ("family", "parameters")},
         **({"further_transitions": [plain(curve["parameters"]) for curve in further]} if further else {}),
         **({"question": list(run.question)} if run.question else {}),
-        **({} if rows.gold is None else {"gold_labels": frame_hash(rows.gold.frame)[:16]}),
+        **({} if rows.gold is None else {"gold_labels": [question.gold_rule for question in learned]}),
         **config.model_dump(mode="json", exclude=NOT_THE_RESULT),
     }
     name = "naive" if run.naive else "gold" if run.gold_alone else "debiased"
@@ -211,17 +211,14 @@ def _named(transition: str | Sequence[str] | None) -> list[str]:
 def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Learned]) -> Prepared:
     """Return what a classifier is trained on: labels, or log p(observed | class, α) of each question."""
     network, source = run.training.classifier == "network", str(catalogue.path or "catalogue")
-    frame, first = catalogue.frame.with_row_index(PLACE), learned[0]
+    first = learned[0]
+    frame = catalogue.frame if first.gold_alone is None else first.gold_alone
     about = {key: catalogue.metadata.get(key) for key in _ABOUT}
     problems, findings = Problems(), [finding for question in learned for finding in question.findings]
-    alone = first.gold if first.gold_alone else None
-    if alone is not None:
-        about["gold_definition"] = alone.definition
-        frame = frame.with_columns(label=pl.Series(alone.numbers))
     frame = frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
-    if alone is not None:
+    if first.gold_alone is not None:
+        about["gold_definition"] = first.gold_definition
         frame, problems = _kept(frame, frame["label"] >= 0, "no gold label")
-        frame = first.weighted(frame)
     names = list(dict.fromkeys(chain(*(question.names for question in learned))))
     if names:
         complete = np.isfinite(numeric_columns(frame, names, source)).all(axis=1)
@@ -238,7 +235,7 @@ def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Le
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, source)
     columns = [*names, *run.intrinsic, *(() if network else run.training.features)]
     findings += missing_in(frame, columns, source)
-    rows = TrainingRows(frame.drop(PLACE), inputs, gold=all_gold(learned, frame, source), **observed)
+    rows = TrainingRows(frame, inputs, gold=gold_evidence(learned, catalogue, frame), **observed)
     return rows, about, problems + more, findings
 
 

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ class _Tuning:
         own = evidence_loss(logits[0], evidence, [head.part for head in heads])
         best = min(losses, key=lambda epochs: float((losses[epochs] * weights).sum()))
         gain, beyond = _gain(own, losses[best], weights), _gain(losses[0], losses[best], weights)
-        if kept := gain.mean > gain.stderr:
+        if kept := gain[0] > gain[1]:
             if best:
                 self.network.load_state_dict(self.trained(chosen, best).state_dict())
             self.network.rescale(*recalibration(logits[best], evidence, weights, heads))
@@ -130,9 +130,9 @@ class _Tuning:
             "gold_labels": int(chosen.size),
             "epochs": best if kept else None,
             "before": before,
-            "after": before - gain.mean if kept else before,
-            "beyond": beyond.mean,
-            "beyond_stderr": beyond.stderr,
+            "after": before - gain[0] if kept else before,
+            "beyond": beyond[0] if kept else 0.0,
+            "beyond_stderr": beyond[1],
         }
 
     def left_out(self, chosen: np.ndarray, fold: np.ndarray) -> dict[int, torch.Tensor]:
@@ -169,13 +169,8 @@ class _Tuning:
         return torch.cat(out)
 
 
-class _Gain(NamedTuple):
-    mean: float
-    stderr: float
-
-
-def _gain(before: torch.Tensor, after: torch.Tensor, weights: torch.Tensor) -> _Gain:
+def _gain(before: torch.Tensor, after: torch.Tensor, weights: torch.Tensor) -> tuple[float, float]:
     """Return by how much the mean loss fell, and the standard error."""
     fell, share = before - after, weights / weights.sum()
     mean = (fell * share).sum()
-    return _Gain(float(mean), float(((fell - mean) ** 2 * share**2).sum().sqrt()))
+    return float(mean), float(((fell - mean) ** 2 * share**2).sum().sqrt())
