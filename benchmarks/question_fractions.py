@@ -134,6 +134,7 @@ def real():
 
 
 FEW = 275  # galaxies of a small catalogue
+AGAIN = 8  # times as many draws of gold labels for the catalogue in which the fewest ranges hold
 HEAD = "rms | gold labels alone: rms | coverage (worst bin) | width | largest bias | plain regression: rms; coverage |"
 HEAD += "\n|---" + "|---" * 6 + "|"
 
@@ -152,14 +153,14 @@ def line(name, results):
     )
 
 
-def of_few(case, bins, draws, population):
+def of_few(case, bins, seeds, population):
     """Whether ranges of the bar fraction contain the truth: mean over bins and of the lowest; error of the lowest."""
     rows = np.random.default_rng([population, 1]).choice(case.truth.size, FEW, replace=False)
     labels, alpha, truth, paths, votes = (
         values[rows] for values in (case.labels, case.alpha, case.truth, case.paths, case.votes)
     )
     results = []
-    for seed in range(draws):
+    for seed in seeds:
         gold = np.full(FEW, -1)
         chosen = np.random.default_rng([population, seed, 2]).choice(FEW, 150, replace=False)
         gold[chosen] = truth[chosen]
@@ -177,15 +178,23 @@ def of_few(case, bins, draws, population):
 def small(draws):
     """Many small catalogues, each with 150 gold labels: a table of docs/statistics.md."""
     case, _ = real()["gz2_tree × bar_nair, 150 gold"]
-    print(f"| {FEW} galaxies, bars | bins | coverage | least of 30 catalogues | lowest bin | least | bias there |")
-    print("|---" * 7 + "|")
+    print(
+        f"| {FEW} galaxies, bars | bins | coverage | least of 30 catalogues | its gold labels drawn again | "
+        "lowest bin | least | drawn again | bias there |"
+    )
+    print("|---" * 9 + "|")
+    again = [range(draws * part, draws * (part + 1)) for part in range(1, 1 + AGAIN)]  # the least of many is too low
     with ProcessPoolExecutor() as pool:
         for name, bins in {"eight bins asked for": 8, "default": None}.items():
-            found = np.array(list(pool.map(partial(of_few, case, bins, draws), range(30))))
-            means, least = found.mean(axis=0), found.min(axis=0)
+            found = np.array(list(pool.map(partial(of_few, case, bins, range(draws)), range(30))))
+            means, least = found.mean(axis=0), found.argmin(axis=0)[:2]
+            redrawn = [
+                np.mean(list(pool.map(partial(of_few, case, bins), again, [population] * AGAIN)), axis=0)[k]
+                for k, population in enumerate(least)
+            ]
             print(
-                f"| {name} | {means[3]:.1f} | {means[0]:.3f} | {least[0]:.3f} | {means[1]:.3f} | {least[1]:.2f} | "
-                f"{means[2]:+.3f} |"
+                f"| {name} | {means[3]:.1f} | {means[0]:.3f} | {found[least[0], 0]:.3f} | {redrawn[0]:.3f} | "
+                f"{means[1]:.3f} | {found[least[1], 1]:.2f} | {redrawn[1]:.3f} | {means[2]:+.3f} |"
             )
 
 
