@@ -8,11 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 def installed_versions(*packages: str) -> dict[str, str]:
     """Return the versions of the given packages, if installed."""
-    found = {}
+    versions = {}
     for package in packages:
         with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            versions[package] = version(package)
+    return versions
 
 
 # Derived from the repository when the package is installed (pyproject.toml); sources alone do not know it.

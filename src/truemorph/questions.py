@@ -292,10 +292,10 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
         needed = [self.question(name) for name in names]
         kinds = [kind for kind in (("counts", self.counts), ("fractions", self.fractions)) if kind[1]]
         for kind, templates in kinds:
-            found = {question.name: _found(question, templates, existing) for question in needed}
-            if all(found.values()):
+            by_question = {question.name: _found(question, templates, existing) for question in needed}
+            if all(by_question.values()):
                 total = next((total for total in self.totals if total in existing), None)
-                return VoteColumns(kind, {name: some for name, some in found.items() if some is not None}, total)
+                return VoteColumns(kind, {name: some for name, some in by_question.items() if some is not None}, total)
         if other := self.other_answers(existing):
             raise InputError(
                 f"column {other} has answers of others (a network's, or debiased ones), not votes; prepare a table of "
@@ -314,13 +314,13 @@ class Tree(BaseModel, frozen=True, extra="forbid"):
 
     def other_answers(self, existing: Collection[str]) -> str | None:
         """Return a column of another group's answers to the first question, if a table has them."""
-        found = _found(self.root, self.predictions, existing)
-        return found[0] if found else None
+        columns = _found(self.root, self.predictions, existing)
+        return columns[0] if columns else None
 
     def answer_columns(self, name: str, existing: Collection[str]) -> dict[str, tuple[str, ...]] | None:
         """Find columns of another group's answers to a question and its gates: predictions, or else votes; or None."""
-        found = {gate.name: _found(gate, self._answer_templates, existing) for gate in self.gates(name)}
-        return None if None in found.values() else {gate: some for gate, some in found.items() if some is not None}
+        by_gate = {gate.name: _found(gate, self._answer_templates, existing) for gate in self.gates(name)}
+        return None if None in by_gate.values() else {gate: some for gate, some in by_gate.items() if some is not None}
 
     def absent_answer(self, name: str, existing: Collection[str]) -> tuple[int, str]:
         """Return how many of the columns of `answer_columns` a table has, and the first that it lacks."""
@@ -544,14 +544,14 @@ class Asked:
     def answers_in(self, other: Asked) -> tuple[int, ...]:
         """Return the answer of each class of the same question with other classes; InputError if it has several."""
         every = list(zip(other.of_paths, other.answers_of_paths, self.answers_of_paths, strict=True))
-        found = list[int]()
+        numbers = list[int]()
         for number, (name, answer) in enumerate(zip(other.classes, other.answers_of_classes, strict=True)):
             ours = {n for k, theirs, n in every if k == number and theirs == answer}
             if len(ours) > 1:
                 apart = ", ".join(self.answers[n] for n in sorted(ours))
                 raise InputError(f"{name!r} is one answer to {self.question!r}, but {apart} are told apart elsewhere")
-            found.append(ours.pop())
-        return tuple(found)
+            numbers.append(ours.pop())
+        return tuple(numbers)
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -564,15 +564,15 @@ class Asked:
         """What is quoted of the fractions of answers: ratios, and last the fraction to which the question applies."""
         n = len(self.answers)
         every, applies = np.eye(n), (0.0, *(1.0 for _ in self.answers[1:]))
-        found = [Quantity(f"{self.answers[k]} fraction", tuple(every[k].tolist()), applies) for k in self.shown]
+        listed = [Quantity(f"{self.answers[k]} fraction", tuple(every[k].tolist()), applies) for k in self.shown]
         if self.asked.ordered:
-            found += [
+            listed += [
                 Quantity(f"fraction of at least {self.answers[k]}", tuple(every[k:].sum(axis=0).tolist()), applies)
                 for k in range(3, n)
             ]
             if n == 1 + len(self.tree.gold_answers(self.question)):  # ranks of merged answers are not those of all
-                found.append(Quantity("mean rank", tuple(map(float, range(n))), applies))
-        return (*found, Quantity(f"fraction to which {self.question!r} applies", applies))
+                listed.append(Quantity("mean rank", tuple(map(float, range(n))), applies))
+        return (*listed, Quantity(f"fraction to which {self.question!r} applies", applies))
 
     def votes(self, columns: np.ndarray) -> Votes:
         """Return votes from numbers for the answers to all questions, shape (N, A)."""
@@ -716,13 +716,13 @@ class Votes:
             often = np.bincount(most[clear].argmax(axis=1), minlength=votes.shape[1])
             # Among tied answers, the most frequent: its count decides where the votes are equal.
             chosen[name] = np.where(most, often + 1, 0).argmax(axis=1)
-        found = np.full(len(next(iter(chosen.values()))), -1)
+        numbers = np.full(len(next(iter(chosen.values()))), -1)
         for number, path in enumerate(self.asked.paths):
-            along = np.ones(found.size, dtype=bool)
+            along = np.ones(numbers.size, dtype=bool)
             for name, answer in path.answers:
                 along &= chosen[name] == list(self.asked.tree.question(name).answers).index(answer)
-            found[along] = number
-        return found
+            numbers[along] = number
+        return numbers
 
     @property
     def path_probabilities(self) -> np.ndarray:

@@ -216,8 +216,8 @@ def _damage(path: Path, suffix: str, checksum: str | None) -> str | None:
     """Return what is wrong with a file: its checksum or, if none is known, its end."""
     if checksum is not None:
         algorithm, digest = checksum.lower().split(":")
-        found = file_hash(path, algorithm)
-        return None if found == digest else f"its {algorithm} is {found} instead of {digest}"
+        actual = file_hash(path, algorithm)
+        return None if actual == digest else f"its {algorithm} is {actual} instead of {digest}"
     if suffix == ".zip" and not zipfile.is_zipfile(path):
         return "the zip file is truncated"
     if suffix == ".gz":

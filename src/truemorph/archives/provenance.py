@@ -80,9 +80,9 @@ def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a file's `sha256` and `bytes`, and its entry in `provenance.json`; `changed` if it is another file now."""
     path = Path(path)
     entry = read_provenance(path.parent).get(path.name, {})
-    found = {"sha256": file_hash(path), "bytes": path.stat().st_size}
-    changed = {"changed": True} if entry.get("sha256", found["sha256"]) != found["sha256"] else {}
-    return entry | found | changed
+    file = {"sha256": file_hash(path), "bytes": path.stat().st_size}
+    changed = {"changed": True} if entry.get("sha256", file["sha256"]) != file["sha256"] else {}
+    return entry | file | changed
 
 
 def write_recorded(

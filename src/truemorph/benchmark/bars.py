@@ -113,19 +113,19 @@ def _efigi_bars(name: str, seed: int, sizes: Sizes, data: Path) -> World:
     known = pl.when(pl.col("t") <= -4).then(0).when(disk & (tilt >= 0.75)).then(1)
     known = known.when(disk & tilt.is_between(0, 0.5) & (bar >= 0)).then(2 + (bar > 0).cast(pl.Int64))
     classes = table.select(known.otherwise(UNKNOWN).fill_null(UNKNOWN)).to_series().to_numpy()
-    found = degraded_efigi(table["image"], classes != UNKNOWN, seed, sizes.pixels, data)
-    truth, transition = classes[found.order].astype(np.int64), known_transition()
+    degraded = degraded_efigi(table["image"], classes != UNKNOWN, seed, sizes.pixels, data)
+    truth, transition = classes[degraded.order].astype(np.int64), known_transition()
     return World(
         name=name,
         definition="experts' bar_length > 0",
         seed=seed,
-        alpha=found.alpha,
+        alpha=degraded.alpha,
         truth=truth,
-        votes=draw_votes(transition, truth, found.alpha, seed),
-        intrinsic=catalogue_features(found.sharp)[:, [0, 3]],
-        split=split_of(found.train, found.validation, truth.size),
+        votes=draw_votes(transition, truth, degraded.alpha, seed),
+        intrinsic=catalogue_features(degraded.sharp)[:, [0, 3]],
+        split=split_of(degraded.train, degraded.validation, truth.size),
         transition=transition,
-        images=found.images,
+        images=degraded.images,
         classes=BAR_CLASSES,
         training=SHARP,
     )
@@ -144,7 +144,7 @@ def answer_scores(world: World, p: np.ndarray | None, labels: np.ndarray) -> dic
     given = None if p is None else p[:, yes] / np.maximum(p[:, yes] + p[:, no], 1e-12)
     own = (labels == yes if given is None else given > 0.5).astype(np.int64)
     some = None if given is None else given[inside]
-    found = score(bar[inside], alpha[inside], own[inside], some, world.intrinsic[rows][inside], world.seed)
+    scores = score(bar[inside], alpha[inside], own[inside], some, world.intrinsic[rows][inside], world.seed)
     bins, one_hot = Bins.cut(alpha, 5), np.eye(len(ASKED.classes))
 
     def fractions(values: np.ndarray) -> np.ndarray:
@@ -154,5 +154,5 @@ def answer_scores(world: World, p: np.ndarray | None, labels: np.ndarray) -> dic
     for name, values in (("hard", one_hot[labels]), ("soft", p)):
         if values is not None:
             off = fractions(values) - fractions(one_hot[truth])
-            found[f"fraction_rms_{name}"] = float(np.sqrt(np.mean(off**2)))
-    return found
+            scores[f"fraction_rms_{name}"] = float(np.sqrt(np.mean(off**2)))
+    return scores

@@ -183,12 +183,12 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         [{key: row[key] for key in _RUN} | row["scores"] for row in rows], infer_schema_length=None
     ).with_columns(pl.col(pl.Null).cast(pl.Float64))
     scores = pl.col([name for name in runs.columns if name not in _RUN])
-    found = runs.group_by(_RUN, maintain_order=True).agg(
+    averages = runs.group_by(_RUN, maintain_order=True).agg(
         pl.len().alias("seeds"), means=pl.struct(scores.mean()), stds=pl.struct(scores.std())
     )
-    worlds = list(dict.fromkeys(found["world"]))
+    worlds = list(dict.fromkeys(averages["world"]))
     return sorted(
-        found.to_dicts(), key=lambda line: (worlds.index(line["world"]), -(line["means"]["balanced_accuracy"] or 0))
+        averages.to_dicts(), key=lambda line: (worlds.index(line["world"]), -(line["means"]["balanced_accuracy"] or 0))
     )
 
 

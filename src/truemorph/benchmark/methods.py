@@ -151,8 +151,8 @@ Estimate = Callable[[World], TransitionFit]
 def _best_of_families(world: World, observed: np.ndarray, **options: Any) -> TransitionFit:
     """Fit all families and return the one of lowest AIC."""
     rows = world.learning
-    found = compare_families(observed[rows], world.alpha[rows], IN_RANGES, **options)
-    return found.fits[found.best]
+    compared = compare_families(observed[rows], world.alpha[rows], IN_RANGES, **options)
+    return compared.fits[compared.best]
 
 
 def labels_alone(world: World) -> TransitionFit:
@@ -380,8 +380,8 @@ def twin_transition(bench: Bench) -> Transition:
         labels.append((rng.random(sharp.size) < emulator.predict_proba(pictures)[:, 1]).astype(np.int64))
     observed, gold = np.concatenate(labels), np.tile(world.labels[sharp], _TWIN_LEVELS)
     false_disk = "fit" if np.any((gold == 0) & (observed == 1)) else 0.0
-    found = compare_families(observed, np.repeat(levels, sharp.size), IN_RANGES, gold=gold, false_disk=false_disk)
-    return found.fits[found.best].transition
+    compared = compare_families(observed, np.repeat(levels, sharp.size), IN_RANGES, gold=gold, false_disk=false_disk)
+    return compared.fits[compared.best].transition
 
 
 def twins(bench: Bench) -> Outcome:
@@ -432,9 +432,9 @@ def regressed(bench: Bench) -> Outcome:
     world = bench.world
     counts = VOLUNTEERS * np.column_stack([1 - world.vote_fraction, world.vote_fraction])
     columns = world.intrinsic, log_odds(counts)
-    found = debiased_fractions(world.labels, world.alpha, gold=world.gold, covariates=columns[0], votes=columns[1])
-    assert found.probabilities is not None
-    return Outcome(p=found.probabilities[:, 1])
+    fractions = debiased_fractions(world.labels, world.alpha, gold=world.gold, covariates=columns[0], votes=columns[1])
+    assert fractions.probabilities is not None
+    return Outcome(p=fractions.probabilities[:, 1])
 
 
 def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: str | None = "rayleigh") -> Outcome:

@@ -244,10 +244,10 @@ def degraded_efigi(files: pl.Series, usable: np.ndarray, seed: int, pixels: int,
 def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
     """EFIGI images, degraded to random α, with flips of eq. 5."""
     table = pl.read_csv(data / FILES["real"], infer_schema_length=None)
-    found = degraded_efigi(table["image"], np.ones(table.height, bool), seed, sizes.pixels, data)
-    alpha, n, first = found.alpha, found.alpha.size, found.train + found.validation
+    degraded = degraded_efigi(table["image"], np.ones(table.height, bool), seed, sizes.pixels, data)
+    alpha, n, first = degraded.alpha, degraded.alpha.size, degraded.train + degraded.validation
     moved = slice(first, first + sizes.twins)
-    truth = (table["t_type"].to_numpy()[found.order] >= 1).astype(np.int64)
+    truth = (table["t_type"].to_numpy()[degraded.order] >= 1).astype(np.int64)
     return World(
         name="real",
         definition="spirals (T >= 1), experts' types",
@@ -256,18 +256,18 @@ def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
         truth=truth,
         vote_fraction=vote_fractions(truth, alpha, _FLIPS, seed)[1],
         # As from deeper images: colour and axis ratio before degrading.
-        intrinsic=catalogue_features(found.sharp)[:, [0, 3]],
-        features=catalogue_features(found.images),
-        split=split_of(found.train, found.validation, n),
+        intrinsic=catalogue_features(degraded.sharp)[:, [0, 3]],
+        features=catalogue_features(degraded.images),
+        split=split_of(degraded.train, degraded.validation, n),
         transition=_FLIPS,
-        images=found.images,
-        radius=np.full(n, found.radius),
+        images=degraded.images,
+        radius=np.full(n, degraded.radius),
         twins=tuple(
             degrade(
-                found.sharp[moved],
+                degraded.sharp[moved],
                 np.full(n, np.inf)[moved],
                 alpha[moved] / factor,
-                found.radius,
+                degraded.radius,
                 seed + 1000 * (number + 1),
             )
             for number, factor in enumerate(TWIN_FACTORS)

@@ -76,9 +76,9 @@ class Groups(np.ndarray[Any, np.dtype[np.float64]]):
     def of(cls, values: np.ndarray) -> Groups:
         """Number the groups by their names, shape (N,), in alphabetical order."""
         names, index = np.unique(values, return_inverse=True)
-        found = index.astype(np.float64).view(cls)
-        found.names = tuple(map(str, names))
-        return found
+        groups = index.astype(np.float64).view(cls)
+        groups.names = tuple(map(str, names))
+        return groups
 
     def of_bins(self, edges: np.ndarray) -> tuple[tuple[str, ...], ...]:
         """Return the names of the groups in each bin; several were merged."""
@@ -140,8 +140,8 @@ class Bins:
             index[rows] = len(edges) + second.index
             edges += [(first.edges[part : part + 2], second.edges[k : k + 2]) for k in range(second.count)]
         count = len(edges)
-        found = cls(index, np.array(edges), np.empty(0), count, first.weights)
-        return replace(found, middles=found.means(columns))
+        two = cls(index, np.array(edges), np.empty(0), count, first.weights)
+        return replace(two, middles=two.means(columns))
 
     def merged(self, number: int, column: np.ndarray) -> Bins:
         """Merge a bin with its smaller neighbour; of two columns, if possible, in the same part of the first."""
@@ -157,9 +157,9 @@ class Bins:
             edges = np.delete(self.edges, high, axis=0)
             both = self.edges[[low, high]]
             edges[low] = np.column_stack([both[:, :, 0].min(axis=0), both[:, :, 1].max(axis=0)])
-        found = replace(self, index=self.index - (self.index >= high), edges=edges, count=self.count - 1)
+        fewer = replace(self, index=self.index - (self.index >= high), edges=edges, count=self.count - 1)
         return replace(
-            found, middles=found.means(column.reshape(len(column), -1)).reshape(found.count, *column.shape[1:])
+            fewer, middles=fewer.means(column.reshape(len(column), -1)).reshape(fewer.count, *column.shape[1:])
         )
 
     @property

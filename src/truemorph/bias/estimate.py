@@ -356,7 +356,7 @@ def _with_findings(
 def _in_bins(sample: Sample, fit: TransitionFit, context: Context, bins: int, seed: int) -> PopulationFractions:
     """Return class fractions in at most so many bins of the columns that the context names, by default of α."""
     by, asked, experts = context.by, context.asked, context.about.get("gold_experts")
-    found = fractions_in_bins(
+    fractions = fractions_in_bins(
         sample,
         fit,
         by=by,
@@ -365,9 +365,9 @@ def _in_bins(sample: Sample, fit: TransitionFit, context: Context, bins: int, se
         seed=seed,
         quantities=() if asked is None else asked.quantities,
     )
-    members = by.of_bins(found.edges) if isinstance(by, Groups) else ()
+    members = by.of_bins(fractions.edges) if isinstance(by, Groups) else ()
     about = {} if asked is None else {name: context.about[name] for name in QUESTION if name in context.about}
-    return replace(found, by="alpha" if by is None else context.by_name, members=members, about=about)
+    return replace(fractions, by="alpha" if by is None else context.by_name, members=members, about=about)
 
 
 def _fitted(
@@ -409,8 +409,8 @@ def _with_total(fit: TransitionFit, fractions: PopulationFractions, asked: Asked
         of, of_total = np.array(asked.answers_of_classes), None
 
         def divided(total: np.ndarray, parts: np.ndarray) -> np.ndarray:
-            found = total[..., of] * parts / np.maximum(parts @ (of[:, None] == of), 1e-12)
-            return np.asarray(found / found.sum(axis=-1, keepdims=True))
+            shares = total[..., of] * parts / np.maximum(parts @ (of[:, None] == of), 1e-12)
+            return np.asarray(shares / shares.sum(axis=-1, keepdims=True))
 
         middle, samples = divided(middle, fit.class_fractions), divided(samples, fit.fraction_samples)
         errors = samples.std(axis=0)

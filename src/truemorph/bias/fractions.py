@@ -401,7 +401,7 @@ def debiased_fractions(
         log_odds=None if votes is None else check_columns(votes, "votes", n),
         paths=None if paths is None else check_paths(paths, n),
     )
-    found = fractions_in_bins(
+    corrected = fractions_in_bins(
         sample,
         used if fit is None else fit,
         by=None if by is None else np.squeeze(float_array(by, name)),
@@ -412,8 +412,8 @@ def debiased_fractions(
         quantities=quantities,
     )
     before = selection_findings(sample) if gold is not None else [] if fit is None else fit.findings
-    named = found.by if by is None or name == "alpha" else name
-    return replace(found, by=named, findings=unique(before, found.findings))
+    named = corrected.by if by is None or name == "alpha" else name
+    return replace(corrected, by=named, findings=unique(before, corrected.findings))
 
 
 def fractions_in_bins(

@@ -392,7 +392,7 @@ def drift_range(
     few, steps = _trending(sample)
     trends = _trends(steps, sample.observable_names, delta)
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
-    found, starts = dict[str, dict[str, tuple[Transition, float, float]]](), dict[str, np.ndarray]()
+    accepted, starts = dict[str, dict[str, tuple[Transition, float, float]]](), dict[str, np.ndarray]()
     aic = dict[str, dict[str, float]]()
     for (family_name, how), space in _spaces_in_range(sample, family, false_disk, alpha_error).items():
         for trend in _FEW_TRENDS if how else trends:
@@ -401,9 +401,9 @@ def drift_range(
             value, variance = fit.contrast(few.weights / few.weights.sum(), fit.maximum.covariance())
             error = fit.fraction_error(stretch**2 * variance, sample.weights)
             name = f"{family_name}{how}, {trend}"
-            found.setdefault(trend, {})[name] = fit.transition, value, error
+            accepted.setdefault(trend, {})[name] = fit.transition, value, error
             aic.setdefault(trend, {})[name] = 2 * space.size - 2 * fit.log_likelihood / stretch**2
-    for trend, fits in found.items():  # under a trend, the labels may reject a family
+    for trend, fits in accepted.items():  # under a trend, the labels may reject a family
         least = min(aic[trend].values())
         alternatives |= {name: fit for name, fit in fits.items() if aic[trend][name] < least + REJECTED}
     design = np.column_stack([few.design, *steps])
@@ -478,11 +478,11 @@ def _without_bias(sample: Sample, false_disk: float | None) -> dict[str, tuple[T
     labelled = float(np.average(sample.labels == DISK, weights=sample.weights))
     stretch = np.sqrt(np.mean(sample.weights**2))
     error = float(stretch * np.sqrt(labelled * (1 - labelled) / sample.labels.size))
-    found: dict[str, tuple[Transition, float, float]] = {
+    accepted: dict[str, tuple[Transition, float, float]] = {
         "labels without bias": (MatrixTransition.identity(), labelled, error)
     }
     if false_disk == 0:
         only_false = MatrixTransition(((1 - FALSE_LABELS, FALSE_LABELS), (0.0, 1.0)))
         value = max(labelled - FALSE_LABELS, 0.0) / (1 - FALSE_LABELS)
-        found[f"labels without bias, {FALSE_LABELS:.0%} false"] = only_false, value, error
-    return found
+        accepted[f"labels without bias, {FALSE_LABELS:.0%} false"] = only_false, value, error
+    return accepted

@@ -225,13 +225,13 @@ class PopulationFractions(Result):
         if self.samples is not None:
             return self.samples[rng.integers(0, len(self.samples), n)]
         centers = np.array([self.fractions, *(value for value, _ in self.alternatives.values())])
-        found = centers[rng.integers(0, len(centers), n)]
-        found += rng.normal(size=found.shape) * self.stderr if found.shape[2] > 2 else 0.0
-        if found.shape[2] == 2:
-            found[:, :, DISK] += rng.multivariate_normal(np.zeros(len(self.covariance)), self.covariance, n)
-            found[:, :, SMOOTH] = 1 - found[:, :, DISK]
-        found = np.clip(found, 0, 1)
-        return found / found.sum(axis=2, keepdims=True)
+        drawn = centers[rng.integers(0, len(centers), n)]
+        drawn += rng.normal(size=drawn.shape) * self.stderr if drawn.shape[2] > 2 else 0.0
+        if drawn.shape[2] == 2:
+            drawn[:, :, DISK] += rng.multivariate_normal(np.zeros(len(self.covariance)), self.covariance, n)
+            drawn[:, :, SMOOTH] = 1 - drawn[:, :, DISK]
+        drawn = np.clip(drawn, 0, 1)
+        return drawn / drawn.sum(axis=2, keepdims=True)
 
     @property
     def total(self) -> tuple[float, float]:

@@ -110,8 +110,8 @@ _PERCENT_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)
 
 def percent_of_light(column: str) -> str | None:
     """Return the percentage of the light that a radius encloses, for names such as SDSS's petroR90_r."""
-    found = _PERCENT_OF_LIGHT.search(column)
-    return None if found is None else found[1]
+    match = _PERCENT_OF_LIGHT.search(column)
+    return None if match is None else match[1]
 
 
 # Names of columns of votes in the tables of Galaxy Zoo, and of positions.
@@ -135,11 +135,11 @@ _LENTICULAR = re.compile(r"(e/)?s[ab]{0,2}0.*|lenticulars?", re.IGNORECASE)
 
 def lenticulars(words: Iterable[object], classes: Sequence[str] = SMOOTH_OR_DISK) -> str:
     """Return what to do about class names such as S0 among these words; empty if there are none."""
-    found = sorted({str(word) for word in words if _LENTICULAR.fullmatch(str(word).strip())})
-    if not found:
+    named = sorted({str(word) for word in words if _LENTICULAR.fullmatch(str(word).strip())})
+    if not named:
         return ""
     return (
-        f"; whether lenticulars ({', '.join(found[:3])}) are {classes[1]}s depends on your definition, so count them "
+        f"; whether lenticulars ({', '.join(named[:3])}) are {classes[1]}s depends on your definition, so count them "
         f"as {classes[1]}, as {classes[0]}, or as neither, and state it (`definition`)"
     )
 

@@ -119,12 +119,12 @@ def match_nearest(
     placed, placed2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
     farthest = 2 * np.sin(_LARGEST_RADIUS * _ARCSEC / 2)
     chords, rows = cKDTree(others[placed2]).query(places[placed], distance_upper_bound=farthest)
-    found = rows < placed2.size
+    matched = rows < placed2.size
     index, separation = np.full(len(places), -1, dtype=np.int64), np.full(len(places), np.nan)
-    index[placed[found]] = placed2[rows[found]]
-    separation[placed[found]] = 2 * np.arcsin(chords[found] / 2) / _ARCSEC
+    index[placed[matched]] = placed2[rows[matched]]
+    separation[placed[matched]] = 2 * np.arcsin(chords[matched] / 2) / _ARCSEC
     counts = _counts(index, len(others), len(places) - placed.size, len(others) - placed2.size)
-    farthest_found = float(np.nanmax(separation)) if found.any() else None
+    farthest_found = float(np.nanmax(separation)) if matched.any() else None
     return Match(index, separation, {"by": "nearest", **counts, "largest_separation": farthest_found})
 
 

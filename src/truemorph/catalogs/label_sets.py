@@ -180,8 +180,8 @@ def sets_of_others(
         of_answers = np.stack([labels == k for k in range(len(label))], axis=1).astype(float)
     sets = []
     for other in others:
-        found = other.probabilities(frame, asked)
-        for name, p in zip((other.name, f"{other.name}, fractions"), found, strict=True):
+        both = other.probabilities(frame, asked)
+        for name, p in zip((other.name, f"{other.name}, fractions"), both, strict=True):
             values = p @ of_answers
             total = values.sum(axis=1, keepdims=True)
             values = np.divide(values, total, out=np.full(values.shape, np.nan), where=total > 0)

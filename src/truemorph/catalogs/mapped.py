@@ -74,18 +74,18 @@ def apply_mapping(
 
     A column that can't be used is a finding if it is optional and neither labels nor α need it, else an InputError.
     """
-    found = resolve(mapping, table.frame.columns, own)
-    if "label" in found and {"smooth_fraction", "smooth_votes"} & set(found):
+    resolved = resolve(mapping, table.frame.columns, own)
+    if "label" in resolved and {"smooth_fraction", "smooth_votes"} & set(resolved):
         if not mapping.columns["label"].optional:
-            both = f"labels ({found['label'].text}) and votes are both named"
+            both = f"labels ({resolved['label'].text}) and votes are both named"
             raise InputError(f"{table_name}: {both}; leave out one of them (`label`, or `smooth` and `disk`)")
-        del found["label"]  # labels are made from votes if there are any
-    if {"alpha", "radius", "psf_fwhm"} <= set(found) and mapping.columns["alpha"].optional:
-        del found["alpha"]  # computed again, unless it was named
+        del resolved["label"]  # labels are made from votes if there are any
+    if {"alpha", "radius", "psf_fwhm"} <= set(resolved) and mapping.columns["alpha"].optional:
+        del resolved["alpha"]  # computed again, unless it was named
     columns: dict[str, MappedColumn] = {}
     known: dict[str, pl.Series] = {}
     findings: list[Finding] = []
-    for name, what in found.items():
+    for name, what in resolved.items():
         rule = mapping.columns[name]
         if what.lone and rule.missing:
             column = what.columns[0]
@@ -193,8 +193,8 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
             f"{which_rows(bad, numbers)}; name another column"
         )
     outside = f"{where}: values outside {low:g} to {high:g} were treated as missing in {which_rows(bad, numbers)}."
-    found = Finding("values-impossible", "caution", outside, "Check the column and its unit.")
-    return pl.select(pl.when(~bad).then(numbers)).to_series(), [found]
+    finding = Finding("values-impossible", "caution", outside, "Check the column and its unit.")
+    return pl.select(pl.when(~bad).then(numbers)).to_series(), [finding]
 
 
 def _labels(series: pl.Series, where: str) -> pl.Series:

@@ -225,12 +225,12 @@ def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None
     """Find the source of each of truemorph's columns among those that exist, by preference among `own`, not joined."""
     there = set(existing)
     mine = there if own is None else set(own) & there
-    found = {}
+    chosen = {}
     for name, column in mapping.columns.items():
         known = [candidate for candidate in column.candidates() if there.issuperset(candidate.columns)]
         if known:
-            found[name] = min(known, key=lambda one: not mine.issuperset(one.columns))
-    return found
+            chosen[name] = min(known, key=lambda one: not mine.issuperset(one.columns))
+    return chosen
 
 
 def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: Iterable[str] = ()) -> Mapping:

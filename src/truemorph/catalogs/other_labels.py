@@ -47,8 +47,8 @@ class OtherLabels:
     def votes(self, frame: pl.DataFrame) -> Votes:
         """Return the fractions as numbers of votes: of 40 for the first question."""
         values = {name: frame[name].to_numpy() for some in self.columns.values() for name in some}
-        found = VoteColumns("fractions", self.columns, None)
-        return Votes.from_columns(self.tree, self.question, found, values, np.full(frame.height, USUAL_VOTES))
+        columns = VoteColumns("fractions", self.columns, None)
+        return Votes.from_columns(self.tree, self.question, columns, values, np.full(frame.height, USUAL_VOTES))
 
     def probabilities(self, frame: pl.DataFrame, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """Return answers by majority, shape (N, K), 0 or 1, and p(answer), from the fractions along each path.
@@ -187,8 +187,8 @@ def _columns(frame: pl.DataFrame, own: Tree, question: str, about: str) -> tuple
     """Return the first tree whose columns a table has for a question and its gates, and these columns."""
     trees = [tree for tree in (own, *packaged_trees()) if question in [asked.name for asked in tree.questions]]
     for tree in trees:
-        if found := tree.answer_columns(question, frame.columns):
-            return tree, found
+        if columns := tree.answer_columns(question, frame.columns):
+            return tree, columns
     # Of the tree of which the table has most columns.
     _, first = max((tree.absent_answer(question, frame.columns) for tree in trees), key=lambda one: one[0])
     raise InputError(
@@ -225,8 +225,8 @@ def _joined(
             raise InputError(f"{about}: has several rows of {rows['object_id'].filter(twice)[0]}; keep one a galaxy")
         left = frame.height - rows.height
         text = f"{left:,} of {frame.height:,} galaxies have no row in {about} and were left out."
-        found = frame.join(rows, on="object_id", how="inner", maintain_order="left")
-        return found, [Finding("rows-left-out", "note", text)] if left else []
+        joined = frame.join(rows, on="object_id", how="inner", maintain_order="left")
+        return joined, [Finding("rows-left-out", "note", text)] if left else []
     raise InputError(
         f"{about}: has none of this catalogue's galaxies; name its column of ids object_id, with the catalogue's ids"
     )

@@ -58,19 +58,19 @@ def votes_of_survey(
 ) -> tuple[Votes, list[Finding]]:
     """Return the votes for a question and its gates from a survey's table; `total` are those for the first question."""
     gates = [gate.name for gate in tree.gates(question)]
-    found = tree.columns(gates, frame.columns)
-    names = list(dict.fromkeys(name for some in found.columns.values() for name in some))
+    vote_columns = tree.columns(gates, frame.columns)
+    names = list(dict.fromkeys(name for some in vote_columns.columns.values() for name in some))
     values = dict(zip(names, numeric_columns(frame, names, source).T, strict=True))
-    if found.total is not None:
-        total = numeric_columns(frame, [found.total], source)[:, 0]
-    if found.kind == "fractions" and total is None:
+    if vote_columns.total is not None:
+        total = numeric_columns(frame, [vote_columns.total], source)[:, 0]
+    if vote_columns.kind == "fractions" and total is None:
         raise InputError(
             f"{source}: has fractions of votes for {question!r}, but not their number ({', '.join(tree.totals)}); name "
             "it, or give one number for all, such as 40 (vote_count of `columns`)"
         )
     findings = vote_findings(np.column_stack(list(values.values())), question)
-    votes = Votes.from_columns(tree, question, found, values, total)
-    return votes, findings + (_impossible_numbers(votes) if found.kind == "counts" else [])
+    votes = Votes.from_columns(tree, question, vote_columns, values, total)
+    return votes, findings + (_impossible_numbers(votes) if vote_columns.kind == "counts" else [])
 
 
 def path_columns(
@@ -177,9 +177,11 @@ def root_columns(tree: Tree, existing: Sequence[str]) -> tuple[dict[str, str], t
     1 is the answer that is `shown`; if both are, the second.
     """
     root, kinds = tree.root, root_answers(tree)
-    found = dict(zip(root.answers, tree.columns([root.name], existing).columns[root.name], strict=True))
+    columns_of = dict(zip(root.answers, tree.columns([root.name], existing).columns[root.name], strict=True))
     columns = {
-        kind: " + ".join('"' + found[one].replace('"', '""') + '"' for one in some) if len(some) > 1 else found[some[0]]
+        kind: " + ".join('"' + columns_of[one].replace('"', '""') + '"' for one in some)
+        if len(some) > 1
+        else columns_of[some[0]]
         for kind, some in kinds.items()
         if some
     }

@@ -70,22 +70,25 @@ class Preparation(Result):
 
     def summary(self) -> str:
         """Return counts of rows, labels and splits, and α, as text."""
-        found, held = self.to_dict(), self.catalogue.metadata
+        numbers, held = self.to_dict(), self.catalogue.metadata
         sources = _vote_sources(held["columns"])
         lines = [f"{rule:32s} {count:>9,d}" for rule, count in self.funnel]
-        splits = {name: found["splits"][name] for name in sampling.SPLITS if name in found["splits"]}
+        splits = {name: numbers["splits"][name] for name in sampling.SPLITS if name in numbers["splits"]}
         facts = [
-            ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
+            ("labels", ", ".join(f"{name} {n:,d}" for name, n in numbers["labels"].items())),
             *([(held["classes"][1], held["definition"] or "not defined")] if len(held["classes"]) == 2 else []),
-            *((name, ", ".join(f"{name} {n:,d}" for name, n in of.items())) for name, of in found["questions"].items()),
-            *([("questions", _BEFORE_QUESTIONS)] if found["questions"] and len(held["classes"]) == 2 else []),
+            *(
+                (name, ", ".join(f"{name} {n:,d}" for name, n in of.items()))
+                for name, of in numbers["questions"].items()
+            ),
+            *([("questions", _BEFORE_QUESTIONS)] if numbers["questions"] and len(held["classes"]) == 2 else []),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
             ("votes", f"{held['votes']} ({held['preset']})"),
             *([("read from", ", ".join(held["columns"][source] for source in sources))] if sources else []),
             ("α", held["alpha"]),
         ]
         if self.out is not None:
-            facts.append(("wrote", f"{self.out}, and {found['datasheet']} beside it"))
+            facts.append(("wrote", f"{self.out}, and {numbers['datasheet']} beside it"))
         return "\n".join([*lines, *text_facts(facts)])
 
     def to_dict(self) -> dict[str, Any]:

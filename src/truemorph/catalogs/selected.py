@@ -460,7 +460,7 @@ def properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -
     """
     made = {*FRACTIONS, *VOTES, *ADDED, *RESERVED, "vote_count", "radius", "psf_fwhm", *_ERRORS, *named}
     made |= gold_sources(catalogue)
-    found = {}
+    columns = {}
     for name, kind in frame.schema.items():
         of_votes, in_degrees = names_votes(name), catalogue.units.get(name) == "deg"
         if not kind.is_numeric() or name in made or of_votes or in_degrees or names_position(name):
@@ -472,8 +472,8 @@ def properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -
         if not any(
             _same_order(values, frame[column]) for column in ("alpha", "radius", "psf_fwhm") if column in frame.columns
         ):
-            found[name] = values
-    return found
+            columns[name] = values
+    return columns
 
 
 def _same_order(values: np.ndarray, other: pl.Series) -> bool:

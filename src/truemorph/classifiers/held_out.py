@@ -43,7 +43,7 @@ def held_out(model: Any, rows: TrainingRows) -> pl.DataFrame | None:
     every = rows.frame.select("object_id").with_row_index("row").join(model.seen, "object_id", maintain_order="left")
     chosen = every.filter(pl.col("role") != "in_sample")
     chosen = chosen.sample(min(_MOST, chosen.height), shuffle=True, seed=model.config.seed)
-    found = []
+    measured_parts = []
     for part in chosen.iter_slices(_BATCH):
         row = part["row"].to_numpy()
         inputs = rows.inputs[row]
@@ -52,8 +52,8 @@ def held_out(model: Any, rows: TrainingRows) -> pl.DataFrame | None:
         columns = dict(zip(map(_P.format, model.classes), p.T, strict=True))
         columns |= dict(zip(map(_EVIDENCE.format, model.classes), evidence.T, strict=True))
         frame = measured(model, inputs, rows.column(_ALPHA)[row])
-        found.append(frame.with_columns(**columns, **{_WEIGHT: rows.weights[row]}))
-    return pl.concat(found) if found else None
+        measured_parts.append(frame.with_columns(**columns, **{_WEIGHT: rows.weights[row]}))
+    return pl.concat(measured_parts) if measured_parts else None
 
 
 def _evidence(model: Any, rows: TrainingRows, row: np.ndarray) -> np.ndarray:
@@ -99,8 +99,8 @@ class Comparison:
         covariance = np.atleast_2d(np.cov(values[::2], rowvar=False))
         # So that it has an inverse where a column is constant, or follows from others.
         covariance += np.diag(1e-6 * np.diag(covariance) + 1e-9)
-        found = cls(names, values[::2].mean(axis=0), np.linalg.inv(covariance), np.empty(0))
-        return replace(found, distances=np.sort(found._parts(values[1::2]).sum(axis=1)))
+        comparison = cls(names, values[::2].mean(axis=0), np.linalg.inv(covariance), np.empty(0))
+        return replace(comparison, distances=np.sort(comparison._parts(values[1::2]).sum(axis=1)))
 
     @property
     def reach(self) -> int:

@@ -51,8 +51,8 @@ class Learned:
         columns = numeric_columns(frame, ["alpha", *self.names], source)
         argument = columns if self.names else columns[:, 0]
         if isinstance(self.transition, TreeTransition):
-            found = path_evidence(frame, self.transition, argument, source)
-            return found - found.max(axis=1, keepdims=True)
+            log_p = path_evidence(frame, self.transition, argument, source)
+            return log_p - log_p.max(axis=1, keepdims=True)
         if self.asked is None or self.gold_alone is not None:
             labels = frame["label"].to_numpy()
         else:

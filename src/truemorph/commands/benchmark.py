@@ -45,11 +45,11 @@ class Leaderboard(Result):
     def summary(self) -> str:
         """Return the balanced accuracy of each method in each world as text."""
         keys = dict(zip(dict.fromkeys(row["world"] for row in self.content["rows"]), "ABCDEFGHIJ", strict=False))
-        found: dict[str, dict[str, str]] = {}
+        by_method: dict[str, dict[str, str]] = {}
         for row in self.content["rows"]:
             mean = number(row["means"].get("balanced_accuracy"), ".2f")
-            found.setdefault(row["method"], {})[row["world"]] = mean
-        rows = [[self._title(name), *(row.get(world, "–") for world in keys)] for name, row in found.items()]
+            by_method.setdefault(row["method"], {})[row["world"]] = mean
+        rows = [[self._title(name), *(row.get(world, "–") for world in keys)] for name, row in by_method.items()]
         lines = [
             *text_facts([("worlds", "; ".join(f"{key} {world}" for world, key in keys.items()))]),
             *text_table(["balanced accuracy vs truth", *keys.values()], rows),

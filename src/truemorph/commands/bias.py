@@ -353,11 +353,11 @@ def _not_measured(labels: LabelSet, problem: InputError) -> Finding:
 
 def _of_label_sets(results: dict[str, BiasResult]) -> list[Finding]:
     """Return the findings of all label sets, with the name of the label set unless all share it."""
-    found = []
+    findings = []
     without_columns = min(result.n_dropped for result in results.values())
     for name, result in results.items():
         for finding in result.findings:
             if not (finding.code == "rows-left-out" and result.n_dropped == without_columns):
                 shared = all(finding in other.findings for other in results.values())
-                found.append(finding if shared else replace(finding, message=f"{name}: {finding.message}"))
-    return found
+                findings.append(finding if shared else replace(finding, message=f"{name}: {finding.message}"))
+    return findings

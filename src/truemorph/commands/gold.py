@@ -233,8 +233,8 @@ def collect_gold(
         header[header.index("unclear")] = "can't tell"
         lines += ["", *text_table(header, rows)]
     values = {"plan": str(plan), "gold_source": session.source, "galaxies": galaxies}
-    found = {"annotators": annotators.to_dicts(), "findings": [finding.to_dict() for finding in findings]}
-    return PlainResult("\n".join(lines), values | found, findings)
+    collected = {"annotators": annotators.to_dicts(), "findings": [finding.to_dict() for finding in findings]}
+    return PlainResult("\n".join(lines), values | collected, findings)
 
 
 @dataclass(frozen=True, repr=False)
@@ -263,25 +263,25 @@ class GoldImport(Result):
 
     def summary(self) -> str:
         """Return the number of gold labels and the agreement as text."""
-        count, found = self.to_dict(), self.agreement
+        count, agreed = self.to_dict(), self.agreement
         each = ", ".join(f"{n:,} {name}" for name, n in self.classes.items())
         gold = f"{count['gold']:,}: {each}; {count['uncertain']:,} uncertain"
         facts = [("gold labels", gold), ("rule", RULE)]
-        for one in found.get("pairs", []):
+        for one in agreed.get("pairs", []):
             pair = f"{' and '.join(one['people'])}: {one['agree']:.0%} of {one['galaxies']:,} galaxies, Cohen's"
             facts.append(("agreement", f"{pair} kappa {one['kappa']:.2f} ± {one['kappa_stderr']:.2f}"))
-        if every := found.get("fleiss"):
+        if every := agreed.get("fleiss"):
             kappa = f"Fleiss' kappa {every['kappa']:.2f} ± {every['kappa_stderr']:.2f}"
             facts.append(("all people", f"{every['galaxies']:,} galaxies, {kappa}"))
-        for person in found.get("self_consistency", []):
+        for person in agreed.get("self_consistency", []):
             alike = f"{person['alike']:.0%} of {person['repeats']} repeats answered alike"
             facts.append(("consistency", f"{person['annotator']}: {alike}"))
         first, second = classes_of(self.catalogue)
-        if twins := found.get("twins", {}).get(f"{slug(second)}s"):
-            missed = found["twins"][f"called_{slug(first)}"]
+        if twins := agreed.get("twins", {}).get(f"{slug(second)}s"):
+            missed = agreed["twins"][f"called_{slug(first)}"]
             facts.append(("twins", f"{missed:.0%} of {twins} {second}s called {first} on a degraded copy"))
         if self.page is not None:
-            facts.append(("differences", f"{len(found['disagreements']):,} galaxies, shown in {self.page}"))
+            facts.append(("differences", f"{len(agreed['disagreements']):,} galaxies, shown in {self.page}"))
         return "\n".join(text_facts([*facts, ("wrote", str(self.out))]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -427,11 +427,11 @@ def import_gold(
     table = replace(table, metadata=table.metadata | about)
     write_table(table, out)
     question = None if asked is None else asked[1]
-    found = GoldImport(out, table, measured, page, question=question)
+    imported = GoldImport(out, table, measured, page, question=question)
     meant = about["gold_definition"] if question is None else about["gold_definitions"][question]
-    findings += [*_too_few(found.classes), *from_same_images(table.metadata, question)]
+    findings += [*_too_few(imported.classes), *from_same_images(table.metadata, question)]
     findings += from_votes(f"{meant} {column}")
-    return replace(found, findings=tuple(findings))
+    return replace(imported, findings=tuple(findings))
 
 
 def _too_few(counts: dict[str, int]) -> list[Finding]:

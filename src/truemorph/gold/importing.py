@@ -62,7 +62,7 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
     The latter are the label, 0 or 1, and questions for which the catalogue is prepared. If such a column has gold
     labels that do not come from answers about this question, they stay as they are.
     """
-    choices, found = choices_of(tree, question), list[GoldColumns]()
+    choices, every_gold = choices_of(tree, question), list[GoldColumns]()
     for gate in reversed(tree.gates(question)):
         if label_column(gate.name) in catalogue.frame.columns:
             gates = [before.name for before in tree.gates(gate.name)]
@@ -75,13 +75,13 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
             applies = {
                 name: APPLIES if name in reached or answer in gate.answers else answer for name, answer in given.items()
             }
-            found.append(GoldColumns(columns, {name: name for name in names}, given, applies))
+            every_gold.append(GoldColumns(columns, {name: name for name in names}, given, applies))
     classes = classes_of(catalogue)
     given = {name: label_of_path(tree, path, classes) for name, path in choices.items()}
-    found.append(replace(gold_columns_of_label(classes), given=given))
+    every_gold.append(replace(gold_columns_of_label(classes), given=given))
     along = catalogue.metadata.get("gold_along", {})
     kept = {column for column in catalogue.frame.columns if along.get(column) != question} - {gold_column(question)}
-    return [gold for gold in found if gold.columns[0] not in kept]
+    return [gold for gold in every_gold if gold.columns[0] not in kept]
 
 
 def about_questions(

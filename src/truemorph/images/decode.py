@@ -218,10 +218,10 @@ def ahead(
         for key, items in batches:
             waiting.append((key, pool.map(work, items)))  # map() submits all items at once
             if len(waiting) > count:
-                done, found = waiting.popleft()
-                yield done, list(found)
-        for key, found in waiting:
-            yield key, list(found)
+                done, results = waiting.popleft()
+                yield done, list(results)
+        for key, results in waiting:
+            yield key, list(results)
 
 
 def pixel_batches(images: Any, config: TrainingConfig) -> Iterator[tuple[slice, list[np.ndarray | str]]]:

@@ -255,8 +255,8 @@ def _resampled(plane: np.ndarray, matrix: np.ndarray, place: np.ndarray, offset:
     corners = start + np.array([(0, 0), (0, 1), (1, 0), (1, 1)]) * (n * fine - 1) @ step.T
     low, high = np.floor(corners.min(axis=0)).astype(int) - 1, np.ceil(corners.max(axis=0)).astype(int) + 2
     window = _window(plane, low, high - low)
-    found = affine_transform(window, step, start - low, (n * fine, n * fine), order=1, cval=np.nan)
-    return found.reshape(n, fine, n, fine).mean(axis=(1, 3))
+    finer = affine_transform(window, step, start - low, (n * fine, n * fine), order=1, cval=np.nan)
+    return finer.reshape(n, fine, n, fine).mean(axis=(1, 3))
 
 
 def open_tiles(tiles: Any, bands: Sequence[str], zero_point: float | None = None) -> Tiles:
@@ -270,18 +270,18 @@ def open_tiles(tiles: Any, bands: Sequence[str], zero_point: float | None = None
         raise InputError(f"name one or three different `bands`, red first; got {', '.join(bands) or 'none'}")
     warnings.filterwarnings("ignore", module=r"astropy\.(io\.fits|wcs)")  # as in decode.fits_values
     name = str(tiles) if isinstance(tiles, str | os.PathLike) else kind_of(tiles)
-    found, damaged = list[list[Layer]](), list[InputError]()
+    of_bands, damaged = list[list[Layer]](), list[InputError]()
     files = _files(tiles, bands, name)
     for of_band in files:
-        found.append([])
+        of_bands.append([])
         for file, hdu in of_band:
             try:
-                found[-1].append(_layer(file, hdu, zero_point))
+                of_bands[-1].append(_layer(file, hdu, zero_point))
             except InputError as problem:
                 damaged.append(problem)
-    if [] in found:
+    if [] in of_bands:
         raise damaged[0]
-    first, *others = found
+    first, *others = of_bands
     layers = [[file] for file in first]
     for more in others:
         tree = cKDTree([other.centre for other in more])
@@ -322,13 +322,13 @@ def _files(tiles: Any, bands: Sequence[str], name: str) -> list[list[tuple[Path,
             raise InputError(f"{name}: a table of tiles has columns file and band, and hdu if not the first image")
         hdus = columns.get("hdu", [None] * table.frame.height)
         rows = list(zip(columns["file"], columns["band"], hdus, strict=True))
-    found = [
+    of_bands = [
         [(folder / file, int(hdu) if str(hdu).isdigit() else hdu) for file, one, hdu in rows if one == band]
         for band in bands
     ]
-    if [] in found:
-        raise InputError(f"{name}: no tile of band {bands[found.index([])]}; correct it, or name other `bands`")
-    return found
+    if [] in of_bands:
+        raise InputError(f"{name}: no tile of band {bands[of_bands.index([])]}; correct it, or name other `bands`")
+    return of_bands
 
 
 def _layer(file: Path, hdu: int | str | None, zero_point: float | None) -> Layer:

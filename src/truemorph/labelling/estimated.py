@@ -123,7 +123,7 @@ class Estimated:
         """Return `regression_CLASS` of galaxies; null for those that are not its own, by id and α."""
         assert self.by_regression is not None
         own = pl.DataFrame({"object_id": ids.cast(pl.String), "alpha": alpha.cast(pl.Float64)})
-        found = own.join(self.by_regression, "object_id", how="left", maintain_order="left")
+        joined = own.join(self.by_regression, "object_id", how="left", maintain_order="left")
         names = self.by_regression.columns[2:]
         same = (pl.col("alpha") - pl.col(_ALPHA)).abs() <= _SAME_ALPHA * pl.col(_ALPHA)
-        return found.select(pl.when(same).then(pl.col(name)).alias(name) for name in names)
+        return joined.select(pl.when(same).then(pl.col(name)).alias(name) for name in names)

@@ -190,10 +190,10 @@ def _numbered(head: Head) -> str:
 
 def _named(head: Head, labels: np.ndarray) -> pl.Series:
     """Return labels as numbers, or as names of a question's classes."""
-    found = pl.Series(labels.astype(np.int64))
+    numbers = pl.Series(labels.astype(np.int64))
     if head.question is None:
-        return found
-    return found.replace_strict(dict(enumerate(head.classes)), return_dtype=pl.String)
+        return numbers
+    return numbers.replace_strict(dict(enumerate(head.classes)), return_dtype=pl.String)
 
 
 def _given_applies(head: Head) -> list[str]:

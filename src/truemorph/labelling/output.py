@@ -332,12 +332,12 @@ class Results:
 
     def sampled(self, columns: list[str], step: int) -> np.ndarray:
         """Return columns of numbers of all parts, (N, C), of one in `step` rows."""
-        first, found = 0, []
+        first, pieces = 0, []
         for part in self.parts:
             values = pl.DataFrame(self._stored(part, columns)).to_numpy()
-            found.append(values[-first % step :: step])
+            pieces.append(values[-first % step :: step])
             first += len(values)
-        return np.concatenate(found)
+        return np.concatenate(pieces)
 
     def repeated(self, step: int) -> int:
         """Return how many rows have the id of an earlier one, for one in `step` ids, chosen by their hash."""

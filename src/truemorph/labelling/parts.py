@@ -57,10 +57,10 @@ def decoded(
     """Decode images in threads, a batch ahead; yield rows, pixels (M, S, S, 3) of readable images, and problems."""
 
     def pixels(image: Image) -> np.ndarray | str:
-        found = NO_IMAGE if image is None else image() if callable(image) else image
-        if isinstance(found, str):
-            return found
-        return pixels_or_reason(fits_picture(found, config) if isinstance(found, np.ndarray) else found, config)
+        picture = NO_IMAGE if image is None else image() if callable(image) else image
+        if isinstance(picture, str):
+            return picture
+        return pixels_or_reason(fits_picture(picture, config) if isinstance(picture, np.ndarray) else picture, config)
 
     for rows, images in ahead(pixels, ((rows, rows.images) for rows in batches)):
         good = [image for image in images if not isinstance(image, str)]

@@ -287,19 +287,19 @@ def _findings(
     model = labeller.model
     parts: Sequence[Part | CatalogTable] = catalogue.parts if isinstance(catalogue, Source) else [catalogue]
     used = [*chain(*labeller.observables), *model.features]
-    found = [finding for part in parts if part.frame is not None for finding in missing_in(part.frame, used, name)]
-    found += [
+    findings = [finding for part in parts if part.frame is not None for finding in missing_in(part.frame, used, name)]
+    findings += [
         *model.findings,
         *(Finding.from_dict(finding) for curve in curves for finding in curve.get("findings", ())),
     ]
     if labeller.observed and not curves:
         lacking = "The model was trained without a bias curve, so there are no posteriors."
-        found.append(Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."))
+        findings.append(Finding("no-posterior", "note", lacking, "Give a bias curve (`transition`)."))
     if labeller.comparison is None and model.folder is not None:
         lacking = "The model has too few held-out training galaxies to compare these galaxies with, or none."
         action = "Train it again with this version, and with more galaxies or folds (`folds`)."
-        found.append(Finding("training-not-compared", "note", lacking, action))
-    return found
+        findings.append(Finding("training-not-compared", "note", lacking, action))
+    return findings
 
 
 def _identity(labeller: Labeller, catalogue: Source | CatalogTable) -> dict[str, Any]:

@@ -341,8 +341,8 @@ def _calibration_panel(
     axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
     for name, p in probabilities.items():
         usable = np.isfinite(outcome) & np.isfinite(p)
-        found = LabelSet.of_two(name, "labels", outcome[usable], ("", ""))
-        table = fractions_by(p[usable], [found], _CELLS)
+        labelled = LabelSet.of_two(name, "labels", outcome[usable], ("", ""))
+        table = fractions_by(p[usable], [labelled], _CELLS)
         x, y, error = (table[column] for column in ("mean", "fraction", "stderr"))
         axes.errorbar(x, y, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
         errors.append(f"{name} {calibration_error(outcome, p):.3f} ({against})")

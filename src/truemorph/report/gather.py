@@ -429,11 +429,11 @@ def _rules_for(
     catalogue: CatalogTable, rules: Sequence[str], questions: Sequence[str | None]
 ) -> dict[str | None, list[str]]:
     """Return the rules for gold labels that are of each question; InputError if one is of none of them."""
-    found: dict[str | None, list[str]] = {question: [] for question in questions}
+    of_question: dict[str | None, list[str]] = {question: [] for question in questions}
     source = str(catalogue.path or "catalogue")
     for rule in rules:
         problems = []
-        for question, some in found.items():
+        for question, some in of_question.items():
             try:
                 asked = None if question is None else asked_in(catalogue, question)
                 gold_labels(catalogue, catalogue.frame, asked, rule, source)
@@ -441,9 +441,9 @@ def _rules_for(
                 problems.append(problem)
             else:
                 some.append(rule)
-        if len(problems) == len(found):
+        if len(problems) == len(of_question):
             raise problems[0]
-    return found
+    return of_question
 
 
 def _gold(

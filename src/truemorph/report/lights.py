@@ -38,9 +38,9 @@ def lights(every: Sequence[Evidence], more_checks: Mapping[str, Iterable[Check]]
     `more_checks` were made elsewhere, by the name of their group.
     """
     groups = {GOLD: _of_gold, ESTIMATE: _of_estimate, MODEL: _of_models, DATA: _of_sample}
-    found = {name: [check for evidence in every for check in checks(evidence)] for name, checks in groups.items()}
-    found = {name: [*checks, *(more_checks or {}).get(name, ())] for name, checks in found.items()}
-    return grouped({name: checks for name, checks in found.items() if checks})
+    checked = {name: [check for evidence in every for check in checks(evidence)] for name, checks in groups.items()}
+    checked = {name: [*checks, *(more_checks or {}).get(name, ())] for name, checks in checked.items()}
+    return grouped({name: checks for name, checks in checked.items() if checks})
 
 
 def grouped(groups: Mapping[str, Sequence[Check]]) -> tuple[Light, ...]:

@@ -380,9 +380,9 @@ def _maps(every: Sequence[Evidence], options: ReportOptions) -> tuple[list[Secti
                 if is_called.any() and model.name in models
             }
             columns = list(dict.fromkeys(model.head.columns[model.explained[0]] for model in evidence.models))
-        found, more = looks(models, frame, evidence.catalogue, options, styles_of(evidence), columns)
+        maps, more = looks(models, frame, evidence.catalogue, options, styles_of(evidence), columns)
         checks += more
-        named = [one if not of else replace(one, name=f"{one.name}_{slug(evidence.title)}") for one in found]
-        if found:
+        named = [one if not of else replace(one, name=f"{one.name}_{slug(evidence.title)}") for one in maps]
+        if maps:
             sections.append(Section(f"Where the networks look (Grad-CAM){of}", ABOUT_MAPS, named))
     return sections, checks

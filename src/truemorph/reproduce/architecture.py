@@ -47,15 +47,15 @@ def _described(layer: nn.Module) -> str:
 
 def layers_of(network: Any, size: int) -> list[Layer]:
     """Pass an empty image of `size` pixels through a `GalaxyNetwork`; return its layers in order."""
-    found = [Layer(["image"], (3, size, size))]
+    layers = [Layer(["image"], (3, size, size))]
 
     def passed(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
         what, shape = _described(layer), tuple(output.shape[1:])
-        if shape == found[-1].shape and not isinstance(layer, nn.Sequential):
-            found[-1].steps += [what] if what else []
+        if shape == layers[-1].shape and not isinstance(layer, nn.Sequential):
+            layers[-1].steps += [what] if what else []
         else:
-            found.append(Layer([what], shape))
-        found[-1].weights += sum(parameter.numel() for parameter in layer.parameters())
+            layers.append(Layer([what], shape))
+        layers[-1].weights += sum(parameter.numel() for parameter in layer.parameters())
 
     hooks = [
         layer.register_forward_hook(passed) for part in (network.backbone, network.head) for layer in part.children()
@@ -64,7 +64,7 @@ def layers_of(network: Any, size: int) -> list[Layer]:
         network(torch.zeros(1, 3, size, size))
     for hook in hooks:
         hook.remove()
-    return found
+    return layers
 
 
 def network_figure(work: Work) -> list[Illustration]:

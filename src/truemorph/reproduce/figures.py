@@ -55,16 +55,16 @@ _STYLES: dict[str, Style] = {
 
 def sersic_curves(work: Work) -> Distributions | None:
     """Return the distributions of the Sérsic index by label set (Figure 3); None without such a column."""
-    found, options = measured(work), work.options
-    values = sersic_indices(work, found.frame)
+    tested, options = measured(work), work.options
+    values = sersic_indices(work, tested.frame)
     if values is None:
         return None
-    drawn = found.sets if options.every_curve else FIGURE_3
+    drawn = tested.sets if options.every_curve else FIGURE_3
     sets = {
-        TABLE_1[name].labels: label_set.p for name, label_set in found.sets.items() if name != GZ2B and name in drawn
+        TABLE_1[name].labels: label_set.p for name, label_set in tested.sets.items() if name != GZ2B and name in drawn
     }
     return compare_distributions(
-        values, found.sets[GZ2B].p, sets, column="sersic_n",
+        values, tested.sets[GZ2B].p, sets, column="sersic_n",
         observed_name=TABLE_1[GZ2B].labels, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
     )  # fmt: skip
 
@@ -108,11 +108,11 @@ def _verdicts(work: Work) -> dict[str, str]:
     if not path.is_file():
         return {}
     frame = read_table(path).frame.select(pl.col("object_id", "verdict").cast(pl.String)).fill_null("")
-    found = {name: verdict.strip().lower() for name, verdict in frame.iter_rows()}
-    for name, verdict in found.items():
+    verdicts = {name: verdict.strip().lower() for name, verdict in frame.iter_rows()}
+    for name, verdict in verdicts.items():
         if verdict not in ("", *KINDS):
             raise InputError(f"{path}: verdict of {name} is {verdict!r}; write {', '.join(KINDS)}, or nothing")
-    return found
+    return verdicts
 
 
 def _better(work: Work) -> tuple[Path, pl.DataFrame]:
@@ -130,18 +130,18 @@ def _better(work: Work) -> tuple[Path, pl.DataFrame]:
 
 def _pairs_settings(work: Work) -> dict[str, Any]:
     """Fetch missing HST images, if asked for; identify those that exist, and the verdicts."""
-    found, listed, ours = work.result("changed"), work.file("changed", CHANGED), work.data / "hst"
+    changed, listed, ours = work.result("changed"), work.file("changed", CHANGED), work.data / "hst"
     fetch = work.options.fetch and not work.options.dry_run and work.inputs.better in (None, str(ours.resolve()))
-    if fetch and found["places"] and found["changed"]:
+    if fetch and changed["places"] and changed["changed"]:
         outcome = fetch_archive("hst", work.data, positions=listed)
         if outcome.status == FAILED:  # show existing images
             work.outcomes[outcome.name] = outcome
     folder, table = _better(work)
     if not folder.is_dir():
-        places = "" if found["places"] else " (and columns ra, dec)"
+        places = "" if changed["places"] else " (and columns ra, dec)"
         raise Lacks(f"HST images{places}: truemorph fetch hst --positions {listed} --out {ours}, or `better`")
     return {
-        "changed": found,
+        "changed": changed,
         "folder": str(folder),
         "files": files_digest(folder, table["better"]),
         "rows": table.rows(),
@@ -168,10 +168,10 @@ def hst_images(work: Work) -> tuple[list[Section], list[Illustration]]:
     """
     if not work.have("figure4"):
         return [], []
-    found = work.result("figure4")
+    changed = work.result("figure4")
     note = (
-        f"The paper's Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} "
-        f"galaxies, {found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. "
+        f"The paper's Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {changed['changed']:,} "
+        f"galaxies, {changed['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. "
         f"truemorph does not classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in "
         f"{VERDICTS}; the same command then counts them, beside the paper's."
     )
@@ -302,19 +302,19 @@ def maps_and_profiles(explanations: Mapping[str, dict[str, Explanation]]) -> lis
     colours = {title: style["color"] for title, style in _STYLES.items()}
     maps, profiles = [], []
     for name, of_map, letter in (("disk", 5, "a"), ("smooth", 6, "b")):
-        found = explanations.get(name, {})
-        if not any(explanation.galaxies for explanation in found.values()):
+        of_labels = explanations.get(name, {})
+        if not any(explanation.galaxies for explanation in of_labels.values()):
             continue
         about = "; ".join(
             f"{model}: {explanation.layer}, {explanation.cells}×{explanation.cells} cells"
-            for model, explanation in found.items()
+            for model, explanation in of_labels.items()
         )
         text = f"mean Grad-CAM maps of test galaxies predicted {name}"
         caption = f"The paper's Figure {of_map}: {text}. {about}. truemorph explain compares maps with random weights."
-        maps.append(Illustration(f"figure{of_map}", mean_map_figure(found), caption))
+        maps.append(Illustration(f"figure{of_map}", mean_map_figure(of_labels), caption))
         text = f"mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre"
         caption = f"The paper's Figure 7{letter}: {text}, with standard errors."
-        figure, data = profile_figure(found, PIXELS, colours), profile_table(found, PIXELS)
+        figure, data = profile_figure(of_labels, PIXELS, colours), profile_table(of_labels, PIXELS)
         profiles.append(Illustration(f"figure7{letter}", figure, caption, data))
     return maps + profiles
 

@@ -67,8 +67,10 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     compared = []
     for how, table, settings, where in others:
         with suppress(InputError):
-            found = fit_catalogue(table, settings, where)[1]
-            compared.append({"how": how, "theta": found["parameters"]["theta"], "stderr": found["stderr"].get("theta")})
+            fitted = fit_catalogue(table, settings, where)[1]
+            compared.append(
+                {"how": how, "theta": fitted["parameters"]["theta"], "stderr": fitted["stderr"].get("theta")}
+            )
     return {
         "theta": described["parameters"]["theta"],
         "stderr": described["stderr"].get("theta"),
@@ -81,10 +83,10 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
 
 def _shifted_by_selection(compared: list[dict[str, Any]]) -> list[Finding]:
     """Return a finding if weights that undo the selection by label change θ by more than its error."""
-    found = {fit["how"]: (fit["theta"], fit["stderr"]) for fit in compared}
-    if not {_UNWEIGHTED, _WEIGHTED} <= found.keys():
+    fits = {fit["how"]: (fit["theta"], fit["stderr"]) for fit in compared}
+    if not {_UNWEIGHTED, _WEIGHTED} <= fits.keys():
         return []
-    (plain, _), (weighted, error) = found[_UNWEIGHTED], found[_WEIGHTED]
+    (plain, _), (weighted, error) = fits[_UNWEIGHTED], fits[_WEIGHTED]
     if error is None or abs(weighted - plain) <= error:
         return []
     text = (

@@ -64,7 +64,7 @@ def _answer(work: Work, judged: list[Statement]) -> str:
 
 def _findings(work: Work) -> list[Finding]:
     """Return the findings of all stages, and stages without a result, problems first."""
-    found = [
+    findings = [
         Finding.from_dict(finding)
         for outcome in work.outcomes.values()
         for finding in outcome.result.get("findings", ())
@@ -72,11 +72,11 @@ def _findings(work: Work) -> list[Finding]:
     for outcome in work.outcomes.values():
         if outcome.status == FAILED:
             text = f"Stage {outcome.name} failed: {outcome.text}."
-            found.append(Finding("stage-failed", "problem", text, "Fix this, and run the same command again."))
+            findings.append(Finding("stage-failed", "problem", text, "Fix this, and run the same command again."))
         elif outcome.status == LACKS:
             text, action = f"Stage {outcome.name} lacks data: {outcome.text}.", "Provide the data, and run it again."
-            found.append(Finding("stage-lacks-input", "caution", text, action))
-    return in_order([finding for finding in unique(found) if finding.severity != "note"])
+            findings.append(Finding("stage-lacks-input", "caution", text, action))
+    return in_order([finding for finding in unique(findings) if finding.severity != "note"])
 
 
 def _table_1(work: Work) -> Table:

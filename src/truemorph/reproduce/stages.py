@@ -81,8 +81,8 @@ class Work:
         """
         options = {name: value for name, value in vars(self.options).items() if name not in _NOT_THE_RESULT}
         columns = [self.inputs.intrinsic, self.inputs.features, self.inputs.sersic_index]
-        found = [(name, self.outcomes[name]) for name in stages]
-        used = {name: [one.folder and one.folder.name, one.text, one.result] for name, one in found}
+        inputs = [(name, self.outcomes[name]) for name in stages]
+        used = {name: [one.folder and one.folder.name, one.text, one.result] for name, one in inputs}
         return {"options": options, "columns": columns, "used": used}
 
     def lacks(self, what: str, archive: str, argument: str) -> Lacks:

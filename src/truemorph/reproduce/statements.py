@@ -42,14 +42,14 @@ class Statement(NamedTuple):
 def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator[Statement]:
     """Section 3.1: pairs of rows of Table 1, each for the galaxies that have both labels."""
     place = "3.1, Table 1"
-    found = {
+    judged = {
         (pair["earlier"], pair["later"]): pair
         for pair in table["pairs"]
         if table["measure"] == "CV18" and pair["stderr"] is not None and {pair["earlier"], pair["later"]} <= rows.keys()
     }
     for pair in ((GZ2B, RESNET_GZ2B), (GZ2D, RESNET_GZ2D), (GZ2D, DCV14), (GZ2D, DDB), (DCV14, DDB)):
-        if pair in found:
-            one, (first, second) = found[pair], (TABLE_1[name] for name in pair)
+        if pair in judged:
+            one, (first, second) = judged[pair], (TABLE_1[name] for name in pair)
             equal = pair[1] in (RESNET_GZ2B, RESNET_GZ2D)
             sign = 1 if equal else -1
             text = f"{second.labels} is less biased than {first.labels} ({first.letter} - {second.letter})"
@@ -126,7 +126,7 @@ def statements(
         return []
     table = work.result("table1")
     rows = {row["name"]: row for row in table["rows"] if not row["one_class"]}
-    found = [*_table_1(table, rows)]
+    judged = [*_table_1(table, rows)]
     if curves is not None and {GZ2D, DDB} <= rows.keys():
-        found += _figure_3(curves)
-    return [*found, *_maps(maps, {TABLE_1[name].labels for name in rows})]
+        judged += _figure_3(curves)
+    return [*judged, *_maps(maps, {TABLE_1[name].labels for name in rows})]

@@ -105,7 +105,7 @@ def _tree(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> BiasTr
 
 
 def table_rows(
-    found: Measured, bias: Mapping[str, BiasResult | None], pairs: list[dict[str, Any]]
+    measurement: Measured, bias: Mapping[str, BiasResult | None], pairs: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return Table 1 (see `table_one`) with the paper's values; `bias` by label set; None for missing values.
 
@@ -113,14 +113,16 @@ def table_rows(
     from paired resamples (see `compare_pairs`). `accuracy` and `precision` (macro-averaged): vs the labels that a model
     was trained on.
     """
-    trained_on = {name: GZ2D if name == RESNET_GZ2D else GZ2B for name in MODELS if name in found.sets}
+    trained_on = {name: GZ2D if name == RESNET_GZ2D else GZ2B for name in MODELS if name in measurement.sets}
     references = {
-        found.sets[name].name: found.sets[labels] for name, labels in trained_on.items() if labels in found.sets
+        measurement.sets[name].name: measurement.sets[labels]
+        for name, labels in trained_on.items()
+        if labels in measurement.sets
     }
-    table = table_one(list(found.sets.values()), found.tree.alpha, bias, {}, references)
+    table = table_one(list(measurement.sets.values()), measurement.tree.alpha, bias, {}, references)
     from_gz2b = {pair["later"]: (pair["difference"], pair["stderr"]) for pair in pairs if pair["earlier"] == GZ2B}
     rows = []
-    for (name, labels), row in zip(found.sets.items(), table.iter_rows(named=True), strict=True):
+    for (name, labels), row in zip(measurement.sets.items(), table.iter_rows(named=True), strict=True):
         paper = TABLE_1[name]
         difference, error = from_gz2b.get(name, (None, None))
         added = {
@@ -146,11 +148,11 @@ def _resampled(tree: BiasTree, labels: LabelSet, where: np.ndarray) -> np.ndarra
     chosen = replace(labels, probabilities=np.where(where[:, None], labels.probabilities, np.nan))
     n, rng = where.size, np.random.default_rng([tree.seed, 18])
     draws = (None, *(rng.integers(0, n, n) for _ in range(tree.bootstrap)))
-    found = [tree.bias(chosen, rows, bootstrap=0, permutations=0) for rows in draws]
-    return np.array([np.nan if bias is None else bias.value for bias in found])
+    biases = [tree.bias(chosen, rows, bootstrap=0, permutations=0) for rows in draws]
+    return np.array([np.nan if bias is None else bias.value for bias in biases])
 
 
-def compare_pairs(found: Measured, tree: BiasTree) -> list[dict[str, Any]]:
+def compare_pairs(measurement: Measured, tree: BiasTree) -> list[dict[str, Any]]:
     """Compare each pair of label sets on the galaxies that have both labels, with the paper's values.
 
     `difference` is the bias of the `later` row of Table 1 minus that of the `earlier` one, with `stderr` from paired
@@ -159,18 +161,18 @@ def compare_pairs(found: Measured, tree: BiasTree) -> list[dict[str, Any]]:
     has nearly one class, or for CV14.
     """
     pairs, measured_on = [], dict[tuple[str, bytes], np.ndarray]()
-    for earlier, later in combinations(found.sets, 2):
-        both = found.sets[earlier].known & found.sets[later].known
+    for earlier, later in combinations(measurement.sets, 2):
+        both = measurement.sets[earlier].known & measurement.sets[later].known
         for name in (earlier, later):
             if (name, both.tobytes()) not in measured_on:
-                measured_on[name, both.tobytes()] = _resampled(tree, found.sets[name], both)
+                measured_on[name, both.tobytes()] = _resampled(tree, measurement.sets[name], both)
         apart = measured_on[later, both.tobytes()] - measured_on[earlier, both.tobytes()]
         difference = float(apart[0]) if np.isfinite(apart[0]) else None
         error = float(np.nanstd(apart[1:])) if np.isfinite(apart[1:]).any() else None
         paper = TABLE_1[later].cv18 - TABLE_1[earlier].cv18
         paper_error = float(np.hypot(TABLE_1[later].stderr, TABLE_1[earlier].stderr))
         usable = tree.intrinsic is not None and difference is not None and abs(paper) > paper_error
-        usable = usable and not (one_class(found.sets[earlier]) or one_class(found.sets[later]))
+        usable = usable and not (one_class(measurement.sets[earlier]) or one_class(measurement.sets[later]))
         pair = {"earlier": earlier, "later": later, "galaxies": int(both.sum())}
         same = (difference > 0) == (paper > 0) if usable and difference is not None else None
         pair |= {"difference": difference, "stderr": error, "paper": paper, "paper_stderr": paper_error}
@@ -186,30 +188,30 @@ def order(pairs: list[dict[str, Any]]) -> dict[str, int]:
 
 def _findings(table: dict[str, Any]) -> list[Finding]:
     """Return what limits the comparison of Table 1 with the paper."""
-    found, measure = [], table["measure"]
+    findings, measure = [], table["measure"]
     if measure != "CV18":
         text = f"Bias is measured by {measure}, not CV18, because intrinsic columns are missing."
-        found.append(Finding("intrinsic-missing", "caution", text, "Fetch the tables with these columns (`fetch`)."))
+        findings.append(Finding("intrinsic-missing", "caution", text, "Fetch the tables with these columns (`fetch`)."))
     for row in (row for row in table["rows"] if row["one_class"]):
         text = f"{row['labels']}: {row['disk_fraction']:.1%} are labelled disk: {measure} is meaningless."
         action = "Train for more epochs, or at a larger `scale`."
-        found.append(Finding("nearly-one-class", "caution", text, action))
-    return found
+        findings.append(Finding("nearly-one-class", "caution", text, action))
+    return findings
 
 
 def _make_table(work: Work, folder: Path) -> dict[str, Any]:
-    found = measured(work)
-    bias = {label_set.name: found.tree.bias(label_set) for label_set in found.sets.values()}
-    pairs = compare_pairs(found, found.tree)
-    rows, of_observed = table_rows(found, bias, pairs), bias[found.sets[GZ2B].name]
+    measurement = measured(work)
+    bias = {label_set.name: measurement.tree.bias(label_set) for label_set in measurement.sets.values()}
+    pairs = compare_pairs(measurement, measurement.tree)
+    rows, of_observed = table_rows(measurement, bias, pairs), bias[measurement.sets[GZ2B].name]
     thetas = [(name, work.result(stage)) for name, stage in ((DCV14, DCV14), (DDB, "theta")) if work.have(stage)]
     result: dict[str, Any] = {
-        "measure": found.tree.measure,
-        "intrinsic": found.intrinsic,
-        "depth": found.tree.depth,
-        "bins": found.tree.bins,
-        "bootstrap": found.tree.bootstrap,
-        "galaxies": found.frame.height,
+        "measure": measurement.tree.measure,
+        "intrinsic": measurement.intrinsic,
+        "depth": measurement.tree.depth,
+        "bins": measurement.tree.bins,
+        "bootstrap": measurement.tree.bootstrap,
+        "galaxies": measurement.frame.height,
         "alpha": work.catalogue().metadata["alpha"],
         "rows": rows,
         "pairs": pairs,
@@ -226,17 +228,17 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
 Reason = tuple[str, str, dict[str, Any]] | None
 
 
-def _swept(found: Measured, trees: dict[str, BiasTree]) -> tuple[str, dict[str, Any]]:
+def _swept(measurement: Measured, trees: dict[str, BiasTree]) -> tuple[str, dict[str, Any]]:
     """Measure every label set with other trees; return the range of GZ2B and the order as text, and all rows."""
     swept: list[dict[str, Any]] = []
     for setting, tree in trees.items():
         rows: list[dict[str, Any]] = []
-        for key, label_set in found.sets.items():
-            bias = numbers_of(replace(tree, bootstrap=min(_RESAMPLES, found.tree.bootstrap)).bias(label_set))
+        for key, label_set in measurement.sets.items():
+            bias = numbers_of(replace(tree, bootstrap=min(_RESAMPLES, measurement.tree.bootstrap)).bias(label_set))
             kept = {name: bias[name] for name in ("value", "bootstrap_mean", "floor")}
             rows.append({"name": key, **kept})
         if any(row["value"] is not None for row in rows):
-            ranked = order(compare_pairs(found, replace(tree, bootstrap=0)))
+            ranked = order(compare_pairs(measurement, replace(tree, bootstrap=0)))
             swept.append({"setting": setting, "rows": rows, "order": ranked})
     means = [row["bootstrap_mean"] for setting in swept for row in setting["rows"] if row["name"] == GZ2B]
     known = [mean for mean in means if mean is not None]
@@ -252,35 +254,35 @@ def _range(values: list[float], form: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _intrinsic(work: Work, found: Measured) -> Reason:
-    names = found.intrinsic
+def _intrinsic(work: Work, measurement: Measured) -> Reason:
+    names = measurement.intrinsic
     if not names:
         here = f"not available: {', '.join(work.inputs.intrinsic) or 'none given'}"
         return here, "CV14 instead of CV18: not comparable with the paper's values", {}
-    values = numeric_columns(found.frame, names, "the sample")
+    values = numeric_columns(measurement.frame, names, "the sample")
     others = {", ".join(reversed(names)): values[:, ::-1]}
     for chosen in (
         combination for size in range(1, len(names)) for combination in combinations(range(len(names)), size)
     ):
         others[", ".join(names[k] for k in chosen)] = values[:, list(chosen)]
-    if "M_r" in names and "redshift" in found.frame.columns:
+    if "M_r" in names and "redshift" in measurement.frame.columns:
         # About z mag in r for early types, less for late types (Chilingarian et al. 2010, MNRAS 405, 1409).
-        correction = np.where(np.array(names) == "M_r", found.frame.select(pl.col("redshift").cast(float)), 0)
+        correction = np.where(np.array(names) == "M_r", measurement.frame.select(pl.col("redshift").cast(float)), 0)
         others["M_r with a K-correction of z mag"] = values - correction
-    trees = {name: replace(found.tree, intrinsic=columns) for name, columns in others.items()}
-    trees["none (CV14)"] = replace(found.tree, intrinsic=None, depth=0, bins=20)
-    effect, numbers = _swept(found, trees)
+    trees = {name: replace(measurement.tree, intrinsic=columns) for name, columns in others.items()}
+    trees["none (CV14)"] = replace(measurement.tree, intrinsic=None, depth=0, bins=20)
+    effect, numbers = _swept(measurement, trees)
     return ", ".join(names), f"other columns, another order, or M_r with a K-correction: {effect}", numbers
 
 
-def _bins(work: Work, found: Measured) -> Reason:
-    tree, tried = found.tree, _TREES if found.intrinsic else [(0, bins) for bins in _BINS]
+def _bins(work: Work, measurement: Measured) -> Reason:
+    tree, tried = measurement.tree, _TREES if measurement.intrinsic else [(0, bins) for bins in _BINS]
     trees = {
         f"{2**depth} × {bins}": replace(tree, depth=depth, bins=bins)
         for depth, bins in tried
-        if found.frame.height / (2**depth * bins) >= _FEWEST_A_BIN
+        if measurement.frame.height / (2**depth * bins) >= _FEWEST_A_BIN
     }
-    return f"{2**tree.depth} × {tree.bins}", *_swept(found, trees)
+    return f"{2**tree.depth} × {tree.bins}", *_swept(measurement, trees)
 
 
 def _labelled_parts(work: Work, splits: Sequence[str]) -> Iterator[tuple[str, str, pl.DataFrame]]:
@@ -298,12 +300,12 @@ def sersic_indices(work: Work, frame: pl.DataFrame) -> np.ndarray | None:
     return numeric_columns(frame, [name], "the sample")[:, 0]
 
 
-def _evaluated_on(work: Work, found: Measured) -> Reason:
+def _evaluated_on(work: Work, measurement: Measured) -> Reason:
     """Measure GZ2B and GZ2D in the whole sample and in parts; one tree, because the value grows with its bins."""
     rows, effects = [], []
     for name, part, frame in _labelled_parts(work, (TEST, TRAIN)):
-        columns = numeric_columns(frame, found.intrinsic, "the sample") if found.intrinsic else None
-        tree = replace(found.tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns)
+        columns = numeric_columns(frame, measurement.intrinsic, "the sample") if measurement.intrinsic else None
+        tree = replace(measurement.tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns)
         bias = numbers_of(
             tree.bias(LabelSet.of_two(name, "labels", frame["label"].to_numpy().astype(float), SMOOTH_OR_DISK))
         )
@@ -322,18 +324,18 @@ def _theta(work: Work, found: Measured) -> Reason:
     return here, effect, {"others": fit["others"]}
 
 
-def _psf(work: Work, found: Measured) -> Reason:
-    if "psfWidth_r_best" not in found.frame.columns:
+def _psf(work: Work, measurement: Measured) -> Reason:
+    if "psfWidth_r_best" not in measurement.frame.columns:
         return None
-    alpha = found.frame.select(BEST_ALPHA.fill_null(np.nan)).to_series().to_numpy()
-    effect, numbers = _swept(found, {"best PSF": replace(found.tree, alpha=alpha)})
+    alpha = measurement.frame.select(BEST_ALPHA.fill_null(np.nan)).to_series().to_numpy()
+    effect, numbers = _swept(measurement, {"best PSF": replace(measurement.tree, alpha=alpha)})
     here = "field of the image that the volunteers saw"
     return here, f"with the best PSF of all fields, as in the code of CV18: {effect}", numbers
 
 
-def _figure_3(work: Work, found: Measured) -> Reason:
+def _figure_3(work: Work, measurement: Measured) -> Reason:
     """Measure the fraction of smooth galaxies with disk profiles, among test galaxies and in the whole sample."""
-    if sersic_indices(work, found.frame) is None:
+    if sersic_indices(work, measurement.frame) is None:
         return None
     rows, effects = [], []
     for key, part, frame in _labelled_parts(work, (TEST,)):
@@ -345,16 +347,16 @@ def _figure_3(work: Work, found: Measured) -> Reason:
     return "test galaxies, which all models label", f"fraction of smooth galaxies with n ≤ 3: {of}", {"rows": rows}
 
 
-def _posterior(work: Work, found: Measured) -> Reason:
+def _posterior(work: Work, measurement: Measured) -> Reason:
     """Measure the labels of models trained through T(α) by their posterior after the volunteers' label."""
-    observed, effects, rows = found.sets[GZ2B].labels, [], []
-    for name in (name for name in (DCV14, DDB) if name in found.sets):
-        p = found.frame[f"p {name}"].fill_null(np.nan).to_numpy()
+    observed, effects, rows = measurement.sets[GZ2B].labels, [], []
+    for name in (name for name in (DCV14, DDB) if name in measurement.sets):
+        p = measurement.frame[f"p {name}"].fill_null(np.nan).to_numpy()
         known, transition = np.isfinite(p), RayleighTransition(work.result(name)["theta"])
         after = np.full(p.size, np.nan)
         both = np.column_stack([1 - p, p])[known]
-        after[known] = posterior(both, observed[known], found.tree.alpha[known], transition)[:, DISK] > 0.5
-        bias = numbers_of(found.tree.bias(LabelSet.of_two(name, "labels", after, SMOOTH_OR_DISK)))
+        after[known] = posterior(both, observed[known], measurement.tree.alpha[known], transition)[:, DISK] > 0.5
+        bias = numbers_of(measurement.tree.bias(LabelSet.of_two(name, "labels", after, SMOOTH_OR_DISK)))
         rows.append({"name": name, **bias})
         effects.append(f"{name.upper()} {with_error(bias['bootstrap_mean'], bias['bootstrap_std'])}")
     effect = f"by the posterior p(y | x, ỹ, α): {'; '.join(effects)}"
@@ -381,9 +383,9 @@ _CHOICES: dict[str, tuple[str, Callable[[Work, Measured], Reason]]] = {
 
 
 def _make_reasons(work: Work, folder: Path) -> dict[str, Any]:
-    found, reasons = measured(work), []
+    measurement, reasons = measured(work), []
     for what, (paper, measure) in _CHOICES.items():
-        if (reason := measure(work, found)) is not None:
+        if (reason := measure(work, measurement)) is not None:
             here, effect, numbers = reason
             reasons.append({"what": what, "paper": paper, "here": here, "effect": effect, "numbers": numbers})
     return {"reasons": reasons}

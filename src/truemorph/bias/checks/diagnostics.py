@@ -254,7 +254,7 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
     T with and without each and its square is compared by the ratio of likelihoods (1 % for all together). Where gold
     labels are too few to show a difference, all labels are tested, and whether the gold labels' classes explain it.
     """
-    found = []
+    findings = []
     for name, values in seen.items():
         known, has_gold, level = np.isfinite(values), fit.method == "gold", LEVEL / len(seen)
         rows = np.flatnonzero(known & fit.sample.known if has_gold else known)
@@ -285,8 +285,8 @@ def ignored_findings(fit: TransitionFit, seen: Mapping[str, np.ndarray]) -> list
             else:
                 message += "Either the bias depends on it, and then this estimate is wrong, or only the classes do."
                 action = f"Give gold labels (`gold`) and this column ({column}), which tell the two apart."
-            found.append(Finding("observable-ignored", "caution", message, action))
-    return found
+            findings.append(Finding("observable-ignored", "caution", message, action))
+    return findings
 
 
 def _left_out(

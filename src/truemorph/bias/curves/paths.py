@@ -140,12 +140,12 @@ class TreeTransition(Transition):
         design = self.design(alpha)
         xp, of = array_namespace(design), {"dtype": design.dtype, "device": get_device(design)}
         tables = self.votes if votes and self.votes is not None else self.coefficients
-        found = []
+        log_means = []
         for table in tables:
             scores = xp.tensordot(design, xp.asarray(np.array(table), **of), axes=([1], [2]))
             scores = scores - xp.max(scores, axis=-1, keepdims=True)
-            found.append(scores - xp.log(xp.sum(xp.exp(scores), axis=-1, keepdims=True)))
-        return found
+            log_means.append(scores - xp.log(xp.sum(xp.exp(scores), axis=-1, keepdims=True)))
+        return log_means
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
@@ -170,11 +170,11 @@ class TreeTransition(Transition):
         means = self.log_answers(alpha, votes=True)
         xp = array_namespace(means[0])
         votes = xp.astype(votes, means[0].dtype)
-        found = xp.zeros_like(means[0][..., 0])
+        log_p = xp.zeros_like(means[0][..., 0])
         for part, log_mean, rho in zip(self.asked.parts, means, self.overdispersion, strict=True):
             concentration = xp.asarray((1 - np.array(rho)) / rho, dtype=log_mean.dtype, device=get_device(log_mean))
-            found = found + dirichlet_multinomial(votes[:, None, part], xp.exp(log_mean), concentration)
-        return found
+            log_p = log_p + dirichlet_multinomial(votes[:, None, part], xp.exp(log_mean), concentration)
+        return log_p
 
     @classmethod
     def space(cls, search: Search) -> Space:

@@ -46,9 +46,9 @@ def fields_on_sky(points: np.ndarray, has_gold: np.ndarray) -> np.ndarray | None
     pairs = tree.query_pairs(_LINKED * third, output_type="ndarray").T
     size = int(gold.sum())
     _, groups = connected_components(coo_array((np.ones(pairs.shape[1]), pairs), (size, size)), directed=False)
-    found = np.full(has_gold.size, -1)
-    found[rows[gold]] = groups
-    return found
+    numbers = np.full(has_gold.size, -1)
+    numbers[rows[gold]] = groups
+    return numbers
 
 
 def field_findings(sample: Sample) -> list[Finding]:

@@ -125,21 +125,21 @@ class GoldRegression:
         moves = list[np.ndarray]()
         for effect in _EFFECTS:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
-            found, information = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
+            solved, information = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
             covariance = np.linalg.inv(information)
             if in_fields:
-                moves.append(_moves_by_fields(part, targets, w, found, covariance, of_fields))
+                moves.append(_moves_by_fields(part, targets, w, solved, covariance, of_fields))
             # Without weights, the products are the information.
-            variances = class_variances(np.exp(log_probabilities(part, found)))
+            variances = class_variances(np.exp(log_probabilities(part, solved)))
             products = information_matrix(part, variances * squares[:, None, None])
             products += np.kron(between, np.diag(precision))
             # ln evidence = ln likelihood - cᵀΛc / 2 + ln |Λ| / 2 - ln |H| / 2, for coefficients c of prior precision Λ
             # and the curvature H: of the labels themselves, because with weights there is no likelihood.
-            at, curvature = fit_softmax(part, targets, precision, ones, found) if weighted else (found, information)
+            at, curvature = fit_softmax(part, targets, precision, ones, solved) if weighted else (solved, information)
             value = np.sum(ones[:, None] * targets * log_probabilities(part, at))
             value -= 0.5 * np.sum(precision * (at * (between @ at)))
             value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(curvature)[1]
-            fits.append((value, found, covariance @ products @ covariance))
+            fits.append((value, solved, covariance @ products @ covariance))
         log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
         evidence = np.exp(log_evidence - log_evidence.max())
         by_field = np.array(moves) if moves else None
@@ -198,7 +198,7 @@ class GoldRegression:
         shuffled = rng.permutation(np.flatnonzero(gold == UNKNOWN))
         rest = [shuffled[bins.index[shuffled] == b] for b in range(bins.count)]
         how_many = rng.multinomial(SAMPLES, self.evidence)
-        found = []
+        parts = []
         for s, (coefficients, evidence, n) in enumerate(zip(self.coefficients, self.evidence, how_many, strict=True)):
             moves = self._moves(rng, s, n)
             sums = np.tile(counted, (n, 1, 1))
@@ -214,8 +214,8 @@ class GoldRegression:
                 spread = np.einsum("n,nk,nj->kj", w**2, q[:, 1:], -q[:, 1:]) + np.diag(w**2 @ q[:, 1:])
                 mean = mean + rng.multivariate_normal(np.zeros(n_classes - 1), spread, n)
                 sums[:, b] += not_negative(np.column_stack([w.sum() - mean.sum(axis=1), mean]), w.sum())
-            found.append(sums / bins.totals[:, None])
-        drawn = np.concatenate(found)
+            parts.append(sums / bins.totals[:, None])
+        drawn = np.concatenate(parts)
         return expected / bins.totals[:, None], drawn / drawn.sum(axis=2, keepdims=True)
 
 

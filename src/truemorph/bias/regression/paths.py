@@ -161,8 +161,8 @@ class _Node:
             rows = np.arange(self.size).reshape(self.shape)[:, :, of_kind].ravel()
             metric = np.asarray(np.kron(np.kron(centred, self.between), np.eye(int(np.count_nonzero(of_kind)))))
         at = values[rows]
-        found = at @ metric @ at + np.sum(metric * covariance[np.ix_(rows, rows)])
-        return float(found), round(float(np.trace(metric @ np.linalg.pinv(metric))))
+        statistic = at @ metric @ at + np.sum(metric * covariance[np.ix_(rows, rows)])
+        return float(statistic), round(float(np.trace(metric @ np.linalg.pinv(metric))))
 
     def sandwich(self, point: np.ndarray, covariance: np.ndarray, precision: np.ndarray) -> np.ndarray:
         """Return the covariance if galaxies have weights, from the curvature's, (P, P)."""

@@ -221,10 +221,10 @@ def _made(model: Any, proof: Proof | None, place: Path) -> Members:
         raise InputError(f"{place}: has no int8 networks that were tested for this model; give images with `gate`")
     networks, alignments = int8_members(model, calibration_images(proof))
     gate = measure(model, proof, OpenVinoEngine(networks, "int8", alignments))
-    found = gate.summary(model.classes[1])
-    tell(f"int8 {'passed' if gate.passed else 'failed'}: {found}")
+    measured = gate.summary(model.classes[1])
+    tell(f"int8 {'passed' if gate.passed else 'failed'}: {measured}")
     if not gate.passed:
-        raise InputError(f"int8 is not accurate enough for this model: {found}; use bf16")
+        raise InputError(f"int8 is not accurate enough for this model: {measured}; use bf16")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     save_networks(networks, place)
