@@ -79,6 +79,11 @@ def _pair(given: Any) -> Any:
     return given.split("/") if isinstance(given, str) else given
 
 
+def _edges(given: Any) -> Any:
+    parts = given.split(",") if isinstance(given, str) else given
+    return parts[0] if isinstance(parts, list) and len(parts) == 1 else parts
+
+
 _AS_GIVEN = Parameter(
     converter=lambda _, tokens: ",".join(token.value for token in tokens), n_tokens=1, show_default=False
 )
@@ -92,6 +97,12 @@ if not TYPE_CHECKING:
     Tables = Annotated[Paths, SkipValidation]
 Seed = Annotated[int, Field(ge=0, lt=2**31), Parameter(allow_leading_hyphen=True)]
 Count = Annotated[int, Field(ge=0, lt=2**31), Parameter(allow_leading_hyphen=True)]
+# A number of bins, or edges.
+Edges = Annotated[
+    Annotated[int, Field(ge=1, lt=2**31)] | Sequence[float],
+    BeforeValidator(_edges),
+    Parameter(converter=_AS_GIVEN.converter, n_tokens=1, show_default=False, allow_leading_hyphen=True),
+]
 AtLeastOne = Annotated[int, Field(ge=1, lt=2**31), Parameter(allow_leading_hyphen=True)]
 Fraction = Annotated[float, Field(ge=0, le=1), Parameter(allow_leading_hyphen=True)]
 NotNegative = Annotated[float, Field(ge=0), Parameter(allow_leading_hyphen=True)]

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from importlib.resources import files
 from operator import getitem
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
@@ -137,6 +138,8 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     """Return what to do after a command; empty where its arguments do not say on which files."""
     following = _NEXT.get(command or "", "")
     given = {name: arguments.get(name) for name in re.findall(r"{(\w+)}", following)}
+    if command == "transition" and given["out"]:  # the estimate beside a table
+        given["out"] = Path(given["out"]).with_suffix(".json")
     tables = [str(given[name]) for name in ("catalogue", "source") if name in given]
     of_question = command in ("bias", "transition") and arguments.get("question")
     if arguments.get("dry_run") or of_question or None in given.values():

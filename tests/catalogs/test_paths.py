@@ -122,7 +122,7 @@ def test_fractions_of_a_question_from_the_command(catalogue, tmp_path):
     assert labelled < low < true < high
     assert abs(found.fractions.applies.total[1] - np.mean(truth > 0)) < 3 * found.fractions.applies.total[2]
     assert found.fractions.about["question"] == "bar"
-    by_redshift = estimate_transition(catalogue, question="bar", gold=RULES, by="redshift,alpha", fraction_bins=4)
+    by_redshift = estimate_transition(catalogue, question="bar", gold=RULES, by="redshift,alpha", fraction_bins=2)
     assert by_redshift.fractions.edges.shape == (4, 2, 2)
 
 

@@ -115,6 +115,24 @@ class Bins:
         return cls(index, edges, middles, bins, weights)
 
     @classmethod
+    def between(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray) -> Bins:
+        """Divide a column of shape (N,) at given edges; an InputError if some values are beyond, or a bin is empty."""
+        if column.ndim > 1 or isinstance(column, Groups):
+            raise InputError("edges of bins are for one column of numbers; give a number of bins for others")
+        if edges.size < 2 or not np.all(np.diff(edges) > 0):
+            raise InputError(f"edges of bins must increase, such as 0.01,0.03,0.06; got {', '.join(map(str, edges))}")
+        if beyond := np.count_nonzero((column < edges[0]) | (column > edges[-1])):
+            raise InputError(
+                f"{beyond:,} galaxies are beyond the edges of the bins, {edges[0]:g} to {edges[-1]:g}; values are "
+                f"{column.min():.4g} to {column.max():.4g}: give wider edges, or select galaxies (`where`)"
+            )
+        inside = np.histogram(column, edges)[0]
+        if not inside.all():
+            empty = int(inside.argmin())
+            raise InputError(f"no galaxy is between {edges[empty]:g} and {edges[empty + 1]:g}; leave out an edge")
+        return cls.at(column, edges, weights)
+
+    @classmethod
     def at(cls, column: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> Bins:
         """Put a column of shape (N,), or two, into bins of known edges; what is beyond is in the first or last bin."""
         weights = np.broadcast_to(1.0, len(column)) if weights is None else weights

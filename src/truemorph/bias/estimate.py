@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from truemorph.bias.curves.families import COMPARED, family_of
 from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Transition
-from truemorph.bias.files import read_arrays, read_fit, write_fit
+from truemorph.bias.files import TABLES, check_fit_name, read_arrays, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
 from truemorph.bias.fractions import default_bins, fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
@@ -36,7 +37,7 @@ from truemorph.bias.result import FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding, unique
-from truemorph.io import plain
+from truemorph.io import plain, written_whole
 from truemorph.progress import progress
 from truemorph.questions import Asked, fraction_names
 from truemorph.results import Result, text_facts
@@ -208,9 +209,22 @@ class Estimate(Result):
             ) from problem
 
     def write(self, out: str | os.PathLike[str]) -> None:
-        """Write the estimate as JSON, with draws of its fractions (.npz) and its figure (.png) beside it."""
+        """Write the estimate as JSON, with draws of its fractions (.npz) and its figure (.png) beside it.
+
+        Of a name that ends in .csv, .ecsv, .fits or .tex, also the table of the fractions.
+        """
+        check_fit_name(out)
         arrays = {} if self.fractions.samples is None else {"fractions": self.fractions.samples}
         write_fit(self.to_dict(), self.figure(), out, arrays | dict(self.galaxies or {}))
+        if (ending := Path(out).suffix) in TABLES:
+            table = self.to_table()
+            if ending == ".fits":  # text in a header is short, and ASCII; the JSON has it
+                table.meta.clear()
+            for name in table.colnames if ending == ".tex" else ():
+                table[name].format = "%.4g" if table[name].dtype.kind == "f" else None
+                table.rename_column(name, name.replace("_", " "))
+            with written_whole(Path(out)) as partial:
+                table.write(partial, format=TABLES[ending], overwrite=True)
 
     @property
     def curve(self) -> FittedCurve:
@@ -271,18 +285,19 @@ def make_estimate(
     settings: Settings | None = None,
     *,
     context: Context | None = None,
-    fraction_bins: int = 8,
+    fraction_bins: int | Sequence[float] | None = None,
     compare: bool = True,
     bootstrap: int = 0,
 ) -> Estimate:
     """Fit T(α), compare families, check calibration and confounding, and correct class fractions.
 
-    The family may be "best", that of lowest AIC. The error of α is that of the context.
+    The family may be "best", that of lowest AIC. The error of α is that of the context. `fraction_bins` is the largest
+    number of bins, of each of two columns, or their edges.
     """
     context, has_gold = context or Context(), sample.gold is not None
     settings = replace(settings or Settings(), alpha_error=context.alpha_error)
     seed = settings.seed
-    most = default_bins(sample.labels.size, fraction_bins)
+    most, of_alpha, fewer = _bins_of(fraction_bins, sample.labels.size, 1 if context.by is None else context.by.ndim)
     with progress(3, "estimating T(α)", "steps") as steps:
         # With gold labels, intrinsic columns go into the check and the regression on gold labels.
         fitted = replace(sample, intrinsic=None) if has_gold and settings.method in ("", "gold") else sample
@@ -296,7 +311,9 @@ def make_estimate(
         fractions = replace(fractions, findings=unique(selected, fractions.findings))
         steps.update(1)
         if check is None:
-            by_alpha = fractions if context.by is None else _in_bins(sample, fit, replace(context, by=None), most, seed)
+            by_alpha = fractions
+            if context.by is not None:
+                by_alpha = _in_bins(sample, fit, replace(context, by=None), of_alpha, seed)
             check = confounding(sample, by_alpha if has_gold else None, seed)
         steps.update(1)
     gold_fractions, gold_stderr = _gold_fractions(sample, fractions, context)
@@ -316,6 +333,7 @@ def make_estimate(
             ignored_findings(fit, context.seen),
             *(group_findings(sample, *named_groups) for named_groups in context.groups.items()),
             _unbalanced(sample, context),
+            fewer,
             fractions.findings,
             check.findings if check is not None and biased and fit.method != "gold" else (),
         ),
@@ -324,6 +342,18 @@ def make_estimate(
         context.about,
         _galaxies(sample, fractions, context),
     )
+
+
+def _bins_of(asked: int | Sequence[float] | None, n: int, columns: int) -> tuple[int | np.ndarray, int, list[Finding]]:
+    """Return the number of bins of so many galaxies, or their edges; the number of bins in α; and what was not done."""
+    if asked is None:
+        return default_bins(n), default_bins(n), []
+    if not isinstance(asked, int):
+        return np.asarray(asked, dtype=np.float64), default_bins(n, len(asked) - 1), []
+    most, wanted = default_bins(n, asked**columns), asked**columns
+    message = f"{wanted:,} bins of 50 galaxies or more were asked for; {n:,} galaxies are enough for {most:,}."
+    fewer = Finding("bins-fewer", "note", message, "Give edges (`fraction_bins`), or use more galaxies.")
+    return most, default_bins(n, asked), [fewer] if most < wanted else []
 
 
 def _galaxies(sample: Sample, fractions: PopulationFractions, context: Context) -> dict[str, np.ndarray] | None:
@@ -353,8 +383,13 @@ def _with_findings(
     return replace(fit, findings=diagnosis.findings), diagnosis.calibration
 
 
-def _in_bins(sample: Sample, fit: TransitionFit, context: Context, bins: int, seed: int) -> PopulationFractions:
-    """Return class fractions in at most so many bins of the columns that the context names, by default of α."""
+def _in_bins(
+    sample: Sample, fit: TransitionFit, context: Context, bins: int | np.ndarray, seed: int
+) -> PopulationFractions:
+    """Return class fractions in at most so many bins of the columns that the context names, by default of α.
+
+    Or between edges.
+    """
     by, asked, experts = context.by, context.asked, context.about.get("gold_experts")
     fractions = fractions_in_bins(
         sample,

@@ -27,6 +27,9 @@ from truemorph.io import (
 )
 from truemorph.results import Result
 
+# Formats of tables of fractions, and their names in astropy.
+TABLES = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits", ".tex": "ascii.latex"}
+
 
 @runtime_checkable
 class HasTransition(Protocol):
@@ -91,9 +94,11 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_fit_name(out: str | os.PathLike[str]) -> None:
-    """Refuse a name that does not end in .json."""
-    if Path(out).suffix != ".json":
-        raise InputError(f"{out}: a fit is written as JSON and PNG; choose a name that ends in .json")
+    """Refuse a name that does not end in .json, or like a table."""
+    if Path(out).suffix not in (".json", *TABLES):
+        raise InputError(
+            f"{out}: an estimate is written as .json, or as a table, {', '.join(TABLES)}; choose such a name"
+        )
 
 
 def write_fit(
@@ -103,7 +108,7 @@ def write_fit(
 
     The JSON is last and has the checksum of the draws, so that draws of another estimate are never taken for its own.
     """
-    out = Path(path)
+    out = Path(path).with_suffix(".json")
     beside = out.with_suffix(".npz")
     named = {}
     if draws:

@@ -217,7 +217,7 @@ def _from_gold(regression: _Regression, missed: np.ndarray | None) -> dict[str, 
         "of_total": of_classes[:, :, -1],
         "of_quantities": of_quantities if quantities else None,
         "quantities": tuple(quantities),
-        "gold_counts": np.bincount(bins.index, sample.gold > 0, bins.count).astype(int) if quantities else None,
+        "gold_counts": np.bincount(bins.index, sample.gold > (0 if quantities else UNKNOWN), bins.count).astype(int),
         "samples": samples,
         "probabilities": fit.probabilities(sample.gold),
         "alternatives": {},
@@ -277,7 +277,7 @@ def debiased_fractions(
     alpha: Array,
     transition: Any = None,
     by: Array | None = None,
-    bins: int | None = None,
+    bins: int | Array | None = None,
     gold: Array | None = None,
     *,
     gold_probability: Array | None = None,
@@ -307,9 +307,9 @@ def debiased_fractions(
         class fractions with α (see `fit_transition`); others are treated as exact. Not used with `gold`.
     by : array, shape (N,) or (N, 2), optional
         Column to bin, or two; default α.
-    bins : int, optional
+    bins : int or array, optional
         Largest number of equal-count bins (without weights); default 8, or fewer, so that each has 50 galaxies.
-        Galaxies of equal α share a bin.
+        Galaxies of equal α share a bin. Or edges, between which all values must be.
     gold : array of int, shape (N,), optional
         Gold labels of a random part of the rows, -1 elsewhere. The fractions then follow their definition of a disk,
         and are valid whether or not T is correct. Of a question, class 0 is that to which it does not apply, and -2
@@ -421,7 +421,7 @@ def fractions_in_bins(
     transition: Transition | TransitionFit | None,
     *,
     by: np.ndarray | None = None,
-    bins: int = 8,
+    bins: int | np.ndarray = 8,
     gold_transition: Transition | None = None,
     systematic: bool = True,
     seed: int = 0,
@@ -437,9 +437,12 @@ def fractions_in_bins(
         raise InputError(f"by must have one value per galaxy, or two; got shape {column.shape} for {n} galaxies")
     if not np.all(np.isfinite(column)):
         raise InputError(f"by has {int(np.sum(~np.isfinite(column)))} missing values; remove those rows")
-    if not 1 <= bins <= n or bins != int(bins):
+    if np.ndim(bins) == 1:
+        cut = Bins.between(column, np.asarray(bins), sample.weights)
+    elif not 1 <= bins <= n or bins != int(bins):
         raise InputError(f"bins must be between 1 and the number of galaxies ({n}); got {bins}")
-    cut = (Bins.cut if column.ndim == 1 else Bins.of_two)(column, int(bins), sample.weights)
+    else:
+        cut = (Bins.cut if column.ndim == 1 else Bins.of_two)(column, int(bins), sample.weights)
     if sample.gold is None:
         assert transition is not None
         found = _through(sample, cut, load_transition(transition), fit, systematic)

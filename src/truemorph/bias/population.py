@@ -117,7 +117,7 @@ class PopulationFractions(Result):
     of_quantities : array, shape (2, 3, B + 1, Q), or None
         The same of ratios in each bin, and of all bins together.
     gold_counts : array of int, shape (B,), or None
-        Of a question: galaxies with gold labels to which it applies.
+        Galaxies with gold labels; of a question, to which it applies.
     about : dict
         Definitions of the question and of gold labels; stored in files.
 
@@ -263,7 +263,7 @@ class PopulationFractions(Result):
         header += [] if gold is None else ["gold labels"]
         rows = []
         for b in [*range(counts.size), *([None] if applies is not None else [])]:
-            at = "all" if b is None else self.bin_name(b)
+            at = "all" if b is None else self.bin_edges(b)
             galaxies = f"{counts.sum() if b is None else counts[b]:,}"
             of_all = [] if applies is None else [applies.cells(b)[1], self._gold_labels(b)]
             for what, fraction in shown.items():
@@ -271,6 +271,11 @@ class PopulationFractions(Result):
                 of_gold = [] if gold is None else [f"{gold[b]:.3f}"]
                 rows.append([at, *of, galaxies, *of_all, *fraction.cells(b, assumed), *of_gold])
         return text_table(header, rows, left=())
+
+    def bin_edges(self, b: int) -> str:
+        """Return the edges of a bin as text, or the name of its group."""
+        ends = self.edges[None, b : b + 2] if self.edges.ndim == 1 else self.edges[b]
+        return self.groups[b] if self.groups else ", ".join(f"{low:.4g} to {high:.4g}" for low, high in ends)
 
     def bin_name(self, b: int, digits: str = ".2f") -> str:
         """Return the mean of the binning column in a bin as text, or the name of its group."""
@@ -377,7 +382,6 @@ class PopulationFractions(Result):
                 "of_quantities": np.moveaxis(np.array(of_quantities, dtype=np.float64), 0, 2).reshape(
                     2, 3, -1, len(quoted)
                 ),
-                "gold_counts": np.array(described["gold_labels"]),
                 "about": {name: described[name] for name in QUESTION if name in described},
             }
         return cls(
@@ -391,6 +395,7 @@ class PopulationFractions(Result):
             findings=tuple(map(Finding.from_dict, described["findings"])),
             samples=samples,
             of_total=None if described.get("of_total") is None else np.array(described["of_total"]),
+            gold_counts=None if described.get("gold_labels") is None else np.array(described["gold_labels"]),
             classes=classes,
             population=np.array(ends("population_")),
             members=tuple(map(_members, described.get("groups", ()))),
@@ -414,6 +419,8 @@ class PopulationFractions(Result):
             columns[f"low_edge{end}"] = (low[:, number], "", f"lower edge of the bin in {name}")
             columns[f"high_edge{end}"] = (high[:, number], "", f"upper edge of the bin in {name}")
         columns["galaxies"] = (self.counts, "", "number of galaxies")
+        if self.gold_counts is not None:
+            columns["gold_labels"] = (self.gold_counts, "", "number of galaxies with a gold label")
         for name, fraction in self.quoted.items() if self.quantities else ():
             parts = {what: values for what, values in fraction.to_dict().items() if what != "total"}
             columns |= {f"{name}, {what}": (values, "", f"{name}: {what}") for what, values in parts.items()}

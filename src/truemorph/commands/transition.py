@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from truemorph.arguments import (
     AtLeastOne,
     Count,
+    Edges,
     Family,
     Names,
     NotNegative,
@@ -48,7 +49,7 @@ def estimate_transition(
     false_disk: float | Literal["fit"] | None = None,
     bins: AtLeastOne | None = None,
     by: str | None = None,
-    fraction_bins: AtLeastOne = 8,
+    fraction_bins: Edges | None = None,
     compare: Annotated[bool | None, Parameter(negative="--no-compare")] = None,
     where: Rules = (),
     weights: str = "balance",
@@ -70,7 +71,8 @@ def estimate_transition(
     catalogue : path or table
         Prepared catalogue.
     out : path, optional
-        Write the result here (.json), with figures beside it (.png).
+        Write the result here (.json), with figures beside it (.png). A name that ends in .tex, .csv, .ecsv or .fits is
+        that of a table of the fractions, beside the same .json.
     family : str or subclass of FlipTransition, optional
         rayleigh (the paper's), weibull, fisk, monotone, constant, matrix, logistic; or best: the one of lowest AIC. In
         Python, also your own class. Default: the best of the first three with gold labels, otherwise rayleigh.
@@ -97,8 +99,9 @@ def estimate_transition(
     by : str, optional
         Column to bin the fractions by, or two, such as "redshift,mass"; default α. A column of text, such as
         depth_tier, gives the fractions of each group.
-    fraction_bins : int
-        Largest number of bins of the fractions; each has 50 galaxies or more.
+    fraction_bins : int or sequence of float, optional
+        Largest number of bins of the fractions, of each of two columns; each bin has 50 galaxies or more. Default 8 in
+        all. Or edges, such as 0.01,0.03,0.06, between which all galaxies must be.
     compare : bool, optional
         Fit the other families of curves too; default yes, if there are others.
     where : sequence of str
