@@ -40,7 +40,9 @@ class TrainingConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31, description="random seed")
 
     backbone: str = Field(
-        "resnet50", description="any timm model, hf_hub:... (such as Zoobot's encoders), or resnet50_v1 (as in Keras)"
+        "resnet50",
+        description="any timm model, or resnet50_v1 (as in Keras); with pretrained also hf_hub:..., a folder like one "
+        "of a hub, or NAME:FILE of weights",
     )
     pretrained: bool = Field(False, description="start from published weights, if available")
     finetune: Literal["whole", "head", "layers"] = Field(

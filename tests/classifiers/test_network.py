@@ -1,12 +1,15 @@
 """Networks: architectures, initial weights, trained layers, kinds of observations, ensembles and calibration."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import lightning
 import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from timm.models.resnet import Bottleneck
 
 from conftest import stripes, tiny
@@ -73,6 +76,72 @@ def test_preset_paper_is_the_recipe_of_the_papers_lineage():
 def test_backbones_that_cannot_be_made_raise_errors(backbone, pretrained, says):
     with pytest.raises(InputError, match=says):
         GalaxyNetwork(tiny(backbone=backbone, image_size=64), pretrained=pretrained)
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    """Two timm models, saved in all ways in which one has weights on disk; that in a folder has its own mean colour."""
+    torch.manual_seed(3)
+    state, other = (
+        timm.create_model("test_resnet").state_dict(),
+        timm.create_model("test_vit", img_size=32).state_dict(),
+    )
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save({"state_dict": {f"encoder.{name}": value for name, value in state.items()}}, tmp_path / "w.ckpt")
+    torch.save(state, tmp_path / "w.pt")
+    (tmp_path / "vit").mkdir()
+    about = {"architecture": "test_vit", "model_args": {"img_size": 32}, "pretrained_cfg": {"mean": [0.1, 0.2, 0.3]}}
+    (tmp_path / "vit" / "config.json").write_text(json.dumps(about))
+    save_file(other, tmp_path / "vit" / "model.safetensors")
+    return tmp_path, state, other
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.ckpt", "w.pt", "vit", "local-dir"])
+def test_a_backbone_starts_from_weights_on_disk(encoder, capsys, name):
+    folder, *states = encoder
+    of_folder = name in ("vit", "local-dir")
+    state = states[of_folder]
+    backbone = f"{'local-dir:' * (name == 'local-dir')}{folder}/vit" if of_folder else f"test_resnet:{folder}/{name}"
+    network = GalaxyNetwork(tiny(backbone=backbone, image_size=32), pretrained=True)
+    own = network.backbone.state_dict()
+    assert all(torch.equal(own[key], state[key]) for key in own)
+    assert f"all {len(own)} tensors" in capsys.readouterr().err
+    assert (network.mean == (0.1, 0.2, 0.3)) == of_folder
+    again = GalaxyNetwork(tiny(image_size=32), built=network.built)
+    again.load_state_dict(network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "says"),
+    [
+        ("test_resnet:{}/w.pt", False, "pretrained"),
+        ("{}/w.pt", True, "which architecture"),
+        ("test_resnet:{}/absent.pt", True, "no such file"),
+        ("test_vit:{}/w.pt", True, "absent"),
+        ("test_resnet:{}/code.pt", True, "can't be read"),
+        ("test_resnet:{}/small.safetensors", True, "another shape"),
+        ("local-dir:{}/empty", True, "config.json"),
+        ("resnet5000:{}/w.pt", True, "resnet5000"),
+    ],
+)
+def test_weights_on_disk_that_do_not_fit_are_refused_and_nothing_in_them_is_executed(encoder, name, pretrained, says):
+    folder, state, _ = encoder
+    (folder / "empty").mkdir()
+    save_file({key: value.flatten()[:1].clone() for key, value in state.items()}, folder / "small.safetensors")
+    torch.save({"state_dict": Executed(folder / "executed")}, folder / "code.pt")
+    with pytest.raises(InputError, match=says):
+        GalaxyNetwork(tiny(backbone=name.format(folder), image_size=32), pretrained=pretrained)
+    assert not (folder / "executed").exists()
+
+
+class Executed:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 def test_the_description_of_a_model_cannot_make_timm_read_files():

@@ -6,21 +6,27 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from threading import get_ident
 from typing import Any, Literal
 
 import timm
 import torch
-from timm.models import register_model
+from timm.models import load_state_dict, register_model
 from timm.models.resnet import Bottleneck
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
+from truemorph.io import read_json
+from truemorph.progress import tell
 from truemorph.questions import Head
 
-_HUB = "hf_hub:"
+_HUB, _FOLDER = "hf_hub:", "local-dir:"
+_OF_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+_PREFIXES = ("", "encoder.", "backbone.", "model.", "module.")  # of a backbone's weights in those of a larger network
 
 
 @register_model
@@ -82,18 +88,84 @@ def _rebuilt(architecture: str, arguments: dict[str, Any]) -> nn.Module:
     return timm.create_model(architecture, pretrained=False, num_classes=0, **arguments)
 
 
+@dataclass(frozen=True)
+class _Weights:
+    """Weights on disk, and the backbone that they are of."""
+
+    file: Path
+    architecture: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    standard: dict[str, Any] = field(default_factory=dict)  # mean and std of its images
+
+
+def _own_weights(name: str) -> _Weights | None:
+    """Return the weights of a folder like those of a hub, or of ARCHITECTURE:FILE; None if they are not on disk."""
+    folder = Path(name.removeprefix(_FOLDER))
+    if folder.is_dir() or name.startswith(_FOLDER):
+        described = read_json(folder / "config.json")
+        files = [folder / f"{start}{end}" for start in ("model", "pytorch_model") for end in _OF_WEIGHTS]
+        file = next(filter(Path.is_file, files), None)
+        if "architecture" not in described or file is None:
+            raise InputError(f"{folder}: must have config.json, with an architecture of timm, and model.safetensors")
+        known = described.get("pretrained_cfg") or {}
+        standard = {key: known[key] for key in ("mean", "std") if key in known}
+        return _Weights(file, str(described["architecture"]), dict(described.get("model_args") or {}), standard)
+    architecture, _, path = name.partition(":")
+    file = Path(path or architecture)
+    if file.suffix not in _OF_WEIGHTS:
+        return None
+    if not path:
+        raise InputError(f"{name}: say which architecture of timm these are weights of, such as resnet50:{name}")
+    if not file.is_file():
+        raise InputError(f"{file}: no such file of weights")
+    return _Weights(file, architecture)
+
+
+def _load_own(backbone: nn.Module, file: Path, size: int) -> None:
+    """Load weights of a file, in which nothing is executed; an InputError if some are absent, or have another shape."""
+    try:
+        stored = load_state_dict(str(file), weights_only=True)
+    except Exception as problem:  # torch and safetensors raise many types
+        raise InputError(f"{file}: can't be read as weights ({reason(problem)})") from problem
+    needed = backbone.state_dict()
+    prefix = max(_PREFIXES, key=lambda some: sum(f"{some}{name}" in stored for name in needed))
+    found = {name: stored[prefix + name] for name in needed if prefix + name in stored}
+    absent = [name for name in needed if name not in found]
+    unlike = [name for name, value in found.items() if value.shape != needed[name].shape]
+    if absent or unlike:
+        first = f"no {absent[0]}" if absent else f"{unlike[0]} has shape {tuple(found[unlike[0]].shape)}"
+        raise InputError(
+            f"{file}: {len(absent)} of the backbone's {len(needed)} tensors are absent, and {len(unlike)} have another "
+            f"shape (first: {first}; images of {size} pixels); name another architecture or `image_size`"
+        )
+    backbone.load_state_dict(found)
+    tell(f"{file}: all {len(found)} tensors of the backbone are used, {len(stored) - len(found)} others are not")
+
+
 def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, dict[str, Any]]:
     """Make a timm backbone for this image size; also return `architecture` and `arguments` to rebuild it offline."""
-    from_hub = name.startswith(_HUB)
-    if not from_hub and not timm.is_model(name):
-        raise InputError(f"timm has no backbone {name!r}; {nearest(name, timm.list_models(), what='backbones')}")
-    architecture, arguments, refused = name, {}, ""
+    from_hub, own = name.startswith(_HUB), _own_weights(name)
+    if own is not None and not pretrained:
+        raise InputError(
+            f"backbone {name} has weights on disk: start from them (`pretrained`), or name an architecture"
+        )
+    architecture, arguments = (name, {}) if own is None else (own.architecture, own.arguments)
+    if not from_hub and not timm.is_model(architecture):
+        raise InputError(
+            f"timm has no backbone {architecture!r}; {nearest(architecture, timm.list_models(), what='backbones')}"
+        )
+    refused = ""
     ways: tuple[dict[str, Any], ...] = ({}, {"img_size": size})  # some transformers need to know the image size
     for sized in ways:
         try:
             if from_hub:
                 _, architecture, arguments = timm.models.load_model_config_from_hf(name.removeprefix(_HUB))
-            backbone: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
+            backbone: Any
+            if own is None:
+                backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
+            else:
+                backbone = _rebuilt(architecture, {**arguments, **sized})
+                backbone.pretrained_cfg = {**backbone.pretrained_cfg, **own.standard}
         except Exception as problem:  # hub clients raise many types
             if sized and isinstance(problem, TypeError):  # the backbone has no such argument
                 break
@@ -107,6 +179,8 @@ def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, di
         except (AssertionError, RuntimeError) as problem:
             refused = refused or reason(problem)
             continue
+        if own is not None:
+            _load_own(backbone, own.file, size)
         return backbone.train(), {"architecture": architecture, "arguments": {**arguments, **sized}}
     raise InputError(f"backbone {name} can't take {size}-pixel images ({refused}); change it or `image_size`")
 
