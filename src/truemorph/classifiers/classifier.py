@@ -324,8 +324,8 @@ def contradictions(described: dict[str, Any]) -> list[Finding]:
     return [Finding("curve-contradicted", "caution", message, action)]
 
 
-def _tuned(described: dict[str, Any]) -> list[str]:
-    """Return how networks were tuned, as lines of text."""
+def said_of_tuning(described: dict[str, Any]) -> list[str]:
+    """Return how networks were tuned on gold labels, as lines of text; none if they were not."""
     every = _tuning(described)
     if not every:
         return []
@@ -372,7 +372,7 @@ def facts(described: dict[str, Any]) -> list[str]:
     return [
         f"{'; '.join(told)}: {reads}; members: {described['members']}",
         f"trained through {shortened(through, 300)}",
-        *_tuned(described),
+        *said_of_tuning(described),
         f"assumption behind T(alpha): {transition.get('assumption', 'given by the user')}",
         f"alpha: {catalogue.get('alpha')}",
         f"catalogue: {catalogue.get('source')}, {catalogue.get('rows')} rows, sha256 {catalogue.get('sha256')}",

@@ -24,7 +24,7 @@ from truemorph.catalogs.catalogue import classes_of, image_folder, read_catalogu
 from truemorph.catalogs.label_sets import ONE_CLASS, nearly_one_class
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, load, save_classifier
-from truemorph.classifiers.classifier import Classifier, logistic_inputs
+from truemorph.classifiers.classifier import Classifier, logistic_inputs, said_of_tuning
 from truemorph.classifiers.held_out import held_out, most_predicted
 from truemorph.classifiers.learned import Learned, gold_evidence, learned_questions
 from truemorph.classifiers.members import train_members
@@ -82,6 +82,7 @@ class TrainingResult(Result):
         facts = [
             ("galaxies", f"{self.rows:,} trained on{left_out}"),
             ("bias curve", f"{transition['family']}{': ' if curve else ''}{curve}"),
+            *(("gold labels", text) for text in said_of_tuning(self.model.described)),
             ("metrics", ", ".join(f"{name.replace('_', ' ')} {metric:.4g}" for name, metric in self.metrics.items())),
             ("time", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())),
             ("model", str(self.out)),

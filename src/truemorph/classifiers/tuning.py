@@ -26,6 +26,7 @@ from truemorph.classifiers.network import GalaxyNetwork, torch_device
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import TrainingConfig
 from truemorph.images.transforms import normalise
+from truemorph.progress import tell
 from truemorph.questions import Head
 
 EPOCHS = (8, 32)
@@ -81,6 +82,8 @@ def tuned(
         return result
     chosen, tuning = train[:0] if rows.gold is None else train[rows.gold.known[train]], None
     if chosen.size >= FEWEST:
+        if is_first_process():
+            tell(f"{name}: tuning on {chosen.size:,} gold labels")
         network = GalaxyNetwork(config, len(rows.classes), built=result["built"])
         network.load_state_dict(result["weights"])
         network.rescale(1 / result["temperature"])
