@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from truemorph.bias.curves.families import COMPARED, family_of
 from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Transition
-from truemorph.bias.files import TABLES, check_fit_name, read_arrays, read_fit, write_fit
+from truemorph.bias.files import read_arrays, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
 from truemorph.bias.fractions import default_bins, fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
@@ -37,7 +36,7 @@ from truemorph.bias.result import FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding, unique
-from truemorph.io import plain, written_whole
+from truemorph.io import plain
 from truemorph.progress import progress
 from truemorph.questions import Asked, fraction_names
 from truemorph.results import Result, text_facts
@@ -213,18 +212,8 @@ class Estimate(Result):
 
         Of a name that ends in .csv, .ecsv, .fits or .tex, also the table of the fractions.
         """
-        check_fit_name(out)
         arrays = {} if self.fractions.samples is None else {"fractions": self.fractions.samples}
-        write_fit(self.to_dict(), self.figure(), out, arrays | dict(self.galaxies or {}))
-        if (ending := Path(out).suffix) in TABLES:
-            table = self.to_table()
-            if ending == ".fits":  # text in a header is short, and ASCII; the JSON has it
-                table.meta.clear()
-            for name in table.colnames if ending == ".tex" else ():
-                table[name].format = "%.4g" if table[name].dtype.kind == "f" else None
-                table.rename_column(name, name.replace("_", " "))
-            with written_whole(Path(out)) as partial:
-                table.write(partial, format=TABLES[ending], overwrite=True)
+        write_fit(self.to_dict(), self.figure(), out, arrays | dict(self.galaxies or {}), self.to_table())
 
     @property
     def curve(self) -> FittedCurve:

@@ -102,13 +102,21 @@ def check_fit_name(out: str | os.PathLike[str]) -> None:
 
 
 def write_fit(
-    described: Mapping[str, Any], figure: Any, path: str | os.PathLike[str], draws: Mapping[str, Any] | None = None
+    described: Mapping[str, Any],
+    figure: Any,
+    path: str | os.PathLike[str],
+    draws: Mapping[str, Any] | None = None,
+    table: Any = None,
 ) -> None:
     """Write a fit as JSON; beside it its matplotlib figure as PNG, and draws of class fractions, if any, as NPZ.
 
     The JSON is last and has the checksum of the draws, so that draws of another estimate are never taken for its own.
+    An astropy `table` is written if the path is that of a table.
     """
+    check_fit_name(path)
     out = Path(path).with_suffix(".json")
+    if (ending := Path(path).suffix) in TABLES:
+        _write_table(table, Path(path), ending)
     beside = out.with_suffix(".npz")
     named = {}
     if draws:
@@ -117,6 +125,17 @@ def write_fit(
             named = {"draws": beside.name, "draws_sha256": file_hash(partial)}
     save_figure(figure, out.with_suffix(".png"))
     write_json(out, {"format_version": FORMAT_VERSION, **described, **named})
+
+
+def _write_table(table: Any, path: Path, ending: str) -> None:
+    """Write an astropy table for a publication."""
+    if ending == ".fits":  # text in a header is short, and ASCII; the JSON has it
+        table.meta.clear()
+    for name in table.colnames if ending == ".tex" else ():
+        table[name].format = "%.4g" if table[name].dtype.kind == "f" else None
+        table.rename_column(name, name.replace("_", " "))
+    with written_whole(path) as partial:
+        table.write(partial, format=TABLES[ending], overwrite=True)
 
 
 def read_arrays(described: Mapping[str, Any], path: str | os.PathLike[str], *names: str) -> list[np.ndarray | None]:
