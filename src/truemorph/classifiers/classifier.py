@@ -306,7 +306,7 @@ def _tuning(described: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def contradictions(described: dict[str, Any]) -> list[Finding]:
-    """Say so if tuning on gold labels improved networks by more than chance and recalibration explain."""
+    """Return a finding if tuning on gold labels helped by more than chance, beyond what recalibration does."""
     every = _tuning(described)
     gain, error, before, after = (
         float(np.mean([tuning[name] for tuning in every])) if every else 0.0
@@ -317,10 +317,13 @@ def contradictions(described: dict[str, Any]) -> list[Finding]:
     message = (
         "T(α) does not explain the gold labels: the log-loss of those that a network had not seen fell from "
         f"{before:.2f} to {after:.2f} when it was tuned on the others. Flips depend on more than α, or gold labels "
-        "have another definition. The network rests on its gold labels now, and posteriors given the "
-        "observed labels, which need T(α), are worse than p(y | x)."
+        "have another definition. The network rests on its gold labels now. Posteriors given the observed labels still "
+        "use T(α), so they may be wrong where it is."
     )
-    action = "Use p(y | x); add gold labels, or let T(α) depend on what decides (`observables` of the estimate)."
+    action = (
+        "Use p(y | x) instead of posteriors; add gold labels, or estimate T(α) with the columns on which flips depend "
+        "(`observables`)."
+    )
     return [Finding("curve-contradicted", "caution", message, action)]
 
 

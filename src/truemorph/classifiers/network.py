@@ -122,9 +122,13 @@ def _own_weights(name: str) -> _Weights | None:
 
 
 def _load_own(backbone: nn.Module, file: Path, size: int) -> None:
-    """Load weights of a file, in which nothing is executed; an InputError if some are absent, or have another shape."""
+    """Load the weights in a file, without running code in it.
+
+    Raises an InputError if a tensor of the backbone is absent, or has another shape.
+    """
     try:
         stored = load_state_dict(str(file), weights_only=True)
+        stored = {name: value for name, value in stored.items() if isinstance(value, torch.Tensor)}
     except Exception as problem:  # torch and safetensors raise many types
         raise InputError(f"{file}: can't be read as weights ({reason(problem)})") from problem
     needed = backbone.state_dict()
