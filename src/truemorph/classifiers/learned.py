@@ -115,6 +115,8 @@ def _through(catalogue: CatalogTable, run: RunConfig, described: dict[str, Any],
         unlike = [finding.to_dict() for finding in unlike_labels(transition, Sample.of(labels, alpha))]
         described |= {"findings": [*described.get("findings", ()), *unlike]} if unlike else {}
     rule = described.get("gold_rule") if run.labels != OBSERVED and run.training.classifier == "network" else None
+    if rule is not None:  # refused before images are read, if it can't be
+        _of_estimate(catalogue, catalogue.frame, rule, asked)
     return Learned(asked, described, transition, tuple(observables_of(described, transition)), rule)
 
 
