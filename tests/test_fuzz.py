@@ -35,7 +35,7 @@ from truemorph.bias.files import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import mapping_toml, read_mapping
 from truemorph.catalogs.selected import rows_of
-from truemorph.config import run_config
+from truemorph.config import options_in
 from truemorph.errors import TruemorphError
 from truemorph.gold.answers import read_answers, record_answer
 from truemorph.gold.importing import answers_of_table
@@ -81,10 +81,10 @@ READERS = {
     **{f"model/{name}": lambda path: tm.load(path.parent) for name in ("config.json", "model.safetensors")},
     "model/seen.parquet": lambda path: tm.load(path.parent),
     "model/held_out.parquet": lambda path: tm.load(path.parent),
-    "model/run.toml": run_config,
+    "model/run.toml": options_in,
     "old/seen.parquet": lambda path: tm.load(path.parent),
     "old/config.json": lambda path: (tm.load(path.parent).findings, tm.load(path.parent).summary()),
-    "old/run.toml": run_config,
+    "old/run.toml": options_in,
     "fit.json": read_fit,
     "plan/plan.json": lambda path: read_plan(path.parent),
     "plan/plan.parquet": lambda path: read_plan(path.parent),

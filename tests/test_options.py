@@ -57,7 +57,7 @@ CALLS = {
 }  # fmt: skip
 VALUES = {
     "prepare": {
-        "preset": "gz2-debiased", "mapping": {"psf_fwhm": 1.2, "columns": {"object_id": "id"}}, "join": ["@beside"],
+        "preset": "gz2-debiased", "join": ["@beside"],
         "match": ["@near"], "within": 5.0, "nearest": ["@near"], "id": "key", "smooth": "a", "disk": "a",
         "artifact": "a", "label": "gold", "classes": ["early", "late"], "definition": "spiral arms", "radius": "r2",
         "psf_fwhm": 1.0, "alpha": "r2", "columns": {"magnitude": "mag"}, "psf": "fwhm", "bands": ["i", "r", "g"],

@@ -35,7 +35,7 @@ def run_block(tmp_path, monkeypatch, capsys):
         kind, text = BLOCKS[name]
         if kind == "python":
             exec(text, {"__name__": "__main__"})
-        elif name in ("votes", "mysurvey"):
+        elif name in ("votes", "mysurvey", "files"):
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
             command = ["bash", "-euo", "pipefail", "-c", text]
             done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
@@ -66,6 +66,7 @@ def test_step_by_step_on_the_demos_files(run_block, tmp_path, monkeypatch, capsy
     for name, *shown in (
         ("training", 'rotation = "any"'),
         ("labelling", "300 rows in, 300 labelled"),
+        ("files", "300 rows in, 300 labelled"),
         ("report",),
         ("explain", "predicted disk"),
         ("gold", "of them shown twice", "gold labels  300"),

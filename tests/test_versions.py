@@ -18,7 +18,7 @@ from conftest import codes
 from truemorph.bias.curves.families import transition_from_dict
 from truemorph.bias.files import read_fit
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.config import run_config
+from truemorph.config import options_in
 from truemorph.errors import InputError
 from truemorph.tables import write_table
 
@@ -37,7 +37,7 @@ def test_files_of_a_release_are_read_with_the_same_numbers(name, tmp_path):
     fit = transition_from_dict(read_fit(release / "transition.json"))
     again = tm.estimate_transition(catalogue, compare=False).fit
     assert again.values["theta"] == pytest.approx(fit.theta, rel=1e-4)
-    assert "M_r" in run_config(release / "model" / "run.toml").training.features
+    assert "M_r" in options_in(release / "model" / "run.toml")["features"]
     labelled = tm.label_galaxies(release / "model", release / "catalogue.parquet", out=tmp_path / "labels.parquet")
     has_checksums = "sha256" in json.loads((release / "model" / "config.json").read_text())
     assert ("model-without-checksums" in codes(labelled)) != has_checksums

@@ -84,12 +84,12 @@ def _edges(given: Any) -> Any:
     return parts[0] if isinstance(parts, list) and len(parts) == 1 else parts
 
 
-_AS_GIVEN = Parameter(
+AS_GIVEN = Parameter(
     converter=lambda _, tokens: ",".join(token.value for token in tokens), n_tokens=1, show_default=False
 )
 # Also as text, "a,b" and "3/64", as on the command line.
-Names = Annotated[Sequence[str], BeforeValidator(by_commas), _AS_GIVEN]
-Shard = Annotated[tuple[int, int], BeforeValidator(_pair), _AS_GIVEN]
+Names = Annotated[Sequence[str], BeforeValidator(by_commas), AS_GIVEN]
+Shard = Annotated[tuple[int, int], BeforeValidator(_pair), AS_GIVEN]
 # Repeated on the command line.
 Rules = Annotated[Sequence[str], Parameter(consume_multiple=False, show_default=False)]
 Paths = Annotated[Sequence[Path], Parameter(consume_multiple=False, show_default=False)]
@@ -101,7 +101,7 @@ Count = Annotated[int, Field(ge=0, lt=2**31), Parameter(allow_leading_hyphen=Tru
 Edges = Annotated[
     Annotated[int, Field(ge=1, lt=2**31)] | Sequence[float],
     BeforeValidator(_edges),
-    Parameter(converter=_AS_GIVEN.converter, n_tokens=1, show_default=False, allow_leading_hyphen=True),
+    Parameter(converter=AS_GIVEN.converter, n_tokens=1, show_default=False, allow_leading_hyphen=True),
 ]
 AtLeastOne = Annotated[int, Field(ge=1, lt=2**31), Parameter(allow_leading_hyphen=True)]
 Fraction = Annotated[float, Field(ge=0, le=1), Parameter(allow_leading_hyphen=True)]

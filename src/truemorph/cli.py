@@ -8,26 +8,27 @@ from __future__ import annotations
 import ast
 import io
 import json as json_text
+import logging
 import os
 import re
 import shlex
-import shutil
 import sys
-import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from importlib.resources import files
 from operator import getitem
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
+from cyclopts.config import Dict
 
 from truemorph import progress
 from truemorph._version import __version__
 from truemorph.errors import TruemorphError, extras_named
 from truemorph.findings import FindingWarning
+from truemorph.progress import say
 
 # Modules and functions, imported only when they run: all of them would take seconds.
 COMMANDS = {
@@ -68,6 +69,8 @@ _NEXT = {
     "gold import": "truemorph transition {out} --gold gold --out transition.json",
 }
 _ALL = Group("All commands", sort_key=1000)
+_CONFIG = "TOML file with options of commands, each in its table, such as [train]; options given here replace them."
+_LEVELS = {"note": logging.INFO, "caution": logging.WARNING, "problem": logging.ERROR}
 _ARGUMENT = re.compile(r"`(\w+)`(=\S*[\w\"])?")
 
 
@@ -95,15 +98,23 @@ def command_app(chosen: str | None = None) -> App:
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
         json: Annotated[bool, Parameter(help="Print the result as JSON.", group=_ALL)] = False,
         quiet: Annotated[bool, Parameter(help="Show neither progress nor notes.", group=_ALL)] = False,
+        config: Annotated[Path | None, Parameter(help=_CONFIG, group=_ALL)] = None,
     ) -> None:
         progress.QUIET.set(quiet)
+        if config is not None and chosen in COMMANDS:
+            from truemorph.config import options_in
+
+            of_words = reduce(
+                lambda inner, word: {word: inner}, chosen.split()[::-1], options_in(config, chosen, COMMANDS)
+            )
+            app.config = Dict(of_words, source=str(config))
         result = app(tokens, exit_on_error=False, print_error=False)
         if result is None:  # help, or one of several processes that train together
             return
         options = options_of(app, chosen)
         for finding in result.findings:
             if not (quiet and finding.severity == "note"):
-                say(f"{in_options(str(finding), options)} [{finding.code}]")
+                say(f"{in_options(str(finding), options)} [{finding.code}]", _LEVELS[finding.severity])
         text = json_text.dumps(result.to_dict(), indent=2) if json else in_options(result.summary(), options)
         print(progress.printable(text), flush=True)
         if not (json or quiet) and getattr(result, "complete", True):
@@ -157,6 +168,14 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     return filled
 
 
+def chosen_command(arguments: Sequence[str]) -> str | None:
+    """Return the command among arguments, such as "gold plan"; None if there is none."""
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    first = {name.split()[0] for name in COMMANDS}
+    start = next((number for number, word in enumerate(words) if word in first), len(words))
+    return " ".join(words[start : start + 1 + (words[start : start + 1] in ([group] for group in GROUPS))]) or None
+
+
 def options_of(app: App, command: str | None) -> dict[str, str]:
     """Return the options of a command by the names of the Python arguments."""
     if command not in COMMANDS:
@@ -193,19 +212,17 @@ def _one_line(problem: CycloptsError) -> str:
     return f"{name}: {first['msg'].lower()}; got {first['input']!r}"
 
 
-def say(text: str) -> None:
-    """Print one line on standard error; on a terminal, broken between words."""
-    text = textwrap.shorten(progress.printable(" ".join(text.split())), 1_000, placeholder=" …")  # values may be long
-    if sys.stderr.isatty():
-        width = min(shutil.get_terminal_size().columns, 100)
-        text = textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    print(text, file=sys.stderr)
-
-
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print findings of array functions; warnings of libraries tell a user nothing."""
     if isinstance(message, FindingWarning):
         say(f"note: {message}")
+
+
+def _end(status: int, text: str) -> NoReturn:
+    """Say what is wrong, a message a line, and exit."""
+    for line in text.splitlines():
+        say(f"truemorph: {line}", logging.ERROR)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -219,39 +236,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
     given = list(sys.argv[1:] if arguments is None else arguments)
-    words = [argument for argument in given if not argument.startswith("-")]
     if "" in given:
-        say(f"truemorph: the argument after {given[given.index('') - 1]} is empty; give a value")
-        sys.exit(2)
-    chosen = " ".join(words[: 2 if words[:1] in ([group] for group in GROUPS) else 1]) or None
+        _end(2, f"the argument after {given[given.index('') - 1]} is empty; give a value")
+    chosen = chosen_command(given)
     app = command_app(chosen)
     try:
         with extras_named():
             app.meta(given, exit_on_error=False, print_error=False)
     except UnknownCommandError as problem:
-        say(f"truemorph: no command {' '.join(problem.unused_tokens or [])!r}; commands: {', '.join(COMMANDS)}")
-        sys.exit(2)
+        _end(2, f"no command {' '.join(problem.unused_tokens or [])!r}; commands: {', '.join(COMMANDS)}")
     except CycloptsError as problem:
-        say(f"truemorph: {_one_line(problem)} (see truemorph {chosen if chosen in COMMANDS else ''} --help)")
-        sys.exit(2)
+        _end(2, f"{_one_line(problem)} (see truemorph {chosen if chosen in COMMANDS else ''} --help)")
     except TruemorphError as problem:
-        for line in str(problem).splitlines():
-            say(f"truemorph: {in_options(line, options_of(app, chosen))}")
-        sys.exit(problem.exit_code)
+        _end(problem.exit_code, in_options(str(problem), options_of(app, chosen)))
     except KeyboardInterrupt:
-        say("truemorph: interrupted")
-        sys.exit(130)
+        _end(130, "interrupted")
     except UnicodeEncodeError as problem:  # Parquet, FITS and polars take no other names
         from truemorph.io import shown_path
 
-        say(f"truemorph: {shown_path(problem.object)}: a file or folder name that is not UTF-8; rename it")
-        sys.exit(2)
+        _end(2, f"{shown_path(problem.object)}: a file or folder name that is not UTF-8; rename it")
     except BrokenPipeError:  # the reader of the output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as problem:
-        say(f"truemorph: {problem.filename or 'output'}: {problem.strerror or problem}")
-        sys.exit(1)
+        _end(1, f"{problem.filename or 'output'}: {problem.strerror or problem}")
 
 
 if __name__ == "__main__":

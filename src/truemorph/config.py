@@ -1,14 +1,15 @@
-"""Settings of a training run: typed, validated, with presets "quick", "standard", "paper" and "dcv14"."""
+"""Settings: files with options of commands, and a training run's, with presets quick, standard, paper and dcv14."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from truemorph._version import __version__
 from truemorph.errors import InputError
 from truemorph.io import checked, read_toml
 
@@ -146,7 +147,7 @@ OBSERVED, NAIVE = "observed", "naive"  # labels to train on that are no gold lab
 
 
 class RunConfig(BaseModel):
-    """Settings of `truemorph train` (`run.toml`); those of the classifier are in its table `training`."""
+    """Settings of `truemorph train`, with those of the classifier in `training`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -169,17 +170,6 @@ class RunConfig(BaseModel):
     cache: str | None = Field(None, description="folder for decoded images, used by the next run")
     training: TrainingConfig = TrainingConfig()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_0_2(cls, values: Any) -> Any:
-        """Read a `run.toml` of version 0.2, with `naive`, and labels as one of three kinds of votes."""
-        if not isinstance(values, Mapping):
-            return values
-        if values.get("votes", "labels") != "labels" or values.get("vote_count") is not None:
-            raise ValueError("votes: training on vote fractions or counts is gone; delete votes and vote_count")
-        labels = {"labels": NAIVE} if values.get("naive") else {}
-        return {name: value for name, value in values.items() if name not in ("votes", "naive")} | labels
-
     @property
     def naive(self) -> bool:
         """Whether observed labels are treated as correct."""
@@ -191,7 +181,29 @@ class RunConfig(BaseModel):
         return None if self.labels in (OBSERVED, NAIVE) else self.labels
 
 
-_EXCLUSIVE = ("transition", "labels", "naive")  # the last in version 0.2
+def options_in(
+    path: str | os.PathLike[str], command: str = "train", commands: Iterable[str] = ("train",)
+) -> dict[str, Any]:
+    """Return the options of a command in a TOML file: those of its table, such as [train] or [gold.plan].
+
+    A file without a table of any of the `commands` has the options of one command.
+    """
+    content = read_toml(path)
+    if not any(isinstance(content.get(name.split()[0]), dict) for name in commands):
+        return _of_0_2(content, path) if command == "train" else content
+    for word in command.split():
+        content = content.get(word, {})
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: {word} must be a table, [{command.replace(' ', '.')}]; got {content!r}")
+    return content
+
+
+def _of_0_2(content: dict[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the options in a `run.toml` of version 0.2, with a table `training`, `naive` and three kinds of votes."""
+    if content.get("votes", "labels") != "labels" or content.get("vote_count") is not None:
+        raise InputError(f"{path}: training on vote fractions or counts is gone; delete votes and vote_count")
+    options = {name: value for name, value in content.items() if name not in ("votes", "naive", "training")}
+    return options | content.get("training", {}) | ({"labels": NAIVE} if content.get("naive") else {})
 
 
 def _of_preset(name: str) -> dict[str, Any]:
@@ -216,34 +228,17 @@ def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, 
 
 
 def run_config(
-    source: str | os.PathLike[str], own: BaseModel | Mapping[str, Any] | None = None, **changes: Any
+    catalogue: str | os.PathLike[str], own: BaseModel | Mapping[str, Any] | None = None, **changes: Any
 ) -> RunConfig:
-    """Make the settings of a run: preset, then file, then explicit changes (None means no change).
-
-    `source` is a `run.toml`, or the catalogue; `own` has training settings, `changes` any. Another preset
-    than that of the run.toml replaces only values that the file does not change.
-    """
-    settings: dict[str, Any] = {"catalogue": str(source)}
-    training: dict[str, Any] = {}
-    if str(source).endswith(".toml"):
-        settings = read_toml(source)
-        training = settings.pop("training", {})
-        if not isinstance(training, dict):
-            raise InputError(f"{source}: training must be a table, [training]; got {training!r}")
+    """Make the settings of a run: those of a preset, with changes (None means no change); `own` are of training."""
     given = {name: value for name, value in changes.items() if value is not None}
-    if "preset" in given and "preset" in settings:
-        before = TrainingConfig(**_of_preset(settings["preset"])).model_dump(mode="json")
-        training = {name: value for name, value in training.items() if before.get(name) != value}
-    if given.get("transition") or given.get("labels", OBSERVED) != OBSERVED:
-        settings = {name: value for name, value in settings.items() if name not in _EXCLUSIVE}
-    settings |= {name: value for name, value in given.items() if name in RunConfig.model_fields}
-    training |= {name: value for name, value in given.items() if name not in RunConfig.model_fields}
+    if "out" not in given:
+        raise InputError(f"{catalogue}: name the folder of the model (`out`)")
+    settings = {name: value for name, value in given.items() if name in RunConfig.model_fields}
+    training = {name: value for name, value in given.items() if name not in RunConfig.model_fields}
     training |= {name: value for name, value in given_settings(own).items() if value is not None}
-    for name in ("catalogue", "out"):
-        if name not in settings:
-            raise InputError(f"{source}: no `{name}` is given")
     preset = settings.get("preset") or ("standard" if _has_gpu() else "quick")
-    settings |= {"preset": preset, "training": _of_preset(preset) | training}
+    settings |= {"catalogue": str(catalogue), "preset": preset, "training": _of_preset(preset) | training}
     return checked(RunConfig, settings, "setting")
 
 
@@ -256,11 +251,13 @@ def _has_gpu() -> bool:
 
 
 def run_toml(run: RunConfig) -> str:
-    """Return the configuration as a `run.toml` that can be run again, with a comment for each setting."""
-    settings = run.model_dump(mode="json")
-    training = settings.pop("training")
-    lines = [*_toml(settings, RunConfig), "", "[training]", *_toml(training, TrainingConfig, run.preset == "paper")]
-    return "\n".join(lines) + "\n"
+    """Return the settings as a file of options, each with its meaning; those of the preset are commented out."""
+    settings = run.model_dump(mode="json", exclude={"training"})
+    usual = RunConfig(catalogue="", out="").model_dump(mode="json", exclude={"preset", "training"})
+    of_preset = TrainingConfig(**_of_preset(run.preset)).model_dump(mode="json")
+    lines = _toml(settings, usual, RunConfig)
+    lines += _toml(run.training.model_dump(mode="json"), of_preset, TrainingConfig, run.preset == "paper")
+    return "\n".join([f"# truemorph {__version__}", "[train]", *lines]) + "\n"
 
 
 def source_of(name: str, value: Any) -> str:
@@ -268,11 +265,15 @@ def source_of(name: str, value: Any) -> str:
     return SOURCES[name] if name in SOURCES and getattr(PRESETS["paper"], name) == value else "our choice"
 
 
-def _toml(settings: dict[str, Any], model: type[BaseModel], with_source: bool = False) -> list[str]:
-    """Return a line for each setting, with its description."""
+def _toml(
+    settings: dict[str, Any], usual: dict[str, Any], model: type[BaseModel], with_source: bool = False
+) -> list[str]:
+    """Return a line for each setting, with its description; a comment where it has its usual value."""
     lines = []
     for name, value in settings.items():
         about = f"{model.model_fields[name].description}" + (f" ({source_of(name, value)})" if with_source else "")
-        written = tomli_w.dumps({name: value}).strip() if value is not None else f"# {name} ="
-        lines.append(f"{written}  # {about}" if "\n" not in written else f"# {about}\n{written}")
+        option = name.replace("_", "-")
+        written = "" if value is None else json.dumps(value, ensure_ascii=False)  # TOML too
+        mark = "# " if value is None or value == usual.get(name) else ""
+        lines.append(f"{mark}{option} = {written}  # {about}")
     return lines

@@ -170,7 +170,7 @@ def test_ids_and_positions_are_those_that_the_user_or_the_mapping_names():
     by_id = pl.DataFrame({"gid": names, "y": np.arange(60)})
     mapping = {**GZ2, "columns": {"ra": {"column": "alpha_h", "unit": "hourangle"}}}
     joins = [Join(sky, "sky"), Join(by_id, columns=("gid",))]
-    got = prepare(table, mapping=mapping, columns={"dec": "delta", "object_id": "other"}, join=joins).catalogue
+    got = prepare(table, preset=mapping, columns={"dec": "delta", "object_id": "other"}, join=joins).catalogue
     assert got.frame["x"].to_list() == got.frame["y"].to_list() == list(range(60))
 
 

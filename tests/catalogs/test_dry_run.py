@@ -46,7 +46,7 @@ def same_catalogue(tmp_path, table, options, again):
     direct = prepare_catalogue(table, **options)
     file = tmp_path / "printed.toml"
     file.write_text(prepare_catalogue(table, **options, dry_run=True).summary())
-    assert_frame_equal(prepare_catalogue(table, **again, mapping=file).catalogue.frame, direct.catalogue.frame)
+    assert_frame_equal(prepare_catalogue(table, **again, preset=file).catalogue.frame, direct.catalogue.frame)
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ ANSWERS = {"question": "stage", "answers": ("none=n0", "minor=n1")}
 @pytest.mark.parametrize(
     "options",
     [
-        {"mapping": {"extends": "gz2", "about": 'My "survey" \\ [x]\n = 3', "definition": "disk: spirals"}},
+        {"preset": {"extends": "gz2", "about": 'My "survey" \\ [x]\n = 3', "definition": "disk: spirals"}},
         {"classes": ("early-type", "late-type"), "definition": "late-type: with arms"},
         {"psf_fwhm": 1.3},
         {"columns": {"redshift": "0.5 * redshift", "vote_count": "40"}},

@@ -17,7 +17,7 @@ def mapped(columns, units=None, **table):
 
 
 def prepared(units, **columns):
-    return prepare(CatalogTable(full(), units), mapping={**GZ2, "columns": columns})
+    return prepare(CatalogTable(full(), units), preset={**GZ2, "columns": columns})
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_columns_named_like_truemorphs_own_are_renamed():
 def test_sentinels_are_removed_before_an_expression_is_computed():
     table = full(ba=[-99.0] * 5 + [0.4] * 55, q=[-1.0] * 3 + [0.4] * 57, t=[-99] * 10 + [5, -5] * 25)
     columns = {"ellipticity": {"expression": "1 - ba"}, "sersic_n": {"column": "q", "missing": [-1]}}
-    got = prepare(table, mapping={**GZ2, "columns": columns}, keep=["q > 0 OR ba < 0"])
+    got = prepare(table, preset={**GZ2, "columns": columns}, keep=["q > 0 OR ba < 0"])
     assert got.catalogue.frame["ellipticity"].null_count() == 2
     assert dict(got.funnel)["q > 0 OR ba < 0"] == -3  # missing values are missing in rules, too
     assert noted(got.findings, "ba", "-99", "5 of 60 rows")
@@ -112,5 +112,5 @@ def test_a_named_column_that_cannot_be_used_raises_an_error(z):
 def test_labels_and_votes_are_not_both_named():
     table = full(mine=[0, 1] * 30)
     with refused("mine"):
-        prepare(table, mapping={**GZ2, "columns": {"label": "mine"}})
+        prepare(table, preset={**GZ2, "columns": {"label": "mine"}})
     assert prepare(table, columns={"label": "mine"}).catalogue.frame["label"].to_list() == [0, 1] * 30

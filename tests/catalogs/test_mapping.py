@@ -49,7 +49,7 @@ def mine(tmp_path):
 
 def test_a_survey_described_in_toml(mine):
     table = survey()
-    prepared = prepare(table, mapping=mine)
+    prepared = prepare(table, preset=mine)
     frame = prepared.catalogue.frame
     before = table.filter(~(pl.int_range(table.height) + 1).is_in(prepared.dropped["row"].to_list()))
     smooth, disk = before["round_votes"] + before["cigar_votes"].cast(int), before["disk_votes"]
@@ -79,7 +79,7 @@ MISTAKES = [
 def test_each_mistake_gives_an_error_that_names_it(mine, old, new, mentioned):
     mine.write_text(MINE.replace(old, new, 1))
     with refused(*mentioned):
-        prepare(survey(), mapping=mine)
+        prepare(survey(), preset=mine)
 
 
 def test_a_mapping_extends_a_preset_and_can_remove_columns(tmp_path):

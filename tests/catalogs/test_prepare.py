@@ -66,7 +66,7 @@ def test_cautions_of_the_preparation_are_found_wherever_the_catalogue_is_used(tm
         ({"table": full(**{SMOOTH: 0.98})}, ("disk",)),
         ({"table": full(petroRad_r=["big", *["5"] * 59])}, ("petroRad_r", "row 1", "big")),
         ({"table": full(kind="spiral"), "columns": {"label": "kind"}}, ("kind", "row 1", "spiral", "`label`")),
-        ({"table": full(s=[1, 5] * 30, d=1, total=4), "mapping": COUNTED}, ("smooth_votes / vote_count", "row 2")),
+        ({"table": full(s=[1, 5] * 30, d=1, total=4), "preset": COUNTED}, ("smooth_votes / vote_count", "row 2")),
         ({"table": CatalogTable(full(), metadata={"kind": "catalogue"})}, ("prepared",)),
         ({"table": full(dr7objid=[IDS] * 2 + [*range(58)])}, ("dr7objid", str(IDS), "rows 1, 2")),
         ({"table": full(dr7objid=["a", " ", *map(str, range(58))])}, ("dr7objid", "row 2")),
@@ -103,16 +103,16 @@ def test_the_papers_sample_is_drawn_if_the_table_is_large_enough():
 
 def test_sample_and_split_from_the_mapping_and_from_options():
     some = {**GZ2, "split": {"train": 0.5, "validation": 0.25, "test": 0.25}, "sample": {"smooth": 10, "disk": 6}}
-    assert splits(mapping=some) == {"unused": 44, "train": 8, "validation": 4, "test": 4}
+    assert splits(preset=some) == {"unused": 44, "train": 8, "validation": 4, "test": 4}
     asked = {"sample": (12, 8), "split": (14, 2, 4)}
-    assert splits(mapping=some, **asked) == {"unused": 40, "train": 14, "validation": 2, "test": 4}
+    assert splits(preset=some, **asked) == {"unused": 40, "train": 14, "validation": 2, "test": 4}
     for sample, drawn in (("balanced", 2 * 28), ("all", 60)):
-        assert splits(mapping=some, sample=sample).get("unused", 0) == 60 - drawn
+        assert splits(preset=some, sample=sample).get("unused", 0) == 60 - drawn
 
 
 @pytest.mark.parametrize(
     ("asked", "model"),
-    [({}, WMAP9), ({"mapping": {**GZ2, "cosmology": "Planck18"}}, Planck18), ({"cosmology": "Planck18"}, Planck18)],
+    [({}, WMAP9), ({"preset": {**GZ2, "cosmology": "Planck18"}}, Planck18), ({"cosmology": "Planck18"}, Planck18)],
 )
 def test_radius_in_kpc_and_absolute_magnitude_agree_with_astropy(asked, model):
     got = prepare(full(), **asked).catalogue

@@ -57,13 +57,13 @@ def test_a_dry_run_prints_a_mapping_that_gives_the_same_catalogue(capsys, files)
         "ellipticity = { expression = \"CASE WHEN kind = 'A  B' THEN 0.1 ELSE 0.2 END\" }\n"
     )
     table = ["prepare", files / "votes.csv", "--join", files / "photometry.parquet"]
-    asked = [*table, "--mapping", files / "m.toml", "--keep", "redshift > 0.05"]
+    asked = [*table, "--preset", files / "m.toml", "--keep", "redshift > 0.05"]
     asked += ["--cosmology", "Planck18", "--sample", "9,8"]
     status, page, _ = run(capsys, *asked, "--dry-run")
     assert status == 0
     assert "psf_fwhm" not in tomllib.loads(page)  # only as a comment
     (files / "again.toml").write_text(page)
-    for options, out in ((asked, "one.parquet"), ([*table, "--mapping", files / "again.toml"], "two.parquet")):
+    for options, out in ((asked, "one.parquet"), ([*table, "--preset", files / "again.toml"], "two.parquet")):
         status, _, said = run(capsys, *options, "--out", files / out)
         assert status == 0, said
     one, two = (read_catalogue(files / name) for name in ("one.parquet", "two.parquet"))

@@ -14,7 +14,6 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.commands.label import label_galaxies
 from truemorph.commands.train import train_classifier
-from truemorph.config import run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.questions import Asked, Votes, read_tree
 from truemorph.simulate.catalogues import simulate_catalogue
@@ -50,7 +49,7 @@ def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
     known = ("--transition", "rayleigh:11.25:sigma")
     options = ("--preset", "dcv14", "--features", "x2,x3")
     assert run(capsys, "train", prepared, *options, "--out", tmp_path / "known", *known)[0] == 0
-    assert run(capsys, "train", tmp_path / "known" / "run.toml", "--out", tmp_path / "again")[0] == 0
+    assert run(capsys, "train", "--config", tmp_path / "known" / "run.toml", "--out", tmp_path / "again")[0] == 0
     for name, value in load(tmp_path / "known").members[0].items():
         np.testing.assert_array_equal(load(tmp_path / "again").members[0][name], value)
     train_classifier(prepared, out=tmp_path / "naive", labels="naive", **DCV14)
@@ -75,25 +74,6 @@ def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
 def test_invalid_curves_raise_errors(prepared, tmp_path, given, says):
     with pytest.raises(InputError, match=says):
         train_classifier(prepared, out=tmp_path / "m", **given, **DCV14)
-
-
-def test_explicit_settings_of_the_curve_replace_those_of_a_run_file(tmp_path):
-    (tmp_path / "run.toml").write_text(run_toml(run_config("cat.parquet", out="m", transition="fit.json")))
-    for given, expected in (
-        ({}, ("fit.json", None)),
-        ({"transition": "rayleigh:9"}, ("rayleigh:9", None)),
-        ({"labels": "naive"}, (None, "naive")),
-        ({"labels": "gold"}, (None, "gold")),
-        ({"labels": "observed"}, ("fit.json", "observed")),
-    ):
-        again = run_config(tmp_path / "run.toml", **given)
-        assert (again.transition, again.labels) == expected
-
-
-def test_naive_settings_of_version_0_2_are_read(tmp_path):
-    (tmp_path / "run.toml").write_text('catalogue = "cat.parquet"\nout = "m"\nnaive = true\n')
-    assert run_config(tmp_path / "run.toml").labels == "naive"
-    assert run_config(tmp_path / "run.toml", transition="rayleigh:9").labels is None
 
 
 def test_a_classifier_that_calls_nearly_all_galaxies_the_same_says_so_unless_its_labels_do(prepared, tmp_path):

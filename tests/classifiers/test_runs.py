@@ -14,7 +14,7 @@ from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.commands.train import train_classifier
-from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
+from truemorph.config import RunConfig, TrainingConfig, options_in, run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.images.decode import decode
 from truemorph.io import lock
@@ -33,26 +33,29 @@ def test_a_dry_run_prints_the_whole_configuration_and_does_nothing(capsys, catal
     status, out, err = run(capsys, "train", catalogue, "--out", tmp_path / "m", *SET, "--dry-run")
     assert (status, err) == (0, "")
     assert not (tmp_path / "m").exists()
-    assert tomllib.loads(out)["training"]["image_size"] == 32
+    assert tomllib.loads(out)["train"]["image-size"] == 32
     assert "decoded images" in out  # description of cache
     (tmp_path / "run.toml").write_text(out)
-    assert run(capsys, "train", tmp_path / "run.toml", "--dry-run")[1] == out
-    _, out, _ = run(capsys, "train", tmp_path / "run.toml", "--epochs", "7", "--dry-run", "--json")
+    assert run(capsys, "train", "--config", tmp_path / "run.toml", "--dry-run")[1] == out
+    _, out, _ = run(capsys, "train", "--config", tmp_path / "run.toml", "--epochs", "7", "--dry-run", "--json")
     assert json.loads(out)["training"]["epochs"] == 7
 
 
-def test_settings_are_the_same_after_writing_and_reading(tmp_path):
-    settings = {"features": ("a", "b"), "fits_limits": (0, 5), "where": ("z=1",), "fits_hdu": "SCI", "epochs": 7}
-    chosen = run_config("cat.parquet", **settings, out="model")
+def test_settings_are_the_same_after_writing_and_reading(capsys, tmp_path):
+    settings = {
+        "features": ("a", "b"), "fits_limits": (0, 5), "where": ("z=1", "name='A  \"B\"'"), "fits_hdu": "SCI",
+        "epochs": 7, "devices": 2, "clip": 1e-5, "loggers": ("wandb", "mlflow"), "calibrate": False,
+    }  # fmt: skip
+    chosen = run_config("cat.parquet", **settings, out="model", preset="quick")
     file = tmp_path / "run.toml"
     file.write_text(run_toml(chosen))
-    assert run_config(file) == chosen
+    again = json.loads(run(capsys, "train", "--config", file, "--dry-run", "--json")[1])
+    assert RunConfig.model_validate(again) == chosen
     assert chosen.training.fits_hdu == "SCI"
-    # Another preset keeps the changes of a file.
-    paper = run_config(file, preset="paper")
-    assert (paper.preset, paper.training.backbone, paper.training.epochs) == ("paper", "resnet50_v1", 7)
-    own = run_config(file, {"backbone": "resnet18"}, epochs=3)
-    assert (own.training.backbone, own.training.epochs) == ("resnet18", 3)
+    # Another preset keeps the changes of a file, and options have priority over both.
+    changed = ("--preset", "paper", "--backbone", "resnet18", "--epochs", "3", "--dry-run", "--json")
+    paper = json.loads(run(capsys, "train", "--config", file, *changed)[1])["training"]
+    assert [paper[name] for name in ("backbone", "epochs", "standardise", "calibrate")] == ["resnet18", 3, False, False]
 
 
 @pytest.mark.slow
@@ -61,7 +64,7 @@ def test_settings_are_the_same_after_writing_and_reading(tmp_path):
     [
         ({"epoch": 3}, "epoch: unknown key; nearest: epochs"),
         ({"epochs": "many"}, "setting training.epochs"),
-        ({"out": None}, "no `out` is given"),
+        ({"out": None}, "name the folder of the model"),
     ],
 )
 def test_wrong_settings_raise_errors(settings, says):
@@ -78,7 +81,7 @@ def test_a_run_folder_is_complete(catalogue, tmp_path):
         "metrics.json", "environment.json", "held_out.parquet",
     }  # fmt: skip
     model = load(folder)
-    assert run_config(folder / "run.toml").training == model.config
+    assert options_in(folder / "run.toml")["epochs"] == model.config.epochs
     assert model.described["transition"]["assumption"] == "true class fractions do not depend on alpha"
     assert model.described["catalogue"]["alpha"] == "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
     split = pl.read_parquet(folder / "split.parquet")

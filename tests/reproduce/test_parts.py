@@ -172,7 +172,7 @@ def test_invalid_options_and_settings_of_networks_are_refused_before_any_stage_r
             ReproduceOptions(**wrong)
     for training in ({"out": "x"}, {"epoch": 3}, {"nodes": 2}):
         with pytest.raises(InputError):
-            run_experiment(tmp_path, tmp_path / "out", ReproduceOptions("0.01"), None, {"training": training})
+            run_experiment(tmp_path, tmp_path / "out", ReproduceOptions("0.01"), {"training": training})
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="preset quick, standard or paper"):
         network_config(Inputs(), ReproduceOptions(preset="dcv14"))

@@ -312,7 +312,8 @@ def test_inputs_are_read_from_toml_and_options(capsys, catalogue, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "reproduce.toml").write_text(f'table = "{catalogue}"\n[training]\ncrop = 1.0\n')
-    status, result, code = reproduce(capsys, folder, tmp_path / "out", "--stages", "theta")
+    options = ("--stages", "theta", "--config", folder / "reproduce.toml")
+    status, result, code = reproduce(capsys, folder, tmp_path / "out", *options)
     assert (code, status["theta"]) == (0, "done"), result["stages"]
     assert result["catalogue"]["with_image"] == result["catalogue"]["galaxies"] > 200
 
@@ -323,6 +324,9 @@ def test_mistakes_give_one_line(capsys, data, tmp_path):
         ("no stage 'tabel1'", ["--data", data, "--stages", "tabel1"]),
         ("votes.csv (table)", ["--data", data, "--table", "votes.csv"]),
     ]
+    (tmp_path / "of-0.2").mkdir()
+    (tmp_path / "of-0.2" / "reproduce.toml").write_text('table = "votes.parquet"')
+    cases.append(("--config", ["--data", tmp_path / "of-0.2"]))
     for says, arguments in cases:
         status, out, err = run(capsys, "reproduce", "--out", tmp_path / "out", *arguments)
         assert (status, out, err.count("\n")) == (2, "", 1), err

@@ -28,6 +28,7 @@ from truemorph.catalogs.paths import (
     gold_column,
     label_column,
     path_columns,
+    root_of,
     tree_of_classes,
     votes_of_survey,
 )
@@ -53,6 +54,10 @@ _STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
 Cutting = Callable[[pl.DataFrame], tuple[Path, list[str | None], list[Finding]]]
 
 
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n:,d}" for name, n in counts.items())
+
+
 @dataclass(frozen=True, repr=False)
 class Preparation(Result):
     """A prepared catalogue, and the rows that were dropped.
@@ -71,17 +76,16 @@ class Preparation(Result):
     def summary(self) -> str:
         """Return counts of rows, labels and splits, and α, as text."""
         numbers, held = self.to_dict(), self.catalogue.metadata
+        two = len(held["classes"]) == 2
+        root = None if two else root_of(self.catalogue).question
         sources = _vote_sources(held["columns"])
         lines = [f"{rule:32s} {count:>9,d}" for rule, count in self.funnel]
         splits = {name: numbers["splits"][name] for name in sampling.SPLITS if name in numbers["splits"]}
         facts = [
-            ("labels", ", ".join(f"{name} {n:,d}" for name, n in numbers["labels"].items())),
-            *([(held["classes"][1], held["definition"] or "not defined")] if len(held["classes"]) == 2 else []),
-            *(
-                (name, ", ".join(f"{name} {n:,d}" for name, n in of.items()))
-                for name, of in numbers["questions"].items()
-            ),
-            *([("questions", _BEFORE_QUESTIONS)] if numbers["questions"] and len(held["classes"]) == 2 else []),
+            (root or "labels", _listed(numbers["labels"])),
+            (held["classes"][1] if two else "definition", held["definition"] or "not defined"),
+            *((name, _listed(answers)) for name, answers in numbers["questions"].items() if name != root),
+            *([("questions", _BEFORE_QUESTIONS)] if numbers["questions"] and two else []),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
             ("votes", f"{held['votes']} ({held['preset']})"),
             *([("read from", ", ".join(held["columns"][source] for source in sources))] if sources else []),
@@ -305,10 +309,9 @@ def _tree(kind: Mapping, table_name: str, questions: Sequence[str]) -> Tree:
 
 @dataclass(frozen=True)
 class TableSettings:
-    """How a table is read: a preset or mapping, and what differs from it."""
+    """How a table is read: a preset or another mapping, and what differs from it."""
 
-    preset: str | None = None
-    mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None
+    preset: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None
     joins: Sequence[Any] = ()  # `Join`, or tables that are joined by object id
     # Columns that differ from the mapping's, where "smooth", "disk" and "artefact" stand for vote fractions or numbers
     # of votes, depending on the values; `votes` are such columns that a `tree` names, and `about` says of which survey.
@@ -341,19 +344,16 @@ class TableSettings:
 
 def read_tables(table: Any, settings: TableSettings) -> tuple[Joined, Mapping]:
     """Read and join the tables, and combine all settings in one mapping."""
-    if settings.preset is not None and settings.mapping is not None:
-        raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')
     source = read_table(table)
     name = kind_of(table) if source.path is None else source.path.name
     if source.metadata.get("kind") == "catalogue":
         raise InputError(f"{name}: is a prepared catalogue; prepare the table from which it was made")
     chosen, existing = settings.votes | settings.columns, source.frame.columns
-    described = settings.preset if settings.mapping is None else settings.mapping
-    if described is None:
+    if settings.preset is None:
         telling = ("smooth_fraction" if key == "smooth" else key for key in chosen)
         base = detect_mapping(existing, name, telling)
     else:
-        base = read_mapping(described)
+        base = read_mapping(settings.preset)
     keys = {key: text for key, text in chosen.items() if key in ("object_id", "ra", "dec")}
     with_keys = extended(base, named_columns(keys, existing, name), name)
     joined = join_tables(source, map(read_join, settings.joins), with_keys, name)
@@ -368,7 +368,8 @@ def read_tables(table: Any, settings: TableSettings) -> tuple[Joined, Mapping]:
         except InputError:
             chosen["psf_fwhm"] = str(settings.psf_fwhm)  # a column
     kind = extended(extended(base, named_columns(chosen, frame.columns, name), name), content, name)
-    kind = kind.model_copy(update={"definition": kind.definition.removeprefix(f"{kind.classes[1]}:").strip()})
+    if len(kind.classes) == 2:
+        kind = kind.model_copy(update={"definition": kind.definition.removeprefix(f"{kind.classes[1]}:").strip()})
     return replace(joined, findings=[*joined.findings, *(() if settings.votes else read_as)]), kind
 
 

@@ -15,9 +15,9 @@ from pydantic import Field
 from truemorph.arguments import AtLeastOne, Count, Seed, Shown, Table, validated
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.sample import FEWEST
-from truemorph.catalogs.catalogue import classes_of, read_catalogue
+from truemorph.catalogs.catalogue import classes_of, label_classes, read_catalogue
 from truemorph.catalogs.label_sets import join_labels
-from truemorph.catalogs.paths import asked_in, asked_of, gold_column
+from truemorph.catalogs.paths import asked_of, gold_column
 from truemorph.catalogs.selected import from_same_images, from_votes
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -64,6 +64,7 @@ def plan_gold(
     by: str = "alpha",
     purpose: Annotated[Purpose, Parameter(name="--for")] = "fractions",
     question: str | None = None,
+    definition: str | None = None,
     out: Path | None = None,
     seed: Seed = 0,
 ) -> GoldPlan:
@@ -97,6 +98,9 @@ def plan_gold(
     question : str, optional
         Question of a decision tree, such as bar: the error is that of the fraction of its answer (bar fraction). The
         catalogue must be prepared for it. Galaxies are drawn from all rows, also those to which it may not apply.
+    definition : str, optional
+        What counts as the second class, such as "disk: spirals and lenticulars", or as the answers to the question; the
+        page shows it. Default: that of the catalogue (truemorph prepare).
     out : path, optional
         Folder for the plan: plan.json, plan.parquet, plan.png; answers are collected there too.
     seed : int
@@ -125,7 +129,7 @@ def plan_gold(
     p = None if labels is None else _probabilities(table, labels, asked_of(table, question))
     read = estimate if estimate is None or isinstance(estimate, Estimate) else Estimate.read(estimate)
     curve, others = (None, ()) if read is None else (read.curve, read.about.get("observables", ()))
-    options = PlanOptions(0.03 if error is None else error, budget, bins, seed, purpose, by, question)
+    options = PlanOptions(0.03 if error is None else error, budget, bins, seed, purpose, by, question, definition)
     plan = make_plan(table, options, p=p, curve=curve, observables=others)
     return plan if out is None else write_plan(plan, out)
 
@@ -276,7 +280,7 @@ class GoldImport(Result):
         for person in agreed.get("self_consistency", []):
             alike = f"{person['alike']:.0%} of {person['repeats']} repeats answered alike"
             facts.append(("consistency", f"{person['annotator']}: {alike}"))
-        first, second = classes_of(self.catalogue)
+        first, second = label_classes(self.catalogue)[:2]
         if twins := agreed.get("twins", {}).get(f"{slug(second)}s"):
             missed = agreed["twins"][f"called_{slug(first)}"]
             facts.append(("twins", f"{missed:.0%} of {twins} {second}s called {first} on a degraded copy"))
@@ -348,10 +352,10 @@ def import_gold(
     gold_source : str, optional
         better-images, same-images or literature; default that of the session, for tables literature.
     definition : str, optional
-        What counts as the second class, such as "disk: spirals and lenticulars, from Hubble images"; default that of
-        the page. With a question, what counts as its answers.
+        What counts as the second class in a table, such as "disk: spirals and lenticulars, from Hubble images", or as
+        the answers to the question. That of a plan is what its page showed.
     question : str, optional
-        Question of a decision tree that a table answers; default that of the plan.
+        Question of a decision tree that a table answers; default that of the plan, or the catalogue's first.
 
     Returns
     -------
@@ -378,11 +382,18 @@ def import_gold(
     plan_of = {} if folder is None else read_plan(folder)[0]
     into = read_catalogue(plan_of["catalogue"] if catalogue is None else catalogue)
     asked = question_of_plan(plan_of)
-    classes = plan_of["classes"] if source.is_dir() and asked is None else classes_of(into)
-    if source.is_dir() and question not in (None, plan_of.get("question")):
-        raise InputError(f"{source}: its answers are not to {question!r} (`question`)")
-    if question is not None and (asked is None or question != asked[1]):
-        asked = asked_in(into, question).tree, question
+    if source.is_dir():
+        if question not in (None, plan_of.get("question")):
+            raise InputError(f"{source}: its answers are not to {question!r} (`question`)")
+        seen = plan_of["definition" if asked is None else "question_definition"]
+        if seen and definition is not None:
+            raise InputError(f"{source}: people saw the definition {seen!r}; leave out `definition`")
+        if asked is not None:
+            definition = definition or seen or None
+    elif asked is None or question not in (None, asked[1]):
+        of_tree = asked_of(into, question)
+        asked = None if of_tree is None else (of_tree.tree, of_tree.question)
+    classes = plan_of["classes"] if source.is_dir() and asked is None else label_classes(into)
     if plan_of.get("sha256") not in (None, checksum(into.frame)):
         raise InputError(
             f"{into.path or 'catalogue'}: ids, labels or alpha are not those of the catalogue from which {folder} was "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, SkipValidation
 
-from truemorph.arguments import Names, Rules, Seed, Table, validated
+from truemorph.arguments import AS_GIVEN, Names, Rules, Seed, Table, validated
 from truemorph.catalogs.crossmatch import Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping, recognised_tree
 from truemorph.catalogs.paths import answers_inside, count_experts, flat_tree, root_columns
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 else:
     Columns, Described = Annotated[dict[str, str], SkipValidation], Annotated[Path, SkipValidation]
     Joins, Number = Annotated[Rules, SkipValidation], Annotated[str, SkipValidation]
-    Numbers = Number
+    Numbers = Annotated[Sequence[str], SkipValidation, AS_GIVEN]
     # In Python also {"none": "n_none"}.
     Answers = Annotated[Names, BeforeValidator(_as_texts)]
 
@@ -47,8 +47,7 @@ def prepare_catalogue(
     table: Table | None = None,
     *,
     out: Path | None = None,
-    preset: str | None = None,
-    mapping: Described | None = None,
+    preset: Described | None = None,
     join: Joins = (),
     match: Joins = (),
     within: float | None = None,
@@ -95,11 +94,9 @@ def prepare_catalogue(
         Table of votes (.fits, .vot, .ecsv, .parquet, .csv, ...), or one in memory; see `read_table`.
     out : path, optional
         Catalogue to write (.parquet), with its datasheet and the list of dropped rows beside it.
-    preset : str, optional
-        gz2, gz2-debiased, gz-challenge, desi, gz-decals, gz-hubble, candels, truemorph or paper; default: recognised by
-        the columns.
-    mapping : path, Mapping or dict, optional
-        TOML file that describes the table, instead of a preset.
+    preset : str, path, Mapping or dict, optional
+        gz2, gz2-debiased, gz-challenge, desi, gz-decals, gz-hubble, candels, truemorph or paper, or a TOML file that
+        describes your table (a mapping); default: recognised by the columns.
     join : sequence of str, path, table or Join
         Tables to add by object id, FILE or FILE=COLUMN (repeatable).
     match : sequence of str, path, table or Join
@@ -169,7 +166,7 @@ def prepare_catalogue(
     experts : sequence of str
         Columns with the answer of each expert, instead of votes; or one such column of a table with a row for each.
     dry_run : bool
-        Print how the table would be read, as TOML that can be edited and used as mapping, and stop.
+        Print how the table would be read, as TOML that can be edited and used as preset, and stop.
     seed : int
         Random seed.
 
@@ -198,13 +195,11 @@ def prepare_catalogue(
     named = {"object_id": id, "smooth": smooth, "disk": disk, "artefact": artifact, "label": label, "radius": radius}
     named |= {"alpha": alpha}
     by_position = [read_join(table, "sky", 2.0 if within is None else within) for table in match]
-    described, own_tree = cast(Any, mapping), cast(Any, tree)
     settings = TableSettings(
-        preset=preset,
-        mapping=described,
+        preset=cast(Any, preset),
         joins=[*join, *by_position, *(read_join(table, "nearest") for table in nearest)],
         columns={**(columns or {}), **{name: column for name, column in named.items() if column is not None}},
-        tree=own_tree,
+        tree=cast(Any, tree),
         psf_fwhm=psf_fwhm,
         keep=keep,
         cosmology=cosmology,
@@ -250,13 +245,8 @@ def _tree(table: CatalogTable | None, settings: TableSettings, answers: Sequence
         if len(settings.questions) != 1 or settings.tree is not None:
             raise InputError("`answers` are those of one question (`question`), without a tree; name it")
         return flat_tree(settings.questions[0], answers)
-    described = (settings.tree, settings.preset, settings.mapping)
-    if (
-        table is None
-        or not settings.questions
-        or any(source is not None for source in described)
-        or _names_labels(settings)
-    ):
+    described = settings.tree is not None or settings.preset is not None
+    if table is None or not settings.questions or described or _names_labels(settings):
         return settings.tree
     return recognised_tree(settings.questions, table.frame.columns, settings.columns)
 
@@ -277,8 +267,7 @@ def _of_tree(tree: Tree, settings: TableSettings, existing: Sequence[str]) -> Ta
         return replace(settings, votes=votes, about=tree.about, classes=settings.classes or names)
     if settings.classes is not None:
         raise InputError("the classes are the answers to the question; leave out `classes`")
-    own = settings.preset is None and settings.mapping is None
-    preset = "truemorph" if own else settings.preset
+    preset = "truemorph" if settings.preset is None else settings.preset
     return replace(settings, about=tree.about, classes=inside, preset=preset)
 
 
@@ -287,8 +276,8 @@ def _mapping(table: CatalogTable | None, settings: TableSettings) -> PlainResult
     if table is not None:
         joined, mapping = read_tables(table, settings)
         mapping = narrowed(mapping, joined.table.frame.columns, joined.own)
-    elif described := settings.preset or settings.mapping:
-        mapping = read_mapping(described)
+    elif settings.preset is not None:
+        mapping = read_mapping(settings.preset)
     else:
-        raise InputError(f"give a table, a preset (`preset`: {', '.join(PRESETS)}) or a `mapping`")
+        raise InputError(f"give a table, or a preset (`preset`: {', '.join(PRESETS)}, or a TOML file)")
     return PlainResult(mapping_toml(mapping).rstrip(), mapping.model_dump(mode="json", exclude_defaults=True))

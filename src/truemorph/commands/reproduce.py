@@ -106,7 +106,6 @@ def reproduce_paper(
     data: Path = Path("data"),
     out: Path = Path("reproduction"),
     options: ReproduceOptions = _DEFAULTS,
-    config: Path | None = None,
     inputs: Annotated[
         GivenInputs | None, Parameter(name="*", group=Group("Inputs (default: files from fetch)", sort_key=10))
     ] = None,
@@ -126,8 +125,6 @@ def reproduce_paper(
         Folder for reproduction.html, figures, reproduce.json, and the stages' files.
     options : ReproduceOptions
         Scale of the experiment, and stages to run.
-    config : path, optional
-        TOML file that names the files; default reproduce.toml in the folder of data.
     inputs : Inputs or dict, optional
         Files to use, and settings of the networks ("training").
 
@@ -151,6 +148,6 @@ def reproduce_paper(
     """
     from truemorph.reproduce.experiment import run_experiment  # needs the networks
 
-    content = run_experiment(data, out, options, config, given_settings(inputs))
+    content = run_experiment(data, out, options, given_settings(inputs))
     known = [finding for found in content.values() if isinstance(found, dict) for finding in found.get("findings", ())]
     return Reproduction(out, content, unique(map(Finding.from_dict, known)))

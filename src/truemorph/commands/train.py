@@ -65,7 +65,7 @@ def train_classifier(
     Parameters
     ----------
     catalogue : path or table
-        Prepared catalogue; or a run.toml, which has all settings of a run.
+        Prepared catalogue.
     out : path
         Run folder to write.
     transition : path, fit or dict, optional
@@ -95,7 +95,7 @@ def train_classifier(
     overwrite : bool
         Replace a finished model in the run folder.
     dry_run : bool
-        Show all settings as run.toml and stop.
+        Show all settings, as a file for --config, and stop.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def train_classifier(
     2000
     """
     in_memory = not isinstance(catalogue, str | Path)
-    if dry_run and out is None and not str(catalogue).endswith(".toml"):
+    if dry_run and out is None:
         out = Path("model")
     curves = listed(transition)
     paths = tuple(str(curve) for curve in curves if isinstance(curve, str | Path))

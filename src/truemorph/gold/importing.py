@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Json
 
-from truemorph.catalogs.catalogue import as_ids, classes_of
+from truemorph.catalogs.catalogue import as_ids, classes_of, label_classes
 from truemorph.catalogs.columns import lenticulars
 from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.catalogs.paths import described_path, gold_column, label_column
@@ -76,9 +76,10 @@ def gold_columns_of(tree: Tree, question: str, catalogue: CatalogTable) -> list[
                 name: APPLIES if name in reached or answer in gate.answers else answer for name, answer in given.items()
             }
             every_gold.append(GoldColumns(columns, {name: name for name in names}, given, applies))
-    classes = classes_of(catalogue)
-    given = {name: label_of_path(tree, path, classes) for name, path in choices.items()}
-    every_gold.append(replace(gold_columns_of_label(classes), given=given))
+    classes = label_classes(catalogue)
+    if len(classes) == 2:
+        given = {name: label_of_path(tree, path, classes) for name, path in choices.items()}
+        every_gold.append(replace(gold_columns_of_label(classes), given=given))
     along = catalogue.metadata.get("gold_along", {})
     kept = {column for column in catalogue.frame.columns if along.get(column) != question} - {gold_column(question)}
     return [gold for gold in every_gold if gold.columns[0] not in kept]

@@ -28,7 +28,7 @@ from truemorph.bias.regression.nested import NestedRegression
 from truemorph.bias.result import FittedCurve
 from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import checksum, classes_of, find_images, object_ids
-from truemorph.catalogs.paths import asked_of, gold_column, majority_paths, path_observations, votes_at_gates
+from truemorph.catalogs.paths import asked_of, gold_column, majority_paths, path_observations, root_of, votes_at_gates
 from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -49,6 +49,7 @@ _COLUMNS = {  # of plan.parquet, that are read
 }
 # Part of the galaxies that are shown twice, to measure how consistent the answers are.
 _REPEATED = 0.05
+_UNDEFINED = "not stated; people who label see it (`definition`)"
 _BUDGETS = (50, 100, 200, 300, 500, 1000, 2000, 5000)
 
 
@@ -107,6 +108,7 @@ class GoldPlan(Result):
             ("gold labels", f"{n:,} galaxies, {self.repeats:,} of them shown twice"),
             ("error", f"{self.predicted.max():.3f} {what} (predicted)"),
             ("probabilities", f"{probability.min():.2g} to {probability.max():.2g}"),
+            ("definition", self.about.get("question_definition", self.about["definition"]) or _UNDEFINED),
         ]
         rows = [
             [f"{labels:,d}", f"{planned:.3f}", f"{random:.3f}"] for labels, planned, random in self.comparison.rows()
@@ -321,6 +323,7 @@ class PlanOptions:
     purpose: Purpose = "fractions"
     by: str = "alpha"
     question: str | None = None
+    definition: str | None = None
 
     @property
     def names(self) -> list[str]:
@@ -402,7 +405,7 @@ def make_plan(
         "sha256": checksum(frame),
         "image_root": catalogue.metadata.get("image_root"),
         **wanted.about,
-        "definition": catalogue.metadata.get("definition", ""),
+        **_meant(catalogue, options.definition, asked),
         "error": options.error if options.budget is None else None,
         "budget": options.budget,
         "seed": options.seed,
@@ -412,6 +415,15 @@ def make_plan(
     left_out = _who_is_left_out(frame, asked, galaxies.able, pilot)
     findings = (*catalogue.findings, *missing_in(frame, options.names, source), *left_out)
     return GoldPlan(None, table, cut.edges, strata.errors(drawn), _compared(strata), repeats, about, findings)
+
+
+def _meant(catalogue: CatalogTable, given: str | None, asked: Asked | None) -> dict[str, str]:
+    """Return what counts as the second class, and as the answers to a question: as given, or by the catalogue."""
+    own = catalogue.metadata.get("definition", "")
+    if asked is None:
+        return {"definition": own if given is None else given.removeprefix(f"{classes_of(catalogue)[1]}:").strip()}
+    of_question = own if asked.question == root_of(catalogue).question else ""
+    return {"definition": own, "question_definition": of_question if given is None else given}
 
 
 def _planned(
@@ -554,6 +566,7 @@ class PlanFile(BaseModel):
     classes: tuple[str, ...] = SMOOTH_OR_DISK  # plans of version 0.1 have neither
     definition: str = ""
     question: str | None = None
+    question_definition: str = ""  # what counts as its answers
     tree: Tree | None = None  # of the question
 
 

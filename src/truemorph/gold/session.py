@@ -125,6 +125,8 @@ def open_session(
     levels = None
     if asked is not None:
         levels = levels_of(*asked, {counted[0]: about["definition"]} if len(counted) == 1 else {})
+        for level in levels:
+            level["definition"] = about["question_definition"] if level["question"] == asked[1] else ""
     return Session(
         folder,
         images=shown,

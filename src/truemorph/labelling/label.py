@@ -37,7 +37,7 @@ _MOST_IDS = 2_000_000  # that are held in memory at once, to find repeated ones
 
 @dataclass(frozen=True, repr=False)
 class LabelReport(Result):
-    """Result of labelling: rows in = rows labelled + rows listed as problems."""
+    """Result of labelling: rows in = rows labelled + rows listed as problems; of a shard, its own."""
 
     out: Path  # table or folder of labels
     rows_in: int
@@ -50,6 +50,7 @@ class LabelReport(Result):
     # `estimate`, that of the estimate that the model was trained through, if these are its galaxies.
     fractions: tuple[dict[str, Any], ...] = ()
     max_bad: float = 1.0  # largest part of the rows that may have no label
+    shard: tuple[int, int] = (1, 1)
 
     @property
     def failure(self) -> str:
@@ -64,6 +65,8 @@ class LabelReport(Result):
     def summary(self) -> str:
         """Return the row counts as text."""
         counts = f"{self.rows_in:,d} rows in, {self.labelled:,d} labelled, {len(self.problems):,d} listed as problems"
+        if self.shard[1] > 1:
+            counts = f"shard {self.shard[0]} of {self.shard[1]}: {counts}"
         lines = [counts, *fractions_told(self.fractions), *([f"wrote {self.out}"] if self.complete else [])]
         return "\n".join(lines)
 
@@ -92,7 +95,7 @@ def label_table(
     address: str | None = None,
     max_bad: float = MAXIMUM_BAD_FRACTION,
 ) -> LabelReport:
-    """Label galaxies as `truemorph.label_galaxies`; the report counts all parts that are finished so far."""
+    """Label galaxies as `truemorph.label_galaxies`; the report counts the finished parts of this shard."""
     k, n = shard
     if not 1 <= k <= n:
         raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")
@@ -114,7 +117,7 @@ def label_table(
         so_far += work.results.counts(parts[number].name)
         if so_far["labelled"] + so_far["unreadable"] >= _ENOUGH:
             _check_bad(work.results, so_far, max_bad)
-    return _concluded(work, damaged, max_bad)
+    return _concluded(work, shard, damaged, max_bad)
 
 
 def _here(work: Labelling, left: list[int]) -> Iterator[int]:
@@ -139,8 +142,8 @@ def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
         )
 
 
-def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> LabelReport:
-    """Count rows; when all parts are done, combine them if the output is one table."""
+def _concluded(work: Labelling, shard: tuple[int, int], damaged: list[Finding], max_bad: float) -> LabelReport:
+    """Count rows of a shard; when all parts are done, combine them if the output is one table."""
     results, labeller, classes = work.results, work.labeller, work.labeller.model.classes
     counts, problems, left = results.so_far() if results.is_there else (Counter[str](), [], 0)
     with nullcontext() if left else results.alone():  # with parts left, another process concludes
@@ -150,17 +153,21 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
         about = None if left else results.concluded()
         if about is None and not left:
             counts, problems, left = results.so_far()  # another process may have begun, and set parts aside
-            about = None if left else _conclude(work, counts, problems, max_bad)
+        own, listed = counts, problems
+        if shard[1] > 1:
+            own, listed, _ = results.so_far([*results.parts][shard[0] - 1 :: shard[1]])
+        if about is None and not left:
+            about = _conclude(work, counts, problems, max_bad)
     if about is None:
         parts_left = f"{left} of {len(results.parts)} parts are left for other processes or shards."
-        findings = [*work.findings, *unlike_training(labeller.comparison, counts)]
+        findings = [*work.findings, *unlike_training(labeller.comparison, own)]
         findings.append(Finding("parts-left", "note", parts_left))
     else:
         _check_bad(results, counts, max_bad)
         findings = list(map(Finding.from_dict, about["findings"]))
-    findings += [*damaged, *_about_rows(work, counts, problems)]
-    about_run = not left, tuple(findings), classes, tuple((about or {}).get("fractions", ())), max_bad
-    return LabelReport(results.out, counts["rows_in"], counts["labelled"], problems, *about_run)
+    findings += [*damaged, *_about_rows(work, own, listed)]
+    about_run = not left, tuple(findings), classes, tuple((about or {}).get("fractions", ())), max_bad, shard
+    return LabelReport(results.out, own["rows_in"], own["labelled"], listed, *about_run)
 
 
 def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]], max_bad: float) -> dict[str, Any]:

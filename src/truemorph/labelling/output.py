@@ -234,18 +234,19 @@ class Results:
         """Return the row counts of a part."""
         return Counter(self._record(part).get("counts", {}))
 
-    def so_far(self) -> tuple[Counts, list[tuple[str, str]], int]:
-        """Return row counts of all finished parts, rows that could not be labelled, and how many parts are left.
+    def so_far(self, parts: Collection[str] | None = None) -> tuple[Counts, list[tuple[str, str]], int]:
+        """Return row counts of finished parts, rows that could not be labelled, and how many parts are left.
 
-        These rows, an id and a reason each, are written to `problems`.
+        Of all parts, these rows, an id and a reason each, are written to `problems`.
         """
         counts, listed, left = Counter[str](), list[tuple[str, str]](), 0
-        for part in self.parts:
+        for part in self.parts if parts is None else parts:
             record = self._record(part)
             left += not record
             counts.update(record.get("counts", {}))
             listed += [(galaxy, why) for galaxy, why in record.get("problems", ())]
-        self._write_problems(listed)
+        if parts is None:
+            self._write_problems(listed)
         return counts, listed, left
 
     def _write_problems(self, listed: list[tuple[str, str]]) -> None:

@@ -28,10 +28,10 @@ from truemorph.catalogs.question_gold import class_of_gold
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import SampleOptions, filtered, from_same_images, gold_labels, rows_hash, rows_of
 from truemorph.classifiers.classifier import Classifier
+from truemorph.config import options_in
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import named_models
 from truemorph.findings import Finding
-from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.run import LabelOptions
@@ -285,7 +285,7 @@ def trained_on(sources: Sequence[Path]) -> Path:
     """Return the catalogue that the first run was trained on."""
     for source in sources:
         if not isinstance(source, Classifier) and (Path(source) / "run.toml").is_file():
-            named = Path(str(read_toml(Path(source) / "run.toml").get("catalogue") or ""))
+            named = Path(str(options_in(Path(source) / "run.toml").get("catalogue") or ""))
             if not named.is_file():
                 raise InputError(f"{named}: the catalogue of run {source} is not there; give `catalogue`")
             return named
@@ -296,7 +296,7 @@ def _trained_through(name: str, model: Classifier, question: str) -> _Shown:
     """The estimate of a question that a run was trained through, from the file that the run names."""
     named: Any = None
     if model.folder is not None and (model.folder / "run.toml").is_file():
-        named = read_toml(model.folder / "run.toml").get("transition")
+        named = options_in(model.folder / "run.toml").get("transition")
     for file in [named] if isinstance(named, str) else named or ():
         if Path(file).is_file() and file.endswith(".json"):
             one = Estimate.read(Path(file))

@@ -11,9 +11,9 @@ import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.classifiers.classifier import Classifier
+from truemorph.config import options_in
 from truemorph.explain.catalogue import findings_of
 from truemorph.findings import Finding
-from truemorph.io import read_toml
 from truemorph.plotting import plain_text
 from truemorph.questions import slug
 from truemorph.report.figures import Style, new_panel
@@ -44,9 +44,8 @@ def training(
     for name, model in models.items():
         folder = model.folder
         if folder is not None and (folder / "history.csv").is_file():
-            run = read_toml(folder / "run.toml")
-            run |= run.pop("training", {})
-            settings[name] = run
+            run = {option.replace("-", "_"): value for option, value in options_in(folder / "run.toml").items()}
+            settings[name] = run | model.config.model_dump(mode="json")
             history = histories[name] = read_table(folder / "history.csv").frame
             numeric_columns(history, ["epoch", "held_out_loss", *history.columns], str(folder / "history.csv"))
             catalogues.add(model.trained_on["sha256"])

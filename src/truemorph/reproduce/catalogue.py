@@ -94,7 +94,7 @@ def _prepared(work: Work) -> Preparation:
 
 def _sample_settings(work: Work) -> dict[str, Any]:
     inputs, prepared = work.inputs, _prepared(work)
-    hart = inputs.hart and [file_hash(inputs.hart), read_mapping(inputs.hart_mapping).model_dump(mode="json")]
+    hart = inputs.hart and [file_hash(inputs.hart), read_mapping(inputs.hart_preset).model_dump(mode="json")]
     return {
         "rows": frame_hash(prepared.catalogue.frame),
         "prepared": [
@@ -116,7 +116,7 @@ def _with_hart(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     prepared = prepare(
         replace(table, frame=table.frame.drop("image", strict=False)),  # use the sample's images
         TableSettings(
-            mapping=work.inputs.hart_mapping,
+            preset=work.inputs.hart_preset,
             joins=[Join(geometry, columns=("object_id",))],
             columns={"radius": "sample_radius"},
             psf_fwhm="sample_psf_fwhm",

@@ -22,14 +22,12 @@ STAGES = (*_BEFORE_PAGE, _PAGE)
 _TOLD = ("catalogue", "table1", "theta", "changed", "figure4", "maps")
 
 
-def run_experiment(
-    data: Path, out: Path, options: ReproduceOptions, config: Path | None, given: dict[str, Any]
-) -> dict[str, Any]:
+def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict[str, Any]) -> dict[str, Any]:
     """Run the experiment and return the content of `reproduce.json`; see `truemorph.reproduce_paper`."""
     if not data.is_dir() and not options.fetch:
         how = f"truemorph fetch gz2 --out {data / 'gz2'}, or with `fetch`"
         raise InputError(f"{data}: no such folder of data; create it with {how}")
-    work = Work(data, out, Inputs.of(data, config, **given), options)
+    work = Work(data, out, Inputs.of(data, **given), options)
     # Report invalid settings before anything is fetched or computed.
     wanted = asked(STAGES, options.stages)
     plan = models.training_plan(work.inputs, options) if wanted & set(models.NETWORKS) else "no network is trained"
@@ -45,7 +43,7 @@ def run_experiment(
         if options.fetch and not options.dry_run:
             for name in catalogue.missing_archives(data, work.inputs):
                 work.outcomes[f"fetch-{name}"] = catalogue.fetch_archive(name, data)
-            work.inputs = Inputs.of(data, config, **given)
+            work.inputs = Inputs.of(data, **given)
         run_stages(STAGES, wanted, work)
         result: dict[str, Any] = {
             "truemorph_version": __version__,

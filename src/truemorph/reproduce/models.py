@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -232,9 +233,10 @@ def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | N
 def _train_apart(run: RunConfig, folder: Path) -> None:
     """Train in a process of its own, which Lightning starts once for each device."""
     settings = write_file(folder / "run.toml", run_toml(run))
-    done = subprocess.run([sys.executable, "-m", "truemorph", "train", str(settings)], stdout=sys.stderr, check=False)
+    command = f"truemorph train --config {shlex.quote(str(settings))}"
+    done = subprocess.run([sys.executable, "-m", *shlex.split(command)], stdout=sys.stderr, check=False)
     if done.returncode:
-        raise TruemorphError(f"truemorph train {settings} failed with exit status {done.returncode} (see above)")
+        raise TruemorphError(f"{command} failed with exit status {done.returncode} (see above)")
 
 
 def _network_stage(name: str, title: str, *needs: str) -> Stage:

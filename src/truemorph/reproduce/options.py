@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from truemorph import config
 from truemorph.arguments import Count, Names, Seed
 from truemorph.errors import InputError
-from truemorph.io import checked, read_toml
+from truemorph.io import checked
 from truemorph.reproduce.paper import SAMPLE, SPLIT
 
-CONFIG = "reproduce.toml"
+_CONFIG_0_2 = "reproduce.toml"
 # Files that `truemorph fetch` writes in the folder of data.
 FETCHED = {"hart": "gz2/gz2_hart16.csv.gz", "better": "hst"}
 _SCALES = {"paper": 1.0, "quick": 0.05}
@@ -24,7 +24,7 @@ _TEST, _LARGEST_TEST = 1_000, 0.4
 
 
 class Inputs(BaseModel):
-    """Input files and columns, from options or `reproduce.toml`; by default, the files that `fetch` wrote.
+    """Input files and columns; by default, the files that `fetch` wrote.
 
     Paths are relative to the folder of data or to the working directory.
     """
@@ -35,7 +35,7 @@ class Inputs(BaseModel):
         None, description="catalogue of truemorph prepare, from the volunteers' votes (GZ2B), instead of fetched tables"
     )
     hart: str | None = Field(None, description="votes debiased by Hart et al. 2016 (GZ2D), of the same galaxies")
-    hart_mapping: str = Field("gz2-debiased", description="column names of that table: a preset or a TOML file")
+    hart_preset: str = Field("gz2-debiased", description="column names of that table: a preset or a TOML file")
     better: str | None = Field(None, description="folder of HST images, OBJECT_ID.jpg")
     intrinsic: config.Names = Field(("radius_kpc", "M_r", "redshift"), description="columns of CV18's tree")
     features: config.Names = Field(("sersic_n", "ellipticity", "r_half"), description="columns of DCV14")
@@ -43,13 +43,15 @@ class Inputs(BaseModel):
     training: dict[str, Any] = Field({}, description="settings of the networks, such as crop")
 
     @classmethod
-    def of(cls, data: Path, file: Path | None = None, **given: Any) -> Inputs:
-        """Find the input files: from options, then a TOML file, then those that `truemorph fetch` wrote."""
-        path = file or (data / CONFIG if (data / CONFIG).is_file() else None)
-        settings: dict[str, Any] = {} if path is None else read_toml(path)
-        settings |= {name: value for name, value in given.items() if value not in (None, (), [])}
-        for name in ("table", "hart", "better", "hart_mapping"):
-            if name in settings and (name != "hart_mapping" or str(settings[name]).endswith(".toml")):
+    def of(cls, data: Path, **given: Any) -> Inputs:
+        """Find the input files: those given, then those that `truemorph fetch` wrote."""
+        settings = {name: value for name, value in given.items() if value not in (None, (), [])}
+        if not settings and (data / _CONFIG_0_2).is_file():
+            raise InputError(
+                f"{data / _CONFIG_0_2}: is not read by itself since 0.3; run truemorph reproduce --config with it"
+            )
+        for name in ("table", "hart", "better", "hart_preset"):
+            if name in settings and (name != "hart_preset" or str(settings[name]).endswith(".toml")):
                 value = str(settings[name])
                 there = [place for place in (data / value, Path(value)) if place.exists()]
                 if not there:
@@ -58,7 +60,7 @@ class Inputs(BaseModel):
                 settings[name] = str(there[0].resolve())
             elif name in FETCHED and (data / FETCHED[name]).exists():
                 settings[name] = str((data / FETCHED[name]).resolve())
-        return checked(cls, settings, f"{path or data}:")
+        return checked(cls, settings, f"{data}:")
 
 
 @Parameter(name="*")
