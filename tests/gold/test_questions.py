@@ -16,7 +16,7 @@ from truemorph.errors import InputError
 from truemorph.gold.answers import read_answers
 from truemorph.gold.choices import answer_of_path, choices_of, label_of_path, levels_of
 from truemorph.gold.importing import gold_columns_of, with_gold
-from truemorph.gold.plan import PlanOptions, make_plan
+from truemorph.gold.plan import PlanOptions, make_plan, read_plan
 from truemorph.gold.server import make_app
 from truemorph.gold.session import open_session
 from truemorph.gold.strata import Strata
@@ -452,3 +452,40 @@ def test_a_plan_for_a_question_is_labelled_and_exported_by_the_commands(capsys, 
     status, _, _ = run(capsys, "gold", "export", folder, "--out", tmp_path / "subjects")
     assert status == 0
     assert pl.read_csv(tmp_path / "subjects" / "manifest.csv").height == len(classes)
+
+
+def test_experts_without_volunteers_are_asked_the_catalogues_own_question(capsys, tmp_path):
+    rng = np.random.default_rng(3)
+    n, names = 300, np.array(["none", "minor", "major"])
+    truth = rng.choice(3, n, p=(0.7, 0.2, 0.1))
+    experts = {f"expert_{one}": names[np.where(rng.random(n) < 0.8, truth, 0)] for one in "ABC"}
+    table = {"id": range(n), "alpha": rng.lognormal(2.5, 0.5, n), "truth": names[truth], **experts}
+    pl.DataFrame(table).write_csv(tmp_path / "sheet.csv")
+    asked = {"question": "merger stage", "answers": list(names), "definition": "minor: mass ratio below 1:4"}
+    prepared = tm.prepare_catalogue(
+        tmp_path / "sheet.csv", id="id", alpha="alpha", experts=list(experts), **asked, out=tmp_path / "cat.parquet"
+    )
+    own, counted = prepared.to_dict()["labels"], prepared.to_dict()["questions"]["merger stage"]
+    assert own == counted
+    assert prepared.summary().count(f"none {own['none']}") == 1
+    plan = read_plan(tm.plan_gold(prepared.out, budget=60, out=tmp_path / "plan").out)[0]
+    assert (plan["question"], plan["question_definition"]) == ("merger stage", "minor: mass ratio below 1:4")
+    assert tm.plan_gold(prepared.out, budget=60, definition="tails").about["question_definition"] == "tails"
+    kinds = {"id": "id", "column": "truth", "catalogue": prepared.out, "out": tmp_path / "gold.parquet"}
+    imported = tm.import_gold(tmp_path / "sheet.csv", **kinds, definition="HST")
+    assert imported.classes == {name: int((names[truth] == name).sum()) for name in sorted(names)}
+    estimate = tm.estimate_transition(imported.catalogue, gold="gold", out=tmp_path / "t.json")
+    written = json.loads(run(capsys, "report", tmp_path / "t.json", "--out", tmp_path / "page.html", "--json")[1])
+    assert "minor" in written["headline"]  # not the commonest
+    assert "applies to" not in estimate.summary()
+
+
+def test_the_definition_that_people_saw_is_that_of_the_gold_labels(bars, tmp_path):
+    catalogue, _ = bars
+    asked = {"budget": 80, "question": "bar", "definition": "bar: long ones"}
+    folder = tm.plan_gold(catalogue, **asked, out=tmp_path / "plan").out
+    give(folder, "Ann", dict.fromkeys(read_plan(folder)[1]["object_id"], "bar"))
+    into = {"catalogue": catalogue, "out": tmp_path / "gold.parquet"}
+    with pytest.raises(InputError, match="long ones"):
+        tm.import_gold(folder, **into, definition="bar: all")
+    assert tm.import_gold(folder, **into).catalogue.metadata["gold_definitions"]["bar"] == "bar: long ones"

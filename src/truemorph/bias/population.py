@@ -202,6 +202,11 @@ class PopulationFractions(Result):
         """Return the fraction of all galaxies to which a question applies: the quantity that is no ratio."""
         return next((self.quoted[quantity.name] for quantity in self.quantities if quantity.denominator is None), None)
 
+    @property
+    def of_some(self) -> QuotedFraction | None:
+        """Return `applies`, unless the question applies to every galaxy."""
+        return None if self.applies is None or np.all(self.applies.fraction > 1 - 1e-9) else self.applies
+
     def __getitem__(self, name: str) -> QuotedFraction:
         """Return what is quoted under a name, such as "bar fraction"."""
         if name not in self.quoted:
@@ -257,7 +262,8 @@ class PopulationFractions(Result):
         header = [f"{name if alone else 'fraction' if self.quantities else 'class fraction'} at {by}"]
         header += [*([] if alone else ["of" if self.quantities else "class"]), "galaxies"]
         assumed = self.samples is None
-        header += [*([] if applies is None else ["applies to", "gold"]), "observed"]
+        some = self.of_some
+        header += [*([] if some is None else ["applies to"]), *([] if applies is None else ["gold"]), "observed"]
         header += ["range", "by the assumption"] if assumed else ["corrected", "range"]
         header += ["of a population"] if any(fraction.tells_apart for fraction in shown.values()) else []
         header += [] if gold is None else ["gold labels"]
@@ -265,7 +271,10 @@ class PopulationFractions(Result):
         for b in [*range(counts.size), *([None] if applies is not None else [])]:
             at = "all" if b is None else self.bin_edges(b)
             galaxies = f"{counts.sum() if b is None else counts[b]:,}"
-            of_all = [] if applies is None else [applies.cells(b)[1], self._gold_labels(b)]
+            of_all = [
+                *([] if some is None else [some.cells(b)[1]]),
+                *([] if applies is None else [self._gold_labels(b)]),
+            ]
             for what, fraction in shown.items():
                 of = [] if alone else [what.removeprefix("fraction ").removesuffix(" fraction")]  # to be shorter
                 of_gold = [] if gold is None else [f"{gold[b]:.3f}"]

@@ -187,6 +187,11 @@ class Evidence:
         return self.quantity.denominator or (1.0,) * len(self.classes)
 
     @property
+    def is_gated(self) -> bool:
+        """Whether only some galaxies are asked the question."""
+        return self.asked is not None and len(self.asked.questions) > 1
+
+    @property
     def fraction_column(self) -> str:
         """Name of the quantity in tables, such as disk_fraction."""
         return next(iter(fraction_names((self.other, self.answer))))
@@ -204,7 +209,7 @@ class Evidence:
     @property
     def quoted(self) -> QuotedFraction | None:
         """What the estimate says of the quantity."""
-        return None if self.fractions is None else next(iter(self.fractions.ratios.values()))
+        return None if self.fractions is None else self.fractions.ratios[self.quantity.name]
 
     @property
     def from_gold(self) -> bool:

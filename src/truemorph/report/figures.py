@@ -143,7 +143,7 @@ def fractions(evidence: Evidence) -> Illustration:
             data = data.with_columns(pl.Series(f"{other}, {what}", values) for what, values in columns.items())
         curve = evidence.estimate.curve
         names, galaxies = ", ".join(own.ratios), f"{own.counts.sum():,} galaxies"
-        where = "" if evidence.question is None else ", where the question applies"
+        where = ", where the question applies" if evidence.is_gated else ""
         how = "with gold labels" if evidence.from_gold else "from the observed labels through T(α)"
         trends = "" if curve.drift is None else ", for trends of the true fraction with α up to δ"
         caption = f"{capital(names)} of {galaxies} in bins of {by}{where}: by the observed labels, and corrected {how}."
@@ -227,12 +227,19 @@ def _curve_of_paths(evidence: Evidence, estimate: Estimate) -> Illustration:
     grid = np.linspace(max(alpha.min(), 0.1), float(np.quantile(alpha, 0.99)), 120)
     names = observables_of(estimate.about, transition)
     at = argument(grid, numeric_columns(evidence.everything, names, source), along=True)
-    matrix, panels = np.asarray(transition.matrix(at)), (new_panel(), new_panel())
+    said = ["majority path is right", f"majority path reaches {evidence.question}"]
+    told = (
+        "T(α) by true class: how often the majority of the votes finds the whole path of a galaxy (left), and how "
+        f"often it leads to the question {evidence.question} (right)."
+    )
+    if not evidence.is_gated:
+        said, told = ["majority is right"], "T(α) by true class: how often the majority of the votes finds it."
+    matrix, panels = np.asarray(transition.matrix(at)), [new_panel() for _ in said]
     labels, classes = path_labels(evidence.everything, asked, source), np.arange(len(asked.classes))
     reached = np.isin(classes, asked.applies)
     for k, (name, colour) in enumerate(zip(asked.classes, cycle(CYCLE))):
         rows = evidence.known == k
-        for what, counted, axes in zip(("right", "reached"), (classes == k, reached), panels, strict=True):
+        for what, counted, axes in zip(("right", "reached"), (classes == k, reached), panels, strict=False):
             curve, about = matrix[:, k] @ counted, {"class": name, "what": what}
             axes.plot(grid, curve, color=colour, label=plain_text(name))
             data.append(pl.DataFrame(about | {"by": "T(α)", "alpha": grid, "share": curve}))
@@ -242,16 +249,13 @@ def _curve_of_paths(evidence: Evidence, estimate: Estimate) -> Illustration:
                 axes.errorbar(cut.middles, share, error, fmt="o", ms=4, color=colour)
                 points = {"by": "gold labels", "alpha": cut.middles, "share": share, "stderr": error}
                 data.append(pl.DataFrame(about | points))
-    said = ("majority path is right", f"majority path reaches {evidence.question}")
     for axes, what in zip(panels, said, strict=True):
         axes.set(xlabel=ALPHA, ylabel=f"probability that the\n{what}", ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
         legend_above(axes)
     return Illustration(
         _named("bias_curve", evidence),
         [axes.figure for axes in panels],
-        "T(α) by true class: how often the majority of the votes finds the whole path of a galaxy (left), and how "
-        f"often it leads to the question {evidence.question} (right). Lines: the estimate. Points: galaxies by the "
-        f"{evidence.gold_name}, with binomial errors."
+        f"{told} Lines: the estimate. Points: galaxies by the {evidence.gold_name}, with binomial errors."
         + (" Other columns that it depends on are at their means." if names else ""),
         pl.concat(data, how="diagonal"),
     )

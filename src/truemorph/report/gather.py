@@ -82,6 +82,11 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
             raise InputError("labels (`labels`) are shown for the galaxies of a catalogue; give it, too (`catalogue`)")
         return [_alone(question, shown, options) for question, shown in given.items()]
     catalogue = read_catalogue(path)
+    if not given and asked_of(catalogue, None) is not None:
+        raise InputError(
+            f"{path}: a report of {root_of(catalogue).question!r} needs its estimate, from gold labels (truemorph "
+            "transition); truemorph bias measures how its answers drift"
+        )
     _check_better(options)
     if not given or any(head.question is None for model in classifiers.values() for head in model.heads):
         given.setdefault(None, _Shown(None))
@@ -111,7 +116,7 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
     return Evidence(
         question=question,
         classes=fractions.classes,
-        quantity=next(iter(fractions.quantities), _of_two(fractions.classes)),
+        quantity=_of_two(fractions.classes) if question is None else _named_first(shown.estimate),
         catalogue=CatalogTable(pl.DataFrame()),
         everything=pl.DataFrame(),
         rows=none,
@@ -122,6 +127,15 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
         estimate=shown.estimate,
         origin=shown.origin,
     )
+
+
+def _named_first(estimate: Estimate) -> Quantity:
+    """The fraction that a report opens with: the first that its tree shows, or of the commonest answer but one."""
+    assert isinstance(estimate.transition, TreeTransition)
+    asked, totals = estimate.transition.asked, {name: of.total[1] for name, of in estimate.fractions.quoted.items()}
+    if asked.asked.shown:
+        return asked.quantities[0]
+    return sorted(asked.quantities[: len(asked.shown)], key=lambda quantity: -totals[quantity.name])[:2][-1]
 
 
 def _of_two(classes: Sequence[str]) -> Quantity:
@@ -166,7 +180,7 @@ def _begin(
         assert shown.estimate is not None
         frame, more = filtered(frame, where, by, source)
         findings += [finding for finding in more if finding not in shown.estimate.findings]
-        classes, quantity = asked.answers, asked.quantities[0]
+        classes, quantity = asked.answers, _named_first(shown.estimate)
         hard = np.array(asked.answers_of_paths)[majority_paths(frame, asked, source)]
     truths, known, of_gold = _gold(catalogue, frame, asked, shown.estimate, rules)
     rows, which = _measured_rows(frame, options, source, bool(classifiers))

@@ -89,18 +89,20 @@ def bins_table(evidence: Evidence) -> Table:
     own, table, rows = evidence.fractions, evidence.correction, list[list[str]]()
     quoted = {} if own is None else own.ratios
     applies, several = None if own is None else own.applies, len(quoted) > 1
+    some = None if own is None else own.of_some
     beside = [(name, evidence.in_bins(labels)[0]) for name, labels in evidence.beside.items()]
     head = [*(["fraction"] if several else []), by_name(evidence.by), "galaxies"]
-    head += [] if applies is None else ["applies to", "gold labels"]
+    head += [*([] if some is None else ["applies to"]), *([] if applies is None else ["gold labels"])]
     head += ["observed", "corrected", "error", "lowest", "highest", *(name for name, _ in beside)]
-    for k, name in enumerate(quoted or [evidence.quantity.name]):
+    for name in quoted or [evidence.quantity.name]:
         fraction = quoted.get(name)
         for b, row in enumerate(table.iter_rows(named=True)):
             named = row["low"] is None or (own is not None and bool(own.groups))
             of_bin = row["bin"] if named else f"{row['low']:.3g} to {row['high']:.3g}"
             cells = [*([name] if several else []), of_bin, f"{row['galaxies']:,}"]
             if own is not None and applies is not None and own.gold_counts is not None:
-                cells += [with_error(applies.fraction[b], applies.stderr[b], ".2f"), f"{own.gold_counts[b]:,}"]
+                cells += [] if some is None else [with_error(some.fraction[b], some.stderr[b], ".2f")]
+                cells += [f"{own.gold_counts[b]:,}"]
             values = [row["labelled"], *[None] * 4]
             if fraction is not None:
                 values = [
@@ -110,13 +112,14 @@ def bins_table(evidence: Evidence) -> Table:
                     fraction.low[b],
                     fraction.high[b],
                 ]
-            rows.append([*cells, *map(number, values), *(number(of[b]) if k == 0 else "–" for _, of in beside)])
+            first = name == evidence.quantity.name
+            rows.append([*cells, *map(number, values), *(number(of[b]) if first else "–" for _, of in beside)])
     note = "Error: standard error. Lowest and highest: the range."
     if own is not None:
         note += f" Assumed: {own.assumption}."
     if beside:
         note += f" {capital(', '.join(name for name, _ in beside))}: of {evidence.which}."
-    return Table(f"{capital(evidence.quantity.name)}s", head, rows, note)
+    return Table("Fractions" if several else f"{capital(evidence.quantity.name)}s", head, rows, note)
 
 
 def confusion_table(evidence: Evidence) -> Table:

@@ -238,8 +238,8 @@ def _of_all(evidence: Evidence) -> Iterator[str]:
     value, spans = f"{total[0]:.3f}", f"{total[1]:.3f} to {total[2]:.3f}"
     told = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
     yield f"Of all galaxies of the estimate, it is {told}."
-    if own.applies is not None:
-        yield f"The question applies to {percent(own.applies.total[1])} of the galaxies."
+    if own.of_some is not None:
+        yield f"The question applies to {percent(own.of_some.total[1])} of the galaxies."
 
 
 def _of_changes(evidence: Evidence) -> Iterator[str]:
@@ -264,7 +264,12 @@ def _remark(evidence: Evidence) -> str:
     own, said = evidence.catalogue.metadata, list[str]()
     about = {} if evidence.fractions is None else evidence.fractions.about
     if evidence.question is not None:
-        said.append(f"Gold labels of {evidence.question}: {about['gold_definition'].partition(': ')[2]}.")
+        answers = [name for name, part in zip(evidence.classes, evidence.of_question, strict=True) if part]
+        said.append(f"{capital(evidence.question)}: {', '.join(answers)}.")
+        if own.get("definition") and set(answers) == set(own.get("classes", ())):  # the catalogue's own question
+            said.append(f"Definition: {own['definition'].rstrip('.')}.")
+        gold = about["gold_definition"].removeprefix(f"{evidence.question}: ")
+        said.append(f"Gold labels of {evidence.question}: {gold}.")
         said.append(f"α: {about['alpha'] or 'definition not known'}.")
     elif own.get("definition"):
         said.append(f"Definition of {evidence.answer}: {own['definition'].rstrip('.')}.")
@@ -346,7 +351,7 @@ def _sections(evidence: Evidence, figure: Any, changed: Sequence[Changed], sever
             if evidence.asked is None and evidence.estimate.about.get("observables"):
                 figures.append(at_fixed_alpha(evidence, evidence.estimate))
             tables += [others_table(evidence)] if evidence.others else []
-        tables += [] if evidence.asked is None else [asked_table(evidence)]
+        tables += [asked_table(evidence)] if evidence.is_gated else []
     yield Section(f"{of}Fractions and the bias curve", figures=figures, tables=tables)
     if not evidence.has_galaxies:
         return
