@@ -2,9 +2,10 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import polars as pl
 
 import truemorph as tm
-from truemorph.simulate import at_resolution, render, simulate_galaxies
+from truemorph.simulate import at_resolution, render, simulate_galaxies, simulate_survey
 
 
 def draw_gallery(folder):
@@ -16,14 +17,15 @@ def draw_gallery(folder):
     _save(study.fit.plot(), folder / "curve.png", "Bias curve from 500 gold labels")
     _save(tm.plan_gold(galaxies.drop("gold")).plot(), folder / "plan.png", "Gold labels needed")
     _save(tm.calibration(study.fit).plot(), folder / "calibration.png", "Does the curve describe the labels?")
+    _bars(folder / "bars.png")
     _twins(folder / "twins.png")
     _drift(folder / "drift.png")
 
 
 def _save(axes, path, title):
     axes.set_title(title, fontsize=11)
-    axes.figure.set_size_inches(5, 3.7)
-    axes.figure.savefig(path, dpi=130, bbox_inches="tight")
+    axes.figure.set_size_inches(3.9, 2.9)  # so that letters can be read in a card
+    axes.figure.savefig(path, dpi=170, bbox_inches="tight")
     plt.close(axes.figure)
 
 
@@ -31,6 +33,14 @@ def _fractions(galaxies, study, path):
     parts = np.array_split(np.argsort(galaxies["alpha"].to_numpy()), len(study.fractions.fractions))
     truth = galaxies["truth"].to_numpy()
     _save(study.fractions.plot(truth=[truth[one].mean() for one in parts]), path, "Disk fraction, corrected")
+
+
+def _bars(path):
+    """Draw the bar fraction of a simulated survey, corrected with 300 gold labels."""
+    _, votes = simulate_survey(4000, seed=1, world="drift up")
+    experts = pl.when(pl.int_range(pl.len()) < 300).then("truth_bar")
+    catalogue = tm.prepare_catalogue(votes.with_columns(experts=experts), question="bar").catalogue
+    _save(tm.estimate_transition(catalogue, question="bar", gold="experts").plot(), path, "Bar fraction, corrected")
 
 
 def _twins(path):

@@ -17,6 +17,7 @@ from conftest import ROOT
 from follow_wheel import PRINTED, numbers
 from truemorph.cli import main
 from truemorph.config import PRESETS
+from truemorph.simulate import CENTRAL_R90, simulate_survey, write_jpegs
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
@@ -64,6 +65,7 @@ def test_step_by_step_on_the_demos_files(run_block, tmp_path, monkeypatch, capsy
     main(["demo", "--out", "demo", "--galaxies", "300", "--epochs", "1", "--folds", "1"])
     assert "open demo/report.html" in capsys.readouterr().out
     for name, *shown in (
+        ("two", "errors above", "gold; range: 95 %"),
         ("training", 'rotation = "any"'),
         ("labelling", "300 rows in, 300 labelled"),
         ("files", "300 rows in, 300 labelled"),
@@ -78,6 +80,59 @@ def test_step_by_step_on_the_demos_files(run_block, tmp_path, monkeypatch, capsy
         assert "1 of 2 parts" not in out
     for made in ("posterior.html", "desk/subjects/manifest.csv", "run/report.html", "work/report.html"):
         assert (tmp_path / made).is_file()
+
+
+def of_zoobot(votes):
+    """Concentrations as Zoobot would predict them, from the volunteers' votes."""
+    rng, total = np.random.default_rng(1), pl.col("t03_bar_a06_bar_count") + pl.col("t03_bar_a07_no_bar_count")
+    table = votes.select(
+        id_str=pl.col("dr7objid").cast(pl.String),
+        disk="t01_smooth_or_features_a02_features_or_disk_weighted_fraction",
+        edge=1 / (1 + ((pl.col("axis_ratio") - 0.3) / 0.05).exp()),
+        bar=(pl.col("t03_bar_a06_bar_count") / total).fill_nan(0.3),
+    )
+    p = {name: np.clip(0.9 * table[name].to_numpy() + 0.05 * rng.normal(size=table.height), 0.02, 0.95) + 0.02
+         for name in ("disk", "edge", "bar")}  # fmt: skip
+    answers = {
+        "smooth-or-featured-gz2": {"smooth": 1 - p["disk"], "featured-or-disk": p["disk"], "artifact": 0.01},
+        "disk-edge-on-gz2": {"yes": p["edge"], "no": 1 - p["edge"]},
+        "bar-gz2": {"yes": p["bar"], "no": 1 - p["bar"]},
+    }
+    columns = {f"{q}_{name}_pred": 40 * part for q, parts in answers.items() for name, part in parts.items()}
+    return table.select("id_str").with_columns(**columns)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """What the sections of the first page for newcomers start from."""
+    galaxies, votes = simulate_survey(900, seed=3, confounded=False)
+    write_jpegs(galaxies, tmp_path / "cutouts", 32, 3, field=CENTRAL_R90)
+    votes.drop("truth", "truth_edge_on", "truth_bar", "truth_spiral").write_parquet(tmp_path / "votes.parquet")
+    votes.sample(250, seed=1).select("dr7objid", bar="truth_bar").write_csv(tmp_path / "experts.csv")
+    of_zoobot(votes).write_csv(tmp_path / "zoobot.csv")
+    rng, n = np.random.default_rng(5), votes.height
+    alpha, names = (votes["petroRad_r"] / votes["psfWidth_r"] * 2.3548).to_numpy(), np.array(["none", "minor", "major"])
+    kind = rng.choice(3, n, p=(0.7, 0.2, 0.1))
+    sheet = {"name": votes["dr7objid"], "r_petro": votes["petroRad_r"], "seeing": votes["psfWidth_r"]}
+    for expert in ("anna", "ben", "carla"):
+        said = names[np.where(rng.random(n) < 1 - np.exp(-((alpha / 12) ** 2)), kind, 0)]
+        sheet[expert] = pl.Series(said).scatter(np.flatnonzero(rng.random(n) < 0.1), None)
+    pl.DataFrame(sheet).write_csv(tmp_path / "sheet.csv")
+    known = rng.permutation(n)[:200]
+    pl.DataFrame({"name": votes["dr7objid"].gather(known), "class": names[kind[known]]}).write_csv(
+        tmp_path / "hubble.csv"
+    )
+
+
+@pytest.mark.slow
+def test_the_first_ten_minutes_of_newcomers(run_block, files, tmp_path, capsys):
+    out = run_block("start_votes")
+    assert all(one in out for one in ("bar fraction at redshift", "Corrected with gold labels", "open bars.html"))
+    out = run_block("start_zoobot")
+    assert all(one in out for one in ("zoobot, fractions", "bar if bar applies", "open page.html"))
+    out = run_block("start_experts")
+    assert all(one in out for one in ("merger stage", "minor: mass ratio below 1:4", "open stages.html"))
+    assert "ERROR" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

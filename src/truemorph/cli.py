@@ -91,6 +91,7 @@ def command_app(chosen: str | None = None) -> App:
         if group and group not in app:
             app.command(App(name=group, help=GROUPS[group], sort_key=order))
         (app[group] if group else app).command(f"truemorph.commands.{function}", name=last, help=about, sort_key=order)
+    app.register_install_completion_command(help="Let the shell complete commands and options.", sort_key=len(COMMANDS))
     app.meta.suppress_keyboard_interrupt = False
 
     @app.meta.default

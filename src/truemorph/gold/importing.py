@@ -271,8 +271,11 @@ def _joined(
         joined = joined.join(selection.drop("before"), on="object_id", how="left", maintain_order="left")
     missing = gold.join(frame, on="object_id", how="anti").height
     joined = joined.join(gold, on="object_id", how="left", maintain_order="left")
-    lost = f"{missing:,} are not in the catalogue, {outside:,} were not drawn by the plan (probability unknown)"
-    action = "Check that ids, catalogue and plan are those of these labels, or import them without the plan (`plan`)."
+    lost = f"{missing:,} are not in the catalogue (ids, or dropped by truemorph prepare)"
+    action = "Check that the ids are those of the catalogue."
+    if outside:
+        lost += f", {outside:,} were not drawn by the plan (probability unknown)"
+        action = "Check that ids, catalogue and plan belong together, or import them without the plan (`plan`)."
     left_out = Finding("gold-left-out", "caution", f"Galaxies with a class were left out: {lost}.", action)
     joined = joined.with_columns(catalogue.frame["object_id"])  # of its type
     return replace(catalogue, frame=joined), [left_out] if missing or outside else []

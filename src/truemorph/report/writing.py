@@ -197,7 +197,8 @@ def sentences(evidence: Evidence) -> dict[str, str]:
     answer, model = list[str](), evidence.principal
     headline, places = _headline(evidence, first, last), _places(evidence, first, last)
     if model is not None:
-        p = float(np.nanmean(evidence.view(model.labels).p))
+        share = evidence.view(model.labels).p
+        p = float(np.nanmean(share)) if np.isfinite(share).any() else 0.5  # it says that the question applies to none
         if max(p, 1 - p) >= ONE_CLASS:
             answer.append(headline)
             calls = f"calls {percent(max(p, 1 - p))} of the galaxies {(evidence.other, evidence.answer)[round(p)]}"

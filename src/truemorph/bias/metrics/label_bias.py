@@ -33,7 +33,7 @@ from truemorph.results import Result, quantity_table, text_table
 _MANY = 2_000_000
 Reference = Literal["last", "first"]
 # Columns of a summary, and what the floor is.
-COLUMNS = ("labels", "value", "bootstrap", "floor", "above floor", "galaxies")
+COLUMNS = ("labels", "value", "bootstrap", "floor", "errors above", "above floor", "galaxies")
 FLOOR = "the value of labels that do not depend on α (shuffled labels)"
 
 
@@ -91,6 +91,12 @@ class BiasResult(Result):
         difference = self.value**2 - self.floor**2
         return float(np.sign(difference) * np.sqrt(abs(difference)))
 
+    @property
+    def errors_above_floor(self) -> float:
+        """value - floor, over the errors of both added in quadrature; about 2 or less is no sign of bias."""
+        error = float(np.hypot(self.bootstrap_std, self.floor_std))
+        return (self.value - self.floor) / error if error > 0 else float("nan")
+
     def summary(self) -> str:
         """Return the value with its error, floor and excess as text."""
         about = f"{self.objects_per_bin:,.0f} galaxies per bin; floor: {FLOOR}"
@@ -103,13 +109,14 @@ class BiasResult(Result):
             f"{self.value:.4f}",
             "–" if np.isnan(self.bootstrap_mean) else f"{self.bootstrap_mean:.4f} ± {self.bootstrap_std:.4f}",
             f"{self.floor:.4f}" + ("" if np.isnan(self.floor_std) else f" ± {self.floor_std:.4f}"),
+            "–" if np.isnan(self.errors_above_floor) else f"{self.errors_above_floor:.1f}",
             f"{self.excess:.4f}",
             f"{self.n_objects:,}",
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return plain(asdict(self) | {"signed_excess": self.signed_excess})
+        return plain(asdict(self) | {name: getattr(self, name) for name in ("errors_above_floor", "signed_excess")})
 
     def to_table(self) -> Any:
         """Return a table with one row."""
@@ -119,6 +126,7 @@ class BiasResult(Result):
             "bootstrap_std": "standard deviation over bootstrap resamples",
             "floor": "value of labels that do not depend on α (shuffled labels)",
             "floor_std": "spread of the floor",
+            "errors_above_floor": "value - floor, over the errors of both added in quadrature",
             "excess": "bias above the floor",
             "signed_excess": "the same, negative where the value is below the floor",
             "n_objects": "galaxies used",
