@@ -2,7 +2,8 @@
 
     python benchmarks/real_galaxies.py gz1|gz2|covariates|ferengi
 
-Needs ../shared/data. Rms error over octiles of α (quartiles for GZ2), and the number of them inside the range.
+Needs ../shared/data. Rms error over octiles of α (quartiles for GZ2, with errors by a bootstrap over galaxies), and the
+number of them inside the range.
 """
 
 import sys
@@ -20,7 +21,7 @@ from truemorph.catalogs.selected import SampleOptions, rows_of
 from truemorph.commands.prepare import prepare_catalogue
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-DRAWS, GOLD, COVARIATE_DRAWS = 20, 500, 200
+DRAWS, GOLD, COVARIATE_DRAWS, RESAMPLES = 20, 500, 200, 100
 DEFINITIONS = {"T ≥ -3": -3, "T ≥ 1": 1}
 
 
@@ -87,6 +88,21 @@ def experts():
         print(f"| {label}, mean of {DRAWS} draws | " + " | ".join(cells) + " |")
 
 
+def rms_of(labels, hart, alpha, known):
+    """Errors of labels, Hart et al.'s, ours from labels alone and with half of the types; and ours inside ranges.
+
+    `known` is 1 for disks and 0 for others by type, -1 without a type.
+    """
+    typed = known >= 0
+    truth, at = known[typed], alpha[typed]
+    true = by_bin(truth, at, 4)
+    gold = np.where(np.random.default_rng(0).random(truth.size) < 0.5, truth, -1)
+    ours = judge(debiased_fractions(labels[typed], at, fit_transition(labels, alpha), bins=4), true)
+    with_gold = judge(debiased_fractions(labels[typed], at, bins=4, gold=gold), true)
+    others = [np.sqrt(np.mean((by_bin(one[typed], at, 4) - true) ** 2)) for one in (labels, hart)]
+    return [*others, ours[0], with_gold[0]], (ours[1], with_gold[1])
+
+
 def votes():
     table = pl.read_csv(DATA / "gz2_votes.csv", infer_schema_length=None)
     heads = ["source (galaxies)", "with type", "θ from labels", "observed labels", "Hart et al. 2016", "labels alone"]
@@ -104,16 +120,14 @@ def votes():
         if typed.sum() < 150:
             print(f"| {source} ({labels.size}) | {typed.sum()} | {theta} | too few types | | | |")
             continue
-        truth = (t_type[typed] >= -3).astype(int)
-        true = by_bin(truth, alpha[typed], 4)
-        gold = np.where(np.random.default_rng(0).random(truth.size) < 0.5, truth, -1)
-        others = [np.sqrt(np.mean((by_bin(one[typed], alpha[typed], 4) - true) ** 2)) for one in (labels, hart)]
-        ours = judge(debiased_fractions(labels[typed], alpha[typed], fit, bins=4), true)
-        with_gold = judge(debiased_fractions(labels[typed], alpha[typed], bins=4, gold=gold), true)
-        print(
-            f"| {source} ({labels.size}) | {typed.sum()} | {theta} | {others[0]:.3f} | {others[1]:.3f} "
-            f"| {cell(*ours, 4)} | {cell(*with_gold, 4)} |"
-        )
+        table = labels, hart, alpha, np.where(typed, t_type >= -3, -1)
+        rng, n = np.random.default_rng(1), labels.size
+        values, inside = rms_of(*table)
+        drawn = (rng.integers(0, n, n) for _ in range(RESAMPLES))
+        errors = np.std([rms_of(*(column[rows] for column in table))[0] for rows in drawn], axis=0)
+        cells = [f"{value:.3f} ± {error:.3f}" for value, error in zip(values, errors, strict=True)]
+        cells[2:] = [f"{one} ({k}/4)" for one, k in zip(cells[2:], inside, strict=True)]
+        print(f"| {source} ({labels.size}) | {typed.sum()} | {theta} | {' | '.join(cells)} |", flush=True)
 
 
 def covariates():
