@@ -5,6 +5,7 @@ from operator import getitem
 
 from cyclopts import Parameter
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 from truemorph.cli import COMMANDS, command_app
@@ -44,6 +45,9 @@ class CommandOptions(SphinxDirective):
             about = nodes.paragraph("", "", *found, *messages)
             if default:
                 about += [nodes.Text(" Default: "), nodes.literal(text=default), nodes.Text(".")]
-            term = nodes.term("", "", nodes.literal(text=name))
+            label = nodes.make_id(f"{command} {name}")
+            term = nodes.term("", "", nodes.literal(text=name), ids=[label])
+            # So that a search for the option finds it.
+            result.insert(0, addnodes.index(entries=[("single", name, label, "main", None)]))
             result[-1] += nodes.definition_list_item("", term, nodes.definition("", about))
         return result

@@ -47,15 +47,15 @@ def _twins(path):
     """Draw four disks at four resolutions."""
     disks = simulate_galaxies(400, seed=3, confounded=False)
     disks = disks.filter((disks["truth"] == 1) & (disks["alpha"] > 25) & (disks["arm_strength"] > 0.5)).head(4)
-    figure, grid = plt.subplots(4, 4, figsize=(5, 5))
+    figure, grid = plt.subplots(4, 4, figsize=(3.4, 3.5))
     for column, alpha in enumerate((25, 12, 7, 4)):
         twins = at_resolution(disks, np.full(disks.height, float(alpha)), how="distance")
         for row, (_, image) in enumerate(render(twins, size=96, exposure=1)):
             grid[row, column].imshow(image[12:84, 12:84])
             grid[row, column].set_axis_off()
         grid[0, column].set_title(f"α = {alpha}", fontsize=11)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.94, 0.03, 0.03)
-    figure.savefig(path, dpi=130)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.93, 0.03, 0.03)
+    figure.savefig(path, dpi=190)
     plt.close(figure)
 
 

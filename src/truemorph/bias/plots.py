@@ -59,7 +59,7 @@ def _plot_matrix(fit: Any, ax: Any) -> Any:
     """Draw how often galaxies of each of K classes get another class as label."""
     right = np.diagonal(np.asarray(fit.transition.matrix(fit.sample.argument)), axis1=1, axis2=2)
     for name, values in zip(fit.sample.classes, right.T, strict=True):
-        ax.plot(*_binned_mean(fit.sample.alpha, 1 - values), label=f"{name} ({fit.family})")
+        ax.plot(*_binned_mean(fit.sample.alpha, 1 - values), label=plain_text(name))
     ax.set(xlabel=ALPHA, ylabel="fraction with another label", ylim=(-0.02, 1.02))
     legend(ax)
     return ax

@@ -21,7 +21,7 @@ from truemorph.bias.regression.curve import gold_maximum
 from truemorph.bias.regression.maximum import differences
 from truemorph.bias.result import TransitionFit
 from truemorph.findings import Finding
-from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend
+from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
 from truemorph.results import Result, quantity_table
 
 # Largest number of bins, and Σ p (1 - p) in each: about the smaller of the numbers of both outcomes.
@@ -32,7 +32,7 @@ _LEAST_INFORMATION, _TOO_OFTEN = 1.0, 3
 _PART_LEFT = 0.2
 # Of more galaxies, a random part of this size is tested.
 _MOST = 200_000
-# Kinds of labels that the legend of a figure names.
+# Kinds of labels that a legend inside a figure can name.
 _NAMED = 8
 
 
@@ -115,9 +115,12 @@ class Calibration(Result):
         ):
             rows = np.array([what == kind for what in self.what])
             values = self.fitted[rows], self.observed[rows], self.stderr[rows]
-            ax.errorbar(*values, fmt=marker, ms=4, color=color, label=kind if len(kinds) <= _NAMED else None)
+            ax.errorbar(*values, fmt=marker, ms=4, color=color, label=plain_text(kind))
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="fitted fraction", ylabel="observed fraction")
-        legend(ax)
+        if len(kinds) <= _NAMED:
+            legend(ax)
+        else:
+            ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
         return ax
 
 
