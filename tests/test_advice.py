@@ -36,6 +36,8 @@ NOT_TESTED = {
     "maps-not-specific": "Its action needs other maps of trained networks, which take minutes.",
     "part-damaged": "Its action is to check a disk.",
     "runs-differ-in-catalogue": "It is about trained networks, which take minutes.",
+    "archive-simulated": "Its action is to fetch the real archives.",
+    "smaller-than-the-paper": "Its action takes days.",
     "stage-failed": "Its action is to correct the cause of an error, and to run a reproduction again.",
     "stage-lacks-input": "Its action is to fetch data for a reproduction.",
     "theta-shifted-by-selection": "Its action is to compare a number with the paper's only.",

@@ -246,6 +246,9 @@ def test_verdicts_on_hst_images_are_counted(capsys, again, data):
 def test_the_page_needs_no_other_file_and_shows_the_papers_values(whole):
     text = (whole / "reproduction.html").read_text()
     assert not re.search(r'(src|href)="https?:', text)
+    assert re.search(r"<h1[^>]*>[^<]*Simulated", text)
+    codes = {finding["code"] for name in ("catalogue", "table1") for finding in result_of(whole)[name]["findings"]}
+    assert {"archive-simulated", "smaller-than-the-paper"} <= codes
     for said in ("0.3696 ± 0.0095", "0.2866 ± 0.0112", "9.18", "11.25", "0.921", "0.866"):
         assert said in text
     figures = {path.stem for path in (whole / "figures").iterdir()}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import polars as pl
 from pydantic import RootModel
@@ -74,6 +75,12 @@ def is_recorded(path: Path, url: str | None = None) -> bool:
     """Whether a file exists, is unchanged since it was recorded and, if `url` is given, came from there."""
     entry = read_provenance(path.parent).get(path.name, {})
     return url in (None, entry.get("url")) and path.is_file() and entry.get("sha256") == file_hash(path)
+
+
+def is_local(folder: Path) -> bool:
+    """Whether a file of a folder came from a server on this computer, which serves no real archive."""
+    urls = (entry.get("url") for entry in read_provenance(folder).values())
+    return any(urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1") for url in urls if url)
 
 
 def origin(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.archives.provenance import is_local
+from truemorph.catalogs.catalogue import is_simulated, read_catalogue
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import Preparation, TableSettings, prepare, write_preparation
@@ -24,6 +26,7 @@ from truemorph.catalogs.sampling import (
     split_galaxies,
 )
 from truemorph.errors import TruemorphError
+from truemorph.findings import Finding
 from truemorph.io import file_hash
 from truemorph.progress import tell
 from truemorph.questions import SMOOTH_OR_DISK
@@ -90,6 +93,15 @@ def _prepared(work: Work) -> Preparation:
     )
     frame = prepared.catalogue.frame.select(~pl.selectors.matches(_LATER_QUESTIONS))
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))
+
+
+def _simulated(work: Work, metadata: Mapping[str, Any]) -> list[Finding]:
+    """Return the finding that these galaxies are simulated, by their catalogue, or by where they were fetched."""
+    fetched = () if work.inputs.table is not None else ("gz2", "sdss", "simard")
+    if not (is_simulated(metadata) or any(is_local(work.data / name) for name in fetched)):
+        return []
+    message = "These galaxies are simulated, so that nothing here is a statement about the real ones, or the paper's."
+    return [Finding("archive-simulated", "caution", message, "Fetch the real archives (`fetch`) to test the paper.")]
 
 
 def _sample_settings(work: Work) -> dict[str, Any]:
@@ -165,7 +177,7 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
         write_table(replace(catalogue, frame=debiased, metadata=metadata), folder / DEBIASED)
     return {
         "funnel": dict(prepared.funnel),
-        "findings": [finding.to_dict() for finding in prepared.findings],
+        "findings": [finding.to_dict() for finding in (*prepared.findings, *_simulated(work, catalogue.metadata))],
         "galaxies": sample.height,
         "labels": {name: int((sample["label"] == k).sum()) for k, name in enumerate(SMOOTH_OR_DISK)},
         "splits": dict(sorted(sample["split"].value_counts().rows())),

@@ -209,6 +209,8 @@ def make_page(work: Work, folder: Path) -> dict[str, Any]:
     figures += [*(colour_magnitude(work) if work.have("table1") else ()), *maps_and_profiles(maps)]
     hst, figure4 = hst_images(work)
     answer = _answer(work, judged)
+    if any(finding.code == "archive-simulated" for finding in _findings(work)):
+        answer = f"Simulated galaxies: no statement about the real ones. {answer}"
     page = Page(
         title="Reproduction of Medina-Rosales, Cabrera-Vives & Miller (arXiv:2308.11007)",
         headline=first_sentence(answer),

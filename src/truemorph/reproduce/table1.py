@@ -18,14 +18,28 @@ from truemorph.bias.likelihood import posterior
 from truemorph.bias.metrics.label_bias import BiasResult
 from truemorph.catalogs.label_sets import ONE_CLASS, LabelSet
 from truemorph.catalogs.sampling import TEST, TRAIN
+from truemorph.config import PRESETS
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.measures import BiasTree, numbers_of, table_one
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
 from truemorph.reproduce.distributions import SERSIC_BOUNDARY, share_above
-from truemorph.reproduce.models import LABELS, intrinsic_columns
-from truemorph.reproduce.paper import BINS_CV14, DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1, THETA, TREE
+from truemorph.reproduce.models import LABELS, NETWORKS, intrinsic_columns
+from truemorph.reproduce.paper import (
+    BINS_CV14,
+    DCV14,
+    DDB,
+    GZ2B,
+    GZ2D,
+    PAPER,
+    RESNET_GZ2B,
+    RESNET_GZ2D,
+    SAMPLE,
+    TABLE_1,
+    THETA,
+    TREE,
+)
 from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work
 from truemorph.results import with_error
 from truemorph.tables import numeric_columns, read_table
@@ -34,6 +48,7 @@ MODELS = (RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB)
 # Label sets with a smaller fraction of the test galaxies do not restrict the galaxies of Table 1.
 _ENOUGH = 0.5
 _FEWEST = 10
+_PAPERS = f"{PRESETS[PAPER].backbone}, {PRESETS[PAPER].image_size} pixels"
 # Trees of CV18 and bins of CV14 to try, if they leave enough galaxies per bin.
 _TREES = ((1, 4), (1, 8), (2, 4), (2, 8), (3, 5), (3, 8), (4, 4), (4, 8), (5, 8), (6, 4), (6, 7), (6, 8), (7, 8),
           (9, 8))  # fmt: skip
@@ -186,9 +201,16 @@ def order(pairs: list[dict[str, Any]]) -> dict[str, int]:
     return {"pairs": len(known), "as_in_the_paper": sum(known)}
 
 
-def _findings(table: dict[str, Any]) -> list[Finding]:
+def _findings(work: Work, table: dict[str, Any]) -> list[Finding]:
     """Return what limits the comparison of Table 1 with the paper."""
-    findings, measure = [], table["measure"]
+    findings, measure = list[Finding](), table["measure"]
+    networks = [work.result(name)["network"] for name in NETWORKS if work.have(name)]
+    if work.options.fraction < 1 or any(network != _PAPERS for network in networks):
+        drawn = work.result("catalogue")["galaxies"]
+        text = f"The sample has {drawn:,} galaxies, the paper's {sum(SAMPLE):,}"
+        text += f"; networks are {networks[0]}, the paper's {_PAPERS}." if networks else "."
+        action = "Compare differences of rows, not values; `scale`=paper has the paper's sample and networks."
+        findings.append(Finding("smaller-than-the-paper", "caution", text, action))
     if measure != "CV18":
         text = f"Bias is measured by {measure}, not CV18, because intrinsic columns are missing."
         findings.append(Finding("intrinsic-missing", "caution", text, "Fetch the tables with these columns (`fetch`)."))
@@ -220,7 +242,7 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
             {"name": name, "theta": fit["theta"], "stderr": fit["stderr"], "paper": THETA[name]} for name, fit in thetas
         ],
     }
-    findings = [*_findings(result), *(() if of_observed is None else of_observed.findings)]
+    findings = [*_findings(work, result), *(() if of_observed is None else of_observed.findings)]
     return result | {"findings": [finding.to_dict() for finding in findings]}
 
 
@@ -243,9 +265,10 @@ def _swept(measurement: Measured, trees: dict[str, BiasTree]) -> tuple[str, dict
     means = [row["bootstrap_mean"] for setting in swept for row in setting["rows"] if row["name"] == GZ2B]
     known = [mean for mean in means if mean is not None]
     effect = f"GZ2B {_range(known, '.3f')}" if known else "too few galaxies"
-    if pairs := max((setting["order"]["pairs"] for setting in swept), default=0):
-        same = _range([setting["order"]["as_in_the_paper"] for setting in swept], "d")
-        effect += f"; {same} of {pairs} pairs of rows in the paper's order"
+    orders = {(setting["order"]["as_in_the_paper"], setting["order"]["pairs"]) for setting in swept}
+    if shares := sorted(orders - {(0, 0)}, key=lambda counts: counts[0] / counts[1]):
+        ends = dict.fromkeys(f"{counts[0]} of {counts[1]}" for counts in (shares[0], shares[-1]))
+        effect += f"; {' to '.join(ends)} pairs of rows in the paper's order"
     return effect, {"settings": swept}
 
 
