@@ -116,7 +116,7 @@ ENTRIES = (
     Entry("tree_coverage", 1, "tree_transition.py coverage 5", ("tests/bias/test_tree.py",)),
     Entry("tree_networks", 1, "tree_transition.py networks 5", ("tests/bias/test_tree.py",)),
     Entry("tree_real", 1, "tree_transition.py real 5", TREES),
-    Entry("depth_real", 2, "depth.py 10", TREES),
+    Entry("depth_real", 5, "depth.py 10", TREES),
     Entry(
         "other_labels other_labels_with_gold", 1, "other_labels.py 200", (DATA, "benchmarks/question_fractions.py")
     ),
@@ -130,7 +130,7 @@ ENTRIES = (
     Entry("zoobot_accuracy", 60, "beside_zoobot.py ../shared/data $ZOOBOT_PYTHON", (DATA,)),
     Entry("elsewhere elsewhere_found", 3, "another_survey.py", (DATA,)),
     Entry("real_gz1", 3, "real_galaxies.py gz1", (DATA,)),
-    Entry("real_gz2", 0.1, "real_galaxies.py gz2", (DATA,)),
+    Entry("real_gz2", 10, "real_galaxies.py gz2", (DATA,)),
     Entry("real_covariates", 25, "real_galaxies.py covariates", (DATA, PLAIN)),
     Entry("real_ferengi", 0.1, "real_galaxies.py ferengi", (DATA,)),
     Entry("bars_surveys", 5, "known_bars.py trees"),

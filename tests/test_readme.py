@@ -65,7 +65,7 @@ def test_step_by_step_on_the_demos_files(run_block, tmp_path, monkeypatch, capsy
     main(["demo", "--out", "demo", "--galaxies", "300", "--epochs", "1", "--folds", "1"])
     assert "open demo/report.html" in capsys.readouterr().out
     for name, *shown in (
-        ("two", "errors above", "gold; range: 95 %"),
+        ("two", "errors above", "of a population"),
         ("training", 'rotation = "any"'),
         ("labelling", "300 rows in, 300 labelled"),
         ("files", "300 rows in, 300 labelled"),

@@ -23,7 +23,7 @@ from truemorph.reproduce.models import network_config
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.reproduce.paper import SAMPLE, SPLIT, TABLE_1
 from truemorph.reproduce.stages import Lacks, Stage, Work, run_stages
-from truemorph.reproduce.statements import AGREES, CONTRADICTS, OPEN, Statement
+from truemorph.reproduce.statements import AGREES, CONTRADICTS, OPEN, Difference, Statement, statements
 from truemorph.reproduce.table1 import Measured, compare_pairs, order, table_rows
 
 
@@ -179,10 +179,25 @@ def test_invalid_options_and_settings_of_networks_are_refused_before_any_stage_r
 
 
 def test_a_statement_holds_or_is_contradicted_by_its_errors():
-    judged = [Statement.of("more", "3.1", value, 1.0).verdict for value in (2.1, 1.9, -1.9, -2.1)]
-    assert judged == [AGREES, OPEN, OPEN, CONTRADICTS]
-    judged = [Statement.of("the same", "3.1", value, 1.0, equal=True).verdict for value in (0.9, -0.9, 1.5, -2.1)]
-    assert judged == [AGREES, AGREES, OPEN, CONTRADICTS]
+    def verdicts(error, values, **about):
+        return [Statement.of([Difference("more", "3.1", value, error, **about)]).verdict for value in values]
+
+    assert verdicts(1.0, (2.1, 1.9, -1.9, -2.1), of_networks=False) == [AGREES, OPEN, OPEN, CONTRADICTS]
+    within = verdicts(0.02, (0.009, -0.009, 0.05, -0.091), equal=True, of_networks=False)
+    assert within == [AGREES, AGREES, OPEN, CONTRADICTS]
+    assert verdicts(0.1, (0.0,), equal=True, of_networks=False) == [OPEN]  # imprecise is not equal
+
+
+def test_verdicts_on_networks_need_several_trainings_and_include_their_scatter():
+    def judged(*values):
+        return Statement.of([Difference("more", "3.1", value, 0.01) for value in values])
+
+    assert judged(0.1).verdict == OPEN
+    assert judged(0.10, 0.11, 0.09).verdict == AGREES
+    assert judged(0.03, 0.15, -0.02).verdict == OPEN
+    assert judged(0.10, 0.12).here == "+0.110 ± 0.017"  # 0.01 and 0.014 in quadrature
+    both = [[Difference("a", "1", 1.0, 0.1), Difference("b", "1", 1.0, 0.1)], [Difference("a", "1", 1.1, 0.1)]]
+    assert [statement.text for statement in statements(both)] == ["a"]
 
 
 @pytest.mark.slow

@@ -15,13 +15,13 @@ from conftest import run
 from truemorph.archives import gz2, hst, sdss, simard
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.metrics.label_bias import cv18
-from truemorph.reproduce.experiment import STAGES
+from truemorph.reproduce.experiment import all_stages
 from truemorph.tables import read_table
 
 pytestmark = pytest.mark.slow
-NAMES = [stage.name for stage in STAGES]
+NAMES = [stage.name for stage in all_stages(2)]
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
-SMALL = {"--scale": "0.0025", "--bootstrap": "10"}
+SMALL = {"--scale": "0.0025", "--bootstrap": "10", "--seeds": "2"}
 NETWORK = {"image_size": 32, "crop": 207 / 424, "epochs": 4, "hidden": 32, "batch_size": 32}
 NETWORK = {f"--training.{name}": str(value) for name, value in NETWORK.items()}
 

@@ -12,14 +12,26 @@ from truemorph.progress import tell
 from truemorph.reproduce import catalogue, figures, models, table1
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.reproduce.page import make_page
-from truemorph.reproduce.stages import LEFT_OUT, Stage, Work, asked, run_stages
+from truemorph.reproduce.stages import LEFT_OUT, Stage, Work, asked, run_stages, trained_again
 
 RESULT = "reproduce.json"
 _BEFORE_PAGE = (*catalogue.STAGES, *models.STAGES, *table1.STAGES, *figures.STAGES)
-_PAGE = Stage("page", "this page", make_page, ("catalogue",), tuple(stage.name for stage in _BEFORE_PAGE))
-STAGES = (*_BEFORE_PAGE, _PAGE)
+# Stages that differ between trainings of the networks.
+_OF_NETWORKS = (*models.NETWORKS, "table1", "maps")
 # Stages whose results are in reproduce.json.
 _TOLD = ("catalogue", "table1", "theta", "changed", "figure4", "maps")
+
+
+def all_stages(trainings: int) -> tuple[Stage, ...]:
+    """Return the stages in their order; those of networks once for each training."""
+    again = (
+        trained_again(stage, number, _OF_NETWORKS)
+        for number in range(2, trainings + 1)
+        for stage in _BEFORE_PAGE
+        if stage.name in _OF_NETWORKS
+    )
+    before = (*_BEFORE_PAGE, *again)
+    return (*before, Stage("page", "this page", make_page, ("catalogue",), tuple(stage.name for stage in before)))
 
 
 def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +41,8 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict
         raise InputError(f"{data}: no such folder of data; create it with {how}")
     work = Work(data, out, Inputs.of(data, **given), options)
     # Report invalid settings before anything is fetched or computed.
-    wanted = asked(STAGES, options.stages)
+    stages = all_stages(options.trainings)
+    wanted = asked(stages, options.stages)
     plan = models.training_plan(work.inputs, options) if wanted & set(models.NETWORKS) else "no network is trained"
     galaxies = sum(options.counts)
     tell(f"reproduce: {len(wanted)} stages for {galaxies:,} galaxies; results in {out} are used again; {plan}")
@@ -44,7 +57,7 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict
             for name in catalogue.missing_archives(data, work.inputs):
                 work.outcomes[f"fetch-{name}"] = catalogue.fetch_archive(name, data)
             work.inputs = Inputs.of(data, **given)
-        run_stages(STAGES, wanted, work)
+        run_stages(stages, wanted, work)
         result: dict[str, Any] = {
             "truemorph_version": __version__,
             "scale": options.fraction,

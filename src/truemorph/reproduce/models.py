@@ -41,6 +41,7 @@ _TRAINING_ROWS = (f"split={TRAIN}",)
 _PER_BIN = (16, 32, 128, 256, 1024)
 _FEWEST = 20
 _UNWEIGHTED, _WEIGHTED = "likelihood, no bins", "likelihood, weights that undo the selection by label"
+_APART = 1000  # between the seeds of trainings
 _TIMED = 4  # images of the step whose time is measured
 
 
@@ -98,12 +99,13 @@ def _shifted_by_selection(compared: list[dict[str, Any]]) -> list[Finding]:
     return [Finding("theta-shifted-by-selection", "caution", text, action)]
 
 
-def network_config(inputs: Inputs, options: ReproduceOptions) -> TrainingConfig:
-    """Combine preset and `training` of the inputs to the settings of the networks."""
-    training = training_config(_preset(options), **{"folds": 1, "seed": options.seed, **inputs.training})
-    if (training.classifier, training.nodes) != ("network", 1):
+def network_config(inputs: Inputs, options: ReproduceOptions, training: int = 1) -> TrainingConfig:
+    """Combine preset and `training` of the inputs to the settings of the networks; each training has another seed."""
+    own = {"folds": 1, "seed": options.seed, **inputs.training}
+    config = training_config(_preset(options), **own | {"seed": own["seed"] + _APART * (training - 1)})
+    if (config.classifier, config.nodes) != ("network", 1):
         raise InputError("reproduce trains networks on one machine: choose preset quick, standard or paper, and 1 node")
-    return training
+    return config
 
 
 def _preset(options: ReproduceOptions) -> str:
@@ -136,7 +138,7 @@ def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
     # Validation takes a third of a step.
     galaxies = total * (train + validation / 3) / (train + validation + test)
     devices = torch.cuda.device_count() if device.type == "cuda" and several_devices(config) else 1
-    speed, networks = devices * size / seconds, len(NETWORKS) * config.folds * config.seeds
+    speed, networks = devices * size / seconds, len(NETWORKS) * config.folds * config.seeds * options.trainings
     return (
         f"{networks} networks ({config.backbone}, {config.image_size} pixels) train for up to {config.epochs} epochs; "
         f"at {speed:,.1f} images/s on {devices} {device.type.upper()} this takes up to "
@@ -166,7 +168,7 @@ def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
         labels=None if name == DDB else NAIVE,
         intrinsic=intrinsic_columns(work, work.catalogue().frame),
         cache=None if work.options.cache is None else str(work.options.cache),
-        training=network_config(work.inputs, work.options),
+        training=network_config(work.inputs, work.options, work.training),
     )
     return _train(work, folder, run)
 
@@ -176,7 +178,7 @@ def _network_settings(name: str, work: Work) -> dict[str, Any]:
         raise work.lacks("images of the galaxies", "gz2", "`table` with images")
     if name == RESNET_GZ2D and work.inputs.hart is None:
         raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
-    training = network_config(work.inputs, work.options)
+    training = network_config(work.inputs, work.options, work.training)
     return {
         "rows": rows_digest(work.catalogue(_LEARNED[name]).frame, _LEARNED_FROM),
         "labelled": rows_digest(work.catalogue(TEST_ROWS).frame, ("object_id", "image")),

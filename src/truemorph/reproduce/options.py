@@ -19,6 +19,7 @@ _CONFIG_0_2 = "reproduce.toml"
 # Files that `truemorph fetch` writes in the folder of data.
 FETCHED = {"hart": "gz2/gz2_hart16.csv.gz", "better": "hst"}
 _SCALES = {"paper": 1.0, "quick": 0.05}
+_TRAININGS = 3
 # Minimum number of test galaxies, on which bias is measured, and their largest fraction of the sample.
 _TEST, _LARGEST_TEST = 1_000, 0.4
 
@@ -89,6 +90,9 @@ class ReproduceOptions:
         Draw all label sets in Figure 3, not only GZ2B, GZ2D and DDB as in the paper.
     cache : Path, optional
         Folder for decoded images.
+    seeds : int, optional
+        How often each network is trained, from other random numbers, to measure how far its results scatter; default:
+        3, but 1 at scale paper, where verdicts on networks then stay open.
     dry_run : bool
         Show which stages would run.
     seed : int
@@ -115,13 +119,14 @@ class ReproduceOptions:
     bootstrap: Count = 100
     every_curve: bool = False
     cache: Path | None = None
+    seeds: int | None = None
     dry_run: bool = False
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise InputError(f"`scale` must be above 0 and at most 1; got {self.scale}")
-        for name, least in (("bootstrap", 2), ("depth", 0), ("bins", 2)):
+        for name, least in (("bootstrap", 2), ("depth", 0), ("bins", 2), ("seeds", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"`{name}` must be at least {least}; got {value}")
@@ -134,6 +139,11 @@ class ReproduceOptions:
         except ValueError:
             message = f"`scale` must be paper, quick or a fraction of the paper's sample; got {self.scale!r}"
             raise InputError(message) from None
+
+    @property
+    def trainings(self) -> int:
+        """How often each network is trained."""
+        return self.seeds or (1 if self.fraction == 1 else _TRAININGS)
 
     @property
     def counts(self) -> tuple[int, int]:

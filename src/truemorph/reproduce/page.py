@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from truemorph.findings import Finding, unique
@@ -25,8 +26,14 @@ from truemorph.reproduce.figures import (
 from truemorph.reproduce.models import NETWORKS
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, SAMPLE, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Work
-from truemorph.reproduce.statements import AGREES, CONTRADICTS, Statement, statements
+from truemorph.reproduce.statements import AGREES, CONTRADICTS, TOLERANCE, Statement, differences, statements
 from truemorph.results import number, with_error
+
+
+def trainings(work: Work) -> list[Work]:
+    """Return the work of each training of the networks that has a Table 1."""
+    every = [work.of_training(number) for number in range(1, work.options.trainings + 1)]
+    return [training for training in every if training.have("table1")]
 
 
 def _answer(work: Work, judged: list[Statement]) -> str:
@@ -35,12 +42,15 @@ def _answer(work: Work, judged: list[Statement]) -> str:
     if not work.have("table1"):
         return f"Table 1 could not be made for {sample}."
     table = work.result("table1")
-    rows, measure = {row["name"]: row for row in table["rows"]}, table["measure"]
+    rows, measure = _rows(work), table["measure"]
     bias = {name: with_error(row["bootstrap_mean"], row["bootstrap_std"]) for name, row in rows.items()}
     if DDB not in rows or rows[DDB]["one_class"]:
         text = f"The bias of the volunteers' labels ({measure}) is {bias[GZ2B]}; DDB gives no labels to compare."
     else:
-        change, error = rows[DDB]["from_gz2b"] or 0.0, rows[DDB]["from_gz2b_std"] or 0.0
+        of_trainings = [_rows(training).get(DDB, {}).get("from_gz2b") for training in trainings(work)]
+        changes = np.array([change or 0.0 for change in of_trainings])
+        scatter = changes.std(ddof=1) if changes.size > 1 else 0.0
+        change, error = changes.mean(), np.hypot(rows[DDB]["from_gz2b_std"] or 0.0, scatter)
         verb = "lowers" if change < -2 * error else "raises" if change > 2 * error else "does not significantly change"
         text = (
             f"Training through T(α) (DDB) {verb} the bias of the labels: {measure} is {bias[GZ2B]} for volunteers and "
@@ -60,6 +70,11 @@ def _answer(work: Work, judged: list[Statement]) -> str:
             f"{': ' if against else ''}{'; '.join(against)}."
         )
     return f"{text} Sample: {sample}."
+
+
+def _rows(work: Work) -> dict[str, dict[str, Any]]:
+    """Return the rows of Table 1 by name."""
+    return {row["name"]: row for row in work.result("table1")["rows"]}
 
 
 def _findings(work: Work) -> list[Finding]:
@@ -109,7 +124,8 @@ def _table_1(work: Work) -> Table:
     note = (
         f"{measure} on {table['galaxies']:,} test galaxies, {leaves}{table['bins']} bins of α, "
         f"mean ± standard deviation of {table['bootstrap']} bootstrap resamples; α = {table['alpha']}. "
-        "Errors are from bootstrap; training again adds scatter. GZ2B: volunteers' labels (Willett et al. 2013). "
+        "Errors are from bootstrap, of the first training; training again adds scatter. "
+        "GZ2B: volunteers' labels (Willett et al. 2013). "
         "GZ2D: labels of the same galaxies, debiased by Hart et al. (2016). DCV14 and DDB are trained on GZ2B. "
         "Accuracy and precision (macro-averaged, not defined in the paper) are vs the labels that a model was trained "
         "on. Floor: mean value of labels that do not depend on α; the paper's values probably include it. "
@@ -141,6 +157,22 @@ def _other_values(work: Work, curves: Distributions | None) -> Table:
     return Table("Other values", ["quantity", "here", "paper"], lines)
 
 
+def _each_training(work: Work) -> list[Table]:
+    """Bias of the networks' labels in each training, if there are several."""
+    every = [_rows(training) for training in trainings(work)]
+    if len(every) < 2:
+        return []
+    lines = []
+    for name in NETWORKS:
+        values = [rows[name]["bootstrap_mean"] for rows in every if name in rows]
+        known = [value for value in values if value is not None]
+        scatter = float(np.std(known, ddof=1)) if len(known) > 1 else None
+        lines.append([f"{TABLE_1[name].letter}) {TABLE_1[name].labels}", *map(number, values), number(scatter)])
+    head = ["labels", *(f"training {k}" for k in range(1, len(every) + 1)), "scatter"]
+    note = "Bootstrap means, from other random numbers; their standard deviation is what training again changes."
+    return [Table("Each training of the networks", head, lines, note)]
+
+
 def _pairs(work: Work) -> Table:
     """Differences of all pairs of rows of Table 1, here and in the paper."""
     lines = []
@@ -163,9 +195,11 @@ def _pairs(work: Work) -> Table:
 def _statements(judged: list[Statement]) -> Table:
     """What the paper states about its results, and whether it holds here."""
     note = (
-        "A statement holds (agrees), or is contradicted, if the sign of a difference is certain to two errors. That a "
-        "network has the bias of its labels holds if they differ by less than one error, and is contradicted beyond "
-        "two. Maps: mean Grad-CAM intensity, as in Figure 7, within and beyond half of its radius."
+        "Means over the trainings of the networks; errors contain their scatter, and that of other galaxies. A "
+        "statement holds (agrees), or is contradicted, if the sign of a difference is certain to two errors. That a "
+        f"network has the bias of its labels holds if the difference is within {TOLERANCE:g} at two errors, and is "
+        "contradicted if it is beyond. From one training, statements on networks stay open. Maps: mean Grad-CAM "
+        "intensity, as in Figure 7, within and beyond half of its radius."
     )
     head = ["statement of the paper", "section", "difference here", "in the paper", "verdict"]
     return Table("Statements of the paper", head, judged, note)
@@ -196,14 +230,21 @@ def _archive_of_hst(work: Work) -> dict[str, Any]:
     return {"what": "archive of HST images", "paper": "MAST", "here": "mosaics of CDS (hips2fits)", "effect": effect}
 
 
+def _maps(work: Work) -> dict[str, dict[str, Any]]:
+    """Return maps and profiles by predicted class."""
+    return {name: explained(work, name) for name in SMOOTH_OR_DISK} if work.have("maps") else {}
+
+
 def make_page(work: Work, folder: Path) -> dict[str, Any]:
     """Write the page, which shows the results of all stages, and its figures."""
     curves = sersic_curves(work) if work.have("table1") else None
-    maps = {name: explained(work, name) for name in SMOOTH_OR_DISK} if work.have("maps") else {}
-    judged = statements(work, curves, maps)
-    tables = (
-        [_table_1(work), _statements(judged), _pairs(work), _other_values(work, curves)] if work.have("table1") else []
-    )
+    maps = _maps(work)
+    others = [training for training in trainings(work) if training.training > 1]
+    said = [differences(work, curves, maps), *(differences(one, sersic_curves(one), _maps(one)) for one in others)]
+    judged = statements(said)
+    tables: list[Table] = []
+    if work.have("table1"):
+        tables = [_table_1(work), _statements(judged), *_each_training(work), _pairs(work), _other_values(work, curves)]
     figures = [*galaxy_from_space(work), *network_figure(work)]
     figures += [] if curves is None else [sersic_figure(curves, work.options.every_curve)]
     figures += [*(colour_magnitude(work) if work.have("table1") else ()), *maps_and_profiles(maps)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from truemorph.tables import CatalogTable, frame_hash
 DONE, CACHED, LACKS, FAILED, LEFT_OUT, TO_DO = "done", "cached", "lacks", "failed", "left out", "to do"
 CATALOGUE, TEST_ROWS = "gz2b.parquet", "test.parquet"
 # Options that do not change results, or only those of networks.
-_NOT_THE_RESULT = ("fetch", "stages", "preset", "cache", "dry_run")
+_NOT_THE_RESULT = ("fetch", "stages", "preset", "cache", "seeds", "dry_run")
 
 
 class Lacks(TruemorphError):
@@ -52,13 +52,22 @@ class Outcome:
 
 @dataclass(eq=False)
 class Work:
-    """Inputs of the stages, and the outcomes of the stages so far, by name."""
+    """Inputs of the stages, and the outcomes of the stages so far, by name.
+
+    Where networks are trained several times, `training` is the number of that whose outcomes these are, from 1.
+    """
 
     data: Path
     out: Path
     inputs: Inputs
     options: ReproduceOptions
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    training: int = 1
+
+    def of_training(self, number: int) -> Work:
+        """Return the same work with the outcomes of another training where there are any."""
+        outcomes = {name: self.outcomes.get(f"{name}-{number}", outcome) for name, outcome in self.outcomes.items()}
+        return self if number == 1 else replace(self, outcomes=outcomes, training=number)
 
     def have(self, stage: str) -> bool:
         """Return whether a stage has a result."""
@@ -127,6 +136,27 @@ class Stage:
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
     settings: Callable[[Work], dict[str, Any]] | None = None
+
+
+def trained_again(stage: Stage, number: int, of_networks: Collection[str]) -> Stage:
+    """Return a stage for another training of the networks; `of_networks` are all stages that differ between them."""
+    own = stage.settings
+
+    def settings(work: Work) -> dict[str, Any]:
+        assert own is not None
+        return own(work.of_training(number))
+
+    def named(names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(f"{name}-{number}" if name in of_networks else name for name in names)
+
+    return Stage(
+        named([stage.name])[0],
+        f"{stage.title}, training {number}",
+        lambda work, folder: stage.make(work.of_training(number), folder),
+        named(stage.needs),
+        named(stage.wants),
+        None if own is None else settings,
+    )
 
 
 def asked(stages: Sequence[Stage], names: Sequence[str]) -> set[str]:
