@@ -1,5 +1,6 @@
 """The whole experiment from an empty folder, with a simulated archive on a local server."""
 
+import gzip
 import json
 import re
 import shutil
@@ -309,6 +310,27 @@ def test_without_hart_a_stage_names_the_archive(capsys, data, tmp_path):
     status, result, code = reproduce(capsys, tmp_path / "data", tmp_path / "out", "--stages", "resnet-gz2d,theta")
     assert (code, status["resnet-gz2d"], status["theta"], status["ddb"]) == (0, "lacks", "done", "left out")
     assert "truemorph fetch gz2" in next(one["text"] for one in result["stages"] if one["name"] == "resnet-gz2d")
+
+
+@pytest.mark.parametrize(
+    ("file", "column"),
+    [
+        ("gz2/gz2sample.csv.gz", "REDSHIFT"),
+        ("gz2/zoo2MainSpecz.csv.gz", "t01_smooth_or_features_a02_features_or_disk_weighted_fraction"),
+        ("gz2/zoo2MainSpecz.csv.gz", "dr7objid"),
+    ],
+)
+def test_a_renamed_column_of_an_archive_is_named(capsys, data, tmp_path, file, column):
+    for name in ("gz2", "sdss"):
+        shutil.copytree(data / name, tmp_path / "data" / name)
+    table = pl.read_csv(tmp_path / "data" / file)
+    with gzip.open(tmp_path / "data" / file, "wt") as renamed:
+        renamed.write(table.rename({column: f"{column}_new"}).write_csv())
+    status, result, code = reproduce(capsys, tmp_path / "data", tmp_path / "out", "--stages", "theta")
+    assert (code, status["catalogue"]) == (1, "failed")
+    text = next(one["text"] for one in result["stages"] if one["name"] == "catalogue")
+    assert f"no column '{column}'" in text
+    assert f"{column}_new" in text
 
 
 def test_inputs_are_read_from_toml_and_options(capsys, catalogue, tmp_path):

@@ -25,7 +25,7 @@ from truemorph.catalogs.sampling import (
     sampling_weights,
     split_galaxies,
 )
-from truemorph.errors import TruemorphError
+from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.findings import Finding
 from truemorph.io import file_hash
 from truemorph.progress import tell
@@ -33,12 +33,18 @@ from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.reproduce.options import FETCHED, Inputs
 from truemorph.reproduce.paper import PAPER
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
-from truemorph.tables import frame_hash, read_table, write_table
+from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
 
 DEBIASED = "gz2d.parquet"
 # Files that `truemorph fetch` writes in the folder of data.
 _VOTES, _REDSHIFTS, _IMAGES = "gz2/zoo2MainSpecz.csv.gz", "gz2/gz2sample.csv.gz", "gz2/images.parquet"
 _PHOTOMETRY, _SERSIC = "sdss/photometry.parquet", "simard/table3.parquet"
+_FIRST = "t01_smooth_or_features_a0"
+_REQUIRED = {  # columns of published tables; without one of them labels would be others, or none
+    _VOTES: ("dr7objid", *(f"{_FIRST}{answer}_weighted_fraction"
+                           for answer in ("1_smooth", "2_features_or_disk", "3_star_or_artifact"))),
+    _REDSHIFTS: ("OBJID", "REDSHIFT"),
+}  # fmt: skip
 # α with the best PSF of all fields in place of that of the galaxy's own; null where it is unknown.
 _BEST_PSF = pl.col("psfWidth_r_best")
 BEST_ALPHA = pl.col("alpha") * pl.col("psf_fwhm") / pl.when(_BEST_PSF > 0).then(_BEST_PSF)
@@ -72,6 +78,16 @@ def fetch_archive(name: str, data: Path, **chosen: Any) -> Outcome:
     return Outcome(f"fetch-{name}", FAILED if problem else DONE, problem, seconds=round(time.perf_counter() - began, 2))
 
 
+def _published(data: Path, name: str) -> CatalogTable:
+    """Read a table as it was published; an InputError names a column that it lacks."""
+    table = read_table(data / name)
+    for column in _REQUIRED[name]:
+        if column not in table.frame.columns:
+            near = nearest(column, table.frame.columns, what="columns")
+            raise InputError(f"{data / name}: no column {column!r}; {near}: rename it, or fetch the table that has it")
+    return table
+
+
 @lru_cache(maxsize=1)
 def _prepared(work: Work) -> Preparation:
     """Prepare all usable galaxies, from which the sample is drawn."""
@@ -86,10 +102,10 @@ def _prepared(work: Work) -> Preparation:
         raise work.lacks("Petrosian radii and PSF widths", "sdss", "`table`")
     joins: list[Any] = [data / file for file in (_IMAGES, _PHOTOMETRY, _SERSIC) if (data / file).exists()]
     if (data / _REDSHIFTS).exists():
-        redshifts = read_table(data / _REDSHIFTS).frame.select("OBJID", "REDSHIFT").unique("OBJID")
+        redshifts = _published(data, _REDSHIFTS).frame.select("OBJID", "REDSHIFT").unique("OBJID")
         joins.append(Join(redshifts, columns=("OBJID",)))
     prepared = prepare(
-        data / _VOTES, TableSettings(PAPER, joins=joins, sample="all", split=FRACTIONS_OF_SPLIT), seed=seed
+        _published(data, _VOTES), TableSettings(PAPER, joins=joins, sample="all", split=FRACTIONS_OF_SPLIT), seed=seed
     )
     frame = prepared.catalogue.frame.select(~pl.selectors.matches(_LATER_QUESTIONS))
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))

@@ -199,7 +199,8 @@ def _statements(judged: list[Statement]) -> Table:
         "statement holds (agrees), or is contradicted, if the sign of a difference is certain to two errors. That a "
         f"network has the bias of its labels holds if the difference is within {TOLERANCE:g} at two errors, and is "
         "contradicted if it is beyond. From one training, statements on networks stay open. Maps: mean Grad-CAM "
-        "intensity, as in Figure 7, within and beyond half of its radius."
+        "intensity, as in Figure 7, within and beyond half of its radius, which is half the width of the image, so "
+        "that corners are in no ring."
     )
     head = ["statement of the paper", "section", "difference here", "in the paper", "verdict"]
     return Table("Statements of the paper", head, judged, note)
