@@ -42,7 +42,9 @@ def test_every_option_of_a_shown_command_exists(page, words):
     name = " ".join(words[: 2 if words[0] in GROUPS else 1])
     arguments = reduce(getitem, name.split(), command_app(name)).assemble_argument_collection()
     existing = (
-        {option for argument in arguments for option in argument.names} | {"--json", "--quiet", "--help"} | DOTTED
+        {option for argument in arguments for option in argument.names}
+        | {"--json", "--quiet", "--config", "--help"}
+        | DOTTED
     )
     assert {found[0] for found in map(OPTION.match, words) if found} <= existing
 

@@ -202,8 +202,11 @@ def _of_0_2(content: dict[str, Any], path: str | os.PathLike[str]) -> dict[str, 
     """Return the options in a `run.toml` of version 0.2, with a table `training`, `naive` and three kinds of votes."""
     if content.get("votes", "labels") != "labels" or content.get("vote_count") is not None:
         raise InputError(f"{path}: training on vote fractions or counts is gone; delete votes and vote_count")
+    training = content.get("training", {})
+    if not isinstance(training, dict):
+        raise InputError(f"{path}: training must be a table, [training]; got {training!r}")
     options = {name: value for name, value in content.items() if name not in ("votes", "naive", "training")}
-    return options | content.get("training", {}) | ({"labels": NAIVE} if content.get("naive") else {})
+    return options | training | ({"labels": NAIVE} if content.get("naive") else {})
 
 
 def _of_preset(name: str) -> dict[str, Any]:
