@@ -252,6 +252,9 @@ def test_the_page_needs_no_other_file_and_shows_the_papers_values(whole):
     assert {"archive-simulated", "smaller-than-the-paper"} <= codes
     for said in ("0.3696 ± 0.0095", "0.2866 ± 0.0112", "9.18", "11.25", "0.921", "0.866"):
         assert said in text
+    numbers = re.findall(r"<figcaption[^>]*>Figure ([\w ]+)\.", text)
+    assert {"1", "2", "3", "beside 4", "5", "7a"} <= {*numbers}
+    assert len({*numbers}) == len(numbers)
     figures = {path.stem for path in (whole / "figures").iterdir()}
     assert {
         "figure1",

@@ -57,6 +57,7 @@ class Illustration:
     figure: Figure | Sequence[Figure]
     caption: str  # what it shows, also for those who can't see it
     data: pl.DataFrame | None = None  # what is drawn
+    number: str = ""  # of a figure elsewhere that it repeats; by default, its place on the page
 
     @property
     def panels(self) -> dict[str, Figure]:
@@ -191,7 +192,7 @@ class Page:
 
     def caption(self, one: Illustration) -> str:
         """Number of a figure, and its caption."""
-        return f"Figure {self.figures.index(one) + 1}. {one.caption}"
+        return f"Figure {one.number or self.figures.index(one) + 1}. {one.caption}"
 
     @property
     def gallery(self) -> Gallery | None:

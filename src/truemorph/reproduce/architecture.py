@@ -91,7 +91,7 @@ def network_figure(work: Work) -> list[Illustration]:
     weights = sum(layer.weights for layer in layers)
     loss = "the likelihood of eq. 4 through T(α)" if name == DDB else "cross-entropy"
     text = (
-        f"The paper's Figure 2: the network of {TABLE_1[name].labels}, as it was trained ({model.config.backbone}, "
+        f"As in the paper: the network of {TABLE_1[name].labels}, as it was trained ({model.config.backbone}, "
         f"{weights:,} weights): layers, shapes of their outputs (channels × pixels), and p({model.classes[0]}) and "
         f"p({model.classes[1]}) at the end. Its loss is {loss}."
     )
@@ -100,4 +100,4 @@ def network_figure(work: Work) -> list[Illustration]:
          "output": ["×".join(map(str, layer.shape)) for layer in layers],
          "weights": [layer.weights for layer in layers]}
     )  # fmt: skip
-    return [Illustration("figure2", figure, text, data)]
+    return [Illustration("figure2", figure, text, data, number="2")]

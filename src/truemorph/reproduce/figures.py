@@ -72,12 +72,14 @@ def sersic_curves(work: Work) -> Distributions | None:
 def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
     """Draw Figure 3; `circular`: with DCV14, which is trained on this index."""
     text = (
-        "The paper's Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
+        "As in the paper: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
         "disk. Which labels that figure has is inferred from the text. "
         + ("DCV14 is trained on this index, so its curves are circular. " if circular else "")
         + f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
     )
-    return Illustration("figure3", cumulative_panels(curves, _STYLES, "Sérsic index $n$"), text, curves.data())
+    return Illustration(
+        "figure3", cumulative_panels(curves, _STYLES, "Sérsic index $n$"), text, curves.data(), number="3"
+    )
 
 
 def _with_colour(frame: pl.DataFrame) -> pl.DataFrame:
@@ -213,10 +215,10 @@ def galaxy_from_space(work: Work) -> list[Illustration]:
                 axes.set_title(f"({letter}) {title}", fontsize=10)
                 axes.set_axis_off()
             text = (
-                f"The paper's Figure 1: a galaxy that most volunteers call smooth and DDB a disk ({row['object_id']}, "
+                f"As in the paper: a galaxy that most volunteers call smooth and DDB a disk ({row['object_id']}, "
                 f"α = {row['alpha']:.1f}), in the volunteers' image (a, b) and from above the atmosphere (c)."
             )
-            return [Illustration("figure1", figure, text)]
+            return [Illustration("figure1", figure, text, number="1")]
     return []
 
 
@@ -251,7 +253,7 @@ def colour_magnitude(work: Work) -> list[Illustration]:
         f"Dotted: u - r = {_EARLY_OR_LATE}, which separates early from late types best (Strateva et al. 2001). Both "
         "columns are in changed.csv."
     )
-    return [Illustration("figure4_colours", axes.figure, text, pl.concat(groups))]
+    return [Illustration("figure4_colours", axes.figure, text, pl.concat(groups), number="beside 4")]
 
 
 def _maps_settings(work: Work) -> dict[str, Any]:
@@ -310,12 +312,12 @@ def maps_and_profiles(explanations: Mapping[str, dict[str, Explanation]]) -> lis
             for model, explanation in of_labels.items()
         )
         text = f"mean Grad-CAM maps of test galaxies predicted {name}"
-        caption = f"The paper's Figure {of_map}: {text}. {about}. truemorph explain compares maps with random weights."
-        maps.append(Illustration(f"figure{of_map}", mean_map_figure(of_labels), caption))
+        caption = f"As in the paper: {text}. {about}. truemorph explain compares maps with random weights."
+        maps.append(Illustration(f"figure{of_map}", mean_map_figure(of_labels), caption, number=str(of_map)))
         text = f"mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre"
-        caption = f"The paper's Figure 7{letter}: {text}, with standard errors."
+        caption = f"As in the paper: {text}, with standard errors."
         figure, data = profile_figure(of_labels, PIXELS, colours), profile_table(of_labels, PIXELS)
-        profiles.append(Illustration(f"figure7{letter}", figure, caption, data))
+        profiles.append(Illustration(f"figure7{letter}", figure, caption, data, number=f"7{letter}"))
     return maps + profiles
 
 
