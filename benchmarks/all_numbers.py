@@ -145,6 +145,10 @@ ENTRIES = (
     Entry("training_presets", 20, "what_training_reaches.py presets ../shared/data", (DATA,)),
     Entry("training_precision", 10, "what_training_reaches.py precision ../shared/data", (DATA,)),
     Entry("training_challenge", 10, "what_training_reaches.py challenge ../shared/data", (DATA,)),
+    Entry(
+        "gold_in_training_worlds", 80,
+        "gold_in_training.py worlds 2 ../shared/data plain confounded heavy-tailed real real_bars", (DATA,),
+    ),
     Entry("gold_in_training", 30, "gold_in_training.py worlds 3 ../shared/data image_annotator", (DATA,)),
     Entry(
         "gold_in_training_selected gold_in_training_told", 20, "gold_in_training.py selected 1 ../shared/data", (DATA,)
