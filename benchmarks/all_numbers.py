@@ -140,7 +140,7 @@ ENTRIES = (
     Entry("labelling_precision", 20, "labelling_precision.py ../shared/data", (DATA,)),
     Entry("simulated_images", 1, "simulator.py compare", (DATA,)),
     Entry("reproduced_votes", 1, "reproduction.py votes ../shared/data", (DATA,)),
-    Entry("reproduced_table reproduced_statements", 12, "reproduction.py archive", ("tests/archives/simulated.py",)),
+    Entry("reproduced_table reproduced_statements", 36, "reproduction.py archive", ("tests/archives/simulated.py",)),
     Entry("reproduced_full reproduced_choices", 20, "reproduction.py full", ("tests/archives/simulated.py",)),
     Entry("training_presets", 20, "what_training_reaches.py presets ../shared/data", (DATA,)),
     Entry("training_precision", 10, "what_training_reaches.py precision ../shared/data", (DATA,)),
