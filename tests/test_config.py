@@ -64,6 +64,21 @@ def test_a_file_of_options_gives_the_numbers_of_the_options(capsys, survey, comm
     assert {name for name in first if first[name] != second[name]} <= {"out", "folder", "datasheet"}
 
 
+def test_runs_of_a_report_are_in_the_file_or_given(capsys, survey, tmp_path):
+    assert run(capsys, "transition", "--config", "survey.toml")[0] == 0
+    (tmp_path / "page.toml").write_text('[report]\nruns = ["fractions.json"]\nout = "page.html"\n')
+    shown = []
+    for more in ((), ("fractions.json", "--out", "other.html")):
+        status, printed, said = run(capsys, "report", "--config", "page.toml", *more)
+        assert status == 0, said
+        shown.append(printed.replace("other.html", "page.html"))
+    assert shown[0] == shown[1]
+    assert "disk fraction" in shown[0]
+    status, _, said = run(capsys, "report", "absent.json", "--config", "page.toml")
+    assert status == 2
+    assert "absent.json" in said
+
+
 def test_options_have_priority_and_a_file_of_one_command_needs_no_table(capsys, survey, tmp_path):
     (tmp_path / "one.toml").write_text('catalogue = "cat.parquet"\ngold = "gold"\nfraction_bins = 4\n')
     bins = []

@@ -6,6 +6,7 @@ Every command is a public function of `truemorph.commands`; its signature and do
 from __future__ import annotations
 
 import ast
+import inspect
 import io
 import json as json_text
 import logging
@@ -103,12 +104,7 @@ def command_app(chosen: str | None = None) -> App:
     ) -> None:
         progress.QUIET.set(quiet)
         if config is not None and chosen in COMMANDS:
-            from truemorph.config import options_in
-
-            of_words = reduce(
-                lambda inner, word: {word: inner}, chosen.split()[::-1], options_in(config, chosen, COMMANDS)
-            )
-            app.config = Dict(of_words, source=str(config))
+            tokens = _with_file(app, chosen, config, tokens)
         result = app(tokens, exit_on_error=False, print_error=False)
         if result is None:  # help, or one of several processes that train together
             return
@@ -129,6 +125,21 @@ def command_app(chosen: str | None = None) -> App:
             raise TruemorphError(result.failure)
 
     return app
+
+
+def _with_file(app: App, command: str, file: Path, tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """Let an application read the options in a file; return its arguments, with the unnamed ones of the file."""
+    from truemorph.config import options_in
+
+    options, unnamed = options_in(file, command, COMMANDS), list[Any]()
+    for argument in reduce(getitem, command.split(), app).assemble_argument_collection():
+        if argument.field_info.kind is inspect.Parameter.VAR_POSITIONAL:  # such as the runs of a report
+            given = options.pop(argument.field_info.name, [])
+            unnamed = given if isinstance(given, list) else [given]
+    app.config = Dict(reduce(lambda inner, word: {word: inner}, command.split()[::-1], options), source=str(file))
+    if unnamed and not app.parse_args(tokens, exit_on_error=False, print_error=False)[1].args:
+        tokens = (*tokens, "--", *map(str, unnamed))
+    return tokens
 
 
 def _about(function: str) -> str:
