@@ -91,6 +91,7 @@ def _findings(work: Work) -> list[Finding]:
         elif outcome.status == LACKS:
             text, action = f"Stage {outcome.name} lacks data: {outcome.text}.", "Provide the data, and run it again."
             findings.append(Finding("stage-lacks-input", "caution", text, action))
+    findings.sort(key=lambda finding: finding.code != "smaller-than-the-paper")  # what limits all, first
     return in_order([finding for finding in unique(findings) if finding.severity != "note"])
 
 
