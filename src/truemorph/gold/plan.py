@@ -49,7 +49,7 @@ _COLUMNS = {  # of plan.parquet, that are read
 }
 # Part of the galaxies that are shown twice, to measure how consistent the answers are.
 _REPEATED = 0.05
-_UNDEFINED = "not stated; people who label see it (`definition`)"
+_UNDEFINED = "not stated: say what counts (`definition`); people who label see it"
 _BUDGETS = (50, 100, 200, 300, 500, 1000, 2000, 5000)
 
 

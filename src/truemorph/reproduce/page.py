@@ -26,8 +26,19 @@ from truemorph.reproduce.figures import (
 from truemorph.reproduce.models import NETWORKS
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, SAMPLE, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Work
-from truemorph.reproduce.statements import AGREES, CONTRADICTS, TOLERANCE, Statement, differences, statements
+from truemorph.reproduce.statements import (
+    AGREES,
+    CONTRADICTS,
+    OPEN,
+    TOLERANCE,
+    Difference,
+    Statement,
+    differences,
+    statements,
+)
 from truemorph.results import number, with_error
+
+_VERBS = {AGREES: "lowers", CONTRADICTS: "raises", OPEN: "does not significantly change"}
 
 
 def trainings(work: Work) -> list[Work]:
@@ -47,15 +58,14 @@ def _answer(work: Work, judged: list[Statement]) -> str:
     if DDB not in rows or rows[DDB]["one_class"]:
         text = f"The bias of the volunteers' labels ({measure}) is {bias[GZ2B]}; DDB gives no labels to compare."
     else:
-        of_trainings = [_rows(training).get(DDB, {}).get("from_gz2b") for training in trainings(work)]
-        changes = np.array([change or 0.0 for change in of_trainings])
-        scatter = changes.std(ddof=1) if changes.size > 1 else 0.0
-        change, error = changes.mean(), np.hypot(rows[DDB]["from_gz2b_std"] or 0.0, scatter)
-        verb = "lowers" if change < -2 * error else "raises" if change > 2 * error else "does not significantly change"
-        text = (
-            f"Training through T(α) (DDB) {verb} the bias of the labels: {measure} is {bias[GZ2B]} for volunteers and "
-            f"{bias[DDB]} for DDB."
-        )
+        every = [_rows(training).get(DDB, {}) for training in trainings(work)]
+        usable = [row for row in every if row.get("from_gz2b") is not None and not row["one_class"]]
+        lower = [Difference("", "", -row["from_gz2b"], row["from_gz2b_std"] or 0.0) for row in usable]
+        text = f"{measure} is {bias[GZ2B]} for volunteers and {bias[DDB]} for DDB."
+        if len(lower) > 1:
+            text = f"Training through T(α) (DDB) {_VERBS[Statement.of(lower).verdict]} the bias of the labels: {text}"
+        else:
+            text += " One training of the network cannot tell whether it lowers the bias: train it again (`seeds`)."
     text += f" Labels that do not depend on α would have {number(rows[GZ2B]['floor'])}."
     if pairs := table["order"]["pairs"]:
         text += (
@@ -165,13 +175,18 @@ def _each_training(work: Work) -> list[Table]:
         return []
     lines = []
     for name in NETWORKS:
-        values = [rows[name]["bootstrap_mean"] for rows in every if name in rows]
+        values = [rows.get(name, {}).get("bootstrap_mean") for rows in every]
         known = [value for value in values if value is not None]
+        if not known:
+            continue
         scatter = float(np.std(known, ddof=1)) if len(known) > 1 else None
         lines.append([f"{TABLE_1[name].letter}) {TABLE_1[name].labels}", *map(number, values), number(scatter)])
     head = ["labels", *(f"training {k}" for k in range(1, len(every) + 1)), "scatter"]
-    note = "Bootstrap means, from other random numbers; their standard deviation is what training again changes."
-    return [Table("Each training of the networks", head, lines, note)]
+    note = (
+        "Bootstrap means, each from other random numbers; scatter is their standard deviation. Labels of nearly one "
+        "class have a value near 0, which means nothing."
+    )
+    return [Table("Each training of the networks", head, lines, note)] if lines else []
 
 
 def _pairs(work: Work) -> Table:

@@ -15,8 +15,8 @@ from truemorph.reproduce.stages import Work
 from truemorph.results import with_error
 
 AGREES, CONTRADICTS, OPEN = "agrees", "contradicts", "not significant"
-# Labels of a network have the bias of those it learned if CV18 differs by less, at two errors. The smallest difference
-# that the paper interprets is 0.059 (b - a).
+# Labels of a network have the bias of those it learned if CV18 differs by less, at two errors. A convention: in the
+# paper c - a, which it calls no difference, is 0.009 ± 0.013, and b - a, which is one, is -0.059 ± 0.014.
 TOLERANCE = 0.05
 # Networks as texts name them.
 _SHORT = {row.labels: row.labels if name == DDB else f"network {row.letter}" for name, row in TABLE_1.items()}
