@@ -192,8 +192,8 @@ class PlainResult(Result):
         return self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the values."""
-        return self.values
+        """Return the values as plain ones."""
+        return plain(self.values)
 
     def to_table(self) -> QTable:
         """Return a table with one row per value."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtrc
 
-from truemorph.bias.binning import Bins, Groups
+from truemorph.bias.binning import Bins, Groups, default_bins
 from truemorph.bias.checks.calibration import Calibration, calibration
 from truemorph.bias.checks.diagnosis import diagnose
 from truemorph.bias.checks.diagnostics import (
@@ -29,9 +28,9 @@ from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Transition
 from truemorph.bias.files import read_arrays, read_fit, write_fit
 from truemorph.bias.fitting import settings_for, solve, with_bootstrap_errors
-from truemorph.bias.fractions import default_bins, fractions_in_bins
+from truemorph.bias.fractions import fractions_in_bins
 from truemorph.bias.plots import plot_fit, plot_fractions
-from truemorph.bias.population import QUESTION, PopulationFractions, QuotedFraction
+from truemorph.bias.population import PopulationFractions, QuotedFraction
 from truemorph.bias.result import FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError, reason
@@ -50,17 +49,6 @@ _RESAMPLES = 30
 # Gold labels that are only shown settle whether class fractions depend on α if so many are of each class, and if the
 # error of the change of the fraction is smaller than this.
 _FEWEST_OF_A_CLASS, _PRECISE = 20, 0.05
-
-
-def _are_draws_of(fractions: PopulationFractions, draws: np.ndarray) -> bool:
-    """Whether draws scatter as the errors of class fractions say, and about them; version 0.2 wrote no checksum."""
-    errors, values = fractions.stderr, fractions.fractions
-    if draws.shape[1:] != values.shape:
-        return False
-    with warnings.catch_warnings(action="ignore"):  # of values that are missing in all draws
-        scatter, middle = np.nanstd(draws, axis=0), np.nanmean(draws, axis=0)
-    is_near = np.abs(middle - values) <= 3 * errors + 1e-3
-    return bool(np.allclose(scatter, errors, rtol=1e-3, equal_nan=True) and np.all(is_near | np.isnan(values)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,17 +138,17 @@ class Estimate(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
         described = self.fit.to_dict() | dict(self.about)
-        described["findings"] = [finding.to_dict() for finding in self.findings]
+        described["findings"] = self.findings
         described["confounding"] = self.check
         if self.families is not None:
             compared = self.families.to_dict()
             described["families"], described["families_failed"] = compared["families"], compared["failed"]
             described["rayleigh_p_value"] = compared["rayleigh_p_value"]
-        described["calibration"] = self.calibration.to_dict()
+        described["calibration"] = self.calibration
         described["fractions"] = self.fractions.to_dict() | {
             "gold": self.gold_fractions,
             "gold_stderr": self.gold_stderr,
-            "gold_definition": described.pop("gold_definition", self.fractions.about.get("gold_definition")),
+            "gold_definition": described.pop("gold_definition", None),
         }
         if self.bootstrap_std:
             described["bootstrap_std"] = self.bootstrap_std
@@ -172,7 +160,7 @@ class Estimate(Result):
         fractions = described["fractions"]
         findings = tuple(map(Finding.from_dict, described["findings"]))
         about = {name: described[name] for name in ABOUT if name in described}
-        if fractions["gold_definition"] is not None and "question" not in fractions:
+        if fractions["gold_definition"] is not None:
             about["gold_definition"] = fractions["gold_definition"]
         gold = (fractions[name] for name in ("gold", "gold_stderr"))
         values, stderr = (None if values is None else np.array(values, dtype=np.float64) for values in gold)
@@ -193,14 +181,10 @@ class Estimate(Result):
     def read(cls, path: str | os.PathLike[str]) -> Estimate:
         """Read an estimate that `write` wrote, with its draws; a fit of T(α) alone is an InputError."""
         described = read_fit(path)
-        samples, *arrays = read_arrays(described, path, "fractions", "object_id", "alpha", "probabilities")
-        named = zip(("object_id", "alpha", "probabilities"), arrays, strict=True)
-        galaxies = {name: array for name, array in named if array is not None} or None
+        arrays = read_arrays(described, path)
+        samples = arrays.pop("fractions", None)
         try:
-            estimate = replace(cls.from_dict(described, samples), galaxies=galaxies)
-            if samples is not None and not _are_draws_of(estimate.fractions, samples):
-                raise ValueError(f"{described['draws']} has draws of another estimate")
-            return estimate
+            return replace(cls.from_dict(described, samples), galaxies=arrays or None)
         except (LookupError, TypeError, ValueError, AttributeError) as problem:
             raise InputError(
                 f"{path}: holds T(α), but not a whole estimate of this version ({reason(problem)}); make it again with "
@@ -368,8 +352,8 @@ def _with_findings(
         ), calibrated
     settled = check is not None and not check.findings and check.drift_stderr < _PRECISE
     rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
-    diagnosis = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)
-    return replace(fit, findings=diagnosis.findings), diagnosis.calibration
+    findings, calibrated = diagnose(fit, rejected, check.statement if check is not None and settled else "", sample)
+    return replace(fit, findings=findings), calibrated
 
 
 def _in_bins(
@@ -390,8 +374,7 @@ def _in_bins(
         quantities=() if asked is None else asked.quantities,
     )
     members = by.of_bins(fractions.edges) if isinstance(by, Groups) else ()
-    about = {} if asked is None else {name: context.about[name] for name in QUESTION if name in context.about}
-    return replace(fractions, by="alpha" if by is None else context.by_name, members=members, about=about)
+    return replace(fractions, by="alpha" if by is None else context.by_name, members=members)
 
 
 def _fitted(
@@ -403,8 +386,7 @@ def _fitted(
         own = [] if family in (None, "best") else [family_of(family)]
         if sample.observables is not None:
             own.append(LogisticTransition)
-        kinds = [*(family for family in own if family.family not in COMPARED), *map(family_of, COMPARED)]
-        families = compared(sample, kinds, settings)
+        families = compared(sample, [*own, *map(family_of, COMPARED)], settings)
         family = families.best if family == "best" else family
     fit = solve(sample, settings_for(sample, replace(settings, family=family)))
     if fit.family != "monotone" and not bootstrap:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, cast
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel
@@ -27,17 +27,8 @@ from truemorph.io import (
 )
 from truemorph.results import Result
 
-# Formats of tables of fractions, and their names in astropy.
-TABLES = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits", ".tex": "ascii.latex"}
-
-
-@runtime_checkable
-class HasTransition(Protocol):
-    """A fit, an estimate or a model."""
-
-    @property
-    def transition(self) -> Transition:
-        """T(α)."""
+# Tables of fractions.
+TABLES = (".csv", ".ecsv", ".fits", ".tex")
 
 
 def load_transition(source: Any) -> Transition:
@@ -63,8 +54,8 @@ def load_transition(source: Any) -> Transition:
     >>> load_transition({"family": "rayleigh", "parameters": {"theta": 9.0}})
     RayleighTransition(theta=9.0, false_disk=0.0)
     """
-    if isinstance(source, HasTransition):
-        return source.transition
+    if hasattr(source, "transition"):  # a fit, an estimate or a model
+        return cast("Transition", source.transition)
     if isinstance(source, Transition):
         return source
     return transition_from_dict(transition_described(source))
@@ -135,18 +126,18 @@ def _write_table(table: Any, path: Path, ending: str) -> None:
         table[name].format = "%.4g" if table[name].dtype.kind == "f" else None
         table.rename_column(name, name.replace("_", " "))
     with written_whole(path) as partial:
-        table.write(partial, format=TABLES[ending], overwrite=True)
+        table.write(partial, overwrite=True)
 
 
-def read_arrays(described: Mapping[str, Any], path: str | os.PathLike[str], *names: str) -> list[np.ndarray | None]:
-    """Read arrays that were written beside a fit, such as `fractions`, draws of shape (S, B, K); None if absent."""
+def read_arrays(described: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read arrays that were written beside a fit, such as `fractions`, draws of shape (S, B, K); none if absent."""
     if "draws" not in described:
-        return [None] * len(names)
+        return {}
     beside = Path(path).with_name(Path(str(described["draws"])).name)
     try:
         own = file_hash(beside)
         with open(beside, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = [np.asarray(stored[name]) if name in stored else None for name in names]
+            arrays = dict(stored)
         if described.get("draws_sha256", own) != own:
             raise ValueError("they belong to another estimate")
     except Exception as problem:  # damaged archives raise many types

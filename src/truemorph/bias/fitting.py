@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.checks.diagnosis import diagnose
-from truemorph.bias.curves.families import COMPARED, family_of
+from truemorph.bias.curves.families import IN_RANGES, family_of
 from truemorph.bias.curves.logistic import LogisticTransition
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.shifted import curve_space
@@ -178,7 +178,7 @@ def fit_transition(
     fit = solve(sample, settings_for(sample, wanted))
     if bootstrap:
         fit = with_bootstrap_errors(fit, bootstrap, seed)
-    return replace(fit, findings=diagnose(fit).findings)
+    return replace(fit, findings=diagnose(fit)[0])
 
 
 def settings_for(sample: Sample, wanted: Settings) -> Settings:
@@ -214,9 +214,7 @@ def settings_for(sample: Sample, wanted: Settings) -> Settings:
 
 def solve(sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T(α), and its range from labels alone, without findings (see `diagnose`)."""
-    families = [family_of(family) for family in (COMPARED if settings.family is None else [settings.family])]
-    if settings.family is None:  # of those with a formula
-        families = [family for family in families if family.free]
+    families = list(map(family_of, IN_RANGES if settings.family is None else [settings.family]))
     check_variation(sample, families[0])
     rate = _false_disk(settings, sample)
     search = Search(

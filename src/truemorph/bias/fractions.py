@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.binning import Bins, proportion_error
+from truemorph.bias.binning import Bins, default_bins, proportion_error
 from truemorph.bias.checks.selection import equal_labels, selection_findings
 from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN, Array, Transition
@@ -25,21 +25,16 @@ from truemorph.bias.likelihood import check_columns
 from truemorph.bias.population import PopulationFractions
 from truemorph.bias.regression.gold import GoldRegression, propensity_columns, quadratic, regression_terms
 from truemorph.bias.regression.nested import NestedRegression
-from truemorph.bias.result import NORMAL_95, FittedCurve, HasFit, Settings, TransitionFit
+from truemorph.bias.result import NORMAL_95, FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample, check_not_encoded
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.questions import Quantity, class_names
 
-# Fewest galaxies of a bin, unless the number of bins is given; fewest of an answer, by the estimate.
-_FEWEST_PER_BIN, _FEWEST_OF_AN_ANSWER = 50, 5
+# Fewest galaxies of an answer in a bin, by the estimate.
+_FEWEST_OF_AN_ANSWER = 5
 # Two T(α) are inconsistent if the α at which half of the galaxies are missed differs by this factor.
 _UNLIKE = 1.6
-
-
-def default_bins(n: int, most: int = 8) -> int:
-    """Return the number of bins of so many galaxies, at most `most`."""
-    return max(1, min(most, n // _FEWEST_PER_BIN))
 
 
 def unlike_labels(transition: Transition, sample: Sample) -> list[Finding]:
@@ -100,11 +95,10 @@ def _through(
         others, assumption = {}, "T(alpha) is correct"
         findings = unlike_labels(transition, sample)
     else:
-        others = alternatives(sample, bins, fit, stderr) if systematic else {}
+        others = alternatives(sample, bins, fit) if systematic else {}
         assumption, findings = fit.assumption, _fit_findings(fit)
-    everything = [(fractions, stderr), *others.values()]
-    low = np.clip(np.min([value - NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
-    high = np.clip(np.max([value + NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
+    everything, error = np.array([fractions, *others.values()]), NORMAL_95 * stderr
+    low, high = np.clip([everything.min(axis=0) - error, everything.max(axis=0) + error], 0, 1)
     return {
         "fractions": fractions,
         "stderr": stderr,
@@ -372,7 +366,7 @@ def debiased_fractions(
         raise InputError("covariates, paths and quantities need gold labels: pass gold= too, or remove them")
     if any(len(quantity.numerator) != len(quantities[0].numerator) for quantity in quantities):
         raise InputError("quantities must be ratios of the same classes")
-    transition = transition.fit if isinstance(transition, HasFit) else transition
+    transition = getattr(transition, "fit", transition)
     fit = transition if isinstance(transition, TransitionFit) else None
     used = None if transition is None else load_transition(transition)
     classes = None if used is None else class_names(used.n_classes)
@@ -449,7 +443,7 @@ def fractions_in_bins(
     else:
         missed = None
         if gold_transition is not None and sample.n_classes == 2:
-            missed = cut.means(np.asarray(gold_transition.matrix(sample.alpha))[:, DISK, [SMOOTH]])[:, 0]
+            missed = cut.means(np.asarray(gold_transition.matrix(sample.alpha))[:, DISK, SMOOTH])
         regression = _Regression(sample, cut, _terms(sample, by), seed, quantities)
         found = _from_gold(regression, missed)
         asked, before = cut.count, found["findings"]

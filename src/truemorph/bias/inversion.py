@@ -90,7 +90,7 @@ def inverted(
         known = ~np.isnan(np.diag(fit.covariance))
 
         def moved(at: np.ndarray) -> np.ndarray:
-            return _invert(_likelihood(fit.transition_at(at), sample), bins, fractions)
+            return _invert(_likelihood(fit.space.build(at), sample), bins, fractions)
 
         if fit.resampled is not None:
             # Not by derivatives: a logit near its bound has a huge variance but no effect.
@@ -101,7 +101,7 @@ def inverted(
             slopes = differences(moved, fit.point)[known]
             covariance += np.einsum("pbk,pq,qck->kbc", slopes, fit.covariance[np.ix_(known, known)], slopes)
             if fit.influence is not None and fit.made_from(sample):
-                pull = fit.influence()[: fit.point.size][known]
+                pull = fit.influence()[known]
                 for k in range(sample.n_classes):
                     both = slopes[:, :, k].T @ np.stack([summed(own[:, k] * residual) for residual in pull])
                     covariance[k] += both + both.T
@@ -109,14 +109,12 @@ def inverted(
     return fractions, np.sqrt(variance).T, covariance[DISK]
 
 
-def alternatives(
-    sample: Sample, bins: Bins, fit: TransitionFit, stderr: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def alternatives(sample: Sample, bins: Bins, fit: TransitionFit) -> dict[str, np.ndarray]:
     """Return the alternatives of the range: trends of class fractions with α, or other families."""
     if fit.drift is not None:
         labelled = bins.means(sample.observed)
         return {
-            name: (_invert(_likelihood(transition, sample), bins, labelled), stderr)
+            name: _invert(_likelihood(transition, sample), bins, labelled)
             for name, (transition, _, _) in fit.drift.alternatives.items()
         }
     if fit.method != "gold" or fit.transition.n_classes != 2:
@@ -128,7 +126,7 @@ def alternatives(
                 others.append(refitted(fit, family=family, false_disk=None))
     least = min([fit.aic, *(other.aic for other in others)])
     return {
-        f"{other.family}, gold": inverted(sample, bins, other.transition, other)[:2]
+        f"{other.family}, gold": inverted(sample, bins, other.transition, other)[0]
         for other in others
         if other.aic < least + REJECTED  # not if gold labels reject it
     }

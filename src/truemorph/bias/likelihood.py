@@ -49,11 +49,11 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
     return check_classes(labels, n_classes, "labels")
 
 
-def classes_in(*several: object) -> int:
+def classes_in(*several: Any) -> int:
     """Return the number of classes in arrays of labels (ignoring NaN and masked entries), at least two."""
     kinds = {0, 1}
     for array in several:
-        values = np.ma.filled(array, UNKNOWN) if isinstance(array, np.ma.MaskedArray) else np.asarray(array)
+        values = np.asarray(np.ma.filled(array, UNKNOWN))
         if np.issubdtype(values.dtype, np.number):
             kinds |= set(np.unique(values[np.isfinite(values) & (values >= 0)]).tolist())
     n_classes = int(max(kinds)) + 1
@@ -74,22 +74,19 @@ def check_columns(values: Array, name: str, n: int) -> np.ndarray:
     return columns
 
 
-def with_observables(alpha: Array, observables: Array) -> Array:
-    """Return α and other observables as one array, shape (N, 1 + J); tensors are not checked for NaN."""
-    if is_torch_array(alpha):
-        xp = array_namespace(alpha)
-        columns = observables[:, None] if observables.ndim == 1 else observables
-        if columns.shape[0] != alpha.shape[0]:
-            raise InputError(f"observables must have one row per galaxy; got {columns.shape[0]} for {alpha.shape[0]}")
-        return xp.concat([alpha[:, None], xp.astype(columns, alpha.dtype)], axis=1)
-    return np.column_stack([alpha, check_columns(observables, "observables", alpha.size)])
-
-
 def argument_of(transition: Transition, alpha: Array, observables: Array | None) -> Array:
     """Return the argument of T: α, or α and the observables as one array, shape (N, 1 + J)."""
     if observables is None:
         return alpha
-    joined, wanted = with_observables(alpha, observables), transition.n_observables
+    wanted = transition.n_observables
+    if is_torch_array(alpha):  # tensors are not checked for NaN
+        xp = array_namespace(alpha)
+        columns = observables[:, None] if observables.ndim == 1 else observables
+        if columns.shape[0] != alpha.shape[0]:
+            raise InputError(f"observables must have one row per galaxy; got {columns.shape[0]} for {alpha.shape[0]}")
+        joined = xp.concat([alpha[:, None], xp.astype(columns, alpha.dtype)], axis=1)
+    else:
+        joined = np.column_stack([alpha, check_columns(observables, "observables", alpha.size)])
     if joined.shape[1] != 1 + wanted:
         raise InputError(f"this T(alpha) needs {wanted} observables in addition to alpha; got {joined.shape[1] - 1}")
     return joined

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq, least_squares
-from scipy.special import softmax
+from scipy.special import expit, logit
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.families import IN_RANGES, family_of
@@ -97,9 +97,8 @@ class Mixture:
 
     def part(self, step: int) -> Mixture:
         """Keep every `step`-th galaxy."""
-        names = ("labels", "alpha", "weights", "design", "offset", "evidence")
-        columns = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: column[::step] for name, column in columns.items() if column is not None})
+        columns: dict[str, Any] = {name: c[::step] for name, c in vars(self).items() if isinstance(c, np.ndarray)}
+        return replace(self, **columns)
 
     def split(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return T's point, and coefficients of shape (K - 1, Q)."""
@@ -339,34 +338,28 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     """Fit class fractions at the midpoints of equal-count bins by least squares (eq. 16)."""
     if sample.observables is not None:
         raise InputError("the binned method needs one resolution, alpha of shape (N,)")
-    n_free, alpha = space.size + sample.n_classes - 1, np.sort(sample.alpha)
-    number = settings.bins or bins_of_64(sample.labels.size)
+    alpha, number = np.sort(sample.alpha), settings.bins or bins_of_64(sample.labels.size)
     bins = Bins.cut(sample.alpha, number, sample.weights)
-    if bins.count < n_free + 1:
-        raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins.count}")
-    observed = bins.means(np.eye(sample.n_classes)[sample.labels])
+    if bins.count < space.size + 2:
+        raise InputError(f"the binned method needs more bins than parameters ({space.size + 1}); got {bins.count}")
+    observed = bins.means(sample.observed)[:, DISK]
     last = np.cumsum(np.bincount(bins.index)) - 1
     midpoints = 0.5 * (alpha[np.append(0, last[:-1] + 1)] + alpha[last])
 
     def residuals(point: np.ndarray) -> np.ndarray:
-        """Return Σ_y p(ỹ | y, α) p(y) minus the observed fractions (eq. 16), by bin and label."""
-        transition = space.build(point[: space.size])
-        fractions = softmax(np.concatenate([[0.0], point[space.size :]]))
-        return (np.einsum("k,bks->bs", fractions, transition.matrix(midpoints)) - observed).ravel()
+        """Return Σ_y p(disk | y, α) p(y) minus the observed fraction of disks (eq. 16), by bin."""
+        seen, fraction = space.build(point[:-1]).matrix(midpoints)[:, :, DISK], expit(point[-1])
+        return seen @ [1 - fraction, fraction] - observed
 
     mixture = mixture_of(space, sample)
     lower, upper = mixture.bounds()
-    least_biased = np.clip(observed[-1], 0.01, 0.99)
-    start = np.concatenate([space.starts[0], np.log(least_biased[1:] / least_biased[0])])
+    start = np.append(space.starts[0], logit(np.clip(observed[-1], 0.01, 0.99)))
     start = np.clip(start, lower + 1e-6, upper - 1e-6)
     point = least_squares(residuals, start, bounds=(lower, upper), x_scale="jac").x
     free = (point - lower > 1e-3) & (upper - point > 1e-3)
-    slopes = differences(residuals, point).reshape(point.size, bins.count, -1)
-    errors = residuals(point).reshape(bins.count, -1)
-    # Bins are independent but classes within a bin are not, so sum over classes before the outer product.
-    scores = np.einsum("pbk,bk->pb", slopes, errors)
-    information = np.einsum("pbk,qbk->pq", slopes, slopes)
-    best = Maximum(point, -0.5 * float(np.sum(errors**2)), information, free, 0)
+    slopes = differences(residuals, point)
+    scores = slopes * residuals(point)
+    best = Maximum(point, 0.0, slopes @ slopes.T, free, 0)
     used = replace(settings, bins=number)
     return _estimate_of(MixtureFit(mixture, best), sample, used, best.covariance(scores @ scores.T))
 
@@ -374,21 +367,15 @@ def by_bins(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
 @one_thread
 def drift_range(
     sample: Sample, family: Any, false_disk: float | None, delta: float, alpha_error: float = 0.0
-) -> DriftRange | None:
-    """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted.
+) -> DriftRange:
+    """Fit T(α) of two classes, of this and other families, under trends with α.
 
     With observables, also T of α alone, and trends with each of them: so they never narrow the range.
     """
-    if sample.n_classes != 2 or not family.varies:
-        return None
     alternatives = dict[str, tuple[Transition, float, float]]()
     if sample.observables is not None:
         without = drift_range(sample.without_observables(), family, false_disk, delta, alpha_error)
-        alternatives = (
-            {}
-            if without is None
-            else {f"{name}, α alone": alternative for name, alternative in without.alternatives.items()}
-        )
+        alternatives = {f"{name}, α alone": alternative for name, alternative in without.alternatives.items()}
     few, steps = _trending(sample)
     trends = _trends(steps, sample.observable_names, delta)
     stretch = np.sqrt(np.mean(sample.weights**2))  # weights reduce the effective number of rows
@@ -412,7 +399,7 @@ def drift_range(
     slope, *others = slopes[-len(steps) :]
     if slope <= delta and np.abs(others).max(initial=0.0) <= delta:  # a trend alone can explain the labels
         alternatives |= _without_bias(sample, false_disk)
-    return DriftRange(delta, float(max(slope, 0.0)), alternatives, alpha_error) if alternatives else None
+    return DriftRange(delta, float(max(slope, 0.0)), alternatives, alpha_error)
 
 
 def _trending(sample: Sample) -> tuple[Mixture, list[np.ndarray]]:

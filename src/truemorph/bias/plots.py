@@ -24,7 +24,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     alpha, gold, weights = fit.sample.alpha, fit.sample.gold, fit.sample.gold_weights
     rows = np.ones(alpha.size, dtype=bool) if gold is None else gold == DISK
     cut = Bins.cut(alpha[rows], _BINS, weights[rows])
-    fraction = cut.means(fit.labels[rows, None] == SMOOTH)[:, 0]
+    fraction = cut.means(fit.labels[rows] == SMOOTH)
     points = cut.middles, fraction, proportion_error(fraction, cut.effective_counts())
 
     def curve(transition: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ def _plot_matrix(fit: Any, ax: Any) -> Any:
 def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tuple[np.ndarray, np.ndarray]:
     """Mean of values in narrow bins: a curve, also where other columns than α enter."""
     cut = Bins.cut(alpha, points)
-    return cut.middles, cut.means(values[:, None])[:, 0]
+    return cut.middles, cut.means(values)
 
 
 def plot_fractions(result: Any, ax: Any, gold: Mapping[str, Any], gold_stderr: np.ndarray | None = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,6 @@ from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.questions import Quantity, class_names, fraction_names, slug
 from truemorph.results import Result, quantity_table, text_table
-
-# What else fractions of a question say.
-QUESTION = ("question", "tree", "gold_definition", "gold_rule", "alpha", "where", "other_labels")
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,7 @@ class QuotedFraction:
 
     def cells(self, b: int | None, assumed: bool = False) -> list[str]:
         """Return the numbers of a bin, or of all galaxies (None), as text; the range first if they are `assumed`."""
-        bins = zip(*(getattr(self, name) for name in _NUMBERS), strict=True)
-        numbers = self.total if b is None else list(bins)[b]
+        numbers = self.total if b is None else [getattr(self, name)[b] for name in _NUMBERS]
         labelled, value, stderr, low, high, *population = (f"{number:.3f}" for number in numbers)
         if assumed:
             return [labelled, f"{low} to {high}", f"{value} ± {stderr}"]
@@ -52,10 +48,6 @@ class QuotedFraction:
     def tells_apart(self) -> bool:
         """Whether these galaxies and their population have different errors."""
         return not np.array_equal(self.stderr, self.population_stderr, equal_nan=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def _members(group: str | Sequence[str]) -> tuple[str, ...]:
@@ -88,7 +80,7 @@ class PopulationFractions(Result):
         Bin edges in the binning column.
     counts : array of int, shape (B,)
         Number of galaxies in each bin.
-    alternatives : dict of str to (fractions, stderr), each (B, K)
+    alternatives : dict of str to array, shape (B, K)
         Without gold labels: other families, and trends of class fractions with α, which are included in the range.
     method, assumption : str
         Method, and the assumption behind it.
@@ -118,8 +110,6 @@ class PopulationFractions(Result):
         The same of ratios in each bin, and of all bins together.
     gold_counts : array of int, shape (B,), or None
         Galaxies with gold labels; of a question, to which it applies.
-    about : dict
-        Definitions of the question and of gold labels; stored in files.
 
     Examples
     --------
@@ -138,7 +128,7 @@ class PopulationFractions(Result):
     labelled: np.ndarray
     edges: np.ndarray
     counts: np.ndarray
-    alternatives: dict[str, tuple[np.ndarray, np.ndarray]]
+    alternatives: dict[str, np.ndarray]
     method: str
     assumption: str
     findings: tuple[Finding, ...]
@@ -154,7 +144,6 @@ class PopulationFractions(Result):
     quantities: tuple[Quantity, ...] = ()
     of_quantities: np.ndarray | None = None
     gold_counts: np.ndarray | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
     members: tuple[tuple[str, ...], ...] = ()
 
     @property
@@ -170,26 +159,22 @@ class PopulationFractions(Result):
     @cached_property
     def quoted(self) -> dict[str, QuotedFraction]:
         """Return what is quoted, by name: quantities, or class fractions (of two classes that of the second)."""
-        share, found = self.bin_weights / self.bin_weights.sum(), {}
-        if not self.quantities:
-            arrays = (self.labelled, self.fractions, self.stderr, self.low, self.high, *self.population)
-            unknown = [float("nan")] * 6
-            for name, k in fraction_names(self.classes).items():
-                of_bins = dict(zip(_NUMBERS, (array[:, k] for array in arrays), strict=True))
-                errors_of_all = unknown if self.of_total is None else self.of_total[:, :, k].ravel().tolist()
-                of_all = (*(float(share @ array[:, k]) for array in arrays[:2]), *errors_of_all)
-                found[name.replace("_", " ")] = QuotedFraction(**of_bins, total=of_all)
-            return found
-        assert self.of_quantities is not None
-        errors = self.of_quantities.reshape(6, -1, len(self.quantities))
-        for k, quantity in enumerate(self.quantities):
-            values = (float(quantity.of(share @ array)) for array in (self.labelled, self.fractions))
-            of_bins = dict(
-                zip(
-                    _NUMBERS, (quantity.of(self.labelled), quantity.of(self.fractions), *errors[:, :-1, k]), strict=True
-                )
-            )
-            found[quantity.name] = QuotedFraction(**of_bins, total=(*values, *errors[:, -1, k].tolist()))
+        share, quantities = self.bin_weights / self.bin_weights.sum(), self.quantities
+        if self.of_quantities is not None:
+            errors = self.of_quantities.reshape(6, -1, len(quantities))
+        else:  # class fractions
+            every = np.eye(len(self.classes))
+            names = fraction_names(self.classes).items()
+            quantities = tuple(Quantity(name.replace("_", " "), tuple(every[k]), None) for name, k in names)
+            total = np.full((6, len(every)), np.nan) if self.of_total is None else self.of_total.reshape(6, -1)
+            every_bin = np.array([self.stderr, self.low, self.high, *self.population])
+            errors = np.concatenate([every_bin, total[:, None]], axis=1)[..., [k for _, k in names]]
+        found = {}
+        for k, quantity in enumerate(quantities):
+            labelled, corrected = (quantity.of(values) for values in (self.labelled, self.fractions))
+            of_all = (float(quantity.of(share @ values)) for values in (self.labelled, self.fractions))
+            of_bins = dict(zip(_NUMBERS, (labelled, corrected, *errors[:, :-1, k]), strict=True))
+            found[quantity.name] = QuotedFraction(**of_bins, total=(*of_all, *errors[:, -1, k].tolist()))
         return found
 
     @property
@@ -229,7 +214,7 @@ class PopulationFractions(Result):
         rng = np.random.default_rng(seed)
         if self.samples is not None:
             return self.samples[rng.integers(0, len(self.samples), n)]
-        centers = np.array([self.fractions, *(value for value, _ in self.alternatives.values())])
+        centers = np.array([self.fractions, *self.alternatives.values()])
         drawn = centers[rng.integers(0, len(centers), n)]
         drawn += rng.normal(size=drawn.shape) * self.stderr if drawn.shape[2] > 2 else 0.0
         if drawn.shape[2] == 2:
@@ -326,17 +311,13 @@ class PopulationFractions(Result):
                 **{name: values for name, (values, _) in self._columns.items()},
                 "covariance": self.covariance,
                 "bin_weights": self.bin_weights,
-                **self.about,
-                "class_fractions": self.bin_weights / self.bin_weights.sum() @ self.fractions,
                 "of_total": self.of_total,
-                "quantities": {
-                    name: fraction.to_dict() | self._weights(name) for name, fraction in self.quoted.items()
-                },
+                "quantities": {name: vars(fraction) | self._weights(name) for name, fraction in self.quoted.items()},
                 "gold_labels": self.gold_counts,
                 "method": self.method,
                 "assumption": self.assumption,
-                "alternatives": {name: value for name, (value, _) in self.alternatives.items()},
-                "findings": [finding.to_dict() for finding in self.findings],
+                "alternatives": self.alternatives,
+                "findings": self.findings,
             }
         )
 
@@ -391,7 +372,6 @@ class PopulationFractions(Result):
                 "of_quantities": np.moveaxis(np.array(of_quantities, dtype=np.float64), 0, 2).reshape(
                     2, 3, -1, len(quoted)
                 ),
-                "about": {name: described[name] for name in QUESTION if name in described},
             }
         return cls(
             whole(described["fractions"] if "fractions" in described else described[slug(classes[DISK])]),
@@ -400,7 +380,7 @@ class PopulationFractions(Result):
             high,
             whole(described["labelled"]),
             counts=np.array(described["galaxies"]),
-            alternatives={name: (whole(value), stderr) for name, value in described["alternatives"].items()},
+            alternatives={name: whole(value) for name, value in described["alternatives"].items()},
             findings=tuple(map(Finding.from_dict, described["findings"])),
             samples=samples,
             of_total=None if described.get("of_total") is None else np.array(described["of_total"]),
@@ -431,7 +411,7 @@ class PopulationFractions(Result):
         if self.gold_counts is not None:
             columns["gold_labels"] = (self.gold_counts, "", "number of galaxies with a gold label")
         for name, fraction in self.quoted.items() if self.quantities else ():
-            parts = {what: values for what, values in fraction.to_dict().items() if what != "total"}
+            parts = {what: values for what, values in vars(fraction).items() if what != "total"}
             columns |= {f"{name}, {what}": (values, "", f"{name}: {what}") for what, values in parts.items()}
         for name, k in fraction_names(self.classes).items():
             end, of = "" if len(self.classes) == 2 else name.removeprefix("fraction"), f"class {self.classes[k]}"

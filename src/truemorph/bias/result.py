@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -213,7 +213,7 @@ class FittedCurve(Result):
                 "drift": self.drift,
                 "population": self.population,
                 **{name: getattr(self, name) for name in names},
-                "findings": [finding.to_dict() for finding in self.findings],
+                "findings": self.findings,
             }
         )
 
@@ -230,15 +230,6 @@ class FittedCurve(Result):
             family=self.family,
             method=self.method,
         )
-
-
-@runtime_checkable
-class HasFit(Protocol):
-    """An estimate, which has a fit of T(α)."""
-
-    @property
-    def fit(self) -> TransitionFit | FittedCurve:
-        """The fit, or what is stored of it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -341,8 +332,8 @@ class TransitionFit(Result):
         slopes = differences(space.values, at)  # (P, V)
         stuck = np.isnan(np.diag(covariance_of_t))
         # A value that moves with a parameter at its bound has no error from the curvature.
-        variance = np.einsum("pv,pq,qv->v", slopes, np.where(np.isnan(covariance_of_t), 0.0, covariance_of_t), slopes)
-        lost = (np.abs(slopes[stuck]) > 1e-6).any(axis=0) if stuck.any() else np.zeros(of_t.size, dtype=bool)
+        variance = np.einsum("pv,pq,qv->v", slopes, np.nan_to_num(covariance_of_t), slopes)
+        lost = (np.abs(slopes[stuck]) > 1e-6).any(axis=0)
         errors = np.where(lost | (variance < 0), np.nan, np.sqrt(np.maximum(variance, 0)))
         values = dict(zip(space.names, of_t.tolist(), strict=True))
         stderr = dict(zip(space.names, errors.tolist(), strict=True))
@@ -408,10 +399,6 @@ class TransitionFit(Result):
             rows = np.broadcast_to(np.log(fractions), (self.labels.size, self.sample.n_classes))
         return np.exp(observed_log_probabilities(rows, self.sample.argument, self.transition))
 
-    def transition_at(self, point: np.ndarray) -> Transition:
-        """T(α) at another point of the unconstrained parameters, shape (P,)."""
-        return self.space.build(point)
-
     def made_from(self, sample: Sample) -> bool:
         """Whether these are the labels and α of the fit."""
         same = self.sample is sample or np.array_equal(self.labels, sample.labels)
@@ -473,10 +460,10 @@ class TransitionFit(Result):
         """
         rng = np.random.default_rng(seed)
         if self.resampled is not None:
-            return [self.transition_at(self.resampled[row]) for row in rng.integers(0, len(self.resampled), n)]
+            return [self.space.build(self.resampled[row]) for row in rng.integers(0, len(self.resampled), n)]
         points = rng.multivariate_normal(self.point, np.nan_to_num(self.covariance), n)
         points = np.clip(points, self.space.lower, self.space.upper)
-        return [self.transition_at(point) for point in points]
+        return [self.space.build(point) for point in points]
 
     def summary(self) -> str:
         """Return the class fractions with their ranges and errors, and the parameters, as text."""

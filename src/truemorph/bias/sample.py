@@ -28,6 +28,8 @@ _ENCODED_VALUES, _ENCODED_WRONG, _ENCODED_FEWEST = 10, 0.005, 5
 _ENCODED_CHANCE, _ENCODED_LEVEL = 0.02, 0.01
 # Number of galaxies on which columns are tested.
 _TESTED = 20_000
+# Fewer galaxies cannot tell how well columns predict α.
+_FEWEST_EXPLAINED = 30
 
 
 @dataclass(frozen=True)
@@ -166,16 +168,16 @@ class Sample:
         """R² of log α on the intrinsic columns; an error if they determine α, as size and redshift at constant PSF."""
         if self.intrinsic is None:
             return 0.0
-        r_squared = explained_variance(self.alpha, self.intrinsic)
+        r_squared = explained_variance(self.log_alpha, self.intrinsic)
         if r_squared > REFUSED:
             reason = f"the intrinsic columns determine alpha (R² = {r_squared:.4f} of log alpha)"
             raise InputError(f"{reason}; use columns that do not set alpha, such as the axis ratio, or gold labels")
         return r_squared
 
 
-def check_gold(gold: object, n: int, n_classes: int, least: int = UNKNOWN) -> np.ndarray:
+def check_gold(gold: Any, n: int, n_classes: int, least: int = UNKNOWN) -> np.ndarray:
     """Return gold labels as an (N,) int array, -1 if unknown; there must be 20."""
-    values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
+    values = np.asarray(np.ma.filled(gold, UNKNOWN))
     if values.shape != (n,):
         raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
     if np.issubdtype(values.dtype, np.floating):
@@ -231,19 +233,17 @@ def check_not_encoded(columns: np.ndarray, classes: np.ndarray, name: str, what:
         return
     action = "leave it out; columns must be properties of the galaxies that are measured for all of them"
     for number, column in enumerate(rows.T, 1):
-        values, index = np.unique(column, return_inverse=True)
-        counted = np.zeros((values.size, seen.max() + 1))
-        np.add.at(counted, (index, seen), 1)
-        if values.size <= _ENCODED_VALUES and np.all(np.count_nonzero(counted, axis=1) == 1):
+        n_values, n_pairs = np.unique(column).size, np.unique([column, seen], axis=1).shape[1]
+        if n_pairs == n_values <= _ENCODED_VALUES:  # each value belongs to one class
             raise InputError(f"{name}: column {number} of {columns.shape[1]} encodes {what}; {action}")
+    from sklearn.metrics import balanced_accuracy_score
     from sklearn.model_selection import cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 
     tree = DecisionTreeClassifier(max_depth=4, min_samples_leaf=2, random_state=0)
-    right = cross_val_predict(tree, rows, seen, cv=3) == seen
-    wrong = np.mean([np.mean(~right[seen == value]) for value in np.unique(seen)])
+    wrong = 1 - balanced_accuracy_score(seen, cross_val_predict(tree, rows, seen, cv=3))
     # A tree that is wrong for 2 % of all galaxies is right for all n tested ones with probability 0.98^n.
-    if wrong < _ENCODED_WRONG and right.size > np.log(_ENCODED_LEVEL) / np.log(1 - _ENCODED_CHANCE):
+    if wrong < _ENCODED_WRONG and seen.size > np.log(_ENCODED_LEVEL) / np.log(1 - _ENCODED_CHANCE):
         raise InputError(f"{name}: the columns predict {what} of {1 - wrong:.1%} of the galaxies; {action}")
 
 
@@ -255,32 +255,30 @@ def check_whole(least: int, **options: Any) -> None:
 
 
 @one_thread
-def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray) -> float:
+def explained_variance(log_alpha: np.ndarray, intrinsic: np.ndarray) -> float:
     """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
 
     The larger value from a polynomial in the columns and logarithms of positive ones (cubic, or of more than six
     quadratic) and from boosted trees, which are less exact, but robust against outliers.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
-    from sklearn.preprocessing import PolynomialFeatures
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
     from threadpoolctl import threadpool_limits
 
-    rng = np.random.default_rng(0)
-    rows = rng.permutation(alpha.size)[:_TESTED]
-    target = np.log(np.maximum(alpha[rows], alpha[alpha > 0].min()))
-    columns = intrinsic[rows]
-    logs = [np.log(column) for column in columns.T if column.min() > 0]
-    wide = np.column_stack([columns, *logs])
-    wide = (wide - wide.mean(axis=0)) / np.where(wide.std(axis=0) > 0, wide.std(axis=0), 1.0)
-    held = np.arange(rows.size) % 3 == 0
-    powers = PolynomialFeatures(3 if wide.shape[1] <= 6 else 2).fit_transform(wide)
-    answers = []
-    if powers.shape[1] * 3 < rows.size:
-        answers.append(powers[held] @ np.linalg.lstsq(powers[~held], target[~held], rcond=None)[0])
-    if rows.size >= 200:
-        # OpenMP comes with scikit-learn. Its threads, too, wait for a busy core, which can take minutes.
-        with threadpool_limits(1, "openmp"):
-            trees = HistGradientBoostingRegressor(random_state=0).fit(columns[~held], target[~held])
-            answers.append(trees.predict(columns[held]))
-    spread = np.sum((target[held] - target[~held].mean()) ** 2)
-    return max([0.0, *(float(1 - np.sum((target[held] - guess) ** 2) / spread) for guess in answers)])
+    rows = np.random.default_rng(0).permutation(log_alpha.size)[:_TESTED]
+    if rows.size < _FEWEST_EXPLAINED:
+        return 0.0
+    target, columns = log_alpha[rows], intrinsic[rows]
+    wide = np.column_stack([columns, *(np.log(column) for column in columns.T if column.min() > 0)])
+    powers = PolynomialFeatures(3 if wide.shape[1] <= 6 else 2)
+    polynomial = make_pipeline(StandardScaler(), powers, LinearRegression())
+    trees = HistGradientBoostingRegressor(random_state=0)
+    held, scores = np.arange(rows.size) % 3 == 0, [0.0]
+    # OpenMP comes with scikit-learn. Its threads, too, wait for a busy core, which can take minutes.
+    with threadpool_limits(1, "openmp"):
+        for model, values in ((polynomial, wide), (trees, columns)):
+            fitted = model.fit(values[~held], target[~held])
+            scores.append(float(fitted.score(values[held], target[held])))
+    return max(scores)

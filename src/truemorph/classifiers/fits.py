@@ -25,6 +25,6 @@ def fit_catalogue(
     """
     sample, context = rows_of(catalogue, SampleOptions(where=where))
     fit = solve(sample, settings_for(sample, settings))
-    fit = replace(fit, findings=diagnose(fit).findings)
+    fit = replace(fit, findings=diagnose(fit)[0])
     findings = [finding.to_dict() for finding in unique(context.findings, fit.findings)]
     return fit, fit.to_dict() | dict(context.about) | {"findings": findings}

@@ -93,7 +93,7 @@ class TrainingResult(Result):
         """Return plain values, for JSON."""
         own = {"out": str(self.out), "rows": self.rows, "left_out": self.left_out, "seconds": self.seconds}
         of_model = {name: self.model.described[name] for name in ("transition", "metrics")}
-        return plain({**own, **of_model, "findings": [finding.to_dict() for finding in self.findings]})
+        return plain({**own, **of_model, "findings": self.findings})
 
     def to_table(self) -> Any:
         """Return a table with one row per metric."""

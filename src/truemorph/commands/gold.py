@@ -237,7 +237,7 @@ def collect_gold(
         header[header.index("unclear")] = "can't tell"
         lines += ["", *text_table(header, rows)]
     values = {"plan": str(plan), "gold_source": session.source, "galaxies": galaxies}
-    collected = {"annotators": annotators.to_dicts(), "findings": [finding.to_dict() for finding in findings]}
+    collected = {"annotators": annotators.to_dicts(), "findings": findings}
     return PlainResult("\n".join(lines), values | collected, findings)
 
 
@@ -299,7 +299,7 @@ class GoldImport(Result):
                 **(counts if self.question is None else {"question": self.question, "classes": counts}),
                 "uncertain": int((self.catalogue.frame[uncertain] > 0).sum()),
                 "agreement": self.agreement,
-                "findings": [finding.to_dict() for finding in self.findings],
+                "findings": self.findings,
             }
         )
 
@@ -516,5 +516,5 @@ def export_gold(plan: Path, *, out: Path, images: Path | None = None) -> PlainRe
     """
     manifest, galaxies, findings = export_subjects(plan, out, images)
     text = f"{galaxies:,} galaxies for Zooniverse: upload {manifest} with the images beside it"
-    values = {"out": str(manifest), "galaxies": galaxies, "findings": [finding.to_dict() for finding in findings]}
+    values = {"out": str(manifest), "galaxies": galaxies, "findings": findings}
     return PlainResult(text, values, findings)

@@ -50,7 +50,7 @@ class ExplainResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `summary.json` with the findings."""
-        return plain(self.content | {"findings": [finding.to_dict() for finding in self.findings]})
+        return plain(self.content | {"findings": self.findings})
 
     def to_table(self) -> Any:
         """Return the mean intensity of maps against distance from the centre in pixels."""

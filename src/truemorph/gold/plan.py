@@ -18,7 +18,7 @@ import polars as pl
 from pydantic import BaseModel, Field
 from scipy.spatial import KDTree
 
-from truemorph.bias.binning import Bins
+from truemorph.bias.binning import Bins, default_bins
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.bias.fitting import fit_transition
@@ -128,7 +128,7 @@ class GoldPlan(Result):
                 "edges": self.edges,
                 "predicted": self.predicted,
                 "comparison": self.comparison.to_dicts(),
-                "findings": [finding.to_dict() for finding in self.findings],
+                "findings": self.findings,
             }
         )
 
@@ -175,7 +175,7 @@ def predicted_probabilities(
     if p is not None:
         return np.where(np.isfinite(p), p, predicted_probabilities(label, alpha, None, None, curve, observables))
     if curve is None and (pilot := _pilot(gold)) is not None:
-        bins = Bins.cut(alpha, min(8, label.size // 50))
+        bins = Bins.cut(alpha, default_bins(label.size))
         regression = GoldRegression.fit(regression_terms(label, alpha), pilot, bins)
         return regression.predicted(np.arange(label.size))[:, DISK]
     fit = fit_transition(label, alpha).curve if curve is None else curve
@@ -252,7 +252,7 @@ def _of_question(
         of_classes = posterior(fractions, given, alpha, transition, observables=values)
         probabilities = of_classes @ np.eye(len(classes))[list(asked.answers_of_classes)]
     elif (pilot := _pilot(gold)) is not None:
-        bins = Bins.cut(alpha, min(8, label.size // 50))
+        bins = Bins.cut(alpha, default_bins(label.size))
         terms = regression_terms(paths, alpha, of_paths.size, [votes.log_odds])
         fit = NestedRegression.fit(terms, pilot, bins, len(classes))
         probabilities = fit.joint(np.arange(label.size), pilot)

@@ -48,8 +48,7 @@ class Estimated:
         """Return that of a file (.json), or of what `estimate_transition` returns."""
         if isinstance(estimate, str | Path):
             described = read_fit(estimate)
-            galaxies = dict(zip(GALAXIES, read_arrays(described, estimate, *GALAXIES), strict=True))
-            made = cls(described, str(estimate), galaxies)
+            made = cls(described, str(estimate), read_arrays(described, estimate))
         else:
             made = cls(transition_described(estimate), "the estimate", estimate.galaxies)
         _ = made.fractions  # an error if it has none

@@ -72,8 +72,7 @@ class LabelReport(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        own = super().to_dict() | {"problems": len(self.problems)}
-        return {name: item for name, item in own.items() if name not in ("classes", "max_bad")}
+        return super().to_dict() | {"problems": len(self.problems)}
 
     def to_table(self) -> Any:
         """Read the labels as an astropy table with units and descriptions."""
@@ -175,7 +174,8 @@ def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]], 
     results, model = work.results, work.labeller.model
     _check_bad(results, counts, max_bad)
     if counts["labelled"] == 0:
-        raise InputError(f"{work.source.path}: nothing to label ({problems[0][1]})")
+        why = problems[0][1] if problems else "it has no images"
+        raise InputError(f"{work.source.path}: nothing to label ({why})")
     if work.labeller.joined is not None and not counts["matched"]:
         raise no_observed(work.labeller, work.source)
     about: dict[str, Any] = {}

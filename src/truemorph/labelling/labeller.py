@@ -46,14 +46,13 @@ class Labeller:
     observables: tuple[tuple[str, ...], ...] = ()  # columns on which each depends in addition to α
     observed: bool = False  # whether there are observed labels and α
     joined: pl.DataFrame | None = None  # prepared catalogue with the observed labels, if they are not in the source
-    keep: dict[str, Any] = field(default_factory=dict)  # types of the columns to copy
-    id_type: Any = pl.String
+    copied: dict[str, Any] = field(default_factory=lambda: {"object_id": pl.String})  # columns to copy, and their types
 
     @cached_property
     def columns(self) -> dict[str, tuple[Any, str]]:
         """Types and descriptions of the columns that are not copied; descriptions are ASCII only, for FITS."""
         mean, spread = "class probability from the model, mean over members", "standard deviation of p(y | x)"
-        out: dict[str, tuple[Any, str]] = {"object_id": (self.id_type, NAMED["object_id"].description)}
+        out = {"object_id": (self.copied["object_id"], NAMED["object_id"].description)}
         for head in self.model.heads:
             of = "" if head.question is None else f" of the question {head.question}"
             chances = zip(columns_of("p", head.columns), head.classes, strict=True)
@@ -103,8 +102,7 @@ class Labeller:
     @cached_property
     def schema(self) -> dict[str, Any]:
         """Types of all columns of the labels, in order."""
-        computed = {name: kind for name, (kind, _) in self.columns.items()}
-        return {"object_id": computed.pop("object_id"), **self.keep, **computed}
+        return self.copied | {name: kind for name, (kind, _) in self.columns.items()}
 
     @cached_property
     def _seen(self) -> dict[str, tuple[str, int]]:
@@ -121,14 +119,10 @@ class Labeller:
         """Return labels, one row per row of a source and of its inputs (pixels or features)."""
         roles, fold = self.part_in_training(frame["object_id"])
         p, spread = self.model.out_of_fold(inputs, fold, self.engine.member)
-        out: dict[str, Any] = {name: frame[name] for name in ("object_id", *self.keep)}
+        out: dict[str, Any] = frame.select(self.copied).to_dict()
         for head in self.model.heads:
             out |= _chances(head, p[:, head.part])
-        out |= {
-            "p_spread": pl.Series(spread).fill_nan(None),
-            "relation": roles,
-            "model_hash": pl.Series([self.model.model_hash]).new_from_index(0, frame.height),
-        }
+        out |= {"p_spread": pl.Series(spread).fill_nan(None), "relation": roles, "model_hash": self.model.model_hash}
         if self.observed:
             observed = frame  # of the source, or of the other catalogue (null where it has no such id)
             if self.joined is not None:

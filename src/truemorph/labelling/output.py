@@ -136,7 +136,6 @@ class Results:
             content = [path for path in self.folder.glob("*") if not path.name.startswith(".")]
             if content and not self.is_table:
                 raise InputError(f"{self.folder}: exists but holds no labels; choose another `out`")
-            self._locks.mkdir(parents=True, exist_ok=True)
             write_json(self._run, self._identity)
         self.check()
 
@@ -269,9 +268,7 @@ class Results:
         """Lock a part for a `with` block; return None if another process has locked it or made the table."""
         if not self.is_there:
             return None
-        place = self._locks / f"{part}.lock"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        held = lock(place)
+        held = lock(self._locks / f"{part}.lock")
         if held is None or self.is_there:
             return held
         # Another process made the table in the meantime; clean up.

@@ -82,7 +82,7 @@ class Labelling:
         if not self.labeller.model.uses_images:  # labels of catalogue features take no time
             return {}
         used = {"object_id", "image", IMAGE_COLUMN, "label", "alpha", "split"}
-        used |= {*self.labeller.keep, *chain(*self.labeller.observables)}
+        used |= {*self.labeller.copied, *chain(*self.labeller.observables)}
         used |= {*_columns_of_labels(self.labeller.model, self.labeller.transitions)}
         rows = part.frame.select(name for name in part.frame.columns if name in used).iter_rows()
         digests = (hashlib.sha256(repr(row).encode()).hexdigest()[:16] for row in rows)
@@ -212,17 +212,17 @@ def open_labelling(model: Classifier | Estimated, options: LabelOptions) -> Labe
     options.check(model)
     survey, size = options.survey(model)
     given, path = options.opened(model, survey, size), options.path
-    stored, trained = given.metadata.get("cutouts"), model.trained_on.get("cutouts")
+    stored, trained = given.table.metadata.get("cutouts"), model.trained_on.get("cutouts")
     if survey is None and stored and trained and (other := differences(stored, trained)):
         raise InputError(f"{path}: its cut-outs have {' and '.join(other)}; label them from their tiles (`tiles`)")
     joined = None if options.observed is None else read_catalogue(options.observed)
-    catalogue = given if joined is None else joined
+    catalogue = given.table if joined is None else joined
     name = str(catalogue.path or kind_of(options.observed))
     has_observed = joined is not None or given.prepared
     curves = _curves_for_posteriors(model, options.transition, catalogue.metadata, name) if has_observed else []
     labeller = _labeller(model, options, given, joined, curves)
-    ids = [part.frame["object_id"] for part in given.parts if part.frame is not None]
-    if joined is not None and ids and labeller.observed_rows(pl.concat(ids)).null_count() == sum(map(len, ids)):
+    ids = given.table.frame["object_id"]
+    if joined is not None and len(ids) and labeller.observed_rows(ids).null_count() == len(ids):
         raise no_observed(labeller, given)
     if clash := set(given.keep) & set(labeller.columns):
         raise InputError(f"{path}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
@@ -233,15 +233,11 @@ def open_labelling(model: Classifier | Estimated, options: LabelOptions) -> Labe
     identity |= {
         "inputs": [str(path.resolve()) for path in (given.path, given.root)],
         "observed": None if labeller.joined is None else frame_hash(labeller.joined),
-        "keep": list(given.keep),
         "columns": list(labeller.schema),
     }
     positions = position_columns(given.keep, str(path)) if options.hats else None
     results = Results(Path(options.out), identity, given.parts, labels, positions)
-    frames = [part.frame for part in given.parts if part.frame is not None]
-    if joined is None and given.prepared and frames:
-        joined = CatalogTable(pl.concat(frames))
-    return Labelling(labeller, given, results, findings, joined, curves)
+    return Labelling(labeller, given, results, findings, catalogue if has_observed else None, curves)
 
 
 def _labeller(
@@ -254,8 +250,8 @@ def _labeller(
     """Return what computes labels, with an engine, and the columns that posteriors need."""
     used = tuple(map(transition_from_dict, curves))
     names = tuple(observables_of(curve, transition) for curve, transition in zip(curves, used, strict=True))
-    every, first = list(dict.fromkeys(chain(*names))), _first_row(given)
-    empty, source = (first if joined is None else joined.frame).clear(), str((joined or given).path or "catalogue")
+    every, catalogue = list(dict.fromkeys(chain(*names))), joined or given.table
+    empty, source = catalogue.frame.clear(), str(catalogue.path or "catalogue")
     numeric_columns(empty, every, source)  # fail early
     for transition in used:
         if isinstance(transition, TreeTransition):
@@ -275,20 +271,17 @@ def _labeller(
         observables=names,
         observed=has_observed,
         joined=None if joined is None else joined.frame.select(wanted),
-        keep={column: first[column].dtype for column in given.keep},
-        id_type=first["object_id"].dtype,
+        copied={column: given.table.frame.schema[column] for column in ("object_id", *given.keep)},
     )
 
 
 def _findings(
-    labeller: Labeller, catalogue: Source | CatalogTable, curves: Sequence[dict[str, Any]], name: str
+    labeller: Labeller, catalogue: CatalogTable, curves: Sequence[dict[str, Any]], name: str
 ) -> list[Finding]:
     """Return findings about columns that are used, the model and T(α); `name` is that of the catalogue in messages."""
     model = labeller.model
-    parts: Sequence[Part | CatalogTable] = catalogue.parts if isinstance(catalogue, Source) else [catalogue]
-    used = [*chain(*labeller.observables), *model.features]
-    findings = [finding for part in parts if part.frame is not None for finding in missing_in(part.frame, used, name)]
-    findings += [
+    findings = [
+        *missing_in(catalogue.frame, [*chain(*labeller.observables), *model.features], name),
         *model.findings,
         *(Finding.from_dict(finding) for curve in curves for finding in curve.get("findings", ())),
     ]
@@ -302,7 +295,7 @@ def _findings(
     return findings
 
 
-def _identity(labeller: Labeller, catalogue: Source | CatalogTable) -> dict[str, Any]:
+def _identity(labeller: Labeller, catalogue: CatalogTable) -> dict[str, Any]:
     """Return what determines the labels, beside the inputs."""
     through: list[dict[str, Any]] = []
     for transition, names in zip(labeller.transitions, labeller.observables, strict=True):
@@ -320,11 +313,7 @@ def _identity(labeller: Labeller, catalogue: Source | CatalogTable) -> dict[str,
 
 
 def _empty_labels(
-    labeller: Labeller,
-    given: Source,
-    catalogue: Source | CatalogTable,
-    identity: dict[str, Any],
-    findings: tuple[Finding, ...],
+    labeller: Labeller, given: Source, catalogue: CatalogTable, identity: dict[str, Any], findings: tuple[Finding, ...]
 ) -> CatalogTable:
     """Return a table of labels without rows: columns, units, descriptions and metadata."""
     model, about = labeller.model, catalogue.metadata
@@ -333,7 +322,7 @@ def _empty_labels(
         "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
         "format_version": FORMAT_VERSION,
         **identity,
-        "source": given.metadata.get("source", str(given.path)),  # of a prepared catalogue
+        "source": given.table.metadata.get("source", str(given.path)),  # of a prepared catalogue
         **{key: about[key] for key in defined if about.get(key)},
         "trained_on": model.trained_on,
         "trained_through": transition_to_dict(model.transition),
@@ -341,7 +330,7 @@ def _empty_labels(
         "findings": [finding.to_dict() for finding in findings],
     }
     # Copied columns have the units and descriptions of the source.
-    origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *labeller.keep), given)
+    origins = dict.fromkeys(labeller.copied, given.table)
     if labeller.observed:
         origins |= dict.fromkeys(("alpha", "split"), catalogue)
     units = {name: origin.units[name] for name, origin in origins.items() if name in origin.units}
@@ -350,29 +339,12 @@ def _empty_labels(
     return CatalogTable(pl.DataFrame(schema=labeller.schema), units, metadata, descriptions=descriptions)
 
 
-def _first_row(source: Source) -> pl.DataFrame:
-    known = (part.frame.head(1) for part in source.parts if part.frame is not None)  # without reading a tile
-    first = next(known, None)
-    problem: DamagedFile | None = None
-    for part in source.parts if first is None else ():
-        try:
-            first = next((rows.frame for rows in part.batches(1)), None)
-        except DamagedFile as damage:
-            problem = problem or damage
-        if first is not None:
-            break
-    if first is None:
-        raise problem or InputError(f"{source.path}: nothing to label")
-    return first
-
-
 def no_observed(labeller: Labeller, source: Source) -> InputError:
     """Return the error for a catalogue of observed labels that has none of the galaxies."""
     assert labeller.joined is not None
-    here, there = (frame["object_id"][0] for frame in (_first_row(source), labeller.joined))
     return InputError(
-        f"{source.path}: none of these galaxies is in the catalogue of observed labels (an id here: {here}, there: "
-        f"{there}); give its ids to the images, or name the column that has them (`id`)"
+        f"{source.path}: none of these galaxies is in the catalogue of observed labels (an id there: "
+        f"{labeller.joined['object_id'][0]}); give its ids to the images, or name the column that has them (`id`)"
     )
 
 

@@ -6,7 +6,7 @@ import codecs
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from truemorph.catalogs.positions import position_columns, positions_of
 from truemorph.classifiers.engines import Proof
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
-from truemorph.findings import Finding
 from truemorph.images.tiles import Tiles, cutout_sizes, size_columns
 from truemorph.io import shown_path
 from truemorph.labelling.hats import check_partitions, is_partition
@@ -44,23 +43,21 @@ from truemorph.tables import CatalogTable, arrow_texts, check_names, kind_of, re
 PART_ROWS = 16_384
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
+_NO_ROWS = CatalogTable(pl.DataFrame(schema={"object_id": pl.String}))
 
 
 @dataclass(frozen=True)
 class Source:
     """Everything to be labelled, below the folder `root`; `prepared` if it is a catalogue with labels and α.
 
-    Units and descriptions are those of a table's columns; those of its ids are under `object_id`.
+    `table` has the rows that are in memory, and types, units and descriptions of the columns to copy.
     """
 
     parts: Sequence[Part]
     root: Path
     path: Path
-    metadata: dict[str, Any] = field(default_factory=dict)
+    table: CatalogTable = _NO_ROWS
     prepared: bool = False
-    units: dict[str, str] = field(default_factory=dict)
-    descriptions: dict[str, str] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
     keep: tuple[str, ...] = ()  # columns to copy to the labels
 
 
@@ -203,7 +200,7 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     repeated = frame["object_id"].filter(frame["object_id"].is_duplicated())
     if len(repeated):
         raise InputError(f"{path}: {repeated[0]} is listed twice; list each image once")
-    return Source(_cut(frame, root, "image"), root, path)
+    return Source(_cut(frame, root, "image"), root, path, CatalogTable(frame))
 
 
 def _table(given: Any, path: Path, options: SourceOptions) -> Source:
@@ -240,8 +237,7 @@ def _table(given: Any, path: Path, options: SourceOptions) -> Source:
         parts = tile_parts(frame, tiles, *positions_of(own, str(path)), cutout_sizes(options.size, own, str(path)))
     else:
         parts = _cut(frame, root, column)
-    about = table.metadata, prepared, table.units, table.descriptions, table.findings
-    return Source(parts, root, path, *about, keep)
+    return Source(parts, root, path, replace(table, frame=frame, path=table.path or path), prepared, keep)
 
 
 def _with_ids(descriptions: dict[str, str], ids: str) -> dict[str, str]:
@@ -317,7 +313,10 @@ def _partitions(path: Path, root: Path, files: list[str], options: SourceOptions
         file_part(name.removesuffix(".parquet"), root / name, rows, partial(read, id_type), *columns, str(id_type))
         for name, rows, read, columns in readers
     ]
-    return Source(parts, root, path, {}, False, *described, keep=keep)
+    kinds = dict(zip(("object_id", *keep), (id_type, *types[0][1:]), strict=True))
+    units, descriptions = described
+    table = CatalogTable(pl.DataFrame(schema=kinds), units, descriptions=descriptions)
+    return Source(parts, root, path, table, keep=keep)
 
 
 def proof_of(source: Source, config: TrainingConfig) -> Proof:

@@ -68,7 +68,7 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
             runs.append(source)
             continue
         read = source if isinstance(source, Estimate) else Estimate.read(source)
-        if (question := read.fractions.about.get("question")) in given:
+        if (question := read.about.get("question")) in given:
             raise InputError("these are several estimates of one question; write a page for each")
         given[question] = _Shown(read, "the given estimate" if read is source else Path(str(source)).name, given=True)
     classifiers = named_models(runs)
@@ -166,7 +166,7 @@ def _begin(
         if question is not None:
             assert isinstance(transition, TreeTransition)
             asked = replace(transition.asked, tree=asked_in(catalogue, question).tree)
-            where = list(fractions.about["where"])
+            where = list(shown.estimate.about["where"])
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     findings = missing_in(frame, options.intrinsic, source)
     if question is None:
@@ -314,7 +314,7 @@ def _trained_through(name: str, model: Classifier, question: str) -> _Shown:
     for file in [named] if isinstance(named, str) else named or ():
         if Path(file).is_file() and file.endswith(".json"):
             one = Estimate.read(Path(file))
-            if one.fractions.about.get("question") == question:
+            if one.about.get("question") == question:
                 return _Shown(one, f"the estimate that {name} was trained through", given=True)
     raise InputError(f"{name} answers {question!r}; give an estimate of it too (truemorph transition with `question`)")
 
@@ -473,7 +473,7 @@ def _gold(
     findings = [] if rules or asked is not None else from_same_images(catalogue.metadata)
     tried = list(rules) or ([column] if column in frame.columns and (asked is None or frame[column].count()) else [])
     if not tried and asked is not None and estimate is not None:
-        about = estimate.fractions.about  # version 0.2 wrote no rule, which is the end of the definition then
+        about = estimate.about  # version 0.2 wrote no rule, which is the end of the definition then
         tried = [about.get("gold_rule") or str(about["gold_definition"]).partition(": ")[2]]
         try:
             gold_labels(catalogue, frame, asked, tried[0], source)
@@ -485,7 +485,7 @@ def _gold(
         if asked is None and rule == column and own.startswith("not stated"):
             definition = UNSTATED
         elif asked is not None and not rules and estimate is not None:
-            definition = str(estimate.fractions.about["gold_definition"])
+            definition = str(estimate.about["gold_definition"])
         findings += read.findings
         if not (read.numbers >= 0).any():
             text = f"No galaxy has a gold label by {rule}, so nothing is compared with it."

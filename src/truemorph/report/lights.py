@@ -106,8 +106,9 @@ def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSe
     quoted = evidence.quoted
     if evidence.estimate is None or quoted is None or evidence.view(truth).known.sum() < _FEWEST_GOLD:
         return
-    own = evidence.estimate.about.get("definition"), evidence.estimate.fractions.about.get("gold_definition"), UNSTATED
-    if evidence.from_gold and truth.name != TRUTH and definition in own:
+    about = evidence.estimate.about
+    own = about.get("definition") or about.get("gold_definition")
+    if evidence.from_gold and truth.name != TRUTH and definition in (own, UNSTATED):
         return
     by_gold, labelled = (evidence.in_bins(labels)[0][:-1] for labels in (truth, evidence.observed))
     after, error, before = _rms(quoted.fraction - by_gold), _rms(quoted.stderr), _rms(labelled - by_gold)

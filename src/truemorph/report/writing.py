@@ -263,7 +263,7 @@ def _of_changes(evidence: Evidence) -> Iterator[str]:
 def _remark(evidence: Evidence) -> str:
     """Definitions, and what the bins are of."""
     own, said = evidence.catalogue.metadata, list[str]()
-    about = {} if evidence.fractions is None else evidence.fractions.about
+    about = {} if evidence.estimate is None else evidence.estimate.about
     if evidence.question is not None:
         answers = [name for name, part in zip(evidence.classes, evidence.of_question, strict=True) if part]
         said.append(f"{capital(evidence.question)}: {', '.join(answers)}.")

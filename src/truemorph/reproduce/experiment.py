@@ -44,7 +44,9 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict
     stages = all_stages(options.trainings)
     wanted = asked(stages, options.stages)
     plan = models.training_plan(work.inputs, options) if wanted & set(models.NETWORKS) else "no network is trained"
-    galaxies = sum(options.counts)
+    galaxies, absent = sum(options.counts), catalogue.missing_archives(data, work.inputs) if options.fetch else []
+    if absent:
+        plan = f"{catalogue.download_plan(absent)}; {plan}"
     tell(f"reproduce: {len(wanted)} stages for {galaxies:,} galaxies; results in {out} are used again; {plan}")
     (out / "stages").mkdir(parents=True, exist_ok=True)
     held = lock(out / "stages" / ".lock")
@@ -53,8 +55,8 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict
             f"{out}: another process is using this folder; wait for it, or choose another folder (`out`)"
         )
     with held:
-        if options.fetch and not options.dry_run:
-            for name in catalogue.missing_archives(data, work.inputs):
+        if absent and not options.dry_run:
+            for name in absent:
                 work.outcomes[f"fetch-{name}"] = catalogue.fetch_archive(name, data)
             work.inputs = Inputs.of(data, **given)
         run_stages(stages, wanted, work)

@@ -171,7 +171,7 @@ def _of_labels(fit: TransitionFit, rows: np.ndarray) -> _Outcomes:
     design = np.ones((rows.size, 1)) if sample.intrinsic is None else standardised(sample.intrinsic)[rows]
 
     def given(point: np.ndarray) -> np.ndarray:
-        return np.asarray(np.einsum("nk,nks->ns", prior, fit.transition_at(point).matrix(alpha)))
+        return np.asarray(np.einsum("nk,nks->ns", prior, fit.space.build(point).matrix(alpha)))
 
     of_t = differences(given, fit.point).reshape(-1, rows.size, n_classes) * free[:, None, None]
     matrix, fitted = np.asarray(fit.transition.matrix(alpha)), given(fit.point)

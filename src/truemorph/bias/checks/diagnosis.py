@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.special import xlogy
 
@@ -18,18 +16,10 @@ from truemorph.findings import Finding, unique
 _EXPLAINED = 0.95
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """Findings of a fit, and its goodness of fit."""
-
-    findings: tuple[Finding, ...]
-    calibration: Calibration
-
-
 def diagnose(
     fit: TransitionFit, rejected: Finding | None = None, tested: str = "", sample: Sample | None = None
-) -> Diagnosis:
-    """Return what limits an estimate, most important first.
+) -> tuple[tuple[Finding, ...], Calibration]:
+    """Return what limits an estimate, most important first, and its goodness of fit.
 
     `rejected` says that another family describes it better, `tested` that gold labels show constant class fractions.
     The `sample`, by default that of the fit, has the columns by which gold labels may have been selected.
@@ -51,7 +41,7 @@ def diagnose(
         of_shape,
         () if rejected is None else (rejected,),
     )
-    return Diagnosis(findings, fitted)
+    return findings, fitted
 
 
 def _flat_fractions_assumed(fit: TransitionFit, tested: str) -> Finding:

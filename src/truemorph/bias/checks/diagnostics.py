@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtrc, ndtri
 
+from truemorph.bias.binning import default_bins
 from truemorph.bias.checks.selection import LEVEL
 from truemorph.bias.curves.families import COMPARED, family_of
 from truemorph.bias.curves.formulas import RayleighTransition
@@ -33,7 +34,6 @@ _NOTICEABLE = 0.02
 _FEWEST_IN_GROUP = 200
 # Of more galaxies, about so many are used to test what T leaves out.
 _TESTED = 20_000
-_BINS, _PER_BIN = 8, 50
 # Arguments of `fit_transition` that describe the galaxies.
 _OF_SAMPLE = ("observables", "intrinsic", "gold", "gold_probability", "weights", "classes")
 _BY_COLUMNS = "class fractions depend on α beyond what the intrinsic columns explain"
@@ -454,8 +454,7 @@ def confounding(sample: Sample, fractions: PopulationFractions | None = None, se
     u, w = (sample.log_alpha - sample.log_alpha.mean()) / sample.log_alpha.std(), sample.weights
     if sample.gold is not None:
         if fractions is None:
-            bins = max(1, min(_BINS, u.size // _PER_BIN))
-            fractions = fractions_in_bins(sample, None, bins=bins, seed=seed)
+            fractions = fractions_in_bins(sample, None, bins=default_bins(u.size), seed=seed)
         return _check_with_gold(sample, u, fractions)
     assert sample.intrinsic is not None
     alone = sample.without_observables()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from truemorph.bias.binning import Bins, Groups
+from truemorph.bias.binning import Bins, Groups, default_bins
 from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.regression.fields import FEWEST_FIELDS
 from truemorph.bias.regression.maximum import (
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SAMPLES = 1000
 # Number of bins of α, and minimum number of galaxies in each.
-BINS, PER_BIN = 8, 50
 # Standard deviations (logit): of bin effects, which are averaged over; priors of other coefficients.
 _EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
 # Bins over which the correlation of two effects falls by a factor of e.
@@ -287,7 +286,7 @@ def not_negative(drawn: np.ndarray, total: float) -> np.ndarray:
 def fractions_of_all(sample: Sample, terms: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return class fractions of all galaxies, shape (K,), by regression in bins of α, and draws of them, (S, K)."""
     assert sample.gold is not None
-    bins = Bins.cut(sample.alpha, max(1, min(BINS, sample.labels.size // PER_BIN)), sample.weights)
+    bins = Bins.cut(sample.alpha, default_bins(sample.labels.size), sample.weights)
     fractions, drawn = GoldRegression.fit(terms, sample.gold, bins, sample.n_classes).fractions(sample.gold, seed)
     share = bins.totals / sample.weights.sum()
     return share @ fractions, np.einsum("b,sbk->sk", share, drawn)
