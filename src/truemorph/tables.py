@@ -54,6 +54,11 @@ class CatalogTable:
     descriptions: dict[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def source(self) -> str:
+        """What messages call it: its file, or "catalogue"."""
+        return str(self.path or "catalogue")
+
 
 def read_table(source: Any) -> CatalogTable:
     r"""Read a table from a file or from memory.

@@ -260,7 +260,7 @@ def classes_of(catalogue: CatalogTable) -> tuple[str, str]:
     """Return the names of the classes of labels 0 and 1; InputError if there are more."""
     first, second, *others = label_classes(catalogue)
     if others:
-        source = str(catalogue.path or "catalogue")
+        source = catalogue.source
         raise InputError(f"{source}: has labels of {2 + len(others)} classes; name their question (`question`)")
     return first, second
 

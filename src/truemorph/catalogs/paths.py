@@ -235,7 +235,7 @@ def kind_of(asked: Asked | None) -> Kind:
 
 def asked_in(catalogue: CatalogTable, question: str) -> Asked:
     """Return a question for which a catalogue has columns of labels and votes."""
-    source = str(catalogue.path or "catalogue")
+    source = catalogue.source
     described, labelled = catalogue.metadata.get("tree"), label_column(question) in catalogue.frame.columns
     if described is None and labelled:
         raise InputError(
@@ -280,7 +280,7 @@ def read_votes(catalogue: Any, question: str) -> Votes:
     ((196, 7), ['smooth', 'edge-on', 'bar'])
     """
     table = read_catalogue(catalogue)
-    source, tree = str(table.path or "catalogue"), root_of(table).tree
+    source, tree = table.source, root_of(table).tree
     return votes_at_gates(table.frame, Asked(tree, question), source)
 
 

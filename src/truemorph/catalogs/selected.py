@@ -111,7 +111,7 @@ def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tu
 
     Galaxies with split "unused" are not in the sample; they are selected only by a condition on `split`.
     """
-    options, source = options or SampleOptions(), str(catalogue.path or "catalogue")
+    options, source = options or SampleOptions(), catalogue.source
     asked, gold = asked_of(catalogue, options.question), options.gold
     of = None if asked is None else asked.question
     options.check(catalogue, asked, source)
@@ -119,7 +119,7 @@ def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tu
     named = [*options.intrinsic, *binned, *options.observables]
     frame, findings = filtered(catalogue.frame, list(options.where), named, source)
     groups = groups_of(frame, options.by, source)
-    read = None if gold is None else gold_labels(catalogue, frame, asked, gold, source)
+    read = None if gold is None else gold_labels(catalogue, frame, asked, gold)
     arrays = _arrays(frame, options, of, source)
     if asked is None:
         sample, known = _sample_of_labels(catalogue, frame, read, arrays, options.others)
@@ -127,7 +127,7 @@ def rows_of(catalogue: CatalogTable, options: SampleOptions | None = None) -> tu
         assert read is not None
         asked, merging = sparse_answers(asked, read.numbers)
         findings += merging
-        read = gold_labels(catalogue, frame, asked, str(gold), source)
+        read = gold_labels(catalogue, frame, asked, str(gold))
         sample, known = _sample_of_answers(frame, asked, read, arrays, options.others, source)
     about = _about(catalogue, asked, read, options)
     if read is not None:
@@ -211,15 +211,13 @@ def _sample_of_answers(
     return replace(sample, paths=paths, log_odds=log_odds), {"asked": told, "of_paths": of_paths}
 
 
-def gold_labels(
-    catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, gold: str, source: str
-) -> GoldLabels:
+def gold_labels(catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, gold: str) -> GoldLabels:
     """Read gold labels of a question: "gold" for the catalogue's own, a column, or a rule.
 
     Of labels 0 and 1 (`asked` is None) see `gold_classes`, of answers, also those to the first question, see
     `gold_of_question`.
     """
-    metadata = catalogue.metadata
+    metadata, source = catalogue.metadata, catalogue.source
     if asked is None and not is_of_question(gold, frame):
         numbers, definition, findings = gold_classes(frame, gold, source)
         if gold == "gold" and metadata.get("gold_definition"):
@@ -304,7 +302,7 @@ def _why_no_number(catalogue: CatalogTable, asked: Asked) -> str:
             f"labels alone cannot tell fractions of the {len(asked.answers) - 1} answers to {asked.question!r} from "
             "their bias; give gold labels (`gold`). truemorph bias measures how answers drift with α"
         )
-    paths = majority_paths(catalogue.frame, asked, str(catalogue.path or "catalogue"))
+    paths = majority_paths(catalogue.frame, asked, catalogue.source)
     applies = float(np.mean(np.array([path.answer is not None for path in asked.paths])[paths]))
     # Half of the error of gold labels alone, as measured for bars (docs/statistics.md).
     errors = {n: 0.55 * np.sqrt(0.25 * 8 / max(n * applies, 1.0)) for n in (150, 300, 600)}

@@ -88,7 +88,7 @@ def gold_evidence(learned: Sequence[Learned], catalogue: CatalogTable, frame: pl
     Gold labels are correct, but for those of experts whose own bias curve was measured. Where people could not tell the
     class, they say nothing.
     """
-    source = str(catalogue.path or "catalogue")
+    source = catalogue.source
     unselected, every = np.ones(frame.height), []
     for question in learned if any(question.gold_rule for question in learned) else ():
         evidence = np.maximum(question.evidence(frame, source), _IMPOSSIBLE)
@@ -159,7 +159,7 @@ def _of_estimate(catalogue: CatalogTable, frame: pl.DataFrame, rule: str, asked:
 def _read_gold(catalogue: CatalogTable, frame: pl.DataFrame, rule: str, asked: Asked | None) -> _Gold:
     """Read gold labels of some galaxies of a catalogue, as classes."""
     question = None if asked is None else asked.question
-    read = gold_labels(catalogue, frame, asked, rule, str(catalogue.path or "catalogue"))
+    read = gold_labels(catalogue, frame, asked, rule)
     numbers, own = read.numbers, "gold" if rule in ("gold", gold_column(question)) else rule
     if asked is not None and read.paths is not None:
         numbers = class_of_gold(asked, numbers, read.paths)
@@ -182,7 +182,7 @@ def _gold_alone(catalogue: CatalogTable, rule: str, asked: Asked | None) -> Lear
     """
     frame = catalogue.frame
     if asked is not None:
-        read = gold_labels(catalogue, frame, asked, rule, str(catalogue.path or "catalogue"))
+        read = gold_labels(catalogue, frame, asked, rule)
         if read.paths is not None:
             asked, _ = told_apart(asked, read.numbers, read.paths)
     gold = _read_gold(catalogue, frame, rule, asked)

@@ -211,7 +211,7 @@ def _named(transition: str | Sequence[str] | None) -> list[str]:
 
 def _training_rows(catalogue: CatalogTable, run: RunConfig, learned: Sequence[Learned]) -> Prepared:
     """Return what a classifier is trained on: labels, or log p(observed | class, α) of each question."""
-    network, source = run.training.classifier == "network", str(catalogue.path or "catalogue")
+    network, source = run.training.classifier == "network", catalogue.source
     first = learned[0]
     frame = catalogue.frame if first.gold_alone is None else first.gold_alone
     about = {key: catalogue.metadata.get(key) for key in _ABOUT}

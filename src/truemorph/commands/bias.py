@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from truemorph.arguments import Count, Names, Rules, Seed, Table, Tables, listed, validated
 from truemorph.bias.metrics.label_bias import COLUMNS, FLOOR, BiasResult, Reference
 from truemorph.bias.plots import plot_label_sets
-from truemorph.catalogs.catalogue import classes_of, read_catalogue, rows_where
+from truemorph.catalogs.catalogue import classes_of, read_catalogue
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.label_sets import LabelSet, answer_sets, fractions_by, join_labels, label_sets, sets_of_others
 from truemorph.catalogs.other_labels import OtherLabels, Predictions, is_of_model, with_other_labels
 from truemorph.catalogs.paths import asked_of, root_of
-from truemorph.catalogs.selected import lacking_values
+from truemorph.catalogs.selected import filtered
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import write_json
@@ -26,7 +25,7 @@ from truemorph.progress import progress
 from truemorph.questions import Asked
 from truemorph.report.measures import BiasTree
 from truemorph.results import Result, text_facts, text_table
-from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
+from truemorph.tables import CatalogTable, numeric_columns, read_table
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,7 +72,6 @@ class BiasMeasurement(Result):
     depth: int
     bins: int
     galaxies: int
-    galaxies_not_selected: int
     findings: tuple[Finding, ...]
     quantity: str
     observables: dict[str, Reference] = field(default_factory=dict)
@@ -116,10 +114,6 @@ class BiasMeasurement(Result):
             tables += ["", *text_table(header, rows)]
         cells = [row.cells(name) for name, row in self._rows.items()]
         return "\n".join([*text_facts(facts), "", *text_table(COLUMNS, cells), *tables])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON; keys of observables only if there are others than α."""
-        return {name: value for name, value in super().to_dict().items() if "observable" not in name or value}
 
     def to_table(self) -> Any:
         """Return a table with one row per label set."""
@@ -204,7 +198,7 @@ def measure_bias(
     ('CV14', True)
     """
     table = read_catalogue(catalogue)
-    source = str(table.path or "catalogue")
+    source = table.source
     if "alpha" in intrinsic:
         raise InputError(
             "alpha is not an intrinsic property (`intrinsic`): name columns such as radius_kpc, M_r, redshift"
@@ -219,9 +213,8 @@ def measure_bias(
     named = [*intrinsic, *seen_best]
     asked = asked_of(table, question)
     table, others, more = _with_labels(table, asked, listed(labels))
-    everything = table.frame.height
-    frame, columns, selected, noted = _selected(table, where, named)
-    fixed, values = np.split(columns, [len(intrinsic)], axis=1)
+    frame, noted = filtered(table.frame, list(where), named, source)
+    fixed, values = np.split(numeric_columns(frame, named, source), [len(intrinsic)], axis=1)
     noted, defined = [*table.findings, *more, *noted], table.metadata.get("alpha")
     alpha = frame["alpha"].to_numpy()
     if asked is None:
@@ -251,7 +244,6 @@ def measure_bias(
         depth=tree.depth,
         bins=tree.bins,
         galaxies=alpha.size,
-        galaxies_not_selected=everything - selected,
         findings=unique(noted, _of_label_sets(results), too_few),
         quantity=quantity,
         observables=seen_best,
@@ -301,25 +293,6 @@ def _with_labels(
         return table, [], findings
     table, others = with_other_labels(table, asked, rest)
     return table, others, findings
-
-
-def _selected(
-    table: CatalogTable, where: Sequence[str], named: Sequence[str]
-) -> tuple[pl.DataFrame, np.ndarray, int, list[Finding]]:
-    """Return the galaxies that meet all conditions and have values in all named columns, shape (N, P).
-
-    Also how many meet the conditions, and findings.
-    """
-    source = str(table.path or "catalogue")
-    chosen, findings = rows_where(table.frame, where, source)
-    frame = table.frame.filter(pl.Series(chosen))
-    columns, missing = numeric_columns(frame, named, source), missing_in(frame, named, source)
-    complete = np.isfinite(columns)
-    rows = complete.all(axis=1)
-    if not rows.any():
-        raise InputError(f"{source}: no galaxy has a value in all of {', '.join(named)}")
-    findings = [*findings, *missing, *lacking_values(complete, named)]
-    return frame.filter(pl.Series(rows)), columns[rows], frame.height, findings
 
 
 def _with_reference(observable: str) -> tuple[str, Reference]:

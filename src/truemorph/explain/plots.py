@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,20 +57,17 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
 
 
 def profile_figure(
-    explanations: Mapping[str, Explanation],
-    unit: str = PIXELS,
-    colours: Mapping[str, str] | None = None,
-    classes: Sequence[str] = (),
+    explanations: Mapping[str, Explanation], unit: str = PIXELS, colours: Mapping[str, str] | None = None
 ) -> Figure:
     """Draw mean intensity against distance from the centre, with standard errors: one panel per class."""
-    names = list(classes) or _names(explanations.values())
+    names = _names(explanations.values())
     figure = Figure(figsize=(3.8 * len(names), 3.3), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for number, model in enumerate(explanations.values()):
         colour = (colours or {}).get(model.model, _COLOURS[number % len(_COLOURS)])
         line = _LINES[number % len(_LINES)]
         for of_class in model.classes:
-            if of_class.galaxies and of_class.name in names:
+            if of_class.galaxies:
                 ax, rings = axes[names.index(of_class.name)], of_class.rings[unit]
                 label = f"{plain_text(model.model)} ({of_class.galaxies:,})"
                 mean, error = rings.average.mean, np.nan_to_num(rings.average.stderr)

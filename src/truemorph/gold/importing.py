@@ -235,7 +235,7 @@ def _joined(
     catalogue: CatalogTable, answers: pl.DataFrame, plan: pl.DataFrame | None, into: GoldColumns
 ) -> tuple[CatalogTable, list[Finding]]:
     """Write the gold labels of one question into a catalogue; see `with_gold`."""
-    source = str(catalogue.path or "catalogue")
+    source = catalogue.source
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     answer = pl.col("answer")
     # Answers that leave a gate open, as "does not apply" does, are none for it.

@@ -237,7 +237,7 @@ def _of_question(
     The classes are "does not apply" and the answers; galaxies that were not asked have probabilities too. Votes alone
     would be too certain, as they are biased, so half of the probability is uniform.
     """
-    frame, source, question = catalogue.frame, str(catalogue.path or "catalogue"), asked.question
+    frame, source, question = catalogue.frame, catalogue.source, asked.question
     transition = None if curve is None else _of_estimate(curve, asked)
     asked = asked if transition is None else transition.asked
     classes, of_paths = asked.answers, np.array(asked.answers_of_paths)
@@ -301,7 +301,7 @@ def _of_label(
     catalogue: CatalogTable, p: np.ndarray | None, curve: FittedCurve | None, observables: Sequence[str]
 ) -> _Prediction:
     """Probabilities of the two classes of all galaxies; see `predicted_probabilities`."""
-    frame, source = catalogue.frame, str(catalogue.path or "catalogue")
+    frame, source = catalogue.frame, catalogue.source
     if curve is not None and len(curve.classes) != 2:
         raise InputError("the estimate is of a question (`estimate`); name the question (`question`)")
     label, values = frame["label"].to_numpy(), _observables(frame, observables, source)
@@ -377,7 +377,7 @@ def make_plan(
     Gold labels in the catalogue (of a pilot) predict how uncertain the classes of the others are; their galaxies are
     not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
     """
-    options, frame, source = options or PlanOptions(), catalogue.frame, str(catalogue.path or "catalogue")
+    options, frame, source = options or PlanOptions(), catalogue.frame, catalogue.source
     asked = asked_of(catalogue, options.question)
     _check_sources(asked, options.purpose, observables)
     if asked is None:

@@ -251,7 +251,7 @@ def _labeller(
     used = tuple(map(transition_from_dict, curves))
     names = tuple(observables_of(curve, transition) for curve, transition in zip(curves, used, strict=True))
     every, catalogue = list(dict.fromkeys(chain(*names))), joined or given.table
-    empty, source = catalogue.frame.clear(), str(catalogue.path or "catalogue")
+    empty, source = catalogue.frame.clear(), catalogue.source
     numeric_columns(empty, every, source)  # fail early
     for transition in used:
         if isinstance(transition, TreeTransition):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,15 +23,14 @@ from truemorph.catalogs.paths import given_labels, votes_at_gates
 from truemorph.catalogs.selected import sample_weights
 from truemorph.classifiers.classifier import Classifier, contradictions
 from truemorph.findings import Finding
-from truemorph.questions import Asked, Head, Quantity, fraction_names
+from truemorph.questions import Asked, Head, Quantity
 from truemorph.report.measures import BiasTree, bins_of, table_one
 from truemorph.report.options import ReportOptions
-from truemorph.tables import CatalogTable
+from truemorph.tables import CatalogTable, numeric_columns
 
 OBSERVED = "observed labels"
 TRUTH = "truth"
 GOLD_LABELS = "gold labels"
-UNSTATED = "column gold"  # definition of gold labels that state none
 
 
 def argument(alpha: np.ndarray, observables: np.ndarray, along: bool = False) -> np.ndarray:
@@ -45,6 +43,12 @@ def argument(alpha: np.ndarray, observables: np.ndarray, along: bool = False) ->
     mean = np.nanmean(observables, axis=0)
     others = np.tile(mean, (alpha.size, 1)) if along else np.where(np.isfinite(observables), observables, mean)
     return np.column_stack([alpha, others])
+
+
+def numbers_of_bins(quoted: QuotedFraction) -> dict[str, np.ndarray]:
+    """Columns of tables and figures with a fraction in the bins of an estimate, shape (B,) each."""
+    names = {"labelled": "labelled", "corrected": "fraction", "stderr": "stderr", "lowest": "low", "highest": "high"}
+    return {name: getattr(quoted, of) for name, of in names.items()}
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,9 @@ class Model:
         return self.probabilities if self.contradictions else self.posterior or self.probabilities
 
     @property
-    def explained(self) -> np.ndarray:
-        """Numbers of its classes that are the one that is named first, or were merged in it."""
-        return np.flatnonzero(self.answers == self.classes.index(self.counted))
-
-    def of(self, rows: np.ndarray) -> Model:
-        """The model, with the probabilities of some galaxies only."""
-        return replace(self, p=self.p[rows], after=self.after[rows], observables=self.observables[rows])
+    def explained(self) -> int:
+        """Number of its (first) class that is the one that is named first, or was merged in it."""
+        return self.answers.tolist().index(self.classes.index(self.counted))
 
     def _labels(self, what: str, kind: Any, p: np.ndarray) -> LabelSet:
         of_classes = p @ np.eye(len(self.classes))[self.answers]
@@ -134,12 +134,11 @@ class Evidence:
     which: str  # these, in words
     observed: LabelSet
     options: ReportOptions
-    tree: BiasTree  # of the galaxies that are measured
     models: Sequence[Model] = ()
     others: Sequence[LabelSet] = ()  # of other groups
     truths: Mapping[str, LabelSet] = field(default_factory=dict)  # gold labels by their definition
     asked: Asked | None = None  # the question as the estimate asks it
-    known: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))  # (N,): class of T by gold labels, or -1
+    known: Mapping[str, np.ndarray] = field(default_factory=dict)  # (N,): classes of T by gold labels, or -1; the same
     estimate: Estimate | None = None
     with_predictions: PopulationFractions | None = None  # by its gold labels, with the models' predictions beside votes
     origin: str = ""  # of the estimate, in words, such as "fit.json"
@@ -161,9 +160,9 @@ class Evidence:
         return self.everything[self.rows]
 
     @property
-    def path(self) -> Path:
-        """File of the catalogue."""
-        return Path(self.catalogue.path or "catalogue")
+    def source(self) -> str:
+        """What messages call the catalogue."""
+        return self.catalogue.source
 
     @property
     def title(self) -> str:
@@ -190,11 +189,6 @@ class Evidence:
     def is_gated(self) -> bool:
         """Whether only some galaxies are asked the question."""
         return self.asked is not None and len(self.asked.questions) > 1
-
-    @property
-    def fraction_column(self) -> str:
-        """Name of the quantity in tables, such as disk_fraction."""
-        return next(iter(fraction_names((self.other, self.answer))))
 
     @property
     def alpha(self) -> np.ndarray:
@@ -298,14 +292,13 @@ class Evidence:
 
     def given(self, labels: LabelSet) -> np.ndarray:
         """p(answer | the question applies) by a label set, shape (M,), NaN where it can't apply."""
-        above, below = self.parts(labels).T
-        return np.divide(above, below, out=np.full(above.size, np.nan), where=below > 0)
+        return self.quantity.of(labels.probabilities[self.rows])
 
     @cached_property
     def inside(self) -> np.ndarray:
         """Weight of each measured galaxy in the bins of fractions, and last in all of them, shape (B + 1, M)."""
-        bins = bins_of(self.fractions, self.frame, str(self.path))
-        weights = sample_weights(self.frame, "balance", str(self.path))
+        bins = bins_of(self.fractions, self.frame, self.source)
+        weights = sample_weights(self.frame, "balance", self.source)
         weighted = bins if weights is None else bins * weights
         return np.concatenate([weighted, np.max(weighted, axis=0, keepdims=True)]).astype(float)
 
@@ -320,6 +313,13 @@ class Evidence:
             return value, proportion_error(value, total**2 / (weights**2 @ below**2))
 
     @cached_property
+    def tree(self) -> BiasTree:
+        """How finely bias is measured."""
+        options = self.options
+        intrinsic = numeric_columns(self.frame, options.intrinsic, self.source) if options.intrinsic else None
+        return BiasTree.fitting(self.alpha, intrinsic, options.bootstrap, options.seed)
+
+    @cached_property
     def bias(self) -> dict[str, BiasResult | None]:
         """CV18 (CV14) by label set; None where a set has too few galaxies."""
         return {label_set.name: self.tree.bias(label_set) for label_set in self.sets}
@@ -329,7 +329,7 @@ class Evidence:
         """Table 1 (see `table_one`)."""
         parts = {labels.name: self.parts(labels) for labels in self.whole}
         truths = {definition: self.view(truth) for definition, truth in self.truths.items()}
-        return table_one(self.sets, self.alpha, self.bias, truths, parts=parts)
+        return table_one(self.sets, self.alpha, self.bias, truths, parts)
 
     def row(self, labels: LabelSet) -> dict[str, float]:
         """Row of Table 1 of a label set."""
@@ -362,28 +362,31 @@ class Evidence:
             applies = 1.0 if own.applies is None else own.applies.labelled
             error = proportion_error(labelled, galaxies * applies)
             columns = {"bin": [own.bin_name(b) for b in range(own.counts.size)]}
-        columns |= {"low": low, "high": high, "mean": mean, "galaxies": galaxies}
-        columns |= {"labelled": labelled, "labelled_stderr": error}
         nothing = np.full(len(galaxies), np.nan)
-        names = {"corrected": "fraction", "stderr": "stderr", "lowest": "low", "highest": "high"}
-        columns |= {name: nothing if quoted is None else getattr(quoted, of) for name, of in names.items()}
-        columns |= {"gold": nothing, "gold_stderr": nothing, "model": nothing}
-        if self.from_gold and self.gold_name != TRUTH:
-            columns |= {"gold": columns["corrected"], "gold_stderr": columns["stderr"]}
-        elif self.truth is not None:
+        columns |= {"low": low, "high": high, "mean": mean, "galaxies": galaxies, "labelled": labelled}
+        columns |= {"labelled_stderr": error} | dict.fromkeys(("corrected", "stderr", "lowest", "highest"), nothing)
+        columns |= {} if quoted is None else numbers_of_bins(quoted)
+        columns |= dict.fromkeys(("gold", "gold_stderr", "model"), nothing)
+        if self.truth is not None and (self.gold_name == TRUTH or not self.from_gold):
             columns["gold"], error = (array[:-1] for array in self.in_bins(self.truth))
             columns["gold_stderr"] = np.zeros(len(galaxies)) if self.truth.of(self.rows).known.all() else error
         if self.corrector is not None:
             columns["model"] = self.in_bins(self.corrector.best)[0][:-1]
         return pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
 
+    @cached_property
+    def votes(self) -> np.ndarray:
+        """Votes for the answers of the tree to the question, shape (M, A)."""
+        assert self.asked is not None
+        return votes_at_gates(self.frame, self.asked, self.source).counts[self.asked.question]
+
     def voted(self) -> np.ndarray:
         """What models predict through T: the observed label, or the fraction of votes for the answer, shape (M,)."""
         if self.asked is None:
             return self.given(self.observed)
-        counts = votes_at_gates(self.frame, self.asked, str(self.path)).columns[:, self.asked.parts[-1]]
-        total, shown = counts.sum(axis=1), self._shown_answers
-        return np.divide(counts[:, shown].sum(axis=1), total, out=np.full(total.size, np.nan), where=total > 0)
+        total = self.votes.sum(axis=1)
+        own = self.votes[:, self.answers_shown].sum(axis=1)
+        return np.divide(own, total, out=np.full(total.size, np.nan), where=total > 0)
 
     def predicted(self, model: Model) -> np.ndarray:
         """The same as a model predicts it, shape (M,) (eq. 3): testable without gold labels.
@@ -399,12 +402,12 @@ class Evidence:
         if not isinstance(transition, TreeTransition) or transition.overdispersion is None:
             return np.full(self.rows.size, np.nan)
         names = observables_of(model.curve, transition)
-        p = given_labels(p, self.frame, transition, names, str(self.path), gates=True)
+        p = given_labels(p, self.frame, transition, names, self.source, gates=True)
         means = np.exp(np.asarray(transition.log_answers(at, votes=True)[-1]))
-        return np.asarray(np.sum(p * means[:, :, self._shown_answers].sum(axis=2), axis=1))
+        return np.asarray(np.sum(p * means[:, :, self.answers_shown].sum(axis=2), axis=1))
 
     @property
-    def _shown_answers(self) -> np.ndarray:
+    def answers_shown(self) -> np.ndarray:
         """Whether an answer of the tree is the one that is named first, or was merged in it, bool of shape (A,)."""
         assert self.asked is not None
-        return np.array(list(self.asked.numbers.values())) == self.asked.shown[0]
+        return np.array(list(self.asked.numbers.values())) == self.classes.index(self.answer)

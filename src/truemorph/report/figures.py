@@ -11,18 +11,17 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.curves.paths import TreeTransition
-from truemorph.bias.curves.transitions import DISK
+from truemorph.bias.curves.transitions import DISK, Transition
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.metrics.scores import calibration_error
 from truemorph.bias.plots import plot_fractions
 from truemorph.catalogs.columns import NAMED
-from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
+from truemorph.catalogs.label_sets import fractions_by
 from truemorph.catalogs.paths import path_labels
-from truemorph.plotting import ALPHA, BLACK, BLUE, CYCLE, GREEN, ORANGE, RED, SKY, plain_text
+from truemorph.plotting import BLACK, BLUE, CYCLE, GREEN, ORANGE, RED, SKY, plain_text
 from truemorph.questions import slug
-from truemorph.report.evidence import OBSERVED, TRUTH, Evidence, argument
+from truemorph.report.evidence import OBSERVED, Evidence, argument, numbers_of_bins
 from truemorph.report.lights import FEWEST_OF_A_CLASS
 from truemorph.report.measures import halves_by
 from truemorph.report.page import Illustration
@@ -34,29 +33,23 @@ STYLE: dict[str, Style] = {
     "truth": {"color": BLACK, "marker": "o", "ls": "-"},
     "observed": {"color": "#8a8a8a", "marker": "s", "ls": "--"},
 }
-_COLOURS = (BLUE, GREEN, "#CC79A7", SKY, ORANGE, "#F0E442")
+_COLOURS = (RED, GREEN, "#CC79A7", SKY, ORANGE, "#F0E442")
 _MARKERS = "DPX*<>"
 _LINES = {"probabilities": "-", "labels": "-", "posterior": ":", "column": "-."}
 _CELLS = 10
 
 
 def styles_of(evidence: Evidence) -> dict[str, Style]:
-    """How each label set, and each model, is drawn: observed labels grey, gold in the colour of text, a colour a model.
-
-    Of naive models the first is orange.
-    """
-    naive = next((model.name for model in evidence.models if model.naive), None)
+    """How each label set, and each model, is drawn: observed labels grey, gold labels black, a colour a model."""
     styles: dict[str, Style] = {evidence.observed.name: STYLE["observed"]}
-    for truth, marker, line in zip(
-        evidence.truths.values(), cycle("ov^s"), cycle(("-", "--", ":", "-.")), strict=False
-    ):
+    for truth, marker, line in zip(evidence.truths.values(), cycle("ov^s"), cycle(("-", "--", ":", "-."))):
         styles[truth.name] = {**STYLE["truth"], "marker": marker, "ls": line}
-    others = [column.name for column in evidence.others] + [name for name in evidence.names if name != naive]
-    looks = {name: (colour, marker) for name, colour, marker in zip(others, cycle(_COLOURS), cycle(_MARKERS))}
-    for label_set in evidence.whole:
-        if label_set.kind in _LINES:
-            colour, marker = looks.get(label_set.model or label_set.name, (RED, "^"))
-            styles[label_set.name] = {"color": colour, "marker": marker, "ls": _LINES[label_set.kind]}
+    names = [*evidence.names, *(labels.model for labels in evidence.others), ""]  # the last is the estimate's
+    looks = dict(zip(names, zip(cycle(_COLOURS), cycle(_MARKERS)), strict=False))
+    for labels in evidence.whole:
+        if labels.kind in _LINES:
+            colour, marker = looks[labels.model]
+            styles[labels.name] = {"color": colour, "marker": marker, "ls": _LINES[labels.kind]}
     return styles | {model.name: styles[model.probabilities.name] for model in evidence.models}
 
 
@@ -91,7 +84,7 @@ def new_panel(width: float = 4.6, height: float = 3.5) -> Any:
 
 def _draw_fractions(axes: Any, evidence: Evidence) -> dict[str, np.ndarray]:
     """Draw fractions by the estimate, models, other groups and gold labels; return those of models and groups."""
-    styles, table, own, drawn = styles_of(evidence), evidence.correction, evidence.fractions, dict[str, np.ndarray]()
+    styles, table, own = styles_of(evidence), evidence.correction, evidence.fractions
     if own is None:
         axes.errorbar(table["mean"], table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed labels",
                       **STYLE["observed"])  # fmt: skip
@@ -102,23 +95,11 @@ def _draw_fractions(axes: Any, evidence: Evidence) -> dict[str, np.ndarray]:
         if own.by in evidence.catalogue.frame.columns and not own.groups:
             axes.set_xlabel(axis_label(evidence, own.by))
     between = {"ls": "none"} if own is not None and own.groups else {}  # no lines between groups
-    for other in evidence.models:
-        best = other.best if other is evidence.corrector else other.probabilities
-        name = other.name + (" (no correction)" if other.naive else ", mean p")
-        drawn[name] = evidence.in_bins(best)[0][:-1]
-        look = styles[other.name] | ({"ls": ":", "mfc": "white"} if other is evidence.corrector else {}) | between
-        if own is None or own.edges.ndim == 1:
-            axes.plot(table["mean"], drawn[name], ms=6, lw=1.5, label=plain_text(name), **look)
-    for labels in evidence.others:
-        drawn[labels.name] = evidence.in_bins(labels)[0][:-1]
-        if own is None or own.edges.ndim == 1:
-            axes.plot(table["mean"], drawn[labels.name], ms=4, lw=1, label=plain_text(labels.name),
-                      **styles[labels.name] | between)  # fmt: skip
-    if table["gold"].is_not_null().all() and (evidence.gold_name == TRUTH or not evidence.from_gold):
-        look = STYLE["truth"] | between
-        gold = table["gold"], table["gold_stderr"]
-        axes.errorbar(table["mean"], *gold, ms=5, lw=1.2, label=evidence.gold_name, **look)
-    return drawn
+    drawn = {name: evidence.in_bins(labels) for name, labels in evidence.beside.items()}
+    for name, (value, error) in drawn.items() if own is None or own.edges.ndim == 1 else ():
+        known = error[:-1] if evidence.beside[name].kind == "truth" else None
+        axes.errorbar(table["mean"], value[:-1], known, ms=5, lw=1.5, label=plain_text(name), **styles[name] | between)
+    return {name: value[:-1] for name, (value, _) in drawn.items()}
 
 
 def legend_above(axes: Any) -> None:
@@ -138,8 +119,7 @@ def fractions(evidence: Evidence) -> Illustration:
     else:
         assert evidence.estimate is not None
         for other, quoted in list(own.quoted.items())[1:]:
-            columns = {"labelled": quoted.labelled, "corrected": quoted.fraction, "stderr": quoted.stderr}
-            columns |= {"lowest": quoted.low, "highest": quoted.high}
+            columns = numbers_of_bins(quoted)
             data = data.with_columns(pl.Series(f"{other}, {what}", values) for what, values in columns.items())
         curve = evidence.estimate.curve
         names, galaxies = ", ".join(own.ratios), f"{own.counts.sum():,} galaxies"
@@ -160,102 +140,62 @@ def _named(name: str, evidence: Evidence) -> str:
 
 
 def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
-    """T(α) of labels, or of the paths through a tree."""
-    return _curve_of_labels(evidence, estimate) if evidence.asked is None else _curve_of_paths(evidence, estimate)
+    """T(α) by true class: of the estimate, other families and models as lines, with gold labels as points.
 
-
-def _curve_of_labels(evidence: Evidence, estimate: Estimate) -> Illustration:
-    """T(α): the fitted family bold, the others as a band, gold labels as points, and the curves of models."""
-    fit, styles, (first, second) = estimate.curve, styles_of(evidence), evidence.classes[:2]
-    grid = np.linspace(0, float(np.quantile(evidence.alpha, 0.99)), 200)
-    fits = {fit.family: fit} if estimate.families is None else {fit.family: fit, **estimate.families.fits}
-    names = list(estimate.about.get("observables", ()))
-    at = argument(grid, numeric_columns(evidence.frame, names, str(evidence.path)), along=True)
-    curves = {name: np.asarray(fit.transition.flip_probability(at), np.float64) for name, fit in fits.items()}
-    data = []
-    axes = new_panel(6, 3.9)
-    if len(curves) > 1:
-        every = np.array(list(curves.values()))
-        band = every.min(axis=0), every.max(axis=0)
-        axes.fill_between(grid, *band, color="0.5", alpha=0.3, lw=0, label="other families")
-    axes.plot(grid, curves[fit.family], color=BLACK, lw=2.2, label=f"{fit.family}, estimated")
-    drawn = {f"fitted, {name}": curve for name, curve in curves.items()}
-    for model in evidence.models:
-        if not model.naive:
-            name = f"{model.name}, trained through"
-            others = model.observables[evidence.rows]
-            curve = np.asarray(model.transition.flip_probability(argument(grid, others, along=True)), np.float64)
-            drawn[name] = curve
-            axes.plot(grid, curve, lw=1.5, ls="--", color=styles[model.name]["color"], label=plain_text(name))
-    observed = evidence.view(evidence.observed)
-    for definition, truth in evidence.truths.items():
-        rows = evidence.view(truth).labels == DISK
-        if rows.sum() >= FEWEST_OF_A_CLASS:
-            missed = LabelSet.of_two(observed.name, "observed", 1 - observed.p[rows], (second, first))
-            table = fractions_by(evidence.alpha[rows], [missed], min(12, int(rows.sum()) // FEWEST_OF_A_CLASS))
-            x, y, error = (table[name] for name in ("mean", "fraction", "stderr"))
-            label = f"{plain_text(truth.name)}: {second} labelled {first}"
-            axes.errorbar(x, y, error, fmt=styles[truth.name]["marker"], ms=5, color=RED, label=label)
-            about = {"what": f"gold {second} labelled {first}, {definition}", "alpha": x, "share": y, "stderr": error}
-            data.append(pl.DataFrame(about))
-    points = bool(data)
-    data += [pl.DataFrame({"what": name, "alpha": grid, "share": curve}) for name, curve in drawn.items()]
-    axes.set(xlabel=axis_label(evidence, "alpha"), ylabel=f"probability that {second}\nis labelled {first}")
-    axes.set(ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
-    axes.legend(frameon=False, fontsize=8)
-    parameters = ", ".join(
-        f"{name} {value:.2f} ± {fit.stderr[name]:.2f}" for name, value in fit.values.items() if name in fit.stderr
-    )
-    fitted = f"{fit.family} family, {parameters or 'no parameters'}"
-    return Illustration(
-        _named("bias_curve", evidence),
-        axes.figure,
-        f"The bias curve T(α): how often {second} galaxies are labelled {first} ({fitted}; by the {fit.method} method)."
-        + (" Grey: the other families." if len(curves) > 1 else "")
-        + (" Other columns that it depends on are at their means." if names else "")
-        + (" Points: galaxies with gold labels." if points else ""),
-        pl.concat(data, how="diagonal"),
-    )
-
-
-def _curve_of_paths(evidence: Evidence, estimate: Estimate) -> Illustration:
-    """How often the majority path is right by true class, and how often it reaches the question."""
-    transition, asked = estimate.transition, evidence.asked
-    assert isinstance(transition, TreeTransition)
-    assert asked is not None
-    alpha, source, data = evidence.everything["alpha"].to_numpy(), str(evidence.path), list[pl.DataFrame]()
-    grid = np.linspace(max(alpha.min(), 0.1), float(np.quantile(alpha, 0.99)), 120)
-    names = observables_of(estimate.about, transition)
-    at = argument(grid, numeric_columns(evidence.everything, names, source), along=True)
-    said = ["majority path is right", f"majority path reaches {evidence.question}"]
-    told = (
-        "T(α) by true class: how often the majority of the votes finds the whole path of a galaxy (left), and how "
-        f"often it leads to the question {evidence.question} (right)."
-    )
-    if not evidence.is_gated:
-        said, told = ["majority is right"], "T(α) by true class: how often the majority of the votes finds it."
-    matrix, panels = np.asarray(transition.matrix(at)), [new_panel() for _ in said]
-    labels, classes = path_labels(evidence.everything, asked, source), np.arange(len(asked.classes))
-    reached = np.isin(classes, asked.applies)
-    for k, (name, colour) in enumerate(zip(asked.classes, cycle(CYCLE))):
-        rows = evidence.known == k
-        for what, counted, axes in zip(("right", "reached"), (classes == k, reached), panels, strict=False):
-            curve, about = matrix[:, k] @ counted, {"class": name, "what": what}
-            axes.plot(grid, curve, color=colour, label=plain_text(name))
-            data.append(pl.DataFrame(about | {"by": "T(α)", "alpha": grid, "share": curve}))
-            if rows.sum() >= FEWEST_OF_A_CLASS:
-                cut = Bins.cut(alpha[rows], min(FIFTHS, int(rows.sum()) // FEWEST_OF_A_CLASS))
-                share, error, _ = cut.averages(counted[labels[rows]].astype(float))
-                axes.errorbar(cut.middles, share, error, fmt="o", ms=4, color=colour)
-                points = {"by": "gold labels", "alpha": cut.middles, "share": share, "stderr": error}
-                data.append(pl.DataFrame(about | points))
-    for axes, what in zip(panels, said, strict=True):
-        axes.set(xlabel=ALPHA, ylabel=f"probability that the\n{what}", ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
+    Of two classes how often the second is labelled as the first; of paths through a tree how often the majority is
+    right, and how often it reaches the question.
+    """
+    asked, fit, frame, data = evidence.asked, estimate.curve, evidence.everything, list[pl.DataFrame]()
+    alpha, labels, (first, second) = frame["alpha"].to_numpy(), evidence.observed.labels, evidence.classes[:2]
+    if asked is None:
+        panels = {f"{second}\nis labelled {first}": {second: (DISK, np.array([1, 0]))}}
+    else:
+        labels, every = path_labels(frame, asked, evidence.source), np.arange(len(asked.classes))
+        reached = np.isin(every, asked.applies)
+        panels = {"the majority\nis right": {name: (k, every == k) for k, name in enumerate(asked.classes)}}
+        if evidence.is_gated:
+            what = f"the majority path\nreaches {evidence.question}"
+            panels[what] = {name: (k, reached) for k, name in enumerate(asked.classes)}
+    grid = np.linspace(0.1, float(np.quantile(alpha, 0.99)), 200)
+    names = observables_of(estimate.about, estimate.transition)
+    at = argument(grid, numeric_columns(frame, names, evidence.source), along=True)
+    curves: dict[str, tuple[Transition, np.ndarray, str | None]] = {
+        f"{fit.family}, estimated": (estimate.transition, at, None)
+    }
+    curves |= {
+        f"{model.name}, trained through": (model.transition, argument(grid, model.observables, along=True), None)
+        for model in evidence.models
+        if not model.naive and model.head.classes == fit.classes
+    }
+    families = {} if estimate.families is None else estimate.families.fits
+    curves |= {
+        f"{name}, fitted": (other.transition, at, "0.6") for name, other in families.items() if name != fit.family
+    }
+    figures = []
+    for what, outcomes in panels.items():
+        axes = new_panel(6, 3.9)
+        for (name, (k, outcome)), colour in zip(outcomes.items(), cycle(CYCLE)):
+            about = {"class": name, "what": what.replace("\n", " ")}
+            for (by, (transition, at, grey)), line in zip(curves.items(), cycle(("-", "--", ":", "-."))):
+                share = np.asarray(transition.matrix(at), np.float64)[:, k] @ outcome
+                axes.plot(grid, share, line, color=grey or colour, label=plain_text(f"{name}: {by}"))
+                data.append(pl.DataFrame(about | {"by": by, "alpha": grid, "share": share}))
+            for (definition, known), marker in zip(evidence.known.items(), cycle("ovs^")):
+                if (rows := known == k).sum() >= FEWEST_OF_A_CLASS:
+                    cut = Bins.cut(alpha[rows], min(12, int(rows.sum()) // FEWEST_OF_A_CLASS))
+                    share, error, _ = cut.averages(outcome[labels[rows]].astype(float))
+                    axes.errorbar(cut.middles, share, error, fmt=marker, ms=4, color=colour)
+                    points = {"by": definition, "alpha": cut.middles, "share": share, "stderr": error}
+                    data.append(pl.DataFrame(about | points))
+        axes.set(xlabel=axis_label(evidence, "alpha"), ylabel=f"probability that {what}")
+        axes.set(ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
         legend_above(axes)
+        figures.append(axes.figure)
     return Illustration(
         _named("bias_curve", evidence),
-        [axes.figure for axes in panels],
-        f"{told} Lines: the estimate. Points: galaxies by the {evidence.gold_name}, with binomial errors."
+        figures,
+        f"The bias curve T(α) by true class: {fit.statement}, by the {fit.method} method. Points: galaxies by the "
+        f"{evidence.gold_name}, with binomial errors."
         + (" Other columns that it depends on are at their means." if names else ""),
         pl.concat(data, how="diagonal"),
     )
@@ -264,7 +204,7 @@ def _curve_of_paths(evidence: Evidence, estimate: Estimate) -> Illustration:
 def at_fixed_alpha(evidence: Evidence, estimate: Estimate) -> Illustration:
     """Observed labels, and T, against each observable beside α: in thirds of α, two panels an observable."""
     names, (first, second), seen = estimate.about["observables"], evidence.classes[:2], evidence.view(evidence.observed)
-    columns = numeric_columns(evidence.frame, names, str(evidence.path))
+    columns = numeric_columns(evidence.frame, names, evidence.source)
     thirds = np.array_split(np.argsort(evidence.alpha, kind="stable"), 3)
     panels, data = [], []
     for k, name in enumerate(names):
@@ -334,56 +274,42 @@ def among_similar(evidence: Evidence) -> Illustration:
     )
 
 
-def _calibration_panel(
-    outcome: np.ndarray, probabilities: Mapping[str, np.ndarray], styles: Mapping[str, Style], against: str
-) -> tuple[Any, list[str], list[pl.DataFrame]]:
-    """Draw how often an outcome, 0 or 1 or a fraction, occurs against its probability, all (N,), NaN where unknown.
-
-    `against` names the outcome. Returns axes, the calibration error of each probability as text, and what is drawn.
-    """
-    axes, errors, data = new_panel(4.2, 4.2), [], []
-    axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
-    for name, p in probabilities.items():
-        usable = np.isfinite(outcome) & np.isfinite(p)
-        labelled = LabelSet.of_two(name, "labels", outcome[usable], ("", ""))
-        table = fractions_by(p[usable], [labelled], _CELLS)
-        x, y, error = (table[column] for column in ("mean", "fraction", "stderr"))
-        axes.errorbar(x, y, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
-        errors.append(f"{name} {calibration_error(outcome, p):.3f} ({against})")
-        data.append(table.with_columns(pl.lit(against).alias("against")))
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    if data:
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
-    return axes, errors, data
-
-
 def calibration(evidence: Evidence) -> Illustration | None:
     """Observed frequency against probability: a panel for each thing that was compared with."""
     styles, name = styles_of(evidence), f"p({evidence.answer})"
     name = name if evidence.question is None else f"p({evidence.answer} | {evidence.question} applies)"
-    soft = [
-        labels for model in evidence.models for labels in (model.probabilities, model.posterior) if labels is not None
+    soft = {
+        labels.name: evidence.given(labels)
+        for model in evidence.models
+        for labels in (model.probabilities, model.posterior)
+        if labels is not None
+    }
+    against = [
+        (name, f"{evidence.quantity.name}: {truth.name}", truth.name, evidence.given(truth), soft)
+        for truth in evidence.truths.values()
     ]
-    against = []
-    for truth in evidence.truths.values():
-        title = f"{evidence.quantity.name}: {truth.name}"
-        given = {labels.name: evidence.given(labels) for labels in soft}
-        against.append((name, title, truth.name, evidence.given(truth), given))
+    voted = f"label {evidence.answer}" if evidence.asked is None else f"fraction of votes for {evidence.answer}"
     seen = {model.name: evidence.predicted(model) for model in evidence.models}
-    seen = {name: p for name, p in seen.items() if np.isfinite(p).any()}
-    if seen:
-        voted = f"label {evidence.answer}" if evidence.asked is None else f"fraction of votes for {evidence.answer}"
-        against.append((f"{voted}, predicted through T", f"{voted}, observed", OBSERVED, evidence.voted(), seen))
+    against.append((f"{voted}, predicted through T", f"{voted}, observed", OBSERVED, evidence.voted(), seen))
     panels, errors, data = list[Figure](), list[str](), list[pl.DataFrame]()
     for xlabel, ylabel, what, outcome, probabilities in against:
-        known = {
-            name: p for name, p in probabilities.items() if np.sum(np.isfinite(p) & np.isfinite(outcome)) >= _CELLS
-        }
-        axes, some, tables = _calibration_panel(outcome, known, styles, what)
+        axes = new_panel(4.2, 4.2)
+        axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
+        for labels, p in probabilities.items():
+            usable = np.isfinite(outcome) & np.isfinite(p)
+            if usable.sum() < _CELLS:
+                continue
+            cut = Bins.cut(p[usable], _CELLS)
+            share, error, galaxies = cut.averages(outcome[usable])
+            axes.errorbar(cut.middles, share, error, label=plain_text(labels), ms=4.5, lw=1, **styles[labels])
+            errors.append(f"{labels} {calibration_error(outcome, p):.3f} ({what})")
+            columns = {"mean": cut.middles, "galaxies": galaxies, "fraction": share, "stderr": error}
+            data.append(pl.DataFrame({"labels": labels, "against": what} | columns))
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set(xlabel=plain_text(xlabel), ylabel=plain_text(ylabel))
-        panels.append(axes.figure)
-        errors += some
-        data += tables
+        if axes.containers:
+            axes.legend(frameon=False, fontsize=8, loc="lower right")
+            panels.append(axes.figure)
     if not data:
         return None
     return Illustration(

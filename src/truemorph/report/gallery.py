@@ -144,47 +144,17 @@ def _with_pictures(
             except InputError as problem:
                 bad.append(str(problem))
         shown.append(Shown(row, pictures, cropped))
-    if options.maps and images is not None:
-        _add_maps(
-            {picture.row["object_id"]: picture for picture in shown if picture.cropped is not None}, images, explained
-        )
-    return shown, bad
+    inputs = [picture.cropped for picture in shown if picture.cropped is not None]
+    if options.maps and images is not None and inputs:
+        from truemorph.explain.gradcam import GradCam, upsampled
 
-
-def _add_maps(shown: Mapping[str, Shown], model: Classifier, explained: int) -> None:
-    """Add what speaks for a class in each picture; galaxies by id."""
-    from truemorph.explain.gradcam import GradCam, upsampled
-
-    pixels = [picture.cropped for picture in shown.values() if picture.cropped is not None]
-    if pixels:
-        folds = dict(zip(model.seen["object_id"].cast(pl.String), model.seen["fold"], strict=True))
-        cam = GradCam(model)
-        maps = cam.maps(np.stack(pixels), explained, np.array([folds.get(galaxy, -1) for galaxy in shown]))
-        drawn = upsampled(maps, model.config.image_size, cam.grid)
-        for picture, cropped, heat in zip(shown.values(), pixels, drawn, strict=True):
+        seen = [picture for picture in shown if picture.cropped is not None]
+        folds = dict(zip(images.seen["object_id"].cast(pl.String), images.seen["fold"], strict=True))
+        cam, fold = GradCam(images), np.array([folds.get(picture.row["object_id"], -1) for picture in seen])
+        maps = upsampled(cam.maps(np.stack(inputs), explained, fold), config.image_size, cam.grid)
+        for picture, cropped, heat in zip(seen, inputs, maps, strict=True):
             picture.pictures[MAP] = overlaid(cropped, heat)
-
-
-def _largest_picture(shown: Sequence[Shown]) -> int:
-    """How many characters each picture may take."""
-    # A thumbnail besides.
-    most = max(1 + len(picture.pictures) for picture in shown)
-    return int(_BUDGET / len(shown) / most)
-
-
-def _in_gallery(
-    galaxy: Shown, caption: Sequence[str], keys: Mapping[str, Any], details: Sequence[tuple[str, str]], limit: int
-) -> Galaxy:
-    """A galaxy with its pictures, each of at most `limit` characters."""
-    return Galaxy(
-        name=str(galaxy.row["object_id"]),
-        thumbnail="" if galaxy.cropped is None else jpeg_source(galaxy.cropped, limit, _THUMBNAIL),
-        caption=caption,
-        keys={name: round(value, 4) if isinstance(value, float) else value for name, value in keys.items()},
-        pictures=[(what, jpeg_source(pixels, limit)) for what, pixels in galaxy.pictures.items()],
-        details=[*details, *([] if BETTER in galaxy.pictures else [(BETTER, "none")])],
-        link=_sky(galaxy.row),
-    )
+    return shown, bad
 
 
 def _formatted(value: Any) -> str:
@@ -211,11 +181,6 @@ class Changed:
     note: str  # about better images
 
     @property
-    def count(self) -> int:
-        """Number of galaxies that change."""
-        return int(self.evidence.changed.sum())
-
-    @property
     def imaged(self) -> list[Shown]:
         """Those that are shown with a picture."""
         return [picture for picture in self.shown if picture.cropped is not None]
@@ -230,9 +195,7 @@ class Changed:
     @property
     def examples(self) -> list[Pair]:
         """A few of them for the first screen."""
-        return [
-            _pair(picture, _caption(picture.row, self.evidence), (SEEN, BETTER)) for picture in self.best[:_EXAMPLES]
-        ]
+        return [_pair(picture, self.evidence, (SEEN, BETTER)) for picture in self.best[:_EXAMPLES]]
 
     def listed(self) -> pl.DataFrame:
         """All galaxies that change, surest first: labels before and after, and probabilities."""
@@ -258,7 +221,7 @@ class Changed:
         given = "the class fractions of the estimate" if model is None else f"p(class) of {model.name}"
         note = f"From {given} and the observed labels, through T(α). {self.file} among the page's files lists all."
         table = Table("Labels before and after", ["observed", *after.classes, "changed"], rows, note)
-        title = f"{self.count:,} of {after.known.sum():,} galaxies change their label"
+        title = f"{evidence.changed.sum():,} of {after.known.sum():,} galaxies change their label"
         title += "" if evidence.question is None else f": {evidence.question}"
         best, n = self.best, sum(BETTER in picture.pictures for picture in self.shown)
         if not best:
@@ -268,7 +231,7 @@ class Changed:
             middle += f"Right: what raises the score of {evidence.answer} (Grad-CAM). "
         said = f"The surest changes to {evidence.answer}. Left: the image that was labelled. {middle}{self.note}"
         kinds = (SEEN, BETTER, MAP)
-        pairs = [_pair(picture, _caption(picture.row, evidence), kinds, tell_missing=n > 0) for picture in best]
+        pairs = [_pair(picture, evidence, kinds, tell_missing=n > 0) for picture in best]
         return Section(title, said, tables=[table], pairs=pairs)
 
     @property
@@ -313,7 +276,7 @@ def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed | None:
         gold = pl.Series(truth.labels).replace_strict(names, default=None, return_dtype=pl.String)
         columns[OURS + truth.name] = gold
     frame = evidence.everything.with_columns(*(pl.Series(name, column) for name, column in columns.items()))
-    explained = 0 if model is None else model.head.start + int(model.explained[0])
+    explained = 0 if model is None else model.head.start + model.explained
     classifier = None if model is None else model.classifier
     shown, bad = _with_pictures(choose(frame, galaxies), evidence.catalogue, evidence.options, classifier, explained)
     return Changed(evidence, frame, shown, _about_better(shown, bad, evidence.options))
@@ -321,13 +284,7 @@ def changed_galaxies(evidence: Evidence, galaxies: int) -> Changed | None:
 
 def _said_by_models(evidence: Evidence) -> dict[str, np.ndarray]:
     """p(answer | the question applies) of all galaxies by each model, (N,), and by the principal one's picture."""
-    weights = np.column_stack([evidence.quantity.numerator, evidence.of_question])
-
-    def given(p: np.ndarray) -> np.ndarray:
-        above, below = (p @ weights).T
-        return np.divide(above, below, out=np.full(above.size, np.nan), where=below > 0)
-
-    said = {}
+    given, said = evidence.quantity.of, {}
     for model in evidence.models:
         if model is evidence.principal:
             said[PICTURE] = given(model.probabilities.probabilities)
@@ -342,7 +299,8 @@ def gallery_of(every: Sequence[Changed]) -> Gallery | None:
     shown = [picture for changed in every for picture in changed.imaged]
     if not shown:
         return None
-    limit, several = _largest_picture(shown), len(every) > 1
+    several, most = len(every) > 1, max(1 + len(picture.pictures) for picture in shown)  # with a thumbnail
+    limit = int(_BUDGET / len(shown) / most)
     counted = "the answer" if several else every[0].evidence.answer
     ranges = {"posterior": "p of the most probable class", "p": f"p({counted}) of the picture", "alpha": "α"}
     ranges |= {} if several else {"votes": f"votes for {counted}"}
@@ -389,7 +347,16 @@ def _galaxy(galaxy: Shown, evidence: Evidence, limit: int) -> Galaxy:
     details += [(name.removeprefix(OURS), _formatted(row[name])) for name in ours]
     more = (*evidence.options.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")
     details += [(name, _formatted(row[name])) for name in more if name in row]
-    return _in_gallery(galaxy, caption, keys, details, limit)
+    details += [] if BETTER in galaxy.pictures else [(BETTER, "none")]
+    return Galaxy(
+        name=str(row["object_id"]),
+        thumbnail="" if galaxy.cropped is None else jpeg_source(galaxy.cropped, limit, _THUMBNAIL),
+        caption=caption,
+        keys={name: round(value, 4) if isinstance(value, float) else value for name, value in keys.items()},
+        pictures=[(what, jpeg_source(pixels, limit)) for what, pixels in galaxy.pictures.items()],
+        details=details,
+        link=_sky(row),
+    )
 
 
 def _surest(shown: Sequence[Shown]) -> list[Shown]:
@@ -407,12 +374,12 @@ def _about_better(shown: Sequence[Shown], bad: Sequence[str], options: ReportOpt
     return note + (f" {len(bad)} can't be read (first: {bad[0]})." if bad else "")
 
 
-def _pair(galaxy: Shown, caption: str, wanted: Sequence[str], tell_missing: bool = False) -> Pair:
+def _pair(galaxy: Shown, evidence: Evidence, wanted: Sequence[str], tell_missing: bool = False) -> Pair:
     """The wanted pictures of a galaxy; if `tell_missing`, also that a better picture is missing."""
     pictures = [(what, jpeg_source(galaxy.pictures[what])) for what in wanted if what in galaxy.pictures]
     if tell_missing and BETTER not in galaxy.pictures:
         pictures.insert(1, ("no better image", ""))
-    return Pair(caption, pictures)
+    return Pair(_caption(galaxy.row, evidence), pictures)
 
 
 def _caption(row: Mapping[str, Any], evidence: Evidence) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.binning import Bins
 from truemorph.bias.curves.families import transition_from_dict
 from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.curves.paths import TreeTransition
-from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.estimate import Estimate, make_estimate
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.population import PopulationFractions
@@ -36,8 +35,8 @@ from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.run import LabelOptions
 from truemorph.questions import Asked, Quantity, columns_of
-from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, UNSTATED, Evidence, Model
-from truemorph.report.measures import BiasTree
+from truemorph.report.evidence import GOLD_LABELS, OBSERVED, TRUTH, Evidence, Model
+from truemorph.report.measures import bins_of
 from truemorph.report.options import ReportOptions
 from truemorph.tables import CatalogTable, missing_in, numeric_columns, read_table
 
@@ -52,7 +51,6 @@ class _Shown:
     estimate: Estimate | None
     origin: str = ""
     findings: Sequence[Finding] = ()  # why there is none, or none with gold labels, or one of other galaxies
-    given: bool = False
 
 
 def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[Evidence]:
@@ -70,48 +68,52 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
         read = source if isinstance(source, Estimate) else Estimate.read(source)
         if (question := read.about.get("question")) in given:
             raise InputError("these are several estimates of one question; write a page for each")
-        given[question] = _Shown(read, "the given estimate" if read is source else Path(str(source)).name, given=True)
+        given[question] = _Shown(read, "the given estimate" if read is source else Path(str(source)).name)
     classifiers = named_models(runs)
     path = options.catalogue or (trained_on(runs) if runs else None)
-    for name, model in classifiers.items():
-        for head in model.heads:
-            if head.question is not None and head.question not in given:
-                given[head.question] = _trained_through(name, model, head.question)
     if path is None:
         if options.labels:
             raise InputError("labels (`labels`) are shown for the galaxies of a catalogue; give it, too (`catalogue`)")
         return [_alone(question, shown, options) for question, shown in given.items()]
     catalogue = read_catalogue(path)
+    for name, model in classifiers.items():
+        for head, curve in zip(model.heads, model.curves, strict=True):
+            if head.question not in given and "fractions" in curve:
+                through = _Shown(Estimate.from_dict(curve), f"the estimate that {name} was trained through")
+                if head.question is not None or not _rests_on(through, catalogue):
+                    given[head.question] = through
+    asked = {head.question for model in classifiers.values() for head in model.heads}
+    if lacking := asked - {None, *given}:
+        raise InputError(f"give an estimate of {lacking.pop()!r}, too (truemorph transition with `question`)")
     if not given and asked_of(catalogue, None) is not None:
         raise InputError(
             f"{path}: a report of {root_of(catalogue).question!r} needs its estimate, from gold labels (truemorph "
             "transition); truemorph bias measures how its answers drift"
         )
-    _check_better(options)
-    if not given or any(head.question is None for model in classifiers.values() for head in model.heads):
+    if options.better is not None and not options.better.is_dir():
+        raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
+    if not given or None in asked:
         given.setdefault(None, _Shown(None))
-    tables = {file: read_table(file) for file in options.labels}
-    hashes = {model.model_hash for model in classifiers.values()}
-    for file, table in tables.items():
-        if is_of_model(table) and hash_of_model(table) not in {*hashes, None}:
+    own, others = list[CatalogTable](), list[CatalogTable]()
+    for file in options.labels:
+        table = read_table(file)
+        if is_of_model(table) and hash_of_model(table) not in {None, *(one.model_hash for one in classifiers.values())}:
             raise InputError(
                 f"{file}: was not made by a model of this report; give the folder of the model that made these labels"
             )
-    own = [table for table in tables.values() if is_of_model(table)]
-    others = [table for table in tables.values() if not is_of_model(table)]
+        (own if is_of_model(table) else others).append(table)
     rules = _rules_for(catalogue, options.gold, list(given))
     # Before hours of labelling, not after.
     begun = [_begin(question, shown, catalogue, classifiers, others, rules[question], options)
              for question, shown in given.items()]  # fmt: skip
     labels = {name: _labels_by(name, model, Path(path), own, files) for name, model in classifiers.items()}
-    return [_finish(evidence, given[evidence.question].given, classifiers, labels) for evidence in begun]
+    return [_finish(evidence, classifiers, labels) for evidence in begun]
 
 
 def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evidence:
     """Evidence without galaxies."""
     assert shown.estimate is not None
     fractions = shown.estimate.fractions
-    nothing, none = np.empty(0), np.empty(0, dtype=int)
     observed = LabelSet(OBSERVED, "observed", np.empty((0, len(fractions.classes))), fractions.classes)
     return Evidence(
         question=question,
@@ -119,11 +121,10 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
         quantity=_of_two(fractions.classes) if question is None else _named_first(shown.estimate),
         catalogue=CatalogTable(pl.DataFrame()),
         everything=pl.DataFrame(),
-        rows=none,
+        rows=np.empty(0, dtype=int),
         which="",
         observed=observed,
         options=options,
-        tree=BiasTree(nothing, None, 0, 2),
         estimate=shown.estimate,
         origin=shown.origin,
     )
@@ -152,27 +153,20 @@ def _begin(
     options: ReportOptions,
 ) -> Evidence:
     """Join what a catalogue, gold labels and other groups say of a question; models are added later."""
-    source, asked, where, by = str(catalogue.path or "catalogue"), None, list[str](), list[str]()
-    for name, model in classifiers.items() if question is None else ():
-        for head in model.heads:
-            if head.question is None and head.classes != classes_of(catalogue):
-                wanted = " and ".join(classes_of(catalogue))
-                raise InputError(f"{name}: its classes are {', '.join(head.classes)}, those of the catalogue {wanted}")
-    if question is None:
-        shown = shown if shown.given else _shown_estimate(classifiers, catalogue, options)
+    source, asked, where, by = catalogue.source, None, list[str](), list[str]()
+    shown = _made_here(catalogue, options) if shown.estimate is None else shown
     if shown.estimate is not None:
         fractions, transition = shown.estimate.fractions, shown.estimate.transition
-        by = [] if fractions.by == "alpha" else [column for column in fractions.columns if column != "alpha"]
+        by = [column for column in fractions.columns if column != "alpha"]
         if question is not None:
             assert isinstance(transition, TreeTransition)
             asked = replace(transition.asked, tree=asked_in(catalogue, question).tree)
             where = list(shown.estimate.about["where"])
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     findings = missing_in(frame, options.intrinsic, source)
+    numbers = [column for column in by if frame.schema.get(column) != pl.String]
+    numeric_columns(frame, [*options.intrinsic, *numbers], source)
     if question is None:
-        numeric_columns(
-            frame, [*options.intrinsic, *(column for column in by if frame[column].dtype != pl.String)], source
-        )
         classes: tuple[str, ...] = classes_of(catalogue)
         quantity, hard = _of_two(classes), frame["label"].to_numpy().astype(np.int64)
     else:
@@ -182,14 +176,20 @@ def _begin(
         findings += [finding for finding in more if finding not in shown.estimate.findings]
         classes, quantity = asked.answers, _named_first(shown.estimate)
         hard = np.array(asked.answers_of_paths)[majority_paths(frame, asked, source)]
+    for name, model in classifiers.items():
+        for head in model.heads:
+            same = head.classes == classes if head.asked is None or asked is None else head.asked.paths == asked.paths
+            if head.question == question and not same:
+                raise InputError(
+                    f"{name}: its classes are not those of the catalogue and the estimate ({', '.join(classes)}); give "
+                    "those with which it was trained"
+                )
     truths, known, of_gold = _gold(catalogue, frame, asked, shown.estimate, rules)
     rows, which = _measured_rows(frame, options, source, bool(classifiers))
     others, of_others = _others(catalogue, frame, asked, classes, tables)
     names = [OBSERVED, TRUTH, *classifiers, *(other.name for other in others)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or a file of labels")
-    intrinsic = numeric_columns(frame[rows], options.intrinsic, source) if options.intrinsic else None
-    rests = [] if shown.estimate is None or not shown.given else _rests_on(shown.estimate, catalogue)
     return Evidence(
         question=question,
         classes=classes,
@@ -200,7 +200,6 @@ def _begin(
         which=which,
         observed=LabelSet(OBSERVED, "observed", np.eye(len(classes))[hard], classes),
         options=options,
-        tree=BiasTree.fitting(frame["alpha"].to_numpy()[rows], intrinsic, options.bootstrap, options.seed),
         others=others,
         truths={name: truth for name, truth in truths.items() if truth.known[rows].any()},
         asked=asked,
@@ -209,13 +208,11 @@ def _begin(
         origin=shown.origin,
         names=list(classifiers),
         findings=[*findings, *of_gold, *of_others],
-        of_estimate=[*rests, *shown.findings],
+        of_estimate=[*_rests_on(shown, catalogue), *shown.findings],
     )
 
 
-def _finish(
-    evidence: Evidence, given: bool, classifiers: Mapping[str, Classifier], labels: Mapping[str, pl.DataFrame]
-) -> Evidence:
+def _finish(evidence: Evidence, classifiers: Mapping[str, Classifier], labels: Mapping[str, pl.DataFrame]) -> Evidence:
     """Add models, and what the report says of each galaxy; measure on the galaxies that all models label."""
     models = [
         _model(name, model, number, evidence, labels[name])
@@ -231,36 +228,22 @@ def _finish(
         which = f"{rows.size:,} of {which}" if rows.size < evidence.rows.size else which
     if rows.size < _FEWEST:
         raise InputError(
-            f"{evidence.path}: {rows.size} galaxies to measure on have a label by every model, at least {_FEWEST} are "
-            "needed (galaxies that a model's only member was trained on have none: train with `folds` 2 or more)"
+            f"{evidence.source}: {rows.size} galaxies to measure on have a label by every model, at least {_FEWEST} "
+            "are needed (galaxies that a model's only member was trained on have none: train with `folds` 2 or more)"
         )
-    tree = evidence.tree
-    if rows.size < evidence.rows.size:
-        intrinsic = None
-        if evidence.options.intrinsic:
-            intrinsic = numeric_columns(evidence.everything[rows], evidence.options.intrinsic, str(evidence.path))
-        alpha = evidence.everything["alpha"].to_numpy()[rows]
-        tree = BiasTree.fitting(alpha, intrinsic, tree.bootstrap, tree.seed)
     predicted = _with_predictions(evidence, {model.name: labels[model.name] for model in models})
-    evidence = replace(
-        evidence, models=models, rows=rows, which=which, left_out=left_out, tree=tree, with_predictions=predicted
-    )
-    after, corrector = None, evidence.corrector
+    evidence = replace(evidence, models=models, rows=rows, which=which, left_out=left_out, with_predictions=predicted)
+    corrector, through = evidence.corrector, evidence.asked
     if corrector is not None and corrector.posterior is not None:
-        name, classes = corrector.posterior.name, corrector.head.classes
-        after = LabelSet(name, "posterior", corrector.after, classes, corrector.name)
-    elif given:
-        after = _by_estimate(evidence)
-    elif evidence.principal is not None:
-        after = evidence.principal.probabilities
-    if after is None:
-        return evidence
-    if evidence.asked is None:
-        before = evidence.observed.labels
+        name, through = corrector.posterior.name, corrector.head.asked
+        after = LabelSet(name, "posterior", corrector.after, corrector.head.classes, corrector.name)
+    elif evidence.estimate is not None:
+        after = _by_estimate(evidence, evidence.estimate)
     else:
-        through = evidence.asked if corrector is None else corrector.head.asked
-        assert through is not None
-        before = path_labels(evidence.everything, through, str(evidence.path))
+        return evidence
+    before = evidence.observed.labels
+    if through is not None:
+        before = path_labels(evidence.everything, through, evidence.source)
     return replace(evidence, after=after, before=before)
 
 
@@ -290,11 +273,6 @@ def _with_predictions(evidence: Evidence, labels: Mapping[str, pl.DataFrame]) ->
         return None
 
 
-def _check_better(options: ReportOptions) -> None:
-    if options.better is not None and not options.better.is_dir():
-        raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
-
-
 def trained_on(sources: Sequence[Path]) -> Path:
     """Return the catalogue that the first run was trained on."""
     for source in sources:
@@ -306,32 +284,8 @@ def trained_on(sources: Sequence[Path]) -> Path:
     raise InputError("no run says which catalogue it was trained on; give one with `catalogue`")
 
 
-def _trained_through(name: str, model: Classifier, question: str) -> _Shown:
-    """The estimate of a question that a run was trained through, from the file that the run names."""
-    named: Any = None
-    if model.folder is not None and (model.folder / "run.toml").is_file():
-        named = options_in(model.folder / "run.toml").get("transition")
-    for file in [named] if isinstance(named, str) else named or ():
-        if Path(file).is_file() and file.endswith(".json"):
-            one = Estimate.read(Path(file))
-            if one.about.get("question") == question:
-                return _Shown(one, f"the estimate that {name} was trained through", given=True)
-    raise InputError(f"{name} answers {question!r}; give an estimate of it too (truemorph transition with `question`)")
-
-
-def _shown_estimate(models: Mapping[str, Classifier], catalogue: CatalogTable, options: ReportOptions) -> _Shown:
-    """The estimate of labels that a model was trained through, or else one that is made here.
-
-    That is made of all that the catalogue offers: with its gold labels, unless they are the truth of simulated
-    galaxies, which is there to compare with.
-    """
-    for name, model in models.items():
-        curves = zip(model.heads, model.curves, strict=True)
-        described = next((curve for head, curve in curves if head.question is None), {})
-        if "fractions" in described and described.get("rows_sha256") == rows_hash(
-            catalogue, described.get("where", ())
-        ):
-            return _Shown(Estimate.from_dict(described), f"the estimate that {name} was trained through")
+def _made_here(catalogue: CatalogTable, options: ReportOptions) -> _Shown:
+    """Estimate from all that the catalogue offers: with its gold labels, unless they are the truth of simulations."""
     offered = [*options.gold, *(["gold"] if "gold" in catalogue.frame.columns else [])][:1]
     if is_simulated(catalogue.metadata) or (offered == ["gold"] and not catalogue.frame["gold"].count()):
         offered = []
@@ -350,9 +304,10 @@ def _shown_estimate(models: Mapping[str, Classifier], catalogue: CatalogTable, o
     return _Shown(None, findings=findings)
 
 
-def _rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
+def _rests_on(shown: _Shown, catalogue: CatalogTable) -> list[Finding]:
     """Warn if an estimate rests on other galaxies than those of this catalogue."""
-    if estimate.about.get("rows_sha256") == rows_hash(catalogue, estimate.about.get("where", ())):
+    estimate = shown.estimate
+    if estimate is None or estimate.about.get("rows_sha256") == rows_hash(catalogue, estimate.about.get("where", ())):
         return []
     message = (
         f"The estimate rests on {estimate.curve.galaxies:,} galaxies, labels and α that are not those of this "
@@ -362,28 +317,21 @@ def _rests_on(estimate: Estimate, catalogue: CatalogTable) -> list[Finding]:
     return [Finding("estimate-of-other-galaxies", "caution", message, action)]
 
 
-def _by_estimate(evidence: Evidence) -> LabelSet | None:
+def _by_estimate(evidence: Evidence, estimate: Estimate) -> LabelSet:
     """What the estimate alone says of each galaxy, from its class fractions and the observed labels."""
-    estimate, source = evidence.estimate, str(evidence.path)
-    assert estimate is not None
-    transition, total, fractions = estimate.transition, estimate.curve.class_fractions, estimate.fractions
-    prior = np.tile(total, (evidence.everything.height, 1))
-    classes, name = estimate.curve.classes, f"{Path(evidence.origin).stem}: posterior"
+    transition, total, frame = estimate.transition, estimate.curve.class_fractions, evidence.everything
+    prior = np.tile(total, (frame.height, 1))
     if isinstance(transition, TreeTransition):
         of = np.array(transition.asked.answers_of_classes)
         # T may tell apart paths to which the question does not apply; these have the same ratio at all α.
         parts = total / np.maximum(total @ (of[:, None] == of), 1e-12)
-        if fractions.by == "alpha":
-            index = Bins.at(evidence.everything["alpha"].to_numpy(), fractions.edges).index
-            by_galaxy = fractions.fractions[index]
-        else:
-            share = fractions.bin_weights / fractions.bin_weights.sum()
-            by_galaxy = np.tile(share @ fractions.fractions, (evidence.everything.height, 1))
+        fractions = estimate.fractions
+        by_galaxy = fractions.fractions[bins_of(fractions, frame, evidence.source).argmax(axis=0)]
         prior = np.maximum(by_galaxy[:, of] * parts, 0)
         prior /= prior.sum(axis=1, keepdims=True)
-        classes = transition.asked.classes
     names = observables_of(estimate.about, transition)
-    return LabelSet(name, "posterior", given_labels(prior, evidence.everything, transition, names, source), classes)
+    p = given_labels(prior, frame, transition, names, evidence.source)
+    return LabelSet(f"{Path(evidence.origin).stem}: posterior", "posterior", p, estimate.curve.classes)
 
 
 def _labels_by(name: str, model: Classifier, path: Path, given: Sequence[CatalogTable], files: Path) -> pl.DataFrame:
@@ -415,17 +363,12 @@ def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels
     transition, answers = transition_from_dict(dict(curve)), np.arange(len(evidence.classes))
     if evidence.asked is not None:
         assert head.asked is not None
-        if [path.answers for path in head.asked.paths] != [path.answers for path in evidence.asked.paths]:
-            raise InputError(
-                f"{name} has other answers to {evidence.question!r} and its gates than the estimate; give that which "
-                "it was trained through"
-            )
         answers = np.array(evidence.asked.answers_in(head.asked))
     names = observables_of(curve, transition)
     after = np.full(p.shape, np.nan)
     if not isinstance(transition, MatrixTransition) or transition.n_observables:
-        after = given_labels(p, frame, transition, names, str(evidence.path))
-    observables = numeric_columns(frame, names, str(evidence.path))
+        after = given_labels(p, frame, transition, names, evidence.source)
+    observables = numeric_columns(frame, names, evidence.source)
     return Model(name, model, head, curve, p, after, observables, evidence.classes, answers, evidence.answer)
 
 
@@ -444,13 +387,12 @@ def _rules_for(
 ) -> dict[str | None, list[str]]:
     """Return the rules for gold labels that are of each question; InputError if one is of none of them."""
     of_question: dict[str | None, list[str]] = {question: [] for question in questions}
-    source = str(catalogue.path or "catalogue")
     for rule in rules:
         problems = []
         for question, some in of_question.items():
             try:
                 asked = None if question is None else asked_in(catalogue, question)
-                gold_labels(catalogue, catalogue.frame, asked, rule, source)
+                gold_labels(catalogue, catalogue.frame, asked, rule)
             except InputError as problem:
                 problems.append(problem)
             else:
@@ -462,49 +404,33 @@ def _rules_for(
 
 def _gold(
     catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, estimate: Estimate | None, rules: Sequence[str]
-) -> tuple[dict[str, LabelSet], np.ndarray, list[Finding]]:
+) -> tuple[dict[str, LabelSet], dict[str, np.ndarray], list[Finding]]:
     """Gold labels by their definition: by rules, or those of the catalogue, or those of the estimate.
 
-    Also the class of T of each galaxy by the first of them, `UNKNOWN` where there is none, and findings.
+    Also the classes of T by each of them, `UNKNOWN` where there is none, and findings.
     """
-    source, column = str(catalogue.path or "catalogue"), gold_column(None if asked is None else asked.question)
-    classes = classes_of(catalogue) if asked is None else asked.answers
-    out, known = dict[str, LabelSet](), np.full(frame.height, UNKNOWN)
-    findings = [] if rules or asked is not None else from_same_images(catalogue.metadata)
-    tried = list(rules) or ([column] if column in frame.columns and (asked is None or frame[column].count()) else [])
-    if not tried and asked is not None and estimate is not None:
-        about = estimate.about  # version 0.2 wrote no rule, which is the end of the definition then
-        tried = [about.get("gold_rule") or str(about["gold_definition"]).partition(": ")[2]]
-        try:
-            gold_labels(catalogue, frame, asked, tried[0], source)
-        except InputError:  # a definition in words
-            return out, known, findings
-    for rule in tried:
-        read = gold_labels(catalogue, frame, asked, rule, source)
-        definition, own = read.definition, catalogue.metadata.get("gold_definition") or "not stated"
-        if asked is None and rule == column and own.startswith("not stated"):
-            definition = UNSTATED
-        elif asked is not None and not rules and estimate is not None:
-            definition = str(estimate.about["gold_definition"])
-        findings += read.findings
+    question, classes = (None, classes_of(catalogue)) if asked is None else (asked.question, asked.answers)
+    column, out, known = gold_column(question), dict[str, LabelSet](), dict[str, np.ndarray]()
+    findings = list[Finding]()
+    own = ["gold"] if column in frame.columns and frame[column].count() else []
+    if not own and estimate is not None and "gold_rule" in estimate.about:
+        with suppress(InputError):  # its columns are not there
+            gold_labels(catalogue, frame, asked, estimate.about["gold_rule"])
+            own = [estimate.about["gold_rule"]]
+    for rule in rules or own:
+        read = gold_labels(catalogue, frame, asked, rule)
+        findings += [*read.findings, *(from_same_images(catalogue.metadata, question) if rule == "gold" else ())]
         if not (read.numbers >= 0).any():
             text = f"No galaxy has a gold label by {rule}, so nothing is compared with it."
             findings.append(Finding("gold-empty", "caution", text, "Check the column or rule (`gold`)."))
             continue
-        unnamed = asked is not None or definition == UNSTATED
-        name = GOLD_LABELS if unnamed else f"gold labels ({definition})"
-        name = TRUTH if rule == column and is_simulated(catalogue.metadata) else name
-        out[definition] = LabelSet(name, "truth", _one_hot(read.numbers, len(classes)), tuple(classes))
-        if asked is not None and read.paths is not None and len(out) == 1:
-            known = class_of_gold(asked, read.numbers, read.paths)
+        name = GOLD_LABELS if len(rules or own) == 1 else f"{GOLD_LABELS} ({read.definition})"
+        name = TRUTH if read.rule == column and is_simulated(catalogue.metadata) else name
+        p = np.where((read.numbers >= 0)[:, None], np.eye(len(classes))[read.numbers], np.nan)
+        out[read.definition], known[read.definition] = LabelSet(name, "truth", p, classes), read.numbers
+        if asked is not None and read.paths is not None:
+            known[read.definition] = class_of_gold(asked, read.numbers, read.paths)
     return out, known, findings
-
-
-def _one_hot(numbers: np.ndarray, n: int) -> np.ndarray:
-    """Return numbers of classes as probabilities, shape (N, n), NaN where they are negative."""
-    p = np.full((numbers.size, n), np.nan)
-    p[numbers >= 0] = np.eye(n)[numbers[numbers >= 0]]
-    return p
 
 
 def _others(
@@ -515,11 +441,9 @@ def _others(
         return [], []
     root = root_of(catalogue) if asked is None else asked
     joined, others = with_other_labels(catalogue, asked, tables)
-    sets, ids = list[LabelSet](), joined.frame.select(pl.col("object_id").cast(pl.String))
-    for one in sets_of_others(joined.frame, root, others, classes if asked is None else None):
-        columns = [pl.Series(str(k), column) for k, column in enumerate(one.probabilities.T)]
-        there = frame.select("object_id").join(
-            ids.with_columns(columns), on="object_id", how="left", maintain_order="left"
-        )
-        sets.append(replace(one, probabilities=there.drop("object_id").fill_null(np.nan).to_numpy()))
+    sets = sets_of_others(joined.frame, root, others, classes if asked is None else None)
+    numbers = dict(zip(joined.frame["object_id"].cast(pl.String), range(joined.frame.height), strict=True))
+    rows = frame["object_id"].replace_strict(numbers, default=-1).to_numpy()
+    answered = rows[:, None] >= 0
+    sets = [replace(labels, probabilities=np.where(answered, labels.probabilities[rows], np.nan)) for labels in sets]
     return sets, [finding for finding in joined.findings if finding not in catalogue.findings]

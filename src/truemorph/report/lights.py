@@ -14,8 +14,8 @@ from truemorph.bias.likelihood import observables_of
 from truemorph.bias.metrics.scores import calibration_error
 from truemorph.catalogs.label_sets import LabelSet, nearly_one_class
 from truemorph.findings import Finding, unique
-from truemorph.report.evidence import TRUTH, UNSTATED, Evidence, Model, argument
-from truemorph.report.measures import accuracy_gain, chance_calibration_error, fraction_gain, has_answer
+from truemorph.report.evidence import TRUTH, Evidence, Model, argument
+from truemorph.report.measures import chance_calibration_error, compared_accuracies, fraction_errors, has_answer, rms_of
 from truemorph.report.page import Light, in_order
 from truemorph.tables import numeric_columns
 
@@ -38,36 +38,22 @@ def lights(every: Sequence[Evidence], more_checks: Mapping[str, Iterable[Check]]
     `more_checks` were made elsewhere, by the name of their group.
     """
     groups = {GOLD: _of_gold, ESTIMATE: _of_estimate, MODEL: _of_models, DATA: _of_sample}
-    checked = {name: [check for evidence in every for check in checks(evidence)] for name, checks in groups.items()}
-    checked = {name: [*checks, *(more_checks or {}).get(name, ())] for name, checks in checked.items()}
-    return grouped({name: checks for name, checks in checked.items() if checks})
-
-
-def grouped(groups: Mapping[str, Sequence[Check]]) -> tuple[Light, ...]:
-    """Return a light for each group of checks; a finding that several groups have is only in the first."""
     out, seen = list[Light](), set[Finding]()
-    for name, checks in groups.items():
+    for name, of_group in groups.items():
+        checks = [check for evidence in every for check in of_group(evidence)] + [*(more_checks or {}).get(name, ())]
+        if not checks:
+            continue
         findings = unique(check for check in checks if isinstance(check, Finding) and check not in seen)
         seen.update(findings)
         out.append(Light(name, in_order(findings), [check for check in checks if not isinstance(check, Finding)]))
     return tuple(out)
 
 
-def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.nanmean(values**2)))  # a fifth may be without gold labels
-
-
-def _numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:
-    """Return the numbers of a comparison with gold labels as text."""
-    against = f"against the {truth.name} of {int(truth.known.sum()):,} galaxies"
-    return f"{ours:.3f}, observed labels {theirs:.3f}, error of the difference {error:.3f}, {against}"
-
-
 def _of_gold(evidence: Evidence) -> Iterator[Check]:
     """Whether a correction brings labels and class fractions nearer to gold labels, by each definition."""
     for definition, truth in evidence.truths.items():
         for model in evidence.judged:
-            yield from _against_gold(evidence, model, definition, truth)
+            yield from _against_gold(evidence, model, truth)
         if not evidence.models:
             yield from _correction_against_gold(evidence, definition, truth)
     yield from evidence.findings
@@ -77,28 +63,20 @@ def _of_gold(evidence: Evidence) -> Iterator[Check]:
         yield Finding("gold-missing", "caution", text, "Give gold labels (`gold`); a few hundred are enough.")
 
 
-def _against_gold(evidence: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
-    """Fractions and labels of a model, of galaxies to which the question applies by gold labels."""
+def _against_gold(evidence: Evidence, model: Model, truth: LabelSet) -> Iterator[Check]:
+    """Fractions of a model, and its labels of galaxies to which the question applies by gold labels."""
     best, right = model.best, evidence.parts(truth)
     known = np.isfinite(right).all(axis=1)
+    ours, theirs = (evidence.parts(labels)[known] for labels in (best, evidence.observed))
     applies = right[known, 1] > 0
     if not applies.any():
         return
-    ours, theirs = (evidence.parts(labels)[known] for labels in (best, evidence.observed))
-    gain, error = fraction_gain(right[known], ours, theirs, evidence.alpha[known])
-    of_gold, rows = truth.of(evidence.rows), (evidence.row(labels) for labels in (best, evidence.observed))
-    (off, own), (before, labelled) = (
-        (row[f"fraction_rms: {definition}"], row[f"balanced_accuracy: {definition}"]) for row in rows
-    )
+    errors = fraction_errors(right[known], ours, theirs, evidence.alpha[known])
     what = f"Error of the {evidence.quantity.name}s of {best.name} (rms over fifths of α)"
-    if np.isfinite(gain):
-        yield _fractions_compared(what, gain, error, off, _numbers(off, before, error, of_gold))
-    labels = [has_answer(values[applies]) for values in (right[known], ours, theirs)]
-    gain, error = accuracy_gain(*labels)
-    if np.isfinite(gain):  # else gold labels are of one class
-        galaxies = model.classifier.uses_images or bool(model.classifier.features)
-        what = f"Balanced accuracy of {best.name}"
-        yield _labels_compared(what, gain, error, _numbers(own, labelled, error, evidence.view(truth)), galaxies)
+    yield from _fractions_compared(what, *errors, truth.of(evidence.rows))
+    accuracies = compared_accuracies(*(has_answer(values[applies]) for values in (right[known], ours, theirs)))
+    galaxies = model.classifier.uses_images or bool(model.classifier.features)
+    yield from _labels_compared(f"Balanced accuracy of {best.name}", *accuracies, evidence.view(truth), galaxies)
 
 
 def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
@@ -108,46 +86,56 @@ def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSe
         return
     about = evidence.estimate.about
     own = about.get("definition") or about.get("gold_definition")
-    if evidence.from_gold and truth.name != TRUTH and definition in (own, UNSTATED):
+    if evidence.from_gold and truth.name != TRUTH and definition == own:
         return
     by_gold, labelled = (evidence.in_bins(labels)[0][:-1] for labels in (truth, evidence.observed))
-    after, error, before = _rms(quoted.fraction - by_gold), _rms(quoted.stderr), _rms(labelled - by_gold)
+    off, before, error = map(rms_of, (quoted.fraction - by_gold, labelled - by_gold, quoted.stderr))
     what = f"Error of the corrected {evidence.quantity.name}s (rms over {by_gold.size} bins)"
-    numbers = _numbers(after, before, error, evidence.view(truth))
-    yield _fractions_compared(what, before - after, error, after, numbers)
+    yield from _fractions_compared(what, off, before, error, evidence.view(truth))
 
 
-def _fractions_compared(what: str, gain: float, error: float, off: float, numbers: str) -> Check:
-    """Fractions against the observed ones, by two errors of the difference."""
-    measured = f"{what}: {numbers}."
-    if gain < -2 * error:
-        text = f"The corrected fractions are farther from the gold labels than the observed ones are. {measured}"
+def _numbers(ours: float, theirs: float, error: float, truth: LabelSet) -> str:
+    """Return the numbers of a comparison with gold labels as text."""
+    against = f"against the {truth.name} of {int(truth.known.sum()):,} galaxies"
+    return f"{ours:.3f}, observed labels {theirs:.3f}, error of the difference {error:.3f}, {against}"
+
+
+def _fractions_compared(what: str, off: float, before: float, error: float, truth: LabelSet) -> Iterator[Check]:
+    """Errors of fractions against those of the observed ones, by two errors of the difference."""
+    numbers = _numbers(off, before, error, truth)
+    if before - off < -2 * error:
+        text = "The corrected fractions are farther from the gold labels than the observed ones are."
         action = "Do not use this correction for this definition; estimate T(α) with these gold labels (`gold`)."
-        return Finding("fractions-worse", "problem", text, action)
-    if gain <= 2 * error:
-        text = f"The corrected fractions are not significantly nearer to the gold labels. {measured}"
+        yield Finding("fractions-worse", "problem", f"{text} {what}: {numbers}.", action)
+    elif before - off <= 2 * error:
+        text = "The corrected fractions are not significantly nearer to the gold labels."
         action = "Use more gold labels (`gold`), or more galaxies to train on."
-        return Finding("fractions-not-better", "caution", text, action)
-    if off >= _SMALL:
-        text = "The corrected fractions are nearer to the gold labels than the observed labels are, but off by "
+        yield Finding("fractions-not-better", "caution", f"{text} {what}: {numbers}.", action)
+    elif off >= _SMALL:
+        text = "The corrected fractions are nearer to the gold labels than the observed ones are, but off by "
         action = "Quote this error with the fractions, or estimate T(α) with gold labels (`gold`)."
-        return Finding("fractions-inaccurate", "caution", f"{text}{_SMALL} or more. {measured}", action)
-    return what, numbers
+        yield Finding("fractions-inaccurate", "caution", f"{text}{_SMALL} or more. {what}: {numbers}.", action)
+    elif np.isfinite(off):
+        yield what, numbers
 
 
-def _labels_compared(what: str, gain: float, error: float, numbers: str, galaxies: bool = True) -> Check:
+def _labels_compared(
+    what: str, own: float, before: float, error: float, truth: LabelSet, galaxies: bool
+) -> Iterator[Check]:
     """Labels against the observed ones, by two errors; of a model that knows `galaxies`, or class fractions only."""
-    if gain < -2 * error:
+    numbers = _numbers(own, before, error, truth)
+    if own - before < -2 * error:
         text = "The model's labels agree less with the gold labels than the observed labels do."
         action = "Do not use these labels; check T(α) (`transition`), or train for more epochs, or on more galaxies."
         worse = Finding("labels-worse", "problem", f"{text} {what}: {numbers}.", action)
         action = "Use its class fractions and probabilities instead of its labels."
-        return worse if galaxies else replace(worse, severity="caution", action=action)
-    if gain <= 2 * error:
+        yield worse if galaxies else replace(worse, severity="caution", action=action)
+    elif own - before <= 2 * error:
         text = "The model's labels agree with the gold labels about as often as the observed labels do."
         action = "Use more gold labels (`gold`), or more galaxies to train on."
-        return Finding("labels-not-better", "caution", f"{text} {what}: {numbers}.", action)
-    return what, numbers
+        yield Finding("labels-not-better", "caution", f"{text} {what}: {numbers}.", action)
+    elif np.isfinite(own):  # else gold labels are of one class
+        yield what, numbers
 
 
 def _of_models(evidence: Evidence) -> Iterator[Check]:
@@ -264,7 +252,7 @@ def _against_estimate(evidence: Evidence, model: Model, name: str) -> Iterator[C
         return
     values = []
     for curve, about in zip(curves, (model.curve, estimate.about), strict=True):
-        others = numeric_columns(evidence.frame, observables_of(about, curve), str(evidence.path))
+        others = numeric_columns(evidence.frame, observables_of(about, curve), evidence.source)
         matrix = np.asarray(curve.matrix(argument(evidence.alpha, others)))
         values.append(matrix[:, DISK, SMOOTH] if kinds[0] is None else matrix)
     apart = float(np.mean(np.abs(values[0] - values[1])))

@@ -15,7 +15,7 @@ from truemorph.bias.metrics.scores import balanced_accuracy
 from truemorph.bias.population import PopulationFractions
 from truemorph.catalogs.label_sets import FIFTHS, LabelSet, fractions_by
 from truemorph.errors import InputError
-from truemorph.questions import fraction_names, slug
+from truemorph.questions import slug
 from truemorph.tables import numeric_columns
 
 
@@ -122,8 +122,8 @@ def table_one(
     alpha: np.ndarray,
     bias: Mapping[str, BiasResult | None],
     truths: Mapping[str, LabelSet],
+    parts: Mapping[str, np.ndarray],
     references: Mapping[str, LabelSet] | None = None,
-    parts: Mapping[str, np.ndarray] | None = None,
 ) -> pl.DataFrame:
     """Table 1 of the paper for these label sets, and what the truth says where it is known; one row a set.
 
@@ -133,10 +133,6 @@ def table_one(
     labels; and for each definition of the truth `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α).
     `parts` are numerator and denominator of the fraction by set, (N, 2), if not all galaxies are in the denominator.
     """
-    if parts is None:
-        parts = {
-            labels.name: np.column_stack([labels.p, np.ones(labels.p.size)]) for labels in (*sets, *truths.values())
-        }
     observed = next(label_set for label_set in sets if label_set.kind == "observed")
     if references is None:
         references = {label_set.name: observed for label_set in sets if label_set.kind not in ("observed", "truth")}
@@ -148,18 +144,18 @@ def table_one(
             "labels": label_set.name,
             "kind": label_set.kind,
             "galaxies": int(label_set.known.sum()),
-            next(iter(fraction_names(label_set.classes))): label_set.fraction if label_set.known.any() else None,
+            f"{slug(label_set.classes[1])}_fraction": label_set.fraction if label_set.known.any() else None,
             **numbers_of(bias[label_set.name]),
             **{name: agreed.get(name) for name in ("accuracy", "precision")},
             **{name: moved.get(name) for name in moved_names(label_set.classes)},
         }
         for definition, truth in truths.items():
             own, right = parts[label_set.name], parts[truth.name]
-            both = np.isfinite(own).all(axis=1) & (np.nan_to_num(right[:, 1]) > 0)
-            accuracy = rms = None
-            if label_set.kind != "truth" and both.any():
-                accuracy = balanced_accuracy(has_answer(right[both]), has_answer(own[both]))
-                rms = _rms(_off(right[both], own[both], Bins.cut(alpha[both], FIFTHS)))
+            both = np.isfinite(own).all(axis=1) & np.isfinite(right[:, 1])
+            applies, accuracy, rms = both & (right[:, 1] > 0), None, None
+            if label_set.kind != "truth" and applies.any():
+                accuracy = balanced_accuracy(has_answer(right[applies]), has_answer(own[applies]))
+                rms = rms_of(_off(right[both], own[both], Bins.cut(alpha[both], FIFTHS)))
             # NaN: a class, or an answer in all bins, is missing.
             row[f"balanced_accuracy: {definition}"] = None if accuracy is None or np.isnan(accuracy) else accuracy
             row[f"fraction_rms: {definition}"] = None if rms is None or np.isnan(rms) else rms
@@ -181,21 +177,17 @@ def chance_calibration_error(
     return float(np.sqrt(2 / np.pi) * np.sqrt(variances).sum()), float(np.sqrt((1 - 2 / np.pi) * variances.sum()))
 
 
-def accuracy_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Balanced accuracy of labels minus that of others of the same galaxies, and its error; NaN without both classes.
+def compared_accuracies(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
+    """Balanced accuracies of labels and of others of the same galaxies, and the error of their difference.
 
-    The error is that of paired differences (McNemar), a success and a failure added.
+    The error is that of paired differences (McNemar), a success and a failure added; NaN without both classes.
     """
-    gains, variances = [], []
+    variances = []
     for k in (0, 1):
         rows = truth == k
-        n = int(rows.sum())
-        if n == 0:
-            return float("nan"), float("nan")
-        difference = (ours[rows] == k).astype(np.float64) - (theirs[rows] == k)
-        gains.append(difference.mean())
-        variances.append((np.sum((difference - difference.mean()) ** 2) + 1) / n**2)
-    return float(np.mean(gains)), float(np.sqrt(np.sum(variances)) / 2)
+        apart = (ours[rows] == k).astype(np.float64) - (theirs[rows] == k)
+        variances.append((np.sum((apart - apart.mean()) ** 2) + 1) / apart.size**2 if apart.size else np.nan)
+    return balanced_accuracy(truth, ours), balanced_accuracy(truth, theirs), float(np.sqrt(np.sum(variances)) / 2)
 
 
 def has_answer(parts: np.ndarray) -> np.ndarray:
@@ -214,22 +206,24 @@ def _off(truth: np.ndarray, parts: np.ndarray, bins: Bins) -> np.ndarray:
     return _ratio(parts, bins) - _ratio(truth, bins)
 
 
-def _rms(off: np.ndarray) -> float:
+def rms_of(off: np.ndarray) -> float:
     """Root mean square over the bins in which both ratios exist; NaN if there is none."""
     known = np.isfinite(off)
     return float(np.sqrt(np.mean(off[known] ** 2))) if known.any() else float("nan")
 
 
-def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
-    """How much nearer to the truth fractions are than others; each numerators and denominators, shape (N, 2).
+def fraction_errors(
+    truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha: np.ndarray
+) -> tuple[float, float, float]:
+    """Rms errors over fifths of α of fractions and of others, and the error of their difference.
 
-    Rms error of theirs over fifths of α minus that of ours; its error by propagation of the scatter in each fifth.
+    Each of numerators and denominators, shape (N, 2). The error is by propagation of the scatter in each fifth.
     """
     bins = Bins.cut(alpha, FIFTHS)
     influences, rms = [], []
     for others in (ours, theirs):
         off = _off(truth, others, bins)
-        rms.append(_rms(off))
+        rms.append(rms_of(off))
         pulls = [
             (parts[:, 0] - _ratio(parts, bins)[bins.index] * parts[:, 1]) / bins.sums(parts[:, 1])[bins.index]
             for parts in (others, truth)
@@ -237,20 +231,14 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
         weight = np.nan_to_num(off / (np.isfinite(off).sum() * np.maximum(rms[-1], 1e-9)))
         influences.append(weight[bins.index] * np.nan_to_num(pulls[0] - pulls[1]))
     moved = influences[1] - influences[0]
-    return float(rms[1] - rms[0]), float(np.sqrt(np.sum(moved**2)))
+    return rms[0], rms[1], float(np.sqrt(np.sum(moved**2)))
 
 
 def bins_of(fractions: PopulationFractions | None, frame: pl.DataFrame, source: str) -> np.ndarray:
     """Return which galaxies are in which bin of an estimate, or in fifths of α, bool of shape (B, N)."""
     if fractions is not None and fractions.members:
         return np.array([frame[fractions.by].is_in(names).to_numpy() for names in fractions.members])
-    values = numeric_columns(frame, ("alpha",) if fractions is None else fractions.columns, source)
-    if fractions is not None and fractions.edges.ndim == 3:
-        return np.array(
-            [((low <= values) & (values <= high)).all(axis=1) for low, high in np.moveaxis(fractions.edges, 2, 1)]
-        )
-    finite = np.isfinite(values[:, 0])
-    cut = Bins.cut(values[finite, 0], FIFTHS) if fractions is None else Bins.at(values[finite, 0], fractions.edges)
-    inside = np.zeros((cut.count, finite.size), dtype=bool)
-    inside[cut.index, np.flatnonzero(finite)] = True
-    return inside
+    columns = numeric_columns(frame, ("alpha",) if fractions is None else fractions.columns, source)
+    values = np.squeeze(columns)
+    cut = Bins.cut(values, FIFTHS) if fractions is None else Bins.at(values, fractions.edges)
+    return np.isfinite(columns).all(axis=1) & (cut.find(values) == np.arange(cut.count)[:, None])

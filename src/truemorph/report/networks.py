@@ -32,11 +32,11 @@ ABOUT_MAPS = (
 
 
 def training(
-    models: Mapping[str, Classifier], styles: Mapping[str, Style], counted: Mapping[str, str]
+    models: Mapping[str, Classifier], styles: Mapping[str, Style], answers: Sequence[str]
 ) -> tuple[list[Section], list[Finding]]:
     """A section about the networks among the models, with the settings that differ; and findings.
 
-    `counted` are the classes whose mean probability is drawn, each with what this is called.
+    `answers` are the classes whose mean probability is drawn.
     """
     settings: dict[str, dict[str, Any]] = {}
     histories: dict[str, pl.DataFrame] = {}
@@ -62,15 +62,13 @@ def training(
         if len({json.dumps(value) for value in values}) > 1:
             rows.append([key, *("–" if value is None else str(value) for value in values)])
     tables = [Table("Settings that differ", ["setting", *settings], rows)] if rows else []
-    return [Section("Training", figures=[_epochs(histories, styles, counted)], tables=tables)], findings
+    return [Section("Training", figures=[_epochs(histories, styles, answers)], tables=tables)], findings
 
 
-def _epochs(
-    histories: Mapping[str, pl.DataFrame], styles: Mapping[str, Style], counted: Mapping[str, str]
-) -> Illustration:
+def _epochs(histories: Mapping[str, pl.DataFrame], styles: Mapping[str, Style], answers: Sequence[str]) -> Illustration:
     """Held-out loss, class probabilities at both ends of α, and bias, by epoch."""
-    shown = [f"fraction_{slug(answer)}_{end}" for answer in counted for end in (1, 5)]
-    mean_p = f"mean {' or '.join(counted.values())}"
+    shown = [f"fraction_{slug(answer)}_{end}" for answer in answers for end in (1, 5)]
+    mean_p = f"mean p({' or '.join(answers)})"
     left, middle, right = (new_panel() for _ in range(3))
     for name, history in histories.items():
         colour = styles[name]["color"]
@@ -129,11 +127,6 @@ def looks(
         f"{name}: layer {explanation.layer}, {explanation.cells}×{explanation.cells} cells"
         for name, explanation in explanations.items()
     )
-    kinds = list(
-        dict.fromkeys(
-            some.name for explanation in explanations.values() for some in explanation.classes if some.galaxies
-        )
-    )
     colours = {name: style["color"] for name, style in styles.items()}
     maps = Illustration(
         "maps",
@@ -143,7 +136,7 @@ def looks(
     )
     profiles = Illustration(
         "profiles",
-        [profile_figure(explanations, PIXELS, colours, [kind]) for kind in kinds],
+        profile_figure(explanations, PIXELS, colours),
         "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
         profile_table(explanations, PIXELS),
     )

@@ -218,7 +218,7 @@ def findings_of(lights: Sequence[Light]) -> tuple[Finding, ...]:
 def checks_told(lights: Sequence[Light]) -> dict[str, Any]:
     """Findings and passed checks of all lights, for JSON."""
     return {
-        "findings": [finding.to_dict() for finding in findings_of(lights)],
+        "findings": findings_of(lights),
         "passed": [{"name": name, "measured": measured} for light in lights for name, measured in light.passed],
     }
 

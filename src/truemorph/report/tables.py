@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,13 @@ import numpy as np
 from truemorph.bias.binning import Bins
 from truemorph.bias.population import QuotedFraction
 from truemorph.catalogs.label_sets import FIFTHS
-from truemorph.catalogs.paths import label_column, vote_column
+from truemorph.catalogs.paths import majority_paths
 from truemorph.questions import slug
-from truemorph.report.evidence import Evidence
+from truemorph.report.evidence import Evidence, numbers_of_bins
 from truemorph.report.figures import by_name, capital, in_words
-from truemorph.report.measures import agreement, moved_names
+from truemorph.report.measures import agreement, moved_names, rms_of
 from truemorph.report.page import Table
 from truemorph.results import number, with_error
-from truemorph.tables import numeric_columns
 
 # Votes for a question that selections of published work ask for.
 _USUAL_CUT = 10
@@ -105,13 +105,7 @@ def bins_table(evidence: Evidence) -> Table:
                 cells += [f"{own.gold_counts[b]:,}"]
             values = [row["labelled"], *[None] * 4]
             if fraction is not None:
-                values = [
-                    fraction.labelled[b],
-                    fraction.fraction[b],
-                    fraction.stderr[b],
-                    fraction.low[b],
-                    fraction.high[b],
-                ]
+                values = [column[b] for column in numbers_of_bins(fraction).values()]
             first = name == evidence.quantity.name
             rows.append([*cells, *map(number, values), *(number(of[b]) if first else "–" for _, of in beside)])
     note = "Error: standard error. Lowest and highest: the range."
@@ -156,7 +150,7 @@ def label_sets_table(evidence: Evidence) -> Table:
     groups.append(("vs observed labels", 4))
     rows = []
     for row in evidence.table.iter_rows(named=True):
-        cells = [row["labels"], number(row["galaxies"], ",d"), number(row[evidence.fraction_column])]
+        cells = [row["labels"], number(row["galaxies"], ",d"), number(row[f"{slug(evidence.answer)}_fraction"])]
         for definition in evidence.truths:
             cells += [number(row[f"balanced_accuracy: {definition}"]), number(row[f"fraction_rms: {definition}"])]
         cells += [number(row["excess"]), number(row["value"])]
@@ -176,27 +170,20 @@ def label_sets_table(evidence: Evidence) -> Table:
 
 def asked_table(evidence: Evidence) -> Table:
     """Who was asked at which resolution: the selection that cuts in the number of votes make."""
-    frame, question, asked = evidence.everything, str(evidence.question), evidence.asked
+    asked, votes = evidence.asked, evidence.votes
     assert asked is not None
-    ends = {path.name: path.answer is not None for path in asked.paths}
-    path = np.array([ends[name] for name in frame[label_column(question)].to_list()], dtype=float)
-    answers = list(asked.asked.answers)
-    votes = numeric_columns(frame, [vote_column(question, answer) for answer in answers], str(evidence.path))
-    total = votes.sum(axis=1)
+    ends = np.array([path.answer is not None for path in asked.paths])
+    reached = ends[majority_paths(evidence.frame, asked, evidence.source)]
+    total, cut = votes.sum(axis=1), Bins.cut(evidence.alpha, FIFTHS)
     enough = total >= _USUAL_CUT
-    cut = Bins.cut(frame["alpha"].to_numpy(), FIFTHS)
-    shown = asked.asked.shown or answers[:1]
-    majority = np.isin(votes.argmax(axis=1), [answers.index(answer) for answer in shown])
-    columns = [
-        cut.averages(values)[0]
-        for values in (path, total, enough.astype(float), np.where(enough, majority.astype(float), np.nan))
-    ]
+    majority = np.where(enough, evidence.answers_shown[votes.argmax(axis=1)], np.nan)
+    columns = [cut.averages(np.asarray(values, float))[0] for values in (reached, total, enough, majority)]
     rows = [
-        [f"{low:.1f} to {high:.1f}", number(reached), number(mean, ".1f"), number(part), number(answered)]
-        for low, high, reached, mean, part, answered in zip(cut.edges[:-1], cut.edges[1:], *columns, strict=True)
+        [f"{low:.1f} to {high:.1f}", number(path), number(mean, ".1f"), number(part), number(answered)]
+        for low, high, path, mean, part, answered in zip(cut.edges[:-1], cut.edges[1:], *columns, strict=True)
     ]
     head = ["α", "on the majority path", "votes for the question", f"at least {_USUAL_CUT} votes"]
-    head.append(f"{' or '.join(shown)} among these, by majority")
+    head.append(f"{evidence.answer} among these, by majority")
     note = (
         "A selection by the number of votes selects by α, and by how the answer changes what volunteers say before. "
         "The corrected fractions use all galaxies."
@@ -218,7 +205,7 @@ def others_table(evidence: Evidence) -> Table:
             for fractions in sets.values()
         ]
         rows.append([own.bin_name(b), *shown, with_error(quoted.fraction[b], quoted.stderr[b])])
-    rms = [np.sqrt(np.nanmean((fractions - quoted.fraction) ** 2)) for fractions in sets.values()]
+    rms = [rms_of(fractions - quoted.fraction) for fractions in sets.values()]
     rows.append(["rms difference", *map(number, rms), ""])
     note = (
         "In brackets: minus the corrected fraction. Each set is once by the majority at each gate, once as the sum of "
@@ -234,7 +221,7 @@ def settings_table(every: Sequence[Evidence]) -> Table:
     rows = dict[str, Any]()
     if first.has_galaxies:
         rows |= {
-            "catalogue": first.path.name,
+            "catalogue": Path(first.source).name,
             "α": about.get("alpha", "not stated"),
             "labels": f"{about.get('label_rule', 'not stated')}; votes: {about.get('votes', 'not stated')}",
             "intrinsic columns": ", ".join(first.options.intrinsic) or "none",

@@ -16,7 +16,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.questions import slug
-from truemorph.report.evidence import TRUTH, Evidence, argument
+from truemorph.report.evidence import TRUTH, Evidence
 from truemorph.report.figures import (
     among_similar,
     at_fixed_alpha,
@@ -116,8 +116,8 @@ def make_report(
     every = gather(sources, options, files)
     models = {model.name: model for evidence in every for model in evidence.models}
     styles = {name: look for evidence in every for name, look in styles_of(evidence).items()}
-    counted = {evidence.answer: f"p({evidence.answer}{_given(evidence)})" for evidence in every}
-    trained, of_runs = training({name: model.classifier for name, model in models.items()}, styles, counted)
+    answers = [evidence.answer for evidence in every]
+    trained, of_runs = training({name: model.classifier for name, model in models.items()}, styles, answers)
     maps, of_maps = _maps(every, options)
     judged = lights(every, {MODEL: [*of_runs, *of_maps], DATA: context})
     findings = findings_of(judged)
@@ -125,7 +125,7 @@ def make_report(
     rows = [row for evidence in every for row in fraction_rows(evidence)]
     first, names = every[0], ", ".join(models) or "labels and resolution"
     said, examples = sentences(first), changed[0].examples if changed and changed[0].evidence is first else []
-    source = first.catalogue.metadata.get("source") or first.path.name
+    source = first.catalogue.metadata.get("source") or Path(first.source).name
     figures = [fractions(evidence) for evidence in every]
     sections = [
         section
@@ -164,10 +164,6 @@ def make_report(
     content = plain({**of_page, **checks_told(judged), **of_questions})
     write_json(files / "report.json", content)
     return ReportResult(out, content, tuple(every), findings)
-
-
-def _given(evidence: Evidence) -> str:
-    return "" if evidence.question is None else " | applies"
 
 
 def _told(evidence: Evidence) -> dict[str, Any]:
@@ -215,7 +211,7 @@ def sentences(evidence: Evidence) -> dict[str, str]:
         if None not in (first["model"], last["model"]):
             by_model = " and ".join(percent(row["model"]) for row in (first, last))
             text += f"; the mean of the model's probabilities is {by_model}"
-        if first["gold"] is not None and (evidence.gold_name == TRUTH or not evidence.from_gold):
+        if first["gold"] is not None:
             by_gold = " and ".join(percent(row["gold"], row["gold_stderr"]) for row in (first, last))
             text += f"; the truth is {by_gold}" if evidence.gold_name == TRUTH else f"; gold labels give {by_gold}"
         answer.append(text + ".")
@@ -254,7 +250,8 @@ def _of_changes(evidence: Evidence) -> Iterator[str]:
         return
     there, back = (int(np.sum(evidence.changed & (evidence.before == k))) for k in (0, 1))
     and_back = f"{back or 'none':{',' if back else ''}} from {after.classes[1]} to {after.classes[0]}"
-    and_back += ", by assumption" if not back and _never_second(evidence) else ""
+    possible = np.nan_to_num(after.probabilities[evidence.before == DISK, SMOOTH]).any()  # by T(α)
+    and_back += "" if back or possible else ", by assumption"
     share = percent(there / max(galaxies, 1))
     change = f"change from {after.classes[0]} to {after.classes[1]}"
     yield f"{there:,} of {galaxies:,} galaxies ({share}) {change}, {and_back}."
@@ -314,18 +311,6 @@ def _headline(evidence: Evidence, low: Mapping[str, Any], high: Mapping[str, Any
     return f"The observed {name} {course} with resolution: it is {both}.{why}"
 
 
-def _never_second(evidence: Evidence) -> bool:
-    """Whether the T(α) that corrects says that galaxies of the first class never get the label of the second."""
-    model, alpha = evidence.principal, np.array([1.0, 20.0])
-    if model is not None:
-        matrix = model.transition.matrix(argument(alpha, model.observables[evidence.rows], along=True))
-    elif evidence.estimate is not None and not evidence.estimate.about.get("observables"):
-        matrix = evidence.estimate.transition.matrix(alpha)
-    else:
-        return False
-    return bool(np.all(np.asarray(matrix)[:, SMOOTH, DISK] == 0))
-
-
 def _when_good(evidence: Evidence) -> dict[str, str]:
     """Reason why a result is good, and what to do next."""
     reason, step = "", "Quote the corrected fractions with their range, and with the definition of the gold labels."
@@ -378,14 +363,14 @@ def _maps(every: Sequence[Evidence], options: ReportOptions) -> tuple[list[Secti
         frame, columns, of = evidence.frame, list(evidence.classes), ""
         if evidence.question is not None:
             of = f" ({evidence.question})"
-            called = [model.p.argmax(axis=1)[evidence.rows] == model.explained[0] for model in evidence.models]
+            called = [model.p.argmax(axis=1)[evidence.rows] == model.explained for model in evidence.models]
             frame = frame.filter(pl.Series(np.any(called, axis=0)))
             models = {
                 model.name: models[model.name]
                 for model, is_called in zip(evidence.models, called, strict=True)
                 if is_called.any() and model.name in models
             }
-            columns = list(dict.fromkeys(model.head.columns[model.explained[0]] for model in evidence.models))
+            columns = list(dict.fromkeys(model.head.columns[model.explained] for model in evidence.models))
         maps, more = looks(models, frame, evidence.catalogue, options, styles_of(evidence), columns)
         checks += more
         named = [one if not of else replace(one, name=f"{one.name}_{slug(evidence.title)}") for one in maps]

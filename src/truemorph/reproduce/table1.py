@@ -134,7 +134,7 @@ def table_rows(
         for name, labels in trained_on.items()
         if labels in measurement.sets
     }
-    table = table_one(list(measurement.sets.values()), measurement.tree.alpha, bias, {}, references)
+    table = table_one(list(measurement.sets.values()), measurement.tree.alpha, bias, {}, {}, references)
     from_gz2b = {pair["later"]: (pair["difference"], pair["stderr"]) for pair in pairs if pair["earlier"] == GZ2B}
     rows = []
     for (name, labels), row in zip(measurement.sets.items(), table.iter_rows(named=True), strict=True):
