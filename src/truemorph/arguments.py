@@ -91,18 +91,15 @@ AS_GIVEN = Parameter(
 Names = Annotated[Sequence[str], BeforeValidator(by_commas), AS_GIVEN]
 Shard = Annotated[tuple[int, int], BeforeValidator(_pair), AS_GIVEN]
 # Repeated on the command line.
-Rules = Annotated[Sequence[str], Parameter(consume_multiple=False, show_default=False)]
-Paths = Annotated[Sequence[Path], Parameter(consume_multiple=False, show_default=False)]
+_REPEATED, _NUMBER = Parameter(consume_multiple=False, show_default=False), Parameter(allow_leading_hyphen=True)
+Rules = Annotated[Sequence[str], _REPEATED]
+Paths = Annotated[Sequence[Path], _REPEATED]
 if not TYPE_CHECKING:
     Tables = Annotated[Paths, SkipValidation]
-Seed = Annotated[int, Field(ge=0, lt=2**31), Parameter(allow_leading_hyphen=True)]
-Count = Annotated[int, Field(ge=0, lt=2**31), Parameter(allow_leading_hyphen=True)]
+Count = Annotated[int, Field(ge=0, lt=2**31), _NUMBER]
+Seed = Count
+AtLeastOne = Annotated[int, Field(ge=1, lt=2**31), _NUMBER]
+Fraction = Annotated[float, Field(ge=0, le=1), _NUMBER]
+NotNegative = Annotated[float, Field(ge=0), _NUMBER]
 # A number of bins, or edges.
-Edges = Annotated[
-    Annotated[int, Field(ge=1, lt=2**31)] | Sequence[float],
-    BeforeValidator(_edges),
-    Parameter(converter=AS_GIVEN.converter, n_tokens=1, show_default=False, allow_leading_hyphen=True),
-]
-AtLeastOne = Annotated[int, Field(ge=1, lt=2**31), Parameter(allow_leading_hyphen=True)]
-Fraction = Annotated[float, Field(ge=0, le=1), Parameter(allow_leading_hyphen=True)]
-NotNegative = Annotated[float, Field(ge=0), Parameter(allow_leading_hyphen=True)]
+Edges = Annotated[AtLeastOne | Sequence[float], BeforeValidator(_edges), AS_GIVEN, _NUMBER]

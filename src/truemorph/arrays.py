@@ -34,3 +34,9 @@ def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
         return plain * u.Unit(own_unit).to(u.Unit(unit or ""))
     except u.UnitConversionError as problem:
         raise InputError(f"{name} is in {own_unit}, expected {unit or 'a number without unit'}") from problem
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Return above / below, NaN where below is not positive; both are broadcast."""
+    above, below = np.broadcast_arrays(above, below)
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)

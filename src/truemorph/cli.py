@@ -87,7 +87,7 @@ def command_app(chosen: str | None = None) -> App:
         default_parameter=Parameter(negative=(), show_default=_shown_default),
     )
     for order, (name, function) in enumerate(COMMANDS.items()):
-        about = None if chosen in COMMANDS else _about(function)
+        about = None if chosen else _about(function)
         group, _, last = name.rpartition(" ")
         if group and group not in app:
             app.command(App(name=group, help=GROUPS[group], sort_key=order))
@@ -103,7 +103,7 @@ def command_app(chosen: str | None = None) -> App:
         config: Annotated[Path | None, Parameter(help=_CONFIG, group=_ALL)] = None,
     ) -> None:
         progress.QUIET.set(quiet)
-        if config is not None and chosen in COMMANDS:
+        if config is not None and chosen:
             tokens = _with_file(app, chosen, config, tokens)
         result = app(tokens, exit_on_error=False, print_error=False)
         if result is None:  # help, or one of several processes that train together
@@ -183,14 +183,13 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
 def chosen_command(arguments: Sequence[str]) -> str | None:
     """Return the command among arguments, such as "gold plan"; None if there is none."""
     words = [argument for argument in arguments if not argument.startswith("-")]
-    first = {name.split()[0] for name in COMMANDS}
-    start = next((number for number, word in enumerate(words) if word in first), len(words))
-    return " ".join(words[start : start + 1 + (words[start : start + 1] in ([group] for group in GROUPS))]) or None
+    named = (" ".join(words[k : k + n]) for k in range(len(words)) for n in (2, 1))
+    return next((name for name in named if name in COMMANDS), None)
 
 
 def options_of(app: App, command: str | None) -> dict[str, str]:
     """Return the options of a command by the names of the Python arguments."""
-    if command not in COMMANDS:
+    if command is None:
         return {}
     arguments = reduce(getitem, command.split(), app).assemble_argument_collection()
     return {argument.field_info.name: argument.name for argument in arguments if argument.name.startswith("--")}
@@ -258,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UnknownCommandError as problem:
         _end(2, f"no command {' '.join(problem.unused_tokens or [])!r}; commands: {', '.join(COMMANDS)}")
     except CycloptsError as problem:
-        _end(2, f"{_one_line(problem)} (see truemorph {chosen if chosen in COMMANDS else ''} --help)")
+        _end(2, f"{_one_line(problem)} (see truemorph {chosen or ''} --help)")
     except TruemorphError as problem:
         _end(problem.exit_code, in_options(str(problem), options_of(app, chosen)))
     except KeyboardInterrupt:

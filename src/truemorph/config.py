@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from truemorph._version import __version__
 from truemorph.errors import InputError
-from truemorph.io import checked, read_toml
+from truemorph.io import PathLike, checked, read_toml
 
 # 424 → 207 pixels, as in the paper (section 2.5).
 _PAPER_CROP = 207 / 424
@@ -181,9 +180,7 @@ class RunConfig(BaseModel):
         return None if self.labels in (OBSERVED, NAIVE) else self.labels
 
 
-def options_in(
-    path: str | os.PathLike[str], command: str = "train", commands: Iterable[str] = ("train",)
-) -> dict[str, Any]:
+def options_in(path: PathLike, command: str = "train", commands: Iterable[str] = ("train",)) -> dict[str, Any]:
     """Return the options of a command in a TOML file: those of its table, such as [train] or [gold.plan].
 
     A file without a table of any of the `commands` has the options of one command.
@@ -198,7 +195,7 @@ def options_in(
     return content
 
 
-def _of_0_2(content: dict[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+def _of_0_2(content: dict[str, Any], path: PathLike) -> dict[str, Any]:
     """Return the options in a `run.toml` of version 0.2, with a table `training`, `naive` and three kinds of votes."""
     if content.get("votes", "labels") != "labels" or content.get("vote_count") is not None:
         raise InputError(f"{path}: training on vote fractions or counts is gone; delete votes and vote_count")
@@ -230,9 +227,7 @@ def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, 
     return dict(settings or {})
 
 
-def run_config(
-    catalogue: str | os.PathLike[str], own: BaseModel | Mapping[str, Any] | None = None, **changes: Any
-) -> RunConfig:
+def run_config(catalogue: PathLike, own: BaseModel | Mapping[str, Any] | None = None, **changes: Any) -> RunConfig:
     """Make the settings of a run: those of a preset, with changes (None means no change); `own` are of training."""
     given = {name: value for name, value in changes.items() if value is not None}
     if "out" not in given:

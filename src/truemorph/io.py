@@ -26,6 +26,7 @@ from truemorph.errors import InputError, nearest
 FORMAT_VERSION = 1
 shortest = Repr().repr  # long values are abbreviated
 Model = TypeVar("Model", bound=BaseModel)
+PathLike = str | os.PathLike[str]
 
 
 def _is_running(process: int) -> bool:
@@ -63,7 +64,7 @@ def written_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
+def written_whole(path: PathLike, durable: bool = False) -> Iterator[Path]:
     """Write a file atomically; its folder is created if missing.
 
     The block writes the yielded temporary file in the same folder, with the same extension. It replaces `path` when
@@ -117,7 +118,7 @@ def cache_folder() -> Path:
     return user_cache_path("truemorph", appauthor=False)
 
 
-def lock(path: str | os.PathLike[str]) -> AcquireReturnProxy | None:
+def lock(path: PathLike) -> AcquireReturnProxy | None:
     """Acquire a lock file without waiting, for a `with` block; return None if another process holds it."""
     try:
         return FileLock(path).acquire(timeout=0)
@@ -130,7 +131,7 @@ def content_hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(plain(content), sort_keys=True, default=str).encode()).hexdigest()
 
 
-def file_hash(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
+def file_hash(path: PathLike, algorithm: str = "sha256") -> str:
     """Return the hexadecimal checksum of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
@@ -142,17 +143,17 @@ def checksums(folder: Path, name: str, content: Mapping[str, Any], others: Itera
     return {name: own, **{other: file_hash(folder / other) for other in others}}
 
 
-def shown_path(path: str | os.PathLike[str]) -> str:
+def shown_path(path: PathLike) -> str:
     """Return a path as UTF-8 text; invalid bytes are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_toml(path: PathLike) -> dict[str, Any]:
     """Read a TOML file; an InputError if it can't be read, is not TOML, or is nested too deeply."""
     return _parsed(path, tomllib.loads, "TOML")
 
 
-def read_json(path: str | os.PathLike[str], schema: type[BaseModel] | None = None) -> dict[str, Any]:
+def read_json(path: PathLike, schema: type[BaseModel] | None = None) -> dict[str, Any]:
     """Read a JSON object, and check it against a pydantic model; an InputError has one line."""
     content = _parsed(path, json.loads, "JSON")
     if not isinstance(content, dict):
@@ -196,7 +197,7 @@ def check_format(described: Mapping[str, Any], source: object) -> None:
         )
 
 
-def _parsed(path: str | os.PathLike[str], parse: Callable[[str], Any], language: str) -> Any:
+def _parsed(path: PathLike, parse: Callable[[str], Any], language: str) -> Any:
     if not os.path.isfile(path) and os.path.exists(path):  # a pipe or a device may have no end
         raise InputError(f"{path}: is a folder or a device; give the name of a file")
     try:

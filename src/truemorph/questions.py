@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
+from truemorph.arrays import ratio
 from truemorph.errors import InputError, nearest
-from truemorph.io import checked, read_toml
+from truemorph.io import PathLike, checked, read_toml
 
 NOT_APPLICABLE = "does not apply"
 APPLIES = "applies"  # the question, but the answer is not known
@@ -164,7 +165,7 @@ class Quantity:
         if self.denominator is None:
             return above
         below = np.asarray(fractions @ np.array(self.denominator))
-        return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+        return ratio(above, below)
 
     def scatter(self, fractions: np.ndarray) -> np.ndarray:
         """Return the standard deviation of a galaxy's influence on the quantity, from class fractions, (…, K) → (…)."""
@@ -373,7 +374,7 @@ def packaged_trees() -> Iterator[Tree]:
     return map(_packaged, _names())
 
 
-def read_tree(source: Tree | Mapping[str, Any] | str | os.PathLike[str]) -> Tree:
+def read_tree(source: Tree | Mapping[str, Any] | PathLike) -> Tree:
     """Read a decision tree.
 
     Parameters
@@ -471,21 +472,13 @@ class Asked:
         """Return a question with the class of each path by name: paths of one name are one class."""
         classes = tuple(dict.fromkeys(names))
         asked = replace(cls(tree, question), of_paths=tuple(map(classes.index, names)), classes=classes)
-        every = list(zip(asked.paths, asked.of_paths, asked.answers_of_paths, strict=True))
-        answers = list[int]()  # that of the path whose name a class has, or else of its first path with an answer
-        for k, name in enumerate(classes):
-            own = [n for path, of, n in every if of == k and path.name == name]
-            joined = [n for _, of, n in every if of == k and n and name != NOT_APPLICABLE]
-            answers.append(next(iter(own + joined), 0))
-        groups = list[list[int]]()
+        every = list(zip(asked.of_paths, asked.answers_of_paths, strict=True))
+        answers = tuple(max(n for of, n in every if of == k) for k in range(len(classes)))
+        groups = dict[int, list[int]]()  # of answers in one class
         for number in range(1, len(asked.answers)):
-            others = {n for _, k, own in every if own == number and answers[k] for _, of, n in every if of == k}
-            group = next((group for group in groups if others.intersection(group)), None)
-            if group is None:
-                groups.append([number])
-            else:
-                group.append(number)
-        return replace(asked, answers_of_classes=tuple(answers)).merged(groups)
+            of_class = next(k for k, own in every if own == number)
+            groups.setdefault(answers[of_class], []).append(number)
+        return replace(asked, answers_of_classes=answers).merged(list(groups.values()))
 
     def merged(self, groups: Sequence[Sequence[int]]) -> Asked:
         """Return the question with each group of answers as one answer."""
@@ -581,19 +574,8 @@ class Asked:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        asked = [
-            {
-                "name": question.name,
-                "answers": {name: [name] for name in question.answers},
-                "asked_after": list(question.asked_after),
-                **({"shown": list(question.shown)} if question.shown else {}),
-            }
-            for question in self.questions
-        ]
-        every = {answer for question in self.questions for answer in question.answers}
-        outside = [answer for answer in self.tree.outside if answer in every]
         numbers = {name: list(getattr(self, name)) for name in _OF_ASKED}
-        tree = {"name": self.tree.name, "questions": asked, "outside": outside}
+        tree = self.tree.model_dump(mode="json", exclude_defaults=True)
         return {"tree": tree, "question": self.question, **numbers}
 
     @classmethod
@@ -709,20 +691,15 @@ class Votes:
 
         A tie, or a question without votes, gets the answer that most galaxies have at this question.
         """
-        chosen = {}
-        for name, votes in self.counts.items():
+        chosen = []
+        for question in self.asked.questions:
+            votes = self.counts[question.name]
             most = votes == votes.max(axis=1, keepdims=True)
-            clear = most.sum(axis=1) == 1
-            often = np.bincount(most[clear].argmax(axis=1), minlength=votes.shape[1])
+            often = most[most.sum(axis=1) == 1].sum(axis=0)
             # Among tied answers, the most frequent: its count decides where the votes are equal.
-            chosen[name] = np.where(most, often + 1, 0).argmax(axis=1)
-        numbers = np.full(len(next(iter(chosen.values()))), -1)
-        for number, path in enumerate(self.asked.paths):
-            along = np.ones(numbers.size, dtype=bool)
-            for name, answer in path.answers:
-                along &= chosen[name] == list(self.asked.tree.question(name).answers).index(answer)
-            numbers[along] = number
-        return numbers
+            chosen.append(np.eye(often.size, dtype=bool)[np.where(most, often + 1, 0).argmax(axis=1)])
+        every = np.hstack(chosen)
+        return np.stack([every[:, on_path].all(axis=1) for on_path in self.asked.along], axis=1).argmax(axis=1)
 
     @property
     def path_probabilities(self) -> np.ndarray:
@@ -730,13 +707,9 @@ class Votes:
 
         One vote more is shared by all answers to a question, so that a galaxy without votes has equal fractions.
         """
-        fractions = {name: (k + 1 / k.shape[1]) / (k.sum(axis=1, keepdims=True) + 1) for name, k in self.counts.items()}
-        numbers = {name: list(self.asked.tree.question(name).answers) for name in self.counts}
-        products = [
-            np.prod([fractions[name][:, numbers[name].index(answer)] for name, answer in path.answers], axis=0)
-            for path in self.asked.paths
-        ]
-        return np.stack(products, axis=1)
+        votes = [self.counts[question.name] for question in self.asked.questions]
+        every = np.hstack([(k + 1 / k.shape[1]) / (k.sum(axis=1, keepdims=True) + 1) for k in votes])
+        return np.stack([every[:, on_path].prod(axis=1) for on_path in self.asked.along], axis=1)
 
     @property
     def log_odds(self) -> np.ndarray:
@@ -755,21 +728,13 @@ class Votes:
         Fractions are of the votes for their question, which are those for the answers after which it is asked: numbers
         are fractions times the votes of the first question, `total`, times the fractions on the way.
         """
-        arrays = {
-            name: _possible(np.column_stack([values[column] for column in columns]))
-            for name, columns in found.columns.items()
-        }
-        if found.kind == "fractions":
-            assert total is not None
-            reached = {tree.root.name: _possible(total)}
-            for gate in tree.gates(question):
-                if gate.name not in reached:
-                    before = [
-                        reached[other.name] * arrays[other.name][:, list(other.answers).index(answer)]
-                        for other in tree.gates(question)
-                        for answer in gate.asked_after
-                        if answer in other.answers
-                    ]
-                    reached[gate.name] = np.sum(before, axis=0)
-            arrays = {name: part * reached[name][:, None] for name, part in arrays.items()}
-        return cls(Asked(tree, question), arrays)
+        counts, reached = dict[str, np.ndarray](), dict[str, np.ndarray]()
+        for gate in tree.gates(question):
+            votes = _possible(np.column_stack([values[column] for column in found.columns[gate.name]]))
+            if found.kind == "fractions":
+                assert total is not None
+                before = [reached[answer] for answer in gate.asked_after if answer in reached]
+                votes = votes * np.sum(before or [_possible(total)], axis=0)[:, None]
+            counts[gate.name] = votes
+            reached |= zip(gate.answers, votes.T, strict=True)
+        return cls(Asked(tree, question), counts)

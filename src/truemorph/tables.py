@@ -22,7 +22,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from truemorph.errors import InputError, nearest, reason
 from truemorph.findings import Finding
-from truemorph.io import written_whole
+from truemorph.io import PathLike, written_whole
 from truemorph.table_formats import (
     ASTROPY,
     METADATA,
@@ -132,9 +132,7 @@ def frame_hash(frame: pl.DataFrame) -> str:
     return hashlib.sha256(frame.select(~(cs.nested() | cs.binary())).write_csv().encode()).hexdigest()
 
 
-def write_table(
-    table: CatalogTable, path: str | os.PathLike[str], pieces: Iterable[pl.DataFrame] | None = None
-) -> Path:
+def write_table(table: CatalogTable, path: PathLike, pieces: Iterable[pl.DataFrame] | None = None) -> Path:
     """Write a table atomically, in the format given by the extension.
 
     Parameters
@@ -211,7 +209,7 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
         if not frame.schema[name].is_numeric():
             raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")
     known, _ = cleaned(frame, names, source)
-    columns = [known[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in names]
+    columns = [known[name].cast(pl.Float64).to_numpy() for name in names]
     return np.stack(columns, axis=1) if columns else np.empty((frame.height, 0))
 
 
@@ -233,7 +231,7 @@ def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Serie
         gone |= series.str.strip_chars().cast(pl.Float64, strict=False).is_in(numbers).fill_null(False)
     else:
         return series
-    return pl.select(pl.when(gone.fill_null(False).not_()).then(series)).to_series()
+    return series.set(gone.fill_null(False), None)
 
 
 def cleaned(

@@ -1,12 +1,15 @@
 """Checks of prepared catalogues, selection of rows, and rules for gold labels."""
 
+from functools import partial
+
 import numpy as np
 import polars as pl
 import pytest
 
 from catalogs.made_up import full, refused
 from conftest import codes
-from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
+from truemorph.catalogs.catalogue import read_catalogue, rows_where
+from truemorph.catalogs.question_gold import gold_classes
 from truemorph.commands.bias import measure_bias
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, write_table
@@ -43,12 +46,15 @@ def test_a_condition_selects_rows_where_it_is_true(condition, rows):
     ("read", "text"),
     [
         *((rows_where, [one]) for one in ("mag", "mag=bright", "flag=maybe", "sorce=DR7", "mag=", "14 < mag < 15")),
-        *((gold_classes, one) for one in ("source", "mag", "source >= 1", "typ>=-3", "t_type + 1")),
+        *(
+            (partial(gold_classes, second="disk"), one)
+            for one in ("source", "mag", "source >= 1", "typ>=-3", "t_type + 1")
+        ),
     ],
 )
 def test_conditions_and_rules_that_give_no_classes_raise_errors(read, text):
     with refused():
-        read(FRAME, text, "table")
+        read(FRAME, text, source="table")
 
 
 @pytest.mark.parametrize(
@@ -60,13 +66,14 @@ def test_conditions_and_rules_that_give_no_classes_raise_errors(read, text):
     ],
 )
 def test_gold_labels_from_a_column_or_a_rule(rule, classes, definition):
-    assert gold_classes(FRAME, rule, "table")[0].tolist() == classes
-    assert gold_classes(FRAME, rule, "table")[1] == definition
+    assert gold_classes(FRAME, rule, "disk", "table").numbers.tolist() == classes
+    assert gold_classes(FRAME, rule, "disk", "table").definition == f"disk: {definition}"
 
 
 def test_sentinels_in_rules_are_missing_with_a_finding():
     table = pl.DataFrame({"t_type": [-5, -99, 4]})
-    classes, _, findings = gold_classes(table, "t_type >= -3", "experts")
+    read = gold_classes(table, "t_type >= -3", "disk", "experts")
+    classes, findings = read.numbers, read.findings
     assert classes.tolist() == [0, -1, 1]
     assert [finding.code for finding in findings] == ["values-treated-as-missing"]
 
@@ -114,7 +121,7 @@ def test_an_invalid_column_gives_one_line_with_count_and_first_row(written, chan
 def test_gold_labels_from_the_volunteers_votes_are_refused(rule):
     votes = FRAME.with_columns(label=1, disk_fraction=0.8, disk_votes=8, smooth_votes=2)
     with refused("table", rule.split()[0]):
-        gold_classes(votes, rule, "table")
+        gold_classes(votes, rule, "disk", "table")
 
 
 def test_labels_may_be_missing_only_if_labelled_is_false(written):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from catalogs.made_up import GZ2, IDS, full, refused
 from conftest import codes
 from truemorph import prepare_catalogue as prepare
-from truemorph.catalogs.crossmatch import Join, describe, join_tables, match_ids, match_nearest, match_sky
+from truemorph.catalogs.crossmatch import Join, describe, join_tables, match_ids, match_sky
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.commands.prepare import prepare_catalogue
 from truemorph.errors import InputError
@@ -176,7 +176,7 @@ def test_ids_and_positions_are_those_that_the_user_or_the_mapping_names():
 
 def test_each_row_takes_the_nearest_row_within_a_degree():
     ra, dec = [10, 10.4, 359.9, np.nan, 200], [0, 0, 60, 5, 5]
-    match = match_nearest(ra, dec, [0.1, 10.1, 120, np.nan], [60, 0, 89, 0])
+    match = match_sky(ra, dec, [0.1, 10.1, 120, np.nan], [60, 0, 89, 0], 3600, mutual=False)
     assert match.index.tolist() == [1, 1, 0, -1, -1]
     np.testing.assert_allclose(match.separation[:3], [360, 1080, 360], rtol=1e-5)
     assert (match.statistics["matched"], match.statistics["largest_separation"]) == (3, pytest.approx(1080))

@@ -185,7 +185,7 @@ def test_rules_for_gold_labels(rule, expected):
     gold = gold_of_question(frame, asked, rule, "t")
     assert gold.names.to_list() == expected
     numbers = {"does not apply": 0, "smooth": 0, "no bar": 1, "bar": 2, "applies": -2, "cannot tell": -2, None: -1}
-    assert gold.answers(asked).tolist() == [numbers[one] for one in expected]
+    assert gold.numbers.tolist() == [numbers[one] for one in expected]
     assert gold.unsure.tolist() == [one == "cannot tell" for one in expected]
 
 

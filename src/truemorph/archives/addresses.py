@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from truemorph.errors import InputError, nearest
-from truemorph.io import checked, read_toml
+from truemorph.io import PathLike, checked, read_toml
 
 ENVIRONMENT = "TRUEMORPH_ADDRESSES"
 
@@ -48,7 +48,7 @@ def without_login(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def addresses(overrides: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> dict[str, Address]:
+def addresses(overrides: PathLike | Mapping[str, Any] | None = None) -> dict[str, Address]:
     """Return the addresses by name; TRUEMORPH_ADDRESSES, then `overrides`, replace the packaged ones.
 
     Overrides are a file or a dict of name and url, or url and checksum. A new URL removes the packaged checksum.

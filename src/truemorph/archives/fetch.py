@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal, get_args
 from truemorph.archives.addresses import addresses
 from truemorph.archives.provenance import Fetched
 from truemorph.errors import extras_named
+from truemorph.io import PathLike
 
 # Modules of this package with PER_SECOND (maximum requests per second) and `fetch(session, known, out, *, options)`.
 Archive = Literal["gz2", "sdss", "simard", "hst"]
@@ -25,9 +25,9 @@ def options_of(name: str) -> set[str]:
 
 def fetch(
     name: str,
-    out: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
     *,
-    addresses_from: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    addresses_from: PathLike | Mapping[str, Any] | None = None,
     offline: bool = False,
     per_second: float | None = None,
     **options: Any,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from pydantic import RootModel
 from truemorph._version import __version__
 from truemorph.archives.addresses import Address
 from truemorph.findings import Finding
-from truemorph.io import file_hash, read_json, write_json
+from truemorph.io import PathLike, file_hash, read_json, write_json
 from truemorph.tables import CatalogTable, write_table
 
 PROVENANCE = "provenance.json"
@@ -54,8 +53,8 @@ def read_provenance(folder: Path) -> dict[str, dict[str, Any]]:
     return read_json(path, RootModel[dict[str, dict[str, Any]]]) if path.is_file() else {}
 
 
-def record(path: Path, address: Address, query: str | None = None, **more: Any) -> None:
-    """Write a file's entry in the `provenance.json` beside it: origin, checksum, query (SQL, ADQL) and `more`."""
+def record(path: Path, address: Address, query: str | None = None) -> None:
+    """Write a file's entry in the `provenance.json` beside it: origin, checksum and query (SQL, ADQL)."""
     entry = {
         "address": address.name,
         "url": address.public_url,
@@ -66,7 +65,6 @@ def record(path: Path, address: Address, query: str | None = None, **more: Any) 
         "licence": address.licence,
         "citation": address.citation,
         "truemorph": __version__,
-        **more,
     }
     write_json(path.parent / PROVENANCE, dict(sorted((read_provenance(path.parent) | {path.name: entry}).items())))
 
@@ -83,7 +81,7 @@ def is_local(folder: Path) -> bool:
     return any(urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1") for url in urls if url)
 
 
-def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
+def origin(path: PathLike) -> dict[str, Any]:
     """Return a file's `sha256` and `bytes`, and its entry in `provenance.json`; `changed` if it is another file now."""
     path = Path(path)
     entry = read_provenance(path.parent).get(path.name, {})
@@ -93,10 +91,10 @@ def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_recorded(
-    path: Path, frame: pl.DataFrame, address: Address, query: str, columns: Columns | None = None, **more: Any
+    path: Path, frame: pl.DataFrame, address: Address, query: str, columns: Columns | None = None
 ) -> None:
-    """Write a table, with units and descriptions if the format has them, and record it; `more` as in `record`."""
+    """Write a table, with units and descriptions if the format has them, and record it."""
     units = {name: unit for name, (unit, _) in (columns or {}).items() if unit}
     descriptions = {name: about for name, (_, about) in (columns or {}).items()}
     write_table(CatalogTable(frame, units=units, descriptions=descriptions), path)
-    record(path, address, query, rows=frame.height, **more)
+    record(path, address, query)

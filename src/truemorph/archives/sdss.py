@@ -117,8 +117,8 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, ids: Any = 
             raise InputError(f"none of {wanted.len():,d} ids is in DR7 (first: {wanted[0]}); give DR7 objids (`ids`)")
         table = _table(photometry, _found(session, address.url, out, DETECTIONS, objects))
         missing = wanted.filter(~wanted.is_in(objects.implode()))
-        write_recorded(out / "missing.csv", missing.to_frame(), address, sql, ids=wanted.len())
-        write_recorded(out / "photometry.parquet", table, address, sql, COLUMNS, ids=wanted.len())
+        write_recorded(out / "missing.csv", missing.to_frame(), address, sql)
+        write_recorded(out / "photometry.parquet", table, address, sql, COLUMNS)
     absent = wanted.len() - table.height
     counts = {
         "ids": wanted.len(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,7 +34,7 @@ from truemorph.bias.result import FittedCurve, Settings, TransitionFit
 from truemorph.bias.sample import Sample
 from truemorph.errors import InputError, reason
 from truemorph.findings import Finding, unique
-from truemorph.io import plain
+from truemorph.io import PathLike, plain
 from truemorph.progress import progress
 from truemorph.questions import Asked, fraction_names
 from truemorph.results import Result, text_facts
@@ -178,7 +177,7 @@ class Estimate(Result):
         )
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Estimate:
+    def read(cls, path: PathLike) -> Estimate:
         """Read an estimate that `write` wrote, with its draws; a fit of T(α) alone is an InputError."""
         described = read_fit(path)
         arrays = read_arrays(described, path)
@@ -191,7 +190,7 @@ class Estimate(Result):
                 "`truemorph transition`"
             ) from problem
 
-    def write(self, out: str | os.PathLike[str]) -> None:
+    def write(self, out: PathLike) -> None:
         """Write the estimate as JSON, with draws of its fractions (.npz) and its figure (.png) beside it.
 
         Of a name that ends in .csv, .ecsv, .fits or .tex, also the table of the fractions.

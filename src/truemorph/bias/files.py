@@ -17,6 +17,7 @@ from truemorph.errors import InputError, reason
 from truemorph.findings import Finding
 from truemorph.io import (
     FORMAT_VERSION,
+    PathLike,
     check_format,
     checked,
     file_hash,
@@ -61,7 +62,7 @@ def load_transition(source: Any) -> Transition:
     return transition_from_dict(transition_described(source))
 
 
-def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
+def read_fit(source: PathLike) -> dict[str, Any]:
     """Read T(α) in the format of a fit file, from a file or a known curve, "rayleigh:11.25:sigma" or "fisk:14,2.2".
 
     The file is of `truemorph transition`, or hand-written: `{"family": ..., "parameters": ...}`. A known curve has the
@@ -84,7 +85,7 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
     return described
 
 
-def check_fit_name(out: str | os.PathLike[str]) -> None:
+def check_fit_name(out: PathLike) -> None:
     """Refuse a name that does not end in .json, or like a table."""
     if Path(out).suffix not in (".json", *TABLES):
         raise InputError(
@@ -93,11 +94,7 @@ def check_fit_name(out: str | os.PathLike[str]) -> None:
 
 
 def write_fit(
-    described: Mapping[str, Any],
-    figure: Any,
-    path: str | os.PathLike[str],
-    draws: Mapping[str, Any] | None = None,
-    table: Any = None,
+    described: Mapping[str, Any], figure: Any, path: PathLike, draws: Mapping[str, Any] | None = None, table: Any = None
 ) -> None:
     """Write a fit as JSON; beside it its matplotlib figure as PNG, and draws of class fractions, if any, as NPZ.
 
@@ -129,7 +126,7 @@ def _write_table(table: Any, path: Path, ending: str) -> None:
         table.write(partial, overwrite=True)
 
 
-def read_arrays(described: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_arrays(described: Mapping[str, Any], path: PathLike) -> dict[str, np.ndarray]:
     """Read arrays that were written beside a fit, such as `fractions`, draws of shape (S, B, K); none if absent."""
     if "draws" not in described:
         return {}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, VOTES, lenticulars, names_votes, which_rows
+from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, names_votes, which_rows
 from truemorph.catalogs.sampling import SPLITS, split_galaxies
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -95,10 +95,10 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool, n_classes: int) 
     complete = {"alpha", *_WEIGHTS, *(["label"] if labelled else [])}
     for name in (column for column in frame.columns if column in _NUMBERS):
         low, high, what = of_labels if name in _LABELS else _LIMITS.get(name, (-np.inf, np.inf, "numbers"))
-        if not _numeric(frame[name]):
+        if not is_numeric(frame[name]):
             lines.append(f"{source}: column {name} holds {frame[name].dtype}, not {what}")
             continue
-        values = frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        values = frame[name].cast(pl.Float64).to_numpy()
         good = (values >= low) & (values <= high) | (np.isnan(values) & (name not in complete))
         if name in _LABELS:
             good &= np.isnan(values) | (values == np.round(values))
@@ -109,7 +109,8 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool, n_classes: int) 
     return lines
 
 
-def _numeric(series: pl.Series) -> bool:
+def is_numeric(series: pl.Series) -> bool:
+    """Whether a column has numbers, or only missing values."""
     # An empty column of a CSV file is one of text.
     return series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null) or series.null_count() == len(series)
 
@@ -228,27 +229,18 @@ def condition(text: str, frame: pl.DataFrame, about: str) -> tuple[pl.Series, li
     """Evaluate an expression that is true or false; null if a value is missing. Messages begin with `about`."""
     from truemorph.catalogs.expressions import read_expression  # its parser takes a third of a second
 
-    result, findings = _computed(read_expression(text, about), frame, about)
+    result, findings = computed(read_expression(text, about), frame, about)
     if result.dtype not in (pl.Boolean, pl.Null):
         raise InputError(f"{about}: {text!r} is {result.dtype}, not true or false; write a comparison")
     return result.cast(pl.Boolean), findings
 
 
-def _computed(expression: Any, frame: pl.DataFrame, about: str) -> tuple[pl.Series, list[Finding]]:
+def computed(expression: Any, frame: pl.DataFrame, about: str) -> tuple[pl.Series, list[Finding]]:
     """Evaluate an expression; values such as -99, -999 and -9999 count as missing, with a finding."""
     from truemorph.catalogs.expressions import compute
 
     known, findings = cleaned(frame, [name for name in expression.columns if name in frame.columns], about)
     return compute(expression, known, about), findings
-
-
-def columns_of_rule(frame: pl.DataFrame, rule: str | None) -> list[str]:
-    """Return the columns that a rule for gold labels uses."""
-    from truemorph.catalogs.expressions import read_expression
-
-    if rule is None or rule.strip() in frame.columns:
-        return [] if rule is None else [rule.strip()]
-    return list(read_expression(rule, "gold").columns)
 
 
 def label_classes(catalogue: CatalogTable) -> tuple[str, ...]:
@@ -263,39 +255,6 @@ def classes_of(catalogue: CatalogTable) -> tuple[str, str]:
         source = catalogue.source
         raise InputError(f"{source}: has labels of {2 + len(others)} classes; name their question (`question`)")
     return first, second
-
-
-def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str, list[Finding]]:
-    """Return gold labels (-1 if unknown), shape (N,), their definition, and findings on missing values.
-
-    `rule` is a column of 0, 1 (the second class), and null or -1 (unknown); or an SQL expression such as "t_type>=-3",
-    which is true for the second class, false for the first, and null if unknown.
-    """
-    from truemorph.catalogs.expressions import column_expression, read_expression
-
-    about = f"{source}: gold classes"
-    name = rule.strip()
-    if name == "gold" and name not in frame.columns:
-        raise InputError(f"{source}: no column 'gold'; add it with truemorph gold import, or give a rule (`gold`)")
-    expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
-    if biased := [column for column in expression.columns if column in ("label", *FRACTIONS, *VOTES)]:
-        advice = "give classes from experts or better images"
-        raise InputError(
-            f"{about}: {expression.text} uses {biased[0]}, which has the bias of the observed labels; {advice}"
-        )
-    series, findings = _computed(expression, frame, about)
-    if not _numeric(series):
-        wrong = f"{about}: {expression.text} should be numbers or true and false, not {series.dtype}"
-        raise InputError(wrong + lenticulars(series.unique()))
-    values = series.cast(pl.Float64).fill_null(-1).to_numpy()
-    bad = ~np.isin(values, (-1, 0, 1))
-    if bad.any():
-        raise InputError(
-            f"{about}: {expression.text} should be 0, 1 or empty; wrong in "
-            f'{which_rows(bad, values)}; give a rule such as "{expression.text}>=1"'
-        )
-    definition = f"{expression.text} is 1" if expression.lone else expression.tree.sql()
-    return values.astype(np.int64), definition, findings
 
 
 def from_votes(definition: str) -> list[Finding]:

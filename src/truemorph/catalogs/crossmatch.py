@@ -25,7 +25,8 @@ from truemorph.tables import CatalogTable, kind_of, read_table
 _ARCSEC = np.radians(1 / 3600)
 # Chance matches are counted at positions shifted by this many radii, in four directions.
 _SHIFT = 5
-_LARGEST_RADIUS = 3600.0  # arcsec; above one degree, the unit must be wrong
+_PERCENTILES = {"median_separation": 50, "p95_separation": 95, "largest_separation": 100}
+LARGEST_RADIUS = 3600.0  # arcsec; above one degree, the unit must be wrong
 
 
 @dataclass(frozen=True)
@@ -64,68 +65,47 @@ def match_sky(
     dec2: Any,
     radius_arcsec: float = 2.0,
     *,
+    mutual: bool = True,
     sources: tuple[str, str] = ("left table", "right table"),
 ) -> Match:
     """Match rows that are mutual nearest neighbours on the sky within a radius, one to one.
 
-    Positions are degrees or quantities of angle, shapes (N,) and (M,), in the same frame and epoch; rows without a
-    position (NaN, masked) have no match. `by_chance` is the mean number of matches after the left table is shifted by 5
-    radii to the north, east, south and west, as if no row had a counterpart: if most rows have one, fewer are false.
+    If not `mutual`, each row with the nearest row of the other table, such as the PSF of a tile, which may have several
+    matches. Positions are degrees or quantities of angle, shapes (N,) and (M,), in the same frame and epoch; rows
+    without a position (NaN, masked) have no match. `by_chance` is the mean number of mutual matches after the left
+    table is shifted by 5 radii to the north, east, south and west, as if no row had a counterpart: if most rows have
+    one, fewer are false.
     """
-    if not 0 < radius_arcsec <= _LARGEST_RADIUS:
-        raise InputError(f"a match needs a radius above 0 and up to {_LARGEST_RADIUS:g} arcsec; got {radius_arcsec}")
+    if not 0 < radius_arcsec <= LARGEST_RADIUS:
+        raise InputError(f"a match needs a radius above 0 and up to {LARGEST_RADIUS:g} arcsec; got {radius_arcsec}")
     longitude, latitude = checked_positions(ra, dec, sources[0])
     places, others = unit_vectors(longitude, latitude), unit_vectors(*checked_positions(ra2, dec2, sources[1]))
     placed, placed2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
     # Distances are chords of the unit sphere, 2 sin(angle / 2), which are exact for small angles, unlike cosines.
     chord = 2 * np.sin(radius_arcsec * _ARCSEC / 2)
     tree = cKDTree(others[placed2], balanced_tree=False)  # fast for many galaxies at one position, too
-    rows, columns, chords = _mutual_nearest(places[placed], tree, chord)
+    rows, columns, chords = _nearest(places[placed], tree, chord, mutual)
     index, separation = np.full(len(places), -1, dtype=np.int64), np.full(len(places), np.nan)
     index[placed[rows]] = placed2[columns]
     separation[placed[rows]] = 2 * np.arcsin(chords / 2) / _ARCSEC
-
+    matched = separation[index >= 0]
+    statistics = {
+        "by": "sky" if mutual else "nearest",
+        "radius": float(radius_arcsec),
+        **_counts(index, len(others), len(places) - placed.size, len(others) - placed2.size),
+        **{name: float(np.percentile(matched, part)) if matched.size else None for name, part in _PERCENTILES.items()},
+    }
+    if not mutual:
+        return Match(index, separation, statistics)
     candidates = np.asarray(tree.query_ball_point(places[placed], chord, return_length=True))
     # Steps in right ascension are wider by 1 / cos δ.
     longitude, latitude, shift = longitude[placed], latitude[placed], _SHIFT * radius_arcsec / 3600
     along = shift / np.cos(np.radians(latitude))
     moved = [(longitude, latitude + step) for step in (shift, -shift)]
     moved += [(longitude + step, latitude) for step in (along, -along)]
-    by_chance = [_mutual_nearest(unit_vectors(*position), tree, chord)[0].size for position in moved]
-    matched = separation[index >= 0]
-    statistics = {
-        "by": "sky",
-        "radius": float(radius_arcsec),
-        **_counts(index, len(others), len(places) - placed.size, len(others) - placed2.size),
-        "ambiguous": int((candidates > 1).sum()),
-        "median_separation": float(np.median(matched)) if matched.size else None,
-        "p95_separation": float(np.percentile(matched, 95)) if matched.size else None,
-        "by_chance": float(np.mean(by_chance)),
-    }
+    by_chance = [_nearest(unit_vectors(*position), tree, chord, mutual)[0].size for position in moved]
+    statistics |= {"ambiguous": int((candidates > 1).sum()), "by_chance": float(np.mean(by_chance))}
     return Match(index, separation, statistics)
-
-
-def match_nearest(
-    ra: Any, dec: Any, ra2: Any, dec2: Any, *, sources: tuple[str, str] = ("left table", "right table")
-) -> Match:
-    """Match each row with the nearest row of the other table, such as the PSF of a tile, within a degree.
-
-    A row of the other table may have several matches. Positions are those of `match_sky`.
-    """
-    places, others = (
-        unit_vectors(*checked_positions(*one, name))
-        for one, name in zip(((ra, dec), (ra2, dec2)), sources, strict=True)
-    )
-    placed, placed2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
-    farthest = 2 * np.sin(_LARGEST_RADIUS * _ARCSEC / 2)
-    chords, rows = cKDTree(others[placed2]).query(places[placed], distance_upper_bound=farthest)
-    matched = rows < placed2.size
-    index, separation = np.full(len(places), -1, dtype=np.int64), np.full(len(places), np.nan)
-    index[placed[matched]] = placed2[rows[matched]]
-    separation[placed[matched]] = 2 * np.arcsin(chords[matched] / 2) / _ARCSEC
-    counts = _counts(index, len(others), len(places) - placed.size, len(others) - placed2.size)
-    farthest_found = float(np.nanmax(separation)) if matched.any() else None
-    return Match(index, separation, {"by": "nearest", **counts, "largest_separation": farthest_found})
 
 
 def describe(statistics: dict[str, Any], left_name: str, right_name: str) -> str:
@@ -163,12 +143,15 @@ def _counts(index: np.ndarray, right: int, left_missing: int, right_missing: int
     }
 
 
-def _mutual_nearest(vectors: np.ndarray, tree: cKDTree, chord: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rows of `vectors`, rows of the tree and chords of mutual nearest neighbours within a chord."""
+def _nearest(
+    vectors: np.ndarray, tree: cKDTree, chord: float, mutual: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows of `vectors`, rows of the tree and chords of (mutual) nearest neighbours within a chord."""
     chords, nearest_in_tree = tree.query(vectors, distance_upper_bound=chord)
     rows = np.flatnonzero(nearest_in_tree < tree.n)
-    back = cKDTree(vectors, balanced_tree=False).query(tree.data[nearest_in_tree[rows]])[1]
-    rows = rows[back == rows]
+    if mutual:
+        back = cKDTree(vectors, balanced_tree=False).query(tree.data[nearest_in_tree[rows]])[1]
+        rows = rows[back == rows]
     return rows, nearest_in_tree[rows], chords[rows]
 
 
@@ -242,11 +225,8 @@ def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping, ta
             match = match_ids(*left_keys, *right_keys, sources=names)
             right = replace(right, frame=right.frame.drop(right_keys[0].name))
         else:
-            ra, dec, ra2, dec2 = (key.fill_null(np.nan).to_numpy() for key in (*left_keys, *right_keys))
-            if join.by == "sky":
-                match = match_sky(ra, dec, ra2, dec2, join.within, sources=names)
-            else:
-                match = match_nearest(ra, dec, ra2, dec2, sources=names)
+            ra, dec, ra2, dec2 = (key.to_numpy() for key in (*left_keys, *right_keys))
+            match = match_sky(ra, dec, ra2, dec2, join.within, mutual=join.by == "sky", sources=names)
         line = describe(match.statistics, *names)
         if match.statistics["matched"] == 0:
             if join.by == "id":
@@ -324,7 +304,7 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
     taken = {*own.columns, *frame.columns}
     clashing = {name: free_name(f"{name}_{stem}", taken) for name in frame.columns if name in own.columns}
     rows = pl.Series(match.index)
-    gathered = frame.rename(clashing).select(pl.all().gather(pl.select(pl.when(rows >= 0).then(rows)).to_series()))
+    gathered = frame.rename(clashing).select(pl.all().gather(rows.set(rows < 0, None)))
     units, about = (
         {name: text for name, text in mine.items() if name in own.columns}
         | {clashing.get(name, name): text for name, text in theirs.items() if name in frame.columns}

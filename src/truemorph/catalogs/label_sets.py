@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from truemorph.arrays import ratio
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.catalogs.catalogue import classes_of
-from truemorph.catalogs.other_labels import OtherLabels, Predictions
+from truemorph.catalogs.other_labels import OtherLabels, Predictions, joined_by_id
 from truemorph.catalogs.paths import gold_column, labels_of_answers, majority_paths
-from truemorph.catalogs.question_gold import QuestionGold
+from truemorph.catalogs.question_gold import gold_of_question
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import check_format
@@ -123,7 +124,7 @@ def label_sets(frame: pl.DataFrame, classes: Sequence[str]) -> list[LabelSet]:
     """Return the label sets of a joined table: the observed labels, and a model's hard, soft and posterior ones."""
 
     def values(*names: str) -> np.ndarray:
-        return frame.select(pl.col(names).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
+        return frame.select(pl.col(names).cast(pl.Float64)).to_numpy()
 
     sets = [LabelSet.of_two("observed labels", "observed", values("label")[:, 0], classes)]
     if "model_label" in frame.columns:
@@ -151,7 +152,7 @@ def answer_sets(
     given.append(("observed labels", "observed", every[np.array(asked.answers_of_paths)[paths]]))
     column = gold_column(asked.question)
     if column in frame.columns and frame[column].count():
-        answers = QuestionGold(frame[column], "", []).answers(asked)
+        answers = gold_of_question(frame, asked, column, source).numbers
         given.append(("gold labels", "truth", every[np.maximum(answers, 0)]))
     for other in others:
         chosen, p = other.probabilities(frame, asked)
@@ -162,7 +163,7 @@ def answer_sets(
     for name, kind, of_all in given:
         of_answers = of_all[:, 1:]
         total = of_answers.sum(axis=1, keepdims=True)
-        values = np.divide(of_answers, total, out=np.full(of_answers.shape, np.nan), where=total > 0)
+        values = ratio(of_answers, total)
         sets.append(LabelSet(name, kind, values, names))
         for answer, k in zip((asked.answers[n] for n in asked.shown), asked.shown, strict=True):
             title = name if len(asked.shown) == 1 else f"{name}: {answer}"
@@ -184,7 +185,7 @@ def sets_of_others(
         for name, p in zip((other.name, f"{other.name}, fractions"), both, strict=True):
             values = p @ of_answers
             total = values.sum(axis=1, keepdims=True)
-            values = np.divide(values, total, out=np.full(values.shape, np.nan), where=total > 0)
+            values = ratio(values, total)
             sets.append(LabelSet(name, "column", values, classes, other.name))
     return sets
 
@@ -201,7 +202,7 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     first, second = columns_of("p", classes)
     names = ("label", first, second, *columns_of("posterior", classes))
     known = frame.select(pl.col(name).cast(pl.Float64, strict=False) for name in names if name in frame.columns)
-    lacking = [name for name in ("object_id", "label", second) if name not in frame.columns]
+    lacking = [name for name in ("label", second) if name not in frame.columns]
     lacking += [column.name for column in known if column.null_count() > frame[column.name].null_count()]
     if lacking:
         raise InputError(
@@ -210,19 +211,5 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
         )
     if first not in known.columns:
         known = known.with_columns((1 - pl.col(second)).alias(first))
-    others = frame.select(
-        pl.col("object_id").cast(pl.String), *(column for column in ["relation"] if column in frame.columns)
-    )
-    chosen = others.hstack(known.rename({"label": "model_label"}))
-    repeated = chosen.filter(pl.col("object_id").is_duplicated())
-    if repeated.height:
-        raise InputError(f"{source}: has several labels of {repeated['object_id'][0]}; keep one row for each galaxy")
-    own = catalogue.frame.drop([name for name in chosen.columns if name != "object_id"], strict=False)
-    joined = own.with_columns(pl.col("object_id").cast(pl.String)).join(
-        chosen, on="object_id", how="inner", maintain_order="left"
-    )
-    if joined.height == 0:
-        raise InputError(f"{source}: has labels of none of this catalogue's galaxies; are the ids the same?")
-    every, without = catalogue.frame.height, catalogue.frame.height - joined.height
-    text = f"{without:,} of {every:,} galaxies have no label in {source} and were left out."
-    return joined, [Finding("rows-left-out", "note", text)] if without else []
+    added = known.rename({"label": "model_label"})
+    return joined_by_id(catalogue.frame.drop(added.columns, strict=False), frame, added, source)

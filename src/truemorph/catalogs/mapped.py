@@ -64,7 +64,7 @@ class Mapped:
         """Return the values of a column, shape (N,); NaN if missing or not found."""
         if name not in self.columns:
             return np.full(self.frame.height, np.nan)
-        return self.columns[name].values.cast(pl.Float64).fill_null(np.nan).to_numpy()
+        return self.columns[name].values.cast(pl.Float64).to_numpy()
 
 
 def apply_mapping(
@@ -178,7 +178,7 @@ def _numbers(series: pl.Series, where: str) -> pl.Series:
     bad = numbers.is_null() & series.is_not_null()
     if bad.any():
         raise InputError(f"{where} should hold numbers; correct or empty those in {which_rows(bad, series)}")
-    return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series()
+    return numbers.set(~numbers.is_finite(), None)
 
 
 def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.Series, list[Finding]]:
@@ -194,7 +194,7 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
         )
     outside = f"{where}: values outside {low:g} to {high:g} were treated as missing in {which_rows(bad, numbers)}."
     finding = Finding("values-impossible", "caution", outside, "Check the column and its unit.")
-    return pl.select(pl.when(~bad).then(numbers)).to_series(), [finding]
+    return numbers.set(bad, None), [finding]
 
 
 def _labels(series: pl.Series, where: str) -> pl.Series:
@@ -247,7 +247,7 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
     columns = []
     for name, text in texts.items():
         what = column_expression(text) if text in frame.columns else read_expression(text, name)
-        columns.append(compute(what, frame, table_name).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy())
+        columns.append(compute(what, frame, table_name).cast(pl.Float64, strict=False).to_numpy())
     known = np.stack(columns)[:, sum(columns) > 0]
     sums = known.sum(axis=0)
     kind, counted = "fraction", "fractions"

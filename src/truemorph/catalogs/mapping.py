@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from itertools import chain
@@ -19,7 +20,7 @@ from truemorph.catalogs.physical import COSMOLOGY, named_cosmology
 from truemorph.catalogs.sampling import SPLITS
 from truemorph.config import by_commas
 from truemorph.errors import InputError, nearest
-from truemorph.io import checked, read_toml
+from truemorph.io import PathLike, checked, read_toml
 from truemorph.questions import SMOOTH_OR_DISK, Tree, check_class_names, packaged_trees, read_tree
 
 # Presets tried, in this order, if no mapping is named. gz2-debiased is not among them, because debiased votes must be
@@ -145,7 +146,7 @@ class Mapping(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         return self
 
 
-def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> Mapping:
+def read_mapping(source: Mapping | dict[str, Any] | PathLike) -> Mapping:
     """Read a mapping: the name of a preset (one of `PRESETS`), a TOML file, or its content as a dict."""
     if isinstance(source, Mapping):
         return source
@@ -266,23 +267,16 @@ def recognised_tree(questions: Sequence[str], existing: Sequence[str], named: It
 
     `named` are the columns that the user named, by truemorph's names.
     """
-
-    def fits(tree: Tree) -> bool:
-        gates = {gate.name for question in questions for gate in tree.gates(question)}
-        try:
+    fitting = list[Tree]()
+    for tree in packaged_trees():
+        with suppress(InputError):  # another question, or other columns
+            gates = {gate.name for question in questions for gate in tree.gates(question)}
             tree.columns(list(gates), existing)
-        except InputError:
-            return False
-        return True
-
-    try:
-        own = detect_mapping(existing, chosen=named).tree
-    except InputError:  # no preset
-        own = None
-    trees = [tree for tree in packaged_trees() if set(questions) <= {asked.name for asked in tree.questions}]
-    if own is not None and any(tree.name == own and fits(tree) for tree in trees):
-        return None
-    return next(filter(fits, trees), None)
+            fitting.append(tree)
+    with suppress(InputError):  # no preset
+        if detect_mapping(existing, chosen=named).tree in [tree.name for tree in fitting]:
+            return None
+    return next(iter(fitting), None)
 
 
 def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: str = "table") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.arrays import ratio
 from truemorph.catalogs.catalogue import ID_COLUMNS, as_ids, classes_of
 from truemorph.catalogs.columns import vote_findings
 from truemorph.catalogs.paths import labels_of_answers, root_of
@@ -131,7 +132,7 @@ def with_other_labels(
         else:
             read = _of_group(table.frame, root_of(catalogue) if asked is None else asked, name, about)
         other, added, rows, findings = read
-        frame, left = _joined(catalogue.frame, rows, added, about)
+        frame, left = joined_by_id(catalogue.frame, rows, added, about)
         catalogue = replace(catalogue, frame=frame, findings=unique(catalogue.findings, findings, left))
         others.append(other)
     return catalogue, others
@@ -166,7 +167,7 @@ def _of_model(frame: pl.DataFrame, asked: Asked | None, classes: Sequence[str], 
     named = [f"{name}: {column}" for column in columns]
     applies, answers = (None, named) if asked is None else (named[0], named[1:])
     other = Predictions(name, applies, tuple(answers))
-    return other, pl.DataFrame(p[usable], schema=named), frame.filter(pl.Series(usable)), findings
+    return other, pl.DataFrame(p[usable], schema=named), frame.filter(usable), findings
 
 
 def _of_group(frame: pl.DataFrame, asked: Asked, name: str, about: str) -> _Read:
@@ -207,11 +208,11 @@ def _fractions(
     for gate, some in values.items():
         some = np.where(np.isfinite(some) & (some >= 0), some, 0.0)
         total = some.sum(axis=1, keepdims=True)
-        fractions[gate] = np.divide(some, total, out=np.full(some.shape, np.nan), where=total > 0)
+        fractions[gate] = ratio(some, total)
     return fractions, findings
 
 
-def _joined(
+def joined_by_id(
     catalogue: pl.DataFrame, table: pl.DataFrame, added: pl.DataFrame, about: str
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Return the galaxies of a catalogue that a table has, with the added columns."""

@@ -73,19 +73,14 @@ def votes_of_survey(
     return votes, findings + (_impossible_numbers(votes) if vote_columns.kind == "counts" else [])
 
 
-def path_columns(
-    frame: pl.DataFrame, tree: Tree, question: str, total: np.ndarray | None, source: str
-) -> tuple[pl.DataFrame, list[Finding]]:
-    """Return the label and the votes of a question as columns of a catalogue, from a survey's table."""
-    votes, findings = votes_of_survey(frame, tree, question, total, source)
+def path_columns(votes: Votes) -> dict[str, pl.Series]:
+    """Return the label and the votes of a question as columns of a catalogue."""
     names = [path.name for path in votes.asked.paths]
-    columns = {label_column(question): pl.Series([names[k] for k in votes.paths], dtype=pl.String)}
-    for name, counts in votes.counts.items():
-        columns |= {
-            vote_column(name, answer): pl.Series(part)
-            for answer, part in zip(tree.question(name).answers, counts.T, strict=True)
-        }
-    return pl.DataFrame(columns), findings
+    columns = {label_column(votes.asked.question): pl.Series([names[k] for k in votes.paths], dtype=pl.String)}
+    for gate in votes.asked.questions:
+        parts = zip(gate.answers, votes.counts[gate.name].T, strict=True)
+        columns |= {vote_column(gate.name, answer): pl.Series(part) for answer, part in parts}
+    return columns
 
 
 def _impossible_numbers(votes: Votes) -> list[Finding]:
@@ -327,7 +322,7 @@ def given_labels(
     """
     values = numeric_columns(frame, names, source)
     usable = np.isfinite(p).all(axis=1) & np.isfinite(values).all(axis=1)
-    known, out = frame.filter(pl.Series(usable)), np.full(p.shape, np.nan)
+    known, out = frame.filter(usable), np.full(p.shape, np.nan)
     if isinstance(transition, TreeTransition):
         observed = path_observations(known, transition, source)
         if gates:

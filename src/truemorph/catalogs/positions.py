@@ -35,7 +35,7 @@ def position_columns(columns: Sequence[str], source: str) -> tuple[str, str]:
 def positions_of(frame: pl.DataFrame, source: str) -> tuple[np.ndarray, np.ndarray]:
     """Return right ascension and declination of a table's rows, degrees, by their usual names; NaN if missing."""
     columns = (frame[name].cast(pl.Float64, strict=False) for name in position_columns(frame.columns, source))
-    ra, dec = (column.fill_null(np.nan).to_numpy() for column in columns)
+    ra, dec = (column.to_numpy() for column in columns)
     return checked_positions(ra, dec, source)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
@@ -16,7 +15,7 @@ from truemorph._version import __version__
 from truemorph.archives.provenance import origin
 from truemorph.arrays import float_array
 from truemorph.catalogs import physical, sampling
-from truemorph.catalogs.catalogue import as_ids, columns_of_rule, find_images, from_votes, gold_classes
+from truemorph.catalogs.catalogue import as_ids, find_images, from_votes
 from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name, percent_of_light
 from truemorph.catalogs.crossmatch import Joined, join_tables, read_join
 from truemorph.catalogs.datasheet import datasheet
@@ -33,11 +32,11 @@ from truemorph.catalogs.paths import (
     votes_of_survey,
 )
 from truemorph.catalogs.positions import repeated_positions
-from truemorph.catalogs.question_gold import columns_of_question, gold_of_question, is_of_question
+from truemorph.catalogs.question_gold import gold_classes, gold_of_question, is_of_question
 from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows, unequal_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.io import FORMAT_VERSION, write_file
+from truemorph.io import FORMAT_VERSION, PathLike, write_file
 from truemorph.plotting import axes_or_new
 from truemorph.questions import Asked, Tree, read_tree
 from truemorph.results import Result, text_facts
@@ -133,12 +132,7 @@ class Preparation(Result):
 
 
 def prepare(
-    table: Any,
-    settings: TableSettings,
-    *,
-    images: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    cut: Cutting | None = None,
+    table: Any, settings: TableSettings, *, images: PathLike | None = None, seed: int = 0, cut: Cutting | None = None
 ) -> Preparation:
     """Make a catalogue; see `truemorph.prepare_catalogue`.
 
@@ -207,8 +201,8 @@ def _answers(
     total = None if (every := _total(mapped)) is None else every[kept]
     answers, findings = dict[str, Any](), list[Finding]()
     for question in questions:
-        columns, about = path_columns(galaxies, tree, question, total, name)
-        answers |= columns.to_dict()
+        votes, about = votes_of_survey(galaxies, tree, question, total, name)
+        answers |= path_columns(votes)
         findings += about
     return answers, findings
 
@@ -237,14 +231,13 @@ def _gold(
         if len(questions) > 1:
             raise InputError(f"{name}: `gold` has rules for one question of {len(questions)}; give them to transition")
         read, question = gold_of_question(galaxies, Asked(tree, questions[0]), gold, name), questions[0]
-        about = {"gold_definitions": {question: read.definition}, "gold_columns": columns_of_question(galaxies, gold)}
+        about = {"gold_definitions": {question: read.definition}, "gold_columns": read.columns}
         return {gold_column(question): read.names}, about, read.findings
-    classes, rule, findings = gold_classes(galaxies, gold, name)
-    definition = f"{kind.classes[1]}: {rule}"
-    counted = f"{(classes >= 0).sum():,d} of {classes.size:,d} galaxies have gold labels."
-    findings += [Finding("gold-labels", "note", counted), *from_votes(definition)]
-    about = {"gold_definition": definition, "gold_columns": columns_of_rule(galaxies, gold)}
-    return {"gold": pl.Series(classes).replace(-1, None)}, about, findings
+    read = gold_classes(galaxies, gold, kind.classes[1], name)
+    counted = f"{(read.numbers >= 0).sum():,d} of {read.numbers.size:,d} galaxies have gold labels."
+    findings = [*read.findings, Finding("gold-labels", "note", counted), *from_votes(read.definition)]
+    about = {"gold_definition": read.definition, "gold_columns": read.columns}
+    return {"gold": pl.Series(read.numbers).replace(-1, None)}, about, findings
 
 
 def _metadata(
@@ -311,7 +304,7 @@ def _tree(kind: Mapping, table_name: str, questions: Sequence[str]) -> Tree:
 class TableSettings:
     """How a table is read: a preset or another mapping, and what differs from it."""
 
-    preset: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None
+    preset: Mapping | dict[str, Any] | PathLike | None = None
     joins: Sequence[Any] = ()  # `Join`, or tables that are joined by object id
     # Columns that differ from the mapping's, where "smooth", "disk" and "artefact" stand for vote fractions or numbers
     # of votes, depending on the values; `votes` are such columns that a `tree` names, and `about` says of which survey.
@@ -373,7 +366,7 @@ def read_tables(table: Any, settings: TableSettings) -> tuple[Joined, Mapping]:
     return replace(joined, findings=[*joined.findings, *(() if settings.votes else read_as)]), kind
 
 
-def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Preparation:
+def write_preparation(prepared: Preparation, out: PathLike) -> Preparation:
     """Write a catalogue (not as CSV), `<name>.datasheet.md` and `<name>.dropped.csv`; never over an input file."""
     out = Path(out)
     if table_extension(out) in (".csv", ".csv.gz", ".tsv"):
@@ -424,7 +417,7 @@ def _derived(mapped: Mapped, cosmology: str) -> dict[str, MappedColumn]:
     if lacks("rest_surface_brightness", "redshift", "surface_brightness"):
         observed, dimmed = columns["surface_brightness"], f"minus 10 log10(1 + {columns['redshift'].source})"
         # (1 + z)^4 of Tolman 1930, PNAS 16, 511.
-        undimmed = observed.values.cast(pl.Float64).fill_null(np.nan).to_numpy() - dust - 10 * np.log10(1 + redshift)
+        undimmed = observed.values.cast(pl.Float64).to_numpy() - dust - 10 * np.log10(1 + redshift)
         add("rest_surface_brightness", undimmed, f"{observed.source}, {dusty}, {dimmed}; no K-correction")
     return made
 
@@ -441,7 +434,7 @@ def _alpha(mapped: Mapped, psf: physical.PsfUnit) -> np.ndarray:
 
 
 def _images(
-    joined: Joined, mapped: Mapped, ids: pl.Series, kept: np.ndarray, images: str | os.PathLike[str] | None
+    joined: Joined, mapped: Mapped, ids: pl.Series, kept: np.ndarray, images: PathLike | None
 ) -> tuple[Path, list[str | None], list[Finding]]:
     """Find the images of the kept rows; return their folder, relative paths and findings."""
     column = mapped.columns.get("image")

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.curves.transitions import ANSWER_UNKNOWN, UNKNOWN
-from truemorph.catalogs.catalogue import condition, from_votes
-from truemorph.catalogs.columns import FRACTIONS, VOTES
-from truemorph.catalogs.expressions import read_expression
+from truemorph.catalogs.catalogue import computed, condition, from_votes, is_numeric
+from truemorph.catalogs.columns import FRACTIONS, VOTES, lenticulars, which_rows
+from truemorph.catalogs.expressions import column_expression, read_expression
 from truemorph.catalogs.paths import label_column
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
@@ -26,28 +26,23 @@ _SEPARATED = re.compile(r";(?=(?:[^']*'[^']*')*[^']*$)")
 
 
 @dataclass(frozen=True)
-class QuestionGold:
-    """Gold labels of a question, shape (N,): names of paths or answers, null if unknown."""
+class GoldLabels:
+    """Gold labels of N galaxies."""
 
-    names: pl.Series
+    numbers: np.ndarray  # (N,): class, `UNKNOWN`, or `ANSWER_UNKNOWN` if only known that the question applies
     definition: str
+    rule: str
+    columns: list[str]  # that the rule uses
     findings: list[Finding]
-
-    def answers(self, asked: Asked) -> np.ndarray:
-        """Return numbers of answers, shape (N,), `ANSWER_UNKNOWN` if the question applies, `UNKNOWN` if not known."""
-        return self._numbers({name: n for name, (_, n) in _numbers_of_names(asked).items()})
-
-    def paths(self, asked: Asked) -> np.ndarray:
-        """Return numbers of the paths that are named, shape (N,), `UNKNOWN` elsewhere."""
-        return self._numbers({name: k for name, (k, _) in _numbers_of_names(asked).items()})
+    names: pl.Series | None = None  # of a question: of paths or answers, null if unknown
+    paths: np.ndarray | None = None  # of a question, (N,): path that a gold label names, `UNKNOWN` elsewhere
 
     @property
     def unsure(self) -> np.ndarray:
         """Whether people could not tell the answer, bool of shape (N,)."""
+        if self.names is None:
+            return np.zeros(self.numbers.size, dtype=bool)
         return (self.names == CANNOT_TELL).fill_null(False).to_numpy()
-
-    def _numbers(self, of_names: dict[str, int]) -> np.ndarray:
-        return self.names.replace_strict(of_names, default=UNKNOWN, return_dtype=pl.Int64).to_numpy()
 
 
 def _numbers_of_names(asked: Asked) -> dict[str, tuple[int, int]]:
@@ -66,7 +61,7 @@ def is_of_question(rule: str, frame: pl.DataFrame) -> bool:
     return _RULE.fullmatch(text.split(";")[0]) is not None
 
 
-def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) -> QuestionGold:
+def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) -> GoldLabels:
     """Read gold labels: a column of names, or rules "name: condition", separated by semicolons.
 
     Names are those of classes and answers, "applies", "does not apply" and "cannot tell". Where the question applies,
@@ -99,8 +94,8 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
             near = nearest(unknown[0], [*valid], what="classes")
             raise InputError(f"{about}: column {name}: unknown class {unknown[0]!r}; {near}")
         names = texts.replace_strict(valid | {end: end for end in ends}, default=None)
-        return QuestionGold(names, f"{question}: {name}", from_votes(name))
-    meets, findings = dict[str, pl.Series](), from_votes(rule)
+        return _of_names(names, asked, name, [name], from_votes(name))
+    meets, findings, columns = dict[str, pl.Series](), from_votes(rule), list[str]()
     for part in filter(str.strip, _SEPARATED.split(name)):
         match = _RULE.fullmatch(part)
         if match is None:
@@ -113,12 +108,8 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
         if match[1] not in valid:
             raise InputError(f"{about}: {match[1]!r} is no class; {nearest(match[1], [*valid], what='classes')}")
         made = {*FRACTIONS, *VOTES, "label", *(label_column(question.name) for question in tree.questions)}
-        used = [
-            column
-            for column in read_expression(match[2], about).columns
-            if column in made or column.startswith("votes_")
-        ]
-        if used:
+        columns += read_expression(match[2], about).columns
+        if used := [column for column in columns if column in made or column.startswith("votes_")]:
             raise InputError(
                 f"{about}: {match[2]} uses {used[0]}, which has the bias of the observed labels; give classes from "
                 "experts or better images"
@@ -131,7 +122,19 @@ def gold_of_question(frame: pl.DataFrame, asked: Asked, rule: str, source: str) 
     paths = classes
     for path in [name for name in meets if name in ends]:
         paths = paths.set((meets[path] & (classes == ends[path])).fill_null(False), path)
-    return QuestionGold(paths, f"{question}: {name}", findings)
+    return _of_names(paths, asked, name, columns, findings)
+
+
+def _of_names(names: pl.Series, asked: Asked, rule: str, columns: list[str], findings: list[Finding]) -> GoldLabels:
+    """Return gold labels of a question from names of paths or answers, null if unknown."""
+    numbers = _numbers_of_names(asked)
+    paths, answers = (
+        names.replace_strict(
+            {name: pair[k] for name, pair in numbers.items()}, default=UNKNOWN, return_dtype=pl.Int64
+        ).to_numpy()
+        for k in (0, 1)
+    )
+    return GoldLabels(answers, f"{asked.question}: {rule}", rule, columns, findings, names, paths)
 
 
 def _by_rules(
@@ -166,12 +169,36 @@ def _by_rules(
     return pl.Series(classes.tolist(), dtype=pl.String).replace("", None)
 
 
-def columns_of_question(frame: pl.DataFrame, rule: str) -> list[str]:
-    """Return the columns that rules for gold labels use."""
-    if rule.strip() in frame.columns:
-        return [rule.strip()]
-    matches = (_RULE.fullmatch(part) for part in _SEPARATED.split(rule))
-    return [name for match in matches if match for name in read_expression(match[2], "gold").columns]
+def gold_classes(frame: pl.DataFrame, rule: str, second: str, source: str) -> GoldLabels:
+    """Read gold labels of two classes; `second` is the name of class 1.
+
+    `rule` is a column of 0, 1 and null or -1 (unknown); or an SQL expression such as "t_type>=-3",
+    which is true for the second class, false for the first, and null if unknown.
+    """
+    about = f"{source}: gold classes"
+    name = rule.strip()
+    if name == "gold" and name not in frame.columns:
+        raise InputError(f"{source}: no column 'gold'; add it with truemorph gold import, or give a rule (`gold`)")
+    expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
+    if biased := [column for column in expression.columns if column in ("label", *FRACTIONS, *VOTES)]:
+        advice = "give classes from experts or better images"
+        raise InputError(
+            f"{about}: {expression.text} uses {biased[0]}, which has the bias of the observed labels; {advice}"
+        )
+    series, findings = computed(expression, frame, about)
+    if not is_numeric(series):
+        wrong = f"{about}: {expression.text} should be numbers or true and false, not {series.dtype}"
+        raise InputError(wrong + lenticulars(series.unique()))
+    values = series.cast(pl.Float64).fill_null(-1).to_numpy()
+    bad = ~np.isin(values, (-1, 0, 1))
+    if bad.any():
+        raise InputError(
+            f"{about}: {expression.text} should be 0, 1 or empty; wrong in "
+            f'{which_rows(bad, values)}; give a rule such as "{expression.text}>=1"'
+        )
+    definition = f"{expression.text} is 1" if expression.lone else expression.tree.sql()
+    numbers = values.astype(np.int64)
+    return GoldLabels(numbers, f"{second}: {definition}", rule, list(expression.columns), findings)
 
 
 def sparse_answers(asked: Asked, answers: np.ndarray) -> tuple[Asked, list[Finding]]:

@@ -11,21 +11,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.arrays import ratio
 from truemorph.bias.binning import Groups
 from truemorph.bias.curves.transitions import UNKNOWN
 from truemorph.bias.estimate import Context
 from truemorph.bias.regression.fields import fields_on_sky
 from truemorph.bias.sample import Sample, numbered_fields
-from truemorph.catalogs.catalogue import (
-    checksum,
-    classes_of,
-    columns_of_rule,
-    from_votes,
-    gold_classes,
-    is_simulated,
-    label_classes,
-    rows_where,
-)
+from truemorph.catalogs.catalogue import checksum, classes_of, from_votes, is_simulated, label_classes, rows_where
 from truemorph.catalogs.columns import ADDED, FRACTIONS, OBSERVABLES, RESERVED, VOTES, names_position, names_votes
 from truemorph.catalogs.other_labels import USUAL_VOTES, OtherLabels, Predictions
 from truemorph.catalogs.paths import (
@@ -40,7 +32,8 @@ from truemorph.catalogs.paths import (
 from truemorph.catalogs.physical import ALPHA_IS_SIZE, partial_radius
 from truemorph.catalogs.positions import positions_of, repeated_positions, unit_vectors
 from truemorph.catalogs.question_gold import (
-    columns_of_question,
+    GoldLabels,
+    gold_classes,
     gold_of_question,
     is_of_question,
     sparse_answers,
@@ -57,19 +50,6 @@ _WORD = re.compile(r"\w+")
 # Rank correlation above which columns are the same quantity; number of galaxies to tell.
 _SAME_ORDER, _FEWEST_RANKED = 0.99, 10
 _SURVEY_COLUMNS, _MOST_GROUPS, _FEWEST_IN_GROUP = ("survey", "source"), 12, 50
-
-
-@dataclass(frozen=True)
-class GoldLabels:
-    """Gold labels of N galaxies."""
-
-    numbers: np.ndarray  # (N,): class, `UNKNOWN`, or `ANSWER_UNKNOWN`
-    unsure: np.ndarray  # (N,) of bool: whether people could not tell the answer
-    definition: str
-    rule: str
-    columns: list[str]  # that the rule uses
-    findings: list[Finding]
-    paths: np.ndarray | None = None  # (N,): path that a gold label names, `UNKNOWN` elsewhere
 
 
 @dataclass(frozen=True)
@@ -157,14 +137,12 @@ def _ids(frame: pl.DataFrame) -> np.ndarray:
 
 def _arrays(frame: pl.DataFrame, options: SampleOptions, question: str | None, source: str) -> dict[str, Any]:
     """Return the arguments of `Sample.of` that are the same for labels and for answers."""
-    columns = {
-        name: numeric_columns(frame, [name], source)[:, 0] for name in (*options.intrinsic, *options.observables)
-    }
+    observables = numeric_columns(frame, options.observables, source)
     plan = ("gold_probability", "gold_uncertain")
     return {
         "weights": sample_weights(frame, options.weights, source),
-        "intrinsic": np.stack([columns[name] for name in options.intrinsic], axis=1) if options.intrinsic else None,
-        "observables": {name: columns[name] for name in options.observables} or None,
+        "intrinsic": numeric_columns(frame, options.intrinsic, source) if options.intrinsic else None,
+        "observables": dict(zip(options.observables, observables.T, strict=True)) or None,
         **{name: planned(frame, options.gold, gold_column(question, name)) for name in plan},
     }
 
@@ -177,7 +155,7 @@ def _sample_of_labels(
     others: Sequence[OtherLabels | Predictions],
 ) -> tuple[Sample, dict[str, Any]]:
     """Return the sample of labels of two classes, and what `Context` says of them; `arrays` are for `Sample.of`."""
-    shown = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy() if "gold" in frame.columns else None
+    shown = frame["gold"].cast(pl.Float64).to_numpy() if "gold" in frame.columns else None
     numbers = None if gold is None else gold.numbers
     labels, alpha = frame["label"].to_numpy(), frame["alpha"].to_numpy()
     sample = Sample.of(labels, alpha, classes=label_classes(catalogue), gold=numbers, **arrays)
@@ -219,24 +197,21 @@ def gold_labels(catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | Non
     """
     metadata, source = catalogue.metadata, catalogue.source
     if asked is None and not is_of_question(gold, frame):
-        numbers, definition, findings = gold_classes(frame, gold, source)
-        if gold == "gold" and metadata.get("gold_definition"):
-            definition = str(metadata["gold_definition"])
-        else:
-            definition = f"{classes_of(catalogue)[1]}: {definition}"
-        unsure = np.zeros(numbers.size, dtype=bool)
-        return GoldLabels(numbers, unsure, definition, gold, columns_of_rule(frame, gold), findings)
+        read = gold_classes(frame, gold, classes_of(catalogue)[1], source)
+        stored = metadata.get("gold_definition") if gold == "gold" else None
+        return replace(read, definition=stored or read.definition)
     own = asked is not None and gold == "gold"
     rule = gold_column(asked.question) if asked is not None and own else gold
     if own and rule not in frame.columns:
         raise InputError(f"{source}: no column {rule}; give a rule for gold labels of {rule!r} (`gold`)")
     of = root_of(catalogue) if asked is None else asked
     read = gold_of_question(frame, of, rule, source)
-    numbers, columns = read.answers(of), columns_of_question(frame, rule)
     if asked is None:  # answers as labels
-        numbers = np.where(numbers > 0, labels_of_answers(of)[np.maximum(numbers, 0)], UNKNOWN)
-    definition = metadata.get("gold_definitions", {}).get(of.question, read.definition) if own else read.definition
-    return GoldLabels(numbers, read.unsure, definition, rule, columns, read.findings, read.paths(of))
+        return replace(
+            read, numbers=np.where(read.numbers > 0, labels_of_answers(of)[np.maximum(read.numbers, 0)], UNKNOWN)
+        )
+    stored = metadata.get("gold_definitions", {}).get(of.question) if own else None
+    return replace(read, definition=stored or read.definition)
 
 
 def _check_gold_of_question(asked: Asked, gold: np.ndarray, labels: np.ndarray, source: str) -> None:
@@ -367,7 +342,7 @@ def filtered(
 ) -> tuple[pl.DataFrame, list[Finding]]:
     """Keep the rows of the sample that meet all conditions and have values in all named columns."""
     chosen, findings = rows_where(frame, conditions, source)
-    frame = frame.filter(pl.Series(chosen))
+    frame = frame.filter(chosen)
     findings += repeated_positions(frame, source)
     unused = frame["split"] == UNUSED
     if unused.any() and not any("split" in condition for condition in conditions):
@@ -466,7 +441,7 @@ def properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -
         series = without(frame[name], SENTINELS)
         if name.startswith("gold") or (kind.is_integer() and series.drop_nulls().is_unique().all()):  # an id
             continue
-        values = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
+        values = series.cast(pl.Float64).to_numpy()
         if not any(
             _same_order(values, frame[column]) for column in ("alpha", "radius", "psf_fwhm") if column in frame.columns
         ):
@@ -476,23 +451,19 @@ def properties(catalogue: CatalogTable, frame: pl.DataFrame, named: list[str]) -
 
 def _same_order(values: np.ndarray, other: pl.Series) -> bool:
     """Whether two columns rank the galaxies alike, as a radius in other units or in another band does."""
-    from scipy.stats import rankdata  # takes a second
-
-    both = np.column_stack([values, other.cast(pl.Float64).fill_null(np.nan).to_numpy()])
-    both = both[np.isfinite(both).all(axis=1)]
-    if len(both) < _FEWEST_RANKED or not np.ptp(both, axis=0).all():
+    both = pl.DataFrame({"a": values, "b": other.cast(pl.Float64)}).fill_nan(None).drop_nulls()
+    if both.height < _FEWEST_RANKED:
         return False
-    ranks = np.apply_along_axis(rankdata, 0, both)
-    return bool(abs(np.corrcoef(ranks, rowvar=False)[0, 1]) > _SAME_ORDER)
+    return bool(abs(both.select(pl.corr("a", "b", method="spearman")).item()) > _SAME_ORDER)
 
 
 def _votes(frame: pl.DataFrame) -> np.ndarray | None:
     """Return the fraction of votes for the second class among those for both, NaN if unknown."""
     if not {"smooth_fraction", "disk_fraction"} <= set(frame.columns):
         return None
-    votes = frame.select(pl.col("smooth_fraction", "disk_fraction").cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    votes = frame.select(pl.col("smooth_fraction", "disk_fraction").cast(pl.Float64)).to_numpy()
     total = votes.sum(axis=1)
-    return np.divide(votes[:, 1], total, out=np.full(total.size, np.nan), where=total > 0)
+    return ratio(votes[:, 1], total)
 
 
 def _log_odds_of_label(frame: pl.DataFrame) -> list[np.ndarray]:

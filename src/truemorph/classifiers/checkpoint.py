@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from truemorph.bias.files import check_fit
 from truemorph.classifiers.classifier import AGAIN, Classifier, facts
 from truemorph.config import TrainingConfig
 from truemorph.errors import CheckpointError, InputError, reason
-from truemorph.io import changed_values, check_format, checked, checksums, read_json, written_folder
+from truemorph.io import PathLike, changed_values, check_format, checked, checksums, read_json, written_folder
 from truemorph.questions import check_class_names
 from truemorph.tables import read_columns, read_table
 
@@ -84,7 +83,7 @@ Load with `truemorph.load(folder)`. Method: Medina-Rosales, Cabrera-Vives & Mill
 """
 
 
-def check_model_folder(folder: str | os.PathLike[str]) -> Path:
+def check_model_folder(folder: PathLike) -> Path:
     """Resolve the output folder of a model; an existing folder must come from a training run."""
     folder = Path(folder).resolve()
     if folder.exists():
@@ -96,9 +95,7 @@ def check_model_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def save_classifier(
-    model: Classifier, folder: str | os.PathLike[str], beside: Callable[[Path], None] | None = None
-) -> Path:
+def save_classifier(model: Classifier, folder: PathLike, beside: Callable[[Path], None] | None = None) -> Path:
     """Write the checkpoint folder, replacing an older checkpoint; other files in the folder are kept.
 
     `beside` writes more files. All are complete before one is replaced; if that is interrupted, `load` says so, and
@@ -140,7 +137,7 @@ def save_classifier(
     return folder
 
 
-def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
+def load(folder: PathLike, device: str = "auto") -> Classifier:
     """Load a trained classifier.
 
     Parameters

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from truemorph.arguments import Model, validated
-from truemorph.classifiers.checkpoint import CONFIG, SEALED, load
+from truemorph.classifiers.checkpoint import CARD, CONFIG, SEALED, load
 from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.engines import networks_for
 from truemorph.errors import InputError
@@ -51,15 +51,10 @@ def export_model(model: Model, out: Path) -> PlainResult:
     if out.exists():
         raise InputError(f"{out}: exists; choose another folder (`out`)")
     folder, networks = networks_for(model)
-    left_out = shutil.ignore_patterns(networks, ".*")
-
-    def ignored(place: str, names: list[str]) -> set[str]:
-        # A link may lead to any file; those of a model itself, as in caches of the hub, have checksums.
-        links = {name for name in names if Path(place, name).is_symlink() and name not in (CONFIG, *SEALED)}
-        return links | left_out(place, names)
-
     with written_folder(out) as partial:
-        shutil.copytree(model.folder, partial, ignore=ignored, dirs_exist_ok=True)
+        for name in (CONFIG, CARD, *SEALED):
+            if (model.folder / name).is_file():
+                shutil.copy(model.folder / name, partial)
         shutil.copytree(folder, partial / networks, ignore=shutil.ignore_patterns(".*"))
         partial.rename(out)
     size = sum(path.stat().st_size for path in out.rglob("*"))

@@ -13,11 +13,12 @@ from cyclopts import Parameter
 from pydantic import Field
 
 from truemorph.arguments import AtLeastOne, Count, Seed, Shown, Table, validated
+from truemorph.bias.curves.transitions import DISK
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.sample import FEWEST
 from truemorph.catalogs.catalogue import classes_of, label_classes, read_catalogue
-from truemorph.catalogs.label_sets import join_labels
-from truemorph.catalogs.paths import asked_of, gold_column
+from truemorph.catalogs.other_labels import with_other_labels
+from truemorph.catalogs.paths import asked_of, gold_column, labels_of_answers, root_of
 from truemorph.catalogs.selected import from_same_images, from_votes
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -47,9 +48,9 @@ from truemorph.gold.plan import (
 from truemorph.gold.session import Source, open_session, read_session, without_images
 from truemorph.io import plain
 from truemorph.progress import tell
-from truemorph.questions import Asked, columns_of, slug
+from truemorph.questions import Asked, slug
 from truemorph.results import PlainResult, Result, text_facts, text_table
-from truemorph.tables import CatalogTable, read_table, to_astropy, write_table
+from truemorph.tables import CatalogTable, to_astropy, write_table
 
 
 @validated
@@ -135,27 +136,17 @@ def plan_gold(
 
 
 def _probabilities(catalogue: CatalogTable, labels: Any, asked: Asked | None) -> np.ndarray:
-    """A model's p of the second class of each galaxy, shape (N,), NaN where it has none.
+    """A model's p of the second class of each galaxy, shape (N,), NaN where it has none, or has seen the label.
 
     Of a question p of "does not apply" and of the answers, shape (N, K).
     """
-    if asked is None:
-        known, _ = join_labels(catalogue, labels)
-        names = columns_of("p", classes_of(catalogue))[1:]
-    else:
-        table = read_table(labels)
-        known = table.frame.with_columns(pl.col("object_id").cast(pl.String))
-        applies = gold_column(asked.question, "p_applies")
-        names = [applies, *(f"{name}_given_applies" for name in columns_of("p", asked.answers[1:]))]
-        if lacking := [name for name in names if name not in known.columns]:
-            raise InputError(
-                f"{table.path or 'labels'}: no column {lacking[0]}; give labels of a model that answers the question "
-                f"{asked.question!r} (`labels`)"
-            )
+    joined, (other,) = with_other_labels(catalogue, asked, [labels])
+    root = root_of(catalogue)
+    _, given = other.probabilities(joined.frame, asked or root)
     ids = catalogue.frame.select(pl.col("object_id").cast(pl.String))
-    joined = ids.join(known.select("object_id", *names), on="object_id", how="left", maintain_order="left")
-    p = joined.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
-    return p[:, 0] if asked is None else np.column_stack([1 - p[:, 0], p[:, :1] * p[:, 1:]])
+    columns = pl.DataFrame(given).with_columns(joined.frame["object_id"])
+    p = ids.join(columns, on="object_id", how="left", maintain_order="left").drop("object_id").to_numpy()
+    return p @ (labels_of_answers(root) == DISK) if asked is None else p
 
 
 @validated

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, SkipValidation
 
 from truemorph.arguments import AS_GIVEN, Names, Rules, Seed, Table, validated
-from truemorph.catalogs.crossmatch import Join, read_join
+from truemorph.catalogs.crossmatch import LARGEST_RADIUS, Join, read_join
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping, recognised_tree
 from truemorph.catalogs.paths import answers_inside, count_experts, flat_tree, root_columns
 from truemorph.catalogs.prepare import Preparation, TableSettings, prepare, read_tables, write_preparation
@@ -197,7 +197,7 @@ def prepare_catalogue(
     by_position = [read_join(table, "sky", 2.0 if within is None else within) for table in match]
     settings = TableSettings(
         preset=cast(Any, preset),
-        joins=[*join, *by_position, *(read_join(table, "nearest") for table in nearest)],
+        joins=[*join, *by_position, *(read_join(table, "nearest", LARGEST_RADIUS) for table in nearest)],
         columns={**(columns or {}), **{name: column for name, column in named.items() if column is not None}},
         tree=cast(Any, tree),
         psf_fwhm=psf_fwhm,

@@ -163,7 +163,7 @@ def _explain(
             chosen = np.isin(predicted, numbers)
             if not chosen.any():
                 continue
-            rows, pixels, predicted = some.rows.filter(pl.Series(chosen)), some.pixels[chosen], predicted[chosen]
+            rows, pixels, predicted = some.rows.filter(chosen), some.pixels[chosen], predicted[chosen]
             maps = upsampled(cam.maps(pixels, predicted, fold[chosen]), size, cam.grid)
             sums += [moments(maps[predicted == k]) for k in range(n_classes)]
             if align:
@@ -173,7 +173,7 @@ def _explain(
             if RADIUS in rows.columns:
                 radius = rows[RADIUS].cast(pl.Float64).to_numpy() * size / model.config.crop
                 profiles[RADII] = radial_profiles(maps, edges[RADII], np.where(radius > 0, radius, np.nan))
-            relation = labels["relation"].filter(pl.Series(chosen))
+            relation = labels["relation"].filter(chosen)
             columns = {"object_id": rows["object_id"], "relation": relation, "class": predicted}
             # float32 halves the memory, and is the precision of the maps.
             parts.append(

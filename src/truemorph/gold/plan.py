@@ -244,7 +244,7 @@ def _of_question(
     votes, paths = votes_at_gates(frame, asked, source), majority_paths(frame, asked, source)
     alpha, label, gold = frame["alpha"].to_numpy(), of_paths[paths], None
     if (column := gold_column(question)) in frame.columns:
-        answers = gold_of_question(frame, asked, column, source).answers(asked)
+        answers = gold_of_question(frame, asked, column, source).numbers
         gold = np.where(answers >= 0, answers, UNKNOWN)
     if curve is not None and transition is not None:
         given, values = path_observations(frame, transition, source), _observables(frame, observables, source)

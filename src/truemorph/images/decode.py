@@ -26,7 +26,7 @@ from PIL import Image, UnidentifiedImageError
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, reason
-from truemorph.io import shown_path
+from truemorph.io import PathLike, shown_path
 
 # A JPEG of a few kB can declare 65,500 × 65,500 pixels, which would need 13 GB of memory.
 MAXIMUM_PIXELS = 100_000_000
@@ -182,7 +182,7 @@ def cropped_and_resized(image: np.ndarray, size: int, crop: float, name: str) ->
     return np.asarray(Image.fromarray(cropped).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def read_image_file(path: str | os.PathLike[str]) -> bytes:
+def read_image_file(path: PathLike) -> bytes:
     """Read the content of an image file; it must be a regular file, because reading a named pipe would never end."""
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
@@ -194,7 +194,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     return content
 
 
-def load_image(image: str | os.PathLike[str] | bytes, config: TrainingConfig) -> np.ndarray:
+def load_image(image: PathLike | bytes, config: TrainingConfig) -> np.ndarray:
     """Read, crop and resize one image (a file or its content), uint8 (size, size, 3)."""
     if isinstance(image, bytes):
         data, name = image, "image"

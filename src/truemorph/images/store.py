@@ -15,15 +15,13 @@ from filelock import FileLock
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.decode import ahead, load_image, pixel_batches, read_image_file
-from truemorph.io import read_json, write_json
+from truemorph.io import PathLike, read_json, write_json
 from truemorph.progress import progress
 
 MAXIMUM_BAD_FRACTION = 0.05
 # Increase this when the same file gives other pixels, so that older caches are ignored.
 CACHE_VERSION = 3
 _BATCH = 256
-
-PathLike = str | os.PathLike[str]
 
 
 class ImageFiles:

@@ -195,7 +195,7 @@ def cutout_sizes(size: str, frame: pl.DataFrame, source: str) -> np.ndarray:
     if angle is not None:
         return np.full(frame.height, angle)
     width = compute(read_expression(size, "`size`"), frame, source).cast(pl.Float64, strict=False)
-    return width.fill_null(np.nan).to_numpy()
+    return width.to_numpy()
 
 
 def write_cutouts(

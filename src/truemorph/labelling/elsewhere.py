@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.prior import HeldOut, certainty, reestimated_fractions
-from truemorph.classifiers.classifier import AGAIN, Classifier
+from truemorph.classifiers.classifier import Classifier
 from truemorph.classifiers.held_out import BEYOND, Comparison, held_out_galaxies
-from truemorph.errors import CheckpointError, reason
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.labelling.output import UNLIKE, Counts
 from truemorph.questions import Head, fraction_names
-from truemorph.results import text_table
+from truemorph.results import number, text_table, with_error
 from truemorph.tables import CatalogTable
 
 FALSE_ALARM = 0.01  # probability of the finding for galaxies like those of training
@@ -62,13 +61,6 @@ def _is_own(curve: Mapping[str, Any], catalogue: CatalogTable | None, labelled: 
     return bool(curve.get("rows_sha256") == rows_hash(catalogue, curve.get("where", ())))
 
 
-def _fraction(value: Any) -> Any:
-    """Check a fraction, or its error, that an estimate states; None if it states none."""
-    if value is not None and not 0 <= value <= 1:
-        raise ValueError(f"{value} is no fraction")
-    return value
-
-
 def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | None]]:
     """Return what an estimate says of the classes of a model, by name: value, error, lowest and highest value.
 
@@ -76,32 +68,26 @@ def _estimated(head: Head, curve: Mapping[str, Any]) -> dict[str, list[float | N
     """
     from truemorph.bias.result import FittedCurve  # scipy's optimiser takes a second
 
-    try:
-        if head.question is not None:
-            assert head.asked is not None
-            # A ratio of one answer to all; the first of those that are equal.
-            quoted = [
-                quantity
-                for quantity in curve.get("fractions", {}).get("quantities", {}).values()
-                if quantity["denominator"]
-            ]
-            totals = {tuple(fraction["numerator"]): fraction["total"][1:5] for fraction in reversed(quoted)}
-            every = np.eye(len(head.asked.answers)).tolist()
-            of_classes = ((k, tuple(every[head.asked.answers_of_classes[k]])) for k in head.numbers)
-            return {
-                f"{head.classes[k]} if {head.question} applies": list(map(_fraction, totals[numerator]))
-                for k, numerator in of_classes
-                if numerator in totals
-            }
-        if len(head.classes) != 2 or "log_likelihood" not in curve:  # the latter is no estimate
-            return {}
-        estimated = FittedCurve.from_dict(curve)
-        [error] = (estimated.stderr[name] for name in fraction_names(head.classes))
-        known = _fraction(error) if estimated.method == "gold" else None
-        values = zip(head.columns, estimated.class_fractions.tolist(), estimated.ranges.tolist(), strict=True)
-        return {name: [_fraction(value), known, *map(_fraction, ends)] for name, value, ends in values}
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise CheckpointError(f"the model's estimate is damaged ({reason(problem)}); {AGAIN}") from problem
+    if head.question is not None:
+        assert head.asked is not None
+        # A ratio of one answer to all; the first of those that are equal.
+        quoted = curve.get("fractions", {}).get("quantities", {}).values()
+        ratios = [quantity for quantity in quoted if quantity["denominator"]]
+        totals = {tuple(fraction["numerator"]): fraction["total"][1:5] for fraction in reversed(ratios)}
+        every = np.eye(len(head.asked.answers)).tolist()
+        of_classes = ((k, tuple(every[head.asked.answers_of_classes[k]])) for k in head.numbers)
+        return {
+            f"{head.classes[k]} if {head.question} applies": totals[numerator]
+            for k, numerator in of_classes
+            if numerator in totals
+        }
+    if len(head.classes) != 2 or "log_likelihood" not in curve:  # the latter is no estimate
+        return {}
+    estimated = FittedCurve.from_dict(curve)
+    [error] = (estimated.stderr[name] for name in fraction_names(head.classes))
+    known = error if estimated.method == "gold" else None
+    values = zip(head.columns, estimated.class_fractions.tolist(), estimated.ranges.tolist(), strict=True)
+    return {name: [value, known, *ends] for name, value, ends in values}
 
 
 def class_fractions(
@@ -199,24 +185,17 @@ def _disagreement(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
 
 def fractions_told(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the lines of a table of class fractions."""
-
-    def estimated(row: Mapping[str, Any]) -> str:
-        spans = "{estimate_low:.3f} to {estimate_high:.3f}".format(**row)
-        error = row["estimate_stderr"]
-        return spans if error is None else f"{row['estimate']:.3f} ± {error:.3f}, {spans}"
-
-    def again(row: Mapping[str, Any]) -> str:
-        value, error = row["reestimated"], row["reestimated_stderr"]
-        if value is None:
-            return "not determined"
-        return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
-
     if not rows:
         return []
-    with_estimate = any(row["estimate"] is not None for row in rows)
-    header = ["class", "mean p", *(["estimate"] if with_estimate else []), "re-estimated"]
-    cells = []
-    for row in rows:
-        of_estimate = "" if row["estimate"] is None else estimated(row)
-        cells.append([row["class"], f"{row['mean']:.3f}", *([of_estimate] if with_estimate else []), again(row)])
+    cells = [
+        [
+            row["class"],
+            number(row["mean"]),
+            with_error(row["estimate"], row["estimate_stderr"]),
+            *map(number, (row["estimate_low"], row["estimate_high"])),
+            with_error(row["reestimated"], row["reestimated_stderr"]),
+        ]
+        for row in rows
+    ]
+    header = ["class", "mean p", "estimate", "lowest", "highest", "re-estimated"]
     return [*text_table(header, cells), f"re-estimated: if {ASSUMED}"]

@@ -57,14 +57,8 @@ def healpix_29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
 
 def _spread(bits: np.ndarray) -> np.ndarray:
     """Insert a zero before each bit."""
-    for shift, mask in (
-        (16, 0x0000FFFF0000FFFF),
-        (8, 0x00FF00FF00FF00FF),
-        (4, 0x0F0F0F0F0F0F0F0F),
-        (2, 0x3333333333333333),
-        (1, 0x5555555555555555),
-    ):
-        bits = (bits | (bits << shift)) & mask
+    for shift in (16, 8, 4, 2, 1):
+        bits = (bits | (bits << shift)) & (2**64 // (2**shift + 1))
     return bits
 
 
@@ -85,7 +79,8 @@ def check_partitions(root: Path, names: Sequence[str], rows: int) -> None:
     place = place.parent if place.name == "dataset" else place
     # A partition is a file, or a folder of files.
     where = {match[0]: (int(match["order"]), int(match["pixel"])) for match in matched}
-    pixels, listed = {*where.values()}, _listed(place / "partition_info.csv")
+    info, kinds = place / "partition_info.csv", {"Norder": pl.Int64, "Npix": pl.Int64}
+    pixels, listed = {*where.values()}, {*read_columns(info, kinds).rows()} if info.is_file() else set()
     wrong = {
         "is twice there": [order for order, number in Counter(where.values()).items() if number > 1],
         "is there, and others inside of it": [
@@ -103,13 +98,6 @@ def check_partitions(root: Path, names: Sequence[str], rows: int) -> None:
     whole = next((line.partition("=")[2].strip() for line in lines if line.startswith("hats_nrows")), "")
     if whole.isdigit() and int(whole) != rows:
         raise InputError(f"{place}: has {rows:,} rows, but {properties.name} says {int(whole):,}; copy it again")
-
-
-def _listed(path: Path) -> set[tuple[int, int]]:
-    """Read order and pixel of each partition in a list of them; empty if there is none."""
-    if not path.is_file():
-        return set()
-    return set(read_columns(path, {"Norder": pl.Int64, "Npix": pl.Int64}).rows())
 
 
 def check_replaceable(out: Path) -> None:

@@ -119,7 +119,7 @@ class Labeller:
         """Return labels, one row per row of a source and of its inputs (pixels or features)."""
         roles, fold = self.part_in_training(frame["object_id"])
         p, spread = self.model.out_of_fold(inputs, fold, self.engine.member)
-        out: dict[str, Any] = frame.select(self.copied).to_dict()
+        out: dict[str, Any] = frame.select(*self.copied).to_dict()
         for head in self.model.heads:
             out |= _chances(head, p[:, head.part])
         out |= {"p_spread": pl.Series(spread).fill_nan(None), "relation": roles, "model_hash": self.model.model_hash}
@@ -169,7 +169,7 @@ class Labeller:
             name: pl.Series(column_values).fill_nan(None) for name, column_values in zip(columns, after.T, strict=True)
         }
         largest = _named(head, np.nan_to_num(after).argmax(axis=1))
-        out[head.name("posterior_label")] = pl.select(pl.when(usable).then(largest)).to_series()
+        out[head.name("posterior_label")] = largest.set(~usable, None)
         return out | {head.name("label_quality"): pl.Series(quality).fill_nan(None)}
 
 

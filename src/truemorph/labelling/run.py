@@ -29,7 +29,7 @@ from truemorph.errors import InputError, check_used
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import ahead
 from truemorph.images.tiles import Tiles, differences, for_model, open_tiles
-from truemorph.io import FORMAT_VERSION
+from truemorph.io import FORMAT_VERSION, PathLike
 from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.hats import NO_POSITION, check_replaceable
 from truemorph.labelling.labeller import Labeller
@@ -43,7 +43,6 @@ from truemorph.tables import CatalogTable, frame_hash, kind_of, missing_in, nume
 _BATCH = 256
 NOT_FINITE = "the model's probabilities are not finite"
 
-PathLike = str | os.PathLike[str]
 # Rows, inputs of the good rows, and the problem of each row.
 Inputs = tuple[pl.DataFrame, np.ndarray, list[str | None]]
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.binning import Bins, proportion_error
+from truemorph.arrays import ratio
+from truemorph.bias.binning import proportion_error
 from truemorph.bias.curves.families import transition_from_dict
 from truemorph.bias.curves.paths import TreeTransition
 from truemorph.bias.curves.transitions import DISK, Transition
@@ -18,7 +19,7 @@ from truemorph.bias.estimate import Estimate
 from truemorph.bias.likelihood import observables_of, observed_log_probabilities
 from truemorph.bias.metrics.label_bias import BiasResult
 from truemorph.bias.population import PopulationFractions, QuotedFraction
-from truemorph.catalogs.label_sets import FIFTHS, LabelSet
+from truemorph.catalogs.label_sets import LabelSet
 from truemorph.catalogs.paths import given_labels, votes_at_gates
 from truemorph.catalogs.selected import sample_weights
 from truemorph.classifiers.classifier import Classifier, contradictions
@@ -128,18 +129,17 @@ class Evidence:
     question: str | None  # None: the labels 0 and 1 of the catalogue
     classes: tuple[str, ...]  # (A,), whose fractions are counted
     quantity: Quantity  # that is named first, such as the disk fraction
-    catalogue: CatalogTable
-    everything: pl.DataFrame  # all N galaxies, with ids as text
+    catalogue: CatalogTable  # all N galaxies, with ids as text
     rows: np.ndarray  # (M,): numbers of those that are measured, which every model labels
     which: str  # these, in words
     observed: LabelSet
     options: ReportOptions
+    estimate: Estimate
     models: Sequence[Model] = ()
     others: Sequence[LabelSet] = ()  # of other groups
     truths: Mapping[str, LabelSet] = field(default_factory=dict)  # gold labels by their definition
     asked: Asked | None = None  # the question as the estimate asks it
     known: Mapping[str, np.ndarray] = field(default_factory=dict)  # (N,): classes of T by gold labels, or -1; the same
-    estimate: Estimate | None = None
     with_predictions: PopulationFractions | None = None  # by its gold labels, with the models' predictions beside votes
     origin: str = ""  # of the estimate, in words, such as "fit.json"
     after: LabelSet | None = None  # what the report says of each galaxy, in classes of T
@@ -148,6 +148,11 @@ class Evidence:
     left_out: Mapping[str, int] = field(default_factory=dict)  # by model: galaxies to measure without a label of it
     findings: Sequence[Finding] = ()  # about gold labels and the galaxies
     of_estimate: Sequence[Finding] = ()  # why there is no estimate, or none with gold labels, or one of other galaxies
+
+    @property
+    def everything(self) -> pl.DataFrame:
+        """All N galaxies."""
+        return self.catalogue.frame
 
     @property
     def has_galaxies(self) -> bool:
@@ -196,25 +201,23 @@ class Evidence:
         return self.frame["alpha"].to_numpy()
 
     @property
-    def fractions(self) -> PopulationFractions | None:
+    def fractions(self) -> PopulationFractions:
         """Fractions of the estimate that the report shows."""
-        return None if self.estimate is None else self.estimate.fractions
+        return self.estimate.fractions
 
     @property
-    def quoted(self) -> QuotedFraction | None:
+    def quoted(self) -> QuotedFraction:
         """What the estimate says of the quantity."""
-        return None if self.fractions is None else self.fractions.ratios[self.quantity.name]
+        return self.fractions[self.quantity.name]
 
     @property
     def from_gold(self) -> bool:
         """Whether the estimate's class fractions are those of gold labels."""
-        return self.fractions is not None and self.fractions.method == "gold"
+        return self.fractions.method == "gold"
 
     @property
-    def total(self) -> tuple[float, float, float] | None:
+    def total(self) -> tuple[float, float, float]:
         """The quantity of all galaxies of the estimate, and its range."""
-        if self.estimate is None or self.quoted is None:
-            return None
         if self.question is not None:
             _, value, _, low, high, *_ = self.quoted.total
             return value, low, high
@@ -335,11 +338,6 @@ class Evidence:
         """Row of Table 1 of a label set."""
         return self.table.row(by_predicate=pl.col("labels") == labels.name, named=True)
 
-    @property
-    def by(self) -> str:
-        """The columns in whose bins fractions are shown: those of the estimate, or α."""
-        return "alpha" if self.fractions is None else self.fractions.by
-
     @cached_property
     def correction(self) -> pl.DataFrame:
         """The quantity in bins of the estimate, or fifths of α: what the first figure and table show.
@@ -349,27 +347,17 @@ class Evidence:
         labels and models are of those that are measured. The model's are means of probabilities; they have no error,
         because that of training and calibration is not known. Null where there are none.
         """
-        own, quoted, columns = self.fractions, self.quoted, dict[str, Any]()
-        if own is None or quoted is None:
-            cut = Bins.cut(self.alpha, FIFTHS)
-            low, high, mean, galaxies = cut.edges[:-1], cut.edges[1:], cut.middles, np.bincount(cut.index)
-            labelled, error = (array[:-1] for array in self.in_bins(self.observed))
-            columns = {"bin": [f"{middle:.2f}" for middle in mean]}
-        else:
-            plane = own.edges.ndim == 3
-            low, high = (np.full(own.counts.size, np.nan) if plane else own.edges[k : k - 1 or None] for k in (0, 1))
-            mean, galaxies, labelled = np.full(low.size, np.nan) if plane else own.middles, own.counts, quoted.labelled
-            applies = 1.0 if own.applies is None else own.applies.labelled
-            error = proportion_error(labelled, galaxies * applies)
-            columns = {"bin": [own.bin_name(b) for b in range(own.counts.size)]}
-        nothing = np.full(len(galaxies), np.nan)
-        columns |= {"low": low, "high": high, "mean": mean, "galaxies": galaxies, "labelled": labelled}
-        columns |= {"labelled_stderr": error} | dict.fromkeys(("corrected", "stderr", "lowest", "highest"), nothing)
-        columns |= {} if quoted is None else numbers_of_bins(quoted)
+        own, quoted = self.fractions, self.quoted
+        plane, nothing = own.edges.ndim == 3, np.full(own.counts.size, np.nan)
+        low, high = (nothing if plane else own.edges[k : k - 1 or None] for k in (0, 1))
+        applies = 1.0 if own.applies is None else own.applies.labelled
+        columns: dict[str, Any] = {"bin": [own.bin_name(b) for b in range(own.counts.size)], "low": low, "high": high}
+        columns |= {"mean": nothing if plane else own.middles, "galaxies": own.counts} | numbers_of_bins(quoted)
+        columns["labelled_stderr"] = proportion_error(quoted.labelled, own.counts * applies)
         columns |= dict.fromkeys(("gold", "gold_stderr", "model"), nothing)
         if self.truth is not None and (self.gold_name == TRUTH or not self.from_gold):
             columns["gold"], error = (array[:-1] for array in self.in_bins(self.truth))
-            columns["gold_stderr"] = np.zeros(len(galaxies)) if self.truth.of(self.rows).known.all() else error
+            columns["gold_stderr"] = np.zeros(nothing.size) if self.truth.of(self.rows).known.all() else error
         if self.corrector is not None:
             columns["model"] = self.in_bins(self.corrector.best)[0][:-1]
         return pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
@@ -386,7 +374,7 @@ class Evidence:
             return self.given(self.observed)
         total = self.votes.sum(axis=1)
         own = self.votes[:, self.answers_shown].sum(axis=1)
-        return np.divide(own, total, out=np.full(total.size, np.nan), where=total > 0)
+        return ratio(own, total)
 
     def predicted(self, model: Model) -> np.ndarray:
         """The same as a model predicts it, shape (M,) (eq. 3): testable without gold labels.

@@ -12,14 +12,12 @@ from matplotlib.figure import Figure
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.curves.transitions import DISK, Transition
-from truemorph.bias.estimate import Estimate
 from truemorph.bias.likelihood import observables_of
 from truemorph.bias.metrics.scores import calibration_error
 from truemorph.bias.plots import plot_fractions
 from truemorph.catalogs.columns import NAMED
-from truemorph.catalogs.label_sets import fractions_by
 from truemorph.catalogs.paths import path_labels
-from truemorph.plotting import BLACK, BLUE, CYCLE, GREEN, ORANGE, RED, SKY, plain_text
+from truemorph.plotting import BLACK, CYCLE, GREEN, ORANGE, RED, SKY, plain_text
 from truemorph.questions import slug
 from truemorph.report.evidence import OBSERVED, Evidence, argument, numbers_of_bins
 from truemorph.report.lights import FEWEST_OF_A_CLASS
@@ -85,18 +83,13 @@ def new_panel(width: float = 4.6, height: float = 3.5) -> Any:
 def _draw_fractions(axes: Any, evidence: Evidence) -> dict[str, np.ndarray]:
     """Draw fractions by the estimate, models, other groups and gold labels; return those of models and groups."""
     styles, table, own = styles_of(evidence), evidence.correction, evidence.fractions
-    if own is None:
-        axes.errorbar(table["mean"], table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="observed labels",
-                      **STYLE["observed"])  # fmt: skip
-        axes.set(xlabel=axis_label(evidence, "alpha"), ylabel=evidence.quantity.name, ylim=(0, 1.02))
-    else:
-        plot_fractions(own, axes, {})
-        axes.get_legend().remove()
-        if own.by in evidence.catalogue.frame.columns and not own.groups:
-            axes.set_xlabel(axis_label(evidence, own.by))
-    between = {"ls": "none"} if own is not None and own.groups else {}  # no lines between groups
+    plot_fractions(own, axes, {})
+    axes.get_legend().remove()
+    if own.by in evidence.catalogue.frame.columns and not own.groups:
+        axes.set_xlabel(axis_label(evidence, own.by))
+    between = {"ls": "none"} if own.groups else {}  # no lines between groups
     drawn = {name: evidence.in_bins(labels) for name, labels in evidence.beside.items()}
-    for name, (value, error) in drawn.items() if own is None or own.edges.ndim == 1 else ():
+    for name, (value, error) in drawn.items() if own.edges.ndim == 1 else ():
         known = error[:-1] if evidence.beside[name].kind == "truth" else None
         axes.errorbar(table["mean"], value[:-1], known, ms=5, lw=1.5, label=plain_text(name), **styles[name] | between)
     return {name: value[:-1] for name, (value, _) in drawn.items()}
@@ -109,25 +102,19 @@ def legend_above(axes: Any) -> None:
 
 def fractions(evidence: Evidence) -> Illustration:
     """All fractions against α, or the column of the estimate; by models and other groups only the first one."""
-    axes, own, name = new_panel(5.2, 3.9), evidence.fractions, evidence.quantity.name
+    axes, own, curve = new_panel(5.2, 3.9), evidence.fractions, evidence.estimate.curve
     drawn = _draw_fractions(axes, evidence)
     legend_above(axes)
     data = evidence.correction.with_columns(pl.Series(what, values) for what, values in drawn.items())
-    by = by_name(evidence.by)
-    if own is None:
-        caption = f"{capital(name)} of {evidence.which} in fifths of α, by the observed labels."
-    else:
-        assert evidence.estimate is not None
-        for other, quoted in list(own.quoted.items())[1:]:
-            columns = numbers_of_bins(quoted)
-            data = data.with_columns(pl.Series(f"{other}, {what}", values) for what, values in columns.items())
-        curve = evidence.estimate.curve
-        names, galaxies = ", ".join(own.ratios), f"{own.counts.sum():,} galaxies"
-        where = ", where the question applies" if evidence.is_gated else ""
-        how = "with gold labels" if evidence.from_gold else "from the observed labels through T(α)"
-        trends = "" if curve.drift is None else ", for trends of the true fraction with α up to δ"
-        caption = f"{capital(names)} of {galaxies} in bins of {by}{where}: by the observed labels, and corrected {how}."
-        caption += f" Bars are standard errors, areas ranges{trends}."
+    for other, quoted in list(own.quoted.items())[1:]:
+        columns = numbers_of_bins(quoted)
+        data = data.with_columns(pl.Series(f"{other}, {what}", values) for what, values in columns.items())
+    names, galaxies = ", ".join(own.ratios), f"{own.counts.sum():,} galaxies in bins of {by_name(own.by)}"
+    where = ", where the question applies" if evidence.is_gated else ""
+    how = "with gold labels" if evidence.from_gold else "from the observed labels through T(α)"
+    trends = "" if curve.drift is None else ", for trends of the true fraction with α up to δ"
+    caption = f"{capital(names)} of {galaxies}{where}: by the observed labels, and corrected {how}. Bars are standard "
+    caption += f"errors, areas ranges{trends}."
     if evidence.models:
         whose = ", ".join(repr(model.name) for model in evidence.models)
         caption += f" Of {evidence.which}: mean p of {whose}, whose error is not known."
@@ -139,14 +126,15 @@ def _named(name: str, evidence: Evidence) -> str:
     return name if evidence.question is None else f"{name}_{slug(evidence.question)}"
 
 
-def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
+def bias_curve(evidence: Evidence) -> Illustration:
     """T(α) by true class: of the estimate, other families and models as lines, with gold labels as points.
 
     Of two classes how often the second is labelled as the first; of paths through a tree how often the majority is
     right, and how often it reaches the question.
     """
-    asked, fit, frame, data = evidence.asked, estimate.curve, evidence.everything, list[pl.DataFrame]()
-    alpha, labels, (first, second) = frame["alpha"].to_numpy(), evidence.observed.labels, evidence.classes[:2]
+    asked, estimate, frame, data = evidence.asked, evidence.estimate, evidence.everything, list[pl.DataFrame]()
+    fit, alpha, labels = estimate.curve, frame["alpha"].to_numpy(), evidence.observed.labels
+    first, second = evidence.classes[:2]
     if asked is None:
         panels = {f"{second}\nis labelled {first}": {second: (DISK, np.array([1, 0]))}}
     else:
@@ -194,48 +182,9 @@ def bias_curve(evidence: Evidence, estimate: Estimate) -> Illustration:
     return Illustration(
         _named("bias_curve", evidence),
         figures,
-        f"The bias curve T(α) by true class: {fit.statement}, by the {fit.method} method. Points: galaxies by the "
-        f"{evidence.gold_name}, with binomial errors."
+        f"The bias curve T(α) by true class: {fit.statement}, by the {fit.method} method."
+        + (f" Points: galaxies by the {evidence.gold_name}, with binomial errors." if evidence.known else "")
         + (" Other columns that it depends on are at their means." if names else ""),
-        pl.concat(data, how="diagonal"),
-    )
-
-
-def at_fixed_alpha(evidence: Evidence, estimate: Estimate) -> Illustration:
-    """Observed labels, and T, against each observable beside α: in thirds of α, two panels an observable."""
-    names, (first, second), seen = estimate.about["observables"], evidence.classes[:2], evidence.view(evidence.observed)
-    columns = numeric_columns(evidence.frame, names, evidence.source)
-    thirds = np.array_split(np.argsort(evidence.alpha, kind="stable"), 3)
-    panels, data = [], []
-    for k, name in enumerate(names):
-        labels, curves = new_panel(), new_panel()
-        for rows, color, marker in zip(thirds, (RED, ORANGE, BLUE), "os^", strict=True):
-            usable = rows[np.isfinite(columns[rows]).all(axis=1)]
-            alpha, values = float(np.median(evidence.alpha[usable])), columns[usable, k]
-            table = fractions_by(values, [seen.of(usable)], max(1, min(6, usable.size // 50)))
-            x, y, error = (table[column] for column in ("mean", "fraction", "stderr"))
-            labels.errorbar(x, y, error, color=color, marker=marker, ms=5, lw=1.3, label=f"α ≈ {alpha:.3g}")
-            low, high = np.quantile(values, [0.01, 0.99])
-            grid = np.linspace(low, high, 50)
-            at = np.tile([alpha, *columns[usable].mean(axis=0)], (grid.size, 1))
-            at[:, 1 + k] = grid
-            flips = np.asarray(estimate.curve.transition.flip_probability(at), np.float64)
-            curves.plot(grid, flips, color=color, lw=1.8, label=f"α = {alpha:.3g}")
-            about = {"column": name, "alpha": alpha}
-            observed = {"value": x, "what": "observed labels", "fraction": y, "stderr": error}
-            bias = {"value": grid, "what": f"{second} labelled {first}", "fraction": flips}
-            data += [pl.DataFrame(columns | about) for columns in (observed, bias)]
-        labels.set(xlabel=axis_label(evidence, name), ylabel=f"{evidence.quantity.name}, observed", ylim=(0, 1.02))
-        curves.set(xlabel=axis_label(evidence, name), ylim=(-0.02, 1.02))
-        curves.set(ylabel=f"probability that {second}\nis labelled {first}")
-        for axes in (labels, curves):
-            legend_above(axes)
-            panels.append(axes.figure)
-    return Illustration(
-        "observables",
-        panels,
-        f"Drift with {in_words(names)} at fixed resolution, in thirds of α: {evidence.quantity.name} by the observed "
-        f"labels, with binomial errors, and how often {second} galaxies are labelled {first} by the estimate.",
         pl.concat(data, how="diagonal"),
     )
 

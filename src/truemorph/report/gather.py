@@ -48,8 +48,8 @@ _FEWEST = 10
 class _Shown:
     """The estimate of a question that a report shows, and where it is from, in words."""
 
-    estimate: Estimate | None
-    origin: str = ""
+    estimate: Estimate
+    origin: str
     findings: Sequence[Finding] = ()  # why there is none, or none with gold labels, or one of other galaxies
 
 
@@ -92,8 +92,8 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
         )
     if options.better is not None and not options.better.is_dir():
         raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
-    if not given or None in asked:
-        given.setdefault(None, _Shown(None))
+    if None not in given and (None in asked or not given):
+        given[None] = _made_here(catalogue, options)
     own, others = list[CatalogTable](), list[CatalogTable]()
     for file in options.labels:
         table = read_table(file)
@@ -112,7 +112,6 @@ def gather(sources: Sequence[Any], options: ReportOptions, files: Path) -> list[
 
 def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evidence:
     """Evidence without galaxies."""
-    assert shown.estimate is not None
     fractions = shown.estimate.fractions
     observed = LabelSet(OBSERVED, "observed", np.empty((0, len(fractions.classes))), fractions.classes)
     return Evidence(
@@ -120,7 +119,6 @@ def _alone(question: str | None, shown: _Shown, options: ReportOptions) -> Evide
         classes=fractions.classes,
         quantity=_of_two(fractions.classes) if question is None else _named_first(shown.estimate),
         catalogue=CatalogTable(pl.DataFrame()),
-        everything=pl.DataFrame(),
         rows=np.empty(0, dtype=int),
         which="",
         observed=observed,
@@ -153,28 +151,22 @@ def _begin(
     options: ReportOptions,
 ) -> Evidence:
     """Join what a catalogue, gold labels and other groups say of a question; models are added later."""
-    source, asked, where, by = catalogue.source, None, list[str](), list[str]()
-    shown = _made_here(catalogue, options) if shown.estimate is None else shown
-    if shown.estimate is not None:
-        fractions, transition = shown.estimate.fractions, shown.estimate.transition
-        by = [column for column in fractions.columns if column != "alpha"]
-        if question is not None:
-            assert isinstance(transition, TreeTransition)
-            asked = replace(transition.asked, tree=asked_in(catalogue, question).tree)
-            where = list(shown.estimate.about["where"])
+    source, asked, estimate = catalogue.source, None, shown.estimate
+    by = [column for column in estimate.fractions.columns if column != "alpha"]
+    if question is not None:
+        assert isinstance(estimate.transition, TreeTransition)
+        asked = replace(estimate.transition.asked, tree=asked_in(catalogue, question).tree)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     findings = missing_in(frame, options.intrinsic, source)
     numbers = [column for column in by if frame.schema.get(column) != pl.String]
     numeric_columns(frame, [*options.intrinsic, *numbers], source)
-    if question is None:
+    if asked is None:
         classes: tuple[str, ...] = classes_of(catalogue)
         quantity, hard = _of_two(classes), frame["label"].to_numpy().astype(np.int64)
     else:
-        assert asked is not None
-        assert shown.estimate is not None
-        frame, more = filtered(frame, where, by, source)
-        findings += [finding for finding in more if finding not in shown.estimate.findings]
-        classes, quantity = asked.answers, _named_first(shown.estimate)
+        frame, more = filtered(frame, list(estimate.about["where"]), by, source)
+        findings += [finding for finding in more if finding not in estimate.findings]
+        classes, quantity = asked.answers, _named_first(estimate)
         hard = np.array(asked.answers_of_paths)[majority_paths(frame, asked, source)]
     for name, model in classifiers.items():
         for head in model.heads:
@@ -194,8 +186,7 @@ def _begin(
         question=question,
         classes=classes,
         quantity=quantity,
-        catalogue=catalogue,
-        everything=frame,
+        catalogue=replace(catalogue, frame=frame),
         rows=rows,
         which=which,
         observed=LabelSet(OBSERVED, "observed", np.eye(len(classes))[hard], classes),
@@ -237,10 +228,8 @@ def _finish(evidence: Evidence, classifiers: Mapping[str, Classifier], labels: M
     if corrector is not None and corrector.posterior is not None:
         name, through = corrector.posterior.name, corrector.head.asked
         after = LabelSet(name, "posterior", corrector.after, corrector.head.classes, corrector.name)
-    elif evidence.estimate is not None:
-        after = _by_estimate(evidence, evidence.estimate)
     else:
-        return evidence
+        after = _by_estimate(evidence)
     before = evidence.observed.labels
     if through is not None:
         before = path_labels(evidence.everything, through, evidence.source)
@@ -252,23 +241,21 @@ def _with_predictions(evidence: Evidence, labels: Mapping[str, pl.DataFrame]) ->
 
     Also None if they are not of the same galaxies.
     """
-    if evidence.estimate is None or not labels or evidence.estimate.about.get("other_labels"):
-        return None
-    about, catalogue = evidence.estimate.about, evidence.catalogue
-    if "gold_rule" not in about or about.get("rows_sha256") != rows_hash(catalogue, about.get("where", ())):
+    estimate, catalogue = evidence.estimate, evidence.catalogue
+    about, fractions = estimate.about, estimate.fractions
+    is_same = about.get("rows_sha256") == rows_hash(catalogue, about.get("where", ()))
+    if not labels or "gold_rule" not in about or "other_labels" in about or not is_same:
         return None
     tables = [CatalogTable(frame, metadata={"model_hash": name}, path=Path(name)) for name, frame in labels.items()]
     named = {name: about[name] for name in ("where", "intrinsic", "observables", "weights") if name in about}
-    by = evidence.estimate.fractions.by
     try:
         asked = asked_of(catalogue, about.get("question"))
         catalogue, others = with_other_labels(catalogue, asked, tables)
-        options = SampleOptions(about.get("question"), about["gold_rule"], by=by, others=others, **named)
+        options = SampleOptions(about.get("question"), about["gold_rule"], by=fractions.by, others=others, **named)
         sample, context = rows_of(catalogue, options)
-        if sample.labels.size != evidence.estimate.curve.galaxies:  # a model has no predictions of some
+        if sample.labels.size != estimate.curve.galaxies:  # a model has no predictions of some
             return None
-        bins = evidence.estimate.fractions.counts.size
-        return make_estimate(sample, context=context, fraction_bins=bins, compare=False).fractions
+        return make_estimate(sample, context=context, fraction_bins=fractions.counts.size, compare=False).fractions
     except InputError:  # its columns or galaxies are not there
         return None
 
@@ -289,25 +276,26 @@ def _made_here(catalogue: CatalogTable, options: ReportOptions) -> _Shown:
     offered = [*options.gold, *(["gold"] if "gold" in catalogue.frame.columns else [])][:1]
     if is_simulated(catalogue.metadata) or (offered == ["gold"] and not catalogue.frame["gold"].count()):
         offered = []
-    findings: list[Finding] = []
-    for gold in (*offered, None):
+    findings, settings = list[Finding](), Settings(seed=options.seed)
+    where: dict[str, Any] = {"where": options.where, "intrinsic": options.intrinsic}
+    for gold in offered:
         try:
-            sample, context = rows_of(
-                catalogue, SampleOptions(gold=gold, where=options.where, intrinsic=options.intrinsic)
-            )
-            made = make_estimate(sample, Settings(seed=options.seed), context=context, fraction_bins=FIFTHS)
-            return _Shown(made, f"made by this report{' with the gold labels' if gold else ''}", findings)
+            sample, context = rows_of(catalogue, SampleOptions(gold=gold, **where))
+            made = make_estimate(sample, settings, context=context, fraction_bins=FIFTHS)
+            return _Shown(made, "made by this report with the gold labels")
         except InputError as problem:
-            what = "T(α) could not be estimated with the gold labels" if gold else "T(α) could not be estimated"
+            text = f"T(α) could not be estimated with the gold labels: {problem}."
             action = "Use more galaxies, or correct what this message names."
-            findings.append(Finding("fit-failed", "caution", f"{what}: {problem}.", action))
-    return _Shown(None, findings=findings)
+            findings.append(Finding("fit-failed", "caution", text, action))
+    sample, context = rows_of(catalogue, SampleOptions(**where))
+    made = make_estimate(sample, settings, context=context, fraction_bins=FIFTHS)
+    return _Shown(made, "made by this report", findings)
 
 
 def _rests_on(shown: _Shown, catalogue: CatalogTable) -> list[Finding]:
     """Warn if an estimate rests on other galaxies than those of this catalogue."""
     estimate = shown.estimate
-    if estimate is None or estimate.about.get("rows_sha256") == rows_hash(catalogue, estimate.about.get("where", ())):
+    if estimate.about.get("rows_sha256") == rows_hash(catalogue, estimate.about.get("where", ())):
         return []
     message = (
         f"The estimate rests on {estimate.curve.galaxies:,} galaxies, labels and α that are not those of this "
@@ -317,9 +305,10 @@ def _rests_on(shown: _Shown, catalogue: CatalogTable) -> list[Finding]:
     return [Finding("estimate-of-other-galaxies", "caution", message, action)]
 
 
-def _by_estimate(evidence: Evidence, estimate: Estimate) -> LabelSet:
+def _by_estimate(evidence: Evidence) -> LabelSet:
     """What the estimate alone says of each galaxy, from its class fractions and the observed labels."""
-    transition, total, frame = estimate.transition, estimate.curve.class_fractions, evidence.everything
+    estimate, frame = evidence.estimate, evidence.everything
+    transition, total = estimate.transition, estimate.curve.class_fractions
     prior = np.tile(total, (frame.height, 1))
     if isinstance(transition, TreeTransition):
         of = np.array(transition.asked.answers_of_classes)
@@ -359,7 +348,7 @@ def _model(name: str, model: Classifier, number: int, evidence: Evidence, labels
         unseen = unseen.with_columns((1 - pl.col(columns[1])).alias(columns[0]))
     unseen = unseen.select(pl.col("object_id").cast(pl.String), *columns)
     joined = frame.select("object_id").join(unseen, on="object_id", how="left", maintain_order="left")
-    p = joined.select(pl.col(columns).cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    p = joined.select(pl.col(columns).cast(pl.Float64)).to_numpy()
     transition, answers = transition_from_dict(dict(curve)), np.arange(len(evidence.classes))
     if evidence.asked is not None:
         assert head.asked is not None
@@ -403,7 +392,7 @@ def _rules_for(
 
 
 def _gold(
-    catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, estimate: Estimate | None, rules: Sequence[str]
+    catalogue: CatalogTable, frame: pl.DataFrame, asked: Asked | None, estimate: Estimate, rules: Sequence[str]
 ) -> tuple[dict[str, LabelSet], dict[str, np.ndarray], list[Finding]]:
     """Gold labels by their definition: by rules, or those of the catalogue, or those of the estimate.
 
@@ -413,7 +402,7 @@ def _gold(
     column, out, known = gold_column(question), dict[str, LabelSet](), dict[str, np.ndarray]()
     findings = list[Finding]()
     own = ["gold"] if column in frame.columns and frame[column].count() else []
-    if not own and estimate is not None and "gold_rule" in estimate.about:
+    if not own and "gold_rule" in estimate.about:
         with suppress(InputError):  # its columns are not there
             gold_labels(catalogue, frame, asked, estimate.about["gold_rule"])
             own = [estimate.about["gold_rule"]]

@@ -82,7 +82,7 @@ def _against_gold(evidence: Evidence, model: Model, truth: LabelSet) -> Iterator
 def _correction_against_gold(evidence: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
     """Fractions of the estimate against gold labels, unless it was made with these."""
     quoted = evidence.quoted
-    if evidence.estimate is None or quoted is None or evidence.view(truth).known.sum() < _FEWEST_GOLD:
+    if evidence.view(truth).known.sum() < _FEWEST_GOLD:
         return
     about = evidence.estimate.about
     own = about.get("definition") or about.get("gold_definition")
@@ -244,8 +244,6 @@ def _drift(evidence: Evidence, model: Model, name: str) -> Iterator[Check]:
 
 def _against_estimate(evidence: Evidence, model: Model, name: str) -> Iterator[Check]:
     """The T(α) that a model was trained through against that of the estimate, by its values for the same galaxies."""
-    if evidence.estimate is None:
-        return
     estimate, curves = evidence.estimate, (model.transition, evidence.estimate.transition)
     kinds = [curve.asked if isinstance(curve, TreeTransition) else None for curve in curves]
     if kinds[0] != kinds[1]:
@@ -267,11 +265,8 @@ def _against_estimate(evidence: Evidence, model: Model, name: str) -> Iterator[C
 
 def _of_estimate(evidence: Evidence) -> Iterator[Check]:
     """The estimate of T(α) and of class fractions: its own findings, and whether class fractions depend on α."""
-    yield from evidence.of_estimate
     estimate = evidence.estimate
-    if estimate is None:
-        return
-    yield from estimate.findings
+    yield from (*evidence.of_estimate, *estimate.findings)
     if estimate.check is not None and estimate.check.checked and not estimate.check.findings:
         yield "Constant class fractions", estimate.check.statement
     if estimate.calibration.p_value >= LEVEL:
@@ -279,9 +274,7 @@ def _of_estimate(evidence: Evidence) -> Iterator[Check]:
         yield name, f"p = {estimate.calibration.p_value:.2g} (χ² over bins)"
     if evidence.question is not None and estimate.fractions.gold_counts is not None:
         yield f"Gold labels to which {evidence.question} applies", f"{estimate.fractions.gold_counts.sum():,}"
-    quoted = evidence.quoted
-    assert quoted is not None
-    widths = quoted.high - quoted.low
+    widths = evidence.quoted.high - evidence.quoted.low
     what = f"Range of the {evidence.quantity.name}s"
     numbers = f"{widths.mean():.2f} wide (mean over bins; up to {widths.max():.2f})"
     if widths.mean() < 2 * _SMALL:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.arrays import ratio
 from truemorph.bias.binning import Bins, choose_bins
 from truemorph.bias.metrics.label_bias import BiasResult, Reference, cv18
 from truemorph.bias.metrics.scores import balanced_accuracy
@@ -198,7 +199,7 @@ def has_answer(parts: np.ndarray) -> np.ndarray:
 def _ratio(parts: np.ndarray, bins: Bins) -> np.ndarray:
     """Ratio of sums in bins, shape (B,), of numerators and denominators, shape (N, 2)."""
     above, below = map(bins.sums, parts.T)
-    return np.divide(above, below, out=np.full(bins.count, np.nan), where=below > 0)
+    return ratio(above, below)
 
 
 def _off(truth: np.ndarray, parts: np.ndarray, bins: Bins) -> np.ndarray:
@@ -234,11 +235,11 @@ def fraction_errors(
     return rms[0], rms[1], float(np.sqrt(np.sum(moved**2)))
 
 
-def bins_of(fractions: PopulationFractions | None, frame: pl.DataFrame, source: str) -> np.ndarray:
+def bins_of(fractions: PopulationFractions, frame: pl.DataFrame, source: str) -> np.ndarray:
     """Return which galaxies are in which bin of an estimate, or in fifths of α, bool of shape (B, N)."""
-    if fractions is not None and fractions.members:
+    if fractions.members:
         return np.array([frame[fractions.by].is_in(names).to_numpy() for names in fractions.members])
-    columns = numeric_columns(frame, ("alpha",) if fractions is None else fractions.columns, source)
+    columns = numeric_columns(frame, fractions.columns, source)
     values = np.squeeze(columns)
-    cut = Bins.cut(values, FIFTHS) if fractions is None else Bins.at(values, fractions.edges)
+    cut = Bins.at(values, fractions.edges)
     return np.isfinite(columns).all(axis=1) & (cut.find(values) == np.arange(cut.count)[:, None])

@@ -16,15 +16,14 @@ from truemorph.catalogs.paths import majority_paths
 from truemorph.questions import slug
 from truemorph.report.evidence import Evidence, numbers_of_bins
 from truemorph.report.figures import by_name, capital, in_words
-from truemorph.report.measures import agreement, moved_names, rms_of
+from truemorph.report.measures import agreement, moved_names
 from truemorph.report.page import Table
 from truemorph.results import number, with_error
 
 # Votes for a question that selections of published work ask for.
 _USUAL_CUT = 10
 ENDS = ("lowest", "highest", "all")
-WITH_PREDICTIONS = "with predictions"
-_ESTIMATES = ("corrected", WITH_PREDICTIONS)
+_ESTIMATES = {"corrected": ENDS, "with predictions": ENDS[-1:]}  # and where their fractions are shown
 
 
 def fraction_rows(evidence: Evidence) -> list[dict[str, Any]]:
@@ -33,17 +32,15 @@ def fraction_rows(evidence: Evidence) -> list[dict[str, Any]]:
     Those of models, other groups and gold labels are of the galaxies that are measured, of the fraction named first.
     """
     rows, question = list[dict[str, Any]](), evidence.question
-    estimates = dict(zip(_ESTIMATES, (evidence.fractions, evidence.with_predictions), strict=True))
-    for labels, fractions in estimates.items():
+    for labels, fractions in zip(_ESTIMATES, (evidence.fractions, evidence.with_predictions), strict=True):
         for name, quoted in ({} if fractions is None else fractions.ratios).items():
             about = {"question": question, "fraction": name}
-            if labels == "corrected":
+            if fractions is evidence.fractions:
                 rows.append(about | {"labels": "observed"} | _at_ends(quoted, "labelled"))
             pairs = zip(*(_at_ends(quoted, end).values() for end in ("low", "high")), strict=True)
             ranges = {f"{end}_range": pair for end, pair in zip(ENDS, pairs, strict=True)}
             rows.append(about | {"labels": labels} | _at_ends(quoted, "fraction") | ranges)
-    sets = {} if evidence.fractions is not None else {"observed": evidence.observed}
-    for name, label_set in (sets | evidence.beside).items():
+    for name, label_set in evidence.beside.items():
         value = evidence.in_bins(label_set)[0]
         about = {"question": question, "fraction": evidence.quantity.name, "labels": name}
         rows.append(about | dict(zip(ENDS, (value[0], value[-2], value[-1]), strict=True)))
@@ -61,16 +58,15 @@ def overview_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The table of all questions: each fraction by label set, in the lowest and highest bin, and of all galaxies."""
     sets = list(dict.fromkeys(row["labels"] for row in rows))
     by_set = {(row["fraction"], row["labels"]): row for row in rows}
-    ends = {"corrected": ENDS, WITH_PREDICTIONS: ENDS[-1:]}
-    shown, cells = {label_set: ends.get(label_set, ENDS[:2]) for label_set in sets}, []
-    for name in dict.fromkeys(row["fraction"] for row in rows):
-        cells.append(
-            [name, *(range_cell(by_set.get((name, label_set)), end) for label_set in sets for end in shown[label_set])]
-        )
+    shown = {label_set: _ESTIMATES.get(label_set, ENDS[:2]) for label_set in sets}
+    cells = [
+        [name, *(range_cell(by_set.get((name, label_set)), end) for label_set in sets for end in shown[label_set])]
+        for name in dict.fromkeys(row["fraction"] for row in rows)
+    ]
     head = ["fraction", *(end for label_set in sets for end in shown[label_set])]
     groups = [("", 1), *((label_set, len(shown[label_set])) for label_set in sets)]
     note = "In the lowest and highest bin of each estimate, and of all galaxies; corrected fractions with their ranges."
-    if WITH_PREDICTIONS in sets:
+    if "with predictions" in sets:
         note += " With predictions: by the same gold labels, where the models' predictions help to predict classes."
     return Table("Fractions", head, cells, note, groups)
 
@@ -86,31 +82,22 @@ def range_cell(row: Mapping[str, Any] | None, end: str) -> str:
 
 def bins_table(evidence: Evidence) -> Table:
     """Fractions in the bins of the estimate, or fifths of α; the one named first also by models, others and gold."""
-    own, table, rows = evidence.fractions, evidence.correction, list[list[str]]()
-    quoted = {} if own is None else own.ratios
-    applies, several = None if own is None else own.applies, len(quoted) > 1
-    some = None if own is None else own.of_some
+    own, rows = evidence.fractions, list[list[str]]()
+    applies, some, several = own.applies, own.of_some, len(own.ratios) > 1
     beside = [(name, evidence.in_bins(labels)[0]) for name, labels in evidence.beside.items()]
-    head = [*(["fraction"] if several else []), by_name(evidence.by), "galaxies"]
+    head = [*(["fraction"] if several else []), by_name(own.by), "galaxies"]
     head += [*([] if some is None else ["applies to"]), *([] if applies is None else ["gold labels"])]
     head += ["observed", "corrected", "error", "lowest", "highest", *(name for name, _ in beside)]
-    for name in quoted or [evidence.quantity.name]:
-        fraction = quoted.get(name)
-        for b, row in enumerate(table.iter_rows(named=True)):
-            named = row["low"] is None or (own is not None and bool(own.groups))
-            of_bin = row["bin"] if named else f"{row['low']:.3g} to {row['high']:.3g}"
-            cells = [*([name] if several else []), of_bin, f"{row['galaxies']:,}"]
-            if own is not None and applies is not None and own.gold_counts is not None:
+    for name, fraction in own.ratios.items():
+        for b, galaxies in enumerate(own.counts):
+            cells = [*([name] if several else []), own.bin_edges(b), f"{galaxies:,}"]
+            if own.gold_counts is not None:
                 cells += [] if some is None else [with_error(some.fraction[b], some.stderr[b], ".2f")]
-                cells += [f"{own.gold_counts[b]:,}"]
-            values = [row["labelled"], *[None] * 4]
-            if fraction is not None:
-                values = [column[b] for column in numbers_of_bins(fraction).values()]
+                cells += [] if applies is None else [f"{own.gold_counts[b]:,}"]
+            values = [column[b] for column in numbers_of_bins(fraction).values()]
             first = name == evidence.quantity.name
             rows.append([*cells, *map(number, values), *(number(of[b]) if first else "–" for _, of in beside)])
-    note = "Error: standard error. Lowest and highest: the range."
-    if own is not None:
-        note += f" Assumed: {own.assumption}."
+    note = f"Error: standard error. Lowest and highest: the range. Assumed: {own.assumption}."
     if beside:
         note += f" {capital(', '.join(name for name, _ in beside))}: of {evidence.which}."
     return Table("Fractions" if several else f"{capital(evidence.quantity.name)}s", head, rows, note)
@@ -191,29 +178,6 @@ def asked_table(evidence: Evidence) -> Table:
     return Table("Who was asked (fraction of the galaxies)", head, rows, note)
 
 
-def others_table(evidence: Evidence) -> Table:
-    """Other groups' fractions beside the observed and the corrected ones."""
-    quoted, own = evidence.quoted, evidence.fractions
-    assert quoted is not None
-    assert own is not None
-    sets = {"observed labels": quoted.labelled}
-    sets |= {labels.name: evidence.in_bins(labels)[0][:-1] for labels in evidence.others}
-    rows = []
-    for b in range(own.counts.size):
-        shown = [
-            f"{number(fractions[b])} ({number(fractions[b] - quoted.fraction[b], '+.3f')})"
-            for fractions in sets.values()
-        ]
-        rows.append([own.bin_name(b), *shown, with_error(quoted.fraction[b], quoted.stderr[b])])
-    rms = [rms_of(fractions - quoted.fraction) for fractions in sets.values()]
-    rows.append(["rms difference", *map(number, rms), ""])
-    note = (
-        "In brackets: minus the corrected fraction. Each set is once by the majority at each gate, once as the sum of "
-        "its fractions for the answer over the sum of those to which the question applies."
-    )
-    return Table(f"Labels of others: {evidence.title}", [by_name(own.by), *sets, "corrected"], rows, note)
-
-
 def settings_table(every: Sequence[Evidence]) -> Table:
     """What a page rests on."""
     first = every[0]
@@ -233,11 +197,10 @@ def settings_table(every: Sequence[Evidence]) -> Table:
         if evidence.has_galaxies:
             rows[f"measured on{of}"] = evidence.which
             rows[f"definitions of gold labels{of}"] = "; ".join(evidence.truths) or "none"
-        if evidence.estimate is not None:
-            fit = evidence.estimate.curve
-            rows[f"estimate{of}"] = evidence.origin
-            how = f"fitted by the {fit.method} method, assuming that {fit.assumption}"
-            rows[f"T(α){of}"] = f"{fit.family} family, {how}"
+        fit = evidence.estimate.curve
+        rows[f"estimate{of}"] = evidence.origin
+        how = f"fitted by the {fit.method} method, assuming that {fit.assumption}"
+        rows[f"T(α){of}"] = f"{fit.family} family, {how}"
         for model in evidence.models:
             through = model.curve
             errors = through.get("stderr") or {}

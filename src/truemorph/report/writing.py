@@ -8,25 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from truemorph.bias.curves.transitions import DISK, SMOOTH
 from truemorph.catalogs.label_sets import ONE_CLASS, fractions_by
-from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.questions import slug
 from truemorph.report.evidence import TRUTH, Evidence
-from truemorph.report.figures import (
-    among_similar,
-    at_fixed_alpha,
-    bias_curve,
-    by_name,
-    calibration,
-    capital,
-    fractions,
-    styles_of,
-)
+from truemorph.report.figures import among_similar, bias_curve, by_name, calibration, capital, fractions, styles_of
 from truemorph.report.gallery import Changed, changed_galaxies, gallery_of
 from truemorph.report.gather import gather
 from truemorph.report.lights import DATA, MODEL, Check, lights
@@ -49,7 +38,6 @@ from truemorph.report.tables import (
     confusion_table,
     fraction_rows,
     label_sets_table,
-    others_table,
     overview_table,
     range_cell,
     settings_table,
@@ -90,9 +78,7 @@ class ReportResult(Result):
         return to_astropy(CatalogTable(first.table if first.has_galaxies else first.correction))
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the corrected fractions of the first question, where there is an estimate; returns matplotlib axes."""
-        if self.evidence[0].estimate is None:
-            raise InputError("this report has no estimate of T(α) to draw")
+        """Draw the corrected fractions of the first question; returns matplotlib axes."""
         return self.evidence[0].estimate.plot(ax)
 
 
@@ -182,8 +168,8 @@ def _told(evidence: Evidence) -> dict[str, Any]:
         **about,
         **measured,
         "bins": evidence.correction.to_dicts(),
-        "transition": None if evidence.estimate is None else evidence.estimate.to_dict(),
-        "estimate": evidence.origin or None,
+        "transition": evidence.estimate.to_dict(),
+        "estimate": evidence.origin,
     }
 
 
@@ -222,16 +208,14 @@ def sentences(evidence: Evidence) -> dict[str, str]:
 
 def _places(evidence: Evidence, first: Mapping[str, Any], last: Mapping[str, Any]) -> list[str]:
     """Where the lowest and the highest bin are, unless that is α."""
-    if evidence.by == "alpha":
+    if evidence.fractions.by == "alpha":
         return ["", ""]
-    return [f" at {by_name(evidence.by)} {row['bin']}" for row in (first, last)]
+    return [f" at {by_name(evidence.fractions.by)} {row['bin']}" for row in (first, last)]
 
 
 def _of_all(evidence: Evidence) -> Iterator[str]:
     """The fraction of all galaxies of the estimate, and to how many the question applies."""
     total, own = evidence.total, evidence.fractions
-    if total is None or own is None:
-        return
     value, spans = f"{total[0]:.3f}", f"{total[1]:.3f} to {total[2]:.3f}"
     told = f"{value} (range {spans})" if evidence.from_gold else f"{spans} ({value})"
     yield f"Of all galaxies of the estimate, it is {told}."
@@ -260,7 +244,7 @@ def _of_changes(evidence: Evidence) -> Iterator[str]:
 def _remark(evidence: Evidence) -> str:
     """Definitions, and what the bins are of."""
     own, said = evidence.catalogue.metadata, list[str]()
-    about = {} if evidence.estimate is None else evidence.estimate.about
+    about = evidence.estimate.about
     if evidence.question is not None:
         answers = [name for name, part in zip(evidence.classes, evidence.of_question, strict=True) if part]
         said.append(f"{capital(evidence.question)}: {', '.join(answers)}.")
@@ -272,21 +256,21 @@ def _remark(evidence: Evidence) -> str:
     elif own.get("definition"):
         said.append(f"Definition of {evidence.answer}: {own['definition'].rstrip('.')}.")
     first, last = (evidence.correction.row(k, named=True) for k in (0, -1))
-    if evidence.by == "alpha":
+    if evidence.fractions.by == "alpha":
         said.append(
             f"Poorly and well resolved: the lowest and the highest bin of α ({first['low']:.1f} to {first['high']:.1f} "
             f"and {last['low']:.1f} to {last['high']:.1f})."
         )
     if evidence.models:
         said.append(f"Models are measured on {evidence.which}.")
-    return " ".join([*said, *([f"Estimate: {evidence.origin}."] if evidence.origin else [])])
+    return " ".join([*said, f"Estimate: {evidence.origin}."])
 
 
 def _headline(evidence: Evidence, low: Mapping[str, Any], high: Mapping[str, Any]) -> str:
     """How the observed labels change with resolution, from the rows of the lowest and the highest bin of α."""
     counted, name = evidence.answer, evidence.quantity.name
     corrected, lowest = low["corrected"], low["lowest"]
-    if evidence.by != "alpha":
+    if evidence.fractions.by != "alpha":
         if not evidence.has_galaxies:
             places = _places(evidence, low, high)
             ends = (f"{percent(row['labelled'])}{place}" for row, place in zip((low, high), places, strict=True))
@@ -332,11 +316,7 @@ def _sections(evidence: Evidence, figure: Any, changed: Sequence[Changed], sever
     of = f"{capital(evidence.title)}: " if several else ""
     figures, tables = [] if figure is None else [figure], [bins_table(evidence)]
     if evidence.has_galaxies:
-        if evidence.estimate is not None:
-            figures.append(bias_curve(evidence, evidence.estimate))
-            if evidence.asked is None and evidence.estimate.about.get("observables"):
-                figures.append(at_fixed_alpha(evidence, evidence.estimate))
-            tables += [others_table(evidence)] if evidence.others else []
+        figures.append(bias_curve(evidence))
         tables += [asked_table(evidence)] if evidence.is_gated else []
     yield Section(f"{of}Fractions and the bias curve", figures=figures, tables=tables)
     if not evidence.has_galaxies:
@@ -364,7 +344,7 @@ def _maps(every: Sequence[Evidence], options: ReportOptions) -> tuple[list[Secti
         if evidence.question is not None:
             of = f" ({evidence.question})"
             called = [model.p.argmax(axis=1)[evidence.rows] == model.explained for model in evidence.models]
-            frame = frame.filter(pl.Series(np.any(called, axis=0)))
+            frame = frame.filter(np.any(called, axis=0))
             models = {
                 model.name: models[model.name]
                 for model, is_called in zip(evidence.models, called, strict=True)

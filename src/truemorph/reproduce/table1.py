@@ -98,10 +98,7 @@ def measured(work: Work) -> Measured:
         )
     labels = {
         name: LabelSet.of_two(
-            TABLE_1[name].labels,
-            "observed" if name == GZ2B else "labels",
-            frame[name].fill_null(np.nan).to_numpy(),
-            SMOOTH_OR_DISK,
+            TABLE_1[name].labels, "observed" if name == GZ2B else "labels", frame[name].to_numpy(), SMOOTH_OR_DISK
         )
         for name in sets
     }
@@ -350,7 +347,7 @@ def _theta(work: Work, found: Measured) -> Reason:
 def _psf(work: Work, measurement: Measured) -> Reason:
     if "psfWidth_r_best" not in measurement.frame.columns:
         return None
-    alpha = measurement.frame.select(BEST_ALPHA.fill_null(np.nan)).to_series().to_numpy()
+    alpha = measurement.frame.select(BEST_ALPHA).to_series().to_numpy()
     effect, numbers = _swept(measurement, {"best PSF": replace(measurement.tree, alpha=alpha)})
     here = "field of the image that the volunteers saw"
     return here, f"with the best PSF of all fields, as in the code of CV18: {effect}", numbers
@@ -374,7 +371,7 @@ def _posterior(work: Work, measurement: Measured) -> Reason:
     """Measure the labels of models trained through T(α) by their posterior after the volunteers' label."""
     observed, effects, rows = measurement.sets[GZ2B].labels, [], []
     for name in (name for name in (DCV14, DDB) if name in measurement.sets):
-        p = measurement.frame[f"p {name}"].fill_null(np.nan).to_numpy()
+        p = measurement.frame[f"p {name}"].to_numpy()
         known, transition = np.isfinite(p), RayleighTransition(work.result(name)["theta"])
         after = np.full(p.size, np.nan)
         both = np.column_stack([1 - p, p])[known]

@@ -5,7 +5,7 @@ In bins of α, of α and each other observable, and of the fitted probability.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -20,6 +20,7 @@ from truemorph.bias.mixture import standardised
 from truemorph.bias.regression.curve import gold_maximum
 from truemorph.bias.regression.maximum import differences
 from truemorph.bias.result import TransitionFit
+from truemorph.bias.sample import Sample
 from truemorph.findings import Finding
 from truemorph.plotting import BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
 from truemorph.results import Result, quantity_table
@@ -128,60 +129,49 @@ class Calibration(Result):
 class _Outcomes:
     """What could happen to n galaxies, and what did: K outcomes whose probabilities depend on Q fitted parameters."""
 
+    sample: Sample  # these galaxies; the outcome is the label
     names: tuple[tuple[str, ...], ...]  # of each group and outcome; "" for one, which the others determine
     group: np.ndarray  # (n,): number of each galaxy's group
-    alpha: np.ndarray  # (n,)
-    weights: np.ndarray  # (n,)
-    happened: np.ndarray  # (n,): number of the outcome
     probabilities: np.ndarray  # (n, K)
     slopes: np.ndarray  # (Q, n, K): derivatives of the probabilities
-    # (Q, Q): inverse information of the parameters; by default of these galaxies, which are this part of those fitted.
-    inverse: np.ndarray | None = None
-    part: float = 1.0
-    observables: np.ndarray | None = None  # (n, J): on which T depends in addition to α
+    part: float = 1.0  # these galaxies are this part of those fitted
 
 
 def _of_gold(fit: TransitionFit) -> _Outcomes:
     """Labels of the galaxies with a gold label, at the maximum of their likelihood."""
-    sample, n_classes = fit.sample, fit.sample.n_classes
-    assert sample.gold is not None
-    best, rows = gold_maximum(fit.space, sample), np.flatnonzero(sample.known)
-    classes, alpha = sample.gold[rows], sample.argument[rows]
+    best, gold = gold_maximum(fit.space, fit.sample), fit.sample.take(fit.sample.known)
+    assert gold.gold is not None
+    each = np.arange(gold.labels.size)
 
     def given(point: np.ndarray) -> np.ndarray:
-        return np.asarray(fit.space.build(point).matrix(alpha))[np.arange(rows.size), classes]
+        return np.asarray(fit.space.build(point).matrix(gold.argument))[each, gold.gold]
 
-    slopes = differences(given, best.point).reshape(-1, rows.size, n_classes) * best.free[:, None, None]
+    slopes = differences(given, best.point).reshape(-1, *gold.observed.shape) * best.free[:, None, None]
     names = tuple(
-        tuple("" if label == true else f"{true} labelled {label}" for label in sample.classes)
-        for true in sample.classes
+        tuple("" if label == true else f"{true} labelled {label}" for label in gold.classes) for true in gold.classes
     )
-    weights, labels = sample.gold_weights[rows], sample.labels[rows]
-    others = None if sample.observables is None else sample.observables[rows]
-    tested = sample.alpha[rows], weights, labels, given(best.point), slopes
-    return _Outcomes(names, classes, *tested, observables=others)
+    return _Outcomes(gold, names, gold.gold, given(best.point), slopes)
 
 
-def _of_labels(fit: TransitionFit, rows: np.ndarray) -> _Outcomes:
+def _of_labels(fit: TransitionFit) -> _Outcomes:
     """Labels of all galaxies: p(ỹ | z, α) = Σ_y p(ỹ | y, α) p(y | z)."""
-    sample, n_classes = fit.sample, fit.sample.n_classes
-    alpha, free = sample.argument[rows], ~np.isnan(np.diag(fit.covariance))
+    n, free = fit.labels.size, ~np.isnan(np.diag(fit.covariance))
+    rows = np.arange(n) if n <= _MOST else np.sort(np.random.default_rng(0).choice(n, _MOST, replace=False))
+    sample, columns = fit.sample.take(rows), fit.sample.intrinsic
     every = fit.class_fractions if fit.probabilities is None else fit.probabilities[rows]
-    prior = np.broadcast_to(every, (rows.size, n_classes))
-    design = np.ones((rows.size, 1)) if sample.intrinsic is None else standardised(sample.intrinsic)[rows]
+    prior = np.broadcast_to(every, sample.observed.shape)
+    design = np.ones((rows.size, 1)) if columns is None else standardised(columns)[rows]
 
     def given(point: np.ndarray) -> np.ndarray:
-        return np.asarray(np.einsum("nk,nks->ns", prior, fit.space.build(point).matrix(alpha)))
+        return np.asarray(np.einsum("nk,nks->ns", prior, fit.space.build(point).matrix(sample.argument)))
 
-    of_t = differences(given, fit.point).reshape(-1, rows.size, n_classes) * free[:, None, None]
-    matrix, fitted = np.asarray(fit.transition.matrix(alpha)), given(fit.point)
+    of_t = differences(given, fit.point).reshape(-1, *prior.shape) * free[:, None, None]
+    matrix, fitted = np.asarray(fit.transition.matrix(sample.argument)), given(fit.point)
     # d p(y | z) / d coefficient = p(y) (δ - p(class)) z
-    of_z = [prior[:, [k]] * (matrix[:, k] - fitted) * z[:, None] for k in range(1, n_classes) for z in design.T]
-    of = [f"labelled {label}" for label in sample.classes[:-1]]
+    of_z = [prior[:, [k]] * (matrix[:, k] - fitted) * z[:, None] for k in range(1, sample.n_classes) for z in design.T]
+    names = ((*(f"labelled {label}" for label in sample.classes[:-1]), ""),)
     nobody = np.zeros(rows.size, dtype=np.int64)
-    tested = sample.alpha[rows], sample.weights[rows], sample.labels[rows], fitted
-    others, part = None if sample.observables is None else sample.observables[rows], rows.size / sample.labels.size
-    return _Outcomes(((*of, ""),), nobody, *tested, np.concatenate([of_t, of_z]), part=part, observables=others)
+    return _Outcomes(sample, names, nobody, fitted, np.concatenate([of_t, of_z]), rows.size / n)
 
 
 def _of_paths(fit: TransitionFit, transition: TreeTransition) -> Calibration:
@@ -189,58 +179,55 @@ def _of_paths(fit: TransitionFit, transition: TreeTransition) -> Calibration:
 
     A galaxy's fraction k / n has the variance μ (1 - μ) / v with v = n / (1 + (n - 1) ρ), and is weighted by v.
     """
-    sample, asked = fit.sample, transition.asked
+    asked, known = transition.asked, np.flatnonzero(fit.sample.known)
+    sample = fit.sample.take(known[np.argsort(fit.sample.alpha[known], kind="stable")])
     assert sample.gold is not None
     assert sample.paths is not None
-    rows = np.flatnonzero(sample.known)
-    rows = rows[np.argsort(sample.alpha[rows], kind="stable")]
-    design, means = transition.design(sample.argument[rows]), transition.log_answers(sample.argument[rows], votes=True)
-    votes = asked.along[sample.paths[rows]].astype(float) if sample.counts is None else sample.counts[rows]
+    design, means = transition.design(sample.argument), transition.log_answers(sample.argument, votes=True)
+    votes = asked.along[sample.paths].astype(float) if sample.counts is None else sample.counts
     chi_squared, degrees, begin = 0.0, 0, 0
-    what: list[str] = []
-    columns: list[np.ndarray] = []
+    what, columns = list[str](), [np.empty((4, 0))]
     for q, (question, part) in enumerate(zip(asked.questions, asked.parts, strict=True)):
         counts, answers = votes[:, part], list(question.answers)
-        shape = (sample.n_classes, len(answers) - 1, design.shape[1])
-        size = int(np.prod(shape))
-        of_scores = fit.covariance[begin : begin + size, begin : begin + size]
-        begin += size + (0 if transition.overdispersion is None else sample.n_classes)
         for true, name in enumerate(asked.classes):
+            size = (len(answers) - 1) * design.shape[1]
+            at = slice(begin, begin + size)
+            begin += size + (transition.overdispersion is not None)
             rho = 0.0 if transition.overdispersion is None else transition.overdispersion[q][true]
-            here = np.flatnonzero((sample.gold[rows] == true) & (counts.sum(axis=1) > 0))
+            here = np.flatnonzero((sample.gold == true) & (counts.sum(axis=1) > 0))
             n, mean = counts[here].sum(axis=1), np.exp(means[q][here, true])
-            v, w = n / (1 + (n - 1) * rho), sample.gold_weights[rows][here]
+            v, w = n / (1 + (n - 1) * rho), sample.gold_weights[here]
             information = v * (mean * (1 - mean)).max(axis=1)
             if information.sum() < _LEAST_INFORMATION:
                 continue
             bins = int(np.clip(information.sum() / _INFORMATION, 1, _BINS))
-            sizes = np.diff(limits_of_bins(sample.alpha[rows][here], bins, information))
+            sizes = np.diff(limits_of_bins(sample.alpha[here], bins, information))
             member = np.repeat(np.eye(sizes.size), sizes, axis=0) * (w * v)[:, None]  # (n, B)
-            at = np.arange(size).reshape(shape)[true].ravel()
             away = member.T @ (counts[here] / n[:, None] - mean)[:, 1:]
             spread = np.eye(len(answers) - 1) * mean[:, 1:, None] - mean[:, 1:, None] * mean[:, None, 1:]
-            slopes = np.einsum("nb,nij,nt->bijt", member, spread, design[here]).reshape(away.size, at.size)
+            slopes = np.einsum("nb,nij,nt->bijt", member, spread, design[here]).reshape(away.size, size)
             scatter = np.einsum("nb,nc,nij,n->bicj", member, member, spread, 1 / v).reshape(away.size, -1)
-            covariance = scatter - slopes @ of_scores[np.ix_(at, at)] @ slopes.T
-            scale = np.sqrt(np.maximum(np.diag(scatter), 1e-9))
-            values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
-            kept = values > _PART_LEFT
-            chi_squared += float(np.sum((vectors[:, kept].T @ (away.ravel() / scale)) ** 2 / values[kept]))
-            degrees += int(kept.sum())
+            squared, number = _squared(away.ravel(), scatter - slopes @ fit.covariance[at, at] @ slopes.T, scatter)
+            chi_squared, degrees = chi_squared + squared, degrees + number
             total = member.sum(axis=0)
             for a in range(1, len(answers)):
-                of_bins = [sample.alpha[rows][here], mean[:, a], counts[here, a] / n]
+                of_bins = [sample.alpha[here], mean[:, a], counts[here, a] / n]
                 error = np.sqrt(np.einsum("nb,n->b", member**2, mean[:, a] * (1 - mean[:, a]) / v)) / total
                 what += [f"{name}: {answers[a]}"] * sizes.size
                 columns.append(np.stack([*(member.T @ one / total for one in of_bins), error]))
-    p_value = float(chdtrc(degrees, chi_squared)) if degrees else 1.0
-    alpha, fitted, observed, stderr = np.concatenate([np.empty((4, 0)), *columns], axis=1)
-    rejected = _rejected(fit, p_value) if p_value < LEVEL else ()
-    return Calibration(tuple(what), alpha, fitted, observed, stderr, chi_squared, degrees, p_value, rejected)
+    return _compared(fit, what, columns, [(chi_squared, degrees)])
 
 
-def _some(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    return rows if rows.size <= most else np.sort(rng.choice(rows, most, replace=False))
+def _compared(
+    fit: TransitionFit, what: Sequence[str], columns: Sequence[np.ndarray], tests: Sequence[tuple[float, int]]
+) -> Calibration:
+    """Return the result of several tests, χ² and degrees of freedom, and what is shown of bins, shape (4 + J, B)."""
+    p_value, chi_squared, degrees = min((float(chdtrc(n, x)) if n else 1.0, x, n) for x, n in tests)
+    p_value = min(1.0, len(tests) * p_value)
+    alpha, fitted, observed, error, *others = np.concatenate(columns, axis=1)
+    by_name = dict(zip(fit.sample.observable_names, others, strict=False))
+    rejected = (_rejected(fit, p_value),) if p_value < LEVEL else ()
+    return Calibration(tuple(what), alpha, fitted, observed, error, chi_squared, degrees, p_value, rejected, by_name)
 
 
 @dataclass(frozen=True)
@@ -265,22 +252,27 @@ def _cells(outcomes: _Outcomes, column: np.ndarray, second: np.ndarray | None = 
         rows = rows[np.argsort(column[rows], kind="stable")]
         for outcome, name in enumerate(names):
             p = outcomes.probabilities[rows, outcome]
-            information, often = p * (1 - p), np.count_nonzero(outcomes.happened[rows] == outcome)
+            information, often = p * (1 - p), np.count_nonzero(outcomes.sample.labels[rows] == outcome)
             if not name or (information.sum() < _LEAST_INFORMATION and often < _TOO_OFTEN):
                 continue
-            bins = int(np.clip(information.sum() / _INFORMATION, 1, _BINS))
-            if second is None:
-                sizes = np.diff(limits_of_bins(column[rows], bins, information))
-                cells.append(_Cells(name, outcome, rows, np.repeat(np.arange(sizes.size), sizes), sizes.size))
-                continue
-            side, index, count = round(bins**0.5), np.empty(rows.size, dtype=np.int64), 0
-            for some in np.split(np.arange(rows.size), limits_of_bins(column[rows], side, information)[1:-1]):
-                some = some[np.argsort(second[rows[some]], kind="stable")]
-                sizes = np.diff(limits_of_bins(second[rows[some]], side, information[some]))
+            bins, index, count = int(np.clip(information.sum() / _INFORMATION, 1, _BINS)), np.empty(rows.size, int), 0
+            # Along the first column alone, or in as many bins of each.
+            other, sides = (column, (1, bins)) if second is None else (second, [round(bins**0.5)] * 2)
+            for some in np.split(np.arange(rows.size), limits_of_bins(column[rows], sides[0], information)[1:-1]):
+                some = some[np.argsort(other[rows[some]], kind="stable")]
+                sizes = np.diff(limits_of_bins(other[rows[some]], sides[1], information[some]))
                 index[some] = count + np.repeat(np.arange(sizes.size), sizes)
                 count += sizes.size
             cells.append(_Cells(name, outcome, rows, index, count))
     return cells
+
+
+def _squared(away: np.ndarray, covariance: np.ndarray, scatter: np.ndarray) -> tuple[float, int]:
+    """Return χ² of differences, shape (B,), and its degrees of freedom; `scatter` is their covariance without a fit."""
+    scale = np.sqrt(np.maximum(np.diag(scatter), 1e-9))
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    kept = values > _PART_LEFT
+    return float(np.sum((vectors[:, kept].T @ (away / scale)) ** 2 / values[kept])), int(kept.sum())
 
 
 def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
@@ -290,7 +282,7 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
     parameters, less what the fit takes up: θ̂ - θ = I⁻¹ S with score S (Moore & Spruill 1975, Ann. Stat. 3, 599; here
     with weights).
     """
-    p, w, slopes = outcomes.probabilities, outcomes.weights, outcomes.slopes
+    p, w, slopes = outcomes.probabilities, outcomes.sample.gold_weights, outcomes.slopes
     residual, jacobian, with_score, blocks = [], [], [], []
     for cell in cells:
         k, rows, weight = cell.outcome, cell.rows, w[cell.rows]
@@ -298,7 +290,7 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
         def summed(values: np.ndarray, one: _Cells = cell) -> np.ndarray:
             return np.bincount(one.index, values, one.count)
 
-        residual.append(summed(weight * ((outcomes.happened[rows] == k) - p[rows, k])))
+        residual.append(summed(weight * ((outcomes.sample.labels[rows] == k) - p[rows, k])))
         jacobian.append(np.stack([summed(weight * slope[rows, k]) for slope in slopes], axis=1))
         with_score.append(np.stack([summed(weight**2 * slope[rows, k]) for slope in slopes], axis=1))
         row = []
@@ -312,21 +304,11 @@ def _chi_squared(outcomes: _Outcomes, cells: list[_Cells]) -> tuple[float, int]:
         blocks.append(row)
     e, j, c = map(np.concatenate, (residual, jacobian, with_score))
     scaled = slopes / np.sqrt(np.maximum(p, 1e-12))
-    inverse, products = outcomes.inverse, None
-    if inverse is None:
-        information, products = (
-            np.einsum("pnk,qnk,n->pq", scaled, scaled, weight) / outcomes.part for weight in (w, w**2)
-        )
-        inverse = np.linalg.pinv(information, rcond=1e-10, hermitian=True)
-    of_parameters = inverse if products is None else inverse @ products @ inverse
+    information, products = (np.einsum("pnk,qnk,n->pq", scaled, scaled, weight) / outcomes.part for weight in (w, w**2))
+    inverse = np.linalg.pinv(information, rcond=1e-10, hermitian=True)
     # θ̂ also rests on galaxies that are not tested; S and e share those that are.
-    shared = c @ inverse @ j.T
-    covariance = np.block(blocks) - shared - shared.T + j @ of_parameters @ j.T
-    scale = np.sqrt(np.maximum(np.diag(np.block(blocks)), 1e-9))
-    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
-    kept = values > _PART_LEFT
-    along = vectors[:, kept].T @ (e / scale)
-    return float(np.sum(along**2 / values[kept])), int(kept.sum())
+    shared, scatter = c @ inverse @ j.T, np.block(blocks)
+    return _squared(e, scatter - shared - shared.T + j @ inverse @ products @ inverse @ j.T, scatter)
 
 
 def calibration(fit: TransitionFit) -> Calibration:
@@ -356,46 +338,30 @@ def calibration(fit: TransitionFit) -> Calibration:
     """
     if isinstance(fit.transition, TreeTransition):
         return _of_paths(fit, fit.transition)
-    rng = np.random.default_rng(0)
-    if fit.sample.gold is not None:
-        outcomes = _of_gold(fit)
-    else:
-        outcomes = _of_labels(fit, _some(np.arange(fit.labels.size), _MOST, rng))
-    observables = np.empty((0, outcomes.alpha.size)) if outcomes.observables is None else outcomes.observables.T
-    shown = [_cells(outcomes, outcomes.alpha, observable) for observable in observables] or [
-        _cells(outcomes, outcomes.alpha)
-    ]
-    tested = [_cells(outcomes, outcomes.alpha), *shown] if observables.size else list(shown)
-    if observables.size or fit.probabilities is not None:  # not a function of α alone
-        tested.append(_cells(outcomes, outcomes.probabilities[np.arange(outcomes.alpha.size), outcomes.group]))
-    tests = []
-    for cells in tested:
-        chi_squared, degrees = _chi_squared(outcomes, cells) if cells else (0.0, 0)
-        tests.append((float(chdtrc(degrees, chi_squared)) if degrees else 1.0, chi_squared, degrees))
-    p_value, chi_squared, degrees = min(tests)
-    p_value = min(1.0, len(tests) * p_value)
-    what: list[str] = []
-    columns: list[np.ndarray] = []
-    for bins in chain(*shown):
-        w = outcomes.weights[bins.rows]
-        total = np.bincount(bins.index, w)
-        happened = outcomes.happened == bins.outcome
-        values = outcomes.alpha, outcomes.probabilities[:, bins.outcome], happened, *observables
-        means = [np.bincount(bins.index, w * value[bins.rows]) / total for value in values]
-        counts, p = total**2 / np.bincount(bins.index, w**2), means[1]
+    outcomes = _of_labels(fit) if fit.sample.gold is None else _of_gold(fit)
+    sample, p = outcomes.sample, outcomes.probabilities
+    observables = sample.argument.reshape(len(p), -1).T[1:]
+    by_alpha, by_others = _cells(outcomes, sample.alpha), [_cells(outcomes, sample.alpha, one) for one in observables]
+    tested = [by_alpha, *by_others]
+    if by_others or fit.probabilities is not None:  # not a function of α alone
+        tested.append(_cells(outcomes, p[np.arange(len(p)), outcomes.group]))
+    tests = [_chi_squared(outcomes, cells) if cells else (0.0, 0) for cells in tested]
+    what, columns = list[str](), [np.empty((4 + len(observables), 0))]
+    for bins in chain(*(by_others or [by_alpha])):
+        weights = sample.gold_weights[bins.rows]
+        total = np.bincount(bins.index, weights)
+        values = sample.alpha, p[:, bins.outcome], sample.labels == bins.outcome, *observables
+        means = [np.bincount(bins.index, weights * value[bins.rows]) / total for value in values]
+        counts, fitted = total**2 / np.bincount(bins.index, weights**2), means[1]
         what += [bins.name] * bins.count
-        means.insert(3, np.sqrt(np.clip(p * (1 - p), 1 / (counts + 2) ** 2, None) / counts))
+        means.insert(3, np.sqrt(np.clip(fitted * (1 - fitted), 1 / (counts + 2) ** 2, None) / counts))
         columns.append(np.stack(means))
-    empty = np.empty((4 + len(observables), 0))
-    alpha, fitted, observed, error, *others = np.concatenate([empty, *columns], axis=1)
-    rejected = _rejected(fit, p_value) if p_value < LEVEL else ()
-    of_bins, by_name = (alpha, fitted, observed, error), dict(zip(fit.sample.observable_names, others, strict=True))
-    return Calibration(tuple(what), *of_bins, chi_squared, degrees, p_value, rejected, by_name)
+    return _compared(fit, what, columns, tests)
 
 
-def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
+def _rejected(fit: TransitionFit, p_value: float) -> Finding:
     reason = f"(calibration p = {p_value:.1g})"
-    if fit.sample.asked is not None and fit.family == "tree":
+    if fit.family == "tree":
         message = (
             f"Votes of galaxies with gold labels differ from the T(α) of paths by more than their errors {reason}."
         )
@@ -403,7 +369,7 @@ def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
             "Corrected fractions do not rest on T(α). For posteriors and training, compare fitted with observed votes "
             "(calibration), and give observables (`observables`)."
         )
-        return (Finding("family-rejected", "caution", message, action),)
+        return Finding("family-rejected", "caution", message, action)
     message = f"The gold labels reject the {fit.family} family {reason}."
     action = 'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.'
     if fit.sample.gold is None:
@@ -412,4 +378,4 @@ def _rejected(fit: TransitionFit, p_value: float) -> tuple[Finding, ...]:
             "has another shape, or class fractions change with α."
         )
         action = "Give gold labels (`gold`) to distinguish the two, or try another family (`family`)."
-    return (Finding("family-rejected", "caution", message, action),)
+    return Finding("family-rejected", "caution", message, action)

@@ -12,6 +12,7 @@ from scipy.special import chdtrc
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.regression.fields import field_findings
+from truemorph.bias.regression.gold import quadratic
 from truemorph.bias.sample import Sample
 from truemorph.findings import Finding
 from truemorph.questions import NOT_APPLICABLE
@@ -186,9 +187,8 @@ def balance_findings(columns: Mapping[str, np.ndarray], sample: Sample) -> list[
 
 def _columns_given(sample: Sample) -> np.ndarray:
     """Return the intrinsic columns and their squares, standardised, shape (N, 2 P)."""
-    columns = np.empty((sample.labels.size, 0)) if sample.intrinsic is None else sample.intrinsic
-    standard = (columns - columns.mean(axis=0)) / np.where(columns.std(axis=0) > 0, columns.std(axis=0), 1.0)
-    return np.concatenate([standard, standard**2], axis=1)
+    columns = () if sample.intrinsic is None else sample.intrinsic.T
+    return np.column_stack([np.empty((sample.labels.size, 0)), *map(quadratic, columns)])
 
 
 def _strata(alpha: np.ndarray, has_gold: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -180,7 +181,8 @@ class TreeTransition(Transition):
     def space(cls, search: Search) -> Space:
         """Return the space of scores relative to each question's first answer, and of logits of ρ.
 
-        A point has the parameters of votes, if there are any, and then those of labels; in each, question by question.
+        A point has the parameters of votes, if there are any, and then those of labels; in each, question by question,
+        of each class its scores and, of votes, the logit of ρ.
         """
         if search.asked is None:
             raise InputError('family "tree" needs votes or labels of a question (Votes)')
@@ -189,14 +191,11 @@ class TreeTransition(Transition):
         terms = ["", *(f" slope of {name}" for name in ("ln alpha", *search.observables))]
         names = list[str]()
         for kind in kinds:
-            for question in asked.questions:
-                names += [
-                    f"{question.name}: {answer}|{true}{term}{' of labels' if kind == 'label' and search.counts else ''}"
-                    for true in asked.classes
-                    for answer in list(question.answers)[1:]
-                    for term in terms
-                ]
-                names += [f"{question.name}: overdispersion|{true}" for true in asked.classes if kind == "vote"]
+            end = " of labels" if kind == "label" and search.counts else ""
+            for question, true in product(asked.questions, asked.classes):
+                answers = list(question.answers)[1:]
+                names += [f"{question.name}: {answer}|{true}{term}{end}" for answer in answers for term in terms]
+                names += [f"{question.name}: overdispersion|{true}"] if kind == "vote" else []
         correlations = np.array([": overdispersion|" in name for name in names])
 
         def build(point: np.ndarray) -> TreeTransition:
@@ -204,11 +203,13 @@ class TreeTransition(Transition):
             for kind in kinds:
                 for question in asked.questions:
                     shape = (len(asked.classes), len(question.answers) - 1, len(terms))
-                    table, rest = np.split(rest, [int(np.prod(shape))])
-                    tables.setdefault(kind, []).append(np.pad(table.reshape(shape), ((0, 0), (1, 0), (0, 0))).tolist())
+                    size = shape[1] * shape[2]
+                    table, rest = np.split(rest, [shape[0] * (size + (kind == "vote"))])
+                    of_classes = table.reshape(shape[0], -1)
+                    scores = np.pad(of_classes[:, :size].reshape(shape), ((0, 0), (1, 0), (0, 0)))
+                    tables.setdefault(kind, []).append(scores.tolist())
                     if kind == "vote":
-                        of_node, rest = np.split(rest, [shape[0]])
-                        rho.append(expit(of_node).tolist())
+                        rho.append(expit(of_classes[:, -1]).tolist())
             votes, correlation = (tuple(tables["vote"]), tuple(rho)) if search.counts else (None, None)
             return cls(asked, tuple(tables["label"]), votes, correlation, tuple(center), tuple(scale))
 

@@ -7,8 +7,6 @@ fields say less than as many of random galaxies.
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from truemorph.bias.sample import Sample
@@ -41,11 +39,10 @@ def fields_on_sky(points: np.ndarray, has_gold: np.ndarray) -> np.ndarray | None
     scatter = fraction * (1 - fraction) * np.sqrt(2 * rows.size * _NEIGHBOURS)
     if number - fraction * np.count_nonzero(beside) < _SIGNIFICANT * scatter:
         return None
-    tree = KDTree(points[gold])
-    third = np.median(tree.query(points[gold], _THIRD + 1)[0][:, -1])
-    pairs = tree.query_pairs(_LINKED * third, output_type="ndarray").T
-    size = int(gold.sum())
-    _, groups = connected_components(coo_array((np.ones(pairs.shape[1]), pairs), (size, size)), directed=False)
+    from sklearn.cluster import DBSCAN  # takes a second
+
+    third = np.median(KDTree(points[gold]).query(points[gold], _THIRD + 1)[0][:, -1])
+    groups = DBSCAN(_LINKED * third, min_samples=1).fit_predict(points[gold])
     numbers = np.full(has_gold.size, -1)
     numbers[rows[gold]] = groups
     return numbers

@@ -51,11 +51,6 @@ def differences(function: Callable[[np.ndarray], np.ndarray], point: np.ndarray)
     return np.array([(function(point + s) - function(point - s)) / (2 * _STEP) for s in shifts])
 
 
-def with_differences(value: Callable[[np.ndarray], float]) -> Objective:
-    """Return a function of the value and its gradient."""
-    return lambda point: (value(point), differences(lambda at: np.array(value(at)), point))
-
-
 def invert(matrix: np.ndarray) -> np.ndarray:
     """Return the inverse of an information matrix; NaN if the data do not determine the parameters."""
     try:
