@@ -3,14 +3,12 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from functools import reduce
 from operator import getitem
 
-import polars as pl
 import pytest
 
 import truemorph as tm
@@ -121,43 +119,6 @@ def test_transition_compares_families_and_corrects_fractions(capsys, catalogue, 
     assert described["fractions"]["gold"][0] is not None
     assert "disk fraction at M_r" in out
     assert "AIC above best" in out
-
-
-@pytest.mark.slow
-def test_selected_gold_labels_give_one_finding(capsys, simulated, tmp_path):
-    table = pl.read_csv(simulated / "votes.csv")
-    share = pl.col("t01_smooth_or_features_a02_features_or_disk_weighted_fraction")
-    typed = pl.when((share > 0.3) | (pl.int_range(pl.len()) % 10 == 0)).then("M_r")
-    table.with_columns(typed=typed).write_csv(tmp_path / "votes.csv")
-    out, fit = tmp_path / "typed.parquet", tmp_path / "t.json"
-    assert run(capsys, "prepare", tmp_path / "votes.csv", "--gold", "typed<-21", "--out", out)[0] == 0
-    status, said, err = run(capsys, "transition", out, "--gold", "gold", "--no-compare", "--out", fit)
-    assert status == 0
-    assert "typed < -21" in said  # the definition
-    found = [one["code"] for one in json.loads(fit.read_text())["findings"]]
-    assert found.count("gold-not-random") == 1
-    assert sum(line.endswith("]") for line in err.splitlines()) == len(found)
-
-
-@pytest.mark.slow
-def test_features_without_images(capsys, simulated, tmp_path):
-    """The user's own column p_disk does not replace that of the model."""
-    pl.read_csv(simulated / "votes.csv").with_columns(p_disk=pl.lit(0.9)).write_csv(tmp_path / "votes.csv")
-    catalogue, model, labels = tmp_path / "c.parquet", tmp_path / "m", tmp_path / "l.parquet"
-    run(capsys, "prepare", tmp_path / "votes.csv", "--gold", "truth", "--out", catalogue)
-    features = ["--preset", "dcv14", "--features", "M_r,radius_kpc"]
-    assert run(capsys, "train", catalogue, *features, "--out", model)[0] == 0
-    status, out, _ = run(capsys, "label", model, catalogue, "--out", labels)
-    assert (status, out.splitlines()[0]) == (0, "400 rows in, 400 labelled, 0 listed as problems")
-    result = json.loads(run(capsys, "bias", catalogue, "--labels", labels, "--bootstrap", 0, "--json")[1])
-    assert set(result["results"]) == {
-        "observed labels", "model labels", "model probabilities", "posterior probabilities", "gold labels",
-    }  # fmt: skip
-    assert max(result["fractions_by_alpha"]["model probabilities"]) < 0.9
-    damaged = shutil.copytree(model, tmp_path / "damaged")
-    (damaged / "model.safetensors").write_text("")
-    status, _, err = run(capsys, "label", damaged, catalogue, "--out", tmp_path / "x.parquet")
-    assert (status, "damaged" in err) == (1, True)
 
 
 @pytest.mark.slow

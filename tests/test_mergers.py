@@ -77,15 +77,6 @@ def test_gold_labels_train_a_model_and_define_its_classes(mergers, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_class_fractions_of_an_estimate_label_galaxies(mergers, tmp_path):
-    estimate = tm.estimate_transition(mergers, gold="expert", compare=False, out=tmp_path / "fit.json")
-    tm.label_galaxies(tmp_path / "fit.json", mergers, tmp_path / "labels.parquet")
-    labels = read_table(tmp_path / "labels.parquet").frame
-    np.testing.assert_allclose(labels["p_merger"], estimate.curve.class_fractions[1])
-    assert (labels.filter(pl.col("observed_label") == 1)["posterior_merger"] == 1).all()
-
-
-@pytest.mark.slow
 def test_a_plan_of_gold_labels_and_their_import(capsys, mergers, tmp_path):
     folder, out = tmp_path / "gold", tmp_path / "out.parquet"
     status, said, err = run(capsys, "gold", "plan", mergers, "--budget", 100, "--out", folder)
@@ -169,10 +160,3 @@ def test_names_that_would_be_one_column_or_none_are_refused(capsys, mergers, tmp
     status, _, err = run(capsys, "prepare", tmp_path / "t.csv", *columns, "--classes", names)
     assert (status, err.count("\n")) == (2, 1)
     assert "classes" in err
-
-
-def test_resolution_drift_names_the_class():
-    images = np.zeros((4, 16, 16, 3), np.uint8)
-    found = tm.resolution_drift(lambda batch: np.full(len(batch), 0.7), images, np.full(4, 20.0), 6.0, name="merger")
-    assert "p(merger)" in found.summary()
-    assert silent(found.summary(), str(found.to_table()), found.plot().get_ylabel())

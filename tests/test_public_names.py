@@ -45,7 +45,7 @@ def made(model):
         tm.RayleighTransition(10.0),
         tm.WeibullTransition(10.0, 2.0),
         tm.ShiftedTransition(tm.RayleighTransition(10.0), np.ones(100), np.ones(100)),
-        tm.LogisticTransition(np.ones((20, 20, 2)), (1.0,), (1.0,), (True,)),
+        tm.LogisticTransition(np.ones((20, 20, 2)), (1.0,), (1.0,)),
         tm.MatrixTransition.identity(50),
         tm.MonotoneTransition(knots, np.exp(-knots)),
         tree.transition,

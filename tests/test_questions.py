@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truemorph.errors import InputError
-from truemorph.questions import MOST_PATHS, Asked, Quantity, Question, Tree, VoteColumns, Votes, read_tree
+from truemorph.questions import MOST_PATHS, Asked, Question, Tree, Votes, read_tree
 
 TREES = sorted(one.name.removesuffix(".toml") for one in (resources.files("truemorph") / "trees").iterdir())
 OWN = {
@@ -224,8 +224,3 @@ def test_numbers_of_votes_for_one_question_and_fractions_for_another_are_refused
     }
     with pytest.raises(InputError, match=r"t03_bar.*_count"):
         tree.columns(names, columns)
-
-
-def test_public_types():
-    assert Quantity("x", (0.0, 1.0)).of(np.array([[0.3, 0.7]])) == pytest.approx([0.7])
-    assert VoteColumns("counts", {}, None).total is None

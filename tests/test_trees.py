@@ -44,12 +44,6 @@ def test_presets_read_the_columns_of_the_first_question(preset, trees):
     assert columns_in(read, "vote_count") <= totals
 
 
-def test_campaigns_differ_in_their_answers_about_bars():
-    bars = {name: [*read_tree(name).question("bar").answers] for name in ("gz-decals-1-2", "gz-decals-5", "gz-desi")}
-    assert bars["gz-decals-1-2"] == ["no bar", "bar"]
-    assert bars["gz-decals-5"] == bars["gz-desi"] == ["no bar", "weak bar", "strong bar"]
-
-
 @pytest.mark.parametrize(
     ("tree", "campaign"),
     [

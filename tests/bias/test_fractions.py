@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import truemorph as tm
 from conftest import codes, labels_through, some_known
 from truemorph.bias.binning import Bins
 from truemorph.bias.checks.calibration import calibration
@@ -136,9 +135,7 @@ def test_range_from_labels_alone_spans_trends_and_families():
 
 
 def test_fractions_with_several_observables():
-    t = LogisticTransition(
-        [[[0, 0, 0], [float("nan")] * 3], [[0.0, -1.5, 0.7], [0, 0, 0]]], (2.5, 22.0), (0.5, 1.0), (True, False)
-    )
+    t = LogisticTransition([[[0, 0, 0], [float("nan")] * 3], [[0.0, -1.5, 0.7], [0, 0, 0]]], (2.5, 22.0), (0.5, 1.0))
     rng = np.random.default_rng(7)
     n = 20_000
     observables = np.column_stack([rng.lognormal(2.5, 0.5, n), rng.normal(22, 1, n)])
@@ -156,10 +153,3 @@ def test_a_curve_by_which_most_disks_are_mislabelled_at_every_alpha_is_unlike_un
         alpha, labels = rng.lognormal(2.8, 0.8, 2000), (rng.random(2000) < 0.6).astype(int)
         found = debiased_fractions(labels, alpha, RayleighTransition(1e4), bins=1)
         assert "transition-unlike-labels" in codes(found)
-
-
-def test_fractions_in_bins_of_two_columns_have_a_figure(tmp_path):
-    galaxies = tm.simulate_catalogue(3_000, gold=300)
-    estimate = tm.estimate_transition(galaxies, gold="gold", by="alpha,x2", compare=False, out=tmp_path / "fit.json")
-    assert estimate.fractions.edges.shape[1:] == (2, 2)
-    assert (tmp_path / "fit.png").is_file()

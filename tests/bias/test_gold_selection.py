@@ -6,7 +6,7 @@ import pytest
 import truemorph as tm
 from conftest import codes, labels_through, some_known
 from truemorph.bias.checks.selection import selection_findings
-from truemorph.bias.estimate import Context, make_estimate
+from truemorph.bias.estimate import make_estimate
 from truemorph.bias.fitting import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.sample import Sample
@@ -93,23 +93,6 @@ def test_columns_that_encode_classes_are_refused(n_gold):
     noisy = votes + rng.normal(0, 0.3, 4000)
     with_votes = make_estimate(Sample.of(labels, alpha, intrinsic=noisy, gold=gold), compare=False)
     assert with_votes.fractions.total[0] == pytest.approx(truth.mean(), abs=0.1)
-
-
-@pytest.mark.slow
-def test_fractions_far_from_the_gold_labels_of_their_bins_are_a_problem():
-    """From labels alone, with a definition of a disk that is narrower than that of the labels."""
-    labels, alpha, truth = labels_through(FLIPS["rayleigh"], 6000, 4, median=16.4)
-    rng = np.random.default_rng(4)
-    narrow = np.where((truth == 1) & (rng.random(6000) < 0.5), 0, truth)
-    known = np.where(rng.random(6000) < 0.1, narrow, np.nan)
-    sample = Sample.of(labels, alpha)
-    alone = make_estimate(sample, context=Context(known), compare=False)
-    assert "gold-contradicted" in codes(alone)
-    right = make_estimate(sample, context=Context(np.where(np.isfinite(known), truth, np.nan)), compare=False)
-    assert "gold-contradicted" not in codes(right)
-    gold = np.nan_to_num(known, nan=-1).astype(int)
-    used = make_estimate(Sample.of(labels, alpha, gold=gold), compare=False)
-    assert "gold-contradicted" not in codes(used)
 
 
 def test_the_check_of_drift_agrees_with_the_table_of_fractions():

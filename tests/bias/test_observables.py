@@ -133,17 +133,6 @@ def catalogue(**options):
 
 
 @pytest.mark.slow
-def test_a_catalogue_with_surface_brightness_says_so_until_it_is_used():
-    table = catalogue(gold=300)
-    alone = estimate_transition(table, family="fisk", gold="gold", compare=False)
-    assert "observable-ignored" in {finding.code for finding in alone.findings}
-    both = estimate_transition(table, gold="gold", observables=["surface_brightness"])
-    assert "observable-ignored" not in {finding.code for finding in both.findings}
-    assert {"fisk", "rayleigh", "logistic"} <= set(both.families.fits)
-    assert "slope of surface_brightness" in both.families.fits["fisk"].values
-
-
-@pytest.mark.slow
 def test_gold_labels_are_planned_in_bins_of_both():
     table = catalogue(n=3_000)
     plan = make_plan(table, PlanOptions(budget=300, by="alpha,surface_brightness"))

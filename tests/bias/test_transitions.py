@@ -44,7 +44,7 @@ def logistic(draw):
     table = [[[draw(values), draw(values)] if draw(st.booleans()) else [NAN, NAN] for _ in range(n)] for _ in range(n)]
     for k in range(n):
         table[k][k] = [0.0, 0.0]
-    return LogisticTransition(table, (2.0,), (0.5,), (True,))
+    return LogisticTransition(table, (2.0,), (0.5,))
 
 
 @st.composite
@@ -107,7 +107,7 @@ def test_rayleigh_is_eq_5_and_weibull_with_shape_2(alpha, theta, false_disk):
 
 @given(alphas.filter(lambda a: a.min() > 1e-6), thetas, shapes)
 def test_fisk_is_logistic_in_log_alpha(alpha, scale, shape):
-    t = LogisticTransition([[[0, 0], [NAN, NAN]], [[shape * np.log(scale), -shape], [0, 0]]], (0.0,), (1.0,), (True,))
+    t = LogisticTransition([[[0, 0], [NAN, NAN]], [[shape * np.log(scale), -shape], [0, 0]]], (0.0,), (1.0,))
     np.testing.assert_allclose(
         t.matrix(alpha)[:, 1], FiskTransition(scale, shape).matrix(alpha)[:, 1], rtol=1e-7, atol=1e-9
     )
@@ -139,8 +139,8 @@ def test_dtypes_are_kept_and_integers_are_accepted():
         (lambda: MonotoneTransition((1, 2), (0.2, 0.4)), "must not increase"),
         (lambda: MonotoneTransition((1, 2, 3), (0.4, 0.2)), "one entry per knot"),
         (lambda: TabulatedTransition((1.0, 2.0), [[[1, 0], [0, 2]]] * 2), "sum to 1"),
-        (lambda: LogisticTransition([[[0, 0]] * 2] * 2, (0.0,), (0.0,), (True,)), "scale must be positive"),
-        (lambda: LogisticTransition([[[0, 0]] * 2] * 2, (0.0,), (1.0,), (True,)).matrix([[1.0, 2.0]]), "1 observables"),
+        (lambda: LogisticTransition([[[0, 0]] * 2] * 2, (0.0,), (0.0,)), "scale must be positive"),
+        (lambda: LogisticTransition([[[0, 0]] * 2] * 2, (0.0,), (1.0,)).matrix([[1.0, 2.0]]), "0 observables"),
         (lambda: MatrixTransition(((0.5, 0.6), (0.5, 0.5))), "sum to 1"),
         (lambda: RayleighTransition(5.0).matrix(np.array([1.0, -2.0])), "row 1"),
         (lambda: transition_from_dict({"family": "gauss"}), "unknown transition family"),

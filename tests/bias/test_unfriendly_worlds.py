@@ -1,7 +1,6 @@
 """Errors and findings in realistic catalogues: trends, few gold labels, weights, pooled surveys."""
 
 import numpy as np
-import polars as pl
 import pytest
 
 import truemorph as tm
@@ -150,19 +149,6 @@ def test_noise_as_an_observable_never_narrows_the_range_from_labels_alone(drift)
 
 
 @pytest.mark.slow
-def test_gold_labels_selected_by_a_column_give_a_finding_and_the_column_corrects_them():
-    table = simulate_catalogue(n=6000, seed=6, gold=500, gold_choice=0.7)
-    frame = table.drop("truth", "sampling_weight")
-    study = tm.estimate_transition(frame, gold="gold", compare=False)
-    given = tm.estimate_transition(frame, gold="gold", intrinsic=["covariate"], compare=False)
-    assert "gold-unbalanced" in codes(study)
-    assert "gold-unbalanced" not in codes(given)
-    off, mended = (abs(one.fractions.total[0] - table["truth"].mean()) for one in (study, given))
-    assert mended < off / 2
-    assert mended < 4 * given.fractions.total[1]
-
-
-@pytest.mark.slow
 def test_random_gold_labels_give_no_finding():
     alarms = 0
     for seed in range(150):
@@ -177,21 +163,3 @@ def test_pooled_surveys_give_a_finding():
     for second, differs in ((tm.RayleighTransition(16.0), True), (FLIPS["rayleigh"], False)):
         table = simulate_catalogue(n=6000, seed=7, second_survey=second).drop("truth", "sampling_weight")
         assert ("surveys-differ" in codes(tm.estimate_transition(table, compare=False))) == differs
-
-
-@pytest.mark.slow
-def test_observables_from_labels_alone_give_a_finding():
-    table, labels, alpha, gold, _ = arrays(n=4000, seed=9, gold=400)
-    bulge = table["bulge_fraction"].to_numpy()
-    assert "observables-not-identified" in codes(tm.fit_transition(labels, alpha, observables=bulge))
-    assert "observables-not-identified" not in codes(tm.fit_transition(labels, alpha, gold=gold, observables=bulge))
-
-
-@pytest.mark.parametrize("numbers", [[40], [5, 41]])
-def test_very_unequal_numbers_of_votes_give_a_finding(numbers):
-    rng = np.random.default_rng(10)
-    number = rng.choice(numbers, 400)
-    disk = rng.binomial(number, 0.5)
-    votes = {"id": np.arange(400), "smooth": number - disk, "disk": disk, "r": 9 + rng.random(400), "fwhm": 1.2}
-    made = tm.prepare_catalogue(pl.DataFrame(votes), smooth="smooth", disk="disk", radius="r", psf_fwhm="fwhm", id="id")
-    assert ("vote-counts-differ" in codes(made)) == (len(numbers) > 1)

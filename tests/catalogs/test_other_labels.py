@@ -176,13 +176,6 @@ def test_answers_of_others_to_the_first_question_are_label_sets_like_a_models(wo
     np.testing.assert_allclose(hard, [(disk[rows] > 0.5).mean() for rows in fifths], atol=0.02)
 
 
-def test_a_missing_column_is_named_in_the_tree_of_the_table(world):
-    path, _, _, table = world
-    names = {column: column.replace("-gz2", "-dr12") for column in table.columns}
-    with pytest.raises(InputError, match="bar-dr12_yes_pred"):
-        measure_bias(path, question="bar", labels=table.rename(names).drop("bar-dr12_yes_pred"))
-
-
 def test_a_catalogue_can_be_made_of_predictions_alone(world, tmp_path):
     _, kind, alpha, _ = world
     _, _, disk, bar = galaxies()

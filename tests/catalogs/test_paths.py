@@ -230,18 +230,6 @@ def test_answers_may_be_known_for_a_part_of_the_galaxies_to_which_a_question_app
     assert "gold-not-random" not in codes(found)
 
 
-def test_gold_labels_selected_by_a_column_are_noticed(tmp_path):
-    table = survey(3_000, 8)
-    rng = np.random.default_rng(80)
-    mass = rng.normal(size=3_000) + 0.8 * (table["known"].to_numpy() == 2)
-    chosen = rng.random(3_000) < 0.3 / (1 + np.exp(-2 * mass))
-    kind = np.where(chosen, table["known"].to_numpy(), -1)
-    table = table.with_columns(kind=pl.Series(kind).replace(-1, None), mass=pl.Series(mass))
-    path = tmp_path / "mass.parquet"
-    prepare_catalogue(table, question="bar", out=path)
-    assert "gold-unbalanced" in codes(estimate_transition(path, question="bar", gold=RULES))
-
-
 def test_votes_that_predict_the_answer_perfectly_are_used(tmp_path):
     table = survey(2_000, 9)
     known = table["known"].to_numpy()
@@ -252,15 +240,6 @@ def test_votes_that_predict_the_answer_perfectly_are_used(tmp_path):
     prepare_catalogue(table, question="bar", out=path)
     found = estimate_transition(path, question="bar", gold=RULES)
     assert abs(found["bar fraction"].total[1] - np.sum(known == 2) / np.sum(known > 0)) < 0.03
-
-
-@pytest.mark.slow
-def test_where_all_galaxies_have_gold_labels_only_their_population_has_an_error(catalogue):
-    found = estimate_transition(catalogue, question="bar", gold="applies: known >= 1; bar: known = 2")
-    bars = found["bar fraction"]
-    assert bars.total[2] < 1e-9
-    assert bars.total[5] > 0.01
-    assert found.to_table()["bar fraction, population_stderr"].min() > 0.01
 
 
 def test_gold_labels_of_galaxies_to_which_a_question_applies_do_not_say_where_it_does(catalogue):
@@ -408,17 +387,6 @@ def test_impossible_numbers_of_votes_are_said():
     as_fractions = found.with_columns(pl.col("^t0.*_count$") / 40)
     for table in (many, as_fractions):
         assert "votes-impossible" in codes(prepare_catalogue(table, question="bar"))
-
-
-def test_a_tree_of_ones_own_names_the_columns_of_votes(tmp_path):
-    table = pl.DataFrame({"id": range(90), "sv": [8, 1, 2] * 30, "dv": [1, 8, 7] * 30, "bv": [0, 6, 1] * 30})
-    table = table.with_columns(nv=pl.col("dv") - pl.col("bv"), alpha=6.0 + pl.int_range(90) / 10)
-    root = {"name": "smooth", "answers": {"smooth": ["sv"], "disk": ["dv"]}, "shown": ["disk"]}
-    bar = {"name": "bar", "asked_after": ["disk"], "answers": {"no bar": ["nv"], "bar": ["bv"]}}
-    tree = {"name": "mine", "questions": [root, bar]}
-    frame = prepare_catalogue(table, question="bar", tree=tree, id="id", alpha="alpha").catalogue.frame
-    assert frame["label_bar"].to_list()[:3] == ["smooth", "bar", "no bar"]
-    assert frame["label"].to_list()[:3] == [0, 1, 1]
 
 
 def test_a_survey_whose_tree_is_named_is_not_asked_for_its_columns_and_its_definition():

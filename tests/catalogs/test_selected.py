@@ -57,12 +57,6 @@ def test_only_properties_of_galaxies_are_tested_for_balance():
     assert "debiased" not in unbalanced
 
 
-def test_a_gold_rule_of_votes_is_a_problem():
-    frame = tm.simulate_catalogue(3000).drop("truth")
-    frame = frame.with_columns(p_debiased=0.3 + 0.4 * pl.col("label"))
-    assert "gold-from-votes" in codes(tm.estimate_transition(frame, gold="p_debiased > 0.5", compare=False))
-
-
 def test_all_numbers_of_a_bias_metric_are_of_the_same_galaxies():
     frame = tm.simulate_catalogue(3000).drop("truth")
     known = frame["alpha"] > frame["alpha"].median()

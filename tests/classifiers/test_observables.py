@@ -30,7 +30,7 @@ FEATURES = ("bulge_fraction", "x2", "x3")
 def flips_with_bulge(slope):
     """Disks flip with log-odds -2.2 ln(α / 14) + slope × bulge fraction; smooth galaxies never flip."""
     flips = [[[0, 0, 0], [NAN] * 3], [[0, -2.2, slope], [0, 0, 0]]]
-    return LogisticTransition(flips, center=(np.log(14), 0), scale=(1, 1), log=(True, False))
+    return LogisticTransition(flips, center=(np.log(14), 0), scale=(1, 1))
 
 
 def world(seed, slope=1.0, n=5_000, gold=500):

@@ -106,20 +106,6 @@ def test_labels_of_all_questions_in_one_pass(both, survey):
         assert given["estimate_low"] < given["estimate"] < given["estimate_high"]
 
 
-def test_the_posterior_is_that_of_the_votes(both, survey):
-    catalogue = pl.read_parquet(survey / "catalogue.parquet")
-    path = survey / "catalogue.parquet"
-    table = pl.read_parquet(tm.label_galaxies(survey / "both", path, out=survey / "again.parquet").out)
-    bar, transition = both.heads[0], both.transition
-    p = table.select("p_smooth_bar", "p_edge_on_bar", "p_no_bar", "p_bar").to_numpy()
-    assert bar.columns == ("smooth bar", "edge-on bar", "no bar", "bar")
-    votes = path_observations(catalogue, transition, "here")
-    expected = posterior(p, votes, catalogue["alpha"].to_numpy(), transition)
-    names = [one.replace("p_", "posterior_", 1) for one in ("p_smooth_bar", "p_edge_on_bar", "p_no_bar", "p_bar")]
-    np.testing.assert_allclose(table.select(names).to_numpy(), expected, rtol=1e-9)
-    assert table["posterior_label_bar"].to_list() == [bar.classes[k] for k in expected.argmax(axis=1)]
-
-
 @pytest.fixture(scope="module")
 def with_label(survey):
     """One network for smooth or disk, and for bars."""

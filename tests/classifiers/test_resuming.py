@@ -104,19 +104,6 @@ def test_several_interruptions_with_several_members(tmp_path, cut):
         train(tmp_path / "cut", folds=2)
 
 
-@pytest.mark.slow
-def test_states_of_two_members_that_were_swapped_are_refused(tmp_path, cut):
-    cut(20, folds=2)  # the first member is finished, the second has a state
-    first, second = (Unfinished(tmp_path / "cut").state(member) for member in (0, 1))
-    content = second.read_bytes()
-    first.replace(second)
-    first.write_bytes(content)
-    for path in (first, second):
-        with pytest.raises(CheckpointError, match=path.name):
-            train(tmp_path / "cut", folds=2)
-        path.unlink()
-
-
 def damage(path):
     """Flip a bit of a weight."""
     content, middle = path.read_bytes(), path.stat().st_size // 2

@@ -3,16 +3,12 @@
 import json
 import socket
 
-import numpy as np
-import polars as pl
 import pytest
 
 import truemorph as tm
 from conftest import codes, run
-from truemorph.errors import InputError
 from truemorph.gold.answers import record_answer
 from truemorph.gold.plan import GoldPlan, read_plan
-from truemorph.tables import read_table
 
 
 def test_a_plan_is_written_and_names_the_next_command(capsys, catalogue, tmp_path):
@@ -37,17 +33,6 @@ def test_a_plan_that_was_interrupted_is_made_again(catalogue, tmp_path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             tm.plan_gold(catalogue, budget=60, out=tmp_path)
     assert tm.plan_gold(catalogue, budget=60, out=tmp_path).out == tmp_path
-
-
-@pytest.mark.slow
-def test_a_models_probabilities_change_the_plan(catalogue):
-    frame = read_table(catalogue).frame
-    p_disk = np.where(frame["label"] == 1, 0.999, 0.001)
-    sure = pl.DataFrame({"object_id": frame["object_id"], "label": frame["label"], "p_disk": p_disk})
-    with_model = tm.plan_gold(catalogue, error=0.05, labels=sure.head(390))
-    assert with_model.selected.height < tm.plan_gold(catalogue, error=0.05).selected.height
-    with pytest.raises(InputError, match="none of this catalogue"):
-        tm.plan_gold(catalogue, labels=sure.with_columns(object_id=pl.format("x{}", "object_id")))
 
 
 @pytest.fixture

@@ -269,15 +269,6 @@ def test_a_plan_belongs_to_its_catalogue(capsys, labelled, catalogue, out, tmp_p
     assert "alpha" in err
 
 
-def test_the_numbers_of_gold_labels_of_an_import_agree(labelled, ids, out):
-    give(labelled, "Ann", {ids[0]: "unclear", ids[1]: "artefact", ids[2]: "unclear"})
-    found = tm.import_gold(labelled, out=out, gold_source="same-images")
-    gold = found.to_dict()["gold"]
-    assert gold == len(ids) - 3
-    same = next(finding.message for finding in found.findings if finding.code == "gold-from-same-images")
-    assert int(re.search(r"\d+", same)[0]) == gold == found.catalogue.metadata["gold_from_same_images"]
-
-
 def test_gold_labels_from_a_column_of_votes_are_a_problem(catalogue, truth, out, tmp_path):
     some = list(truth)[:60]
     table = pl.DataFrame({"object_id": some, "gz1_spiral": [truth[one] for one in some]})

@@ -118,29 +118,6 @@ def test_a_plan_uses_the_estimate_that_it_is_given(catalogue, tmp_path):
     assert not np.allclose(other.frame["probability"], own.frame["probability"], rtol=0.1)
 
 
-@pytest.mark.slow
-def test_predicted_errors_are_the_scatter_over_plans():
-    """Errors of stratified means over plans, in units of those predicted; classes follow p(disk)."""
-    rng = np.random.default_rng(3)
-    alpha = rng.lognormal(2.6, 0.45, 2000)
-    p_disk = rng.beta(0.6, 0.5, 2000)
-    label = (rng.random(2000) < p_disk * (1 - np.exp(-(alpha**2) / 200))).astype(int)
-    # Given the label, between 0.03 and 0.97.
-    missed = p_disk * np.exp(-(alpha**2) / 200)
-    p_disk = np.clip(np.where(label == 1, 1, missed / (missed + 1 - p_disk)), 0.03, 0.97)
-    frame = pl.DataFrame({"object_id": np.arange(2000), "label": label, "alpha": alpha, "split": "train"})
-    cut = Bins.cut(alpha, 4)
-    pulls = np.empty((30, 4))
-    for seed in range(30):
-        truth = np.random.default_rng([seed, 5]).random(2000) < p_disk
-        plan = make_plan(CatalogTable(frame), PlanOptions(budget=200, bins=4, seed=seed), p=p_disk)
-        weights = plan.frame["position"].is_not_null().to_numpy() / plan.frame["probability"].to_numpy()
-        pulls[seed] = np.bincount(cut.index, weights * truth - truth) / np.bincount(cut.index) / plan.predicted
-    # The rms of 30 plans of 4 bins has an error of 6 %.
-    assert np.sqrt(np.mean(pulls**2)) == pytest.approx(1, abs=0.2)
-    assert abs(pulls.mean()) < 4 / np.sqrt(pulls.size)
-
-
 def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
     has = np.arange(3000) % 5 > 0
     image = pl.Series([f"{k}.jpg" if one else None for k, one in enumerate(has)])

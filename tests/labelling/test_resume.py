@@ -16,7 +16,7 @@ from conftest import codes
 from truemorph.classifiers.engines import engine_for
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError, TruemorphError
-from truemorph.labelling import labeller, output
+from truemorph.labelling import output
 from truemorph.tables import read_table
 
 from labelling.conftest import tars, write_tar  # isort: skip
@@ -191,30 +191,6 @@ def test_tar_files_that_are_added_or_replaced_are_labelled_and_the_others_kept(m
         assert labels_in(out).equals(kept)
 
 
-@pytest.mark.slow
-def test_a_finished_folder_is_concluded_once(model, folder, tmp_path, monkeypatch):
-    out, concluded, conclude = tmp_path / "out", [], output.Results.conclude
-    (folder / "g03.jpg").write_bytes(b"broken")
-
-    def counted(*arguments):
-        concluded.append(arguments)
-        return conclude(*arguments)
-
-    monkeypatch.setattr(output.Results, "conclude", counted)
-    options = {"precision": "fp32", "max_bad": 0.1}
-    shards = [label_galaxies(model, folder, out, shard=(k, 2), **options) for k in (1, 2)]
-    again = label_galaxies(model, folder, out, shard=(2, 2), **options)
-    assert [one.complete for one in (*shards, again)] == [False, True, True]
-    assert again == shards[1]
-    assert len(concluded) == 1
-    (folder / "g03.jpg").write_bytes((folder / "g04.jpg").read_bytes())
-    assert label_galaxies(model, folder, out, shard=(1, 2), **options).labelled == 32
-    (out / "part-00003.parquet").unlink()
-    assert not label_galaxies(model, folder, out, shard=(1, 2), **options).complete
-    assert label_galaxies(model, folder, out, shard=(2, 2), **options).complete
-    assert len(concluded) == 3
-
-
 def test_problems_are_listed_and_the_run_is_described_while_shards_are_left(model, folder, tmp_path, capsys):
     (folder / "g03.jpg").write_bytes(b"broken")
     report = label_galaxies(model, folder, tmp_path / "out", shard=(1, 2), precision="fp32", max_bad=0.1)
@@ -269,11 +245,3 @@ def test_a_full_disk_keeps_finished_parts(model, folder, tmp_path, monkeypatch):
     assert sorted(tmp_path.glob("*.parts/*.parquet")) == parts_of(out)  # no partial file
     assert [one.name for one in parts_of(out)] == ["part-00000.parquet", "part-00001.parquet"]
     assert label_galaxies(model, folder, out).labelled == 60
-
-
-def test_a_lost_row_raises_an_error(model, folder, tmp_path, monkeypatch):
-    label = labeller.Labeller.label
-    monkeypatch.setattr(labeller.Labeller, "label", lambda self, *given: label(self, *given)[1:])
-    with pytest.raises(AssertionError, match=r"16 .* 15 .* 0 "):
-        label_galaxies(model, folder, tmp_path / "labels.parquet")
-    assert not (tmp_path / "labels.parquet").exists()

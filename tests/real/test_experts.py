@@ -56,14 +56,6 @@ def experts(shared_data):
     return Experts(frame)
 
 
-def test_observed_and_expert_disk_fractions(experts):
-    labelled = experts.by_octile(experts.flagged)
-    paper, late = experts.by_octile(experts.disk(PAPERS)), experts.by_octile(experts.disk(LATE))
-    assert np.sqrt(np.mean((labelled - paper) ** 2)) == pytest.approx(0.414, abs=0.002)
-    assert np.sqrt(np.mean((labelled - late) ** 2)) == pytest.approx(0.129, abs=0.002)
-    assert late[[0, -1]] == pytest.approx([0.34, 0.90], abs=0.01)
-
-
 def test_galaxies_with_confident_votes_are_not_a_random_part(experts):
     said = {}
     for name, share in (("random", 0.06), ("sure", np.where(experts.uncertain == 0, 0.12, 0.0))):

@@ -70,13 +70,3 @@ def test_rows_with_expert_types(shared_data, votes, rule, observed, rms_correcte
     corrected = inverted(labels, alpha, fit.transition)
     assert np.sqrt(np.mean((labelled - truth) ** 2)) > 0.27
     assert np.sqrt(np.mean((corrected - truth) ** 2)) == pytest.approx(rms_corrected, abs=0.015)
-
-
-@pytest.mark.slow
-def test_expert_flags_of_galaxy_zoo_1(shared_data):
-    frame = pl.read_csv(shared_data / "expert_vs_crowd.csv")
-    labels = frame["gz1_spiral"].to_numpy()
-    # One PSF for all, so theta is in units of R90 over 1.32 arcsec / 2.3548.
-    alpha = frame["petroR90_g"].to_numpy() / (1.32 / 2.3548)
-    fit = fit_transition(labels, alpha)
-    assert fit.transition.theta == pytest.approx(21.3, abs=1.0)

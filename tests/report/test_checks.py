@@ -114,34 +114,6 @@ def test_a_right_correction_passes(plain):
     assert f"{100 * table['corrected'][0]:.0f} %" in sentences(found)["answer"]
 
 
-def test_over_correction_is_a_problem(plain):
-    labels, alpha, truth = plain
-    narrow = truth * (alpha > 20 * np.random.default_rng(3).random(N))  # narrower disks, missed by volunteers less
-    found = evidence(labels, alpha, calibrated(truth), {"all": truth, "late": narrow})
-    findings = findings_of(found)
-    assert "fractions-worse" in codes(found, "problem")
-    assert all("late" in finding.message for finding in findings if finding.severity == "problem")
-    assert verdict(findings)["status"] == "problem"
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "transition", "problems", "cautions"),
-    [
-        (lambda labels, truth: np.full(N, 0.7), FLIPS, set(), {"nearly-one-class"}),
-        (lambda labels, truth: np.clip(labels, 0.01, 0.99), FLIPS, {"labels-not-predicted"}, {"bias-remains"}),
-        (lambda labels, truth: calibrated(truth), RayleighTransition(18.0), set(), {"transition-differs"}),
-        (lambda labels, truth: abs(labels - SOME), NAIVE, {"labels-worse"}, {"labels-treated-as-correct"}),
-    ],
-    ids=["all disks", "repeats the labels", "another T", "naive"],
-)
-def test_what_is_wrong_with_a_model_is_found(plain, probabilities, transition, problems, cautions):
-    labels, alpha, truth = plain
-    found = evidence(labels, alpha, probabilities(labels, truth), {"all": truth}, transition)
-    assert codes(found, "problem") >= problems
-    assert codes(found, "caution") >= cautions
-    assert sentences(found)["headline"].startswith("net") == ("nearly-one-class" in cautions)
-
-
 def test_a_model_whose_curve_gold_labels_contradict_is_judged_by_its_probabilities(plain):
     """Its T(α) is known to be wrong, so that it need not predict the observed labels."""
     labels, alpha, truth = plain
@@ -191,16 +163,6 @@ def test_of_two_models_the_naive_one_is_not_judged(plain):
     for both in (replace(found, models=[naive, *found.models]), replace(found, models=[*found.models, naive])):
         assert both.principal.name == "net"
         assert not any("naive" in text for text in (*(one.message for one in findings_of(both)), *passed(both)))
-
-
-@pytest.mark.slow
-def test_the_volunteers_probability_follows_from_the_flips():
-    p = np.array([0.0, 1.0, 0.5])
-    model = model_of("net", FLIPS, np.resize(p, 300))
-    labels = np.resize([0, 1], 300)
-    found = evidence(labels, np.full(300, 8.0) + 1e-9 * np.arange(300), np.resize(p, 300))
-    seen = 1 - np.exp(-(8**2) / (2 * 11.25**2))  # eqs 5 and 6
-    np.testing.assert_allclose(found.predicted(model)[:3], [0, seen, 0.5 * seen], rtol=1e-6)
 
 
 def test_without_a_model_the_corrected_labels_are_compared(plain):

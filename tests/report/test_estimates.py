@@ -88,17 +88,3 @@ def test_without_an_estimate_one_is_made_with_the_gold_labels(world):
     content = tm.write_report(out=folder / "own.html", options=options).content
     own = tm.estimate_transition(folder / "own.parquet", gold="gold", fraction_bins=5)
     assert [row["corrected"] for row in content["questions"][0]["bins"]] == own.fractions.fractions[:, 1].tolist()
-
-
-@pytest.mark.slow
-def test_an_estimate_of_other_galaxies_and_a_fit_of_0_1_are_not_taken_as_this_ones(world):
-    table, folder = world
-    half = table.drop("truth", "gold", "gold_definition", strict=False)
-    half.write_parquet(folder / "whole.parquet")
-    tm.estimate_transition(half[:2000], out=folder / "half.json", compare=False)
-    options = tm.ReportOptions(catalogue=folder / "whole.parquet", maps=0, bootstrap=0)
-    report = tm.write_report(folder / "half.json", out=folder / "half.html", options=options)
-    assert "estimate-of-other-galaxies" in [finding.code for finding in report.findings]
-    (folder / "old.json").write_text('{"family": "rayleigh", "parameters": {"theta": 9.0}}')
-    with pytest.raises(tm.errors.InputError, match=r"old\.json"):
-        tm.write_report(folder / "old.json", out=folder / "old.html", options=options)

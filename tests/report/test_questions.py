@@ -6,13 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from conftest import codes
 from truemorph.bias.curves.families import transition_to_dict
 from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.estimate import Estimate
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.population import PopulationFractions
 from truemorph.catalogs.paths import path_labels, path_observations
 from truemorph.classifiers.classifier import Classifier, describe
 from truemorph.commands.prepare import prepare_catalogue
@@ -20,7 +18,6 @@ from truemorph.commands.report import write_report
 from truemorph.commands.transition import estimate_transition
 from truemorph.config import training_config
 from truemorph.errors import InputError
-from truemorph.findings import Finding
 from truemorph.questions import Asked, columns_of, heads_of, read_tree
 from truemorph.report.gallery import PICTURE, changed_galaxies
 from truemorph.report.gather import gather
@@ -67,12 +64,6 @@ def test_the_page_quotes_the_fractions_that_it_is_given(galaxies):
     assert {name: told[name] for name in given.to_dict()} == given.to_dict()
     assert (galaxies / "page_files" / "report.json").is_file()
     assert {path.suffix for path in (galaxies / "page_files" / "figures").iterdir()} == {".pdf", ".png", ".ecsv"}
-
-
-def test_the_page_has_all_findings_of_an_estimate(galaxies):
-    rejected = Finding("family-rejected", "caution", "Votes differ from T(α).", "Give observables.")
-    estimate = replace(Estimate.read(galaxies / "bar.json"), findings=(rejected,))
-    assert "family-rejected" in codes(write_report(estimate, out=galaxies / "rejected.html"))
 
 
 @pytest.mark.slow
@@ -124,13 +115,6 @@ def test_labels_of_others_are_shown_in_the_bins_of_the_estimate(galaxies):
     again = write_report(by_two, out=galaxies / "two_columns.html", options=options)
     drawn = read_table(galaxies / "two_columns_files" / "figures" / "fractions_bar.ecsv").frame
     assert drawn["zoobot"].len() == len(again.content["questions"][0]["bins"]) == by_two.fractions.counts.size
-
-
-def test_fractions_are_read_as_they_were_written(galaxies):
-    again = Estimate.read(galaxies / "bar.json").fractions
-    assert again.to_dict() == PopulationFractions.from_dict(again.to_dict(), again.samples).to_dict()
-    assert again.quantities == Asked(read_tree("gz2"), "bar").quantities
-    assert again.draws(5).shape == (5, 4, 3)
 
 
 def test_other_files_are_refused(galaxies, tmp_path):
@@ -275,19 +259,6 @@ def test_networks_that_answer_different_questions_are_on_one_page(galaxies):
     rows = {(row["question"], row["labels"]) for row in found.content["fractions"]}
     assert {("bar", "net-bar"), ("spiral", "net-spiral")} <= rows
     assert (galaxies / "apart_files" / "figures" / "training_1.pdf").is_file()
-
-
-@pytest.mark.slow
-def test_a_naive_network_that_says_nearly_always_the_same_is_named(galaxies):
-    estimate, questions = Estimate.read(galaxies / "bar.json"), Asked(read_tree("gz2"), "bar")
-    correct = transition_to_dict(MatrixTransition.identity(len(questions.classes))) | {"question": "bar"}
-    model, labels = network(galaxies, "same", [questions], [correct], 3)
-    p = zip(columns_of("p", questions.classes), (0.1, 0.1, 0.2, 0.6, 0.0), strict=True)
-    same = labels.with_columns(pl.lit(value).alias(name) for name, value in p)
-    write_table(CatalogTable(same, metadata={"model_hash": "same"}), galaxies / "same.parquet")
-    options = ReportOptions(catalogue=galaxies / "cat.parquet", labels=[galaxies / "same.parquet"], maps=0, bootstrap=0)
-    found = write_report(model, estimate, out=galaxies / "same.html", options=options)
-    assert {"nearly-one-class", "labels-treated-as-correct"} <= {finding.code for finding in found.findings}
 
 
 @pytest.mark.parametrize(

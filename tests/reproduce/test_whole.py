@@ -306,15 +306,6 @@ def test_missing_data_are_reported_and_do_not_repeat_networks(capsys, again, dat
     assert {"catalogue", "table1", "page"} <= done(status)
 
 
-def test_without_hart_a_stage_names_the_archive(capsys, data, tmp_path):
-    for name in ("gz2", "sdss"):
-        shutil.copytree(data / name, tmp_path / "data" / name)
-    (tmp_path / "data" / "gz2" / "gz2_hart16.csv.gz").unlink()
-    status, result, code = reproduce(capsys, tmp_path / "data", tmp_path / "out", "--stages", "resnet-gz2d,theta")
-    assert (code, status["resnet-gz2d"], status["theta"], status["ddb"]) == (0, "lacks", "done", "left out")
-    assert "truemorph fetch gz2" in next(one["text"] for one in result["stages"] if one["name"] == "resnet-gz2d")
-
-
 @pytest.mark.parametrize(
     ("file", "column"),
     [

@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-import truemorph as tm
 from truemorph.errors import InputError
 from truemorph.simulate.pictures import components, render
 from truemorph.simulate.population import simulate_galaxies
@@ -122,17 +121,6 @@ def test_a_world_is_what_its_name_says(world, plain):
         assert 0.03 < false < 0.1
     else:
         assert 0 < false < 0.035
-
-
-@pytest.mark.slow
-def test_a_catalogue_of_two_questions_gives_the_true_bar_fraction():
-    votes = simulate_survey(3000, seed=5, world="drift down")[1]
-    experts = pl.when(pl.int_range(pl.len()) < 500).then("truth_bar")
-    catalogue = tm.prepare_catalogue(votes.with_columns(experts=experts), question="bar,spiral").catalogue
-    assert {"label_bar", "label_spiral", "votes_bar_bar", "votes_spiral_spiral_arms"} <= set(catalogue.frame.columns)
-    _, estimate, error, *_ = tm.estimate_transition(catalogue, question="bar", gold="experts")["bar fraction"].total
-    truth = catalogue.frame["truth_bar"]
-    assert abs(estimate - (truth == "bar").sum() / truth.is_in(["bar", "no bar"]).sum()) < 4.5 * error
 
 
 def test_an_unknown_world_is_refused():

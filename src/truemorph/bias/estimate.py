@@ -140,9 +140,7 @@ class Estimate(Result):
         described["findings"] = self.findings
         described["confounding"] = self.check
         if self.families is not None:
-            compared = self.families.to_dict()
-            described["families"], described["families_failed"] = compared["families"], compared["failed"]
-            described["rayleigh_p_value"] = compared["rayleigh_p_value"]
+            described |= self.families.to_dict()
         described["calibration"] = self.calibration
         described["fractions"] = self.fractions.to_dict() | {
             "gold": self.gold_fractions,

@@ -216,6 +216,12 @@ def solve(sample: Sample, settings: Settings) -> TransitionFit:
     """Fit T(α), and its range from labels alone, without findings (see `diagnose`)."""
     families = list(map(family_of, IN_RANGES if settings.family is None else [settings.family]))
     check_variation(sample, families[0])
+    if settings.method == "gold":
+        assert sample.gold is not None
+        counts = np.bincount(sample.gold[sample.known], minlength=sample.n_classes)
+        if not counts.all():
+            lacking = sample.classes[int(np.argmin(counts))]
+            raise InputError(f"no gold label of {lacking!r}; T(α) needs some of each class: add some, or merge classes")
     rate = _false_disk(settings, sample)
     search = Search(
         sample.argument,

@@ -182,8 +182,7 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
     @cache  # listing a folder once is faster than checking each file
     def files(folder: str) -> set[str]:
         try:
-            with os.scandir(root / folder) as entries:
-                return {entry.name for entry in entries if entry.is_file()}
+            return set(os.listdir(root / folder))
         except (OSError, ValueError):  # a name with a null character
             return set()
 

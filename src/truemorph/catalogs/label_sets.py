@@ -83,16 +83,14 @@ class LabelSet:
         return replace(self, probabilities=self.probabilities[rows])
 
 
-def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int | np.ndarray = FIFTHS) -> pl.DataFrame:
-    """Fraction of the second class in bins of a column: of equal counts, or with known edges, shape (B + 1,).
+def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = FIFTHS) -> pl.DataFrame:
+    """Fraction of the second class in bins of a column of equal counts.
 
     `labels`, `bin`, `low` and `high` edge, `mean` (of the column), `galaxies`, `fraction`, `stderr`. Galaxies
     without a finite value of the column are left out.
     """
     finite = np.isfinite(values)
-    column = values[finite]
-    equal = not isinstance(bins, np.ndarray)
-    cut = Bins.cut(column, int(bins)) if equal else Bins.at(column, np.asarray(bins))
+    cut = Bins.cut(values[finite], bins)
     tables = []
     for label_set in sets:
         mean, error, counts = cut.averages(label_set.p[finite])

@@ -270,7 +270,6 @@ def _of_question(
         "question": question,
         "tree": asked.tree.model_dump(mode="json", exclude_defaults=True),
         "quantity": name,
-        "choices": list(choices_of(asked.tree, question)),
         "classes": classes,
     }
     return _Prediction(label, probabilities, shown, gold, about)

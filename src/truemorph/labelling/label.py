@@ -31,8 +31,7 @@ from truemorph.tables import read_table, to_astropy
 # With fewer rows, a large fraction of unreadable images may be chance.
 _ENOUGH = 1_000
 # From more rows, class fractions would not be noticeably more precise.
-_MOST_ROWS = 100_000
-_MOST_IDS = 2_000_000  # that are held in memory at once, to find repeated ones
+_MOST_ROWS = 200_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -180,11 +179,13 @@ def _conclude(work: Labelling, counts: Counts, problems: list[tuple[str, str]], 
         raise no_observed(work.labeller, work.source)
     about: dict[str, Any] = {}
     findings = [*work.findings, *unlike_training(work.labeller.comparison, counts)]
+    columns = [] if model.held_out is None else columns_of("p", model.classes)
+    sample = results.sampled(columns, -(-counts["labelled"] // _MOST_ROWS))
     if model.held_out is not None:
-        p = results.sampled(columns_of("p", model.classes), -(-counts["labelled"] // _MOST_ROWS))
+        p = sample.drop("object_id").to_numpy()
         fractions, of_fractions = class_fractions(model, p, work.catalogue, counts["labelled"], work.curves)
         about, findings = {"fractions": fractions, "assumption_of_reestimated": ASSUMED}, [*findings, *of_fractions]
-    if repeated := results.repeated(-(-counts["labelled"] // _MOST_IDS)):
+    if repeated := sample.height - sample["object_id"].n_unique():
         message = f"At least {repeated:,} rows have the id of an earlier row."
         action = "Give each galaxy its own id: a join by id would mix them up."
         findings.append(Finding("ids-repeated", "caution", message, action))

@@ -20,7 +20,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -328,23 +327,13 @@ class Results:
         except (OSError, pa.ArrowException) as problem:
             raise TruemorphError(f"{path}: damaged ({reason(problem)}); delete it, and label again") from problem
 
-    def sampled(self, columns: list[str], step: int) -> np.ndarray:
-        """Return columns of numbers of all parts, (N, C), of one in `step` rows."""
-        first, pieces = 0, []
+    def sampled(self, columns: list[str], step: int) -> pl.DataFrame:
+        """Return ids as text and columns of all parts, for one in `step` ids, chosen by their hash."""
+        frames = []
         for part in self.parts:
-            values = pl.DataFrame(self._stored(part, columns)).to_numpy()
-            pieces.append(values[-first % step :: step])
-            first += len(values)
-        return np.concatenate(pieces)
-
-    def repeated(self, step: int) -> int:
-        """Return how many rows have the id of an earlier one, for one in `step` ids, chosen by their hash."""
-        hashes = [pl.Series([], dtype=pl.UInt64)]
-        for part in self.parts:
-            one = pl.DataFrame(self._stored(part, ["object_id"]))["object_id"].cast(pl.String).hash()
-            hashes.append(one.filter(one % step == 0))
-        every = pl.concat(hashes)
-        return len(every) - every.n_unique()
+            labels = pl.DataFrame(self._stored(part, ["object_id", *columns])).cast({"object_id": pl.String})
+            frames.append(labels.filter(pl.col("object_id").hash() % step == 0))
+        return pl.concat(frames)
 
     def concluded(self) -> dict[str, Any] | None:
         """Return the metadata that `conclude` wrote beside the parts in a folder; None if they don't hold any more."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from truemorph.labelling.estimated import Estimated
 from truemorph.labelling.hats import NO_POSITION, check_replaceable
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Results, is_table, parts_folder
-from truemorph.labelling.parts import IMAGE_COLUMN, NO_FEATURE, DamagedFile, Part, Rows, decoded
+from truemorph.labelling.parts import NO_FEATURE, DamagedFile, Part, Rows, decoded
 from truemorph.labelling.sources import PART_ROWS, Source, SourceOptions, open_source, proof_of
 from truemorph.progress import Progress
 from truemorph.questions import columns_of
@@ -80,11 +79,7 @@ class Labelling:
             return None
         if not self.labeller.model.uses_images:  # labels of catalogue features take no time
             return {}
-        used = {"object_id", "image", IMAGE_COLUMN, "label", "alpha", "split"}
-        used |= {*self.labeller.copied, *chain(*self.labeller.observables)}
-        used |= {*_columns_of_labels(self.labeller.model, self.labeller.transitions)}
-        rows = part.frame.select(name for name in part.frame.columns if name in used).iter_rows()
-        digests = (hashlib.sha256(repr(row).encode()).hexdigest()[:16] for row in rows)
+        digests = map(str, part.frame.hash_rows())
         return dict(zip(part.frame["object_id"].cast(pl.String), digests, strict=True))
 
     def _completed(self, part: Part, marks: dict[str, str], bar: Progress) -> Iterator[Batch]:

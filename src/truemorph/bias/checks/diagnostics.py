@@ -105,14 +105,8 @@ class FamilyComparison(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return plain(
-            {
-                "families": self.rows(),
-                "best": self.best,
-                "failed": self.failed,
-                "rayleigh_p_value": self.rayleigh_p_value,
-            }
-        )
+        named = {"families": self.rows(), "families_failed": self.failed}
+        return plain(named | {"rayleigh_p_value": self.rayleigh_p_value})
 
     def to_table(self) -> Any:
         """Return a table with one row per family, best first."""

@@ -92,6 +92,8 @@ def transition_from_dict(described: dict[str, Any]) -> Transition:
         parameters = dict(described[key])
         if family == "tree" and "nodes" in parameters:  # their name in version 0.2
             parameters["asked"] = parameters.pop("nodes")
+        if family == "logistic":  # version 0.2 also said which columns are logarithms: α alone
+            parameters.pop("log", None)
         shifts = {name: one for name, one in described["parameters"].items() if name in ("slopes", "center")}
         if "slopes" not in shifts:
             return FAMILIES[family](**parameters)

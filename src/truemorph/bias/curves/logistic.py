@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import array_namespace
 from array_api_compat import device as get_device
 
 from truemorph.arrays import float_array
@@ -18,7 +18,8 @@ from truemorph.bias.curves.transitions import (
     Search,
     Space,
     Transition,
-    floored_log,
+    log_softmax,
+    standard_terms,
     tuples,
 )
 from truemorph.errors import InputError
@@ -40,8 +41,8 @@ class LogisticTransition(Transition):
     """Flip probabilities of K classes by multinomial logistic regression on one or several observables.
 
     log p(ỹ | y, o) = s_yỹ - log Σ_k exp s_yk, with s_yy = 0 and s_yỹ = c_yỹ0 + Σ_j c_yỹj x_j for allowed labels.
-    x_j = (log o_j - center_j) / scale_j, or (o_j - center_j) / scale_j if `log` is false. With one observable, log, and
-    two classes, this is the log-logistic (Fisk) family.
+    x_1 = (ln α - center_1) / scale_1, and x_j = (o_j - center_j) / scale_j of other observables. Of α alone and two
+    classes, this is the log-logistic (Fisk) family.
 
     Parameters
     ----------
@@ -49,9 +50,7 @@ class LogisticTransition(Transition):
         Intercept and slopes, indexed [true y, observed ỹ]; NaN for labels that never occur (eq. 6), ignored on the
         diagonal.
     center, scale : sequence of float, length J
-        Standardisation of the observables.
-    log : sequence of bool, length J
-        Whether to use the logarithm of the observable (for resolution, but not for magnitudes or surface brightness).
+        Standardisation of ln α and of other observables.
 
     Raises
     ------
@@ -65,16 +64,15 @@ class LogisticTransition(Transition):
     >>> nan = float("nan")
     >>> t = LogisticTransition(
     ...     [[[0, 0, 0], [nan, nan, nan]], [[0.0, -2.0, 0.7], [0, 0, 0]]],
-    ...     center=(2.302585, 22.0), scale=(1.0, 1.0), log=(True, False),
+    ...     center=(2.302585, 22.0), scale=(1.0, 1.0),
     ... )
     >>> np.round(t.flip_probability([[10.0, 22.0], [20.0, 22.0], [20.0, 24.0]]), 3)
     array([0.5  , 0.2  , 0.503])
     """
 
     coefficients: tuple[tuple[tuple[float, ...], ...], ...]
-    center: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
-    log: tuple[bool, ...] = ()
+    center: tuple[float, ...]
+    scale: tuple[float, ...]
 
     family: ClassVar[str] = "logistic"
 
@@ -83,15 +81,13 @@ class LogisticTransition(Transition):
         table = float_array(self.coefficients, "coefficients").copy()
         if table.ndim != 3 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
             raise InputError(f"coefficients must have shape (K, K, J + 1) with K >= 2; got {table.shape}")
-        n_observables = table.shape[2] - 1
-        for name in ("center", "scale", "log"):
-            if len(getattr(self, name)) != n_observables:
-                raise InputError(f"{name} needs one entry for each of the {n_observables} observables")
+        for name in ("center", "scale"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            if len(getattr(self, name)) != table.shape[2] - 1:
+                raise InputError(f"{name} needs one entry for each of the {table.shape[2] - 1} observables")
         if not all(np.isfinite(s) and s > 0 for s in self.scale):
             raise InputError(f"scale must be positive; got {self.scale}")
         object.__setattr__(self, "coefficients", tuples(table.tolist()))
-        for name, kind in (("center", float), ("scale", float), ("log", bool)):
-            object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
 
     @property
     def n_classes(self) -> int:
@@ -101,46 +97,23 @@ class LogisticTransition(Transition):
     @property
     def n_observables(self) -> int:
         """Number of observables in addition to the first, α."""
-        return max(len(self.center) - 1, 0)
+        return len(self.center) - 1
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, o), shape (N, K, K); `alpha` has the observables, shape (N,) or (N, J)."""
-        observables = self._observables(alpha)
-        xp = array_namespace(observables)
-        columns = [xp.ones_like(observables[:, 0])]
-        for j, (center, scale, log) in enumerate(zip(self.center, self.scale, self.log, strict=True)):
-            column = floored_log(observables[:, j]) if log else observables[:, j]
-            columns.append((column - center) / scale)
+        columns = standard_terms(alpha, self.center, self.scale)
+        xp, like = array_namespace(columns[0]), {"dtype": columns[0].dtype, "device": get_device(columns[0])}
         table = np.array(self.coefficients)
         table[range(self.n_classes), range(self.n_classes)] = 0.0
         never = np.where(np.isnan(table).any(axis=2), -np.inf, 0.0)
-        like = {"dtype": observables.dtype, "device": get_device(observables)}
         scores = xp.tensordot(xp.stack(columns, axis=-1), xp.asarray(np.nan_to_num(table), **like), axes=([1], [2]))
-        scores = scores + xp.asarray(never, **like)
-        scores = scores - xp.max(scores, axis=-1, keepdims=True)
-        return scores - xp.log(xp.sum(xp.exp(scores), axis=-1, keepdims=True))
-
-    def _observables(self, alpha: Array) -> Array:
-        observables: Array
-        if is_torch_array(alpha):
-            observables = alpha if alpha.is_floating_point() else alpha.double()
-        else:
-            observables = float_array(alpha, "alpha")
-            bad = np.flatnonzero(np.isnan(observables).reshape(len(observables), -1).any(axis=1))
-            if bad.size:
-                raise InputError(f"{bad.size} rows have missing observables (first: row {bad[0]}); drop them")
-        if observables.ndim == 1:
-            observables = observables[:, None]
-        if observables.ndim != 2 or (self.center and observables.shape[1] != len(self.center)):
-            raise InputError(f"needs {len(self.center)} observables, shape (N, J); got {tuple(observables.shape)}")
-        return observables
+        return log_softmax(scores + xp.asarray(never, **like))
 
     @classmethod
     def space(cls, search: Search) -> Space:
         """Return the space of the coefficients of allowed wrong labels; the resolution is used as a logarithm."""
         center, scale = standardisation(search)
         n_observables, n_classes = center.size, len(search.seen)
-        log = tuple(j == 0 for j in range(n_observables))
         terms = ["intercept", *(f"slope of {name}" for name in ("ln alpha", *search.observables))]
         pairs = search.flips.tolist()
         named = [f"{search.classes[s]}|{search.classes[y]} {term}" for y, s in pairs for term in terms]
@@ -149,7 +122,7 @@ class LogisticTransition(Transition):
             table = np.full((n_classes, n_classes, n_observables + 1), np.nan)
             table[range(n_classes), range(n_classes)] = 0.0
             table[tuple(search.flips.T)] = point.reshape(len(pairs), -1)
-            return cls(tuples(table.tolist()), tuple(center), tuple(scale), log)
+            return cls(tuples(table.tolist()), tuple(center), tuple(scale))
 
         first = [-1.0 if s == SMOOTH else FALSE_DISK_START for _, s in pairs]
         starts = [[v for f in first for v in [f, *[slope] * n_observables]] for slope in (-0.7, 0.0)]

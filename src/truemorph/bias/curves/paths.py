@@ -19,8 +19,8 @@ from truemorph.bias.curves.transitions import (
     Search,
     Space,
     Transition,
-    as_resolution,
-    floored_log,
+    log_softmax,
+    standard_terms,
     tuples,
 )
 from truemorph.errors import InputError
@@ -124,29 +124,19 @@ class TreeTransition(Transition):
 
     def design(self, alpha: Array) -> Array:
         """Return one and the standardised ln α and observables, shape (N, J + 2)."""
-        alpha = alpha if is_torch_array(alpha) else float_array(alpha, "alpha")
-        columns = alpha[:, None] if alpha.ndim == 1 else alpha
-        if columns.shape[1] != len(self.center):
-            raise InputError(f"needs α and {len(self.center) - 1} observables; got {columns.shape[1] - 1}")
-        resolution = as_resolution(columns[:, 0])
-        xp = array_namespace(resolution)
-        others = (xp.astype(columns[:, j], resolution.dtype) for j in range(1, columns.shape[1]))
-        terms = [floored_log(resolution), *others]
-        standard = [(term - center) / s for term, center, s in zip(terms, self.center, self.scale, strict=True)]
-        standard[0] = xp.clip(standard[0], -_FARTHEST, _FARTHEST)
-        return xp.stack([xp.ones_like(resolution), *standard], axis=-1)
+        terms = standard_terms(alpha, self.center, self.scale)
+        xp = array_namespace(terms[0])
+        terms[1] = xp.clip(terms[1], -_FARTHEST, _FARTHEST)
+        return xp.stack(terms, axis=-1)
 
     def log_answers(self, alpha: Array, votes: bool = False) -> list[Array]:
         """Return log μ_q(y, α) of each question for a label, or for a single vote, shape (N, K, A) each."""
         design = self.design(alpha)
-        xp, of = array_namespace(design), {"dtype": design.dtype, "device": get_device(design)}
+        xp, like = array_namespace(design), {"dtype": design.dtype, "device": get_device(design)}
         tables = self.votes if votes and self.votes is not None else self.coefficients
-        log_means = []
-        for table in tables:
-            scores = xp.tensordot(design, xp.asarray(np.array(table), **of), axes=([1], [2]))
-            scores = scores - xp.max(scores, axis=-1, keepdims=True)
-            log_means.append(scores - xp.log(xp.sum(xp.exp(scores), axis=-1, keepdims=True)))
-        return log_means
+        return [
+            log_softmax(xp.tensordot(design, xp.asarray(np.array(table), **like), axes=([1], [2]))) for table in tables
+        ]
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""

@@ -6,18 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import array_namespace
 
-from truemorph.arrays import float_array
-from truemorph.bias.curves.transitions import (
-    Array,
-    FlipTransition,
-    Search,
-    Space,
-    Transition,
-    as_resolution,
-    floored_log,
-)
+from truemorph.bias.curves.logistic import standardisation
+from truemorph.bias.curves.transitions import Array, FlipTransition, Search, Space, Transition, columns_of, floored_log
 from truemorph.errors import InputError
 
 # Bound of the change of ln α' per standard deviation of an observable.
@@ -83,13 +75,10 @@ class ShiftedTransition(Transition):
 
     def effective(self, alpha: Array) -> Array:
         """Return the effective resolution α', shape (N,), of α and observables, shape (N, 1 + J)."""
-        alpha = alpha if is_torch_array(alpha) else float_array(alpha, "alpha")
-        if alpha.ndim != 2 or alpha.shape[1] != 1 + len(self.center):
-            raise InputError(f"needs α and {len(self.center)} observables; got shape {tuple(alpha.shape)}")
-        resolution = as_resolution(alpha[:, 0])
-        terms = zip(self.slopes, self.center, strict=True)
-        shift = sum(slope * (alpha[:, j] - center) for j, (slope, center) in enumerate(terms, 1))
-        return resolution * array_namespace(resolution).exp(array_namespace(resolution).clip(shift, -50.0, 50.0))
+        resolution, *others = columns_of(alpha, self.n_observables)
+        terms, xp = zip(self.slopes, others, self.center, strict=True), array_namespace(resolution)
+        shift = sum(slope * (other - middle) for slope, other, middle in terms)
+        return resolution * xp.exp(xp.clip(shift, -50.0, 50.0))
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α, s), shape (N, K, K), for α and observables, shape (N, 1 + J)."""
@@ -106,10 +95,7 @@ class ShiftedTransition(Transition):
     @classmethod
     def space(cls, curve: type[FlipTransition], search: Search) -> Space:
         """Return the space of a family's curve, and of slopes per standard deviation of each observable."""
-        others = search.alpha[:, 1:]
-        center, scale = others.mean(axis=0), others.std(axis=0)
-        if not np.all(scale > 0):
-            raise InputError(f"{search.observables[int(np.argmin(scale))]} is the same for all galaxies; remove it")
+        center, scale = (of_all[1:] for of_all in standardisation(search))
         of_curve = curve.space(replace(search, alpha=search.alpha[:, 0], observables=()))
         end, bound = of_curve.size, np.full(center.size, _SHIFT_BOUND)
 

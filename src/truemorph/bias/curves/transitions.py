@@ -81,6 +81,31 @@ def floored_log(values: Array) -> Array:
     return xp.log(xp.where(values < smallest, smallest, values))
 
 
+def columns_of(alpha: Array, n_observables: int) -> list[Array]:
+    """Return α and other observables as columns of one floating type, (N,) each, from (N,) or (N, 1 + J)."""
+    alpha = alpha if is_torch_array(alpha) else float_array(alpha, "alpha")
+    columns = alpha[:, None] if alpha.ndim == 1 else alpha
+    if columns.ndim != 2 or columns.shape[1] != 1 + n_observables:
+        raise InputError(f"needs α and {n_observables} observables; got shape {tuple(alpha.shape)}")
+    resolution = as_resolution(columns[:, 0])
+    xp = array_namespace(resolution)
+    return [resolution, *(xp.astype(columns[:, j], resolution.dtype) for j in range(1, 1 + n_observables))]
+
+
+def standard_terms(alpha: Array, center: Sequence[float], scale: Sequence[float]) -> list[Array]:
+    """Return one, and standardised ln α and other observables, shape (N,) each."""
+    resolution, *others = columns_of(alpha, len(center) - 1)
+    terms = zip([floored_log(resolution), *others], center, scale, strict=True)
+    return [array_namespace(resolution).ones_like(resolution), *((term - middle) / s for term, middle, s in terms)]
+
+
+def log_softmax(scores: Array) -> Array:
+    """Return log p of the last axis from scores."""
+    xp = array_namespace(scores)
+    scores = scores - xp.max(scores, axis=-1, keepdims=True)
+    return scores - xp.log(xp.sum(xp.exp(scores), axis=-1, keepdims=True))
+
+
 class Transition(ABC):
     """Base class of all families: p(ỹ | y, α) and its parameters."""
 

@@ -21,7 +21,6 @@ from truemorph.bias.regression.gold import fractions_of_all, propensity_columns,
 from truemorph.bias.regression.maximum import class_precision, differences, effective_weights, maximise
 from truemorph.bias.result import Settings, TransitionFit
 from truemorph.bias.sample import Sample
-from truemorph.errors import InputError
 from truemorph.workers import one_thread
 
 # Of intercepts, slopes, and logits of ρ: standard deviations of m, and of d in the pseudo-observation.
@@ -157,10 +156,6 @@ def by_tree(space: Space, sample: Sample, settings: Settings) -> TransitionFit:
     assert sample.gold is not None
     assert sample.asked is not None
     assert sample.paths is not None
-    counted = np.bincount(sample.gold[sample.known], minlength=sample.n_classes)
-    if not counted.all():
-        lacking = sample.asked.classes[int(np.argmin(counted))]
-        raise InputError(f"no gold label of {lacking!r}; count its path as another class, or give some")
     start = space.build(space.starts[0])
     assert isinstance(start, TreeTransition)
     rows = np.flatnonzero(sample.known)
