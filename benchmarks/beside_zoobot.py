@@ -175,7 +175,7 @@ def compared(name, seed, data, python):
     from truemorph.benchmark.bars import answer_scores, make_bar_world
     from truemorph.benchmark.leaderboard import EPOCHS as OUR_EPOCHS
     from truemorph.benchmark.leaderboard import REAL_EPOCHS
-    from truemorph.benchmark.methods import Bench, benchmark_config, ddb, path_votes, raw_counts, with_gold
+    from truemorph.benchmark.methods import benchmark_config, ddb, path_votes, raw_counts, trained, with_gold
     from truemorph.benchmark.worlds import Sizes
 
     world, found = make_bar_world(name, seed, Sizes(TRAIN, VALIDATION, TEST, pixels=PIXELS), data), {}
@@ -200,14 +200,14 @@ def compared(name, seed, data, python):
             with_gold, alone = with_gold_labels(world, votes, seed)
             found[f"Zoobot's predictions and {GOLD} other gold labels in truemorph, {title}"] = None, with_gold
             found[f"{GOLD} other gold labels alone"] = None, alone
-    bench = Bench(world, benchmark_config(PIXELS, REAL_EPOCHS if world.transition else OUR_EPOCHS))
+    world = replace(world, config=benchmark_config(PIXELS, REAL_EPOCHS if world.transition else OUR_EPOCHS))
     ours = {
         "truemorph on votes, without T": raw_counts,
         f"truemorph on votes, T of paths from {GOLD} gold labels": ddb(with_gold),
-        "truemorph on true classes": lambda bench: bench.trained(bench.world.truth),
+        "truemorph on true classes": lambda world: trained(world, world.truth),
     }
     for title, run in ours.items():
-        score(title, run(bench).predict(world.images))
+        score(title, run(world).predict(world.images))
     return found
 
 

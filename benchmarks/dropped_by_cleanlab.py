@@ -3,17 +3,19 @@
 python benchmarks/dropped_by_cleanlab.py
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from truemorph.benchmark.leaderboard import EPOCHS
-from truemorph.benchmark.methods import Bench, benchmark_config, undoubted
+from truemorph.benchmark.methods import benchmark_config, undoubted
 from truemorph.benchmark.worlds import Sizes, make_world
 from truemorph.catalogs.sampling import TRAIN
 
 
 def main():
-    bench = Bench(make_world("plain", 0, Sizes()), benchmark_config(Sizes().pixels, EPOCHS))
-    world, kept = bench.world, undoubted(bench)
+    world = replace(make_world("plain", 0, Sizes()), config=benchmark_config(Sizes().pixels, EPOCHS))
+    kept = undoubted(world)
     rows = world.rows(TRAIN)
     dropped, labels, truth, alpha = ~kept[rows], world.labels[rows], world.truth[rows], world.alpha[rows]
     low = alpha < np.median(alpha)

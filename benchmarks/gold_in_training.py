@@ -23,7 +23,7 @@ import torch
 import truemorph
 from truemorph.benchmark.bars import answer_scores, make_bar_world
 from truemorph.benchmark.leaderboard import EPOCHS, REAL_EPOCHS
-from truemorph.benchmark.methods import Bench, benchmark_config, certain, of_votes, with_gold
+from truemorph.benchmark.methods import benchmark_config, certain, network, of_votes, with_gold
 from truemorph.benchmark.worlds import FILES, WITH_PICTURES, Sizes, make_world
 from truemorph.bias.curves.formulas import MatrixTransition
 from truemorph.bias.metrics.scores import score
@@ -47,10 +47,10 @@ GOLD, MORE = 300, 6  # gold labels; times as often as others galaxies are select
 SMALL = Sizes(4000, 400, 2000, 10, 48)
 
 
-def bench_of(world, seed, sizes, data):
-    """A world, and the settings of its networks, as in the leaderboards."""
+def world_of(world, seed, sizes, data):
+    """A world with the settings of its networks, as in the leaderboards."""
     made = make_bar_world(world, seed, sizes, data) if world == BARS else make_world(world, seed, sizes, data)
-    return Bench(made, benchmark_config(sizes.pixels, REAL_EPOCHS if world in FILES else EPOCHS))
+    return replace(made, config=benchmark_config(sizes.pixels, REAL_EPOCHS if world in FILES else EPOCHS))
 
 
 def sizes_of(world):
@@ -58,17 +58,17 @@ def sizes_of(world):
     return Sizes(4000, 800, 1500) if world == BARS else Sizes()
 
 
-def through_gold(bench):
+def through_gold(world):
     """Train a network through T(α) of 300 gold labels."""
-    world, transition = bench.world, with_gold(bench.world).transition
+    transition = with_gold(world).transition
     if world.asked is None:
-        return bench.network(world.labels, transition)
-    return bench.network(world.labels, evidence=of_votes(world, transition))
+        return network(world, world.labels, transition)
+    return network(world, world.labels, evidence=of_votes(world, transition))
 
 
-def tune(bench, model, gold, probability=1.0):
+def tune(world, model, gold, probability=1.0):
     """Tune a copy of a network on gold labels; `gold` has those of all galaxies."""
-    world, rows, n = bench.world, bench.world.learning, len(bench.world.names)
+    rows, n = world.learning, len(world.names)
     selected = Gold(np.where(gold >= 0, probability, 0.0)[rows], certain(gold, n)[rows])
     columns = {"label": world.labels[rows], "alpha": world.alpha[rows], "split": world.split[rows]}
     asked = {} if world.asked is None else {"questions": (world.asked,)}
@@ -87,8 +87,8 @@ def tune(bench, model, gold, probability=1.0):
     return replace(model, members=[{name: w.numpy() for name, w in result["weights"].items()}], described=described)
 
 
-def scores(bench, model):
-    world, rows = bench.world, bench.world.scored
+def scores(world, model):
+    rows = world.scored
     p = model.probabilities(world.images[rows])
     if world.asked is not None:
         every = np.zeros((world.truth.size, p.shape[1]))
@@ -112,13 +112,13 @@ def in_a_world(world, seed, data):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{world}-{seed}.json"
     if not path.is_file():
-        bench = bench_of(world, seed, sizes_of(world), data)
-        through = through_gold(bench)
-        gold = tune(bench, through, bench.world.gold)
+        made = world_of(world, seed, sizes_of(world), data)
+        through = through_gold(made)
+        gold = tune(made, through, made.gold)
         models = {"through T(α)": through, "tuned on gold labels": gold}
         tuning = gold.described["tuning"][0]
         row = {
-            "scores": {name: scores(bench, model) for name, model in models.items()},
+            "scores": {name: scores(made, model) for name, model in models.items()},
             "epochs": tuning["epochs"],
             "told": bool(contradictions(gold.described)),
         }
@@ -135,18 +135,18 @@ def worlds(seeds, data, *names):
     print("|---|---|" + "---|" * (len(SCORES) + 2))
     for world in chosen:
         of_world = [row for name, row in rows if name == world]
-        for network in of_world[0]["scores"]:
+        for trained in of_world[0]["scores"]:
             cells = []
             for name in SCORES:
-                values = np.array([row["scores"][network][name] for row in of_world])
+                values = np.array([row["scores"][trained][name] for row in of_world])
                 cells.append(
                     f"{values.mean():.3f} ± {values.std(ddof=1):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
                 )
             more = [" ", " "]
-            if network.startswith("tuned"):
+            if trained.startswith("tuned"):
                 epochs = ["–" if row["epochs"] is None else str(row["epochs"]) for row in of_world]
                 more = [", ".join(epochs), f"{sum(row['told'] for row in of_world)} of {len(of_world)}"]
-            print(f"| {world} | {network} | {' | '.join([*cells, *more])} |")
+            print(f"| {world} | {trained} | {' | '.join([*cells, *more])} |")
 
 
 def selection(world, way, seed):
@@ -165,16 +165,16 @@ def selection(world, way, seed):
 
 def drawn_again(world, seed, draws, data):
     """Results of tuning one network on several draws of gold labels."""
-    bench = bench_of(world, seed, SMALL, data)
-    model, out = through_gold(bench), []
-    before = scores(bench, model)
+    made = world_of(world, seed, SMALL, data)
+    model, out = through_gold(made), []
+    before = scores(made, model)
     for draw in range(draws):
         for way in ("random", "by α", "by label and α"):
-            gold, chance = selection(bench.world, way, 100 * seed + draw)
+            gold, chance = selection(made, way, 100 * seed + draw)
             for weighted in (True, False) if way == "by label and α" else (True,):
-                again = tune(bench, model, gold, chance if weighted else 1.0)
+                again = tune(made, model, gold, chance if weighted else 1.0)
                 told = bool(contradictions(again.described))
-                out.append((world, way, weighted, told, before, scores(bench, again)))
+                out.append((world, way, weighted, told, before, scores(made, again)))
     return out
 
 

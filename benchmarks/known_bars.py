@@ -18,7 +18,7 @@ from scipy.special import logit, softmax
 
 from truemorph import DebiasedLoss, fit_transition
 from truemorph.benchmark.bars import ASKED, SHARP, draw_votes, known_transition, make_bar_world
-from truemorph.benchmark.methods import Bench, benchmark_config, of_votes, path_votes
+from truemorph.benchmark.methods import benchmark_config, network, of_votes, path_votes
 from truemorph.benchmark.worlds import Sizes, World
 from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import label_evidence
@@ -36,9 +36,9 @@ OF_MAJORITIES = 20_000  # simulated galaxies to which T of majority paths is fit
 NO_BAR, BAR = (ASKED.classes.index(one) for one in ("no bar", "bar"))
 
 
-def out_of_fold(bench, labels=None, **observed):
+def out_of_fold(world, labels=None, **observed):
     """p of all classes by networks that did not see a galaxy's label, (N, K); NaN for galaxies of no fold."""
-    model, images = bench.network(labels, folds=FOLDS, **observed), bench.world.images
+    model, images = network(world, labels, folds=FOLDS, **observed), world.images
     seen = model.seen.filter(pl.col("fold") >= 0)
     rows, fold = seen["object_id"].to_numpy(), seen["fold"].to_numpy()
     p = np.full((len(images), len(ASKED.classes)), np.nan)
@@ -78,7 +78,7 @@ def efigi(seeds):
     for seed in seeds:
         world = make_bar_world("real bars", seed, Sizes(pixels=PIXELS), SHARED)
         world = replace(world, split=np.where(world.split == VALIDATION, VALIDATION, TRAIN))
-        bench = Bench(world, benchmark_config(PIXELS, EPOCHS))
+        world = replace(world, config=benchmark_config(PIXELS, EPOCHS))
         votes = world.votes.counts["bar"]
         cut = np.where((votes.sum(axis=1) >= 10) | (world.split == VALIDATION), world.split, "unused")
         of_labels = label_evidence(curve, world.labels, world.alpha)
@@ -91,7 +91,7 @@ def efigi(seeds):
             "raw counts of votes": {"votes": path_votes(world.votes)},
         }
         for name, learned in observed.items():
-            found = scores(out_of_fold(bench, **learned), world.truth, world.alpha)
+            found = scores(out_of_fold(world, **learned), world.truth, world.alpha)
             rows.setdefault(name, []).append(found)
             print(f"seed {seed}: {name:36}", " ".join(f"{value:+.3f}" for value in found), file=sys.stderr)
     accurate = "balanced accuracy of bars, where the question applies"
@@ -259,7 +259,7 @@ def real():
         training=SHARP,
     )
     held_out = np.random.default_rng(0).random(n) < 0.1
-    bench = Bench(replace(world, split=np.where(held_out, VALIDATION, TRAIN)), config)
+    learned = replace(world, split=np.where(held_out, VALIDATION, TRAIN), config=config)
     k = votes.counts["bar"]
     debiased = [
         joined[f"{one}_debiased"].to_numpy()
@@ -272,8 +272,8 @@ def real():
         "votes, fractions on paths": soft,
         "votes, majority of at least 10": np.column_stack([none, many & ~most, many & most]),
         "debiased votes of Hart et al.": np.column_stack([none, weight * (1 - debiased[2]), weight * debiased[2]]),
-        "network on raw counts, out of fold": out_of_fold(bench, votes=soft),
-        "network through T, out of fold": out_of_fold(bench, evidence=of_votes(world, curve)),
+        "network on raw counts, out of fold": out_of_fold(learned, votes=soft),
+        "network through T, out of fold": out_of_fold(learned, evidence=of_votes(world, curve)),
     }
     some = ~held_out
     print("| bar fraction of | all | thirds of α, lowest first |\n|---|---|---|")

@@ -40,10 +40,10 @@ def main(name, data, *methods):
     rows = ran.content["rows"] + (kept(path, methods) if methods else [])
     worlds = list(board.worlds)
     rows.sort(key=lambda row: (worlds.index(row["world"]), -row["means"]["balanced_accuracy"]))
-    titles = {method.name: method.title for method in board.methods}
+    titles = {name: method.title for name, method in board.methods.items()}
     path.write_text(scores_frame(rows, titles).write_csv(), encoding="utf-8")
-    save_figure(leaderboard_figure(rows, titles, board.classes[1]), path.with_suffix(".png"), dpi=160)
-    print(summary_table(rows, titles, board.classes[1]).markdown())
+    save_figure(leaderboard_figure(rows, titles, board.of), path.with_suffix(".png"), dpi=160)
+    print(summary_table(rows, titles, board.of).markdown())
 
 
 if __name__ == "__main__":

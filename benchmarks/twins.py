@@ -7,10 +7,12 @@ again at lower α. Tables of docs/simulator.md: mean p(disk), and the fraction o
 this α; and accuracies by octiles of α of the network trained on true classes.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from truemorph.benchmark.leaderboard import EPOCHS
-from truemorph.benchmark.methods import NETWORKS, Bench, benchmark_config, methods_of
+from truemorph.benchmark.methods import NETWORKS, benchmark_config, methods_of
 from truemorph.benchmark.worlds import Sizes, make_world
 from truemorph.simulate import at_resolution, render, simulate_galaxies
 
@@ -22,9 +24,8 @@ WELL_RESOLVED = 18.0
 
 def main():
     sizes = Sizes()
-    world = make_world("plain", 0, sizes)
-    bench = Bench(world, benchmark_config(sizes.pixels, EPOCHS))
-    predict = {name: methods_of(NETWORKS)[name].run(bench).predict for name in NAMES}
+    world = replace(make_world("plain", 0, sizes), config=benchmark_config(sizes.pixels, EPOCHS))
+    predict = {name: methods_of(NETWORKS)[name].run(world).predict for name in NAMES}
 
     test = world.scored
     chosen = test[(world.truth[test] == 1) & (world.alpha[test] > WELL_RESOLVED)]

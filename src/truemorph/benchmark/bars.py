@@ -123,7 +123,7 @@ def _efigi_bars(name: str, seed: int, sizes: Sizes, data: Path) -> World:
         truth=truth,
         votes=draw_votes(transition, truth, degraded.alpha, seed),
         intrinsic=catalogue_features(degraded.sharp)[:, [0, 3]],
-        split=split_of(degraded.train, degraded.validation, truth.size),
+        split=degraded.split,
         transition=transition,
         images=degraded.images,
         classes=BAR_CLASSES,

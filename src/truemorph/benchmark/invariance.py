@@ -61,10 +61,6 @@ class ResolutionDrift(Result):
         ]
         return "\n".join([*lines, f"rms of the mean changes {self.drift:.3f}"])
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return {key: item for key, item in super().to_dict().items() if key != "name"}
-
     def to_table(self) -> Any:
         """Return a table with one row per factor."""
         about = {

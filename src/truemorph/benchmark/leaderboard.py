@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from datetime import date
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.benchmark.bars import BAR, BAR_CLASSES, BAR_WORLDS, answer_scores, make_bar_world
-from truemorph.benchmark.methods import METHODS, NETWORKS, QUICK, TABLES, Bench, Method, benchmark_config
+from truemorph.benchmark.bars import BAR, BAR_WORLDS, answer_scores, make_bar_world
+from truemorph.benchmark.methods import NETWORKS, TABLES, Method, benchmark_config, methods_of
 from truemorph.benchmark.worlds import CLASSES, FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, World, make_world
 from truemorph.bias.metrics.scores import drift, score
 from truemorph.errors import InputError, require_extra
@@ -33,24 +32,18 @@ _RUN = ("world", "definition", "method")
 
 @dataclass(frozen=True)
 class Board:
-    """Worlds and methods of one board, in the order of its figure."""
+    """Worlds, of which quick runs have the first and the last, and methods by name, in the order of the figure."""
 
     worlds: Sequence[str]
-    methods: Sequence[Method]
+    methods: dict[str, Method]
     make: Callable[[str, int, Sizes | None, Path | None], World]
-    classes: tuple[str, str] = CLASSES  # whose second one is scored
-    real: str = "real"  # world of quick runs beside "plain"
-
-    @property
-    def quick(self) -> list[str]:
-        """Methods of quick runs."""
-        return [method.name for method in self.methods if method.name in QUICK]
+    of: str = CLASSES[1]  # class that is scored
 
 
 BOARDS = {
-    NETWORKS: Board(WITH_PICTURES, METHODS[NETWORKS], make_world),
-    TABLES: Board(WITHOUT_PICTURES, METHODS[TABLES], make_world),
-    BAR: Board(BAR_WORLDS, METHODS[BAR], make_bar_world, BAR_CLASSES, BAR_WORLDS[-1]),
+    NETWORKS: Board(WITH_PICTURES, methods_of(NETWORKS), make_world),
+    TABLES: Board(WITHOUT_PICTURES, methods_of(TABLES), make_world),
+    BAR: Board(BAR_WORLDS, methods_of(BAR), make_bar_world, BAR),
 }
 
 
@@ -60,8 +53,8 @@ class Plan:
 
     worlds: tuple[str, ...]
     methods: tuple[str, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    sizes: Sizes | None = field(default_factory=Sizes)  # of simulated worlds; None for catalogues without images
+    seeds: tuple[int, ...]
+    sizes: Sizes | None  # of simulated worlds; None for catalogues without images
     epochs: int = EPOCHS  # of every network, in simulated worlds
     real_epochs: int = REAL_EPOCHS
     data: Path | None = None  # folder of real data
@@ -72,24 +65,18 @@ class Plan:
         """Its worlds and methods."""
         return BOARDS[self.question or (TABLES if self.sizes is None else NETWORKS)]
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values, without a question that was not given."""
-        given = {**asdict(self), "data": str(self.data) if self.data else None}
-        return {name: value for name, value in given.items() if name != "question" or value}
-
     def methods_in(self, world: str) -> list[Method]:
         """Return the methods that can run in a world."""
-        known = {method.name: method for method in self.board.methods}
-        return [known[method] for method in self.methods if world in (known[method].worlds or [world])]
+        chosen = map(self.board.methods.__getitem__, self.methods)
+        return [method for method in chosen if world in (method.worlds or [world])]
 
 
-def _row(bench: Bench, method: Method) -> dict[str, Any]:
-    world, rows, p = bench.world, bench.world.scored, None
-    began, cpu = time.perf_counter(), time.process_time()
+def _row(world: World, method: Method) -> dict[str, Any]:
+    rows, p = world.scored, None
+    began = time.process_time()
     with warnings.catch_warnings(action="ignore", category=FindingWarning):
-        outcome = method.run(bench)
-    measured: dict[str, Any] = {"seconds": time.process_time() - cpu}
+        outcome = method.run(world)
+    measured: dict[str, Any] = {"seconds": time.process_time() - began}
     if outcome.p is not None:
         p = outcome.p[rows]
     if world.images is not None:
@@ -98,7 +85,7 @@ def _row(bench: Bench, method: Method) -> dict[str, Any]:
             if twins:
                 n = len(world.twins[0])
                 measured["drift"] = drift(p[:n], twins, world.truth[rows][:n])
-        tell(f"{world.name} {world.seed} {method.name}: {time.perf_counter() - began:.0f} s")
+        tell(f"{world.name} {world.seed} {method.name}: {measured['seconds']:.0f} s")
     if p is not None:
         labels = p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(np.int64)
     else:
@@ -119,10 +106,6 @@ def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
     training = None
     if plan.sizes is not None:
         training = benchmark_config(plan.sizes.pixels, plan.real_epochs if name in FILES else plan.epochs)
-        if parent_process() is not None:
-            import torch
-
-            torch.set_num_threads(1)
     config = {
         "version": __version__,
         "world": name,
@@ -130,16 +113,16 @@ def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
         "data": file_hash(plan.data / FILES[name]) if plan.data and name in FILES else None,
         "sizes": plan.sizes and asdict(plan.sizes),
         "training": training and training.model_dump(mode="json"),
-        **({"question": plan.question} if plan.question else {}),
+        "question": plan.question,
     }
-    bench, rows = None, []
+    world, rows = None, []
     for method in plan.methods_in(name):
         path = folder / f"row-{content_hash({**config, 'method': method.name})[:16]}.json"
         if path.is_file():
             tell(f"{name} {seed} {method.name}: cached in {path}")
         else:
-            bench = bench or Bench(plan.board.make(name, seed, plan.sizes, plan.data), training)
-            write_json(path, _row(bench, method))
+            world = world or replace(plan.board.make(name, seed, plan.sizes, plan.data), config=training)
+            write_json(path, _row(world, method))
         rows.append(read_json(path))
     return rows
 
@@ -149,12 +132,10 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
 
     Returns `world`, `definition`, `seed`, `method` and `scores` of each run.
     """
-    there, known = plan.board.worlds, [method.name for method in plan.board.methods]
-    unknown = [world for world in plan.worlds if world not in there] + [
-        method for method in plan.methods if method not in known
-    ]
-    if unknown:
-        raise InputError(f"no world or method {unknown[0]!r}; worlds: {', '.join(there)}; methods: {', '.join(known)}")
+    for what, names, known in ("world", plan.worlds, plan.board.worlds), ("method", plan.methods, plan.board.methods):
+        for name in names:
+            if name not in known:
+                raise InputError(f"no {what} {name!r}; {what}s: {', '.join(known)}")
     for world in plan.worlds:
         if world in FILES and (plan.data is None or not (plan.data / FILES[world]).is_file()):
             raise InputError(
@@ -192,13 +173,14 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     )
 
 
-def described(plan: Plan, rows: Sequence[dict[str, Any]], trust: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the content of `leaderboard.json`."""
+def described(plan: Plan, rows: Sequence[dict[str, Any]], trust: Sequence[str]) -> dict[str, Any]:
+    """Return the content of `leaderboard.json`; titles are of the methods that ran."""
     return {
         "truemorph_version": __version__,
         "date": date.today().isoformat(),
-        "plan": plan.settings,
-        "trust": list(trust),
+        "plan": plain(asdict(plan)),
+        "trust": trust,
+        "titles": {row["method"]: plan.board.methods[row["method"]].title for row in rows},
         "rows": summarise(rows),
-        "runs": list(rows),
+        "runs": rows,
     }

@@ -58,72 +58,67 @@ class Outcome:
     labels: np.ndarray | None = None  # of all galaxies, from methods without probabilities
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A world, and the settings of its networks (None without images)."""
+def network(
+    world: World,
+    labels: np.ndarray,
+    transition: Transition | None = None,
+    *,
+    folds: int = 1,
+    evidence: np.ndarray | None = None,
+    votes: np.ndarray | None = None,
+    split: np.ndarray | None = None,
+    tuned: bool = False,
+) -> Any:
+    """Train a classifier on the world's training galaxies.
 
-    world: World
-    training: TrainingConfig | None = None
+    T may be in α or in α and features; without it, labels are treated as correct. `evidence`, log p(observed | y),
+    or fractions of `votes` for each class replace the labels, shape (N, K). With fewer training galaxies than the
+    world has (`split`) there are more epochs, so that the number of steps is about the same. With `tuned`, the
+    network is tuned on the 300 gold labels.
+    """
+    from truemorph.classifiers.members import train_members
+    from truemorph.classifiers.rows import Gold, TrainingRows
 
-    def network(
-        self,
-        labels: np.ndarray,
-        transition: Transition | None = None,
-        *,
-        folds: int = 1,
-        evidence: np.ndarray | None = None,
-        votes: np.ndarray | None = None,
-        split: np.ndarray | None = None,
-        tuned: bool = False,
-    ) -> Any:
-        """Train a classifier on the world's training galaxies.
+    learned = world if split is None else replace(world, split=split)
+    assert world.config is not None
+    rows, fewer = learned.learning, learned.rows(TRAIN).size / world.rows(TRAIN).size
+    changes = {"folds": folds, "seed": world.seed, "epochs": round(world.config.epochs / fewer), **world.training}
+    config = world.config.model_copy(update=changes)
+    columns = {"label": world.labels[rows], "alpha": world.alpha[rows], "split": learned.split[rows]}
+    curve, observed = transition or MatrixTransition.identity(len(world.names)), dict[str, Any]()
+    if votes is not None:
+        observed = {"votes": votes[rows]}
+    elif world.asked is not None:
+        observed = {"questions": (world.asked,)}
+        evidence = certain(labels, len(world.names)) if evidence is None else evidence
+    else:
+        columns["label"] = labels[rows]
+    if evidence is not None:
+        observed["evidence"] = evidence[rows]
+    if curve.n_observables:
+        observed["resolution"] = np.column_stack([world.alpha, world.features])[rows]
+    if tuned:
+        gold = learned.gold[rows]
+        observed["gold"] = Gold((gold != UNKNOWN).astype(float), certain(gold, len(world.names)))
+    frame = pl.DataFrame({"object_id": rows, **columns})
+    training = TrainingRows(frame, world.images[rows], label=world.names, **observed)
+    return train_members(training, curve, config, f"{world.name} {world.seed}")
 
-        T may be in α or in α and features; without it, labels are treated as correct. `evidence`, log p(observed | y),
-        or fractions of `votes` for each class replace the labels, shape (N, K). With fewer training galaxies than the
-        world has (`split`) there are more epochs, so that the number of steps is about the same. With `tuned`, the
-        network is tuned on the 300 gold labels.
-        """
-        from truemorph.classifiers.members import train_members
-        from truemorph.classifiers.rows import Gold, TrainingRows
 
-        world = self.world if split is None else replace(self.world, split=split)
-        assert self.training is not None
-        rows, fewer = world.learning, world.rows(TRAIN).size / self.world.rows(TRAIN).size
-        changes = {"folds": folds, "seed": world.seed, "epochs": round(self.training.epochs / fewer), **world.training}
-        config = self.training.model_copy(update=changes)
-        columns = {"label": world.labels[rows], "alpha": world.alpha[rows], "split": world.split[rows]}
-        through, observed = transition or MatrixTransition.identity(len(world.names)), dict[str, Any]()
-        if votes is not None:
-            observed = {"votes": votes[rows]}
-        elif world.asked is not None:
-            observed = {"questions": (world.asked,)}
-            evidence = certain(labels, len(world.names)) if evidence is None else evidence
-        else:
-            columns["label"] = labels[rows]
-        if evidence is not None:
-            observed["evidence"] = evidence[rows]
-        if through.n_observables:
-            observed["resolution"] = np.column_stack([world.alpha, world.features])[rows]
-        if tuned:
-            gold = world.gold[rows]
-            observed["gold"] = Gold((gold != UNKNOWN).astype(float), certain(gold, len(world.names)))
-        frame = pl.DataFrame({"object_id": rows, **columns})
-        training = TrainingRows(frame, world.images[rows], label=world.names, **observed)
-        return train_members(training, through, config, f"{world.name} {world.seed}")
+def trained(world: World, labels: np.ndarray, transition: Transition | None = None, **options: Any) -> Outcome:
+    """Train a classifier, with the options of `network`, and predict with it."""
+    model = network(world, labels, transition, **options)
+    if world.asked is not None:
+        return Outcome(model.probabilities)
+    return Outcome(lambda images: model.predict_proba(images)[:, 1])
 
-    def trained(self, labels: np.ndarray, transition: Transition | None = None, **options: Any) -> Outcome:
-        """Train a classifier, with the options of `network`, and predict with it."""
-        model = self.network(labels, transition, **options)
-        if self.world.asked is not None:
-            return Outcome(model.probabilities)
-        return Outcome(lambda images: model.predict_proba(images)[:, 1])
 
-    def through(self, transition: Transition | None, *, tuned: bool = False) -> Outcome:
-        """Train through a T(α) of the labels, or of the votes of a question."""
-        assert transition is not None
-        if self.world.asked is None:
-            return self.trained(self.world.labels, transition, tuned=tuned)
-        return self.trained(self.world.labels, evidence=of_votes(self.world, transition), tuned=tuned)
+def through(world: World, transition: Transition | None, *, tuned: bool = False) -> Outcome:
+    """Train through a T(α) of the labels, or of the votes of a question."""
+    assert transition is not None
+    if world.asked is None:
+        return trained(world, world.labels, transition, tuned=tuned)
+    return trained(world, world.labels, evidence=of_votes(world, transition), tuned=tuned)
 
 
 def certain(classes: np.ndarray, n_classes: int) -> np.ndarray:
@@ -237,15 +232,13 @@ def matched_votes(world: World) -> Votes:
 def path_votes(votes: Votes) -> np.ndarray:
     """Return the fractions of volunteers whose answers end in each class, shape (N, K)."""
     asked = votes.asked
-    ends = [path.answers[-1] for path in asked.paths]
-    each = [votes.counts[name][:, list(asked.tree.question(name).answers).index(answer)] for name, answer in ends]
-    counts = np.stack(each, axis=1) @ np.eye(len(asked.classes))[list(asked.of_paths)]
+    last = [np.flatnonzero(along)[-1] for along in asked.along]  # the answer with which each path ends
+    counts = votes.columns[:, last] @ np.eye(len(asked.classes))[list(asked.of_paths)]
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
-def votes_regressed(bench: Bench) -> Outcome:
+def votes_regressed(world: World) -> Outcome:
     """Regress 300 gold labels on votes, α and intrinsic columns, without T(α)."""
-    world = bench.world
     gold, fraction, log_alpha = world.gold, world.vote_fraction, np.log(world.alpha)
     columns = [fraction, fraction**2, fraction * log_alpha, log_alpha, log_alpha**2]
     design = np.column_stack([*columns, *world.intrinsic.T])
@@ -257,35 +250,34 @@ def votes_regressed(bench: Bench) -> Outcome:
 # Networks
 
 
-def naive(bench: Bench) -> Outcome:
+def naive(world: World) -> Outcome:
     """Treat the labels as correct."""
-    return bench.trained(bench.world.labels)
+    return trained(world, world.labels)
 
 
-def right(bench: Bench) -> Outcome:
+def right(world: World) -> Outcome:
     """Train through the true T(α)."""
-    return bench.through(bench.world.transition)
+    return through(world, world.transition)
 
 
-def constant(bench: Bench) -> Outcome:
+def constant(world: World) -> Outcome:
     """Train through one flip rate for all α: forward correction (Patrini et al. 2017, CVPR).
 
     Labels alone cannot determine a constant flip rate, so it is the mean over galaxies of the fitted Rayleigh T(α).
     """
-    world, fit = bench.world, labels_alone(bench.world)
+    fit = labels_alone(world)
     flips = fit.transition.flip_probability(world.alpha[world.learning])
-    return bench.trained(world.labels, ConstantTransition(flip=float(np.mean(flips))))
+    return trained(world, world.labels, ConstantTransition(flip=float(np.mean(flips))))
 
 
-def undoubted(bench: Bench) -> np.ndarray:
+def undoubted(world: World) -> np.ndarray:
     """Find galaxies without a label issue by cleanlab, from naive networks of three folds, shape (N,).
 
     Confident learning: Northcutt et al. 2021, JAIR.
     """
     from cleanlab.filter import find_label_issues
 
-    world = bench.world
-    folded = bench.network(world.labels, folds=_FOLDS)
+    folded = network(world, world.labels, folds=_FOLDS)
     seen = folded.seen.filter(pl.col("fold") >= 0)
     rows, fold = seen["object_id"].to_numpy(), seen["fold"].to_numpy()
     p = np.empty((rows.size, 2))
@@ -296,77 +288,76 @@ def undoubted(bench: Bench) -> np.ndarray:
     return kept
 
 
-def pruned(bench: Bench) -> Outcome:
+def pruned(world: World) -> Outcome:
     """Drop label issues found by cleanlab, then train on the other labels."""
-    world = bench.world
-    dropped = (world.split == TRAIN) & ~undoubted(bench)
+    dropped = (world.split == TRAIN) & ~undoubted(world)
     left = replace(world, split=np.where(dropped, UNUSED, world.split))
-    return Bench(left, bench.training).trained(world.labels)
+    return trained(left, world.labels)
 
 
-def matched(bench: Bench) -> Outcome:
+def matched(world: World) -> Outcome:
     """Match vote fractions, at each question, then train on their majorities."""
-    world, rows = bench.world, bench.world.learning
+    rows = world.learning
     labels, alpha, intrinsic = world.labels.copy(), world.alpha[rows], world.intrinsic[rows]
     if world.asked is None:
         labels[rows] = matched_fractions(world.vote_fraction[rows], alpha, intrinsic) > 0.5
     else:
         learning = replace(world, votes=_votes(world, rows), alpha=alpha, intrinsic=intrinsic)
         labels[rows] = matched_votes(learning).labels
-    return bench.trained(labels)
+    return trained(world, labels)
 
 
-def raw_counts(bench: Bench) -> Outcome:
+def raw_counts(world: World) -> Outcome:
     """Train on numbers of votes, whose log-likelihood is Σ k log p of the paths on which volunteers ended.
 
     Zoobot (Walmsley et al. 2022, MNRAS 509, 3966) fits raw counts too, by a Dirichlet-multinomial at each question; its
     errors are compared in benchmarks/known_bars.py.
     """
-    return bench.trained(bench.world.labels, votes=path_votes(_votes(bench.world)))
+    return trained(world, world.labels, votes=path_votes(_votes(world)))
 
 
-def majority_with_cuts(bench: Bench) -> Outcome:
+def majority_with_cuts(world: World) -> Outcome:
     """Train on the majority of galaxies with at least 10 votes for the question; only such galaxies are counted."""
-    world, votes = bench.world, _votes(bench.world)
+    votes = _votes(world)
     question = votes.asked.asked
     counts = votes.counts[question.name]
     asked = counts.sum(axis=1) >= _FEWEST_VOTES
     of_answers = np.array([world.names.index(answer) for answer in question.answers])
     split = np.where(asked | (world.split != TRAIN) & (world.split != VALIDATION), world.split, UNUSED)
-    model = bench.network(of_answers[counts.argmax(axis=1)], split=split)
+    model = network(world, of_answers[counts.argmax(axis=1)], split=split)
     # A weight that hardly counts in the fraction keeps p(bar | the question applies) of the others.
     return Outcome(p=model.probabilities(world.images) * np.where(asked, 1.0, 1e-9)[:, None])
 
 
-def gold_alone(bench: Bench) -> Outcome:
+def gold_alone(world: World) -> Outcome:
     """Train on 300 gold labels, of which a fifth decides when to stop."""
-    world, gold = bench.world, bench.world.gold
+    gold = world.gold
     known = np.flatnonzero(gold != UNKNOWN)
     split = np.where(np.isin(world.split, [TRAIN, VALIDATION]), UNUSED, world.split)
     split[known] = TRAIN
     split[known[::_HELD_OUT]] = VALIDATION
-    return bench.trained(np.maximum(gold, 0), split=split)
+    return trained(world, np.maximum(gold, 0), split=split)
 
 
-def measured_shapes(bench: Bench) -> Outcome:
+def measured_shapes(world: World) -> Outcome:
     """Fit DCV14 to shapes measured on the images."""
-    world, rows = bench.world, bench.world.learning
+    rows = world.learning
     model = DebiasedLogisticRegression().fit(world.features[rows], world.labels[rows], alpha=world.alpha[rows])
     return Outcome(lambda images: model.predict_proba(catalogue_features(images))[:, 1])
 
 
-def ddb(estimate: Estimate, *, tuned: bool = False) -> Callable[[Bench], Outcome]:
+def ddb(estimate: Estimate, *, tuned: bool = False) -> Callable[[World], Outcome]:
     """Return a method that trains through an estimate of T(α), and tunes the network on gold labels."""
-    return lambda bench: bench.through(estimate(bench.world).transition, tuned=tuned)
+    return lambda world: through(world, estimate(world).transition, tuned=tuned)
 
 
-def twin_transition(bench: Bench) -> Transition:
+def twin_transition(world: World) -> Transition:
     """Estimate T(α) from degraded twins of well-resolved galaxies.
 
     Labels of galaxies in the upper quarter of α, which seldom flip, serve as gold labels. Their images, degraded to six
     values of α, are labelled by the naive network in place of volunteers.
     """
-    world, emulator = bench.world, bench.network(bench.world.labels)
+    emulator = network(world, world.labels)
     rows = world.rows(TRAIN)
     lowest, best = np.quantile(world.alpha[rows], [0.02, 0.75])
     sharp = rows[world.alpha[rows] >= best]
@@ -384,19 +375,19 @@ def twin_transition(bench: Bench) -> Transition:
     return compared.fits[compared.best].transition
 
 
-def twins(bench: Bench) -> Outcome:
+def twins(world: World) -> Outcome:
     """Train through T(α) from degraded twins, with half of the images replaced by copies at α divided by 1 to 2.5.
 
     A copy keeps the label and α of its original, because that is the image that was labelled.
     """
-    world, rows = bench.world, bench.world.rows(TRAIN)
-    transition = twin_transition(bench)
+    rows = world.rows(TRAIN)
+    transition = twin_transition(world)
     rng = np.random.default_rng([world.seed, 11])
     half = np.sort(rng.choice(rows, rows.size // 2, replace=False))
     lower = world.alpha[half] / rng.uniform(1, 2.5, half.size)
     images = world.images.copy()
     images[half] = degrade(images[half], world.alpha[half], lower, world.radius[half], world.seed)
-    return Bench(replace(world, images=images), bench.training).trained(world.labels, transition)
+    return trained(replace(world, images=images), world.labels, transition)
 
 
 # Tables
@@ -408,11 +399,11 @@ def _after_label(p: np.ndarray, labels: np.ndarray, alpha: np.ndarray, transitio
     return posterior(np.column_stack([1 - p, p]), labels, alpha, transition)[:, 1]
 
 
-def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
+def posterior_of(estimate: Estimate) -> Callable[[World], Outcome]:
     """Return a method that estimates T(α) and class fractions, and returns each galaxy's posterior."""
 
-    def run(bench: Bench) -> Outcome:
-        world, fit = bench.world, estimate(bench.world)
+    def run(world: World) -> Outcome:
+        fit = estimate(world)
         p = fit.class_fractions[1] if fit.probabilities is None else fit.probabilities[:, 1]
         resolution = np.column_stack([world.alpha, world.features]) if fit.transition.n_observables else world.alpha
         after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, resolution, fit.transition)
@@ -421,18 +412,15 @@ def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
     return run
 
 
-def matching(bench: Bench) -> Outcome:
+def matching(world: World) -> Outcome:
     """Match vote fractions, and use them as p(class 1)."""
-    world = bench.world
     return Outcome(p=matched_fractions(world.vote_fraction, world.alpha, world.intrinsic, seed=world.seed))
 
 
-def regressed(bench: Bench) -> Outcome:
+def regressed(world: World) -> Outcome:
     """Regress 300 gold labels on labels, votes, α and intrinsic columns with truemorph, as estimates do."""
-    world = bench.world
-    counts = VOLUNTEERS * np.column_stack([1 - world.vote_fraction, world.vote_fraction])
-    columns = world.intrinsic, log_odds(counts)
-    fractions = debiased_fractions(world.labels, world.alpha, gold=world.gold, covariates=columns[0], votes=columns[1])
+    votes = log_odds(VOLUNTEERS * np.column_stack([1 - world.vote_fraction, world.vote_fraction]))
+    fractions = debiased_fractions(world.labels, world.alpha, gold=world.gold, covariates=world.intrinsic, votes=votes)
     assert fractions.probabilities is not None
     return Outcome(p=fractions.probabilities[:, 1])
 
@@ -458,10 +446,10 @@ def dcv14(world: World, columns: np.ndarray, *, own_label: bool = True, family: 
     return Outcome(p=p)
 
 
-def dcv14_all(bench: Bench) -> Outcome:
+def dcv14_all(world: World) -> Outcome:
     """Return the posterior of DCV14 on features and intrinsic columns (each once); family by AIC."""
-    columns = np.unique(np.column_stack([bench.world.features, bench.world.intrinsic]), axis=1)
-    return dcv14(bench.world, columns, family=None)
+    columns = np.unique(np.column_stack([world.features, world.intrinsic]), axis=1)
+    return dcv14(world, columns, family=None)
 
 
 @dataclass(frozen=True)
@@ -470,14 +458,14 @@ class Method:
 
     name: str
     title: str
-    run: Callable[[Bench], Outcome]
+    run: Callable[[World], Outcome]
     worlds: Sequence[str] = ()
 
 
 # Worlds whose labels follow a T(α).
 _WITH_TRUE_T = [picture for picture in WITH_PICTURES if SIMULATED.get(picture, "real")]
-_LABELS = Method("labels", "observed labels", lambda bench: Outcome(labels=bench.world.labels))
-_TRUTH = Method("truth", "trained on true classes", lambda bench: bench.trained(bench.world.truth))
+_LABELS = Method("labels", "observed labels", lambda world: Outcome(labels=world.labels))
+_TRUTH = Method("truth", "trained on true classes", lambda world: trained(world, world.truth))
 METHODS = {
     NETWORKS: (
         _LABELS,
@@ -498,8 +486,8 @@ METHODS = {
     TABLES: (
         _LABELS,
         Method("matching", "vote-fraction matching", matching),
-        Method("dcv14", "DCV14, p(y | x)", lambda bench: dcv14(bench.world, bench.world.features, own_label=False)),
-        Method("dcv14-posterior", "DCV14, posterior", lambda bench: dcv14(bench.world, bench.world.features)),
+        Method("dcv14", "DCV14, p(y | x)", lambda world: dcv14(world, world.features, own_label=False)),
+        Method("dcv14-posterior", "DCV14, posterior", lambda world: dcv14(world, world.features)),
         Method("dcv14-all", "DCV14, all columns, posterior", dcv14_all),
         Method("likelihood", "θ from labels alone, posterior", posterior_of(labels_alone)),
         Method("conditional", "T(α) given intrinsic columns, posterior", posterior_of(conditional)),
@@ -507,7 +495,7 @@ METHODS = {
         Method("gold-observables", "T(α, features), gold labels, posterior", posterior_of(with_observables)),
         Method("gold-votes", "300 gold labels regressed on votes", votes_regressed),
         Method("gold-regression", "300 gold labels, regression of an estimate", regressed),
-        Method(HART, HART, lambda bench: Outcome(p=bench.world.hart), GZ2),
+        Method(HART, HART, lambda world: Outcome(p=world.hart), GZ2),
     ),
     BAR: (
         replace(_LABELS, title="majority paths"),

@@ -16,41 +16,29 @@ from truemorph.plotting import CYCLE, MARKERS
 from truemorph.report.page import Illustration, Page, Section, Table, write_page
 from truemorph.results import number, with_error
 
-
-def described_metrics(first: str, second: str) -> dict[str, tuple[str, str]]:
-    """Return the column head and the meaning of each metric, from the names of the classes."""
-    return {
-        "balanced_accuracy": (
-            "balanced accuracy",
-            f"mean of the accuracies of {first} and of {second} galaxies, at p({second}) = 0.5",
-        ),
-        "balanced_accuracy_at_fraction": (
-            "balanced accuracy at mean p",
-            f"the same, with the mean of the method's p({second}) as threshold; best for calibrated probabilities",
-        ),
-        "auc": ("AUC", "area under the ROC curve"),
-        "log_loss": ("log-loss", "mean of -ln p(true class)"),
-        "calibration_error": ("calibration error", "mean distance between probability and frequency"),
-        "fraction_rms_hard": (
-            "fraction error, labels",
-            f"rms error of the {second} fraction in five bins of α, from labels",
-        ),
-        "fraction_rms_soft": ("fraction error, probabilities", "the same, from probabilities"),
-        "cv18_excess": ("CV18 above floor", "drift of labels with α, above that of unbiased labels"),
-        "accuracy_low": ("balanced accuracy, low α", "for the third of galaxies with the lowest α"),
-        "accuracy_middle": ("middle α", "for the middle third"),
-        "accuracy_high": ("high α", "for the third with the highest α"),
-        "drift": (
-            "shift with distance",
-            f"rms, over classes and distances, of the mean change of p({second}) when the same galaxies are moved "
-            "away, to α / 1.5 and α / 2.5; not zero for an ideal classifier, because distant galaxies show less",
-        ),
-        "seconds": ("CPU time (s)", "training, all cores together"),
-    }
-
-
-# All but the first are shown where a row has them.
-METRICS = described_metrics(*CLASSES)
+# Column head and meaning of each metric. All but the first are shown where a row has them.
+METRICS = {
+    "balanced_accuracy": ("balanced accuracy", "mean of the accuracies of both classes, at p = 0.5"),
+    "balanced_accuracy_at_fraction": (
+        "balanced accuracy at mean p",
+        "the same, with the mean of the method's p as threshold; best for calibrated probabilities",
+    ),
+    "auc": ("AUC", "area under the ROC curve"),
+    "log_loss": ("log-loss", "mean of -ln p(true class)"),
+    "calibration_error": ("calibration error", "mean distance between probability and frequency"),
+    "fraction_rms_hard": ("fraction error, labels", "rms error of the fraction in five bins of α, from labels"),
+    "fraction_rms_soft": ("fraction error, probabilities", "the same, from probabilities"),
+    "cv18_excess": ("CV18 above floor", "drift of labels with α, above that of unbiased labels"),
+    "accuracy_low": ("balanced accuracy, low α", "for the third of galaxies with the lowest α"),
+    "accuracy_middle": ("middle α", "for the middle third"),
+    "accuracy_high": ("high α", "for the third with the highest α"),
+    "drift": (
+        "shift with distance",
+        "rms, over classes and distances, of the mean change of p when the same galaxies are moved away, to α / 1.5 "
+        "and α / 2.5; not zero for an ideal classifier, because distant galaxies show less",
+    ),
+    "seconds": ("CPU time (s)", "training, all cores together"),
+}
 # Metrics of the figure and the summary, the second for methods that lack the first.
 _ACCURACY = ("balanced_accuracy",)
 _ERROR = ("fraction_rms_soft", "fraction_rms_hard")
@@ -104,30 +92,37 @@ def _by_world(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[
     return worlds
 
 
-def _methods_of(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
-    return [title for title in titles if any(title == row["method"] for row in rows)]
+def draw_scores(
+    panel: Any,
+    rows: Sequence[Mapping[str, Any]],
+    titles: Mapping[str, str],
+    label: str = "balanced accuracy (high is good)",
+    metrics: Sequence[str] = _ACCURACY,
+) -> Any:
+    """Draw a score of every method, or another where it lacks that: a line a method, a marker a world."""
+    worlds, methods = _by_world(rows), list(titles)
+    for place in range(1, len(methods), 2):
+        panel.axhspan(place - 0.5, place + 0.5, color="0.95", lw=0)
+    for k, (world, here) in enumerate(worlds.items()):
+        offset = 0.7 * ((k + 0.5) / len(worlds) - 0.5)
+        places = [methods.index(name) + offset for name in here]
+        x, errors = zip(*(_first_of(row, metrics) for row in here.values()), strict=True)
+        color, marker = CYCLE[k % len(CYCLE)], MARKERS[k % len(MARKERS)]
+        panel.errorbar(x, places, xerr=errors, fmt=marker, color=color, ms=4.5, lw=1, label=world)
+    panel.set(ylim=(len(methods) - 0.5, -0.5), xlabel=label)
+    panel.set_yticks(range(len(methods)), [fill(title, 24) for title in titles.values()])
+    panel.tick_params(axis="y", length=0)
+    panel.grid(axis="x", color="0.85", lw=0.6)
+    panel.set_axisbelow(True)
+    return panel
 
 
 def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], of: str = CLASSES[1]) -> Figure:
-    """Draw the scores of every method: a line a method, a marker a world, one panel below the other."""
-    worlds, methods = _by_world(rows), _methods_of(rows, titles)
-    panels = {"balanced accuracy (high is good)": _ACCURACY, f"error of the {of} fraction (low is good)": _ERROR}
-    figure = Figure(figsize=(_WIDTH, len(panels) * (0.6 + _LINE * len(methods)) + 0.6), layout="constrained")
-    axes = figure.subplots(len(panels), squeeze=False)[:, 0]
-    for panel, (label, metrics) in zip(axes, panels.items(), strict=True):
-        for place in range(1, len(methods), 2):
-            panel.axhspan(place - 0.5, place + 0.5, color="0.95", lw=0)
-        for k, (world, here) in enumerate(worlds.items()):
-            offset = 0.7 * ((k + 0.5) / len(worlds) - 0.5)
-            places = [methods.index(name) + offset for name in here]
-            x, errors = zip(*(_first_of(row, metrics) for row in here.values()), strict=True)
-            color, marker = CYCLE[k % len(CYCLE)], MARKERS[k % len(MARKERS)]
-            panel.errorbar(x, places, xerr=errors, fmt=marker, color=color, ms=4.5, lw=1, label=world)
-        panel.set(ylim=(len(methods) - 0.5, -0.5), xlabel=label)
-        panel.set_yticks(range(len(methods)), [fill(titles[method], 24) for method in methods])
-        panel.tick_params(axis="y", length=0)
-        panel.grid(axis="x", color="0.85", lw=0.6)
-        panel.set_axisbelow(True)
+    """Draw both scores, one panel below the other."""
+    figure = Figure(figsize=(_WIDTH, 2 * (0.6 + _LINE * len(titles)) + 0.6), layout="constrained")
+    axes: Any = figure.subplots(2)
+    draw_scores(axes[0], rows, titles)
+    draw_scores(axes[1], rows, titles, f"error of the {of} fraction (low is good)", _ERROR)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)), frameon=False)
     return figure
@@ -140,7 +135,7 @@ def summary_table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], 
     def both(row: Mapping[str, Any] | None) -> str:
         return "–" if row is None else " / ".join(number(_first_of(row, some)[0]) for some in (_ACCURACY, _ERROR))
 
-    lines = [[titles[one], *(both(here.get(one)) for here in worlds.values())] for one in _methods_of(rows, titles)]
+    lines = [[title, *(both(here.get(name)) for here in worlds.values())] for name, title in titles.items()]
     return Table("Summary", ["method", *worlds], lines, SUMMARY.format(of))
 
 
@@ -172,14 +167,12 @@ def scores_frame(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -
         for metric in _metrics_of(rows):
             line |= {metric: row["means"].get(metric), f"{metric}_std": row["stds"].get(metric)}
         lines.append(line)
-    return pl.DataFrame(lines, infer_schema_length=None)
+    return pl.DataFrame(lines, infer_schema_length=None).with_columns(pl.col(pl.Null).cast(pl.Float64))
 
 
-def write_leaderboard(
-    content: Mapping[str, Any], titles: Mapping[str, str], out: Path, classes: tuple[str, str] = CLASSES
-) -> None:
-    """Write `leaderboard.json`, `.csv`, `.html`, `.png` and the summary as `.md`; titles are in the order to show."""
-    rows, of = content["rows"], classes[1]
+def write_leaderboard(content: Mapping[str, Any], out: Path, of: str) -> None:
+    """Write `leaderboard.json`, `.csv`, `.html`, `.png` and the summary as `.md`; `of` is the scored class."""
+    rows, titles = content["rows"], content["titles"]
     write_json(out / "leaderboard.json", dict(content))
     write_file(out / "leaderboard.csv", scores_frame(rows, titles).write_csv())
     summary, figure = summary_table(rows, titles, of), leaderboard_figure(rows, titles, of)
@@ -194,7 +187,7 @@ def write_leaderboard(
     measures = Table(
         "Columns",
         ["metric", "name in files", "meaning"],
-        [[head, f"`{name}`", about] for name, (head, about) in described_metrics(*classes).items()],
+        [[head, f"`{name}`", about] for name, (head, about) in METRICS.items()],
     )
     about = {"date": content["date"], **content["plan"]}
     settings = Table("", (), [[name, str(value)] for name, value in about.items()])

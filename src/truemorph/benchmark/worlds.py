@@ -99,7 +99,8 @@ class World:
     radius: Any = None  # Petrosian, in pixels
     twins: tuple[np.ndarray, ...] = ()  # images of the first test galaxies moved away, to α / 1.5 and α / 2.5
     classes: tuple[str, str] = CLASSES
-    training: Mapping[str, Any] = field(default_factory=dict)  # settings of its networks
+    config: TrainingConfig | None = None  # settings of its networks; None without images
+    training: Mapping[str, Any] = field(default_factory=dict)  # changes of them
 
     @property
     def asked(self) -> Asked | None:
@@ -224,8 +225,7 @@ class Degraded:
     images: np.ndarray
     alpha: np.ndarray
     radius: float  # Petrosian, in pixels
-    train: int
-    validation: int
+    split: np.ndarray
 
 
 def degraded_efigi(files: pl.Series, usable: np.ndarray, seed: int, pixels: int, data: Path) -> Degraded:
@@ -238,15 +238,15 @@ def degraded_efigi(files: pl.Series, usable: np.ndarray, seed: int, pixels: int,
     alpha = rng.lognormal(np.log(EFIGI_ALPHA), EFIGI_SPREAD, n)
     images = degrade(sharp, np.full(n, np.inf), alpha, radius, seed)
     train, validation = (int(fraction * n) for fraction in _EFIGI_FRACTIONS)
-    return Degraded(order, sharp, images, alpha, radius, train, validation)
+    split = split_of(train, validation, n)
+    return Degraded(order, sharp, images, alpha, radius, split)
 
 
 def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
     """EFIGI images, degraded to random α, with flips of eq. 5."""
     table = pl.read_csv(data / FILES["real"], infer_schema_length=None)
     degraded = degraded_efigi(table["image"], np.ones(table.height, bool), seed, sizes.pixels, data)
-    alpha, n, first = degraded.alpha, degraded.alpha.size, degraded.train + degraded.validation
-    moved = slice(first, first + sizes.twins)
+    alpha, moved = degraded.alpha, np.flatnonzero(degraded.split == TEST)[: sizes.twins]
     truth = (table["t_type"].to_numpy()[degraded.order] >= 1).astype(np.int64)
     return World(
         name="real",
@@ -258,14 +258,14 @@ def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
         # As from deeper images: colour and axis ratio before degrading.
         intrinsic=catalogue_features(degraded.sharp)[:, [0, 3]],
         features=catalogue_features(degraded.images),
-        split=split_of(degraded.train, degraded.validation, n),
+        split=degraded.split,
         transition=_FLIPS,
         images=degraded.images,
-        radius=np.full(n, degraded.radius),
+        radius=np.full(alpha.size, degraded.radius),
         twins=tuple(
             degrade(
                 degraded.sharp[moved],
-                np.full(n, np.inf)[moved],
+                np.full(moved.size, np.inf),
                 alpha[moved] / factor,
                 degraded.radius,
                 seed + 1000 * (number + 1),

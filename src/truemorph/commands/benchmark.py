@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from truemorph.arguments import AtLeastOne, Names, Seed, validated
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.plotting import CYCLE, MARKERS, axes_or_new, legend, plain_text
-from truemorph.results import Result, number, quantity_table, shortened, text_facts, text_table
-
-# Scores of the table of a result.
-_SCORES = ("balanced_accuracy", "log_loss", "fraction_rms_soft", "cv18_excess")
+from truemorph.plotting import axes_or_new, legend
+from truemorph.results import Result, number, text_facts, text_table
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,7 +23,7 @@ class Leaderboard(Result):
     out : Path
         Folder with leaderboard.json, .csv, .md, .html and .png.
     content : dict
-        The content of leaderboard.json, and `titles` of methods.
+        The content of leaderboard.json.
     findings : tuple of Finding
 
     Examples
@@ -44,48 +41,35 @@ class Leaderboard(Result):
 
     def summary(self) -> str:
         """Return the balanced accuracy of each method in each world as text."""
-        keys = dict(zip(dict.fromkeys(row["world"] for row in self.content["rows"]), "ABCDEFGHIJ", strict=False))
-        by_method: dict[str, dict[str, str]] = {}
-        for row in self.content["rows"]:
-            mean = number(row["means"].get("balanced_accuracy"), ".2f")
-            by_method.setdefault(row["method"], {})[row["world"]] = mean
-        rows = [[self._title(name), *(row.get(world, "–") for world in keys)] for name, row in by_method.items()]
+        means = {
+            (row["world"], row["method"]): number(row["means"].get("balanced_accuracy"), ".2f")
+            for row in self.content["rows"]
+        }
+        keys = dict(zip(dict.fromkeys(world for world, _ in means), "ABCDEFGHIJ", strict=False))
+        titles = self.content["titles"]
+        rows = [[title, *(means.get((world, name), "–") for world in keys)] for name, title in titles.items()]
         lines = [
             *text_facts([("worlds", "; ".join(f"{key} {world}" for world, key in keys.items()))]),
             *text_table(["balanced accuracy vs truth", *keys.values()], rows),
         ]
         return "\n".join([*lines, f"Next: open {self.out / 'leaderboard.html'}"])
 
-    def _title(self, method: str) -> str:
-        return shortened(str(self.content["titles"].get(method, method)), 40)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the content of leaderboard.json."""
         return self.content
 
     def to_table(self) -> Any:
-        """Return a table with one row per world and method: mean scores over seeds."""
-        rows = self.content["rows"]
-        columns: dict[str, tuple[Any, str, str]] = {
-            "world": ([row["world"] for row in rows], "", "simulated or real world"),
-            "method": ([row["method"] for row in rows], "", "method"),
-        }
-        for metric in _SCORES:
-            values = [row["means"].get(metric) for row in rows]
-            columns[metric] = ([float("nan") if value is None else value for value in values], "", "mean over seeds")
-        return quantity_table(columns)
+        """Return leaderboard.csv as a table: one row per world and method."""
+        from truemorph.benchmark.page import scores_frame
+        from truemorph.tables import CatalogTable, to_astropy
+
+        return to_astropy(CatalogTable(scores_frame(self.content["rows"], self.content["titles"])))
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the balanced accuracy of each method in each world; returns matplotlib axes."""
-        ax = axes_or_new(ax, (6.4, 5))
-        for k, world in enumerate(dict.fromkeys(row["world"] for row in self.content["rows"])):
-            own = [row for row in self.content["rows"] if row["world"] == world]
-            accuracies = [one["means"].get("balanced_accuracy") for one in own]
-            titles = [plain_text(self._title(one["method"])) for one in own]
-            color, marker = CYCLE[k % len(CYCLE)], MARKERS[k % len(MARKERS)]
-            ax.plot(accuracies, titles, marker, color=color, label=plain_text(world))
-        ax.set(xlabel="balanced accuracy vs truth")
-        ax.invert_yaxis()
+        from truemorph.benchmark.page import draw_scores
+
+        ax = draw_scores(axes_or_new(ax, (6.4, 5)), self.content["rows"], self.content["titles"])
         legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
         return ax
 
@@ -156,30 +140,26 @@ def run_benchmark(
     >>> run_benchmark(out="leaderboard", methods=["magic"])
     Traceback (most recent call last):
         ...
-    truemorph.errors.InputError: no world or method 'magic'; worlds: ...
+    truemorph.errors.InputError: no method 'magic'; methods: ...
     """
     from truemorph.benchmark import page
     from truemorph.benchmark.leaderboard import BOARDS, EPOCHS, REAL_EPOCHS, Plan, described, run_plan
-    from truemorph.benchmark.methods import NETWORKS, TABLES
+    from truemorph.benchmark.methods import NETWORKS, QUICK, TABLES
     from truemorph.benchmark.worlds import FILES, Sizes
 
-    sizes = {name: value for name, value in (("train", train), ("test", test)) if value is not None}
     if data is not None and not data.is_dir():
         raise InputError(f"{data}: no such folder of real data")
-    if catalogue_only and (sizes or epochs or quick or question):
-        left = "`quick`, `question`, `train`, `test` and `epochs`"
-        raise InputError(f"`catalogue_only` trains no networks: leave {left} out")
+    if catalogue_only and (train or test or epochs or quick or question):
+        raise InputError(
+            "`catalogue_only` trains no networks: leave `quick`, `question`, `train`, `test` and `epochs` out"
+        )
     board = BOARDS[question or (TABLES if catalogue_only else NETWORKS)]
-    every = ("plain", board.real) if quick else board.worlds
-    chosen = tuple(worlds) or tuple(one for one in every if data is not None or one not in FILES)
-    titles = {
-        method.name: method.title for method in board.methods if not method.worlds or set(method.worlds) & set(chosen)
-    }
+    every = (board.worlds[0], board.worlds[-1]) if quick else board.worlds
     plan = Plan(
-        worlds=chosen,
-        methods=tuple(methods) or tuple(board.quick if quick else titles),
+        worlds=tuple(worlds) or tuple(world for world in every if data is not None or world not in FILES),
+        methods=tuple(methods) or tuple(name for name in board.methods if not quick or name in QUICK),
         seeds=tuple(range(seed, seed + (seeds or (1 if quick else 3)))),
-        sizes=None if catalogue_only else replace(Sizes(), **sizes),
+        sizes=None if catalogue_only else Sizes(train or Sizes.train, test=test or Sizes.test),
         epochs=epochs or EPOCHS,
         real_epochs=epochs or REAL_EPOCHS,
         data=data,
@@ -188,5 +168,5 @@ def run_benchmark(
     rows = run_plan(plan, out / "cache", jobs or (os.cpu_count() or 1 if catalogue_only else 1))
     trust = page.ANSWERED if question else page.RELABELLED if catalogue_only else page.TRAINED
     content = described(plan, rows, trust)
-    page.write_leaderboard(content, titles, out, board.classes)
-    return Leaderboard(out, {**content, "titles": titles})
+    page.write_leaderboard(content, out, board.of)
+    return Leaderboard(out, content)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import polars as pl
 from cyclopts import Group, Parameter
 from pydantic import SkipValidation
 
@@ -15,7 +16,7 @@ from truemorph.config import given_settings
 from truemorph.findings import Finding, unique
 from truemorph.plotting import BLUE, GREY, axes_or_new, legend
 from truemorph.reproduce.options import Inputs, ReproduceOptions
-from truemorph.results import Result, quantity_table, text_facts, text_table, with_error
+from truemorph.results import Result, text_facts, text_table, with_error
 
 if TYPE_CHECKING:
     GivenInputs = Inputs | dict[str, Any]
@@ -68,8 +69,8 @@ class Reproduction(Result):
             measure = self.content["table1"]["measure"]
             lines += text_table(["labels", f"{measure} here", f"{measure} in the paper"], rows)
         lines += textwrap.wrap(self.content["answer"], 100)
-        pages = [name for name in self.content.get("published", ()) if name.endswith(".html")]
-        return "\n".join([*lines, *(f"Next: open {self.out / page}" for page in pages)])
+        page = self.out / "reproduction.html"
+        return "\n".join([*lines, *([f"Next: open {page}"] if page.is_file() else [])])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `reproduce.json`."""
@@ -77,12 +78,10 @@ class Reproduction(Result):
 
     def to_table(self) -> Any:
         """Return Table 1: the bias metric of each label set here and in the paper."""
-        columns = {"bootstrap_mean": "bias metric here", "bootstrap_std": "its error", "paper": "that in the paper"}
-        numbers = {
-            name: ([float("nan") if row[name] is None else row[name] for row in self._rows], "", about)
-            for name, about in columns.items()
-        }
-        return quantity_table({"labels": ([row["labels"] for row in self._rows], "", "label set"), **numbers})
+        from truemorph.tables import CatalogTable, to_astropy
+
+        rows = pl.DataFrame(self._rows, infer_schema_length=None)
+        return to_astropy(CatalogTable(rows.with_columns(pl.col(pl.Null).cast(pl.Float64))))
 
     def plot(self, ax: Any = None) -> Any:
         """Draw Table 1: the bias metric here against the paper's; returns matplotlib axes."""

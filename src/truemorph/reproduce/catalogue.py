@@ -29,7 +29,6 @@ from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.findings import Finding
 from truemorph.io import file_hash
 from truemorph.progress import tell
-from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.reproduce.options import FETCHED, Inputs
 from truemorph.reproduce.paper import PAPER
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
@@ -131,11 +130,7 @@ def _sample_settings(work: Work) -> dict[str, Any]:
     hart = inputs.hart and [file_hash(inputs.hart), read_mapping(inputs.hart_preset).model_dump(mode="json")]
     return {
         "rows": frame_hash(prepared.catalogue.frame),
-        "prepared": [
-            prepared.catalogue.metadata,
-            prepared.funnel,
-            [finding.to_dict() for finding in prepared.findings],
-        ],
+        "prepared": [prepared.catalogue.metadata, prepared.funnel, prepared.findings],
         "columns": [inputs.intrinsic, inputs.features],
         "hart": hart,
         "sample": [work.options.fraction, work.options.seed],
@@ -199,10 +194,8 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
         write_table(replace(catalogue, frame=debiased, metadata=metadata), folder / DEBIASED)
     return {
         "funnel": dict(prepared.funnel),
-        "findings": [finding.to_dict() for finding in (*prepared.findings, *_simulated(work, catalogue.metadata))],
+        "findings": [*prepared.findings, *_simulated(work, catalogue.metadata)],
         "galaxies": sample.height,
-        "labels": {name: int((sample["label"] == k).sum()) for k, name in enumerate(SMOOTH_OR_DISK)},
-        "splits": dict(sorted(sample["split"].value_counts().rows())),
         "of": everything.height,
         "with_image": int(sample["image"].is_not_null().sum()),
     }

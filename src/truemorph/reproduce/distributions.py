@@ -11,8 +11,7 @@ measured one is what chance does where there is none (Præstgaard 1995, Scand. J
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,36 +21,26 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from truemorph.bias.binning import proportion_error
-from truemorph.errors import InputError
 from truemorph.plotting import plain_text
-from truemorph.questions import SMOOTH_OR_DISK, slug
-from truemorph.report.figures import Style, in_words, new_panel
+from truemorph.report.figures import Style, new_panel
 
 # Sérsic index above which galaxies are mostly smooth.
 SERSIC_BOUNDARY = 3.0
-_SERSIC = "sersic_n"
-_RESAMPLES = 300
 _POINTS = 400
 _DISTANCE = ("ks", "ks_stderr", "ks_floor")
-_NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+# Panels of Figure 3, and what they are called.
+PANELS = {"smooth": "smooth", "to_disk": "switched smooth → disk", "disk": "disk"}
 
 
-def panels_of(classes: Sequence[str]) -> dict[str, str]:
-    """Return the panels of Figure 3 and what they are called: first class, changed to the second, second class."""
-    first, second = classes
-    return {slug(first): first, f"to_{slug(second)}": f"switched {first} → {second}", slug(second): second}
-
-
-def cumulative(values: np.ndarray, weights: np.ndarray) -> pl.DataFrame:
-    """Distinct finite values of a sample, ascending, and the weighted fraction at or below each (`value`, `share`).
+def cumulative(values: np.ndarray) -> pl.DataFrame:
+    """Distinct values of a sample, ascending, and the fraction at or below each (`value`, `share`).
 
     Of more than 400 values, so many evenly spaced ones, the first and the last among them.
     """
-    kept = (weights > 0) & np.isfinite(values)
-    distinct, which = np.unique(values[kept], return_inverse=True)
-    share = np.cumsum(np.bincount(which, weights[kept]))
+    distinct, counts = np.unique(values, return_counts=True)
+    share = np.cumsum(counts) / values.size
     chosen = np.unique(np.linspace(0, distinct.size - 1, _POINTS).round().astype(np.int64))
-    return pl.DataFrame({"value": distinct[chosen], "share": share[chosen] / share[-1]})
+    return pl.DataFrame({"value": distinct[chosen], "share": share[chosen]})
 
 
 def distance(
@@ -59,16 +48,16 @@ def distance(
 ) -> dict[str, float]:
     """Kolmogorov-Smirnov distance of two samples of the same galaxies, which may share members; arrays of shape (N,).
 
-    `in_a` and `in_b` are weights of each galaxy in either sample: 0 or 1, or a probability. Values that are not finite
-    are left out. `ks` is the largest difference between the cumulative curves, `ks_stderr` its error by the bootstrap,
-    and `ks_floor` its mean where there is no difference, which is not 0; without resamples these are NaN.
+    `in_a` and `in_b` say which galaxies are in either sample. `ks` is the largest difference between the cumulative
+    curves, `ks_stderr` its error by the bootstrap, and `ks_floor` its mean where there is no difference, which is not
+    0; without resamples these are NaN.
     """
-    kept = ((in_a > 0) | (in_b > 0)) & np.isfinite(values)
+    kept = in_a | in_b
     order = np.argsort(values[kept], kind="stable")
     pooled, a, b = values[kept][order], in_a[kept][order], in_b[kept][order]
     last = np.flatnonzero(np.append(np.diff(pooled) > 0, True))  # of equal values: there the curves have a value
 
-    def difference(counts: np.ndarray | float = 1.0) -> np.ndarray:
+    def difference(counts: np.ndarray | int = 1) -> np.ndarray:
         first, second = np.cumsum(a * counts), np.cumsum(b * counts)
         return (first / first[-1] - second / second[-1])[last]
 
@@ -76,7 +65,7 @@ def distance(
     resampled, chance = [], []
     for _ in range(bootstrap):
         # Only how often each galaxy was drawn matters, so nothing is sorted again.
-        counts = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+        counts = np.bincount(rng.integers(0, n, n), minlength=n)
         if counts @ a > 0 and counts @ b > 0:  # else, of a handful of galaxies, none was drawn
             drawn = difference(counts)
             resampled.append(np.abs(drawn).max())
@@ -85,30 +74,24 @@ def distance(
     return dict(zip(_DISTANCE, map(float, numbers), strict=True))
 
 
-def share_above(values: np.ndarray, boundary: float, weights: np.ndarray) -> tuple[float, float]:
-    """Weighted fraction of the finite values above a boundary, and its error, of (Σ w)² / Σ w² galaxies."""
-    kept = np.isfinite(values) & (weights > 0)
-    used = weights[kept]
-    share = float(np.average(values[kept] > boundary, weights=used))
-    return share, float(proportion_error(share, used.sum() ** 2 / np.square(used).sum()))
+def share_above(index: np.ndarray) -> tuple[float, float]:
+    """Fraction of Sérsic indices above the boundary, and its error."""
+    share = float(np.mean(index > SERSIC_BOUNDARY))
+    return share, float(proportion_error(share, index.size))
 
 
 @dataclass(frozen=True)
 class Distributions:
-    """A column in the samples of Figure 3."""
+    """Sérsic indices in the samples of Figure 3."""
 
-    column: str
-    boundary: float | None
     observed_name: str  # of the original labels
-    classes: tuple[str, str]
-    # One row a curve: `panel` (of `panels_of`), `labels`, `n` (galaxies of positive weight with a finite value),
-    # `total` (sum of weights: the number expected where weights are probabilities), `share_above` the boundary, where
-    # there is one, and `share_above_stderr`, and the distance from the curve of the original labels in the same panel;
-    # of relabelled galaxies, from that of the original ones of the second class.
+    # One row a curve: `panel` (of `PANELS`), `labels`, `n` (galaxies with an index), `share_above` the boundary and its
+    # error, and the distance from the curve of the original labels in the same panel; of relabelled galaxies, from that
+    # of the original ones of the second class.
     table: pl.DataFrame
     curves: pl.DataFrame  # `panel`, `labels`, and `value` and `share` of `cumulative`
     n_galaxies: int
-    n_dropped: int  # galaxies whose value is not finite
+    n_dropped: int  # galaxies without an index
 
     def data(self) -> pl.DataFrame:
         """Data behind the figure: each curve with its row of the table."""
@@ -119,98 +102,72 @@ def compare_distributions(
     values: np.ndarray,
     observed: np.ndarray,
     label_sets: Mapping[str, np.ndarray],
-    *,
-    column: str = _SERSIC,
-    classes: tuple[str, str] = SMOOTH_OR_DISK,
     observed_name: str = "observed",
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Distributions:
-    """A column among galaxies of each label, and relabelled ones, of several label sets (Figure 3).
+    """Sérsic indices among galaxies of each label, and relabelled ones, of several label sets (Figure 3).
 
-    `observed` and `label_sets` are the original and other labels of the same galaxies: 0, 1, or the probability of
-    the second class, by which a galaxy weighs in both; NaN where unknown. Samples of less than one galaxy are left out.
+    `observed` and `label_sets` are the original and other labels of the same galaxies, 0 or 1; NaN where unknown.
     """
     finite = np.isfinite(values)
-    boundary = SERSIC_BOUNDARY if column == _SERSIC and classes == SMOOTH_OR_DISK else None
-    first, changed, second = panels = tuple(panels_of(classes))
-    before, own = np.nan_to_num(1.0 - observed), np.nan_to_num(1.0 * observed)
-    # Of the original labels none switched; those of the second class are drawn for comparison.
-    weights = {observed_name: {first: before, changed: own, second: own}}
-    for name, label_set in label_sets.items():
-        after = np.nan_to_num(1.0 * label_set)
-        # Probabilities of two label sets are multiplied, as if each were drawn on its own.
-        weights[name] = {first: np.nan_to_num(1.0 - label_set), changed: before * after, second: after}
+    # Of the original labels none switched; disks are drawn for comparison.
+    members = {observed_name: {"smooth": observed == 0, "to_disk": observed == 1, "disk": observed == 1}}
+    for name, labels in label_sets.items():
+        disk = labels == 1
+        members[name] = {"smooth": labels == 0, "to_disk": (observed == 0) & disk, "disk": disk}
     rows, curves = [], []
-    for panel in panels:
-        present = {name: weight[panel] for name, weight in weights.items() if weight[panel][finite].sum() >= 1}
-        if panel == changed and not present.keys() - {observed_name}:
-            continue
-        beside = present.get(observed_name)
-        for name, weight in present.items():
+    for panel in PANELS:
+        present = {name: sample[panel] & finite for name, sample in members.items() if (sample[panel] & finite).any()}
+        for name, kept in present.items():
             where = pl.lit(panel).alias("panel"), pl.lit(name).alias("labels")
-            curves.append(cumulative(values, weight).select(*where, pl.all()))
-            kept = weight[finite & (weight > 0)]
-            row = {"panel": panel, "labels": name, "n": kept.size, "total": float(kept.sum())}
-            if boundary is not None:
-                row["share_above"], row["share_above_stderr"] = share_above(values, boundary, weight)
-            if beside is not None and name != observed_name:
-                row |= distance(values, weight, beside, bootstrap, seed)
+            curves.append(cumulative(values[kept]).select(*where, pl.all()))
+            share, error = share_above(values[kept])
+            row = {"panel": panel, "labels": name, "n": kept.sum(), "share_above": share, "share_above_stderr": error}
+            if observed_name in present and name != observed_name:
+                row |= distance(values, kept, present[observed_name], bootstrap, seed)
             rows.append(row)
-    if not rows:
-        raise InputError(f"no galaxy has both a label and a finite {column}")
     kinds = {"panel": pl.String, "labels": pl.String, "n": pl.Int64}
-    kinds |= dict.fromkeys(("total", "share_above", "share_above_stderr", *_DISTANCE), pl.Float64)
+    kinds |= dict.fromkeys(("share_above", "share_above_stderr", *_DISTANCE), pl.Float64)
     table = pl.DataFrame(rows, schema=kinds)
-    dropped = int(values.size - finite.sum())
-    return Distributions(column, boundary, observed_name, classes, table, pl.concat(curves), values.size, dropped)
+    return Distributions(observed_name, table, pl.concat(curves), values.size, int(np.sum(~finite)))
 
 
-def cumulative_panels(compared: Distributions, styles: Mapping[str, Style], label: str = "") -> list[Figure]:
-    """Figure 3, panels a, b and c: relative cumulative frequency of the first class, switched galaxies, and the second.
+def cumulative_panels(compared: Distributions, styles: Mapping[str, Style]) -> list[Figure]:
+    """Figure 3, panels a, b and c: relative cumulative frequency of smooth galaxies, switched ones, and disks.
 
-    One line a label set, with its style. The axis has the given label, by default the column in words.
+    One line a label set, with its style.
     """
     # Legends stand below, where no curve is: the figures grow with them.
     entries = max(compared.table["panel"].value_counts()["count"])
     low = compared.curves.filter(pl.col("share") >= 0.002)["value"].min()
     ends = compared.curves.filter(pl.col("share") >= 0.99).group_by("panel", "labels").agg(pl.col("value").min())
-    high = ends["value"].max()
-    figures, panels = [], panels_of(compared.classes)
-    _, changed, second = panels
-    for letter, panel in zip("abc", panels, strict=True):
+    figures = []
+    for letter, (panel, title) in zip("abc", PANELS.items(), strict=True):
         axes = new_panel(4.2, 3.9 + 0.3 * entries)
-        below = ScaledTranslation(0, -0.55, axes.figure.dpi_scale_trans)
-        for row in compared.table.filter(pl.col("panel") == panel).iter_rows(named=True):
-            own = row["labels"] == compared.observed_name
-            what = row["labels"] + (f": its {panels[second]}" if own and panel == changed else "")
-            style = styles[row["labels"]]
+        for row in compared.table.filter(panel=panel).iter_rows(named=True):
+            own, style = row["labels"] == compared.observed_name, styles[row["labels"]]
+            what = row["labels"] + (": its disk" if own and panel == "to_disk" else "")
             curve = compared.curves.filter(panel=panel, labels=row["labels"])
             axes.step(
                 curve["value"], curve["share"], style["ls"], where="post", color=style["color"], lw=1.6,
-                label=_legend(row, what, compared.boundary),
+                label=_legend(row, what),
                 zorder=3 if own else 2,  # the original labels' curve, on which others may lie
             )  # fmt: skip
-        axes.set_title(f"({letter}) {panels[panel]}", fontsize=10)
-        axes.set(xlabel=label or plain_text(in_words([compared.column])), ylabel="relative cumulative frequency")
-        axes.set_ylim(0, 1.01)
-        if axes.lines:
-            place: Any = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
-            axes.legend(frameon=False, fontsize=8, borderaxespad=0, borderpad=0, **place)
-        else:
-            axes.text(0.5, 0.5, "no galaxy", transform=axes.transAxes, ha="center", color="0.4")
-        if compared.boundary is not None:
-            axes.axvline(compared.boundary, color="0.6", lw=0.8, ls=":")
-        if low != high:
-            axes.set_xlim(low, high)
+        axes.set_title(f"({letter}) {title}", fontsize=10)
+        axes.set(xlabel="Sérsic index $n$", ylabel="relative cumulative frequency", ylim=(0, 1.01))
+        axes.set(xlim=(low, ends["value"].max()))
+        below = axes.transAxes + ScaledTranslation(0, -0.55, axes.figure.dpi_scale_trans)
+        place: Any = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": below}
+        axes.legend(frameon=False, fontsize=8, borderaxespad=0, borderpad=0, **place)
+        axes.axvline(SERSIC_BOUNDARY, color="0.6", lw=0.8, ls=":")
         figures.append(axes.figure)
     return figures
 
 
-def _legend(row: dict[str, Any], what: str, boundary: float | None) -> str:
-    text = f"{plain_text(what)}, n = {row['total']:,.0f}"
-    if row["share_above"] is not None:
-        text += f", {100 * row['share_above']:.1f} ± {100 * row['share_above_stderr']:.1f} % above {boundary:g}"
+def _legend(row: dict[str, Any], what: str) -> str:
+    above = f"{100 * row['share_above']:.1f} ± {100 * row['share_above_stderr']:.1f} % above {SERSIC_BOUNDARY:g}"
+    text = f"{plain_text(what)}, n = {row['n']:,}, {above}"
     if row["ks"] is not None:
         text += f"\nKS distance {row['ks']:.3f} ± {row['ks_stderr']:.3f} (by chance {row['ks_floor']:.3f})"
     return text

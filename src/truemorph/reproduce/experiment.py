@@ -70,8 +70,7 @@ def run_experiment(data: Path, out: Path, options: ReproduceOptions, given: dict
                 for outcome in work.outcomes.values()
             ],
             **{name: work.result(name) for name in _TOLD if work.have(name)},
-            "reasons": work.result("reasons")["reasons"] if work.have("reasons") else [],
-            **({"answer": "", "statements": []} | (work.result("page") if work.have("page") else {})),
+            **{"reasons": [], "answer": "", "statements": []} | work.result("reasons") | work.result("page"),
         }
         if not options.dry_run:
             result["published"] = _publish(work)
@@ -89,8 +88,7 @@ def _publish(work: Work) -> list[str]:
         (work.out / name).unlink(missing_ok=True)
     if page.folder is None:
         return []
-    files = (path for path in sorted(page.folder.rglob("[!.]*")) if path.is_file() and path.name != "stage.json")
-    names = [str(path.relative_to(page.folder)) for path in files]
+    names = list(read_json(page.folder / "stage.json")["files"])
     for name in names:
         write_file(work.out / name, (page.folder / name).read_bytes())
     return names

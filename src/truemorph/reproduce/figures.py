@@ -63,10 +63,8 @@ def sersic_curves(work: Work) -> Distributions | None:
     sets = {
         TABLE_1[name].labels: label_set.p for name, label_set in tested.sets.items() if name != GZ2B and name in drawn
     }
-    return compare_distributions(
-        values, tested.sets[GZ2B].p, sets, column="sersic_n",
-        observed_name=TABLE_1[GZ2B].labels, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
-    )  # fmt: skip
+    bootstrap = min(_RESAMPLES, 10 * options.bootstrap)
+    return compare_distributions(values, tested.sets[GZ2B].p, sets, TABLE_1[GZ2B].labels, bootstrap, options.seed)
 
 
 def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
@@ -77,9 +75,7 @@ def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
         + ("DCV14 is trained on this index, so its curves are circular. " if circular else "")
         + f"{curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no index."
     )
-    return Illustration(
-        "figure3", cumulative_panels(curves, _STYLES, "Sérsic index $n$"), text, curves.data(), number="3"
-    )
+    return Illustration("figure3", cumulative_panels(curves, _STYLES), text, curves.data(), number="3")
 
 
 def _with_colour(frame: pl.DataFrame) -> pl.DataFrame:
@@ -97,11 +93,10 @@ def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
     own = [name for name in names if name in frame.columns]
     # HST images show the field of the volunteers' image.
     width = FIELD_R90 * pl.col("petroR90_r") if "petroR90_r" in frame.columns else pl.lit(None, pl.Float64)
-    smooth = frame.filter(pl.col(GZ2B) == SMOOTH)
-    chosen = smooth.filter(pl.col(DDB) == DISK).select(*own, fov=width, p_disk=f"p {DDB}")
+    chosen = frame.filter(pl.col(GZ2B) == SMOOTH, pl.col(DDB) == DISK).select(*own, fov=width, p_disk=f"p {DDB}")
     chosen = chosen.sort("p_disk", "object_id", descending=[True, False])
     write_table(CatalogTable(chosen), folder / CHANGED)
-    return {"changed": chosen.height, "of_smooth": smooth.height, "places": "ra" in own and "dec" in own}
+    return {"changed": chosen.height, "places": "ra" in own and "dec" in own}
 
 
 def _verdicts(work: Work) -> dict[str, str]:
@@ -210,8 +205,7 @@ def galaxy_from_space(work: Work) -> list[Illustration]:
             for axes, letter, (title, (path, crop)) in zip(
                 figure.subplots(1, 3), ascii_lowercase, pictures.items(), strict=False
             ):
-                width = None if row["fov"] is None else row["fov"] * crop
-                axes.imshow(annotated(whole_picture(path, crop), "", width))
+                axes.imshow(annotated(whole_picture(path, crop), "", (row["fov"] or 0) * crop))
                 axes.set_title(f"({letter}) {title}", fontsize=10)
                 axes.set_axis_off()
             text = (

@@ -76,8 +76,8 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
         "theta": described["parameters"]["theta"],
         "stderr": described["stderr"].get("theta"),
         "bins": fit.settings.bins,
-        **{name: described[name] for name in ("class_fractions", "galaxies", "alpha", "alpha_psf")},
-        "findings": [*described["findings"], *(finding.to_dict() for finding in _shifted_by_selection(compared))],
+        "galaxies": described["galaxies"],
+        "findings": [*described["findings"], *_shifted_by_selection(compared)],
         "others": compared,
     }
 

@@ -67,10 +67,11 @@ def _answer(work: Work, judged: list[Statement]) -> str:
         else:
             text += " One training of the network cannot tell whether it lowers the bias: train it again (`seeds`)."
     text += f" Labels that do not depend on α would have {number(rows[GZ2B]['floor'])}."
-    if pairs := table["order"]["pairs"]:
+    same, pairs = table["order"]
+    if pairs:
         text += (
-            f" In Table 1, {table['order']['as_in_the_paper']} of {pairs} pairs of rows that differ by more than their "
-            "errors in the paper have the same order here."
+            f" In Table 1, {same} of {pairs} pairs of rows that differ by more than their errors in the paper have the "
+            "same order here."
         )
     if judged:
         against = [statement.text for statement in judged if statement.verdict == CONTRADICTS]
@@ -108,7 +109,7 @@ def _findings(work: Work) -> list[Finding]:
 def _table_1(work: Work) -> Table:
     """Table 1 here and in the paper; only the paper's values of rows that could not be made."""
     table = work.result("table1")
-    rows, measure = {row["name"]: row for row in table["rows"]}, table["measure"]
+    rows, measure = _rows(work), table["measure"]
     lines = []
     for name, paper in TABLE_1.items():
         known = rows.get(name, {}).get
@@ -227,10 +228,9 @@ def _reasons(work: Work) -> Section:
     reasons = [*work.result("reasons")["reasons"], *([_archive_of_hst(work)] if work.have("figure4") else [])]
     text = "{what}. In the paper: {paper}. Here: {here}. Measured effect of other choices: {effect}."
     tables = []
-    swept = next(reason["numbers"]["settings"] for reason in reasons if reason["what"] == "leaves and bins")
-    if swept:
-        rows = [[setting["setting"], *(number(row["bootstrap_mean"]) for row in setting["rows"])] for setting in swept]
-        head = ["leaves × bins", *(TABLE_1[row["name"]].labels for row in swept[0]["rows"])]
+    if swept := [setting for reason in reasons for setting in reason.get("settings", ())]:
+        rows = [[setting["setting"], *map(number, setting["means"].values())] for setting in swept]
+        head = ["leaves × bins", *(TABLE_1[name].labels for name in swept[0]["means"])]
         note = "Bootstrap means. Compare the order of the label sets, which should not depend on this choice."
         tables.append(Table("Table 1 with other numbers of leaves and bins", head, rows, note))
     return Section(
@@ -256,9 +256,8 @@ def make_page(work: Work, folder: Path) -> dict[str, Any]:
     """Write the page, which shows the results of all stages, and its figures."""
     curves = sersic_curves(work) if work.have("table1") else None
     maps = _maps(work)
-    others = [training for training in trainings(work) if training.training > 1]
-    said = [differences(work, curves, maps), *(differences(one, sersic_curves(one), _maps(one)) for one in others)]
-    judged = statements(said)
+    said = [differences(training, sersic_curves(training), _maps(training)) for training in trainings(work)]
+    judged = statements(said) if said else []
     tables: list[Table] = []
     if work.have("table1"):
         tables = [_table_1(work), _statements(judged), *_each_training(work), _pairs(work), _other_values(work, curves)]

@@ -136,26 +136,22 @@ class Stage:
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
     settings: Callable[[Work], dict[str, Any]] | None = None
+    training: int = 1  # of the networks
 
 
 def trained_again(stage: Stage, number: int, of_networks: Collection[str]) -> Stage:
     """Return a stage for another training of the networks; `of_networks` are all stages that differ between them."""
-    own = stage.settings
-
-    def settings(work: Work) -> dict[str, Any]:
-        assert own is not None
-        return own(work.of_training(number))
 
     def named(names: Iterable[str]) -> tuple[str, ...]:
         return tuple(f"{name}-{number}" if name in of_networks else name for name in names)
 
-    return Stage(
-        named([stage.name])[0],
-        f"{stage.title}, training {number}",
-        lambda work, folder: stage.make(work.of_training(number), folder),
-        named(stage.needs),
-        named(stage.wants),
-        None if own is None else settings,
+    return replace(
+        stage,
+        name=f"{stage.name}-{number}",
+        title=f"{stage.title}, training {number}",
+        needs=named(stage.needs),
+        wants=named(stage.wants),
+        training=number,
     )
 
 
@@ -189,6 +185,7 @@ def run_stages(stages: Sequence[Stage], wanted: Collection[str], work: Work) -> 
 
 def _run(stage: Stage, work: Work, where: str) -> Outcome:
     """Run one stage, or reuse its cached result."""
+    work = work.of_training(stage.training)
     absent = next((work.outcomes[name] for name in stage.needs if not work.have(name)), None)
     if absent is not None:
         text = f"needs {absent.name}, which failed" if absent.status == FAILED else absent.text

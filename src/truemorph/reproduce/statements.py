@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from truemorph.explain.study import PIXELS, Explanation
-from truemorph.reproduce.distributions import Distributions, panels_of
+from truemorph.reproduce.distributions import PANELS, Distributions
 from truemorph.reproduce.models import NETWORKS
 from truemorph.reproduce.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1, THETA
 from truemorph.reproduce.stages import Work
@@ -101,7 +101,7 @@ def _table_1(table: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Iterator
 
 def _figure_3(curves: Distributions) -> Iterator[Difference]:
     """Section 3.2: fractions of galaxies above the boundary of the Sérsic index."""
-    columns = curves.table.drop_nulls("share_above").select("panel", "labels", "share_above", "share_above_stderr")
+    columns = curves.table.select("panel", "labels", "share_above", "share_above_stderr")
     above = {(panel, labels): (share, error) for panel, labels, share, error in columns.iter_rows()}
     debiased, ours = TABLE_1[GZ2D].labels, TABLE_1[DDB].labels
     whose = (
@@ -109,7 +109,7 @@ def _figure_3(curves: Distributions) -> Iterator[Difference]:
         ("galaxies switched to disk by GZ2D have n > 3 more often than those by DDB", debiased, ours),
         ("disks of GZ2D have n > 3 more often than those of DDB", debiased, ours),
     )
-    for letter, panel, (text, more, less) in zip("abc", panels_of(curves.classes), whose, strict=True):
+    for letter, panel, (text, more, less) in zip("abc", PANELS, whose, strict=True):
         if {(panel, more), (panel, less)} <= above.keys():
             (value, error), (other, other_error) = above[panel, more], above[panel, less]
             yield Difference(text, f"3.2, Fig. 3{letter}", value - other, float(np.hypot(error, other_error)))
@@ -150,8 +150,6 @@ def differences(
     work: Work, curves: Distributions | None, maps: Mapping[str, Mapping[str, Explanation]]
 ) -> list[Difference]:
     """Return what the results of one training say of the paper's statements, without label sets of nearly one class."""
-    if not work.have("table1"):
-        return []
     table = work.result("table1")
     rows = {row["name"]: row for row in table["rows"] if not row["one_class"]}
     judged = [*_table_1(table, rows)]

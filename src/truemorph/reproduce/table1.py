@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, product
@@ -16,7 +16,7 @@ from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.transitions import DISK, SMOOTH
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.metrics.label_bias import BiasResult
-from truemorph.catalogs.label_sets import ONE_CLASS, LabelSet
+from truemorph.catalogs.label_sets import ONE_CLASS, LabelSet, nearly_one_class
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.config import PRESETS
 from truemorph.errors import InputError
@@ -24,7 +24,7 @@ from truemorph.findings import Finding
 from truemorph.questions import SMOOTH_OR_DISK
 from truemorph.report.measures import BiasTree, numbers_of, table_one
 from truemorph.reproduce.catalogue import BEST_ALPHA, DEBIASED
-from truemorph.reproduce.distributions import SERSIC_BOUNDARY, share_above
+from truemorph.reproduce.distributions import share_above
 from truemorph.reproduce.models import LABELS, NETWORKS, intrinsic_columns
 from truemorph.reproduce.paper import (
     BINS_CV14,
@@ -172,30 +172,34 @@ def compare_pairs(measurement: Measured, tree: BiasTree) -> list[dict[str, Any]]
     whether the sign is the same; None if the rows do not differ by more than their errors in the paper, if one of them
     has nearly one class, or for CV14.
     """
-    pairs, measured_on = [], dict[tuple[str, bytes], np.ndarray]()
-    for earlier, later in combinations(measurement.sets, 2):
-        both = measurement.sets[earlier].known & measurement.sets[later].known
-        for name in (earlier, later):
-            if (name, both.tobytes()) not in measured_on:
-                measured_on[name, both.tobytes()] = _resampled(tree, measurement.sets[name], both)
-        apart = measured_on[later, both.tobytes()] - measured_on[earlier, both.tobytes()]
+    pairs = []
+    for (earlier, first), (later, second) in combinations(measurement.sets.items(), 2):
+        both = first.known & second.known
+        apart = _resampled(tree, second, both) - _resampled(tree, first, both)
         difference = float(apart[0]) if np.isfinite(apart[0]) else None
-        error = float(np.nanstd(apart[1:])) if np.isfinite(apart[1:]).any() else None
         paper = TABLE_1[later].cv18 - TABLE_1[earlier].cv18
         paper_error = float(np.hypot(TABLE_1[later].stderr, TABLE_1[earlier].stderr))
-        usable = tree.intrinsic is not None and difference is not None and abs(paper) > paper_error
-        usable = usable and not (one_class(measurement.sets[earlier]) or one_class(measurement.sets[later]))
-        pair = {"earlier": earlier, "later": later, "galaxies": int(both.sum())}
-        same = (difference > 0) == (paper > 0) if usable and difference is not None else None
-        pair |= {"difference": difference, "stderr": error, "paper": paper, "paper_stderr": paper_error}
-        pairs.append(pair | {"as_in_the_paper": same})
+        same = None
+        if tree.intrinsic is not None and abs(paper) > paper_error and not (one_class(first) or one_class(second)):
+            same = None if difference is None else (difference > 0) == (paper > 0)
+        pair = {
+            "earlier": earlier,
+            "later": later,
+            "galaxies": int(both.sum()),
+            "difference": difference,
+            "stderr": float(np.nanstd(apart[1:])) if np.isfinite(apart[1:]).any() else None,
+            "paper": paper,
+            "paper_stderr": paper_error,
+            "as_in_the_paper": same,
+        }
+        pairs.append(pair)
     return pairs
 
 
-def order(pairs: list[dict[str, Any]]) -> dict[str, int]:
-    """Count the pairs whose order can be compared with the paper's, and those that have the same."""
+def order(pairs: list[dict[str, Any]]) -> tuple[int, int]:
+    """Count the pairs that have the paper's order, and all whose order can be compared with it."""
     known = [pair["as_in_the_paper"] for pair in pairs if pair["as_in_the_paper"] is not None]
-    return {"pairs": len(known), "as_in_the_paper": sum(known)}
+    return sum(known), len(known)
 
 
 def _findings(work: Work, table: dict[str, Any]) -> list[Finding]:
@@ -211,10 +215,9 @@ def _findings(work: Work, table: dict[str, Any]) -> list[Finding]:
     if measure != "CV18":
         text = f"Bias is measured by {measure}, not CV18, because intrinsic columns are missing."
         findings.append(Finding("intrinsic-missing", "caution", text, "Fetch the tables with these columns (`fetch`)."))
-    for row in (row for row in table["rows"] if row["one_class"]):
-        text = f"{row['labels']}: {row['disk_fraction']:.1%} are labelled disk: {measure} is meaningless."
-        action = "Train for more epochs, or at a larger `scale`."
-        findings.append(Finding("nearly-one-class", "caution", text, action))
+    for row in table["rows"]:
+        fractions = zip((1 - row["disk_fraction"], row["disk_fraction"]), SMOOTH_OR_DISK, strict=True)
+        findings += nearly_one_class(row["labels"], *max(fractions))
     return findings
 
 
@@ -239,60 +242,53 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
             {"name": name, "theta": fit["theta"], "stderr": fit["stderr"], "paper": THETA[name]} for name, fit in thetas
         ],
     }
-    findings = [*_findings(work, result), *(() if of_observed is None else of_observed.findings)]
-    return result | {"findings": [finding.to_dict() for finding in findings]}
+    return result | {"findings": [*_findings(work, result), *(() if of_observed is None else of_observed.findings)]}
 
 
-# What is chosen here, the effect of other choices, and the numbers behind it; None if it can't be measured.
-Reason = tuple[str, str, dict[str, Any]] | None
+# What is chosen here, the effect of other choices, and the settings of a table; None if it can't be measured.
+Reason = tuple[Any, ...] | None
 
 
-def _swept(measurement: Measured, trees: dict[str, BiasTree]) -> tuple[str, dict[str, Any]]:
-    """Measure every label set with other trees; return the range of GZ2B and the order as text, and all rows."""
-    swept: list[dict[str, Any]] = []
+def _swept(measurement: Measured, trees: dict[str, BiasTree]) -> tuple[str, list[dict[str, Any]]]:
+    """Measure every label set with other trees; return the range of GZ2B and the order as text, and all means."""
+    swept, orders = list[dict[str, Any]](), set[tuple[int, int]]()
     for setting, tree in trees.items():
-        rows: list[dict[str, Any]] = []
-        for key, label_set in measurement.sets.items():
-            bias = numbers_of(replace(tree, bootstrap=min(_RESAMPLES, measurement.tree.bootstrap)).bias(label_set))
-            kept = {name: bias[name] for name in ("value", "bootstrap_mean", "floor")}
-            rows.append({"name": key, **kept})
-        if any(row["value"] is not None for row in rows):
-            ranked = order(compare_pairs(measurement, replace(tree, bootstrap=0)))
-            swept.append({"setting": setting, "rows": rows, "order": ranked})
-    means = [row["bootstrap_mean"] for setting in swept for row in setting["rows"] if row["name"] == GZ2B]
-    known = [mean for mean in means if mean is not None]
-    effect = f"GZ2B {_range(known, '.3f')}" if known else "too few galaxies"
-    orders = {(setting["order"]["as_in_the_paper"], setting["order"]["pairs"]) for setting in swept}
+        resampled = replace(tree, bootstrap=min(_RESAMPLES, measurement.tree.bootstrap))
+        biases = {name: numbers_of(resampled.bias(labels)) for name, labels in measurement.sets.items()}
+        means = {name: bias["bootstrap_mean"] for name, bias in biases.items()}
+        if any(mean is not None for mean in means.values()):
+            swept.append({"setting": setting, "means": means})
+            orders.add(order(compare_pairs(measurement, replace(tree, bootstrap=0))))
+    known = [setting["means"][GZ2B] for setting in swept if setting["means"][GZ2B] is not None]
+    effect = f"GZ2B {_span(f'{min(known):.3f}', f'{max(known):.3f}')}" if known else "too few galaxies"
     if shares := sorted(orders - {(0, 0)}, key=lambda counts: counts[0] / counts[1]):
-        ends = dict.fromkeys(f"{counts[0]} of {counts[1]}" for counts in (shares[0], shares[-1]))
-        effect += f"; {' to '.join(ends)} pairs of rows in the paper's order"
-    return effect, {"settings": swept}
+        ends = ("{} of {}".format(*counts) for counts in (shares[0], shares[-1]))
+        effect += f"; {_span(*ends)} pairs of rows in the paper's order"
+    return effect, swept
 
 
-def _range(values: list[float], form: str) -> str:
-    low, high = (format(value, form) for value in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
+def _span(*ends: str) -> str:
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _intrinsic(work: Work, measurement: Measured) -> Reason:
     names = measurement.intrinsic
     if not names:
         here = f"not available: {', '.join(work.inputs.intrinsic) or 'none given'}"
-        return here, "CV14 instead of CV18: not comparable with the paper's values", {}
+        return here, "CV14 instead of CV18: not comparable with the paper's values"
     values = numeric_columns(measurement.frame, names, "the sample")
     others = {", ".join(reversed(names)): values[:, ::-1]}
-    for chosen in (
-        combination for size in range(1, len(names)) for combination in combinations(range(len(names)), size)
-    ):
-        others[", ".join(names[k] for k in chosen)] = values[:, list(chosen)]
+    for size in range(1, len(names)):
+        for chosen in combinations(range(len(names)), size):
+            others[", ".join(names[k] for k in chosen)] = values[:, list(chosen)]
     if "M_r" in names and "redshift" in measurement.frame.columns:
         # About z mag in r for early types, less for late types (Chilingarian et al. 2010, MNRAS 405, 1409).
         correction = np.where(np.array(names) == "M_r", measurement.frame.select(pl.col("redshift").cast(float)), 0)
         others["M_r with a K-correction of z mag"] = values - correction
     trees = {name: replace(measurement.tree, intrinsic=columns) for name, columns in others.items()}
     trees["none (CV14)"] = replace(measurement.tree, intrinsic=None, depth=0, bins=20)
-    effect, numbers = _swept(measurement, trees)
-    return ", ".join(names), f"other columns, another order, or M_r with a K-correction: {effect}", numbers
+    effect, _ = _swept(measurement, trees)
+    return ", ".join(names), f"other columns, another order, or M_r with a K-correction: {effect}"
 
 
 def _bins(work: Work, measurement: Measured) -> Reason:
@@ -302,14 +298,19 @@ def _bins(work: Work, measurement: Measured) -> Reason:
         for depth, bins in tried
         if measurement.frame.height / (2**depth * bins) >= _FEWEST_A_BIN
     }
-    return f"{2**tree.depth} × {tree.bins}", *_swept(measurement, trees)
+    effect, swept = _swept(measurement, trees)
+    return f"{2**tree.depth} × {tree.bins}", effect, *swept
 
 
-def _labelled_parts(work: Work, splits: Sequence[str]) -> Iterator[tuple[str, str, pl.DataFrame]]:
-    """Yield name of the labels (GZ2B, and GZ2D if there is one), "all" or a split, and its galaxies."""
-    files = {GZ2B: CATALOGUE} if work.inputs.hart is None else {GZ2B: CATALOGUE, GZ2D: DEBIASED}
+def _in_parts(
+    work: Work, splits: Sequence[str], measure: Callable[[pl.DataFrame], tuple[float | None, float | None]]
+) -> str:
+    """Measure GZ2B, and GZ2D if there is one, with errors, in the whole sample and in splits."""
+    files, effects = {GZ2B: CATALOGUE} if work.inputs.hart is None else {GZ2B: CATALOGUE, GZ2D: DEBIASED}, []
     for name, part in product(files, ("all", *splits)):
-        yield name, part, work.catalogue(files[name]).frame.filter(pl.lit(part == "all") | (pl.col("split") == part))
+        frame = work.catalogue(files[name]).frame.filter(pl.lit(part == "all") | (pl.col("split") == part))
+        effects.append(f"{name.upper()}, {part} {with_error(*measure(frame))}")
+    return "; ".join(effects)
 
 
 def sersic_indices(work: Work, frame: pl.DataFrame) -> np.ndarray | None:
@@ -322,16 +323,18 @@ def sersic_indices(work: Work, frame: pl.DataFrame) -> np.ndarray | None:
 
 def _evaluated_on(work: Work, measurement: Measured) -> Reason:
     """Measure GZ2B and GZ2D in the whole sample and in parts; one tree, because the value grows with its bins."""
-    rows, effects = [], []
-    for name, part, frame in _labelled_parts(work, (TEST, TRAIN)):
+
+    def measure(frame: pl.DataFrame) -> tuple[float | None, float | None]:
         columns = numeric_columns(frame, measurement.intrinsic, "the sample") if measurement.intrinsic else None
-        tree = replace(measurement.tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns)
-        bias = numbers_of(
-            tree.bias(LabelSet.of_two(name, "labels", frame["label"].to_numpy().astype(float), SMOOTH_OR_DISK))
-        )
-        rows.append({"name": name, "galaxies_of": part, "galaxies": frame.height, **bias})
-        effects.append(f"{name.upper()}, {part} {with_error(bias['bootstrap_mean'], bias['bootstrap_std'])}")
-    return "test galaxies", f"all with the same leaves and bins: {'; '.join(effects)}", {"rows": rows}
+        return _bias(replace(measurement.tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns), frame["label"])
+
+    return "test galaxies", f"all with the same leaves and bins: {_in_parts(work, (TEST, TRAIN), measure)}"
+
+
+def _bias(tree: BiasTree, labels: Any) -> tuple[float | None, float | None]:
+    """Return CV18 of labels 0 and 1, shape (N,), and its error by bootstrap."""
+    numbers = numbers_of(tree.bias(LabelSet.of_two("", "labels", np.asarray(labels, float), SMOOTH_OR_DISK)))
+    return numbers["bootstrap_mean"], numbers["bootstrap_std"]
 
 
 def _theta(work: Work, found: Measured) -> Reason:
@@ -341,46 +344,43 @@ def _theta(work: Work, found: Measured) -> Reason:
         f"{other['how']} {with_error(other['theta'], other['stderr'], '.2f')}" for other in fit["others"]
     )
     here = f"{fit['bins']:,} bins of {fit['galaxies'] // fit['bins']} galaxies: {theta}"
-    return here, effect, {"others": fit["others"]}
+    return here, effect
 
 
 def _psf(work: Work, measurement: Measured) -> Reason:
     if "psfWidth_r_best" not in measurement.frame.columns:
         return None
     alpha = measurement.frame.select(BEST_ALPHA).to_series().to_numpy()
-    effect, numbers = _swept(measurement, {"best PSF": replace(measurement.tree, alpha=alpha)})
+    effect, _ = _swept(measurement, {"best PSF": replace(measurement.tree, alpha=alpha)})
     here = "field of the image that the volunteers saw"
-    return here, f"with the best PSF of all fields, as in the code of CV18: {effect}", numbers
+    return here, f"with the best PSF of all fields, as in the code of CV18: {effect}"
 
 
 def _figure_3(work: Work, measurement: Measured) -> Reason:
     """Measure the fraction of smooth galaxies with disk profiles, among test galaxies and in the whole sample."""
     if sersic_indices(work, measurement.frame) is None:
         return None
-    rows, effects = [], []
-    for key, part, frame in _labelled_parts(work, (TEST,)):
+
+    def measure(frame: pl.DataFrame) -> tuple[float, float]:
         index = numeric_columns(frame, [work.inputs.sersic_index], "the sample")[:, 0]
-        above, error = share_above(index, SERSIC_BOUNDARY, (frame["label"] == SMOOTH).to_numpy().astype(float))
-        rows.append({"name": key, "galaxies_of": part, "disk_like": 1 - above, "stderr": error})
-        effects.append(f"{key.upper()}, {part} {with_error(1 - above, error)}")
-    of = "; ".join(effects)
-    return "test galaxies, which all models label", f"fraction of smooth galaxies with n ≤ 3: {of}", {"rows": rows}
+        above, error = share_above(index[(frame["label"] == SMOOTH).to_numpy() & np.isfinite(index)])
+        return 1 - above, error
+
+    effect = f"fraction of smooth galaxies with n ≤ 3: {_in_parts(work, (TEST,), measure)}"
+    return "test galaxies, which all models label", effect
 
 
 def _posterior(work: Work, measurement: Measured) -> Reason:
     """Measure the labels of models trained through T(α) by their posterior after the volunteers' label."""
-    observed, effects, rows = measurement.sets[GZ2B].labels, [], []
+    observed, effects = measurement.sets[GZ2B].labels, []
     for name in (name for name in (DCV14, DDB) if name in measurement.sets):
         p = measurement.frame[f"p {name}"].to_numpy()
         known, transition = np.isfinite(p), RayleighTransition(work.result(name)["theta"])
         after = np.full(p.size, np.nan)
         both = np.column_stack([1 - p, p])[known]
         after[known] = posterior(both, observed[known], measurement.tree.alpha[known], transition)[:, DISK] > 0.5
-        bias = numbers_of(measurement.tree.bias(LabelSet.of_two(name, "labels", after, SMOOTH_OR_DISK)))
-        rows.append({"name": name, **bias})
-        effects.append(f"{name.upper()} {with_error(bias['bootstrap_mean'], bias['bootstrap_std'])}")
-    effect = f"by the posterior p(y | x, ỹ, α): {'; '.join(effects)}"
-    return ("p(y | x) > 0.5", effect, {"rows": rows}) if rows else None
+        effects.append(f"{name.upper()} {with_error(*_bias(measurement.tree, after))}")
+    return ("p(y | x) > 0.5", f"by the posterior p(y | x, ỹ, α): {'; '.join(effects)}") if effects else None
 
 
 _LINEAGE = "published code of the same lineage"
@@ -406,8 +406,8 @@ def _make_reasons(work: Work, folder: Path) -> dict[str, Any]:
     measurement, reasons = measured(work), []
     for what, (paper, measure) in _CHOICES.items():
         if (reason := measure(work, measurement)) is not None:
-            here, effect, numbers = reason
-            reasons.append({"what": what, "paper": paper, "here": here, "effect": effect, "numbers": numbers})
+            here, effect, *settings = reason
+            reasons.append({"what": what, "paper": paper, "here": here, "effect": effect, "settings": settings})
     return {"reasons": reasons}
 
 

@@ -6,13 +6,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import Field, FiniteFloat, SkipValidation
+from pydantic import Field, FiniteFloat
 from scipy.special import expit, logit
 
 from truemorph.arguments import AtLeastOne, Count, Seed, validated
 from truemorph.bias.curves.formulas import RayleighTransition
 from truemorph.bias.curves.transitions import Transition
-from truemorph.bias.files import load_transition
 from truemorph.errors import InputError
 
 # ln α is normal, as in Galaxy Zoo 2.
@@ -24,7 +23,7 @@ def simulate_catalogue(
     n: AtLeastOne = 5000,
     seed: Seed = 0,
     *,
-    transition: Annotated[Transition | None, SkipValidation] = None,
+    transition: Transition | None = None,
     disk_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.7,
     trend: Literal["drift", "step", "wave", "features"] = "drift",
     drift: FiniteFloat = 0.0,
@@ -32,7 +31,7 @@ def simulate_catalogue(
     gold_choice: FiniteFloat = 0.0,
     weight_scatter: FiniteFloat = 0.0,
     alpha_error: FiniteFloat = 0.0,
-    second_survey: Annotated[Transition | None, SkipValidation] = None,
+    second_survey: Transition | None = None,
 ) -> pl.DataFrame:
     """Simulate observed labels of galaxies with known classes.
 
@@ -85,7 +84,7 @@ def simulate_catalogue(
     """
     if gold > n:
         raise InputError(f"gold must be at most the number of galaxies, {n}; got {gold}")
-    transition = RayleighTransition(11.25) if transition is None else transition
+    transition = transition or RayleighTransition(11.25)
     rng = np.random.default_rng(seed)
     u = rng.normal(size=n)
     alpha = np.exp(_MEDIAN + _WIDTH * u)
@@ -103,8 +102,7 @@ def simulate_catalogue(
     covariate = truth + rng.normal(size=n)
     # The largest of the log-weights plus Gumbel noise are a sample without replacement (Efraimidis & Spirakis 2006).
     keys = gold_choice * (covariate - covariate.mean()) / covariate.std() + rng.gumbel(size=n)
-    known = np.zeros(n, dtype=bool)
-    known[np.argsort(-keys)[:gold]] = True
+    known = pl.Series(np.argsort(np.argsort(-keys)) < gold)
     return pl.DataFrame(
         {
             "object_id": np.arange(n),
@@ -112,7 +110,7 @@ def simulate_catalogue(
             "alpha": alpha * np.exp(alpha_error * rng.normal(size=n)),
             "split": ["train"] * n,
             "sampling_weight": np.exp(weight_scatter * rng.normal(size=n)),
-            "gold": pl.Series(truth).zip_with(pl.Series(known), pl.Series([None], dtype=pl.Int64)),
+            "gold": None,
             "survey": survey,
             "covariate": covariate,
             "bulge_fraction": bulge,
@@ -120,11 +118,10 @@ def simulate_catalogue(
             "x3": x3,
             "truth": truth,
         }
-    )
+    ).with_columns(gold=pl.when(known).then("truth"))
 
 
 def _disk_labels(transition: Transition, alpha: np.ndarray, bulge: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return p(ỹ = disk | y, α) for each galaxy's class, shape (N,)."""
-    transition = load_transition(transition)
-    observables = np.column_stack([alpha, bulge]) if len(getattr(transition, "log", ())) == 2 else alpha
+    observables = np.column_stack([alpha, bulge]) if transition.n_observables else alpha
     return np.asarray(transition.matrix(observables))[np.arange(truth.size), truth, 1]

@@ -61,13 +61,13 @@ def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, an
     """
     b = float(sersic_b(index))
     central = 1 / (float(sersic_area(index)) * radius**2 * ratio)
-    power = np.float32(0.5 / index)
+    power = 0.5 / index
 
     def profile(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         x, y = x / radius, y / radius
         along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
         squared = along**2 + (across / ratio) ** 2
-        return np.exp(-b * np.exp(power * np.log(squared + np.float32(1e-8)))) * np.float32(central)
+        return np.exp(-b * np.exp(power * np.log(squared + 1e-8))) * central
 
     values = profile(axis[None, :], axis[:, None])
     middle = slice(axis.size // 2 - _CENTRE // 2, axis.size // 2 + _CENTRE // 2)
@@ -80,7 +80,7 @@ def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, an
 
 def _spiral(plane: np.ndarray, galaxy: Galaxy, rng: np.random.Generator) -> np.ndarray:
     """Density contrast of the arms (mean about 0, variance about 1); `plane` is x + iy in disk scale lengths."""
-    radius = np.abs(plane) + np.float32(1e-3)
+    radius = np.abs(plane) + 1e-3
     log_radius = np.log(radius)
     around = (plane / radius).astype(np.complex64)
     order = galaxy["arm_order"]
@@ -95,9 +95,9 @@ def _spiral(plane: np.ndarray, galaxy: Galaxy, rng: np.random.Generator) -> np.n
     number = int(galaxy["arm_number"])
     phases = rng.uniform(0, 2 * np.pi, _FLOCCULENT_MODES + 2)
     # The second harmonic sharpens grand-design arms.
-    contrast = mode(number, galaxy["pitch"], phases[0]) * np.float32(1.2 * order + 0.15)
+    contrast = mode(number, galaxy["pitch"], phases[0]) * (1.2 * order + 0.15)
     if 2 * number <= 9:
-        contrast += mode(2 * number, galaxy["pitch"], 2 * phases[0]) * np.float32(0.45 * order)
+        contrast += mode(2 * number, galaxy["pitch"], 2 * phases[0]) * (0.45 * order)
     for phase, spread in zip(phases[2:], rng.normal(1, 0.25, _FLOCCULENT_MODES), strict=True):
         number = int(rng.integers(2, 10))
         pitch = float(np.clip(galaxy["pitch"] * spread * 1.3, 0.1, 0.9))
@@ -117,49 +117,46 @@ def components(
     fraction = galaxy["bulge_fraction"]
     roundness = float(bulge_axis_ratio(fraction, ratio))
     bulge = sersic_light(axis, galaxy["sersic_index"], galaxy["bulge_radius"] * unit, roundness, angle)
-    bulge *= np.float32(fraction)
-    if fraction >= 1:
-        none = np.zeros_like(bulge)
-        return bulge, none, none
+    bulge *= fraction
     ratio = max(ratio, _SMALLEST_AXIS * pixel / unit)
     cos, sin = np.float32(np.cos(angle) / unit), np.float32(np.sin(angle) / unit)
     x, y = axis[None, :], axis[:, None]
-    plane = (x * cos + y * sin) + 1j * ((y * cos - x * sin) / np.float32(ratio))
+    plane = (x * cos + y * sin) + 1j * ((y * cos - x * sin) / ratio)
     radius = np.abs(plane)
     # Per projected square arcsec; an exponential disk of unit flux has 1 / 2π at its centre.
-    exponential = np.exp(-radius) * np.float32(1 / (2 * np.pi * unit**2 * ratio))
+    exponential = np.exp(-radius) * (1 / (2 * np.pi * unit**2 * ratio))
     bar_fraction = galaxy["bar_fraction"] * (1 - fraction)
     disk_fraction = 1 - fraction - bar_fraction
     if bar_fraction > 0:
         turned = plane * np.exp(np.complex64(-1j * galaxy["bar_angle"]))
-        length = np.float32(galaxy["bar_length"])
+        length = galaxy["bar_length"]
         # A bar of generalised ellipses with constant brightness (Athanassoula et al. 1990), axis ratio 1:4.
         boxy = (np.abs(turned.real) / length) ** 3 + (np.abs(turned.imag) / (length / 4)) ** 3
         bar = np.exp(-boxy)
-        bulge += bar * np.float32(bar_fraction / (bar.sum() * pixel**2))
+        bulge += bar * (bar_fraction / (bar.sum() * pixel**2))
     ring_light = exponential
     if galaxy["ring_strength"] > 0:
-        ring = np.exp(-0.5 * ((radius - np.float32(galaxy["ring_radius"])) / np.float32(0.22)) ** 2)
-        ring_light = exponential * (1 + np.float32(2 * galaxy["ring_strength"]) * ring)
+        ring = np.exp(-0.5 * ((radius - galaxy["ring_radius"]) / 0.22) ** 2)
+        ring_light = exponential * (1 + 2 * galaxy["ring_strength"] * ring)
     young_fraction = galaxy["young_fraction"] * disk_fraction
     if young_fraction > 0:
         contrast = _spiral(plane, galaxy, rng)
-        beyond_bulge = 1 - np.exp(-((radius / np.float32(0.6)) ** 2))
-        strength = np.float32(galaxy["arm_strength"]) * beyond_bulge
+        beyond_bulge = 1 - np.exp(-((radius / 0.6) ** 2))
+        strength = galaxy["arm_strength"] * beyond_bulge
         young = ring_light * np.exp(strength * contrast - 0.5 * strength**2)
-        disk = exponential * (1 + np.float32(0.25) * np.clip(strength * contrast, -1, 1.5))
-        young *= np.float32(young_fraction / (young.sum() * pixel**2))
+        disk = exponential * (1 + 0.25 * np.clip(strength * contrast, -1, 1.5))
+        young *= young_fraction / (young.sum() * pixel**2)
         disk_fraction -= young_fraction
     else:
         young = np.zeros_like(exponential)
         disk = ring_light
-    disk *= np.float32(disk_fraction / (disk.sum() * pixel**2))
-    if galaxy["dust"] > 0 and ratio < 0.35:
+    disk *= disk_fraction / (disk.sum() * pixel**2)
+    if ratio < 0.35:
         # A dust lane slightly beside the midplane of nearly edge-on disks.
-        height = plane.imag * np.float32(ratio)
-        width = np.float32(0.09)
-        lane = np.exp(-0.5 * ((height - np.float32(0.35) * width) / width) ** 2) * (radius < 3)
-        kept = 1 - np.float32(0.55 * galaxy["dust"] * (1 - ratio / 0.35)) * lane
+        height = plane.imag * ratio
+        width = 0.09
+        lane = np.exp(-0.5 * ((height - 0.35 * width) / width) ** 2) * (radius < 3)
+        kept = 1 - 0.55 * galaxy["dust"] * (1 - ratio / 0.35) * lane
         bulge, disk, young = bulge * kept, disk * kept, young * kept
     return bulge, disk, young
 
@@ -200,7 +197,7 @@ def _add_galaxy(
     half = int(min(_STAMP * max(1.0, radius / pixel / 4), size // 2 - 1))
     top, left = row - half, column - half
     rows, columns = (slice(*np.clip((first, first + 2 * half), 0, size)) for first in (top, left))
-    axis = (np.arange(-half, half, dtype=np.float32) + np.float32(0.5)) * np.float32(pixel)
+    axis = (np.arange(-half, half, dtype=np.float32) + 0.5) * pixel
     stamp = sersic_light(axis, index, radius, ratio, angle)
     stamp = stamp[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     light[:, rows, columns] += fluxes[:, None, None].astype(np.float32) * stamp
@@ -258,7 +255,7 @@ def _expose(galaxy: Galaxy, size: int, field: float, seed: int, exposure: int) -
     fine = pixel / finer
     grid = fft.next_fast_len(int(_MARGIN * size * finer), real=True)
     grid += (grid - size * finer) % 2  # the galaxy is at the centre of both
-    axis = (np.arange(grid, dtype=np.float32) - np.float32((grid - 1) / 2)) * np.float32(fine)
+    axis = (np.arange(grid, dtype=np.float32) - (grid - 1) / 2) * fine
     parts = components(galaxy, axis, fine, arms)
     # Redder with redshift, especially old stars (approximate K corrections of Chilingarian et al. 2010).
     z, rest = galaxy["redshift"], np.array([galaxy["g_r_bulge"], galaxy["g_r_disk"], galaxy["g_r_young"]])
@@ -283,7 +280,7 @@ def _expose(galaxy: Galaxy, size: int, field: float, seed: int, exposure: int) -
     blurred = fft.irfft2(spectrum, s=(grid, grid), axes=(1, 2))
     edge = (grid - size * finer) // 2
     inner = blurred[:, edge : edge + size * finer, edge : edge + size * finer]
-    image = inner.reshape(3, size, finer, size, finer).mean(axis=(2, 4)) * np.float32(FRAME_PIXEL**2)
+    image = inner.reshape(3, size, finer, size, finer).mean(axis=(2, 4)) * FRAME_PIXEL**2
     return image + _noise(size, pixel, noise)
 
 
@@ -297,8 +294,8 @@ def _noise(size: int, pixel: float, rng: np.random.Generator) -> np.ndarray:
 
     white = rng.standard_normal((3, size, size), dtype=np.float32)
     spectrum = fft.rfft2(white, axes=(1, 2)) * (passed(across)[:, None] * passed(along)[None, :])
-    grain = fft.irfft2(spectrum, s=(size, size), axes=(1, 2)) * np.float32(FRAME_PIXEL / pixel)
-    depth = np.float32(rng.lognormal(0, 0.12))  # depth of this field
+    grain = fft.irfft2(spectrum, s=(size, size), axes=(1, 2)) * (FRAME_PIXEL / pixel)
+    depth = rng.lognormal(0, 0.12)  # depth of this field
     return grain * (depth * np.array(_SKY_NOISE, np.float32))[:, None, None]
 
 

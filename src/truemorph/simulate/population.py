@@ -52,10 +52,9 @@ _ANGLES = 8
 
 def _sizes(rng: np.random.Generator, magnitude: np.ndarray, smooth: np.ndarray) -> np.ndarray:
     """Draw R50 in kpc (Shen et al. 2003, eqs 14-16 with their r-band constants)."""
-    early = -0.4 * 0.60 * magnitude - 4.63
-    late = -0.4 * 0.21 * magnitude + (0.53 - 0.21) * np.log10(1 + 10 ** (-0.4 * (magnitude + 20.52))) - 1.31
     # The steep relation of early types does not apply to dwarfs.
-    early = np.where(magnitude > -19.5, -0.4 * 0.60 * -19.5 - 4.63, early)
+    early = -0.4 * 0.60 * np.minimum(magnitude, -19.5) - 4.63
+    late = -0.4 * 0.21 * magnitude + (0.53 - 0.21) * np.log10(1 + 10 ** (-0.4 * (magnitude + 20.52))) - 1.31
     spread = 0.25 + (0.48 - 0.25) / (1 + 10 ** (-0.8 * (magnitude + 20.52)))
     # Angular sizes in Galaxy Zoo 2 are slightly smaller than from these relations with r < 17.
     return 0.9 * 10 ** np.where(smooth, early, late) * np.exp(spread * rng.normal(size=magnitude.size))

@@ -152,10 +152,8 @@ def _answers(question: Question) -> tuple[str, str]:
 
 def _classes(tree: Tree, question: str, true: Mapping[str, np.ndarray]) -> pl.Series:
     """Return the name of each galaxy's true class."""
-    given = {gate.name: np.where(true[gate.name], *_answers(gate)[::-1]) for gate in tree.gates(question)}
-    paths = tree.classes(question)
-    along = [np.all([given[name] == answer for name, answer in path.answers], axis=0) for path in paths]
-    return pl.Series([paths[k].name for k in np.argmax(along, axis=0)])
+    no, yes = _answers(tree.question(question))
+    return pl.Series(np.select([~true["smooth"], true["edge-on"], true[question]], ["smooth", "edge-on", yes], no))
 
 
 def _probabilities(
@@ -191,7 +189,7 @@ def _walk(tree: Tree, probabilities: Mapping[str, np.ndarray], rng: np.random.Ge
         before = [counts[answer] for answer in question.asked_after]
         asked = np.sum(before, axis=0) if before else np.full(mean.size, VOLUNTEERS)
         # Beta needs positive parameters.
-        p = np.where(mean > 0, rng.beta(_SCATTER * np.maximum(mean, 1e-9), _SCATTER * (1 - mean)), 0.0)
+        p = rng.beta(_SCATTER * np.maximum(mean, 1e-9), _SCATTER * (1 - mean))
         no, yes = _answers(question)
         counts[yes] = rng.binomial(asked, p)
         counts[no] = asked - counts[yes]
