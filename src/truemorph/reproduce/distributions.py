@@ -1,12 +1,6 @@
-"""How a column, above all the Sérsic index, is distributed among galaxies of each label, and relabelled ones.
+"""Sérsic indices of galaxies of each label, and of relabelled ones (Figure 3 of arXiv:2308.11007).
 
-Figure 3 of Medina-Rosales et al. (arXiv:2308.11007), with distances between the curves, their errors, and the floor
-that chance alone gives. A set of smooth and disk labels is better the fewer of its smooth galaxies have the light
-profile of a disk.
-
-Two samples of the same galaxies mostly share members, and what they share doesn't vary between them. Comparisons
-therefore resample galaxies, each with its weight in either sample; the spread of the resampled difference around the
-measured one is what chance does where there is none (Præstgaard 1995, Scand. J. Stat. 22, 305).
+A set of smooth and disk labels is better the fewer of its smooth galaxies have the light profile of a disk.
 """
 
 from __future__ import annotations
@@ -27,7 +21,6 @@ from truemorph.report.figures import Style, new_panel
 # Sérsic index above which galaxies are mostly smooth.
 SERSIC_BOUNDARY = 3.0
 _POINTS = 400
-_DISTANCE = ("ks", "ks_stderr", "ks_floor")
 # Panels of Figure 3, and what they are called.
 PANELS = {"smooth": "smooth", "to_disk": "switched smooth → disk", "disk": "disk"}
 
@@ -43,37 +36,6 @@ def cumulative(values: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame({"value": distinct[chosen], "share": share[chosen]})
 
 
-def distance(
-    values: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, bootstrap: int = 1000, seed: int = 0
-) -> dict[str, float]:
-    """Kolmogorov-Smirnov distance of two samples of the same galaxies, which may share members; arrays of shape (N,).
-
-    `in_a` and `in_b` say which galaxies are in either sample. `ks` is the largest difference between the cumulative
-    curves, `ks_stderr` its error by the bootstrap, and `ks_floor` its mean where there is no difference, which is not
-    0; without resamples these are NaN.
-    """
-    kept = in_a | in_b
-    order = np.argsort(values[kept], kind="stable")
-    pooled, a, b = values[kept][order], in_a[kept][order], in_b[kept][order]
-    last = np.flatnonzero(np.append(np.diff(pooled) > 0, True))  # of equal values: there the curves have a value
-
-    def difference(counts: np.ndarray | int = 1) -> np.ndarray:
-        first, second = np.cumsum(a * counts), np.cumsum(b * counts)
-        return (first / first[-1] - second / second[-1])[last]
-
-    measured, rng, n = difference(), np.random.default_rng(seed), pooled.size
-    resampled, chance = [], []
-    for _ in range(bootstrap):
-        # Only how often each galaxy was drawn matters, so nothing is sorted again.
-        counts = np.bincount(rng.integers(0, n, n), minlength=n)
-        if counts @ a > 0 and counts @ b > 0:  # else, of a handful of galaxies, none was drawn
-            drawn = difference(counts)
-            resampled.append(np.abs(drawn).max())
-            chance.append(np.abs(drawn - measured).max())
-    numbers = [np.abs(measured).max(), *((np.std(resampled), np.mean(chance)) if chance else (np.nan, np.nan))]
-    return dict(zip(_DISTANCE, map(float, numbers), strict=True))
-
-
 def share_above(index: np.ndarray) -> tuple[float, float]:
     """Fraction of Sérsic indices above the boundary, and its error."""
     share = float(np.mean(index > SERSIC_BOUNDARY))
@@ -85,9 +47,8 @@ class Distributions:
     """Sérsic indices in the samples of Figure 3."""
 
     observed_name: str  # of the original labels
-    # One row a curve: `panel` (of `PANELS`), `labels`, `n` (galaxies with an index), `share_above` the boundary and its
-    # error, and the distance from the curve of the original labels in the same panel; of relabelled galaxies, from that
-    # of the original ones of the second class.
+    # One row a curve: `panel` (of `PANELS`), `labels`, `n` (galaxies with an index), and `share_above` the boundary
+    # with its error.
     table: pl.DataFrame
     curves: pl.DataFrame  # `panel`, `labels`, and `value` and `share` of `cumulative`
     n_galaxies: int
@@ -99,12 +60,7 @@ class Distributions:
 
 
 def compare_distributions(
-    values: np.ndarray,
-    observed: np.ndarray,
-    label_sets: Mapping[str, np.ndarray],
-    observed_name: str = "observed",
-    bootstrap: int = 1000,
-    seed: int = 0,
+    values: np.ndarray, observed: np.ndarray, label_sets: Mapping[str, np.ndarray], observed_name: str = "observed"
 ) -> Distributions:
     """Sérsic indices among galaxies of each label, and relabelled ones, of several label sets (Figure 3).
 
@@ -124,12 +80,8 @@ def compare_distributions(
             curves.append(cumulative(values[kept]).select(*where, pl.all()))
             share, error = share_above(values[kept])
             row = {"panel": panel, "labels": name, "n": kept.sum(), "share_above": share, "share_above_stderr": error}
-            if observed_name in present and name != observed_name:
-                row |= distance(values, kept, present[observed_name], bootstrap, seed)
             rows.append(row)
-    kinds = {"panel": pl.String, "labels": pl.String, "n": pl.Int64}
-    kinds |= dict.fromkeys(("share_above", "share_above_stderr", *_DISTANCE), pl.Float64)
-    table = pl.DataFrame(rows, schema=kinds)
+    table = pl.DataFrame(rows)
     return Distributions(observed_name, table, pl.concat(curves), values.size, int(np.sum(~finite)))
 
 
@@ -167,7 +119,4 @@ def cumulative_panels(compared: Distributions, styles: Mapping[str, Style]) -> l
 
 def _legend(row: dict[str, Any], what: str) -> str:
     above = f"{100 * row['share_above']:.1f} ± {100 * row['share_above_stderr']:.1f} % above {SERSIC_BOUNDARY:g}"
-    text = f"{plain_text(what)}, n = {row['n']:,}, {above}"
-    if row["ks"] is not None:
-        text += f"\nKS distance {row['ks']:.3f} ± {row['ks_stderr']:.3f} (by chance {row['ks_floor']:.3f})"
-    return text
+    return f"{plain_text(what)}, n = {row['n']:,}, {above}"

@@ -41,7 +41,6 @@ COLOUR = "u_r"
 _REDDENING, _EARLY_OR_LATE = (5.155 - 2.751) / 2.751, 2.22
 # Part of the image that Figure 1 zooms to, which is that of the paper's network.
 _ZOOM = PRESETS[PAPER].crop
-_RESAMPLES = 300
 _FEWEST = 10
 # Of pairs that are shown, and in the colour–magnitude diagram.
 _LETTERS = ascii_lowercase[:24]
@@ -63,8 +62,7 @@ def sersic_curves(work: Work) -> Distributions | None:
     sets = {
         TABLE_1[name].labels: label_set.p for name, label_set in tested.sets.items() if name != GZ2B and name in drawn
     }
-    bootstrap = min(_RESAMPLES, 10 * options.bootstrap)
-    return compare_distributions(values, tested.sets[GZ2B].p, sets, TABLE_1[GZ2B].labels, bootstrap, options.seed)
+    return compare_distributions(values, tested.sets[GZ2B].p, sets, TABLE_1[GZ2B].labels)
 
 
 def sersic_figure(curves: Distributions, circular: bool) -> Illustration:
